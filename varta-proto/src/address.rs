@@ -1,0 +1,179 @@
+//! Where a server and its agents look for the socket of a host.
+//!
+//! Both sides ask this module, so that an agent started without any configuration finds a server started
+//! without any. Nothing here touches the file system.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::{format, vec::Vec};
+
+/// The environment variable that tells an agent, and a server, which socket to use.
+///
+/// It comes before everything else in this module, and whoever reads it does so first:
+/// [`default_socket_path`] is for when it is not set.
+///
+/// ```
+/// use std::path::PathBuf;
+/// use varta_proto::address::{SOCKET_ENV, default_socket_path};
+///
+/// let told = std::env::var_os(SOCKET_ENV).filter(|path| !path.is_empty());
+/// let socket = told.map_or_else(|| default_socket_path(1000), PathBuf::from);
+/// assert!(socket.file_name().is_some());
+/// ```
+pub const SOCKET_ENV: &str = "VARTA_SOCKET";
+
+/// The file name of the socket in whichever directory holds it.
+const SOCKET: &str = "varta.sock";
+
+/// Gives the path at which a server of user `uid` opens its socket when nobody told it another.
+///
+/// The first of these that there is:
+///
+/// 1. `$RUNTIME_DIRECTORY/varta.sock`, where systemd gave the service a directory; of several, the first;
+/// 2. `$XDG_RUNTIME_DIR/varta/varta.sock`;
+/// 3. `/run/varta/varta.sock` for user 0, and `/tmp/varta-<uid>/varta.sock` for everybody else.
+///
+/// A variable that is empty or holds a relative path counts as not set: two processes with different working
+/// directories would read it differently.
+///
+/// ```
+/// let socket = varta_proto::address::default_socket_path(1000);
+/// assert!(socket.ends_with("varta.sock"));
+/// ```
+pub fn default_socket_path(uid: u32) -> PathBuf {
+    default_socket_path_from(uid, |name| env::var_os(name))
+}
+
+/// Does what [`default_socket_path`] does, in an environment that the caller gives.
+///
+/// ```
+/// use varta_proto::address::default_socket_path_from;
+///
+/// let bare = default_socket_path_from(1000, |_| None);
+/// assert_eq!(bare.to_str(), Some("/tmp/varta-1000/varta.sock"));
+///
+/// let lookup = |name: &str| (name == "XDG_RUNTIME_DIR").then(|| "/run/user/1000".into());
+/// let desktop = default_socket_path_from(1000, lookup);
+/// assert_eq!(desktop.to_str(), Some("/run/user/1000/varta/varta.sock"));
+/// ```
+pub fn default_socket_path_from(uid: u32, lookup: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    from_environment(lookup).next().unwrap_or_else(|| if uid == 0 { system_wide() } else { of_user(uid) })
+}
+
+/// Gives every path at which a server may have its socket, the likeliest first and none twice.
+///
+/// An agent takes the first at which there is one. Its own environment may differ from the server's (a
+/// service has a `RUNTIME_DIRECTORY` that nobody else has), which is why it looks further than
+/// [`default_socket_path`]: in the order there, and in `/run/varta` whoever it is. User 0 has no candidate
+/// below `/tmp`, where no server of user 0 goes and anybody else may.
+///
+/// For the same reason an agent that finds a socket below `/tmp` makes sure that its directory belongs to
+/// `uid`.
+///
+/// ```
+/// let candidates = varta_proto::address::candidate_socket_paths(1000);
+/// assert!(candidates.contains(&varta_proto::address::default_socket_path(1000)));
+/// ```
+pub fn candidate_socket_paths(uid: u32) -> Vec<PathBuf> {
+    candidate_socket_paths_from(uid, |name| env::var_os(name))
+}
+
+/// Does what [`candidate_socket_paths`] does, in an environment that the caller gives.
+///
+/// ```
+/// use varta_proto::address::candidate_socket_paths_from;
+///
+/// let paths = candidate_socket_paths_from(1000, |_| None);
+/// assert_eq!(paths.iter().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(), [
+///     "/run/varta/varta.sock",
+///     "/tmp/varta-1000/varta.sock",
+/// ]);
+/// ```
+pub fn candidate_socket_paths_from(uid: u32, lookup: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    let own = (uid != 0).then(|| of_user(uid));
+    for path in from_environment(lookup).chain([system_wide()]).chain(own) {
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    paths
+}
+
+/// The paths that the environment names, in order.
+fn from_environment(lookup: impl Fn(&str) -> Option<OsString>) -> impl Iterator<Item = PathBuf> {
+    let runtime = lookup("RUNTIME_DIRECTORY").and_then(|list| env::split_paths(&list).next());
+    let desktop = lookup("XDG_RUNTIME_DIR").map(PathBuf::from);
+    // A relative path is no more use than none, and the empty one is relative.
+    let runtime = runtime.filter(|directory| directory.is_absolute()).map(|directory| directory.join(SOCKET));
+    let desktop = desktop
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join("varta").join(SOCKET));
+    runtime.into_iter().chain(desktop)
+}
+
+fn system_wide() -> PathBuf {
+    PathBuf::from("/run/varta").join(SOCKET)
+}
+
+fn of_user(uid: u32) -> PathBuf {
+    PathBuf::from(format!("/tmp/varta-{uid}")).join(SOCKET)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    const SYSTEM: &str = "/run/varta/varta.sock";
+    const USER: &str = "/tmp/varta-7/varta.sock";
+
+    /// `RUNTIME_DIRECTORY` and `XDG_RUNTIME_DIR`, user 7's default, and all of user 7's candidates.
+    #[test]
+    fn the_first_usable_directory_wins() {
+        let table = [
+            (None, None, USER, vec![SYSTEM, USER]),
+            (Some(""), Some(""), USER, vec![SYSTEM, USER]),
+            (Some("run"), Some("../user"), USER, vec![SYSTEM, USER]),
+            (
+                None,
+                Some("/run/user/7"),
+                "/run/user/7/varta/varta.sock",
+                vec!["/run/user/7/varta/varta.sock", SYSTEM, USER],
+            ),
+            (Some("/run/a"), None, "/run/a/varta.sock", vec!["/run/a/varta.sock", SYSTEM, USER]),
+            (
+                Some("/run/a"),
+                Some("/run/user/7"),
+                "/run/a/varta.sock",
+                vec!["/run/a/varta.sock", "/run/user/7/varta/varta.sock", SYSTEM, USER],
+            ),
+            (Some("/run/a:/run/b"), None, "/run/a/varta.sock", vec!["/run/a/varta.sock", SYSTEM, USER]),
+        ];
+        for (runtime, desktop, default, candidates) in table {
+            let lookup = |name: &str| match name {
+                "RUNTIME_DIRECTORY" => runtime.map(OsString::from),
+                "XDG_RUNTIME_DIR" => desktop.map(OsString::from),
+                _ => panic!("{name} was looked up"),
+            };
+            assert_eq!(default_socket_path_from(7, lookup), PathBuf::from(default));
+            assert_eq!(
+                candidate_socket_paths_from(7, lookup),
+                candidates.into_iter().map(PathBuf::from).collect::<Vec<_>>()
+            );
+        }
+    }
+
+    #[test]
+    fn root_is_never_sent_below_tmp() {
+        assert_eq!(default_socket_path_from(0, |_| None), PathBuf::from(SYSTEM));
+        assert_eq!(candidate_socket_paths_from(0, |_| None), [PathBuf::from(SYSTEM)]);
+    }
+
+    #[test]
+    fn no_candidate_comes_twice() {
+        let lookup = |name: &str| (name == "RUNTIME_DIRECTORY").then(|| "/run/varta".into());
+        assert_eq!(candidate_socket_paths_from(0, lookup), [PathBuf::from(SYSTEM)]);
+    }
+}
