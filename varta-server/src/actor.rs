@@ -1,0 +1,188 @@
+//! The tracker's actor: the one task that owns the tracker. It takes batches from the listeners, tells the tracker what
+//! time it is, answers questions and hands changes of verdict to the sinks.
+//!
+//! Two rules of it keep verdicts true. Before a deadline is held against anybody, what has arrived is taken first. And
+//! when this task itself did not run for a while, for whatever reason, it says so to the tracker instead of accusing
+//! those whose beats could not be seen.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::listener::Batch;
+use crate::metrics::agents::{AgentMetrics, AgentRows};
+use crate::metrics::{FrameCounters, TrackerMetrics};
+use crate::process::ProcFs;
+use crate::time::MonoTime;
+use crate::tracker::{Tracker, Transition};
+
+/// Questions that may wait; who asks one more waits.
+pub(crate) const QUERIES: usize = 16;
+/// Batches taken in a row before deadlines are looked at.
+const BATCHES_PER_TURN: usize = 64;
+/// Agents written into a scrape before beats get their turn again.
+const ROWS_PER_TURN: usize = 1_000;
+/// How late this task may wake up before it counts as having been blind: a share of stall-after, within bounds.
+const BLIND_SHARE: u32 = 8;
+const BLIND_AT_LEAST: Duration = Duration::from_millis(50);
+const BLIND_AT_MOST: Duration = Duration::from_secs(1);
+/// While agents are tracked and none beats, how often this task wakes up to see that it still can: a share of
+/// stall-after.
+const SELF_CHECK_SHARE: u32 = 4;
+
+/// A question to the actor. The answer is lost when the asker has gone, which is no fault.
+#[derive(Debug)]
+pub(crate) enum Query {
+    /// Whether it still takes turns.
+    Ping(oneshot::Sender<()>),
+    /// Starts the rows of a scrape.
+    StartRows(oneshot::Sender<Box<AgentRows>>),
+    /// Adds agents to the rows of a scrape, from a slot number on.
+    AddRows { rows: Box<AgentRows>, from: usize, answer: oneshot::Sender<Slice> },
+}
+
+/// An answer to [`Query::AddRows`].
+#[derive(Debug)]
+pub(crate) struct Slice {
+    pub(crate) rows: Box<AgentRows>,
+    /// Where to go on; `None` at the end.
+    pub(crate) next: Option<usize>,
+}
+
+/// The task and all that it owns.
+pub(crate) struct Actor {
+    pub(crate) tracker: Tracker,
+    pub(crate) processes: ProcFs,
+    pub(crate) clock: Clock,
+    pub(crate) inbox: mpsc::Receiver<Batch>,
+    pub(crate) queries: mpsc::Receiver<Query>,
+    pub(crate) sinks: Sinks,
+    pub(crate) frames: FrameCounters,
+    pub(crate) metrics: TrackerMetrics,
+    pub(crate) agent_metrics: AgentMetrics,
+    /// The name of this host, for the label `host`.
+    pub(crate) host: String,
+    /// The tracker's own, for how often this task checks itself.
+    pub(crate) stall_after: Duration,
+}
+
+/// Where changes of verdict go.
+#[derive(Debug)]
+pub(crate) struct Sinks {
+    pub(crate) log: mpsc::Sender<Transition>,
+    pub(crate) log_dropped: metrics::Counter,
+}
+
+impl Sinks {
+    /// A sink that is too slow misses changes, and that is counted: the tracker waits for nobody.
+    fn hand_on(&self, transition: Transition) {
+        if self.log.try_send(transition).is_err() {
+            self.log_dropped.increment(1);
+        }
+    }
+}
+
+impl Actor {
+    /// Runs until every listener has gone and what they left is taken.
+    pub(crate) async fn run(mut self) {
+        let mut last_turn = self.clock.now();
+        loop {
+            let wake_at = self.wake_at(last_turn);
+            let mut listeners_gone = false;
+            tokio::select! {
+                biased;
+                batch = self.inbox.recv() => match batch {
+                    Some(batch) => self.take(&batch),
+                    None => listeners_gone = true,
+                },
+                Some(query) = self.queries.recv() => self.answer(query),
+                () = sleep_until(self.clock, wake_at) => {
+                    // A beat that has reached the socket but not this task was in time: its listener goes first.
+                    tokio::task::yield_now().await;
+                }
+            }
+            for _ in 0..BATCHES_PER_TURN {
+                match self.inbox.try_recv() {
+                    Ok(batch) => self.take(&batch),
+                    Err(_) => break,
+                }
+            }
+            let now = self.clock.now();
+            self.notice_blindness(wake_at.map(|at| at.max(last_turn)), now);
+            self.tracker.handle_timeout(now);
+            self.hand_on_transitions();
+            self.metrics.publish(&self.tracker);
+            last_turn = now;
+            if listeners_gone {
+                return;
+            }
+        }
+    }
+
+    /// When this task is to wake up if nothing comes; `None` when there is nothing to wait for.
+    ///
+    /// While somebody is tracked that is soon enough for a pause of this very process to be noticed.
+    fn wake_at(&self, last_turn: MonoTime) -> Option<MonoTime> {
+        let due = self.tracker.poll_timeout()?;
+        let watching = self.tracker.population()[crate::tracker::Verdict::UP] > 0;
+        Some(if watching { due.min(last_turn + self.stall_after / SELF_CHECK_SHARE) } else { due })
+    }
+
+    /// `expected` is when this turn was to come at the latest; `None` when nothing depended on it.
+    fn notice_blindness(&mut self, expected: Option<MonoTime>, now: MonoTime) {
+        let Some(expected) = expected else { return };
+        let late = now.since(expected);
+        if late >= (self.stall_after / BLIND_SHARE).clamp(BLIND_AT_LEAST, BLIND_AT_MOST) {
+            self.tracker.handle_blind(expected, now);
+            self.metrics.blind();
+            tracing::warn!(
+                late_ms = late.as_millis(),
+                "this server did not run for {late:?} (stopped, suspended or starved of CPU): every agent is given \
+                 {:?} anew before its silence counts",
+                self.stall_after
+            );
+        }
+    }
+
+    fn take(&mut self, batch: &Batch) {
+        let tally = self.tracker.handle_batch(&batch.beats, &mut self.processes);
+        self.frames.add(&tally);
+        self.hand_on_transitions();
+    }
+
+    fn hand_on_transitions(&mut self) {
+        while let Some(transition) = self.tracker.poll_transition() {
+            self.metrics.transition(&transition);
+            self.sinks.hand_on(transition);
+        }
+    }
+
+    fn answer(&mut self, query: Query) {
+        match query {
+            Query::Ping(answer) => {
+                let _ = answer.send(());
+            }
+            Query::StartRows(answer) => {
+                let wall_start = self.clock.wall_start_seconds();
+                let rows = AgentRows::new(self.agent_metrics, self.tracker.len(), &self.host, wall_start);
+                let _ = answer.send(Box::new(rows));
+            }
+            Query::AddRows { mut rows, from, answer } => {
+                let end = from.saturating_add(ROWS_PER_TURN);
+                for agent in self.tracker.agents(from..end) {
+                    rows.add(&agent);
+                }
+                let next = (end < self.tracker.slots()).then_some(end);
+                let _ = answer.send(Slice { rows, next });
+            }
+        }
+    }
+}
+
+async fn sleep_until(clock: Clock, at: Option<MonoTime>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(clock.instant(at)).await,
+        None => std::future::pending().await,
+    }
+}

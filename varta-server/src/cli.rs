@@ -1,0 +1,208 @@
+//! The command line and the environment. Turns what a person wrote into a [`Config`], or says which option is wrong.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use varta_proto::address::default_socket_path;
+
+use crate::config::{Config, DEFAULT_METRICS_ADDR};
+use crate::error::Error;
+use crate::listener::{AllowedSenders, SocketOptions};
+use crate::metrics::agents::AgentMetrics;
+use crate::secret::Secret;
+use crate::tracker::Policy;
+
+/// Takes heartbeats from processes, says which of them went silent and why, and exports Prometheus metrics.
+///
+/// Without arguments it listens on a Unix socket in the runtime directory and serves metrics on 127.0.0.1:9843.
+/// Every option can be given in the environment too, under the name shown; the command line goes before it.
+#[derive(Debug, Parser)]
+#[command(name = "varta-server", version = crate::VERSION_AND_COMMIT, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Args {
+    /// Unix datagram socket to listen on; may be given more than once; `none` turns it off
+    ///
+    /// Default: $RUNTIME_DIRECTORY/varta.sock, else $XDG_RUNTIME_DIR/varta/varta.sock, else /run/varta/varta.sock for
+    /// root and /tmp/varta-UID/varta.sock for others. A missing directory is made, with mode 0700.
+    #[arg(long, env = "VARTA_SOCKET", value_name = "PATH")]
+    pub socket: Vec<PathBuf>,
+
+    /// Permissions of the socket's file, in octal: who may connect
+    #[arg(long, env = "VARTA_SOCKET_MODE", value_name = "OCTAL", default_value = "0600", value_parser = parse_mode)]
+    pub socket_mode: u32,
+
+    /// Group, by name or number, to which the socket's file is given
+    #[arg(long, env = "VARTA_SOCKET_GROUP", value_name = "NAME")]
+    pub socket_group: Option<String>,
+
+    /// User id whose processes may beat; may be given more than once [default: this server's and 0]
+    #[arg(long, env = "VARTA_ALLOW_UID", value_name = "UID", value_delimiter = ',')]
+    pub allow_uid: Vec<u32>,
+
+    /// Group id whose processes may beat too; may be given more than once
+    #[arg(long, env = "VARTA_ALLOW_GID", value_name = "GID", value_delimiter = ',')]
+    pub allow_gid: Vec<u32>,
+
+    /// Address for /metrics, /healthz and /readyz; port 0 picks one; `none` turns it off
+    ///
+    /// An address that is not loopback needs --metrics-token-file.
+    #[arg(long, env = "VARTA_METRICS_ADDR", value_name = "ADDR", default_value = DEFAULT_METRICS_ADDR,
+          value_parser = parse_address)]
+    pub metrics_addr: Address,
+
+    /// File with the bearer token that /metrics asks for; only its owner may be able to read it
+    #[arg(long, env = "VARTA_METRICS_TOKEN_FILE", value_name = "FILE")]
+    pub metrics_token_file: Option<PathBuf>,
+
+    /// How long an agent may be silent before it is called stalled
+    #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", default_value = "5s",
+          value_parser = humantime::parse_duration)]
+    pub stall_after: Duration,
+
+    /// How many agents are tracked; beyond it new ones are refused and counted
+    #[arg(long, env = "VARTA_MAX_AGENTS", value_name = "N", default_value_t = Policy::DEFAULT_MAX_AGENTS)]
+    pub max_agents: usize,
+
+    /// For which agents /metrics has rows of their own
+    #[arg(long, env = "VARTA_AGENT_METRICS", value_name = "WHICH", value_enum, default_value_t)]
+    pub agent_metrics: AgentMetrics,
+
+    /// Beats accepted a second from one agent; 0 for no limit
+    #[arg(long, env = "VARTA_MAX_BEAT_RATE", value_name = "N", default_value_t = Policy::DEFAULT_MAX_BEAT_RATE)]
+    pub max_beat_rate: u32,
+
+    /// Beats accepted a second from all agents together; 0 for no limit
+    #[arg(long, env = "VARTA_MAX_TOTAL_RATE", value_name = "N", default_value_t = 0)]
+    pub max_total_rate: u32,
+
+    /// How long a silent agent is remembered after its last beat
+    #[arg(long, env = "VARTA_FORGET_AFTER", value_name = "DURATION", default_value = "24h",
+          value_parser = humantime::parse_duration)]
+    pub forget_after: Duration,
+
+    /// How log lines look [default: text on a terminal, else json]
+    #[arg(long, env = "VARTA_LOG_FORMAT", value_name = "FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+
+    /// What is logged: off, error, warn, info, debug, trace, or directives such as `info,varta::agent=warn`
+    #[arg(long, env = "VARTA_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+const AFTER_HELP: &str = "\
+Durations read like 500ms, 2s or 1h30m. Log lines go to standard error.
+SIGTERM and SIGINT stop the server in order. SIGHUP is for reloading; there is nothing to reload in this version.
+Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// An address, or `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(pub Option<SocketAddr>);
+
+impl Args {
+    /// Checks the options against each other and reads the files that they name.
+    ///
+    /// # Errors
+    ///
+    /// The first option whose value makes no sense, or the file that cannot be used.
+    pub fn into_config(self) -> Result<Config, Error> {
+        let us = nix::unistd::geteuid().as_raw();
+        let group = self.socket_group.map(find_group).transpose()?;
+        let is_default = self.socket.is_empty();
+        let paths = if is_default { vec![default_socket_path(us)] } else { self.socket };
+        let sockets = paths
+            .into_iter()
+            .filter(|path| path.as_os_str() != "none")
+            .map(|path| SocketOptions { path, is_default, mode: self.socket_mode, group })
+            .collect();
+        let mut uids = self.allow_uid;
+        if uids.is_empty() {
+            uids = vec![us, 0];
+        }
+        let metrics_token = self.metrics_token_file.as_deref().map(Secret::from_file).transpose()?;
+        let config = Config {
+            sockets,
+            allowed: AllowedSenders { uids, gids: self.allow_gid },
+            metrics_addr: self.metrics_addr.0,
+            metrics_token,
+            agent_metrics: self.agent_metrics,
+            policy: Policy {
+                stall_after: self.stall_after,
+                forget_after: self.forget_after,
+                max_agents: self.max_agents,
+                max_beat_rate: self.max_beat_rate,
+                max_total_rate: self.max_total_rate,
+            },
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("is not an octal number up to 0777".to_owned()),
+    }
+}
+
+fn parse_address(text: &str) -> Result<Address, String> {
+    if text == "none" {
+        return Ok(Address(None));
+    }
+    let address =
+        text.parse().map_err(|_| "is neither IP:PORT, as in 127.0.0.1:9843 or [::1]:9843, nor `none`")?;
+    Ok(Address(Some(address)))
+}
+
+fn find_group(name: String) -> Result<u32, Error> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    match nix::unistd::Group::from_name(&name) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) | Err(_) => Err(Error::UnknownGroup { name }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_an_environment_variable_of_its_name() {
+        for option in Args::command().get_opts() {
+            let long = option.get_long().unwrap();
+            let expected = format!("VARTA_{}", long.replace('-', "_").to_uppercase());
+            assert_eq!(option.get_env().and_then(|name| name.to_str()), Some(expected.as_str()), "--{long}");
+        }
+    }
+
+    #[test]
+    fn none_turns_metrics_off() {
+        assert_eq!(parse_address("none"), Ok(Address(None)));
+        assert!(parse_address("localhost").is_err());
+    }
+
+    #[test]
+    fn a_mode_is_octal() {
+        assert_eq!(parse_mode("0660"), Ok(0o660));
+        assert!(parse_mode("0888").is_err() && parse_mode("7777").is_err());
+    }
+}

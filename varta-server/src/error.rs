@@ -1,0 +1,146 @@
+//! What can keep the server from running, in words for the person who started it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Why the server did not start, or ended. Each says what failed, on which file or address, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Another server answers on the socket. Nothing was touched.
+    #[error(
+        "{}: another server is listening on this socket; stop it, or give this one another path with --socket",
+        path.display()
+    )]
+    SocketInUse {
+        /// The socket's path.
+        path: PathBuf,
+    },
+    /// Something that is not a socket has the socket's name. It was left as it is.
+    #[error("{}: is there and is not a socket; remove it, or give another path with --socket", path.display())]
+    NotASocket {
+        /// The socket's path.
+        path: PathBuf,
+    },
+    /// The directory of the default socket belongs to somebody else, or others may write to it.
+    #[error(
+        "{}: the socket's directory must belong to this user and be closed to others (mode 0700); mend it, or give a \
+         path with --socket",
+        path.display()
+    )]
+    UnsafeDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another server is just now starting in the same directory.
+    #[error("{}: another program holds the lock on this directory; is another server just starting?", path.display())]
+    DirectoryLocked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The socket's path is longer than the kernel takes.
+    #[error(
+        "{}: the path of a Unix socket may have {most} bytes and this one has {length}; give a shorter one with \
+         --socket",
+        path.display()
+    )]
+    SocketPathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: usize,
+        /// The most that there may be.
+        most: usize,
+    },
+    /// The group of `--socket-group` is not known here.
+    #[error("--socket-group {name}: there is no such group on this host")]
+    UnknownGroup {
+        /// The name or number given.
+        name: String,
+    },
+    /// Something about the socket failed in the kernel.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Socket {
+        /// The socket's path, or its directory.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The address for metrics could not be used.
+    #[error(
+        "{address}: cannot listen for metrics: {source}; is another program using the port? Give another address with \
+         --metrics-addr, port 0 to have one picked, or `none`"
+    )]
+    MetricsAddress {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The metrics would be open to the network.
+    #[error(
+        "--metrics-addr {address}: is not a loopback address, so anyone who can reach it could read the metrics; give \
+         a --metrics-token-file as well"
+    )]
+    MetricsUnprotected {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A secret file cannot be used.
+    #[error("{}: {fault}", path.display())]
+    SecretFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        fault: String,
+    },
+    /// An option has a value that makes no sense.
+    #[error("{option}: {fault}")]
+    Option {
+        /// The option as it is written on the command line.
+        option: &'static str,
+        /// What is wrong with its value.
+        fault: String,
+    },
+    /// The runtime, a thread or a signal could not be set up.
+    #[error("cannot {action}: {source}")]
+    Runtime {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A task that runs as long as the server ended by itself.
+    #[error("the {task} ended unasked: {fault}")]
+    TaskEnded {
+        /// Which one.
+        task: &'static str,
+        /// How.
+        fault: String,
+    },
+}
+
+impl Error {
+    /// The exit status for a program that ends with this error: 2 for usage and configuration, 1 for the rest.
+    #[must_use]
+    pub const fn exit_status(&self) -> u8 {
+        match self {
+            Error::UnknownGroup { .. }
+            | Error::SocketPathTooLong { .. }
+            | Error::MetricsUnprotected { .. }
+            | Error::SecretFile { .. }
+            | Error::Option { .. } => 2,
+            Error::SocketInUse { .. }
+            | Error::NotASocket { .. }
+            | Error::UnsafeDirectory { .. }
+            | Error::DirectoryLocked { .. }
+            | Error::Socket { .. }
+            | Error::MetricsAddress { .. }
+            | Error::Runtime { .. }
+            | Error::TaskEnded { .. } => 1,
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Receiving many datagrams with one system call: `recvmmsg(2)` with the sender's credentials.
+//!
+//! The one place with the unsafe code for it. Everything the kernel points into lives in a [`ReceiveBuffer`], made
+//! once for each socket; what came is read back through [`Datagram`], which borrows from it.
+#![allow(
+    unsafe_code,
+    reason = "recvmmsg and control messages have no safe interface that keeps credentials intact"
+)]
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+/// The most datagrams taken with one system call.
+pub(crate) const BATCH: usize = VLEN as usize;
+const VLEN: libc::c_uint = 64;
+/// Room for one datagram. More than a frame, so that a longer datagram is seen to be longer.
+const ROOM: usize = 576;
+/// Room for one `SCM_CREDENTIALS` and nothing after it: file descriptors that somebody passes along find no room, and
+/// the kernel closes them and sets `MSG_CTRUNC`.
+#[allow(clippy::cast_possible_truncation, reason = "twelve bytes")]
+// SAFETY: `CMSG_SPACE` only calculates; it is declared unsafe for being a C macro.
+const CONTROL_ROOM: usize = unsafe { libc::CMSG_SPACE(mem::size_of::<libc::ucred>() as u32) } as usize;
+
+/// `MSG_TRUNC` and `MSG_CTRUNC` are what is looked at; both are given back by the kernel with each message.
+const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+
+/// Control messages must lie as `cmsghdr` does.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; CONTROL_ROOM]);
+
+const _: () = assert!(mem::align_of::<Control>() >= mem::align_of::<libc::cmsghdr>());
+
+/// Where the kernel puts a batch of datagrams.
+pub(crate) struct ReceiveBuffer {
+    /// Point into the other three. Boxed slices, which stay where they are when this value moves.
+    headers: Box<[libc::mmsghdr]>,
+    _iovecs: Box<[libc::iovec]>,
+    payloads: Box<[[u8; ROOM]]>,
+    controls: Box<[Control]>,
+    /// How many of them the last call filled.
+    filled: usize,
+}
+
+// SAFETY: the raw pointers in it point into boxes that it owns and that nobody else knows of.
+unsafe impl Send for ReceiveBuffer {}
+
+/// One datagram as it was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Datagram<'a> {
+    /// What came, as much of it as there was room for.
+    pub(crate) payload: &'a [u8],
+    /// Whether it was longer than that.
+    pub(crate) truncated: bool,
+    /// Whether it carried ancillary data beyond the credentials. The kernel has thrown that away.
+    pub(crate) extra_ancillary: bool,
+    /// Whom the kernel vouches for, if it came with that.
+    pub(crate) credentials: Option<Credentials>,
+}
+
+/// The sender's credentials as the kernel gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    /// In the receiver's PID namespace; 0 when the sender has no pid there.
+    pub(crate) pid: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl ReceiveBuffer {
+    pub(crate) fn new() -> Self {
+        let mut payloads = vec![[0_u8; ROOM]; BATCH].into_boxed_slice();
+        let mut controls = vec![Control([0; CONTROL_ROOM]); BATCH].into_boxed_slice();
+        let mut iovecs: Box<[libc::iovec]> = payloads
+            .iter_mut()
+            .map(|payload| libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: ROOM })
+            .collect();
+        let headers = iovecs
+            .iter_mut()
+            .zip(controls.iter_mut())
+            .map(|(iovec, control)| {
+                // SAFETY: all zeroes is a valid `mmsghdr`: null pointers and zero lengths.
+                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+                header.msg_hdr.msg_iov = ptr::from_mut(iovec);
+                header.msg_hdr.msg_iovlen = 1;
+                header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
+                header.msg_hdr.msg_controllen = CONTROL_ROOM;
+                header
+            })
+            .collect();
+        ReceiveBuffer { headers, _iovecs: iovecs, payloads, controls, filled: 0 }
+    }
+
+    /// Takes what is waiting on `socket`, at most [`BATCH`] datagrams, without waiting for any. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing is waiting; otherwise what `recvmmsg(2)` says. After an error the buffer is empty.
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        // The kernel wrote what it gave over the room that there was.
+        for header in &mut self.headers[..self.filled] {
+            header.msg_hdr.msg_controllen = CONTROL_ROOM;
+        }
+        self.filled = 0;
+        let headers = self.headers.as_mut_ptr();
+        // SAFETY: `headers` are `BATCH` valid headers, whose buffers live in `self`, which is borrowed for the call.
+        let received =
+            unsafe { libc::recvmmsg(socket.as_raw_fd(), headers, VLEN, FLAGS as _, ptr::null_mut()) };
+        self.filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?.min(BATCH);
+        Ok(self.filled)
+    }
+
+    /// What the last call of [`ReceiveBuffer::receive`] took.
+    pub(crate) fn datagrams(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
+        (0..self.filled).map(|index| {
+            let header = &self.headers[index];
+            let flags = header.msg_hdr.msg_flags;
+            let length = (header.msg_len as usize).min(ROOM);
+            let control_length = header.msg_hdr.msg_controllen.min(CONTROL_ROOM);
+            Datagram {
+                payload: &self.payloads[index][..length],
+                truncated: flags & libc::MSG_TRUNC != 0,
+                extra_ancillary: flags & libc::MSG_CTRUNC != 0,
+                credentials: read_credentials(&self.controls[index], control_length),
+            }
+        })
+    }
+}
+
+/// Reads the first control message, which with [`CONTROL_ROOM`] is the only one, if it is `SCM_CREDENTIALS`.
+fn read_credentials(control: &Control, length: usize) -> Option<Credentials> {
+    if length < CONTROL_ROOM {
+        return None;
+    }
+    // SAFETY: `Control` is aligned as a `cmsghdr` and larger than one, and any bytes are a valid `cmsghdr`.
+    let header = unsafe { ptr::read(control.0.as_ptr().cast::<libc::cmsghdr>()) };
+    if header.cmsg_level != libc::SOL_SOCKET || header.cmsg_type != libc::SCM_CREDENTIALS {
+        return None;
+    }
+    // The data follows the header, which is padded to its own alignment.
+    let data = control
+        .0
+        .get(mem::size_of::<libc::cmsghdr>()..)?
+        .first_chunk::<{ mem::size_of::<libc::ucred>() }>()?;
+    // SAFETY: the array has the size of a `ucred`, three integers for which any bytes are valid; read unaligned.
+    let credentials = unsafe { ptr::read_unaligned(data.as_ptr().cast::<libc::ucred>()) };
+    Some(Credentials {
+        pid: u32::try_from(credentials.pid).unwrap_or(0),
+        uid: credentials.uid,
+        gid: credentials.gid,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use socket2::{Domain, SockAddr, Socket, Type};
+
+    use super::*;
+
+    fn pair() -> (Socket, UnixDatagram, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let receiver = Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap();
+        receiver.set_passcred(true).unwrap();
+        receiver.bind(&SockAddr::unix(dir.path().join("socket")).unwrap()).unwrap();
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.connect(dir.path().join("socket")).unwrap();
+        (receiver, sender, dir)
+    }
+
+    #[test]
+    fn nothing_waiting_would_block() {
+        let (receiver, _sender, _dir) = pair();
+        let mut buffer = ReceiveBuffer::new();
+        assert_eq!(buffer.receive(receiver.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(buffer.datagrams().count(), 0);
+    }
+
+    #[test]
+    fn every_datagram_of_every_batch_comes_with_its_sender() {
+        let (receiver, sender, _dir) = pair();
+        let mut buffer = ReceiveBuffer::new();
+        for round in 0..100_u8 {
+            let batch = 1 + usize::from(round) % 5;
+            for number in 0..batch {
+                sender.send(&[round, u8::try_from(number).unwrap()]).unwrap();
+            }
+            assert_eq!(buffer.receive(receiver.as_fd()).unwrap(), batch);
+            for (number, datagram) in buffer.datagrams().enumerate() {
+                assert_eq!(datagram.payload, [round, u8::try_from(number).unwrap()]);
+                assert!(!datagram.truncated && !datagram.extra_ancillary);
+                assert_eq!(datagram.credentials.map(|credentials| credentials.pid), Some(std::process::id()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_longer_datagram_is_seen_to_be_longer() {
+        let (receiver, sender, _dir) = pair();
+        let mut buffer = ReceiveBuffer::new();
+        sender.send(&[1; ROOM + 1]).unwrap();
+        sender.send(&[2; ROOM]).unwrap();
+        sender.send(&[]).unwrap();
+        buffer.receive(receiver.as_fd()).unwrap();
+        let seen: Vec<_> =
+            buffer.datagrams().map(|datagram| (datagram.payload.len(), datagram.truncated)).collect();
+        assert_eq!(seen, [(ROOM, true), (ROOM, false), (0, false)]);
+    }
+
+    #[test]
+    fn without_credentials_there_are_none() {
+        let (receiver, sender, _dir) = pair();
+        receiver.set_passcred(false).unwrap();
+        let mut buffer = ReceiveBuffer::new();
+        sender.send(&[1]).unwrap();
+        buffer.receive(receiver.as_fd()).unwrap();
+        assert!(buffer.datagrams().all(|datagram| datagram.credentials.is_none()));
+    }
+}

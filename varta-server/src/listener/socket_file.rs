@@ -1,0 +1,247 @@
+//! A Unix socket's file: made so that nobody else can slip in, refused while another server uses it, and removed at
+//! the end only if it is still the one that was made.
+
+use std::fs::{self, DirBuilder, File, Metadata, Permissions, TryLockError};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::error::Error;
+
+/// What fits a `sockaddr_un`, its closing zero not counted.
+const LONGEST_PATH: usize = 107;
+/// How often, and how long apart, the lock on the directory is tried before giving up: two seconds in all.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Where a socket is to be, and who may send to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// The file's path. Its directory is made, with mode 0700, if it is not there.
+    pub path: PathBuf,
+    /// Whether nobody chose the path: then its directory must be ours alone.
+    pub is_default: bool,
+    /// The file's permission bits.
+    pub mode: u32,
+    /// The group to which the file is given.
+    pub group: Option<u32>,
+}
+
+/// The file of a bound socket. It goes when this is dropped.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode of the file that was made: another server may since have put its own in the same place.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Makes a Unix datagram socket that does not block and asks for its senders' credentials, and its file. On an
+    /// error nothing is left behind but a directory that may have been made.
+    ///
+    /// # Errors
+    ///
+    /// When a live server or something else has the name, or the kernel refuses.
+    pub(crate) fn bind(options: &SocketOptions) -> Result<(UnixDatagram, Self), Error> {
+        let SocketOptions { path, is_default, mode, group } = options;
+        let length = path.as_os_str().as_bytes().len();
+        if length > LONGEST_PATH {
+            return Err(Error::SocketPathTooLong { path: path.clone(), length, most: LONGEST_PATH });
+        }
+        let directory = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        prepare_directory(directory, *is_default)?;
+        // Two servers that start together must not both find the file stale: the second is to meet the first alive.
+        let _lock = lock_directory(directory)?;
+        remove_stale(path)?;
+
+        let failed = |action| move |source| Error::Socket { path: path.clone(), action, source };
+        let socket =
+            Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None).map_err(failed("make a socket"))?;
+        // Before bind: a message that arrives earlier would come without credentials.
+        socket.set_passcred(true).map_err(failed("ask for senders' credentials (SO_PASSCRED)"))?;
+        // The file takes the socket's mode when it is made, so that it is never open to others, not even for a moment.
+        set_mode(&socket, mode & 0o600).map_err(failed("set the socket's mode"))?;
+        let address = SockAddr::unix(path).map_err(failed("use this as a socket path"))?;
+        socket.bind(&address).map_err(failed("bind the socket"))?;
+        let identity = fs::symlink_metadata(path).map_err(failed("look at the socket just made"))?;
+        let file = SocketFile { path: path.clone(), identity: identity_of(&identity) };
+
+        if let Some(group) = group {
+            lchown(path, None, Some(*group))
+                .map_err(failed("give the socket to the group of --socket-group"))?;
+        }
+        fs::set_permissions(path, Permissions::from_mode(*mode)).map_err(failed("set the socket's mode"))?;
+        Ok((OwnedFd::from(socket).into(), file))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| identity_of(&found) == self.identity);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!("{}: cannot remove the socket: {error}", self.path.display());
+        }
+    }
+}
+
+fn identity_of(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+fn set_mode(socket: &Socket, mode: u32) -> io::Result<()> {
+    let descriptor: OwnedFd = socket.as_fd().try_clone_to_owned()?;
+    File::from(descriptor).set_permissions(Permissions::from_mode(mode))
+}
+
+fn prepare_directory(directory: &Path, must_be_ours: bool) -> Result<(), Error> {
+    let failed = |action| move |source| Error::Socket { path: directory.to_path_buf(), action, source };
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed("make the socket's directory")(error)),
+    }
+    if must_be_ours {
+        // Not `metadata`: a symlink that somebody else laid in a shared directory is not ours.
+        let found = fs::symlink_metadata(directory).map_err(failed("look at the socket's directory"))?;
+        let owner_is_us = found.uid() == nix::unistd::geteuid().as_raw();
+        if !found.is_dir() || !owner_is_us || found.mode() & 0o022 != 0 {
+            return Err(Error::UnsafeDirectory { path: directory.to_path_buf() });
+        }
+    }
+    Ok(())
+}
+
+fn lock_directory(directory: &Path) -> Result<File, Error> {
+    let failed = |action| move |source| Error::Socket { path: directory.to_path_buf(), action, source };
+    let file = File::open(directory).map_err(failed("open the socket's directory"))?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(failed("lock the socket's directory")(error)),
+        }
+    }
+    Err(Error::DirectoryLocked { path: directory.to_path_buf() })
+}
+
+/// Removes the socket file of a server that is no more.
+fn remove_stale(path: &Path) -> Result<(), Error> {
+    let failed = |action| move |source| Error::Socket { path: path.to_path_buf(), action, source };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("look at what has the socket's name")(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(Error::NotASocket { path: path.to_path_buf() });
+        }
+        Ok(_) => {}
+    }
+    let probe = UnixDatagram::unbound().map_err(failed("make a socket to see whether a server is there"))?;
+    match probe.connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(failed("remove the socket of a server that is no more"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Whoever answers, also as another type of socket, is alive.
+        Ok(()) => Err(Error::SocketInUse { path: path.to_path_buf() }),
+        Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
+            Err(Error::SocketInUse { path: path.to_path_buf() })
+        }
+        Err(error) => Err(failed("see whether a server is there")(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(path: PathBuf) -> SocketOptions {
+        SocketOptions { path, is_default: false, mode: 0o600, group: None }
+    }
+
+    #[test]
+    fn the_file_has_the_mode_asked_for_and_goes_with_the_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("made/varta.sock");
+        let (_socket, file) =
+            SocketFile::bind(&SocketOptions { mode: 0o660, ..options(path.clone()) }).unwrap();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o660);
+        assert_eq!(fs::metadata(dir.path().join("made")).unwrap().mode() & 0o777, 0o700);
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_live_server_is_refused_and_keeps_its_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock");
+        let (_socket, first) = SocketFile::bind(&options(path.clone())).unwrap();
+        assert!(matches!(SocketFile::bind(&options(path.clone())), Err(Error::SocketInUse { .. })));
+        assert_eq!(identity_of(&fs::symlink_metadata(&path).unwrap()), first.identity);
+    }
+
+    #[test]
+    fn another_type_of_socket_that_is_alive_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock");
+        let _stream = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(matches!(SocketFile::bind(&options(path)), Err(Error::SocketInUse { .. })));
+    }
+
+    #[test]
+    fn the_socket_of_a_dead_server_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock");
+        drop(UnixDatagram::bind(&path).unwrap());
+        assert!(path.exists(), "a plain socket leaves its file behind");
+        SocketFile::bind(&options(path)).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock");
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(SocketFile::bind(&options(path.clone())), Err(Error::NotASocket { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_file_that_another_server_put_in_its_place_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock");
+        let (_socket, file) = SocketFile::bind(&options(path.clone())).unwrap();
+        fs::remove_file(&path).unwrap();
+        let _other = UnixDatagram::bind(&path).unwrap();
+        drop(file);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_default_directory_that_others_may_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+        let default = SocketOptions { is_default: true, ..options(dir.path().join("varta.sock")) };
+        assert!(matches!(SocketFile::bind(&default), Err(Error::UnsafeDirectory { .. })));
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_is_refused_with_its_length() {
+        let long = options(PathBuf::from(format!("/tmp/{}", "x".repeat(120))));
+        assert!(matches!(
+            SocketFile::bind(&long),
+            Err(Error::SocketPathTooLong { length: 125, most: 107, .. })
+        ));
+    }
+}

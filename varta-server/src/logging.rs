@@ -1,0 +1,55 @@
+//! Log lines: to standard error, through a thread of their own, so that a terminal or a pipe that takes nothing holds
+//! up no beat. Lines beyond the queue are dropped and counted.
+
+use std::fmt::{self, Debug};
+use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
+
+use tracing::field::Field;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{self, Writer};
+
+use crate::cli::LogFormat;
+use crate::error::Error;
+
+/// Lines that wait to be written.
+const QUEUE: usize = 65_536;
+
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// How many lines were dropped because standard error was too slow.
+#[must_use]
+pub fn lines_dropped() -> u64 {
+    DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
+}
+
+/// Starts logging for this process. What is queued is written out when the guard is dropped.
+///
+/// # Errors
+///
+/// When `level` is not understood. Nothing is changed then.
+pub fn start(format: Option<LogFormat>, level: &str) -> Result<WorkerGuard, Error> {
+    let filter = EnvFilter::builder()
+        .parse(level)
+        .map_err(|error| Error::Option { option: "--log-level", fault: format!("`{level}`: {error}") })?;
+    let terminal = io::stderr().is_terminal();
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(QUEUE)
+        .thread_name("varta-log")
+        .finish(io::stderr());
+    DROPPED.get_or_init(|| writer.error_counter());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    match format {
+        // The sentence says it all; its parts are for programs, which read the other format.
+        LogFormat::Text => builder.with_ansi(terminal).fmt_fields(format::debug_fn(message_only)).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(guard)
+}
+
+fn message_only(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
+    if field.name() == "message" { write!(writer, "{value:?}") } else { Ok(()) }
+}

@@ -1,0 +1,47 @@
+//! `varta-server`: reads its options, starts the server, and stops it on a signal.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use varta_server::cli::Args;
+use varta_server::{Error, Server, logging};
+
+fn main() -> ExitCode {
+    // Ends here with status 2 and a message for a wrong option, with 0 for --help and --version.
+    let args = Args::parse();
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "the last word, when the log may not even have started")]
+            {
+                eprintln!("varta-server: {error}");
+            }
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+fn start(args: Args) -> Result<(), Error> {
+    // Written out when it is dropped, so it lives until the end.
+    let _log = logging::start(args.log_format, &args.log_level)?;
+    let server = Server::bind(args.into_config()?)?;
+    let failed = |action| move |source| Error::Runtime { action, source };
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(failed("start the runtime"))?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed("watch for SIGTERM"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("watch for SIGINT"))?;
+        let mut hang_up = signal(SignalKind::hangup()).map_err(failed("watch for SIGHUP"))?;
+        let shutdown = async {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return,
+                    _ = interrupt.recv() => return,
+                    _ = hang_up.recv() => tracing::info!("SIGHUP: there is nothing to reload; the options stay as given"),
+                }
+            }
+        };
+        server.run(shutdown).await
+    })
+}

@@ -1,0 +1,86 @@
+//! Every metric family by name, with the sentence that explains it. Names are a contract with people's alert rules.
+
+/// A family's name and its HELP text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Family {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+}
+
+macro_rules! families {
+    ($($constant:ident = $name:literal, $help:literal;)*) => {
+        $(pub(crate) const $constant: Family = Family { name: $name, help: $help };)*
+
+        #[cfg(test)]
+        pub(crate) const ALL: &[Family] = &[$($constant),*];
+    };
+}
+
+families! {
+    // Datagrams.
+    FRAMES = "varta_frames_total",
+        "Datagrams received, by transport and by what became of them: every datagram is in exactly one row.";
+    DECODE_ERRORS = "varta_decode_errors_total", "Datagrams that are no valid frame, by the first rule that they break.";
+    TRUNCATED = "varta_truncated_datagrams_total", "Datagrams that do not have the length of a frame.";
+    AUTH_FAILURES = "varta_frame_auth_failures_total",
+        "Frames whose sender the kernel does not vouch for, is not allowed, or is not the process that the frame names.";
+    IO_ERRORS = "varta_io_errors_total", "Failures to receive from a socket.";
+    RATE_LIMITED = "varta_rate_limited_total", "Beats refused because too many came, from one pid or in all.";
+    OUT_OF_ORDER = "varta_out_of_order_total", "Beats refused because their nonce is old or repeated.";
+    NONCE_WRAPS = "varta_nonce_wrap_total", "Sessions whose nonce went round to 0.";
+
+    // The tracker.
+    AGENTS = "varta_agents", "Agents known, by what is concluded about them.";
+    PIDS_TRACKED = "varta_watch_pids_tracked", "Agents known, silent ones included.";
+    CAPACITY = "varta_tracker_capacity", "Agents for which there is room (--max-agents).";
+    CAPACITY_EXCEEDED = "varta_tracker_capacity_exceeded_total", "Beats of new agents refused because there was no room.";
+    EVICTED = "varta_tracker_evicted_total", "Agents forgotten after a long silence (--forget-after).";
+    TRANSITIONS = "varta_transitions_total", "Changes of verdict, by the new one and its cause.";
+    DETECTION_LATENCY = "varta_detection_latency_seconds",
+        "From the moment at which a change could first have been known to the moment at which it was.";
+    BLIND_PERIODS = "varta_blind_periods_total", "Times at which this server could not see for a while, and moved deadlines.";
+    CLAMPED_STAMPS = "varta_clamped_stamps_total", "Beats whose receive time lay before that of an earlier one.";
+    SINK_DROPPED = "varta_sink_dropped_total", "Changes of verdict that a sink was too slow to take.";
+
+    // The server itself.
+    UPTIME = "varta_watch_uptime_seconds", "Time since this server started.";
+    BUILD_INFO = "varta_build_info", "1, with version and commit of this server.";
+    LOG_DROPPED = "varta_log_lines_dropped_total", "Log lines dropped because standard error was too slow.";
+    UNIX_QUEUE = "varta_unix_max_dgram_qlen",
+        "Datagrams that wait in a Unix socket's queue, less one, before the kernel refuses more (net.unix.max_dgram_qlen).";
+    AGENT_ROWS_OMITTED = "varta_agent_rows_omitted", "Agents without rows of their own in this scrape (--agent-metrics).";
+
+    // One row for each agent.
+    BEATS = "varta_beats_total", "Beats accepted from this agent.";
+    STALLS = "varta_stalls_total", "How often this agent was called stalled.";
+    STATUS = "varta_status", "What this agent reports: 0 ok, 1 degraded, 2 critical; 3 when it is silent.";
+    AGENT_UP = "varta_agent_up", "1 while this agent is well, 0 when it is cause for alarm.";
+    LAST_BEAT = "varta_agent_last_beat_timestamp_seconds", "Unix time of this agent's last accepted beat.";
+    STALL_AFTER = "varta_agent_stall_after_seconds", "How long this agent may be silent.";
+    PAYLOAD = "varta_agent_payload", "The number that this agent sent with its last beat.";
+    BEATS_LOST = "varta_agent_beats_lost_total", "Beats that this agent sent, by its nonces, and that did not arrive.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_conventions_of_prometheus() {
+        for family in ALL {
+            assert!(family.name.starts_with("varta_"), "{}", family.name);
+            assert!(
+                family.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+                "{}",
+                family.name
+            );
+            assert!(family.help.ends_with('.') && !family.help.contains('\n'), "{}", family.name);
+        }
+    }
+
+    #[test]
+    fn no_name_is_used_twice() {
+        let distinct: std::collections::HashSet<_> = ALL.iter().map(|family| family.name).collect();
+        assert_eq!(distinct.len(), ALL.len());
+    }
+}

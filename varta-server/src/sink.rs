@@ -1,0 +1,141 @@
+//! Sinks: what happens with a change of verdict. A sink knows changes and nothing of where they come from.
+
+use tokio::sync::mpsc;
+
+use crate::tracker::{Cause, Transition, Verdict};
+
+/// Changes that may wait to be logged: all of a host's workers may fall in one moment.
+pub(crate) const LOG_QUEUE: usize = 65_536;
+
+/// Writes one log line for each change, until nobody makes any more.
+pub(crate) async fn log(mut transitions: mpsc::Receiver<Transition>) {
+    while let Some(transition) = transitions.recv().await {
+        log_transition(&transition);
+    }
+}
+
+fn log_transition(transition: &Transition) {
+    let Transition { agent, from, to, cause, silence, last, .. } = transition;
+    let from_label = from.map_or("none", Verdict::as_str);
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "varta::agent",
+                agent = %agent.name.escape_debug(),
+                pid = agent.sender.pid(),
+                from = from_label,
+                to = to.as_str(),
+                cause = cause.as_str(),
+                silence_ms = silence.as_millis(),
+                status = last.status.as_str(),
+                payload = last.payload,
+                beats = last.beats,
+                "{}",
+                sentence(transition)
+            )
+        };
+    }
+    if to.is_alarm() {
+        line!(warn);
+    } else {
+        line!(info);
+    }
+}
+
+/// Says what happened so that a person can act on it: who, from what to what, after how long a silence, and what it
+/// said last.
+fn sentence(transition: &Transition) -> String {
+    let Transition { agent, from, to, cause, silence, last, .. } = transition;
+    let said = format!("{}, payload {}, after {} beats", last.status, last.payload, last.beats);
+    let from = from.map_or_else(|| "unknown".to_owned(), |from| from.to_string());
+    match cause {
+        Cause::FirstBeat => {
+            format!("{agent} is {to}: first beat ({}, payload {})", last.status, last.payload)
+        }
+        Cause::Reported => format!("{agent} went from {from} to {to}: it reports {said}"),
+        Cause::Recovered => {
+            format!("{agent} went from {from} to {to}: it beats again after {silence:.3?} of silence")
+        }
+        Cause::Restarted => format!("{agent} is {to}: a new process has this pid; the one before was {from}"),
+        Cause::Silent => {
+            format!("{agent} went from {from} to {to}: no beat for {silence:.3?}; it last said {said}")
+        }
+        Cause::Panicked if *to == Verdict::Stalled => {
+            format!(
+                "{agent} went from {from} to {to}: it panicked and no beat came for {silence:.3?}; {} beats in all",
+                last.beats
+            )
+        }
+        Cause::Panicked => format!("{agent} went from {from} to {to}: it says that it panicked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use varta_proto::Status;
+
+    use super::*;
+    use crate::beat::Sender;
+    use crate::time::MonoTime;
+    use crate::tracker::{AgentId, LastWord};
+
+    fn transition(from: Option<Verdict>, to: Verdict, cause: Cause) -> Transition {
+        Transition {
+            agent: AgentId { name: Arc::from("worker"), sender: Sender::Local { pid: 4242 } },
+            from,
+            to,
+            cause,
+            at: MonoTime::from_secs(30),
+            silence: Duration::from_millis(5_001),
+            last: LastWord { status: Status::Degraded, payload: 7, terminal: false, beats: 812 },
+            detection_latency: None,
+        }
+    }
+
+    #[test]
+    fn each_change_is_a_sentence_that_a_person_can_act_on() {
+        let up = Verdict::Up(Status::Degraded);
+        let cases = [
+            (None, up, Cause::FirstBeat, "worker[4242] is up (degraded): first beat (degraded, payload 7)"),
+            (
+                Some(Verdict::Up(Status::Ok)),
+                up,
+                Cause::Reported,
+                "worker[4242] went from up to up (degraded): it reports degraded, payload 7, after 812 beats",
+            ),
+            (
+                Some(up),
+                Verdict::Stalled,
+                Cause::Silent,
+                "worker[4242] went from up (degraded) to stalled: no beat for 5.001s; it last said degraded, payload 7, \
+                 after 812 beats",
+            ),
+            (
+                Some(up),
+                Verdict::Stalled,
+                Cause::Panicked,
+                "worker[4242] went from up (degraded) to stalled: it panicked and no beat came for 5.001s; 812 beats in \
+                 all",
+            ),
+            (
+                Some(Verdict::Stalled),
+                up,
+                Cause::Recovered,
+                "worker[4242] went from stalled to up (degraded): it beats again after 5.001s of silence",
+            ),
+        ];
+        for (from, to, cause, expected) in cases {
+            assert_eq!(sentence(&transition(from, to, cause)), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_cannot_forge_a_log_line() {
+        let mut forged = transition(None, Verdict::Stalled, Cause::Silent);
+        forged.agent.name = Arc::from("a\nWARN b");
+        assert!(!sentence(&forged).contains('\n'));
+    }
+}

@@ -1,0 +1,105 @@
+//! Time as a value.
+//!
+//! The tracker takes time as an argument and never asks for it; this is the type in which it is handed over.
+//! Only `clock` makes one from a real clock.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// A moment on the server's monotonic clock: nanoseconds since the server started.
+///
+/// ```
+/// use std::time::Duration;
+/// use varta_server::time::MonoTime;
+///
+/// let beat = MonoTime::from_secs(30);
+/// assert_eq!(beat + Duration::from_millis(500), MonoTime::from_millis(30_500));
+/// assert_eq!(MonoTime::from_secs(31) - beat, Duration::from_secs(1));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MonoTime(u64);
+
+impl MonoTime {
+    /// The moment at which the server started.
+    pub const START: MonoTime = MonoTime(0);
+    /// Later than any moment that will be reached: 584 years after the start.
+    pub const NEVER: MonoTime = MonoTime(u64::MAX);
+
+    /// `nanos` nanoseconds after the start.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        MonoTime(nanos)
+    }
+
+    /// `millis` milliseconds after the start; saturates at [`MonoTime::NEVER`].
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        MonoTime(millis.saturating_mul(1_000_000))
+    }
+
+    /// `secs` seconds after the start; saturates at [`MonoTime::NEVER`].
+    #[must_use]
+    pub const fn from_secs(secs: u64) -> Self {
+        MonoTime(secs.saturating_mul(1_000_000_000))
+    }
+
+    /// Nanoseconds since the start.
+    #[must_use]
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long this is after `earlier`; zero when it is not after it.
+    #[must_use]
+    pub const fn since(self, earlier: MonoTime) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Nanoseconds of a duration, at most `u64::MAX` (584 years).
+#[must_use]
+pub fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Saturates at [`MonoTime::NEVER`].
+impl Add<Duration> for MonoTime {
+    type Output = MonoTime;
+
+    fn add(self, rhs: Duration) -> MonoTime {
+        MonoTime(self.0.saturating_add(nanos(rhs)))
+    }
+}
+
+/// The same as [`MonoTime::since`].
+impl Sub for MonoTime {
+    type Output = Duration;
+
+    fn sub(self, rhs: MonoTime) -> Duration {
+        self.since(rhs)
+    }
+}
+
+impl fmt::Display for MonoTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:09}s", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_saturates_instead_of_wrapping() {
+        assert_eq!(MonoTime::NEVER + Duration::from_secs(1), MonoTime::NEVER);
+        assert_eq!(MonoTime::START - MonoTime::from_secs(1), Duration::ZERO);
+        assert_eq!(MonoTime::from_secs(u64::MAX), MonoTime::NEVER);
+    }
+
+    #[test]
+    fn it_prints_seconds_with_nanoseconds() {
+        assert_eq!(MonoTime::from_nanos(1_500_000_001).to_string(), "1.500000001s");
+    }
+}

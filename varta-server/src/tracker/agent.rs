@@ -1,0 +1,110 @@
+//! What is kept of an agent: a cache line that every beat writes, and the rest, which few beats touch.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use varta_proto::{Frame, Status};
+
+use super::rate::Usage;
+use super::session::{OtherSessions, Place, Session};
+use super::transition::LastWord;
+use super::verdict::Verdict;
+use crate::beat::Sender;
+use crate::time::MonoTime;
+
+/// What a beat writes. One cache line, so that a beat costs one memory access however many agents there are.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) session: Session,
+    /// When the last beat was accepted, in whichever session.
+    pub(crate) last_beat: MonoTime,
+    /// Beats accepted from this incarnation.
+    pub(crate) beats: u64,
+    /// Beats that this incarnation sent, by its nonces, and that did not arrive.
+    pub(crate) lost: u64,
+    pub(crate) usage: Usage,
+    pub(crate) sender: Sender,
+    pub(crate) payload: u32,
+    /// `None` for a slot without an agent.
+    pub(crate) verdict: Option<Verdict>,
+    /// The status reported last, which a stalled agent keeps.
+    pub(crate) status: Status,
+    /// Whether the last thing heard was a terminal frame.
+    pub(crate) terminal: bool,
+    /// Whether `Rest::others` has something in it.
+    pub(crate) has_others: bool,
+}
+
+const _: () = assert!(size_of::<Slot>() <= 64, "a slot is one cache line");
+
+/// What only the first beat, a change or a scrape needs.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    pub(crate) name: Arc<str>,
+    /// When the process started, in the kernel's own ticks since boot; `None` where that could not be read.
+    pub(crate) start_time: Option<NonZeroU64>,
+    /// How often this agent was called stalled.
+    pub(crate) stalls: u64,
+    pub(crate) others: Option<Box<OtherSessions>>,
+}
+
+const _: () =
+    assert!(size_of::<Slot>() + size_of::<Rest>() <= 116, "with index and timer an agent takes 128 bytes");
+
+impl Slot {
+    /// An agent that has just been heard for the first time.
+    pub(crate) fn first_heard(sender: Sender, frame: &Frame, at: MonoTime) -> Self {
+        Slot {
+            session: if frame.is_terminal() { Session::UNHEARD } else { Session::of(frame) },
+            last_beat: at,
+            beats: 1,
+            lost: 0,
+            usage: Usage::default(),
+            sender,
+            payload: frame.payload,
+            verdict: Some(Verdict::Up(frame.status)),
+            status: frame.status,
+            terminal: frame.is_terminal(),
+            has_others: false,
+        }
+    }
+
+    /// Finds the frame's place among the sessions of the process; afterwards they know it if it was accepted.
+    #[inline]
+    pub(crate) fn place(&mut self, rest: &mut Rest, frame: &Frame, at: MonoTime) -> Place {
+        if !self.has_others
+            && let Some((lost, wrapped)) = self.session.followed_by(frame)
+        {
+            self.session = Session::of(frame);
+            return Place::Next { lost, wrapped };
+        }
+        let others = rest.others.get_or_insert_default();
+        let place = others.place(&mut self.session, self.last_beat, frame, at);
+        self.has_others = !others.is_empty();
+        if !self.has_others {
+            rest.others = None;
+        }
+        place
+    }
+
+    /// A frame that was refused for its rate did arrive: it is not to be missed later.
+    pub(crate) fn skip(&mut self, frame: &Frame) {
+        if self.session.followed_by(frame).is_some() {
+            self.session = Session::of(frame);
+        }
+    }
+
+    /// Writes down an accepted frame.
+    #[inline]
+    pub(crate) fn accept(&mut self, frame: &Frame, at: MonoTime) {
+        self.last_beat = at;
+        self.beats += 1;
+        self.payload = frame.payload;
+        self.status = frame.status;
+        self.terminal = frame.is_terminal();
+    }
+
+    pub(crate) fn last_word(&self) -> LastWord {
+        LastWord { status: self.status, payload: self.payload, terminal: self.terminal, beats: self.beats }
+    }
+}

@@ -1,0 +1,513 @@
+//! The liveness tracker: beats and time go in, changes of verdict come out.
+//!
+//! It is pure. It is handed the time and asks to be woken; it names no socket, no task, no clock and no file, so that
+//! every rule that keeps a verdict true can be tested by writing down what happened when. The one question it asks,
+//! who a local process is, it puts to a [`Processes`] that its caller brings.
+//!
+//! A beat writes one cache line and nothing else. Deadlines are looked at when the wheel brings an agent up, not when
+//! a beat moves them.
+
+mod agent;
+mod rate;
+mod session;
+#[cfg(test)]
+mod tests;
+mod transition;
+mod verdict;
+mod wheel;
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::BuildHasher;
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use varta_proto::Status;
+
+use self::agent::{Rest, Slot};
+use self::rate::{RateLimit, Usage};
+use self::session::Place;
+pub use self::transition::{AgentId, LastWord, Transition};
+use self::verdict::Event;
+pub use self::verdict::{Cause, Verdict};
+use self::wheel::Wheel;
+use crate::beat::{ReceivedBeat, Sender};
+use crate::outcome::{Outcome, Tally};
+use crate::time::MonoTime;
+
+/// How many agents one call of [`Tracker::handle_timeout`] looks at, so that a million expiries do not stop ingest.
+const LOOKS_PER_TURN: usize = 512;
+/// More agents than the numbers of slots can name.
+const MOST_AGENTS: usize = u32::MAX as usize - 1;
+/// Names kept beyond two for each agent before those that nobody has any more are dropped.
+const SPARE_NAMES: usize = 1024;
+/// The name of a process of which the kernel tells none.
+const NAMELESS: &str = "unknown";
+
+/// What the tracker goes by.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// How long an agent may be silent.
+    pub stall_after: Duration,
+    /// How long a silent agent is remembered after its last beat.
+    pub forget_after: Duration,
+    /// How many agents there may be; beyond that new ones are refused.
+    pub max_agents: usize,
+    /// Beats a second from one agent; 0 is no limit.
+    pub max_beat_rate: u32,
+    /// Beats a second from all agents together; 0 is no limit.
+    pub max_total_rate: u32,
+}
+
+impl Policy {
+    /// How many agents there may be if nobody says otherwise.
+    pub const DEFAULT_MAX_AGENTS: usize = 1_000_000;
+    /// How many beats a second one agent may send if nobody says otherwise.
+    pub const DEFAULT_MAX_BEAT_RATE: u32 = 1_000;
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            stall_after: Duration::from_secs(5),
+            forget_after: Duration::from_secs(86_400),
+            max_agents: Policy::DEFAULT_MAX_AGENTS,
+            max_beat_rate: Policy::DEFAULT_MAX_BEAT_RATE,
+            max_total_rate: 0,
+        }
+    }
+}
+
+/// Who a process is, beyond its pid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessIdentity {
+    /// When it started, in the kernel's own ticks since boot. Together with the pid it names one process life.
+    pub start_time: NonZeroU64,
+    /// Its command name.
+    pub name: String,
+}
+
+/// Answers who the process with a pid is, for agents of this host.
+pub trait Processes {
+    /// The process that has `pid` now; `None` when there is none or it may not be seen.
+    ///
+    /// Asked on an agent's first beat, when a frame fits none of its sessions and when it beats after a silence: never
+    /// for an ordinary beat.
+    fn identify(&mut self, pid: u32) -> Option<ProcessIdentity>;
+}
+
+/// How much has happened that is no transition, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Sessions whose nonce went round.
+    pub nonce_wraps: u64,
+    /// Silent agents that were forgotten.
+    pub forgotten: u64,
+    /// Beats whose stamp was older than that of a beat handled before, and was taken as equal.
+    pub clamped_stamps: u64,
+}
+
+/// One agent as a scrape sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct AgentView<'a> {
+    /// Its name.
+    pub name: &'a Arc<str>,
+    /// Who beats.
+    pub sender: Sender,
+    /// What is concluded about it.
+    pub verdict: Verdict,
+    /// The last thing that it said.
+    pub last: LastWord,
+    /// When its last beat was accepted.
+    pub last_beat: MonoTime,
+    /// Beats that it sent, by its nonces, and that did not arrive.
+    pub lost: u64,
+    /// How often it was called stalled.
+    pub stalls: u64,
+    /// How long it may be silent.
+    pub stall_after: Duration,
+}
+
+/// Knows all agents, and says when a verdict about one changes.
+#[derive(Debug)]
+pub struct Tracker {
+    policy: Policy,
+    agent_rate: RateLimit,
+    total_rate: RateLimit,
+    total_usage: Usage,
+    /// By slot number. Numbers are reused, so the vectors never outgrow the most agents that there were at once.
+    slots: Vec<Slot>,
+    /// By slot number, beside `slots`: a beat has no use for it and must not drag it into the cache.
+    rests: Vec<Rest>,
+    vacant: Vec<u32>,
+    /// Slot numbers by sender. Only numbers: the key stands in the slot, which a beat touches anyway.
+    index: HashTable<u32>,
+    /// Seeded anew in each process, so that nobody can choose pids that collide.
+    hasher: DefaultHashBuilder,
+    /// Each name once. Swept when it outgrows the agents.
+    names: HashSet<Arc<str>>,
+    wheel: Wheel,
+    /// Filled by each `handle_*` and to be drained after it, which bounds it by that call's work.
+    transitions: VecDeque<Transition>,
+    population: [usize; Verdict::NAMES.len()],
+    /// Since when nothing was missed. Before it, a silence proves nothing.
+    sight_since: MonoTime,
+    statistics: Statistics,
+}
+
+impl Tracker {
+    /// Makes a tracker that knows nobody.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Tracker {
+            agent_rate: RateLimit::per_second(policy.max_beat_rate),
+            total_rate: RateLimit::per_second(policy.max_total_rate),
+            policy,
+            total_usage: Usage::default(),
+            slots: Vec::new(),
+            rests: Vec::new(),
+            vacant: Vec::new(),
+            index: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            names: HashSet::new(),
+            wheel: Wheel::new(),
+            transitions: VecDeque::new(),
+            population: [0; Verdict::NAMES.len()],
+            sight_since: MonoTime::START,
+            statistics: Statistics::default(),
+        }
+    }
+
+    /// Takes beats in the order in which they arrived, and says what became of them.
+    ///
+    /// A refused beat moves no deadline and changes no verdict.
+    pub fn handle_batch(&mut self, beats: &[ReceivedBeat], processes: &mut impl Processes) -> Tally {
+        let mut tally = Tally::default();
+        for beat in beats {
+            tally.count(self.handle_beat(beat, processes));
+        }
+        tally
+    }
+
+    /// Takes note that nothing could be seen between `from` and `to`: every deadline is at least a whole stall-after
+    /// later than `to`, because the beats of that time may be lost.
+    pub fn handle_blind(&mut self, from: MonoTime, to: MonoTime) {
+        if to > from {
+            self.sight_since = self.sight_since.max(to);
+        }
+    }
+
+    /// Concludes what follows from the time being `now`. Early and repeated calls change nothing.
+    ///
+    /// One call does a bounded amount of work; if there is more, [`Tracker::poll_timeout`] names a moment that has
+    /// passed.
+    pub fn handle_timeout(&mut self, now: MonoTime) {
+        for _ in 0..LOOKS_PER_TURN {
+            let Some(number) = self.wheel.pop(now) else { return };
+            self.look_at(number, now);
+        }
+    }
+
+    /// The moment at which [`Tracker::handle_timeout`] is to be called next; `None` when there is nothing to wait for.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<MonoTime> {
+        self.wheel.next_due()
+    }
+
+    /// The next change of verdict, oldest first. To be called until it gives `None` after each `handle_*`.
+    pub fn poll_transition(&mut self) -> Option<Transition> {
+        self.transitions.pop_front()
+    }
+
+    /// How many agents there are, silent ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether there are no agents.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// How many agents have each verdict, by [`Verdict::index`].
+    #[must_use]
+    pub const fn population(&self) -> [usize; Verdict::NAMES.len()] {
+        self.population
+    }
+
+    /// What has happened that is no transition.
+    #[must_use]
+    pub const fn statistics(&self) -> Statistics {
+        self.statistics
+    }
+
+    /// One more than the highest slot number there has been: the end of the range for [`Tracker::agents`].
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The agents in a range of slot numbers. What is beyond [`Tracker::slots`] is empty.
+    pub fn agents(&self, range: Range<usize>) -> impl Iterator<Item = AgentView<'_>> {
+        let range = range.start.min(self.slots.len())..range.end.min(self.slots.len());
+        let both = self.slots[range.clone()].iter().zip(&self.rests[range]);
+        both.filter_map(|(slot, rest)| {
+            Some(AgentView {
+                name: &rest.name,
+                sender: slot.sender,
+                verdict: slot.verdict?,
+                last: slot.last_word(),
+                last_beat: slot.last_beat,
+                lost: slot.lost,
+                stalls: rest.stalls,
+                stall_after: self.policy.stall_after,
+            })
+        })
+    }
+
+    fn handle_beat(&mut self, beat: &ReceivedBeat, processes: &mut impl Processes) -> Outcome {
+        let hash = self.hasher.hash_one(beat.sender);
+        let found = self.index.find(hash, |number| self.slots[*number as usize].sender == beat.sender);
+        match found.copied() {
+            Some(number) => self.handle_known(number, beat, processes),
+            None => self.handle_unknown(hash, beat, processes),
+        }
+    }
+
+    fn handle_unknown(&mut self, hash: u64, beat: &ReceivedBeat, processes: &mut impl Processes) -> Outcome {
+        if self.len() >= self.policy.max_agents.min(MOST_AGENTS) {
+            return Outcome::Capacity;
+        }
+        if !self.total_rate.try_take(&mut self.total_usage, beat.received_at) {
+            return Outcome::RateLimitedGlobal;
+        }
+        let (name, start_time) = self.identify(beat.sender, processes);
+        let slot = Slot::first_heard(beat.sender, &beat.frame, beat.received_at);
+        let rest = Rest { name, start_time, stalls: 0, others: None };
+        let number = match self.vacant.pop() {
+            Some(number) => {
+                self.slots[number as usize] = slot;
+                self.rests[number as usize] = rest;
+                number
+            }
+            None => {
+                let number = u32::try_from(self.slots.len()).expect("there are at most MOST_AGENTS");
+                self.slots.push(slot);
+                self.rests.push(rest);
+                number
+            }
+        };
+        self.index
+            .insert_unique(hash, number, |number| self.hasher.hash_one(self.slots[*number as usize].sender));
+        self.population[Verdict::Up(beat.frame.status).index()] += 1;
+        self.wheel.arm(number, self.deadline(number));
+        self.announce(number, None, Cause::FirstBeat, beat.received_at, Duration::ZERO, None);
+        Outcome::Accepted
+    }
+
+    #[inline]
+    fn handle_known(&mut self, number: u32, beat: &ReceivedBeat, processes: &mut impl Processes) -> Outcome {
+        let frame = &beat.frame;
+        let slot = &mut self.slots[number as usize];
+        let at = beat.received_at.max(slot.last_beat);
+        if at != beat.received_at {
+            self.statistics.clamped_stamps += 1;
+        }
+
+        let never_limited = frame.status != slot.status || frame.is_terminal();
+        if !never_limited {
+            if !self.agent_rate.try_take(&mut slot.usage, at) {
+                slot.skip(frame);
+                return Outcome::RateLimitedAgent;
+            }
+            if !self.total_rate.try_take(&mut self.total_usage, at) {
+                slot.skip(frame);
+                return Outcome::RateLimitedGlobal;
+            }
+        }
+
+        // A terminal frame comes from beside the sessions: it has no number in any of them.
+        if !frame.is_terminal() {
+            match slot.place(&mut self.rests[number as usize], frame, at) {
+                Place::Next { lost, wrapped } => {
+                    slot.lost += lost;
+                    self.statistics.nonce_wraps += u64::from(wrapped);
+                    if slot.verdict == Some(Verdict::Stalled) && self.is_new_incarnation(number, processes) {
+                        return self.restart(number, beat, at);
+                    }
+                }
+                Place::Opens => {
+                    if self.is_new_incarnation(number, processes) {
+                        return self.restart(number, beat, at);
+                    }
+                }
+                Place::OutOfOrder => {
+                    return if self.is_new_incarnation(number, processes) {
+                        self.restart(number, beat, at)
+                    } else {
+                        Outcome::OutOfOrder
+                    };
+                }
+                Place::Duplicate => return Outcome::Duplicate,
+            }
+        }
+        self.accept(number, beat, at);
+        Outcome::Accepted
+    }
+
+    #[inline]
+    fn accept(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) {
+        let slot = &mut self.slots[number as usize];
+        let silence = at.since(slot.last_beat);
+        slot.accept(&beat.frame, at);
+        let Some(before) = slot.verdict else { return };
+        let after = before.next(Event::Beat(beat.frame.status));
+        if after == before {
+            return;
+        }
+        slot.verdict = Some(after);
+        self.recount(before, after);
+        let cause = match before {
+            Verdict::Stalled => Cause::Recovered,
+            Verdict::Up(_) if beat.frame.is_terminal() => Cause::Panicked,
+            Verdict::Up(_) => Cause::Reported,
+        };
+        if before == Verdict::Stalled {
+            self.wheel.arm(number, self.deadline(number));
+        }
+        self.announce(number, Some(before), cause, at, silence, None);
+    }
+
+    /// The process that beat under this pid is gone and another has taken the pid: nothing of the old one is kept but
+    /// how often the series stalled.
+    fn restart(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) -> Outcome {
+        let slot = &mut self.slots[number as usize];
+        let silence = at.since(slot.last_beat);
+        let before = slot.verdict;
+        let usage = slot.usage;
+        *slot = Slot { usage, ..Slot::first_heard(beat.sender, &beat.frame, at) };
+        self.rests[number as usize].others = None;
+        if let Some(before) = before {
+            self.recount(before, Verdict::Up(beat.frame.status));
+        }
+        self.wheel.arm(number, self.deadline(number));
+        self.announce(number, before, Cause::Restarted, at, silence, None);
+        Outcome::Accepted
+    }
+
+    fn look_at(&mut self, number: u32, now: MonoTime) {
+        let slot = &mut self.slots[number as usize];
+        let silence = now.since(slot.last_beat);
+        match slot.verdict {
+            Some(before @ Verdict::Up(_)) => {
+                let deadline = self.deadline(number);
+                if deadline > now {
+                    self.wheel.arm(number, deadline);
+                    return;
+                }
+                let slot = &mut self.slots[number as usize];
+                let after = before.next(Event::DeadlinePassed);
+                slot.verdict = Some(after);
+                let cause = if slot.terminal { Cause::Panicked } else { Cause::Silent };
+                self.wheel.arm(number, slot.last_beat + self.policy.forget_after);
+                self.rests[number as usize].stalls += 1;
+                self.recount(before, after);
+                self.announce(number, Some(before), cause, now, silence, Some(now.since(deadline)));
+            }
+            Some(Verdict::Stalled) => {
+                if silence >= self.policy.forget_after {
+                    self.forget(number);
+                } else {
+                    self.wheel.arm(number, slot.last_beat + self.policy.forget_after);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn forget(&mut self, number: u32) {
+        let slot = &mut self.slots[number as usize];
+        let Some(verdict) = slot.verdict.take() else { return };
+        let hash = self.hasher.hash_one(slot.sender);
+        if let Ok(entry) = self.index.find_entry(hash, |candidate| *candidate == number) {
+            entry.remove();
+        }
+        self.population[verdict.index()] -= 1;
+        self.rests[number as usize].others = None;
+        self.vacant.push(number);
+        self.statistics.forgotten += 1;
+    }
+
+    /// Whether the pid of a local agent belongs to another process than before. Takes over who it is if so, and its
+    /// name in any case: `exec` changes that.
+    fn is_new_incarnation(&mut self, number: u32, processes: &mut impl Processes) -> bool {
+        let sender = self.slots[number as usize].sender;
+        let (name, start_time) = self.identify(sender, processes);
+        if start_time.is_none() {
+            return false;
+        }
+        let rest = &mut self.rests[number as usize];
+        let before = std::mem::replace(&mut rest.start_time, start_time);
+        rest.name = name;
+        before.is_some() && before != start_time
+    }
+
+    fn identify(&mut self, sender: Sender, processes: &mut impl Processes) -> (Arc<str>, Option<NonZeroU64>) {
+        let identity = match sender {
+            Sender::Local { pid } => processes.identify(pid),
+        };
+        match identity {
+            Some(ProcessIdentity { start_time, name }) => (self.intern(&name), Some(start_time)),
+            None => (self.intern(NAMELESS), None),
+        }
+    }
+
+    fn intern(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.get(name) {
+            return Arc::clone(known);
+        }
+        if self.names.len() >= 2 * self.len() + SPARE_NAMES {
+            self.names.retain(|name| Arc::strong_count(name) > 1);
+        }
+        let name: Arc<str> = Arc::from(name);
+        self.names.insert(Arc::clone(&name));
+        name
+    }
+
+    fn deadline(&self, number: u32) -> MonoTime {
+        self.slots[number as usize].last_beat.max(self.sight_since) + self.policy.stall_after
+    }
+
+    fn recount(&mut self, before: Verdict, after: Verdict) {
+        self.population[before.index()] -= 1;
+        self.population[after.index()] += 1;
+    }
+
+    fn announce(
+        &mut self,
+        number: u32,
+        from: Option<Verdict>,
+        cause: Cause,
+        at: MonoTime,
+        silence: Duration,
+        detection_latency: Option<Duration>,
+    ) {
+        let slot = &self.slots[number as usize];
+        let name = Arc::clone(&self.rests[number as usize].name);
+        let to = slot.verdict.unwrap_or(Verdict::Up(Status::Ok));
+        self.transitions.push_back(Transition {
+            agent: AgentId { name, sender: slot.sender },
+            from,
+            to,
+            cause,
+            at,
+            silence,
+            last: slot.last_word(),
+            detection_latency,
+        });
+    }
+}

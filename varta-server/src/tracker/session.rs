@@ -1,0 +1,268 @@
+//! Which session of a process a frame belongs to, and whether it is new there.
+//!
+//! The wire names no session: a process that opens a second handle, re-creates its handle or calls `exec` simply
+//! starts again at nonce 1, and none of that is a replay. What can be used is that a nonce and a timestamp only ever
+//! rise within a session, and that a session's clock started when its handle connected, so that "received minus
+//! timestamp" tells the sessions of a process apart.
+
+use varta_proto::{Frame, NONCE_TERMINAL};
+
+use crate::time::MonoTime;
+
+/// How many frames may be lost across the wrap of the nonce before it is no longer recognised as one.
+const WRAP_WINDOW: u64 = 1 << 20;
+/// Sessions remembered for one process beside the current one; the one silent for longest makes room.
+pub(crate) const MAX_OTHER_SESSIONS: usize = 7;
+/// How far a sender's clock may seem to run from ours between two frames that open a session together.
+const CLOCK_SLACK_NANOS: u64 = 1_000_000_000;
+
+/// The newest frame that was accepted in a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Session {
+    pub(crate) nonce: u64,
+    pub(crate) timestamp: u64,
+}
+
+/// A session that is not the one heard last.
+#[derive(Clone, Copy, Debug)]
+struct Other {
+    session: Session,
+    heard_at: MonoTime,
+}
+
+/// What is remembered of a process beyond the session heard last. Most processes have none of it.
+#[derive(Debug, Default)]
+pub(crate) struct OtherSessions {
+    others: Vec<Other>,
+    /// A frame that fitted nowhere. If the next one follows it, the two are a session whose first frames were lost.
+    stray: Option<Other>,
+}
+
+/// What a frame is to the sessions known so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The next frame of a session, after `lost` frames that did not arrive.
+    Next { lost: u64, wrapped: bool },
+    /// The first frame of a session.
+    Opens,
+    /// The newest frame of a session once more.
+    Duplicate,
+    /// An old frame, or one out of nowhere.
+    OutOfOrder,
+}
+
+impl Session {
+    /// Of an agent that has said nothing but that it panicked; whatever it says next follows.
+    pub(crate) const UNHEARD: Session = Session { nonce: NONCE_TERMINAL, timestamp: 0 };
+
+    pub(crate) fn of(frame: &Frame) -> Self {
+        Session { nonce: frame.nonce, timestamp: frame.timestamp }
+    }
+
+    /// Whether `frame` may be a later one of this session: how many are missing in between, and whether the nonce
+    /// went round.
+    #[inline]
+    pub(crate) fn followed_by(&self, frame: &Frame) -> Option<(u64, bool)> {
+        if frame.timestamp < self.timestamp {
+            None
+        } else if frame.nonce > self.nonce {
+            Some((frame.nonce - self.nonce - 1, false))
+        } else if *self == Session::UNHEARD {
+            Some((0, false))
+        } else if self.nonce >= NONCE_TERMINAL - WRAP_WINDOW && frame.nonce < WRAP_WINDOW {
+            // The last ordinary nonce is NONCE_TERMINAL - 1; after it comes 0.
+            Some((NONCE_TERMINAL - 1 - self.nonce + frame.nonce, true))
+        } else {
+            None
+        }
+    }
+
+    /// A clock that says 0 tells nothing: a client that re-creates its handle for each beat may send the same bytes
+    /// each time and yet be alive.
+    fn is_repeated_by(&self, frame: &Frame) -> bool {
+        *self == Session::of(frame) && frame.timestamp != 0
+    }
+
+    /// How far the start of the session that `frame` suggests is from the start of this one.
+    fn distance(&self, heard_at: MonoTime, frame: &Frame, received_at: MonoTime) -> u128 {
+        let start = i128::from(heard_at.as_nanos()) - i128::from(self.timestamp);
+        let suggested = i128::from(received_at.as_nanos()) - i128::from(frame.timestamp);
+        start.abs_diff(suggested)
+    }
+}
+
+impl OtherSessions {
+    /// Whether anything is remembered at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.others.is_empty() && self.stray.is_none()
+    }
+
+    /// Finds the session of `frame` among `current`, heard last at `heard_at`, and the others. Afterwards the session
+    /// of an accepted frame is the current one; a refused frame changes no session.
+    pub(crate) fn place(
+        &mut self,
+        current: &mut Session,
+        heard_at: MonoTime,
+        frame: &Frame,
+        received_at: MonoTime,
+    ) -> Place {
+        let mut all =
+            self.others.iter().map(|other| (other.session, other.heard_at)).chain([(*current, heard_at)]);
+        if all.clone().any(|(session, _)| session.is_repeated_by(frame)) {
+            return Place::Duplicate;
+        }
+        let candidates = all.by_ref().enumerate().filter_map(|(index, (session, heard_at))| {
+            let (lost, wrapped) = session.followed_by(frame)?;
+            Some((session.distance(heard_at, frame, received_at), index, Place::Next { lost, wrapped }))
+        });
+        if let Some((_, index, place)) = candidates.min_by_key(|(distance, ..)| *distance) {
+            if index < self.others.len() {
+                self.others[index] = Other { session: *current, heard_at };
+            }
+            *current = Session::of(frame);
+            return place;
+        }
+        let follows_the_stray = self.stray.is_some_and(|stray| {
+            stray.session.followed_by(frame).is_some()
+                && stray.session.distance(stray.heard_at, frame, received_at) <= u128::from(CLOCK_SLACK_NANOS)
+        });
+        if frame.nonce == 1 || follows_the_stray {
+            self.stray = None;
+            self.remember(Other { session: *current, heard_at });
+            *current = Session::of(frame);
+            return Place::Opens;
+        }
+        self.stray = Some(Other { session: Session::of(frame), heard_at: received_at });
+        Place::OutOfOrder
+    }
+
+    fn remember(&mut self, other: Other) {
+        if self.others.len() >= MAX_OTHER_SESSIONS
+            && let Some(oldest) = (0..self.others.len()).min_by_key(|index| self.others[*index].heard_at)
+        {
+            self.others.swap_remove(oldest);
+        }
+        self.others.push(other);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use varta_proto::Status;
+
+    use super::*;
+
+    /// A process with one session that has sent nonces 1 to 5, one a second, the last of them at second 105.
+    struct Process {
+        current: Session,
+        heard_at: MonoTime,
+        others: OtherSessions,
+    }
+
+    impl Process {
+        fn after_five_beats() -> Self {
+            Process {
+                current: Session { nonce: 5, timestamp: secs(5) },
+                heard_at: MonoTime::from_secs(105),
+                others: OtherSessions::default(),
+            }
+        }
+
+        fn hears(&mut self, at_secs: u64, nonce: u64, timestamp: u64) -> Place {
+            let frame = Frame::new(Status::Ok, 42, timestamp, nonce, 0);
+            let at = MonoTime::from_secs(at_secs);
+            let place = self.others.place(&mut self.current, self.heard_at, &frame, at);
+            if matches!(place, Place::Next { .. } | Place::Opens) {
+                self.heard_at = at;
+            }
+            place
+        }
+    }
+
+    const NEXT: Place = Place::Next { lost: 0, wrapped: false };
+
+    fn secs(seconds: u64) -> u64 {
+        seconds * 1_000_000_000
+    }
+
+    #[test]
+    fn the_next_nonce_continues_and_a_gap_is_counted() {
+        let mut process = Process::after_five_beats();
+        assert_eq!(process.hears(106, 6, secs(6)), NEXT);
+        assert_eq!(process.hears(110, 10, secs(10)), Place::Next { lost: 3, wrapped: false });
+    }
+
+    #[test]
+    fn the_newest_frame_again_is_a_duplicate() {
+        let mut process = Process::after_five_beats();
+        assert_eq!(process.hears(106, 5, secs(5)), Place::Duplicate);
+    }
+
+    #[test]
+    fn an_old_frame_is_out_of_order_and_changes_no_session() {
+        let mut process = Process::after_five_beats();
+        assert_eq!(process.hears(106, 3, secs(3)), Place::OutOfOrder);
+        assert_eq!(process.hears(106, 6, secs(6)), NEXT);
+    }
+
+    #[test]
+    fn two_handles_beat_in_turn() {
+        let mut process = Process::after_five_beats();
+        assert_eq!(process.hears(106, 1, 1_000), Place::Opens);
+        for second in 1..50 {
+            assert_eq!(
+                process.hears(106 + second, 5 + second, secs(6 + second)),
+                NEXT,
+                "first handle, {second}"
+            );
+            assert_eq!(
+                process.hears(106 + second, 1 + second, secs(second)),
+                NEXT,
+                "second handle, {second}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_faster_handle_is_not_taken_for_the_slower_one_that_it_overtakes() {
+        let mut process = Process::after_five_beats();
+        assert_eq!(process.hears(106, 1, 1_000), Place::Opens);
+        for beat in 1..200 {
+            assert_eq!(process.hears(106 + beat, 1 + beat, secs(beat)), NEXT);
+        }
+        assert_eq!(process.hears(306, 6, secs(206)), NEXT, "the slow handle's next beat after 200 seconds");
+    }
+
+    #[test]
+    fn a_session_whose_first_frame_was_lost_is_known_from_its_second_on() {
+        let mut process = Process::after_five_beats();
+        assert_eq!(process.hears(110, 2, secs(1)), Place::OutOfOrder);
+        assert_eq!(process.hears(111, 3, secs(2)), Place::Opens);
+        assert_eq!(process.hears(112, 4, secs(3)), NEXT);
+    }
+
+    #[test]
+    fn old_frames_that_come_at_another_pace_than_they_were_sent_open_no_session() {
+        let mut process = Process::after_five_beats();
+        assert_eq!(process.hears(110, 2, secs(2)), Place::OutOfOrder);
+        assert_eq!(process.hears(110, 4, secs(4)), Place::OutOfOrder);
+    }
+
+    #[test]
+    fn the_nonce_wraps_past_the_terminal_one() {
+        let mut process = Process::after_five_beats();
+        process.current.nonce = NONCE_TERMINAL - 1;
+        assert_eq!(process.hears(106, 0, secs(6)), Place::Next { lost: 0, wrapped: true });
+        process.current.nonce = NONCE_TERMINAL - 2;
+        assert_eq!(process.hears(107, 1, secs(7)), Place::Next { lost: 2, wrapped: true });
+    }
+
+    #[test]
+    fn a_client_that_makes_a_handle_for_each_beat_is_heard() {
+        let mut process = Process::after_five_beats();
+        for second in 0..100 {
+            assert_eq!(process.hears(106 + second, 1, 0), Place::Opens);
+        }
+        assert!(process.others.others.len() <= MAX_OTHER_SESSIONS);
+    }
+}
