@@ -59,11 +59,7 @@ impl World {
     }
 
     fn with(policy: Policy) -> Self {
-        let mut world = World {
-            tracker: Tracker::new(policy),
-            processes: ProcessTable::default(),
-            tally: Tally::default(),
-        };
+        let mut world = World { tracker: Tracker::new(policy), processes: ProcessTable::default() };
         world.spawn(PID, "worker", 100);
         world
     }
