@@ -1,1 +1,104 @@
-//! Placeholder.
+//! The Varta SDK: a heartbeat that never blocks, never allocates and never fails the program that sends it.
+//!
+//! A process that wants to be watched sends a *beat* now and then: 32 bytes through one system call that does not wait.
+//! A server on the host, `varta-server`, says within a millisecond of the deadline who went silent, and why.
+//!
+//! # A loop that beats
+//!
+//! ```
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("varta.sock");
+//! # let server = std::os::unix::net::UnixDatagram::bind(&path)?;
+//! use varta_agent::{Status, Varta};
+//!
+//! let mut agent = Varta::connect(&path)?; // or `connect_default()`, which finds the server of the host
+//! for job in 0..3 {
+//!     let _ = agent.beat(Status::Ok, job);
+//! }
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! `let _ =` is meant: whether a beat arrives is the server's business to notice. A program that does care matches on
+//! the [`BeatOutcome`].
+//!
+//! A handle from [`Varta::connect`] stays with the socket that it found. One from [`Varta::connect_default`] or
+//! [`Varta::builder`] finds a restarted server by itself, and a [lazy](Builder::lazy) one does not even need a server
+//! to begin with.
+//!
+//! # A Tokio service
+//!
+//! With the feature `tokio` a task beats for you, and the handle to it changes what it says:
+//!
+#![cfg_attr(feature = "tokio", doc = "```")]
+#![cfg_attr(not(feature = "tokio"), doc = "```ignore")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use varta_agent::{Status, Varta};
+//!
+//! let agent = Varta::builder().lazy().connect()?;
+//! let heartbeat = agent.spawn_heartbeat(Duration::from_secs(1))?;
+//! heartbeat.set_status(Status::Degraded)?;
+//! heartbeat.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! None is on by default, and then the crate depends on `libc` and the wire format only.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `panic-handler` | `install_panic_handler`: a panic tells the server before the process dies |
+//! | `tokio` | `Varta::spawn_heartbeat`: a task that beats |
+//! | `test-hooks` | methods that force a fork, a clock that steps back and the end of the nonces; not for production |
+//!
+//! # What happens on fork
+//!
+//! A child of `fork` may beat on with the handles that it has inherited. Each of them notices at its next beat,
+//! connects anew and begins a session of the child's own, so that parent and child are two agents and never one with
+//! two voices; see [`Varta::fork_recoveries`]. Noticing costs a read of memory and no system call: on Linux the kernel wipes a page
+//! in every child (`MADV_WIPEONFORK`, since 4.14), which covers `fork` and a raw `clone` alike.
+//!
+//! Two cases are beyond it. Where there is no such page (other systems, older kernels) a handler that `fork` runs takes
+//! its place, and a raw `clone` goes past that. And a child that shares its parent's memory (`vfork`, `clone` with
+//! `CLONE_VM`) cannot be told from a thread: it must not beat before it has called `exec`.
+//!
+//! # Process 1
+//!
+//! The protocol does not let process 1 of a container send its pid, which it has in common with process 1 of every
+//! other. It sends a random number with the top bit set instead, the same from all its handles. A server on the other
+//! end of a Unix socket knows the sender from the kernel anyway.
+
+#[cfg(not(unix))]
+compile_error!("varta-agent beats through Unix sockets, which this system does not have");
+
+mod agent;
+mod builder;
+mod entropy;
+mod fork;
+#[cfg(feature = "tokio")]
+mod heartbeat;
+mod outcome;
+#[cfg(feature = "panic-handler")]
+mod panic;
+mod sys;
+mod transport;
+
+pub use agent::Varta;
+pub use builder::{Builder, CustomTransport, UnixSocket};
+#[cfg(feature = "tokio")]
+pub use heartbeat::Heartbeat;
+pub use outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
+#[cfg(feature = "panic-handler")]
+pub use panic::install_panic_handler;
+pub use transport::{BeatTransport, UdsTransport};
+pub use varta_proto::{DecodeError, Frame, NONCE_TERMINAL, Status};
+
+/// Has forks be noticed by the handler of `fork` and not by the page, as on a system that has no such page. To be
+/// called before the first handle is made (feature `test-hooks`).
+#[cfg(feature = "test-hooks")]
+pub fn without_fork_page_for_test() {
+    fork::hooks::refuse_page();
+}

@@ -1,0 +1,68 @@
+//! What a beat costs beside the system call that it cannot do without.
+//!
+//! Run it with `cargo bench -p varta-agent --bench beat`. All three send 32 bytes to the same socket, and each datagram
+//! is read again on the same thread, outside the measured time: so the kernel's short queue is never full, no second
+//! core is needed, and nobody is woken, which would cost more than all the rest.
+
+#![allow(unsafe_code, reason = "a bare send is a call of libc")]
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use varta_agent::{Status, Varta};
+
+/// Times `send` alone, `times` times.
+fn time(server: &UnixDatagram, times: u64, mut send: impl FnMut() -> bool) -> Duration {
+    let mut total = Duration::ZERO;
+    for _ in 0..times {
+        let start = Instant::now();
+        let sent = send();
+        total += start.elapsed();
+        assert!(sent, "not sent");
+        server.recv(&mut [0; 64]).expect("the datagram that was sent");
+    }
+    total
+}
+
+fn bare_send(socket: &UnixDatagram, datagram: [u8; 32]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: pointer and length are those of a live array, which the kernel only reads.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), datagram.as_ptr().cast(), datagram.len(), flags) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+fn beats(criterion: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("varta.sock");
+    let server = UnixDatagram::bind(&path).expect("a socket");
+    let mut group = criterion.benchmark_group("32 bytes over a Unix socket");
+
+    let socket = UnixDatagram::unbound().expect("a socket");
+    socket.connect(&path).expect("a connection");
+    group.bench_function("bare send(2)", |bencher| {
+        bencher.iter_custom(|times| time(&server, times, || bare_send(&socket, [7; 32]).is_ok()));
+    });
+
+    let mut agent = Varta::connect(&path).expect("a connection");
+    group.bench_function("varta_agent::Varta::beat", |bencher| {
+        bencher.iter_custom(|times| time(&server, times, || agent.beat(Status::Ok, 7).is_sent()));
+    });
+
+    let mut peer = varta_client::Varta::connect(&path).expect("a connection");
+    group.bench_function("varta_client::Varta::beat", |bencher| {
+        bencher.iter_custom(|times| {
+            time(&server, times, || {
+                matches!(peer.beat(varta_client::Status::Ok, 7), varta_client::BeatOutcome::Sent)
+            })
+        });
+    });
+
+    group.finish();
+}
+
+criterion_group!(benches, beats);
+criterion_main!(benches);

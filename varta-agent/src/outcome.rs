@@ -1,0 +1,306 @@
+//! What became of a beat.
+//!
+//! A beat must not cost the program anything when it fails, so everything here is a small `Copy` value: nothing is
+//! allocated to say that a server is down.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+/// What became of one [`beat`](crate::Varta::beat).
+///
+/// A program that only wants to be watched has no use for it, and `let _ = agent.beat(Status::Ok, 0);` is a whole
+/// statement. The server notices beats that do not arrive; the sender does not have to.
+///
+/// ```
+/// use varta_agent::{BeatOutcome, DropReason};
+///
+/// let outcome = BeatOutcome::Dropped(DropReason::NoObserver);
+/// assert!(!outcome.is_sent());
+/// assert_eq!(outcome.drop_reason(), Some(DropReason::NoObserver));
+/// assert_eq!(outcome.to_string(), "dropped: nobody listens");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "a beat that was not sent says why; `let _ =` if that is all the same"]
+pub enum BeatOutcome {
+    /// The kernel took the beat.
+    Sent,
+    /// The beat is lost, for a reason that passes: the next one may get through.
+    Dropped(DropReason),
+    /// The beat was not sent, and unless something changes the next one will not be either.
+    Failed(BeatError),
+}
+
+impl BeatOutcome {
+    /// Tells whether the kernel took the beat.
+    #[inline]
+    pub const fn is_sent(self) -> bool {
+        matches!(self, Self::Sent)
+    }
+
+    /// Tells whether the beat was lost for a reason that passes.
+    #[inline]
+    pub const fn is_dropped(self) -> bool {
+        matches!(self, Self::Dropped(_))
+    }
+
+    /// Tells whether the beat was not sent for a reason that stays.
+    #[inline]
+    pub const fn is_failed(self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+
+    /// Gives the reason of a dropped beat.
+    #[inline]
+    pub const fn drop_reason(self) -> Option<DropReason> {
+        match self {
+            Self::Dropped(reason) => Some(reason),
+            Self::Sent | Self::Failed(_) => None,
+        }
+    }
+
+    /// Gives the error of a failed beat.
+    #[inline]
+    pub const fn error(self) -> Option<BeatError> {
+        match self {
+            Self::Failed(error) => Some(error),
+            Self::Sent | Self::Dropped(_) => None,
+        }
+    }
+}
+
+/// Shows `sent`, `dropped: <reason>` or `failed: <error>`.
+impl fmt::Display for BeatOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sent => f.write_str("sent"),
+            Self::Dropped(reason) => write!(f, "dropped: {reason}"),
+            Self::Failed(error) => write!(f, "failed: {error}"),
+        }
+    }
+}
+
+/// Why a beat was lost. Each of these passes without anybody touching the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DropReason {
+    /// The queue of the server's socket is full (`EAGAIN`), or the kernel has no buffer left (`ENOBUFS`). All senders
+    /// share that queue, so it says nothing about this one.
+    KernelQueueFull,
+    /// There is no socket at the server's address (`ENOENT`), or nobody listens on it (`ECONNREFUSED`).
+    NoObserver,
+    /// The server that this handle was connected to has gone (`ECONNRESET`, `ENOTCONN`, `EPIPE`); a handle that
+    /// [reconnects](crate::Varta::set_reconnect_after) finds its successor.
+    PeerGone,
+    /// The file system has no space left (`ENOSPC`).
+    StorageFull,
+}
+
+/// A result with a reason in it stays as small as the reason.
+const _: () = assert!(size_of::<DropReason>() == 1);
+
+impl DropReason {
+    /// Says the reason in a few words.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::KernelQueueFull => "the kernel's queue is full",
+            Self::NoObserver => "nobody listens",
+            Self::PeerGone => "the server has gone",
+            Self::StorageFull => "no space left",
+        }
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The error of a failed beat: what an [`io::Error`] says, without its heap.
+///
+/// ```
+/// use std::io;
+/// use varta_agent::BeatError;
+///
+/// let error = BeatError::from_io(&io::Error::from_raw_os_error(13));
+/// assert_eq!((error.errno, error.kind), (13, io::ErrorKind::PermissionDenied));
+/// assert_eq!(error.to_io_error().raw_os_error(), Some(13));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BeatError {
+    /// The error number of the operating system, or [`UNKNOWN_ERRNO`](Self::UNKNOWN_ERRNO).
+    pub errno: i32,
+    /// What kind of error it is. There always is one.
+    pub kind: io::ErrorKind,
+}
+
+impl BeatError {
+    /// The `errno` of an error that does not come from the operating system, which never uses this number.
+    pub const UNKNOWN_ERRNO: i32 = 0;
+
+    /// Takes from an I/O error what fits into a `Copy` value. It allocates nothing.
+    #[inline]
+    pub fn from_io(error: &io::Error) -> Self {
+        Self { errno: error.raw_os_error().unwrap_or(Self::UNKNOWN_ERRNO), kind: error.kind() }
+    }
+
+    /// Makes an I/O error that says the same. It allocates nothing either.
+    ///
+    /// ```
+    /// use std::io;
+    /// use varta_agent::BeatError;
+    ///
+    /// let error = BeatError::from_io(&io::Error::other("a message, which is lost"));
+    /// assert_eq!(error.errno, BeatError::UNKNOWN_ERRNO);
+    /// assert_eq!(error.to_io_error().kind(), io::ErrorKind::Other);
+    /// ```
+    pub fn to_io_error(self) -> io::Error {
+        match self.errno {
+            Self::UNKNOWN_ERRNO => self.kind.into(),
+            errno => io::Error::from_raw_os_error(errno),
+        }
+    }
+
+    /// An error that was found before the operating system was asked.
+    pub(crate) const fn of_kind(kind: io::ErrorKind) -> Self {
+        Self { errno: Self::UNKNOWN_ERRNO, kind }
+    }
+}
+
+/// Shows the message of the operating system, or of the kind where it has none.
+impl fmt::Display for BeatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_io_error().fmt(f)
+    }
+}
+
+impl Error for BeatError {}
+
+impl From<BeatError> for io::Error {
+    fn from(error: BeatError) -> Self {
+        error.to_io_error()
+    }
+}
+
+/// Tells what the error of a send means for the beat: [`Dropped`](BeatOutcome::Dropped) for what passes,
+/// [`Failed`](BeatOutcome::Failed) for the rest. It never answers [`Sent`](BeatOutcome::Sent), and allocates nothing.
+///
+/// An error of the operating system is judged by its number. Any other, as a [transport](crate::BeatTransport) of your
+/// own may return, is judged by its kind, which has no word for a kernel without buffers.
+///
+/// ```
+/// use std::io;
+/// use varta_agent::{BeatOutcome, DropReason, classify_send_error};
+///
+/// let outcome = classify_send_error(&io::ErrorKind::WouldBlock.into());
+/// assert_eq!(outcome, BeatOutcome::Dropped(DropReason::KernelQueueFull));
+///
+/// assert!(classify_send_error(&io::ErrorKind::PermissionDenied.into()).is_failed());
+/// ```
+pub fn classify_send_error(error: &io::Error) -> BeatOutcome {
+    let reason = match error.raw_os_error() {
+        Some(errno) => reason_of_errno(errno),
+        None => reason_of_kind(error.kind()),
+    };
+    reason.map_or_else(|| BeatOutcome::Failed(BeatError::from_io(error)), BeatOutcome::Dropped)
+}
+
+const fn reason_of_errno(errno: i32) -> Option<DropReason> {
+    // Two names for one number on most systems, and two numbers on some.
+    if errno == libc::EAGAIN || errno == libc::EWOULDBLOCK {
+        return Some(DropReason::KernelQueueFull);
+    }
+    match errno {
+        libc::ENOBUFS => Some(DropReason::KernelQueueFull),
+        libc::ECONNREFUSED | libc::ENOENT => Some(DropReason::NoObserver),
+        libc::ECONNRESET | libc::ENOTCONN | libc::EPIPE => Some(DropReason::PeerGone),
+        libc::ENOSPC => Some(DropReason::StorageFull),
+        _ => None,
+    }
+}
+
+const fn reason_of_kind(kind: io::ErrorKind) -> Option<DropReason> {
+    match kind {
+        io::ErrorKind::WouldBlock => Some(DropReason::KernelQueueFull),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Some(DropReason::NoObserver),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected | io::ErrorKind::BrokenPipe => {
+            Some(DropReason::PeerGone)
+        }
+        io::ErrorKind::StorageFull => Some(DropReason::StorageFull),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use DropReason::{KernelQueueFull, NoObserver, PeerGone, StorageFull};
+
+    #[test]
+    fn every_error_number_has_its_class() {
+        let dropped = [
+            (libc::ENOBUFS, KernelQueueFull),
+            (libc::EAGAIN, KernelQueueFull),
+            (libc::EWOULDBLOCK, KernelQueueFull),
+            (libc::ECONNREFUSED, NoObserver),
+            (libc::ENOENT, NoObserver),
+            (libc::ECONNRESET, PeerGone),
+            (libc::ENOTCONN, PeerGone),
+            (libc::EPIPE, PeerGone),
+            (libc::ENOSPC, StorageFull),
+        ];
+        for errno in 1..134 {
+            let error = io::Error::from_raw_os_error(errno);
+            let expected = dropped
+                .iter()
+                .find(|(number, _)| *number == errno)
+                .map_or(BeatOutcome::Failed(BeatError { errno, kind: error.kind() }), |(_, reason)| {
+                    BeatOutcome::Dropped(*reason)
+                });
+            assert_eq!(classify_send_error(&error), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn an_error_without_a_number_is_judged_by_its_kind() {
+        let table = [
+            (io::ErrorKind::WouldBlock, Some(KernelQueueFull)),
+            (io::ErrorKind::ConnectionRefused, Some(NoObserver)),
+            (io::ErrorKind::NotFound, Some(NoObserver)),
+            (io::ErrorKind::ConnectionReset, Some(PeerGone)),
+            (io::ErrorKind::NotConnected, Some(PeerGone)),
+            (io::ErrorKind::BrokenPipe, Some(PeerGone)),
+            (io::ErrorKind::StorageFull, Some(StorageFull)),
+            (io::ErrorKind::Interrupted, None),
+            (io::ErrorKind::TimedOut, None),
+            (io::ErrorKind::Other, None),
+        ];
+        for (kind, reason) in table {
+            for error in [io::Error::from(kind), io::Error::new(kind, "with a message")] {
+                let outcome = classify_send_error(&error);
+                assert_eq!(outcome.drop_reason(), reason, "{error:?}");
+                assert_eq!(outcome.error(), reason.is_none().then_some(BeatError { errno: 0, kind }));
+            }
+        }
+    }
+
+    #[test]
+    fn an_outcome_is_one_of_three() {
+        let failed = BeatOutcome::Failed(BeatError::of_kind(io::ErrorKind::InvalidInput));
+        let table = [BeatOutcome::Sent, BeatOutcome::Dropped(PeerGone), failed]
+            .map(|outcome| [outcome.is_sent(), outcome.is_dropped(), outcome.is_failed()]);
+        assert_eq!(table, [[true, false, false], [false, true, false], [false, false, true]]);
+    }
+
+    #[test]
+    fn outcomes_read_like_sentences() {
+        let errno = BeatOutcome::Failed(BeatError::from_io(&io::Error::from_raw_os_error(libc::EACCES)));
+        let kind = BeatOutcome::Failed(BeatError::of_kind(io::ErrorKind::InvalidInput));
+        assert_eq!(BeatOutcome::Sent.to_string(), "sent");
+        assert_eq!(BeatOutcome::Dropped(KernelQueueFull).to_string(), "dropped: the kernel's queue is full");
+        assert!(errno.to_string().starts_with("failed: Permission denied"), "{errno}");
+        assert_eq!(kind.to_string(), "failed: invalid input parameter");
+        assert_eq!(format!("{:?}", BeatOutcome::Dropped(PeerGone)), "Dropped(PeerGone)");
+    }
+}

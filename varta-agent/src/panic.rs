@@ -1,0 +1,174 @@
+//! The last word of a process that panics.
+//!
+//! A process that dies of a panic falls silent like any other, and a server would have to wait to be sure. The hook
+//! tells it at once, with a frame that no ordinary beat looks like.
+
+use std::io;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use varta_proto::{Frame, NONCE_TERMINAL, Status};
+
+use crate::agent::nanoseconds;
+use crate::fork::Incarnation;
+use crate::outcome::{BeatOutcome, DropReason, classify_send_error};
+use crate::sys;
+use crate::transport::uds;
+
+/// How long the hook waits before each further attempt to get into a full queue: 15 ms in all, so that a server that
+/// does not read cannot hold up a panic.
+const PATIENCE: [Duration; 4] =
+    [Duration::from_millis(1), Duration::from_millis(2), Duration::from_millis(4), Duration::from_millis(8)];
+
+/// Held while hooks are exchanged, and never by a hook: two threads that install at once would lose one of two hooks.
+static INSTALLING: Mutex<()> = Mutex::new(());
+
+/// Has every panic of this process send a terminal frame to the server that listens at `path`, before the hook that is
+/// in place now does what it does.
+///
+/// The frame says [`Status::Critical`] with the nonce [`NONCE_TERMINAL`], the pid of the process that panics, the time
+/// since this call, and the payload 0. The socket for it is prepared here. If nobody listens on it any more when a
+/// panic comes the hook makes one attempt with a fresh one; if the server's queue is full it tries again for up to 15
+/// ms. The hook takes no lock and shares nothing that changes, so threads that panic together each send their frame.
+/// The hook that was in place runs in every case.
+///
+/// A server that is not there yet does not matter: the hook connects when it has something to send.
+///
+/// With `panic = "abort"` it works the same, because hooks run before the abort. A process that survives its panic
+/// (`catch_unwind`, a thread that nobody joins) beats on, and the server takes it for alive again.
+///
+/// Each call adds a hook: after two there are two frames, to one server or to two.
+///
+/// # Errors
+///
+/// No socket can have this path, this process may not connect, there is no descriptor left, or the calling thread is
+/// panicking. Then nothing is installed.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("varta.sock");
+/// # let server = std::os::unix::net::UnixDatagram::bind(&path)?;
+/// use varta_agent::Frame;
+///
+/// varta_agent::install_panic_handler(&path)?;
+/// let _ = std::panic::catch_unwind(|| panic!("out of cheese"));
+///
+/// let mut frame = [0; 32];
+/// server.recv(&mut frame)?;
+/// assert!(Frame::decode(&frame)?.is_terminal());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn install_panic_handler(path: impl Into<PathBuf>) -> io::Result<()> {
+    let last_word = LastWord::prepare(&path.into())?;
+    if thread::panicking() {
+        return Err(io::Error::other("a thread that is panicking cannot install a panic hook"));
+    }
+    let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let previous = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        last_word.send();
+        previous(info);
+    }));
+    Ok(())
+}
+
+/// What the hook needs, ready before the panic.
+struct LastWord {
+    address: SocketAddr,
+    /// The socket that was prepared, if the server was there.
+    socket: Option<UnixDatagram>,
+    installed: Instant,
+}
+
+impl LastWord {
+    fn prepare(path: &Path) -> io::Result<Self> {
+        let address = uds::address_of(path)?;
+        let socket = match uds::connected(&address) {
+            Ok(socket) => Some(socket),
+            Err(error) if classify_send_error(&error).is_dropped() => None,
+            Err(error) => return Err(uds::refusal(path, error)),
+        };
+        Ok(Self { address, socket, installed: Instant::now() })
+    }
+
+    /// Sends the frame if there is a way to. It allocates nothing, and waits for nothing but a full queue.
+    fn send(&self) {
+        let frame = self.frame().to_bytes();
+        let send = |socket: &UnixDatagram| patiently(thread::sleep, || sys::send_now(socket, &frame));
+        match self.socket.as_ref().map(send) {
+            Some(Ok(_)) => {}
+            // A fresh socket would lead to the same queue.
+            Some(Err(error)) if is_full(&error) => {}
+            // Nobody is left who could be told of an error.
+            Some(Err(_)) | None => drop(uds::connected(&self.address).and_then(|fresh| send(&fresh))),
+        }
+    }
+
+    fn frame(&self) -> Frame {
+        // Asked for here and not remembered: there is time, and it is right whatever the process has gone through.
+        let pid = match process::id() {
+            0 | 1 => Incarnation::current().pid(),
+            pid => pid,
+        };
+        Frame::new(Status::Critical, pid, nanoseconds(self.installed.elapsed()), NONCE_TERMINAL, 0)
+    }
+}
+
+/// Sends, and as long as the queue is full waits and sends again until [`PATIENCE`] is at an end.
+fn patiently(
+    mut wait: impl FnMut(Duration),
+    mut send: impl FnMut() -> io::Result<usize>,
+) -> io::Result<usize> {
+    for pause in PATIENCE {
+        match send() {
+            Err(error) if is_full(&error) => wait(pause),
+            sent => return sent,
+        }
+    }
+    send()
+}
+
+fn is_full(error: &io::Error) -> bool {
+    classify_send_error(error) == BeatOutcome::Dropped(DropReason::KernelQueueFull)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    #[test]
+    fn a_full_queue_is_tried_again_for_15_ms_in_all() {
+        let (mut waited, mut attempts) = (Duration::ZERO, 0);
+        let sent = patiently(
+            |pause| waited += pause,
+            || {
+                attempts += 1;
+                full()
+            },
+        );
+        assert!(sent.is_err());
+        assert_eq!((attempts, waited), (5, Duration::from_millis(15)));
+    }
+
+    #[test]
+    fn a_queue_with_room_again_takes_the_frame_once() {
+        let mut answers = [full(), full(), Ok(32)].into_iter();
+        assert_eq!(patiently(|_| {}, || answers.next().unwrap()).unwrap(), 32);
+        assert!(answers.next().is_none());
+    }
+
+    #[test]
+    fn nothing_but_a_full_queue_is_waited_for() {
+        let refused = patiently(|_| panic!("waited"), || Err(io::ErrorKind::ConnectionRefused.into()));
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

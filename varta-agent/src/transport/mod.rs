@@ -1,0 +1,61 @@
+//! The way that beats take out of the process.
+//!
+//! A handle knows how to make a frame and what to do when one is lost; a transport knows how to send 32 bytes.
+
+pub(crate) mod uds;
+
+use std::io;
+
+pub use uds::UdsTransport;
+
+/// Sends frames. Implement it to have beats go another way than through a Unix socket, or to record them in a test.
+///
+/// ```
+/// use std::{io, sync::mpsc};
+/// use varta_agent::{BeatTransport, Frame, Status, Varta};
+///
+/// struct ToChannel(mpsc::Sender<Frame>);
+///
+/// impl BeatTransport for ToChannel {
+///     fn send(&mut self, frame: &[u8; 32]) -> io::Result<usize> {
+///         let frame = Frame::decode(frame).map_err(io::Error::other)?;
+///         self.0.send(frame).map_err(|_| io::ErrorKind::NotConnected)?;
+///         Ok(32)
+///     }
+///
+///     fn reconnect(&mut self) -> io::Result<()> {
+///         Ok(())
+///     }
+/// }
+///
+/// let (sender, beats) = mpsc::channel();
+/// let mut agent = Varta::builder().transport(ToChannel(sender)).connect()?;
+/// assert!(agent.beat(Status::Degraded, 7).is_sent());
+///
+/// let frame = beats.recv()?;
+/// assert_eq!((frame.status, frame.nonce, frame.payload), (Status::Degraded, 1, 7));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait BeatTransport: Send + 'static {
+    /// Hands one frame to whoever carries it, and returns how many of its bytes were taken. Fewer than 32 make the beat
+    /// [`Failed`](crate::BeatOutcome::Failed).
+    ///
+    /// It is called on the thread that beats, so it must not block; and what it allocates, the beat allocates.
+    ///
+    /// # Errors
+    ///
+    /// Why the frame was not taken; [`classify_send_error`](crate::classify_send_error) tells what that means for the
+    /// beat.
+    fn send(&mut self, frame: &[u8; 32]) -> io::Result<usize>;
+
+    /// Connects anew, because the process was forked or the server may have been replaced.
+    ///
+    /// It too is called by a beat and must not block. An implementation prepares everything first and then puts it in
+    /// place, so that a reconnect that fails leaves the connection as it was.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no new connection. After a fork the beat returns it; otherwise it is dropped, and the next beat
+    /// that is lost tries again.
+    fn reconnect(&mut self) -> io::Result<()>;
+}

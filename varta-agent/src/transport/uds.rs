@@ -1,0 +1,389 @@
+//! Beats over a Unix datagram socket.
+//!
+//! This is the way for processes on the server's own host: the kernel tells the server who sent each beat, and a full
+//! queue or a server that is gone shows at once.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
+
+use varta_proto::address;
+
+use crate::sys;
+use crate::transport::BeatTransport;
+
+/// Below it anybody may make a directory, so there a server's directory has to be our own.
+const ANYBODYS: &str = "/tmp";
+
+/// Sends beats to a server on this host. A [`Varta`](crate::Varta) has this transport unless told otherwise.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("varta.sock");
+/// # let server = std::os::unix::net::UnixDatagram::bind(&path)?;
+/// use varta_agent::{BeatTransport, Frame, Status, UdsTransport};
+///
+/// let mut transport = UdsTransport::connect(&path)?;
+/// let frame = Frame::new(Status::Ok, std::process::id(), 0, 1, 0);
+/// assert_eq!(transport.send(&frame.to_bytes())?, 32);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct UdsTransport {
+    /// As long as there is none, every send first looks for the server.
+    socket: Option<UnixDatagram>,
+    /// Where the server may be. As soon as one of them has answered it is the only one, so that an agent does not go
+    /// over to another server while its own restarts.
+    candidates: Vec<Candidate>,
+}
+
+impl UdsTransport {
+    /// Connects to the server that listens at `path`.
+    ///
+    /// # Errors
+    ///
+    /// Nobody listens there, this process may not connect, no socket can have this path, or there is no descriptor
+    /// left. The message names the path and says what to do.
+    pub fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
+        Self::at(path.as_ref())?.connect_now(Advice::Path)
+    }
+
+    /// Makes a transport that looks for the server at `path` when there is something to send. It fails only if no
+    /// socket can have this path.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        let candidate = Candidate { address: address_of(path)?, owner: None };
+        Ok(Self { socket: None, candidates: vec![candidate] })
+    }
+
+    /// Makes a transport that looks for the server where `VARTA_SOCKET` says, or else wherever a server of this host
+    /// may have its socket.
+    pub(crate) fn at_default(lookup: impl Fn(&str) -> Option<OsString>) -> io::Result<Self> {
+        if let Some(path) = lookup(address::SOCKET_ENV).filter(|path| !path.is_empty()) {
+            return Self::at(path.as_ref());
+        }
+        let uid = sys::effective_uid();
+        let paths = address::candidate_socket_paths_from(uid, lookup);
+        // A path that no socket can have has none.
+        let candidates = paths.iter().filter_map(|path| {
+            let owner = path.starts_with(ANYBODYS).then_some(uid);
+            Some(Candidate { address: address_of(path).ok()?, owner })
+        });
+        Ok(Self { socket: None, candidates: candidates.collect() })
+    }
+
+    /// Makes a transport that has nowhere to send to.
+    pub(crate) const fn nowhere() -> Self {
+        Self { socket: None, candidates: Vec::new() }
+    }
+
+    /// Looks for the server, and says in full if there is none.
+    pub(crate) fn connect_now(mut self, advice: Advice) -> io::Result<Self> {
+        match self.find_server() {
+            Ok(()) => Ok(self),
+            Err(Refused { by, source }) => {
+                let blamed = by.map_or(self.candidates.as_slice(), |index| &self.candidates[index..=index]);
+                let paths = blamed.iter().map(|candidate| candidate.path().into()).collect();
+                Err(ConnectError { paths, advice, source }.into_io())
+            }
+        }
+    }
+
+    /// Connects to the first candidate that answers. Until then nothing changes, and nothing is allocated either way: a
+    /// beat may be waiting for the answer.
+    fn find_server(&mut self) -> Result<(), Refused> {
+        let mut refused = Refused { by: None, source: io::ErrorKind::NotFound.into() };
+        for (index, candidate) in self.candidates.iter().enumerate() {
+            match candidate.connect() {
+                Ok(socket) => {
+                    self.socket = Some(socket);
+                    self.candidates.swap(0, index);
+                    self.candidates.truncate(1);
+                    return Ok(());
+                }
+                // That there is no socket at one path is worth less than what is wrong with the socket at another.
+                Err(source) if refused.by.is_none() => {
+                    let by = (source.kind() != io::ErrorKind::NotFound).then_some(index);
+                    refused = Refused { by, source };
+                }
+                Err(_) => {}
+            }
+        }
+        Err(refused)
+    }
+}
+
+impl BeatTransport for UdsTransport {
+    #[inline]
+    fn send(&mut self, frame: &[u8; 32]) -> io::Result<usize> {
+        if self.socket.is_none() {
+            self.reconnect()?;
+        }
+        match &self.socket {
+            Some(socket) => sys::send_now(socket, frame),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    #[cold]
+    fn reconnect(&mut self) -> io::Result<()> {
+        self.find_server().map_err(|refused| refused.source)
+    }
+}
+
+impl fmt::Debug for UdsTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths: Vec<&Path> = self.candidates.iter().map(Candidate::path).collect();
+        f.debug_struct("UdsTransport")
+            .field("connected", &self.socket.is_some())
+            .field("paths", &paths)
+            .finish()
+    }
+}
+
+/// Opens a socket and connects it. Neither waits, and neither allocates.
+pub(crate) fn connected(address: &SocketAddr) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(address)?;
+    Ok(socket)
+}
+
+/// Checks that a socket can have this path.
+pub(crate) fn address_of(path: &Path) -> io::Result<SocketAddr> {
+    let address = if path.as_os_str().is_empty() {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is empty"))
+    } else {
+        SocketAddr::from_pathname(path)
+    };
+    address.map_err(|source| refusal(path, source))
+}
+
+/// Makes the error for a person who chose `path`.
+pub(crate) fn refusal(path: &Path, source: io::Error) -> io::Error {
+    ConnectError { paths: vec![path.into()], advice: Advice::Path, source }.into_io()
+}
+
+/// A path at which a server may listen.
+struct Candidate {
+    /// Ready for the kernel, so that a reconnect has nothing to prepare and a path that cannot be is found out at once.
+    address: SocketAddr,
+    /// Whose the directory of the socket has to be.
+    owner: Option<u32>,
+}
+
+impl Candidate {
+    fn path(&self) -> &Path {
+        self.address.as_pathname().unwrap_or(Path::new(""))
+    }
+
+    fn connect(&self) -> io::Result<UnixDatagram> {
+        if let (Some(owner), Some(directory)) = (self.owner, self.path().parent()) {
+            // Not following a link: whoever could put one there would choose the directory for us.
+            let directory = fs::symlink_metadata(directory)?;
+            if !directory.is_dir() || directory.uid() != owner {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+        }
+        connected(&self.address)
+    }
+}
+
+/// No candidate answered.
+struct Refused {
+    /// The candidate that the error is about, or `None` where no candidate has a socket.
+    by: Option<usize>,
+    source: io::Error,
+}
+
+/// What a program can do that found no server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Advice {
+    /// It has chosen the path itself.
+    Path,
+    /// It has left the path to us.
+    Environment,
+}
+
+/// The error of a connect that a person will read.
+#[derive(Debug)]
+struct ConnectError {
+    paths: Vec<PathBuf>,
+    advice: Advice,
+    source: io::Error,
+}
+
+impl ConnectError {
+    /// Makes it an I/O error of the same kind.
+    fn into_io(self) -> io::Error {
+        io::Error::new(self.source.kind(), self)
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let elsewhere = match self.advice {
+            Advice::Path => "or connect to the path at which it listens",
+            Advice::Environment => "or name its socket in VARTA_SOCKET",
+        };
+        f.write_str("cannot connect to ")?;
+        for (index, path) in self.paths.iter().enumerate() {
+            let or = if index == 0 { "" } else { " or " };
+            write!(f, "{or}{}", path.display())?;
+        }
+        write!(f, ": {}", self.source)?;
+        match (self.source.kind(), self.source.raw_os_error()) {
+            (io::ErrorKind::NotFound, _) => write!(f, "; start varta-server, {elsewhere}"),
+            (io::ErrorKind::ConnectionRefused, _) => {
+                write!(f, "; the server that made this socket is gone: start varta-server, {elsewhere}")
+            }
+            (io::ErrorKind::PermissionDenied, Some(_)) => {
+                f.write_str("; the server's --socket-mode and --socket-group say who may connect")
+            }
+            (io::ErrorKind::PermissionDenied, None) => {
+                write!(f, "; its directory belongs to somebody else: remove it, {elsewhere}")
+            }
+            (_, Some(libc::EPROTOTYPE)) => {
+                write!(f, "; that is a socket of another program: start varta-server, {elsewhere}")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Error for ConnectError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn nothing(_: &str) -> Option<OsString> {
+        None
+    }
+
+    fn candidate(path: &Path, owner: Option<u32>) -> Candidate {
+        Candidate { address: address_of(path).unwrap(), owner }
+    }
+
+    fn paths(transport: &UdsTransport) -> Vec<&Path> {
+        transport.candidates.iter().map(Candidate::path).collect()
+    }
+
+    #[test]
+    fn varta_socket_comes_before_every_other_path() {
+        let lookup = |name: &str| (name == "VARTA_SOCKET").then(|| "/srv/varta.sock".into());
+        assert_eq!(paths(&UdsTransport::at_default(lookup).unwrap()), [Path::new("/srv/varta.sock")]);
+    }
+
+    #[test]
+    fn an_empty_varta_socket_counts_as_none() {
+        let lookup = |name: &str| (name == "VARTA_SOCKET").then(OsString::new);
+        let transport = UdsTransport::at_default(lookup).unwrap();
+        assert_eq!(paths(&transport), address::candidate_socket_paths_from(sys::effective_uid(), nothing));
+    }
+
+    #[test]
+    fn the_first_candidate_that_answers_is_the_only_one_from_then_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let [gone, stale, live, unasked] =
+            ["gone", "stale", "live", "unasked"].map(|name| dir.path().join(name));
+        drop(UnixDatagram::bind(&stale).unwrap());
+        let server = UnixDatagram::bind(&live).unwrap();
+        let _other = UnixDatagram::bind(&unasked).unwrap();
+        let candidates = [&gone, &stale, &live, &unasked].map(|path| candidate(path, None));
+
+        let mut transport = UdsTransport { socket: None, candidates: candidates.into() };
+        assert_eq!(transport.send(&[7; 32]).unwrap(), 32);
+        assert_eq!(paths(&transport), [live]);
+        drop(server);
+        assert_eq!(transport.reconnect().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_reconnect_that_fails_leaves_the_connection_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (dir.path().join("varta.sock"), dir.path().join("elsewhere"));
+        let server = UnixDatagram::bind(&path).unwrap();
+        let mut transport = UdsTransport::connect(&path).unwrap();
+        fs::rename(&path, &elsewhere).unwrap();
+
+        assert_eq!(transport.reconnect().unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(transport.send(&[7; 32]).unwrap(), 32);
+        assert_eq!(server.recv(&mut [0; 64]).unwrap(), 32);
+    }
+
+    #[test]
+    fn a_directory_below_tmp_has_to_be_our_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, link) = (dir.path().join("own"), dir.path().join("link"));
+        fs::create_dir(&own).unwrap();
+        symlink(&own, &link).unwrap();
+        let _server = UnixDatagram::bind(own.join("varta.sock")).unwrap();
+        let uid = sys::effective_uid();
+        let connect = |dir: &Path, owner| candidate(&dir.join("varta.sock"), Some(owner)).connect();
+
+        assert!(connect(&own, uid).is_ok());
+        assert_eq!(connect(&own, uid + 1).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(connect(&link, uid).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+
+        let owners = |transport: &UdsTransport| {
+            transport.candidates.iter().map(|candidate| candidate.owner).collect::<Vec<_>>()
+        };
+        let lookup = |name: &str| (name == "RUNTIME_DIRECTORY").then(|| "/tmp/varta".into());
+        assert_eq!(owners(&UdsTransport::at_default(lookup).unwrap())[..2], [Some(uid), None]);
+    }
+
+    #[test]
+    fn a_path_that_no_socket_can_have_is_refused_at_once() {
+        for path in ["", "/with\0zero", &"x".repeat(200)] {
+            let error = UdsTransport::at(path.as_ref()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{path:?}: {error}");
+            assert!(error.to_string().contains(path), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_connect_error_names_the_path_and_says_what_to_do() {
+        let message = |paths: &[&str], advice, source: io::Error| {
+            let paths = paths.iter().map(PathBuf::from).collect();
+            ConnectError { paths, advice, source }.into_io().to_string()
+        };
+        let table = [
+            (
+                message(&["/run/a"], Advice::Path, io::ErrorKind::NotFound.into()),
+                "cannot connect to /run/a: entity not found; \
+                 start varta-server, or connect to the path at which it listens",
+            ),
+            (
+                message(&["/run/a", "/tmp/b"], Advice::Environment, io::ErrorKind::NotFound.into()),
+                "cannot connect to /run/a or /tmp/b: entity not found; \
+                 start varta-server, or name its socket in VARTA_SOCKET",
+            ),
+            (
+                message(&["/run/a"], Advice::Path, io::ErrorKind::ConnectionRefused.into()),
+                "cannot connect to /run/a: connection refused; the server that made this socket is gone: \
+                 start varta-server, or connect to the path at which it listens",
+            ),
+            (
+                message(&["/tmp/b"], Advice::Environment, io::ErrorKind::PermissionDenied.into()),
+                "cannot connect to /tmp/b: permission denied; its directory belongs to somebody else: \
+                 remove it, or name its socket in VARTA_SOCKET",
+            ),
+            (
+                message(&["/run/a"], Advice::Path, io::Error::from_raw_os_error(libc::EACCES)),
+                "cannot connect to /run/a: Permission denied (os error 13); \
+                 the server's --socket-mode and --socket-group say who may connect",
+            ),
+        ];
+        for (message, expected) in table {
+            assert_eq!(message, expected);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! A beat allocates nothing, whatever becomes of it: counted by an allocator that sees everything this program does.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::Server;
+use varta_agent::{BeatOutcome, BeatTransport, DropReason, Status, Varta};
+
+struct Counting;
+
+/// Allocations and reallocations of this program so far.
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: everything is left to the system's allocator, with the layouts as they came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.dealloc(block, layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.realloc(block, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn main() {
+    common::run(&[
+        ("the_allocator_counts", the_allocator_counts),
+        ("a_beat_that_is_sent", a_beat_that_is_sent),
+        ("a_beat_that_meets_a_full_queue", a_beat_that_meets_a_full_queue),
+        ("a_beat_whose_server_has_gone", a_beat_whose_server_has_gone),
+        ("a_beat_that_finds_the_restarted_server", a_beat_that_finds_the_restarted_server),
+        ("a_beat_of_a_lazy_handle_without_a_server", a_beat_of_a_lazy_handle_without_a_server),
+        ("a_beat_of_a_disabled_handle", a_beat_of_a_disabled_handle),
+        ("a_beat_for_every_reason_of_a_drop", a_beat_for_every_reason_of_a_drop),
+        ("a_beat_that_is_refused", a_beat_that_is_refused),
+        #[cfg(feature = "test-hooks")]
+        (
+            "the_beats_around_the_end_of_the_nonces_and_a_fork",
+            the_beats_around_the_end_of_the_nonces_and_a_fork,
+        ),
+    ]);
+}
+
+/// Makes a beat and checks that it allocated nothing.
+fn beat<T: BeatTransport>(agent: &mut Varta<T>) -> BeatOutcome {
+    beat_with(agent, Status::Ok)
+}
+
+fn beat_with<T: BeatTransport>(agent: &mut Varta<T>, status: Status) -> BeatOutcome {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let outcome = agent.beat(status, 7);
+    let after = ALLOCATIONS.load(Ordering::Relaxed);
+    assert_eq!(after - before, 0, "allocations of a beat that was {outcome}");
+    outcome
+}
+
+const FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
+const NOBODY: BeatOutcome = BeatOutcome::Dropped(DropReason::NoObserver);
+const GONE: BeatOutcome = BeatOutcome::Dropped(DropReason::PeerGone);
+
+fn the_allocator_counts() {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    drop(std::hint::black_box(Box::new(7)));
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 1);
+}
+
+fn a_beat_that_is_sent() {
+    let server = Server::listening();
+    let mut agent = Varta::connect(server.path()).unwrap();
+    for _ in 0..1000 {
+        assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+        let _ = server.frame();
+    }
+}
+
+fn a_beat_that_meets_a_full_queue() {
+    let server = Server::listening();
+    common::fill(&server.path());
+    for threshold in [0, 1] {
+        let mut agent = Varta::builder().socket(server.path()).reconnect_after(threshold).connect().unwrap();
+        for _ in 0..3 {
+            assert_eq!(beat(&mut agent), FULL);
+        }
+    }
+}
+
+fn a_beat_whose_server_has_gone() {
+    for threshold in [0, 1, 2] {
+        let mut server = Server::listening();
+        let mut agent = Varta::builder().socket(server.path()).reconnect_after(threshold).connect().unwrap();
+        server.kill();
+        assert_eq!(beat(&mut agent), NOBODY);
+        assert_eq!(beat(&mut agent), GONE);
+        std::fs::remove_file(server.path()).unwrap();
+        assert_eq!(beat(&mut agent), GONE);
+    }
+}
+
+fn a_beat_that_finds_the_restarted_server() {
+    let mut server = Server::listening();
+    let mut agent = Varta::builder().socket(server.path()).connect().unwrap();
+    server.kill();
+    server.start();
+    assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+    assert_eq!(server.frame().nonce, 1);
+}
+
+fn a_beat_of_a_lazy_handle_without_a_server() {
+    let mut server = Server::absent();
+    let mut agent = Varta::builder().socket(server.path()).lazy().connect().unwrap();
+    for _ in 0..3 {
+        assert_eq!(beat(&mut agent), NOBODY);
+    }
+    server.start();
+    assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+}
+
+fn a_beat_of_a_disabled_handle() {
+    assert_eq!(beat(&mut Varta::disabled()), NOBODY);
+}
+
+fn a_beat_for_every_reason_of_a_drop() {
+    struct Refusing(i32);
+
+    impl BeatTransport for Refusing {
+        fn send(&mut self, _: &[u8; 32]) -> io::Result<usize> {
+            Err(io::Error::from_raw_os_error(self.0))
+        }
+
+        fn reconnect(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    for (errno, reason) in [
+        (libc::ENOBUFS, DropReason::KernelQueueFull),
+        (libc::ECONNREFUSED, DropReason::NoObserver),
+        (libc::EPIPE, DropReason::PeerGone),
+        (libc::ENOSPC, DropReason::StorageFull),
+    ] {
+        let mut agent = Varta::builder().transport(Refusing(errno)).connect().unwrap();
+        assert_eq!(beat(&mut agent), BeatOutcome::Dropped(reason));
+    }
+}
+
+fn a_beat_that_is_refused() {
+    let server = Server::listening();
+    let mut agent = Varta::connect(server.path()).unwrap();
+    assert!(beat_with(&mut agent, Status::Stall).is_failed());
+
+    // A socket of another type: an error that does not pass.
+    let stream = server.path().with_file_name("stream");
+    let _listener = UnixListener::bind(&stream).unwrap();
+    let mut agent = Varta::builder().socket(stream).lazy().connect().unwrap();
+    assert_eq!(beat(&mut agent).error().unwrap().errno, libc::EPROTOTYPE);
+}
+
+#[cfg(feature = "test-hooks")]
+fn the_beats_around_the_end_of_the_nonces_and_a_fork() {
+    let server = Server::listening();
+    let mut agent = Varta::connect(server.path()).unwrap();
+    agent.set_nonce_for_test(varta_agent::NONCE_TERMINAL - 2);
+    for _ in 0..3 {
+        assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+    }
+    agent.set_connect_pid_for_test(1);
+    assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+    assert_eq!(agent.fork_recoveries(), 1);
+}

@@ -1,0 +1,165 @@
+//! Beats through real sockets: servers that restart, are not there yet, or do not read.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::io;
+use std::thread;
+
+use common::Server;
+use varta_agent::{BeatOutcome, DropReason, Frame, Status, Varta};
+
+const FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
+const NOBODY: BeatOutcome = BeatOutcome::Dropped(DropReason::NoObserver);
+const GONE: BeatOutcome = BeatOutcome::Dropped(DropReason::PeerGone);
+
+fn beat(agent: &mut Varta) -> BeatOutcome {
+    agent.beat(Status::Ok, 0)
+}
+
+fn nonces(frames: &[Frame]) -> Vec<u64> {
+    frames.iter().map(|frame| frame.nonce).collect()
+}
+
+#[test]
+fn a_beat_arrives_as_it_was_made() {
+    let server = Server::listening();
+    let mut agent = Varta::connect(server.path()).unwrap();
+    assert_eq!(agent.beat(Status::Degraded, 0xdead_beef), BeatOutcome::Sent);
+    let frame = server.frame();
+    assert_eq!((frame.status, frame.pid), (Status::Degraded, std::process::id()));
+    assert_eq!((frame.nonce, frame.payload), (1, 0xdead_beef));
+}
+
+#[test]
+fn timestamps_do_not_decrease() {
+    let server = Server::listening();
+    let mut agent = Varta::connect(server.path()).unwrap();
+    let timestamps = [(); 200].map(|()| {
+        assert!(beat(&mut agent).is_sent());
+        server.frame().timestamp
+    });
+    assert!(timestamps.is_sorted());
+    assert_eq!(agent.clock_regressions(), 0);
+}
+
+#[test]
+fn a_restarted_server_gets_the_beat_that_found_out() {
+    let mut server = Server::listening();
+    let mut agent = Varta::builder().socket(server.path()).connect().unwrap();
+    assert!(beat(&mut agent).is_sent());
+    for _ in 0..3 {
+        server.kill();
+        server.start();
+        assert!(beat(&mut agent).is_sent() && beat(&mut agent).is_sent());
+    }
+    assert_eq!(nonces(&server.arrived()), [6, 7]);
+}
+
+#[test]
+fn a_server_that_comes_back_after_a_while_is_found_by_the_next_beat() {
+    let mut server = Server::listening();
+    let mut agent = Varta::connect(server.path()).unwrap();
+    agent.set_reconnect_after(3);
+    server.kill();
+    assert_eq!(beat(&mut agent), NOBODY);
+    for _ in 0..5 {
+        assert_eq!(beat(&mut agent), GONE);
+    }
+    server.start();
+    assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+    assert_eq!(nonces(&server.arrived()), [7]);
+}
+
+#[test]
+fn without_a_threshold_only_reconnect_leads_to_the_restarted_server() {
+    let mut server = Server::listening();
+    let mut agent = Varta::connect(server.path()).unwrap();
+    server.kill();
+    server.start();
+    assert_eq!(beat(&mut agent), NOBODY);
+    assert_eq!(beat(&mut agent), GONE);
+    agent.reconnect().unwrap();
+    assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+    assert_eq!(nonces(&server.arrived()), [3]);
+}
+
+#[test]
+fn a_full_queue_drops_beats_until_it_is_read() {
+    let server = Server::listening();
+    let mut agent = Varta::builder().socket(server.path()).connect().unwrap();
+    let mut taken = 0;
+    let full = loop {
+        match beat(&mut agent) {
+            BeatOutcome::Sent => taken += 1,
+            other => break other,
+        }
+    };
+    assert_eq!(full, FULL);
+    assert_eq!(beat(&mut agent), FULL);
+    assert_eq!(server.arrived().len(), taken);
+    assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+}
+
+#[test]
+fn a_lazy_handle_finds_its_server_as_soon_as_there_is_one() {
+    for threshold in [0, 1] {
+        let mut server = Server::absent();
+        let builder = Varta::builder().socket(server.path()).lazy().reconnect_after(threshold);
+        let mut agent = builder.connect().unwrap();
+        assert_eq!((beat(&mut agent), beat(&mut agent)), (NOBODY, NOBODY));
+        server.start();
+        server.kill();
+        assert_eq!(beat(&mut agent), NOBODY, "a socket that nobody listens on");
+        server.start();
+        assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+        assert_eq!(nonces(&server.arrived()), [4]);
+    }
+}
+
+#[test]
+fn connect_fails_where_nobody_listens_and_names_the_path() {
+    let mut server = Server::absent();
+    let path = server.path();
+    let refused = |kind| {
+        for result in [Varta::connect(&path), Varta::builder().socket(&path).connect()] {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), kind);
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            assert!(error.to_string().contains("start varta-server"), "{error}");
+        }
+    };
+    refused(io::ErrorKind::NotFound);
+    server.start();
+    server.kill();
+    refused(io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_path_that_is_too_long_is_refused_lazy_or_not() {
+    let path = format!("/tmp/{}", "x".repeat(120));
+    for builder in [Varta::builder(), Varta::builder().lazy()] {
+        let error = builder.socket(&path).connect().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(&path), "{error}");
+    }
+}
+
+#[test]
+fn a_handle_may_move_to_another_thread() {
+    let server = Server::listening();
+    let mut agent = Varta::connect(server.path()).unwrap();
+    assert!(beat(&mut agent).is_sent());
+    let outcome = thread::spawn(move || beat(&mut agent)).join().unwrap();
+    assert_eq!(outcome, BeatOutcome::Sent);
+    assert_eq!(nonces(&server.arrived()), [1, 2]);
+}
+
+#[test]
+fn a_handle_shows_where_it_sends() {
+    let server = Server::listening();
+    let agent = Varta::connect(server.path()).unwrap();
+    let shown = format!("{agent:?}");
+    assert!(shown.contains("connected: true") && shown.contains(server.path().to_str().unwrap()), "{shown}");
+}
