@@ -1,0 +1,100 @@
+//! A transport of one's own, that shows each frame on its way to the server.
+//!
+//! It shows how little a [`BeatTransport`] is, and that a handle does with it all that it does with a socket. The same shape
+//! records beats in a test, or takes them over a serial line.
+//!
+//! ```text
+//! cargo run -p varta-examples --bin custom_transport                 # until Ctrl-C
+//! cargo run -p varta-examples --bin custom_transport -- 3            # 3 beats
+//! cargo run -p varta-examples --bin custom_transport -- 3 SOCKET     # to the server that listens at SOCKET
+//! ```
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it shows what it does")]
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use varta_agent::{BeatTransport, Frame, Status, UdsTransport, Varta};
+use varta_proto::address;
+
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+
+/// Shows what goes through it.
+struct Tee<T, W> {
+    to_server: T,
+    to_people: W,
+}
+
+impl<T: BeatTransport, W: Write + Send + 'static> BeatTransport for Tee<T, W> {
+    fn send(&mut self, frame: &[u8; 32]) -> io::Result<usize> {
+        let sent = self.to_server.send(frame);
+        // The beat's way is what counts: that nobody can look on is no reason to fail it.
+        let _ = match Frame::decode(frame) {
+            Ok(Frame { status, nonce, payload, .. }) => {
+                writeln!(self.to_people, "{} beat {nonce}: {status}, payload {payload}", hex(frame))
+            }
+            Err(error) => writeln!(self.to_people, "{} {error}", hex(frame)),
+        };
+        sent
+    }
+
+    fn reconnect(&mut self) -> io::Result<()> {
+        let _ = writeln!(self.to_people, "reconnecting");
+        self.to_server.reconnect()
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("custom_transport: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let mut arguments = env::args().skip(1);
+    let beats = match arguments.next() {
+        Some(beats) => beats.parse().map_err(|_| format!("{beats} is no number of beats"))?,
+        None => u32::MAX,
+    };
+    let socket = match arguments.next() {
+        Some(socket) => socket.into(),
+        None => socket_of_this_host()?,
+    };
+    let tee = Tee { to_server: UdsTransport::connect(socket)?, to_people: io::stdout() };
+    let mut agent = Varta::builder().transport(tee).connect()?;
+    for beat in 1..=beats {
+        let outcome = agent.beat(Status::Ok, beat * 100);
+        if !outcome.is_sent() {
+            println!("{outcome}");
+        }
+        thread::sleep(BEAT_EVERY);
+    }
+    Ok(())
+}
+
+/// Shows bytes in groups of eight.
+fn hex(bytes: &[u8]) -> String {
+    let groups = bytes.chunks(8).map(|group| group.iter().map(|byte| format!("{byte:02x}")).collect());
+    groups.collect::<Vec<String>>().join(" ")
+}
+
+/// Where a server listens that was started without options.
+fn socket_of_this_host() -> Result<PathBuf, Box<dyn Error>> {
+    if let Some(socket) = env::var_os(address::SOCKET_ENV).filter(|socket| !socket.is_empty()) {
+        return Ok(socket.into());
+    }
+    // A process owns its own directory there.
+    let uid = fs::metadata("/proc/self")?.uid();
+    Ok(address::default_socket_path(uid))
+}

@@ -1,0 +1,380 @@
+//! Everything at once: a server, five workers, four misfortunes, and what the server concludes from each.
+//!
+//! One worker waits for a lock for ever, one is killed, one is stopped and continued, one panics, and one has nothing happen
+//! to it. After each deed the program waits until the server says what it must, and shows how long that took. It ends by
+//! itself after some four seconds and takes everything with it that it started. If the server says anything else than it must,
+//! or nothing, the exit status is 1.
+//!
+//! Server and workers are this same program with an argument that says which part to play, each in a process of its own. They
+//! play it as long as their standard input is open, so none is left behind whatever happens to the one that holds it.
+//!
+//! ```text
+//! cargo run -p varta-examples --bin demo
+//! ```
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it shows what happens")]
+
+use std::collections::BTreeSet;
+use std::env;
+use std::error::Error;
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{self, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::{runtime, time};
+use varta_agent::{Status, Varta};
+use varta_server::cli::LogFormat;
+use varta_server::config::Config;
+use varta_server::{Server, logging};
+
+/// How long a worker may be silent.
+const STALL_AFTER: Duration = Duration::from_secs(1);
+const BEAT_EVERY: Duration = Duration::from_millis(100);
+/// How long the server may take to say something, before it counts as having nothing to say.
+const GIVE_UP: Duration = Duration::from_secs(15);
+
+const WORKERS: [&str; 5] = ["worker-a", "worker-b", "worker-c", "worker-d", "worker-e"];
+
+/// The parts that this program plays, and the orders that a worker takes.
+const SERVER: &str = "server";
+const WORKER: &str = "worker";
+const DEADLOCK: &str = "deadlock";
+const PANIC: &str = "panic";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let played = match arguments[..] {
+        [] => in_runtime(async {
+            tokio::select! {
+                directed = direct() => directed,
+                _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+            }
+        }),
+        [SERVER, socket] => in_runtime(serve(socket.into())),
+        [WORKER, name, socket] => work(name, Path::new(socket)),
+        _ => Err("takes no arguments".into()),
+    };
+    match played {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn in_runtime(part: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(part)
+}
+
+type Failure = Box<dyn Error>;
+
+/// Plays the server, until standard input ends.
+async fn serve(socket: PathBuf) -> Result<(), Failure> {
+    let _log = logging::start(Some(LogFormat::Json), "info")?;
+    let mut config = Config::for_socket(socket);
+    config.policy.stall_after = STALL_AFTER;
+    let server = Server::bind(config)?;
+    let input_ended = async {
+        let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
+    };
+    Ok(server.run(input_ended).await?)
+}
+
+/// Plays a worker, until standard input ends.
+fn work(name: &str, socket: &Path) -> Result<(), Failure> {
+    // A worker that is stopped does not see its input end.
+    set_pdeathsig(Signal::SIGKILL)?;
+    // The server calls a process what the kernel calls it.
+    fs::write("/proc/self/comm", name)?;
+    varta_agent::install_panic_handler(socket)?;
+    let mut agent = Varta::builder().socket(socket).connect()?;
+    let (tell, orders) = mpsc::channel();
+    thread::spawn(move || {
+        for order in io::stdin().lines().map_while(Result::ok) {
+            let _ = tell.send(order);
+        }
+        // Even a worker that waits for a lock for ever ends here.
+        process::exit(0);
+    });
+    for beats in 1.. {
+        let _ = agent.beat(Status::Ok, beats);
+        match orders.recv_timeout(BEAT_EVERY).as_deref() {
+            Ok(DEADLOCK) => wait_for_ever(),
+            #[expect(clippy::panic, reason = "it was told to")]
+            Ok(PANIC) => panic!("{name} was told to panic"),
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    Ok(())
+}
+
+/// Waits for a thread, which waits for a lock, which is held here.
+fn wait_for_ever() {
+    let lock = Mutex::new(());
+    let _held = lock.lock();
+    thread::scope(|scope| {
+        scope.spawn(|| drop(lock.lock()));
+    });
+}
+
+/// Plays the director: starts the others, does to them what is to be done, and compares what the server says with what it
+/// must.
+async fn direct() -> Result<(), Failure> {
+    let mut stage = Stage::set().await?;
+    let Stage { log, workers: [_, deadlocked, killed, stopped, panics], .. } = &mut stage;
+
+    log.begin(&format!("{deadlocked} waits for a lock that it never gets"));
+    deadlocked.order(DEADLOCK).await?;
+    log.expect(deadlocked, "stalled", "silent").await?;
+
+    log.begin(&format!("{killed} is killed (SIGKILL)"));
+    killed.process.kill().await?;
+    log.expect(killed, "stalled", "silent").await?;
+
+    log.begin(&format!("{stopped} is stopped (SIGSTOP)"));
+    kill(stopped.pid, Signal::SIGSTOP)?;
+    log.expect(stopped, "stalled", "silent").await?;
+    log.begin(&format!("{stopped} is continued (SIGCONT)"));
+    kill(stopped.pid, Signal::SIGCONT)?;
+    log.expect(stopped, "up", "recovered").await?;
+
+    log.begin(&format!("{panics} panics"));
+    panics.order(PANIC).await?;
+    log.expect(panics, "up", "panicked").await?;
+    log.expect(panics, "stalled", "panicked").await?;
+
+    stage.strike().await
+}
+
+/// All that the director has started. Dropping it ends the processes and removes the socket.
+struct Stage {
+    workers: [Worker; WORKERS.len()],
+    server: Child,
+    log: ServerLog,
+    /// Holds the socket.
+    _dir: TempDir,
+}
+
+impl Stage {
+    /// Starts server and workers, and waits until the server has heard from all of them.
+    async fn set() -> Result<Self, Failure> {
+        let dir = tempfile::tempdir()?;
+        let socket = dir.path().join("varta.sock");
+        let mut server = part(&[SERVER.as_ref(), socket.as_ref()])?.stderr(Stdio::piped()).spawn()?;
+        let stderr = server.stderr.take().ok_or("the server has no log")?;
+        let mut log = ServerLog::of(stderr);
+        log.until_listening().await?;
+        log.begin(&format!(
+            "a server is there that calls a worker stalled after {} s, and {} workers begin to beat",
+            STALL_AFTER.as_secs(),
+            WORKERS.len()
+        ));
+        let mut workers = Vec::new();
+        for name in WORKERS {
+            workers.push(Worker::start(name, &socket)?);
+        }
+        let mut unheard: BTreeSet<Pid> = workers.iter().map(|worker| worker.pid).collect();
+        while !unheard.is_empty() {
+            let said = log.next().await?;
+            if !(unheard.remove(&said.pid) && said.to == "up") {
+                return Err("the server must say that a worker is up, once for each".into());
+            }
+        }
+        let workers = workers.try_into().map_err(|_| "a worker is missing")?;
+        Ok(Stage { workers, server, log, _dir: dir })
+    }
+
+    /// Ends the server and then the workers, each in order.
+    async fn strike(mut self) -> Result<(), Failure> {
+        self.log.begin("the server is ended, and then the workers");
+        drop(self.server.stdin.take());
+        while let Some(line) = self.log.line().await? {
+            if is_conclusion(&line) {
+                return Err(format!("the server has no reason to say {line}").into());
+            }
+        }
+        let ended = self.server.wait().await?;
+        if !ended.success() {
+            return Err(format!("the server ended with {ended}").into());
+        }
+        for mut worker in self.workers {
+            drop(worker.process.stdin.take());
+            time::timeout(GIVE_UP, worker.process.wait())
+                .await
+                .map_err(|_| format!("{worker} does not end"))??;
+        }
+        println!("Every conclusion was as it must be, and there was none about {}.", WORKERS[0]);
+        Ok(())
+    }
+}
+
+/// A worker's process, as its parent sees it.
+struct Worker {
+    name: &'static str,
+    pid: Pid,
+    process: Child,
+}
+
+impl Worker {
+    fn start(name: &'static str, socket: &Path) -> Result<Self, Failure> {
+        let process = part(&[WORKER.as_ref(), name.as_ref(), socket.as_ref()])?.spawn()?;
+        let pid = process.id().ok_or("a worker has ended already")?;
+        Ok(Worker { name, pid: Pid::from_raw(pid.try_into()?), process })
+    }
+
+    async fn order(&mut self, order: &str) -> Result<(), Failure> {
+        let input = self.process.stdin.as_mut().ok_or("a worker takes no orders")?;
+        Ok(input.write_all(format!("{order}\n").as_bytes()).await?)
+    }
+}
+
+/// `name [pid]`
+impl fmt::Display for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}]", self.name, self.pid)
+    }
+}
+
+/// Makes ready a process that plays the part which the arguments say.
+fn part(arguments: &[&OsStr]) -> io::Result<Command> {
+    let mut command = Command::new(env::current_exe()?);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
+    Ok(command)
+}
+
+/// The server's log, one JSON object a line.
+struct ServerLog {
+    lines: Lines<BufReader<ChildStderr>>,
+    /// When the program began.
+    began: Instant,
+    /// When the latest thing was done, from which the server's time is taken.
+    done: Instant,
+}
+
+impl ServerLog {
+    fn of(stderr: ChildStderr) -> Self {
+        let began = Instant::now();
+        ServerLog { lines: BufReader::new(stderr).lines(), began, done: began }
+    }
+
+    /// Shows what is done next.
+    fn begin(&mut self, deed: &str) {
+        self.done = Instant::now();
+        println!("{:5.1} s  {deed}", (self.done - self.began).as_secs_f64());
+    }
+
+    async fn until_listening(&mut self) -> Result<(), Failure> {
+        while let Some(line) = self.line().await? {
+            if line["message"].as_str().is_some_and(|message| message.starts_with("listening")) {
+                return Ok(());
+            }
+        }
+        Err("the server did not start".into())
+    }
+
+    /// Waits for the server's next conclusion, and compares it with what it must be.
+    async fn expect(&mut self, worker: &Worker, to: &str, cause: &str) -> Result<(), Failure> {
+        let said = self.next().await?;
+        if (said.pid, said.to.as_str(), said.cause.as_str()) != (worker.pid, to, cause) {
+            return Err(format!("the server must say that {worker} is {to} ({cause})").into());
+        }
+        Ok(())
+    }
+
+    /// Waits for the server's next conclusion, and shows it.
+    async fn next(&mut self) -> Result<Conclusion, Failure> {
+        while let Some(line) = self.line().await? {
+            if is_conclusion(&line) {
+                let said = Conclusion::read(&line)
+                    .ok_or_else(|| format!("{line} is no conclusion as we know them"))?;
+                println!("{:+15.3} s  {said}", self.done.elapsed().as_secs_f64());
+                return Ok(said);
+            }
+        }
+        Err("the server has ended".into())
+    }
+
+    /// Waits for the next line; `None` when the server has ended.
+    async fn line(&mut self) -> Result<Option<Value>, Failure> {
+        let next = time::timeout(GIVE_UP, self.lines.next_line()).await;
+        let line = next.map_err(|_| format!("the server has said nothing for {GIVE_UP:?}"))??;
+        Ok(line.map(|line| {
+            // What is not JSON was written by a server that could not even start its log.
+            serde_json::from_str(&line).unwrap_or_else(|_| {
+                eprintln!("{line}");
+                Value::Null
+            })
+        }))
+    }
+}
+
+/// Whether a line of the log is about an agent.
+fn is_conclusion(line: &Value) -> bool {
+    line["target"] == "varta::agent"
+}
+
+/// One change of verdict.
+struct Conclusion {
+    agent: String,
+    pid: Pid,
+    from: String,
+    to: String,
+    cause: String,
+    /// What the worker said of itself.
+    status: String,
+    silence: Duration,
+}
+
+impl Conclusion {
+    fn read(line: &Value) -> Option<Self> {
+        let text = |field: &str| Some(line[field].as_str()?.to_owned());
+        let silence = line["silence_ms"].to_string();
+        Some(Conclusion {
+            agent: text("agent")?,
+            pid: Pid::from_raw(line["pid"].as_i64()?.try_into().ok()?),
+            from: text("from")?,
+            to: text("to")?,
+            cause: text("cause")?,
+            status: text("status")?,
+            silence: Duration::from_millis(silence.trim_matches('"').parse().ok()?),
+        })
+    }
+}
+
+/// `worker-b [4103]  up -> stalled: silent, after 1.001 s without a beat`
+impl fmt::Display for Conclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Conclusion { agent, pid, from, to, cause, status, silence } = self;
+        write!(f, "{agent} [{pid}]  ")?;
+        if from != "none" {
+            write!(f, "{from} -> ")?;
+        }
+        f.write_str(to)?;
+        if to == "up" && status != "ok" {
+            write!(f, " ({status})")?;
+        }
+        write!(f, ": {}", cause.replace('_', " "))?;
+        if *silence >= STALL_AFTER {
+            write!(f, ", after {:.3} s without a beat", silence.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}

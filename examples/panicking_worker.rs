@@ -1,0 +1,63 @@
+//! A worker that panics, and the last word that it has.
+//!
+//! It shows `install_panic_handler`: the server hears of a panic at once, and does not have to wait until the worker has been
+//! silent for too long. The message of the panic appears as always, and the worker ends with status 101.
+//!
+//! ```text
+//! cargo run -p varta-examples --bin panicking_worker
+//! cargo run -p varta-examples --bin panicking_worker -- SOCKET   # for the server that listens at SOCKET
+//! ```
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it shows what it does")]
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use varta_agent::{Status, Varta};
+use varta_proto::address;
+
+/// What a worker is not prepared for.
+const ORDERS: [&str; 3] = ["3 apples", "12 pears", "many plums"];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("panicking_worker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let socket = match env::args().nth(1) {
+        Some(socket) => socket.into(),
+        None => socket_of_this_host()?,
+    };
+    varta_agent::install_panic_handler(&socket)?;
+    let mut agent = Varta::builder().socket(&socket).connect()?;
+    for (job, order) in (1..).zip(ORDERS) {
+        let pieces = count(order);
+        println!("job {job}: {pieces} pieces, beat {}", agent.beat(Status::Ok, job));
+    }
+    Ok(())
+}
+
+fn count(order: &str) -> u32 {
+    let (count, _) = order.split_once(' ').unwrap_or((order, ""));
+    count.parse().expect("an order begins with a number")
+}
+
+/// Where a server listens that was started without options.
+fn socket_of_this_host() -> Result<PathBuf, Box<dyn Error>> {
+    if let Some(socket) = env::var_os(address::SOCKET_ENV).filter(|socket| !socket.is_empty()) {
+        return Ok(socket.into());
+    }
+    // A process owns its own directory there.
+    let uid = fs::metadata("/proc/self")?.uid();
+    Ok(address::default_socket_path(uid))
+}

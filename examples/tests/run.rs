@@ -1,0 +1,317 @@
+//! Runs each program to its end, and holds what it says against what the README shows.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use varta_agent::{Frame, Status};
+
+/// After it a test has failed; no test that succeeds waits for it.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
+#[test]
+fn sync_worker_says_how_its_jobs_go() {
+    let observer = Observer::listen();
+    let ended = Program::new(env!("CARGO_BIN_EXE_sync_worker")).arg("8").arg(observer.path()).run();
+    assert!(ended.status.success(), "{ended:?}");
+    ended.assert_shown_in_readme();
+    assert_eq!(
+        ended.said,
+        [
+            "job 1: ok, beat sent",
+            "job 4: degraded, beat sent",
+            "job 6: critical, beat sent",
+            "job 7: ok, beat sent",
+        ]
+    );
+    let frames = observer.all();
+    assert!(frames.iter().all(|frame| u64::from(frame.payload) == frame.nonce));
+    let statuses: Vec<Status> = frames.iter().map(|frame| frame.status).collect();
+    let (ok, degraded) = (Status::Ok, Status::Degraded);
+    assert_eq!(statuses, [ok, ok, ok, degraded, degraded, Status::Critical, ok, ok]);
+}
+
+#[test]
+fn without_a_server_a_program_says_what_to_do() {
+    let nowhere = tempfile::tempdir().unwrap();
+    for program in [
+        env!("CARGO_BIN_EXE_sync_worker"),
+        env!("CARGO_BIN_EXE_prefork"),
+        env!("CARGO_BIN_EXE_panicking_worker"),
+        env!("CARGO_BIN_EXE_custom_transport"),
+    ] {
+        let socket = nowhere.path().join("varta.sock");
+        let ended = Program::new(program).socket_of_this_host(&socket).run();
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        let socket = socket.display();
+        assert!(ended.complained.contains(&format!("cannot connect to {socket}")), "{ended:?}");
+        assert!(ended.complained.contains("start varta-server"), "{ended:?}");
+    }
+}
+
+#[test]
+fn tokio_service_says_that_too_much_waits() {
+    let observer = Observer::listen();
+    let ended = Program::new(env!("CARGO_BIN_EXE_tokio_service")).arg("8").arg(observer.path()).run();
+    assert!(ended.status.success(), "{ended:?}");
+    ended.assert_shown_in_readme();
+    assert_eq!(
+        ended.said,
+        [
+            "job 1 is done and 7 wait: degraded",
+            "job 4 is done and 4 wait: ok",
+            "stopping after 8 jobs",
+            "stopped",
+        ]
+    );
+    let mut statuses: Vec<Status> = observer.all().iter().map(|frame| frame.status).collect();
+    statuses.dedup();
+    assert!(statuses.ends_with(&[Status::Degraded, Status::Ok]), "{statuses:?}");
+}
+
+#[test]
+fn tokio_service_ends_in_order_when_it_is_interrupted() {
+    let observer = Observer::listen();
+    let running =
+        Program::new(env!("CARGO_BIN_EXE_tokio_service")).socket_of_this_host(&observer.path()).start();
+    // Before the first beat the service has begun to wait for the signal.
+    observer.next();
+    kill(running.pid, Signal::SIGINT).unwrap();
+    let ended = running.finish();
+    assert!(ended.status.success(), "{ended:?}");
+    ended.assert_shown_in_readme();
+    let [.., interrupted, stopping, stopped] = &ended.said[..] else { panic!("{ended:?}") };
+    assert_eq!((interrupted.as_str(), stopped.as_str()), ("interrupted", "stopped"));
+    assert!(stopping.starts_with("stopping after "), "{ended:?}");
+}
+
+#[test]
+fn panicking_worker_has_a_last_word() {
+    let observer = Observer::listen();
+    let ended =
+        Program::new(env!("CARGO_BIN_EXE_panicking_worker")).socket_of_this_host(&observer.path()).run();
+    assert_eq!(ended.status.code(), Some(101), "{ended:?}");
+    ended.assert_shown_in_readme();
+    assert_eq!(ended.said, ["job 1: 3 pieces, beat sent", "job 2: 12 pieces, beat sent"]);
+    assert!(ended.complained.contains("an order begins with a number"), "{ended:?}");
+    let [first, second, last] = observer.all()[..] else { panic!("three frames") };
+    assert_eq!([first.nonce, second.nonce], [1, 2]);
+    assert!(last.is_terminal());
+    assert_eq!(last.status, Status::Critical);
+}
+
+#[test]
+fn each_process_of_prefork_is_an_agent_of_its_own() {
+    let observer = Observer::listen();
+    let ended = Program::new(env!("CARGO_BIN_EXE_prefork")).arg("3").arg(observer.path()).run();
+    assert!(ended.status.success(), "{ended:?}");
+    ended.assert_shown_in_readme();
+    for child in 1..=3 {
+        let said = ended.said.iter().find(|line| line.starts_with(&format!("child {child} ["))).unwrap();
+        assert!(said.ends_with("1 fork noticed"), "{said}");
+    }
+    assert!(ended.said.last().unwrap().ends_with("all children have ended, 0 forks noticed"), "{ended:?}");
+
+    let mut nonces: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    for frame in observer.all() {
+        nonces.entry(frame.pid).or_default().push(frame.nonce);
+    }
+    assert_eq!(nonces.len(), 4, "{nonces:?}");
+    assert!(nonces.values().all(|nonces| nonces[0] == 1), "{nonces:?}");
+}
+
+#[test]
+fn custom_transport_shows_what_it_sends() {
+    let observer = Observer::listen();
+    let ended = Program::new(env!("CARGO_BIN_EXE_custom_transport")).arg("3").arg(observer.path()).run();
+    assert!(ended.status.success(), "{ended:?}");
+    ended.assert_shown_in_readme();
+    let frames = observer.all();
+    assert_eq!((ended.said.len(), frames.len()), (3, 3));
+    for (line, frame) in ended.said.iter().zip(frames) {
+        let hex: String = frame.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(line.replace(' ', "").starts_with(&hex), "{line}");
+        assert!(line.ends_with(&format!("beat {}: ok, payload {}", frame.nonce, frame.payload)), "{line}");
+        assert_eq!(u64::from(frame.payload), frame.nonce * 100);
+    }
+}
+
+#[test]
+fn demo_gets_the_verdicts_it_wants_and_leaves_nothing_behind() {
+    let scratch = tempfile::tempdir().unwrap();
+    // Its processes have its standard error, so its end is the end of the last of them.
+    let ended = Program::new(env!("CARGO_BIN_EXE_demo")).scratch(scratch.path()).run();
+    assert!(ended.status.success(), "{ended:?}");
+    ended.assert_shown_in_readme();
+    assert_eq!(
+        ended.said.last().unwrap(),
+        "Every conclusion was as it must be, and there was none about worker-a."
+    );
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_readme_has_every_program_and_its_command() {
+    let readme = readme();
+    assert!(readme.contains("cargo run --release -p varta-server\n"));
+    let mut programs = 0;
+    for file in fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap() {
+        let file = file.unwrap().path();
+        if file.extension().is_some_and(|extension| extension == "rs") {
+            let name = file.file_stem().unwrap().to_str().unwrap();
+            let command = format!("cargo run -p varta-examples --bin {name}");
+            assert!(readme.contains(&format!("\n## `{name}`\n")), "{name} has no heading");
+            assert!(readme.contains(&command), "`{command}` is not in the README");
+            let head = fs::read_to_string(&file).unwrap();
+            assert!(head.contains(&format!("//! {command}")), "{name} does not say how to run it");
+            programs += 1;
+        }
+    }
+    assert_eq!(readme.matches("\n## `").count(), programs, "a heading of a program that is not there");
+}
+
+/// A socket on which a server might listen, and what arrives there.
+struct Observer {
+    dir: TempDir,
+    frames: Receiver<Frame>,
+}
+
+impl Observer {
+    fn listen() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = UnixDatagram::bind(dir.path().join("varta.sock")).unwrap();
+        let (hand_on, frames) = mpsc::channel();
+        thread::spawn(move || {
+            let mut datagram = [0; 64];
+            // An empty datagram is the end.
+            while let Ok(length @ 1..) = socket.recv(&mut datagram) {
+                let _ = hand_on.send(Frame::decode(&datagram[..length]).unwrap());
+            }
+        });
+        Observer { dir, frames }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("varta.sock")
+    }
+
+    /// Waits for a frame.
+    fn next(&self) -> Frame {
+        self.frames.recv_timeout(GIVE_UP).unwrap()
+    }
+
+    /// All that was sent until now.
+    fn all(self) -> Vec<Frame> {
+        UnixDatagram::unbound().unwrap().send_to(&[], self.path()).unwrap();
+        self.frames.iter().collect()
+    }
+}
+
+/// A program that is yet to be started.
+struct Program(Command);
+
+impl Program {
+    fn new(path: &str) -> Self {
+        let mut command = Command::new(path);
+        command.env_remove("VARTA_SOCKET").env_remove("RUST_BACKTRACE");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Program(command)
+    }
+
+    fn arg(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.0.arg(argument);
+        self
+    }
+
+    fn socket_of_this_host(mut self, path: &Path) -> Self {
+        self.0.env("VARTA_SOCKET", path);
+        self
+    }
+
+    fn scratch(mut self, dir: &Path) -> Self {
+        self.0.env("TMPDIR", dir);
+        self
+    }
+
+    fn start(mut self) -> Running {
+        let child = self.0.spawn().unwrap();
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        let (hand_on, output) = mpsc::channel();
+        thread::spawn(move || hand_on.send(child.wait_with_output().unwrap()));
+        Running { pid, output }
+    }
+
+    fn run(self) -> Ended {
+        self.start().finish()
+    }
+}
+
+struct Running {
+    pid: Pid,
+    output: Receiver<Output>,
+}
+
+impl Running {
+    /// Waits until the program has ended, and all others that have its outputs.
+    fn finish(self) -> Ended {
+        let Ok(Output { status, stdout, stderr }) = self.output.recv_timeout(GIVE_UP) else {
+            let _ = kill(self.pid, Signal::SIGKILL);
+            panic!("does not end within {GIVE_UP:?}");
+        };
+        let said = String::from_utf8(stdout).unwrap().lines().map(str::to_owned).collect();
+        Ended { status, said, complained: String::from_utf8(stderr).unwrap() }
+    }
+}
+
+/// A program that has ended.
+#[derive(Debug)]
+struct Ended {
+    status: ExitStatus,
+    /// Its standard output, by lines.
+    said: Vec<String>,
+    /// Its standard error.
+    complained: String,
+}
+
+impl Ended {
+    /// Checks that the README shows each line of the output, with whatever numbers.
+    fn assert_shown_in_readme(&self) {
+        let readme = readme();
+        let shown: Vec<String> = readme.lines().map(shape).collect();
+        for line in &self.said {
+            assert!(shown.contains(&shape(line)), "the README does not show: {line}");
+        }
+    }
+}
+
+fn readme() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
+}
+
+/// What of a line is the same each time: its words, with `#` for every number.
+fn shape(line: &str) -> String {
+    let mut shape = String::new();
+    for word in line.split_whitespace() {
+        // Eight bytes of a frame.
+        let is_hex = word.len() == 16 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        for character in if is_hex { "0" } else { word }.chars() {
+            if !character.is_ascii_digit() {
+                shape.push(character);
+            } else if !shape.ends_with('#') {
+                shape.push('#');
+            }
+        }
+        shape.push(' ');
+    }
+    shape
+}
