@@ -14,7 +14,7 @@ use crate::listener::Batch;
 use crate::metrics::agents::{AgentMetrics, AgentRows};
 use crate::metrics::{FrameCounters, TrackerMetrics};
 use crate::process::ProcFs;
-use crate::time::MonoTime;
+use crate::time::{MonoTime, millis};
 use crate::tracker::{Tracker, Transition};
 
 /// Questions that may wait; who asks one more waits.
@@ -137,7 +137,7 @@ impl Actor {
             self.tracker.handle_blind(expected, now);
             self.metrics.blind();
             tracing::warn!(
-                late_ms = late.as_millis(),
+                late_ms = millis(late),
                 "this server did not run for {late:?} (stopped, suspended or starved of CPU): every agent is given \
                  {:?} anew before its silence counts",
                 self.stall_after

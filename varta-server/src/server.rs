@@ -22,6 +22,7 @@ use crate::logging;
 use crate::metrics::{FrameCounters, Registry, ServerMetrics, TrackerMetrics, names};
 use crate::process::ProcFs;
 use crate::sink::{self, LOG_QUEUE};
+use crate::time::millis;
 use crate::tracker::Tracker;
 
 /// How long the tasks may take to end in order before the server ends without them.
@@ -106,7 +107,7 @@ impl BoundServer {
         for listener in listeners {
             tracing::info!(
                 path = %listener.path().display(),
-                stall_after_ms = config.policy.stall_after.as_millis(),
+                stall_after_ms = millis(config.policy.stall_after),
                 "listening on unix:{}; an agent is stalled after {:?} of silence",
                 listener.path().display(),
                 config.policy.stall_after

@@ -2,6 +2,7 @@
 
 use tokio::sync::mpsc;
 
+use crate::time::millis;
 use crate::tracker::{Cause, Transition, Verdict};
 
 /// Changes that may wait to be logged: all of a host's workers may fall in one moment.
@@ -26,8 +27,9 @@ fn log_transition(transition: &Transition) {
                 from = from_label,
                 to = to.as_str(),
                 cause = cause.as_str(),
-                silence_ms = silence.as_millis(),
+                silence_ms = millis(*silence),
                 status = last.status.as_str(),
+                previous_status = from.and_then(Verdict::status).map(varta_proto::Status::as_str),
                 payload = last.payload,
                 beats = last.beats,
                 "{}",

@@ -63,6 +63,12 @@ pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Milliseconds of a duration, at most `u64::MAX`: a number that logs can carry as one.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Saturates at [`MonoTime::NEVER`].
 impl Add<Duration> for MonoTime {
     type Output = MonoTime;

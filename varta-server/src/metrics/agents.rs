@@ -10,6 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::names::{self, Family};
 
+use crate::time::millis;
 use crate::tracker::{AgentView, Verdict};
 
 /// Agents with rows of their own under [`AgentMetrics::Auto`].
@@ -109,7 +110,7 @@ impl AgentRows {
             Value::Whole(status),
             Value::Whole(u64::from(!agent.verdict.is_alarm())),
             Value::Thousandths(self.wall_start_millis + agent.last_beat.as_nanos() / 1_000_000),
-            Value::Thousandths(u64::try_from(agent.stall_after.as_millis()).unwrap_or(u64::MAX)),
+            Value::Thousandths(millis(agent.stall_after)),
             Value::Whole(u64::from(agent.last.payload)),
             Value::Whole(agent.lost),
         ];

@@ -53,6 +53,15 @@ impl Verdict {
         Self::NAMES[self.index()]
     }
 
+    /// The status that an agent that is up reported last.
+    #[must_use]
+    pub const fn status(self) -> Option<Status> {
+        match self {
+            Verdict::Up(status) => Some(status),
+            Verdict::Stalled => None,
+        }
+    }
+
     /// Whether somebody ought to be told.
     #[must_use]
     pub const fn is_alarm(self) -> bool {
