@@ -1,1 +1,36 @@
-//! Placeholder.
+//! What the integration tests share: a real server, real agents, and patience.
+//!
+//! Nothing in here looks inside a server or an agent. A test starts the programs that users start, speaks to them
+//! through sockets, signals and standard streams, and reads what an operator reads: metrics, log lines and exit
+//! statuses. It waits for conditions and never for time, so that it says the same on a loaded machine as on an idle one.
+
+#![allow(
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "whatever keeps a test from going on fails the test, with all that is known"
+)]
+
+mod agent_process;
+mod commands;
+mod datagrams;
+pub mod foreign;
+pub mod http;
+mod log;
+mod patience;
+mod programs;
+mod scrape;
+mod server;
+pub mod sys;
+
+pub use agent_process::AgentProcess;
+pub use commands::{Commands, Heard};
+pub use datagrams::{Datagrams, with_checksum};
+pub use log::{Log, Transition};
+pub use patience::{LIMIT, wait_for};
+pub use programs::{
+    Ended, into_pid_namespace, pid_namespaces_work, run_to_its_end, server_command, target_directory,
+    worker_command,
+};
+pub use scrape::{Sample, Scrape};
+pub use server::{Options, Server};
+pub use sys::Signal;

@@ -28,8 +28,9 @@ use crate::tracker::Tracker;
 /// How long the tasks may take to end in order before the server ends without them.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 const QUEUE_LENGTH_FILE: &str = "/proc/sys/net/unix/max_dgram_qlen";
-/// What a queue should hold so that a host's workers may beat in the same moment: what systemd sets.
-const WANTED_QUEUE_LENGTH: u64 = 512;
+/// What a queue should hold so that a host's agents may beat in the same moment, as far as there may be so many: what
+/// systemd sets.
+const WANTED_QUEUE_LENGTH: usize = 512;
 
 /// The way to a running server: [`Server::bind`], then [`BoundServer::run`].
 #[derive(Debug)]
@@ -119,8 +120,9 @@ impl BoundServer {
         if let Some(address) = metrics_addr {
             tracing::info!(%address, "metrics on http://{address}/metrics");
         }
-        if let Some(length) = queue_length.filter(|length| *length < WANTED_QUEUE_LENGTH) {
-            warn_of_short_queue(length);
+        let wanted = config.policy.max_agents.min(WANTED_QUEUE_LENGTH);
+        if let Some(length) = queue_length.filter(|length| *length < wanted) {
+            warn_of_short_queue(length, wanted);
         }
 
         let actor = Actor {
@@ -214,16 +216,17 @@ fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Error> {
 }
 
 /// `net.unix.max_dgram_qlen`, if it can be read.
-fn queue_length() -> Option<u64> {
+fn queue_length() -> Option<usize> {
     fs::read_to_string(QUEUE_LENGTH_FILE).ok()?.trim().parse().ok()
 }
 
-fn warn_of_short_queue(length: u64) {
+fn warn_of_short_queue(length: usize, wanted: usize) {
     let fits = length + 1;
     tracing::warn!(
         max_dgram_qlen = length,
+        wanted,
         "only {fits} beats fit the socket's queue, those of all agents together; beats that more agents send in the same \
-         moment are refused by the kernel. Raise it with `sysctl -w net.unix.max_dgram_qlen={WANTED_QUEUE_LENGTH}` and \
+         moment are refused by the kernel. Raise it with `sysctl -w net.unix.max_dgram_qlen={wanted}` and \
          start this server again"
     );
 }
