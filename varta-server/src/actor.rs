@@ -5,6 +5,7 @@
 //! when this task itself did not run for a while, for whatever reason, it says so to the tracker instead of accusing
 //! those whose beats could not be seen.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -87,8 +88,18 @@ impl Actor {
     /// Runs until every listener has gone and what they left is taken.
     pub(crate) async fn run(mut self) {
         let mut last_turn = self.clock.now();
+        // One timer for good, set anew only when it has to ring earlier: a beat moves what there is to wait for a little
+        // further away, and a timer that rings too early just finds nothing to do.
+        let mut timer = pin!(tokio::time::sleep_until(self.clock.instant(MonoTime::NEVER)));
+        let mut rings_at = None;
         loop {
             let wake_at = self.wake_at(last_turn);
+            if let Some(wake_at) = wake_at
+                && rings_at.is_none_or(|rings_at| wake_at < rings_at)
+            {
+                timer.as_mut().reset(self.clock.instant(wake_at));
+                rings_at = Some(wake_at);
+            }
             let mut listeners_gone = false;
             tokio::select! {
                 biased;
@@ -97,7 +108,8 @@ impl Actor {
                     None => listeners_gone = true,
                 },
                 Some(query) = self.queries.recv() => self.answer(query),
-                () = sleep_until(self.clock, wake_at) => {
+                () = &mut timer, if rings_at.is_some() => {
+                    rings_at = None;
                     // A beat that has reached the socket but not this task was in time: its listener goes first.
                     tokio::task::yield_now().await;
                 }
@@ -177,12 +189,5 @@ impl Actor {
                 let _ = answer.send(Slice { rows, next });
             }
         }
-    }
-}
-
-async fn sleep_until(clock: Clock, at: Option<MonoTime>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(clock.instant(at)).await,
-        None => std::future::pending().await,
     }
 }

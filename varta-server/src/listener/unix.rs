@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -78,13 +79,15 @@ impl UnixListener {
         let socket = UnixDatagram::from_std(socket).map_err(failed("watch the socket"))?;
         let mut buffer = ReceiveBuffer::new();
         let mut errors_in_a_row = 0;
+        // Registered once and not for each batch.
+        let mut stopped = pin!(stop.cancelled());
         loop {
             // Looked at before reading, so that what senders were told is delivered by then is still taken.
             let last_round = stop.is_cancelled();
             if !last_round {
                 tokio::select! {
                     ready = socket.readable() => ready.map_err(failed("wait for the socket"))?,
-                    () = stop.cancelled() => continue,
+                    () = &mut stopped => continue,
                 }
             }
             for _ in 0..ROUNDS {
