@@ -102,3 +102,8 @@ pub use varta_proto::{DecodeError, Frame, NONCE_TERMINAL, Status};
 pub fn without_fork_page_for_test() {
     fork::hooks::refuse_page();
 }
+
+/// The programs of the README are compiled with the tests.
+#[cfg(all(doctest, feature = "tokio", feature = "panic-handler"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;
