@@ -28,8 +28,7 @@ pub use datagrams::{Datagrams, with_checksum};
 pub use log::{Log, Transition};
 pub use patience::{LIMIT, wait_for};
 pub use programs::{
-    Ended, into_pid_namespace, pid_namespaces_work, run_to_its_end, server_command, target_directory,
-    worker_command,
+    Ended, into_pid_namespace, pid_namespaces_work, run_to_its_end, server_command, worker_command,
 };
 pub use scrape::{Sample, Scrape};
 pub use server::{Options, Server};

@@ -11,17 +11,18 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::listener::Batch;
+use crate::listener::{Batch, Unread};
 use crate::metrics::agents::{AgentMetrics, AgentRows};
 use crate::metrics::{FrameCounters, TrackerMetrics};
 use crate::process::ProcFs;
 use crate::time::{MonoTime, millis};
-use crate::tracker::{Tracker, Transition};
+use crate::tracker::{Cause, Tracker, Transition, Verdict};
 
 /// Questions that may wait; who asks one more waits.
 pub(crate) const QUERIES: usize = 16;
-/// Batches taken in a row before deadlines are looked at.
-const BATCHES_PER_TURN: usize = 64;
+/// How often, before a deadline is held against anybody, the listeners are given a turn to take what has arrived. Each
+/// time they take more than a socket's queue holds; what still comes then came later.
+const CATCH_UP_TURNS: usize = 8;
 /// Agents written into a scrape before beats get their turn again.
 const ROWS_PER_TURN: usize = 1_000;
 /// How late this task may wake up before it counts as having been blind: a share of stall-after, within bounds.
@@ -57,6 +58,8 @@ pub(crate) struct Actor {
     pub(crate) processes: ProcFs,
     pub(crate) clock: Clock,
     pub(crate) inbox: mpsc::Receiver<Batch>,
+    /// For each listener, whether something waits to be read.
+    pub(crate) sockets: Vec<Unread>,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) sinks: Sinks,
     pub(crate) frames: FrameCounters,
@@ -76,9 +79,12 @@ pub(crate) struct Sinks {
 }
 
 impl Sinks {
-    /// A sink that is too slow misses changes, and that is counted: the tracker waits for nobody.
+    /// A sink that is too slow misses changes, and that is counted: the tracker waits for nobody. Agents that keep
+    /// changing what they report cannot take the places of those that fell silent.
     fn hand_on(&self, transition: Transition) {
-        if self.log.try_send(transition).is_err() {
+        let has_place =
+            transition.cause != Cause::Reported || self.log.capacity() > self.log.max_capacity() / 2;
+        if !has_place || self.log.try_send(transition).is_err() {
             self.log_dropped.increment(1);
         }
     }
@@ -108,19 +114,14 @@ impl Actor {
                     None => listeners_gone = true,
                 },
                 Some(query) = self.queries.recv() => self.answer(query),
-                () = &mut timer, if rings_at.is_some() => {
-                    rings_at = None;
-                    // A beat that has reached the socket but not this task was in time: its listener goes first.
-                    tokio::task::yield_now().await;
-                }
+                () = &mut timer, if rings_at.is_some() => rings_at = None,
             }
-            for _ in 0..BATCHES_PER_TURN {
-                match self.inbox.try_recv() {
-                    Ok(batch) => self.take(&batch),
-                    Err(_) => break,
-                }
-            }
+            self.drain_inbox();
+            // Read before what has arrived is taken: a beat that was in time is taken before anybody is judged by it.
             let now = self.clock.now();
+            if self.tracker.poll_timeout().is_some_and(|due| due <= now) {
+                self.catch_up().await;
+            }
             self.notice_blindness(wake_at.map(|at| at.max(last_turn)), now);
             self.tracker.handle_timeout(now);
             self.hand_on_transitions();
@@ -132,12 +133,30 @@ impl Actor {
         }
     }
 
+    /// Takes what has arrived in the sockets by now, through their listeners, which run on this thread too.
+    async fn catch_up(&mut self) {
+        for _ in 0..CATCH_UP_TURNS {
+            tokio::task::yield_now().await;
+            self.drain_inbox();
+            if !self.sockets.iter().any(Unread::is_there) {
+                return;
+            }
+        }
+    }
+
+    /// Takes every batch that has been handed on: at most as many as the inbox holds, for no listener runs meanwhile.
+    fn drain_inbox(&mut self) {
+        while let Ok(batch) = self.inbox.try_recv() {
+            self.take(&batch);
+        }
+    }
+
     /// When this task is to wake up if nothing comes; `None` when there is nothing to wait for.
     ///
     /// While somebody is tracked that is soon enough for a pause of this very process to be noticed.
     fn wake_at(&self, last_turn: MonoTime) -> Option<MonoTime> {
         let due = self.tracker.poll_timeout()?;
-        let watching = self.tracker.population()[crate::tracker::Verdict::UP] > 0;
+        let watching = self.tracker.population()[Verdict::UP] > 0;
         Some(if watching { due.min(last_turn + self.stall_after / SELF_CHECK_SHARE) } else { due })
     }
 
@@ -150,7 +169,7 @@ impl Actor {
             self.metrics.blind();
             tracing::warn!(
                 late_ms = millis(late),
-                "this server did not run for {late:?} (stopped, suspended or starved of CPU): every agent is given \
+                "this server did not run for {late:?} (stopped, or starved of CPU): every agent is given \
                  {:?} anew before its silence counts",
                 self.stall_after
             );

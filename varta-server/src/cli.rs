@@ -19,7 +19,7 @@ use crate::tracker::Policy;
 /// Without arguments it listens on a Unix socket in the runtime directory and serves metrics on 127.0.0.1:9843.
 /// Every option can be given in the environment too, under the name shown; the command line goes before it.
 #[derive(Debug, Parser)]
-#[command(name = "varta-server", version = crate::VERSION_AND_COMMIT, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "varta-server", version = crate::VERSION_AND_COMMIT, max_term_width = 100, args_override_self = true, after_help = AFTER_HELP)]
 pub struct Args {
     /// Unix datagram socket to listen on; may be given more than once; `none` turns it off
     ///
@@ -117,8 +117,11 @@ impl Args {
     pub fn into_config(self) -> Result<Config, Error> {
         let us = nix::unistd::geteuid().as_raw();
         let group = self.socket_group.map(find_group).transpose()?;
-        let is_default = self.socket.is_empty();
-        let paths = if is_default { vec![default_socket_path(us)] } else { self.socket };
+        // An empty variable of the environment counts as unset.
+        let given: Vec<PathBuf> =
+            self.socket.into_iter().filter(|path| !path.as_os_str().is_empty()).collect();
+        let is_default = given.is_empty();
+        let paths = if is_default { vec![default_socket_path(us)] } else { given };
         let sockets = paths
             .into_iter()
             .filter(|path| path.as_os_str() != "none")

@@ -33,12 +33,6 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
-    /// Another server is just now starting in the same directory.
-    #[error("{}: another program holds the lock on this directory; is another server just starting?", path.display())]
-    DirectoryLocked {
-        /// The directory.
-        path: PathBuf,
-    },
     /// The socket's path is longer than the kernel takes.
     #[error(
         "{}: the path of a Unix socket may have {most} bytes and this one has {length}; give a shorter one with \
@@ -136,7 +130,6 @@ impl Error {
             Error::SocketInUse { .. }
             | Error::NotASocket { .. }
             | Error::UnsafeDirectory { .. }
-            | Error::DirectoryLocked { .. }
             | Error::Socket { .. }
             | Error::MetricsAddress { .. }
             | Error::Runtime { .. }

@@ -22,7 +22,7 @@ use hyper::body::{Frame, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,11 +38,11 @@ const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
 /// Scrapes at once: each may hold the rows of many agents in memory.
-const SCRAPES: usize = 2;
+const SCRAPES: usize = 4;
 /// How long a client may take to send the head of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// How long a connection may last, its requests and answers included.
-const CONNECTION_WITHIN: Duration = Duration::from_secs(60);
+/// How long a connection may last. Each is for one request, so that this cuts off nobody but who reads too slowly.
+const CONNECTION_WITHIN: Duration = Duration::from_secs(30);
 /// How long the tracker may take to answer `/readyz`.
 const PING_WITHIN: Duration = Duration::from_secs(1);
 /// How long accepting rests when descriptors have run out: trying at once would only burn the CPU.
@@ -60,12 +60,12 @@ pub(crate) struct Site {
 
 struct Shared {
     site: Site,
-    scrapes: Semaphore,
+    scrapes: Arc<Semaphore>,
 }
 
 /// Serves until `stop` is cancelled, and then the answers under way for a short while.
 pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
-    let shared = Arc::new(Shared { site, scrapes: Semaphore::new(SCRAPES) });
+    let shared = Arc::new(Shared { site, scrapes: Arc::new(Semaphore::new(SCRAPES)) });
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -73,6 +73,7 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationT
         .with_state(shared);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -83,9 +84,15 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationT
             } => accepted,
         };
         let stream = match accepted {
-            Some((place, Ok((stream, _)))) => (place, stream),
+            Some((place, Ok((stream, _)))) => {
+                is_failing = false;
+                (place, stream)
+            }
             Some((_, Err(error))) => {
-                tracing::warn!("cannot accept a connection for metrics: {error}");
+                if !is_failing {
+                    tracing::warn!("cannot accept a connection for metrics: {error}; trying again");
+                }
+                is_failing = true;
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -97,6 +104,9 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationT
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_WITHIN)
+                .keep_alive(false)
+                // A client may say that it has no more to ask before it has its answer.
+                .half_close(true)
                 .max_buf_size(16 * 1024)
                 .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
             let mut connection = std::pin::pin!(connection);
@@ -139,7 +149,7 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
             return (StatusCode::UNAUTHORIZED, challenge, "a bearer token is needed\n").into_response();
         }
     }
-    let Ok(_place) = shared.scrapes.acquire().await else {
+    let Ok(place) = Arc::clone(&shared.scrapes).acquire_owned().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     let Some(rows) = collect_rows(&shared.site.queries).await else {
@@ -152,7 +162,7 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
         log_lines_dropped(),
     );
     let pieces = std::iter::once(Bytes::from(families)).chain(rows.into_pieces()).collect();
-    ([(CONTENT_TYPE, TEXT_FORMAT)], Body::new(Pieces(pieces))).into_response()
+    ([(CONTENT_TYPE, TEXT_FORMAT)], Body::new(Pieces { pieces, _place: place })).into_response()
 }
 
 /// Asks the tracker for the rows of all agents, a slice at a time. `None` when it has gone.
@@ -174,7 +184,11 @@ async fn collect_rows(queries: &mpsc::Sender<Query>) -> Option<Box<AgentRows>> {
 }
 
 /// A body of pieces that are there already: no piece is copied into a larger one.
-struct Pieces(VecDeque<Bytes>);
+struct Pieces {
+    pieces: VecDeque<Bytes>,
+    /// Kept until the client has read it all: it is the memory that is counted, not the work.
+    _place: OwnedSemaphorePermit,
+}
 
 impl HttpBody for Pieces {
     type Data = Bytes;
@@ -184,14 +198,14 @@ impl HttpBody for Pieces {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+        Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
+        self.pieces.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+        SizeHint::with_exact(self.pieces.iter().map(|piece| piece.len() as u64).sum())
     }
 }

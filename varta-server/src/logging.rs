@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use tracing::field::Field;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{self, Writer};
 
 use crate::cli::LogFormat;
@@ -30,9 +31,7 @@ pub fn lines_dropped() -> u64 {
 ///
 /// When `level` is not understood. Nothing is changed then.
 pub fn start(format: Option<LogFormat>, level: &str) -> Result<WorkerGuard, Error> {
-    let filter = EnvFilter::builder()
-        .parse(level)
-        .map_err(|error| Error::Option { option: "--log-level", fault: format!("`{level}`: {error}") })?;
+    let filter = parse_level(level)?;
     let terminal = io::stderr().is_terminal();
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
@@ -50,6 +49,36 @@ pub fn start(format: Option<LogFormat>, level: &str) -> Result<WorkerGuard, Erro
     Ok(guard)
 }
 
+/// A word that is no level would be taken for the name of a part of the program, and all the rest fall silent.
+fn parse_level(text: &str) -> Result<EnvFilter, Error> {
+    let refused =
+        |fault: String| Error::Option { option: "--log-level", fault: format!("`{text}`: {fault}") };
+    for directive in text.split(',').filter(|directive| !directive.contains('=')) {
+        if directive.is_empty() || directive.parse::<LevelFilter>().is_err() {
+            return Err(refused(format!(
+                "`{directive}` is none of off, error, warn, info, debug, trace, nor a directive such as varta::agent=warn"
+            )));
+        }
+    }
+    EnvFilter::builder().parse(text).map_err(|error| refused(error.to_string()))
+}
+
 fn message_only(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
     if field.name() == "message" { write!(writer, "{value:?}") } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        assert!(parse_level("warn").is_ok());
+        assert!(parse_level("info,varta::agent=warn").is_ok());
+        for wrong in ["inf", "garbage text", "", "varta::agent=loud"] {
+            let error = parse_level(wrong).unwrap_err();
+            assert!(error.to_string().starts_with("--log-level"), "{error}");
+            assert_eq!(error.exit_status(), 2);
+        }
+    }
 }

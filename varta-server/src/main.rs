@@ -1,5 +1,6 @@
 //! `varta-server`: reads its options, starts the server, and stops it on a signal.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -14,10 +15,8 @@ fn main() -> ExitCode {
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            #[expect(clippy::print_stderr, reason = "the last word, when the log may not even have started")]
-            {
-                eprintln!("varta-server: {error}");
-            }
+            // The last word, when the log may not even have started. Whether anybody can hear it makes no difference.
+            let _ = writeln!(io::stderr(), "varta-server: {error}");
             ExitCode::from(error.exit_status())
         }
     }
@@ -26,13 +25,15 @@ fn main() -> ExitCode {
 fn start(args: Args) -> Result<(), Error> {
     // Written out when it is dropped, so it lives until the end.
     let _log = logging::start(args.log_format, &args.log_level)?;
-    let server = Server::bind(args.into_config()?)?;
+    let config = args.into_config()?;
     let failed = |action| move |source| Error::Runtime { action, source };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(failed("start the runtime"))?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed("watch for SIGTERM"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("watch for SIGINT"))?;
         let mut hang_up = signal(SignalKind::hangup()).map_err(failed("watch for SIGHUP"))?;
+        // Only now: a signal that comes from here on finds somebody who removes the sockets again.
+        let server = Server::bind(config)?;
         let shutdown = async {
             loop {
                 tokio::select! {

@@ -105,7 +105,9 @@ impl BoundServer {
         let (to_queries, queries) = mpsc::channel(QUERIES);
         let (to_log, log) = mpsc::channel(LOG_QUEUE);
         let frames = FrameCounters::new(&registry, Transport::Unix);
+        let mut sockets = Vec::new();
         for listener in listeners {
+            sockets.push(listener.unread()?);
             tracing::info!(
                 path = %listener.path().display(),
                 stall_after_ms = millis(config.policy.stall_after),
@@ -130,6 +132,7 @@ impl BoundServer {
             processes: ProcFs,
             clock,
             inbox,
+            sockets,
             queries,
             sinks: Sinks {
                 log: to_log,

@@ -1,17 +1,57 @@
 //! Sinks: what happens with a change of verdict. A sink knows changes and nothing of where they come from.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 
-use crate::time::millis;
+use crate::time::{MonoTime, millis};
 use crate::tracker::{Cause, Transition, Verdict};
 
 /// Changes that may wait to be logged: all of a host's workers may fall in one moment.
 pub(crate) const LOG_QUEUE: usize = 65_536;
 
+/// Lines a second for agents that report another status than before. One agent that cannot make up its mind could fill
+/// a disk otherwise.
+const REPORTS_PER_SECOND: u32 = 100;
+
 /// Writes one log line for each change, until nobody makes any more.
 pub(crate) async fn log(mut transitions: mpsc::Receiver<Transition>) {
+    let mut reports = Reports::default();
     while let Some(transition) = transitions.recv().await {
-        log_transition(&transition);
+        if transition.cause != Cause::Reported || reports.take(transition.at) {
+            log_transition(&transition);
+        }
+    }
+}
+
+/// How many reports were logged in the present second, and how many were not.
+#[derive(Debug, Default)]
+struct Reports {
+    since: MonoTime,
+    logged: u32,
+    skipped: u64,
+}
+
+impl Reports {
+    /// Whether one more may be logged at `at`. A second in which some were not ends with a line that says how many.
+    fn take(&mut self, at: MonoTime) -> bool {
+        if at.since(self.since) >= Duration::from_secs(1) {
+            if self.skipped > 0 {
+                tracing::warn!(
+                    skipped = self.skipped,
+                    "{} changes of reported status were not logged: more than {REPORTS_PER_SECOND} came in a second",
+                    self.skipped
+                );
+            }
+            *self = Reports { since: at, logged: 0, skipped: 0 };
+        }
+        let logs = self.logged < REPORTS_PER_SECOND;
+        if logs {
+            self.logged += 1;
+        } else {
+            self.skipped += 1;
+        }
+        logs
     }
 }
 
@@ -75,13 +115,11 @@ fn sentence(transition: &Transition) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use varta_proto::Status;
 
     use super::*;
     use crate::beat::Sender;
-    use crate::time::MonoTime;
     use crate::tracker::{AgentId, LastWord};
 
     fn transition(from: Option<Verdict>, to: Verdict, cause: Cause) -> Transition {
@@ -132,6 +170,14 @@ mod tests {
         for (from, to, cause, expected) in cases {
             assert_eq!(sentence(&transition(from, to, cause)), expected);
         }
+    }
+
+    #[test]
+    fn an_agent_that_cannot_make_up_its_mind_does_not_fill_the_log() {
+        let mut reports = Reports::default();
+        let logged = (0..10_000).filter(|_| reports.take(MonoTime::from_secs(5))).count();
+        assert_eq!((logged, reports.skipped), (100, 9_900));
+        assert!(reports.take(MonoTime::from_secs(6)));
     }
 
     #[test]

@@ -35,16 +35,16 @@ const _: () = assert!(mem::align_of::<Control>() >= mem::align_of::<libc::cmsghd
 
 /// Where the kernel puts a batch of datagrams.
 pub(crate) struct ReceiveBuffer {
-    /// Point into the other three. Boxed slices, which stay where they are when this value moves.
+    /// What the kernel is told of the rest, written anew for each call: no pointer is kept from one to the next.
     headers: Box<[libc::mmsghdr]>,
-    _iovecs: Box<[libc::iovec]>,
+    iovecs: Box<[libc::iovec]>,
     payloads: Box<[[u8; ROOM]]>,
     controls: Box<[Control]>,
     /// How many of them the last call filled.
     filled: usize,
 }
 
-// SAFETY: the raw pointers in it point into boxes that it owns and that nobody else knows of.
+// SAFETY: the raw pointers in it are written before each use, and point into boxes that it owns.
 unsafe impl Send for ReceiveBuffer {}
 
 /// One datagram as it was received.
@@ -71,26 +71,16 @@ pub(crate) struct Credentials {
 
 impl ReceiveBuffer {
     pub(crate) fn new() -> Self {
-        let mut payloads = vec![[0_u8; ROOM]; BATCH].into_boxed_slice();
-        let mut controls = vec![Control([0; CONTROL_ROOM]); BATCH].into_boxed_slice();
-        let mut iovecs: Box<[libc::iovec]> = payloads
-            .iter_mut()
-            .map(|payload| libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: ROOM })
-            .collect();
-        let headers = iovecs
-            .iter_mut()
-            .zip(controls.iter_mut())
-            .map(|(iovec, control)| {
-                // SAFETY: all zeroes is a valid `mmsghdr`: null pointers and zero lengths.
-                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-                header.msg_hdr.msg_iov = ptr::from_mut(iovec);
-                header.msg_hdr.msg_iovlen = 1;
-                header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
-                header.msg_hdr.msg_controllen = CONTROL_ROOM;
-                header
-            })
-            .collect();
-        ReceiveBuffer { headers, _iovecs: iovecs, payloads, controls, filled: 0 }
+        // SAFETY: all zeroes is a valid `mmsghdr`: null pointers and zero lengths.
+        let header: libc::mmsghdr = unsafe { mem::zeroed() };
+        let iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+        ReceiveBuffer {
+            headers: vec![header; BATCH].into_boxed_slice(),
+            iovecs: vec![iovec; BATCH].into_boxed_slice(),
+            payloads: vec![[0; ROOM]; BATCH].into_boxed_slice(),
+            controls: vec![Control([0; CONTROL_ROOM]); BATCH].into_boxed_slice(),
+            filled: 0,
+        }
     }
 
     /// Takes what is waiting on `socket`, at most [`BATCH`] datagrams, without waiting for any. Returns how many.
@@ -99,8 +89,14 @@ impl ReceiveBuffer {
     ///
     /// `WouldBlock` when nothing is waiting; otherwise what `recvmmsg(2)` says. After an error the buffer is empty.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        // The kernel wrote what it gave over the room that there was.
-        for header in &mut self.headers[..self.filled] {
+        let buffers = self.payloads.iter_mut().zip(&mut self.controls);
+        for ((header, iovec), (payload, control)) in
+            self.headers.iter_mut().zip(&mut self.iovecs).zip(buffers)
+        {
+            *iovec = libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: ROOM };
+            header.msg_hdr.msg_iov = ptr::from_mut(iovec);
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
             header.msg_hdr.msg_controllen = CONTROL_ROOM;
         }
         self.filled = 0;

@@ -58,6 +58,7 @@ impl SocketFile {
             _ => Path::new("."),
         };
         prepare_directory(directory, *is_default)?;
+        warn_if_shut_off(directory, *mode);
         // Two servers that start together must not both find the file stale: the second is to meet the first alive.
         let _lock = lock_directory(directory)?;
         remove_stale(path)?;
@@ -123,6 +124,20 @@ fn prepare_directory(directory: &Path, must_be_ours: bool) -> Result<(), Error> 
     Ok(())
 }
 
+/// A mode that lets others connect is of no use behind a directory that they may not enter.
+fn warn_if_shut_off(directory: &Path, mode: u32) {
+    let enters = |shift: u32| fs::metadata(directory).is_ok_and(|found| found.mode() >> shift & 1 != 0);
+    for (who, shift) in [("group", 3), ("others", 0)] {
+        if mode >> shift & 0o6 != 0 && !enters(shift) {
+            tracing::warn!(
+                "--socket-mode {mode:04o} lets {who} connect, but they may not enter {}; chmod it",
+                directory.display()
+            );
+        }
+    }
+}
+
+/// Waits for another server that is just starting, but not for ever: whoever can read a directory can lock it.
 fn lock_directory(directory: &Path) -> Result<File, Error> {
     let failed = |action| move |source| Error::Socket { path: directory.to_path_buf(), action, source };
     let file = File::open(directory).map_err(failed("open the socket's directory"))?;
@@ -133,7 +148,11 @@ fn lock_directory(directory: &Path) -> Result<File, Error> {
             Err(TryLockError::Error(error)) => return Err(failed("lock the socket's directory")(error)),
         }
     }
-    Err(Error::DirectoryLocked { path: directory.to_path_buf() })
+    tracing::warn!(
+        "{}: another program holds a lock on this directory; going on without",
+        directory.display()
+    );
+    Ok(file)
 }
 
 /// Removes the socket file of a server that is no more.

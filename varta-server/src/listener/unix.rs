@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use varta_proto::{DecodeError, Frame};
 
-use super::Batch;
 use super::batch::{BATCH, Credentials, Datagram, ReceiveBuffer};
 use super::socket_file::{SocketFile, SocketOptions};
+use super::{Batch, Unread};
 use crate::beat::{ReceivedBeat, Sender};
 use crate::clock::Clock;
 use crate::error::Error;
@@ -63,6 +63,21 @@ impl UnixListener {
         self.file.path()
     }
 
+    /// Tells from outside whether something waits to be read.
+    ///
+    /// # Errors
+    ///
+    /// When there is no descriptor left.
+    pub(crate) fn unread(&self) -> Result<Unread, Error> {
+        let descriptor = self.socket.as_fd().try_clone_to_owned();
+        let path = self.file.path().to_path_buf();
+        descriptor.map(Unread).map_err(|source| Error::Socket {
+            path,
+            action: "duplicate the socket",
+            source,
+        })
+    }
+
     /// Hands on batches of beats until `stop` is cancelled, and then what has arrived by that moment.
     pub(crate) async fn run(
         self,
@@ -72,11 +87,15 @@ impl UnixListener {
         counters: FrameCounters,
     ) -> Result<(), Error> {
         let UnixListener { socket, file, allowed } = self;
+        let path = file.path().to_path_buf();
         let failed = |action| {
-            let path = file.path().to_path_buf();
+            let path = path.clone();
             move |source| Error::Socket { path, action, source }
         };
         let socket = UnixDatagram::from_std(socket).map_err(failed("watch the socket"))?;
+        // Declared after the socket and so dropped before it: as long as the file is there somebody answers behind it,
+        // and no other server takes its place.
+        let _file = file;
         let mut buffer = ReceiveBuffer::new();
         let mut errors_in_a_row = 0;
         // Registered once and not for each batch.
@@ -91,7 +110,12 @@ impl UnixListener {
                 }
             }
             for _ in 0..ROUNDS {
-                match receive(&socket, &mut buffer) {
+                let received = if last_round {
+                    receive_now(&socket, &mut buffer)
+                } else {
+                    receive(&socket, &mut buffer)
+                };
+                match received {
                     Ok(0) => break,
                     Ok(_) => errors_in_a_row = 0,
                     Err(error) => {
@@ -101,10 +125,7 @@ impl UnixListener {
                             return Err(failed("receive from the socket")(error));
                         }
                         if errors_in_a_row == 1 {
-                            tracing::warn!(
-                                "{}: cannot receive: {error}; trying again",
-                                file.path().display()
-                            );
+                            tracing::warn!("{}: cannot receive: {error}; trying again", path.display());
                         }
                         tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                         break;
@@ -124,6 +145,18 @@ impl UnixListener {
     }
 }
 
+/// Takes what is waiting, at most a batch, whatever the runtime knows of it; 0 when nothing is.
+fn receive_now(socket: &UnixDatagram, buffer: &mut ReceiveBuffer) -> io::Result<usize> {
+    match buffer.receive(socket.as_fd()) {
+        Err(error) if is_nothing(&error) => Ok(0),
+        received => received,
+    }
+}
+
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
 /// Takes what is waiting, at most a batch; 0 when nothing is.
 fn receive(socket: &UnixDatagram, buffer: &mut ReceiveBuffer) -> io::Result<usize> {
     let mut received = 0;
@@ -134,9 +167,7 @@ fn receive(socket: &UnixDatagram, buffer: &mut ReceiveBuffer) -> io::Result<usiz
         if received < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
     match result {
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-            Ok(received)
-        }
+        Err(error) if is_nothing(&error) => Ok(received),
         other => other.map(|()| received),
     }
 }

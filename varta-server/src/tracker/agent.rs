@@ -23,6 +23,8 @@ pub(crate) struct Slot {
     /// Beats that this incarnation sent, by its nonces, and that did not arrive.
     pub(crate) lost: u64,
     pub(crate) usage: Usage,
+    /// `Tracker::blind_millis` when the last beat was accepted.
+    pub(crate) blind_before: u32,
     pub(crate) sender: Sender,
     pub(crate) payload: u32,
     /// `None` for a slot without an agent.
@@ -53,13 +55,14 @@ const _: () =
 
 impl Slot {
     /// An agent that has just been heard for the first time.
-    pub(crate) fn first_heard(sender: Sender, frame: &Frame, at: MonoTime) -> Self {
+    pub(crate) fn first_heard(sender: Sender, frame: &Frame, at: MonoTime, blind_before: u32) -> Self {
         Slot {
             session: if frame.is_terminal() { Session::UNHEARD } else { Session::of(frame) },
             last_beat: at,
             beats: 1,
             lost: 0,
             usage: Usage::default(),
+            blind_before,
             sender,
             payload: frame.payload,
             verdict: Some(Verdict::Up(frame.status)),
@@ -87,17 +90,24 @@ impl Slot {
         place
     }
 
-    /// A frame that was refused for its rate did arrive: it is not to be missed later.
-    pub(crate) fn skip(&mut self, frame: &Frame) {
-        if self.session.followed_by(frame).is_some() {
+    /// Notes a frame that was refused only for its rate. It did arrive, so it is not to be missed later; and it proves
+    /// that the agent lives, so its silence begins anew.
+    pub(crate) fn note_limited(&mut self, frame: &Frame, at: MonoTime, blind_before: u32) {
+        let follows = self.session.followed_by(frame).is_some();
+        if follows || self.has_others {
+            self.last_beat = at;
+            self.blind_before = blind_before;
+        }
+        if follows && !self.has_others {
             self.session = Session::of(frame);
         }
     }
 
     /// Writes down an accepted frame.
     #[inline]
-    pub(crate) fn accept(&mut self, frame: &Frame, at: MonoTime) {
+    pub(crate) fn accept(&mut self, frame: &Frame, at: MonoTime, blind_before: u32) {
         self.last_beat = at;
+        self.blind_before = blind_before;
         self.beats += 1;
         self.payload = frame.payload;
         self.status = frame.status;

@@ -154,6 +154,8 @@ pub struct Tracker {
     population: [usize; Verdict::NAMES.len()],
     /// Since when nothing was missed. Before it, a silence proves nothing.
     sight_since: MonoTime,
+    /// For how long altogether nothing could be seen, in milliseconds; goes round after 49 days of blindness.
+    blind_millis: u32,
     statistics: Statistics,
 }
 
@@ -176,6 +178,7 @@ impl Tracker {
             transitions: VecDeque::new(),
             population: [0; Verdict::NAMES.len()],
             sight_since: MonoTime::START,
+            blind_millis: 0,
             statistics: Statistics::default(),
         }
     }
@@ -191,12 +194,15 @@ impl Tracker {
         tally
     }
 
-    /// Takes note that nothing could be seen between `from` and `to`: every deadline is at least a whole stall-after
-    /// later than `to`, because the beats of that time may be lost.
+    /// Takes note that nothing could be seen between `from` and `to`, because the beats of that time may be lost.
+    ///
+    /// Whoever has not beaten since is given a whole stall-after from `to` on. When blindness comes again and again that
+    /// is not repeated without end: a deadline moves by the blind time altogether, and by one stall-after more at the most.
     pub fn handle_blind(&mut self, from: MonoTime, to: MonoTime) {
-        if to > from {
-            self.sight_since = self.sight_since.max(to);
-        }
+        // What is beyond 49 days is as good as for ever.
+        let blind = u32::try_from(to.since(from).as_millis()).unwrap_or(u32::MAX);
+        self.blind_millis = self.blind_millis.wrapping_add(blind);
+        self.sight_since = self.sight_since.max(to);
     }
 
     /// Concludes what follows from the time being `now`. Early and repeated calls change nothing.
@@ -282,11 +288,11 @@ impl Tracker {
         if self.len() >= self.policy.max_agents.min(MOST_AGENTS) {
             return Outcome::Capacity;
         }
-        if !self.total_rate.try_take(&mut self.total_usage, beat.received_at) {
+        if !beat.frame.is_terminal() && !self.total_rate.try_take(&mut self.total_usage, beat.received_at) {
             return Outcome::RateLimitedGlobal;
         }
         let (name, start_time) = self.identify(beat.sender, processes);
-        let slot = Slot::first_heard(beat.sender, &beat.frame, beat.received_at);
+        let slot = Slot::first_heard(beat.sender, &beat.frame, beat.received_at, self.blind_millis);
         let rest = Rest { name, start_time, stalls: 0, others: None };
         let number = match self.vacant.pop() {
             Some(number) => {
@@ -318,62 +324,69 @@ impl Tracker {
             self.statistics.clamped_stamps += 1;
         }
 
-        let never_limited = frame.status != slot.status || frame.is_terminal();
-        if !never_limited {
-            if !self.agent_rate.try_take(&mut slot.usage, at) {
-                slot.skip(frame);
-                return Outcome::RateLimitedAgent;
-            }
-            if !self.total_rate.try_take(&mut self.total_usage, at) {
-                slot.skip(frame);
-                return Outcome::RateLimitedGlobal;
-            }
+        // What is news is never refused for its rate.
+        let is_news =
+            frame.status != slot.status || frame.is_terminal() || slot.verdict == Some(Verdict::Stalled);
+        if !is_news && let Some(limited) = self.limit(number, at) {
+            self.slots[number as usize].note_limited(frame, at, self.blind_millis);
+            return limited;
         }
 
         // A terminal frame comes from beside the sessions: it has no number in any of them.
         if !frame.is_terminal() {
-            match slot.place(&mut self.rests[number as usize], frame, at) {
+            let slot = &mut self.slots[number as usize];
+            let was_stalled = slot.verdict == Some(Verdict::Stalled);
+            let place = slot.place(&mut self.rests[number as usize], frame, at);
+            let may_be_another = match place {
                 Place::Next { lost, wrapped } => {
-                    slot.lost += lost;
+                    slot.lost = slot.lost.saturating_add(lost);
                     self.statistics.nonce_wraps += u64::from(wrapped);
-                    if slot.verdict == Some(Verdict::Stalled) && self.is_new_incarnation(number, processes) {
-                        return self.restart(number, beat, at);
-                    }
+                    was_stalled
                 }
-                Place::Opens => {
-                    if self.is_new_incarnation(number, processes) {
-                        return self.restart(number, beat, at);
-                    }
-                }
-                Place::OutOfOrder => {
-                    return if self.is_new_incarnation(number, processes) {
-                        self.restart(number, beat, at)
-                    } else {
-                        Outcome::OutOfOrder
-                    };
-                }
+                Place::Opens | Place::OutOfOrder => true,
                 Place::Duplicate => return Outcome::Duplicate,
+            };
+            // To ask who the process is costs more than the frame. What was let through for being news has yet to pay.
+            let may_ask = may_be_another && (!is_news || self.limit(number, at).is_none());
+            if may_ask && self.is_new_incarnation(number, processes) {
+                return self.restart(number, beat, at);
+            }
+            if place == Place::OutOfOrder {
+                return Outcome::OutOfOrder;
             }
         }
         self.accept(number, beat, at);
         Outcome::Accepted
     }
 
+    /// Counts a beat against the limits; gives the one that is exceeded.
+    #[inline]
+    fn limit(&mut self, number: u32, at: MonoTime) -> Option<Outcome> {
+        if !self.agent_rate.try_take(&mut self.slots[number as usize].usage, at) {
+            Some(Outcome::RateLimitedAgent)
+        } else if !self.total_rate.try_take(&mut self.total_usage, at) {
+            Some(Outcome::RateLimitedGlobal)
+        } else {
+            None
+        }
+    }
+
     #[inline]
     fn accept(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) {
         let slot = &mut self.slots[number as usize];
         let silence = at.since(slot.last_beat);
-        slot.accept(&beat.frame, at);
+        let panicked = beat.frame.is_terminal() && !slot.terminal;
+        slot.accept(&beat.frame, at, self.blind_millis);
         let Some(before) = slot.verdict else { return };
         let after = before.next(Event::Beat(beat.frame.status));
-        if after == before {
+        if after == before && !panicked {
             return;
         }
         slot.verdict = Some(after);
         self.recount(before, after);
         let cause = match before {
+            _ if panicked => Cause::Panicked,
             Verdict::Stalled => Cause::Recovered,
-            Verdict::Up(_) if beat.frame.is_terminal() => Cause::Panicked,
             Verdict::Up(_) => Cause::Reported,
         };
         if before == Verdict::Stalled {
@@ -389,7 +402,7 @@ impl Tracker {
         let silence = at.since(slot.last_beat);
         let before = slot.verdict;
         let usage = slot.usage;
-        *slot = Slot { usage, ..Slot::first_heard(beat.sender, &beat.frame, at) };
+        *slot = Slot { usage, ..Slot::first_heard(beat.sender, &beat.frame, at, self.blind_millis) };
         self.rests[number as usize].others = None;
         if let Some(before) = before {
             self.recount(before, Verdict::Up(beat.frame.status));
@@ -479,7 +492,15 @@ impl Tracker {
     }
 
     fn deadline(&self, number: u32) -> MonoTime {
-        self.slots[number as usize].last_beat.max(self.sight_since) + self.policy.stall_after
+        let Slot { last_beat, blind_before, .. } = self.slots[number as usize];
+        let stall_after = self.policy.stall_after;
+        let deadline = last_beat + stall_after;
+        if last_beat >= self.sight_since {
+            return deadline;
+        }
+        let blind = Duration::from_millis(u64::from(self.blind_millis.wrapping_sub(blind_before)));
+        let moved = deadline + blind;
+        moved.max((self.sight_since + stall_after).min(moved + stall_after))
     }
 
     fn recount(&mut self, before: Verdict, after: Verdict) {

@@ -5,16 +5,26 @@
 //! rise within a session, and that a session's clock started when its handle connected, so that "received minus
 //! timestamp" tells the sessions of a process apart.
 
+use std::time::Duration;
+
 use varta_proto::{Frame, NONCE_TERMINAL};
 
 use crate::time::MonoTime;
 
 /// How many frames may be lost across the wrap of the nonce before it is no longer recognised as one.
 const WRAP_WINDOW: u64 = 1 << 20;
-/// Sessions remembered for one process beside the current one; the one silent for longest makes room.
-pub(crate) const MAX_OTHER_SESSIONS: usize = 7;
+/// Sessions remembered for one process beside the current one, as many as a program has threads with a handle each; the
+/// one silent for longest makes room.
+pub(crate) const MAX_OTHER_SESSIONS: usize = 255;
+/// Frames remembered that fitted nowhere.
+const MAX_STRAYS: usize = 16;
+/// How long such a frame is remembered.
+const STRAYS_KEPT: Duration = Duration::from_secs(600);
+/// A first frame that comes again within this time is a duplicate; later it is more likely that of a client with a coarse
+/// clock, which makes a handle for each beat.
+const OPENING_REPEATED_WITHIN: Duration = Duration::from_millis(20);
 /// How far a sender's clock may seem to run from ours between two frames that open a session together.
-const CLOCK_SLACK_NANOS: u64 = 1_000_000_000;
+const CLOCK_SLACK_NANOS: u128 = 1_000_000_000;
 
 /// The newest frame that was accepted in a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,8 +44,9 @@ struct Other {
 #[derive(Debug, Default)]
 pub(crate) struct OtherSessions {
     others: Vec<Other>,
-    /// A frame that fitted nowhere. If the next one follows it, the two are a session whose first frames were lost.
-    stray: Option<Other>,
+    /// Frames that fitted nowhere. When another one follows such a frame at the pace of real time, the two are of a
+    /// session whose first frames were lost.
+    strays: Vec<Other>,
 }
 
 /// What a frame is to the sessions known so far.
@@ -78,9 +89,10 @@ impl Session {
     }
 
     /// A clock that says 0 tells nothing: a client that re-creates its handle for each beat may send the same bytes
-    /// each time and yet be alive.
-    fn is_repeated_by(&self, frame: &Frame) -> bool {
-        *self == Session::of(frame) && frame.timestamp != 0
+    /// each time and yet be alive. So does one with a coarse clock.
+    fn is_repeated_by(&self, heard_at: MonoTime, frame: &Frame, received_at: MonoTime) -> bool {
+        let same = *self == Session::of(frame) && frame.timestamp != 0;
+        same && (frame.nonce != 1 || received_at.since(heard_at) < OPENING_REPEATED_WITHIN)
     }
 
     /// How far the start of the session that `frame` suggests is from the start of this one.
@@ -94,7 +106,7 @@ impl Session {
 impl OtherSessions {
     /// Whether anything is remembered at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.others.is_empty() && self.stray.is_none()
+        self.others.is_empty() && self.strays.is_empty()
     }
 
     /// Finds the session of `frame` among `current`, heard last at `heard_at`, and the others. Afterwards the session
@@ -108,7 +120,7 @@ impl OtherSessions {
     ) -> Place {
         let mut all =
             self.others.iter().map(|other| (other.session, other.heard_at)).chain([(*current, heard_at)]);
-        if all.clone().any(|(session, _)| session.is_repeated_by(frame)) {
+        if all.clone().any(|(session, heard_at)| session.is_repeated_by(heard_at, frame, received_at)) {
             return Place::Duplicate;
         }
         let candidates = all.by_ref().enumerate().filter_map(|(index, (session, heard_at))| {
@@ -120,30 +132,38 @@ impl OtherSessions {
                 self.others[index] = Other { session: *current, heard_at };
             }
             *current = Session::of(frame);
+            self.strays.retain(|stray| received_at.since(stray.heard_at) < STRAYS_KEPT);
             return place;
         }
-        let follows_the_stray = self.stray.is_some_and(|stray| {
-            stray.session.followed_by(frame).is_some()
-                && stray.session.distance(stray.heard_at, frame, received_at) <= u128::from(CLOCK_SLACK_NANOS)
+        self.strays.retain(|stray| received_at.since(stray.heard_at) < STRAYS_KEPT);
+        let fitting = self.strays.iter().enumerate().filter_map(|(index, stray)| {
+            stray.session.followed_by(frame)?;
+            let distance = stray.session.distance(stray.heard_at, frame, received_at);
+            (distance <= CLOCK_SLACK_NANOS).then_some((distance, index))
         });
-        if frame.nonce == 1 || follows_the_stray {
-            self.stray = None;
-            self.remember(Other { session: *current, heard_at });
+        let followed = fitting.min().map(|(_, index)| index);
+        if let Some(index) = followed {
+            self.strays.swap_remove(index);
+        }
+        if frame.nonce == 1 || followed.is_some() {
+            replace_oldest(&mut self.others, MAX_OTHER_SESSIONS, Other { session: *current, heard_at });
             *current = Session::of(frame);
             return Place::Opens;
         }
-        self.stray = Some(Other { session: Session::of(frame), heard_at: received_at });
+        let stray = Other { session: Session::of(frame), heard_at: received_at };
+        replace_oldest(&mut self.strays, MAX_STRAYS, stray);
         Place::OutOfOrder
     }
+}
 
-    fn remember(&mut self, other: Other) {
-        if self.others.len() >= MAX_OTHER_SESSIONS
-            && let Some(oldest) = (0..self.others.len()).min_by_key(|index| self.others[*index].heard_at)
-        {
-            self.others.swap_remove(oldest);
-        }
-        self.others.push(other);
+/// Adds one, in the place of the one heard longest ago if there are `most` already.
+fn replace_oldest(list: &mut Vec<Other>, most: usize, new: Other) {
+    if list.len() >= most
+        && let Some(oldest) = (0..list.len()).min_by_key(|index| list[*index].heard_at)
+    {
+        list.swap_remove(oldest);
     }
+    list.push(new);
 }
 
 #[cfg(test)]
@@ -239,6 +259,38 @@ mod tests {
         assert_eq!(process.hears(110, 2, secs(1)), Place::OutOfOrder);
         assert_eq!(process.hears(111, 3, secs(2)), Place::Opens);
         assert_eq!(process.hears(112, 4, secs(3)), NEXT);
+    }
+
+    #[test]
+    fn several_sessions_whose_first_frames_were_lost_may_beat_in_turn() {
+        let mut process = Process::after_five_beats();
+        for handle in 0..10 {
+            assert_eq!(process.hears(200, 2, secs(50 - handle)), Place::OutOfOrder);
+        }
+        for handle in 0..10 {
+            assert_eq!(process.hears(201, 3, secs(51 - handle)), Place::Opens, "handle {handle}");
+        }
+    }
+
+    #[test]
+    fn a_hundred_threads_with_a_handle_each_all_stay_known() {
+        let mut process = Process::after_five_beats();
+        for thread in 0..100 {
+            assert_eq!(process.hears(106, 1, 1_000 + thread), Place::Opens);
+        }
+        for second in 1..10 {
+            for thread in 0..100 {
+                assert_eq!(process.hears(106 + second, 1 + second, secs(second) + 1_000 + thread), NEXT);
+            }
+        }
+    }
+
+    #[test]
+    fn a_first_frame_again_is_a_duplicate_at_once_and_a_new_handle_later() {
+        let mut process = Process::after_five_beats();
+        assert_eq!(process.hears(106, 1, 1_000_000), Place::Opens);
+        assert_eq!(process.hears(106, 1, 1_000_000), Place::Duplicate);
+        assert_eq!(process.hears(107, 1, 1_000_000), Place::Opens);
     }
 
     #[test]

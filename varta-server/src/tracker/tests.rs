@@ -208,10 +208,84 @@ fn a_duplicate_beat_does_not_extend_the_deadline() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
-    let again = ReceivedBeat { received_at: at(4), ..handle.frame(at(0), Status::Ok) };
+    world.hear(handle.next(at(1), Status::Ok));
+    let again = ReceivedBeat { received_at: at(4), ..handle.frame(at(1), Status::Ok) };
     assert_eq!(world.hear(again), Outcome::Duplicate);
-    world.pass(at(6));
+    world.pass(at(7));
     assert_eq!(world.verdict(PID), Some(Verdict::Stalled));
+}
+
+#[test]
+fn a_beat_refused_for_its_rate_proves_that_the_agent_lives() {
+    let mut world = World::with(Policy { max_total_rate: 1, max_beat_rate: 0, ..Policy::default() });
+    let mut handles = [10, 11, 12].map(|pid| Handle::connect(pid, at(0)));
+    for (second, handle) in (0..).zip(&mut handles) {
+        assert_eq!(world.hear(handle.next(at(second), Status::Ok)), Outcome::Accepted);
+    }
+    for second in 3..30 {
+        world.pass(at(second));
+        for handle in &mut handles {
+            world.hear(handle.next(at(second), Status::Ok));
+        }
+    }
+    assert_eq!(world.tracker.population()[Verdict::STALLED], 0);
+    assert_eq!(world.transitions().len(), 3, "only their first beats");
+}
+
+#[test]
+fn beats_out_of_order_with_ever_another_status_are_limited_and_ask_little_of_the_kernel() {
+    let mut world = World::with(Policy { max_beat_rate: 10, ..Policy::default() });
+    let mut handle = Handle::connect(PID, at(0));
+    for second in 0..20 {
+        world.hear(handle.next(at(second), Status::Ok));
+    }
+    let asked = world.processes.questions;
+    for number in 0..1_000 {
+        let old = Handle { nonce: 2 + number % 10, ..handle };
+        world.hear(ReceivedBeat { received_at: at(20), ..old.frame(at(3), Status::Critical) });
+    }
+    assert!(world.processes.questions - asked <= 10, "{}", world.processes.questions - asked);
+}
+
+#[test]
+fn a_stalled_agent_that_sends_a_terminal_frame_panicked_and_did_not_recover() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(0), Status::Ok));
+    world.pass(at(10));
+    world.transitions();
+    world.hear(Handle { nonce: NONCE_TERMINAL, ..handle }.frame(at(11), Status::Critical));
+    assert_eq!(world.transitions(), [(PID, Verdict::Up(Status::Critical), Cause::Panicked)]);
+}
+
+#[test]
+fn a_panic_is_told_once_also_of_an_agent_that_was_critical_before() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(0), Status::Critical));
+    world.transitions();
+    for _ in 0..2 {
+        world.hear(Handle { nonce: NONCE_TERMINAL, ..handle }.frame(at(1), Status::Critical));
+    }
+    assert_eq!(world.transitions(), [(PID, Verdict::Up(Status::Critical), Cause::Panicked)]);
+}
+
+#[test]
+fn blindness_that_comes_again_and_again_does_not_put_off_a_verdict_for_ever() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(0), Status::Ok));
+    let mut now = at(0);
+    while world.verdict(PID) == Some(UP) {
+        let from = now + Duration::from_secs(3);
+        world.pass(from);
+        now = from + Duration::from_secs(1);
+        world.tracker.handle_blind(from, now);
+        assert!(
+            now < at(20),
+            "a quarter of the time is blind, so a verdict takes a quarter longer and one stall-after"
+        );
+    }
 }
 
 #[test]

@@ -1,0 +1,74 @@
+//! The benchmark program: each piece of work beside its yardstick in the same run, as a table.
+//!
+//! `cargo bench -p varta-integration-tests --bench report` runs everything in about three minutes; a word after `--` runs
+//! only what has it in its name, as in `-- ingest`. The figures that count are the ratios: yardstick and work take turns,
+//! so that whatever else the machine does hits both, and the median of the turns is taken.
+
+#![allow(clippy::print_stdout, reason = "a program that prints a table")]
+
+mod agents;
+mod beat;
+mod codec;
+mod ingest;
+mod programs;
+mod statistics;
+mod sys;
+
+use std::process::ExitCode;
+
+/// One line of the table.
+struct Row {
+    work: String,
+    ours: String,
+    yardstick: String,
+    ratio: f64,
+    /// What the ratio is to be, as text and as a test.
+    reach: &'static str,
+    reached: bool,
+}
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+type Benchmark = fn() -> Fallible<Vec<Row>>;
+
+const BENCHMARKS: [(&str, Benchmark); 4] = [
+    ("codec", codec::measure),
+    ("beat", beat::measure),
+    ("ingest", ingest::measure),
+    ("agents", agents::measure),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    // The program is also the processes that it starts.
+    let role = arguments.first().map(String::as_str);
+    let outcome = match role {
+        Some("role-send") => ingest::send(&arguments[1..]),
+        Some("role-receive") => ingest::receive(&arguments[1..]),
+        Some("role-agent") => agents::beat_for_ever(&arguments[1..]),
+        _ => run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{}: {error}", role.unwrap_or("report"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[String]) -> Fallible<()> {
+    println!("machine: {}", programs::machine());
+    println!();
+    println!("| work | ours | yardstick | ratio | reach |");
+    println!("|---|---|---|---|---|");
+    for (name, measure) in BENCHMARKS {
+        if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
+            continue;
+        }
+        for Row { work, ours, yardstick, ratio, reach, reached } in measure()? {
+            let mark = if reached { "" } else { " (missed)" };
+            println!("| {work} | {ours} | {yardstick} | {ratio:.2} | {reach}{mark} |");
+        }
+    }
+    Ok(())
+}

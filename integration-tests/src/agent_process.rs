@@ -1,0 +1,114 @@
+//! A process that beats and does what it is told.
+//!
+//! Whatever the program is, it speaks one language: a line that begins with `ready` after its first beat, and one line
+//! for each command that it was given.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+
+use crate::patience::LIMIT;
+use crate::programs::{await_exit, foreign_worker_command, worker_command};
+use crate::sys::{self, Signal};
+
+/// A running agent. It is killed when this is dropped, and a child that it may have forked ends by itself.
+#[derive(Debug)]
+pub struct AgentProcess {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    replies: Receiver<String>,
+}
+
+impl AgentProcess {
+    /// Starts one of ours and waits until its first beat is on its way.
+    #[must_use]
+    #[track_caller]
+    pub fn start(socket: &Path, arguments: &[&str]) -> Self {
+        let mut command = worker_command();
+        command.arg("--socket").arg(socket).args(arguments);
+        Self::run(command)
+    }
+
+    /// Starts one of the published Rust client.
+    #[must_use]
+    #[track_caller]
+    pub fn start_foreign(socket: &Path, arguments: &[&str]) -> Self {
+        let mut command = foreign_worker_command();
+        command.arg(socket).args(arguments);
+        Self::run(command)
+    }
+
+    /// Starts any program that speaks the language, and waits for its first word.
+    #[must_use]
+    #[track_caller]
+    pub fn run(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+        let stdout = child.stdout.take().expect("standard output is a pipe");
+        let stdin = child.stdin.take();
+        let (to_replies, replies) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if to_replies.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let agent = AgentProcess { child, stdin, replies };
+        let first = agent.reply("start");
+        assert!(first.starts_with("ready"), "{command:?} says {first}");
+        agent
+    }
+
+    /// Its pid.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives it a command, and waits for what it says to it.
+    #[track_caller]
+    pub fn ask(&mut self, command: &str) -> String {
+        let stdin = self.stdin.as_mut().expect("its input is open as long as it lives");
+        writeln!(stdin, "{command}").unwrap_or_else(|error| panic!("cannot tell it to {command}: {error}"));
+        let reply = self.reply(command);
+        assert!(!reply.starts_with("error"), "to {command} it says {reply}");
+        reply
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        sys::send_signal(self.pid(), signal).expect("a child that was not waited for can be signalled");
+    }
+
+    /// Waits until it has ended.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        await_exit(&mut self.child).unwrap_or_else(|| panic!("it has not ended within {LIMIT:?}"))
+    }
+
+    #[track_caller]
+    fn reply(&self, command: &str) -> String {
+        match self.replies.recv_timeout(LIMIT) {
+            Ok(reply) => reply,
+            Err(RecvTimeoutError::Timeout) => panic!("it does not answer to {command} within {LIMIT:?}"),
+            Err(RecvTimeoutError::Disconnected) => panic!("it ended and did not answer to {command}"),
+        }
+    }
+}
+
+impl Drop for AgentProcess {
+    fn drop(&mut self) {
+        // For a forked child that is the word to end.
+        self.stdin.take();
+        // It may have ended already, and there is nobody to tell.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,29 @@
+//! Programs of other people's making, which `scripts/test` fetches into `foreign` in Cargo's target directory.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::programs::{isolated, target_directory};
+
+/// A command for a foreign program, by its path below `foreign`. Where it was not fetched the test has nothing to show: it
+/// says so and returns, except in continuous integration, where that is a failure.
+#[must_use]
+pub fn command(program: &str) -> Option<Command> {
+    let path: PathBuf = target_directory().join("foreign").join(program);
+    if path.exists() {
+        return Some(isolated(&path));
+    }
+    let missing = format!("{} is not there; scripts/test puts it there", path.display());
+    assert!(env::var_os("CI").is_none_or(|value| value != "true"), "{missing}");
+    skip(&missing);
+    None
+}
+
+/// Says why a test has nothing to show here.
+pub fn skip(reason: &str) {
+    #[expect(clippy::print_stdout, reason = "for the person who wonders what was tested")]
+    {
+        println!("skipped: {reason}");
+    }
+}

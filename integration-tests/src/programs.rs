@@ -1,0 +1,146 @@
+//! Where the programs under test are, and how they are run.
+
+use std::env;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+
+use crate::patience::{LIMIT, wait_for};
+
+/// Cargo's directory for everything that it builds: the one in which the running test lies.
+pub(crate) fn target_directory() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let profile = profile_directory();
+        // Cargo marks it. Between it and the profile's directory there may be one for the platform.
+        let marked = profile.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file());
+        marked.or(profile.parent()).expect("a profile's directory lies in another").to_path_buf()
+    })
+}
+
+/// The directory for programs of the profile with which the running test was built.
+fn profile_directory() -> PathBuf {
+    let test = env::current_exe().expect("a test knows its own path");
+    let deps = test.parent().expect("a program lies in a directory");
+    // A test lies in `deps`, the programs of this package one above.
+    let own = if deps.ends_with("deps") { deps.parent() } else { Some(deps) };
+    own.expect("`deps` lies in a profile's directory").to_path_buf()
+}
+
+/// A command for the server as it is now: built when it is first asked for, with the profile of the running test. Its
+/// environment is empty, so that nothing of the person's who runs the tests gets into them.
+#[must_use]
+pub fn server_command() -> Command {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let program = BUILT.get_or_init(|| {
+        let profile_directory = profile_directory();
+        let profile = match profile_directory.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(name) => name,
+        };
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "varta-server", "--bin", "varta-server"])
+            .args(["--profile", profile, "--target-dir"])
+            .arg(profile_directory.parent().expect("a profile's directory lies in another"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("Cargo runs, for it has built this test");
+        assert!(built.success(), "the server cannot be built: {built}");
+        profile_directory.join("varta-server")
+    });
+    isolated(program)
+}
+
+/// A command for one of our agents: the program `it-worker` of this package, which says of itself what it can do.
+#[must_use]
+pub fn worker_command() -> Command {
+    isolated(&profile_directory().join("it-worker"))
+}
+
+/// A command for an agent of the published client: the program `it-foreign` of this package.
+#[must_use]
+pub(crate) fn foreign_worker_command() -> Command {
+    isolated(&profile_directory().join("it-foreign"))
+}
+
+pub(crate) fn isolated(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+/// Whether a process can be put into a PID namespace of its own here, which takes root and a kernel that lets it.
+#[must_use]
+pub fn pid_namespaces_work() -> bool {
+    static WORK: OnceLock<bool> = OnceLock::new();
+    *WORK.get_or_init(|| {
+        let mut trial = into_pid_namespace(&Command::new("true"));
+        trial.stdout(Stdio::null()).stderr(Stdio::null());
+        trial.status().is_ok_and(|status| status.success())
+    })
+}
+
+/// Has a program run as process 1 of a PID namespace of its own, as in a container. The process that is started here is
+/// its parent outside, and takes it along when it is killed.
+#[must_use]
+pub fn into_pid_namespace(command: &Command) -> Command {
+    let mut outside = isolated(Path::new("unshare"));
+    outside.args(["--pid", "--fork", "--kill-child"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        outside.env(name, value.unwrap_or_default());
+    }
+    outside
+}
+
+/// How a program ended, and all that it printed.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+/// Runs a program that is expected to end by itself. It is killed and the test fails if it does not.
+#[must_use]
+pub fn run_to_its_end(mut command: Command) -> Ended {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+    let stdout = read_aside(child.stdout.take());
+    let stderr = read_aside(child.stderr.take());
+    let status = await_exit(&mut child);
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let [stdout, stderr] =
+        [stdout, stderr].map(|reader| reader.join().expect("a thread that only reads does not panic"));
+    let status = status.unwrap_or_else(|| {
+        panic!("{command:?} has not ended within {LIMIT:?}; it wrote\n{stdout}\n{stderr}")
+    });
+    Ended { status, stdout, stderr }
+}
+
+/// Waits until a process has ended; `None` when it has not.
+pub(crate) fn await_exit(child: &mut Child) -> Option<ExitStatus> {
+    wait_for(|| child.try_wait().expect("a child that nobody else waits for can be waited for"))
+}
+
+/// Reads a stream to its end beside the running test, so that the writer is never held up.
+fn read_aside(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            // What came before an error is still worth showing.
+            let _ = stream.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}

@@ -1,0 +1,134 @@
+//! The system calls for which the standard library has no safe face.
+#![allow(unsafe_code, reason = "kill, fork, poll and setuid have no safe interface in the standard library")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+/// What a test does to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGSTOP: it is there and does not run.
+    Stop,
+    /// SIGCONT: it runs again.
+    Continue,
+    /// SIGKILL: it is gone and could not say so.
+    Kill,
+    /// SIGTERM.
+    Terminate,
+    /// SIGINT.
+    Interrupt,
+    /// SIGHUP.
+    HangUp,
+}
+
+impl Signal {
+    const fn number(self) -> libc::c_int {
+        match self {
+            Signal::Stop => libc::SIGSTOP,
+            Signal::Continue => libc::SIGCONT,
+            Signal::Kill => libc::SIGKILL,
+            Signal::Terminate => libc::SIGTERM,
+            Signal::Interrupt => libc::SIGINT,
+            Signal::HangUp => libc::SIGHUP,
+        }
+    }
+}
+
+/// Sends a signal to one process.
+///
+/// # Errors
+///
+/// What `kill(2)` says; `InvalidInput` for what is not the pid of a single process.
+pub fn send_signal(pid: u32, signal: Signal) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0).ok_or(io::ErrorKind::InvalidInput)?;
+    // SAFETY: `kill` touches no memory of this process.
+    succeeded(unsafe { libc::kill(pid, signal.number()) })
+}
+
+/// Which of the two processes after a fork this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forked {
+    /// The one that called, and the child's pid.
+    Parent(u32),
+    /// The new one.
+    Child,
+}
+
+/// Forks this process, which must have only one thread.
+///
+/// # Errors
+///
+/// What `fork(2)` says; `Unsupported` when there are other threads.
+pub fn fork() -> io::Result<Forked> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "a child of fork would miss the other threads",
+        ));
+    }
+    // SAFETY: there is only this thread, so the child finds no lock held and no structure half changed.
+    match unsafe { libc::fork() } {
+        0 => Ok(Forked::Child),
+        pid => u32::try_from(pid).map(Forked::Parent).map_err(|_| io::Error::last_os_error()),
+    }
+}
+
+/// What a file descriptor was found to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// There is something to read, or the end of it.
+    Readable,
+    /// Whoever wrote to it has gone.
+    HungUp,
+    /// Nothing happened in the time given.
+    Nothing,
+}
+
+/// Waits until there is something to read on `descriptor` or its other end has gone. With `only_hang_up` what could be
+/// read is left to somebody else.
+///
+/// # Errors
+///
+/// What `poll(2)` says.
+pub fn wait_readable(
+    descriptor: BorrowedFd<'_>,
+    only_hang_up: bool,
+    timeout: Duration,
+) -> io::Result<Readiness> {
+    let events = if only_hang_up { 0 } else { libc::POLLIN };
+    let mut poll = libc::pollfd { fd: descriptor.as_raw_fd(), events, revents: 0 };
+    // Rounded up: to wake up too early would be to turn round and round until it is time.
+    let millis = libc::c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the pointer is to one `pollfd` that lives through the call, and its descriptor is borrowed.
+    match succeeded(unsafe { libc::poll(&raw mut poll, 1, millis) }) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Readiness::Nothing),
+        result => result?,
+    }
+    Ok(match poll.revents {
+        0 => Readiness::Nothing,
+        events if events & libc::POLLIN != 0 => Readiness::Readable,
+        _ => Readiness::HungUp,
+    })
+}
+
+/// Makes this process one of user `uid`. There is no way back.
+///
+/// # Errors
+///
+/// What `setuid(2)` says: only root may.
+pub fn become_user(uid: u32) -> io::Result<()> {
+    // SAFETY: `setuid` touches no memory of this process.
+    succeeded(unsafe { libc::setuid(uid) })
+}
+
+/// The effective user of this process.
+#[must_use]
+pub fn user() -> u32 {
+    // SAFETY: `geteuid` touches no memory and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+fn succeeded(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

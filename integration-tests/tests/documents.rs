@@ -1,0 +1,84 @@
+//! What the documents say of numbers, options and metrics is what the programs say.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use varta_integration_tests::{AgentProcess, Options, Server, run_to_its_end, server_command};
+
+/// The documents that a user reads.
+const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md"];
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(top().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// A text without its blocks of code, which have names of their own.
+fn prose(text: &str) -> String {
+    let mut in_block = false;
+    let mut prose = String::new();
+    for line in text.lines() {
+        if line.starts_with("```") {
+            in_block = !in_block;
+        } else if !in_block {
+            prose.push_str(line);
+            prose.push('\n');
+        }
+    }
+    prose
+}
+
+/// Every word that a text quotes as code and that begins with `start`.
+fn words<'a>(prose: &'a str, start: &str) -> BTreeSet<&'a str> {
+    let is_part = |character: char| character.is_ascii_alphanumeric() || "_-:".contains(character);
+    let quoted = prose.split('`').skip(1).step_by(2);
+    let pieces = quoted.flat_map(|code| code.split(move |character| !is_part(character)));
+    pieces.filter(|word| word.starts_with(start)).collect()
+}
+
+#[test]
+fn the_oldest_rust_stands_in_one_place_and_the_readme_agrees() {
+    let manifest = read("Cargo.toml");
+    let version =
+        manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"');
+    assert!(
+        read("README.md").contains(&format!("Rust {version} or later")),
+        "README.md does not say {version}"
+    );
+    for member in ["varta-proto", "varta-agent", "varta-server", "examples", "integration-tests"] {
+        let manifest = read(&format!("{member}/Cargo.toml"));
+        assert!(manifest.contains("rust-version.workspace = true"), "{member} has a version of its own");
+    }
+}
+
+#[test]
+fn every_option_that_a_document_names_exists() {
+    let mut command = server_command();
+    command.arg("--help");
+    let help = run_to_its_end(command);
+    for name in DOCUMENTS {
+        for option in words(&prose(&read(name)), "--") {
+            let is_there = help.stdout.contains(&format!("{option} ")) || option == "--help";
+            assert!(is_there, "{name} names {option}");
+        }
+    }
+}
+
+#[test]
+fn every_metric_that_a_document_names_is_there() {
+    let server = Server::start(Options::new());
+    let _agent = AgentProcess::start(server.socket(), &[]);
+    server.await_agents("up", 1);
+    let text = server.get("/metrics").body;
+    for name in DOCUMENTS {
+        for metric in words(&prose(&read(name)), "varta_") {
+            assert!(text.contains(&format!("\n# TYPE {metric} ")), "{name} names {metric}");
+        }
+    }
+}

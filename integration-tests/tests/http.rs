@@ -1,0 +1,242 @@
+//! What the server serves over HTTP, to a well-behaved client and to others.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::process;
+
+use socket2::{Domain, Socket, Type};
+use varta_integration_tests::{AgentProcess, Datagrams, LIMIT, Options, Scrape, Server, http, wait_for};
+use varta_proto::{Frame, Status};
+
+/// More than the server serves at once.
+const CROWD: usize = 100;
+
+/// Reads what the server says until it hangs up, which it must do within a generous time.
+#[track_caller]
+fn read_to_the_end(stream: &mut TcpStream) -> String {
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut said = Vec::new();
+    match stream.read_to_end(&mut said) {
+        Ok(_) => {}
+        // What we sent and it did not read makes the end a hard one.
+        Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {}
+        Err(error) => panic!("it does not hang up: {error}"),
+    }
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+/// Connects and sends bytes that may be no proper request.
+fn provoke(server: &Server, bytes: &[u8]) -> TcpStream {
+    let mut stream = http::connect(server.address()).unwrap();
+    // It may have heard enough before it was told everything.
+    let _ = stream.write_all(bytes);
+    stream
+}
+
+fn name_of_family<'a>(sample: &'a str, histograms: &BTreeSet<&'a str>) -> &'a str {
+    let base = ["_bucket", "_sum", "_count"].into_iter().find_map(|suffix| sample.strip_suffix(suffix));
+    base.filter(|base| histograms.contains(base)).unwrap_or(sample)
+}
+
+/// What every reader of the text format may count on.
+#[track_caller]
+fn assert_families_are_whole_and_explained(text: &str) {
+    let mut finished = BTreeSet::new();
+    let mut histograms = BTreeSet::new();
+    let (mut helped, mut typed, mut current) = (BTreeSet::new(), BTreeSet::new(), "");
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let family = match line.strip_prefix("# ") {
+            Some(comment) => {
+                let mut words = comment.splitn(3, ' ');
+                let (kind, name, rest) = (words.next(), words.next().unwrap(), words.next().unwrap());
+                match kind {
+                    Some("HELP") => assert!(helped.insert(name) && !rest.is_empty(), "{line}"),
+                    Some("TYPE") => {
+                        assert!(typed.insert(name), "{line}");
+                        assert!(["counter", "gauge", "histogram"].contains(&rest), "{line}");
+                        if rest == "histogram" {
+                            histograms.insert(name);
+                        }
+                        assert_eq!(rest == "counter", name.ends_with("_total"), "{line}");
+                    }
+                    _ => panic!("{line}"),
+                }
+                name
+            }
+            None => {
+                let end = line.find(['{', ' ']).unwrap();
+                let family = name_of_family(&line[..end], &histograms);
+                assert!(helped.contains(family) && typed.contains(family), "{line} has no HELP or no TYPE");
+                family
+            }
+        };
+        if family != current {
+            assert!(finished.insert(family), "{family} is in two places");
+            current = family;
+        }
+    }
+    assert_eq!(helped, typed);
+}
+
+#[test]
+fn the_content_type_is_that_of_the_text_format_with_its_version() {
+    let response = Server::start(Options::new()).get("/metrics");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+}
+
+#[test]
+fn every_family_is_explained_and_in_one_place() {
+    let server = Server::start(Options::new());
+    let before = server.scrape();
+    assert_families_are_whole_and_explained(&before.text);
+    let agents = [(); 3].map(|()| AgentProcess::start(server.socket(), &[]));
+    server.await_agents("up", agents.len());
+    let after = server.scrape();
+    assert_families_are_whole_and_explained(&after.text);
+    let families = |scrape: &Scrape| -> BTreeSet<String> {
+        scrape.samples.iter().map(|sample| sample.name.clone()).collect()
+    };
+    let per_agent: Vec<_> = families(&after).difference(&families(&before)).cloned().collect();
+    assert_eq!(
+        per_agent,
+        [
+            "varta_agent_beats_lost_total",
+            "varta_agent_last_beat_timestamp_seconds",
+            "varta_agent_payload",
+            "varta_agent_stall_after_seconds",
+            "varta_agent_up",
+            "varta_beats_total",
+            "varta_stalls_total",
+            "varta_status",
+        ]
+    );
+}
+
+#[test]
+fn families_without_agents_stand_at_zero_from_the_first_scrape() {
+    let scrape = Server::start(Options::new()).scrape();
+    for name in [
+        "varta_frames_total",
+        "varta_decode_errors_total",
+        "varta_frame_auth_failures_total",
+        "varta_truncated_datagrams_total",
+        "varta_rate_limited_total",
+        "varta_out_of_order_total",
+        "varta_nonce_wrap_total",
+        "varta_tracker_capacity_exceeded_total",
+        "varta_tracker_evicted_total",
+        "varta_watch_pids_tracked",
+        "varta_agents",
+        "varta_transitions_total",
+        "varta_detection_latency_seconds_count",
+    ] {
+        let values: Vec<_> = scrape.matching(name, &[]).map(|sample| sample.value).collect();
+        assert!(!values.is_empty() && values.iter().all(|value| *value == 0.0), "{name}: {values:?}");
+    }
+    let info = scrape.matching("varta_build_info", &[]).next().unwrap();
+    assert_eq!((info.value, info.labels["version"].as_str()), (1.0, env!("CARGO_PKG_VERSION")));
+    assert!(info.labels.contains_key("commit"));
+}
+
+#[test]
+fn other_paths_and_methods_are_answered_with_what_is_wrong() {
+    let server = Server::start(Options::new());
+    for path in ["/", "/metric", "/metrics/", "/metrics/all", "/healthz/x", "/%2e%2e/etc/passwd"] {
+        assert_eq!(server.get(path).status, 404, "{path}");
+    }
+    assert_eq!((server.get("/healthz").status, server.get("/readyz").status), (200, 200));
+    assert_eq!(server.get("/metrics?name[]=varta_beats_total").status, 200);
+    let post = b"POST /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let post = read_to_the_end(&mut provoke(&server, post));
+    assert!(post.starts_with("HTTP/1.1 405"), "{post}");
+}
+
+#[test]
+fn a_client_that_says_nothing_is_cut_off_and_hurts_nobody() {
+    let server = Server::start(Options::new());
+    let mut silent = http::connect(server.address()).unwrap();
+    let mut half = http::connect(server.address()).unwrap();
+    half.write_all(b"GET /metrics HTTP/1.1\r\nHost: ").unwrap();
+    for _ in 0..5 {
+        assert_eq!(server.get("/metrics").status, 200);
+    }
+    for stream in [&mut silent, &mut half] {
+        let said = read_to_the_end(stream);
+        assert!(said.is_empty() || said.starts_with("HTTP/1.1 408"), "{said}");
+    }
+    assert_eq!(server.get("/metrics").status, 200);
+}
+
+#[test]
+fn a_crowd_of_silent_clients_keeps_others_waiting_but_not_out_and_holds_up_no_beat() {
+    let server = Server::start(["--stall-after", "1h"]);
+    let crowd: Vec<_> = (0..CROWD).map(|_| http::connect(server.address()).unwrap()).collect();
+    let mut datagrams = Datagrams::to(server.socket());
+    for nonce in 1..=500 {
+        datagrams.send(&Frame::new(Status::Ok, process::id(), nonce, nonce, 0).to_bytes());
+    }
+    let scrape = server.await_datagrams(datagrams.sent());
+    assert_eq!(scrape.outcome("accepted"), 500.0);
+    drop(crowd);
+}
+
+#[test]
+fn a_client_that_does_not_take_its_answer_hurts_nobody() {
+    let server = Server::start(Options::new());
+    let agents = [(); 5].map(|()| AgentProcess::start(server.socket(), &[]));
+    server.await_agents("up", agents.len());
+    // Requests one after the other, and nobody reads what comes. Small buffers are full the sooner.
+    let greedy = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    greedy.set_recv_buffer_size(4096).unwrap();
+    greedy.set_send_buffer_size(4096).unwrap();
+    greedy.connect(&server.address().into()).unwrap();
+    greedy.set_nonblocking(true).unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
+    let full = wait_for(|| match greedy.send(&request) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Some(()),
+        Err(error) => panic!("{error}"),
+        Ok(_) => None,
+    });
+    assert!(full.is_some(), "it takes requests for ever");
+    let pids = agents.each_ref().map(AgentProcess::pid);
+    server.await_beats_and_seconds(&pids, 3, 0.0);
+}
+
+#[test]
+fn hostile_requests_are_refused_and_the_server_goes_on() {
+    let server = Server::start(Options::new());
+    let agent = AgentProcess::start(server.socket(), &[]);
+    let long_header = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
+    let many_headers = format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(10_000));
+    let long_path = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(1 << 20));
+    let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".repeat(50);
+    let requests: [(&str, &[u8]); 13] = [
+        ("nothing", b""),
+        ("an empty line", b"\r\n"),
+        ("a header of a megabyte", long_header.as_bytes()),
+        ("ten thousand headers", many_headers.as_bytes()),
+        ("a path of a megabyte", long_path.as_bytes()),
+        ("zeroes", &[0; 4096]),
+        ("ones", &[0xff; 4096]),
+        ("TLS", &tls),
+        ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        ("another protocol", b"*1\r\n$4\r\nPING\r\n"),
+        ("a frame", &Frame::new(Status::Ok, 42, 1, 1, 0).to_bytes()),
+        ("a header without a name", b"GET /metrics HTTP/1.1\r\nHost: x\r\n: y\r\n\r\n"),
+        ("half a request", b"GET /metrics HTTP/1.1\r\nHost: x\r\n"),
+    ];
+    // All at once: some of them are only cut off when they have taken too long.
+    let connections = requests.map(|(what, request)| (what, provoke(&server, request)));
+    assert_eq!(server.get("/metrics").status, 200);
+    for (what, mut connection) in connections {
+        let answer = read_to_the_end(&mut connection);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{what}: {answer}");
+    }
+    server.await_beats_and_seconds(&[agent.pid()], 3, 0.0);
+    assert_eq!((server.get("/metrics").status, server.get("/readyz").status), (200, 200));
+    assert_eq!(server.scrape().outcome("accepted"), server.scrape().datagrams());
+}

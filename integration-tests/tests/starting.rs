@@ -1,0 +1,441 @@
+//! How the server starts, what it says when it cannot, and how it ends.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process;
+
+use tempfile::TempDir;
+use varta_integration_tests::{
+    AgentProcess, Datagrams, Ended, Options, Server, Signal, http, run_to_its_end, server_command,
+    worker_command,
+};
+use varta_proto::{Frame, Status};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// Every option of this version. The contract with those who write unit files.
+const OPTIONS: [&str; 15] = [
+    "socket",
+    "socket-mode",
+    "socket-group",
+    "allow-uid",
+    "allow-gid",
+    "metrics-addr",
+    "metrics-token-file",
+    "stall-after",
+    "max-agents",
+    "agent-metrics",
+    "max-beat-rate",
+    "max-total-rate",
+    "forget-after",
+    "log-format",
+    "log-level",
+];
+
+fn run(arguments: &[&str]) -> Ended {
+    let mut command = server_command();
+    command.args(arguments);
+    run_to_its_end(command)
+}
+
+/// Runs a server that cannot start because of its options, which are wrong, and gives what it says.
+#[track_caller]
+fn refused(directory: &TempDir, arguments: &[&str]) -> String {
+    ends_with(2, &directory.path().join("varta.sock"), arguments)
+}
+
+/// Runs a server that cannot start, and gives what it says.
+#[track_caller]
+fn ends_with(status: i32, socket: &Path, arguments: &[&str]) -> String {
+    let mut command = server_command();
+    command.env("VARTA_METRICS_ADDR", "127.0.0.1:0").arg("--socket").arg(socket).args(arguments);
+    let ended = run_to_its_end(command);
+    assert_eq!(ended.status.code(), Some(status), "{arguments:?}: {}", ended.stderr);
+    assert_eq!(ended.stdout, "", "what is wrong is said on standard error");
+    ended.stderr
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn assert_says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in {text:?}");
+    }
+}
+
+/// Has this process beat once, and waits until the server has heard it.
+fn introduce(server: &Server) {
+    let mut datagrams = Datagrams::to(server.socket());
+    datagrams.send(&Frame::new(Status::Ok, process::id(), 1, 1, 0).to_bytes());
+    server.await_agents("up", 1);
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+// What it says of itself.
+
+#[test]
+fn help_names_every_option_with_its_variable() {
+    let ended = run(&["--help"]);
+    assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""));
+    for option in OPTIONS {
+        let variable = format!("VARTA_{}", option.replace('-', "_").to_uppercase());
+        assert_says(&ended.stdout, &[&format!("--{option} <"), &format!("[env: {variable}=")]);
+    }
+    let named: Vec<_> = ended.stdout.lines().filter(|line| line.trim_start().starts_with("--")).collect();
+    assert_eq!(named.len(), OPTIONS.len(), "an option that nobody expects: {named:#?}");
+    assert_says(&ended.stdout, &["Exit status: 0", "SIGTERM", "SIGHUP"]);
+}
+
+#[test]
+fn version_is_a_line_of_name_version_and_commit() {
+    let ended = run(&["--version"]);
+    assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""));
+    let (name_and_version, commit) = ended.stdout.trim_end().split_once(" (").unwrap();
+    assert_eq!(name_and_version, concat!("varta-server ", env!("CARGO_PKG_VERSION")));
+    assert!(commit.len() > 1 && commit.ends_with(')') && !commit.contains('\n'), "{commit}");
+}
+
+// What it refuses.
+
+#[test]
+fn a_wrong_option_is_refused_by_name_and_with_status_2() {
+    let directory = directory();
+    let table: [(&[&str], &str); 18] = [
+        (&["--no-such-thing"], "--no-such-thing"),
+        (&["stray"], "stray"),
+        (&["--stall-after", "soon"], "--stall-after"),
+        (&["--stall-after", "5"], "--stall-after"),
+        (&["--stall-after", "-1s"], "-1"),
+        (&["--stall-after", "0s"], "--stall-after"),
+        (&["--stall-after", "9ms"], "--stall-after"),
+        (&["--forget-after", "1s"], "--forget-after"),
+        (&["--metrics-addr", "localhost"], "--metrics-addr"),
+        (&["--metrics-addr", "127.0.0.1:99999"], "--metrics-addr"),
+        (&["--socket-mode", "0888"], "--socket-mode"),
+        (&["--socket-mode", "7777"], "--socket-mode"),
+        (&["--socket-group", "no-such-group"], "--socket-group"),
+        (&["--allow-uid", "somebody"], "--allow-uid"),
+        (&["--max-agents", "0"], "--max-agents"),
+        (&["--max-beat-rate", "-1"], "-1"),
+        (&["--agent-metrics", "some"], "--agent-metrics"),
+        (&["--log-level", "info,=,"], "--log-level"),
+    ];
+    for (arguments, name) in table {
+        assert_says(&refused(&directory, arguments), &[name]);
+    }
+    let left: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?} was left behind");
+}
+
+#[test]
+fn a_server_without_any_socket_is_refused() {
+    let ended = run(&["--socket", "none", "--metrics-addr", "127.0.0.1:0"]);
+    assert_eq!(ended.status.code(), Some(2));
+    assert_says(&ended.stderr, &["--socket"]);
+}
+
+#[test]
+fn a_wrong_value_in_the_environment_is_refused_like_one_on_the_command_line() {
+    let mut command = server_command();
+    command.env("VARTA_STALL_AFTER", "soon").args(["--socket", "/nowhere/varta.sock"]);
+    let ended = run_to_its_end(command);
+    assert_eq!(ended.status.code(), Some(2));
+    assert_says(&ended.stderr, &["--stall-after"]);
+}
+
+#[test]
+fn metrics_for_the_network_need_a_token() {
+    assert_says(
+        &refused(&directory(), &["--metrics-addr", "0.0.0.0:0"]),
+        &["--metrics-addr", "--metrics-token-file"],
+    );
+    assert_says(&refused(&directory(), &["--metrics-addr", "[::]:0"]), &["--metrics-token-file"]);
+}
+
+#[test]
+fn a_token_file_that_others_can_read_is_refused_by_name() {
+    let directory = directory();
+    let path = directory.path().join("token");
+    fs::write(&path, TOKEN).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    let path = path.to_str().unwrap();
+    assert_says(&refused(&directory, &["--metrics-token-file", path]), &[path, "0644", "chmod 600"]);
+    assert_says(&refused(&directory, &["--metrics-token-file", "/no/such/file"]), &["/no/such/file"]);
+}
+
+// What is in its way.
+
+#[test]
+fn a_second_server_on_a_socket_is_refused_and_the_first_goes_on() {
+    let first = Server::start(Options::new());
+    let agent = AgentProcess::start(first.socket(), &[]);
+    let before = identity(first.socket()).unwrap();
+    let said = ends_with(1, first.socket(), &[]);
+    assert_says(&said, &[first.socket().to_str().unwrap(), "another server is listening"]);
+    assert_eq!(identity(first.socket()).unwrap(), before);
+    first.await_beats_and_seconds(&[agent.pid()], 5, 0.0);
+    // And whoever comes now finds the first.
+    let late = AgentProcess::start(first.socket(), &[]);
+    first.await_beats_and_seconds(&[agent.pid(), late.pid()], 1, 0.0);
+}
+
+#[test]
+fn the_socket_of_a_server_that_was_killed_is_replaced() {
+    let directory = directory();
+    let path = directory.path().join("varta.sock");
+    let mut first = Server::start(Options::new().socket(&path));
+    first.signal(Signal::Kill);
+    first.wait();
+    assert!(path.exists(), "a killed server cannot clean up");
+    let second = Server::start(Options::new().socket(&path));
+    introduce(&second);
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_refused_and_left_as_it_is() {
+    let directory = directory();
+    let path = directory.path().join("varta.sock");
+    fs::write(&path, "precious").unwrap();
+    assert_says(&ends_with(1, &path, &[]), &[path.to_str().unwrap(), "not a socket"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+
+    let link = directory.path().join("link.sock");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert_says(&ends_with(1, &link, &[]), &[link.to_str().unwrap(), "not a socket"]);
+    assert_eq!(fs::read_link(&link).unwrap(), path);
+}
+
+#[test]
+fn a_path_where_no_socket_can_be_is_named_with_what_is_wrong_with_it() {
+    let directory = directory();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert_says(&ends_with(1, &file.join("varta.sock"), &[]), &[file.to_str().unwrap(), "Not a directory"]);
+    let deep = directory.path().join("not/there/varta.sock");
+    let parent = deep.parent().unwrap().to_str().unwrap();
+    assert_says(&ends_with(1, &deep, &[]), &[parent, "No such file or directory"]);
+    let long = directory.path().join("x".repeat(100));
+    assert_says(&ends_with(2, &long, &[]), &["107", "--socket"]);
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_and_no_socket_is_left_behind() {
+    let directory = directory();
+    let socket = directory.path().join("varta.sock");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    assert_says(&ends_with(1, &socket, &["--metrics-addr", &address]), &[&address, "--metrics-addr"]);
+    assert!(!socket.exists());
+}
+
+// Where it finds and puts things.
+
+#[test]
+fn a_server_and_an_agent_without_any_options_find_each_other() {
+    let runtime = directory();
+    let directory = runtime.path().join("varta");
+    let socket = directory.join("varta.sock");
+    let server =
+        Server::start(Options::new().env("XDG_RUNTIME_DIR", runtime.path()).finds_its_socket_at(&socket));
+    assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o600);
+
+    let mut command = worker_command();
+    command.arg("--default-socket").env("XDG_RUNTIME_DIR", runtime.path());
+    let agent = AgentProcess::run(command);
+    server.await_beats_and_seconds(&[agent.pid()], 3, 0.0);
+}
+
+#[test]
+fn systemds_runtime_directory_goes_before_the_users() {
+    let directories = [directory(), directory()];
+    let [systemd, user] = directories.each_ref().map(TempDir::path);
+    let socket = systemd.join("varta.sock");
+    let options = Options::new().env("RUNTIME_DIRECTORY", systemd).env("XDG_RUNTIME_DIR", user);
+    introduce(&Server::start(options.finds_its_socket_at(&socket)));
+    assert!(!user.join("varta").exists());
+}
+
+#[test]
+fn a_default_directory_that_others_may_write_to_is_refused() {
+    let runtime = directory();
+    let directory = runtime.path().join("varta");
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
+    let mut command = server_command();
+    command.args(["--metrics-addr", "127.0.0.1:0"]).env("XDG_RUNTIME_DIR", runtime.path());
+    let ended = run_to_its_end(command);
+    assert_eq!(ended.status.code(), Some(1));
+    assert_says(&ended.stderr, &[directory.to_str().unwrap(), "0700"]);
+}
+
+#[test]
+fn the_socket_has_the_mode_and_the_first_line_the_place() {
+    let server = Server::start(["--socket-mode", "0620"]);
+    assert_eq!(fs::metadata(server.socket()).unwrap().mode() & 0o777, 0o620);
+    let first = server.log().find("listening on unix:").unwrap();
+    assert_eq!(first["path"].as_str(), server.socket().to_str());
+    assert!(server.log().lines()[0].contains("listening on unix:"), "it is the first line");
+}
+
+#[test]
+fn several_sockets_lead_to_the_same_server() {
+    let other = directory();
+    let path = other.path().join("other.sock");
+    let server = Server::start(Options::new().args(["--socket", path.to_str().unwrap()]));
+    let agents = [server.socket(), &path].map(|socket| AgentProcess::start(socket, &[]));
+    server.await_beats_and_seconds(&agents.each_ref().map(AgentProcess::pid), 3, 0.0);
+}
+
+#[test]
+fn an_option_comes_from_the_environment_unless_it_is_on_the_command_line() {
+    let stall_after = |server: &Server| {
+        introduce(server);
+        server.scrape().of_agent("varta_agent_stall_after_seconds", process::id())
+    };
+    assert_eq!(stall_after(&Server::start(Options::new())), 5.0);
+    let variable = || Options::new().env("VARTA_STALL_AFTER", "1m30s").env("VARTA_MAX_AGENTS", "7");
+    let server = Server::start(variable());
+    assert_eq!(stall_after(&server), 90.0);
+    assert_eq!(server.scrape().value("varta_tracker_capacity", &[]), 7.0);
+    let server = Server::start(variable().args(["--stall-after", "2500ms"]));
+    assert_eq!(stall_after(&server), 2.5);
+    assert_eq!(server.scrape().value("varta_tracker_capacity", &[]), 7.0);
+}
+
+// Who may read the metrics.
+
+#[test]
+fn a_token_is_asked_for_everything_but_health() {
+    let directory = directory();
+    let path = directory.path().join("token");
+    fs::write(&path, format!("{TOKEN}\n")).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let server = Server::start(["--metrics-token-file", path.to_str().unwrap()]);
+    let status = |path: &str, shown: Option<&str>| {
+        let headers: Vec<_> = shown.map(|shown| ("Authorization", shown)).into_iter().collect();
+        http::get(server.address(), path, &headers).unwrap().status
+    };
+
+    let refused = server.get("/metrics");
+    assert_eq!((refused.status, refused.header("www-authenticate")), (401, Some("Bearer")));
+    assert!(!refused.body.contains("varta_"));
+    assert_eq!(status("/metrics", Some(&format!("Bearer {TOKEN}"))), 200);
+    for wrong in [&format!("Bearer {TOKEN}x"), &format!("Basic {TOKEN}"), TOKEN, "Bearer ", ""] {
+        assert_eq!(status("/metrics", Some(wrong)), 401, "{wrong}");
+    }
+    assert_eq!((status("/healthz", None), status("/readyz", None)), (200, 200));
+    assert!(!server.log().lines().concat().contains(TOKEN));
+}
+
+#[test]
+fn with_a_token_metrics_may_be_for_the_network() {
+    let directory = directory();
+    let path = directory.path().join("token");
+    fs::write(&path, TOKEN).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let options = ["--metrics-addr", "0.0.0.0:0", "--metrics-token-file", path.to_str().unwrap()];
+    assert_eq!(Server::start(options).get("/metrics").status, 401);
+}
+
+// How it ends.
+
+#[test]
+fn a_signal_to_stop_ends_it_in_order_and_its_socket_goes() {
+    for signal in [Signal::Terminate, Signal::Interrupt] {
+        let mut server = Server::start(Options::new());
+        let agent = AgentProcess::start(server.socket(), &["--interval-ms", "10"]);
+        server.await_beats_and_seconds(&[agent.pid()], 3, 0.0);
+        server.signal(signal);
+        assert_eq!(server.wait().code(), Some(0), "{signal:?}");
+        assert!(!server.socket().exists(), "{signal:?}");
+        assert!(http::connect(server.address()).is_err(), "{signal:?}");
+        assert!(server.log().find("stopping").is_some(), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_hang_up_does_not_stop_it() {
+    let server = Server::start(Options::new());
+    let agent = AgentProcess::start(server.socket(), &[]);
+    for _ in 0..3 {
+        server.signal(Signal::HangUp);
+    }
+    varta_integration_tests::wait_for(|| server.log().find("SIGHUP")).unwrap();
+    server.await_beats_and_seconds(&[agent.pid()], 3, 0.0);
+}
+
+#[test]
+fn a_socket_that_took_the_place_of_its_own_is_not_removed() {
+    let mut server = Server::start(Options::new());
+    fs::remove_file(server.socket()).unwrap();
+    let _successor = UnixDatagram::bind(server.socket()).unwrap();
+    let before = identity(server.socket()).unwrap();
+    server.signal(Signal::Terminate);
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(identity(server.socket()).unwrap(), before);
+}
+
+/// Has this process change its status so often that the log is more than a pipe takes, which is 64 KiB: each change is a
+/// line of more than 200 bytes.
+#[track_caller]
+fn assert_beats_are_taken_whatever_becomes_of_the_log(mut server: Server) {
+    const CHANGES: u32 = 3_000;
+    let mut datagrams = Datagrams::to(server.socket());
+    for nonce in 1..=CHANGES {
+        let status = if nonce % 2 == 0 { Status::Ok } else { Status::Degraded };
+        let nonce = u64::from(nonce);
+        datagrams.send(&Frame::new(status, process::id(), nonce * 1_000, nonce, 0).to_bytes());
+    }
+    let scrape = server.await_datagrams(datagrams.sent());
+    assert_eq!(scrape.of_agent("varta_beats_total", process::id()), f64::from(CHANGES));
+    assert_eq!(scrape.sum("varta_transitions_total", &[]), f64::from(CHANGES));
+    assert_eq!(server.get("/readyz").status, 200);
+    server.signal(Signal::Terminate);
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(!server.socket().exists());
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_neither_beats_nor_the_end() {
+    let server = Server::start(Options::from(["--stall-after", "1h"]).leave_log_unread());
+    assert_beats_are_taken_whatever_becomes_of_the_log(server);
+}
+
+#[test]
+fn a_log_whose_reader_has_gone_holds_up_neither_beats_nor_the_end() {
+    let mut server = Server::start(Options::from(["--stall-after", "1h"]).leave_log_unread());
+    server.close_log();
+    assert_beats_are_taken_whatever_becomes_of_the_log(server);
+}
+
+#[test]
+fn figures_in_the_log_are_numbers() {
+    let server = Server::start(["--stall-after", "100ms"]);
+    introduce(&server);
+    server.await_transition(process::id(), "stalled", "silent");
+    for (line, field) in [
+        ("listening on unix:", "stall_after_ms"),
+        ("only 11 beats fit", "max_dgram_qlen"),
+        ("starting[", "pid"),
+        ("starting[", "silence_ms"),
+        ("starting[", "payload"),
+        ("starting[", "beats"),
+    ] {
+        // Not every host has a short queue to warn of.
+        if let Some(line) = server.log().find(line) {
+            assert!(line[field].is_number(), "{field} in {line}");
+        }
+    }
+}
