@@ -196,12 +196,14 @@ fn a_client_that_does_not_take_its_answer_hurts_nobody() {
     greedy.connect(&server.address().into()).unwrap();
     greedy.set_nonblocking(true).unwrap();
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
-    let full = wait_for(|| match greedy.send(&request) {
+    // Either the buffers fill, or the server has answered the first and takes no more on this connection.
+    let over = wait_for(|| match greedy.send(&request) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Some(()),
+        Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Some(()),
         Err(error) => panic!("{error}"),
         Ok(_) => None,
     });
-    assert!(full.is_some(), "it takes requests for ever");
+    assert!(over.is_some(), "it takes requests for ever");
     let pids = agents.each_ref().map(AgentProcess::pid);
     server.await_beats_and_seconds(&pids, 3, 0.0);
 }
