@@ -3,11 +3,14 @@
 //! ```text
 //! cargo bench -p varta-proto
 //! cargo bench -p varta-proto -- decode
+//! cargo bench -p varta-proto --features secure -- seal
 //! ```
 //!
 //! Each iteration works on the next of several different frames, so that neither side is timed on one that
 //! the branch predictor and the caches know by heart. Both sides spend the same on choosing it, and leave
 //! their result where they made it: moving it costs more than making it.
+
+#![allow(clippy::unwrap_used, reason = "what cannot be measured need not go on")]
 
 use std::hint::black_box;
 
@@ -88,5 +91,112 @@ fn decode(criterion: &mut Criterion) {
     group.finish();
 }
 
+#[cfg(feature = "secure")]
+mod sealed {
+    use super::*;
+    use varta_proto::secure::{Key, Session, open_agent, open_master, open_shared, seal_master, seal_shared};
+    use varta_vlp::crypto::{Key as TheirKey, aead, kdf};
+
+    const KEY: [u8; 32] = [0x5a; 32];
+
+    /// A nonce that is another each time, as ours is.
+    fn nonce(counter: u32) -> [u8; 12] {
+        let mut nonce = [0x77; 12];
+        nonce[8..].copy_from_slice(&counter.to_le_bytes());
+        nonce
+    }
+
+    /// Ours spends a nonce and gives the whole datagram; theirs is given a nonce, and gives text and tag.
+    pub(super) fn seal(criterion: &mut Criterion) {
+        let wire = frames().map(|frame| frame.to_bytes());
+        let key = Key::from_bytes(KEY);
+        let mut session = Session::new([1; 16]);
+        let mut counter = 0;
+
+        let mut group = criterion.benchmark_group("seal");
+        group.bench_function("varta-proto, shared", |bencher| {
+            each(bencher, &wire, |frame| {
+                black_box(&seal_shared(black_box(&key), &mut session, frame));
+            });
+        });
+        group.bench_function("varta-vlp, shared", |bencher| {
+            each(bencher, &wire, |frame| {
+                counter += 1;
+                black_box(&aead::seal(black_box(&KEY), &nonce(counter), &[], frame));
+            });
+        });
+        group.bench_function("varta-proto, master", |bencher| {
+            each(bencher, &wire, |frame| {
+                black_box(&seal_master(black_box(&key), 4242, &mut session, frame));
+            });
+        });
+        group.finish();
+    }
+
+    /// Ours reads the frame too; theirs leaves it at the bytes, and decodes them here.
+    pub(super) fn open(criterion: &mut Criterion) {
+        let master = Key::from_bytes(KEY);
+        let mut session = Session::new([1; 16]);
+        let shared = frames().map(|frame| seal_shared(&master, &mut session, &frame.to_bytes()).unwrap());
+        let mastered = frames().map(|frame| {
+            let frame = Frame { pid: 4242, ..frame }.to_bytes();
+            seal_master(&master.agent_key(4242), 4242, &mut session, &frame).unwrap()
+        });
+        let agent_key = master.agent_key(4242);
+        assert!(shared.iter().all(|datagram| open_shared(&master, datagram).is_ok()));
+        assert!(mastered.iter().all(|datagram| open_master(&master, datagram).is_ok()));
+
+        let mut group = criterion.benchmark_group("open");
+        group.bench_function("varta-proto, shared", |bencher| {
+            each(bencher, &shared, |datagram| {
+                black_box(&open_shared(black_box(&master), datagram));
+            });
+        });
+        group.bench_function("varta-vlp, shared", |bencher| {
+            each(bencher, &shared, |datagram| {
+                let (nonce, rest) = datagram.split_first_chunk().unwrap();
+                let (text, tag) = rest.split_first_chunk().unwrap();
+                let plain = aead::open(black_box(&KEY), nonce, &[], text, tag.first_chunk().unwrap());
+                black_box(&plain.map(|plain| varta_vlp::Frame::decode(&plain)));
+            });
+        });
+        group.bench_function("varta-proto, agent's key kept", |bencher| {
+            each(bencher, &mastered, |datagram| {
+                black_box(&open_agent(black_box(&agent_key), datagram));
+            });
+        });
+        group.bench_function("varta-proto, agent's key derived", |bencher| {
+            each(bencher, &mastered, |datagram| {
+                black_box(&open_master(black_box(&master), datagram));
+            });
+        });
+        group.finish();
+    }
+
+    pub(super) fn agent_key(criterion: &mut Criterion) {
+        let pids = frames().map(|frame| frame.pid);
+        let ours = Key::from_bytes(KEY);
+        let theirs = TheirKey::from_bytes(KEY);
+
+        let mut group = criterion.benchmark_group("agent-key");
+        group.bench_function("varta-proto", |bencher| {
+            each(bencher, &pids, |pid| {
+                black_box(&ours.agent_key(*pid));
+            });
+        });
+        group.bench_function("varta-vlp", |bencher| {
+            each(bencher, &pids, |pid| {
+                black_box(&kdf::derive_agent_key(&theirs, *pid).ok());
+            });
+        });
+        group.finish();
+    }
+}
+
+#[cfg(feature = "secure")]
+criterion_group!(secure, sealed::seal, sealed::open, sealed::agent_key);
 criterion_group!(codec, encode, decode);
+#[cfg(feature = "secure")]
+criterion_main!(codec, secure);
+#[cfg(not(feature = "secure"))]
 criterion_main!(codec);

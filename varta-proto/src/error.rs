@@ -1,45 +1,49 @@
-//! What is wrong with bytes that are not a frame.
+//! What is wrong with bytes that are neither a frame nor a control datagram.
 //!
 //! A server counts refusals by their kind and rarely looks at one, so an error here is a small `Copy` value
 //! that knows its metric label; the values that it carries are for the person who does look.
 
 use core::fmt;
 
+use crate::control::CONTROL_VERSION;
 use crate::{FRAME_LEN, NONCE_TERMINAL, VERSION};
 
 /// The first rule that a datagram broke, in the order of the variants.
 ///
 /// The order is part of the protocol: [`BadMagic`](Self::BadMagic) and [`BadVersion`](Self::BadVersion) mean
-/// that something else talks to this socket, [`BadCrc`](Self::BadCrc) means that a frame of ours was damaged,
-/// and what comes after it means that the sender wrote a frame which it should not have written.
+/// that something else talks to this socket, [`BadCrc`](Self::BadCrc) means that a datagram of ours was
+/// damaged, and what comes after it means that the sender wrote one which it should not have written. The
+/// last two are of [control datagrams](crate::control), which share the first four with frames.
 ///
 /// ```
 /// use varta_proto::{DecodeError, Frame};
 ///
 /// let error = Frame::decode(b"GET / HTTP/1.1\r\nHost: 10.0.0.1\r\n").unwrap_err();
 /// assert_eq!(error, DecodeError::BadMagic);
-/// assert_eq!(error.to_string(), "not a VLP frame: it does not begin with the bytes 56 41");
+/// assert_eq!(error.to_string(), "neither a frame, which begins with 56 41, nor a control datagram, with 56 43");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The datagram is not 32 bytes long. Nothing in it was looked at.
+    /// A frame is not 32 bytes long, or a control datagram not as long as it says. Nothing else in it was
+    /// looked at.
     BadLength {
         /// Its length in bytes.
         actual: usize,
     },
-    /// The first two bytes are not [`MAGIC`](crate::MAGIC): another protocol, or a control datagram.
+    /// The first two bytes are not [`MAGIC`](crate::MAGIC), or
+    /// [`CONTROL_MAGIC`](crate::control::CONTROL_MAGIC): another protocol.
     BadMagic,
-    /// The third byte is not [`VERSION`]: another version of the protocol.
+    /// The third byte is not [`VERSION`], or [`CONTROL_VERSION`]: another version of the protocol.
     BadVersion {
         /// The version byte that was there.
         actual: u8,
     },
-    /// The checksum does not match: the frame was damaged on its way.
+    /// The checksum does not match: the datagram was damaged on its way.
     BadCrc {
         /// The checksum of the bytes that arrived.
         expected: u32,
-        /// The checksum that the frame carries.
+        /// The checksum that the datagram carries.
         actual: u32,
     },
     /// The status byte is above 3.
@@ -58,13 +62,20 @@ pub enum DecodeError {
     BadTimestamp,
     /// The nonce is [`NONCE_TERMINAL`] and the status is not [`Status::Critical`](crate::Status::Critical).
     BadNonce,
+    /// A control datagram is neither Hello nor Goodbye.
+    BadKind {
+        /// The kind byte that was there.
+        actual: u8,
+    },
+    /// An entry in the body of a control datagram runs past its end or is illegal, or there is no session id.
+    BadBody,
 }
 
 impl DecodeError {
     /// The metric labels of all errors, in the order in which a receiver checks.
     ///
     /// A server that counts refusals has one counter for each, found by [`index`](Self::index).
-    pub const KINDS: [&'static str; 9] = [
+    pub const KINDS: [&'static str; 11] = [
         "bad_length",
         "bad_magic",
         "bad_version",
@@ -74,6 +85,8 @@ impl DecodeError {
         "bad_pid",
         "bad_timestamp",
         "bad_nonce",
+        "bad_kind",
+        "bad_body",
     ];
 
     /// Gives the place of this error in [`KINDS`](Self::KINDS), so that counters can stand in an array.
@@ -101,6 +114,8 @@ impl DecodeError {
             Self::BadPid { .. } => 6,
             Self::BadTimestamp => 7,
             Self::BadNonce => 8,
+            Self::BadKind { .. } => 9,
+            Self::BadBody => 10,
         }
     }
 
@@ -119,12 +134,25 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::BadLength { actual } => {
-                write!(f, "a frame is {FRAME_LEN} bytes long, this datagram is {actual}")
+                write!(
+                    f,
+                    "a datagram of {actual} bytes: a frame has {FRAME_LEN}, a control datagram what it says"
+                )
             }
-            Self::BadMagic => f.write_str("not a VLP frame: it does not begin with the bytes 56 41"),
-            Self::BadVersion { actual } => write!(f, "unknown protocol version {actual}, expected {VERSION}"),
+            Self::BadMagic => {
+                f.write_str("neither a frame, which begins with 56 41, nor a control datagram, with 56 43")
+            }
+            Self::BadVersion { actual } => {
+                write!(
+                    f,
+                    "unknown version {actual}: frames have {VERSION}, control datagrams {CONTROL_VERSION}"
+                )
+            }
             Self::BadCrc { expected, actual } => {
-                write!(f, "damaged frame: it carries the CRC-32C {actual:08x}, its bytes have {expected:08x}")
+                write!(
+                    f,
+                    "damaged on its way: it carries the CRC-32C {actual:08x}, its bytes have {expected:08x}"
+                )
             }
             Self::BadStatus { actual } => write!(f, "unknown status {actual}, a sender's is 0, 1 or 2"),
             Self::StallOnWire => f.write_str("status 3 (stall) is concluded by a server and never sent"),
@@ -132,6 +160,10 @@ impl fmt::Display for DecodeError {
             Self::BadTimestamp => write!(f, "timestamp {} is reserved", u64::MAX),
             Self::BadNonce => {
                 write!(f, "nonce {NONCE_TERMINAL} marks a terminal frame, but the status is not critical")
+            }
+            Self::BadKind { actual } => write!(f, "unknown kind {actual}, a control datagram's is 1 or 2"),
+            Self::BadBody => {
+                f.write_str("the body of a control datagram has an illegal entry, or no session id")
             }
         }
     }
@@ -145,18 +177,26 @@ mod tests {
     use std::string::ToString;
 
     /// Each error with its label and its text, in the order of the checks.
-    const TABLE: [(DecodeError, &str, &str); 9] = [
+    const TABLE: [(DecodeError, &str, &str); 11] = [
         (
             DecodeError::BadLength { actual: 31 },
             "bad_length",
-            "a frame is 32 bytes long, this datagram is 31",
+            "a datagram of 31 bytes: a frame has 32, a control datagram what it says",
         ),
-        (DecodeError::BadMagic, "bad_magic", "not a VLP frame: it does not begin with the bytes 56 41"),
-        (DecodeError::BadVersion { actual: 1 }, "bad_version", "unknown protocol version 1, expected 2"),
+        (
+            DecodeError::BadMagic,
+            "bad_magic",
+            "neither a frame, which begins with 56 41, nor a control datagram, with 56 43",
+        ),
+        (
+            DecodeError::BadVersion { actual: 3 },
+            "bad_version",
+            "unknown version 3: frames have 2, control datagrams 1",
+        ),
         (
             DecodeError::BadCrc { expected: 0xe306_9283, actual: 0x1f },
             "bad_crc",
-            "damaged frame: it carries the CRC-32C 0000001f, its bytes have e3069283",
+            "damaged on its way: it carries the CRC-32C 0000001f, its bytes have e3069283",
         ),
         (DecodeError::BadStatus { actual: 255 }, "bad_status", "unknown status 255, a sender's is 0, 1 or 2"),
         (
@@ -171,6 +211,12 @@ mod tests {
             "bad_nonce",
             "nonce 18446744073709551615 marks a terminal frame, but the status is not critical",
         ),
+        (DecodeError::BadKind { actual: 9 }, "bad_kind", "unknown kind 9, a control datagram's is 1 or 2"),
+        (
+            DecodeError::BadBody,
+            "bad_body",
+            "the body of a control datagram has an illegal entry, or no session id",
+        ),
     ];
 
     #[test]
@@ -183,9 +229,10 @@ mod tests {
     }
 
     #[test]
-    fn the_text_of_bad_magic_names_the_magic() {
-        let [v, a] = crate::MAGIC;
-        let magic = std::format!("{v:02x} {a:02x}");
-        assert!(DecodeError::BadMagic.to_string().contains(&magic));
+    fn the_text_of_bad_magic_names_both() {
+        for [first, second] in [crate::MAGIC, crate::control::CONTROL_MAGIC] {
+            let magic = std::format!("{first:02x} {second:02x}");
+            assert!(DecodeError::BadMagic.to_string().contains(&magic));
+        }
     }
 }

@@ -39,12 +39,22 @@
 //!
 //! All integers are little-endian.
 //!
+//! # Other datagrams
+//!
+//! - [`control`]: an agent's name, its interval and its farewell. A server tells them from frames by their
+//!   length.
+//! - `secure`, with the feature of that name: frames and control datagrams under a seal.
+//!
 //! # Features
 //!
-//! None is on by default, and the crate has no dependencies.
+//! None is on by default, and without `secure` the crate has no dependencies.
 //!
-//! - `std`: the module `address`, where a server and its agents look for the socket of a host, and the
-//!   detection of the checksum instruction on aarch64. On x86-64 it is found without.
+//! - `std`: the module `address`, where a server and its agents look for the socket of a host; keys from
+//!   files; and the detection of the checksum instruction on aarch64. On x86-64 it is found without.
+//! - `secure`: the module of that name, on top of ring. It needs neither the standard library nor an
+//!   allocator.
+//! - `test-hooks`: sessions of `secure` that begin where a test wants them to. Not for programs: with it a
+//!   nonce can be used twice.
 
 #![no_std]
 
@@ -53,10 +63,15 @@ extern crate std;
 
 #[cfg(feature = "std")]
 pub mod address;
+pub mod control;
 pub mod crc32c;
 mod error;
 mod frame;
+#[cfg(feature = "secure")]
+pub mod secure;
 mod status;
+#[cfg(test)]
+mod test_vectors;
 
 pub use error::DecodeError;
 pub use frame::{FRAME_LEN, Frame, MAGIC, NONCE_TERMINAL, VERSION};

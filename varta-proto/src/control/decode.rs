@@ -1,0 +1,395 @@
+//! Control datagrams as they arrive.
+//!
+//! Everything is checked at once and before anything is given out, so that the accessors cannot fail. The
+//! labels alone stay where they are, because there is no telling how much room they take.
+
+use core::fmt;
+
+use super::{
+    AgentName, CONTROL_MAGIC, CONTROL_VERSION, ControlKind, EncodedControl, GoodbyeReason, Label, Labels,
+    MAX_CONTROL_LEN, MAX_LABELS, split_entry, tag,
+};
+use crate::{DecodeError, crc32c};
+
+/// A control datagram that was decoded. It borrows the bytes, and all of them have been checked.
+///
+/// ```
+/// use varta_proto::control::{Control, ControlKind, Goodbye, GoodbyeReason, MAX_CONTROL_LEN};
+///
+/// let mut out = [0; MAX_CONTROL_LEN];
+/// let datagram = Goodbye::new(4242, 9_000_000_000, 18, [7; 16], GoodbyeReason::Shutdown).encode(&mut out);
+///
+/// let control = Control::decode(&datagram)?;
+/// assert_eq!(control.kind(), ControlKind::Goodbye);
+/// assert_eq!((control.pid(), control.timestamp(), control.nonce()), (4242, 9_000_000_000, 18));
+/// assert_eq!((control.session(), control.reason()), ([7; 16], Some(GoodbyeReason::Shutdown)));
+/// # Ok::<(), varta_proto::DecodeError>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct Control<'a> {
+    bytes: &'a [u8],
+    body: &'a [u8],
+    kind: ControlKind,
+    pid: u32,
+    timestamp: u64,
+    nonce: u64,
+    session: [u8; 16],
+    entries: Entries,
+}
+
+impl<'a> Control<'a> {
+    /// Reads a datagram as a control datagram. It takes any bytes and never panics.
+    ///
+    /// What may come once and comes again counts as it came first. Pid and timestamp are not looked at: what
+    /// they may be is for who knows the sender.
+    ///
+    /// ```
+    /// use varta_proto::control::Control;
+    /// use varta_proto::{DecodeError, Frame, Status};
+    ///
+    /// let beat = Frame::new(Status::Ok, 4242, 0, 1, 0).to_bytes();
+    /// assert_eq!(Control::decode(&beat).unwrap_err(), DecodeError::BadMagic);
+    /// assert_eq!(Control::decode(b"VC").unwrap_err(), DecodeError::BadLength { actual: 2 });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The first of these that applies: [`BadLength`](DecodeError::BadLength) under 32 bytes, above
+    /// [`MAX_CONTROL_LEN`], or if the length of the body is not what is said; [`BadMagic`](DecodeError::BadMagic);
+    /// [`BadVersion`](DecodeError::BadVersion); [`BadCrc`](DecodeError::BadCrc);
+    /// [`BadKind`](DecodeError::BadKind); [`BadBody`](DecodeError::BadBody) for an entry that runs past the
+    /// body, a value of a wrong length, an illegal name or label, more than [`MAX_LABELS`] labels, two labels
+    /// with one key, or no session id.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let layout = Layout::of(bytes).ok_or(DecodeError::BadLength { actual: bytes.len() })?;
+        if layout.magic != CONTROL_MAGIC {
+            return Err(DecodeError::BadMagic);
+        }
+        if layout.version != CONTROL_VERSION {
+            return Err(DecodeError::BadVersion { actual: layout.version });
+        }
+        let expected = crc32c::checksum(layout.covered);
+        if layout.crc != expected {
+            return Err(DecodeError::BadCrc { expected, actual: layout.crc });
+        }
+        let kind = ControlKind::from_u8(layout.kind).ok_or(DecodeError::BadKind { actual: layout.kind })?;
+        let entries = Entries::read(layout.body).ok_or(DecodeError::BadBody)?;
+        let session = entries.session.ok_or(DecodeError::BadBody)?;
+        let Layout { pid, timestamp, nonce, body, .. } = layout;
+        Ok(Self { bytes, body, kind, pid, timestamp, nonce, session, entries })
+    }
+
+    /// Tells whether this is a Hello or a Goodbye.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let datagram = Hello::new(4242, 0, 0, [7; 16]).encode(&mut out);
+    /// assert_eq!(Control::decode(&datagram)?.kind(), ControlKind::Hello);
+    /// # Ok::<(), varta_proto::DecodeError>(())
+    /// ```
+    #[inline]
+    pub const fn kind(&self) -> ControlKind {
+        self.kind
+    }
+
+    /// Gives the sender's process id, as it says. An agent that is process 1 of its container gives a random
+    /// number with the top bit set.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let datagram = Hello::new(4242, 0, 0, [7; 16]).encode(&mut out);
+    /// assert_eq!(Control::decode(&datagram)?.pid(), 4242);
+    /// # Ok::<(), varta_proto::DecodeError>(())
+    /// ```
+    #[inline]
+    pub const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Gives the time of sending in nanoseconds, on the clock of the sender's beats.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let datagram = Hello::new(4242, 1_500_000_000, 3, [7; 16]).encode(&mut out);
+    /// assert_eq!(Control::decode(&datagram)?.timestamp(), 1_500_000_000);
+    /// # Ok::<(), varta_proto::DecodeError>(())
+    /// ```
+    #[inline]
+    pub const fn timestamp(&self) -> u64 {
+        self.timestamp
+    }
+
+    /// Gives the nonce of the last beat that was sent in this session, 0 before the first.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let datagram = Hello::new(4242, 1_500_000_000, 3, [7; 16]).encode(&mut out);
+    /// assert_eq!(Control::decode(&datagram)?.nonce(), 3);
+    /// # Ok::<(), varta_proto::DecodeError>(())
+    /// ```
+    #[inline]
+    pub const fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    /// Gives the id of the handle's life: the same in each of its control datagrams, and another after a fork.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let datagram = Hello::new(4242, 0, 0, [7; 16]).encode(&mut out);
+    /// assert_eq!(Control::decode(&datagram)?.session(), [7; 16]);
+    /// # Ok::<(), varta_proto::DecodeError>(())
+    /// ```
+    #[inline]
+    pub const fn session(&self) -> [u8; 16] {
+        self.session
+    }
+
+    /// Gives the agent's name, if it has one.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let name = AgentName::parse("billing-worker")?;
+    /// let mut hello = Hello::new(4242, 0, 0, [7; 16]);
+    /// hello.name = Some(&name);
+    /// assert_eq!(Control::decode(&hello.encode(&mut out))?.name(), Some(&name));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub const fn name(&self) -> Option<&AgentName> {
+        self.entries.name.as_ref()
+    }
+
+    /// Gives the interval at which the agent means to beat, in milliseconds.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let mut hello = Hello::new(4242, 0, 0, [7; 16]);
+    /// hello.interval_ms = Some(500);
+    /// assert_eq!(Control::decode(&hello.encode(&mut out))?.interval_ms(), Some(500));
+    /// # Ok::<(), varta_proto::DecodeError>(())
+    /// ```
+    #[inline]
+    pub const fn interval_ms(&self) -> Option<u32> {
+        self.entries.interval_ms
+    }
+
+    /// Gives the silence after which the agent asks to be called stalled, in milliseconds.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let mut hello = Hello::new(4242, 0, 0, [7; 16]);
+    /// hello.stall_after_ms = Some(2000);
+    /// assert_eq!(Control::decode(&hello.encode(&mut out))?.stall_after_ms(), Some(2000));
+    /// # Ok::<(), varta_proto::DecodeError>(())
+    /// ```
+    #[inline]
+    pub const fn stall_after_ms(&self) -> Option<u32> {
+        self.entries.stall_after_ms
+    }
+
+    /// Gives the labels, at most [`MAX_LABELS`] and no two with one key, in the order in which they came.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let mut labels = LabelSet::new();
+    /// labels.push(Label::new("zone", "a")?)?;
+    /// let mut hello = Hello::new(4242, 0, 0, [7; 16]);
+    /// hello.labels = &labels;
+    /// assert!(Control::decode(&hello.encode(&mut out))?.labels().eq(labels.iter()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub const fn labels(&self) -> Labels<'a> {
+        Labels::within(self.body)
+    }
+
+    /// Gives how many beats of this session the agent could not hand to its kernel.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let mut goodbye = Goodbye::new(4242, 0, 9, [7; 16], GoodbyeReason::Shutdown);
+    /// goodbye.unsent = Some(3);
+    /// assert_eq!(Control::decode(&goodbye.encode(&mut out))?.unsent(), Some(3));
+    /// # Ok::<(), varta_proto::DecodeError>(())
+    /// ```
+    #[inline]
+    pub const fn unsent(&self) -> Option<u64> {
+        self.entries.unsent
+    }
+
+    /// Gives why the agent takes its leave; `None` also for a reason that this version does not know.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let datagram = Goodbye::new(4242, 0, 9, [7; 16], GoodbyeReason::Replaced).encode(&mut out);
+    /// assert_eq!(Control::decode(&datagram)?.reason(), Some(GoodbyeReason::Replaced));
+    /// # Ok::<(), varta_proto::DecodeError>(())
+    /// ```
+    #[inline]
+    pub const fn reason(&self) -> Option<GoodbyeReason> {
+        match self.entries.reason {
+            Some(reason) => GoodbyeReason::from_u8(reason),
+            None => None,
+        }
+    }
+
+    /// Gives for how long from now the agent is busy and may be silent, in milliseconds.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let mut hello = Hello::new(4242, 0, 0, [7; 16]);
+    /// hello.busy_for_ms = Some(90_000);
+    /// assert_eq!(Control::decode(&hello.encode(&mut out))?.busy_for_ms(), Some(90_000));
+    /// # Ok::<(), varta_proto::DecodeError>(())
+    /// ```
+    #[inline]
+    pub const fn busy_for_ms(&self) -> Option<u32> {
+        self.entries.busy_for_ms
+    }
+
+    /// Gives the whole datagram as it came, to be handed on or sealed.
+    ///
+    /// ```
+    /// # use varta_proto::control::*;
+    /// # let mut out = [0; MAX_CONTROL_LEN];
+    /// let datagram = Hello::new(4242, 0, 0, [7; 16]).encode(&mut out);
+    /// assert_eq!(Control::decode(&datagram)?.encoded(), datagram);
+    /// # Ok::<(), varta_proto::DecodeError>(())
+    /// ```
+    #[inline]
+    pub const fn encoded(&self) -> EncodedControl<'a> {
+        EncodedControl::checked(self.bytes)
+    }
+}
+
+/// Shows what the datagram says, field by field.
+impl fmt::Debug for Control<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("kind", &self.kind)
+            .field("pid", &self.pid)
+            .field("timestamp", &self.timestamp)
+            .field("nonce", &self.nonce)
+            .field("session", &format_args!("{:032x}", u128::from_be_bytes(self.session)))
+            .field("name", &self.name())
+            .field("interval_ms", &self.interval_ms())
+            .field("stall_after_ms", &self.stall_after_ms())
+            .field("labels", &self.labels())
+            .field("unsent", &self.unsent())
+            .field("reason", &self.reason())
+            .field("busy_for_ms", &self.busy_for_ms())
+            .finish()
+    }
+}
+
+/// The parts of a control datagram, read and not yet judged.
+struct Layout<'a> {
+    magic: [u8; 2],
+    version: u8,
+    kind: u8,
+    pid: u32,
+    timestamp: u64,
+    nonce: u64,
+    body: &'a [u8],
+    /// Everything that the checksum is of.
+    covered: &'a [u8],
+    crc: u32,
+}
+
+impl<'a> Layout<'a> {
+    /// Takes a datagram apart; `None` if its length is wrong.
+    fn of(bytes: &'a [u8]) -> Option<Self> {
+        if bytes.len() > MAX_CONTROL_LEN {
+            return None;
+        }
+        let (covered, &crc) = bytes.split_last_chunk()?;
+        let (&[v, c, version, kind], rest) = covered.split_first_chunk()?;
+        let (&pid, rest) = rest.split_first_chunk()?;
+        let (&timestamp, rest) = rest.split_first_chunk()?;
+        let (&nonce, rest) = rest.split_first_chunk()?;
+        let (&body_len, rest) = rest.split_first_chunk()?;
+        let (&[_, _], body) = rest.split_first_chunk()?;
+        (body.len() == usize::from(u16::from_le_bytes(body_len))).then_some(Self {
+            magic: [v, c],
+            version,
+            kind,
+            pid: u32::from_le_bytes(pid),
+            timestamp: u64::from_le_bytes(timestamp),
+            nonce: u64::from_le_bytes(nonce),
+            body,
+            covered,
+            crc: u32::from_le_bytes(crc),
+        })
+    }
+}
+
+/// What stood in the entries of a body, but for the labels, which stay there.
+#[derive(Clone, Copy, Default)]
+struct Entries {
+    session: Option<[u8; 16]>,
+    name: Option<AgentName>,
+    interval_ms: Option<u32>,
+    stall_after_ms: Option<u32>,
+    unsent: Option<u64>,
+    reason: Option<u8>,
+    busy_for_ms: Option<u32>,
+}
+
+impl Entries {
+    /// Reads all entries; `None` if one of them may not stand there.
+    fn read(body: &[u8]) -> Option<Self> {
+        let mut entries = Self::default();
+        let mut labels = 0;
+        let mut rest = body;
+        while !rest.is_empty() {
+            let before = &body[..body.len() - rest.len()];
+            let (tag, value);
+            (tag, value, rest) = split_entry(rest)?;
+            match tag {
+                tag::SESSION => keep_first(&mut entries.session, value.try_into().ok()?),
+                tag::NAME => keep_first(&mut entries.name, AgentName::from_wire(value)?),
+                tag::INTERVAL => keep_first(&mut entries.interval_ms, u32_of(value)?),
+                tag::STALL_AFTER => keep_first(&mut entries.stall_after_ms, u32_of(value)?),
+                tag::LABEL => {
+                    let label = Label::from_wire(value)?;
+                    labels += 1;
+                    if labels > MAX_LABELS || Labels::within(before).has(label.key()) {
+                        return None;
+                    }
+                }
+                tag::UNSENT => {
+                    keep_first(&mut entries.unsent, u64::from_le_bytes(value.try_into().ok()?));
+                }
+                tag::REASON => {
+                    let &[reason] = value else { return None };
+                    keep_first(&mut entries.reason, reason);
+                }
+                tag::BUSY_FOR => keep_first(&mut entries.busy_for_ms, u32_of(value)?),
+                // Padding, and what a later version may say.
+                _ => {}
+            }
+        }
+        Some(entries)
+    }
+}
+
+fn keep_first<T>(place: &mut Option<T>, value: T) {
+    place.get_or_insert(value);
+}
+
+fn u32_of(value: &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(value.try_into().ok()?))
+}

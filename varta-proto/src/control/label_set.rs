@@ -1,0 +1,248 @@
+//! The labels of one agent.
+
+use core::fmt;
+
+use super::send::REST_OF_HELLO;
+use super::{Label, MAX_CONTROL_LEN, MIN_CONTROL_LEN, split_entry, tag};
+
+/// How many labels an agent can have.
+pub const MAX_LABELS: usize = 8;
+
+/// The labels of one agent, ready to be sent: at most [`MAX_LABELS`], and no two with one key.
+///
+/// They are kept in the form of the wire, within the room that a [`Hello`](super::Hello) has for them beside
+/// everything else that it can say. So whoever has a `LabelSet` can send it, and an agent hears of labels that
+/// are too many or too long when it is configured.
+///
+/// ```
+/// use varta_proto::control::{Label, LabelSet, LabelSetError};
+///
+/// let mut labels = LabelSet::new();
+/// labels.push(Label::new("team", "payments")?)?;
+/// assert_eq!(labels.push(Label::new("team", "search")?), Err(LabelSetError::RepeatedKey));
+/// assert_eq!(labels.iter().count(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct LabelSet {
+    entries: [u8; Self::ROOM],
+    len: usize,
+    count: usize,
+}
+
+impl LabelSet {
+    /// How many bytes all labels together can have; each takes two more than its own.
+    pub const ROOM: usize = MAX_CONTROL_LEN - MIN_CONTROL_LEN - REST_OF_HELLO;
+
+    /// Gives a set without labels.
+    ///
+    /// ```
+    /// const NONE: varta_proto::control::LabelSet = varta_proto::control::LabelSet::new();
+    /// assert_eq!(NONE.iter().next(), None);
+    /// ```
+    pub const fn new() -> Self {
+        Self { entries: [0; Self::ROOM], len: 0, count: 0 }
+    }
+
+    /// Adds a label behind those that there are.
+    ///
+    /// ```
+    /// use varta_proto::control::{Label, LabelSet, LabelSetError};
+    ///
+    /// let mut labels = LabelSet::new();
+    /// for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+    ///     labels.push(Label::new(key, "1")?)?;
+    /// }
+    /// assert_eq!(labels.push(Label::new("i", "1")?), Err(LabelSetError::TooMany));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`LabelSetError`]; the set is as it was then.
+    pub fn push(&mut self, label: Label<'_>) -> Result<(), LabelSetError> {
+        let (key, value) = (label.key(), label.value());
+        if self.count == MAX_LABELS {
+            return Err(LabelSetError::TooMany);
+        }
+        if self.iter().has(key) {
+            return Err(LabelSetError::RepeatedKey);
+        }
+        let len = key.len() + "=".len() + value.len();
+        let place = self.entries[self.len..].get_mut(..2 + len).ok_or(LabelSetError::NoRoom)?;
+        place[0] = tag::LABEL;
+        place[1] = u8::try_from(len).map_err(|_| LabelSetError::NoRoom)?;
+        let (left, right) = place[2..].split_at_mut(key.len());
+        left.copy_from_slice(key.as_bytes());
+        right[0] = b'=';
+        right[1..].copy_from_slice(value.as_bytes());
+        self.len += place.len();
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Gives the labels in their order.
+    ///
+    /// ```
+    /// use varta_proto::control::{Label, LabelSet};
+    ///
+    /// let mut labels = LabelSet::new();
+    /// labels.push(Label::new("zone", "a")?)?;
+    /// assert_eq!(labels.iter().map(|label| label.to_string()).collect::<Vec<_>>(), ["zone=a"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn iter(&self) -> Labels<'_> {
+        Labels::within(self.as_entries())
+    }
+
+    /// The labels as entries of a body.
+    pub(super) fn as_entries(&self) -> &[u8] {
+        &self.entries[..self.len]
+    }
+}
+
+impl Default for LabelSet {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a> IntoIterator for &'a LabelSet {
+    type Item = Label<'a>;
+    type IntoIter = Labels<'a>;
+
+    fn into_iter(self) -> Labels<'a> {
+        self.iter()
+    }
+}
+
+/// Two sets are the same if they have the same labels in the same order.
+impl PartialEq for LabelSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_entries() == other.as_entries()
+    }
+}
+
+impl Eq for LabelSet {}
+
+impl fmt::Debug for LabelSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.iter().fmt(f)
+    }
+}
+
+/// Why a label cannot be added to those that there are.
+///
+/// ```
+/// use varta_proto::control::LabelSetError;
+///
+/// assert_eq!(LabelSetError::TooMany.to_string(), "an agent has at most 8 labels");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LabelSetError {
+    /// There are [`MAX_LABELS`] already.
+    TooMany,
+    /// There is one with this key already.
+    RepeatedKey,
+    /// All of them together would be longer than [`LabelSet::ROOM`].
+    NoRoom,
+}
+
+impl fmt::Display for LabelSetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany => write!(f, "an agent has at most {MAX_LABELS} labels"),
+            Self::RepeatedKey => f.write_str("an agent has no two labels with one key"),
+            Self::NoRoom => {
+                write!(f, "an agent's labels have at most {} bytes, and take two more each", LabelSet::ROOM)
+            }
+        }
+    }
+}
+
+impl core::error::Error for LabelSetError {}
+
+/// The labels of a [`LabelSet`] or a [`Control`](super::Control), one after the other.
+///
+/// ```
+/// use varta_proto::control::{Label, LabelSet};
+///
+/// let mut set = LabelSet::new();
+/// set.push(Label::new("zone", "a")?)?;
+/// let mut labels = set.iter();
+/// assert_eq!(labels.next(), Some(Label::new("zone", "a")?));
+/// assert_eq!(labels.next(), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Labels<'a> {
+    /// Entries of a body, those that are no labels among them.
+    rest: &'a [u8],
+}
+
+impl<'a> Labels<'a> {
+    /// Goes through entries of which the labels have been checked.
+    pub(super) const fn within(entries: &'a [u8]) -> Self {
+        Self { rest: entries }
+    }
+
+    /// Whether one of them has this key.
+    pub(super) fn has(mut self, key: &str) -> bool {
+        self.any(|label| label.key() == key)
+    }
+}
+
+impl<'a> Iterator for Labels<'a> {
+    type Item = Label<'a>;
+
+    fn next(&mut self) -> Option<Label<'a>> {
+        while let Some((tag, value, rest)) = split_entry(self.rest) {
+            self.rest = rest;
+            if tag == tag::LABEL {
+                return Label::from_wire(value);
+            }
+        }
+        None
+    }
+}
+
+impl core::iter::FusedIterator for Labels<'_> {}
+
+/// Shows those that are still to come, as a map.
+impl fmt::Debug for Labels<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.clone().map(|label| (label.key(), label.value()))).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn a_refused_label_changes_nothing() {
+        let long = "x".repeat(240);
+        let mut labels = LabelSet::new();
+        labels.push(Label::new("a", &long).unwrap()).unwrap();
+        let before = labels.clone();
+        assert_eq!(labels.push(Label::new("a", "").unwrap()), Err(LabelSetError::RepeatedKey));
+        assert_eq!(labels.push(Label::new("b", &long).unwrap()), Err(LabelSetError::NoRoom));
+        assert_eq!(labels, before);
+        assert_eq!(
+            LabelSetError::NoRoom.to_string(),
+            "an agent's labels have at most 368 bytes, and take two more each"
+        );
+    }
+
+    #[test]
+    fn the_room_can_be_filled_to_the_last_byte() {
+        let mut labels = LabelSet::new();
+        labels.push(Label::new("a", &"x".repeat(200)).unwrap()).unwrap();
+        let left = LabelSet::ROOM - 204 - 4;
+        labels.push(Label::new("b", &"x".repeat(left)).unwrap()).unwrap();
+        assert_eq!(labels.as_entries().len(), LabelSet::ROOM);
+        assert_eq!(labels.iter().count(), 2);
+    }
+}

@@ -1,0 +1,309 @@
+//! Control datagrams on their way out.
+
+use core::fmt;
+use core::ops::Deref;
+
+use super::{
+    AgentName, CONTROL_MAGIC, CONTROL_VERSION, CRC_LEN, ControlKind, GoodbyeReason, HEAD_LEN, LabelSet,
+    MAX_CONTROL_LEN, MIN_CONTROL_LEN, tag,
+};
+use crate::crc32c;
+
+/// The lengths of beats, plain and sealed: what no control datagram is as long as. Given here as well as in
+/// `secure`, because it holds for senders that seal nothing, too.
+const LENGTHS_OF_BEATS: [usize; 3] = [32, 60, 64];
+
+/// How many bytes of a Hello's body can be something else than labels: the entries below, each with its tag
+/// and its length.
+pub(super) const REST_OF_HELLO: usize = {
+    let session = 2 + 16;
+    let name = 2 + AgentName::MAX_LEN;
+    let interval = 2 + 4;
+    let stall_after = 2 + 4;
+    let unsent = 2 + 8;
+    let busy_for = 2 + 4;
+    session + name + interval + stall_after + unsent + busy_for
+};
+
+/// How an agent introduces itself: when it connects, after it reconnects or forks, and at least once a minute.
+///
+/// The fields are plain values; what could be illegal has a type that is made only of what is legal. So
+/// encoding cannot fail.
+///
+/// ```
+/// use varta_proto::control::{Control, Hello, MAX_CONTROL_LEN};
+///
+/// let mut hello = Hello::new(4242, 0, 0, [0xd1; 16]);
+/// hello.interval_ms = Some(500);
+/// hello.stall_after_ms = Some(2000);
+///
+/// let mut out = [0; MAX_CONTROL_LEN];
+/// let control = Control::decode(hello.encode(&mut out).as_bytes())?;
+/// assert_eq!((control.interval_ms(), control.stall_after_ms()), (Some(500), Some(2000)));
+/// # Ok::<(), varta_proto::DecodeError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello<'a> {
+    /// The process id, as in the beats.
+    pub pid: u32,
+    /// Nanoseconds on the clock of the beats.
+    pub timestamp: u64,
+    /// The nonce of the last beat that was sent in this session, 0 before the first.
+    pub nonce: u64,
+    /// 16 random bytes, the same in every control datagram of one handle's life, and new after a fork.
+    pub session: [u8; 16],
+    /// What the agent is called, whatever its pid is.
+    pub name: Option<&'a AgentName>,
+    /// The interval at which it means to beat, in milliseconds.
+    pub interval_ms: Option<u32>,
+    /// The silence after which it asks to be called stalled, in milliseconds.
+    pub stall_after_ms: Option<u32>,
+    /// What operators sort it by.
+    pub labels: &'a LabelSet,
+    /// How many beats of this session it could not hand to its kernel.
+    pub unsent: Option<u64>,
+    /// For how long from now it is busy and may be silent, in milliseconds.
+    pub busy_for_ms: Option<u32>,
+}
+
+impl<'a> Hello<'a> {
+    /// Makes a Hello of what each has; the rest is not said.
+    ///
+    /// ```
+    /// use varta_proto::control::Hello;
+    ///
+    /// let hello = Hello::new(4242, 1_500_000_000, 3, [0xd1; 16]);
+    /// assert_eq!((hello.nonce, hello.name, hello.labels.iter().count()), (3, None, 0));
+    /// ```
+    pub const fn new(pid: u32, timestamp: u64, nonce: u64, session: [u8; 16]) -> Self {
+        const NO_LABELS: &LabelSet = &LabelSet::new();
+        Self {
+            pid,
+            timestamp,
+            nonce,
+            session,
+            name: None,
+            interval_ms: None,
+            stall_after_ms: None,
+            labels: NO_LABELS,
+            unsent: None,
+            busy_for_ms: None,
+        }
+    }
+
+    /// Writes the datagram into `out`, and gives the part of it that is to be sent.
+    ///
+    /// ```
+    /// use varta_proto::control::{Hello, MAX_CONTROL_LEN};
+    ///
+    /// let mut out = [0; MAX_CONTROL_LEN];
+    /// let datagram = Hello::new(4242, 0, 0, [0xd1; 16]).encode(&mut out);
+    /// assert_eq!((datagram.len(), &datagram[..4]), (50, &b"VC\x01\x01"[..]));
+    /// ```
+    pub fn encode<'o>(&self, out: &'o mut [u8; MAX_CONTROL_LEN]) -> EncodedControl<'o> {
+        let &Self {
+            pid,
+            timestamp,
+            nonce,
+            session,
+            name,
+            interval_ms,
+            stall_after_ms,
+            labels,
+            unsent,
+            busy_for_ms,
+        } = self;
+        let mut body = Body::new(out);
+        body.entry(tag::SESSION, &session);
+        body.optional(tag::NAME, name.map(AgentName::as_bytes));
+        body.optional(tag::INTERVAL, interval_ms.map(u32::to_le_bytes));
+        body.optional(tag::STALL_AFTER, stall_after_ms.map(u32::to_le_bytes));
+        body.append(labels.as_entries());
+        body.optional(tag::UNSENT, unsent.map(u64::to_le_bytes));
+        body.optional(tag::BUSY_FOR, busy_for_ms.map(u32::to_le_bytes));
+        body.finish(ControlKind::Hello, pid, timestamp, nonce)
+    }
+}
+
+/// How an agent takes its leave, so that its silence is not taken for a stall.
+///
+/// ```
+/// use varta_proto::control::{Control, Goodbye, GoodbyeReason, MAX_CONTROL_LEN};
+///
+/// let mut goodbye = Goodbye::new(4242, 9_000_000_000, 18, [0xd1; 16], GoodbyeReason::Restart);
+/// goodbye.unsent = Some(3);
+///
+/// let mut out = [0; MAX_CONTROL_LEN];
+/// let control = Control::decode(goodbye.encode(&mut out).as_bytes())?;
+/// assert_eq!((control.reason(), control.unsent()), (Some(GoodbyeReason::Restart), Some(3)));
+/// # Ok::<(), varta_proto::DecodeError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goodbye {
+    /// The process id, as in the beats.
+    pub pid: u32,
+    /// Nanoseconds on the clock of the beats.
+    pub timestamp: u64,
+    /// The nonce of the last beat that was sent in this session, 0 if there was none.
+    pub nonce: u64,
+    /// As in the session's [`Hello`].
+    pub session: [u8; 16],
+    /// Why it goes.
+    pub reason: GoodbyeReason,
+    /// How many beats of this session it could not hand to its kernel.
+    pub unsent: Option<u64>,
+}
+
+impl Goodbye {
+    /// Makes a Goodbye of what each has; the rest is not said.
+    ///
+    /// ```
+    /// use varta_proto::control::{Goodbye, GoodbyeReason};
+    ///
+    /// let goodbye = Goodbye::new(4242, 9_000_000_000, 18, [0xd1; 16], GoodbyeReason::Shutdown);
+    /// assert_eq!((goodbye.nonce, goodbye.unsent), (18, None));
+    /// ```
+    pub const fn new(pid: u32, timestamp: u64, nonce: u64, session: [u8; 16], reason: GoodbyeReason) -> Self {
+        Self { pid, timestamp, nonce, session, reason, unsent: None }
+    }
+
+    /// Writes the datagram into `out`, and gives the part of it that is to be sent.
+    ///
+    /// ```
+    /// use varta_proto::control::{Goodbye, GoodbyeReason, MAX_CONTROL_LEN};
+    ///
+    /// let mut out = [0; MAX_CONTROL_LEN];
+    /// let goodbye = Goodbye::new(4242, 0, 18, [0xd1; 16], GoodbyeReason::Shutdown);
+    /// assert_eq!(goodbye.encode(&mut out)[..4], *b"VC\x01\x02");
+    /// ```
+    pub fn encode<'o>(&self, out: &'o mut [u8; MAX_CONTROL_LEN]) -> EncodedControl<'o> {
+        let &Self { pid, timestamp, nonce, session, reason, unsent } = self;
+        let mut body = Body::new(out);
+        body.entry(tag::SESSION, &session);
+        body.optional(tag::UNSENT, unsent.map(u64::to_le_bytes));
+        body.entry(tag::REASON, &[reason as u8]);
+        body.finish(ControlKind::Goodbye, pid, timestamp, nonce)
+    }
+}
+
+/// The bytes of a legal control datagram, to be sent as they are or to be sealed.
+///
+/// Only encoding and decoding give one out, so that nothing else gets under a seal.
+///
+/// ```
+/// use varta_proto::control::{Control, Hello, MAX_CONTROL_LEN};
+///
+/// let mut out = [0; MAX_CONTROL_LEN];
+/// let datagram = Hello::new(4242, 0, 0, [7; 16]).encode(&mut out);
+/// let bytes: &[u8] = &datagram;
+/// assert!(Control::decode(bytes).is_ok());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct EncodedControl<'a>(&'a [u8]);
+
+impl<'a> EncodedControl<'a> {
+    /// Takes what has been encoded or decoded.
+    pub(super) const fn checked(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Gives the bytes for as long as the buffer lives in which they stand.
+    ///
+    /// ```
+    /// use varta_proto::control::{Hello, MAX_CONTROL_LEN};
+    ///
+    /// fn hello(out: &mut [u8; MAX_CONTROL_LEN]) -> &[u8] {
+    ///     Hello::new(4242, 0, 0, [7; 16]).encode(out).as_bytes()
+    /// }
+    /// assert_eq!(hello(&mut [0; MAX_CONTROL_LEN]).len(), 50);
+    /// ```
+    #[inline]
+    pub const fn as_bytes(&self) -> &'a [u8] {
+        self.0
+    }
+}
+
+impl Deref for EncodedControl<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.0
+    }
+}
+
+impl AsRef<[u8]> for EncodedControl<'_> {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self.0
+    }
+}
+
+impl fmt::Debug for EncodedControl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EncodedControl").field(&self.0).finish()
+    }
+}
+
+/// A control datagram of which the body is being written. Everything that can be written into it fits:
+/// [`LabelSet::ROOM`] is what the rest leaves.
+struct Body<'o> {
+    out: &'o mut [u8; MAX_CONTROL_LEN],
+    /// Where the next entry goes.
+    end: usize,
+}
+
+impl<'o> Body<'o> {
+    fn new(out: &'o mut [u8; MAX_CONTROL_LEN]) -> Self {
+        Self { out, end: HEAD_LEN }
+    }
+
+    fn optional(&mut self, tag: u8, value: Option<impl AsRef<[u8]>>) {
+        if let Some(value) = value {
+            self.entry(tag, value.as_ref());
+        }
+    }
+
+    fn entry(&mut self, tag: u8, value: &[u8]) {
+        let len = u8::try_from(value.len()).expect("no value is longer than a name");
+        self.append(&[tag, len]);
+        self.append(value);
+    }
+
+    /// Writes what is in the form of the wire already.
+    fn append(&mut self, bytes: &[u8]) {
+        let end = self.end + bytes.len();
+        self.out[self.end..end].copy_from_slice(bytes);
+        self.end = end;
+    }
+
+    /// Pads the body, and writes what comes before and behind it.
+    fn finish(mut self, kind: ControlKind, pid: u32, timestamp: u64, nonce: u64) -> EncodedControl<'o> {
+        if LENGTHS_OF_BEATS.contains(&(self.end + CRC_LEN)) {
+            self.entry(tag::PADDING, &[]);
+        }
+        let end = self.end;
+        let body_len = u16::try_from(end - HEAD_LEN).expect("the whole datagram is shorter");
+        self.end = 0;
+        self.append(&CONTROL_MAGIC);
+        self.append(&[CONTROL_VERSION, kind as u8]);
+        self.append(&pid.to_le_bytes());
+        self.append(&timestamp.to_le_bytes());
+        self.append(&nonce.to_le_bytes());
+        self.append(&body_len.to_le_bytes());
+        self.append(&[0, 0]);
+        self.end = end;
+        self.append(&crc32c::checksum(&self.out[..end]).to_le_bytes());
+        let Self { out, end } = self;
+        EncodedControl(&out[..end])
+    }
+}
+
+// One entry of padding is two bytes, which leads from none of these lengths to another of them; and sealing,
+// which adds 28 or 32, leads from no legal length to any of them.
+const _: () = {
+    let shortest = MIN_CONTROL_LEN + 2 + 16;
+    let [plain, shared, master] = LENGTHS_OF_BEATS;
+    assert!(plain + 2 != shared && shared + 2 != master);
+    assert!(shortest > plain && shortest + 28 > master);
+};

@@ -1,0 +1,102 @@
+//! Everything that is asked of ring: the cipher and the derivation of keys.
+//!
+//! ring stands behind this file alone, so that replacing it means rewriting three functions. None of them
+//! allocates. ring does not wipe the state that it makes of a key; that lives on the stack for the length of
+//! one call, and is made anew for each, because it is seventeen times as large as the key.
+
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, MAX_TAG_LEN, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
+
+/// The length of a key, in bytes.
+pub(super) const KEY_LEN: usize = 32;
+
+/// The length of what the cipher must be given a different one of each time, in bytes.
+pub(super) const NONCE_LEN: usize = 12;
+
+/// The length of what proves that nothing was changed, in bytes.
+pub(super) const TAG_LEN: usize = MAX_TAG_LEN;
+
+/// Encrypts `text` where it stands, and gives the tag for it and `aad`.
+#[inline]
+pub(super) fn seal(
+    key: &[u8; KEY_LEN],
+    nonce: [u8; NONCE_LEN],
+    aad: &[u8],
+    text: &mut [u8],
+) -> [u8; TAG_LEN] {
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    let tag = prepare(key)
+        .seal_in_place_separate_tag(nonce, Aad::from(aad), text)
+        .expect("the cipher takes up to 256 GiB at once");
+    let mut out = [0; TAG_LEN];
+    out.copy_from_slice(tag.as_ref());
+    out
+}
+
+/// Decrypts `text` where it stands, and tells whether `tag` is the one for it and `aad`. If it is not, `text`
+/// holds zeros afterwards.
+#[must_use]
+#[inline]
+pub(super) fn open(
+    key: &[u8; KEY_LEN],
+    nonce: [u8; NONCE_LEN],
+    aad: &[u8],
+    text: &mut [u8],
+    tag: [u8; TAG_LEN],
+) -> bool {
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    prepare(key).open_in_place_separate_tag(nonce, Aad::from(aad), tag.into(), text, 0..).is_ok()
+}
+
+/// Fills `out` with what HKDF-SHA256 makes of `secret` and the pieces of `info`, without a salt.
+pub(super) fn derive(secret: &[u8], info: &[&[u8]], out: &mut [u8]) {
+    Salt::new(HKDF_SHA256, &[])
+        .extract(secret)
+        .expand(info, Length(out.len()))
+        .and_then(|okm| okm.fill(out))
+        .expect("HKDF gives up to 8160 bytes");
+}
+
+#[inline]
+fn prepare(key: &[u8; KEY_LEN]) -> LessSafeKey {
+    LessSafeKey::new(
+        UnboundKey::new(&CHACHA20_POLY1305, key).expect("the length is that of the cipher's keys"),
+    )
+}
+
+/// How many bytes to derive.
+struct Length(usize);
+
+impl KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_vectors::{for_each, hex};
+    use std::vec;
+
+    #[test]
+    fn every_derivation_has_exactly_its_bytes() {
+        for_each("kdf", |id, entry| {
+            let info = hex(entry, "info");
+            let expected = hex(entry, "okm");
+            let mut out = vec![0; expected.len()];
+            // In two pieces, as all of ours are.
+            let (label, context) = info.split_at(info.len() / 2);
+            derive(&hex(entry, "ikm"), &[label, context], &mut out);
+            assert_eq!(out, expected, "{id}");
+        });
+    }
+
+    #[test]
+    fn what_does_not_verify_is_wiped() {
+        let mut text = *b"thirty-two bytes of one thing...";
+        let tag = seal(&[1; KEY_LEN], [2; NONCE_LEN], &[], &mut text);
+        assert!(!open(&[1; KEY_LEN], [2; NONCE_LEN], b"more", &mut text, tag));
+        assert_eq!(text, [0; 32]);
+    }
+}

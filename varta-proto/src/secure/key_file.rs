@@ -1,0 +1,366 @@
+//! Keys from files that nobody else can read.
+//!
+//! A key that others can read, or that somebody else may have put there, is no key. So a file is refused
+//! unless it is plainly private, and an error names the file, the line and the fault, and never the content.
+
+use std::fmt;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::vec::Vec;
+
+use zeroize::Zeroizing;
+
+use super::{Key, KeyLineError, parse_keys};
+
+/// The length of the longest key file that is read, in bytes: some 250 keys.
+pub const MAX_KEY_FILE_LEN: usize = 16 * 1024;
+
+impl Key {
+    /// Reads the only key of a file, in the form that [`parse_keys`] describes.
+    ///
+    /// The file is a regular one and no symlink, has no permissions for group and others, and belongs to the
+    /// user that this process acts as or to root. Who that user is, is taken from the owner of `/proc/self`;
+    /// on a system without it, any owner will do, because a file that is open to its owner alone could not
+    /// have been read by another but root.
+    ///
+    /// ```
+    /// use std::os::unix::fs::PermissionsExt;
+    /// use varta_proto::secure::Key;
+    ///
+    /// let directory = tempfile::tempdir()?;
+    /// let path = directory.path().join("varta.key");
+    /// std::fs::write(&path, "# of this host\n".to_owned() + &"8f".repeat(32) + "\n")?;
+    ///
+    /// std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644))?;
+    /// let error = Key::from_file(&path).unwrap_err();
+    /// assert!(error.to_string().ends_with("others than its owner can use it (mode 0644); chmod 600 it"));
+    ///
+    /// std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600))?;
+    /// assert_eq!(Key::from_file(&path)?, Key::from_bytes([0x8f; 32]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`KeyFileError`] with the first fault that was found.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
+        let mut keys = Self::all_from_file(path.as_ref())?;
+        match (keys.pop(), keys.len()) {
+            (Some(key), 0) => Ok(key),
+            (_, others) => {
+                Err(KeyFileError::new(path.as_ref(), KeyFileFault::SeveralKeys { actual: others + 1 }))
+            }
+        }
+    }
+
+    /// Reads all keys of a rotation file, at least one, in their order.
+    ///
+    /// What the file must be like is the same as for [`from_file`](Self::from_file).
+    ///
+    /// ```
+    /// use std::os::unix::fs::PermissionsExt;
+    /// use varta_proto::secure::Key;
+    ///
+    /// let directory = tempfile::tempdir()?;
+    /// let path = directory.path().join("accepted.keys");
+    /// std::fs::write(&path, "8f".repeat(32) + "\n" + &"e0".repeat(32) + "\n")?;
+    /// std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600))?;
+    ///
+    /// let keys = Key::all_from_file(&path)?;
+    /// assert_eq!(keys, [Key::from_bytes([0x8f; 32]), Key::from_bytes([0xe0; 32])]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`KeyFileError`] with the first fault that was found.
+    pub fn all_from_file(path: impl AsRef<Path>) -> Result<Vec<Self>, KeyFileError> {
+        let path = path.as_ref();
+        read_keys(path).map_err(|fault| KeyFileError::new(path, fault))
+    }
+}
+
+fn read_keys(path: &Path) -> Result<Vec<Key>, KeyFileFault> {
+    let mut file = open_private(path)?;
+    // On the stack and of a fixed size, so that there is one place to wipe. One byte more than is allowed
+    // tells a file that fits from one that does not.
+    let mut content = Zeroizing::new([0; MAX_KEY_FILE_LEN + 1]);
+    let mut len = 0;
+    while len < content.len() {
+        match file.read(&mut content[len..]) {
+            Ok(0) => break,
+            Ok(more) => len += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(KeyFileFault::Io(error)),
+        }
+    }
+    if len > MAX_KEY_FILE_LEN {
+        return Err(KeyFileFault::TooLong);
+    }
+    let text = str::from_utf8(&content[..len]).map_err(|_| KeyFileFault::NotText)?;
+    let keys = parse_keys(text).map_err(KeyFileFault::BadLine)?;
+    if keys.is_empty() { Err(KeyFileFault::NoKey) } else { Ok(keys) }
+}
+
+/// Opens a file, and looks at what was opened.
+///
+/// The path is looked at before, without following it: what is not a regular file then is not opened at all,
+/// for opening a pipe would wait for a writer. What was opened afterwards must be the file that was seen, so
+/// nobody can put a symlink there in between; and its owner and mode are asked of the open file, so nobody
+/// can put another file there.
+fn open_private(path: &Path) -> Result<File, KeyFileFault> {
+    let seen = fs::symlink_metadata(path).map_err(KeyFileFault::Io)?;
+    if seen.is_symlink() {
+        return Err(KeyFileFault::Symlink);
+    }
+    if !seen.is_file() {
+        return Err(KeyFileFault::NotAFile);
+    }
+    let file = File::open(path).map_err(KeyFileFault::Io)?;
+    let found = file.metadata().map_err(KeyFileFault::Io)?;
+    if (found.dev(), found.ino()) != (seen.dev(), seen.ino()) {
+        return Err(KeyFileFault::Replaced);
+    }
+    check_private(&found, fs::metadata("/proc/self").ok().map(|ours| ours.uid()))?;
+    Ok(file)
+}
+
+/// Checks who owns the file and who can use it. `us` is the user that this process acts as, if that is known.
+fn check_private(found: &Metadata, us: Option<u32>) -> Result<(), KeyFileFault> {
+    let owner = found.uid();
+    if owner != 0 && us.is_some_and(|us| us != owner) {
+        return Err(KeyFileFault::ForeignOwner { uid: owner });
+    }
+    let mode = found.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyFileFault::OpenToOthers { mode });
+    }
+    Ok(())
+}
+
+/// Why there are no keys to be had from a file: which file, and what is wrong with it.
+///
+/// ```
+/// use varta_proto::secure::{Key, KeyFileFault};
+///
+/// let error = Key::from_file("/nonexistent/varta.key").unwrap_err();
+/// assert!(error.to_string().starts_with("key file /nonexistent/varta.key: "));
+/// assert!(matches!(error.fault(), KeyFileFault::Io(_)));
+/// ```
+#[derive(Debug)]
+pub struct KeyFileError {
+    path: PathBuf,
+    fault: KeyFileFault,
+}
+
+impl KeyFileError {
+    fn new(path: &Path, fault: KeyFileFault) -> Self {
+        Self { path: path.to_path_buf(), fault }
+    }
+
+    /// Gives the path as the caller gave it.
+    ///
+    /// ```
+    /// let error = varta_proto::secure::Key::from_file("/nonexistent").unwrap_err();
+    /// assert_eq!(error.path().to_str(), Some("/nonexistent"));
+    /// ```
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives what is wrong with the file.
+    ///
+    /// ```
+    /// use varta_proto::secure::{Key, KeyFileFault};
+    ///
+    /// let error = Key::from_file("/dev/null").unwrap_err();
+    /// assert!(matches!(error.fault(), KeyFileFault::NotAFile));
+    /// ```
+    pub fn fault(&self) -> &KeyFileFault {
+        &self.fault
+    }
+}
+
+impl fmt::Display for KeyFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, fault } = self;
+        write!(f, "key file {}: {fault}", path.display())
+    }
+}
+
+/// Its text holds that of the fault, which is therefore not its source.
+impl core::error::Error for KeyFileError {}
+
+/// What is wrong with a key file, in the order in which it is looked at.
+///
+/// ```
+/// use varta_proto::secure::KeyFileFault;
+///
+/// let fault = KeyFileFault::OpenToOthers { mode: 0o640 };
+/// assert_eq!(fault.to_string(), "others than its owner can use it (mode 0640); chmod 600 it");
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum KeyFileFault {
+    /// The file cannot be found, opened or read.
+    Io(io::Error),
+    /// It is a symlink. Whoever may change that decides what the keys are.
+    Symlink,
+    /// It is a directory, a pipe, a device or a socket.
+    NotAFile,
+    /// Another file was put in its place while it was being opened.
+    Replaced,
+    /// It belongs to neither this process's user nor root.
+    ForeignOwner {
+        /// The user to whom it belongs.
+        uid: u32,
+    },
+    /// Its group or everybody has a permission for it.
+    OpenToOthers {
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It is longer than [`MAX_KEY_FILE_LEN`].
+    TooLong,
+    /// It is not UTF-8.
+    NotText,
+    /// A line holds something else than a key or a comment.
+    BadLine(KeyLineError),
+    /// It holds no key.
+    NoKey,
+    /// It holds several keys where one is wanted.
+    SeveralKeys {
+        /// How many there are.
+        actual: usize,
+    },
+}
+
+impl fmt::Display for KeyFileFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "cannot be read: {error}"),
+            Self::Symlink => f.write_str("is a symlink; name the file itself"),
+            Self::NotAFile => f.write_str("is not a regular file"),
+            Self::Replaced => f.write_str("was replaced while it was being opened; try again"),
+            Self::ForeignOwner { uid } => {
+                write!(f, "belongs to user {uid}, and to neither this process's user nor root")
+            }
+            Self::OpenToOthers { mode } => {
+                write!(f, "others than its owner can use it (mode {mode:04o}); chmod 600 it")
+            }
+            Self::TooLong => write!(f, "is longer than {MAX_KEY_FILE_LEN} bytes"),
+            Self::NotText => f.write_str("is not text"),
+            Self::BadLine(error) => error.fmt(f),
+            Self::NoKey => f.write_str("holds no key; `openssl rand -hex 32` makes one"),
+            Self::SeveralKeys { actual } => write!(f, "holds {actual} keys, and one is wanted"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::string::{String, ToString};
+    use std::{format, vec};
+
+    const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+    /// Writes a file, and tells what comes of reading all keys from it.
+    fn read(content: impl AsRef<[u8]>, mode: u32) -> Result<Vec<Key>, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        Key::all_from_file(&path).map_err(|error| {
+            assert_eq!(error.path(), path);
+            error.fault().to_string()
+        })
+    }
+
+    #[test]
+    fn a_private_file_gives_its_keys_in_order() {
+        let other = "f".repeat(64);
+        let keys = read(format!("{KEY}\n{other}\n"), 0o400).unwrap();
+        assert_eq!(keys, [KEY, &other].map(|text| Key::from_hex(text).unwrap()));
+    }
+
+    #[test]
+    fn each_fault_of_a_file_is_named() {
+        let many = format!("{KEY}\n").repeat(MAX_KEY_FILE_LEN / 65);
+        assert_eq!(read(&many, 0o600).unwrap().len(), 252);
+        let table: [(Vec<u8>, u32, &str); 8] = [
+            (KEY.into(), 0o604, "others than its owner can use it (mode 0604); chmod 600 it"),
+            (KEY.into(), 0o620, "others than its owner can use it (mode 0620); chmod 600 it"),
+            (KEY.into(), 0o601, "others than its owner can use it (mode 0601); chmod 600 it"),
+            (many.repeat(2).into(), 0o600, "is longer than 16384 bytes"),
+            (vec![b'#'; MAX_KEY_FILE_LEN + 1], 0o600, "is longer than 16384 bytes"),
+            (vec![0xff; 64], 0o600, "is not text"),
+            (b"# none\n".into(), 0o600, "holds no key; `openssl rand -hex 32` makes one"),
+            (b"hunter2".into(), 0o600, "line 1: a key has 64 hexadecimal characters, this has 7"),
+        ];
+        for (content, mode, fault) in table {
+            assert_eq!(read(content, mode).unwrap_err(), fault);
+        }
+        assert_eq!(
+            read(vec![b'#'; MAX_KEY_FILE_LEN], 0o600).unwrap_err().split(';').next(),
+            Some("holds no key")
+        );
+    }
+
+    #[test]
+    fn only_a_regular_file_is_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        fs::write(&file, KEY).unwrap();
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+        let link = directory.path().join("link");
+        symlink(&file, &link).unwrap();
+        let socket = directory.path().join("socket");
+        let _bound = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+
+        let fault = |path: &Path| Key::from_file(path).unwrap_err().fault().to_string();
+        assert!(Key::from_file(&file).is_ok());
+        assert_eq!(fault(&link), "is a symlink; name the file itself");
+        assert_eq!(fault(directory.path()), "is not a regular file");
+        assert_eq!(fault(&socket), "is not a regular file");
+        assert!(fault(&directory.path().join("none")).starts_with("cannot be read: "));
+    }
+
+    #[test]
+    fn one_key_is_wanted_where_one_is_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        fs::write(&path, format!("{KEY}\n{KEY}\n{KEY}\n")).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        let error = Key::from_file(&path).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("key file {}: holds 3 keys, and one is wanted", path.display())
+        );
+    }
+
+    #[test]
+    fn the_owner_is_us_or_root_where_it_is_known_who_we_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        fs::write(&path, KEY).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        let found = fs::metadata(&path).unwrap();
+        let owner = found.uid();
+        assert!(check_private(&found, Some(owner)).is_ok());
+        assert!(check_private(&found, None).is_ok());
+        // Who runs the tests as root owns nothing that is foreign to somebody, and can give a file away.
+        if owner == 0 {
+            assert!(check_private(&found, Some(7)).is_ok());
+            std::os::unix::fs::chown(&path, Some(7), None).unwrap();
+            let fault = Key::from_file(&path).unwrap_err().fault().to_string();
+            assert_eq!(fault, "belongs to user 7, and to neither this process's user nor root");
+        } else {
+            let fault = check_private(&found, Some(owner + 1)).unwrap_err();
+            assert!(matches!(fault, KeyFileFault::ForeignOwner { uid } if uid == owner));
+        }
+    }
+}

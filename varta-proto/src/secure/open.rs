@@ -1,0 +1,412 @@
+//! From a sealed datagram back to what is in it, or to what is wrong with it.
+
+use super::envelope::Parts;
+use super::{Envelope, Key, MASTER_LEN, OpenError, Purpose, SHARED_LEN, crypto};
+use crate::control::{Control, MAX_CONTROL_LEN, MIN_CONTROL_LEN};
+use crate::{FRAME_LEN, Frame};
+
+/// A frame that was opened, and the nonce under which it came.
+///
+/// ```
+/// use varta_proto::secure::{Key, Session, open_shared, seal_shared};
+/// use varta_proto::{Frame, Status};
+///
+/// let key = Key::from_bytes([1; 32]);
+/// let mut session = Session::new([2; 16]);
+/// let frame = Frame::new(Status::Ok, 4242, 0, 1, 0).to_bytes();
+///
+/// let one = open_shared(&key, &seal_shared(&key, &mut session, &frame)?)?;
+/// let two = open_shared(&key, &seal_shared(&key, &mut session, &frame)?)?;
+/// assert_eq!(one.iv_random, two.iv_random);
+/// assert!(one.iv_counter < two.iv_counter);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The frame. It has passed every check of [`Frame::decode`], and in the master form it names the pid for
+    /// which the key is.
+    pub frame: Frame,
+    /// The part of the nonce that stands for the sender's session.
+    pub iv_random: [u8; 8],
+    /// The part of the nonce that goes up by one for each datagram of the session. Some senders begin at 0,
+    /// others at 1.
+    pub iv_counter: u32,
+}
+
+/// A control datagram that was opened, and the nonce under which it came.
+///
+/// ```
+/// use varta_proto::control::{Hello, MAX_CONTROL_LEN};
+/// use varta_proto::secure::{
+///     Key, MAX_SEALED_CONTROL_LEN, Session, open_control_shared, seal_control_shared,
+/// };
+///
+/// let key = Key::from_bytes([1; 32]);
+/// let mut plain = [0; MAX_CONTROL_LEN];
+/// let hello = Hello::new(4242, 0, 0, [3; 16]).encode(&mut plain);
+/// let mut out = [0; MAX_SEALED_CONTROL_LEN];
+/// let datagram = seal_control_shared(&key, &mut Session::new([2; 16]), hello, &mut out)?;
+///
+/// let mut room = [0; MAX_CONTROL_LEN];
+/// let opened = open_control_shared(&key, datagram, &mut room)?;
+/// assert_eq!((opened.control.pid(), opened.iv_counter), (4242, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct OpenedControl<'a> {
+    /// What was sealed, in the room that the caller gave.
+    pub control: Control<'a>,
+    /// As in [`Opened::iv_random`].
+    pub iv_random: [u8; 8],
+    /// As in [`Opened::iv_counter`]; beats and control datagrams share one sequence.
+    pub iv_counter: u32,
+}
+
+/// A key together with the form of the datagrams that it opens.
+///
+/// It borrows the key, so a list of them costs two words each. A server that serves many agents keeps their
+/// 32-byte keys and not what the cipher makes of them, which is many times as large and cheap to make.
+///
+/// ```
+/// use varta_proto::secure::{Key, Opener};
+///
+/// let (current, previous) = (Key::from_bytes([2; 32]), Key::from_bytes([1; 32]));
+/// let openers = [Opener::Shared(&current), Opener::Shared(&previous)];
+/// assert_eq!(format!("{:?}", openers[0]), "Shared(Key(..))");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub enum Opener<'k> {
+    /// The key that agents and server share: the shared form.
+    Shared(&'k Key),
+    /// One agent's own key, derived before: the master form. Another agent's datagram is
+    /// [`AuthFailed`](OpenError::AuthFailed).
+    Agent(&'k Key),
+    /// The master key: the master form, with the agent's key derived for each datagram.
+    Master(&'k Key),
+}
+
+impl Opener<'_> {
+    /// Decrypts a datagram into the beginning of `plain`, and gives what was outside of the seal and how much
+    /// was in it. After an error `plain` holds nothing of the datagram.
+    #[inline]
+    fn unseal(
+        self,
+        purpose: Purpose,
+        datagram: &[u8],
+        plain: &mut [u8],
+    ) -> Result<(Envelope, usize), OpenError> {
+        let parts = match self {
+            Self::Shared(_) => Parts::of_shared(datagram),
+            Self::Agent(_) | Self::Master(_) => Parts::of_master(datagram),
+        };
+        let parts = parts
+            .filter(|parts| purpose.admits(datagram.len(), parts.text.len()))
+            .ok_or(OpenError::BadLength { actual: datagram.len() })?;
+        let envelope = parts.envelope();
+        let derived;
+        let key = match (self, envelope.pid) {
+            (Self::Master(master), Some(pid)) => {
+                derived = master.agent_key(pid);
+                &derived
+            }
+            (Self::Shared(key) | Self::Agent(key) | Self::Master(key), _) => key,
+        };
+        let text = &mut plain[..parts.text.len()];
+        text.copy_from_slice(parts.text);
+        let verified = purpose.with_aad(parts.pid.copied(), |aad| {
+            crypto::open(key.as_bytes(), *parts.nonce, aad, text, *parts.tag)
+        });
+        if verified { Ok((envelope, parts.text.len())) } else { Err(OpenError::AuthFailed) }
+    }
+}
+
+/// Opens a beat in the shared form.
+///
+/// ```
+/// use varta_proto::secure::{Key, OpenError, Session, open_shared, seal_shared};
+/// use varta_proto::{Frame, Status};
+///
+/// let key = Key::from_bytes([1; 32]);
+/// let frame = Frame::new(Status::Ok, 4242, 0, 1, 0);
+/// let mut datagram = seal_shared(&key, &mut Session::new([2; 16]), &frame.to_bytes())?;
+/// assert_eq!(open_shared(&key, &datagram)?.frame, frame);
+///
+/// datagram[30] ^= 1;
+/// assert_eq!(open_shared(&key, &datagram), Err(OpenError::AuthFailed));
+/// assert_eq!(open_shared(&key, b"hello"), Err(OpenError::BadLength { actual: 5 }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// The first rule that the datagram breaks, in the order of the variants of [`OpenError`].
+#[inline]
+pub fn open_shared(key: &Key, datagram: &[u8]) -> Result<Opened, OpenError> {
+    open(Opener::Shared(key), datagram)
+}
+
+/// Opens a beat in the master form, with the key of its agent that the caller has derived before.
+///
+/// That is several times cheaper than [`open_master`]. [`Envelope::of_master`] tells whose key it takes.
+///
+/// ```
+/// use varta_proto::secure::{Key, OpenError, Session, open_agent, seal_master};
+/// use varta_proto::{Frame, Status};
+///
+/// let master = Key::from_bytes([1; 32]);
+/// let (key, other) = (master.agent_key(4242), master.agent_key(4243));
+/// let frame = Frame::new(Status::Ok, 4242, 0, 1, 0);
+/// let datagram = seal_master(&key, 4242, &mut Session::new([2; 16]), &frame.to_bytes())?;
+///
+/// assert_eq!(open_agent(&key, &datagram)?.frame, frame);
+/// assert_eq!(open_agent(&other, &datagram), Err(OpenError::AuthFailed));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// The first rule that the datagram breaks, in the order of the variants of [`OpenError`].
+#[inline]
+pub fn open_agent(agent_key: &Key, datagram: &[u8]) -> Result<Opened, OpenError> {
+    open(Opener::Agent(agent_key), datagram)
+}
+
+/// Opens a beat in the master form, and derives the key of its agent for it.
+///
+/// ```
+/// use varta_proto::secure::{Key, Session, open_master, seal_master};
+/// use varta_proto::{Frame, Status};
+///
+/// let master = Key::from_bytes([1; 32]);
+/// let frame = Frame::new(Status::Ok, 4242, 0, 1, 0);
+/// let key = master.agent_key(4242);
+/// let datagram = seal_master(&key, 4242, &mut Session::new([2; 16]), &frame.to_bytes())?;
+/// assert_eq!(open_master(&master, &datagram)?.frame, frame);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// The first rule that the datagram breaks, in the order of the variants of [`OpenError`].
+#[inline]
+pub fn open_master(master: &Key, datagram: &[u8]) -> Result<Opened, OpenError> {
+    open(Opener::Master(master), datagram)
+}
+
+/// Opens a beat with whichever of several keys fits, and gives that key's place among them.
+///
+/// All of them are tried, also after one has fitted, so that the time which it takes does not tell which. That
+/// is why each accepted key costs every datagram a trial, and a rotation ends with the old one being taken
+/// away. If several fit, the first counts.
+///
+/// ```
+/// use varta_proto::secure::{Key, OpenError, Opener, Session, open_any, seal_shared};
+/// use varta_proto::{Frame, Status};
+///
+/// let keys = [Key::from_bytes([8; 32]), Key::from_bytes([7; 32])];
+/// let frame = Frame::new(Status::Ok, 4242, 0, 1, 0);
+/// let datagram = seal_shared(&keys[1], &mut Session::new([2; 16]), &frame.to_bytes())?;
+///
+/// let (index, opened) = open_any(keys.iter().map(Opener::Shared), &datagram)?;
+/// assert_eq!((index, opened.frame), (1, frame));
+///
+/// let error = open_any([Opener::Shared(&keys[0])], &datagram).unwrap_err();
+/// assert_eq!(error, OpenError::AuthFailed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// What is wrong with the datagram after a key has fitted, else [`OpenError::BadLength`] if it has a wrong
+/// length for all of them, else [`OpenError::AuthFailed`]. That is also what no keys at all give.
+#[inline]
+pub fn open_any<'k>(
+    openers: impl IntoIterator<Item = Opener<'k>>,
+    datagram: &[u8],
+) -> Result<(usize, Opened), OpenError> {
+    let mut frame = [0; FRAME_LEN];
+    let (index, envelope, _) = unseal_any(openers, Purpose::Beat, datagram, &mut frame)?;
+    Ok((index, Opened::read(envelope, &frame)?))
+}
+
+/// Opens a control datagram in the shared form, into the caller's room.
+///
+/// ```
+/// use varta_proto::control::MAX_CONTROL_LEN;
+/// use varta_proto::secure::{Key, OpenError, open_control_shared};
+///
+/// let mut room = [0; MAX_CONTROL_LEN];
+/// let error = open_control_shared(&Key::from_bytes([1; 32]), &[0; 60], &mut room).unwrap_err();
+/// assert_eq!(error, OpenError::BadLength { actual: 60 }, "that is the length of a beat");
+/// ```
+///
+/// # Errors
+///
+/// The first rule that the datagram breaks, in the order of the variants of [`OpenError`].
+pub fn open_control_shared<'a>(
+    key: &Key,
+    datagram: &[u8],
+    room: &'a mut [u8; MAX_CONTROL_LEN],
+) -> Result<OpenedControl<'a>, OpenError> {
+    open_control(Opener::Shared(key), datagram, room)
+}
+
+/// Opens a control datagram in the master form, with the key of its agent that the caller has derived before,
+/// into the caller's room.
+///
+/// ```
+/// use varta_proto::control::MAX_CONTROL_LEN;
+/// use varta_proto::secure::{Key, OpenError, open_control_agent};
+///
+/// let mut room = [0; MAX_CONTROL_LEN];
+/// let agent_key = Key::from_bytes([1; 32]).agent_key(4242);
+/// let error = open_control_agent(&agent_key, &[0; 100], &mut room).unwrap_err();
+/// assert_eq!(error, OpenError::AuthFailed);
+/// ```
+///
+/// # Errors
+///
+/// The first rule that the datagram breaks, in the order of the variants of [`OpenError`].
+pub fn open_control_agent<'a>(
+    agent_key: &Key,
+    datagram: &[u8],
+    room: &'a mut [u8; MAX_CONTROL_LEN],
+) -> Result<OpenedControl<'a>, OpenError> {
+    open_control(Opener::Agent(agent_key), datagram, room)
+}
+
+/// Opens a control datagram in the master form, deriving the key of its agent, into the caller's room.
+///
+/// ```
+/// use varta_proto::control::MAX_CONTROL_LEN;
+/// use varta_proto::secure::{Key, OpenError, open_control_master};
+///
+/// let mut room = [0; MAX_CONTROL_LEN];
+/// let error = open_control_master(&Key::from_bytes([1; 32]), &[0; 545], &mut room).unwrap_err();
+/// assert_eq!(error, OpenError::BadLength { actual: 545 });
+/// ```
+///
+/// # Errors
+///
+/// The first rule that the datagram breaks, in the order of the variants of [`OpenError`].
+pub fn open_control_master<'a>(
+    master: &Key,
+    datagram: &[u8],
+    room: &'a mut [u8; MAX_CONTROL_LEN],
+) -> Result<OpenedControl<'a>, OpenError> {
+    open_control(Opener::Master(master), datagram, room)
+}
+
+/// Opens a control datagram with whichever of several keys fits, into the caller's room, and gives that key's
+/// place among them.
+///
+/// It tries all of them, as [`open_any`] does. The length of a control datagram does not tell its form, so
+/// the list holds every key that the receiver has.
+///
+/// ```
+/// use varta_proto::control::{Hello, MAX_CONTROL_LEN};
+/// use varta_proto::secure::{
+///     Key, MAX_SEALED_CONTROL_LEN, Opener, Session, open_control_any, seal_control_master,
+/// };
+///
+/// let (shared, master) = (Key::from_bytes([1; 32]), Key::from_bytes([2; 32]));
+/// let mut plain = [0; MAX_CONTROL_LEN];
+/// let hello = Hello::new(4242, 0, 0, [3; 16]).encode(&mut plain);
+/// let mut out = [0; MAX_SEALED_CONTROL_LEN];
+/// let mut session = Session::new([4; 16]);
+/// let datagram = seal_control_master(&master.agent_key(4242), 4242, &mut session, hello, &mut out)?;
+///
+/// let mut room = [0; MAX_CONTROL_LEN];
+/// let openers = [Opener::Shared(&shared), Opener::Master(&master)];
+/// let (index, opened) = open_control_any(openers, datagram, &mut room)?;
+/// assert_eq!((index, opened.control.pid()), (1, 4242));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// As for [`open_any`].
+pub fn open_control_any<'k, 'a>(
+    openers: impl IntoIterator<Item = Opener<'k>>,
+    datagram: &[u8],
+    room: &'a mut [u8; MAX_CONTROL_LEN],
+) -> Result<(usize, OpenedControl<'a>), OpenError> {
+    let (index, envelope, len) = unseal_any(openers, Purpose::Control, datagram, room)?;
+    Ok((index, OpenedControl::read(envelope, &room[..len])?))
+}
+
+#[inline]
+fn open(opener: Opener<'_>, datagram: &[u8]) -> Result<Opened, OpenError> {
+    let mut frame = [0; FRAME_LEN];
+    let (envelope, _) = opener.unseal(Purpose::Beat, datagram, &mut frame)?;
+    Opened::read(envelope, &frame)
+}
+
+fn open_control<'a>(
+    opener: Opener<'_>,
+    datagram: &[u8],
+    room: &'a mut [u8; MAX_CONTROL_LEN],
+) -> Result<OpenedControl<'a>, OpenError> {
+    let (envelope, len) = opener.unseal(Purpose::Control, datagram, room)?;
+    OpenedControl::read(envelope, &room[..len])
+}
+
+/// Tries every opener, and decrypts into `plain` with the first that fits.
+#[inline]
+fn unseal_any<'k, const N: usize>(
+    openers: impl IntoIterator<Item = Opener<'k>>,
+    purpose: Purpose,
+    datagram: &[u8],
+    plain: &mut [u8; N],
+) -> Result<(usize, Envelope, usize), OpenError> {
+    let mut fitting = None;
+    let mut fault = None;
+    for (index, opener) in openers.into_iter().enumerate() {
+        let mut trial = [0; N];
+        match opener.unseal(purpose, datagram, &mut trial) {
+            Ok((envelope, len)) if fitting.is_none() => {
+                *plain = trial;
+                fitting = Some((index, envelope, len));
+            }
+            Ok(_) => {}
+            // A key for which the length was right has looked further than one for which it was wrong.
+            Err(error) => fault = fault.filter(|known| *known == OpenError::AuthFailed).or(Some(error)),
+        }
+    }
+    fitting.ok_or(fault.unwrap_or(OpenError::AuthFailed))
+}
+
+impl Opened {
+    #[inline]
+    fn read(envelope: Envelope, frame: &[u8; FRAME_LEN]) -> Result<Self, OpenError> {
+        let Envelope { iv_random, iv_counter, .. } = envelope;
+        envelope.check_pid(frame)?;
+        let frame = Frame::decode(frame).map_err(OpenError::Frame)?;
+        Ok(Self { frame, iv_random, iv_counter })
+    }
+}
+
+impl<'a> OpenedControl<'a> {
+    fn read(envelope: Envelope, control: &'a [u8]) -> Result<Self, OpenError> {
+        let Envelope { iv_random, iv_counter, .. } = envelope;
+        envelope.check_pid(control)?;
+        let control = Control::decode(control).map_err(OpenError::Frame)?;
+        Ok(Self { control, iv_random, iv_counter })
+    }
+}
+
+impl Purpose {
+    /// Tells whether a datagram of this length, with a text of that length under the seal, can be for this.
+    #[inline]
+    const fn admits(self, datagram: usize, text: usize) -> bool {
+        match self {
+            Self::Beat => text == FRAME_LEN,
+            Self::Control => {
+                MIN_CONTROL_LEN <= text
+                    && text <= MAX_CONTROL_LEN
+                    && datagram != SHARED_LEN
+                    && datagram != MASTER_LEN
+            }
+        }
+    }
+}

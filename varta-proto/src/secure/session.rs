@@ -1,0 +1,250 @@
+//! The sequence of nonces of one sender, of which none comes twice.
+//!
+//! Sealing two datagrams with one key and one nonce gives both away, and the key's authenticity with them. So
+//! the only way to a nonce is to spend it: it cannot be named, kept, copied or given back.
+
+use core::fmt;
+
+use super::crypto::{self, NONCE_LEN};
+
+/// The length of the part of a nonce that stands for a session and its place in it.
+pub(super) const PREFIX_LEN: usize = 8;
+
+/// The nonces that one sender has left.
+///
+/// A session begins with a salt: 16 bytes of the operating system's entropy, drawn by the caller when the
+/// handle is opened, because this crate draws nothing. A prefix of 8 bytes is derived from the salt and an
+/// index that begins at 0; behind it a counter goes from 1 to `u32::MAX`, one for each datagram. Then the
+/// index goes up, the next prefix is derived, and the counter begins at 1 again. No entropy is drawn for that,
+/// and after the first nonce it is the only one of four billion that costs more than an addition.
+///
+/// What is spent stays spent, also when sending fails afterwards: receivers accept gaps, and nobody accepts a
+/// repetition.
+///
+/// # What the types cannot see to
+///
+/// - After `fork` both processes hold the same session. The child calls [`renew`](Self::renew) with a new
+///   salt before it seals anything.
+/// - Two sessions with the same salt have the same nonces. A salt is drawn, never configured or derived.
+///
+/// A session cannot be copied, which would be the same fault within one process:
+///
+/// ```compile_fail,E0599
+/// let session = varta_proto::secure::Session::new([7; 16]);
+/// let copy = session.clone();
+/// ```
+///
+/// ```compile_fail,E0382
+/// let mut session = varta_proto::secure::Session::new([7; 16]);
+/// let moved = session;
+/// session.renew([8; 16]);
+/// ```
+pub struct Session {
+    salt: [u8; Self::SALT_LEN],
+    /// How many prefixes came before the one in use.
+    index: u32,
+    /// Derived from the two fields above, and kept because it goes into each nonce.
+    prefix: [u8; PREFIX_LEN],
+    /// The last counter that was spent, 0 before the first.
+    counter: u32,
+}
+
+impl Session {
+    /// The length of a salt, in bytes.
+    pub const SALT_LEN: usize = 16;
+
+    /// Begins a session. `salt` comes fresh from the operating system's source of randomness.
+    ///
+    /// ```
+    /// use varta_proto::secure::Session;
+    ///
+    /// # fn draw() -> [u8; 16] { [0xd1; 16] }
+    /// let session = Session::new(draw());
+    /// ```
+    pub fn new(salt: [u8; Self::SALT_LEN]) -> Self {
+        Self::at(salt, 0, 0)
+    }
+
+    /// Begins anew with another salt: after a fork, on reconnect, and when the session is [`Exhausted`].
+    ///
+    /// With the salt that it has already the session goes on where it is, because to begin again would be to
+    /// repeat its nonces.
+    ///
+    /// ```
+    /// use varta_proto::secure::{Key, Session, seal_shared};
+    ///
+    /// let key = Key::from_bytes([1; 32]);
+    /// let mut session = Session::new([2; 16]);
+    /// let first = seal_shared(&key, &mut session, &[0; 32])?;
+    ///
+    /// session.renew([3; 16]);
+    /// let renewed = seal_shared(&key, &mut session, &[0; 32])?;
+    /// assert_ne!(first[..8], renewed[..8], "another prefix");
+    /// assert_eq!(first[8..12], renewed[8..12], "the same counter");
+    /// # Ok::<(), varta_proto::secure::Exhausted>(())
+    /// ```
+    pub fn renew(&mut self, salt: [u8; Self::SALT_LEN]) {
+        if salt != self.salt {
+            *self = Self::new(salt);
+        }
+    }
+
+    /// Begins at a place of the test's choice: `index` prefixes and `counter` datagrams are behind it.
+    ///
+    /// It can repeat nonces, and is there for tests of what happens when they run out.
+    ///
+    /// ```
+    /// use varta_proto::secure::{Key, Session, seal_shared};
+    ///
+    /// let key = Key::from_bytes([1; 32]);
+    /// let mut session = Session::resume_for_test([2; 16], u32::MAX, u32::MAX - 1);
+    /// assert!(seal_shared(&key, &mut session, &[0; 32]).is_ok());
+    /// assert!(seal_shared(&key, &mut session, &[0; 32]).is_err());
+    /// ```
+    #[cfg(any(test, feature = "test-hooks"))]
+    pub fn resume_for_test(salt: [u8; Self::SALT_LEN], index: u32, counter: u32) -> Self {
+        Self::at(salt, index, counter)
+    }
+
+    fn at(salt: [u8; Self::SALT_LEN], index: u32, counter: u32) -> Self {
+        Self { salt, index, prefix: prefix(&salt, index), counter }
+    }
+
+    /// Spends the next nonce, before anything is done with it.
+    #[inline]
+    pub(super) fn spend(&mut self) -> Result<Nonce, Exhausted> {
+        self.counter = match self.counter.checked_add(1) {
+            Some(counter) => counter,
+            None => self.turn_over()?,
+        };
+        Ok(Nonce::new(self.prefix, self.counter))
+    }
+
+    /// Goes on to the next prefix, and gives its first counter. A session that is exhausted stays as it is.
+    #[cold]
+    fn turn_over(&mut self) -> Result<u32, Exhausted> {
+        self.index = self.index.checked_add(1).ok_or(Exhausted)?;
+        self.prefix = prefix(&self.salt, self.index);
+        Ok(1)
+    }
+}
+
+/// Shows how far the session is, and not its salt.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { salt: _, index, prefix: _, counter } = self;
+        f.debug_struct("Session").field("index", index).field("counter", counter).finish_non_exhaustive()
+    }
+}
+
+/// Derives the prefix of a session with its index.
+fn prefix(salt: &[u8; Session::SALT_LEN], index: u32) -> [u8; PREFIX_LEN] {
+    let mut prefix = [0; PREFIX_LEN];
+    crypto::derive(salt, &[b"varta-iv-prefix-v1\0", &index.to_le_bytes()], &mut prefix);
+    prefix
+}
+
+/// A nonce that was spent for one datagram, and goes into it: neither `Clone` nor `Copy`.
+pub(super) struct Nonce([u8; NONCE_LEN]);
+
+impl Nonce {
+    #[inline]
+    pub(super) fn new(prefix: [u8; PREFIX_LEN], counter: u32) -> Self {
+        let mut bytes = [0; NONCE_LEN];
+        bytes[..PREFIX_LEN].copy_from_slice(&prefix);
+        bytes[PREFIX_LEN..].copy_from_slice(&counter.to_le_bytes());
+        Self(bytes)
+    }
+
+    #[inline]
+    pub(super) fn into_bytes(self) -> [u8; NONCE_LEN] {
+        self.0
+    }
+}
+
+/// The session has no nonce left. Nothing was sealed; [`Session::renew`] gives it new ones.
+///
+/// It takes some 2⁶⁴ datagrams to see this.
+///
+/// ```
+/// assert_eq!(varta_proto::secure::Exhausted.to_string(), "every nonce of the session is spent");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted;
+
+impl fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("every nonce of the session is spent")
+    }
+}
+
+impl core::error::Error for Exhausted {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::format;
+
+    const SALT: [u8; Session::SALT_LEN] = [0x5a; Session::SALT_LEN];
+
+    fn spend(session: &mut Session) -> [u8; NONCE_LEN] {
+        session.spend().unwrap().into_bytes()
+    }
+
+    fn nonce(index: u32, counter: u32) -> [u8; NONCE_LEN] {
+        Nonce::new(prefix(&SALT, index), counter).into_bytes()
+    }
+
+    #[test]
+    fn the_first_counter_is_one_and_each_is_one_more() {
+        let mut session = Session::new(SALT);
+        assert_eq!([(); 3].map(|()| spend(&mut session)), [nonce(0, 1), nonce(0, 2), nonce(0, 3)]);
+    }
+
+    #[test]
+    fn the_next_prefix_comes_before_the_counter_wraps() {
+        let mut session = Session::resume_for_test(SALT, 6, u32::MAX - 1);
+        assert_eq!([(); 3].map(|()| spend(&mut session)), [nonce(6, u32::MAX), nonce(7, 1), nonce(7, 2)]);
+    }
+
+    #[test]
+    fn no_nonce_comes_twice_across_prefixes() {
+        let mut seen = HashSet::new();
+        for index in 0..50 {
+            let mut session = Session::resume_for_test(SALT, 2 * index, u32::MAX - 100);
+            for _ in 0..200 {
+                assert!(seen.insert(spend(&mut session)), "{session:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_exhausted_session_stays_so_until_it_is_renewed() {
+        let mut session = Session::resume_for_test(SALT, u32::MAX, u32::MAX - 1);
+        assert_eq!(spend(&mut session), nonce(u32::MAX, u32::MAX));
+        for _ in 0..3 {
+            assert_eq!(session.spend().err(), Some(Exhausted));
+        }
+        session.renew([0xa5; Session::SALT_LEN]);
+        assert_eq!(spend(&mut session), Nonce::new(prefix(&[0xa5; Session::SALT_LEN], 0), 1).into_bytes());
+    }
+
+    #[test]
+    fn renewing_with_the_same_salt_repeats_nothing() {
+        let mut session = Session::new(SALT);
+        assert_eq!(spend(&mut session), nonce(0, 1));
+        session.renew(SALT);
+        assert_eq!(spend(&mut session), nonce(0, 2));
+
+        let mut exhausted = Session::resume_for_test(SALT, u32::MAX, u32::MAX);
+        exhausted.renew(SALT);
+        assert_eq!(exhausted.spend().err(), Some(Exhausted));
+    }
+
+    #[test]
+    fn debug_tells_how_far_it_is_and_not_the_salt() {
+        let session = Session::resume_for_test(SALT, 3, 9);
+        assert_eq!(format!("{session:?}"), "Session { index: 3, counter: 9, .. }");
+    }
+}
