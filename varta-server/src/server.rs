@@ -54,12 +54,12 @@ impl Server {
     pub fn bind(config: Config) -> Result<BoundServer, Error> {
         config.check()?;
         let clock = Clock::start();
-        let metrics = config.metrics_addr.map(bind_metrics).transpose()?;
         let listeners = config
             .sockets
             .iter()
             .map(|socket| UnixListener::bind(socket, config.allowed.clone()))
             .collect::<Result<Vec<_>, Error>>()?;
+        let metrics = config.metrics_addr.map(bind_metrics).transpose()?;
         Ok(BoundServer { config, clock, listeners, metrics })
     }
 }
