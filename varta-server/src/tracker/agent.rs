@@ -23,7 +23,7 @@ pub(crate) struct Slot {
     /// Beats that this incarnation sent, by its nonces, and that did not arrive.
     pub(crate) lost: u64,
     pub(crate) usage: Usage,
-    /// `Tracker::blind_millis` when the last beat was accepted.
+    /// How much blindness there had been when the last beat was accepted.
     pub(crate) blind_before: u32,
     pub(crate) sender: Sender,
     pub(crate) payload: u32,

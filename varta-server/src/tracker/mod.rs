@@ -8,6 +8,9 @@
 //! a beat moves them.
 
 mod agent;
+mod blindness;
+mod names;
+mod policy;
 mod rate;
 mod session;
 #[cfg(test)]
@@ -16,7 +19,7 @@ mod transition;
 mod verdict;
 mod wheel;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -27,6 +30,9 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use varta_proto::Status;
 
 use self::agent::{Rest, Slot};
+use self::blindness::Blindness;
+use self::names::Names;
+pub use self::policy::Policy;
 use self::rate::{RateLimit, Usage};
 use self::session::Place;
 pub use self::transition::{AgentId, LastWord, Transition};
@@ -41,44 +47,8 @@ use crate::time::MonoTime;
 const LOOKS_PER_TURN: usize = 512;
 /// More agents than the numbers of slots can name.
 const MOST_AGENTS: usize = u32::MAX as usize - 1;
-/// Names kept beyond two for each agent before those that nobody has any more are dropped.
-const SPARE_NAMES: usize = 1024;
 /// The name of a process of which the kernel tells none.
 const NAMELESS: &str = "unknown";
-
-/// What the tracker goes by.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// How long an agent may be silent.
-    pub stall_after: Duration,
-    /// How long a silent agent is remembered after its last beat.
-    pub forget_after: Duration,
-    /// How many agents there may be; beyond that new ones are refused.
-    pub max_agents: usize,
-    /// Beats a second from one agent; 0 is no limit.
-    pub max_beat_rate: u32,
-    /// Beats a second from all agents together; 0 is no limit.
-    pub max_total_rate: u32,
-}
-
-impl Policy {
-    /// How many agents there may be if nobody says otherwise.
-    pub const DEFAULT_MAX_AGENTS: usize = 1_000_000;
-    /// How many beats a second one agent may send if nobody says otherwise.
-    pub const DEFAULT_MAX_BEAT_RATE: u32 = 1_000;
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Policy {
-            stall_after: Duration::from_secs(5),
-            forget_after: Duration::from_secs(86_400),
-            max_agents: Policy::DEFAULT_MAX_AGENTS,
-            max_beat_rate: Policy::DEFAULT_MAX_BEAT_RATE,
-            max_total_rate: 0,
-        }
-    }
-}
 
 /// Who a process is, beyond its pid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,16 +116,12 @@ pub struct Tracker {
     index: HashTable<u32>,
     /// Seeded anew in each process, so that nobody can choose pids that collide.
     hasher: DefaultHashBuilder,
-    /// Each name once. Swept when it outgrows the agents.
-    names: HashSet<Arc<str>>,
+    names: Names,
     wheel: Wheel,
     /// Filled by each `handle_*` and to be drained after it, which bounds it by that call's work.
     transitions: VecDeque<Transition>,
     population: [usize; Verdict::NAMES.len()],
-    /// Since when nothing was missed. Before it, a silence proves nothing.
-    sight_since: MonoTime,
-    /// For how long altogether nothing could be seen, in milliseconds; goes round after 49 days of blindness.
-    blind_millis: u32,
+    blindness: Blindness,
     statistics: Statistics,
 }
 
@@ -173,12 +139,11 @@ impl Tracker {
             vacant: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            names: HashSet::new(),
+            names: Names::default(),
             wheel: Wheel::new(),
             transitions: VecDeque::new(),
             population: [0; Verdict::NAMES.len()],
-            sight_since: MonoTime::START,
-            blind_millis: 0,
+            blindness: Blindness::default(),
             statistics: Statistics::default(),
         }
     }
@@ -199,10 +164,7 @@ impl Tracker {
     /// Whoever has not beaten since is given a whole stall-after from `to` on. When blindness comes again and again that
     /// is not repeated without end: a deadline moves by the blind time altogether, and by one stall-after more at the most.
     pub fn handle_blind(&mut self, from: MonoTime, to: MonoTime) {
-        // What is beyond 49 days is as good as for ever.
-        let blind = u32::try_from(to.since(from).as_millis()).unwrap_or(u32::MAX);
-        self.blind_millis = self.blind_millis.wrapping_add(blind);
-        self.sight_since = self.sight_since.max(to);
+        self.blindness.add(from, to);
     }
 
     /// Concludes what follows from the time being `now`. Early and repeated calls change nothing.
@@ -292,7 +254,7 @@ impl Tracker {
             return Outcome::RateLimitedGlobal;
         }
         let (name, start_time) = self.identify(beat.sender, processes);
-        let slot = Slot::first_heard(beat.sender, &beat.frame, beat.received_at, self.blind_millis);
+        let slot = Slot::first_heard(beat.sender, &beat.frame, beat.received_at, self.blindness.millis());
         let rest = Rest { name, start_time, stalls: 0, others: None };
         let number = match self.vacant.pop() {
             Some(number) => {
@@ -328,7 +290,7 @@ impl Tracker {
         let is_news =
             frame.status != slot.status || frame.is_terminal() || slot.verdict == Some(Verdict::Stalled);
         if !is_news && let Some(limited) = self.limit(number, at) {
-            self.slots[number as usize].note_limited(frame, at, self.blind_millis);
+            self.slots[number as usize].note_limited(frame, at, self.blindness.millis());
             return limited;
         }
 
@@ -376,7 +338,7 @@ impl Tracker {
         let slot = &mut self.slots[number as usize];
         let silence = at.since(slot.last_beat);
         let panicked = beat.frame.is_terminal() && !slot.terminal;
-        slot.accept(&beat.frame, at, self.blind_millis);
+        slot.accept(&beat.frame, at, self.blindness.millis());
         let Some(before) = slot.verdict else { return };
         let after = before.next(Event::Beat(beat.frame.status));
         if after == before && !panicked {
@@ -402,7 +364,7 @@ impl Tracker {
         let silence = at.since(slot.last_beat);
         let before = slot.verdict;
         let usage = slot.usage;
-        *slot = Slot { usage, ..Slot::first_heard(beat.sender, &beat.frame, at, self.blind_millis) };
+        *slot = Slot { usage, ..Slot::first_heard(beat.sender, &beat.frame, at, self.blindness.millis()) };
         self.rests[number as usize].others = None;
         if let Some(before) = before {
             self.recount(before, Verdict::Up(beat.frame.status));
@@ -473,34 +435,16 @@ impl Tracker {
         let identity = match sender {
             Sender::Local { pid } => processes.identify(pid),
         };
-        match identity {
-            Some(ProcessIdentity { start_time, name }) => (self.intern(&name), Some(start_time)),
-            None => (self.intern(NAMELESS), None),
-        }
-    }
-
-    fn intern(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.names.get(name) {
-            return Arc::clone(known);
-        }
-        if self.names.len() >= 2 * self.len() + SPARE_NAMES {
-            self.names.retain(|name| Arc::strong_count(name) > 1);
-        }
-        let name: Arc<str> = Arc::from(name);
-        self.names.insert(Arc::clone(&name));
-        name
+        let (name, start_time) = match &identity {
+            Some(identity) => (identity.name.as_str(), Some(identity.start_time)),
+            None => (NAMELESS, None),
+        };
+        (self.names.intern(name, self.len()), start_time)
     }
 
     fn deadline(&self, number: u32) -> MonoTime {
         let Slot { last_beat, blind_before, .. } = self.slots[number as usize];
-        let stall_after = self.policy.stall_after;
-        let deadline = last_beat + stall_after;
-        if last_beat >= self.sight_since {
-            return deadline;
-        }
-        let blind = Duration::from_millis(u64::from(self.blind_millis.wrapping_sub(blind_before)));
-        let moved = deadline + blind;
-        moved.max((self.sight_since + stall_after).min(moved + stall_after))
+        self.blindness.deadline(last_beat, blind_before, self.policy.stall_after)
     }
 
     fn recount(&mut self, before: Verdict, after: Verdict) {

@@ -1,0 +1,37 @@
+//! What the tracker goes by.
+
+use std::time::Duration;
+
+/// What the tracker goes by.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// How long an agent may be silent.
+    pub stall_after: Duration,
+    /// How long a silent agent is remembered after its last beat.
+    pub forget_after: Duration,
+    /// How many agents there may be; beyond that new ones are refused.
+    pub max_agents: usize,
+    /// Beats a second from one agent; 0 is no limit.
+    pub max_beat_rate: u32,
+    /// Beats a second from all agents together; 0 is no limit.
+    pub max_total_rate: u32,
+}
+
+impl Policy {
+    /// How many agents there may be if nobody says otherwise.
+    pub const DEFAULT_MAX_AGENTS: usize = 1_000_000;
+    /// How many beats a second one agent may send if nobody says otherwise.
+    pub const DEFAULT_MAX_BEAT_RATE: u32 = 1_000;
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            stall_after: Duration::from_secs(5),
+            forget_after: Duration::from_secs(86_400),
+            max_agents: Policy::DEFAULT_MAX_AGENTS,
+            max_beat_rate: Policy::DEFAULT_MAX_BEAT_RATE,
+            max_total_rate: 0,
+        }
+    }
+}
