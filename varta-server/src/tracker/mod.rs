@@ -13,6 +13,7 @@ mod names;
 mod policy;
 mod rate;
 mod session;
+mod table;
 #[cfg(test)]
 mod tests;
 mod transition;
@@ -20,13 +21,11 @@ mod verdict;
 mod wheel;
 
 use std::collections::VecDeque;
-use std::hash::BuildHasher;
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
 use varta_proto::Status;
 
 use self::agent::{Rest, Slot};
@@ -35,6 +34,7 @@ use self::names::Names;
 pub use self::policy::Policy;
 use self::rate::{RateLimit, Usage};
 use self::session::Place;
+use self::table::{MOST_AGENTS, Table};
 pub use self::transition::{AgentId, LastWord, Transition};
 use self::verdict::Event;
 pub use self::verdict::{Cause, Verdict};
@@ -45,8 +45,6 @@ use crate::time::MonoTime;
 
 /// How many agents one call of [`Tracker::handle_timeout`] looks at, so that a million expiries do not stop ingest.
 const LOOKS_PER_TURN: usize = 512;
-/// More agents than the numbers of slots can name.
-const MOST_AGENTS: usize = u32::MAX as usize - 1;
 /// The name of a process of which the kernel tells none.
 const NAMELESS: &str = "unknown";
 
@@ -107,15 +105,7 @@ pub struct Tracker {
     agent_rate: RateLimit,
     total_rate: RateLimit,
     total_usage: Usage,
-    /// By slot number. Numbers are reused, so the vectors never outgrow the most agents that there were at once.
-    slots: Vec<Slot>,
-    /// By slot number, beside `slots`: a beat has no use for it and must not drag it into the cache.
-    rests: Vec<Rest>,
-    vacant: Vec<u32>,
-    /// Slot numbers by sender. Only numbers: the key stands in the slot, which a beat touches anyway.
-    index: HashTable<u32>,
-    /// Seeded anew in each process, so that nobody can choose pids that collide.
-    hasher: DefaultHashBuilder,
+    agents: Table,
     names: Names,
     wheel: Wheel,
     /// Filled by each `handle_*` and to be drained after it, which bounds it by that call's work.
@@ -134,11 +124,7 @@ impl Tracker {
             total_rate: RateLimit::per_second(policy.max_total_rate),
             policy,
             total_usage: Usage::default(),
-            slots: Vec::new(),
-            rests: Vec::new(),
-            vacant: Vec::new(),
-            index: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
+            agents: Table::default(),
             names: Names::default(),
             wheel: Wheel::new(),
             transitions: VecDeque::new(),
@@ -192,13 +178,13 @@ impl Tracker {
     /// How many agents there are, silent ones included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.agents.len()
     }
 
     /// Whether there are no agents.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.agents.len() == 0
     }
 
     /// How many agents have each verdict, by [`Verdict::index`].
@@ -216,14 +202,12 @@ impl Tracker {
     /// One more than the highest slot number there has been: the end of the range for [`Tracker::agents`].
     #[must_use]
     pub fn slots(&self) -> usize {
-        self.slots.len()
+        self.agents.slots()
     }
 
     /// The agents in a range of slot numbers. What is beyond [`Tracker::slots`] is empty.
     pub fn agents(&self, range: Range<usize>) -> impl Iterator<Item = AgentView<'_>> {
-        let range = range.start.min(self.slots.len())..range.end.min(self.slots.len());
-        let both = self.slots[range.clone()].iter().zip(&self.rests[range]);
-        both.filter_map(|(slot, rest)| {
+        self.agents.range(range).filter_map(|(slot, rest)| {
             Some(AgentView {
                 name: &rest.name,
                 sender: slot.sender,
@@ -238,15 +222,13 @@ impl Tracker {
     }
 
     fn handle_beat(&mut self, beat: &ReceivedBeat, processes: &mut impl Processes) -> Outcome {
-        let hash = self.hasher.hash_one(beat.sender);
-        let found = self.index.find(hash, |number| self.slots[*number as usize].sender == beat.sender);
-        match found.copied() {
+        match self.agents.find(beat.sender) {
             Some(number) => self.handle_known(number, beat, processes),
-            None => self.handle_unknown(hash, beat, processes),
+            None => self.handle_unknown(beat, processes),
         }
     }
 
-    fn handle_unknown(&mut self, hash: u64, beat: &ReceivedBeat, processes: &mut impl Processes) -> Outcome {
+    fn handle_unknown(&mut self, beat: &ReceivedBeat, processes: &mut impl Processes) -> Outcome {
         if self.len() >= self.policy.max_agents.min(MOST_AGENTS) {
             return Outcome::Capacity;
         }
@@ -255,22 +237,7 @@ impl Tracker {
         }
         let (name, start_time) = self.identify(beat.sender, processes);
         let slot = Slot::first_heard(beat.sender, &beat.frame, beat.received_at, self.blindness.millis());
-        let rest = Rest { name, start_time, stalls: 0, others: None };
-        let number = match self.vacant.pop() {
-            Some(number) => {
-                self.slots[number as usize] = slot;
-                self.rests[number as usize] = rest;
-                number
-            }
-            None => {
-                let number = u32::try_from(self.slots.len()).expect("there are at most MOST_AGENTS");
-                self.slots.push(slot);
-                self.rests.push(rest);
-                number
-            }
-        };
-        self.index
-            .insert_unique(hash, number, |number| self.hasher.hash_one(self.slots[*number as usize].sender));
+        let number = self.agents.insert(slot, Rest { name, start_time, stalls: 0, others: None });
         self.population[Verdict::Up(beat.frame.status).index()] += 1;
         self.wheel.arm(number, self.deadline(number));
         self.announce(number, None, Cause::FirstBeat, beat.received_at, Duration::ZERO, None);
@@ -280,7 +247,7 @@ impl Tracker {
     #[inline]
     fn handle_known(&mut self, number: u32, beat: &ReceivedBeat, processes: &mut impl Processes) -> Outcome {
         let frame = &beat.frame;
-        let slot = &mut self.slots[number as usize];
+        let slot = self.agents.slot_mut(number);
         let at = beat.received_at.max(slot.last_beat);
         if at != beat.received_at {
             self.statistics.clamped_stamps += 1;
@@ -290,15 +257,15 @@ impl Tracker {
         let is_news =
             frame.status != slot.status || frame.is_terminal() || slot.verdict == Some(Verdict::Stalled);
         if !is_news && let Some(limited) = self.limit(number, at) {
-            self.slots[number as usize].note_limited(frame, at, self.blindness.millis());
+            self.agents.slot_mut(number).note_limited(frame, at, self.blindness.millis());
             return limited;
         }
 
         // A terminal frame comes from beside the sessions: it has no number in any of them.
         if !frame.is_terminal() {
-            let slot = &mut self.slots[number as usize];
+            let (slot, rest) = self.agents.both_mut(number);
             let was_stalled = slot.verdict == Some(Verdict::Stalled);
-            let place = slot.place(&mut self.rests[number as usize], frame, at);
+            let place = slot.place(rest, frame, at);
             let may_be_another = match place {
                 Place::Next { lost, wrapped } => {
                     slot.lost = slot.lost.saturating_add(lost);
@@ -324,7 +291,7 @@ impl Tracker {
     /// Counts a beat against the limits; gives the one that is exceeded.
     #[inline]
     fn limit(&mut self, number: u32, at: MonoTime) -> Option<Outcome> {
-        if !self.agent_rate.try_take(&mut self.slots[number as usize].usage, at) {
+        if !self.agent_rate.try_take(&mut self.agents.slot_mut(number).usage, at) {
             Some(Outcome::RateLimitedAgent)
         } else if !self.total_rate.try_take(&mut self.total_usage, at) {
             Some(Outcome::RateLimitedGlobal)
@@ -335,7 +302,7 @@ impl Tracker {
 
     #[inline]
     fn accept(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) {
-        let slot = &mut self.slots[number as usize];
+        let slot = self.agents.slot_mut(number);
         let silence = at.since(slot.last_beat);
         let panicked = beat.frame.is_terminal() && !slot.terminal;
         slot.accept(&beat.frame, at, self.blindness.millis());
@@ -360,12 +327,12 @@ impl Tracker {
     /// The process that beat under this pid is gone and another has taken the pid: nothing of the old one is kept but
     /// how often the series stalled.
     fn restart(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) -> Outcome {
-        let slot = &mut self.slots[number as usize];
+        let slot = self.agents.slot_mut(number);
         let silence = at.since(slot.last_beat);
         let before = slot.verdict;
         let usage = slot.usage;
         *slot = Slot { usage, ..Slot::first_heard(beat.sender, &beat.frame, at, self.blindness.millis()) };
-        self.rests[number as usize].others = None;
+        self.agents.rest_mut(number).others = None;
         if let Some(before) = before {
             self.recount(before, Verdict::Up(beat.frame.status));
         }
@@ -375,7 +342,7 @@ impl Tracker {
     }
 
     fn look_at(&mut self, number: u32, now: MonoTime) {
-        let slot = &mut self.slots[number as usize];
+        let slot = self.agents.slot_mut(number);
         let silence = now.since(slot.last_beat);
         match slot.verdict {
             Some(before @ Verdict::Up(_)) => {
@@ -384,12 +351,12 @@ impl Tracker {
                     self.wheel.arm(number, deadline);
                     return;
                 }
-                let slot = &mut self.slots[number as usize];
+                let slot = self.agents.slot_mut(number);
                 let after = before.next(Event::DeadlinePassed);
                 slot.verdict = Some(after);
                 let cause = if slot.terminal { Cause::Panicked } else { Cause::Silent };
                 self.wheel.arm(number, slot.last_beat + self.policy.forget_after);
-                self.rests[number as usize].stalls += 1;
+                self.agents.rest_mut(number).stalls += 1;
                 self.recount(before, after);
                 self.announce(number, Some(before), cause, now, silence, Some(now.since(deadline)));
             }
@@ -405,27 +372,21 @@ impl Tracker {
     }
 
     fn forget(&mut self, number: u32) {
-        let slot = &mut self.slots[number as usize];
-        let Some(verdict) = slot.verdict.take() else { return };
-        let hash = self.hasher.hash_one(slot.sender);
-        if let Ok(entry) = self.index.find_entry(hash, |candidate| *candidate == number) {
-            entry.remove();
-        }
+        let Some(verdict) = self.agents.slot_mut(number).verdict.take() else { return };
+        self.agents.remove(number);
         self.population[verdict.index()] -= 1;
-        self.rests[number as usize].others = None;
-        self.vacant.push(number);
         self.statistics.forgotten += 1;
     }
 
     /// Whether the pid of a local agent belongs to another process than before. Takes over who it is if so, and its
     /// name in any case: `exec` changes that.
     fn is_new_incarnation(&mut self, number: u32, processes: &mut impl Processes) -> bool {
-        let sender = self.slots[number as usize].sender;
+        let sender = self.agents.slot(number).sender;
         let (name, start_time) = self.identify(sender, processes);
         if start_time.is_none() {
             return false;
         }
-        let rest = &mut self.rests[number as usize];
+        let rest = self.agents.rest_mut(number);
         let before = std::mem::replace(&mut rest.start_time, start_time);
         rest.name = name;
         before.is_some() && before != start_time
@@ -443,7 +404,7 @@ impl Tracker {
     }
 
     fn deadline(&self, number: u32) -> MonoTime {
-        let Slot { last_beat, blind_before, .. } = self.slots[number as usize];
+        let Slot { last_beat, blind_before, .. } = *self.agents.slot(number);
         self.blindness.deadline(last_beat, blind_before, self.policy.stall_after)
     }
 
@@ -461,8 +422,8 @@ impl Tracker {
         silence: Duration,
         detection_latency: Option<Duration>,
     ) {
-        let slot = &self.slots[number as usize];
-        let name = Arc::clone(&self.rests[number as usize].name);
+        let slot = self.agents.slot(number);
+        let name = Arc::clone(&self.agents.rest(number).name);
         let to = slot.verdict.unwrap_or(Verdict::Up(Status::Ok));
         self.transitions.push_back(Transition {
             agent: AgentId { name, sender: slot.sender },
