@@ -7,15 +7,23 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
+#[cfg(feature = "udp")]
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "secure-udp")]
+use varta_proto::secure::Key;
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
 use crate::builder::Builder;
 use crate::fork::Incarnation;
 use crate::outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
 use crate::sys;
+#[cfg(feature = "secure-udp")]
+use crate::transport::SecureUdpTransport;
+#[cfg(feature = "udp")]
+use crate::transport::UdpTransport;
 use crate::transport::{BeatTransport, UdsTransport};
 
 /// The largest nonce of an ordinary beat.
@@ -144,6 +152,99 @@ impl Varta {
     /// ```
     pub fn disabled() -> Self {
         Self::with(UdsTransport::nowhere(), Incarnation::none(), 0, false)
+    }
+}
+
+/// Beats over UDP (feature `udp`).
+#[cfg(feature = "udp")]
+impl Varta<UdpTransport> {
+    /// Beats by UDP to the server at `addr`, an address of IPv4 or IPv6, in plain sight: whoever can send to the server
+    /// can pass for this agent. Over a network that others use, take `connect_secure_udp`.
+    ///
+    /// The handle reconnects only when told to, as one from [`connect`](Varta::connect); the
+    /// [builder](Varta::builder) takes an [`UdpTransport`] too.
+    ///
+    /// # What the outcomes mean
+    ///
+    /// [`Sent`](BeatOutcome::Sent) says that the kernel took the beat, and not that anybody got it. If nobody listens,
+    /// the host of the server may say so; the beat *after* that is
+    /// [`Dropped(NoObserver)`](DropReason::NoObserver), and is not sent. So where nobody listens, every other beat or
+    /// so is dropped; and a handle that reconnects after one dropped beat sends that beat again, from a new socket
+    /// that has heard of nothing, and all of its beats are `Sent`.
+    ///
+    /// # Errors
+    ///
+    /// There is no route to this address, its port is 0, or there is no descriptor left. A server that is not there
+    /// is none: nothing is sent. The message names the address.
+    ///
+    /// ```
+    /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    /// # let addr = server.local_addr()?;
+    /// use varta_agent::{Status, Varta};
+    ///
+    /// let mut agent = Varta::connect_udp(addr)?;
+    /// let _ = agent.beat(Status::Ok, 0);
+    /// # assert_eq!(server.recv(&mut [0; 64])?, 32);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn connect_udp(addr: SocketAddr) -> io::Result<Self> {
+        Ok(Self::new(UdpTransport::connect(addr)?, 0))
+    }
+}
+
+/// Beats over UDP under a seal (feature `secure-udp`).
+#[cfg(feature = "secure-udp")]
+impl Varta<SecureUdpTransport> {
+    /// Beats by UDP to the server at `addr`, sealed with the key that this server shares with all its agents.
+    ///
+    /// What the outcomes mean is as for [`connect_udp`](Varta::connect_udp); what the seal is worth, on the
+    /// [crate's](crate#what-a-seal-protects) page. After a fork and on reconnect the handle draws new randomness from
+    /// the operating system. A beat for which there is none is [`Failed`](BeatOutcome::Failed) and not sent.
+    ///
+    /// # Errors
+    ///
+    /// There is no route to this address, its port is 0, there is no descriptor left, or the operating system gives no
+    /// randomness, as early at boot. The message names the address.
+    ///
+    /// ```
+    /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    /// # let addr = server.local_addr()?;
+    /// use varta_agent::{Key, Status, Varta};
+    ///
+    /// // A program reads it with `Key::from_file`.
+    /// let key = Key::from_bytes([0x8f; 32]);
+    /// let mut agent = Varta::connect_secure_udp(addr, key)?;
+    /// let _ = agent.beat(Status::Ok, 0);
+    /// # assert_eq!(server.recv(&mut [0; 100])?, 60);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn connect_secure_udp(addr: SocketAddr, key: Key) -> io::Result<Self> {
+        Ok(Self::new(SecureUdpTransport::connect(addr, key)?, 0))
+    }
+
+    /// Beats by UDP to the server at `addr`, sealed with a key of this process's own that is derived from the server's
+    /// master key for the pid in its beats.
+    ///
+    /// The master key stays in the memory of this process, which derives a new key from it when it finds itself to be
+    /// a forked child. All else is as for [`connect_secure_udp`](Self::connect_secure_udp).
+    ///
+    /// # Errors
+    ///
+    /// As [`connect_secure_udp`](Self::connect_secure_udp).
+    ///
+    /// ```
+    /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    /// # let addr = server.local_addr()?;
+    /// use varta_agent::{Key, Status, Varta};
+    ///
+    /// let master = Key::from_bytes([0x8f; 32]);
+    /// let mut agent = Varta::connect_secure_udp_with_master(addr, master)?;
+    /// let _ = agent.beat(Status::Ok, 0);
+    /// # assert_eq!(server.recv(&mut [0; 100])?, 64);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn connect_secure_udp_with_master(addr: SocketAddr, key: Key) -> io::Result<Self> {
+        Ok(Self::new(SecureUdpTransport::connect_with_master(addr, key)?, 0))
     }
 }
 

@@ -52,6 +52,8 @@
 //! |---|---|
 //! | `panic-handler` | `install_panic_handler`: a panic tells the server before the process dies |
 //! | `tokio` | `Varta::spawn_heartbeat`: a task that beats |
+//! | `udp` | `Varta::connect_udp`: beats to another host, in plain sight; with `panic-handler` also `install_panic_handler_udp` |
+//! | `secure-udp` | `Varta::connect_secure_udp` and `connect_secure_udp_with_master`: beats to another host under a seal (on top of ring); with `panic-handler` also `install_panic_handler_secure_udp` and `.._with_master`. It brings `udp` along |
 //! | `test-hooks` | methods that force a fork, a clock that steps back and the end of the nonces; not for production |
 //!
 //! # What happens on fork
@@ -64,6 +66,28 @@
 //! Two cases are beyond it. Where there is no such page (other systems, older kernels) a handler that `fork` runs takes
 //! its place, and a raw `clone` goes past that. And a child that shares its parent's memory (`vfork`, `clone` with
 //! `CLONE_VM`) cannot be told from a thread: it must not beat before it has called `exec`.
+//!
+//! # What a seal protects
+//!
+//! With the feature `secure-udp`, whoever listens on the way cannot read a beat, nobody without a key can make or change
+//! one, and a server refuses one that it has had before. That a process beats, how often and from which address stays
+//! visible; beats can be held back, and a datagram that is lost is lost.
+//!
+//! - *A shared key* is the same in the server and all its agents. It keeps strangers out, and does not tell its holders
+//!   apart: any agent can read the beats of every other, and speak for it. A host that was broken into means a new key
+//!   for all.
+//! - *A master key* gives each process a key that is derived for its pid, and a server believes no beat with another
+//!   pid in it. But the processes derive their keys themselves: each of them holds the master key, and could speak for
+//!   all as with a shared key.
+//! - *In memory*, a handle keeps the key that it was given, in one place on the heap, and in master mode also the one
+//!   that it derived last. Both are wiped when the handle is dropped, a panic hook keeps its own as long as the process
+//!   lives, and neither is shown by `Debug`. What a call leaves behind on the stack, what reads the memory of the
+//!   process, and a core dump are beyond that. A forked child inherits all of it, and keeps it when it does not beat;
+//!   `exec` takes it away.
+//! - *Nonces* never repeat: a session draws its salt from the operating system or does not begin, and the child of a
+//!   fork begins one of its own before it seals anything, even if it sends through the transport itself. Beyond what a
+//!   program can see is a virtual machine, or a checkpoint of a process, that is resumed twice: there
+//!   [`Varta::reconnect`] has to come before the first beat.
 //!
 //! # Process 1
 //!
@@ -93,7 +117,17 @@ pub use heartbeat::Heartbeat;
 pub use outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
 #[cfg(feature = "panic-handler")]
 pub use panic::install_panic_handler;
+#[cfg(all(feature = "panic-handler", feature = "udp"))]
+pub use panic::install_panic_handler_udp;
+#[cfg(all(feature = "panic-handler", feature = "secure-udp"))]
+pub use panic::{install_panic_handler_secure_udp, install_panic_handler_secure_udp_with_master};
+#[cfg(feature = "secure-udp")]
+pub use transport::SecureUdpTransport;
+#[cfg(feature = "udp")]
+pub use transport::UdpTransport;
 pub use transport::{BeatTransport, UdsTransport};
+#[cfg(feature = "secure-udp")]
+pub use varta_proto::secure::{Key, KeyError, KeyFileError, KeyFileFault, KeyLineError};
 pub use varta_proto::{DecodeError, Frame, NONCE_TERMINAL, Status};
 
 /// Has forks be noticed by the handler of `fork` and not by the page, as on a system that has no such page. To be

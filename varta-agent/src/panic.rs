@@ -3,10 +3,16 @@
 //! A process that dies of a panic falls silent like any other, and a server would have to wait to be sure. The hook
 //! tells it at once, with a frame that no ordinary beat looks like.
 
+#[cfg(feature = "secure-udp")]
+mod secure;
+#[cfg(feature = "udp")]
+mod udp;
+
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::panic;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -19,6 +25,11 @@ use crate::fork::Incarnation;
 use crate::outcome::{BeatOutcome, DropReason, classify_send_error};
 use crate::sys;
 use crate::transport::uds;
+
+#[cfg(feature = "secure-udp")]
+pub use secure::{install_panic_handler_secure_udp, install_panic_handler_secure_udp_with_master};
+#[cfg(feature = "udp")]
+pub use udp::install_panic_handler_udp;
 
 /// How long the hook waits before each further attempt to get into a full queue: 15 ms in all, so that a server that
 /// does not read cannot hold up a panic.
@@ -64,7 +75,14 @@ static INSTALLING: Mutex<()> = Mutex::new(());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn install_panic_handler(path: impl Into<PathBuf>) -> io::Result<()> {
-    let last_word = LastWord::prepare(&path.into())?;
+    let path = path.into();
+    let address = uds::address_of(&path)?;
+    install(ToUnixSocket { address, path })
+}
+
+/// Puts a hook in place that goes `way`, before the one that is there.
+fn install<W: Way>(way: W) -> io::Result<()> {
+    let last_word = LastWord::prepare(way)?;
     if thread::panicking() {
         return Err(io::Error::other("a thread that is panicking cannot install a panic hook"));
     }
@@ -77,35 +95,72 @@ pub fn install_panic_handler(path: impl Into<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// What the hook needs, ready before the panic.
-struct LastWord {
+/// How a last word gets out of the process. Threads that panic together go it together.
+trait Way: Send + Sync + 'static {
+    type Socket: AsFd + Send + Sync + 'static;
+    type Datagram: AsRef<[u8]>;
+
+    /// Opens a socket and connects it. It does not wait.
+    fn connected(&self) -> io::Result<Self::Socket>;
+
+    /// Makes the error for the person who chose where to.
+    fn refusal(&self, source: io::Error) -> io::Error;
+
+    /// Makes what goes out for a frame, or nothing where that may not go out. It does not wait either.
+    fn datagram(&self, frame: &Frame) -> Option<Self::Datagram>;
+}
+
+/// To a server on this host.
+struct ToUnixSocket {
     address: SocketAddr,
+    path: PathBuf,
+}
+
+impl Way for ToUnixSocket {
+    type Socket = UnixDatagram;
+    type Datagram = [u8; 32];
+
+    fn connected(&self) -> io::Result<UnixDatagram> {
+        uds::connected(&self.address)
+    }
+
+    fn refusal(&self, source: io::Error) -> io::Error {
+        uds::refusal(&self.path, source)
+    }
+
+    fn datagram(&self, frame: &Frame) -> Option<[u8; 32]> {
+        Some(frame.to_bytes())
+    }
+}
+
+/// What the hook needs, ready before the panic.
+struct LastWord<W: Way> {
+    way: W,
     /// The socket that was prepared, if the server was there.
-    socket: Option<UnixDatagram>,
+    socket: Option<W::Socket>,
     installed: Instant,
 }
 
-impl LastWord {
-    fn prepare(path: &Path) -> io::Result<Self> {
-        let address = uds::address_of(path)?;
-        let socket = match uds::connected(&address) {
+impl<W: Way> LastWord<W> {
+    fn prepare(way: W) -> io::Result<Self> {
+        let socket = match way.connected() {
             Ok(socket) => Some(socket),
             Err(error) if classify_send_error(&error).is_dropped() => None,
-            Err(error) => return Err(uds::refusal(path, error)),
+            Err(error) => return Err(way.refusal(error)),
         };
-        Ok(Self { address, socket, installed: Instant::now() })
+        Ok(Self { way, socket, installed: Instant::now() })
     }
 
-    /// Sends the frame if there is a way to. It allocates nothing, and waits for nothing but a full queue.
+    /// Sends the frame if there is a way to. It waits for nothing but a full queue.
     fn send(&self) {
-        let frame = self.frame().to_bytes();
-        let send = |socket: &UnixDatagram| patiently(thread::sleep, || sys::send_now(socket, &frame));
+        let Some(datagram) = self.way.datagram(&self.frame()) else { return };
+        let send = |socket: &W::Socket| patiently(thread::sleep, || sys::send_now(socket, datagram.as_ref()));
         match self.socket.as_ref().map(send) {
             Some(Ok(_)) => {}
             // A fresh socket would lead to the same queue.
             Some(Err(error)) if is_full(&error) => {}
             // Nobody is left who could be told of an error.
-            Some(Err(_)) | None => drop(uds::connected(&self.address).and_then(|fresh| send(&fresh))),
+            Some(Err(_)) | None => drop(self.way.connected().and_then(|fresh| send(&fresh))),
         }
     }
 

@@ -52,6 +52,19 @@ fn main() {
         ("a_beat_of_a_disabled_handle", a_beat_of_a_disabled_handle),
         ("a_beat_for_every_reason_of_a_drop", a_beat_for_every_reason_of_a_drop),
         ("a_beat_that_is_refused", a_beat_that_is_refused),
+        #[cfg(feature = "udp")]
+        ("beats_by_udp", udp::beats_by_udp),
+        #[cfg(feature = "udp")]
+        ("beats_by_udp_to_nobody", udp::beats_by_udp_to_nobody),
+        #[cfg(feature = "secure-udp")]
+        ("sealed_beats", udp::sealed_beats),
+        #[cfg(feature = "secure-udp")]
+        ("sealed_beats_to_nobody", udp::sealed_beats_to_nobody),
+        #[cfg(all(feature = "secure-udp", feature = "test-hooks"))]
+        (
+            "sealed_beats_around_the_end_of_a_prefix_a_session_and_a_fork",
+            udp::sealed_beats_around_the_end_of_a_prefix_a_session_and_a_fork,
+        ),
         #[cfg(feature = "test-hooks")]
         (
             "the_beats_around_the_end_of_the_nonces_and_a_fork",
@@ -185,4 +198,86 @@ fn the_beats_around_the_end_of_the_nonces_and_a_fork() {
     agent.set_connect_pid_for_test(1);
     assert_eq!(beat(&mut agent), BeatOutcome::Sent);
     assert_eq!(agent.fork_recoveries(), 1);
+}
+
+#[cfg(feature = "udp")]
+mod udp {
+    use super::*;
+    use common::UdpServer;
+    #[cfg(feature = "secure-udp")]
+    use std::net::SocketAddr;
+    use std::time::{Duration, Instant};
+    use varta_agent::UdpTransport;
+    #[cfg(feature = "secure-udp")]
+    use varta_agent::{Key, SecureUdpTransport};
+
+    fn is_sent<T: BeatTransport>(agent: &mut Varta<T>, server: &UdpServer) {
+        for _ in 0..1000 {
+            assert_eq!(beat(agent), BeatOutcome::Sent);
+            server.datagram();
+        }
+    }
+
+    /// Beats as long as it takes for a beat to be refused, and for more of them to reconnect.
+    fn is_refused<T: BeatTransport>(transport: impl Fn() -> T) {
+        let started = Instant::now();
+        let mut agent = Varta::builder().transport(transport()).reconnect_after(0).connect().unwrap();
+        while beat(&mut agent) != NOBODY {
+            assert!(started.elapsed() < Duration::from_secs(20), "never refused");
+        }
+        let mut agent = Varta::builder().transport(transport()).reconnect_after(1).connect().unwrap();
+        for _ in 0..20 {
+            assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+        }
+    }
+
+    pub(super) fn beats_by_udp() {
+        let server = UdpServer::listening();
+        is_sent(&mut Varta::connect_udp(server.addr()).unwrap(), &server);
+    }
+
+    pub(super) fn beats_by_udp_to_nobody() {
+        let server = UdpServer::absent();
+        is_refused(|| UdpTransport::connect(server.addr()).unwrap());
+    }
+
+    #[cfg(feature = "secure-udp")]
+    fn both_modes(addr: SocketAddr) -> [SecureUdpTransport; 2] {
+        let key = || Key::from_bytes([0x8f; 32]);
+        [SecureUdpTransport::connect(addr, key()), SecureUdpTransport::connect_with_master(addr, key())]
+            .map(Result::unwrap)
+    }
+
+    #[cfg(feature = "secure-udp")]
+    pub(super) fn sealed_beats() {
+        let server = UdpServer::listening();
+        for transport in both_modes(server.addr()) {
+            is_sent(&mut Varta::builder().transport(transport).connect().unwrap(), &server);
+        }
+    }
+
+    #[cfg(feature = "secure-udp")]
+    pub(super) fn sealed_beats_to_nobody() {
+        let server = UdpServer::absent();
+        for mode in 0..2 {
+            is_refused(|| both_modes(server.addr()).into_iter().nth(mode).unwrap());
+        }
+    }
+
+    #[cfg(all(feature = "secure-udp", feature = "test-hooks"))]
+    pub(super) fn sealed_beats_around_the_end_of_a_prefix_a_session_and_a_fork() {
+        let server = UdpServer::listening();
+        for prefixes in [0, u32::MAX] {
+            for mut transport in both_modes(server.addr()) {
+                transport.skip_for_test(prefixes, u32::MAX - 2).unwrap();
+                let mut agent = Varta::builder().transport(transport).connect().unwrap();
+                for _ in 0..5 {
+                    assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+                }
+                agent.set_connect_pid_for_test(1);
+                assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+                assert_eq!(agent.fork_recoveries(), 1);
+            }
+        }
+    }
 }

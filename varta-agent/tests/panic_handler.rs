@@ -17,6 +17,10 @@ use common::Server;
 use varta_agent::{Frame, NONCE_TERMINAL, Status, Varta, install_panic_handler};
 
 fn main() {
+    #[cfg(feature = "udp")]
+    if let (Ok(role), Ok(mode)) = (env::var(ROLE), env::var(MODE)) {
+        return udp::play(&role, &mode, env::var(PATH).unwrap().parse().unwrap());
+    }
     if let Ok(role) = env::var(ROLE) {
         return play(&role, &PathBuf::from(env::var_os(PATH).unwrap()));
     }
@@ -32,11 +36,33 @@ fn main() {
         ("a_second_install_adds_a_frame", a_second_install_adds_a_frame),
         ("an_install_that_fails_installs_nothing", an_install_that_fails_installs_nothing),
         ("a_forked_child_panics_under_its_own_pid", a_forked_child_panics_under_its_own_pid),
+        #[cfg(feature = "udp")]
+        ("a_panic_sends_a_terminal_frame_by_udp", udp::a_panic_sends_a_terminal_frame_by_udp),
+        #[cfg(feature = "udp")]
+        ("by_udp_a_server_that_came_later_is_told", udp::by_udp_a_server_that_came_later_is_told),
+        #[cfg(feature = "secure-udp")]
+        ("a_panic_sends_a_sealed_terminal_frame", secure::a_panic_sends_a_sealed_terminal_frame),
+        #[cfg(feature = "secure-udp")]
+        ("threads_that_panic_together_share_no_nonce", secure::threads_that_panic_together_share_no_nonce),
+        #[cfg(feature = "secure-udp")]
+        (
+            "a_forked_child_that_panics_has_nonces_and_a_key_of_its_own",
+            secure::a_forked_child_that_panics_has_nonces_and_a_key_of_its_own,
+        ),
+        #[cfg(all(feature = "secure-udp", target_os = "linux"))]
+        (
+            "a_forked_child_without_entropy_panics_in_silence",
+            secure::a_forked_child_without_entropy_panics_in_silence,
+        ),
     ]);
 }
 
 const ROLE: &str = "VARTA_TEST_ROLE";
+/// A path; or with a [`MODE`] an address.
 const PATH: &str = "VARTA_TEST_PATH";
+/// Set where the hook is to go by UDP.
+#[cfg(feature = "udp")]
+const MODE: &str = "VARTA_TEST_MODE";
 
 /// What the child says when it is about to panic.
 const READY: &str = "ready";
@@ -158,14 +184,18 @@ struct Doomed {
 
 impl Doomed {
     fn start(role: &str, server: &Server) -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .env(ROLE, role)
-            .env(PATH, server.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        Self::run(Command::new(env::current_exe().unwrap()).env(ROLE, role).env(PATH, server.path()))
+    }
+
+    #[cfg(feature = "udp")]
+    fn start_by_udp(role: &str, mode: &str, addr: std::net::SocketAddr) -> Self {
+        let mut command = Command::new(env::current_exe().unwrap());
+        Self::run(command.env(ROLE, role).env(MODE, mode).env(PATH, addr.to_string()))
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut said = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         said.read_line(&mut line).unwrap();
@@ -302,4 +332,186 @@ fn a_forked_child_panics_under_its_own_pid() {
     let frame = server.frame();
     assert!(frame.is_terminal());
     assert_ne!(frame.pid, pid);
+}
+
+#[cfg(feature = "udp")]
+mod udp {
+    use super::*;
+    use common::UdpServer;
+    use std::net::SocketAddr;
+    use varta_agent::install_panic_handler_udp;
+
+    pub(super) fn play(role: &str, mode: &str, addr: SocketAddr) {
+        panic::set_hook(Box::new(|_| say(BEFORE)));
+        match mode {
+            "udp" => install_panic_handler_udp(addr).unwrap(),
+            #[cfg(feature = "secure-udp")]
+            mode => secure::install(mode, addr),
+            #[cfg(not(feature = "secure-udp"))]
+            other => panic!("no such mode: {other}"),
+        }
+        let panics = || drop(panic::catch_unwind(|| panic!("as told")));
+        ready();
+        match role {
+            "panics" => panic!("as told"),
+            "panics in many threads" => {
+                let together = Barrier::new(THREADS);
+                thread::scope(|scope| {
+                    for _ in 0..THREADS {
+                        scope.spawn(|| {
+                            together.wait();
+                            (0..PANICS).for_each(|_| panics());
+                        });
+                    }
+                });
+            }
+            "panics before, in and after a fork" => {
+                panics();
+                forked(|| {
+                    panics();
+                    forked(panics);
+                    panics();
+                });
+                panics();
+            }
+            #[cfg(all(feature = "secure-udp", target_os = "linux"))]
+            "forks a child without entropy" => {
+                forked(|| {
+                    if common::take_entropy_away() {
+                        panics();
+                    }
+                });
+                panics();
+            }
+            other => panic!("no such role: {other}"),
+        }
+    }
+
+    /// All that they send has to fit into the queue of one socket.
+    pub(super) const THREADS: usize = 8;
+    pub(super) const PANICS: usize = 8;
+
+    pub(super) fn a_panic_sends_a_terminal_frame_by_udp() {
+        let server = UdpServer::listening();
+        let child = Doomed::start_by_udp("panics", "udp", server.addr());
+        let pid = child.pid();
+        let (status, said) = child.finish();
+        assert_eq!((status.code(), said), (Some(101), vec![BEFORE.to_owned()]));
+        let [datagram] = &server.arrived()[..] else { panic!("one frame") };
+        assert_terminal(&Frame::decode(datagram).unwrap(), pid);
+    }
+
+    pub(super) fn by_udp_a_server_that_came_later_is_told() {
+        let absent = UdpServer::absent();
+        let addr = absent.addr();
+        let child = Doomed::start_by_udp("panics", "udp", addr);
+        drop(absent);
+        let server = std::net::UdpSocket::bind(addr).unwrap();
+        let pid = child.pid();
+        child.finish();
+        let mut datagram = [0; 64];
+        let length = server.recv(&mut datagram).unwrap();
+        assert_terminal(&Frame::decode(&datagram[..length]).unwrap(), pid);
+    }
+}
+
+#[cfg(feature = "secure-udp")]
+mod secure {
+    use super::udp::{PANICS, THREADS};
+    use super::*;
+    use common::UdpServer;
+    use std::collections::HashSet;
+    use std::net::SocketAddr;
+    use varta_agent::{Key, install_panic_handler_secure_udp, install_panic_handler_secure_udp_with_master};
+    use varta_proto::secure::{Opened, open_master, open_shared};
+
+    const MODES: [&str; 2] = ["shared", "master"];
+
+    fn key() -> Key {
+        Key::from_bytes([0x8f; 32])
+    }
+
+    pub(super) fn install(mode: &str, addr: SocketAddr) {
+        let nowhere = ([127, 0, 0, 1], 0).into();
+        if mode == "shared" {
+            assert!(install_panic_handler_secure_udp(nowhere, key()).is_err());
+            install_panic_handler_secure_udp(addr, key()).unwrap();
+        } else {
+            assert!(install_panic_handler_secure_udp_with_master(nowhere, key()).is_err());
+            install_panic_handler_secure_udp_with_master(addr, key()).unwrap();
+        }
+    }
+
+    /// Opens what has arrived, and checks that it is terminal and that no nonce came twice.
+    fn open(mode: &str, server: &UdpServer) -> Vec<Opened> {
+        let mut nonces = HashSet::new();
+        let opened = server.arrived().into_iter().map(|datagram| {
+            let opened = match mode {
+                "shared" => open_shared(&key(), &datagram),
+                _ => open_master(&key(), &datagram),
+            }
+            .unwrap();
+            assert!(opened.frame.is_terminal());
+            assert!(nonces.insert((opened.iv_random, opened.iv_counter)), "{mode}: a nonce came twice");
+            opened
+        });
+        opened.collect()
+    }
+
+    pub(super) fn a_panic_sends_a_sealed_terminal_frame() {
+        for mode in MODES {
+            let server = UdpServer::listening();
+            let child = Doomed::start_by_udp("panics", mode, server.addr());
+            let pid = child.pid();
+            let (status, said) = child.finish();
+            assert_eq!((status.code(), said), (Some(101), vec![BEFORE.to_owned()]));
+            let [opened] = open(mode, &server)[..] else { panic!("one frame") };
+            assert_terminal(&opened.frame, pid);
+        }
+    }
+
+    pub(super) fn threads_that_panic_together_share_no_nonce() {
+        for mode in MODES {
+            let server = UdpServer::listening();
+            let child = Doomed::start_by_udp("panics in many threads", mode, server.addr());
+            let pid = child.pid();
+            let (status, said) = child.finish();
+            assert!(status.success());
+            assert_eq!(said.len(), THREADS * PANICS);
+            let opened = open(mode, &server);
+            assert_eq!(opened.len(), THREADS * PANICS);
+            assert!(opened.iter().all(|opened| opened.frame.pid == pid));
+        }
+    }
+
+    pub(super) fn a_forked_child_that_panics_has_nonces_and_a_key_of_its_own() {
+        for mode in MODES {
+            let server = UdpServer::listening();
+            let child = Doomed::start_by_udp("panics before, in and after a fork", mode, server.addr());
+            let pid = child.pid();
+            assert!(child.finish().0.success());
+            let opened = open(mode, &server);
+            let [before, child, grandchild, again, after] = opened[..] else { panic!("five frames") };
+            assert_eq!((before.frame.pid, after.frame.pid), (pid, pid));
+            assert_eq!(child.frame.pid, again.frame.pid);
+            assert_eq!(HashSet::from([pid, child.frame.pid, grandchild.frame.pid]).len(), 3);
+
+            assert_eq!((after.iv_random, after.iv_counter), (before.iv_random, before.iv_counter + 1));
+            let sessions = [before, child, grandchild, again].map(|opened| opened.iv_random);
+            assert_eq!(HashSet::from(sessions).len(), 4);
+        }
+    }
+
+    /// Under a filter of system calls; where none may be set the child does not panic at all.
+    #[cfg(target_os = "linux")]
+    pub(super) fn a_forked_child_without_entropy_panics_in_silence() {
+        for mode in MODES {
+            let server = UdpServer::listening();
+            let child = Doomed::start_by_udp("forks a child without entropy", mode, server.addr());
+            let pid = child.pid();
+            assert!(child.finish().0.success());
+            let [opened] = open(mode, &server)[..] else { panic!("one frame") };
+            assert_eq!(opened.frame.pid, pid);
+        }
+    }
 }

@@ -2,10 +2,18 @@
 //!
 //! A handle knows how to make a frame and what to do when one is lost; a transport knows how to send 32 bytes.
 
+#[cfg(feature = "secure-udp")]
+pub(crate) mod secure;
+#[cfg(feature = "udp")]
+pub(crate) mod udp;
 pub(crate) mod uds;
 
 use std::io;
 
+#[cfg(feature = "secure-udp")]
+pub use secure::SecureUdpTransport;
+#[cfg(feature = "udp")]
+pub use udp::UdpTransport;
 pub use uds::UdsTransport;
 
 /// Sends frames. Implement it to have beats go another way than through a Unix socket, or to record them in a test.

@@ -5,6 +5,8 @@
 
 use std::env;
 use std::io;
+#[cfg(feature = "udp")]
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -96,4 +98,82 @@ pub(crate) fn run(cases: &[(&str, fn())]) {
             println!("test {name} ... ok");
         }
     }
+}
+
+/// A UDP socket that somebody listens on.
+#[cfg(feature = "udp")]
+pub(crate) struct UdpServer(UdpSocket);
+
+#[cfg(feature = "udp")]
+impl UdpServer {
+    /// On a port of the kernel's choice.
+    pub(crate) fn on(ip: impl Into<IpAddr>) -> io::Result<Self> {
+        let socket = UdpSocket::bind((ip.into(), 0))?;
+        socket.set_read_timeout(Some(GIVE_UP))?;
+        Ok(Self(socket))
+    }
+
+    pub(crate) fn listening() -> Self {
+        Self::on(Ipv4Addr::LOCALHOST).unwrap()
+    }
+
+    /// On a port at which nobody else can listen, and which takes no datagrams either: as good as nobody.
+    pub(crate) fn absent() -> Self {
+        let server = Self::listening();
+        server.stop();
+        server
+    }
+
+    /// Refuses all datagrams from now on, as if the socket were closed, without giving the port to anybody.
+    pub(crate) fn stop(&self) {
+        self.0.connect((Ipv4Addr::LOCALHOST, 1)).unwrap();
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
+    /// Waits for the next datagram.
+    pub(crate) fn datagram(&self) -> Vec<u8> {
+        let mut datagram = [0; 100];
+        let length = self.0.recv(&mut datagram).expect("a datagram in time");
+        datagram[..length].to_vec()
+    }
+
+    /// Takes what was sent before now, and waits for all of it to arrive.
+    pub(crate) fn arrived(&self) -> Vec<Vec<u8>> {
+        const END: &[u8] = b"that was all";
+        UdpSocket::bind((self.addr().ip(), 0)).unwrap().send_to(END, self.addr()).unwrap();
+        std::iter::repeat_with(|| self.datagram()).take_while(|datagram| datagram != END).collect()
+    }
+}
+
+/// Takes all randomness of the operating system from this process and its children, for ever; nor can they open files.
+/// `false` if that is not to be had here.
+#[cfg(all(feature = "secure-udp", target_os = "linux"))]
+#[allow(unsafe_code, reason = "a filter of system calls is set through libc")]
+pub(crate) fn take_entropy_away() -> bool {
+    let statement = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter {
+        code: u16::try_from(code).unwrap(),
+        jt,
+        jf,
+        k,
+    };
+    let refuse = |call: libc::c_long, errno: i32| {
+        [
+            statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, u32::try_from(call).unwrap()),
+            statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno.cast_unsigned()),
+        ]
+    };
+    let mut filter = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    filter.extend(refuse(libc::SYS_getrandom, libc::ENOSYS));
+    filter.extend(refuse(libc::SYS_openat, libc::ENOENT));
+    filter.push(statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW));
+    let program = libc::sock_fprog { len: u16::try_from(filter.len()).unwrap(), filter: filter.as_mut_ptr() };
+    // SAFETY: it sets a flag of this process.
+    let privileges = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    // SAFETY: the program and its statements are alive, and the kernel copies them.
+    let filtered =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    (privileges, filtered) == (0, 0)
 }

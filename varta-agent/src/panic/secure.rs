@@ -1,0 +1,167 @@
+//! The last word by UDP, under a seal.
+//!
+//! A hook is called by whichever threads panic, in this process or in a child that was forked off at any moment. None
+//! of them may seal with a nonce that another has, and none may wait for another, which may be gone.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Mutex;
+
+use varta_proto::Frame;
+use varta_proto::secure::{Key, Session};
+
+use super::{Way, install};
+use crate::entropy::strict;
+use crate::fork::Incarnation;
+use crate::transport::secure::{Sealed, Secret, begin_session};
+use crate::transport::udp;
+
+/// Has every panic of this process send a terminal frame to the server at `addr` by UDP, sealed with the key that this
+/// server shares with its agents (features `panic-handler` and `secure-udp`).
+///
+/// Everything that [`install_panic_handler`](crate::install_panic_handler) says holds here, but that two panics at
+/// the same moment have something to share: the hook has a session of its own, whose salt is drawn by this call. A
+/// thread that finds another one at it, and the child of a fork, do not wait and draw a salt for themselves at the
+/// panic; if the operating system then gives no randomness, they send nothing. The key stays in memory as long as the
+/// process lives.
+///
+/// # Errors
+///
+/// There is no route to this address, its port is 0, there is no descriptor left, the operating system gives no
+/// randomness, or the calling thread is panicking. Then nothing is installed.
+///
+/// ```
+/// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
+/// # let addr = server.local_addr()?;
+/// use varta_agent::Key;
+///
+/// varta_agent::install_panic_handler_secure_udp(addr, Key::from_bytes([0x8f; 32]))?;
+/// let _ = std::panic::catch_unwind(|| panic!("out of cheese"));
+/// assert_eq!(server.recv(&mut [0; 100])?, 60);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn install_panic_handler_secure_udp(addr: SocketAddr, key: Key) -> io::Result<()> {
+    install(ToSecureUdp::prepare(addr, Secret::Shared(key))?)
+}
+
+/// Has every panic of this process send a terminal frame to the server at `addr` by UDP, sealed with a key that is
+/// derived from the server's master key for the pid of the process that panics (features `panic-handler` and
+/// `secure-udp`).
+///
+/// All else is as for [`install_panic_handler_secure_udp`]. It is the master key that stays in memory.
+///
+/// # Errors
+///
+/// As [`install_panic_handler_secure_udp`].
+///
+/// ```
+/// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
+/// # let addr = server.local_addr()?;
+/// use varta_agent::Key;
+///
+/// varta_agent::install_panic_handler_secure_udp_with_master(addr, Key::from_bytes([0x8f; 32]))?;
+/// let _ = std::panic::catch_unwind(|| panic!("out of cheese"));
+/// assert_eq!(server.recv(&mut [0; 100])?, 64);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn install_panic_handler_secure_udp_with_master(addr: SocketAddr, key: Key) -> io::Result<()> {
+    install(ToSecureUdp::prepare(addr, Secret::Master(key))?)
+}
+
+struct ToSecureUdp {
+    server: SocketAddr,
+    /// Boxed, because moving a key leaves a copy of it behind that nobody wipes.
+    secret: Box<Secret>,
+    /// Nobody waits for it: the thread that holds it may have been left behind by a fork.
+    session: Mutex<Session>,
+    /// The process life that the session belongs to.
+    incarnation: Incarnation,
+}
+
+impl ToSecureUdp {
+    fn prepare(server: SocketAddr, secret: Secret) -> io::Result<Self> {
+        let secret = Box::new(secret);
+        let incarnation = Incarnation::current();
+        let session = Mutex::new(begin_session(server)?);
+        Ok(Self { server, secret, session, incarnation })
+    }
+
+    /// Tells whether the process that wrote this frame is the one in which the session began. The pid tells where the
+    /// notice cannot: of a raw `clone`, on a system without the page.
+    fn is_at_home(&self, frame: &Frame) -> bool {
+        self.incarnation.is_current() && self.incarnation.pid() == frame.pid
+    }
+}
+
+impl Way for ToSecureUdp {
+    type Socket = UdpSocket;
+    type Datagram = Sealed;
+
+    fn connected(&self) -> io::Result<UdpSocket> {
+        udp::connected(self.server)
+    }
+
+    fn refusal(&self, source: io::Error) -> io::Error {
+        udp::refusal(self.server, source)
+    }
+
+    /// It is sealed once, however often it is then sent.
+    fn datagram(&self, frame: &Frame) -> Option<Sealed> {
+        let bytes = frame.to_bytes();
+        if self.is_at_home(frame)
+            && let Ok(mut session) = self.session.try_lock()
+        {
+            return self.secret.seal(&mut session, &bytes).ok();
+        }
+        let mut session = Session::new(strict::salt().ok()?);
+        self.secret.seal(&mut session, &bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use varta_proto::secure::{Opened, open_master};
+    use varta_proto::{NONCE_TERMINAL, Status};
+
+    fn way() -> ToSecureUdp {
+        ToSecureUdp::prepare(([127, 0, 0, 1], 9).into(), Secret::Master(Key::from_bytes([7; 32]))).unwrap()
+    }
+
+    fn seal(way: &ToSecureUdp, pid: u32) -> Opened {
+        let frame = Frame::new(Status::Critical, pid, 0, NONCE_TERMINAL, 0);
+        let sealed = way.datagram(&frame).unwrap();
+        open_master(&Key::from_bytes([7; 32]), sealed.as_ref()).unwrap()
+    }
+
+    #[test]
+    fn panics_one_after_the_other_go_on_in_the_session_of_the_install() {
+        let way = way();
+        let [one, other] = [(); 2].map(|()| seal(&way, std::process::id()));
+        assert_eq!(one.iv_random, other.iv_random);
+        assert_eq!((one.iv_counter, other.iv_counter), (1, 2));
+    }
+
+    #[test]
+    fn a_panic_that_finds_the_session_taken_seals_in_one_of_its_own_and_does_not_wait() {
+        let way = way();
+        let first = seal(&way, std::process::id());
+        let taken = way.session.lock().unwrap();
+        let meanwhile = seal(&way, std::process::id());
+        drop(taken);
+        let last = seal(&way, std::process::id());
+        assert_ne!(meanwhile.iv_random, first.iv_random);
+        assert_eq!((last.iv_random, last.iv_counter), (first.iv_random, 2));
+    }
+
+    #[test]
+    fn another_process_never_goes_on_in_the_session() {
+        let mut way = way();
+        let home = seal(&way, std::process::id());
+        assert_ne!(seal(&way, 4_194_305).iv_random, home.iv_random);
+        way.incarnation.forget();
+        let forked = [(); 2].map(|()| seal(&way, std::process::id()).iv_random);
+        assert_eq!(HashSet::from([home.iv_random, forked[0], forked[1]]).len(), 3);
+    }
+}

@@ -1,0 +1,58 @@
+//! The last word by UDP.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+use varta_proto::Frame;
+
+use super::{Way, install};
+use crate::transport::udp;
+
+/// Has every panic of this process send a terminal frame to the server at `addr` by UDP (features `panic-handler` and
+/// `udp`).
+///
+/// Everything that [`install_panic_handler`](crate::install_panic_handler) says holds here. That nobody listens shows
+/// only where the server's host says so, and then too late for this frame.
+///
+/// # Errors
+///
+/// There is no route to this address, its port is 0, there is no descriptor left, or the calling thread is panicking.
+/// Then nothing is installed.
+///
+/// ```
+/// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
+/// # let addr = server.local_addr()?;
+/// use varta_agent::Frame;
+///
+/// varta_agent::install_panic_handler_udp(addr)?;
+/// let _ = std::panic::catch_unwind(|| panic!("out of cheese"));
+///
+/// let mut frame = [0; 32];
+/// server.recv(&mut frame)?;
+/// assert!(Frame::decode(&frame)?.is_terminal());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn install_panic_handler_udp(addr: SocketAddr) -> io::Result<()> {
+    install(ToUdp { server: addr })
+}
+
+struct ToUdp {
+    server: SocketAddr,
+}
+
+impl Way for ToUdp {
+    type Socket = UdpSocket;
+    type Datagram = [u8; 32];
+
+    fn connected(&self) -> io::Result<UdpSocket> {
+        udp::connected(self.server)
+    }
+
+    fn refusal(&self, source: io::Error) -> io::Error {
+        udp::refusal(self.server, source)
+    }
+
+    fn datagram(&self, frame: &Frame) -> Option<[u8; 32]> {
+        Some(frame.to_bytes())
+    }
+}

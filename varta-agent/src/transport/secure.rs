@@ -1,0 +1,239 @@
+//! Beats over UDP under a seal.
+//!
+//! What everything here turns on is that a key and a nonce never meet twice. A [`Session`] sees to that within one
+//! process life. This file sees to the rest: a salt is drawn for each session and never made up, and a session that
+//! was inherited through a fork is never used.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use varta_proto::secure::{Exhausted, Key, MASTER_LEN, SHARED_LEN, Session, seal_master, seal_shared};
+
+use crate::entropy::strict;
+use crate::fork::Incarnation;
+use crate::transport::BeatTransport;
+use crate::transport::udp::{self, UdpTransport};
+
+/// Seals beats with ChaCha20-Poly1305 and sends them to a server by UDP, over IPv4 or IPv6 (feature `secure-udp`).
+/// [`Varta::connect_secure_udp`](crate::Varta::connect_secure_udp) and
+/// [`connect_secure_udp_with_master`](crate::Varta::connect_secure_udp_with_master) make handles with it.
+///
+/// It numbers its datagrams apart from the nonces of the frames in them, and a number is spent before the datagram is
+/// sent, whatever becomes of it.
+///
+/// In the child of a fork, [`send`](BeatTransport::send) reconnects before it seals anything, if nobody has done so
+/// before: parent and child never seal with the same nonce.
+///
+/// ```
+/// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
+/// # let addr = server.local_addr()?;
+/// use varta_agent::{BeatTransport, Frame, Key, SecureUdpTransport, Status};
+///
+/// let mut transport = SecureUdpTransport::connect(addr, Key::from_bytes([0x8f; 32]))?;
+/// let frame = Frame::new(Status::Ok, std::process::id(), 0, 1, 0);
+/// assert_eq!(transport.send(&frame.to_bytes())?, 32);
+/// assert_eq!(server.recv(&mut [0; 100])?, 60);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct SecureUdpTransport {
+    udp: UdpTransport,
+    /// Boxed, because moving a key leaves a copy of it behind that nobody wipes.
+    keys: Box<Keys>,
+    session: Session,
+    /// The process life that the session belongs to.
+    incarnation: Incarnation,
+}
+
+impl SecureUdpTransport {
+    /// Makes a socket for the server at `addr`, and a session under the key that it shares with its agents.
+    ///
+    /// # Errors
+    ///
+    /// As [`UdpTransport::connect`]; or the operating system gives no randomness, as early at boot or in a chroot
+    /// without `/dev/urandom` where the system call is forbidden. The message names the address.
+    pub fn connect(addr: SocketAddr, key: Key) -> io::Result<Self> {
+        Self::with(addr, Secret::Shared(key))
+    }
+
+    /// Makes a socket for the server at `addr`, and a session under keys that are derived from the server's master key
+    /// for the pids that the frames carry.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub fn connect_with_master(addr: SocketAddr, key: Key) -> io::Result<Self> {
+        Self::with(addr, Secret::Master(key))
+    }
+
+    fn with(addr: SocketAddr, secret: Secret) -> io::Result<Self> {
+        let keys = Box::new(Keys { secret, agent: None });
+        let incarnation = Incarnation::current();
+        let session = begin_session(addr)?;
+        Ok(Self { udp: UdpTransport::connect(addr)?, keys, session, incarnation })
+    }
+
+    /// Begins a session of which `prefixes`, and `datagrams` of the next one, are behind it (feature `test-hooks`). Its
+    /// salt is new, so it repeats nothing.
+    ///
+    /// # Errors
+    ///
+    /// The operating system gives no randomness.
+    #[cfg(feature = "test-hooks")]
+    pub fn skip_for_test(&mut self, prefixes: u32, datagrams: u32) -> io::Result<()> {
+        let salt = strict::salt().map_err(io::Error::other)?;
+        self.session = Session::resume_for_test(salt, prefixes, datagrams);
+        Ok(())
+    }
+}
+
+impl BeatTransport for SecureUdpTransport {
+    #[inline]
+    fn send(&mut self, frame: &[u8; 32]) -> io::Result<usize> {
+        if !self.incarnation.is_current() {
+            self.reconnect()?;
+        }
+        let datagram = match self.keys.seal(&mut self.session, frame) {
+            Ok(datagram) => datagram,
+            Err(Exhausted) => {
+                self.reconnect()?;
+                let sealed = self.keys.seal(&mut self.session, frame);
+                // Only if the new salt were the old one.
+                sealed.map_err(|Exhausted| io::Error::from(io::ErrorKind::Other))?
+            }
+        };
+        let sent = self.udp.send_datagram(datagram.as_ref())?;
+        Ok(if sent == datagram.as_ref().len() { frame.len() } else { 0 })
+    }
+
+    #[cold]
+    fn reconnect(&mut self) -> io::Result<()> {
+        let incarnation = Incarnation::current();
+        let salt = strict::salt().map_err(strict::NoEntropy::into_beat_error)?;
+        // The last thing that can fail.
+        self.udp.reconnect()?;
+        self.session.renew(salt);
+        self.incarnation = incarnation;
+        Ok(())
+    }
+}
+
+/// Shows where it sends and how far its session is, and nothing of its keys.
+impl fmt::Debug for SecureUdpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = match self.keys.secret {
+            Secret::Shared(_) => "shared key",
+            Secret::Master(_) => "master key",
+        };
+        f.debug_struct("SecureUdpTransport")
+            .field("server", &self.udp.server())
+            .field("mode", &mode)
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Begins a session with a salt of its own, and says in full if none can be had.
+pub(crate) fn begin_session(server: SocketAddr) -> io::Result<Session> {
+    match strict::salt() {
+        Ok(salt) => Ok(Session::new(salt)),
+        Err(error) => Err(udp::refusal(server, io::Error::other(error))),
+    }
+}
+
+/// The key that the program was given.
+pub(crate) enum Secret {
+    /// The server and all its agents have it.
+    Shared(Key),
+    /// The server derives the key of each agent from it, and so do we: it stays in memory, because a child of this
+    /// process will need a key of its own.
+    Master(Key),
+}
+
+impl Secret {
+    /// Seals a frame once, and derives what it takes for that. A handle, which seals many, has [`Keys`].
+    #[cfg(feature = "panic-handler")]
+    pub(crate) fn seal(&self, session: &mut Session, frame: &[u8; 32]) -> Result<Sealed, Exhausted> {
+        match self {
+            Self::Shared(key) => seal_shared(key, session, frame).map(Sealed::Shared),
+            Self::Master(master) => {
+                let pid = pid_of(frame);
+                seal_master(&master.agent_key(pid), pid, session, frame).map(Sealed::Master)
+            }
+        }
+    }
+}
+
+/// The key that the program was given, and the one that was last derived from it.
+struct Keys {
+    secret: Secret,
+    /// The pid for which the key is, and the key. It goes by the frames and not by the process: whatever made a frame,
+    /// the pid within the seal has to be the one outside.
+    agent: Option<(u32, Key)>,
+}
+
+impl Keys {
+    #[inline]
+    fn seal(&mut self, session: &mut Session, frame: &[u8; 32]) -> Result<Sealed, Exhausted> {
+        match &self.secret {
+            Secret::Shared(key) => seal_shared(key, session, frame).map(Sealed::Shared),
+            Secret::Master(master) => {
+                let pid = pid_of(frame);
+                let (_, key) = match &mut self.agent {
+                    Some(agent) if agent.0 == pid => agent,
+                    stale => stale.insert((pid, master.agent_key(pid))),
+                };
+                seal_master(key, pid, session, frame).map(Sealed::Master)
+            }
+        }
+    }
+}
+
+/// A datagram as it goes out.
+pub(crate) enum Sealed {
+    Shared([u8; SHARED_LEN]),
+    Master([u8; MASTER_LEN]),
+}
+
+impl AsRef<[u8]> for Sealed {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Shared(datagram) => datagram,
+            Self::Master(datagram) => datagram,
+        }
+    }
+}
+
+/// Reads the pid of an encoded frame.
+#[inline]
+fn pid_of(frame: &[u8; 32]) -> u32 {
+    let [_, _, _, _, a, b, c, d, ..] = *frame;
+    u32::from_le_bytes([a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use varta_proto::{Frame, Status};
+
+    #[test]
+    fn the_pid_of_a_frame_is_read_from_its_bytes() {
+        for pid in [2, 4242, 0x8123_4567] {
+            assert_eq!(pid_of(&Frame::new(Status::Ok, pid, u64::MAX - 1, 1, u32::MAX).to_bytes()), pid);
+        }
+    }
+
+    #[test]
+    fn the_key_of_an_agent_is_derived_again_when_the_pid_changes() {
+        let mut keys = Keys { secret: Secret::Master(Key::from_bytes([7; 32])), agent: None };
+        let mut session = Session::new([9; 16]);
+        for pid in [2, 3, 3, 2] {
+            let frame = Frame::new(Status::Ok, pid, 0, 1, 0);
+            let sealed = keys.seal(&mut session, &frame.to_bytes()).unwrap();
+            let opened =
+                varta_proto::secure::open_master(&Key::from_bytes([7; 32]), sealed.as_ref()).unwrap();
+            assert_eq!(opened.frame, frame);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Beats over UDP, in plain sight.
+//!
+//! This is the way to a server on another host where the network between is trusted. Nothing tells the server who sent
+//! a beat, and hardly anything tells the sender whether it arrived.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use crate::sys;
+use crate::transport::BeatTransport;
+
+/// Sends beats to a server by UDP, over IPv4 or IPv6 (feature `udp`). [`Varta::connect_udp`](crate::Varta::connect_udp)
+/// makes a handle with it, and says what its outcomes mean.
+///
+/// ```
+/// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
+/// # let addr = server.local_addr()?;
+/// use varta_agent::{Status, UdpTransport, Varta};
+///
+/// let transport = UdpTransport::connect(addr)?;
+/// let mut agent = Varta::builder().transport(transport).reconnect_after(0).connect()?;
+/// assert!(agent.beat(Status::Ok, 0).is_sent());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct UdpTransport {
+    /// Connected, so that the kernel looks for the route once and tells us when nobody listens.
+    socket: UdpSocket,
+    server: SocketAddr,
+}
+
+impl UdpTransport {
+    /// Makes a socket for the server at `addr`. Nothing is sent, so a server that is not there does not matter.
+    ///
+    /// # Errors
+    ///
+    /// There is no route to this address, its port is 0, or there is no descriptor left. The message names the address.
+    ///
+    /// ```
+    /// let error = varta_agent::UdpTransport::connect(([127, 0, 0, 1], 0).into()).unwrap_err();
+    /// assert_eq!(error.to_string(), "cannot connect to 127.0.0.1:0: no server listens on port 0");
+    /// ```
+    pub fn connect(addr: SocketAddr) -> io::Result<Self> {
+        let socket = connected(addr).map_err(|source| refusal(addr, source))?;
+        Ok(Self { socket, server: addr })
+    }
+
+    /// Tells where the server is.
+    #[cfg(feature = "secure-udp")]
+    pub(crate) const fn server(&self) -> SocketAddr {
+        self.server
+    }
+
+    /// Sends a datagram of any length.
+    #[cfg(feature = "secure-udp")]
+    #[inline]
+    pub(crate) fn send_datagram(&self, datagram: &[u8]) -> io::Result<usize> {
+        sys::send_now(&self.socket, datagram)
+    }
+}
+
+impl BeatTransport for UdpTransport {
+    #[inline]
+    fn send(&mut self, frame: &[u8; 32]) -> io::Result<usize> {
+        sys::send_now(&self.socket, frame)
+    }
+
+    #[cold]
+    fn reconnect(&mut self) -> io::Result<()> {
+        self.socket = connected(self.server)?;
+        Ok(())
+    }
+}
+
+/// Opens a socket of the server's family, on a port of the kernel's choice, and connects it. Neither waits, and neither
+/// allocates unless the port is 0.
+pub(crate) fn connected(server: SocketAddr) -> io::Result<UdpSocket> {
+    if server.port() == 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no server listens on port 0"));
+    }
+    let anywhere: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((anywhere, 0))?;
+    socket.connect(server)?;
+    Ok(socket)
+}
+
+/// Makes the error for a person who chose `server`.
+pub(crate) fn refusal(server: SocketAddr, source: io::Error) -> io::Error {
+    io::Error::new(source.kind(), ConnectError { server, source })
+}
+
+/// The error of a connect that a person will read.
+#[derive(Debug)]
+struct ConnectError {
+    server: SocketAddr,
+    source: io::Error,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot connect to {}: {}", self.server, self.source)
+    }
+}
+
+impl Error for ConnectError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
+}
