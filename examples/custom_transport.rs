@@ -13,16 +13,12 @@
 
 use std::env;
 use std::error::Error;
-use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use varta_agent::{BeatTransport, Frame, Status, UdsTransport, Varta};
-use varta_proto::address;
 
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 
@@ -69,7 +65,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     };
     let socket = match arguments.next() {
         Some(socket) => socket.into(),
-        None => socket_of_this_host()?,
+        None => varta_agent::default_socket_path(),
     };
     let tee = Tee { to_server: UdsTransport::connect(socket)?, to_people: io::stdout() };
     let mut agent = Varta::builder().transport(tee).connect()?;
@@ -87,14 +83,4 @@ fn run() -> Result<(), Box<dyn Error>> {
 fn hex(bytes: &[u8]) -> String {
     let groups = bytes.chunks(8).map(|group| group.iter().map(|byte| format!("{byte:02x}")).collect());
     groups.collect::<Vec<String>>().join(" ")
-}
-
-/// Where a server listens that was started without options.
-fn socket_of_this_host() -> Result<PathBuf, Box<dyn Error>> {
-    if let Some(socket) = env::var_os(address::SOCKET_ENV).filter(|socket| !socket.is_empty()) {
-        return Ok(socket.into());
-    }
-    // A process owns its own directory there.
-    let uid = fs::metadata("/proc/self")?.uid();
-    Ok(address::default_socket_path(uid))
 }

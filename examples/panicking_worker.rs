@@ -12,13 +12,9 @@
 
 use std::env;
 use std::error::Error;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use varta_agent::{Status, Varta};
-use varta_proto::address;
 
 /// What a worker is not prepared for.
 const ORDERS: [&str; 3] = ["3 apples", "12 pears", "many plums"];
@@ -36,7 +32,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Box<dyn Error>> {
     let socket = match env::args().nth(1) {
         Some(socket) => socket.into(),
-        None => socket_of_this_host()?,
+        None => varta_agent::default_socket_path(),
     };
     varta_agent::install_panic_handler(&socket)?;
     let mut agent = Varta::builder().socket(&socket).connect()?;
@@ -50,14 +46,4 @@ fn run() -> Result<(), Box<dyn Error>> {
 fn count(order: &str) -> u32 {
     let (count, _) = order.split_once(' ').unwrap_or((order, ""));
     count.parse().expect("an order begins with a number")
-}
-
-/// Where a server listens that was started without options.
-fn socket_of_this_host() -> Result<PathBuf, Box<dyn Error>> {
-    if let Some(socket) = env::var_os(address::SOCKET_ENV).filter(|socket| !socket.is_empty()) {
-        return Ok(socket.into());
-    }
-    // A process owns its own directory there.
-    let uid = fs::metadata("/proc/self")?.uid();
-    Ok(address::default_socket_path(uid))
 }

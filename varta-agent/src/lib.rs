@@ -130,6 +130,23 @@ pub use transport::{BeatTransport, UdsTransport};
 pub use varta_proto::secure::{Key, KeyError, KeyFileError, KeyFileFault, KeyLineError};
 pub use varta_proto::{DecodeError, Frame, NONCE_TERMINAL, Status};
 
+/// Gives the path at which the server of this host listens unless it was told otherwise: `VARTA_SOCKET` if that is set,
+/// else the server's own default for this user.
+///
+/// For what wants a path, as the panic hook does. [`Varta::connect_default`] looks further: at every place where a server
+/// may be.
+///
+/// ```
+/// let socket = varta_agent::default_socket_path();
+/// assert!(socket.is_absolute() || std::env::var_os("VARTA_SOCKET").is_some());
+/// ```
+pub fn default_socket_path() -> std::path::PathBuf {
+    use varta_proto::address;
+
+    let told = std::env::var_os(address::SOCKET_ENV).filter(|path| !path.is_empty());
+    told.map_or_else(|| address::default_socket_path(sys::effective_uid()), Into::into)
+}
+
 /// Has forks be noticed by the handler of `fork` and not by the page, as on a system that has no such page. To be
 /// called before the first handle is made (feature `test-hooks`).
 #[cfg(feature = "test-hooks")]
