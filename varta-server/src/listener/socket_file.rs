@@ -1,11 +1,11 @@
 //! A Unix socket's file: made so that nobody else can slip in, refused while another server uses it, and removed at
 //! the end only if it is still the one that was made.
 
-use std::fs::{self, DirBuilder, File, Metadata, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
@@ -75,16 +75,27 @@ impl SocketFile {
         let identity = fs::symlink_metadata(path).map_err(failed("look at the socket just made"))?;
         let file = SocketFile { path: path.clone(), identity: identity_of(&identity) };
 
-        if let Some(group) = group {
-            lchown(path, None, Some(*group))
-                .map_err(failed("give the socket to the group of --socket-group"))?;
-        }
-        fs::set_permissions(path, Permissions::from_mode(*mode)).map_err(failed("set the socket's mode"))?;
+        file.open_to(*group, *mode).map_err(failed("set the socket's mode and group"))?;
         Ok((OwnedFd::from(socket).into(), file))
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Gives the file to a group and sets its mode: that of the file that was made, and of none that has its name by now.
+    fn open_to(&self, group: Option<u32>, mode: u32) -> io::Result<()> {
+        let handle =
+            OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&self.path)?;
+        if identity_of(&handle.metadata()?) != self.identity {
+            return Err(io::Error::other("another file has taken its place"));
+        }
+        // A handle to a path alone takes neither call itself, but what it stands for can be reached through /proc.
+        let file = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        if let Some(group) = group {
+            chown(&file, None, Some(group))?;
+        }
+        fs::set_permissions(&file, Permissions::from_mode(mode))
     }
 }
 
@@ -245,6 +256,20 @@ mod tests {
         let _other = UnixDatagram::bind(&path).unwrap();
         drop(file);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_link_that_took_the_files_place_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock");
+        let (_socket, file) = SocketFile::bind(&options(path.clone())).unwrap();
+        let precious = dir.path().join("precious");
+        fs::write(&precious, "").unwrap();
+        fs::set_permissions(&precious, Permissions::from_mode(0o600)).unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        assert!(file.open_to(None, 0o666).is_err());
+        assert_eq!(fs::metadata(&precious).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]
