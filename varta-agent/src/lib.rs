@@ -141,10 +141,8 @@ pub use varta_proto::{DecodeError, Frame, NONCE_TERMINAL, Status};
 /// assert!(socket.is_absolute() || std::env::var_os("VARTA_SOCKET").is_some());
 /// ```
 pub fn default_socket_path() -> std::path::PathBuf {
-    use varta_proto::address;
-
-    let told = std::env::var_os(address::SOCKET_ENV).filter(|path| !path.is_empty());
-    told.map_or_else(|| address::default_socket_path(sys::effective_uid()), Into::into)
+    let told = transport::uds::told_path(|name| std::env::var_os(name));
+    told.unwrap_or_else(|| varta_proto::address::default_socket_path(sys::effective_uid()))
 }
 
 /// Has forks be noticed by the handler of `fork` and not by the page, as on a system that has no such page. To be

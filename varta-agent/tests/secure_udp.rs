@@ -230,9 +230,7 @@ fn port_0_is_refused_and_the_address_named() {
 async fn a_heartbeat_is_sealed_too() {
     let server = UdpServer::listening();
     let heartbeat = shared(server.addr()).spawn_heartbeat(Duration::from_millis(1)).unwrap();
-    while heartbeat.beats_sent() < 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    common::await_beats(&heartbeat, 2).await;
     heartbeat.stop().await;
     assert_eq!(counters(&opened(&server))[..2], [1, 2]);
 }

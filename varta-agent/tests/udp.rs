@@ -124,9 +124,7 @@ async fn a_heartbeat_goes_by_udp_too() {
     let transport = UdpTransport::connect(server.addr()).unwrap();
     let agent = Varta::builder().transport(transport).connect().unwrap();
     let heartbeat = agent.spawn_heartbeat(Duration::from_millis(1)).unwrap();
-    while heartbeat.beats_sent() < 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    common::await_beats(&heartbeat, 2).await;
     heartbeat.stop().await;
     assert_eq!(nonces(&server)[..2], [1, 2]);
 }

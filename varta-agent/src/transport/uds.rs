@@ -62,8 +62,8 @@ impl UdsTransport {
     /// Makes a transport that looks for the server where `VARTA_SOCKET` says, or else wherever a server of this host
     /// may have its socket.
     pub(crate) fn at_default(lookup: impl Fn(&str) -> Option<OsString>) -> io::Result<Self> {
-        if let Some(path) = lookup(address::SOCKET_ENV).filter(|path| !path.is_empty()) {
-            return Self::at(path.as_ref());
+        if let Some(path) = told_path(&lookup) {
+            return Self::at(&path);
         }
         let uid = sys::effective_uid();
         let paths = address::candidate_socket_paths_from(uid, lookup);
@@ -114,6 +114,11 @@ impl UdsTransport {
         }
         Err(refused)
     }
+}
+
+/// Gives the path that `VARTA_SOCKET` names. An empty one counts as unset.
+pub(crate) fn told_path(lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    lookup(address::SOCKET_ENV).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 impl BeatTransport for UdsTransport {

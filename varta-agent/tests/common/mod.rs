@@ -17,6 +17,17 @@ use varta_agent::Frame;
 /// After it a test has failed; no test that succeeds waits for it.
 const GIVE_UP: Duration = Duration::from_secs(20);
 
+/// Waits until a heartbeat has sent so many beats.
+#[cfg(feature = "tokio")]
+pub(crate) async fn await_beats(heartbeat: &varta_agent::Heartbeat, beats: u64) {
+    let sent = async {
+        while heartbeat.beats_sent() < beats {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(GIVE_UP, sent).await.expect("the heartbeat beats");
+}
+
 /// A socket that somebody listens on, in a directory of its own.
 pub(crate) struct Server {
     dir: TempDir,
