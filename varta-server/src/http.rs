@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::metrics::ServerMetrics;
 use crate::metrics::agents::AgentRows;
 use crate::secret::Secret;
+use crate::time::MonoTime;
 
 /// The version is part of it: without one Prometheus 3 refuses the scrape.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -83,11 +84,8 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationT
                 Some((place, listener.accept().await))
             } => accepted,
         };
-        let stream = match accepted {
-            Some((place, Ok((stream, _)))) => {
-                is_failing = false;
-                (place, stream)
-            }
+        let (place, stream) = match accepted {
+            Some((place, Ok((stream, _)))) => (place, stream),
             Some((_, Err(error))) => {
                 if !is_failing {
                     tracing::warn!("cannot accept a connection for metrics: {error}; trying again");
@@ -98,9 +96,10 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationT
             }
             None => break,
         };
+        is_failing = false;
         let (router, stop) = (router.clone(), stop.clone());
         connections.spawn(async move {
-            let (_place, stream) = stream;
+            let _place = place;
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_WITHIN)
@@ -156,11 +155,8 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").into_response();
     };
     let Site { clock, log_lines_dropped, .. } = &shared.site;
-    let families = shared.site.metrics.render(
-        clock.now() - crate::time::MonoTime::START,
-        rows.omitted(),
-        log_lines_dropped(),
-    );
+    let families =
+        shared.site.metrics.render(clock.now() - MonoTime::START, rows.omitted(), log_lines_dropped());
     let pieces = std::iter::once(Bytes::from(families)).chain(rows.into_pieces()).collect();
     ([(CONTENT_TYPE, TEXT_FORMAT)], Body::new(Pieces { pieces, _place: place })).into_response()
 }

@@ -8,7 +8,7 @@ use varta_proto::DecodeError;
 /// What became of one datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A beat that moved its agent's deadline.
+    /// A beat. It moved its agent's deadline.
     Accepted,
     /// Not a frame; which rule it broke.
     Malformed(DecodeError),
@@ -24,9 +24,9 @@ pub enum Outcome {
     Duplicate,
     /// An older frame than the newest of its session.
     OutOfOrder,
-    /// Beyond what one agent may send.
+    /// Beyond what one agent may send. It was only not counted: that its agent lives it proved all the same.
     RateLimitedAgent,
-    /// Beyond what all agents together may send.
+    /// Beyond what all agents together may send; the same goes for it.
     RateLimitedGlobal,
     /// From an agent for which there is no room.
     Capacity,

@@ -55,7 +55,7 @@ families! {
     STALLS = "varta_stalls_total", "How often this agent was called stalled.";
     STATUS = "varta_status", "What this agent reports: 0 ok, 1 degraded, 2 critical; 3 when it is silent.";
     AGENT_UP = "varta_agent_up", "1 while this agent is well, 0 when it is cause for alarm.";
-    LAST_BEAT = "varta_agent_last_beat_timestamp_seconds", "Unix time of this agent's last accepted beat.";
+    LAST_BEAT = "varta_agent_last_beat_timestamp_seconds", "Unix time of this agent's last beat.";
     STALL_AFTER = "varta_agent_stall_after_seconds", "How long this agent may be silent.";
     PAYLOAD = "varta_agent_payload", "The number that this agent sent with its last beat.";
     BEATS_LOST = "varta_agent_beats_lost_total", "Beats that this agent sent, by its nonces, and that did not arrive.";

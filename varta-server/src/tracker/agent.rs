@@ -16,14 +16,14 @@ use crate::time::MonoTime;
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) session: Session,
-    /// When the last beat was accepted, in whichever session.
+    /// When it last beat, in whichever session; a beat refused only for its rate counts.
     pub(crate) last_beat: MonoTime,
     /// Beats accepted from this incarnation.
     pub(crate) beats: u64,
     /// Beats that this incarnation sent, by its nonces, and that did not arrive.
     pub(crate) lost: u64,
     pub(crate) usage: Usage,
-    /// How much blindness there had been when the last beat was accepted.
+    /// How much blindness there had been at `last_beat`.
     pub(crate) blind_before: u32,
     pub(crate) sender: Sender,
     pub(crate) payload: u32,

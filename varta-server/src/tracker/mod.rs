@@ -88,7 +88,7 @@ pub struct AgentView<'a> {
     pub verdict: Verdict,
     /// The last thing that it said.
     pub last: LastWord,
-    /// When its last beat was accepted.
+    /// When it last beat; a beat refused only for its rate counts.
     pub last_beat: MonoTime,
     /// Beats that it sent, by its nonces, and that did not arrive.
     pub lost: u64,
@@ -136,7 +136,7 @@ impl Tracker {
 
     /// Takes beats in the order in which they arrived, and says what became of them.
     ///
-    /// A refused beat moves no deadline and changes no verdict.
+    /// A refused beat changes no verdict, and moves no deadline unless it was refused only for its rate.
     pub fn handle_batch(&mut self, beats: &[ReceivedBeat], processes: &mut impl Processes) -> Tally {
         let mut tally = Tally::default();
         for beat in beats {

@@ -118,12 +118,13 @@ impl OtherSessions {
         frame: &Frame,
         received_at: MonoTime,
     ) -> Place {
-        let mut all =
+        self.strays.retain(|stray| received_at.since(stray.heard_at) < STRAYS_KEPT);
+        let all =
             self.others.iter().map(|other| (other.session, other.heard_at)).chain([(*current, heard_at)]);
         if all.clone().any(|(session, heard_at)| session.is_repeated_by(heard_at, frame, received_at)) {
             return Place::Duplicate;
         }
-        let candidates = all.by_ref().enumerate().filter_map(|(index, (session, heard_at))| {
+        let candidates = all.enumerate().filter_map(|(index, (session, heard_at))| {
             let (lost, wrapped) = session.followed_by(frame)?;
             Some((session.distance(heard_at, frame, received_at), index, Place::Next { lost, wrapped }))
         });
@@ -132,10 +133,8 @@ impl OtherSessions {
                 self.others[index] = Other { session: *current, heard_at };
             }
             *current = Session::of(frame);
-            self.strays.retain(|stray| received_at.since(stray.heard_at) < STRAYS_KEPT);
             return place;
         }
-        self.strays.retain(|stray| received_at.since(stray.heard_at) < STRAYS_KEPT);
         let fitting = self.strays.iter().enumerate().filter_map(|(index, stray)| {
             stray.session.followed_by(frame)?;
             let distance = stray.session.distance(stray.heard_at, frame, received_at);

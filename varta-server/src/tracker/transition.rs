@@ -23,7 +23,7 @@ pub struct Transition {
     pub cause: Cause,
     /// When it was concluded.
     pub at: MonoTime,
-    /// How long the agent had been silent: from its last accepted beat to the beat that ended the silence, or to the
+    /// How long the agent had been silent: from its last beat to the beat that ended the silence, or to the
     /// conclusion. Zero for a first beat.
     pub silence: Duration,
     /// The last thing that the agent said, the beat that caused the change included.
