@@ -94,7 +94,10 @@ fn decode(criterion: &mut Criterion) {
 #[cfg(feature = "secure")]
 mod sealed {
     use super::*;
-    use varta_proto::secure::{Key, Session, open_agent, open_master, open_shared, seal_master, seal_shared};
+    use varta_proto::secure::{
+        AgentKeys, Key, Opener, Session, open_agent, open_any, open_master, open_shared, seal_master,
+        seal_shared,
+    };
     use varta_vlp::crypto::{Key as TheirKey, aead, kdf};
 
     const KEY: [u8; 32] = [0x5a; 32];
@@ -168,6 +171,12 @@ mod sealed {
         group.bench_function("varta-proto, agent's key derived", |bencher| {
             each(bencher, &mastered, |datagram| {
                 black_box(&open_master(black_box(&master), datagram));
+            });
+        });
+        let prepared = AgentKeys::new(&master);
+        group.bench_function("varta-proto, agent's key derived from a prepared master key", |bencher| {
+            each(bencher, &mastered, |datagram| {
+                black_box(&open_any([Opener::Agents(black_box(&prepared))], datagram));
             });
         });
         group.finish();

@@ -15,9 +15,10 @@ use proptest::sample::Index;
 use sha2::Sha256;
 use varta_proto::control::{AgentName, EncodedControl, Hello, MAX_CONTROL_LEN};
 use varta_proto::secure::{
-    Envelope, Key, MASTER_LEN, MAX_SEALED_CONTROL_LEN, OpenError, Opened, Opener, SHARED_LEN, Session,
-    open_agent, open_any, open_control_agent, open_control_any, open_control_master, open_control_shared,
-    open_master, open_shared, seal_control_master, seal_control_shared, seal_master, seal_shared,
+    AgentKeys, Envelope, Key, MASTER_LEN, MAX_SEALED_CONTROL_LEN, OpenError, Opened, Opener, SHARED_LEN,
+    Session, open_agent, open_any, open_control_agent, open_control_any, open_control_master,
+    open_control_shared, open_master, open_shared, seal_control_master, seal_control_shared, seal_master,
+    seal_shared,
 };
 use varta_proto::{DecodeError, FRAME_LEN, Frame, NONCE_TERMINAL, Status};
 
@@ -217,6 +218,9 @@ proptest! {
         let answer = open_any(keys.iter().map(Opener::Master).inspect(count), &master);
         prop_assert_eq!(answer.map(|(index, opened)| (index, opened.frame)), expected);
         prop_assert_eq!(taken.get(), 2 * keys.len());
+        let prepared: Vec<AgentKeys> = keys.iter().map(AgentKeys::new).collect();
+        let answer = open_any(prepared.iter().map(Opener::Agents), &master);
+        prop_assert_eq!(answer.map(|(index, opened)| (index, opened.frame)), expected);
     }
 
     #[test]

@@ -140,8 +140,8 @@ fn every_bad_control_datagram_is_refused_for_its_first_fault() {
 mod secure {
     use super::*;
     use varta_proto::secure::{
-        Key, OpenError, Opened, Opener, open_agent, open_any, open_control_any, open_control_master,
-        open_control_shared, open_master, open_shared,
+        AgentKeys, Key, OpenError, Opened, Opener, open_agent, open_any, open_control_any,
+        open_control_master, open_control_shared, open_master, open_shared,
     };
 
     fn key(entry: &Value, field: &str) -> Key {
@@ -179,6 +179,9 @@ mod secure {
                 assert_eq!(open_agent(&agent_key, &wire), expected, "{id}");
                 let openers = [Opener::Agent(&master), Opener::Agent(&agent_key), Opener::Master(&master)];
                 assert_eq!(open_any(openers, &wire), expected.map(|opened| (1, opened)), "{id}");
+                let prepared = AgentKeys::new(&master);
+                let opened = open_any([Opener::Agents(&prepared)], &wire);
+                assert_eq!(opened, expected.map(|opened| (0, opened)), "{id}");
             }
         });
     }

@@ -1,11 +1,12 @@
 //! Everything that is asked of ring: the cipher and the derivation of keys.
 //!
-//! ring stands behind this file alone, so that replacing it means rewriting three functions. None of them
+//! ring stands behind this file alone, so that replacing it means rewriting four functions. None of them
 //! allocates. ring does not wipe the state that it makes of a key; that lives on the stack for the length of
 //! one call, and is made anew for each, because it is seventeen times as large as the key.
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, MAX_TAG_LEN, Nonce, UnboundKey};
-use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
+use ring::hkdf::{HKDF_SHA256, KeyType, Prk};
+use ring::hmac;
 
 /// The length of a key, in bytes.
 pub(super) const KEY_LEN: usize = 32;
@@ -50,8 +51,21 @@ pub(super) fn open(
 
 /// Fills `out` with what HKDF-SHA256 makes of `secret` and the pieces of `info`, without a salt.
 pub(super) fn derive(secret: &[u8], info: &[&[u8]], out: &mut [u8]) {
-    Salt::new(HKDF_SHA256, &[])
-        .extract(secret)
+    expand(&extract(secret), info, out);
+}
+
+/// The first half of [`derive`], which is the same for every `info`: the pseudorandom key, as RFC 5869 calls it.
+pub(super) fn extract(secret: &[u8]) -> [u8; KEY_LEN] {
+    // "Without a salt" means one of zeros, as long as the hash.
+    let salt = hmac::Key::new(hmac::HMAC_SHA256, &[0; KEY_LEN]);
+    let mut pseudorandom_key = [0; KEY_LEN];
+    pseudorandom_key.copy_from_slice(hmac::sign(&salt, secret).as_ref());
+    pseudorandom_key
+}
+
+/// The second half of [`derive`].
+pub(super) fn expand(pseudorandom_key: &[u8; KEY_LEN], info: &[&[u8]], out: &mut [u8]) {
+    Prk::new_less_safe(HKDF_SHA256, pseudorandom_key)
         .expand(info, Length(out.len()))
         .and_then(|okm| okm.fill(out))
         .expect("HKDF gives up to 8160 bytes");

@@ -62,7 +62,7 @@ use crate::control::MAX_CONTROL_LEN;
 
 pub use envelope::Envelope;
 pub use error::OpenError;
-pub use key::{Key, KeyError};
+pub use key::{AgentKeys, Key, KeyError};
 #[cfg(all(feature = "std", unix))]
 pub use key_file::{KeyFileError, KeyFileFault, MAX_KEY_FILE_LEN};
 #[cfg(feature = "std")]
