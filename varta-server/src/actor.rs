@@ -6,12 +6,14 @@
 //! those whose beats could not be seen.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::beat::Transport;
 use crate::clock::Clock;
-use crate::listener::{Batch, Unread};
+use crate::listener::{Batch, Probe};
 use crate::metrics::agents::{AgentMetrics, AgentRows};
 use crate::metrics::{FrameCounters, TrackerMetrics};
 use crate::process::ProcFs;
@@ -59,10 +61,11 @@ pub(crate) struct Actor {
     pub(crate) clock: Clock,
     pub(crate) inbox: mpsc::Receiver<Batch>,
     /// For each listener, whether something waits to be read.
-    pub(crate) sockets: Vec<Unread>,
+    pub(crate) sockets: Arc<[Probe]>,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) sinks: Sinks,
-    pub(crate) frames: FrameCounters,
+    /// By [`Transport::index`](crate::beat::Transport::index).
+    pub(crate) frames: [FrameCounters; Transport::ALL.len()],
     pub(crate) metrics: TrackerMetrics,
     pub(crate) agent_metrics: AgentMetrics,
     /// The name of this host, for the label `host`.
@@ -138,7 +141,7 @@ impl Actor {
         for _ in 0..CATCH_UP_TURNS {
             tokio::task::yield_now().await;
             self.drain_inbox();
-            if !self.sockets.iter().any(Unread::is_there) {
+            if !self.sockets.iter().any(Probe::has_unread) {
                 return;
             }
         }
@@ -178,7 +181,7 @@ impl Actor {
 
     fn take(&mut self, batch: &Batch) {
         let tally = self.tracker.handle_batch(&batch.beats, &mut self.processes);
-        self.frames.add(&tally);
+        self.frames[batch.transport.index()].add(&tally);
         self.hand_on_transitions();
     }
 

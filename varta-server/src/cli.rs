@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use varta_proto::address::default_socket_path;
 
-use crate::config::{Config, DEFAULT_METRICS_ADDR};
+use crate::config::{Config, DEFAULT_METRICS_ADDR, DEFAULT_UDP_RECEIVE_BUFFER};
 use crate::error::Error;
-use crate::listener::{AllowedSenders, SocketOptions};
+use crate::listener::{AllowedSenders, KeyFiles, SocketOptions};
 use crate::metrics::agents::AgentMetrics;
 use crate::secret::Secret;
 use crate::tracker::Policy;
@@ -44,6 +44,43 @@ pub struct Args {
     #[arg(long, env = "VARTA_ALLOW_GID", value_name = "GID", value_delimiter = ',')]
     pub allow_gid: Vec<u32>,
 
+    /// UDP address for plaintext beats; may be given more than once; port 0 picks one
+    ///
+    /// Whoever can reach the address can pretend to be any agent of another host, so one that is not loopback needs
+    /// --allow-plaintext-remote. `[::]` takes IPv4 too, unless 0.0.0.0 is given with the same port.
+    #[arg(long, env = "VARTA_UDP", value_name = "ADDR", value_delimiter = ',', value_parser = parse_socket_address)]
+    pub udp: Vec<SocketAddr>,
+
+    /// Take plaintext beats from the network as well
+    #[arg(long, env = "VARTA_ALLOW_PLAINTEXT_REMOTE")]
+    pub allow_plaintext_remote: bool,
+
+    /// UDP address for encrypted beats; may be given more than once; needs a key file
+    #[arg(long, env = "VARTA_SECURE_UDP", value_name = "ADDR", value_delimiter = ',',
+          value_parser = parse_socket_address)]
+    pub secure_udp: Vec<SocketAddr>,
+
+    /// File with the key that server and agents share: 64 hexadecimal characters
+    ///
+    /// Key files must be closed to others (chmod 600) and belong to this server's user or root. SIGHUP has them read
+    /// again.
+    #[arg(long, env = "VARTA_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// File with more shared keys that are accepted, one a line: the old and the new one while keys are rotated
+    #[arg(long, env = "VARTA_ACCEPTED_KEY_FILE", value_name = "FILE")]
+    pub accepted_key_file: Option<PathBuf>,
+
+    /// File with the master key from which agents derive theirs; several, one a line, while it is rotated
+    #[arg(long, env = "VARTA_MASTER_KEY_FILE", value_name = "FILE")]
+    pub master_key_file: Option<PathBuf>,
+
+    /// How many bytes of datagrams fit the queue of a UDP socket, counted as the kernel does
+    ///
+    /// Without CAP_NET_ADMIN the kernel grants no more than twice net.core.rmem_max.
+    #[arg(long, env = "VARTA_UDP_RECEIVE_BUFFER", value_name = "BYTES", default_value_t = DEFAULT_UDP_RECEIVE_BUFFER)]
+    pub udp_receive_buffer: usize,
+
     /// Address for /metrics, /healthz and /readyz; port 0 picks one; `none` turns it off
     ///
     /// An address that is not loopback needs --metrics-token-file.
@@ -63,6 +100,11 @@ pub struct Args {
     /// How many agents are tracked; beyond it new ones are refused and counted
     #[arg(long, env = "VARTA_MAX_AGENTS", value_name = "N", default_value_t = Policy::DEFAULT_MAX_AGENTS)]
     pub max_agents: usize,
+
+    /// How many agents one address may introduce over --udp; 0 for no limit
+    #[arg(long, env = "VARTA_MAX_AGENTS_PER_SOURCE", value_name = "N",
+          default_value_t = Policy::DEFAULT_MAX_AGENTS_PER_SOURCE)]
+    pub max_agents_per_source: usize,
 
     /// For which agents /metrics has rows of their own
     #[arg(long, env = "VARTA_AGENT_METRICS", value_name = "WHICH", value_enum, default_value_t)]
@@ -92,7 +134,7 @@ pub struct Args {
 
 const AFTER_HELP: &str = "\
 Durations read like 500ms, 2s or 1h30m. Log lines go to standard error.
-SIGTERM and SIGINT stop the server in order. SIGHUP is for reloading; there is nothing to reload in this version.
+SIGTERM and SIGINT stop the server in order. SIGHUP has key files read again.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
 
 /// How log lines look.
@@ -135,6 +177,15 @@ impl Args {
         let config = Config {
             sockets,
             allowed: AllowedSenders { uids, gids: self.allow_gid },
+            udp: self.udp,
+            allow_plaintext_remote: self.allow_plaintext_remote,
+            secure_udp: self.secure_udp,
+            keys: KeyFiles {
+                key: self.key_file,
+                accepted: self.accepted_key_file,
+                master: self.master_key_file,
+            },
+            udp_receive_buffer: self.udp_receive_buffer,
             metrics_addr: self.metrics_addr.0,
             metrics_token,
             agent_metrics: self.agent_metrics,
@@ -142,6 +193,7 @@ impl Args {
                 stall_after: self.stall_after,
                 forget_after: self.forget_after,
                 max_agents: self.max_agents,
+                max_agents_per_source: self.max_agents_per_source,
                 max_beat_rate: self.max_beat_rate,
                 max_total_rate: self.max_total_rate,
             },
@@ -165,6 +217,10 @@ fn parse_address(text: &str) -> Result<Address, String> {
     let address =
         text.parse().map_err(|_| "is neither IP:PORT, as in 127.0.0.1:9843 or [::1]:9843, nor `none`")?;
     Ok(Address(Some(address)))
+}
+
+fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "is not IP:PORT, as in 127.0.0.1:9844 or [::1]:9844".to_owned())
 }
 
 fn find_group(name: String) -> Result<u32, Error> {

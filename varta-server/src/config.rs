@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::listener::{AllowedSenders, SocketOptions};
+use crate::listener::{AllowedSenders, KeyFiles, SocketOptions};
 use crate::metrics::agents::AgentMetrics;
 use crate::secret::Secret;
 use crate::tracker::Policy;
@@ -14,6 +14,10 @@ use crate::tracker::Policy;
 pub const SHORTEST_STALL_AFTER: Duration = Duration::from_millis(10);
 /// The longest time for any option.
 pub const LONGEST_DURATION: Duration = Duration::from_secs(366 * 86_400);
+/// The queue of a UDP socket that nobody has to give, in bytes as the kernel counts them: some ten thousand beats.
+pub const DEFAULT_UDP_RECEIVE_BUFFER: usize = 8 << 20;
+/// The most that can be asked for.
+const LARGEST_RECEIVE_BUFFER: usize = 1 << 30;
 /// The address for metrics that nobody has to give.
 pub const DEFAULT_METRICS_ADDR: &str = "127.0.0.1:9843";
 
@@ -34,6 +38,16 @@ pub struct Config {
     pub sockets: Vec<SocketOptions>,
     /// Whose beats are accepted on them.
     pub allowed: AllowedSenders,
+    /// UDP addresses to listen on for plaintext.
+    pub udp: Vec<SocketAddr>,
+    /// Whether those may be other than loopback.
+    pub allow_plaintext_remote: bool,
+    /// UDP addresses to listen on for sealed datagrams.
+    pub secure_udp: Vec<SocketAddr>,
+    /// The keys that open those.
+    pub keys: KeyFiles,
+    /// How many bytes of datagrams are to fit the queue of a UDP socket, counted as the kernel does.
+    pub udp_receive_buffer: usize,
     /// Where to serve metrics; `None` for nowhere.
     pub metrics_addr: Option<SocketAddr>,
     /// What a client must show to read them.
@@ -51,6 +65,11 @@ impl Config {
         Config {
             sockets: vec![SocketOptions { path, is_default: false, mode: 0o600, group: None }],
             allowed: AllowedSenders { uids: vec![nix::unistd::geteuid().as_raw(), 0], gids: Vec::new() },
+            udp: Vec::new(),
+            allow_plaintext_remote: false,
+            secure_udp: Vec::new(),
+            keys: KeyFiles::default(),
+            udp_receive_buffer: DEFAULT_UDP_RECEIVE_BUFFER,
             metrics_addr: None,
             metrics_token: None,
             agent_metrics: AgentMetrics::Auto,
@@ -65,8 +84,9 @@ impl Config {
     /// The first option whose value makes no sense, by its name on the command line.
     pub fn check(&self) -> Result<(), Error> {
         let wrong = |option, fault: String| Err(Error::Option { option, fault });
-        if self.sockets.is_empty() {
-            return wrong("--socket none", "leaves nothing to listen on; give a path".to_owned());
+        if self.sockets.is_empty() && self.udp.is_empty() && self.secure_udp.is_empty() {
+            let fault = "leaves nothing to listen on; give a path, or --udp or --secure-udp";
+            return wrong("--socket none", fault.to_owned());
         }
         for (index, socket) in self.sockets.iter().enumerate() {
             if socket.path.as_os_str().is_empty() {
@@ -76,6 +96,7 @@ impl Config {
                 return wrong("--socket", format!("{} is given twice", socket.path.display()));
             }
         }
+        self.check_network()?;
         let Policy { stall_after, forget_after, max_agents, .. } = self.policy;
         if stall_after < SHORTEST_STALL_AFTER || stall_after > LONGEST_DURATION {
             return wrong("--stall-after", format!("{stall_after:?} is not between 10ms and 366 days"));
@@ -94,6 +115,30 @@ impl Config {
             && self.metrics_token.is_none()
         {
             return Err(Error::MetricsUnprotected { address });
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    fn check_network(&self) -> Result<(), Error> {
+        let wrong = |option, fault: &str| Err(Error::Option { option, fault: fault.to_owned() });
+        if let Some(address) = self.udp.iter().find(|address| !address.ip().to_canonical().is_loopback())
+            && !self.allow_plaintext_remote
+        {
+            return Err(Error::PlaintextRemote { address: *address });
+        }
+        if self.allow_plaintext_remote && self.udp.is_empty() {
+            return wrong("--allow-plaintext-remote", "does nothing without --udp");
+        }
+        if !self.secure_udp.is_empty() && self.keys.are_none() {
+            return wrong("--secure-udp", "needs a --key-file, --accepted-key-file or --master-key-file");
+        }
+        if self.secure_udp.is_empty() && !self.keys.are_none() {
+            return wrong("--key-file", "keys do nothing without --secure-udp");
+        }
+        if self.udp_receive_buffer == 0 || self.udp_receive_buffer > LARGEST_RECEIVE_BUFFER {
+            return wrong("--udp-receive-buffer", "is not between 1 byte and 1 GiB");
         }
         Ok(())
     }
@@ -125,6 +170,12 @@ mod tests {
         assert!(refused(|config| config.policy.max_agents = 0).starts_with("--max-agents"));
         assert!(refused(|config| config.sockets.clear()).starts_with("--socket"));
         assert!(refused(|config| config.sockets.push(config.sockets[0].clone())).contains("given twice"));
+        let from_anywhere = || "[::]:9844".parse().unwrap();
+        assert!(refused(|config| config.udp.push(from_anywhere())).contains("--allow-plaintext-remote"));
+        assert!(refused(|config| config.allow_plaintext_remote = true).contains("--udp"));
+        assert!(refused(|config| config.secure_udp.push(from_anywhere())).contains("--key-file"));
+        assert!(refused(|config| config.keys.key = Some("key".into())).contains("--secure-udp"));
+        assert!(refused(|config| config.udp_receive_buffer = 0).starts_with("--udp-receive-buffer"));
         let everywhere = Some("0.0.0.0:9843".parse().unwrap());
         assert!(refused(|config| config.metrics_addr = everywhere).contains("--metrics-token-file"));
     }

@@ -63,6 +63,38 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A listener's socket failed in the kernel.
+    #[error("{endpoint}: cannot {action}: {source}")]
+    Listener {
+        /// Where it listens.
+        endpoint: String,
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A UDP address could not be used.
+    #[error(
+        "{option} {address}: cannot listen: {source}; is the address one of this host's, and is another program using \
+         the port?"
+    )]
+    UdpAddress {
+        /// The option by which it was asked for.
+        option: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Plaintext would be taken from the network.
+    #[error(
+        "--udp {address}: is not a loopback address, and whoever can reach it could pretend to be any agent, or read \
+         what they say; use --secure-udp, or say --allow-plaintext-remote if that network is trusted"
+    )]
+    PlaintextRemote {
+        /// The address.
+        address: SocketAddr,
+    },
     /// The address for metrics could not be used.
     #[error(
         "{address}: cannot listen for metrics: {source}; is another program using the port? Give another address with \
@@ -123,6 +155,7 @@ impl Error {
     pub const fn exit_status(&self) -> u8 {
         match self {
             Error::UnknownGroup { .. }
+            | Error::PlaintextRemote { .. }
             | Error::SocketPathTooLong { .. }
             | Error::MetricsUnprotected { .. }
             | Error::SecretFile { .. }
@@ -131,6 +164,8 @@ impl Error {
             | Error::NotASocket { .. }
             | Error::UnsafeDirectory { .. }
             | Error::Socket { .. }
+            | Error::Listener { .. }
+            | Error::UdpAddress { .. }
             | Error::MetricsAddress { .. }
             | Error::Runtime { .. }
             | Error::TaskEnded { .. } => 1,

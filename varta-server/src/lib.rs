@@ -28,6 +28,7 @@ pub mod logging;
 mod metrics;
 pub mod outcome;
 pub mod process;
+mod queues;
 mod secret;
 mod server;
 mod sink;
@@ -37,7 +38,7 @@ pub mod tracker;
 pub use self::error::Error;
 pub use self::metrics::agents::AgentMetrics;
 pub use self::secret::Secret;
-pub use self::server::{BoundServer, Server};
+pub use self::server::{BoundServer, Server, ServerKeys};
 
 /// This server's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -34,12 +34,13 @@ fn start(args: Args) -> Result<(), Error> {
         let mut hang_up = signal(SignalKind::hangup()).map_err(failed("watch for SIGHUP"))?;
         // Only now: a signal that comes from here on finds somebody who removes the sockets again.
         let server = Server::bind(config)?;
+        let keys = server.keys();
         let shutdown = async {
             loop {
                 tokio::select! {
                     _ = terminate.recv() => return,
                     _ = interrupt.recv() => return,
-                    _ = hang_up.recv() => tracing::info!("SIGHUP: there is nothing to reload; the options stay as given"),
+                    _ = hang_up.recv() => keys.read_anew(),
                 }
             }
         };

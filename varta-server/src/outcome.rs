@@ -30,11 +30,19 @@ pub enum Outcome {
     RateLimitedGlobal,
     /// From an agent for which there is no room.
     Capacity,
+    /// From an agent beyond those that one address may introduce over plaintext UDP.
+    SourceLimit,
+    /// No key opens it: another's key, or something was changed on the way.
+    DecryptFailed,
+    /// It was opened, and is not newer than what came under its nonce prefix before.
+    Replayed,
+    /// It was opened, and begins a session for which the replay table has no room.
+    ReplayTableFull,
 }
 
 impl Outcome {
     /// How many different rows there are.
-    pub const COUNT: usize = 10 + DecodeError::KINDS.len();
+    pub const COUNT: usize = 14 + DecodeError::KINDS.len();
 
     /// Its place among the rows, below [`Outcome::COUNT`].
     #[must_use]
@@ -50,14 +58,18 @@ impl Outcome {
             Outcome::RateLimitedAgent => 7,
             Outcome::RateLimitedGlobal => 8,
             Outcome::Capacity => 9,
-            Outcome::Malformed(error) => 10 + error.index(),
+            Outcome::SourceLimit => 10,
+            Outcome::DecryptFailed => 11,
+            Outcome::Replayed => 12,
+            Outcome::ReplayTableFull => 13,
+            Outcome::Malformed(error) => 14 + error.index(),
         }
     }
 
     /// The label value of each row, by [`Outcome::index`].
     #[must_use]
     pub fn labels() -> [&'static str; Outcome::COUNT] {
-        const OURS: [&str; 10] = [
+        const OURS: [&str; 14] = [
             "accepted",
             "ancillary",
             "unattested",
@@ -68,6 +80,10 @@ impl Outcome {
             "rate_limited_per_pid",
             "rate_limited_global",
             "capacity",
+            "source_limit",
+            "decrypt_failed",
+            "replayed",
+            "replay_table_full",
         ];
         std::array::from_fn(|index| match index.checked_sub(OURS.len()) {
             None => OURS[index],
@@ -116,6 +132,7 @@ mod tests {
         assert_eq!(distinct.len(), Outcome::COUNT);
         assert_eq!(labels[Outcome::Accepted.index()], "accepted");
         assert_eq!(labels[Outcome::Capacity.index()], "capacity");
+        assert_eq!(labels[Outcome::ReplayTableFull.index()], "replay_table_full");
         assert_eq!(labels[Outcome::Malformed(DecodeError::BadMagic).index()], "bad_magic");
     }
 }

@@ -1,9 +1,9 @@
 //! The server as a whole: binds everything it needs, runs it, and takes it down in order.
 
-use std::fs;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -17,20 +17,17 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::http::{self, Site};
 use crate::ingest::IngestThread;
-use crate::listener::{INBOX_BATCHES, UnixListener};
+use crate::listener::{Endpoint, INBOX_BATCHES, Listener, Probe, UdpOptions, Vault};
 use crate::logging;
-use crate::metrics::{FrameCounters, Registry, ServerMetrics, TrackerMetrics, names};
+use crate::metrics::{FrameCounters, KernelDrops, Registry, ServerMetrics, TrackerMetrics, names};
 use crate::process::ProcFs;
+use crate::queues::Queues;
 use crate::sink::{self, LOG_QUEUE};
 use crate::time::millis;
-use crate::tracker::Tracker;
+use crate::tracker::{Policy, Tracker};
 
 /// How long the tasks may take to end in order before the server ends without them.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-const QUEUE_LENGTH_FILE: &str = "/proc/sys/net/unix/max_dgram_qlen";
-/// What a queue should hold so that a host's agents may beat in the same moment, as far as there may be so many: what
-/// systemd sets.
-const WANTED_QUEUE_LENGTH: usize = 512;
 
 /// The way to a running server: [`Server::bind`], then [`BoundServer::run`].
 #[derive(Debug)]
@@ -41,8 +38,27 @@ pub struct Server;
 pub struct BoundServer {
     config: Config,
     clock: Clock,
-    listeners: Vec<UnixListener>,
+    listeners: Vec<Listener>,
+    vault: Option<Vault>,
     metrics: Option<TcpListener>,
+}
+
+/// The keys of a server, to have them read again while it runs.
+#[derive(Clone, Debug)]
+pub struct ServerKeys(Option<Vault>);
+
+impl ServerKeys {
+    /// Reads the key files again, and says in the log what came of it. A file that cannot be used leaves all keys as they
+    /// were.
+    pub fn read_anew(&self) {
+        match &self.0 {
+            None => tracing::info!("there are no key files to read again; all other options stay as given"),
+            Some(vault) => match vault.read_anew() {
+                Ok(keys) => tracing::info!(keys, "the key files were read again; {keys} keys open datagrams"),
+                Err(error) => tracing::error!("the keys stay as they were: {error}"),
+            },
+        }
+    }
 }
 
 impl Server {
@@ -54,13 +70,24 @@ impl Server {
     pub fn bind(config: Config) -> Result<BoundServer, Error> {
         config.check()?;
         let clock = Clock::start();
-        let listeners = config
-            .sockets
-            .iter()
-            .map(|socket| UnixListener::bind(socket, config.allowed.clone()))
-            .collect::<Result<Vec<_>, Error>>()?;
+        let vault = if config.keys.are_none() {
+            None
+        } else {
+            let Policy { max_agents, stall_after, .. } = config.policy;
+            Some(Vault::read(config.keys.clone(), max_agents, stall_after)?)
+        };
+        let mut listeners = Vec::new();
+        for socket in &config.sockets {
+            listeners.push(Listener::unix(socket, config.allowed.clone())?);
+        }
+        for address in &config.udp {
+            listeners.push(Listener::udp(&udp_options(&config, *address))?);
+        }
+        for (address, vault) in config.secure_udp.iter().zip(vault.iter().cycle()) {
+            listeners.push(Listener::secure_udp(&udp_options(&config, *address), vault.clone())?);
+        }
         let metrics = config.metrics_addr.map(bind_metrics).transpose()?;
-        Ok(BoundServer { config, clock, listeners, metrics })
+        Ok(BoundServer { config, clock, listeners, vault, metrics })
     }
 }
 
@@ -73,7 +100,21 @@ impl BoundServer {
 
     /// The Unix sockets.
     pub fn socket_paths(&self) -> impl Iterator<Item = &Path> {
-        self.listeners.iter().map(UnixListener::path)
+        self.listeners.iter().filter_map(|listener| match listener.endpoint() {
+            Endpoint::Unix(path) => Some(path.as_path()),
+            Endpoint::Udp(_) | Endpoint::SecureUdp(_) => None,
+        })
+    }
+
+    /// The UDP sockets, plain and secure, with the ports that were picked if 0 was asked for.
+    pub fn udp_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.listeners.iter().filter_map(|listener| listener.endpoint().address())
+    }
+
+    /// The keys, to have them read again while the server runs.
+    #[must_use]
+    pub fn keys(&self) -> ServerKeys {
+        ServerKeys(self.vault.clone())
     }
 
     /// Runs until `shutdown` is ready, then stops in order: listeners take what has arrived, the tracker what they
@@ -87,15 +128,11 @@ impl BoundServer {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
         let metrics_addr = self.metrics_addr();
-        let BoundServer { config, clock, listeners, metrics } = self;
+        let BoundServer { config, clock, listeners, vault: _, metrics } = self;
         let registry = Registry::new().map_err(|error| Error::Runtime {
             action: "set up metrics",
             source: std::io::Error::other(error),
         })?;
-        let queue_length = queue_length();
-        if let Some(length) = queue_length {
-            registry.gauge(names::UNIX_QUEUE, &[]).set(length as f64);
-        }
 
         let ingest = IngestThread::start().map_err(failed("start the ingest thread"))?;
         let stop_listening = CancellationToken::new();
@@ -104,27 +141,28 @@ impl BoundServer {
         let (to_inbox, inbox) = mpsc::channel(INBOX_BATCHES);
         let (to_queries, queries) = mpsc::channel(QUERIES);
         let (to_log, log) = mpsc::channel(LOG_QUEUE);
-        let frames = FrameCounters::new(&registry, Transport::Unix);
-        let mut sockets = Vec::new();
+        let frames = Transport::ALL.map(|transport| FrameCounters::new(&registry, transport));
+        let sockets = listeners.iter().map(Listener::probe).collect::<Result<Arc<[Probe]>, Error>>()?;
+        let transports = listeners.iter().map(|listener| listener.endpoint().transport());
+        let kernel_drops = KernelDrops::new(&registry, Arc::clone(&sockets), transports);
+        let queues = Queues::measure(&listeners, &registry);
         for listener in listeners {
-            sockets.push(listener.unread()?);
-            tracing::info!(
-                path = %listener.path().display(),
-                stall_after_ms = millis(config.policy.stall_after),
-                "listening on unix:{}; an agent is stalled after {:?} of silence",
-                listener.path().display(),
-                config.policy.stall_after
-            );
-            let task = listener.run(stop_listening.clone(), to_inbox.clone(), clock, frames.clone());
+            log_endpoint(listener.endpoint(), config.policy.stall_after);
+            let counters = frames[listener.endpoint().transport().index()].clone();
+            let task = listener.run(stop_listening.clone(), to_inbox.clone(), clock, counters);
             tasks.spawn_on(async { ("listener", task.await) }, ingest.handle());
         }
         drop(to_inbox);
         if let Some(address) = metrics_addr {
             tracing::info!(%address, "metrics on http://{address}/metrics");
         }
-        let wanted = config.policy.max_agents.min(WANTED_QUEUE_LENGTH);
-        if let Some(length) = queue_length.filter(|length| *length < wanted) {
-            warn_of_short_queue(length, wanted);
+        queues.warn_if_short(config.policy.max_agents, config.udp_receive_buffer);
+        if config.allow_plaintext_remote {
+            tracing::warn!(
+                "beats are taken from the network in plaintext (--allow-plaintext-remote): anyone on it can read them, \
+                 pretend to be any agent of another host, keep a dead one alive, and make up new ones; use --secure-udp \
+                 where that matters"
+            );
         }
 
         let actor = Actor {
@@ -154,7 +192,7 @@ impl BoundServer {
                 tokio::net::TcpListener::from_std(listener).map_err(failed("watch the metrics socket"))?;
             let site = Site {
                 queries: to_queries,
-                metrics: ServerMetrics::new(&registry),
+                metrics: ServerMetrics::new(&registry, kernel_drops),
                 token: config.metrics_token,
                 clock,
                 log_lines_dropped: logging::lines_dropped,
@@ -218,20 +256,25 @@ fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Error> {
     Ok(listener)
 }
 
-/// `net.unix.max_dgram_qlen`, if it can be read.
-fn queue_length() -> Option<usize> {
-    fs::read_to_string(QUEUE_LENGTH_FILE).ok()?.trim().parse().ok()
+/// Says what is listened on: the first lines of the log.
+fn log_endpoint(endpoint: &Endpoint, stall_after: Duration) {
+    tracing::info!(
+        path = match endpoint {
+            Endpoint::Unix(path) => Some(tracing::field::display(path.display())),
+            Endpoint::Udp(_) | Endpoint::SecureUdp(_) => None,
+        },
+        address = endpoint.address().map(tracing::field::display),
+        transport = endpoint.transport().as_str(),
+        stall_after_ms = millis(stall_after),
+        "listening on {endpoint}; an agent is stalled after {stall_after:?} of silence"
+    );
 }
 
-fn warn_of_short_queue(length: usize, wanted: usize) {
-    let fits = length + 1;
-    tracing::warn!(
-        max_dgram_qlen = length,
-        wanted,
-        "only {fits} beats fit the socket's queue, those of all agents together; beats that more agents send in the same \
-         moment are refused by the kernel. Raise it with `sysctl -w net.unix.max_dgram_qlen={wanted}` and \
-         start this server again"
-    );
+fn udp_options(config: &Config, address: SocketAddr) -> UdpOptions {
+    let same_port =
+        |other: &SocketAddr| other.is_ipv4() && other.port() == address.port() && address.port() != 0;
+    let only_v6 = config.udp.iter().chain(&config.secure_udp).any(same_port);
+    UdpOptions { address, only_v6, receive_buffer: config.udp_receive_buffer }
 }
 
 fn host_name() -> String {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::time::{MonoTime, millis};
-use crate::tracker::{Cause, Transition, Verdict};
+use crate::tracker::{Cause, Transition, Twin, Verdict};
 
 /// Changes that may wait to be logged: all of a host's workers may fall in one moment.
 pub(crate) const LOG_QUEUE: usize = 65_536;
@@ -63,7 +63,10 @@ fn log_transition(transition: &Transition) {
             tracing::$level!(
                 target: "varta::agent",
                 agent = %agent.name.escape_debug(),
-                pid = agent.sender.pid(),
+                pid = agent.pid,
+                twin = (agent.twin != Twin::FIRST).then_some(agent.twin.number()),
+                host = agent.origin.address().map(tracing::field::display),
+                transport = agent.origin.transport().as_str(),
                 from = from_label,
                 to = to.as_str(),
                 cause = cause.as_str(),
@@ -102,6 +105,12 @@ fn sentence(transition: &Transition) -> String {
         Cause::Silent => {
             format!("{agent} went from {from} to {to}: no beat for {silence:.3?}; it last said {said}")
         }
+        Cause::Unreachable => {
+            format!(
+                "{agent} went from {from} to {to}: no beat came over the network for {silence:.3?}, which may be its, its \
+                 host's or the network's fault; it last said {said}"
+            )
+        }
         Cause::Panicked if *to == Verdict::Stalled => {
             format!(
                 "{agent} went from {from} to {to}: it panicked and no beat came for {silence:.3?}; {} beats in all",
@@ -119,12 +128,12 @@ mod tests {
     use varta_proto::Status;
 
     use super::*;
-    use crate::beat::Sender;
+    use crate::beat::Origin;
     use crate::tracker::{AgentId, LastWord};
 
     fn transition(from: Option<Verdict>, to: Verdict, cause: Cause) -> Transition {
         Transition {
-            agent: AgentId { name: Arc::from("worker"), sender: Sender::Local { pid: 4242 } },
+            agent: AgentId { name: Arc::from("worker"), origin: Origin::Local, pid: 4242, twin: Twin::FIRST },
             from,
             to,
             cause,

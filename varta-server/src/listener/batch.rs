@@ -1,4 +1,4 @@
-//! Receiving many datagrams with one system call: `recvmmsg(2)` with the sender's credentials.
+//! Receiving many datagrams with one system call: `recvmmsg(2)`, with the sender's credentials or its address.
 //!
 //! The one place with the unsafe code for it. Everything the kernel points into lives in a [`ReceiveBuffer`], made
 //! once for each socket; what came is read back through [`Datagram`], which borrows from it.
@@ -9,6 +9,7 @@
 
 use std::io;
 use std::mem;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -33,13 +34,28 @@ struct Control([u8; CONTROL_ROOM]);
 
 const _: () = assert!(mem::align_of::<Control>() >= mem::align_of::<libc::cmsghdr>());
 
+/// Room for the address of an IPv6 sender, which is longer than that of an IPv4 one.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Name([u8; NAME_ROOM]);
+const NAME_ROOM: usize = mem::size_of::<libc::sockaddr_in6>();
+#[allow(clippy::cast_possible_truncation, reason = "28 bytes")]
+const NAME_LENGTH: libc::socklen_t = NAME_ROOM as libc::socklen_t;
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the kernel's type for a family")]
+const INET: u16 = libc::AF_INET as u16;
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the kernel's type for a family")]
+const INET6: u16 = libc::AF_INET6 as u16;
+
 /// Where the kernel puts a batch of datagrams.
 pub(crate) struct ReceiveBuffer {
     /// What the kernel is told of the rest, written anew for each call: no pointer is kept from one to the next.
     headers: Box<[libc::mmsghdr]>,
     iovecs: Box<[libc::iovec]>,
     payloads: Box<[[u8; ROOM]]>,
+    /// Those of a Unix socket; empty for others.
     controls: Box<[Control]>,
+    /// Those of a UDP socket; empty for others.
+    names: Box<[Name]>,
     /// How many of them the last call filled.
     filled: usize,
 }
@@ -58,6 +74,8 @@ pub(crate) struct Datagram<'a> {
     pub(crate) extra_ancillary: bool,
     /// Whom the kernel vouches for, if it came with that.
     pub(crate) credentials: Option<Credentials>,
+    /// The address it came from, on a UDP socket.
+    pub(crate) source: Option<SocketAddr>,
 }
 
 /// The sender's credentials as the kernel gives them.
@@ -70,7 +88,18 @@ pub(crate) struct Credentials {
 }
 
 impl ReceiveBuffer {
-    pub(crate) fn new() -> Self {
+    /// For a socket whose senders are known by their credentials.
+    pub(crate) fn for_unix() -> Self {
+        let controls = vec![Control([0; CONTROL_ROOM]); BATCH].into_boxed_slice();
+        ReceiveBuffer { controls, ..Self::bare() }
+    }
+
+    /// For a socket whose senders are known by their addresses.
+    pub(crate) fn for_udp() -> Self {
+        ReceiveBuffer { names: vec![Name([0; NAME_ROOM]); BATCH].into_boxed_slice(), ..Self::bare() }
+    }
+
+    fn bare() -> Self {
         // SAFETY: all zeroes is a valid `mmsghdr`: null pointers and zero lengths.
         let header: libc::mmsghdr = unsafe { mem::zeroed() };
         let iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
@@ -78,7 +107,8 @@ impl ReceiveBuffer {
             headers: vec![header; BATCH].into_boxed_slice(),
             iovecs: vec![iovec; BATCH].into_boxed_slice(),
             payloads: vec![[0; ROOM]; BATCH].into_boxed_slice(),
-            controls: vec![Control([0; CONTROL_ROOM]); BATCH].into_boxed_slice(),
+            controls: Box::default(),
+            names: Box::default(),
             filled: 0,
         }
     }
@@ -89,15 +119,19 @@ impl ReceiveBuffer {
     ///
     /// `WouldBlock` when nothing is waiting; otherwise what `recvmmsg(2)` says. After an error the buffer is empty.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        let buffers = self.payloads.iter_mut().zip(&mut self.controls);
-        for ((header, iovec), (payload, control)) in
-            self.headers.iter_mut().zip(&mut self.iovecs).zip(buffers)
-        {
+        let buffers = self.iovecs.iter_mut().zip(&mut self.payloads);
+        for (header, (iovec, payload)) in self.headers.iter_mut().zip(buffers) {
             *iovec = libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: ROOM };
             header.msg_hdr.msg_iov = ptr::from_mut(iovec);
             header.msg_hdr.msg_iovlen = 1;
+        }
+        for (header, control) in self.headers.iter_mut().zip(&mut self.controls) {
             header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
             header.msg_hdr.msg_controllen = CONTROL_ROOM;
+        }
+        for (header, name) in self.headers.iter_mut().zip(&mut self.names) {
+            header.msg_hdr.msg_name = name.0.as_mut_ptr().cast();
+            header.msg_hdr.msg_namelen = NAME_LENGTH;
         }
         self.filled = 0;
         let headers = self.headers.as_mut_ptr();
@@ -119,7 +153,11 @@ impl ReceiveBuffer {
                 payload: &self.payloads[index][..length],
                 truncated: flags & libc::MSG_TRUNC != 0,
                 extra_ancillary: flags & libc::MSG_CTRUNC != 0,
-                credentials: read_credentials(&self.controls[index], control_length),
+                credentials: self
+                    .controls
+                    .get(index)
+                    .and_then(|control| read_credentials(control, control_length)),
+                source: self.names.get(index).and_then(read_source),
             }
         })
     }
@@ -149,8 +187,22 @@ fn read_credentials(control: &Control, length: usize) -> Option<Credentials> {
     })
 }
 
+/// Reads the address of an IPv4 or IPv6 sender, as `sockaddr_in` and `sockaddr_in6` lay it out.
+fn read_source(name: &Name) -> Option<SocketAddr> {
+    let (family, rest) = name.0.split_first_chunk()?;
+    let (port, rest) = rest.split_first_chunk()?;
+    let address = match u16::from_ne_bytes(*family) {
+        INET => IpAddr::from(*rest.first_chunk::<4>()?),
+        // Behind four bytes of flow information.
+        INET6 => IpAddr::from(*rest.get(4..)?.first_chunk::<16>()?),
+        _ => return None,
+    };
+    Some(SocketAddr::new(address, u16::from_be_bytes(*port)))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixDatagram;
 
@@ -171,7 +223,7 @@ mod tests {
     #[test]
     fn nothing_waiting_would_block() {
         let (receiver, _sender, _dir) = pair();
-        let mut buffer = ReceiveBuffer::new();
+        let mut buffer = ReceiveBuffer::for_unix();
         assert_eq!(buffer.receive(receiver.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert_eq!(buffer.datagrams().count(), 0);
     }
@@ -179,7 +231,7 @@ mod tests {
     #[test]
     fn every_datagram_of_every_batch_comes_with_its_sender() {
         let (receiver, sender, _dir) = pair();
-        let mut buffer = ReceiveBuffer::new();
+        let mut buffer = ReceiveBuffer::for_unix();
         for round in 0..100_u8 {
             let batch = 1 + usize::from(round) % 5;
             for number in 0..batch {
@@ -197,7 +249,7 @@ mod tests {
     #[test]
     fn a_longer_datagram_is_seen_to_be_longer() {
         let (receiver, sender, _dir) = pair();
-        let mut buffer = ReceiveBuffer::new();
+        let mut buffer = ReceiveBuffer::for_unix();
         sender.send(&[1; ROOM + 1]).unwrap();
         sender.send(&[2; ROOM]).unwrap();
         sender.send(&[]).unwrap();
@@ -211,9 +263,24 @@ mod tests {
     fn without_credentials_there_are_none() {
         let (receiver, sender, _dir) = pair();
         receiver.set_passcred(false).unwrap();
-        let mut buffer = ReceiveBuffer::new();
+        let mut buffer = ReceiveBuffer::for_unix();
         sender.send(&[1]).unwrap();
         buffer.receive(receiver.as_fd()).unwrap();
         assert!(buffer.datagrams().all(|datagram| datagram.credentials.is_none()));
+    }
+
+    #[test]
+    fn a_udp_sender_is_known_by_its_address_in_both_families() {
+        for loopback in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(receiver) = UdpSocket::bind(loopback) else { continue };
+            let sender = UdpSocket::bind(loopback).unwrap();
+            sender.send_to(b"one", receiver.local_addr().unwrap()).unwrap();
+            sender.send_to(b"two", receiver.local_addr().unwrap()).unwrap();
+            let mut buffer = ReceiveBuffer::for_udp();
+            assert_eq!(buffer.receive(receiver.as_fd()).unwrap(), 2);
+            let received: Vec<_> = buffer.datagrams().map(|one| (one.payload, one.source)).collect();
+            let source = Some(sender.local_addr().unwrap());
+            assert_eq!(received, [(&b"one"[..], source), (&b"two"[..], source)]);
+        }
     }
 }

@@ -2,37 +2,322 @@
 //! and hands on what is good. It knows sockets and nothing of agents.
 
 mod batch;
+mod probe;
+mod replay;
 mod socket_file;
+mod udp;
 mod unix;
+mod vault;
 
 pub use self::socket_file::SocketOptions;
 pub use self::unix::AllowedSenders;
-pub(crate) use self::unix::UnixListener;
+pub use self::vault::KeyFiles;
 
-use std::os::fd::{AsFd, OwnedFd};
+pub(crate) use self::probe::Probe;
+pub(crate) use self::udp::Options as UdpOptions;
+pub(crate) use self::vault::Vault;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
 
-use crate::beat::ReceivedBeat;
+use tokio::io::Interest;
+use tokio::net::{UdpSocket, UnixDatagram};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use varta_proto::Frame;
+
+use self::batch::{BATCH, ReceiveBuffer};
+use self::socket_file::SocketFile;
+use crate::beat::{ReceivedBeat, Sender, Transport};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::metrics::FrameCounters;
+use crate::outcome::{Outcome, Tally};
+use crate::time::MonoTime;
 
 /// How many batches may wait for the tracker. With 64 beats in each that is the work of about a millisecond. A
 /// listener that finds no place waits, and does not read meanwhile: then the kernel's queue fills, which senders see.
 pub(crate) const INBOX_BATCHES: usize = 32;
-
-/// Tells whether something waits to be read on a listener's socket.
-#[derive(Debug)]
-pub(crate) struct Unread(OwnedFd);
-
-impl Unread {
-    /// One system call, which does not wait. When it cannot be told, nothing is there to wait for.
-    pub(crate) fn is_there(&self) -> bool {
-        let mut sockets = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
-        poll(&mut sockets, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
-    }
-}
+/// System calls in a row before the other tasks of the thread get their turn.
+const ROUNDS: usize = 8;
+/// How long to leave the socket alone when the kernel is short of something.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
+/// So many failures in a row, a second's worth, and it is not a shortage that passes.
+const MOST_ERRORS: u32 = 50;
 
 /// Beats that were read together.
 #[derive(Debug)]
 pub(crate) struct Batch {
+    pub(crate) transport: Transport,
     pub(crate) beats: Vec<ReceivedBeat>,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Unix(PathBuf),
+    Udp(SocketAddr),
+    SecureUdp(SocketAddr),
+}
+
+impl Endpoint {
+    pub(crate) const fn transport(&self) -> Transport {
+        match self {
+            Endpoint::Unix(_) => Transport::Unix,
+            Endpoint::Udp(_) => Transport::Udp,
+            Endpoint::SecureUdp(_) => Transport::SecureUdp,
+        }
+    }
+
+    /// The address of a UDP socket.
+    pub(crate) const fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Endpoint::Unix(_) => None,
+            Endpoint::Udp(address) | Endpoint::SecureUdp(address) => Some(*address),
+        }
+    }
+}
+
+/// `unix:/run/varta/varta.sock`, `udp:127.0.0.1:9844`, `secure-udp:[::]:9845`.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
+            Endpoint::Udp(address) => write!(f, "udp:{address}"),
+            Endpoint::SecureUdp(address) => write!(f, "secure-udp:{address}"),
+        }
+    }
+}
+
+/// Whom to believe.
+#[derive(Debug)]
+enum Gate {
+    Unix(AllowedSenders),
+    Udp,
+    SecureUdp(Vault),
+}
+
+/// A bound socket, and whom to believe on it.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: OwnedFd,
+    /// That of a Unix socket.
+    file: Option<SocketFile>,
+    endpoint: Endpoint,
+    gate: Gate,
+}
+
+impl Listener {
+    /// Makes a Unix socket and its file.
+    pub(crate) fn unix(options: &SocketOptions, allowed: AllowedSenders) -> Result<Self, Error> {
+        let (socket, file) = SocketFile::bind(options)?;
+        let endpoint = Endpoint::Unix(file.path().to_path_buf());
+        Ok(Listener { socket: socket.into(), file: Some(file), endpoint, gate: Gate::Unix(allowed) })
+    }
+
+    /// Takes an address for plaintext.
+    pub(crate) fn udp(options: &UdpOptions) -> Result<Self, Error> {
+        let (socket, address) = udp::bind("--udp", options)?;
+        Ok(Listener { socket, file: None, endpoint: Endpoint::Udp(address), gate: Gate::Udp })
+    }
+
+    /// Takes an address for what the keys of `vault` open.
+    pub(crate) fn secure_udp(options: &UdpOptions, vault: Vault) -> Result<Self, Error> {
+        let (socket, address) = udp::bind("--secure-udp", options)?;
+        let endpoint = Endpoint::SecureUdp(address);
+        Ok(Listener { socket, file: None, endpoint, gate: Gate::SecureUdp(vault) })
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The address of a UDP socket and how many bytes its queue was granted.
+    pub(crate) fn udp_queue(&self) -> Option<(SocketAddr, usize)> {
+        let granted = socket2::SockRef::from(&self.socket).recv_buffer_size().ok()?;
+        Some((self.endpoint.address()?, granted))
+    }
+
+    /// Gives what looks at the socket from outside.
+    ///
+    /// # Errors
+    ///
+    /// When there is no descriptor left.
+    pub(crate) fn probe(&self) -> Result<Probe, Error> {
+        let descriptor = self.socket.try_clone();
+        descriptor.map(Probe::new).map_err(|source| self.endpoint.failed("duplicate the socket", source))
+    }
+
+    /// Hands on batches of beats until `stop` is cancelled, and then what has arrived by that moment.
+    pub(crate) async fn run(
+        self,
+        stop: CancellationToken,
+        inbox: mpsc::Sender<Batch>,
+        clock: Clock,
+        counters: FrameCounters,
+    ) -> Result<(), Error> {
+        let Listener { socket, file, endpoint, gate } = self;
+        let failed = |action| {
+            let endpoint = &endpoint;
+            move |source| endpoint.failed(action, source)
+        };
+        let socket = match &gate {
+            Gate::Unix(_) => UnixDatagram::from_std(socket.into()).map(Watched::Unix),
+            Gate::Udp | Gate::SecureUdp(_) => UdpSocket::from_std(socket.into()).map(Watched::Udp),
+        };
+        let socket = socket.map_err(failed("watch the socket"))?;
+        // Declared after the socket and so dropped before it: as long as the file is there somebody answers behind it,
+        // and no other server takes its place.
+        let _file = file;
+        let mut buffer = match &gate {
+            Gate::Unix(_) => ReceiveBuffer::for_unix(),
+            Gate::Udp | Gate::SecureUdp(_) => ReceiveBuffer::for_udp(),
+        };
+        let mut errors_in_a_row = 0;
+        // Registered once and not for each batch.
+        let mut stopped = pin!(stop.cancelled());
+        loop {
+            // Looked at before reading, so that what senders were told is delivered by then is still taken.
+            let last_round = stop.is_cancelled();
+            if !last_round {
+                tokio::select! {
+                    ready = socket.readable() => ready.map_err(failed("wait for the socket"))?,
+                    () = &mut stopped => continue,
+                }
+            }
+            for _ in 0..ROUNDS {
+                let received = if last_round {
+                    receive_now(&socket, &mut buffer)
+                } else {
+                    receive(&socket, &mut buffer)
+                };
+                match received {
+                    Ok(0) => break,
+                    Ok(_) => errors_in_a_row = 0,
+                    Err(error) => {
+                        errors_in_a_row += 1;
+                        counters.io_error();
+                        if errors_in_a_row >= MOST_ERRORS {
+                            return Err(endpoint.failed("receive from the socket", error));
+                        }
+                        if errors_in_a_row == 1 {
+                            tracing::warn!("{endpoint}: cannot receive: {error}; trying again");
+                        }
+                        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                        break;
+                    }
+                }
+                let (batch, refused) = gate.sort(&buffer, clock.now());
+                counters.add(&refused);
+                if !batch.beats.is_empty() && inbox.send(batch).await.is_err() {
+                    return Ok(());
+                }
+            }
+            if last_round {
+                return Ok(());
+            }
+            // Beats that keep coming must not keep the tracker from taking them.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Endpoint {
+    fn failed(&self, action: &'static str, source: io::Error) -> Error {
+        Error::Listener { endpoint: self.to_string(), action, source }
+    }
+}
+
+impl Gate {
+    const fn transport(&self) -> Transport {
+        match self {
+            Gate::Unix(_) => Transport::Unix,
+            Gate::Udp => Transport::Udp,
+            Gate::SecureUdp(_) => Transport::SecureUdp,
+        }
+    }
+
+    /// Keeps the beats of what was received together, and counts the rest.
+    fn sort(&self, received: &ReceiveBuffer, received_at: MonoTime) -> (Batch, Tally) {
+        let datagrams = received.datagrams();
+        let mut beats = Vec::with_capacity(datagrams.len());
+        let mut refused = Tally::default();
+        let mut enter = |judged: Result<(Sender, Frame), Outcome>| match judged {
+            Ok((sender, frame)) => beats.push(ReceivedBeat { received_at, sender, frame }),
+            Err(outcome) => refused.count(outcome),
+        };
+        match self {
+            Gate::Unix(allowed) => datagrams.for_each(|datagram| enter(unix::judge(&datagram, allowed))),
+            Gate::Udp => datagrams.for_each(|datagram| enter(udp::judge(&datagram))),
+            Gate::SecureUdp(vault) => {
+                let mut vault = vault.open();
+                datagrams.for_each(|datagram| enter(vault.judge(&datagram, received_at)));
+            }
+        }
+        (Batch { transport: self.transport(), beats }, refused)
+    }
+}
+
+/// A socket that the runtime watches.
+enum Watched {
+    Unix(UnixDatagram),
+    Udp(UdpSocket),
+}
+
+impl Watched {
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Watched::Unix(socket) => socket.readable().await,
+            Watched::Udp(socket) => socket.readable().await,
+        }
+    }
+
+    /// Calls `receive` if the socket may be readable; when it would block, the socket is not, until more arrives.
+    fn try_io(&self, receive: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        match self {
+            Watched::Unix(socket) => socket.try_io(Interest::READABLE, receive),
+            Watched::Udp(socket) => socket.try_io(Interest::READABLE, receive),
+        }
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Watched::Unix(socket) => socket.as_fd(),
+            Watched::Udp(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// Takes what is waiting, at most a batch, whatever the runtime knows of it; 0 when nothing is.
+fn receive_now(socket: &Watched, buffer: &mut ReceiveBuffer) -> io::Result<usize> {
+    match buffer.receive(socket.as_fd()) {
+        Err(error) if is_nothing(&error) => Ok(0),
+        received => received,
+    }
+}
+
+/// Takes what is waiting, at most a batch; 0 when nothing is.
+fn receive(socket: &Watched, buffer: &mut ReceiveBuffer) -> io::Result<usize> {
+    let mut received = 0;
+    let result = socket.try_io(|| {
+        received = buffer.receive(socket.as_fd())?;
+        // A batch that is not full has emptied the queue. To ask the kernel once more, only to hear that, would be the
+        // dearest part of a small batch; what arrives from here on makes the socket ready anew.
+        if received < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match result {
+        Err(error) if is_nothing(&error) => Ok(received),
+        other => other.map(|()| received),
+    }
+}
+
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

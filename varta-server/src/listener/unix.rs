@@ -1,32 +1,11 @@
-//! The listener for a Unix datagram socket: every sender is known from the kernel.
+//! Whom to believe on a Unix datagram socket: every sender is known from the kernel.
 
-use std::io;
-use std::os::fd::AsFd;
-use std::path::Path;
-use std::pin::pin;
-use std::time::Duration;
-
-use tokio::io::Interest;
-use tokio::net::UnixDatagram;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use varta_proto::{DecodeError, Frame};
 
-use super::batch::{BATCH, Credentials, Datagram, ReceiveBuffer};
-use super::socket_file::{SocketFile, SocketOptions};
-use super::{Batch, Unread};
-use crate::beat::{ReceivedBeat, Sender};
-use crate::clock::Clock;
-use crate::error::Error;
-use crate::metrics::FrameCounters;
-use crate::outcome::{Outcome, Tally};
+use super::batch::{Credentials, Datagram};
+use crate::beat::Sender;
+use crate::outcome::Outcome;
 
-/// System calls in a row before the other tasks of the thread get their turn.
-const ROUNDS: usize = 8;
-/// How long to leave the socket alone when the kernel is short of something.
-const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
-/// So many failures in a row, a second's worth, and it is not a shortage that passes.
-const MOST_ERRORS: u32 = 50;
 /// An agent that is process 1 of its container may not say so; it sends a number with this bit, which is no pid.
 const NOT_A_PID: u32 = 1 << 31;
 
@@ -45,151 +24,8 @@ impl AllowedSenders {
     }
 }
 
-/// A bound socket and what is to be done with what comes in on it.
-#[derive(Debug)]
-pub(crate) struct UnixListener {
-    socket: std::os::unix::net::UnixDatagram,
-    file: SocketFile,
-    allowed: AllowedSenders,
-}
-
-impl UnixListener {
-    pub(crate) fn bind(options: &SocketOptions, allowed: AllowedSenders) -> Result<Self, Error> {
-        let (socket, file) = SocketFile::bind(options)?;
-        Ok(UnixListener { socket, file, allowed })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.file.path()
-    }
-
-    /// Tells from outside whether something waits to be read.
-    ///
-    /// # Errors
-    ///
-    /// When there is no descriptor left.
-    pub(crate) fn unread(&self) -> Result<Unread, Error> {
-        let descriptor = self.socket.as_fd().try_clone_to_owned();
-        let path = self.file.path().to_path_buf();
-        descriptor.map(Unread).map_err(|source| Error::Socket {
-            path,
-            action: "duplicate the socket",
-            source,
-        })
-    }
-
-    /// Hands on batches of beats until `stop` is cancelled, and then what has arrived by that moment.
-    pub(crate) async fn run(
-        self,
-        stop: CancellationToken,
-        inbox: mpsc::Sender<Batch>,
-        clock: Clock,
-        counters: FrameCounters,
-    ) -> Result<(), Error> {
-        let UnixListener { socket, file, allowed } = self;
-        let path = file.path().to_path_buf();
-        let failed = |action| {
-            let path = path.clone();
-            move |source| Error::Socket { path, action, source }
-        };
-        let socket = UnixDatagram::from_std(socket).map_err(failed("watch the socket"))?;
-        // Declared after the socket and so dropped before it: as long as the file is there somebody answers behind it,
-        // and no other server takes its place.
-        let _file = file;
-        let mut buffer = ReceiveBuffer::new();
-        let mut errors_in_a_row = 0;
-        // Registered once and not for each batch.
-        let mut stopped = pin!(stop.cancelled());
-        loop {
-            // Looked at before reading, so that what senders were told is delivered by then is still taken.
-            let last_round = stop.is_cancelled();
-            if !last_round {
-                tokio::select! {
-                    ready = socket.readable() => ready.map_err(failed("wait for the socket"))?,
-                    () = &mut stopped => continue,
-                }
-            }
-            for _ in 0..ROUNDS {
-                let received = if last_round {
-                    receive_now(&socket, &mut buffer)
-                } else {
-                    receive(&socket, &mut buffer)
-                };
-                match received {
-                    Ok(0) => break,
-                    Ok(_) => errors_in_a_row = 0,
-                    Err(error) => {
-                        errors_in_a_row += 1;
-                        counters.io_error();
-                        if errors_in_a_row >= MOST_ERRORS {
-                            return Err(failed("receive from the socket")(error));
-                        }
-                        if errors_in_a_row == 1 {
-                            tracing::warn!("{}: cannot receive: {error}; trying again", path.display());
-                        }
-                        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
-                        break;
-                    }
-                }
-                let batch = sort(&buffer, &allowed, clock, &counters);
-                if !batch.beats.is_empty() && inbox.send(batch).await.is_err() {
-                    return Ok(());
-                }
-            }
-            if last_round {
-                return Ok(());
-            }
-            // Beats that keep coming must not keep the tracker from taking them.
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-/// Takes what is waiting, at most a batch, whatever the runtime knows of it; 0 when nothing is.
-fn receive_now(socket: &UnixDatagram, buffer: &mut ReceiveBuffer) -> io::Result<usize> {
-    match buffer.receive(socket.as_fd()) {
-        Err(error) if is_nothing(&error) => Ok(0),
-        received => received,
-    }
-}
-
-fn is_nothing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// Takes what is waiting, at most a batch; 0 when nothing is.
-fn receive(socket: &UnixDatagram, buffer: &mut ReceiveBuffer) -> io::Result<usize> {
-    let mut received = 0;
-    let result = socket.try_io(Interest::READABLE, || {
-        received = buffer.receive(socket.as_fd())?;
-        // A batch that is not full has emptied the queue. To ask the kernel once more, only to hear that, would be the
-        // dearest part of a small batch; what arrives from here on makes the socket ready anew.
-        if received < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-    });
-    match result {
-        Err(error) if is_nothing(&error) => Ok(received),
-        other => other.map(|()| received),
-    }
-}
-
-/// Keeps the beats of a batch and counts the rest.
-fn sort(buffer: &ReceiveBuffer, allowed: &AllowedSenders, clock: Clock, counters: &FrameCounters) -> Batch {
-    let received_at = clock.now();
-    let datagrams = buffer.datagrams();
-    let mut beats = Vec::with_capacity(datagrams.len());
-    let mut refused = Tally::default();
-    for datagram in datagrams {
-        match judge(&datagram, allowed) {
-            Ok((sender, frame)) => beats.push(ReceivedBeat { received_at, sender, frame }),
-            Err(outcome) => refused.count(outcome),
-        }
-    }
-    counters.add(&refused);
-    Batch { beats }
-}
-
 /// Who sent what, or why it is refused.
-fn judge(datagram: &Datagram<'_>, allowed: &AllowedSenders) -> Result<(Sender, Frame), Outcome> {
+pub(super) fn judge(datagram: &Datagram<'_>, allowed: &AllowedSenders) -> Result<(Sender, Frame), Outcome> {
     if datagram.extra_ancillary {
         return Err(Outcome::Ancillary);
     }
@@ -205,7 +41,7 @@ fn judge(datagram: &Datagram<'_>, allowed: &AllowedSenders) -> Result<(Sender, F
     if frame.pid != credentials.pid && frame.pid & NOT_A_PID == 0 {
         return Err(Outcome::PidMismatch);
     }
-    Ok((Sender::Local { pid: credentials.pid }, frame))
+    Ok((Sender::local(credentials.pid), frame))
 }
 
 #[cfg(test)]
@@ -225,8 +61,13 @@ mod tests {
     }
 
     fn outcome(payload: &[u8], change: impl FnOnce(&mut Datagram<'_>)) -> Outcome {
-        let mut datagram =
-            Datagram { payload, truncated: false, extra_ancillary: false, credentials: Some(US) };
+        let mut datagram = Datagram {
+            payload,
+            truncated: false,
+            extra_ancillary: false,
+            credentials: Some(US),
+            source: None,
+        };
         change(&mut datagram);
         judge(&datagram, &allowed()).map_or_else(|refused| refused, |_| Outcome::Accepted)
     }

@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::names::{self, Family};
 
 use crate::time::millis;
-use crate::tracker::{AgentView, Verdict};
+use crate::tracker::{AgentView, Twin, Verdict};
 
 /// Agents with rows of their own under [`AgentMetrics::Auto`].
 pub(crate) const AUTO_LIMIT: usize = 10_000;
@@ -45,7 +45,7 @@ const FAMILIES: [(Family, &str); 8] = [
 #[derive(Debug)]
 pub(crate) struct AgentRows {
     mode: AgentMetrics,
-    /// The end of every row's labels: host and transport are the same for all.
+    /// The name of this host.
     host: String,
     /// Unix time of [`MonoTime::START`], in milliseconds.
     wall_start_millis: u64,
@@ -106,7 +106,7 @@ impl AgentRows {
         };
         let values = [
             Value::Whole(agent.last.beats),
-            Value::Whole(agent.stalls),
+            Value::Whole(u64::from(agent.stalls)),
             Value::Whole(status),
             Value::Whole(u64::from(!agent.verdict.is_alarm())),
             Value::Thousandths(self.wall_start_millis + agent.last_beat.as_nanos() / 1_000_000),
@@ -136,13 +136,21 @@ impl AgentRows {
     fn write_labels(&mut self, agent: &AgentView<'_>) {
         self.labels.clear();
         self.labels.put_slice(b"{pid=\"");
-        self.labels.put_slice(itoa::Buffer::new().format(agent.sender.pid()).as_bytes());
+        self.labels.put_slice(itoa::Buffer::new().format(agent.pid).as_bytes());
         self.labels.put_slice(b"\",agent=\"");
         put_escaped(&mut self.labels, agent.name);
         self.labels.put_slice(b"\",host=\"");
-        self.labels.put_slice(self.host.as_bytes());
+        match agent.origin.address() {
+            None => self.labels.put_slice(self.host.as_bytes()),
+            // Writing into memory does not fail.
+            Some(address) => _ = write!(self.labels, "{address}"),
+        }
         self.labels.put_slice(b"\",transport=\"");
-        self.labels.put_slice(agent.sender.transport().as_str().as_bytes());
+        self.labels.put_slice(agent.origin.transport().as_str().as_bytes());
+        if agent.twin != Twin::FIRST {
+            self.labels.put_slice(b"\",twin=\"");
+            self.labels.put_slice(itoa::Buffer::new().format(agent.twin.number()).as_bytes());
+        }
         self.labels.put_slice(b"\"} ");
     }
 }
@@ -199,7 +207,7 @@ mod tests {
     use varta_proto::Status;
 
     use super::*;
-    use crate::beat::Sender;
+    use crate::beat::Origin;
     use crate::time::MonoTime;
     use crate::tracker::LastWord;
 
@@ -208,7 +216,9 @@ mod tests {
         let name: Arc<str> = Arc::from("wor\\ker\n");
         rows.add(&AgentView {
             name: &name,
-            sender: Sender::Local { pid: 4242 },
+            origin: Origin::Local,
+            pid: 4242,
+            twin: Twin::FIRST,
             verdict,
             last: LastWord { status: Status::Degraded, payload: 7, terminal: false, beats: 12 },
             last_beat: MonoTime::from_millis(1_500),

@@ -3,6 +3,7 @@
 //! nothing else.
 
 pub(crate) mod agents;
+mod kernel_drops;
 pub(crate) mod names;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use metrics_exporter_prometheus::{
 };
 use varta_proto::DecodeError;
 
+pub(crate) use self::kernel_drops::KernelDrops;
 use self::names::Family;
 use crate::beat::Transport;
 use crate::outcome::{Outcome, Tally};
@@ -25,13 +27,14 @@ const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.
 const SAMPLES_BEFORE_UPKEEP: u32 = 1024;
 
 /// Which changes there are: each is a row from the first scrape on.
-const CHANGES: [(usize, Cause); 7] = [
+const CHANGES: [(usize, Cause); 8] = [
     (Verdict::UP, Cause::FirstBeat),
     (Verdict::UP, Cause::Reported),
     (Verdict::UP, Cause::Recovered),
     (Verdict::UP, Cause::Restarted),
     (Verdict::UP, Cause::Panicked),
     (Verdict::STALLED, Cause::Silent),
+    (Verdict::STALLED, Cause::Unreachable),
     (Verdict::STALLED, Cause::Panicked),
 ];
 
@@ -114,6 +117,11 @@ impl FrameCounters {
         also(Outcome::Duplicate, &out_of_order);
         also(Outcome::RateLimitedAgent, &registry.counter(names::RATE_LIMITED, &[("reason", "per_pid")]));
         also(Outcome::RateLimitedGlobal, &registry.counter(names::RATE_LIMITED, &[("reason", "global")]));
+        also(Outcome::SourceLimit, &registry.counter(names::SOURCE_LIMITED, &[]));
+        also(Outcome::DecryptFailed, &registry.counter(names::DECRYPT_FAILURES, &[]));
+        let replays = registry.counter(names::REPLAY_REFUSED, &[]);
+        also(Outcome::Replayed, &replays);
+        also(Outcome::ReplayTableFull, &replays);
         also(Outcome::Capacity, &registry.counter(names::CAPACITY_EXCEEDED, &[]));
         also(
             Outcome::Malformed(DecodeError::BadLength { actual: 0 }),
@@ -220,17 +228,19 @@ pub(crate) struct ServerMetrics {
     uptime: Gauge,
     omitted: Gauge,
     log_dropped: Counter,
+    kernel_drops: KernelDrops,
     handle: PrometheusHandle,
 }
 
 impl ServerMetrics {
-    pub(crate) fn new(registry: &Registry) -> Self {
+    pub(crate) fn new(registry: &Registry, kernel_drops: KernelDrops) -> Self {
         let version = [("version", crate::VERSION), ("commit", crate::COMMIT)];
         registry.gauge(names::BUILD_INFO, &version).set(1.0);
         ServerMetrics {
             uptime: registry.gauge(names::UPTIME, &[]),
             omitted: registry.gauge(names::AGENT_ROWS_OMITTED, &[]),
             log_dropped: registry.counter(names::LOG_DROPPED, &[]),
+            kernel_drops,
             handle: registry.handle(),
         }
     }
@@ -240,6 +250,7 @@ impl ServerMetrics {
         self.uptime.set(uptime.as_secs_f64());
         self.omitted.set(omitted as f64);
         self.log_dropped.absolute(log_lines_dropped);
+        self.kernel_drops.publish();
         in_order(&self.handle.render())
     }
 }

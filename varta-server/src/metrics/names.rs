@@ -24,6 +24,15 @@ families! {
     TRUNCATED = "varta_truncated_datagrams_total", "Datagrams that do not have the length of a frame.";
     AUTH_FAILURES = "varta_frame_auth_failures_total",
         "Frames whose sender the kernel does not vouch for, is not allowed, or is not the process that the frame names.";
+    DECRYPT_FAILURES = "varta_frame_decrypt_failures_total", "Sealed datagrams that no key opens.";
+    REPLAY_REFUSED = "varta_replay_refused_total",
+        "Sealed datagrams refused though a key opens them: they came before, or began a session for which there was no room.";
+    KERNEL_DROPS = "varta_kernel_drops_total",
+        "Datagrams that the kernel threw away because a socket's queue was full, by transport.";
+    UDP_RECEIVE_BUFFER = "varta_udp_receive_buffer_bytes",
+        "Bytes of datagrams that fit the queue of a UDP socket, as the kernel granted and counts them.";
+    SOURCE_LIMITED = "varta_source_limited_total",
+        "Beats of new agents refused because their address had introduced enough (--max-agents-per-source).";
     IO_ERRORS = "varta_io_errors_total", "Failures to receive from a socket.";
     RATE_LIMITED = "varta_rate_limited_total", "Beats refused because too many came, from one pid or in all.";
     OUT_OF_ORDER = "varta_out_of_order_total", "Beats refused because their nonce is old or repeated.";

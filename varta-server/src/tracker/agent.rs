@@ -7,10 +7,20 @@ use varta_proto::{Frame, Status};
 
 use super::rate::Usage;
 use super::session::{OtherSessions, Place, Session};
-use super::transition::LastWord;
+use super::source::SourceId;
+use super::transition::{LastWord, Twin};
 use super::verdict::Verdict;
-use crate::beat::Sender;
+use crate::beat::Lane;
 use crate::time::MonoTime;
+
+/// By what an agent is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AgentKey {
+    pub(crate) source: SourceId,
+    pub(crate) pid: u32,
+    /// A remote agent's changes when it connects anew.
+    pub(crate) lane: Lane,
+}
 
 /// What a beat writes. One cache line, so that a beat costs one memory access however many agents there are.
 #[derive(Debug)]
@@ -20,12 +30,10 @@ pub(crate) struct Slot {
     pub(crate) last_beat: MonoTime,
     /// Beats accepted from this incarnation.
     pub(crate) beats: u64,
-    /// Beats that this incarnation sent, by its nonces, and that did not arrive.
-    pub(crate) lost: u64,
     pub(crate) usage: Usage,
     /// How much blindness there had been at `last_beat`.
     pub(crate) blind_before: u32,
-    pub(crate) sender: Sender,
+    pub(crate) key: AgentKey,
     pub(crate) payload: u32,
     /// `None` for a slot without an agent.
     pub(crate) verdict: Option<Verdict>,
@@ -45,8 +53,11 @@ pub(crate) struct Rest {
     pub(crate) name: Arc<str>,
     /// When the process started, in the kernel's own ticks since boot; `None` where that could not be read.
     pub(crate) start_time: Option<NonZeroU64>,
+    /// Beats that this incarnation sent, by its nonces, and that did not arrive.
+    pub(crate) lost: u64,
     /// How often this agent was called stalled.
-    pub(crate) stalls: u64,
+    pub(crate) stalls: u32,
+    pub(crate) twin: Twin,
     pub(crate) others: Option<Box<OtherSessions>>,
 }
 
@@ -55,21 +66,27 @@ const _: () =
 
 impl Slot {
     /// An agent that has just been heard for the first time.
-    pub(crate) fn first_heard(sender: Sender, frame: &Frame, at: MonoTime, blind_before: u32) -> Self {
+    pub(crate) fn first_heard(key: AgentKey, frame: &Frame, at: MonoTime, blind_before: u32) -> Self {
         Slot {
             session: if frame.is_terminal() { Session::UNHEARD } else { Session::of(frame) },
             last_beat: at,
             beats: 1,
-            lost: 0,
             usage: Usage::default(),
             blind_before,
-            sender,
+            key,
             payload: frame.payload,
             verdict: Some(Verdict::Up(frame.status)),
             status: frame.status,
             terminal: frame.is_terminal(),
             has_others: false,
         }
+    }
+
+    /// Forgets its sessions but for one.
+    pub(crate) fn begin_anew(&mut self, rest: &mut Rest, session: Session) {
+        self.session = session;
+        self.has_others = false;
+        rest.others = None;
     }
 
     /// Finds the frame's place among the sessions of the process; afterwards they know it if it was accepted.

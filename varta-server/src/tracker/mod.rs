@@ -13,10 +13,12 @@ mod names;
 mod policy;
 mod rate;
 mod session;
+mod source;
 mod table;
 #[cfg(test)]
 mod tests;
 mod transition;
+mod twins;
 mod verdict;
 mod wheel;
 
@@ -28,18 +30,20 @@ use std::time::Duration;
 
 use varta_proto::Status;
 
-use self::agent::{Rest, Slot};
+use self::agent::{AgentKey, Rest, Slot};
 use self::blindness::Blindness;
 use self::names::Names;
 pub use self::policy::Policy;
 use self::rate::{RateLimit, Usage};
 use self::session::Place;
+use self::source::{SourceId, Sources};
 use self::table::{MOST_AGENTS, Table};
-pub use self::transition::{AgentId, LastWord, Transition};
+pub use self::transition::{AgentId, LastWord, Transition, Twin};
+use self::twins::Trails;
 use self::verdict::Event;
 pub use self::verdict::{Cause, Verdict};
 use self::wheel::Wheel;
-use crate::beat::{ReceivedBeat, Sender};
+use crate::beat::{Origin, ReceivedBeat, Sender};
 use crate::outcome::{Outcome, Tally};
 use crate::time::MonoTime;
 
@@ -82,8 +86,12 @@ pub struct Statistics {
 pub struct AgentView<'a> {
     /// Its name.
     pub name: &'a Arc<str>,
-    /// Who beats.
-    pub sender: Sender,
+    /// Where it beats from.
+    pub origin: Origin,
+    /// The process id that it goes by there.
+    pub pid: u32,
+    /// Which of the agents with this origin and pid it is.
+    pub twin: Twin,
     /// What is concluded about it.
     pub verdict: Verdict,
     /// The last thing that it said.
@@ -93,7 +101,7 @@ pub struct AgentView<'a> {
     /// Beats that it sent, by its nonces, and that did not arrive.
     pub lost: u64,
     /// How often it was called stalled.
-    pub stalls: u64,
+    pub stalls: u32,
     /// How long it may be silent.
     pub stall_after: Duration,
 }
@@ -106,6 +114,8 @@ pub struct Tracker {
     total_rate: RateLimit,
     total_usage: Usage,
     agents: Table,
+    sources: Sources,
+    trails: Trails,
     names: Names,
     wheel: Wheel,
     /// Filled by each `handle_*` and to be drained after it, which bounds it by that call's work.
@@ -125,6 +135,8 @@ impl Tracker {
             policy,
             total_usage: Usage::default(),
             agents: Table::default(),
+            sources: Sources::default(),
+            trails: Trails::default(),
             names: Names::default(),
             wheel: Wheel::new(),
             transitions: VecDeque::new(),
@@ -210,11 +222,13 @@ impl Tracker {
         self.agents.range(range).filter_map(|(slot, rest)| {
             Some(AgentView {
                 name: &rest.name,
-                sender: slot.sender,
+                origin: self.sources.origin(slot.key.source),
+                pid: slot.key.pid,
+                twin: rest.twin,
                 verdict: slot.verdict?,
                 last: slot.last_word(),
                 last_beat: slot.last_beat,
-                lost: slot.lost,
+                lost: rest.lost,
                 stalls: rest.stalls,
                 stall_after: self.policy.stall_after,
             })
@@ -222,26 +236,55 @@ impl Tracker {
     }
 
     fn handle_beat(&mut self, beat: &ReceivedBeat, processes: &mut impl Processes) -> Outcome {
-        match self.agents.find(beat.sender) {
+        let Sender { origin, pid, lane } = beat.sender;
+        let Some(source) = self.sources.find(origin) else {
+            return self.handle_unknown(beat, Twin::FIRST, processes);
+        };
+        let key = AgentKey { source, pid, lane };
+        match self.agents.find(key) {
             Some(number) => self.handle_known(number, beat, processes),
-            None => self.handle_unknown(beat, processes),
+            None => self.handle_new_lane(key, beat, processes),
         }
     }
 
-    fn handle_unknown(&mut self, beat: &ReceivedBeat, processes: &mut impl Processes) -> Outcome {
-        if self.len() >= self.policy.max_agents.min(MOST_AGENTS) {
-            return Outcome::Capacity;
+    fn handle_unknown(&mut self, beat: &ReceivedBeat, twin: Twin, processes: &mut impl Processes) -> Outcome {
+        let Sender { origin, pid, lane } = beat.sender;
+        if let Err(refused) = self.room_for(origin) {
+            return refused;
         }
         if !beat.frame.is_terminal() && !self.total_rate.try_take(&mut self.total_usage, beat.received_at) {
             return Outcome::RateLimitedGlobal;
         }
-        let (name, start_time) = self.identify(beat.sender, processes);
-        let slot = Slot::first_heard(beat.sender, &beat.frame, beat.received_at, self.blindness.millis());
-        let number = self.agents.insert(slot, Rest { name, start_time, stalls: 0, others: None });
-        self.population[Verdict::Up(beat.frame.status).index()] += 1;
-        self.wheel.arm(number, self.deadline(number));
+        let (name, start_time) = self.identify(origin, pid, processes);
+        let key = AgentKey { source: SourceId::LOCAL, pid, lane };
+        let slot = Slot::first_heard(key, &beat.frame, beat.received_at, self.blindness.millis());
+        let rest = Rest { name, start_time, lost: 0, stalls: 0, twin, others: None };
+        let number = self.add(origin, slot, rest);
         self.announce(number, None, Cause::FirstBeat, beat.received_at, Duration::ZERO, None);
         Outcome::Accepted
+    }
+
+    /// Whether there is room for one more agent from `origin`; else how its beat is refused.
+    fn room_for(&self, origin: Origin) -> Result<(), Outcome> {
+        if self.len() >= self.policy.max_agents.min(MOST_AGENTS) {
+            return Err(Outcome::Capacity);
+        }
+        let most = self.policy.max_agents_per_source;
+        match origin {
+            Origin::Udp(_) if most > 0 && self.sources.agents_of(origin) >= most => Err(Outcome::SourceLimit),
+            Origin::Local | Origin::Udp(_) | Origin::SecureUdp(_) => Ok(()),
+        }
+    }
+
+    /// Adds an agent, from then on watched, and gives its number. There is room for it.
+    fn add(&mut self, origin: Origin, mut slot: Slot, rest: Rest) -> u32 {
+        slot.key.source = self.sources.enter(origin);
+        if let Some(verdict) = slot.verdict {
+            self.population[verdict.index()] += 1;
+        }
+        let number = self.agents.insert(slot, rest);
+        self.wheel.arm(number, self.deadline(number));
+        number
     }
 
     #[inline]
@@ -268,7 +311,7 @@ impl Tracker {
             let place = slot.place(rest, frame, at);
             let may_be_another = match place {
                 Place::Next { lost, wrapped } => {
-                    slot.lost = slot.lost.saturating_add(lost);
+                    rest.lost = rest.lost.saturating_add(lost);
                     self.statistics.nonce_wraps += u64::from(wrapped);
                     was_stalled
                 }
@@ -330,9 +373,11 @@ impl Tracker {
         let slot = self.agents.slot_mut(number);
         let silence = at.since(slot.last_beat);
         let before = slot.verdict;
-        let usage = slot.usage;
-        *slot = Slot { usage, ..Slot::first_heard(beat.sender, &beat.frame, at, self.blindness.millis()) };
-        self.agents.rest_mut(number).others = None;
+        let Slot { usage, key, .. } = *slot;
+        *slot = Slot { usage, ..Slot::first_heard(key, &beat.frame, at, self.blindness.millis()) };
+        let rest = self.agents.rest_mut(number);
+        rest.lost = 0;
+        rest.others = None;
         if let Some(before) = before {
             self.recount(before, Verdict::Up(beat.frame.status));
         }
@@ -354,7 +399,11 @@ impl Tracker {
                 let slot = self.agents.slot_mut(number);
                 let after = before.next(Event::DeadlinePassed);
                 slot.verdict = Some(after);
-                let cause = if slot.terminal { Cause::Panicked } else { Cause::Silent };
+                let cause = match slot.key.source {
+                    _ if slot.terminal => Cause::Panicked,
+                    SourceId::LOCAL => Cause::Silent,
+                    _ => Cause::Unreachable,
+                };
                 self.wheel.arm(number, slot.last_beat + self.policy.forget_after);
                 self.agents.rest_mut(number).stalls += 1;
                 self.recount(before, after);
@@ -372,8 +421,12 @@ impl Tracker {
     }
 
     fn forget(&mut self, number: u32) {
-        let Some(verdict) = self.agents.slot_mut(number).verdict.take() else { return };
+        let slot = self.agents.slot_mut(number);
+        let source = slot.key.source;
+        let Some(verdict) = slot.verdict.take() else { return };
         self.agents.remove(number);
+        self.sources.leave(source);
+        self.trails.forget(number);
         self.population[verdict.index()] -= 1;
         self.statistics.forgotten += 1;
     }
@@ -381,8 +434,11 @@ impl Tracker {
     /// Whether the pid of a local agent belongs to another process than before. Takes over who it is if so, and its
     /// name in any case: `exec` changes that.
     fn is_new_incarnation(&mut self, number: u32, processes: &mut impl Processes) -> bool {
-        let sender = self.agents.slot(number).sender;
-        let (name, start_time) = self.identify(sender, processes);
+        let AgentKey { source, pid, .. } = self.agents.slot(number).key;
+        if source != SourceId::LOCAL {
+            return false;
+        }
+        let (name, start_time) = self.identify(Origin::Local, pid, processes);
         if start_time.is_none() {
             return false;
         }
@@ -392,15 +448,20 @@ impl Tracker {
         before.is_some() && before != start_time
     }
 
-    fn identify(&mut self, sender: Sender, processes: &mut impl Processes) -> (Arc<str>, Option<NonZeroU64>) {
-        let identity = match sender {
-            Sender::Local { pid } => processes.identify(pid),
+    fn identify(
+        &mut self,
+        origin: Origin,
+        pid: u32,
+        processes: &mut impl Processes,
+    ) -> (Arc<str>, Option<NonZeroU64>) {
+        let (name, start_time) = match origin.address() {
+            Some(address) => (address.to_string(), None),
+            None => match processes.identify(pid) {
+                Some(ProcessIdentity { start_time, name }) => (name, Some(start_time)),
+                None => (NAMELESS.to_owned(), None),
+            },
         };
-        let (name, start_time) = match &identity {
-            Some(identity) => (identity.name.as_str(), Some(identity.start_time)),
-            None => (NAMELESS, None),
-        };
-        (self.names.intern(name, self.len()), start_time)
+        (self.names.intern(&name, self.len()), start_time)
     }
 
     fn deadline(&self, number: u32) -> MonoTime {
@@ -423,10 +484,16 @@ impl Tracker {
         detection_latency: Option<Duration>,
     ) {
         let slot = self.agents.slot(number);
-        let name = Arc::clone(&self.agents.rest(number).name);
+        let Rest { name, twin, .. } = self.agents.rest(number);
+        let agent = AgentId {
+            name: Arc::clone(name),
+            origin: self.sources.origin(slot.key.source),
+            pid: slot.key.pid,
+            twin: *twin,
+        };
         let to = slot.verdict.unwrap_or(Verdict::Up(Status::Ok));
         self.transitions.push_back(Transition {
-            agent: AgentId { name, sender: slot.sender },
+            agent,
             from,
             to,
             cause,

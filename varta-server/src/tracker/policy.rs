@@ -11,6 +11,8 @@ pub struct Policy {
     pub forget_after: Duration,
     /// How many agents there may be; beyond that new ones are refused.
     pub max_agents: usize,
+    /// How many agents one address may introduce over plaintext UDP; 0 is no limit.
+    pub max_agents_per_source: usize,
     /// Beats a second from one agent; 0 is no limit.
     pub max_beat_rate: u32,
     /// Beats a second from all agents together; 0 is no limit.
@@ -20,6 +22,8 @@ pub struct Policy {
 impl Policy {
     /// How many agents there may be if nobody says otherwise.
     pub const DEFAULT_MAX_AGENTS: usize = 1_000_000;
+    /// How many agents one address may introduce over plaintext UDP if nobody says otherwise.
+    pub const DEFAULT_MAX_AGENTS_PER_SOURCE: usize = 4_096;
     /// How many beats a second one agent may send if nobody says otherwise.
     pub const DEFAULT_MAX_BEAT_RATE: u32 = 1_000;
 }
@@ -30,6 +34,7 @@ impl Default for Policy {
             stall_after: Duration::from_secs(5),
             forget_after: Duration::from_secs(86_400),
             max_agents: Policy::DEFAULT_MAX_AGENTS,
+            max_agents_per_source: Policy::DEFAULT_MAX_AGENTS_PER_SOURCE,
             max_beat_rate: Policy::DEFAULT_MAX_BEAT_RATE,
             max_total_rate: 0,
         }

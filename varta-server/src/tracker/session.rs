@@ -96,7 +96,7 @@ impl Session {
     }
 
     /// How far the start of the session that `frame` suggests is from the start of this one.
-    fn distance(&self, heard_at: MonoTime, frame: &Frame, received_at: MonoTime) -> u128 {
+    pub(crate) fn distance(&self, heard_at: MonoTime, frame: &Frame, received_at: MonoTime) -> u128 {
         let start = i128::from(heard_at.as_nanos()) - i128::from(self.timestamp);
         let suggested = i128::from(received_at.as_nanos()) - i128::from(frame.timestamp);
         start.abs_diff(suggested)

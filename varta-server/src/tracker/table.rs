@@ -1,12 +1,11 @@
-//! Where agents are kept, and how one is found by its sender.
+//! Where agents are kept, and how one is found by who sent a beat.
 
 use std::hash::BuildHasher;
 use std::ops::Range;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::agent::{Rest, Slot};
-use crate::beat::Sender;
+use super::agent::{AgentKey, Rest, Slot};
 
 /// More agents than the numbers of slots can name.
 pub(super) const MOST_AGENTS: usize = u32::MAX as usize - 1;
@@ -18,16 +17,21 @@ pub(super) struct Table {
     /// Beside `slots`, by the same number: a beat has no use for it and must not drag it into the cache.
     rests: Vec<Rest>,
     vacant: Vec<u32>,
-    /// Slot numbers by sender. Only numbers: the key stands in the slot, which a beat touches anyway.
+    /// Slot numbers by source and pid. Only numbers: the key stands in the slot, which a beat touches anyway. Twins, which
+    /// share source and pid, have the same hash; there are few of them.
     index: HashTable<u32>,
     /// Seeded anew in each process, so that nobody can choose pids that collide.
     hasher: DefaultHashBuilder,
 }
 
 impl Table {
+    fn hash(&self, key: AgentKey) -> u64 {
+        self.hasher.hash_one((key.source, key.pid))
+    }
+
     /// Adds an agent that is not there yet, and gives it a number. There are fewer than [`MOST_AGENTS`].
     pub(super) fn insert(&mut self, slot: Slot, rest: Rest) -> u32 {
-        let hash = self.hasher.hash_one(slot.sender);
+        let hash = self.hash(slot.key);
         let number = match self.vacant.pop() {
             Some(number) => {
                 self.slots[number as usize] = slot;
@@ -43,13 +47,16 @@ impl Table {
             }
         };
         let Table { slots, index, hasher, .. } = self;
-        index.insert_unique(hash, number, |number| hasher.hash_one(slots[*number as usize].sender));
+        index.insert_unique(hash, number, |number| {
+            let AgentKey { source, pid, .. } = slots[*number as usize].key;
+            hasher.hash_one((source, pid))
+        });
         number
     }
 
     /// Forgets an agent. Its verdict is gone already.
     pub(super) fn remove(&mut self, number: u32) {
-        let hash = self.hasher.hash_one(self.slots[number as usize].sender);
+        let hash = self.hash(self.slots[number as usize].key);
         if let Ok(entry) = self.index.find_entry(hash, |candidate| *candidate == number) {
             entry.remove();
             self.rests[number as usize].others = None;
@@ -58,9 +65,16 @@ impl Table {
     }
 
     #[inline]
-    pub(super) fn find(&self, sender: Sender) -> Option<u32> {
-        let hash = self.hasher.hash_one(sender);
-        self.index.find(hash, |number| self.slots[*number as usize].sender == sender).copied()
+    pub(super) fn find(&self, key: AgentKey) -> Option<u32> {
+        self.index.find(self.hash(key), |number| self.slots[*number as usize].key == key).copied()
+    }
+
+    /// The agents that share source and pid with `key`.
+    pub(super) fn twins(&self, key: AgentKey) -> impl Iterator<Item = u32> {
+        self.index.iter_hash(self.hash(key)).copied().filter(move |number| {
+            let candidate = self.slots[*number as usize].key;
+            (candidate.source, candidate.pid) == (key.source, key.pid)
+        })
     }
 
     #[inline]

@@ -1,13 +1,14 @@
 //! A change of verdict: all that a sink gets to know, and all that it needs.
 
 use std::fmt;
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
 use varta_proto::Status;
 
 use super::verdict::{Cause, Verdict};
-use crate::beat::Sender;
+use crate::beat::Origin;
 use crate::time::MonoTime;
 
 /// One change of verdict about one agent.
@@ -38,14 +39,45 @@ pub struct Transition {
 pub struct AgentId {
     /// The name that groups an agent's incarnations. Shared: thousands of workers have the same one.
     pub name: Arc<str>,
-    /// Who beats.
-    pub sender: Sender,
+    /// Where it beats from.
+    pub origin: Origin,
+    /// The process id that it goes by there.
+    pub pid: u32,
+    /// Which of the agents with this origin and pid it is.
+    pub twin: Twin,
 }
 
-/// `name[pid]`, as in system logs.
+/// `name[pid]`, as in system logs; `name[pid]#2` for the second of two twins.
 impl fmt::Display for AgentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}]", self.name.escape_debug(), self.sender.pid())
+        write!(f, "{}[{}]", self.name.escape_debug(), self.pid)?;
+        if self.twin == Twin::FIRST { Ok(()) } else { write!(f, "#{}", self.twin.number()) }
+    }
+}
+
+/// Which of several agents that share origin and pid one is: a number from 1 to 64. Nearly all agents are the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Twin(NonZeroU8);
+
+impl Twin {
+    /// The only one, or the first of several.
+    pub const FIRST: Twin = Twin(NonZeroU8::MIN);
+    const MOST: u8 = 64;
+
+    /// Every number, in order.
+    pub(super) fn all() -> impl Iterator<Item = Twin> {
+        (1..=Self::MOST).filter_map(NonZeroU8::new).map(Twin)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0.get()
+    }
+
+    /// A bit that stands for it.
+    pub(super) const fn bit(self) -> u64 {
+        1 << (self.0.get() - 1)
     }
 }
 

@@ -93,16 +93,18 @@ pub enum Cause {
     Recovered,
     /// Another process has this pid now: a new incarnation.
     Restarted,
-    /// Nothing came until the deadline; nothing else is known.
+    /// Nothing came from an agent of this host until the deadline; nothing else is known.
     Silent,
+    /// Nothing came from an agent of another host until the deadline; nothing else can be known.
+    Unreachable,
     /// It said that it panicked: its terminal frame came, or nothing came after that until the deadline.
     Panicked,
 }
 
 impl Cause {
     /// Every cause's name, in the order in which metrics list them.
-    pub const NAMES: [&'static str; 6] =
-        ["first_beat", "reported", "recovered", "restarted", "silent", "panicked"];
+    pub const NAMES: [&'static str; 7] =
+        ["first_beat", "reported", "recovered", "restarted", "silent", "unreachable", "panicked"];
 
     /// Its place in [`Cause::NAMES`].
     #[must_use]
@@ -113,7 +115,8 @@ impl Cause {
             Cause::Recovered => 2,
             Cause::Restarted => 3,
             Cause::Silent => 4,
-            Cause::Panicked => 5,
+            Cause::Unreachable => 5,
+            Cause::Panicked => 6,
         }
     }
 

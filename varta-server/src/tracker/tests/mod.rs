@@ -50,7 +50,7 @@ impl Handle {
     fn frame(&self, at: MonoTime, status: Status) -> ReceivedBeat {
         let timestamp = u64::try_from(at.since(self.connected_at).as_nanos()).unwrap() + 1_000;
         let frame = Frame::new(status, self.pid, timestamp, self.nonce, 7);
-        ReceivedBeat { received_at: at, sender: Sender::Local { pid: self.pid }, frame }
+        ReceivedBeat { received_at: at, sender: Sender::local(self.pid), frame }
     }
 }
 
@@ -112,7 +112,7 @@ impl World {
 
     fn transitions(&mut self) -> Vec<(u32, Verdict, Cause)> {
         std::iter::from_fn(|| self.tracker.poll_transition())
-            .map(|transition| (transition.agent.sender.pid(), transition.to, transition.cause))
+            .map(|transition| (transition.agent.pid, transition.to, transition.cause))
             .collect()
     }
 
@@ -127,7 +127,7 @@ impl World {
     }
 
     fn verdict(&self, pid: u32) -> Option<Verdict> {
-        self.tracker.agents(0..usize::MAX).find(|agent| agent.sender.pid() == pid).map(|agent| agent.verdict)
+        self.tracker.agents(0..usize::MAX).find(|agent| agent.pid == pid).map(|agent| agent.verdict)
     }
 }
 

@@ -1,0 +1,333 @@
+//! The keys of the secure sockets, and what has come under them.
+//!
+//! One for all of them: what was recorded on one socket is no news on another. The keys are read from files at the
+//! start, and again when the server is told to; a file that cannot be used then changes nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use varta_proto::secure::{AgentKeys, Key, KeyFileError, OpenError, Opened, Opener, open_any};
+use varta_proto::{DecodeError, Frame};
+
+use super::batch::Datagram;
+use super::replay::{ReplayTable, Stamp};
+use crate::beat::{KeyId, Sender};
+use crate::error::Error;
+use crate::outcome::Outcome;
+use crate::time::MonoTime;
+
+/// Every key costs each datagram of its form a trial, genuine or not.
+const MOST_KEYS: usize = 16;
+/// A session may be forgotten for a new one when it was silent for longer than this, and than an agent may be.
+const LIVE_FOR: Duration = Duration::from_secs(3600);
+/// Room in the replay table for each agent: its session, and the one before.
+const SESSIONS_PER_AGENT: usize = 2;
+
+/// Where the keys are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyFiles {
+    /// The one key that server and agents share.
+    pub key: Option<PathBuf>,
+    /// Shared keys that are accepted beside it: the old and the new one while keys are rotated.
+    pub accepted: Option<PathBuf>,
+    /// Master keys, from which each agent's own key is derived.
+    pub master: Option<PathBuf>,
+}
+
+impl KeyFiles {
+    /// Whether no file is named.
+    #[must_use]
+    pub fn are_none(&self) -> bool {
+        *self == KeyFiles::default()
+    }
+}
+
+/// Keys and replay table, shared by all secure sockets.
+#[derive(Clone, Debug)]
+pub(crate) struct Vault {
+    files: Arc<KeyFiles>,
+    content: Arc<Mutex<Content>>,
+}
+
+/// A vault's content, while it is looked at.
+#[derive(Debug)]
+pub(super) struct Content {
+    keys: Keys,
+    known: KnownKeys,
+    replays: ReplayTable,
+}
+
+/// The keys that open datagrams, each with its number.
+#[derive(Debug, Default)]
+struct Keys {
+    shared: Vec<(KeyId, Key)>,
+    master: Vec<(KeyId, AgentKeys)>,
+}
+
+/// Every key that there has been, by its fingerprint: a key that comes back is the same key.
+#[derive(Clone, Debug, Default)]
+struct KnownKeys(Vec<u64>);
+
+impl Vault {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    ///
+    /// The first file that cannot be used.
+    pub(crate) fn read(files: KeyFiles, max_agents: usize, stall_after: Duration) -> Result<Self, Error> {
+        let mut known = KnownKeys::default();
+        let keys = Keys::read(&files, &mut known)?;
+        let most = max_agents.saturating_mul(SESSIONS_PER_AGENT);
+        let replays = ReplayTable::new(most, LIVE_FOR.max(stall_after));
+        let content = Content { keys, known, replays };
+        Ok(Vault { files: Arc::new(files), content: Arc::new(Mutex::new(content)) })
+    }
+
+    /// Reads the keys anew, and gives how many there are. What is remembered of datagrams stays.
+    ///
+    /// # Errors
+    ///
+    /// The first file that cannot be used. The keys stay as they were.
+    pub(crate) fn read_anew(&self) -> Result<usize, Error> {
+        let mut known = self.open().known.clone();
+        let keys = Keys::read(&self.files, &mut known)?;
+        let mut content = self.open();
+        content.keys = keys;
+        content.known = known;
+        Ok(content.keys.shared.len() + content.keys.master.len())
+    }
+
+    pub(super) fn open(&self) -> MutexGuard<'_, Content> {
+        // Whoever panicked with it left no half-changed state that could let a datagram in.
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Content {
+    /// Who sent what, or why it is refused.
+    pub(super) fn judge(
+        &mut self,
+        datagram: &Datagram<'_>,
+        at: MonoTime,
+    ) -> Result<(Sender, Frame), Outcome> {
+        let source = datagram.source.ok_or(Outcome::Unattested)?;
+        if datagram.truncated {
+            return Err(Outcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
+        }
+        let (key, opened) = self.keys.open(datagram.payload).map_err(outcome_of)?;
+        let Opened { frame, iv_random: prefix, iv_counter: counter } = opened;
+        self.replays.admit(&Stamp { key, pid: frame.pid, source, prefix, counter }, at)?;
+        Ok((Sender::secure_udp(source, frame.pid, key), frame))
+    }
+}
+
+impl Keys {
+    fn read(files: &KeyFiles, known: &mut KnownKeys) -> Result<Self, Error> {
+        let mut keys = Keys::default();
+        if let Some(path) = &files.key {
+            let key = Key::from_file(path).map_err(|error| unusable(&error))?;
+            keys.shared.push((known.number(&key, path)?, key));
+        }
+        if let Some(path) = &files.accepted {
+            for key in read_several(path)? {
+                let number = known.number(&key, path)?;
+                // The shared key may stand there too, and is not tried twice.
+                if keys.shared.iter().all(|(there, _)| *there != number) {
+                    keys.shared.push((number, key));
+                }
+            }
+        }
+        if let Some(path) = &files.master {
+            for key in read_several(path)? {
+                keys.master.push((known.number(&key, path)?, AgentKeys::new(&key)));
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Opens a beat with the key that fits it. Every key that could is tried, whichever does.
+    #[inline]
+    fn open(&self, datagram: &[u8]) -> Result<(KeyId, Opened), OpenError> {
+        let shared = self.shared.iter().map(|(_, key)| Opener::Shared(key));
+        let master = self.master.iter().map(|(_, keys)| Opener::Agents(keys));
+        let (index, opened) = open_any(shared.chain(master), datagram)?;
+        let mut numbers =
+            self.shared.iter().map(|(number, _)| number).chain(self.master.iter().map(|(number, _)| number));
+        numbers.nth(index).map(|number| (*number, opened)).ok_or(OpenError::AuthFailed)
+    }
+}
+
+impl KnownKeys {
+    fn number(&mut self, key: &Key, path: &Path) -> Result<KeyId, Error> {
+        let fingerprint = key.fingerprint();
+        let place = self.0.iter().position(|known| *known == fingerprint).unwrap_or_else(|| {
+            self.0.push(fingerprint);
+            self.0.len() - 1
+        });
+        u16::try_from(place).map(KeyId).map_err(|_| Error::SecretFile {
+            path: path.to_path_buf(),
+            fault: "is one key too many for this server's life; restart it".to_owned(),
+        })
+    }
+}
+
+fn read_several(path: &Path) -> Result<Vec<Key>, Error> {
+    let keys = Key::all_from_file(path).map_err(|error| unusable(&error))?;
+    if keys.len() > MOST_KEYS {
+        let fault =
+            format!("holds {} keys, and each costs every datagram a trial; at most {MOST_KEYS}", keys.len());
+        return Err(Error::SecretFile { path: path.to_path_buf(), fault });
+    }
+    Ok(keys)
+}
+
+fn unusable(error: &KeyFileError) -> Error {
+    Error::SecretFile { path: error.path().to_path_buf(), fault: error.fault().to_string() }
+}
+
+fn outcome_of(error: OpenError) -> Outcome {
+    match error {
+        OpenError::BadLength { actual } => Outcome::Malformed(DecodeError::BadLength { actual }),
+        OpenError::PidMismatch => Outcome::PidMismatch,
+        OpenError::Frame(error) => Outcome::Malformed(error),
+        // The enumeration may grow; what is not known did not open.
+        _ => Outcome::DecryptFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+    use varta_proto::Status;
+    use varta_proto::secure::{Session, seal_master, seal_shared};
+
+    use super::*;
+
+    const PID: u32 = 4242;
+
+    struct World {
+        directory: TempDir,
+        files: KeyFiles,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = |name| Some(directory.path().join(name));
+            let files = KeyFiles { key: path("key"), accepted: path("accepted"), master: path("master") };
+            let world = World { directory, files };
+            world.write("key", &[1]);
+            world.write("accepted", &[2, 1, 3]);
+            world.write("master", &[4, 5]);
+            world
+        }
+
+        fn write(&self, name: &str, keys: &[u8]) {
+            let path = self.directory.path().join(name);
+            let text: String =
+                keys.iter().map(|byte| format!("{}\n", format!("{byte:02x}").repeat(32))).collect();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        }
+
+        fn vault(&self) -> Vault {
+            Vault::read(self.files.clone(), 100, Duration::from_secs(5)).unwrap()
+        }
+    }
+
+    fn frame(nonce: u64) -> [u8; 32] {
+        Frame::new(Status::Ok, PID, 7, nonce, 0).to_bytes()
+    }
+
+    fn shared(key: u8, salt: u8) -> Vec<u8> {
+        let key = Key::from_bytes([key; 32]);
+        seal_shared(&key, &mut Session::new([salt; 16]), &frame(1)).unwrap().to_vec()
+    }
+
+    fn mastered(key: u8, pid: u32, salt: u8) -> Vec<u8> {
+        let key = Key::from_bytes([key; 32]).agent_key(pid);
+        seal_master(&key, pid, &mut Session::new([salt; 16]), &frame(1)).unwrap().to_vec()
+    }
+
+    fn judge(vault: &Vault, payload: &[u8]) -> Result<KeyId, Outcome> {
+        let datagram = Datagram {
+            payload,
+            truncated: false,
+            extra_ancillary: false,
+            credentials: None,
+            source: Some(([10, 0, 0, 1], 4000).into()),
+        };
+        vault.open().judge(&datagram, MonoTime::from_secs(1)).map(|(sender, _)| sender.lane.key)
+    }
+
+    #[test]
+    fn each_key_opens_what_it_sealed_and_has_a_number_of_its_own() {
+        let vault = World::new().vault();
+        let numbers = [
+            judge(&vault, &shared(1, 1)),
+            judge(&vault, &shared(2, 2)),
+            judge(&vault, &shared(3, 3)),
+            judge(&vault, &mastered(4, PID, 4)),
+            judge(&vault, &mastered(5, PID, 5)),
+        ];
+        assert_eq!(numbers, [0, 1, 2, 3, 4].map(|number| Ok(KeyId(number))));
+    }
+
+    #[test]
+    fn what_no_key_opens_is_refused_and_said() {
+        let vault = World::new().vault();
+        assert_eq!(judge(&vault, &shared(9, 1)), Err(Outcome::DecryptFailed));
+        assert_eq!(judge(&vault, &mastered(9, PID, 1)), Err(Outcome::DecryptFailed));
+        assert_eq!(judge(&vault, &mastered(4, PID + 1, 1)), Err(Outcome::PidMismatch));
+        assert_eq!(
+            judge(&vault, &frame(1)),
+            Err(Outcome::Malformed(DecodeError::BadLength { actual: 32 })),
+            "plaintext has no business here"
+        );
+    }
+
+    #[test]
+    fn keys_are_rotated_without_forgetting_what_has_come() {
+        let world = World::new();
+        let vault = world.vault();
+        let (old, new) = (shared(1, 1), shared(7, 2));
+        assert_eq!(judge(&vault, &old), Ok(KeyId(0)));
+        assert_eq!(judge(&vault, &new), Err(Outcome::DecryptFailed));
+        world.write("key", &[7]);
+        world.write("accepted", &[1]);
+        vault.read_anew().unwrap();
+        assert_eq!(judge(&vault, &new), Ok(KeyId(5)));
+        assert_eq!(judge(&vault, &old), Err(Outcome::Replayed));
+        world.write("accepted", &[2]);
+        vault.read_anew().unwrap();
+        assert_eq!(judge(&vault, &old), Err(Outcome::DecryptFailed));
+        world.write("accepted", &[1]);
+        vault.read_anew().unwrap();
+        assert_eq!(judge(&vault, &old), Err(Outcome::Replayed), "a key that comes back is the same key");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_leaves_the_keys_as_they_were() {
+        let world = World::new();
+        let vault = world.vault();
+        world.write("key", &[7]);
+        world.write("master", &[]);
+        let error = vault.read_anew().unwrap_err().to_string();
+        assert!(error.contains("master") && error.contains("key"), "{error}");
+        assert_eq!(judge(&vault, &shared(7, 1)), Err(Outcome::DecryptFailed));
+        assert_eq!(judge(&vault, &shared(1, 1)), Ok(KeyId(0)));
+    }
+
+    #[test]
+    fn a_long_list_of_keys_is_refused() {
+        let world = World::new();
+        let many: Vec<u8> = (1..=17).collect();
+        world.write("accepted", &many);
+        let error = Vault::read(world.files.clone(), 100, Duration::from_secs(5)).unwrap_err().to_string();
+        assert!(error.contains("holds 17 keys") && error.contains("at most 16"), "{error}");
+    }
+}

@@ -1,0 +1,215 @@
+//! Telling apart remote agents that share an address and a pid, from the ports that they send from.
+//!
+//! The wire names neither host nor container. Processes in two containers behind one address may have the same pid,
+//! and an agent that connects anew sends from a new port: the first beat from a new port may be either. So it is taken
+//! for the agent that was silent for longest, which leaves its old port behind; when something new comes from a port
+//! that was left, both are alive, and from then on they are two agents.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use varta_proto::Frame;
+
+use super::Tracker;
+use super::agent::{AgentKey, Rest, Slot};
+use super::session::Session;
+use super::transition::Twin;
+use super::verdict::Cause;
+use crate::beat::{Lane, ReceivedBeat};
+use crate::outcome::Outcome;
+use crate::time::MonoTime;
+use crate::tracker::Processes;
+
+/// What comes from a port this soon after it was left may have been sent before and overtaken on the way.
+const LATE_WITHIN: Duration = Duration::from_millis(200);
+/// A frame from a new port continues a session if its clock started at the same moment, give or take the jitter of a
+/// network.
+const CONTINUES_WITHIN_NANOS: u128 = 50_000_000;
+/// Ports that are remembered for one agent; the one that was left first makes room.
+const MOST_FORMER: usize = 16;
+/// Agents that have left a port a short while ago. Beyond it a port is left without being remembered, and twins are told
+/// apart later, or not while that lasts.
+const MOST_TRAILS: usize = 16_384;
+/// How often trails that have gone cold are swept out to make room.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// A port that an agent has left.
+#[derive(Clone, Copy, Debug)]
+struct Former {
+    lane: Lane,
+    session: Session,
+    /// The last beat from it.
+    last_beat: MonoTime,
+    /// When the first beat came from the next port.
+    left_at: MonoTime,
+    /// How many beats of the agent had been accepted by then.
+    beats: u64,
+}
+
+/// The ports that agents left within the last stall-after, in the order in which they left them.
+#[derive(Debug, Default)]
+pub(super) struct Trails {
+    by_agent: HashMap<u32, Vec<Former>>,
+    swept_at: MonoTime,
+}
+
+impl Trails {
+    fn remember(&mut self, number: u32, former: Former, at: MonoTime, kept: Duration) {
+        if self.by_agent.len() >= MOST_TRAILS && at.since(self.swept_at) >= SWEEP_EVERY {
+            self.swept_at = at;
+            self.by_agent.retain(|_, trail| trail.iter().any(|former| former.last_beat + kept > at));
+        }
+        if self.by_agent.len() >= MOST_TRAILS && !self.by_agent.contains_key(&number) {
+            return;
+        }
+        let trail = self.by_agent.entry(number).or_default();
+        trail.retain(|known| known.lane != former.lane && known.last_beat + kept > at);
+        if trail.len() >= MOST_FORMER {
+            trail.remove(0);
+        }
+        trail.push(former);
+    }
+
+    /// The place in an agent's trail of a port that it left, if that was a short while ago.
+    fn find(&self, number: u32, lane: Lane, at: MonoTime, kept: Duration) -> Option<usize> {
+        let trail = self.by_agent.get(&number)?;
+        trail.iter().position(|former| former.lane == lane && former.last_beat + kept > at)
+    }
+
+    pub(super) fn forget(&mut self, number: u32) {
+        self.by_agent.remove(&number);
+    }
+}
+
+/// What there is of agents with one address and pid, as a beat from a new port finds it.
+#[derive(Default)]
+struct Found {
+    /// The numbers among twins that are taken, a bit for each.
+    taken: u64,
+    /// How many have the key of the beat.
+    same_key: usize,
+    /// Of those, the one that was silent for longest.
+    longest_silent: Option<(MonoTime, u32)>,
+    /// And the one whose session the beat continues best.
+    continued: Option<(u128, u32)>,
+    /// And the one that has left the port of the beat, with its place in the trail.
+    returning: Option<(u32, usize)>,
+}
+
+impl Found {
+    fn free_twin(&self) -> Option<Twin> {
+        Twin::all().find(|twin| self.taken & twin.bit() == 0)
+    }
+}
+
+impl Tracker {
+    /// Takes a beat from a port that no agent is at.
+    pub(super) fn handle_new_lane(
+        &mut self,
+        key: AgentKey,
+        beat: &ReceivedBeat,
+        processes: &mut impl Processes,
+    ) -> Outcome {
+        let found = self.find_twins(key, beat);
+        let Some((_, silent)) = found.longest_silent else {
+            return match found.free_twin() {
+                Some(twin) => self.handle_unknown(beat, twin, processes),
+                None => Outcome::SourceLimit,
+            };
+        };
+        if beat.frame.is_terminal() {
+            // A panic hook has a socket of its own, and sends from it once: nobody moves there. When several could have
+            // sent it, it is held against none of them.
+            return match found.free_twin() {
+                Some(twin) if found.same_key > 1 => self.handle_unknown(beat, twin, processes),
+                _ => self.handle_known(silent, beat, processes),
+            };
+        }
+        if let Some((number, place)) = found.returning
+            && let Some(former) = self.trails.by_agent.get(&number).map(|trail| trail[place])
+        {
+            if former.session.followed_by(&beat.frame).is_some() {
+                if beat.received_at.since(former.left_at) < LATE_WITHIN {
+                    return Outcome::OutOfOrder;
+                }
+                self.part(number, place, former, found.free_twin(), beat.received_at);
+                return self.handle_known(number, beat, processes);
+            }
+            if beat.frame.nonce != 1 {
+                return Outcome::OutOfOrder;
+            }
+        }
+        let number = found.continued.map_or(silent, |(_, number)| number);
+        self.leave_port(number, beat.received_at);
+        let (slot, rest) = self.agents.both_mut(number);
+        slot.key = key;
+        if found.continued.is_none() {
+            slot.begin_anew(rest, Session::UNHEARD);
+        }
+        self.handle_known(number, beat, processes)
+    }
+
+    fn find_twins(&self, key: AgentKey, beat: &ReceivedBeat) -> Found {
+        let mut found = Found::default();
+        for number in self.agents.twins(key) {
+            let slot = self.agents.slot(number);
+            found.taken |= self.agents.rest(number).twin.bit();
+            if slot.key.lane.key != key.lane.key {
+                continue;
+            }
+            found.same_key += 1;
+            let silent = (slot.last_beat, number);
+            if found.longest_silent.is_none_or(|known| silent < known) {
+                found.longest_silent = Some(silent);
+            }
+            if let Some(distance) = continues(slot, &beat.frame, beat.received_at)
+                && found.continued.is_none_or(|known| (distance, number) < known)
+            {
+                found.continued = Some((distance, number));
+            }
+            let kept = self.policy.stall_after;
+            if let Some(place) = self.trails.find(number, key.lane, beat.received_at, kept) {
+                found.returning = Some((number, place));
+            }
+        }
+        found
+    }
+
+    fn leave_port(&mut self, number: u32, at: MonoTime) {
+        let slot = self.agents.slot(number);
+        let Slot { session, last_beat, beats, key: AgentKey { lane, .. }, .. } = *slot;
+        let former = Former { lane, session, last_beat, left_at: at, beats };
+        self.trails.remember(number, former, at, self.policy.stall_after);
+    }
+
+    /// The port that an agent left speaks again, beside the one that it is at. It goes back to the older one; whoever
+    /// came after it is another agent, if there is room for one.
+    fn part(&mut self, number: u32, place: usize, former: Former, free: Option<Twin>, at: MonoTime) {
+        let origin = self.sources.origin(self.agents.slot(number).key.source);
+        let twin = free.filter(|_| self.room_for(origin).is_ok());
+        // From the former port on the trail is the newcomer's.
+        let trail = self.trails.by_agent.get_mut(&number).map(|trail| trail.split_off(place));
+        let younger: Vec<Former> = trail.into_iter().flatten().skip(1).collect();
+
+        let (slot, rest) = self.agents.both_mut(number);
+        let newcomer = Slot { beats: slot.beats.saturating_sub(former.beats), ..*slot };
+        slot.key.lane = former.lane;
+        slot.begin_anew(rest, former.session);
+        let Some(twin) = twin else { return };
+        slot.beats = former.beats;
+        slot.last_beat = former.last_beat;
+        let rest = Rest { name: rest.name.clone(), start_time: None, stalls: 0, lost: 0, twin, others: None };
+        let newcomer = self.add(origin, Slot { has_others: false, ..newcomer }, rest);
+        if !younger.is_empty() {
+            self.trails.by_agent.insert(newcomer, younger);
+        }
+        self.announce(newcomer, None, Cause::FirstBeat, at, Duration::ZERO, None);
+    }
+}
+
+/// How far the frame is from continuing the session of an agent, if it can be that at all.
+fn continues(slot: &Slot, frame: &Frame, at: MonoTime) -> Option<u128> {
+    slot.session.followed_by(frame)?;
+    let distance = slot.session.distance(slot.last_beat, frame, at);
+    (distance <= CONTINUES_WITHIN_NANOS).then_some(distance)
+}
