@@ -20,12 +20,14 @@ use crate::outcome::Outcome;
 use crate::time::MonoTime;
 use crate::tracker::Processes;
 
-/// What comes from a port this soon after it was left may have been sent before and overtaken on the way.
+/// What comes from a port this soon after it was left may have been sent before and overtaken on the way,
 const LATE_WITHIN: Duration = Duration::from_millis(200);
+/// if by the clock of its session it was sent no later than this after that.
+const LATE_BY_ITS_CLOCK: Duration = Duration::from_millis(20);
 /// A frame from a new port continues a session if its clock started at the same moment, give or take the jitter of a
 /// network.
 const CONTINUES_WITHIN_NANOS: u128 = 50_000_000;
-/// Ports that are remembered for one agent; the one that was left first makes room.
+/// Ports that are remembered for one agent at once.
 const MOST_FORMER: usize = 16;
 /// Agents that have left a port a short while ago. Beyond it a port is left without being remembered, and twins are told
 /// apart later, or not while that lasts.
@@ -46,6 +48,14 @@ struct Former {
     beats: u64,
 }
 
+impl Former {
+    fn was_sent_before_leaving(&self, beat: &ReceivedBeat) -> bool {
+        let after_last = Duration::from_nanos(beat.frame.timestamp.saturating_sub(self.session.timestamp));
+        let sent_at = self.last_beat + after_last;
+        sent_at <= self.left_at + LATE_BY_ITS_CLOCK && beat.received_at.since(self.left_at) < LATE_WITHIN
+    }
+}
+
 /// The ports that agents left within the last stall-after, in the order in which they left them.
 #[derive(Debug, Default)]
 pub(super) struct Trails {
@@ -64,10 +74,10 @@ impl Trails {
         }
         let trail = self.by_agent.entry(number).or_default();
         trail.retain(|known| known.lane != former.lane && known.last_beat + kept > at);
-        if trail.len() >= MOST_FORMER {
-            trail.remove(0);
+        // Those that left first stay: of many that beat in turn, the first is the next to come back.
+        if trail.len() < MOST_FORMER {
+            trail.push(former);
         }
-        trail.push(former);
     }
 
     /// The place in an agent's trail of a port that it left, if that was a short while ago.
@@ -129,7 +139,7 @@ impl Tracker {
             && let Some(former) = self.trails.by_agent.get(&number).map(|trail| trail[place])
         {
             if former.session.followed_by(&beat.frame).is_some() {
-                if beat.received_at.since(former.left_at) < LATE_WITHIN {
+                if former.was_sent_before_leaving(beat) {
                     return Outcome::OutOfOrder;
                 }
                 self.part(number, place, former, found.free_twin(), beat.received_at);

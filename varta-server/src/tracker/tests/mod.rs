@@ -1,6 +1,7 @@
 //! The tracker's claims, each in its own words: a world is a tracker, a table of processes and times written down.
 
 mod model;
+mod remote;
 
 use std::collections::HashMap;
 
@@ -84,6 +85,7 @@ impl World {
             Outcome::RateLimitedAgent,
             Outcome::RateLimitedGlobal,
             Outcome::Capacity,
+            Outcome::SourceLimit,
         ];
         let outcome =
             outcomes.into_iter().find(|outcome| outcome.index() == row).expect("an outcome of the tracker");
