@@ -82,7 +82,35 @@ impl Key {
     }
 }
 
+/// Hands the text of a file of another kind to `read`, and wipes it afterwards. What [`Key::from_file`] asks of a file is
+/// asked of this one too.
+///
+/// ```
+/// use std::os::unix::fs::PermissionsExt;
+/// use varta_proto::secure::read_private;
+///
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("token");
+/// std::fs::write(&path, "swordfish")?;
+/// std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600))?;
+/// assert_eq!(read_private(&path, str::len)?, 9);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// [`KeyFileError`] with the first fault that was found. `read` was not called then.
+pub fn read_private<T>(path: impl AsRef<Path>, read: impl FnOnce(&str) -> T) -> Result<T, KeyFileError> {
+    let path = path.as_ref();
+    private_text(path, read).map_err(|fault| KeyFileError::new(path, fault))
+}
+
 fn read_keys(path: &Path) -> Result<Vec<Key>, KeyFileFault> {
+    let keys = private_text(path, parse_keys)?.map_err(KeyFileFault::BadLine)?;
+    if keys.is_empty() { Err(KeyFileFault::NoKey) } else { Ok(keys) }
+}
+
+fn private_text<T>(path: &Path, read: impl FnOnce(&str) -> T) -> Result<T, KeyFileFault> {
     let mut file = open_private(path)?;
     // On the stack and of a fixed size, so that there is one place to wipe. One byte more than is allowed
     // tells a file that fits from one that does not.
@@ -99,9 +127,7 @@ fn read_keys(path: &Path) -> Result<Vec<Key>, KeyFileFault> {
     if len > MAX_KEY_FILE_LEN {
         return Err(KeyFileFault::TooLong);
     }
-    let text = str::from_utf8(&content[..len]).map_err(|_| KeyFileFault::NotText)?;
-    let keys = parse_keys(text).map_err(KeyFileFault::BadLine)?;
-    if keys.is_empty() { Err(KeyFileFault::NoKey) } else { Ok(keys) }
+    str::from_utf8(&content[..len]).map(read).map_err(|_| KeyFileFault::NotText)
 }
 
 /// Opens a file, and looks at what was opened.

@@ -64,7 +64,7 @@ pub use envelope::Envelope;
 pub use error::OpenError;
 pub use key::{AgentKeys, Key, KeyError};
 #[cfg(all(feature = "std", unix))]
-pub use key_file::{KeyFileError, KeyFileFault, MAX_KEY_FILE_LEN};
+pub use key_file::{KeyFileError, KeyFileFault, MAX_KEY_FILE_LEN, read_private};
 #[cfg(feature = "std")]
 pub use key_list::{KeyLineError, parse_keys};
 pub use open::{
