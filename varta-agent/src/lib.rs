@@ -153,6 +153,6 @@ pub fn without_fork_page_for_test() {
 }
 
 /// The programs of the README are compiled with the tests.
-#[cfg(all(doctest, feature = "tokio", feature = "panic-handler"))]
+#[cfg(all(doctest, feature = "tokio", feature = "panic-handler", feature = "secure-udp"))]
 #[doc = include_str!("../../README.md")]
 struct Readme;
