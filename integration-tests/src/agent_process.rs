@@ -9,9 +9,14 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 
+use crate::foreign;
 use crate::patience::LIMIT;
 use crate::programs::{await_exit, foreign_worker_command, worker_command};
+use crate::route::Route;
 use crate::sys::{self, Signal};
+
+/// Does what the program `it-foreign` does.
+const PYTHON_AGENT: &str = include_str!("foreign_agent.py");
 
 /// A running agent. It is killed when this is dropped, and a child that it may have forked ends by itself.
 #[derive(Debug)]
@@ -22,22 +27,38 @@ pub struct AgentProcess {
 }
 
 impl AgentProcess {
-    /// Starts one of ours and waits until its first beat is on its way.
+    /// Starts one of ours that beats to the socket at this path, and waits until its first beat is on its way.
     #[must_use]
     #[track_caller]
     pub fn start(socket: &Path, arguments: &[&str]) -> Self {
+        Self::start_on(&Route::Unix(socket.into()), arguments)
+    }
+
+    /// Starts one of ours on any route.
+    #[must_use]
+    #[track_caller]
+    pub fn start_on(route: &Route, arguments: &[&str]) -> Self {
         let mut command = worker_command();
-        command.arg("--socket").arg(socket).args(arguments);
+        command.args(route.arguments()).args(arguments);
         Self::run(command)
     }
 
     /// Starts one of the published Rust client.
     #[must_use]
     #[track_caller]
-    pub fn start_foreign(socket: &Path, arguments: &[&str]) -> Self {
+    pub fn start_foreign(route: &Route) -> Self {
         let mut command = foreign_worker_command();
-        command.arg(socket).args(arguments);
+        command.args(route.arguments());
         Self::run(command)
+    }
+
+    /// Starts one of the published Python client; `None` where that [was not fetched](foreign::command).
+    #[must_use]
+    #[track_caller]
+    pub fn start_python(route: &Route) -> Option<Self> {
+        let mut command = foreign::command("venv/bin/python")?;
+        command.args(["-c", PYTHON_AGENT]).args(route.arguments());
+        Some(Self::run(command))
     }
 
     /// Starts any program that speaks the language, and waits for its first word.
@@ -80,6 +101,14 @@ impl AgentProcess {
         let reply = self.reply(command);
         assert!(!reply.starts_with("error"), "to {command} it says {reply}");
         reply
+    }
+
+    /// Has one of ours fork, and gives the pid of the child, which beats on with the handles that it has inherited.
+    #[track_caller]
+    pub fn fork(&mut self) -> u32 {
+        let reply = self.ask("fork");
+        let child = reply.strip_prefix("ok ").and_then(|pid| pid.parse().ok());
+        child.unwrap_or_else(|| panic!("to fork it says {reply}"))
     }
 
     /// Sends it a signal.

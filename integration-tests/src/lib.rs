@@ -18,9 +18,11 @@ pub mod http;
 mod log;
 mod patience;
 mod programs;
+mod route;
 mod scrape;
 mod server;
 pub mod sys;
+mod watch;
 
 pub use agent_process::AgentProcess;
 pub use commands::{Commands, Heard};
@@ -30,6 +32,8 @@ pub use patience::{LIMIT, wait_for};
 pub use programs::{
     Ended, into_pid_namespace, pid_namespaces_work, run_to_its_end, server_command, worker_command,
 };
+pub use route::{ANOTHER_KEY, MASTER_KEY, Network, Route, SHARED_KEY, loopbacks, write_secret};
 pub use scrape::{Sample, Scrape};
 pub use server::{Options, Server};
 pub use sys::Signal;
+pub use watch::Watch;

@@ -14,6 +14,10 @@ pub struct Transition {
     pub agent: String,
     /// Its pid.
     pub pid: u32,
+    /// The address that its beats come from; empty for an agent of this host.
+    pub host: String,
+    /// How its beats arrive.
+    pub transport: String,
     /// What was concluded before; `none` for an agent that was not known.
     pub from: String,
     /// What is concluded now.
@@ -43,6 +47,8 @@ impl Transition {
         Some(Transition {
             agent: text("agent")?,
             pid: u32::try_from(number("pid")?).ok()?,
+            host: text("host").unwrap_or_default(),
+            transport: text("transport")?,
             from: text("from")?,
             to: text("to")?,
             cause: text("cause")?,
@@ -103,10 +109,17 @@ impl Log {
     /// The first line so far whose message begins with `start`.
     #[must_use]
     pub fn find(&self, start: &str) -> Option<Value> {
-        self.lines().iter().find_map(|line| {
+        self.find_all(start).into_iter().next()
+    }
+
+    /// All lines so far whose message begins with `start`.
+    #[must_use]
+    pub fn find_all(&self, start: &str) -> Vec<Value> {
+        let is_it = |line: &String| {
             let line: Value = serde_json::from_str(line).ok()?;
             line.get("message")?.as_str()?.starts_with(start).then_some(line)
-        })
+        };
+        self.lines().iter().filter_map(is_it).collect()
     }
 
     /// Waits for the last line that is to be read, of a server that has ended or that was not to be read further. Then

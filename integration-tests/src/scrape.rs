@@ -90,11 +90,14 @@ impl Scrape {
         self.sum("varta_frames_total", &[])
     }
 
-    /// How many datagrams ended as `outcome`.
+    /// How many datagrams ended as `outcome`, over all transports; on one of them there must be such an outcome.
     #[must_use]
     #[track_caller]
     pub fn outcome(&self, outcome: &str) -> f64 {
-        self.value("varta_frames_total", &[("outcome", outcome)])
+        let labels = [("outcome", outcome)];
+        let exists = self.matching("varta_frames_total", &labels).next().is_some();
+        assert!(exists, "there is no outcome {outcome} in\n{}", self.text);
+        self.sum("varta_frames_total", &labels)
     }
 
     /// By how much each series has changed from `before` to now, without those that always change. A series that one of

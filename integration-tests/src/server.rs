@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
@@ -14,11 +14,14 @@ use crate::http::{self, Response};
 use crate::log::{Log, Transition};
 use crate::patience::{LIMIT, wait_for};
 use crate::programs::{await_exit, into_pid_namespace, server_command};
+use crate::route::{Network, Route, Secret};
 use crate::scrape::Scrape;
 use crate::sys::{self, Signal};
 
 /// What a server's first line about metrics begins with.
 const METRICS: &str = "metrics on ";
+/// What its first line about a socket begins with.
+const LISTENING: &str = "listening on ";
 
 /// How a server is to be started. Without more than [`Options::new`] it has its socket in a directory of its own, serves
 /// metrics on a port that the kernel picks, and has its defaults otherwise.
@@ -28,6 +31,7 @@ pub struct Options {
     environment: Vec<(OsString, OsString)>,
     socket: Option<PathBuf>,
     has_no_socket_argument: bool,
+    secrets: Vec<Secret>,
     is_open_to_all: bool,
     log_is_left_unread: bool,
     is_in_a_container: bool,
@@ -66,6 +70,51 @@ impl Options {
     pub fn finds_its_socket_at(mut self, path: &Path) -> Self {
         self.has_no_socket_argument = true;
         self.socket(path)
+    }
+
+    /// Has it listen on UDP only, if it is told to.
+    #[must_use]
+    pub fn without_unix_socket(mut self) -> Self {
+        self.has_no_socket_argument = true;
+        self.args(["--socket", "none"])
+    }
+
+    /// Has it listen for plaintext on this address too; on port 0 the kernel picks one, see [`Server::udp_address`].
+    #[must_use]
+    pub fn udp(self, address: &str) -> Self {
+        self.args(["--udp", address])
+    }
+
+    /// Has it listen for sealed beats on this address too, as [`udp`](Options::udp) does for others. It needs a key.
+    #[must_use]
+    pub fn secure_udp(self, address: &str) -> Self {
+        self.args(["--secure-udp", address])
+    }
+
+    /// Gives it the key of a network, in a file that only its owner can read.
+    #[must_use]
+    pub fn key_of(mut self, network: Network) -> Self {
+        self.secrets.extend(network.secret());
+        self
+    }
+
+    /// Gives it further keys that it accepts, one a line.
+    #[must_use]
+    pub fn accepted_keys(mut self, keys: &'static str) -> Self {
+        self.secrets.push(Secret { option: "--accepted-key-file", file: "accepted.keys", text: keys });
+        self
+    }
+
+    /// Has it listen for beats of a network on these addresses, with the key for them. [`Server::route`] leads there.
+    #[must_use]
+    pub fn on(self, network: Network, addresses: &[IpAddr]) -> Self {
+        addresses.iter().fold(self.key_of(network), |options, address| {
+            let address = SocketAddr::new(*address, 0).to_string();
+            match network {
+                Network::Plain => options.udp(&address),
+                Network::SharedKey | Network::MasterKey => options.secure_udp(&address),
+            }
+        })
     }
 
     /// Lets every user of the host reach the socket.
@@ -130,6 +179,9 @@ impl Server {
             command.arg("--socket").arg(&socket);
         }
         command.args(&options.arguments).envs(options.environment);
+        for secret in options.secrets {
+            secret.give(&mut command, directory.path());
+        }
         if options.is_in_a_container {
             command = into_pid_namespace(&command);
         }
@@ -166,6 +218,27 @@ impl Server {
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Where its `n`th socket for plaintext is, counted from 0 in the order in which it says so.
+    #[must_use]
+    #[track_caller]
+    pub fn udp_address(&self, n: usize) -> SocketAddr {
+        self.listening_address("udp", n)
+    }
+
+    /// Where its `n`th socket for sealed beats is.
+    #[must_use]
+    #[track_caller]
+    pub fn secure_udp_address(&self, n: usize) -> SocketAddr {
+        self.listening_address("secure_udp", n)
+    }
+
+    /// The route for an agent to its `n`th socket for such beats.
+    #[must_use]
+    #[track_caller]
+    pub fn route(&self, network: Network, n: usize) -> Route {
+        network.route(self.listening_address(network.label(), n), self.directory())
     }
 
     /// A directory that goes when the server does.
@@ -309,6 +382,16 @@ impl Server {
         let counted = self.scrape().sum("varta_transitions_total", &[]);
         wait_for(|| Some(self.log.transitions()).filter(|lines| lines.len() as f64 >= counted))
             .unwrap_or_else(|| panic!("{counted} changes are counted, and not so many are in the log"))
+    }
+
+    #[track_caller]
+    fn listening_address(&self, transport: &str, n: usize) -> SocketAddr {
+        let address = wait_for(|| {
+            let lines = self.log.find_all(LISTENING).into_iter();
+            let line = lines.filter(|line| line["transport"] == transport).nth(n)?;
+            Some(line.get("address")?.as_str()?.parse().expect("it says where it listens"))
+        });
+        address.unwrap_or_else(|| panic!("it does not say within {LIMIT:?} where {transport} {n} is"))
     }
 
     fn try_get(&self, path: &str) -> io::Result<Response> {

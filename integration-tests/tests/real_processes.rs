@@ -183,7 +183,7 @@ fn a_forked_child_is_an_agent_of_its_own_and_its_parents_fate_is_not_its_own() {
     let server = Server::start(["--stall-after", "1s"]);
     let mut parent = AgentProcess::start(server.socket(), &[]);
     server.await_beats_and_seconds(&[parent.pid()], 3, 0.0);
-    let child: u32 = parent.ask("fork").strip_prefix("ok ").unwrap().parse().unwrap();
+    let child = parent.fork();
     server.await_agents("up", 2);
     server.await_beats_and_seconds(&[parent.pid(), child], 5, 1.5);
 

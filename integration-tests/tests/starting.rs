@@ -5,31 +5,38 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process;
 
 use tempfile::TempDir;
 use varta_integration_tests::{
-    AgentProcess, Datagrams, Ended, Options, Server, Signal, http, run_to_its_end, server_command,
-    worker_command,
+    AgentProcess, Datagrams, Ended, Options, SHARED_KEY, Server, Signal, http, run_to_its_end,
+    server_command, wait_for, worker_command, write_secret,
 };
 use varta_proto::{Frame, Status};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// Every option of this version. The contract with those who write unit files.
-const OPTIONS: [&str; 15] = [
+/// Every option of this version that takes a value. The contract with those who write unit files.
+const OPTIONS: [&str; 22] = [
     "socket",
     "socket-mode",
     "socket-group",
     "allow-uid",
     "allow-gid",
+    "udp",
+    "secure-udp",
+    "key-file",
+    "accepted-key-file",
+    "master-key-file",
+    "udp-receive-buffer",
     "metrics-addr",
     "metrics-token-file",
     "stall-after",
     "max-agents",
+    "max-agents-per-source",
     "agent-metrics",
     "max-beat-rate",
     "max-total-rate",
@@ -37,6 +44,9 @@ const OPTIONS: [&str; 15] = [
     "log-format",
     "log-level",
 ];
+
+/// And every one that takes none.
+const SWITCHES: [&str; 1] = ["allow-plaintext-remote"];
 
 fn run(arguments: &[&str]) -> Ended {
     let mut command = server_command();
@@ -88,12 +98,13 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 fn help_names_every_option_with_its_variable() {
     let ended = run(&["--help"]);
     assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""));
-    for option in OPTIONS {
-        let variable = format!("VARTA_{}", option.replace('-', "_").to_uppercase());
-        assert_says(&ended.stdout, &[&format!("--{option} <"), &format!("[env: {variable}=")]);
+    let written = OPTIONS.map(|name| (name, format!("--{name} <")));
+    for (name, option) in written.into_iter().chain(SWITCHES.map(|name| (name, format!("--{name}\n")))) {
+        let variable = format!("VARTA_{}", name.replace('-', "_").to_uppercase());
+        assert_says(&ended.stdout, &[&option, &format!("[env: {variable}=")]);
     }
     let named: Vec<_> = ended.stdout.lines().filter(|line| line.trim_start().starts_with("--")).collect();
-    assert_eq!(named.len(), OPTIONS.len(), "an option that nobody expects: {named:#?}");
+    assert_eq!(named.len(), OPTIONS.len() + SWITCHES.len(), "an option that nobody expects: {named:#?}");
     assert_says(&ended.stdout, &["Exit status: 0", "SIGTERM", "SIGHUP"]);
 }
 
@@ -111,7 +122,7 @@ fn version_is_a_line_of_name_version_and_commit() {
 #[test]
 fn a_wrong_option_is_refused_by_name_and_with_status_2() {
     let directory = directory();
-    let table: [(&[&str], &str); 18] = [
+    let table: [(&[&str], &str); 21] = [
         (&["--no-such-thing"], "--no-such-thing"),
         (&["stray"], "stray"),
         (&["--stall-after", "soon"], "--stall-after"),
@@ -126,6 +137,9 @@ fn a_wrong_option_is_refused_by_name_and_with_status_2() {
         (&["--socket-mode", "7777"], "--socket-mode"),
         (&["--socket-group", "no-such-group"], "--socket-group"),
         (&["--allow-uid", "somebody"], "--allow-uid"),
+        (&["--udp", "localhost:9844"], "--udp"),
+        (&["--secure-udp", "127.0.0.1"], "--secure-udp"),
+        (&["--udp-receive-buffer", "much"], "--udp-receive-buffer"),
         (&["--max-agents", "0"], "--max-agents"),
         (&["--max-beat-rate", "-1"], "-1"),
         (&["--agent-metrics", "some"], "--agent-metrics"),
@@ -161,6 +175,38 @@ fn metrics_for_the_network_need_a_token() {
         &["--metrics-addr", "--metrics-token-file"],
     );
     assert_says(&refused(&directory(), &["--metrics-addr", "[::]:0"]), &["--metrics-token-file"]);
+}
+
+#[test]
+fn beats_from_the_network_need_a_word_that_they_are_meant_in_plain_sight_or_else_a_key() {
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        assert_says(&refused(&directory(), &["--udp", address]), &["--udp", "--allow-plaintext-remote"]);
+    }
+    assert_says(
+        &refused(&directory(), &["--secure-udp", "127.0.0.1:0"]),
+        &["--secure-udp", "--key-file", "--master-key-file"],
+    );
+}
+
+#[test]
+fn a_key_file_that_is_not_its_owners_alone_or_holds_no_key_is_refused_by_name() {
+    let directory = directory();
+    let sound = write_secret(directory.path(), "sound", SHARED_KEY);
+    let open = write_secret(directory.path(), "open", SHARED_KEY);
+    fs::set_permissions(&open, Permissions::from_mode(0o640)).unwrap();
+    let link = directory.path().join("link");
+    symlink(&sound, &link).unwrap();
+    let short = write_secret(directory.path(), "short", &SHARED_KEY[1..]);
+    let empty = write_secret(directory.path(), "empty", "# no key yet");
+    let absent = directory.path().join("absent");
+    for option in ["--key-file", "--accepted-key-file", "--master-key-file"] {
+        for path in [&open, &link, &short, &empty, &absent] {
+            let path = path.to_str().unwrap();
+            let said = refused(&directory, &["--secure-udp", "127.0.0.1:0", option, path]);
+            assert_says(&said, &[path]);
+            assert!(!said.contains(&SHARED_KEY[1..9]), "a key is not for the log: {said}");
+        }
+    }
 }
 
 #[test]
@@ -372,7 +418,7 @@ fn a_hang_up_does_not_stop_it() {
     for _ in 0..3 {
         server.signal(Signal::HangUp);
     }
-    varta_integration_tests::wait_for(|| server.log().find("SIGHUP")).unwrap();
+    wait_for(|| server.log().find("there are no key files to read again")).unwrap();
     server.await_beats_and_seconds(&[agent.pid()], 3, 0.0);
 }
 

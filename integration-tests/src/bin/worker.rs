@@ -1,11 +1,12 @@
 //! A small agent that does what a test tells it.
 //!
-//! `it-worker --socket PATH` beats and says `ready`. Further arguments:
+//! `it-worker --socket PATH` beats and says `ready`. It goes other ways with `--udp ADDRESS`, with `--secure-udp ADDRESS
+//! --key-file FILE` and with `--secure-udp ADDRESS --master-key-file FILE`. Further arguments:
 //!
 //! | argument | what it does |
 //! |---|---|
 //! | `--interval-ms N` | beats every `N` ms, 100 if not given |
-//! | `--default-socket` | looks for the server by itself, and needs no `--socket` |
+//! | `--default-socket` | looks for the server by itself, and needs none of these |
 //! | `--panic-hook` | tells the server of a panic |
 //! | `--handle-per-beat` | makes a new handle for each beat |
 //! | `--user UID` | becomes another user first |
@@ -25,14 +26,13 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use varta_agent::{BeatOutcome, DropReason, Status, Varta};
+use varta_agent::{BeatOutcome, BeatTransport, DropReason, Key, Status, Varta};
 use varta_integration_tests::sys::{self, Forked};
-use varta_integration_tests::{Commands, Heard};
+use varta_integration_tests::{Commands, Heard, Route};
 
 /// How often a beat that met a full queue is tried again, and how long after.
 const ATTEMPTS: u32 = 20;
@@ -40,8 +40,11 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
+/// A handle, whatever its transport: it beats when it is called.
+type Handle = Box<dyn FnMut(Status, u32) -> BeatOutcome>;
+
 fn main() -> ExitCode {
-    match Options::from_arguments(env::args_os().skip(1)).and_then(run) {
+    match Options::from_arguments(env::args_os().skip(1).collect()).and_then(run) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             answer(&format!("error {error}"));
@@ -55,7 +58,7 @@ fn run(options: Options) -> Fallible<u8> {
         sys::become_user(user)?;
     }
     if options.panic_hook {
-        varta_agent::install_panic_handler(options.socket.clone().ok_or("--panic-hook needs a --socket")?)?;
+        install_panic_handler(options.route.as_ref().ok_or("--panic-hook needs to be told where to")?)?;
     }
     let handles = vec![options.connect()?];
     let commands = Commands::from_stdin()?;
@@ -65,7 +68,7 @@ fn run(options: Options) -> Fallible<u8> {
 #[derive(Default)]
 struct Options {
     /// `None` to find it by itself.
-    socket: Option<PathBuf>,
+    route: Option<Route>,
     interval: Duration,
     panic_hook: bool,
     handle_per_beat: bool,
@@ -75,13 +78,14 @@ struct Options {
 }
 
 impl Options {
-    fn from_arguments(mut arguments: impl Iterator<Item = OsString>) -> Fallible<Self> {
-        let mut options = Options { interval: Duration::from_millis(100), ..Options::default() };
+    fn from_arguments(mut arguments: Vec<OsString>) -> Fallible<Self> {
+        let route = Route::take_from(&mut arguments)?;
+        let mut options = Options { route, interval: Duration::from_millis(100), ..Options::default() };
+        let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or("a value is missing");
             match argument.to_str().unwrap_or_default() {
-                "--socket" => options.socket = Some(value()?.into()),
-                "--default-socket" => options.socket = None,
+                "--default-socket" => options.route = None,
                 "--interval-ms" => options.interval = Duration::from_millis(number(&value()?)?),
                 "--panic-hook" => options.panic_hook = true,
                 "--handle-per-beat" => options.handle_per_beat = true,
@@ -94,12 +98,37 @@ impl Options {
         Ok(options)
     }
 
-    fn connect(&self) -> io::Result<Varta> {
-        match &self.socket {
-            Some(socket) => Varta::connect(socket),
-            None => Varta::connect_default(),
+    fn connect(&self) -> Fallible<Handle> {
+        Ok(match &self.route {
+            None => handle(Varta::connect_default()?),
+            Some(Route::Unix(path)) => handle(Varta::connect(path)?),
+            Some(Route::Udp(address)) => handle(Varta::connect_udp(*address)?),
+            Some(Route::SharedKey(address, key)) => {
+                handle(Varta::connect_secure_udp(*address, Key::from_file(key)?)?)
+            }
+            Some(Route::MasterKey(address, key)) => {
+                handle(Varta::connect_secure_udp_with_master(*address, Key::from_file(key)?)?)
+            }
+        })
+    }
+}
+
+fn handle<T: BeatTransport>(mut agent: Varta<T>) -> Handle {
+    Box::new(move |status, payload| agent.beat(status, payload))
+}
+
+fn install_panic_handler(route: &Route) -> Fallible<()> {
+    match route {
+        Route::Unix(path) => varta_agent::install_panic_handler(path)?,
+        Route::Udp(address) => varta_agent::install_panic_handler_udp(*address)?,
+        Route::SharedKey(address, key) => {
+            varta_agent::install_panic_handler_secure_udp(*address, Key::from_file(key)?)?;
+        }
+        Route::MasterKey(address, key) => {
+            varta_agent::install_panic_handler_secure_udp_with_master(*address, Key::from_file(key)?)?;
         }
     }
+    Ok(())
 }
 
 fn number<T: std::str::FromStr<Err: Error + 'static>>(text: &OsString) -> Fallible<T> {
@@ -108,7 +137,7 @@ fn number<T: std::str::FromStr<Err: Error + 'static>>(text: &OsString) -> Fallib
 
 struct Worker {
     options: Options,
-    handles: Vec<Varta>,
+    handles: Vec<Handle>,
     commands: Commands,
     status: Status,
     payload: u32,
@@ -148,7 +177,7 @@ impl Worker {
         }
         for handle in &mut self.handles {
             for _ in 0..ATTEMPTS {
-                let outcome = handle.beat(self.status, self.payload);
+                let outcome = handle(self.status, self.payload);
                 self.sent += u64::from(outcome.is_sent());
                 self.dropped += u64::from(!outcome.is_sent());
                 if outcome != BeatOutcome::Dropped(DropReason::KernelQueueFull) {
