@@ -1,0 +1,40 @@
+//! What the kernel knows of a process of this host: who it is, that it has died and of what, and what it is doing.
+//!
+//! Everything here only looks. Nothing is asked of the process itself, which may be the one that cannot answer.
+
+mod death;
+mod files;
+mod stat;
+
+pub use self::death::Death;
+use self::stat::Stat;
+use crate::tracker::{ProcessIdentity, Processes};
+
+/// Reads identities from `/proc`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcFs;
+
+impl Processes for ProcFs {
+    fn identify(&mut self, pid: u32) -> Option<ProcessIdentity> {
+        // Of the main thread, and not of the process, for which the kernel adds up all threads: a process with ten
+        // thousand of them would cost a hundred times as much. What is read here is the same in both.
+        let Stat { start_time, name, .. } = Stat::of_thread(pid, pid)?;
+        Some(ProcessIdentity { start_time, name })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_identified_the_same_each_time() {
+        let first = ProcFs.identify(std::process::id()).unwrap();
+        assert_eq!(ProcFs.identify(std::process::id()), Some(first));
+    }
+
+    #[test]
+    fn a_pid_that_nobody_has_is_nobody() {
+        assert_eq!(ProcFs.identify(u32::MAX), None);
+    }
+}
