@@ -4,7 +4,12 @@
 
 mod death;
 mod files;
+pub mod limit;
+mod pidfd;
 mod stat;
+
+#[cfg(test)]
+mod testing;
 
 pub use self::death::Death;
 use self::stat::Stat;
