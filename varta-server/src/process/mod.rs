@@ -7,6 +7,7 @@ mod files;
 pub mod limit;
 mod pidfd;
 mod stat;
+pub mod watch;
 
 #[cfg(test)]
 mod testing;
