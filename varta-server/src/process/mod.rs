@@ -2,18 +2,31 @@
 //!
 //! Everything here only looks. Nothing is asked of the process itself, which may be the one that cannot answer.
 
+mod cgroup;
 mod death;
 mod files;
 pub mod limit;
+mod look;
 mod pidfd;
+mod pressure;
 mod stat;
+mod state;
+mod status;
+mod text;
 pub mod watch;
 
 #[cfg(test)]
 mod testing;
 
+pub use self::cgroup::{Cgroup, Throttled};
 pub use self::death::Death;
+pub use self::look::{
+    Change, Descriptors, Details, Host, Look, MOST_DESCRIPTORS, MOST_THREADS, Stuck, namespace_pids,
+};
+pub use self::pressure::{Pressure, Share, Stall};
 use self::stat::Stat;
+pub use self::state::{State, States};
+pub use self::status::Switches;
 use crate::tracker::{ProcessIdentity, Processes};
 
 /// Reads identities from `/proc`.
