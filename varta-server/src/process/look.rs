@@ -269,3 +269,5 @@ fn read_line<T>(pid: u32, thread: u32, name: &str, parse: fn(&[u8]) -> Option<T>
     parse(read_some(format!("/proc/{pid}/task/{thread}/{name}"), &mut [0; LINE_ROOM])?)
 }
 
+#[cfg(test)]
+pub(super) mod tests;

@@ -2,16 +2,19 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::num::NonZeroU64;
+use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::look;
 use super::stat::Stat;
 
 /// How long a test waits for something that must come. It is there to end a test that hangs, not to measure.
 pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
-/// Names the part of [`helper`] that a child is to play.
-const PART: &str = "VARTA_TEST_HELPER";
+/// Names the part of [`helper`] that a child is to play, and something that it is to know.
+pub(super) const PART: &str = "VARTA_TEST_HELPER";
+pub(super) const ARGUMENT: &str = "VARTA_TEST_ARGUMENT";
 
 /// Waits until something is so.
 pub(super) fn await_that(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -51,9 +54,25 @@ impl Child {
 
     /// This very test program, playing one part of [`helper`] and nothing else.
     pub(super) fn playing(part: &str) -> Self {
+        Child::playing_at(part, Path::new(""))
+    }
+
+    /// The same, with a path that the part is about.
+    pub(super) fn playing_at(part: &str, path: &Path) -> Self {
         let program = std::env::current_exe().unwrap();
-        let test = "process::testing::helper";
-        Child::start(Command::new(program).args(["--exact", test, "--nocapture"]).env(PART, part))
+        let mut command = Command::new(program);
+        command.args(["--exact", "process::testing::helper", "--nocapture"]);
+        Child::start(command.env(PART, part).env(ARGUMENT, path))
+    }
+
+    /// A program that waits for a line. It is past its start, and runs no more than that.
+    pub(super) fn asleep() -> Self {
+        let mut child = Child::start(&mut Command::new("cat"));
+        child.say("are you there?");
+        child.hear("are you there?");
+        let pid = child.pid();
+        await_that("it sleeps", || Stat::of_process(pid).is_some_and(|stat| stat.state == b'S'));
+        child
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -122,6 +141,21 @@ fn helper() {
             });
             panic!("{}", thread.join().unwrap());
         }
+        "busy" => {
+            println!("\nbusy");
+            loop {
+                std::hint::spin_loop();
+            }
+        }
+        "many threads" => {
+            for _ in 0..100 {
+                std::thread::spawn(std::thread::park);
+            }
+            println!("\nall are there");
+            let _ = lines.next();
+        }
+        "blocked" => look::tests::be_blocked(Path::new(&std::env::var_os(ARGUMENT).unwrap())),
+        "stranger" => look::tests::be_stranger(std::env::var(ARGUMENT).unwrap().parse().unwrap()),
         other => panic!("there is no part {other}"),
     }
 }
