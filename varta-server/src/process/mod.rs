@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod death;
+mod dossier;
 mod explain;
 mod files;
 pub mod limit;
@@ -21,6 +22,7 @@ mod testing;
 
 pub use self::cgroup::{Cgroup, Throttled};
 pub use self::death::Death;
+pub use self::dossier::Dossier;
 pub use self::explain::{Doing, Explanation, explain};
 pub use self::look::{
     Change, Descriptors, Details, Host, Look, MOST_DESCRIPTORS, MOST_THREADS, Stuck, namespace_pids,
