@@ -9,6 +9,7 @@ mod explain;
 mod files;
 pub mod limit;
 mod look;
+pub mod looker;
 mod pidfd;
 mod pressure;
 mod stat;
