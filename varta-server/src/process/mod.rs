@@ -10,6 +10,7 @@ mod files;
 pub mod limit;
 mod look;
 pub mod looker;
+mod name;
 mod pidfd;
 mod pressure;
 mod stat;
@@ -28,6 +29,7 @@ pub use self::explain::{Doing, Explanation, explain};
 pub use self::look::{
     Change, Descriptors, Details, Host, Look, MOST_DESCRIPTORS, MOST_THREADS, Stuck, namespace_pids,
 };
+pub use self::name::ProcessName;
 pub use self::pressure::{Pressure, Share, Stall};
 use self::stat::Stat;
 pub use self::state::{State, States};
