@@ -5,6 +5,7 @@
 //! when this task itself did not run for a while, for whatever reason, it says so to the tracker instead of accusing
 //! those whose beats could not be seen.
 
+use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +14,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::beat::Transport;
 use crate::clock::Clock;
+use crate::error::Error;
 use crate::listener::{Batch, Probe};
 use crate::metrics::agents::{AgentMetrics, AgentRows};
 use crate::metrics::{FrameCounters, TrackerMetrics};
-use crate::process::ProcFs;
+use crate::outcome::Tally;
+use crate::process::looker::{self, Answer, Looker};
+use crate::process::watch::{NotWatched, ProcessDeath, Watcher};
+use crate::process::{Death, Dossier, ProcFs};
 use crate::time::{MonoTime, millis};
-use crate::tracker::{Cause, Tracker, Transition, Verdict};
+use crate::tracker::{Cause, Depth, ProcessId, Request, Tracker, Transition, Verdict};
 
 /// Questions that may wait; who asks one more waits.
 pub(crate) const QUERIES: usize = 16;
@@ -34,6 +39,13 @@ const BLIND_AT_MOST: Duration = Duration::from_secs(1);
 /// While agents are tracked and none beats, how often this task wakes up to see that it still can: a share of
 /// stall-after.
 const SELF_CHECK_SHARE: u32 = 4;
+
+/// What the tracker asked for and is done in one turn. To watch a process takes as long as twenty beats.
+const REQUESTS_PER_TURN: usize = 32;
+/// Deaths that are taken in one turn.
+const DEATHS_PER_TURN: usize = 64;
+/// Glances that are kept to be compared with a closer look. Beyond it, looks have nothing to be compared with.
+const MOST_GLANCES: usize = 4_096;
 
 /// A question to the actor. The answer is lost when the asker has gone, which is no fault.
 #[derive(Debug)]
@@ -57,7 +69,7 @@ pub(crate) struct Slice {
 /// The task and all that it owns.
 pub(crate) struct Actor {
     pub(crate) tracker: Tracker,
-    pub(crate) processes: ProcFs,
+    pub(crate) outside: Outside,
     pub(crate) clock: Clock,
     pub(crate) inbox: mpsc::Receiver<Batch>,
     /// For each listener, whether something waits to be read.
@@ -72,6 +84,88 @@ pub(crate) struct Actor {
     pub(crate) host: String,
     /// The tracker's own, for how often this task checks itself.
     pub(crate) stall_after: Duration,
+}
+
+/// What the actor knows processes by, and does for the tracker.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    processes: ProcFs,
+    watcher: Watcher,
+    looker: Looker,
+    /// From the looker.
+    answers: mpsc::Receiver<Answer>,
+    /// What was seen of agents at half of their silence.
+    glances: HashMap<ProcessId, Arc<Dossier>>,
+    /// What is still to be done: no more than the tracker asked for in one turn, which an agent's beats and deadlines bound,
+    /// and to watch or not to watch each agent.
+    requests: VecDeque<Request>,
+}
+
+impl Outside {
+    pub(crate) fn new(watcher: Watcher, looker: Looker, answers: mpsc::Receiver<Answer>) -> Self {
+        Outside {
+            processes: ProcFs::new(),
+            watcher,
+            looker,
+            answers,
+            glances: HashMap::new(),
+            requests: VecDeque::new(),
+        }
+    }
+
+    /// Does some of what the tracker has asked for.
+    fn do_requests(&mut self, tracker: &mut Tracker, now: MonoTime) {
+        self.requests.extend(std::iter::from_fn(|| tracker.poll_request()));
+        for _ in 0..REQUESTS_PER_TURN {
+            let Some(request) = self.requests.pop_front() else { return };
+            match request {
+                Request::Watch(process) => self.watch(process, tracker, now),
+                Request::Unwatch(ProcessId { pid, .. }) => {
+                    self.watcher.unwatch(u64::from(pid));
+                }
+                Request::Look { process, depth } => self.look(process, depth, tracker, now),
+            }
+        }
+    }
+
+    fn watch(&mut self, process: ProcessId, tracker: &mut Tracker, now: MonoTime) {
+        let ProcessId { pid, start_time } = process;
+        match self.watcher.watch(u64::from(pid), pid, start_time) {
+            Err(NotWatched::Gone) => tracker.handle_death(process, Death::Unknown, now, now),
+            // Counted by the watcher. Its end is noticed at its deadline.
+            Ok(()) | Err(NotWatched::Full { .. } | NotWatched::Kernel(_)) => {}
+        }
+    }
+
+    fn look(&mut self, process: ProcessId, depth: Depth, tracker: &mut Tracker, now: MonoTime) {
+        let ProcessId { pid, start_time } = process;
+        let (depth, earlier) = match depth {
+            Depth::Glance => (looker::Depth::Glance, None),
+            Depth::Close => (looker::Depth::Full, self.glances.remove(&process)),
+        };
+        let request = looker::Request { token: 0, pid, start_time, depth, earlier };
+        // Counted by the looker; a verdict that waits for it goes out without.
+        if self.looker.request(now, request).is_err() {
+            tracker.handle_evidence(process, None, now);
+        }
+    }
+
+    /// Hands on what was seen of a process.
+    fn take_answer(&mut self, answer: Answer, tracker: &mut Tracker, now: MonoTime) {
+        let process = ProcessId { pid: answer.pid, start_time: answer.start_time };
+        match answer.dossier {
+            Some(glance) if glance.look.details.is_none() => {
+                if self.glances.len() >= MOST_GLANCES {
+                    self.glances.clear();
+                }
+                self.glances.insert(process, glance);
+            }
+            Some(dossier) => tracker.handle_evidence(process, Some(dossier), now),
+            // The watcher is about to tell, and knows more.
+            None if self.watcher.watches(u64::from(process.pid)) => {}
+            None => tracker.handle_death(process, Death::Unknown, now, now),
+        }
+    }
 }
 
 /// Where changes of verdict go.
@@ -93,9 +187,17 @@ impl Sinks {
     }
 }
 
+fn no_deaths(source: std::io::Error) -> Error {
+    Error::Runtime { action: "learn of processes that ended", source }
+}
+
 impl Actor {
     /// Runs until every listener has gone and what they left is taken.
-    pub(crate) async fn run(mut self) {
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell of deaths any more.
+    pub(crate) async fn run(mut self) -> Result<(), Error> {
         let mut last_turn = self.clock.now();
         // One timer for good, set anew only when it has to ring earlier: a beat moves what there is to wait for a little
         // further away, and a timer that rings too early just finds nothing to do.
@@ -110,16 +212,27 @@ impl Actor {
                 rings_at = Some(wake_at);
             }
             let mut listeners_gone = false;
+            let mut died = None;
+            let has_requests = !self.outside.requests.is_empty();
             tokio::select! {
                 biased;
                 batch = self.inbox.recv() => match batch {
                     Some(batch) => self.take(&batch),
                     None => listeners_gone = true,
                 },
+                death = self.outside.watcher.next() => died = Some(death.map_err(no_deaths)?),
+                Some(answer) = self.outside.answers.recv() => {
+                    let now = self.clock.now();
+                    self.outside.take_answer(answer, &mut self.tracker, now);
+                }
                 Some(query) = self.queries.recv() => self.answer(query),
                 () = &mut timer, if rings_at.is_some() => rings_at = None,
+                () = std::future::ready(()), if has_requests => {}
             }
             self.drain_inbox();
+            if let Some(death) = died {
+                self.take_deaths(death).await?;
+            }
             // Read before what has arrived is taken: a beat that was in time is taken before anybody is judged by it.
             let now = self.clock.now();
             if self.tracker.poll_timeout().is_some_and(|due| due <= now) {
@@ -127,13 +240,37 @@ impl Actor {
             }
             self.notice_blindness(wake_at.map(|at| at.max(last_turn)), now);
             self.tracker.handle_timeout(now);
+            self.outside.do_requests(&mut self.tracker, now);
             self.hand_on_transitions();
-            self.metrics.publish(&self.tracker);
+            self.metrics.publish(
+                &self.tracker,
+                self.outside.watcher.refusals(),
+                self.outside.looker.refused(),
+            );
             last_turn = now;
             if listeners_gone {
-                return;
+                return Ok(());
             }
         }
+    }
+
+    /// Takes note of processes that have ended, when the last that they said has been taken.
+    async fn take_deaths(&mut self, first: ProcessDeath) -> Result<(), Error> {
+        let noticed_at = self.clock.now();
+        self.catch_up().await;
+        let now = self.clock.now();
+        let mut died = Some(first);
+        for _ in 0..DEATHS_PER_TURN {
+            let Some(ProcessDeath { pid, start_time, death, .. }) = died else { break };
+            let process = ProcessId { pid, start_time };
+            self.outside.glances.remove(&process);
+            self.tracker.handle_death(process, death, noticed_at, now);
+            died = self.outside.watcher.try_next().map_err(no_deaths)?;
+        }
+        if let Some(ProcessDeath { pid, start_time, death, .. }) = died {
+            self.tracker.handle_death(ProcessId { pid, start_time }, death, noticed_at, now);
+        }
+        Ok(())
     }
 
     /// Takes what has arrived in the sockets by now, through their listeners, which run on this thread too.
@@ -180,8 +317,16 @@ impl Actor {
     }
 
     fn take(&mut self, batch: &Batch) {
-        let tally = self.tracker.handle_batch(&batch.beats, &mut self.processes);
-        self.frames[batch.transport.index()].add(&tally);
+        let frames = &self.frames[batch.transport.index()];
+        let mut taken = 0;
+        for (before, control) in &batch.controls {
+            frames.add(&self.tracker.handle_batch(&batch.beats[taken..*before], &mut self.outside.processes));
+            taken = *before;
+            let mut tally = Tally::default();
+            tally.count(self.tracker.handle_control(control));
+            frames.add(&tally);
+        }
+        frames.add(&self.tracker.handle_batch(&batch.beats[taken..], &mut self.outside.processes));
         self.hand_on_transitions();
     }
 

@@ -5,7 +5,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use std::time::Duration;
+
 use varta_proto::Frame;
+use varta_proto::control::{AgentName, GoodbyeReason};
 
 use crate::time::MonoTime;
 
@@ -18,6 +21,46 @@ pub struct ReceivedBeat {
     pub sender: Sender,
     /// What it says.
     pub frame: Frame,
+}
+
+/// A control datagram that was well formed and whose sender was accepted, on its way to the tracker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceivedControl {
+    /// When the listener read it.
+    pub received_at: MonoTime,
+    /// Who sent it.
+    pub sender: Sender,
+    /// What it says.
+    pub said: Said,
+}
+
+/// What an agent says beside its beats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Who it is and what it asks for.
+    Hello(Introduction),
+    /// That it leaves.
+    Goodbye {
+        /// The nonce of its session's last beat.
+        nonce: u64,
+        /// When it said so, on the clock of its beats.
+        timestamp: u64,
+        /// Why, if it told that.
+        reason: Option<GoodbyeReason>,
+    },
+}
+
+/// Who an agent is and what it asks for; all of it may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Introduction {
+    /// Its name.
+    pub name: Option<AgentName>,
+    /// How often it means to beat.
+    pub interval: Option<Duration>,
+    /// How long it may be silent.
+    pub stall_after: Option<Duration>,
+    /// For how long from now it is not to be missed.
+    pub busy_for: Option<Duration>,
 }
 
 /// Who sent a beat, as far as the transport can tell.

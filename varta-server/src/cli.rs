@@ -97,6 +97,11 @@ pub struct Args {
           value_parser = humantime::parse_duration)]
     pub stall_after: Duration,
 
+    /// How long an agent may ask to be silent, for good or for once
+    #[arg(long, env = "VARTA_LONGEST_SILENCE", value_name = "DURATION", default_value = "1h",
+          value_parser = humantime::parse_duration)]
+    pub longest_silence: Duration,
+
     /// How many agents are tracked; beyond it new ones are refused and counted
     #[arg(long, env = "VARTA_MAX_AGENTS", value_name = "N", default_value_t = Policy::DEFAULT_MAX_AGENTS)]
     pub max_agents: usize,
@@ -194,6 +199,8 @@ impl Args {
                 forget_after: self.forget_after,
                 max_agents: self.max_agents,
                 max_agents_per_source: self.max_agents_per_source,
+                longest_silence: self.longest_silence,
+                looks_per_second: Policy::LOOKS_PER_SECOND,
                 max_beat_rate: self.max_beat_rate,
                 max_total_rate: self.max_total_rate,
             },

@@ -1,6 +1,7 @@
 //! The server as a whole: binds everything it needs, runs it, and takes it down in order.
 
 use std::future::Future;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::actor::{Actor, QUERIES, Sinks};
+use crate::actor::{Actor, Outside, QUERIES, Sinks};
 use crate::beat::Transport;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -20,7 +21,9 @@ use crate::ingest::IngestThread;
 use crate::listener::{Endpoint, INBOX_BATCHES, Listener, Probe, UdpOptions, Vault};
 use crate::logging;
 use crate::metrics::{FrameCounters, KernelDrops, Registry, ServerMetrics, TrackerMetrics, names};
-use crate::process::ProcFs;
+use crate::process::looker::Looker;
+use crate::process::watch::Watcher;
+use crate::process::{Host, limit};
 use crate::queues::Queues;
 use crate::sink::{self, LOG_QUEUE};
 use crate::time::millis;
@@ -165,9 +168,10 @@ impl BoundServer {
             );
         }
 
+        let outside = start_outside(&ingest, clock).map_err(failed("watch processes"))?;
         let actor = Actor {
             tracker: Tracker::new(config.policy.clone()),
-            processes: ProcFs,
+            outside,
             clock,
             inbox,
             sockets,
@@ -182,7 +186,7 @@ impl BoundServer {
             host: host_name(),
             stall_after: config.policy.stall_after,
         };
-        tasks.spawn_on(named("tracker", actor.run()), ingest.handle());
+        tasks.spawn_on(async { ("tracker", actor.run().await) }, ingest.handle());
         tasks.spawn(named("log sink", sink::log(log)));
 
         let stop_http = CancellationToken::new();
@@ -268,6 +272,16 @@ fn log_endpoint(endpoint: &Endpoint, stall_after: Duration) {
         stall_after_ms = millis(stall_after),
         "listening on {endpoint}; an agent is stalled after {stall_after:?} of silence"
     );
+}
+
+/// What watches and looks at processes, on the ingest thread.
+fn start_outside(ingest: &IngestThread, clock: Clock) -> io::Result<Outside> {
+    let limit = limit::raise_descriptor_limit()?;
+    // It belongs to the runtime that is entered.
+    let _entered = ingest.handle().enter();
+    let watcher = Watcher::new(clock, limit::watch_cap(limit))?;
+    let (looker, answers) = Looker::start(clock, Host::find(), Policy::LOOKS_PER_SECOND)?;
+    Ok(Outside::new(watcher, looker, answers))
 }
 
 fn udp_options(config: &Config, address: SocketAddr) -> UdpOptions {

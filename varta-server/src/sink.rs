@@ -75,6 +75,15 @@ fn log_transition(transition: &Transition) {
                 previous_status = from.and_then(Verdict::status).map(varta_proto::Status::as_str),
                 payload = last.payload,
                 beats = last.beats,
+                exit_code = match cause {
+                    Cause::Exited { code } => *code,
+                    _ => None,
+                },
+                signal = match cause {
+                    Cause::Killed { signal } => Some(*signal),
+                    _ => None,
+                },
+                dossier = transition.dossier.as_deref().map(tracing::field::display),
                 "{}",
                 sentence(transition)
             )
@@ -90,35 +99,68 @@ fn log_transition(transition: &Transition) {
 /// Says what happened so that a person can act on it: who, from what to what, after how long a silence, and what it
 /// said last.
 fn sentence(transition: &Transition) -> String {
-    let Transition { agent, from, to, cause, silence, last, .. } = transition;
+    let Transition { agent, from, to, cause, silence, last, dossier, .. } = transition;
+    let went = match from {
+        Some(from) => format!("{agent} went from {from} to {to}"),
+        None => format!("{agent} is {to}"),
+    };
     let said = format!("{}, payload {}, after {} beats", last.status, last.payload, last.beats);
-    let from = from.map_or_else(|| "unknown".to_owned(), |from| from.to_string());
-    match cause {
-        Cause::FirstBeat => {
-            format!("{agent} is {to}: first beat ({}, payload {})", last.status, last.payload)
+    let silent = format!("no beat for {silence:.3?}");
+    let because = match cause {
+        Cause::FirstBeat => format!("first beat ({}, payload {})", last.status, last.payload),
+        Cause::Reported => format!("it reports {said}"),
+        Cause::Recovered if *from == Some(Verdict::Gone) => {
+            format!("it beats again, {silence:.3?} after its last beat")
         }
-        Cause::Reported => format!("{agent} went from {from} to {to}: it reports {said}"),
-        Cause::Recovered => {
-            format!("{agent} went from {from} to {to}: it beats again after {silence:.3?} of silence")
+        Cause::Recovered => format!("it beats again after {silence:.3?} of silence"),
+        Cause::Restarted => "a new process has this pid".to_owned(),
+        Cause::Panicked => match to {
+            Verdict::Up(_) => "it says that it panicked".to_owned(),
+            Verdict::Stalled => {
+                format!("it panicked and no beat came for {silence:.3?}; {} beats in all", last.beats)
+            }
+            Verdict::Down | Verdict::Gone | Verdict::Unknown => {
+                format!("it panicked, and its process ended; {} beats in all", last.beats)
+            }
+        },
+        Cause::Exited { code: Some(code) } => {
+            format!("its process exited with status {code}; it last said {said}")
         }
-        Cause::Restarted => format!("{agent} is {to}: a new process has this pid; the one before was {from}"),
-        Cause::Silent => {
-            format!("{agent} went from {from} to {to}: no beat for {silence:.3?}; it last said {said}")
+        Cause::Exited { code: None } => {
+            format!("its process ended, the kernel does not tell how; it last said {said}")
         }
-        Cause::Unreachable => {
-            format!(
-                "{agent} went from {from} to {to}: no beat came over the network for {silence:.3?}, which may be its, its \
-                 host's or the network's fault; it last said {said}"
-            )
+        Cause::Killed { signal } => {
+            format!("its process was killed by {}; it last said {said}", signal_name(*signal))
         }
-        Cause::Panicked if *to == Verdict::Stalled => {
-            format!(
-                "{agent} went from {from} to {to}: it panicked and no beat came for {silence:.3?}; {} beats in all",
-                last.beats
-            )
+        Cause::Goodbye { reason } => match reason {
+            Some(reason) => format!("it said goodbye ({reason}); {} beats in all", last.beats),
+            None => format!("it said goodbye; {} beats in all", last.beats),
+        },
+        Cause::Stopped => format!("its process is stopped; {silent}; it last said {said}"),
+        Cause::Frozen => format!("its cgroup is frozen; {silent}; it last said {said}"),
+        Cause::Blocked => format!("its process waits in the kernel; {silent}; it last said {said}"),
+        Cause::Busy => format!("its process runs and does not beat; {silent}; it last said {said}"),
+        Cause::Idle => format!("its process sleeps and does not beat; {silent}; it last said {said}"),
+        Cause::Lossy => format!("the kernel threw datagrams away meanwhile; {silent}; it last said {said}"),
+        Cause::Silent => format!("{silent}; it last said {said}"),
+        Cause::Unreachable => format!(
+            "no beat came over the network for {silence:.3?}, which may be its, its host's or the network's fault; it last \
+             said {said}"
+        ),
+        Cause::ObserverBlind => {
+            format!("{silent}, and this server could not see meanwhile; it is given another chance")
         }
-        Cause::Panicked => format!("{agent} went from {from} to {to}: it says that it panicked"),
+    };
+    match dossier {
+        Some(dossier) => format!("{went}: {because}. {dossier}"),
+        None => format!("{went}: {because}"),
     }
+}
+
+/// `SIGKILL` for 9; `signal 64` for one without a name.
+fn signal_name(signal: u8) -> String {
+    nix::sys::signal::Signal::try_from(i32::from(signal))
+        .map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned())
 }
 
 #[cfg(test)]
@@ -141,6 +183,7 @@ mod tests {
             silence: Duration::from_millis(5_001),
             last: LastWord { status: Status::Degraded, payload: 7, terminal: false, beats: 812 },
             detection_latency: None,
+            dossier: None,
         }
     }
 

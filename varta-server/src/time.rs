@@ -50,6 +50,12 @@ impl MonoTime {
         self.0
     }
 
+    /// The moment that is `earlier` before this one; not before the start.
+    #[must_use]
+    pub fn before(self, earlier: Duration) -> MonoTime {
+        MonoTime(self.0.saturating_sub(nanos(earlier)))
+    }
+
     /// How long this is after `earlier`; zero when it is not after it.
     #[must_use]
     pub const fn since(self, earlier: MonoTime) -> Duration {

@@ -29,11 +29,12 @@ use tokio::io::Interest;
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use varta_proto::Frame;
+use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
+use varta_proto::{DecodeError, FRAME_LEN, Frame};
 
 use self::batch::{BATCH, ReceiveBuffer};
 use self::socket_file::SocketFile;
-use crate::beat::{ReceivedBeat, Sender, Transport};
+use crate::beat::{Introduction, ReceivedBeat, ReceivedControl, Said, Sender, Transport};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::metrics::FrameCounters;
@@ -55,6 +56,52 @@ const MOST_ERRORS: u32 = 50;
 pub(crate) struct Batch {
     pub(crate) transport: Transport,
     pub(crate) beats: Vec<ReceivedBeat>,
+    /// What came between them, each with the number of beats before it. There are few.
+    pub(crate) controls: Vec<(usize, ReceivedControl)>,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.beats.is_empty() && self.controls.is_empty()
+    }
+}
+
+/// What a datagram says whose sender is believed.
+#[derive(Debug, PartialEq, Eq)]
+enum Message {
+    Beat(Frame),
+    Control(Said),
+}
+
+impl Message {
+    /// Reads a plain datagram. Only a beat is as long as a beat.
+    fn decode(payload: &[u8]) -> Result<(u32, Message), DecodeError> {
+        if payload.len() != FRAME_LEN && payload.starts_with(&CONTROL_MAGIC) {
+            let control = Control::decode(payload)?;
+            return Ok((control.pid(), Message::Control(Said::of(&control))));
+        }
+        let frame = Frame::decode(payload)?;
+        Ok((frame.pid, Message::Beat(frame)))
+    }
+}
+
+impl Said {
+    fn of(control: &Control<'_>) -> Self {
+        let duration = |millis: Option<u32>| millis.map(|millis| Duration::from_millis(u64::from(millis)));
+        match control.kind() {
+            ControlKind::Hello => Said::Hello(Introduction {
+                name: control.name().copied(),
+                interval: duration(control.interval_ms()),
+                stall_after: duration(control.stall_after_ms()),
+                busy_for: duration(control.busy_for_ms()),
+            }),
+            ControlKind::Goodbye => Said::Goodbye {
+                nonce: control.nonce(),
+                timestamp: control.timestamp(),
+                reason: control.reason(),
+            },
+        }
+    }
 }
 
 /// Where a listener listens.
@@ -214,7 +261,7 @@ impl Listener {
                 }
                 let (batch, refused) = gate.sort(&buffer, clock.now());
                 counters.add(&refused);
-                if !batch.beats.is_empty() && inbox.send(batch).await.is_err() {
+                if !batch.is_empty() && inbox.send(batch).await.is_err() {
                     return Ok(());
                 }
             }
@@ -247,8 +294,12 @@ impl Gate {
         let datagrams = received.datagrams();
         let mut beats = Vec::with_capacity(datagrams.len());
         let mut refused = Tally::default();
-        let mut enter = |judged: Result<(Sender, Frame), Outcome>| match judged {
-            Ok((sender, frame)) => beats.push(ReceivedBeat { received_at, sender, frame }),
+        let mut controls = Vec::new();
+        let mut enter = |judged: Result<(Sender, Message), Outcome>| match judged {
+            Ok((sender, Message::Beat(frame))) => beats.push(ReceivedBeat { received_at, sender, frame }),
+            Ok((sender, Message::Control(said))) => {
+                controls.push((beats.len(), ReceivedControl { received_at, sender, said }));
+            }
             Err(outcome) => refused.count(outcome),
         };
         match self {
@@ -259,7 +310,7 @@ impl Gate {
                 datagrams.for_each(|datagram| enter(vault.judge(&datagram, received_at)));
             }
         }
-        (Batch { transport: self.transport(), beats }, refused)
+        (Batch { transport: self.transport(), beats, controls }, refused)
     }
 }
 

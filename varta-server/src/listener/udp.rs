@@ -6,8 +6,9 @@ use std::os::fd::OwnedFd;
 
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use socket2::{Domain, Protocol, Socket, Type};
-use varta_proto::{DecodeError, Frame};
+use varta_proto::DecodeError;
 
+use super::Message;
 use super::batch::Datagram;
 use crate::beat::Sender;
 use crate::error::Error;
@@ -51,13 +52,13 @@ fn enlarge_queue(socket: &Socket, bytes: usize) -> io::Result<()> {
 }
 
 /// Who claims to have sent what, or why it is refused.
-pub(super) fn judge(datagram: &Datagram<'_>) -> Result<(Sender, Frame), Outcome> {
+pub(super) fn judge(datagram: &Datagram<'_>) -> Result<(Sender, Message), Outcome> {
     let source = datagram.source.ok_or(Outcome::Unattested)?;
     if datagram.truncated {
         return Err(Outcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
     }
-    let frame = Frame::decode(datagram.payload).map_err(Outcome::Malformed)?;
-    Ok((Sender::udp(source, frame.pid), frame))
+    let (pid, message) = Message::decode(datagram.payload).map_err(Outcome::Malformed)?;
+    Ok((Sender::udp(source, pid), message))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Whom to believe on a Unix datagram socket: every sender is known from the kernel.
 
-use varta_proto::{DecodeError, Frame};
+use varta_proto::DecodeError;
 
+use super::Message;
 use super::batch::{Credentials, Datagram};
 use crate::beat::Sender;
 use crate::outcome::Outcome;
@@ -25,7 +26,7 @@ impl AllowedSenders {
 }
 
 /// Who sent what, or why it is refused.
-pub(super) fn judge(datagram: &Datagram<'_>, allowed: &AllowedSenders) -> Result<(Sender, Frame), Outcome> {
+pub(super) fn judge(datagram: &Datagram<'_>, allowed: &AllowedSenders) -> Result<(Sender, Message), Outcome> {
     if datagram.extra_ancillary {
         return Err(Outcome::Ancillary);
     }
@@ -37,16 +38,16 @@ pub(super) fn judge(datagram: &Datagram<'_>, allowed: &AllowedSenders) -> Result
     if datagram.truncated {
         return Err(Outcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
     }
-    let frame = Frame::decode(datagram.payload).map_err(Outcome::Malformed)?;
-    if frame.pid != credentials.pid && frame.pid & NOT_A_PID == 0 {
+    let (pid, message) = Message::decode(datagram.payload).map_err(Outcome::Malformed)?;
+    if pid != credentials.pid && pid & NOT_A_PID == 0 {
         return Err(Outcome::PidMismatch);
     }
-    Ok((Sender::local(credentials.pid), frame))
+    Ok((Sender::local(credentials.pid), message))
 }
 
 #[cfg(test)]
 mod tests {
-    use varta_proto::Status;
+    use varta_proto::{Frame, Status};
 
     use super::*;
 

@@ -7,12 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use varta_proto::secure::{AgentKeys, Key, KeyFileError, OpenError, Opened, Opener, open_any};
-use varta_proto::{DecodeError, Frame};
+use varta_proto::DecodeError;
+use varta_proto::control::MAX_CONTROL_LEN;
+use varta_proto::secure::{
+    AgentKeys, Key, KeyFileError, MASTER_LEN, OpenError, Opened, OpenedControl, Opener, SHARED_LEN, open_any,
+    open_control_any,
+};
 
+use super::Message;
 use super::batch::Datagram;
 use super::replay::{ReplayTable, Stamp};
-use crate::beat::{KeyId, Sender};
+use crate::beat::{KeyId, Said, Sender};
 use crate::error::Error;
 use crate::outcome::Outcome;
 use crate::time::MonoTime;
@@ -65,6 +70,15 @@ struct Keys {
     master: Vec<(KeyId, AgentKeys)>,
 }
 
+/// What a key has opened.
+struct Unsealed {
+    key: KeyId,
+    pid: u32,
+    prefix: [u8; 8],
+    counter: u32,
+    message: Message,
+}
+
 /// Every key that there has been, by its fingerprint: a key that comes back is the same key.
 #[derive(Clone, Debug, Default)]
 struct KnownKeys(Vec<u64>);
@@ -110,15 +124,15 @@ impl Content {
         &mut self,
         datagram: &Datagram<'_>,
         at: MonoTime,
-    ) -> Result<(Sender, Frame), Outcome> {
+    ) -> Result<(Sender, Message), Outcome> {
         let source = datagram.source.ok_or(Outcome::Unattested)?;
         if datagram.truncated {
             return Err(Outcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
         }
-        let (key, opened) = self.keys.open(datagram.payload).map_err(outcome_of)?;
-        let Opened { frame, iv_random: prefix, iv_counter: counter } = opened;
-        self.replays.admit(&Stamp { key, pid: frame.pid, source, prefix, counter }, at)?;
-        Ok((Sender::secure_udp(source, frame.pid, key), frame))
+        let Unsealed { key, pid, prefix, counter, message } =
+            self.keys.open(datagram.payload).map_err(outcome_of)?;
+        self.replays.admit(&Stamp { key, pid, source, prefix, counter }, at)?;
+        Ok((Sender::secure_udp(source, pid, key), message))
     }
 }
 
@@ -146,15 +160,26 @@ impl Keys {
         Ok(keys)
     }
 
-    /// Opens a beat with the key that fits it. Every key that could is tried, whichever does.
+    /// Opens a datagram with the key that fits it. Every key that could is tried, whichever does.
     #[inline]
-    fn open(&self, datagram: &[u8]) -> Result<(KeyId, Opened), OpenError> {
+    fn open(&self, datagram: &[u8]) -> Result<Unsealed, OpenError> {
         let shared = self.shared.iter().map(|(_, key)| Opener::Shared(key));
         let master = self.master.iter().map(|(_, keys)| Opener::Agents(keys));
-        let (index, opened) = open_any(shared.chain(master), datagram)?;
+        let openers = shared.chain(master);
+        let (index, opened) = if matches!(datagram.len(), SHARED_LEN | MASTER_LEN) {
+            let (index, Opened { frame, iv_random, iv_counter }) = open_any(openers, datagram)?;
+            (index, (frame.pid, iv_random, iv_counter, Message::Beat(frame)))
+        } else {
+            let mut room = [0; MAX_CONTROL_LEN];
+            let (index, opened) = open_control_any(openers, datagram, &mut room)?;
+            let OpenedControl { control, iv_random, iv_counter } = opened;
+            (index, (control.pid(), iv_random, iv_counter, Message::Control(Said::of(&control))))
+        };
+        let (pid, prefix, counter, message) = opened;
         let mut numbers =
             self.shared.iter().map(|(number, _)| number).chain(self.master.iter().map(|(number, _)| number));
-        numbers.nth(index).map(|number| (*number, opened)).ok_or(OpenError::AuthFailed)
+        let key = *numbers.nth(index).ok_or(OpenError::AuthFailed)?;
+        Ok(Unsealed { key, pid, prefix, counter, message })
     }
 }
 
@@ -202,8 +227,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use tempfile::TempDir;
-    use varta_proto::Status;
     use varta_proto::secure::{Session, seal_master, seal_shared};
+    use varta_proto::{Frame, Status};
 
     use super::*;
 

@@ -88,6 +88,9 @@ impl AgentRows {
     /// Writes an agent's rows, or counts it among those that have none.
     pub(crate) fn add(&mut self, agent: &AgentView<'_>) {
         let well = agent.verdict == Verdict::Up(varta_proto::Status::Ok);
+        if agent.verdict == Verdict::Gone {
+            return;
+        }
         let wanted = match self.mode {
             AgentMetrics::All => true,
             AgentMetrics::Unhealthy => !well,
@@ -102,7 +105,8 @@ impl AgentRows {
         self.write_labels(agent);
         let status = match agent.verdict {
             Verdict::Up(status) => status as u64,
-            Verdict::Stalled => 3,
+            Verdict::Stalled | Verdict::Down | Verdict::Gone => 3,
+            Verdict::Unknown => agent.last.status as u64,
         };
         let values = [
             Value::Whole(agent.last.beats),

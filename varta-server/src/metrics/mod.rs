@@ -19,6 +19,8 @@ pub(crate) use self::kernel_drops::KernelDrops;
 use self::names::Family;
 use crate::beat::Transport;
 use crate::outcome::{Outcome, Tally};
+use crate::process::looker::LooksRefused;
+use crate::process::watch::Refusals;
 use crate::tracker::{Cause, Statistics, Tracker, Transition, Verdict};
 
 /// Upper bounds, in seconds, of the buckets for detection latency.
@@ -27,15 +29,25 @@ const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.
 const SAMPLES_BEFORE_UPKEEP: u32 = 1024;
 
 /// Which changes there are: each is a row from the first scrape on.
-const CHANGES: [(usize, Cause); 8] = [
-    (Verdict::UP, Cause::FirstBeat),
-    (Verdict::UP, Cause::Reported),
-    (Verdict::UP, Cause::Recovered),
-    (Verdict::UP, Cause::Restarted),
-    (Verdict::UP, Cause::Panicked),
-    (Verdict::STALLED, Cause::Silent),
-    (Verdict::STALLED, Cause::Unreachable),
-    (Verdict::STALLED, Cause::Panicked),
+const CHANGES: [(usize, &[Cause]); 5] = [
+    (Verdict::UP, &[Cause::FirstBeat, Cause::Reported, Cause::Recovered, Cause::Restarted, Cause::Panicked]),
+    (
+        Verdict::STALLED,
+        &[
+            Cause::Silent,
+            Cause::Stopped,
+            Cause::Frozen,
+            Cause::Blocked,
+            Cause::Busy,
+            Cause::Idle,
+            Cause::Lossy,
+            Cause::Unreachable,
+            Cause::Panicked,
+        ],
+    ),
+    (Verdict::DOWN, &[Cause::Exited { code: None }, Cause::Killed { signal: 0 }, Cause::Panicked]),
+    (Verdict::GONE, &[Cause::Exited { code: None }, Cause::Goodbye { reason: None }]),
+    (Verdict::UNKNOWN, &[Cause::ObserverBlind]),
 ];
 
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
@@ -160,11 +172,14 @@ impl std::fmt::Debug for FrameCounters {
 pub(crate) struct TrackerMetrics {
     agents: [Gauge; Verdict::NAMES.len()],
     pids_tracked: Gauge,
-    transitions: Vec<(usize, Cause, Counter)>,
+    /// By the new verdict's and the cause's place among their names.
+    transitions: Vec<(usize, usize, Counter)>,
     detection_latency: Histogram,
     nonce_wraps: Counter,
     forgotten: Counter,
     clamped_stamps: Counter,
+    looks_refused: Counter,
+    unwatched: Counter,
     blind_periods: Counter,
     handle: PrometheusHandle,
     samples: u32,
@@ -173,38 +188,43 @@ pub(crate) struct TrackerMetrics {
 impl TrackerMetrics {
     pub(crate) fn new(registry: &Registry, max_agents: usize) -> Self {
         registry.gauge(names::CAPACITY, &[]).set(max_agents as f64);
-        let transition = |(to, cause): (usize, Cause)| {
-            let labels = [("to", Verdict::NAMES[to]), ("cause", cause.as_str())];
+        let rows = CHANGES.iter().flat_map(|(to, causes)| causes.iter().map(|cause| (*to, cause.index())));
+        let transition = |(to, cause): (usize, usize)| {
+            let labels = [("to", Verdict::NAMES[to]), ("cause", Cause::NAMES[cause])];
             (to, cause, registry.counter(names::TRANSITIONS, &labels))
         };
         TrackerMetrics {
             agents: Verdict::NAMES.map(|state| registry.gauge(names::AGENTS, &[("state", state)])),
             pids_tracked: registry.gauge(names::PIDS_TRACKED, &[]),
-            transitions: CHANGES.map(transition).into(),
+            transitions: rows.map(transition).collect(),
             detection_latency: registry.histogram(names::DETECTION_LATENCY),
             nonce_wraps: registry.counter(names::NONCE_WRAPS, &[]),
             forgotten: registry.counter(names::EVICTED, &[]),
             clamped_stamps: registry.counter(names::CLAMPED_STAMPS, &[]),
+            looks_refused: registry.counter(names::LOOKS_REFUSED, &[]),
+            unwatched: registry.counter(names::DEATHS_UNWATCHED, &[]),
             blind_periods: registry.counter(names::BLIND_PERIODS, &[]),
             handle: registry.handle(),
             samples: 0,
         }
     }
 
-    /// Publishes the tracker's present figures.
-    pub(crate) fn publish(&self, tracker: &Tracker) {
+    /// Publishes the tracker's present figures, and how often a process was not watched or looked at.
+    pub(crate) fn publish(&self, tracker: &Tracker, watches: Refusals, looks: LooksRefused) {
         for (gauge, count) in self.agents.iter().zip(tracker.population()) {
             gauge.set(count as f64);
         }
         self.pids_tracked.set(tracker.len() as f64);
-        let Statistics { nonce_wraps, forgotten, clamped_stamps } = tracker.statistics();
+        let Statistics { nonce_wraps, forgotten, clamped_stamps, looks_refused } = tracker.statistics();
         self.nonce_wraps.absolute(nonce_wraps);
         self.forgotten.absolute(forgotten);
         self.clamped_stamps.absolute(clamped_stamps);
+        self.unwatched.absolute(watches.full + watches.kernel);
+        self.looks_refused.absolute(looks_refused + looks.rate + looks.queue);
     }
 
     pub(crate) fn transition(&mut self, transition: &Transition) {
-        let row = (transition.to.index(), transition.cause);
+        let row = (transition.to.index(), transition.cause.index());
         if let Some((.., counter)) = self.transitions.iter().find(|(to, cause, _)| (*to, *cause) == row) {
             counter.increment(1);
         }

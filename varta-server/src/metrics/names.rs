@@ -49,6 +49,10 @@ families! {
         "From the moment at which a change could first have been known to the moment at which it was.";
     BLIND_PERIODS = "varta_blind_periods_total", "Times at which this server could not see for a while, and moved deadlines.";
     CLAMPED_STAMPS = "varta_clamped_stamps_total", "Beats whose receive time lay before that of an earlier one.";
+    LOOKS_REFUSED = "varta_looks_refused_total",
+        "Silent agents whose process was not looked at, because there were too many to look at.";
+    DEATHS_UNWATCHED = "varta_unwatched_processes_total",
+        "Processes whose end is not noticed at once, because descriptors have run out or the kernel refused one.";
     SINK_DROPPED = "varta_sink_dropped_total", "Changes of verdict that a sink was too slow to take.";
 
     // The server itself.

@@ -37,14 +37,35 @@ pub use self::status::Switches;
 use crate::tracker::{ProcessIdentity, Processes};
 
 /// Reads identities from `/proc`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ProcFs;
+#[derive(Clone, Debug)]
+pub struct ProcFs {
+    /// What the server itself is called. What is in the same unit or container is not told apart by its name.
+    own: Option<ProcessName>,
+}
+
+impl ProcFs {
+    /// Looks who the server is.
+    #[must_use]
+    pub fn new() -> Self {
+        ProcFs { own: ProcessName::of_process(std::process::id()) }
+    }
+}
+
+impl Default for ProcFs {
+    fn default() -> Self {
+        ProcFs::new()
+    }
+}
 
 impl Processes for ProcFs {
     fn identify(&mut self, pid: u32) -> Option<ProcessIdentity> {
         // Of the main thread, and not of the process, for which the kernel adds up all threads: a process with ten
         // thousand of them would cost a hundred times as much. What is read here is the same in both.
         let Stat { start_time, name, .. } = Stat::of_thread(pid, pid)?;
+        let name = match ProcessName::of_cgroup(pid) {
+            Some(group) if self.own.as_ref() != Some(&group) => group.to_string(),
+            Some(_) | None => name,
+        };
         Some(ProcessIdentity { start_time, name })
     }
 }
@@ -55,12 +76,12 @@ mod tests {
 
     #[test]
     fn this_process_is_identified_the_same_each_time() {
-        let first = ProcFs.identify(std::process::id()).unwrap();
-        assert_eq!(ProcFs.identify(std::process::id()), Some(first));
+        let first = ProcFs::new().identify(std::process::id()).unwrap();
+        assert_eq!(ProcFs::new().identify(std::process::id()), Some(first));
     }
 
     #[test]
     fn a_pid_that_nobody_has_is_nobody() {
-        assert_eq!(ProcFs.identify(u32::MAX), None);
+        assert_eq!(ProcFs::new().identify(u32::MAX), None);
     }
 }

@@ -29,8 +29,14 @@ impl ProcessName {
     /// What the process is called that has this pid now; `None` when nobody has it.
     #[must_use]
     pub fn of_process(pid: u32) -> Option<Self> {
-        let named = read_lines(pid).and_then(|lines| ProcessName::parse(&lines));
-        named.or_else(|| Stat::of_thread(pid, pid).map(|stat| ProcessName::Command(stat.name.into())))
+        ProcessName::of_cgroup(pid)
+            .or_else(|| Stat::of_thread(pid, pid).map(|stat| ProcessName::Command(stat.name.into())))
+    }
+
+    /// The unit or the container of the process that has this pid now; `None` when it has neither, or is gone.
+    #[must_use]
+    pub fn of_cgroup(pid: u32) -> Option<Self> {
+        read_lines(pid).and_then(|lines| ProcessName::parse(&lines))
     }
 
     /// Reads the unit or the container out of a `cgroup` file, see proc_pid_cgroup(5).

@@ -266,6 +266,12 @@ impl Watcher {
         Some(ProcessDeath { key, pid, start_time, death })
     }
 
+    /// Whether something is watched under that key.
+    #[must_use]
+    pub fn watches(&self, key: u64) -> bool {
+        self.watched.contains_key(&key)
+    }
+
     /// How many are watched.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,16 +1,16 @@
 //! What is kept of an agent: a cache line that every beat writes, and the rest, which few beats touch.
 
-use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use varta_proto::{Frame, Status};
 
+use super::names::NameId;
 use super::rate::Usage;
 use super::session::{OtherSessions, Place, Session};
 use super::source::SourceId;
 use super::transition::{LastWord, Twin};
 use super::verdict::Verdict;
-use crate::beat::Lane;
+use crate::beat::{KeyId, Lane};
 use crate::time::MonoTime;
 
 /// By what an agent is found.
@@ -20,6 +20,13 @@ pub(crate) struct AgentKey {
     pub(crate) pid: u32,
     /// A remote agent's changes when it connects anew.
     pub(crate) lane: Lane,
+}
+
+impl AgentKey {
+    /// A process of this host.
+    pub(crate) const fn local(pid: u32) -> Self {
+        AgentKey { source: SourceId::LOCAL, pid, lane: Lane { port: 0, key: KeyId(0) } }
+    }
 }
 
 /// What a beat writes. One cache line, so that a beat costs one memory access however many agents there are.
@@ -41,7 +48,7 @@ pub(crate) struct Slot {
     pub(crate) status: Status,
     /// Whether the last thing heard was a terminal frame.
     pub(crate) terminal: bool,
-    /// Whether `Rest::others` has something in it.
+    /// Whether `Extra::sessions` has something in it.
     pub(crate) has_others: bool,
 }
 
@@ -50,19 +57,69 @@ const _: () = assert!(size_of::<Slot>() <= 64, "a slot is one cache line");
 /// What only the first beat, a change or a scrape needs.
 #[derive(Debug)]
 pub(crate) struct Rest {
-    pub(crate) name: Arc<str>,
     /// When the process started, in the kernel's own ticks since boot; `None` where that could not be read.
     pub(crate) start_time: Option<NonZeroU64>,
+    pub(crate) extra: Option<Box<Extra>>,
     /// Beats that this incarnation sent, by its nonces, and that did not arrive.
     pub(crate) lost: u64,
+    pub(crate) name: NameId,
     /// How often this agent was called stalled.
     pub(crate) stalls: u32,
+    /// How long it may be silent, if it asked for something of its own.
+    pub(crate) stall_after_millis: Option<NonZeroU32>,
     pub(crate) twin: Twin,
-    pub(crate) others: Option<Box<OtherSessions>>,
+    pub(crate) inquiry: Inquiry,
+    /// Whether its process is known to be gone.
+    pub(crate) is_dead: bool,
+    /// Whether it gave its name itself, which then counts for more than what the kernel knows.
+    pub(crate) named_itself: bool,
+}
+
+/// What few agents have.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) sessions: OtherSessions,
+    /// Until when it asked not to be missed.
+    pub(crate) busy_until: MonoTime,
+}
+
+/// How far the process of a silent agent has been looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inquiry {
+    /// Not at all.
+    None,
+    /// At half of the silence.
+    Glanced,
+    /// A close look is under way, and the verdict waits for it for a moment.
+    Looking,
 }
 
 const _: () =
-    assert!(size_of::<Slot>() + size_of::<Rest>() <= 116, "with index and timer an agent takes 128 bytes");
+    assert!(size_of::<Slot>() + size_of::<Rest>() <= 104, "with index and timer an agent takes 128 bytes");
+
+impl Extra {
+    fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.busy_until == MonoTime::START
+    }
+}
+
+impl Rest {
+    /// Of an agent that is new.
+    pub(crate) fn new(name: NameId, start_time: Option<NonZeroU64>, twin: Twin) -> Self {
+        Rest {
+            start_time,
+            extra: None,
+            lost: 0,
+            name,
+            stalls: 0,
+            stall_after_millis: None,
+            twin,
+            inquiry: Inquiry::None,
+            is_dead: false,
+            named_itself: false,
+        }
+    }
+}
 
 impl Slot {
     /// An agent that has just been heard for the first time.
@@ -82,11 +139,18 @@ impl Slot {
         }
     }
 
+    /// Whether it is an agent that is down or gone.
+    pub(crate) fn has_departed(&self) -> bool {
+        matches!(self.verdict, Some(Verdict::Down | Verdict::Gone))
+    }
+
     /// Forgets its sessions but for one.
     pub(crate) fn begin_anew(&mut self, rest: &mut Rest, session: Session) {
         self.session = session;
         self.has_others = false;
-        rest.others = None;
+        if let Some(extra) = &mut rest.extra {
+            extra.sessions = OtherSessions::default();
+        }
     }
 
     /// Finds the frame's place among the sessions of the process; afterwards they know it if it was accepted.
@@ -98,11 +162,11 @@ impl Slot {
             self.session = Session::of(frame);
             return Place::Next { lost, wrapped };
         }
-        let others = rest.others.get_or_insert_default();
-        let place = others.place(&mut self.session, self.last_beat, frame, at);
-        self.has_others = !others.is_empty();
-        if !self.has_others {
-            rest.others = None;
+        let extra = rest.extra.get_or_insert_default();
+        let place = extra.sessions.place(&mut self.session, self.last_beat, frame, at);
+        self.has_others = !extra.sessions.is_empty();
+        if extra.is_empty() {
+            rest.extra = None;
         }
         place
     }

@@ -27,6 +27,11 @@ impl Blindness {
         self.millis
     }
 
+    /// Whether the silence of an agent that beat last at `last_beat` proves nothing, or not all of it does.
+    pub(super) fn hides(&self, last_beat: MonoTime) -> bool {
+        last_beat < self.sight_since
+    }
+
     /// The deadline of an agent that beat last at `last_beat`, when there had been `before` of blindness.
     ///
     /// Whoever has not beaten since the last blindness has a whole stall-after from its end on, but altogether no more

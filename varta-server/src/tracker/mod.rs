@@ -8,10 +8,15 @@
 //! a beat moves them.
 
 mod agent;
+mod beats;
 mod blindness;
+mod cause;
+mod judgement;
 mod names;
 mod policy;
+mod promises;
 mod rate;
+mod request;
 mod session;
 mod source;
 mod table;
@@ -30,21 +35,24 @@ use std::time::Duration;
 
 use varta_proto::Status;
 
-use self::agent::{AgentKey, Rest, Slot};
+use self::agent::{Rest, Slot};
 use self::blindness::Blindness;
+pub use self::cause::Cause;
+pub use self::judgement::ProcessId;
 use self::names::Names;
 pub use self::policy::Policy;
+use self::promises::Waiting;
 use self::rate::{RateLimit, Usage};
-use self::session::Place;
-use self::source::{SourceId, Sources};
+pub use self::request::{Depth, Request};
+use self::source::Sources;
 use self::table::{MOST_AGENTS, Table};
 pub use self::transition::{AgentId, LastWord, Transition, Twin};
 use self::twins::Trails;
-use self::verdict::Event;
-pub use self::verdict::{Cause, Verdict};
+pub use self::verdict::Verdict;
 use self::wheel::Wheel;
-use crate::beat::{Origin, ReceivedBeat, Sender};
+use crate::beat::{Origin, ReceivedBeat};
 use crate::outcome::{Outcome, Tally};
+use crate::process::Dossier;
 use crate::time::MonoTime;
 
 /// How many agents one call of [`Tracker::handle_timeout`] looks at, so that a million expiries do not stop ingest.
@@ -79,6 +87,8 @@ pub struct Statistics {
     pub forgotten: u64,
     /// Beats whose stamp was older than that of a beat handled before, and was taken as equal.
     pub clamped_stamps: u64,
+    /// Looks at processes for which there were too many others.
+    pub looks_refused: u64,
 }
 
 /// One agent as a scrape sees it.
@@ -120,6 +130,13 @@ pub struct Tracker {
     wheel: Wheel,
     /// Filled by each `handle_*` and to be drained after it, which bounds it by that call's work.
     transitions: VecDeque<Transition>,
+    /// The same goes for these.
+    requests: VecDeque<Request>,
+    /// Agents that were down or gone at some time, in that order; some have come back since. At most two for each slot.
+    departed: VecDeque<u32>,
+    waiting: Waiting,
+    look_rate: RateLimit,
+    look_usage: Usage,
     population: [usize; Verdict::NAMES.len()],
     blindness: Blindness,
     statistics: Statistics,
@@ -132,6 +149,7 @@ impl Tracker {
         Tracker {
             agent_rate: RateLimit::per_second(policy.max_beat_rate),
             total_rate: RateLimit::per_second(policy.max_total_rate),
+            look_rate: RateLimit::per_second(policy.looks_per_second),
             policy,
             total_usage: Usage::default(),
             agents: Table::default(),
@@ -140,6 +158,10 @@ impl Tracker {
             names: Names::default(),
             wheel: Wheel::new(),
             transitions: VecDeque::new(),
+            requests: VecDeque::new(),
+            departed: VecDeque::new(),
+            waiting: Waiting::default(),
+            look_usage: Usage::default(),
             population: [0; Verdict::NAMES.len()],
             blindness: Blindness::default(),
             statistics: Statistics::default(),
@@ -187,6 +209,11 @@ impl Tracker {
         self.transitions.pop_front()
     }
 
+    /// What is wanted from outside next, oldest first. To be called until it gives `None` after each `handle_*`.
+    pub fn poll_request(&mut self) -> Option<Request> {
+        self.requests.pop_front()
+    }
+
     /// How many agents there are, silent ones included.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -220,8 +247,9 @@ impl Tracker {
     /// The agents in a range of slot numbers. What is beyond [`Tracker::slots`] is empty.
     pub fn agents(&self, range: Range<usize>) -> impl Iterator<Item = AgentView<'_>> {
         self.agents.range(range).filter_map(|(slot, rest)| {
+            let asked = rest.stall_after_millis;
             Some(AgentView {
-                name: &rest.name,
+                name: self.names.get(rest.name),
                 origin: self.sources.origin(slot.key.source),
                 pid: slot.key.pid,
                 twin: rest.twin,
@@ -230,50 +258,38 @@ impl Tracker {
                 last_beat: slot.last_beat,
                 lost: rest.lost,
                 stalls: rest.stalls,
-                stall_after: self.policy.stall_after,
+                stall_after: asked
+                    .map_or(self.policy.stall_after, |millis| Duration::from_millis(u64::from(millis.get()))),
             })
         })
     }
 
-    fn handle_beat(&mut self, beat: &ReceivedBeat, processes: &mut impl Processes) -> Outcome {
-        let Sender { origin, pid, lane } = beat.sender;
-        let Some(source) = self.sources.find(origin) else {
-            return self.handle_unknown(beat, Twin::FIRST, processes);
-        };
-        let key = AgentKey { source, pid, lane };
-        match self.agents.find(key) {
-            Some(number) => self.handle_known(number, beat, processes),
-            None => self.handle_new_lane(key, beat, processes),
-        }
-    }
-
-    fn handle_unknown(&mut self, beat: &ReceivedBeat, twin: Twin, processes: &mut impl Processes) -> Outcome {
-        let Sender { origin, pid, lane } = beat.sender;
-        if let Err(refused) = self.room_for(origin) {
-            return refused;
-        }
-        if !beat.frame.is_terminal() && !self.total_rate.try_take(&mut self.total_usage, beat.received_at) {
-            return Outcome::RateLimitedGlobal;
-        }
-        let (name, start_time) = self.identify(origin, pid, processes);
-        let key = AgentKey { source: SourceId::LOCAL, pid, lane };
-        let slot = Slot::first_heard(key, &beat.frame, beat.received_at, self.blindness.millis());
-        let rest = Rest { name, start_time, lost: 0, stalls: 0, twin, others: None };
-        let number = self.add(origin, slot, rest);
-        self.announce(number, None, Cause::FirstBeat, beat.received_at, Duration::ZERO, None);
-        Outcome::Accepted
-    }
-
-    /// Whether there is room for one more agent from `origin`; else how its beat is refused.
-    fn room_for(&self, origin: Origin) -> Result<(), Outcome> {
-        if self.len() >= self.policy.max_agents.min(MOST_AGENTS) {
-            return Err(Outcome::Capacity);
-        }
+    /// Sees to it that there is room for one more agent from `origin`: one that is down or gone is forgotten for it, the
+    /// first that left first. Where there is none, says how the beat is refused.
+    fn make_room(&mut self, origin: Origin) -> Result<(), Outcome> {
         let most = self.policy.max_agents_per_source;
         match origin {
-            Origin::Udp(_) if most > 0 && self.sources.agents_of(origin) >= most => Err(Outcome::SourceLimit),
-            Origin::Local | Origin::Udp(_) | Origin::SecureUdp(_) => Ok(()),
+            Origin::Udp(_) if most > 0 && self.sources.agents_of(origin) >= most => {
+                return Err(Outcome::SourceLimit);
+            }
+            Origin::Local | Origin::Udp(_) | Origin::SecureUdp(_) => {}
         }
+        while self.len() >= self.policy.max_agents.min(MOST_AGENTS) {
+            let Some(number) = self.departed.pop_front() else { return Err(Outcome::Capacity) };
+            if self.agents.slot(number).has_departed() {
+                self.forget(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers that an agent may be forgotten when room is needed.
+    fn note_departed(&mut self, number: u32) {
+        if self.departed.len() > 2 * self.agents.slots() {
+            let agents = &self.agents;
+            self.departed.retain(|number| agents.slot(*number).has_departed());
+        }
+        self.departed.push_back(number);
     }
 
     /// Adds an agent, from then on watched, and gives its number. There is room for it.
@@ -283,147 +299,19 @@ impl Tracker {
             self.population[verdict.index()] += 1;
         }
         let number = self.agents.insert(slot, rest);
-        self.wheel.arm(number, self.deadline(number));
+        self.wheel.arm(number, self.first_look(number));
         number
     }
 
-    #[inline]
-    fn handle_known(&mut self, number: u32, beat: &ReceivedBeat, processes: &mut impl Processes) -> Outcome {
-        let frame = &beat.frame;
-        let slot = self.agents.slot_mut(number);
-        let at = beat.received_at.max(slot.last_beat);
-        if at != beat.received_at {
-            self.statistics.clamped_stamps += 1;
-        }
-
-        // What is news is never refused for its rate.
-        let is_news =
-            frame.status != slot.status || frame.is_terminal() || slot.verdict == Some(Verdict::Stalled);
-        if !is_news && let Some(limited) = self.limit(number, at) {
-            self.agents.slot_mut(number).note_limited(frame, at, self.blindness.millis());
-            return limited;
-        }
-
-        // A terminal frame comes from beside the sessions: it has no number in any of them.
-        if !frame.is_terminal() {
-            let (slot, rest) = self.agents.both_mut(number);
-            let was_stalled = slot.verdict == Some(Verdict::Stalled);
-            let place = slot.place(rest, frame, at);
-            let may_be_another = match place {
-                Place::Next { lost, wrapped } => {
-                    rest.lost = rest.lost.saturating_add(lost);
-                    self.statistics.nonce_wraps += u64::from(wrapped);
-                    was_stalled
-                }
-                Place::Opens | Place::OutOfOrder => true,
-                Place::Duplicate => return Outcome::Duplicate,
-            };
-            // To ask who the process is costs more than the frame. What was let through for being news has yet to pay.
-            let may_ask = may_be_another && (!is_news || self.limit(number, at).is_none());
-            if may_ask && self.is_new_incarnation(number, processes) {
-                return self.restart(number, beat, at);
-            }
-            if place == Place::OutOfOrder {
-                return Outcome::OutOfOrder;
-            }
-        }
-        self.accept(number, beat, at);
-        Outcome::Accepted
-    }
-
-    /// Counts a beat against the limits; gives the one that is exceeded.
-    #[inline]
-    fn limit(&mut self, number: u32, at: MonoTime) -> Option<Outcome> {
-        if !self.agent_rate.try_take(&mut self.agents.slot_mut(number).usage, at) {
-            Some(Outcome::RateLimitedAgent)
-        } else if !self.total_rate.try_take(&mut self.total_usage, at) {
-            Some(Outcome::RateLimitedGlobal)
-        } else {
-            None
-        }
-    }
-
-    #[inline]
-    fn accept(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) {
-        let slot = self.agents.slot_mut(number);
-        let silence = at.since(slot.last_beat);
-        let panicked = beat.frame.is_terminal() && !slot.terminal;
-        slot.accept(&beat.frame, at, self.blindness.millis());
-        let Some(before) = slot.verdict else { return };
-        let after = before.next(Event::Beat(beat.frame.status));
-        if after == before && !panicked {
-            return;
-        }
-        slot.verdict = Some(after);
-        self.recount(before, after);
-        let cause = match before {
-            _ if panicked => Cause::Panicked,
-            Verdict::Stalled => Cause::Recovered,
-            Verdict::Up(_) => Cause::Reported,
-        };
-        if before == Verdict::Stalled {
-            self.wheel.arm(number, self.deadline(number));
-        }
-        self.announce(number, Some(before), cause, at, silence, None);
-    }
-
-    /// The process that beat under this pid is gone and another has taken the pid: nothing of the old one is kept but
-    /// how often the series stalled.
-    fn restart(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) -> Outcome {
-        let slot = self.agents.slot_mut(number);
-        let silence = at.since(slot.last_beat);
-        let before = slot.verdict;
-        let Slot { usage, key, .. } = *slot;
-        *slot = Slot { usage, ..Slot::first_heard(key, &beat.frame, at, self.blindness.millis()) };
-        let rest = self.agents.rest_mut(number);
-        rest.lost = 0;
-        rest.others = None;
-        if let Some(before) = before {
-            self.recount(before, Verdict::Up(beat.frame.status));
-        }
-        self.wheel.arm(number, self.deadline(number));
-        self.announce(number, before, Cause::Restarted, at, silence, None);
-        Outcome::Accepted
-    }
-
-    fn look_at(&mut self, number: u32, now: MonoTime) {
-        let slot = self.agents.slot_mut(number);
-        let silence = now.since(slot.last_beat);
-        match slot.verdict {
-            Some(before @ Verdict::Up(_)) => {
-                let deadline = self.deadline(number);
-                if deadline > now {
-                    self.wheel.arm(number, deadline);
-                    return;
-                }
-                let slot = self.agents.slot_mut(number);
-                let after = before.next(Event::DeadlinePassed);
-                slot.verdict = Some(after);
-                let cause = match slot.key.source {
-                    _ if slot.terminal => Cause::Panicked,
-                    SourceId::LOCAL => Cause::Silent,
-                    _ => Cause::Unreachable,
-                };
-                self.wheel.arm(number, slot.last_beat + self.policy.forget_after);
-                self.agents.rest_mut(number).stalls += 1;
-                self.recount(before, after);
-                self.announce(number, Some(before), cause, now, silence, Some(now.since(deadline)));
-            }
-            Some(Verdict::Stalled) => {
-                if silence >= self.policy.forget_after {
-                    self.forget(number);
-                } else {
-                    self.wheel.arm(number, slot.last_beat + self.policy.forget_after);
-                }
-            }
-            None => {}
-        }
-    }
-
+    /// Forgets an agent.
     fn forget(&mut self, number: u32) {
+        if let Some(process) = self.process(number) {
+            self.requests.push_back(Request::Unwatch(process));
+        }
         let slot = self.agents.slot_mut(number);
         let source = slot.key.source;
         let Some(verdict) = slot.verdict.take() else { return };
+        self.names.give_back(self.agents.rest(number).name);
         self.agents.remove(number);
         self.sources.leave(source);
         self.trails.forget(number);
@@ -431,42 +319,23 @@ impl Tracker {
         self.statistics.forgotten += 1;
     }
 
-    /// Whether the pid of a local agent belongs to another process than before. Takes over who it is if so, and its
-    /// name in any case: `exec` changes that.
-    fn is_new_incarnation(&mut self, number: u32, processes: &mut impl Processes) -> bool {
-        let AgentKey { source, pid, .. } = self.agents.slot(number).key;
-        if source != SourceId::LOCAL {
-            return false;
-        }
-        let (name, start_time) = self.identify(Origin::Local, pid, processes);
-        if start_time.is_none() {
-            return false;
-        }
-        let rest = self.agents.rest_mut(number);
-        let before = std::mem::replace(&mut rest.start_time, start_time);
-        rest.name = name;
-        before.is_some() && before != start_time
-    }
-
-    fn identify(
-        &mut self,
-        origin: Origin,
-        pid: u32,
-        processes: &mut impl Processes,
-    ) -> (Arc<str>, Option<NonZeroU64>) {
-        let (name, start_time) = match origin.address() {
-            Some(address) => (address.to_string(), None),
-            None => match processes.identify(pid) {
-                Some(ProcessIdentity { start_time, name }) => (name, Some(start_time)),
-                None => (NAMELESS.to_owned(), None),
-            },
-        };
-        (self.names.intern(&name, self.len()), start_time)
+    /// How long an agent may be silent.
+    fn stall_after(&self, number: u32) -> Duration {
+        let asked = self.agents.rest(number).stall_after_millis;
+        asked.map_or(self.policy.stall_after, |millis| Duration::from_millis(u64::from(millis.get())))
     }
 
     fn deadline(&self, number: u32) -> MonoTime {
         let Slot { last_beat, blind_before, .. } = *self.agents.slot(number);
-        self.blindness.deadline(last_beat, blind_before, self.policy.stall_after)
+        let deadline = self.blindness.deadline(last_beat, blind_before, self.stall_after(number));
+        let busy_until = self.agents.rest(number).extra.as_ref().map(|extra| extra.busy_until);
+        busy_until.map_or(deadline, |busy_until| deadline.max(busy_until))
+    }
+
+    /// When an agent is to be looked at next that has just beaten: at half of its silence if there is a process to glance at.
+    fn first_look(&self, number: u32) -> MonoTime {
+        let deadline = self.deadline(number);
+        if self.process(number).is_some() { deadline.before(self.stall_after(number) / 2) } else { deadline }
     }
 
     fn recount(&mut self, before: Verdict, after: Verdict) {
@@ -474,33 +343,49 @@ impl Tracker {
         self.population[after.index()] += 1;
     }
 
-    fn announce(
-        &mut self,
-        number: u32,
-        from: Option<Verdict>,
-        cause: Cause,
-        at: MonoTime,
-        silence: Duration,
-        detection_latency: Option<Duration>,
-    ) {
+    fn announce(&mut self, number: u32, change: Change) {
+        let Change { from, cause, at, silence, detection_latency, dossier } = change;
         let slot = self.agents.slot(number);
-        let Rest { name, twin, .. } = self.agents.rest(number);
-        let agent = AgentId {
-            name: Arc::clone(name),
-            origin: self.sources.origin(slot.key.source),
-            pid: slot.key.pid,
-            twin: *twin,
-        };
-        let to = slot.verdict.unwrap_or(Verdict::Up(Status::Ok));
+        let rest = self.agents.rest(number);
         self.transitions.push_back(Transition {
-            agent,
+            agent: AgentId {
+                name: Arc::clone(self.names.get(rest.name)),
+                origin: self.sources.origin(slot.key.source),
+                pid: slot.key.pid,
+                twin: rest.twin,
+            },
             from,
-            to,
+            to: slot.verdict.unwrap_or(Verdict::Up(Status::Ok)),
             cause,
             at,
             silence,
             last: slot.last_word(),
             detection_latency,
+            dossier,
         });
+    }
+}
+
+/// What there is to say of a change beside what the agent itself tells.
+#[derive(Debug)]
+struct Change {
+    from: Option<Verdict>,
+    cause: Cause,
+    at: MonoTime,
+    silence: Duration,
+    detection_latency: Option<Duration>,
+    dossier: Option<Arc<Dossier>>,
+}
+
+impl Change {
+    fn of_first_beat(at: MonoTime) -> Self {
+        Change {
+            from: None,
+            cause: Cause::FirstBeat,
+            at,
+            silence: Duration::ZERO,
+            detection_latency: None,
+            dossier: None,
+        }
     }
 }

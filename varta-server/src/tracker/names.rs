@@ -1,31 +1,87 @@
 //! Agents' names, each kept once: thousands of workers have the same one.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Names kept beyond two for each agent before those that nobody has any more are dropped.
-pub(super) const SPARE: usize = 1024;
+/// A name by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NameId(u32);
 
-/// The names in use, and some that were. Swept when they outgrow the agents.
+/// The names in use. There are no more of them than agents.
 #[derive(Debug, Default)]
-pub(super) struct Names(HashSet<Arc<str>>);
+pub(super) struct Names {
+    /// By number, with how many agents have it.
+    names: Vec<(Arc<str>, u32)>,
+    vacant: Vec<u32>,
+    numbers: HashMap<Arc<str>, u32>,
+}
 
 impl Names {
-    /// Gives the one copy of `name`, for one of `agents` agents.
-    pub(super) fn intern(&mut self, name: &str, agents: usize) -> Arc<str> {
-        if let Some(known) = self.0.get(name) {
-            return Arc::clone(known);
-        }
-        if self.0.len() >= 2 * agents + SPARE {
-            self.0.retain(|name| Arc::strong_count(name) > 1);
+    /// Gives a name to one more agent.
+    pub(super) fn take(&mut self, name: &str) -> NameId {
+        if let Some(number) = self.numbers.get(name) {
+            self.names[*number as usize].1 += 1;
+            return NameId(*number);
         }
         let name: Arc<str> = Arc::from(name);
-        self.0.insert(Arc::clone(&name));
-        name
+        let entry = (Arc::clone(&name), 1);
+        let number = match self.vacant.pop() {
+            Some(number) => {
+                self.names[number as usize] = entry;
+                number
+            }
+            None => {
+                self.names.push(entry);
+                u32::try_from(self.names.len() - 1)
+                    .expect("there are fewer names than agents, whose numbers fit")
+            }
+        };
+        self.numbers.insert(name, number);
+        NameId(number)
+    }
+
+    /// Counts one more agent with the same name.
+    pub(super) fn share(&mut self, id: NameId) -> NameId {
+        self.names[id.0 as usize].1 += 1;
+        id
+    }
+
+    /// Takes a name back from one agent. With the last one it is forgotten.
+    pub(super) fn give_back(&mut self, id: NameId) {
+        let (name, agents) = &mut self.names[id.0 as usize];
+        *agents -= 1;
+        if *agents == 0 {
+            self.numbers.remove(name);
+            self.vacant.push(id.0);
+        }
+    }
+
+    /// What the number stands for.
+    pub(super) fn get(&self, id: NameId) -> &Arc<str> {
+        &self.names[id.0 as usize].0
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.numbers.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_lasts_as_long_as_somebody_has_it() {
+        let mut names = Names::default();
+        let worker = names.take("worker");
+        assert_eq!(names.take("worker"), worker);
+        let other = names.take("other");
+        assert_eq!((&**names.get(worker), &**names.get(other)), ("worker", "other"));
+        names.give_back(worker);
+        assert_eq!(names.len(), 2);
+        names.give_back(worker);
+        assert_eq!(names.len(), 1);
+        assert_eq!(names.take("third"), worker, "its number is given again");
     }
 }

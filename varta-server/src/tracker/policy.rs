@@ -9,6 +9,10 @@ pub struct Policy {
     pub stall_after: Duration,
     /// How long a silent agent is remembered after its last beat.
     pub forget_after: Duration,
+    /// How long an agent may ask not to be missed ("busy until"), and be silent at the most.
+    pub longest_silence: Duration,
+    /// Close looks at processes a second; 0 for none.
+    pub looks_per_second: u32,
     /// How many agents there may be; beyond that new ones are refused.
     pub max_agents: usize,
     /// How many agents one address may introduce over plaintext UDP; 0 is no limit.
@@ -20,6 +24,10 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// How long an agent may ask to be silent if nobody says otherwise.
+    pub const DEFAULT_LONGEST_SILENCE: Duration = Duration::from_secs(3600);
+    /// How many close looks at processes there are in a second.
+    pub const LOOKS_PER_SECOND: u32 = 200;
     /// How many agents there may be if nobody says otherwise.
     pub const DEFAULT_MAX_AGENTS: usize = 1_000_000;
     /// How many agents one address may introduce over plaintext UDP if nobody says otherwise.
@@ -33,6 +41,8 @@ impl Default for Policy {
         Policy {
             stall_after: Duration::from_secs(5),
             forget_after: Duration::from_secs(86_400),
+            longest_silence: Policy::DEFAULT_LONGEST_SILENCE,
+            looks_per_second: Policy::LOOKS_PER_SECOND,
             max_agents: Policy::DEFAULT_MAX_AGENTS,
             max_agents_per_source: Policy::DEFAULT_MAX_AGENTS_PER_SOURCE,
             max_beat_rate: Policy::DEFAULT_MAX_BEAT_RATE,

@@ -88,6 +88,11 @@ impl Session {
         }
     }
 
+    /// Whether a goodbye after the beat `last` may be that of this session.
+    pub(crate) fn ends_with(&self, last: Session) -> bool {
+        *self == Session::UNHEARD || last.nonce >= self.nonce && last.timestamp >= self.timestamp
+    }
+
     /// A clock that says 0 tells nothing: a client that re-creates its handle for each beat may send the same bytes
     /// each time and yet be alive. So does one with a coarse clock.
     fn is_repeated_by(&self, heard_at: MonoTime, frame: &Frame, received_at: MonoTime) -> bool {
@@ -107,6 +112,43 @@ impl OtherSessions {
     /// Whether anything is remembered at all.
     pub(crate) fn is_empty(&self) -> bool {
         self.others.is_empty() && self.strays.is_empty()
+    }
+
+    /// Closes the session whose last beat was `last`, as was said at `at`. Whether it was the only one that still beat:
+    /// one of which nothing was heard for `stall_after` does not count.
+    pub(crate) fn close(
+        &mut self,
+        current: &mut Session,
+        heard_at: MonoTime,
+        last: Session,
+        at: MonoTime,
+        stall_after: Duration,
+    ) -> bool {
+        let said = i128::from(at.as_nanos()) - i128::from(last.timestamp);
+        let distance = |session: &Session, heard_at: MonoTime| {
+            let start = i128::from(heard_at.as_nanos()) - i128::from(session.timestamp);
+            session.ends_with(last).then_some(start.abs_diff(said))
+        };
+        let of_current = distance(current, heard_at);
+        let nearest = (0..self.others.len())
+            .filter_map(|index| {
+                let Other { session, heard_at } = &self.others[index];
+                Some((distance(session, *heard_at)?, index))
+            })
+            .min();
+        match (of_current, nearest) {
+            (Some(of_current), nearest) if nearest.is_none_or(|(distance, _)| of_current <= distance) => {
+                let newest = (0..self.others.len()).max_by_key(|index| self.others[*index].heard_at);
+                let Some(newest) = newest.map(|index| self.others.swap_remove(index)) else { return true };
+                *current = newest.session;
+                at.since(newest.heard_at) >= stall_after
+            }
+            (_, Some((_, index))) => {
+                self.others.swap_remove(index);
+                false
+            }
+            (_, None) => false,
+        }
     }
 
     /// Finds the session of `frame` among `current`, heard last at `heard_at`, and the others. Afterwards the session

@@ -59,7 +59,7 @@ impl Table {
         let hash = self.hash(self.slots[number as usize].key);
         if let Ok(entry) = self.index.find_entry(hash, |candidate| *candidate == number) {
             entry.remove();
-            self.rests[number as usize].others = None;
+            self.rests[number as usize].extra = None;
             self.vacant.push(number);
         }
     }

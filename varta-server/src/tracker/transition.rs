@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use varta_proto::Status;
 
-use super::verdict::{Cause, Verdict};
+use super::cause::Cause;
+use super::verdict::Verdict;
 use crate::beat::Origin;
+use crate::process::Dossier;
 use crate::time::MonoTime;
 
 /// One change of verdict about one agent.
@@ -32,6 +34,8 @@ pub struct Transition {
     /// From the moment at which this could first have been known to the moment at which it was; `None` where a beat
     /// brought it, which tells no such moment.
     pub detection_latency: Option<Duration>,
+    /// What was seen of its process when that was looked at.
+    pub dossier: Option<Arc<Dossier>>,
 }
 
 /// An agent as people and metrics know it.

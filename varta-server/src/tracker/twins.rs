@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use varta_proto::Frame;
 
-use super::Tracker;
 use super::agent::{AgentKey, Rest, Slot};
 use super::session::Session;
 use super::transition::Twin;
-use super::verdict::Cause;
+use super::{Change, Tracker};
 use crate::beat::{Lane, ReceivedBeat};
 use crate::outcome::Outcome;
 use crate::time::MonoTime;
@@ -156,6 +155,9 @@ impl Tracker {
         if found.continued.is_none() {
             slot.begin_anew(rest, Session::UNHEARD);
         }
+        if let Some(introduction) = self.waiting.take(beat.sender) {
+            self.introduce(number, &introduction, beat.received_at);
+        }
         self.handle_known(number, beat, processes)
     }
 
@@ -196,7 +198,7 @@ impl Tracker {
     /// came after it is another agent, if there is room for one.
     fn part(&mut self, number: u32, place: usize, former: Former, free: Option<Twin>, at: MonoTime) {
         let origin = self.sources.origin(self.agents.slot(number).key.source);
-        let twin = free.filter(|_| self.room_for(origin).is_ok());
+        let twin = free.filter(|_| self.make_room(origin).is_ok());
         // From the former port on the trail is the newcomer's.
         let trail = self.trails.by_agent.get_mut(&number).map(|trail| trail.split_off(place));
         let younger: Vec<Former> = trail.into_iter().flatten().skip(1).collect();
@@ -208,12 +210,12 @@ impl Tracker {
         let Some(twin) = twin else { return };
         slot.beats = former.beats;
         slot.last_beat = former.last_beat;
-        let rest = Rest { name: rest.name.clone(), start_time: None, stalls: 0, lost: 0, twin, others: None };
+        let rest = Rest::new(self.names.share(rest.name), None, twin);
         let newcomer = self.add(origin, Slot { has_others: false, ..newcomer }, rest);
         if !younger.is_empty() {
             self.trails.by_agent.insert(newcomer, younger);
         }
-        self.announce(newcomer, None, Cause::FirstBeat, at, Duration::ZERO, None);
+        self.announce(newcomer, Change::of_first_beat(at));
     }
 }
 

@@ -11,6 +11,12 @@ pub enum Verdict {
     Up(Status),
     /// Its deadline passed and, as far as known, the process exists.
     Stalled,
+    /// The process is known to be gone, and did not say goodbye.
+    Down,
+    /// It said goodbye, or its process exited with status 0.
+    Gone,
+    /// Its deadline passed while the server could not see; it is judged anew when it has had a full chance.
+    Unknown,
 }
 
 /// What can change a verdict.
@@ -20,21 +26,59 @@ pub(crate) enum Event {
     Beat(Status),
     /// Nothing was accepted until the deadline.
     DeadlinePassed,
+    /// Nothing was accepted until what would have been the deadline, had the server been able to see.
+    DeadlinePassedUnseen,
+    /// It said goodbye.
+    SaidGoodbye,
+    /// The process exited with status 0, and had not panicked.
+    ExitedWell,
+    /// The process ended in any other way.
+    Died,
 }
 
 impl Verdict {
     /// Every verdict's name, in the order in which metrics list them.
-    pub const NAMES: [&'static str; 2] = ["up", "stalled"];
+    pub const NAMES: [&'static str; 5] = ["up", "stalled", "down", "gone", "unknown"];
     pub(crate) const UP: usize = 0;
     pub(crate) const STALLED: usize = 1;
+    pub(crate) const DOWN: usize = 2;
+    pub(crate) const GONE: usize = 3;
+    pub(crate) const UNKNOWN: usize = 4;
 
     /// The verdict after `event`: the whole state machine.
     pub(crate) const fn next(self, event: Event) -> Verdict {
         match (self, event) {
-            (Verdict::Up(_), Event::Beat(status)) => Verdict::Up(status),
-            (Verdict::Up(_), Event::DeadlinePassed) => Verdict::Stalled,
-            (Verdict::Stalled, Event::Beat(status)) => Verdict::Up(status),
-            (Verdict::Stalled, Event::DeadlinePassed) => Verdict::Stalled,
+            (
+                Verdict::Up(_) | Verdict::Stalled | Verdict::Unknown | Verdict::Down | Verdict::Gone,
+                Event::Beat(status),
+            ) => Verdict::Up(status),
+
+            (Verdict::Up(_) | Verdict::Stalled | Verdict::Unknown, Event::DeadlinePassed) => Verdict::Stalled,
+            (Verdict::Up(_) | Verdict::Unknown, Event::DeadlinePassedUnseen) => Verdict::Unknown,
+            (Verdict::Stalled, Event::DeadlinePassedUnseen) => Verdict::Stalled,
+
+            (
+                Verdict::Up(_) | Verdict::Stalled | Verdict::Unknown,
+                Event::SaidGoodbye | Event::ExitedWell,
+            ) => Verdict::Gone,
+            (Verdict::Up(_) | Verdict::Stalled | Verdict::Unknown, Event::Died) => Verdict::Down,
+
+            (
+                Verdict::Down,
+                Event::DeadlinePassed
+                | Event::DeadlinePassedUnseen
+                | Event::SaidGoodbye
+                | Event::ExitedWell
+                | Event::Died,
+            ) => Verdict::Down,
+            (
+                Verdict::Gone,
+                Event::DeadlinePassed
+                | Event::DeadlinePassedUnseen
+                | Event::SaidGoodbye
+                | Event::ExitedWell
+                | Event::Died,
+            ) => Verdict::Gone,
         }
     }
 
@@ -44,6 +88,9 @@ impl Verdict {
         match self {
             Verdict::Up(_) => Self::UP,
             Verdict::Stalled => Self::STALLED,
+            Verdict::Down => Self::DOWN,
+            Verdict::Gone => Self::GONE,
+            Verdict::Unknown => Self::UNKNOWN,
         }
     }
 
@@ -58,7 +105,16 @@ impl Verdict {
     pub const fn status(self) -> Option<Status> {
         match self {
             Verdict::Up(status) => Some(status),
-            Verdict::Stalled => None,
+            Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Unknown => None,
+        }
+    }
+
+    /// Whether its silence is watched: it may still be called stalled.
+    #[must_use]
+    pub const fn is_awaited(self) -> bool {
+        match self {
+            Verdict::Up(_) | Verdict::Unknown => true,
+            Verdict::Stalled | Verdict::Down | Verdict::Gone => false,
         }
     }
 
@@ -66,70 +122,23 @@ impl Verdict {
     #[must_use]
     pub const fn is_alarm(self) -> bool {
         match self {
-            Verdict::Up(Status::Ok | Status::Degraded) => false,
-            Verdict::Up(Status::Critical | Status::Stall) | Verdict::Stalled => true,
+            Verdict::Up(Status::Ok | Status::Degraded) | Verdict::Gone | Verdict::Unknown => false,
+            Verdict::Up(Status::Critical | Status::Stall) | Verdict::Stalled | Verdict::Down => true,
         }
     }
 }
 
-/// `up`, `up (degraded)`, `up (critical)`, `stalled`.
+/// `up`, `up (degraded)`, `up (critical)`, `stalled`, `down`, `gone`, `unknown`.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Verdict::Up(Status::Ok) | Verdict::Stalled => f.write_str(self.as_str()),
-            Verdict::Up(status) => write!(f, "up ({status})"),
+            Verdict::Up(status @ (Status::Degraded | Status::Critical | Status::Stall)) => {
+                write!(f, "up ({status})")
+            }
+            Verdict::Up(Status::Ok) | Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Unknown => {
+                f.write_str(self.as_str())
+            }
         }
-    }
-}
-
-/// Why a verdict changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cause {
-    /// The first beat of an agent that was not known.
-    FirstBeat,
-    /// The agent reports another status than before.
-    Reported,
-    /// A beat came after the deadline had passed.
-    Recovered,
-    /// Another process has this pid now: a new incarnation.
-    Restarted,
-    /// Nothing came from an agent of this host until the deadline; nothing else is known.
-    Silent,
-    /// Nothing came from an agent of another host until the deadline; nothing else can be known.
-    Unreachable,
-    /// It said that it panicked: its terminal frame came, or nothing came after that until the deadline.
-    Panicked,
-}
-
-impl Cause {
-    /// Every cause's name, in the order in which metrics list them.
-    pub const NAMES: [&'static str; 7] =
-        ["first_beat", "reported", "recovered", "restarted", "silent", "unreachable", "panicked"];
-
-    /// Its place in [`Cause::NAMES`].
-    #[must_use]
-    pub const fn index(self) -> usize {
-        match self {
-            Cause::FirstBeat => 0,
-            Cause::Reported => 1,
-            Cause::Recovered => 2,
-            Cause::Restarted => 3,
-            Cause::Silent => 4,
-            Cause::Unreachable => 5,
-            Cause::Panicked => 6,
-        }
-    }
-
-    /// The value of the metric label `cause`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        Self::NAMES[self.index()]
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -139,23 +148,28 @@ mod tests {
 
     #[test]
     fn the_table_is_this() {
-        use Status::{Critical, Ok};
+        use Event::{Beat, DeadlinePassed, DeadlinePassedUnseen, Died, ExitedWell, SaidGoodbye};
+        use Verdict::{Down, Gone, Stalled, Unknown, Up};
+        let events = [Beat(Status::Ok), DeadlinePassed, DeadlinePassedUnseen, SaidGoodbye, ExitedWell, Died];
+        let up = Up(Status::Ok);
         let table = [
-            (Verdict::Up(Ok), Event::Beat(Ok), Verdict::Up(Ok)),
-            (Verdict::Up(Ok), Event::Beat(Critical), Verdict::Up(Critical)),
-            (Verdict::Up(Critical), Event::DeadlinePassed, Verdict::Stalled),
-            (Verdict::Stalled, Event::Beat(Ok), Verdict::Up(Ok)),
-            (Verdict::Stalled, Event::DeadlinePassed, Verdict::Stalled),
+            (Up(Status::Critical), [up, Stalled, Unknown, Gone, Gone, Down]),
+            (Stalled, [up, Stalled, Stalled, Gone, Gone, Down]),
+            (Unknown, [up, Stalled, Unknown, Gone, Gone, Down]),
+            (Down, [up, Down, Down, Down, Down, Down]),
+            (Gone, [up, Gone, Gone, Gone, Gone, Gone]),
         ];
-        for (from, event, to) in table {
-            assert_eq!(from.next(event), to, "{from} on {event:?}");
+        for (from, expected) in table {
+            assert_eq!(events.map(|event| from.next(event)), expected, "{from}");
         }
     }
 
     #[test]
-    fn critical_and_stalled_are_alarms() {
-        assert!(!Verdict::Up(Status::Degraded).is_alarm());
-        assert!(Verdict::Up(Status::Critical).is_alarm());
-        assert!(Verdict::Stalled.is_alarm());
+    fn silence_death_and_critical_are_alarms_and_a_farewell_is_none() {
+        use Verdict::{Down, Gone, Stalled, Unknown, Up};
+        let alarms = [Up(Status::Critical), Stalled, Down];
+        let calm = [Up(Status::Ok), Up(Status::Degraded), Gone, Unknown];
+        assert!(alarms.iter().all(|verdict| verdict.is_alarm()));
+        assert!(!calm.iter().any(|verdict| verdict.is_alarm()));
     }
 }

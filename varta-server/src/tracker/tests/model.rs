@@ -64,9 +64,10 @@ proptest! {
             for (pid, (_, last)) in &handles {
                 let deadline = (*last).max(sight_since) + STALL_AFTER;
                 match world.verdict(*pid) {
-                    Some(Verdict::Up(_)) => prop_assert!(now < deadline + tick, "{pid} is silent and still up"),
+                    Some(Verdict::Up(_) | Verdict::Unknown) => prop_assert!(now < deadline + tick, "{pid} is silent and still up"),
                     // Blindness that comes after the verdict does not take it back.
                     Some(Verdict::Stalled) => prop_assert!(now >= *last + STALL_AFTER, "{pid} was accused too early"),
+                    Some(Verdict::Down | Verdict::Gone) => prop_assert!(false, "{pid} was buried alive"),
                     None => prop_assert!(false, "{pid} is forgotten"),
                 }
             }

@@ -1,0 +1,210 @@
+//! What a beat does: to the agent from which it comes, or that it makes known.
+
+use std::num::NonZeroU64;
+
+use super::agent::{AgentKey, Rest, Slot};
+use super::cause::Cause;
+use super::session::Place;
+use super::source::SourceId;
+use super::transition::Twin;
+use super::verdict::{Event, Verdict};
+use super::{Change, NAMELESS, ProcessIdentity, Processes, Request, Tracker};
+use crate::beat::{Origin, ReceivedBeat, Sender};
+use crate::outcome::Outcome;
+use crate::time::MonoTime;
+
+impl Tracker {
+    pub(super) fn handle_beat(&mut self, beat: &ReceivedBeat, processes: &mut impl Processes) -> Outcome {
+        let Sender { origin, pid, lane } = beat.sender;
+        let Some(source) = self.sources.find(origin) else {
+            return self.handle_unknown(beat, Twin::FIRST, processes);
+        };
+        let key = AgentKey { source, pid, lane };
+        match self.agents.find(key) {
+            Some(number) => self.handle_known(number, beat, processes),
+            None => self.handle_new_lane(key, beat, processes),
+        }
+    }
+
+    pub(super) fn handle_unknown(
+        &mut self,
+        beat: &ReceivedBeat,
+        twin: Twin,
+        processes: &mut impl Processes,
+    ) -> Outcome {
+        let Sender { origin, pid, lane } = beat.sender;
+        if let Err(refused) = self.make_room(origin) {
+            return refused;
+        }
+        if !beat.frame.is_terminal() && !self.total_rate.try_take(&mut self.total_usage, beat.received_at) {
+            return Outcome::RateLimitedGlobal;
+        }
+        let (name, start_time) = identify(origin, pid, processes);
+        let key = AgentKey { source: SourceId::LOCAL, pid, lane };
+        let slot = Slot::first_heard(key, &beat.frame, beat.received_at, self.blindness.millis());
+        let rest = Rest::new(self.names.take(&name), start_time, twin);
+        let number = self.add(origin, slot, rest);
+        self.watch(number);
+        if let Some(introduction) = self.waiting.take(beat.sender) {
+            self.introduce(number, &introduction, beat.received_at);
+        }
+        self.announce(number, Change::of_first_beat(beat.received_at));
+        Outcome::Accepted
+    }
+
+    #[inline]
+    pub(super) fn handle_known(
+        &mut self,
+        number: u32,
+        beat: &ReceivedBeat,
+        processes: &mut impl Processes,
+    ) -> Outcome {
+        let frame = &beat.frame;
+        let slot = self.agents.slot_mut(number);
+        let at = beat.received_at.max(slot.last_beat);
+        if at != beat.received_at {
+            self.statistics.clamped_stamps += 1;
+        }
+
+        // What is news is never refused for its rate.
+        let was_away = !matches!(slot.verdict, Some(Verdict::Up(_)));
+        let is_news = frame.status != slot.status || frame.is_terminal() || was_away;
+        if !is_news && let Some(limited) = self.limit(number, at) {
+            self.agents.slot_mut(number).note_limited(frame, at, self.blindness.millis());
+            return limited;
+        }
+
+        // A terminal frame comes from beside the sessions: it has no number in any of them.
+        if !frame.is_terminal() {
+            let (slot, rest) = self.agents.both_mut(number);
+            let place = slot.place(rest, frame, at);
+            let may_be_another = match place {
+                Place::Next { lost, wrapped } => {
+                    rest.lost = rest.lost.saturating_add(lost);
+                    self.statistics.nonce_wraps += u64::from(wrapped);
+                    was_away
+                }
+                Place::Opens | Place::OutOfOrder => true,
+                Place::Duplicate => return Outcome::Duplicate,
+            };
+            // To ask who the process is costs more than the frame. What was let through for being news has yet to pay.
+            let may_ask = may_be_another && (!is_news || self.limit(number, at).is_none());
+            if may_ask && self.is_new_incarnation(number, processes) {
+                return self.restart(number, beat, at);
+            }
+            if place == Place::OutOfOrder {
+                return Outcome::OutOfOrder;
+            }
+        }
+        if was_away && self.agents.rest(number).is_dead {
+            // Sent before its process ended, and read late.
+            self.agents.slot_mut(number).accept(frame, at, self.blindness.millis());
+        } else {
+            self.accept(number, beat, at);
+        }
+        Outcome::Accepted
+    }
+
+    /// Counts a beat against the limits; gives the one that is exceeded.
+    #[inline]
+    pub(super) fn limit(&mut self, number: u32, at: MonoTime) -> Option<Outcome> {
+        if !self.agent_rate.try_take(&mut self.agents.slot_mut(number).usage, at) {
+            Some(Outcome::RateLimitedAgent)
+        } else if !self.total_rate.try_take(&mut self.total_usage, at) {
+            Some(Outcome::RateLimitedGlobal)
+        } else {
+            None
+        }
+    }
+
+    #[inline]
+    fn accept(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) {
+        let slot = self.agents.slot_mut(number);
+        let silence = at.since(slot.last_beat);
+        let panicked = beat.frame.is_terminal() && !slot.terminal;
+        slot.accept(&beat.frame, at, self.blindness.millis());
+        let Some(before) = slot.verdict else { return };
+        let after = before.next(Event::Beat(beat.frame.status));
+        if after == before && !panicked {
+            return;
+        }
+        slot.verdict = Some(after);
+        self.recount(before, after);
+        let cause = match before {
+            _ if panicked => Cause::Panicked,
+            Verdict::Up(_) => Cause::Reported,
+            Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Unknown => Cause::Recovered,
+        };
+        if !before.is_awaited() {
+            self.wheel.arm(number, self.first_look(number));
+        }
+        let change =
+            Change { from: Some(before), cause, at, silence, detection_latency: None, dossier: None };
+        self.announce(number, change);
+    }
+
+    /// The process that beat under this pid is gone and another has taken the pid: nothing of the old one is kept but
+    /// how often the series stalled.
+    fn restart(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) -> Outcome {
+        let slot = self.agents.slot_mut(number);
+        let silence = at.since(slot.last_beat);
+        let before = slot.verdict;
+        let Slot { usage, key, .. } = *slot;
+        *slot = Slot { usage, ..Slot::first_heard(key, &beat.frame, at, self.blindness.millis()) };
+        let rest = self.agents.rest_mut(number);
+        *rest = Rest { stalls: rest.stalls, ..Rest::new(rest.name, rest.start_time, rest.twin) };
+        if let Some(before) = before {
+            self.recount(before, Verdict::Up(beat.frame.status));
+        }
+        self.wheel.arm(number, self.first_look(number));
+        self.watch(number);
+        let change = Change {
+            from: before,
+            cause: Cause::Restarted,
+            at,
+            silence,
+            detection_latency: None,
+            dossier: None,
+        };
+        self.announce(number, change);
+        Outcome::Accepted
+    }
+
+    /// Whether the pid of a local agent belongs to another process than before. Takes over who it is if so, and its
+    /// name in any case: `exec` changes that.
+    fn is_new_incarnation(&mut self, number: u32, processes: &mut impl Processes) -> bool {
+        let AgentKey { source, pid, .. } = self.agents.slot(number).key;
+        if source != SourceId::LOCAL {
+            return false;
+        }
+        let (name, start_time) = identify(Origin::Local, pid, processes);
+        if start_time.is_none() {
+            return false;
+        }
+        let rest = self.agents.rest_mut(number);
+        let before = std::mem::replace(&mut rest.start_time, start_time);
+        let is_another = before.is_some() && before != start_time;
+        if is_another || !rest.named_itself {
+            self.rename(number, &name);
+        }
+        is_another
+    }
+
+    /// Asks to be told when the process of an agent ends.
+    fn watch(&mut self, number: u32) {
+        if let Some(process) = self.process(number) {
+            self.requests.push_back(Request::Watch(process));
+        }
+    }
+}
+
+/// What an agent is called until it says so itself, and when its process started if that is known.
+fn identify(origin: Origin, pid: u32, processes: &mut impl Processes) -> (String, Option<NonZeroU64>) {
+    match origin.address() {
+        Some(address) => (address.to_string(), None),
+        None => match processes.identify(pid) {
+            Some(ProcessIdentity { start_time, name }) => (name, Some(start_time)),
+            None => (NAMELESS.to_owned(), None),
+        },
+    }
+}

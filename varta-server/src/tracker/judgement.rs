@@ -1,0 +1,266 @@
+//! When a deadline comes up, a process ends or was looked at, or somebody takes leave: what follows from it.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::agent::{AgentKey, Inquiry, Rest, Slot};
+use super::cause::Cause;
+use super::session::Session;
+use super::source::SourceId;
+use super::verdict::{Event, Verdict};
+use super::{Change, Depth, Request, Tracker};
+use crate::process::{Death, Doing, Dossier};
+use crate::time::MonoTime;
+
+/// How long a verdict waits for the look at the process. The look takes a fraction of it; when the one who looks is
+/// held up, the verdict goes out without.
+const LOOK_WITHIN: Duration = Duration::from_millis(20);
+/// How long an agent is remembered that took its leave.
+const GONE_KEPT: Duration = Duration::from_secs(60);
+
+/// A local process as [`Request`]s name it, and answers to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProcessId {
+    /// Its process id.
+    pub pid: u32,
+    /// When it started, in the kernel's ticks since boot.
+    pub start_time: NonZeroU64,
+}
+
+impl Tracker {
+    /// Takes note that a process ended, when every beat that it sent before has been handed in.
+    ///
+    /// Nothing changes for a process that no agent is.
+    pub fn handle_death(&mut self, process: ProcessId, death: Death, noticed_at: MonoTime, now: MonoTime) {
+        let Some(number) = self.find_process(process) else { return };
+        self.agents.rest_mut(number).is_dead = true;
+        let slot = self.agents.slot(number);
+        let Some(before) = slot.verdict else { return };
+        let (event, cause) = match death {
+            _ if slot.terminal => (Event::Died, Cause::Panicked),
+            Death::Exited { code: 0 } => (Event::ExitedWell, Cause::Exited { code: Some(0) }),
+            Death::Exited { code } => (Event::Died, Cause::Exited { code: Some(code) }),
+            Death::Killed { signal, .. } => (Event::Died, Cause::Killed { signal }),
+            Death::Unknown => (Event::Died, Cause::Exited { code: None }),
+        };
+        let after = before.next(event);
+        if after == before {
+            return;
+        }
+        let change = Change {
+            from: Some(before),
+            cause,
+            at: now,
+            silence: now.since(slot.last_beat),
+            detection_latency: Some(now.since(noticed_at)),
+            dossier: None,
+        };
+        self.depart(number, after, change);
+    }
+
+    /// Takes what came of a [`Request::Look`]; `None` when nobody could look.
+    ///
+    /// Nothing changes if the agent has beaten since, or has been judged without.
+    pub fn handle_evidence(&mut self, process: ProcessId, seen: Option<Arc<Dossier>>, now: MonoTime) {
+        let Some(number) = self.find_process(process) else { return };
+        let awaited = self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited);
+        let looking = self.agents.rest(number).inquiry == Inquiry::Looking;
+        if awaited && looking && self.deadline(number) <= now {
+            self.call_stalled(number, now, seen);
+        }
+    }
+
+    /// Takes a goodbye: the agent's silence from now on is meant, unless it has another handle that still beats.
+    pub(super) fn handle_goodbye(&mut self, number: u32, last: Session, cause: Cause, at: MonoTime) {
+        let stall_after = self.stall_after(number);
+        let (slot, rest) = self.agents.both_mut(number);
+        let Some(before) = slot.verdict else { return };
+        if !slot.take_leave(rest, last, at, stall_after) {
+            return;
+        }
+        let after = before.next(Event::SaidGoodbye);
+        if after == before {
+            return;
+        }
+        let silence = at.since(slot.last_beat);
+        let change =
+            Change { from: Some(before), cause, at, silence, detection_latency: None, dossier: None };
+        self.depart(number, after, change);
+    }
+
+    /// Looks at an agent because the wheel says so.
+    pub(super) fn look_at(&mut self, number: u32, now: MonoTime) {
+        let slot = self.agents.slot(number);
+        let silence = now.since(slot.last_beat);
+        match slot.verdict {
+            Some(Verdict::Up(_) | Verdict::Unknown) => self.judge(number, now),
+            Some(verdict @ (Verdict::Stalled | Verdict::Down | Verdict::Gone)) => {
+                let kept = match verdict {
+                    Verdict::Gone => GONE_KEPT.min(self.policy.forget_after),
+                    Verdict::Stalled | Verdict::Down | Verdict::Up(_) | Verdict::Unknown => {
+                        self.policy.forget_after
+                    }
+                };
+                if silence >= kept {
+                    self.forget(number);
+                } else {
+                    self.wheel.arm(number, slot.last_beat + kept);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Judges the silence of an agent that was not silent for too long so far.
+    fn judge(&mut self, number: u32, now: MonoTime) {
+        let deadline = self.deadline(number);
+        let process = self.process(number);
+        if now < deadline {
+            self.note_unseen(number, now);
+            let half = self.first_look(number);
+            let rest = self.agents.rest_mut(number);
+            let Some(process) = process else {
+                self.wheel.arm(number, deadline);
+                return;
+            };
+            if now < half {
+                rest.inquiry = Inquiry::None;
+                self.wheel.arm(number, half);
+                return;
+            }
+            if rest.inquiry == Inquiry::None {
+                rest.inquiry = Inquiry::Glanced;
+                self.ask_for_look(process, Depth::Glance, now);
+            }
+            self.wheel.arm(number, deadline);
+            return;
+        }
+        if let Some(process) = process
+            && self.agents.rest(number).inquiry != Inquiry::Looking
+            && self.ask_for_look(process, Depth::Close, now)
+        {
+            self.agents.rest_mut(number).inquiry = Inquiry::Looking;
+            self.wheel.arm(number, now + LOOK_WITHIN);
+            return;
+        }
+        self.call_stalled(number, now, None);
+    }
+
+    /// Asks for a look at a process, if there was not too much to look at already.
+    fn ask_for_look(&mut self, process: ProcessId, depth: Depth, now: MonoTime) -> bool {
+        let may = self.policy.looks_per_second > 0 && self.look_rate.try_take(&mut self.look_usage, now);
+        if may {
+            self.requests.push_back(Request::Look { process, depth });
+        } else {
+            self.statistics.looks_refused += 1;
+        }
+        may
+    }
+
+    /// Says so if the agent would be late by now, had the server been able to see.
+    fn note_unseen(&mut self, number: u32, now: MonoTime) {
+        let stall_after = self.stall_after(number);
+        let slot = self.agents.slot_mut(number);
+        let silence = now.since(slot.last_beat);
+        if slot.verdict.is_none_or(|verdict| verdict == Verdict::Unknown)
+            || silence < stall_after
+            || !self.blindness.hides(slot.last_beat)
+        {
+            return;
+        }
+        let Some(before) = slot.verdict else { return };
+        let after = before.next(Event::DeadlinePassedUnseen);
+        slot.verdict = Some(after);
+        self.recount(before, after);
+        let change = Change {
+            from: Some(before),
+            cause: Cause::ObserverBlind,
+            at: now,
+            silence,
+            detection_latency: None,
+            dossier: None,
+        };
+        self.announce(number, change);
+    }
+
+    /// Says that an agent is stalled, and why as far as that is known.
+    fn call_stalled(&mut self, number: u32, now: MonoTime, dossier: Option<Arc<Dossier>>) {
+        let deadline = self.deadline(number);
+        let (slot, rest) = self.agents.both_mut(number);
+        let Some(before) = slot.verdict else { return };
+        let after = before.next(Event::DeadlinePassed);
+        let seen = match dossier.as_deref() {
+            Some(dossier) => cause_of(dossier.explanation.doing),
+            None if slot.key.source == SourceId::LOCAL => Cause::Silent,
+            None => Cause::Unreachable,
+        };
+        let change = Change {
+            from: Some(before),
+            cause: if slot.terminal { Cause::Panicked } else { seen },
+            at: now,
+            silence: now.since(slot.last_beat),
+            detection_latency: Some(now.since(deadline)),
+            dossier,
+        };
+        slot.verdict = Some(after);
+        rest.stalls = rest.stalls.saturating_add(1);
+        rest.inquiry = Inquiry::None;
+        let forget_at = slot.last_beat + self.policy.forget_after;
+        self.wheel.arm(number, forget_at);
+        self.recount(before, after);
+        self.announce(number, change);
+    }
+
+    /// Writes down that an agent is down or gone.
+    fn depart(&mut self, number: u32, after: Verdict, change: Change) {
+        let slot = self.agents.slot_mut(number);
+        let Some(before) = slot.verdict.replace(after) else { return };
+        let kept = if after == Verdict::Gone { GONE_KEPT } else { self.policy.forget_after };
+        let forget_at = slot.last_beat + kept;
+        self.wheel.arm(number, forget_at);
+        self.recount(before, after);
+        self.note_departed(number);
+        self.announce(number, change);
+    }
+
+    /// The local process that an agent is, as far as it is known and lives.
+    pub(super) fn process(&self, number: u32) -> Option<ProcessId> {
+        let AgentKey { source, pid, .. } = self.agents.slot(number).key;
+        let rest = self.agents.rest(number);
+        let start_time = rest.start_time.filter(|_| source == SourceId::LOCAL && !rest.is_dead)?;
+        Some(ProcessId { pid, start_time })
+    }
+
+    /// The agent that a living local process is.
+    fn find_process(&self, process: ProcessId) -> Option<u32> {
+        let number = self.agents.find(AgentKey::local(process.pid))?;
+        (self.process(number) == Some(process)).then_some(number)
+    }
+}
+
+/// Why a process is silent that does this.
+fn cause_of(doing: Doing) -> Cause {
+    match doing {
+        Doing::Frozen => Cause::Frozen,
+        Doing::Stopped => Cause::Stopped,
+        Doing::Blocked => Cause::Blocked,
+        Doing::Busy => Cause::Busy,
+        Doing::Idle => Cause::Idle,
+        // That it has ended is told by its own.
+        Doing::Gone | Doing::Unknown => Cause::Silent,
+    }
+}
+
+impl Slot {
+    /// Closes the session whose last beat was `last`. Whether that was the agent's only one that still beat.
+    fn take_leave(&mut self, rest: &mut Rest, last: Session, at: MonoTime, stall_after: Duration) -> bool {
+        if !self.has_others {
+            return self.session.ends_with(last);
+        }
+        let Some(extra) = &mut rest.extra else { return self.session.ends_with(last) };
+        let left = extra.sessions.close(&mut self.session, self.last_beat, last, at, stall_after);
+        self.has_others = !extra.sessions.is_empty();
+        left
+    }
+}
