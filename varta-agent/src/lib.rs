@@ -126,6 +126,7 @@ pub use transport::SecureUdpTransport;
 #[cfg(feature = "udp")]
 pub use transport::UdpTransport;
 pub use transport::{BeatTransport, UdsTransport};
+pub use varta_proto::control::{Control, ControlKind, EncodedControl, GoodbyeReason};
 #[cfg(feature = "secure-udp")]
 pub use varta_proto::secure::{Key, KeyError, KeyFileError, KeyFileFault, KeyLineError};
 pub use varta_proto::{DecodeError, Frame, NONCE_TERMINAL, Status};

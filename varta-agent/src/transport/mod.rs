@@ -1,6 +1,7 @@
 //! The way that beats take out of the process.
 //!
-//! A handle knows how to make a frame and what to do when one is lost; a transport knows how to send 32 bytes.
+//! A handle knows how to make a frame and what to do when one is lost; a transport knows how to send 32 bytes, and now
+//! and then a control datagram.
 
 #[cfg(feature = "secure-udp")]
 pub(crate) mod secure;
@@ -9,6 +10,8 @@ pub(crate) mod udp;
 pub(crate) mod uds;
 
 use std::io;
+
+use varta_proto::control::EncodedControl;
 
 #[cfg(feature = "secure-udp")]
 pub use secure::SecureUdpTransport;
@@ -66,4 +69,53 @@ pub trait BeatTransport: Send + 'static {
     /// Why there is no new connection. After a fork the beat returns it; otherwise it is dropped, and the next beat
     /// that is lost tries again.
     fn reconnect(&mut self) -> io::Result<()>;
+
+    /// Hands one control datagram to whoever carries it, and returns how many of its bytes were taken: the Hello of a
+    /// handle that has a name or anything else to say of itself, or a Goodbye. It is 50 to 512 bytes long and never as
+    /// long as a beat of any form.
+    ///
+    /// A transport that does not implement it carries beats alone, and a handle that says more than beats loses that
+    /// and nothing else. One that wraps another hands it on.
+    ///
+    /// As [`send`](Self::send) it is called by a beat: it must not block, and had better not allocate.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("varta.sock");
+    /// # let server = std::os::unix::net::UnixDatagram::bind(&path)?;
+    /// use std::io;
+    /// use varta_agent::{BeatTransport, EncodedControl, UdsTransport, Varta};
+    ///
+    /// struct Counted(UdsTransport, usize);
+    ///
+    /// impl BeatTransport for Counted {
+    ///     fn send(&mut self, frame: &[u8; 32]) -> io::Result<usize> {
+    ///         self.1 += 1;
+    ///         self.0.send(frame)
+    ///     }
+    ///
+    ///     fn reconnect(&mut self) -> io::Result<()> {
+    ///         self.0.reconnect()
+    ///     }
+    ///
+    ///     fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
+    ///         self.0.send_control(datagram)
+    ///     }
+    /// }
+    /// # let mut out = [0; varta_proto::control::MAX_CONTROL_LEN];
+    /// # let hello = varta_proto::control::Hello::new(4242, 0, 0, [7; 16]).encode(&mut out);
+    /// # assert_eq!(Counted(UdsTransport::connect(&path)?, 0).send_control(hello)?, 50);
+    /// # assert_eq!(server.recv(&mut [0; 600])?, 50);
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Why the datagram was not taken, judged as that of a beat: after an error that passes the next beat tries again,
+    /// after any other some beat within the next minute. Without an implementation it is
+    /// [`Unsupported`](io::ErrorKind::Unsupported).
+    fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
+        let _ = datagram;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }

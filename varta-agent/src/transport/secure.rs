@@ -8,7 +8,11 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use varta_proto::secure::{Exhausted, Key, MASTER_LEN, SHARED_LEN, Session, seal_master, seal_shared};
+use varta_proto::control::EncodedControl;
+use varta_proto::secure::{
+    Exhausted, Key, MASTER_LEN, MAX_SEALED_CONTROL_LEN, SHARED_LEN, Session, seal_control_master,
+    seal_control_shared, seal_master, seal_shared,
+};
 
 use crate::entropy::strict;
 use crate::fork::Incarnation;
@@ -19,8 +23,8 @@ use crate::transport::udp::{self, UdpTransport};
 /// [`Varta::connect_secure_udp`](crate::Varta::connect_secure_udp) and
 /// [`connect_secure_udp_with_master`](crate::Varta::connect_secure_udp_with_master) make handles with it.
 ///
-/// It numbers its datagrams apart from the nonces of the frames in them, and a number is spent before the datagram is
-/// sent, whatever becomes of it.
+/// It numbers its datagrams, beats and control datagrams in one sequence, apart from the nonces of the frames in them;
+/// and a number is spent before the datagram is sent, whatever becomes of it.
 ///
 /// In the child of a fork, [`send`](BeatTransport::send) reconnects before it seals anything, if nobody has done so
 /// before: parent and child never seal with the same nonce.
@@ -73,6 +77,26 @@ impl SecureUdpTransport {
         Ok(Self { udp: UdpTransport::connect(addr)?, keys, session, incarnation })
     }
 
+    /// Seals in the session of this process's life, and in a new one where there is none or it is used up.
+    #[inline]
+    fn seal<R>(
+        &mut self,
+        mut seal: impl FnMut(&mut Keys, &mut Session) -> Result<R, Exhausted>,
+    ) -> io::Result<R> {
+        if !self.incarnation.is_current() {
+            self.reconnect()?;
+        }
+        match seal(&mut self.keys, &mut self.session) {
+            Ok(sealed) => Ok(sealed),
+            Err(Exhausted) => {
+                self.reconnect()?;
+                // Only if the new salt were the old one.
+                seal(&mut self.keys, &mut self.session)
+                    .map_err(|Exhausted| io::Error::from(io::ErrorKind::Other))
+            }
+        }
+    }
+
     /// Begins a session of which `prefixes`, and `datagrams` of the next one, are behind it (feature `test-hooks`). Its
     /// salt is new, so it repeats nothing.
     ///
@@ -90,18 +114,7 @@ impl SecureUdpTransport {
 impl BeatTransport for SecureUdpTransport {
     #[inline]
     fn send(&mut self, frame: &[u8; 32]) -> io::Result<usize> {
-        if !self.incarnation.is_current() {
-            self.reconnect()?;
-        }
-        let datagram = match self.keys.seal(&mut self.session, frame) {
-            Ok(datagram) => datagram,
-            Err(Exhausted) => {
-                self.reconnect()?;
-                let sealed = self.keys.seal(&mut self.session, frame);
-                // Only if the new salt were the old one.
-                sealed.map_err(|Exhausted| io::Error::from(io::ErrorKind::Other))?
-            }
-        };
+        let datagram = self.seal(|keys, session| keys.seal(session, frame))?;
         let sent = self.udp.send_datagram(datagram.as_ref())?;
         Ok(if sent == datagram.as_ref().len() { frame.len() } else { 0 })
     }
@@ -115,6 +128,14 @@ impl BeatTransport for SecureUdpTransport {
         self.session.renew(salt);
         self.incarnation = incarnation;
         Ok(())
+    }
+
+    #[cold]
+    fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
+        let mut room = [0; MAX_SEALED_CONTROL_LEN];
+        let sealed = self.seal(|keys, session| keys.seal_control(session, datagram, &mut room))?;
+        let sent = self.udp.send_datagram(&room[..sealed])?;
+        Ok(if sent == sealed { datagram.len() } else { 0 })
     }
 }
 
@@ -179,14 +200,40 @@ impl Keys {
             Secret::Shared(key) => seal_shared(key, session, frame).map(Sealed::Shared),
             Secret::Master(master) => {
                 let pid = pid_of(frame);
-                let (_, key) = match &mut self.agent {
-                    Some(agent) if agent.0 == pid => agent,
-                    stale => stale.insert((pid, master.agent_key(pid))),
-                };
+                let key = derived(&mut self.agent, master, pid);
                 seal_master(key, pid, session, frame).map(Sealed::Master)
             }
         }
     }
+
+    /// Seals a control datagram into `room`, and tells how long it has become.
+    fn seal_control(
+        &mut self,
+        session: &mut Session,
+        control: EncodedControl<'_>,
+        room: &mut [u8; MAX_SEALED_CONTROL_LEN],
+    ) -> Result<usize, Exhausted> {
+        let sealed = match &self.secret {
+            Secret::Shared(key) => seal_control_shared(key, session, control, room)?,
+            Secret::Master(master) => {
+                let pid = pid_of(control.first_chunk().expect("no control datagram is shorter than a frame"));
+                let key = derived(&mut self.agent, master, pid);
+                seal_control_master(key, pid, session, control, room)?
+            }
+        };
+        Ok(sealed.len())
+    }
+}
+
+/// Gives the key of an agent, and derives it if it is not the one that was needed last.
+#[inline]
+fn derived<'k>(last: &'k mut Option<(u32, Key)>, master: &Key, pid: u32) -> &'k Key {
+    if last.as_ref().is_some_and(|(of, _)| *of != pid) {
+        // Dropped where it stands, which wipes it.
+        *last = None;
+    }
+    let (_, key) = last.get_or_insert_with(|| (pid, master.agent_key(pid)));
+    key
 }
 
 /// A datagram as it goes out.
@@ -205,7 +252,7 @@ impl AsRef<[u8]> for Sealed {
     }
 }
 
-/// Reads the pid of an encoded frame.
+/// Reads the pid of an encoded frame, or of the head of a control datagram, which has it at the same place.
 #[inline]
 fn pid_of(frame: &[u8; 32]) -> u32 {
     let [_, _, _, _, a, b, c, d, ..] = *frame;
@@ -215,6 +262,8 @@ fn pid_of(frame: &[u8; 32]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use varta_proto::control::{Hello, MAX_CONTROL_LEN};
+    use varta_proto::secure::open_control_master;
     use varta_proto::{Frame, Status};
 
     #[test]
@@ -234,6 +283,22 @@ mod tests {
             let opened =
                 varta_proto::secure::open_master(&Key::from_bytes([7; 32]), sealed.as_ref()).unwrap();
             assert_eq!(opened.frame, frame);
+        }
+    }
+
+    #[test]
+    fn a_control_datagram_is_sealed_for_its_own_pid_and_takes_the_next_number_after_a_beat() {
+        let master = Key::from_bytes([7; 32]);
+        let mut keys = Keys { secret: Secret::Master(Key::from_bytes([7; 32])), agent: None };
+        let mut session = Session::new([9; 16]);
+        keys.seal(&mut session, &Frame::new(Status::Ok, 2, 0, 1, 0).to_bytes()).unwrap();
+        let (mut plain, mut sealed) = ([0; MAX_CONTROL_LEN], [0; MAX_SEALED_CONTROL_LEN]);
+        for (pid, counter) in [(2, 2), (3, 3), (u32::MAX, 4)] {
+            let hello = Hello::new(pid, 0, 1, [5; 16]).encode(&mut plain);
+            let length = keys.seal_control(&mut session, hello, &mut sealed).unwrap();
+            let mut room = [0; MAX_CONTROL_LEN];
+            let opened = open_control_master(&master, &sealed[..length], &mut room).unwrap();
+            assert_eq!((opened.control.pid(), opened.iv_counter), (pid, counter));
         }
     }
 }

@@ -8,6 +8,8 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use varta_proto::control::EncodedControl;
+
 use crate::sys;
 use crate::transport::BeatTransport;
 
@@ -71,6 +73,11 @@ impl BeatTransport for UdpTransport {
     fn reconnect(&mut self) -> io::Result<()> {
         self.socket = connected(self.server)?;
         Ok(())
+    }
+
+    #[cold]
+    fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
+        sys::send_now(&self.socket, &datagram)
     }
 }
 

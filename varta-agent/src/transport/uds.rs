@@ -13,6 +13,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
 use varta_proto::address;
+use varta_proto::control::EncodedControl;
 
 use crate::sys;
 use crate::transport::BeatTransport;
@@ -92,6 +93,18 @@ impl UdsTransport {
         }
     }
 
+    /// Sends a datagram of any length.
+    #[inline]
+    fn send_datagram(&mut self, datagram: &[u8]) -> io::Result<usize> {
+        if self.socket.is_none() {
+            self.reconnect()?;
+        }
+        match &self.socket {
+            Some(socket) => sys::send_now(socket, datagram),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
     /// Connects to the first candidate that answers. Until then nothing changes, and nothing is allocated either way: a
     /// beat may be waiting for the answer.
     fn find_server(&mut self) -> Result<(), Refused> {
@@ -124,18 +137,17 @@ pub(crate) fn told_path(lookup: impl Fn(&str) -> Option<OsString>) -> Option<Pat
 impl BeatTransport for UdsTransport {
     #[inline]
     fn send(&mut self, frame: &[u8; 32]) -> io::Result<usize> {
-        if self.socket.is_none() {
-            self.reconnect()?;
-        }
-        match &self.socket {
-            Some(socket) => sys::send_now(socket, frame),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        }
+        self.send_datagram(frame)
     }
 
     #[cold]
     fn reconnect(&mut self) -> io::Result<()> {
         self.find_server().map_err(|refused| refused.source)
+    }
+
+    #[cold]
+    fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
+        self.send_datagram(&datagram)
     }
 }
 
