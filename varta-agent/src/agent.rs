@@ -4,6 +4,7 @@
 //! clock once and a word of memory, encodes on the stack, and makes one system call that does not wait.
 
 mod connect;
+mod control;
 #[cfg(feature = "test-hooks")]
 mod hooks;
 
@@ -17,6 +18,7 @@ use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
 use crate::fork::Incarnation;
 use crate::outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
+use crate::presence::Presence;
 use crate::sys;
 use crate::transport::{BeatTransport, UdsTransport};
 
@@ -25,6 +27,8 @@ const NONCE_LAST: u64 = NONCE_TERMINAL - 1;
 
 /// The largest timestamp; the one above it means an error in the protocol.
 const TIMESTAMP_LAST: u64 = u64::MAX - 1;
+
+const QUEUE_FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
 
 const WRAPPED: &str = "varta: a session has used up its nonces and begins again at 0\n";
 
@@ -68,6 +72,8 @@ pub struct Varta<T: BeatTransport = UdsTransport> {
     reconnect_after: u32,
     clock_regressions: u64,
     fork_recoveries: u64,
+    /// What else there is to say than beats.
+    presence: Presence,
     /// A flag and not a transport of its own: a program may switch beats off without changing a type.
     enabled: bool,
     /// A session's beats come one after the other, so a handle is not to be shared.
@@ -76,10 +82,16 @@ pub struct Varta<T: BeatTransport = UdsTransport> {
 
 impl<T: BeatTransport> Varta<T> {
     pub(crate) fn new(transport: T, reconnect_after: u32) -> Self {
-        Self::with(transport, Incarnation::current(), reconnect_after, true)
+        Self::with(transport, Incarnation::current(), reconnect_after, Presence::new(None), true)
     }
 
-    fn with(transport: T, incarnation: Incarnation, reconnect_after: u32, enabled: bool) -> Self {
+    fn with(
+        transport: T,
+        incarnation: Incarnation,
+        reconnect_after: u32,
+        presence: Presence,
+        enabled: bool,
+    ) -> Self {
         Self {
             transport,
             incarnation,
@@ -90,6 +102,7 @@ impl<T: BeatTransport> Varta<T> {
             reconnect_after,
             clock_regressions: 0,
             fork_recoveries: 0,
+            presence,
             enabled,
             not_sync: PhantomData,
         }
@@ -98,6 +111,7 @@ impl<T: BeatTransport> Varta<T> {
     /// Tells the server that this process is alive and how it is, with a number of the program's own choice.
     ///
     /// It never blocks, never panics, and allocates nothing; a lost beat is not kept. The result may be ignored.
+    /// Where a Hello is due it goes out behind a beat that was sent, and makes no difference to its outcome.
     ///
     /// - The first beat has nonce 1 and each one the next, lost or not. The timestamp never decreases.
     /// - The first beat after a fork connects anew, begins a new session, and counts as a [fork
@@ -158,6 +172,11 @@ impl<T: BeatTransport> Varta<T> {
         if self.enabled {
             let incarnation = Incarnation::current();
             self.transport.reconnect()?;
+            if self.incarnation.is_current() {
+                self.presence.handle_reconnect();
+            } else {
+                self.presence.handle_fork();
+            }
             self.incarnation = incarnation;
         }
         Ok(())
@@ -236,13 +255,19 @@ impl<T: BeatTransport> Varta<T> {
         let timestamp = self.next_timestamp(now);
         let mut wire = [0; 32];
         Frame::new(status, self.incarnation.pid(), timestamp, nonce, payload).encode(&mut wire);
-        match self.send(&wire) {
+        let outcome = match self.send(&wire) {
             dropped @ BeatOutcome::Dropped(_) => self.handle_dropped(&wire, dropped),
             outcome => {
                 self.dropped_in_a_row = 0;
                 outcome
             }
+        };
+        if !outcome.is_sent() {
+            self.presence.count_unsent();
+        } else if self.presence.is_hello_due(timestamp) {
+            self.say_hello();
         }
+        outcome
     }
 
     /// Begins a session of this process's own, if there is a connection for it.
@@ -255,6 +280,7 @@ impl<T: BeatTransport> Varta<T> {
         self.last_timestamp = 0;
         self.nonce = 0;
         self.dropped_in_a_row = 0;
+        self.presence.handle_fork();
         self.fork_recoveries = self.fork_recoveries.saturating_add(1);
         Ok(())
     }
@@ -303,6 +329,10 @@ impl<T: BeatTransport> Varta<T> {
         let again = self.send(wire);
         if !again.is_dropped() {
             self.dropped_in_a_row = 0;
+        }
+        // A queue that is as full as the one before is the same one.
+        if (dropped, again) != (QUEUE_FULL, QUEUE_FULL) {
+            self.presence.handle_reconnect();
         }
         again
     }

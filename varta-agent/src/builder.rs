@@ -1,10 +1,25 @@
 //! How a handle is made: everything about a beat that can fail or allocate happens here, once.
 
 use std::env;
+#[cfg(feature = "secure-udp")]
+use std::fmt;
 use std::io;
+#[cfg(feature = "udp")]
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
+
+#[cfg(feature = "secure-udp")]
+use varta_proto::secure::Key;
 
 use crate::agent::Varta;
+use crate::profile::{Fault, Profile};
+#[cfg(feature = "secure-udp")]
+use crate::transport::SecureUdpTransport;
+#[cfg(feature = "udp")]
+use crate::transport::UdpTransport;
+#[cfg(feature = "secure-udp")]
+use crate::transport::secure::Keys;
 use crate::transport::uds::Advice;
 use crate::transport::{BeatTransport, UdsTransport};
 
@@ -27,11 +42,53 @@ const DEFAULT_RECONNECT_AFTER: u32 = 1;
 /// assert!(agent.beat(Status::Ok, 0).is_sent());
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// # Saying more than beats
+///
+/// A beat carries no name and no interval. A handle that is given a [name](Self::name), an [interval](Self::interval),
+/// a [stall-after](Self::stall_after) or [labels](Self::label) says so to the server in a *Hello*: when it connects,
+/// behind the first beat after a fork or a reconnect, and behind a beat at least once a minute, so that a restarted
+/// server learns it anew. A Hello that is lost goes out again behind a later beat; it never makes a difference to what
+/// becomes of the beat. A handle that is given none of these sends beats and nothing else.
+///
+/// A server that does not know of Hellos counts them as malformed, and takes the beats as ever.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("varta.sock");
+/// # let server = std::os::unix::net::UnixDatagram::bind(&path)?;
+/// use std::time::Duration;
+/// use varta_agent::{Control, Varta};
+///
+/// let agent = Varta::builder()
+///     .socket(&path)
+///     .name("billing-worker")
+///     .interval(Duration::from_millis(500))
+///     .stall_after(Duration::from_secs(2))
+///     .label("team", "payments")
+///     .connect()?;
+///
+/// let mut datagram = [0; 512];
+/// let length = server.recv(&mut datagram)?;
+/// let hello = Control::decode(&datagram[..length])?;
+/// assert_eq!(hello.name().map(|name| name.as_str()), Some("billing-worker"));
+/// assert_eq!((hello.interval_ms(), hello.stall_after_ms()), (Some(500), Some(2000)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "a builder does nothing before `connect`"]
 pub struct Builder<S = UnixSocket> {
-    reconnect_after: u32,
+    settings: Settings,
     source: S,
+}
+
+/// What is the same for every transport.
+#[derive(Debug)]
+struct Settings {
+    reconnect_after: u32,
+    profile: Option<Box<Profile>>,
+    /// The first setting that cannot be. It waits for `connect`, so that settings can be written in one chain.
+    fault: Option<Fault>,
 }
 
 /// Where a [`Builder`] gets its transport from: a Unix socket that it connects itself.
@@ -41,13 +98,37 @@ pub struct UnixSocket {
     lazy: bool,
 }
 
+/// Where a [`Builder`] gets its transport from: a UDP socket that it connects itself (feature `udp`).
+#[cfg(feature = "udp")]
+#[derive(Debug)]
+pub struct UdpServer(SocketAddr);
+
+/// Where a [`Builder`] gets its transport from: a UDP socket that it connects itself, and a key (feature `secure-udp`).
+#[cfg(feature = "secure-udp")]
+pub struct SecureUdpServer {
+    addr: SocketAddr,
+    keys: Box<Keys>,
+}
+
+/// Shows where it sends, and nothing of its key.
+#[cfg(feature = "secure-udp")]
+impl fmt::Debug for SecureUdpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecureUdpServer")
+            .field("addr", &self.addr)
+            .field("mode", &self.keys.mode())
+            .finish_non_exhaustive()
+    }
+}
+
 /// Where a [`Builder`] gets its transport from: the one that [`Builder::transport`] was given.
 #[derive(Debug)]
 pub struct CustomTransport<T>(T);
 
 impl Builder {
     pub(crate) fn new() -> Self {
-        Self { reconnect_after: DEFAULT_RECONNECT_AFTER, source: UnixSocket::default() }
+        let settings = Settings { reconnect_after: DEFAULT_RECONNECT_AFTER, profile: None, fault: None };
+        Self { settings, source: UnixSocket::default() }
     }
 
     /// Sends to the server that listens at `path`. Without it the handle looks where
@@ -62,6 +143,9 @@ impl Builder {
     /// As long as there is no server, each beat looks for one and is
     /// [`Dropped(NoObserver)`](crate::DropReason::NoObserver) if there is still none. It does so whatever
     /// [`reconnect_after`](Self::reconnect_after) says, which is about connections that were lost.
+    ///
+    /// Nor does the handle say anything before its first beat: what it has to say of itself goes out behind that one.
+    /// So a process that connects and leaves all beats to the children that it forks is not taken for an agent.
     pub const fn lazy(mut self) -> Self {
         self.source.lazy = true;
         self
@@ -71,17 +155,49 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// No socket can have the path that was given. Unless the handle is [`lazy`](Self::lazy), also: nobody listens
-    /// there, this process may not connect, or there is no descriptor left. The message names the path and says what to
-    /// do.
+    /// No socket can have the path that was given, or a setting cannot be. Unless the handle is [`lazy`](Self::lazy),
+    /// also: nobody listens there, this process may not connect, or there is no descriptor left. The message names the
+    /// path and says what to do.
     pub fn connect(self) -> io::Result<Varta> {
+        let settings = self.settings.checked()?;
         let UnixSocket { path, lazy } = self.source;
         let (transport, advice) = match path {
             Some(path) => (UdsTransport::at(&path)?, Advice::Path),
             None => (UdsTransport::at_default(|name| env::var_os(name))?, Advice::Environment),
         };
         let transport = if lazy { transport } else { transport.connect_now(advice)? };
-        Ok(Varta::new(transport, self.reconnect_after))
+        Ok(Varta::introduced(transport, settings.reconnect_after, settings.profile, !lazy))
+    }
+}
+
+/// Handles that beat over UDP (feature `udp`).
+#[cfg(feature = "udp")]
+impl Builder<UdpServer> {
+    /// Makes the handle, as [`Varta::connect_udp`] does.
+    ///
+    /// # Errors
+    ///
+    /// There is no route to the server's address, its port is 0, there is no descriptor left, or a setting cannot be.
+    /// The message names the address, or what is wrong with the setting.
+    pub fn connect(self) -> io::Result<Varta<UdpTransport>> {
+        let transport = UdpTransport::connect(self.source.0);
+        self.settings.handle(transport)
+    }
+}
+
+/// Handles that beat over UDP under a seal (feature `secure-udp`).
+#[cfg(feature = "secure-udp")]
+impl Builder<SecureUdpServer> {
+    /// Makes the handle, as [`Varta::connect_secure_udp`] and
+    /// [`connect_secure_udp_with_master`](Varta::connect_secure_udp_with_master) do.
+    ///
+    /// # Errors
+    ///
+    /// There is no route to the server's address, its port is 0, there is no descriptor left, the operating system
+    /// gives no randomness, or a setting cannot be. The message names the address, or what is wrong with the setting.
+    pub fn connect(self) -> io::Result<Varta<SecureUdpTransport>> {
+        let SecureUdpServer { addr, keys } = self.source;
+        self.settings.handle(SecureUdpTransport::with(addr, keys))
     }
 }
 
@@ -90,9 +206,9 @@ impl<T: BeatTransport> Builder<CustomTransport<T>> {
     ///
     /// # Errors
     ///
-    /// None today.
+    /// A setting cannot be. The message says which and why.
     pub fn connect(self) -> io::Result<Varta<T>> {
-        Ok(Varta::new(self.source.0, self.reconnect_after))
+        self.settings.handle(Ok(self.source.0))
     }
 }
 
@@ -100,12 +216,149 @@ impl<S> Builder<S> {
     /// Reconnects after `n` lost beats in a row, as [`Varta::set_reconnect_after`] says; 0 never does. Here the default
     /// is 1, with which a handle finds a restarted server by itself and loses no beat to the restart.
     pub fn reconnect_after(mut self, n: u32) -> Self {
-        self.reconnect_after = n;
+        self.settings.reconnect_after = n;
         self
+    }
+
+    /// Gives the agent a name: 1 to 64 characters of `A-Z a-z 0-9 . _ - : / @`. It groups what one worker is through
+    /// all its restarts, whatever its pid is; several processes may have the same. Any other name is an error of
+    /// `connect`.
+    ///
+    /// ```
+    /// use varta_agent::Varta;
+    ///
+    /// let error = Varta::builder().lazy().name("my worker").connect().unwrap_err();
+    /// assert!(error.to_string().starts_with("an agent cannot be named \"my worker\": character 3 "));
+    /// ```
+    pub fn name(self, name: impl AsRef<str>) -> Self {
+        self.tell(|profile| profile.set_name(name.as_ref()))
+    }
+
+    /// Says how often the agent means to beat, in milliseconds begun. It does not make the handle beat. An interval of
+    /// zero or of more than 49 days is an error of `connect`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use varta_agent::Varta;
+    ///
+    /// let agent = Varta::builder().lazy().interval(Duration::from_secs(1)).connect()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn interval(self, interval: Duration) -> Self {
+        self.tell(|profile| profile.set_interval(interval))
+    }
+
+    /// Asks to be called stalled after so long a silence and not when the server does by default, in milliseconds
+    /// begun. Three intervals are a good measure. Zero, more than 49 days, and what is not longer than the
+    /// [interval](Self::interval) are errors of `connect`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use varta_agent::Varta;
+    ///
+    /// let second = Duration::from_secs(1);
+    /// let agent = Varta::builder().lazy().interval(second).stall_after(3 * second).connect()?;
+    /// assert!(Varta::builder().lazy().interval(second).stall_after(second).connect().is_err());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn stall_after(self, stall_after: Duration) -> Self {
+        self.tell(|profile| profile.set_stall_after(stall_after))
+    }
+
+    /// Adds a label by which operators sort agents: the key as Prometheus has it, the value any text without control
+    /// characters. An agent has at most 8, no two with one key and some 350 bytes in all; what is beyond is an error of
+    /// `connect`.
+    ///
+    /// ```
+    /// use varta_agent::Varta;
+    ///
+    /// let agent = Varta::builder().lazy().label("team", "payments").label("zone", "a").connect()?;
+    /// assert!(Varta::builder().lazy().label("my-team", "payments").connect().is_err());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn label(self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.tell(|profile| profile.add_label(key.as_ref(), value.as_ref()))
+    }
+
+    /// Sends by UDP to the server at `addr`, in plain sight (feature `udp`).
+    ///
+    /// ```
+    /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    /// # let addr = server.local_addr()?;
+    /// use varta_agent::{Status, Varta};
+    ///
+    /// let mut agent = Varta::builder().udp(addr).connect()?;
+    /// let _ = agent.beat(Status::Ok, 0);
+    /// # assert_eq!(server.recv(&mut [0; 64])?, 32);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[cfg(feature = "udp")]
+    pub fn udp(self, addr: SocketAddr) -> Builder<UdpServer> {
+        Builder { settings: self.settings, source: UdpServer(addr) }
+    }
+
+    /// Sends by UDP to the server at `addr`, sealed with the key that it shares with all its agents (feature
+    /// `secure-udp`).
+    ///
+    /// ```
+    /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    /// # let addr = server.local_addr()?;
+    /// use varta_agent::{Key, Varta};
+    ///
+    /// // A program reads it with `Key::from_file`.
+    /// let key = Key::from_bytes([0x8f; 32]);
+    /// let agent = Varta::builder().name("sensor").secure_udp(addr, key).connect()?;
+    /// # assert!(server.recv(&mut [0; 600])? > 64);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[cfg(feature = "secure-udp")]
+    pub fn secure_udp(self, addr: SocketAddr, key: Key) -> Builder<SecureUdpServer> {
+        Builder { settings: self.settings, source: SecureUdpServer { addr, keys: Keys::shared(key) } }
+    }
+
+    /// Sends by UDP to the server at `addr`, sealed with a key that is derived from its master key for the pid of this
+    /// process (feature `secure-udp`).
+    ///
+    /// ```
+    /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    /// # let addr = server.local_addr()?;
+    /// use varta_agent::{Key, Varta};
+    ///
+    /// let master = Key::from_bytes([0x8f; 32]);
+    /// let agent = Varta::builder().name("sensor").secure_udp_with_master(addr, master).connect()?;
+    /// # assert!(server.recv(&mut [0; 600])? > 64);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[cfg(feature = "secure-udp")]
+    pub fn secure_udp_with_master(self, addr: SocketAddr, key: Key) -> Builder<SecureUdpServer> {
+        Builder { settings: self.settings, source: SecureUdpServer { addr, keys: Keys::master(key) } }
     }
 
     /// Sends through `transport` and not through a socket that the builder connects.
     pub fn transport<T: BeatTransport>(self, transport: T) -> Builder<CustomTransport<T>> {
-        Builder { reconnect_after: self.reconnect_after, source: CustomTransport(transport) }
+        Builder { settings: self.settings, source: CustomTransport(transport) }
+    }
+
+    /// Has the handle say something of itself.
+    fn tell(mut self, set: impl FnOnce(&mut Profile) -> Result<(), Fault>) -> Self {
+        let told = set(self.settings.profile.get_or_insert_default());
+        self.settings.fault = self.settings.fault.or(told.err());
+        self
+    }
+}
+
+impl Settings {
+    /// Gives the settings if all of them can be.
+    fn checked(mut self) -> io::Result<Self> {
+        let fault =
+            self.fault.take().map_or_else(|| self.profile.as_ref().map_or(Ok(()), |p| p.check()), Err);
+        fault.map_err(Fault::into_io)?;
+        Ok(self)
+    }
+
+    /// Makes a handle of a transport, if there is one.
+    fn handle<T: BeatTransport>(self, transport: io::Result<T>) -> io::Result<Varta<T>> {
+        let Self { reconnect_after, profile, .. } = self.checked()?;
+        Ok(Varta::introduced(transport?, reconnect_after, profile, true))
     }
 }

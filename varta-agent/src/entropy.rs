@@ -21,6 +21,11 @@ pub(crate) fn random() -> u64 {
     }
 }
 
+/// Draws 16 bytes that nothing else has, as [`random`] does. They need not be secret either.
+pub(crate) fn random_id() -> [u8; 16] {
+    (u128::from(random()) << u64::BITS | u128::from(random())).to_ne_bytes()
+}
+
 /// What depends on chance and on nothing else.
 #[cfg(feature = "secure-udp")]
 pub(crate) mod strict {

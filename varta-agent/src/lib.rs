@@ -107,10 +107,16 @@ mod heartbeat;
 mod outcome;
 #[cfg(feature = "panic-handler")]
 mod panic;
+mod presence;
+mod profile;
 mod sys;
 mod transport;
 
 pub use agent::Varta;
+#[cfg(feature = "secure-udp")]
+pub use builder::SecureUdpServer;
+#[cfg(feature = "udp")]
+pub use builder::UdpServer;
 pub use builder::{Builder, CustomTransport, UnixSocket};
 #[cfg(feature = "tokio")]
 pub use heartbeat::Heartbeat;

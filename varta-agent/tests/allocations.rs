@@ -8,10 +8,12 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io;
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use common::Server;
-use varta_agent::{BeatOutcome, BeatTransport, DropReason, Status, Varta};
+use varta_agent::{BeatOutcome, BeatTransport, Builder, DropReason, EncodedControl, Status, Varta};
 
 struct Counting;
 
@@ -50,6 +52,8 @@ fn main() {
         ("a_beat_that_finds_the_restarted_server", a_beat_that_finds_the_restarted_server),
         ("a_beat_of_a_lazy_handle_without_a_server", a_beat_of_a_lazy_handle_without_a_server),
         ("a_beat_of_a_disabled_handle", a_beat_of_a_disabled_handle),
+        ("a_beat_behind_which_a_hello_is_due", a_beat_behind_which_a_hello_is_due),
+        ("a_beat_behind_which_a_hello_is_lost", a_beat_behind_which_a_hello_is_lost),
         ("a_beat_for_every_reason_of_a_drop", a_beat_for_every_reason_of_a_drop),
         ("a_beat_that_is_refused", a_beat_that_is_refused),
         #[cfg(feature = "udp")]
@@ -58,6 +62,10 @@ fn main() {
         ("beats_by_udp_to_nobody", udp::beats_by_udp_to_nobody),
         #[cfg(feature = "secure-udp")]
         ("sealed_beats", udp::sealed_beats),
+        #[cfg(feature = "udp")]
+        ("hellos_by_udp", udp::hellos_by_udp),
+        #[cfg(feature = "secure-udp")]
+        ("sealed_hellos", udp::sealed_hellos),
         #[cfg(feature = "secure-udp")]
         ("sealed_beats_to_nobody", udp::sealed_beats_to_nobody),
         #[cfg(all(feature = "secure-udp", feature = "test-hooks"))]
@@ -151,6 +159,62 @@ fn a_beat_of_a_disabled_handle() {
     assert_eq!(beat(&mut Varta::disabled()), NOBODY);
 }
 
+/// As long as a handle can say.
+fn introduced() -> Builder {
+    let long = "x".repeat(100);
+    let builder = Varta::builder().name("n".repeat(64)).interval(Duration::from_secs(1));
+    builder.stall_after(Duration::from_secs(3)).label("one", &long).label("two", &long).label("three", &long)
+}
+
+fn a_beat_behind_which_a_hello_is_due() {
+    let server = Server::listening();
+    let mut agent = introduced().socket(server.path()).lazy().connect().unwrap();
+    for _ in 0..3 {
+        assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+        let lengths: Vec<usize> = server.datagrams().iter().map(Vec::len).collect();
+        assert!(matches!(lengths[..], [32, 400..=512]), "{lengths:?}");
+        agent.reconnect().unwrap();
+    }
+    #[cfg(feature = "test-hooks")]
+    {
+        agent.set_connect_pid_for_test(1);
+        assert_eq!((beat(&mut agent), agent.fork_recoveries()), (BeatOutcome::Sent, 1));
+        assert_eq!(server.datagrams().len(), 2);
+    }
+}
+
+fn a_beat_behind_which_a_hello_is_lost() {
+    for (errno, tried) in [(libc::ENOBUFS, 3), (libc::ECONNREFUSED, 3), (libc::EPERM, 1)] {
+        let hellos = Arc::new(AtomicUsize::new(0));
+        let transport = BeatsAlone { errno, hellos: hellos.clone() };
+        let mut agent = introduced().transport(transport).connect().unwrap();
+        for _ in 0..2 {
+            assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+        }
+        assert_eq!(hellos.load(Ordering::Relaxed), tried);
+    }
+
+    struct BeatsAlone {
+        errno: i32,
+        hellos: Arc<AtomicUsize>,
+    }
+
+    impl BeatTransport for BeatsAlone {
+        fn send(&mut self, _: &[u8; 32]) -> io::Result<usize> {
+            Ok(32)
+        }
+
+        fn reconnect(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn send_control(&mut self, _: EncodedControl<'_>) -> io::Result<usize> {
+            self.hellos.fetch_add(1, Ordering::Relaxed);
+            Err(io::Error::from_raw_os_error(self.errno))
+        }
+    }
+}
+
 fn a_beat_for_every_reason_of_a_drop() {
     struct Refusing(i32);
 
@@ -206,7 +270,7 @@ mod udp {
     use common::UdpServer;
     #[cfg(feature = "secure-udp")]
     use std::net::SocketAddr;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
     use varta_agent::UdpTransport;
     #[cfg(feature = "secure-udp")]
     use varta_agent::{Key, SecureUdpTransport};
@@ -239,6 +303,30 @@ mod udp {
     pub(super) fn beats_by_udp_to_nobody() {
         let server = UdpServer::absent();
         is_refused(|| UdpTransport::connect(server.addr()).unwrap());
+    }
+
+    /// Checks that beats with a Hello behind them arrive.
+    fn are_introduced<T: BeatTransport>(agent: &mut Varta<T>, server: &UdpServer) {
+        assert!(server.datagram().len() > 400);
+        for _ in 0..10 {
+            agent.reconnect().unwrap();
+            assert_eq!(beat(agent), BeatOutcome::Sent);
+            assert!(server.datagram().len() <= 64 && server.datagram().len() > 400);
+        }
+    }
+
+    pub(super) fn hellos_by_udp() {
+        let server = UdpServer::listening();
+        are_introduced(&mut introduced().udp(server.addr()).connect().unwrap(), &server);
+    }
+
+    #[cfg(feature = "secure-udp")]
+    pub(super) fn sealed_hellos() {
+        let server = UdpServer::listening();
+        let key = || Key::from_bytes([0x8f; 32]);
+        are_introduced(&mut introduced().secure_udp(server.addr(), key()).connect().unwrap(), &server);
+        let with_master = introduced().secure_udp_with_master(server.addr(), key());
+        are_introduced(&mut with_master.connect().unwrap(), &server);
     }
 
     #[cfg(feature = "secure-udp")]

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process;
 
 use common::Server;
-use varta_agent::{BeatTransport, Frame, Status, Varta};
+use varta_agent::{BeatTransport, Control, Frame, Status, Varta};
 
 fn main() {
     #[cfg(feature = "test-hooks")]
@@ -33,6 +33,7 @@ fn main() {
             a_child_without_a_server_fails_until_there_is_one,
         ),
         ("an_explicit_reconnect_in_the_child_goes_on", an_explicit_reconnect_in_the_child_goes_on),
+        ("a_named_child_says_hello_as_itself", a_named_child_says_hello_as_itself),
         ("process_1_beats_under_a_random_pid", process_1_beats_under_a_random_pid),
         #[cfg(feature = "udp")]
         ("by_udp_a_forked_child_beats_as_itself", udp::by_udp_a_forked_child_beats_as_itself),
@@ -43,6 +44,8 @@ fn main() {
         ),
         #[cfg(feature = "secure-udp")]
         ("a_forked_child_seals_as_itself", secure::a_forked_child_seals_as_itself),
+        #[cfg(feature = "secure-udp")]
+        ("a_named_child_seals_its_hello_as_itself", secure::a_named_child_seals_its_hello_as_itself),
         #[cfg(feature = "secure-udp")]
         (
             "an_explicit_reconnect_in_the_child_seals_as_itself",
@@ -174,6 +177,23 @@ fn an_explicit_reconnect_in_the_child_goes_on() {
     assert_eq!(signed(&server.arrived()), [(process::id(), 1), (child, 2)]);
 }
 
+fn a_named_child_says_hello_as_itself() {
+    let server = Server::listening();
+    let mut agent = Varta::builder().name("worker").socket(server.path()).connect().unwrap();
+    assert!(beat(&mut agent));
+    let child = child(|| beat(&mut agent) && beat(&mut agent));
+    assert!(beat(&mut agent));
+
+    let datagrams = server.datagrams();
+    let lengths: Vec<bool> = datagrams.iter().map(|datagram| datagram.len() == 32).collect();
+    assert_eq!(lengths, [false, true, true, false, true, true], "each process says Hello once");
+    let [parents, childs] = [0, 3].map(|index| Control::decode(&datagrams[index]).unwrap());
+    assert_eq!((parents.pid(), parents.nonce()), (process::id(), 0));
+    assert_eq!((childs.pid(), childs.nonce()), (child, 1));
+    assert_eq!(childs.name().map(|name| name.as_str()), Some("worker"));
+    assert_ne!(parents.session(), childs.session());
+}
+
 /// In a PID namespace of its own, which takes a privilege that not everybody who runs tests has.
 #[allow(clippy::print_stdout, reason = "a test that was not run says so")]
 fn process_1_beats_under_a_random_pid() {
@@ -282,7 +302,8 @@ mod secure {
     use common::UdpServer;
     use std::net::SocketAddr;
     use varta_agent::{Key, SecureUdpTransport};
-    use varta_proto::secure::{Opened, open_agent, open_shared};
+    use varta_proto::control::MAX_CONTROL_LEN;
+    use varta_proto::secure::{Opened, open_agent, open_control_agent, open_shared};
 
     fn key() -> Key {
         Key::from_bytes([0x8f; 32])
@@ -351,6 +372,26 @@ mod secure {
             let nonces: Vec<u64> = opened.iter().map(|opened| opened.frame.nonce).collect();
             assert_eq!(nonces, [1, 2, 1, 2, 3]);
         }
+    }
+
+    pub(super) fn a_named_child_seals_its_hello_as_itself() {
+        let server = UdpServer::listening();
+        let builder = Varta::builder().name("worker").secure_udp_with_master(server.addr(), key());
+        let mut agent = builder.connect().unwrap();
+        assert!(beat(&mut agent));
+        let child = child(|| beat(&mut agent) && beat(&mut agent));
+        let datagrams = server.arrived();
+        let [parents, _, _, childs, last] = &datagrams[..] else { panic!("{}", datagrams.len()) };
+
+        let mut rooms = [[0; MAX_CONTROL_LEN]; 2];
+        let [first, second] = &mut rooms;
+        let parents = open_control_agent(&key().agent_key(process::id()), parents, first).unwrap();
+        let childs = open_control_agent(&key().agent_key(child), childs, second).unwrap();
+        assert_eq!((parents.control.pid(), childs.control.pid()), (process::id(), child));
+        assert_ne!(parents.control.session(), childs.control.session());
+        assert_ne!(parents.iv_random, childs.iv_random);
+        let last = open_agent(&key().agent_key(child), last).unwrap();
+        assert_eq!((childs.iv_counter, last.iv_counter, last.iv_random), (2, 3, childs.iv_random));
     }
 
     pub(super) fn an_explicit_reconnect_in_the_child_seals_as_itself() {

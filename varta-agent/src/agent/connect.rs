@@ -11,6 +11,7 @@ use varta_proto::secure::Key;
 use super::Varta;
 use crate::builder::Builder;
 use crate::fork::Incarnation;
+use crate::presence::Presence;
 #[cfg(feature = "secure-udp")]
 use crate::transport::SecureUdpTransport;
 #[cfg(feature = "udp")]
@@ -88,7 +89,7 @@ impl Varta {
     /// assert_eq!(agent.beat(Status::Ok, 0), BeatOutcome::Dropped(DropReason::NoObserver));
     /// ```
     pub fn disabled() -> Self {
-        Self::with(UdsTransport::nowhere(), Incarnation::none(), 0, false)
+        Self::with(UdsTransport::nowhere(), Incarnation::none(), 0, Presence::new(None), false)
     }
 }
 

@@ -1,6 +1,10 @@
+mod control;
+
 use std::collections::VecDeque;
 use std::process;
 use std::sync::{Arc, Mutex};
+
+use varta_proto::control::EncodedControl;
 
 use super::*;
 
@@ -14,7 +18,11 @@ struct Script {
     sends: VecDeque<io::Result<usize>>,
     /// Answers to `reconnect`; after them every one succeeds.
     reconnects: VecDeque<io::Result<()>>,
+    /// Answers to `send_control`; after them every datagram is taken whole.
+    controls: VecDeque<io::Result<usize>>,
     frames: Vec<Frame>,
+    /// Control datagrams, each with the number of frames before it.
+    said: Vec<(usize, Vec<u8>)>,
     reconnected: usize,
 }
 
@@ -29,6 +37,13 @@ impl BeatTransport for Scripted {
         let mut script = self.0.lock().unwrap();
         script.reconnected += 1;
         script.reconnects.pop_front().unwrap_or(Ok(()))
+    }
+
+    fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
+        let mut script = self.0.lock().unwrap();
+        let frames = script.frames.len();
+        script.said.push((frames, datagram.to_vec()));
+        script.controls.pop_front().unwrap_or(Ok(datagram.len()))
     }
 }
 

@@ -57,7 +57,7 @@ impl SecureUdpTransport {
     /// As [`UdpTransport::connect`]; or the operating system gives no randomness, as early at boot or in a chroot
     /// without `/dev/urandom` where the system call is forbidden. The message names the address.
     pub fn connect(addr: SocketAddr, key: Key) -> io::Result<Self> {
-        Self::with(addr, Secret::Shared(key))
+        Self::with(addr, Keys::shared(key))
     }
 
     /// Makes a socket for the server at `addr`, and a session under keys that are derived from the server's master key
@@ -67,11 +67,10 @@ impl SecureUdpTransport {
     ///
     /// As [`connect`](Self::connect).
     pub fn connect_with_master(addr: SocketAddr, key: Key) -> io::Result<Self> {
-        Self::with(addr, Secret::Master(key))
+        Self::with(addr, Keys::master(key))
     }
 
-    fn with(addr: SocketAddr, secret: Secret) -> io::Result<Self> {
-        let keys = Box::new(Keys { secret, agent: None });
+    pub(crate) fn with(addr: SocketAddr, keys: Box<Keys>) -> io::Result<Self> {
         let incarnation = Incarnation::current();
         let session = begin_session(addr)?;
         Ok(Self { udp: UdpTransport::connect(addr)?, keys, session, incarnation })
@@ -142,13 +141,9 @@ impl BeatTransport for SecureUdpTransport {
 /// Shows where it sends and how far its session is, and nothing of its keys.
 impl fmt::Debug for SecureUdpTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mode = match self.keys.secret {
-            Secret::Shared(_) => "shared key",
-            Secret::Master(_) => "master key",
-        };
         f.debug_struct("SecureUdpTransport")
             .field("server", &self.udp.server())
-            .field("mode", &mode)
+            .field("mode", &self.keys.mode())
             .field("session", &self.session)
             .finish_non_exhaustive()
     }
@@ -186,7 +181,7 @@ impl Secret {
 }
 
 /// The key that the program was given, and the one that was last derived from it.
-struct Keys {
+pub(crate) struct Keys {
     secret: Secret,
     /// The pid for which the key is, and the key. It goes by the frames and not by the process: whatever made a frame,
     /// the pid within the seal has to be the one outside.
@@ -194,6 +189,22 @@ struct Keys {
 }
 
 impl Keys {
+    pub(crate) fn shared(key: Key) -> Box<Self> {
+        Box::new(Self { secret: Secret::Shared(key), agent: None })
+    }
+
+    pub(crate) fn master(key: Key) -> Box<Self> {
+        Box::new(Self { secret: Secret::Master(key), agent: None })
+    }
+
+    /// Tells which key the program was given, without telling it.
+    pub(crate) const fn mode(&self) -> &'static str {
+        match self.secret {
+            Secret::Shared(_) => "shared key",
+            Secret::Master(_) => "master key",
+        }
+    }
+
     #[inline]
     fn seal(&mut self, session: &mut Session, frame: &[u8; 32]) -> Result<Sealed, Exhausted> {
         match &self.secret {
@@ -275,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_key_of_an_agent_is_derived_again_when_the_pid_changes() {
-        let mut keys = Keys { secret: Secret::Master(Key::from_bytes([7; 32])), agent: None };
+        let mut keys = Keys::master(Key::from_bytes([7; 32]));
         let mut session = Session::new([9; 16]);
         for pid in [2, 3, 3, 2] {
             let frame = Frame::new(Status::Ok, pid, 0, 1, 0);
@@ -289,7 +300,7 @@ mod tests {
     #[test]
     fn a_control_datagram_is_sealed_for_its_own_pid_and_takes_the_next_number_after_a_beat() {
         let master = Key::from_bytes([7; 32]);
-        let mut keys = Keys { secret: Secret::Master(Key::from_bytes([7; 32])), agent: None };
+        let mut keys = Keys::master(Key::from_bytes([7; 32]));
         let mut session = Session::new([9; 16]);
         keys.seal(&mut session, &Frame::new(Status::Ok, 2, 0, 1, 0).to_bytes()).unwrap();
         let (mut plain, mut sealed) = ([0; MAX_CONTROL_LEN], [0; MAX_SEALED_CONTROL_LEN]);

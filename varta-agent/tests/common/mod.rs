@@ -69,20 +69,30 @@ impl Server {
         Frame::decode(&datagram[..length]).unwrap()
     }
 
-    /// Takes what has arrived, without waiting.
+    /// Takes the next datagram, whatever it is.
+    pub(crate) fn take(&self) {
+        self.socket().recv(&mut [0; 600]).expect("a datagram in time");
+    }
+
+    /// Takes what has arrived, all of it frames, without waiting.
     pub(crate) fn arrived(&self) -> Vec<Frame> {
+        self.datagrams().iter().map(|datagram| Frame::decode(datagram).unwrap()).collect()
+    }
+
+    /// Takes what has arrived, without waiting.
+    pub(crate) fn datagrams(&self) -> Vec<Vec<u8>> {
         self.socket().set_nonblocking(true).unwrap();
-        let mut frames = Vec::new();
-        let mut datagram = [0; 64];
+        let mut datagrams = Vec::new();
+        let mut datagram = [0; 600];
         loop {
             match self.socket().recv(&mut datagram) {
-                Ok(length) => frames.push(Frame::decode(&datagram[..length]).unwrap()),
+                Ok(length) => datagrams.push(datagram[..length].to_vec()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => panic!("{error}"),
             }
         }
         self.socket().set_nonblocking(false).unwrap();
-        frames
+        datagrams
     }
 
     fn socket(&self) -> &UnixDatagram {
@@ -146,7 +156,7 @@ impl UdpServer {
 
     /// Waits for the next datagram.
     pub(crate) fn datagram(&self) -> Vec<u8> {
-        let mut datagram = [0; 100];
+        let mut datagram = [0; 600];
         let length = self.0.recv(&mut datagram).expect("a datagram in time");
         datagram[..length].to_vec()
     }

@@ -1,0 +1,99 @@
+//! When a handle says what beside its beats.
+//!
+//! Most handles say nothing, and a beat must not pay for what nobody asked: so all that a beat compares is the time
+//! with the one at which the next Hello is due, which then never comes.
+
+use std::time::Duration;
+
+use varta_proto::control::{EncodedControl, Hello, MAX_CONTROL_LEN};
+
+use crate::agent::nanoseconds;
+use crate::entropy;
+use crate::outcome::BeatOutcome;
+use crate::profile::Profile;
+
+/// How long after a Hello the next is due. The protocol wants one every 60 s, and it goes out behind the first beat
+/// after this: an agent that beats every 15 s or more often is in time.
+const HELLO_AGAIN_AFTER: Duration = Duration::from_secs(45);
+
+/// Later than every timestamp.
+const NEVER: u64 = u64::MAX;
+
+/// What stands at the head of a control datagram.
+#[derive(Clone, Copy)]
+pub(crate) struct Head {
+    pub(crate) pid: u32,
+    pub(crate) timestamp: u64,
+    /// The nonce of the last beat.
+    pub(crate) nonce: u64,
+}
+
+/// What a handle says beside its beats, and when. All times are timestamps of the session.
+pub(crate) struct Presence {
+    /// From when on a Hello is due. Early rather than late: with it a restarted server learns of the agent anew.
+    hello_due: u64,
+    /// Beats of this session that the kernel did not take.
+    unsent: u64,
+    /// The same in all control datagrams of a session, and drawn for the first of them: most sessions send none.
+    session: Option<[u8; 16]>,
+    /// Boxed, because labels take room that most handles have no use for.
+    profile: Option<Box<Profile>>,
+}
+
+impl Presence {
+    /// Says Hello for a profile and otherwise nothing.
+    pub(crate) const fn new(profile: Option<Box<Profile>>) -> Self {
+        let hello_due = if profile.is_some() { 0 } else { NEVER };
+        Self { hello_due, unsent: 0, session: None, profile }
+    }
+
+    #[inline]
+    pub(crate) const fn is_hello_due(&self, timestamp: u64) -> bool {
+        timestamp >= self.hello_due
+    }
+
+    /// Counts a beat that the kernel did not take.
+    #[inline]
+    pub(crate) const fn count_unsent(&mut self) {
+        self.unsent = self.unsent.saturating_add(1);
+    }
+
+    /// Somebody else may be listening now, who has heard nothing yet.
+    pub(crate) const fn handle_reconnect(&mut self) {
+        if self.profile.is_some() {
+            self.hello_due = 0;
+        }
+    }
+
+    /// Begins the session of a forked child, of which nobody has heard yet.
+    pub(crate) fn handle_fork(&mut self) {
+        *self = Self::new(self.profile.take());
+    }
+
+    /// Takes what became of a Hello. One that is lost is due with the next beat; one that this way does not carry is
+    /// not tried again with every beat.
+    pub(crate) fn handle_hello(&mut self, timestamp: u64, outcome: BeatOutcome) {
+        if outcome.is_dropped() {
+            self.hello_due = 0;
+            return;
+        }
+        self.hello_due = match self.profile {
+            Some(_) => timestamp.saturating_add(nanoseconds(HELLO_AGAIN_AFTER)).min(NEVER - 1),
+            None => NEVER,
+        };
+    }
+
+    /// Encodes a Hello.
+    pub(crate) fn hello<'o>(&mut self, head: Head, out: &'o mut [u8; MAX_CONTROL_LEN]) -> EncodedControl<'o> {
+        let mut hello = Hello::new(head.pid, head.timestamp, head.nonce, self.session());
+        if let Some(profile) = &self.profile {
+            profile.tell(&mut hello);
+        }
+        hello.unsent = Some(self.unsent);
+        hello.encode(out)
+    }
+
+    fn session(&mut self) -> [u8; 16] {
+        *self.session.get_or_insert_with(entropy::random_id)
+    }
+}

@@ -1,0 +1,185 @@
+//! What a program asks a handle to say of it.
+//!
+//! It is checked where the handle is made, because there is somebody who hears of an error; what a [`Profile`] holds is
+//! what the wire allows.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use varta_proto::control::{AgentName, Hello, Label, LabelError, LabelSet, LabelSetError, NameError};
+
+/// The longest time that the protocol can say, 49 days.
+const LONGEST: Duration = Duration::from_millis(u32::MAX as u64);
+
+/// What an agent says of itself in every Hello.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Profile {
+    name: Option<AgentName>,
+    interval_ms: Option<u32>,
+    stall_after_ms: Option<u32>,
+    labels: LabelSet,
+}
+
+impl Profile {
+    pub(crate) fn set_name(&mut self, name: &str) -> Result<(), Fault> {
+        let parsed = AgentName::parse(name);
+        self.name = Some(parsed.map_err(|source| Fault::Name { name: name.into(), source })?);
+        Ok(())
+    }
+
+    pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<(), Fault> {
+        let what = "the interval between beats";
+        self.interval_ms = Some(milliseconds(interval).ok_or(Fault::OutOfRange { what, actual: interval })?);
+        Ok(())
+    }
+
+    pub(crate) fn set_stall_after(&mut self, stall_after: Duration) -> Result<(), Fault> {
+        let what = "the time after which an agent is stalled";
+        self.stall_after_ms =
+            Some(milliseconds(stall_after).ok_or(Fault::OutOfRange { what, actual: stall_after })?);
+        Ok(())
+    }
+
+    pub(crate) fn add_label(&mut self, key: &str, value: &str) -> Result<(), Fault> {
+        let label = || format!("{key}={value}");
+        let parsed = Label::new(key, value).map_err(|source| Fault::Label { label: label(), source })?;
+        self.labels.push(parsed).map_err(|source| Fault::Labels { label: label(), source })
+    }
+
+    /// Checks what no setting can tell by itself.
+    pub(crate) const fn check(&self) -> Result<(), Fault> {
+        match (self.interval_ms, self.stall_after_ms) {
+            (Some(interval_ms), Some(stall_after_ms)) if stall_after_ms <= interval_ms => {
+                Err(Fault::NoTimeToBeat { interval_ms, stall_after_ms })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Has a Hello say all of it.
+    pub(crate) const fn tell<'a>(&'a self, hello: &mut Hello<'a>) {
+        hello.name = self.name.as_ref();
+        hello.interval_ms = self.interval_ms;
+        hello.stall_after_ms = self.stall_after_ms;
+        hello.labels = &self.labels;
+    }
+}
+
+/// Turns a time into whole milliseconds, the last of them begun; `None` if there is none or the wire has no room.
+fn milliseconds(span: Duration) -> Option<u32> {
+    let fits = !span.is_zero() && span <= LONGEST;
+    fits.then(|| u32::try_from(span.as_nanos().div_ceil(1_000_000)).ok()).flatten()
+}
+
+/// Why a program cannot have said of it what it wants.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Name { name: String, source: NameError },
+    OutOfRange { what: &'static str, actual: Duration },
+    Label { label: String, source: LabelError },
+    Labels { label: String, source: LabelSetError },
+    NoTimeToBeat { interval_ms: u32, stall_after_ms: u32 },
+}
+
+impl Fault {
+    pub(crate) fn into_io(self) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidInput, self)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name { name, source } => write!(f, "an agent cannot be named {name:?}: {source}"),
+            Self::OutOfRange { what, actual } => {
+                write!(f, "{what} is more than zero and at most 49 days, not {actual:?}")
+            }
+            Self::Label { label, source } => write!(f, "an agent cannot have the label {label:?}: {source}"),
+            Self::Labels { label, source } => {
+                write!(f, "there is no place for the label {label:?}: {source}")
+            }
+            Self::NoTimeToBeat { interval_ms, stall_after_ms } => write!(
+                f,
+                "an agent that beats every {interval_ms} ms is never well if it is stalled after {stall_after_ms} ms: \
+                 ask for three intervals"
+            ),
+        }
+    }
+}
+
+impl Error for Fault {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Name { source, .. } => Some(source),
+            Self::Label { source, .. } => Some(source),
+            Self::Labels { source, .. } => Some(source),
+            Self::OutOfRange { .. } | Self::NoTimeToBeat { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_said_in_milliseconds_begun() {
+        let nanosecond = Duration::from_nanos(1);
+        for (span, said) in [
+            (Duration::ZERO, None),
+            (nanosecond, Some(1)),
+            (Duration::from_millis(1), Some(1)),
+            (Duration::from_millis(1) + nanosecond, Some(2)),
+            (LONGEST - nanosecond, Some(u32::MAX)),
+            (LONGEST, Some(u32::MAX)),
+            (LONGEST + nanosecond, None),
+            (Duration::MAX, None),
+        ] {
+            assert_eq!(milliseconds(span), said, "{span:?}");
+        }
+    }
+
+    #[test]
+    fn an_agent_has_to_have_time_to_beat() {
+        let with = |interval, stall_after| {
+            let mut profile = Profile::default();
+            profile.set_interval(Duration::from_millis(interval)).unwrap();
+            profile.set_stall_after(Duration::from_millis(stall_after)).unwrap();
+            profile.check()
+        };
+        assert!(with(500, 501).is_ok());
+        assert!(with(500, 500).is_err());
+        assert_eq!(
+            with(500, 100).unwrap_err().to_string(),
+            "an agent that beats every 500 ms is never well if it is stalled after 100 ms: ask for three intervals"
+        );
+    }
+
+    #[test]
+    fn a_fault_names_what_was_asked_for_and_what_is_wrong_with_it() {
+        let mut profile = Profile::default();
+        profile.add_label("team", "payments").unwrap();
+        let faults = [
+            profile.set_name("my worker"),
+            profile.set_interval(Duration::ZERO),
+            profile.set_stall_after(Duration::MAX),
+            profile.add_label("my-team", "x"),
+            profile.add_label("team", "search"),
+        ];
+        let messages = [
+            "an agent cannot be named \"my worker\": character 3 of the name is none of A-Z a-z 0-9 . _ - : / @",
+            "the interval between beats is more than zero and at most 49 days, not 0ns",
+            "the time after which an agent is stalled is more than zero and at most 49 days, \
+             not 18446744073709551615.999999999s",
+            "an agent cannot have the label \"my-team=x\": \
+             the key of a label is a letter or _, then letters, digits and _, without __ ahead",
+            "there is no place for the label \"team=search\": an agent has no two labels with one key",
+        ];
+        for (fault, message) in faults.into_iter().zip(messages) {
+            assert_eq!(fault.unwrap_err().into_io().to_string(), message);
+        }
+        assert!(profile.name.is_none() && profile.interval_ms.is_none());
+    }
+}

@@ -1,0 +1,230 @@
+//! What a handle says beside its beats, as it arrives through each of the transports.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::Server;
+use varta_agent::{
+    BeatOutcome, BeatTransport, Builder, Control, ControlKind, DropReason, Frame, Status, Varta,
+};
+
+const FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
+
+fn worker() -> Builder {
+    Varta::builder().name("worker").interval(Duration::from_millis(250)).label("zone", "a")
+}
+
+fn beat<T: BeatTransport>(agent: &mut Varta<T>) -> BeatOutcome {
+    agent.beat(Status::Ok, 0)
+}
+
+/// Checks that it is a Hello of [`worker`], and gives the nonce in it.
+fn hello(datagram: &[u8]) -> u64 {
+    let hello = Control::decode(datagram).unwrap();
+    assert_eq!((hello.kind(), hello.pid()), (ControlKind::Hello, std::process::id()));
+    assert_eq!(hello.name().map(|name| name.as_str()), Some("worker"));
+    assert_eq!((hello.interval_ms(), hello.stall_after_ms()), (Some(250), None));
+    assert_eq!(hello.labels().map(|label| label.to_string()).collect::<Vec<_>>(), ["zone=a"]);
+    hello.nonce()
+}
+
+fn nonce(datagram: &[u8]) -> u64 {
+    Frame::decode(datagram).unwrap().nonce
+}
+
+#[test]
+fn a_named_handle_says_hello_and_then_beats() {
+    let server = Server::listening();
+    let mut agent = worker().socket(server.path()).connect().unwrap();
+    assert_eq!((beat(&mut agent), beat(&mut agent)), (BeatOutcome::Sent, BeatOutcome::Sent));
+    let datagrams = server.datagrams();
+    let [said, one, two] = &datagrams[..] else { panic!("{datagrams:?}") };
+    assert_eq!((hello(said), nonce(one), nonce(two)), (0, 1, 2));
+}
+
+#[test]
+fn a_lazy_handle_says_nothing_before_its_first_beat() {
+    let server = Server::listening();
+    let mut agent = worker().socket(server.path()).lazy().connect().unwrap();
+    assert!(server.datagrams().is_empty());
+    assert!(beat(&mut agent).is_sent());
+    let datagrams = server.datagrams();
+    let [one, said] = &datagrams[..] else { panic!("{datagrams:?}") };
+    assert_eq!((nonce(one), hello(said)), (1, 1));
+}
+
+#[test]
+fn a_handle_without_a_name_sends_only_frames() {
+    let server = Server::listening();
+    let builder = || Varta::builder().socket(server.path());
+    let agents = [Varta::connect(server.path()), builder().connect(), builder().lazy().connect()];
+    for agent in agents {
+        let mut agent = agent.unwrap();
+        assert!(beat(&mut agent).is_sent());
+        agent.reconnect().unwrap();
+        assert!(beat(&mut agent).is_sent());
+        drop(agent);
+        let datagrams = server.datagrams();
+        assert!(datagrams.iter().all(|datagram| datagram.len() == 32));
+        assert_eq!(datagrams.iter().map(|datagram| nonce(datagram)).collect::<Vec<_>>(), [1, 2]);
+    }
+}
+
+#[test]
+fn a_server_that_was_restarted_hears_the_name_behind_the_beat_that_found_it() {
+    let mut server = Server::listening();
+    let mut agent = worker().socket(server.path()).connect().unwrap();
+    assert!(beat(&mut agent).is_sent());
+    for beats in 2..5 {
+        server.kill();
+        server.start();
+        assert!(beat(&mut agent).is_sent());
+        let datagrams = server.datagrams();
+        let [one, said] = &datagrams[..] else { panic!("{datagrams:?}") };
+        assert_eq!((nonce(one), hello(said)), (beats, beats));
+    }
+}
+
+#[test]
+fn a_full_queue_has_the_hello_wait_and_takes_the_beat_first() {
+    let server = Server::listening();
+    common::fill(&server.path());
+    let mut agent = worker().socket(server.path()).reconnect_after(0).connect().unwrap();
+    assert_eq!(beat(&mut agent), FULL);
+    assert!(server.datagrams().iter().all(|datagram| datagram.len() == 32 && *datagram == [0; 32]));
+
+    // One place is left: it is the beat's.
+    common::fill(&server.path());
+    server.take();
+    assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+    assert_eq!(beat(&mut agent), FULL);
+    let datagrams = server.datagrams();
+    assert_eq!(nonce(datagrams.last().unwrap()), 2);
+
+    assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+    let datagrams = server.datagrams();
+    let [one, said] = &datagrams[..] else { panic!("{datagrams:?}") };
+    assert_eq!((nonce(one), hello(said)), (4, 4));
+    assert_eq!(Control::decode(said).unwrap().unsent(), Some(2));
+}
+
+#[cfg(feature = "udp")]
+mod udp {
+    use super::*;
+    use common::UdpServer;
+
+    #[test]
+    fn by_udp_a_named_handle_says_hello_and_then_beats() {
+        let server = UdpServer::listening();
+        let mut agent = worker().udp(server.addr()).connect().unwrap();
+        assert!(beat(&mut agent).is_sent());
+        agent.reconnect().unwrap();
+        assert!(beat(&mut agent).is_sent());
+        let datagrams = server.arrived();
+        let [said, one, two, again] = &datagrams[..] else { panic!("{datagrams:?}") };
+        assert_eq!((hello(said), nonce(one), nonce(two), hello(again)), (0, 1, 2, 2));
+    }
+
+    #[test]
+    fn by_udp_a_handle_without_a_name_sends_only_frames() {
+        let server = UdpServer::listening();
+        for agent in [Varta::connect_udp(server.addr()), Varta::builder().udp(server.addr()).connect()] {
+            let mut agent = agent.unwrap();
+            assert!(beat(&mut agent).is_sent());
+            drop(agent);
+            let datagrams = server.arrived();
+            assert_eq!(datagrams.iter().map(|datagram| nonce(datagram)).collect::<Vec<_>>(), [1]);
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_is_the_error_of_connect() {
+        let error = Varta::builder().udp(([127, 0, 0, 1], 0).into()).connect().unwrap_err();
+        assert!(error.to_string().contains("127.0.0.1:0"), "{error}");
+        let error = Varta::builder().name("").udp(([127, 0, 0, 1], 9).into()).connect().unwrap_err();
+        assert!(error.to_string().contains("1 to 64 characters"), "{error}");
+    }
+}
+
+#[cfg(feature = "secure-udp")]
+mod secure {
+    use super::*;
+    use common::UdpServer;
+    use varta_agent::{Key, SecureUdpTransport};
+    use varta_proto::control::MAX_CONTROL_LEN;
+    use varta_proto::secure::{Opened, open_control_master, open_control_shared, open_master, open_shared};
+
+    fn key() -> Key {
+        Key::from_bytes([0x8f; 32])
+    }
+
+    /// Handles of both modes, with how many bytes their beats have.
+    fn agents(server: &UdpServer, builder: fn() -> Builder) -> [(Varta<SecureUdpTransport>, usize); 2] {
+        let shared = builder().secure_udp(server.addr(), key()).connect().unwrap();
+        let master = builder().secure_udp_with_master(server.addr(), key()).connect().unwrap();
+        [(shared, 60), (master, 64)]
+    }
+
+    fn open(datagram: &[u8]) -> Opened {
+        match datagram.len() {
+            60 => open_shared(&key(), datagram).unwrap(),
+            _ => open_master(&key(), datagram).unwrap(),
+        }
+    }
+
+    /// Opens a Hello, and gives its nonce in the session and the one of its seal.
+    fn open_hello(datagram: &[u8], length_of_beat: usize) -> (u64, [u8; 8], u32) {
+        let mut room = [0; MAX_CONTROL_LEN];
+        let opened = match length_of_beat {
+            60 => open_control_shared(&key(), datagram, &mut room).unwrap(),
+            _ => open_control_master(&key(), datagram, &mut room).unwrap(),
+        };
+        (hello(&opened.control.encoded()), opened.iv_random, opened.iv_counter)
+    }
+
+    #[test]
+    fn a_sealed_hello_opens_and_its_number_is_in_one_sequence_with_the_beats() {
+        let server = UdpServer::listening();
+        for ((mut agent, length), said) in agents(&server, worker).into_iter().zip(server.arrived()) {
+            assert!(beat(&mut agent).is_sent() && beat(&mut agent).is_sent());
+            let beats = server.arrived();
+            let (nonce, prefix, counter) = open_hello(&said, length);
+            assert_eq!((nonce, counter), (0, 1));
+            for (datagram, number) in beats.iter().zip(2..) {
+                let opened = open(datagram);
+                assert_eq!((opened.iv_random, opened.iv_counter), (prefix, number));
+            }
+
+            agent.reconnect().unwrap();
+            assert!(beat(&mut agent).is_sent() && beat(&mut agent).is_sent());
+            let datagrams = server.arrived();
+            let [one, said, two] = &datagrams[..] else { panic!("{}", datagrams.len()) };
+            let (nonce, fresh, counter) = open_hello(said, length);
+            assert!(fresh != prefix && nonce == 3);
+            assert_eq!((open(one).iv_counter, counter, open(two).iv_counter), (1, 2, 3));
+            assert!(open(one).iv_random == fresh && open(two).iv_random == fresh);
+        }
+    }
+
+    #[test]
+    fn a_sealed_handle_without_a_name_sends_only_beats() {
+        let server = UdpServer::listening();
+        for (mut agent, length) in agents(&server, Varta::builder) {
+            assert!(beat(&mut agent).is_sent());
+            drop(agent);
+            let datagrams = server.arrived();
+            assert_eq!(datagrams.iter().map(Vec::len).collect::<Vec<_>>(), [length]);
+            assert_eq!((open(&datagrams[0]).frame.nonce, open(&datagrams[0]).iv_counter), (1, 1));
+        }
+    }
+
+    #[test]
+    fn a_builder_shows_nothing_of_its_key() {
+        let shown = format!("{:?}", worker().secure_udp(([127, 0, 0, 1], 9).into(), key()));
+        assert!(shown.contains("shared key") && shown.contains("127.0.0.1:9"), "{shown}");
+        assert!(!shown.contains("143") && !shown.to_lowercase().contains("8f8f"), "{shown}");
+    }
+}
