@@ -35,7 +35,8 @@ const WRAPPED: &str = "varta: a session has used up its nonces and begins again 
 /// A handle that beats: it tells the server that this process is alive, and how it is.
 ///
 /// It belongs to one thread at a time (`Send`, not `Sync`). A process may have several; each is a session of its own,
-/// whose beats are numbered from 1. Dropping a handle closes its socket and says nothing to the server.
+/// whose beats are numbered from 1. Dropping a handle closes its socket and says nothing to the server;
+/// [`close`](Self::close) says goodbye.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;

@@ -107,6 +107,7 @@ mod heartbeat;
 mod outcome;
 #[cfg(feature = "panic-handler")]
 mod panic;
+mod patience;
 mod presence;
 mod profile;
 mod sys;

@@ -16,13 +16,14 @@ use std::path::PathBuf;
 use std::process;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
 use crate::agent::nanoseconds;
 use crate::fork::Incarnation;
 use crate::outcome::{BeatOutcome, DropReason, classify_send_error};
+use crate::patience::patiently;
 use crate::sys;
 use crate::transport::uds;
 
@@ -30,11 +31,6 @@ use crate::transport::uds;
 pub use secure::{install_panic_handler_secure_udp, install_panic_handler_secure_udp_with_master};
 #[cfg(feature = "udp")]
 pub use udp::install_panic_handler_udp;
-
-/// How long the hook waits before each further attempt to get into a full queue: 15 ms in all, so that a server that
-/// does not read cannot hold up a panic.
-const PATIENCE: [Duration; 4] =
-    [Duration::from_millis(1), Duration::from_millis(2), Duration::from_millis(4), Duration::from_millis(8)];
 
 /// Held while hooks are exchanged, and never by a hook: two threads that install at once would lose one of two hooks.
 static INSTALLING: Mutex<()> = Mutex::new(());
@@ -154,11 +150,13 @@ impl<W: Way> LastWord<W> {
     /// Sends the frame if there is a way to. It waits for nothing but a full queue.
     fn send(&self) {
         let Some(datagram) = self.way.datagram(&self.frame()) else { return };
-        let send = |socket: &W::Socket| patiently(thread::sleep, || sys::send_now(socket, datagram.as_ref()));
+        let send = |socket: &W::Socket| {
+            patiently(thread::sleep, is_full, || sys::send_now(socket, datagram.as_ref()))
+        };
         match self.socket.as_ref().map(send) {
             Some(Ok(_)) => {}
             // A fresh socket would lead to the same queue.
-            Some(Err(error)) if is_full(&error) => {}
+            Some(full) if is_full(&full) => {}
             // Nobody is left who could be told of an error.
             Some(Err(_)) | None => drop(self.way.connected().and_then(|fresh| send(&fresh))),
         }
@@ -174,56 +172,20 @@ impl<W: Way> LastWord<W> {
     }
 }
 
-/// Sends, and as long as the queue is full waits and sends again until [`PATIENCE`] is at an end.
-fn patiently(
-    mut wait: impl FnMut(Duration),
-    mut send: impl FnMut() -> io::Result<usize>,
-) -> io::Result<usize> {
-    for pause in PATIENCE {
-        match send() {
-            Err(error) if is_full(&error) => wait(pause),
-            sent => return sent,
-        }
-    }
-    send()
-}
-
-fn is_full(error: &io::Error) -> bool {
-    classify_send_error(error) == BeatOutcome::Dropped(DropReason::KernelQueueFull)
+fn is_full(sent: &io::Result<usize>) -> bool {
+    let full = BeatOutcome::Dropped(DropReason::KernelQueueFull);
+    sent.as_ref().is_err_and(|error| classify_send_error(error) == full)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn full() -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-
-    #[test]
-    fn a_full_queue_is_tried_again_for_15_ms_in_all() {
-        let (mut waited, mut attempts) = (Duration::ZERO, 0);
-        let sent = patiently(
-            |pause| waited += pause,
-            || {
-                attempts += 1;
-                full()
-            },
-        );
-        assert!(sent.is_err());
-        assert_eq!((attempts, waited), (5, Duration::from_millis(15)));
-    }
-
-    #[test]
-    fn a_queue_with_room_again_takes_the_frame_once() {
-        let mut answers = [full(), full(), Ok(32)].into_iter();
-        assert_eq!(patiently(|_| {}, || answers.next().unwrap()).unwrap(), 32);
-        assert!(answers.next().is_none());
-    }
-
     #[test]
     fn nothing_but_a_full_queue_is_waited_for() {
-        let refused = patiently(|_| panic!("waited"), || Err(io::ErrorKind::ConnectionRefused.into()));
-        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        for (kind, full) in [(io::ErrorKind::WouldBlock, true), (io::ErrorKind::ConnectionRefused, false)] {
+            assert_eq!(is_full(&Err(kind.into())), full, "{kind}");
+        }
+        assert!(!is_full(&Ok(32)));
     }
 }

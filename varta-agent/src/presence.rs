@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use varta_proto::control::{EncodedControl, Hello, MAX_CONTROL_LEN};
+use varta_proto::control::{EncodedControl, Goodbye, GoodbyeReason, Hello, MAX_CONTROL_LEN};
 
 use crate::agent::nanoseconds;
 use crate::entropy;
@@ -34,6 +34,8 @@ pub(crate) struct Presence {
     hello_due: u64,
     /// Beats of this session that the kernel did not take.
     unsent: u64,
+    /// Until when the program has asked to be excused, as long as no Hello has said that this is over.
+    busy_until: Option<u64>,
     /// The same in all control datagrams of a session, and drawn for the first of them: most sessions send none.
     session: Option<[u8; 16]>,
     /// Boxed, because labels take room that most handles have no use for.
@@ -44,7 +46,7 @@ impl Presence {
     /// Says Hello for a profile and otherwise nothing.
     pub(crate) const fn new(profile: Option<Box<Profile>>) -> Self {
         let hello_due = if profile.is_some() { 0 } else { NEVER };
-        Self { hello_due, unsent: 0, session: None, profile }
+        Self { hello_due, unsent: 0, busy_until: None, session: None, profile }
     }
 
     #[inline]
@@ -60,12 +62,18 @@ impl Presence {
 
     /// Somebody else may be listening now, who has heard nothing yet.
     pub(crate) const fn handle_reconnect(&mut self) {
-        if self.profile.is_some() {
+        if self.profile.is_some() || self.busy_until.is_some() {
             self.hello_due = 0;
         }
     }
 
-    /// Begins the session of a forked child, of which nobody has heard yet.
+    /// Excuses the agent until then.
+    pub(crate) const fn set_busy_until(&mut self, timestamp: u64) {
+        self.busy_until = Some(timestamp);
+    }
+
+    /// Begins the session of a forked child, of which nobody has heard yet, and which is not busy with what its parent
+    /// is busy with.
     pub(crate) fn handle_fork(&mut self) {
         *self = Self::new(self.profile.take());
     }
@@ -76,6 +84,9 @@ impl Presence {
         if outcome.is_dropped() {
             self.hello_due = 0;
             return;
+        }
+        if self.busy_until.is_some_and(|until| until <= timestamp) {
+            self.busy_until = None;
         }
         self.hello_due = match self.profile {
             Some(_) => timestamp.saturating_add(nanoseconds(HELLO_AGAIN_AFTER)).min(NEVER - 1),
@@ -90,10 +101,28 @@ impl Presence {
             profile.tell(&mut hello);
         }
         hello.unsent = Some(self.unsent);
+        hello.busy_for_ms = self.busy_until.map(|until| milliseconds(until.saturating_sub(head.timestamp)));
         hello.encode(out)
+    }
+
+    /// Encodes a Goodbye.
+    pub(crate) fn goodbye<'o>(
+        &mut self,
+        head: Head,
+        reason: GoodbyeReason,
+        out: &'o mut [u8; MAX_CONTROL_LEN],
+    ) -> EncodedControl<'o> {
+        let mut goodbye = Goodbye::new(head.pid, head.timestamp, head.nonce, self.session(), reason);
+        goodbye.unsent = Some(self.unsent);
+        goodbye.encode(out)
     }
 
     fn session(&mut self) -> [u8; 16] {
         *self.session.get_or_insert_with(entropy::random_id)
     }
+}
+
+/// Turns nanoseconds into milliseconds begun; the last value stands for all beyond it, from 49 days on.
+fn milliseconds(nanoseconds: u64) -> u32 {
+    u32::try_from(nanoseconds.div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use common::Server;
 use varta_agent::{
-    BeatOutcome, BeatTransport, Builder, Control, ControlKind, DropReason, Frame, Status, Varta,
+    BeatOutcome, BeatTransport, Builder, Control, ControlKind, DropReason, Frame, GoodbyeReason, Status,
+    Varta,
 };
 
 const FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
@@ -111,6 +112,47 @@ fn a_full_queue_has_the_hello_wait_and_takes_the_beat_first() {
     assert_eq!(Control::decode(said).unwrap().unsent(), Some(2));
 }
 
+#[test]
+fn a_goodbye_arrives_behind_the_beats_and_dropping_a_handle_sends_nothing() {
+    let server = Server::listening();
+    for reason in [GoodbyeReason::Shutdown, GoodbyeReason::Restart, GoodbyeReason::Replaced] {
+        let mut agent = Varta::connect(server.path()).unwrap();
+        assert!(beat(&mut agent).is_sent());
+        assert!(agent.close(reason).is_sent());
+        let datagrams = server.datagrams();
+        let [_, last] = &datagrams[..] else { panic!("{datagrams:?}") };
+        let goodbye = Control::decode(last).unwrap();
+        assert_eq!((goodbye.reason(), goodbye.nonce()), (Some(reason), 1));
+    }
+    let mut agent = worker().socket(server.path()).connect().unwrap();
+    assert!(beat(&mut agent).is_sent());
+    drop(agent);
+    assert_eq!(server.datagrams().len(), 2, "Hello and beat");
+}
+
+#[test]
+fn a_goodbye_to_a_server_that_was_restarted_arrives() {
+    let mut server = Server::listening();
+    let mut agent = Varta::builder().socket(server.path()).connect().unwrap();
+    assert!(beat(&mut agent).is_sent());
+    server.kill();
+    server.start();
+    assert!(agent.close(GoodbyeReason::Shutdown).is_sent());
+    assert_eq!(Control::decode(&server.datagrams()[0]).unwrap().nonce(), 1);
+}
+
+#[test]
+fn a_busy_handle_says_so_and_its_beats_are_as_ever() {
+    let server = Server::listening();
+    let mut agent = Varta::connect(server.path()).unwrap();
+    assert!(agent.busy_for(Duration::from_secs(90)).is_sent());
+    assert!(beat(&mut agent).is_sent());
+    let datagrams = server.datagrams();
+    let [busy, one] = &datagrams[..] else { panic!("{datagrams:?}") };
+    assert_eq!(Control::decode(busy).unwrap().busy_for_ms(), Some(90_000));
+    assert_eq!((Control::decode(busy).unwrap().name(), nonce(one)), (None, 1));
+}
+
 #[cfg(feature = "udp")]
 mod udp {
     use super::*;
@@ -138,6 +180,17 @@ mod udp {
             let datagrams = server.arrived();
             assert_eq!(datagrams.iter().map(|datagram| nonce(datagram)).collect::<Vec<_>>(), [1]);
         }
+    }
+
+    #[test]
+    fn by_udp_a_goodbye_arrives() {
+        let server = UdpServer::listening();
+        let mut agent = Varta::connect_udp(server.addr()).unwrap();
+        assert!(beat(&mut agent).is_sent() && agent.close(GoodbyeReason::Shutdown).is_sent());
+        let datagrams = server.arrived();
+        let [_, last] = &datagrams[..] else { panic!("{datagrams:?}") };
+        let goodbye = Control::decode(last).unwrap();
+        assert_eq!((goodbye.reason(), goodbye.nonce()), (Some(GoodbyeReason::Shutdown), 1));
     }
 
     #[test]
@@ -218,6 +271,21 @@ mod secure {
             let datagrams = server.arrived();
             assert_eq!(datagrams.iter().map(Vec::len).collect::<Vec<_>>(), [length]);
             assert_eq!((open(&datagrams[0]).frame.nonce, open(&datagrams[0]).iv_counter), (1, 1));
+        }
+    }
+
+    #[test]
+    fn a_sealed_goodbye_opens() {
+        let server = UdpServer::listening();
+        for (mut agent, length) in agents(&server, Varta::builder) {
+            assert!(beat(&mut agent).is_sent() && agent.close(GoodbyeReason::Restart).is_sent());
+            let datagrams = server.arrived();
+            let mut room = [0; MAX_CONTROL_LEN];
+            let opened = match length {
+                60 => open_control_shared(&key(), &datagrams[1], &mut room).unwrap(),
+                _ => open_control_master(&key(), &datagrams[1], &mut room).unwrap(),
+            };
+            assert_eq!((opened.control.reason(), opened.iv_counter), (Some(GoodbyeReason::Restart), 2));
         }
     }
 

@@ -4,17 +4,124 @@
 //! beat.
 
 use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use varta_proto::control::{EncodedControl, MAX_CONTROL_LEN};
+use varta_proto::control::{EncodedControl, GoodbyeReason, MAX_CONTROL_LEN};
 
-use super::Varta;
+use super::{QUEUE_FULL, Varta, nanoseconds};
 use crate::fork::Incarnation;
-use crate::outcome::{BeatError, BeatOutcome, classify_send_error};
+use crate::outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
+use crate::patience::patiently;
 use crate::presence::{Head, Presence};
 use crate::profile::Profile;
 use crate::transport::BeatTransport;
 
 impl<T: BeatTransport> Varta<T> {
+    /// Says goodbye and closes the handle: what is silent from now on is meant to be.
+    ///
+    /// A server that understands it raises no alarm when the beats end; one that does not takes it for a malformed
+    /// datagram. Any handle says it, whether or not it was given a name. It is tried once, and once more on a new
+    /// connection if the server has gone and the handle [reconnects](Self::set_reconnect_after); and because nothing
+    /// comes after it, it waits up to 15 ms, the only call to do so, for a queue that is full.
+    ///
+    /// Dropping a handle closes it too, and says nothing: a handle is also dropped where a program fails and unwinds, and
+    /// that must not look like an orderly end.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("varta.sock");
+    /// # let server = std::os::unix::net::UnixDatagram::bind(&path)?;
+    /// use varta_agent::{Control, GoodbyeReason, Status, Varta};
+    ///
+    /// let mut agent = Varta::connect(&path)?;
+    /// let _ = agent.beat(Status::Ok, 0);
+    /// let _ = agent.close(GoodbyeReason::Restart);
+    ///
+    /// # server.recv(&mut [0; 32])?;
+    /// let mut datagram = [0; 512];
+    /// let length = server.recv(&mut datagram)?;
+    /// let goodbye = Control::decode(&datagram[..length])?;
+    /// assert_eq!((goodbye.nonce(), goodbye.reason()), (1, Some(GoodbyeReason::Restart)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn close(mut self, reason: GoodbyeReason) -> BeatOutcome {
+        patiently(thread::sleep, |outcome| *outcome == QUEUE_FULL, || self.say_goodbye(reason))
+    }
+
+    /// Asks the server not to mind if this process is silent for `span` from now on, because it is going to do
+    /// something that is known to take long. Zero takes that back.
+    ///
+    /// It goes out at once, as a Hello, from any handle. If that is lost it goes out again behind the beats that follow;
+    /// the outcome tells. The span is said in milliseconds begun and at most 49 days of it.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("varta.sock");
+    /// # let server = std::os::unix::net::UnixDatagram::bind(&path)?;
+    /// use std::time::Duration;
+    /// use varta_agent::{Control, Status, Varta};
+    ///
+    /// let mut agent = Varta::connect(&path)?;
+    /// let _ = agent.busy_for(Duration::from_secs(90));
+    /// // … rebuild the index …
+    /// let _ = agent.beat(Status::Ok, 0);
+    /// let _ = agent.busy_for(Duration::ZERO);
+    ///
+    /// let mut datagram = [0; 512];
+    /// let length = server.recv(&mut datagram)?;
+    /// assert_eq!(Control::decode(&datagram[..length])?.busy_for_ms(), Some(90_000));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn busy_for(&mut self, span: Duration) -> BeatOutcome {
+        self.busy_for_at(Instant::now(), span)
+    }
+
+    pub(super) fn busy_for_at(&mut self, now: Instant, span: Duration) -> BeatOutcome {
+        if let Err(outcome) = self.begin_to_tell(now) {
+            return outcome;
+        }
+        self.presence.set_busy_until(self.last_timestamp.saturating_add(nanoseconds(span)));
+        let mut room = [0; MAX_CONTROL_LEN];
+        let hello = self.presence.hello(self.head(), &mut room);
+        let outcome = self.tell(hello);
+        self.presence.handle_hello(self.last_timestamp, outcome);
+        outcome
+    }
+
+    /// Says goodbye without waiting, and leaves the handle as it is.
+    pub(crate) fn say_goodbye(&mut self, reason: GoodbyeReason) -> BeatOutcome {
+        if let Err(outcome) = self.begin_to_tell(Instant::now()) {
+            return outcome;
+        }
+        let mut room = [0; MAX_CONTROL_LEN];
+        let goodbye = self.presence.goodbye(self.head(), reason, &mut room);
+        self.tell(goodbye)
+    }
+
+    /// Does what a beat does before it is made: it answers a fork and takes the time.
+    fn begin_to_tell(&mut self, now: Instant) -> Result<(), BeatOutcome> {
+        if !self.enabled {
+            return Err(BeatOutcome::Dropped(DropReason::NoObserver));
+        }
+        if !self.incarnation.is_current() {
+            self.begin_anew_after_fork(now).map_err(BeatOutcome::Failed)?;
+        }
+        self.next_timestamp(now);
+        Ok(())
+    }
+
+    /// Sends what is no part of a beat, and if the server has gone once more to its successor.
+    fn tell(&mut self, datagram: EncodedControl<'_>) -> BeatOutcome {
+        let outcome = self.send_control(datagram);
+        let has_gone = outcome.is_dropped() && outcome != QUEUE_FULL;
+        if !has_gone || self.reconnect_after == 0 || self.transport.reconnect().is_err() {
+            return outcome;
+        }
+        self.presence.handle_reconnect();
+        self.send_control(datagram)
+    }
+
     /// Makes a handle that has something to say of itself, and says it `at_once` or with the first beat.
     pub(crate) fn introduced(
         transport: T,

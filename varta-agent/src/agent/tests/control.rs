@@ -1,4 +1,4 @@
-use varta_proto::control::{Control, ControlKind};
+use varta_proto::control::{Control, ControlKind, GoodbyeReason};
 
 use super::*;
 
@@ -272,4 +272,132 @@ fn an_explicit_reconnect_in_a_forked_child_begins_a_session_for_its_hellos() {
     assert!(beat(&mut agent).is_sent());
     let said = transport.said();
     assert_ne!(said[0].control().session(), said[1].control().session());
+}
+
+#[test]
+fn any_handle_says_goodbye_when_it_is_closed() {
+    let (mut agent, transport) = agent();
+    transport.drop_next(&[FULL]);
+    let start = agent.start;
+    for seconds in 1..=2 {
+        let _ = agent.beat_at(start + Duration::from_secs(seconds), Status::Ok, 0);
+    }
+    assert_eq!(agent.close(GoodbyeReason::Replaced), BeatOutcome::Sent);
+    let said = transport.said();
+    let [goodbye] = &said[..] else { panic!("one Goodbye") };
+    let goodbye = goodbye.control();
+    assert_eq!((goodbye.kind(), goodbye.reason()), (ControlKind::Goodbye, Some(GoodbyeReason::Replaced)));
+    assert_eq!((goodbye.pid(), goodbye.nonce(), goodbye.unsent()), (process::id(), 2, Some(1)));
+    assert_eq!(goodbye.timestamp(), 2_000_000_000, "time does not go back");
+    assert_eq!(goodbye.name(), None);
+}
+
+#[test]
+fn a_goodbye_is_of_the_session_of_the_hellos() {
+    let (agent, transport) = named();
+    assert!(agent.close(GoodbyeReason::Shutdown).is_sent());
+    let said = transport.said();
+    assert_eq!(said[0].control().session(), said[1].control().session());
+}
+
+#[test]
+fn a_handle_that_is_dropped_says_nothing() {
+    let (mut agent, transport) = named();
+    assert!(beat(&mut agent).is_sent());
+    drop(agent);
+    assert_eq!(transport.said().len(), 1, "the Hello");
+}
+
+#[test]
+fn a_goodbye_is_patient_with_a_full_queue_but_not_for_ever() {
+    let (agent, transport) = agent();
+    transport.lose_next_controls(&[FULL; 3]);
+    assert_eq!(agent.close(GoodbyeReason::Shutdown), BeatOutcome::Sent);
+    assert_eq!(transport.said().len(), 4);
+
+    let (agent, transport) = self::agent();
+    transport.lose_next_controls(&[FULL; 10]);
+    assert_eq!(agent.close(GoodbyeReason::Shutdown), dropped(FULL));
+    assert_eq!(transport.said().len(), 5);
+}
+
+#[test]
+fn a_goodbye_finds_the_restarted_server_if_the_handle_reconnects() {
+    for (reconnect_after, outcome) in [(0, dropped(GONE)), (5, BeatOutcome::Sent)] {
+        let (agent, transport) = agent_reconnecting_after(reconnect_after);
+        transport.lose_next_controls(&[GONE]);
+        assert_eq!(agent.close(GoodbyeReason::Shutdown), outcome);
+        assert_eq!(transport.reconnected(), usize::from(outcome.is_sent()));
+    }
+}
+
+#[test]
+fn a_child_that_closes_what_it_inherited_says_goodbye_for_itself() {
+    let (mut agent, transport) = named();
+    assert!(beat(&mut agent).is_sent());
+    agent.incarnation.forget();
+    assert!(agent.close(GoodbyeReason::Shutdown).is_sent());
+    let said = transport.said();
+    let goodbye = said[1].control();
+    assert_ne!(goodbye.session(), said[0].control().session());
+    assert_eq!((goodbye.nonce(), transport.reconnected()), (0, 1));
+}
+
+#[test]
+fn a_disabled_handle_says_nothing_and_is_told_so() {
+    let mut agent = Varta::disabled();
+    let nobody = BeatOutcome::Dropped(DropReason::NoObserver);
+    assert_eq!(agent.busy_for(MINUTE), nobody);
+    assert_eq!(agent.close(GoodbyeReason::Shutdown), nobody);
+}
+
+#[test]
+fn a_busy_handle_says_so_at_once_and_for_how_long() {
+    let (mut agent, transport) = agent();
+    let start = agent.start;
+    for (span, said) in
+        [(Duration::from_micros(90_000_500), 90_001), (Duration::ZERO, 0), (Duration::MAX, u32::MAX)]
+    {
+        assert_eq!(agent.busy_for_at(start + MINUTE, span), BeatOutcome::Sent);
+        let hello = transport.said().pop().unwrap();
+        assert_eq!((hello.control().kind(), hello.control().busy_for_ms()), (ControlKind::Hello, Some(said)));
+    }
+}
+
+#[test]
+fn a_handle_without_a_name_says_that_it_is_busy_once() {
+    let (mut agent, transport) = agent();
+    let start = agent.start;
+    transport.lose_next_controls(&[FULL]);
+    assert!(agent.busy_for_at(start, MINUTE).is_dropped());
+    for seconds in [20, 30, 40] {
+        assert!(beat_after(&mut agent, Duration::from_secs(seconds)).is_sent());
+    }
+    let said: Vec<_> = transport.said().iter().map(|hello| hello.control().busy_for_ms()).collect();
+    assert_eq!(said, [Some(60_000), Some(40_000)], "the lost one again, with what is left");
+
+    agent.reconnect().unwrap();
+    assert!(beat_after(&mut agent, Duration::from_secs(50)).is_sent());
+    assert_eq!(transport.said()[2].control().busy_for_ms(), Some(10_000), "to whoever listens now");
+}
+
+#[test]
+fn the_hellos_of_a_busy_handle_say_it_until_it_is_over() {
+    let (mut agent, transport) = named();
+    let start = agent.start;
+    assert!(agent.busy_for_at(start, MINUTE * 2).is_sent());
+    for minutes in 1..=4 {
+        assert!(beat_after(&mut agent, MINUTE * minutes).is_sent());
+    }
+    let said: Vec<_> = transport.said().iter().map(|hello| hello.control().busy_for_ms()).collect();
+    assert_eq!(said, [None, Some(120_000), Some(60_000), Some(0), None, None]);
+}
+
+#[test]
+fn a_forked_child_is_not_busy_with_what_its_parent_is_busy_with() {
+    let (mut agent, transport) = named();
+    assert!(agent.busy_for(MINUTE).is_sent());
+    agent.incarnation.forget();
+    assert!(beat(&mut agent).is_sent());
+    assert_eq!(transport.said().pop().unwrap().control().busy_for_ms(), None);
 }
