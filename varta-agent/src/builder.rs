@@ -245,7 +245,7 @@ impl<S> Builder<S> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn interval(self, interval: Duration) -> Self {
-        self.tell(|profile| profile.set_interval(interval))
+        self.tell(|profile| profile.set_interval(interval).map(drop))
     }
 
     /// Asks to be called stalled after so long a silence and not when the server does by default, in milliseconds

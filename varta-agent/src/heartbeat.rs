@@ -4,8 +4,11 @@
 //! carries. Between the two stands a watch channel, because only the latest words count and because its end is the end
 //! of the task.
 
+mod task;
+
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
+use std::thread;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -13,20 +16,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{self, Instant};
 use varta_proto::Status;
+use varta_proto::control::GoodbyeReason;
 
+use self::task::{Beating, Report, Words};
 use crate::agent::Varta;
-use crate::entropy;
 use crate::outcome::{BeatError, BeatOutcome, DropReason};
+use crate::profile::Fault;
 use crate::transport::BeatTransport;
 
 /// The longest interval, 49 days: what the protocol has room for.
 const INTERVAL_MAX: Duration = Duration::from_millis(u32::MAX as u64);
-
-/// How long a beat that met a full queue waits before its second attempt: at least this, and less than
-/// [`RETRY_BEFORE`]. A queue is emptied in microseconds once its server runs, and agents that met it full together
-/// should not meet again.
-const RETRY_AFTER: Duration = Duration::from_millis(2);
-const RETRY_BEFORE: Duration = Duration::from_millis(8);
 
 impl<T: BeatTransport> Varta<T> {
     /// Has a task of the current Tokio runtime beat once per `interval`, until the [`Heartbeat`] is stopped or dropped.
@@ -38,11 +37,13 @@ impl<T: BeatTransport> Varta<T> {
     /// to reconnect it does so at the first beat that is lost: a service outlives its server's restart.
     ///
     /// The timers of Tokio count in milliseconds. The interval should be a third of the time after which the server
-    /// calls the process stalled, or less.
+    /// calls the process stalled, or less. A handle that has a [name](crate::Builder::name) or anything else to say of
+    /// itself says this interval, whichever it was given before.
     ///
     /// # Errors
     ///
-    /// The interval is zero or longer than 49 days; the calling thread is not in a Tokio runtime, or that runtime was
+    /// The interval is zero, longer than 49 days, or not shorter than the [stall-after](crate::Builder::stall_after)
+    /// that the handle asks for; the calling thread is not in a Tokio runtime, or that runtime was
     /// built without its timer. The handle is lost then, and nothing else happens.
     ///
     /// Tokio tells of a missing timer by a panic. It is caught here, after the panic hooks have seen it; a program with
@@ -79,15 +80,25 @@ impl<T: BeatTransport> Varta<T> {
                 "this Tokio runtime has no timer: build it with `enable_time`",
             )
         })?;
+        self.will_beat_every(interval).map_err(Fault::into_io)?;
         self.ensure_reconnects();
-        let (words, latest) = watch::channel(Words { status: Status::Ok, payload: 0 });
-        let (report, seen) = watch::channel(Report { beats_sent: 0, last_outcome: None });
-        let task = runtime.spawn(Beating { agent: self, interval, latest, report }.run());
-        Ok(Heartbeat { words, seen, task })
+        let not_busy = (0, Instant::now());
+        let (words, latest) =
+            watch::channel(Words { status: Status::Ok, payload: 0, busy: not_busy, goodbye: None });
+        let (report, seen) = watch::channel(Report {
+            beats_sent: 0,
+            last_outcome: None,
+            busy: (0, BeatOutcome::Dropped(DropReason::NoObserver)),
+        });
+        let beating = Beating { agent: self, interval, latest, report, has_said_goodbye: false };
+        Ok(Heartbeat { words, seen, task: Some(runtime.spawn(beating.run())) })
     }
 }
 
-/// The handle to a task that beats. Dropping it ends the task.
+/// The handle to a task that beats. Dropping it ends the task, which says goodbye.
+///
+/// It says none when the handle is dropped by a panic that unwinds, because that is no orderly end; nor when the runtime
+/// goes down and the handle is still there.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -108,7 +119,8 @@ impl<T: BeatTransport> Varta<T> {
 pub struct Heartbeat {
     words: watch::Sender<Words>,
     seen: watch::Receiver<Report>,
-    task: JoinHandle<()>,
+    /// There until it is awaited.
+    task: Option<JoinHandle<()>>,
 }
 
 impl Heartbeat {
@@ -153,108 +165,82 @@ impl Heartbeat {
         self.seen.borrow().last_outcome
     }
 
-    /// Ends the heartbeat, and waits until the task is gone and its socket closed. A status that was set before is
-    /// still beaten.
+    /// Asks the server not to mind if this process is silent for `span` from now on, as [`Varta::busy_for`] does, and
+    /// waits until the task has said so. After that the program may block the runtime.
     ///
-    /// The task never waits for anything but its timer, so this takes no longer than the runtime needs to get to it.
-    pub async fn stop(self) {
-        let Self { words, task, .. } = self;
-        drop(words);
-        // It can only have been cancelled, by a runtime that is going down.
-        let _ = task.await;
+    /// Zero takes it back. If the heartbeat is over the outcome is
+    /// [`Dropped(NoObserver)`](DropReason::NoObserver).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use varta_agent::Varta;
+    ///
+    /// let heartbeat = Varta::disabled().spawn_heartbeat(Duration::from_secs(1))?;
+    /// let _ = heartbeat.busy_for(Duration::from_secs(90)).await;
+    /// // … load the model, on this thread …
+    /// let _ = heartbeat.busy_for(Duration::ZERO).await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn busy_for(&self, span: Duration) -> BeatOutcome {
+        let until = Instant::now() + span.min(INTERVAL_MAX);
+        let mut mine = 0;
+        self.words.send_modify(|words| {
+            mine = words.busy.0 + 1;
+            words.busy = (mine, until);
+        });
+        let mut seen = self.seen.clone();
+        let said = seen.wait_for(|report| report.busy.0 >= mine).await;
+        said.map_or(BeatOutcome::Dropped(DropReason::NoObserver), |report| report.busy.1)
     }
-}
 
-/// What the next beat says.
-#[derive(Clone, Copy, Debug)]
-struct Words {
-    status: Status,
-    payload: u32,
-}
+    /// Ends the heartbeat with a goodbye, and waits until the task is gone and its socket closed. A status that was set
+    /// before is still beaten.
+    ///
+    /// The task waits for nothing but its timer, so this takes no longer than the runtime needs to get to it; and up to
+    /// 15 ms if the server's queue is full, because after a goodbye that is lost comes an alarm.
+    pub async fn stop(self) {
+        self.stop_with(GoodbyeReason::Shutdown).await;
+    }
 
-/// What became of the beats so far.
-#[derive(Debug)]
-struct Report {
-    beats_sent: u64,
-    last_outcome: Option<BeatOutcome>,
-}
-
-/// The task.
-struct Beating<T: BeatTransport> {
-    agent: Varta<T>,
-    interval: Duration,
-    latest: watch::Receiver<Words>,
-    report: watch::Sender<Report>,
-}
-
-impl<T: BeatTransport> Beating<T> {
-    async fn run(mut self) {
-        let mut due = Instant::now() + part_of(self.interval, entropy::random());
-        let mut retry = None;
-        loop {
-            // The watch comes first: what was said before the end is still beaten, and then the end is seen.
-            let woken = time::timeout_at(retry.unwrap_or(due).min(due), self.latest.changed()).await;
-            if let Ok(Err(_)) = woken {
-                return;
-            }
-            let now = Instant::now();
-            let retries = retry.take().is_some();
-            if now >= due {
-                due = next(due, now, self.interval);
-            }
-            if self.beat() == BeatOutcome::Dropped(DropReason::KernelQueueFull) && !retries {
-                retry = Some(now + RETRY_AFTER + part_of(RETRY_BEFORE - RETRY_AFTER, entropy::random()));
-            }
+    /// As [`stop`](Self::stop), with another reason than that the process ends.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use varta_agent::{GoodbyeReason, Varta};
+    ///
+    /// let heartbeat = Varta::disabled().spawn_heartbeat(Duration::from_secs(1))?;
+    /// heartbeat.stop_with(GoodbyeReason::Replaced).await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn stop_with(mut self, reason: GoodbyeReason) {
+        self.say_at_the_end(reason);
+        let task = self.task.take();
+        drop(self);
+        if let Some(task) = task {
+            // It can only have been cancelled, by a runtime that is going down.
+            let _ = task.await;
         }
     }
 
-    fn beat(&mut self) -> BeatOutcome {
-        let Words { status, payload } = *self.latest.borrow_and_update();
-        let outcome = self.agent.beat(status, payload);
-        self.report.send_modify(|report| {
-            report.beats_sent += u64::from(outcome.is_sent());
-            report.last_outcome = Some(outcome);
+    /// Has the task say goodbye when it ends, and not before.
+    fn say_at_the_end(&self, reason: GoodbyeReason) {
+        self.words.send_if_modified(|words| {
+            words.goodbye.get_or_insert(reason);
+            false
         });
-        outcome
     }
 }
 
-/// Gives the time of the beat after the one that was `due` and happens `now`.
-///
-/// Beats keep their rhythm as long as they are on time. One that is late by more than a tenth of the interval starts
-/// the rhythm anew, as `MissedTickBehavior::Delay` does: `Burst` would make up for the missed beats all at once, and
-/// after `Skip` the next might come right behind, to keep to times of day that mean nothing to anybody.
-fn next(due: Instant, now: Instant, interval: Duration) -> Instant {
-    let late = now.saturating_duration_since(due) > interval / 10;
-    (if late { now } else { due }) + interval
-}
-
-/// Gives the part of a span that a random number stands for, from nothing to almost all of it.
-fn part_of(span: Duration, random: u64) -> Duration {
-    let nanoseconds = (span.as_nanos() * u128::from(random)) >> u64::BITS;
-    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn the_parts_of_a_span_go_from_none_to_almost_all() {
-        assert_eq!(part_of(SECOND, 0), Duration::ZERO);
-        assert_eq!(part_of(SECOND, 1 << 63), SECOND / 2);
-        assert_eq!(part_of(SECOND, u64::MAX), SECOND - Duration::from_nanos(1));
-        assert_eq!(part_of(INTERVAL_MAX, u64::MAX), INTERVAL_MAX - Duration::from_nanos(1));
-    }
-
-    #[test]
-    fn a_beat_on_time_keeps_the_rhythm_and_a_late_one_starts_it_anew() {
-        let due = Instant::now();
-        for (late, expected) in [(0, 1000), (99, 1000), (100, 1000), (101, 1101), (900, 1900), (5000, 6000)] {
-            let now = due + Duration::from_millis(late);
-            assert_eq!(next(due, now, SECOND), due + Duration::from_millis(expected), "{late} ms late");
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            self.say_at_the_end(GoodbyeReason::Shutdown);
         }
     }
 }

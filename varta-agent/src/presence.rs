@@ -10,6 +10,8 @@ use varta_proto::control::{EncodedControl, Goodbye, GoodbyeReason, Hello, MAX_CO
 use crate::agent::nanoseconds;
 use crate::entropy;
 use crate::outcome::BeatOutcome;
+#[cfg(feature = "tokio")]
+use crate::profile::Fault;
 use crate::profile::Profile;
 
 /// How long after a Hello the next is due. The protocol wants one every 60 s, and it goes out behind the first beat
@@ -65,6 +67,18 @@ impl Presence {
         if self.profile.is_some() || self.busy_until.is_some() {
             self.hello_due = 0;
         }
+    }
+
+    /// Has the Hellos of an agent that says them say this interval.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<(), Fault> {
+        if let Some(profile) = &mut self.profile
+            && profile.set_interval(interval)?
+        {
+            profile.check()?;
+            self.hello_due = 0;
+        }
+        Ok(())
     }
 
     /// Excuses the agent until then.

@@ -29,10 +29,11 @@ impl Profile {
         Ok(())
     }
 
-    pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<(), Fault> {
+    /// Sets the interval, and tells whether that is a change.
+    pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<bool, Fault> {
         let what = "the interval between beats";
-        self.interval_ms = Some(milliseconds(interval).ok_or(Fault::OutOfRange { what, actual: interval })?);
-        Ok(())
+        let said = milliseconds(interval).ok_or(Fault::OutOfRange { what, actual: interval })?;
+        Ok(self.interval_ms.replace(said) != Some(said))
     }
 
     pub(crate) fn set_stall_after(&mut self, stall_after: Duration) -> Result<(), Fault> {
@@ -163,7 +164,7 @@ mod tests {
         profile.add_label("team", "payments").unwrap();
         let faults = [
             profile.set_name("my worker"),
-            profile.set_interval(Duration::ZERO),
+            profile.set_interval(Duration::ZERO).map(drop),
             profile.set_stall_after(Duration::MAX),
             profile.add_label("my-team", "x"),
             profile.add_label("team", "search"),

@@ -2,95 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-use std::collections::VecDeque;
+mod common;
+
 use std::io;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::tape::{FULL, MILLISECOND, SECOND, Tape, settle};
 use tokio::runtime;
-use tokio::task;
 use tokio::time::{self, Instant};
-use varta_agent::{BeatOutcome, BeatTransport, DropReason, Frame, Heartbeat, Status, Varta};
-
-const SECOND: Duration = Duration::from_secs(1);
-const MILLISECOND: Duration = Duration::from_millis(1);
-const FULL: io::ErrorKind = io::ErrorKind::WouldBlock;
-
-/// A transport that takes down when it sent what.
-#[derive(Clone, Default)]
-struct Tape(Arc<Mutex<Recording>>);
-
-#[derive(Default)]
-struct Recording {
-    beats: Vec<(Instant, Frame)>,
-    /// The errors of the next sends; after them every send succeeds.
-    errors: VecDeque<io::ErrorKind>,
-    reconnects: usize,
-}
-
-impl BeatTransport for Tape {
-    fn send(&mut self, frame: &[u8; 32]) -> io::Result<usize> {
-        let mut recording = self.0.lock().unwrap();
-        recording.beats.push((Instant::now(), Frame::decode(frame).unwrap()));
-        recording.errors.pop_front().map_or(Ok(32), |kind| Err(kind.into()))
-    }
-
-    /// Never succeeds, so that a beat is one send.
-    fn reconnect(&mut self) -> io::Result<()> {
-        self.0.lock().unwrap().reconnects += 1;
-        Err(io::ErrorKind::NotFound.into())
-    }
-}
-
-impl Tape {
-    fn agent(&self) -> Varta<Self> {
-        Varta::builder().transport(self.clone()).reconnect_after(0).connect().unwrap()
-    }
-
-    fn heartbeat(&self, interval: Duration) -> Heartbeat {
-        self.agent().spawn_heartbeat(interval).unwrap()
-    }
-
-    fn fail_next(&self, errors: &[io::ErrorKind]) {
-        self.0.lock().unwrap().errors.extend(errors);
-    }
-
-    fn times(&self) -> Vec<Instant> {
-        self.0.lock().unwrap().beats.iter().map(|(at, _)| *at).collect()
-    }
-
-    fn frames(&self) -> Vec<Frame> {
-        self.0.lock().unwrap().beats.iter().map(|(_, frame)| *frame).collect()
-    }
-
-    /// The times between beats.
-    fn gaps(&self) -> Vec<Duration> {
-        self.times().windows(2).map(|pair| pair[1] - pair[0]).collect()
-    }
-
-    fn len(&self) -> usize {
-        self.0.lock().unwrap().beats.len()
-    }
-
-    /// Lets time go by until there are this many beats.
-    async fn until(&self, beats: usize) {
-        while self.len() < beats {
-            time::sleep(MILLISECOND).await;
-        }
-    }
-
-    /// Whether the task and its handle are still there.
-    fn is_held(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
-    }
-}
-
-/// Lets every task do what it can without time going by.
-async fn settle() {
-    for _ in 0..10 {
-        task::yield_now().await;
-    }
-}
+use varta_agent::{BeatOutcome, DropReason, Heartbeat, Status};
 
 #[tokio::test(start_paused = true)]
 async fn a_heartbeat_beats_once_per_interval() {

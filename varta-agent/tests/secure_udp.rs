@@ -35,7 +35,9 @@ fn beat(agent: &mut Agent) -> BeatOutcome {
 }
 
 fn opened(server: &UdpServer) -> Vec<Opened> {
-    server.arrived().iter().map(|datagram| open_shared(&key(), datagram).unwrap()).collect()
+    let datagrams = server.arrived();
+    let beats = datagrams.iter().filter(|datagram| datagram.len() == 60);
+    beats.map(|datagram| open_shared(&key(), datagram).unwrap()).collect()
 }
 
 fn counters(opened: &[Opened]) -> Vec<u32> {

@@ -14,6 +14,8 @@ use crate::fork::Incarnation;
 use crate::outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
 use crate::patience::patiently;
 use crate::presence::{Head, Presence};
+#[cfg(feature = "tokio")]
+use crate::profile::Fault;
 use crate::profile::Profile;
 use crate::transport::BeatTransport;
 
@@ -87,6 +89,12 @@ impl<T: BeatTransport> Varta<T> {
         let outcome = self.tell(hello);
         self.presence.handle_hello(self.last_timestamp, outcome);
         outcome
+    }
+
+    /// Has the Hellos, if there are any, say this interval.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn will_beat_every(&mut self, interval: Duration) -> Result<(), Fault> {
+        self.presence.set_interval(interval)
     }
 
     /// Says goodbye without waiting, and leaves the handle as it is.

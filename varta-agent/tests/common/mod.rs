@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 #![allow(dead_code, reason = "each test program takes what it needs")]
 
+#[cfg(feature = "tokio")]
+pub(crate) mod tape;
+
 use std::env;
 use std::io;
 #[cfg(feature = "udp")]
