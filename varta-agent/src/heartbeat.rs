@@ -8,6 +8,7 @@ mod task;
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use self::task::{Beating, Report, Words};
 use crate::agent::Varta;
 use crate::outcome::{BeatError, BeatOutcome, DropReason};
 use crate::profile::Fault;
+use crate::progress::{Guard, Guards};
 use crate::transport::BeatTransport;
 
 /// The longest interval, 49 days: what the protocol has room for.
@@ -90,8 +92,16 @@ impl<T: BeatTransport> Varta<T> {
             last_outcome: None,
             busy: (0, BeatOutcome::Dropped(DropReason::NoObserver)),
         });
-        let beating = Beating { agent: self, interval, latest, report, has_said_goodbye: false };
-        Ok(Heartbeat { words, seen, task: Some(runtime.spawn(beating.run())) })
+        let guards = Arc::<Guards>::default();
+        let beating = Beating {
+            agent: self,
+            interval,
+            latest,
+            report,
+            has_said_goodbye: false,
+            guards: guards.clone(),
+        };
+        Ok(Heartbeat { guards, words, seen, task: Some(runtime.spawn(beating.run())) })
     }
 }
 
@@ -119,6 +129,7 @@ impl<T: BeatTransport> Varta<T> {
 pub struct Heartbeat {
     words: watch::Sender<Words>,
     seen: watch::Receiver<Report>,
+    guards: Arc<Guards>,
     /// There until it is awaited.
     task: Option<JoinHandle<()>>,
 }
@@ -163,6 +174,36 @@ impl Heartbeat {
     /// Tells what became of the last beat; `None` before the first.
     pub fn last_outcome(&self) -> Option<BeatOutcome> {
         self.seen.borrow().last_outcome
+    }
+
+    /// Ties the heartbeat to a piece of work, which from now on has to [tick](Guard::tick) at least once in `limit`; while
+    /// it does not the heartbeat holds its beats back. `name` is what the log of this program calls it.
+    ///
+    /// The task looks before each beat, so it notices up to an interval late. A limit of several intervals, and of
+    /// several times what the work takes at its slowest, is a good one. A work that is waiting for something to do
+    /// ticks too, or gives up its guard meanwhile; for one that is known to take long there is
+    /// [`busy_for`](Self::busy_for), which excuses all guards.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use varta_agent::Varta;
+    ///
+    /// let heartbeat = Varta::disabled().spawn_heartbeat(Duration::from_secs(1))?;
+    /// let guard = heartbeat.guard("consumer", Duration::from_secs(30));
+    /// # let mut queue = tokio::time::interval(Duration::from_millis(1));
+    /// tokio::spawn(async move {
+    ///     loop {
+    ///         let _message = queue.tick().await;
+    ///         guard.tick();
+    ///     }
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn guard(&self, name: impl AsRef<str>, limit: Duration) -> Guard {
+        self.guards.add(name.as_ref(), limit)
     }
 
     /// Asks the server not to mind if this process is silent for `span` from now on, as [`Varta::busy_for`] does, and

@@ -110,6 +110,8 @@ mod panic;
 mod patience;
 mod presence;
 mod profile;
+#[cfg(feature = "tokio")]
+mod progress;
 mod sys;
 mod transport;
 
@@ -128,6 +130,8 @@ pub use panic::install_panic_handler;
 pub use panic::install_panic_handler_udp;
 #[cfg(all(feature = "panic-handler", feature = "secure-udp"))]
 pub use panic::{install_panic_handler_secure_udp, install_panic_handler_secure_udp_with_master};
+#[cfg(feature = "tokio")]
+pub use progress::Guard;
 #[cfg(feature = "secure-udp")]
 pub use transport::SecureUdpTransport;
 #[cfg(feature = "udp")]

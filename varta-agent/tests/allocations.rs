@@ -54,6 +54,8 @@ fn main() {
         ("a_beat_of_a_disabled_handle", a_beat_of_a_disabled_handle),
         ("a_beat_behind_which_a_hello_is_due", a_beat_behind_which_a_hello_is_due),
         ("a_beat_behind_which_a_hello_is_lost", a_beat_behind_which_a_hello_is_lost),
+        #[cfg(feature = "tokio")]
+        ("a_tick_of_a_guard", a_tick_of_a_guard),
         ("a_beat_for_every_reason_of_a_drop", a_beat_for_every_reason_of_a_drop),
         ("a_beat_that_is_refused", a_beat_that_is_refused),
         #[cfg(feature = "udp")]
@@ -213,6 +215,19 @@ fn a_beat_behind_which_a_hello_is_lost() {
             Err(io::Error::from_raw_os_error(self.errno))
         }
     }
+}
+
+#[cfg(feature = "tokio")]
+fn a_tick_of_a_guard() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _context = runtime.enter();
+    let heartbeat = Varta::disabled().spawn_heartbeat(Duration::from_secs(1)).unwrap();
+    let guard = heartbeat.guard("consumer", Duration::from_secs(30));
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for _ in 0..1000 {
+        guard.tick();
+    }
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
 }
 
 fn a_beat_for_every_reason_of_a_drop() {

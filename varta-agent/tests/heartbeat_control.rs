@@ -105,8 +105,8 @@ async fn a_goodbye_is_patient_with_a_full_queue_but_not_for_ever() {
 async fn a_heartbeat_without_a_name_only_beats_until_it_says_goodbye() {
     let tape = Tape::default();
     let heartbeat = tape.heartbeat(MINUTE);
-    tape.until(5).await;
-    assert!(tape.said().is_empty());
+    time::sleep(MINUTE * 5).await;
+    assert!(tape.len() >= 4 && tape.said().is_empty());
     drop(heartbeat);
 }
 

@@ -1,5 +1,6 @@
 //! The task that beats.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,6 +12,7 @@ use crate::agent::Varta;
 use crate::entropy;
 use crate::outcome::{BeatOutcome, DropReason};
 use crate::patience::PATIENCE;
+use crate::progress::{Guards, Progress};
 use crate::transport::BeatTransport;
 
 /// How long a beat that met a full queue waits before its second attempt: at least this, and less than
@@ -48,6 +50,7 @@ pub(super) struct Beating<T: BeatTransport> {
     pub(super) latest: watch::Receiver<Words>,
     pub(super) report: watch::Sender<Report>,
     pub(super) has_said_goodbye: bool,
+    pub(super) guards: Arc<Guards>,
 }
 
 impl<T: BeatTransport> Beating<T> {
@@ -66,7 +69,7 @@ impl<T: BeatTransport> Beating<T> {
             if now >= due {
                 due = next(due, now, self.interval);
             }
-            if self.beat(now) == QUEUE_FULL && !retries {
+            if self.beat(now) == Some(QUEUE_FULL) && !retries {
                 retry = Some(now + RETRY_AFTER + part_of(RETRY_BEFORE - RETRY_AFTER, entropy::random()));
             }
         }
@@ -78,15 +81,21 @@ impl<T: BeatTransport> Beating<T> {
         }
     }
 
-    fn beat(&mut self, now: Instant) -> BeatOutcome {
+    /// Beats, unless somebody's work is stuck. Nothing is said then, because anything would pass for life.
+    fn beat(&mut self, now: Instant) -> Option<BeatOutcome> {
         let Words { status, payload, busy, .. } = *self.latest.borrow_and_update();
         self.say_busy(now, busy);
+        let status = match self.guards.look(now, self.interval, now < busy.1) {
+            Progress::Good => status,
+            Progress::Critical => Status::Critical,
+            Progress::Stuck => return None,
+        };
         let outcome = self.agent.beat(status, payload);
         self.report.send_modify(|report| {
             report.beats_sent += u64::from(outcome.is_sent());
             report.last_outcome = Some(outcome);
         });
-        outcome
+        Some(outcome)
     }
 
     /// Says that the program is busy, if it has asked for that since it was last said.

@@ -1,0 +1,275 @@
+//! A heartbeat that is tied to work: on virtual time, but for a runtime that is blocked.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use common::Server;
+use common::tape::{MILLISECOND, SECOND, Tape, settle};
+use tokio::time;
+use varta_agent::{BeatOutcome, Guard, Status, Varta};
+
+/// Lets time go by in steps of the interval, and counts the beats.
+async fn beats_in(tape: &Tape, seconds: u32) -> usize {
+    let before = tape.len();
+    for _ in 0..seconds {
+        time::sleep(SECOND).await;
+    }
+    tape.len() - before
+}
+
+/// Waits for the first beat and for half an interval more, so that the beats and this test never meet.
+async fn between_beats(tape: &Tape) {
+    tape.until(1).await;
+    time::sleep(SECOND / 2).await;
+}
+
+fn statuses(tape: &Tape) -> Vec<Status> {
+    tape.frames().iter().map(|frame| frame.status).collect()
+}
+
+/// Drops a guard as a panic does.
+fn unwind(guard: Guard) {
+    let unwound = panic::catch_unwind(AssertUnwindSafe(move || {
+        let _held = guard;
+        panic::resume_unwind(Box::new("out of cheese"));
+    }));
+    assert!(unwound.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn beats_go_on_as_long_as_there_is_progress() {
+    let tape = Tape::default();
+    let heartbeat = tape.heartbeat(SECOND);
+    let guard = heartbeat.guard("consumer", SECOND * 3);
+    between_beats(&tape).await;
+    for _ in 0..10 {
+        assert_eq!(beats_in(&tape, 2).await, 2);
+        guard.tick();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_is_stuck_holds_the_beats_back_until_it_moves() {
+    let tape = Tape::default();
+    let heartbeat = tape.heartbeat(SECOND);
+    let guard = heartbeat.guard("consumer", SECOND * 3);
+    between_beats(&tape).await;
+    assert_eq!(beats_in(&tape, 3).await, 3);
+    assert_eq!(beats_in(&tape, 60).await, 0);
+    assert_eq!(heartbeat.last_outcome(), Some(BeatOutcome::Sent), "what was held back is no beat");
+    guard.tick();
+    assert_eq!(beats_in(&tape, 3).await, 3);
+    let nonces: Vec<u64> = tape.frames().iter().map(|frame| frame.nonce).collect();
+    assert!(nonces.iter().copied().eq(1..=7), "{nonces:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_changes_is_no_sign_of_life_of_work_that_is_stuck() {
+    let tape = Tape::default();
+    let heartbeat = tape.heartbeat(SECOND);
+    let _guard = heartbeat.guard("consumer", SECOND);
+    beats_in(&tape, 5).await;
+    let before = tape.len();
+    heartbeat.set_status(Status::Degraded).unwrap();
+    settle().await;
+    assert_eq!(tape.len(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_may_have_the_beats_say_critical_instead() {
+    let tape = Tape::default();
+    let heartbeat = tape.heartbeat(SECOND);
+    let guard = heartbeat.guard("importer", SECOND * 2).critical_when_overdue();
+    heartbeat.set_payload(17);
+    tape.until(5).await;
+    guard.tick();
+    tape.until(6).await;
+    use Status::{Critical, Ok};
+    assert_eq!(statuses(&tape), [Ok, Ok, Ok, Critical, Critical, Ok]);
+    assert!(tape.frames().iter().all(|frame| frame.payload == 17));
+    assert_eq!(heartbeat.status(), Ok, "what the program itself says");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_stuck_outweighs_those_that_move_and_those_that_say_critical() {
+    let tape = Tape::default();
+    let heartbeat = tape.heartbeat(SECOND);
+    let _critical = heartbeat.guard("importer", SECOND).critical_when_overdue();
+    let stuck = heartbeat.guard("consumer", SECOND * 3);
+    let moving = heartbeat.guard("producer", SECOND * 3);
+    between_beats(&tape).await;
+    for _ in 0..6 {
+        beats_in(&tape, 1).await;
+        moving.tick();
+    }
+    assert_eq!(statuses(&tape), [Status::Ok, Status::Ok, Status::Critical, Status::Critical]);
+    drop(stuck);
+    assert_eq!(beats_in(&tape, 2).await, 2);
+    assert_eq!(statuses(&tape)[4..], [Status::Critical; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_that_is_dropped_ties_the_heartbeat_to_nothing() {
+    let tape = Tape::default();
+    let heartbeat = tape.heartbeat(SECOND);
+    let guards = [(); 50].map(|()| heartbeat.guard("request", SECOND * 2));
+    between_beats(&tape).await;
+    assert_eq!(beats_in(&tape, 10).await, 2);
+    drop(guards);
+    assert_eq!(beats_in(&tape, 10).await, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_that_died_of_a_panic_is_stuck_until_somebody_takes_its_name() {
+    let tape = Tape::default();
+    let heartbeat = tape.heartbeat(SECOND);
+    let guard = heartbeat.guard("consumer", SECOND * 3600);
+    between_beats(&tape).await;
+    unwind(guard);
+    assert_eq!(beats_in(&tape, 10).await, 0);
+
+    let _other = heartbeat.guard("producer", SECOND * 3600);
+    assert_eq!(beats_in(&tape, 10).await, 0);
+    let _restarted = heartbeat.guard("consumer", SECOND * 3600);
+    assert_eq!(beats_in(&tape, 10).await, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_program_is_excused_and_its_guards_have_the_whole_limit_afterwards() {
+    let tape = Tape::default();
+    let heartbeat = tape.heartbeat(SECOND);
+    let _guard = heartbeat.guard("consumer", SECOND * 3);
+    between_beats(&tape).await;
+    assert!(heartbeat.busy_for(SECOND * 30).await.is_sent());
+    assert_eq!(beats_in(&tape, 30).await, 30);
+    assert_eq!(beats_in(&tape, 60).await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_that_was_itself_held_up_does_not_blame_the_guards() {
+    let tape = Tape::default();
+    let heartbeat = tape.heartbeat(SECOND);
+    let guard = heartbeat.guard("consumer", SECOND * 3);
+    between_beats(&tape).await;
+    // Nobody is run in between, as if the process had been stopped.
+    time::advance(SECOND * 60).await;
+    settle().await;
+    assert_eq!(tape.len(), 2);
+    time::sleep(SECOND / 2).await;
+    guard.tick();
+    assert_eq!(beats_in(&tape, 3).await, 3);
+    assert_eq!(beats_in(&tape, 60).await, 1, "and is no easier on them afterwards");
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_thread_may_tick_and_several_may_share_a_guard() {
+    let tape = Tape::default();
+    let heartbeat = tape.heartbeat(SECOND);
+    let guard = heartbeat.guard("pool", SECOND * 2);
+    between_beats(&tape).await;
+    for _ in 0..5 {
+        thread::scope(|scope| {
+            let ticks = [(); 2].map(|()| scope.spawn(|| guard.tick()));
+            assert!(ticks.into_iter().all(|tick| tick.join().is_ok()));
+        });
+        assert_eq!(beats_in(&tape, 1).await, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_may_outlive_its_heartbeat() {
+    let heartbeat = Tape::default().heartbeat(SECOND);
+    let guard = heartbeat.guard("consumer", SECOND);
+    heartbeat.stop().await;
+    guard.tick();
+    assert_eq!(guard.name(), "consumer");
+}
+
+/// A log that is kept.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Takes the lines so far.
+    fn take(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        String::from_utf8(bytes).unwrap().lines().map(|line| line.trim().to_owned()).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_names_who_is_stuck_once_and_once_that_it_moves_again() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let tape = Tape::default();
+    let heartbeat = tape.heartbeat(SECOND);
+    let consumer = heartbeat.guard("consumer", SECOND * 3);
+    let importer = heartbeat.guard("importer", SECOND * 10).critical_when_overdue();
+    between_beats(&tape).await;
+
+    beats_in(&tape, 60).await;
+    let held_back = "WARN consumer has made no progress for 4.0s, and has to every 3.0s; \
+                     beats are held back until it does guard=consumer";
+    let critical = "WARN importer has made no progress for 11.0s, and has to every 10.0s; \
+                    beats say critical until it does guard=importer";
+    assert_eq!(log.take(), [held_back, critical]);
+    for _ in 0..10 {
+        consumer.tick();
+        importer.tick();
+        beats_in(&tape, 1).await;
+    }
+    let again = ["consumer", "importer"].map(|name| format!("INFO {name} makes progress again guard={name}"));
+    assert_eq!(log.take(), again);
+    beats_in(&tape, 9).await;
+    assert_eq!(log.take(), [held_back]);
+
+    unwind(importer);
+    beats_in(&tape, 9).await;
+    let dead = "WARN importer ended by a panic and makes no progress; beats say critical until it does guard=importer";
+    assert_eq!(log.take(), [dead]);
+}
+
+/// Blocks the thread of a runtime for so long that a heartbeat that could run would have beaten fifty times.
+#[test]
+fn a_runtime_that_is_blocked_falls_silent() {
+    let server = Server::listening();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let agent = Varta::builder().socket(server.path()).connect().unwrap();
+        let heartbeat = agent.spawn_heartbeat(MILLISECOND).unwrap();
+        common::await_beats(&heartbeat, 1).await;
+        server.datagrams();
+
+        let blocked = std::time::Instant::now();
+        while blocked.elapsed() < Duration::from_millis(50) {
+            thread::yield_now();
+        }
+        assert!(server.datagrams().is_empty());
+        let beaten = heartbeat.beats_sent();
+        common::await_beats(&heartbeat, beaten + 1).await;
+    });
+}
