@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
+use crate::counters::Counters;
 use crate::fork::Incarnation;
 use crate::outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
 use crate::presence::Presence;
@@ -75,6 +76,7 @@ pub struct Varta<T: BeatTransport = UdsTransport> {
     fork_recoveries: u64,
     /// What else there is to say than beats.
     presence: Presence,
+    counters: Counters,
     /// A flag and not a transport of its own: a program may switch beats off without changing a type.
     enabled: bool,
     /// A session's beats come one after the other, so a handle is not to be shared.
@@ -104,6 +106,7 @@ impl<T: BeatTransport> Varta<T> {
             clock_regressions: 0,
             fork_recoveries: 0,
             presence,
+            counters: if enabled { Counters::take() } else { Counters::nowhere() },
             enabled,
             not_sync: PhantomData,
         }
@@ -173,6 +176,7 @@ impl<T: BeatTransport> Varta<T> {
         if self.enabled {
             let incarnation = Incarnation::current();
             self.transport.reconnect()?;
+            self.counters.count_reconnect();
             if self.incarnation.is_current() {
                 self.presence.handle_reconnect();
             } else {
@@ -263,6 +267,7 @@ impl<T: BeatTransport> Varta<T> {
                 outcome
             }
         };
+        self.counters.count_beat(outcome);
         if !outcome.is_sent() {
             self.presence.count_unsent();
         } else if self.presence.is_hello_due(timestamp) {
@@ -283,6 +288,7 @@ impl<T: BeatTransport> Varta<T> {
         self.dropped_in_a_row = 0;
         self.presence.handle_fork();
         self.fork_recoveries = self.fork_recoveries.saturating_add(1);
+        self.counters.count_fork_recovery();
         Ok(())
     }
 
@@ -302,6 +308,7 @@ impl<T: BeatTransport> Varta<T> {
         let elapsed = nanoseconds(now.saturating_duration_since(self.start));
         if elapsed < self.last_timestamp {
             self.clock_regressions = self.clock_regressions.saturating_add(1);
+            self.counters.count_clock_regression();
         }
         self.last_timestamp = self.last_timestamp.max(elapsed);
         self.last_timestamp
@@ -327,6 +334,7 @@ impl<T: BeatTransport> Varta<T> {
         if self.transport.reconnect().is_err() {
             return dropped;
         }
+        self.counters.count_reconnect();
         let again = self.send(wire);
         if !again.is_dropped() {
             self.dropped_in_a_row = 0;

@@ -100,6 +100,7 @@ compile_error!("varta-agent beats through Unix sockets, which this system does n
 
 mod agent;
 mod builder;
+mod counters;
 mod entropy;
 mod fork;
 #[cfg(feature = "tokio")]

@@ -43,10 +43,18 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// Every beat of this program is counted here too.
+#[cfg(feature = "metrics")]
+static COUNTS: std::sync::LazyLock<common::recorder::Counts> = std::sync::LazyLock::new(Default::default);
+
 fn main() {
+    #[cfg(feature = "metrics")]
+    assert!(metrics::set_global_recorder(COUNTS.clone()).is_ok());
     common::run(&[
         ("the_allocator_counts", the_allocator_counts),
         ("a_beat_that_is_sent", a_beat_that_is_sent),
+        #[cfg(feature = "metrics")]
+        ("a_beat_that_is_counted", a_beat_that_is_counted),
         ("a_beat_that_meets_a_full_queue", a_beat_that_meets_a_full_queue),
         ("a_beat_whose_server_has_gone", a_beat_whose_server_has_gone),
         ("a_beat_that_finds_the_restarted_server", a_beat_that_finds_the_restarted_server),
@@ -113,6 +121,17 @@ fn a_beat_that_is_sent() {
         assert_eq!(beat(&mut agent), BeatOutcome::Sent);
         let _ = server.frame();
     }
+}
+
+#[cfg(feature = "metrics")]
+fn a_beat_that_is_counted() {
+    let sent =
+        || COUNTS.read().into_iter().find(|(name, _)| name.contains("sent")).map_or(0, |(_, count)| count);
+    let server = Server::listening();
+    let mut agent = Varta::connect(server.path()).unwrap();
+    let before = sent();
+    assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+    assert_eq!(sent(), before + 1);
 }
 
 fn a_beat_that_meets_a_full_queue() {

@@ -126,6 +126,7 @@ impl<T: BeatTransport> Varta<T> {
         if !has_gone || self.reconnect_after == 0 || self.transport.reconnect().is_err() {
             return outcome;
         }
+        self.counters.count_reconnect();
         self.presence.handle_reconnect();
         self.send_control(datagram)
     }

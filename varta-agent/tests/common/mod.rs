@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 #![allow(dead_code, reason = "each test program takes what it needs")]
 
+#[cfg(feature = "metrics")]
+pub(crate) mod recorder;
 #[cfg(feature = "tokio")]
 pub(crate) mod tape;
 
