@@ -44,6 +44,37 @@
 //! # }
 //! ```
 //!
+//! A timer that beats proves that the timer runs. A `Heartbeat::guard` ties the heartbeat to work that has to make
+//! progress: while it does not, the beats are held back.
+//!
+//! # More than beats
+//!
+//! A beat says that a process lives, and carries no name. What else there is to say goes in *control datagrams* beside the
+//! beats. They are an extension: a server that does not know them counts them as malformed, and takes the beats as ever.
+//! A handle that is not asked for any of it sends beats and nothing else.
+//!
+//! - [`Builder::name`], [`interval`](Builder::interval), [`stall_after`](Builder::stall_after) and
+//!   [`label`](Builder::label): who the agent is and when it wants to be missed. The server hears of it again at least once
+//!   a minute, and after a restart behind the first beat.
+//! - [`Varta::close`]: that it goes, and why, so that its silence is no alarm. A heartbeat says so when it is stopped or
+//!   dropped. A handle that is just dropped says nothing, because a program that fails drops its handles too.
+//! - [`Varta::busy_for`]: that it is going to be silent for a while, and means to.
+//!
+//! ```
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("varta.sock");
+//! # let server = std::os::unix::net::UnixDatagram::bind(&path)?;
+//! use std::time::Duration;
+//! use varta_agent::{GoodbyeReason, Status, Varta};
+//!
+//! let second = Duration::from_secs(1);
+//! let builder = Varta::builder().name("billing-worker").interval(second).stall_after(3 * second);
+//! let mut agent = builder.socket(&path).connect()?;
+//! let _ = agent.beat(Status::Ok, 0);
+//! let _ = agent.close(GoodbyeReason::Shutdown);
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
 //! # Features
 //!
 //! None is on by default, and then the crate depends on `libc` and the wire format only.
@@ -51,10 +82,23 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `panic-handler` | `install_panic_handler`: a panic tells the server before the process dies |
-//! | `tokio` | `Varta::spawn_heartbeat`: a task that beats |
+//! | `tokio` | `Varta::spawn_heartbeat`: a task that beats, and guards for work that has to make progress (on top of tokio and tracing) |
 //! | `udp` | `Varta::connect_udp`: beats to another host, in plain sight; with `panic-handler` also `install_panic_handler_udp` |
 //! | `secure-udp` | `Varta::connect_secure_udp` and `connect_secure_udp_with_master`: beats to another host under a seal (on top of ring); with `panic-handler` also `install_panic_handler_secure_udp` and `.._with_master`. It brings `udp` along |
+//! | `metrics` | the SDK's own counters, through the facade of the crate metrics |
 //! | `test-hooks` | methods that force a fork, a clock that steps back and the end of the nonces; not for production |
+//!
+//! # What the SDK counts
+//!
+//! With the feature `metrics`, all handles of a process together count into the recorder that is installed when they
+//! connect; one that connects before there is a recorder counts nowhere.
+//!
+//! | counter | what |
+//! |---|---|
+//! | `varta_client_beats_total{outcome}` | beats that were `sent`, `dropped` or `failed`; one that was refused, or found no connection after a fork, is not counted |
+//! | `varta_client_clock_regression_total` | as [`Varta::clock_regressions`] |
+//! | `varta_client_fork_recoveries_total` | as [`Varta::fork_recoveries`] |
+//! | `varta_client_reconnects_total` | connections that were replaced, by the program or after lost beats; those after a fork are fork recoveries |
 //!
 //! # What happens on fork
 //!
