@@ -1,27 +1,24 @@
 //! How a handle is made: everything about a beat that can fail or allocate happens here, once.
 
-use std::env;
 #[cfg(feature = "secure-udp")]
-use std::fmt;
-use std::io;
+mod secure;
 #[cfg(feature = "udp")]
-use std::net::SocketAddr;
+mod udp;
+
+use std::env;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-#[cfg(feature = "secure-udp")]
-use varta_proto::secure::Key;
-
 use crate::agent::Varta;
 use crate::profile::{Fault, Profile};
-#[cfg(feature = "secure-udp")]
-use crate::transport::SecureUdpTransport;
-#[cfg(feature = "udp")]
-use crate::transport::UdpTransport;
-#[cfg(feature = "secure-udp")]
-use crate::transport::secure::Keys;
 use crate::transport::uds::Advice;
 use crate::transport::{BeatTransport, UdsTransport};
+
+#[cfg(feature = "secure-udp")]
+pub use secure::SecureUdpServer;
+#[cfg(feature = "udp")]
+pub use udp::UdpServer;
 
 /// Lost beats in a row after which a handle from the builder reconnects: the first beat to a server that was restarted
 /// is lost to the old socket, and goes out once more on a new one.
@@ -98,29 +95,6 @@ pub struct UnixSocket {
     lazy: bool,
 }
 
-/// Where a [`Builder`] gets its transport from: a UDP socket that it connects itself (feature `udp`).
-#[cfg(feature = "udp")]
-#[derive(Debug)]
-pub struct UdpServer(SocketAddr);
-
-/// Where a [`Builder`] gets its transport from: a UDP socket that it connects itself, and a key (feature `secure-udp`).
-#[cfg(feature = "secure-udp")]
-pub struct SecureUdpServer {
-    addr: SocketAddr,
-    keys: Box<Keys>,
-}
-
-/// Shows where it sends, and nothing of its key.
-#[cfg(feature = "secure-udp")]
-impl fmt::Debug for SecureUdpServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SecureUdpServer")
-            .field("addr", &self.addr)
-            .field("mode", &self.keys.mode())
-            .finish_non_exhaustive()
-    }
-}
-
 /// Where a [`Builder`] gets its transport from: the one that [`Builder::transport`] was given.
 #[derive(Debug)]
 pub struct CustomTransport<T>(T);
@@ -167,37 +141,6 @@ impl Builder {
         };
         let transport = if lazy { transport } else { transport.connect_now(advice)? };
         Ok(Varta::introduced(transport, settings.reconnect_after, settings.profile, !lazy))
-    }
-}
-
-/// Handles that beat over UDP (feature `udp`).
-#[cfg(feature = "udp")]
-impl Builder<UdpServer> {
-    /// Makes the handle, as [`Varta::connect_udp`] does.
-    ///
-    /// # Errors
-    ///
-    /// There is no route to the server's address, its port is 0, there is no descriptor left, or a setting cannot be.
-    /// The message names the address, or what is wrong with the setting.
-    pub fn connect(self) -> io::Result<Varta<UdpTransport>> {
-        let transport = UdpTransport::connect(self.source.0);
-        self.settings.handle(transport)
-    }
-}
-
-/// Handles that beat over UDP under a seal (feature `secure-udp`).
-#[cfg(feature = "secure-udp")]
-impl Builder<SecureUdpServer> {
-    /// Makes the handle, as [`Varta::connect_secure_udp`] and
-    /// [`connect_secure_udp_with_master`](Varta::connect_secure_udp_with_master) do.
-    ///
-    /// # Errors
-    ///
-    /// There is no route to the server's address, its port is 0, there is no descriptor left, the operating system
-    /// gives no randomness, or a setting cannot be. The message names the address, or what is wrong with the setting.
-    pub fn connect(self) -> io::Result<Varta<SecureUdpTransport>> {
-        let SecureUdpServer { addr, keys } = self.source;
-        self.settings.handle(SecureUdpTransport::with(addr, keys))
     }
 }
 
@@ -278,60 +221,6 @@ impl<S> Builder<S> {
     /// ```
     pub fn label(self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
         self.tell(|profile| profile.add_label(key.as_ref(), value.as_ref()))
-    }
-
-    /// Sends by UDP to the server at `addr`, in plain sight (feature `udp`).
-    ///
-    /// ```
-    /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
-    /// # let addr = server.local_addr()?;
-    /// use varta_agent::{Status, Varta};
-    ///
-    /// let mut agent = Varta::builder().udp(addr).connect()?;
-    /// let _ = agent.beat(Status::Ok, 0);
-    /// # assert_eq!(server.recv(&mut [0; 64])?, 32);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    #[cfg(feature = "udp")]
-    pub fn udp(self, addr: SocketAddr) -> Builder<UdpServer> {
-        Builder { settings: self.settings, source: UdpServer(addr) }
-    }
-
-    /// Sends by UDP to the server at `addr`, sealed with the key that it shares with all its agents (feature
-    /// `secure-udp`).
-    ///
-    /// ```
-    /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
-    /// # let addr = server.local_addr()?;
-    /// use varta_agent::{Key, Varta};
-    ///
-    /// // A program reads it with `Key::from_file`.
-    /// let key = Key::from_bytes([0x8f; 32]);
-    /// let agent = Varta::builder().name("sensor").secure_udp(addr, key).connect()?;
-    /// # assert!(server.recv(&mut [0; 600])? > 64);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    #[cfg(feature = "secure-udp")]
-    pub fn secure_udp(self, addr: SocketAddr, key: Key) -> Builder<SecureUdpServer> {
-        Builder { settings: self.settings, source: SecureUdpServer { addr, keys: Keys::shared(key) } }
-    }
-
-    /// Sends by UDP to the server at `addr`, sealed with a key that is derived from its master key for the pid of this
-    /// process (feature `secure-udp`).
-    ///
-    /// ```
-    /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
-    /// # let addr = server.local_addr()?;
-    /// use varta_agent::{Key, Varta};
-    ///
-    /// let master = Key::from_bytes([0x8f; 32]);
-    /// let agent = Varta::builder().name("sensor").secure_udp_with_master(addr, master).connect()?;
-    /// # assert!(server.recv(&mut [0; 600])? > 64);
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    #[cfg(feature = "secure-udp")]
-    pub fn secure_udp_with_master(self, addr: SocketAddr, key: Key) -> Builder<SecureUdpServer> {
-        Builder { settings: self.settings, source: SecureUdpServer { addr, keys: Keys::master(key) } }
     }
 
     /// Sends through `transport` and not through a socket that the builder connects.

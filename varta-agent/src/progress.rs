@@ -77,6 +77,17 @@ impl Guard {
     }
 
     /// Gives the name under which the log knows it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::time::Duration;
+    /// # use varta_agent::Varta;
+    /// let heartbeat = Varta::disabled().spawn_heartbeat(Duration::from_secs(1))?;
+    /// assert_eq!(heartbeat.guard("consumer", Duration::from_secs(30)).name(), "consumer");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn name(&self) -> &str {
         &self.watched.name
     }

@@ -147,7 +147,10 @@ impl<T: BeatTransport> Varta<T> {
     }
 
     /// Says Hello with the time and the nonce of the last beat. What becomes of it concerns the next Hello alone.
+    ///
+    /// Never part of the beat's own code, which would have the buffer on its stack.
     #[cold]
+    #[inline(never)]
     pub(super) fn say_hello(&mut self) {
         let mut room = [0; MAX_CONTROL_LEN];
         let hello = self.presence.hello(self.head(), &mut room);

@@ -1,0 +1,44 @@
+//! Handles that beat over UDP.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::Builder;
+use crate::agent::Varta;
+use crate::transport::UdpTransport;
+
+/// Where a [`Builder`] gets its transport from: a UDP socket that it connects itself (feature `udp`).
+#[derive(Debug)]
+pub struct UdpServer(SocketAddr);
+
+impl<S> Builder<S> {
+    /// Sends by UDP to the server at `addr`, in plain sight (feature `udp`).
+    ///
+    /// ```
+    /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    /// # let addr = server.local_addr()?;
+    /// use varta_agent::{Status, Varta};
+    ///
+    /// let mut agent = Varta::builder().udp(addr).connect()?;
+    /// let _ = agent.beat(Status::Ok, 0);
+    /// # assert_eq!(server.recv(&mut [0; 64])?, 32);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn udp(self, addr: SocketAddr) -> Builder<UdpServer> {
+        Builder { settings: self.settings, source: UdpServer(addr) }
+    }
+}
+
+/// Handles that beat over UDP (feature `udp`).
+impl Builder<UdpServer> {
+    /// Makes the handle, as [`Varta::connect_udp`] does.
+    ///
+    /// # Errors
+    ///
+    /// There is no route to the server's address, its port is 0, there is no descriptor left, or a setting cannot be.
+    /// The message names the address, or what is wrong with the setting.
+    pub fn connect(self) -> io::Result<Varta<UdpTransport>> {
+        let transport = UdpTransport::connect(self.source.0);
+        self.settings.handle(transport)
+    }
+}
