@@ -2,6 +2,7 @@
 //! and hands on what is good. It knows sockets and nothing of agents.
 
 mod batch;
+mod namespaces;
 mod probe;
 mod replay;
 mod socket_file;
@@ -33,12 +34,14 @@ use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
 use varta_proto::{DecodeError, FRAME_LEN, Frame};
 
 use self::batch::{BATCH, ReceiveBuffer};
+use self::namespaces::Namespaces;
 use self::socket_file::SocketFile;
 use crate::beat::{Introduction, ReceivedBeat, ReceivedControl, Said, Sender, Transport};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::metrics::FrameCounters;
 use crate::outcome::{Outcome, Tally};
+use crate::process::namespace_pids;
 use crate::time::MonoTime;
 
 /// How many batches may wait for the tracker. With 64 beats in each that is the work of about a millisecond. A
@@ -144,7 +147,7 @@ impl fmt::Display for Endpoint {
 /// Whom to believe.
 #[derive(Debug)]
 enum Gate {
-    Unix(AllowedSenders),
+    Unix(AllowedSenders, Namespaces),
     Udp,
     SecureUdp(Vault),
 }
@@ -164,7 +167,8 @@ impl Listener {
     pub(crate) fn unix(options: &SocketOptions, allowed: AllowedSenders) -> Result<Self, Error> {
         let (socket, file) = SocketFile::bind(options)?;
         let endpoint = Endpoint::Unix(file.path().to_path_buf());
-        Ok(Listener { socket: socket.into(), file: Some(file), endpoint, gate: Gate::Unix(allowed) })
+        let gate = Gate::Unix(allowed, Namespaces::new(namespace_pids));
+        Ok(Listener { socket: socket.into(), file: Some(file), endpoint, gate })
     }
 
     /// Takes an address for plaintext.
@@ -208,13 +212,13 @@ impl Listener {
         clock: Clock,
         counters: FrameCounters,
     ) -> Result<(), Error> {
-        let Listener { socket, file, endpoint, gate } = self;
+        let Listener { socket, file, endpoint, mut gate } = self;
         let failed = |action| {
             let endpoint = &endpoint;
             move |source| endpoint.failed(action, source)
         };
         let socket = match &gate {
-            Gate::Unix(_) => UnixDatagram::from_std(socket.into()).map(Watched::Unix),
+            Gate::Unix(..) => UnixDatagram::from_std(socket.into()).map(Watched::Unix),
             Gate::Udp | Gate::SecureUdp(_) => UdpSocket::from_std(socket.into()).map(Watched::Udp),
         };
         let socket = socket.map_err(failed("watch the socket"))?;
@@ -222,7 +226,7 @@ impl Listener {
         // and no other server takes its place.
         let _file = file;
         let mut buffer = match &gate {
-            Gate::Unix(_) => ReceiveBuffer::for_unix(),
+            Gate::Unix(..) => ReceiveBuffer::for_unix(),
             Gate::Udp | Gate::SecureUdp(_) => ReceiveBuffer::for_udp(),
         };
         let mut errors_in_a_row = 0;
@@ -283,14 +287,14 @@ impl Endpoint {
 impl Gate {
     const fn transport(&self) -> Transport {
         match self {
-            Gate::Unix(_) => Transport::Unix,
+            Gate::Unix(..) => Transport::Unix,
             Gate::Udp => Transport::Udp,
             Gate::SecureUdp(_) => Transport::SecureUdp,
         }
     }
 
     /// Keeps the beats of what was received together, and counts the rest.
-    fn sort(&self, received: &ReceiveBuffer, received_at: MonoTime) -> (Batch, Tally) {
+    fn sort(&mut self, received: &ReceiveBuffer, received_at: MonoTime) -> (Batch, Tally) {
         let datagrams = received.datagrams();
         let mut beats = Vec::with_capacity(datagrams.len());
         let mut refused = Tally::default();
@@ -303,7 +307,10 @@ impl Gate {
             Err(outcome) => refused.count(outcome),
         };
         match self {
-            Gate::Unix(allowed) => datagrams.for_each(|datagram| enter(unix::judge(&datagram, allowed))),
+            Gate::Unix(allowed, namespaces) => datagrams.for_each(|datagram| {
+                let mut is_pid_of = |outer, inner| namespaces.has(outer, inner, received_at);
+                enter(unix::judge(&datagram, allowed, &mut is_pid_of));
+            }),
             Gate::Udp => datagrams.for_each(|datagram| enter(udp::judge(&datagram))),
             Gate::SecureUdp(vault) => {
                 let mut vault = vault.open();

@@ -25,8 +25,13 @@ impl AllowedSenders {
     }
 }
 
-/// Who sent what, or why it is refused.
-pub(super) fn judge(datagram: &Datagram<'_>, allowed: &AllowedSenders) -> Result<(Sender, Message), Outcome> {
+/// Who sent what, or why it is refused. `is_pid_of` tells whether the process that the kernel names has another pid in a
+/// namespace of its own.
+pub(super) fn judge(
+    datagram: &Datagram<'_>,
+    allowed: &AllowedSenders,
+    is_pid_of: &mut impl FnMut(u32, u32) -> bool,
+) -> Result<(Sender, Message), Outcome> {
     if datagram.extra_ancillary {
         return Err(Outcome::Ancillary);
     }
@@ -39,7 +44,7 @@ pub(super) fn judge(datagram: &Datagram<'_>, allowed: &AllowedSenders) -> Result
         return Err(Outcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
     }
     let (pid, message) = Message::decode(datagram.payload).map_err(Outcome::Malformed)?;
-    if pid != credentials.pid && pid & NOT_A_PID == 0 {
+    if pid != credentials.pid && pid & NOT_A_PID == 0 && !is_pid_of(credentials.pid, pid) {
         return Err(Outcome::PidMismatch);
     }
     Ok((Sender::local(credentials.pid), message))
@@ -70,7 +75,8 @@ mod tests {
             source: None,
         };
         change(&mut datagram);
-        judge(&datagram, &allowed()).map_or_else(|refused| refused, |_| Outcome::Accepted)
+        judge(&datagram, &allowed(), &mut |outer, inner| (outer, inner) == (US.pid, 7))
+            .map_or_else(|refused| refused, |_| Outcome::Accepted)
     }
 
     #[test]
@@ -99,6 +105,12 @@ mod tests {
     fn a_group_admits_where_the_user_does_not() {
         let in_group = Some(Credentials { uid: 1001, gid: 7, ..US });
         assert_eq!(outcome(&frame_of(US.pid), |datagram| datagram.credentials = in_group), Outcome::Accepted);
+    }
+
+    #[test]
+    fn a_process_of_a_namespace_may_name_the_pid_that_it_has_there() {
+        assert_eq!(outcome(&frame_of(7), |_| {}), Outcome::Accepted);
+        assert_eq!(outcome(&frame_of(8), |_| {}), Outcome::PidMismatch);
     }
 
     #[test]
