@@ -74,6 +74,8 @@ pub(crate) struct Actor {
     pub(crate) inbox: mpsc::Receiver<Batch>,
     /// For each listener, whether something waits to be read.
     pub(crate) sockets: Arc<[Probe]>,
+    /// What each of them had lost when that was last asked.
+    pub(crate) drops_seen: Vec<u32>,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) sinks: Sinks,
     /// By [`Transport::index`](crate::beat::Transport::index).
@@ -237,6 +239,7 @@ impl Actor {
             let now = self.clock.now();
             if self.tracker.poll_timeout().is_some_and(|due| due <= now) {
                 self.catch_up().await;
+                self.notice_drops(now);
             }
             self.notice_blindness(wake_at.map(|at| at.max(last_turn)), now);
             self.tracker.handle_timeout(now);
@@ -284,6 +287,18 @@ impl Actor {
         }
     }
 
+    /// Takes note of what the kernel threw away since this was last asked.
+    fn notice_drops(&mut self, now: MonoTime) {
+        for (probe, seen) in self.sockets.iter().zip(&mut self.drops_seen) {
+            // That the kernel does not tell was said at the start.
+            let Ok(drops) = probe.kernel_drops() else { continue };
+            if drops != *seen {
+                *seen = drops;
+                self.tracker.handle_loss(probe.transport(), now);
+            }
+        }
+    }
+
     /// Takes every batch that has been handed on: at most as many as the inbox holds, for no listener runs meanwhile.
     fn drain_inbox(&mut self) {
         while let Ok(batch) = self.inbox.try_recv() {
@@ -327,6 +342,9 @@ impl Actor {
             frames.add(&tally);
         }
         frames.add(&self.tracker.handle_batch(&batch.beats[taken..], &mut self.outside.processes));
+        if let Some(at) = batch.turned_away_at {
+            self.tracker.handle_loss(batch.transport, at);
+        }
         self.hand_on_transitions();
     }
 

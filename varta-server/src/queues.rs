@@ -19,14 +19,16 @@ pub(crate) struct Queues {
     udp: Vec<(SocketAddr, usize)>,
 }
 
+/// `net.unix.max_dgram_qlen`: one more datagram than that fits the queue of a Unix socket.
+pub(crate) fn unix_queue() -> Option<usize> {
+    fs::read_to_string(UNIX_QUEUE_FILE).ok()?.trim().parse().ok()
+}
+
 impl Queues {
     /// Asks the kernel, and publishes what it says.
     pub(crate) fn measure(listeners: &[Listener], registry: &Registry) -> Self {
         let has_unix = listeners.iter().any(|listener| listener.endpoint().address().is_none());
-        let unix = fs::read_to_string(UNIX_QUEUE_FILE)
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .filter(|_| has_unix);
+        let unix = unix_queue().filter(|_| has_unix);
         let udp = listeners.iter().filter_map(Listener::udp_queue).collect();
         let queues = Queues { unix, udp };
         if let Some(length) = queues.unix {

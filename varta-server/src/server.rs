@@ -146,8 +146,7 @@ impl BoundServer {
         let (to_log, log) = mpsc::channel(LOG_QUEUE);
         let frames = Transport::ALL.map(|transport| FrameCounters::new(&registry, transport));
         let sockets = listeners.iter().map(Listener::probe).collect::<Result<Arc<[Probe]>, Error>>()?;
-        let transports = listeners.iter().map(|listener| listener.endpoint().transport());
-        let kernel_drops = KernelDrops::new(&registry, Arc::clone(&sockets), transports);
+        let kernel_drops = KernelDrops::new(&registry, Arc::clone(&sockets));
         let queues = Queues::measure(&listeners, &registry);
         for listener in listeners {
             log_endpoint(listener.endpoint(), config.policy.stall_after);
@@ -174,6 +173,7 @@ impl BoundServer {
             outside,
             clock,
             inbox,
+            drops_seen: vec![0; sockets.len()],
             sockets,
             queries,
             sinks: Sinks {

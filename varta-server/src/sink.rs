@@ -141,7 +141,10 @@ fn sentence(transition: &Transition) -> String {
         Cause::Blocked => format!("its process waits in the kernel; {silent}; it last said {said}"),
         Cause::Busy => format!("its process runs and does not beat; {silent}; it last said {said}"),
         Cause::Idle => format!("its process sleeps and does not beat; {silent}; it last said {said}"),
-        Cause::Lossy => format!("the kernel threw datagrams away meanwhile; {silent}; it last said {said}"),
+        Cause::Lossy if *to == Verdict::Unknown => {
+            format!("{silent}, and beats were lost on the way meanwhile; it is given another chance")
+        }
+        Cause::Lossy => format!("{silent}, and beats were lost on the way meanwhile; it last said {said}"),
         Cause::Silent => format!("{silent}; it last said {said}"),
         Cause::Unreachable => format!(
             "no beat came over the network for {silence:.3?}, which may be its, its host's or the network's fault; it last \

@@ -142,6 +142,11 @@ impl ReceiveBuffer {
         Ok(self.filled)
     }
 
+    /// How many datagrams the last call of [`ReceiveBuffer::receive`] took.
+    pub(crate) fn len(&self) -> usize {
+        self.filled
+    }
+
     /// What the last call of [`ReceiveBuffer::receive`] took.
     pub(crate) fn datagrams(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
         (0..self.filled).map(|index| {

@@ -42,6 +42,7 @@ use crate::error::Error;
 use crate::metrics::FrameCounters;
 use crate::outcome::{Outcome, Tally};
 use crate::process::namespace_pids;
+use crate::queues;
 use crate::time::MonoTime;
 
 /// How many batches may wait for the tracker. With 64 beats in each that is the work of about a millisecond. A
@@ -61,11 +62,13 @@ pub(crate) struct Batch {
     pub(crate) beats: Vec<ReceivedBeat>,
     /// What came between them, each with the number of beats before it. There are few.
     pub(crate) controls: Vec<(usize, ReceivedControl)>,
+    /// When it was read, if the socket's queue was full, so that senders were turned away.
+    pub(crate) turned_away_at: Option<MonoTime>,
 }
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.beats.is_empty() && self.controls.is_empty()
+        self.beats.is_empty() && self.controls.is_empty() && self.turned_away_at.is_none()
     }
 }
 
@@ -147,7 +150,12 @@ impl fmt::Display for Endpoint {
 /// Whom to believe.
 #[derive(Debug)]
 enum Gate {
-    Unix(AllowedSenders, Namespaces),
+    Unix {
+        allowed: AllowedSenders,
+        namespaces: Namespaces,
+        /// How many datagrams fill its queue, if that is known.
+        queue: Option<usize>,
+    },
     Udp,
     SecureUdp(Vault),
 }
@@ -167,7 +175,8 @@ impl Listener {
     pub(crate) fn unix(options: &SocketOptions, allowed: AllowedSenders) -> Result<Self, Error> {
         let (socket, file) = SocketFile::bind(options)?;
         let endpoint = Endpoint::Unix(file.path().to_path_buf());
-        let gate = Gate::Unix(allowed, Namespaces::new(namespace_pids));
+        let queue = queues::unix_queue();
+        let gate = Gate::Unix { allowed, namespaces: Namespaces::new(namespace_pids), queue };
         Ok(Listener { socket: socket.into(), file: Some(file), endpoint, gate })
     }
 
@@ -201,7 +210,10 @@ impl Listener {
     /// When there is no descriptor left.
     pub(crate) fn probe(&self) -> Result<Probe, Error> {
         let descriptor = self.socket.try_clone();
-        descriptor.map(Probe::new).map_err(|source| self.endpoint.failed("duplicate the socket", source))
+        let transport = self.endpoint.transport();
+        descriptor
+            .map(|descriptor| Probe::new(descriptor, transport))
+            .map_err(|source| self.endpoint.failed("duplicate the socket", source))
     }
 
     /// Hands on batches of beats until `stop` is cancelled, and then what has arrived by that moment.
@@ -218,7 +230,7 @@ impl Listener {
             move |source| endpoint.failed(action, source)
         };
         let socket = match &gate {
-            Gate::Unix(..) => UnixDatagram::from_std(socket.into()).map(Watched::Unix),
+            Gate::Unix { .. } => UnixDatagram::from_std(socket.into()).map(Watched::Unix),
             Gate::Udp | Gate::SecureUdp(_) => UdpSocket::from_std(socket.into()).map(Watched::Udp),
         };
         let socket = socket.map_err(failed("watch the socket"))?;
@@ -226,7 +238,7 @@ impl Listener {
         // and no other server takes its place.
         let _file = file;
         let mut buffer = match &gate {
-            Gate::Unix(..) => ReceiveBuffer::for_unix(),
+            Gate::Unix { .. } => ReceiveBuffer::for_unix(),
             Gate::Udp | Gate::SecureUdp(_) => ReceiveBuffer::for_udp(),
         };
         let mut errors_in_a_row = 0;
@@ -287,9 +299,18 @@ impl Endpoint {
 impl Gate {
     const fn transport(&self) -> Transport {
         match self {
-            Gate::Unix(..) => Transport::Unix,
+            Gate::Unix { .. } => Transport::Unix,
             Gate::Udp => Transport::Udp,
             Gate::SecureUdp(_) => Transport::SecureUdp,
+        }
+    }
+
+    /// How many datagrams read at once show that the queue was full, and somebody was turned away or about to be. A UDP
+    /// socket's drops are counted by the kernel instead.
+    fn fills_queue(&self) -> usize {
+        match self {
+            Gate::Unix { queue: Some(queue), .. } => queue.saturating_add(1).min(BATCH),
+            Gate::Unix { queue: None, .. } | Gate::Udp | Gate::SecureUdp(_) => usize::MAX,
         }
     }
 
@@ -307,7 +328,7 @@ impl Gate {
             Err(outcome) => refused.count(outcome),
         };
         match self {
-            Gate::Unix(allowed, namespaces) => datagrams.for_each(|datagram| {
+            Gate::Unix { allowed, namespaces, .. } => datagrams.for_each(|datagram| {
                 let mut is_pid_of = |outer, inner| namespaces.has(outer, inner, received_at);
                 enter(unix::judge(&datagram, allowed, &mut is_pid_of));
             }),
@@ -317,7 +338,9 @@ impl Gate {
                 datagrams.for_each(|datagram| enter(vault.judge(&datagram, received_at)));
             }
         }
-        (Batch { transport: self.transport(), beats, controls }, refused)
+        let was_full = received.len() >= self.fills_queue();
+        let turned_away_at = was_full.then_some(received_at);
+        (Batch { transport: self.transport(), beats, controls, turned_away_at }, refused)
     }
 }
 

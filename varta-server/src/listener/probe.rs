@@ -9,23 +9,33 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::beat::Transport;
+
 /// What `SO_MEMINFO` tells, in words of 32 bits (linux/sock_diag.h).
 const MEMINFO_WORDS: usize = 9;
 const SK_MEMINFO_DROPS: usize = 8;
 
 /// A second descriptor of a listener's socket.
 #[derive(Debug)]
-pub(crate) struct Probe(OwnedFd);
+pub(crate) struct Probe {
+    socket: OwnedFd,
+    transport: Transport,
+}
 
 impl Probe {
-    pub(super) fn new(socket: OwnedFd) -> Self {
-        Probe(socket)
+    pub(super) fn new(socket: OwnedFd, transport: Transport) -> Self {
+        Probe { socket, transport }
+    }
+
+    /// To which transport the socket belongs.
+    pub(crate) const fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// Whether something waits to be read. One system call, which does not wait. When it cannot be told, nothing is there
     /// to wait for.
     pub(crate) fn has_unread(&self) -> bool {
-        let mut sockets = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let mut sockets = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         poll(&mut sockets, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
@@ -41,7 +51,7 @@ impl Probe {
         // SAFETY: the pointer and the length are those of `words`, for which any bytes are valid.
         let result = unsafe {
             libc::getsockopt(
-                self.0.as_raw_fd(),
+                self.socket.as_raw_fd(),
                 libc::SOL_SOCKET,
                 libc::SO_MEMINFO,
                 words.as_mut_ptr().cast(),
@@ -62,7 +72,7 @@ mod tests {
     fn what_the_kernel_throws_away_is_known_to_the_datagram() {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let probe = Probe::new(receiver.try_clone().unwrap().into());
+        let probe = Probe::new(receiver.try_clone().unwrap().into(), Transport::Udp);
         assert!(!probe.has_unread());
         assert_eq!(probe.kernel_drops().unwrap(), 0);
         // The least that the kernel grants.

@@ -17,15 +17,10 @@ pub(crate) struct KernelDrops {
 }
 
 impl KernelDrops {
-    /// `transports` says for each of `probes` to which it belongs.
-    pub(crate) fn new(
-        registry: &Registry,
-        probes: Arc<[Probe]>,
-        transports: impl Iterator<Item = Transport>,
-    ) -> Self {
+    pub(crate) fn new(registry: &Registry, probes: Arc<[Probe]>) -> Self {
         let all = Transport::ALL
             .map(|transport| registry.counter(names::KERNEL_DROPS, &[("transport", transport.as_str())]));
-        let counters = transports.map(|transport| all[transport.index()].clone()).collect();
+        let counters = probes.iter().map(|probe| all[probe.transport().index()].clone()).collect();
         if let Some(Err(error)) = probes.first().map(Probe::kernel_drops) {
             tracing::warn!(
                 "the kernel does not tell what it drops ({error}): varta_kernel_drops_total stays 0"

@@ -47,7 +47,7 @@ const CHANGES: [(usize, &[Cause]); 5] = [
     ),
     (Verdict::DOWN, &[Cause::Exited { code: None }, Cause::Killed { signal: 0 }, Cause::Panicked]),
     (Verdict::GONE, &[Cause::Exited { code: None }, Cause::Goodbye { reason: None }]),
-    (Verdict::UNKNOWN, &[Cause::ObserverBlind]),
+    (Verdict::UNKNOWN, &[Cause::ObserverBlind, Cause::Lossy]),
 ];
 
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);

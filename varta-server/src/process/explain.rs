@@ -26,6 +26,15 @@ pub enum Doing {
 }
 
 impl Doing {
+    /// Whether it could not beat if it would.
+    #[must_use]
+    pub const fn is_held_up(self) -> bool {
+        match self {
+            Doing::Gone | Doing::Frozen | Doing::Stopped | Doing::Blocked => true,
+            Doing::Busy | Doing::Idle | Doing::Unknown => false,
+        }
+    }
+
     /// The name of the cause.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -92,6 +92,10 @@ pub(crate) enum Inquiry {
     Glanced,
     /// A close look is under way, and the verdict waits for it for a moment.
     Looking,
+    /// Its beats may have been lost on the way, and it has been given a second chance.
+    Doubted,
+    /// That is over too, and a last look is under way.
+    LookingAgain,
 }
 
 const _: () =

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use super::agent::{AgentKey, Rest, Slot};
+use super::agent::{AgentKey, Inquiry, Rest, Slot};
 use super::cause::Cause;
 use super::session::Place;
 use super::source::SourceId;
@@ -135,6 +135,7 @@ impl Tracker {
             Verdict::Up(_) => Cause::Reported,
             Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Unknown => Cause::Recovered,
         };
+        self.agents.rest_mut(number).inquiry = Inquiry::None;
         if !before.is_awaited() {
             self.wheel.arm(number, self.first_look(number));
         }

@@ -42,7 +42,8 @@ pub enum Cause {
     Busy,
     /// Its process sleeps, and does not beat.
     Idle,
-    /// Its beats were lost on the way: the kernel threw away datagrams since the last of them.
+    /// Its beats may have been lost on the way: since the last of them the kernel threw away datagrams, or a queue was
+    /// full.
     Lossy,
     /// Nothing came from an agent of another host until the deadline; nothing else can be known.
     Unreachable,

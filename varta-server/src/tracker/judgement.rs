@@ -10,6 +10,7 @@ use super::session::Session;
 use super::source::SourceId;
 use super::verdict::{Event, Verdict};
 use super::{Change, Depth, Request, Tracker};
+use crate::beat::Transport;
 use crate::process::{Death, Doing, Dossier};
 use crate::time::MonoTime;
 
@@ -65,9 +66,9 @@ impl Tracker {
     pub fn handle_evidence(&mut self, process: ProcessId, seen: Option<Arc<Dossier>>, now: MonoTime) {
         let Some(number) = self.find_process(process) else { return };
         let awaited = self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited);
-        let looking = self.agents.rest(number).inquiry == Inquiry::Looking;
+        let looking = matches!(self.agents.rest(number).inquiry, Inquiry::Looking | Inquiry::LookingAgain);
         if awaited && looking && self.deadline(number) <= now {
-            self.call_stalled(number, now, seen);
+            self.conclude(number, now, seen);
         }
     }
 
@@ -120,31 +121,59 @@ impl Tracker {
             self.note_unseen(number, now);
             let half = self.first_look(number);
             let rest = self.agents.rest_mut(number);
-            let Some(process) = process else {
-                self.wheel.arm(number, deadline);
-                return;
-            };
             if now < half {
                 rest.inquiry = Inquiry::None;
                 self.wheel.arm(number, half);
                 return;
             }
-            if rest.inquiry == Inquiry::None {
+            if let Some(process) = process
+                && rest.inquiry == Inquiry::None
+            {
                 rest.inquiry = Inquiry::Glanced;
                 self.ask_for_look(process, Depth::Glance, now);
             }
             self.wheel.arm(number, deadline);
             return;
         }
-        if let Some(process) = process
-            && self.agents.rest(number).inquiry != Inquiry::Looking
-            && self.ask_for_look(process, Depth::Close, now)
-        {
-            self.agents.rest_mut(number).inquiry = Inquiry::Looking;
-            self.wheel.arm(number, now + LOOK_WITHIN);
-            return;
+        let looking = match self.agents.rest(number).inquiry {
+            Inquiry::None | Inquiry::Glanced => Inquiry::Looking,
+            Inquiry::Doubted => Inquiry::LookingAgain,
+            // The look has not come back.
+            Inquiry::Looking | Inquiry::LookingAgain => return self.conclude(number, now, None),
+        };
+        match process {
+            Some(process) if self.ask_for_look(process, Depth::Close, now) => {
+                self.agents.rest_mut(number).inquiry = looking;
+                self.wheel.arm(number, now + LOOK_WITHIN);
+            }
+            Some(_) | None => self.conclude(number, now, None),
         }
-        self.call_stalled(number, now, None);
+    }
+
+    /// Says what is to be said of a silence that is over its deadline, with what was seen of the process. Where beats may
+    /// have been lost and nothing that was seen explains the silence, the agent is given a second chance first.
+    fn conclude(&mut self, number: u32, now: MonoTime, seen: Option<Arc<Dossier>>) {
+        let is_held_up = seen.as_ref().is_some_and(|dossier| dossier.explanation.doing.is_held_up());
+        let had_a_chance =
+            matches!(self.agents.rest(number).inquiry, Inquiry::Doubted | Inquiry::LookingAgain);
+        if !is_held_up && !had_a_chance && self.may_have_lost(number) {
+            self.agents.rest_mut(number).inquiry = Inquiry::Doubted;
+            self.wheel.arm(number, now + self.stall_after(number));
+            self.call_unknown(number, Cause::Lossy, now);
+        } else {
+            self.call_stalled(number, now, seen);
+        }
+    }
+
+    /// Whether beats of a silent agent may have been lost on the way.
+    ///
+    /// Where very many beat through one short queue it is full now and then all the time, so that by itself excuses only
+    /// who has lost beats before.
+    fn may_have_lost(&self, number: u32) -> bool {
+        let slot = self.agents.slot(number);
+        let transport = self.sources.origin(slot.key.source).transport();
+        let lost_meanwhile = self.lost_at[transport.index()].is_some_and(|lost_at| lost_at > slot.last_beat);
+        lost_meanwhile && (transport != Transport::Unix || self.agents.rest(number).lost > 0)
     }
 
     /// Asks for a look at a process, if there was not too much to look at already.
@@ -169,29 +198,37 @@ impl Tracker {
         {
             return;
         }
+        self.call_unknown(number, Cause::ObserverBlind, now);
+    }
+
+    /// Says that nothing can be said of a silence yet, and why.
+    fn call_unknown(&mut self, number: u32, cause: Cause, now: MonoTime) {
+        let slot = self.agents.slot_mut(number);
+        let silence = now.since(slot.last_beat);
         let Some(before) = slot.verdict else { return };
         let after = before.next(Event::DeadlinePassedUnseen);
+        if after == before {
+            return;
+        }
         slot.verdict = Some(after);
         self.recount(before, after);
-        let change = Change {
-            from: Some(before),
-            cause: Cause::ObserverBlind,
-            at: now,
-            silence,
-            detection_latency: None,
-            dossier: None,
-        };
+        let change =
+            Change { from: Some(before), cause, at: now, silence, detection_latency: None, dossier: None };
         self.announce(number, change);
     }
 
     /// Says that an agent is stalled, and why as far as that is known.
     fn call_stalled(&mut self, number: u32, now: MonoTime, dossier: Option<Arc<Dossier>>) {
         let deadline = self.deadline(number);
+        let may_have_lost = self.may_have_lost(number);
         let (slot, rest) = self.agents.both_mut(number);
         let Some(before) = slot.verdict else { return };
         let after = before.next(Event::DeadlinePassed);
         let seen = match dossier.as_deref() {
+            // A process that could beat and does not, as far as we got to know.
+            Some(dossier) if may_have_lost && !dossier.explanation.doing.is_held_up() => Cause::Lossy,
             Some(dossier) => cause_of(dossier.explanation.doing),
+            None if may_have_lost => Cause::Lossy,
             None if slot.key.source == SourceId::LOCAL => Cause::Silent,
             None => Cause::Unreachable,
         };

@@ -50,7 +50,7 @@ pub use self::transition::{AgentId, LastWord, Transition, Twin};
 use self::twins::Trails;
 pub use self::verdict::Verdict;
 use self::wheel::Wheel;
-use crate::beat::{Origin, ReceivedBeat};
+use crate::beat::{Origin, ReceivedBeat, Transport};
 use crate::outcome::{Outcome, Tally};
 use crate::process::Dossier;
 use crate::time::MonoTime;
@@ -139,6 +139,8 @@ pub struct Tracker {
     look_usage: Usage,
     population: [usize; Verdict::NAMES.len()],
     blindness: Blindness,
+    /// When datagrams were last lost on the way, by [`Transport::index`].
+    lost_at: [Option<MonoTime>; Transport::ALL.len()],
     statistics: Statistics,
 }
 
@@ -164,6 +166,7 @@ impl Tracker {
             look_usage: Usage::default(),
             population: [0; Verdict::NAMES.len()],
             blindness: Blindness::default(),
+            lost_at: [None; Transport::ALL.len()],
             statistics: Statistics::default(),
         }
     }
@@ -185,6 +188,14 @@ impl Tracker {
     /// is not repeated without end: a deadline moves by the blind time altogether, and by one stall-after more at the most.
     pub fn handle_blind(&mut self, from: MonoTime, to: MonoTime) {
         self.blindness.add(from, to);
+    }
+
+    /// Takes note that datagrams may have been lost on the way by `at`: the kernel threw some away, or a queue was full.
+    ///
+    /// Whoever is silent by then is given one stall-after more, and no more than one.
+    pub fn handle_loss(&mut self, transport: Transport, at: MonoTime) {
+        let lost_at = &mut self.lost_at[transport.index()];
+        *lost_at = (*lost_at).max(Some(at));
     }
 
     /// Concludes what follows from the time being `now`. Early and repeated calls change nothing.
@@ -332,7 +343,8 @@ impl Tracker {
         busy_until.map_or(deadline, |busy_until| deadline.max(busy_until))
     }
 
-    /// When an agent is to be looked at next that has just beaten: at half of its silence if there is a process to glance at.
+    /// When an agent is to be looked at next that has just beaten: at half of its silence if there is a process to glance
+    /// at.
     fn first_look(&self, number: u32) -> MonoTime {
         let deadline = self.deadline(number);
         if self.process(number).is_some() { deadline.before(self.stall_after(number) / 2) } else { deadline }
