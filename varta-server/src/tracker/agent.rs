@@ -1,6 +1,7 @@
 //! What is kept of an agent: a cache line that every beat writes, and the rest, which few beats touch.
 
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU64;
+use std::time::Duration;
 
 use varta_proto::{Frame, Status};
 
@@ -60,13 +61,11 @@ pub(crate) struct Rest {
     /// When the process started, in the kernel's own ticks since boot; `None` where that could not be read.
     pub(crate) start_time: Option<NonZeroU64>,
     pub(crate) extra: Option<Box<Extra>>,
-    /// Beats that this incarnation sent, by its nonces, and that did not arrive.
-    pub(crate) lost: u64,
+    /// Beats that this incarnation sent, by its nonces, and that did not arrive; stays at its highest value.
+    pub(crate) lost: u32,
     pub(crate) name: NameId,
     /// How often this agent was called stalled.
     pub(crate) stalls: u32,
-    /// How long it may be silent, if it asked for something of its own.
-    pub(crate) stall_after_millis: Option<NonZeroU32>,
     pub(crate) twin: Twin,
     pub(crate) inquiry: Inquiry,
     /// Whether its process is known to be gone.
@@ -79,6 +78,8 @@ pub(crate) struct Rest {
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     pub(crate) sessions: OtherSessions,
+    /// How long it may be silent, if it asked for something of its own.
+    pub(crate) stall_after: Option<Duration>,
     /// Until when it asked not to be missed.
     pub(crate) busy_until: MonoTime,
 }
@@ -98,16 +99,23 @@ pub(crate) enum Inquiry {
     LookingAgain,
 }
 
-const _: () =
-    assert!(size_of::<Slot>() + size_of::<Rest>() <= 104, "with index and timer an agent takes 128 bytes");
+const _: () = assert!(
+    size_of::<Slot>() + size_of::<Rest>() <= 96,
+    "with index and timer an agent takes 128 bytes at the most"
+);
 
 impl Extra {
     fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.busy_until == MonoTime::START
+        self.sessions.is_empty() && self.stall_after.is_none() && self.busy_until == MonoTime::START
     }
 }
 
 impl Rest {
+    /// How long it may be silent, when nobody else may be silent for longer than `stall_after`.
+    pub(crate) fn stall_after(&self, stall_after: Duration) -> Duration {
+        self.extra.as_ref().and_then(|extra| extra.stall_after).unwrap_or(stall_after)
+    }
+
     /// Of an agent that is new.
     pub(crate) fn new(name: NameId, start_time: Option<NonZeroU64>, twin: Twin) -> Self {
         Rest {
@@ -116,7 +124,6 @@ impl Rest {
             lost: 0,
             name,
             stalls: 0,
-            stall_after_millis: None,
             twin,
             inquiry: Inquiry::None,
             is_dead: false,

@@ -80,7 +80,7 @@ impl Tracker {
             let place = slot.place(rest, frame, at);
             let may_be_another = match place {
                 Place::Next { lost, wrapped } => {
-                    rest.lost = rest.lost.saturating_add(lost);
+                    rest.lost = rest.lost.saturating_add(u32::try_from(lost).unwrap_or(u32::MAX));
                     self.statistics.nonce_wraps += u64::from(wrapped);
                     was_away
                 }

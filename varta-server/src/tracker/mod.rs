@@ -258,7 +258,6 @@ impl Tracker {
     /// The agents in a range of slot numbers. What is beyond [`Tracker::slots`] is empty.
     pub fn agents(&self, range: Range<usize>) -> impl Iterator<Item = AgentView<'_>> {
         self.agents.range(range).filter_map(|(slot, rest)| {
-            let asked = rest.stall_after_millis;
             Some(AgentView {
                 name: self.names.get(rest.name),
                 origin: self.sources.origin(slot.key.source),
@@ -267,10 +266,9 @@ impl Tracker {
                 verdict: slot.verdict?,
                 last: slot.last_word(),
                 last_beat: slot.last_beat,
-                lost: rest.lost,
+                lost: u64::from(rest.lost),
                 stalls: rest.stalls,
-                stall_after: asked
-                    .map_or(self.policy.stall_after, |millis| Duration::from_millis(u64::from(millis.get()))),
+                stall_after: rest.stall_after(self.policy.stall_after),
             })
         })
     }
@@ -332,8 +330,7 @@ impl Tracker {
 
     /// How long an agent may be silent.
     fn stall_after(&self, number: u32) -> Duration {
-        let asked = self.agents.rest(number).stall_after_millis;
-        asked.map_or(self.policy.stall_after, |millis| Duration::from_millis(u64::from(millis.get())))
+        self.agents.rest(number).stall_after(self.policy.stall_after)
     }
 
     fn deadline(&self, number: u32) -> MonoTime {

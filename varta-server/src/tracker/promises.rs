@@ -1,7 +1,6 @@
 //! What agents say of themselves beside their beats: who they are, how long they may be silent, and that they leave.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::Tracker;
@@ -11,7 +10,7 @@ use super::session::Session;
 use super::verdict::Verdict;
 use crate::beat::{Introduction, ReceivedControl, Said, Sender};
 use crate::outcome::Outcome;
-use crate::time::{MonoTime, millis};
+use crate::time::MonoTime;
 
 /// Introductions that may wait for a first beat. Beyond it the oldest are dropped: an agent introduces itself again
 /// within a minute.
@@ -80,8 +79,7 @@ impl Tracker {
         let of_interval = interval.map(|interval| (interval * INTERVALS).max(self.policy.stall_after));
         if let Some(asked) = stall_after.or(of_interval) {
             let granted = asked.clamp(SHORTEST_SILENCE, longest);
-            let granted = u32::try_from(millis(granted)).ok().and_then(NonZeroU32::new);
-            self.agents.rest_mut(number).stall_after_millis = granted;
+            self.agents.rest_mut(number).extra.get_or_insert_default().stall_after = Some(granted);
         }
         if let Some(busy_for) = busy_for {
             let rest = self.agents.rest_mut(number);

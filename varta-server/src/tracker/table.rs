@@ -24,6 +24,14 @@ pub(super) struct Table {
     hasher: DefaultHashBuilder,
 }
 
+/// Makes room for one more, a sixteenth more than there is at a time: doubling would leave half of a million agents' room
+/// unused.
+pub(super) fn grow<T>(list: &mut Vec<T>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact((list.len() / 16).max(64));
+    }
+}
+
 impl Table {
     fn hash(&self, key: AgentKey) -> u64 {
         self.hasher.hash_one((key.source, key.pid))
@@ -41,7 +49,9 @@ impl Table {
             None => {
                 let number =
                     u32::try_from(self.slots.len()).expect("the caller sees to it that there is room");
+                grow(&mut self.slots);
                 self.slots.push(slot);
+                grow(&mut self.rests);
                 self.rests.push(rest);
                 number
             }

@@ -9,6 +9,7 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "numbers of levels and slots, all below 512")]
 
+use super::table::grow;
 use crate::time::MonoTime;
 
 /// A tick is 2^18 ns, about a quarter of a millisecond.
@@ -61,6 +62,7 @@ impl Wheel {
         self.disarm(entry);
         let index = entry as usize;
         if index >= self.nodes.len() {
+            grow(&mut self.nodes);
             self.nodes.resize(index + 1, ABSENT);
         }
         // Never in the past and never in the slot that is being emptied: a taker that puts entries back comes to an end.
