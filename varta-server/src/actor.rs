@@ -362,7 +362,8 @@ impl Actor {
             }
             Query::StartRows(answer) => {
                 let wall_start = self.clock.wall_start_seconds();
-                let rows = AgentRows::new(self.agent_metrics, self.tracker.len(), &self.host, wall_start);
+                let mut rows = AgentRows::new(self.agent_metrics, self.tracker.len(), &self.host, wall_start);
+                rows.add_restarts(self.tracker.restarts());
                 let _ = answer.send(Box::new(rows));
             }
             Query::AddRows { mut rows, from, answer } => {

@@ -5,6 +5,7 @@
 //! the body.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -50,6 +51,7 @@ pub(crate) struct AgentRows {
     /// Unix time of [`MonoTime::START`], in milliseconds.
     wall_start_millis: u64,
     bodies: [BytesMut; FAMILIES.len()],
+    restarts: BytesMut,
     labels: BytesMut,
     rows: usize,
     omitted: usize,
@@ -79,6 +81,7 @@ impl AgentRows {
             host: escape(host),
             wall_start_millis,
             bodies,
+            restarts: BytesMut::new(),
             labels: BytesMut::new(),
             rows: 0,
             omitted: 0,
@@ -126,6 +129,20 @@ impl AgentRows {
         }
     }
 
+    /// Writes how often agents were restarted under each name, for the first of very many names.
+    pub(crate) fn add_restarts<'a>(&mut self, restarts: impl Iterator<Item = (&'a Arc<str>, u64)>) {
+        for (name, restarts) in restarts.take(AUTO_LIMIT) {
+            if self.restarts.is_empty() {
+                let Family { name, help } = names::RESTARTS;
+                // Writing into memory does not fail.
+                let _ = write!(self.restarts, "# HELP {name} {help}\n# TYPE {name} counter\n");
+            }
+            let _ = write!(self.restarts, "{}{{agent=\"", names::RESTARTS.name);
+            put_escaped(&mut self.restarts, name);
+            let _ = writeln!(self.restarts, "\"}} {restarts}");
+        }
+    }
+
     /// How many agents have no rows.
     pub(crate) fn omitted(&self) -> usize {
         self.omitted
@@ -134,7 +151,8 @@ impl AgentRows {
     /// The text, in pieces.
     pub(crate) fn into_pieces(self) -> impl Iterator<Item = Bytes> {
         let no_rows = self.rows == 0;
-        self.bodies.into_iter().filter(move |_| !no_rows).map(BytesMut::freeze)
+        let bodies = self.bodies.into_iter().filter(move |_| !no_rows);
+        bodies.chain([self.restarts]).filter(|body| !body.is_empty()).map(BytesMut::freeze)
     }
 
     fn write_labels(&mut self, agent: &AgentView<'_>) {

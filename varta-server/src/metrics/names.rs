@@ -71,6 +71,8 @@ families! {
     LAST_BEAT = "varta_agent_last_beat_timestamp_seconds", "Unix time of this agent's last beat.";
     STALL_AFTER = "varta_agent_stall_after_seconds", "How long this agent may be silent.";
     PAYLOAD = "varta_agent_payload", "The number that this agent sent with its last beat.";
+    RESTARTS = "varta_agent_restarts_total",
+        "Processes that took the place of one with the same name that was down or gone.";
     BEATS_LOST = "varta_agent_beats_lost_total", "Beats that this agent sent, by its nonces, and that did not arrive.";
 }
 

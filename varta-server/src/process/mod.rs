@@ -62,11 +62,11 @@ impl Processes for ProcFs {
         // Of the main thread, and not of the process, for which the kernel adds up all threads: a process with ten
         // thousand of them would cost a hundred times as much. What is read here is the same in both.
         let Stat { start_time, name, .. } = Stat::of_thread(pid, pid)?;
-        let name = match ProcessName::of_cgroup(pid) {
-            Some(group) if self.own.as_ref() != Some(&group) => group.to_string(),
-            Some(_) | None => name,
-        };
-        Some(ProcessIdentity { start_time, name })
+        let group = ProcessName::of_cgroup(pid).filter(|group| self.own.as_ref() != Some(group));
+        Some(match group {
+            Some(group) => ProcessIdentity { start_time, name: group.to_string(), is_group: true },
+            None => ProcessIdentity { start_time, name, is_group: false },
+        })
     }
 }
 

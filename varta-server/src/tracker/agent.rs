@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use varta_proto::{Frame, Status};
 
-use super::names::NameId;
+use super::names::{NameId, NameSource};
 use super::rate::Usage;
 use super::session::{OtherSessions, Place, Session};
 use super::source::SourceId;
@@ -70,8 +70,7 @@ pub(crate) struct Rest {
     pub(crate) inquiry: Inquiry,
     /// Whether its process is known to be gone.
     pub(crate) is_dead: bool,
-    /// Whether it gave its name itself, which then counts for more than what the kernel knows.
-    pub(crate) named_itself: bool,
+    pub(crate) name_source: NameSource,
 }
 
 /// What few agents have.
@@ -127,7 +126,7 @@ impl Rest {
             twin,
             inquiry: Inquiry::None,
             is_dead: false,
-            named_itself: false,
+            name_source: NameSource::Common,
         }
     }
 }

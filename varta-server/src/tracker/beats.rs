@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 
 use super::agent::{AgentKey, Inquiry, Rest, Slot};
 use super::cause::Cause;
+use super::names::NameSource;
 use super::session::Place;
 use super::source::SourceId;
 use super::transition::Twin;
@@ -39,16 +40,17 @@ impl Tracker {
         if !beat.frame.is_terminal() && !self.total_rate.try_take(&mut self.total_usage, beat.received_at) {
             return Outcome::RateLimitedGlobal;
         }
-        let (name, start_time) = identify(origin, pid, processes);
+        let Identity { name, source, start_time } = identify(origin, pid, processes);
         let key = AgentKey { source: SourceId::LOCAL, pid, lane };
         let slot = Slot::first_heard(key, &beat.frame, beat.received_at, self.blindness.millis());
-        let rest = Rest::new(self.names.take(&name), start_time, twin);
+        let rest = Rest { name_source: source, ..Rest::new(self.names.take(&name), start_time, twin) };
         let number = self.add(origin, slot, rest);
         self.watch(number);
         if let Some(introduction) = self.waiting.take(beat.sender) {
             self.introduce(number, &introduction, beat.received_at);
         }
-        self.announce(number, Change::of_first_beat(beat.received_at));
+        let change = self.take_place(number, beat.received_at);
+        self.announce(number, change.unwrap_or_else(|| Change::of_first_beat(beat.received_at)));
         Outcome::Accepted
     }
 
@@ -153,7 +155,8 @@ impl Tracker {
         let Slot { usage, key, .. } = *slot;
         *slot = Slot { usage, ..Slot::first_heard(key, &beat.frame, at, self.blindness.millis()) };
         let rest = self.agents.rest_mut(number);
-        *rest = Rest { stalls: rest.stalls, ..Rest::new(rest.name, rest.start_time, rest.twin) };
+        let Rest { stalls, name_source, .. } = *rest;
+        *rest = Rest { stalls, name_source, ..Rest::new(rest.name, rest.start_time, rest.twin) };
         if let Some(before) = before {
             self.recount(before, Verdict::Up(beat.frame.status));
         }
@@ -178,15 +181,15 @@ impl Tracker {
         if source != SourceId::LOCAL {
             return false;
         }
-        let (name, start_time) = identify(Origin::Local, pid, processes);
+        let Identity { name, source: name_source, start_time } = identify(Origin::Local, pid, processes);
         if start_time.is_none() {
             return false;
         }
         let rest = self.agents.rest_mut(number);
         let before = std::mem::replace(&mut rest.start_time, start_time);
         let is_another = before.is_some() && before != start_time;
-        if is_another || !rest.named_itself {
-            self.rename(number, &name);
+        if is_another || rest.name_source != NameSource::Agent {
+            self.rename(number, &name, name_source);
         }
         is_another
     }
@@ -199,13 +202,24 @@ impl Tracker {
     }
 }
 
-/// What an agent is called until it says so itself, and when its process started if that is known.
-fn identify(origin: Origin, pid: u32, processes: &mut impl Processes) -> (String, Option<NonZeroU64>) {
+/// Who an agent is until it says so itself.
+struct Identity {
+    name: String,
+    source: NameSource,
+    /// When its process started, if that is known.
+    start_time: Option<NonZeroU64>,
+}
+
+fn identify(origin: Origin, pid: u32, processes: &mut impl Processes) -> Identity {
+    let common = |name| Identity { name, source: NameSource::Common, start_time: None };
     match origin.address() {
-        Some(address) => (address.to_string(), None),
+        Some(address) => common(address.to_string()),
         None => match processes.identify(pid) {
-            Some(ProcessIdentity { start_time, name }) => (name, Some(start_time)),
-            None => (NAMELESS.to_owned(), None),
+            Some(ProcessIdentity { start_time, name, is_group }) => {
+                let source = if is_group { NameSource::Group } else { NameSource::Common };
+                Identity { name, source, start_time: Some(start_time) }
+            }
+            None => common(NAMELESS.to_owned()),
         },
     }
 }

@@ -258,6 +258,10 @@ impl Tracker {
         self.wheel.arm(number, forget_at);
         self.recount(before, after);
         self.note_departed(number);
+        let Rest { name, name_source, .. } = *self.agents.rest(number);
+        if name_source.is_series() {
+            self.names.note_departed(name, number);
+        }
         self.announce(number, change);
     }
 

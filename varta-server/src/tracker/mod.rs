@@ -65,8 +65,11 @@ const NAMELESS: &str = "unknown";
 pub struct ProcessIdentity {
     /// When it started, in the kernel's own ticks since boot. Together with the pid it names one process life.
     pub start_time: NonZeroU64,
-    /// Its command name.
+    /// What it is called.
     pub name: String,
+    /// Whether that is the name of its unit or container and not of its command, so that a process that takes its place has
+    /// the same and a stranger has not.
+    pub is_group: bool,
 }
 
 /// Answers who the process with a pid is, for agents of this host.
@@ -241,6 +244,11 @@ impl Tracker {
     #[must_use]
     pub const fn population(&self) -> [usize; Verdict::NAMES.len()] {
         self.population
+    }
+
+    /// The names under which agents have taken the place of others that were down or gone, with how often.
+    pub fn restarts(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        self.names.restarts()
     }
 
     /// What has happened that is no transition.

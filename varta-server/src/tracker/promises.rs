@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Tracker;
-use super::agent::AgentKey;
+use super::agent::{AgentKey, Rest};
 use super::cause::Cause;
+use super::names::NameSource;
 use super::session::Session;
 use super::verdict::Verdict;
+use super::{Change, Tracker};
 use crate::beat::{Introduction, ReceivedControl, Said, Sender};
 use crate::outcome::Outcome;
 use crate::time::MonoTime;
@@ -72,8 +73,12 @@ impl Tracker {
     pub(super) fn introduce(&mut self, number: u32, introduction: &Introduction, at: MonoTime) {
         let Introduction { name, interval, stall_after, busy_for } = introduction;
         if let Some(name) = name {
-            self.rename(number, name.as_str());
-            self.agents.rest_mut(number).named_itself = true;
+            let was_known = self.agents.rest(number).name_source == NameSource::Agent
+                && **self.names.get(self.agents.rest(number).name) == *name.as_str();
+            if !was_known {
+                self.rename(number, name.as_str(), NameSource::Agent);
+                self.succeed(number, at);
+            }
         }
         let longest = self.policy.longest_silence.max(self.policy.stall_after);
         let of_interval = interval.map(|interval| (interval * INTERVALS).max(self.policy.stall_after));
@@ -91,9 +96,50 @@ impl Tracker {
     }
 
     /// Gives an agent another name.
-    pub(super) fn rename(&mut self, number: u32, name: &str) {
+    pub(super) fn rename(&mut self, number: u32, name: &str, source: NameSource) {
         let new = self.names.take(name);
-        let old = std::mem::replace(&mut self.agents.rest_mut(number).name, new);
+        let rest = self.agents.rest_mut(number);
+        rest.name_source = source;
+        let old = std::mem::replace(&mut rest.name, new);
         self.names.give_back(old);
+    }
+
+    /// Takes the place of an agent with the same name and from the same origin that is down or gone, if there is one: the
+    /// series goes on, and whoever was told that it ended is told that it does.
+    pub(super) fn succeed(&mut self, number: u32, at: MonoTime) {
+        if let Some(change) = self.take_place(number, at) {
+            self.announce(number, change);
+        }
+    }
+
+    /// As [`Tracker::succeed`], and leaves it to the caller to say so.
+    pub(super) fn take_place(&mut self, number: u32, at: MonoTime) -> Option<Change> {
+        let source = self.agents.slot(number).key.source;
+        let Rest { name, name_source, .. } = *self.agents.rest(number);
+        if !name_source.is_series() {
+            return None;
+        }
+        while let Some(predecessor) = self.names.next_departed(name) {
+            let slot = self.agents.slot(predecessor);
+            let is_of_series = self.agents.rest(predecessor).name == name && slot.key.source == source;
+            if predecessor == number || !is_of_series || !slot.has_departed() {
+                continue;
+            }
+            let change = Change {
+                from: slot.verdict,
+                cause: Cause::Restarted,
+                at,
+                silence: at.since(slot.last_beat),
+                detection_latency: None,
+                dossier: None,
+            };
+            let stalls = self.agents.rest(predecessor).stalls;
+            let rest = self.agents.rest_mut(number);
+            rest.stalls = rest.stalls.saturating_add(stalls);
+            self.names.count_restart(name);
+            self.forget(predecessor);
+            return Some(change);
+        }
+        None
     }
 }

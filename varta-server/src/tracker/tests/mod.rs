@@ -76,7 +76,14 @@ impl World {
 
     fn spawn(&mut self, pid: u32, name: &str, start_time: u64) {
         let start_time = NonZeroU64::new(start_time).unwrap();
-        self.processes.processes.insert(pid, ProcessIdentity { start_time, name: name.to_owned() });
+        let name = name.to_owned();
+        self.processes.processes.insert(pid, ProcessIdentity { start_time, name, is_group: false });
+    }
+
+    /// A process of a unit.
+    fn spawn_in(&mut self, unit: &str, pid: u32, start_time: u64) {
+        self.spawn(pid, unit, start_time);
+        self.processes.processes.entry(pid).and_modify(|process| process.is_group = true);
     }
 
     /// Hands in one beat and gives what became of it.

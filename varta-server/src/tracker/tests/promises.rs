@@ -192,3 +192,22 @@ fn the_goodbye_of_a_stranger_is_refused() {
     let handle = Handle::connect(PID, at(0));
     assert_eq!(world.tracker.handle_control(&handle.goodbye(at(1))), Outcome::OutOfOrder);
 }
+
+#[test]
+fn who_gives_the_name_of_one_that_died_takes_its_place() {
+    let mut world = World::new();
+    let mut first = Handle::connect(PID, at(0));
+    world.hear(first.next(at(0), Status::Ok));
+    world.tracker.handle_control(&first.hello(at(0), named("billing")));
+    let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
+    world.tracker.handle_death(process, Death::Exited { code: 3 }, at(1), at(1));
+    world.told();
+
+    let mut second = Handle::connect(77, at(2));
+    world.hear(second.next(at(2), Status::Ok));
+    world.tracker.handle_control(&second.hello(at(2), named("billing")));
+    assert_eq!(world.told(), [(UP, Cause::FirstBeat), (UP, Cause::Restarted)]);
+    assert_eq!((world.verdict(PID), world.tracker.len()), (None, 1));
+    world.tracker.handle_control(&second.hello(at(3), named("billing")));
+    assert_eq!(world.told(), [], "once is enough");
+}

@@ -291,3 +291,62 @@ fn a_full_queue_excuses_no_process_that_never_lost_a_beat() {
     world.pass(at(7));
     assert_eq!(world.change().to, Verdict::Stalled);
 }
+
+/// Two workers of a unit and one of another, all up.
+fn world_of_units() -> World {
+    let mut world = World::new();
+    for (unit, pid) in [("web.service", 10), ("web.service", 11), ("mail.service", 12)] {
+        world.spawn_in(unit, pid, 1);
+        world.hear(Handle::connect(pid, at(0)).next(at(0), Status::Ok));
+    }
+    world.transitions();
+    world
+}
+
+fn dies(world: &mut World, pid: u32, start_time: u64, at: MonoTime) {
+    let process = ProcessId { pid, start_time: NonZeroU64::new(start_time).unwrap() };
+    world.tracker.handle_death(process, KILLED, at, at);
+}
+
+#[test]
+fn a_worker_of_the_same_unit_takes_the_place_of_one_that_died() {
+    let mut world = world_of_units();
+    dies(&mut world, 10, 1, at(1));
+    world.transitions();
+    world.spawn_in("web.service", 20, 2);
+    world.hear(Handle::connect(20, at(2)).next(at(2), Status::Ok));
+    let change = world.change();
+    assert_eq!((change.agent.pid, change.from, change.to), (20, Some(Verdict::Down), UP));
+    assert_eq!((change.cause, change.silence), (Cause::Restarted, Duration::from_secs(2)));
+    assert_eq!((world.verdict(10), world.tracker.len()), (None, 3));
+    let restarts: Vec<_> = world.tracker.restarts().map(|(name, count)| (&**name, count)).collect();
+    assert_eq!(restarts, [("web.service", 1)]);
+
+    world.spawn_in("web.service", 21, 3);
+    world.hear(Handle::connect(21, at(2)).next(at(3), Status::Ok));
+    assert_eq!(world.change().cause, Cause::FirstBeat, "nobody else has left a place");
+}
+
+#[test]
+fn a_worker_of_another_unit_takes_nobodys_place() {
+    let mut world = world_of_units();
+    dies(&mut world, 12, 1, at(1));
+    world.transitions();
+    world.spawn_in("web.service", 20, 2);
+    world.hear(Handle::connect(20, at(2)).next(at(2), Status::Ok));
+    assert_eq!(world.change().cause, Cause::FirstBeat);
+    assert_eq!(world.verdict(12), Some(Verdict::Down));
+}
+
+#[test]
+fn two_strangers_with_the_same_command_are_two() {
+    let mut world = World::new();
+    world.spawn(10, "python3", 1);
+    world.hear(Handle::connect(10, at(0)).next(at(0), Status::Ok));
+    dies(&mut world, 10, 1, at(1));
+    world.transitions();
+    world.spawn(20, "python3", 2);
+    world.hear(Handle::connect(20, at(2)).next(at(2), Status::Ok));
+    assert_eq!(world.change().cause, Cause::FirstBeat);
+    assert_eq!(world.verdict(10), Some(Verdict::Down));
+}
