@@ -22,8 +22,9 @@ use crate::outcome::Tally;
 use crate::process::looker::{self, Answer, Looker};
 use crate::process::watch::{NotWatched, ProcessDeath, Watcher};
 use crate::process::{Death, Dossier, ProcFs};
+use crate::sink;
 use crate::time::{MonoTime, millis};
-use crate::tracker::{Cause, Depth, ProcessId, Request, Tracker, Transition, Verdict};
+use crate::tracker::{Depth, ProcessId, Request, Tracker, Transition, Verdict};
 
 /// Questions that may wait; who asks one more waits.
 pub(crate) const QUERIES: usize = 16;
@@ -178,11 +179,11 @@ pub(crate) struct Sinks {
 }
 
 impl Sinks {
-    /// A sink that is too slow misses changes, and that is counted: the tracker waits for nobody. Agents that keep
-    /// changing what they report cannot take the places of those that fell silent.
+    /// A sink that is too slow misses changes, and that is counted: the tracker waits for nobody. What agents can bring
+    /// about as often as they like, and agents that anybody can make up, cannot take the places of those that fell silent.
     fn hand_on(&self, transition: Transition) {
-        let has_place =
-            transition.cause != Cause::Reported || self.log.capacity() > self.log.max_capacity() / 2;
+        let is_cheap = sink::is_report(&transition) || transition.agent.origin.transport() == Transport::Udp;
+        let has_place = !is_cheap || self.log.capacity() > self.log.max_capacity() / 2;
         if !has_place || self.log.try_send(transition).is_err() {
             self.log_dropped.increment(1);
         }

@@ -107,6 +107,9 @@ pub struct Args {
     pub max_agents: usize,
 
     /// How many agents one address may introduce over --udp; 0 for no limit
+    ///
+    /// All of loopback counts as one address, and so does an IPv6 network of 64 bits. Where there are other ways in, a
+    /// quarter of --max-agents is kept free of plaintext.
     #[arg(long, env = "VARTA_MAX_AGENTS_PER_SOURCE", value_name = "N",
           default_value_t = Policy::DEFAULT_MAX_AGENTS_PER_SOURCE)]
     pub max_agents_per_source: usize,
@@ -169,7 +172,7 @@ impl Args {
             self.socket.into_iter().filter(|path| !path.as_os_str().is_empty()).collect();
         let is_default = given.is_empty();
         let paths = if is_default { vec![default_socket_path(us)] } else { given };
-        let sockets = paths
+        let sockets: Vec<_> = paths
             .into_iter()
             .filter(|path| path.as_os_str() != "none")
             .map(|path| SocketOptions { path, is_default, mode: self.socket_mode, group })
@@ -179,6 +182,8 @@ impl Args {
             uids = vec![us, 0];
         }
         let metrics_token = self.metrics_token_file.as_deref().map(Secret::from_file).transpose()?;
+        // What anybody can make up leaves room for those who prove who they are.
+        let is_only_plain = Vec::is_empty(&sockets) && self.secure_udp.is_empty();
         let config = Config {
             sockets,
             allowed: AllowedSenders { uids, gids: self.allow_gid },
@@ -199,6 +204,7 @@ impl Args {
                 forget_after: self.forget_after,
                 max_agents: self.max_agents,
                 max_agents_per_source: self.max_agents_per_source,
+                max_plain_agents: if is_only_plain { self.max_agents } else { self.max_agents / 4 * 3 },
                 longest_silence: self.longest_silence,
                 looks_per_second: Policy::LOOKS_PER_SECOND,
                 max_beat_rate: self.max_beat_rate,

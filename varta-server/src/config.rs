@@ -134,8 +134,16 @@ impl Config {
         if !self.secure_udp.is_empty() && self.keys.are_none() {
             return wrong("--secure-udp", "needs a --key-file, --accepted-key-file or --master-key-file");
         }
-        if self.secure_udp.is_empty() && !self.keys.are_none() {
-            return wrong("--key-file", "keys do nothing without --secure-udp");
+        if self.secure_udp.is_empty()
+            && let Some(option) = self.keys.option()
+        {
+            return wrong(option, "keys do nothing without --secure-udp");
+        }
+        let addresses: Vec<_> = self.udp.iter().chain(&self.secure_udp).collect();
+        for (index, address) in addresses.iter().enumerate() {
+            if address.port() != 0 && addresses[..index].contains(address) {
+                return Err(Error::Option { option: "--udp", fault: format!("{address} is given twice") });
+            }
         }
         if self.udp_receive_buffer == 0 || self.udp_receive_buffer > LARGEST_RECEIVE_BUFFER {
             return wrong("--udp-receive-buffer", "is not between 1 byte and 1 GiB");

@@ -30,7 +30,8 @@ pub enum Outcome {
     RateLimitedGlobal,
     /// From an agent for which there is no room.
     Capacity,
-    /// From an agent beyond those that one address may introduce over plaintext UDP.
+    /// From an agent beyond those that one address, or all together, may introduce over plaintext UDP, or beyond those that
+    /// may share address and pid.
     SourceLimit,
     /// No key opens it: another's key, or something was changed on the way.
     DecryptFailed,

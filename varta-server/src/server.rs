@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -285,9 +285,10 @@ fn start_outside(ingest: &IngestThread, clock: Clock) -> io::Result<Outside> {
 }
 
 fn udp_options(config: &Config, address: SocketAddr) -> UdpOptions {
-    let same_port =
-        |other: &SocketAddr| other.is_ipv4() && other.port() == address.port() && address.port() != 0;
-    let only_v6 = config.udp.iter().chain(&config.secure_udp).any(same_port);
+    let is_other_half = |other: &SocketAddr| {
+        other.ip() == Ipv4Addr::UNSPECIFIED && other.port() == address.port() && address.port() != 0
+    };
+    let only_v6 = config.udp.iter().chain(&config.secure_udp).any(is_other_half);
     UdpOptions { address, only_v6, receive_buffer: config.udp_receive_buffer }
 }
 

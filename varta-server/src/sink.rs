@@ -4,48 +4,69 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::beat::Transport;
 use crate::time::{MonoTime, millis};
 use crate::tracker::{Cause, Transition, Twin, Verdict};
 
 /// Changes that may wait to be logged: all of a host's workers may fall in one moment.
 pub(crate) const LOG_QUEUE: usize = 65_536;
 
-/// Lines a second for agents that report another status than before. One agent that cannot make up its mind could fill
-/// a disk otherwise.
+/// Lines a second for what an agent can bring about as often as it likes: that it reports another status than before, or
+/// that it panicked. One that cannot make up its mind could fill a disk otherwise.
 const REPORTS_PER_SECOND: u32 = 100;
+/// Lines a second for agents in plaintext, which anybody can make up.
+const PLAIN_PER_SECOND: u32 = 100;
 
 /// Writes one log line for each change, until nobody makes any more.
 pub(crate) async fn log(mut transitions: mpsc::Receiver<Transition>) {
-    let mut reports = Reports::default();
+    let mut reports = Allowance::new(REPORTS_PER_SECOND, "changes of reported status");
+    let mut plain = Allowance::new(PLAIN_PER_SECOND, "changes of agents in plaintext");
     while let Some(transition) = transitions.recv().await {
-        if transition.cause != Cause::Reported || reports.take(transition.at) {
+        let is_allowed = match (transition.agent.origin.transport(), is_report(&transition)) {
+            (Transport::Udp, _) => plain.take(transition.at),
+            (Transport::Unix | Transport::SecureUdp, true) => reports.take(transition.at),
+            (Transport::Unix | Transport::SecureUdp, false) => true,
+        };
+        if is_allowed {
             log_transition(&transition);
         }
     }
 }
 
-/// How many reports were logged in the present second, and how many were not.
-#[derive(Debug, Default)]
-struct Reports {
+/// Whether an agent can bring about such a change as often as it likes.
+pub(crate) fn is_report(transition: &Transition) -> bool {
+    let Transition { to, cause, .. } = transition;
+    *cause == Cause::Reported || *cause == Cause::Panicked && matches!(to, Verdict::Up(_))
+}
+
+/// How many lines of a kind were logged in the present second, and how many were not.
+#[derive(Debug)]
+struct Allowance {
+    per_second: u32,
+    of_what: &'static str,
     since: MonoTime,
     logged: u32,
     skipped: u64,
 }
 
-impl Reports {
+impl Allowance {
+    fn new(per_second: u32, of_what: &'static str) -> Self {
+        Allowance { per_second, of_what, since: MonoTime::START, logged: 0, skipped: 0 }
+    }
+
     /// Whether one more may be logged at `at`. A second in which some were not ends with a line that says how many.
     fn take(&mut self, at: MonoTime) -> bool {
+        let Allowance { per_second, of_what, skipped, .. } = *self;
         if at.since(self.since) >= Duration::from_secs(1) {
-            if self.skipped > 0 {
+            if skipped > 0 {
                 tracing::warn!(
-                    skipped = self.skipped,
-                    "{} changes of reported status were not logged: more than {REPORTS_PER_SECOND} came in a second",
-                    self.skipped
+                    skipped,
+                    "{skipped} {of_what} were not logged: more than {per_second} came in a second"
                 );
             }
-            *self = Reports { since: at, logged: 0, skipped: 0 };
+            *self = Allowance { since: at, ..Allowance::new(per_second, of_what) };
         }
-        let logs = self.logged < REPORTS_PER_SECOND;
+        let logs = self.logged < per_second;
         if logs {
             self.logged += 1;
         } else {
@@ -229,7 +250,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_cannot_make_up_its_mind_does_not_fill_the_log() {
-        let mut reports = Reports::default();
+        let mut reports = Allowance::new(100, "changes");
         let logged = (0..10_000).filter(|_| reports.take(MonoTime::from_secs(5))).count();
         assert_eq!((logged, reports.skipped), (100, 9_900));
         assert!(reports.take(MonoTime::from_secs(6)));

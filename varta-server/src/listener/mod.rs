@@ -277,7 +277,10 @@ impl Listener {
                 }
                 let (batch, refused) = gate.sort(&buffer, clock.now());
                 counters.add(&refused);
-                if !batch.is_empty() && inbox.send(batch).await.is_err() {
+                if batch.is_empty() {
+                    // To refuse a batch may cost more than to hand one on, and whoever sends it must not keep others waiting.
+                    tokio::task::yield_now().await;
+                } else if inbox.send(batch).await.is_err() {
                     return Ok(());
                 }
             }

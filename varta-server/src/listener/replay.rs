@@ -3,8 +3,9 @@
 //! A sealed datagram is genuine for ever, so whoever recorded one can send it again. Its nonce tells: a prefix that
 //! stands for the sender's session, and a counter that only goes up within it. For each prefix that a key has opened
 //! the highest counter is remembered; what is not higher is refused, from wherever it comes. A sender may have several
-//! sessions at once (two handles, two containers behind one address), so a new prefix by itself ends no other: one is
-//! over only when the same sender goes on under another prefix from the same socket.
+//! sessions at once (two handles, two containers behind one address), so a new prefix by itself ends no other. One is
+//! over when the beats under it are continued under another prefix from the same socket: then what is older than the first
+//! of those is refused too. Nothing that an attacker can make of recordings ends a session that goes on.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -17,7 +18,10 @@ use crate::outcome::Outcome;
 use crate::time::MonoTime;
 
 /// How many sessions are looked at to find one that may make room for a new one.
-const LOOKS: usize = 64;
+const LOOKS: usize = 1024;
+/// Beats continue those under another prefix if their clock started at the same moment, give or take the jitter of a
+/// network.
+const CONTINUES_WITHIN_NANOS: u64 = 50_000_000;
 
 /// The sessions of authenticated senders.
 #[derive(Debug)]
@@ -41,12 +45,34 @@ struct Session {
     prefix: [u8; 8],
     /// A number for the socket that it came from first, with key and pid.
     socket: u64,
+    /// Of its newest beat.
+    line: Line,
+    /// The nonce of the first beat by which it was continued under another prefix; `u64::MAX` while it was not.
+    continued_at: u64,
     highest: u32,
     /// When its last datagram came, in seconds.
     heard_at: u32,
     key: KeyId,
-    /// Whether its sender has gone on under another prefix.
-    left: bool,
+}
+
+/// Where the beats under a prefix are: which of them is the newest, and when their clock started.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line {
+    pub(super) nonce: u64,
+    /// On the server's clock, in nanoseconds, which the start of the server may be after.
+    pub(super) start: i64,
+}
+
+impl Line {
+    /// Of a beat with `nonce` and `timestamp` that came at `at`.
+    pub(super) fn of(nonce: u64, timestamp: u64, at: MonoTime) -> Self {
+        let start = i128::from(at.as_nanos()) - i128::from(timestamp);
+        Line { nonce, start: i64::try_from(start).unwrap_or(i64::MIN) }
+    }
+
+    fn continues(&self, earlier: &Line) -> bool {
+        self.nonce > earlier.nonce && self.start.abs_diff(earlier.start) <= CONTINUES_WITHIN_NANOS
+    }
 }
 
 /// What the outside of a datagram says, its key having opened it.
@@ -57,6 +83,7 @@ pub(super) struct Stamp {
     pub(super) source: SocketAddr,
     pub(super) prefix: [u8; 8],
     pub(super) counter: u32,
+    pub(super) line: Line,
 }
 
 impl ReplayTable {
@@ -88,28 +115,34 @@ impl ReplayTable {
         });
         if let Some(number) = known {
             let session = &mut self.sessions[*number as usize];
-            if session.left || stamp.counter <= session.highest {
+            let is_over = session.continued_at != u64::MAX && stamp.line.nonce <= session.continued_at;
+            if is_over || stamp.counter <= session.highest {
                 return Err(Outcome::Replayed);
             }
             session.highest = stamp.counter;
             session.heard_at = heard_at;
+            session.line = stamp.line;
             return Ok(());
         }
         let socket = self.hasher.hash_one((stamp.source, stamp.key, stamp.pid));
         let session = Session {
             prefix: stamp.prefix,
             socket,
+            line: stamp.line,
+            continued_at: u64::MAX,
             highest: stamp.counter,
             heard_at,
             key: stamp.key,
-            left: false,
         };
         let number = self.place(session)?;
         let ReplayTable { sessions, by_prefix, by_socket, hasher, .. } = self;
         by_prefix.insert_unique(hash, number, |number| sessions[*number as usize].hash(hasher));
         match by_socket.find_mut(socket, |number| sessions[*number as usize].socket == socket) {
             Some(newest) => {
-                sessions[*newest as usize].left = true;
+                let before = &mut sessions[*newest as usize];
+                if stamp.line.continues(&before.line) {
+                    before.continued_at = stamp.line.nonce;
+                }
                 *newest = number;
             }
             None => {
@@ -119,26 +152,33 @@ impl ReplayTable {
         Ok(())
     }
 
-    /// Finds a place for a session: a free one, or that of one that has long been silent.
+    /// Finds a place for a session: a free one, or that of one that has long been silent, the longest of those that are
+    /// looked at. Where there is none, a sender that is known by its socket has that of its own last session.
     fn place(&mut self, session: Session) -> Result<u32, Outcome> {
+        let full = |_| Outcome::ReplayTableFull;
         let next = self.sessions.len();
         if next < self.most {
             self.sessions.push(session);
-            return u32::try_from(next).map_err(|_| Outcome::ReplayTableFull);
+            return u32::try_from(next).map_err(full);
         }
-        for _ in 0..LOOKS.min(next) {
-            let number = self.hand;
-            self.hand = (number + 1) % next;
-            let candidate = self.sessions[number];
-            let silent = Duration::from_secs(u64::from(session.heard_at.saturating_sub(candidate.heard_at)));
-            if silent > self.live_for {
-                let number = u32::try_from(number).map_err(|_| Outcome::ReplayTableFull)?;
-                self.forget(number, &candidate);
-                self.sessions[number as usize] = session;
-                return Ok(number);
+        let looked_at = (0..LOOKS.min(next)).map(|step| (self.hand + step) % next);
+        let silent = looked_at.min_by_key(|number| self.sessions[*number].heard_at);
+        self.hand = (self.hand + LOOKS) % next.max(1);
+        let is_stale = |number: &usize| {
+            let heard_at = self.sessions[*number].heard_at;
+            Duration::from_secs(u64::from(session.heard_at.saturating_sub(heard_at))) > self.live_for
+        };
+        let number = match silent.filter(is_stale) {
+            Some(number) => u32::try_from(number).map_err(full)?,
+            None => {
+                let of_socket = |number: &u32| self.sessions[*number as usize].socket == session.socket;
+                *self.by_socket.find(session.socket, of_socket).ok_or(Outcome::ReplayTableFull)?
             }
-        }
-        Err(Outcome::ReplayTableFull)
+        };
+        let before = self.sessions[number as usize];
+        self.forget(number, &before);
+        self.sessions[number as usize] = session;
+        Ok(number)
     }
 
     fn forget(&mut self, number: u32, session: &Session) {
@@ -182,10 +222,15 @@ mod tests {
             World { table: ReplayTable::new(most, HOUR), at: MonoTime::from_secs(10) }
         }
 
-        /// A datagram of session `prefix` with `counter`, from a port.
+        /// A datagram of session `prefix` with `counter`, from a port. Its clock and nonces are those of no other.
         fn hears(&mut self, prefix: u8, counter: u32, port: u16) -> Result<(), Outcome> {
+            let line = Line { nonce: u64::from(counter), start: i64::from(prefix) * 1_000_000_000 };
+            self.hears_in(line, prefix, counter, port)
+        }
+
+        fn hears_in(&mut self, line: Line, prefix: u8, counter: u32, port: u16) -> Result<(), Outcome> {
             let source = SocketAddr::from(([10, 0, 0, 1], port));
-            let stamp = Stamp { key: KeyId(0), pid: 42, source, prefix: [prefix; 8], counter };
+            let stamp = Stamp { key: KeyId(0), pid: 42, source, prefix: [prefix; 8], counter, line };
             self.table.admit(&stamp, self.at)
         }
     }
@@ -209,14 +254,61 @@ mod tests {
         assert_eq!(world.hears(1, 6, 8), FRESH, "an agent whose port was translated anew goes on");
     }
 
+    /// Beat `nonce` of the one handle that there is.
+    const fn beat(nonce: u64) -> Line {
+        Line { nonce, start: 7_000_000_000 }
+    }
+
     #[test]
-    fn a_prefix_that_its_socket_has_left_is_over_also_for_what_was_held_back() {
+    fn a_prefix_that_is_continued_under_another_is_over_also_for_what_was_held_back() {
+        let mut world = World::with_room_for(10);
+        assert_eq!(world.hears_in(beat(5), 1, 5, 7), FRESH);
+        assert_eq!(world.hears_in(beat(8), 2, 1, 7), FRESH);
+        assert_eq!(world.hears_in(beat(6), 1, 6, 7), REPLAYED);
+        assert_eq!(world.hears_in(beat(7), 1, 7, 9), REPLAYED);
+        assert_eq!(world.hears_in(beat(9), 2, 2, 7), FRESH);
+    }
+
+    #[test]
+    fn a_recording_that_seems_to_come_from_its_socket_ends_no_session() {
+        let mut world = World::with_room_for(10);
+        assert_eq!(world.hears_in(beat(5), 1, 5, 7), FRESH);
+        for (prefix, nonce) in [(2, 1), (3, 500)] {
+            // Of a session before: its clock started at another moment.
+            let line = Line { nonce, start: 1_000_000_000 };
+            assert_eq!(world.hears_in(line, prefix, 9, 7), FRESH, "nobody knows it");
+        }
+        assert_eq!(world.hears_in(beat(6), 1, 6, 7), FRESH);
+    }
+
+    #[test]
+    fn not_even_a_recording_that_fits_keeps_a_session_out_that_goes_on() {
+        let mut world = World::with_room_for(10);
+        assert_eq!(world.hears_in(beat(5), 1, 5, 7), FRESH);
+        assert_eq!(world.hears_in(beat(6), 2, 9, 7), FRESH);
+        assert_eq!(world.hears_in(beat(6), 1, 6, 7), REPLAYED);
+        assert_eq!(world.hears_in(beat(7), 1, 7, 7), FRESH);
+    }
+
+    #[test]
+    fn whose_port_somebody_else_has_now_goes_on() {
         let mut world = World::with_room_for(10);
         assert_eq!(world.hears(1, 5, 7), FRESH);
+        assert_eq!(world.hears(1, 6, 8), FRESH);
         assert_eq!(world.hears(2, 1, 7), FRESH);
-        assert_eq!(world.hears(1, 6, 7), REPLAYED);
-        assert_eq!(world.hears(1, 6, 9), REPLAYED);
-        assert_eq!(world.hears(2, 2, 7), FRESH);
+        assert_eq!(world.hears(1, 7, 8), FRESH);
+    }
+
+    #[test]
+    fn in_a_full_table_a_sender_goes_on_under_another_prefix() {
+        let mut world = World::with_room_for(2);
+        assert_eq!(world.hears_in(beat(5), 1, 5, 7), FRESH);
+        assert_eq!(world.hears(9, 1, 9), FRESH);
+        assert_eq!(world.hears_in(beat(6), 2, 1, 7), FRESH);
+        assert_eq!(world.hears_in(beat(7), 2, 2, 7), FRESH);
+        assert_eq!(world.hears(9, 1, 9), REPLAYED, "and nobody else was forgotten for it");
+        assert_eq!(world.table.sessions.len(), 2);
+        assert_eq!((world.table.by_prefix.len(), world.table.by_socket.len()), (2, 2));
     }
 
     #[test]
@@ -233,7 +325,8 @@ mod tests {
         let mut world = World::with_room_for(10);
         assert_eq!(world.hears(1, 5, 7), FRESH);
         let source = SocketAddr::from(([10, 0, 0, 1], 9));
-        let other = Stamp { key: KeyId(1), pid: 42, source, prefix: [1; 8], counter: 1 };
+        let line = Line { nonce: 1, start: 0 };
+        let other = Stamp { key: KeyId(1), pid: 42, source, prefix: [1; 8], counter: 1, line };
         assert_eq!(world.table.admit(&other, world.at), FRESH);
         assert_eq!(world.hears(1, 6, 7), FRESH);
     }

@@ -30,7 +30,8 @@ pub(crate) struct Options {
 ///
 /// When the address cannot be had; `option` is by which it was asked for.
 pub(super) fn bind(option: &'static str, options: &Options) -> Result<(OwnedFd, SocketAddr), Error> {
-    let Options { address, only_v6, receive_buffer } = *options;
+    let Options { only_v6, receive_buffer, .. } = *options;
+    let address = SocketAddr::new(options.address.ip().to_canonical(), options.address.port());
     let failed = |source| Error::UdpAddress { option, address, source };
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))
         .map_err(failed)?;

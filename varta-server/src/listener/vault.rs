@@ -16,7 +16,7 @@ use varta_proto::secure::{
 
 use super::Message;
 use super::batch::Datagram;
-use super::replay::{ReplayTable, Stamp};
+use super::replay::{Line, ReplayTable, Stamp};
 use crate::beat::{KeyId, Said, Sender};
 use crate::error::Error;
 use crate::outcome::Outcome;
@@ -24,10 +24,13 @@ use crate::time::MonoTime;
 
 /// Every key costs each datagram of its form a trial, genuine or not.
 const MOST_KEYS: usize = 16;
-/// A session may be forgotten for a new one when it was silent for longer than this, and than an agent may be.
-const LIVE_FOR: Duration = Duration::from_secs(3600);
+/// A session may be forgotten for a new one, if there is no other room, when it was silent for longer than this and than
+/// two deadlines.
+const LIVE_FOR: Duration = Duration::from_secs(60);
 /// Room in the replay table for each agent: its session, and the one before.
 const SESSIONS_PER_AGENT: usize = 2;
+/// And at the least.
+const FEWEST_SESSIONS: usize = 65_536;
 
 /// Where the keys are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +44,17 @@ pub struct KeyFiles {
 }
 
 impl KeyFiles {
+    /// The option by which the first of them is named.
+    #[must_use]
+    pub fn option(&self) -> Option<&'static str> {
+        let given = [
+            (&self.key, "--key-file"),
+            (&self.accepted, "--accepted-key-file"),
+            (&self.master, "--master-key-file"),
+        ];
+        given.into_iter().find_map(|(file, option)| file.as_ref().map(|_| option))
+    }
+
     /// Whether no file is named.
     #[must_use]
     pub fn are_none(&self) -> bool {
@@ -76,6 +90,8 @@ struct Unsealed {
     pid: u32,
     prefix: [u8; 8],
     counter: u32,
+    nonce: u64,
+    timestamp: u64,
     message: Message,
 }
 
@@ -92,8 +108,8 @@ impl Vault {
     pub(crate) fn read(files: KeyFiles, max_agents: usize, stall_after: Duration) -> Result<Self, Error> {
         let mut known = KnownKeys::default();
         let keys = Keys::read(&files, &mut known)?;
-        let most = max_agents.saturating_mul(SESSIONS_PER_AGENT);
-        let replays = ReplayTable::new(most, LIVE_FOR.max(stall_after));
+        let most = max_agents.saturating_mul(SESSIONS_PER_AGENT).max(FEWEST_SESSIONS);
+        let replays = ReplayTable::new(most, LIVE_FOR.max(2 * stall_after));
         let content = Content { keys, known, replays };
         Ok(Vault { files: Arc::new(files), content: Arc::new(Mutex::new(content)) })
     }
@@ -129,9 +145,10 @@ impl Content {
         if datagram.truncated {
             return Err(Outcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
         }
-        let Unsealed { key, pid, prefix, counter, message } =
+        let Unsealed { key, pid, prefix, counter, nonce, timestamp, message } =
             self.keys.open(datagram.payload).map_err(outcome_of)?;
-        self.replays.admit(&Stamp { key, pid, source, prefix, counter }, at)?;
+        let line = Line::of(nonce, timestamp, at);
+        self.replays.admit(&Stamp { key, pid, source, prefix, counter, line }, at)?;
         Ok((Sender::secure_udp(source, pid, key), message))
     }
 }
@@ -146,15 +163,13 @@ impl Keys {
         if let Some(path) = &files.accepted {
             for key in read_several(path)? {
                 let number = known.number(&key, path)?;
-                // The shared key may stand there too, and is not tried twice.
-                if keys.shared.iter().all(|(there, _)| *there != number) {
-                    keys.shared.push((number, key));
-                }
+                add(&mut keys.shared, number, key, path)?;
             }
         }
         if let Some(path) = &files.master {
             for key in read_several(path)? {
-                keys.master.push((known.number(&key, path)?, AgentKeys::new(&key)));
+                let number = known.number(&key, path)?;
+                add(&mut keys.master, number, AgentKeys::new(&key), path)?;
             }
         }
         Ok(keys)
@@ -166,20 +181,37 @@ impl Keys {
         let shared = self.shared.iter().map(|(_, key)| Opener::Shared(key));
         let master = self.master.iter().map(|(_, keys)| Opener::Agents(keys));
         let openers = shared.chain(master);
-        let (index, opened) = if matches!(datagram.len(), SHARED_LEN | MASTER_LEN) {
+        let (index, mut unsealed) = if matches!(datagram.len(), SHARED_LEN | MASTER_LEN) {
             let (index, Opened { frame, iv_random, iv_counter }) = open_any(openers, datagram)?;
-            (index, (frame.pid, iv_random, iv_counter, Message::Beat(frame)))
+            let unsealed = Unsealed {
+                key: KeyId::default(),
+                pid: frame.pid,
+                prefix: iv_random,
+                counter: iv_counter,
+                nonce: frame.nonce,
+                timestamp: frame.timestamp,
+                message: Message::Beat(frame),
+            };
+            (index, unsealed)
         } else {
             let mut room = [0; MAX_CONTROL_LEN];
             let (index, opened) = open_control_any(openers, datagram, &mut room)?;
             let OpenedControl { control, iv_random, iv_counter } = opened;
-            (index, (control.pid(), iv_random, iv_counter, Message::Control(Said::of(&control))))
+            let unsealed = Unsealed {
+                key: KeyId::default(),
+                pid: control.pid(),
+                prefix: iv_random,
+                counter: iv_counter,
+                nonce: control.nonce(),
+                timestamp: control.timestamp(),
+                message: Message::Control(Said::of(&control)),
+            };
+            (index, unsealed)
         };
-        let (pid, prefix, counter, message) = opened;
         let mut numbers =
             self.shared.iter().map(|(number, _)| number).chain(self.master.iter().map(|(number, _)| number));
-        let key = *numbers.nth(index).ok_or(OpenError::AuthFailed)?;
-        Ok(Unsealed { key, pid, prefix, counter, message })
+        unsealed.key = *numbers.nth(index).ok_or(OpenError::AuthFailed)?;
+        Ok(unsealed)
     }
 }
 
@@ -195,6 +227,18 @@ impl KnownKeys {
             fault: "is one key too many for this server's life; restart it".to_owned(),
         })
     }
+}
+
+/// Adds a key that is not there yet: none is tried twice.
+fn add<K>(keys: &mut Vec<(KeyId, K)>, number: KeyId, key: K, path: &Path) -> Result<(), Error> {
+    if keys.iter().all(|(there, _)| *there != number) {
+        keys.push((number, key));
+    }
+    if keys.len() > MOST_KEYS {
+        let fault = format!("makes it more than {MOST_KEYS} keys, and each costs every datagram a trial");
+        return Err(Error::SecretFile { path: path.to_path_buf(), fault });
+    }
+    Ok(())
 }
 
 fn read_several(path: &Path) -> Result<Vec<Key>, Error> {

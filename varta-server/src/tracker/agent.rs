@@ -8,10 +8,10 @@ use varta_proto::{Frame, Status};
 use super::names::{NameId, NameSource};
 use super::rate::Usage;
 use super::session::{OtherSessions, Place, Session};
-use super::source::SourceId;
+use super::source::{SourceId, Sources};
 use super::transition::{LastWord, Twin};
 use super::verdict::Verdict;
-use crate::beat::{KeyId, Lane};
+use crate::beat::{KeyId, Lane, Transport};
 use crate::time::MonoTime;
 
 /// By what an agent is found.
@@ -147,6 +147,11 @@ impl Slot {
             terminal: frame.is_terminal(),
             has_others: false,
         }
+    }
+
+    /// How it beats.
+    pub(crate) fn transport(&self, sources: &Sources) -> Transport {
+        sources.origin(self.key.source).transport()
     }
 
     /// Whether it is an agent that is down or gone.

@@ -128,7 +128,8 @@ pub struct Tracker {
     total_usage: Usage,
     agents: Table,
     sources: Sources,
-    trails: Trails,
+    /// By [`Transport::index`].
+    trails: [Trails; Transport::ALL.len()],
     names: Names,
     wheel: Wheel,
     /// Filled by each `handle_*` and to be drained after it, which bounds it by that call's work.
@@ -159,7 +160,7 @@ impl Tracker {
             total_usage: Usage::default(),
             agents: Table::default(),
             sources: Sources::default(),
-            trails: Trails::default(),
+            trails: Default::default(),
             names: Names::default(),
             wheel: Wheel::new(),
             transitions: VecDeque::new(),
@@ -284,12 +285,12 @@ impl Tracker {
     /// Sees to it that there is room for one more agent from `origin`: one that is down or gone is forgotten for it, the
     /// first that left first. Where there is none, says how the beat is refused.
     fn make_room(&mut self, origin: Origin) -> Result<(), Outcome> {
-        let most = self.policy.max_agents_per_source;
-        match origin {
-            Origin::Udp(_) if most > 0 && self.sources.agents_of(origin) >= most => {
-                return Err(Outcome::SourceLimit);
-            }
-            Origin::Local | Origin::Udp(_) | Origin::SecureUdp(_) => {}
+        let Policy { max_agents_per_source: most, max_plain_agents, .. } = self.policy;
+        if let Origin::Udp(address) = origin
+            && (most > 0 && self.sources.plain_agents_near(address) >= most
+                || self.sources.plain_agents() >= max_plain_agents)
+        {
+            return Err(Outcome::SourceLimit);
         }
         while self.len() >= self.policy.max_agents.min(MOST_AGENTS) {
             let Some(number) = self.departed.pop_front() else { return Err(Outcome::Capacity) };
@@ -327,11 +328,12 @@ impl Tracker {
         }
         let slot = self.agents.slot_mut(number);
         let source = slot.key.source;
+        let transport = slot.transport(&self.sources);
         let Some(verdict) = slot.verdict.take() else { return };
         self.names.give_back(self.agents.rest(number).name);
         self.agents.remove(number);
         self.sources.leave(source);
-        self.trails.forget(number);
+        self.trails[transport.index()].forget(number);
         self.population[verdict.index()] -= 1;
         self.statistics.forgotten += 1;
     }

@@ -15,8 +15,11 @@ pub struct Policy {
     pub looks_per_second: u32,
     /// How many agents there may be; beyond that new ones are refused.
     pub max_agents: usize,
-    /// How many agents one address may introduce over plaintext UDP; 0 is no limit.
+    /// How many agents one address may introduce over plaintext UDP, or those of one host: all of loopback, an IPv6 network
+    /// of 64 bits; 0 is no limit.
     pub max_agents_per_source: usize,
+    /// How many agents there may be over plaintext UDP altogether.
+    pub max_plain_agents: usize,
     /// Beats a second from one agent; 0 is no limit.
     pub max_beat_rate: u32,
     /// Beats a second from all agents together; 0 is no limit.
@@ -44,6 +47,7 @@ impl Default for Policy {
             longest_silence: Policy::DEFAULT_LONGEST_SILENCE,
             looks_per_second: Policy::LOOKS_PER_SECOND,
             max_agents: Policy::DEFAULT_MAX_AGENTS,
+            max_plain_agents: Policy::DEFAULT_MAX_AGENTS,
             max_agents_per_source: Policy::DEFAULT_MAX_AGENTS_PER_SOURCE,
             max_beat_rate: Policy::DEFAULT_MAX_BEAT_RATE,
             max_total_rate: 0,

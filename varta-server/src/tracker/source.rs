@@ -1,6 +1,8 @@
 //! Where agents beat from, each place kept once, and how many agents it has.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -17,7 +19,7 @@ impl SourceId {
 
 /// The origins of all agents. There are no more of them than agents, and this host.
 #[derive(Debug)]
-pub(super) struct Sources {
+pub(crate) struct Sources {
     /// By number; this host's first.
     entries: Vec<Entry>,
     vacant: Vec<u32>,
@@ -25,6 +27,9 @@ pub(super) struct Sources {
     index: HashTable<u32>,
     /// Seeded anew in each process, so that nobody can choose addresses that collide.
     hasher: DefaultHashBuilder,
+    /// How many agents there are in plaintext of each neighbourhood.
+    plain: HashMap<IpAddr, usize>,
+    plain_in_all: usize,
 }
 
 #[derive(Debug)]
@@ -40,6 +45,8 @@ impl Default for Sources {
             vacant: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
+            plain: HashMap::new(),
+            plain_in_all: 0,
         }
     }
 }
@@ -57,6 +64,10 @@ impl Sources {
 
     /// Counts one more agent at an origin, and gives its number.
     pub(super) fn enter(&mut self, origin: Origin) -> SourceId {
+        if let Origin::Udp(address) = origin {
+            *self.plain.entry(neighbourhood(address)).or_default() += 1;
+            self.plain_in_all += 1;
+        }
         if let Some(known) = self.find(origin) {
             self.entries[known.0 as usize].agents += 1;
             return known;
@@ -85,6 +96,16 @@ impl Sources {
     pub(super) fn leave(&mut self, source: SourceId) {
         let SourceId(number) = source;
         let entry = &mut self.entries[number as usize];
+        if let Origin::Udp(address) = entry.origin {
+            let neighbourhood = neighbourhood(address);
+            self.plain_in_all -= 1;
+            if let Some(agents) = self.plain.get_mut(&neighbourhood) {
+                *agents -= 1;
+                if *agents == 0 {
+                    self.plain.remove(&neighbourhood);
+                }
+            }
+        }
         entry.agents -= 1;
         if entry.agents > 0 || source == SourceId::LOCAL {
             return;
@@ -96,14 +117,29 @@ impl Sources {
         }
     }
 
-    /// How many agents an origin has.
-    pub(super) fn agents_of(&self, origin: Origin) -> usize {
-        self.find(origin).map_or(0, |SourceId(number)| self.entries[number as usize].agents)
+    /// How many agents in plaintext there are of the neighbourhood of an address: what one host can have for the asking.
+    pub(super) fn plain_agents_near(&self, address: IpAddr) -> usize {
+        self.plain.get(&neighbourhood(address)).copied().unwrap_or(0)
+    }
+
+    /// How many agents in plaintext there are.
+    pub(super) fn plain_agents(&self) -> usize {
+        self.plain_in_all
     }
 
     /// What a number stands for.
-    pub(super) fn origin(&self, source: SourceId) -> Origin {
+    pub(crate) fn origin(&self, source: SourceId) -> Origin {
         self.entries[source.0 as usize].origin
+    }
+}
+
+/// The addresses that one host can have without forging any: an IPv4 address, all of loopback, or an IPv6 network of 64
+/// bits.
+fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) if address.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -121,13 +157,24 @@ mod tests {
         let first = sources.enter(host(1));
         assert_eq!(sources.enter(host(1)), first);
         assert_ne!(sources.enter(host(2)), first);
-        assert_eq!((sources.agents_of(host(1)), sources.agents_of(host(2))), (2, 1));
+        let near = |sources: &Sources, last| sources.plain_agents_near([10, 0, 0, last].into());
+        assert_eq!((near(&sources, 1), near(&sources, 2), sources.plain_agents()), (2, 1, 3));
         sources.leave(first);
         assert_eq!(sources.find(host(1)), Some(first));
         sources.leave(first);
         assert_eq!(sources.find(host(1)), None);
+        assert_eq!((near(&sources, 1), sources.plain_agents()), (0, 1));
         assert_eq!(sources.enter(host(3)), first, "its number is given again");
         assert_eq!(sources.origin(first), host(3));
+    }
+
+    #[test]
+    fn the_addresses_of_one_host_are_one_neighbourhood() {
+        let same = |one: &str, other: &str| {
+            neighbourhood(one.parse().unwrap()) == neighbourhood(other.parse().unwrap())
+        };
+        assert!(same("127.0.0.1", "127.9.9.9") && same("fd00::1:2:3:4", "fd00::5:6:7:8"));
+        assert!(!same("10.0.0.1", "10.0.0.2") && !same("fd00::1", "fd00:0:0:1::1"));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! The wire names neither host nor container. Processes in two containers behind one address may have the same pid,
 //! and an agent that connects anew sends from a new port: the first beat from a new port may be either. So it is taken
-//! for the agent that was silent for longest, which leaves its old port behind; when something new comes from a port
-//! that was left, both are alive, and from then on they are two agents.
+//! for an agent that is up, the one that was silent for longest, which leaves its old port behind. When something new
+//! comes from a port that was left, both are alive: whoever was there first goes on, and the newcomer is taken for another
+//! that has been silent since it came. Only when all of them have spoken is it an agent of its own.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,18 +12,19 @@ use std::time::Duration;
 use varta_proto::Frame;
 
 use super::agent::{AgentKey, Rest, Slot};
+use super::cause::Cause;
 use super::session::Session;
 use super::transition::Twin;
+use super::verdict::{Event, Verdict};
 use super::{Change, Tracker};
 use crate::beat::{Lane, ReceivedBeat};
 use crate::outcome::Outcome;
 use crate::time::MonoTime;
 use crate::tracker::Processes;
 
-/// What comes from a port this soon after it was left may have been sent before and overtaken on the way,
-const LATE_WITHIN: Duration = Duration::from_millis(200);
-/// if by the clock of its session it was sent no later than this after that.
-const LATE_BY_ITS_CLOCK: Duration = Duration::from_millis(20);
+/// What comes from a port that was left was overtaken on the way if, by the clock of its session, it was sent before that,
+/// give or take the jitter of a network.
+const JITTER: Duration = Duration::from_millis(20);
 /// A frame from a new port continues a session if its clock started at the same moment, give or take the jitter of a
 /// network.
 const CONTINUES_WITHIN_NANOS: u128 = 50_000_000;
@@ -48,10 +50,9 @@ struct Former {
 }
 
 impl Former {
-    fn was_sent_before_leaving(&self, beat: &ReceivedBeat) -> bool {
-        let after_last = Duration::from_nanos(beat.frame.timestamp.saturating_sub(self.session.timestamp));
-        let sent_at = self.last_beat + after_last;
-        sent_at <= self.left_at + LATE_BY_ITS_CLOCK && beat.received_at.since(self.left_at) < LATE_WITHIN
+    fn was_sent_before_leaving(&self, frame: &Frame) -> bool {
+        let after_last = Duration::from_nanos(frame.timestamp.saturating_sub(self.session.timestamp));
+        self.last_beat + after_last <= self.left_at + JITTER
     }
 }
 
@@ -90,6 +91,9 @@ impl Trails {
     }
 }
 
+/// Whether an agent is not up.
+type IsAway = bool;
+
 /// What there is of agents with one address and pid, as a beat from a new port finds it.
 #[derive(Default)]
 struct Found {
@@ -97,8 +101,8 @@ struct Found {
     taken: u64,
     /// How many have the key of the beat.
     same_key: usize,
-    /// Of those, the one that was silent for longest.
-    longest_silent: Option<(MonoTime, u32)>,
+    /// Of those, the one that was silent for longest; one that is up goes before all that are not.
+    longest_silent: Option<(IsAway, MonoTime, u32)>,
     /// And the one whose session the beat continues best.
     continued: Option<(u128, u32)>,
     /// And the one that has left the port of the beat, with its place in the trail.
@@ -120,7 +124,7 @@ impl Tracker {
         processes: &mut impl Processes,
     ) -> Outcome {
         let found = self.find_twins(key, beat);
-        let Some((_, silent)) = found.longest_silent else {
+        let Some((.., silent)) = found.longest_silent else {
             return match found.free_twin() {
                 Some(twin) => self.handle_unknown(beat, twin, processes),
                 None => Outcome::SourceLimit,
@@ -135,10 +139,10 @@ impl Tracker {
             };
         }
         if let Some((number, place)) = found.returning
-            && let Some(former) = self.trails.by_agent.get(&number).map(|trail| trail[place])
+            && let Some(former) = self.trails(number).by_agent.get(&number).map(|trail| trail[place])
         {
             if former.session.followed_by(&beat.frame).is_some() {
-                if former.was_sent_before_leaving(beat) {
+                if former.was_sent_before_leaving(&beat.frame) {
                     return Outcome::OutOfOrder;
                 }
                 self.part(number, place, former, found.free_twin(), beat.received_at);
@@ -170,7 +174,8 @@ impl Tracker {
                 continue;
             }
             found.same_key += 1;
-            let silent = (slot.last_beat, number);
+            let is_away = !slot.verdict.is_some_and(Verdict::is_awaited);
+            let silent = (is_away, slot.last_beat, number);
             if found.longest_silent.is_none_or(|known| silent < known) {
                 found.longest_silent = Some(silent);
             }
@@ -180,7 +185,7 @@ impl Tracker {
                 found.continued = Some((distance, number));
             }
             let kept = self.policy.stall_after;
-            if let Some(place) = self.trails.find(number, key.lane, beat.received_at, kept) {
+            if let Some(place) = self.trails(number).find(number, key.lane, beat.received_at, kept) {
                 found.returning = Some((number, place));
             }
         }
@@ -191,31 +196,91 @@ impl Tracker {
         let slot = self.agents.slot(number);
         let Slot { session, last_beat, beats, key: AgentKey { lane, .. }, .. } = *slot;
         let former = Former { lane, session, last_beat, left_at: at, beats };
-        self.trails.remember(number, former, at, self.policy.stall_after);
+        let kept = self.policy.stall_after;
+        self.trails_mut(number).remember(number, former, at, kept);
     }
 
-    /// The port that an agent left speaks again, beside the one that it is at. It goes back to the older one; whoever
-    /// came after it is another agent, if there is room for one.
+    /// The port that an agent left speaks again, beside the one that it is at. It goes back to the older one. Whoever came
+    /// after it is another agent: one that has been silent since, or else a new one if there is room for it.
     fn part(&mut self, number: u32, place: usize, former: Former, free: Option<Twin>, at: MonoTime) {
         let origin = self.sources.origin(self.agents.slot(number).key.source);
         let twin = free.filter(|_| self.make_room(origin).is_ok());
         // From the former port on the trail is the newcomer's.
-        let trail = self.trails.by_agent.get_mut(&number).map(|trail| trail.split_off(place));
+        let trail = self.trails_mut(number).by_agent.get_mut(&number).map(|trail| trail.split_off(place));
         let younger: Vec<Former> = trail.into_iter().flatten().skip(1).collect();
 
         let (slot, rest) = self.agents.both_mut(number);
         let newcomer = Slot { beats: slot.beats.saturating_sub(former.beats), ..*slot };
         slot.key.lane = former.lane;
         slot.begin_anew(rest, former.session);
+        if let Some(other) = self.silent_since(former.left_at, number) {
+            let slot = self.agents.slot_mut(number);
+            slot.beats = former.beats;
+            slot.last_beat = former.last_beat;
+            self.go_on_as(other, &newcomer, former.left_at, at);
+            return;
+        }
         let Some(twin) = twin else { return };
+        let (slot, rest) = self.agents.both_mut(number);
         slot.beats = former.beats;
         slot.last_beat = former.last_beat;
         let rest = Rest::new(self.names.share(rest.name), None, twin);
         let newcomer = self.add(origin, Slot { has_others: false, ..newcomer }, rest);
         if !younger.is_empty() {
-            self.trails.by_agent.insert(newcomer, younger);
+            self.trails_mut(newcomer).by_agent.insert(newcomer, younger);
         }
         self.announce(newcomer, Change::of_first_beat(at));
+    }
+}
+
+impl Tracker {
+    /// The trails of agents that beat the way this one does: those of one must not use up the room of others.
+    fn trails(&self, number: u32) -> &Trails {
+        &self.trails[self.agents.slot(number).transport(&self.sources).index()]
+    }
+
+    fn trails_mut(&mut self, number: u32) -> &mut Trails {
+        &mut self.trails[self.agents.slot(number).transport(&self.sources).index()]
+    }
+
+    /// The twin of an agent, with the same key, that has said nothing since `then`: the one that was silent for longest.
+    fn silent_since(&self, then: MonoTime, number: u32) -> Option<u32> {
+        let key = self.agents.slot(number).key;
+        let silent = self.agents.twins(key).filter_map(|twin| {
+            let slot = self.agents.slot(twin);
+            let is_silent = twin != number && slot.key.lane.key == key.lane.key && slot.last_beat < then;
+            is_silent.then_some((slot.last_beat, twin))
+        });
+        silent.min().map(|(_, twin)| twin)
+    }
+
+    /// Lets an agent go on as somebody who came from another port at `came_at`.
+    fn go_on_as(&mut self, number: u32, newcomer: &Slot, came_at: MonoTime, at: MonoTime) {
+        self.leave_port(number, came_at);
+        let (slot, rest) = self.agents.both_mut(number);
+        let Some(before) = slot.verdict else { return };
+        let silence = newcomer.last_beat.since(slot.last_beat);
+        slot.key.lane = newcomer.key.lane;
+        slot.begin_anew(rest, newcomer.session);
+        slot.beats += newcomer.beats;
+        slot.last_beat = newcomer.last_beat;
+        slot.blind_before = newcomer.blind_before;
+        slot.payload = newcomer.payload;
+        slot.status = newcomer.status;
+        slot.terminal = newcomer.terminal;
+        let after = before.next(Event::Beat(newcomer.status));
+        slot.verdict = Some(after);
+        if !before.is_awaited() {
+            let look = self.first_look(number);
+            self.wheel.arm(number, look);
+        }
+        if after != before {
+            self.recount(before, after);
+            let cause = if before.is_awaited() { Cause::Reported } else { Cause::Recovered };
+            let change =
+                Change { from: Some(before), cause, at, silence, detection_latency: None, dossier: None };
+            self.announce(number, change);
+        }
     }
 }
 

@@ -309,7 +309,99 @@ fn a_forgotten_agent_leaves_nothing_behind() {
     world.beat_on(&mut containers, 1, 5);
     world.pass(at(60));
     assert_eq!(world.tracker.len(), 0);
-    assert_eq!(world.tracker.sources.agents_of(containers[0].sender.origin), 0);
+    assert_eq!(world.tracker.sources.find(containers[0].sender.origin), None);
+    assert_eq!(world.tracker.sources.plain_agents(), 0);
     world.accept(Remote::plain(HOST, 4002, at(60)).beat(at(61)));
     assert_eq!(world.agents()[0].1, 1, "and the first twin is the first again");
+}
+
+#[test]
+fn a_healthy_twin_that_connects_anew_does_not_go_on_as_a_dead_one() {
+    let mut world = World::new();
+    let mut containers = [Remote::plain(HOST, 4000, at(0)), Remote::plain(HOST, 4001, at(0))];
+    world.beat_on(&mut containers, 1, 5);
+    world.beat_on(&mut containers[..1], 5, 15);
+    world.transitions();
+    world.beat_on(&mut [Remote::plain(HOST, 4002, at(15))], 15, 30);
+    assert_eq!(world.transitions(), [], "one is up as before, one is stalled as before");
+}
+
+#[test]
+fn whoever_is_taken_for_the_wrong_twin_is_put_right_when_that_one_speaks() {
+    let mut world = World::new();
+    let (mut slow, mut fast) = (Remote::plain(HOST, 4000, at(0)), Remote::plain(HOST, 4001, at(0)));
+    for second in 1..7 {
+        world.accept(fast.beat(at(second)));
+        if second % 3 == 1 {
+            world.accept(slow.beat(at(second)));
+        }
+    }
+    assert_eq!(world.tracker.len(), 2);
+    world.transitions();
+    // The fast one connects anew while the slow one was silent for longer.
+    let mut anew = Remote::plain(HOST, 4002, at(7));
+    for second in 7..40 {
+        world.pass(at(second));
+        world.accept(anew.beat(at(second)));
+        if second % 3 == 1 && second > 7 {
+            world.accept(slow.beat(at(second)));
+        }
+    }
+    assert_eq!((world.tracker.len(), world.transitions()), (2, vec![]));
+}
+
+#[test]
+fn somebody_that_only_a_panic_made_up_does_not_swallow_a_healthy_one() {
+    let mut world = World::new();
+    let mut containers = [Remote::plain(HOST, 4000, at(0)), Remote::plain(HOST, 4001, at(0))];
+    world.beat_on(&mut containers, 1, 5);
+    world.accept(containers[0].moved_to(4999).panic(at(5)));
+    world.beat_on(&mut containers, 5, 15);
+    world.transitions();
+    containers[1] = Remote::plain(HOST, 4002, at(15));
+    world.beat_on(&mut containers, 15, 30);
+    assert_eq!(world.transitions(), []);
+}
+
+#[test]
+fn what_was_overtaken_by_far_makes_no_second_agent_either() {
+    let mut world = World::new();
+    let mut agent = Remote::plain(HOST, 4000, at(0));
+    world.accept(agent.beat(at(1)));
+    let overtaken = agent.beat(at(2));
+    let mut moved = agent.moved_to(4001);
+    world.accept(moved.beat(at(2) + Duration::from_millis(100)));
+    assert_eq!(world.hear(ReceivedBeat { received_at: at(4), ..overtaken }), Outcome::OutOfOrder);
+    world.accept(moved.beat(at(5)));
+    assert_eq!(world.tracker.len(), 1);
+}
+
+#[test]
+fn plaintext_from_everywhere_leaves_room_for_those_who_prove_who_they_are() {
+    let policy = Policy { max_agents: 100, max_plain_agents: 75, ..Policy::default() };
+    let mut world = World::with(policy);
+    for host in 0..100 {
+        world.hear_quietly(Remote::plain(&format!("10.0.1.{host}"), 4000, at(0)).beat(at(1)));
+    }
+    assert_eq!(world.tracker.len(), 75);
+    world.accept(Remote::sealed(4000, 0, at(0)).beat(at(1)));
+    world.accept(Handle::connect(PID, at(0)).next(at(1), Status::Ok));
+}
+
+#[test]
+fn what_plaintext_does_with_ports_hides_no_death_under_a_seal() {
+    let mut world = World::with(Policy { max_agents_per_source: 0, max_beat_rate: 0, ..Policy::default() });
+    let flood = |world: &mut World, port: u16, now: MonoTime| {
+        for number in 0..20_000_u32 {
+            let mut remote = Remote::plain(HOST, port, now);
+            (remote.sender.pid, remote.handle.pid) = (100_000 + number, 100_000 + number);
+            world.hear_quietly(remote.beat(now));
+        }
+    };
+    flood(&mut world, 5000, at(1));
+    flood(&mut world, 5001, at(2));
+    let mut containers = [Remote::sealed(4000, 0, at(2)), Remote::sealed(4001, 0, at(2))];
+    world.beat_on(&mut containers, 3, 6);
+    let sealed = world.agents().iter().filter(|agent| matches!(agent.0, Origin::SecureUdp(_))).count();
+    assert_eq!(sealed, 2);
 }
