@@ -11,13 +11,16 @@
 )]
 
 mod agent_process;
+mod books;
 mod commands;
 mod datagrams;
 pub mod foreign;
 pub mod http;
 mod log;
+mod network_host;
 mod patience;
 mod programs;
+mod remote_agent;
 mod route;
 mod scrape;
 mod server;
@@ -25,13 +28,16 @@ pub mod sys;
 mod watch;
 
 pub use agent_process::AgentProcess;
+pub use books::{Books, Flood};
 pub use commands::{Commands, Heard};
 pub use datagrams::{Datagrams, with_checksum};
 pub use log::{Log, Transition};
+pub use network_host::{Cable, NetworkHost, in_a_network_of_its_own};
 pub use patience::{LIMIT, wait_for};
 pub use programs::{
     Ended, into_pid_namespace, pid_namespaces_work, run_to_its_end, server_command, worker_command,
 };
+pub use remote_agent::{RemoteAgent, loopback_socket, send_from, socket_on};
 pub use route::{ANOTHER_KEY, MASTER_KEY, Network, Route, SHARED_KEY, loopbacks, write_secret};
 pub use scrape::{Sample, Scrape};
 pub use server::{Options, Server};

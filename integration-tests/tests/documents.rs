@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use varta_integration_tests::{AgentProcess, Options, Server, run_to_its_end, server_command};
 
 /// The documents that a user reads.
-const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md"];
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "docs/SECURITY-MODEL.md"];
 
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -64,8 +65,8 @@ fn every_option_that_a_document_names_exists() {
     let help = run_to_its_end(command);
     for name in DOCUMENTS {
         for option in words(&prose(&read(name)), "--") {
-            let is_there = help.stdout.contains(&format!("{option} ")) || option == "--help";
-            assert!(is_there, "{name} names {option}");
+            let is_there = [" ", "\n"].iter().any(|end| help.stdout.contains(&format!("{option}{end}")));
+            assert!(is_there || option == "--help", "{name} names {option}");
         }
     }
 }
@@ -80,5 +81,35 @@ fn every_metric_that_a_document_names_is_there() {
         for metric in words(&prose(&read(name)), "varta_") {
             assert!(text.contains(&format!("\n# TYPE {metric} ")), "{name} names {metric}");
         }
+    }
+}
+
+/// Collects the names of all functions below a directory.
+fn functions(directory: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            functions(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let names = text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+            found.extend(names.map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn every_test_that_the_security_model_names_exists() {
+    let mut there = BTreeSet::new();
+    for member in ["varta-proto", "varta-agent", "varta-server", "integration-tests"] {
+        functions(&top().join(member), &mut there);
+    }
+    let text = read("docs/SECURITY-MODEL.md");
+    // Names of tests are sentences; nothing else that is quoted there has as many underscores.
+    let named: BTreeSet<_> =
+        words(&text, "").into_iter().filter(|word| word.matches('_').count() >= 4).collect();
+    assert!(named.len() > 30, "{named:#?}");
+    for name in named {
+        assert!(there.contains(name), "{name} is no test");
     }
 }

@@ -207,7 +207,10 @@ impl Tracker {
         let twin = free.filter(|_| self.make_room(origin).is_ok());
         // From the former port on the trail is the newcomer's.
         let trail = self.trails_mut(number).by_agent.get_mut(&number).map(|trail| trail.split_off(place));
-        let younger: Vec<Former> = trail.into_iter().flatten().skip(1).collect();
+        let since = |former: Former, beats: u64| former.beats.saturating_sub(beats);
+        let younger = trail.into_iter().flatten().skip(1);
+        let younger: Vec<Former> =
+            younger.map(|left| Former { beats: since(left, former.beats), ..left }).collect();
 
         let (slot, rest) = self.agents.both_mut(number);
         let newcomer = Slot { beats: slot.beats.saturating_sub(former.beats), ..*slot };
@@ -217,7 +220,13 @@ impl Tracker {
             let slot = self.agents.slot_mut(number);
             slot.beats = former.beats;
             slot.last_beat = former.last_beat;
+            let before = self.agents.slot(other).beats;
             self.go_on_as(other, &newcomer, former.left_at, at);
+            for left in younger {
+                let left = Former { beats: left.beats + before, ..left };
+                let kept = self.policy.stall_after;
+                self.trails_mut(other).remember(other, left, at, kept);
+            }
             return;
         }
         let Some(twin) = twin else { return };

@@ -405,3 +405,12 @@ fn what_plaintext_does_with_ports_hides_no_death_under_a_seal() {
     let sealed = world.agents().iter().filter(|agent| matches!(agent.0, Origin::SecureUdp(_))).count();
     assert_eq!(sealed, 2);
 }
+
+#[test]
+fn beats_of_many_twins_that_start_together_are_counted_to_one_of_them() {
+    let mut world = World::new();
+    let mut containers: Vec<_> = (0..12).map(|number| Remote::plain(HOST, 4000 + number, at(0))).collect();
+    world.beat_on(&mut containers, 1, 20);
+    let beats: u64 = world.tracker.agents(0..usize::MAX).map(|agent| agent.last.beats).sum();
+    assert_eq!((world.tracker.len(), beats), (12, 12 * 19));
+}
