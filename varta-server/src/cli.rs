@@ -1,13 +1,21 @@
-//! The command line and the environment. Turns what a person wrote into a [`Config`], or says which option is wrong.
+//! The command line, the environment and the configuration's file. Turns what a person wrote into a [`Config`], or says
+//! which option is wrong.
+//!
+//! The file is read as more words of the command line: those that say what neither the command line nor the environment
+//! says. So there is one definition of every option, and one place for every default.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use varta_proto::address::default_socket_path;
 
-use crate::config::{Config, DEFAULT_METRICS_ADDR, DEFAULT_UDP_RECEIVE_BUFFER};
+use crate::config::{
+    Config, ConfigFile, DEFAULT_METRICS_ADDR, DEFAULT_UDP_RECEIVE_BUFFER, ExpectedAgents, Rules,
+};
 use crate::error::Error;
 use crate::listener::{AllowedSenders, KeyFiles, SocketOptions};
 use crate::metrics::agents::AgentMetrics;
@@ -17,10 +25,19 @@ use crate::tracker::Policy;
 /// Takes heartbeats from processes, says which of them went silent and why, and exports Prometheus metrics.
 ///
 /// Without arguments it listens on a Unix socket in the runtime directory and serves metrics on 127.0.0.1:9843.
-/// Every option can be given in the environment too, under the name shown; the command line goes before it.
+/// Every option can be given in the environment too, under the name shown, and in a file of --config; the command line
+/// goes before the environment, and that before the file.
 #[derive(Debug, Parser)]
 #[command(name = "varta-server", version = crate::VERSION_AND_COMMIT, max_term_width = 100, args_override_self = true, after_help = AFTER_HELP)]
 pub struct Args {
+    /// File with options, in TOML: those of this list under their names without the dashes
+    ///
+    /// As in `stall-after = "2s"` or `udp = ["127.0.0.1:9844"]`. A list given elsewhere replaces the file's. Paths are
+    /// relative to the directory in which the server is started, as they are on the command line. The file may have
+    /// [[rule]] and [[expected]] tables too: what holds for agents by their names, and which agents are to come.
+    #[arg(long, env = "VARTA_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Unix datagram socket to listen on; may be given more than once; `none` turns it off
     ///
     /// Default: $RUNTIME_DIRECTORY/varta.sock, else $XDG_RUNTIME_DIR/varta/varta.sock, else /run/varta/varta.sock for
@@ -30,7 +47,7 @@ pub struct Args {
 
     /// Permissions of the socket's file, in octal: who may connect
     #[arg(long, env = "VARTA_SOCKET_MODE", value_name = "OCTAL", default_value = "0600", value_parser = parse_mode)]
-    pub socket_mode: u32,
+    pub socket_mode: Mode,
 
     /// Group, by name or number, to which the socket's file is given
     #[arg(long, env = "VARTA_SOCKET_GROUP", value_name = "NAME")]
@@ -138,11 +155,15 @@ pub struct Args {
     /// What is logged: off, error, warn, info, debug, trace, or directives such as `info,varta::agent=warn`
     #[arg(long, env = "VARTA_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
+
+    /// The file of `config`, read.
+    #[arg(skip)]
+    pub file: Option<ConfigFile>,
 }
 
 const AFTER_HELP: &str = "\
 Durations read like 500ms, 2s or 1h30m. Log lines go to standard error.
-SIGTERM and SIGINT stop the server in order. SIGHUP has key files read again.
+SIGTERM and SIGINT stop the server in order. SIGHUP has key files read again; the file of --config is read once.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
 
 /// How log lines look.
@@ -154,17 +175,76 @@ pub enum LogFormat {
     Json,
 }
 
+/// Permissions of a file. They are written in octal, so a plain number is not what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode(pub u32);
+
 /// An address, or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address(pub Option<SocketAddr>);
 
+/// The definition of the command line, and with it of the environment and the file.
+pub(crate) fn definition() -> Command {
+    Args::command()
+}
+
 impl Args {
+    /// Reads the command line, the program's name first, the environment, and the file that they name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] when the command line or the environment cannot be understood, or when help or the version is
+    /// asked for; otherwise what is wrong with the file.
+    pub fn read(command_line: impl IntoIterator<Item = OsString>) -> Result<Self, Error> {
+        let mut words: Vec<OsString> = command_line.into_iter().collect();
+        let definition = definition();
+        let mut matches = definition.clone().try_get_matches_from(&words)?;
+        let mut file = None;
+        if let Some(path) = matches.get_one::<PathBuf>("config") {
+            let mut read = ConfigFile::read(path, &definition)?;
+            let from_file = read.count_unless(|key| is_given(&definition, &matches, key));
+            // In front, where no `--` stands before them.
+            let behind_name = words.len().min(1);
+            words.splice(behind_name..behind_name, from_file.into_iter().map(OsString::from));
+            matches = definition.try_get_matches_from(words)?;
+            file = Some(read);
+        }
+        Ok(Args { file, ..Args::from_arg_matches(&matches)? })
+    }
+
+    /// Says of an error about an option which line of the file it comes from, if it comes from there.
+    #[must_use]
+    pub fn locate(&self, error: Error) -> Error {
+        match &self.file {
+            Some(file) => file.locate(error),
+            None => error,
+        }
+    }
+
     /// Checks the options against each other and reads the files that they name.
     ///
     /// # Errors
     ///
     /// The first option whose value makes no sense, or the file that cannot be used.
-    pub fn into_config(self) -> Result<Config, Error> {
+    pub fn into_config(mut self) -> Result<Config, Error> {
+        let Some(file) = self.file.take() else {
+            let config = self.without_file()?;
+            config.check()?;
+            return Ok(config);
+        };
+        let checked = self.without_file().and_then(|mut config| {
+            config.rules = file.rules().clone();
+            config.expected = file.expected().clone();
+            config.check()?;
+            Ok(config)
+        });
+        let mut config = checked.map_err(|error| file.locate(error))?;
+        config.file = Some(file);
+        Ok(config)
+    }
+
+    /// What the options say, not yet checked against each other.
+    fn without_file(self) -> Result<Config, Error> {
         let us = nix::unistd::geteuid().as_raw();
         let group = self.socket_group.map(find_group).transpose()?;
         // An empty variable of the environment counts as unset.
@@ -175,7 +255,7 @@ impl Args {
         let sockets: Vec<_> = paths
             .into_iter()
             .filter(|path| path.as_os_str() != "none")
-            .map(|path| SocketOptions { path, is_default, mode: self.socket_mode, group })
+            .map(|path| SocketOptions { path, is_default, mode: self.socket_mode.0, group })
             .collect();
         let mut uids = self.allow_uid;
         if uids.is_empty() {
@@ -184,7 +264,7 @@ impl Args {
         let metrics_token = self.metrics_token_file.as_deref().map(Secret::from_file).transpose()?;
         // What anybody can make up leaves room for those who prove who they are.
         let is_only_plain = Vec::is_empty(&sockets) && self.secure_udp.is_empty();
-        let config = Config {
+        Ok(Config {
             sockets,
             allowed: AllowedSenders { uids, gids: self.allow_gid },
             udp: self.udp,
@@ -210,15 +290,23 @@ impl Args {
                 max_beat_rate: self.max_beat_rate,
                 max_total_rate: self.max_total_rate,
             },
-        };
-        config.check()?;
-        Ok(config)
+            rules: Rules::default(),
+            expected: ExpectedAgents::default(),
+            file: None,
+        })
     }
 }
 
-fn parse_mode(text: &str) -> Result<u32, String> {
+/// Whether the command line or the environment has this option.
+fn is_given(definition: &Command, matches: &ArgMatches, key: &str) -> bool {
+    let option = definition.get_arguments().find(|option| option.get_long() == Some(key));
+    let source = option.and_then(|option| matches.value_source(option.get_id().as_str()));
+    matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+}
+
+fn parse_mode(text: &str) -> Result<Mode, String> {
     match u32::from_str_radix(text, 8) {
-        Ok(mode) if mode <= 0o777 => Ok(mode),
+        Ok(mode) if mode <= 0o777 => Ok(Mode(mode)),
         _ => Err("is not an octal number up to 0777".to_owned()),
     }
 }
@@ -274,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_mode_is_octal() {
-        assert_eq!(parse_mode("0660"), Ok(0o660));
+        assert_eq!(parse_mode("0660"), Ok(Mode(0o660)));
         assert!(parse_mode("0888").is_err() && parse_mode("7777").is_err());
     }
 }

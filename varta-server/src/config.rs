@@ -1,5 +1,16 @@
 //! What the server is to do, checked: whoever has a [`Config`] need not check it again.
 
+mod content;
+mod entry;
+mod expected;
+mod file;
+mod rules;
+
+pub use self::entry::EntryError;
+pub use self::expected::{Expected, ExpectedAgents};
+pub use self::file::{ConfigFile, Reread};
+pub use self::rules::{Glob, Rule, Rules};
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,6 +67,12 @@ pub struct Config {
     pub agent_metrics: AgentMetrics,
     /// What the tracker goes by.
     pub policy: Policy,
+    /// What holds for agents by their names.
+    pub rules: Rules,
+    /// The agents that are to come.
+    pub expected: ExpectedAgents,
+    /// The file of which this is made, to be read again; `None` when there is none.
+    pub file: Option<ConfigFile>,
 }
 
 impl Config {
@@ -74,6 +91,9 @@ impl Config {
             metrics_token: None,
             agent_metrics: AgentMetrics::Auto,
             policy: Policy::default(),
+            rules: Rules::default(),
+            expected: ExpectedAgents::default(),
+            file: None,
         }
     }
 
@@ -110,6 +130,12 @@ impl Config {
         if max_agents == 0 {
             return wrong("--max-agents", "0 leaves no room for any agent".to_owned());
         }
+        let expected = self.expected.iter().len();
+        if expected > max_agents {
+            let fault = format!("{max_agents} leaves no room for the {expected} agents that are expected");
+            return wrong("--max-agents", fault);
+        }
+        check_rules(&self.rules, forget_after)?;
         if let Some(address) = self.metrics_addr
             && !address.ip().is_loopback()
             && self.metrics_token.is_none()
@@ -152,6 +178,17 @@ impl Config {
     }
 }
 
+/// Whether agents are remembered for long enough to be called stalled.
+fn check_rules(rules: &Rules, forget_after: Duration) -> Result<(), Error> {
+    let Some(Rule { name, stall_after: Some(longest) }) = rules.longest() else { return Ok(()) };
+    if *longest > forget_after {
+        let name = name.as_str();
+        let fault = format!("{forget_after:?} is less than the {longest:?} that the rule for `{name}` gives");
+        return Err(Error::Option { option: "--forget-after", fault });
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +221,15 @@ mod tests {
         assert!(refused(|config| config.secure_udp.push(from_anywhere())).contains("--key-file"));
         assert!(refused(|config| config.keys.key = Some("key".into())).contains("--secure-udp"));
         assert!(refused(|config| config.udp_receive_buffer = 0).starts_with("--udp-receive-buffer"));
+        let patient = Rule { name: Glob::parse("slow-*").unwrap(), stall_after: Some(LONGEST_DURATION) };
+        let said = refused(|config| config.rules.add(patient).unwrap());
+        assert!(said.starts_with("--forget-after") && said.contains("slow-*"), "{said}");
+        let said = refused(|config| {
+            config.policy.max_agents = 1;
+            config.expected.add(Expected::named("one").unwrap()).unwrap();
+            config.expected.add(Expected::named("two").unwrap()).unwrap();
+        });
+        assert!(said.starts_with("--max-agents"), "{said}");
         let everywhere = Some("0.0.0.0:9843".parse().unwrap());
         assert!(refused(|config| config.metrics_addr = everywhere).contains("--metrics-token-file"));
     }

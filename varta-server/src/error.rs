@@ -123,6 +123,27 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         fault: String,
     },
+    /// The command line cannot be understood; or it asks for help or the version, which is no fault.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The configuration's file cannot be used.
+    #[error("{}: {fault}", path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// Something in the configuration's file makes no sense.
+    #[error("{}:{line}: {fault}", path.display())]
+    ConfigLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// The key, what is wrong with it or its value, and what to do.
+        fault: String,
+    },
     /// An option has a value that makes no sense.
     #[error("{option}: {fault}")]
     Option {
@@ -159,6 +180,9 @@ impl Error {
             | Error::SocketPathTooLong { .. }
             | Error::MetricsUnprotected { .. }
             | Error::SecretFile { .. }
+            | Error::Usage(_)
+            | Error::ConfigFile { .. }
+            | Error::ConfigLine { .. }
             | Error::Option { .. } => 2,
             Error::SocketInUse { .. }
             | Error::NotASocket { .. }
@@ -169,6 +193,30 @@ impl Error {
             | Error::MetricsAddress { .. }
             | Error::Runtime { .. }
             | Error::TaskEnded { .. } => 1,
+        }
+    }
+
+    /// The option whose value is wrong, without the dashes, if it is one option's.
+    pub(crate) fn option(&self) -> Option<&str> {
+        match self {
+            Error::UnknownGroup { .. } => Some("socket-group"),
+            Error::PlaintextRemote { .. } => Some("udp"),
+            Error::MetricsUnprotected { .. } => Some("metrics-addr"),
+            Error::Option { option, .. } => option.strip_prefix("--")?.split(' ').next(),
+            Error::SocketInUse { .. }
+            | Error::NotASocket { .. }
+            | Error::UnsafeDirectory { .. }
+            | Error::SocketPathTooLong { .. }
+            | Error::Socket { .. }
+            | Error::Listener { .. }
+            | Error::UdpAddress { .. }
+            | Error::MetricsAddress { .. }
+            | Error::SecretFile { .. }
+            | Error::Usage(_)
+            | Error::ConfigFile { .. }
+            | Error::ConfigLine { .. }
+            | Error::Runtime { .. }
+            | Error::TaskEnded { .. } => None,
         }
     }
 }

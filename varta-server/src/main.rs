@@ -1,19 +1,20 @@
 //! `varta-server`: reads its options, starts the server, and stops it on a signal.
 
+use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use varta_server::cli::Args;
+use varta_server::config::ConfigFile;
 use varta_server::{Error, Server, logging};
 
 fn main() -> ExitCode {
-    // Ends here with status 2 and a message for a wrong option, with 0 for --help and --version.
-    let args = Args::parse();
-    match start(args) {
+    match Args::read(env::args_os()).and_then(start) {
         Ok(()) => ExitCode::SUCCESS,
+        // Ends here with status 2 and a message for a wrong option, with 0 for --help and --version.
+        Err(Error::Usage(usage)) => usage.exit(),
         Err(error) => {
             // The last word, when the log may not even have started. Whether anybody can hear it makes no difference.
             let _ = writeln!(io::stderr(), "varta-server: {error}");
@@ -24,7 +25,10 @@ fn main() -> ExitCode {
 
 fn start(args: Args) -> Result<(), Error> {
     // Written out when it is dropped, so it lives until the end.
-    let _log = logging::start(args.log_format, &args.log_level)?;
+    let _log = logging::start(args.log_format, &args.log_level).map_err(|error| args.locate(error))?;
+    if let Some(warning) = args.file.as_ref().and_then(ConfigFile::warning) {
+        tracing::warn!("{warning}");
+    }
     let config = args.into_config()?;
     let failed = |action| move |source| Error::Runtime { action, source };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(failed("start the runtime"))?;

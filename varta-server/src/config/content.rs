@@ -1,0 +1,312 @@
+//! What stands in the configuration's file.
+//!
+//! The keys are not written down a second time: the command line's own definition says which there are, and its own
+//! parsers read their values, so that an option means the same wherever it is given. What is read here is which words
+//! the file adds to the command line, and the tables that the command line has no room for.
+
+use std::any::TypeId;
+use std::borrow::Cow;
+use std::error::Error as _;
+use std::fmt::Display;
+use std::time::Duration;
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, ArgAction, Command};
+use toml::Spanned;
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use super::expected::{Expected, ExpectedAgents};
+use super::rules::{Glob, Rule, Rules};
+
+/// The option that the file cannot have: it names the file.
+const ITSELF: &str = "config";
+/// The tables, beside the options.
+const TABLES: [&str; 2] = ["rule", "expected"];
+/// The keys of a rule.
+const RULE_KEYS: [&str; 2] = ["name", "stall-after"];
+/// The keys of an expected agent.
+const EXPECTED_KEYS: [&str; 2] = ["name", "grace"];
+
+/// What a file says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Content {
+    /// In the order in which they stand there.
+    pub(super) options: Vec<FileOption>,
+    pub(super) rules: Rules,
+    pub(super) expected: ExpectedAgents,
+}
+
+/// What a file says of one option.
+#[derive(Clone, Debug)]
+pub(super) struct FileOption {
+    /// Its name on the command line, without the dashes.
+    pub(super) key: String,
+    /// Where it stands, counted from 1.
+    pub(super) line: usize,
+    /// What would say the same on the command line.
+    pub(super) arguments: Vec<String>,
+}
+
+/// What is wrong, and the place in the text, in bytes.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) offset: usize,
+    pub(super) text: String,
+}
+
+type Key<'i> = Spanned<Cow<'i, str>>;
+type Value<'i> = Spanned<DeValue<'i>>;
+
+impl Content {
+    /// Reads a file's text. `command` is the command line's definition.
+    ///
+    /// # Errors
+    ///
+    /// The first fault of the syntax, else the first key or value that makes no sense.
+    pub(super) fn parse(text: &str, command: &Command) -> Result<Self, Fault> {
+        let document = DeTable::parse(text).map_err(|error| Fault {
+            offset: error.span().map_or(0, |span| span.start),
+            text: format!("is not TOML: {}", error.message().replace('\n', ", ")),
+        })?;
+        let mut content = Content::default();
+        for (key, value) in in_order(document.get_ref()) {
+            match key.get_ref().as_ref() {
+                "rule" => read_tables("rule", key, value, |table| content.add_rule(table))?,
+                "expected" => read_tables("expected", key, value, |table| content.add_expected(table))?,
+                name => {
+                    let option = find(command, name).map_err(|fault| at(key, fault))?;
+                    let line = line_at(text.as_bytes(), key.span().start);
+                    let arguments = arguments(option, name, value).map_err(|Fault { offset, text }| {
+                        Fault { offset, text: format!("{name}: {text}") }
+                    })?;
+                    content.options.push(FileOption { key: name.to_owned(), line, arguments });
+                }
+            }
+        }
+        Ok(content)
+    }
+
+    fn add_rule(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+        let [name, stall_after] = table.values(RULE_KEYS)?;
+        let (place, name) = table.name(name)?;
+        let name = Glob::parse(name).map_err(|error| at(place, error))?;
+        let stall_after = stall_after.map(|value| duration("stall-after", value)).transpose()?;
+        self.rules.add(Rule { name, stall_after }).map_err(|error| at(place, error))
+    }
+
+    fn add_expected(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+        let [name, grace] = table.values(EXPECTED_KEYS)?;
+        let (place, name) = table.name(name)?;
+        let mut agent = Expected::named(name).map_err(|error| at(place, error))?;
+        if let Some(value) = grace {
+            agent.grace = duration("grace", value)?;
+        }
+        self.expected.add(agent).map_err(|error| at(place, error))
+    }
+}
+
+/// The line of a place in a text, counted from 1.
+pub(super) fn line_at(text: &[u8], offset: usize) -> usize {
+    1 + text.iter().take(offset).filter(|byte| **byte == b'\n').count()
+}
+
+fn at<T>(place: &Spanned<T>, fault: impl Display) -> Fault {
+    Fault { offset: place.span().start, text: fault.to_string() }
+}
+
+/// The entries of a table as they stand in the file, so that the first fault is found first.
+fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Value<'i>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+// Options.
+
+/// The option of this name, or what to say of a key that is none.
+fn find<'c>(command: &'c Command, name: &str) -> Result<&'c Arg, String> {
+    if name == ITSELF {
+        return Err(format!("{ITSELF}: a file cannot name another; give it on the command line"));
+    }
+    let options =
+        || command.get_arguments().filter(|option| option.get_long().is_some_and(|long| long != ITSELF));
+    options().find(|option| option.get_long() == Some(name)).ok_or_else(|| {
+        let known = options().filter_map(Arg::get_long).chain(TABLES);
+        let hint = match nearest(name, known) {
+            Some(near) => format!("did you mean {near}?"),
+            None => "`varta-server --help` has them all".to_owned(),
+        };
+        format!("{}: there is no such option; {hint}", name.escape_debug())
+    })
+}
+
+/// What says the same on a command line.
+fn arguments(option: &Arg, name: &str, value: &Value<'_>) -> Result<Vec<String>, Fault> {
+    if matches!(option.get_action(), ArgAction::SetTrue) {
+        return match value.get_ref() {
+            DeValue::Boolean(true) => Ok(vec![format!("--{name}")]),
+            DeValue::Boolean(false) => Ok(Vec::new()),
+            other => Err(at(value, wrong_type(other, "true or false is"))),
+        };
+    }
+    match value.get_ref() {
+        DeValue::Array(_) if !matches!(option.get_action(), ArgAction::Append) => {
+            Err(at(value, "takes one value, and not a list"))
+        }
+        DeValue::Array(items) if items.is_empty() => {
+            Err(at(value, "is an empty list; leave the key out to have the default"))
+        }
+        DeValue::Array(items) => items.iter().map(|item| argument(option, name, item)).collect(),
+        _ => Ok(vec![argument(option, name, value)?]),
+    }
+}
+
+fn argument(option: &Arg, name: &str, value: &Value<'_>) -> Result<String, Fault> {
+    let numbers = [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>()];
+    let is_number = numbers.iter().any(|number| option.get_value_parser().type_id() == *number);
+    let text = match value.get_ref() {
+        DeValue::String(text) if !is_number => text.to_string(),
+        DeValue::Integer(number) if is_number => decimal(number).ok_or_else(|| at(value, "is too large"))?,
+        other if is_number => return Err(at(value, wrong_type(other, "a number is"))),
+        other => {
+            let example = option.get_default_values().first().and_then(|default| default.to_str());
+            let example = example.map(|default| format!(", such as \"{default}\"")).unwrap_or_default();
+            return Err(at(value, wrong_type(other, "a string is") + &example));
+        }
+    };
+    let argument = format!("--{name}={text}");
+    // The option alone, and without its variable: what that says is looked at elsewhere.
+    let alone = Command::new("").no_binary_name(true).arg(option.clone().env(None::<&'static str>));
+    match alone.try_get_matches_from([&argument]) {
+        Ok(_) => Ok(argument),
+        Err(error) => Err(at(value, format!("`{}`: {}", text.escape_debug(), fault_of(&error)))),
+    }
+}
+
+fn decimal(number: &DeInteger<'_>) -> Option<String> {
+    i128::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
+}
+
+/// What the command line's parser has against a value.
+fn fault_of(error: &clap::Error) -> String {
+    match (error.get(ContextKind::ValidValue), error.source()) {
+        (Some(ContextValue::Strings(valid)), _) if !valid.is_empty() => {
+            format!("is none of {}", valid.join(", "))
+        }
+        (_, Some(source)) => source.to_string(),
+        (_, None) => "is not a value for it".to_owned(),
+    }
+}
+
+fn wrong_type(found: &DeValue<'_>, wanted: &str) -> String {
+    let found = match found {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    };
+    format!("is {found}, and {wanted} wanted")
+}
+
+// Tables.
+
+/// One `[[rule]]` or `[[expected]]`.
+struct Table<'t, 'i> {
+    what: &'static str,
+    place: &'t Value<'i>,
+    entries: &'t DeTable<'i>,
+}
+
+/// Reads the tables of a kind one after the other.
+fn read_tables<'i>(
+    what: &'static str,
+    key: &Key<'i>,
+    value: &Value<'i>,
+    mut take: impl FnMut(&Table<'_, 'i>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let misused = |place| Fault {
+        offset: place,
+        text: format!("{what}: stands for tables; write [[{what}]] before each"),
+    };
+    let DeValue::Array(items) = value.get_ref() else { return Err(misused(key.span().start)) };
+    for item in items.iter() {
+        let DeValue::Table(entries) = item.get_ref() else { return Err(misused(item.span().start)) };
+        take(&Table { what, place: item, entries })
+            .map_err(|Fault { offset, text }| Fault { offset, text: format!("{what}: {text}") })?;
+    }
+    Ok(())
+}
+
+impl<'t, 'i> Table<'t, 'i> {
+    /// The values of these keys, as far as they are there. Others there may not be.
+    fn values<const N: usize>(&self, keys: [&str; N]) -> Result<[Option<&'t Value<'i>>; N], Fault> {
+        let mut values = [None; N];
+        for (key, value) in in_order(self.entries) {
+            let name: &str = key.get_ref();
+            match keys.iter().position(|known| *known == name) {
+                Some(place) => values[place] = Some(value),
+                None => {
+                    let hint = match nearest(name, keys.into_iter()) {
+                        Some(near) => format!("did you mean {near}?"),
+                        None => format!("there are {}", keys.join(", ")),
+                    };
+                    return Err(at(key, format!("{}: there is no such key; {hint}", name.escape_debug())));
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    fn name(&self, value: Option<&'t Value<'i>>) -> Result<(&'t Value<'i>, &'t str), Fault> {
+        let value = value.ok_or_else(|| at(self.place, format!("a [[{}]] needs a name", self.what)))?;
+        text("name", value).map(|name| (value, name))
+    }
+}
+
+fn text<'t>(key: &str, value: &'t Value<'_>) -> Result<&'t str, Fault> {
+    match value.get_ref() {
+        DeValue::String(text) => Ok(text),
+        other => Err(at(value, format!("{key}: {}", wrong_type(other, "a string is")))),
+    }
+}
+
+fn duration(key: &str, value: &Value<'_>) -> Result<Duration, Fault> {
+    let text = text(key, value)?;
+    humantime::parse_duration(text)
+        .map_err(|error| at(value, format!("{key}: `{}`: {error}", text.escape_debug())))
+}
+
+// Slips of the pen.
+
+/// The name that was probably meant.
+fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    // A few letters, and never so many that a short name is another one altogether.
+    let most = (name.len() / 3).min(3);
+    known
+        .map(|known| (distance(name, known), known))
+        .filter(|(distance, _)| *distance <= most)
+        .min()
+        .map(|best| best.1)
+}
+
+/// How many letters must be put in, left out or changed to make one word the other.
+fn distance(one: &str, other: &str) -> usize {
+    if one.len().abs_diff(other.len()) > 3 {
+        return usize::MAX;
+    }
+    let other = other.as_bytes();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (line, letter) in one.bytes().enumerate() {
+        let mut corner = line;
+        row[0] = line + 1;
+        for (column, wanted) in other.iter().enumerate() {
+            let changed = corner + usize::from(letter != *wanted);
+            corner = row[column + 1];
+            row[column + 1] = changed.min(corner + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}

@@ -1,0 +1,55 @@
+//! What can be wrong with an entry of the configuration's file that stands for several agents.
+
+use std::time::Duration;
+
+use varta_proto::control::NameError;
+
+use super::{LONGEST_DURATION, SHORTEST_STALL_AFTER};
+
+/// Why a rule or an expected agent was not taken. Those that were taken before stay as they are.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EntryError {
+    /// There are as many as there may be.
+    #[error("there are more than {most}, which is the most that there may be")]
+    TooMany {
+        /// How many there may be.
+        most: usize,
+    },
+    /// Another entry has the same name, so this one would never count.
+    #[error("name: `{name}` stands in an earlier entry, and the first one counts; remove one of the two")]
+    NameTwice {
+        /// The name.
+        name: String,
+    },
+    /// It is not a name that an agent can have.
+    #[error("name: `{name}`: {fault}")]
+    NotAName {
+        /// What was written.
+        name: String,
+        /// What is wrong with it.
+        fault: NameError,
+    },
+    /// It is not a pattern.
+    #[error("name: a pattern has 1 to {most} characters, and none of them is a control character")]
+    NotAPattern {
+        /// How many characters it may have.
+        most: usize,
+    },
+    /// A time is too short or too long.
+    #[error("{key}: {given:?} is not between {SHORTEST_STALL_AFTER:?} and 366 days")]
+    OutOfRange {
+        /// The key of the entry.
+        key: &'static str,
+        /// What was given.
+        given: Duration,
+    },
+}
+
+/// Checks a time of an entry.
+pub(super) fn check_duration(key: &'static str, given: Duration) -> Result<(), EntryError> {
+    if given < SHORTEST_STALL_AFTER || given > LONGEST_DURATION {
+        return Err(EntryError::OutOfRange { key, given });
+    }
+    Ok(())
+}
