@@ -130,12 +130,7 @@ impl Config {
         if max_agents == 0 {
             return wrong("--max-agents", "0 leaves no room for any agent".to_owned());
         }
-        let expected = self.expected.iter().len();
-        if expected > max_agents {
-            let fault = format!("{max_agents} leaves no room for the {expected} agents that are expected");
-            return wrong("--max-agents", fault);
-        }
-        check_rules(&self.rules, forget_after)?;
+        check_agents(&self.rules, &self.expected, &self.policy)?;
         if let Some(address) = self.metrics_addr
             && !address.ip().is_loopback()
             && self.metrics_token.is_none()
@@ -178,13 +173,20 @@ impl Config {
     }
 }
 
-/// Whether agents are remembered for long enough to be called stalled.
-fn check_rules(rules: &Rules, forget_after: Duration) -> Result<(), Error> {
-    let Some(Rule { name, stall_after: Some(longest) }) = rules.longest() else { return Ok(()) };
-    if *longest > forget_after {
+/// Whether what is said of single agents goes together with what holds for all.
+fn check_agents(rules: &Rules, expected: &ExpectedAgents, policy: &Policy) -> Result<(), Error> {
+    let Policy { forget_after, max_agents, .. } = *policy;
+    if let Some(Rule { name, stall_after: Some(longest) }) = rules.longest()
+        && *longest > forget_after
+    {
         let name = name.as_str();
         let fault = format!("{forget_after:?} is less than the {longest:?} that the rule for `{name}` gives");
         return Err(Error::Option { option: "--forget-after", fault });
+    }
+    let expected = expected.iter().len();
+    if expected > max_agents {
+        let fault = format!("{max_agents} leaves no room for the {expected} agents that are expected");
+        return Err(Error::Option { option: "--max-agents", fault });
     }
     Ok(())
 }

@@ -8,15 +8,16 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Command;
 
+use super::check_agents;
 use super::content::{Content, FileOption, line_at};
 use super::expected::ExpectedAgents;
 use super::rules::Rules;
 use crate::cli;
 use crate::error::Error;
+use crate::tracker::Policy;
 
 /// A file that is longer than this was not written by people.
 const LONGEST_FILE: u64 = 1 << 20;
@@ -62,12 +63,12 @@ impl ConfigFile {
     ///
     /// # Errors
     ///
-    /// As at the start, or when a rule's time is longer than `forget_after`.
-    pub fn read_anew(&self, forget_after: Duration) -> Result<Reread, Error> {
-        let file = ConfigFile::read(&self.path, &cli::definition())?;
-        super::check_rules(&file.content.rules, forget_after).map_err(|error| file.locate(error))?;
-        let changed_options = changed(&self.content.options, &file.content.options);
-        Ok(Reread { rules: file.content.rules, expected: file.content.expected, changed_options })
+    /// As at the start, or when its rules and expected agents do not go together with the policy that is in force.
+    pub fn read_anew(&self, policy: &Policy) -> Result<Reread, Error> {
+        let Content { options, rules, expected } = ConfigFile::read(&self.path, &cli::definition())?.content;
+        check_agents(&rules, &expected, policy)
+            .map_err(|error| Error::ConfigFile { path: self.path.clone(), fault: error.to_string() })?;
+        Ok(Reread { rules, expected, changed_options: changed(&self.content.options, &options) })
     }
 
     /// Where it is.
@@ -152,4 +153,87 @@ fn read_text(path: &Path) -> Result<(String, Option<String>), Error> {
     let warning =
         who.map(|who| format!("{}: {who}: who can change it decides what this server does", path.display()));
     Ok((text, warning))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn directory_with(text: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("varta.toml");
+        fs::write(&path, text).unwrap();
+        (directory, path)
+    }
+
+    fn read(path: &Path) -> Result<ConfigFile, Error> {
+        ConfigFile::read(path, &cli::definition())
+    }
+
+    fn refused(path: &Path) -> String {
+        let error = read(path).unwrap_err();
+        assert_eq!(error.exit_status(), 2, "{error}");
+        let said = error.to_string();
+        assert!(said.starts_with(path.to_str().unwrap()), "{said}");
+        said[path.as_os_str().len()..].to_owned()
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_a_configuration_is_refused_by_name() {
+        let (directory, path) = directory_with("");
+        assert!(read(&path).is_ok(), "an empty file says nothing");
+        assert!(refused(&directory.path().join("none")).starts_with(": cannot be read: No such file"));
+        assert_eq!(refused(directory.path()), ": is not a regular file");
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        assert_eq!(refused(&pipe), ": is not a regular file");
+        let (_directory, long) = directory_with(vec![b'#'; usize::try_from(LONGEST_FILE).unwrap() + 1]);
+        assert_eq!(refused(&long), ": is longer than 1024 KiB");
+        let (_directory, binary) = directory_with(b"# one\n# two\n\xff");
+        assert_eq!(refused(&binary), ":3: is not UTF-8 text");
+    }
+
+    #[test]
+    fn a_fault_is_told_with_its_line() {
+        let (_directory, path) = directory_with("# first\nstall-after = \"2s\"\n\nstal-after = \"2s\"\n");
+        assert_eq!(refused(&path), ":4: stal-after: there is no such option; did you mean stall-after?");
+    }
+
+    #[test]
+    fn a_link_is_followed_and_a_file_that_everybody_may_write_to_is_warned_of() {
+        let (directory, path) = directory_with("");
+        fs::set_permissions(&path, Permissions::from_mode(0o664)).unwrap();
+        let link = directory.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert_eq!(read(&link).unwrap().warning(), None);
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        let warned = read(&link).unwrap();
+        let warning = warned.warning().unwrap();
+        assert!(warning.contains("link") && warning.contains("0666"), "{warning}");
+    }
+
+    #[test]
+    fn read_again_it_gives_what_it_says_of_agents_now_and_names_the_options_that_wait() {
+        let (_directory, path) = directory_with("stall-after = \"2s\"\nmax-agents = 7\nsocket = \"a\"");
+        let file = read(&path).unwrap();
+        let policy = Policy { max_agents: 7, ..Policy::default() };
+        let now = "# moved\nstall-after = \"3s\"\nsocket = [\"a\"]\nmax-beat-rate = 1\n\
+                   [[rule]]\nname = \"*\"\nstall-after = \"9s\"\n[[expected]]\nname = \"b\"\n";
+        fs::write(&path, now).unwrap();
+        let reread = file.read_anew(&policy).unwrap();
+        assert_eq!(reread.changed_options, ["max-agents", "max-beat-rate", "stall-after"]);
+        assert_eq!(reread.rules.stall_after_for("x").map(|time| time.as_secs()), Some(9));
+        assert_eq!(reread.expected.iter().len(), 1);
+
+        fs::write(&path, "[[rule]]\nname = \"*\"\nstall-after = \"30d\"").unwrap();
+        let said = file.read_anew(&policy).unwrap_err().to_string();
+        assert!(said.starts_with(path.to_str().unwrap()) && said.contains("--forget-after"), "{said}");
+        fs::write(&path, "rule = 1").unwrap();
+        assert!(file.read_anew(&policy).is_err());
+    }
 }

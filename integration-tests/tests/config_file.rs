@@ -1,0 +1,135 @@
+//! The configuration's file: what it can say, what goes before it, and what the server says when it makes no sense.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process;
+
+use tempfile::TempDir;
+use varta_integration_tests::{Datagrams, Options, Server, run_to_its_end, server_command, wait_for};
+use varta_proto::{Frame, Status};
+
+/// A file with this text, in a directory that goes with the test.
+fn file(text: &str) -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("varta.toml");
+    fs::write(&path, text).unwrap();
+    (directory, path)
+}
+
+fn with(path: &Path) -> Options {
+    Options::new().args([Path::new("--config"), path])
+}
+
+/// Has this process beat once, and gives for how long it may be silent now.
+fn stall_after(server: &Server) -> f64 {
+    let mut datagrams = Datagrams::to(server.socket());
+    datagrams.send(&Frame::new(Status::Ok, process::id(), 1, 1, 0).to_bytes());
+    server.await_agents("up", 1);
+    server.scrape().of_agent("varta_agent_stall_after_seconds", process::id())
+}
+
+/// Runs a server that cannot start because of its file, and gives what it says.
+#[track_caller]
+fn refused(path: &Path) -> String {
+    let mut command = server_command();
+    command.env("VARTA_METRICS_ADDR", "127.0.0.1:0").arg("--config").arg(path);
+    let ended = run_to_its_end(command);
+    assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
+    assert_eq!(ended.stdout, "");
+    ended.stderr
+}
+
+#[test]
+fn the_command_line_goes_before_the_environment_that_before_the_file_and_that_before_the_default() {
+    let (_directory, path) = file("stall-after = \"7s\"\nmax-agents = 3\n");
+    let capacity = |server: &Server| server.scrape().value("varta_tracker_capacity", &[]);
+
+    let server = Server::start(with(&path));
+    assert_eq!((stall_after(&server), capacity(&server)), (7.0, 3.0));
+    let server = Server::start(with(&path).env("VARTA_STALL_AFTER", "8s"));
+    assert_eq!((stall_after(&server), capacity(&server)), (8.0, 3.0));
+    let server = Server::start(with(&path).env("VARTA_STALL_AFTER", "8s").args(["--stall-after", "9s"]));
+    assert_eq!((stall_after(&server), capacity(&server)), (9.0, 3.0));
+    // What is given is given, also where it says what the default is.
+    let server = Server::start(with(&path).args(["--stall-after", "5s"]));
+    assert_eq!((stall_after(&server), capacity(&server)), (5.0, 3.0));
+}
+
+#[test]
+fn the_file_may_be_named_by_the_environment_and_lists_replace_its_lists() {
+    let (directory, path) = file("");
+    let socket = directory.path().join("from-file.sock");
+    fs::write(&path, format!("socket = [\"{}\"]\nudp = [\"127.0.0.1:0\", \"[::1]:0\"]\n", socket.display()))
+        .unwrap();
+
+    let server = Server::start(Options::new().env("VARTA_CONFIG", &path).finds_its_socket_at(&socket));
+    stall_after(&server);
+    assert!(server.udp_address(0).is_ipv4() && server.udp_address(1).is_ipv6());
+    drop(server);
+
+    let server = Server::start(Options::new().env("VARTA_CONFIG", &path).env("VARTA_UDP", "127.0.0.1:0"));
+    stall_after(&server);
+    assert_eq!(server.log().find_all("listening on ").len(), 2, "the file's lists are replaced");
+}
+
+#[test]
+fn a_relative_path_in_the_file_is_relative_to_the_working_directory_as_a_flag_is() {
+    let (_directory, path) = file("metrics-token-file = \"no-such-token\"\n");
+    let said = refused(&path);
+    assert!(said.contains("varta-server: no-such-token: "), "{said}");
+}
+
+#[test]
+fn a_fault_is_told_with_file_line_and_key_and_with_status_2() {
+    for (text, said) in [
+        (
+            "# first\n\nstal-after = \"2s\"\n",
+            ":3: stal-after: there is no such option; did you mean stall-after?\n",
+        ),
+        ("stall-after = 2\n", ":1: stall-after: is an integer, and a string is wanted, such as \"5s\"\n"),
+        ("\nudp = [\"127.0.0.1:0\",\n  \"here\"]\n", ":3: udp: `here`: is not IP:PORT"),
+        ("max-agents = 0\n", ":1: max-agents: 0 leaves no room"),
+        ("log-level = \"loud\"\n", ":1: log-level: `loud`: "),
+        ("[[rule]]\nname = \"a\"\nstall = \"1s\"\n", ":3: rule: stall: there is no such key"),
+        ("[[expected]]\nname = \"two words\"\n", ":2: expected: name: `two words`: "),
+        ("udp = [", ":1: is not TOML: "),
+    ] {
+        let (_directory, path) = file(text);
+        let found = refused(&path);
+        let expected = format!("varta-server: {}{said}", path.display());
+        assert!(found.starts_with(&expected), "{expected:?} and not {found:?}");
+        assert_eq!(found.lines().count(), 1, "{found}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_or_is_none_is_refused_by_name() {
+    let (directory, path) = file("");
+    fs::remove_file(&path).unwrap();
+    let said = refused(&path);
+    assert!(said.contains(&format!("{}: cannot be read: No such file", path.display())), "{said}");
+    let said = refused(directory.path());
+    assert!(said.contains(&format!("{}: is not a regular file", directory.path().display())), "{said}");
+}
+
+#[test]
+fn a_file_that_everybody_may_write_to_is_warned_of() {
+    let (_directory, path) = file("");
+    fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    let server = Server::start(with(&path));
+    let start = format!("{}: everybody may write to it", path.display());
+    let warning = wait_for(|| server.log().find(&start)).unwrap();
+    assert_eq!(warning["level"], "WARN");
+}
+
+#[test]
+fn the_example_starts_a_server_that_is_like_one_without_a_file() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../varta-server/varta.example.toml");
+    let server = Server::start(with(&example));
+    assert_eq!(stall_after(&server), 5.0);
+    assert_eq!(server.scrape().value("varta_tracker_capacity", &[]), 1_000_000.0);
+    assert_eq!(server.log().find_all("listening on ").len(), 1);
+}
