@@ -365,6 +365,7 @@ impl Actor {
                 let wall_start = self.clock.wall_start_seconds();
                 let mut rows = AgentRows::new(self.agent_metrics, self.tracker.len(), &self.host, wall_start);
                 rows.add_restarts(self.tracker.restarts());
+                rows.add_missing(self.tracker.missing());
                 let _ = answer.send(Box::new(rows));
             }
             Query::AddRows { mut rows, from, answer } => {

@@ -236,8 +236,8 @@ impl Args {
             return Ok(config);
         };
         let checked = self.without_file().and_then(|mut config| {
-            config.rules = file.rules().clone();
-            config.expected = file.expected().clone();
+            config.policy.rules = file.rules().clone();
+            config.policy.expected = file.expected().clone();
             config.check()?;
             Ok(config)
         });
@@ -290,11 +290,11 @@ impl Args {
                 max_plain_agents: if is_only_plain { self.max_agents } else { self.max_agents / 4 * 3 },
                 longest_silence: self.longest_silence,
                 looks_per_second: Policy::LOOKS_PER_SECOND,
+                rules: Rules::default(),
+                expected: ExpectedAgents::default(),
                 max_beat_rate: self.max_beat_rate,
                 max_total_rate: self.max_total_rate,
             },
-            rules: Rules::default(),
-            expected: ExpectedAgents::default(),
             file: None,
         })
     }
@@ -397,7 +397,7 @@ mod tests {
     fn the_configuration_has_the_rules_the_expected_agents_and_the_file() {
         let text = "socket = \"/tmp/varta.sock\"\n[[rule]]\nname = \"a\"\n[[expected]]\nname = \"b\"";
         let config = read(&[], text).unwrap().into_config().unwrap();
-        assert_eq!((config.rules.iter().len(), config.expected.iter().len()), (1, 1));
+        assert_eq!((config.policy.rules.iter().len(), config.policy.expected.iter().len()), (1, 1));
         assert!(config.file.is_some());
         assert_eq!(config.sockets[0].path.to_str(), Some("/tmp/varta.sock"));
         assert!(!config.sockets[0].is_default);

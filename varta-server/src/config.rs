@@ -67,10 +67,6 @@ pub struct Config {
     pub agent_metrics: AgentMetrics,
     /// What the tracker goes by.
     pub policy: Policy,
-    /// What holds for agents by their names.
-    pub rules: Rules,
-    /// The agents that are to come.
-    pub expected: ExpectedAgents,
     /// The file of which this is made, to be read again; `None` when there is none.
     pub file: Option<ConfigFile>,
 }
@@ -91,8 +87,6 @@ impl Config {
             metrics_token: None,
             agent_metrics: AgentMetrics::Auto,
             policy: Policy::default(),
-            rules: Rules::default(),
-            expected: ExpectedAgents::default(),
             file: None,
         }
     }
@@ -130,7 +124,7 @@ impl Config {
         if max_agents == 0 {
             return wrong("--max-agents", "0 leaves no room for any agent".to_owned());
         }
-        check_agents(&self.rules, &self.expected, &self.policy)?;
+        check_agents(&self.policy.rules, &self.policy.expected, &self.policy)?;
         if let Some(address) = self.metrics_addr
             && !address.ip().is_loopback()
             && self.metrics_token.is_none()
@@ -224,12 +218,12 @@ mod tests {
         assert!(refused(|config| config.keys.key = Some("key".into())).contains("--secure-udp"));
         assert!(refused(|config| config.udp_receive_buffer = 0).starts_with("--udp-receive-buffer"));
         let patient = Rule { name: Glob::parse("slow-*").unwrap(), stall_after: Some(LONGEST_DURATION) };
-        let said = refused(|config| config.rules.add(patient).unwrap());
+        let said = refused(|config| config.policy.rules.add(patient).unwrap());
         assert!(said.starts_with("--forget-after") && said.contains("slow-*"), "{said}");
         let said = refused(|config| {
             config.policy.max_agents = 1;
-            config.expected.add(Expected::named("one").unwrap()).unwrap();
-            config.expected.add(Expected::named("two").unwrap()).unwrap();
+            config.policy.expected.add(Expected::named("one").unwrap()).unwrap();
+            config.policy.expected.add(Expected::named("two").unwrap()).unwrap();
         });
         assert!(said.starts_with("--max-agents"), "{said}");
         let everywhere = Some("0.0.0.0:9843".parse().unwrap());

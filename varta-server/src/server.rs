@@ -76,8 +76,10 @@ impl Server {
         let vault = if config.keys.are_none() {
             None
         } else {
-            let Policy { max_agents, stall_after, .. } = config.policy;
-            Some(Vault::read(config.keys.clone(), max_agents, stall_after)?)
+            let Policy { max_agents, stall_after, ref rules, .. } = config.policy;
+            let longest =
+                rules.longest().and_then(|rule| rule.stall_after).unwrap_or_default().max(stall_after);
+            Some(Vault::read(config.keys.clone(), max_agents, longest)?)
         };
         let mut listeners = Vec::new();
         for socket in &config.sockets {

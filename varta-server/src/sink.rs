@@ -140,7 +140,7 @@ fn sentence(transition: &Transition) -> String {
             Verdict::Stalled => {
                 format!("it panicked and no beat came for {silence:.3?}; {} beats in all", last.beats)
             }
-            Verdict::Down | Verdict::Gone | Verdict::Unknown => {
+            Verdict::Down | Verdict::Gone | Verdict::Unknown | Verdict::Expected => {
                 format!("it panicked, and its process ended; {} beats in all", last.beats)
             }
         },
@@ -171,6 +171,7 @@ fn sentence(transition: &Transition) -> String {
             "no beat came over the network for {silence:.3?}, which may be its, its host's or the network's fault; it last \
              said {said}"
         ),
+        Cause::NeverSeen => format!("it has not beaten in the {silence:.3?} since this server started"),
         Cause::ObserverBlind => {
             format!("{silent}, and this server could not see meanwhile; it is given another chance")
         }

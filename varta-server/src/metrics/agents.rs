@@ -108,7 +108,7 @@ impl AgentRows {
         self.write_labels(agent);
         let status = match agent.verdict {
             Verdict::Up(status) => status as u64,
-            Verdict::Stalled | Verdict::Down | Verdict::Gone => 3,
+            Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Expected => 3,
             Verdict::Unknown => agent.last.status as u64,
         };
         let values = [
@@ -126,6 +126,22 @@ impl AgentRows {
             body.put_slice(&self.labels);
             value.put(body);
             body.put_u8(b'\n');
+        }
+    }
+
+    /// Writes that agents are missing that were expected: they have no pid, and are not up.
+    pub(crate) fn add_missing<'a>(&mut self, names: impl Iterator<Item = &'a Arc<str>>) {
+        let Some((body, (family, _))) =
+            self.bodies.iter_mut().zip(FAMILIES).find(|(_, (family, _))| family.name == names::AGENT_UP.name)
+        else {
+            return;
+        };
+        for name in names {
+            self.rows += 1;
+            // Writing into memory does not fail.
+            let _ = write!(body, "{}{{pid=\"\",agent=\"", family.name);
+            put_escaped(body, name);
+            let _ = writeln!(body, "\",host=\"{}\",transport=\"\"}} 0", self.host);
         }
     }
 

@@ -29,7 +29,7 @@ const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.
 const SAMPLES_BEFORE_UPKEEP: u32 = 1024;
 
 /// Which changes there are: each is a row from the first scrape on.
-const CHANGES: [(usize, &[Cause]); 5] = [
+const CHANGES: [(usize, &[Cause]); 6] = [
     (Verdict::UP, &[Cause::FirstBeat, Cause::Reported, Cause::Recovered, Cause::Restarted, Cause::Panicked]),
     (
         Verdict::STALLED,
@@ -48,6 +48,7 @@ const CHANGES: [(usize, &[Cause]); 5] = [
     (Verdict::DOWN, &[Cause::Exited { code: None }, Cause::Killed { signal: 0 }, Cause::Panicked]),
     (Verdict::GONE, &[Cause::Exited { code: None }, Cause::Goodbye { reason: None }]),
     (Verdict::UNKNOWN, &[Cause::ObserverBlind, Cause::Lossy]),
+    (Verdict::EXPECTED, &[Cause::NeverSeen]),
 ];
 
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);

@@ -77,8 +77,10 @@ pub(crate) struct Rest {
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     pub(crate) sessions: OtherSessions,
+    /// How long it may be silent by a rule for its name.
+    pub(crate) ruled: Option<Duration>,
     /// How long it may be silent, if it asked for something of its own.
-    pub(crate) stall_after: Option<Duration>,
+    pub(crate) asked: Option<Duration>,
     /// Until when it asked not to be missed.
     pub(crate) busy_until: MonoTime,
 }
@@ -105,14 +107,17 @@ const _: () = assert!(
 
 impl Extra {
     fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.stall_after.is_none() && self.busy_until == MonoTime::START
+        self.sessions.is_empty()
+            && self.ruled.is_none()
+            && self.asked.is_none()
+            && self.busy_until == MonoTime::START
     }
 }
 
 impl Rest {
     /// How long it may be silent, when nobody else may be silent for longer than `stall_after`.
     pub(crate) fn stall_after(&self, stall_after: Duration) -> Duration {
-        self.extra.as_ref().and_then(|extra| extra.stall_after).unwrap_or(stall_after)
+        self.extra.as_ref().and_then(|extra| extra.ruled.or(extra.asked)).unwrap_or(stall_after)
     }
 
     /// Of an agent that is new.

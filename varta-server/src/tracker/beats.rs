@@ -45,12 +45,15 @@ impl Tracker {
         let slot = Slot::first_heard(key, &beat.frame, beat.received_at, self.blindness.millis());
         let rest = Rest { name_source: source, ..Rest::new(self.names.take(&name), start_time, twin) };
         let number = self.add(origin, slot, rest);
+        self.apply_rules(number);
         self.watch(number);
         if let Some(introduction) = self.waiting.take(beat.sender) {
             self.introduce(number, &introduction, beat.received_at);
         }
+        let from = self.welcome(number);
         let change = self.take_place(number, beat.received_at);
-        self.announce(number, change.unwrap_or_else(|| Change::of_first_beat(beat.received_at)));
+        let first_beat = Change { from, ..Change::of_first_beat(beat.received_at) };
+        self.announce(number, change.unwrap_or(first_beat));
         Outcome::Accepted
     }
 
@@ -135,7 +138,9 @@ impl Tracker {
         let cause = match before {
             _ if panicked => Cause::Panicked,
             Verdict::Up(_) => Cause::Reported,
-            Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Unknown => Cause::Recovered,
+            Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Unknown | Verdict::Expected => {
+                Cause::Recovered
+            }
         };
         self.agents.rest_mut(number).inquiry = Inquiry::None;
         if !before.is_awaited() {

@@ -51,11 +51,13 @@ pub enum Cause {
     Silent,
     /// The server could not see when the deadline passed.
     ObserverBlind,
+    /// It was expected, and has not come.
+    NeverSeen,
 }
 
 impl Cause {
     /// Every cause's name, in the order in which metrics list them.
-    pub const NAMES: [&'static str; 17] = [
+    pub const NAMES: [&'static str; 18] = [
         "first_beat",
         "reported",
         "recovered",
@@ -73,6 +75,7 @@ impl Cause {
         "unreachable",
         "silent",
         "observer_blind",
+        "never_seen",
     ];
 
     /// Its place in [`Cause::NAMES`].
@@ -96,6 +99,7 @@ impl Cause {
             Cause::Unreachable => 14,
             Cause::Silent => 15,
             Cause::ObserverBlind => 16,
+            Cause::NeverSeen => 17,
         }
     }
 

@@ -96,12 +96,14 @@ impl Tracker {
         let silence = now.since(slot.last_beat);
         match slot.verdict {
             Some(Verdict::Up(_) | Verdict::Unknown) => self.judge(number, now),
-            Some(verdict @ (Verdict::Stalled | Verdict::Down | Verdict::Gone)) => {
+            Some(verdict @ (Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Expected)) => {
                 let kept = match verdict {
                     Verdict::Gone => GONE_KEPT.min(self.policy.forget_after),
-                    Verdict::Stalled | Verdict::Down | Verdict::Up(_) | Verdict::Unknown => {
-                        self.policy.forget_after
-                    }
+                    Verdict::Stalled
+                    | Verdict::Down
+                    | Verdict::Up(_)
+                    | Verdict::Unknown
+                    | Verdict::Expected => self.policy.forget_after,
                 };
                 if silence >= kept {
                     self.forget(number);

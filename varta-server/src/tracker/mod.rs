@@ -11,6 +11,7 @@ mod agent;
 mod beats;
 mod blindness;
 mod cause;
+mod expected;
 mod judgement;
 mod names;
 mod policy;
@@ -38,6 +39,7 @@ use varta_proto::Status;
 use self::agent::{Rest, Slot};
 use self::blindness::Blindness;
 pub use self::cause::Cause;
+use self::expected::Awaited;
 pub use self::judgement::ProcessId;
 use self::names::Names;
 pub use self::policy::Policy;
@@ -139,6 +141,7 @@ pub struct Tracker {
     /// Agents that were down or gone at some time, in that order; some have come back since. At most two for each slot.
     departed: VecDeque<u32>,
     waiting: Waiting,
+    awaited: Awaited,
     look_rate: RateLimit,
     look_usage: Usage,
     population: [usize; Verdict::NAMES.len()],
@@ -152,6 +155,7 @@ impl Tracker {
     /// Makes a tracker that knows nobody.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
+        let awaited = Awaited::new(&policy.expected);
         Tracker {
             agent_rate: RateLimit::per_second(policy.max_beat_rate),
             total_rate: RateLimit::per_second(policy.max_total_rate),
@@ -167,6 +171,7 @@ impl Tracker {
             requests: VecDeque::new(),
             departed: VecDeque::new(),
             waiting: Waiting::default(),
+            awaited,
             look_usage: Usage::default(),
             population: [0; Verdict::NAMES.len()],
             blindness: Blindness::default(),
@@ -208,6 +213,10 @@ impl Tracker {
     /// passed.
     pub fn handle_timeout(&mut self, now: MonoTime) {
         for _ in 0..LOOKS_PER_TURN {
+            let Some(name) = self.awaited.pop_missing(now) else { break };
+            self.transitions.push_back(Transition::of_missing(name, now));
+        }
+        for _ in 0..LOOKS_PER_TURN {
             let Some(number) = self.wheel.pop(now) else { return };
             self.look_at(number, now);
         }
@@ -216,7 +225,7 @@ impl Tracker {
     /// The moment at which [`Tracker::handle_timeout`] is to be called next; `None` when there is nothing to wait for.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<MonoTime> {
-        self.wheel.next_due()
+        [self.wheel.next_due(), self.awaited.next_due()].into_iter().flatten().min()
     }
 
     /// The next change of verdict, oldest first. To be called until it gives `None` after each `handle_*`.
@@ -241,10 +250,18 @@ impl Tracker {
         self.agents.len() == 0
     }
 
-    /// How many agents have each verdict, by [`Verdict::index`].
+    /// How many agents have each verdict, by [`Verdict::index`]; of those that are expected all that were not heard, also
+    /// those who have time yet.
     #[must_use]
-    pub const fn population(&self) -> [usize; Verdict::NAMES.len()] {
-        self.population
+    pub fn population(&self) -> [usize; Verdict::NAMES.len()] {
+        let mut population = self.population;
+        population[Verdict::EXPECTED] = self.awaited.unheard();
+        population
+    }
+
+    /// The names of agents that are expected, were not heard, and whose grace is over.
+    pub fn missing(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.awaited.missing()
     }
 
     /// The names under which agents have taken the place of others that were down or gone, with how often.

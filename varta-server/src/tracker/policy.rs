@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::config::{ExpectedAgents, Rules};
+
 /// What the tracker goes by.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -13,6 +15,10 @@ pub struct Policy {
     pub longest_silence: Duration,
     /// Close looks at processes a second; 0 for none.
     pub looks_per_second: u32,
+    /// What holds for agents by their names, before what they ask for.
+    pub rules: Rules,
+    /// Agents that are to come.
+    pub expected: ExpectedAgents,
     /// How many agents there may be; beyond that new ones are refused.
     pub max_agents: usize,
     /// How many agents one address may introduce over plaintext UDP, or those of one host: all of loopback, an IPv6 network
@@ -44,6 +50,8 @@ impl Default for Policy {
         Policy {
             stall_after: Duration::from_secs(5),
             forget_after: Duration::from_secs(86_400),
+            rules: Rules::default(),
+            expected: ExpectedAgents::default(),
             longest_silence: Policy::DEFAULT_LONGEST_SILENCE,
             looks_per_second: Policy::LOOKS_PER_SECOND,
             max_agents: Policy::DEFAULT_MAX_AGENTS,

@@ -84,7 +84,7 @@ impl Tracker {
         let of_interval = interval.map(|interval| (interval * INTERVALS).max(self.policy.stall_after));
         if let Some(asked) = stall_after.or(of_interval) {
             let granted = asked.clamp(SHORTEST_SILENCE, longest);
-            self.agents.rest_mut(number).extra.get_or_insert_default().stall_after = Some(granted);
+            self.agents.rest_mut(number).extra.get_or_insert_default().asked = Some(granted);
         }
         if let Some(busy_for) = busy_for {
             let rest = self.agents.rest_mut(number);
@@ -102,13 +102,32 @@ impl Tracker {
         rest.name_source = source;
         let old = std::mem::replace(&mut rest.name, new);
         self.names.give_back(old);
+        self.apply_rules(number);
+    }
+
+    /// Gives an agent what the rules have for its name.
+    pub(super) fn apply_rules(&mut self, number: u32) {
+        let rest = self.agents.rest_mut(number);
+        let ruled = self.policy.rules.stall_after_for(self.names.get(rest.name));
+        if ruled.is_some() || rest.extra.is_some() {
+            rest.extra.get_or_insert_default().ruled = ruled;
+        }
+    }
+
+    /// Says so if an agent was expected for so long that its absence was told.
+    pub(super) fn welcome(&mut self, number: u32) -> Option<Verdict> {
+        let name = self.names.get(self.agents.rest(number).name);
+        self.awaited.hear(name).then_some(Verdict::Expected)
     }
 
     /// Takes the place of an agent with the same name and from the same origin that is down or gone, if there is one: the
     /// series goes on, and whoever was told that it ended is told that it does.
     pub(super) fn succeed(&mut self, number: u32, at: MonoTime) {
+        let was_missing = self.welcome(number);
         if let Some(change) = self.take_place(number, at) {
             self.announce(number, change);
+        } else if was_missing.is_some() {
+            self.announce(number, Change { from: was_missing, ..Change::of_first_beat(at) });
         }
     }
 

@@ -38,6 +38,23 @@ pub struct Transition {
     pub dossier: Option<Arc<Dossier>>,
 }
 
+impl Transition {
+    /// That an agent of this host or another, which was expected since the start, has not come.
+    pub(super) fn of_missing(name: Arc<str>, at: MonoTime) -> Self {
+        Transition {
+            agent: AgentId { name, origin: Origin::Local, pid: 0, twin: Twin::FIRST },
+            from: None,
+            to: Verdict::Expected,
+            cause: Cause::NeverSeen,
+            at,
+            silence: at.since(MonoTime::START),
+            last: LastWord { status: Status::Ok, payload: 0, terminal: false, beats: 0 },
+            detection_latency: None,
+            dossier: None,
+        }
+    }
+}
+
 /// An agent as people and metrics know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentId {
@@ -45,7 +62,7 @@ pub struct AgentId {
     pub name: Arc<str>,
     /// Where it beats from.
     pub origin: Origin,
-    /// The process id that it goes by there.
+    /// The process id that it goes by there; 0 for one that was expected and has not come.
     pub pid: u32,
     /// Which of the agents with this origin and pid it is.
     pub twin: Twin,
@@ -54,6 +71,9 @@ pub struct AgentId {
 /// `name[pid]`, as in system logs; `name[pid]#2` for the second of two twins.
 impl fmt::Display for AgentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pid == 0 {
+            return write!(f, "{}", self.name.escape_debug());
+        }
         write!(f, "{}[{}]", self.name.escape_debug(), self.pid)?;
         if self.twin == Twin::FIRST { Ok(()) } else { write!(f, "#{}", self.twin.number()) }
     }

@@ -7,6 +7,8 @@ use varta_proto::Status;
 /// What the server concludes about an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
+    /// It is named in the configuration, was not heard yet, and its grace is over. Before that it is no alarm and no verdict.
+    Expected,
     /// It beats, and this is the status that it reported last.
     Up(Status),
     /// Its deadline passed and, as far as known, the process exists.
@@ -38,18 +40,24 @@ pub(crate) enum Event {
 
 impl Verdict {
     /// Every verdict's name, in the order in which metrics list them.
-    pub const NAMES: [&'static str; 5] = ["up", "stalled", "down", "gone", "unknown"];
+    pub const NAMES: [&'static str; 6] = ["up", "stalled", "down", "gone", "unknown", "expected"];
     pub(crate) const UP: usize = 0;
     pub(crate) const STALLED: usize = 1;
     pub(crate) const DOWN: usize = 2;
     pub(crate) const GONE: usize = 3;
     pub(crate) const UNKNOWN: usize = 4;
+    pub(crate) const EXPECTED: usize = 5;
 
     /// The verdict after `event`: the whole state machine.
     pub(crate) const fn next(self, event: Event) -> Verdict {
         match (self, event) {
             (
-                Verdict::Up(_) | Verdict::Stalled | Verdict::Unknown | Verdict::Down | Verdict::Gone,
+                Verdict::Up(_)
+                | Verdict::Stalled
+                | Verdict::Unknown
+                | Verdict::Down
+                | Verdict::Gone
+                | Verdict::Expected,
                 Event::Beat(status),
             ) => Verdict::Up(status),
 
@@ -71,6 +79,15 @@ impl Verdict {
                 | Event::ExitedWell
                 | Event::Died,
             ) => Verdict::Down,
+            // Of somebody who was not heard nothing else can be known.
+            (
+                Verdict::Expected,
+                Event::DeadlinePassed
+                | Event::DeadlinePassedUnseen
+                | Event::SaidGoodbye
+                | Event::ExitedWell
+                | Event::Died,
+            ) => Verdict::Expected,
             (
                 Verdict::Gone,
                 Event::DeadlinePassed
@@ -91,6 +108,7 @@ impl Verdict {
             Verdict::Down => Self::DOWN,
             Verdict::Gone => Self::GONE,
             Verdict::Unknown => Self::UNKNOWN,
+            Verdict::Expected => Self::EXPECTED,
         }
     }
 
@@ -105,7 +123,7 @@ impl Verdict {
     pub const fn status(self) -> Option<Status> {
         match self {
             Verdict::Up(status) => Some(status),
-            Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Unknown => None,
+            Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Unknown | Verdict::Expected => None,
         }
     }
 
@@ -114,7 +132,7 @@ impl Verdict {
     pub const fn is_awaited(self) -> bool {
         match self {
             Verdict::Up(_) | Verdict::Unknown => true,
-            Verdict::Stalled | Verdict::Down | Verdict::Gone => false,
+            Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Expected => false,
         }
     }
 
@@ -123,21 +141,27 @@ impl Verdict {
     pub const fn is_alarm(self) -> bool {
         match self {
             Verdict::Up(Status::Ok | Status::Degraded) | Verdict::Gone | Verdict::Unknown => false,
-            Verdict::Up(Status::Critical | Status::Stall) | Verdict::Stalled | Verdict::Down => true,
+            Verdict::Up(Status::Critical | Status::Stall)
+            | Verdict::Stalled
+            | Verdict::Down
+            | Verdict::Expected => true,
         }
     }
 }
 
-/// `up`, `up (degraded)`, `up (critical)`, `stalled`, `down`, `gone`, `unknown`.
+/// `up`, `up (degraded)`, `up (critical)`, `stalled`, `down`, `gone`, `unknown`, `expected`.
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Verdict::Up(status @ (Status::Degraded | Status::Critical | Status::Stall)) => {
                 write!(f, "up ({status})")
             }
-            Verdict::Up(Status::Ok) | Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Unknown => {
-                f.write_str(self.as_str())
-            }
+            Verdict::Up(Status::Ok)
+            | Verdict::Stalled
+            | Verdict::Down
+            | Verdict::Gone
+            | Verdict::Unknown
+            | Verdict::Expected => f.write_str(self.as_str()),
         }
     }
 }
@@ -149,7 +173,7 @@ mod tests {
     #[test]
     fn the_table_is_this() {
         use Event::{Beat, DeadlinePassed, DeadlinePassedUnseen, Died, ExitedWell, SaidGoodbye};
-        use Verdict::{Down, Gone, Stalled, Unknown, Up};
+        use Verdict::{Down, Expected, Gone, Stalled, Unknown, Up};
         let events = [Beat(Status::Ok), DeadlinePassed, DeadlinePassedUnseen, SaidGoodbye, ExitedWell, Died];
         let up = Up(Status::Ok);
         let table = [
@@ -158,6 +182,7 @@ mod tests {
             (Unknown, [up, Stalled, Unknown, Gone, Gone, Down]),
             (Down, [up, Down, Down, Down, Down, Down]),
             (Gone, [up, Gone, Gone, Gone, Gone, Gone]),
+            (Expected, [up, Expected, Expected, Expected, Expected, Expected]),
         ];
         for (from, expected) in table {
             assert_eq!(events.map(|event| from.next(event)), expected, "{from}");
@@ -166,8 +191,8 @@ mod tests {
 
     #[test]
     fn silence_death_and_critical_are_alarms_and_a_farewell_is_none() {
-        use Verdict::{Down, Gone, Stalled, Unknown, Up};
-        let alarms = [Up(Status::Critical), Stalled, Down];
+        use Verdict::{Down, Expected, Gone, Stalled, Unknown, Up};
+        let alarms = [Up(Status::Critical), Stalled, Down, Expected];
         let calm = [Up(Status::Ok), Up(Status::Degraded), Gone, Unknown];
         assert!(alarms.iter().all(|verdict| verdict.is_alarm()));
         assert!(!calm.iter().any(|verdict| verdict.is_alarm()));

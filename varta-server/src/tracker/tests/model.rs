@@ -67,7 +67,7 @@ proptest! {
                     Some(Verdict::Up(_) | Verdict::Unknown) => prop_assert!(now < deadline + tick, "{pid} is silent and still up"),
                     // Blindness that comes after the verdict does not take it back.
                     Some(Verdict::Stalled) => prop_assert!(now >= *last + STALL_AFTER, "{pid} was accused too early"),
-                    Some(Verdict::Down | Verdict::Gone) => prop_assert!(false, "{pid} was buried alive"),
+                    Some(Verdict::Down | Verdict::Gone | Verdict::Expected) => prop_assert!(false, "{pid} was buried alive"),
                     None => prop_assert!(false, "{pid} is forgotten"),
                 }
             }

@@ -4,6 +4,7 @@ use varta_proto::control::{AgentName, GoodbyeReason};
 
 use super::*;
 use crate::beat::{Introduction, ReceivedControl, Said};
+use crate::config::{Expected, ExpectedAgents, Glob, Rule, Rules};
 
 const SHUTDOWN: Option<GoodbyeReason> = Some(GoodbyeReason::Shutdown);
 
@@ -210,4 +211,62 @@ fn who_gives_the_name_of_one_that_died_takes_its_place() {
     assert_eq!((world.verdict(PID), world.tracker.len()), (None, 1));
     world.tracker.handle_control(&second.hello(at(3), named("billing")));
     assert_eq!(world.told(), [], "once is enough");
+}
+
+#[test]
+fn a_rule_for_its_name_goes_before_what_an_agent_asks_for() {
+    let mut rules = Rules::default();
+    let name = Glob::parse("billing-*").unwrap();
+    rules.add(Rule { name, stall_after: Some(Duration::from_secs(30)) }).unwrap();
+    let mut world = World::with(Policy { rules, ..Policy::default() });
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(0), Status::Ok));
+    let stall_after = |world: &World| world.tracker.agents(0..usize::MAX).next().unwrap().stall_after;
+    assert_eq!(stall_after(&world), Duration::from_secs(5));
+    let asks = Introduction { stall_after: Some(Duration::from_secs(10)), ..named("billing-1") };
+    world.tracker.handle_control(&handle.hello(at(0), asks.clone()));
+    assert_eq!(stall_after(&world), Duration::from_secs(30));
+    world.tracker.handle_control(&handle.hello(at(1), Introduction { ..named("mail") }));
+    assert_eq!(stall_after(&world), Duration::from_secs(10), "what it asked for counts where no rule does");
+}
+
+fn world_that_expects(name: &str, grace: Duration) -> World {
+    let mut expected = ExpectedAgents::default();
+    expected.add(Expected { grace, ..Expected::named(name).unwrap() }).unwrap();
+    World::with(Policy { expected, ..Policy::default() })
+}
+
+#[test]
+fn who_is_expected_and_does_not_come_is_an_alarm_once() {
+    let mut world = world_that_expects("billing", Duration::from_secs(30));
+    assert_eq!(world.tracker.population()[Verdict::EXPECTED], 1);
+    assert_eq!(world.tracker.poll_timeout(), Some(at(30)));
+    world.pass(at(100));
+    let missing = world.tracker.poll_transition().unwrap();
+    assert_eq!(
+        (&*missing.agent.name, missing.to, missing.cause),
+        ("billing", Verdict::Expected, Cause::NeverSeen)
+    );
+    assert!(missing.to.is_alarm());
+    assert_eq!(world.tracker.poll_transition(), None);
+    assert_eq!(world.tracker.missing().count(), 1);
+
+    let mut handle = Handle::connect(PID, at(100));
+    world.hear(handle.next(at(100), Status::Ok));
+    world.told();
+    world.tracker.handle_control(&handle.hello(at(100), named("billing")));
+    let there = world.tracker.poll_transition().unwrap();
+    assert_eq!((there.from, there.to, there.cause), (Some(Verdict::Expected), UP, Cause::FirstBeat));
+    assert_eq!((world.tracker.missing().count(), world.tracker.population()[Verdict::EXPECTED]), (0, 0));
+}
+
+#[test]
+fn who_comes_in_time_was_never_missing() {
+    let mut world = world_that_expects("worker", Duration::from_secs(30));
+    world.hear(Handle::connect(PID, at(1)).next(at(1), Status::Ok));
+    assert_eq!(world.told(), [(UP, Cause::FirstBeat)]);
+    world.pass(at(5));
+    assert_eq!(world.tracker.population()[Verdict::EXPECTED], 0);
+    world.pass(at(100));
+    assert_eq!(world.told().len(), 1, "only that it fell silent");
 }

@@ -1,0 +1,83 @@
+//! Agents that are to come: who of them has not been heard, and whose time is up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::ExpectedAgents;
+use crate::time::MonoTime;
+
+/// The agents that are to come.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    /// By their deadlines, the first in front.
+    agents: Vec<Agent>,
+    places: HashMap<Arc<str>, usize>,
+    /// How many deadlines have been looked at.
+    judged: usize,
+    /// How many have not been heard.
+    unheard: usize,
+}
+
+#[derive(Debug)]
+struct Agent {
+    name: Arc<str>,
+    due: MonoTime,
+    is_heard: bool,
+}
+
+impl Awaited {
+    pub(super) fn new(expected: &ExpectedAgents) -> Self {
+        let mut agents: Vec<_> = expected
+            .iter()
+            .map(|agent| Agent {
+                name: Arc::from(agent.name.as_str()),
+                due: MonoTime::START + agent.grace,
+                is_heard: false,
+            })
+            .collect();
+        agents.sort_by_key(|agent| agent.due);
+        let places = agents.iter().enumerate().map(|(place, agent)| (Arc::clone(&agent.name), place));
+        let places = places.collect();
+        Awaited { unheard: agents.len(), agents, places, judged: 0 }
+    }
+
+    /// Takes note that an agent with this name is there. Whether it is one whose time was up.
+    pub(super) fn hear(&mut self, name: &str) -> bool {
+        if self.unheard == 0 {
+            return false;
+        }
+        let Some(place) = self.places.get(name) else { return false };
+        let agent = &mut self.agents[*place];
+        let was_missing = !agent.is_heard && *place < self.judged;
+        self.unheard -= usize::from(!agent.is_heard);
+        agent.is_heard = true;
+        was_missing
+    }
+
+    /// When the next deadline is.
+    pub(super) fn next_due(&self) -> Option<MonoTime> {
+        self.agents.get(self.judged).map(|agent| agent.due)
+    }
+
+    /// An agent whose time is up by `now`, each once.
+    pub(super) fn pop_missing(&mut self, now: MonoTime) -> Option<Arc<str>> {
+        while let Some(agent) = self.agents.get(self.judged).filter(|agent| agent.due <= now) {
+            self.judged += 1;
+            if !agent.is_heard {
+                return Some(Arc::clone(&agent.name));
+            }
+        }
+        None
+    }
+
+    /// How many have not been heard.
+    pub(super) fn unheard(&self) -> usize {
+        self.unheard
+    }
+
+    /// Those whose time is up.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &Arc<str>> {
+        let judged = &self.agents[..self.judged];
+        judged.iter().filter(|agent| !agent.is_heard).map(|agent| &agent.name)
+    }
+}
