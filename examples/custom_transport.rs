@@ -1,4 +1,4 @@
-//! A transport of one's own, that shows each frame on its way to the server.
+//! A transport of one's own, that shows each beat on its way to the server, and the goodbye after the last.
 //!
 //! It shows how little a [`BeatTransport`] is, and that a handle does with it all that it does with a socket. The same shape
 //! records beats in a test, or takes them over a serial line.
@@ -18,7 +18,9 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use varta_agent::{BeatTransport, Frame, Status, UdsTransport, Varta};
+use varta_agent::{
+    BeatTransport, Control, EncodedControl, Frame, GoodbyeReason, Status, UdsTransport, Varta,
+};
 
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 
@@ -44,6 +46,16 @@ impl<T: BeatTransport, W: Write + Send + 'static> BeatTransport for Tee<T, W> {
     fn reconnect(&mut self) -> io::Result<()> {
         let _ = writeln!(self.to_people, "reconnecting");
         self.to_server.reconnect()
+    }
+
+    // Without this one beats would go through, and nothing else would.
+    fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
+        let sent = self.to_server.send_control(datagram);
+        let _ = match Control::decode(&datagram) {
+            Ok(control) => writeln!(self.to_people, "{:?}, {} bytes", control.kind(), datagram.len()),
+            Err(error) => writeln!(self.to_people, "{error}"),
+        };
+        sent
     }
 }
 
@@ -76,6 +88,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         }
         thread::sleep(BEAT_EVERY);
     }
+    let _ = agent.close(GoodbyeReason::Shutdown);
     Ok(())
 }
 

@@ -1,9 +1,9 @@
-//! Everything at once: a server, five workers, four misfortunes, and what the server concludes from each.
+//! Everything at once: a server, six workers, four misfortunes, and what the server concludes from each.
 //!
-//! One worker waits for a lock for ever, one is killed, one is stopped and continued, one panics, and one has nothing happen
-//! to it. After each deed the program waits until the server says what it must, and shows how long that took. It ends by
-//! itself after some four seconds and takes everything with it that it started. If the server says anything else than it must,
-//! or nothing, the exit status is 1.
+//! One worker waits for a lock for ever, one is killed, one is stopped and continued, one panics, one comes to the end of its
+//! work, and one has nothing happen to it. After each deed the program waits until the server says what it must, and shows how
+//! long that took. It ends by itself after some two seconds and takes everything with it that it started. If the server says
+//! anything else than it must, or nothing, the exit status is 1.
 //!
 //! Server and workers are this same program with an argument that says which part to play, each in a process of its own. They
 //! play it as long as their standard input is open, so none is left behind whatever happens to the one that holds it.
@@ -48,13 +48,14 @@ const BEAT_EVERY: Duration = Duration::from_millis(100);
 /// How long the server may take to say something, before it counts as having nothing to say.
 const GIVE_UP: Duration = Duration::from_secs(15);
 
-const WORKERS: [&str; 5] = ["worker-a", "worker-b", "worker-c", "worker-d", "worker-e"];
+const WORKERS: [&str; 6] = ["worker-a", "worker-b", "worker-c", "worker-d", "worker-e", "worker-f"];
 
 /// The parts that this program plays, and the orders that a worker takes.
 const SERVER: &str = "server";
 const WORKER: &str = "worker";
 const DEADLOCK: &str = "deadlock";
 const PANIC: &str = "panic";
+const FINISH: &str = "finish";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -119,8 +120,8 @@ fn work(name: &str, socket: &Path) -> Result<(), Failure> {
             Ok(DEADLOCK) => wait_for_ever(),
             #[expect(clippy::panic, reason = "it was told to")]
             Ok(PANIC) => panic!("{name} was told to panic"),
+            Ok(FINISH) | Err(RecvTimeoutError::Disconnected) => break,
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     Ok(())
@@ -139,19 +140,19 @@ fn wait_for_ever() {
 /// must.
 async fn direct() -> Result<(), Failure> {
     let mut stage = Stage::set().await?;
-    let Stage { log, workers: [_, deadlocked, killed, stopped, panics], .. } = &mut stage;
+    let Stage { log, workers: [_, deadlocked, killed, stopped, panics, finishes], .. } = &mut stage;
 
     log.begin(&format!("{deadlocked} waits for a lock that it never gets"));
     deadlocked.order(DEADLOCK).await?;
-    log.expect(deadlocked, "stalled", "silent").await?;
+    log.expect(deadlocked, "stalled", "idle").await?;
 
     log.begin(&format!("{killed} is killed (SIGKILL)"));
-    killed.process.kill().await?;
-    log.expect(killed, "stalled", "silent").await?;
+    kill(killed.pid, Signal::SIGKILL)?;
+    log.expect(killed, "down", "killed").await?;
 
     log.begin(&format!("{stopped} is stopped (SIGSTOP)"));
     kill(stopped.pid, Signal::SIGSTOP)?;
-    log.expect(stopped, "stalled", "silent").await?;
+    log.expect(stopped, "stalled", "stopped").await?;
     log.begin(&format!("{stopped} is continued (SIGCONT)"));
     kill(stopped.pid, Signal::SIGCONT)?;
     log.expect(stopped, "up", "recovered").await?;
@@ -159,7 +160,11 @@ async fn direct() -> Result<(), Failure> {
     log.begin(&format!("{panics} panics"));
     panics.order(PANIC).await?;
     log.expect(panics, "up", "panicked").await?;
-    log.expect(panics, "stalled", "panicked").await?;
+    log.expect(panics, "down", "panicked").await?;
+
+    log.begin(&format!("{finishes} has done its work and ends"));
+    finishes.order(FINISH).await?;
+    log.expect(finishes, "gone", "exited").await?;
 
     stage.strike().await
 }
@@ -359,7 +364,7 @@ impl Conclusion {
     }
 }
 
-/// `worker-b [4103]  up -> stalled: silent, after 1.001 s without a beat`
+/// `worker-b [4103]  up -> stalled: idle, after 1.001 s without a beat`
 impl fmt::Display for Conclusion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Conclusion { agent, pid, from, to, cause, status, silence } = self;

@@ -1,7 +1,7 @@
 //! A worker that panics, and the last word that it has.
 //!
-//! It shows `install_panic_handler`: the server hears of a panic at once, and does not have to wait until the worker has been
-//! silent for too long. The message of the panic appears as always, and the worker ends with status 101.
+//! It shows `install_panic_handler`: the server hears of a panic at once, on this host or another, and knows why the process ends
+//! after it. The message of the panic appears as always, and the worker ends with status 101.
 //!
 //! ```text
 //! cargo run -p varta-examples --bin panicking_worker

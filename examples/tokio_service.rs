@@ -1,7 +1,7 @@
 //! A Tokio service whose heartbeat runs beside its work.
 //!
 //! It shows `spawn_heartbeat`, which is all that a service needs to be watched; how the work changes what the heartbeat says,
-//! here by how many jobs wait; and the orderly end after Ctrl-C: the job in hand is finished, then the heartbeat is stopped.
+//! here by how many jobs wait; and the orderly end after Ctrl-C: the job in hand is finished, then the heartbeat says goodbye.
 //!
 //! ```text
 //! cargo run -p varta-examples --bin tokio_service                # until Ctrl-C

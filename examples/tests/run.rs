@@ -14,10 +14,12 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use varta_agent::{Frame, Status};
+use varta_agent::{Control, Frame, GoodbyeReason, Status};
 
 /// After it a test has failed; no test that succeeds waits for it.
 const GIVE_UP: Duration = Duration::from_secs(30);
+/// What an agent says that ends in order.
+const GOODBYE: Sent = Sent::Goodbye(Some(GoodbyeReason::Shutdown));
 
 #[test]
 fn sync_worker_says_how_its_jobs_go() {
@@ -34,7 +36,7 @@ fn sync_worker_says_how_its_jobs_go() {
             "job 7: ok, beat sent",
         ]
     );
-    let frames = observer.all();
+    let frames = beats(observer.all());
     assert!(frames.iter().all(|frame| u64::from(frame.payload) == frame.nonce));
     let statuses: Vec<Status> = frames.iter().map(|frame| frame.status).collect();
     let (ok, degraded) = (Status::Ok, Status::Degraded);
@@ -74,7 +76,9 @@ fn tokio_service_says_that_too_much_waits() {
             "stopped",
         ]
     );
-    let mut statuses: Vec<Status> = observer.all().iter().map(|frame| frame.status).collect();
+    let mut sent = observer.all();
+    assert_eq!(sent.pop(), Some(GOODBYE));
+    let mut statuses: Vec<Status> = beats(sent).iter().map(|frame| frame.status).collect();
     statuses.dedup();
     assert!(statuses.ends_with(&[Status::Degraded, Status::Ok]), "{statuses:?}");
 }
@@ -85,7 +89,7 @@ fn tokio_service_ends_in_order_when_it_is_interrupted() {
     let running =
         Program::new(env!("CARGO_BIN_EXE_tokio_service")).socket_of_this_host(&observer.path()).start();
     // Before the first beat the service has begun to wait for the signal.
-    observer.next();
+    observer.await_any();
     kill(running.pid, Signal::SIGINT).unwrap();
     let ended = running.finish();
     assert!(ended.status.success(), "{ended:?}");
@@ -93,6 +97,7 @@ fn tokio_service_ends_in_order_when_it_is_interrupted() {
     let [.., interrupted, stopping, stopped] = &ended.said[..] else { panic!("{ended:?}") };
     assert_eq!((interrupted.as_str(), stopped.as_str()), ("interrupted", "stopped"));
     assert!(stopping.starts_with("stopping after "), "{ended:?}");
+    assert_eq!(observer.all().pop(), Some(GOODBYE));
 }
 
 #[test]
@@ -104,7 +109,7 @@ fn panicking_worker_has_a_last_word() {
     ended.assert_shown_in_readme();
     assert_eq!(ended.said, ["job 1: 3 pieces, beat sent", "job 2: 12 pieces, beat sent"]);
     assert!(ended.complained.contains("an order begins with a number"), "{ended:?}");
-    let [first, second, last] = observer.all()[..] else { panic!("three frames") };
+    let [first, second, last] = beats(observer.all())[..] else { panic!("three frames") };
     assert_eq!([first.nonce, second.nonce], [1, 2]);
     assert!(last.is_terminal());
     assert_eq!(last.status, Status::Critical);
@@ -123,7 +128,7 @@ fn each_process_of_prefork_is_an_agent_of_its_own() {
     assert!(ended.said.last().unwrap().ends_with("all children have ended, 0 forks noticed"), "{ended:?}");
 
     let mut nonces: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-    for frame in observer.all() {
+    for frame in beats(observer.all()) {
         nonces.entry(frame.pid).or_default().push(frame.nonce);
     }
     assert_eq!(nonces.len(), 4, "{nonces:?}");
@@ -136,9 +141,13 @@ fn custom_transport_shows_what_it_sends() {
     let ended = Program::new(env!("CARGO_BIN_EXE_custom_transport")).arg("3").arg(observer.path()).run();
     assert!(ended.status.success(), "{ended:?}");
     ended.assert_shown_in_readme();
-    let frames = observer.all();
-    assert_eq!((ended.said.len(), frames.len()), (3, 3));
-    for (line, frame) in ended.said.iter().zip(frames) {
+    let mut sent = observer.all();
+    assert_eq!(sent.pop(), Some(GOODBYE));
+    let frames = beats(sent);
+    let [beaten @ .., goodbye] = &ended.said[..] else { panic!("{ended:?}") };
+    assert!(goodbye.starts_with("Goodbye, "), "{goodbye}");
+    assert_eq!((beaten.len(), frames.len()), (3, 3));
+    for (line, frame) in beaten.iter().zip(frames) {
         let hex: String = frame.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(line.replace(' ', "").starts_with(&hex), "{line}");
         assert!(line.ends_with(&format!("beat {}: ok, payload {}", frame.nonce, frame.payload)), "{line}");
@@ -180,40 +189,65 @@ fn the_readme_has_every_program_and_its_command() {
     assert_eq!(readme.matches("\n## `").count(), programs, "a heading of a program that is not there");
 }
 
+/// What arrives where a server might listen.
+#[derive(Debug, PartialEq)]
+enum Sent {
+    Beat(Frame),
+    Goodbye(Option<GoodbyeReason>),
+}
+
+impl Sent {
+    fn read(datagram: &[u8]) -> Self {
+        match Frame::decode(datagram) {
+            Ok(frame) => Sent::Beat(frame),
+            Err(_) => Sent::Goodbye(Control::decode(datagram).unwrap().reason()),
+        }
+    }
+}
+
+/// The frames of datagrams that are beats and nothing else.
+fn beats(sent: Vec<Sent>) -> Vec<Frame> {
+    let frame = |sent| match sent {
+        Sent::Beat(frame) => frame,
+        Sent::Goodbye(_) => panic!("a goodbye before the last beat"),
+    };
+    sent.into_iter().map(frame).collect()
+}
+
 /// A socket on which a server might listen, and what arrives there.
 struct Observer {
     dir: TempDir,
-    frames: Receiver<Frame>,
+    sent: Receiver<Sent>,
 }
 
 impl Observer {
     fn listen() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(dir.path().join("varta.sock")).unwrap();
-        let (hand_on, frames) = mpsc::channel();
+        let (hand_on, sent) = mpsc::channel();
         thread::spawn(move || {
-            let mut datagram = [0; 64];
+            let mut datagram = [0; 1024];
             // An empty datagram is the end.
             while let Ok(length @ 1..) = socket.recv(&mut datagram) {
-                let _ = hand_on.send(Frame::decode(&datagram[..length]).unwrap());
+                let _ = hand_on.send(Sent::read(&datagram[..length]));
             }
         });
-        Observer { dir, frames }
+        Observer { dir, sent }
     }
 
     fn path(&self) -> PathBuf {
         self.dir.path().join("varta.sock")
     }
 
-    /// Waits for a frame.
-    fn next(&self) -> Frame {
-        self.frames.recv_timeout(GIVE_UP).unwrap()
+    /// Waits for the next datagram.
+    fn await_any(&self) {
+        self.sent.recv_timeout(GIVE_UP).unwrap();
     }
 
     /// All that was sent until now.
-    fn all(self) -> Vec<Frame> {
+    fn all(self) -> Vec<Sent> {
         UnixDatagram::unbound().unwrap().send_to(&[], self.path()).unwrap();
-        self.frames.iter().collect()
+        self.sent.iter().collect()
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod agent_process;
 mod books;
+mod cgroup;
 mod commands;
 mod datagrams;
 pub mod foreign;
@@ -29,13 +30,15 @@ mod watch;
 
 pub use agent_process::AgentProcess;
 pub use books::{Books, Flood};
+pub use cgroup::Freezer;
 pub use commands::{Commands, Heard};
 pub use datagrams::{Datagrams, with_checksum};
 pub use log::{Log, Transition};
 pub use network_host::{Cable, NetworkHost, in_a_network_of_its_own};
 pub use patience::{LIMIT, wait_for};
 pub use programs::{
-    Ended, into_pid_namespace, pid_namespaces_work, run_to_its_end, server_command, worker_command,
+    Ended, as_pid, children, into_pid_namespace, pid_namespaces_work, pids_can_be_chosen, run_to_its_end,
+    server_command, service_command, worker_command,
 };
 pub use remote_agent::{RemoteAgent, loopback_socket, send_from, socket_on};
 pub use route::{ANOTHER_KEY, MASTER_KEY, Network, Route, SHARED_KEY, loopbacks, write_secret};

@@ -30,6 +30,12 @@ pub struct Transition {
     pub status: String,
     /// The number that it sent last.
     pub payload: u32,
+    /// With which status its process exited, where the line tells.
+    pub exit_code: Option<u64>,
+    /// Which signal killed its process, where the line tells.
+    pub signal: Option<u64>,
+    /// What was seen of its process; empty where the line does not tell.
+    pub dossier: String,
 }
 
 impl Transition {
@@ -55,6 +61,9 @@ impl Transition {
             silence_ms: number("silence_ms")?,
             status: text("status")?,
             payload: u32::try_from(number("payload")?).ok()?,
+            exit_code: number("exit_code"),
+            signal: number("signal"),
+            dossier: text("dossier").unwrap_or_default(),
         })
     }
 }

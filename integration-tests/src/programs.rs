@@ -1,6 +1,7 @@
 //! Where the programs under test are, and how they are run.
 
 use std::env;
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -59,6 +60,12 @@ pub fn worker_command() -> Command {
     isolated(&profile_directory().join("it-worker"))
 }
 
+/// A command for a service that beats from Tokio: the program `it-service` of this package.
+#[must_use]
+pub fn service_command() -> Command {
+    isolated(&profile_directory().join("it-service"))
+}
+
 /// A command for an agent of the published client: the program `it-foreign` of this package.
 #[must_use]
 pub(crate) fn foreign_worker_command() -> Command {
@@ -92,6 +99,36 @@ pub fn into_pid_namespace(command: &Command) -> Command {
         outside.env(name, value.unwrap_or_default());
     }
     outside
+}
+
+/// Has a program run under a pid of the test's choosing, which nobody may have: as what comes by chance when pids are
+/// used again. The process that is started here is its parent.
+#[must_use]
+pub fn as_pid(pid: u32, command: &Command) -> Command {
+    let mut parent = isolated(&profile_directory().join("it-as-pid"));
+    parent.arg(pid.to_string()).arg(command.get_program()).args(command.get_args());
+    parent
+}
+
+/// Whether pids can be chosen here, which takes root and Linux 5.5.
+#[must_use]
+pub fn pids_can_be_chosen() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| {
+        let ended = Command::new("true").spawn().and_then(|mut child| child.wait().map(|_| child.id()));
+        let Ok(free) = ended else { return false };
+        let mut trial = as_pid(free, &Command::new("true"));
+        // It ends with its input.
+        trial.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        trial.status().is_ok_and(|status| status.success())
+    })
+}
+
+/// The children of a process that has one thread.
+#[must_use]
+pub fn children(pid: u32) -> Vec<u32> {
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    listed.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }
 
 /// How a program ended, and all that it printed.

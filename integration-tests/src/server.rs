@@ -375,6 +375,23 @@ impl Server {
             .unwrap_or_else(|| panic!("not in the log within {LIMIT:?}: {pid} becomes {to}, {cause}"))
     }
 
+    /// Waits until the log tells that an agent is in a state, whatever for, and gives the first such line.
+    #[track_caller]
+    pub fn await_state(&self, pid: u32, to: &str) -> Transition {
+        let is_it = |line: &Transition| line.pid == pid && line.to == to;
+        wait_for(|| self.log.transitions().into_iter().find(is_it))
+            .unwrap_or_else(|| panic!("not in the log within {LIMIT:?}: {pid} becomes {to}"))
+    }
+
+    /// All that was told of an agent up to now, such as `down: killed`; but not that the server could not see for a while,
+    /// which accuses nobody and happens on a busy machine.
+    #[must_use]
+    #[track_caller]
+    pub fn told(&self, pid: u32) -> Vec<String> {
+        let of_it = self.transitions().into_iter().filter(|line| line.pid == pid && line.to != "unknown");
+        of_it.map(|line| format!("{}: {}", line.to, line.cause)).collect()
+    }
+
     /// All changes of verdict up to now: as many as the metrics count, so that no line is still on its way.
     #[must_use]
     #[track_caller]

@@ -1,5 +1,8 @@
 //! The system calls for which the standard library has no safe face.
-#![allow(unsafe_code, reason = "kill, fork, poll and setuid have no safe interface in the standard library")]
+#![allow(
+    unsafe_code,
+    reason = "signals, forks, poll, setuid and faults have no safe interface in the standard library"
+)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -61,17 +64,59 @@ pub enum Forked {
 ///
 /// What `fork(2)` says; `Unsupported` when there are other threads.
 pub fn fork() -> io::Result<Forked> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "a child of fork would miss the other threads",
-        ));
-    }
+    expect_one_thread()?;
     // SAFETY: there is only this thread, so the child finds no lock held and no structure half changed.
     match unsafe { libc::fork() } {
         0 => Ok(Forked::Child),
         pid => u32::try_from(pid).map(Forked::Parent).map_err(|_| io::Error::last_os_error()),
     }
+}
+
+/// Forks this process, which must have only one thread, and gives the child the pid `pid`, which nobody may have.
+///
+/// # Errors
+///
+/// What `clone3(2)` says: only root may, and `AlreadyExists` when somebody has it. `Unsupported` when there are other
+/// threads.
+pub fn fork_as(pid: u32) -> io::Result<Forked> {
+    expect_one_thread()?;
+    let wanted = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let arguments = libc::clone_args {
+        flags: 0,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: (&raw const wanted).expose_provenance() as u64,
+        set_tid_size: 1,
+        cgroup: 0,
+    };
+    // SAFETY: as with `fork`; without a stack the child goes on with a copy of this one. What `arguments` point to lives
+    // through the call.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) } {
+        0 => Ok(Forked::Child),
+        pid => u32::try_from(pid).map(Forked::Parent).map_err(|_| io::Error::last_os_error()),
+    }
+}
+
+/// Ends this process by a fault of memory: it reads a page that may not be read.
+///
+/// # Errors
+///
+/// What `mmap(2)` says.
+pub fn crash() -> io::Result<()> {
+    let (length, flags) = (4096, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: the kernel picks the place, so nobody's memory is there.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_NONE, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the page is there and nobody else's, and the kernel ends this process when it is read.
+    let byte = unsafe { page.cast::<u8>().read_volatile() };
+    Err(io::Error::other(format!("what nobody may read is {byte}")))
 }
 
 /// What a file descriptor was found to be.
@@ -127,6 +172,13 @@ pub fn become_user(uid: u32) -> io::Result<()> {
 pub fn user() -> u32 {
     // SAFETY: `geteuid` touches no memory and cannot fail.
     unsafe { libc::geteuid() }
+}
+
+fn expect_one_thread() -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task")?.count() == 1 {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::Unsupported, "a child of fork would miss the other threads"))
 }
 
 fn succeeded(result: libc::c_int) -> io::Result<()> {

@@ -295,12 +295,26 @@ fn an_agent_for_which_there_is_no_room_is_refused_and_the_others_are_left_alone(
 
     // A silent agent keeps its place: it may come back.
     known[0].signal(Signal::Stop);
-    server.await_transition(pids[0], "stalled", "silent");
+    server.await_transition(pids[0], "stalled", "stopped");
     let refused = server.scrape().outcome("capacity");
     server
         .await_scrape("the third is refused as before", |scrape| scrape.outcome("capacity") >= refused + 3.0);
     known[0].signal(Signal::Continue);
     server.await_transition(pids[0], "up", "recovered");
+
+    // A dead one makes room: it does not come back.
+    known[1].signal(Signal::Kill);
+    server.await_transition(pids[1], "down", "killed");
+    server.await_transition(third.pid(), "up", "first_beat");
+    let refused = server.scrape().outcome("capacity");
+    let scrape = server.await_beats_and_seconds(&[pids[0], third.pid()], 5, 1.5);
+    assert_eq!(scrape.outcome("capacity"), refused);
+    assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), 2.0);
+    assert_eq!(scrape.get("varta_beats_total", &[("pid", &pids[1].to_string())]), None);
+    let told: Vec<_> = server.transitions().into_iter().map(|line| (line.pid, line.cause)).collect();
+    let expected =
+        [(pids[0], "stopped"), (pids[0], "recovered"), (pids[1], "killed"), (third.pid(), "first_beat")];
+    assert_eq!(told[2..], expected.map(|(pid, cause)| (pid, cause.to_owned())));
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn process_1_of_a_container_is_an_agent_like_any_other() {
     server.await_beats_and_seconds(&[first_pid, second_pid], 5, 1.5);
 
     sys::send_signal(first_pid, Signal::Stop).unwrap();
-    server.await_transition(first_pid, "stalled", "silent");
+    server.await_transition(first_pid, "stalled", "stopped");
     sys::send_signal(first_pid, Signal::Continue).unwrap();
     server.await_transition(first_pid, "up", "recovered");
     second.ask("panic-in-thread");
@@ -48,6 +48,12 @@ fn process_1_of_a_container_is_an_agent_like_any_other() {
     assert_eq!(scrape.outcome("accepted"), scrape.datagrams());
     assert_eq!(scrape.of_agent("varta_stalls_total", second_pid), 0.0);
     assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), 2.0);
+
+    // The end of one of them is not the other's, whose pid is the same within.
+    sys::send_signal(first_pid, Signal::Kill).unwrap();
+    server.await_transition(first_pid, "down", "killed");
+    let scrape = server.await_beats_and_seconds(&[second_pid], 5, 1.5);
+    assert_eq!(scrape.of_agent("varta_agent_up", second_pid), 1.0);
     drop(first);
 }
 

@@ -21,7 +21,7 @@ fn assert_it_is_served_like_our_own(server: &Server, mut agent: AgentProcess) {
     server.await_scrape("its status is seen", |scrape| scrape.of_agent("varta_status", pid) == 1.0);
 
     agent.signal(Signal::Stop);
-    let stalled = server.await_transition(pid, "stalled", "silent");
+    let stalled = server.await_transition(pid, "stalled", "stopped");
     assert!(stalled.silence_ms >= 1_000, "{stalled:?}");
     agent.signal(Signal::Continue);
     server.await_transition(pid, "up", "recovered");
@@ -31,13 +31,13 @@ fn assert_it_is_served_like_our_own(server: &Server, mut agent: AgentProcess) {
     agent.ask("panic");
     assert!(!agent.wait().success());
     server.await_transition(pid, "up", "panicked");
-    server.await_transition(pid, "stalled", "panicked");
+    server.await_transition(pid, "down", "panicked");
 
     let scrape = server.scrape();
     assert_eq!(scrape.outcome("accepted"), scrape.datagrams(), "{}", scrape.text);
     assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), 1.0);
     let told: Vec<_> = server.transitions().into_iter().map(|line| line.cause).collect();
-    assert_eq!(told, ["first_beat", "reported", "silent", "recovered", "panicked", "panicked"]);
+    assert_eq!(told, ["first_beat", "reported", "stopped", "recovered", "panicked", "panicked"]);
 }
 
 #[test]

@@ -133,6 +133,8 @@ fn families_without_agents_stand_at_zero_from_the_first_scrape() {
         "varta_agents",
         "varta_transitions_total",
         "varta_detection_latency_seconds_count",
+        "varta_looks_refused_total",
+        "varta_unwatched_processes_total",
     ] {
         let values: Vec<_> = scrape.matching(name, &[]).map(|sample| sample.value).collect();
         assert!(!values.is_empty() && values.iter().all(|value| *value == 0.0), "{name}: {values:?}");

@@ -20,7 +20,7 @@ use varta_proto::{Frame, Status};
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. The contract with those who write unit files.
-const OPTIONS: [&str; 22] = [
+const OPTIONS: [&str; 24] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -35,6 +35,8 @@ const OPTIONS: [&str; 22] = [
     "metrics-addr",
     "metrics-token-file",
     "stall-after",
+    "longest-silence",
+    "config",
     "max-agents",
     "max-agents-per-source",
     "agent-metrics",
@@ -122,7 +124,7 @@ fn version_is_a_line_of_name_version_and_commit() {
 #[test]
 fn a_wrong_option_is_refused_by_name_and_with_status_2() {
     let directory = directory();
-    let table: [(&[&str], &str); 21] = [
+    let table: [(&[&str], &str); 22] = [
         (&["--no-such-thing"], "--no-such-thing"),
         (&["stray"], "stray"),
         (&["--stall-after", "soon"], "--stall-after"),
@@ -130,6 +132,7 @@ fn a_wrong_option_is_refused_by_name_and_with_status_2() {
         (&["--stall-after", "-1s"], "-1"),
         (&["--stall-after", "0s"], "--stall-after"),
         (&["--stall-after", "9ms"], "--stall-after"),
+        (&["--longest-silence", "5"], "--longest-silence"),
         (&["--forget-after", "1s"], "--forget-after"),
         (&["--metrics-addr", "localhost"], "--metrics-addr"),
         (&["--metrics-addr", "127.0.0.1:99999"], "--metrics-addr"),
@@ -470,7 +473,7 @@ fn a_log_whose_reader_has_gone_holds_up_neither_beats_nor_the_end() {
 fn figures_in_the_log_are_numbers() {
     let server = Server::start(["--stall-after", "100ms"]);
     introduce(&server);
-    server.await_transition(process::id(), "stalled", "silent");
+    server.await_agents("stalled", 1);
     for (line, field) in [
         ("listening on unix:", "stall_after_ms"),
         ("only 11 beats fit", "max_dgram_qlen"),
@@ -483,5 +486,13 @@ fn figures_in_the_log_are_numbers() {
         if let Some(line) = server.log().find(line) {
             assert!(line[field].is_number(), "{field} in {line}");
         }
+    }
+    let exited = AgentProcess::start(server.socket(), &["--beats", "3", "--exit-code", "4"]);
+    let killed = AgentProcess::start(server.socket(), &[]);
+    killed.signal(Signal::Kill);
+    for (pid, cause, field) in [(exited.pid(), "exited", "exit_code"), (killed.pid(), "killed", "signal")] {
+        server.await_transition(pid, "down", cause);
+        let line = server.log().find_all(&format!("it-worker[{pid}]")).pop().unwrap();
+        assert!(line[field].is_number(), "{field} in {line}");
     }
 }

@@ -67,3 +67,15 @@ fn a_server_whose_agents_are_all_silent_goes_back_to_sleep() {
     server.await_agents("stalled", agents.len());
     await_sleep(&server);
 }
+
+#[test]
+fn a_server_whose_agents_have_died_goes_back_to_sleep() {
+    let server = Server::start(STALL_AFTER);
+    let agents = [(); 3].map(|()| AgentProcess::start(server.socket(), &[]));
+    for agent in &agents {
+        agent.signal(Signal::Kill);
+    }
+    // Nobody has asked for their exit status so far.
+    server.await_agents("down", agents.len());
+    await_sleep(&server);
+}

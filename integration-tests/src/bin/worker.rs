@@ -12,36 +12,62 @@
 //! | `--user UID` | becomes another user first |
 //! | `--beats N` | ends after `N` beats that the kernel took |
 //! | `--exit-code N` | the exit status of that end |
+//! | `--name NAME` | gives the agent a name, through a Unix socket |
+//! | `--attempts N` | tries a beat that meets a full queue so often, 20 times if not given |
 //!
 //! Commands are lines on standard input, and each is answered with a line: `status ok|degraded|critical` and `payload N`
 //! (both beat at once), `second` (opens one more handle, and beats with all), `drop-first` (closes the oldest handle),
-//! `recreate` (closes all and opens one), `exec` (replaces itself by itself; the answer is `ready` again), `fork` (has a
-//! child that beats on with the inherited handles; the answer is its pid), `panic`, `panic-in-thread`, `dropped` (the answer
-//! is how many beats the kernel did not take). It ends when its standard input does.
+//! `recreate` (closes all and opens one), `exec` (replaces itself by itself; the answer is `ready` again), `exec PROGRAM` (by
+//! another), `fork` (has a child that beats on with the inherited handles; the answer is its pid), `panic`,
+//! `panic-in-thread`, `dropped` (the answer is how many beats the kernel did not take), `goodbye` (says so, and beats no
+//! more). It ends when its standard input does.
+//!
+//! Of some it does not come back. To `exit N`, `abort`, `crash` and `panic-and-abort` it answers first and ends then; to
+//! `spin`, `lock` and `block PATH` it answers, and then it runs for ever, waits for a lock for ever, or shares its memory
+//! with a process that waits for somebody at the pipe PATH.
 
 #![allow(clippy::print_stdout, reason = "this is how it answers")]
 
 use std::env;
 use std::error::Error;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::panic;
+use std::path::PathBuf;
+use std::process::{self, Command, ExitCode};
+use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use varta_agent::{BeatOutcome, BeatTransport, DropReason, Key, Status, Varta};
+use nix::fcntl::OFlag;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
+use nix::sys::stat::Mode;
+use varta_agent::{BeatOutcome, BeatTransport, DropReason, GoodbyeReason, Key, Status, Varta};
 use varta_integration_tests::sys::{self, Forked};
 use varta_integration_tests::{Commands, Heard, Route};
 
-/// How often a beat that met a full queue is tried again, and how long after.
+/// How often a beat is tried that meets a full queue, and how long after.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(1);
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
-/// A handle, whatever its transport: it beats when it is called.
-type Handle = Box<dyn FnMut(Status, u32) -> BeatOutcome>;
+/// A handle, whatever its transport.
+trait Handle {
+    fn beat(&mut self, status: Status, payload: u32) -> BeatOutcome;
+    fn close(self: Box<Self>) -> BeatOutcome;
+}
+
+impl<T: BeatTransport> Handle for Varta<T> {
+    fn beat(&mut self, status: Status, payload: u32) -> BeatOutcome {
+        Varta::beat(self, status, payload)
+    }
+
+    fn close(self: Box<Self>) -> BeatOutcome {
+        Varta::close(*self, GoodbyeReason::Shutdown)
+    }
+}
 
 fn main() -> ExitCode {
     match Options::from_arguments(env::args_os().skip(1).collect()).and_then(run) {
@@ -75,12 +101,15 @@ struct Options {
     user: Option<u32>,
     beats: Option<u64>,
     exit_code: u8,
+    name: Option<OsString>,
+    attempts: u32,
 }
 
 impl Options {
     fn from_arguments(mut arguments: Vec<OsString>) -> Fallible<Self> {
         let route = Route::take_from(&mut arguments)?;
-        let mut options = Options { route, interval: Duration::from_millis(100), ..Options::default() };
+        let interval = Duration::from_millis(100);
+        let mut options = Options { route, interval, attempts: ATTEMPTS, ..Options::default() };
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or("a value is missing");
@@ -92,29 +121,33 @@ impl Options {
                 "--user" => options.user = Some(number(&value()?)?),
                 "--beats" => options.beats = Some(number(&value()?)?),
                 "--exit-code" => options.exit_code = number(&value()?)?,
+                "--name" => options.name = Some(value()?),
+                "--attempts" => options.attempts = number(&value()?)?,
                 _ => return Err(format!("what is {}?", argument.display()).into()),
             }
         }
         Ok(options)
     }
 
-    fn connect(&self) -> Fallible<Handle> {
+    fn connect(&self) -> Fallible<Box<dyn Handle>> {
+        if let Some(name) = &self.name {
+            let Some(Route::Unix(path)) = &self.route else {
+                return Err("--name goes with --socket".into());
+            };
+            return Ok(Box::new(Varta::builder().name(name.to_string_lossy()).socket(path).connect()?));
+        }
         Ok(match &self.route {
-            None => handle(Varta::connect_default()?),
-            Some(Route::Unix(path)) => handle(Varta::connect(path)?),
-            Some(Route::Udp(address)) => handle(Varta::connect_udp(*address)?),
+            None => Box::new(Varta::connect_default()?),
+            Some(Route::Unix(path)) => Box::new(Varta::connect(path)?),
+            Some(Route::Udp(address)) => Box::new(Varta::connect_udp(*address)?),
             Some(Route::SharedKey(address, key)) => {
-                handle(Varta::connect_secure_udp(*address, Key::from_file(key)?)?)
+                Box::new(Varta::connect_secure_udp(*address, Key::from_file(key)?)?)
             }
             Some(Route::MasterKey(address, key)) => {
-                handle(Varta::connect_secure_udp_with_master(*address, Key::from_file(key)?)?)
+                Box::new(Varta::connect_secure_udp_with_master(*address, Key::from_file(key)?)?)
             }
         })
     }
-}
-
-fn handle<T: BeatTransport>(mut agent: Varta<T>) -> Handle {
-    Box::new(move |status, payload| agent.beat(status, payload))
 }
 
 fn install_panic_handler(route: &Route) -> Fallible<()> {
@@ -137,7 +170,7 @@ fn number<T: std::str::FromStr<Err: Error + 'static>>(text: &OsString) -> Fallib
 
 struct Worker {
     options: Options,
-    handles: Vec<Handle>,
+    handles: Vec<Box<dyn Handle>>,
     commands: Commands,
     status: Status,
     payload: u32,
@@ -152,7 +185,7 @@ impl Worker {
         while self.sent == 0 {
             self.beat()?;
         }
-        answer(&format!("ready {}", std::process::id()));
+        answer(&format!("ready {}", process::id()));
         let mut due = Instant::now() + self.options.interval;
         loop {
             if self.options.beats.is_some_and(|beats| self.sent >= beats) {
@@ -176,8 +209,8 @@ impl Worker {
             self.handles = vec![self.options.connect()?];
         }
         for handle in &mut self.handles {
-            for _ in 0..ATTEMPTS {
-                let outcome = handle(self.status, self.payload);
+            for _ in 0..self.options.attempts {
+                let outcome = handle.beat(self.status, self.payload);
                 self.sent += u64::from(outcome.is_sent());
                 self.dropped += u64::from(!outcome.is_sent());
                 if outcome != BeatOutcome::Dropped(DropReason::KernelQueueFull) {
@@ -210,8 +243,8 @@ impl Worker {
                 self.handles.push(self.options.connect()?);
             }
             "exec" => {
-                let error = Command::new(env::current_exe()?).args(env::args_os().skip(1)).exec();
-                return Err(error.into());
+                let program = if operand.is_empty() { env::current_exe()? } else { PathBuf::from(operand) };
+                return Err(Command::new(program).args(env::args_os().skip(1)).exec().into());
             }
             "fork" => match sys::fork()? {
                 Forked::Parent(child) => {
@@ -232,11 +265,92 @@ impl Worker {
                 answer(&format!("ok {}", self.dropped));
                 return Ok(());
             }
-            _ => return Err(format!("what is {command}?").into()),
+            "goodbye" => {
+                for handle in self.handles.drain(..) {
+                    if !handle.close().is_sent() {
+                        return Err("nobody took the goodbye".into());
+                    }
+                }
+            }
+            _ => {
+                let fate = Fate::parse(command, operand)?;
+                answer("ok");
+                return fate.meet();
+            }
         }
         answer("ok");
         Ok(())
     }
+}
+
+/// What a process does not come back from, or not by itself.
+enum Fate {
+    Exit(i32),
+    Abort,
+    Crash,
+    PanicAndAbort,
+    Spin,
+    Lock,
+    Block(CString),
+}
+
+impl Fate {
+    fn parse(command: &str, operand: &str) -> Fallible<Self> {
+        Ok(match command {
+            "exit" => Fate::Exit(operand.parse()?),
+            "abort" => Fate::Abort,
+            "crash" => Fate::Crash,
+            "panic-and-abort" => Fate::PanicAndAbort,
+            "spin" => Fate::Spin,
+            "lock" => Fate::Lock,
+            "block" => Fate::Block(CString::new(operand)?),
+            _ => return Err(format!("what is {command}?").into()),
+        })
+    }
+
+    fn meet(self) -> Fallible<()> {
+        match self {
+            Fate::Exit(code) => process::exit(code),
+            Fate::Abort => process::abort(),
+            Fate::Crash => Ok(sys::crash()?),
+            Fate::PanicAndAbort => {
+                // As in a program that is built to abort on panics: the hook runs, and then it is over.
+                let _ = panic::catch_unwind(panic_on_request);
+                process::abort()
+            }
+            Fate::Spin => loop {
+                std::hint::spin_loop();
+            },
+            Fate::Lock => wait_for_a_lock_for_ever(),
+            Fate::Block(pipe) => wait_for_a_process_at(&pipe),
+        }
+    }
+}
+
+fn wait_for_a_lock_for_ever() -> ! {
+    let (lock, is_held) = (Mutex::new(()), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _held = lock.lock();
+            is_held.wait();
+            loop {
+                thread::park();
+            }
+        });
+        is_held.wait();
+        let _never = lock.lock();
+        process::abort()
+    })
+}
+
+/// Starts a process that opens a pipe before it runs its program. Until it does that it has this one's memory, and the
+/// kernel does not let this one go on, whatever signal comes.
+fn wait_for_a_process_at(pipe: &CString) -> Fallible<()> {
+    let mut actions = PosixSpawnFileActions::init()?;
+    actions.add_open(0, pipe.as_c_str(), OFlag::O_RDONLY, Mode::empty())?;
+    let (program, none): (_, [CString; 0]) = (c"/bin/true", []);
+    posix_spawn(program, &actions, &PosixSpawnAttr::init()?, &[program], &none)?;
+    Ok(())
 }
 
 #[expect(clippy::panic, reason = "what a server makes of it is the question")]

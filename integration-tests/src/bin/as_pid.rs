@@ -1,0 +1,41 @@
+//! Runs a program under a pid that nobody has, as what comes by chance when pids are used again.
+//!
+//! `it-as-pid PID PROGRAM ARGUMENT…` forks a child with that pid, which becomes the program. The parent waits until
+//! its standard input has ended, and does not ask before whether the program has: a parent that does not care is one of
+//! the things that a server has to live with.
+
+#![allow(clippy::print_stdout, reason = "this is how it answers")]
+
+use std::env;
+use std::error::Error;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use nix::sys::wait::wait;
+use varta_integration_tests::sys::{self, Forked};
+use varta_integration_tests::{Commands, Heard};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let mut arguments = env::args_os().skip(1);
+    let pid = arguments.next().ok_or("which pid?")?.to_str().unwrap_or_default().parse()?;
+    let program = arguments.next().ok_or("which program?")?;
+    if sys::fork_as(pid)? == Forked::Child {
+        return Err(Command::new(program).args(arguments).exec().into());
+    }
+    let mut input = Commands::from_stdin()?;
+    input.grow_deaf();
+    while input.next(Duration::from_secs(3600))? != Heard::End {}
+    wait()?;
+    Ok(())
+}
