@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use varta_agent::{Status, Varta};
 
+use crate::Fallible;
 use crate::programs::{self, Process, Server, cpu_time};
-use crate::{Fallible, Row};
+use crate::statistics::Comparison;
+use crate::table::{Reach, Row};
 
 const AGENTS: usize = 50;
 const SETTLE: Duration = Duration::from_secs(3);
@@ -15,41 +17,31 @@ const MEASURED: Duration = Duration::from_secs(30);
 pub(crate) fn measure() -> Fallible<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let (path, peer_path) = (directory.path().join("varta.sock"), directory.path().join("peer.sock"));
-    let server = Server::start(&path)?;
+    let server = Server::start(["--socket".as_ref(), path.as_os_str()])?;
     let Some(peer) = programs::peer(&peer_path)? else {
         println!("(agents: the peer is not installed, so there is nothing to compare with)");
         return Ok(Vec::new());
     };
-    while !peer_path.exists() {
-        thread::yield_now();
-    }
     let agents: Vec<Process> = (0..AGENTS)
         .map(|_| {
-            Ok(Process(
-                programs::role(&["role-agent", &path.to_string_lossy(), &peer_path.to_string_lossy()])
-                    .spawn()?,
-            ))
+            let arguments = ["role-agent".as_ref(), path.as_os_str(), peer_path.as_os_str()];
+            Process::start(&mut programs::role(arguments))
         })
         .collect::<Fallible<_>>()?;
     thread::sleep(SETTLE);
-    let used = || Ok::<_, Box<dyn std::error::Error>>((cpu_time(server.pid())?, cpu_time(peer.0.id())?));
+    let used = || Ok::<_, Box<dyn std::error::Error>>((cpu_time(server.pid())?, cpu_time(peer.pid())?));
     let before = used()?;
     thread::sleep(MEASURED);
     let after = used()?;
-    if server.sample("varta_agents{state=\"up\"}")? != AGENTS as u64 {
+    if server.scrape()?.sum("varta_agents", &[("state", "up")]) != AGENTS as f64 {
         return Err("not all agents are up".into());
     }
     drop(agents);
     let share = |time: Duration| time.as_secs_f64() / MEASURED.as_secs_f64();
-    let (ours, peers) = (share(after.0 - before.0), share(after.1 - before.1));
-    Ok(vec![Row {
-        work: "CPU with 50 agents at 1 Hz".to_owned(),
-        ours: format!("{:.3} %", ours * 100.0),
-        yardstick: format!("the peer {:.3} %", peers * 100.0),
-        ratio: ours / peers,
-        reach: "< 1",
-        reached: ours < peers,
-    }])
+    let compared = Comparison::once(share(after.0 - before.0), share(after.1 - before.1));
+    let show = |share: f64| format!("{:.3} %", share * 100.0);
+    let reach = Reach { text: "< 1", holds: |compared| compared.ratio < 1.0 };
+    Ok(vec![Row::new("CPU with 50 agents at 1 Hz", &compared, "the peer", show, reach)])
 }
 
 /// An agent's process: `PATH...`. Beats to each path once a second until it is killed.

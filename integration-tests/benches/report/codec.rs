@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use varta_agent::{Frame, Status};
 
-use crate::statistics::median;
-use crate::{Fallible, Row};
+use crate::Fallible;
+use crate::statistics::Comparison;
+use crate::table::{Reach, Row};
 
 const ROUNDS: usize = 51;
 const FRAMES: u32 = 100_000;
@@ -29,22 +30,12 @@ pub(crate) fn measure() -> Fallible<Vec<Row>> {
             let _ = black_box(&varta_vlp::Frame::decode(black_box(&wire)));
         }));
     }
-    let row = |work: &str, index: usize, ours: &mut [Vec<f64>; 2], peers: &mut [Vec<f64>; 2]| {
-        let (ours, peer) = (median(&mut ours[index])?, median(&mut peers[index])?);
-        let ratio = ours / peer;
-        let (ours, yardstick) = (format!("{ours:.1} ns"), format!("the peer's {peer:.1} ns"));
-        Some(Row {
-            work: work.to_owned(),
-            ours,
-            yardstick,
-            ratio,
-            reach: "≤ 0.33",
-            reached: ratio <= 1.0 / 3.0,
-        })
+    let row = |work, index: usize| {
+        let compared = Comparison::of(&ours[index], &peers[index])?;
+        let reach = Reach { text: "≤ 0.33", holds: |compared| compared.ratio <= 1.0 / 3.0 };
+        Fallible::Ok(Row::new(work, &compared, "the peer's", |nanos| format!("{nanos:.1} ns"), reach))
     };
-    let encode = row("encode", 0, &mut ours, &mut peers).ok_or("no samples")?;
-    let decode = row("decode", 1, &mut ours, &mut peers).ok_or("no samples")?;
-    Ok(vec![encode, decode])
+    Ok(vec![row("encode", 0)?, row("decode", 1)?])
 }
 
 fn nanos_each(mut work: impl FnMut(u32)) -> f64 {

@@ -1,6 +1,6 @@
 //! The benchmark program: each piece of work beside its yardstick in the same run, as a table.
 //!
-//! `cargo bench -p varta-integration-tests --bench report` runs everything in about three minutes; a word after `--` runs
+//! `cargo bench -p varta-integration-tests --bench report` runs everything in about six minutes; a word after `--` runs
 //! only what has it in its name, as in `-- ingest`. The figures that count are the ratios: yardstick and work take turns,
 //! so that whatever else the machine does hits both, and the median of the turns is taken.
 
@@ -9,31 +9,32 @@
 mod agents;
 mod beat;
 mod codec;
+mod flow;
+mod forgery;
 mod ingest;
+mod load;
 mod programs;
+mod secure;
 mod statistics;
 mod sys;
+mod table;
+mod udp;
 
 use std::process::ExitCode;
 
-/// One line of the table.
-struct Row {
-    work: String,
-    ours: String,
-    yardstick: String,
-    ratio: f64,
-    /// What the ratio is to be, as text and as a test.
-    reach: &'static str,
-    reached: bool,
-}
+use crate::table::Row;
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 4] = [
+const BENCHMARKS: [(&str, Benchmark); 8] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
+    ("remote-beat", beat::measure_remote),
     ("ingest", ingest::measure),
+    ("udp", udp::measure),
+    ("secure", secure::measure),
+    ("forgery", forgery::measure),
     ("agents", agents::measure),
 ];
 
@@ -44,6 +45,8 @@ fn main() -> ExitCode {
     let outcome = match role {
         Some("role-send") => ingest::send(&arguments[1..]),
         Some("role-receive") => ingest::receive(&arguments[1..]),
+        Some("role-send-udp") => load::send(&arguments[1..]),
+        Some("role-receive-udp") => flow::receive(&arguments[1..]),
         Some("role-agent") => agents::beat_for_ever(&arguments[1..]),
         _ => run(&arguments),
     };
@@ -65,9 +68,8 @@ fn run(words: &[String]) -> Fallible<()> {
         if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
             continue;
         }
-        for Row { work, ours, yardstick, ratio, reach, reached } in measure()? {
-            let mark = if reached { "" } else { " (missed)" };
-            println!("| {work} | {ours} | {yardstick} | {ratio:.2} | {reach}{mark} |");
+        for row in measure()? {
+            println!("{row}");
         }
     }
     Ok(())

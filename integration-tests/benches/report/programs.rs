@@ -1,33 +1,93 @@
-//! Starting what is measured, and saying on what machine.
+//! Starting what is measured, and saying on what machine. Nothing in here waits without a limit.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use crate::Fallible;
+use varta_integration_tests::{Scrape, http};
 
-/// A child process that does not outlive the benchmark.
-pub(crate) struct Process(pub(crate) Child);
+use crate::{Fallible, sys};
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+/// How long anybody may take for one step. Whatever hangs ends the benchmark instead of holding it up.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// A child process that does not outlive the benchmark, and the lines that it prints.
+pub(crate) struct Process {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Process {
+    /// Starts a program, of which one output at the most is a pipe.
+    pub(crate) fn start(command: &mut Command) -> Fallible<Self> {
+        let mut child = sys::die_together(command).spawn()?;
+        let stdout = child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>);
+        let stderr = child.stderr.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>);
+        let (to_lines, lines) = mpsc::channel();
+        if let Some(stream) = stdout.or(stderr) {
+            // It reads on when nobody listens any more, or the pipe would fill.
+            std::thread::spawn(move || {
+                let read = BufReader::new(stream).lines().map_while(Result::ok);
+                read.for_each(|line| drop(to_lines.send(line)));
+            });
+        }
+        Ok(Process { child, lines })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line that it prints.
+    pub(crate) fn line(&self) -> Fallible<String> {
+        self.lines
+            .recv_timeout(LIMIT)
+            .map_err(|error| format!("a child process says nothing: {error}").into())
+    }
+
+    /// Writes a line to its standard input, which is a pipe.
+    pub(crate) fn tell(&mut self, what: impl std::fmt::Display) -> Fallible<()> {
+        Ok(writeln!(self.child.stdin.as_mut().ok_or("no standard input")?, "{what}")?)
     }
 }
 
-/// A running server and where its metrics are.
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Looks again and again until there is something to give.
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Fallible<Option<T>>) -> Fallible<T> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if Instant::now() > deadline {
+            return Err(format!("not within {LIMIT:?}: {what}").into());
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// A running server and where it can be reached.
 pub(crate) struct Server {
     process: Process,
-    metrics: String,
+    metrics: SocketAddr,
+    udp: Option<SocketAddr>,
+    secure_udp: Option<SocketAddr>,
 }
 
 impl Server {
-    /// Builds the server as it is released and starts it on `socket`.
-    pub(crate) fn start(socket: &Path) -> Fallible<Self> {
+    /// Builds the server as it is released and starts it, with no limit on what an agent may send.
+    pub(crate) fn start<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Fallible<Self> {
         let target = target_directory()?;
         let built = Command::new(env!("CARGO"))
             .args(["build", "--release", "--quiet", "-p", "varta-server", "--target-dir"])
@@ -36,39 +96,87 @@ impl Server {
         if !built.success() {
             return Err("cannot build varta-server".into());
         }
-        let mut child = Command::new(target.join("release/varta-server"))
-            .arg("--socket")
-            .arg(socket)
-            .args(["--metrics-addr", "127.0.0.1:0", "--max-beat-rate", "0", "--log-format", "text"])
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let mut lines = BufReader::new(child.stderr.take().ok_or("no standard error")?).lines();
-        let process = Process(child);
+        let process = Process::start(
+            Command::new(target.join("release/varta-server"))
+                .args(["--metrics-addr", "127.0.0.1:0", "--max-beat-rate", "0", "--log-format", "text"])
+                .args(arguments)
+                .stderr(Stdio::piped()),
+        )?;
+        let (mut udp, mut secure_udp) = (None, None);
         let metrics = loop {
-            let line = lines.next().ok_or("the server ended before it said where its metrics are")??;
-            if let Some((_, rest)) = line.split_once("http://") {
-                break rest.trim_end_matches("/metrics").to_owned();
+            let line = process.line()?;
+            if let Some(address) = after(&line, "listening on udp:", ';') {
+                udp = Some(address);
+            } else if let Some(address) = after(&line, "listening on secure-udp:", ';') {
+                secure_udp = Some(address);
+            } else if let Some(address) = after(&line, "http://", '/') {
+                break address;
             }
         };
-        // Somebody has to read the rest, or the pipe fills.
-        std::thread::spawn(move || lines.for_each(drop));
-        Ok(Server { process, metrics })
+        Ok(Server { process, metrics, udp, secure_udp })
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.process.0.id()
+        self.process.pid()
     }
 
-    /// The value of the sample whose name and labels are `sample`.
-    pub(crate) fn sample(&self, sample: &str) -> Fallible<u64> {
-        let mut stream = TcpStream::connect(&self.metrics)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let value = answer.lines().find_map(|line| line.strip_prefix(sample)).ok_or("no such sample")?;
-        Ok(value.trim().parse()?)
+    /// Where it listens for plaintext.
+    pub(crate) fn udp(&self) -> Fallible<SocketAddr> {
+        Ok(self.udp.ok_or("the server has no socket for plaintext")?)
     }
+
+    /// Where it listens for sealed datagrams.
+    pub(crate) fn secure_udp(&self) -> Fallible<SocketAddr> {
+        Ok(self.secure_udp.ok_or("the server has no socket for sealed datagrams")?)
+    }
+
+    pub(crate) fn scrape(&self) -> Fallible<Scrape> {
+        Ok(Scrape::parse(&http::get(self.metrics, "/metrics", &[])?.body)?)
+    }
+
+    /// What has become of the datagrams of a transport so far.
+    pub(crate) fn books(&self, transport: &str) -> Fallible<Books> {
+        let scrape = self.scrape()?;
+        let of_transport = ("transport", transport);
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole")]
+        let sum = |name, labels: &[_]| scrape.sum(name, labels) as u64;
+        let accepted = sum("varta_frames_total", &[of_transport, ("outcome", "accepted")]);
+        Ok(Books {
+            accepted,
+            refused: sum("varta_frames_total", &[of_transport]) - accepted,
+            dropped: sum("varta_kernel_drops_total", &[of_transport]),
+        })
+    }
+}
+
+/// A server's own books on datagrams.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Books {
+    /// What the tracker took.
+    pub(crate) accepted: u64,
+    /// What was read and refused, for whatever reason.
+    pub(crate) refused: u64,
+    /// What the kernel threw away because the queue was full.
+    pub(crate) dropped: u64,
+}
+
+impl Books {
+    pub(crate) const fn since(self, before: Self) -> Self {
+        Books {
+            accepted: self.accepted - before.accepted,
+            refused: self.refused - before.refused,
+            dropped: self.dropped - before.dropped,
+        }
+    }
+
+    pub(crate) const fn sum(self) -> u64 {
+        self.accepted + self.refused + self.dropped
+    }
+}
+
+/// The address between `mark` and `end`.
+fn after(line: &str, mark: &str, end: char) -> Option<SocketAddr> {
+    line.split_once(mark)?.1.split(end).next()?.parse().ok()
 }
 
 /// The published observer, if `scripts/test` or somebody else has put it there.
@@ -77,18 +185,20 @@ pub(crate) fn peer(socket: &Path) -> Fallible<Option<Process>> {
     if !program.exists() {
         return Ok(None);
     }
-    let child = Command::new(program)
-        .arg("--socket")
-        .arg(socket)
-        .args(["--threshold-ms", "5000", "--max-beat-rate", "0", "--global-beat-rate", "0"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    Ok(Some(Process(child)))
+    let process = Process::start(
+        Command::new(program)
+            .arg("--socket")
+            .arg(socket)
+            .args(["--threshold-ms", "5000", "--max-beat-rate", "0", "--global-beat-rate", "0"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
+    )?;
+    wait_for("the peer's socket", || Ok(socket.exists().then_some(())))?;
+    Ok(Some(process))
 }
 
 /// This program once more, in another role.
-pub(crate) fn role(arguments: &[&str]) -> Command {
+pub(crate) fn role<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap_or_default());
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
     command
