@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use tempfile::TempDir;
-use varta_integration_tests::{Datagrams, Options, Server, run_to_its_end, server_command, wait_for};
+use varta_integration_tests::{Datagrams, Options, Server, Signal, run_to_its_end, server_command, wait_for};
 use varta_proto::{Frame, Status};
 
 /// A file with this text, in a directory that goes with the test.
@@ -123,6 +123,44 @@ fn a_file_that_everybody_may_write_to_is_warned_of() {
     let start = format!("{}: everybody may write to it", path.display());
     let warning = wait_for(|| server.log().find(&start)).unwrap();
     assert_eq!(warning["level"], "WARN");
+}
+
+#[test]
+fn read_again_its_rules_and_expected_agents_count_and_a_file_that_makes_no_sense_changes_nothing() {
+    let (_directory, path) = file("max-agents = 7\n");
+    let server = Server::start(with(&path));
+    assert_eq!(stall_after(&server), 5.0);
+    let name = fs::read_to_string("/proc/self/comm").unwrap().trim_end().to_owned();
+    let now = |stall_after: &str, expected: &str| {
+        format!(
+            "max-agents = 8\n[[rule]]\nname = \"{name}\"\nstall-after = \"{stall_after}\"\n\
+             [[expected]]\nname = \"{expected}\"\ngrace = \"1h\"\n"
+        )
+    };
+    let read_again = |text: String, said: &str| {
+        fs::write(&path, text).unwrap();
+        server.signal(Signal::HangUp);
+        let start = format!("{}{said}", path.display());
+        wait_for(|| server.log().find(&start)).unwrap()
+    };
+    let in_force = || server.scrape().of_agent("varta_agent_stall_after_seconds", process::id());
+
+    read_again(now("77s", "nobody"), " was read again: 1 rules and 1 expected agents");
+    wait_for(|| (in_force() == 77.0).then_some(())).unwrap();
+    server.await_agents("expected", 1);
+    let waits = format!("{}: a change of max-agents counts only after a restart", path.display());
+    assert_eq!(wait_for(|| server.log().find(&waits)).unwrap()["level"], "WARN");
+
+    fs::write(&path, "rule = 1").unwrap();
+    server.signal(Signal::HangUp);
+    wait_for(|| server.log().find("rules and expected agents stay as they were: ")).unwrap();
+    assert_eq!(in_force(), 77.0);
+    server.await_agents("expected", 1);
+
+    // Somebody who is there already is not awaited.
+    read_again(now("88s", &name), " was read again: 1 rules and 1 expected agents");
+    wait_for(|| (in_force() == 88.0).then_some(())).unwrap();
+    server.await_agents("expected", 0);
 }
 
 #[test]

@@ -421,7 +421,7 @@ fn a_hang_up_does_not_stop_it() {
     for _ in 0..3 {
         server.signal(Signal::HangUp);
     }
-    wait_for(|| server.log().find("there are no key files to read again")).unwrap();
+    wait_for(|| server.log().find("there is no file to read again")).unwrap();
     server.await_beats_and_seconds(&[agent.pid()], 3, 0.0);
 }
 
@@ -434,6 +434,26 @@ fn a_socket_that_took_the_place_of_its_own_is_not_removed() {
     server.signal(Signal::Terminate);
     assert_eq!(server.wait().code(), Some(0));
     assert_eq!(identity(server.socket()).unwrap(), before);
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset_and_a_switch_takes_the_usual_words() {
+    let options = OPTIONS.into_iter().chain(SWITCHES).filter(|name| *name != "socket");
+    let cleared = options.fold(Options::new(), |options, name| {
+        options.env(&format!("VARTA_{}", name.replace('-', "_").to_uppercase()), "")
+    });
+    // It is started with some of these as the tests need them; those are on its command line.
+    let server = Server::start(cleared.args(["--metrics-addr", "127.0.0.1:0", "--log-format", "json"]));
+    assert_eq!(server.log().find_all("listening on ").len(), 1);
+    drop(server);
+    for (word, is_taken) in [("1", true), ("true", true), ("0", false), ("no", false)] {
+        let mut command = server_command();
+        command.env("VARTA_ALLOW_PLAINTEXT_REMOTE", word).args(["--socket", "none", "--udp", "0.0.0.0:0"]);
+        // Where plaintext is allowed the next fault is told.
+        command.args(["--metrics-addr", "0.0.0.0:0"]);
+        let said = run_to_its_end(command).stderr;
+        assert_eq!(said.contains("--udp 0.0.0.0:0: is not a loopback"), !is_taken, "{word}: {said}");
+    }
 }
 
 /// Has this process change its status so often that the log is more than a pipe takes, which is 64 KiB: each change is a

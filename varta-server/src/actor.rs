@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::beat::Transport;
 use crate::clock::Clock;
+use crate::config::{ExpectedAgents, Rules};
 use crate::error::Error;
 use crate::listener::{Batch, Probe};
 use crate::metrics::agents::{AgentMetrics, AgentRows};
@@ -57,6 +58,8 @@ pub(crate) enum Query {
     StartRows(oneshot::Sender<Box<AgentRows>>),
     /// Adds agents to the rows of a scrape, from a slot number on.
     AddRows { rows: Box<AgentRows>, from: usize, answer: oneshot::Sender<Slice> },
+    /// Has the tracker go by other rules and expect other agents.
+    Rules(Box<(Rules, ExpectedAgents)>),
 }
 
 /// An answer to [`Query::AddRows`].
@@ -375,6 +378,10 @@ impl Actor {
                 }
                 let next = (end < self.tracker.slots()).then_some(end);
                 let _ = answer.send(Slice { rows, next });
+            }
+            Query::Rules(new) => {
+                let (rules, expected) = *new;
+                self.tracker.handle_rules(rules, &expected, self.clock.now());
             }
         }
     }

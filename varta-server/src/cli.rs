@@ -4,13 +4,15 @@
 //! The file is read as more words of the command line: those that say what neither the command line nor the environment
 //! says. So there is one definition of every option, and one place for every default.
 
+use std::env;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use varta_proto::address::default_socket_path;
 
 use crate::config::{
@@ -69,7 +71,7 @@ pub struct Args {
     pub udp: Vec<SocketAddr>,
 
     /// Take plaintext beats from the network as well
-    #[arg(long, env = "VARTA_ALLOW_PLAINTEXT_REMOTE")]
+    #[arg(long, env = "VARTA_ALLOW_PLAINTEXT_REMOTE", value_parser = FalseyValueParser::new())]
     pub allow_plaintext_remote: bool,
 
     /// UDP address for encrypted beats; may be given more than once; needs a key file
@@ -163,7 +165,7 @@ pub struct Args {
 
 const AFTER_HELP: &str = "\
 Durations read like 500ms, 2s or 1h30m. Log lines go to standard error.
-SIGTERM and SIGINT stop the server in order. SIGHUP has key files read again; the file of --config is read once.
+SIGTERM and SIGINT stop the server in order. SIGHUP has key files read again, and of --config rules and expected agents.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
 
 /// How log lines look.
@@ -184,8 +186,13 @@ pub struct Mode(pub u32);
 pub struct Address(pub Option<SocketAddr>);
 
 /// The definition of the command line, and with it of the environment and the file.
+///
+/// An empty variable of the environment counts as unset: that is how a unit or a container's file clears one.
 pub(crate) fn definition() -> Command {
+    let is_empty =
+        |option: &Arg| option.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
     Args::command()
+        .mut_args(|option| if is_empty(&option) { option.env(None::<&'static str>) } else { option })
 }
 
 impl Args {
@@ -250,11 +257,8 @@ impl Args {
     fn without_file(self) -> Result<Config, Error> {
         let us = nix::unistd::geteuid().as_raw();
         let group = self.socket_group.map(find_group).transpose()?;
-        // An empty variable of the environment counts as unset.
-        let given: Vec<PathBuf> =
-            self.socket.into_iter().filter(|path| !path.as_os_str().is_empty()).collect();
-        let is_default = given.is_empty();
-        let paths = if is_default { vec![default_socket_path(us)] } else { given };
+        let is_default = self.socket.is_empty();
+        let paths = if is_default { vec![default_socket_path(us)] } else { self.socket };
         let sockets: Vec<_> = paths
             .into_iter()
             .filter(|path| path.as_os_str() != "none")

@@ -38,7 +38,7 @@ pub mod tracker;
 pub use self::error::Error;
 pub use self::metrics::agents::AgentMetrics;
 pub use self::secret::Secret;
-pub use self::server::{BoundServer, Server, ServerKeys};
+pub use self::server::{BoundServer, Reloader, Server};
 
 /// This server's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -38,13 +38,13 @@ fn start(args: Args) -> Result<(), Error> {
         let mut hang_up = signal(SignalKind::hangup()).map_err(failed("watch for SIGHUP"))?;
         // Only now: a signal that comes from here on finds somebody who removes the sockets again.
         let server = Server::bind(config)?;
-        let keys = server.keys();
+        let reloader = server.reloader();
         let shutdown = async {
             loop {
                 tokio::select! {
                     _ = terminate.recv() => return,
                     _ = interrupt.recv() => return,
-                    _ = hang_up.recv() => keys.read_anew(),
+                    _ = hang_up.recv() => reloader.read_anew().await,
                 }
             }
         };

@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::actor::{Actor, Outside, QUERIES, Sinks};
+use crate::actor::{Actor, Outside, QUERIES, Query, Sinks};
 use crate::beat::Transport;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, ConfigFile, Reread};
 use crate::error::Error;
 use crate::http::{self, Site};
 use crate::ingest::IngestThread;
@@ -44,22 +44,61 @@ pub struct BoundServer {
     listeners: Vec<Listener>,
     vault: Option<Vault>,
     metrics: Option<TcpListener>,
+    to_queries: mpsc::Sender<Query>,
+    queries: mpsc::Receiver<Query>,
 }
 
-/// The keys of a server, to have them read again while it runs.
+/// The files that a server reads again while it runs: keys, and of the configuration rules and expected agents.
 #[derive(Clone, Debug)]
-pub struct ServerKeys(Option<Vault>);
+pub struct Reloader {
+    vault: Option<Vault>,
+    file: Option<ConfigFile>,
+    /// What the file has to go together with.
+    policy: Policy,
+    to_queries: mpsc::Sender<Query>,
+}
 
-impl ServerKeys {
-    /// Reads the key files again, and says in the log what came of it. A file that cannot be used leaves all keys as they
-    /// were.
-    pub fn read_anew(&self) {
-        match &self.0 {
-            None => tracing::info!("there are no key files to read again; all other options stay as given"),
-            Some(vault) => match vault.read_anew() {
-                Ok(keys) => tracing::info!(keys, "the key files were read again; {keys} keys open datagrams"),
-                Err(error) => tracing::error!("the keys stay as they were: {error}"),
-            },
+impl Reloader {
+    /// Reads the files again, and says in the log what came of it. A file that cannot be used leaves everything that
+    /// comes from it as it was.
+    pub async fn read_anew(&self) {
+        if self.vault.is_none() && self.file.is_none() {
+            tracing::info!(
+                "there is no file to read again: neither keys nor --config; options stay as given"
+            );
+        }
+        match self.vault.as_ref().map(Vault::read_anew) {
+            None => {}
+            Some(Ok(keys)) => {
+                tracing::info!(keys, "the key files were read again; {keys} keys open datagrams");
+            }
+            Some(Err(error)) => tracing::error!("the keys stay as they were: {error}"),
+        }
+        match self.file.as_ref().map(|file| (file, file.read_anew(&self.policy))) {
+            None => {}
+            Some((file, Ok(reread))) => self.go_by(file, reread).await,
+            Some((_, Err(error))) => {
+                tracing::error!("rules and expected agents stay as they were: {error}");
+            }
+        }
+    }
+
+    async fn go_by(&self, file: &ConfigFile, reread: Reread) {
+        let Reread { rules, expected, changed_options } = reread;
+        let path = file.path().display();
+        let (rule_count, expected_count) = (rules.iter().len(), expected.iter().len());
+        if self.to_queries.send(Query::Rules(Box::new((rules, expected)))).await.is_err() {
+            // The server is about to end.
+            return;
+        }
+        tracing::info!(
+            rules = rule_count,
+            expected = expected_count,
+            "{path} was read again: {rule_count} rules and {expected_count} expected agents count from now on"
+        );
+        if !changed_options.is_empty() {
+            let options = changed_options.join(", ");
+            tracing::warn!(%options, "{path}: a change of {options} counts only after a restart");
         }
     }
 }
@@ -92,7 +131,8 @@ impl Server {
             listeners.push(Listener::secure_udp(&udp_options(&config, *address), vault.clone())?);
         }
         let metrics = config.metrics_addr.map(bind_metrics).transpose()?;
-        Ok(BoundServer { config, clock, listeners, vault, metrics })
+        let (to_queries, queries) = mpsc::channel(QUERIES);
+        Ok(BoundServer { config, clock, listeners, vault, metrics, to_queries, queries })
     }
 }
 
@@ -116,10 +156,15 @@ impl BoundServer {
         self.listeners.iter().filter_map(|listener| listener.endpoint().address())
     }
 
-    /// The keys, to have them read again while the server runs.
+    /// What has files read again while the server runs.
     #[must_use]
-    pub fn keys(&self) -> ServerKeys {
-        ServerKeys(self.vault.clone())
+    pub fn reloader(&self) -> Reloader {
+        Reloader {
+            vault: self.vault.clone(),
+            file: self.config.file.clone(),
+            policy: self.config.policy.clone(),
+            to_queries: self.to_queries.clone(),
+        }
     }
 
     /// Runs until `shutdown` is ready, then stops in order: listeners take what has arrived, the tracker what they
@@ -133,7 +178,7 @@ impl BoundServer {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
         let metrics_addr = self.metrics_addr();
-        let BoundServer { config, clock, listeners, vault: _, metrics } = self;
+        let BoundServer { config, clock, listeners, vault: _, metrics, to_queries, queries } = self;
         let registry = Registry::new().map_err(|error| Error::Runtime {
             action: "set up metrics",
             source: std::io::Error::other(error),
@@ -144,7 +189,6 @@ impl BoundServer {
         let mut tasks = JoinSet::new();
 
         let (to_inbox, inbox) = mpsc::channel(INBOX_BATCHES);
-        let (to_queries, queries) = mpsc::channel(QUERIES);
         let (to_log, log) = mpsc::channel(LOG_QUEUE);
         let frames = Transport::ALL.map(|transport| FrameCounters::new(&registry, transport));
         let sockets = listeners.iter().map(Listener::probe).collect::<Result<Arc<[Probe]>, Error>>()?;

@@ -27,18 +27,35 @@ struct Agent {
 
 impl Awaited {
     pub(super) fn new(expected: &ExpectedAgents) -> Self {
-        let mut agents: Vec<_> = expected
-            .iter()
-            .map(|agent| Agent {
-                name: Arc::from(agent.name.as_str()),
-                due: MonoTime::START + agent.grace,
-                is_heard: false,
-            })
-            .collect();
-        agents.sort_by_key(|agent| agent.due);
-        let places = agents.iter().enumerate().map(|(place, agent)| (Arc::clone(&agent.name), place));
-        let places = places.collect();
-        Awaited { unheard: agents.len(), agents, places, judged: 0 }
+        let mut awaited = Awaited { agents: Vec::new(), places: HashMap::new(), judged: 0, unheard: 0 };
+        awaited.replace(expected, MonoTime::START, |_| false);
+        awaited
+    }
+
+    /// Awaits others from `now` on. Those that were awaited before keep what is known of them; of the new ones `is_there`
+    /// says whether they need not be awaited.
+    pub(super) fn replace(
+        &mut self,
+        expected: &ExpectedAgents,
+        now: MonoTime,
+        is_there: impl Fn(&str) -> bool,
+    ) {
+        let agents = expected.iter().map(|agent| {
+            let name = agent.name.as_str();
+            let known = self.places.get(name).map(|place| (*place < self.judged, &self.agents[*place]));
+            let (is_judged, due, is_heard) = match known {
+                Some((is_judged, Agent { due, is_heard, .. })) => (is_judged, *due, *is_heard),
+                None => (false, now + agent.grace, is_there(name)),
+            };
+            (is_judged, Agent { name: Arc::from(name), due, is_heard })
+        });
+        let mut agents: Vec<_> = agents.collect();
+        agents.sort_by_key(|(is_judged, agent)| (!is_judged, agent.due));
+        self.judged = agents.iter().filter(|(is_judged, _)| *is_judged).count();
+        self.agents = agents.into_iter().map(|(_, agent)| agent).collect();
+        self.unheard = self.agents.iter().filter(|agent| !agent.is_heard).count();
+        let places = self.agents.iter().enumerate();
+        self.places = places.map(|(place, agent)| (Arc::clone(&agent.name), place)).collect();
     }
 
     /// Takes note that an agent with this name is there. Whether it is one whose time was up.

@@ -142,6 +142,8 @@ pub struct Tracker {
     departed: VecDeque<u32>,
     waiting: Waiting,
     awaited: Awaited,
+    /// The slots in which the rules in force have not been applied yet.
+    unruled: Range<usize>,
     look_rate: RateLimit,
     look_usage: Usage,
     population: [usize; Verdict::NAMES.len()],
@@ -172,6 +174,7 @@ impl Tracker {
             departed: VecDeque::new(),
             waiting: Waiting::default(),
             awaited,
+            unruled: 0..0,
             look_usage: Usage::default(),
             population: [0; Verdict::NAMES.len()],
             blindness: Blindness::default(),
@@ -212,6 +215,9 @@ impl Tracker {
     /// One call does a bounded amount of work; if there is more, [`Tracker::poll_timeout`] names a moment that has
     /// passed.
     pub fn handle_timeout(&mut self, now: MonoTime) {
+        if !self.apply_new_rules(now) {
+            return;
+        }
         for _ in 0..LOOKS_PER_TURN {
             let Some(name) = self.awaited.pop_missing(now) else { break };
             self.transitions.push_back(Transition::of_missing(name, now));
@@ -225,6 +231,9 @@ impl Tracker {
     /// The moment at which [`Tracker::handle_timeout`] is to be called next; `None` when there is nothing to wait for.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<MonoTime> {
+        if !self.unruled.is_empty() {
+            return Some(MonoTime::START);
+        }
         [self.wheel.next_due(), self.awaited.next_due()].into_iter().flatten().min()
     }
 

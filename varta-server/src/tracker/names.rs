@@ -72,6 +72,11 @@ impl Names {
         NameId(number)
     }
 
+    /// Whether anybody has this name.
+    pub(super) fn is_in_use(&self, name: &str) -> bool {
+        self.numbers.contains_key(name)
+    }
+
     /// Counts one more agent with the same name.
     pub(super) fn share(&mut self, id: NameId) -> NameId {
         self.names[id.0 as usize].agents += 1;

@@ -8,8 +8,9 @@ use super::cause::Cause;
 use super::names::NameSource;
 use super::session::Session;
 use super::verdict::Verdict;
-use super::{Change, Tracker};
+use super::{Change, LOOKS_PER_TURN, Tracker};
 use crate::beat::{Introduction, ReceivedControl, Said, Sender};
+use crate::config::{ExpectedAgents, Rules};
 use crate::outcome::Outcome;
 use crate::time::MonoTime;
 
@@ -103,6 +104,30 @@ impl Tracker {
         let old = std::mem::replace(&mut rest.name, new);
         self.names.give_back(old);
         self.apply_rules(number);
+    }
+
+    /// Goes by other rules and expects other agents from now on.
+    ///
+    /// What the rules give to agents that are there already changes in the turns that follow, a bounded number in each.
+    /// An agent that was expected before keeps its time.
+    pub fn handle_rules(&mut self, rules: Rules, expected: &ExpectedAgents, now: MonoTime) {
+        self.policy.rules = rules;
+        self.awaited.replace(expected, now, |name| self.names.is_in_use(name));
+        self.unruled = 0..self.agents.slots();
+    }
+
+    /// Gives some of the agents that were there before the rules what these have for them. Whether that was all of them.
+    pub(super) fn apply_new_rules(&mut self, now: MonoTime) -> bool {
+        for _ in 0..LOOKS_PER_TURN {
+            let Some(number) = self.unruled.next() else { break };
+            let number = u32::try_from(number).expect("slots have numbers of that size");
+            let Some(verdict) = self.agents.slot(number).verdict else { continue };
+            self.apply_rules(number);
+            if verdict.is_awaited() {
+                self.wheel.arm(number, self.first_look(number).max(now));
+            }
+        }
+        self.unruled.is_empty()
     }
 
     /// Gives an agent what the rules have for its name.

@@ -230,6 +230,53 @@ fn a_rule_for_its_name_goes_before_what_an_agent_asks_for() {
     assert_eq!(stall_after(&world), Duration::from_secs(10), "what it asked for counts where no rule does");
 }
 
+#[test]
+fn other_rules_hold_for_those_who_are_there_a_bounded_number_in_each_turn() {
+    let mut world = World::new();
+    let agents = u32::try_from(LOOKS_PER_TURN).unwrap() + 1;
+    for pid in 1..=agents {
+        world.hear(Handle::connect(pid, at(0)).next(at(0), Status::Ok));
+    }
+    world.told();
+    let mut rules = Rules::default();
+    let name = Glob::parse("*").unwrap();
+    rules.add(Rule { name, stall_after: Some(Duration::from_secs(2)) }).unwrap();
+    world.tracker.handle_rules(rules, &ExpectedAgents::default(), at(1));
+    let ruled = |world: &World| {
+        let agents = world.tracker.agents(0..usize::MAX);
+        agents.filter(|agent| agent.stall_after == Duration::from_secs(2)).count()
+    };
+    assert!(world.tracker.poll_timeout().is_some_and(|due| due <= at(1)), "it wants to go on at once");
+    world.tracker.handle_timeout(at(1));
+    assert_eq!(ruled(&world), LOOKS_PER_TURN);
+    world.tracker.handle_timeout(at(1));
+    assert_eq!(ruled(&world), LOOKS_PER_TURN + 1);
+    // Their deadlines have moved forward.
+    world.pass(at(3));
+    assert_eq!(world.told().len(), LOOKS_PER_TURN + 1);
+}
+
+#[test]
+fn who_was_expected_before_keeps_its_time_and_who_is_there_is_not_expected() {
+    let mut world = world_that_expects("early", Duration::from_secs(30));
+    world.hear(Handle::connect(PID, at(1)).next(at(1), Status::Ok));
+    world.told();
+    let mut expected = ExpectedAgents::default();
+    for name in ["early", "late", "worker"] {
+        let grace = Duration::from_secs(20);
+        expected.add(Expected { grace, ..Expected::named(name).unwrap() }).unwrap();
+    }
+    world.tracker.handle_rules(Rules::default(), &expected, at(20));
+    assert_eq!(world.tracker.population()[Verdict::EXPECTED], 2);
+    let missing = |world: &World| world.tracker.missing().map(ToString::to_string).collect::<Vec<_>>();
+    world.pass(at(31));
+    assert_eq!(missing(&world), ["early"]);
+    world.pass(at(41));
+    assert_eq!(missing(&world), ["early", "late"]);
+    world.tracker.handle_rules(Rules::default(), &ExpectedAgents::default(), at(42));
+    assert_eq!((missing(&world).len(), world.tracker.population()[Verdict::EXPECTED]), (0, 0));
+}
+
 fn world_that_expects(name: &str, grace: Duration) -> World {
     let mut expected = ExpectedAgents::default();
     expected.add(Expected { grace, ..Expected::named(name).unwrap() }).unwrap();
