@@ -174,6 +174,27 @@ fn who_is_dead_before_its_first_beat_is_read_is_down_nevertheless() {
     assert_eq!((down.cause.as_str(), down.exit_code), ("exited", Some(3)), "{down:?}");
 }
 
+#[test]
+fn of_whom_nothing_is_left_when_its_first_beat_is_read_is_down_and_who_said_goodbye_is_gone() {
+    let server = Server::start(NO_DEADLINE);
+    server.pause();
+    let ended_after = |commands: &[&str]| {
+        let mut agent = AgentProcess::start(server.socket(), &[]);
+        for command in commands {
+            agent.ask(command);
+        }
+        agent.wait();
+        agent.pid()
+    };
+    let vanished = ended_after(&["exit 3"]);
+    let left = ended_after(&["goodbye", "exit 3"]);
+    server.signal(Signal::Continue);
+    let down = server.await_state(vanished, "down");
+    assert_eq!((down.cause.as_str(), down.exit_code), ("exited", None), "{down:?}");
+    server.await_state(left, "gone");
+    assert_eq!(server.told(left), ["up: first_beat", "gone: goodbye"]);
+}
+
 // Silences.
 
 #[test]

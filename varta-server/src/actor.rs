@@ -22,7 +22,7 @@ use crate::metrics::{FrameCounters, TrackerMetrics};
 use crate::outcome::Tally;
 use crate::process::looker::{self, Answer, Looker};
 use crate::process::watch::{NotWatched, ProcessDeath, Watcher};
-use crate::process::{Death, Dossier, ProcFs};
+use crate::process::{self, Death, Dossier, ProcFs};
 use crate::sink;
 use crate::time::{MonoTime, millis};
 use crate::tracker::{Depth, ProcessId, Request, Tracker, Transition, Verdict};
@@ -128,6 +128,11 @@ impl Outside {
                 Request::Watch(process) => self.watch(process, tracker, now),
                 Request::Unwatch(ProcessId { pid, .. }) => {
                     self.watcher.unwatch(u64::from(pid));
+                }
+                Request::Find(pid) => {
+                    if !process::exists(pid) {
+                        tracker.handle_absence(pid, now);
+                    }
                 }
                 Request::Look { process, depth } => self.look(process, depth, tracker, now),
             }

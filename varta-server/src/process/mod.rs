@@ -22,6 +22,10 @@ pub mod watch;
 #[cfg(test)]
 mod testing;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
 pub use self::cgroup::{Cgroup, Throttled};
 pub use self::death::Death;
 pub use self::dossier::Dossier;
@@ -35,6 +39,13 @@ use self::stat::Stat;
 pub use self::state::{State, States};
 pub use self::status::Switches;
 use crate::tracker::{ProcessIdentity, Processes};
+
+/// Whether there is a process with this pid, be it a zombie. In doubt there is.
+#[must_use]
+pub fn exists(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return true };
+    kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+}
 
 /// Reads identities from `/proc`.
 #[derive(Clone, Debug)]
@@ -78,6 +89,15 @@ mod tests {
     fn this_process_is_identified_the_same_each_time() {
         let first = ProcFs::new().identify(std::process::id()).unwrap();
         assert_eq!(ProcFs::new().identify(std::process::id()), Some(first));
+    }
+
+    #[test]
+    fn a_process_exists_until_its_end_is_asked_for() {
+        assert!(exists(std::process::id()) && exists(1));
+        assert!(exists(0) && exists(u32::MAX), "no pids, of which nothing can be said");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(!exists(child.id()));
     }
 
     #[test]

@@ -192,17 +192,21 @@ impl Tracker {
         }
         let rest = self.agents.rest_mut(number);
         let before = std::mem::replace(&mut rest.start_time, start_time);
-        let is_another = before.is_some() && before != start_time;
+        // Of one that had ended when it was first heard nothing is known, but whoever can be looked up is another.
+        let is_another = before != start_time && (before.is_some() || rest.is_dead);
         if is_another || rest.name_source != NameSource::Agent {
             self.rename(number, &name, name_source);
         }
         is_another
     }
 
-    /// Asks to be told when the process of an agent ends.
+    /// Asks to be told when the process of an agent ends, or whether it has.
     fn watch(&mut self, number: u32) {
+        let AgentKey { source, pid, .. } = self.agents.slot(number).key;
         if let Some(process) = self.process(number) {
             self.requests.push_back(Request::Watch(process));
+        } else if source == SourceId::LOCAL {
+            self.requests.push_back(Request::Find(pid));
         }
     }
 }

@@ -34,7 +34,22 @@ impl Tracker {
     ///
     /// Nothing changes for a process that no agent is.
     pub fn handle_death(&mut self, process: ProcessId, death: Death, noticed_at: MonoTime, now: MonoTime) {
-        let Some(number) = self.find_process(process) else { return };
+        if let Some(number) = self.find_process(process) {
+            self.note_death(number, death, noticed_at, now);
+        }
+    }
+
+    /// Takes note that there is no process with this pid, when every beat that has arrived has been handed in.
+    ///
+    /// Nothing changes for an agent whose process is known: of its end one is told otherwise.
+    pub fn handle_absence(&mut self, pid: u32, now: MonoTime) {
+        let agent = self.agents.find(AgentKey::local(pid));
+        if let Some(number) = agent.filter(|number| self.agents.rest(*number).start_time.is_none()) {
+            self.note_death(number, Death::Unknown, now, now);
+        }
+    }
+
+    fn note_death(&mut self, number: u32, death: Death, noticed_at: MonoTime, now: MonoTime) {
         self.agents.rest_mut(number).is_dead = true;
         let slot = self.agents.slot(number);
         let Some(before) = slot.verdict else { return };

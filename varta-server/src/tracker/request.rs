@@ -9,6 +9,9 @@ pub enum Request {
     Watch(ProcessId),
     /// That is not needed any more.
     Unwatch(ProcessId),
+    /// Nothing could be learned of the process that beat under this pid. Tell if there is none, through
+    /// [`Tracker::handle_absence`](super::Tracker::handle_absence).
+    Find(u32),
     /// Look at this process. What comes of a close look is handed in through
     /// [`Tracker::handle_evidence`](super::Tracker::handle_evidence); a glance is only there to be compared with it.
     Look {

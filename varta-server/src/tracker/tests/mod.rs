@@ -137,7 +137,7 @@ impl World {
                     self.tracker.handle_evidence(process, None, at);
                 }
                 Request::Look { depth: Depth::Glance, .. } => {}
-                Request::Watch(_) | Request::Unwatch(_) => self.requests.push(request),
+                Request::Watch(_) | Request::Unwatch(_) | Request::Find(_) => self.requests.push(request),
             }
         }
     }

@@ -51,6 +51,29 @@ fn how_a_process_ended_decides_whether_that_is_an_alarm() {
 }
 
 #[test]
+fn who_was_gone_when_its_first_beat_was_read_is_down_and_the_next_owner_of_its_pid_is_another() {
+    let mut world = World::new();
+    world.processes.processes.clear();
+    world.hear(Handle::connect(PID, at(0)).next(at(0), Status::Ok));
+    world.transitions();
+    world.refuse_looks(at(0));
+    assert_eq!(world.requests, [Request::Find(PID)]);
+    world.tracker.handle_absence(PID, at(1));
+    let change = world.change();
+    assert_eq!((change.to, change.cause), (Verdict::Down, Cause::Exited { code: None }));
+    world.tracker.handle_absence(PID, at(2));
+    world.tracker.handle_absence(PID + 1, at(2));
+    assert_eq!(world.transitions(), []);
+
+    world.spawn(PID, "worker", 300);
+    world.hear(Handle::connect(PID, at(3)).next(at(3), Status::Ok));
+    let change = world.change();
+    assert_eq!((change.from, change.to, change.cause), (Some(Verdict::Down), UP, Cause::Restarted));
+    world.tracker.handle_absence(PID, at(4));
+    assert_eq!(world.verdict(PID), Some(UP), "a process that is known is watched");
+}
+
+#[test]
 fn who_panicked_and_ended_is_down_however_it_exited() {
     let (mut world, handle) = World::with_agent();
     let frame = Frame::new(Status::Critical, PID, 1, NONCE_TERMINAL, 0);
