@@ -8,6 +8,7 @@
 //! a beat moves them.
 
 mod agent;
+pub mod arrival;
 mod beats;
 mod blindness;
 mod cause;
