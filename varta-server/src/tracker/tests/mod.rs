@@ -3,6 +3,7 @@
 mod model;
 mod promises;
 mod remote;
+mod simulation;
 mod verdicts;
 
 use std::collections::HashMap;

@@ -1,0 +1,411 @@
+//! The reference: what the tracker may say, by the plainest rules and at any cost. It looks at everybody after each
+//! step, keeps every blindness there was, and has neither wheel nor slots nor sessions.
+//!
+//! It judges what the tracker says instead of foretelling it. Where the rules leave a choice (a frame of an older handle
+//! that comes late) it takes over what the tracker decided, and holds it to that.
+
+use std::time::Duration;
+
+use varta_proto::{Frame, Status};
+
+use crate::beat::{Introduction, Origin, ReceivedBeat, Sender};
+use crate::outcome::Outcome;
+use crate::process::Death;
+use crate::time::MonoTime;
+use crate::tracker::{AgentView, Cause, Policy, Transition, Verdict};
+
+/// The tracker's tick is a quarter of this.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+/// How long the tracker waits for a look that nobody answers.
+pub(super) const PATIENCE: Duration = Duration::from_millis(20);
+/// How long an agent is remembered that took its leave.
+const GONE_KEPT: Duration = Duration::from_secs(60);
+
+/// Whether the states may follow one another: the table of verdicts once more, as pairs.
+const TABLE: [(&str, &[&str]); 5] = [
+    ("up", &["up", "stalled", "unknown", "gone", "down"]),
+    ("stalled", &["up", "gone", "down"]),
+    ("unknown", &["up", "stalled", "gone", "down"]),
+    ("down", &["up"]),
+    ("gone", &["up"]),
+];
+
+/// A weak spot that the reference lets pass: a first frame that comes late or twice, and two frames of which both are
+/// overtaken, are taken for another session of the process. What is old may move a deadline then, and the goodbye is
+/// taken for that of one handle of two.
+const OVERTAKEN_FRAMES_SPLIT: bool = true;
+/// What is noted as the handle of such a session. Handles are counted from 1.
+const SPLIT: u32 = 0;
+
+#[derive(Clone, Debug)]
+struct Known {
+    sender: Sender,
+    verdict: Verdict,
+    last_beat: MonoTime,
+    /// How many times of blindness there had been at `last_beat`.
+    blind_before: usize,
+    asked: Option<Duration>,
+    busy_until: MonoTime,
+    /// The handles that were heard in this life of the process, with the newest nonce of each.
+    handles: Vec<(u32, u64)>,
+    start_time: Option<u64>,
+    is_dead: bool,
+    terminal: bool,
+    /// The handle with which it said goodbye.
+    farewell: Option<u32>,
+    /// Before this nothing could be concluded, whatever the deadline.
+    not_before: MonoTime,
+}
+
+#[derive(Debug)]
+pub(super) struct Reference {
+    policy: Policy,
+    answers_looks: bool,
+    agents: Vec<Known>,
+    waiting: Vec<(Sender, Introduction)>,
+    blind: Vec<(MonoTime, MonoTime)>,
+}
+
+impl Reference {
+    pub(super) fn new(policy: Policy, answers_looks: bool) -> Self {
+        Reference { policy, answers_looks, agents: Vec::new(), waiting: Vec::new(), blind: Vec::new() }
+    }
+
+    fn find(&self, origin: Origin, pid: u32) -> Option<usize> {
+        self.agents.iter().position(|known| (known.sender.origin, known.sender.pid) == (origin, pid))
+    }
+
+    fn stall_after(&self, known: &Known) -> Duration {
+        known.asked.unwrap_or(self.policy.stall_after)
+    }
+
+    fn deadline(&self, known: &Known) -> MonoTime {
+        let stall_after = self.stall_after(known);
+        let plain = known.last_beat + stall_after;
+        let since = &self.blind[known.blind_before..];
+        let deadline = match since.iter().map(|(_, to)| *to).max() {
+            Some(sight_since) if sight_since > known.last_beat => {
+                let moved = plain + since.iter().map(|(from, to)| to.since(*from)).sum::<Duration>();
+                moved.max((sight_since + stall_after).min(moved + stall_after))
+            }
+            _ => plain,
+        };
+        deadline.max(known.busy_until)
+    }
+
+    /// The moment at which a silent agent must have been called stalled.
+    fn latest_verdict(&self, known: &Known) -> MonoTime {
+        let patience = if self.answers_looks { Duration::ZERO } else { PATIENCE + TICK };
+        self.deadline(known).max(known.not_before) + patience + TICK
+    }
+
+    /// What must hold of every change, whatever brought it.
+    fn check(&self, index: usize, change: &Transition) {
+        let known = &self.agents[index];
+        assert_eq!(change.from, Some(known.verdict), "a change begins where the last one ended: {change:?}");
+        let (from, to) = (known.verdict.as_str(), change.to.as_str());
+        let allowed = TABLE.iter().any(|(state, next)| *state == from && next.contains(&to));
+        assert!(allowed, "not in the table: {change:?}");
+        if change.to.is_alarm() {
+            assert_eq!(known.farewell, None, "a goodbye is never followed by an alarm: {change:?}");
+        }
+    }
+
+    /// A beat was handed in that `handle` sent; the process with its pid started at `start_time`.
+    pub(super) fn beat(
+        &mut self,
+        beat: &ReceivedBeat,
+        handle: u32,
+        outcome: Outcome,
+        start_time: Option<u64>,
+        changes: &[Transition],
+    ) {
+        let (sender, frame) = (beat.sender, &beat.frame);
+        let up = Verdict::Up(frame.status);
+        let Some(index) = self.find(sender.origin, sender.pid) else {
+            self.first_beat(beat, handle, outcome, start_time, changes);
+            return;
+        };
+        let known = &self.agents[index];
+        let is_away = !matches!(known.verdict, Verdict::Up(_));
+        let accepted = outcome == Outcome::Accepted;
+        if !frame.is_terminal() {
+            let newest = known.handles.iter().map(|(handle, _)| *handle).max();
+            let of_this = known.handles.iter().find(|(known, _)| *known == handle);
+            if let Some((_, nonce)) = of_this.filter(|_| newest == Some(handle)) {
+                if frame.nonce > *nonce && known.farewell.is_none() {
+                    assert!(accepted, "what is new in a session is accepted: {beat:?}");
+                } else if frame.nonce <= *nonce && known.handles.len() == 1 && !known.may_split() {
+                    assert!(!accepted, "what is old moves no deadline: {beat:?}");
+                }
+            }
+        }
+        if !accepted {
+            assert!(changes.is_empty(), "a refused beat changes nothing: {changes:?}");
+            return;
+        }
+        // Another handle, or another process, said no goodbye.
+        let known = &mut self.agents[index];
+        known.farewell = known.farewell.filter(|farewell| *farewell == handle);
+        let known = &self.agents[index];
+        let is_panic = frame.is_terminal() && !known.terminal;
+        let cause = changes.first().map(|change| change.cause);
+        let restarted = cause == Some(Cause::Restarted);
+        assert!(changes.len() <= 1);
+        if let Some(change) = changes.first() {
+            self.check(index, change);
+            assert_eq!(change.to, up);
+        }
+        match cause {
+            None if known.is_dead && is_away => {}
+            None => assert!(known.verdict == up && !is_panic, "{known:?} ought to change by {beat:?}"),
+            Some(Cause::Restarted) => {
+                assert!(sender.origin == Origin::Local && start_time != known.start_time, "{known:?}");
+            }
+            Some(_) if known.is_dead && is_away => panic!("the dead are not revived by what comes late"),
+            Some(Cause::Panicked) => assert!(is_panic),
+            Some(Cause::Reported) => assert!(!is_away && known.verdict != up && !is_panic),
+            Some(Cause::Recovered) => assert!(is_away && !is_panic),
+            Some(other) => panic!("no beat has the cause {other}"),
+        }
+        let blind_before = self.blind.len();
+        let known = &mut self.agents[index];
+        if restarted {
+            known.start_time = start_time;
+            known.handles.clear();
+            known.is_dead = false;
+            known.asked = None;
+            known.busy_until = MonoTime::START;
+        }
+        if !(known.is_dead && is_away) {
+            known.verdict = up;
+        }
+        known.last_beat = beat.received_at.max(known.last_beat);
+        known.blind_before = blind_before;
+        known.terminal = frame.is_terminal();
+        known.sender = sender;
+        let was_overtaken = known.handles.iter().any(|known| known.0 == handle && known.1 >= frame.nonce);
+        if known.may_split() && was_overtaken {
+            known.note(SPLIT, frame.nonce);
+        }
+        known.note(handle, frame.nonce);
+    }
+
+    fn first_beat(
+        &mut self,
+        beat: &ReceivedBeat,
+        handle: u32,
+        outcome: Outcome,
+        start_time: Option<u64>,
+        changes: &[Transition],
+    ) {
+        let origin = beat.sender.origin;
+        let same_origin = self.agents.iter().filter(|known| known.sender.origin == origin).count();
+        let is_full = self.agents.len() >= self.policy.max_agents;
+        match outcome {
+            Outcome::Accepted => {}
+            Outcome::Capacity => {
+                let departed = |known: &Known| matches!(known.verdict, Verdict::Down | Verdict::Gone);
+                assert!(is_full && !self.agents.iter().any(departed), "there is room");
+                assert!(changes.is_empty());
+                return;
+            }
+            Outcome::SourceLimit => {
+                assert!(matches!(origin, Origin::Udp(_)) && same_origin >= self.policy.max_agents_per_source);
+                assert!(changes.is_empty());
+                return;
+            }
+            other => panic!("a first beat is not refused as {other:?}"),
+        }
+        let [change] = changes else { panic!("a first beat is one change: {changes:?}") };
+        let up = Verdict::Up(beat.frame.status);
+        assert_eq!((change.from, change.to, change.cause), (None, up, Cause::FirstBeat));
+        let mut known = Known {
+            sender: beat.sender,
+            verdict: up,
+            last_beat: beat.received_at,
+            blind_before: self.blind.len(),
+            asked: None,
+            busy_until: MonoTime::START,
+            handles: Vec::new(),
+            start_time,
+            is_dead: false,
+            terminal: beat.frame.is_terminal(),
+            farewell: None,
+            not_before: beat.received_at,
+        };
+        known.note(handle, beat.frame.nonce);
+        self.agents.push(known);
+        if let Some(place) = self.waiting.iter().position(|(sender, _)| *sender == beat.sender) {
+            let (_, introduction) = self.waiting.remove(place);
+            self.introduce(self.agents.len() - 1, &introduction, beat.received_at);
+        }
+    }
+
+    pub(super) fn hello(&mut self, sender: Sender, introduction: &Introduction, at: MonoTime) {
+        match self.agents.iter().position(|known| known.sender == sender) {
+            Some(index) => self.introduce(index, introduction, at),
+            None => {
+                self.waiting.retain(|(waiting, _)| *waiting != sender);
+                self.waiting.push((sender, introduction.clone()));
+            }
+        }
+    }
+
+    fn introduce(&mut self, index: usize, introduction: &Introduction, at: MonoTime) {
+        let known = &mut self.agents[index];
+        let longest = self.policy.longest_silence.max(self.policy.stall_after);
+        let of_interval = introduction.interval.map(|interval| (3 * interval).max(self.policy.stall_after));
+        if let Some(asked) = introduction.stall_after.or(of_interval) {
+            let granted = asked.clamp(Duration::from_millis(10), longest).as_millis();
+            known.asked = Some(Duration::from_millis(u64::try_from(granted).unwrap()));
+        }
+        if let Some(busy_for) = introduction.busy_for {
+            known.busy_until = at + busy_for.min(longest);
+        }
+        known.not_before = at;
+    }
+
+    /// A goodbye was handed in that `handle` said.
+    pub(super) fn goodbye(&mut self, sender: Sender, handle: u32, changes: &[Transition]) {
+        let Some(index) = self.agents.iter().position(|known| known.sender == sender) else {
+            assert!(changes.is_empty(), "nobody takes leave: {changes:?}");
+            return;
+        };
+        let is_over = matches!(self.agents[index].verdict, Verdict::Down | Verdict::Gone);
+        let is_only_one = matches!(self.agents[index].handles[..], [(known, _)] if known == handle);
+        assert!(changes.len() <= usize::from(!is_over), "{changes:?}");
+        assert!(is_over || !is_only_one || changes.len() == 1, "who says goodbye is gone");
+        if let Some(change) = changes.first() {
+            self.check(index, change);
+            assert_eq!(change.to, Verdict::Gone);
+            self.agents[index].verdict = Verdict::Gone;
+            self.agents[index].farewell = Some(handle);
+        }
+    }
+
+    /// The end of the process that has `pid` and started at `start_time` was handed in.
+    pub(super) fn death(&mut self, pid: u32, start_time: u64, death: Death, changes: &[Transition]) {
+        let found = self.find(Origin::Local, pid).filter(|index| {
+            self.agents[*index].start_time == Some(start_time) && !self.agents[*index].is_dead
+        });
+        let found = found.or_else(|| {
+            // Whom nobody could identify at its first beat may have been identified later.
+            let index = self.find(Origin::Local, pid)?;
+            (self.agents[index].start_time.is_none() && !changes.is_empty()).then_some(index)
+        });
+        let Some(index) = found else {
+            assert!(changes.is_empty(), "this death is nobody's: {changes:?}");
+            return;
+        };
+        self.agents[index].is_dead = true;
+        if matches!(self.agents[index].verdict, Verdict::Down | Verdict::Gone) {
+            assert!(changes.is_empty(), "{changes:?}");
+            return;
+        }
+        let [change] = changes else { panic!("a death is one change: {changes:?}") };
+        self.check(index, change);
+        let is_well = death == Death::Exited { code: 0 } && !self.agents[index].terminal;
+        assert_eq!(change.to, if is_well { Verdict::Gone } else { Verdict::Down });
+        self.agents[index].verdict = change.to;
+    }
+
+    /// The server stood still. Before it goes on nothing can be concluded.
+    pub(super) fn blind(&mut self, from: MonoTime, to: MonoTime) {
+        self.blind.push((from, to));
+        for known in &mut self.agents {
+            known.not_before = known.not_before.max(to);
+        }
+    }
+
+    /// Time passed until `now`, or a look was answered, and these changes came of it.
+    pub(super) fn passed(&mut self, now: MonoTime, changes: &[Transition]) {
+        for change in changes {
+            let index = self.find(change.agent.origin, change.agent.pid).expect("somebody who is known");
+            self.check(index, change);
+            let known = &self.agents[index];
+            let deadline = self.deadline(known);
+            match change.to {
+                Verdict::Stalled => {
+                    assert!(now >= deadline, "accused before its deadline {deadline}: {change:?}");
+                    assert!(now <= self.latest_verdict(known), "late, it was due at {deadline}: {change:?}");
+                    assert_eq!(change.detection_latency, Some(now.since(deadline)));
+                }
+                Verdict::Unknown => {
+                    let was_blind =
+                        self.blind[known.blind_before..].iter().any(|(_, to)| *to > known.last_beat);
+                    let silence = now.since(known.last_beat);
+                    assert!(was_blind && now < deadline && silence >= self.stall_after(known), "{change:?}");
+                }
+                Verdict::Up(_) | Verdict::Down | Verdict::Gone | Verdict::Expected => {
+                    panic!("time alone does not make {change:?}")
+                }
+            }
+            assert_eq!((change.at, change.silence), (now, now.since(known.last_beat)));
+            self.agents[index].verdict = change.to;
+        }
+    }
+
+    /// What must hold after every step.
+    pub(super) fn compare<'a>(
+        &mut self,
+        now: MonoTime,
+        views: impl Iterator<Item = AgentView<'a>>,
+        population: [usize; Verdict::NAMES.len()],
+    ) {
+        let mut recount = [0; Verdict::NAMES.len()];
+        let mut is_there = vec![false; self.agents.len()];
+        for view in views {
+            let index = self.find(view.origin, view.pid).expect("the tracker made somebody up");
+            assert!(!std::mem::replace(&mut is_there[index], true), "two agents for one: {view:?}");
+            let known = &self.agents[index];
+            assert_eq!(view.verdict, known.verdict, "{known:?}");
+            assert_eq!(view.last_beat, known.last_beat, "{known:?}");
+            assert_eq!(view.stall_after, self.stall_after(known), "{known:?}");
+            recount[view.verdict.index()] += 1;
+            if known.verdict.is_awaited() {
+                assert!(now <= self.latest_verdict(known), "silent, and nothing is said of it: {known:?}");
+            }
+        }
+        assert_eq!(recount, population, "the gauges equal a recount");
+        let is_full = self.agents.len() >= self.policy.max_agents;
+        let mut is_there = is_there.into_iter();
+        let forget_after = self.policy.forget_after;
+        self.agents.retain(|known| {
+            let stays = is_there.next() == Some(true);
+            let kept =
+                if known.verdict == Verdict::Gone { GONE_KEPT.min(forget_after) } else { forget_after };
+            let may_go = !known.verdict.is_awaited() && now.since(known.last_beat) >= kept;
+            let may_be_pushed_out = is_full && matches!(known.verdict, Verdict::Down | Verdict::Gone);
+            assert!(stays || may_go || may_be_pushed_out, "forgotten too early: {known:?}");
+            stays
+        });
+    }
+
+    /// Whether the end of this process must be told to the tracker.
+    pub(super) fn waits_for_death(&self, pid: u32, start_time: u64) -> bool {
+        self.find(Origin::Local, pid).is_some_and(|index| {
+            self.agents[index].start_time == Some(start_time) && !self.agents[index].is_dead
+        })
+    }
+}
+
+impl Known {
+    /// Whether the frames of a session may be taken for those of two.
+    fn may_split(&self) -> bool {
+        OVERTAKEN_FRAMES_SPLIT && self.sender.origin != Origin::Local
+    }
+
+    fn note(&mut self, handle: u32, nonce: u64) {
+        if nonce == varta_proto::NONCE_TERMINAL {
+            return;
+        }
+        match self.handles.iter_mut().find(|(known, _)| *known == handle) {
+            Some((_, newest)) => *newest = nonce.max(*newest),
+            None => self.handles.push((handle, nonce)),
+        }
+    }
+}
+
+/// A status that an ordinary beat may have.
+pub(super) const STATUSES: [Status; 3] = [Status::Ok, Status::Degraded, Status::Critical];
