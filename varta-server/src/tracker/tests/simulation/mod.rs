@@ -300,6 +300,9 @@ impl Simulation {
     fn decide_fate(&mut self, agent: usize) {
         let now = self.now;
         let worker = &mut self.workers[agent];
+        if worker.state == State::Away && !worker.may_connect(now) {
+            return;
+        }
         if worker.state == State::Away {
             // A process in its place, or the same one with a new handle.
             if worker.chance.happens(0.7) && self.processes.processes.contains_key(&worker.sender.pid) {
@@ -341,7 +344,7 @@ impl Simulation {
                     self.crash(agent, Death::Exited { code: 1 });
                 }
             }
-            5 => {
+            5 if worker.may_connect(now) => {
                 worker.connect(now);
                 let handle = worker.handle;
                 self.plan(now, Event::Wake { agent, handle });

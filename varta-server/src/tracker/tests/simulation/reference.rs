@@ -144,6 +144,12 @@ impl Reference {
             assert!(changes.is_empty(), "a refused beat changes nothing: {changes:?}");
             return;
         }
+        if accepted
+            && known.sender != sender
+            && let Some(introduction) = self.introduction(sender)
+        {
+            self.introduce(index, &introduction, beat.received_at);
+        }
         // Another handle, or another process, said no goodbye.
         let known = &mut self.agents[index];
         known.farewell = known.farewell.filter(|farewell| *farewell == handle);
@@ -236,10 +242,14 @@ impl Reference {
         };
         known.note(handle, beat.frame.nonce);
         self.agents.push(known);
-        if let Some(place) = self.waiting.iter().position(|(sender, _)| *sender == beat.sender) {
-            let (_, introduction) = self.waiting.remove(place);
+        if let Some(introduction) = self.introduction(beat.sender) {
             self.introduce(self.agents.len() - 1, &introduction, beat.received_at);
         }
+    }
+
+    fn introduction(&mut self, sender: Sender) -> Option<Introduction> {
+        let place = self.waiting.iter().position(|(waiting, _)| *waiting == sender)?;
+        Some(self.waiting.remove(place).1)
     }
 
     pub(super) fn hello(&mut self, sender: Sender, introduction: &Introduction, at: MonoTime) {

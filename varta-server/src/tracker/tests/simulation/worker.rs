@@ -37,6 +37,8 @@ pub(super) struct Worker {
     drift: i32,
     connected_at: MonoTime,
     nonce: u64,
+    /// When it last sent anything.
+    sent_at: MonoTime,
     /// Whether nothing was done to it but to delay its beats.
     pub(super) undisturbed: bool,
 }
@@ -60,6 +62,7 @@ impl Worker {
             drift: chance.one_of(&[0, 0, -200, 200, 50_000]),
             connected_at: at,
             nonce: 0,
+            sent_at: at,
             undisturbed: link.loss == 0.0,
             link,
             chance,
@@ -71,11 +74,21 @@ impl Worker {
         self.interval + self.lateness + self.link.longest()
     }
 
+    /// Makes a handle, which has a socket of its own.
     pub(super) fn connect(&mut self, at: MonoTime) {
         self.handle += 1;
+        if self.start_time.is_none() {
+            self.sender.lane.port += 100;
+        }
         self.connected_at = at;
         self.nonce = 0;
         self.state = State::Beating;
+    }
+
+    /// Whether nothing of what it sent is under way any more. Two sockets whose datagrams come in turn are two agents, so
+    /// a remote one waits for that before it makes a handle.
+    pub(super) fn may_connect(&self, now: MonoTime) -> bool {
+        self.start_time.is_some() || now > self.sent_at + self.link.longest()
     }
 
     /// When it means to beat next.
@@ -86,6 +99,7 @@ impl Worker {
     /// The frame of its next beat; when it arrives is the link's to say.
     pub(super) fn beat(&mut self, now: MonoTime) -> ReceivedBeat {
         self.nonce += 1;
+        self.sent_at = now;
         self.frame(self.nonce, self.status, now)
     }
 
