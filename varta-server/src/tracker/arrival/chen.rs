@@ -2,8 +2,9 @@
 //!
 //! W. Chen, S. Toueg, M. K. Aguilera, "On the Quality of Service of Failure Detectors", IEEE Transactions on Computers
 //! 51(5), 2002. Of their detectors it is NFD-E: the next beat is expected when the last ones say that it should arrive,
-//! and waited for by a margin α more. Two things differ. They choose how often to send and we cannot, so only α is
-//! computed. And they estimate when a beat was sent from its number; ours says so itself.
+//! and waited for by a margin α more. Three things differ. They choose how often to send and we cannot, so only α is
+//! computed. They estimate when a beat was sent from its number; ours says so itself. And they take every beat to be lost
+//! with the same probability, while here that of a beat after a lost one is learned apart: networks lose in runs.
 //!
 //! Nothing is assumed of how delays are distributed but their variance: by the one-sided (Cantelli) inequality a delay is
 //! more than x above its mean with a probability of at most V / (V + x²). That makes a bound that holds for every
@@ -37,6 +38,8 @@ pub(crate) struct Link {
     pub(crate) variance: f64,
     /// The share of beats that do not arrive.
     pub(crate) loss: f64,
+    /// The share of beats that do not arrive of those after one that did not.
+    pub(crate) loss_again: f64,
 }
 
 /// No host's scheduler keeps its times better than to half a millisecond, whatever a quiet minute says of it.
@@ -44,8 +47,8 @@ const LEAST_VARIANCE: f64 = 500_000.0 * 500_000.0;
 /// Beats in a row whose loss is taken into account. To leave out the others makes the bound on mistakes larger, never
 /// smaller.
 const MOST_BEATS: u32 = 64;
-/// Halvings in the search for the margin: of a minute that leaves a microsecond.
-const HALVINGS: u32 = 26;
+/// Halvings in the search for the margin: of a second that leaves a microsecond.
+const HALVINGS: u32 = 20;
 
 /// By how much more than expected an agent is waited for: α.
 ///
@@ -65,10 +68,8 @@ pub(super) fn margin(link: &Link, bounds: &Bounds, longest: f64) -> Result<f64, 
     let asks_for_more = mistake_every.is_some() || corrected_within.is_some();
     let least = if !asks_for_more {
         within.map_or(widest, |within| within.min(widest))
-    } else if widest > 0.0 && meets(widest) {
-        least_that(meets, widest)
     } else {
-        return Err(NoEstimate::Impossible { least: None });
+        least_that(meets, link.interval, widest).ok_or(NoEstimate::Impossible { least: None })?
     };
     if least <= 0.0 || within.is_some_and(|within| least > within) {
         // Never less than an interval: before it has passed there is nothing to miss.
@@ -84,13 +85,15 @@ impl Link {
         let variance = self.variance.max(LEAST_VARIANCE);
         // A mistake takes that this beat and every later one that would still be in time is lost or late.
         let mut all_fail = 1.0;
+        let mut loss = self.loss;
         for beat in 0..MOST_BEATS {
             let left = margin - f64::from(beat) * self.interval;
             if left <= 0.0 {
                 break;
             }
             let square = left * left;
-            all_fail *= (variance + self.loss * square) / (variance + square);
+            all_fail *= (variance + loss * square) / (variance + square);
+            loss = self.loss_again;
         }
         self.interval / all_fail
     }
@@ -103,15 +106,21 @@ impl Link {
     }
 }
 
-/// The smallest number above zero and up to `most` for which something holds that holds for `most` and for all above the
-/// smallest.
-fn least_that(holds: impl Fn(f64) -> bool, most: f64) -> f64 {
-    let (mut too_small, mut enough) = (0.0, most);
+/// The smallest number above zero and up to `most` for which something holds, if what holds for one holds for all above.
+/// Sought from `first` on upwards: large margins take long to compute, and are rarely needed.
+fn least_that(holds: impl Fn(f64) -> bool, first: f64, most: f64) -> Option<f64> {
+    let (mut too_small, mut enough) = (0.0, first.min(most));
+    while enough > 0.0 && !holds(enough) {
+        if enough >= most {
+            return None;
+        }
+        (too_small, enough) = (enough, (2.0 * enough).min(most));
+    }
     for _ in 0..HALVINGS {
         let middle = f64::midpoint(too_small, enough);
         if holds(middle) { enough = middle } else { too_small = middle }
     }
-    enough
+    (enough > 0.0).then_some(enough)
 }
 
 #[cfg(test)]
@@ -122,7 +131,8 @@ mod tests {
     const LONGEST: f64 = 60.0 * SECOND;
 
     fn link(deviation: f64, loss: f64) -> Link {
-        Link { interval: SECOND, variance: (deviation * SECOND) * (deviation * SECOND), loss }
+        let deviation = deviation * SECOND;
+        Link { interval: SECOND, variance: deviation * deviation, loss, loss_again: loss }
     }
 
     fn an_hour() -> Bounds {
@@ -150,6 +160,13 @@ mod tests {
         // 0.1⁴ is once in 10,000 beats, 0.1³ once in 1,000: the margin reaches beyond the third interval.
         let margin = margin(&link(0.001, 0.1), &an_hour(), LONGEST).unwrap();
         assert!(margin > 3.0 * SECOND && margin < 3.2 * SECOND, "{margin}");
+    }
+
+    #[test]
+    fn losses_in_a_row_make_for_more_patience_than_as_many_by_themselves() {
+        let in_a_row = Link { loss_again: 0.5, ..link(0.001, 0.1) };
+        let margin = |link| margin(&link, &an_hour(), LONGEST).unwrap();
+        assert!(margin(in_a_row) > margin(link(0.001, 0.1)) + 4.0 * SECOND, "{}", margin(in_a_row));
     }
 
     #[test]

@@ -24,6 +24,8 @@ mod tests;
 use std::time::Duration;
 
 pub use self::chen::Bounds;
+#[cfg(test)]
+pub(crate) use self::phi::deviations;
 pub use self::policy::{ArrivalPolicy, Kind, NoEstimate};
 use crate::time::{MonoTime, nanos};
 
@@ -84,8 +86,9 @@ pub struct Arrivals {
     interval_variance: f32,
     /// The mean square by which a delay misses what was expected, which contains what a drifting clock adds.
     delay_variance: f32,
-    /// The share of beats that do not arrive.
+    /// The share of beats that do not arrive, and of those with which a run of such beats begins.
     loss: f32,
+    runs: f32,
     /// The mean time between two beats as they arrive, and its variance: what the phi detector goes by.
     gap: f32,
     gap_variance: f32,
@@ -112,6 +115,7 @@ impl Arrivals {
             interval_variance: 0.0,
             delay_variance: 0.0,
             loss: 0.0,
+            runs: 0.0,
             gap: 0.0,
             gap_variance: 0.0,
             samples: 0,
@@ -187,12 +191,16 @@ impl Arrivals {
 
     /// What was learned of the agent and the way of its beats.
     pub(crate) fn link(&self) -> chen::Link {
-        let seen = f64::from(self.samples);
+        let (lost, runs) = (f64::from(self.loss), f64::from(self.runs));
+        // What was not seen in so many beats may be as frequent as once in as many.
+        let unseen = 1.0 / (f64::from(self.samples) + 2.0);
+        let loss = lost + (1.0 - lost) * unseen;
         chen::Link {
             interval: f64::from(self.interval),
             variance: f64::from(self.interval_variance) + f64::from(self.delay_variance),
-            // What was not seen in so many beats may be as frequent as once in as many.
-            loss: f64::from(self.loss) + (1.0 - f64::from(self.loss)) / (seen + 2.0),
+            loss,
+            // As with every beat alike, as long as few losses tell otherwise.
+            loss_again: ((lost - runs + 2.0 * unseen * loss) / (lost + 2.0 * unseen)).clamp(0.0, 1.0),
         }
     }
 
@@ -234,7 +242,9 @@ impl Arrivals {
     fn learn_loss(&mut self, beats: f64) {
         let weight = (beats * weight(self.samples, LONG_WINDOW)).min(1.0);
         let lost = (beats - 1.0) / beats;
+        let runs = if beats > 1.0 { 1.0 / beats } else { 0.0 };
         self.loss += (weight * (lost - f64::from(self.loss))) as f32;
+        self.runs += (weight * (runs - f64::from(self.runs))) as f32;
     }
 
     fn learn_gap(&mut self, gap: f64) {

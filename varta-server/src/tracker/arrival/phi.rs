@@ -6,7 +6,7 @@
 //! there are 1,000 and then decay with a weight of 1/1000, so that an agent needs no room for a window; a gap of long ago
 //! fades instead of dropping out. The tests keep the true window beside it.
 
-use std::f64::consts::LN_10;
+use std::f64::consts::{LN_10, LOG10_2};
 
 /// The longest silence that is not too unlikely, in the unit of the mean.
 pub(super) fn silence(mean: f64, variance: f64, threshold: f64) -> f64 {
@@ -18,7 +18,7 @@ pub(super) fn silence(mean: f64, variance: f64, threshold: f64) -> f64 {
 /// M. Abramowitz, I. A. Stegun, "Handbook of Mathematical Functions", 1964, formula 26.2.23: wrong by less than 0.00045
 /// for probabilities up to a half. What is likelier than that counts as a half, what is less likely than 10⁻³⁰⁰ as that.
 pub(crate) fn deviations(threshold: f64) -> f64 {
-    let threshold = threshold.clamp(0.301_03, 300.0);
+    let threshold = threshold.clamp(LOG10_2, 300.0);
     let t = (2.0 * LN_10 * threshold).sqrt();
     let above = 2.515_517 + t * (0.802_853 + t * 0.010_328);
     let below = 1.0 + t * (1.432_788 + t * (0.189_269 + t * 0.001_308));
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn the_tail_of_the_normal_distribution_is_that_of_the_tables() {
-        let table = [(0.301_03, 0.0), (1.0, 1.281_55), (2.0, 2.326_35), (3.0, 3.090_23), (8.0, 5.612_00)];
+        let table = [(LOG10_2, 0.0), (1.0, 1.281_55), (2.0, 2.326_35), (3.0, 3.090_23), (8.0, 5.612_00)];
         for (threshold, expected) in table {
             let found = deviations(threshold);
             assert!((found - expected).abs() < 0.001, "{threshold}: {found} and not {expected}");

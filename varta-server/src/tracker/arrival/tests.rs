@@ -136,9 +136,25 @@ fn losses_are_learned_and_make_for_patience() {
             beating.beat(SECOND, MILLI);
         }
     }
-    let loss = beating.arrivals.link().loss;
+    let chen::Link { loss, .. } = beating.arrivals.link();
     assert!((0.2..0.3).contains(&loss), "{loss}");
     assert!(beating.seconds(HOURLY) > 5.0, "{}", beating.seconds(HOURLY));
+}
+
+#[test]
+fn losses_in_a_row_are_told_from_as_many_by_themselves() {
+    let (mut in_a_row, mut alone) = (Beating::new(), Beating::new());
+    for beat in 1..=2_000_u64 {
+        for (beating, every, lost) in [(&mut in_a_row, 40, 4), (&mut alone, 10, 1)] {
+            let lost = if beat.is_multiple_of(every) { lost } else { 0 };
+            beating.nonce += lost;
+            beating.sent_at += lost * SECOND;
+            beating.beat(SECOND, MILLI);
+        }
+    }
+    let (in_a_row, alone) = (in_a_row.arrivals.link(), alone.arrivals.link());
+    assert!((in_a_row.loss - alone.loss).abs() < 0.02, "{in_a_row:?} {alone:?}");
+    assert!(in_a_row.loss_again > 0.7 && alone.loss_again < 0.01, "{in_a_row:?} {alone:?}");
 }
 
 #[test]
