@@ -12,7 +12,10 @@
 //! usual few thousand.
 
 mod chance;
+mod detectors;
+mod faults;
 mod link;
+mod measure;
 mod reference;
 mod worker;
 
@@ -263,7 +266,8 @@ impl Simulation {
         }
     }
 
-    /// The server sees again: it notes that it was blind, takes what has arrived, and then concludes.
+    /// The server sees again: it notes that it was blind, takes what has arrived, and then concludes. In another order it
+    /// goes wrong, as `faults` shows.
     fn go_on(&mut self) {
         let Some((from, to, waiting)) = self.away.take() else { return };
         self.tracker.handle_blind(from, to);

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use varta_proto::{Frame, Status};
+use varta_proto::Status;
 
 use crate::beat::{Introduction, Origin, ReceivedBeat, Sender};
 use crate::outcome::Outcome;
