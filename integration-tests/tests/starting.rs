@@ -20,7 +20,7 @@ use varta_proto::{Frame, Status};
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. The contract with those who write unit files.
-const OPTIONS: [&str; 24] = [
+const OPTIONS: [&str; 31] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -36,6 +36,13 @@ const OPTIONS: [&str; 24] = [
     "metrics-token-file",
     "stall-after",
     "longest-silence",
+    "detector",
+    "phi-threshold",
+    "chen-mistake-every",
+    "chen-detect-within",
+    "chen-corrected-within",
+    "min-learned-stall-after",
+    "max-learned-stall-after",
     "config",
     "max-agents",
     "max-agents-per-source",

@@ -4,6 +4,8 @@
 //! The file is read as more words of the command line: those that say what neither the command line nor the environment
 //! says. So there is one definition of every option, and one place for every default.
 
+mod detector;
+
 use std::env;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -15,6 +17,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use varta_proto::address::default_socket_path;
 
+pub use self::detector::{Detector, DetectorArgs};
 use crate::config::{
     Config, ConfigFile, DEFAULT_METRICS_ADDR, DEFAULT_UDP_RECEIVE_BUFFER, ExpectedAgents, Rules,
 };
@@ -120,6 +123,10 @@ pub struct Args {
     #[arg(long, env = "VARTA_LONGEST_SILENCE", value_name = "DURATION", default_value = "1h",
           value_parser = humantime::parse_duration)]
     pub longest_silence: Duration,
+
+    /// How long an agent may be silent that asks for nothing.
+    #[command(flatten)]
+    pub detector: DetectorArgs,
 
     /// How many agents are tracked; beyond it new ones are refused and counted
     #[arg(long, env = "VARTA_MAX_AGENTS", value_name = "N", default_value_t = Policy::DEFAULT_MAX_AGENTS)]
@@ -288,6 +295,7 @@ impl Args {
             agent_metrics: self.agent_metrics,
             policy: Policy {
                 stall_after: self.stall_after,
+                arrival: self.detector.policy()?,
                 forget_after: self.forget_after,
                 max_agents: self.max_agents,
                 max_agents_per_source: self.max_agents_per_source,

@@ -1,6 +1,7 @@
 //! What the server is to do, checked: whoever has a [`Config`] need not check it again.
 
 mod content;
+mod detector;
 mod entry;
 mod expected;
 mod file;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::detector::check_detector;
 use crate::error::Error;
 use crate::listener::{AllowedSenders, KeyFiles, SocketOptions};
 use crate::metrics::agents::AgentMetrics;
@@ -121,6 +123,7 @@ impl Config {
                 format!("{forget_after:?} is not between --stall-after and 366 days"),
             );
         }
+        check_detector(&self.policy.arrival, forget_after)?;
         if max_agents == 0 {
             return wrong("--max-agents", "0 leaves no room for any agent".to_owned());
         }

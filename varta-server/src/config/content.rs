@@ -165,7 +165,13 @@ fn arguments(option: &Arg, name: &str, value: &Value<'_>) -> Result<Vec<String>,
 fn argument(option: &Arg, name: &str, value: &Value<'_>) -> Result<String, Fault> {
     let numbers = [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>()];
     let is_number = numbers.iter().any(|number| option.get_value_parser().type_id() == *number);
+    let is_fraction = option.get_value_parser().type_id() == TypeId::of::<f64>();
     let text = match value.get_ref() {
+        DeValue::Float(number) if is_fraction => number.as_str().to_owned(),
+        DeValue::Integer(number) if is_fraction => {
+            decimal(number).ok_or_else(|| at(value, "is too large"))?
+        }
+        other if is_fraction => return Err(at(value, wrong_type(other, "a number is"))),
         DeValue::String(text) if !is_number => text.to_string(),
         DeValue::Integer(number) if is_number => decimal(number).ok_or_else(|| at(value, "is too large"))?,
         other if is_number => return Err(at(value, wrong_type(other, "a number is"))),
@@ -361,6 +367,8 @@ mod tests {
         assert!(arguments_of("allow-plaintext-remote = false").is_empty());
         assert_eq!(arguments_of("metrics-addr = \"none\""), ["--metrics-addr=none"]);
         assert_eq!(arguments_of("\"socket-mode\" = \"0660\""), ["--socket-mode=0660"]);
+        assert_eq!(arguments_of("phi-threshold = 9.5"), ["--phi-threshold=9.5"]);
+        assert_eq!(arguments_of("phi-threshold = 8"), ["--phi-threshold=8"]);
     }
 
     #[test]
@@ -388,6 +396,7 @@ mod tests {
             ("udp = \"localhost:9844\"", 1, "udp: `localhost:9844`: is not IP:PORT"),
             ("max-agents = \"7\"", 1, "max-agents: is a string, and a number is wanted"),
             ("max-agents = 7.5", 1, "max-agents: is a fraction, and a number is wanted"),
+            ("phi-threshold = \"8\"", 1, "phi-threshold: is a string, and a number is wanted"),
             ("max-beat-rate = -1", 1, "max-beat-rate: `-1`: "),
             ("max-beat-rate = 4294967296", 1, "max-beat-rate: `4294967296`: "),
             ("agent-metrics = \"some\"", 1, "agent-metrics: `some`: is none of all, unhealthy, off, auto"),

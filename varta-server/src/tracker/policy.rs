@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use super::arrival::ArrivalPolicy;
 use crate::config::{ExpectedAgents, Rules};
 
 /// What the tracker goes by.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// How long an agent may be silent.
+    /// How long an agent may be silent of which nothing else is said, asked for or learned.
     pub stall_after: Duration,
+    /// How that is learned, if it is, of agents for which there is no rule and that ask for nothing.
+    pub arrival: ArrivalPolicy,
     /// How long a silent agent is remembered after its last beat.
     pub forget_after: Duration,
     /// How long an agent may ask not to be missed ("busy until"), and be silent at the most.
@@ -49,6 +52,7 @@ impl Default for Policy {
     fn default() -> Self {
         Policy {
             stall_after: Duration::from_secs(5),
+            arrival: ArrivalPolicy::default(),
             forget_after: Duration::from_secs(86_400),
             rules: Rules::default(),
             expected: ExpectedAgents::default(),
