@@ -39,8 +39,6 @@ pub(crate) struct Slot {
     /// Beats accepted from this incarnation.
     pub(crate) beats: u64,
     pub(crate) usage: Usage,
-    /// How much blindness there had been at `last_beat`.
-    pub(crate) blind_before: u32,
     pub(crate) key: AgentKey,
     pub(crate) payload: u32,
     /// `None` for a slot without an agent.
@@ -138,13 +136,12 @@ impl Rest {
 
 impl Slot {
     /// An agent that has just been heard for the first time.
-    pub(crate) fn first_heard(key: AgentKey, frame: &Frame, at: MonoTime, blind_before: u32) -> Self {
+    pub(crate) fn first_heard(key: AgentKey, frame: &Frame, at: MonoTime) -> Self {
         Slot {
             session: if frame.is_terminal() { Session::UNHEARD } else { Session::of(frame) },
             last_beat: at,
             beats: 1,
             usage: Usage::default(),
-            blind_before,
             key,
             payload: frame.payload,
             verdict: Some(Verdict::Up(frame.status)),
@@ -193,11 +190,10 @@ impl Slot {
 
     /// Notes a frame that was refused only for its rate. It did arrive, so it is not to be missed later; and it proves
     /// that the agent lives, so its silence begins anew.
-    pub(crate) fn note_limited(&mut self, frame: &Frame, at: MonoTime, blind_before: u32) {
+    pub(crate) fn note_limited(&mut self, frame: &Frame, at: MonoTime) {
         let follows = self.session.followed_by(frame).is_some();
         if follows || self.has_others {
             self.last_beat = at;
-            self.blind_before = blind_before;
         }
         if follows && !self.has_others {
             self.session = Session::of(frame);
@@ -206,9 +202,8 @@ impl Slot {
 
     /// Writes down an accepted frame.
     #[inline]
-    pub(crate) fn accept(&mut self, frame: &Frame, at: MonoTime, blind_before: u32) {
+    pub(crate) fn accept(&mut self, frame: &Frame, at: MonoTime) {
         self.last_beat = at;
-        self.blind_before = blind_before;
         self.beats += 1;
         self.payload = frame.payload;
         self.status = frame.status;

@@ -42,7 +42,7 @@ impl Tracker {
         }
         let Identity { name, source, start_time } = identify(origin, pid, processes);
         let key = AgentKey { source: SourceId::LOCAL, pid, lane };
-        let slot = Slot::first_heard(key, &beat.frame, beat.received_at, self.blindness.millis());
+        let slot = Slot::first_heard(key, &beat.frame, beat.received_at);
         let rest = Rest { name_source: source, ..Rest::new(self.names.take(&name), start_time, twin) };
         let number = self.add(origin, slot, rest);
         self.apply_rules(number);
@@ -75,7 +75,7 @@ impl Tracker {
         let was_away = !matches!(slot.verdict, Some(Verdict::Up(_)));
         let is_news = frame.status != slot.status || frame.is_terminal() || was_away;
         if !is_news && let Some(limited) = self.limit(number, at) {
-            self.agents.slot_mut(number).note_limited(frame, at, self.blindness.millis());
+            self.agents.slot_mut(number).note_limited(frame, at);
             return limited;
         }
 
@@ -103,7 +103,7 @@ impl Tracker {
         }
         if was_away && self.agents.rest(number).is_dead {
             // Sent before its process ended, and read late.
-            self.agents.slot_mut(number).accept(frame, at, self.blindness.millis());
+            self.agents.slot_mut(number).accept(frame, at);
         } else {
             self.accept(number, beat, at);
         }
@@ -127,7 +127,7 @@ impl Tracker {
         let slot = self.agents.slot_mut(number);
         let silence = at.since(slot.last_beat);
         let panicked = beat.frame.is_terminal() && !slot.terminal;
-        slot.accept(&beat.frame, at, self.blindness.millis());
+        slot.accept(&beat.frame, at);
         let Some(before) = slot.verdict else { return };
         let after = before.next(Event::Beat(beat.frame.status));
         if after == before && !panicked {
@@ -158,7 +158,7 @@ impl Tracker {
         let silence = at.since(slot.last_beat);
         let before = slot.verdict;
         let Slot { usage, key, .. } = *slot;
-        *slot = Slot { usage, ..Slot::first_heard(key, &beat.frame, at, self.blindness.millis()) };
+        *slot = Slot { usage, ..Slot::first_heard(key, &beat.frame, at) };
         let rest = self.agents.rest_mut(number);
         let Rest { stalls, name_source, .. } = *rest;
         *rest = Rest { stalls, name_source, ..Rest::new(rest.name, rest.start_time, rest.twin) };

@@ -371,8 +371,8 @@ impl Tracker {
     }
 
     fn deadline(&self, number: u32) -> MonoTime {
-        let Slot { last_beat, blind_before, .. } = *self.agents.slot(number);
-        let deadline = self.blindness.deadline(last_beat, blind_before, self.stall_after(number));
+        let last_beat = self.agents.slot(number).last_beat;
+        let deadline = self.blindness.deadline(last_beat, self.stall_after(number));
         let busy_until = self.agents.rest(number).extra.as_ref().map(|extra| extra.busy_until);
         busy_until.map_or(deadline, |busy_until| deadline.max(busy_until))
     }

@@ -273,7 +273,6 @@ impl Tracker {
         slot.begin_anew(rest, newcomer.session);
         slot.beats += newcomer.beats;
         slot.last_beat = newcomer.last_beat;
-        slot.blind_before = newcomer.blind_before;
         slot.payload = newcomer.payload;
         slot.status = newcomer.status;
         slot.terminal = newcomer.terminal;

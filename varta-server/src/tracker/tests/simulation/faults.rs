@@ -132,7 +132,6 @@ fn a_new_handle_may_say_by_chance_what_the_old_one_said_last() {
 }
 
 #[test]
-#[ignore = "beats taken before the blindness is noted that they ended are given its time again at the next blindness"]
 fn blindness_before_a_beat_does_not_put_off_its_deadline() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
@@ -147,7 +146,6 @@ fn blindness_before_a_beat_does_not_put_off_its_deadline() {
 }
 
 #[test]
-#[ignore = "the look that was put off by blindness is not brought forward by a beat"]
 fn a_beat_after_blindness_is_missed_in_time_again() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));

@@ -266,14 +266,20 @@ impl Simulation {
         }
     }
 
-    /// The server sees again: it notes that it was blind, takes what has arrived, and then concludes. In another order it
-    /// goes wrong, as `faults` shows.
+    /// The server sees again: it takes what has arrived, and before or after that it notes that it was blind. Then it
+    /// concludes.
     fn go_on(&mut self) {
         let Some((from, to, waiting)) = self.away.take() else { return };
-        self.tracker.handle_blind(from, to);
         self.reference.blind(from, to);
+        let notes_it_first = self.chance.happens(0.5);
+        if notes_it_first {
+            self.tracker.handle_blind(from, to);
+        }
         for event in waiting {
             self.arrive(event);
+        }
+        if !notes_it_first {
+            self.tracker.handle_blind(from, to);
         }
         self.tracker.handle_timeout(to);
         self.settle();

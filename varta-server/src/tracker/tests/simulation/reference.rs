@@ -42,8 +42,6 @@ struct Known {
     sender: Sender,
     verdict: Verdict,
     last_beat: MonoTime,
-    /// How many times of blindness there had been at `last_beat`.
-    blind_before: usize,
     asked: Option<Duration>,
     busy_until: MonoTime,
     /// The handles that were heard in this life of the process, with the newest nonce of each.
@@ -82,13 +80,13 @@ impl Reference {
     fn deadline(&self, known: &Known) -> MonoTime {
         let stall_after = self.stall_after(known);
         let plain = known.last_beat + stall_after;
-        let since = &self.blind[known.blind_before..];
-        let deadline = match since.iter().map(|(_, to)| *to).max() {
-            Some(sight_since) if sight_since > known.last_beat => {
-                let moved = plain + since.iter().map(|(from, to)| to.since(*from)).sum::<Duration>();
-                moved.max((sight_since + stall_after).min(moved + stall_after))
+        let since = self.blind.iter().filter(|(_, to)| *to > known.last_beat);
+        let deadline = match since.clone().map(|(_, to)| *to).max() {
+            Some(sight_since) => {
+                let unseen: Duration = since.map(|(from, to)| to.since((*from).max(known.last_beat))).sum();
+                (sight_since + stall_after).min(plain + unseen + stall_after)
             }
-            _ => plain,
+            None => plain,
         };
         deadline.max(known.busy_until)
     }
@@ -174,7 +172,6 @@ impl Reference {
             Some(Cause::Recovered) => assert!(is_away && !is_panic),
             Some(other) => panic!("no beat has the cause {other}"),
         }
-        let blind_before = self.blind.len();
         let known = &mut self.agents[index];
         if restarted {
             known.start_time = start_time;
@@ -187,7 +184,6 @@ impl Reference {
             known.verdict = up;
         }
         known.last_beat = beat.received_at.max(known.last_beat);
-        known.blind_before = blind_before;
         known.terminal = frame.is_terminal();
         known.sender = sender;
         let was_overtaken = known.handles.iter().any(|known| known.0 == handle && known.1 >= frame.nonce);
@@ -230,7 +226,6 @@ impl Reference {
             sender: beat.sender,
             verdict: up,
             last_beat: beat.received_at,
-            blind_before: self.blind.len(),
             asked: None,
             busy_until: MonoTime::START,
             handles: Vec::new(),
@@ -267,8 +262,7 @@ impl Reference {
         let longest = self.policy.longest_silence.max(self.policy.stall_after);
         let of_interval = introduction.interval.map(|interval| (3 * interval).max(self.policy.stall_after));
         if let Some(asked) = introduction.stall_after.or(of_interval) {
-            let granted = asked.clamp(Duration::from_millis(10), longest).as_millis();
-            known.asked = Some(Duration::from_millis(u64::try_from(granted).unwrap()));
+            known.asked = Some(asked.clamp(Duration::from_millis(10), longest));
         }
         if let Some(busy_for) = introduction.busy_for {
             known.busy_until = at + busy_for.min(longest);
@@ -342,8 +336,7 @@ impl Reference {
                     assert_eq!(change.detection_latency, Some(now.since(deadline)));
                 }
                 Verdict::Unknown => {
-                    let was_blind =
-                        self.blind[known.blind_before..].iter().any(|(_, to)| *to > known.last_beat);
+                    let was_blind = self.blind.iter().any(|(_, to)| *to > known.last_beat);
                     let silence = now.since(known.last_beat);
                     assert!(was_blind && now < deadline && silence >= self.stall_after(known), "{change:?}");
                 }
