@@ -7,7 +7,7 @@ use varta_proto::{Frame, Status};
 
 use super::names::{NameId, NameSource};
 use super::rate::Usage;
-use super::session::{OtherSessions, Place, Session};
+use super::session::{Handles, Newest, OtherSessions, Place, Session};
 use super::source::{SourceId, Sources};
 use super::transition::{LastWord, Twin};
 use super::verdict::Verdict;
@@ -180,12 +180,40 @@ impl Slot {
             return Place::Next { lost, wrapped };
         }
         let extra = rest.extra.get_or_insert_default();
-        let place = extra.sessions.place(&mut self.session, self.last_beat, frame, at);
+        let handles = self.handles();
+        let mut newest = self.newest();
+        let place = extra.sessions.place(&mut newest, frame, at, handles);
         self.has_others = !extra.sessions.is_empty();
         if extra.is_empty() {
             rest.extra = None;
         }
         place
+    }
+
+    /// Closes the session whose last beat was `last`. Whether that was the agent's only one that still beat.
+    pub(crate) fn take_leave(
+        &mut self,
+        rest: &mut Rest,
+        last: Session,
+        at: MonoTime,
+        stall_after: Duration,
+    ) -> bool {
+        let handles = self.handles();
+        let extra = rest.extra.get_or_insert_default();
+        let left = extra.sessions.close(&mut self.newest(), last, at, stall_after, handles);
+        self.has_others = !extra.sessions.is_empty();
+        if extra.is_empty() {
+            rest.extra = None;
+        }
+        left
+    }
+
+    fn newest(&mut self) -> Newest<'_> {
+        Newest { session: &mut self.session, heard_at: self.last_beat }
+    }
+
+    fn handles(&self) -> Handles {
+        if self.key.source == SourceId::LOCAL { Handles::Several } else { Handles::OneAtATime }
     }
 
     /// Notes a frame that was refused only for its rate. It did arrive, so it is not to be missed later; and it proves

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::agent::{AgentKey, Inquiry, Rest, Slot};
+use super::agent::{AgentKey, Inquiry, Rest};
 use super::cause::Cause;
 use super::session::Session;
 use super::source::SourceId;
@@ -307,18 +307,5 @@ fn cause_of(doing: Doing) -> Cause {
         Doing::Idle => Cause::Idle,
         // That it has ended is told by its own.
         Doing::Gone | Doing::Unknown => Cause::Silent,
-    }
-}
-
-impl Slot {
-    /// Closes the session whose last beat was `last`. Whether that was the agent's only one that still beat.
-    fn take_leave(&mut self, rest: &mut Rest, last: Session, at: MonoTime, stall_after: Duration) -> bool {
-        if !self.has_others {
-            return self.session.ends_with(last);
-        }
-        let Some(extra) = &mut rest.extra else { return self.session.ends_with(last) };
-        let left = extra.sessions.close(&mut self.session, self.last_beat, last, at, stall_after);
-        self.has_others = !extra.sessions.is_empty();
-        left
     }
 }

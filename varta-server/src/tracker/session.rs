@@ -4,6 +4,10 @@
 //! starts again at nonce 1, and none of that is a replay. What can be used is that a nonce and a timestamp only ever
 //! rise within a session, and that a session's clock started when its handle connected, so that "received minus
 //! timestamp" tells the sessions of a process apart.
+//!
+//! Agents of this host and of others differ in two things. A process of this host may have many handles, and what it sends
+//! arrives in order. What comes from a port of another host is of one handle at a time, and may arrive late, twice and in
+//! any order: a frame that is older than its session is never the beginning of another, unless it comes too late for that.
 
 use std::time::Duration;
 
@@ -23,8 +27,27 @@ const STRAYS_KEPT: Duration = Duration::from_secs(600);
 /// A first frame that comes again within this time is a duplicate; later it is more likely that of a client with a coarse
 /// clock, which makes a handle for each beat.
 const OPENING_REPEATED_WITHIN: Duration = Duration::from_millis(20);
-/// How far a sender's clock may seem to run from ours between two frames that open a session together.
+/// How far a sender's clock may seem to run from ours between two frames that open a session together, and how much longer
+/// than another a frame may take.
 const CLOCK_SLACK_NANOS: u128 = 1_000_000_000;
+
+/// The same for a frame that a network doubles.
+const OPENING_DOUBLED_WITHIN: Duration = Duration::from_secs(1);
+/// How much later than another a frame may come that a network holds up; one that would be later than that is of another
+/// session.
+const LATE_NANOS: i128 = 3_000_000_000;
+/// Sessions remembered for a port beside the current one, and for how long.
+const MAX_FORMER_SESSIONS: usize = 8;
+const FORMER_KEPT: Duration = Duration::from_secs(60);
+
+/// How many handles a sender has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handles {
+    /// A process of this host: as many as it likes, all of which may beat.
+    Several,
+    /// A port of another host: one at a time.
+    OneAtATime,
+}
 
 /// The newest frame that was accepted in a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +63,25 @@ struct Other {
     heard_at: MonoTime,
 }
 
+/// The session heard last, where it is kept.
+#[derive(Debug)]
+pub(crate) struct Newest<'a> {
+    pub(crate) session: &'a mut Session,
+    pub(crate) heard_at: MonoTime,
+}
+
+impl Newest<'_> {
+    fn as_other(&self) -> Other {
+        Other { session: *self.session, heard_at: self.heard_at }
+    }
+
+    /// Whether this session had taken the place of the other before `frame` of that was sent.
+    fn had_replaced(&self, other: &Other, frame: &Frame) -> bool {
+        let (began, other_began) = (self.session.start(self.heard_at), other.session.start(other.heard_at));
+        other_began < began && other_began + i128::from(frame.timestamp) <= began + LATE_NANOS
+    }
+}
+
 /// What is remembered of a process beyond the session heard last. Most processes have none of it.
 #[derive(Debug, Default)]
 pub(crate) struct OtherSessions {
@@ -47,6 +89,8 @@ pub(crate) struct OtherSessions {
     /// Frames that fitted nowhere. When another one follows such a frame at the pace of real time, the two are of a
     /// session whose first frames were lost.
     strays: Vec<Other>,
+    /// When a goodbye was the last that was heard of the newest session.
+    closed_at: Option<MonoTime>,
 }
 
 /// What a frame is to the sessions known so far.
@@ -95,87 +139,139 @@ impl Session {
 
     /// A clock that says 0 tells nothing: a client that re-creates its handle for each beat may send the same bytes
     /// each time and yet be alive. So does one with a coarse clock.
-    fn is_repeated_by(&self, heard_at: MonoTime, frame: &Frame, received_at: MonoTime) -> bool {
+    fn is_repeated_by(
+        &self,
+        heard_at: MonoTime,
+        frame: &Frame,
+        received_at: MonoTime,
+        handles: Handles,
+    ) -> bool {
+        let within = match handles {
+            Handles::Several => OPENING_REPEATED_WITHIN,
+            Handles::OneAtATime => OPENING_DOUBLED_WITHIN,
+        };
         let same = *self == Session::of(frame) && frame.timestamp != 0;
-        same && (frame.nonce != 1 || received_at.since(heard_at) < OPENING_REPEATED_WITHIN)
+        same && (frame.nonce != 1 || received_at.since(heard_at) < within)
+    }
+
+    /// Whether `frame` is of this session, of which later ones have come already.
+    fn was_before(&self, heard_at: MonoTime, frame: &Frame, received_at: MonoTime) -> bool {
+        let is_older = frame.nonce <= self.nonce && frame.timestamp <= self.timestamp;
+        // There is one first frame in a session. The same once more, and too late to be doubled, is of another.
+        let is_another_first = frame.nonce == 1 && self.nonce == 1;
+        let late = start(frame.timestamp, received_at) - self.start(heard_at);
+        is_older && !is_another_first && late < LATE_NANOS
+    }
+
+    /// When its clock began, by the newest frame.
+    fn start(&self, heard_at: MonoTime) -> i128 {
+        start(self.timestamp, heard_at)
     }
 
     /// How far the start of the session that `frame` suggests is from the start of this one.
     pub(crate) fn distance(&self, heard_at: MonoTime, frame: &Frame, received_at: MonoTime) -> u128 {
-        let start = i128::from(heard_at.as_nanos()) - i128::from(self.timestamp);
-        let suggested = i128::from(received_at.as_nanos()) - i128::from(frame.timestamp);
-        start.abs_diff(suggested)
+        self.start(heard_at).abs_diff(start(frame.timestamp, received_at))
     }
+}
+
+/// The moment at which a clock said 0 that said `timestamp` at `heard_at`, in nanoseconds; it may be before all times.
+fn start(timestamp: u64, heard_at: MonoTime) -> i128 {
+    i128::from(heard_at.as_nanos()) - i128::from(timestamp)
 }
 
 impl OtherSessions {
     /// Whether anything is remembered at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.others.is_empty() && self.strays.is_empty()
+        self.others.is_empty() && self.strays.is_empty() && self.closed_at.is_none()
     }
 
     /// Closes the session whose last beat was `last`, as was said at `at`. Whether it was the only one that still beat:
-    /// one of which nothing was heard for `stall_after` does not count.
+    /// one of which nothing was heard for `stall_after` does not count, and neither does one in whose place this one came.
+    ///
+    /// What comes of it from then on is late, and old.
     pub(crate) fn close(
         &mut self,
-        current: &mut Session,
-        heard_at: MonoTime,
+        current: &mut Newest<'_>,
         last: Session,
         at: MonoTime,
         stall_after: Duration,
+        handles: Handles,
     ) -> bool {
-        let said = i128::from(at.as_nanos()) - i128::from(last.timestamp);
+        current.heard_at = current.heard_at.max(self.closed_at.unwrap_or_default());
+        let said = start(last.timestamp, at);
         let distance = |session: &Session, heard_at: MonoTime| {
-            let start = i128::from(heard_at.as_nanos()) - i128::from(session.timestamp);
-            session.ends_with(last).then_some(start.abs_diff(said))
+            session.ends_with(last).then_some(session.start(heard_at).abs_diff(said))
         };
-        let of_current = distance(current, heard_at);
+        let of_current = distance(current.session, current.heard_at);
         let nearest = (0..self.others.len())
             .filter_map(|index| {
-                let Other { session, heard_at } = &self.others[index];
+                let Other { session, heard_at, .. } = &self.others[index];
                 Some((distance(session, *heard_at)?, index))
             })
             .min();
-        match (of_current, nearest) {
-            (Some(of_current), nearest) if nearest.is_none_or(|(distance, _)| of_current <= distance) => {
+        let is_sure = |distance: u128| handles == Handles::OneAtATime && distance < LATE_NANOS.unsigned_abs();
+        let is_current = of_current.is_some_and(|of_current| {
+            is_sure(of_current) || nearest.is_none_or(|(distance, _)| of_current <= distance)
+        });
+        let nearest = nearest.map(|(_, index)| index);
+        match handles {
+            Handles::OneAtATime => {
+                let former = nearest.map(|index| &mut self.others[index].session);
+                if let Some(session) = if is_current { Some(&mut *current.session) } else { former } {
+                    *session = last;
+                }
+                if is_current {
+                    self.closed_at = Some(at);
+                }
+                is_current
+            }
+            Handles::Several if is_current => {
                 let newest = (0..self.others.len()).max_by_key(|index| self.others[*index].heard_at);
-                let Some(newest) = newest.map(|index| self.others.swap_remove(index)) else { return true };
-                *current = newest.session;
+                let Some(newest) = newest.map(|index| self.others.swap_remove(index)) else {
+                    // Whatever the process says next is of another handle.
+                    *current.session = Session::UNHEARD;
+                    return true;
+                };
+                *current.session = newest.session;
                 at.since(newest.heard_at) >= stall_after
             }
-            (_, Some((_, index))) => {
-                self.others.swap_remove(index);
+            Handles::Several => {
+                if let Some(index) = nearest {
+                    self.others.swap_remove(index);
+                }
                 false
             }
-            (_, None) => false,
         }
     }
 
-    /// Finds the session of `frame` among `current`, heard last at `heard_at`, and the others. Afterwards the session
-    /// of an accepted frame is the current one; a refused frame changes no session.
+    /// Finds the session of `frame` among `current` and the others. Afterwards the session of an accepted frame is the
+    /// current one; a refused frame changes no session.
     pub(crate) fn place(
         &mut self,
-        current: &mut Session,
-        heard_at: MonoTime,
+        current: &mut Newest<'_>,
         frame: &Frame,
         received_at: MonoTime,
+        handles: Handles,
     ) -> Place {
+        current.heard_at = current.heard_at.max(self.closed_at.unwrap_or_default());
         self.strays.retain(|stray| received_at.since(stray.heard_at) < STRAYS_KEPT);
-        let all =
-            self.others.iter().map(|other| (other.session, other.heard_at)).chain([(*current, heard_at)]);
-        if all.clone().any(|(session, heard_at)| session.is_repeated_by(heard_at, frame, received_at)) {
-            return Place::Duplicate;
+        if handles == Handles::OneAtATime {
+            self.others.retain(|other| received_at.since(other.heard_at) < FORMER_KEPT);
         }
-        let candidates = all.enumerate().filter_map(|(index, (session, heard_at))| {
-            let (lost, wrapped) = session.followed_by(frame)?;
-            Some((session.distance(heard_at, frame, received_at), index, Place::Next { lost, wrapped }))
-        });
-        if let Some((_, index, place)) = candidates.min_by_key(|(distance, ..)| *distance) {
-            if index < self.others.len() {
-                self.others[index] = Other { session: *current, heard_at };
+        match self.find(current, frame, received_at, handles) {
+            None => {}
+            Some((index, place @ Place::Next { .. })) => {
+                if let Some(other) = self.others.get_mut(index) {
+                    if handles == Handles::OneAtATime && current.had_replaced(other, frame) {
+                        return Place::OutOfOrder;
+                    }
+                    *other = current.as_other();
+                }
+                *current.session = Session::of(frame);
+                self.closed_at = None;
+                return place;
             }
-            *current = Session::of(frame);
-            return place;
+            Some((_, place)) => return place,
         }
         let fitting = self.strays.iter().enumerate().filter_map(|(index, stray)| {
             stray.session.followed_by(frame)?;
@@ -187,13 +283,53 @@ impl OtherSessions {
             self.strays.swap_remove(index);
         }
         if frame.nonce == 1 || followed.is_some() {
-            replace_oldest(&mut self.others, MAX_OTHER_SESSIONS, Other { session: *current, heard_at });
-            *current = Session::of(frame);
+            let most = match handles {
+                Handles::Several => MAX_OTHER_SESSIONS,
+                Handles::OneAtATime => MAX_FORMER_SESSIONS,
+            };
+            replace_oldest(&mut self.others, most, current.as_other());
+            *current.session = Session::of(frame);
+            self.closed_at = None;
             return Place::Opens;
         }
         let stray = Other { session: Session::of(frame), heard_at: received_at };
         replace_oldest(&mut self.strays, MAX_STRAYS, stray);
         Place::OutOfOrder
+    }
+
+    /// The session that a frame is of, by the clock that it was sent by, and its place there. The current one comes behind
+    /// all others.
+    fn find(
+        &self,
+        current: &Newest<'_>,
+        frame: &Frame,
+        received_at: MonoTime,
+        handles: Handles,
+    ) -> Option<(usize, Place)> {
+        let all = self.others.iter().copied().chain([current.as_other()]);
+        let candidates = all.enumerate().filter_map(|(index, Other { session, heard_at })| {
+            let place = if session.is_repeated_by(heard_at, frame, received_at, handles) {
+                Place::Duplicate
+            } else if let Some((lost, wrapped)) = session.followed_by(frame) {
+                Place::Next { lost, wrapped }
+            } else if handles == Handles::OneAtATime && session.was_before(heard_at, frame, received_at) {
+                Place::OutOfOrder
+            } else {
+                return None;
+            };
+            let distance = session.distance(heard_at, frame, received_at);
+            Some((distance, matches!(place, Place::Next { .. }), index, place))
+        });
+        // A coarse clock may say to one handle what it said to another: on this host nothing comes twice, and a port has
+        // left its former handles behind.
+        let is_sure = |distance: u128, is_next: bool, index: usize| match handles {
+            Handles::Several => is_next,
+            Handles::OneAtATime => index == self.others.len() && distance < LATE_NANOS.unsigned_abs(),
+        };
+        let nearest = candidates.min_by_key(|(distance, is_next, index, _)| {
+            (!is_sure(*distance, *is_next, *index), *distance, *is_next)
+        });
+        nearest.map(|(_, _, index, place)| (index, place))
     }
 }
 
@@ -208,154 +344,4 @@ fn replace_oldest(list: &mut Vec<Other>, most: usize, new: Other) {
 }
 
 #[cfg(test)]
-mod tests {
-    use varta_proto::Status;
-
-    use super::*;
-
-    /// A process with one session that has sent nonces 1 to 5, one a second, the last of them at second 105.
-    struct Process {
-        current: Session,
-        heard_at: MonoTime,
-        others: OtherSessions,
-    }
-
-    impl Process {
-        fn after_five_beats() -> Self {
-            Process {
-                current: Session { nonce: 5, timestamp: secs(5) },
-                heard_at: MonoTime::from_secs(105),
-                others: OtherSessions::default(),
-            }
-        }
-
-        fn hears(&mut self, at_secs: u64, nonce: u64, timestamp: u64) -> Place {
-            let frame = Frame::new(Status::Ok, 42, timestamp, nonce, 0);
-            let at = MonoTime::from_secs(at_secs);
-            let place = self.others.place(&mut self.current, self.heard_at, &frame, at);
-            if matches!(place, Place::Next { .. } | Place::Opens) {
-                self.heard_at = at;
-            }
-            place
-        }
-    }
-
-    const NEXT: Place = Place::Next { lost: 0, wrapped: false };
-
-    fn secs(seconds: u64) -> u64 {
-        seconds * 1_000_000_000
-    }
-
-    #[test]
-    fn the_next_nonce_continues_and_a_gap_is_counted() {
-        let mut process = Process::after_five_beats();
-        assert_eq!(process.hears(106, 6, secs(6)), NEXT);
-        assert_eq!(process.hears(110, 10, secs(10)), Place::Next { lost: 3, wrapped: false });
-    }
-
-    #[test]
-    fn the_newest_frame_again_is_a_duplicate() {
-        let mut process = Process::after_five_beats();
-        assert_eq!(process.hears(106, 5, secs(5)), Place::Duplicate);
-    }
-
-    #[test]
-    fn an_old_frame_is_out_of_order_and_changes_no_session() {
-        let mut process = Process::after_five_beats();
-        assert_eq!(process.hears(106, 3, secs(3)), Place::OutOfOrder);
-        assert_eq!(process.hears(106, 6, secs(6)), NEXT);
-    }
-
-    #[test]
-    fn two_handles_beat_in_turn() {
-        let mut process = Process::after_five_beats();
-        assert_eq!(process.hears(106, 1, 1_000), Place::Opens);
-        for second in 1..50 {
-            assert_eq!(
-                process.hears(106 + second, 5 + second, secs(6 + second)),
-                NEXT,
-                "first handle, {second}"
-            );
-            assert_eq!(
-                process.hears(106 + second, 1 + second, secs(second)),
-                NEXT,
-                "second handle, {second}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_faster_handle_is_not_taken_for_the_slower_one_that_it_overtakes() {
-        let mut process = Process::after_five_beats();
-        assert_eq!(process.hears(106, 1, 1_000), Place::Opens);
-        for beat in 1..200 {
-            assert_eq!(process.hears(106 + beat, 1 + beat, secs(beat)), NEXT);
-        }
-        assert_eq!(process.hears(306, 6, secs(206)), NEXT, "the slow handle's next beat after 200 seconds");
-    }
-
-    #[test]
-    fn a_session_whose_first_frame_was_lost_is_known_from_its_second_on() {
-        let mut process = Process::after_five_beats();
-        assert_eq!(process.hears(110, 2, secs(1)), Place::OutOfOrder);
-        assert_eq!(process.hears(111, 3, secs(2)), Place::Opens);
-        assert_eq!(process.hears(112, 4, secs(3)), NEXT);
-    }
-
-    #[test]
-    fn several_sessions_whose_first_frames_were_lost_may_beat_in_turn() {
-        let mut process = Process::after_five_beats();
-        for handle in 0..10 {
-            assert_eq!(process.hears(200, 2, secs(50 - handle)), Place::OutOfOrder);
-        }
-        for handle in 0..10 {
-            assert_eq!(process.hears(201, 3, secs(51 - handle)), Place::Opens, "handle {handle}");
-        }
-    }
-
-    #[test]
-    fn a_hundred_threads_with_a_handle_each_all_stay_known() {
-        let mut process = Process::after_five_beats();
-        for thread in 0..100 {
-            assert_eq!(process.hears(106, 1, 1_000 + thread), Place::Opens);
-        }
-        for second in 1..10 {
-            for thread in 0..100 {
-                assert_eq!(process.hears(106 + second, 1 + second, secs(second) + 1_000 + thread), NEXT);
-            }
-        }
-    }
-
-    #[test]
-    fn a_first_frame_again_is_a_duplicate_at_once_and_a_new_handle_later() {
-        let mut process = Process::after_five_beats();
-        assert_eq!(process.hears(106, 1, 1_000_000), Place::Opens);
-        assert_eq!(process.hears(106, 1, 1_000_000), Place::Duplicate);
-        assert_eq!(process.hears(107, 1, 1_000_000), Place::Opens);
-    }
-
-    #[test]
-    fn old_frames_that_come_at_another_pace_than_they_were_sent_open_no_session() {
-        let mut process = Process::after_five_beats();
-        assert_eq!(process.hears(110, 2, secs(2)), Place::OutOfOrder);
-        assert_eq!(process.hears(110, 4, secs(4)), Place::OutOfOrder);
-    }
-
-    #[test]
-    fn the_nonce_wraps_past_the_terminal_one() {
-        let mut process = Process::after_five_beats();
-        process.current.nonce = NONCE_TERMINAL - 1;
-        assert_eq!(process.hears(106, 0, secs(6)), Place::Next { lost: 0, wrapped: true });
-        process.current.nonce = NONCE_TERMINAL - 2;
-        assert_eq!(process.hears(107, 1, secs(7)), Place::Next { lost: 2, wrapped: true });
-    }
-
-    #[test]
-    fn a_client_that_makes_a_handle_for_each_beat_is_heard() {
-        let mut process = Process::after_five_beats();
-        for second in 0..100 {
-            assert_eq!(process.hears(106 + second, 1, 0), Place::Opens);
-        }
-        assert!(process.others.others.len() <= MAX_OTHER_SESSIONS);
-    }
-}
+mod tests;

@@ -1,9 +1,4 @@
-//! What worlds went wrong in, each in as few lines as show it. They are ignored until they are mended; the simulation
-//! keeps clear of them where it says so.
-//!
-//! ```console
-//! $ cargo test -p varta-server --lib simulation::faults -- --ignored
-//! ```
+//! What worlds once went wrong in, each in as few lines as show it.
 
 use varta_proto::control::GoodbyeReason;
 
@@ -41,7 +36,6 @@ fn late(beat: ReceivedBeat, by: Duration) -> ReceivedBeat {
 const MILLIS_100: Duration = Duration::from_millis(100);
 
 #[test]
-#[ignore = "a beat that its goodbye overtook revives the agent, which is then called stalled"]
 fn a_goodbye_that_overtakes_the_last_beat_is_still_the_last_word() {
     let mut world = World::new();
     let mut remote = Remote::connect(at(0));
@@ -54,7 +48,6 @@ fn a_goodbye_that_overtakes_the_last_beat_is_still_the_last_word() {
 }
 
 #[test]
-#[ignore = "the first frame once more, 20 ms later, opens a session that never says goodbye"]
 fn a_first_frame_that_comes_twice_does_not_outlive_the_goodbye() {
     let mut world = World::new();
     let mut remote = Remote::connect(at(0));
@@ -69,7 +62,6 @@ fn a_first_frame_that_comes_twice_does_not_outlive_the_goodbye() {
 }
 
 #[test]
-#[ignore = "a first frame that the second overtakes opens a session that never says goodbye"]
 fn a_first_frame_that_is_overtaken_does_not_outlive_the_goodbye() {
     let mut world = World::new();
     let mut remote = Remote::connect(at(0));
@@ -84,7 +76,6 @@ fn a_first_frame_that_is_overtaken_does_not_outlive_the_goodbye() {
 }
 
 #[test]
-#[ignore = "two overtaken frames open a session beside their own: both move the deadline, and losses are counted twice"]
 fn frames_that_are_overtaken_are_out_of_order_however_many_there_are() {
     let mut world = World::new();
     let mut remote = Remote::connect(at(0));
@@ -100,7 +91,6 @@ fn frames_that_are_overtaken_are_out_of_order_however_many_there_are() {
 }
 
 #[test]
-#[ignore = "an old handle's frame that comes late is taken for the new handle's, whose own are refused from then on"]
 fn what_comes_late_of_an_older_handle_does_not_silence_the_new_one() {
     let mut world = World::new();
     let mut remote = Remote::connect(at(0));
@@ -120,7 +110,6 @@ fn what_comes_late_of_an_older_handle_does_not_silence_the_new_one() {
 }
 
 #[test]
-#[ignore = "a handle whose clock is coarse says at some time what the one before it said last"]
 fn a_new_handle_may_say_by_chance_what_the_old_one_said_last() {
     let mut world = World::new();
     for connected_at in [0, 100] {
