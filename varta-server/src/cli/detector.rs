@@ -18,27 +18,27 @@ pub struct DetectorArgs {
     #[arg(long, env = "VARTA_DETECTOR", value_name = "RULE", value_enum, default_value_t)]
     pub detector: Detector,
 
-    /// By how many powers of ten a silence must be unlikely to be too long, 1 to 100, for --detector phi [default: 8]
+    /// For phi: by how many powers of ten a silence that is too long is unlikely, 1 to 100 [default: 8]
     #[arg(long, env = "VARTA_PHI_THRESHOLD", value_name = "N")]
     pub phi_threshold: Option<f64>,
 
-    /// Time between two mistakes about one agent, at the least and on average, for --detector chen
+    /// For chen: the time between two mistakes about one agent, at the least and on average
     #[arg(long, env = "VARTA_CHEN_MISTAKE_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub chen_mistake_every: Option<Duration>,
 
-    /// How long after its last beat it may take to find out that an agent stopped, for --detector chen
+    /// For chen: how long after its last beat it may take to find out that an agent stopped
     #[arg(long, env = "VARTA_CHEN_DETECT_WITHIN", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub chen_detect_within: Option<Duration>,
 
-    /// How long a mistake may last, on average, for --detector chen
+    /// For chen: how long a mistake may last, on average
     #[arg(long, env = "VARTA_CHEN_CORRECTED_WITHIN", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub chen_corrected_within: Option<Duration>,
 
-    /// The least that an agent is given by what was learned, for --detector phi and chen [default: 100ms]
+    /// For phi and chen: the least that an agent is given by what was learned [default: 100ms]
     #[arg(long, env = "VARTA_MIN_LEARNED_STALL_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub min_learned_stall_after: Option<Duration>,
 
-    /// The most that an agent is given by what was learned, for --detector phi and chen [default: 1m]
+    /// For phi and chen: the most that an agent is given by what was learned [default: 1m]
     #[arg(long, env = "VARTA_MAX_LEARNED_STALL_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub max_learned_stall_after: Option<Duration>,
 }

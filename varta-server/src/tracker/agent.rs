@@ -113,9 +113,9 @@ impl Extra {
 }
 
 impl Rest {
-    /// How long it may be silent, when nobody else may be silent for longer than `stall_after`.
-    pub(crate) fn stall_after(&self, stall_after: Duration) -> Duration {
-        self.extra.as_ref().and_then(|extra| extra.ruled.or(extra.asked)).unwrap_or(stall_after)
+    /// How long it may be silent by a rule for its name, or else because it asked for that.
+    pub(crate) fn promised(&self) -> Option<Duration> {
+        self.extra.as_ref().and_then(|extra| extra.ruled.or(extra.asked))
     }
 
     /// Of an agent that is new.
@@ -208,6 +208,13 @@ impl Slot {
         left
     }
 
+    /// Whether several of its sessions beat, as of its last beat.
+    pub(crate) fn has_several(&self, rest: &Rest) -> bool {
+        let others_beat =
+            || rest.extra.as_ref().is_some_and(|extra| extra.sessions.have_beaten(self.last_beat));
+        self.has_others && self.handles() == Handles::Several && others_beat()
+    }
+
     fn newest(&mut self) -> Newest<'_> {
         Newest { session: &mut self.session, heard_at: self.last_beat }
     }
@@ -217,15 +224,17 @@ impl Slot {
     }
 
     /// Notes a frame that was refused only for its rate. It did arrive, so it is not to be missed later; and it proves
-    /// that the agent lives, so its silence begins anew.
-    pub(crate) fn note_limited(&mut self, frame: &Frame, at: MonoTime) {
+    /// that the agent lives, so its silence begins anew. Whether it is the next of its only session.
+    pub(crate) fn note_limited(&mut self, frame: &Frame, at: MonoTime) -> bool {
         let follows = self.session.followed_by(frame).is_some();
         if follows || self.has_others {
             self.last_beat = at;
         }
-        if follows && !self.has_others {
+        let is_next = follows && !self.has_others;
+        if is_next {
             self.session = Session::of(frame);
         }
+        is_next
     }
 
     /// Writes down an accepted frame.

@@ -71,15 +71,22 @@ impl Tracker {
             self.statistics.clamped_stamps += 1;
         }
 
+        // When it would have been missed, if that is about to be learned anew.
+        let due = self.learned.is_on().then(|| self.deadline(number));
+        let slot = self.agents.slot_mut(number);
         // What is news is never refused for its rate.
         let was_away = !matches!(slot.verdict, Some(Verdict::Up(_)));
         let is_news = frame.status != slot.status || frame.is_terminal() || was_away;
         if !is_news && let Some(limited) = self.limit(number, at) {
-            self.agents.slot_mut(number).note_limited(frame, at);
+            let is_next = self.agents.slot_mut(number).note_limited(frame, at);
+            if let Some(due) = due.filter(|_| is_next) {
+                self.learn(number, frame, Place::Next { lost: 0, wrapped: false }, at, due);
+            }
             return limited;
         }
 
         // A terminal frame comes from beside the sessions: it has no number in any of them.
+        let mut learns_from = None;
         if !frame.is_terminal() {
             let (slot, rest) = self.agents.both_mut(number);
             let place = slot.place(rest, frame, at);
@@ -100,12 +107,18 @@ impl Tracker {
             if place == Place::OutOfOrder {
                 return Outcome::OutOfOrder;
             }
+            learns_from = due.map(|due| (place, due));
         }
         if was_away && self.agents.rest(number).is_dead {
             // Sent before its process ended, and read late.
             self.agents.slot_mut(number).accept(frame, at);
         } else {
             self.accept(number, beat, at);
+            if let Some((place, due)) = learns_from {
+                // Who was away has just been put on the wheel anew, for what is its deadline by now.
+                let due = if was_away { self.deadline(number) } else { due };
+                self.learn(number, frame, place, at, due);
+            }
         }
         Outcome::Accepted
     }
@@ -165,6 +178,8 @@ impl Tracker {
         if let Some(before) = before {
             self.recount(before, Verdict::Up(beat.frame.status));
         }
+        self.learned.forget(number);
+        self.apply_rules(number);
         self.wheel.arm(number, self.first_look(number));
         self.watch(number);
         let change = Change {

@@ -14,6 +14,7 @@ mod blindness;
 mod cause;
 mod expected;
 mod judgement;
+mod learned;
 mod names;
 mod policy;
 mod promises;
@@ -42,6 +43,7 @@ use self::blindness::Blindness;
 pub use self::cause::Cause;
 use self::expected::Awaited;
 pub use self::judgement::ProcessId;
+use self::learned::Learned;
 use self::names::Names;
 pub use self::policy::Policy;
 use self::promises::Waiting;
@@ -134,6 +136,7 @@ pub struct Tracker {
     /// By [`Transport::index`].
     trails: [Trails; Transport::ALL.len()],
     names: Names,
+    learned: Learned,
     wheel: Wheel,
     /// Filled by each `handle_*` and to be drained after it, which bounds it by that call's work.
     transitions: VecDeque<Transition>,
@@ -163,6 +166,7 @@ impl Tracker {
             agent_rate: RateLimit::per_second(policy.max_beat_rate),
             total_rate: RateLimit::per_second(policy.max_total_rate),
             look_rate: RateLimit::per_second(policy.looks_per_second),
+            learned: Learned::new(policy.arrival),
             policy,
             total_usage: Usage::default(),
             agents: Table::default(),
@@ -293,7 +297,7 @@ impl Tracker {
 
     /// The agents in a range of slot numbers. What is beyond [`Tracker::slots`] is empty.
     pub fn agents(&self, range: Range<usize>) -> impl Iterator<Item = AgentView<'_>> {
-        self.agents.range(range).filter_map(|(slot, rest)| {
+        self.agents.range(range).filter_map(|(number, slot, rest)| {
             Some(AgentView {
                 name: self.names.get(rest.name),
                 origin: self.sources.origin(slot.key.source),
@@ -304,7 +308,7 @@ impl Tracker {
                 last_beat: slot.last_beat,
                 lost: u64::from(rest.lost),
                 stalls: rest.stalls,
-                stall_after: rest.stall_after(self.policy.stall_after),
+                stall_after: self.stall_after_of(number, rest),
             })
         })
     }
@@ -359,6 +363,7 @@ impl Tracker {
         let Some(verdict) = slot.verdict.take() else { return };
         self.names.give_back(self.agents.rest(number).name);
         self.agents.remove(number);
+        self.learned.forget(number);
         self.sources.leave(source);
         self.trails[transport.index()].forget(number);
         self.population[verdict.index()] -= 1;
@@ -367,7 +372,13 @@ impl Tracker {
 
     /// How long an agent may be silent.
     fn stall_after(&self, number: u32) -> Duration {
-        self.agents.rest(number).stall_after(self.policy.stall_after)
+        self.stall_after_of(number, self.agents.rest(number))
+    }
+
+    /// By a rule for its name, or what it asked for, or what was learned of it, or what holds for all.
+    fn stall_after_of(&self, number: u32, rest: &Rest) -> Duration {
+        let learned = || self.learned.stall_after(number);
+        rest.promised().or_else(learned).unwrap_or(self.policy.stall_after)
     }
 
     fn deadline(&self, number: u32) -> MonoTime {

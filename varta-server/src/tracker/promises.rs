@@ -86,6 +86,7 @@ impl Tracker {
         if let Some(asked) = stall_after.or(of_interval) {
             let granted = asked.clamp(SHORTEST_SILENCE, longest);
             self.agents.rest_mut(number).extra.get_or_insert_default().asked = Some(granted);
+            self.forget_if_promised(number);
         }
         if let Some(busy_for) = busy_for {
             let rest = self.agents.rest_mut(number);
@@ -132,10 +133,20 @@ impl Tracker {
 
     /// Gives an agent what the rules have for its name.
     pub(super) fn apply_rules(&mut self, number: u32) {
+        let due = self.deadline(number);
         let rest = self.agents.rest_mut(number);
         let ruled = self.policy.rules.stall_after_for(self.names.get(rest.name));
         if ruled.is_some() || rest.extra.is_some() {
             rest.extra.get_or_insert_default().ruled = ruled;
+            self.forget_if_promised(number);
+            self.bring_forward(number, due);
+        }
+    }
+
+    /// What an agent promises, or a rule does for it, goes before what was learned; and what is not used grows old.
+    fn forget_if_promised(&mut self, number: u32) {
+        if self.agents.rest(number).promised().is_some() {
+            self.learned.forget(number);
         }
     }
 

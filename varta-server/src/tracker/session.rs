@@ -36,7 +36,8 @@ const OPENING_DOUBLED_WITHIN: Duration = Duration::from_secs(1);
 /// How much later than another a frame may come that a network holds up; one that would be later than that is of another
 /// session.
 const LATE_NANOS: i128 = 3_000_000_000;
-/// Sessions remembered for a port beside the current one, and for how long.
+/// Sessions remembered for a port beside the current one, and for how long. After that time another session of a process
+/// is taken for one that was left behind.
 const MAX_FORMER_SESSIONS: usize = 8;
 const FORMER_KEPT: Duration = Duration::from_secs(60);
 
@@ -183,6 +184,11 @@ impl OtherSessions {
     /// Whether anything is remembered at all.
     pub(crate) fn is_empty(&self) -> bool {
         self.others.is_empty() && self.strays.is_empty() && self.closed_at.is_none()
+    }
+
+    /// Whether another session than the current one has beaten a short while before `at`.
+    pub(crate) fn have_beaten(&self, at: MonoTime) -> bool {
+        self.others.iter().any(|other| at.since(other.heard_at) < FORMER_KEPT)
     }
 
     /// Closes the session whose last beat was `last`, as was said at `at`. Whether it was the only one that still beat:

@@ -122,9 +122,11 @@ impl Table {
         self.slots.len()
     }
 
-    /// The slots in a range of numbers, the vacant ones too. What is beyond the last is empty.
-    pub(super) fn range(&self, range: Range<usize>) -> impl Iterator<Item = (&Slot, &Rest)> {
+    /// The slots in a range of numbers, the vacant ones too, each with its number. What is beyond the last is empty.
+    pub(super) fn range(&self, range: Range<usize>) -> impl Iterator<Item = (u32, &Slot, &Rest)> {
         let range = range.start.min(self.slots.len())..range.end.min(self.slots.len());
-        self.slots[range.clone()].iter().zip(&self.rests[range])
+        let both = self.slots[range.clone()].iter().zip(&self.rests[range.clone()]);
+        let numbers = range.map(|number| u32::try_from(number).expect("slots have numbers of that size"));
+        numbers.zip(both).map(|(number, (slot, rest))| (number, slot, rest))
     }
 }

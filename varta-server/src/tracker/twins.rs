@@ -154,6 +154,9 @@ impl Tracker {
         }
         let number = found.continued.map_or(silent, |(_, number)| number);
         self.leave_port(number, beat.received_at);
+        if found.continued.is_none() {
+            self.unlearn(number);
+        }
         let (slot, rest) = self.agents.both_mut(number);
         slot.key = key;
         if found.continued.is_none() {
@@ -212,6 +215,7 @@ impl Tracker {
         let younger: Vec<Former> =
             younger.map(|left| Former { beats: since(left, former.beats), ..left }).collect();
 
+        self.unlearn(number);
         let (slot, rest) = self.agents.both_mut(number);
         let newcomer = Slot { beats: slot.beats.saturating_sub(former.beats), ..*slot };
         slot.key.lane = former.lane;
@@ -266,6 +270,7 @@ impl Tracker {
     /// Lets an agent go on as somebody who came from another port at `came_at`.
     fn go_on_as(&mut self, number: u32, newcomer: &Slot, came_at: MonoTime, at: MonoTime) {
         self.leave_port(number, came_at);
+        self.unlearn(number);
         let (slot, rest) = self.agents.both_mut(number);
         let Some(before) = slot.verdict else { return };
         let silence = newcomer.last_beat.since(slot.last_beat);
