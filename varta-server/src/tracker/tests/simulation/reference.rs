@@ -2,7 +2,7 @@
 //! step, keeps every blindness there was, and has neither wheel nor slots nor sessions.
 //!
 //! It judges what the tracker says instead of foretelling it. Where the rules leave a choice (a frame of an older handle
-//! that comes late) it takes over what the tracker decided, and holds it to that.
+//! that comes late, the time that beats teach) it takes over what the tracker decided, and holds it to that.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::beat::{Introduction, Origin, ReceivedBeat, Sender};
 use crate::outcome::Outcome;
 use crate::process::Death;
 use crate::time::MonoTime;
+use crate::tracker::arrival::ArrivalPolicy;
 use crate::tracker::{AgentView, Cause, Policy, Transition, Verdict};
 
 /// The tracker's tick is a quarter of this.
@@ -30,22 +31,20 @@ const TABLE: [(&str, &[&str]); 5] = [
     ("gone", &["up"]),
 ];
 
-/// A weak spot that the reference lets pass: a first frame that comes late or twice, and two frames of which both are
-/// overtaken, are taken for another session of the process. What is old may move a deadline then, and the goodbye is
-/// taken for that of one handle of two.
-const OVERTAKEN_FRAMES_SPLIT: bool = true;
-/// What is noted as the handle of such a session. Handles are counted from 1.
-const SPLIT: u32 = 0;
-
 #[derive(Clone, Debug)]
 struct Known {
     sender: Sender,
     verdict: Verdict,
     last_beat: MonoTime,
     asked: Option<Duration>,
+    /// What it was given by what its beats taught.
+    learned: Option<Duration>,
     busy_until: MonoTime,
     /// The handles that were heard in this life of the process, with the newest nonce of each.
     handles: Vec<(u32, u64)>,
+    /// The newest handle when an old frame was taken for that of another session because a blindness had held it up: what
+    /// else is old may be taken for that one's from then on.
+    mistaken: Option<u32>,
     start_time: Option<u64>,
     is_dead: bool,
     terminal: bool,
@@ -74,7 +73,7 @@ impl Reference {
     }
 
     fn stall_after(&self, known: &Known) -> Duration {
-        known.asked.unwrap_or(self.policy.stall_after)
+        known.asked.or(known.learned).unwrap_or(self.policy.stall_after)
     }
 
     fn deadline(&self, known: &Known) -> MonoTime {
@@ -129,13 +128,20 @@ impl Reference {
         let accepted = outcome == Outcome::Accepted;
         if !frame.is_terminal() {
             let newest = known.handles.iter().map(|(handle, _)| *handle).max();
+            // After a blindness nobody can tell how late a frame is that was held up by it.
+            let is_remote = sender.origin != Origin::Local;
+            let was_blind = self.blind.iter().any(|(_, to)| *to > known.last_beat);
+            let may_tell = !is_remote || !was_blind && (known.mistaken.is_none() || known.mistaken != newest);
             let of_this = known.handles.iter().find(|(known, _)| *known == handle);
             if let Some((_, nonce)) = of_this.filter(|_| newest == Some(handle)) {
                 if frame.nonce > *nonce && known.farewell.is_none() {
                     assert!(accepted, "what is new in a session is accepted: {beat:?}");
-                } else if frame.nonce <= *nonce && known.handles.len() == 1 && !known.may_split() {
+                } else if frame.nonce <= *nonce && may_tell && (is_remote || known.handles.len() == 1) {
                     assert!(!accepted, "what is old moves no deadline: {beat:?}");
                 }
+            }
+            if newest > Some(handle) && is_remote && may_tell && frame.nonce > 1 {
+                assert!(!accepted, "one handle has taken the place of the other: {beat:?}");
             }
         }
         if !accepted {
@@ -178,6 +184,7 @@ impl Reference {
             known.handles.clear();
             known.is_dead = false;
             known.asked = None;
+            known.learned = None;
             known.busy_until = MonoTime::START;
         }
         if !(known.is_dead && is_away) {
@@ -186,9 +193,10 @@ impl Reference {
         known.last_beat = beat.received_at.max(known.last_beat);
         known.terminal = frame.is_terminal();
         known.sender = sender;
-        let was_overtaken = known.handles.iter().any(|known| known.0 == handle && known.1 >= frame.nonce);
-        if known.may_split() && was_overtaken {
-            known.note(SPLIT, frame.nonce);
+        if !frame.is_terminal()
+            && known.handles.iter().any(|known| known.0 == handle && known.1 >= frame.nonce)
+        {
+            known.mistaken = known.handles.iter().map(|(handle, _)| *handle).max();
         }
         known.note(handle, frame.nonce);
     }
@@ -227,8 +235,10 @@ impl Reference {
             verdict: up,
             last_beat: beat.received_at,
             asked: None,
+            learned: None,
             busy_until: MonoTime::START,
             handles: Vec::new(),
+            mistaken: None,
             start_time,
             is_dead: false,
             terminal: beat.frame.is_terminal(),
@@ -270,14 +280,19 @@ impl Reference {
         known.not_before = at;
     }
 
-    /// A goodbye was handed in that `handle` said.
-    pub(super) fn goodbye(&mut self, sender: Sender, handle: u32, changes: &[Transition]) {
+    /// A goodbye was handed in that `handle` said, after the beat `last`.
+    pub(super) fn goodbye(&mut self, sender: Sender, (handle, last): (u32, u64), changes: &[Transition]) {
         let Some(index) = self.agents.iter().position(|known| known.sender == sender) else {
             assert!(changes.is_empty(), "nobody takes leave: {changes:?}");
             return;
         };
         let is_over = matches!(self.agents[index].verdict, Verdict::Down | Verdict::Gone);
-        let is_only_one = matches!(self.agents[index].handles[..], [(known, _)] if known == handle);
+        let known = &self.agents[index];
+        let newest = known.handles.iter().map(|(handle, _)| *handle).max();
+        let is_only_one = match sender.origin {
+            Origin::Local => matches!(known.handles[..], [(known, _)] if known == handle),
+            Origin::Udp(_) | Origin::SecureUdp(_) => newest == Some(handle),
+        };
         assert!(changes.len() <= usize::from(!is_over), "{changes:?}");
         assert!(is_over || !is_only_one || changes.len() == 1, "who says goodbye is gone");
         if let Some(change) = changes.first() {
@@ -285,6 +300,7 @@ impl Reference {
             assert_eq!(change.to, Verdict::Gone);
             self.agents[index].verdict = Verdict::Gone;
             self.agents[index].farewell = Some(handle);
+            self.agents[index].note(handle, last);
         }
     }
 
@@ -349,13 +365,14 @@ impl Reference {
         }
     }
 
-    /// What must hold after every step.
+    /// What must hold after every step. How many were given another time than before, by what was learned of them.
     pub(super) fn compare<'a>(
         &mut self,
         now: MonoTime,
         views: impl Iterator<Item = AgentView<'a>>,
         population: [usize; Verdict::NAMES.len()],
-    ) {
+    ) -> usize {
+        let mut learned = 0;
         let mut recount = [0; Verdict::NAMES.len()];
         let mut is_there = vec![false; self.agents.len()];
         for view in views {
@@ -364,6 +381,8 @@ impl Reference {
             let known = &self.agents[index];
             assert_eq!(view.verdict, known.verdict, "{known:?}");
             assert_eq!(view.last_beat, known.last_beat, "{known:?}");
+            learned += usize::from(self.take_over_learned(index, view.stall_after));
+            let known = &self.agents[index];
             assert_eq!(view.stall_after, self.stall_after(known), "{known:?}");
             recount[view.verdict.index()] += 1;
             if known.verdict.is_awaited() {
@@ -383,6 +402,20 @@ impl Reference {
             assert!(stays || may_go || may_be_pushed_out, "forgotten too early: {known:?}");
             stays
         });
+        learned
+    }
+
+    /// Takes over what the tracker has learned of an agent, if it may be that. Whether it is something new.
+    fn take_over_learned(&mut self, index: usize, given: Duration) -> bool {
+        let (ArrivalPolicy { shortest, longest, .. }, fixed) = (self.policy.arrival, self.policy.stall_after);
+        let known = &mut self.agents[index];
+        let before = known.learned;
+        known.learned =
+            (self.policy.arrival.learns() && known.asked.is_none() && given != fixed).then_some(given);
+        if let Some(learned) = known.learned {
+            assert!(learned >= shortest && learned <= longest, "{known:?}");
+        }
+        known.learned.is_some() && known.learned != before
     }
 
     /// Whether the end of this process must be told to the tracker.
@@ -394,11 +427,6 @@ impl Reference {
 }
 
 impl Known {
-    /// Whether the frames of a session may be taken for those of two.
-    fn may_split(&self) -> bool {
-        OVERTAKEN_FRAMES_SPLIT && self.sender.origin != Origin::Local
-    }
-
     fn note(&mut self, handle: u32, nonce: u64) {
         if nonce == varta_proto::NONCE_TERMINAL {
             return;

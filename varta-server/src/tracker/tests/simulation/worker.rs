@@ -10,6 +10,9 @@ use super::link::Link;
 use crate::beat::{Introduction, ReceivedBeat, ReceivedControl, Said, Sender};
 use crate::time::{MonoTime, nanos};
 
+/// How long a handle on a fixed port lasts at the least.
+const SHORTEST_LIFE: Duration = Duration::from_secs(8);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Beating,
@@ -35,6 +38,12 @@ pub(super) struct Worker {
     lateness: Duration,
     /// Parts per million by which its clock is fast.
     drift: i32,
+    /// How fine its clock is, in nanoseconds.
+    grain: u64,
+    /// What its clock said when it connected.
+    began_with: u64,
+    /// Whether all its handles send from one port.
+    has_fixed_port: bool,
     connected_at: MonoTime,
     nonce: u64,
     /// When it last sent anything.
@@ -51,7 +60,12 @@ impl Worker {
         let sender = if is_local { Sender::local(pid) } else { Sender::udp(source, pid) };
         let link = if is_local { Link::local(&mut chance) } else { Link::remote(&mut chance) };
         let interval = chance.millis(100, 1_500);
+        let grain = chance.one_of(&[1, 1, 1_000_000, 1_000_000_000]);
+        let has_fixed_port = !is_local && chance.happens(0.5);
         Worker {
+            grain: if is_local || has_fixed_port { grain } else { 1 },
+            began_with: 1_000,
+            has_fixed_port,
             sender,
             state: State::Beating,
             handle: 1,
@@ -77,7 +91,8 @@ impl Worker {
     /// Makes a handle, which has a socket of its own.
     pub(super) fn connect(&mut self, at: MonoTime) {
         self.handle += 1;
-        if self.start_time.is_none() {
+        self.began_with = 1 + self.chance.below(1_000_000);
+        if self.start_time.is_none() && !self.has_fixed_port {
             self.sender.lane.port += 100;
         }
         self.connected_at = at;
@@ -85,10 +100,15 @@ impl Worker {
         self.state = State::Beating;
     }
 
-    /// Whether nothing of what it sent is under way any more. Two sockets whose datagrams come in turn are two agents, so
-    /// a remote one waits for that before it makes a handle.
+    /// Whether it may make a handle. Two sockets whose datagrams come in turn are two agents, so a remote one waits until
+    /// nothing of what it sent is under way any more. One that has a port for good waits for nothing, but is not restarted
+    /// so soon that nobody could tell its new handle from one whose beats are late.
     pub(super) fn may_connect(&self, now: MonoTime) -> bool {
-        self.start_time.is_some() || now > self.sent_at + self.link.longest()
+        if self.has_fixed_port {
+            now > self.connected_at + SHORTEST_LIFE
+        } else {
+            self.start_time.is_some() || now > self.sent_at + self.link.longest()
+        }
     }
 
     /// When it means to beat next.
@@ -129,6 +149,8 @@ impl Worker {
 
     fn clock(&self, now: MonoTime) -> u64 {
         let elapsed = nanos(now.since(self.connected_at));
-        elapsed.saturating_add_signed(elapsed.cast_signed() / 1_000_000 * i64::from(self.drift)) + 1_000
+        let exact = elapsed.saturating_add_signed(elapsed.cast_signed() / 1_000_000 * i64::from(self.drift))
+            + self.began_with;
+        (exact - exact % self.grain).max(1)
     }
 }
