@@ -1,0 +1,116 @@
+//! Claims about the command line, and what the file adds to it.
+
+use clap::CommandFactory;
+
+use super::*;
+
+#[test]
+fn the_definition_is_sound() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn every_option_has_an_environment_variable_of_its_name() {
+    for option in Args::command().get_opts() {
+        let long = option.get_long().unwrap();
+        let expected = format!("VARTA_{}", long.replace('-', "_").to_uppercase());
+        assert_eq!(option.get_env().and_then(|name| name.to_str()), Some(expected.as_str()), "--{long}");
+    }
+}
+
+#[test]
+fn none_turns_metrics_off() {
+    assert_eq!(parse_address("none"), Ok(Address(None)));
+    assert!(parse_address("localhost").is_err());
+}
+
+#[test]
+fn a_mode_is_octal() {
+    assert_eq!(parse_mode("0660"), Ok(Mode(0o660)));
+    assert!(parse_mode("0888").is_err() && parse_mode("7777").is_err());
+}
+
+/// What the command line makes of these words and a file with this text.
+fn read(words: &[&str], text: &str) -> Result<Args, Error> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("varta.toml");
+    std::fs::write(&path, text).unwrap();
+    let before = ["varta-server", "--config", path.to_str().unwrap()];
+    // Whoever runs the tests may have variables for a server of theirs.
+    let definition = definition().mut_args(|option| option.env(None::<&'static str>));
+    Args::read_by(definition, before.iter().chain(words).map(OsString::from))
+}
+
+#[test]
+fn what_is_given_on_the_command_line_goes_before_the_file_and_that_before_the_default() {
+    let text = "stall-after = \"2s\"\nmax-agents = 7\nallow-uid = [1, 2]\nudp = \"127.0.0.1:1\"";
+    let args = read(&["--stall-after", "3s", "--allow-uid", "9"], text).unwrap();
+    assert_eq!(args.stall_after, Duration::from_secs(3));
+    assert_eq!(args.max_agents, 7);
+    assert_eq!(args.allow_uid, [9], "a list replaces the file's");
+    assert_eq!(args.udp.len(), 1);
+    assert_eq!(args.forget_after, Duration::from_secs(86_400));
+    // Also when it says on the command line what the default is.
+    assert_eq!(read(&["--stall-after=5s"], text).unwrap().stall_after, Duration::from_secs(5));
+}
+
+#[test]
+fn the_configuration_has_the_rules_the_expected_agents_and_the_file() {
+    let text = "socket = \"/tmp/varta.sock\"\n[[rule]]\nname = \"a\"\n[[expected]]\nname = \"b\"";
+    let config = read(&[], text).unwrap().into_config().unwrap();
+    assert_eq!((config.policy.rules.iter().len(), config.policy.expected.iter().len()), (1, 1));
+    assert!(config.file.is_some());
+    assert_eq!(config.sockets[0].path.to_str(), Some("/tmp/varta.sock"));
+    assert!(!config.sockets[0].is_default);
+}
+
+#[test]
+fn an_option_that_makes_no_sense_beside_others_is_told_with_its_line_only_if_the_file_gave_it() {
+    let refused = |words: &[&str], text| read(words, text).unwrap().into_config().unwrap_err().to_string();
+    for (text, said) in [
+        ("\nstall-after = \"1ms\"", "varta.toml:2: stall-after: 1ms is not between"),
+        ("udp = \"0.0.0.0:1\"", "varta.toml:1: udp 0.0.0.0:1: is not a loopback address"),
+        ("metrics-addr = \"0.0.0.0:1\"", "varta.toml:1: metrics-addr 0.0.0.0:1: is not a loopback"),
+        ("socket = \"none\"", "varta.toml:1: socket none: leaves nothing to listen on"),
+        ("socket-group = \"no-such-group\"", "varta.toml:1: socket-group no-such-group: there is no"),
+        ("key-file = \"k\"", "varta.toml:1: key-file: keys do nothing without --secure-udp"),
+    ] {
+        assert!(refused(&[], text).contains(said), "{}", refused(&[], text));
+    }
+    let elsewhere = refused(&["--stall-after=1ms"], "stall-after = \"2s\"");
+    assert!(elsewhere.starts_with("--stall-after: 1ms"), "{elsewhere}");
+    let log_level = read(&[], "log-level = \"loud\"").unwrap();
+    let error = crate::logging::start(None, &log_level.log_level).unwrap_err();
+    assert!(log_level.locate(error).to_string().contains("varta.toml:1: log-level: `loud`"));
+}
+
+#[test]
+fn the_example_has_every_option_and_what_it_says_is_the_default() {
+    const EXAMPLE: &str = include_str!("../../varta.example.toml");
+    let as_it_is = format!("{:?}", Args { config: None, file: None, ..read(&[], EXAMPLE).unwrap() });
+    let defaults = format!("{:?}", Args { config: None, file: None, ..read(&[], "").unwrap() });
+    assert_eq!(as_it_is, defaults);
+
+    // What is commented out is right too: a `#` without a space before a key or a table.
+    let whole: String = EXAMPLE
+        .lines()
+        .map(|line| {
+            let bare = line
+                .strip_prefix('#')
+                .filter(|bare| bare.starts_with(|c: char| c.is_alphabetic() || c == '['));
+            bare.unwrap_or(line).to_owned() + "\n"
+        })
+        .collect();
+    let file = read(&[], &whole).unwrap().file.unwrap();
+    assert_eq!((file.rules().iter().len(), file.expected().iter().len()), (1, 1));
+    // A rule has keys of the same names as options.
+    let (options, _) = whole.split_once("\n[[").unwrap();
+    for option in definition().get_arguments().filter(|option| option.get_id() != "config") {
+        let key = option.get_long().unwrap();
+        let is_key = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(" = "));
+        let is_switch = !option.get_action().takes_values();
+        let has_default = is_switch || !option.get_default_values().is_empty();
+        assert_eq!(EXAMPLE.lines().filter(|line| is_key(line)).count(), usize::from(has_default), "{key}");
+        assert_eq!(options.lines().filter(|line| is_key(line)).count(), 1, "{key}");
+    }
+}
