@@ -13,14 +13,14 @@ pub(crate) const LOG_QUEUE: usize = 65_536;
 
 /// Lines a second for what an agent can bring about as often as it likes: that it reports another status than before, or
 /// that it panicked. One that cannot make up its mind could fill a disk otherwise.
-const REPORTS_PER_SECOND: u32 = 100;
+pub(crate) const REPORTS_PER_SECOND: u32 = 100;
 /// Lines a second for agents in plaintext, which anybody can make up.
-const PLAIN_PER_SECOND: u32 = 100;
+pub(crate) const PLAIN_PER_SECOND: u32 = 100;
 
 /// Writes one log line for each change, until nobody makes any more.
 pub(crate) async fn log(mut transitions: mpsc::Receiver<Transition>) {
-    let mut reports = Allowance::new(REPORTS_PER_SECOND, "changes of reported status");
-    let mut plain = Allowance::new(PLAIN_PER_SECOND, "changes of agents in plaintext");
+    let mut reports = Allowance::new(REPORTS_PER_SECOND, "changes of reported status were not logged");
+    let mut plain = Allowance::new(PLAIN_PER_SECOND, "changes of agents in plaintext were not logged");
     while let Some(transition) = transitions.recv().await {
         let is_allowed = match (transition.agent.origin.transport(), is_report(&transition)) {
             (Transport::Udp, _) => plain.take(transition.at),
@@ -41,30 +41,28 @@ pub(crate) fn is_report(transition: &Transition) -> bool {
 
 /// How many lines of a kind were logged in the present second, and how many were not.
 #[derive(Debug)]
-struct Allowance {
+pub(crate) struct Allowance {
     per_second: u32,
-    of_what: &'static str,
+    /// What became of what, for the log.
+    what_became: &'static str,
     since: MonoTime,
     logged: u32,
     skipped: u64,
 }
 
 impl Allowance {
-    fn new(per_second: u32, of_what: &'static str) -> Self {
-        Allowance { per_second, of_what, since: MonoTime::START, logged: 0, skipped: 0 }
+    pub(crate) fn new(per_second: u32, what_became: &'static str) -> Self {
+        Allowance { per_second, what_became, since: MonoTime::START, logged: 0, skipped: 0 }
     }
 
     /// Whether one more may be logged at `at`. A second in which some were not ends with a line that says how many.
-    fn take(&mut self, at: MonoTime) -> bool {
-        let Allowance { per_second, of_what, skipped, .. } = *self;
+    pub(crate) fn take(&mut self, at: MonoTime) -> bool {
+        let Allowance { per_second, what_became, skipped, .. } = *self;
         if at.since(self.since) >= Duration::from_secs(1) {
             if skipped > 0 {
-                tracing::warn!(
-                    skipped,
-                    "{skipped} {of_what} were not logged: more than {per_second} came in a second"
-                );
+                tracing::warn!(skipped, "{skipped} {what_became}: more than {per_second} came in a second");
             }
-            *self = Allowance { since: at, ..Allowance::new(per_second, of_what) };
+            *self = Allowance { since: at, ..Allowance::new(per_second, what_became) };
         }
         let logs = self.logged < per_second;
         if logs {
@@ -132,6 +130,9 @@ fn sentence(transition: &Transition) -> String {
         Cause::Reported => format!("it reports {said}"),
         Cause::Recovered if *from == Some(Verdict::Gone) => {
             format!("it beats again, {silence:.3?} after its last beat")
+        }
+        Cause::Recovered if *from == Some(Verdict::Expected) => {
+            format!("it beats; this server knows it from before, and its last beat was {silence:.3?} ago")
         }
         Cause::Recovered => format!("it beats again after {silence:.3?} of silence"),
         Cause::Restarted => "a new process has this pid".to_owned(),
@@ -201,12 +202,14 @@ mod tests {
     fn transition(from: Option<Verdict>, to: Verdict, cause: Cause) -> Transition {
         Transition {
             agent: AgentId { name: Arc::from("worker"), origin: Origin::Local, pid: 4242, twin: Twin::FIRST },
+            process: None,
             from,
             to,
             cause,
             at: MonoTime::from_secs(30),
             silence: Duration::from_millis(5_001),
             last: LastWord { status: Status::Degraded, payload: 7, terminal: false, beats: 812 },
+            stall_after: Duration::from_secs(5),
             detection_latency: None,
             dossier: None,
         }

@@ -108,15 +108,18 @@ impl AgentRows {
         self.write_labels(agent);
         let status = match agent.verdict {
             Verdict::Up(status) => status as u64,
-            Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Expected => 3,
-            Verdict::Unknown => agent.last.status as u64,
+            Verdict::Stalled | Verdict::Down | Verdict::Gone => 3,
+            Verdict::Unknown | Verdict::Expected => agent.last.status as u64,
         };
+        // Known from before a restart of this server, it has time yet; when that is over it is stalled.
+        let has_time = agent.verdict == Verdict::Expected;
+        let last_beat = self.wall_start_millis + agent.last_beat.as_nanos() / 1_000_000;
         let values = [
             Value::Whole(agent.last.beats),
             Value::Whole(u64::from(agent.stalls)),
             Value::Whole(status),
-            Value::Whole(u64::from(!agent.verdict.is_alarm())),
-            Value::Thousandths(self.wall_start_millis + agent.last_beat.as_nanos() / 1_000_000),
+            Value::Whole(u64::from(has_time || !agent.verdict.is_alarm())),
+            Value::Thousandths(last_beat.saturating_sub(millis(agent.silent_before))),
             Value::Thousandths(millis(agent.stall_after)),
             Value::Whole(u64::from(agent.last.payload)),
             Value::Whole(agent.lost),
@@ -260,6 +263,7 @@ mod tests {
             verdict,
             last: LastWord { status: Status::Degraded, payload: 7, terminal: false, beats: 12 },
             last_beat: MonoTime::from_millis(1_500),
+            silent_before: Duration::ZERO,
             lost: 3,
             stalls: 1,
             stall_after: Duration::from_millis(2_500),

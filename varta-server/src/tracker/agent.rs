@@ -81,6 +81,8 @@ pub(crate) struct Extra {
     pub(crate) asked: Option<Duration>,
     /// Until when it asked not to be missed.
     pub(crate) busy_until: MonoTime,
+    /// How long it had been silent before this server knew it, if it has not beaten since.
+    pub(crate) silent_before: Duration,
 }
 
 /// How far the process of a silent agent has been looked at.
@@ -104,11 +106,12 @@ const _: () = assert!(
 );
 
 impl Extra {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.sessions.is_empty()
             && self.ruled.is_none()
             && self.asked.is_none()
             && self.busy_until == MonoTime::START
+            && self.silent_before == Duration::ZERO
     }
 }
 

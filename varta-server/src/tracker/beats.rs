@@ -111,6 +111,7 @@ impl Tracker {
         }
         if was_away && self.agents.rest(number).is_dead {
             // Sent before its process ended, and read late.
+            self.end_absence(number);
             self.agents.slot_mut(number).accept(frame, at);
         } else {
             self.accept(number, beat, at);
@@ -148,6 +149,7 @@ impl Tracker {
         }
         slot.verdict = Some(after);
         self.recount(before, after);
+        let silence = silence + self.end_absence(number);
         let cause = match before {
             _ if panicked => Cause::Panicked,
             Verdict::Up(_) => Cause::Reported,
@@ -167,8 +169,8 @@ impl Tracker {
     /// The process that beat under this pid is gone and another has taken the pid: nothing of the old one is kept but
     /// how often the series stalled.
     fn restart(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) -> Outcome {
+        let silence = self.silence(number, at);
         let slot = self.agents.slot_mut(number);
-        let silence = at.since(slot.last_beat);
         let before = slot.verdict;
         let Slot { usage, key, .. } = *slot;
         *slot = Slot { usage, ..Slot::first_heard(key, &beat.frame, at) };
@@ -207,16 +209,20 @@ impl Tracker {
         }
         let rest = self.agents.rest_mut(number);
         let before = std::mem::replace(&mut rest.start_time, start_time);
-        // Of one that had ended when it was first heard nothing is known, but whoever can be looked up is another.
+        // Of one that had ended when it was first heard, or while there was no server, nothing is known; but whoever can be
+        // looked up is another.
         let is_another = before != start_time && (before.is_some() || rest.is_dead);
         if is_another || rest.name_source != NameSource::Agent {
             self.rename(number, &name, name_source);
+        }
+        if before.is_none() && !is_another {
+            self.watch(number);
         }
         is_another
     }
 
     /// Asks to be told when the process of an agent ends, or whether it has.
-    fn watch(&mut self, number: u32) {
+    pub(super) fn watch(&mut self, number: u32) {
         let AgentKey { source, pid, .. } = self.agents.slot(number).key;
         if let Some(process) = self.process(number) {
             self.requests.push_back(Request::Watch(process));

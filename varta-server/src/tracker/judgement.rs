@@ -49,7 +49,7 @@ impl Tracker {
         }
     }
 
-    fn note_death(&mut self, number: u32, death: Death, noticed_at: MonoTime, now: MonoTime) {
+    pub(super) fn note_death(&mut self, number: u32, death: Death, noticed_at: MonoTime, now: MonoTime) {
         self.agents.rest_mut(number).is_dead = true;
         let slot = self.agents.slot(number);
         let Some(before) = slot.verdict else { return };
@@ -68,7 +68,7 @@ impl Tracker {
             from: Some(before),
             cause,
             at: now,
-            silence: now.since(slot.last_beat),
+            silence: self.silence(number, now),
             detection_latency: Some(now.since(noticed_at)),
             dossier: None,
         };
@@ -99,7 +99,7 @@ impl Tracker {
         if after == before {
             return;
         }
-        let silence = at.since(slot.last_beat);
+        let silence = self.silence(number, at);
         let change =
             Change { from: Some(before), cause, at, silence, detection_latency: None, dossier: None };
         self.depart(number, after, change);
@@ -107,11 +107,9 @@ impl Tracker {
 
     /// Looks at an agent because the wheel says so.
     pub(super) fn look_at(&mut self, number: u32, now: MonoTime) {
-        let slot = self.agents.slot(number);
-        let silence = now.since(slot.last_beat);
-        match slot.verdict {
-            Some(Verdict::Up(_) | Verdict::Unknown) => self.judge(number, now),
-            Some(verdict @ (Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Expected)) => {
+        match self.agents.slot(number).verdict {
+            Some(Verdict::Up(_) | Verdict::Unknown | Verdict::Expected) => self.judge(number, now),
+            Some(verdict @ (Verdict::Stalled | Verdict::Down | Verdict::Gone)) => {
                 let kept = match verdict {
                     Verdict::Gone => GONE_KEPT.min(self.policy.forget_after),
                     Verdict::Stalled
@@ -120,10 +118,11 @@ impl Tracker {
                     | Verdict::Unknown
                     | Verdict::Expected => self.policy.forget_after,
                 };
-                if silence >= kept {
+                let forget_at = self.forget_at(number, kept);
+                if now >= forget_at {
                     self.forget(number);
                 } else {
-                    self.wheel.arm(number, slot.last_beat + kept);
+                    self.wheel.arm(number, forget_at);
                 }
             }
             None => {}
@@ -220,8 +219,8 @@ impl Tracker {
 
     /// Says that nothing can be said of a silence yet, and why.
     fn call_unknown(&mut self, number: u32, cause: Cause, now: MonoTime) {
+        let silence = self.silence(number, now);
         let slot = self.agents.slot_mut(number);
-        let silence = now.since(slot.last_beat);
         let Some(before) = slot.verdict else { return };
         let after = before.next(Event::DeadlinePassedUnseen);
         if after == before {
@@ -238,6 +237,8 @@ impl Tracker {
     fn call_stalled(&mut self, number: u32, now: MonoTime, dossier: Option<Arc<Dossier>>) {
         let deadline = self.deadline(number);
         let may_have_lost = self.may_have_lost(number);
+        let silence = self.silence(number, now);
+        let forget_at = self.forget_at(number, self.policy.forget_after);
         let (slot, rest) = self.agents.both_mut(number);
         let Some(before) = slot.verdict else { return };
         let after = before.next(Event::DeadlinePassed);
@@ -253,14 +254,13 @@ impl Tracker {
             from: Some(before),
             cause: if slot.terminal { Cause::Panicked } else { seen },
             at: now,
-            silence: now.since(slot.last_beat),
+            silence,
             detection_latency: Some(now.since(deadline)),
             dossier,
         };
         slot.verdict = Some(after);
         rest.stalls = rest.stalls.saturating_add(1);
         rest.inquiry = Inquiry::None;
-        let forget_at = slot.last_beat + self.policy.forget_after;
         self.wheel.arm(number, forget_at);
         self.recount(before, after);
         self.announce(number, change);
@@ -271,22 +271,30 @@ impl Tracker {
         let slot = self.agents.slot_mut(number);
         let Some(before) = slot.verdict.replace(after) else { return };
         let kept = if after == Verdict::Gone { GONE_KEPT } else { self.policy.forget_after };
-        let forget_at = slot.last_beat + kept;
-        self.wheel.arm(number, forget_at);
+        self.wheel.arm(number, self.forget_at(number, kept));
         self.recount(before, after);
+        self.make_way(number);
+        self.announce(number, change);
+    }
+
+    /// Remembers that another may take the place of an agent that is down or gone.
+    pub(super) fn make_way(&mut self, number: u32) {
         self.note_departed(number);
         let Rest { name, name_source, .. } = *self.agents.rest(number);
         if name_source.is_series() {
             self.names.note_departed(name, number);
         }
-        self.announce(number, change);
     }
 
     /// The local process that an agent is, as far as it is known and lives.
     pub(super) fn process(&self, number: u32) -> Option<ProcessId> {
+        self.incarnation(number).filter(|_| !self.agents.rest(number).is_dead)
+    }
+
+    /// The local process that an agent is or was, as far as it is known.
+    pub(super) fn incarnation(&self, number: u32) -> Option<ProcessId> {
         let AgentKey { source, pid, .. } = self.agents.slot(number).key;
-        let rest = self.agents.rest(number);
-        let start_time = rest.start_time.filter(|_| source == SourceId::LOCAL && !rest.is_dead)?;
+        let start_time = self.agents.rest(number).start_time.filter(|_| source == SourceId::LOCAL)?;
         Some(ProcessId { pid, start_time })
     }
 

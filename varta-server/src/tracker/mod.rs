@@ -19,6 +19,7 @@ mod names;
 mod policy;
 mod promises;
 mod rate;
+mod remembered;
 mod request;
 mod session;
 mod source;
@@ -44,10 +45,12 @@ pub use self::cause::Cause;
 use self::expected::Awaited;
 pub use self::judgement::ProcessId;
 use self::learned::Learned;
+pub use self::names::NameSource;
 use self::names::Names;
 pub use self::policy::Policy;
 use self::promises::Waiting;
 use self::rate::{RateLimit, Usage};
+pub use self::remembered::{Fate, Note, Remembered};
 pub use self::request::{Depth, Request};
 use self::source::Sources;
 use self::table::{MOST_AGENTS, Table};
@@ -116,6 +119,8 @@ pub struct AgentView<'a> {
     pub last: LastWord,
     /// When it last beat; a beat refused only for its rate counts.
     pub last_beat: MonoTime,
+    /// How long it had been silent before that, if it has not beaten since this server knows it.
+    pub silent_before: Duration,
     /// Beats that it sent, by its nonces, and that did not arrive.
     pub lost: u64,
     /// How often it was called stalled.
@@ -142,6 +147,8 @@ pub struct Tracker {
     transitions: VecDeque<Transition>,
     /// The same goes for these.
     requests: VecDeque<Request>,
+    /// And for these; `None` while nobody wants them.
+    notes: Option<VecDeque<Note>>,
     /// Agents that were down or gone at some time, in that order; some have come back since. At most two for each slot.
     departed: VecDeque<u32>,
     waiting: Waiting,
@@ -176,6 +183,7 @@ impl Tracker {
             wheel: Wheel::new(),
             transitions: VecDeque::new(),
             requests: VecDeque::new(),
+            notes: None,
             departed: VecDeque::new(),
             waiting: Waiting::default(),
             awaited,
@@ -269,8 +277,14 @@ impl Tracker {
     #[must_use]
     pub fn population(&self) -> [usize; Verdict::NAMES.len()] {
         let mut population = self.population;
-        population[Verdict::EXPECTED] = self.awaited.unheard();
+        population[Verdict::EXPECTED] += self.awaited.unheard();
         population
+    }
+
+    /// Whether there is anybody who is to beat.
+    #[must_use]
+    pub fn is_watching(&self) -> bool {
+        [Verdict::UP, Verdict::EXPECTED].iter().any(|state| self.population[*state] > 0)
     }
 
     /// The names of agents that are expected, were not heard, and whose grace is over.
@@ -306,6 +320,7 @@ impl Tracker {
                 verdict: slot.verdict?,
                 last: slot.last_word(),
                 last_beat: slot.last_beat,
+                silent_before: rest.silent_before(),
                 lost: u64::from(rest.lost),
                 stalls: rest.stalls,
                 stall_after: self.stall_after_of(number, rest),
@@ -357,6 +372,7 @@ impl Tracker {
         if let Some(process) = self.process(number) {
             self.requests.push_back(Request::Unwatch(process));
         }
+        self.note_forgotten(number);
         let slot = self.agents.slot_mut(number);
         let source = slot.key.source;
         let transport = slot.transport(&self.sources);
@@ -403,23 +419,20 @@ impl Tracker {
     fn announce(&mut self, number: u32, change: Change) {
         let Change { from, cause, at, silence, detection_latency, dossier } = change;
         let slot = self.agents.slot(number);
-        let rest = self.agents.rest(number);
         self.transitions.push_back(Transition {
-            agent: AgentId {
-                name: Arc::clone(self.names.get(rest.name)),
-                origin: self.sources.origin(slot.key.source),
-                pid: slot.key.pid,
-                twin: rest.twin,
-            },
+            agent: self.id(number),
+            process: self.incarnation(number),
             from,
             to: slot.verdict.unwrap_or(Verdict::Up(Status::Ok)),
             cause,
             at,
             silence,
             last: slot.last_word(),
+            stall_after: self.stall_after(number),
             detection_latency,
             dossier,
         });
+        self.note(number);
     }
 }
 

@@ -9,7 +9,7 @@ pub(crate) struct NameId(u32);
 
 /// Where a name comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NameSource {
+pub enum NameSource {
     /// From the command, or from the address of another host. Strangers may have the same.
     Common,
     /// From the unit or the container that the process belongs to.

@@ -81,20 +81,33 @@ impl Tracker {
                 self.succeed(number, at);
             }
         }
-        let longest = self.policy.longest_silence.max(self.policy.stall_after);
         let of_interval = interval.map(|interval| (interval * INTERVALS).max(self.policy.stall_after));
         if let Some(asked) = stall_after.or(of_interval) {
-            let granted = asked.clamp(SHORTEST_SILENCE, longest);
-            self.agents.rest_mut(number).extra.get_or_insert_default().asked = Some(granted);
+            let granted = Some(self.granted(asked));
+            let extra = self.agents.rest_mut(number).extra.get_or_insert_default();
+            if std::mem::replace(&mut extra.asked, granted) != granted {
+                self.note(number);
+            }
             self.forget_if_promised(number);
         }
         if let Some(busy_for) = busy_for {
-            let rest = self.agents.rest_mut(number);
-            rest.extra.get_or_insert_default().busy_until = at + (*busy_for).min(longest);
+            let busy_until = at + (*busy_for).min(self.longest_silence());
+            self.agents.rest_mut(number).extra.get_or_insert_default().busy_until = busy_until;
+            self.note(number);
         }
         if self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited) {
             self.wheel.arm(number, self.first_look(number).max(at));
         }
+    }
+
+    /// The longest that an agent may be silent, whatever it asks for.
+    pub(super) fn longest_silence(&self) -> Duration {
+        self.policy.longest_silence.max(self.policy.stall_after)
+    }
+
+    /// How long an agent may be silent that asked for this.
+    pub(super) fn granted(&self, asked: Duration) -> Duration {
+        asked.clamp(SHORTEST_SILENCE, self.longest_silence())
     }
 
     /// Gives an agent another name.
@@ -105,6 +118,9 @@ impl Tracker {
         let old = std::mem::replace(&mut rest.name, new);
         self.names.give_back(old);
         self.apply_rules(number);
+        if old != new {
+            self.note(number);
+        }
     }
 
     /// Goes by other rules and expects other agents from now on.
@@ -184,7 +200,7 @@ impl Tracker {
                 from: slot.verdict,
                 cause: Cause::Restarted,
                 at,
-                silence: at.since(slot.last_beat),
+                silence: self.silence(predecessor, at),
                 detection_latency: None,
                 dossier: None,
             };

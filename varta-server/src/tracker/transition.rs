@@ -8,6 +8,7 @@ use std::time::Duration;
 use varta_proto::Status;
 
 use super::cause::Cause;
+use super::judgement::ProcessId;
 use super::verdict::Verdict;
 use crate::beat::Origin;
 use crate::process::Dossier;
@@ -18,6 +19,9 @@ use crate::time::MonoTime;
 pub struct Transition {
     /// Whom it is about.
     pub agent: AgentId,
+    /// Its process, of this host and with the time at which it started; `None` for other hosts, and where that could not
+    /// be read. It may have ended.
+    pub process: Option<ProcessId>,
     /// The verdict before; `None` when the agent was not known.
     pub from: Option<Verdict>,
     /// The verdict now.
@@ -31,6 +35,8 @@ pub struct Transition {
     pub silence: Duration,
     /// The last thing that the agent said, the beat that caused the change included.
     pub last: LastWord,
+    /// How long the agent may be silent.
+    pub stall_after: Duration,
     /// From the moment at which this could first have been known to the moment at which it was; `None` where a beat
     /// brought it, which tells no such moment.
     pub detection_latency: Option<Duration>,
@@ -43,12 +49,14 @@ impl Transition {
     pub(super) fn of_missing(name: Arc<str>, at: MonoTime) -> Self {
         Transition {
             agent: AgentId { name, origin: Origin::Local, pid: 0, twin: Twin::FIRST },
+            process: None,
             from: None,
             to: Verdict::Expected,
             cause: Cause::NeverSeen,
             at,
             silence: at.since(MonoTime::START),
             last: LastWord { status: Status::Ok, payload: 0, terminal: false, beats: 0 },
+            stall_after: Duration::ZERO,
             detection_latency: None,
             dossier: None,
         }
@@ -91,6 +99,12 @@ impl Twin {
     /// Every number, in order.
     pub(super) fn all() -> impl Iterator<Item = Twin> {
         (1..=Self::MOST).filter_map(NonZeroU8::new).map(Twin)
+    }
+
+    /// The twin with this number, if there may be one.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Twin> {
+        NonZeroU8::new(number).filter(|number| number.get() <= Self::MOST).map(Twin)
     }
 
     /// The number.

@@ -273,7 +273,7 @@ impl Tracker {
         self.unlearn(number);
         let (slot, rest) = self.agents.both_mut(number);
         let Some(before) = slot.verdict else { return };
-        let silence = newcomer.last_beat.since(slot.last_beat);
+        let silence = newcomer.last_beat.since(slot.last_beat) + rest.silent_before();
         slot.key.lane = newcomer.key.lane;
         slot.begin_anew(rest, newcomer.session);
         slot.beats += newcomer.beats;
@@ -283,13 +283,15 @@ impl Tracker {
         slot.terminal = newcomer.terminal;
         let after = before.next(Event::Beat(newcomer.status));
         slot.verdict = Some(after);
+        self.end_absence(number);
         if !before.is_awaited() {
             let look = self.first_look(number);
             self.wheel.arm(number, look);
         }
         if after != before {
             self.recount(before, after);
-            let cause = if before.is_awaited() { Cause::Reported } else { Cause::Recovered };
+            let was_up = before.is_awaited() && before != Verdict::Expected;
+            let cause = if was_up { Cause::Reported } else { Cause::Recovered };
             let change =
                 Change { from: Some(before), cause, at, silence, detection_latency: None, dossier: None };
             self.announce(number, change);

@@ -7,7 +7,8 @@ use varta_proto::Status;
 /// What the server concludes about an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// It is named in the configuration, was not heard yet, and its grace is over. Before that it is no alarm and no verdict.
+    /// It is to come. One that is named in the configuration was not heard, and its grace is over: before that it has no
+    /// verdict. One that a server before this one knew was not heard since, and its grace is not over: then it is stalled.
     Expected,
     /// It beats, and this is the status that it reported last.
     Up(Status),
@@ -61,15 +62,21 @@ impl Verdict {
                 Event::Beat(status),
             ) => Verdict::Up(status),
 
-            (Verdict::Up(_) | Verdict::Stalled | Verdict::Unknown, Event::DeadlinePassed) => Verdict::Stalled,
+            (
+                Verdict::Up(_) | Verdict::Stalled | Verdict::Unknown | Verdict::Expected,
+                Event::DeadlinePassed,
+            ) => Verdict::Stalled,
             (Verdict::Up(_) | Verdict::Unknown, Event::DeadlinePassedUnseen) => Verdict::Unknown,
             (Verdict::Stalled, Event::DeadlinePassedUnseen) => Verdict::Stalled,
+            (Verdict::Expected, Event::DeadlinePassedUnseen) => Verdict::Expected,
 
             (
-                Verdict::Up(_) | Verdict::Stalled | Verdict::Unknown,
+                Verdict::Up(_) | Verdict::Stalled | Verdict::Unknown | Verdict::Expected,
                 Event::SaidGoodbye | Event::ExitedWell,
             ) => Verdict::Gone,
-            (Verdict::Up(_) | Verdict::Stalled | Verdict::Unknown, Event::Died) => Verdict::Down,
+            (Verdict::Up(_) | Verdict::Stalled | Verdict::Unknown | Verdict::Expected, Event::Died) => {
+                Verdict::Down
+            }
 
             (
                 Verdict::Down,
@@ -79,15 +86,6 @@ impl Verdict {
                 | Event::ExitedWell
                 | Event::Died,
             ) => Verdict::Down,
-            // Of somebody who was not heard nothing else can be known.
-            (
-                Verdict::Expected,
-                Event::DeadlinePassed
-                | Event::DeadlinePassedUnseen
-                | Event::SaidGoodbye
-                | Event::ExitedWell
-                | Event::Died,
-            ) => Verdict::Expected,
             (
                 Verdict::Gone,
                 Event::DeadlinePassed
@@ -131,8 +129,8 @@ impl Verdict {
     #[must_use]
     pub const fn is_awaited(self) -> bool {
         match self {
-            Verdict::Up(_) | Verdict::Unknown => true,
-            Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Expected => false,
+            Verdict::Up(_) | Verdict::Unknown | Verdict::Expected => true,
+            Verdict::Stalled | Verdict::Down | Verdict::Gone => false,
         }
     }
 
@@ -182,7 +180,7 @@ mod tests {
             (Unknown, [up, Stalled, Unknown, Gone, Gone, Down]),
             (Down, [up, Down, Down, Down, Down, Down]),
             (Gone, [up, Gone, Gone, Gone, Gone, Gone]),
-            (Expected, [up, Expected, Expected, Expected, Expected, Expected]),
+            (Expected, [up, Stalled, Expected, Gone, Gone, Down]),
         ];
         for (from, expected) in table {
             assert_eq!(events.map(|event| from.next(event)), expected, "{from}");
