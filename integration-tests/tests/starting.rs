@@ -20,7 +20,7 @@ use varta_proto::{Frame, Status};
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. The contract with those who write unit files.
-const OPTIONS: [&str; 31] = [
+const OPTIONS: [&str; 32] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -50,6 +50,7 @@ const OPTIONS: [&str; 31] = [
     "max-beat-rate",
     "max-total-rate",
     "forget-after",
+    "state-dir",
     "log-format",
     "log-level",
 ];

@@ -24,8 +24,9 @@ use crate::process::looker::{self, Answer, Looker};
 use crate::process::watch::{NotWatched, ProcessDeath, Watcher};
 use crate::process::{self, Death, Dossier, ProcFs};
 use crate::sink;
+use crate::store::{Event, Slice as StateSlice, StateSink};
 use crate::time::{MonoTime, millis};
-use crate::tracker::{Depth, ProcessId, Request, Tracker, Transition, Verdict};
+use crate::tracker::{Depth, ProcessId, Request, Tracker, Transition};
 
 /// Questions that may wait; who asks one more waits.
 pub(crate) const QUERIES: usize = 16;
@@ -34,6 +35,8 @@ pub(crate) const QUERIES: usize = 16;
 const CATCH_UP_TURNS: usize = 8;
 /// Agents written into a scrape before beats get their turn again.
 const ROWS_PER_TURN: usize = 1_000;
+/// How long the last state of all agents may take to be handed on when the server stops.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// How late this task may wake up before it counts as having been blind: a share of stall-after, within bounds.
 const BLIND_SHARE: u32 = 8;
 const BLIND_AT_LEAST: Duration = Duration::from_millis(50);
@@ -60,6 +63,8 @@ pub(crate) enum Query {
     AddRows { rows: Box<AgentRows>, from: usize, answer: oneshot::Sender<Slice> },
     /// Has the tracker go by other rules and expect other agents.
     Rules(Box<(Rules, ExpectedAgents)>),
+    /// Puts what is to be remembered of some agents, from a slot number on, where a place is kept for it.
+    Slice { from: usize, place: mpsc::OwnedPermit<Event> },
 }
 
 /// An answer to [`Query::AddRows`].
@@ -184,6 +189,8 @@ impl Outside {
 pub(crate) struct Sinks {
     pub(crate) log: mpsc::Sender<Transition>,
     pub(crate) log_dropped: metrics::Counter,
+    /// With `--state-dir`.
+    pub(crate) state: Option<StateSink>,
 }
 
 impl Sinks {
@@ -191,6 +198,9 @@ impl Sinks {
     /// about as often as they like, and agents that anybody can make up, cannot take the places of those that fell silent.
     fn hand_on(&self, transition: Transition) {
         let is_cheap = sink::is_report(&transition) || transition.agent.origin.transport() == Transport::Udp;
+        if let Some(state) = &self.state {
+            state.transition(&transition, is_cheap);
+        }
         let has_place = !is_cheap || self.log.capacity() > self.log.max_capacity() / 2;
         if !has_place || self.log.try_send(transition).is_err() {
             self.log_dropped.increment(1);
@@ -261,6 +271,7 @@ impl Actor {
             );
             last_turn = now;
             if listeners_gone {
+                self.hand_over().await;
                 return Ok(());
             }
         }
@@ -320,8 +331,11 @@ impl Actor {
     /// While somebody is tracked that is soon enough for a pause of this very process to be noticed.
     fn wake_at(&self, last_turn: MonoTime) -> Option<MonoTime> {
         let due = self.tracker.poll_timeout()?;
-        let watching = self.tracker.population()[Verdict::UP] > 0;
-        Some(if watching { due.min(last_turn + self.stall_after / SELF_CHECK_SHARE) } else { due })
+        Some(if self.tracker.is_watching() {
+            due.min(last_turn + self.stall_after / SELF_CHECK_SHARE)
+        } else {
+            due
+        })
     }
 
     /// `expected` is when this turn was to come at the latest; `None` when nothing depended on it.
@@ -362,6 +376,36 @@ impl Actor {
             self.metrics.transition(&transition);
             self.sinks.hand_on(transition);
         }
+        while let Some(note) = self.tracker.poll_note() {
+            if let Some(state) = &self.sinks.state {
+                state.note(note);
+            }
+        }
+    }
+
+    /// What is to be remembered of some agents, from a slot number on.
+    fn slice(&self, from: usize) -> StateSlice {
+        let end = from.saturating_add(ROWS_PER_TURN);
+        let agents = self.tracker.remembered(from..end).collect();
+        StateSlice { from, agents, next: (end < self.tracker.slots()).then_some(end) }
+    }
+
+    /// Hands on the last state of all agents.
+    async fn hand_over(&self) {
+        let Some(state) = &self.sinks.state else { return };
+        let all = async {
+            let mut from = Some(0);
+            while let Some(start) = from {
+                let slice = self.slice(start);
+                from = slice.next;
+                if state.queue.send(Event::Slice(slice)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(HAND_OVER_WITHIN, all).await.is_err() {
+            tracing::warn!("not all agents' last state could be written within {HAND_OVER_WITHIN:?}");
+        }
     }
 
     fn answer(&mut self, query: Query) {
@@ -388,6 +432,7 @@ impl Actor {
                 let (rules, expected) = *new;
                 self.tracker.handle_rules(rules, &expected, self.clock.now());
             }
+            Query::Slice { from, place } => _ = place.send(Event::Slice(self.slice(from))),
         }
     }
 }

@@ -157,6 +157,13 @@ pub struct Args {
           value_parser = humantime::parse_duration)]
     pub forget_after: Duration,
 
+    /// Directory in which agents and what was said of them are kept, so that they are known after a restart
+    ///
+    /// It is made, with mode 0700, if it is not there; nobody else may be able to write to it, and it is one server's alone.
+    /// The database in it, varta.db, is SQLite: the agents that are known, and the last 100,000 changes of 30 days.
+    #[arg(long, env = "VARTA_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
     /// How log lines look [default: text on a terminal, else json]
     #[arg(long, env = "VARTA_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
@@ -293,6 +300,8 @@ impl Args {
             metrics_addr: self.metrics_addr.0,
             metrics_token,
             agent_metrics: self.agent_metrics,
+            // An empty variable of the environment counts as unset.
+            state_dir: self.state_dir.filter(|path| !path.as_os_str().is_empty()),
             policy: Policy {
                 stall_after: self.stall_after,
                 arrival: self.detector.policy()?,

@@ -67,6 +67,8 @@ pub struct Config {
     pub metrics_token: Option<Secret>,
     /// For which agents there are rows of their own.
     pub agent_metrics: AgentMetrics,
+    /// Where what is known of agents is kept for the next server; `None` for nowhere.
+    pub state_dir: Option<PathBuf>,
     /// What the tracker goes by.
     pub policy: Policy,
     /// The file of which this is made, to be read again; `None` when there is none.
@@ -88,6 +90,7 @@ impl Config {
             metrics_addr: None,
             metrics_token: None,
             agent_metrics: AgentMetrics::Auto,
+            state_dir: None,
             policy: Policy::default(),
             file: None,
         }

@@ -95,6 +95,58 @@ pub enum Error {
         /// The address.
         address: SocketAddr,
     },
+    /// Something about the directory of `--state-dir` failed.
+    #[error("{}: cannot {action}: {source}; see --state-dir", path.display())]
+    StateDirectory {
+        /// The directory, or the file in it.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Others may write to the directory of `--state-dir`.
+    #[error(
+        "{}: the directory of --state-dir must belong to this server's user or root, and nobody else may be able to \
+         write to it; chown it, and chmod go-w it",
+        path.display()
+    )]
+    UnsafeStateDirectory {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another server uses the directory of `--state-dir`. Nothing was touched.
+    #[error(
+        "{}: another server ({}) keeps its state here; stop it, or give this one another directory with --state-dir",
+        path.display(),
+        holder.map_or_else(|| "its pid is not known".to_owned(), |pid| format!("pid {pid}"))
+    )]
+    StateInUse {
+        /// The directory.
+        path: PathBuf,
+        /// The pid of the other server.
+        holder: Option<u32>,
+    },
+    /// The database in the directory of `--state-dir` was written by a newer server. Nothing was touched.
+    #[error(
+        "{}: was written by a newer varta-server (version {version} of its tables); start that one, or give this one \
+         another directory with --state-dir",
+        path.display()
+    )]
+    NewerState {
+        /// The database.
+        path: PathBuf,
+        /// The version of its tables.
+        version: i64,
+    },
+    /// The database in the directory of `--state-dir` cannot be used.
+    #[error("{}: cannot be used as this server's database: {fault}; see --state-dir", path.display())]
+    StateDatabase {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
     /// The address for metrics could not be used.
     #[error(
         "{address}: cannot listen for metrics: {source}; is another program using the port? Give another address with \
@@ -190,6 +242,11 @@ impl Error {
             | Error::Socket { .. }
             | Error::Listener { .. }
             | Error::UdpAddress { .. }
+            | Error::StateDirectory { .. }
+            | Error::UnsafeStateDirectory { .. }
+            | Error::StateInUse { .. }
+            | Error::NewerState { .. }
+            | Error::StateDatabase { .. }
             | Error::MetricsAddress { .. }
             | Error::Runtime { .. }
             | Error::TaskEnded { .. } => 1,
@@ -210,6 +267,11 @@ impl Error {
             | Error::Socket { .. }
             | Error::Listener { .. }
             | Error::UdpAddress { .. }
+            | Error::StateDirectory { .. }
+            | Error::UnsafeStateDirectory { .. }
+            | Error::StateInUse { .. }
+            | Error::NewerState { .. }
+            | Error::StateDatabase { .. }
             | Error::MetricsAddress { .. }
             | Error::SecretFile { .. }
             | Error::Usage(_)

@@ -29,9 +29,11 @@ mod metrics;
 pub mod outcome;
 pub mod process;
 mod queues;
+mod restore;
 mod secret;
 mod server;
 mod sink;
+mod store;
 pub mod time;
 pub mod tracker;
 

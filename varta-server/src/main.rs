@@ -36,6 +36,8 @@ fn start(args: Args) -> Result<(), Error> {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed("watch for SIGTERM"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("watch for SIGINT"))?;
         let mut hang_up = signal(SignalKind::hangup()).map_err(failed("watch for SIGHUP"))?;
+        // Where files may not be long, a write to the state fails, which is told and counted; it must not end the server.
+        let _ends_nothing = signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(failed("catch SIGXFSZ"))?;
         // Only now: a signal that comes from here on finds somebody who removes the sockets again.
         let server = Server::bind(config)?;
         let reloader = server.reloader();

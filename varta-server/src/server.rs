@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,9 @@ use crate::process::looker::Looker;
 use crate::process::watch::Watcher;
 use crate::process::{Host, limit};
 use crate::queues::Queues;
+use crate::restore::restore;
 use crate::sink::{self, LOG_QUEUE};
+use crate::store::{Kept, Means, Store};
 use crate::time::millis;
 use crate::tracker::{Policy, Tracker};
 
@@ -46,6 +48,8 @@ pub struct BoundServer {
     metrics: Option<TcpListener>,
     to_queries: mpsc::Sender<Query>,
     queries: mpsc::Receiver<Query>,
+    /// With what the server before this one left.
+    state: Option<(Store, Vec<Kept>)>,
 }
 
 /// The files that a server reads again while it runs: keys, and of the configuration rules and expected agents.
@@ -120,6 +124,9 @@ impl Server {
                 rules.longest().and_then(|rule| rule.stall_after).unwrap_or_default().max(stall_after);
             Some(Vault::read(config.keys.clone(), max_agents, longest)?)
         };
+        let max_agents = config.policy.max_agents;
+        let open = |directory: &PathBuf| Store::open(directory, max_agents, clock);
+        let state = config.state_dir.as_ref().map(open).transpose()?;
         let mut listeners = Vec::new();
         for socket in &config.sockets {
             listeners.push(Listener::unix(socket, config.allowed.clone())?);
@@ -132,7 +139,7 @@ impl Server {
         }
         let metrics = config.metrics_addr.map(bind_metrics).transpose()?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
-        Ok(BoundServer { config, clock, listeners, vault, metrics, to_queries, queries })
+        Ok(BoundServer { config, clock, listeners, vault, metrics, to_queries, queries, state })
     }
 }
 
@@ -178,7 +185,7 @@ impl BoundServer {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
         let metrics_addr = self.metrics_addr();
-        let BoundServer { config, clock, listeners, vault: _, metrics, to_queries, queries } = self;
+        let BoundServer { config, clock, listeners, vault, metrics, to_queries, queries, state } = self;
         let registry = Registry::new().map_err(|error| Error::Runtime {
             action: "set up metrics",
             source: std::io::Error::other(error),
@@ -213,9 +220,22 @@ impl BoundServer {
             );
         }
 
+        let mut tracker = Tracker::new(config.policy.clone());
+        let write_errors = registry.counter(names::STATE_WRITE_ERRORS, &[]);
+        let dropped = registry.counter(names::SINK_DROPPED, &[("sink", "state")]);
+        let mut state_sink = None;
+        if let Some((store, kept)) = state {
+            tracker.take_notes();
+            restore(&mut tracker, kept, vault.as_ref(), clock.now());
+            let means = Means { clock, queries: to_queries.clone(), vault, write_errors, dropped };
+            let (sink, done) = store.start(means).map_err(failed("start the thread that keeps the state"))?;
+            state_sink = Some(sink);
+            tasks.spawn(async { ("state", done.await.map_err(|_| thread_panicked())) });
+        }
+
         let outside = start_outside(&ingest, clock).map_err(failed("watch processes"))?;
         let actor = Actor {
-            tracker: Tracker::new(config.policy.clone()),
+            tracker,
             outside,
             clock,
             inbox,
@@ -225,6 +245,7 @@ impl BoundServer {
             sinks: Sinks {
                 log: to_log,
                 log_dropped: registry.counter(names::SINK_DROPPED, &[("sink", "log")]),
+                state: state_sink,
             },
             frames,
             metrics: TrackerMetrics::new(&registry, config.policy.max_agents),
@@ -297,6 +318,10 @@ fn ended_unasked(ended: Result<Ended, JoinError>) -> Error {
         Ok((task, Ok(()))) => Error::TaskEnded { task, fault: "it thought that it was done".to_owned() },
         Err(error) => Error::TaskEnded { task: "server", fault: error.to_string() },
     }
+}
+
+fn thread_panicked() -> Error {
+    Error::TaskEnded { task: "thread that keeps the state", fault: "it panicked".to_owned() }
 }
 
 fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Error> {

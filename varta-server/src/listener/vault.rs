@@ -128,6 +128,17 @@ impl Vault {
         Ok(content.keys.shared.len() + content.keys.master.len())
     }
 
+    /// The fingerprints of all keys that there have been, by their numbers.
+    pub(crate) fn fingerprints(&self) -> Vec<u64> {
+        self.open().known.0.clone()
+    }
+
+    /// The number of the key with this fingerprint, also if it is not among the keys now; `None` when there are no
+    /// numbers left.
+    pub(crate) fn number_of(&self, fingerprint: u64) -> Option<KeyId> {
+        self.open().known.number_of(fingerprint)
+    }
+
     pub(super) fn open(&self) -> MutexGuard<'_, Content> {
         // Whoever panicked with it left no half-changed state that could let a datagram in.
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
@@ -217,15 +228,19 @@ impl Keys {
 
 impl KnownKeys {
     fn number(&mut self, key: &Key, path: &Path) -> Result<KeyId, Error> {
-        let fingerprint = key.fingerprint();
-        let place = self.0.iter().position(|known| *known == fingerprint).unwrap_or_else(|| {
-            self.0.push(fingerprint);
-            self.0.len() - 1
-        });
-        u16::try_from(place).map(KeyId).map_err(|_| Error::SecretFile {
+        self.number_of(key.fingerprint()).ok_or_else(|| Error::SecretFile {
             path: path.to_path_buf(),
             fault: "is one key too many for this server's life; restart it".to_owned(),
         })
+    }
+
+    fn number_of(&mut self, fingerprint: u64) -> Option<KeyId> {
+        let known = self.0.iter().position(|known| *known == fingerprint);
+        let number = u16::try_from(known.unwrap_or(self.0.len())).ok()?;
+        if known.is_none() {
+            self.0.push(fingerprint);
+        }
+        Some(KeyId(number))
     }
 }
 

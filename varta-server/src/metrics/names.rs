@@ -53,7 +53,9 @@ families! {
         "Silent agents whose process was not looked at, because there were too many to look at.";
     DEATHS_UNWATCHED = "varta_unwatched_processes_total",
         "Processes whose end is not noticed at once, because descriptors have run out or the kernel refused one.";
-    SINK_DROPPED = "varta_sink_dropped_total", "Changes of verdict that a sink was too slow to take.";
+    SINK_DROPPED = "varta_sink_dropped_total",
+        "Changes that a sink did not take: it was too slow, or more of a kind that costs nothing came than it takes.";
+    STATE_WRITE_ERRORS = "varta_state_write_errors_total", "Failures to write to the directory of --state-dir.";
 
     // The server itself.
     UPTIME = "varta_watch_uptime_seconds", "Time since this server started.";

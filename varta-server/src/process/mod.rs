@@ -2,6 +2,7 @@
 //!
 //! Everything here only looks. Nothing is asked of the process itself, which may be the one that cannot answer.
 
+mod boot;
 mod cgroup;
 mod death;
 mod dossier;
@@ -26,6 +27,7 @@ use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
+pub(crate) use self::boot::{Boot, is_there};
 pub use self::cgroup::{Cgroup, Throttled};
 pub use self::death::Death;
 pub use self::dossier::Dossier;

@@ -1,0 +1,132 @@
+//! The database's file: opened, made, recognised, and moved aside when it is broken.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+/// The version of the tables, in the file's `user_version`.
+const VERSION: i64 = 1;
+/// `VART`, in the file's `application_id`: no other program's database is touched.
+const APPLICATION: i64 = 0x5641_5254;
+/// How long somebody who looks into the file with a tool may hold up a write.
+const BUSY_FOR: Duration = Duration::from_secs(1);
+/// To what the file of what is not yet in the database is cut when it has been longer, in bytes.
+const JOURNAL_LIMIT: i64 = 16 << 20;
+
+const TABLES: &str = "
+    CREATE TABLE agents (
+        origin TEXT NOT NULL, pid INTEGER NOT NULL, twin INTEGER NOT NULL,
+        name TEXT NOT NULL, name_source TEXT NOT NULL,
+        port INTEGER NOT NULL, key INTEGER,
+        start_time INTEGER, boot TEXT,
+        verdict TEXT NOT NULL, status TEXT NOT NULL, payload INTEGER NOT NULL, terminal INTEGER NOT NULL,
+        beats INTEGER NOT NULL, lost INTEGER NOT NULL, stalls INTEGER NOT NULL,
+        asked_us INTEGER, busy_until_ms INTEGER,
+        last_beat_ms INTEGER NOT NULL, first_seen_ms INTEGER NOT NULL,
+        sweep INTEGER NOT NULL,
+        PRIMARY KEY (origin, pid, twin)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE history (
+        id INTEGER PRIMARY KEY,
+        at_ms INTEGER NOT NULL,
+        name TEXT NOT NULL, origin TEXT NOT NULL, pid INTEGER NOT NULL, twin INTEGER NOT NULL, start_time INTEGER,
+        was TEXT, became TEXT NOT NULL, cause TEXT NOT NULL, exit_code INTEGER, signal INTEGER, reason TEXT,
+        silence_ms INTEGER NOT NULL, latency_us INTEGER,
+        status TEXT NOT NULL, payload INTEGER NOT NULL, beats INTEGER NOT NULL,
+        dossier TEXT
+    ) STRICT;
+";
+
+/// Why a database cannot be used.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It was written by a server that knows more than this one.
+    Newer { version: i64 },
+    /// It is broken, or is none of ours.
+    Corrupt(String),
+    /// The file could not be made.
+    File(io::Error),
+    /// SQLite failed.
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        if is_corrupt(&error) { Fault::Corrupt(error.to_string()) } else { Fault::Sqlite(error) }
+    }
+}
+
+/// Whether an error tells that the file itself is broken.
+pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Opens the database, and makes it if it is not there.
+pub(super) fn open(path: &Path) -> Result<Connection, Fault> {
+    // SQLite would let others read it; what it puts beside it has the same mode.
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(Fault::File)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_FOR)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    connection.pragma_update(None, "journal_size_limit", JOURNAL_LIMIT)?;
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    let tables: i64 =
+        connection
+            .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))?;
+    match (application, version) {
+        (0, 0) if tables == 0 => make(&mut connection)?,
+        (APPLICATION, VERSION) => {}
+        (APPLICATION, version) if version > VERSION => return Err(Fault::Newer { version }),
+        _ => return Err(Fault::Corrupt("it is not a database of varta-server".to_owned())),
+    }
+    Ok(connection)
+}
+
+fn make(connection: &mut Connection) -> Result<(), Fault> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(TABLES)?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Moves a broken database aside, in the place of one that may have been moved there before, and says where it is now.
+/// Nobody may have it open.
+pub(super) fn move_aside(path: &Path) -> io::Result<PathBuf> {
+    let with = |path: &Path, suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let aside = with(path, ".corrupt");
+    fs::rename(path, &aside)?;
+    // What belongs to it goes with it: a new database must not find the journal of the old one.
+    for suffix in ["-wal", "-shm"] {
+        let to = with(&aside, suffix);
+        match fs::rename(with(path, suffix), &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::remove_file(to) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            },
+            result => result?,
+        }
+    }
+    Ok(aside)
+}
