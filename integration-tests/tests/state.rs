@@ -1,0 +1,277 @@
+//! A server that is killed and started again on the same state directory: it knows who should be there.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+use varta_integration_tests::foreign::skip;
+use varta_integration_tests::{
+    AgentProcess, LIMIT, Options, Server, Signal, run_to_its_end, server_command, wait_for,
+};
+
+/// Long enough for servers and agents to be started in, short enough to be waited for.
+const GRACE: [&str; 2] = ["--stall-after", "2s"];
+const GRACE_MS: u64 = 2_000;
+/// No deadline comes in the lifetime of a test.
+const NO_DEADLINE: [&str; 2] = ["--stall-after", "1h"];
+
+/// Where servers keep their state and their socket, one after the other.
+struct Place {
+    directory: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Place { directory: tempfile::Builder::new().prefix("varta-it-").tempdir().unwrap() }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("varta.sock")
+    }
+
+    fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    fn start(&self, arguments: [&str; 2]) -> Server {
+        Server::start(self.options(&self.state()).args(arguments))
+    }
+
+    fn options(&self, state: &Path) -> Options {
+        Options::new().socket(&self.socket()).args([Path::new("--state-dir"), state])
+    }
+
+    fn agent(&self, name: &str) -> AgentProcess {
+        AgentProcess::start(&self.socket(), &["--name", name])
+    }
+}
+
+/// Kills a server, but not before these agents are known by their names, and that is written.
+#[track_caller]
+fn kill(mut server: Server, state: &Path, names: &[&str]) {
+    let is_known = |name: &str| {
+        let files = ["varta.db", "varta.db-wal"].map(|file| fs::read(state.join(file)).unwrap_or_default());
+        files.iter().any(|file| file.windows(name.len()).any(|window| window == name.as_bytes()))
+    };
+    let known = wait_for(|| names.iter().all(|name| is_known(name)).then_some(()));
+    assert!(known.is_some(), "{names:?} are not written within {LIMIT:?}");
+    server.signal(Signal::Kill);
+    server.wait();
+}
+
+#[test]
+fn after_a_kill_the_next_server_knows_who_died_who_lives_and_who_is_stopped() {
+    let place = Place::new();
+    let server = place.start(GRACE);
+    let names = ["name-of-the-dead", "name-of-the-living", "name-of-the-stopped", "name-of-the-finished"];
+    let [mut dead, living, stopped, mut finished] = names.map(|name| place.agent(name));
+    server.await_agents("up", 4);
+    let agents = [dead.pid(), living.pid(), stopped.pid(), finished.pid()];
+    kill(server, &place.state(), &names);
+
+    dead.signal(Signal::Kill);
+    dead.wait();
+    stopped.signal(Signal::Stop);
+    finished.ask("exit 0");
+    finished.wait();
+
+    let server = place.start(GRACE);
+    let [dead, living, stopped, finished] = agents;
+    for gone in [dead, finished] {
+        let down = server.await_state(gone, "down");
+        assert_eq!(
+            (down.from.as_str(), down.cause.as_str(), down.exit_code),
+            ("up", "exited", None),
+            "{down:?}"
+        );
+        assert!(down.silence_ms > 0, "{down:?}");
+    }
+    let recovered = server.await_state(living, "up");
+    assert_eq!(
+        (recovered.from.as_str(), recovered.cause.as_str()),
+        ("expected", "recovered"),
+        "{recovered:?}"
+    );
+    assert_eq!(recovered.agent, "name-of-the-living");
+    let stalled = server.await_state(stopped, "stalled");
+    assert_eq!((stalled.from.as_str(), stalled.cause.as_str()), ("expected", "stopped"), "{stalled:?}");
+    assert!(stalled.silence_ms >= GRACE_MS, "{stalled:?}");
+    assert_eq!(stalled.agent, "name-of-the-stopped");
+    assert_eq!(server.told(dead), ["down: exited"]);
+    assert_eq!(server.told(living), ["up: recovered"]);
+    assert_eq!(server.told(stopped), ["stalled: stopped"]);
+    let scrape = server.await_agents("down", 2);
+    assert_eq!(scrape.of_agent("varta_agent_up", dead), 0.0);
+    assert_eq!(scrape.of_agent("varta_agent_up", living), 1.0);
+    assert_eq!(scrape.of_agent("varta_stalls_total", stopped), 1.0);
+    assert_eq!(scrape.sum("varta_state_write_errors_total", &[]), 0.0);
+}
+
+#[test]
+fn who_dies_in_its_grace_is_down_at_once_and_what_was_told_is_not_told_again() {
+    let place = Place::new();
+    let server = place.start(GRACE);
+    let agent = place.agent("name-of-the-stopped");
+    server.await_agents("up", 1);
+    agent.signal(Signal::Stop);
+    server.await_state(agent.pid(), "stalled");
+    let dead = place.agent("name-of-the-dead");
+    server.await_state(dead.pid(), "up");
+    dead.signal(Signal::Kill);
+    server.await_state(dead.pid(), "down");
+    // In order: it writes all that it knows.
+    let mut server = server;
+    server.signal(Signal::Terminate);
+    assert!(server.wait().success());
+
+    let server = place.start(NO_DEADLINE);
+    let scrape = server.await_agents("stalled", 1);
+    assert_eq!(scrape.value("varta_agents", &[("state", "down")]), 1.0);
+    assert_eq!(scrape.of_agent("varta_stalls_total", agent.pid()), 1.0);
+    agent.signal(Signal::Kill);
+    let down = server.await_state(agent.pid(), "down");
+    assert_eq!(
+        (down.from.as_str(), down.cause.as_str(), down.signal),
+        ("stalled", "killed", Some(9)),
+        "{down:?}"
+    );
+    assert_eq!(server.told(dead.pid()), [""; 0]);
+
+    // A new process of that name takes its place, as if there had been one server all the time.
+    let heir = place.agent("name-of-the-dead");
+    let restarted = server.await_transition(heir.pid(), "up", "restarted");
+    assert_eq!(restarted.from, "down");
+    server.await_agents("down", 1);
+}
+
+#[test]
+fn an_agent_goes_on_through_an_orderly_restart_with_its_figures() {
+    let place = Place::new();
+    let mut server = place.start(NO_DEADLINE);
+    let agent = place.agent("billing");
+    let before = server.await_beats_and_seconds(&[agent.pid()], 5, 0.0);
+    server.signal(Signal::Terminate);
+    assert!(server.wait().success());
+    let server = place.start(NO_DEADLINE);
+    server.await_transition(agent.pid(), "up", "recovered");
+    let scrape = server.scrape();
+    let beats = |scrape: &varta_integration_tests::Scrape| scrape.of_agent("varta_beats_total", agent.pid());
+    assert!(beats(&scrape) > beats(&before));
+    assert_eq!(server.told(agent.pid()), ["up: recovered"]);
+}
+
+/// What a server says that cannot start with this state directory.
+#[track_caller]
+fn refused(place: &Place, state: &Path) -> String {
+    let mut command = server_command();
+    command
+        .env("VARTA_METRICS_ADDR", "127.0.0.1:0")
+        .arg("--socket")
+        .arg(place.directory.path().join("other"));
+    command.arg("--state-dir").arg(state);
+    let ended = run_to_its_end(command);
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+    ended.stderr
+}
+
+#[test]
+fn a_second_server_and_a_directory_that_cannot_be_used_are_refused() {
+    let place = Place::new();
+    let server = place.start(NO_DEADLINE);
+    assert_eq!(fs::metadata(place.state()).unwrap().mode() & 0o777, 0o700);
+    let said = refused(&place, &place.state());
+    assert!(said.contains(&format!("another server (pid {})", server.pid())), "{said}");
+    let file = place.directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(refused(&place, &file).contains(file.to_str().unwrap()));
+    let open = place.directory.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    assert!(refused(&place, &open).contains("chmod go-w"));
+}
+
+#[test]
+fn a_broken_database_is_moved_aside_and_the_server_starts() {
+    let place = Place::new();
+    let mut server = place.start(NO_DEADLINE);
+    server.signal(Signal::Terminate);
+    server.wait();
+    let database = place.state().join("varta.db");
+    fs::write(&database, "broken ".repeat(1_000)).unwrap();
+    let server = place.start(NO_DEADLINE);
+    assert_eq!(server.log().find_all(&format!("{}: is broken", database.display())).len(), 1);
+    assert!(place.state().join("varta.db.corrupt").exists());
+    let agent = place.agent("billing");
+    server.await_state(agent.pid(), "up");
+    assert_eq!(server.scrape().sum("varta_state_write_errors_total", &[]), 0.0);
+}
+
+/// A file system that is as large as it is.
+struct SmallDisk<'d>(&'d Path);
+
+impl<'d> SmallDisk<'d> {
+    /// `None` where nothing may be mounted.
+    fn mount(at: &'d Path) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=512k,mode=0700", "none"]).arg(at);
+        mount.output().is_ok_and(|output| output.status.success()).then_some(SmallDisk(at))
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        // What cannot be unmounted any more goes with the machine.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_counted_and_the_server_goes_on() {
+    let place = Place::new();
+    let mounted = place.directory.path().join("disk");
+    fs::create_dir(&mounted).unwrap();
+    let Some(_disk) = SmallDisk::mount(&mounted) else { return skip("nothing can be mounted here") };
+    let state = mounted.join("state");
+    let server = Server::start(place.options(&state).args(NO_DEADLINE));
+    let first = place.agent("name-of-the-first");
+    server.await_state(first.pid(), "up");
+    let ballast = mounted.join("ballast");
+    // What finds no room any more is no fault here.
+    let _ = fs::write(&ballast, vec![0; 1 << 20]);
+    let later = place.agent("name-of-the-later");
+    server.await_sample("varta_state_write_errors_total", &[], |errors| errors >= 2.0);
+    server.await_beats_and_seconds(&[first.pid(), later.pid()], 5, 0.0);
+    let warned = server.log().find_all(state.join("varta.db").to_str().unwrap());
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    fs::remove_file(&ballast).unwrap();
+    let again = wait_for(|| {
+        let said = server.log().find_all(state.join("varta.db").to_str().unwrap());
+        said.iter().any(|line| line["message"].as_str().unwrap().contains("written to again")).then_some(())
+    });
+    assert!(again.is_some(), "it does not write again within {LIMIT:?}");
+    kill(server, &state, &["name-of-the-first", "name-of-the-later"]);
+    let server = Server::start(place.options(&state).args(NO_DEADLINE));
+    for agent in [&first, &later] {
+        server.await_transition(agent.pid(), "up", "recovered");
+    }
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_told_and_counted_and_the_server_goes_on() {
+    let place = Place::new();
+    drop(place.start(NO_DEADLINE));
+    let server = place.start(NO_DEADLINE);
+    // No file of it may be longer than what is there by now.
+    let mut limit = Command::new("prlimit");
+    limit.args(["--fsize=4096", "--pid", &server.pid().to_string()]);
+    if !limit.output().is_ok_and(|output| output.status.success()) {
+        return skip("prlimit is not there");
+    }
+    let agent = place.agent("billing");
+    server.await_sample("varta_state_write_errors_total", &[], |errors| errors >= 1.0);
+    server.await_beats_and_seconds(&[agent.pid()], 5, 0.0);
+}
