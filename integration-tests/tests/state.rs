@@ -10,7 +10,8 @@ use std::process::Command;
 use tempfile::TempDir;
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::{
-    AgentProcess, LIMIT, Options, Server, Signal, run_to_its_end, server_command, wait_for,
+    AgentProcess, LIMIT, Network, Options, RemoteAgent, Server, Signal, loopback_socket, run_to_its_end,
+    send_from, server_command, wait_for,
 };
 
 /// Long enough for servers and agents to be started in, short enough to be waited for.
@@ -52,15 +53,25 @@ impl Place {
 
 /// Kills a server, but not before these agents are known by their names, and that is written.
 #[track_caller]
-fn kill(mut server: Server, state: &Path, names: &[&str]) {
-    let is_known = |name: &str| {
-        let files = ["varta.db", "varta.db-wal"].map(|file| fs::read(state.join(file)).unwrap_or_default());
-        files.iter().any(|file| file.windows(name.len()).any(|window| window == name.as_bytes()))
-    };
-    let known = wait_for(|| names.iter().all(|name| is_known(name)).then_some(()));
-    assert!(known.is_some(), "{names:?} are not written within {LIMIT:?}");
-    server.signal(Signal::Kill);
-    server.wait();
+fn kill(server: Server, state: &Path, names: &[&str]) {
+    await_written(state, |bytes| {
+        names.iter().all(|name| bytes.windows(name.len()).any(|at| at == name.as_bytes()))
+    });
+    end(server, Signal::Kill);
+}
+
+/// Waits until what a server has written is as expected.
+#[track_caller]
+fn await_written(state: &Path, expected: impl Fn(&[u8]) -> bool) {
+    let read = |file| fs::read(state.join(file)).unwrap_or_default();
+    let written = wait_for(|| expected(&[read("varta.db"), read("varta.db-wal")].concat()).then_some(()));
+    assert!(written.is_some(), "not written within {LIMIT:?}");
+}
+
+#[track_caller]
+fn end(mut server: Server, signal: Signal) {
+    server.signal(signal);
+    assert_eq!(server.wait().success(), signal == Signal::Terminate);
 }
 
 #[test]
@@ -124,9 +135,7 @@ fn who_dies_in_its_grace_is_down_at_once_and_what_was_told_is_not_told_again() {
     dead.signal(Signal::Kill);
     server.await_state(dead.pid(), "down");
     // In order: it writes all that it knows.
-    let mut server = server;
-    server.signal(Signal::Terminate);
-    assert!(server.wait().success());
+    end(server, Signal::Terminate);
 
     let server = place.start(NO_DEADLINE);
     let scrape = server.await_agents("stalled", 1);
@@ -151,17 +160,78 @@ fn who_dies_in_its_grace_is_down_at_once_and_what_was_told_is_not_told_again() {
 #[test]
 fn an_agent_goes_on_through_an_orderly_restart_with_its_figures() {
     let place = Place::new();
-    let mut server = place.start(NO_DEADLINE);
+    let server = place.start(NO_DEADLINE);
     let agent = place.agent("billing");
     let before = server.await_beats_and_seconds(&[agent.pid()], 5, 0.0);
-    server.signal(Signal::Terminate);
-    assert!(server.wait().success());
+    end(server, Signal::Terminate);
     let server = place.start(NO_DEADLINE);
     server.await_transition(agent.pid(), "up", "recovered");
     let scrape = server.scrape();
     let beats = |scrape: &varta_integration_tests::Scrape| scrape.of_agent("varta_beats_total", agent.pid());
     assert!(beats(&scrape) > beats(&before));
     assert_eq!(server.told(agent.pid()), ["up: recovered"]);
+}
+
+/// The pid of an agent on the network.
+const VICTIM: u32 = 4242;
+
+#[test]
+fn what_was_sealed_for_one_server_is_refused_by_the_next_however_the_first_ended() {
+    for (network, signal) in [
+        (Network::SharedKey, Signal::Kill),
+        (Network::MasterKey, Signal::Kill),
+        (Network::SharedKey, Signal::Terminate),
+        (Network::MasterKey, Signal::Terminate),
+    ] {
+        let place = Place::new();
+        let options = || {
+            let options = place.options(&place.state()).args(NO_DEADLINE);
+            options.args(["--max-beat-rate", "0"]).secure_udp("127.0.0.1:0").key_of(network)
+        };
+        let server = Server::start(options());
+        let mut victim = RemoteAgent::new(network, server.secure_udp_address(0), VICTIM);
+        // Each under a prefix of its own, so that it can be seen whether it is written.
+        let mut recorded: Vec<_> = (0..5)
+            .map(|_| {
+                victim.restart();
+                victim.beat()
+            })
+            .collect();
+        let last_word = victim.terminal_frame();
+        victim.renew();
+        recorded.push(victim.wrap(&last_word.to_bytes()));
+        victim.send(&recorded[5]);
+        server.await_datagrams(6.0);
+        if signal == Signal::Kill {
+            let is_written = |written: &[u8], sealed: &[u8]| {
+                let mut prefixes = sealed.windows(8);
+                prefixes.any(|prefix| written.windows(8).any(|at| at == prefix))
+            };
+            await_written(&place.state(), |written| {
+                recorded.iter().all(|sealed| is_written(written, sealed))
+            });
+        } else {
+            // It need not have been written when the server is told to stop.
+            recorded.extend((0..5).map(|_| victim.beat()));
+        }
+        let count = recorded.len() as f64;
+        server.await_datagrams(count);
+        assert_eq!(server.scrape().outcome("accepted"), count);
+        end(server, signal);
+
+        let server = Server::start(options());
+        let address = server.secure_udp_address(0);
+        for sealed in &recorded {
+            send_from(&loopback_socket(), address, sealed);
+        }
+        let scrape = server.await_datagrams(count);
+        assert_eq!((scrape.outcome("replayed"), scrape.outcome("accepted")), (count, 0.0));
+        assert_eq!(server.told(VICTIM), [""; 0]);
+        victim.send_to(address);
+        victim.beat();
+        assert_eq!(server.await_state(VICTIM, "up").cause, "recovered");
+        assert_eq!(server.scrape().of_agent("varta_status", VICTIM), 0.0);
+    }
 }
 
 /// What a server says that cannot start with this state directory.
@@ -197,9 +267,7 @@ fn a_second_server_and_a_directory_that_cannot_be_used_are_refused() {
 #[test]
 fn a_broken_database_is_moved_aside_and_the_server_starts() {
     let place = Place::new();
-    let mut server = place.start(NO_DEADLINE);
-    server.signal(Signal::Terminate);
-    server.wait();
+    end(place.start(NO_DEADLINE), Signal::Terminate);
     let database = place.state().join("varta.db");
     fs::write(&database, "broken ".repeat(1_000)).unwrap();
     let server = place.start(NO_DEADLINE);

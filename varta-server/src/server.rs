@@ -27,7 +27,7 @@ use crate::process::{Host, limit};
 use crate::queues::Queues;
 use crate::restore::restore;
 use crate::sink::{self, LOG_QUEUE};
-use crate::store::{Kept, Means, Store};
+use crate::store::{Left, Means, Room, Store};
 use crate::time::millis;
 use crate::tracker::{Policy, Tracker};
 
@@ -49,7 +49,7 @@ pub struct BoundServer {
     to_queries: mpsc::Sender<Query>,
     queries: mpsc::Receiver<Query>,
     /// With what the server before this one left.
-    state: Option<(Store, Vec<Kept>)>,
+    state: Option<(Store, Left)>,
 }
 
 /// The files that a server reads again while it runs: keys, and of the configuration rules and expected agents.
@@ -124,9 +124,13 @@ impl Server {
                 rules.longest().and_then(|rule| rule.stall_after).unwrap_or_default().max(stall_after);
             Some(Vault::read(config.keys.clone(), max_agents, longest)?)
         };
-        let max_agents = config.policy.max_agents;
-        let open = |directory: &PathBuf| Store::open(directory, max_agents, clock);
+        let room =
+            Room { agents: config.policy.max_agents, seals: vault.as_ref().map_or(0, Vault::most_sessions) };
+        let open = |directory: &PathBuf| Store::open(directory, room, clock);
         let state = config.state_dir.as_ref().map(open).transpose()?;
+        if let (Some((_, left)), Some(vault)) = (&state, &vault) {
+            vault.restore(&left.seals);
+        }
         let mut listeners = Vec::new();
         for socket in &config.sockets {
             listeners.push(Listener::unix(socket, config.allowed.clone())?);
@@ -224,9 +228,9 @@ impl BoundServer {
         let write_errors = registry.counter(names::STATE_WRITE_ERRORS, &[]);
         let dropped = registry.counter(names::SINK_DROPPED, &[("sink", "state")]);
         let mut state_sink = None;
-        if let Some((store, kept)) = state {
+        if let Some((store, left)) = state {
             tracker.take_notes();
-            restore(&mut tracker, kept, vault.as_ref(), clock.now());
+            restore(&mut tracker, left.agents, vault.as_ref(), clock.now());
             let means = Means { clock, queries: to_queries.clone(), vault, write_errors, dropped };
             let (sink, done) = store.start(means).map_err(failed("start the thread that keeps the state"))?;
             state_sink = Some(sink);

@@ -15,6 +15,7 @@ pub use self::unix::AllowedSenders;
 pub use self::vault::KeyFiles;
 
 pub(crate) use self::probe::Probe;
+pub(crate) use self::replay::Seal;
 pub(crate) use self::udp::Options as UdpOptions;
 pub(crate) use self::vault::Vault;
 

@@ -7,12 +7,16 @@
 //! over when the beats under it are continued under another prefix from the same socket: then what is older than the first
 //! of those is refused too. Nothing that an attacker can make of recordings ends a session that goes on.
 
+mod saved;
+
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use hashbrown::HashTable;
 
+pub(crate) use self::saved::Seal;
 use crate::beat::KeyId;
 use crate::outcome::Outcome;
 use crate::time::MonoTime;
@@ -37,14 +41,17 @@ pub(super) struct ReplayTable {
     by_socket: HashTable<u32>,
     /// Where to look next for one that makes room.
     hand: usize,
+    /// Whether a session has changed since they were last handed out to be saved.
+    has_unsaved: bool,
     hasher: RandomState,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Session {
     prefix: [u8; 8],
-    /// A number for the socket that it came from first, with key and pid.
-    socket: u64,
+    /// A number for the socket that it came from first, with key and pid. Of one that a server before this one knew there is
+    /// none until it is heard: the numbers are others in each process.
+    socket: Option<NonZeroU64>,
     /// Of its newest beat.
     line: Line,
     /// The nonce of the first beat by which it was continued under another prefix; `u64::MAX` while it was not.
@@ -53,6 +60,8 @@ struct Session {
     /// When its last datagram came, in seconds.
     heard_at: u32,
     key: KeyId,
+    /// Whether it was handed out to be saved as it is.
+    is_saved: bool,
 }
 
 /// Where the beats under a prefix are: which of them is the newest, and when their clock started.
@@ -96,6 +105,7 @@ impl ReplayTable {
             by_prefix: HashTable::new(),
             by_socket: HashTable::new(),
             hand: 0,
+            has_unsaved: false,
             hasher: RandomState::new(),
         }
     }
@@ -122,34 +132,61 @@ impl ReplayTable {
             session.highest = stamp.counter;
             session.heard_at = heard_at;
             session.line = stamp.line;
+            session.is_saved = false;
+            self.has_unsaved = true;
+            if session.socket.is_none() {
+                let number = *number;
+                self.settle(number, stamp);
+            }
             return Ok(());
         }
-        let socket = self.hasher.hash_one((stamp.source, stamp.key, stamp.pid));
+        let socket = self.number_of_socket(stamp);
         let session = Session {
             prefix: stamp.prefix,
-            socket,
+            socket: Some(socket),
             line: stamp.line,
             continued_at: u64::MAX,
             highest: stamp.counter,
             heard_at,
             key: stamp.key,
+            is_saved: false,
         };
         let number = self.place(session)?;
+        self.has_unsaved = true;
         let ReplayTable { sessions, by_prefix, by_socket, hasher, .. } = self;
         by_prefix.insert_unique(hash, number, |number| sessions[*number as usize].hash(hasher));
-        match by_socket.find_mut(socket, |number| sessions[*number as usize].socket == socket) {
+        match by_socket.find_mut(socket.get(), |number| sessions[*number as usize].socket == Some(socket)) {
             Some(newest) => {
                 let before = &mut sessions[*newest as usize];
                 if stamp.line.continues(&before.line) {
                     before.continued_at = stamp.line.nonce;
+                    before.is_saved = false;
                 }
                 *newest = number;
             }
             None => {
-                by_socket.insert_unique(socket, number, |number| sessions[*number as usize].socket);
+                by_socket.insert_unique(socket.get(), number, |number| {
+                    sessions[*number as usize].hash_of_socket()
+                });
             }
         }
         Ok(())
+    }
+
+    /// Gives a session that a server before this one knew the socket that it was heard from.
+    fn settle(&mut self, number: u32, stamp: &Stamp) {
+        let socket = self.number_of_socket(stamp);
+        let ReplayTable { sessions, by_socket, .. } = self;
+        if by_socket.find(socket.get(), |known| sessions[*known as usize].socket == Some(socket)).is_none() {
+            by_socket
+                .insert_unique(socket.get(), number, |number| sessions[*number as usize].hash_of_socket());
+        }
+        sessions[number as usize].socket = Some(socket);
+    }
+
+    fn number_of_socket(&self, stamp: &Stamp) -> NonZeroU64 {
+        let hash = self.hasher.hash_one((stamp.source, stamp.key, stamp.pid));
+        NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN)
     }
 
     /// Finds a place for a session: a free one, or that of one that has long been silent, the longest of those that are
@@ -172,7 +209,7 @@ impl ReplayTable {
             Some(number) => u32::try_from(number).map_err(full)?,
             None => {
                 let of_socket = |number: &u32| self.sessions[*number as usize].socket == session.socket;
-                *self.by_socket.find(session.socket, of_socket).ok_or(Outcome::ReplayTableFull)?
+                *self.by_socket.find(session.hash_of_socket(), of_socket).ok_or(Outcome::ReplayTableFull)?
             }
         };
         let before = self.sessions[number as usize];
@@ -186,7 +223,9 @@ impl ReplayTable {
         if let Ok(entry) = self.by_prefix.find_entry(hash, |candidate| *candidate == number) {
             entry.remove();
         }
-        if let Ok(entry) = self.by_socket.find_entry(session.socket, |candidate| *candidate == number) {
+        if let Ok(entry) =
+            self.by_socket.find_entry(session.hash_of_socket(), |candidate| *candidate == number)
+        {
             entry.remove();
         }
     }
@@ -196,6 +235,10 @@ impl Session {
     fn hash(&self, hasher: &RandomState) -> u64 {
         hasher.hash_one((self.key, self.prefix))
     }
+
+    fn hash_of_socket(&self) -> u64 {
+        self.socket.map_or(0, NonZeroU64::get)
+    }
 }
 
 /// Whole seconds; they do for telling the living from the dead.
@@ -204,160 +247,4 @@ fn seconds(at: MonoTime) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-    const FRESH: Result<(), Outcome> = Ok(());
-    const REPLAYED: Result<(), Outcome> = Err(Outcome::Replayed);
-    const FULL: Result<(), Outcome> = Err(Outcome::ReplayTableFull);
-
-    struct World {
-        table: ReplayTable,
-        at: MonoTime,
-    }
-
-    impl World {
-        fn with_room_for(most: usize) -> Self {
-            World { table: ReplayTable::new(most, HOUR), at: MonoTime::from_secs(10) }
-        }
-
-        /// A datagram of session `prefix` with `counter`, from a port. Its clock and nonces are those of no other.
-        fn hears(&mut self, prefix: u8, counter: u32, port: u16) -> Result<(), Outcome> {
-            let line = Line { nonce: u64::from(counter), start: i64::from(prefix) * 1_000_000_000 };
-            self.hears_in(line, prefix, counter, port)
-        }
-
-        fn hears_in(&mut self, line: Line, prefix: u8, counter: u32, port: u16) -> Result<(), Outcome> {
-            let source = SocketAddr::from(([10, 0, 0, 1], port));
-            let stamp = Stamp { key: KeyId(0), pid: 42, source, prefix: [prefix; 8], counter, line };
-            self.table.admit(&stamp, self.at)
-        }
-    }
-
-    #[test]
-    fn only_a_higher_counter_is_new() {
-        let mut world = World::with_room_for(10);
-        assert_eq!(world.hears(1, 0, 7), FRESH);
-        assert_eq!(world.hears(1, 0, 7), REPLAYED);
-        assert_eq!(world.hears(1, 5, 7), FRESH);
-        assert_eq!(world.hears(1, 4, 7), REPLAYED);
-        assert_eq!(world.hears(1, u32::MAX, 7), FRESH);
-        assert_eq!(world.hears(1, u32::MAX, 7), REPLAYED);
-    }
-
-    #[test]
-    fn another_port_makes_nothing_new() {
-        let mut world = World::with_room_for(10);
-        assert_eq!(world.hears(1, 5, 7), FRESH);
-        assert_eq!(world.hears(1, 5, 8), REPLAYED);
-        assert_eq!(world.hears(1, 6, 8), FRESH, "an agent whose port was translated anew goes on");
-    }
-
-    /// Beat `nonce` of the one handle that there is.
-    const fn beat(nonce: u64) -> Line {
-        Line { nonce, start: 7_000_000_000 }
-    }
-
-    #[test]
-    fn a_prefix_that_is_continued_under_another_is_over_also_for_what_was_held_back() {
-        let mut world = World::with_room_for(10);
-        assert_eq!(world.hears_in(beat(5), 1, 5, 7), FRESH);
-        assert_eq!(world.hears_in(beat(8), 2, 1, 7), FRESH);
-        assert_eq!(world.hears_in(beat(6), 1, 6, 7), REPLAYED);
-        assert_eq!(world.hears_in(beat(7), 1, 7, 9), REPLAYED);
-        assert_eq!(world.hears_in(beat(9), 2, 2, 7), FRESH);
-    }
-
-    #[test]
-    fn a_recording_that_seems_to_come_from_its_socket_ends_no_session() {
-        let mut world = World::with_room_for(10);
-        assert_eq!(world.hears_in(beat(5), 1, 5, 7), FRESH);
-        for (prefix, nonce) in [(2, 1), (3, 500)] {
-            // Of a session before: its clock started at another moment.
-            let line = Line { nonce, start: 1_000_000_000 };
-            assert_eq!(world.hears_in(line, prefix, 9, 7), FRESH, "nobody knows it");
-        }
-        assert_eq!(world.hears_in(beat(6), 1, 6, 7), FRESH);
-    }
-
-    #[test]
-    fn not_even_a_recording_that_fits_keeps_a_session_out_that_goes_on() {
-        let mut world = World::with_room_for(10);
-        assert_eq!(world.hears_in(beat(5), 1, 5, 7), FRESH);
-        assert_eq!(world.hears_in(beat(6), 2, 9, 7), FRESH);
-        assert_eq!(world.hears_in(beat(6), 1, 6, 7), REPLAYED);
-        assert_eq!(world.hears_in(beat(7), 1, 7, 7), FRESH);
-    }
-
-    #[test]
-    fn whose_port_somebody_else_has_now_goes_on() {
-        let mut world = World::with_room_for(10);
-        assert_eq!(world.hears(1, 5, 7), FRESH);
-        assert_eq!(world.hears(1, 6, 8), FRESH);
-        assert_eq!(world.hears(2, 1, 7), FRESH);
-        assert_eq!(world.hears(1, 7, 8), FRESH);
-    }
-
-    #[test]
-    fn in_a_full_table_a_sender_goes_on_under_another_prefix() {
-        let mut world = World::with_room_for(2);
-        assert_eq!(world.hears_in(beat(5), 1, 5, 7), FRESH);
-        assert_eq!(world.hears(9, 1, 9), FRESH);
-        assert_eq!(world.hears_in(beat(6), 2, 1, 7), FRESH);
-        assert_eq!(world.hears_in(beat(7), 2, 2, 7), FRESH);
-        assert_eq!(world.hears(9, 1, 9), REPLAYED, "and nobody else was forgotten for it");
-        assert_eq!(world.table.sessions.len(), 2);
-        assert_eq!((world.table.by_prefix.len(), world.table.by_socket.len()), (2, 2));
-    }
-
-    #[test]
-    fn two_sessions_of_one_sender_live_beside_each_other() {
-        let mut world = World::with_room_for(10);
-        for counter in 1..5 {
-            assert_eq!(world.hears(1, counter, 7), FRESH);
-            assert_eq!(world.hears(2, counter, 8), FRESH);
-        }
-    }
-
-    #[test]
-    fn the_same_prefix_under_another_key_is_another_session() {
-        let mut world = World::with_room_for(10);
-        assert_eq!(world.hears(1, 5, 7), FRESH);
-        let source = SocketAddr::from(([10, 0, 0, 1], 9));
-        let line = Line { nonce: 1, start: 0 };
-        let other = Stamp { key: KeyId(1), pid: 42, source, prefix: [1; 8], counter: 1, line };
-        assert_eq!(world.table.admit(&other, world.at), FRESH);
-        assert_eq!(world.hears(1, 6, 7), FRESH);
-    }
-
-    #[test]
-    fn a_full_table_refuses_new_senders_and_never_a_live_one() {
-        let mut world = World::with_room_for(100);
-        for prefix in 0..100 {
-            assert_eq!(world.hears(prefix, 1, 1000 + u16::from(prefix)), FRESH);
-        }
-        assert_eq!(world.hears(200, 1, 7), FULL);
-        for prefix in 0..100 {
-            assert_eq!(world.hears(prefix, 1, 8), REPLAYED, "it was not forgotten");
-            assert_eq!(world.hears(prefix, 2, 1000 + u16::from(prefix)), FRESH, "and may go on");
-        }
-        assert_eq!(world.table.sessions.len(), 100);
-    }
-
-    #[test]
-    fn who_was_silent_for_long_makes_room_when_there_is_none() {
-        let mut world = World::with_room_for(3);
-        for prefix in 1..=3 {
-            assert_eq!(world.hears(prefix, 1, u16::from(prefix)), FRESH);
-        }
-        world.at = MonoTime::from_secs(10 + 3601);
-        assert_eq!(world.hears(2, 2, 2), FRESH);
-        assert_eq!(world.hears(4, 1, 4), FRESH);
-        assert_eq!(world.hears(5, 1, 5), FRESH);
-        assert_eq!(world.hears(6, 1, 6), FULL, "all that are left are live");
-        assert_eq!(world.hears(2, 2, 2), REPLAYED);
-        assert_eq!(world.table.by_prefix.len(), 3);
-        assert_eq!(world.table.by_socket.len(), 3);
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use varta_proto::DecodeError;
 use varta_proto::control::MAX_CONTROL_LEN;
 use varta_proto::secure::{
@@ -16,7 +17,7 @@ use varta_proto::secure::{
 
 use super::Message;
 use super::batch::Datagram;
-use super::replay::{Line, ReplayTable, Stamp};
+use super::replay::{Line, ReplayTable, Seal, Stamp};
 use crate::beat::{KeyId, Said, Sender};
 use crate::error::Error;
 use crate::outcome::Outcome;
@@ -67,6 +68,8 @@ impl KeyFiles {
 pub(crate) struct Vault {
     files: Arc<KeyFiles>,
     content: Arc<Mutex<Content>>,
+    /// Told when something has come and all before was taken to be saved.
+    news: Arc<Notify>,
 }
 
 /// A vault's content, while it is looked at.
@@ -75,6 +78,7 @@ pub(super) struct Content {
     keys: Keys,
     known: KnownKeys,
     replays: ReplayTable,
+    news: Arc<Notify>,
 }
 
 /// The keys that open datagrams, each with its number.
@@ -110,8 +114,9 @@ impl Vault {
         let keys = Keys::read(&files, &mut known)?;
         let most = max_agents.saturating_mul(SESSIONS_PER_AGENT).max(FEWEST_SESSIONS);
         let replays = ReplayTable::new(most, LIVE_FOR.max(2 * stall_after));
-        let content = Content { keys, known, replays };
-        Ok(Vault { files: Arc::new(files), content: Arc::new(Mutex::new(content)) })
+        let news = Arc::new(Notify::new());
+        let content = Content { keys, known, replays, news: Arc::clone(&news) };
+        Ok(Vault { files: Arc::new(files), content: Arc::new(Mutex::new(content)), news })
     }
 
     /// Reads the keys anew, and gives how many there are. What is remembered of datagrams stays.
@@ -131,6 +136,39 @@ impl Vault {
     /// The fingerprints of all keys that there have been, by their numbers.
     pub(crate) fn fingerprints(&self) -> Vec<u64> {
         self.open().known.0.clone()
+    }
+
+    /// How many sessions the replay table has room for.
+    pub(crate) fn most_sessions(&self) -> usize {
+        self.open().replays.most()
+    }
+
+    /// Takes the sessions that a server before this one knew.
+    pub(crate) fn restore(&self, seals: &[Seal]) {
+        let content = &mut *self.open();
+        for seal in seals {
+            // Beyond that many keys nothing of theirs can be told apart.
+            let Some(key) = content.known.number_of(seal.key) else { continue };
+            content.replays.restore(key, seal);
+        }
+    }
+
+    /// Waits until there is something to be saved that was not there when [`Vault::take_unsaved`] last began.
+    pub(crate) async fn changed(&self) {
+        self.news.notified().await;
+    }
+
+    /// Some of the sessions that are to be saved, from a place on, and the place to go on from; `None` at the end. They
+    /// count as saved then.
+    pub(crate) fn take_unsaved(&self, from: usize, looks: usize, most: usize) -> (Vec<Seal>, Option<usize>) {
+        let Content { known, replays, .. } = &mut *self.open();
+        replays.take_unsaved(from, looks, most, |key| known.0.get(usize::from(key.0)).copied())
+    }
+
+    /// Has everything count as not saved.
+    pub(crate) fn lose_saved(&self) {
+        self.open().replays.lose_saved();
+        self.news.notify_one();
     }
 
     /// The number of the key with this fingerprint, also if it is not among the keys now; `None` when there are no
@@ -159,7 +197,11 @@ impl Content {
         let Unsealed { key, pid, prefix, counter, nonce, timestamp, message } =
             self.keys.open(datagram.payload).map_err(outcome_of)?;
         let line = Line::of(nonce, timestamp, at);
+        let had_unsaved = self.replays.has_unsaved();
         self.replays.admit(&Stamp { key, pid, source, prefix, counter, line }, at)?;
+        if !had_unsaved {
+            self.news.notify_one();
+        }
         Ok((Sender::secure_udp(source, pid, key), message))
     }
 }
@@ -281,137 +323,4 @@ fn outcome_of(error: OpenError) -> Outcome {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::PermissionsExt;
-
-    use tempfile::TempDir;
-    use varta_proto::secure::{Session, seal_master, seal_shared};
-    use varta_proto::{Frame, Status};
-
-    use super::*;
-
-    const PID: u32 = 4242;
-
-    struct World {
-        directory: TempDir,
-        files: KeyFiles,
-    }
-
-    impl World {
-        fn new() -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            let path = |name| Some(directory.path().join(name));
-            let files = KeyFiles { key: path("key"), accepted: path("accepted"), master: path("master") };
-            let world = World { directory, files };
-            world.write("key", &[1]);
-            world.write("accepted", &[2, 1, 3]);
-            world.write("master", &[4, 5]);
-            world
-        }
-
-        fn write(&self, name: &str, keys: &[u8]) {
-            let path = self.directory.path().join(name);
-            let text: String =
-                keys.iter().map(|byte| format!("{}\n", format!("{byte:02x}").repeat(32))).collect();
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-        }
-
-        fn vault(&self) -> Vault {
-            Vault::read(self.files.clone(), 100, Duration::from_secs(5)).unwrap()
-        }
-    }
-
-    fn frame(nonce: u64) -> [u8; 32] {
-        Frame::new(Status::Ok, PID, 7, nonce, 0).to_bytes()
-    }
-
-    fn shared(key: u8, salt: u8) -> Vec<u8> {
-        let key = Key::from_bytes([key; 32]);
-        seal_shared(&key, &mut Session::new([salt; 16]), &frame(1)).unwrap().to_vec()
-    }
-
-    fn mastered(key: u8, pid: u32, salt: u8) -> Vec<u8> {
-        let key = Key::from_bytes([key; 32]).agent_key(pid);
-        seal_master(&key, pid, &mut Session::new([salt; 16]), &frame(1)).unwrap().to_vec()
-    }
-
-    fn judge(vault: &Vault, payload: &[u8]) -> Result<KeyId, Outcome> {
-        let datagram = Datagram {
-            payload,
-            truncated: false,
-            extra_ancillary: false,
-            credentials: None,
-            source: Some(([10, 0, 0, 1], 4000).into()),
-        };
-        vault.open().judge(&datagram, MonoTime::from_secs(1)).map(|(sender, _)| sender.lane.key)
-    }
-
-    #[test]
-    fn each_key_opens_what_it_sealed_and_has_a_number_of_its_own() {
-        let vault = World::new().vault();
-        let numbers = [
-            judge(&vault, &shared(1, 1)),
-            judge(&vault, &shared(2, 2)),
-            judge(&vault, &shared(3, 3)),
-            judge(&vault, &mastered(4, PID, 4)),
-            judge(&vault, &mastered(5, PID, 5)),
-        ];
-        assert_eq!(numbers, [0, 1, 2, 3, 4].map(|number| Ok(KeyId(number))));
-    }
-
-    #[test]
-    fn what_no_key_opens_is_refused_and_said() {
-        let vault = World::new().vault();
-        assert_eq!(judge(&vault, &shared(9, 1)), Err(Outcome::DecryptFailed));
-        assert_eq!(judge(&vault, &mastered(9, PID, 1)), Err(Outcome::DecryptFailed));
-        assert_eq!(judge(&vault, &mastered(4, PID + 1, 1)), Err(Outcome::PidMismatch));
-        assert_eq!(
-            judge(&vault, &frame(1)),
-            Err(Outcome::Malformed(DecodeError::BadLength { actual: 32 })),
-            "plaintext has no business here"
-        );
-    }
-
-    #[test]
-    fn keys_are_rotated_without_forgetting_what_has_come() {
-        let world = World::new();
-        let vault = world.vault();
-        let (old, new) = (shared(1, 1), shared(7, 2));
-        assert_eq!(judge(&vault, &old), Ok(KeyId(0)));
-        assert_eq!(judge(&vault, &new), Err(Outcome::DecryptFailed));
-        world.write("key", &[7]);
-        world.write("accepted", &[1]);
-        vault.read_anew().unwrap();
-        assert_eq!(judge(&vault, &new), Ok(KeyId(5)));
-        assert_eq!(judge(&vault, &old), Err(Outcome::Replayed));
-        world.write("accepted", &[2]);
-        vault.read_anew().unwrap();
-        assert_eq!(judge(&vault, &old), Err(Outcome::DecryptFailed));
-        world.write("accepted", &[1]);
-        vault.read_anew().unwrap();
-        assert_eq!(judge(&vault, &old), Err(Outcome::Replayed), "a key that comes back is the same key");
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_used_leaves_the_keys_as_they_were() {
-        let world = World::new();
-        let vault = world.vault();
-        world.write("key", &[7]);
-        world.write("master", &[]);
-        let error = vault.read_anew().unwrap_err().to_string();
-        assert!(error.contains("master") && error.contains("key"), "{error}");
-        assert_eq!(judge(&vault, &shared(7, 1)), Err(Outcome::DecryptFailed));
-        assert_eq!(judge(&vault, &shared(1, 1)), Ok(KeyId(0)));
-    }
-
-    #[test]
-    fn a_long_list_of_keys_is_refused() {
-        let world = World::new();
-        let many: Vec<u8> = (1..=17).collect();
-        world.write("accepted", &many);
-        let error = Vault::read(world.files.clone(), 100, Duration::from_secs(5)).unwrap_err().to_string();
-        assert!(error.contains("holds 17 keys") && error.contains("at most 16"), "{error}");
-    }
-}
+mod tests;

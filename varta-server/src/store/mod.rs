@@ -1,7 +1,8 @@
 //! The memory: what is to survive this server, in a SQLite database that people can open with the tool they know.
 //!
-//! Two tables. The registry has a row for each agent that is known, so that the next server knows who should be there.
-//! The history has what was said of agents: the newest 100,000 changes of the last 30 days. Both are written by a thread
+//! Three tables. The registry has a row for each agent that is known, so that the next server knows who should be there.
+//! The history has what was said of agents: the newest 100,000 changes of the last 30 days. The seals are what the replay
+//! table knows, so that a recording of what came to this server is refused by the next. All of it is written by a thread
 //! of its own, many changes at once and never more than a second late as long as the disk can take them. Nobody waits for
 //! the disk: when it is full or broken that is said once and counted, and what did not find its place is made up for
 //! later, see [`writer`].
@@ -9,7 +10,9 @@
 mod directory;
 mod history;
 mod registry;
+mod saving;
 mod schema;
+mod seals;
 mod sweep;
 mod writer;
 
@@ -27,6 +30,7 @@ pub(crate) use self::writer::Means;
 use crate::beat::{Origin, Transport};
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::listener::Seal;
 use crate::time::{MonoTime, millis};
 use crate::tracker::{Note, Remembered, Transition};
 
@@ -42,6 +46,8 @@ pub(crate) enum Event {
     Note(Note),
     /// For the registry too.
     Slice(Slice),
+    /// Sessions of the replay table.
+    Seals(Vec<Seal>),
 }
 
 /// A part of all agents, as they are.
@@ -92,6 +98,22 @@ impl StateSink {
     }
 }
 
+/// What a server left behind.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// Whom it knew.
+    pub(crate) agents: Vec<Kept>,
+    /// What the replay table knew.
+    pub(crate) seals: Vec<Seal>,
+}
+
+/// How much of it there is room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    pub(crate) agents: usize,
+    pub(crate) seals: usize,
+}
+
 /// The directory of `--state-dir`, taken and read.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -103,7 +125,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Takes the directory, and reads what the server before this one left there: at most `most` agents.
+    /// Takes the directory, and reads what the server before this one left there, as far as there is room.
     ///
     /// A database that is broken is moved aside. One that cannot be read because the disk is full or fails is left as it
     /// is; then nothing is known of before.
@@ -111,42 +133,44 @@ impl Store {
     /// # Errors
     ///
     /// When the directory or the file cannot be used at all, see [`Error`].
-    pub(crate) fn open(path: &Path, most: usize, clock: Clock) -> Result<(Self, Vec<Kept>), Error> {
+    pub(crate) fn open(path: &Path, room: Room, clock: Clock) -> Result<(Self, Left), Error> {
         let directory = Directory::open(path)?;
         let path = directory.database();
-        let read = match open_and_read(&path, most, clock) {
+        let read = match open_and_read(&path, room, clock) {
             Err(Fault::Corrupt(fault)) => {
                 move_aside(&path, &fault).map_err(|source| Error::StateDirectory {
                     path: path.clone(),
                     action: "move the broken database aside",
                     source,
                 })?;
-                open_and_read(&path, most, clock)
+                open_and_read(&path, room, clock)
             }
             read => read,
         };
         match read {
-            Ok((database, kept, sweep)) => Ok((Store { directory, database: Some(database), sweep }, kept)),
+            Ok((database, left, sweep)) => Ok((Store { directory, database: Some(database), sweep }, left)),
             Err(Fault::Newer { version }) => Err(Error::NewerState { path, version }),
             Err(fault) if fault.may_pass() => {
                 tracing::warn!(
                     "{}: cannot be read: {fault}; this server starts without what was known before, and goes on trying",
                     path.display()
                 );
-                Ok((Store { directory, database: None, sweep: 0 }, Vec::new()))
+                Ok((Store { directory, database: None, sweep: 0 }, Left::default()))
             }
             Err(fault) => Err(Error::StateDatabase { path, fault: fault.to_string() }),
         }
     }
 }
 
-fn open_and_read(path: &Path, most: usize, clock: Clock) -> Result<(Connection, Vec<Kept>, i64), Fault> {
+fn open_and_read(path: &Path, room: Room, clock: Clock) -> Result<(Connection, Left, i64), Fault> {
     let database = schema::open(path)?;
-    let (kept, senseless, sweep) = registry::read(&database, most, Wall::read(clock), clock.now())?;
+    let wall = Wall::read(clock);
+    let (agents, senseless, sweep) = registry::read(&database, room.agents, wall, clock.now())?;
+    let seals = seals::read(&database, room.seals, wall)?;
     if senseless > 0 {
         tracing::warn!(senseless, "{}: {senseless} rows make no sense and are passed over", path.display());
     }
-    Ok((database, kept, sweep))
+    Ok((database, Left { agents, seals }, sweep))
 }
 
 /// Moves a broken database aside, and says so.

@@ -39,6 +39,12 @@ const TABLES: &str = "
         status TEXT NOT NULL, payload INTEGER NOT NULL, beats INTEGER NOT NULL,
         dossier TEXT
     ) STRICT;
+    CREATE TABLE seals (
+        place INTEGER PRIMARY KEY,
+        key INTEGER NOT NULL, prefix BLOB NOT NULL, highest INTEGER NOT NULL,
+        continued_at INTEGER NOT NULL, nonce INTEGER NOT NULL, start_ms INTEGER NOT NULL,
+        heard_ms INTEGER NOT NULL
+    ) STRICT;
 ";
 
 /// Why a database cannot be used.

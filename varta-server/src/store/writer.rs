@@ -20,7 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::directory::Directory;
 use super::registry::{self, Context};
+use super::saving::{Save, changed};
 use super::schema::{self, Fault};
+use super::seals;
 use super::sweep::{Next, SLICE_PAUSE, SWEEP_EVERY, Sweep};
 use super::{Event, STATE_QUEUE, Slice, StateSink, Store, Wall, history, move_aside};
 use crate::actor::Query;
@@ -85,6 +87,7 @@ impl Store {
             pending: Vec::new(),
             write_at: MonoTime::NEVER,
             failing: None,
+            save: None,
             sweep: Sweep { number: sweep, is_whole: false, next: Next::Begin { at: MonoTime::START } },
             boot: Boot::this().map(|boot| boot.to_string()),
             reports: Allowance::new(REPORTS_PER_SECOND, "changes of reported status are not in the history"),
@@ -112,6 +115,8 @@ pub(super) struct Writer {
     /// While writing fails.
     pub(super) failing: Option<Failing>,
     pub(super) sweep: Sweep,
+    /// While sessions of the replay table are to be saved.
+    pub(super) save: Option<Save>,
     boot: Option<String>,
     reports: Allowance,
     plain: Allowance,
@@ -136,6 +141,9 @@ impl Writer {
                     Some(event) => self.take(event, now),
                     None => return self.finish(),
                 },
+                () = changed(self.means.vault.as_ref()), if self.save.is_none() => {
+                    self.save = Some(Save { from: 0, at: now + WRITE_WITHIN });
+                }
                 () = tokio::time::sleep_until(self.means.clock.instant(wake_at)) => {}
             }
             self.turn(self.means.clock.now());
@@ -152,6 +160,7 @@ impl Writer {
             self.write(now);
         }
         self.ask(now);
+        self.save(now);
     }
 
     /// Takes what waits in the queue, as far as there is room.
@@ -176,8 +185,9 @@ impl Writer {
                 return;
             }
         }
-        // A slice is waited for.
-        let within = if matches!(event, Event::Slice(_)) { Duration::ZERO } else { WRITE_WITHIN };
+        // A slice is waited for, and seals have waited.
+        let is_late = matches!(event, Event::Slice(_) | Event::Seals(_));
+        let within = if is_late { Duration::ZERO } else { WRITE_WITHIN };
         if self.failing.is_none() {
             self.write_at = self.write_at.min(now + within);
         }
@@ -196,7 +206,7 @@ impl Writer {
             Next::Wait => MonoTime::NEVER,
         };
         match self.failing {
-            None => self.write_at.min(sweep_at),
+            None => self.write_at.min(sweep_at).min(self.save.map_or(MonoTime::NEVER, |save| save.at)),
             // It may be that the end of the queue cannot be seen for all that is in it.
             Some(_) => self.write_at.min(now + RETRY_FIRST),
         }
@@ -233,6 +243,11 @@ impl Writer {
                 Event::Transition(transition) => history::insert(&transaction, transition, context.wall)?,
                 Event::Note(Note::Known(agent)) => registry::put(&transaction, agent, &context)?,
                 Event::Note(Note::Forgotten(agent)) => registry::remove(&transaction, agent)?,
+                Event::Seals(seals) => {
+                    for seal in seals {
+                        seals::put(&transaction, seal, context.wall)?;
+                    }
+                }
                 Event::Slice(Slice { from, agents, next }) => {
                     if *from == 0 {
                         context.sweep += 1;
@@ -294,7 +309,7 @@ impl Writer {
         };
         if moved {
             // What was in it is to be written anew.
-            self.lost.store(true, Ordering::Relaxed);
+            self.lose();
         }
         if self.failing.is_none() && !moved {
             tracing::warn!(
@@ -309,12 +324,20 @@ impl Writer {
         self.write_at = now + retry_after;
     }
 
+    /// Takes note that not all is in the database that was written or was to be.
+    fn lose(&mut self) {
+        self.lost.store(true, Ordering::Relaxed);
+        if let Some(vault) = &self.means.vault {
+            vault.lose_saved();
+        }
+    }
+
     /// Forgets what is to be written.
     fn give_up(&mut self, now: MonoTime) {
         self.means.dropped.increment(self.pending.len() as u64);
         self.pending.clear();
         self.write_at = MonoTime::NEVER;
-        self.lost.store(true, Ordering::Relaxed);
+        self.lose();
         self.sweep.is_whole = false;
         self.sweep.next = Next::Begin { at: now + SLICE_PAUSE };
     }
@@ -324,8 +347,16 @@ impl Writer {
         loop {
             let now = self.means.clock.now();
             self.fetch(now);
-            if self.pending.is_empty() {
+            if self.failing.is_none() && self.means.vault.is_some() {
+                let from = self.save.map_or(0, |save| save.from);
+                self.save = Some(Save { from, at: now });
+                self.save(now);
+            }
+            if self.pending.is_empty() && self.save.is_none() {
                 return;
+            }
+            if self.pending.is_empty() {
+                continue;
             }
             let before = self.pending.len();
             self.write(now);

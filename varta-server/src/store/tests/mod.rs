@@ -22,6 +22,8 @@ use crate::beat::{KeyId, Lane};
 use crate::metrics::{Registry, names};
 use crate::tracker::{AgentId, Cause, LastWord, NameSource, ProcessId, Twin, Verdict};
 
+const ROOM: Room = Room { agents: 1_000, seals: 1_000 };
+
 /// A state directory, and a writer that is driven by hand.
 struct World {
     directory: TempDir,
@@ -52,7 +54,8 @@ impl World {
     }
 
     fn try_open(&self) -> Result<(Store, Vec<Kept>), Error> {
-        Store::open(self.directory.path(), 1_000, self.clock)
+        let (store, left) = Store::open(self.directory.path(), ROOM, self.clock)?;
+        Ok((store, left.agents))
     }
 
     fn open(&self) -> Run {
@@ -232,6 +235,36 @@ fn an_agent_is_first_seen_once_and_another_process_anew() {
     run.note(Remembered { start_time: NonZeroU64::new(5_000), ..agent(1) });
     run.write();
     assert!(seen() > 5);
+}
+
+#[test]
+fn sessions_of_the_replay_table_are_known_to_the_next_server_each_in_its_place() {
+    let world = World::new();
+    let seal = |place, highest| Seal {
+        place,
+        key: u64::MAX - 1,
+        prefix: [0, 1, 2, 3, 4, 5, 6, 255],
+        highest,
+        continued_at: u64::MAX,
+        nonce: u64::MAX - 2,
+        start: -5_000_000_000,
+        heard_at: MonoTime::START,
+    };
+    let mut run = world.open();
+    run.take(Event::Seals(vec![seal(0, 1), seal(7, u32::MAX)]));
+    run.take(Event::Seals(vec![seal(0, 2)]));
+    run.write();
+    drop(run);
+    let (store, left) = Store::open(world.directory.path(), ROOM, world.clock).unwrap();
+    for (found, expected) in left.seals.iter().zip([seal(0, 2), seal(7, u32::MAX)]) {
+        assert!(found.start.abs_diff(expected.start) <= 2_000_000, "to the millisecond");
+        assert_eq!(*found, Seal { start: found.start, ..expected });
+    }
+    assert_eq!(left.seals.len(), 2);
+    drop(store);
+    let room = Room { seals: 1, ..ROOM };
+    let (_store, left) = Store::open(world.directory.path(), room, world.clock).unwrap();
+    assert_eq!(left.seals.len(), 1);
 }
 
 #[test]
