@@ -13,21 +13,18 @@ pub(crate) const LOG_QUEUE: usize = 65_536;
 
 /// Lines a second for what an agent can bring about as often as it likes: that it reports another status than before, or
 /// that it panicked. One that cannot make up its mind could fill a disk otherwise.
-pub(crate) const REPORTS_PER_SECOND: u32 = 100;
+const REPORTS_PER_SECOND: u32 = 100;
 /// Lines a second for agents in plaintext, which anybody can make up.
-pub(crate) const PLAIN_PER_SECOND: u32 = 100;
+const PLAIN_PER_SECOND: u32 = 100;
 
 /// Writes one log line for each change, until nobody makes any more.
 pub(crate) async fn log(mut transitions: mpsc::Receiver<Transition>) {
-    let mut reports = Allowance::new(REPORTS_PER_SECOND, "changes of reported status were not logged");
-    let mut plain = Allowance::new(PLAIN_PER_SECOND, "changes of agents in plaintext were not logged");
+    let mut allowances = Allowances::new(
+        "changes of reported status were not logged",
+        "changes of agents in plaintext were not logged",
+    );
     while let Some(transition) = transitions.recv().await {
-        let is_allowed = match (transition.agent.origin.transport(), is_report(&transition)) {
-            (Transport::Udp, _) => plain.take(transition.at),
-            (Transport::Unix | Transport::SecureUdp, true) => reports.take(transition.at),
-            (Transport::Unix | Transport::SecureUdp, false) => true,
-        };
-        if is_allowed {
+        if allowances.take(&transition) {
             log_transition(&transition);
         }
     }
@@ -39,9 +36,35 @@ pub(crate) fn is_report(transition: &Transition) -> bool {
     *cause == Cause::Reported || *cause == Cause::Panicked && matches!(to, Verdict::Up(_))
 }
 
+/// What a sink takes of those changes that agents can bring about as often as they like, or make up.
+#[derive(Debug)]
+pub(crate) struct Allowances {
+    reports: Allowance,
+    plain: Allowance,
+}
+
+impl Allowances {
+    /// With what is said in the log of either kind when some were not taken.
+    pub(crate) fn new(reports: &'static str, plain: &'static str) -> Self {
+        Allowances {
+            reports: Allowance::new(REPORTS_PER_SECOND, reports),
+            plain: Allowance::new(PLAIN_PER_SECOND, plain),
+        }
+    }
+
+    /// Whether this one is to be taken.
+    pub(crate) fn take(&mut self, transition: &Transition) -> bool {
+        match (transition.agent.origin.transport(), is_report(transition)) {
+            (Transport::Udp, _) => self.plain.take(transition.at),
+            (Transport::Unix | Transport::SecureUdp, true) => self.reports.take(transition.at),
+            (Transport::Unix | Transport::SecureUdp, false) => true,
+        }
+    }
+}
+
 /// How many lines of a kind were logged in the present second, and how many were not.
 #[derive(Debug)]
-pub(crate) struct Allowance {
+struct Allowance {
     per_second: u32,
     /// What became of what, for the log.
     what_became: &'static str,
@@ -51,12 +74,12 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    pub(crate) fn new(per_second: u32, what_became: &'static str) -> Self {
+    fn new(per_second: u32, what_became: &'static str) -> Self {
         Allowance { per_second, what_became, since: MonoTime::START, logged: 0, skipped: 0 }
     }
 
     /// Whether one more may be logged at `at`. A second in which some were not ends with a line that says how many.
-    pub(crate) fn take(&mut self, at: MonoTime) -> bool {
+    fn take(&mut self, at: MonoTime) -> bool {
         let Allowance { per_second, what_became, skipped, .. } = *self;
         if at.since(self.since) >= Duration::from_secs(1) {
             if skipped > 0 {

@@ -26,11 +26,10 @@ use super::seals;
 use super::sweep::{Next, SLICE_PAUSE, SWEEP_EVERY, Sweep};
 use super::{Event, STATE_QUEUE, Slice, StateSink, Store, Wall, history, move_aside};
 use crate::actor::Query;
-use crate::beat::Transport;
 use crate::clock::Clock;
 use crate::listener::Vault;
 use crate::process::Boot;
-use crate::sink::{Allowance, PLAIN_PER_SECOND, REPORTS_PER_SECOND, is_report};
+use crate::sink::Allowances;
 use crate::time::MonoTime;
 use crate::tracker::Note;
 
@@ -90,8 +89,10 @@ impl Store {
             save: None,
             sweep: Sweep { number: sweep, is_whole: false, next: Next::Begin { at: MonoTime::START } },
             boot: Boot::this().map(|boot| boot.to_string()),
-            reports: Allowance::new(REPORTS_PER_SECOND, "changes of reported status are not in the history"),
-            plain: Allowance::new(PLAIN_PER_SECOND, "changes of agents in plaintext are not in the history"),
+            allowances: Allowances::new(
+                "changes of reported status are not in the history",
+                "changes of agents in plaintext are not in the history",
+            ),
             means,
         };
         (StateSink { queue: to_queue, dropped: writer.means.dropped.clone(), lost }, writer)
@@ -118,8 +119,7 @@ pub(super) struct Writer {
     /// While sessions of the replay table are to be saved.
     pub(super) save: Option<Save>,
     boot: Option<String>,
-    reports: Allowance,
-    plain: Allowance,
+    allowances: Allowances,
     pub(super) means: Means,
 }
 
@@ -174,16 +174,11 @@ impl Writer {
 
     /// Takes one change.
     pub(super) fn take(&mut self, event: Event, now: MonoTime) {
-        if let Event::Transition(transition) = &event {
-            let is_allowed = match (transition.agent.origin.transport(), is_report(transition)) {
-                (Transport::Udp, _) => self.plain.take(transition.at),
-                (Transport::Unix | Transport::SecureUdp, true) => self.reports.take(transition.at),
-                (Transport::Unix | Transport::SecureUdp, false) => true,
-            };
-            if !is_allowed {
-                self.means.dropped.increment(1);
-                return;
-            }
+        if let Event::Transition(transition) = &event
+            && !self.allowances.take(transition)
+        {
+            self.means.dropped.increment(1);
+            return;
         }
         // A slice is waited for, and seals have waited.
         let is_late = matches!(event, Event::Slice(_) | Event::Seals(_));
