@@ -228,7 +228,7 @@ impl Tracker {
     /// One call does a bounded amount of work; if there is more, [`Tracker::poll_timeout`] names a moment that has
     /// passed.
     pub fn handle_timeout(&mut self, now: MonoTime) {
-        if !self.apply_new_rules(now) {
+        if !self.apply_new_rules() {
             return;
         }
         for _ in 0..LOOKS_PER_TURN {

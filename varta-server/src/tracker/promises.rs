@@ -134,14 +134,12 @@ impl Tracker {
     }
 
     /// Gives some of the agents that were there before the rules what these have for them. Whether that was all of them.
-    pub(super) fn apply_new_rules(&mut self, now: MonoTime) -> bool {
+    pub(super) fn apply_new_rules(&mut self) -> bool {
         for _ in 0..LOOKS_PER_TURN {
             let Some(number) = self.unruled.next() else { break };
             let number = u32::try_from(number).expect("slots have numbers of that size");
-            let Some(verdict) = self.agents.slot(number).verdict else { continue };
-            self.apply_rules(number);
-            if verdict.is_awaited() {
-                self.wheel.arm(number, self.first_look(number).max(now));
+            if self.agents.slot(number).verdict.is_some() {
+                self.apply_rules(number);
             }
         }
         self.unruled.is_empty()
