@@ -310,6 +310,7 @@ impl Args {
                 max_agents_per_source: self.max_agents_per_source,
                 max_plain_agents: if is_only_plain { self.max_agents } else { self.max_agents / 4 * 3 },
                 longest_silence: self.longest_silence,
+                least_crowd: Policy::LEAST_CROWD,
                 looks_per_second: Policy::LOOKS_PER_SECOND,
                 rules: Rules::default(),
                 expected: ExpectedAgents::default(),

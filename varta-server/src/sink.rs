@@ -1,9 +1,13 @@
 //! Sinks: what happens with a change of verdict. A sink knows changes and nothing of where they come from.
 
+mod incidents;
+
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 
+use self::incidents::OpenIncidents;
 use crate::beat::Transport;
 use crate::time::{MonoTime, millis};
 use crate::tracker::{Cause, Transition, Twin, Verdict};
@@ -23,11 +27,25 @@ pub(crate) async fn log(mut transitions: mpsc::Receiver<Transition>) {
         "changes of reported status were not logged",
         "changes of agents in plaintext were not logged",
     );
-    while let Some(transition) = transitions.recv().await {
+    let mut incidents = OpenIncidents::default();
+    loop {
+        let transition = match incidents.over_at() {
+            None => transitions.recv().await,
+            Some(over_at) => match timeout_at(over_at, transitions.recv()).await {
+                Ok(transition) => transition,
+                Err(_) => {
+                    incidents.close(Instant::now());
+                    continue;
+                }
+            },
+        };
+        let Some(transition) = transition else { break };
+        incidents.note(&transition, Instant::now());
         if allowances.take(&transition) {
             log_transition(&transition);
         }
     }
+    incidents.close_all();
 }
 
 /// Whether an agent can bring about such a change as often as it likes.
@@ -125,13 +143,15 @@ fn log_transition(transition: &Transition) {
                     Cause::Killed { signal } => Some(*signal),
                     _ => None,
                 },
+                incident = transition.incident.map(|incident| incident.number),
                 dossier = transition.dossier.as_deref().map(tracing::field::display),
                 "{}",
                 sentence(transition)
             )
         };
     }
-    if to.is_alarm() {
+    // One line speaks for all of an incident.
+    if to.is_alarm() && transition.incident.is_none() {
         line!(warn);
     } else {
         line!(info);
@@ -197,7 +217,10 @@ fn sentence(transition: &Transition) -> String {
         ),
         Cause::NeverSeen => format!("it has not beaten in the {silence:.3?} since this server started"),
         Cause::ObserverBlind => {
-            format!("{silent}, and this server could not see meanwhile; it is given another chance")
+            format!(
+                "{silent}, and this server could not see meanwhile, or so many are silent at once that it doubts itself; \
+                 it is given another chance"
+            )
         }
     };
     match dossier {
@@ -235,6 +258,7 @@ mod tests {
             stall_after: Duration::from_secs(5),
             detection_latency: None,
             dossier: None,
+            incident: None,
         }
     }
 

@@ -180,6 +180,7 @@ pub(crate) struct TrackerMetrics {
     forgotten: Counter,
     clamped_stamps: Counter,
     looks_refused: Counter,
+    incidents: Counter,
     unwatched: Counter,
     blind_periods: Counter,
     handle: PrometheusHandle,
@@ -203,6 +204,7 @@ impl TrackerMetrics {
             forgotten: registry.counter(names::EVICTED, &[]),
             clamped_stamps: registry.counter(names::CLAMPED_STAMPS, &[]),
             looks_refused: registry.counter(names::LOOKS_REFUSED, &[]),
+            incidents: registry.counter(names::INCIDENTS, &[]),
             unwatched: registry.counter(names::DEATHS_UNWATCHED, &[]),
             blind_periods: registry.counter(names::BLIND_PERIODS, &[]),
             handle: registry.handle(),
@@ -216,10 +218,12 @@ impl TrackerMetrics {
             gauge.set(count as f64);
         }
         self.pids_tracked.set(tracker.len() as f64);
-        let Statistics { nonce_wraps, forgotten, clamped_stamps, looks_refused } = tracker.statistics();
+        let Statistics { nonce_wraps, forgotten, clamped_stamps, looks_refused, incidents } =
+            tracker.statistics();
         self.nonce_wraps.absolute(nonce_wraps);
         self.forgotten.absolute(forgotten);
         self.clamped_stamps.absolute(clamped_stamps);
+        self.incidents.absolute(incidents);
         self.unwatched.absolute(watches.full + watches.kernel);
         self.looks_refused.absolute(looks_refused + looks.rate + looks.queue);
     }

@@ -45,6 +45,8 @@ families! {
     CAPACITY_EXCEEDED = "varta_tracker_capacity_exceeded_total", "Beats of new agents refused because there was no room.";
     EVICTED = "varta_tracker_evicted_total", "Agents forgotten after a long silence (--forget-after).";
     TRANSITIONS = "varta_transitions_total", "Changes of verdict, by the new one and its cause.";
+    INCIDENTS = "varta_incidents_total",
+        "Times at which ten or more agents of one origin came to be stalled or down within a second.";
     DETECTION_LATENCY = "varta_detection_latency_seconds",
         "From the moment at which a change could first have been known to the moment at which it was.";
     BLIND_PERIODS = "varta_blind_periods_total", "Times at which this server could not see for a while, and moved deadlines.";

@@ -14,9 +14,6 @@ use crate::beat::Transport;
 use crate::process::{Death, Doing, Dossier};
 use crate::time::MonoTime;
 
-/// How long a verdict waits for the look at the process. The look takes a fraction of it; when the one who looks is
-/// held up, the verdict goes out without.
-const LOOK_WITHIN: Duration = Duration::from_millis(20);
 /// How long an agent is remembered that took its leave.
 const GONE_KEPT: Duration = Duration::from_secs(60);
 
@@ -142,42 +139,67 @@ impl Tracker {
                 self.wheel.arm(number, half);
                 return;
             }
-            if let Some(process) = process
-                && rest.inquiry == Inquiry::None
-            {
-                rest.inquiry = Inquiry::Glanced;
-                self.ask_for_look(process, Depth::Glance, now);
+            match (rest.inquiry, process) {
+                (Inquiry::None, Some(process)) => {
+                    rest.inquiry = Inquiry::Glanced;
+                    self.ask_for_look(process, Depth::Glance, now);
+                }
+                // What is seen before the deadline says nothing of the moment at which that will have passed.
+                (Inquiry::Looking, _) => rest.inquiry = Inquiry::Glanced,
+                (Inquiry::LookingAgain, _) => rest.inquiry = Inquiry::Doubted,
+                (Inquiry::None | Inquiry::Glanced | Inquiry::Doubted, _) => {}
             }
             self.wheel.arm(number, deadline);
             return;
         }
-        let looking = match self.agents.rest(number).inquiry {
-            Inquiry::None | Inquiry::Glanced => Inquiry::Looking,
-            Inquiry::Doubted => Inquiry::LookingAgain,
-            // The look has not come back.
-            Inquiry::Looking | Inquiry::LookingAgain => return self.conclude(number, now, None),
+        // The wheel may be early, with this as with everything.
+        let (looking, waits_until) = match self.agents.rest(number).inquiry {
+            Inquiry::None | Inquiry::Glanced => (Inquiry::Looking, None),
+            Inquiry::Doubted => (Inquiry::LookingAgain, Some(deadline + self.stall_after(number))),
+            at @ (Inquiry::Looking | Inquiry::LookingAgain) => match self.looks.waits_until(number, now) {
+                Some(until) => (at, Some(until)),
+                None => return self.conclude(number, now, None),
+            },
         };
+        if let Some(until) = waits_until.filter(|until| now < *until) {
+            return self.wheel.arm(number, until);
+        }
         match process {
             Some(process) if self.ask_for_look(process, Depth::Close, now) => {
                 self.agents.rest_mut(number).inquiry = looking;
-                self.wheel.arm(number, now + LOOK_WITHIN);
+                let until = self.looks.wait_for(number, now);
+                self.wheel.arm(number, until);
             }
             Some(_) | None => self.conclude(number, now, None),
         }
     }
 
-    /// Says what is to be said of a silence that is over its deadline, with what was seen of the process. Where beats may
-    /// have been lost and nothing that was seen explains the silence, the agent is given a second chance first.
+    /// Says what is to be said of a silence that is over its deadline, with what was seen of the process. Where that does
+    /// not explain it, and beats may have been lost or very many are silent at once, the agent is given a second chance
+    /// first.
     fn conclude(&mut self, number: u32, now: MonoTime, seen: Option<Arc<Dossier>>) {
         let is_held_up = seen.as_ref().is_some_and(|dossier| dossier.explanation.doing.is_held_up());
         let had_a_chance =
             matches!(self.agents.rest(number).inquiry, Inquiry::Doubted | Inquiry::LookingAgain);
-        if !is_held_up && !had_a_chance && self.may_have_lost(number) {
+        let doubt = if is_held_up || had_a_chance { None } else { self.doubt(number, now) };
+        if let Some(doubt) = doubt {
             self.agents.rest_mut(number).inquiry = Inquiry::Doubted;
-            self.wheel.arm(number, now + self.stall_after(number));
-            self.call_unknown(number, Cause::Lossy, now);
+            self.wheel.arm(number, self.deadline(number) + self.stall_after(number));
+            self.call_unknown(number, doubt, now);
         } else {
             self.call_stalled(number, now, seen);
+        }
+    }
+
+    /// Why a silence may not be the agent's own.
+    fn doubt(&mut self, number: u32, now: MonoTime) -> Option<Cause> {
+        let transport = self.agents.slot(number).transport(&self.sources);
+        if self.may_have_lost(number) {
+            Some(Cause::Lossy)
+        } else if self.very_many_are_silent(transport, now) {
+            Some(Cause::ObserverBlind)
+        } else {
+            None
         }
     }
 
@@ -194,11 +216,9 @@ impl Tracker {
 
     /// Asks for a look at a process, if there was not too much to look at already.
     fn ask_for_look(&mut self, process: ProcessId, depth: Depth, now: MonoTime) -> bool {
-        let may = self.policy.looks_per_second > 0 && self.look_rate.try_take(&mut self.look_usage, now);
+        let may = self.looks.allow(now);
         if may {
             self.requests.push_back(Request::Look { process, depth });
-        } else {
-            self.statistics.looks_refused += 1;
         }
         may
     }

@@ -12,15 +12,19 @@ pub mod arrival;
 mod beats;
 mod blindness;
 mod cause;
+mod crowd;
 mod expected;
+mod incident;
 mod judgement;
 mod learned;
+mod looks;
 mod names;
 mod policy;
 mod promises;
 mod rate;
 mod remembered;
 mod request;
+mod room;
 mod session;
 mod source;
 mod table;
@@ -39,12 +43,16 @@ use std::time::Duration;
 
 use varta_proto::Status;
 
-use self::agent::{Rest, Slot};
+use self::agent::Rest;
 use self::blindness::Blindness;
 pub use self::cause::Cause;
+use self::crowd::Crowd;
 use self::expected::Awaited;
+pub use self::incident::Incident;
+use self::incident::Incidents;
 pub use self::judgement::ProcessId;
 use self::learned::Learned;
+use self::looks::Looks;
 pub use self::names::NameSource;
 use self::names::Names;
 pub use self::policy::Policy;
@@ -53,13 +61,13 @@ use self::rate::{RateLimit, Usage};
 pub use self::remembered::{Fate, Note, Remembered};
 pub use self::request::{Depth, Request};
 use self::source::Sources;
-use self::table::{MOST_AGENTS, Table};
+use self::table::Table;
 pub use self::transition::{AgentId, LastWord, Transition, Twin};
 use self::twins::Trails;
 pub use self::verdict::Verdict;
 use self::wheel::Wheel;
 use crate::beat::{Origin, ReceivedBeat, Transport};
-use crate::outcome::{Outcome, Tally};
+use crate::outcome::Tally;
 use crate::process::Dossier;
 use crate::time::MonoTime;
 
@@ -100,6 +108,8 @@ pub struct Statistics {
     pub clamped_stamps: u64,
     /// Looks at processes for which there were too many others.
     pub looks_refused: u64,
+    /// Times at which many agents of one origin came to the same bad verdict in one moment.
+    pub incidents: u64,
 }
 
 /// One agent as a scrape sees it.
@@ -155,10 +165,12 @@ pub struct Tracker {
     awaited: Awaited,
     /// The slots in which the rules in force have not been applied yet.
     unruled: Range<usize>,
-    look_rate: RateLimit,
-    look_usage: Usage,
+    looks: Looks,
     population: [usize; Verdict::NAMES.len()],
     blindness: Blindness,
+    /// By [`Transport::index`].
+    crowds: [Crowd; Transport::ALL.len()],
+    incidents: Incidents,
     /// When datagrams were last lost on the way, by [`Transport::index`].
     lost_at: [Option<MonoTime>; Transport::ALL.len()],
     statistics: Statistics,
@@ -172,7 +184,7 @@ impl Tracker {
         Tracker {
             agent_rate: RateLimit::per_second(policy.max_beat_rate),
             total_rate: RateLimit::per_second(policy.max_total_rate),
-            look_rate: RateLimit::per_second(policy.looks_per_second),
+            looks: Looks::new(policy.looks_per_second),
             learned: Learned::new(policy.arrival),
             policy,
             total_usage: Usage::default(),
@@ -188,9 +200,10 @@ impl Tracker {
             waiting: Waiting::default(),
             awaited,
             unruled: 0..0,
-            look_usage: Usage::default(),
             population: [0; Verdict::NAMES.len()],
             blindness: Blindness::default(),
+            crowds: Default::default(),
+            incidents: Incidents::default(),
             lost_at: [None; Transport::ALL.len()],
             statistics: Statistics::default(),
         }
@@ -299,8 +312,12 @@ impl Tracker {
 
     /// What has happened that is no transition.
     #[must_use]
-    pub const fn statistics(&self) -> Statistics {
-        self.statistics
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            looks_refused: self.looks.refused(),
+            incidents: self.incidents.count(),
+            ..self.statistics
+        }
     }
 
     /// One more than the highest slot number there has been: the end of the range for [`Tracker::agents`].
@@ -326,64 +343,6 @@ impl Tracker {
                 stall_after: self.stall_after_of(number, rest),
             })
         })
-    }
-
-    /// Sees to it that there is room for one more agent from `origin`: one that is down or gone is forgotten for it, the
-    /// first that left first. Where there is none, says how the beat is refused.
-    fn make_room(&mut self, origin: Origin) -> Result<(), Outcome> {
-        let Policy { max_agents_per_source: most, max_plain_agents, .. } = self.policy;
-        if let Origin::Udp(address) = origin
-            && (most > 0 && self.sources.plain_agents_near(address) >= most
-                || self.sources.plain_agents() >= max_plain_agents)
-        {
-            return Err(Outcome::SourceLimit);
-        }
-        while self.len() >= self.policy.max_agents.min(MOST_AGENTS) {
-            let Some(number) = self.departed.pop_front() else { return Err(Outcome::Capacity) };
-            if self.agents.slot(number).has_departed() {
-                self.forget(number);
-            }
-        }
-        Ok(())
-    }
-
-    /// Remembers that an agent may be forgotten when room is needed.
-    fn note_departed(&mut self, number: u32) {
-        if self.departed.len() > 2 * self.agents.slots() {
-            let agents = &self.agents;
-            self.departed.retain(|number| agents.slot(*number).has_departed());
-        }
-        self.departed.push_back(number);
-    }
-
-    /// Adds an agent, from then on watched, and gives its number. There is room for it.
-    fn add(&mut self, origin: Origin, mut slot: Slot, rest: Rest) -> u32 {
-        slot.key.source = self.sources.enter(origin);
-        if let Some(verdict) = slot.verdict {
-            self.population[verdict.index()] += 1;
-        }
-        let number = self.agents.insert(slot, rest);
-        self.wheel.arm(number, self.first_look(number));
-        number
-    }
-
-    /// Forgets an agent.
-    fn forget(&mut self, number: u32) {
-        if let Some(process) = self.process(number) {
-            self.requests.push_back(Request::Unwatch(process));
-        }
-        self.note_forgotten(number);
-        let slot = self.agents.slot_mut(number);
-        let source = slot.key.source;
-        let transport = slot.transport(&self.sources);
-        let Some(verdict) = slot.verdict.take() else { return };
-        self.names.give_back(self.agents.rest(number).name);
-        self.agents.remove(number);
-        self.learned.forget(number);
-        self.sources.leave(source);
-        self.trails[transport.index()].forget(number);
-        self.population[verdict.index()] -= 1;
-        self.statistics.forgotten += 1;
     }
 
     /// How long an agent may be silent.
@@ -419,11 +378,14 @@ impl Tracker {
     fn announce(&mut self, number: u32, change: Change) {
         let Change { from, cause, at, silence, detection_latency, dossier } = change;
         let slot = self.agents.slot(number);
+        let to = slot.verdict.unwrap_or(Verdict::Up(Status::Ok));
+        let has_fallen = matches!(to, Verdict::Stalled | Verdict::Down);
+        let incident = has_fallen.then(|| self.incidents.note(slot.key.source, to, at)).flatten();
         self.transitions.push_back(Transition {
             agent: self.id(number),
             process: self.incarnation(number),
             from,
-            to: slot.verdict.unwrap_or(Verdict::Up(Status::Ok)),
+            to,
             cause,
             at,
             silence,
@@ -431,6 +393,7 @@ impl Tracker {
             stall_after: self.stall_after(number),
             detection_latency,
             dossier,
+            incident,
         });
         self.note(number);
     }

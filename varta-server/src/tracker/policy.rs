@@ -16,6 +16,8 @@ pub struct Policy {
     pub forget_after: Duration,
     /// How long an agent may ask not to be missed ("busy until"), and be silent at the most.
     pub longest_silence: Duration,
+    /// How many agents there must be for doubt when half of them are silent at once; 0 for no doubt.
+    pub least_crowd: usize,
     /// Close looks at processes a second; 0 for none.
     pub looks_per_second: u32,
     /// What holds for agents by their names, before what they ask for.
@@ -38,6 +40,8 @@ pub struct Policy {
 impl Policy {
     /// How long an agent may ask to be silent if nobody says otherwise.
     pub const DEFAULT_LONGEST_SILENCE: Duration = Duration::from_secs(3600);
+    /// How many agents there must be for doubt, if nobody says otherwise.
+    pub const LEAST_CROWD: usize = 16;
     /// How many close looks at processes there are in a second.
     pub const LOOKS_PER_SECOND: u32 = 200;
     /// How many agents there may be if nobody says otherwise.
@@ -57,6 +61,7 @@ impl Default for Policy {
             rules: Rules::default(),
             expected: ExpectedAgents::default(),
             longest_silence: Policy::DEFAULT_LONGEST_SILENCE,
+            least_crowd: Policy::LEAST_CROWD,
             looks_per_second: Policy::LOOKS_PER_SECOND,
             max_agents: Policy::DEFAULT_MAX_AGENTS,
             max_plain_agents: Policy::DEFAULT_MAX_AGENTS,

@@ -15,6 +15,11 @@ pub(crate) struct SourceId(u32);
 impl SourceId {
     /// This host.
     pub(crate) const LOCAL: SourceId = SourceId(0);
+
+    #[cfg(test)]
+    pub(crate) const fn numbered(number: u32) -> Self {
+        SourceId(number)
+    }
 }
 
 /// The origins of all agents. There are no more of them than agents, and this host.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use varta_proto::Status;
 
 use super::cause::Cause;
+use super::incident::Incident;
 use super::judgement::ProcessId;
 use super::verdict::Verdict;
 use crate::beat::Origin;
@@ -42,6 +43,9 @@ pub struct Transition {
     pub detection_latency: Option<Duration>,
     /// What was seen of its process when that was looked at.
     pub dossier: Option<Arc<Dossier>>,
+    /// The incident of which this is a part, when many agents of one origin came to this verdict in one moment. The first
+    /// few have none: they were told when it was not one yet.
+    pub incident: Option<Incident>,
 }
 
 impl Transition {
@@ -59,6 +63,7 @@ impl Transition {
             stall_after: Duration::ZERO,
             detection_latency: None,
             dossier: None,
+            incident: None,
         }
     }
 }

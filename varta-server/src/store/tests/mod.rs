@@ -159,6 +159,7 @@ fn transition(pid: u32) -> Transition {
         stall_after: Duration::from_secs(5),
         detection_latency: Some(Duration::from_micros(250)),
         dossier: None,
+        incident: None,
     }
 }
 

@@ -401,7 +401,8 @@ fn ordinary_beats_ask_nothing_of_the_kernel() {
 
 #[test]
 fn many_expiries_are_spread_over_turns_and_none_is_lost() {
-    let mut world = World::new();
+    let policy = Policy { stall_after: STALL_AFTER, max_beat_rate: 0, least_crowd: 0, ..Policy::default() };
+    let mut world = World::with(policy);
     for pid in 2..20_002 {
         world.hear_quietly(Handle::connect(pid, at(0)).next(at(0), Status::Ok));
         world.tracker.poll_transition().unwrap();
@@ -410,6 +411,7 @@ fn many_expiries_are_spread_over_turns_and_none_is_lost() {
     let mut turns = 0;
     while world.tracker.population()[Verdict::UP] > 0 {
         world.tracker.handle_timeout(at(6));
+        world.refuse_looks(at(6));
         let concluded = std::iter::from_fn(|| world.tracker.poll_transition()).count();
         assert!(concluded <= LOOKS_PER_TURN);
         stalled += concluded;

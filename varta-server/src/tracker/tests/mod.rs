@@ -1,6 +1,7 @@
 //! The tracker's claims, each in its own words: a world is a tracker, a table of processes and times written down.
 
 mod beats;
+mod crowds;
 mod learned;
 mod model;
 mod promises;
@@ -16,6 +17,7 @@ use varta_proto::{Frame, NONCE_TERMINAL};
 use super::verdict::Verdict;
 use super::*;
 use crate::beat::Sender;
+use crate::outcome::Outcome;
 use crate::process::Death;
 
 const STALL_AFTER: Duration = Duration::from_secs(5);

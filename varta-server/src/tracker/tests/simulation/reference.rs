@@ -52,6 +52,8 @@ struct Known {
     farewell: Option<u32>,
     /// Before this nothing could be concluded, whatever the deadline.
     not_before: MonoTime,
+    /// Whether it has been given a second chance since its last beat, because very many were silent.
+    doubted: bool,
 }
 
 #[derive(Debug)]
@@ -90,10 +92,23 @@ impl Reference {
         deadline.max(known.busy_until)
     }
 
-    /// The moment at which a silent agent must have been called stalled.
+    /// The moment at which a silent agent must have been called stalled, or given a second chance.
     fn latest_verdict(&self, known: &Known) -> MonoTime {
         let patience = if self.answers_looks { Duration::ZERO } else { PATIENCE + TICK };
-        self.deadline(known).max(known.not_before) + patience + TICK
+        // Whom a blindness has made unknown is doubted without a word.
+        let doubted = known.doubted || self.policy.least_crowd > 0 && known.verdict == Verdict::Unknown;
+        let chance = if doubted { self.stall_after(known) + patience + TICK } else { Duration::ZERO };
+        self.deadline(known).max(known.not_before) + chance + patience + TICK
+    }
+
+    /// Whether so many agents are awaited that come the same way as this one that they may be a crowd.
+    fn may_be_in_a_crowd(&self, known: &Known) -> bool {
+        let transport = known.sender.origin.transport();
+        let fellows = self
+            .agents
+            .iter()
+            .filter(|other| other.verdict.is_awaited() && other.sender.origin.transport() == transport);
+        self.policy.least_crowd > 0 && fellows.count() >= self.policy.least_crowd
     }
 
     /// What must hold of every change, whatever brought it.
@@ -191,6 +206,7 @@ impl Reference {
             known.verdict = up;
         }
         known.last_beat = beat.received_at.max(known.last_beat);
+        known.doubted = false;
         known.terminal = frame.is_terminal();
         known.sender = sender;
         if !frame.is_terminal()
@@ -244,6 +260,7 @@ impl Reference {
             terminal: beat.frame.is_terminal(),
             farewell: None,
             not_before: beat.received_at,
+            doubted: false,
         };
         known.note(handle, beat.frame.nonce);
         self.agents.push(known);
@@ -345,6 +362,7 @@ impl Reference {
             self.check(index, change);
             let known = &self.agents[index];
             let deadline = self.deadline(known);
+            let mut is_doubted = known.doubted;
             match change.to {
                 Verdict::Stalled => {
                     assert!(now >= deadline, "accused before its deadline {deadline}: {change:?}");
@@ -354,13 +372,17 @@ impl Reference {
                 Verdict::Unknown => {
                     let was_blind = self.blind.iter().any(|(_, to)| *to > known.last_beat);
                     let silence = now.since(known.last_beat);
-                    assert!(was_blind && now < deadline && silence >= self.stall_after(known), "{change:?}");
+                    let unseen = was_blind && now < deadline && silence >= self.stall_after(known);
+                    let doubted = now >= deadline && !known.doubted && self.may_be_in_a_crowd(known);
+                    assert!(unseen || doubted, "{change:?}");
+                    is_doubted |= doubted;
                 }
                 Verdict::Up(_) | Verdict::Down | Verdict::Gone | Verdict::Expected => {
                     panic!("time alone does not make {change:?}")
                 }
             }
             assert_eq!((change.at, change.silence), (now, now.since(known.last_beat)));
+            self.agents[index].doubted = is_doubted;
             self.agents[index].verdict = change.to;
         }
     }

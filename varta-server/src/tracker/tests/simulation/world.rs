@@ -85,6 +85,7 @@ impl Simulation {
             max_beat_rate: 0,
             max_agents: 40,
             max_agents_per_source: 30,
+            least_crowd: chance.one_of(&[0, 2, 3]),
             ..Policy::default()
         };
         let answers_looks = chance.happens(0.8);
