@@ -18,7 +18,7 @@ pub(crate) fn measure() -> Fallible<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let (path, peer_path) = (directory.path().join("varta.sock"), directory.path().join("peer.sock"));
     let server = Server::start(["--socket".as_ref(), path.as_os_str()])?;
-    let Some(peer) = programs::peer(&peer_path)? else {
+    let Some(peer) = programs::peer(&peer_path, ["--threshold-ms", "5000"])? else {
         println!("(agents: the peer is not installed, so there is nothing to compare with)");
         return Ok(Vec::new());
     };

@@ -32,7 +32,7 @@ pub(crate) fn measure() -> Fallible<Vec<Row>> {
         directory.path().join("peer.sock"),
     );
     let server = Server::start(["--socket".as_ref(), path.as_os_str()])?;
-    let peer = programs::peer(&peer_path)?;
+    let peer = programs::peer(&peer_path, ["--threshold-ms", "5000"])?;
     let mut rows = Vec::new();
     let mut expected = 0;
     for sender in SENDERS {

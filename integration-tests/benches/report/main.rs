@@ -1,6 +1,6 @@
 //! The benchmark program: each piece of work beside its yardstick in the same run, as a table.
 //!
-//! `cargo bench -p varta-integration-tests --bench report` runs everything in about six minutes; a word after `--` runs
+//! `cargo bench -p varta-integration-tests --bench report` runs everything in about eight minutes; a word after `--` runs
 //! only what has it in its name, as in `-- ingest`. The figures that count are the ratios: yardstick and work take turns,
 //! so that whatever else the machine does hits both, and the median of the turns is taken.
 
@@ -19,6 +19,7 @@ mod statistics;
 mod sys;
 mod table;
 mod udp;
+mod verdicts;
 
 use std::process::ExitCode;
 
@@ -27,7 +28,7 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 8] = [
+const BENCHMARKS: [(&str, Benchmark); 10] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
     ("remote-beat", beat::measure_remote),
@@ -36,6 +37,8 @@ const BENCHMARKS: [(&str, Benchmark); 8] = [
     ("secure", secure::measure),
     ("forgery", forgery::measure),
     ("agents", agents::measure),
+    ("death", verdicts::measure_deaths),
+    ("deadline", verdicts::measure_deadlines),
 ];
 
 fn main() -> ExitCode {
@@ -47,6 +50,8 @@ fn main() -> ExitCode {
         Some("role-receive") => ingest::receive(&arguments[1..]),
         Some("role-send-udp") => load::send(&arguments[1..]),
         Some("role-receive-udp") => flow::receive(&arguments[1..]),
+        Some("role-await-death") => verdicts::await_deaths(),
+        Some("role-timers") => verdicts::ring_timers(),
         Some("role-agent") => agents::beat_for_ever(&arguments[1..]),
         _ => run(&arguments),
     };

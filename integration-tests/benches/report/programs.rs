@@ -98,7 +98,7 @@ impl Server {
         }
         let process = Process::start(
             Command::new(target.join("release/varta-server"))
-                .args(["--metrics-addr", "127.0.0.1:0", "--max-beat-rate", "0", "--log-format", "text"])
+                .args(["--metrics-addr", "127.0.0.1:0", "--max-beat-rate", "0", "--log-format", "json"])
                 .args(arguments)
                 .stderr(Stdio::piped()),
         )?;
@@ -118,6 +118,11 @@ impl Server {
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// The next line of its log.
+    pub(crate) fn line(&self) -> Fallible<String> {
+        self.process.line()
     }
 
     /// Where it listens for plaintext.
@@ -180,7 +185,10 @@ fn after(line: &str, mark: &str, end: char) -> Option<SocketAddr> {
 }
 
 /// The published observer, if `scripts/test` or somebody else has put it there.
-pub(crate) fn peer(socket: &Path) -> Fallible<Option<Process>> {
+pub(crate) fn peer<T: AsRef<OsStr>>(
+    socket: &Path,
+    arguments: impl IntoIterator<Item = T>,
+) -> Fallible<Option<Process>> {
     let program = target_directory()?.join("foreign/bin/varta-watch");
     if !program.exists() {
         return Ok(None);
@@ -189,7 +197,8 @@ pub(crate) fn peer(socket: &Path) -> Fallible<Option<Process>> {
         Command::new(program)
             .arg("--socket")
             .arg(socket)
-            .args(["--threshold-ms", "5000", "--max-beat-rate", "0", "--global-beat-rate", "0"])
+            .args(["--max-beat-rate", "0", "--global-beat-rate", "0"])
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::null()),
     )?;
