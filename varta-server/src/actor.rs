@@ -264,11 +264,6 @@ impl Actor {
             self.tracker.handle_timeout(now);
             self.outside.do_requests(&mut self.tracker, now);
             self.hand_on_transitions();
-            self.metrics.publish(
-                &self.tracker,
-                self.outside.watcher.refusals(),
-                self.outside.looker.refused(),
-            );
             last_turn = now;
             if listeners_gone {
                 self.hand_over().await;
@@ -426,6 +421,11 @@ impl Actor {
                     rows.add(&agent);
                 }
                 let next = (end < self.tracker.slots()).then_some(end);
+                if next.is_none() {
+                    // The rest of the scrape follows, and nobody looks at these figures before.
+                    let (watches, looks) = (self.outside.watcher.refusals(), self.outside.looker.refused());
+                    self.metrics.publish(&self.tracker, watches, looks);
+                }
                 let _ = answer.send(Slice { rows, next });
             }
             Query::Rules(new) => {

@@ -254,6 +254,7 @@ impl Listener {
                     () = &mut stopped => continue,
                 }
             }
+            let mut is_empty = false;
             for _ in 0..ROUNDS {
                 let received = if last_round {
                     receive_now(&socket, &mut buffer)
@@ -261,8 +262,14 @@ impl Listener {
                     receive(&socket, &mut buffer)
                 };
                 match received {
-                    Ok(0) => break,
-                    Ok(_) => errors_in_a_row = 0,
+                    Ok(0) => {
+                        is_empty = true;
+                        break;
+                    }
+                    Ok(received) => {
+                        is_empty = received < BATCH;
+                        errors_in_a_row = 0;
+                    }
                     Err(error) => {
                         errors_in_a_row += 1;
                         counters.io_error();
@@ -284,12 +291,17 @@ impl Listener {
                 } else if inbox.send(batch).await.is_err() {
                     return Ok(());
                 }
+                if is_empty {
+                    break;
+                }
             }
             if last_round {
                 return Ok(());
             }
-            // Beats that keep coming must not keep the tracker from taking them.
-            tokio::task::yield_now().await;
+            if !is_empty {
+                // Beats that keep coming must not keep the tracker from taking them.
+                tokio::task::yield_now().await;
+            }
         }
     }
 }
