@@ -18,6 +18,7 @@ mod secure;
 mod statistics;
 mod sys;
 mod table;
+mod tracker;
 mod udp;
 mod verdicts;
 
@@ -28,10 +29,11 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 10] = [
+const BENCHMARKS: [(&str, Benchmark); 11] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
     ("remote-beat", beat::measure_remote),
+    ("tracker", tracker::measure),
     ("ingest", ingest::measure),
     ("udp", udp::measure),
     ("secure", secure::measure),

@@ -15,13 +15,25 @@ use crate::outcome::Outcome;
 use crate::time::MonoTime;
 
 impl Tracker {
-    pub(super) fn handle_beat(&mut self, beat: &ReceivedBeat, processes: &mut impl Processes) -> Outcome {
-        let Sender { origin, pid, lane } = beat.sender;
-        let Some(source) = self.sources.find(origin) else {
+    /// By what an agent is found; `None` where nobody is from whom one has heard from there.
+    #[inline]
+    pub(super) fn key_of(&self, sender: Sender) -> Option<AgentKey> {
+        let Sender { origin, pid, lane } = sender;
+        Some(AgentKey { source: self.sources.find(origin)?, pid, lane })
+    }
+
+    /// `found` is the agent's number, if it was there when somebody looked: what came in between may have changed that.
+    pub(super) fn handle_beat(
+        &mut self,
+        beat: &ReceivedBeat,
+        found: Option<u32>,
+        processes: &mut impl Processes,
+    ) -> Outcome {
+        let Some(key) = self.key_of(beat.sender) else {
             return self.handle_unknown(beat, Twin::FIRST, processes);
         };
-        let key = AgentKey { source, pid, lane };
-        match self.agents.find(key) {
+        let found = found.filter(|number| self.agents.is(*number, key));
+        match found.or_else(|| self.agents.find(key)) {
             Some(number) => self.handle_known(number, beat, processes),
             None => self.handle_new_lane(key, beat, processes),
         }
@@ -92,7 +104,9 @@ impl Tracker {
             let place = slot.place(rest, frame, at);
             let may_be_another = match place {
                 Place::Next { lost, wrapped } => {
-                    rest.lost = rest.lost.saturating_add(u32::try_from(lost).unwrap_or(u32::MAX));
+                    if lost > 0 {
+                        rest.lost = rest.lost.saturating_add(u32::try_from(lost).unwrap_or(u32::MAX));
+                    }
                     self.statistics.nonce_wraps += u64::from(wrapped);
                     was_away
                 }

@@ -15,6 +15,7 @@ mod cause;
 mod crowd;
 mod expected;
 mod incident;
+mod index;
 mod judgement;
 mod learned;
 mod looks;
@@ -61,7 +62,7 @@ use self::rate::{RateLimit, Usage};
 pub use self::remembered::{Fate, Note, Remembered};
 pub use self::request::{Depth, Request};
 use self::source::Sources;
-use self::table::Table;
+use self::table::{TOGETHER, Table};
 pub use self::transition::{AgentId, LastWord, Transition, Twin};
 use self::twins::Trails;
 pub use self::verdict::Verdict;
@@ -214,8 +215,15 @@ impl Tracker {
     /// A refused beat changes no verdict, and moves no deadline unless it was refused only for its rate.
     pub fn handle_batch(&mut self, beats: &[ReceivedBeat], processes: &mut impl Processes) -> Tally {
         let mut tally = Tally::default();
-        for beat in beats {
-            tally.count(self.handle_beat(beat, processes));
+        for some in beats.chunks(TOGETHER) {
+            let mut keys = [None; TOGETHER];
+            for (key, beat) in keys.iter_mut().zip(some) {
+                *key = self.key_of(beat.sender);
+            }
+            let found = self.agents.find_all(&keys);
+            for (beat, found) in some.iter().zip(found) {
+                tally.count(self.handle_beat(beat, found, processes));
+            }
         }
         tally
     }

@@ -1,14 +1,19 @@
 //! Where agents are kept, and how one is found by who sent a beat.
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::ops::Range;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::DefaultHashBuilder;
 
 use super::agent::{AgentKey, Rest, Slot};
+use super::index::Index;
 
 /// More agents than the numbers of slots can name.
 pub(super) const MOST_AGENTS: usize = u32::MAX as usize - 1;
+
+/// So many agents are found together: what one datagram batch brings.
+pub(super) const TOGETHER: usize = 64;
 
 /// Agents by slot number. Numbers are used again, so it never outgrows the most agents that there were at once.
 #[derive(Debug, Default)]
@@ -17,9 +22,9 @@ pub(super) struct Table {
     /// Beside `slots`, by the same number: a beat has no use for it and must not drag it into the cache.
     rests: Vec<Rest>,
     vacant: Vec<u32>,
-    /// Slot numbers by source and pid. Only numbers: the key stands in the slot, which a beat touches anyway. Twins, which
-    /// share source and pid, have the same hash; there are few of them.
-    index: HashTable<u32>,
+    /// Slot numbers by source and pid. The key stands in the slot, which a beat touches anyway. Twins, which share source
+    /// and pid, have the same hash; there are few of them.
+    index: Index,
     /// Seeded anew in each process, so that nobody can choose pids that collide.
     hasher: DefaultHashBuilder,
 }
@@ -33,8 +38,10 @@ pub(super) fn grow<T>(list: &mut Vec<T>) {
 }
 
 impl Table {
-    fn hash(&self, key: AgentKey) -> u64 {
-        self.hasher.hash_one((key.source, key.pid))
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the high half")]
+    fn hash(&self, key: AgentKey) -> u32 {
+        (self.hasher.hash_one((key.source, key.pid)) >> 32) as u32
     }
 
     /// Adds an agent that is not there yet, and gives it a number. There are fewer than [`MOST_AGENTS`].
@@ -56,32 +63,48 @@ impl Table {
                 number
             }
         };
-        let Table { slots, index, hasher, .. } = self;
-        index.insert_unique(hash, number, |number| {
-            let AgentKey { source, pid, .. } = slots[*number as usize].key;
-            hasher.hash_one((source, pid))
-        });
+        self.index.insert(hash, number);
         number
     }
 
     /// Forgets an agent. Its verdict is gone already.
     pub(super) fn remove(&mut self, number: u32) {
         let hash = self.hash(self.slots[number as usize].key);
-        if let Ok(entry) = self.index.find_entry(hash, |candidate| *candidate == number) {
-            entry.remove();
-            self.rests[number as usize].extra = None;
-            self.vacant.push(number);
-        }
+        self.index.remove(hash, number);
+        self.rests[number as usize].extra = None;
+        self.vacant.push(number);
     }
 
     #[inline]
     pub(super) fn find(&self, key: AgentKey) -> Option<u32> {
-        self.index.find(self.hash(key), |number| self.slots[*number as usize].key == key).copied()
+        self.index.with_hash(self.hash(key)).find(|number| self.is(*number, key))
+    }
+
+    /// Whether this is the number of the agent with this key.
+    #[inline]
+    pub(super) fn is(&self, number: u32, key: AgentKey) -> bool {
+        let slot = &self.slots[number as usize];
+        slot.key == key && slot.verdict.is_some()
+    }
+
+    /// Finds as many agents as there are keys, as [`Table::find`] does one after the other, and brings their slots into the
+    /// cache: memory is waited for once for all of them, and not twice for each.
+    pub(super) fn find_all(&self, keys: &[Option<AgentKey>; TOGETHER]) -> [Option<u32>; TOGETHER] {
+        let hashes = keys.map(|key| key.map(|key| self.hash(key)));
+        black_box(hashes.iter().flatten().fold(0, |sum, hash| sum ^ self.index.touch(*hash)));
+        let likely = hashes.map(|hash| hash.and_then(|hash| self.index.with_hash(hash).next()));
+        black_box(likely.iter().flatten().fold(0, |sum, number| sum ^ self.slots[*number as usize].beats));
+        let mut found = likely;
+        for (found, key) in found.iter_mut().zip(keys) {
+            *found =
+                key.and_then(|key| found.filter(|number| self.is(*number, key)).or_else(|| self.find(key)));
+        }
+        found
     }
 
     /// The agents that share source and pid with `key`.
     pub(super) fn twins(&self, key: AgentKey) -> impl Iterator<Item = u32> {
-        self.index.iter_hash(self.hash(key)).copied().filter(move |number| {
+        self.index.with_hash(self.hash(key)).filter(move |number| {
             let candidate = self.slots[*number as usize].key;
             (candidate.source, candidate.pid) == (key.source, key.pid)
         })
