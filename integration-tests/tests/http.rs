@@ -106,6 +106,7 @@ fn every_family_is_explained_and_in_one_place() {
         [
             "varta_agent_beats_lost_total",
             "varta_agent_last_beat_timestamp_seconds",
+            "varta_agent_mistakes_total",
             "varta_agent_payload",
             "varta_agent_stall_after_seconds",
             "varta_agent_up",
@@ -133,6 +134,9 @@ fn families_without_agents_stand_at_zero_from_the_first_scrape() {
         "varta_agents",
         "varta_transitions_total",
         "varta_detection_latency_seconds_count",
+        "varta_detection_time_seconds_count",
+        "varta_mistakes_total",
+        "varta_mistake_duration_seconds_count",
         "varta_looks_refused_total",
         "varta_unwatched_processes_total",
     ] {

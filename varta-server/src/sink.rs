@@ -131,6 +131,7 @@ fn log_transition(transition: &Transition) {
                 to = to.as_str(),
                 cause = cause.as_str(),
                 silence_ms = millis(*silence),
+                mistake_ms = transition.mistake.map(millis),
                 status = last.status.as_str(),
                 previous_status = from.and_then(Verdict::status).map(varta_proto::Status::as_str),
                 payload = last.payload,
@@ -177,7 +178,13 @@ fn sentence(transition: &Transition) -> String {
         Cause::Recovered if *from == Some(Verdict::Expected) => {
             format!("it beats; this server knows it from before, and its last beat was {silence:.3?} ago")
         }
-        Cause::Recovered => format!("it beats again after {silence:.3?} of silence"),
+        Cause::Recovered => match transition.mistake {
+            Some(lasted) => format!(
+                "it beats again after {silence:.3?}; the silence was this server's mistake: the agent was beating all along, \
+                 its beats were late or lost, and it was called stalled for {lasted:.3?}"
+            ),
+            None => format!("it beats again after {silence:.3?} of silence"),
+        },
         Cause::Restarted => "a new process has this pid".to_owned(),
         Cause::Panicked => match to {
             Verdict::Up(_) => "it says that it panicked".to_owned(),
@@ -257,6 +264,7 @@ mod tests {
             last: LastWord { status: Status::Degraded, payload: 7, terminal: false, beats: 812 },
             stall_after: Duration::from_secs(5),
             detection_latency: None,
+            mistake: None,
             dossier: None,
             incident: None,
         }
@@ -297,6 +305,16 @@ mod tests {
         for (from, to, cause, expected) in cases {
             assert_eq!(sentence(&transition(from, to, cause)), expected);
         }
+    }
+
+    #[test]
+    fn a_mistake_is_owned_up_to() {
+        let mut mistaken = transition(Some(Verdict::Stalled), Verdict::Up(Status::Ok), Cause::Recovered);
+        mistaken.mistake = Some(Duration::from_millis(1_200));
+        let expected = "worker[4242] went from stalled to up: it beats again after 5.001s; the silence was this server's \
+                        mistake: the agent was beating all along, its beats were late or lost, and it was called stalled \
+                        for 1.200s";
+        assert_eq!(sentence(&mistaken), expected);
     }
 
     #[test]

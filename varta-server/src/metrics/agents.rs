@@ -31,9 +31,10 @@ pub enum AgentMetrics {
     Auto,
 }
 
-const FAMILIES: [(Family, &str); 8] = [
+const FAMILIES: [(Family, &str); 9] = [
     (names::BEATS, "counter"),
     (names::STALLS, "counter"),
+    (names::AGENT_MISTAKES, "counter"),
     (names::STATUS, "gauge"),
     (names::AGENT_UP, "gauge"),
     (names::LAST_BEAT, "gauge"),
@@ -117,6 +118,7 @@ impl AgentRows {
         let values = [
             Value::Whole(agent.last.beats),
             Value::Whole(u64::from(agent.stalls)),
+            Value::Whole(u64::from(agent.mistakes)),
             Value::Whole(status),
             Value::Whole(u64::from(has_time || !agent.verdict.is_alarm())),
             Value::Thousandths(last_beat.saturating_sub(millis(agent.silent_before))),
@@ -265,7 +267,8 @@ mod tests {
             last_beat: MonoTime::from_millis(1_500),
             silent_before: Duration::ZERO,
             lost: 3,
-            stalls: 1,
+            stalls: 2,
+            mistakes: 1,
             stall_after: Duration::from_millis(2_500),
         });
         rows.into_pieces().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect()
@@ -277,7 +280,8 @@ mod tests {
         let labels = r#"{pid="4242",agent="wor\\ker\n",host="db-\"1\"",transport="unix"}"#;
         for row in [
             "varta_beats_total 12",
-            "varta_stalls_total 1",
+            "varta_stalls_total 2",
+            "varta_agent_mistakes_total 1",
             "varta_status 1",
             "varta_agent_up 1",
             "varta_agent_last_beat_timestamp_seconds 1000001.750",

@@ -25,6 +25,9 @@ use crate::tracker::{Cause, Statistics, Tracker, Transition, Verdict};
 
 /// Upper bounds, in seconds, of the buckets for detection latency.
 const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+/// The same for detection time, which follows from deadlines, and for how long mistakes last.
+const SILENCE_BUCKETS: [f64; 14] =
+    [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0];
 /// The exporter keeps samples of a histogram until somebody scrapes; beyond this many we have it digest them.
 const SAMPLES_BEFORE_UPKEEP: u32 = 1024;
 
@@ -61,10 +64,16 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new() -> Result<Self, BuildError> {
-        let latency = Matcher::Full(names::DETECTION_LATENCY.name.to_owned());
-        let recorder =
-            PrometheusBuilder::new().set_buckets_for_metric(latency, &LATENCY_BUCKETS)?.build_recorder();
-        Ok(Registry { recorder })
+        let buckets: [(Family, &[f64]); 3] = [
+            (names::DETECTION_LATENCY, &LATENCY_BUCKETS),
+            (names::DETECTION_TIME, &SILENCE_BUCKETS),
+            (names::MISTAKE_DURATION, &SILENCE_BUCKETS),
+        ];
+        let mut builder = PrometheusBuilder::new();
+        for (family, buckets) in buckets {
+            builder = builder.set_buckets_for_metric(Matcher::Full(family.name.to_owned()), buckets)?;
+        }
+        Ok(Registry { recorder: builder.build_recorder() })
     }
 
     pub(crate) fn handle(&self) -> PrometheusHandle {
@@ -176,6 +185,9 @@ pub(crate) struct TrackerMetrics {
     /// By the new verdict's and the cause's place among their names.
     transitions: Vec<(usize, usize, Counter)>,
     detection_latency: Histogram,
+    detection_time: Histogram,
+    mistakes: Counter,
+    mistake_duration: Histogram,
     nonce_wraps: Counter,
     forgotten: Counter,
     clamped_stamps: Counter,
@@ -200,6 +212,9 @@ impl TrackerMetrics {
             pids_tracked: registry.gauge(names::PIDS_TRACKED, &[]),
             transitions: rows.map(transition).collect(),
             detection_latency: registry.histogram(names::DETECTION_LATENCY),
+            detection_time: registry.histogram(names::DETECTION_TIME),
+            mistakes: registry.counter(names::MISTAKES, &[]),
+            mistake_duration: registry.histogram(names::MISTAKE_DURATION),
             nonce_wraps: registry.counter(names::NONCE_WRAPS, &[]),
             forgotten: registry.counter(names::EVICTED, &[]),
             clamped_stamps: registry.counter(names::CLAMPED_STAMPS, &[]),
@@ -218,9 +233,17 @@ impl TrackerMetrics {
             gauge.set(count as f64);
         }
         self.pids_tracked.set(tracker.len() as f64);
-        let Statistics { nonce_wraps, forgotten, clamped_stamps, looks_refused, incidents } =
-            tracker.statistics();
+        let Statistics {
+            nonce_wraps,
+            forgotten,
+            clamped_stamps,
+            looks_refused,
+            incidents,
+            mistakes,
+            lost: _,
+        } = tracker.statistics();
         self.nonce_wraps.absolute(nonce_wraps);
+        self.mistakes.absolute(mistakes);
         self.forgotten.absolute(forgotten);
         self.clamped_stamps.absolute(clamped_stamps);
         self.incidents.absolute(incidents);
@@ -233,13 +256,23 @@ impl TrackerMetrics {
         if let Some((.., counter)) = self.transitions.iter().find(|(to, cause, _)| (*to, *cause) == row) {
             counter.increment(1);
         }
-        if let Some(latency) = transition.detection_latency {
-            self.detection_latency.record(latency.as_secs_f64());
-            self.samples += 1;
-            if self.samples >= SAMPLES_BEFORE_UPKEEP {
-                self.samples = 0;
-                self.handle.run_upkeep();
+        let is_silent = |verdict: Verdict| matches!(verdict, Verdict::Stalled | Verdict::Down);
+        // Who is stalled and then dies was found out before.
+        let is_found_out = is_silent(transition.to) && !transition.from.is_some_and(is_silent);
+        let samples = [
+            (&self.detection_latency, transition.detection_latency),
+            (&self.detection_time, is_found_out.then_some(transition.silence)),
+            (&self.mistake_duration, transition.mistake),
+        ];
+        for (histogram, sample) in samples {
+            if let Some(sample) = sample {
+                histogram.record(sample.as_secs_f64());
+                self.samples += 1;
             }
+        }
+        if self.samples >= SAMPLES_BEFORE_UPKEEP {
+            self.samples = 0;
+            self.handle.run_upkeep();
         }
     }
 

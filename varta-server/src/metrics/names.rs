@@ -49,6 +49,11 @@ families! {
         "Times at which ten or more agents of one origin came to be stalled or down within a second.";
     DETECTION_LATENCY = "varta_detection_latency_seconds",
         "From the moment at which a change could first have been known to the moment at which it was.";
+    DETECTION_TIME = "varta_detection_time_seconds",
+        "How long agents had been silent when they were first called stalled or down: from the last beat to the verdict.";
+    MISTAKES = "varta_mistakes_total",
+        "Verdicts stalled about agents that were beating all along: their beats were late or lost.";
+    MISTAKE_DURATION = "varta_mistake_duration_seconds", "From such a mistake to the beat that took it back.";
     BLIND_PERIODS = "varta_blind_periods_total", "Times at which this server could not see for a while, and moved deadlines.";
     CLAMPED_STAMPS = "varta_clamped_stamps_total", "Beats whose receive time lay before that of an earlier one.";
     LOOKS_REFUSED = "varta_looks_refused_total",
@@ -70,6 +75,8 @@ families! {
     // One row for each agent.
     BEATS = "varta_beats_total", "Beats accepted from this agent.";
     STALLS = "varta_stalls_total", "How often this agent was called stalled.";
+    AGENT_MISTAKES = "varta_agent_mistakes_total",
+        "How often this agent was called stalled though it was beating all along, since this server started.";
     STATUS = "varta_status", "What this agent reports: 0 ok, 1 degraded, 2 critical; 3 when it is silent.";
     AGENT_UP = "varta_agent_up", "1 while this agent is well, 0 when it is cause for alarm.";
     LAST_BEAT = "varta_agent_last_beat_timestamp_seconds", "Unix time of this agent's last beat.";

@@ -195,6 +195,7 @@ mod tests {
             process: None,
             stall_after: Duration::from_secs(5),
             detection_latency: None,
+            mistake: None,
             dossier: None,
             incident: NonZeroU64::new(number).map(|number| Incident { number, agents }),
         }

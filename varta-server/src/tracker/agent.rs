@@ -41,6 +41,8 @@ pub(crate) struct Slot {
     pub(crate) usage: Usage,
     pub(crate) key: AgentKey,
     pub(crate) payload: u32,
+    /// After how many milliseconds without a beat it was called stalled, if it is; 0 when that is not known.
+    pub(crate) stalled_after: u32,
     /// `None` for a slot without an agent.
     pub(crate) verdict: Option<Verdict>,
     /// The status reported last, which a stalled agent keeps.
@@ -83,6 +85,8 @@ pub(crate) struct Extra {
     pub(crate) busy_until: MonoTime,
     /// How long it had been silent before this server knew it, if it has not beaten since.
     pub(crate) silent_before: Duration,
+    /// How often it was called stalled though it was beating.
+    pub(crate) mistakes: u32,
 }
 
 /// How far the process of a silent agent has been looked at.
@@ -112,6 +116,7 @@ impl Extra {
             && self.asked.is_none()
             && self.busy_until == MonoTime::START
             && self.silent_before == Duration::ZERO
+            && self.mistakes == 0
     }
 }
 
@@ -147,6 +152,7 @@ impl Slot {
             usage: Usage::default(),
             key,
             payload: frame.payload,
+            stalled_after: 0,
             verdict: Some(Verdict::Up(frame.status)),
             status: frame.status,
             terminal: frame.is_terminal(),
@@ -222,7 +228,7 @@ impl Slot {
         Newest { session: &mut self.session, heard_at: self.last_beat }
     }
 
-    fn handles(&self) -> Handles {
+    pub(super) fn handles(&self) -> Handles {
         if self.key.source == SourceId::LOCAL { Handles::Several } else { Handles::OneAtATime }
     }
 

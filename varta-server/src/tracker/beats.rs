@@ -1,6 +1,7 @@
 //! What a beat does: to the agent from which it comes, or that it makes known.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use super::agent::{AgentKey, Inquiry, Rest, Slot};
 use super::cause::Cause;
@@ -99,13 +100,18 @@ impl Tracker {
 
         // A terminal frame comes from beside the sessions: it has no number in any of them.
         let mut learns_from = None;
+        let mut mistake = None;
         if !frame.is_terminal() {
             let (slot, rest) = self.agents.both_mut(number);
+            if was_away {
+                mistake = slot.find_mistake(rest, frame, at);
+            }
             let place = slot.place(rest, frame, at);
             let may_be_another = match place {
                 Place::Next { lost, wrapped } => {
                     if lost > 0 {
                         rest.lost = rest.lost.saturating_add(u32::try_from(lost).unwrap_or(u32::MAX));
+                        self.statistics.lost = self.statistics.lost.saturating_add(lost);
                     }
                     self.statistics.nonce_wraps += u64::from(wrapped);
                     was_away
@@ -128,7 +134,7 @@ impl Tracker {
             self.end_absence(number);
             self.agents.slot_mut(number).accept(frame, at);
         } else {
-            self.accept(number, beat, at);
+            self.accept(number, beat, at, mistake);
             if let Some((place, due)) = learns_from {
                 // Who was away has just been put on the wheel anew, for what is its deadline by now.
                 let due = if was_away { self.deadline(number) } else { due };
@@ -151,7 +157,7 @@ impl Tracker {
     }
 
     #[inline]
-    fn accept(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) {
+    fn accept(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime, mistake: Option<Duration>) {
         let slot = self.agents.slot_mut(number);
         let silence = at.since(slot.last_beat);
         let panicked = beat.frame.is_terminal() && !slot.terminal;
@@ -178,10 +184,13 @@ impl Tracker {
         let change =
             Change { from: Some(before), cause, at, silence, detection_latency: None, dossier: None };
         self.announce(number, change);
+        if let Some(lasted) = mistake {
+            self.note_mistake(number, lasted);
+        }
     }
 
     /// The process that beat under this pid is gone and another has taken the pid: nothing of the old one is kept but
-    /// how often the series stalled.
+    /// how often the series stalled, and was said to by mistake.
     fn restart(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) -> Outcome {
         let silence = self.silence(number, at);
         let slot = self.agents.slot_mut(number);
@@ -190,7 +199,9 @@ impl Tracker {
         *slot = Slot { usage, ..Slot::first_heard(key, &beat.frame, at) };
         let rest = self.agents.rest_mut(number);
         let Rest { stalls, name_source, .. } = *rest;
+        let mistakes = rest.mistakes();
         *rest = Rest { stalls, name_source, ..Rest::new(rest.name, rest.start_time, rest.twin) };
+        rest.add_mistakes(mistakes);
         if let Some(before) = before {
             self.recount(before, Verdict::Up(beat.frame.status));
         }

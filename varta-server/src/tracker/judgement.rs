@@ -279,6 +279,7 @@ impl Tracker {
             dossier,
         };
         slot.verdict = Some(after);
+        slot.note_stalled(now);
         rest.stalls = rest.stalls.saturating_add(1);
         rest.inquiry = Inquiry::None;
         self.wheel.arm(number, forget_at);

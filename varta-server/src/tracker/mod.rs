@@ -19,6 +19,7 @@ mod index;
 mod judgement;
 mod learned;
 mod looks;
+mod mistakes;
 mod names;
 mod policy;
 mod promises;
@@ -34,6 +35,7 @@ mod tests;
 mod transition;
 mod twins;
 mod verdict;
+mod view;
 mod wheel;
 
 use std::collections::VecDeque;
@@ -66,8 +68,9 @@ use self::table::{TOGETHER, Table};
 pub use self::transition::{AgentId, LastWord, Transition, Twin};
 use self::twins::Trails;
 pub use self::verdict::Verdict;
+pub use self::view::{AgentView, Statistics};
 use self::wheel::Wheel;
-use crate::beat::{Origin, ReceivedBeat, Transport};
+use crate::beat::{ReceivedBeat, Transport};
 use crate::outcome::Tally;
 use crate::process::Dossier;
 use crate::time::MonoTime;
@@ -96,48 +99,6 @@ pub trait Processes {
     /// Asked on an agent's first beat, when a frame fits none of its sessions and when it beats after a silence: never
     /// for an ordinary beat.
     fn identify(&mut self, pid: u32) -> Option<ProcessIdentity>;
-}
-
-/// How much has happened that is no transition, since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Sessions whose nonce went round.
-    pub nonce_wraps: u64,
-    /// Silent agents that were forgotten.
-    pub forgotten: u64,
-    /// Beats whose stamp was older than that of a beat handled before, and was taken as equal.
-    pub clamped_stamps: u64,
-    /// Looks at processes for which there were too many others.
-    pub looks_refused: u64,
-    /// Times at which many agents of one origin came to the same bad verdict in one moment.
-    pub incidents: u64,
-}
-
-/// One agent as a scrape sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct AgentView<'a> {
-    /// Its name.
-    pub name: &'a Arc<str>,
-    /// Where it beats from.
-    pub origin: Origin,
-    /// The process id that it goes by there.
-    pub pid: u32,
-    /// Which of the agents with this origin and pid it is.
-    pub twin: Twin,
-    /// What is concluded about it.
-    pub verdict: Verdict,
-    /// The last thing that it said.
-    pub last: LastWord,
-    /// When it last beat; a beat refused only for its rate counts.
-    pub last_beat: MonoTime,
-    /// How long it had been silent before that, if it has not beaten since this server knows it.
-    pub silent_before: Duration,
-    /// Beats that it sent, by its nonces, and that did not arrive.
-    pub lost: u64,
-    /// How often it was called stalled.
-    pub stalls: u32,
-    /// How long it may be silent.
-    pub stall_after: Duration,
 }
 
 /// Knows all agents, and says when a verdict about one changes.
@@ -348,6 +309,7 @@ impl Tracker {
                 silent_before: rest.silent_before(),
                 lost: u64::from(rest.lost),
                 stalls: rest.stalls,
+                mistakes: rest.mistakes(),
                 stall_after: self.stall_after_of(number, rest),
             })
         })
@@ -400,6 +362,7 @@ impl Tracker {
             last: slot.last_word(),
             stall_after: self.stall_after(number),
             detection_latency,
+            mistake: None,
             dossier,
             incident,
         });

@@ -202,9 +202,11 @@ impl Tracker {
                 detection_latency: None,
                 dossier: None,
             };
-            let stalls = self.agents.rest(predecessor).stalls;
+            let Rest { stalls, .. } = *self.agents.rest(predecessor);
+            let mistakes = self.agents.rest(predecessor).mistakes();
             let rest = self.agents.rest_mut(number);
             rest.stalls = rest.stalls.saturating_add(stalls);
+            rest.add_mistakes(mistakes);
             self.names.count_restart(name);
             self.forget(predecessor);
             return Some(change);

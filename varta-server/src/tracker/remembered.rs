@@ -109,6 +109,7 @@ impl Tracker {
             usage: Usage::default(),
             key: AgentKey { source: SourceId::LOCAL, pid, lane },
             payload: last.payload,
+            stalled_after: 0,
             verdict: Some(verdict),
             status: last.status,
             terminal: last.terminal,

@@ -169,6 +169,12 @@ impl Session {
         start(self.timestamp, heard_at)
     }
 
+    /// When `frame` was sent at the latest, if it is of this session: by its clock, and the earlier of the two moments at
+    /// which that began by the newest frame and by this one.
+    pub(crate) fn sent(&self, heard_at: MonoTime, frame: &Frame, received_at: MonoTime) -> i128 {
+        self.start(heard_at).min(start(frame.timestamp, received_at)) + i128::from(frame.timestamp)
+    }
+
     /// How far the start of the session that `frame` suggests is from the start of this one.
     pub(crate) fn distance(&self, heard_at: MonoTime, frame: &Frame, received_at: MonoTime) -> u128 {
         self.start(heard_at).abs_diff(start(frame.timestamp, received_at))
@@ -301,6 +307,20 @@ impl OtherSessions {
         let stray = Other { session: Session::of(frame), heard_at: received_at };
         replace_oldest(&mut self.strays, MAX_STRAYS, stray);
         Place::OutOfOrder
+    }
+
+    /// The session of which a frame is the next, when that was heard last, and how many frames are missing in between.
+    pub(crate) fn followed(
+        &self,
+        current: &Newest<'_>,
+        frame: &Frame,
+        received_at: MonoTime,
+        handles: Handles,
+    ) -> Option<(Session, MonoTime, u64)> {
+        let (index, place) = self.find(current, frame, received_at, handles)?;
+        let Place::Next { lost, .. } = place else { return None };
+        let Other { session, heard_at } = self.others.get(index).copied().unwrap_or(current.as_other());
+        Some((session, heard_at, lost))
     }
 
     /// The session that a frame is of, by the clock that it was sent by, and its place there. The current one comes behind

@@ -41,6 +41,9 @@ pub struct Transition {
     /// From the moment at which this could first have been known to the moment at which it was; `None` where a beat
     /// brought it, which tells no such moment.
     pub detection_latency: Option<Duration>,
+    /// How long the verdict that this takes back had stood though the agent was beating all along; `None` where there was
+    /// no such mistake.
+    pub mistake: Option<Duration>,
     /// What was seen of its process when that was looked at.
     pub dossier: Option<Arc<Dossier>>,
     /// The incident of which this is a part, when many agents of one origin came to this verdict in one moment. The first
@@ -62,6 +65,7 @@ impl Transition {
             last: LastWord { status: Status::Ok, payload: 0, terminal: false, beats: 0 },
             stall_after: Duration::ZERO,
             detection_latency: None,
+            mistake: None,
             dossier: None,
             incident: None,
         }

@@ -158,6 +158,7 @@ fn transition(pid: u32) -> Transition {
         last,
         stall_after: Duration::from_secs(5),
         detection_latency: Some(Duration::from_micros(250)),
+        mistake: None,
         dossier: None,
         incident: None,
     }

@@ -3,6 +3,7 @@
 mod beats;
 mod crowds;
 mod learned;
+mod mistakes;
 mod model;
 mod promises;
 mod remembered;
@@ -16,7 +17,7 @@ use varta_proto::{Frame, NONCE_TERMINAL};
 
 use super::verdict::Verdict;
 use super::*;
-use crate::beat::Sender;
+use crate::beat::{Origin, Sender};
 use crate::outcome::Outcome;
 use crate::process::Death;
 
