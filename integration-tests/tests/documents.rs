@@ -9,8 +9,15 @@ use std::path::{Path, PathBuf};
 use varta_integration_tests::{AgentProcess, Options, Server, run_to_its_end, server_command};
 
 /// The documents that a user reads.
-const DOCUMENTS: [&str; 5] =
-    ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "docs/SECURITY-MODEL.md"];
+const DOCUMENTS: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "SECURITY.md",
+    "CONTRIBUTING.md",
+    "docs/DETECTION.md",
+    "docs/RECORDING.md",
+    "docs/SECURITY-MODEL.md",
+];
 
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -60,12 +67,15 @@ fn the_oldest_rust_stands_in_one_place_and_the_readme_agrees() {
 
 #[test]
 fn every_option_that_a_document_names_exists() {
-    let mut command = server_command();
-    command.arg("--help");
-    let help = run_to_its_end(command);
+    let help = |arguments: &[&str]| {
+        let mut command = server_command();
+        command.args(arguments);
+        run_to_its_end(command).stdout
+    };
+    let help = help(&["--help"]) + &help(&["replay", "--help"]);
     for name in DOCUMENTS {
         for option in words(&prose(&read(name)), "--") {
-            let is_there = [" ", "\n"].iter().any(|end| help.stdout.contains(&format!("{option}{end}")));
+            let is_there = [" ", "\n"].iter().any(|end| help.contains(&format!("{option}{end}")));
             assert!(is_there || option == "--help", "{name} names {option}");
         }
     }

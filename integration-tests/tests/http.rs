@@ -137,6 +137,9 @@ fn families_without_agents_stand_at_zero_from_the_first_scrape() {
         "varta_detection_time_seconds_count",
         "varta_mistakes_total",
         "varta_mistake_duration_seconds_count",
+        "varta_recording_dropped_total",
+        "varta_recording_bytes",
+        "varta_recording_active",
         "varta_looks_refused_total",
         "varta_unwatched_processes_total",
     ] {

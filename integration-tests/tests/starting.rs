@@ -20,7 +20,7 @@ use varta_proto::{Frame, Status};
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. The contract with those who write unit files.
-const OPTIONS: [&str; 32] = [
+const OPTIONS: [&str; 34] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -51,6 +51,8 @@ const OPTIONS: [&str; 32] = [
     "max-total-rate",
     "forget-after",
     "state-dir",
+    "record",
+    "record-limit",
     "log-format",
     "log-level",
 ];

@@ -5,13 +5,15 @@
 //! when this task itself did not run for a while, for whatever reason, it says so to the tracker instead of accusing
 //! those whose beats could not be seen.
 
-use std::collections::{HashMap, VecDeque};
+mod outside;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::outside::Outside;
 use crate::beat::Transport;
 use crate::clock::Clock;
 use crate::config::{ExpectedAgents, Rules};
@@ -20,13 +22,12 @@ use crate::listener::{Batch, Probe};
 use crate::metrics::agents::{AgentMetrics, AgentRows};
 use crate::metrics::{FrameCounters, TrackerMetrics};
 use crate::outcome::Tally;
-use crate::process::looker::{self, Answer, Looker};
-use crate::process::watch::{NotWatched, ProcessDeath, Watcher};
-use crate::process::{self, Death, Dossier, ProcFs};
+use crate::process::watch::ProcessDeath;
+use crate::recording::Record;
 use crate::sink;
 use crate::store::{Event, Slice as StateSlice, StateSink};
 use crate::time::{MonoTime, millis};
-use crate::tracker::{Depth, ProcessId, Request, Tracker, Transition};
+use crate::tracker::{ProcessId, Tracker, Transition};
 
 /// Questions that may wait; who asks one more waits.
 pub(crate) const QUERIES: usize = 16;
@@ -45,12 +46,8 @@ const BLIND_AT_MOST: Duration = Duration::from_secs(1);
 /// stall-after.
 const SELF_CHECK_SHARE: u32 = 4;
 
-/// What the tracker asked for and is done in one turn. To watch a process takes as long as twenty beats.
-const REQUESTS_PER_TURN: usize = 32;
 /// Deaths that are taken in one turn.
 const DEATHS_PER_TURN: usize = 64;
-/// Glances that are kept to be compared with a closer look. Beyond it, looks have nothing to be compared with.
-const MOST_GLANCES: usize = 4_096;
 
 /// A question to the actor. The answer is lost when the asker has gone, which is no fault.
 #[derive(Debug)]
@@ -95,93 +92,6 @@ pub(crate) struct Actor {
     pub(crate) host: String,
     /// The tracker's own, for how often this task checks itself.
     pub(crate) stall_after: Duration,
-}
-
-/// What the actor knows processes by, and does for the tracker.
-#[derive(Debug)]
-pub(crate) struct Outside {
-    processes: ProcFs,
-    watcher: Watcher,
-    looker: Looker,
-    /// From the looker.
-    answers: mpsc::Receiver<Answer>,
-    /// What was seen of agents at half of their silence.
-    glances: HashMap<ProcessId, Arc<Dossier>>,
-    /// What is still to be done: no more than the tracker asked for in one turn, which an agent's beats and deadlines bound,
-    /// and to watch or not to watch each agent.
-    requests: VecDeque<Request>,
-}
-
-impl Outside {
-    pub(crate) fn new(watcher: Watcher, looker: Looker, answers: mpsc::Receiver<Answer>) -> Self {
-        Outside {
-            processes: ProcFs::new(),
-            watcher,
-            looker,
-            answers,
-            glances: HashMap::new(),
-            requests: VecDeque::new(),
-        }
-    }
-
-    /// Does some of what the tracker has asked for.
-    fn do_requests(&mut self, tracker: &mut Tracker, now: MonoTime) {
-        self.requests.extend(std::iter::from_fn(|| tracker.poll_request()));
-        for _ in 0..REQUESTS_PER_TURN {
-            let Some(request) = self.requests.pop_front() else { return };
-            match request {
-                Request::Watch(process) => self.watch(process, tracker, now),
-                Request::Unwatch(ProcessId { pid, .. }) => {
-                    self.watcher.unwatch(u64::from(pid));
-                }
-                Request::Find(pid) => {
-                    if !process::exists(pid) {
-                        tracker.handle_absence(pid, now);
-                    }
-                }
-                Request::Look { process, depth } => self.look(process, depth, tracker, now),
-            }
-        }
-    }
-
-    fn watch(&mut self, process: ProcessId, tracker: &mut Tracker, now: MonoTime) {
-        let ProcessId { pid, start_time } = process;
-        match self.watcher.watch(u64::from(pid), pid, start_time) {
-            Err(NotWatched::Gone) => tracker.handle_death(process, Death::Unknown, now, now),
-            // Counted by the watcher. Its end is noticed at its deadline.
-            Ok(()) | Err(NotWatched::Full { .. } | NotWatched::Kernel(_)) => {}
-        }
-    }
-
-    fn look(&mut self, process: ProcessId, depth: Depth, tracker: &mut Tracker, now: MonoTime) {
-        let ProcessId { pid, start_time } = process;
-        let (depth, earlier) = match depth {
-            Depth::Glance => (looker::Depth::Glance, None),
-            Depth::Close => (looker::Depth::Full, self.glances.remove(&process)),
-        };
-        let request = looker::Request { token: 0, pid, start_time, depth, earlier };
-        // Counted by the looker; a verdict that waits for it goes out without.
-        if self.looker.request(now, request).is_err() {
-            tracker.handle_evidence(process, None, now);
-        }
-    }
-
-    /// Hands on what was seen of a process.
-    fn take_answer(&mut self, answer: Answer, tracker: &mut Tracker, now: MonoTime) {
-        let process = ProcessId { pid: answer.pid, start_time: answer.start_time };
-        match answer.dossier {
-            Some(glance) if glance.look.details.is_none() => {
-                if self.glances.len() >= MOST_GLANCES {
-                    self.glances.clear();
-                }
-                self.glances.insert(process, glance);
-            }
-            Some(dossier) => tracker.handle_evidence(process, Some(dossier), now),
-            // The watcher is about to tell, and knows more.
-            None if self.watcher.watches(u64::from(process.pid)) => {}
-            None => tracker.handle_death(process, Death::Unknown, now, now),
-        }
-    }
 }
 
 /// Where changes of verdict go.
@@ -266,6 +176,7 @@ impl Actor {
             self.hand_on_transitions();
             last_turn = now;
             if listeners_gone {
+                self.outside.recorder.tell(Record::End { at: now });
                 self.hand_over().await;
                 return Ok(());
             }
@@ -281,12 +192,12 @@ impl Actor {
         for _ in 0..DEATHS_PER_TURN {
             let Some(ProcessDeath { pid, start_time, death, .. }) = died else { break };
             let process = ProcessId { pid, start_time };
-            self.outside.glances.remove(&process);
-            self.tracker.handle_death(process, death, noticed_at, now);
+            self.outside.tell_death(process, death, noticed_at, &mut self.tracker, now);
             died = self.outside.watcher.try_next().map_err(no_deaths)?;
         }
         if let Some(ProcessDeath { pid, start_time, death, .. }) = died {
-            self.tracker.handle_death(ProcessId { pid, start_time }, death, noticed_at, now);
+            let process = ProcessId { pid, start_time };
+            self.outside.tell_death(process, death, noticed_at, &mut self.tracker, now);
         }
         Ok(())
     }
@@ -310,6 +221,7 @@ impl Actor {
             if drops != *seen {
                 *seen = drops;
                 self.tracker.handle_loss(probe.transport(), now);
+                self.outside.recorder.tell(Record::Loss { transport: probe.transport(), at: now });
             }
         }
     }
@@ -339,6 +251,7 @@ impl Actor {
         let late = now.since(expected);
         if late >= (self.stall_after / BLIND_SHARE).clamp(BLIND_AT_LEAST, BLIND_AT_MOST) {
             self.tracker.handle_blind(expected, now);
+            self.outside.recorder.tell(Record::Blind { from: expected, to: now });
             self.metrics.blind();
             tracing::warn!(
                 late_ms = millis(late),
@@ -363,6 +276,7 @@ impl Actor {
         if let Some(at) = batch.turned_away_at {
             self.tracker.handle_loss(batch.transport, at);
         }
+        self.outside.record(batch);
         self.hand_on_transitions();
     }
 

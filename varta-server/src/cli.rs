@@ -5,25 +5,31 @@
 //! says. So there is one definition of every option, and one place for every default.
 
 mod detector;
+mod task;
+mod values;
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 use varta_proto::address::default_socket_path;
 
 pub use self::detector::{Detector, DetectorArgs};
+pub use self::task::{ReplayArgs, Task};
+pub use self::values::{Address, LogFormat, Mode};
+use self::values::{find_group, parse_address, parse_mode, parse_socket_address};
 use crate::config::{
     Config, ConfigFile, DEFAULT_METRICS_ADDR, DEFAULT_UDP_RECEIVE_BUFFER, ExpectedAgents, Rules,
 };
 use crate::error::Error;
 use crate::listener::{AllowedSenders, KeyFiles, SocketOptions};
 use crate::metrics::agents::AgentMetrics;
+use crate::recording::RecordOptions;
 use crate::secret::Secret;
 use crate::tracker::Policy;
 
@@ -33,8 +39,13 @@ use crate::tracker::Policy;
 /// Every option can be given in the environment too, under the name shown, and in a file of --config; the command line
 /// goes before the environment, and that before the file.
 #[derive(Debug, Parser)]
-#[command(name = "varta-server", version = crate::VERSION_AND_COMMIT, max_term_width = 100, args_override_self = true, after_help = AFTER_HELP)]
+#[command(name = "varta-server", version = crate::VERSION_AND_COMMIT, max_term_width = 100, args_override_self = true, after_help = AFTER_HELP,
+          args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Args {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub task: Option<Task>,
+
     /// File with options, in TOML: those of this list under their names without the dashes
     ///
     /// As in `stall-after = "2s"` or `udp = ["127.0.0.1:9844"]`. A list given elsewhere replaces the file's. Paths are
@@ -164,6 +175,16 @@ pub struct Args {
     #[arg(long, env = "VARTA_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
+    /// File in which to record what arrives, for `varta-server replay`; it must not be there yet
+    ///
+    /// Only its owner can read it. It tells who beat when, and what processes are called; of keys it has nothing.
+    #[arg(long, env = "VARTA_RECORD", value_name = "FILE")]
+    pub record: Option<PathBuf>,
+
+    /// How long the recording may become, in bytes [default: 268435456]
+    #[arg(long, env = "VARTA_RECORD_LIMIT", value_name = "BYTES")]
+    pub record_limit: Option<u64>,
+
     /// How log lines look [default: text on a terminal, else json]
     #[arg(long, env = "VARTA_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
@@ -182,31 +203,19 @@ Durations read like 500ms, 2s or 1h30m. Log lines go to standard error.
 SIGTERM and SIGINT stop the server in order. SIGHUP has key files read again, and of --config rules and expected agents.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Permissions of a file. They are written in octal, so a plain number is not what they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mode(pub u32);
-
-/// An address, or `none`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address(pub Option<SocketAddr>);
-
 /// The definition of the command line, and with it of the environment and the file.
 ///
 /// An empty variable of the environment counts as unset: that is how a unit or a container's file clears one.
 pub(crate) fn definition() -> Command {
-    let is_empty =
-        |option: &Arg| option.get_env().and_then(env::var_os).is_some_and(|value| value.is_empty());
-    Args::command()
-        .mut_args(|option| if is_empty(&option) { option.env(None::<&'static str>) } else { option })
+    without_variables(Args::command(), |value| value.is_empty())
+}
+
+/// The same without those variables whose present value is one of these.
+fn without_variables(command: Command, is_one: fn(&OsStr) -> bool) -> Command {
+    let has_one = |option: &Arg| option.get_env().and_then(env::var_os).is_some_and(|value| is_one(&value));
+    command
+        .mut_args(|option| if has_one(&option) { option.env(None::<&'static str>) } else { option })
+        .mut_subcommands(|task| without_variables(task, is_one))
 }
 
 impl Args {
@@ -224,7 +233,8 @@ impl Args {
         let mut words: Vec<OsString> = command_line.into_iter().collect();
         let mut matches = definition.clone().try_get_matches_from(&words)?;
         let mut file = None;
-        if let Some(path) = matches.get_one::<PathBuf>("config") {
+        let serves = matches.subcommand_name().is_none();
+        if let Some(path) = matches.get_one::<PathBuf>("config").filter(|_| serves) {
             let mut read = ConfigFile::read(path, &definition)?;
             let from_file = read.count_unless(|key| is_given(&definition, &matches, key));
             // In front, where no `--` stands before them.
@@ -283,6 +293,16 @@ impl Args {
             uids = vec![us, 0];
         }
         let metrics_token = self.metrics_token_file.as_deref().map(Secret::from_file).transpose()?;
+        let record = match (self.record, self.record_limit) {
+            (Some(path), limit) => {
+                Some(RecordOptions { path, limit: limit.unwrap_or(RecordOptions::DEFAULT_LIMIT) })
+            }
+            (None, None) => None,
+            (None, Some(_)) => {
+                let fault = "does nothing without --record".to_owned();
+                return Err(Error::Option { option: "--record-limit", fault });
+            }
+        };
         // What anybody can make up leaves room for those who prove who they are.
         let is_only_plain = Vec::is_empty(&sockets) && self.secure_udp.is_empty();
         Ok(Config {
@@ -302,6 +322,7 @@ impl Args {
             agent_metrics: self.agent_metrics,
             // An empty variable of the environment counts as unset.
             state_dir: self.state_dir.filter(|path| !path.as_os_str().is_empty()),
+            record,
             policy: Policy {
                 stall_after: self.stall_after,
                 arrival: self.detector.policy()?,
@@ -327,36 +348,6 @@ fn is_given(definition: &Command, matches: &ArgMatches, key: &str) -> bool {
     let option = definition.get_arguments().find(|option| option.get_long() == Some(key));
     let source = option.and_then(|option| matches.value_source(option.get_id().as_str()));
     matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
-}
-
-fn parse_mode(text: &str) -> Result<Mode, String> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode) if mode <= 0o777 => Ok(Mode(mode)),
-        _ => Err("is not an octal number up to 0777".to_owned()),
-    }
-}
-
-fn parse_address(text: &str) -> Result<Address, String> {
-    if text == "none" {
-        return Ok(Address(None));
-    }
-    let address =
-        text.parse().map_err(|_| "is neither IP:PORT, as in 127.0.0.1:9843 or [::1]:9843, nor `none`")?;
-    Ok(Address(Some(address)))
-}
-
-fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "is not IP:PORT, as in 127.0.0.1:9844 or [::1]:9844".to_owned())
-}
-
-fn find_group(name: String) -> Result<u32, Error> {
-    if let Ok(number) = name.parse() {
-        return Ok(number);
-    }
-    match nix::unistd::Group::from_name(&name) {
-        Ok(Some(group)) => Ok(group.gid.as_raw()),
-        Ok(None) | Err(_) => Err(Error::UnknownGroup { name }),
-    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use self::detector::check_detector;
 use crate::error::Error;
 use crate::listener::{AllowedSenders, KeyFiles, SocketOptions};
 use crate::metrics::agents::AgentMetrics;
+use crate::recording::RecordOptions;
 use crate::secret::Secret;
 use crate::tracker::Policy;
 
@@ -69,6 +70,8 @@ pub struct Config {
     pub agent_metrics: AgentMetrics,
     /// Where what is known of agents is kept for the next server; `None` for nowhere.
     pub state_dir: Option<PathBuf>,
+    /// What is to be recorded of what arrives; `None` for nothing.
+    pub record: Option<RecordOptions>,
     /// What the tracker goes by.
     pub policy: Policy,
     /// The file of which this is made, to be read again; `None` when there is none.
@@ -91,6 +94,7 @@ impl Config {
             metrics_token: None,
             agent_metrics: AgentMetrics::Auto,
             state_dir: None,
+            record: None,
             policy: Policy::default(),
             file: None,
         }
@@ -116,21 +120,13 @@ impl Config {
             }
         }
         self.check_network()?;
-        let Policy { stall_after, forget_after, max_agents, .. } = self.policy;
-        if stall_after < SHORTEST_STALL_AFTER || stall_after > LONGEST_DURATION {
-            return wrong("--stall-after", format!("{stall_after:?} is not between 10ms and 366 days"));
+        check_policy(&self.policy)?;
+        if let Some(RecordOptions { limit, .. }) = self.record
+            && limit < RecordOptions::SMALLEST_LIMIT
+        {
+            let least = RecordOptions::SMALLEST_LIMIT;
+            return wrong("--record-limit", format!("{limit} is less than the least of {least} bytes"));
         }
-        if forget_after < stall_after || forget_after > LONGEST_DURATION {
-            return wrong(
-                "--forget-after",
-                format!("{forget_after:?} is not between --stall-after and 366 days"),
-            );
-        }
-        check_detector(&self.policy.arrival, forget_after)?;
-        if max_agents == 0 {
-            return wrong("--max-agents", "0 leaves no room for any agent".to_owned());
-        }
-        check_agents(&self.policy.rules, &self.policy.expected, &self.policy)?;
         if let Some(address) = self.metrics_addr
             && !address.ip().is_loopback()
             && self.metrics_token.is_none()
@@ -171,6 +167,24 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Checks what the tracker is to go by.
+pub(crate) fn check_policy(policy: &Policy) -> Result<(), Error> {
+    let wrong = |option, fault: String| Err(Error::Option { option, fault });
+    let Policy { stall_after, forget_after, max_agents, .. } = *policy;
+    if stall_after < SHORTEST_STALL_AFTER || stall_after > LONGEST_DURATION {
+        return wrong("--stall-after", format!("{stall_after:?} is not between 10ms and 366 days"));
+    }
+    if forget_after < stall_after || forget_after > LONGEST_DURATION {
+        let fault = format!("{forget_after:?} is not between --stall-after and 366 days");
+        return wrong("--forget-after", fault);
+    }
+    check_detector(&policy.arrival, forget_after)?;
+    if max_agents == 0 {
+        return wrong("--max-agents", "0 leaves no room for any agent".to_owned());
+    }
+    check_agents(&policy.rules, &policy.expected, policy)
 }
 
 /// Whether what is said of single agents goes together with what holds for all.

@@ -147,6 +147,14 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
+    /// A recording cannot be made, or be read.
+    #[error("{}: {fault}", path.display())]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, where, and what to do.
+        fault: String,
+    },
     /// The address for metrics could not be used.
     #[error(
         "{address}: cannot listen for metrics: {source}; is another program using the port? Give another address with \
@@ -247,6 +255,7 @@ impl Error {
             | Error::StateInUse { .. }
             | Error::NewerState { .. }
             | Error::StateDatabase { .. }
+            | Error::Recording { .. }
             | Error::MetricsAddress { .. }
             | Error::Runtime { .. }
             | Error::TaskEnded { .. } => 1,
@@ -272,6 +281,7 @@ impl Error {
             | Error::StateInUse { .. }
             | Error::NewerState { .. }
             | Error::StateDatabase { .. }
+            | Error::Recording { .. }
             | Error::MetricsAddress { .. }
             | Error::SecretFile { .. }
             | Error::Usage(_)

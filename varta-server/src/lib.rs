@@ -29,6 +29,7 @@ mod metrics;
 pub mod outcome;
 pub mod process;
 mod queues;
+pub mod recording;
 mod restore;
 mod secret;
 mod server;

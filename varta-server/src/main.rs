@@ -1,4 +1,4 @@
-//! `varta-server`: reads its options, starts the server, and stops it on a signal.
+//! `varta-server`: reads its options, starts the server, and stops it on a signal; or does one of the other tasks.
 
 use std::env;
 use std::io::{self, Write};
@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
-use varta_server::cli::Args;
+use varta_server::cli::{Args, Task};
 use varta_server::config::ConfigFile;
 use varta_server::{Error, Server, logging};
 
 fn main() -> ExitCode {
-    match Args::read(env::args_os()).and_then(start) {
+    match Args::read(env::args_os()).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         // Ends here with status 2 and a message for a wrong option, with 0 for --help and --version.
         Err(Error::Usage(usage)) => usage.exit(),
@@ -23,7 +23,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(args: Args) -> Result<(), Error> {
+fn run(args: Args) -> Result<(), Error> {
+    match &args.task {
+        Some(Task::Replay(replay)) => replay.run(),
+        None => serve(args),
+    }
+}
+
+fn serve(args: Args) -> Result<(), Error> {
     // Written out when it is dropped, so it lives until the end.
     let _log = logging::start(args.log_format, &args.log_level).map_err(|error| args.locate(error))?;
     if let Some(warning) = args.file.as_ref().and_then(ConfigFile::warning) {

@@ -25,6 +25,7 @@ use crate::process::looker::Looker;
 use crate::process::watch::Watcher;
 use crate::process::{Host, limit};
 use crate::queues::Queues;
+use crate::recording::{Header, Recorder, RecordingFile, RecordingMetrics};
 use crate::restore::restore;
 use crate::sink::{self, LOG_QUEUE};
 use crate::store::{Left, Means, Room, Store};
@@ -50,6 +51,7 @@ pub struct BoundServer {
     queries: mpsc::Receiver<Query>,
     /// With what the server before this one left.
     state: Option<(Store, Left)>,
+    recording: Option<RecordingFile>,
 }
 
 /// The files that a server reads again while it runs: keys, and of the configuration rules and expected agents.
@@ -143,7 +145,9 @@ impl Server {
         }
         let metrics = config.metrics_addr.map(bind_metrics).transpose()?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
-        Ok(BoundServer { config, clock, listeners, vault, metrics, to_queries, queries, state })
+        // Last: a server that could not start leaves no file behind that keeps the next from starting.
+        let recording = config.record.as_ref().map(RecordingFile::create).transpose()?;
+        Ok(BoundServer { config, clock, listeners, vault, metrics, to_queries, queries, state, recording })
     }
 }
 
@@ -189,7 +193,8 @@ impl BoundServer {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
         let metrics_addr = self.metrics_addr();
-        let BoundServer { config, clock, listeners, vault, metrics, to_queries, queries, state } = self;
+        let BoundServer { config, clock, listeners, vault, metrics, to_queries, queries, state, recording } =
+            self;
         let registry = Registry::new().map_err(|error| Error::Runtime {
             action: "set up metrics",
             source: std::io::Error::other(error),
@@ -234,10 +239,27 @@ impl BoundServer {
             let means = Means { clock, queries: to_queries.clone(), vault, write_errors, dropped };
             let (sink, done) = store.start(means).map_err(failed("start the thread that keeps the state"))?;
             state_sink = Some(sink);
-            tasks.spawn(async { ("state", done.await.map_err(|_| thread_panicked())) });
+            tasks.spawn(async {
+                ("state", done.await.map_err(|_| thread_panicked("thread that keeps the state")))
+            });
         }
 
-        let outside = start_outside(&ingest, clock).map_err(failed("watch processes"))?;
+        let mut recorder = Recorder::default();
+        let recording_metrics = RecordingMetrics::new(&registry);
+        if let Some(file) = recording {
+            let header = Header::new(clock, config.policy.stall_after);
+            let started = file.start(&header, recording_metrics);
+            let (started, done) = started.map_err(failed("start the thread that records"))?;
+            recorder = started;
+            let stopped = stop_listening.clone();
+            // It may end when it likes, and is waited for at the end.
+            tasks.spawn(async move {
+                stopped.cancelled().await;
+                ("recording", done.await.map_err(|_| thread_panicked("thread that records")))
+            });
+        }
+
+        let outside = start_outside(&ingest, clock, recorder).map_err(failed("watch processes"))?;
         let actor = Actor {
             tracker,
             outside,
@@ -324,8 +346,8 @@ fn ended_unasked(ended: Result<Ended, JoinError>) -> Error {
     }
 }
 
-fn thread_panicked() -> Error {
-    Error::TaskEnded { task: "thread that keeps the state", fault: "it panicked".to_owned() }
+fn thread_panicked(task: &'static str) -> Error {
+    Error::TaskEnded { task, fault: "it panicked".to_owned() }
 }
 
 fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Error> {
@@ -350,13 +372,13 @@ fn log_endpoint(endpoint: &Endpoint, stall_after: Duration) {
 }
 
 /// What watches and looks at processes, on the ingest thread.
-fn start_outside(ingest: &IngestThread, clock: Clock) -> io::Result<Outside> {
+fn start_outside(ingest: &IngestThread, clock: Clock, recorder: Recorder) -> io::Result<Outside> {
     let limit = limit::raise_descriptor_limit()?;
     // It belongs to the runtime that is entered.
     let _entered = ingest.handle().enter();
     let watcher = Watcher::new(clock, limit::watch_cap(limit))?;
     let (looker, answers) = Looker::start(clock, Host::find(), Policy::LOOKS_PER_SECOND)?;
-    Ok(Outside::new(watcher, looker, answers))
+    Ok(Outside::new(watcher, looker, answers, recorder))
 }
 
 fn udp_options(config: &Config, address: SocketAddr) -> UdpOptions {

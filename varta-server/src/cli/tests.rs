@@ -30,15 +30,18 @@ fn a_mode_is_octal() {
     assert!(parse_mode("0888").is_err() && parse_mode("7777").is_err());
 }
 
+/// Whoever runs the tests may have variables for a server of theirs.
+fn bare_definition() -> Command {
+    without_variables(Args::command(), |_| true)
+}
+
 /// What the command line makes of these words and a file with this text.
 fn read(words: &[&str], text: &str) -> Result<Args, Error> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("varta.toml");
     std::fs::write(&path, text).unwrap();
     let before = ["varta-server", "--config", path.to_str().unwrap()];
-    // Whoever runs the tests may have variables for a server of theirs.
-    let definition = definition().mut_args(|option| option.env(None::<&'static str>));
-    Args::read_by(definition, before.iter().chain(words).map(OsString::from))
+    Args::read_by(bare_definition(), before.iter().chain(words).map(OsString::from))
 }
 
 #[test]
@@ -82,6 +85,48 @@ fn an_option_that_makes_no_sense_beside_others_is_told_with_its_line_only_if_the
     let log_level = read(&[], "log-level = \"loud\"").unwrap();
     let error = crate::logging::start(None, &log_level.log_level).unwrap_err();
     assert!(log_level.locate(error).to_string().contains("varta.toml:1: log-level: `loud`"));
+}
+
+#[test]
+fn a_task_has_options_of_its_own_and_none_of_the_server() {
+    let read = |words: &[&str]| {
+        let words = ["varta-server"].iter().chain(words).map(OsString::from);
+        Args::read_by(bare_definition(), words)
+    };
+    assert!(read(&[]).unwrap().task.is_none());
+    let words = ["replay", "FILE", "--stall-after", "2s", "--detector=phi", "--phi-threshold=9", "--json"];
+    let Some(Task::Replay(args)) = read(&words).unwrap().task else { panic!("it is a replay") };
+    assert_eq!(
+        (args.file.to_str(), args.stall_after, args.json),
+        (Some("FILE"), Some(Duration::from_secs(2)), true)
+    );
+    assert!(args.detector.policy().is_ok());
+    for wrong in
+        [&["--stall-after=2s", "replay", "FILE"][..], &["replay"], &["replay", "FILE", "--max-agents=1"]]
+    {
+        assert!(matches!(read(wrong), Err(Error::Usage(_))), "{wrong:?}");
+    }
+    let task_in_file = super::tests::read(&[], "replay = \"FILE\"").unwrap_err().to_string();
+    assert!(task_in_file.contains("replay: there is no such option"), "{task_in_file}");
+}
+
+#[test]
+fn a_recording_has_a_limit_and_a_limit_a_recording() {
+    let record = |text| read(&[], text).unwrap().into_config().map(|config| config.record);
+    assert_eq!(record("").unwrap(), None);
+    let path = PathBuf::from("r");
+    let options = RecordOptions { path: path.clone(), limit: 268_435_456 };
+    assert_eq!(record("record = \"r\"").unwrap(), Some(options));
+    let options = RecordOptions { path, limit: 4_096 };
+    assert_eq!(record("record = \"r\"\nrecord-limit = 4096").unwrap(), Some(options));
+    let said = |text| record(text).unwrap_err().to_string();
+    assert!(
+        said("record-limit = 4096").contains("varta.toml:1: record-limit: does nothing without --record")
+    );
+    assert!(
+        said("record = \"r\"\nrecord-limit = 4_095")
+            .contains("varta.toml:2: record-limit: 4095 is less than")
+    );
 }
 
 #[test]

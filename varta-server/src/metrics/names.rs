@@ -63,6 +63,11 @@ families! {
     SINK_DROPPED = "varta_sink_dropped_total",
         "Changes that a sink did not take: it was too slow, or more of a kind that costs nothing came than it takes.";
     STATE_WRITE_ERRORS = "varta_state_write_errors_total", "Failures to write to the directory of --state-dir.";
+    RECORDING_DROPPED = "varta_recording_dropped_total",
+        "Records that are missing in the recording of --record, because the disk was too slow.";
+    RECORDING_BYTES = "varta_recording_bytes", "The length of the recording of --record; 0 without one.";
+    RECORDING_ACTIVE = "varta_recording_active",
+        "1 while what arrives is recorded; 0 without --record, and when that is as long as it may be or failed.";
 
     // The server itself.
     UPTIME = "varta_watch_uptime_seconds", "Time since this server started.";

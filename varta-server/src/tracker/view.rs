@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Tracker;
+use super::agent::AgentKey;
 use super::transition::{LastWord, Twin};
 use super::verdict::Verdict;
-use crate::beat::Origin;
+use crate::beat::{Origin, Sender};
 use crate::time::MonoTime;
 
 /// How much has happened that is no transition, since the start.
@@ -54,4 +56,17 @@ pub struct AgentView<'a> {
     pub mistakes: u32,
     /// How long it may be silent.
     pub stall_after: Duration,
+}
+
+impl Tracker {
+    /// When the agent that a sender is will be called stalled, as far as that is known by now; `None` for who is not known,
+    /// or is silent or gone already.
+    #[must_use]
+    pub fn deadline_of(&self, sender: Sender) -> Option<MonoTime> {
+        let Sender { origin, pid, lane } = sender;
+        let source = self.sources.find(origin)?;
+        let number = self.agents.find(AgentKey { source, pid, lane })?;
+        let is_awaited = self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited);
+        is_awaited.then(|| self.deadline(number))
+    }
 }
