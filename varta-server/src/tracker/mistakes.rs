@@ -2,8 +2,9 @@
 //!
 //! That it was one shows afterwards, by the beat that takes the verdict back. Beats of the silence are missing before it,
 //! so they were sent and did not arrive; or by the clock of its session it was sent before the verdict was given, and
-//! arrived late. Who sent nothing meanwhile was silent, and to say so was right. What cannot be told, because the clock
-//! stands still or another session has begun, is not held against anybody.
+//! arrived late. Who sent nothing meanwhile was silent, and to say so was right; also when the first beats after it are
+//! lost, which are few beside those that it would have sent. What cannot be told, because the clock stands still or another
+//! session has begun, is no mistake.
 
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ impl Slot {
         }
         let clock_goes = frame.timestamp > session.timestamp;
         let was_late = clock_goes && session.sent(heard_at, frame, at) < i128::from(stalled_at.as_nanos());
-        (lost > 0 || was_late).then(|| at.since(stalled_at))
+        let were_lost = lost > 0 && keeps_pace(session, frame, lost);
+        (were_lost || was_late).then(|| at.since(stalled_at))
     }
 
     /// The session of which a frame is the next, when that was heard last, and how many frames are missing in between.
@@ -51,6 +53,21 @@ impl Slot {
             }
         }
     }
+}
+
+/// Whether a session sent at least half as many frames up to `frame` as at its pace before, with `lost` that are missing.
+/// One that has no pace yet did.
+fn keeps_pace(session: Session, frame: &Frame, lost: u64) -> bool {
+    let Session { nonce, timestamp } = session;
+    let intervals = nonce.saturating_sub(1);
+    if intervals == 0 || timestamp == 0 {
+        return true;
+    }
+    let time = u128::from(frame.timestamp.saturating_sub(timestamp));
+    let frames = u128::from(lost) + 1;
+    // Multiplied instead of divided: 2 × frames ÷ time ≥ intervals ÷ timestamp.
+    let sent = (2 * frames).saturating_mul(u128::from(timestamp));
+    sent >= time.saturating_mul(u128::from(intervals))
 }
 
 impl Rest {

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// A beat of an agent of another host that was sent at `sent`, by a clock that began at 0, and arrives at `at`.
@@ -65,6 +67,19 @@ fn who_was_silent_and_comes_back_was_rightly_called_stalled() {
 }
 
 #[test]
+fn who_was_silent_and_whose_first_beats_afterwards_are_lost_was_rightly_called_stalled() {
+    let mut world = World::new();
+    for second in 0..60 {
+        world.hear_at(beat(second + 1, second * 1_000, second * 1_000));
+    }
+    // Silent for twenty seconds; of the beats from then on the third arrives.
+    world.hear_at(beat(63, 81_000, 81_000));
+    assert_eq!(world.mistakes(), [None]);
+    world.hear_at(beat(82, 100_000, 100_000));
+    assert_eq!(world.mistakes(), [Some(Duration::from_secs(14))], "and now it was beating");
+}
+
+#[test]
 fn a_clock_that_stands_still_tells_nothing() {
     let mut world = World::new();
     world.hear_at(beat(1, 0, 10));
@@ -125,4 +140,35 @@ fn what_a_server_before_this_one_said_is_no_mistake_of_this_one() {
     assert!(next.tracker.remember(&known[0], Fate::Unknown, at(1)));
     next.hear_at(beat(9, 8_000, 8_000));
     assert_eq!(next.mistakes(), [None]);
+}
+
+proptest! {
+    #[test]
+    fn every_verdict_about_an_agent_that_never_pauses_is_a_mistake(
+        beats in prop::collection::vec((prop::bool::weighted(0.6), 0_u64..9_000), 1..200),
+    ) {
+        let mut world = World::new();
+        let mut arrives = 0;
+        for (number, (is_lost, delay)) in (0..).zip(&beats) {
+            // What is held up holds up what comes behind it.
+            arrives = arrives.max(number * 1_000 + delay);
+            if !is_lost {
+                world.hear_at(beat(number + 1, number * 1_000, arrives));
+            }
+        }
+        prop_assert!(world.mistakes().iter().all(Option::is_some));
+    }
+
+    #[test]
+    fn no_verdict_about_an_agent_that_loses_nothing_and_is_on_time_is_a_mistake(
+        pauses in prop::collection::vec(1_u64..20_000, 1..100),
+    ) {
+        let mut world = World::new();
+        let mut now = 0;
+        for (number, pause) in (0..).zip(&pauses) {
+            now += pause;
+            world.hear_at(beat(number + 1, now, now));
+        }
+        prop_assert!(world.mistakes().iter().all(Option::is_none));
+    }
 }
