@@ -26,7 +26,6 @@ impl Entry {
         Entry((hash as u64) << 32 | number as u64)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "the high half")]
     const fn hash(self) -> u32 {
         (self.0 >> 32) as u32
     }
@@ -66,7 +65,6 @@ impl Index {
 
     /// The place at which a look-up begins: hashes are spread over the places in their order.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "below the number of places")]
     const fn home(&self, hash: u32) -> usize {
         ((hash as u64 * self.places.len() as u64) >> u32::BITS) as usize
     }

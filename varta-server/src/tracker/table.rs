@@ -39,7 +39,6 @@ pub(super) fn grow<T>(list: &mut Vec<T>) {
 
 impl Table {
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the high half")]
     fn hash(&self, key: AgentKey) -> u32 {
         (self.hasher.hash_one((key.source, key.pid)) >> 32) as u32
     }
