@@ -47,6 +47,7 @@ impl Outcome {
 
     /// Its place among the rows, below [`Outcome::COUNT`].
     #[must_use]
+    #[inline]
     pub const fn index(self) -> usize {
         match self {
             Outcome::Accepted => 0,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::agent::{AgentKey, Inquiry, Rest, Slot};
 use super::cause::Cause;
 use super::names::NameSource;
-use super::session::Place;
+use super::session::{Place, Session};
 use super::source::SourceId;
 use super::transition::Twin;
 use super::verdict::{Event, Verdict};
@@ -16,28 +16,55 @@ use crate::outcome::Outcome;
 use crate::time::MonoTime;
 
 impl Tracker {
-    /// By what an agent is found; `None` where nobody is from whom one has heard from there.
+    /// By what the agent is found that sent a beat.
     #[inline]
-    pub(super) fn key_of(&self, sender: Sender) -> Option<AgentKey> {
+    pub(super) fn key_of(&self, sender: Sender) -> AgentKey {
         let Sender { origin, pid, lane } = sender;
-        Some(AgentKey { source: self.sources.find(origin)?, pid, lane })
+        AgentKey { source: self.sources.find(origin).unwrap_or(SourceId::UNHEARD), pid, lane }
     }
 
-    /// `found` is the agent's number, if it was there when somebody looked: what came in between may have changed that.
+    /// `number` is most likely the agent's, if it is known.
+    #[inline]
     pub(super) fn handle_beat(
         &mut self,
         beat: &ReceivedBeat,
-        found: Option<u32>,
+        number: u32,
         processes: &mut impl Processes,
     ) -> Outcome {
-        let Some(key) = self.key_of(beat.sender) else {
-            return self.handle_unknown(beat, Twin::FIRST, processes);
-        };
-        let found = found.filter(|number| self.agents.is(*number, key));
-        match found.or_else(|| self.agents.find(key)) {
+        let key = self.key_of(beat.sender);
+        let found = if self.agents.is(number, key) { Some(number) } else { self.agents.find(key) };
+        match found {
+            Some(number) if self.is_ordinary(number, beat) => self.handle_ordinary(number, beat),
             Some(number) => self.handle_known(number, beat, processes),
+            None if key.source == SourceId::UNHEARD => self.handle_unknown(beat, Twin::FIRST, processes),
             None => self.handle_new_lane(key, beat, processes),
         }
+    }
+
+    /// Whether a beat is the next of an agent's only session and says nothing new, as nearly all are.
+    #[inline]
+    fn is_ordinary(&self, number: u32, beat: &ReceivedBeat) -> bool {
+        let (slot, frame) = (self.agents.slot(number), &beat.frame);
+        slot.verdict == Some(Verdict::Up(frame.status))
+            && !slot.terminal
+            && !frame.is_terminal()
+            && !slot.has_others
+            && slot.session.followed_by(frame) == Some((0, false))
+            && slot.last_beat <= beat.received_at
+            && !self.learned.is_on()
+    }
+
+    /// What [`Tracker::handle_known`] comes to for such a beat.
+    #[inline]
+    fn handle_ordinary(&mut self, number: u32, beat: &ReceivedBeat) -> Outcome {
+        if let Some(limited) = self.limit(number, beat.received_at) {
+            self.agents.slot_mut(number).note_limited(&beat.frame, beat.received_at);
+            return limited;
+        }
+        let slot = self.agents.slot_mut(number);
+        slot.session = Session::of(&beat.frame);
+        slot.accept(&beat.frame, beat.received_at);
+        Outcome::Accepted
     }
 
     pub(super) fn handle_unknown(
@@ -70,7 +97,6 @@ impl Tracker {
         Outcome::Accepted
     }
 
-    #[inline]
     pub(super) fn handle_known(
         &mut self,
         number: u32,

@@ -77,6 +77,8 @@ use crate::time::MonoTime;
 
 /// How many agents one call of [`Tracker::handle_timeout`] looks at, so that a million expiries do not stop ingest.
 const LOOKS_PER_TURN: usize = 512;
+/// Beats that are so few are looked up one after the other.
+const WORTH_A_GUESS: usize = 4;
 /// The name of a process of which the kernel tells none.
 const NAMELESS: &str = "unknown";
 
@@ -177,13 +179,13 @@ impl Tracker {
     pub fn handle_batch(&mut self, beats: &[ReceivedBeat], processes: &mut impl Processes) -> Tally {
         let mut tally = Tally::default();
         for some in beats.chunks(TOGETHER) {
-            let mut keys = [None; TOGETHER];
-            for (key, beat) in keys.iter_mut().zip(some) {
-                *key = self.key_of(beat.sender);
-            }
-            let found = self.agents.find_all(&keys);
-            for (beat, found) in some.iter().zip(found) {
-                tally.count(self.handle_beat(beat, found, processes));
+            let numbers = if some.len() >= WORTH_A_GUESS {
+                self.agents.guess(some.iter().map(|beat| self.key_of(beat.sender)))
+            } else {
+                [u32::MAX; TOGETHER]
+            };
+            for (beat, number) in some.iter().zip(numbers) {
+                tally.count(self.handle_beat(beat, number, processes));
             }
         }
         tally

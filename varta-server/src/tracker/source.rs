@@ -15,6 +15,8 @@ pub(crate) struct SourceId(u32);
 impl SourceId {
     /// This host.
     pub(crate) const LOCAL: SourceId = SourceId(0);
+    /// Where nobody is of whom one has heard.
+    pub(crate) const UNHEARD: SourceId = SourceId(u32::MAX);
 
     #[cfg(test)]
     pub(crate) const fn numbered(number: u32) -> Self {

@@ -82,23 +82,27 @@ impl Table {
     /// Whether this is the number of the agent with this key.
     #[inline]
     pub(super) fn is(&self, number: u32, key: AgentKey) -> bool {
-        let slot = &self.slots[number as usize];
-        slot.key == key && slot.verdict.is_some()
+        self.slots.get(number as usize).is_some_and(|slot| slot.key == key && slot.verdict.is_some())
     }
 
-    /// Finds as many agents as there are keys, as [`Table::find`] does one after the other, and brings their slots into the
-    /// cache: memory is waited for once for all of them, and not twice for each.
-    pub(super) fn find_all(&self, keys: &[Option<AgentKey>; TOGETHER]) -> [Option<u32>; TOGETHER] {
-        let hashes = keys.map(|key| key.map(|key| self.hash(key)));
-        black_box(hashes.iter().flatten().fold(0, |sum, hash| sum ^ self.index.touch(*hash)));
-        let likely = hashes.map(|hash| hash.and_then(|hash| self.index.with_hash(hash).next()));
-        black_box(likely.iter().flatten().fold(0, |sum, number| sum ^ self.slots[*number as usize].beats));
-        let mut found = likely;
-        for (found, key) in found.iter_mut().zip(keys) {
-            *found =
-                key.and_then(|key| found.filter(|number| self.is(*number, key)).or_else(|| self.find(key)));
+    /// The numbers that agents with these keys most likely have, as far as there are any, for [`Table::is`] to confirm. Brings
+    /// their slots into the cache: memory is waited for together, twice for all of them and not twice for each.
+    #[inline]
+    pub(super) fn guess(&self, keys: impl Iterator<Item = AgentKey>) -> [u32; TOGETHER] {
+        let (mut hashes, mut numbers) = ([0; TOGETHER], [u32::MAX; TOGETHER]);
+        let mut count = 0;
+        for (hash, key) in hashes.iter_mut().zip(keys) {
+            *hash = self.hash(key);
+            count += 1;
         }
-        found
+        let (hashes, likely) = (&hashes[..count], &mut numbers[..count]);
+        black_box(hashes.iter().fold(0, |sum, hash| sum ^ self.index.touch(*hash)));
+        for (number, hash) in likely.iter_mut().zip(hashes) {
+            *number = self.index.with_hash(*hash).next().unwrap_or(u32::MAX);
+        }
+        let slots = likely.iter().filter_map(|number| self.slots.get(*number as usize));
+        black_box(slots.fold(0, |sum, slot| sum ^ slot.beats));
+        numbers
     }
 
     /// The agents that share source and pid with `key`.
