@@ -30,8 +30,10 @@ impl AgentKey {
     }
 }
 
-/// What a beat writes. One cache line, so that a beat costs one memory access however many agents there are.
+/// What a beat writes. One cache line and not a part of two, so that a beat costs one memory access however many agents
+/// there are.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Slot {
     pub(crate) session: Session,
     /// When it last beat, in whichever session; a beat refused only for its rate counts.
