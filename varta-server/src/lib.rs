@@ -25,6 +25,7 @@ mod http;
 mod ingest;
 pub mod listener;
 pub mod logging;
+mod memory;
 mod metrics;
 pub mod outcome;
 pub mod process;

@@ -1,18 +1,25 @@
-//! By what hash an agent is found: open addressing with linear probing, eight bytes for an entry.
+//! By what hash an agent is found: open addressing in buckets of one cache line, eight bytes for an entry.
 //!
-//! An entry is half of the hash and the number of a slot, so that a look-up touches one cache line of the index and then
-//! the slot that it is looking for, and growing or removing touches no slot at all. The memory that a look-up will touch is
-//! known from its hash alone, which lets the look-ups of a batch wait for it together: see [`Index::touch`].
+//! An entry is a hash and the number of a slot, so that a look-up touches one cache line of the index and then the slot
+//! that it is looking for, and growing or removing touches no slot at all. Which line that is is known from the hash
+//! alone, which lets the look-ups of a batch wait for memory together: see [`Index::touch`]. A bucket that is full goes over
+//! into the next one, which at this load one entry in thirty does.
 //!
-//! Linear probing and deletion by shifting back: D. E. Knuth, "The Art of Computer Programming", volume 3, 6.4,
-//! algorithms L and R.
+//! Linear probing by buckets, and deletion by moving back what has gone over: D. E. Knuth, "The Art of Computer Programming",
+//! volume 3, 6.4, "External searching", and algorithm R.
+
+use crate::memory::prefer_huge_pages;
+
+/// Entries of a bucket.
+const PLACES: usize = 8;
+const FEWEST_BUCKETS: usize = 8;
+/// 2 MiB of them.
+const MANY_BUCKETS: usize = 1 << 15;
 
 /// No more than three quarters of the places are taken.
-const fn most_in(places: usize) -> usize {
-    places / 4 * 3
+const fn most_in(buckets: usize) -> usize {
+    buckets * PLACES / 4 * 3
 }
-
-const FEWEST_PLACES: usize = 64;
 
 /// The hash in the high half, the slot's number in the low one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,36 +33,61 @@ impl Entry {
         Entry((hash as u64) << 32 | number as u64)
     }
 
+    #[inline]
     const fn hash(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
+    #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the low half")]
     const fn number(self) -> u32 {
         self.0 as u32
     }
 
+    #[inline]
     const fn is_vacant(self) -> bool {
         self.number() == u32::MAX
+    }
+}
+
+/// One cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Bucket([Entry; PLACES]);
+
+impl Bucket {
+    const VACANT: Bucket = Bucket([Entry::VACANT; PLACES]);
+
+    fn vacancy(&mut self) -> Option<&mut Entry> {
+        self.0.iter_mut().find(|entry| entry.is_vacant())
+    }
+
+    fn is_full(&self) -> bool {
+        !self.0.iter().any(|entry| entry.is_vacant())
     }
 }
 
 /// Numbers of slots by hash. Several may have the same.
 #[derive(Debug)]
 pub(super) struct Index {
-    places: Box<[Entry]>,
+    buckets: Box<[Bucket]>,
     len: usize,
 }
 
 impl Default for Index {
     fn default() -> Self {
-        Self::with_places(FEWEST_PLACES)
+        Self::with_buckets(FEWEST_BUCKETS)
     }
 }
 
 impl Index {
-    fn with_places(places: usize) -> Self {
-        Index { places: vec![Entry::VACANT; places].into_boxed_slice(), len: 0 }
+    fn with_buckets(count: usize) -> Self {
+        let mut buckets = Vec::with_capacity(count);
+        if count >= MANY_BUCKETS {
+            prefer_huge_pages(&buckets);
+        }
+        buckets.resize(count, Bucket::VACANT);
+        Index { buckets: buckets.into_boxed_slice(), len: 0 }
     }
 
     /// How many numbers there are in it.
@@ -63,20 +95,20 @@ impl Index {
         self.len
     }
 
-    /// The place at which a look-up begins: hashes are spread over the places in their order.
+    /// The bucket in which a look-up begins: hashes are spread over the buckets in their order.
     #[inline]
     const fn home(&self, hash: u32) -> usize {
-        ((hash as u64 * self.places.len() as u64) >> u32::BITS) as usize
+        ((hash as u64 * self.buckets.len() as u64) >> u32::BITS) as usize
     }
 
     #[inline]
-    const fn after(&self, place: usize) -> usize {
-        if place + 1 == self.places.len() { 0 } else { place + 1 }
+    const fn after(&self, bucket: usize) -> usize {
+        if bucket + 1 == self.buckets.len() { 0 } else { bucket + 1 }
     }
 
-    /// How many places one goes from one to the other.
+    /// How many buckets one goes from one to the other.
     const fn distance(&self, from: usize, to: usize) -> usize {
-        if from <= to { to - from } else { to + self.places.len() - from }
+        if from <= to { to - from } else { to + self.buckets.len() - from }
     }
 
     /// Reads what a look-up of `hash` begins with, and gives something that depends on it.
@@ -84,31 +116,38 @@ impl Index {
     /// Reads of several hashes in a row wait for memory together, as long as nothing is decided by what is read.
     #[inline]
     pub(super) fn touch(&self, hash: u32) -> u64 {
-        self.places[self.home(hash)].0
+        self.buckets[self.home(hash)].0[0].0
+    }
+
+    /// A number that was entered with this hash; [`u32::MAX`] if there is none.
+    #[inline]
+    pub(super) fn any_with(&self, hash: u32) -> u32 {
+        // All places are looked at, and nothing is decided by one of them: their order has no pattern to be foreseen.
+        let bucket = &self.buckets[self.home(hash)];
+        let here = |entry: &Entry| if entry.hash() == hash { entry.number() } else { u32::MAX };
+        match bucket.0.iter().map(here).fold(u32::MAX, u32::min) {
+            u32::MAX => self.with_hash(hash).next().unwrap_or(u32::MAX),
+            number => number,
+        }
     }
 
     /// The numbers that were entered with this hash.
     #[inline]
     pub(super) fn with_hash(&self, hash: u32) -> impl Iterator<Item = u32> {
-        let mut place = self.home(hash);
-        std::iter::from_fn(move || {
-            loop {
-                let entry = self.places[place];
-                // Some place is vacant, so this ends.
-                if entry.is_vacant() {
-                    return None;
-                }
-                place = self.after(place);
-                if entry.hash() == hash {
-                    return Some(entry.number());
-                }
-            }
-        })
+        let mut next = Some(self.home(hash));
+        // Some bucket is not full, so this ends.
+        let chain = std::iter::from_fn(move || {
+            let bucket = next?;
+            next = self.buckets[bucket].is_full().then_some(self.after(bucket));
+            Some(&self.buckets[bucket].0)
+        });
+        let entries = chain.flatten().filter(move |entry| entry.hash() == hash && !entry.is_vacant());
+        entries.map(|entry| entry.number())
     }
 
     /// Enters a number that is not [`u32::MAX`], and is not there yet.
     pub(super) fn insert(&mut self, hash: u32, number: u32) {
-        if self.len >= most_in(self.places.len()) {
+        if self.len >= most_in(self.buckets.len()) {
             self.grow();
         }
         self.put(Entry::new(hash, number));
@@ -117,47 +156,58 @@ impl Index {
 
     /// Takes a number out; nothing happens if it is not there.
     pub(super) fn remove(&mut self, hash: u32, number: u32) {
-        let mut hole = self.home(hash);
-        while self.places[hole] != Entry::new(hash, number) {
-            if self.places[hole].is_vacant() {
+        let mut bucket = self.home(hash);
+        let place = loop {
+            let entries = &self.buckets[bucket].0;
+            if let Some(place) = entries.iter().position(|entry| *entry == Entry::new(hash, number)) {
+                break place;
+            }
+            if !self.buckets[bucket].is_full() {
                 return;
             }
-            hole = self.after(hole);
-        }
+            bucket = self.after(bucket);
+        };
         self.len -= 1;
-        // Whoever stands behind the hole only because it was taken moves into it, and leaves the next hole.
-        let mut place = self.after(hole);
-        loop {
-            let entry = self.places[place];
-            if entry.is_vacant() {
-                self.places[hole] = Entry::VACANT;
-                return;
+        self.fill(bucket, place);
+    }
+
+    /// Makes a place vacant. Where the bucket was full somebody may have gone over into one behind it, who would not be found
+    /// any more: such a one takes the place, and leaves the next that is to be filled.
+    fn fill(&mut self, mut bucket: usize, mut place: usize) {
+        let mut behind = bucket;
+        while self.buckets[behind].is_full() {
+            behind = self.after(behind);
+            let could_stand_here = |entry: &Entry| {
+                !entry.is_vacant()
+                    && self.distance(self.home(entry.hash()), behind) >= self.distance(bucket, behind)
+            };
+            if let Some(from) = self.buckets[behind].0.iter().position(could_stand_here) {
+                self.buckets[bucket].0[place] = self.buckets[behind].0[from];
+                (bucket, place) = (behind, from);
             }
-            if self.distance(self.home(entry.hash()), place) >= self.distance(hole, place) {
-                self.places[hole] = entry;
-                hole = place;
-            }
-            place = self.after(place);
         }
+        self.buckets[bucket].0[place] = Entry::VACANT;
     }
 
     fn put(&mut self, entry: Entry) {
-        let mut place = self.home(entry.hash());
-        while !self.places[place].is_vacant() {
-            place = self.after(place);
+        let mut bucket = self.home(entry.hash());
+        loop {
+            if let Some(vacancy) = self.buckets[bucket].vacancy() {
+                *vacancy = entry;
+                return;
+            }
+            bucket = self.after(bucket);
         }
-        self.places[place] = entry;
     }
 
     /// Grows by an eighth: doubling would leave half of a million agents' places vacant. The entries stand nearly in the
     /// order of their hashes, so memory is gone through from one end to the other.
     fn grow(&mut self) {
-        let places = self.places.len();
-        let mut larger =
-            Index { len: self.len, ..Self::with_places(places + (places / 8).max(FEWEST_PLACES)) };
-        for entry in self.places.iter().filter(|entry| !entry.is_vacant()) {
-            larger.put(*entry);
-        }
+        let count = self.buckets.len();
+        let mut larger = Self::with_buckets(count + (count / 8).max(FEWEST_BUCKETS));
+        larger.len = self.len;
+        let entries = self.buckets.iter().flat_map(|bucket| bucket.0);
+        entries.filter(|entry| !entry.is_vacant()).for_each(|entry| larger.put(entry));
         *self = larger;
     }
 }
@@ -229,6 +279,6 @@ mod tests {
             index.insert(hash(number), number);
         }
         assert!((0..10_000).all(|number| index.with_hash(hash(number)).any(|found| found == number)));
-        assert!(index.places.len() <= 16_384);
+        assert!(index.buckets.len() * PLACES <= 16_384);
     }
 }

@@ -8,10 +8,15 @@ use hashbrown::DefaultHashBuilder;
 
 use super::agent::{AgentKey, Rest, Slot};
 use super::index::Index;
+use crate::memory::prefer_huge_pages;
 
 /// More agents than the numbers of slots can name.
 pub(super) const MOST_AGENTS: usize = u32::MAX as usize - 1;
 
+/// For more agents there is no room until they come: 1 GiB of slots.
+const MOST_RESERVED: usize = 1 << 24;
+/// From 2 MiB of slots on they are kept in huge pages. With fewer that would be a waste.
+const MANY_SLOTS: usize = 1 << 15;
 /// So many agents are found together: what one datagram batch brings.
 pub(super) const TOGETHER: usize = 64;
 
@@ -38,6 +43,15 @@ pub(super) fn grow<T>(list: &mut Vec<T>) {
 }
 
 impl Table {
+    /// Makes one that is to have at most so many agents. Their slots have room from the beginning, so that they never move;
+    /// what nobody uses of it takes no memory.
+    pub(super) fn with_room_for(most: usize) -> Self {
+        let mut table = Table::default();
+        // Where the host does not lend that much the slots move as they become more.
+        let _ = table.slots.try_reserve_exact(most.min(MOST_RESERVED));
+        table
+    }
+
     #[inline]
     fn hash(&self, key: AgentKey) -> u32 {
         (self.hasher.hash_one((key.source, key.pid)) >> 32) as u32
@@ -56,6 +70,9 @@ impl Table {
                 let number =
                     u32::try_from(self.slots.len()).expect("the caller sees to it that there is room");
                 grow(&mut self.slots);
+                if self.slots.len() == MANY_SLOTS {
+                    prefer_huge_pages(&self.slots);
+                }
                 self.slots.push(slot);
                 grow(&mut self.rests);
                 self.rests.push(rest);
@@ -76,7 +93,12 @@ impl Table {
 
     #[inline]
     pub(super) fn find(&self, key: AgentKey) -> Option<u32> {
-        self.index.with_hash(self.hash(key)).find(|number| self.is(*number, key))
+        let hash = self.hash(key);
+        match self.index.any_with(hash) {
+            u32::MAX => None,
+            number if self.is(number, key) => Some(number),
+            _ => self.index.with_hash(hash).find(|number| self.is(*number, key)),
+        }
     }
 
     /// Whether this is the number of the agent with this key.
@@ -98,7 +120,7 @@ impl Table {
         let (hashes, likely) = (&hashes[..count], &mut numbers[..count]);
         black_box(hashes.iter().fold(0, |sum, hash| sum ^ self.index.touch(*hash)));
         for (number, hash) in likely.iter_mut().zip(hashes) {
-            *number = self.index.with_hash(*hash).next().unwrap_or(u32::MAX);
+            *number = self.index.any_with(*hash);
         }
         let slots = likely.iter().filter_map(|number| self.slots.get(*number as usize));
         black_box(slots.fold(0, |sum, slot| sum ^ slot.beats));
