@@ -73,10 +73,12 @@ use self::wheel::Wheel;
 use crate::beat::{ReceivedBeat, Transport};
 use crate::outcome::Tally;
 use crate::process::Dossier;
-use crate::time::MonoTime;
+use crate::time::{MonoTime, nanos};
 
 /// How many agents one call of [`Tracker::handle_timeout`] looks at, so that a million expiries do not stop ingest.
 const LOOKS_PER_TURN: usize = 512;
+/// To so many moments of a stall-after, or twice as many, the looks at half of a silence are put together.
+const LOOKS_IN_A_SILENCE: u64 = 16;
 /// Beats that are so few are looked up one after the other.
 const WORTH_A_GUESS: usize = 4;
 /// The name of a process of which the kernel tells none.
@@ -335,11 +337,15 @@ impl Tracker {
         busy_until.map_or(deadline, |busy_until| deadline.max(busy_until))
     }
 
-    /// When an agent is to be looked at next that has just beaten: at half of its silence if there is a process to glance
-    /// at.
+    /// When an agent is to be looked at next that has just beaten: at half of its silence, or a little later, so that one
+    /// waking up serves many agents and not each its own.
     fn first_look(&self, number: u32) -> MonoTime {
-        let deadline = self.deadline(number);
-        if self.process(number).is_some() { deadline.before(self.stall_after(number) / 2) } else { deadline }
+        let (deadline, stall_after) = (self.deadline(number), self.stall_after(number));
+        let grain = (nanos(stall_after) / LOOKS_IN_A_SILENCE).max(1);
+        // A power of two is what the wheel has slots for.
+        let grain = 1 << grain.ilog2();
+        let half = deadline.before(stall_after / 2).as_nanos().checked_next_multiple_of(grain);
+        half.map_or(deadline, |half| MonoTime::from_nanos(half).min(deadline))
     }
 
     fn recount(&mut self, before: Verdict, after: Verdict) {
