@@ -32,21 +32,21 @@ struct Step {
 }
 
 const STEPS: [Step; 5] = [
-    Step { name: "encode", function: "*do_encode*", rounds: 10_000, budget: 100.0, run: encode },
-    Step { name: "decode", function: "*do_decode*", rounds: 10_000, budget: 100.0, run: decode },
-    Step { name: "beat() without the send", function: "*do_beat*", rounds: 10_000, budget: 300.0, run: beat },
+    Step { name: "encode", function: "*do_encode*", rounds: 10_000, budget: 104.0, run: encode },
+    Step { name: "decode", function: "*do_decode*", rounds: 10_000, budget: 95.0, run: decode },
+    Step { name: "beat() without the send", function: "*do_beat*", rounds: 10_000, budget: 251.0, run: beat },
     Step {
         name: "tracker, a beat of 64 together",
         function: "*do_batch*",
         rounds: 64 * 200,
-        budget: 300.0,
+        budget: 288.0,
         run: track::<64>,
     },
     Step {
         name: "tracker, a beat alone",
         function: "*do_batch*",
         rounds: 10_000,
-        budget: 2_000.0,
+        budget: 446.0,
         run: track::<1>,
     },
 ];
