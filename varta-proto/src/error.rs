@@ -161,7 +161,7 @@ impl fmt::Display for DecodeError {
             Self::BadNonce => {
                 write!(f, "nonce {NONCE_TERMINAL} marks a terminal frame, but the status is not critical")
             }
-            Self::BadKind { actual } => write!(f, "unknown kind {actual}, a control datagram's is 1 or 2"),
+            Self::BadKind { actual } => write!(f, "unknown kind {actual}, a control datagram's is 1, 2 or 3"),
             Self::BadBody => {
                 f.write_str("the body of a control datagram has an illegal entry, or no session id")
             }
@@ -211,7 +211,7 @@ mod tests {
             "bad_nonce",
             "nonce 18446744073709551615 marks a terminal frame, but the status is not critical",
         ),
-        (DecodeError::BadKind { actual: 9 }, "bad_kind", "unknown kind 9, a control datagram's is 1 or 2"),
+        (DecodeError::BadKind { actual: 9 }, "bad_kind", "unknown kind 9, a control datagram's is 1, 2 or 3"),
         (
             DecodeError::BadBody,
             "bad_body",

@@ -43,6 +43,7 @@
 //!
 //! - [`control`]: an agent's name, its interval and its farewell. A server tells them from frames by their
 //!   length.
+//! - [`page`]: the memory in which an agent leaves its newest beat for a server on the same host.
 //! - `secure`, with the feature of that name: frames and control datagrams under a seal.
 //!
 //! # Features
@@ -67,6 +68,8 @@ pub mod control;
 pub mod crc32c;
 mod error;
 mod frame;
+#[cfg(target_has_atomic = "64")]
+pub mod page;
 #[cfg(feature = "secure")]
 pub mod secure;
 mod status;

@@ -7,8 +7,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use varta_proto::control::{
-    AgentName, CONTROL_MAGIC, CONTROL_VERSION, Control, ControlKind, EncodedControl, Goodbye, GoodbyeReason,
-    Hello, Label, LabelSet, MAX_CONTROL_LEN, MAX_LABELS,
+    AgentName, Attach, CONTROL_MAGIC, CONTROL_VERSION, Control, ControlKind, EncodedControl, Goodbye,
+    GoodbyeReason, Hello, Label, LabelSet, MAX_CONTROL_LEN, MAX_LABELS,
 };
 use varta_proto::{DecodeError, crc32c};
 
@@ -157,7 +157,7 @@ fn first_fault(bytes: &[u8]) -> Option<DecodeError> {
         (bytes[..2] != *b"VC", DecodeError::BadMagic),
         (bytes[2] != 1, DecodeError::BadVersion { actual: bytes[2] }),
         (actual != checksum, DecodeError::BadCrc { expected: checksum, actual }),
-        (![1, 2].contains(&bytes[3]), DecodeError::BadKind { actual: bytes[3] }),
+        (![1, 2, 3].contains(&bytes[3]), DecodeError::BadKind { actual: bytes[3] }),
         (!is_legal_body(&covered[28..]), DecodeError::BadBody),
     ]
     .into_iter()
@@ -238,12 +238,22 @@ proptest! {
     }
 
     #[test]
+    fn an_attach_decodes_to_itself(pid: u32, timestamp: u64, nonce: u64, session: [u8; 16]) {
+        let mut out = [0; MAX_CONTROL_LEN];
+        let attach = Attach::new(pid, timestamp, nonce, session);
+        let control = Control::decode(attach.encode(&mut out).as_bytes()).unwrap();
+        prop_assert_eq!(control.kind(), ControlKind::Attach);
+        prop_assert_eq!((control.pid(), control.timestamp(), control.nonce()), (pid, timestamp, nonce));
+        prop_assert_eq!(control.session(), session);
+    }
+
+    #[test]
     fn any_bytes_are_answered_and_never_with_a_panic(bytes in vec(any::<u8>(), 0..600)) {
         prop_assert_eq!(Control::decode(&bytes).err(), first_fault(&bytes));
     }
 
     #[test]
-    fn the_first_broken_rule_is_the_one_reported(body in body(), kind in 0_u8..4) {
+    fn the_first_broken_rule_is_the_one_reported(body in body(), kind in 0_u8..5) {
         let bytes = around(kind, &body);
         let answer = Control::decode(&bytes);
         prop_assert_eq!(answer.err(), first_fault(&bytes));

@@ -79,7 +79,7 @@ impl<'a> Control<'a> {
         Ok(Self { bytes, body, kind, pid, timestamp, nonce, session, entries })
     }
 
-    /// Tells whether this is a Hello or a Goodbye.
+    /// Tells whether this is a Hello, a Goodbye or an Attach.
     ///
     /// ```
     /// # use varta_proto::control::*;

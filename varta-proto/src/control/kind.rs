@@ -16,6 +16,9 @@ pub enum ControlKind {
     Hello = 1,
     /// The agent takes its leave: its silence from now on is meant.
     Goodbye = 2,
+    /// The agent hands over a page of memory, into which it is going to write beats. It comes with a file descriptor,
+    /// through a Unix socket.
+    Attach = 3,
 }
 
 impl ControlKind {
@@ -32,6 +35,7 @@ impl ControlKind {
         match byte {
             1 => Some(Self::Hello),
             2 => Some(Self::Goodbye),
+            3 => Some(Self::Attach),
             _ => None,
         }
     }

@@ -3,7 +3,8 @@
 //! A beat carries no name, no interval and no farewell. An agent that has one of them to tell sends a
 //! [`Hello`] when it connects and now and then afterwards, so that a restarted server learns it anew, and a
 //! [`Goodbye`] when it is done. Servers that know nothing of control datagrams drop them as malformed and lose
-//! nothing; agents that know nothing of them are watched all the same.
+//! nothing; agents that know nothing of them are watched all the same. An agent that shares a
+//! [page](crate::page) of memory with its server hands it over with an [`Attach`].
 //!
 //! ```
 //! use varta_proto::control::{AgentName, Control, ControlKind, Hello, Label, LabelSet, MAX_CONTROL_LEN};
@@ -65,7 +66,7 @@ pub use kind::{ControlKind, GoodbyeReason};
 pub use label::{Label, LabelError};
 pub use label_set::{LabelSet, LabelSetError, Labels, MAX_LABELS};
 pub use name::{AgentName, NameError};
-pub use send::{EncodedControl, Goodbye, Hello};
+pub use send::{Attach, EncodedControl, Goodbye, Hello};
 
 /// The first two bytes of every control datagram.
 pub const CONTROL_MAGIC: [u8; 2] = *b"VC";

@@ -186,6 +186,56 @@ impl Goodbye {
     }
 }
 
+/// How an agent hands over a [page](crate::page) for its beats, whose file descriptor goes with the datagram.
+///
+/// ```
+/// use varta_proto::control::{Attach, Control, ControlKind, MAX_CONTROL_LEN};
+///
+/// let mut out = [0; MAX_CONTROL_LEN];
+/// let datagram = Attach::new(4242, 1_500_000_000, 1, [0xd1; 16]).encode(&mut out);
+/// assert_eq!((datagram.len(), &datagram[..4]), (50, &b"VC\x01\x03"[..]));
+/// assert_eq!(Control::decode(&datagram)?.kind(), ControlKind::Attach);
+/// # Ok::<(), varta_proto::DecodeError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attach {
+    /// The process id, as in the beats.
+    pub pid: u32,
+    /// Nanoseconds on the clock of the beats.
+    pub timestamp: u64,
+    /// The nonce of the last beat that was sent in this session, 0 before the first.
+    pub nonce: u64,
+    /// 16 random bytes.
+    pub session: [u8; 16],
+}
+
+impl Attach {
+    /// Makes an Attach, which says nothing beside this.
+    ///
+    /// ```
+    /// let attach = varta_proto::control::Attach::new(4242, 1_500_000_000, 3, [0xd1; 16]);
+    /// assert_eq!((attach.pid, attach.nonce), (4242, 3));
+    /// ```
+    pub const fn new(pid: u32, timestamp: u64, nonce: u64, session: [u8; 16]) -> Self {
+        Self { pid, timestamp, nonce, session }
+    }
+
+    /// Writes the datagram into `out`, and gives the part of it that is to be sent.
+    ///
+    /// ```
+    /// use varta_proto::control::{Attach, MAX_CONTROL_LEN};
+    ///
+    /// let mut out = [0; MAX_CONTROL_LEN];
+    /// assert_eq!(Attach::new(4242, 0, 1, [0xd1; 16]).encode(&mut out).len(), 50);
+    /// ```
+    pub fn encode<'o>(&self, out: &'o mut [u8; MAX_CONTROL_LEN]) -> EncodedControl<'o> {
+        let &Self { pid, timestamp, nonce, session } = self;
+        let mut body = Body::new(out);
+        body.entry(tag::SESSION, &session);
+        body.finish(ControlKind::Attach, pid, timestamp, nonce)
+    }
+}
+
 /// The bytes of a legal control datagram, to be sent as they are or to be sealed.
 ///
 /// Only encoding and decoding give one out, so that nothing else gets under a seal.

@@ -1,0 +1,431 @@
+//! The page of memory in which an agent leaves its newest beat for a server on the same host.
+//!
+//! An agent makes it, hands it over with an [`Attach`](crate::control::Attach), and writes its beats there without a
+//! system call. The server looks at it now and then, and sees the newest beat only. How the memory comes about and is
+//! mapped is the business of the two; here stands what its words mean and in which order they are written.
+//!
+//! Neither side trusts the other: all access is to atomic words, nothing in the page is a pointer, a length or an
+//! index, and a copy is a copy of what was there at one moment or is none. What it says is for [`Frame::decode`].
+//!
+//! ```
+//! use varta_proto::page::{BeatPage, Glance, Writer};
+//! use varta_proto::{Frame, Status};
+//!
+//! let page = BeatPage::new();
+//! let frame = Frame::new(Status::Ok, 4242, 1_500_000_000, 7, 0).to_bytes();
+//! Writer::new().write(&page, &frame);
+//!
+//! let Glance::Beat { frame: copy, sequence } = page.glance(0, u64::MAX) else { unreachable!() };
+//! assert_eq!(copy, frame);
+//! assert_eq!(page.glance(sequence, u64::MAX), Glance::Same);
+//! ```
+//!
+//! # The words
+//!
+//! | offset | size | word | written by |
+//! |---|---|---|---|
+//! | 0 | 8 | sequence, odd while the frame is being written | agent |
+//! | 8 | 32 | frame, as in a datagram; all zero where there is none | agent |
+//! | 40 | 8 | when the agent's last datagram was sent, or [`HELD`] | agent |
+//! | 48 | 8 | 1 when the agent has left the page | agent |
+//! | 64 | 8 | until when the server promises to look, or 0 | server |
+//!
+//! Times are nanoseconds of the host's `CLOCK_MONOTONIC`. The words are in the host's byte order: nobody reads a page of
+//! another host. The two sides write into two cache lines, so that neither waits for the other's.
+//!
+//! # The order of beats
+//!
+//! News goes by datagram and the page carries the rest, so a server has to put the two in order. An agent holds its page
+//! while it sends a beat by datagram, empties it if that was taken, and notes when. Whoever looks at the page takes what is
+//! in it only if every datagram that was sent before has been taken.
+//!
+//! The sequence lock is that of H.-J. Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::FRAME_LEN;
+#[cfg(doc)]
+use crate::Frame;
+
+/// The time that stands for a datagram that is being sent.
+pub const HELD: u64 = u64::MAX;
+
+/// The longest that a server may promise to look, in nanoseconds from now: 10 s. What lies further ahead was written by
+/// somebody with another clock, and is no promise.
+pub const LONGEST_PROMISE: u64 = 10_000_000_000;
+
+const WORDS: usize = FRAME_LEN / size_of::<u64>();
+
+/// How often a copy is tried before the page is left for the next look.
+const TRIES: usize = 3;
+
+/// What the agent writes.
+#[derive(Default)]
+#[repr(C, align(64))]
+struct AgentLine {
+    sequence: AtomicU64,
+    frame: [AtomicU64; WORDS],
+    sent_at: AtomicU64,
+    left: AtomicU64,
+}
+
+/// What the server writes.
+#[derive(Default)]
+#[repr(C, align(64))]
+struct ServerLine {
+    looks_until: AtomicU64,
+}
+
+/// A page for beats: two cache lines at its beginning. Memory that is all zero is a page in which nothing was written.
+#[derive(Default)]
+#[repr(C)]
+pub struct BeatPage {
+    agent: AgentLine,
+    server: ServerLine,
+}
+
+const _: () = assert!(size_of::<BeatPage>() == 128 && align_of::<BeatPage>() == 64);
+
+/// What a look at a page gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance {
+    /// Nothing was written since.
+    Same,
+    /// The agent has emptied the page since, and its newest beat went by datagram.
+    Empty {
+        /// The page's sequence by now.
+        sequence: u64,
+    },
+    /// There may be something, and not to be taken yet: a datagram that was sent before it may not have been taken.
+    Held,
+    /// It was written while it was looked at, each time.
+    Torn,
+    /// Something was written since.
+    Beat {
+        /// The page's sequence by now.
+        sequence: u64,
+        /// What was written: a copy of one moment, of whatever the other side may put there.
+        frame: [u8; FRAME_LEN],
+    },
+}
+
+impl BeatPage {
+    /// Makes a page in which nothing was written.
+    ///
+    /// ```
+    /// use varta_proto::page::{BeatPage, Glance};
+    ///
+    /// assert_eq!(BeatPage::new().glance(0, u64::MAX), Glance::Same);
+    /// ```
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a copy of the frame if something was written since the sequence was `seen`. `settled` is a time before
+    /// which every datagram of the agent has been taken: what came behind a later one is held.
+    ///
+    /// It takes any memory and never waits.
+    ///
+    /// ```
+    /// use varta_proto::page::{BeatPage, Glance, Writer};
+    ///
+    /// let page = BeatPage::new();
+    /// page.hold();
+    /// page.release(500);
+    /// Writer::new().write(&page, &[7; 32]);
+    /// assert_eq!(page.glance(0, 500), Glance::Held);
+    /// assert_eq!(page.glance(0, 501), Glance::Beat { sequence: 2, frame: [7; 32] });
+    /// ```
+    #[inline]
+    pub fn glance(&self, seen: u64, settled: u64) -> Glance {
+        for _ in 0..TRIES {
+            let sequence = self.agent.sequence.load(Ordering::Acquire);
+            if sequence == seen {
+                return Glance::Same;
+            }
+            if !sequence.is_multiple_of(2) {
+                continue;
+            }
+            // No later than the frame: whoever sees a frame sees when the datagram before it was sent.
+            let sent_at = self.agent.sent_at.load(Ordering::Relaxed);
+            let words = self.agent.frame.each_ref().map(|word| word.load(Ordering::Relaxed));
+            fence(Ordering::Acquire);
+            if self.agent.sequence.load(Ordering::Relaxed) != sequence {
+                continue;
+            }
+            return if sent_at >= settled {
+                Glance::Held
+            } else if words == [0; WORDS] {
+                Glance::Empty { sequence }
+            } else {
+                Glance::Beat { sequence, frame: frame_of(words) }
+            };
+        }
+        Glance::Torn
+    }
+
+    /// Tells whether nothing was written since the sequence was `seen`, and does no more than that. Who looks at many pages
+    /// asks this of some dozens of them first: the processor fetches them all at once, and a [`glance`](Self::glance)
+    /// at each does not wait for memory.
+    ///
+    /// ```
+    /// use varta_proto::page::{BeatPage, Writer};
+    ///
+    /// let page = BeatPage::new();
+    /// assert!(page.is_at(0));
+    /// Writer::new().write(&page, &[7; 32]);
+    /// assert!(!page.is_at(0));
+    /// ```
+    #[inline]
+    pub fn is_at(&self, seen: u64) -> bool {
+        self.agent.sequence.load(Ordering::Relaxed) == seen
+    }
+
+    /// Keeps the server from taking anything: a beat is about to go by datagram.
+    #[inline]
+    pub fn hold(&self) {
+        self.agent.sent_at.store(HELD, Ordering::Release);
+    }
+
+    /// Ends that: the datagram was sent by `at`, or was not.
+    #[inline]
+    pub fn release(&self, at: u64) {
+        self.agent.sent_at.store(at, Ordering::Release);
+    }
+
+    /// Says that the agent writes here no more.
+    ///
+    /// ```
+    /// let page = varta_proto::page::BeatPage::new();
+    /// page.leave();
+    /// assert!(page.was_left());
+    /// ```
+    pub fn leave(&self) {
+        self.agent.left.store(1, Ordering::Release);
+    }
+
+    /// Tells whether the agent writes here no more.
+    #[inline]
+    pub fn was_left(&self) -> bool {
+        self.agent.left.load(Ordering::Acquire) == 1
+    }
+
+    /// Promises that the server looks until then; 0 takes it back.
+    ///
+    /// ```
+    /// let page = varta_proto::page::BeatPage::new();
+    /// assert!(!page.is_read_at(1_000));
+    /// page.promise(2_000);
+    /// assert!(page.is_read_at(1_000) && page.is_read_at(2_000) && !page.is_read_at(2_001));
+    /// ```
+    #[inline]
+    pub fn promise(&self, until: u64) {
+        self.server.looks_until.store(until, Ordering::Release);
+    }
+
+    /// Tells whether a server has promised to look at a time that is not before `now`.
+    #[inline]
+    pub fn is_read_at(&self, now: u64) -> bool {
+        self.server.looks_until.load(Ordering::Relaxed).wrapping_sub(now) <= LONGEST_PROMISE
+    }
+
+    /// Tells whether a promise to look has lapsed less than `span` nanoseconds before `now`: whoever gave it may have been
+    /// held up, and look again.
+    ///
+    /// ```
+    /// let page = varta_proto::page::BeatPage::new();
+    /// page.promise(2_000);
+    /// assert!(page.was_read_within(2_500, 500) && !page.was_read_within(2_501, 500));
+    /// ```
+    #[inline]
+    pub fn was_read_within(&self, now: u64, span: u64) -> bool {
+        let until = self.server.looks_until.load(Ordering::Relaxed);
+        until != 0 && now.wrapping_sub(until) <= span
+    }
+}
+
+impl fmt::Debug for BeatPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BeatPage")
+            .field("sequence", &self.agent.sequence.load(Ordering::Relaxed))
+            .field("looks_until", &self.server.looks_until.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The one who writes into a page. It keeps the sequence to itself: what the other side does to that in the page is lost
+/// with the next beat.
+#[derive(Debug, Default)]
+pub struct Writer {
+    sequence: u64,
+}
+
+impl Writer {
+    /// Begins a page in which nothing was written.
+    pub const fn new() -> Self {
+        Self { sequence: 0 }
+    }
+
+    /// Puts a frame in place of the one that is there. One page has one writer, which writes from one thread at a time.
+    #[inline]
+    pub fn write(&mut self, page: &BeatPage, frame: &[u8; FRAME_LEN]) {
+        self.put(page, words_of(frame));
+    }
+
+    /// Takes away the frame that is there.
+    ///
+    /// ```
+    /// use varta_proto::page::{BeatPage, Glance, Writer};
+    ///
+    /// let (page, mut writer) = (BeatPage::new(), Writer::new());
+    /// writer.write(&page, &[7; 32]);
+    /// writer.empty(&page);
+    /// assert_eq!(page.glance(2, u64::MAX), Glance::Empty { sequence: 4 });
+    /// ```
+    pub fn empty(&mut self, page: &BeatPage) {
+        self.put(page, [0; WORDS]);
+    }
+
+    #[inline]
+    fn put(&mut self, page: &BeatPage, words: [u64; WORDS]) {
+        page.agent.sequence.store(self.sequence.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (place, word) in page.agent.frame.iter().zip(words) {
+            place.store(word, Ordering::Relaxed);
+        }
+        self.sequence = self.sequence.wrapping_add(2);
+        page.agent.sequence.store(self.sequence, Ordering::Release);
+    }
+}
+
+#[inline]
+fn words_of(frame: &[u8; FRAME_LEN]) -> [u64; WORDS] {
+    let mut words = [0; WORDS];
+    for (word, bytes) in words.iter_mut().zip(frame.as_chunks().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    words
+}
+
+#[inline]
+fn frame_of(words: [u64; WORDS]) -> [u8; FRAME_LEN] {
+    let mut frame = [0; FRAME_LEN];
+    for (bytes, word) in frame.as_chunks_mut().0.iter_mut().zip(words) {
+        *bytes = word.to_ne_bytes();
+    }
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{Frame, Status};
+
+    fn frame(nonce: u64) -> [u8; FRAME_LEN] {
+        Frame::new(Status::Ok, 4242, nonce * 3, nonce, 7).to_bytes()
+    }
+
+    #[test]
+    fn what_is_written_while_it_is_looked_at_is_never_half_of_two() {
+        const BEATS: u64 = 200_000;
+        let page = BeatPage::new();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut writer = Writer::new();
+                for nonce in 1..=BEATS {
+                    writer.write(&page, &frame(nonce));
+                }
+            });
+            let (mut seen, mut last) = (0, 0);
+            while last < BEATS {
+                if let Glance::Beat { sequence, frame } = page.glance(seen, u64::MAX) {
+                    let beat = Frame::decode(&frame).expect("a whole frame");
+                    assert_eq!((beat.timestamp, sequence), (beat.nonce * 3, beat.nonce * 2));
+                    assert!(beat.nonce > last);
+                    (seen, last) = (sequence, beat.nonce);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_frame_is_never_seen_without_the_time_of_the_datagram_before_it() {
+        const ROUNDS: u64 = 100_000;
+        let page = BeatPage::new();
+        // By how many datagrams there are, which here are their times too.
+        let taken = AtomicU64::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut writer = Writer::new();
+                for round in 1..=ROUNDS {
+                    page.hold();
+                    taken.store(round, Ordering::Release);
+                    writer.empty(&page);
+                    page.release(round);
+                    writer.write(&page, &frame(round));
+                }
+            });
+            let (mut seen, mut last) = (0, 0);
+            while last < ROUNDS {
+                let settled = taken.load(Ordering::Acquire) + 1;
+                match page.glance(seen, settled) {
+                    Glance::Beat { sequence, frame } => {
+                        last = Frame::decode(&frame).expect("a whole frame").nonce;
+                        assert!(last < settled, "{last} came before its datagram");
+                        seen = sequence;
+                    }
+                    Glance::Empty { sequence } => seen = sequence,
+                    Glance::Same | Glance::Held | Glance::Torn => {}
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn an_odd_sequence_and_one_that_never_rests_are_left_alone() {
+        let page = BeatPage::new();
+        page.agent.sequence.store(7, Ordering::Relaxed);
+        assert_eq!(page.glance(0, u64::MAX), Glance::Torn);
+        assert_eq!(page.glance(7, u64::MAX), Glance::Same);
+    }
+
+    #[test]
+    fn a_page_that_is_held_keeps_what_is_in_it() {
+        let (page, mut writer) = (BeatPage::new(), Writer::new());
+        writer.write(&page, &frame(1));
+        page.hold();
+        assert_eq!(page.glance(0, u64::MAX), Glance::Held);
+        page.release(10);
+        assert_eq!(page.glance(0, 11), Glance::Beat { sequence: 2, frame: frame(1) });
+    }
+
+    #[test]
+    fn a_promise_is_believed_only_for_the_near_future() {
+        let page = BeatPage::new();
+        for (until, now, is_read) in [
+            (0, 0, true),
+            (0, 1, false),
+            (5, 4, true),
+            (5, 6, false),
+            (LONGEST_PROMISE, 0, true),
+            (LONGEST_PROMISE + 1, 0, false),
+            (u64::MAX, 1 << 60, false),
+        ] {
+            page.promise(until);
+            assert_eq!(page.is_read_at(now), is_read, "until {until} at {now}");
+        }
+    }
+
+    #[test]
+    fn the_words_stand_where_they_are_said_to() {
+        use core::mem::offset_of;
+        assert_eq!(offset_of!(BeatPage, agent), 0);
+        assert_eq!(offset_of!(AgentLine, frame), 8);
+        assert_eq!(offset_of!(AgentLine, sent_at), 40);
+        assert_eq!(offset_of!(AgentLine, left), 48);
+        assert_eq!(offset_of!(BeatPage, server), 64);
+    }
+}
