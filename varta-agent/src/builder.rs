@@ -2,6 +2,8 @@
 
 #[cfg(feature = "secure-udp")]
 mod secure;
+#[cfg(all(feature = "shm", target_os = "linux"))]
+mod shm;
 #[cfg(feature = "udp")]
 mod udp;
 
@@ -17,6 +19,8 @@ use crate::transport::{BeatTransport, UdsTransport};
 
 #[cfg(feature = "secure-udp")]
 pub use secure::SecureUdpServer;
+#[cfg(all(feature = "shm", target_os = "linux"))]
+pub use shm::SharedMemory;
 #[cfg(feature = "udp")]
 pub use udp::UdpServer;
 
@@ -134,13 +138,20 @@ impl Builder {
     /// path and says what to do.
     pub fn connect(self) -> io::Result<Varta> {
         let settings = self.settings.checked()?;
-        let UnixSocket { path, lazy } = self.source;
-        let (transport, advice) = match path {
+        let is_lazy = self.source.lazy;
+        let transport = self.source.transport()?;
+        Ok(Varta::introduced(transport, settings.reconnect_after, settings.profile, !is_lazy))
+    }
+}
+
+impl UnixSocket {
+    /// Makes the transport, connected unless it is to look for its server later.
+    fn transport(self) -> io::Result<UdsTransport> {
+        let (transport, advice) = match self.path {
             Some(path) => (UdsTransport::at(&path)?, Advice::Path),
             None => (UdsTransport::at_default(|name| env::var_os(name))?, Advice::Environment),
         };
-        let transport = if lazy { transport } else { transport.connect_now(advice)? };
-        Ok(Varta::introduced(transport, settings.reconnect_after, settings.profile, !lazy))
+        if self.lazy { Ok(transport) } else { transport.connect_now(advice) }
     }
 }
 

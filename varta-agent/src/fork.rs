@@ -105,6 +105,12 @@ impl Incarnation {
         self.pid
     }
 
+    /// Tells whether every child of this process is told, also one that the fork handler does not see.
+    #[cfg(all(feature = "shm", target_os = "linux"))]
+    pub(crate) fn is_told_by_kernel(&self) -> bool {
+        !ptr::eq(self.notice, &INHERITED)
+    }
+
     /// Makes the next [`is_current`](Self::is_current) say no, as after a fork.
     #[cfg(any(test, feature = "test-hooks"))]
     pub(crate) const fn forget(&mut self) {

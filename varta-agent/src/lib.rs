@@ -83,6 +83,7 @@
 //! |---|---|
 //! | `panic-handler` | `install_panic_handler`: a panic tells the server before the process dies |
 //! | `tokio` | `Varta::spawn_heartbeat`: a task that beats, and guards for work that has to make progress (on top of tokio and tracing) |
+//! | `shm` | `Varta::connect_shm`: most beats are written to a page of memory and make no system call, on Linux |
 //! | `udp` | `Varta::connect_udp`: beats to another host, in plain sight; with `panic-handler` also `install_panic_handler_udp` |
 //! | `secure-udp` | `Varta::connect_secure_udp` and `connect_secure_udp_with_master`: beats to another host under a seal (on top of ring); with `panic-handler` also `install_panic_handler_secure_udp` and `.._with_master`. It brings `udp` along |
 //! | `metrics` | the SDK's own counters, through the facade of the crate metrics |
@@ -163,6 +164,8 @@ mod transport;
 pub use agent::Varta;
 #[cfg(feature = "secure-udp")]
 pub use builder::SecureUdpServer;
+#[cfg(all(feature = "shm", target_os = "linux"))]
+pub use builder::SharedMemory;
 #[cfg(feature = "udp")]
 pub use builder::UdpServer;
 pub use builder::{Builder, CustomTransport, UnixSocket};
@@ -179,6 +182,8 @@ pub use panic::{install_panic_handler_secure_udp, install_panic_handler_secure_u
 pub use progress::Guard;
 #[cfg(feature = "secure-udp")]
 pub use transport::SecureUdpTransport;
+#[cfg(all(feature = "shm", target_os = "linux"))]
+pub use transport::ShmTransport;
 #[cfg(feature = "udp")]
 pub use transport::UdpTransport;
 pub use transport::{BeatTransport, UdsTransport};

@@ -5,6 +5,8 @@
 #![allow(unsafe_code, reason = "the kernel is spoken to through libc")]
 
 use std::io;
+#[cfg(all(feature = "shm", target_os = "linux"))]
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 
 /// Not blocking is asked for on each call and not on the socket, which saves a system call on every reconnect.
@@ -23,6 +25,50 @@ pub(crate) fn send_now(socket: &impl AsFd, datagram: &[u8]) -> io::Result<usize>
     // SAFETY: pointer and length are those of one live slice, which the kernel only reads.
     let sent = unsafe { libc::send(socket, datagram.as_ptr().cast(), datagram.len(), SEND_FLAGS) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Hands one datagram to a connected Unix socket together with a copy of a descriptor, or says at once why not.
+#[cfg(all(feature = "shm", target_os = "linux"))]
+pub(crate) fn send_with_descriptor(
+    socket: &impl AsFd,
+    datagram: &[u8],
+    passed: &impl AsFd,
+) -> io::Result<usize> {
+    /// A control message as the kernel lays it out.
+    #[repr(C)]
+    struct Rights {
+        header: libc::cmsghdr,
+        descriptor: libc::c_int,
+    }
+
+    // SAFETY: all zeroes is a valid value of it.
+    let mut rights: Rights = unsafe { mem::zeroed() };
+    // The header, which is padded to its own alignment, and what is behind it.
+    rights.header.cmsg_len = mem::offset_of!(Rights, descriptor) + size_of::<libc::c_int>();
+    rights.header.cmsg_level = libc::SOL_SOCKET;
+    rights.header.cmsg_type = libc::SCM_RIGHTS;
+    rights.descriptor = passed.as_fd().as_raw_fd();
+    let mut bytes = libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() };
+    // SAFETY: all zeroes is a valid value of it.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut bytes;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut rights).cast();
+    message.msg_controllen = size_of::<Rights>();
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: the message points to one live slice and one live control message, which the kernel only reads.
+    let sent = unsafe { libc::sendmsg(socket, &raw const message, SEND_FLAGS) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Reads the host's monotonic clock, in nanoseconds.
+#[cfg(all(feature = "shm", target_os = "linux"))]
+pub(crate) fn monotonic_nanos() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the time is a live structure for the kernel to fill. With this clock the call cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.wrapping_mul(1_000_000_000).wrapping_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// Writes a line to standard error past the lock of `std::io::Stderr`, which a thread that is no more may hold after a

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::Server;
+#[cfg(feature = "shm")]
+use common::ByPage;
+use common::{BySocket, Server, Way};
 use varta_agent::{BeatOutcome, BeatTransport, Builder, DropReason, EncodedControl, Status, Varta};
 
 struct Counting;
@@ -52,16 +54,36 @@ fn main() {
     assert!(metrics::set_global_recorder(COUNTS.clone()).is_ok());
     common::run(&[
         ("the_allocator_counts", the_allocator_counts),
-        ("a_beat_that_is_sent", a_beat_that_is_sent),
+        ("a_beat_that_is_sent", a_beat_that_is_sent::<BySocket>),
+        #[cfg(feature = "shm")]
+        ("with_a_page_a_beat_that_is_sent", a_beat_that_is_sent::<ByPage>),
         #[cfg(feature = "metrics")]
         ("a_beat_that_is_counted", a_beat_that_is_counted),
-        ("a_beat_that_meets_a_full_queue", a_beat_that_meets_a_full_queue),
-        ("a_beat_whose_server_has_gone", a_beat_whose_server_has_gone),
-        ("a_beat_that_finds_the_restarted_server", a_beat_that_finds_the_restarted_server),
-        ("a_beat_of_a_lazy_handle_without_a_server", a_beat_of_a_lazy_handle_without_a_server),
+        ("a_beat_that_meets_a_full_queue", a_beat_that_meets_a_full_queue::<BySocket>),
+        #[cfg(feature = "shm")]
+        ("with_a_page_a_beat_that_meets_a_full_queue", a_beat_that_meets_a_full_queue::<ByPage>),
+        ("a_beat_whose_server_has_gone", a_beat_whose_server_has_gone::<BySocket>),
+        #[cfg(feature = "shm")]
+        ("with_a_page_a_beat_whose_server_has_gone", a_beat_whose_server_has_gone::<ByPage>),
+        ("a_beat_that_finds_the_restarted_server", a_beat_that_finds_the_restarted_server::<BySocket>),
+        #[cfg(feature = "shm")]
+        (
+            "with_a_page_a_beat_that_finds_the_restarted_server",
+            a_beat_that_finds_the_restarted_server::<ByPage>,
+        ),
+        ("a_beat_of_a_lazy_handle_without_a_server", a_beat_of_a_lazy_handle_without_a_server::<BySocket>),
+        #[cfg(feature = "shm")]
+        (
+            "with_a_page_a_beat_of_a_lazy_handle_without_a_server",
+            a_beat_of_a_lazy_handle_without_a_server::<ByPage>,
+        ),
         ("a_beat_of_a_disabled_handle", a_beat_of_a_disabled_handle),
-        ("a_beat_behind_which_a_hello_is_due", a_beat_behind_which_a_hello_is_due),
+        ("a_beat_behind_which_a_hello_is_due", a_beat_behind_which_a_hello_is_due::<BySocket>),
+        #[cfg(feature = "shm")]
+        ("with_a_page_a_beat_behind_which_a_hello_is_due", a_beat_behind_which_a_hello_is_due::<ByPage>),
         ("a_beat_behind_which_a_hello_is_lost", a_beat_behind_which_a_hello_is_lost),
+        #[cfg(feature = "shm")]
+        ("beats_that_are_written_to_a_page", beats_that_are_written_to_a_page),
         #[cfg(feature = "tokio")]
         ("a_tick_of_a_guard", a_tick_of_a_guard),
         ("a_beat_for_every_reason_of_a_drop", a_beat_for_every_reason_of_a_drop),
@@ -114,13 +136,35 @@ fn the_allocator_counts() {
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 1);
 }
 
-fn a_beat_that_is_sent() {
+fn a_beat_that_is_sent<W: Way>() {
     let server = Server::listening();
-    let mut agent = Varta::connect(server.path()).unwrap();
+    let mut agent = W::connect(server.path()).unwrap();
     for _ in 0..1000 {
         assert_eq!(beat(&mut agent), BeatOutcome::Sent);
         let _ = server.frame();
     }
+}
+
+#[cfg(feature = "shm")]
+fn beats_that_are_written_to_a_page() {
+    let server = common::page::PageServer::listening();
+    let mut agent = Varta::connect_shm(server.path()).unwrap();
+    assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+    let page = server.page();
+    page.promise();
+    for nonce in 2..1000 {
+        assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+        assert_eq!(page.nonce(), Some(nonce));
+    }
+    assert_eq!(beat_with(&mut agent, Status::Degraded), BeatOutcome::Sent);
+    assert_eq!(page.nonce(), None, "news goes by datagram");
+    agent.reconnect().unwrap();
+    assert!(page.was_left());
+    assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+    let page = server.page();
+    page.promise();
+    assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+    assert_eq!(page.nonce(), Some(1002));
 }
 
 #[cfg(feature = "metrics")]
@@ -134,21 +178,23 @@ fn a_beat_that_is_counted() {
     assert_eq!(sent(), before + 1);
 }
 
-fn a_beat_that_meets_a_full_queue() {
+fn a_beat_that_meets_a_full_queue<W: Way>() {
     let server = Server::listening();
     common::fill(&server.path());
     for threshold in [0, 1] {
-        let mut agent = Varta::builder().socket(server.path()).reconnect_after(threshold).connect().unwrap();
+        let mut agent =
+            W::made_by(Varta::builder().socket(server.path()).reconnect_after(threshold)).unwrap();
         for _ in 0..3 {
             assert_eq!(beat(&mut agent), FULL);
         }
     }
 }
 
-fn a_beat_whose_server_has_gone() {
+fn a_beat_whose_server_has_gone<W: Way>() {
     for threshold in [0, 1, 2] {
         let mut server = Server::listening();
-        let mut agent = Varta::builder().socket(server.path()).reconnect_after(threshold).connect().unwrap();
+        let mut agent =
+            W::made_by(Varta::builder().socket(server.path()).reconnect_after(threshold)).unwrap();
         server.kill();
         assert_eq!(beat(&mut agent), NOBODY);
         assert_eq!(beat(&mut agent), GONE);
@@ -157,18 +203,18 @@ fn a_beat_whose_server_has_gone() {
     }
 }
 
-fn a_beat_that_finds_the_restarted_server() {
+fn a_beat_that_finds_the_restarted_server<W: Way>() {
     let mut server = Server::listening();
-    let mut agent = Varta::builder().socket(server.path()).connect().unwrap();
+    let mut agent = W::made_by(Varta::builder().socket(server.path())).unwrap();
     server.kill();
     server.start();
     assert_eq!(beat(&mut agent), BeatOutcome::Sent);
     assert_eq!(server.frame().nonce, 1);
 }
 
-fn a_beat_of_a_lazy_handle_without_a_server() {
+fn a_beat_of_a_lazy_handle_without_a_server<W: Way>() {
     let mut server = Server::absent();
-    let mut agent = Varta::builder().socket(server.path()).lazy().connect().unwrap();
+    let mut agent = W::made_by(Varta::builder().socket(server.path()).lazy()).unwrap();
     for _ in 0..3 {
         assert_eq!(beat(&mut agent), NOBODY);
     }
@@ -187,9 +233,9 @@ fn introduced() -> Builder {
     builder.stall_after(Duration::from_secs(3)).label("one", &long).label("two", &long).label("three", &long)
 }
 
-fn a_beat_behind_which_a_hello_is_due() {
+fn a_beat_behind_which_a_hello_is_due<W: Way>() {
     let server = Server::listening();
-    let mut agent = introduced().socket(server.path()).lazy().connect().unwrap();
+    let mut agent = W::made_by(introduced().socket(server.path()).lazy()).unwrap();
     for _ in 0..3 {
         assert_eq!(beat(&mut agent), BeatOutcome::Sent);
         let lengths: Vec<usize> = server.datagrams().iter().map(Vec::len).collect();

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::Server;
+use common::{Server, Way};
 use varta_agent::{
     BeatOutcome, BeatTransport, Builder, Control, ControlKind, DropReason, Frame, GoodbyeReason, Status,
     Varta,
@@ -36,20 +36,29 @@ fn nonce(datagram: &[u8]) -> u64 {
     Frame::decode(datagram).unwrap().nonce
 }
 
-#[test]
-fn a_named_handle_says_hello_and_then_beats() {
+each_way! {
+    a_named_handle_says_hello_and_then_beats,
+    a_lazy_handle_says_nothing_before_its_first_beat,
+    a_handle_without_a_name_sends_only_frames,
+    a_server_that_was_restarted_hears_the_name_behind_the_beat_that_found_it,
+    a_full_queue_has_the_hello_wait_and_takes_the_beat_first,
+    a_goodbye_arrives_behind_the_beats_and_dropping_a_handle_sends_nothing,
+    a_goodbye_to_a_server_that_was_restarted_arrives,
+    a_busy_handle_says_so_and_its_beats_are_as_ever,
+}
+
+fn a_named_handle_says_hello_and_then_beats<W: Way>() {
     let server = Server::listening();
-    let mut agent = worker().socket(server.path()).connect().unwrap();
+    let mut agent = W::made_by(worker().socket(server.path())).unwrap();
     assert_eq!((beat(&mut agent), beat(&mut agent)), (BeatOutcome::Sent, BeatOutcome::Sent));
     let datagrams = server.datagrams();
     let [said, one, two] = &datagrams[..] else { panic!("{datagrams:?}") };
     assert_eq!((hello(said), nonce(one), nonce(two)), (0, 1, 2));
 }
 
-#[test]
-fn a_lazy_handle_says_nothing_before_its_first_beat() {
+fn a_lazy_handle_says_nothing_before_its_first_beat<W: Way>() {
     let server = Server::listening();
-    let mut agent = worker().socket(server.path()).lazy().connect().unwrap();
+    let mut agent = W::made_by(worker().socket(server.path()).lazy()).unwrap();
     assert!(server.datagrams().is_empty());
     assert!(beat(&mut agent).is_sent());
     let datagrams = server.datagrams();
@@ -57,11 +66,10 @@ fn a_lazy_handle_says_nothing_before_its_first_beat() {
     assert_eq!((nonce(one), hello(said)), (1, 1));
 }
 
-#[test]
-fn a_handle_without_a_name_sends_only_frames() {
+fn a_handle_without_a_name_sends_only_frames<W: Way>() {
     let server = Server::listening();
     let builder = || Varta::builder().socket(server.path());
-    let agents = [Varta::connect(server.path()), builder().connect(), builder().lazy().connect()];
+    let agents = [W::connect(server.path()), W::made_by(builder()), W::made_by(builder().lazy())];
     for agent in agents {
         let mut agent = agent.unwrap();
         assert!(beat(&mut agent).is_sent());
@@ -74,10 +82,9 @@ fn a_handle_without_a_name_sends_only_frames() {
     }
 }
 
-#[test]
-fn a_server_that_was_restarted_hears_the_name_behind_the_beat_that_found_it() {
+fn a_server_that_was_restarted_hears_the_name_behind_the_beat_that_found_it<W: Way>() {
     let mut server = Server::listening();
-    let mut agent = worker().socket(server.path()).connect().unwrap();
+    let mut agent = W::made_by(worker().socket(server.path())).unwrap();
     assert!(beat(&mut agent).is_sent());
     for beats in 2..5 {
         server.kill();
@@ -89,11 +96,10 @@ fn a_server_that_was_restarted_hears_the_name_behind_the_beat_that_found_it() {
     }
 }
 
-#[test]
-fn a_full_queue_has_the_hello_wait_and_takes_the_beat_first() {
+fn a_full_queue_has_the_hello_wait_and_takes_the_beat_first<W: Way>() {
     let server = Server::listening();
     common::fill(&server.path());
-    let mut agent = worker().socket(server.path()).reconnect_after(0).connect().unwrap();
+    let mut agent = W::made_by(worker().socket(server.path()).reconnect_after(0)).unwrap();
     assert_eq!(beat(&mut agent), FULL);
     assert!(server.datagrams().iter().all(|datagram| datagram.len() == 32 && *datagram == [0; 32]));
 
@@ -112,11 +118,10 @@ fn a_full_queue_has_the_hello_wait_and_takes_the_beat_first() {
     assert_eq!(Control::decode(said).unwrap().unsent(), Some(2));
 }
 
-#[test]
-fn a_goodbye_arrives_behind_the_beats_and_dropping_a_handle_sends_nothing() {
+fn a_goodbye_arrives_behind_the_beats_and_dropping_a_handle_sends_nothing<W: Way>() {
     let server = Server::listening();
     for reason in [GoodbyeReason::Shutdown, GoodbyeReason::Restart, GoodbyeReason::Replaced] {
-        let mut agent = Varta::connect(server.path()).unwrap();
+        let mut agent = W::connect(server.path()).unwrap();
         assert!(beat(&mut agent).is_sent());
         assert!(agent.close(reason).is_sent());
         let datagrams = server.datagrams();
@@ -124,16 +129,15 @@ fn a_goodbye_arrives_behind_the_beats_and_dropping_a_handle_sends_nothing() {
         let goodbye = Control::decode(last).unwrap();
         assert_eq!((goodbye.reason(), goodbye.nonce()), (Some(reason), 1));
     }
-    let mut agent = worker().socket(server.path()).connect().unwrap();
+    let mut agent = W::made_by(worker().socket(server.path())).unwrap();
     assert!(beat(&mut agent).is_sent());
     drop(agent);
     assert_eq!(server.datagrams().len(), 2, "Hello and beat");
 }
 
-#[test]
-fn a_goodbye_to_a_server_that_was_restarted_arrives() {
+fn a_goodbye_to_a_server_that_was_restarted_arrives<W: Way>() {
     let mut server = Server::listening();
-    let mut agent = Varta::builder().socket(server.path()).connect().unwrap();
+    let mut agent = W::made_by(Varta::builder().socket(server.path())).unwrap();
     assert!(beat(&mut agent).is_sent());
     server.kill();
     server.start();
@@ -141,10 +145,9 @@ fn a_goodbye_to_a_server_that_was_restarted_arrives() {
     assert_eq!(Control::decode(&server.datagrams()[0]).unwrap().nonce(), 1);
 }
 
-#[test]
-fn a_busy_handle_says_so_and_its_beats_are_as_ever() {
+fn a_busy_handle_says_so_and_its_beats_are_as_ever<W: Way>() {
     let server = Server::listening();
-    let mut agent = Varta::connect(server.path()).unwrap();
+    let mut agent = W::connect(server.path()).unwrap();
     assert!(agent.busy_for(Duration::from_secs(90)).is_sent());
     assert!(beat(&mut agent).is_sent());
     let datagrams = server.datagrams();

@@ -12,7 +12,9 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::process;
 
-use common::Server;
+#[cfg(feature = "shm")]
+use common::ByPage;
+use common::{BySocket, Server, Way};
 use varta_agent::{BeatTransport, Control, Frame, Status, Varta};
 
 fn main() {
@@ -21,20 +23,58 @@ fn main() {
         varta_agent::without_fork_page_for_test();
     }
     common::run(&[
-        ("a_forked_child_beats_as_itself", a_forked_child_beats_as_itself),
-        ("every_handle_of_a_child_notices", every_handle_of_a_child_notices),
+        ("a_forked_child_beats_as_itself", a_forked_child_beats_as_itself::<BySocket>),
+        ("every_handle_of_a_child_notices", every_handle_of_a_child_notices::<BySocket>),
         (
             "a_grandchild_notices_whether_or_not_its_parent_did",
-            a_grandchild_notices_whether_or_not_its_parent_did,
+            a_grandchild_notices_whether_or_not_its_parent_did::<BySocket>,
         ),
-        ("a_handle_made_in_the_child_is_the_childs_own", a_handle_made_in_the_child_is_the_childs_own),
+        (
+            "a_handle_made_in_the_child_is_the_childs_own",
+            a_handle_made_in_the_child_is_the_childs_own::<BySocket>,
+        ),
         (
             "a_child_without_a_server_fails_until_there_is_one",
-            a_child_without_a_server_fails_until_there_is_one,
+            a_child_without_a_server_fails_until_there_is_one::<BySocket>,
         ),
-        ("an_explicit_reconnect_in_the_child_goes_on", an_explicit_reconnect_in_the_child_goes_on),
-        ("a_named_child_says_hello_as_itself", a_named_child_says_hello_as_itself),
-        ("process_1_beats_under_a_random_pid", process_1_beats_under_a_random_pid),
+        (
+            "an_explicit_reconnect_in_the_child_goes_on",
+            an_explicit_reconnect_in_the_child_goes_on::<BySocket>,
+        ),
+        ("a_named_child_says_hello_as_itself", a_named_child_says_hello_as_itself::<BySocket>),
+        ("process_1_beats_under_a_random_pid", process_1_beats_under_a_random_pid::<BySocket>),
+        #[cfg(feature = "shm")]
+        ("with_a_page_a_forked_child_beats_as_itself", a_forked_child_beats_as_itself::<ByPage>),
+        #[cfg(feature = "shm")]
+        ("with_a_page_every_handle_of_a_child_notices", every_handle_of_a_child_notices::<ByPage>),
+        #[cfg(feature = "shm")]
+        (
+            "with_a_page_a_grandchild_notices_whether_or_not_its_parent_did",
+            a_grandchild_notices_whether_or_not_its_parent_did::<ByPage>,
+        ),
+        #[cfg(feature = "shm")]
+        (
+            "with_a_page_a_handle_made_in_the_child_is_the_childs_own",
+            a_handle_made_in_the_child_is_the_childs_own::<ByPage>,
+        ),
+        #[cfg(feature = "shm")]
+        (
+            "with_a_page_a_child_without_a_server_fails_until_there_is_one",
+            a_child_without_a_server_fails_until_there_is_one::<ByPage>,
+        ),
+        #[cfg(feature = "shm")]
+        (
+            "with_a_page_an_explicit_reconnect_in_the_child_goes_on",
+            an_explicit_reconnect_in_the_child_goes_on::<ByPage>,
+        ),
+        #[cfg(feature = "shm")]
+        ("with_a_page_a_named_child_says_hello_as_itself", a_named_child_says_hello_as_itself::<ByPage>),
+        #[cfg(feature = "shm")]
+        ("with_a_page_process_1_beats_under_a_random_pid", process_1_beats_under_a_random_pid::<ByPage>),
+        #[cfg(feature = "shm")]
+        ("with_a_page_raw_clone_is_noticed_like_fork", raw_clone_is_noticed_like_fork::<ByPage>),
+        #[cfg(feature = "shm")]
+        ("a_child_that_uses_the_inherited_transport_itself_touches_no_page", touches_no_page),
         #[cfg(feature = "udp")]
         ("by_udp_a_forked_child_beats_as_itself", udp::by_udp_a_forked_child_beats_as_itself),
         #[cfg(feature = "udp")]
@@ -64,7 +104,7 @@ fn main() {
         #[cfg(all(feature = "secure-udp", target_os = "linux"))]
         ("without_entropy_nothing_new_is_sealed", secure::without_entropy_nothing_new_is_sealed),
         #[cfg(target_os = "linux")]
-        ("raw_clone_is_noticed_like_fork", raw_clone_is_noticed_like_fork),
+        ("raw_clone_is_noticed_like_fork", raw_clone_is_noticed_like_fork::<BySocket>),
         #[cfg(feature = "test-hooks")]
         ("the_handler_of_fork_does_as_well_as_the_page", the_handler_of_fork_does_as_well_as_the_page),
     ]);
@@ -100,9 +140,9 @@ fn signed(frames: &[Frame]) -> Vec<(u32, u64)> {
     frames.iter().map(|frame| (frame.pid, frame.nonce)).collect()
 }
 
-fn a_forked_child_beats_as_itself() {
+fn a_forked_child_beats_as_itself<W: Way>() {
     let server = Server::listening();
-    let mut agent = Varta::connect(server.path()).unwrap();
+    let mut agent = W::connect(server.path()).unwrap();
     assert!(beat(&mut agent) && beat(&mut agent));
 
     let child = child(|| beat(&mut agent) && beat(&mut agent) && agent.fork_recoveries() == 1);
@@ -114,17 +154,17 @@ fn a_forked_child_beats_as_itself() {
     assert!(frames[2].timestamp < frames[1].timestamp, "the child's clock begins anew");
 }
 
-fn every_handle_of_a_child_notices() {
+fn every_handle_of_a_child_notices<W: Way>() {
     let server = Server::listening();
-    let mut agents = [(); 3].map(|()| Varta::connect(server.path()).unwrap());
+    let mut agents = [(); 3].map(|()| W::connect(server.path()).unwrap());
     let child = child(|| agents.iter_mut().all(|agent| beat(agent) && agent.fork_recoveries() == 1));
     assert_eq!(signed(&server.arrived()), [(child, 1); 3]);
 }
 
-fn a_grandchild_notices_whether_or_not_its_parent_did() {
+fn a_grandchild_notices_whether_or_not_its_parent_did<W: Way>() {
     for parent_beats in [false, true] {
         let server = Server::listening();
-        let mut agent = Varta::connect(server.path()).unwrap();
+        let mut agent = W::connect(server.path()).unwrap();
         let recoveries = 1 + u64::from(parent_beats);
         child(|| {
             let beaten = !parent_beats || beat(&mut agent);
@@ -138,20 +178,20 @@ fn a_grandchild_notices_whether_or_not_its_parent_did() {
     }
 }
 
-fn a_handle_made_in_the_child_is_the_childs_own() {
+fn a_handle_made_in_the_child_is_the_childs_own<W: Way>() {
     let server = Server::listening();
-    let _inherited = Varta::connect(server.path()).unwrap();
+    let _inherited = W::connect(server.path()).unwrap();
     let child = child(|| {
-        let mut agent = Varta::connect(server.path()).unwrap();
+        let mut agent = W::connect(server.path()).unwrap();
         beat(&mut agent) && agent.fork_recoveries() == 0
     });
     assert_eq!(signed(&server.arrived()), [(child, 1)]);
 }
 
-fn a_child_without_a_server_fails_until_there_is_one() {
+fn a_child_without_a_server_fails_until_there_is_one<W: Way>() {
     let mut server = Server::listening();
     let path = server.path();
-    let mut agent = Varta::connect(&path).unwrap();
+    let mut agent = W::connect(path.clone()).unwrap();
     assert!(beat(&mut agent));
     server.kill();
     std::fs::remove_file(&path).unwrap();
@@ -169,17 +209,17 @@ fn a_child_without_a_server_fails_until_there_is_one() {
     });
 }
 
-fn an_explicit_reconnect_in_the_child_goes_on() {
+fn an_explicit_reconnect_in_the_child_goes_on<W: Way>() {
     let server = Server::listening();
-    let mut agent = Varta::connect(server.path()).unwrap();
+    let mut agent = W::connect(server.path()).unwrap();
     assert!(beat(&mut agent));
     let child = child(|| agent.reconnect().is_ok() && beat(&mut agent) && agent.fork_recoveries() == 0);
     assert_eq!(signed(&server.arrived()), [(process::id(), 1), (child, 2)]);
 }
 
-fn a_named_child_says_hello_as_itself() {
+fn a_named_child_says_hello_as_itself<W: Way>() {
     let server = Server::listening();
-    let mut agent = Varta::builder().name("worker").socket(server.path()).connect().unwrap();
+    let mut agent = W::made_by(Varta::builder().name("worker").socket(server.path())).unwrap();
     assert!(beat(&mut agent));
     let child = child(|| beat(&mut agent) && beat(&mut agent));
     assert!(beat(&mut agent));
@@ -196,18 +236,18 @@ fn a_named_child_says_hello_as_itself() {
 
 /// In a PID namespace of its own, which takes a privilege that not everybody who runs tests has.
 #[allow(clippy::print_stdout, reason = "a test that was not run says so")]
-fn process_1_beats_under_a_random_pid() {
+fn process_1_beats_under_a_random_pid<W: Way>() {
     #[cfg(target_os = "linux")]
     {
         let server = Server::listening();
-        let mut agents = [(); 2].map(|()| Varta::connect(server.path()).unwrap());
+        let mut agents = [(); 2].map(|()| W::connect(server.path()).unwrap());
         child(|| {
             // SAFETY: it concerns the children of this process only.
             if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
                 return true;
             }
             let beats = || {
-                let mut own = Varta::connect(server.path()).unwrap();
+                let mut own = W::connect(server.path()).unwrap();
                 process::id() == 1 && agents.iter_mut().chain([&mut own]).all(beat)
             };
             child(beats);
@@ -224,12 +264,12 @@ fn process_1_beats_under_a_random_pid() {
 }
 
 #[cfg(target_os = "linux")]
-fn raw_clone_is_noticed_like_fork() {
+fn raw_clone_is_noticed_like_fork<W: Way>() {
     if cfg!(feature = "test-hooks") && std::env::var_os(WITHOUT_PAGE).is_some() {
         return;
     }
     let server = Server::listening();
-    let mut agent = Varta::connect(server.path()).unwrap();
+    let mut agent = W::connect(server.path()).unwrap();
     assert!(beat(&mut agent));
     let clone = || {
         // SAFETY: with no flag but the signal it is a fork, and this program has one thread.
@@ -238,6 +278,36 @@ fn raw_clone_is_noticed_like_fork() {
     };
     let child = child_by(clone, || beat(&mut agent) && agent.fork_recoveries() == 1);
     assert_eq!(signed(&server.arrived()), [(process::id(), 1), (child, 1)]);
+}
+
+/// A page that a server looks at, and the child of a fork beside it.
+#[cfg(feature = "shm")]
+fn touches_no_page() {
+    if cfg!(feature = "test-hooks") && std::env::var_os(WITHOUT_PAGE).is_some() {
+        // Nothing is shared by who may not notice a fork.
+        return;
+    }
+    let server = common::page::PageServer::listening();
+    let mut transport = varta_agent::ShmTransport::connect(server.path()).unwrap();
+    let mut nonce = 0;
+    let mut send = |transport: &mut varta_agent::ShmTransport| {
+        nonce += 1;
+        transport.send(&Frame::new(Status::Ok, process::id(), nonce, nonce, 0).to_bytes()).is_ok()
+    };
+    assert!(send(&mut transport));
+    let page = server.page();
+    page.promise();
+    assert!(send(&mut transport) && send(&mut transport));
+    assert_eq!(page.nonce(), Some(3));
+    // And it may drop what it has inherited.
+    let mut transport = Some(transport);
+    child(|| {
+        let sent = transport.as_mut().is_some_and(&mut send);
+        transport.take();
+        sent
+    });
+    assert_eq!(page.nonce(), Some(3));
+    assert!(!page.was_left());
 }
 
 /// Set in a run of this program that has no page.

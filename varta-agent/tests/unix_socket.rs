@@ -1,4 +1,5 @@
-//! Beats through real sockets: servers that restart, are not there yet, or do not read.
+//! Beats through real sockets: servers that restart, are not there yet, or do not read. With a page of memory beside the
+//! socket everything is as without.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -7,14 +8,14 @@ mod common;
 use std::io;
 use std::thread;
 
-use common::Server;
-use varta_agent::{BeatOutcome, DropReason, Frame, Status, Varta};
+use common::{Server, Way};
+use varta_agent::{BeatOutcome, BeatTransport, DropReason, Frame, Status, Varta};
 
 const FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
 const NOBODY: BeatOutcome = BeatOutcome::Dropped(DropReason::NoObserver);
 const GONE: BeatOutcome = BeatOutcome::Dropped(DropReason::PeerGone);
 
-fn beat(agent: &mut Varta) -> BeatOutcome {
+fn beat<T: BeatTransport>(agent: &mut Varta<T>) -> BeatOutcome {
     agent.beat(Status::Ok, 0)
 }
 
@@ -22,20 +23,32 @@ fn nonces(frames: &[Frame]) -> Vec<u64> {
     frames.iter().map(|frame| frame.nonce).collect()
 }
 
-#[test]
-fn a_beat_arrives_as_it_was_made() {
+each_way! {
+    a_beat_arrives_as_it_was_made,
+    timestamps_do_not_decrease,
+    a_restarted_server_gets_the_beat_that_found_out,
+    a_server_that_comes_back_after_a_while_is_found_by_the_next_beat,
+    without_a_threshold_only_reconnect_leads_to_the_restarted_server,
+    a_full_queue_drops_beats_until_it_is_read,
+    a_lazy_handle_finds_its_server_as_soon_as_there_is_one,
+    connect_fails_where_nobody_listens_and_names_the_path,
+    a_path_that_is_too_long_is_refused_lazy_or_not,
+    a_handle_may_move_to_another_thread,
+    a_handle_shows_where_it_sends,
+}
+
+fn a_beat_arrives_as_it_was_made<W: Way>() {
     let server = Server::listening();
-    let mut agent = Varta::connect(server.path()).unwrap();
+    let mut agent = W::connect(server.path()).unwrap();
     assert_eq!(agent.beat(Status::Degraded, 0xdead_beef), BeatOutcome::Sent);
     let frame = server.frame();
     assert_eq!((frame.status, frame.pid), (Status::Degraded, std::process::id()));
     assert_eq!((frame.nonce, frame.payload), (1, 0xdead_beef));
 }
 
-#[test]
-fn timestamps_do_not_decrease() {
+fn timestamps_do_not_decrease<W: Way>() {
     let server = Server::listening();
-    let mut agent = Varta::connect(server.path()).unwrap();
+    let mut agent = W::connect(server.path()).unwrap();
     let timestamps = [(); 200].map(|()| {
         assert!(beat(&mut agent).is_sent());
         server.frame().timestamp
@@ -44,10 +57,9 @@ fn timestamps_do_not_decrease() {
     assert_eq!(agent.clock_regressions(), 0);
 }
 
-#[test]
-fn a_restarted_server_gets_the_beat_that_found_out() {
+fn a_restarted_server_gets_the_beat_that_found_out<W: Way>() {
     let mut server = Server::listening();
-    let mut agent = Varta::builder().socket(server.path()).connect().unwrap();
+    let mut agent = W::made_by(Varta::builder().socket(server.path())).unwrap();
     assert!(beat(&mut agent).is_sent());
     for _ in 0..3 {
         server.kill();
@@ -57,10 +69,9 @@ fn a_restarted_server_gets_the_beat_that_found_out() {
     assert_eq!(nonces(&server.arrived()), [6, 7]);
 }
 
-#[test]
-fn a_server_that_comes_back_after_a_while_is_found_by_the_next_beat() {
+fn a_server_that_comes_back_after_a_while_is_found_by_the_next_beat<W: Way>() {
     let mut server = Server::listening();
-    let mut agent = Varta::connect(server.path()).unwrap();
+    let mut agent = W::connect(server.path()).unwrap();
     agent.set_reconnect_after(3);
     server.kill();
     assert_eq!(beat(&mut agent), NOBODY);
@@ -72,10 +83,9 @@ fn a_server_that_comes_back_after_a_while_is_found_by_the_next_beat() {
     assert_eq!(nonces(&server.arrived()), [7]);
 }
 
-#[test]
-fn without_a_threshold_only_reconnect_leads_to_the_restarted_server() {
+fn without_a_threshold_only_reconnect_leads_to_the_restarted_server<W: Way>() {
     let mut server = Server::listening();
-    let mut agent = Varta::connect(server.path()).unwrap();
+    let mut agent = W::connect(server.path()).unwrap();
     server.kill();
     server.start();
     assert_eq!(beat(&mut agent), NOBODY);
@@ -85,10 +95,9 @@ fn without_a_threshold_only_reconnect_leads_to_the_restarted_server() {
     assert_eq!(nonces(&server.arrived()), [3]);
 }
 
-#[test]
-fn a_full_queue_drops_beats_until_it_is_read() {
+fn a_full_queue_drops_beats_until_it_is_read<W: Way>() {
     let server = Server::listening();
-    let mut agent = Varta::builder().socket(server.path()).connect().unwrap();
+    let mut agent = W::made_by(Varta::builder().socket(server.path())).unwrap();
     let mut taken = 0;
     let full = loop {
         match beat(&mut agent) {
@@ -102,12 +111,11 @@ fn a_full_queue_drops_beats_until_it_is_read() {
     assert_eq!(beat(&mut agent), BeatOutcome::Sent);
 }
 
-#[test]
-fn a_lazy_handle_finds_its_server_as_soon_as_there_is_one() {
+fn a_lazy_handle_finds_its_server_as_soon_as_there_is_one<W: Way>() {
     for threshold in [0, 1] {
         let mut server = Server::absent();
         let builder = Varta::builder().socket(server.path()).lazy().reconnect_after(threshold);
-        let mut agent = builder.connect().unwrap();
+        let mut agent = W::made_by(builder).unwrap();
         assert_eq!((beat(&mut agent), beat(&mut agent)), (NOBODY, NOBODY));
         server.start();
         server.kill();
@@ -118,12 +126,11 @@ fn a_lazy_handle_finds_its_server_as_soon_as_there_is_one() {
     }
 }
 
-#[test]
-fn connect_fails_where_nobody_listens_and_names_the_path() {
+fn connect_fails_where_nobody_listens_and_names_the_path<W: Way>() {
     let mut server = Server::absent();
     let path = server.path();
     let refused = |kind| {
-        for result in [Varta::connect(&path), Varta::builder().socket(&path).connect()] {
+        for result in [W::connect(path.clone()), W::made_by(Varta::builder().socket(&path))] {
             let error = result.unwrap_err();
             assert_eq!(error.kind(), kind);
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
@@ -136,30 +143,27 @@ fn connect_fails_where_nobody_listens_and_names_the_path() {
     refused(io::ErrorKind::ConnectionRefused);
 }
 
-#[test]
-fn a_path_that_is_too_long_is_refused_lazy_or_not() {
+fn a_path_that_is_too_long_is_refused_lazy_or_not<W: Way>() {
     let path = format!("/tmp/{}", "x".repeat(120));
     for builder in [Varta::builder(), Varta::builder().lazy()] {
-        let error = builder.socket(&path).connect().unwrap_err();
+        let error = W::made_by(builder.socket(&path)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains(&path), "{error}");
     }
 }
 
-#[test]
-fn a_handle_may_move_to_another_thread() {
+fn a_handle_may_move_to_another_thread<W: Way>() {
     let server = Server::listening();
-    let mut agent = Varta::connect(server.path()).unwrap();
+    let mut agent = W::connect(server.path()).unwrap();
     assert!(beat(&mut agent).is_sent());
     let outcome = thread::spawn(move || beat(&mut agent)).join().unwrap();
     assert_eq!(outcome, BeatOutcome::Sent);
     assert_eq!(nonces(&server.arrived()), [1, 2]);
 }
 
-#[test]
-fn a_handle_shows_where_it_sends() {
+fn a_handle_shows_where_it_sends<W: Way>() {
     let server = Server::listening();
-    let agent = Varta::connect(server.path()).unwrap();
+    let agent = W::connect(server.path()).unwrap();
     let shown = format!("{agent:?}");
     assert!(shown.contains("connected: true") && shown.contains(server.path().to_str().unwrap()), "{shown}");
 }

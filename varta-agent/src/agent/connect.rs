@@ -14,6 +14,8 @@ use crate::fork::Incarnation;
 use crate::presence::Presence;
 #[cfg(feature = "secure-udp")]
 use crate::transport::SecureUdpTransport;
+#[cfg(all(feature = "shm", target_os = "linux"))]
+use crate::transport::ShmTransport;
 #[cfg(feature = "udp")]
 use crate::transport::UdpTransport;
 use crate::transport::UdsTransport;
@@ -90,6 +92,51 @@ impl Varta {
     /// ```
     pub fn disabled() -> Self {
         Self::with(UdsTransport::nowhere(), Incarnation::none(), 0, Presence::new(None), false)
+    }
+}
+
+/// Beats through a page of memory (feature `shm`, on Linux).
+#[cfg(all(feature = "shm", target_os = "linux"))]
+impl Varta<ShmTransport> {
+    /// Beats to the server that listens on the Unix socket at `path`, as [`connect`](Varta::connect) does, and most of the
+    /// time without a system call: the handle shares a page of memory with the server, writes a beat there, and the
+    /// server looks at it several times within the shortest deadline.
+    ///
+    /// Through the page go the beats that say what the one before said. Everything that is news goes through the socket:
+    /// the first beats until the server has taken the page, another status, each [`Critical`](crate::Status::Critical), a
+    /// Hello, a goodbye and the last word of a panic. So does every beat while nobody looks at the page, because the server
+    /// takes none, has no room for one more, or is gone. A new page is handed over with the first beat after connecting,
+    /// a reconnect and a fork, and once a minute while nobody looks at the one there is.
+    ///
+    /// # What is different
+    ///
+    /// [`Sent`](crate::BeatOutcome::Sent) says that the beat stands where the server looks. It sees the newest one at each
+    /// look, so it does not count the beats between two looks, and none of them as lost. A server that has died without
+    /// a word is noticed up to a second later than through the socket, or up to four of its looks if that is longer; the
+    /// beats of that time are `Sent` all the same.
+    ///
+    /// A page takes 4 KiB of this process's memory and no descriptor. Where the kernel does not tell a process of every
+    /// fork (before Linux 4.14), all beats go through the socket.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Varta::connect). That there is no page is none.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("varta.sock");
+    /// # let server = std::os::unix::net::UnixDatagram::bind(&path)?;
+    /// use varta_agent::{Status, Varta};
+    ///
+    /// let mut agent = Varta::connect_shm(&path)?;
+    /// for job in 0..10 {
+    ///     // … do it …
+    ///     let _ = agent.beat(Status::Ok, job);
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn connect_shm(path: impl AsRef<Path>) -> io::Result<Self> {
+        Ok(Self::new(ShmTransport::connect(path)?, 0))
     }
 }
 

@@ -8,6 +8,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
+#[cfg(all(feature = "shm", target_os = "linux"))]
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
@@ -95,12 +97,21 @@ impl UdsTransport {
 
     /// Sends a datagram of any length.
     #[inline]
-    fn send_datagram(&mut self, datagram: &[u8]) -> io::Result<usize> {
+    pub(crate) fn send_datagram(&mut self, datagram: &[u8]) -> io::Result<usize> {
         if self.socket.is_none() {
             self.reconnect()?;
         }
         match &self.socket {
             Some(socket) => sys::send_now(socket, datagram),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Sends a datagram with a copy of a descriptor, on the connection that there is.
+    #[cfg(all(feature = "shm", target_os = "linux"))]
+    pub(crate) fn send_with_descriptor(&self, datagram: &[u8], passed: &impl AsFd) -> io::Result<usize> {
+        match &self.socket {
+            Some(socket) => sys::send_with_descriptor(socket, datagram, passed),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
     }

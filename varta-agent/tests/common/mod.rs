@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 #![allow(dead_code, reason = "each test program takes what it needs")]
 
+#[cfg(all(feature = "shm", target_os = "linux"))]
+pub(crate) mod page;
 #[cfg(feature = "metrics")]
 pub(crate) mod recorder;
 #[cfg(feature = "tokio")]
 pub(crate) mod tape;
 
 use std::env;
+use std::fmt::Debug;
 use std::io;
 #[cfg(feature = "udp")]
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -17,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use varta_agent::Frame;
+use varta_agent::{BeatTransport, Builder, Control, ControlKind, Frame, UdsTransport, Varta};
 
 /// After it a test has failed; no test that succeeds waits for it.
 const GIVE_UP: Duration = Duration::from_secs(20);
@@ -70,8 +73,12 @@ impl Server {
     /// Waits for the next frame.
     pub(crate) fn frame(&self) -> Frame {
         let mut datagram = [0; 64];
-        let length = self.socket().recv(&mut datagram).expect("a frame in time");
-        Frame::decode(&datagram[..length]).unwrap()
+        loop {
+            let length = self.socket().recv(&mut datagram).expect("a frame in time");
+            if !is_attach(&datagram[..length]) {
+                return Frame::decode(&datagram[..length]).unwrap();
+            }
+        }
     }
 
     /// Takes the next datagram, whatever it is.
@@ -84,13 +91,14 @@ impl Server {
         self.datagrams().iter().map(|datagram| Frame::decode(datagram).unwrap()).collect()
     }
 
-    /// Takes what has arrived, without waiting.
+    /// Takes what has arrived, without waiting. A page of memory that is handed over is not taken.
     pub(crate) fn datagrams(&self) -> Vec<Vec<u8>> {
         self.socket().set_nonblocking(true).unwrap();
         let mut datagrams = Vec::new();
         let mut datagram = [0; 600];
         loop {
             match self.socket().recv(&mut datagram) {
+                Ok(length) if is_attach(&datagram[..length]) => {}
                 Ok(length) => datagrams.push(datagram[..length].to_vec()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => panic!("{error}"),
@@ -103,6 +111,66 @@ impl Server {
     fn socket(&self) -> &UnixDatagram {
         self.socket.as_ref().expect("the server listens")
     }
+}
+
+/// Tells whether a datagram hands over a page of memory.
+fn is_attach(datagram: &[u8]) -> bool {
+    Control::decode(datagram).is_ok_and(|control| control.kind() == ControlKind::Attach)
+}
+
+/// A way to a server on this host. A handle that shares memory does what the other does wherever nobody takes the page.
+pub(crate) trait Way {
+    type Transport: BeatTransport + Debug;
+
+    fn connect(path: PathBuf) -> io::Result<Varta<Self::Transport>>;
+
+    fn made_by(builder: Builder) -> io::Result<Varta<Self::Transport>>;
+}
+
+/// Through the socket alone.
+pub(crate) struct BySocket;
+
+impl Way for BySocket {
+    type Transport = UdsTransport;
+
+    fn connect(path: PathBuf) -> io::Result<Varta> {
+        Varta::connect(path)
+    }
+
+    fn made_by(builder: Builder) -> io::Result<Varta> {
+        builder.connect()
+    }
+}
+
+/// With a page of memory beside it.
+#[cfg(feature = "shm")]
+pub(crate) struct ByPage;
+
+#[cfg(feature = "shm")]
+impl Way for ByPage {
+    type Transport = varta_agent::ShmTransport;
+
+    fn connect(path: PathBuf) -> io::Result<Varta<Self::Transport>> {
+        Varta::connect_shm(path)
+    }
+
+    fn made_by(builder: Builder) -> io::Result<Varta<Self::Transport>> {
+        builder.shm().connect()
+    }
+}
+
+/// Makes a test of each of these cases for each [`Way`].
+#[macro_export]
+macro_rules! each_way {
+    ($($case:ident),* $(,)?) => {
+        mod by_socket {
+            $(#[test] fn $case() { super::$case::<super::common::BySocket>() })*
+        }
+        #[cfg(feature = "shm")]
+        mod by_page {
+            $(#[test] fn $case() { super::$case::<super::common::ByPage>() })*
+        }
+    };
 }
 
 /// Fills the queue of a server's socket, by as many datagrams as it takes.

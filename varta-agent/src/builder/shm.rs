@@ -1,0 +1,45 @@
+//! Handles that beat through a page of memory.
+
+use std::io;
+
+use super::{Builder, UnixSocket};
+use crate::agent::Varta;
+use crate::transport::ShmTransport;
+
+/// Where a [`Builder`] gets its transport from: a Unix socket that it connects itself, with a page of memory beside it
+/// (feature `shm`).
+#[derive(Debug)]
+pub struct SharedMemory(UnixSocket);
+
+impl Builder<UnixSocket> {
+    /// Has beats that are no news go through a page of memory, as with [`Varta::connect_shm`] (feature `shm`, on Linux).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("varta.sock");
+    /// # let server = std::os::unix::net::UnixDatagram::bind(&path)?;
+    /// use varta_agent::{Status, Varta};
+    ///
+    /// let mut agent = Varta::builder().name("billing-worker").socket(&path).shm().connect()?;
+    /// let _ = agent.beat(Status::Ok, 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn shm(self) -> Builder<SharedMemory> {
+        Builder { settings: self.settings, source: SharedMemory(self.source) }
+    }
+}
+
+/// Handles that beat through a page of memory (feature `shm`).
+impl Builder<SharedMemory> {
+    /// Makes the handle.
+    ///
+    /// # Errors
+    ///
+    /// As for a handle without a page.
+    pub fn connect(self) -> io::Result<Varta<ShmTransport>> {
+        let settings = self.settings.checked()?;
+        let is_lazy = self.source.0.lazy;
+        let transport = ShmTransport::beside(self.source.0.transport()?);
+        Ok(Varta::introduced(transport, settings.reconnect_after, settings.profile, !is_lazy))
+    }
+}
