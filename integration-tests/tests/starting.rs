@@ -20,7 +20,7 @@ use varta_proto::{Frame, Status};
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. The contract with those who write unit files.
-const OPTIONS: [&str; 34] = [
+const OPTIONS: [&str; 35] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -46,6 +46,7 @@ const OPTIONS: [&str; 34] = [
     "config",
     "max-agents",
     "max-agents-per-source",
+    "max-shm-agents",
     "agent-metrics",
     "max-beat-rate",
     "max-total-rate",

@@ -6,6 +6,7 @@
 //! those whose beats could not be seen.
 
 mod outside;
+mod pages;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::beat::Transport;
 use crate::clock::Clock;
 use crate::config::{ExpectedAgents, Rules};
 use crate::error::Error;
-use crate::listener::{Batch, Probe};
+use crate::listener::{Batch, INBOX_BATCHES, Pages, Probe};
 use crate::metrics::agents::{AgentMetrics, AgentRows};
 use crate::metrics::{FrameCounters, TrackerMetrics};
 use crate::outcome::Tally;
@@ -80,6 +81,8 @@ pub(crate) struct Actor {
     pub(crate) inbox: mpsc::Receiver<Batch>,
     /// For each listener, whether something waits to be read.
     pub(crate) sockets: Arc<[Probe]>,
+    /// The memory that agents share with this server.
+    pub(crate) pages: Pages,
     /// What each of them had lost when that was last asked.
     pub(crate) drops_seen: Vec<u32>,
     pub(crate) queries: mpsc::Receiver<Query>,
@@ -153,6 +156,7 @@ impl Actor {
                 },
                 death = self.outside.watcher.next() => died = Some(death.map_err(no_deaths)?),
                 Some(answer) = self.outside.answers.recv() => {
+                    self.read_page_behind_datagrams(answer.pid).await;
                     let now = self.clock.now();
                     self.outside.take_answer(answer, &mut self.tracker, now);
                 }
@@ -172,6 +176,7 @@ impl Actor {
             }
             self.notice_blindness(wake_at.map(|at| at.max(last_turn)), now);
             self.tracker.handle_timeout(now);
+            self.read_pages(now);
             self.outside.do_requests(&mut self.tracker, now);
             self.hand_on_transitions();
             last_turn = now;
@@ -192,11 +197,13 @@ impl Actor {
         for _ in 0..DEATHS_PER_TURN {
             let Some(ProcessDeath { pid, start_time, death, .. }) = died else { break };
             let process = ProcessId { pid, start_time };
+            self.read_last_of(pid, start_time, noticed_at);
             self.outside.tell_death(process, death, noticed_at, &mut self.tracker, now);
             died = self.outside.watcher.try_next().map_err(no_deaths)?;
         }
         if let Some(ProcessDeath { pid, start_time, death, .. }) = died {
             let process = ProcessId { pid, start_time };
+            self.read_last_of(pid, start_time, noticed_at);
             self.outside.tell_death(process, death, noticed_at, &mut self.tracker, now);
         }
         Ok(())
@@ -206,8 +213,9 @@ impl Actor {
     async fn catch_up(&mut self) {
         for _ in 0..CATCH_UP_TURNS {
             tokio::task::yield_now().await;
-            self.drain_inbox();
-            if !self.sockets.iter().any(Probe::has_unread) {
+            let was_full = self.drain_inbox();
+            // Who found it full may be waiting with one batch more.
+            if !was_full && !self.sockets.iter().any(Probe::has_unread) {
                 return;
             }
         }
@@ -226,11 +234,14 @@ impl Actor {
         }
     }
 
-    /// Takes every batch that has been handed on: at most as many as the inbox holds, for no listener runs meanwhile.
-    fn drain_inbox(&mut self) {
+    /// Takes every batch that has been handed on, and says whether it was as many as the inbox holds.
+    fn drain_inbox(&mut self) -> bool {
+        let mut taken = 0;
         while let Ok(batch) = self.inbox.try_recv() {
             self.take(&batch);
+            taken += 1;
         }
+        taken >= INBOX_BATCHES
     }
 
     /// When this task is to wake up if nothing comes; `None` when there is nothing to wait for.
@@ -271,6 +282,7 @@ impl Actor {
             let mut tally = Tally::default();
             tally.count(self.tracker.handle_control(control));
             frames.add(&tally);
+            self.keep_pace(control.sender);
         }
         frames.add(&self.tracker.handle_batch(&batch.beats[taken..], &mut self.outside.processes));
         if let Some(at) = batch.turned_away_at {

@@ -39,6 +39,8 @@ pub struct ReceivedControl {
 pub enum Said {
     /// Who it is and what it asks for.
     Hello(Introduction),
+    /// That from now on some of its beats are seen, and not all, because it writes them to a page of memory.
+    Attach,
     /// That it leaves.
     Goodbye {
         /// The nonce of its session's last beat.
@@ -104,6 +106,9 @@ pub struct KeyId(pub u16);
 pub enum Transport {
     /// A Unix datagram socket with kernel credentials.
     Unix,
+    /// A page of memory that a local process shares with this server. Its agent is one of [`Transport::Unix`], where it
+    /// says what is news.
+    Shm,
     /// UDP, for everybody to read and to forge.
     Udp,
     /// UDP under a seal.
@@ -134,7 +139,8 @@ impl Sender {
 }
 
 impl Origin {
-    /// How its beats arrive.
+    /// How its datagrams arrive. What a local process says through a page of memory is counted apart, and is that of
+    /// the same agent.
     #[must_use]
     pub const fn transport(self) -> Transport {
         match self {
@@ -156,7 +162,7 @@ impl Origin {
 
 impl Transport {
     /// Every transport, by [`Transport::index`].
-    pub const ALL: [Transport; 3] = [Transport::Unix, Transport::Udp, Transport::SecureUdp];
+    pub const ALL: [Transport; 4] = [Transport::Unix, Transport::Udp, Transport::SecureUdp, Transport::Shm];
 
     /// Its place in [`Transport::ALL`].
     #[must_use]
@@ -165,6 +171,7 @@ impl Transport {
             Transport::Unix => 0,
             Transport::Udp => 1,
             Transport::SecureUdp => 2,
+            Transport::Shm => 3,
         }
     }
 
@@ -175,6 +182,7 @@ impl Transport {
             Transport::Unix => "unix",
             Transport::Udp => "udp",
             Transport::SecureUdp => "secure_udp",
+            Transport::Shm => "shm",
         }
     }
 }

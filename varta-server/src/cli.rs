@@ -24,7 +24,8 @@ pub use self::task::{ReplayArgs, Task};
 pub use self::values::{Address, LogFormat, Mode};
 use self::values::{find_group, parse_address, parse_mode, parse_socket_address};
 use crate::config::{
-    Config, ConfigFile, DEFAULT_METRICS_ADDR, DEFAULT_UDP_RECEIVE_BUFFER, ExpectedAgents, Rules,
+    Config, ConfigFile, DEFAULT_MAX_SHM_AGENTS, DEFAULT_METRICS_ADDR, DEFAULT_UDP_RECEIVE_BUFFER,
+    ExpectedAgents, Rules,
 };
 use crate::error::Error;
 use crate::listener::{AllowedSenders, KeyFiles, SocketOptions};
@@ -142,6 +143,12 @@ pub struct Args {
     /// How many agents are tracked; beyond it new ones are refused and counted
     #[arg(long, env = "VARTA_MAX_AGENTS", value_name = "N", default_value_t = Policy::DEFAULT_MAX_AGENTS)]
     pub max_agents: usize,
+
+    /// How many local agents may beat through a page of memory; beyond it they beat by datagrams; 0 for none
+    ///
+    /// Each page takes 4 KiB, which the agent pays for, and one of the mappings that vm.max_map_count allows.
+    #[arg(long, env = "VARTA_MAX_SHM_AGENTS", value_name = "N", default_value_t = DEFAULT_MAX_SHM_AGENTS)]
+    pub max_shm_agents: usize,
 
     /// How many agents one address may introduce over --udp; 0 for no limit
     ///
@@ -316,6 +323,7 @@ impl Args {
                 accepted: self.accepted_key_file,
                 master: self.master_key_file,
             },
+            max_shm_agents: self.max_shm_agents,
             udp_receive_buffer: self.udp_receive_buffer,
             metrics_addr: self.metrics_addr.0,
             metrics_token,

@@ -4,25 +4,37 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
+
 use crate::time::{MonoTime, nanos};
 
 /// The server's clock: cheap to copy, and every copy has the same start.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
+    /// What the host's monotonic clock said then, or a little before.
+    host_start: u64,
 }
 
 impl Clock {
     /// Starts a clock: now is [`MonoTime::START`].
     #[must_use]
     pub fn start() -> Self {
-        Clock { start: Instant::now() }
+        let host_start = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        Clock { start: Instant::now(), host_start: nanos(host_start) }
     }
 
     /// The present moment. Never goes back.
     #[must_use]
     pub fn now(&self) -> MonoTime {
         MonoTime::from_nanos(nanos(self.start.elapsed()))
+    }
+
+    /// What `CLOCK_MONOTONIC` says at `at`, in nanoseconds: a time that other processes know too. Rather a little early
+    /// than late.
+    #[must_use]
+    pub const fn host_nanos(&self, at: MonoTime) -> u64 {
+        self.host_start.saturating_add(at.as_nanos())
     }
 
     /// The runtime's name for `at`, to sleep until it.

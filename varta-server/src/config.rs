@@ -30,6 +30,9 @@ pub const SHORTEST_STALL_AFTER: Duration = Duration::from_millis(10);
 pub const LONGEST_DURATION: Duration = Duration::from_secs(366 * 86_400);
 /// The queue of a UDP socket that nobody has to give, in bytes as the kernel counts them: some ten thousand beats.
 pub const DEFAULT_UDP_RECEIVE_BUFFER: usize = 8 << 20;
+/// How many agents may share memory with the server if nobody says otherwise: each takes one of the 65,530 mappings that a
+/// process usually may have (`vm.max_map_count`).
+pub const DEFAULT_MAX_SHM_AGENTS: usize = 16_384;
 /// The most that can be asked for.
 const LARGEST_RECEIVE_BUFFER: usize = 1 << 30;
 /// The address for metrics that nobody has to give.
@@ -60,6 +63,8 @@ pub struct Config {
     pub secure_udp: Vec<SocketAddr>,
     /// The keys that open those.
     pub keys: KeyFiles,
+    /// How many pages of memory local agents may share with the server; 0 for none.
+    pub max_shm_agents: usize,
     /// How many bytes of datagrams are to fit the queue of a UDP socket, counted as the kernel does.
     pub udp_receive_buffer: usize,
     /// Where to serve metrics; `None` for nowhere.
@@ -89,6 +94,7 @@ impl Config {
             allow_plaintext_remote: false,
             secure_udp: Vec::new(),
             keys: KeyFiles::default(),
+            max_shm_agents: DEFAULT_MAX_SHM_AGENTS,
             udp_receive_buffer: DEFAULT_UDP_RECEIVE_BUFFER,
             metrics_addr: None,
             metrics_token: None,

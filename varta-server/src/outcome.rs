@@ -111,6 +111,12 @@ impl Tally {
         self.0[outcome.index()] += 1;
     }
 
+    /// Counts `count` more in a row, by [`Outcome::index`].
+    #[cfg(test)]
+    pub(crate) fn add(&mut self, row: usize, count: u64) {
+        self.0[row] += count;
+    }
+
     /// How many had `outcome`.
     #[must_use]
     pub const fn of(&self, outcome: Outcome) -> u64 {

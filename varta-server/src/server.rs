@@ -18,7 +18,7 @@ use crate::config::{Config, ConfigFile, Reread};
 use crate::error::Error;
 use crate::http::{self, Site};
 use crate::ingest::IngestThread;
-use crate::listener::{Endpoint, INBOX_BATCHES, Listener, Probe, UdpOptions, Vault};
+use crate::listener::{Endpoint, INBOX_BATCHES, Listener, Pages, Probe, UdpOptions, Vault};
 use crate::logging;
 use crate::metrics::{FrameCounters, KernelDrops, Registry, ServerMetrics, TrackerMetrics, names};
 use crate::process::looker::Looker;
@@ -46,6 +46,7 @@ pub struct BoundServer {
     clock: Clock,
     listeners: Vec<Listener>,
     vault: Option<Vault>,
+    pages: Pages,
     metrics: Option<TcpListener>,
     to_queries: mpsc::Sender<Query>,
     queries: mpsc::Receiver<Query>,
@@ -134,8 +135,9 @@ impl Server {
             vault.restore(&left.seals);
         }
         let mut listeners = Vec::new();
+        let pages = Pages::new(config.max_shm_agents, clock);
         for socket in &config.sockets {
-            listeners.push(Listener::unix(socket, config.allowed.clone())?);
+            listeners.push(Listener::unix(socket, config.allowed.clone(), pages.clone())?);
         }
         for address in &config.udp {
             listeners.push(Listener::udp(&udp_options(&config, *address))?);
@@ -147,7 +149,18 @@ impl Server {
         let (to_queries, queries) = mpsc::channel(QUERIES);
         // Last: a server that could not start leaves no file behind that keeps the next from starting.
         let recording = config.record.as_ref().map(RecordingFile::create).transpose()?;
-        Ok(BoundServer { config, clock, listeners, vault, metrics, to_queries, queries, state, recording })
+        Ok(BoundServer {
+            config,
+            clock,
+            listeners,
+            vault,
+            pages,
+            metrics,
+            to_queries,
+            queries,
+            state,
+            recording,
+        })
     }
 }
 
@@ -193,8 +206,18 @@ impl BoundServer {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
         let metrics_addr = self.metrics_addr();
-        let BoundServer { config, clock, listeners, vault, metrics, to_queries, queries, state, recording } =
-            self;
+        let BoundServer {
+            config,
+            clock,
+            listeners,
+            vault,
+            pages,
+            metrics,
+            to_queries,
+            queries,
+            state,
+            recording,
+        } = self;
         let registry = Registry::new().map_err(|error| Error::Runtime {
             action: "set up metrics",
             source: std::io::Error::other(error),
@@ -216,6 +239,11 @@ impl BoundServer {
             let task = listener.run(stop_listening.clone(), to_inbox.clone(), clock, counters);
             tasks.spawn_on(async { ("listener", task.await) }, ingest.handle());
         }
+        pages.count_in(&registry);
+        let counters = frames[Transport::Shm.index()].clone();
+        let look =
+            pages.clone().run(stop_listening.clone(), to_inbox.clone(), Arc::clone(&sockets), counters);
+        tasks.spawn_on(async { ("look at pages", look.await) }, ingest.handle());
         drop(to_inbox);
         if let Some(address) = metrics_addr {
             tracing::info!(%address, "metrics on http://{address}/metrics");
@@ -267,6 +295,7 @@ impl BoundServer {
             inbox,
             drops_seen: vec![0; sockets.len()],
             sockets,
+            pages,
             queries,
             sinks: Sinks {
                 log: to_log,

@@ -74,8 +74,10 @@ impl Allowances {
     pub(crate) fn take(&mut self, transition: &Transition) -> bool {
         match (transition.agent.origin.transport(), is_report(transition)) {
             (Transport::Udp, _) => self.plain.take(transition.at),
-            (Transport::Unix | Transport::SecureUdp, true) => self.reports.take(transition.at),
-            (Transport::Unix | Transport::SecureUdp, false) => true,
+            (Transport::Unix | Transport::Shm | Transport::SecureUdp, true) => {
+                self.reports.take(transition.at)
+            }
+            (Transport::Unix | Transport::Shm | Transport::SecureUdp, false) => true,
         }
     }
 }

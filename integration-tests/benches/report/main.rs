@@ -15,6 +15,7 @@ mod ingest;
 mod load;
 mod programs;
 mod secure;
+mod shm;
 mod statistics;
 mod sys;
 mod table;
@@ -29,9 +30,10 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 11] = [
+const BENCHMARKS: [(&str, Benchmark); 12] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
+    ("shm", shm::measure),
     ("remote-beat", beat::measure_remote),
     ("tracker", tracker::measure),
     ("ingest", ingest::measure),

@@ -13,6 +13,7 @@
 //! | `--beats N` | ends after `N` beats that the kernel took |
 //! | `--exit-code N` | the exit status of that end |
 //! | `--name NAME` | gives the agent a name, through a Unix socket |
+//! | `--shm` | beats through a page of memory beside the Unix socket, and reconnects |
 //! | `--attempts N` | tries a beat that meets a full queue so often, 20 times if not given |
 //!
 //! Commands are lines on standard input, and each is answered with a line: `status ok|degraded|critical` and `payload N`
@@ -102,6 +103,7 @@ struct Options {
     beats: Option<u64>,
     exit_code: u8,
     name: Option<OsString>,
+    shm: bool,
     attempts: u32,
 }
 
@@ -121,6 +123,7 @@ impl Options {
                 "--user" => options.user = Some(number(&value()?)?),
                 "--beats" => options.beats = Some(number(&value()?)?),
                 "--exit-code" => options.exit_code = number(&value()?)?,
+                "--shm" => options.shm = true,
                 "--name" => options.name = Some(value()?),
                 "--attempts" => options.attempts = number(&value()?)?,
                 _ => return Err(format!("what is {}?", argument.display()).into()),
@@ -130,11 +133,19 @@ impl Options {
     }
 
     fn connect(&self) -> Fallible<Box<dyn Handle>> {
-        if let Some(name) = &self.name {
+        if self.shm || self.name.is_some() {
             let Some(Route::Unix(path)) = &self.route else {
-                return Err("--name goes with --socket".into());
+                return Err("--name and --shm go with --socket".into());
             };
-            return Ok(Box::new(Varta::builder().name(name.to_string_lossy()).socket(path).connect()?));
+            let mut builder = Varta::builder().socket(path);
+            if let Some(name) = &self.name {
+                builder = builder.name(name.to_string_lossy());
+            }
+            return Ok(if self.shm {
+                Box::new(builder.shm().connect()?)
+            } else {
+                Box::new(builder.connect()?)
+            });
         }
         Ok(match &self.route {
             None => Box::new(Varta::connect_default()?),

@@ -10,7 +10,7 @@
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 /// The most datagrams taken with one system call.
@@ -18,11 +18,16 @@ pub(crate) const BATCH: usize = VLEN as usize;
 const VLEN: libc::c_uint = 64;
 /// Room for one datagram. More than a frame, so that a longer datagram is seen to be longer.
 const ROOM: usize = 576;
-/// Room for one `SCM_CREDENTIALS` and nothing after it: file descriptors that somebody passes along find no room, and
-/// the kernel closes them and sets `MSG_CTRUNC`.
+/// Room for one `SCM_CREDENTIALS`.
 #[allow(clippy::cast_possible_truncation, reason = "twelve bytes")]
 // SAFETY: `CMSG_SPACE` only calculates; it is declared unsafe for being a C macro.
-const CONTROL_ROOM: usize = unsafe { libc::CMSG_SPACE(mem::size_of::<libc::ucred>() as u32) } as usize;
+const CREDENTIALS_ROOM: usize = unsafe { libc::CMSG_SPACE(mem::size_of::<libc::ucred>() as u32) } as usize;
+/// Room for an `SCM_RIGHTS` with one descriptor behind it, and for nothing more: descriptors that find no room are closed
+/// by the kernel, which sets `MSG_CTRUNC`.
+#[allow(clippy::cast_possible_truncation, reason = "four bytes")]
+// SAFETY: `CMSG_LEN` only calculates; it is declared unsafe for being a C macro.
+const DESCRIPTOR_ROOM: usize = unsafe { libc::CMSG_LEN(mem::size_of::<libc::c_int>() as u32) } as usize;
+const CONTROL_ROOM: usize = CREDENTIALS_ROOM + DESCRIPTOR_ROOM;
 
 /// `MSG_TRUNC` and `MSG_CTRUNC` are what is looked at; both are given back by the kernel with each message.
 const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
@@ -58,6 +63,8 @@ pub(crate) struct ReceiveBuffer {
     names: Box<[Name]>,
     /// How many of them the last call filled.
     filled: usize,
+    /// What came along with some of them, each with the number of its datagram. Owned as soon as the kernel gives it.
+    descriptors: Vec<(usize, OwnedFd)>,
 }
 
 // SAFETY: the raw pointers in it are written before each use, and point into boxes that it owns.
@@ -70,8 +77,10 @@ pub(crate) struct Datagram<'a> {
     pub(crate) payload: &'a [u8],
     /// Whether it was longer than that.
     pub(crate) truncated: bool,
-    /// Whether it carried ancillary data beyond the credentials. The kernel has thrown that away.
+    /// Whether it carried ancillary data beyond the credentials and one descriptor. The kernel has thrown that away.
     pub(crate) extra_ancillary: bool,
+    /// Whether a descriptor came with it.
+    pub(crate) has_descriptor: bool,
     /// Whom the kernel vouches for, if it came with that.
     pub(crate) credentials: Option<Credentials>,
     /// The address it came from, on a UDP socket.
@@ -110,15 +119,18 @@ impl ReceiveBuffer {
             controls: Box::default(),
             names: Box::default(),
             filled: 0,
+            descriptors: Vec::new(),
         }
     }
 
-    /// Takes what is waiting on `socket`, at most [`BATCH`] datagrams, without waiting for any. Returns how many.
+    /// Takes what is waiting on `socket`, at most [`BATCH`] datagrams, without waiting for any. Returns how many. With
+    /// `takes_descriptors` one descriptor is received with each, on a socket that has credentials.
     ///
     /// # Errors
     ///
     /// `WouldBlock` when nothing is waiting; otherwise what `recvmmsg(2)` says. After an error the buffer is empty.
-    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, takes_descriptors: bool) -> io::Result<usize> {
+        let room = if takes_descriptors { CONTROL_ROOM } else { CREDENTIALS_ROOM };
         let buffers = self.iovecs.iter_mut().zip(&mut self.payloads);
         for (header, (iovec, payload)) in self.headers.iter_mut().zip(buffers) {
             *iovec = libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: ROOM };
@@ -127,7 +139,7 @@ impl ReceiveBuffer {
         }
         for (header, control) in self.headers.iter_mut().zip(&mut self.controls) {
             header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
-            header.msg_hdr.msg_controllen = CONTROL_ROOM;
+            header.msg_hdr.msg_controllen = room;
         }
         for (header, name) in self.headers.iter_mut().zip(&mut self.names) {
             header.msg_hdr.msg_name = name.0.as_mut_ptr().cast();
@@ -139,7 +151,22 @@ impl ReceiveBuffer {
         let received =
             unsafe { libc::recvmmsg(socket.as_raw_fd(), headers, VLEN, FLAGS as _, ptr::null_mut()) };
         self.filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?.min(BATCH);
+        for (index, header) in self.headers[..self.filled].iter().enumerate() {
+            // Most datagrams come without.
+            if header.msg_hdr.msg_controllen > CREDENTIALS_ROOM
+                && let Some(control) = self.controls.get(index)
+                && let Some(descriptor) = take_descriptor(control, header.msg_hdr.msg_controllen)
+            {
+                self.descriptors.push((index, descriptor));
+            }
+        }
         Ok(self.filled)
+    }
+
+    /// The descriptors that came with what the last call of [`ReceiveBuffer::receive`] took, each with the number of its
+    /// datagram, in their order. To be taken after each of them.
+    pub(crate) fn take_descriptors(&mut self) -> Vec<(usize, OwnedFd)> {
+        mem::take(&mut self.descriptors)
     }
 
     /// How many datagrams the last call of [`ReceiveBuffer::receive`] took.
@@ -158,6 +185,7 @@ impl ReceiveBuffer {
                 payload: &self.payloads[index][..length],
                 truncated: flags & libc::MSG_TRUNC != 0,
                 extra_ancillary: flags & libc::MSG_CTRUNC != 0,
+                has_descriptor: control_length > CREDENTIALS_ROOM,
                 credentials: self
                     .controls
                     .get(index)
@@ -168,9 +196,26 @@ impl ReceiveBuffer {
     }
 }
 
-/// Reads the first control message, which with [`CONTROL_ROOM`] is the only one, if it is `SCM_CREDENTIALS`.
+/// Takes the descriptor of the second control message, if it is `SCM_RIGHTS`. To be called once for each message that was
+/// received.
+fn take_descriptor(control: &Control, length: usize) -> Option<OwnedFd> {
+    let message = control.0.get(CREDENTIALS_ROOM..length.min(CONTROL_ROOM))?;
+    if message.len() < DESCRIPTOR_ROOM {
+        return None;
+    }
+    // SAFETY: the slice is longer than a `cmsghdr`, for which any bytes are valid; read unaligned.
+    let header = unsafe { ptr::read_unaligned(message.as_ptr().cast::<libc::cmsghdr>()) };
+    if header.cmsg_level != libc::SOL_SOCKET || header.cmsg_type != libc::SCM_RIGHTS {
+        return None;
+    }
+    let descriptor = libc::c_int::from_ne_bytes(*message.last_chunk()?);
+    // SAFETY: the kernel has just opened it for us, and nobody else has read its number.
+    (descriptor >= 0).then(|| unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Reads the first control message if it is `SCM_CREDENTIALS`. Where there is one the kernel puts it first.
 fn read_credentials(control: &Control, length: usize) -> Option<Credentials> {
-    if length < CONTROL_ROOM {
+    if length < CREDENTIALS_ROOM {
         return None;
     }
     // SAFETY: `Control` is aligned as a `cmsghdr` and larger than one, and any bytes are a valid `cmsghdr`.
@@ -207,10 +252,12 @@ fn read_source(name: &Name) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{IoSlice, Write};
     use std::net::UdpSocket;
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, RawFd};
     use std::os::unix::net::UnixDatagram;
 
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
     use socket2::{Domain, SockAddr, Socket, Type};
 
     use super::*;
@@ -229,7 +276,7 @@ mod tests {
     fn nothing_waiting_would_block() {
         let (receiver, _sender, _dir) = pair();
         let mut buffer = ReceiveBuffer::for_unix();
-        assert_eq!(buffer.receive(receiver.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(buffer.receive(receiver.as_fd(), true).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert_eq!(buffer.datagrams().count(), 0);
     }
 
@@ -242,13 +289,60 @@ mod tests {
             for number in 0..batch {
                 sender.send(&[round, u8::try_from(number).unwrap()]).unwrap();
             }
-            assert_eq!(buffer.receive(receiver.as_fd()).unwrap(), batch);
+            assert_eq!(buffer.receive(receiver.as_fd(), true).unwrap(), batch);
             for (number, datagram) in buffer.datagrams().enumerate() {
                 assert_eq!(datagram.payload, [round, u8::try_from(number).unwrap()]);
                 assert!(!datagram.truncated && !datagram.extra_ancillary);
                 assert_eq!(datagram.credentials.map(|credentials| credentials.pid), Some(std::process::id()));
             }
         }
+    }
+
+    fn pass(sender: &UnixDatagram, descriptors: &[RawFd]) {
+        let rights = [ControlMessage::ScmRights(descriptors)];
+        let bytes = [IoSlice::new(&[7])];
+        sendmsg::<()>(sender.as_raw_fd(), &bytes, &rights, MsgFlags::empty(), None).unwrap();
+    }
+
+    #[test]
+    fn one_descriptor_is_taken_with_a_datagram_and_owned() {
+        let (receiver, sender, _dir) = pair();
+        let mut buffer = ReceiveBuffer::for_unix();
+        let (reader, writer) = std::io::pipe().unwrap();
+        sender.send(&[1]).unwrap();
+        pass(&sender, &[reader.as_raw_fd()]);
+        pass(&sender, &[reader.as_raw_fd(), reader.as_raw_fd()]);
+        drop(reader);
+        assert_eq!(buffer.receive(receiver.as_fd(), true).unwrap(), 3);
+        let seen: Vec<_> = buffer
+            .datagrams()
+            .map(|one| (one.has_descriptor, one.extra_ancillary, one.credentials.is_some()))
+            .collect();
+        assert_eq!(seen, [(false, false, true), (true, false, true), (true, true, true)]);
+        let descriptors = buffer.take_descriptors();
+        assert_eq!(descriptors.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 2]);
+        assert!(buffer.take_descriptors().is_empty());
+        (&writer).write_all(&[1]).unwrap();
+        drop(descriptors);
+        assert_eq!(
+            (&writer).write_all(&[1]).unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe,
+            "all are closed"
+        );
+    }
+
+    #[test]
+    fn no_descriptor_is_taken_where_none_is_wanted() {
+        let (receiver, sender, _dir) = pair();
+        let mut buffer = ReceiveBuffer::for_unix();
+        pass(&sender, &[receiver.as_raw_fd()]);
+        buffer.receive(receiver.as_fd(), false).unwrap();
+        let seen: Vec<_> = buffer
+            .datagrams()
+            .map(|one| (one.has_descriptor, one.extra_ancillary, one.credentials.is_some()))
+            .collect();
+        assert_eq!(seen, [(false, true, true)]);
+        assert!(buffer.take_descriptors().is_empty());
     }
 
     #[test]
@@ -258,7 +352,7 @@ mod tests {
         sender.send(&[1; ROOM + 1]).unwrap();
         sender.send(&[2; ROOM]).unwrap();
         sender.send(&[]).unwrap();
-        buffer.receive(receiver.as_fd()).unwrap();
+        buffer.receive(receiver.as_fd(), true).unwrap();
         let seen: Vec<_> =
             buffer.datagrams().map(|datagram| (datagram.payload.len(), datagram.truncated)).collect();
         assert_eq!(seen, [(ROOM, true), (ROOM, false), (0, false)]);
@@ -270,7 +364,7 @@ mod tests {
         receiver.set_passcred(false).unwrap();
         let mut buffer = ReceiveBuffer::for_unix();
         sender.send(&[1]).unwrap();
-        buffer.receive(receiver.as_fd()).unwrap();
+        buffer.receive(receiver.as_fd(), true).unwrap();
         assert!(buffer.datagrams().all(|datagram| datagram.credentials.is_none()));
     }
 
@@ -282,7 +376,7 @@ mod tests {
             sender.send_to(b"one", receiver.local_addr().unwrap()).unwrap();
             sender.send_to(b"two", receiver.local_addr().unwrap()).unwrap();
             let mut buffer = ReceiveBuffer::for_udp();
-            assert_eq!(buffer.receive(receiver.as_fd()).unwrap(), 2);
+            assert_eq!(buffer.receive(receiver.as_fd(), true).unwrap(), 2);
             let received: Vec<_> = buffer.datagrams().map(|one| (one.payload, one.source)).collect();
             let source = Some(sender.local_addr().unwrap());
             assert_eq!(received, [(&b"one"[..], source), (&b"two"[..], source)]);

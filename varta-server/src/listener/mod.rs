@@ -2,7 +2,10 @@
 //! and hands on what is good. It knows sockets and nothing of agents.
 
 mod batch;
+mod closer;
 mod namespaces;
+mod page;
+mod pages;
 mod probe;
 mod replay;
 mod socket_file;
@@ -14,6 +17,7 @@ pub use self::socket_file::SocketOptions;
 pub use self::unix::AllowedSenders;
 pub use self::vault::KeyFiles;
 
+pub(crate) use self::pages::Pages;
 pub(crate) use self::probe::Probe;
 pub(crate) use self::replay::Seal;
 pub(crate) use self::udp::Options as UdpOptions;
@@ -35,6 +39,7 @@ use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
 use varta_proto::{DecodeError, FRAME_LEN, Frame};
 
 use self::batch::{BATCH, ReceiveBuffer};
+use self::closer::Closer;
 use self::namespaces::Namespaces;
 use self::socket_file::SocketFile;
 use crate::beat::{Introduction, ReceivedBeat, ReceivedControl, Said, Sender, Transport};
@@ -78,6 +83,10 @@ impl Batch {
 enum Message {
     Beat(Frame),
     Control(Said),
+    /// A page of memory comes with it, in which frames are going to have this pid.
+    Attach {
+        pid: u32,
+    },
 }
 
 impl Message {
@@ -85,17 +94,17 @@ impl Message {
     fn decode(payload: &[u8]) -> Result<(u32, Message), DecodeError> {
         if payload.len() != FRAME_LEN && payload.starts_with(&CONTROL_MAGIC) {
             let control = Control::decode(payload)?;
-            return Ok((control.pid(), Message::Control(Said::of(&control))));
+            return Ok((control.pid(), Message::of(&control)?));
         }
         let frame = Frame::decode(payload)?;
         Ok((frame.pid, Message::Beat(frame)))
     }
-}
 
-impl Said {
-    fn of(control: &Control<'_>) -> Self {
+    /// What a control datagram says that is no Attach: memory is shared with nobody but processes of this host.
+    fn of(control: &Control<'_>) -> Result<Self, DecodeError> {
         let duration = |millis: Option<u32>| millis.map(|millis| Duration::from_millis(u64::from(millis)));
-        match control.kind() {
+        Ok(Message::Control(match control.kind() {
+            ControlKind::Attach => return Err(DecodeError::BadKind { actual: ControlKind::Attach as u8 }),
             ControlKind::Hello => Said::Hello(Introduction {
                 name: control.name().copied(),
                 interval: duration(control.interval_ms()),
@@ -107,7 +116,7 @@ impl Said {
                 timestamp: control.timestamp(),
                 reason: control.reason(),
             },
-        }
+        }))
     }
 }
 
@@ -156,6 +165,9 @@ enum Gate {
         namespaces: Namespaces,
         /// How many datagrams fill its queue, if that is known.
         queue: Option<usize>,
+        /// Where the memory goes that senders share.
+        pages: Pages,
+        closer: Closer,
     },
     Udp,
     SecureUdp(Vault),
@@ -173,11 +185,18 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Makes a Unix socket and its file.
-    pub(crate) fn unix(options: &SocketOptions, allowed: AllowedSenders) -> Result<Self, Error> {
+    pub(crate) fn unix(
+        options: &SocketOptions,
+        allowed: AllowedSenders,
+        pages: Pages,
+    ) -> Result<Self, Error> {
         let (socket, file) = SocketFile::bind(options)?;
         let endpoint = Endpoint::Unix(file.path().to_path_buf());
         let queue = queues::unix_queue();
-        let gate = Gate::Unix { allowed, namespaces: Namespaces::new(namespace_pids), queue };
+        let failed = |source| endpoint.failed("start a thread for", source);
+        let closer = Closer::start().map_err(failed)?;
+        let namespaces = Namespaces::new(namespace_pids);
+        let gate = Gate::Unix { allowed, namespaces, queue, pages, closer };
         Ok(Listener { socket: socket.into(), file: Some(file), endpoint, gate })
     }
 
@@ -256,10 +275,11 @@ impl Listener {
             }
             let mut is_empty = false;
             for _ in 0..ROUNDS {
+                let takes_descriptors = gate.takes_descriptors();
                 let received = if last_round {
-                    receive_now(&socket, &mut buffer)
+                    receive_now(&socket, &mut buffer, takes_descriptors)
                 } else {
-                    receive(&socket, &mut buffer)
+                    receive(&socket, &mut buffer, takes_descriptors)
                 };
                 match received {
                     Ok(0) => {
@@ -283,7 +303,7 @@ impl Listener {
                         break;
                     }
                 }
-                let (batch, refused) = gate.sort(&buffer, clock.now());
+                let (batch, refused) = gate.sort(&mut buffer, clock.now());
                 counters.add(&refused);
                 if batch.is_empty() {
                     // To refuse a batch may cost more than to hand one on, and whoever sends it must not keep others waiting.
@@ -330,8 +350,17 @@ impl Gate {
         }
     }
 
+    /// Whether what is passed along may be received: not while what came before cannot be closed.
+    fn takes_descriptors(&self) -> bool {
+        match self {
+            Gate::Unix { closer, .. } => closer.has_room(),
+            Gate::Udp | Gate::SecureUdp(_) => false,
+        }
+    }
+
     /// Keeps the beats of what was received together, and counts the rest.
-    fn sort(&mut self, received: &ReceiveBuffer, received_at: MonoTime) -> (Batch, Tally) {
+    fn sort(&mut self, received: &mut ReceiveBuffer, received_at: MonoTime) -> (Batch, Tally) {
+        let mut descriptors = received.take_descriptors();
         let datagrams = received.datagrams();
         let mut beats = Vec::with_capacity(datagrams.len());
         let mut refused = Tally::default();
@@ -341,18 +370,27 @@ impl Gate {
             Ok((sender, Message::Control(said))) => {
                 controls.push((beats.len(), ReceivedControl { received_at, sender, said }));
             }
+            // What was taken is told the tracker; what was not is well-formed all the same.
+            Ok((_, Message::Attach { .. })) => refused.count(Outcome::Accepted),
             Err(outcome) => refused.count(outcome),
         };
         match self {
-            Gate::Unix { allowed, namespaces, .. } => datagrams.for_each(|datagram| {
-                let mut is_pid_of = |outer, inner| namespaces.has(outer, inner, received_at);
-                enter(unix::judge(&datagram, allowed, &mut is_pid_of));
-            }),
+            Gate::Unix { allowed, namespaces, pages, .. } => {
+                for (index, datagram) in datagrams.enumerate() {
+                    let mut is_pid_of = |outer, inner| namespaces.has(outer, inner, received_at);
+                    let judged = unix::judge(&datagram, allowed, &mut is_pid_of);
+                    let descriptor = descriptors.iter().find(|(number, _)| *number == index);
+                    enter(unix::settle(judged, pages, descriptor.map(|(_, passed)| passed), received_at));
+                }
+            }
             Gate::Udp => datagrams.for_each(|datagram| enter(udp::judge(&datagram))),
             Gate::SecureUdp(vault) => {
                 let mut vault = vault.open();
                 datagrams.for_each(|datagram| enter(vault.judge(&datagram, received_at)));
             }
+        }
+        if let Gate::Unix { closer, .. } = self {
+            descriptors.drain(..).for_each(|(_, descriptor)| closer.close(descriptor));
         }
         let was_full = received.len() >= self.fills_queue();
         let turned_away_at = was_full.then_some(received_at);
@@ -393,18 +431,18 @@ impl AsFd for Watched {
 }
 
 /// Takes what is waiting, at most a batch, whatever the runtime knows of it; 0 when nothing is.
-fn receive_now(socket: &Watched, buffer: &mut ReceiveBuffer) -> io::Result<usize> {
-    match buffer.receive(socket.as_fd()) {
+fn receive_now(socket: &Watched, buffer: &mut ReceiveBuffer, takes_descriptors: bool) -> io::Result<usize> {
+    match buffer.receive(socket.as_fd(), takes_descriptors) {
         Err(error) if is_nothing(&error) => Ok(0),
         received => received,
     }
 }
 
 /// Takes what is waiting, at most a batch; 0 when nothing is.
-fn receive(socket: &Watched, buffer: &mut ReceiveBuffer) -> io::Result<usize> {
+fn receive(socket: &Watched, buffer: &mut ReceiveBuffer, takes_descriptors: bool) -> io::Result<usize> {
     let mut received = 0;
     let result = socket.try_io(|| {
-        received = buffer.receive(socket.as_fd())?;
+        received = buffer.receive(socket.as_fd(), takes_descriptors)?;
         // A batch that is not full has emptied the queue. To ask the kernel once more, only to hear that, would be the
         // dearest part of a small batch; what arrives from here on makes the socket ready anew.
         if received < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }

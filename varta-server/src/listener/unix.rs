@@ -1,11 +1,15 @@
 //! Whom to believe on a Unix datagram socket: every sender is known from the kernel.
 
-use varta_proto::DecodeError;
+use std::os::fd::OwnedFd;
 
-use super::Message;
+use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
+use varta_proto::{DecodeError, FRAME_LEN};
+
 use super::batch::{Credentials, Datagram};
-use crate::beat::Sender;
+use super::{Message, Pages};
+use crate::beat::{Said, Sender};
 use crate::outcome::Outcome;
+use crate::time::MonoTime;
 
 /// An agent that is process 1 of its container may not say so; it sends a number with this bit, which is no pid.
 const NOT_A_PID: u32 = 1 << 31;
@@ -32,7 +36,9 @@ pub(super) fn judge(
     allowed: &AllowedSenders,
     is_pid_of: &mut impl FnMut(u32, u32) -> bool,
 ) -> Result<(Sender, Message), Outcome> {
-    if datagram.extra_ancillary {
+    let is_attach = is_attach(datagram.payload);
+    // Nothing but an Attach has anything to pass along.
+    if datagram.extra_ancillary || datagram.has_descriptor && !is_attach {
         return Err(Outcome::Ancillary);
     }
     let credentials =
@@ -43,15 +49,51 @@ pub(super) fn judge(
     if datagram.truncated {
         return Err(Outcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
     }
-    let (pid, message) = Message::decode(datagram.payload).map_err(Outcome::Malformed)?;
+    let decoded = if is_attach { decode_attach(datagram.payload) } else { Message::decode(datagram.payload) };
+    let (pid, message) = decoded.map_err(Outcome::Malformed)?;
     if pid != credentials.pid && pid & NOT_A_PID == 0 && !is_pid_of(credentials.pid, pid) {
         return Err(Outcome::PidMismatch);
     }
     Ok((Sender::local(credentials.pid), message))
 }
 
+/// Does for the pages of agents what follows from a datagram: takes one that came with it, and puts the last word of a
+/// panic behind what was written before.
+pub(super) fn settle(
+    judged: Result<(Sender, Message), Outcome>,
+    pages: &Pages,
+    descriptor: Option<&OwnedFd>,
+    at: MonoTime,
+) -> Result<(Sender, Message), Outcome> {
+    match judged {
+        Ok((sender, Message::Attach { pid })) if pages.attach(sender.pid, pid, descriptor, at) => {
+            Ok((sender, Message::Control(Said::Attach)))
+        }
+        Ok((sender, Message::Beat(frame))) if frame.is_terminal() => {
+            // What it wrote before it panicked is no sign that it has survived that.
+            pages.pass_over(sender.pid);
+            judged
+        }
+        Ok(_) | Err(_) => judged,
+    }
+}
+
+/// Whether a datagram says that it is an Attach.
+#[inline]
+fn is_attach(payload: &[u8]) -> bool {
+    payload.len() != FRAME_LEN
+        && payload.starts_with(&CONTROL_MAGIC)
+        && payload.get(3) == Some(&(ControlKind::Attach as u8))
+}
+
+fn decode_attach(payload: &[u8]) -> Result<(u32, Message), DecodeError> {
+    let pid = Control::decode(payload)?.pid();
+    Ok((pid, Message::Attach { pid }))
+}
+
 #[cfg(test)]
 mod tests {
+    use varta_proto::control::{Attach, MAX_CONTROL_LEN};
     use varta_proto::{Frame, Status};
 
     use super::*;
@@ -71,6 +113,7 @@ mod tests {
             payload,
             truncated: false,
             extra_ancillary: false,
+            has_descriptor: false,
             credentials: Some(US),
             source: None,
         };
@@ -84,6 +127,7 @@ mod tests {
         let frame = frame_of(US.pid);
         assert_eq!(outcome(&frame, |_| {}), Outcome::Accepted);
         assert_eq!(outcome(&frame, |datagram| datagram.extra_ancillary = true), Outcome::Ancillary);
+        assert_eq!(outcome(&frame, |datagram| datagram.has_descriptor = true), Outcome::Ancillary);
         assert_eq!(outcome(&frame, |datagram| datagram.credentials = None), Outcome::Unattested);
         let nobody = Some(Credentials { pid: 0, ..US });
         assert_eq!(outcome(&frame, |datagram| datagram.credentials = nobody), Outcome::Unattested);
@@ -99,6 +143,21 @@ mod tests {
             Outcome::Malformed(DecodeError::BadLength { .. })
         ));
         assert_eq!(outcome(&[0; 32], |_| {}), Outcome::Malformed(DecodeError::BadMagic));
+    }
+
+    #[test]
+    fn an_attach_may_pass_a_descriptor_and_is_judged_as_everything_else() {
+        let mut room = [0; MAX_CONTROL_LEN];
+        let attach = Attach::new(US.pid, 10, 1, [7; 16]).encode(&mut room);
+        assert_eq!(outcome(&attach, |datagram| datagram.has_descriptor = true), Outcome::Accepted);
+        assert_eq!(outcome(&attach, |datagram| datagram.extra_ancillary = true), Outcome::Ancillary);
+        let foreigner = Some(Credentials { uid: 1001, ..US });
+        assert_eq!(outcome(&attach, |datagram| datagram.credentials = foreigner), Outcome::UidRefused);
+        let of_another = Attach::new(4243, 10, 1, [7; 16]).encode(&mut room);
+        assert_eq!(outcome(&of_another, |datagram| datagram.has_descriptor = true), Outcome::PidMismatch);
+        let is_refused =
+            |bytes: &[u8]| matches!(Message::decode(bytes), Err(DecodeError::BadKind { actual: 3 }));
+        assert!(is_refused(&of_another), "on every other way");
     }
 
     #[test]

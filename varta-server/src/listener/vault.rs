@@ -18,7 +18,7 @@ use varta_proto::secure::{
 use super::Message;
 use super::batch::Datagram;
 use super::replay::{Line, ReplayTable, Seal, Stamp};
-use crate::beat::{KeyId, Said, Sender};
+use crate::beat::{KeyId, Sender};
 use crate::error::Error;
 use crate::outcome::Outcome;
 use crate::time::MonoTime;
@@ -257,7 +257,7 @@ impl Keys {
                 counter: iv_counter,
                 nonce: control.nonce(),
                 timestamp: control.timestamp(),
-                message: Message::Control(Said::of(&control)),
+                message: Message::of(&control).map_err(OpenError::Frame)?,
             };
             (index, unsealed)
         };

@@ -5,6 +5,7 @@
 pub(crate) mod agents;
 mod kernel_drops;
 pub(crate) mod names;
+mod pages;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use varta_proto::DecodeError;
 
 pub(crate) use self::kernel_drops::KernelDrops;
 use self::names::Family;
+pub(crate) use self::pages::PageMetrics;
 use crate::beat::Transport;
 use crate::outcome::{Outcome, Tally};
 use crate::process::looker::LooksRefused;

@@ -19,7 +19,7 @@ macro_rules! families {
 families! {
     // Datagrams.
     FRAMES = "varta_frames_total",
-        "Datagrams received, by transport and by what became of them: every datagram is in exactly one row.";
+        "Datagrams received, and frames found in pages of memory, by transport and by what became of them: each is in exactly one row.";
     DECODE_ERRORS = "varta_decode_errors_total", "Datagrams that are no valid frame, by the first rule that they break.";
     TRUNCATED = "varta_truncated_datagrams_total", "Datagrams that do not have the length of a frame.";
     AUTH_FAILURES = "varta_frame_auth_failures_total",
@@ -31,6 +31,10 @@ families! {
         "Datagrams that the kernel threw away because a socket's queue was full, by transport.";
     UDP_RECEIVE_BUFFER = "varta_udp_receive_buffer_bytes",
         "Bytes of datagrams that fit the queue of a UDP socket, as the kernel granted and counts them.";
+    SHM_PAGES = "varta_shm_pages", "Pages of memory that agents share with this server.";
+    SHM_CAPACITY = "varta_shm_capacity", "Pages for which there is room (--max-shm-agents).";
+    SHM_REFUSED = "varta_shm_refused_total",
+        "Pages of memory that were not taken, by reason; their agents go on by datagrams.";
     SOURCE_LIMITED = "varta_source_limited_total",
         "Beats of new agents refused because their address had introduced enough (--max-agents-per-source).";
     IO_ERRORS = "varta_io_errors_total", "Failures to receive from a socket.";

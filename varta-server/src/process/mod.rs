@@ -23,6 +23,8 @@ pub mod watch;
 #[cfg(test)]
 mod testing;
 
+use std::num::NonZeroU64;
+
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -47,6 +49,11 @@ use crate::tracker::{ProcessIdentity, Processes};
 pub fn exists(pid: u32) -> bool {
     let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return true };
     kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+}
+
+/// When the process with this pid started, in clock ticks after the boot; `None` when there is none or it may not be seen.
+pub(crate) fn start_time(pid: u32) -> Option<NonZeroU64> {
+    Stat::of_thread(pid, pid).map(|stat| stat.start_time)
 }
 
 /// Reads identities from `/proc`.

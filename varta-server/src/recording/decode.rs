@@ -71,6 +71,9 @@ fn record(fields: &Fields, name: Vec<u8>) -> Result<Record, Fault> {
             let said = Said::Goodbye { nonce: fields.nonce, timestamp: fields.timestamp, reason };
             Record::Control(ReceivedControl { received_at: at, sender: fields.sender()?, said })
         }
+        kind::ATTACH => {
+            Record::Control(ReceivedControl { received_at: at, sender: fields.sender()?, said: Said::Attach })
+        }
         kind::PROCESS => Record::Process { pid, identity: identity(fields, name)? },
         kind::BLIND => Record::Blind { from: MonoTime::from_nanos(first), to: at },
         kind::LOSS => {

@@ -81,6 +81,7 @@ pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
             let flags = if reason.is_some() { flag::REASON } else { 0 };
             Fields { nonce: *nonce, timestamp: *timestamp, detail, flags, ..fields }.put(out);
         }
+        Said::Attach => Fields::of_sender(kind::ATTACH, received_at, sender).put(out),
     }
 }
 

@@ -116,6 +116,7 @@ pub(super) mod kind {
     pub(in crate::recording) const ABSENCE: u8 = 9;
     pub(in crate::recording) const GAP: u8 = 10;
     pub(in crate::recording) const END: u8 = 11;
+    pub(in crate::recording) const ATTACH: u8 = 12;
 }
 
 /// How a datagram came.

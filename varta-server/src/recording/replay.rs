@@ -202,6 +202,10 @@ impl Run {
         {
             self.pass(due.max(self.now));
             self.tracker.handle_timeout(self.now);
+            // What was in pages has been recorded when it was read.
+            while let Some(pid) = self.tracker.poll_unread() {
+                self.tracker.handle_read(pid, self.now);
+            }
             self.drain();
         }
         self.pass(to);

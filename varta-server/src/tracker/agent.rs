@@ -51,8 +51,7 @@ pub(crate) struct Slot {
     pub(crate) status: Status,
     /// Whether the last thing heard was a terminal frame.
     pub(crate) terminal: bool,
-    /// Whether `Extra::sessions` has something in it.
-    pub(crate) has_others: bool,
+    pub(crate) beside: Beside,
 }
 
 const _: () = assert!(size_of::<Slot>() <= 64, "a slot is one cache line");
@@ -104,6 +103,36 @@ pub(crate) enum Inquiry {
     Doubted,
     /// That is over too, and a last look is under way.
     LookingAgain,
+}
+
+/// In one byte: whether `Extra::sessions` has something in it, and what is known of the agent's page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Beside(u8);
+
+impl Beside {
+    const SESSIONS: u8 = 1;
+    const PAGE: u8 = 2;
+    const PAGE_IS_READ: u8 = 4;
+
+    /// With a bit set or not.
+    const fn with(self, bit: u8, is_set: bool) -> Self {
+        Beside(if is_set { self.0 | bit } else { self.0 & !bit })
+    }
+
+    const fn has(self, bit: u8) -> bool {
+        self.0 & bit != 0
+    }
+}
+
+/// Whether an agent writes beats to a page of memory, of which some are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PageUse {
+    /// All that it sends are datagrams.
+    None,
+    /// It does, and before its silence is judged what it has written last is to be read.
+    Unread,
+    /// That has been asked for.
+    Read,
 }
 
 const _: () = assert!(
@@ -158,8 +187,45 @@ impl Slot {
             verdict: Some(Verdict::Up(frame.status)),
             status: frame.status,
             terminal: frame.is_terminal(),
-            has_others: false,
+            beside: Beside::default(),
         }
+    }
+
+    /// Whether beats that did not arrive may have been written to a page, and overwritten there.
+    #[inline]
+    pub(crate) const fn has_page(&self) -> bool {
+        self.beside.has(Beside::PAGE)
+    }
+
+    /// What is known of its page.
+    pub(crate) const fn page(&self) -> PageUse {
+        match (self.has_page(), self.beside.has(Beside::PAGE_IS_READ)) {
+            (false, _) => PageUse::None,
+            (true, false) => PageUse::Unread,
+            (true, true) => PageUse::Read,
+        }
+    }
+
+    /// Notes what is known of its page.
+    pub(crate) const fn set_page(&mut self, page: PageUse) {
+        let (has_page, is_read) = (!matches!(page, PageUse::None), matches!(page, PageUse::Read));
+        self.beside = self.beside.with(Beside::PAGE, has_page).with(Beside::PAGE_IS_READ, is_read);
+    }
+
+    /// Whether it has had other sessions than the newest that are not over.
+    #[inline]
+    pub(crate) const fn has_others(&self) -> bool {
+        self.beside.has(Beside::SESSIONS)
+    }
+
+    const fn set_others(&mut self, has_others: bool) {
+        self.beside = self.beside.with(Beside::SESSIONS, has_others);
+    }
+
+    /// Without those, for another agent that goes on with the newest.
+    pub(crate) const fn without_others(mut self) -> Self {
+        self.set_others(false);
+        self
     }
 
     /// How it beats.
@@ -175,7 +241,7 @@ impl Slot {
     /// Forgets its sessions but for one.
     pub(crate) fn begin_anew(&mut self, rest: &mut Rest, session: Session) {
         self.session = session;
-        self.has_others = false;
+        self.set_others(false);
         if let Some(extra) = &mut rest.extra {
             extra.sessions = OtherSessions::default();
         }
@@ -184,7 +250,7 @@ impl Slot {
     /// Finds the frame's place among the sessions of the process; afterwards they know it if it was accepted.
     #[inline]
     pub(crate) fn place(&mut self, rest: &mut Rest, frame: &Frame, at: MonoTime) -> Place {
-        if !self.has_others
+        if !self.has_others()
             && let Some((lost, wrapped)) = self.session.followed_by(frame)
         {
             self.session = Session::of(frame);
@@ -194,7 +260,8 @@ impl Slot {
         let handles = self.handles();
         let mut newest = self.newest();
         let place = extra.sessions.place(&mut newest, frame, at, handles);
-        self.has_others = !extra.sessions.is_empty();
+        let has_others = !extra.sessions.is_empty();
+        self.set_others(has_others);
         if extra.is_empty() {
             rest.extra = None;
         }
@@ -212,7 +279,8 @@ impl Slot {
         let handles = self.handles();
         let extra = rest.extra.get_or_insert_default();
         let left = extra.sessions.close(&mut self.newest(), last, at, stall_after, handles);
-        self.has_others = !extra.sessions.is_empty();
+        let has_others = !extra.sessions.is_empty();
+        self.set_others(has_others);
         if extra.is_empty() {
             rest.extra = None;
         }
@@ -223,7 +291,7 @@ impl Slot {
     pub(crate) fn has_several(&self, rest: &Rest) -> bool {
         let others_beat =
             || rest.extra.as_ref().is_some_and(|extra| extra.sessions.have_beaten(self.last_beat));
-        self.has_others && self.handles() == Handles::Several && others_beat()
+        self.has_others() && self.handles() == Handles::Several && others_beat()
     }
 
     fn newest(&mut self) -> Newest<'_> {
@@ -238,10 +306,10 @@ impl Slot {
     /// that the agent lives, so its silence begins anew. Whether it is the next of its only session.
     pub(crate) fn note_limited(&mut self, frame: &Frame, at: MonoTime) -> bool {
         let follows = self.session.followed_by(frame).is_some();
-        if follows || self.has_others {
+        if follows || self.has_others() {
             self.last_beat = at;
         }
-        let is_next = follows && !self.has_others;
+        let is_next = follows && !self.has_others();
         if is_next {
             self.session = Session::of(frame);
         }

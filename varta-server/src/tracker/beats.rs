@@ -48,7 +48,7 @@ impl Tracker {
         slot.verdict == Some(Verdict::Up(frame.status))
             && !slot.terminal
             && !frame.is_terminal()
-            && !slot.has_others
+            && !slot.has_others()
             && slot.session.followed_by(frame) == Some((0, false))
             && slot.last_beat <= beat.received_at
             && !self.learned.is_on()
@@ -133,9 +133,10 @@ impl Tracker {
                 mistake = slot.find_mistake(rest, frame, at);
             }
             let place = slot.place(rest, frame, at);
+            let skips = slot.has_page();
             let may_be_another = match place {
                 Place::Next { lost, wrapped } => {
-                    if lost > 0 {
+                    if lost > 0 && !skips {
                         rest.lost = rest.lost.saturating_add(u32::try_from(lost).unwrap_or(u32::MAX));
                         self.statistics.lost = self.statistics.lost.saturating_add(lost);
                     }

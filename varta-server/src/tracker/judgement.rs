@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::agent::{AgentKey, Inquiry, Rest};
+use super::agent::{AgentKey, Inquiry, PageUse, Rest};
 use super::cause::Cause;
 use super::session::Session;
 use super::source::SourceId;
@@ -72,6 +72,21 @@ impl Tracker {
         self.depart(number, after, change);
     }
 
+    /// Takes note that the page of a process has been read that [`Tracker::poll_unread`] named, and what was in it handed
+    /// in.
+    pub fn handle_read(&mut self, pid: u32, now: MonoTime) {
+        let agent = self.agents.find(AgentKey::local(pid));
+        if let Some(number) = agent.filter(|number| self.agents.slot(*number).page() == PageUse::Read) {
+            self.look_at(number, now);
+        }
+    }
+
+    /// How long the process of this host with this pid may be silent, if it is an agent.
+    #[must_use]
+    pub fn stall_after_of_process(&self, pid: u32) -> Option<Duration> {
+        self.agents.find(AgentKey::local(pid)).map(|number| self.stall_after(number))
+    }
+
     /// Takes what came of a [`Request::Look`]; `None` when nobody could look.
     ///
     /// Nothing changes if the agent has beaten since, or has been judged without.
@@ -133,6 +148,10 @@ impl Tracker {
         if now < deadline {
             self.note_unseen(number, now);
             let half = self.first_look(number);
+            let slot = self.agents.slot_mut(number);
+            if slot.has_page() {
+                slot.set_page(PageUse::Unread);
+            }
             let rest = self.agents.rest_mut(number);
             if now < half {
                 rest.inquiry = Inquiry::None;
@@ -150,6 +169,10 @@ impl Tracker {
                 (Inquiry::None | Inquiry::Glanced | Inquiry::Doubted, _) => {}
             }
             self.wheel.arm(number, deadline);
+            return;
+        }
+        if !self.has_read(number) {
+            self.wheel.arm(number, now);
             return;
         }
         // The wheel may be early, with this as with everything.
@@ -171,6 +194,25 @@ impl Tracker {
                 self.wheel.arm(number, until);
             }
             Some(_) | None => self.conclude(number, now, None),
+        }
+    }
+
+    /// Whether what an agent has written to its page is known; if not, asks for it. Who was asked and says nothing has
+    /// nothing to say.
+    fn has_read(&mut self, number: u32) -> bool {
+        let slot = self.agents.slot_mut(number);
+        match slot.page() {
+            PageUse::None => true,
+            PageUse::Unread => {
+                slot.set_page(PageUse::Read);
+                self.unread.push_back(slot.key.pid);
+                false
+            }
+            PageUse::Read if self.unread.contains(&slot.key.pid) => false,
+            PageUse::Read => {
+                slot.set_page(PageUse::Unread);
+                true
+            }
         }
     }
 

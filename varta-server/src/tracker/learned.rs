@@ -89,7 +89,8 @@ impl Tracker {
     /// Learns what there is to learn from a beat that was taken, when the agent's deadline was `due` before it.
     pub(super) fn learn(&mut self, number: u32, frame: &Frame, place: Place, at: MonoTime, due: MonoTime) {
         let rest = self.agents.rest(number);
-        if rest.promised().is_some() {
+        // What is seen of a page comes at the pace of the looks, and not at that of the agent.
+        if rest.promised().is_some() || self.agents.slot(number).has_page() {
             return;
         }
         match place {

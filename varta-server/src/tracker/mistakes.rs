@@ -35,14 +35,14 @@ impl Slot {
         }
         let clock_goes = frame.timestamp > session.timestamp;
         let was_late = clock_goes && session.sent(heard_at, frame, at) < i128::from(stalled_at.as_nanos());
-        let were_lost = lost > 0 && keeps_pace(session, frame, lost);
+        let were_lost = lost > 0 && !self.has_page() && keeps_pace(session, frame, lost);
         (were_lost || was_late).then(|| at.since(stalled_at))
     }
 
     /// The session of which a frame is the next, when that was heard last, and how many frames are missing in between.
     fn followed(&self, rest: &Rest, frame: &Frame, at: MonoTime) -> Option<(Session, MonoTime, u64)> {
         match &rest.extra {
-            Some(extra) if self.has_others => {
+            Some(extra) if self.has_others() => {
                 let mut session = self.session;
                 let newest = Newest { session: &mut session, heard_at: self.last_beat };
                 extra.sessions.followed(&newest, frame, at, self.handles())

@@ -123,6 +123,8 @@ pub struct Tracker {
     transitions: VecDeque<Transition>,
     /// The same goes for these.
     requests: VecDeque<Request>,
+    /// And for these.
+    unread: VecDeque<u32>,
     /// And for these; `None` while nobody wants them.
     notes: Option<VecDeque<Note>>,
     /// Agents that were down or gone at some time, in that order; some have come back since. At most two for each slot.
@@ -161,6 +163,7 @@ impl Tracker {
             wheel: Wheel::new(),
             transitions: VecDeque::new(),
             requests: VecDeque::new(),
+            unread: VecDeque::new(),
             notes: None,
             departed: VecDeque::new(),
             waiting: Waiting::default(),
@@ -244,6 +247,12 @@ impl Tracker {
     /// What is wanted from outside next, oldest first. To be called until it gives `None` after each `handle_*`.
     pub fn poll_request(&mut self) -> Option<Request> {
         self.requests.pop_front()
+    }
+
+    /// The process whose page of memory is to be read next, before its silence is held against it; see
+    /// [`Tracker::handle_read`]. To be called until it gives `None` after each [`Tracker::handle_timeout`].
+    pub fn poll_unread(&mut self) -> Option<u32> {
+        self.unread.pop_front()
     }
 
     /// How many agents there are, silent ones included.

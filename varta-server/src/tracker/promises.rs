@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::agent::{AgentKey, Rest};
+use super::agent::{AgentKey, PageUse, Rest};
 use super::cause::Cause;
 use super::names::NameSource;
 use super::session::Session;
@@ -65,7 +65,11 @@ impl Tracker {
                 let last = Session { nonce: *nonce, timestamp: *timestamp };
                 self.handle_goodbye(number, last, Cause::Goodbye { reason: *reason }, at);
             }
-            (None, Said::Goodbye { .. }) => return Outcome::OutOfOrder,
+            (Some(number), Said::Attach) => {
+                self.unlearn(number);
+                self.agents.slot_mut(number).set_page(PageUse::Unread);
+            }
+            (None, Said::Goodbye { .. } | Said::Attach) => return Outcome::OutOfOrder,
         }
         Outcome::Accepted
     }

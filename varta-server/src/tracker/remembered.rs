@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::Tracker;
-use super::agent::{AgentKey, Extra, Rest, Slot};
+use super::agent::{AgentKey, Beside, Extra, Rest, Slot};
 use super::names::NameSource;
 use super::rate::Usage;
 use super::session::Session;
@@ -113,7 +113,7 @@ impl Tracker {
             verdict: Some(verdict),
             status: last.status,
             terminal: last.terminal,
-            has_others: false,
+            beside: Beside::default(),
         };
         let longest = now + self.longest_silence();
         let extra = Extra {

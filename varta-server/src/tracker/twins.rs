@@ -238,7 +238,7 @@ impl Tracker {
         slot.beats = former.beats;
         slot.last_beat = former.last_beat;
         let rest = Rest::new(self.names.share(rest.name), None, twin);
-        let newcomer = self.add(origin, Slot { has_others: false, ..newcomer }, rest);
+        let newcomer = self.add(origin, newcomer.without_others(), rest);
         if !younger.is_empty() {
             self.trails_mut(newcomer).by_agent.insert(newcomer, younger);
         }

@@ -60,6 +60,7 @@ fn judge(vault: &Vault, payload: &[u8]) -> Result<KeyId, Outcome> {
         payload,
         truncated: false,
         extra_ancillary: false,
+        has_descriptor: false,
         credentials: None,
         source: Some(([10, 0, 0, 1], 4000).into()),
     };

@@ -65,6 +65,7 @@ fn all() -> Vec<Record> {
         control(Said::Hello(Introduction::default())),
         control(Said::Goodbye { nonce: 5, timestamp: 6, reason: Some(GoodbyeReason::Restart) }),
         control(Said::Goodbye { nonce: 5, timestamp: 6, reason: None }),
+        control(Said::Attach),
         process("worker"),
         process(""),
         process(&"x".repeat(132)),

@@ -5,6 +5,7 @@ mod crowds;
 mod learned;
 mod mistakes;
 mod model;
+mod pages;
 mod promises;
 mod remembered;
 mod remote;
@@ -127,6 +128,8 @@ impl World {
             match self.tracker.poll_timeout() {
                 Some(at) if at <= to => {
                     self.tracker.handle_timeout(at);
+                    // Nobody here reads pages.
+                    while self.tracker.poll_unread().is_some() {}
                     self.refuse_looks(at);
                 }
                 _ => {

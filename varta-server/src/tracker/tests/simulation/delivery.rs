@@ -41,6 +41,7 @@ impl Simulation {
                         assert!(self.changes.is_empty(), "{:?}", self.changes);
                         self.reference.hello(control.sender, introduction, now);
                     }
+                    Said::Attach => {}
                     Said::Goodbye { nonce, .. } => {
                         self.reference.goodbye(control.sender, (handle, *nonce), &self.changes);
                     }
