@@ -32,7 +32,7 @@ pub(crate) fn measure() -> Fallible<Vec<Row>> {
     }
     let row = |work, index: usize| {
         let compared = Comparison::of(&ours[index], &peers[index])?;
-        let reach = Reach { text: "≤ 0.33", holds: |compared| compared.ratio <= 1.0 / 3.0 };
+        let reach = Reach { text: "≤ 0.2", holds: |compared| compared.ratio <= 0.2 };
         Fallible::Ok(Row::new(work, &compared, "the peer's", |nanos| format!("{nanos:.1} ns"), reach))
     };
     Ok(vec![row("encode", 0)?, row("decode", 1)?])

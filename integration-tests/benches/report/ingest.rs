@@ -60,7 +60,11 @@ pub(crate) fn measure() -> Fallible<Vec<Row>> {
             let work = format!("{work}, one sender ({sender})");
             Fallible::Ok(Row::new(work, &compared, Waits::ALL[best].title(), show_rate, reach))
         };
-        let reach = Reach { text: "≥ 0.85", holds: |compared| compared.ratio >= 0.85 };
+        // How much one that tries again leaves to the receiver is the scheduler's to say.
+        let reach = match sender {
+            "sleeping" => Reach { text: "≥ 0.97", holds: |compared| compared.ratio >= 0.97 },
+            _ => Reach::NONE,
+        };
         rows.push(row("ingest, nothing lost", &ours, reach)?);
         if !peers.is_empty() {
             rows.push(row("the peer's ingest", &peers, Reach::NONE)?);
