@@ -21,7 +21,7 @@ use crate::sys::{self, BareLoop, FAREWELL, Until, Waits};
 use crate::table::{Reach, Row};
 
 /// The queue of each receiver, in bytes as the kernel counts them.
-const RECEIVE_BUFFER: libc::c_int = 8 << 20;
+pub(crate) const RECEIVE_BUFFER: libc::c_int = 8 << 20;
 /// How many datagrams are put into it at once. There is room for 10,000.
 const FILL: u64 = 8_000;
 /// The core of whoever receives. Left to itself the scheduler now and then puts sender and receiver on the same one, and
@@ -197,15 +197,15 @@ fn expect(process: &Process, word: &str) -> Fallible<()> {
 }
 
 /// What the kernel says of a UDP socket.
-struct Queue {
+pub(crate) struct Queue {
     /// Bytes that wait to be read.
-    waiting: u64,
+    pub(crate) waiting: u64,
     dropped: u64,
 }
 
 impl Queue {
     /// That of the socket with this port.
-    fn of(address: SocketAddr) -> Fallible<Self> {
+    pub(crate) fn of(address: SocketAddr) -> Fallible<Self> {
         let port = format!(":{:04X}", address.port());
         // A list that changes while it is read may lack a line.
         wait_for("the kernel's word for a socket", || {

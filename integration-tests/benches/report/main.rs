@@ -1,6 +1,6 @@
 //! The benchmark program: each piece of work beside its yardstick in the same run, as a table.
 //!
-//! `cargo bench -p varta-integration-tests --bench report` runs everything in about eight minutes; a word after `--` runs
+//! `cargo bench -p varta-integration-tests --bench report` runs everything in about twelve minutes; a word after `--` runs
 //! only what has it in its name, as in `-- ingest`. The figures that count are the ratios: yardstick and work take turns,
 //! so that whatever else the machine does hits both, and the median of the turns is taken.
 
@@ -13,6 +13,8 @@ mod flow;
 mod forgery;
 mod ingest;
 mod load;
+mod memory;
+mod paced;
 mod programs;
 mod secure;
 mod shm;
@@ -40,6 +42,7 @@ const BENCHMARKS: [(&str, Benchmark); 12] = [
     ("udp", udp::measure),
     ("secure", secure::measure),
     ("forgery", forgery::measure),
+    ("memory", memory::measure),
     ("agents", agents::measure),
     ("death", verdicts::measure_deaths),
     ("deadline", verdicts::measure_deadlines),

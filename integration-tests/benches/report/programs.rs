@@ -86,18 +86,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Builds the server as it is released and starts it, with no limit on what an agent may send.
+    /// Starts the server as it is released, with no limit on what an agent may send.
     pub(crate) fn start<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Fallible<Self> {
-        let target = target_directory()?;
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--quiet", "-p", "varta-server", "--target-dir"])
-            .arg(&target)
-            .status()?;
-        if !built.success() {
-            return Err("cannot build varta-server".into());
-        }
         let process = Process::start(
-            Command::new(target.join("release/varta-server"))
+            Command::new(server()?)
                 .args(["--metrics-addr", "127.0.0.1:0", "--max-beat-rate", "0", "--log-format", "json"])
                 .args(arguments)
                 .stderr(Stdio::piped()),
@@ -133,6 +125,11 @@ impl Server {
     /// Where it listens for sealed datagrams.
     pub(crate) fn secure_udp(&self) -> Fallible<SocketAddr> {
         Ok(self.secure_udp.ok_or("the server has no socket for sealed datagrams")?)
+    }
+
+    /// Where it is asked over HTTP.
+    pub(crate) fn metrics(&self) -> SocketAddr {
+        self.metrics
     }
 
     pub(crate) fn scrape(&self) -> Fallible<Scrape> {
@@ -184,15 +181,38 @@ fn after(line: &str, mark: &str, end: char) -> Option<SocketAddr> {
     line.split_once(mark)?.1.split(end).next()?.parse().ok()
 }
 
-/// The published observer, if `scripts/test` or somebody else has put it there.
+/// The server's program as it is released, built if it is not.
+pub(crate) fn server() -> Fallible<PathBuf> {
+    let target = target_directory()?;
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--release", "--quiet", "-p", "varta-server", "--target-dir"]).arg(&target);
+    // What cargo has told this program of its own package would have build scripts run anew that ask for it, and after
+    // them most of the server be built again, now and at the next start of the benchmark.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.to_string_lossy().starts_with(start)) {
+            cargo.env_remove(name);
+        }
+    }
+    let built = cargo.status()?;
+    if built.success() {
+        Ok(target.join("release/varta-server"))
+    } else {
+        Err("cannot build varta-server".into())
+    }
+}
+
+/// The published observer's program, if `scripts/test` or somebody else has put it there.
+pub(crate) fn peers_server() -> Fallible<Option<PathBuf>> {
+    let program = target_directory()?.join("foreign/bin/varta-watch");
+    Ok(program.exists().then_some(program))
+}
+
+/// The published observer, if its program is there.
 pub(crate) fn peer<T: AsRef<OsStr>>(
     socket: &Path,
     arguments: impl IntoIterator<Item = T>,
 ) -> Fallible<Option<Process>> {
-    let program = target_directory()?.join("foreign/bin/varta-watch");
-    if !program.exists() {
-        return Ok(None);
-    }
+    let Some(program) = peers_server()? else { return Ok(None) };
     let process = Process::start(
         Command::new(program)
             .arg("--socket")
