@@ -18,6 +18,7 @@ mod paced;
 mod programs;
 mod secure;
 mod shm;
+mod start;
 mod statistics;
 mod sys;
 mod table;
@@ -32,7 +33,7 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 12] = [
+const BENCHMARKS: [(&str, Benchmark); 14] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
     ("shm", shm::measure),
@@ -43,6 +44,7 @@ const BENCHMARKS: [(&str, Benchmark); 12] = [
     ("secure", secure::measure),
     ("forgery", forgery::measure),
     ("memory", memory::measure),
+    ("start", start::measure),
     ("agents", agents::measure),
     ("death", verdicts::measure_deaths),
     ("deadline", verdicts::measure_deadlines),
