@@ -18,6 +18,7 @@ mod paced;
 mod programs;
 mod secure;
 mod shm;
+mod size;
 mod start;
 mod statistics;
 mod sys;
@@ -33,7 +34,7 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 14] = [
+const BENCHMARKS: [(&str, Benchmark); 15] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
     ("shm", shm::measure),
@@ -44,6 +45,7 @@ const BENCHMARKS: [(&str, Benchmark); 14] = [
     ("secure", secure::measure),
     ("forgery", forgery::measure),
     ("memory", memory::measure),
+    ("size", size::measure),
     ("start", start::measure),
     ("agents", agents::measure),
     ("death", verdicts::measure_deaths),
