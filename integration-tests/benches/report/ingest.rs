@@ -82,7 +82,7 @@ fn await_accepted(server: &Server, expected: u64) -> Fallible<()> {
 }
 
 /// Sends from a process of its own and gives the time that it took.
-fn send_all(path: &Path, frames: u64, how: &str) -> Fallible<Duration> {
+pub(crate) fn send_all(path: &Path, frames: u64, how: &str) -> Fallible<Duration> {
     let arguments = ["role-send", &path.to_string_lossy(), &frames.to_string(), how];
     let line = Process::start(&mut programs::role(arguments))?.line()?;
     Ok(Duration::from_nanos(line.parse().map_err(|_| line)?))
@@ -111,13 +111,18 @@ pub(crate) fn send(arguments: &[String]) -> Fallible<()> {
     Ok(())
 }
 
-/// The yardstick's process: `PATH FRAMES HOW`. Prints a line when it is ready.
-pub(crate) fn receive(arguments: &[String]) -> Fallible<()> {
-    let [path, frames, how] = arguments else { return Err("wants PATH FRAMES HOW".into()) };
+/// A bare loop on a new Unix socket, which waits as it is told.
+pub(crate) fn bare_loop(path: &str, how: &str) -> Fallible<BareLoop> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None)?;
     socket.set_passcred(true)?;
     socket.bind(&socket2::SockAddr::unix(path)?)?;
-    let mut bare = BareLoop::new(socket.into(), sys::Sender::Credentials, Waits::named(how)?)?;
+    Ok(BareLoop::new(socket.into(), sys::Sender::Credentials, Waits::named(how)?)?)
+}
+
+/// The yardstick's process: `PATH FRAMES HOW`. Prints a line when it is ready.
+pub(crate) fn receive(arguments: &[String]) -> Fallible<()> {
+    let [path, frames, how] = arguments else { return Err("wants PATH FRAMES HOW".into()) };
+    let mut bare = bare_loop(path, how)?;
     println!("ready");
     std::hint::black_box(bare.run(Until::Received(frames.parse()?))?);
     Ok(())

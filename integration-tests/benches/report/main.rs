@@ -16,6 +16,7 @@ mod load;
 mod memory;
 mod paced;
 mod programs;
+mod scrape;
 mod secure;
 mod shm;
 mod size;
@@ -44,6 +45,7 @@ const BENCHMARKS: [(&str, Benchmark); 15] = [
     ("udp", udp::measure),
     ("secure", secure::measure),
     ("forgery", forgery::measure),
+    ("scrape", scrape::measure),
     ("memory", memory::measure),
     ("size", size::measure),
     ("start", start::measure),
