@@ -9,6 +9,7 @@
 mod agents;
 mod beat;
 mod codec;
+mod expiry;
 mod flow;
 mod forgery;
 mod ingest;
@@ -35,7 +36,7 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 15] = [
+const BENCHMARKS: [(&str, Benchmark); 16] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
     ("shm", shm::measure),
@@ -46,6 +47,7 @@ const BENCHMARKS: [(&str, Benchmark); 15] = [
     ("secure", secure::measure),
     ("forgery", forgery::measure),
     ("scrape", scrape::measure),
+    ("expiry", expiry::measure),
     ("memory", memory::measure),
     ("size", size::measure),
     ("start", start::measure),
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
     let outcome = match role {
         Some("role-send") => ingest::send(&arguments[1..]),
         Some("role-receive") => ingest::receive(&arguments[1..]),
+        Some("role-probe") => expiry::probe(&arguments[1..]),
         Some("role-send-udp") => load::send(&arguments[1..]),
         Some("role-receive-udp") => flow::receive(&arguments[1..]),
         Some("role-await-death") => verdicts::await_deaths(),

@@ -37,7 +37,7 @@ const PEERS_ROUNDS: u32 = 20;
 const PEERS_STALL_AFTER: Duration = Duration::from_millis(500);
 
 /// Time on the clock of the host, which all its processes share.
-fn now() -> Fallible<Duration> {
+pub(crate) fn now() -> Fallible<Duration> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?)
 }
 
