@@ -9,6 +9,7 @@
 mod agents;
 mod beat;
 mod codec;
+mod crowd;
 mod expiry;
 mod flow;
 mod forgery;
@@ -36,13 +37,14 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 16] = [
+const BENCHMARKS: [(&str, Benchmark); 17] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
     ("shm", shm::measure),
     ("remote-beat", beat::measure_remote),
     ("tracker", tracker::measure),
     ("ingest", ingest::measure),
+    ("crowd", crowd::measure),
     ("udp", udp::measure),
     ("secure", secure::measure),
     ("forgery", forgery::measure),
@@ -63,6 +65,8 @@ fn main() -> ExitCode {
     let outcome = match role {
         Some("role-send") => ingest::send(&arguments[1..]),
         Some("role-receive") => ingest::receive(&arguments[1..]),
+        Some("role-send-crowd") => crowd::send(&arguments[1..]),
+        Some("role-receive-crowd") => crowd::receive(&arguments[1..]),
         Some("role-probe") => expiry::probe(&arguments[1..]),
         Some("role-send-udp") => load::send(&arguments[1..]),
         Some("role-receive-udp") => flow::receive(&arguments[1..]),
