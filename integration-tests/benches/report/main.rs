@@ -17,6 +17,7 @@ mod ingest;
 mod load;
 mod memory;
 mod paced;
+mod plot;
 mod programs;
 mod scrape;
 mod secure;
@@ -37,12 +38,13 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 17] = [
+const BENCHMARKS: [(&str, Benchmark); 18] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
     ("shm", shm::measure),
     ("remote-beat", beat::measure_remote),
     ("tracker", tracker::measure),
+    ("plot", plot::measure),
     ("ingest", ingest::measure),
     ("crowd", crowd::measure),
     ("udp", udp::measure),

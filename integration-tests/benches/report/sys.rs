@@ -38,6 +38,13 @@ pub(crate) fn keep_to_core(pid: u32, core: usize) -> Fallible<()> {
     Ok(())
 }
 
+/// Bytes that this process has allocated and not given back, as the C library counts them.
+pub(crate) fn allocated() -> usize {
+    // SAFETY: no pointers.
+    let heap = unsafe { libc::mallinfo2() };
+    heap.uordblks + heap.hblkhd
+}
+
 /// A descriptor that becomes readable when a process ends, see `pidfd_open(2)`.
 pub(crate) fn open_pidfd(pid: libc::pid_t) -> io::Result<OwnedFd> {
     // SAFETY: no pointers.

@@ -10,11 +10,11 @@ use varta_server::beat::{ReceivedBeat, Sender};
 use varta_server::time::MonoTime;
 use varta_server::tracker::{Policy, ProcessIdentity, Processes, Tracker};
 
-use crate::Fallible;
 use crate::statistics::{Comparison, show_nanos};
 use crate::table::{Reach, Row};
+use crate::{Fallible, sys};
 
-pub(crate) const MOST: u32 = 1_000_000;
+const MOST: u32 = 1_000_000;
 /// Beats that are handed in together, as a listener does.
 const BATCH: usize = 64;
 const ROUNDS: usize = 9;
@@ -29,6 +29,25 @@ pub(crate) fn measure() -> Fallible<Vec<Row>> {
         (100_000, "100,000", Reach::NONE),
         (MOST, "1,000,000", Reach { text: "≤ 2.5", holds: |compared| compared.ratio <= 2.5 }),
     ] {
+        let compared = Cost::of(count)?.beat;
+        let work = format!("tracker, a beat of one of {name} agents");
+        rows.push(Row::new(work, &compared, YARDSTICK, show_nanos, reach));
+    }
+    Ok(rows)
+}
+
+pub(crate) const YARDSTICK: &str = "random read of 64 bytes";
+
+/// What so many agents cost the tracker.
+pub(crate) struct Cost {
+    /// Nanoseconds for a beat, beside those for a cache line.
+    pub(crate) beat: Comparison,
+    /// Bytes allocated for each agent.
+    pub(crate) memory: f64,
+}
+
+impl Cost {
+    pub(crate) fn of(count: u32) -> Fallible<Self> {
         let mut agents = Agents::new(count)?;
         let lines = Lines::new(count);
         let (mut ours, mut yardstick) = (Vec::new(), Vec::new());
@@ -36,11 +55,11 @@ pub(crate) fn measure() -> Fallible<Vec<Row>> {
             ours.push(agents.round()?);
             yardstick.push(lines.round(&agents.order));
         }
-        let compared = Comparison::of(&ours, &yardstick)?;
-        let work = format!("tracker, a beat of one of {name} agents");
-        rows.push(Row::new(work, &compared, "random read of 64 bytes", show_nanos, reach));
+        Ok(Cost {
+            beat: Comparison::of(&ours, &yardstick)?,
+            memory: agents.allocated as f64 / f64::from(count),
+        })
     }
-    Ok(rows)
 }
 
 /// Processes of which nobody knows more than the pid.
@@ -57,8 +76,10 @@ impl Processes for Nobody {
 }
 
 /// A tracker with agents that all have beaten once.
-pub(crate) struct Agents {
+struct Agents {
     tracker: Tracker,
+    /// Bytes that the tracker has allocated for them.
+    allocated: usize,
     nonces: Vec<u64>,
     now: MonoTime,
     /// Whose turn it is.
@@ -66,7 +87,7 @@ pub(crate) struct Agents {
 }
 
 impl Agents {
-    pub(crate) fn new(count: u32) -> Fallible<Self> {
+    fn new(count: u32) -> Fallible<Self> {
         let policy = Policy {
             max_agents: count as usize,
             max_beat_rate: 0,
@@ -75,19 +96,22 @@ impl Agents {
             ..Policy::default()
         };
         let order = shuffled(BEATS.max(count), count);
+        let (first, nonces) = ((0..count).collect::<Vec<u32>>(), vec![0; count as usize]);
+        let allocated_before = sys::allocated();
         let mut agents = Agents {
             tracker: Tracker::new(policy),
-            nonces: vec![0; count as usize],
+            allocated: 0,
+            nonces,
             now: MonoTime::from_secs(1),
             order,
         };
-        let first: Vec<u32> = (0..count).collect();
         agents.beat(&first)?;
+        agents.allocated = sys::allocated().saturating_sub(allocated_before);
         Ok(agents)
     }
 
     /// Nanoseconds for each beat of a round.
-    pub(crate) fn round(&mut self) -> Fallible<f64> {
+    fn round(&mut self) -> Fallible<f64> {
         let order = std::mem::take(&mut self.order);
         let time = self.beat(&order)?;
         let nanos = time.as_nanos() as f64 / order.len() as f64;
