@@ -83,7 +83,7 @@ pub(crate) fn measure() -> Fallible<Vec<Row>> {
     Ok(vec![Row::new(work, &compared, "before that", show, reach)])
 }
 
-/// That the million is stalled and nobody else, and that nothing of the probe's was lost.
+/// That the million was doubted and is stalled, and nobody else is, and that nothing of the probe's was lost.
 fn check(server: &Server, gaps: &Gaps) -> Fallible<()> {
     let scrape = server.scrape()?;
     let in_state = |state| scrape.sum("varta_agents", &[("state", state)]);
@@ -91,6 +91,10 @@ fn check(server: &Server, gaps: &Gaps) -> Fallible<()> {
     let states = (in_state("up"), in_state("unknown"), in_state("stalled"));
     if states != (f64::from(BEATING), 0.0, f64::from(SILENT)) {
         return Err(format!("up, unknown and stalled are {states:?}").into());
+    }
+    let doubted = scrape.sum("varta_transitions_total", &[("to", "unknown")]);
+    if doubted < f64::from(SILENT) / 2.0 {
+        return Err(format!("of the first burst only {doubted} were called unknown").into());
     }
     let books = server.books("unix")?;
     if books.accepted != gaps.sent || books.refused + books.dropped > 0 {
