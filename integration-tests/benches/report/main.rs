@@ -38,7 +38,7 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 18] = [
+const BENCHMARKS: [(&str, Benchmark); 19] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
     ("shm", shm::measure),
