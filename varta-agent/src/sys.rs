@@ -88,7 +88,7 @@ pub(crate) fn effective_uid() -> u32 {
 
 /// Fills `bytes` with what the kernel's generator gives, or says at once why not: before it has been seeded at boot it
 /// gives nothing.
-#[cfg(all(feature = "secure-udp", any(target_os = "linux", target_os = "android")))]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn get_random(bytes: &mut [u8]) -> io::Result<usize> {
     // SAFETY: pointer and length are those of one live slice, which the kernel only writes.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };

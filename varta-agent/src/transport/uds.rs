@@ -89,7 +89,11 @@ impl UdsTransport {
             Ok(()) => Ok(self),
             Err(Refused { by, source }) => {
                 let blamed = by.map_or(self.candidates.as_slice(), |index| &self.candidates[index..=index]);
-                let paths = blamed.iter().map(|candidate| candidate.path().into()).collect();
+                let mut paths = String::new();
+                for candidate in blamed {
+                    paths.push_str(if paths.is_empty() { "" } else { " or " });
+                    paths.push_str(&candidate.path().to_string_lossy());
+                }
                 Err(ConnectError { paths, advice, source }.into_io())
             }
         }
@@ -191,7 +195,7 @@ pub(crate) fn address_of(path: &Path) -> io::Result<SocketAddr> {
 
 /// Makes the error for a person who chose `path`.
 pub(crate) fn refusal(path: &Path, source: io::Error) -> io::Error {
-    ConnectError { paths: vec![path.into()], advice: Advice::Path, source }.into_io()
+    ConnectError { paths: path.to_string_lossy().into_owned(), advice: Advice::Path, source }.into_io()
 }
 
 /// A path at which a server may listen.
@@ -227,7 +231,7 @@ struct Refused {
 }
 
 /// What a program can do that found no server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) enum Advice {
     /// It has chosen the path itself.
     Path,
@@ -236,9 +240,8 @@ pub(crate) enum Advice {
 }
 
 /// The error of a connect that a person will read.
-#[derive(Debug)]
 struct ConnectError {
-    paths: Vec<PathBuf>,
+    paths: String,
     advice: Advice,
     source: io::Error,
 }
@@ -250,18 +253,20 @@ impl ConnectError {
     }
 }
 
+/// As a person is to read it: `unwrap` shows no other form.
+impl fmt::Debug for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let elsewhere = match self.advice {
             Advice::Path => "or connect to the path at which it listens",
             Advice::Environment => "or name its socket in VARTA_SOCKET",
         };
-        f.write_str("cannot connect to ")?;
-        for (index, path) in self.paths.iter().enumerate() {
-            let or = if index == 0 { "" } else { " or " };
-            write!(f, "{or}{}", path.display())?;
-        }
-        write!(f, ": {}", self.source)?;
+        write!(f, "cannot connect to {}: {}", self.paths, self.source)?;
         match (self.source.kind(), self.source.raw_os_error()) {
             (io::ErrorKind::NotFound, _) => write!(f, "; start varta-server, {elsewhere}"),
             (io::ErrorKind::ConnectionRefused, _) => {
@@ -281,11 +286,8 @@ impl fmt::Display for ConnectError {
     }
 }
 
-impl Error for ConnectError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.source)
-    }
-}
+/// Without a source: its text has been said.
+impl Error for ConnectError {}
 
 #[cfg(test)]
 mod tests {
@@ -380,7 +382,7 @@ mod tests {
     #[test]
     fn a_connect_error_names_the_path_and_says_what_to_do() {
         let message = |paths: &[&str], advice, source: io::Error| {
-            let paths = paths.iter().map(PathBuf::from).collect();
+            let paths = paths.join(" or ");
             ConnectError { paths, advice, source }.into_io().to_string()
         };
         let table = [
