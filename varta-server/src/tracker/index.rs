@@ -21,49 +21,44 @@ const fn most_in(buckets: usize) -> usize {
     buckets * PLACES / 4 * 3
 }
 
-/// The hash in the high half, the slot's number in the low one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry(u64);
-
-impl Entry {
-    /// Its number is that of no slot.
-    const VACANT: Entry = Entry(u64::MAX);
-
-    const fn new(hash: u32, number: u32) -> Self {
-        Entry((hash as u64) << 32 | number as u64)
-    }
-
-    #[inline]
-    const fn hash(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
-    const fn number(self) -> u32 {
-        self.0 as u32
-    }
-
-    #[inline]
-    const fn is_vacant(self) -> bool {
-        self.number() == u32::MAX
-    }
-}
-
-/// One cache line.
+/// One cache line: hashes, and the slots' numbers in the same order. A place is vacant whose number is that of no slot.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct Bucket([Entry; PLACES]);
+struct Bucket {
+    hashes: [u32; PLACES],
+    numbers: [u32; PLACES],
+}
+
+/// The number of no slot.
+const NONE: u32 = u32::MAX;
 
 impl Bucket {
-    const VACANT: Bucket = Bucket([Entry::VACANT; PLACES]);
+    const VACANT: Bucket = Bucket { hashes: [u32::MAX; PLACES], numbers: [NONE; PLACES] };
 
-    fn vacancy(&mut self) -> Option<&mut Entry> {
-        self.0.iter_mut().find(|entry| entry.is_vacant())
+    /// The places with this hash, a bit for each; some may be vacant. All are compared, and nothing is decided by one of them,
+    /// because where a hash stands has no pattern to be foreseen.
+    #[inline]
+    fn places_with(&self, hash: u32) -> u32 {
+        let bits = self.hashes.iter().enumerate().map(|(place, other)| u32::from(*other == hash) << place);
+        bits.fold(0, |all, bit| all | bit)
+    }
+
+    fn place_of(&self, number: u32) -> Option<usize> {
+        self.numbers.iter().position(|other| *other == number)
     }
 
     fn is_full(&self) -> bool {
-        !self.0.iter().any(|entry| entry.is_vacant())
+        self.place_of(NONE).is_none()
+    }
+
+    const fn set(&mut self, place: usize, hash: u32, number: u32) {
+        self.hashes[place] = hash;
+        self.numbers[place] = number;
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (u32, u32)> {
+        let all = self.hashes.into_iter().zip(self.numbers);
+        all.filter(|(_, number)| *number != NONE)
     }
 }
 
@@ -116,18 +111,17 @@ impl Index {
     /// Reads of several hashes in a row wait for memory together, as long as nothing is decided by what is read.
     #[inline]
     pub(super) fn touch(&self, hash: u32) -> u64 {
-        self.buckets[self.home(hash)].0[0].0
+        u64::from(self.buckets[self.home(hash)].hashes[0])
     }
 
     /// A number that was entered with this hash; [`u32::MAX`] if there is none.
     #[inline]
     pub(super) fn any_with(&self, hash: u32) -> u32 {
-        // All places are looked at, and nothing is decided by one of them: their order has no pattern to be foreseen.
         let bucket = &self.buckets[self.home(hash)];
-        let here = |entry: &Entry| if entry.hash() == hash { entry.number() } else { u32::MAX };
-        match bucket.0.iter().map(here).fold(u32::MAX, u32::min) {
-            u32::MAX => self.with_hash(hash).next().unwrap_or(u32::MAX),
-            number => number,
+        let here = bucket.places_with(hash).trailing_zeros() as usize;
+        match bucket.numbers.get(here) {
+            Some(number) if *number != NONE => *number,
+            Some(_) | None => self.with_hash(hash).next().unwrap_or(NONE),
         }
     }
 
@@ -139,10 +133,9 @@ impl Index {
         let chain = std::iter::from_fn(move || {
             let bucket = next?;
             next = self.buckets[bucket].is_full().then_some(self.after(bucket));
-            Some(&self.buckets[bucket].0)
+            Some(self.buckets[bucket].entries())
         });
-        let entries = chain.flatten().filter(move |entry| entry.hash() == hash && !entry.is_vacant());
-        entries.map(|entry| entry.number())
+        chain.flatten().filter(move |(other, _)| *other == hash).map(|(_, number)| number)
     }
 
     /// Enters a number that is not [`u32::MAX`], and is not there yet.
@@ -150,7 +143,7 @@ impl Index {
         if self.len >= most_in(self.buckets.len()) {
             self.grow();
         }
-        self.put(Entry::new(hash, number));
+        self.put(hash, number);
         self.len += 1;
     }
 
@@ -158,8 +151,8 @@ impl Index {
     pub(super) fn remove(&mut self, hash: u32, number: u32) {
         let mut bucket = self.home(hash);
         let place = loop {
-            let entries = &self.buckets[bucket].0;
-            if let Some(place) = entries.iter().position(|entry| *entry == Entry::new(hash, number)) {
+            let is_it = |place: &usize| self.buckets[bucket].hashes[*place] == hash;
+            if let Some(place) = self.buckets[bucket].place_of(number).filter(is_it) {
                 break place;
             }
             if !self.buckets[bucket].is_full() {
@@ -177,23 +170,24 @@ impl Index {
         let mut behind = bucket;
         while self.buckets[behind].is_full() {
             behind = self.after(behind);
-            let could_stand_here = |entry: &Entry| {
-                !entry.is_vacant()
-                    && self.distance(self.home(entry.hash()), behind) >= self.distance(bucket, behind)
+            let needed = self.distance(bucket, behind);
+            let could_stand_here = |(hash, number): (&u32, &u32)| {
+                *number != NONE && self.distance(self.home(*hash), behind) >= needed
             };
-            if let Some(from) = self.buckets[behind].0.iter().position(could_stand_here) {
-                self.buckets[bucket].0[place] = self.buckets[behind].0[from];
+            let Bucket { hashes, numbers } = self.buckets[behind];
+            if let Some(from) = hashes.iter().zip(&numbers).position(could_stand_here) {
+                self.buckets[bucket].set(place, hashes[from], numbers[from]);
                 (bucket, place) = (behind, from);
             }
         }
-        self.buckets[bucket].0[place] = Entry::VACANT;
+        self.buckets[bucket].set(place, u32::MAX, NONE);
     }
 
-    fn put(&mut self, entry: Entry) {
-        let mut bucket = self.home(entry.hash());
+    fn put(&mut self, hash: u32, number: u32) {
+        let mut bucket = self.home(hash);
         loop {
-            if let Some(vacancy) = self.buckets[bucket].vacancy() {
-                *vacancy = entry;
+            if let Some(place) = self.buckets[bucket].place_of(NONE) {
+                self.buckets[bucket].set(place, hash, number);
                 return;
             }
             bucket = self.after(bucket);
@@ -206,8 +200,7 @@ impl Index {
         let count = self.buckets.len();
         let mut larger = Self::with_buckets(count + (count / 8).max(FEWEST_BUCKETS));
         larger.len = self.len;
-        let entries = self.buckets.iter().flat_map(|bucket| bucket.0);
-        entries.filter(|entry| !entry.is_vacant()).for_each(|entry| larger.put(entry));
+        self.buckets.iter().flat_map(Bucket::entries).for_each(|(hash, number)| larger.put(hash, number));
         *self = larger;
     }
 }
