@@ -38,13 +38,12 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 19] = [
+const BENCHMARKS: [(&str, Benchmark); 18] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
     ("shm", shm::measure),
     ("remote-beat", beat::measure_remote),
-    ("tracker", tracker::measure),
-    ("plot", plot::measure),
+    ("tracker", plot::measure),
     ("ingest", ingest::measure),
     ("crowd", crowd::measure),
     ("udp", udp::measure),

@@ -10,31 +10,15 @@ use varta_server::beat::{ReceivedBeat, Sender};
 use varta_server::time::MonoTime;
 use varta_server::tracker::{Policy, ProcessIdentity, Processes, Tracker};
 
-use crate::statistics::{Comparison, show_nanos};
-use crate::table::{Reach, Row};
+use crate::statistics::Comparison;
 use crate::{Fallible, sys};
 
-const MOST: u32 = 1_000_000;
 /// Beats that are handed in together, as a listener does.
 const BATCH: usize = 64;
 const ROUNDS: usize = 9;
 /// Beats of a round; fewer agents beat several times in it.
 const BEATS: u32 = 1_000_000;
 const FIRST_PID: u32 = 2;
-
-pub(crate) fn measure() -> Fallible<Vec<Row>> {
-    let mut rows = Vec::new();
-    for (count, name, reach) in [
-        (1_000, "1,000", Reach::NONE),
-        (100_000, "100,000", Reach::NONE),
-        (MOST, "1,000,000", Reach { text: "≤ 2.5", holds: |compared| compared.ratio <= 2.5 }),
-    ] {
-        let compared = Cost::of(count)?.beat;
-        let work = format!("tracker, a beat of one of {name} agents");
-        rows.push(Row::new(work, &compared, YARDSTICK, show_nanos, reach));
-    }
-    Ok(rows)
-}
 
 pub(crate) const YARDSTICK: &str = "random read of 64 bytes";
 
