@@ -90,8 +90,17 @@ pub(crate) struct OtherSessions {
     /// Frames that fitted nowhere. When another one follows such a frame at the pace of real time, the two are of a
     /// session whose first frames were lost.
     strays: Vec<Other>,
-    /// When a goodbye was the last that was heard of the newest session.
-    closed_at: Option<MonoTime>,
+    /// The goodbye of the newest session, if that was the last that was heard of it.
+    closed: Option<Closed>,
+}
+
+/// The goodbye of a session.
+#[derive(Clone, Copy, Debug)]
+struct Closed {
+    at: MonoTime,
+    /// The newest frame before it. The clock of the goodbye has taken its place, by which nobody could tell that frame when
+    /// it comes again.
+    newest: Other,
 }
 
 /// What a frame is to the sessions known so far.
@@ -189,12 +198,17 @@ fn start(timestamp: u64, heard_at: MonoTime) -> i128 {
 impl OtherSessions {
     /// Whether anything is remembered at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.others.is_empty() && self.strays.is_empty() && self.closed_at.is_none()
+        self.others.is_empty() && self.strays.is_empty() && self.closed.is_none()
     }
 
     /// Whether another session than the current one has beaten a short while before `at`.
     pub(crate) fn have_beaten(&self, at: MonoTime) -> bool {
         self.others.iter().any(|other| at.since(other.heard_at) < FORMER_KEPT)
+    }
+
+    /// When the newest session said goodbye, or before all times.
+    fn closed_at(&self) -> MonoTime {
+        self.closed.map_or(MonoTime::START, |closed| closed.at)
     }
 
     /// Closes the session whose last beat was `last`, as was said at `at`. Whether it was the only one that still beat:
@@ -209,7 +223,8 @@ impl OtherSessions {
         stall_after: Duration,
         handles: Handles,
     ) -> bool {
-        current.heard_at = current.heard_at.max(self.closed_at.unwrap_or_default());
+        let newest = self.closed.map_or(current.as_other(), |closed| closed.newest);
+        current.heard_at = current.heard_at.max(self.closed_at());
         let said = start(last.timestamp, at);
         let distance = |session: &Session, heard_at: MonoTime| {
             session.ends_with(last).then_some(session.start(heard_at).abs_diff(said))
@@ -233,7 +248,7 @@ impl OtherSessions {
                     *session = last;
                 }
                 if is_current {
-                    self.closed_at = Some(at);
+                    self.closed = Some(Closed { at, newest });
                 }
                 is_current
             }
@@ -265,7 +280,13 @@ impl OtherSessions {
         received_at: MonoTime,
         handles: Handles,
     ) -> Place {
-        current.heard_at = current.heard_at.max(self.closed_at.unwrap_or_default());
+        let repeats = |Other { session, heard_at }: Other| {
+            session.is_repeated_by(heard_at, frame, received_at, handles)
+        };
+        if self.closed.is_some_and(|closed| repeats(closed.newest)) {
+            return Place::Duplicate;
+        }
+        current.heard_at = current.heard_at.max(self.closed_at());
         self.strays.retain(|stray| received_at.since(stray.heard_at) < STRAYS_KEPT);
         if handles == Handles::OneAtATime {
             self.others.retain(|other| received_at.since(other.heard_at) < FORMER_KEPT);
@@ -280,7 +301,7 @@ impl OtherSessions {
                     *other = current.as_other();
                 }
                 *current.session = Session::of(frame);
-                self.closed_at = None;
+                self.closed = None;
                 return place;
             }
             Some((_, place)) => return place,
@@ -301,7 +322,7 @@ impl OtherSessions {
             };
             replace_oldest(&mut self.others, most, current.as_other());
             *current.session = Session::of(frame);
-            self.closed_at = None;
+            self.closed = None;
             return Place::Opens;
         }
         let stray = Other { session: Session::of(frame), heard_at: received_at };

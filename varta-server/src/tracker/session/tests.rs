@@ -233,6 +233,20 @@ fn a_goodbye_from_a_port_is_for_good_and_what_comes_after_it_is_late() {
 }
 
 #[test]
+fn the_only_beat_before_a_goodbye_is_a_duplicate_when_it_comes_again_and_another_first_frame_is_not() {
+    let after_a_goodbye = || {
+        let mut process = Process::on_a_port();
+        assert_eq!(process.hears(120, 1, 1_000), Place::Opens);
+        assert!(process.says_goodbye(120, 1, 2_000));
+        assert!(process.says_goodbye(120, 1, 2_000), "the network doubles that, too");
+        process
+    };
+    assert_eq!(after_a_goodbye().hears(120, 1, 1_000), Place::Duplicate);
+    assert_eq!(after_a_goodbye().hears(120, 1, 1_001), Place::Opens, "a new handle, made at once");
+    assert_eq!(after_a_goodbye().hears(121, 1, 1_000), Place::Opens, "too late to be doubled");
+}
+
+#[test]
 fn a_late_goodbye_of_a_former_handle_does_not_close_the_new_one() {
     let mut process = Process::on_a_port();
     assert_eq!(process.hears(120, 1, 1_000), Place::Opens);

@@ -62,6 +62,18 @@ fn a_first_frame_that_comes_twice_does_not_outlive_the_goodbye() {
 }
 
 #[test]
+fn the_only_frame_before_a_goodbye_does_not_outlive_it_when_it_comes_again() {
+    let mut world = World::new();
+    let mut remote = Remote::connect(at(0));
+    let only = remote.beat(at(0));
+    world.hear(only);
+    world.tracker.handle_control(&remote.goodbye(MonoTime::from_millis(300)));
+    assert_eq!(world.hear(late(only, 4 * MILLIS_100)), Outcome::Duplicate);
+    world.pass(at(30));
+    assert_eq!(world.verdict(PID), Some(Verdict::Gone));
+}
+
+#[test]
 fn a_first_frame_that_is_overtaken_does_not_outlive_the_goodbye() {
     let mut world = World::new();
     let mut remote = Remote::connect(at(0));
