@@ -78,6 +78,8 @@ pub(super) enum Log {
 impl Simulation {
     pub(super) fn new(scenario: Scenario, log: Log) -> Self {
         let mut chance = Chance::new(scenario.seed);
+        // What a seed meant before there were crowds it means with them, too.
+        let mut of_crowds = Chance::new(!scenario.seed);
         let policy = Policy {
             stall_after: chance.millis(500, 4_000),
             arrival: arrival_policy(&mut chance),
@@ -85,7 +87,7 @@ impl Simulation {
             max_beat_rate: 0,
             max_agents: 40,
             max_agents_per_source: 30,
-            least_crowd: chance.one_of(&[0, 2, 3]),
+            least_crowd: of_crowds.one_of(&[0, 2, 3]),
             ..Policy::default()
         };
         let answers_looks = chance.happens(0.8);
