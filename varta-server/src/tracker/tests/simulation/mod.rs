@@ -12,6 +12,7 @@
 //! usual few thousand.
 
 mod chance;
+mod choices;
 mod delivery;
 mod detectors;
 mod fates;
