@@ -12,6 +12,7 @@ mod socket_file;
 mod udp;
 mod unix;
 mod vault;
+mod watched;
 
 pub use self::socket_file::SocketOptions;
 pub use self::unix::AllowedSenders;
@@ -26,12 +27,11 @@ pub(crate) use self::vault::Vault;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::io::Interest;
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,7 @@ use self::batch::{BATCH, ReceiveBuffer};
 use self::closer::Closer;
 use self::namespaces::Namespaces;
 use self::socket_file::SocketFile;
+use self::watched::{Watched, receive, receive_now};
 use crate::beat::{Introduction, ReceivedBeat, ReceivedControl, Said, Sender, Transport};
 use crate::clock::Clock;
 use crate::error::Error;
@@ -396,63 +397,4 @@ impl Gate {
         let turned_away_at = was_full.then_some(received_at);
         (Batch { transport: self.transport(), beats, controls, turned_away_at }, refused)
     }
-}
-
-/// A socket that the runtime watches.
-enum Watched {
-    Unix(UnixDatagram),
-    Udp(UdpSocket),
-}
-
-impl Watched {
-    async fn readable(&self) -> io::Result<()> {
-        match self {
-            Watched::Unix(socket) => socket.readable().await,
-            Watched::Udp(socket) => socket.readable().await,
-        }
-    }
-
-    /// Calls `receive` if the socket may be readable; when it would block, the socket is not, until more arrives.
-    fn try_io(&self, receive: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        match self {
-            Watched::Unix(socket) => socket.try_io(Interest::READABLE, receive),
-            Watched::Udp(socket) => socket.try_io(Interest::READABLE, receive),
-        }
-    }
-}
-
-impl AsFd for Watched {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Watched::Unix(socket) => socket.as_fd(),
-            Watched::Udp(socket) => socket.as_fd(),
-        }
-    }
-}
-
-/// Takes what is waiting, at most a batch, whatever the runtime knows of it; 0 when nothing is.
-fn receive_now(socket: &Watched, buffer: &mut ReceiveBuffer, takes_descriptors: bool) -> io::Result<usize> {
-    match buffer.receive(socket.as_fd(), takes_descriptors) {
-        Err(error) if is_nothing(&error) => Ok(0),
-        received => received,
-    }
-}
-
-/// Takes what is waiting, at most a batch; 0 when nothing is.
-fn receive(socket: &Watched, buffer: &mut ReceiveBuffer, takes_descriptors: bool) -> io::Result<usize> {
-    let mut received = 0;
-    let result = socket.try_io(|| {
-        received = buffer.receive(socket.as_fd(), takes_descriptors)?;
-        // A batch that is not full has emptied the queue. To ask the kernel once more, only to hear that, would be the
-        // dearest part of a small batch; what arrives from here on makes the socket ready anew.
-        if received < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-    });
-    match result {
-        Err(error) if is_nothing(&error) => Ok(received),
-        other => other.map(|()| received),
-    }
-}
-
-fn is_nothing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
