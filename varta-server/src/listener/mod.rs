@@ -25,11 +25,13 @@ pub(crate) use self::udp::Options as UdpOptions;
 pub(crate) use self::vault::Vault;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::{UdpSocket, UnixDatagram};
@@ -265,31 +267,31 @@ impl Listener {
         let mut errors_in_a_row = 0;
         // Registered once and not for each batch.
         let mut stopped = pin!(stop.cancelled());
+        // Whether more is to be expected than the runtime knows of.
+        let mut goes_on = false;
         loop {
             // Looked at before reading, so that what senders were told is delivered by then is still taken.
             let last_round = stop.is_cancelled();
-            if !last_round {
+            let at_once = last_round || goes_on;
+            if !at_once {
                 tokio::select! {
                     ready = socket.readable() => ready.map_err(failed("wait for the socket"))?,
                     () = &mut stopped => continue,
                 }
             }
-            let mut is_empty = false;
+            goes_on = false;
             for _ in 0..ROUNDS {
                 let takes_descriptors = gate.takes_descriptors();
-                let received = if last_round {
+                let received = if at_once {
                     receive_now(&socket, &mut buffer, takes_descriptors)
                 } else {
                     receive(&socket, &mut buffer, takes_descriptors)
                 };
-                match received {
-                    Ok(0) => {
-                        is_empty = true;
-                        break;
-                    }
+                let is_full = match received {
+                    Ok(0) => break,
                     Ok(received) => {
-                        is_empty = received < BATCH;
                         errors_in_a_row = 0;
+                        received == BATCH
                     }
                     Err(error) => {
                         errors_in_a_row += 1;
@@ -303,7 +305,8 @@ impl Listener {
                         tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                         break;
                     }
-                }
+                };
+                goes_on = true;
                 let (batch, refused) = gate.sort(&mut buffer, clock.now());
                 counters.add(&refused);
                 if batch.is_empty() {
@@ -312,19 +315,32 @@ impl Listener {
                 } else if inbox.send(batch).await.is_err() {
                     return Ok(());
                 }
-                if is_empty {
+                if !is_full {
                     break;
                 }
             }
             if last_round {
                 return Ok(());
             }
-            if !is_empty {
-                // Beats that keep coming must not keep the tracker from taking them.
-                tokio::task::yield_now().await;
-            }
+            // Beats that keep coming must not keep the tracker from taking them; and while it does, more may come, for which
+            // the kernel is asked directly.
+            give_way().await;
         }
     }
+}
+
+/// Lets the tasks go first that are ready to run. Other than the runtime's own way, it does not have the kernel asked what
+/// else is new.
+async fn give_way() {
+    let mut has_given = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_given, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl Endpoint {
