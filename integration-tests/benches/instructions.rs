@@ -1,8 +1,8 @@
 //! How many instructions the steps of a beat's way take, counted by valgrind's callgrind: unlike time, they are the same on
 //! a busy machine. More than the budget is a failure.
 //!
-//! `scripts/count-instructions` builds and runs it; what the instructions are for is in `docs/PERFORMANCE.md`. The program runs itself under valgrind once for each step, which counts only inside of the
-//! function that does it.
+//! `scripts/count-instructions` builds and runs it; what the instructions are for is in `docs/PERFORMANCE.md`. The program
+//! runs itself under valgrind once for each step, which counts only inside of the function that does it.
 
 #![allow(clippy::print_stdout, reason = "a program that prints a table")]
 
