@@ -30,7 +30,7 @@ struct Bucket {
 }
 
 /// The number of no slot.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 impl Bucket {
     const VACANT: Bucket = Bucket { hashes: [u32::MAX; PLACES], numbers: [NONE; PLACES] };
@@ -114,7 +114,7 @@ impl Index {
         u64::from(self.buckets[self.home(hash)].hashes[0])
     }
 
-    /// A number that was entered with this hash; [`u32::MAX`] if there is none.
+    /// A number that was entered with this hash; [`NONE`] if there is none.
     #[inline]
     pub(super) fn any_with(&self, hash: u32) -> u32 {
         let bucket = &self.buckets[self.home(hash)];
@@ -138,7 +138,7 @@ impl Index {
         chain.flatten().filter(move |(other, _)| *other == hash).map(|(_, number)| number)
     }
 
-    /// Enters a number that is not [`u32::MAX`], and is not there yet.
+    /// Enters a number that is not [`NONE`], and is not there yet.
     pub(super) fn insert(&mut self, hash: u32, number: u32) {
         if self.len >= most_in(self.buckets.len()) {
             self.grow();

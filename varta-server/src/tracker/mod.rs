@@ -53,6 +53,7 @@ use self::crowd::Crowd;
 use self::expected::Awaited;
 pub use self::incident::Incident;
 use self::incident::Incidents;
+use self::index::NONE;
 pub use self::judgement::ProcessId;
 use self::learned::Learned;
 use self::looks::Looks;
@@ -187,7 +188,7 @@ impl Tracker {
             let numbers = if some.len() >= WORTH_A_GUESS {
                 self.agents.guess(some.iter().map(|beat| self.key_of(beat.sender)))
             } else {
-                [u32::MAX; TOGETHER]
+                [NONE; TOGETHER]
             };
             for (beat, number) in some.iter().zip(numbers) {
                 tally.count(self.handle_beat(beat, number, processes));

@@ -7,7 +7,7 @@ use std::ops::Range;
 use hashbrown::DefaultHashBuilder;
 
 use super::agent::{AgentKey, Rest, Slot};
-use super::index::Index;
+use super::index::{Index, NONE};
 use crate::memory::prefer_huge_pages;
 
 /// More agents than the numbers of slots can name.
@@ -95,7 +95,7 @@ impl Table {
     pub(super) fn find(&self, key: AgentKey) -> Option<u32> {
         let hash = self.hash(key);
         match self.index.any_with(hash) {
-            u32::MAX => None,
+            NONE => None,
             number if self.is(number, key) => Some(number),
             _ => self.index.with_hash(hash).find(|number| self.is(*number, key)),
         }
@@ -111,7 +111,7 @@ impl Table {
     /// their slots into the cache: memory is waited for together, twice for all of them and not twice for each.
     #[inline]
     pub(super) fn guess(&self, keys: impl Iterator<Item = AgentKey>) -> [u32; TOGETHER] {
-        let (mut hashes, mut numbers) = ([0; TOGETHER], [u32::MAX; TOGETHER]);
+        let (mut hashes, mut numbers) = ([0; TOGETHER], [NONE; TOGETHER]);
         let mut count = 0;
         for (hash, key) in hashes.iter_mut().zip(keys) {
             *hash = self.hash(key);

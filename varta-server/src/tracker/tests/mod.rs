@@ -102,17 +102,7 @@ impl World {
         for (_, count) in tally.rows() {
             assert_eq!(count, 1);
         }
-        let outcomes = [
-            Outcome::Accepted,
-            Outcome::Duplicate,
-            Outcome::OutOfOrder,
-            Outcome::RateLimitedAgent,
-            Outcome::RateLimitedGlobal,
-            Outcome::Capacity,
-            Outcome::SourceLimit,
-        ];
-        let outcome =
-            outcomes.into_iter().find(|outcome| outcome.index() == row).expect("an outcome of the tracker");
+        let outcome = outcome(row);
         self.check();
         outcome
     }
@@ -176,4 +166,18 @@ impl World {
 
 fn at(seconds: u64) -> MonoTime {
     MonoTime::from_secs(seconds)
+}
+
+/// The outcome of the tracker that has this row in a tally.
+fn outcome(row: usize) -> Outcome {
+    let outcomes = [
+        Outcome::Accepted,
+        Outcome::Duplicate,
+        Outcome::OutOfOrder,
+        Outcome::RateLimitedAgent,
+        Outcome::RateLimitedGlobal,
+        Outcome::Capacity,
+        Outcome::SourceLimit,
+    ];
+    outcomes.into_iter().find(|outcome| outcome.index() == row).expect("an outcome of the tracker")
 }

@@ -126,16 +126,3 @@ impl Simulation {
         }
     }
 }
-
-fn outcome(row: usize) -> Outcome {
-    let outcomes = [
-        Outcome::Accepted,
-        Outcome::Duplicate,
-        Outcome::OutOfOrder,
-        Outcome::RateLimitedAgent,
-        Outcome::RateLimitedGlobal,
-        Outcome::Capacity,
-        Outcome::SourceLimit,
-    ];
-    outcomes.into_iter().find(|outcome| outcome.index() == row).expect("an outcome of the tracker")
-}
