@@ -47,7 +47,7 @@ const BLIND_AT_MOST: Duration = Duration::from_secs(1);
 /// stall-after.
 const SELF_CHECK_SHARE: u32 = 4;
 
-/// Deaths that are taken in one turn.
+/// Deaths that are taken in one turn beside the first.
 const DEATHS_PER_TURN: usize = 64;
 
 /// A question to the actor. The answer is lost when the asker has gone, which is no fault.
@@ -81,10 +81,10 @@ pub(crate) struct Actor {
     pub(crate) inbox: mpsc::Receiver<Batch>,
     /// For each listener, whether something waits to be read.
     pub(crate) sockets: Arc<[Probe]>,
-    /// The memory that agents share with this server.
-    pub(crate) pages: Pages,
     /// What each of them had lost when that was last asked.
     pub(crate) drops_seen: Vec<u32>,
+    /// The memory that agents share with this server.
+    pub(crate) pages: Pages,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) sinks: Sinks,
     /// By [`Transport::index`](crate::beat::Transport::index).
@@ -194,17 +194,12 @@ impl Actor {
         self.catch_up().await;
         let now = self.clock.now();
         let mut died = Some(first);
-        for _ in 0..DEATHS_PER_TURN {
+        for more in (0..=DEATHS_PER_TURN).rev() {
             let Some(ProcessDeath { pid, start_time, death, .. }) = died else { break };
             let process = ProcessId { pid, start_time };
             self.read_last_of(pid, start_time, noticed_at);
             self.outside.tell_death(process, death, noticed_at, &mut self.tracker, now);
-            died = self.outside.watcher.try_next().map_err(no_deaths)?;
-        }
-        if let Some(ProcessDeath { pid, start_time, death, .. }) = died {
-            let process = ProcessId { pid, start_time };
-            self.read_last_of(pid, start_time, noticed_at);
-            self.outside.tell_death(process, death, noticed_at, &mut self.tracker, now);
+            died = if more > 0 { self.outside.watcher.try_next().map_err(no_deaths)? } else { None };
         }
         Ok(())
     }
