@@ -4,43 +4,16 @@
 
 mod common;
 
-use std::io;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use common::Server;
-use common::tape::{MILLISECOND, SECOND, Tape, settle};
+use common::tape::{MILLISECOND, SECOND, Tape, beats_in, between_beats, settle, unwind};
 use tokio::time;
-use varta_agent::{BeatOutcome, Guard, Status, Varta};
-
-/// Lets time go by in steps of the interval, and counts the beats.
-async fn beats_in(tape: &Tape, seconds: u32) -> usize {
-    let before = tape.len();
-    for _ in 0..seconds {
-        time::sleep(SECOND).await;
-    }
-    tape.len() - before
-}
-
-/// Waits for the first beat and for half an interval more, so that the beats and this test never meet.
-async fn between_beats(tape: &Tape) {
-    tape.until(1).await;
-    time::sleep(SECOND / 2).await;
-}
+use varta_agent::{BeatOutcome, Status, Varta};
 
 fn statuses(tape: &Tape) -> Vec<Status> {
     tape.frames().iter().map(|frame| frame.status).collect()
-}
-
-/// Drops a guard as a panic does.
-fn unwind(guard: Guard) {
-    let unwound = panic::catch_unwind(AssertUnwindSafe(move || {
-        let _held = guard;
-        panic::resume_unwind(Box::new("out of cheese"));
-    }));
-    assert!(unwound.is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,67 +163,6 @@ async fn a_guard_may_outlive_its_heartbeat() {
     heartbeat.stop().await;
     guard.tick();
     assert_eq!(guard.name(), "consumer");
-}
-
-/// A log that is kept.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Takes the lines so far.
-    fn take(&self) -> Vec<String> {
-        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
-        String::from_utf8(bytes).unwrap().lines().map(|line| line.trim().to_owned()).collect()
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_log_names_who_is_stuck_once_and_once_that_it_moves_again() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .without_time()
-        .with_target(false)
-        .finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
-    let tape = Tape::default();
-    let heartbeat = tape.heartbeat(SECOND);
-    let consumer = heartbeat.guard("consumer", SECOND * 3);
-    let importer = heartbeat.guard("importer", SECOND * 10).critical_when_overdue();
-    between_beats(&tape).await;
-
-    beats_in(&tape, 60).await;
-    let held_back = "WARN consumer has made no progress for 4.0s, and has to every 3.0s; \
-                     beats are held back until it does guard=consumer";
-    let critical = "WARN importer has made no progress for 11.0s, and has to every 10.0s; \
-                    beats say critical until it does guard=importer";
-    assert_eq!(log.take(), [held_back, critical]);
-    for _ in 0..10 {
-        consumer.tick();
-        importer.tick();
-        beats_in(&tape, 1).await;
-    }
-    let again = ["consumer", "importer"].map(|name| format!("INFO {name} makes progress again guard={name}"));
-    assert_eq!(log.take(), again);
-    beats_in(&tape, 9).await;
-    assert_eq!(log.take(), [held_back]);
-
-    unwind(importer);
-    beats_in(&tape, 9).await;
-    let dead = "WARN importer ended by a panic and makes no progress; beats say critical until it does guard=importer";
-    assert_eq!(log.take(), [dead]);
 }
 
 /// Blocks the thread of a runtime for so long that a heartbeat that could run would have beaten fifty times.

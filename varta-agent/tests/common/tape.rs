@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task;
 use tokio::time::{self, Instant};
-use varta_agent::{BeatTransport, Control, EncodedControl, Frame, GoodbyeReason, Heartbeat, Varta};
+use varta_agent::{BeatTransport, Control, EncodedControl, Frame, GoodbyeReason, Guard, Heartbeat, Varta};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MILLISECOND: Duration = Duration::from_millis(1);
@@ -113,4 +114,28 @@ pub(crate) async fn settle() {
     for _ in 0..10 {
         task::yield_now().await;
     }
+}
+
+/// Lets time go by in steps of the interval, and counts the beats.
+pub(crate) async fn beats_in(tape: &Tape, seconds: u32) -> usize {
+    let before = tape.len();
+    for _ in 0..seconds {
+        time::sleep(SECOND).await;
+    }
+    tape.len() - before
+}
+
+/// Waits for the first beat and for half an interval more, so that the beats and this test never meet.
+pub(crate) async fn between_beats(tape: &Tape) {
+    tape.until(1).await;
+    time::sleep(SECOND / 2).await;
+}
+
+/// Drops a guard as a panic does.
+pub(crate) fn unwind(guard: Guard) {
+    let unwound = panic::catch_unwind(AssertUnwindSafe(move || {
+        let _held = guard;
+        panic::resume_unwind(Box::new("out of cheese"));
+    }));
+    assert!(unwound.is_err());
 }
