@@ -158,7 +158,12 @@ struct Workers;
 
 impl Processes for Workers {
     fn identify(&mut self, _: u32) -> Option<ProcessIdentity> {
-        Some(ProcessIdentity { start_time: NonZeroU64::MIN, name: "worker".to_owned(), is_group: false })
+        Some(ProcessIdentity {
+            start_time: NonZeroU64::MIN,
+            name: "worker".to_owned(),
+            is_group: false,
+            is_unit: false,
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::outside::Outside;
-use crate::beat::Transport;
+use crate::beat::{Origin, Transport};
 use crate::clock::Clock;
 use crate::config::{ExpectedAgents, Rules};
 use crate::error::Error;
@@ -25,10 +25,10 @@ use crate::metrics::{FrameCounters, TrackerMetrics};
 use crate::outcome::Tally;
 use crate::process::watch::ProcessDeath;
 use crate::recording::Record;
-use crate::sink;
+use crate::sink::{self, Feed};
 use crate::store::{Event, Slice as StateSlice, StateSink};
 use crate::time::{MonoTime, millis};
-use crate::tracker::{ProcessId, Tracker, Transition};
+use crate::tracker::{AgentId, Named, ProcessId, Standing, Tracker, Transition};
 
 /// Questions that may wait; who asks one more waits.
 pub(crate) const QUERIES: usize = 16;
@@ -37,6 +37,8 @@ pub(crate) const QUERIES: usize = 16;
 const CATCH_UP_TURNS: usize = 8;
 /// Agents written into a scrape before beats get their turn again.
 const ROWS_PER_TURN: usize = 1_000;
+/// Agents whose names are compared before beats get their turn again.
+const NAMES_PER_TURN: usize = 20_000;
 /// How long the last state of all agents may take to be handed on when the server stops.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// How late this task may wake up before it counts as having been blind: a share of stall-after, within bounds.
@@ -61,6 +63,12 @@ pub(crate) enum Query {
     AddRows { rows: Box<AgentRows>, from: usize, answer: oneshot::Sender<Slice> },
     /// Has the tracker go by other rules and expect other agents.
     Rules(Box<(Rules, ExpectedAgents)>),
+    #[allow(dead_code, reason = "asked by who is about to act")]
+    /// How an agent stands, when all that it has sent by now is taken.
+    Standing { agent: AgentId, answer: oneshot::Sender<Option<Standing>> },
+    #[allow(dead_code, reason = "asked by who is about to act")]
+    /// How many agents have a name, counted from a slot number on.
+    Named { name: Arc<str>, from: usize, answer: oneshot::Sender<NamedSlice> },
     /// Puts what is to be remembered of some agents, from a slot number on, where a place is kept for it.
     Slice { from: usize, place: mpsc::OwnedPermit<Event> },
 }
@@ -69,6 +77,15 @@ pub(crate) enum Query {
 #[derive(Debug)]
 pub(crate) struct Slice {
     pub(crate) rows: Box<AgentRows>,
+    /// Where to go on; `None` at the end.
+    pub(crate) next: Option<usize>,
+}
+
+/// An answer to [`Query::Named`].
+#[derive(Debug)]
+#[allow(dead_code, reason = "asked by who is about to act")]
+pub(crate) struct NamedSlice {
+    pub(crate) named: Named,
     /// Where to go on; `None` at the end.
     pub(crate) next: Option<usize>,
 }
@@ -100,23 +117,21 @@ pub(crate) struct Actor {
 /// Where changes of verdict go.
 #[derive(Debug)]
 pub(crate) struct Sinks {
-    pub(crate) log: mpsc::Sender<Transition>,
-    pub(crate) log_dropped: metrics::Counter,
+    pub(crate) feeds: Vec<Feed>,
     /// With `--state-dir`.
     pub(crate) state: Option<StateSink>,
 }
 
 impl Sinks {
-    /// A sink that is too slow misses changes, and that is counted: the tracker waits for nobody. What agents can bring
-    /// about as often as they like, and agents that anybody can make up, cannot take the places of those that fell silent.
-    fn hand_on(&self, transition: Transition) {
-        let is_cheap = sink::is_report(&transition) || transition.agent.origin.transport() == Transport::Udp;
+    /// What agents can bring about as often as they like, and agents that anybody can make up, cannot take the places of
+    /// those that fell silent.
+    fn hand_on(&self, transition: &Transition) {
+        let is_cheap = sink::is_report(transition) || transition.agent.origin.transport() == Transport::Udp;
         if let Some(state) = &self.state {
-            state.transition(&transition, is_cheap);
+            state.transition(transition, is_cheap);
         }
-        let has_place = !is_cheap || self.log.capacity() > self.log.max_capacity() / 2;
-        if !has_place || self.log.try_send(transition).is_err() {
-            self.log_dropped.increment(1);
+        for feed in &self.feeds {
+            feed.put(transition, is_cheap);
         }
     }
 }
@@ -160,7 +175,7 @@ impl Actor {
                     let now = self.clock.now();
                     self.outside.take_answer(answer, &mut self.tracker, now);
                 }
-                Some(query) = self.queries.recv() => self.answer(query),
+                Some(query) = self.queries.recv() => self.answer(query).await,
                 () = &mut timer, if rings_at.is_some() => rings_at = None,
                 () = std::future::ready(()), if has_requests => {}
             }
@@ -290,7 +305,7 @@ impl Actor {
     fn hand_on_transitions(&mut self) {
         while let Some(transition) = self.tracker.poll_transition() {
             self.metrics.transition(&transition);
-            self.sinks.hand_on(transition);
+            self.sinks.hand_on(&transition);
         }
         while let Some(note) = self.tracker.poll_note() {
             if let Some(state) = &self.sinks.state {
@@ -324,7 +339,7 @@ impl Actor {
         }
     }
 
-    fn answer(&mut self, query: Query) {
+    async fn answer(&mut self, query: Query) {
         match query {
             Query::Ping(answer) => {
                 let _ = answer.send(());
@@ -352,6 +367,19 @@ impl Actor {
             Query::Rules(new) => {
                 let (rules, expected) = *new;
                 self.tracker.handle_rules(rules, &expected, self.clock.now());
+            }
+            Query::Standing { agent, answer } => {
+                self.catch_up().await;
+                if agent.origin == Origin::Local {
+                    self.read_page_behind_datagrams(agent.pid).await;
+                }
+                let _ = answer.send(self.tracker.standing(&agent, self.clock.now()));
+            }
+            Query::Named { name, from, answer } => {
+                let end = from.saturating_add(NAMES_PER_TURN);
+                let named = self.tracker.named(&name, from..end);
+                let next = (end < self.tracker.slots()).then_some(end);
+                let _ = answer.send(NamedSlice { named, next });
             }
             Query::Slice { from, place } => _ = place.send(Event::Slice(self.slice(from))),
         }

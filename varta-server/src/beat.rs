@@ -10,6 +10,7 @@ use std::time::Duration;
 use varta_proto::Frame;
 use varta_proto::control::{AgentName, GoodbyeReason};
 
+use crate::labels::Labels;
 use crate::time::MonoTime;
 
 /// A frame that was well formed and whose sender was accepted, on its way to the tracker.
@@ -63,6 +64,8 @@ pub struct Introduction {
     pub stall_after: Option<Duration>,
     /// For how long from now it is not to be missed.
     pub busy_for: Option<Duration>,
+    /// By what operators sort it.
+    pub labels: Labels,
 }
 
 /// Who sent a beat, as far as the transport can tell.
@@ -78,7 +81,7 @@ pub struct Sender {
 }
 
 /// Where beats come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Origin {
     /// A process of this host whose pid the kernel vouches for.
     Local,

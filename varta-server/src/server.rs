@@ -27,7 +27,7 @@ use crate::process::{Host, limit};
 use crate::queues::Queues;
 use crate::recording::{Header, Recorder, RecordingFile, RecordingMetrics};
 use crate::restore::restore;
-use crate::sink::{self, LOG_QUEUE};
+use crate::sink::{self, Feed};
 use crate::store::{Left, Means, Room, Store};
 use crate::time::millis;
 use crate::tracker::{Policy, Tracker};
@@ -228,7 +228,7 @@ impl BoundServer {
         let mut tasks = JoinSet::new();
 
         let (to_inbox, inbox) = mpsc::channel(INBOX_BATCHES);
-        let (to_log, log) = mpsc::channel(LOG_QUEUE);
+        let (to_log, log) = Feed::new(&registry, "log");
         let frames = Transport::ALL.map(|transport| FrameCounters::new(&registry, transport));
         let sockets = listeners.iter().map(Listener::probe).collect::<Result<Arc<[Probe]>, Error>>()?;
         let kernel_drops = KernelDrops::new(&registry, Arc::clone(&sockets));
@@ -297,11 +297,7 @@ impl BoundServer {
             sockets,
             pages,
             queries,
-            sinks: Sinks {
-                log: to_log,
-                log_dropped: registry.counter(names::SINK_DROPPED, &[("sink", "log")]),
-                state: state_sink,
-            },
+            sinks: Sinks { feeds: vec![to_log], state: state_sink },
             frames,
             metrics: TrackerMetrics::new(&registry, config.policy.max_agents),
             agent_metrics: config.agent_metrics,

@@ -1,5 +1,6 @@
 //! Sinks: what happens with a change of verdict. A sink knows changes and nothing of where they come from.
 
+mod feed;
 mod incidents;
 
 use std::time::Duration;
@@ -7,13 +8,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
+pub(crate) use self::feed::Feed;
 use self::incidents::OpenIncidents;
 use crate::beat::Transport;
 use crate::time::{MonoTime, millis};
 use crate::tracker::{Cause, Transition, Twin, Verdict};
-
-/// Changes that may wait to be logged: all of a host's workers may fall in one moment.
-pub(crate) const LOG_QUEUE: usize = 65_536;
 
 /// Lines a second for what an agent can bring about as often as it likes: that it reports another status than before, or
 /// that it panicked. One that cannot make up its mind could fill a disk otherwise.
@@ -252,11 +251,15 @@ mod tests {
 
     use super::*;
     use crate::beat::Origin;
+    use crate::labels::Labels;
     use crate::tracker::{AgentId, LastWord};
 
     fn transition(from: Option<Verdict>, to: Verdict, cause: Cause) -> Transition {
         Transition {
             agent: AgentId { name: Arc::from("worker"), origin: Origin::Local, pid: 4242, twin: Twin::FIRST },
+            labels: Labels::default(),
+            unit: None,
+            predecessor: None,
             process: None,
             from,
             to,

@@ -48,7 +48,7 @@ struct Workers;
 impl Processes for Workers {
     fn identify(&mut self, pid: u32) -> Option<ProcessIdentity> {
         let start_time = NonZeroU64::new(u64::from(pid))?;
-        Some(ProcessIdentity { start_time, name: "worker".to_owned(), is_group: false })
+        Some(ProcessIdentity { start_time, name: "worker".to_owned(), is_group: false, is_unit: false })
     }
 }
 

@@ -55,6 +55,7 @@ impl Processes for Nobody {
             start_time: NonZeroU64::MIN,
             name: format!("worker-{}", pid % 100),
             is_group: false,
+            is_unit: false,
         })
     }
 }

@@ -113,6 +113,7 @@ impl Message {
                 interval: duration(control.interval_ms()),
                 stall_after: duration(control.stall_after_ms()),
                 busy_for: duration(control.busy_for_ms()),
+                labels: control.labels().map(|label| (label.key(), label.value())).collect(),
             }),
             ControlKind::Goodbye => Said::Goodbye {
                 nonce: control.nonce(),

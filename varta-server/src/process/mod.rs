@@ -82,10 +82,12 @@ impl Processes for ProcFs {
         // Of the main thread, and not of the process, for which the kernel adds up all threads: a process with ten
         // thousand of them would cost a hundred times as much. What is read here is the same in both.
         let Stat { start_time, name, .. } = Stat::of_thread(pid, pid)?;
-        let group = ProcessName::of_cgroup(pid).filter(|group| self.own.as_ref() != Some(group));
+        let group = ProcessName::of_group(pid).filter(|(group, _)| self.own.as_ref() != Some(group));
         Some(match group {
-            Some(group) => ProcessIdentity { start_time, name: group.to_string(), is_group: true },
-            None => ProcessIdentity { start_time, name, is_group: false },
+            Some((group, is_unit)) => {
+                ProcessIdentity { start_time, name: group.to_string(), is_group: true, is_unit }
+            }
+            None => ProcessIdentity { start_time, name, is_group: false, is_unit: false },
         })
     }
 }

@@ -39,19 +39,23 @@ impl ProcessName {
         read_lines(pid).and_then(|lines| ProcessName::parse(&lines))
     }
 
+    /// The same, and whether it is a unit that the service manager of this host knows by that name: not one within a container,
+    /// or of another user's manager, who may call a unit what they like.
+    pub(super) fn of_group(pid: u32) -> Option<(Self, bool)> {
+        let lines = read_lines(pid)?;
+        let name = ProcessName::parse(&lines)?;
+        let is_managed = match &name {
+            ProcessName::Unit(unit) => managed_unit(&lines, nix::unistd::geteuid().as_raw()) == Some(&**unit),
+            ProcessName::Container(_) | ProcessName::Command(_) => false,
+        };
+        Some((name, is_managed))
+    }
+
     /// Reads the unit or the container out of a `cgroup` file, see proc_pid_cgroup(5).
     ///
     /// The hierarchy of version 2 is asked first, then systemd's own, then the others.
     fn parse(lines: &str) -> Option<Self> {
-        let of_hierarchy = |wanted: &'static str| {
-            lines.lines().filter_map(move |line| {
-                let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-                (controllers == wanted || wanted == "*").then_some(path)
-            })
-        };
-        let mut paths =
-            unified_path(lines).into_iter().chain(of_hierarchy("name=systemd")).chain(of_hierarchy("*"));
-        paths.find_map(ProcessName::of_path)
+        paths(lines).chain(of_hierarchy(lines, "*")).find_map(ProcessName::of_path)
     }
 
     /// The innermost component of a path that names a unit or a container.
@@ -81,6 +85,29 @@ impl fmt::Display for ProcessName {
             ProcessName::Container(name) => f.write_str(name),
         }
     }
+}
+
+/// The paths that systemd has made, if it has: in the hierarchy of version 2, and in its own of version 1.
+fn paths(lines: &str) -> impl Iterator<Item = &str> {
+    unified_path(lines).into_iter().chain(of_hierarchy(lines, "name=systemd"))
+}
+
+/// The paths in those hierarchies of version 1 that have these controllers; `*` for any.
+fn of_hierarchy<'l>(lines: &'l str, wanted: &'static str) -> impl Iterator<Item = &'l str> {
+    lines.lines().filter_map(move |line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        (controllers == wanted || wanted == "*").then_some(path)
+    })
+}
+
+/// The unit of the service manager that answers to this user: what stands first behind its slices.
+fn managed_unit(lines: &str, uid: u32) -> Option<&str> {
+    let own_manager = format!("/user.slice/user-{uid}.slice/user@{uid}.service");
+    paths(lines).find_map(|path| {
+        let below = path.strip_prefix(own_manager.as_str()).filter(|_| uid != 0).unwrap_or(path);
+        let unit = below.split('/').skip(1).find(|component| !component.ends_with(".slice"))?;
+        is_unit(unit).then_some(unit)
+    })
 }
 
 /// Whether this is a unit that stands for one program. A login, a user's manager and a transient unit, whose name is
@@ -246,6 +273,36 @@ mod tests {
         assert_eq!(ProcessName::Container(ID.into()).to_string(), "4f0c3b1d2e5a");
         assert_eq!(ProcessName::Container("web".into()).to_string(), "web");
         assert_eq!(ProcessName::Unit("a.service".into()).to_string(), "a.service");
+    }
+
+    #[test]
+    fn a_unit_is_taken_for_one_of_this_hosts_manager_only_where_nobody_else_can_have_made_it() {
+        let table = [
+            ("0::/system.slice/nginx.service\n", 0, Some("nginx.service")),
+            ("0::/system.slice/system-getty.slice/getty@tty1.service\n", 1000, Some("getty@tty1.service")),
+            ("0::/system.slice/worker.service/workers/3\n", 0, Some("worker.service")),
+            ("5:devices:/\n1:name=systemd:/system.slice/b.service\n0::/\n", 0, Some("b.service")),
+            // What a user's own manager runs is for a server of that user.
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/a.service\n",
+                1000,
+                Some("a.service"),
+            ),
+            ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/a.service\n", 0, None),
+            ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/a.service\n", 1001, None),
+            // Within a container, and in a cgroup that was made by hand.
+            (
+                "0::/machine.slice/machine-web.scope/system.slice/nginx.service\n",
+                0,
+                Some("machine-web.scope"),
+            ),
+            ("0::/docker/4f0c3b1d2e5a/system.slice/nginx.service\n", 0, None),
+            ("0::/system.slice/mine.service/nginx.service\n", 0, Some("mine.service")),
+            ("0::/\n", 0, None),
+        ];
+        for (lines, uid, expected) in table {
+            assert_eq!(managed_unit(lines, uid), expected, "{lines} {uid}");
+        }
     }
 
     #[test]

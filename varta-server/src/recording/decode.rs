@@ -9,6 +9,7 @@ use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
 use super::format::{Block, Fault, Fields, LONGEST_NAME, Record, TEXT, TEXT_AT, check, end, flag, kind};
 use crate::beat::{Introduction, ReceivedBeat, ReceivedControl, Said, Transport};
+use crate::labels::Labels;
 use crate::process::Death;
 use crate::time::MonoTime;
 use crate::tracker::{ProcessId, ProcessIdentity};
@@ -127,6 +128,8 @@ fn introduction(fields: &Fields, name: Vec<u8>) -> Result<Introduction, Fault> {
         interval: time(flag::INTERVAL, fields.short.into())?,
         stall_after: time(flag::STALL_AFTER, fields.nonce)?,
         busy_for: time(flag::BUSY_FOR, fields.timestamp)?,
+        // What decides nothing is not recorded.
+        labels: Labels::default(),
     })
 }
 
@@ -134,7 +137,12 @@ fn identity(fields: &Fields, name: Vec<u8>) -> Result<Option<ProcessIdentity>, F
     let [started, _] = fields.numbers();
     let name = text(name)?;
     let is_group = fields.has(flag::GROUP);
-    Ok(NonZeroU64::new(started).map(|start_time| ProcessIdentity { start_time, name, is_group }))
+    Ok(NonZeroU64::new(started).map(|start_time| ProcessIdentity {
+        start_time,
+        name,
+        is_group,
+        is_unit: false,
+    }))
 }
 
 fn text(name: Vec<u8>) -> Result<String, Fault> {

@@ -15,7 +15,7 @@ pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) {
         Record::Control(control) => encode_control(control, out),
         Record::Process { pid, identity } => {
             let mut fields = Fields { pid: *pid, ..Fields::of(kind::PROCESS, MonoTime::START) };
-            if let Some(ProcessIdentity { start_time, name, is_group }) = identity {
+            if let Some(ProcessIdentity { start_time, name, is_group, is_unit: _ }) = identity {
                 put_name(name, out);
                 fields = fields.with(start_time.get(), 0);
                 let of_name = if name.is_empty() { 0 } else { flag::NAME };
@@ -57,7 +57,7 @@ pub(crate) fn encode_beat(beat: &ReceivedBeat, out: &mut Vec<u8>) {
 pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
     let ReceivedControl { received_at, sender, ref said } = *control;
     match said {
-        Said::Hello(Introduction { name, interval, stall_after, busy_for }) => {
+        Said::Hello(Introduction { name, interval, stall_after, busy_for, labels: _ }) => {
             if let Some(name) = name {
                 put_name(name.as_str(), out);
             }

@@ -181,6 +181,7 @@ mod tests {
     use varta_proto::Status;
 
     use super::*;
+    use crate::labels::Labels;
     use crate::tracker::{AgentId, Incident, LastWord, Twin};
 
     fn fallen(number: u64, agents: u32, name: &str, cause: Cause) -> Transition {
@@ -192,6 +193,9 @@ mod tests {
             at: MonoTime::from_millis(u64::from(agents)),
             silence: Duration::from_secs(5),
             last: LastWord { status: Status::Ok, payload: 0, terminal: false, beats: 1 },
+            labels: Labels::default(),
+            unit: None,
+            predecessor: None,
             process: None,
             stall_after: Duration::from_secs(5),
             detection_latency: None,

@@ -10,6 +10,7 @@ use varta_proto::Status;
 
 use super::{Wall, origin_text, whole};
 use crate::beat::{KeyId, Lane, Origin};
+use crate::labels::Labels;
 use crate::time::{MonoTime, millis};
 use crate::tracker::{AgentId, LastWord, NameSource, Remembered, Twin, Verdict};
 
@@ -47,11 +48,13 @@ pub(super) fn put(database: &Connection, agent: &Remembered, context: &Context) 
     database
         .prepare_cached(
             "INSERT INTO agents (origin, pid, twin, name, name_source, port, key, start_time, boot, verdict, status,
-                payload, terminal, beats, lost, stalls, asked_us, busy_until_ms, last_beat_ms, first_seen_ms, sweep)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)
+                payload, terminal, beats, lost, stalls, asked_us, busy_until_ms, last_beat_ms, first_seen_ms, sweep,
+                unit, labels)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+                ?23)
              ON CONFLICT DO UPDATE SET name = ?4, name_source = ?5, port = ?6, key = ?7, start_time = ?8, boot = ?9,
                 verdict = ?10, status = ?11, payload = ?12, terminal = ?13, beats = ?14, lost = ?15, stalls = ?16,
-                asked_us = ?17, busy_until_ms = ?18, last_beat_ms = ?19, sweep = ?21,
+                asked_us = ?17, busy_until_ms = ?18, last_beat_ms = ?19, sweep = ?21, unit = ?22, labels = ?23,
                 first_seen_ms = iif(start_time IS ?8, first_seen_ms, ?20)",
         )?
         .execute(params![
@@ -77,6 +80,8 @@ pub(super) fn put(database: &Connection, agent: &Remembered, context: &Context) 
             last_beat,
             wall.now,
             sweep,
+            agent.unit.as_deref(),
+            labels_text(&agent.labels),
         ])?;
     Ok(())
 }
@@ -146,6 +151,8 @@ fn read_row(row: &Row<'_>, wall: Wall, now: MonoTime) -> Option<Kept> {
             terminal: number("terminal")? != 0,
             beats: unsigned("beats")?,
         },
+        unit: text("unit").map(Arc::from),
+        labels: parse_labels(&text("labels").unwrap_or_default()),
         asked: unsigned("asked_us").map(Duration::from_micros),
         busy_until: number("busy_until_ms").map_or(MonoTime::START, |until| now + from_now(until)),
         stalls: small("stalls")?,
@@ -179,15 +186,26 @@ fn parse_verdict(text: &str, status: Status) -> Option<Verdict> {
     all.into_iter().find(|verdict| verdict.as_str() == text)
 }
 
+/// A line for each, `key=value`: neither has a line break in it.
+fn labels_text(labels: &Labels) -> Option<String> {
+    let lines: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn parse_labels(text: &str) -> Labels {
+    text.lines().filter_map(|line| line.split_once('=')).collect()
+}
+
 const fn name_source_as_str(source: NameSource) -> &'static str {
     match source {
         NameSource::Common => "common",
         NameSource::Group => "group",
+        NameSource::Unit => "unit",
         NameSource::Agent => "agent",
     }
 }
 
 fn parse_name_source(text: &str) -> Option<NameSource> {
-    let all = [NameSource::Common, NameSource::Group, NameSource::Agent];
+    let all = [NameSource::Common, NameSource::Group, NameSource::Unit, NameSource::Agent];
     all.into_iter().find(|source| name_source_as_str(*source) == text)
 }

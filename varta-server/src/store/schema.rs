@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 /// The version of the tables, in the file's `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// `VART`, in the file's `application_id`: no other program's database is touched.
 const APPLICATION: i64 = 0x5641_5254;
 /// How long somebody who looks into the file with a tool may hold up a write.
@@ -28,6 +28,7 @@ const TABLES: &str = "
         asked_us INTEGER, busy_until_ms INTEGER,
         last_beat_ms INTEGER NOT NULL, first_seen_ms INTEGER NOT NULL,
         sweep INTEGER NOT NULL,
+        unit TEXT, labels TEXT,
         PRIMARY KEY (origin, pid, twin)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE history (
@@ -46,6 +47,10 @@ const TABLES: &str = "
         heard_ms INTEGER NOT NULL
     ) STRICT;
 ";
+
+/// What makes tables of version 1 those of version 2.
+const FROM_VERSION_1: &str =
+    "ALTER TABLE agents ADD COLUMN unit TEXT; ALTER TABLE agents ADD COLUMN labels TEXT;";
 
 /// Why a database cannot be used.
 #[derive(Debug)]
@@ -98,6 +103,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, Fault> {
     match (application, version) {
         (0, 0) if tables == 0 => make(&mut connection)?,
         (APPLICATION, VERSION) => {}
+        (APPLICATION, 1) => change(&mut connection, FROM_VERSION_1)?,
         (APPLICATION, version) if version > VERSION => return Err(Fault::Newer { version }),
         _ => return Err(Fault::Corrupt("it is not a database of varta-server".to_owned())),
     }
@@ -105,8 +111,13 @@ pub(super) fn open(path: &Path) -> Result<Connection, Fault> {
 }
 
 fn make(connection: &mut Connection) -> Result<(), Fault> {
+    change(connection, TABLES)
+}
+
+/// Makes the tables those of the present version, or leaves all as it was.
+fn change(connection: &mut Connection, how: &str) -> Result<(), Fault> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch(TABLES)?;
+    transaction.execute_batch(how)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;

@@ -1,6 +1,7 @@
 //! What is kept of an agent: a cache line that every beat writes, and the rest, which few beats touch.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use varta_proto::{Frame, Status};
@@ -12,6 +13,7 @@ use super::source::{SourceId, Sources};
 use super::transition::{LastWord, Twin};
 use super::verdict::Verdict;
 use crate::beat::{KeyId, Lane, Transport};
+use crate::labels::Labels;
 use crate::time::MonoTime;
 
 /// By what an agent is found.
@@ -88,6 +90,10 @@ pub(crate) struct Extra {
     pub(crate) silent_before: Duration,
     /// How often it was called stalled though it was beating.
     pub(crate) mistakes: u32,
+    /// By what operators sort it, if it said so.
+    pub(crate) labels: Labels,
+    /// The unit in which it runs, if it goes by another name.
+    pub(crate) unit: Option<Arc<str>>,
 }
 
 /// How far the process of a silent agent has been looked at.
@@ -148,6 +154,8 @@ impl Extra {
             && self.busy_until == MonoTime::START
             && self.silent_before == Duration::ZERO
             && self.mistakes == 0
+            && self.labels.is_empty()
+            && self.unit.is_none()
     }
 }
 

@@ -208,8 +208,15 @@ impl Tracker {
         if !before.is_awaited() {
             self.wheel.arm(number, self.first_look(number));
         }
-        let change =
-            Change { from: Some(before), cause, at, silence, detection_latency: None, dossier: None };
+        let change = Change {
+            from: Some(before),
+            cause,
+            at,
+            silence,
+            detection_latency: None,
+            dossier: None,
+            predecessor: None,
+        };
         self.announce(number, change);
         if let Some(lasted) = mistake {
             self.note_mistake(number, lasted);
@@ -243,6 +250,7 @@ impl Tracker {
             silence,
             detection_latency: None,
             dossier: None,
+            predecessor: None,
         };
         self.announce(number, change);
         Outcome::Accepted
@@ -297,8 +305,12 @@ fn identify(origin: Origin, pid: u32, processes: &mut impl Processes) -> Identit
     match origin.address() {
         Some(address) => common(address.to_string()),
         None => match processes.identify(pid) {
-            Some(ProcessIdentity { start_time, name, is_group }) => {
-                let source = if is_group { NameSource::Group } else { NameSource::Common };
+            Some(ProcessIdentity { start_time, name, is_group, is_unit }) => {
+                let source = match (is_group, is_unit) {
+                    (_, true) => NameSource::Unit,
+                    (true, false) => NameSource::Group,
+                    (false, false) => NameSource::Common,
+                };
                 Identity { name, source, start_time: Some(start_time) }
             }
             None => common(NAMELESS.to_owned()),

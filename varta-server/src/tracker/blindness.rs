@@ -55,6 +55,11 @@ impl Blindness {
         self.times.back().map_or(MonoTime::START, |last| last.to)
     }
 
+    /// Whether sight has been back for so long, or was never lost.
+    pub(super) fn is_over(&self, since: Duration, now: MonoTime) -> bool {
+        self.times.is_empty() || now >= self.sight_since() + since
+    }
+
     /// Whether the silence of an agent that beat last at `last_beat` proves nothing, or not all of it does.
     pub(super) fn hides(&self, last_beat: MonoTime) -> bool {
         last_beat < self.sight_since()

@@ -68,6 +68,7 @@ impl Tracker {
             silence: self.silence(number, now),
             detection_latency: Some(now.since(noticed_at)),
             dossier: None,
+            predecessor: None,
         };
         self.depart(number, after, change);
     }
@@ -112,8 +113,15 @@ impl Tracker {
             return;
         }
         let silence = self.silence(number, at);
-        let change =
-            Change { from: Some(before), cause, at, silence, detection_latency: None, dossier: None };
+        let change = Change {
+            from: Some(before),
+            cause,
+            at,
+            silence,
+            detection_latency: None,
+            dossier: None,
+            predecessor: None,
+        };
         self.depart(number, after, change);
     }
 
@@ -290,8 +298,15 @@ impl Tracker {
         }
         slot.verdict = Some(after);
         self.recount(before, after);
-        let change =
-            Change { from: Some(before), cause, at: now, silence, detection_latency: None, dossier: None };
+        let change = Change {
+            from: Some(before),
+            cause,
+            at: now,
+            silence,
+            detection_latency: None,
+            dossier: None,
+            predecessor: None,
+        };
         self.announce(number, change);
     }
 
@@ -319,6 +334,7 @@ impl Tracker {
             silence,
             detection_latency: Some(now.since(deadline)),
             dossier,
+            predecessor: None,
         };
         slot.verdict = Some(after);
         slot.note_stalled(now);

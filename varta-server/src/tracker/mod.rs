@@ -29,6 +29,7 @@ mod request;
 mod room;
 mod session;
 mod source;
+mod standing;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -65,6 +66,7 @@ use self::rate::{RateLimit, Usage};
 pub use self::remembered::{Fate, Note, Remembered};
 pub use self::request::{Depth, Request};
 use self::source::Sources;
+pub use self::standing::{Named, Standing};
 use self::table::{TOGETHER, Table};
 pub use self::transition::{AgentId, LastWord, Transition, Twin};
 use self::twins::Trails;
@@ -95,6 +97,8 @@ pub struct ProcessIdentity {
     /// Whether that is the name of its unit or container and not of its command, so that a process that takes its place has
     /// the same and a stranger has not.
     pub is_group: bool,
+    /// Whether it is a unit that the service manager of this host knows by that name.
+    pub is_unit: bool,
 }
 
 /// Answers who the process with a pid is, for agents of this host.
@@ -364,13 +368,16 @@ impl Tracker {
     }
 
     fn announce(&mut self, number: u32, change: Change) {
-        let Change { from, cause, at, silence, detection_latency, dossier } = change;
+        let Change { from, cause, at, silence, detection_latency, dossier, predecessor } = change;
         let slot = self.agents.slot(number);
         let to = slot.verdict.unwrap_or(Verdict::Up(Status::Ok));
         let has_fallen = matches!(to, Verdict::Stalled | Verdict::Down);
         let incident = has_fallen.then(|| self.incidents.note(slot.key.source, to, at)).flatten();
         self.transitions.push_back(Transition {
             agent: self.id(number),
+            labels: self.labels(number),
+            unit: self.unit(number),
+            predecessor,
             process: self.incarnation(number),
             from,
             to,
@@ -397,6 +404,8 @@ struct Change {
     silence: Duration,
     detection_latency: Option<Duration>,
     dossier: Option<Arc<Dossier>>,
+    /// Whose place it takes.
+    predecessor: Option<AgentId>,
 }
 
 impl Change {
@@ -408,6 +417,7 @@ impl Change {
             silence: Duration::ZERO,
             detection_latency: None,
             dossier: None,
+            predecessor: None,
         }
     }
 }

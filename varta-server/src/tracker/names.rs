@@ -14,6 +14,8 @@ pub enum NameSource {
     Common,
     /// From the unit or the container that the process belongs to.
     Group,
+    /// From the unit that the service manager of this host runs the process in.
+    Unit,
     /// From the agent itself.
     Agent,
 }
@@ -23,7 +25,7 @@ impl NameSource {
     pub(crate) const fn is_series(self) -> bool {
         match self {
             NameSource::Common => false,
-            NameSource::Group | NameSource::Agent => true,
+            NameSource::Group | NameSource::Unit | NameSource::Agent => true,
         }
     }
 }
@@ -70,6 +72,11 @@ impl Names {
         };
         self.numbers.insert(name, number);
         NameId(number)
+    }
+
+    /// The number of a name, if anybody has it.
+    pub(super) fn find(&self, name: &str) -> Option<NameId> {
+        self.numbers.get(name).copied().map(NameId)
     }
 
     /// Whether anybody has this name.

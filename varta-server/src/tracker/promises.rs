@@ -76,7 +76,7 @@ impl Tracker {
 
     /// Believes what an agent says of itself, within bounds.
     pub(super) fn introduce(&mut self, number: u32, introduction: &Introduction, at: MonoTime) {
-        let Introduction { name, interval, stall_after, busy_for } = introduction;
+        let Introduction { name, interval, stall_after, busy_for, labels } = introduction;
         if let Some(name) = name {
             let was_known = self.agents.rest(number).name_source == NameSource::Agent
                 && **self.names.get(self.agents.rest(number).name) == *name.as_str();
@@ -93,6 +93,10 @@ impl Tracker {
                 self.note(number);
             }
             self.forget_if_promised(number);
+        }
+        if !labels.is_empty() && *labels != self.labels(number) {
+            self.agents.rest_mut(number).extra.get_or_insert_default().labels = labels.clone();
+            self.note(number);
         }
         if let Some(busy_for) = busy_for {
             let busy_until = at + (*busy_for).min(self.longest_silence());
@@ -116,9 +120,14 @@ impl Tracker {
 
     /// Gives an agent another name.
     pub(super) fn rename(&mut self, number: u32, name: &str, source: NameSource) {
+        // Under the name that it gives itself it is still of its unit.
+        let unit = self.unit(number).filter(|_| source == NameSource::Agent);
         let new = self.names.take(name);
         let rest = self.agents.rest_mut(number);
         rest.name_source = source;
+        if unit.is_some() || rest.extra.is_some() {
+            rest.extra.get_or_insert_default().unit = unit;
+        }
         let old = std::mem::replace(&mut rest.name, new);
         self.names.give_back(old);
         self.apply_rules(number);
@@ -205,6 +214,7 @@ impl Tracker {
                 silence: self.silence(predecessor, at),
                 detection_latency: None,
                 dossier: None,
+                predecessor: Some(self.id(predecessor)),
             };
             let Rest { stalls, .. } = *self.agents.rest(predecessor);
             let mistakes = self.agents.rest(predecessor).mistakes();

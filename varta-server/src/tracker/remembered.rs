@@ -7,6 +7,7 @@
 use std::mem;
 use std::num::NonZeroU64;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Tracker;
@@ -18,6 +19,7 @@ use super::source::SourceId;
 use super::transition::{AgentId, LastWord};
 use super::verdict::Verdict;
 use crate::beat::Lane;
+use crate::labels::Labels;
 use crate::process::Death;
 use crate::time::MonoTime;
 
@@ -36,6 +38,10 @@ pub struct Remembered {
     pub verdict: Verdict,
     /// The last thing that it said.
     pub last: LastWord,
+    /// By what operators sort it, as far as it said so.
+    pub labels: Labels,
+    /// The unit in which it runs, if its name is another.
+    pub unit: Option<Arc<str>>,
     /// How long it asked to be allowed to be silent, if it did.
     pub asked: Option<Duration>,
     /// Until when it asked not to be missed; [`MonoTime::START`] when it did not.
@@ -120,6 +126,8 @@ impl Tracker {
             asked: agent.asked.map(|asked| self.granted(asked)),
             busy_until: if agent.busy_until > now { agent.busy_until.min(longest) } else { MonoTime::START },
             silent_before: agent.silent_before,
+            labels: agent.labels.clone(),
+            unit: agent.unit.clone(),
             ..Extra::default()
         };
         // What cannot be recognised by the time of its start has none.
@@ -193,6 +201,8 @@ impl Tracker {
             start_time: rest.start_time,
             verdict,
             last: slot.last_word(),
+            labels: self.labels(number),
+            unit: extra.and_then(|extra| extra.unit.clone()),
             asked: extra.and_then(|extra| extra.asked),
             busy_until: extra.map_or(MonoTime::START, |extra| extra.busy_until),
             stalls: rest.stalls,
@@ -222,6 +232,22 @@ impl Tracker {
     pub(super) fn forget_at(&self, number: u32, kept: Duration) -> MonoTime {
         let kept = kept.saturating_sub(self.agents.rest(number).silent_before());
         self.agents.slot(number).last_beat + kept
+    }
+
+    /// By what operators sort an agent.
+    pub(super) fn labels(&self, number: u32) -> Labels {
+        self.agents.rest(number).extra.as_ref().map_or_else(Labels::default, |extra| extra.labels.clone())
+    }
+
+    /// The unit of this host's service manager in which an agent runs.
+    pub(super) fn unit(&self, number: u32) -> Option<Arc<str>> {
+        let rest = self.agents.rest(number);
+        match rest.name_source {
+            NameSource::Unit => Some(Arc::clone(self.names.get(rest.name))),
+            NameSource::Common | NameSource::Group | NameSource::Agent => {
+                rest.extra.as_ref().and_then(|extra| extra.unit.clone())
+            }
+        }
     }
 
     /// Who an agent is.

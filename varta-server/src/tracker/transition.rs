@@ -12,6 +12,7 @@ use super::incident::Incident;
 use super::judgement::ProcessId;
 use super::verdict::Verdict;
 use crate::beat::Origin;
+use crate::labels::Labels;
 use crate::process::Dossier;
 use crate::time::MonoTime;
 
@@ -20,6 +21,12 @@ use crate::time::MonoTime;
 pub struct Transition {
     /// Whom it is about.
     pub agent: AgentId,
+    /// By what operators sort it, as far as it said so.
+    pub labels: Labels,
+    /// The unit of this host's service manager in which it runs.
+    pub unit: Option<Arc<str>>,
+    /// The agent of the same name whose place it has taken just now. That one is not known any more.
+    pub predecessor: Option<AgentId>,
     /// Its process, of this host and with the time at which it started; `None` for other hosts, and where that could not
     /// be read. It may have ended.
     pub process: Option<ProcessId>,
@@ -56,6 +63,9 @@ impl Transition {
     pub(super) fn of_missing(name: Arc<str>, at: MonoTime) -> Self {
         Transition {
             agent: AgentId { name, origin: Origin::Local, pid: 0, twin: Twin::FIRST },
+            labels: Labels::default(),
+            unit: None,
+            predecessor: None,
             process: None,
             from: None,
             to: Verdict::Expected,
@@ -97,7 +107,7 @@ impl fmt::Display for AgentId {
 }
 
 /// Which of several agents that share origin and pid one is: a number from 1 to 64. Nearly all agents are the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Twin(NonZeroU8);
 
 impl Twin {

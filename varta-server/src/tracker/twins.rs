@@ -292,8 +292,15 @@ impl Tracker {
             self.recount(before, after);
             let was_up = before.is_awaited() && before != Verdict::Expected;
             let cause = if was_up { Cause::Reported } else { Cause::Recovered };
-            let change =
-                Change { from: Some(before), cause, at, silence, detection_latency: None, dossier: None };
+            let change = Change {
+                from: Some(before),
+                cause,
+                at,
+                silence,
+                detection_latency: None,
+                dossier: None,
+                predecessor: None,
+            };
             self.announce(number, change);
         }
     }

@@ -35,7 +35,7 @@ fn process(name: &str) -> Record {
     let start_time = NonZeroU64::new(77).unwrap();
     Record::Process {
         pid: PID,
-        identity: Some(ProcessIdentity { start_time, name: name.to_owned(), is_group: true }),
+        identity: Some(ProcessIdentity { start_time, name: name.to_owned(), is_group: true, is_unit: false }),
     }
 }
 
@@ -54,6 +54,7 @@ fn all() -> Vec<Record> {
         interval: seconds(1),
         stall_after: seconds(5),
         busy_for: seconds(60),
+        ..Introduction::default()
     };
     let process_id = ProcessId { pid: PID, start_time: NonZeroU64::new(77).unwrap() };
     let death = |death| Record::Death { process: process_id, death, noticed_at: at(1), at: at(2) };

@@ -87,7 +87,8 @@ fn beats_that_were_not_recorded_are_held_against_nobody() {
 fn a_death_is_no_silence_and_the_next_process_is_another() {
     let identity = |start| {
         let start_time = NonZeroU64::new(start).unwrap();
-        let identity = ProcessIdentity { start_time, name: "worker".to_owned(), is_group: false };
+        let identity =
+            ProcessIdentity { start_time, name: "worker".to_owned(), is_group: false, is_unit: false };
         Record::Process { pid: PID, identity: Some(identity) }
     };
     let process = ProcessId { pid: PID, start_time: NonZeroU64::new(7).unwrap() };

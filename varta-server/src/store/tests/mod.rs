@@ -19,6 +19,7 @@ use super::writer::Writer;
 use super::*;
 use crate::actor::Query;
 use crate::beat::{KeyId, Lane};
+use crate::labels::Labels;
 use crate::metrics::{Registry, names};
 use crate::tracker::{AgentId, Cause, LastWord, NameSource, ProcessId, Twin, Verdict};
 
@@ -136,6 +137,8 @@ fn agent(pid: u32) -> Remembered {
         start_time: NonZeroU64::new(4_711),
         verdict: Verdict::Up(Status::Degraded),
         last: LastWord { status: Status::Degraded, payload: u32::MAX, terminal: true, beats: u64::MAX },
+        labels: [("team", "a=b"), ("zone", "")].into_iter().collect(),
+        unit: Some("billing.service".into()),
         asked: Some(Duration::from_micros(1_500)),
         busy_until: MonoTime::from_secs(1_000),
         stalls: 3,
@@ -149,6 +152,9 @@ fn transition(pid: u32) -> Transition {
     let Remembered { agent, last, .. } = agent(pid);
     Transition {
         agent,
+        labels: Labels::default(),
+        unit: None,
+        predecessor: None,
         process: Some(ProcessId { pid, start_time: NonZeroU64::MIN }),
         from: Some(Verdict::Up(Status::Ok)),
         to: Verdict::Down,

@@ -72,12 +72,7 @@ fn what_an_agent_asks_for_goes_before_what_was_learned() {
     let mut handle = Handle::connect(PID, at(0));
     let last = world.teach(&mut handle, at(1), 50, |beat| beat);
     assert!(world.given() < FIVE);
-    let asks = Introduction {
-        name: None,
-        interval: None,
-        stall_after: Some(Duration::from_secs(30)),
-        busy_for: None,
-    };
+    let asks = Introduction { stall_after: Some(Duration::from_secs(30)), ..Introduction::default() };
     let sender = Sender::local(PID);
     world.tracker.handle_control(&ReceivedControl { received_at: last, sender, said: Said::Hello(asks) });
     assert_eq!(world.given(), Duration::from_secs(30));

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::*;
 use crate::beat::{Introduction, KeyId, Lane, ReceivedControl, Said};
 use crate::config::{Expected, ExpectedAgents};
+use crate::labels::Labels;
 use crate::tracker::Fate::{Gone, Lives, Unknown};
 use crate::tracker::remembered::{Note, Remembered};
 use varta_proto::control::AgentName;
@@ -21,6 +22,8 @@ fn kept(verdict: Verdict) -> Remembered {
         start_time: Some(START_TIME),
         verdict,
         last: LastWord { status: Status::Degraded, payload: 3, terminal: false, beats: 812 },
+        labels: Labels::default(),
+        unit: None,
         asked: None,
         busy_until: MonoTime::START,
         stalls: 2,

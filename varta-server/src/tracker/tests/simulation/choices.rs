@@ -37,6 +37,7 @@ fn a_process_that_is_identified_after_its_first_beat_is_known_to_be_dead_when_it
         start_time: NonZeroU64::new(start_time).unwrap(),
         name: "worker".to_owned(),
         is_group: false,
+        is_unit: false,
     };
     simulation.processes.processes.insert(PID, identity);
     arrives(&mut simulation, 1_200, beat(sender, (2, 1), Duration::ZERO));

@@ -138,7 +138,7 @@ impl Worker {
         let interval = chance.happens(0.4).then_some(self.interval);
         let stall_after = chance.happens(0.4).then(|| chance.millis(5, 8_000));
         let busy_for = chance.happens(0.3).then(|| chance.millis(0, 9_000));
-        let introduction = Introduction { name: None, interval, stall_after, busy_for };
+        let introduction = Introduction { interval, stall_after, busy_for, ..Introduction::default() };
         ReceivedControl { received_at: now, sender: self.sender, said: Said::Hello(introduction) }
     }
 

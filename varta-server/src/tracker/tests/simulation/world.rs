@@ -154,7 +154,7 @@ impl Simulation {
     pub(super) fn spawn(&mut self, worker: &Worker) {
         if let Some(start_time) = worker.start_time.and_then(NonZeroU64::new) {
             let name = "worker".to_owned();
-            let identity = ProcessIdentity { start_time, name, is_group: false };
+            let identity = ProcessIdentity { start_time, name, is_group: false, is_unit: false };
             self.processes.processes.insert(worker.sender.pid, identity);
         }
     }

@@ -1,0 +1,34 @@
+//! The way from the actor to a sink: a queue that nobody waits at.
+
+use metrics::Counter;
+use tokio::sync::mpsc;
+
+use crate::metrics::{Registry, names};
+use crate::tracker::Transition;
+
+/// Changes that may wait for a sink: all of a host's workers may fall in one moment.
+const QUEUE: usize = 65_536;
+
+/// Hands changes of verdict to a sink. One that is too slow misses some, and that is counted under its name: the tracker
+/// waits for nobody.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    queue: mpsc::Sender<Transition>,
+    dropped: Counter,
+}
+
+impl Feed {
+    /// The two ends of the way to the sink of this name.
+    pub(crate) fn new(registry: &Registry, sink: &'static str) -> (Self, mpsc::Receiver<Transition>) {
+        let (queue, transitions) = mpsc::channel(QUEUE);
+        (Feed { queue, dropped: registry.counter(names::SINK_DROPPED, &[("sink", sink)]) }, transitions)
+    }
+
+    /// Hands on a change; a cheap one only while half of the queue is free.
+    pub(crate) fn put(&self, transition: &Transition, is_cheap: bool) {
+        let has_place = !is_cheap || self.queue.capacity() > self.queue.max_capacity() / 2;
+        if !has_place || self.queue.try_send(transition.clone()).is_err() {
+            self.dropped.increment(1);
+        }
+    }
+}
