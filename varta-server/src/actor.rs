@@ -63,10 +63,8 @@ pub(crate) enum Query {
     AddRows { rows: Box<AgentRows>, from: usize, answer: oneshot::Sender<Slice> },
     /// Has the tracker go by other rules and expect other agents.
     Rules(Box<(Rules, ExpectedAgents)>),
-    #[allow(dead_code, reason = "asked by who is about to act")]
     /// How an agent stands, when all that it has sent by now is taken.
     Standing { agent: AgentId, answer: oneshot::Sender<Option<Standing>> },
-    #[allow(dead_code, reason = "asked by who is about to act")]
     /// How many agents have a name, counted from a slot number on.
     Named { name: Arc<str>, from: usize, answer: oneshot::Sender<NamedSlice> },
     /// Puts what is to be remembered of some agents, from a slot number on, where a place is kept for it.
@@ -83,7 +81,6 @@ pub(crate) struct Slice {
 
 /// An answer to [`Query::Named`].
 #[derive(Debug)]
-#[allow(dead_code, reason = "asked by who is about to act")]
 pub(crate) struct NamedSlice {
     pub(crate) named: Named,
     /// Where to go on; `None` at the end.

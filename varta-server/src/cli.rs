@@ -5,6 +5,7 @@
 //! says. So there is one definition of every option, and one place for every default.
 
 mod detector;
+mod recovery;
 mod task;
 mod values;
 
@@ -20,6 +21,7 @@ use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 use varta_proto::address::default_socket_path;
 
 pub use self::detector::{Detector, DetectorArgs};
+pub use self::recovery::{RecoveryArgs, Variable};
 pub use self::task::{ReplayArgs, Task};
 pub use self::values::{Address, LogFormat, Mode};
 use self::values::{find_group, parse_address, parse_mode, parse_socket_address};
@@ -31,6 +33,7 @@ use crate::error::Error;
 use crate::listener::{AllowedSenders, KeyFiles, SocketOptions};
 use crate::metrics::agents::AgentMetrics;
 use crate::recording::RecordOptions;
+use crate::recovery::RecoveryOptions;
 use crate::secret::Secret;
 use crate::tracker::Policy;
 
@@ -192,6 +195,10 @@ pub struct Args {
     #[arg(long, env = "VARTA_RECORD_LIMIT", value_name = "BYTES")]
     pub record_limit: Option<u64>,
 
+    /// What is done about agents that are stalled or down.
+    #[command(flatten)]
+    pub recovery: RecoveryArgs,
+
     /// How log lines look [default: text on a terminal, else json]
     #[arg(long, env = "VARTA_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
@@ -269,11 +276,15 @@ impl Args {
     /// The first option whose value makes no sense, or the file that cannot be used.
     pub fn into_config(mut self) -> Result<Config, Error> {
         let Some(file) = self.file.take() else {
-            let config = self.without_file()?;
+            let recovery = self.recovery.options(&[], false)?;
+            let config = Config { recovery, ..self.without_file()? };
             config.check()?;
             return Ok(config);
         };
+        let recovery_args = self.recovery.clone();
         let checked = self.without_file().and_then(|mut config| {
+            config.recovery = recovery_args.options(file.recovery(), true)?;
+            config.recovery_args = Some(recovery_args);
             config.policy.rules = file.rules().clone();
             config.policy.expected = file.expected().clone();
             config.check()?;
@@ -331,6 +342,8 @@ impl Args {
             // An empty variable of the environment counts as unset.
             state_dir: self.state_dir.filter(|path| !path.as_os_str().is_empty()),
             record,
+            recovery: RecoveryOptions::default(),
+            recovery_args: None,
             policy: Policy {
                 stall_after: self.stall_after,
                 arrival: self.detector.policy()?,

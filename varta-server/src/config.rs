@@ -5,11 +5,13 @@ mod detector;
 mod entry;
 mod expected;
 mod file;
+mod recovery;
 mod rules;
 
 pub use self::entry::EntryError;
 pub use self::expected::{Expected, ExpectedAgents};
 pub use self::file::{ConfigFile, Reread};
+pub use self::recovery::RecoveryEntry;
 pub use self::rules::{Glob, Rule, Rules};
 
 use std::net::SocketAddr;
@@ -17,10 +19,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::detector::check_detector;
+use crate::cli::RecoveryArgs;
 use crate::error::Error;
 use crate::listener::{AllowedSenders, KeyFiles, SocketOptions};
 use crate::metrics::agents::AgentMetrics;
 use crate::recording::RecordOptions;
+use crate::recovery::RecoveryOptions;
 use crate::secret::Secret;
 use crate::tracker::Policy;
 
@@ -77,6 +81,10 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// What is to be recorded of what arrives; `None` for nothing.
     pub record: Option<RecordOptions>,
+    /// What is done about agents in bad states.
+    pub recovery: RecoveryOptions,
+    /// The options of that, for when the file is read again; `None` when nothing of it may change.
+    pub recovery_args: Option<RecoveryArgs>,
     /// What the tracker goes by.
     pub policy: Policy,
     /// The file of which this is made, to be read again; `None` when there is none.
@@ -101,6 +109,8 @@ impl Config {
             agent_metrics: AgentMetrics::Auto,
             state_dir: None,
             record: None,
+            recovery: RecoveryOptions::default(),
+            recovery_args: None,
             policy: Policy::default(),
             file: None,
         }

@@ -33,6 +33,7 @@ pub mod outcome;
 pub mod process;
 mod queues;
 pub mod recording;
+pub mod recovery;
 mod restore;
 mod secret;
 mod server;

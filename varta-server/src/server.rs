@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actor::{Actor, Outside, QUERIES, Query, Sinks};
 use crate::beat::Transport;
+use crate::cli::RecoveryArgs;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigFile, Reread};
 use crate::error::Error;
@@ -20,12 +21,14 @@ use crate::http::{self, Site};
 use crate::ingest::IngestThread;
 use crate::listener::{Endpoint, INBOX_BATCHES, Listener, Pages, Probe, UdpOptions, Vault};
 use crate::logging;
+use crate::maintenance::Pauses;
 use crate::metrics::{FrameCounters, KernelDrops, Registry, ServerMetrics, TrackerMetrics, names};
 use crate::process::looker::Looker;
 use crate::process::watch::Watcher;
 use crate::process::{Host, limit};
 use crate::queues::Queues;
 use crate::recording::{Header, Recorder, RecordingFile, RecordingMetrics};
+use crate::recovery::{Desk, Doer, NewRules, RecoveryMetrics, Trail};
 use crate::restore::restore;
 use crate::sink::{self, Feed};
 use crate::store::{Left, Means, Room, Store};
@@ -50,6 +53,8 @@ pub struct BoundServer {
     metrics: Option<TcpListener>,
     to_queries: mpsc::Sender<Query>,
     queries: mpsc::Receiver<Query>,
+    to_recovery: mpsc::Sender<NewRules>,
+    recovery_rules: mpsc::Receiver<NewRules>,
     /// With what the server before this one left.
     state: Option<(Store, Left)>,
     recording: Option<RecordingFile>,
@@ -62,6 +67,9 @@ pub struct Reloader {
     file: Option<ConfigFile>,
     /// What the file has to go together with.
     policy: Policy,
+    /// And what it leaves open.
+    recovery: Option<RecoveryArgs>,
+    to_recovery: mpsc::Sender<NewRules>,
     to_queries: mpsc::Sender<Query>,
 }
 
@@ -91,11 +99,16 @@ impl Reloader {
     }
 
     async fn go_by(&self, file: &ConfigFile, reread: Reread) {
-        let Reread { rules, expected, changed_options } = reread;
+        let Reread { rules, expected, recovery, changed_options } = reread;
         let path = file.path().display();
         let (rule_count, expected_count) = (rules.iter().len(), expected.iter().len());
         if self.to_queries.send(Query::Rules(Box::new((rules, expected)))).await.is_err() {
             // The server is about to end.
+            return;
+        }
+        if let Some(options) = &self.recovery
+            && self.to_recovery.send(options.rules(&recovery)).await.is_err()
+        {
             return;
         }
         tracing::info!(
@@ -147,6 +160,7 @@ impl Server {
         }
         let metrics = config.metrics_addr.map(bind_metrics).transpose()?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
+        let (to_recovery, recovery_rules) = mpsc::channel(1);
         // Last: a server that could not start leaves no file behind that keeps the next from starting.
         let recording = config.record.as_ref().map(RecordingFile::create).transpose()?;
         Ok(BoundServer {
@@ -158,6 +172,8 @@ impl Server {
             metrics,
             to_queries,
             queries,
+            to_recovery,
+            recovery_rules,
             state,
             recording,
         })
@@ -191,6 +207,8 @@ impl BoundServer {
             vault: self.vault.clone(),
             file: self.config.file.clone(),
             policy: self.config.policy.clone(),
+            recovery: self.config.recovery_args.clone(),
+            to_recovery: self.to_recovery.clone(),
             to_queries: self.to_queries.clone(),
         }
     }
@@ -215,6 +233,8 @@ impl BoundServer {
             metrics,
             to_queries,
             queries,
+            to_recovery: _,
+            recovery_rules,
             state,
             recording,
         } = self;
@@ -287,6 +307,31 @@ impl BoundServer {
             });
         }
 
+        let mut feeds = vec![to_log];
+        let recovery_metrics = RecoveryMetrics::new(&registry);
+        if !config.recovery.rules.is_empty() || config.recovery_args.is_some() {
+            let (feed, transitions) = Feed::new(&registry, "recovery");
+            feeds.push(feed);
+            let doer = Doer {
+                queries: to_queries.clone(),
+                pauses: Pauses::default(),
+                trail: Trail::none(),
+                metrics: recovery_metrics,
+                host: host_name(),
+                environment: config.recovery.environment.clone(),
+                is_dry_run: config.recovery.is_dry_run,
+                allows_remote: config.recovery.allows_remote,
+                goes_on_without_trail: config.recovery.goes_on_without_trail,
+            };
+            let desk = Desk::new(config.recovery, doer, clock, transitions, recovery_rules);
+            let desk = desk.map_err(failed("start recovery"))?;
+            let stopping = stop_listening.clone();
+            tasks.spawn(async move {
+                desk.run(stopping).await;
+                ("recovery", Ok(()))
+            });
+        }
+
         let outside = start_outside(&ingest, clock, recorder).map_err(failed("watch processes"))?;
         let actor = Actor {
             tracker,
@@ -297,7 +342,7 @@ impl BoundServer {
             sockets,
             pages,
             queries,
-            sinks: Sinks { feeds: vec![to_log], state: state_sink },
+            sinks: Sinks { feeds, state: state_sink },
             frames,
             metrics: TrackerMetrics::new(&registry, config.policy.max_agents),
             agent_metrics: config.agent_metrics,

@@ -17,12 +17,13 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::entry::check_duration;
 use super::expected::{Expected, ExpectedAgents};
+use super::recovery::RecoveryEntry;
 use super::rules::{Glob, Rule, Rules};
 
 /// The option that the file cannot have: it names the file.
 const ITSELF: &str = "config";
 /// The tables, beside the options.
-const TABLES: [&str; 2] = ["rule", "expected"];
+const TABLES: [&str; 3] = ["rule", "expected", "recovery"];
 /// The keys of a rule.
 const RULE_KEYS: [&str; 2] = ["name", "stall-after"];
 /// The keys of an expected agent.
@@ -35,6 +36,7 @@ pub(super) struct Content {
     pub(super) options: Vec<FileOption>,
     pub(super) rules: Rules,
     pub(super) expected: ExpectedAgents,
+    pub(super) recovery: Vec<RecoveryEntry>,
 }
 
 /// What a file says of one option.
@@ -56,7 +58,7 @@ pub(super) struct Fault {
 }
 
 type Key<'i> = Spanned<Cow<'i, str>>;
-type Value<'i> = Spanned<DeValue<'i>>;
+pub(super) type Value<'i> = Spanned<DeValue<'i>>;
 
 impl Content {
     /// Reads a file's text. `command` is the command line's definition.
@@ -74,6 +76,11 @@ impl Content {
             match key.get_ref().as_ref() {
                 "rule" => read_tables("rule", key, value, |table| content.add_rule(table))?,
                 "expected" => read_tables("expected", key, value, |table| content.add_expected(table))?,
+                "recovery" => read_tables("recovery", key, value, |table| {
+                    let entry = RecoveryEntry::read(table, content.recovery.len())?;
+                    content.recovery.push(entry);
+                    Ok(())
+                })?,
                 name => {
                     let option = find(command, name).map_err(|fault| at(key, fault))?;
                     let line = line_at(text.as_bytes(), key.span().start);
@@ -111,12 +118,12 @@ pub(super) fn line_at(text: &[u8], offset: usize) -> usize {
     1 + text.iter().take(offset).filter(|byte| **byte == b'\n').count()
 }
 
-fn at<T>(place: &Spanned<T>, fault: impl Display) -> Fault {
+pub(super) fn at<T>(place: &Spanned<T>, fault: impl Display) -> Fault {
     Fault { offset: place.span().start, text: fault.to_string() }
 }
 
 /// The entries of a table as they stand in the file, so that the first fault is found first.
-fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Value<'i>)> {
+pub(super) fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Value<'i>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
@@ -190,7 +197,7 @@ fn argument(option: &Arg, name: &str, value: &Value<'_>) -> Result<String, Fault
     }
 }
 
-fn decimal(number: &DeInteger<'_>) -> Option<String> {
+pub(super) fn decimal(number: &DeInteger<'_>) -> Option<String> {
     i128::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
 }
 
@@ -205,7 +212,7 @@ fn fault_of(error: &clap::Error) -> String {
     }
 }
 
-fn wrong_type(found: &DeValue<'_>, wanted: &str) -> String {
+pub(super) fn wrong_type(found: &DeValue<'_>, wanted: &str) -> String {
     let found = match found {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "an integer",
@@ -220,11 +227,11 @@ fn wrong_type(found: &DeValue<'_>, wanted: &str) -> String {
 
 // Tables.
 
-/// One `[[rule]]` or `[[expected]]`.
-struct Table<'t, 'i> {
-    what: &'static str,
-    place: &'t Value<'i>,
-    entries: &'t DeTable<'i>,
+/// One table, of `[[rule]]` for example.
+pub(super) struct Table<'t, 'i> {
+    pub(super) what: &'static str,
+    pub(super) place: &'t Value<'i>,
+    pub(super) entries: &'t DeTable<'i>,
 }
 
 /// Reads the tables of a kind one after the other.
@@ -249,7 +256,10 @@ fn read_tables<'i>(
 
 impl<'t, 'i> Table<'t, 'i> {
     /// The values of these keys, as far as they are there. Others there may not be.
-    fn values<const N: usize>(&self, keys: [&str; N]) -> Result<[Option<&'t Value<'i>>; N], Fault> {
+    pub(super) fn values<const N: usize>(
+        &self,
+        keys: [&str; N],
+    ) -> Result<[Option<&'t Value<'i>>; N], Fault> {
         let mut values = [None; N];
         for (key, value) in in_order(self.entries) {
             let name: &str = key.get_ref();
@@ -273,14 +283,14 @@ impl<'t, 'i> Table<'t, 'i> {
     }
 }
 
-fn text<'t>(key: &str, value: &'t Value<'_>) -> Result<&'t str, Fault> {
+pub(super) fn text<'t>(key: &str, value: &'t Value<'_>) -> Result<&'t str, Fault> {
     match value.get_ref() {
         DeValue::String(text) => Ok(text),
         other => Err(at(value, format!("{key}: {}", wrong_type(other, "a string is")))),
     }
 }
 
-fn duration(key: &'static str, value: &Value<'_>) -> Result<Duration, Fault> {
+pub(super) fn duration(key: &'static str, value: &Value<'_>) -> Result<Duration, Fault> {
     let text = text(key, value)?;
     let duration = humantime::parse_duration(text)
         .map_err(|error| at(value, format!("{key}: `{}`: {error}", text.escape_debug())))?;

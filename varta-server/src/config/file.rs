@@ -14,6 +14,7 @@ use clap::Command;
 use super::check_agents;
 use super::content::{Content, FileOption, line_at};
 use super::expected::ExpectedAgents;
+use super::recovery::RecoveryEntry;
 use super::rules::Rules;
 use crate::cli;
 use crate::error::Error;
@@ -39,6 +40,8 @@ pub struct Reread {
     pub rules: Rules,
     /// The agents that it expects now.
     pub expected: ExpectedAgents,
+    /// What is to be done about agents in bad states now.
+    pub recovery: Vec<RecoveryEntry>,
     /// The options of which it says something else than at the start. They stay as they were until a restart.
     pub changed_options: Vec<String>,
 }
@@ -65,10 +68,11 @@ impl ConfigFile {
     ///
     /// As at the start, or when its rules and expected agents do not go together with the policy that is in force.
     pub fn read_anew(&self, policy: &Policy) -> Result<Reread, Error> {
-        let Content { options, rules, expected } = ConfigFile::read(&self.path, &cli::definition())?.content;
+        let Content { options, rules, expected, recovery } =
+            ConfigFile::read(&self.path, &cli::definition())?.content;
         check_agents(&rules, &expected, policy)
             .map_err(|error| Error::ConfigFile { path: self.path.clone(), fault: error.to_string() })?;
-        Ok(Reread { rules, expected, changed_options: changed(&self.content.options, &options) })
+        Ok(Reread { rules, expected, recovery, changed_options: changed(&self.content.options, &options) })
     }
 
     /// Where it is.
@@ -93,6 +97,10 @@ impl ConfigFile {
 
     pub(crate) fn rules(&self) -> &Rules {
         &self.content.rules
+    }
+
+    pub(crate) fn recovery(&self) -> &[RecoveryEntry] {
+        &self.content.recovery
     }
 
     pub(crate) fn expected(&self) -> &ExpectedAgents {

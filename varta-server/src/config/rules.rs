@@ -35,6 +35,12 @@ impl Glob {
         Ok(Glob(text.into()))
     }
 
+    /// The pattern that fits every name.
+    #[must_use]
+    pub fn any() -> Self {
+        Glob("*".into())
+    }
+
     /// The pattern as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {

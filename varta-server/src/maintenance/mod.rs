@@ -1,7 +1,5 @@
 //! Maintenance: agents that an operator has paused for a time. They are watched and shown, and alarm nobody.
 
-#![allow(dead_code, reason = "asked by the sinks that act")]
-
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 

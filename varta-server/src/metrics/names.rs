@@ -73,6 +73,12 @@ families! {
     RECORDING_ACTIVE = "varta_recording_active",
         "1 while what arrives is recorded; 0 without --record, and when that is as long as it may be or failed.";
 
+    // Recovery.
+    RECOVERY_ACTIONS = "varta_recovery_actions_total", "Steps of recovery that were taken, by what came of them.";
+    RECOVERY_REFUSED = "varta_recovery_refused_total", "Agents about which nothing was done, for now or for good, by reason.";
+    RECOVERY_RUNNING = "varta_recovery_running", "Commands that run at the moment.";
+    RECOVERY_AGENTS = "varta_recovery_agents", "Agents that recovery is concerned with at the moment.";
+
     // The server itself.
     UPTIME = "varta_watch_uptime_seconds", "Time since this server started.";
     BUILD_INFO = "varta_build_info", "1, with version and commit of this server.";

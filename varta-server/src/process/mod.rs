@@ -8,6 +8,7 @@ mod death;
 mod dossier;
 mod explain;
 mod files;
+mod group;
 pub mod limit;
 mod look;
 pub mod looker;
@@ -21,7 +22,7 @@ mod text;
 pub mod watch;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::num::NonZeroU64;
 
@@ -34,10 +35,12 @@ pub use self::cgroup::{Cgroup, Throttled};
 pub use self::death::Death;
 pub use self::dossier::Dossier;
 pub use self::explain::{Doing, Explanation, explain};
+pub(crate) use self::group::members_of_group;
 pub use self::look::{
     Change, Descriptors, Details, Host, Look, MOST_DESCRIPTORS, MOST_THREADS, Stuck, namespace_pids,
 };
 pub use self::name::ProcessName;
+pub(crate) use self::pidfd::Pidfd;
 pub use self::pressure::{Pressure, Share, Stall};
 use self::stat::Stat;
 pub use self::state::{State, States};

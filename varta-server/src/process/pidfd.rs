@@ -9,10 +9,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::Signal;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -50,7 +52,7 @@ const GET_INFO: libc::Ioctl = libc::_IOWR::<PidfdInfo>(0xff, 11);
 
 /// A process, even after its end.
 #[derive(Debug)]
-pub(super) struct Pidfd(OwnedFd);
+pub(crate) struct Pidfd(OwnedFd);
 
 /// What the kernel has to say about a process's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +72,7 @@ impl Pidfd {
     ///
     /// `ESRCH` when nobody has it; `ENOSYS` before Linux 5.3; `EMFILE` and the like when descriptors or memory are
     /// short.
-    pub(super) fn open(pid: u32) -> io::Result<Self> {
+    pub(crate) fn open(pid: u32) -> io::Result<Self> {
         let no_such_process = || io::Error::from_raw_os_error(libc::ESRCH);
         let pid = libc::pid_t::try_from(pid).map_err(|_| no_such_process())?;
         if pid == 0 {
@@ -100,8 +102,23 @@ impl Pidfd {
         }
     }
 
+    /// Sends the process a signal; never another that has its pid by then. See pidfd_send_signal(2).
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` when it has been reaped; `EPERM` when this user may not.
+    pub(crate) fn send_signal(&self, signal: Signal) -> io::Result<()> {
+        let no_information = ptr::null::<libc::siginfo_t>();
+        let (descriptor, signal, no_flags) = (self.0.as_raw_fd(), signal as libc::c_int, 0);
+        // SAFETY: three integers, and a null pointer, which the call allows: the kernel then says itself who sends it.
+        let result = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, descriptor, signal, no_information, no_flags)
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Whether every thread of the process has ended: then the descriptor can be read, and not before.
-    fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         let mut asked = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         loop {
             match poll(&mut asked, PollTimeout::ZERO) {
@@ -200,6 +217,16 @@ mod tests {
     #[test]
     fn this_process_lives() {
         assert_eq!(Pidfd::open(std::process::id()).unwrap().ask(), Told::Alive);
+    }
+
+    #[test]
+    fn a_signal_reaches_the_process_that_was_opened_and_nobody_once_that_is_reaped() {
+        let mut child = Child::shell("read line");
+        let pidfd = Pidfd::open(child.pid()).unwrap();
+        pidfd.send_signal(Signal::SIGKILL).unwrap();
+        await_that("it is dead", || pidfd.has_ended());
+        child.reap();
+        assert_eq!(pidfd.send_signal(Signal::SIGKILL).unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
 
     #[test]

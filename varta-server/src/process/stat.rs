@@ -15,6 +15,8 @@ pub(super) struct Stat {
     pub(super) name: String,
     /// The state's letter.
     pub(super) state: u8,
+    /// Its process group; 0 for what has none.
+    pub(super) group: u32,
     /// CPU time in user and kernel mode. Of all threads, dead ones too, in a process's own file.
     pub(super) cpu_ticks: u64,
     /// Threads of the process, among them a main thread that has ended before the others.
@@ -47,6 +49,7 @@ impl Stat {
         let mut fields = Fields { rest: after_name.split_ascii_whitespace(), next: 3 };
         // In the order of the file: a field that has been passed is not found again.
         let state = *fields.skip_to(3)?.as_bytes().first()?;
+        let group = u32::try_from(fields.number(5)).unwrap_or(0);
         let user_ticks = fields.number(14);
         let kernel_ticks = fields.number(15);
         let threads = u32::try_from(fields.number(20)).unwrap_or(0);
@@ -56,7 +59,7 @@ impl Stat {
         // To those who may not know it an exit code reads 0, as does the field of waiting, which is 1 for any zombie.
         let told = exit_code.filter(|code| *code != 0 || waits == 1);
         let cpu_ticks = user_ticks.saturating_add(kernel_ticks);
-        let mut stat = Stat { name, state, cpu_ticks, threads, start_time, death: None };
+        let mut stat = Stat { name, state, group, cpu_ticks, threads, start_time, death: None };
         stat.death = told.filter(|_| stat.is_dead()).map(Death::from_wait_status);
         Some(stat)
     }

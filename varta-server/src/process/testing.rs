@@ -17,7 +17,7 @@ pub(super) const PART: &str = "VARTA_TEST_HELPER";
 pub(super) const ARGUMENT: &str = "VARTA_TEST_ARGUMENT";
 
 /// Waits until something is so.
-pub(super) fn await_that(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn await_that(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
         assert!(started.elapsed() < LIMIT, "after {LIMIT:?} still not: {what}");

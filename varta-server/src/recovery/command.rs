@@ -1,0 +1,236 @@
+//! Commands as an operator writes them: split into words as a shell does, with places for what is known of an agent. No
+//! shell ever sees them.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What may stand in a command's arguments in braces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Pid,
+    Name,
+    Unit,
+    State,
+    Cause,
+    Silence,
+}
+
+impl Place {
+    const ALL: [Place; 6] =
+        [Place::Pid, Place::Name, Place::Unit, Place::State, Place::Cause, Place::Silence];
+
+    /// The word in the braces.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Place::Pid => "pid",
+            Place::Name => "name",
+            Place::Unit => "unit",
+            Place::State => "state",
+            Place::Cause => "cause",
+            Place::Silence => "silence",
+        }
+    }
+}
+
+/// A command with places to be filled in.
+///
+/// ```
+/// use varta_server::recovery::CommandLine;
+///
+/// let command: CommandLine = "systemctl restart {unit}".parse()?;
+/// assert_eq!(command.to_string(), "systemctl restart {unit}");
+/// assert!("{name} --restart".parse::<CommandLine>().is_err());
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandLine {
+    text: Arc<str>,
+    program: Arc<str>,
+    arguments: Arc<[Vec<Part>]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(Box<str>),
+    Place(Place),
+}
+
+/// Why a place could not be filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotFilled {
+    /// Nothing is known for it.
+    Unknown(Place),
+    /// What is known might be taken for an option, or has a control character in it.
+    Unsafe(Place),
+}
+
+impl CommandLine {
+    /// The longest that one may be, in bytes.
+    const LONGEST: usize = 4_096;
+
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// Whether what stands in such a place would be an argument, or part of one.
+    pub(crate) fn has(&self, place: Place) -> bool {
+        self.arguments.iter().flatten().any(|part| *part == Part::Place(place))
+    }
+
+    /// The arguments, with what `known` gives for each place.
+    ///
+    /// What is filled in is one argument or a part of one, whatever is in it. At the beginning of an argument it may not
+    /// begin with a dash: an agent that calls itself `-Hevil` would give the program an option.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFilled`] for the first place for which there is nothing, or nothing safe.
+    pub(crate) fn fill<'k>(
+        &self,
+        known: impl Fn(Place) -> Option<std::borrow::Cow<'k, str>>,
+    ) -> Result<Vec<String>, NotFilled> {
+        let argument = |parts: &Vec<Part>| {
+            let mut argument = String::new();
+            for part in parts {
+                match part {
+                    Part::Text(text) => argument.push_str(text),
+                    Part::Place(place) => {
+                        let value = known(*place).ok_or(NotFilled::Unknown(*place))?;
+                        let is_option = argument.is_empty() && value.starts_with('-');
+                        if is_option || value.is_empty() || value.chars().any(char::is_control) {
+                            return Err(NotFilled::Unsafe(*place));
+                        }
+                        argument.push_str(&value);
+                    }
+                }
+            }
+            Ok(argument)
+        };
+        self.arguments.iter().map(argument).collect()
+    }
+}
+
+impl std::str::FromStr for CommandLine {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.len() > Self::LONGEST || text.chars().any(char::is_control) {
+            return Err(format!("has more than {} bytes, or a control character", Self::LONGEST));
+        }
+        let words = shlex::split(text).ok_or("has a quote that is not closed, or ends with a backslash")?;
+        let Some((program, arguments)) = words.split_first() else {
+            return Err("names no program".to_owned());
+        };
+        if program.is_empty() {
+            return Err("names no program".to_owned());
+        }
+        if parts_of(program)?.iter().any(|part| matches!(part, Part::Place(_))) {
+            return Err(format!(
+                "`{program}`: what is known of an agent may stand in any word but the first, which is the program"
+            ));
+        }
+        let arguments: Result<Vec<_>, String> = arguments.iter().map(|word| parts_of(word)).collect();
+        Ok(CommandLine {
+            text: text.into(),
+            program: program.replace("{{", "{").replace("}}", "}").into(),
+            arguments: arguments?.into(),
+        })
+    }
+}
+
+/// As it was written.
+impl fmt::Display for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A word's parts. `{{` and `}}` stand for braces.
+fn parts_of(word: &str) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
+    let mut text = String::new();
+    let mut rest = word;
+    while let Some(at) = rest.find(['{', '}']) {
+        text.push_str(&rest[..at]);
+        let (brace, after) = (&rest[at..=at], &rest[at + 1..]);
+        if let Some(after) = after.strip_prefix(brace) {
+            text.push_str(brace);
+            rest = after;
+            continue;
+        }
+        let place = after.split_once('}').filter(|_| brace == "{").and_then(|(name, after)| {
+            Some((Place::ALL.into_iter().find(|place| place.as_str() == name)?, after))
+        });
+        let Some((place, after)) = place else {
+            let known = Place::ALL.map(|place| format!("{{{}}}", place.as_str())).join(" ");
+            return Err(format!("`{word}`: braces stand for one of {known}; write {{{{ and }}}} for braces"));
+        };
+        if !text.is_empty() {
+            parts.push(Part::Text(std::mem::take(&mut text).into()));
+        }
+        parts.push(Part::Place(place));
+        rest = after;
+    }
+    text.push_str(rest);
+    if !text.is_empty() {
+        parts.push(Part::Text(text.into()));
+    }
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+
+    fn fill(command: &str, name: &str) -> Result<Vec<String>, NotFilled> {
+        let command: CommandLine = command.parse().unwrap();
+        command.fill(|place| match place {
+            Place::Pid => Some(Cow::Borrowed("4242")),
+            Place::Name => Some(Cow::Owned(name.to_owned())),
+            Place::Unit => None,
+            Place::State => Some(Cow::Borrowed("stalled")),
+            Place::Cause => Some(Cow::Borrowed("stopped")),
+            Place::Silence => Some(Cow::Borrowed("5.2s")),
+        })
+    }
+
+    #[test]
+    fn words_are_split_as_a_shell_does_and_what_is_filled_in_stays_one_argument() {
+        let filled =
+            fill("logger -t 'va rta' \"{name}: {state}\" x{pid}y {cause}/{silence}", "a b; rm -rf /");
+        assert_eq!(filled.unwrap(), ["-t", "va rta", "a b; rm -rf /: stalled", "x4242y", "stopped/5.2s"]);
+        assert_eq!(fill("awk '{{print}}'", "a").unwrap(), ["{print}"]);
+        assert_eq!(fill("true ''", "a").unwrap(), [""]);
+    }
+
+    #[test]
+    fn what_an_agent_calls_itself_is_never_an_option() {
+        assert_eq!(fill("systemctl restart {name}", "-Hevil"), Err(NotFilled::Unsafe(Place::Name)));
+        assert_eq!(fill("x --name={name}", "-Hevil").unwrap(), ["--name=-Hevil"]);
+        assert_eq!(fill("x {name}", "a\nb"), Err(NotFilled::Unsafe(Place::Name)));
+        assert_eq!(fill("x {name}", ""), Err(NotFilled::Unsafe(Place::Name)));
+        assert_eq!(fill("x {unit}", "a"), Err(NotFilled::Unknown(Place::Unit)));
+    }
+
+    #[test]
+    fn a_command_that_makes_no_sense_is_refused() {
+        for (command, fault) in [
+            ("", "no program"),
+            ("  ", "no program"),
+            ("''", "no program"),
+            ("'open", "quote"),
+            ("{name} restart", "the program"),
+            ("restart {nam}", "{name}"),
+            ("restart {name", "{name}"),
+            ("restart name}", "{name}"),
+            ("a\nb", "control"),
+        ] {
+            let said = command.parse::<CommandLine>().unwrap_err();
+            assert!(said.contains(fault), "{command}: {said}");
+        }
+    }
+}

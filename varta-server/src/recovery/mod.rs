@@ -1,0 +1,62 @@
+//! Recovery: acts on agents in bad states. It is the dangerous part, so it is put together of few things, each of which
+//! can be looked at by itself.
+//!
+//! - [`rule`]: whose verdicts are acted on and how, as an operator wrote it; [`command`] and [`budget`] are parts of that.
+//! - [`planner`]: what is to be done about whom, and when. It is pure.
+//! - [`desk`]: the task that has the planner. It takes changes of verdict as any sink does.
+//! - [`doing`]: does one job. In the moment of acting it asks the kernel and the tracker whether the agent is still the one
+//!   that fell silent, and still silent.
+//! - [`trail`]: what is done is written down, and is on the disk, before it is done.
+//! - [`runner`]: runs one command, and leaves nothing of it behind.
+
+mod budget;
+mod command;
+mod desk;
+mod doing;
+mod metrics;
+mod planner;
+mod rule;
+mod runner;
+#[allow(dead_code, reason = "the ledger comes with the audit log")]
+mod trail;
+
+use std::num::NonZeroU32;
+
+pub use self::budget::Budget;
+pub use self::command::CommandLine;
+pub(crate) use self::desk::{Desk, NewRules};
+pub(crate) use self::doing::Doer;
+pub(crate) use self::metrics::RecoveryMetrics;
+pub use self::rule::{Action, BadState, RecoveryRule, Step};
+pub(crate) use self::trail::Trail;
+
+/// What is done about agents in bad states. By default nothing is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryOptions {
+    /// The first that fits a verdict counts.
+    pub rules: Vec<RecoveryRule>,
+    /// How many signals and commands in all.
+    pub budget: Budget,
+    /// The environment of commands, beside `PATH` and what is known of the agent.
+    pub environment: Vec<(String, String)>,
+    /// Whether it is only said what would be done.
+    pub is_dry_run: bool,
+    /// Whether commands are run for agents of other hosts.
+    pub allows_remote: bool,
+    /// Whether something is done that could not be written down before.
+    pub goes_on_without_trail: bool,
+}
+
+impl Default for RecoveryOptions {
+    fn default() -> Self {
+        const TWENTY: NonZeroU32 = NonZeroU32::new(20).expect("is not zero");
+        RecoveryOptions {
+            rules: Vec::new(),
+            budget: Budget::new(TWENTY, 600),
+            environment: Vec::new(),
+            is_dry_run: false,
+            allows_remote: false,
+            goes_on_without_trail: false,
+        }
+    }
+}

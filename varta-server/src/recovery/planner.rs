@@ -1,0 +1,516 @@
+//! The planner: decides what is done about whom, and when. It takes changes of verdict, what came of what was done, and
+//! time; it gives jobs.
+//!
+//! It is as pure as the tracker, and for the same reason: what acts by itself must be testable by writing down what
+//! happened when. That an agent is still to be acted on in the very moment of acting is found out by who does a job.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::budget::{Bucket, Budget};
+use super::rule::{Action, BadState, RecoveryRule, Rules};
+use crate::beat::Origin;
+use crate::time::MonoTime;
+use crate::tracker::{AgentId, Transition, Twin, Verdict};
+
+/// Agents that may be dealt with at once. Beyond it no more are taken, which is counted.
+pub(super) const MOST_CASES: usize = 65_536;
+/// How long until something is tried again that could not be done at the moment.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// After how long an agent that never became well is forgotten if nothing is tried any more.
+const FORGET_AFTER: Duration = Duration::from_secs(86_400);
+
+/// By what an agent is known here: its name only if nothing else tells it from others, for an agent may change it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Key {
+    origin: Origin,
+    pid: u32,
+    twin: Twin,
+    name: Option<Arc<str>>,
+}
+
+impl Key {
+    fn of(agent: &AgentId) -> Self {
+        let AgentId { ref name, origin, pid, twin } = *agent;
+        Key { origin, pid, twin, name: (pid == 0).then(|| Arc::clone(name)) }
+    }
+}
+
+/// One agent in a bad state.
+#[derive(Debug)]
+struct Case {
+    /// The last change to a bad state.
+    transition: Arc<Transition>,
+    rule: Arc<RecoveryRule>,
+    /// The next step.
+    step: usize,
+    stage: Stage,
+    /// Whether its process was sent a signal: then it is no wonder if that ends, however it does.
+    was_signalled: bool,
+    /// The last reason for which the present step was refused, which is told once.
+    refused: Option<Refusal>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// For the next step, until then.
+    Waiting(MonoTime),
+    /// The job with this number is done.
+    Acting(u64),
+}
+
+/// What is remembered of an agent beyond one bad time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Record {
+    /// Attempts without success so far.
+    attempts: u32,
+    /// When the next one may begin.
+    next_at: MonoTime,
+    /// Since when it is well, if it is.
+    well_since: Option<MonoTime>,
+    /// When something was last tried.
+    tried_at: MonoTime,
+}
+
+/// What is kept of a job while it is being done.
+#[derive(Debug)]
+struct Doing {
+    key: Key,
+    /// Whose budget it has taken from, if it has.
+    group: Option<Arc<str>>,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    /// Its number, which [`Planner::handle_outcome`] is told.
+    pub(crate) number: u64,
+    /// The change to the bad state.
+    pub(crate) transition: Arc<Transition>,
+    pub(crate) rule: Arc<RecoveryRule>,
+    /// Which of the rule's steps, counted from 0.
+    pub(crate) step: usize,
+    /// Which attempt, counted from 1.
+    pub(crate) attempt: u32,
+    /// Whether the agent's process was sent a signal before.
+    pub(crate) was_signalled: bool,
+}
+
+impl Job {
+    /// What is to be done.
+    pub(crate) fn action(&self) -> &Action {
+        &self.rule.steps[self.step].action
+    }
+}
+
+/// Why nothing was done, for the moment or for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The budget for all agents is spent.
+    Budget,
+    /// That for agents of this name is.
+    GroupBudget,
+    /// This server could not see lately.
+    Blind,
+    /// The agent is paused.
+    Paused,
+    /// Too few others of its name are up.
+    LastOneStanding,
+    /// What was to be done could not be written down before.
+    NoTrail,
+    /// It is an agent of another host, and those are left alone, or cannot be sent a signal.
+    Remote,
+    /// Its process cannot be told from another's.
+    NotAttested,
+    /// Its pid belongs to another process by now.
+    PidReused,
+    /// Nothing, or nothing safe, is known for a place in the command.
+    Argument,
+    /// There are too many agents in bad states.
+    TooMany,
+    /// All attempts were without success.
+    GivenUp,
+}
+
+impl Refusal {
+    /// Every reason, in the order in which metrics list them.
+    pub(crate) const ALL: [Refusal; 12] = [
+        Refusal::Budget,
+        Refusal::GroupBudget,
+        Refusal::Blind,
+        Refusal::Paused,
+        Refusal::LastOneStanding,
+        Refusal::NoTrail,
+        Refusal::Remote,
+        Refusal::NotAttested,
+        Refusal::PidReused,
+        Refusal::Argument,
+        Refusal::TooMany,
+        Refusal::GivenUp,
+    ];
+
+    /// The value of the metric label `reason`.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Refusal::Budget => "budget",
+            Refusal::GroupBudget => "group_budget",
+            Refusal::Blind => "blind",
+            Refusal::Paused => "paused",
+            Refusal::LastOneStanding => "last_one_standing",
+            Refusal::NoTrail => "no_trail",
+            Refusal::Remote => "remote",
+            Refusal::NotAttested => "not_attested",
+            Refusal::PidReused => "pid_reused",
+            Refusal::Argument => "argument",
+            Refusal::TooMany => "too_many",
+            Refusal::GivenUp => "given_up",
+        }
+    }
+
+    /// Whether it may be otherwise in a moment.
+    const fn may_pass(self) -> bool {
+        match self {
+            Refusal::Budget
+            | Refusal::GroupBudget
+            | Refusal::Blind
+            | Refusal::Paused
+            | Refusal::LastOneStanding
+            | Refusal::NoTrail => true,
+            Refusal::Remote
+            | Refusal::NotAttested
+            | Refusal::PidReused
+            | Refusal::Argument
+            | Refusal::TooMany
+            | Refusal::GivenUp => false,
+        }
+    }
+}
+
+/// What came of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was done, with or without success: if it helped the agent will show it.
+    Done,
+    /// There was nothing to be done: a process that has ended gets no signal.
+    Skipped,
+    /// The agent is well again, or gone, or another has its place.
+    Withdrawn,
+    /// It was not done.
+    Refused(Refusal),
+}
+
+/// A refusal that is to be told.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) transition: Arc<Transition>,
+    pub(crate) refusal: Refusal,
+}
+
+/// Decides what is done about whom.
+#[derive(Debug)]
+pub(crate) struct Planner {
+    rules: Rules,
+    budget: Budget,
+    spent: Bucket,
+    /// By the name of agents.
+    groups: HashMap<Arc<str>, (Bucket, Budget)>,
+    cases: HashMap<Key, Case>,
+    records: HashMap<Key, Record>,
+    /// The cases that wait, by when they have waited long enough.
+    due: BTreeSet<(MonoTime, Key)>,
+    jobs: HashMap<u64, Doing>,
+    last_job: u64,
+    told: VecDeque<Told>,
+    pruned_at: MonoTime,
+}
+
+impl Planner {
+    pub(crate) fn new(rules: Rules, budget: Budget) -> Self {
+        Planner {
+            rules,
+            budget,
+            spent: Bucket::default(),
+            groups: HashMap::new(),
+            cases: HashMap::new(),
+            records: HashMap::new(),
+            due: BTreeSet::new(),
+            jobs: HashMap::new(),
+            last_job: 0,
+            told: VecDeque::new(),
+            pruned_at: MonoTime::START,
+        }
+    }
+
+    /// Goes by other rules from now on. What is begun goes on by those under which it was.
+    pub(crate) fn handle_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// Takes a change of verdict.
+    pub(crate) fn handle_transition(&mut self, transition: &Transition, now: MonoTime) {
+        self.prune(now);
+        if let Some(predecessor) = &transition.predecessor {
+            self.succeed(&Key::of(predecessor), &Key::of(&transition.agent), now);
+        }
+        let key = Key::of(&transition.agent);
+        if BadState::of(transition.to).is_some() {
+            self.worsen(key, transition, now);
+        } else if !self.is_our_doing(&key, transition.to) {
+            self.close(&key);
+            if let Some(record) = self.records.get_mut(&key) {
+                record.well_since.get_or_insert(now);
+            }
+        } else if let Some(case) = self.cases.get_mut(&key) {
+            case.transition = Arc::new(transition.clone());
+            self.pass_signals(&key, now);
+        }
+    }
+
+    /// Whether a process has ended as it was told to.
+    fn is_our_doing(&self, key: &Key, to: Verdict) -> bool {
+        to == Verdict::Gone && self.cases.get(key).is_some_and(|case| case.was_signalled)
+    }
+
+    /// Another agent goes on in the place of one: what was tried is remembered under its name.
+    fn succeed(&mut self, predecessor: &Key, successor: &Key, now: MonoTime) {
+        self.close(predecessor);
+        if let Some(record) = self.records.remove(predecessor) {
+            self.records.insert(successor.clone(), Record { well_since: Some(now), ..record });
+        }
+    }
+
+    fn worsen(&mut self, key: Key, transition: &Transition, now: MonoTime) {
+        if let Some(record) = self.records.get_mut(&key) {
+            record.well_since = None;
+        }
+        if let Some(case) = self.cases.get_mut(&key) {
+            case.transition = Arc::new(transition.clone());
+            if transition.to == Verdict::Down {
+                self.pass_signals(&key, now);
+            }
+            return;
+        }
+        let Some(rule) = self.rules.iter().find(|rule| rule.matches(transition)) else { return };
+        let rule = Arc::clone(rule);
+        let transition = Arc::new(transition.clone());
+        let Record { attempts, next_at, .. } = self.records.get(&key).copied().unwrap_or_default();
+        let refusal = if attempts >= rule.attempts {
+            Some(Refusal::GivenUp)
+        } else if self.cases.len().max(self.records.len()) >= MOST_CASES {
+            Some(Refusal::TooMany)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.told.push_back(Told { transition, refusal });
+            return;
+        }
+        let due = (now + rule.steps[0].wait).max(next_at);
+        self.due.insert((due, key.clone()));
+        let stage = Stage::Waiting(due);
+        let case = Case { transition, rule, step: 0, stage, was_signalled: false, refused: None };
+        self.cases.insert(key, case);
+    }
+
+    /// Goes on behind the signals, for the process that would get them has ended.
+    fn pass_signals(&mut self, key: &Key, now: MonoTime) {
+        let Some(case) = self.cases.get_mut(key) else { return };
+        let Stage::Waiting(due) = case.stage else { return };
+        let is_signal = |step: usize| {
+            case.rule.steps.get(step).is_some_and(|step| matches!(step.action, Action::Signal(_)))
+        };
+        let next = (case.step..).find(|step| !is_signal(*step)).unwrap_or(case.step);
+        let is_past_all = next >= case.rule.steps.len();
+        if is_past_all && (case.transition.to == Verdict::Gone || (0..next).all(is_signal)) {
+            // It has ended as it was told to, or nothing can be done about it.
+            return self.close(key);
+        }
+        // The wait of the first is a second thought about the verdict, and stays.
+        if next > case.step && case.step > 0 {
+            case.step = next;
+            let wait = case.rule.steps.get(next).map_or(Duration::ZERO, |step| step.wait);
+            let at = due.min(now + wait);
+            self.wait_until(key.clone(), at, now);
+        }
+    }
+
+    /// Ends what is going on about an agent. A job that is being done is, and what comes of it is of no interest.
+    fn close(&mut self, key: &Key) {
+        if let Some(Case { stage: Stage::Waiting(due), .. }) = self.cases.remove(key) {
+            self.due.remove(&(due, key.clone()));
+        }
+    }
+
+    /// Puts a case off until then; past its last step, begins the next attempt.
+    fn wait_until(&mut self, key: Key, at: MonoTime, now: MonoTime) {
+        let Some(case) = self.cases.get_mut(&key) else { return };
+        if let Stage::Waiting(due) = case.stage {
+            self.due.remove(&(due, key.clone()));
+        }
+        let mut at = at;
+        if case.step >= case.rule.steps.len() {
+            if case.transition.to == Verdict::Gone {
+                return self.close(&key);
+            }
+            let record = self.records.entry(key.clone()).or_default();
+            record.attempts += 1;
+            record.next_at = record.next_at.max(now + case.rule.backoff_after(record.attempts));
+            (case.step, at) = (0, record.next_at);
+        }
+        case.stage = Stage::Waiting(at);
+        self.due.insert((at, key));
+    }
+
+    /// When [`Planner::poll_job`] may have something; `None` when there is nothing to wait for.
+    pub(crate) fn poll_timeout(&self) -> Option<MonoTime> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// A refusal that is to be told. To be called until it gives `None`.
+    pub(crate) fn poll_told(&mut self) -> Option<Told> {
+        self.told.pop_front()
+    }
+
+    /// What is to be done by now, if anything is. Its outcome is to be [handed in](Planner::handle_outcome).
+    pub(crate) fn poll_job(&mut self, now: MonoTime) -> Option<Job> {
+        while self.poll_timeout().is_some_and(|due| due <= now) {
+            let (_, key) = self.due.pop_first()?;
+            if let Some(job) = self.begin(&key, now) {
+                return Some(job);
+            }
+        }
+        None
+    }
+
+    fn begin(&mut self, key: &Key, now: MonoTime) -> Option<Job> {
+        let case = self.cases.get_mut(key)?;
+        let attempts = self.records.get(key).map_or(0, |record| record.attempts);
+        if attempts >= case.rule.attempts {
+            let transition = Arc::clone(&case.transition);
+            self.told.push_back(Told { transition, refusal: Refusal::GivenUp });
+            self.close(key);
+            return None;
+        }
+        let (step, rule) = (case.step, Arc::clone(&case.rule));
+        let name = Arc::clone(&case.transition.agent.name);
+        let takes = !matches!(rule.steps[step].action, Action::Notify);
+        if takes && let Err((refusal, until)) = self.spend(&name, rule.budget, now) {
+            self.put_off(key.clone(), refusal, until, now);
+            return None;
+        }
+        let record = self.records.entry(key.clone()).or_default();
+        record.tried_at = now;
+        if step == 0 {
+            record.next_at = now + rule.debounce;
+        }
+        self.last_job += 1;
+        let number = self.last_job;
+        self.jobs.insert(number, Doing { key: key.clone(), group: takes.then_some(name) });
+        let case = self.cases.get_mut(key)?;
+        case.stage = Stage::Acting(number);
+        Some(Job {
+            number,
+            transition: Arc::clone(&case.transition),
+            rule,
+            step,
+            attempt: attempts + 1,
+            was_signalled: case.was_signalled,
+        })
+    }
+
+    /// Takes one action from both budgets, or says which is spent, and until when.
+    fn spend(&mut self, name: &Arc<str>, of_group: Budget, now: MonoTime) -> Result<(), (Refusal, MonoTime)> {
+        let (group, budget) = self.groups.entry(Arc::clone(name)).or_insert((Bucket::default(), of_group));
+        *budget = of_group;
+        let (group_at, all_at) = (group.next_at(of_group), self.spent.next_at(self.budget));
+        if group_at > now {
+            return Err((Refusal::GroupBudget, group_at));
+        }
+        if all_at > now {
+            return Err((Refusal::Budget, all_at));
+        }
+        group.take(of_group, now);
+        self.spent.take(self.budget, now);
+        Ok(())
+    }
+
+    /// Gives back what an action was to take that did not come about.
+    fn unspend(&mut self, name: &Arc<str>) {
+        self.spent.give_back(self.budget);
+        if let Some((group, budget)) = self.groups.get_mut(name) {
+            group.give_back(*budget);
+        }
+    }
+
+    /// Tries the step again later, and tells why once.
+    fn put_off(&mut self, key: Key, refusal: Refusal, until: MonoTime, now: MonoTime) {
+        let Some(case) = self.cases.get_mut(&key) else { return };
+        if case.refused.replace(refusal) != Some(refusal) {
+            self.told.push_back(Told { transition: Arc::clone(&case.transition), refusal });
+        }
+        self.wait_until(key, until.max(now + TRY_AGAIN), now);
+    }
+
+    /// Takes what came of a job.
+    pub(crate) fn handle_outcome(&mut self, number: u64, outcome: Outcome, now: MonoTime) {
+        let Some(Doing { key, group }) = self.jobs.remove(&number) else { return };
+        if let Some(group) = group.filter(|_| outcome != Outcome::Done) {
+            self.unspend(&group);
+        }
+        let Some(case) = self.cases.get_mut(&key).filter(|case| case.stage == Stage::Acting(number)) else {
+            return;
+        };
+        match outcome {
+            Outcome::Done | Outcome::Skipped => {
+                let was_signal = matches!(case.rule.steps[case.step].action, Action::Signal(_));
+                case.was_signalled |= was_signal && outcome == Outcome::Done;
+                case.refused = None;
+                case.step += 1;
+                let next = case.rule.steps.get(case.step).filter(|_| outcome == Outcome::Done);
+                let wait = next.map_or(Duration::ZERO, |step| step.wait);
+                let has_ended = matches!(case.transition.to, Verdict::Down | Verdict::Gone);
+                self.wait_until(key.clone(), now + wait, now);
+                if has_ended {
+                    self.pass_signals(&key, now);
+                }
+            }
+            Outcome::Withdrawn => self.close(&key),
+            Outcome::Refused(refusal) if refusal.may_pass() => {
+                self.put_off(key, refusal, now + TRY_AGAIN, now);
+            }
+            Outcome::Refused(refusal) => {
+                self.told.push_back(Told { transition: Arc::clone(&case.transition), refusal });
+                self.close(&key);
+            }
+        }
+    }
+
+    /// Forgets what has no bearing on anything any more.
+    fn prune(&mut self, now: MonoTime) {
+        if now.since(self.pruned_at) < RecoveryRule::WELL_AFTER / 10 {
+            return;
+        }
+        self.pruned_at = now;
+        self.groups.retain(|_, (bucket, _)| !bucket.is_full(now));
+        let is_long_ago = |since: MonoTime| now.since(since) >= RecoveryRule::WELL_AFTER;
+        let cases = &self.cases;
+        self.records.retain(|key, record| {
+            let is_over = match record.well_since {
+                Some(since) => is_long_ago(since) && record.next_at <= now,
+                // It may have been forgotten by those who knew it.
+                None => now.since(record.tried_at) >= FORGET_AFTER && !cases.contains_key(key),
+            };
+            !is_over
+        });
+    }
+
+    /// How many agents are dealt with.
+    pub(crate) fn cases(&self) -> usize {
+        self.cases.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;
