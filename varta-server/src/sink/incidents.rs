@@ -68,7 +68,7 @@ impl OpenIncidents {
         }
         if let Some(summary) = self.0.get_mut(&incident.number) {
             summary.agents = incident.agents;
-            summary.add(transition, now);
+            summary.add(transition, now + incident.open_until.since(transition.at));
         }
     }
 
@@ -118,9 +118,10 @@ impl Summary {
         }
     }
 
-    fn add(&mut self, transition: &Transition, now: Instant) {
+    /// Adds a change; no other is to be expected after `quiet_from`, but for one that follows closely.
+    fn add(&mut self, transition: &Transition, quiet_from: Instant) {
         self.last_at = transition.at;
-        self.over_at = now + QUIET_FOR;
+        self.over_at = quiet_from + QUIET_FOR;
         self.causes[transition.cause.index()] += 1;
         match self.names.iter().position(|(name, _)| *name == transition.agent.name) {
             Some(place) => self.names[place].1 += 1,
@@ -201,7 +202,11 @@ mod tests {
             detection_latency: None,
             mistake: None,
             dossier: None,
-            incident: NonZeroU64::new(number).map(|number| Incident { number, agents }),
+            incident: NonZeroU64::new(number).map(|number| Incident {
+                number,
+                agents,
+                open_until: MonoTime::START,
+            }),
         }
     }
 

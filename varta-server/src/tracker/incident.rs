@@ -26,6 +26,8 @@ pub struct Incident {
     pub number: NonZeroU64,
     /// How many agents it has so far, this one included and those that came before it was an incident.
     pub agents: u32,
+    /// Until when more may become a part of it that have been given a second chance.
+    pub open_until: MonoTime,
 }
 
 /// Something that may become an incident, or is one.
@@ -37,6 +39,8 @@ struct Place {
     last_at: MonoTime,
     agents: u32,
     number: Option<NonZeroU64>,
+    /// When those will have used it up that fell silent with the others and were given a second chance.
+    open_until: MonoTime,
 }
 
 /// What is going on at present.
@@ -52,12 +56,15 @@ impl Incidents {
     pub(super) fn note(&mut self, source: SourceId, verdict: Verdict, at: MonoTime) -> Option<Incident> {
         let verdict = verdict.index();
         let known = self.places.iter().position(|place| place.source == source && place.verdict == verdict);
-        let fresh = Place { source, verdict, began_at: at, last_at: at, agents: 0, number: None };
+        let fresh =
+            Place { source, verdict, began_at: at, last_at: at, agents: 0, number: None, open_until: at };
         let place = match known {
             Some(known) => {
                 let place = &mut self.places[known];
                 let limit = if place.number.is_some() { LONGEST } else { CLOSE };
-                if at.since(place.last_at) > CLOSE || at.since(place.began_at) > limit {
+                let is_close = at.since(place.last_at.max(place.open_until)) <= CLOSE;
+                let is_held_open = place.number.is_some() && at <= place.open_until + CLOSE;
+                if !is_close || at.since(place.began_at) > limit && !is_held_open {
                     *place = fresh;
                 }
                 place
@@ -79,8 +86,21 @@ impl Incidents {
             self.count += 1;
             place.number = NonZeroU64::new(self.count);
         }
-        let agents = place.agents;
-        place.number.map(|number| Incident { number, agents })
+        let Place { agents, open_until, .. } = *place;
+        place.number.map(|number| Incident { number, agents, open_until })
+    }
+
+    /// Takes note that an agent fell silent at `at` that is given a second chance until then. If it does not use it, it is
+    /// a part of what goes on now.
+    pub(super) fn hold_open(&mut self, source: SourceId, verdict: Verdict, at: MonoTime, until: MonoTime) {
+        let verdict = verdict.index();
+        let is_it = |place: &&mut Place| place.source == source && place.verdict == verdict;
+        if let Some(place) = self.places.iter_mut().find(is_it)
+            && at.since(place.last_at) <= CLOSE
+            && at.since(place.began_at) <= LONGEST
+        {
+            place.open_until = place.open_until.max(until);
+        }
     }
 
     /// How many there were.
@@ -111,6 +131,20 @@ mod tests {
         assert_eq!(ids(&mut incidents, [3_400]), [None]);
         assert_eq!(ids(&mut incidents, 3_401..3_410).last(), Some(&Some(2)));
         assert_eq!(incidents.count(), 2);
+    }
+
+    #[test]
+    fn those_who_get_a_second_chance_and_do_not_use_it_are_a_part_of_what_they_fell_silent_with() {
+        let mut incidents = Incidents::default();
+        assert_eq!(ids(&mut incidents, 0..200).last(), Some(&Some(1)));
+        let at = MonoTime::from_millis(500);
+        incidents.hold_open(SourceId::LOCAL, Verdict::Stalled, at, MonoTime::from_millis(5_500));
+        assert_eq!(ids(&mut incidents, [5_000, 6_500]), [Some(1), Some(1)]);
+        assert_eq!(ids(&mut incidents, [7_600]), [None]);
+        // Where nothing goes on there is nothing to hold open.
+        let at = MonoTime::from_secs(20);
+        incidents.hold_open(SourceId::LOCAL, Verdict::Stalled, at, MonoTime::from_secs(25));
+        assert_eq!(ids(&mut incidents, 24_990..25_000).last(), Some(&Some(2)));
     }
 
     #[test]

@@ -234,7 +234,10 @@ impl Tracker {
         let doubt = if is_held_up || had_a_chance { None } else { self.doubt(number, now) };
         if let Some(doubt) = doubt {
             self.agents.rest_mut(number).inquiry = Inquiry::Doubted;
-            self.wheel.arm(number, self.deadline(number) + self.stall_after(number));
+            let until = self.deadline(number) + self.stall_after(number);
+            self.wheel.arm(number, until);
+            let source = self.agents.slot(number).key.source;
+            self.incidents.hold_open(source, Verdict::Stalled, now, until);
             self.call_unknown(number, doubt, now);
         } else {
             self.call_stalled(number, now, seen);
