@@ -33,7 +33,7 @@ pub(super) fn kernel_tells_exits() -> bool {
 }
 
 /// A child that is killed and reaped at the end.
-pub(super) struct Child {
+pub(crate) struct Child {
     process: std::process::Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -48,7 +48,7 @@ impl Child {
         Child { process, input, output }
     }
 
-    pub(super) fn shell(script: &str) -> Self {
+    pub(crate) fn shell(script: &str) -> Self {
         Child::start(Command::new("sh").args(["-c", script]))
     }
 
@@ -75,7 +75,7 @@ impl Child {
         child
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
@@ -96,7 +96,7 @@ impl Child {
         }
     }
 
-    pub(super) fn close_input(&mut self) {
+    pub(crate) fn close_input(&mut self) {
         self.input.take();
     }
 
@@ -106,7 +106,7 @@ impl Child {
     }
 
     /// Asks for its status, as a parent does; waits for its end.
-    pub(super) fn reap(&mut self) {
+    pub(crate) fn reap(&mut self) {
         self.process.wait().unwrap();
     }
 }

@@ -492,3 +492,51 @@ fn log_command(job: &Job, command: &CommandLine, ran: std::io::Result<Ran>) -> (
     result.insert(key.to_owned(), value);
     (came, result)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use crate::process::testing::{Child, await_that};
+    use crate::recovery::planner::testing::transition;
+    use crate::tracker::{AgentId, Cause, ProcessId};
+
+    fn of_process(pid: u32, start_time: NonZeroU64) -> Transition {
+        let process = Some(ProcessId { pid, start_time });
+        Transition { process, ..transition(pid, Verdict::Stalled, Cause::Stopped) }
+    }
+
+    #[test]
+    fn only_the_process_that_fell_silent_is_taken_hold_of() {
+        let mut child = Child::shell("read line");
+        let started = process::start_time(child.pid()).unwrap();
+        let fallen = of_process(child.pid(), started);
+        assert!(matches!(target_of(&fallen), Target::Lives(_)));
+        let before = NonZeroU64::new(started.get() - 1).unwrap();
+        assert!(matches!(target_of(&of_process(child.pid(), before)), Target::Replaced));
+        child.close_input();
+        await_that("it is dead", || !matches!(target_of(&fallen), Target::Lives(_)));
+        assert!(matches!(target_of(&fallen), Target::Ended), "a zombie has its pid yet");
+        child.reap();
+        assert!(matches!(target_of(&fallen), Target::Ended));
+        let remote = AgentId { origin: Origin::Udp([10, 0, 0, 1].into()), ..fallen.agent.clone() };
+        assert!(matches!(target_of(&Transition { agent: remote, ..fallen }), Target::None));
+    }
+
+    #[test]
+    fn a_program_is_found_as_a_shell_finds_it() {
+        let found = find_program("sh", "/nowhere:relative:/bin:/usr/bin").unwrap();
+        assert!(found.is_absolute() && found.ends_with("sh"));
+        assert_eq!(find_program("./sh", "").unwrap(), Path::new("./sh"));
+        let fault = find_program("no-such-program", "/bin").unwrap_err().to_string();
+        assert!(fault.contains("no-such-program") && fault.contains("/bin"), "{fault}");
+    }
+
+    #[test]
+    fn a_critical_agent_is_called_that() {
+        use varta_proto::Status;
+        assert_eq!(state(Verdict::Up(Status::Critical)), "critical");
+        assert_eq!(state(Verdict::Down), "down");
+    }
+}

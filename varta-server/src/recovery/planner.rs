@@ -513,4 +513,6 @@ impl Planner {
 }
 
 #[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
 mod tests;

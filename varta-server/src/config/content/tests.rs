@@ -167,3 +167,86 @@ fn a_slip_of_the_pen_is_recognised_and_another_word_is_not() {
     assert_eq!(nearest("soket", ["udp", "socket"].into_iter()), Some("socket"));
     assert_eq!(nearest("tcp", ["udp", "socket"].into_iter()), None);
 }
+
+#[test]
+fn recovery_is_read_with_all_its_parts() {
+    let text = r#"
+[[recovery]]
+exec = "restart {unit}"
+
+[[recovery]]
+name = "billing-*"
+label = ["team=payments", "zone="]
+state = ["stalled", "critical"]
+cause = "stopped"
+transport = "unix"
+steps = [
+  { notify = true },
+  { wait = "5s", signal = "TERM" },
+  { wait = "10s", signal = "SIGKILL" },
+  { exec = "restart {name}", timeout = "1m" },
+]
+debounce = "0s"
+backoff = "2s"
+attempts = 7
+budget = "3/1h"
+keep-up = 0
+"#;
+    let entries = parse(text).unwrap().recovery;
+    let [simple, whole] = &entries[..] else { panic!("{entries:?}") };
+    let seconds = |entry: &RecoveryEntry| -> Vec<_> {
+        entry
+            .steps(Duration::from_secs(30))
+            .iter()
+            .map(|step| (step.wait.as_secs(), step.action.kind()))
+            .collect()
+    };
+    assert_eq!(seconds(simple), [(0, "command")]);
+    assert_eq!((simple.states.len(), simple.debounce), (2, None));
+    assert_eq!(seconds(whole), [(0, "notify"), (5, "signal"), (10, "signal"), (0, "command")]);
+    assert_eq!(
+        whole.labels,
+        [("team".to_owned(), "payments".to_owned()), ("zone".to_owned(), String::new())]
+    );
+    assert_eq!(
+        (whole.attempts, whole.keep_up, whole.causes.as_slice()),
+        (Some(7), Some(0), &["stopped"][..])
+    );
+    assert_eq!((whole.debounce, whole.backoff), (Some(Duration::ZERO), Some(Duration::from_secs(2))));
+}
+
+#[test]
+fn recovery_that_makes_no_sense_is_told_with_its_line() {
+    for (text, line, words) in [
+        ("[[recovery]]", 1, "recovery: needs exec, or steps"),
+        ("[[recovery]]\nexec = \"a\"\nsteps = [{notify = true}]", 2, "either exec or steps"),
+        ("[[recovery]]\nexec = \"{name}\"", 2, "recovery: exec: `{name}`: what is known"),
+        (
+            "[[recovery]]\nexec = \"a\"\nstate = \"up\"",
+            3,
+            "state: `up` is none of stalled, down, critical, expected",
+        ),
+        ("[[recovery]]\nexec = \"a\"\ncause = [\"stuck\"]", 3, "cause: `stuck`: there is no such cause"),
+        ("[[recovery]]\nexec = \"a\"\nlabel = \"team\"", 3, "label: is not KEY=VALUE"),
+        ("[[recovery]]\nexec = \"a\"\nbudget = \"3\"", 3, "budget: is not ACTIONS/DURATION"),
+        ("[[recovery]]\nexec = \"a\"\nattempts = 0", 3, "attempts: is not a number from 1"),
+        (
+            "[[recovery]]\nexec = \"a\"\nbackof = \"1s\"",
+            3,
+            "backof: there is no such key; did you mean backoff?",
+        ),
+        ("[[recovery]]\nsteps = []", 2, "steps: there are 1 to 16"),
+        ("[[recovery]]\nsteps = [{signal = \"STOPP\"}]", 2, "signal: `STOPP`: there is no such signal"),
+        ("[[recovery]]\nsteps = [{signal = \"TERM\", exec = \"a\"}]", 2, "one of notify, signal and exec"),
+        (
+            "[[recovery]]\nsteps = [{signal = \"TERM\", timeout = \"1s\"}]",
+            2,
+            "timeout: does nothing without exec",
+        ),
+        ("[[recovery]]\nsteps = [{notify = false}]", 2, "notify: is true, or left out"),
+        ("[[recovery]]\nsteps = [{exec = \"a\", timeout = \"2days\"}]", 2, "timeout: is more than 24h"),
+    ] {
+        let (found, said) = refused(text);
+        assert!(found == line && said.contains(words), "{text}: line {found}: {said}");
+    }
+}

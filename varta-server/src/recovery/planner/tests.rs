@@ -1,14 +1,13 @@
-use std::num::NonZeroU64;
-
 use nix::sys::signal::Signal;
 use proptest::prelude::*;
 use varta_proto::Status;
 
+use super::testing::transition;
 use super::*;
 use crate::config::Glob;
 use crate::labels::Labels;
 use crate::recovery::Step;
-use crate::tracker::{Cause, LastWord, ProcessId};
+use crate::tracker::Cause;
 
 const UP: Verdict = Verdict::Up(Status::Ok);
 const NOTIFY: Action = Action::Notify;
@@ -35,27 +34,6 @@ fn rule(steps: impl IntoIterator<Item = (u64, Action)>) -> RecoveryRule {
         attempts: 3,
         budget: "1000/1s".parse().unwrap(),
         keep_up: None,
-    }
-}
-
-fn transition(pid: u32, to: Verdict, cause: Cause) -> Transition {
-    Transition {
-        agent: AgentId { name: "worker".into(), origin: Origin::Local, pid, twin: Twin::FIRST },
-        labels: [("team", "payments")].into_iter().collect(),
-        unit: None,
-        predecessor: None,
-        process: Some(ProcessId { pid, start_time: NonZeroU64::MIN }),
-        from: Some(UP),
-        to,
-        cause,
-        at: MonoTime::START,
-        silence: Duration::from_secs(5),
-        last: LastWord { status: Status::Ok, payload: 0, terminal: false, beats: 1 },
-        stall_after: Duration::from_secs(5),
-        detection_latency: None,
-        mistake: None,
-        dossier: None,
-        incident: None,
     }
 }
 

@@ -127,6 +127,29 @@ fn a_newer_database_is_left_alone() {
 }
 
 #[test]
+fn tables_of_the_first_version_are_made_into_those_of_the_present_one() {
+    let world = World::new();
+    let mut run = world.open();
+    run.note(agent(7));
+    run.write();
+    drop(run);
+    let database = Connection::open(world.path()).unwrap();
+    for statement in [
+        "ALTER TABLE agents DROP COLUMN unit",
+        "ALTER TABLE agents DROP COLUMN labels",
+        "PRAGMA user_version = 1",
+    ] {
+        database.execute_batch(statement).unwrap();
+    }
+    drop(database);
+    let run = world.open();
+    assert_eq!(run.pids(), [7]);
+    assert_eq!((&run.kept[0].agent.unit, run.kept[0].agent.labels.is_empty()), (&None, true));
+    drop(run);
+    assert_eq!(world.look::<i64>("PRAGMA user_version"), 2);
+}
+
+#[test]
 fn rows_that_make_no_sense_are_passed_over() {
     let world = World::new();
     let mut run = world.open();

@@ -10,6 +10,7 @@ mod promises;
 mod remembered;
 mod remote;
 mod simulation;
+mod standing;
 mod verdicts;
 
 use std::collections::HashMap;
