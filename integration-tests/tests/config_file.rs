@@ -145,7 +145,7 @@ fn read_again_its_rules_and_expected_agents_count_and_a_file_that_makes_no_sense
     };
     let in_force = || server.scrape().of_agent("varta_agent_stall_after_seconds", process::id());
 
-    read_again(now("77s", "nobody"), " was read again: 1 rules and 1 expected agents");
+    read_again(now("77s", "nobody"), " was read again: 1 rules, 1 expected agents and 0 pauses");
     wait_for(|| (in_force() == 77.0).then_some(())).unwrap();
     server.await_agents("expected", 1);
     let waits = format!("{}: a change of max-agents counts only after a restart", path.display());
@@ -153,12 +153,12 @@ fn read_again_its_rules_and_expected_agents_count_and_a_file_that_makes_no_sense
 
     fs::write(&path, "rule = 1").unwrap();
     server.signal(Signal::HangUp);
-    wait_for(|| server.log().find("rules and expected agents stay as they were: ")).unwrap();
+    wait_for(|| server.log().find("rules, expected agents and pauses stay as they were: ")).unwrap();
     assert_eq!(in_force(), 77.0);
     server.await_agents("expected", 1);
 
     // Somebody who is there already is not awaited.
-    read_again(now("88s", &name), " was read again: 1 rules and 1 expected agents");
+    read_again(now("88s", &name), " was read again: 1 rules, 1 expected agents and 0 pauses");
     wait_for(|| (in_force() == 88.0).then_some(())).unwrap();
     server.await_agents("expected", 0);
 }

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use varta_integration_tests::{AgentProcess, Options, Server, run_to_its_end, server_command};
 
 /// The documents that a user reads.
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "ARCHITECTURE.md",
     "SECURITY.md",
     "CONTRIBUTING.md",
     "docs/DETECTION.md",
+    "docs/MAINTENANCE.md",
     "docs/RECORDING.md",
     "docs/SECURITY-MODEL.md",
 ];
@@ -72,7 +73,8 @@ fn every_option_that_a_document_names_exists() {
         command.args(arguments);
         run_to_its_end(command).stdout
     };
-    let help = help(&["--help"]) + &help(&["replay", "--help"]);
+    let tasks = ["replay", "pause", "resume", "pauses"].map(|task| help(&[task, "--help"]));
+    let help = help(&["--help"]) + &tasks.concat();
     for name in DOCUMENTS {
         for option in words(&prose(&read(name)), "--") {
             let is_there = [" ", "\n"].iter().any(|end| help.contains(&format!("{option}{end}")));

@@ -20,10 +20,11 @@ use varta_proto::{Frame, Status};
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. The contract with those who write unit files.
-const OPTIONS: [&str; 35] = [
+const OPTIONS: [&str; 36] = [
     "socket",
     "socket-mode",
     "socket-group",
+    "control-socket",
     "allow-uid",
     "allow-gid",
     "udp",

@@ -5,6 +5,7 @@
 //! says. So there is one definition of every option, and one place for every default.
 
 mod detector;
+mod maintenance;
 mod recovery;
 mod task;
 mod values;
@@ -21,13 +22,14 @@ use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 use varta_proto::address::default_socket_path;
 
 pub use self::detector::{Detector, DetectorArgs};
+pub use self::maintenance::{ControlArgs, MaintenanceArgs, PauseArgs, PausesArgs, ResumeArgs};
 pub use self::recovery::{RecoveryArgs, Variable};
 pub use self::task::{ReplayArgs, Task};
 pub use self::values::{Address, LogFormat, Mode};
 use self::values::{find_group, parse_address, parse_mode, parse_socket_address};
 use crate::config::{
     Config, ConfigFile, DEFAULT_MAX_SHM_AGENTS, DEFAULT_METRICS_ADDR, DEFAULT_UDP_RECEIVE_BUFFER,
-    ExpectedAgents, Rules,
+    ExpectedAgents, Maintenance, PlannedPauses, Rules,
 };
 use crate::error::Error;
 use crate::listener::{AllowedSenders, KeyFiles, SocketOptions};
@@ -54,7 +56,8 @@ pub struct Args {
     ///
     /// As in `stall-after = "2s"` or `udp = ["127.0.0.1:9844"]`. A list given elsewhere replaces the file's. Paths are
     /// relative to the directory in which the server is started, as they are on the command line. The file may have
-    /// `[[rule]]` and `[[expected]]` tables too: what holds for agents by their names, and which agents are to come.
+    /// `[[rule]]`, `[[expected]]` and `[[pause]]` tables too: what holds for agents by their names, which agents are to
+    /// come, and which are not to alarm for a time.
     #[arg(long, env = "VARTA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -185,6 +188,10 @@ pub struct Args {
     #[arg(long, env = "VARTA_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
+    /// Where pauses are asked for.
+    #[command(flatten)]
+    pub maintenance: MaintenanceArgs,
+
     /// File in which to record what arrives, for `varta-server replay`; it must not be there yet
     ///
     /// Only its owner can read it. It tells who beat when, and what processes are called; of keys it has nothing.
@@ -214,7 +221,8 @@ pub struct Args {
 
 const AFTER_HELP: &str = "\
 Durations read like 500ms, 2s or 1h30m. Log lines go to standard error.
-SIGTERM and SIGINT stop the server in order. SIGHUP has key files read again, and of --config rules and expected agents.
+SIGTERM and SIGINT stop the server in order. SIGHUP has key files read again, and of --config rules, expected agents and
+pauses.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
 
 /// The definition of the command line, and with it of the environment and the file.
@@ -287,6 +295,7 @@ impl Args {
             config.recovery_args = Some(recovery_args);
             config.policy.rules = file.rules().clone();
             config.policy.expected = file.expected().clone();
+            config.maintenance.planned = file.pauses().clone();
             config.check()?;
             Ok(config)
         });
@@ -306,6 +315,7 @@ impl Args {
             .filter(|path| path.as_os_str() != "none")
             .map(|path| SocketOptions { path, is_default, mode: self.socket_mode.0, group })
             .collect();
+        let control = self.maintenance.socket(&sockets);
         let mut uids = self.allow_uid;
         if uids.is_empty() {
             uids = vec![us, 0];
@@ -344,6 +354,7 @@ impl Args {
             record,
             recovery: RecoveryOptions::default(),
             recovery_args: None,
+            maintenance: Maintenance { control, planned: PlannedPauses::default() },
             policy: Policy {
                 stall_after: self.stall_after,
                 arrival: self.detector.policy()?,

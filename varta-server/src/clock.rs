@@ -58,6 +58,12 @@ impl Clock {
     }
 }
 
+/// The present moment by the wall clock: for what people are told and what outlives this server. It may go back.
+#[must_use]
+pub fn wall_now() -> SystemTime {
+    SystemTime::now()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,12 +5,15 @@ mod detector;
 mod entry;
 mod expected;
 mod file;
+mod maintenance;
+mod moment;
 mod recovery;
 mod rules;
 
 pub use self::entry::EntryError;
 pub use self::expected::{Expected, ExpectedAgents};
 pub use self::file::{ConfigFile, Reread};
+pub use self::maintenance::{ControlSocket, Maintenance, PlannedPause, PlannedPauses, Reason};
 pub use self::recovery::RecoveryEntry;
 pub use self::rules::{Glob, Rule, Rules};
 
@@ -85,6 +88,8 @@ pub struct Config {
     pub recovery: RecoveryOptions,
     /// The options of that, for when the file is read again; `None` when nothing of it may change.
     pub recovery_args: Option<RecoveryArgs>,
+    /// By which ways agents can be paused.
+    pub maintenance: Maintenance,
     /// What the tracker goes by.
     pub policy: Policy,
     /// The file of which this is made, to be read again; `None` when there is none.
@@ -92,7 +97,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults, with one Unix socket at `path` and no metrics.
+    /// The defaults, with one Unix socket at `path`, no metrics and no control socket.
     #[must_use]
     pub fn for_socket(path: PathBuf) -> Self {
         Config {
@@ -111,6 +116,7 @@ impl Config {
             record: None,
             recovery: RecoveryOptions::default(),
             recovery_args: None,
+            maintenance: Maintenance::default(),
             policy: Policy::default(),
             file: None,
         }
@@ -133,6 +139,15 @@ impl Config {
             }
             if self.sockets[..index].iter().any(|earlier| earlier.path == socket.path) {
                 return wrong("--socket", format!("{} is given twice", socket.path.display()));
+            }
+        }
+        if let Some(ControlSocket { path, .. }) = &self.maintenance.control {
+            if path.as_os_str().is_empty() {
+                return wrong("--control-socket", "the path is empty".to_owned());
+            }
+            if self.sockets.iter().any(|socket| socket.path == *path) {
+                let fault = format!("{} is a --socket already; give it a path of its own", path.display());
+                return wrong("--control-socket", fault);
             }
         }
         self.check_network()?;
@@ -247,6 +262,11 @@ mod tests {
         assert!(refused(|config| config.policy.max_agents = 0).starts_with("--max-agents"));
         assert!(refused(|config| config.sockets.clear()).starts_with("--socket"));
         assert!(refused(|config| config.sockets.push(config.sockets[0].clone())).contains("given twice"));
+        let said = refused(|config| {
+            let path = config.sockets[0].path.clone();
+            config.maintenance.control = Some(ControlSocket { path, is_default: false });
+        });
+        assert!(said.starts_with("--control-socket: /tmp/varta.sock is a --socket already"), "{said}");
         let from_anywhere = || "[::]:9844".parse().unwrap();
         assert!(refused(|config| config.udp.push(from_anywhere())).contains("--allow-plaintext-remote"));
         assert!(refused(|config| config.allow_plaintext_remote = true).contains("--udp"));

@@ -10,18 +10,22 @@ use std::path::PathBuf;
 pub enum Error {
     /// Another server answers on the socket. Nothing was touched.
     #[error(
-        "{}: another server is listening on this socket; stop it, or give this one another path with --socket",
+        "{}: another server is listening on this socket; stop it, or give this one another path with {option}",
         path.display()
     )]
     SocketInUse {
         /// The socket's path.
         path: PathBuf,
+        /// The option that gives such a socket another path.
+        option: &'static str,
     },
     /// Something that is not a socket has the socket's name. It was left as it is.
-    #[error("{}: is there and is not a socket; remove it, or give another path with --socket", path.display())]
+    #[error("{}: is there and is not a socket; remove it, or give another path with {option}", path.display())]
     NotASocket {
         /// The socket's path.
         path: PathBuf,
+        /// The option that gives such a socket another path.
+        option: &'static str,
     },
     /// The directory of the default socket belongs to somebody else, or others may write to it.
     #[error(
@@ -36,12 +40,14 @@ pub enum Error {
     /// The socket's path is longer than the kernel takes.
     #[error(
         "{}: the path of a Unix socket may have {most} bytes and this one has {length}; give a shorter one with \
-         --socket",
+         {option}",
         path.display()
     )]
     SocketPathTooLong {
         /// The path.
         path: PathBuf,
+        /// The option that gives such a socket another path.
+        option: &'static str,
         /// Its length in bytes.
         length: usize,
         /// The most that there may be.
@@ -155,6 +161,14 @@ pub enum Error {
         /// What is wrong with it, where, and what to do.
         fault: String,
     },
+    /// A running server could not be spoken to, or did not do what it was asked.
+    #[error("{}: {fault}", path.display())]
+    Control {
+        /// The control socket.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        fault: String,
+    },
     /// The address for metrics could not be used.
     #[error(
         "{address}: cannot listen for metrics: {source}; is another program using the port? Give another address with \
@@ -256,6 +270,7 @@ impl Error {
             | Error::NewerState { .. }
             | Error::StateDatabase { .. }
             | Error::Recording { .. }
+            | Error::Control { .. }
             | Error::MetricsAddress { .. }
             | Error::Runtime { .. }
             | Error::TaskEnded { .. } => 1,
@@ -282,6 +297,7 @@ impl Error {
             | Error::NewerState { .. }
             | Error::StateDatabase { .. }
             | Error::Recording { .. }
+            | Error::Control { .. }
             | Error::MetricsAddress { .. }
             | Error::SecretFile { .. }
             | Error::Usage(_)

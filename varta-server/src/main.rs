@@ -26,6 +26,9 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<(), Error> {
     match &args.task {
         Some(Task::Replay(replay)) => replay.run(),
+        Some(Task::Pause(pause)) => pause.run(),
+        Some(Task::Resume(resume)) => resume.run(),
+        Some(Task::Pauses(pauses)) => pauses.run(),
         None => serve(args),
     }
 }

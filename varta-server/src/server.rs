@@ -14,15 +14,17 @@ use tokio_util::sync::CancellationToken;
 use crate::actor::{Actor, Outside, QUERIES, Query, Sinks};
 use crate::beat::Transport;
 use crate::cli::RecoveryArgs;
-use crate::clock::Clock;
+use crate::clock::{Clock, wall_now};
 use crate::config::{Config, ConfigFile, Reread};
 use crate::error::Error;
 use crate::http::{self, Site};
 use crate::ingest::IngestThread;
 use crate::listener::{Endpoint, INBOX_BATCHES, Listener, Pages, Probe, UdpOptions, Vault};
 use crate::logging;
-use crate::maintenance::Pauses;
-use crate::metrics::{FrameCounters, KernelDrops, Registry, ServerMetrics, TrackerMetrics, names};
+use crate::maintenance::{Maintenance, Pauses};
+use crate::metrics::{
+    FrameCounters, KernelDrops, MaintenanceMetrics, Registry, ServerMetrics, TrackerMetrics, names,
+};
 use crate::process::looker::Looker;
 use crate::process::watch::Watcher;
 use crate::process::{Host, limit};
@@ -58,9 +60,10 @@ pub struct BoundServer {
     /// With what the server before this one left.
     state: Option<(Store, Left)>,
     recording: Option<RecordingFile>,
+    maintenance: Maintenance,
 }
 
-/// The files that a server reads again while it runs: keys, and of the configuration rules and expected agents.
+/// The files that a server reads again while it runs: keys, and of the configuration rules, expected agents and pauses.
 #[derive(Clone, Debug)]
 pub struct Reloader {
     vault: Option<Vault>,
@@ -71,6 +74,7 @@ pub struct Reloader {
     recovery: Option<RecoveryArgs>,
     to_recovery: mpsc::Sender<NewRules>,
     to_queries: mpsc::Sender<Query>,
+    pauses: Pauses,
 }
 
 impl Reloader {
@@ -93,15 +97,17 @@ impl Reloader {
             None => {}
             Some((file, Ok(reread))) => self.go_by(file, reread).await,
             Some((_, Err(error))) => {
-                tracing::error!("rules and expected agents stay as they were: {error}");
+                tracing::error!("rules, expected agents and pauses stay as they were: {error}");
             }
         }
     }
 
     async fn go_by(&self, file: &ConfigFile, reread: Reread) {
-        let Reread { rules, expected, recovery, changed_options } = reread;
+        let Reread { rules, expected, recovery, pauses, changed_options } = reread;
         let path = file.path().display();
         let (rule_count, expected_count) = (rules.iter().len(), expected.iter().len());
+        let pause_count = pauses.iter().len();
+        self.pauses.plan(&pauses, wall_now());
         if self.to_queries.send(Query::Rules(Box::new((rules, expected)))).await.is_err() {
             // The server is about to end.
             return;
@@ -114,7 +120,9 @@ impl Reloader {
         tracing::info!(
             rules = rule_count,
             expected = expected_count,
-            "{path} was read again: {rule_count} rules and {expected_count} expected agents count from now on"
+            pauses = pause_count,
+            "{path} was read again: {rule_count} rules, {expected_count} expected agents and {pause_count} pauses count \
+             from now on"
         );
         if !changed_options.is_empty() {
             let options = changed_options.join(", ");
@@ -158,6 +166,7 @@ impl Server {
         for (address, vault) in config.secure_udp.iter().zip(vault.iter().cycle()) {
             listeners.push(Listener::secure_udp(&udp_options(&config, *address), vault.clone())?);
         }
+        let maintenance = Maintenance::open(&config.maintenance, config.state_dir.as_deref())?;
         let metrics = config.metrics_addr.map(bind_metrics).transpose()?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
         let (to_recovery, recovery_rules) = mpsc::channel(1);
@@ -176,6 +185,7 @@ impl Server {
             recovery_rules,
             state,
             recording,
+            maintenance,
         })
     }
 }
@@ -210,6 +220,7 @@ impl BoundServer {
             recovery: self.config.recovery_args.clone(),
             to_recovery: self.to_recovery.clone(),
             to_queries: self.to_queries.clone(),
+            pauses: self.maintenance.pauses().clone(),
         }
     }
 
@@ -237,6 +248,7 @@ impl BoundServer {
             recovery_rules,
             state,
             recording,
+            maintenance,
         } = self;
         let registry = Registry::new().map_err(|error| Error::Runtime {
             action: "set up metrics",
@@ -314,7 +326,7 @@ impl BoundServer {
             feeds.push(feed);
             let doer = Doer {
                 queries: to_queries.clone(),
-                pauses: Pauses::default(),
+                pauses: maintenance.pauses().clone(),
                 trail: Trail::none(),
                 metrics: recovery_metrics,
                 host: host_name(),
@@ -351,6 +363,8 @@ impl BoundServer {
         };
         tasks.spawn_on(async { ("tracker", actor.run().await) }, ingest.handle());
         tasks.spawn(named("log sink", sink::log(log)));
+        let maintained = maintenance.run(MaintenanceMetrics::new(&registry), stop_listening.clone());
+        tasks.spawn(async { ("maintenance", maintained.await) });
 
         let stop_http = CancellationToken::new();
         let mut web = JoinSet::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::DetectorArgs;
+use super::{DetectorArgs, PauseArgs, PausesArgs, ResumeArgs};
 use crate::error::Error;
 use crate::recording::{Replay, replay};
 
@@ -18,6 +18,26 @@ pub enum Task {
     /// The file is one that a server wrote with --record. Agents are judged by their silence anew, under the detector and
     /// the stall-after that are given here, and all other options at their defaults.
     Replay(ReplayArgs),
+
+    /// Has a running server pause agents for a time: they are watched and shown, and alarm nobody
+    ///
+    /// Only the server's own user and root may ask for it. A pause of the same pattern replaces the former.
+    Pause(PauseArgs),
+
+    /// Has a running server lift a pause before it is over
+    Resume(ResumeArgs),
+
+    /// Lists the pauses of a running server, those of its configuration's file among them
+    Pauses(PausesArgs),
+}
+
+/// Prints what a task has to say.
+pub(super) fn print(text: &str) -> Result<(), Error> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // Who reads it has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|source| Error::Runtime { action: "print the result", source }),
+    }
 }
 
 /// What to replay, and under which policy.
@@ -51,10 +71,6 @@ impl ReplayArgs {
         let arrival = detector.policy()?;
         let report = replay(&Replay { path: file.clone(), stall_after, arrival })?;
         let text = if json { report.to_json() } else { report.to_string() };
-        match io::stdout().write_all(text.as_bytes()) {
-            // Who reads it has read enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            written => written.map_err(|source| Error::Runtime { action: "print the report", source }),
-        }
+        print(&text)
     }
 }

@@ -147,7 +147,8 @@ fn the_example_has_every_option_and_what_it_says_is_the_default() {
         })
         .collect();
     let file = read(&[], &whole).unwrap().file.unwrap();
-    assert_eq!((file.rules().iter().len(), file.expected().iter().len()), (1, 1));
+    let counts = (file.rules().iter().len(), file.expected().iter().len(), file.pauses().iter().len());
+    assert_eq!(counts, (1, 1, 1));
     // A rule has keys of the same names as options.
     let (options, _) = whole.split_once("\n[[").unwrap();
     for option in definition().get_arguments().filter(|option| option.get_id() != "config") {

@@ -4,30 +4,37 @@
 //! parsers read their values, so that an option means the same wherever it is given. What is read here is which words
 //! the file adds to the command line, and the tables that the command line has no room for.
 
+mod nearest;
+
 use std::any::TypeId;
 use std::borrow::Cow;
 use std::error::Error as _;
 use std::fmt::Display;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
+use self::nearest::nearest;
 use super::entry::check_duration;
 use super::expected::{Expected, ExpectedAgents};
+use super::maintenance::{PlannedPause, PlannedPauses, Reason};
+use super::moment::{NOT_A_MOMENT, parse_moment};
 use super::recovery::RecoveryEntry;
 use super::rules::{Glob, Rule, Rules};
 
 /// The option that the file cannot have: it names the file.
 const ITSELF: &str = "config";
 /// The tables, beside the options.
-const TABLES: [&str; 3] = ["rule", "expected", "recovery"];
+const TABLES: [&str; 4] = ["rule", "expected", "recovery", "pause"];
 /// The keys of a rule.
 const RULE_KEYS: [&str; 2] = ["name", "stall-after"];
 /// The keys of an expected agent.
 const EXPECTED_KEYS: [&str; 2] = ["name", "grace"];
+/// The keys of a pause.
+const PAUSE_KEYS: [&str; 4] = ["name", "from", "until", "reason"];
 
 /// What a file says.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +44,7 @@ pub(super) struct Content {
     pub(super) rules: Rules,
     pub(super) expected: ExpectedAgents,
     pub(super) recovery: Vec<RecoveryEntry>,
+    pub(super) pauses: PlannedPauses,
 }
 
 /// What a file says of one option.
@@ -81,6 +89,7 @@ impl Content {
                     content.recovery.push(entry);
                     Ok(())
                 })?,
+                "pause" => read_tables("pause", key, value, |table| content.add_pause(table))?,
                 name => {
                     let option = find(command, name).map_err(|fault| at(key, fault))?;
                     let line = line_at(text.as_bytes(), key.span().start);
@@ -110,6 +119,19 @@ impl Content {
             agent.grace = duration("grace", value)?;
         }
         self.expected.add(agent).map_err(|error| at(place, error))
+    }
+
+    fn add_pause(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+        let [name, from, until, reason] = table.values(PAUSE_KEYS)?;
+        let (place, name) = table.name(name)?;
+        let name = Glob::parse(name).map_err(|error| at(place, error))?;
+        let from = from.map(|value| moment("from", value)).transpose()?;
+        let until = until.map(|value| moment("until", value)).transpose()?;
+        let reason = reason.map(|value| {
+            text("reason", value).and_then(|text| Reason::parse(text).map_err(|error| at(value, error)))
+        });
+        let pause = PlannedPause { name, from, until, reason: reason.transpose()? };
+        self.pauses.add(pause).map_err(|error| at(place, error))
     }
 }
 
@@ -298,36 +320,13 @@ pub(super) fn duration(key: &'static str, value: &Value<'_>) -> Result<Duration,
     Ok(duration)
 }
 
-// Slips of the pen.
-
-/// The name that was probably meant.
-fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    // A few letters, and never so many that a short name is another one altogether.
-    let most = (name.len() / 3).min(3);
-    known
-        .map(|known| (distance(name, known), known))
-        .filter(|(distance, _)| *distance <= most)
-        .min()
-        .map(|best| best.1)
-}
-
-/// How many letters must be put in, left out or changed to make one word the other.
-fn distance(one: &str, other: &str) -> usize {
-    if one.len().abs_diff(other.len()) > 3 {
-        return usize::MAX;
-    }
-    let other = other.as_bytes();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (line, letter) in one.bytes().enumerate() {
-        let mut corner = line;
-        row[0] = line + 1;
-        for (column, wanted) in other.iter().enumerate() {
-            let changed = corner + usize::from(letter != *wanted);
-            corner = row[column + 1];
-            row[column + 1] = changed.min(corner + 1).min(row[column] + 1);
-        }
-    }
-    row[other.len()]
+/// A date and time of TOML, or a string that has one.
+fn moment(key: &'static str, value: &Value<'_>) -> Result<SystemTime, Fault> {
+    let text = match value.get_ref() {
+        DeValue::Datetime(written) => Cow::Owned(written.to_string()),
+        _ => Cow::Borrowed(text(key, value)?),
+    };
+    parse_moment(&text).ok_or_else(|| at(value, format!("{key}: `{}` {NOT_A_MOMENT}", text.escape_debug())))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use varta_proto::control::NameError;
 
 use super::{LONGEST_DURATION, SHORTEST_STALL_AFTER};
 
-/// Why a rule or an expected agent was not taken. Those that were taken before stay as they are.
+/// Why a rule, an expected agent or a pause was not taken. Those that were taken before stay as they are.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EntryError {
@@ -36,6 +36,15 @@ pub enum EntryError {
         /// How many characters it may have.
         most: usize,
     },
+    /// It is not a reason for a pause.
+    #[error("reason: has 1 to {most} bytes, and none of its characters is a control character")]
+    NotAReason {
+        /// How many bytes it may have.
+        most: usize,
+    },
+    /// A pause would be over before it is in force.
+    #[error("until: is not after from")]
+    EndsBeforeItBegins,
     /// A time is too short or too long.
     #[error("{key}: {given:?} is not between {SHORTEST_STALL_AFTER:?} and 366 days")]
     OutOfRange {

@@ -14,6 +14,7 @@ use clap::Command;
 use super::check_agents;
 use super::content::{Content, FileOption, line_at};
 use super::expected::ExpectedAgents;
+use super::maintenance::PlannedPauses;
 use super::recovery::RecoveryEntry;
 use super::rules::Rules;
 use crate::cli;
@@ -42,6 +43,8 @@ pub struct Reread {
     pub expected: ExpectedAgents,
     /// What is to be done about agents in bad states now.
     pub recovery: Vec<RecoveryEntry>,
+    /// The pauses that it plans now.
+    pub pauses: PlannedPauses,
     /// The options of which it says something else than at the start. They stay as they were until a restart.
     pub changed_options: Vec<String>,
 }
@@ -68,11 +71,12 @@ impl ConfigFile {
     ///
     /// As at the start, or when its rules and expected agents do not go together with the policy that is in force.
     pub fn read_anew(&self, policy: &Policy) -> Result<Reread, Error> {
-        let Content { options, rules, expected, recovery } =
+        let Content { options, rules, expected, recovery, pauses } =
             ConfigFile::read(&self.path, &cli::definition())?.content;
         check_agents(&rules, &expected, policy)
             .map_err(|error| Error::ConfigFile { path: self.path.clone(), fault: error.to_string() })?;
-        Ok(Reread { rules, expected, recovery, changed_options: changed(&self.content.options, &options) })
+        let changed_options = changed(&self.content.options, &options);
+        Ok(Reread { rules, expected, recovery, pauses, changed_options })
     }
 
     /// Where it is.
@@ -105,6 +109,10 @@ impl ConfigFile {
 
     pub(crate) fn expected(&self) -> &ExpectedAgents {
         &self.content.expected
+    }
+
+    pub(crate) fn pauses(&self) -> &PlannedPauses {
+        &self.content.pauses
     }
 
     /// Says of an error about an option which line of the file it comes from, if it comes from there.

@@ -21,6 +21,7 @@ pub use self::vault::KeyFiles;
 pub(crate) use self::pages::Pages;
 pub(crate) use self::probe::Probe;
 pub(crate) use self::replay::Seal;
+pub(crate) use self::socket_file::SocketFile;
 pub(crate) use self::udp::Options as UdpOptions;
 pub(crate) use self::vault::Vault;
 
@@ -43,7 +44,6 @@ use varta_proto::{DecodeError, FRAME_LEN, Frame};
 use self::batch::{BATCH, ReceiveBuffer};
 use self::closer::Closer;
 use self::namespaces::Namespaces;
-use self::socket_file::SocketFile;
 use self::watched::{Watched, receive, receive_now};
 use crate::beat::{Introduction, ReceivedBeat, ReceivedControl, Said, Sender, Transport};
 use crate::clock::Clock;

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -48,10 +48,35 @@ impl SocketFile {
     ///
     /// When a live server or something else has the name, or the kernel refuses.
     pub(crate) fn bind(options: &SocketOptions) -> Result<(UnixDatagram, Self), Error> {
+        let (socket, file) = Self::make(options, Type::DGRAM, "--socket")?;
+        Ok((OwnedFd::from(socket).into(), file))
+    }
+
+    /// Makes a Unix stream socket that does not block and listens, and its file, which only its owner can open.
+    /// `backlog` is how many connections may wait, and `option` what gives such a socket another path.
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind`](SocketFile::bind).
+    pub(crate) fn listen(
+        path: &Path,
+        backlog: i32,
+        option: &'static str,
+    ) -> Result<(UnixListener, Self), Error> {
+        let path = path.to_path_buf();
+        let options = SocketOptions { path, is_default: false, mode: 0o600, group: None };
+        let (socket, file) = Self::make(&options, Type::STREAM, option)?;
+        let failed = |source| Error::Socket { path: options.path.clone(), action: "listen on it", source };
+        socket.listen(backlog).map_err(failed)?;
+        Ok((OwnedFd::from(socket).into(), file))
+    }
+
+    fn make(options: &SocketOptions, kind: Type, option: &'static str) -> Result<(Socket, Self), Error> {
         let SocketOptions { path, is_default, mode, group } = options;
         let length = path.as_os_str().as_bytes().len();
         if length > LONGEST_PATH {
-            return Err(Error::SocketPathTooLong { path: path.clone(), length, most: LONGEST_PATH });
+            let (path, most) = (path.clone(), LONGEST_PATH);
+            return Err(Error::SocketPathTooLong { path, option, length, most });
         }
         let directory = match path.parent() {
             Some(parent) if parent != Path::new("") => parent,
@@ -61,13 +86,14 @@ impl SocketFile {
         warn_if_shut_off(directory, *mode);
         // Two servers that start together must not both find the file stale: the second is to meet the first alive.
         let _lock = lock_directory(directory)?;
-        remove_stale(path)?;
+        remove_stale(path, option)?;
 
         let failed = |action| move |source| Error::Socket { path: path.clone(), action, source };
-        let socket =
-            Socket::new(Domain::UNIX, Type::DGRAM.nonblocking(), None).map_err(failed("make a socket"))?;
-        // Before bind: a message that arrives earlier would come without credentials.
-        socket.set_passcred(true).map_err(failed("ask for senders' credentials (SO_PASSCRED)"))?;
+        let socket = Socket::new(Domain::UNIX, kind.nonblocking(), None).map_err(failed("make a socket"))?;
+        if kind == Type::DGRAM {
+            // Before bind: a message that arrives earlier would come without credentials.
+            socket.set_passcred(true).map_err(failed("ask for senders' credentials (SO_PASSCRED)"))?;
+        }
         // The file takes the socket's mode when it is made, so that it is never open to others, not even for a moment.
         set_mode(&socket, mode & 0o600).map_err(failed("set the socket's mode"))?;
         let address = SockAddr::unix(path).map_err(failed("use this as a socket path"))?;
@@ -76,7 +102,7 @@ impl SocketFile {
         let file = SocketFile { path: path.clone(), identity: identity_of(&identity) };
 
         file.open_to(*group, *mode).map_err(failed("set the socket's mode and group"))?;
-        Ok((OwnedFd::from(socket).into(), file))
+        Ok((socket, file))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -167,13 +193,13 @@ fn lock_directory(directory: &Path) -> Result<File, Error> {
 }
 
 /// Removes the socket file of a server that is no more.
-fn remove_stale(path: &Path) -> Result<(), Error> {
+fn remove_stale(path: &Path, option: &'static str) -> Result<(), Error> {
     let failed = |action| move |source| Error::Socket { path: path.to_path_buf(), action, source };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed("look at what has the socket's name")(error)),
         Ok(found) if !found.file_type().is_socket() => {
-            return Err(Error::NotASocket { path: path.to_path_buf() });
+            return Err(Error::NotASocket { path: path.to_path_buf(), option });
         }
         Ok(_) => {}
     }
@@ -184,9 +210,9 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // Whoever answers, also as another type of socket, is alive.
-        Ok(()) => Err(Error::SocketInUse { path: path.to_path_buf() }),
+        Ok(()) => Err(Error::SocketInUse { path: path.to_path_buf(), option }),
         Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
-            Err(Error::SocketInUse { path: path.to_path_buf() })
+            Err(Error::SocketInUse { path: path.to_path_buf(), option })
         }
         Err(error) => Err(failed("see whether a server is there")(error)),
     }
@@ -227,6 +253,29 @@ mod tests {
         let path = dir.path().join("varta.sock");
         let _stream = std::os::unix::net::UnixListener::bind(&path).unwrap();
         assert!(matches!(SocketFile::bind(&options(path)), Err(Error::SocketInUse { .. })));
+    }
+
+    #[test]
+    fn a_socket_for_connections_is_made_with_the_same_care() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock.control");
+        let listen = || SocketFile::listen(&path, 1, "--control-socket");
+        let (socket, file) = listen().unwrap();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let refused = listen().unwrap_err().to_string();
+        assert!(
+            refused.contains("another server") && refused.ends_with("with --control-socket"),
+            "{refused}"
+        );
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        drop(file);
+        assert!(!path.exists());
+        drop((socket, UnixListener::bind(&path).unwrap()));
+        assert!(path.exists(), "a plain socket leaves its file behind");
+        drop(listen().unwrap());
+        assert!(!path.exists());
+        fs::write(&path, "").unwrap();
+        assert!(listen().unwrap_err().to_string().contains("is not a socket"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub(crate) mod agents;
 mod kernel_drops;
+mod maintenance;
 pub(crate) mod names;
 mod pages;
 
@@ -17,6 +18,7 @@ use metrics_exporter_prometheus::{
 use varta_proto::DecodeError;
 
 pub(crate) use self::kernel_drops::KernelDrops;
+pub(crate) use self::maintenance::MaintenanceMetrics;
 use self::names::Family;
 pub(crate) use self::pages::PageMetrics;
 use crate::beat::Transport;

@@ -78,6 +78,10 @@ families! {
     RECOVERY_REFUSED = "varta_recovery_refused_total", "Agents about which nothing was done, for now or for good, by reason.";
     RECOVERY_RUNNING = "varta_recovery_running", "Commands that run at the moment.";
     RECOVERY_AGENTS = "varta_recovery_agents", "Agents that recovery is concerned with at the moment.";
+    // Maintenance.
+    PAUSES = "varta_pauses", "Pauses in force: each is a pattern, and whose names fit it alarm nobody.";
+    CONTROL_REQUESTS = "varta_control_requests_total",
+        "Requests on the control socket: done (ok), understood and not done (refused), or not understood (malformed).";
 
     // The server itself.
     UPTIME = "varta_watch_uptime_seconds", "Time since this server started.";

@@ -110,6 +110,23 @@ fn rules_and_expected_agents_are_tables() {
 }
 
 #[test]
+fn pauses_are_tables_and_their_times_dates_of_toml_or_strings() {
+    let content = parse(
+        "[[pause]]\nname = \"a-*\"\nfrom = 1970-01-01T01:00:00+01:00\nuntil = \"1970-01-01T00:00:09.5Z\"\n\
+         reason = \"update\"\n[[pause]]\nname = \"b\"",
+    )
+    .unwrap();
+    let after = |at: Option<SystemTime>| at.map(|at| at.duration_since(SystemTime::UNIX_EPOCH).unwrap());
+    let pauses: Vec<_> = content
+        .pauses
+        .iter()
+        .map(|pause| (pause.name.as_str(), after(pause.from), after(pause.until), pause.reason.is_some()))
+        .collect();
+    let times = [Duration::ZERO, Duration::from_millis(9_500)].map(Some);
+    assert_eq!(pauses, [("a-*", times[0], times[1], true), ("b", None, None, false)]);
+}
+
+#[test]
 fn a_table_that_makes_no_sense_is_told_with_line_and_key() {
     for (text, line, words) in [
         ("[rule]\nname = \"a\"", 1, "rule: stands for tables; write [[rule]] before each"),
@@ -143,6 +160,26 @@ fn a_table_that_makes_no_sense_is_told_with_line_and_key() {
             3,
             "expected: stall-after: there is no such key",
         ),
+        ("[[pause]]", 1, "pause: a [[pause]] needs a name"),
+        (
+            "[[pause]]\nname = \"a\"\nuntill = 1",
+            3,
+            "pause: untill: there is no such key; did you mean until?",
+        ),
+        ("[[pause]]\nname = \"a\"\nfrom = 2026-12-24", 3, "pause: from: `2026-12-24` is not a moment"),
+        (
+            "[[pause]]\nname = \"a\"\nuntil = 2026-12-24T22:00:00",
+            3,
+            "pause: until: `2026-12-24T22:00:00` is not",
+        ),
+        ("[[pause]]\nname = \"a\"\nuntil = \"soon\"", 3, "pause: until: `soon` is not a moment"),
+        ("[[pause]]\nname = \"a\"\nuntil = 7", 3, "pause: until: is an integer"),
+        ("[[pause]]\nname = \"a\"\nreason = \"\"", 3, "pause: reason: has 1 to 256 bytes"),
+        (
+            "[[pause]]\nname = \"a\"\nfrom = 2026-12-24T22:00:00Z\nuntil = 2026-12-24T22:00:00Z",
+            2,
+            "pause: until: is not after from",
+        ),
         ("[[expected]]\nname = \"a\"\ngrace = \"0s\"", 3, "expected: grace: 0ns is not between"),
     ] {
         let (found, said) = refused(text);
@@ -155,17 +192,6 @@ fn a_deep_nest_is_refused_and_not_followed() {
     assert!(parse(&format!("socket = {}", "[".repeat(100_000))).is_err());
     let dotted = "a.".repeat(100_000) + "a = 1";
     assert!(parse(&dotted).is_err());
-}
-
-#[test]
-fn a_slip_of_the_pen_is_recognised_and_another_word_is_not() {
-    assert_eq!(
-        (distance("stall", "stall"), distance("stal", "stall"), distance("kitten", "sitting")),
-        (0, 1, 3)
-    );
-    assert_eq!(distance("", "abc"), 3);
-    assert_eq!(nearest("soket", ["udp", "socket"].into_iter()), Some("socket"));
-    assert_eq!(nearest("tcp", ["udp", "socket"].into_iter()), None);
 }
 
 #[test]
