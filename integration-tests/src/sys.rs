@@ -167,6 +167,24 @@ pub fn become_user(uid: u32) -> io::Result<()> {
     succeeded(unsafe { libc::setuid(uid) })
 }
 
+/// Does something in a thread that is one of user `uid`, while the rest of the process stays what it is.
+///
+/// # Errors
+///
+/// What `setresuid(2)` says: only root may.
+pub fn as_user<T: Send>(uid: u32, act: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let change = move || {
+        let (stays, uid) = (-1_i64, i64::from(uid));
+        // SAFETY: `setresuid` touches no memory of this process. The system call itself, unlike the C library's function of
+        // that name, changes only the thread that makes it, and this one ends soon.
+        match unsafe { libc::syscall(libc::SYS_setresuid, stays, uid, stays) } {
+            0 => Ok(act()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    std::thread::scope(|scope| scope.spawn(change).join().expect("whoever acts does not panic"))
+}
+
 /// The effective user of this process.
 #[must_use]
 pub fn user() -> u32 {
