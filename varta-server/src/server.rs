@@ -1,5 +1,7 @@
 //! The server as a whole: binds everything it needs, runs it, and takes it down in order.
 
+mod reloader;
+
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -11,17 +13,17 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+pub use self::reloader::Reloader;
 use crate::actor::{Actor, Outside, QUERIES, Query, Sinks};
 use crate::beat::Transport;
-use crate::cli::RecoveryArgs;
-use crate::clock::{Clock, wall_now};
-use crate::config::{Config, ConfigFile, Reread};
+use crate::clock::Clock;
+use crate::config::Config;
 use crate::error::Error;
 use crate::http::{self, Site};
 use crate::ingest::IngestThread;
 use crate::listener::{Endpoint, INBOX_BATCHES, Listener, Pages, Probe, UdpOptions, Vault};
 use crate::logging;
-use crate::maintenance::{Maintenance, Pauses};
+use crate::maintenance::Maintenance;
 use crate::metrics::{
     FrameCounters, KernelDrops, MaintenanceMetrics, Registry, ServerMetrics, TrackerMetrics, names,
 };
@@ -61,74 +63,6 @@ pub struct BoundServer {
     state: Option<(Store, Left)>,
     recording: Option<RecordingFile>,
     maintenance: Maintenance,
-}
-
-/// The files that a server reads again while it runs: keys, and of the configuration rules, expected agents and pauses.
-#[derive(Clone, Debug)]
-pub struct Reloader {
-    vault: Option<Vault>,
-    file: Option<ConfigFile>,
-    /// What the file has to go together with.
-    policy: Policy,
-    /// And what it leaves open.
-    recovery: Option<RecoveryArgs>,
-    to_recovery: mpsc::Sender<NewRules>,
-    to_queries: mpsc::Sender<Query>,
-    pauses: Pauses,
-}
-
-impl Reloader {
-    /// Reads the files again, and says in the log what came of it. A file that cannot be used leaves everything that
-    /// comes from it as it was.
-    pub async fn read_anew(&self) {
-        if self.vault.is_none() && self.file.is_none() {
-            tracing::info!(
-                "there is no file to read again: neither keys nor --config; options stay as given"
-            );
-        }
-        match self.vault.as_ref().map(Vault::read_anew) {
-            None => {}
-            Some(Ok(keys)) => {
-                tracing::info!(keys, "the key files were read again; {keys} keys open datagrams");
-            }
-            Some(Err(error)) => tracing::error!("the keys stay as they were: {error}"),
-        }
-        match self.file.as_ref().map(|file| (file, file.read_anew(&self.policy))) {
-            None => {}
-            Some((file, Ok(reread))) => self.go_by(file, reread).await,
-            Some((_, Err(error))) => {
-                tracing::error!("rules, expected agents and pauses stay as they were: {error}");
-            }
-        }
-    }
-
-    async fn go_by(&self, file: &ConfigFile, reread: Reread) {
-        let Reread { rules, expected, recovery, pauses, changed_options } = reread;
-        let path = file.path().display();
-        let (rule_count, expected_count) = (rules.iter().len(), expected.iter().len());
-        let pause_count = pauses.iter().len();
-        self.pauses.plan(&pauses, wall_now());
-        if self.to_queries.send(Query::Rules(Box::new((rules, expected)))).await.is_err() {
-            // The server is about to end.
-            return;
-        }
-        if let Some(options) = &self.recovery
-            && self.to_recovery.send(options.rules(&recovery)).await.is_err()
-        {
-            return;
-        }
-        tracing::info!(
-            rules = rule_count,
-            expected = expected_count,
-            pauses = pause_count,
-            "{path} was read again: {rule_count} rules, {expected_count} expected agents and {pause_count} pauses count \
-             from now on"
-        );
-        if !changed_options.is_empty() {
-            let options = changed_options.join(", ");
-            tracing::warn!(%options, "{path}: a change of {options} counts only after a restart");
-        }
-    }
 }
 
 impl Server {
