@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::{
-    Ended, LIMIT, Options, Server, Signal, run_to_its_end, server_command, sys, wait_for,
+    AgentProcess, Ended, LIMIT, Options, Server, Signal, run_to_its_end, server_command, sys, wait_for,
 };
 
 const NOBODY: u32 = 65_534;
@@ -32,7 +32,7 @@ fn command(socket: &Path, words: &[&str]) -> Ended {
     run_to_its_end(command)
 }
 
-/// The same where it is expected to do what it should, and to say nothing besides. Gives what it prints.
+/// The same where it is expected to do what it should. Gives what it prints.
 #[track_caller]
 fn done(server: &Server, words: &[&str]) -> String {
     let ended = command(server.socket(), words);
@@ -117,6 +117,25 @@ fn a_pause_ends_by_itself() {
     await_in_force(&server, 0.0);
     assert_eq!(listed(&server), []);
     refused(&server, &["resume", "batch-*"]);
+}
+
+#[test]
+fn nothing_is_done_about_an_agent_that_is_paused_and_it_is_shown_as_always() {
+    let rules = ["--stall-after", "1s", "--recovery-exec", "/bin/true"];
+    let server = Server::start(rules);
+    let agents = ["batch-1", "mail"].map(|name| AgentProcess::start(server.socket(), &["--name", name]));
+    server.await_agents("up", 2);
+    done(&server, &["pause", "batch-*", "--for", "1h"]);
+    for agent in &agents {
+        agent.signal(Signal::Kill);
+        server.await_transition(agent.pid(), "down", "killed");
+    }
+    server.await_sample("varta_recovery_refused_total", &[("reason", "paused")], |value| value == 1.0);
+    let labels = [("action", "command"), ("result", "done")];
+    server.await_sample("varta_recovery_actions_total", &labels, |value| value == 1.0);
+    for agent in &agents {
+        assert_eq!(server.scrape().of_agent("varta_agent_up", agent.pid()), 0.0);
+    }
 }
 
 #[test]
