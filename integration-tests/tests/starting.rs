@@ -20,7 +20,7 @@ use varta_proto::{Frame, Status};
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. The contract with those who write unit files.
-const OPTIONS: [&str; 36] = [
+const OPTIONS: [&str; 44] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -55,12 +55,25 @@ const OPTIONS: [&str; 36] = [
     "state-dir",
     "record",
     "record-limit",
+    "recovery-exec",
+    "recovery-debounce",
+    "recovery-timeout",
+    "recovery-attempts",
+    "recovery-backoff",
+    "recovery-group-budget",
+    "recovery-budget",
+    "recovery-env",
     "log-format",
     "log-level",
 ];
 
 /// And every one that takes none.
-const SWITCHES: [&str; 1] = ["allow-plaintext-remote"];
+const SWITCHES: [&str; 4] = [
+    "allow-plaintext-remote",
+    "recovery-dry-run",
+    "allow-recovery-for-remote",
+    "recovery-without-audit",
+];
 
 fn run(arguments: &[&str]) -> Ended {
     let mut command = server_command();

@@ -1,13 +1,13 @@
 //! Recovery: acts on agents in bad states. It is the dangerous part, so it is put together of few things, each of which
 //! can be looked at by itself.
 //!
-//! - [`rule`]: whose verdicts are acted on and how, as an operator wrote it; [`command`] and [`budget`] are parts of that.
-//! - [`planner`]: what is to be done about whom, and when. It is pure.
-//! - [`desk`]: the task that has the planner. It takes changes of verdict as any sink does.
-//! - [`doing`]: does one job. In the moment of acting it asks the kernel and the tracker whether the agent is still the one
+//! - `rule`: whose verdicts are acted on and how, as an operator wrote it; `command` and `budget` are parts of that.
+//! - `planner`: what is to be done about whom, and when. It is pure.
+//! - `desk`: the task that has the planner. It takes changes of verdict as any sink does.
+//! - `doing`: does one job. In the moment of acting it asks the kernel and the tracker whether the agent is still the one
 //!   that fell silent, and still silent.
-//! - [`trail`]: what is done is written down, and is on the disk, before it is done.
-//! - [`runner`]: runs one command, and leaves nothing of it behind.
+//! - `trail`: what is done is written down, and is on the disk, before it is done.
+//! - `runner`: runs one command, and leaves nothing of it behind.
 
 mod budget;
 mod command;
