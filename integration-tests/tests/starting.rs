@@ -68,12 +68,8 @@ const OPTIONS: [&str; 44] = [
 ];
 
 /// And every one that takes none.
-const SWITCHES: [&str; 4] = [
-    "allow-plaintext-remote",
-    "recovery-dry-run",
-    "allow-recovery-for-remote",
-    "recovery-without-audit",
-];
+const SWITCHES: [&str; 4] =
+    ["allow-plaintext-remote", "recovery-dry-run", "allow-recovery-for-remote", "recovery-without-audit"];
 
 fn run(arguments: &[&str]) -> Ended {
     let mut command = server_command();

@@ -19,6 +19,7 @@ mod memory;
 mod paced;
 mod plot;
 mod programs;
+mod recovery;
 mod scrape;
 mod secure;
 mod shm;
@@ -38,7 +39,7 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 18] = [
+const BENCHMARKS: [(&str, Benchmark); 19] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
     ("shm", shm::measure),
@@ -57,6 +58,7 @@ const BENCHMARKS: [(&str, Benchmark); 18] = [
     ("agents", agents::measure),
     ("death", verdicts::measure_deaths),
     ("deadline", verdicts::measure_deadlines),
+    ("recovery", recovery::measure),
 ];
 
 fn main() -> ExitCode {

@@ -41,16 +41,16 @@ pub(crate) fn now() -> Fallible<Duration> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?)
 }
 
-fn show_micros(micros: f64) -> String {
+pub(crate) fn show_micros(micros: f64) -> String {
     format!("{micros:.0} µs")
 }
 
-fn micros(times: &[Duration]) -> Vec<f64> {
+pub(crate) fn micros(times: &[Duration]) -> Vec<f64> {
     times.iter().map(|time| time.as_secs_f64() * 1e6).collect()
 }
 
 /// A change of verdict as a line of the log tells it.
-struct Told {
+pub(crate) struct Told {
     pid: u32,
     to: String,
     /// Since midnight.
@@ -70,7 +70,7 @@ impl Told {
     }
 
     /// How long it came after `since`.
-    fn after(&self, since: Duration) -> Fallible<Duration> {
+    pub(crate) fn after(&self, since: Duration) -> Fallible<Duration> {
         let midnight = Duration::from_secs(since.as_secs() / 86_400 * 86_400);
         let after = (midnight + self.at).checked_sub(since);
         Ok(after.ok_or("a verdict before what it tells of, or midnight: once more, please")?)
@@ -81,6 +81,16 @@ impl Told {
 fn await_told(server: &Server, to: &str) -> Fallible<Told> {
     loop {
         if let Some(told) = Told::from_line(&server.line()?).filter(|told| told.to == to) {
+            return Ok(told);
+        }
+    }
+}
+
+/// The same of one process. By then it may have been told of others.
+pub(crate) fn await_told_of(server: &Server, to: &str, pid: u32) -> Fallible<Told> {
+    loop {
+        let told = await_told(server, to)?;
+        if told.pid == pid {
             return Ok(told);
         }
     }

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::tracker::Transition;
 
 /// Jobs that are done side by side. The others wait.
-const MOST_AT_ONCE: usize = 16;
+const MOST_AT_ONCE: usize = 256;
 /// How long jobs may take to end when the server does: a command is told to end after two seconds, and killed after three.
 const END_WITHIN: Duration = Duration::from_millis(4_500);
 
