@@ -25,6 +25,7 @@ mod http;
 mod ingest;
 pub mod labels;
 pub mod listener;
+mod lock;
 pub mod logging;
 mod maintenance;
 mod memory;

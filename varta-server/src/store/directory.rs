@@ -4,19 +4,14 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use crate::error::Error;
+use crate::lock::try_lock;
 
 const LOCK: &str = "varta.lock";
 const DATABASE: &str = "varta.db";
 /// The digits of a pid, and some room.
 const LONGEST_PID: u64 = 32;
-/// How often, and how long apart, the lock is tried before giving up: a second in all. A server that is just ending, or a
-/// process that is just being started by somebody, may hold it for a moment longer.
-const LOCK_TRIES: u32 = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A directory that no other server uses while this lives.
 #[derive(Debug)]
@@ -79,16 +74,6 @@ impl Directory {
     pub(super) fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
     }
-}
-
-fn try_lock(lock: &File) -> Result<(), TryLockError> {
-    for _ in 1..LOCK_TRIES {
-        match lock.try_lock() {
-            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
-            result => return result,
-        }
-    }
-    lock.try_lock()
 }
 
 fn write_holder(lock: &mut File) -> io::Result<()> {
