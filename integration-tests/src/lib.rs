@@ -25,6 +25,7 @@ mod remote_agent;
 mod route;
 mod scrape;
 mod server;
+mod small_disk;
 pub mod sys;
 mod watch;
 
@@ -44,5 +45,6 @@ pub use remote_agent::{RemoteAgent, loopback_socket, send_from, socket_on};
 pub use route::{ANOTHER_KEY, MASTER_KEY, Network, Route, SHARED_KEY, loopbacks, write_secret};
 pub use scrape::{Sample, Scrape};
 pub use server::{Options, Server};
+pub use small_disk::SmallDisk;
 pub use sys::Signal;
 pub use watch::Watch;

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use varta_integration_tests::{AgentProcess, Options, Server, run_to_its_end, server_command};
 
 /// The documents that a user reads.
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "SECURITY.md",
     "CONTRIBUTING.md",
     "docs/DETECTION.md",
+    "docs/EVENTS.md",
     "docs/MAINTENANCE.md",
     "docs/RECORDING.md",
     "docs/SECURITY-MODEL.md",

@@ -10,8 +10,8 @@ use std::process::Command;
 use tempfile::TempDir;
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::{
-    AgentProcess, LIMIT, Network, Options, RemoteAgent, Server, Signal, loopback_socket, run_to_its_end,
-    send_from, server_command, wait_for,
+    AgentProcess, LIMIT, Network, Options, RemoteAgent, Server, Signal, SmallDisk, loopback_socket,
+    run_to_its_end, send_from, server_command, wait_for,
 };
 
 /// Long enough for servers and agents to be started in, short enough to be waited for.
@@ -276,25 +276,6 @@ fn a_broken_database_is_moved_aside_and_the_server_starts() {
     let agent = place.agent("billing");
     server.await_state(agent.pid(), "up");
     assert_eq!(server.scrape().sum("varta_state_write_errors_total", &[]), 0.0);
-}
-
-/// A file system that is as large as it is.
-struct SmallDisk<'d>(&'d Path);
-
-impl<'d> SmallDisk<'d> {
-    /// `None` where nothing may be mounted.
-    fn mount(at: &'d Path) -> Option<Self> {
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=512k,mode=0700", "none"]).arg(at);
-        mount.output().is_ok_and(|output| output.status.success()).then_some(SmallDisk(at))
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        // What cannot be unmounted any more goes with the machine.
-        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
-    }
 }
 
 #[test]

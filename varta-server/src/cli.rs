@@ -5,6 +5,7 @@
 //! says. So there is one definition of every option, and one place for every default.
 
 mod detector;
+mod events;
 mod maintenance;
 mod recovery;
 mod task;
@@ -22,6 +23,7 @@ use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 use varta_proto::address::default_socket_path;
 
 pub use self::detector::{Detector, DetectorArgs};
+pub use self::events::EventsArgs;
 pub use self::maintenance::{ControlArgs, MaintenanceArgs, PauseArgs, PausesArgs, ResumeArgs};
 pub use self::recovery::{RecoveryArgs, Variable};
 pub use self::task::{ReplayArgs, Task};
@@ -206,6 +208,10 @@ pub struct Args {
     #[command(flatten)]
     pub recovery: RecoveryArgs,
 
+    /// Where changes of verdict are written.
+    #[command(flatten)]
+    pub events: EventsArgs,
+
     /// How log lines look [default: text on a terminal, else json]
     #[arg(long, env = "VARTA_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
@@ -355,6 +361,7 @@ impl Args {
             recovery: RecoveryOptions::default(),
             recovery_args: None,
             maintenance: Maintenance { control, planned: PlannedPauses::default() },
+            events: self.events.options()?,
             policy: Policy {
                 stall_after: self.stall_after,
                 arrival: self.detector.policy()?,

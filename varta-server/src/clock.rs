@@ -48,6 +48,15 @@ impl Clock {
         tokio::time::Instant::from_std(instant)
     }
 
+    /// What the wall clock said at `at`, as it counts at this moment.
+    #[must_use]
+    pub fn wall(&self, at: MonoTime) -> SystemTime {
+        let (now, wall_now) = (self.now(), wall_now());
+        let wall =
+            if at <= now { wall_now.checked_sub(now.since(at)) } else { wall_now.checked_add(at.since(now)) };
+        wall.unwrap_or(wall_now)
+    }
+
     /// Unix time of the server's start as the wall clock counts at this moment, in seconds.
     ///
     /// Added to a [`MonoTime`] in seconds it gives the Unix time of that moment.

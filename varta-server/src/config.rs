@@ -24,6 +24,7 @@ use std::time::Duration;
 use self::detector::check_detector;
 use crate::cli::RecoveryArgs;
 use crate::error::Error;
+use crate::events::EventsOptions;
 use crate::listener::{AllowedSenders, KeyFiles, SocketOptions};
 use crate::metrics::agents::AgentMetrics;
 use crate::recording::RecordOptions;
@@ -90,6 +91,8 @@ pub struct Config {
     pub recovery_args: Option<RecoveryArgs>,
     /// By which ways agents can be paused.
     pub maintenance: Maintenance,
+    /// Where changes of verdict are written; `None` for nowhere but the log.
+    pub events: Option<EventsOptions>,
     /// What the tracker goes by.
     pub policy: Policy,
     /// The file of which this is made, to be read again; `None` when there is none.
@@ -117,6 +120,7 @@ impl Config {
             recovery: RecoveryOptions::default(),
             recovery_args: None,
             maintenance: Maintenance::default(),
+            events: None,
             policy: Policy::default(),
             file: None,
         }
@@ -158,6 +162,7 @@ impl Config {
             let least = RecordOptions::SMALLEST_LIMIT;
             return wrong("--record-limit", format!("{limit} is less than the least of {least} bytes"));
         }
+        self.events.as_ref().map_or(Ok(()), EventsOptions::check)?;
         if let Some(address) = self.metrics_addr
             && !address.ip().is_loopback()
             && self.metrics_token.is_none()

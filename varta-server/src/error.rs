@@ -169,6 +169,14 @@ pub enum Error {
         /// What is wrong, and what to do.
         fault: String,
     },
+    /// The file of events cannot be used.
+    #[error("{}: {fault}", path.display())]
+    EventsFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        fault: String,
+    },
     /// The address for metrics could not be used.
     #[error(
         "{address}: cannot listen for metrics: {source}; is another program using the port? Give another address with \
@@ -271,6 +279,7 @@ impl Error {
             | Error::StateDatabase { .. }
             | Error::Recording { .. }
             | Error::Control { .. }
+            | Error::EventsFile { .. }
             | Error::MetricsAddress { .. }
             | Error::Runtime { .. }
             | Error::TaskEnded { .. } => 1,
@@ -298,6 +307,7 @@ impl Error {
             | Error::StateDatabase { .. }
             | Error::Recording { .. }
             | Error::Control { .. }
+            | Error::EventsFile { .. }
             | Error::MetricsAddress { .. }
             | Error::SecretFile { .. }
             | Error::Usage(_)

@@ -16,11 +16,13 @@
 //! ```
 
 mod actor;
+mod append_file;
 pub mod beat;
 pub mod cli;
 pub mod clock;
 pub mod config;
 mod error;
+pub mod events;
 mod http;
 mod ingest;
 pub mod labels;

@@ -19,6 +19,7 @@ use crate::beat::Transport;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
+use crate::events::{EventsFile, EventsMeans};
 use crate::http::{self, Site};
 use crate::ingest::IngestThread;
 use crate::listener::{Endpoint, INBOX_BATCHES, Listener, Pages, Probe, UdpOptions, Vault};
@@ -63,6 +64,7 @@ pub struct BoundServer {
     state: Option<(Store, Left)>,
     recording: Option<RecordingFile>,
     maintenance: Maintenance,
+    events: Option<EventsFile>,
 }
 
 impl Server {
@@ -104,6 +106,7 @@ impl Server {
         let metrics = config.metrics_addr.map(bind_metrics).transpose()?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
         let (to_recovery, recovery_rules) = mpsc::channel(1);
+        let events = config.events.as_ref().map(EventsFile::open).transpose()?;
         // Last: a server that could not start leaves no file behind that keeps the next from starting.
         let recording = config.record.as_ref().map(RecordingFile::create).transpose()?;
         Ok(BoundServer {
@@ -120,6 +123,7 @@ impl Server {
             state,
             recording,
             maintenance,
+            events,
         })
     }
 }
@@ -183,6 +187,7 @@ impl BoundServer {
             state,
             recording,
             maintenance,
+            events,
         } = self;
         let registry = Registry::new().map_err(|error| Error::Runtime {
             action: "set up metrics",
@@ -253,6 +258,7 @@ impl BoundServer {
             });
         }
 
+        let host = host_name();
         let mut feeds = vec![to_log];
         let recovery_metrics = RecoveryMetrics::new(&registry);
         if !config.recovery.rules.is_empty() || config.recovery_args.is_some() {
@@ -263,7 +269,7 @@ impl BoundServer {
                 pauses: maintenance.pauses().clone(),
                 trail: Trail::none(),
                 metrics: recovery_metrics,
-                host: host_name(),
+                host: host.clone(),
                 environment: config.recovery.environment.clone(),
                 is_dry_run: config.recovery.is_dry_run,
                 allows_remote: config.recovery.allows_remote,
@@ -275,6 +281,17 @@ impl BoundServer {
             tasks.spawn(async move {
                 desk.run(stopping).await;
                 ("recovery", Ok(()))
+            });
+        }
+
+        let means = EventsMeans::new(&registry, clock, host.clone());
+        if let Some(file) = events {
+            let (feed, transitions) = Feed::new(&registry, EventsFile::SINK);
+            let done =
+                file.start(means, transitions).map_err(failed("start the thread that writes events"))?;
+            feeds.push(feed);
+            tasks.spawn(async {
+                ("events", done.await.map_err(|_| thread_panicked("thread that writes events")))
             });
         }
 
@@ -292,7 +309,7 @@ impl BoundServer {
             frames,
             metrics: TrackerMetrics::new(&registry, config.policy.max_agents),
             agent_metrics: config.agent_metrics,
-            host: host_name(),
+            host,
             stall_after: config.policy.stall_after,
         };
         tasks.spawn_on(async { ("tracker", actor.run().await) }, ingest.handle());

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment on the server's monotonic clock: nanoseconds since the server started.
 ///
@@ -75,6 +75,15 @@ pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A moment of the wall clock as JSON has it: `2026-11-23T13:12:02.000Z`, always of 24 characters. One that cannot be
+/// written so is shown as the nearest that can.
+pub(crate) fn rfc3339(at: SystemTime) -> String {
+    /// The last second of the year 9999.
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since.min(LAST)).to_string()
+}
+
 /// Saturates at [`MonoTime::NEVER`].
 impl Add<Duration> for MonoTime {
     type Output = MonoTime;
@@ -108,6 +117,13 @@ mod tests {
         assert_eq!(MonoTime::NEVER + Duration::from_secs(1), MonoTime::NEVER);
         assert_eq!(MonoTime::START - MonoTime::from_secs(1), Duration::ZERO);
         assert_eq!(MonoTime::from_secs(u64::MAX), MonoTime::NEVER);
+    }
+
+    #[test]
+    fn a_moment_of_the_wall_clock_has_a_text_whenever_it_is() {
+        assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_millis(1_234)), "1970-01-01T00:00:01.234Z");
+        assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(1 << 40)), "9999-12-31T23:59:59.000Z");
     }
 
     #[test]

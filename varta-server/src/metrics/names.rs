@@ -67,6 +67,7 @@ families! {
     SINK_DROPPED = "varta_sink_dropped_total",
         "Changes that a sink did not take: it was too slow, or more of a kind that costs nothing came than it takes.";
     STATE_WRITE_ERRORS = "varta_state_write_errors_total", "Failures to write to the directory of --state-dir.";
+    EVENTS_WRITE_ERRORS = "varta_events_write_errors_total", "Failures to write to the file of --events-file.";
     RECORDING_DROPPED = "varta_recording_dropped_total",
         "Records that are missing in the recording of --record, because the disk was too slow.";
     RECORDING_BYTES = "varta_recording_bytes", "The length of the recording of --record; 0 without one.";
