@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use varta_integration_tests::{AgentProcess, Options, Server, run_to_its_end, server_command};
 
 /// The documents that a user reads.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "ARCHITECTURE.md",
     "SECURITY.md",
     "CONTRIBUTING.md",
+    "docs/AUDIT.md",
     "docs/DETECTION.md",
     "docs/EVENTS.md",
     "docs/MAINTENANCE.md",
@@ -75,7 +76,7 @@ fn every_option_that_a_document_names_exists() {
         run_to_its_end(command).stdout
     };
     let tasks = ["replay", "pause", "resume", "pauses"].map(|task| help(&[task, "--help"]));
-    let help = help(&["--help"]) + &tasks.concat();
+    let help = help(&["--help"]) + &tasks.concat() + &help(&["audit", "verify", "--help"]);
     for name in DOCUMENTS {
         for option in words(&prose(&read(name)), "--") {
             let is_there = [" ", "\n"].iter().any(|end| help.contains(&format!("{option}{end}")));

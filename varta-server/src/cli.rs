@@ -4,6 +4,7 @@
 //! The file is read as more words of the command line: those that say what neither the command line nor the environment
 //! says. So there is one definition of every option, and one place for every default.
 
+mod audit;
 mod detector;
 mod events;
 mod maintenance;
@@ -22,6 +23,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 use varta_proto::address::default_socket_path;
 
+pub use self::audit::{AuditArgs, AuditTask, VerifyArgs};
 pub use self::detector::{Detector, DetectorArgs};
 pub use self::events::EventsArgs;
 pub use self::maintenance::{ControlArgs, MaintenanceArgs, PauseArgs, PausesArgs, ResumeArgs};
@@ -212,6 +214,10 @@ pub struct Args {
     #[command(flatten)]
     pub events: EventsArgs,
 
+    /// Where recoveries are recorded.
+    #[command(flatten)]
+    pub audit: AuditArgs,
+
     /// How log lines look [default: text on a terminal, else json]
     #[arg(long, env = "VARTA_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
@@ -362,6 +368,7 @@ impl Args {
             recovery_args: None,
             maintenance: Maintenance { control, planned: PlannedPauses::default() },
             events: self.events.options()?,
+            audit: self.audit.options()?,
             policy: Policy {
                 stall_after: self.stall_after,
                 arrival: self.detector.policy()?,

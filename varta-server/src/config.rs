@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::detector::check_detector;
+use crate::audit::AuditOptions;
 use crate::cli::RecoveryArgs;
 use crate::error::Error;
 use crate::events::EventsOptions;
@@ -91,6 +92,8 @@ pub struct Config {
     pub recovery_args: Option<RecoveryArgs>,
     /// By which ways agents can be paused.
     pub maintenance: Maintenance,
+    /// Where recoveries are recorded; `None` for nowhere.
+    pub audit: Option<AuditOptions>,
     /// Where changes of verdict are written; `None` for nowhere but the log.
     pub events: Option<EventsOptions>,
     /// What the tracker goes by.
@@ -120,6 +123,7 @@ impl Config {
             recovery: RecoveryOptions::default(),
             recovery_args: None,
             maintenance: Maintenance::default(),
+            audit: None,
             events: None,
             policy: Policy::default(),
             file: None,
@@ -162,6 +166,7 @@ impl Config {
             let least = RecordOptions::SMALLEST_LIMIT;
             return wrong("--record-limit", format!("{limit} is less than the least of {least} bytes"));
         }
+        self.audit.as_ref().map_or(Ok(()), AuditOptions::check)?;
         self.events.as_ref().map_or(Ok(()), EventsOptions::check)?;
         if let Some(address) = self.metrics_addr
             && !address.ip().is_loopback()

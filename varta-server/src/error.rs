@@ -169,6 +169,14 @@ pub enum Error {
         /// What is wrong, and what to do.
         fault: String,
     },
+    /// The audit log cannot be used, or is not what was written.
+    #[error("{}: {fault}", path.display())]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, where, and what to do.
+        fault: String,
+    },
     /// The file of events cannot be used.
     #[error("{}: {fault}", path.display())]
     EventsFile {
@@ -279,6 +287,7 @@ impl Error {
             | Error::StateDatabase { .. }
             | Error::Recording { .. }
             | Error::Control { .. }
+            | Error::Audit { .. }
             | Error::EventsFile { .. }
             | Error::MetricsAddress { .. }
             | Error::Runtime { .. }
@@ -307,6 +316,7 @@ impl Error {
             | Error::StateDatabase { .. }
             | Error::Recording { .. }
             | Error::Control { .. }
+            | Error::Audit { .. }
             | Error::EventsFile { .. }
             | Error::MetricsAddress { .. }
             | Error::SecretFile { .. }

@@ -17,6 +17,7 @@
 
 mod actor;
 mod append_file;
+pub mod audit;
 pub mod beat;
 pub mod cli;
 pub mod clock;

@@ -29,6 +29,7 @@ fn run(args: Args) -> Result<(), Error> {
         Some(Task::Pause(pause)) => pause.run(),
         Some(Task::Resume(resume)) => resume.run(),
         Some(Task::Pauses(pauses)) => pauses.run(),
+        Some(Task::Audit(task)) => task.run(),
         None => serve(args),
     }
 }

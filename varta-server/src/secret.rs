@@ -32,6 +32,11 @@ impl Secret {
         })
     }
 
+    /// What is secret.
+    pub(crate) const fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
     /// Whether `candidate` is this secret, in a time that does not tell how much of it is right.
     #[must_use]
     pub fn matches(&self, candidate: &[u8]) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::{DetectorArgs, PauseArgs, PausesArgs, ResumeArgs};
+use super::{AuditTask, DetectorArgs, PauseArgs, PausesArgs, ResumeArgs};
 use crate::error::Error;
 use crate::recording::{Replay, replay};
 
@@ -29,6 +29,10 @@ pub enum Task {
 
     /// Lists the pauses of a running server, those of its configuration's file among them
     Pauses(PausesArgs),
+
+    /// Looks after an audit log
+    #[command(subcommand)]
+    Audit(AuditTask),
 }
 
 /// Prints what a task has to say.

@@ -1,0 +1,331 @@
+//! The log that is being written.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::{Map, Value};
+
+use super::AuditOptions;
+use super::chain::{Chain, Fault, Mark, Stop, Walk};
+use super::head::{Head, OPEN_TO_OTHERS};
+use super::record::{CONTINUED, Entry, Link, REPAIRED, Record, STARTED};
+use super::seal::Sealer;
+use crate::append_file::{AppendFile, numbered, rotate, sync_directory_of};
+use crate::clock;
+use crate::error::Error;
+
+/// Only the server's user may read it, and nobody else may write to it.
+const MODE: u32 = 0o600;
+/// Of the form that records have.
+const FORMAT: u64 = 1;
+
+/// The audit log. Nobody else writes to its files while it lives.
+#[derive(Debug)]
+pub(crate) struct AuditLog {
+    options: AuditOptions,
+    sealer: Sealer,
+    head: Head,
+    file: AppendFile,
+    /// The last record.
+    last: Link,
+    /// The number of the record that began the present file.
+    first: u64,
+    /// The number of the record that the head tells of.
+    durable: u64,
+    /// Whether it was said that the next file cannot be begun.
+    is_stuck: bool,
+    /// Room for a line.
+    line: Vec<u8>,
+}
+
+/// What was found of a log.
+struct Left {
+    /// The present file, if there is one, and how far it is whole.
+    file: Option<AppendFile>,
+    walk: Walk,
+    /// Bytes of a last line that was not finished.
+    torn: u64,
+    first: u64,
+    /// The last record; [`Link::START`] when there is none.
+    last: Link,
+}
+
+#[allow(dead_code, reason = "for who is about to act, and to record that")]
+impl AuditLog {
+    /// Opens the log, or begins one. All of the present file is checked, and that it goes at least as far as the head says.
+    /// A last line that is not finished is cut off, which is said in the log and recorded.
+    ///
+    /// # Errors
+    ///
+    /// When the key or a file cannot be used, another server has the log, or records were changed or are missing. Nothing
+    /// was written then, except that an empty head may have been made.
+    pub(crate) fn open(options: &AuditOptions) -> Result<AuditLog, Error> {
+        options.check()?;
+        let path = options.path.as_path();
+        let sealer = Sealer::read(options.key_file.as_deref())?;
+        let head = Head::open(path)?;
+        let Left { file, walk, torn, first, last } = Left::find(path, &sealer, &head)?;
+        let failed = |error: io::Error| unusable(path, &error);
+        let now = clock::wall_now();
+        if last == Link::START {
+            head.write(last, &sealer).and_then(|()| head.sync_name()).map_err(failed)?;
+        }
+        let options = options.clone();
+        let begun = match file {
+            Some(mut file) => {
+                if torn > 0 {
+                    file.cut(walk.bytes).map_err(failed)?;
+                }
+                file
+            }
+            None => AppendFile::create_new(path, MODE).map_err(failed)?,
+        };
+        let mut log = AuditLog {
+            options,
+            sealer,
+            head,
+            file: begun,
+            last,
+            first,
+            // What was read may not have been on the disk.
+            durable: Link::START.seq,
+            is_stuck: false,
+            line: Vec::new(),
+        };
+        if walk.lines == 0 {
+            log.begin(now).map_err(failed)?;
+        }
+        if torn > 0 {
+            tracing::warn!(
+                bytes = torn,
+                "{}: the last line was not finished, as after a crash; its {torn} bytes were cut off",
+                path.display()
+            );
+            let fields = Map::from_iter([("cut_bytes".to_owned(), Value::from(torn))]);
+            log.append(now, REPAIRED, fields).map_err(failed)?;
+        }
+        log.sync().map_err(failed)?;
+        Ok(log)
+    }
+
+    /// Appends a record, and gives its number. It is handed to the kernel as one line, and is on the disk after
+    /// [`AuditLog::sync`]. When the file is long enough the next one is begun first; while that is not possible the
+    /// present one goes on, which is said in the log.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidInput`] when such a record cannot be: its event or a field has a name that it may not have, or it
+    /// is too long. Else what the kernel says. Nothing of it is in the log then, and the next record may succeed.
+    pub(crate) fn append(
+        &mut self,
+        at: SystemTime,
+        event: &str,
+        fields: Map<String, Value>,
+    ) -> io::Result<u64> {
+        let entry = Entry { at, event, fields };
+        let mut link = entry.compose(self.last, &self.sealer, &mut self.line)?;
+        let length = self.file.length().saturating_add(self.line.len() as u64);
+        if length > self.options.limit && self.last.seq > self.first {
+            match self.rotate(at) {
+                Ok(()) => self.is_stuck = false,
+                Err(error) if !self.is_stuck => {
+                    self.is_stuck = true;
+                    let path = self.options.path.display();
+                    tracing::warn!("{path}: the next file cannot be begun: {error}; this one becomes longer");
+                }
+                Err(_) => {}
+            }
+            link = entry.compose(self.last, &self.sealer, &mut self.line)?;
+        }
+        self.file.append(&self.line)?;
+        self.last = link;
+        Ok(link.seq)
+    }
+
+    /// Waits until all records are on the disk, and writes the head. A file that was moved or removed is followed by a new
+    /// one, which is said in the log.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says. The head is where it was then; the next call tries again.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        self.sync_written()?;
+        if self.file.is_at(&self.options.path)? {
+            return Ok(());
+        }
+        self.follow(clock::wall_now())?;
+        tracing::warn!(
+            "{}: was moved or removed while it was written to; a new file was begun",
+            self.options.path.display()
+        );
+        self.sync_written()
+    }
+
+    fn sync_written(&mut self) -> io::Result<()> {
+        if self.durable < self.last.seq {
+            self.file.sync()?;
+            self.head.write(self.last, &self.sealer)?;
+            self.durable = self.last.seq;
+        }
+        Ok(())
+    }
+
+    /// Begins the next file, or leaves all as it was.
+    fn rotate(&mut self, at: SystemTime) -> io::Result<()> {
+        // The next file must not be there without the end of this one; that may have begun the next.
+        self.sync()?;
+        if self.last.seq <= self.first {
+            return Ok(());
+        }
+        rotate(&self.options.path, self.options.keep)?;
+        self.follow(at).inspect_err(|_| {
+            // Where that fails the next start finds the end of the log in FILE.1, and the next call begins a new file.
+            let _ = fs::rename(numbered(&self.options.path, 1), &self.options.path);
+        })
+    }
+
+    /// Goes on in a new file.
+    fn follow(&mut self, at: SystemTime) -> io::Result<()> {
+        let path = self.options.path.clone();
+        let next = AppendFile::create_new(&path, MODE)?;
+        let before = std::mem::replace(&mut self.file, next);
+        self.begin(at).inspect_err(|_| {
+            self.file = before;
+            // It was made just now, and is empty.
+            let _ = fs::remove_file(&path);
+        })
+    }
+
+    /// Writes the first record of the present file, which is empty.
+    fn begin(&mut self, at: SystemTime) -> io::Result<()> {
+        let mut fields = Map::new();
+        fields.insert("format".to_owned(), FORMAT.into());
+        fields.insert("seal".to_owned(), self.sealer.name().into());
+        let is_new = self.last == Link::START;
+        if is_new {
+            fields.insert("log".to_owned(), random_id()?.into());
+        }
+        let event = if is_new { STARTED } else { CONTINUED };
+        let link = Entry { at, event, fields }.compose(self.last, &self.sealer, &mut self.line)?;
+        self.file.append(&self.line)?;
+        let synced = self.file.sync().and_then(|()| sync_directory_of(&self.options.path));
+        if let Err(error) = synced {
+            self.file.cut(0)?;
+            return Err(error);
+        }
+        (self.first, self.last) = (link.seq, link);
+        Ok(())
+    }
+}
+
+impl Left {
+    /// Looks at what there is, and changes nothing.
+    fn find(path: &Path, sealer: &Sealer, head: &Head) -> Result<Self, Error> {
+        let head_link = head
+            .read(sealer)
+            .map_err(|error| unusable(head.path(), &error))?
+            .map_err(|fault| broken(head.path(), None, fault))?;
+        let mut mark = head_link.map(Mark::new);
+        let mut chain = Chain::new(sealer);
+        let mut first = 0;
+        let file = AppendFile::open_existing(path).map_err(|error| unusable(path, &error))?;
+        let mut walk = Walk { lines: 0, bytes: 0, stop: None };
+        let mut torn = 0;
+        if let Some(file) = &file {
+            if !file.is_ours_alone().map_err(|error| unusable(path, &error))? {
+                return Err(Error::Audit { path: path.to_path_buf(), fault: OPEN_TO_OTHERS.to_owned() });
+            }
+            (walk, torn) = walk_present(path, file, &mut chain, |record| {
+                first = if first == 0 { record.seq } else { first };
+                if let Some(mark) = &mut mark {
+                    mark.see(record);
+                }
+            })?;
+        }
+        if walk.lines == 0 {
+            // Where a server ended while it began a file, the log ends in the one before.
+            let before = numbered(path, 1);
+            if let Some(file) =
+                AppendFile::open_existing(&before).map_err(|error| unusable(&before, &error))?
+            {
+                let walk = file.rewound().and_then(|start| {
+                    chain.walk(start, |record| {
+                        if let Some(mark) = &mut mark {
+                            mark.see(record);
+                        }
+                    })
+                });
+                let walk = walk.map_err(|error| unusable(&before, &error))?;
+                if let Some(stop) = walk.stop {
+                    return Err(broken(&before, Some((walk.lines, stop)), stop.fault));
+                }
+            }
+        }
+        match (mark, chain.last) {
+            // Somebody's file that never was a log of ours.
+            (None, None) if torn > 0 => {
+                return Err(Error::Audit {
+                    path: path.to_path_buf(),
+                    fault: "is there and is no audit log; give another name with --audit-log".to_owned(),
+                });
+            }
+            (None, None) => {}
+            (None, Some(_)) => return Err(broken(head.path(), None, Fault::NoHead)),
+            (Some(Mark { link: Link::START, .. }), None) => {}
+            (Some(mark), last) => {
+                mark.met(last, Fault::WrongHead).map_err(|fault| broken(path, None, fault))?;
+            }
+        }
+        Ok(Left { file, walk, torn, first, last: chain.last.unwrap_or(Link::START) })
+    }
+}
+
+/// Walks through the present file, and says how many bytes of a line that is not finished there are at its end.
+fn walk_present(
+    path: &Path,
+    file: &AppendFile,
+    chain: &mut Chain<'_>,
+    see: impl FnMut(&Record<'_>),
+) -> Result<(Walk, u64), Error> {
+    let failed = |error: io::Error| unusable(path, &error);
+    let walk = chain.walk(file.rewound().map_err(failed)?, see).map_err(failed)?;
+    match walk.stop {
+        None => Ok((walk, 0)),
+        Some(Stop { fault: Fault::Torn { bytes }, .. }) => Ok((walk, bytes)),
+        Some(Stop { fault: Fault::NotARecord, length, .. }) if walk.bytes + length == file.length() => {
+            Ok((walk, length))
+        }
+        Some(stop) => Err(broken(path, Some((walk.lines, stop)), stop.fault)),
+    }
+}
+
+fn unusable(path: &Path, error: &io::Error) -> Error {
+    Error::Audit {
+        path: path.to_path_buf(),
+        fault: format!("cannot be used for the audit log: {error}; see --audit-log"),
+    }
+}
+
+/// That the log is not what was written. `place` has the lines before the one that is wrong.
+fn broken(path: &Path, place: Option<(u64, Stop)>, fault: Fault) -> Error {
+    let place = match place {
+        Some((lines, Stop { seq: Some(seq), .. })) => format!("line {}, record {seq}: ", lines + 1),
+        Some((lines, _)) => format!("line {}: ", lines + 1),
+        None => String::new(),
+    };
+    let fault = format!(
+        "{place}{fault}; `varta-server audit verify` looks at the whole log. Move the log, its .head and its .1, .2 and so on \
+         aside, and keep them: the server begins a new log when it is started then"
+    );
+    Error::Audit { path: path.to_path_buf(), fault }
+}
+
+/// What tells a log from all others: 128 random bits.
+fn random_id() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("the system has no random numbers"))?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
