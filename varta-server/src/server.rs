@@ -1,5 +1,6 @@
 //! The server as a whole: binds everything it needs, runs it, and takes it down in order.
 
+mod recovery;
 mod reloader;
 
 use std::future::Future;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::reloader::Reloader;
 use crate::actor::{Actor, Outside, QUERIES, Query, Sinks};
+use crate::audit::AuditLog;
 use crate::beat::Transport;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -33,7 +35,7 @@ use crate::process::watch::Watcher;
 use crate::process::{Host, limit};
 use crate::queues::Queues;
 use crate::recording::{Header, Recorder, RecordingFile, RecordingMetrics};
-use crate::recovery::{Desk, Doer, NewRules, RecoveryMetrics, Trail};
+use crate::recovery::NewRules;
 use crate::restore::restore;
 use crate::sink::{self, Feed};
 use crate::store::{Left, Means, Room, Store};
@@ -63,6 +65,7 @@ pub struct BoundServer {
     /// With what the server before this one left.
     state: Option<(Store, Left)>,
     recording: Option<RecordingFile>,
+    audit: Option<AuditLog>,
     maintenance: Maintenance,
     events: Option<EventsFile>,
 }
@@ -107,6 +110,7 @@ impl Server {
         let (to_queries, queries) = mpsc::channel(QUERIES);
         let (to_recovery, recovery_rules) = mpsc::channel(1);
         let events = config.events.as_ref().map(EventsFile::open).transpose()?;
+        let audit = config.audit.as_ref().map(AuditLog::open).transpose()?;
         // Last: a server that could not start leaves no file behind that keeps the next from starting.
         let recording = config.record.as_ref().map(RecordingFile::create).transpose()?;
         Ok(BoundServer {
@@ -124,6 +128,7 @@ impl Server {
             recording,
             maintenance,
             events,
+            audit,
         })
     }
 }
@@ -188,6 +193,7 @@ impl BoundServer {
             recording,
             maintenance,
             events,
+            audit,
         } = self;
         let registry = Registry::new().map_err(|error| Error::Runtime {
             action: "set up metrics",
@@ -260,29 +266,18 @@ impl BoundServer {
 
         let host = host_name();
         let mut feeds = vec![to_log];
-        let recovery_metrics = RecoveryMetrics::new(&registry);
-        if !config.recovery.rules.is_empty() || config.recovery_args.is_some() {
-            let (feed, transitions) = Feed::new(&registry, "recovery");
-            feeds.push(feed);
-            let doer = Doer {
-                queries: to_queries.clone(),
-                pauses: maintenance.pauses().clone(),
-                trail: Trail::none(),
-                metrics: recovery_metrics,
-                host: host.clone(),
-                environment: config.recovery.environment.clone(),
-                is_dry_run: config.recovery.is_dry_run,
-                allows_remote: config.recovery.allows_remote,
-                goes_on_without_trail: config.recovery.goes_on_without_trail,
-            };
-            let desk = Desk::new(config.recovery, doer, clock, transitions, recovery_rules);
-            let desk = desk.map_err(failed("start recovery"))?;
-            let stopping = stop_listening.clone();
-            tasks.spawn(async move {
-                desk.run(stopping).await;
-                ("recovery", Ok(()))
-            });
-        }
+        let means = recovery::Means {
+            registry: &registry,
+            queries: to_queries.clone(),
+            pauses: maintenance.pauses().clone(),
+            clock,
+            host: host.clone(),
+            stop: stop_listening.clone(),
+            tasks: &mut tasks,
+        };
+        let has_rules = !config.recovery.rules.is_empty() || config.recovery_args.is_some();
+        let recovery_rules = has_rules.then_some(recovery_rules);
+        feeds.extend(means.start_recovery(config.recovery, audit, recovery_rules)?);
 
         let means = EventsMeans::new(&registry, clock, host.clone());
         if let Some(file) = events {

@@ -53,7 +53,6 @@ struct Left {
     last: Link,
 }
 
-#[allow(dead_code, reason = "for who is about to act, and to record that")]
 impl AuditLog {
     /// Opens the log, or begins one. All of the present file is checked, and that it goes at least as far as the head says.
     /// A last line that is not finished is cut off, which is said in the log and recorded.

@@ -17,7 +17,6 @@ mod verify;
 use std::path::PathBuf;
 
 pub use self::chain::Fault;
-#[allow(unused_imports, reason = "for who is about to act, and to record that")]
 pub(crate) use self::log::AuditLog;
 pub use self::record::Link;
 pub use self::report::{Broken, Found};

@@ -78,6 +78,7 @@ families! {
     RECOVERY_ACTIONS = "varta_recovery_actions_total", "Steps of recovery that were taken, by what came of them.";
     RECOVERY_REFUSED = "varta_recovery_refused_total", "Agents about which nothing was done, for now or for good, by reason.";
     RECOVERY_RUNNING = "varta_recovery_running", "Commands that run at the moment.";
+    AUDIT_MISSING = "varta_audit_missing_total", "Records that were not on the disk in time, or are not in --audit-log at all.";
     RECOVERY_AGENTS = "varta_recovery_agents", "Agents that recovery is concerned with at the moment.";
     // Maintenance.
     PAUSES = "varta_pauses", "Pauses in force: each is a pattern, and whose names fit it alarm nobody.";

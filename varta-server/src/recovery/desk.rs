@@ -8,8 +8,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::RecoveryOptions;
-use super::doing::{Doer, facts_of_agent, state};
-use super::planner::{Outcome, Planner, Refusal, Told};
+use super::account::{facts_of_agent, state};
+use super::doing::Doer;
+use super::job::{Outcome, Refusal, Told};
+use super::planner::Planner;
 use super::rule::RecoveryRule;
 use super::runner::{Keeper, Kept};
 use crate::clock::Clock;

@@ -4,32 +4,27 @@
 //! unnoticed; then the tracker is asked, which has taken by then whatever the agent has sent; then the deed is on the
 //! disk; and because that took a moment, the tracker is asked once more.
 
-use std::borrow::Cow;
 use std::env;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use super::account::{facts, facts_of, log_command, state, why};
 use super::command::{CommandLine, NotFilled, Place};
+use super::deed::{Deed, Target, USUAL_PATH, fill, find_program, target_of};
+use super::job::{Job, Outcome, Refusal};
 use super::metrics::{RecoveryMetrics, Result as Came};
-use super::planner::{Job, Outcome, Refusal};
 use super::rule::{Action, BadState};
-use super::runner::{self, End, Kept, Program, Ran};
+use super::runner::{self, Kept, Program, Ran};
 use super::trail::Trail;
 use crate::actor::{NamedSlice, Query};
 use crate::beat::Origin;
+use crate::clock::wall_now;
 use crate::maintenance::Pauses;
-use crate::process::{self, Pidfd};
 use crate::time::millis;
-use crate::tracker::{Named, Standing, Transition, Twin, Verdict};
-
-/// The `PATH` of commands when the server has none.
-const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::tracker::{Named, Standing, Transition, Verdict};
 
 /// What every job needs.
 pub(crate) struct Doer {
@@ -43,18 +38,6 @@ pub(crate) struct Doer {
     pub(crate) is_dry_run: bool,
     pub(crate) allows_remote: bool,
     pub(crate) goes_on_without_trail: bool,
-}
-
-/// The process of an agent, at the moment of acting.
-enum Target {
-    /// Held: a signal reaches it and nobody else.
-    Lives(Pidfd),
-    /// It has ended, and nobody has its pid.
-    Ended,
-    /// It has ended, and its pid is another's.
-    Replaced,
-    /// Of another host, or not known.
-    None,
 }
 
 impl Doer {
@@ -137,7 +120,7 @@ impl Doer {
     fn check_may(&self, job: &Job) -> Result<(), Outcome> {
         let Transition { agent, process, to, .. } = &*job.transition;
         let refuse = |refusal| Err(Outcome::Refused(refusal));
-        if self.pauses.is_paused(&agent.name, SystemTime::now()) {
+        if self.pauses.is_paused(&agent.name, wall_now()) {
             return refuse(Refusal::Paused);
         }
         let is_signal = matches!(job.action(), Action::Signal(_));
@@ -283,260 +266,5 @@ impl Doer {
         }
         variables.extend(self.environment.iter().cloned());
         variables
-    }
-}
-
-/// What is about to be done.
-enum Deed {
-    Signal(Pidfd, Signal),
-    Command { command: CommandLine, arguments: Vec<String>, timeout: Duration },
-}
-
-impl Deed {
-    fn describe(&self, facts: &mut Map<String, Value>) {
-        match self {
-            Deed::Signal(_, signal) => {
-                facts.insert("signal".to_owned(), json!(signal.as_str()));
-            }
-            Deed::Command { command, arguments, .. } => {
-                let words: Vec<&str> =
-                    std::iter::once(command.program()).chain(arguments.iter().map(String::as_str)).collect();
-                facts.insert("command".to_owned(), json!(words));
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for Deed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Deed::Signal(_, signal) => write!(f, "send {signal}"),
-            Deed::Command { command, arguments, .. } => {
-                let words = std::iter::once(command.program()).chain(arguments.iter().map(String::as_str));
-                match shlex::try_join(words) {
-                    Ok(line) => write!(f, "run {}", line.escape_debug()),
-                    Err(_) => write!(f, "run `{command}`"),
-                }
-            }
-        }
-    }
-}
-
-/// Takes hold of the process of an agent.
-fn target_of(transition: &Transition) -> Target {
-    let Some(process) = transition.process.filter(|_| transition.agent.origin == Origin::Local) else {
-        return Target::None;
-    };
-    let held = Pidfd::open(process.pid);
-    match (held, process::start_time(process.pid)) {
-        (Ok(pidfd), Some(started)) if started == process.start_time => {
-            if pidfd.has_ended() {
-                Target::Ended
-            } else {
-                Target::Lives(pidfd)
-            }
-        }
-        (_, Some(started)) if started != process.start_time => Target::Replaced,
-        // Of one that cannot be held nothing is known that would make it safe to send a signal.
-        (_, _) => Target::Ended,
-    }
-}
-
-/// What an agent's state is called: a critical one is more than `up`.
-pub(super) fn state(verdict: Verdict) -> &'static str {
-    BadState::of(verdict).map_or(verdict.as_str(), BadState::as_str)
-}
-
-fn fill(command: &CommandLine, transition: &Transition, silence: Duration) -> Result<Vec<String>, NotFilled> {
-    let Transition { agent, unit, to, cause, .. } = transition;
-    command.fill(|place| match place {
-        Place::Pid => (agent.pid != 0).then(|| Cow::Owned(agent.pid.to_string())),
-        Place::Name => Some(Cow::Borrowed(&*agent.name)),
-        Place::Unit => unit.as_deref().map(Cow::Borrowed),
-        Place::State => Some(Cow::Borrowed(state(*to))),
-        Place::Cause => Some(Cow::Borrowed(cause.as_str())),
-        Place::Silence => Some(Cow::Owned(format!("{:.3}s", silence.as_secs_f64()))),
-    })
-}
-
-/// Where a program is, as a shell would find it.
-pub(super) fn find_program(program: &str, search: &str) -> std::io::Result<PathBuf> {
-    if program.contains('/') {
-        return Ok(PathBuf::from(program));
-    }
-    let is_executable = |path: &Path| {
-        path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
-    // A relative directory would mean another one each time.
-    let directories = env::split_paths(search).filter(|directory| directory.is_absolute());
-    directories.map(|directory| directory.join(program)).find(|path| is_executable(path)).ok_or_else(|| {
-        std::io::Error::new(std::io::ErrorKind::NotFound, format!("`{program}` is not in the PATH {search}"))
-    })
-}
-
-/// Why something is done, for people.
-fn why(job: &Job) -> String {
-    let Transition { agent, to, cause, silence, .. } = &*job.transition;
-    let (step, steps, attempt) = (job.step + 1, job.rule.steps.len(), job.attempt);
-    format!(
-        "{agent} is {to} ({cause}) after {silence:.3?} of silence; step {step} of {steps}, attempt {attempt}"
-    )
-}
-
-/// What a record says of whom it is about.
-pub(super) fn facts_of_agent(transition: &Transition, host: &str) -> Map<String, Value> {
-    let Transition { agent, process, to, cause, silence, unit, labels, incident, .. } = transition;
-    let mut facts = facts([
-        ("agent", json!(&*agent.name)),
-        ("pid", json!(agent.pid)),
-        (
-            "host",
-            json!(agent.origin.address().map_or_else(|| host.to_owned(), |address| address.to_string())),
-        ),
-        ("transport", json!(agent.origin.transport().as_str())),
-        ("state", json!(state(*to))),
-        ("cause", json!(cause.as_str())),
-        ("silence_ms", json!(millis(*silence))),
-    ]);
-    let optional = [
-        ("twin", (agent.twin != Twin::FIRST).then(|| json!(agent.twin.number()))),
-        ("start_time", process.map(|process| json!(process.start_time.get()))),
-        ("unit", unit.as_deref().map(|unit| json!(unit))),
-        ("incident", incident.map(|incident| json!(incident.number.get()))),
-    ];
-    for (key, value) in optional {
-        if let Some(value) = value {
-            facts.insert(key.to_owned(), value);
-        }
-    }
-    if !labels.is_empty() {
-        let labels: Map<String, Value> =
-            labels.iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
-        facts.insert("labels".to_owned(), Value::Object(labels));
-    }
-    facts
-}
-
-fn facts_of(job: &Job, host: &str) -> Map<String, Value> {
-    let mut all = facts_of_agent(&job.transition, host);
-    all.extend(facts([
-        ("action", json!(job.number)),
-        ("rule", json!(job.rule.name.as_str())),
-        ("step", json!(job.step + 1)),
-        ("attempt", json!(job.attempt)),
-    ]));
-    all
-}
-
-fn facts<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
-    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
-}
-
-/// Tells how a command went.
-fn log_command(job: &Job, command: &CommandLine, ran: std::io::Result<Ran>) -> (Came, Map<String, Value>) {
-    let agent = &job.transition.agent;
-    let Ran { end, lasted, output, killed } = match ran {
-        Ok(ran) => ran,
-        Err(error) => {
-            tracing::error!(
-                target: "varta::recovery",
-                agent = %agent,
-                "`{command}` for {agent} cannot be started: {error}"
-            );
-            return (Came::Failed, facts([("error", json!(error.to_string()))]));
-        }
-    };
-    let (came, how) = match end {
-        End::Exited(0) => (Came::Done, "exited with status 0".to_owned()),
-        End::Exited(code) => (Came::Failed, format!("exited with status {code}")),
-        End::Signalled(signal) => (Came::Failed, format!("was killed by signal {signal}")),
-        End::TimedOut => (Came::TimedOut, "took too long and was ended".to_owned()),
-        End::Unkillable => {
-            (Came::TimedOut, "took too long and cannot be killed: it waits in the kernel".to_owned())
-        }
-    };
-    let text = output.text();
-    let left = if killed > 0 {
-        format!("; {killed} processes that it left behind were ended")
-    } else {
-        String::new()
-    };
-    macro_rules! line {
-        ($level:ident) => {
-            tracing::$level!(
-                target: "varta::recovery",
-                agent = %agent,
-                duration_ms = millis(lasted),
-                output = %text.escape_debug(),
-                "`{command}` {how} after {lasted:.3?}{left}: {}",
-                why(job)
-            )
-        };
-    }
-    if came == Came::Done {
-        line!(warn);
-    } else {
-        line!(error);
-    }
-    let mut result = facts([
-        ("duration_ms", json!(millis(lasted))),
-        ("output", json!(text)),
-        ("output_bytes", json!(output.length)),
-        ("left_behind", json!(killed)),
-    ]);
-    let (key, value) = match end {
-        End::Exited(code) => ("exit_code", json!(code)),
-        End::Signalled(signal) => ("exit_signal", json!(signal)),
-        End::TimedOut | End::Unkillable => ("ended", json!(how)),
-    };
-    result.insert(key.to_owned(), value);
-    (came, result)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::num::NonZeroU64;
-
-    use super::*;
-    use crate::process::testing::{Child, await_that};
-    use crate::recovery::planner::testing::transition;
-    use crate::tracker::{AgentId, Cause, ProcessId};
-
-    fn of_process(pid: u32, start_time: NonZeroU64) -> Transition {
-        let process = Some(ProcessId { pid, start_time });
-        Transition { process, ..transition(pid, Verdict::Stalled, Cause::Stopped) }
-    }
-
-    #[test]
-    fn only_the_process_that_fell_silent_is_taken_hold_of() {
-        let mut child = Child::shell("read line");
-        let started = process::start_time(child.pid()).unwrap();
-        let fallen = of_process(child.pid(), started);
-        assert!(matches!(target_of(&fallen), Target::Lives(_)));
-        let before = NonZeroU64::new(started.get() - 1).unwrap();
-        assert!(matches!(target_of(&of_process(child.pid(), before)), Target::Replaced));
-        child.close_input();
-        await_that("it is dead", || !matches!(target_of(&fallen), Target::Lives(_)));
-        assert!(matches!(target_of(&fallen), Target::Ended), "a zombie has its pid yet");
-        child.reap();
-        assert!(matches!(target_of(&fallen), Target::Ended));
-        let remote = AgentId { origin: Origin::Udp([10, 0, 0, 1].into()), ..fallen.agent.clone() };
-        assert!(matches!(target_of(&Transition { agent: remote, ..fallen }), Target::None));
-    }
-
-    #[test]
-    fn a_program_is_found_as_a_shell_finds_it() {
-        let found = find_program("sh", "/nowhere:relative:/bin:/usr/bin").unwrap();
-        assert!(found.is_absolute() && found.ends_with("sh"));
-        assert_eq!(find_program("./sh", "").unwrap(), Path::new("./sh"));
-        let fault = find_program("no-such-program", "/bin").unwrap_err().to_string();
-        assert!(fault.contains("no-such-program") && fault.contains("/bin"), "{fault}");
-    }
-
-    #[test]
-    fn a_critical_agent_is_called_that() {
-        use varta_proto::Status;
-        assert_eq!(state(Verdict::Up(Status::Critical)), "critical");
-        assert_eq!(state(Verdict::Down), "down");
     }
 }

@@ -2,7 +2,7 @@
 
 use metrics::{Counter, Gauge};
 
-use super::planner::Refusal;
+use super::job::Refusal;
 use super::rule::Action;
 use crate::metrics::{Registry, names};
 

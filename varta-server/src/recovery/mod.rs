@@ -4,20 +4,22 @@
 //! - `rule`: whose verdicts are acted on and how, as an operator wrote it; `command` and `budget` are parts of that.
 //! - `planner`: what is to be done about whom, and when. It is pure.
 //! - `desk`: the task that has the planner. It takes changes of verdict as any sink does.
-//! - `doing`: does one job. In the moment of acting it asks the kernel and the tracker whether the agent is still the one
+//! - `doing`: does one job, as `deed` says how; `account` is what is told of it. In the moment of acting it asks the kernel and the tracker whether the agent is still the one
 //!   that fell silent, and still silent.
 //! - `trail`: what is done is written down, and is on the disk, before it is done.
 //! - `runner`: runs one command, and leaves nothing of it behind.
 
+mod account;
 mod budget;
 mod command;
+mod deed;
 mod desk;
 mod doing;
+mod job;
 mod metrics;
 mod planner;
 mod rule;
 mod runner;
-#[allow(dead_code, reason = "the ledger comes with the audit log")]
 mod trail;
 
 use std::num::NonZeroU32;

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use crate::process::{Pidfd, members_of_group};
 
 /// How much of a command's output is kept from its beginning, and as much from its end, in bytes.
-pub(super) const KEPT: usize = 4_096;
+pub(super) const KEPT: usize = 2_048;
 /// From SIGTERM to SIGKILL when the server is about to end.
 const TERM_TO_KILL_AT_THE_END: Duration = Duration::from_secs(1);
 /// How long a command may go on when the server is about to end.

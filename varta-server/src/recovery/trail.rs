@@ -10,6 +10,9 @@ use metrics::Counter;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
+use crate::audit::AuditLog;
+use crate::clock::wall_now;
+
 /// Records that may wait to be written.
 const QUEUE: usize = 1_024;
 /// Records that are made durable together.
@@ -34,6 +37,16 @@ pub(crate) trait Ledger: Send + 'static {
     ///
     /// When that is not known.
     fn sync(&mut self) -> io::Result<()>;
+}
+
+impl Ledger for AuditLog {
+    fn append(&mut self, at: SystemTime, event: &str, fields: Map<String, Value>) -> io::Result<()> {
+        AuditLog::append(self, at, event, fields).map(drop)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        AuditLog::sync(self)
+    }
 }
 
 /// The way to the thread that writes. Without a ledger nothing is written.
@@ -79,7 +92,7 @@ impl Trail {
     pub(super) async fn record(&self, event: &'static str, fields: Map<String, Value>) -> bool {
         let Some(Way { queue, missing }) = &self.0 else { return true };
         let (written, was_written) = oneshot::channel();
-        let entry = Entry { at: SystemTime::now(), event, fields, written };
+        let entry = Entry { at: wall_now(), event, fields, written };
         let is_durable = match queue.try_send(entry) {
             Ok(()) => matches!(tokio::time::timeout(DURABLE_WITHIN, was_written).await, Ok(Ok(true))),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,

@@ -1,0 +1,71 @@
+//! Puts recovery together and starts it.
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Ended, thread_panicked};
+use crate::actor::Query;
+use crate::audit::AuditLog;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::maintenance::Pauses;
+use crate::metrics::{Registry, names};
+use crate::recovery::{Desk, Doer, NewRules, RecoveryMetrics, RecoveryOptions, Trail};
+use crate::sink::Feed;
+
+/// What it needs of the rest of the server.
+pub(super) struct Means<'s> {
+    pub(super) registry: &'s Registry,
+    pub(super) queries: mpsc::Sender<Query>,
+    pub(super) pauses: Pauses,
+    pub(super) clock: Clock,
+    /// The name of this host.
+    pub(super) host: String,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: &'s mut JoinSet<Ended>,
+}
+
+impl Means<'_> {
+    /// Starts it, if there is or may be a rule by which something is done. Its figures are there in any case.
+    pub(super) fn start_recovery(
+        self,
+        options: RecoveryOptions,
+        audit: Option<AuditLog>,
+        new_rules: Option<mpsc::Receiver<NewRules>>,
+    ) -> Result<Option<Feed>, Error> {
+        let failed = |action| move |source| Error::Runtime { action, source };
+        let Means { registry, queries, pauses, clock, host, stop, tasks } = self;
+        let metrics = RecoveryMetrics::new(registry);
+        let missing = registry.counter(names::AUDIT_MISSING, &[]);
+        let Some(new_rules) = new_rules else { return Ok(None) };
+        let mut trail = Trail::none();
+        if let Some(audit) = audit {
+            let started = Trail::start(audit, missing);
+            let (started, done) = started.map_err(failed("start the thread that writes the audit log"))?;
+            trail = started;
+            tasks.spawn(async {
+                ("audit log", done.await.map_err(|_| thread_panicked("thread that writes the audit log")))
+            });
+        }
+        let (feed, transitions) = Feed::new(registry, "recovery");
+        let doer = Doer {
+            queries,
+            pauses,
+            trail,
+            metrics,
+            host,
+            environment: options.environment.clone(),
+            is_dry_run: options.is_dry_run,
+            allows_remote: options.allows_remote,
+            goes_on_without_trail: options.goes_on_without_trail,
+        };
+        let desk = Desk::new(options, doer, clock, transitions, new_rules);
+        let desk = desk.map_err(failed("start recovery"))?;
+        tasks.spawn(async move {
+            desk.run(stop).await;
+            ("recovery", Ok(()))
+        });
+        Ok(Some(feed))
+    }
+}
