@@ -61,6 +61,8 @@ const KEYS: [&str; 12] = [
 ];
 /// The keys of a step.
 const STEP_KEYS: [&str; 5] = ["wait", "notify", "signal", "exec", "timeout"];
+/// The transports by which agents differ: who writes to a page of memory is an agent of the Unix socket.
+const TRANSPORTS: [Transport; 3] = [Transport::Unix, Transport::Udp, Transport::SecureUdp];
 /// How many tables there may be, and how many steps in each.
 const MOST: usize = 256;
 const MOST_STEPS: usize = 16;
@@ -128,7 +130,7 @@ impl RecoveryEntry {
                 .ok_or_else(|| at(value, format!("cause: `{}`: there is no such cause", name.escape_debug())))
         })?;
         entry.transports =
-            list(transport, |value| one_of("transport", value, &Transport::ALL, |way| way.as_str()))?;
+            list(transport, |value| one_of("transport", value, &TRANSPORTS, |way| way.as_str()))?;
         entry.steps = match (exec, steps) {
             (Some(value), None) => vec![(Duration::ZERO, StepEntry::Command(command(value)?, None))],
             (None, Some(value)) => read_steps(value)?,

@@ -254,6 +254,11 @@ fn recovery_that_makes_no_sense_is_told_with_its_line() {
         ),
         ("[[recovery]]\nexec = \"a\"\ncause = [\"stuck\"]", 3, "cause: `stuck`: there is no such cause"),
         ("[[recovery]]\nexec = \"a\"\nlabel = \"team\"", 3, "label: is not KEY=VALUE"),
+        (
+            "[[recovery]]\nexec = \"a\"\ntransport = \"shm\"",
+            3,
+            "transport: `shm` is none of unix, udp, secure_udp",
+        ),
         ("[[recovery]]\nexec = \"a\"\nbudget = \"3\"", 3, "budget: is not ACTIONS/DURATION"),
         ("[[recovery]]\nexec = \"a\"\nattempts = 0", 3, "attempts: is not a number from 1"),
         (
