@@ -106,12 +106,15 @@ pub(super) fn fill(
 
 /// Where a program is, as a shell would find it.
 pub(super) fn find_program(program: &str, search: &str) -> std::io::Result<PathBuf> {
-    if program.contains('/') {
-        return Ok(PathBuf::from(program));
-    }
     let is_executable = |path: &Path| {
         path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
     };
+    if program.contains('/') {
+        let path = PathBuf::from(program);
+        let fault =
+            || std::io::Error::new(std::io::ErrorKind::NotFound, format!("`{program}` is no program"));
+        return if is_executable(&path) { Ok(path) } else { Err(fault()) };
+    }
     // A relative directory would mean another one each time.
     let directories = env::split_paths(search).filter(|directory| directory.is_absolute());
     directories.map(|directory| directory.join(program)).find(|path| is_executable(path)).ok_or_else(|| {
@@ -154,7 +157,8 @@ mod tests {
     fn a_program_is_found_as_a_shell_finds_it() {
         let found = find_program("sh", "/nowhere:relative:/bin:/usr/bin").unwrap();
         assert!(found.is_absolute() && found.ends_with("sh"));
-        assert_eq!(find_program("./sh", "").unwrap(), Path::new("./sh"));
+        assert_eq!(find_program("/bin/sh", "").unwrap(), Path::new("/bin/sh"));
+        assert!(find_program("/etc/passwd", "").is_err());
         let fault = find_program("no-such-program", "/bin").unwrap_err().to_string();
         assert!(fault.contains("no-such-program") && fault.contains("/bin"), "{fault}");
     }

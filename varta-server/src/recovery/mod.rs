@@ -26,6 +26,7 @@ use std::num::NonZeroU32;
 
 pub use self::budget::Budget;
 pub use self::command::CommandLine;
+use self::deed::{USUAL_PATH, find_program};
 pub(crate) use self::desk::{Desk, NewRules};
 pub(crate) use self::doing::Doer;
 pub(crate) use self::metrics::RecoveryMetrics;
@@ -47,6 +48,24 @@ pub struct RecoveryOptions {
     pub allows_remote: bool,
     /// Whether something is done that could not be written down before.
     pub goes_on_without_trail: bool,
+}
+
+impl RecoveryOptions {
+    /// The programs of commands that are not there at the moment, and what is to be said of each.
+    pub(crate) fn programs_not_found(&self) -> Vec<(&str, String)> {
+        let own = std::env::var("PATH").ok();
+        let given = self.environment.iter().rfind(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
+        let search = given.or(own).unwrap_or_else(|| USUAL_PATH.to_owned());
+        let commands = self.rules.iter().flat_map(|rule| &rule.steps).filter_map(|step| match &step.action {
+            Action::Command(command, _) => Some(command.program()),
+            Action::Notify | Action::Signal(_) => None,
+        });
+        let mut missing: Vec<(&str, String)> = commands
+            .filter_map(|program| Some((program, find_program(program, &search).err()?.to_string())))
+            .collect();
+        missing.dedup();
+        missing
+    }
 }
 
 impl Default for RecoveryOptions {

@@ -39,6 +39,7 @@ impl Means<'_> {
         let metrics = RecoveryMetrics::new(registry);
         let missing = registry.counter(names::AUDIT_MISSING, &[]);
         let Some(new_rules) = new_rules else { return Ok(None) };
+        announce(&options, audit.is_some());
         let mut trail = Trail::none();
         if let Some(audit) = audit {
             let started = Trail::start(audit, missing);
@@ -67,5 +68,25 @@ impl Means<'_> {
             ("recovery", Ok(()))
         });
         Ok(Some(feed))
+    }
+}
+
+/// Says in the log what may be done, and warns of what will not work.
+fn announce(options: &RecoveryOptions, has_trail: bool) {
+    let RecoveryOptions { rules, budget, is_dry_run, .. } = options;
+    let what = if *is_dry_run { "says what it would do" } else { "acts" };
+    tracing::info!(
+        rules = rules.len(),
+        %budget,
+        dry_run = is_dry_run,
+        audit_log = has_trail,
+        "recovery {what} by {} rules, with a budget of {budget} in all",
+        rules.len()
+    );
+    for (program, fault) in options.programs_not_found() {
+        tracing::warn!(
+            program,
+            "a recovery command cannot be run as it is: {fault}; it is looked for again each time"
+        );
     }
 }
