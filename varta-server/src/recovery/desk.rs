@@ -1,10 +1,11 @@
 //! The task that has the planner: takes changes of verdict, has jobs done side by side, and tells what is refused.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::RecoveryOptions;
@@ -34,6 +35,8 @@ pub(crate) struct Desk {
     new_rules: mpsc::Receiver<NewRules>,
     keeper: Keeper,
     kept: Kept,
+    /// The numbers of the jobs that are done, by their tasks.
+    tasks: HashMap<task::Id, u64>,
 }
 
 impl Desk {
@@ -50,12 +53,21 @@ impl Desk {
         let (keeper, kept) = Keeper::new()?;
         let rules = options.rules.into_iter().map(Arc::new).collect();
         let planner = Planner::new(rules, options.budget);
-        Ok(Desk { planner, doer: Arc::new(doer), clock, transitions, new_rules, keeper, kept })
+        Ok(Desk {
+            planner,
+            doer: Arc::new(doer),
+            clock,
+            transitions,
+            new_rules,
+            keeper,
+            kept,
+            tasks: HashMap::new(),
+        })
     }
 
     /// Runs until `stop`, or until nobody tells of changes any more. Commands that run then have a short while to end.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut jobs: JoinSet<(u64, Outcome)> = JoinSet::new();
+        let mut jobs: JoinSet<Outcome> = JoinSet::new();
         loop {
             self.begin_jobs(&mut jobs);
             self.tell();
@@ -73,7 +85,7 @@ impl Desk {
                     Some(transition) => self.planner.handle_transition(&transition, self.clock.now()),
                     None => break,
                 },
-                Some(ended) = jobs.join_next() => self.take_outcome(ended),
+                Some(ended) = jobs.join_next_with_id() => self.take_outcome(ended),
                 Some(rules) = self.new_rules.recv() => {
                     self.planner.handle_rules(rules.into_iter().map(Arc::new).collect());
                 }
@@ -89,7 +101,7 @@ impl Desk {
         }
     }
 
-    fn begin_jobs(&mut self, jobs: &mut JoinSet<(u64, Outcome)>) {
+    fn begin_jobs(&mut self, jobs: &mut JoinSet<Outcome>) {
         let now = self.clock.now();
         while jobs.len() < MOST_AT_ONCE
             && let Some(job) = self.planner.poll_job(now)
@@ -107,14 +119,22 @@ impl Desk {
                 }
             };
             let doer = Arc::clone(&self.doer);
-            jobs.spawn(async move { (job.number, doer.act(&job, &kept).await) });
+            let number = job.number;
+            let task = jobs.spawn(async move { doer.act(&job, &kept).await });
+            self.tasks.insert(task.id(), number);
         }
     }
 
-    fn take_outcome(&mut self, ended: Result<(u64, Outcome), tokio::task::JoinError>) {
-        match ended {
-            Ok((number, outcome)) => self.planner.handle_outcome(number, outcome, self.clock.now()),
-            Err(error) => tracing::error!("a recovery job ended unasked: {error}"),
+    fn take_outcome(&mut self, ended: Result<(task::Id, Outcome), JoinError>) {
+        let (task, outcome) = match ended {
+            Ok((task, outcome)) => (task, outcome),
+            Err(error) => {
+                tracing::error!("a recovery job ended unasked: {error}");
+                (error.id(), Outcome::Refused(Refusal::NotAttested))
+            }
+        };
+        if let Some(number) = self.tasks.remove(&task) {
+            self.planner.handle_outcome(number, outcome, self.clock.now());
         }
     }
 
@@ -149,12 +169,8 @@ impl Desk {
             }
             let mut facts = facts_of_agent(&transition, &self.doer.host);
             facts.insert("reason".to_owned(), refusal.as_str().into());
-            let doer = Arc::clone(&self.doer);
-            // Nothing depends on it, so nobody waits; what finds no place is counted.
-            tokio::spawn(async move {
-                let event = if refusal == Refusal::GivenUp { "given_up" } else { "refused" };
-                doer.trail.record(event, facts).await
-            });
+            let event = if refusal == Refusal::GivenUp { "given_up" } else { "refused" };
+            self.doer.trail.note(event, facts, true);
         }
     }
 }

@@ -101,11 +101,15 @@ impl Doer {
             self.trail.record("dry_run", facts).await;
             return Ok(());
         }
-        if !self.trail.record("fired", facts.clone()).await && !self.goes_on_without_trail {
-            return Err(Outcome::Refused(Refusal::NoTrail));
-        }
-        if let Err(outcome) = self.check_still(job).await {
-            self.trail.record("withdrawn", facts).await;
+        let is_written = self.trail.record("fired", facts.clone()).await || self.goes_on_without_trail;
+        // That took a moment.
+        let still =
+            if is_written { self.check_again(job).await } else { Err(Outcome::Refused(Refusal::NoTrail)) };
+        if let Err(outcome) = still {
+            if let Outcome::Refused(refusal) = outcome {
+                facts.insert("reason".to_owned(), json!(refusal.as_str()));
+            }
+            self.trail.note("withdrawn", facts, false);
             return Err(outcome);
         }
         let (came, result) = self.do_it(job, deed, kept).await;
@@ -151,6 +155,12 @@ impl Doer {
             return Err(Outcome::Refused(Refusal::Blind));
         }
         Ok(standing)
+    }
+
+    /// The same once more, when the deed is on the disk.
+    async fn check_again(&self, job: &Job) -> Result<(), Outcome> {
+        self.check_still(job).await?;
+        self.check_may(job)
     }
 
     /// Whether enough others of the same name are up.

@@ -2,7 +2,9 @@
 //! recovery and nothing else.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -56,6 +58,8 @@ pub(crate) struct Trail(Option<Way>);
 #[derive(Clone, Debug)]
 struct Way {
     queue: SyncSender<Entry>,
+    /// How many are in it.
+    waiting: Arc<AtomicUsize>,
     missing: Counter,
 }
 
@@ -64,7 +68,8 @@ struct Entry {
     at: SystemTime,
     event: &'static str,
     fields: Map<String, Value>,
-    written: oneshot::Sender<bool>,
+    /// `None` when nobody waits for it.
+    written: Option<oneshot::Sender<bool>>,
 }
 
 impl Trail {
@@ -81,31 +86,56 @@ impl Trail {
     pub(crate) fn start(ledger: impl Ledger, missing: Counter) -> io::Result<(Self, oneshot::Receiver<()>)> {
         let (queue, entries) = sync_channel(QUEUE);
         let (ended, end) = oneshot::channel();
+        let way = Way { queue, waiting: Arc::default(), missing };
+        let (waiting, missing) = (Arc::clone(&way.waiting), way.missing.clone());
         thread::Builder::new().name("varta-audit".to_owned()).spawn(move || {
-            write(ledger, &entries);
+            write(ledger, &entries, &waiting, &missing);
             let _ = ended.send(());
         })?;
-        Ok((Trail(Some(Way { queue, missing })), end))
+        Ok((Trail(Some(way)), end))
     }
 
     /// Writes a record, and waits until it is on the disk, but not for long. Whether it is.
     pub(super) async fn record(&self, event: &'static str, fields: Map<String, Value>) -> bool {
-        let Some(Way { queue, missing }) = &self.0 else { return true };
+        let Some(way) = &self.0 else { return true };
         let (written, was_written) = oneshot::channel();
-        let entry = Entry { at: wall_now(), event, fields, written };
-        let is_durable = match queue.try_send(entry) {
-            Ok(()) => matches!(tokio::time::timeout(DURABLE_WITHIN, was_written).await, Ok(Ok(true))),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-        };
+        let is_durable = way.put(event, fields, Some(written))
+            && matches!(tokio::time::timeout(DURABLE_WITHIN, was_written).await, Ok(Ok(true)));
         if !is_durable {
-            missing.increment(1);
+            way.missing.increment(1);
         }
         is_durable
+    }
+
+    /// Has a record written behind those that wait, and waits for nothing. What very many agents can bring about at once
+    /// leaves half of the queue to what is done.
+    pub(super) fn note(&self, event: &'static str, fields: Map<String, Value>, is_cheap: bool) {
+        let Some(way) = &self.0 else { return };
+        let has_place = !is_cheap || way.waiting.load(Ordering::Relaxed) < QUEUE / 2;
+        if !has_place || !way.put(event, fields, None) {
+            way.missing.increment(1);
+        }
+    }
+}
+
+impl Way {
+    /// Puts a record into the queue, if there is room.
+    fn put(
+        &self,
+        event: &'static str,
+        fields: Map<String, Value>,
+        written: Option<oneshot::Sender<bool>>,
+    ) -> bool {
+        let is_taken = self.queue.try_send(Entry { at: wall_now(), event, fields, written }).is_ok();
+        if is_taken {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+        is_taken
     }
 }
 
 /// Writes records until nobody makes any more.
-fn write(mut ledger: impl Ledger, entries: &Receiver<Entry>) {
+fn write(mut ledger: impl Ledger, entries: &Receiver<Entry>, waiting: &AtomicUsize, missing: &Counter) {
     let mut told_at: Option<Instant> = None;
     while let Ok(first) = entries.recv() {
         let more = entries.try_iter().take(TOGETHER - 1);
@@ -119,24 +149,29 @@ fn write(mut ledger: impl Ledger, entries: &Receiver<Entry>) {
         let synced = ledger.sync();
         let is_durable = synced.is_ok();
         failed = failed.or(synced.err());
+        // One that was taken before its sender counted it brings this below zero for a moment, and round; what is cheap has
+        // no place then.
+        waiting.fetch_sub(answers.len(), Ordering::Relaxed);
         for (written, was_appended) in answers {
-            // Who asked may have given up waiting, and has counted that.
-            let _ = written.send(was_appended && is_durable);
+            match written {
+                // Who asked may have given up waiting, and has counted that.
+                Some(written) => _ = written.send(was_appended && is_durable),
+                None if was_appended && is_durable => {}
+                None => missing.increment(1),
+            }
         }
         if let Some(error) = failed
             && told_at.is_none_or(|told_at| told_at.elapsed() >= TOLD_EVERY)
         {
             told_at = Some(Instant::now());
-            tracing::error!(
-                "the audit log of --audit-log cannot be written: {error}; make room, or mend the disk"
-            );
+            tracing::error!("the audit log cannot be written: {error}; see --audit-log");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
 
@@ -195,6 +230,26 @@ mod tests {
         assert!(!trail.record("fired", Map::new()).await);
         book.0.lock().unwrap().fails = false;
         assert!(trail.record("fired", Map::new()).await);
+    }
+
+    #[tokio::test]
+    async fn what_very_many_bring_about_leaves_room_for_what_is_done() {
+        let book = Book::default();
+        let (go_on, hangs) = std::sync::mpsc::channel();
+        book.0.lock().unwrap().hangs = Some(hangs);
+        let (trail, _) = start(&book);
+        for _ in 0..2 * QUEUE {
+            trail.note("refused", Map::new(), true);
+        }
+        for _ in 0..QUEUE / 4 {
+            trail.note("withdrawn", Map::new(), false);
+        }
+        drop(go_on);
+        assert!(trail.record("fired", Map::new()).await);
+        let written = &book.0.lock().unwrap().written;
+        let count = |event: &str| written.iter().filter(|written| *written == event).count();
+        assert!((QUEUE / 2..=QUEUE / 2 + TOGETHER).contains(&count("refused")), "{}", count("refused"));
+        assert_eq!((count("withdrawn"), count("fired")), (QUEUE / 4, 1));
     }
 
     #[tokio::test(start_paused = true)]
