@@ -67,6 +67,8 @@ pub(crate) enum Query {
     Standing { agent: AgentId, answer: oneshot::Sender<Option<Standing>> },
     /// How many agents have a name, counted from a slot number on.
     Named { name: Arc<str>, from: usize, answer: oneshot::Sender<NamedSlice> },
+    /// Who is in alarm, from a slot number on.
+    Alarms { from: usize, answer: oneshot::Sender<Alarms> },
     /// Puts what is to be remembered of some agents, from a slot number on, where a place is kept for it.
     Slice { from: usize, place: mpsc::OwnedPermit<Event> },
 }
@@ -83,6 +85,17 @@ pub(crate) struct Slice {
 #[derive(Debug)]
 pub(crate) struct NamedSlice {
     pub(crate) named: Named,
+    /// Where to go on; `None` at the end.
+    pub(crate) next: Option<usize>,
+}
+
+/// An answer to [`Query::Alarms`].
+#[derive(Debug)]
+pub(crate) struct Alarms {
+    /// Those in alarm, and those that may be and are not judged yet; with the first slots also those that have not come.
+    pub(crate) found: Vec<Transition>,
+    /// With the first slots the names of those that are expected and have time yet.
+    pub(crate) awaited: Vec<Arc<str>>,
     /// Where to go on; `None` at the end.
     pub(crate) next: Option<usize>,
 }
@@ -318,6 +331,18 @@ impl Actor {
         StateSlice { from, agents, next: (end < self.tracker.slots()).then_some(end) }
     }
 
+    /// Some of the agents in alarm, from a slot number on.
+    fn alarms(&self, from: usize) -> Alarms {
+        let (now, end) = (self.clock.now(), from.saturating_add(ROWS_PER_TURN));
+        let mut found: Vec<_> = self.tracker.alarms(from..end, now).collect();
+        let mut awaited = Vec::new();
+        if from == 0 {
+            found.extend(self.tracker.missing_alarms(now));
+            awaited.extend(self.tracker.awaited().map(Arc::clone));
+        }
+        Alarms { found, awaited, next: (end < self.tracker.slots()).then_some(end) }
+    }
+
     /// Hands on the last state of all agents.
     async fn hand_over(&self) {
         let Some(state) = &self.sinks.state else { return };
@@ -378,6 +403,7 @@ impl Actor {
                 let next = (end < self.tracker.slots()).then_some(end);
                 let _ = answer.send(NamedSlice { named, next });
             }
+            Query::Alarms { from, answer } => _ = answer.send(self.alarms(from)),
             Query::Slice { from, place } => _ = place.send(Event::Slice(self.slice(from))),
         }
     }

@@ -1,5 +1,8 @@
 //! The way from the actor to a sink: a queue that nobody waits at.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use metrics::Counter;
 use tokio::sync::mpsc;
 
@@ -15,13 +18,21 @@ const QUEUE: usize = 65_536;
 pub(crate) struct Feed {
     queue: mpsc::Sender<Transition>,
     dropped: Counter,
+    /// Whether it has missed any since it last asked.
+    lost: Arc<AtomicBool>,
 }
 
 impl Feed {
     /// The two ends of the way to the sink of this name.
     pub(crate) fn new(registry: &Registry, sink: &'static str) -> (Self, mpsc::Receiver<Transition>) {
         let (queue, transitions) = mpsc::channel(QUEUE);
-        (Feed { queue, dropped: registry.counter(names::SINK_DROPPED, &[("sink", sink)]) }, transitions)
+        let dropped = registry.counter(names::SINK_DROPPED, &[("sink", sink)]);
+        (Feed { queue, dropped, lost: Arc::default() }, transitions)
+    }
+
+    /// Set when the sink has missed a change; the sink takes it back when it has made up for that.
+    pub(crate) fn lost(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.lost)
     }
 
     /// Hands on a change; a cheap one only while half of the queue is free.
@@ -29,6 +40,7 @@ impl Feed {
         let has_place = !is_cheap || self.queue.capacity() > self.queue.max_capacity() / 2;
         if !has_place || self.queue.try_send(transition.clone()).is_err() {
             self.dropped.increment(1);
+            self.lost.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -97,4 +97,9 @@ impl Awaited {
         let judged = &self.agents[..self.judged];
         judged.iter().filter(|agent| !agent.is_heard).map(|agent| &agent.name)
     }
+    /// Those that have time yet.
+    pub(super) fn undecided(&self) -> impl Iterator<Item = &Arc<str>> {
+        let undecided = &self.agents[self.judged..];
+        undecided.iter().filter(|agent| !agent.is_heard).map(|agent| &agent.name)
+    }
 }

@@ -8,6 +8,7 @@
 //! a beat moves them.
 
 mod agent;
+mod alarms;
 pub mod arrival;
 mod beats;
 mod blindness;
