@@ -4,6 +4,7 @@
 //! The file is read as more words of the command line: those that say what neither the command line nor the environment
 //! says. So there is one definition of every option, and one place for every default.
 
+mod alerts;
 mod audit;
 mod detector;
 mod events;
@@ -23,6 +24,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 use varta_proto::address::default_socket_path;
 
+pub use self::alerts::{AlertArgs, UrlText};
 pub use self::audit::{AuditArgs, AuditTask, VerifyArgs};
 pub use self::detector::{Detector, DetectorArgs};
 pub use self::events::EventsArgs;
@@ -217,6 +219,9 @@ pub struct Args {
     /// Where recoveries are recorded.
     #[command(flatten)]
     pub audit: AuditArgs,
+    /// Who is told of agents in alarm.
+    #[command(flatten)]
+    pub alerts: AlertArgs,
 
     /// How log lines look [default: text on a terminal, else json]
     #[arg(long, env = "VARTA_LOG_FORMAT", value_name = "FORMAT", value_enum)]
@@ -369,6 +374,7 @@ impl Args {
             maintenance: Maintenance { control, planned: PlannedPauses::default() },
             events: self.events.options()?,
             audit: self.audit.options()?,
+            alerts: self.alerts.options()?,
             policy: Policy {
                 stall_after: self.stall_after,
                 arrival: self.detector.policy()?,

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::detector::check_detector;
+use crate::alerts::AlertOptions;
 use crate::audit::AuditOptions;
 use crate::cli::RecoveryArgs;
 use crate::error::Error;
@@ -96,6 +97,8 @@ pub struct Config {
     pub audit: Option<AuditOptions>,
     /// Where changes of verdict are written; `None` for nowhere but the log.
     pub events: Option<EventsOptions>,
+    /// Who is told of agents in alarm.
+    pub alerts: AlertOptions,
     /// What the tracker goes by.
     pub policy: Policy,
     /// The file of which this is made, to be read again; `None` when there is none.
@@ -125,6 +128,7 @@ impl Config {
             maintenance: Maintenance::default(),
             audit: None,
             events: None,
+            alerts: AlertOptions::default(),
             policy: Policy::default(),
             file: None,
         }
@@ -159,6 +163,7 @@ impl Config {
             }
         }
         self.check_network()?;
+        self.alerts.check()?;
         check_policy(&self.policy)?;
         if let Some(RecordOptions { limit, .. }) = self.record
             && limit < RecordOptions::SMALLEST_LIMIT

@@ -213,6 +213,14 @@ pub enum Error {
         /// What is wrong with it, and what to do.
         fault: String,
     },
+    /// The certificates of `--alert-ca-file` cannot be used.
+    #[error("{}: {fault}; see --alert-ca-file", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
     /// The command line cannot be understood; or it asks for help or the version, which is no fault.
     #[error(transparent)]
     Usage(#[from] clap::Error),
@@ -270,6 +278,7 @@ impl Error {
             | Error::SocketPathTooLong { .. }
             | Error::MetricsUnprotected { .. }
             | Error::SecretFile { .. }
+            | Error::CaFile { .. }
             | Error::Usage(_)
             | Error::ConfigFile { .. }
             | Error::ConfigLine { .. }
@@ -320,6 +329,7 @@ impl Error {
             | Error::EventsFile { .. }
             | Error::MetricsAddress { .. }
             | Error::SecretFile { .. }
+            | Error::CaFile { .. }
             | Error::Usage(_)
             | Error::ConfigFile { .. }
             | Error::ConfigLine { .. }

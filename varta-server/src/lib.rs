@@ -16,6 +16,7 @@
 //! ```
 
 mod actor;
+mod alerts;
 mod append_file;
 pub mod audit;
 pub mod beat;
@@ -46,6 +47,7 @@ mod store;
 pub mod time;
 pub mod tracker;
 
+pub use self::alerts::{AlertOptions, AlertUrl};
 pub use self::error::Error;
 pub use self::metrics::agents::AgentMetrics;
 pub use self::secret::Secret;

@@ -5,6 +5,7 @@ mod reloader;
 
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::reloader::Reloader;
 use crate::actor::{Actor, Outside, QUERIES, Query, Sinks};
+use crate::alerts::{Alerts, Surroundings};
 use crate::audit::AuditLog;
 use crate::beat::Transport;
 use crate::clock::Clock;
@@ -68,6 +70,7 @@ pub struct BoundServer {
     audit: Option<AuditLog>,
     maintenance: Maintenance,
     events: Option<EventsFile>,
+    alerts: Option<Alerts>,
 }
 
 impl Server {
@@ -76,7 +79,7 @@ impl Server {
     /// # Errors
     ///
     /// The first thing that is wrong. No socket is left behind.
-    pub fn bind(config: Config) -> Result<BoundServer, Error> {
+    pub fn bind(mut config: Config) -> Result<BoundServer, Error> {
         config.check()?;
         let clock = Clock::start();
         let vault = if config.keys.are_none() {
@@ -94,6 +97,7 @@ impl Server {
         if let (Some((_, left)), Some(vault)) = (&state, &vault) {
             vault.restore(&left.seals);
         }
+        let alerts = Alerts::new(mem::take(&mut config.alerts), config.state_dir.as_deref())?;
         let mut listeners = Vec::new();
         let pages = Pages::new(config.max_shm_agents, clock);
         for socket in &config.sockets {
@@ -129,6 +133,7 @@ impl Server {
             maintenance,
             events,
             audit,
+            alerts,
         })
     }
 }
@@ -194,6 +199,7 @@ impl BoundServer {
             maintenance,
             events,
             audit,
+            alerts,
         } = self;
         let registry = Registry::new().map_err(|error| Error::Runtime {
             action: "set up metrics",
@@ -266,6 +272,17 @@ impl BoundServer {
 
         let host = host_name();
         let mut feeds = vec![to_log];
+        let surroundings = Surroundings {
+            registry: &registry,
+            queries: to_queries.clone(),
+            pauses: maintenance.pauses().clone(),
+            clock,
+            host: host.clone(),
+        };
+        if let Some((feed, desk)) = Alerts::start(alerts, surroundings).desk {
+            feeds.push(feed);
+            tasks.spawn(async { ("alerts", desk.run().await) });
+        }
         let means = recovery::Means {
             registry: &registry,
             queries: to_queries.clone(),

@@ -162,7 +162,7 @@ fn log_transition(transition: &Transition) {
 
 /// Says what happened so that a person can act on it: who, from what to what, after how long a silence, and what it
 /// said last.
-fn sentence(transition: &Transition) -> String {
+pub(crate) fn sentence(transition: &Transition) -> String {
     let Transition { agent, from, to, cause, silence, last, dossier, .. } = transition;
     let went = match from {
         Some(from) => format!("{agent} went from {from} to {to}"),

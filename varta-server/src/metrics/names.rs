@@ -84,6 +84,10 @@ families! {
     PAUSES = "varta_pauses", "Pauses in force: each is a pattern, and whose names fit it alarm nobody.";
     CONTROL_REQUESTS = "varta_control_requests_total",
         "Requests on the control socket: done (ok), understood and not done (refused), or not understood (malformed).";
+    // Who is told.
+    ALERTS_FIRING = "varta_alerts_firing", "Alerts that fire (--alertmanager, --webhook).";
+    NOTIFICATIONS = "varta_notifications_total",
+        "Requests to Alertmanagers and to the webhook, by what became of them; ends of alerts and notices given up.";
 
     // The server itself.
     UPTIME = "varta_watch_uptime_seconds", "Time since this server started.";

@@ -1,0 +1,122 @@
+//! Where alerts go: a URL that never shows its secrets.
+
+use std::fmt;
+
+use reqwest::Url;
+
+/// An `http` or `https` URL. Shown without user, password, query and, where that is what keeps strangers out, path.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AlertUrl {
+    url: Url,
+    /// Whether its path is shown: that of a webhook is often all that keeps strangers out.
+    shows_path: bool,
+}
+
+impl AlertUrl {
+    /// Where an Alertmanager takes alerts, if its own address is `text`: its API's path comes behind that.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the text. It does not say what the text is.
+    pub fn of_alertmanager(text: &str) -> Result<Self, String> {
+        let mut url = parse(text)?;
+        if url.query().is_some() {
+            return Err("an Alertmanager's URL has no query".to_owned());
+        }
+        let path = format!("{}/api/v2/alerts", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        Ok(AlertUrl { url, shows_path: true })
+    }
+
+    /// Where a webhook takes notices.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the text. It does not say what the text is.
+    pub fn of_webhook(text: &str) -> Result<Self, String> {
+        Ok(AlertUrl { url: parse(text)?, shows_path: false })
+    }
+
+    pub(super) fn get(&self) -> &Url {
+        &self.url
+    }
+
+    /// Whether what goes there is encrypted.
+    pub(super) fn is_https(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+}
+
+fn parse(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+    match url.scheme() {
+        "http" | "https" => {}
+        _ => return Err("begins neither with http:// nor with https://".to_owned()),
+    }
+    if url.fragment().is_some() {
+        return Err("has a fragment, behind #, which no server gets to see".to_owned());
+    }
+    Ok(url)
+}
+
+impl fmt::Display for AlertUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.url.scheme(), self.url.host_str().unwrap_or_default())?;
+        if let Some(port) = self.url.port() {
+            write!(f, ":{port}")?;
+        }
+        if self.shows_path {
+            f.write_str(self.url.path())
+        } else if self.url.path() == "/" && self.url.query().is_none() {
+            f.write_str("/")
+        } else {
+            f.write_str("/…")
+        }
+    }
+}
+
+impl fmt::Debug for AlertUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AlertUrl({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alertmanager_is_asked_below_its_own_path() {
+        let of = |text| AlertUrl::of_alertmanager(text).unwrap().to_string();
+        assert_eq!(of("http://localhost:9093"), "http://localhost:9093/api/v2/alerts");
+        assert_eq!(of("https://am.example/prefix/"), "https://am.example/prefix/api/v2/alerts");
+        assert_eq!(of("http://[::1]:9093"), "http://[::1]:9093/api/v2/alerts");
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let hook =
+            AlertUrl::of_webhook("https://user:password@hooks.example:8443/T0/secret?token=secret").unwrap();
+        for shown in [hook.to_string(), format!("{hook:?}")] {
+            assert!(shown.contains("https://hooks.example:8443/…"), "{shown}");
+            assert!(
+                !shown.contains("secret") && !shown.contains("user") && !shown.contains("password"),
+                "{shown}"
+            );
+        }
+        let alertmanager = AlertUrl::of_alertmanager("http://user:password@am.example").unwrap();
+        assert_eq!(alertmanager.to_string(), "http://am.example/api/v2/alerts");
+        assert_eq!(AlertUrl::of_webhook("http://localhost").unwrap().to_string(), "http://localhost/");
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_refused_without_repeating_it() {
+        for text in
+            ["", "secret", "//secret", "ftp://secret/", "http://", "http://secret/#secret", "file:///secret"]
+        {
+            let fault = AlertUrl::of_webhook(text).unwrap_err();
+            assert!(!fault.contains("secret"), "{fault}");
+        }
+        assert!(AlertUrl::of_alertmanager("http://secret/?a=b").is_err());
+    }
+}
