@@ -21,6 +21,7 @@ mod log;
 mod network_host;
 mod patience;
 mod programs;
+mod receiver;
 mod remote_agent;
 mod route;
 mod scrape;
@@ -41,6 +42,7 @@ pub use programs::{
     Ended, as_pid, children, into_pid_namespace, pid_namespaces_work, pids_can_be_chosen, run_to_its_end,
     server_command, service_command, worker_command,
 };
+pub use receiver::{Receiver, Reply, Request};
 pub use remote_agent::{RemoteAgent, loopback_socket, send_from, socket_on};
 pub use route::{ANOTHER_KEY, MASTER_KEY, Network, Route, SHARED_KEY, loopbacks, write_secret};
 pub use scrape::{Sample, Scrape};
