@@ -20,6 +20,18 @@ pub fn command(program: &str) -> Option<Command> {
     None
 }
 
+/// The same for one that may also be installed on this host, by its name.
+#[must_use]
+pub fn installed(program: &str) -> Option<Command> {
+    let directories = env::var_os("PATH").unwrap_or_default();
+    let found =
+        env::split_paths(&directories).map(|directory| directory.join(program)).find(|path| path.is_file());
+    match found {
+        Some(path) if !target_directory().join("foreign/bin").join(program).exists() => Some(isolated(&path)),
+        Some(_) | None => command(&format!("bin/{program}")),
+    }
+}
+
 /// Says why a test has nothing to show here.
 pub fn skip(reason: &str) {
     #[expect(clippy::print_stdout, reason = "for the person who wonders what was tested")]
