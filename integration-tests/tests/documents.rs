@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use varta_integration_tests::{AgentProcess, Options, Server, run_to_its_end, server_command};
 
 /// The documents that a user reads.
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "SECURITY.md",
     "CONTRIBUTING.md",
+    "docs/ALERTING.md",
     "docs/AUDIT.md",
     "docs/DETECTION.md",
     "docs/EVENTS.md",

@@ -140,6 +140,8 @@ fn families_without_agents_stand_at_zero_from_the_first_scrape() {
         "varta_recording_dropped_total",
         "varta_recording_bytes",
         "varta_recording_active",
+        "varta_alerts_firing",
+        "varta_notifications_total",
         "varta_looks_refused_total",
         "varta_unwatched_processes_total",
     ] {
