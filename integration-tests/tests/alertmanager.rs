@@ -1,6 +1,6 @@
 //! The real Alertmanager: what it knows of our alerts, and what it tells people of them.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use std::fs;
 use std::net::SocketAddr;

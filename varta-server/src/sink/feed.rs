@@ -44,3 +44,27 @@ impl Feed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::MonoTime;
+
+    #[test]
+    fn what_finds_no_place_is_counted_and_the_sink_can_see_that_it_missed_something() {
+        let registry = Registry::new().unwrap();
+        let (feed, transitions) = Feed::new(&registry, "test");
+        let transition = Transition::of_missing("agent".into(), MonoTime::START);
+        for _ in 0..QUEUE / 2 {
+            feed.put(&transition, true);
+        }
+        assert!(!feed.lost().load(Ordering::Relaxed));
+        feed.put(&transition, true);
+        assert!(feed.lost().swap(false, Ordering::Relaxed), "half of it is for what is not cheap");
+        feed.put(&transition, false);
+        assert!(!feed.lost().load(Ordering::Relaxed));
+        assert_eq!(transitions.len(), QUEUE / 2 + 1);
+        let text = registry.handle().render();
+        assert!(text.contains("varta_sink_dropped_total{sink=\"test\"} 1"), "{text}");
+    }
+}

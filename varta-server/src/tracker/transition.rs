@@ -60,7 +60,7 @@ pub struct Transition {
 
 impl Transition {
     /// That an agent of this host or another, which was expected since the start, has not come.
-    pub(super) fn of_missing(name: Arc<str>, at: MonoTime) -> Self {
+    pub(crate) fn of_missing(name: Arc<str>, at: MonoTime) -> Self {
         Transition {
             agent: AgentId { name, origin: Origin::Local, pid: 0, twin: Twin::FIRST },
             labels: Labels::default(),

@@ -1,5 +1,6 @@
 //! The tracker's claims, each in its own words: a world is a tracker, a table of processes and times written down.
 
+mod alarms;
 mod beats;
 mod crowds;
 mod learned;
