@@ -52,7 +52,9 @@ fn the_webhook_is_told_once_of_each_alarm_and_of_its_end_and_can_tell_who_says_s
     let server = Server::start(to_webhook(&receiver).args([Path::new("--webhook-key-file"), &key]));
     let mut worker = agent(&server, "worker");
     worker.ask("status critical");
+    receiver.await_requests(1);
     worker.ask("status ok");
+    receiver.await_requests(2);
     let pid = worker.pid();
     worker.signal(Signal::Kill);
     worker.wait();
@@ -214,6 +216,7 @@ fn after_a_kill_nobody_is_told_again_of_what_goes_on_and_everybody_of_what_is_me
     for agent in [&mut broken, &mut mended] {
         agent.ask("status critical");
     }
+    server.await_agents("up", 3);
     dead.signal(Signal::Kill);
     dead.wait();
     let before = receiver.await_requests(3);
