@@ -20,7 +20,7 @@ use varta_proto::{Frame, Status};
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. The contract with those who write unit files.
-const OPTIONS: [&str; 52] = [
+const OPTIONS: [&str; 59] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -63,6 +63,13 @@ const OPTIONS: [&str; 52] = [
     "recovery-group-budget",
     "recovery-budget",
     "recovery-env",
+    "events-file",
+    "events-limit",
+    "events-keep",
+    "audit-log",
+    "audit-key-file",
+    "audit-limit",
+    "audit-keep",
     "alertmanager",
     "webhook",
     "webhook-key-file",
