@@ -3,12 +3,16 @@
 use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use varta_server::cli::{Args, Task};
 use varta_server::config::ConfigFile;
 use varta_server::{Error, Server, logging};
+
+/// How long what is done beside the runtime may go on when the server has stopped.
+const LAST_WORK_WITHIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     match Args::read(env::args_os()).and_then(run) {
@@ -43,7 +47,7 @@ fn serve(args: Args) -> Result<(), Error> {
     let config = args.into_config()?;
     let failed = |action| move |source| Error::Runtime { action, source };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(failed("start the runtime"))?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed("watch for SIGTERM"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("watch for SIGINT"))?;
         let mut hang_up = signal(SignalKind::hangup()).map_err(failed("watch for SIGHUP"))?;
@@ -62,5 +66,8 @@ fn serve(args: Args) -> Result<(), Error> {
             }
         };
         server.run(shutdown).await
-    })
+    });
+    // A look-up of a name, for an alert, may take longer than anybody wants to wait.
+    runtime.shutdown_timeout(LAST_WORK_WITHIN);
+    served
 }
