@@ -97,7 +97,8 @@ impl Server {
         if let (Some((_, left)), Some(vault)) = (&state, &vault) {
             vault.restore(&left.seals);
         }
-        let alerts = Alerts::new(mem::take(&mut config.alerts), config.state_dir.as_deref())?;
+        let store = state.as_ref().map(|(store, _)| store);
+        let alerts = Alerts::new(mem::take(&mut config.alerts), store)?;
         let mut listeners = Vec::new();
         let pages = Pages::new(config.max_shm_agents, clock);
         for socket in &config.sockets {

@@ -1,9 +1,11 @@
 //! The file in which alerts outlive the server: `alerts.json` in the directory of `--state-dir`.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,15 +30,17 @@ struct Found {
     alerts: Vec<Kept>,
 }
 
-/// Where the file is, or is to be. The directory is this server's alone.
+/// Where the file is, or is to be.
 #[derive(Clone, Debug)]
 pub(super) struct AlertFile {
     path: PathBuf,
+    /// What keeps the directory this server's until the last write is over.
+    _lock: Arc<File>,
 }
 
 impl AlertFile {
-    pub(super) fn in_directory(directory: &Path) -> Self {
-        AlertFile { path: directory.join(NAME) }
+    pub(super) fn new(directory: &Path, lock: File) -> Self {
+        AlertFile { path: directory.join(NAME), _lock: Arc::new(lock) }
     }
 
     /// What the server before this one left; nothing where it left none. What cannot be read is said; a file that is broken
@@ -89,16 +93,11 @@ impl AlertFile {
         let content = serde_json::to_vec(&Written { version: VERSION, alerts })?;
         let mut fresh = self.path.clone().into_os_string();
         fresh.push(".new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&fresh)?;
-        file.write_all(&content)?;
-        file.sync_all()?;
-        fs::rename(&fresh, &self.path)?;
+        if let Err(error) = write_out(&fresh, &content).and_then(|()| fs::rename(&fresh, &self.path)) {
+            // It is in nobody's way but the disk's, and the next attempt replaces it.
+            let _ = fs::remove_file(&fresh);
+            return Err(error);
+        }
         // The new name is to outlive the host's fall, too.
         File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
     }
@@ -106,6 +105,18 @@ impl AlertFile {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+fn write_out(path: &OsStr, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 fn parse(content: &[u8]) -> Result<Vec<Kept>, String> {
@@ -123,10 +134,14 @@ fn parse(content: &[u8]) -> Result<Vec<Kept>, String> {
 mod tests {
     use super::*;
 
+    fn file_in(directory: &Path) -> AlertFile {
+        AlertFile::new(directory, File::open(directory).unwrap())
+    }
+
     #[test]
     fn a_file_that_is_not_there_says_nothing_and_a_broken_one_is_moved_aside() {
         let directory = tempfile::tempdir().unwrap();
-        let file = AlertFile::in_directory(directory.path());
+        let file = file_in(directory.path());
         assert_eq!(file.read(), []);
         let broken =
             ["", "{", "[]", r#"{"version":2,"alerts":[]}"#, r#"{"version":1,"alerts":[{}]}"#, "\u{0}"];
@@ -142,7 +157,7 @@ mod tests {
     #[test]
     fn what_is_no_plain_file_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let file = AlertFile::in_directory(directory.path());
+        let file = file_in(directory.path());
         std::os::unix::fs::symlink("/dev/zero", file.path()).unwrap();
         assert_eq!(file.read(), []);
         assert!(file.path().is_symlink());
@@ -152,7 +167,7 @@ mod tests {
     fn a_write_leaves_one_file_that_only_its_owner_reads() {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
-        let file = AlertFile::in_directory(directory.path());
+        let file = file_in(directory.path());
         file.write(&[]).unwrap();
         file.write(&[]).unwrap();
         assert_eq!(file.read(), []);

@@ -18,7 +18,6 @@ mod url;
 mod webhook;
 mod words;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,6 +47,7 @@ use crate::error::Error;
 use crate::maintenance::Pauses;
 use crate::metrics::Registry;
 use crate::sink::Feed;
+use crate::store::Store;
 
 /// Words from the sending tasks that may wait. They wait when there are more.
 const REPORTS: usize = 1_024;
@@ -91,18 +91,19 @@ pub(crate) struct Started {
 }
 
 impl Alerts {
-    /// Makes what sends, if anybody is to be told. `state_dir` is this server's alone by now.
+    /// Makes what sends, if anybody is to be told. With a store alerts outlive the server beside it.
     ///
     /// # Errors
     ///
-    /// When the file of certificates cannot be used.
-    pub(crate) fn new(options: AlertOptions, state_dir: Option<&Path>) -> Result<Option<Self>, Error> {
+    /// When the file of certificates cannot be used, or descriptors have run out.
+    pub(crate) fn new(options: AlertOptions, store: Option<&Store>) -> Result<Option<Self>, Error> {
         if !options.is_on() {
             return Ok(None);
         }
         let needs_tls = options.urls().any(AlertUrl::is_https);
         let client = post::client(options.ca_file.as_deref(), needs_tls)?;
-        let file = state_dir.map(AlertFile::in_directory);
+        let place = store.map(Store::share).transpose()?;
+        let file = place.map(|(directory, lock)| AlertFile::new(&directory, lock));
         Ok(Some(Alerts { options, client, file }))
     }
 

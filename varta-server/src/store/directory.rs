@@ -18,7 +18,7 @@ const LONGEST_PID: u64 = 32;
 pub(super) struct Directory {
     path: PathBuf,
     /// Locked until it is closed, by whatever end this process comes to.
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -67,7 +67,16 @@ impl Directory {
         if let Err(error) = write_holder(&mut lock) {
             tracing::warn!("{}: cannot write who has the lock: {error}", file.display());
         }
-        Ok(Directory { path: path.to_path_buf(), _lock: lock })
+        Ok(Directory { path: path.to_path_buf(), lock })
+    }
+
+    /// Keeps it locked as long as this is open, also when the directory is not used any more.
+    pub(super) fn hold(&self) -> io::Result<File> {
+        self.lock.try_clone()
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Where the database is.

@@ -16,7 +16,8 @@ mod seals;
 mod sweep;
 mod writer;
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -158,6 +159,18 @@ impl Store {
                 Ok((Store { directory, database: None, sweep: 0 }, Left::default()))
             }
             Err(fault) => Err(Error::StateDatabase { path, fault: fault.to_string() }),
+        }
+    }
+    /// The directory, for a file beside the database; and what keeps it this server's as long as it is open.
+    ///
+    /// # Errors
+    ///
+    /// When there are no descriptors left.
+    pub(crate) fn share(&self) -> Result<(PathBuf, File), Error> {
+        let path = self.directory.path().to_path_buf();
+        match self.directory.hold() {
+            Ok(lock) => Ok((path, lock)),
+            Err(source) => Err(Error::StateDirectory { path, action: "share the lock", source }),
         }
     }
 }
