@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use ring::hmac;
 use serde_json::Value;
 use varta_integration_tests::{
-    AgentProcess, Options, Receiver, Reply, Request, Server, Signal, wait_for, write_secret,
+    AgentProcess, Options, Receiver, Reply, Request, Server, Signal, run_to_its_end, server_command,
+    wait_for, write_secret,
 };
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -268,4 +269,28 @@ fn the_secrets_of_a_url_are_used_and_never_shown() {
         log.contains("notices go to") && log.contains("does not take notices") && log.contains("refused")
     );
     assert!(!log.contains("secret") && !log.contains("someone"), "{log}");
+}
+
+#[test]
+fn who_is_paused_alarms_nobody_and_an_alert_that_fires_then_ends() {
+    let receiver = Receiver::start([]);
+    let server = Server::start(to_webhook(&receiver));
+    let [mut before, mut during, mut other] =
+        ["batch-1", "batch-2", "other"].map(|name| agent(&server, name));
+    before.ask("status critical");
+    receiver.await_requests(1);
+    let mut control = server.socket().as_os_str().to_owned();
+    control.push(".control");
+    let mut pause = server_command();
+    pause.args(["pause", "batch-*", "--for", "1h", "--control-socket"]).arg(control);
+    let ended = run_to_its_end(pause);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    assert_eq!(told(&receiver.await_requests(2)), ["firing batch-1", "resolved batch-1"]);
+    during.ask("status critical");
+    server.await_scrape("both are not up", |scrape| {
+        let up = |pid: u32| scrape.get("varta_agent_up", &[("pid", &pid.to_string())]);
+        up(before.pid()) == Some(0.0) && up(during.pid()) == Some(0.0)
+    });
+    other.ask("status critical");
+    assert_eq!(told(&receiver.await_requests(3))[2..], ["firing other"]);
 }
