@@ -172,6 +172,10 @@ impl Config {
             return wrong("--record-limit", format!("{limit} is less than the least of {least} bytes"));
         }
         self.audit.as_ref().map_or(Ok(()), AuditOptions::check)?;
+        if self.audit.is_none() && self.recovery.goes_on_without_trail {
+            let fault = "does nothing without --audit-log";
+            return wrong("--recovery-without-audit", fault.to_owned());
+        }
         if self.audit.is_some() && self.recovery.rules.is_empty() && self.recovery_args.is_none() {
             let fault = "does nothing without --recovery-exec or a [[recovery]] table";
             return wrong("--audit-log", fault.to_owned());

@@ -280,7 +280,8 @@ impl BoundServer {
             clock,
             host: host.clone(),
         };
-        if let Some((feed, desk)) = Alerts::start(alerts, surroundings).desk {
+        let alerts = Alerts::start(alerts, surroundings);
+        if let Some((feed, desk)) = alerts.desk {
             feeds.push(feed);
             tasks.spawn(async { ("alerts", desk.run().await) });
         }
@@ -290,6 +291,7 @@ impl BoundServer {
             pauses: maintenance.pauses().clone(),
             clock,
             host: host.clone(),
+            notifier: alerts.notifier,
             stop: stop_listening.clone(),
             tasks: &mut tasks,
         };

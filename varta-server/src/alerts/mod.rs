@@ -86,7 +86,6 @@ pub(crate) struct Started {
     /// Where changes of verdict are to be handed on to, and the task that takes them.
     pub(crate) desk: Option<(Feed, Desk)>,
     /// What others say notices with.
-    #[allow(dead_code, reason = "for whoever acts on agents")]
     pub(crate) notifier: Notifier,
 }
 
@@ -200,7 +199,6 @@ impl Notifier {
     }
 
     /// Says what recovery has done. One that finds no place is counted as given up. Without a webhook nothing happens.
-    #[allow(dead_code, reason = "for whoever acts on agents")]
     pub(crate) fn say(&self, notice: &Notice) {
         let Some(line) = &self.0 else { return };
         let number = line.said.fetch_add(1, Ordering::Relaxed);

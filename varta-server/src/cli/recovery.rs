@@ -90,6 +90,8 @@ fn parse_variable(text: &str) -> Result<Variable, String> {
 }
 
 impl RecoveryArgs {
+    /// How long --recovery-exec waits: for a service manager that restarts the agent by itself, or an operator who does.
+    const FIRST_WAIT: Duration = Duration::from_secs(1);
     /// The longest that a command may run.
     const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
     /// The longest of the other times.
@@ -144,7 +146,7 @@ impl RecoveryArgs {
     pub(crate) fn rules(&self, entries: &[RecoveryEntry]) -> Vec<RecoveryRule> {
         let simple = self.recovery_exec.as_ref().map(|command| {
             let action = Action::Command(command.clone(), self.recovery_timeout);
-            self.rule(&RecoveryEntry::for_all(), vec![Step { wait: Duration::ZERO, action }])
+            self.rule(&RecoveryEntry::for_all(), vec![Step { wait: Self::FIRST_WAIT, action }])
         });
         let of_file = entries.iter().map(|entry| self.rule(entry, entry.steps(self.recovery_timeout)));
         of_file.chain(simple).collect()

@@ -22,6 +22,8 @@ pub(super) const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/u
 pub(super) enum Target {
     /// Held: a signal reaches it and nobody else.
     Lives(Pidfd),
+    /// It is there, and the kernel does not let us hold it: descriptors have run out, or it is too old.
+    NotHeld,
     /// It has ended, and nobody has its pid.
     Ended,
     /// It has ended, and its pid is another's.
@@ -45,7 +47,7 @@ pub(super) fn target_of(transition: &Transition) -> Target {
             }
         }
         (_, Some(started)) if started != process.start_time => Target::Replaced,
-        // Of one that cannot be held nothing is known that would make it safe to send a signal.
+        (Err(error), Some(_)) if error.raw_os_error() != Some(libc::ESRCH) => Target::NotHeld,
         (_, _) => Target::Ended,
     }
 }

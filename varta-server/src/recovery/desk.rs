@@ -15,6 +15,7 @@ use super::job::{Outcome, Refusal, Told};
 use super::planner::Planner;
 use super::rule::RecoveryRule;
 use super::runner::{Keeper, Kept};
+use crate::alerts::Notice;
 use crate::clock::Clock;
 use crate::tracker::Transition;
 
@@ -52,7 +53,7 @@ impl Desk {
     ) -> std::io::Result<Self> {
         let (keeper, kept) = Keeper::new()?;
         let rules = options.rules.into_iter().map(Arc::new).collect();
-        let planner = Planner::new(rules, options.budget);
+        let planner = Planner::new(rules, options.budget, options.allows_remote);
         Ok(Desk {
             planner,
             doer: Arc::new(doer),
@@ -169,6 +170,10 @@ impl Desk {
             }
             let mut facts = facts_of_agent(&transition, &self.doer.host);
             facts.insert("reason".to_owned(), refusal.as_str().into());
+            if refusal == Refusal::GivenUp {
+                let text = format!("given up: no attempt has helped {agent}, which is {}", transition.to);
+                self.doer.notifier.say(&Notice { agent: agent.clone(), text, facts: facts.clone() });
+            }
             let event = if refusal == Refusal::GivenUp { "given_up" } else { "refused" };
             self.doer.trail.note(event, facts, true);
         }
@@ -190,6 +195,9 @@ const fn because(refusal: Refusal) -> &'static str {
             "it is of another host; commands are run for such with --allow-recovery-for-remote, and no signals sent"
         }
         Refusal::NotAttested => "its process cannot be told from another's",
+        Refusal::NotHeld => {
+            "the kernel does not let this server hold its process; are there descriptors left?"
+        }
         Refusal::PidReused => "its pid belongs to another process by now, and the command has {pid} in it",
         Refusal::Argument => "the command cannot be filled in",
         Refusal::TooMany => "too many agents are in a bad state at once",

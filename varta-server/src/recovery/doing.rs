@@ -20,6 +20,7 @@ use super::rule::{Action, BadState};
 use super::runner::{self, Kept, Program, Ran};
 use super::trail::Trail;
 use crate::actor::{NamedSlice, Query};
+use crate::alerts::{Notice, Notifier};
 use crate::beat::Origin;
 use crate::clock::wall_now;
 use crate::maintenance::Pauses;
@@ -32,11 +33,12 @@ pub(crate) struct Doer {
     pub(crate) pauses: Pauses,
     pub(crate) trail: Trail,
     pub(crate) metrics: RecoveryMetrics,
+    /// What people are told with.
+    pub(crate) notifier: Notifier,
     /// The name of this host.
     pub(crate) host: String,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) is_dry_run: bool,
-    pub(crate) allows_remote: bool,
     pub(crate) goes_on_without_trail: bool,
 }
 
@@ -50,12 +52,12 @@ impl Doer {
                 self.metrics.action(job.action(), came);
                 outcome
             }
-            Ok(()) => Outcome::Done,
+            Ok(came) => came,
             Err(outcome) => outcome,
         }
     }
 
-    async fn try_to_act(&self, job: &Job, kept: &Kept) -> Result<(), Outcome> {
+    async fn try_to_act(&self, job: &Job, kept: &Kept) -> Result<Outcome, Outcome> {
         let action = job.action();
         self.check_may(job)?;
         let target = target_of(&job.transition);
@@ -65,12 +67,11 @@ impl Doer {
             Action::Notify => return self.notify(job),
             Action::Signal(signal) => match target {
                 Target::Lives(pidfd) => Deed::Signal(pidfd, *signal),
+                Target::NotHeld => return Err(Outcome::Refused(Refusal::NotHeld)),
                 Target::Ended | Target::Replaced | Target::None => return Err(Outcome::Skipped),
             },
             Action::Command(command, timeout) => {
-                if matches!(target, Target::Replaced) && command.has(Place::Pid) {
-                    return Err(Outcome::Refused(Refusal::PidReused));
-                }
+                self.check_pid(job)?;
                 let arguments = fill(command, &job.transition, standing.silence).map_err(|fault| {
                     let (NotFilled::Unknown(place) | NotFilled::Unsafe(place)) = fault;
                     let why = match fault {
@@ -99,7 +100,7 @@ impl Doer {
             tracing::warn!(target: "varta::recovery", agent = %job.transition.agent, "would {deed} for {}", why(job));
             self.metrics.action(action, Came::DryRun);
             self.trail.record("dry_run", facts).await;
-            return Ok(());
+            return Ok(Outcome::Failed);
         }
         let is_written = self.trail.record("fired", facts.clone()).await || self.goes_on_without_trail;
         // That took a moment.
@@ -116,28 +117,16 @@ impl Doer {
         self.metrics.action(action, came);
         facts.insert("result".to_owned(), json!(came.as_str()));
         facts.extend(result);
-        self.trail.record("outcome", facts).await;
-        Ok(())
+        self.trail.note("outcome", facts, false);
+        Ok(if came == Came::Done { Outcome::Done } else { Outcome::Failed })
     }
 
-    /// Whether such an agent may be acted on at all.
+    /// Whether the agent may be acted on at this moment.
     fn check_may(&self, job: &Job) -> Result<(), Outcome> {
-        let Transition { agent, process, to, .. } = &*job.transition;
-        let refuse = |refusal| Err(Outcome::Refused(refusal));
-        if self.pauses.is_paused(&agent.name, wall_now()) {
-            return refuse(Refusal::Paused);
+        if self.pauses.is_paused(&job.transition.agent.name, wall_now()) {
+            return Err(Outcome::Refused(Refusal::Paused));
         }
-        let is_signal = matches!(job.action(), Action::Signal(_));
-        match (job.action(), agent.origin) {
-            (Action::Notify, _) => Ok(()),
-            (_, Origin::Udp(_) | Origin::SecureUdp(_)) if is_signal || !self.allows_remote => {
-                refuse(Refusal::Remote)
-            }
-            (_, Origin::Udp(_) | Origin::SecureUdp(_)) => Ok(()),
-            // One that has never come has no process; its name stands in the configuration.
-            (_, Origin::Local) if process.is_some() || *to == Verdict::Expected && agent.pid == 0 => Ok(()),
-            (_, Origin::Local) => refuse(Refusal::NotAttested),
-        }
+        Ok(())
     }
 
     /// Whether the agent is still in a bad state, and still the same.
@@ -147,8 +136,10 @@ impl Doer {
         let query = Query::Standing { agent: agent.clone(), answer };
         self.queries.send(query).await.map_err(|_| Outcome::Withdrawn)?;
         let standing = answered.await.ok().flatten().ok_or(Outcome::Withdrawn)?;
-        let has_obeyed = standing.verdict == Verdict::Gone && job.was_signalled;
-        if BadState::of(standing.verdict).is_none() && !has_obeyed || standing.process != *process {
+        let is_for_this =
+            BadState::of(standing.verdict).is_some_and(|state| job.rule.states.contains(&state));
+        let has_obeyed = job.was_signalled && matches!(standing.verdict, Verdict::Gone | Verdict::Down);
+        if !is_for_this && !has_obeyed || standing.process != *process {
             return Err(Outcome::Withdrawn);
         }
         if !standing.is_seen && !matches!(job.action(), Action::Notify) {
@@ -160,14 +151,29 @@ impl Doer {
     /// The same once more, when the deed is on the disk.
     async fn check_again(&self, job: &Job) -> Result<(), Outcome> {
         self.check_still(job).await?;
-        self.check_may(job)
+        self.check_may(job)?;
+        self.check_pid(job)
     }
 
-    /// Whether enough others of the same name are up.
+    /// Whether a command would be told a pid that is another's by now.
+    fn check_pid(&self, job: &Job) -> Result<(), Outcome> {
+        match job.action() {
+            Action::Command(command, _)
+                if command.has(Place::Pid) && matches!(target_of(&job.transition), Target::Replaced) =>
+            {
+                Err(Outcome::Refused(Refusal::PidReused))
+            }
+            Action::Command(..) | Action::Signal(_) | Action::Notify => Ok(()),
+        }
+    }
+
+    /// Whether enough others of the same name are well; and whether a command that was run for an agent whose process has
+    /// ended brought one back, be it under a name that tells nobody whose place it has taken.
     async fn check_others(&self, job: &Job, standing: Standing) -> Result<(), Outcome> {
         let is_up = matches!(standing.verdict, Verdict::Up(_));
         let keep_up = job.rule.keep_up.unwrap_or(u32::from(is_up));
-        if keep_up == 0 {
+        let may_have_helped = job.has_helped && matches!(standing.verdict, Verdict::Down | Verdict::Gone);
+        if keep_up == 0 && !may_have_helped {
             return Ok(());
         }
         let mut named = Named::default();
@@ -181,16 +187,18 @@ impl Doer {
             named += slice.named;
             next = slice.next;
         }
-        let others_up = named.up - usize::from(is_up && named.up > 0);
+        if may_have_helped && named.up > 0 {
+            return Err(Outcome::Withdrawn);
+        }
         let is_alone = named.all <= 1;
-        if is_alone || others_up >= keep_up as usize {
+        if is_alone || named.up >= keep_up as usize {
             Ok(())
         } else {
             Err(Outcome::Refused(Refusal::LastOneStanding))
         }
     }
 
-    fn notify(&self, job: &Job) -> Result<(), Outcome> {
+    fn notify(&self, job: &Job) -> Result<Outcome, Outcome> {
         tracing::warn!(
             target: "varta::recovery",
             agent = %job.transition.agent,
@@ -198,8 +206,11 @@ impl Doer {
             "attention: {}",
             why(job)
         );
+        let Transition { agent, .. } = &*job.transition;
+        let facts = facts_of(job, &self.host);
+        self.notifier.say(&Notice { agent: agent.clone(), text: why(job), facts });
         self.metrics.action(job.action(), Came::Done);
-        Ok(())
+        Ok(Outcome::Done)
     }
 
     async fn do_it(&self, job: &Job, deed: Deed, kept: &Kept) -> (Came, Map<String, Value>) {
@@ -254,7 +265,6 @@ impl Doer {
         let mut variables = vec![
             ("PATH".to_owned(), own_path),
             ("VARTA_AGENT".to_owned(), agent.name.to_string()),
-            ("VARTA_PID".to_owned(), agent.pid.to_string()),
             ("VARTA_HOST".to_owned(), host),
             ("VARTA_TRANSPORT".to_owned(), agent.origin.transport().as_str().to_owned()),
             ("VARTA_STATE".to_owned(), state(*to).to_owned()),
@@ -262,6 +272,13 @@ impl Doer {
             ("VARTA_SILENCE_MS".to_owned(), millis(*silence).to_string()),
             ("VARTA_ATTEMPT".to_owned(), job.attempt.to_string()),
         ];
+        // What a script may send a signal to.
+        if agent.origin == Origin::Local
+            && agent.pid != 0
+            && !matches!(target_of(&job.transition), Target::Replaced)
+        {
+            variables.push(("VARTA_PID".to_owned(), agent.pid.to_string()));
+        }
         if let Some(unit) = unit {
             variables.push(("VARTA_UNIT".to_owned(), unit.to_string()));
         }

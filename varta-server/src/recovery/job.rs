@@ -19,6 +19,8 @@ pub(crate) struct Job {
     pub(crate) attempt: u32,
     /// Whether the agent's process was sent a signal before.
     pub(crate) was_signalled: bool,
+    /// Whether the last command that was run for it exited with status 0.
+    pub(crate) has_helped: bool,
 }
 
 impl Job {
@@ -47,6 +49,8 @@ pub(crate) enum Refusal {
     Remote,
     /// Its process cannot be told from another's.
     NotAttested,
+    /// The kernel does not let us hold its process.
+    NotHeld,
     /// Its pid belongs to another process by now.
     PidReused,
     /// Nothing, or nothing safe, is known for a place in the command.
@@ -59,7 +63,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order in which metrics list them.
-    pub(crate) const ALL: [Refusal; 12] = [
+    pub(crate) const ALL: [Refusal; 13] = [
         Refusal::Budget,
         Refusal::GroupBudget,
         Refusal::Blind,
@@ -68,6 +72,7 @@ impl Refusal {
         Refusal::NoTrail,
         Refusal::Remote,
         Refusal::NotAttested,
+        Refusal::NotHeld,
         Refusal::PidReused,
         Refusal::Argument,
         Refusal::TooMany,
@@ -85,6 +90,7 @@ impl Refusal {
             Refusal::NoTrail => "no_trail",
             Refusal::Remote => "remote",
             Refusal::NotAttested => "not_attested",
+            Refusal::NotHeld => "not_held",
             Refusal::PidReused => "pid_reused",
             Refusal::Argument => "argument",
             Refusal::TooMany => "too_many",
@@ -100,6 +106,7 @@ impl Refusal {
             | Refusal::Blind
             | Refusal::Paused
             | Refusal::LastOneStanding
+            | Refusal::NotHeld
             | Refusal::NoTrail => true,
             Refusal::Remote
             | Refusal::NotAttested
@@ -114,8 +121,10 @@ impl Refusal {
 /// What came of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It was done, with or without success: if it helped the agent will show it.
+    /// It was done; if it helped the agent will show it.
     Done,
+    /// It was tried, without success, or only said.
+    Failed,
     /// There was nothing to be done: a process that has ended gets no signal.
     Skipped,
     /// The agent is well again, or gone, or another has its place.

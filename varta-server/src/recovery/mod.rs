@@ -2,7 +2,7 @@
 //! can be looked at by itself.
 //!
 //! - `rule`: whose verdicts are acted on and how, as an operator wrote it; `command` and `budget` are parts of that.
-//! - `planner`: what is to be done about whom, and when. It is pure.
+//! - `planner`: what is to be done about whom, and when. It is pure, and keeps a `case` for each.
 //! - `desk`: the task that has the planner. It takes changes of verdict as any sink does.
 //! - `doing`: does one job, as `deed` says how; `account` is what is told of it. In the moment of acting it asks the kernel and the tracker whether the agent is still the one
 //!   that fell silent, and still silent.
@@ -11,6 +11,7 @@
 
 mod account;
 mod budget;
+mod case;
 mod command;
 mod deed;
 mod desk;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::budget::{Bucket, Budget};
+use super::case::{Case, Doing, Key, Record, Stage};
 use super::job::{Job, Outcome, Refusal, Told};
 use super::rule::{Action, BadState, RecoveryRule, Rules};
 use crate::beat::Origin;
@@ -23,71 +24,12 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// After how long an agent that never became well is forgotten if nothing is tried any more.
 const FORGET_AFTER: Duration = Duration::from_secs(86_400);
 
-/// By what an agent is known here: its name only if nothing else tells it from others, for an agent may change it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Key {
-    origin: Origin,
-    pid: u32,
-    twin: Twin,
-    name: Option<Arc<str>>,
-}
-
-impl Key {
-    fn of(agent: &AgentId) -> Self {
-        let AgentId { ref name, origin, pid, twin } = *agent;
-        Key { origin, pid, twin, name: (pid == 0).then(|| Arc::clone(name)) }
-    }
-}
-
-/// One agent in a bad state.
-#[derive(Debug)]
-struct Case {
-    /// The last change to a bad state.
-    transition: Arc<Transition>,
-    rule: Arc<RecoveryRule>,
-    /// The next step.
-    step: usize,
-    stage: Stage,
-    /// Whether its process was sent a signal: then it is no wonder if that ends, however it does.
-    was_signalled: bool,
-    /// The last reason for which the present step was refused, which is told once.
-    refused: Option<Refusal>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// For the next step, until then.
-    Waiting(MonoTime),
-    /// The job with this number is done.
-    Acting(u64),
-}
-
-/// What is remembered of an agent beyond one bad time.
-#[derive(Clone, Copy, Debug, Default)]
-struct Record {
-    /// Attempts without success so far.
-    attempts: u32,
-    /// When the next one may begin.
-    next_at: MonoTime,
-    /// Since when it is well, if it is.
-    well_since: Option<MonoTime>,
-    /// When something was last tried.
-    tried_at: MonoTime,
-}
-
-/// What is kept of a job while it is being done.
-#[derive(Debug)]
-struct Doing {
-    key: Key,
-    /// Whose budget it has taken from, if it has.
-    group: Option<Arc<str>>,
-}
-
 /// Decides what is done about whom.
 #[derive(Debug)]
 pub(crate) struct Planner {
     rules: Rules,
     budget: Budget,
+    allows_remote: bool,
     spent: Bucket,
     /// By the name of agents.
     groups: HashMap<Arc<str>, (Bucket, Budget)>,
@@ -102,10 +44,11 @@ pub(crate) struct Planner {
 }
 
 impl Planner {
-    pub(crate) fn new(rules: Rules, budget: Budget) -> Self {
+    pub(crate) fn new(rules: Rules, budget: Budget, allows_remote: bool) -> Self {
         Planner {
             rules,
             budget,
+            allows_remote,
             spent: Bucket::default(),
             groups: HashMap::new(),
             cases: HashMap::new(),
@@ -129,6 +72,15 @@ impl Planner {
         if let Some(predecessor) = &transition.predecessor {
             self.succeed(&Key::of(predecessor), &Key::of(&transition.agent), now);
         }
+        if transition.from == Some(Verdict::Expected) {
+            // It was missed under its name alone.
+            self.close(&Key::of(&AgentId {
+                origin: Origin::Local,
+                pid: 0,
+                twin: Twin::FIRST,
+                ..transition.agent.clone()
+            }));
+        }
         let key = Key::of(&transition.agent);
         if BadState::of(transition.to).is_some() {
             self.worsen(key, transition, now);
@@ -143,9 +95,12 @@ impl Planner {
         }
     }
 
-    /// Whether a process has ended as it was told to.
+    /// Whether a process has ended as it was told to, or is being told to at this moment.
     fn is_our_doing(&self, key: &Key, to: Verdict) -> bool {
-        to == Verdict::Gone && self.cases.get(key).is_some_and(|case| case.was_signalled)
+        let is_signal = |case: &Case| matches!(case.rule.steps[case.step].action, Action::Signal(_));
+        let was_told =
+            |case: &Case| case.was_signalled || matches!(case.stage, Stage::Acting(_)) && is_signal(case);
+        matches!(to, Verdict::Gone | Verdict::Down) && self.cases.get(key).is_some_and(was_told)
     }
 
     /// Another agent goes on in the place of one: what was tried is remembered under its name.
@@ -160,12 +115,17 @@ impl Planner {
         if let Some(record) = self.records.get_mut(&key) {
             record.well_since = None;
         }
+        let is_our_doing = self.is_our_doing(&key, transition.to);
         if let Some(case) = self.cases.get_mut(&key) {
-            case.transition = Arc::new(transition.clone());
-            if transition.to == Verdict::Down {
-                self.pass_signals(&key, now);
+            if is_our_doing || case.rule.matches(transition) {
+                case.transition = Arc::new(transition.clone());
+                if transition.to == Verdict::Down {
+                    self.pass_signals(&key, now);
+                }
+                return;
             }
-            return;
+            // It is something else now, for which there may be another rule.
+            self.close(&key);
         }
         let Some(rule) = self.rules.iter().find(|rule| rule.matches(transition)) else { return };
         let rule = Arc::clone(rule);
@@ -185,7 +145,16 @@ impl Planner {
         let due = (now + rule.steps[0].wait).max(next_at);
         self.due.insert((due, key.clone()));
         let stage = Stage::Waiting(due);
-        let case = Case { transition, rule, step: 0, stage, was_signalled: false, refused: None };
+        let case = Case {
+            transition,
+            rule,
+            step: 0,
+            stage,
+            was_signalled: false,
+            has_helped: false,
+            is_counted: false,
+            refused: None,
+        };
         self.cases.insert(key, case);
     }
 
@@ -230,9 +199,8 @@ impl Planner {
                 return self.close(&key);
             }
             let record = self.records.entry(key.clone()).or_default();
-            record.attempts += 1;
             record.next_at = record.next_at.max(now + case.rule.backoff_after(record.attempts));
-            (case.step, at) = (0, record.next_at);
+            (case.step, case.is_counted, at) = (0, false, record.next_at);
         }
         case.stage = Stage::Waiting(at);
         self.due.insert((at, key));
@@ -260,39 +228,66 @@ impl Planner {
     }
 
     fn begin(&mut self, key: &Key, now: MonoTime) -> Option<Job> {
-        let case = self.cases.get_mut(key)?;
-        let attempts = self.records.get(key).map_or(0, |record| record.attempts);
-        if attempts >= case.rule.attempts {
+        let case = self.cases.get(key)?;
+        let before = self.records.get(key).copied().unwrap_or_default();
+        let (step, rule, is_first) = (case.step, Arc::clone(&case.rule), !case.is_counted);
+        let name = Arc::clone(&case.transition.agent.name);
+        let action = &rule.steps[step].action;
+        let is_command = matches!(action, Action::Command(..));
+        let refusal = if is_first && before.attempts >= rule.attempts {
+            Some(Refusal::GivenUp)
+        } else {
+            self.forbids(&case.transition, action)
+        };
+        if let Some(refusal) = refusal {
             let transition = Arc::clone(&case.transition);
-            self.told.push_back(Told { transition, refusal: Refusal::GivenUp });
+            self.told.push_back(Told { transition, refusal });
             self.close(key);
             return None;
         }
-        let (step, rule) = (case.step, Arc::clone(&case.rule));
-        let name = Arc::clone(&case.transition.agent.name);
-        let takes = !matches!(rule.steps[step].action, Action::Notify);
-        if takes && let Err((refusal, until)) = self.spend(&name, rule.budget, now) {
+        let is_free = matches!(action, Action::Notify);
+        if is_command
+            && self.jobs.values().any(|doing| doing.is_command && doing.group.as_ref() == Some(&name))
+        {
+            // What is being done may bring this one back too: a unit is restarted once and not once for each of its workers.
+            self.wait_until(key.clone(), now + TRY_AGAIN, now);
+            return None;
+        }
+        if !is_free && let Err((refusal, until)) = self.spend(&name, rule.budget, now) {
             self.put_off(key.clone(), refusal, until, now);
             return None;
         }
-        let record = self.records.entry(key.clone()).or_default();
-        record.tried_at = now;
-        if step == 0 {
-            record.next_at = now + rule.debounce;
+        let mut attempt = before.attempts;
+        if !is_free && is_first {
+            attempt += 1;
+            let next_at = now + rule.debounce;
+            self.records.insert(key.clone(), Record { attempts: attempt, next_at, tried_at: now, ..before });
         }
         self.last_job += 1;
         let number = self.last_job;
-        self.jobs.insert(number, Doing { key: key.clone(), group: takes.then_some(name) });
+        let before = (!is_free && is_first).then_some(before);
+        self.jobs.insert(
+            number,
+            Doing { key: key.clone(), group: (!is_free).then_some(name), is_command, before },
+        );
         let case = self.cases.get_mut(key)?;
         case.stage = Stage::Acting(number);
-        Some(Job {
-            number,
-            transition: Arc::clone(&case.transition),
-            rule,
-            step,
-            attempt: attempts + 1,
-            was_signalled: case.was_signalled,
-        })
+        case.is_counted |= !is_free;
+        let (was_signalled, has_helped) = (case.was_signalled, case.has_helped);
+        let transition = Arc::clone(&case.transition);
+        Some(Job { number, transition, rule, step, attempt: attempt.max(1), was_signalled, has_helped })
+    }
+
+    /// Why such an agent may not be acted on like this at all.
+    fn forbids(&self, transition: &Transition, action: &Action) -> Option<Refusal> {
+        let Transition { agent, process, to, .. } = transition;
+        match (action, agent.origin) {
+            (Action::Notify, _) => None,
+            (_, Origin::Udp(_) | Origin::SecureUdp(_)) => (!self.allows_remote).then_some(Refusal::Remote),
+            // One that has never come has no process; its name stands in the configuration.
+            (_, Origin::Local) if process.is_some() || *to == Verdict::Expected && agent.pid == 0 => None,
+            (_, Origin::Local) => Some(Refusal::NotAttested),
+        }
     }
 
     /// Takes one action from both budgets, or says which is spent, and until when.
@@ -300,11 +295,14 @@ impl Planner {
         let (group, budget) = self.groups.entry(Arc::clone(name)).or_insert((Bucket::default(), of_group));
         *budget = of_group;
         let (group_at, all_at) = (group.next_at(of_group), self.spent.next_at(self.budget));
+        // What is being done may turn out not to be, and costs nothing then.
+        let may_come_back = self.jobs.values().any(|doing| doing.group.is_some());
+        let until = |at: MonoTime| if may_come_back { now + TRY_AGAIN } else { at };
         if group_at > now {
-            return Err((Refusal::GroupBudget, group_at));
+            return Err((Refusal::GroupBudget, until(group_at)));
         }
         if all_at > now {
-            return Err((Refusal::Budget, all_at));
+            return Err((Refusal::Budget, until(all_at)));
         }
         group.take(of_group, now);
         self.spent.take(self.budget, now);
@@ -330,20 +328,32 @@ impl Planner {
 
     /// Takes what came of a job.
     pub(crate) fn handle_outcome(&mut self, number: u64, outcome: Outcome, now: MonoTime) {
-        let Some(Doing { key, group }) = self.jobs.remove(&number) else { return };
-        if let Some(group) = group.filter(|_| outcome != Outcome::Done) {
+        let Some(Doing { key, group, before, .. }) = self.jobs.remove(&number) else { return };
+        let was_tried = matches!(outcome, Outcome::Done | Outcome::Failed);
+        if let Some(group) = group.filter(|_| !was_tried) {
             self.unspend(&group);
+        }
+        if let (false, Some(before), Some(record)) = (was_tried, before, self.records.get_mut(&key)) {
+            *record = Record { well_since: record.well_since, ..before };
         }
         let Some(case) = self.cases.get_mut(&key).filter(|case| case.stage == Stage::Acting(number)) else {
             return;
         };
         match outcome {
-            Outcome::Done | Outcome::Skipped => {
-                let was_signal = matches!(case.rule.steps[case.step].action, Action::Signal(_));
-                case.was_signalled |= was_signal && outcome == Outcome::Done;
+            Outcome::Done | Outcome::Failed | Outcome::Skipped => {
+                case.is_counted &= was_tried || before.is_none();
+                match &case.rule.steps[case.step].action {
+                    Action::Signal(_) => case.was_signalled |= outcome == Outcome::Done,
+                    Action::Command(..) => case.has_helped = outcome == Outcome::Done,
+                    Action::Notify => {}
+                }
                 case.refused = None;
+                if case.transition.to == Verdict::Gone && !case.was_signalled {
+                    // It has left by itself.
+                    return self.close(&key);
+                }
                 case.step += 1;
-                let next = case.rule.steps.get(case.step).filter(|_| outcome == Outcome::Done);
+                let next = case.rule.steps.get(case.step).filter(|_| outcome != Outcome::Skipped);
                 let wait = next.map_or(Duration::ZERO, |step| step.wait);
                 let has_ended = matches!(case.transition.to, Verdict::Down | Verdict::Gone);
                 self.wait_until(key.clone(), now + wait, now);
@@ -353,6 +363,7 @@ impl Planner {
             }
             Outcome::Withdrawn => self.close(&key),
             Outcome::Refused(refusal) if refusal.may_pass() => {
+                case.is_counted &= before.is_none();
                 self.put_off(key, refusal, now + TRY_AGAIN, now);
             }
             Outcome::Refused(refusal) => {

@@ -216,7 +216,7 @@ impl Running {
                     _ => GONE_WITHIN,
                 };
         }
-        let killed = self.end_others(patience(program, is_at_the_end));
+        let killed = self.end_others(program, if is_at_the_end { None } else { Some(kept) });
         self.drain();
         let end = match self.group.child.wait() {
             _ if was_told.is_some() => End::TimedOut,
@@ -227,16 +227,23 @@ impl Running {
     }
 
     /// Ends whom the leader has left behind. How many there were.
-    fn end_others(&mut self, patience: Duration) -> usize {
+    fn end_others(&mut self, program: &Program, mut kept: Option<&Kept>) -> usize {
         let others = self.group.others();
         if others == 0 {
             return 0;
         }
-        for (signal, patience) in [(Signal::SIGTERM, patience), (Signal::SIGKILL, GONE_WITHIN)] {
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             self.group.signal(signal);
-            let until = Instant::now() + patience;
-            while Instant::now() < until {
-                self.wait(LOOK_AGAIN, None);
+            let told_at = Instant::now();
+            let is_over = |kept: Option<&Kept>| {
+                let may_take =
+                    if signal == Signal::SIGTERM { patience(program, kept.is_none()) } else { GONE_WITHIN };
+                told_at.elapsed() >= may_take
+            };
+            while !is_over(kept) {
+                if self.wait(LOOK_AGAIN, kept) {
+                    kept = None;
+                }
                 if self.group.others() == 0 {
                     return others;
                 }

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ended, thread_panicked};
 use crate::actor::Query;
+use crate::alerts::Notifier;
 use crate::audit::AuditLog;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -22,6 +23,7 @@ pub(super) struct Means<'s> {
     pub(super) clock: Clock,
     /// The name of this host.
     pub(super) host: String,
+    pub(super) notifier: Notifier,
     pub(super) stop: CancellationToken,
     pub(super) tasks: &'s mut JoinSet<Ended>,
 }
@@ -35,7 +37,7 @@ impl Means<'_> {
         new_rules: Option<mpsc::Receiver<NewRules>>,
     ) -> Result<Option<Feed>, Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
-        let Means { registry, queries, pauses, clock, host, stop, tasks } = self;
+        let Means { registry, queries, pauses, clock, host, notifier, stop, tasks } = self;
         let metrics = RecoveryMetrics::new(registry);
         let missing = registry.counter(names::AUDIT_MISSING, &[]);
         let Some(new_rules) = new_rules else { return Ok(None) };
@@ -55,10 +57,10 @@ impl Means<'_> {
             pauses,
             trail,
             metrics,
+            notifier,
             host,
             environment: options.environment.clone(),
             is_dry_run: options.is_dry_run,
-            allows_remote: options.allows_remote,
             goes_on_without_trail: options.goes_on_without_trail,
         };
         let desk = Desk::new(options, doer, clock, transitions, new_rules);

@@ -99,7 +99,8 @@ impl Incidents {
             && at.since(place.last_at) <= CLOSE
             && at.since(place.began_at) <= LONGEST
         {
-            place.open_until = place.open_until.max(until);
+            // What is given longer than an incident may last is not waited for.
+            place.open_until = place.open_until.max(until.min(place.began_at + LONGEST));
         }
     }
 

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use varta_proto::Status;
+
 use super::Tracker;
 use super::agent::AgentKey;
 use super::judgement::ProcessId;
@@ -53,7 +55,7 @@ impl Tracker {
         })
     }
 
-    /// How many of the agents in a range of slot numbers have this name, and how many of those are up.
+    /// How many of the agents in a range of slot numbers have this name, and how many of those are up and well.
     #[must_use]
     pub fn named(&self, name: &str, range: Range<usize>) -> Named {
         let Some(id) = self.names.find(name) else { return Named::default() };
@@ -61,7 +63,7 @@ impl Tracker {
         for (_, slot, rest) in self.agents.range(range) {
             if let Some(verdict) = slot.verdict.filter(|_| rest.name == id) {
                 named.all += 1;
-                named.up += usize::from(matches!(verdict, Verdict::Up(_)));
+                named.up += usize::from(matches!(verdict, Verdict::Up(Status::Ok | Status::Degraded)));
             }
         }
         named
@@ -73,7 +75,7 @@ impl Tracker {
 pub struct Named {
     /// All that are known, also those that are down or gone.
     pub all: usize,
-    /// Those that beat.
+    /// Those that beat and are not in a critical state.
     pub up: usize,
 }
 
