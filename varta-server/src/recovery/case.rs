@@ -70,8 +70,8 @@ pub(super) struct Doing {
     pub(super) key: Key,
     /// Whose budget it has taken from, if it has.
     pub(super) group: Option<Arc<str>>,
-    /// Whether it runs a command.
-    pub(super) is_command: bool,
+    /// Whether it is the same deed for all agents of that name.
+    pub(super) is_for_group: bool,
     /// What was remembered of the agent before, if this is the first action of an attempt.
     pub(super) before: Option<Record>,
 }

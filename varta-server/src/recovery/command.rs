@@ -79,6 +79,11 @@ impl CommandLine {
         self.arguments.iter().flatten().any(|part| *part == Part::Place(place))
     }
 
+    /// Whether it is the same command for all agents of one name: it speaks of the name or the unit, and of no process.
+    pub(super) fn is_for_group(&self) -> bool {
+        (self.has(Place::Unit) || self.has(Place::Name)) && !self.has(Place::Pid)
+    }
+
     /// The arguments, with what `known` gives for each place.
     ///
     /// What is filled in is one argument or a part of one, whatever is in it. At the beginning of an argument it may not

@@ -233,7 +233,7 @@ impl Planner {
         let (step, rule, is_first) = (case.step, Arc::clone(&case.rule), !case.is_counted);
         let name = Arc::clone(&case.transition.agent.name);
         let action = &rule.steps[step].action;
-        let is_command = matches!(action, Action::Command(..));
+        let is_for_group = matches!(action, Action::Command(command, _) if command.is_for_group());
         let refusal = if is_first && before.attempts >= rule.attempts {
             Some(Refusal::GivenUp)
         } else {
@@ -246,8 +246,8 @@ impl Planner {
             return None;
         }
         let is_free = matches!(action, Action::Notify);
-        if is_command
-            && self.jobs.values().any(|doing| doing.is_command && doing.group.as_ref() == Some(&name))
+        if is_for_group
+            && self.jobs.values().any(|doing| doing.is_for_group && doing.group.as_ref() == Some(&name))
         {
             // What is being done may bring this one back too: a unit is restarted once and not once for each of its workers.
             self.wait_until(key.clone(), now + TRY_AGAIN, now);
@@ -268,7 +268,7 @@ impl Planner {
         let before = (!is_free && is_first).then_some(before);
         self.jobs.insert(
             number,
-            Doing { key: key.clone(), group: (!is_free).then_some(name), is_command, before },
+            Doing { key: key.clone(), group: (!is_free).then_some(name), is_for_group, before },
         );
         let case = self.cases.get_mut(key)?;
         case.stage = Stage::Acting(number);
