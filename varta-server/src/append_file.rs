@@ -17,6 +17,8 @@ pub(crate) struct AppendFile {
     length: u64,
     /// Whether a write failed and may have left part of a line behind them.
     is_torn: bool,
+    #[cfg(test)]
+    pub(crate) disk: testing::Disk,
 }
 
 impl AppendFile {
@@ -61,7 +63,13 @@ impl AppendFile {
         if !found.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
-        Ok(AppendFile { file, length: found.len(), is_torn: false })
+        Ok(AppendFile {
+            file,
+            length: found.len(),
+            is_torn: false,
+            #[cfg(test)]
+            disk: testing::Disk::default(),
+        })
     }
 
     /// Whether nobody but this server's user and root may write to it.
@@ -95,19 +103,28 @@ impl AppendFile {
     /// What the kernel says. None of it is in the file then: what was written of it is cut off, now or before the next
     /// lines.
     pub(crate) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        if self.is_torn {
-            self.cut_back()?;
-        }
-        let written = (&self.file).write_all(lines);
+        self.mend()?;
+        // Somebody else may have cut it, and what is written goes to the end that it has now.
+        self.length = self.file.metadata()?.len();
+        let written = self.write_all(lines);
         match written {
             Ok(()) => self.length += lines.len() as u64,
             Err(_) => {
                 self.is_torn = true;
                 // Where that fails too it is done before the next lines.
-                let _ = self.cut_back();
+                let _ = self.mend();
             }
         }
         written
+    }
+
+    fn write_all(&self, lines: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(most) = self.disk.takes.filter(|most| *most < lines.len()) {
+            (&self.file).write_all(&lines[..most])?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        (&self.file).write_all(lines)
     }
 
     /// Ends the last line, if whoever wrote it did not.
@@ -130,15 +147,27 @@ impl AppendFile {
     pub(crate) fn cut(&mut self, length: u64) -> io::Result<()> {
         self.length = length;
         self.is_torn = true;
-        self.cut_back()
+        self.mend()
     }
 
-    fn cut_back(&mut self) -> io::Result<()> {
+    /// Cuts off what a write that failed has left of a line, if that was not possible before. To be called before the file
+    /// gets another name.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says. Nothing has changed then.
+    pub(crate) fn mend(&mut self) -> io::Result<()> {
+        if !self.is_torn {
+            return Ok(());
+        }
         // It is not made longer: somebody else may have cut it.
         let found = self.file.metadata()?.len();
         if found > self.length {
+            #[cfg(test)]
+            testing::Disk::check(self.disk.refuses_cuts)?;
             self.file.set_len(self.length)?;
         }
+        self.length = self.length.min(found);
         self.is_torn = false;
         Ok(())
     }
@@ -149,6 +178,8 @@ impl AppendFile {
     ///
     /// What the kernel says.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        #[cfg(test)]
+        testing::Disk::check(self.disk.refuses_syncs)?;
         self.file.sync_data()
     }
 
@@ -246,72 +277,26 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
+/// What no test can ask of a real disk.
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
+pub(crate) mod testing {
+    use std::io;
 
-    use super::*;
-
-    fn names(directory: &Path) -> Vec<String> {
-        let entries = fs::read_dir(directory).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort_unstable();
-        names
+    /// How a disk fails.
+    #[derive(Debug, Default)]
+    pub(crate) struct Disk {
+        /// How many bytes of a write it takes; `None` for all.
+        pub(crate) takes: Option<usize>,
+        pub(crate) refuses_cuts: bool,
+        pub(crate) refuses_syncs: bool,
     }
 
-    #[test]
-    fn files_move_up_by_one_fill_a_gap_and_those_beyond_the_last_go() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("f");
-        let other = ["f.01", "f.x", "f.0", "f.4294967296", "g.1"];
-        for name in other {
-            fs::write(directory.path().join(name), "").unwrap();
+    impl Disk {
+        pub(super) fn check(refuses: bool) -> io::Result<()> {
+            if refuses { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
         }
-        for text in ["a", "b", "c"] {
-            fs::write(&path, text).unwrap();
-            rotate(&path, 2).unwrap();
-        }
-        let read = |number| fs::read_to_string(numbered(&path, number)).unwrap();
-        assert_eq!((read(1), read(2)), ("c".to_owned(), "b".to_owned()));
-        assert_eq!(rotated(&path).unwrap(), [(1, numbered(&path, 1)), (2, numbered(&path, 2))]);
-        fs::remove_file(numbered(&path, 1)).unwrap();
-        fs::write(&path, "d").unwrap();
-        rotate(&path, 0).unwrap();
-        assert_eq!((read(1), read(2)), ("d".to_owned(), "b".to_owned()));
-        fs::write(&path, "e").unwrap();
-        rotate(&path, 1).unwrap();
-        assert_eq!(read(1), "e");
-        let mut expected = Vec::from(other.map(str::to_owned));
-        expected.push("f.1".to_owned());
-        expected.sort_unstable();
-        assert_eq!(names(directory.path()), expected);
-        assert!(rotate(&path, 1).is_err(), "there is nothing to be renamed");
-    }
-
-    #[test]
-    fn what_is_no_file_of_its_own_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let link = directory.path().join("link");
-        symlink(directory.path().join("elsewhere"), &link).unwrap();
-        assert!(AppendFile::open(&link, 0o600).unwrap_err().to_string().contains("symlink"));
-        assert!(AppendFile::open(Path::new("/dev/full"), 0o600).unwrap_err().to_string().contains("regular"));
-        assert_eq!(names(directory.path()), ["link"]);
-        assert!(AppendFile::open_existing(&directory.path().join("none")).unwrap().is_none());
-    }
-
-    #[test]
-    fn it_knows_when_it_was_moved_away_or_cut() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("f");
-        let mut file = AppendFile::open(&path, 0o600).unwrap();
-        file.append(b"one\ntwo\n").unwrap();
-        assert_eq!((file.length(), file.is_at(&path).unwrap()), (8, true));
-        OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
-        assert_eq!((file.is_at(&path).unwrap(), file.length()), (true, 0));
-        fs::rename(&path, numbered(&path, 1)).unwrap();
-        assert!(!file.is_at(&path).unwrap());
-        fs::write(&path, "").unwrap();
-        assert!(!file.is_at(&path).unwrap());
     }
 }
+
+#[cfg(test)]
+mod tests;

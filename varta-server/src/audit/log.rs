@@ -172,8 +172,16 @@ impl AuditLog {
         Ok(())
     }
 
+    /// The present file, for what a test does to its disk.
+    #[cfg(test)]
+    pub(super) fn file(&mut self) -> &mut AppendFile {
+        &mut self.file
+    }
+
     /// Begins the next file, or leaves all as it was.
     fn rotate(&mut self, at: SystemTime) -> io::Result<()> {
+        // Once it has another name nobody would cut off what is left of a line.
+        self.file.mend()?;
         // The next file must not be there without the end of this one; that may have begun the next.
         self.sync()?;
         if self.last.seq <= self.first {

@@ -130,11 +130,15 @@ impl Writer {
             self.looked_at = now;
             // Somebody moved it away, to begin a new one.
             if !self.file.is_at(path)? {
+                // Where that fails, who reads it finds half a line at its end, and nobody waits for that.
+                let _ = self.file.mend();
                 self.file = AppendFile::open(path, EventsOptions::MODE)?;
                 self.is_fresh = true;
             }
         }
         if is_full(&self.file, self.buffer.len()) {
+            // Once it has another name nobody would cut off what is left of a line.
+            self.file.mend()?;
             rotate(path, self.options.keep)?;
             self.file = AppendFile::open(path, EventsOptions::MODE)?;
         }

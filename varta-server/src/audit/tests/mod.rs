@@ -1,6 +1,7 @@
 //! Claims about the audit log.
 
 mod form;
+mod meddling;
 mod tampering;
 mod writing;
 

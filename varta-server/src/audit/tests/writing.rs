@@ -217,25 +217,6 @@ fn while_the_next_file_cannot_be_begun_the_present_one_goes_on() {
     assert_eq!(place.assert_whole().files.len(), 2);
 }
 
-#[test]
-fn a_file_that_was_moved_away_is_followed_by_another() {
-    let place = Place::new(true);
-    let mut log = place.open();
-    append(&mut log, 1);
-    let moved = place.directory.path().join("moved");
-    fs::rename(place.path(), &moved).unwrap();
-    append(&mut log, 2);
-    log.sync().unwrap();
-    append(&mut log, 3);
-    log.sync().unwrap();
-    assert_eq!(place.records(&moved).len(), 3);
-    assert_eq!(place.records(place.path())[0]["event"], "log_continued");
-    let paths = vec![moved, place.path().to_path_buf()];
-    let found = verify(&Files { paths, ..place.files() }).unwrap();
-    assert!(found.broken.is_none(), "{found}");
-    assert_eq!(place.fault(), Some(Fault::NotFromStart));
-}
-
 /// Set for a process of its own, because the limit holds for all of a process.
 const CHILD: &str = "VARTA_TEST_AUDIT_LIMIT";
 

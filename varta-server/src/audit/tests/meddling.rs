@@ -1,0 +1,44 @@
+//! Claims about the log that is being written: what others and a failing disk do to its files.
+
+use super::*;
+
+#[test]
+fn a_file_with_half_a_line_at_its_end_is_not_renamed() {
+    let mut place = Place::new(false);
+    place.options.keep = 2;
+    let mut log = place.open();
+    while log.file().length() + 300 < AuditOptions::SMALLEST_LIMIT {
+        append(&mut log, 1);
+    }
+    (log.file().disk.takes, log.file().disk.refuses_cuts) = (Some(9), true);
+    log.append(at(2), "fine", Map::new()).unwrap_err();
+    log.file().disk.takes = None;
+    for _ in 0..2 {
+        log.append(at(2), "command_ended", fields(2)).unwrap_err();
+        assert!(!numbered(place.path(), 1).exists());
+    }
+    log.file().disk.refuses_cuts = false;
+    append(&mut log, 3);
+    append(&mut log, 4);
+    log.sync().unwrap();
+    assert_eq!(place.assert_whole().files.len(), 2);
+}
+
+#[test]
+fn a_file_that_was_moved_away_is_followed_by_another() {
+    let place = Place::new(true);
+    let mut log = place.open();
+    append(&mut log, 1);
+    let moved = place.directory.path().join("moved");
+    fs::rename(place.path(), &moved).unwrap();
+    append(&mut log, 2);
+    log.sync().unwrap();
+    append(&mut log, 3);
+    log.sync().unwrap();
+    assert_eq!(place.records(&moved).len(), 3);
+    assert_eq!(place.records(place.path())[0]["event"], "log_continued");
+    let paths = vec![moved, place.path().to_path_buf()];
+    let found = verify(&Files { paths, ..place.files() }).unwrap();
+    assert!(found.broken.is_none(), "{found}");
+    assert_eq!(place.fault(), Some(Fault::NotFromStart));
+}
