@@ -6,6 +6,7 @@
 
 mod chain;
 mod head;
+mod left;
 mod log;
 mod record;
 mod report;
