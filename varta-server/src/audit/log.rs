@@ -94,6 +94,8 @@ impl AuditLog {
             log.append(now, REPAIRED, fields).map_err(failed)?;
         }
         log.sync().map_err(failed)?;
+        // The server that made a file or renamed one may have ended before it came to this.
+        sync_directory_of(&log.options.path).map_err(failed)?;
         Ok(log)
     }
 
