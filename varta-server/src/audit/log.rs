@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::time::SystemTime;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value};
 
 use super::AuditOptions;
-use super::head::Head;
+use super::head::{Head, OPEN_TO_OTHERS};
 use super::left::{Left, unusable};
 use super::record::{CONTINUED, Entry, Link, REPAIRED, STARTED};
 use super::seal::Sealer;
@@ -186,11 +187,14 @@ impl AuditLog {
     /// Goes on in a new file.
     fn follow(&mut self, at: SystemTime) -> io::Result<()> {
         let path = self.options.path.clone();
-        let next = AppendFile::create_new(&path, MODE)?;
+        let next = match AppendFile::create_new(&path, MODE) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => take_over(&path)?,
+            made => made?,
+        };
         let before = std::mem::replace(&mut self.file, next);
         self.begin(at).inspect_err(|_| {
             self.file = before;
-            // It was made just now, and is empty.
+            // Whoever made it, there is nothing in it.
             let _ = fs::remove_file(&path);
         })
     }
@@ -215,6 +219,21 @@ impl AuditLog {
         (self.first, self.last) = (link.seq, link);
         Ok(())
     }
+}
+
+/// Opens the empty file that somebody put in the place of the one that was moved away, as logrotate does.
+fn take_over(path: &Path) -> io::Result<AppendFile> {
+    let refused =
+        |fault: &str| io::Error::new(io::ErrorKind::AlreadyExists, format!("{}: {fault}", path.display()));
+    let opened = AppendFile::open_existing(path).map_err(|error| refused(&error.to_string()))?;
+    let file = opened.ok_or_else(|| refused("was put there and removed again"))?;
+    if !file.is_ours_alone()? {
+        return Err(refused(OPEN_TO_OTHERS));
+    }
+    if file.length() > 0 {
+        return Err(refused("was put in the place of the audit log and is not empty; move it aside"));
+    }
+    Ok(file)
 }
 
 /// What tells a log from all others: 128 random bits.

@@ -42,3 +42,26 @@ fn a_file_that_was_moved_away_is_followed_by_another() {
     assert!(found.broken.is_none(), "{found}");
     assert_eq!(place.fault(), Some(Fault::NotFromStart));
 }
+
+#[test]
+fn an_empty_file_that_was_put_in_the_place_of_the_one_that_was_moved_is_used_and_no_other_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new(true);
+    let mut log = place.open();
+    append(&mut log, 1);
+    fs::rename(place.path(), numbered(place.path(), 1)).unwrap();
+    fs::write(place.path(), "somebody else's\n").unwrap();
+    let said = log.sync().unwrap_err().to_string();
+    assert!(said.contains("audit.log: was put in the place") && said.contains("not empty"), "{said}");
+    assert_eq!(fs::read_to_string(place.path()).unwrap(), "somebody else's\n");
+    fs::write(place.path(), "").unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o666)).unwrap();
+    let said = log.sync().unwrap_err().to_string();
+    assert!(said.contains("audit.log: others than") && said.contains("chmod go-w"), "{said}");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o640)).unwrap();
+    log.sync().unwrap();
+    append(&mut log, 2);
+    log.sync().unwrap();
+    assert_eq!(place.records(place.path()).len(), 2);
+    assert_eq!(place.assert_whole().files.len(), 2);
+}
