@@ -200,6 +200,15 @@ impl AppendFile {
         }
         Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino()))
     }
+
+    /// Whether it has no name any more, so that nobody else can find it.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub(crate) fn is_removed(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.nlink() == 0)
+    }
 }
 
 /// Whether nobody but this server's user and root may write to a file.

@@ -35,6 +35,10 @@ pub(crate) struct AuditLog {
     first: u64,
     /// The number of the record that the head tells of.
     durable: u64,
+    /// The last record when it was last said whether all are on the disk.
+    answered: u64,
+    /// Whether records behind that one were lost.
+    has_lost: bool,
     /// Whether it was said that the next file cannot be begun.
     is_stuck: bool,
     /// Room for a line.
@@ -79,6 +83,8 @@ impl AuditLog {
             first,
             // What was read may not have been on the disk.
             durable: Link::START.seq,
+            answered: last.seq,
+            has_lost: false,
             is_stuck: false,
             line: Vec::new(),
         };
@@ -114,6 +120,8 @@ impl AuditLog {
         event: &str,
         fields: Map<String, Value>,
     ) -> io::Result<u64> {
+        // What is written to a file without a name is nowhere.
+        self.keep_place(at)?;
         let entry = Entry { at, event, fields };
         let mut link = entry.compose(self.last, &self.sealer, &mut self.line)?;
         let length = self.file.length().saturating_add(self.line.len() as u64);
@@ -139,18 +147,43 @@ impl AuditLog {
     ///
     /// # Errors
     ///
-    /// What the kernel says. The head is where it was then; the next call tries again.
+    /// What the kernel says; or that the file was removed, and with it records since the last call. The head is where it was
+    /// then, or tells of the new file; the next call tries again.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
+        let settled = self.settle(clock::wall_now());
+        self.answered = self.last.seq;
+        let has_lost = std::mem::take(&mut self.has_lost);
+        settled?;
+        if has_lost {
+            return Err(io::Error::other(
+                "the file was removed before its last records were said to be on the disk",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Has all records on the disk, in files that have a name.
+    fn settle(&mut self, at: SystemTime) -> io::Result<()> {
         self.sync_written()?;
+        self.keep_place(at)?;
+        self.sync_written()
+    }
+
+    /// Goes on in a new file if the present one was moved or removed.
+    fn keep_place(&mut self, at: SystemTime) -> io::Result<()> {
         if self.file.is_at(&self.options.path)? {
             return Ok(());
         }
-        self.follow(clock::wall_now())?;
+        // Of a file that was moved the end must be on the disk before the next one begins.
+        self.file.mend()?;
+        self.sync_written()?;
+        self.has_lost |= self.answered < self.last.seq && self.file.is_removed()?;
+        self.follow(at)?;
         tracing::warn!(
             "{}: was moved or removed while it was written to; a new file was begun",
             self.options.path.display()
         );
-        self.sync_written()
+        Ok(())
     }
 
     fn sync_written(&mut self) -> io::Result<()> {
@@ -173,7 +206,7 @@ impl AuditLog {
         // Once it has another name nobody would cut off what is left of a line.
         self.file.mend()?;
         // The next file must not be there without the end of this one; that may have begun the next.
-        self.sync()?;
+        self.settle(at)?;
         if self.last.seq <= self.first {
             return Ok(());
         }

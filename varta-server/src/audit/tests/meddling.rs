@@ -35,7 +35,7 @@ fn a_file_that_was_moved_away_is_followed_by_another() {
     log.sync().unwrap();
     append(&mut log, 3);
     log.sync().unwrap();
-    assert_eq!(place.records(&moved).len(), 3);
+    assert_eq!(place.records(&moved).len(), 2);
     assert_eq!(place.records(place.path())[0]["event"], "log_continued");
     let paths = vec![moved, place.path().to_path_buf()];
     let found = verify(&Files { paths, ..place.files() }).unwrap();
@@ -64,4 +64,43 @@ fn an_empty_file_that_was_put_in_the_place_of_the_one_that_was_moved_is_used_and
     log.sync().unwrap();
     assert_eq!(place.records(place.path()).len(), 2);
     assert_eq!(place.assert_whole().files.len(), 2);
+}
+
+#[test]
+fn a_record_whose_file_was_removed_is_refused_and_the_next_is_in_a_file() {
+    let place = Place::new(true);
+    let mut log = place.open();
+    let remove = || fs::remove_file(place.path()).unwrap();
+    // While nothing waits nothing is lost that was not on the disk.
+    remove();
+    append(&mut log, 1);
+    log.sync().unwrap();
+    // Before it was synced.
+    append(&mut log, 2);
+    remove();
+    let said = log.sync().unwrap_err().to_string();
+    assert!(said.contains("was removed"), "{said}");
+    // Between two that are synced together.
+    append(&mut log, 3);
+    remove();
+    append(&mut log, 4);
+    log.sync().unwrap_err();
+    append(&mut log, 5);
+    log.sync().unwrap();
+    let records = place.records(place.path());
+    assert_eq!((&records[0]["event"], records.len()), (&"log_continued".into(), 3));
+    assert_eq!((&records[1]["number"], &records[2]["number"]), (&4.into(), &5.into()));
+    drop(log);
+    append(&mut place.open(), 6);
+    assert_eq!(place.fault(), Some(Fault::NotFromStart), "and nothing else");
+    // Also when no new one can be made.
+    let mut log = place.open();
+    append(&mut log, 7);
+    remove();
+    fs::create_dir(place.path()).unwrap();
+    log.sync().unwrap_err();
+    log.append(at(8), "fine", Map::new()).unwrap_err();
+    fs::remove_dir(place.path()).unwrap();
+    append(&mut log, 9);
+    log.sync().unwrap();
 }
