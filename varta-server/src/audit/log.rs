@@ -33,8 +33,10 @@ pub(crate) struct AuditLog {
     last: Link,
     /// The number of the record that began the present file.
     first: u64,
+    /// The last record that is on the disk, and the length of the present file with it.
+    durable: (Link, u64),
     /// The number of the record that the head tells of.
-    durable: u64,
+    told: u64,
     /// The last record when it was last said whether all are on the disk.
     answered: u64,
     /// Whether records behind that one were lost.
@@ -65,24 +67,27 @@ impl AuditLog {
             head.write(last, &sealer).and_then(|()| head.sync_name()).map_err(failed)?;
         }
         let options = options.clone();
-        let begun = match file {
+        let file = match file {
             Some(mut file) => {
                 if torn > 0 {
                     file.cut(walk.bytes).map_err(failed)?;
                 }
+                // What was read may not have been on the disk.
+                file.sync().map_err(failed)?;
                 file
             }
             None => AppendFile::create_new(path, MODE).map_err(failed)?,
         };
+        let durable = (last, file.length());
         let mut log = AuditLog {
             options,
             sealer,
             head,
-            file: begun,
+            file,
             last,
             first,
-            // What was read may not have been on the disk.
-            durable: Link::START.seq,
+            durable,
+            told: Link::START.seq,
             answered: last.seq,
             has_lost: false,
             is_stuck: false,
@@ -147,8 +152,9 @@ impl AuditLog {
     ///
     /// # Errors
     ///
-    /// What the kernel says; or that the file was removed, and with it records since the last call. The head is where it was
-    /// then, or tells of the new file; the next call tries again.
+    /// What the kernel says; or that records since the last call were lost, for the disk did not take them, or their file was
+    /// removed. What the disk did not take is taken back, and its numbers are given again. The next call tells of what
+    /// comes until then.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         let settled = self.settle(clock::wall_now());
         self.answered = self.last.seq;
@@ -156,7 +162,7 @@ impl AuditLog {
         settled?;
         if has_lost {
             return Err(io::Error::other(
-                "the file was removed before its last records were said to be on the disk",
+                "records were lost: the disk did not take them, or their file was removed",
             ));
         }
         Ok(())
@@ -187,12 +193,25 @@ impl AuditLog {
     }
 
     fn sync_written(&mut self) -> io::Result<()> {
-        if self.durable < self.last.seq {
-            self.file.sync()?;
+        if self.durable.0 != self.last {
+            self.file.sync().inspect_err(|_| self.take_back())?;
+            self.durable = (self.last, self.file.length());
+        }
+        if self.told < self.last.seq {
             self.head.write(self.last, &self.sealer)?;
-            self.durable = self.last.seq;
+            self.told = self.last.seq;
         }
         Ok(())
+    }
+
+    /// Takes back the records that did not get to the disk. The kernel tells of a failure once, takes what it could not write
+    /// for written, and would let the head vouch for it the next time.
+    fn take_back(&mut self) {
+        let (last, length) = self.durable;
+        self.has_lost |= self.answered < self.last.seq;
+        self.last = last;
+        // Where that fails it is done before the next record.
+        let _ = self.file.cut(length);
     }
 
     /// The present file, for what a test does to its disk.
@@ -250,6 +269,7 @@ impl AuditLog {
             return Err(error);
         }
         (self.first, self.last) = (link.seq, link);
+        self.durable = (link, self.file.length());
         Ok(())
     }
 }

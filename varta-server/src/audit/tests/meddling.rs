@@ -1,6 +1,7 @@
 //! Claims about the log that is being written: what others and a failing disk do to its files.
 
 use super::*;
+use crate::append_file::testing::Disk;
 
 #[test]
 fn a_file_with_half_a_line_at_its_end_is_not_renamed() {
@@ -79,7 +80,7 @@ fn a_record_whose_file_was_removed_is_refused_and_the_next_is_in_a_file() {
     append(&mut log, 2);
     remove();
     let said = log.sync().unwrap_err().to_string();
-    assert!(said.contains("was removed"), "{said}");
+    assert!(said.contains("file was removed"), "{said}");
     // Between two that are synced together.
     append(&mut log, 3);
     remove();
@@ -103,4 +104,54 @@ fn a_record_whose_file_was_removed_is_refused_and_the_next_is_in_a_file() {
     fs::remove_dir(place.path()).unwrap();
     append(&mut log, 9);
     log.sync().unwrap();
+}
+
+#[test]
+fn what_a_disk_has_refused_once_is_taken_back_and_never_vouched_for() {
+    let place = Place::new(true);
+    let mut log = place.open();
+    append(&mut log, 1);
+    log.sync().unwrap();
+    for refuses_cuts in [false, true] {
+        append(&mut log, 2);
+        append(&mut log, 3);
+        log.file().disk = Disk { refuses_syncs: true, refuses_cuts, ..Disk::default() };
+        assert_eq!(log.sync().unwrap_err().raw_os_error(), Some(libc::EIO));
+        // It does not fail twice for the same.
+        log.file().disk = Disk::default();
+        log.sync().unwrap();
+        let head: Value = serde_json::from_str(&fs::read_to_string(place.head()).unwrap()).unwrap();
+        assert_eq!(head["seq"], 2);
+    }
+    assert_eq!(append(&mut log, 4), 3);
+    log.sync().unwrap();
+    let records = place.records(place.path());
+    assert_eq!((records.len(), &records[2]["number"]), (3, &4.into()));
+    place.assert_whole();
+}
+
+#[test]
+fn what_a_disk_has_refused_while_the_next_file_was_begun_is_told_by_the_next_sync() {
+    let place = Place::new(true);
+    let mut log = place.open();
+    while log.file().length() + 600 < AuditOptions::SMALLEST_LIMIT {
+        append(&mut log, 1);
+    }
+    log.sync().unwrap();
+    append(&mut log, 2);
+    log.file().disk.refuses_syncs = true;
+    append(&mut log, 3);
+    log.file().disk.refuses_syncs = false;
+    let said = log.sync().unwrap_err().to_string();
+    assert!(said.contains("the disk did not take them"), "{said}");
+    append(&mut log, 4);
+    log.sync().unwrap();
+    assert_eq!(place.assert_whole().files.len(), 2);
+    let numbers: Vec<_> = [numbered(place.path(), 1), place.path().to_path_buf()]
+        .iter()
+        .flat_map(|path| place.records(path))
+        .filter_map(|record| record["number"].as_u64())
+        .filter(|number| *number > 1)
+        .collect();
+    assert_eq!(numbers, [3, 4]);
 }
