@@ -189,16 +189,10 @@ impl AppendFile {
     ///
     /// What the kernel says.
     pub(crate) fn is_at(&mut self, path: &Path) -> io::Result<bool> {
-        let ours = self.file.metadata()?;
-        let there = match fs::symlink_metadata(path) {
-            Ok(there) => there,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
-        };
         if !self.is_torn {
-            self.length = ours.len();
+            self.length = self.file.metadata()?.len();
         }
-        Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+        is_at(&self.file, path)
     }
 
     /// Whether it has no name any more, so that nobody else can find it.
@@ -208,6 +202,20 @@ impl AppendFile {
     /// What the kernel says.
     pub(crate) fn is_removed(&self) -> io::Result<bool> {
         Ok(self.file.metadata()?.nlink() == 0)
+    }
+}
+
+/// Whether an open file is still the one with that name.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The head: a small file beside the log that says up to where it went, so that nothing is cut off at its end unseen.
 //!
-//! It is written in place, after the log: it is never ahead of what is on the disk. It is also what is locked, for it is
-//! never renamed.
+//! It is written in place, after the log: it is never ahead of what is on the disk. It is also what is locked, for the
+//! server never renames it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::chain::Fault;
 use super::record::{Link, number, split_hash};
 use super::seal::{Hash, Sealer};
-use crate::append_file::{is_ours_alone, sync_directory_of};
+use crate::append_file::{is_at, is_ours_alone, sync_directory_of};
 use crate::error::Error;
 use crate::lock::try_lock;
 
@@ -42,7 +42,10 @@ impl Head {
     ///
     /// When that fails, others may write to it, or another server has it.
     pub(super) fn open(log: &Path) -> Result<Self, Error> {
-        let path = head_path(log);
+        Self::open_at(head_path(log))
+    }
+
+    fn open_at(path: PathBuf) -> Result<Self, Error> {
         let refused = |fault: String| Error::Audit { path: path.clone(), fault };
         let failed = |error: io::Error| refused(format!("cannot be opened: {error}; see --audit-log"));
         let mut options = OpenOptions::new();
@@ -67,6 +70,30 @@ impl Head {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Makes it anew, empty, if it was moved or removed, and says whether that was so. Without one the next server would not
+    /// start.
+    ///
+    /// # Errors
+    ///
+    /// When that fails, or something else is in its place. The next call tries again.
+    pub(super) fn keep_place(&mut self) -> io::Result<bool> {
+        if is_at(&self.file, &self.path)? {
+            return Ok(false);
+        }
+        let head = Self::open_at(self.path.clone()).map_err(io::Error::other)?;
+        let path = self.path.display();
+        if head.file.metadata()?.len() > 0 {
+            let fault = format!(
+                "{path}: was put in the place of the audit log's head and is not empty; move it aside"
+            );
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, fault));
+        }
+        head.sync_name()?;
+        tracing::warn!("{path}: was moved or removed while the audit log was written to; it was made anew");
+        *self = head;
+        Ok(true)
     }
 
     /// Where the log ended when this was last written; `None` when nothing was.

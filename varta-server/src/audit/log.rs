@@ -197,6 +197,9 @@ impl AuditLog {
             self.file.sync().inspect_err(|_| self.take_back())?;
             self.durable = (self.last, self.file.length());
         }
+        if self.head.keep_place()? {
+            self.told = Link::START.seq;
+        }
         if self.told < self.last.seq {
             self.head.write(self.last, &self.sealer)?;
             self.told = self.last.seq;

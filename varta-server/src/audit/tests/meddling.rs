@@ -155,3 +155,35 @@ fn what_a_disk_has_refused_while_the_next_file_was_begun_is_told_by_the_next_syn
         .collect();
     assert_eq!(numbers, [3, 4]);
 }
+
+#[test]
+fn a_head_that_was_moved_or_removed_is_made_anew_and_locked() {
+    let place = Place::new(true);
+    let mut log = place.open();
+    append(&mut log, 1);
+    log.sync().unwrap();
+    fs::remove_file(place.head()).unwrap();
+    log.sync().unwrap();
+    place.assert_whole();
+    let moved = place.directory.path().join("moved");
+    fs::rename(place.head(), &moved).unwrap();
+    append(&mut log, 2);
+    log.sync().unwrap();
+    assert_eq!(place.assert_whole().records, 3);
+    assert!(place.refused().contains("another server writes to this audit log"));
+    fs::rename(&moved, place.head()).unwrap();
+    append(&mut log, 3);
+    let said = log.sync().unwrap_err().to_string();
+    assert!(said.contains("audit.log.head: was put in the place") && said.contains("not empty"), "{said}");
+    fs::remove_file(place.head()).unwrap();
+    std::os::unix::fs::symlink(&moved, place.head()).unwrap();
+    let said = log.sync().unwrap_err().to_string();
+    assert!(said.contains("audit.log.head: cannot be opened"), "{said}");
+    // As a second server leaves it, which found no head and did not start.
+    fs::remove_file(place.head()).unwrap();
+    assert!(place.refused().contains("is missing or empty"));
+    log.sync().unwrap();
+    drop(log);
+    append(&mut place.open(), 4);
+    assert_eq!(place.assert_whole().records, 5);
+}
