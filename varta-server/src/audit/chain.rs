@@ -217,6 +217,13 @@ pub(super) struct Stop {
     pub(super) length: u64,
 }
 
+impl Stop {
+    /// Whether it is one line that was not finished, and the last `bytes` of its file are nothing else.
+    pub(super) fn is_unfinished(&self, bytes: u64) -> bool {
+        matches!(self.fault, Fault::Torn { .. } | Fault::NotARecord) && self.length == bytes
+    }
+}
+
 /// A place that a log must come by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::chain::{Chain, Fault, Mark, Stop, Walk};
 use super::head::{Head, OPEN_TO_OTHERS};
-use super::record::{Link, Record};
+use super::record::Link;
 use super::seal::Sealer;
 use crate::append_file::{AppendFile, numbered};
 use crate::error::Error;
@@ -15,7 +15,7 @@ pub(super) struct Left {
     /// The present file, if there is one, and how far it is whole.
     pub(super) file: Option<AppendFile>,
     pub(super) walk: Walk,
-    /// Bytes of a last line that was not finished.
+    /// The bytes behind the last record that is whole: what a crash has left of lines that nobody was told of.
     pub(super) torn: u64,
     pub(super) first: u64,
     /// The last record; [`Link::START`] when there is none.
@@ -39,12 +39,16 @@ impl Left {
             if !file.is_ours_alone().map_err(|error| unusable(path, &error))? {
                 return Err(Error::Audit { path: path.to_path_buf(), fault: OPEN_TO_OTHERS.to_owned() });
             }
-            (walk, torn) = walk_present(path, file, &mut chain, |record| {
-                first = if first == 0 { record.seq } else { first };
-                if let Some(mark) = &mut mark {
-                    mark.see(record);
-                }
-            })?;
+            let walked = file.rewound().and_then(|start| {
+                chain.walk(start, |record| {
+                    first = if first == 0 { record.seq } else { first };
+                    if let Some(mark) = &mut mark {
+                        mark.see(record);
+                    }
+                })
+            });
+            walk = walked.map_err(|error| unusable(path, &error))?;
+            torn = file.length().saturating_sub(walk.bytes);
         }
         if walk.lines == 0 {
             // Where a server ended while it began a file, the log ends in the one before.
@@ -65,41 +69,35 @@ impl Left {
                 }
             }
         }
-        match (mark, chain.last) {
-            // Somebody's file that never was a log of ours.
-            (None, None) if torn > 0 => {
-                return Err(Error::Audit {
+        let last = chain.last;
+        let Some(mark) = mark else {
+            return match last {
+                Some(_) => Err(broken(head.path(), None, Fault::NoHead)),
+                // Somebody's file that never was a log of ours.
+                None if torn > 0 => Err(Error::Audit {
                     path: path.to_path_buf(),
                     fault: "is there and is no audit log; give another name with --audit-log".to_owned(),
-                });
+                }),
+                None => Ok(Left { file, walk, torn, first, last: Link::START }),
+            };
+        };
+        let met = match (mark.link, last) {
+            (Link::START, None) => Ok(()),
+            _ => mark.met(last, Fault::WrongHead),
+        };
+        // More than one line that is not finished.
+        let more = walk.stop.filter(|stop| !stop.is_unfinished(torn));
+        match (met, more) {
+            // A file begins with one line that is synced before there are others.
+            (Ok(()), Some(stop)) if walk.lines == 0 => {
+                return Err(broken(path, Some((walk.lines, stop)), stop.fault));
             }
-            (None, None) => {}
-            (None, Some(_)) => return Err(broken(head.path(), None, Fault::NoHead)),
-            (Some(Mark { link: Link::START, .. }), None) => {}
-            (Some(mark), last) => {
-                mark.met(last, Fault::WrongHead).map_err(|fault| broken(path, None, fault))?;
-            }
+            // Others are synced many at a time, and a crash may leave any of those behind the head as it likes.
+            (Ok(()), _) => {}
+            (Err(_), Some(stop)) => return Err(broken(path, Some((walk.lines, stop)), stop.fault)),
+            (Err(fault), None) => return Err(broken(path, None, fault)),
         }
-        Ok(Left { file, walk, torn, first, last: chain.last.unwrap_or(Link::START) })
-    }
-}
-
-/// Walks through the present file, and says how many bytes of a line that is not finished there are at its end.
-fn walk_present(
-    path: &Path,
-    file: &AppendFile,
-    chain: &mut Chain<'_>,
-    see: impl FnMut(&Record<'_>),
-) -> Result<(Walk, u64), Error> {
-    let failed = |error: io::Error| unusable(path, &error);
-    let walk = chain.walk(file.rewound().map_err(failed)?, see).map_err(failed)?;
-    match walk.stop {
-        None => Ok((walk, 0)),
-        Some(Stop { fault: Fault::Torn { bytes }, .. }) => Ok((walk, bytes)),
-        Some(Stop { fault: Fault::NotARecord, length, .. }) if walk.bytes + length == file.length() => {
-            Ok((walk, length))
-        }
-        Some(stop) => Err(broken(path, Some((walk.lines, stop)), stop.fault)),
+        Ok(Left { file, walk, torn, first, last: last.unwrap_or(Link::START) })
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct AuditLog {
 
 impl AuditLog {
     /// Opens the log, or begins one. All of the present file is checked, and that it goes at least as far as the head says.
-    /// A last line that is not finished is cut off, which is said in the log and recorded.
+    /// What is not whole behind the record of which the head tells is cut off, which is said in the log and recorded.
     ///
     /// # Errors
     ///
@@ -99,8 +99,9 @@ impl AuditLog {
         if torn > 0 {
             tracing::warn!(
                 bytes = torn,
-                "{}: the last line was not finished, as after a crash; its {torn} bytes were cut off",
-                path.display()
+                "{}: the end was not whole, as after a crash; {torn} bytes behind record {} were cut off",
+                path.display(),
+                last.seq
             );
             let fields = Map::from_iter([("cut_bytes".to_owned(), Value::from(torn))]);
             log.append(now, REPAIRED, fields).map_err(failed)?;

@@ -79,25 +79,80 @@ fn a_last_line_that_was_cut_off_anywhere_is_repaired_and_that_is_recorded() {
 }
 
 #[test]
-fn a_last_line_that_is_no_record_is_cut_off_unless_the_head_knows_it() {
+fn lines_that_are_no_records_are_cut_off_unless_the_head_knows_them() {
     let place = Place::new(false);
     let mut log = place.open();
     append(&mut log, 1);
     log.sync().unwrap();
     drop(log);
-    for garbage in ["garbage\n", "\n", "{\"seq\":3,\"at\":\"", "\0\0\0\0"] {
+    for garbage in ["garbage\n", "\n", "{\"seq\":3,\"at\":\"", "\0\0\0\0", "two\nlines\n"] {
         add(place.path(), garbage.as_bytes());
         drop(place.open());
         let records = place.records(place.path());
         assert_eq!(records.last().unwrap()["cut_bytes"], garbage.len());
         place.assert_whole();
     }
-    add(place.path(), b"two\nlines\n");
+    cut(place.path(), 1);
+    let said = place.refused();
+    assert!(said.contains("records are missing at the end: there were 7"), "{said}");
+    add(place.path(), b"\0\nmore\n");
     let said = place.refused();
     assert!(said.contains("audit.log: line 7: this is no record") && said.contains("aside"), "{said}");
-    cut(place.path(), 11);
+}
+
+#[test]
+fn whatever_a_crash_leaves_of_records_that_were_not_synced_is_cut_off_and_that_is_recorded() {
+    let original = Place::new(true);
+    let mut log = original.open();
+    append(&mut log, 1);
+    log.sync().unwrap();
+    let synced = usize::try_from(log.file().length()).unwrap();
+    for number in 2..6 {
+        append(&mut log, number);
+    }
+    drop(log);
+    let (bytes, head) = (fs::read(original.path()).unwrap(), fs::read(original.head()).unwrap());
+    let line = (bytes.len() - synced) / 4;
+    // In the middle of a line, from one line to another, and to the end.
+    for zeros in [synced + 10..synced + 90, synced + line + 50..synced + 3 * line, synced + 1..bytes.len()] {
+        let place = Place::new(true);
+        let mut crashed = bytes.clone();
+        crashed[zeros.clone()].fill(0);
+        fs::write(place.path(), &crashed).unwrap();
+        fs::write(place.head(), &head).unwrap();
+        let mut log = place.open();
+        let whole = if zeros.start < synced + line { synced } else { synced + line };
+        let records = place.records(place.path());
+        let repaired = records.last().unwrap();
+        assert_eq!(
+            (&repaired["event"], &repaired["cut_bytes"]),
+            (&"repaired".into(), &(bytes.len() - whole).into())
+        );
+        append(&mut log, 6);
+        log.sync().unwrap();
+        drop(log);
+        place.assert_whole();
+        // What was on the disk a crash does not change.
+        let mut changed = fs::read(place.path()).unwrap();
+        changed[synced - 40..synced].fill(0);
+        fs::write(place.path(), &changed).unwrap();
+        assert!(place.refused().contains("audit.log: line 2"));
+        assert_eq!(fs::read(place.path()).unwrap(), changed);
+    }
+}
+
+#[test]
+fn a_file_that_begins_with_something_else_is_left_as_it_is() {
+    let place = Place::new(true);
+    let mut log = place.open();
+    append(&mut log, 1);
+    log.sync().unwrap();
+    drop(log);
+    fs::rename(place.path(), numbered(place.path(), 1)).unwrap();
+    fs::write(place.path(), "somebody\nelse's\n").unwrap();
     let said = place.refused();
-    assert!(said.contains("records are missing at the end: there were 6"), "{said}");
+    assert!(said.contains("audit.log: line 1: this is no record"), "{said}");
+    assert_eq!(fs::read_to_string(place.path()).unwrap(), "somebody\nelse's\n");
 }
 
 #[test]
