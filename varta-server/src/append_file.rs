@@ -4,10 +4,12 @@
 //! the disk is full in the middle of it.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use crate::lock::try_lock;
 
 /// A file that is open for appending, and no symlink.
 #[derive(Debug)]
@@ -79,6 +81,20 @@ impl AppendFile {
     /// What the kernel says.
     pub(crate) fn is_ours_alone(&self) -> io::Result<bool> {
         self.file.metadata().map(|found| is_ours_alone(&found))
+    }
+
+    /// Locks it until it is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] when another server has it; else what the kernel says.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        try_lock(&self.file).map_err(|error| match error {
+            TryLockError::WouldBlock => {
+                io::Error::new(io::ErrorKind::WouldBlock, "another server writes to this file")
+            }
+            TryLockError::Error(error) => error,
+        })
     }
 
     /// The bytes of whole lines in it.

@@ -9,7 +9,7 @@ mod tests;
 mod writer;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use metrics::Counter;
@@ -96,12 +96,16 @@ impl EventsFile {
     ///
     /// # Errors
     ///
-    /// When that fails, or it is a symlink or no regular file.
+    /// When that fails, it is a symlink or no regular file, or another server has it.
     pub(crate) fn open(options: &EventsOptions) -> Result<Self, Error> {
-        let opened = AppendFile::open(&options.path, EventsOptions::MODE);
-        let file = opened.map_err(|error| Error::EventsFile {
+        let file = open_alone(&options.path).map_err(|error| Error::EventsFile {
             path: options.path.clone(),
-            fault: format!("cannot be opened for events: {error}; see --events-file"),
+            fault: match error.kind() {
+                io::ErrorKind::WouldBlock => {
+                    format!("{error}; stop it, or give this one another file with --events-file")
+                }
+                _ => format!("cannot be opened for events: {error}; see --events-file"),
+            },
         })?;
         Ok(EventsFile { options: options.clone(), file })
     }
@@ -131,4 +135,11 @@ impl EventsFile {
         })?;
         Ok(is_done)
     }
+}
+
+/// Opens the file, or makes it, and keeps other servers out of it.
+fn open_alone(path: &Path) -> io::Result<AppendFile> {
+    let file = AppendFile::open(path, EventsOptions::MODE)?;
+    file.lock()?;
+    Ok(file)
 }

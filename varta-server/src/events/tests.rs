@@ -240,3 +240,34 @@ fn what_is_no_file_of_its_own_is_refused_by_name() {
     let said = refused.to_string();
     assert!(said.starts_with(place.path().to_str().unwrap()) && said.contains("symlink"), "{said}");
 }
+
+#[test]
+fn two_servers_cannot_write_one_file_also_after_it_was_renamed() {
+    let place = Place::new(1);
+    let (_feed, mut writer) = place.writer();
+    let refused = || EventsFile::open(&place.options).unwrap_err().to_string();
+    assert!(refused().contains("another server writes to this file; stop it"), "{}", refused());
+    for pid in 1..=20 {
+        writer.add(&stalled(pid));
+        assert!(writer.write(MonoTime::START));
+    }
+    assert!(numbered(place.path(), 1).exists());
+    refused();
+    drop(writer);
+    EventsFile::open(&place.options).unwrap();
+}
+
+#[test]
+fn a_file_that_another_server_has_taken_meanwhile_is_not_written_to() {
+    let place = Place::new(0);
+    let (_feed, mut writer) = place.writer();
+    fs::rename(place.path(), place.directory.path().join("moved")).unwrap();
+    let theirs = EventsFile::open(&place.options).unwrap();
+    let later = MonoTime::from_secs(100);
+    writer.add(&stalled(1));
+    assert!(!writer.write(later));
+    assert_eq!(fs::metadata(place.path()).unwrap().len(), 0);
+    drop(theirs);
+    assert!(writer.write(later + Duration::from_secs(1)));
+    assert_eq!(pids(place.path()), [1]);
+}

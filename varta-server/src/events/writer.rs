@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::line::add_line;
-use super::{EventsMeans, EventsOptions};
+use super::{EventsMeans, EventsOptions, open_alone};
 use crate::append_file::{AppendFile, rotate};
 use crate::time::MonoTime;
 use crate::tracker::Transition;
@@ -132,7 +132,7 @@ impl Writer {
             if !self.file.is_at(path)? {
                 // Where that fails, who reads it finds half a line at its end, and nobody waits for that.
                 let _ = self.file.mend();
-                self.file = AppendFile::open(path, EventsOptions::MODE)?;
+                self.file = open_alone(path)?;
                 self.is_fresh = true;
             }
         }
@@ -140,7 +140,7 @@ impl Writer {
             // Once it has another name nobody would cut off what is left of a line.
             self.file.mend()?;
             rotate(path, self.options.keep)?;
-            self.file = AppendFile::open(path, EventsOptions::MODE)?;
+            self.file = open_alone(path)?;
         }
         if self.is_fresh {
             self.file.end_line()?;
