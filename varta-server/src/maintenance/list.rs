@@ -12,8 +12,15 @@ pub(super) struct List(Vec<Entry>);
 #[derive(Debug)]
 struct Entry {
     pause: Pause,
-    /// Whether it was told that it begins.
-    was_told: bool,
+    told: Told,
+}
+
+/// What was told of a pause last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Begun,
+    Over,
 }
 
 /// What has become of the pauses by a moment.
@@ -21,12 +28,21 @@ struct Entry {
 pub(super) struct Turn {
     /// Those that are in force and were not told before.
     pub(super) begun: Vec<Pause>,
-    /// Those that are over. They are not in the list any more.
+    /// Those that are over and were not told before. Of what somebody asked for the list has no more then.
     pub(super) over: Vec<Pause>,
     /// How many are in force.
     pub(super) in_force: usize,
     /// When the next one begins or ends.
     pub(super) next: Option<SystemTime>,
+}
+
+/// What reading the plan again has changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Replanned {
+    /// Those that were in force and are not planned any more.
+    pub(super) gone: Vec<Pause>,
+    /// Those that are new, and over already.
+    pub(super) too_late: Vec<Pause>,
 }
 
 /// What came of lifting a pause.
@@ -55,7 +71,7 @@ impl List {
     ///
     /// When there are as many as there may be. Nothing has changed then.
     pub(super) fn ask(&mut self, pause: Pause) -> Result<Option<Pause>, Full> {
-        let entry = Entry { pause, was_told: false };
+        let entry = Entry { pause, told: Told::Nothing };
         let is_former = |other: &Entry| other.is_asked() && other.pause.pattern == entry.pause.pattern;
         match self.0.iter().position(is_former) {
             Some(place) => Ok(Some(std::mem::replace(&mut self.0[place], entry).pause)),
@@ -77,41 +93,52 @@ impl List {
         }
     }
 
-    /// Puts what is planned now in the place of what was planned before, and gives back those that were in force and are
-    /// not planned any more. What was planned before and still is goes on.
-    pub(super) fn plan(&mut self, planned: &PlannedPauses, now: SystemTime) -> Vec<Pause> {
+    /// Puts what is planned now in the place of what was planned before. What was planned before and still is goes on.
+    pub(super) fn plan(&mut self, planned: &PlannedPauses, now: SystemTime) -> Replanned {
         let (asked, mut before): (Vec<_>, Vec<_>) = self.0.drain(..).partition(Entry::is_asked);
+        let mut too_late = Vec::new();
         for plan in planned.iter() {
             let is_same = |entry: &Entry| {
                 let Pause { pattern, from, until, .. } = &entry.pause;
                 (pattern, *from, *until) == (&plan.name, plan.from, plan.until)
             };
             let known = before.iter().position(is_same).map(|place| before.remove(place));
-            let (since, was_told) = known.map_or((now, false), |known| (known.pause.since, known.was_told));
+            let is_new = known.is_none();
+            let (since, told) = known.map_or((now, Told::Nothing), |known| (known.pause.since, known.told));
             let (pattern, reason) = (plan.name.clone(), plan.reason.clone());
             let (from, until) = (plan.from, plan.until);
             let pause = Pause { pattern, from, until, reason, by: By::Configuration, since };
-            self.0.push(Entry { pause, was_told });
+            if is_new && pause.is_over(now) {
+                too_late.push(pause.clone());
+            }
+            self.0.push(Entry { pause, told });
         }
         self.0.extend(asked);
-        before.into_iter().filter(|entry| entry.was_told).map(|entry| entry.pause).collect()
+        let was_in_force = |entry: &Entry| entry.told == Told::Begun;
+        Replanned {
+            gone: before.into_iter().filter(was_in_force).map(|entry| entry.pause).collect(),
+            too_late,
+        }
     }
 
-    /// Does what time has brought. Called again at the same moment it finds nothing new.
+    /// Does what time has brought. Called again at the same moment it finds nothing new. What is planned stays when it is
+    /// over: a clock that was ahead for a moment must not end it for good.
     pub(super) fn turn(&mut self, now: SystemTime) -> Turn {
         let mut turn = Turn::default();
-        self.0.retain_mut(|Entry { pause, was_told }| {
+        self.0.retain_mut(|Entry { pause, told }| {
+            let is_asked = matches!(pause.by, By::User(_));
             if pause.is_over(now) {
                 // What was over before anybody could be told is not worth a word.
-                if *was_told || matches!(pause.by, By::User(_)) {
+                if *told == Told::Begun || is_asked {
                     turn.over.push(pause.clone());
+                    *told = Told::Over;
                 }
-                return false;
+                return !is_asked;
             }
             let is_in_force = pause.is_in_force(now);
             if is_in_force {
                 turn.in_force += 1;
-                if !std::mem::replace(was_told, true) {
+                if std::mem::replace(told, Told::Begun) != Told::Begun {
                     turn.begun.push(pause.clone());
                 }
             }
@@ -122,7 +149,7 @@ impl List {
         turn
     }
 
-    /// Every pause: those that are planned in the order of the file, and those that were asked for in the order in which
+    /// Every pause: those that are planned in the order of the file, also when they are over, and those that were asked for in the order in which
     /// their patterns were first.
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Pause> {
         self.0.iter().map(|entry| &entry.pause)
@@ -230,18 +257,41 @@ mod tests {
         list.plan(&plan(&[goes.clone(), stays.clone(), later]), at(0));
         list.ask(asked("asked", 90)).unwrap();
         list.turn(at(0));
-        let gone = list.plan(&plan(&[stays, planned("new", None, None)]), at(7));
-        assert_eq!(gone, [goes], "of what had not begun nothing is said");
+        let replanned = list.plan(&plan(&[stays, planned("new", None, None)]), at(7));
+        assert_eq!(
+            replanned,
+            Replanned { gone: vec![goes], too_late: vec![] },
+            "of what had not begun nothing is said"
+        );
         assert_eq!(patterns(list.iter()), ["stays", "new", "asked"]);
         assert_eq!(list.iter().next().unwrap().since, at(0));
         assert_eq!(patterns(&list.turn(at(7)).begun), ["new"]);
     }
 
     #[test]
-    fn a_plan_that_is_over_before_it_is_read_is_not_told() {
+    fn a_plan_that_is_over_when_it_is_read_is_told_as_that_once() {
         let mut list = List::default();
-        list.plan(&plan(&[planned("a", None, Some(5))]), at(9));
-        assert_eq!(list.turn(at(9)), Turn::default());
-        assert_eq!(list.iter().len(), 0);
+        let late = planned("a", None, Some(5));
+        let plan = plan(&[late.clone(), planned("b", None, None)]);
+        let Replanned { gone, too_late } = list.plan(&plan, at(9));
+        assert_eq!((patterns(&gone), patterns(&too_late)), (vec![], vec!["a"]));
+        assert_eq!((patterns(&list.turn(at(9)).begun), list.turn(at(9)).over), (vec!["b"], vec![]));
+        assert_eq!(list.plan(&plan, at(10)), Replanned::default(), "it was read before");
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_for_a_moment_ends_no_plan_for_good() {
+        let mut list = List::default();
+        list.plan(&plan(&[planned("a", Some(10), Some(20)), planned("later", Some(30), Some(40))]), at(0));
+        assert_eq!(patterns(&list.turn(at(10)).begun), ["a"]);
+        let turn = list.turn(at(1_000_000));
+        assert_eq!((patterns(&turn.over), turn.in_force, turn.next), (vec!["a"], 0, None));
+        assert_eq!(list.turn(at(1_000_001)), Turn::default());
+        let turn = list.turn(at(11));
+        assert_eq!((patterns(&turn.begun), turn.in_force, turn.next), (vec!["a"], 1, Some(at(20))));
+        assert!(list.is_paused("a", at(11)));
+        let turn = list.turn(at(20));
+        assert_eq!((patterns(&turn.over), turn.next), (vec!["a"], Some(at(30))));
+        assert_eq!(patterns(&list.turn(at(30)).begun), ["later"]);
     }
 }

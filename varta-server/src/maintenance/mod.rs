@@ -25,7 +25,7 @@ pub(crate) use self::client::ask;
 use self::control::ControlListener;
 use self::desk::Desk;
 use self::kept::KeptFile;
-use self::list::{List, Turn};
+use self::list::{List, Replanned, Turn};
 pub(crate) use self::pause::{Pause, parse_pattern, parse_reason, rfc3339};
 pub(crate) use self::protocol::{Answer, Outcome, Request, check_length};
 use crate::clock::wall_now;
@@ -54,9 +54,22 @@ impl Pauses {
         self.look(|list| list.is_paused(name, now))
     }
 
-    /// Goes by what the configuration's file plans now, and says in the log which pauses are no more for it.
+    /// Goes by what the configuration's file plans now, and says in the log which pauses are no more for it, and which it
+    /// plans too late.
     pub(crate) fn plan(&self, planned: &PlannedPauses, now: SystemTime) {
-        for Pause { pattern, .. } in self.change(|list| list.plan(planned, now)) {
+        let Replanned { gone, too_late } = self.change(|list| list.plan(planned, now));
+        for Pause { pattern, until, .. } in too_late {
+            let pattern = pattern.as_str().escape_debug();
+            let until = until.map(rfc3339).unwrap_or_default();
+            tracing::warn!(
+                target: TARGET,
+                %pattern,
+                until,
+                "{pattern} is not paused: what the configuration's file plans for it was over at {until}; take it out there, or \
+                 mend its `until`"
+            );
+        }
+        for Pause { pattern, .. } in gone {
             let pattern = pattern.as_str().escape_debug();
             tracing::info!(
                 target: TARGET,
