@@ -1,13 +1,12 @@
 //! Where pauses are asked for: it changes the list, has it kept, and says what came of it.
 
-use std::io;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::alarm::Alarm;
+use super::keeper::{Keeper, Kept};
 use super::kept::KeptFile;
 use super::list::{Full, Lift, List};
 use super::pause::{By, Pause, whole_millis};
@@ -22,16 +21,14 @@ use crate::metrics::MaintenanceMetrics;
 #[derive(Debug)]
 pub(super) struct Desk {
     pauses: Pauses,
-    /// `None` without `--state-dir`.
-    file: Option<KeptFile>,
-    /// Whoever changes what is kept has it until that is written, so that no older list is written over a newer one.
-    writing: Mutex<()>,
+    keeper: Keeper,
     metrics: MaintenanceMetrics,
 }
 
 impl Desk {
     pub(super) fn new(pauses: Pauses, file: Option<KeptFile>, metrics: MaintenanceMetrics) -> Self {
-        Desk { pauses, file, writing: Mutex::new(()), metrics }
+        let keeper = Keeper::new(pauses.clone(), file);
+        Desk { pauses, keeper, metrics }
     }
 
     /// Does what `uid` asks for.
@@ -49,7 +46,6 @@ impl Desk {
     }
 
     async fn pause(&self, pattern: Glob, length: Duration, reason: Option<Reason>, uid: u32) -> Answer {
-        let _writing = self.writing.lock().await;
         let now = whole_millis(wall_now());
         let until = Some(now + length);
         let pause = Pause { pattern, from: None, until, reason, by: By::User(uid), since: now };
@@ -63,7 +59,7 @@ impl Desk {
             ));
         }
         self.settle(now);
-        let warning = match self.keep().await {
+        let warning = match self.keeper.keep().await {
             Kept::Written => None,
             Kept::Nowhere => Some(
                 "the server has no --state-dir, so it forgets this pause when it is started again".to_owned(),
@@ -76,7 +72,6 @@ impl Desk {
     }
 
     async fn resume(&self, pattern: &Glob, uid: u32) -> Answer {
-        let _writing = self.writing.lock().await;
         let text = pattern.as_str().escape_debug();
         // One that is over by now is not there to be lifted.
         self.settle(wall_now());
@@ -102,7 +97,7 @@ impl Desk {
             "{text} is no longer paused: uid {uid} has lifted the pause by {by}"
         );
         self.settle(wall_now());
-        let warning = match self.keep().await {
+        let warning = match self.keeper.keep().await {
             Kept::Written | Kept::Nowhere => None,
             Kept::Failed(fault) => {
                 Some(format!("{fault}; the pause may come back when the server is started again"))
@@ -123,7 +118,7 @@ impl Desk {
     }
 
     fn done(&self, warning: Option<String>, pauses: Vec<Value>) -> Answer {
-        Answer { outcome: Outcome::Ok, word: warning, pauses, kept: self.file.is_some() }
+        Answer { outcome: Outcome::Ok, word: warning, pauses, kept: self.keeper.has_place() }
     }
 
     /// Lets pauses begin and end until `stop` is cancelled.
@@ -146,11 +141,10 @@ impl Desk {
 
     /// Does what time has brought, and gives the moment at which there is more to do.
     async fn advance(&self) -> Option<SystemTime> {
-        let _writing = self.writing.lock().await;
         let turn = self.settle(wall_now());
         if turn.over.iter().any(|pause| matches!(pause.by, By::User(_))) {
             // That it failed is said in the log; what is over is over also for who reads it in the file.
-            self.keep().await;
+            self.keeper.keep().await;
         }
         turn.next
     }
@@ -160,31 +154,4 @@ impl Desk {
         self.metrics.in_force(turn.in_force);
         turn
     }
-
-    /// Writes what is asked for to the disk. The lock for writing is to be held.
-    async fn keep(&self) -> Kept {
-        let Some(file) = self.file.clone() else { return Kept::Nowhere };
-        let path = file.path();
-        let pauses: Vec<Pause> = self.pauses.look(|list| list.asked().cloned().collect());
-        // A disk may take its time, and the log and the metrics share this thread.
-        let written = tokio::task::spawn_blocking(move || file.write(&pauses)).await;
-        match written.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok(()) => Kept::Written,
-            Err(error) => {
-                let fault = format!("{}: cannot be written: {error}", path.display());
-                tracing::error!("{fault}; a restart goes by the pauses that were kept before");
-                Kept::Failed(fault)
-            }
-        }
-    }
-}
-
-/// What became of the pauses on the disk.
-enum Kept {
-    /// They are there.
-    Written,
-    /// There is no place for them.
-    Nowhere,
-    /// They are not there, and why.
-    Failed(String),
 }

@@ -9,6 +9,7 @@ mod client;
 mod control;
 mod desk;
 mod fields;
+mod keeper;
 mod kept;
 mod list;
 mod pause;

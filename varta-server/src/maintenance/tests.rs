@@ -1,7 +1,9 @@
 //! Claims about maintenance as a whole, without its socket.
 
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -73,6 +75,41 @@ async fn a_pause_that_a_restart_forgets_counts_and_the_answer_says_so() {
         let word = answer.word.unwrap();
         assert!(word.contains("pauses.json: cannot be written: No such file"), "{word}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_counts_at_once_and_a_disk_that_hangs_is_not_waited_for_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let pauses = Pauses::default();
+    let desk = Arc::new(desk(&pauses, Some(directory.path())));
+    // Opening it waits until somebody reads it.
+    let unfinished = directory.path().join("pauses.json.new");
+    nix::unistd::mkfifo(&unfinished, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let mut answers = Vec::new();
+    for pattern in ["a", "b", "c"] {
+        let desk = Arc::clone(&desk);
+        answers.push(tokio::spawn(async move { desk.answer(pause(pattern), 7).await }));
+        while !pauses.is_paused(pattern, wall_now()) {
+            tokio::task::yield_now().await;
+        }
+    }
+    tokio::time::advance(keeper::WRITTEN_WITHIN).await;
+    for answer in answers {
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.outcome, Outcome::Ok);
+        let word = answer.word.unwrap();
+        assert!(word.contains("has not taken it for 5s; the server may forget this pause"), "{word}");
+    }
+    assert!(!directory.path().join("pauses.json").exists());
+
+    // It takes it at last, and what waits is written with what comes then.
+    let reader = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&unfinished).unwrap();
+    tokio::time::resume();
+    let answer = desk.answer(resume("a"), 7).await;
+    assert_eq!((answer.outcome, answer.word), (Outcome::Ok, None));
+    drop(reader);
+    let next = open(directory.path());
+    assert_eq!(["a", "b", "c"].map(|name| next.is_paused(name, wall_now())), [false, true, true]);
 }
 
 #[tokio::test]
