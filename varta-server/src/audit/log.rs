@@ -154,8 +154,8 @@ impl AuditLog {
     /// # Errors
     ///
     /// What the kernel says; or that records since the last call were lost, for the disk did not take them, or their file was
-    /// removed. What the disk did not take is taken back, and its numbers are given again. The next call tells of what
-    /// comes until then.
+    /// removed. What the disk did not take is taken back, and its numbers are given again. What is appended after that may
+    /// succeed.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         let settled = self.settle(clock::wall_now());
         self.answered = self.last.seq;
