@@ -30,12 +30,18 @@ fn profile_directory() -> PathBuf {
     own.expect("`deps` lies in a profile's directory").to_path_buf()
 }
 
+/// The variable of the environment that names the server's program where it is built already, with all that is tested.
+const TESTED_SERVER: &str = "VARTA_TESTED_SERVER";
+
 /// A command for the server as it is now: built when it is first asked for, with the profile of the running test. Its
 /// environment is empty, so that nothing of the person's who runs the tests gets into them.
 #[must_use]
 pub fn server_command() -> Command {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let program = BUILT.get_or_init(|| {
+        if let Some(program) = env::var_os(TESTED_SERVER) {
+            return program.into();
+        }
         let profile_directory = profile_directory();
         let profile = match profile_directory.file_name().and_then(|name| name.to_str()) {
             Some("debug") | None => "dev",
