@@ -76,13 +76,18 @@ impl Means<'_> {
 /// Says in the log what may be done, and warns of what will not work.
 fn announce(options: &RecoveryOptions, has_trail: bool) {
     let RecoveryOptions { rules, budget, is_dry_run, .. } = options;
+    if rules.is_empty() {
+        // There may be some when the file is read again.
+        return;
+    }
     let what = if *is_dry_run { "says what it would do" } else { "acts" };
+    let plural = if rules.len() == 1 { "" } else { "s" };
     tracing::info!(
         rules = rules.len(),
         %budget,
         dry_run = is_dry_run,
         audit_log = has_trail,
-        "recovery {what} by {} rules, with a budget of {budget} in all",
+        "recovery {what} by {} rule{plural}, with a budget of {budget} in all",
         rules.len()
     );
     for (program, fault) in options.programs_not_found() {
