@@ -208,15 +208,7 @@ impl Tracker {
         if !before.is_awaited() {
             self.wheel.arm(number, self.first_look(number));
         }
-        let change = Change {
-            from: Some(before),
-            cause,
-            at,
-            silence,
-            detection_latency: None,
-            dossier: None,
-            predecessor: None,
-        };
+        let change = Change::new(Some(before), cause, at, silence);
         self.announce(number, change);
         if let Some(lasted) = mistake {
             self.note_mistake(number, lasted);
@@ -243,15 +235,7 @@ impl Tracker {
         self.apply_rules(number);
         self.wheel.arm(number, self.first_look(number));
         self.watch(number);
-        let change = Change {
-            from: before,
-            cause: Cause::Restarted,
-            at,
-            silence,
-            detection_latency: None,
-            dossier: None,
-            predecessor: None,
-        };
+        let change = Change::new(before, Cause::Restarted, at, silence);
         self.announce(number, change);
         Outcome::Accepted
     }

@@ -62,13 +62,8 @@ impl Tracker {
             return;
         }
         let change = Change {
-            from: Some(before),
-            cause,
-            at: now,
-            silence: self.silence(number, now),
             detection_latency: Some(now.since(noticed_at)),
-            dossier: None,
-            predecessor: None,
+            ..Change::new(Some(before), cause, now, self.silence(number, now))
         };
         self.depart(number, after, change);
     }
@@ -113,15 +108,7 @@ impl Tracker {
             return;
         }
         let silence = self.silence(number, at);
-        let change = Change {
-            from: Some(before),
-            cause,
-            at,
-            silence,
-            detection_latency: None,
-            dossier: None,
-            predecessor: None,
-        };
+        let change = Change::new(Some(before), cause, at, silence);
         self.depart(number, after, change);
     }
 
@@ -301,15 +288,7 @@ impl Tracker {
         }
         slot.verdict = Some(after);
         self.recount(before, after);
-        let change = Change {
-            from: Some(before),
-            cause,
-            at: now,
-            silence,
-            detection_latency: None,
-            dossier: None,
-            predecessor: None,
-        };
+        let change = Change::new(Some(before), cause, now, silence);
         self.announce(number, change);
     }
 
@@ -331,13 +310,9 @@ impl Tracker {
             None => Cause::Unreachable,
         };
         let change = Change {
-            from: Some(before),
-            cause: if slot.terminal { Cause::Panicked } else { seen },
-            at: now,
-            silence,
             detection_latency: Some(now.since(deadline)),
             dossier,
-            predecessor: None,
+            ..Change::new(Some(before), if slot.terminal { Cause::Panicked } else { seen }, now, silence)
         };
         slot.verdict = Some(after);
         slot.note_stalled(now);

@@ -410,15 +410,12 @@ struct Change {
 }
 
 impl Change {
+    /// One of which there is no more to say than that.
+    fn new(from: Option<Verdict>, cause: Cause, at: MonoTime, silence: Duration) -> Self {
+        Change { from, cause, at, silence, detection_latency: None, dossier: None, predecessor: None }
+    }
+
     fn of_first_beat(at: MonoTime) -> Self {
-        Change {
-            from: None,
-            cause: Cause::FirstBeat,
-            at,
-            silence: Duration::ZERO,
-            detection_latency: None,
-            dossier: None,
-            predecessor: None,
-        }
+        Change::new(None, Cause::FirstBeat, at, Duration::ZERO)
     }
 }

@@ -208,13 +208,8 @@ impl Tracker {
                 continue;
             }
             let change = Change {
-                from: slot.verdict,
-                cause: Cause::Restarted,
-                at,
-                silence: self.silence(predecessor, at),
-                detection_latency: None,
-                dossier: None,
                 predecessor: Some(self.id(predecessor)),
+                ..Change::new(slot.verdict, Cause::Restarted, at, self.silence(predecessor, at))
             };
             let Rest { stalls, .. } = *self.agents.rest(predecessor);
             let mistakes = self.agents.rest(predecessor).mistakes();

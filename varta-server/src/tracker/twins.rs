@@ -292,15 +292,7 @@ impl Tracker {
             self.recount(before, after);
             let was_up = before.is_awaited() && before != Verdict::Expected;
             let cause = if was_up { Cause::Reported } else { Cause::Recovered };
-            let change = Change {
-                from: Some(before),
-                cause,
-                at,
-                silence,
-                detection_latency: None,
-                dossier: None,
-                predecessor: None,
-            };
+            let change = Change::new(Some(before), cause, at, silence);
             self.announce(number, change);
         }
     }
