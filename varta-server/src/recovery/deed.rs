@@ -16,7 +16,7 @@ use crate::process::{self, Pidfd};
 use crate::tracker::Transition;
 
 /// The `PATH` of commands when the server has none.
-pub(super) const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The process of an agent, at the moment of acting.
 pub(super) enum Target {
@@ -104,6 +104,12 @@ pub(super) fn fill(
         Place::Cause => Some(Cow::Borrowed(cause.as_str())),
         Place::Silence => Some(Cow::Owned(format!("{:.3}s", silence.as_secs_f64()))),
     })
+}
+
+/// Where commands are looked for that have no directory: in the `PATH` that an operator gives them, else in the server's.
+pub(super) fn search_path(environment: &[(String, String)]) -> String {
+    let given = environment.iter().rfind(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
+    given.or_else(|| env::var("PATH").ok()).unwrap_or_else(|| USUAL_PATH.to_owned())
 }
 
 /// Where a program is, as a shell would find it.

@@ -4,7 +4,6 @@
 //! unnoticed; then the tracker is asked, which has taken by then whatever the agent has sent; then the deed is on the
 //! disk; and because that took a moment, the tracker is asked once more.
 
-use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::account::{facts, facts_of, log_command, state, why};
 use super::command::{CommandLine, NotFilled, Place};
-use super::deed::{Deed, Target, USUAL_PATH, fill, find_program, target_of};
+use super::deed::{Deed, Target, fill, find_program, search_path, target_of};
 use super::job::{Job, Outcome, Refusal};
 use super::metrics::{RecoveryMetrics, Result as Came};
 use super::rule::{Action, BadState};
@@ -247,8 +246,7 @@ impl Doer {
         kept: &Kept,
     ) -> std::io::Result<Ran> {
         let environment = self.environment_of(job);
-        let search = environment.iter().rfind(|(name, _)| name == "PATH").map(|(_, path)| path.as_str());
-        let path = find_program(command.program(), search.unwrap_or(USUAL_PATH))?;
+        let path = find_program(command.program(), &search_path(&self.environment))?;
         let program = Program { path, arguments, environment, timeout, term_to_kill: Program::TERM_TO_KILL };
         let kept = kept.try_clone()?;
         self.metrics.running.increment(1);
@@ -260,10 +258,9 @@ impl Doer {
     /// What a command finds in its environment, what the operator has said last.
     fn environment_of(&self, job: &Job) -> Vec<(String, String)> {
         let Transition { agent, to, cause, silence, unit, labels, incident, .. } = &*job.transition;
-        let own_path = env::var("PATH").unwrap_or_else(|_| USUAL_PATH.to_owned());
         let host = agent.origin.address().map_or_else(|| self.host.clone(), |address| address.to_string());
         let mut variables = vec![
-            ("PATH".to_owned(), own_path),
+            ("PATH".to_owned(), search_path(&self.environment)),
             ("VARTA_AGENT".to_owned(), agent.name.to_string()),
             ("VARTA_HOST".to_owned(), host),
             ("VARTA_TRANSPORT".to_owned(), agent.origin.transport().as_str().to_owned()),

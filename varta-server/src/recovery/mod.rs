@@ -27,7 +27,7 @@ use std::num::NonZeroU32;
 
 pub use self::budget::Budget;
 pub use self::command::CommandLine;
-use self::deed::{USUAL_PATH, find_program};
+use self::deed::{find_program, search_path};
 pub(crate) use self::desk::{Desk, NewRules};
 pub(crate) use self::doing::Doer;
 pub(crate) use self::metrics::RecoveryMetrics;
@@ -54,9 +54,7 @@ pub struct RecoveryOptions {
 impl RecoveryOptions {
     /// The programs of commands that are not there at the moment, and what is to be said of each.
     pub(crate) fn programs_not_found(&self) -> Vec<(&str, String)> {
-        let own = std::env::var("PATH").ok();
-        let given = self.environment.iter().rfind(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
-        let search = given.or(own).unwrap_or_else(|| USUAL_PATH.to_owned());
+        let search = search_path(&self.environment);
         let commands = self.rules.iter().flat_map(|rule| &rule.steps).filter_map(|step| match &step.action {
             Action::Command(command, _) => Some(command.program()),
             Action::Notify | Action::Signal(_) => None,
