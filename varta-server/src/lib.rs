@@ -46,6 +46,7 @@ mod sink;
 mod store;
 pub mod time;
 pub mod tracker;
+mod whole_file;
 
 pub use self::alerts::{AlertOptions, AlertUrl};
 pub use self::error::Error;

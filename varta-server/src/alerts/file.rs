@@ -1,8 +1,7 @@
 //! The file in which alerts outlive the server: `alerts.json` in the directory of `--state-dir`.
 
-use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::book::Kept;
+use crate::whole_file;
 
 const NAME: &str = "alerts.json";
 /// The version of its form.
@@ -91,32 +91,12 @@ impl AlertFile {
     /// What the system says. The old file is as it was.
     pub(super) fn write(&self, alerts: &[Kept]) -> io::Result<()> {
         let content = serde_json::to_vec(&Written { version: VERSION, alerts })?;
-        let mut fresh = self.path.clone().into_os_string();
-        fresh.push(".new");
-        if let Err(error) = write_out(&fresh, &content).and_then(|()| fs::rename(&fresh, &self.path)) {
-            // It is in nobody's way but the disk's, and the next attempt replaces it.
-            let _ = fs::remove_file(&fresh);
-            return Err(error);
-        }
-        // The new name is to outlive the host's fall, too.
-        File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        whole_file::replace(&self.path, &content)
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
-}
-
-fn write_out(path: &OsStr, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
 }
 
 fn parse(content: &[u8]) -> Result<Vec<Kept>, String> {

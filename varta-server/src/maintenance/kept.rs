@@ -3,8 +3,8 @@
 //! It is written anew each time, beside the old one, and takes its place in one step: whatever happens meanwhile, one of
 //! the two is there and whole.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,9 @@ use serde_json::Value;
 use super::fields::Fields;
 use super::list::List;
 use super::pause::Pause;
+use crate::whole_file;
 
 const FILE: &str = "pauses.json";
-/// What it is called while it is written.
-const UNFINISHED: &str = "pauses.json.new";
 /// Where one goes that makes no sense.
 const ASIDE: &str = "pauses.json.corrupt";
 const VERSION: u64 = 1;
@@ -117,27 +116,8 @@ impl KeptFile {
     /// What the system says. What was kept before is still kept, then; only if the directory itself could not be written
     /// out may it be either.
     pub(super) fn write(&self, pauses: &[Pause]) -> io::Result<()> {
-        let unfinished = self.directory.join(UNFINISHED);
-        let written = write_out(&unfinished, &text_of(pauses));
-        if let Err(error) = written.and_then(|()| fs::rename(&unfinished, self.path())) {
-            // It is in nobody's way but the disk's, and the next attempt replaces it.
-            let _ = fs::remove_file(&unfinished);
-            return Err(error);
-        }
-        File::open(&self.directory)?.sync_all()
+        whole_file::replace(&self.path(), text_of(pauses).as_bytes())
     }
-}
-
-fn write_out(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// The file's text: one pause a line, for people.
@@ -176,6 +156,9 @@ mod tests {
 
     use super::*;
     use crate::maintenance::testing::asked;
+
+    /// What it is called while it is written.
+    const UNFINISHED: &str = "pauses.json.new";
 
     #[test]
     fn what_is_written_is_read_and_only_the_owner_can_read_it() {
