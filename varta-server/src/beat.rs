@@ -161,6 +161,12 @@ impl Origin {
             Origin::Udp(address) | Origin::SecureUdp(address) => Some(address),
         }
     }
+
+    /// What that host is called: its address, or `own` for this one.
+    #[must_use]
+    pub fn host(self, own: &str) -> String {
+        self.address().map_or_else(|| own.to_owned(), |address| address.to_string())
+    }
 }
 
 impl Transport {

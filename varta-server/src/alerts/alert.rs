@@ -138,7 +138,7 @@ impl Named {
             place: agent.origin.into(),
             pid: agent.pid,
             twin: agent.twin.number(),
-            host: host_of(agent.origin, host),
+            host: agent.origin.host(host),
             labels: Texts::new(),
             unit: None,
         }
@@ -187,11 +187,6 @@ impl Named {
 /// them finds.
 const OURS: [&str; 9] =
     ["alertname", "severity", "agent", "host", "transport", "pid", "twin", "state", "incident"];
-
-/// What the label `host` says of a place.
-pub(super) fn host_of(origin: Origin, host: &str) -> String {
-    origin.address().map_or_else(|| host.to_owned(), |address| address.to_string())
-}
 
 /// How bad it is that an agent is in this state.
 pub(super) fn severity(verdict: Verdict) -> &'static str {

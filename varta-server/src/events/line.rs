@@ -15,7 +15,7 @@ pub(super) fn add_line(transition: &Transition, at: SystemTime, host: &str, line
     object.put("agent", &*agent.name);
     object.put("pid", agent.pid);
     object.put_some("twin", (agent.twin != Twin::FIRST).then_some(agent.twin.number()));
-    object.put("host", agent.origin.address().map_or_else(|| host.to_owned(), |address| address.to_string()));
+    object.put("host", agent.origin.host(host));
     object.put("transport", agent.origin.transport().as_str());
     object.put_some("from", from.map(Verdict::as_str));
     object.put("to", to.as_str());

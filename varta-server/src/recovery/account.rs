@@ -30,10 +30,7 @@ pub(super) fn facts_of_agent(transition: &Transition, host: &str) -> Map<String,
     let mut facts = facts([
         ("agent", json!(&*agent.name)),
         ("pid", json!(agent.pid)),
-        (
-            "host",
-            json!(agent.origin.address().map_or_else(|| host.to_owned(), |address| address.to_string())),
-        ),
+        ("host", json!(agent.origin.host(host))),
         ("transport", json!(agent.origin.transport().as_str())),
         ("state", json!(state(*to))),
         ("cause", json!(cause.as_str())),

@@ -258,7 +258,7 @@ impl Doer {
     /// What a command finds in its environment, what the operator has said last.
     fn environment_of(&self, job: &Job) -> Vec<(String, String)> {
         let Transition { agent, to, cause, silence, unit, labels, incident, .. } = &*job.transition;
-        let host = agent.origin.address().map_or_else(|| self.host.clone(), |address| address.to_string());
+        let host = agent.origin.host(&self.host);
         let mut variables = vec![
             ("PATH".to_owned(), search_path(&self.environment)),
             ("VARTA_AGENT".to_owned(), agent.name.to_string()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::alert::{Alert, Subject, Texts, host_of, severity};
+use super::super::alert::{Alert, Subject, Texts, severity};
 use super::super::moment::{Moment, Wall};
 use super::super::words;
 use crate::beat::Origin;
@@ -101,7 +101,7 @@ impl Group {
 /// The alert of an incident, of which this is the first change that is told so.
 pub(super) fn incident(transition: &Transition, host: &str, now: Moment) -> Alert {
     let origin = transition.agent.origin;
-    let (host, state) = (host_of(origin, host), transition.to.as_str());
+    let (host, state) = (origin.host(host), transition.to.as_str());
     let starts_at = now.wall_at(transition.at);
     let labels = [
         ("alertname", "VartaIncident"),
