@@ -238,8 +238,8 @@ pub struct Args {
 
 const AFTER_HELP: &str = "\
 Durations read like 500ms, 2s or 1h30m. Log lines go to standard error.
-SIGTERM and SIGINT stop the server in order. SIGHUP has key files read again, and of --config rules, expected agents and
-pauses.
+SIGTERM and SIGINT stop the server in order. SIGHUP has key files read again, and of --config rules, expected agents,
+recovery and pauses.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
 
 /// The definition of the command line, and with it of the environment and the file.
