@@ -285,6 +285,7 @@ impl Actor {
             self.outside.recorder.tell(Record::Blind { from: expected, to: now });
             self.metrics.blind();
             tracing::warn!(
+                target: "varta::engine",
                 late_ms = millis(late),
                 "this server did not run for {late:?} (stopped, or starved of CPU): every agent is given \
                  {:?} anew before its silence counts",
@@ -357,7 +358,10 @@ impl Actor {
             }
         };
         if tokio::time::timeout(HAND_OVER_WITHIN, all).await.is_err() {
-            tracing::warn!("not all agents' last state could be written within {HAND_OVER_WITHIN:?}");
+            tracing::warn!(
+                target: "varta::engine",
+                "not all agents' last state could be written within {HAND_OVER_WITHIN:?}"
+            );
         }
     }
 

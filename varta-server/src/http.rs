@@ -88,7 +88,10 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationT
             Some((place, Ok((stream, _)))) => (place, stream),
             Some((_, Err(error))) => {
                 if !is_failing {
-                    tracing::warn!("cannot accept a connection for metrics: {error}; trying again");
+                    tracing::warn!(
+                        target: "varta::http",
+                        "cannot accept a connection for metrics: {error}; trying again"
+                    );
                 }
                 is_failing = true;
                 tokio::time::sleep(ACCEPT_PAUSE).await;

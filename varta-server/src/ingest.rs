@@ -43,7 +43,7 @@ impl Drop for IngestThread {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the ingest thread panicked");
+            tracing::error!(target: "varta::ingest", "the ingest thread panicked");
         }
     }
 }

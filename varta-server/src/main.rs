@@ -42,7 +42,7 @@ fn serve(args: Args) -> Result<(), Error> {
     // Written out when it is dropped, so it lives until the end.
     let _log = logging::start(args.log_format, &args.log_level).map_err(|error| args.locate(error))?;
     if let Some(warning) = args.file.as_ref().and_then(ConfigFile::warning) {
-        tracing::warn!("{warning}");
+        tracing::warn!(target: "varta::server", "{warning}");
     }
     let config = args.into_config()?;
     let failed = |action| move |source| Error::Runtime { action, source };

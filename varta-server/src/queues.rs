@@ -47,6 +47,7 @@ impl Queues {
         if let Some(length) = self.unix.filter(|length| *length < wanted) {
             let fits = length + 1;
             tracing::warn!(
+                target: "varta::ingest",
                 max_dgram_qlen = length,
                 wanted,
                 "only {fits} beats fit the socket's queue, those of all agents together; beats that more agents send in the \
@@ -56,6 +57,7 @@ impl Queues {
         }
         for (address, bytes) in self.udp.iter().filter(|(_, bytes)| *bytes < wanted_udp / 2 * 2) {
             tracing::warn!(
+                target: "varta::ingest",
                 %address,
                 granted = bytes,
                 wanted = wanted_udp,

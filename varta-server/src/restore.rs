@@ -28,6 +28,7 @@ pub(crate) fn restore(tracker: &mut Tracker, kept: Vec<Kept>, vault: Option<&Vau
     }
     let population = tracker.population();
     tracing::info!(
+        target: "varta::state",
         known = taken,
         expected = population[Verdict::EXPECTED],
         down = population[Verdict::DOWN],

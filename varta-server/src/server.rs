@@ -230,11 +230,12 @@ impl BoundServer {
         tasks.spawn_on(async { ("look at pages", look.await) }, ingest.handle());
         drop(to_inbox);
         if let Some(address) = metrics_addr {
-            tracing::info!(%address, "metrics on http://{address}/metrics");
+            tracing::info!(target: "varta::server", %address, "metrics on http://{address}/metrics");
         }
         queues.warn_if_short(config.policy.max_agents, config.udp_receive_buffer);
         if config.allow_plaintext_remote {
             tracing::warn!(
+                target: "varta::server",
                 "beats are taken from the network in plaintext (--allow-plaintext-remote): anyone on it can read them, \
                  pretend to be any agent of another host, keep a dead one alive, and make up new ones; use --secure-udp \
                  where that matters"
@@ -353,11 +354,14 @@ impl BoundServer {
             Some(ended) = web.join_next() => Err(ended_unasked(ended)),
         };
         if result.is_ok() {
-            tracing::info!("stopping");
+            tracing::info!(target: "varta::server", "stopping");
         }
         stop_listening.cancel();
         if tokio::time::timeout(STOP_WITHIN, join_all(&mut tasks, &mut result)).await.is_err() {
-            tracing::error!("not all tasks ended within {STOP_WITHIN:?}; ending without them");
+            tracing::error!(
+                target: "varta::server",
+                "not all tasks ended within {STOP_WITHIN:?}; ending without them"
+            );
         }
         stop_http.cancel();
         // Its own limits end it.
@@ -410,6 +414,7 @@ fn bind_metrics(address: SocketAddr) -> Result<TcpListener, Error> {
 /// Says what is listened on: the first lines of the log.
 fn log_endpoint(endpoint: &Endpoint, stall_after: Duration) {
     tracing::info!(
+        target: "varta::server",
         path = match endpoint {
             Endpoint::Unix(path) => Some(tracing::field::display(path.display())),
             Endpoint::Udp(_) | Endpoint::SecureUdp(_) => None,

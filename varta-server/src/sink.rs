@@ -102,7 +102,11 @@ impl Allowance {
         let Allowance { per_second, what_became, skipped, .. } = *self;
         if at.since(self.since) >= Duration::from_secs(1) {
             if skipped > 0 {
-                tracing::warn!(skipped, "{skipped} {what_became}: more than {per_second} came in a second");
+                tracing::warn!(
+                    target: "varta::log",
+                    skipped,
+                    "{skipped} {what_became}: more than {per_second} came in a second"
+                );
             }
             *self = Allowance { since: at, ..Allowance::new(per_second, what_became) };
         }

@@ -86,7 +86,7 @@ impl Alertmanager {
                 match self.send(&board, &mut told, is_resend).await {
                     Ok(()) => {
                         if retry_at.take().is_some() {
-                            tracing::info!("{}: takes alerts again", self.url);
+                            tracing::info!(target: "varta::alerts", "{}: takes alerts again", self.url);
                         }
                         pause.reset();
                         if is_resend {
@@ -95,7 +95,11 @@ impl Alertmanager {
                     }
                     Err((reason, asked)) => {
                         if retry_at.is_none() {
-                            tracing::warn!("{}: does not take alerts: {reason}; trying again", self.url);
+                            tracing::warn!(
+                                target: "varta::alerts",
+                                "{}: does not take alerts: {reason}; trying again",
+                                self.url
+                            );
                         }
                         self.outcomes.retried.increment(1);
                         // What is to be told again and again is not told less often because it failed once.
@@ -143,7 +147,12 @@ impl Alertmanager {
                     // It will be no other the next time; what lasts is tried again with the others.
                     self.outcomes.refused.increment(1);
                     let alerts = batch.len();
-                    tracing::error!(alerts, "{}: refused {alerts} alerts: {reason}", self.url);
+                    tracing::error!(
+                        target: "varta::alerts",
+                        alerts,
+                        "{}: refused {alerts} alerts: {reason}",
+                        self.url
+                    );
                 }
                 Answer::Failed(reason, asked) => return Err((reason, asked)),
             }
@@ -184,6 +193,7 @@ impl Alertmanager {
             if is_old && told.ended.insert(id) {
                 self.outcomes.given_up.increment(1);
                 tracing::warn!(
+                    target: "varta::alerts",
                     after_ms = millis(self.give_up_after),
                     "{}: could not be told within {:?} that an alert is over: {:?}",
                     self.url,

@@ -112,12 +112,15 @@ impl Saving {
         let path = file.path().display();
         match written {
             Ok(()) if std::mem::take(&mut self.is_failing) => {
-                tracing::info!("{path}: alerts are kept there again");
+                tracing::info!(target: "varta::alerts", "{path}: alerts are kept there again");
             }
             Ok(()) => {}
             Err(error) => {
                 if !std::mem::replace(&mut self.is_failing, true) {
-                    tracing::error!("{path}: cannot be written: {error}; trying again");
+                    tracing::error!(
+                        target: "varta::alerts",
+                        "{path}: cannot be written: {error}; trying again"
+                    );
                 }
                 self.is_due = true;
             }
@@ -198,13 +201,25 @@ impl Desk {
                 let senseless = self.book.restore(kept, now);
                 if senseless > 0 {
                     let path = path.display();
-                    tracing::warn!(senseless, "{path}: {senseless} alerts make no sense and are passed over");
+                    tracing::warn!(
+                        target: "varta::alerts",
+                        senseless,
+                        "{path}: {senseless} alerts make no sense and are passed over"
+                    );
                 }
                 if known > 0 {
-                    tracing::info!(known, "{known} alerts are known from before this server's start");
+                    tracing::info!(
+                        target: "varta::alerts",
+                        known,
+                        "{known} alerts are known from before this server's start"
+                    );
                 }
             }
-            Err(error) => tracing::error!("{}: reading it failed: {error}", path.display()),
+            Err(error) => tracing::error!(
+                target: "varta::alerts",
+                "{}: reading it failed: {error}",
+                path.display()
+            ),
         }
     }
 
@@ -313,7 +328,10 @@ impl Desk {
                 Ok(None) if senders.is_empty() => break,
                 Ok(None) => {}
                 Err(_) => {
-                    tracing::warn!("not all alerts could be sent within {STOP_WITHIN:?}");
+                    tracing::warn!(
+                        target: "varta::alerts",
+                        "not all alerts could be sent within {STOP_WITHIN:?}"
+                    );
                     break;
                 }
             }

@@ -51,7 +51,10 @@ impl AlertFile {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
             Err(error) => {
-                tracing::warn!("{path}: cannot be read: {error}; alerts that fired before may fire again");
+                tracing::warn!(
+                    target: "varta::alerts",
+                    "{path}: cannot be read: {error}; alerts that fired before may fire again"
+                );
                 return Vec::new();
             }
         };
@@ -65,6 +68,7 @@ impl AlertFile {
                     Err(error) => format!("it cannot be moved aside either: {error}"),
                 };
                 tracing::warn!(
+                    target: "varta::alerts",
                     "{path}: is broken ({fault}); {moved}, and alerts that fired before may fire again"
                 );
                 Vec::new()

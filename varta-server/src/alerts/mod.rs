@@ -116,11 +116,15 @@ impl Alerts {
             return Started { desk: None, notifier: Notifier::silent() };
         };
         for url in &options.alertmanagers {
-            tracing::info!("alerts go to {url}, again every {:?} while they last", options.resend_every);
+            tracing::info!(
+                target: "varta::alerts",
+                "alerts go to {url}, again every {:?} while they last",
+                options.resend_every
+            );
         }
         if let Some(url) = &options.webhook {
             let signed = if options.webhook_key.is_some() { "signed" } else { "not signed" };
-            tracing::info!("notices go to {url}, {signed}");
+            tracing::info!(target: "varta::alerts", "notices go to {url}, {signed}");
         }
         let audience =
             Audience { alertmanagers: options.alertmanagers.len(), webhook: options.webhook.is_some() };
@@ -214,7 +218,12 @@ impl Notifier {
             Err(TrySendError::Full((_, delivery)) | TrySendError::Closed((_, delivery))) => {
                 line.outcomes.given_up.increment(1);
                 let (id, kind) = (&delivery.id, delivery.kind.as_str());
-                tracing::warn!(%id, kind, "a notice ({kind}) is not sent: too many wait for the webhook, or the server ends");
+                tracing::warn!(
+                    target: "varta::alerts",
+                    %id,
+                    kind,
+                    "a notice ({kind}) is not sent: too many wait for the webhook, or the server ends"
+                );
             }
         }
     }

@@ -57,6 +57,7 @@ pub(super) fn client(ca_file: Option<&Path>, needs_tls: bool) -> Result<Client, 
         let (taken, _) = roots.add_parsable_certificates(found.certs);
         if taken == 0 && ca_file.is_none() {
             tracing::warn!(
+                target: "varta::alerts",
                 "this host has no certificates of authorities, so nobody can be sent alerts over https; install its \
                  package of them (ca-certificates), or give --alert-ca-file"
             );

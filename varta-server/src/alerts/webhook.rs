@@ -66,24 +66,39 @@ impl Webhook {
                 Answer::Taken => {
                     self.outcomes.sent.increment(1);
                     if std::mem::take(is_failing) {
-                        tracing::info!("{url}: takes notices again");
+                        tracing::info!(target: "varta::alerts", "{url}: takes notices again");
                     }
                     break;
                 }
                 Answer::Refused(reason) => {
                     self.outcomes.refused.increment(1);
-                    tracing::error!(%id, kind, "{url}: refused a notice ({kind}), which is not sent again: {reason}");
+                    tracing::error!(
+                        target: "varta::alerts",
+                        %id,
+                        kind,
+                        "{url}: refused a notice ({kind}), which is not sent again: {reason}"
+                    );
                     break;
                 }
                 Answer::Failed(reason, asked) => {
                     if !std::mem::replace(is_failing, true) {
-                        tracing::warn!(%id, kind, "{url}: does not take notices: {reason}; trying again");
+                        tracing::warn!(
+                            target: "varta::alerts",
+                            %id,
+                            kind,
+                            "{url}: does not take notices: {reason}; trying again"
+                        );
                     }
                     let pause = pause.next(asked);
                     if since.elapsed() + pause > self.give_up_after {
                         self.outcomes.given_up.increment(1);
                         let after = self.give_up_after;
-                        tracing::error!(%id, kind, "{url}: a notice ({kind}) was given up after {after:?}: {reason}");
+                        tracing::error!(
+                            target: "varta::alerts",
+                            %id,
+                            kind,
+                            "{url}: a notice ({kind}) was given up after {after:?}: {reason}"
+                        );
                         break;
                     }
                     self.outcomes.retried.increment(1);

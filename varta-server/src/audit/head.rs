@@ -91,7 +91,10 @@ impl Head {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, fault));
         }
         head.sync_name()?;
-        tracing::warn!("{path}: was moved or removed while the audit log was written to; it was made anew");
+        tracing::warn!(
+            target: "varta::audit",
+            "{path}: was moved or removed while the audit log was written to; it was made anew"
+        );
         *self = head;
         Ok(true)
     }

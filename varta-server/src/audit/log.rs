@@ -98,6 +98,7 @@ impl AuditLog {
         }
         if torn > 0 {
             tracing::warn!(
+                target: "varta::audit",
                 bytes = torn,
                 "{}: the end was not whole, as after a crash; {torn} bytes behind record {} were cut off",
                 path.display(),
@@ -137,7 +138,10 @@ impl AuditLog {
                 Err(error) if !self.is_stuck => {
                     self.is_stuck = true;
                     let path = self.options.path.display();
-                    tracing::warn!("{path}: the next file cannot be begun: {error}; this one becomes longer");
+                    tracing::warn!(
+                        target: "varta::audit",
+                        "{path}: the next file cannot be begun: {error}; this one becomes longer"
+                    );
                 }
                 Err(_) => {}
             }
@@ -187,6 +191,7 @@ impl AuditLog {
         self.has_lost |= self.answered < self.last.seq && self.file.is_removed()?;
         self.follow(at)?;
         tracing::warn!(
+            target: "varta::audit",
             "{}: was moved or removed while it was written to; a new file was begun",
             self.options.path.display()
         );

@@ -123,7 +123,13 @@ impl EventsFile {
     ) -> io::Result<oneshot::Receiver<()>> {
         let EventsFile { options, file } = self;
         let path = options.path.display();
-        tracing::info!(%path, limit = options.limit, keep = options.keep, "writing events to {path}");
+        tracing::info!(
+            target: "varta::events",
+            %path,
+            limit = options.limit,
+            keep = options.keep,
+            "writing events to {path}"
+        );
         let runtime = Builder::new_current_thread().enable_time().build()?;
         let writer = Writer::new(options, file, means, queue);
         let (done, is_done) = oneshot::channel();

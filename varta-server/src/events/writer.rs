@@ -107,7 +107,11 @@ impl Writer {
             Ok(()) => {
                 if let Some(Failing { since, .. }) = self.failing.take() {
                     let path = self.options.path.display();
-                    tracing::info!("{path}: is written to again, after {:.3?}", now.since(since));
+                    tracing::info!(
+                        target: "varta::events",
+                        "{path}: is written to again, after {:.3?}",
+                        now.since(since)
+                    );
                 }
                 self.buffer.clear();
                 self.lines = 0;
@@ -153,6 +157,7 @@ impl Writer {
         self.means.write_errors.increment(1);
         if self.failing.is_none() {
             tracing::warn!(
+                target: "varta::events",
                 "{}: events cannot be written: {error}; this server goes on, keeps those that its queue holds, and goes on \
                  trying",
                 self.options.path.display()
@@ -171,6 +176,10 @@ impl Writer {
             lost += 1;
         }
         self.means.dropped.increment(lost);
-        tracing::warn!("{}: {lost} events could not be written", self.options.path.display());
+        tracing::warn!(
+            target: "varta::events",
+            "{}: {lost} events could not be written",
+            self.options.path.display()
+        );
     }
 }

@@ -301,7 +301,10 @@ impl Listener {
                             return Err(endpoint.failed("receive from the socket", error));
                         }
                         if errors_in_a_row == 1 {
-                            tracing::warn!("{endpoint}: cannot receive: {error}; trying again");
+                            tracing::warn!(
+                                target: "varta::ingest",
+                                "{endpoint}: cannot receive: {error}; trying again"
+                            );
                         }
                         tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                         break;

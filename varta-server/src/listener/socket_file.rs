@@ -129,7 +129,11 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| identity_of(&found) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!("{}: cannot remove the socket: {error}", self.path.display());
+            tracing::warn!(
+                target: "varta::socket",
+                "{}: cannot remove the socket: {error}",
+                self.path.display()
+            );
         }
     }
 }
@@ -167,6 +171,7 @@ fn warn_if_shut_off(directory: &Path, mode: u32) {
     for (who, shift) in [("group", 3), ("others", 0)] {
         if mode >> shift & 0o6 != 0 && !enters(shift) {
             tracing::warn!(
+                target: "varta::socket",
                 "--socket-mode {mode:04o} lets {who} connect, but they may not enter {}; chmod it",
                 directory.display()
             );
@@ -186,6 +191,7 @@ fn lock_directory(directory: &Path) -> Result<File, Error> {
         }
     }
     tracing::warn!(
+        target: "varta::socket",
         "{}: another program holds a lock on this directory; going on without",
         directory.display()
     );

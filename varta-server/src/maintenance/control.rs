@@ -56,7 +56,12 @@ impl ControlListener {
         })?;
         // Declared after the socket and so dropped before it, as with every socket's file.
         let _file = file;
-        tracing::info!(path = %path.display(), "pauses can be asked for on {}", path.display());
+        tracing::info!(
+            target: "varta::maintenance",
+            path = %path.display(),
+            "pauses can be asked for on {}",
+            path.display()
+        );
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let connections = TaskTracker::new();
         let mut is_failing = false;
@@ -74,6 +79,7 @@ impl ControlListener {
                 Some((_, Err(error))) => {
                     if !is_failing {
                         tracing::warn!(
+                            target: "varta::maintenance",
                             "{}: cannot accept a connection: {error}; trying again",
                             path.display()
                         );

@@ -105,6 +105,9 @@ impl Shared {
 /// Says in the log that the file is not what it should be.
 fn tell(file: &KeptFile, fault: &str) -> String {
     let fault = format!("{}: cannot be written: {fault}", file.path().display());
-    tracing::error!("{fault}; a restart goes by the pauses that were kept before");
+    tracing::error!(
+        target: "varta::maintenance",
+        "{fault}; a restart goes by the pauses that were kept before"
+    );
     fault
 }

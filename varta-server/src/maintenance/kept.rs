@@ -55,6 +55,7 @@ impl KeptFile {
             Ok(pauses) => pauses,
             Err(Fault::Io(error)) => {
                 tracing::error!(
+                    target: "varta::maintenance",
                     "{}: cannot be read: {error}; pauses from before this start are not in force, and the file is written \
                      anew with the next one",
                     path.display()
@@ -68,6 +69,7 @@ impl KeptFile {
                     Err(error) => format!("it cannot be moved aside: {error}"),
                 };
                 tracing::error!(
+                    target: "varta::maintenance",
                     "{}: is broken ({fault}); {became}, and pauses from before this start are not in force",
                     path.display()
                 );

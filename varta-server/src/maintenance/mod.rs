@@ -143,7 +143,7 @@ impl Maintenance {
             Err(error @ Error::SocketPathTooLong { .. })
                 if options.control.as_ref().is_some_and(|control| control.is_default) =>
             {
-                tracing::warn!("there is no control socket: {error}");
+                tracing::warn!(target: "varta::maintenance", "there is no control socket: {error}");
                 None
             }
             control => control?,

@@ -23,6 +23,7 @@ impl KernelDrops {
         let counters = probes.iter().map(|probe| all[probe.transport().index()].clone()).collect();
         if let Some(Err(error)) = probes.first().map(Probe::kernel_drops) {
             tracing::warn!(
+                target: "varta::ingest",
                 "the kernel does not tell what it drops ({error}): varta_kernel_drops_total stays 0"
             );
         }

@@ -83,7 +83,13 @@ impl RecordingFile {
         metrics: RecordingMetrics,
     ) -> io::Result<(Recorder, oneshot::Receiver<()>)> {
         let RecordingFile { path, file, limit } = self;
-        tracing::info!(path = %path.display(), limit, "recording what arrives to {}", path.display());
+        tracing::info!(
+            target: "varta::recording",
+            path = %path.display(),
+            limit,
+            "recording what arrives to {}",
+            path.display()
+        );
         let (to_queue, queue) = sync_channel(QUEUE);
         let recorder = Recorder::new(to_queue, metrics.dropped.clone());
         let (done, is_done) = oneshot::channel();
@@ -124,12 +130,14 @@ impl<W: Write> Writer<W> {
         match self.write_all() {
             Ok(()) => {}
             Err(End::Full) => tracing::info!(
+                target: "varta::recording",
                 limit = self.limit,
                 "{}: the recording is as long as it may be (--record-limit {}), and ends; this server goes on",
                 self.path.display(),
                 self.limit
             ),
             Err(End::Failed(error)) => tracing::warn!(
+                target: "varta::recording",
                 "{}: the recording cannot be written: {error}; it ends here, and this server goes on",
                 self.path.display()
             ),

@@ -97,6 +97,7 @@ impl Desk {
         let all = async { while jobs.join_next().await.is_some() {} };
         if tokio::time::timeout(END_WITHIN, all).await.is_err() {
             tracing::error!(
+                target: "varta::recovery",
                 "not all recovery commands have ended within {END_WITHIN:?}; they are left to themselves"
             );
         }
@@ -111,6 +112,7 @@ impl Desk {
                 Ok(kept) => kept,
                 Err(error) => {
                     tracing::error!(
+                        target: "varta::recovery",
                         "descriptors have run out, and nothing can be done about {}: {error}",
                         job.transition.agent
                     );
@@ -130,7 +132,7 @@ impl Desk {
         let (task, outcome) = match ended {
             Ok((task, outcome)) => (task, outcome),
             Err(error) => {
-                tracing::error!("a recovery job ended unasked: {error}");
+                tracing::error!(target: "varta::recovery", "a recovery job ended unasked: {error}");
                 (error.id(), Outcome::Refused(Refusal::NotAttested))
             }
         };

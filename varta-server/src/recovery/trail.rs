@@ -164,7 +164,10 @@ fn write(mut ledger: impl Ledger, entries: &Receiver<Entry>, waiting: &AtomicUsi
             && told_at.is_none_or(|told_at| told_at.elapsed() >= TOLD_EVERY)
         {
             told_at = Some(Instant::now());
-            tracing::error!("the audit log cannot be written: {error}; see --audit-log");
+            tracing::error!(
+                target: "varta::recovery",
+                "the audit log cannot be written: {error}; see --audit-log"
+            );
         }
     }
 }

@@ -83,6 +83,7 @@ fn announce(options: &RecoveryOptions, has_trail: bool) {
     let what = if *is_dry_run { "says what it would do" } else { "acts" };
     let plural = if rules.len() == 1 { "" } else { "s" };
     tracing::info!(
+        target: "varta::recovery",
         rules = rules.len(),
         %budget,
         dry_run = is_dry_run,
@@ -92,6 +93,7 @@ fn announce(options: &RecoveryOptions, has_trail: bool) {
     );
     for (program, fault) in options.programs_not_found() {
         tracing::warn!(
+            target: "varta::recovery",
             program,
             "a recovery command cannot be run as it is: {fault}; it is looked for again each time"
         );

@@ -31,21 +31,32 @@ impl Reloader {
     pub async fn read_anew(&self) {
         if self.vault.is_none() && self.file.is_none() {
             tracing::info!(
+                target: "varta::server",
                 "there is no file to read again: neither keys nor --config; options stay as given"
             );
         }
         match self.vault.as_ref().map(Vault::read_anew) {
             None => {}
             Some(Ok(keys)) => {
-                tracing::info!(keys, "the key files were read again; {keys} keys open datagrams");
+                tracing::info!(
+                    target: "varta::server",
+                    keys,
+                    "the key files were read again; {keys} keys open datagrams"
+                );
             }
-            Some(Err(error)) => tracing::error!("the keys stay as they were: {error}"),
+            Some(Err(error)) => tracing::error!(
+                target: "varta::server",
+                "the keys stay as they were: {error}"
+            ),
         }
         match self.file.as_ref().map(|file| (file, file.read_anew(&self.policy))) {
             None => {}
             Some((file, Ok(reread))) => self.go_by(file, reread).await,
             Some((_, Err(error))) => {
-                tracing::error!("rules, expected agents and pauses stay as they were: {error}");
+                tracing::error!(
+                    target: "varta::server",
+                    "rules, expected agents and pauses stay as they were: {error}"
+                );
             }
         }
     }
@@ -66,6 +77,7 @@ impl Reloader {
             return;
         }
         tracing::info!(
+            target: "varta::server",
             rules = rule_count,
             expected = expected_count,
             pauses = pause_count,
@@ -74,7 +86,11 @@ impl Reloader {
         );
         if !changed_options.is_empty() {
             let options = changed_options.join(", ");
-            tracing::warn!(%options, "{path}: a change of {options} counts only after a restart");
+            tracing::warn!(
+                target: "varta::server",
+                %options,
+                "{path}: a change of {options} counts only after a restart"
+            );
         }
     }
 }

@@ -65,7 +65,11 @@ impl Directory {
         }
         // Only for whoever comes second and wants to know; the lock itself needs no room on the disk.
         if let Err(error) = write_holder(&mut lock) {
-            tracing::warn!("{}: cannot write who has the lock: {error}", file.display());
+            tracing::warn!(
+                target: "varta::state",
+                "{}: cannot write who has the lock: {error}",
+                file.display()
+            );
         }
         Ok(Directory { path: path.to_path_buf(), lock })
     }

@@ -153,6 +153,7 @@ impl Store {
             Err(Fault::Newer { version }) => Err(Error::NewerState { path, version }),
             Err(fault) if fault.may_pass() => {
                 tracing::warn!(
+                    target: "varta::state",
                     "{}: cannot be read: {fault}; this server starts without what was known before, and goes on trying",
                     path.display()
                 );
@@ -181,7 +182,12 @@ fn open_and_read(path: &Path, room: Room, clock: Clock) -> Result<(Connection, L
     let (agents, senseless, sweep) = registry::read(&database, room.agents, wall, clock.now())?;
     let seals = seals::read(&database, room.seals, wall)?;
     if senseless > 0 {
-        tracing::warn!(senseless, "{}: {senseless} rows make no sense and are passed over", path.display());
+        tracing::warn!(
+            target: "varta::state",
+            senseless,
+            "{}: {senseless} rows make no sense and are passed over",
+            path.display()
+        );
     }
     Ok((database, Left { agents, seals }, sweep))
 }
@@ -190,6 +196,7 @@ fn open_and_read(path: &Path, room: Room, clock: Clock) -> Result<(Connection, L
 fn move_aside(path: &Path, fault: &str) -> std::io::Result<()> {
     let aside = schema::move_aside(path)?;
     tracing::warn!(
+        target: "varta::state",
         "{}: is broken ({fault}); it is {} now, and this server begins a new one",
         path.display(),
         aside.display()

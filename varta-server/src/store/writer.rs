@@ -265,7 +265,11 @@ impl Writer {
 
     fn note_written(&mut self, now: MonoTime) {
         if let Some(Failing { since, .. }) = self.failing.take() {
-            tracing::info!("{}: is written to again, after {:.3?}", self.path.display(), now.since(since));
+            tracing::info!(
+                target: "varta::state",
+                "{}: is written to again, after {:.3?}",
+                self.path.display(), now.since(since)
+            );
         }
         for event in self.pending.drain(..) {
             let Event::Slice(Slice { from, agents, next }) = event else { continue };
@@ -290,6 +294,7 @@ impl Writer {
             // Something that it cannot take, and never will.
             Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
                 tracing::error!(
+                    target: "varta::state",
                     "{}: refuses what was to be written: {fault}; {} changes are given up",
                     self.path.display(),
                     self.pending.len()
@@ -308,6 +313,7 @@ impl Writer {
         }
         if self.failing.is_none() && !moved {
             tracing::warn!(
+                target: "varta::state",
                 "{}: cannot be written to: {fault}; this server goes on without, keeps up to {STATE_QUEUE} changes, and \
                  goes on trying",
                 self.path.display()
@@ -357,6 +363,7 @@ impl Writer {
             self.write(now);
             if self.pending.len() == before {
                 tracing::error!(
+                    target: "varta::state",
                     "{}: the last changes before this server's end could not be written",
                     self.path.display()
                 );
