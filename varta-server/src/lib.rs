@@ -15,48 +15,52 @@
 //! }
 //! ```
 
-mod actor;
-mod alerts;
-mod append_file;
-pub mod audit;
-pub mod beat;
-pub mod cli;
-pub mod clock;
+mod base;
 pub mod config;
-mod error;
-pub mod events;
-mod http;
+mod domain;
+mod engine;
 mod ingest;
-pub mod labels;
-pub mod listener;
-mod lock;
-pub mod logging;
-mod maintenance;
-mod memory;
 mod metrics;
-pub mod outcome;
-pub mod process;
-mod queues;
-pub mod recording;
-pub mod recovery;
-mod restore;
-mod secret;
+mod observe;
 mod server;
-mod sink;
-mod store;
-pub mod time;
-pub mod tracker;
-mod whole_file;
+mod services;
 
-pub use self::alerts::{AlertOptions, AlertUrl};
-pub use self::error::Error;
-pub use self::metrics::agents::AgentMetrics;
-pub use self::secret::Secret;
+pub use self::base::error::Error;
+pub use self::base::secret::Secret;
+pub use self::base::version::{COMMIT, VERSION, VERSION_AND_COMMIT};
+pub use self::base::{clock, logging, time};
+pub use self::domain::{beat, labels, outcome, tracker};
+pub use self::metrics::agent_rows::AgentMetrics;
 pub use self::server::{BoundServer, Reloader, Server};
+pub use self::services::alerts::{AlertOptions, AlertUrl};
+pub use self::services::{audit, events, recording, recovery};
 
-/// This server's version.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The commit from which it was built; `unknown` when it was not built from a repository.
-pub const COMMIT: &str = env!("VARTA_COMMIT");
-/// Both, as `--version` prints them.
-pub const VERSION_AND_COMMIT: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("VARTA_COMMIT"), ")");
+/// The command line, the environment and the file of `--config`, as clap reads them.
+pub mod cli {
+    pub use crate::base::logging::LogFormat;
+    pub use crate::base::options::values::{Address, Mode};
+    pub use crate::config::args::Args;
+    pub use crate::config::commands::Task;
+    pub use crate::engine::options::{Detector, DetectorArgs};
+    pub use crate::services::alerts::options::{AlertArgs, UrlText};
+    pub use crate::services::audit::{AuditArgs, AuditTask, VerifyArgs};
+    pub use crate::services::events::options::EventsArgs;
+    pub use crate::services::maintenance::{ControlArgs, MaintenanceArgs, PauseArgs, PausesArgs, ResumeArgs};
+    pub use crate::services::recording::ReplayArgs;
+    pub use crate::services::recovery::{RecoveryArgs, Variable};
+}
+
+/// What can be configured of the sockets.
+pub mod listener {
+    pub use crate::base::SocketOptions;
+    pub use crate::ingest::{AllowedSenders, KeyFiles};
+}
+
+/// What is known of processes.
+pub mod process {
+    pub use crate::domain::process::{
+        Cgroup, Change, Death, Descriptors, Details, Doing, Dossier, Explanation, Look, MAX_DESCRIPTORS,
+        MAX_THREADS, Pressure, Share, Stall, State, States, Stuck, Switches, Throttled, explain,
+    };
+    pub use crate::observe::{Host, ProcessName, namespace_pids};
+}

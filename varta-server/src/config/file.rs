@@ -4,25 +4,20 @@
 //! [`content`](super::content).
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::Command;
 
-use super::check_agents;
-use super::content::{Content, FileOption, line_at};
-use super::expected::ExpectedAgents;
-use super::maintenance::PlannedPauses;
-use super::recovery::RecoveryEntry;
-use super::rules::Rules;
-use crate::cli;
-use crate::error::Error;
-use crate::tracker::Policy;
-
-/// A file that is longer than this was not written by people.
-const LONGEST_FILE: u64 = 1 << 20;
+use crate::base::error::Error;
+use crate::base::files::bounded_read::read_text;
+use crate::base::options::table::line_at;
+use crate::config::args;
+use crate::config::document::{Content, FileOption};
+use crate::domain::tracker::Policy;
+use crate::domain::{ExpectedAgents, Rules};
+use crate::engine::options::check_agents;
+use crate::services::maintenance::PlannedPauses;
+use crate::services::recovery::RecoveryEntry;
 
 /// A file of `--config` that was read and made sense. It remembers what it said, and can be read again.
 #[derive(Clone, Debug)]
@@ -72,7 +67,7 @@ impl ConfigFile {
     /// As at the start, or when its rules and expected agents do not go together with the policy that is in force.
     pub fn read_anew(&self, policy: &Policy) -> Result<Reread, Error> {
         let Content { options, rules, expected, recovery, pauses } =
-            ConfigFile::read(&self.path, &cli::definition())?.content;
+            ConfigFile::read(&self.path, &args::definition())?.content;
         check_agents(&rules, &expected, policy)
             .map_err(|error| Error::ConfigFile { path: self.path.clone(), fault: error.to_string() })?;
         let changed_options = changed(&self.content.options, &options);
@@ -116,7 +111,7 @@ impl ConfigFile {
     }
 
     /// Says of an error about an option which line of the file it comes from, if it comes from there.
-    pub(crate) fn locate(&self, error: Error) -> Error {
+    pub fn locate(&self, error: Error) -> Error {
         let Some(key) = error.option() else { return error };
         let stands_here = |option: &&FileOption| option.key == key && self.counting.contains(key);
         let Some(option) = self.content.options.iter().find(stands_here) else { return error };
@@ -138,47 +133,16 @@ fn changed(before: &[FileOption], after: &[FileOption]) -> Vec<String> {
     keys
 }
 
-/// Reads the text, and says what ought to be otherwise with the file.
-fn read_text(path: &Path) -> Result<(String, Option<String>), Error> {
-    let unusable = |fault: String| Error::ConfigFile { path: path.to_path_buf(), fault };
-    let failed = |error: io::Error| unusable(format!("cannot be read: {error}"));
-    // Without waiting: a pipe that nobody writes to would hold up the start for ever.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
-    let found = file.metadata().map_err(failed)?;
-    if !found.is_file() {
-        return Err(unusable("is not a regular file".to_owned()));
-    }
-    let mut bytes = Vec::new();
-    // One more than there may be, and not what its length was a moment ago.
-    file.take(LONGEST_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LONGEST_FILE {
-        return Err(unusable(format!("is longer than {} KiB", LONGEST_FILE >> 10)));
-    }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let line = line_at(error.as_bytes(), error.utf8_error().valid_up_to());
-        Error::ConfigLine { path: path.to_path_buf(), line, fault: "is not UTF-8 text".to_owned() }
-    })?;
-    let us = nix::unistd::geteuid().as_raw();
-    let who = if found.mode() & 0o002 != 0 {
-        Some(format!("everybody may write to it (mode {:04o}); chmod o-w it", found.mode() & 0o7777))
-    } else if found.uid() != us && found.uid() != 0 {
-        Some(format!("it belongs to uid {}, which is neither this server's nor root", found.uid()))
-    } else {
-        None
-    };
-    let warning =
-        who.map(|who| format!("{}: {who}: who can change it decides what this server does", path.display()));
-    Ok((text, warning))
-}
-
 #[cfg(test)]
 mod tests {
+    use crate::base::files::bounded_read::LONGEST_FILE;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use tempfile::TempDir;
 
     use super::*;
+    use crate::config::args;
 
     fn directory_with(text: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
@@ -188,7 +152,7 @@ mod tests {
     }
 
     fn read(path: &Path) -> Result<ConfigFile, Error> {
-        ConfigFile::read(path, &cli::definition())
+        ConfigFile::read(path, &args::definition())
     }
 
     fn refused(path: &Path) -> String {

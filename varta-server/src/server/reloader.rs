@@ -2,14 +2,13 @@
 
 use tokio::sync::mpsc;
 
-use crate::actor::Query;
-use crate::cli::RecoveryArgs;
-use crate::clock::wall_now;
+use crate::base::clock::wall_now;
 use crate::config::{ConfigFile, Reread};
-use crate::listener::Vault;
-use crate::maintenance::Pauses;
-use crate::recovery::NewRules;
-use crate::tracker::Policy;
+use crate::domain::tracker::Policy;
+use crate::engine::query::Query;
+use crate::ingest::Vault;
+use crate::services::maintenance::pauses::Pauses;
+use crate::services::recovery::{NewRules, RecoveryArgs};
 
 /// The files that a server reads again while it runs: keys, and of the configuration rules, expected agents and pauses.
 #[derive(Clone, Debug)]

@@ -1,0 +1,146 @@
+//! The directory in which the state is: ours alone, and used by one server at a time.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::error::Error;
+use crate::base::files::lock::try_lock;
+
+const LOCK: &str = "varta.lock";
+/// The digits of a pid, and some room.
+const LONGEST_PID: u64 = 32;
+
+/// A directory that no other server uses while this or a clone of it lives. Each part of the server that writes to the
+/// directory holds a clone, so the lock outlives the last write.
+#[derive(Clone, Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    /// Locked until the last clone is closed, by whatever end this process comes to.
+    _lock: Arc<File>,
+}
+
+impl StateDir {
+    /// Makes the directory if it is not there, sees to it that nobody else may write to it, and takes its lock.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made or written to, belongs to somebody else, is open to others, or another server uses it.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let failed =
+            |action| move |source| Error::StateDirectory { path: path.to_path_buf(), action, source };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(failed("make the directory for the state"))?;
+        let found = fs::metadata(path).map_err(failed("look at the directory for the state"))?;
+        let us = nix::unistd::geteuid().as_raw();
+        if found.uid() != us && found.uid() != 0 || found.mode() & 0o022 != 0 {
+            return Err(Error::UnsafeStateDirectory { path: path.to_path_buf() });
+        }
+        let file = path.join(LOCK);
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&file)
+            .map_err(|source| Error::StateDirectory {
+                path: file.clone(),
+                action: "open the lock",
+                source,
+            })?;
+        match try_lock(&lock) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::StateInUse { path: path.to_path_buf(), holder: read_holder(&mut lock) });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(Error::StateDirectory { path: file, action: "take the lock", source });
+            }
+        }
+        // Only for whoever comes second and wants to know; the lock itself needs no room on the disk.
+        if let Err(error) = write_holder(&mut lock) {
+            tracing::warn!(
+                target: "varta::state",
+                "{}: cannot write who has the lock: {error}",
+                file.display()
+            );
+        }
+        Ok(StateDir { path: path.to_path_buf(), _lock: Arc::new(lock) })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn write_holder(lock: &mut File) -> io::Result<()> {
+    lock.set_len(0)?;
+    writeln!(lock, "{}", std::process::id())
+}
+
+/// The pid of the server that has the lock, if it can be read.
+fn read_holder(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.rewind().ok()?;
+    lock.take(LONGEST_PID).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_missing_directory_is_made_and_closed_to_others() {
+        let outside = tempfile::tempdir().unwrap();
+        let path = outside.path().join("lib/varta");
+        let directory = StateDir::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(directory.path(), path);
+    }
+
+    #[test]
+    fn a_second_server_is_refused_and_told_who_the_first_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = StateDir::open(directory.path()).unwrap();
+        let refused = StateDir::open(directory.path()).unwrap_err();
+        assert_eq!(refused.exit_status(), 1);
+        let said = refused.to_string();
+        assert!(said.contains(&format!("pid {}", std::process::id())), "{said}");
+        drop(first);
+        StateDir::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        for mode in [0o770, 0o707] {
+            fs::set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
+            let refused = StateDir::open(directory.path()).unwrap_err();
+            assert!(matches!(refused, Error::UnsafeStateDirectory { .. }), "{refused}");
+            assert_eq!(refused.exit_status(), 1);
+        }
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        StateDir::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_a_directory_is_refused_by_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for path in [file.path().to_path_buf(), file.path().join("below")] {
+            let refused = StateDir::open(&path).unwrap_err();
+            assert_eq!(refused.exit_status(), 1);
+            assert!(refused.to_string().starts_with(path.to_str().unwrap()), "{refused}");
+        }
+    }
+}

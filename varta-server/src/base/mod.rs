@@ -1,0 +1,23 @@
+//! What any daemon needs: time, errors, files, options, limits. Nothing here knows what a heartbeat is.
+
+pub(crate) mod backoff;
+pub mod clock;
+pub(crate) mod error;
+pub(crate) mod files;
+pub(crate) mod glob;
+pub(crate) mod huge_pages;
+pub(crate) mod limits;
+pub mod logging;
+pub(crate) mod options;
+pub(crate) mod rate_limit;
+pub(crate) mod secret;
+mod socket_file;
+pub(crate) mod stdout;
+pub mod time;
+pub(crate) mod version;
+
+pub(crate) use self::glob::Glob;
+pub(crate) use self::limits::EntryError;
+pub(crate) use self::logging::LogFormat;
+pub(crate) use self::socket_file::SocketFile;
+pub use self::socket_file::SocketOptions;

@@ -1,0 +1,135 @@
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::time::{Duration, SystemTime};
+
+use toml::Spanned;
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use crate::base::limits::check_duration;
+use crate::base::options::nearest::nearest;
+use crate::base::options::timestamp::{NOT_A_MOMENT, parse_moment};
+
+/// What is wrong, and the place in the text, in bytes.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) offset: usize,
+    pub(crate) text: String,
+}
+
+type Key<'i> = Spanned<Cow<'i, str>>;
+pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
+
+/// The line of a place in a text, counted from 1.
+pub(crate) fn line_at(text: &[u8], offset: usize) -> usize {
+    1 + text.iter().take(offset).filter(|byte| **byte == b'\n').count()
+}
+
+pub(crate) fn at<T>(place: &Spanned<T>, fault: impl Display) -> Fault {
+    Fault { offset: place.span().start, text: fault.to_string() }
+}
+
+/// The entries of a table as they stand in the file, so that the first fault is found first.
+pub(crate) fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Value<'i>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+pub(crate) fn decimal(number: &DeInteger<'_>) -> Option<String> {
+    i128::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
+}
+
+pub(crate) fn wrong_type(found: &DeValue<'_>, wanted: &str) -> String {
+    let found = match found {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    };
+    format!("is {found}, and {wanted} wanted")
+}
+
+// Tables.
+
+/// One table, of `[[rule]]` for example.
+pub(crate) struct Table<'t, 'i> {
+    pub(crate) what: &'static str,
+    pub(crate) place: &'t Value<'i>,
+    pub(crate) entries: &'t DeTable<'i>,
+}
+
+/// Reads the tables of a kind one after the other.
+pub(crate) fn read_tables<'i>(
+    what: &'static str,
+    key: &Key<'i>,
+    value: &Value<'i>,
+    mut take: impl FnMut(&Table<'_, 'i>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let misused = |place| Fault {
+        offset: place,
+        text: format!("{what}: stands for tables; write [[{what}]] before each"),
+    };
+    let DeValue::Array(items) = value.get_ref() else { return Err(misused(key.span().start)) };
+    for item in items.iter() {
+        let DeValue::Table(entries) = item.get_ref() else { return Err(misused(item.span().start)) };
+        take(&Table { what, place: item, entries })
+            .map_err(|Fault { offset, text }| Fault { offset, text: format!("{what}: {text}") })?;
+    }
+    Ok(())
+}
+
+impl<'t, 'i> Table<'t, 'i> {
+    /// The values of these keys, as far as they are there. Others there may not be.
+    pub(crate) fn values<const N: usize>(
+        &self,
+        keys: [&str; N],
+    ) -> Result<[Option<&'t Value<'i>>; N], Fault> {
+        let mut values = [None; N];
+        for (key, value) in in_order(self.entries) {
+            let name: &str = key.get_ref();
+            match keys.iter().position(|known| *known == name) {
+                Some(place) => values[place] = Some(value),
+                None => {
+                    let hint = match nearest(name, keys.into_iter()) {
+                        Some(near) => format!("did you mean {near}?"),
+                        None => format!("there are {}", keys.join(", ")),
+                    };
+                    return Err(at(key, format!("{}: there is no such key; {hint}", name.escape_debug())));
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    pub(crate) fn name(&self, value: Option<&'t Value<'i>>) -> Result<(&'t Value<'i>, &'t str), Fault> {
+        let value = value.ok_or_else(|| at(self.place, format!("a [[{}]] needs a name", self.what)))?;
+        text("name", value).map(|name| (value, name))
+    }
+}
+
+pub(crate) fn text<'t>(key: &str, value: &'t Value<'_>) -> Result<&'t str, Fault> {
+    match value.get_ref() {
+        DeValue::String(text) => Ok(text),
+        other => Err(at(value, format!("{key}: {}", wrong_type(other, "a string is")))),
+    }
+}
+
+pub(crate) fn duration(key: &'static str, value: &Value<'_>) -> Result<Duration, Fault> {
+    let text = text(key, value)?;
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| at(value, format!("{key}: `{}`: {error}", text.escape_debug())))?;
+    check_duration(key, duration).map_err(|error| at(value, error))?;
+    Ok(duration)
+}
+
+/// A date and time of TOML, or a string that has one.
+pub(crate) fn moment(key: &'static str, value: &Value<'_>) -> Result<SystemTime, Fault> {
+    let text = match value.get_ref() {
+        DeValue::Datetime(written) => Cow::Owned(written.to_string()),
+        _ => Cow::Borrowed(text(key, value)?),
+    };
+    parse_moment(&text).ok_or_else(|| at(value, format!("{key}: `{}` {NOT_A_MOMENT}", text.escape_debug())))
+}

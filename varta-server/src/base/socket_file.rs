@@ -1,0 +1,346 @@
+//! A Unix socket's file: made so that nobody else can slip in, refused while another server uses it, and removed at
+//! the end only if it is still the one that was made.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::base::error::Error;
+
+/// What fits a `sockaddr_un`, its closing zero not counted.
+const LONGEST_PATH: usize = 107;
+/// How often, and how long apart, the lock on the directory is tried before giving up: two seconds in all.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Where a socket is to be, and who may send to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// The file's path. Its directory is made, with mode 0700, if it is not there.
+    pub path: PathBuf,
+    /// Whether nobody chose the path: then its directory must be ours alone.
+    pub is_default: bool,
+    /// The file's permission bits.
+    pub mode: u32,
+    /// The group to which the file is given.
+    pub group: Option<u32>,
+}
+
+/// The file of a bound socket. It goes when this is dropped.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode of the file that was made: another server may since have put its own in the same place.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Makes a Unix datagram socket that does not block and asks for its senders' credentials, and its file. On an
+    /// error nothing is left behind but a directory that may have been made.
+    ///
+    /// # Errors
+    ///
+    /// When a live server or something else has the name, or the kernel refuses.
+    pub(crate) fn bind(options: &SocketOptions) -> Result<(UnixDatagram, Self), Error> {
+        let (socket, file) = Self::make(options, Type::DGRAM, "--socket")?;
+        Ok((OwnedFd::from(socket).into(), file))
+    }
+
+    /// Makes a Unix stream socket that does not block and listens, and its file, which only its owner can open.
+    /// `backlog` is how many connections may wait, and `option` what gives such a socket another path.
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind`](SocketFile::bind).
+    pub(crate) fn listen(
+        path: &Path,
+        backlog: i32,
+        option: &'static str,
+    ) -> Result<(UnixListener, Self), Error> {
+        let path = path.to_path_buf();
+        let options = SocketOptions { path, is_default: false, mode: 0o600, group: None };
+        let (socket, file) = Self::make(&options, Type::STREAM, option)?;
+        let failed = |source| Error::Socket { path: options.path.clone(), action: "listen on it", source };
+        socket.listen(backlog).map_err(failed)?;
+        Ok((OwnedFd::from(socket).into(), file))
+    }
+
+    fn make(options: &SocketOptions, kind: Type, option: &'static str) -> Result<(Socket, Self), Error> {
+        let SocketOptions { path, is_default, mode, group } = options;
+        let length = path.as_os_str().as_bytes().len();
+        if length > LONGEST_PATH {
+            let (path, most) = (path.clone(), LONGEST_PATH);
+            return Err(Error::SocketPathTooLong { path, option, length, most });
+        }
+        let directory = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        prepare_directory(directory, *is_default)?;
+        warn_if_shut_off(directory, *mode);
+        // Two servers that start together must not both find the file stale: the second is to meet the first alive.
+        let _lock = lock_directory(directory)?;
+        remove_stale(path, option)?;
+
+        let failed = |action| move |source| Error::Socket { path: path.clone(), action, source };
+        let socket = Socket::new(Domain::UNIX, kind.nonblocking(), None).map_err(failed("make a socket"))?;
+        if kind == Type::DGRAM {
+            // Before bind: a message that arrives earlier would come without credentials.
+            socket.set_passcred(true).map_err(failed("ask for senders' credentials (SO_PASSCRED)"))?;
+        }
+        // The file takes the socket's mode when it is made, so that it is never open to others, not even for a moment.
+        set_mode(&socket, mode & 0o600).map_err(failed("set the socket's mode"))?;
+        let address = SockAddr::unix(path).map_err(failed("use this as a socket path"))?;
+        socket.bind(&address).map_err(failed("bind the socket"))?;
+        let identity = fs::symlink_metadata(path).map_err(failed("look at the socket just made"))?;
+        let file = SocketFile { path: path.clone(), identity: identity_of(&identity) };
+
+        file.open_to(*group, *mode).map_err(failed("set the socket's mode and group"))?;
+        Ok((socket, file))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the file to a group and sets its mode: that of the file that was made, and of none that has its name by now.
+    fn open_to(&self, group: Option<u32>, mode: u32) -> io::Result<()> {
+        let handle =
+            OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&self.path)?;
+        if identity_of(&handle.metadata()?) != self.identity {
+            return Err(io::Error::other("another file has taken its place"));
+        }
+        // A handle to a path alone takes neither call itself, but what it stands for can be reached through /proc.
+        let file = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        if let Some(group) = group {
+            chown(&file, None, Some(group))?;
+        }
+        fs::set_permissions(&file, Permissions::from_mode(mode))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| identity_of(&found) == self.identity);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(
+                target: "varta::socket",
+                "{}: cannot remove the socket: {error}",
+                self.path.display()
+            );
+        }
+    }
+}
+
+fn identity_of(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+fn set_mode(socket: &Socket, mode: u32) -> io::Result<()> {
+    let descriptor: OwnedFd = socket.as_fd().try_clone_to_owned()?;
+    File::from(descriptor).set_permissions(Permissions::from_mode(mode))
+}
+
+fn prepare_directory(directory: &Path, must_be_ours: bool) -> Result<(), Error> {
+    let failed = |action| move |source| Error::Socket { path: directory.to_path_buf(), action, source };
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed("make the socket's directory")(error)),
+    }
+    if must_be_ours {
+        // Not `metadata`: a symlink that somebody else laid in a shared directory is not ours.
+        let found = fs::symlink_metadata(directory).map_err(failed("look at the socket's directory"))?;
+        let owner_is_us = found.uid() == nix::unistd::geteuid().as_raw();
+        if !found.is_dir() || !owner_is_us || found.mode() & 0o022 != 0 {
+            return Err(Error::UnsafeDirectory { path: directory.to_path_buf() });
+        }
+    }
+    Ok(())
+}
+
+/// A mode that lets others connect is of no use behind a directory that they may not enter.
+fn warn_if_shut_off(directory: &Path, mode: u32) {
+    let enters = |shift: u32| fs::metadata(directory).is_ok_and(|found| found.mode() >> shift & 1 != 0);
+    for (who, shift) in [("group", 3), ("others", 0)] {
+        if mode >> shift & 0o6 != 0 && !enters(shift) {
+            tracing::warn!(
+                target: "varta::socket",
+                "--socket-mode {mode:04o} lets {who} connect, but they may not enter {}; chmod it",
+                directory.display()
+            );
+        }
+    }
+}
+
+/// Waits for another server that is just starting, but not for ever: whoever can read a directory can lock it.
+fn lock_directory(directory: &Path) -> Result<File, Error> {
+    let failed = |action| move |source| Error::Socket { path: directory.to_path_buf(), action, source };
+    let file = File::open(directory).map_err(failed("open the socket's directory"))?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(failed("lock the socket's directory")(error)),
+        }
+    }
+    tracing::warn!(
+        target: "varta::socket",
+        "{}: another program holds a lock on this directory; going on without",
+        directory.display()
+    );
+    Ok(file)
+}
+
+/// Removes the socket file of a server that is no more.
+fn remove_stale(path: &Path, option: &'static str) -> Result<(), Error> {
+    let failed = |action| move |source| Error::Socket { path: path.to_path_buf(), action, source };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("look at what has the socket's name")(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(Error::NotASocket { path: path.to_path_buf(), option });
+        }
+        Ok(_) => {}
+    }
+    let probe = UnixDatagram::unbound().map_err(failed("make a socket to see whether a server is there"))?;
+    match probe.connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(failed("remove the socket of a server that is no more"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Whoever answers, also as another type of socket, is alive.
+        Ok(()) => Err(Error::SocketInUse { path: path.to_path_buf(), option }),
+        Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
+            Err(Error::SocketInUse { path: path.to_path_buf(), option })
+        }
+        Err(error) => Err(failed("see whether a server is there")(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(path: PathBuf) -> SocketOptions {
+        SocketOptions { path, is_default: false, mode: 0o600, group: None }
+    }
+
+    #[test]
+    fn the_file_has_the_mode_asked_for_and_goes_with_the_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("made/varta.sock");
+        let (_socket, file) =
+            SocketFile::bind(&SocketOptions { mode: 0o660, ..options(path.clone()) }).unwrap();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o660);
+        assert_eq!(fs::metadata(dir.path().join("made")).unwrap().mode() & 0o777, 0o700);
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_live_server_is_refused_and_keeps_its_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock");
+        let (_socket, first) = SocketFile::bind(&options(path.clone())).unwrap();
+        assert!(matches!(SocketFile::bind(&options(path.clone())), Err(Error::SocketInUse { .. })));
+        assert_eq!(identity_of(&fs::symlink_metadata(&path).unwrap()), first.identity);
+    }
+
+    #[test]
+    fn another_type_of_socket_that_is_alive_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock");
+        let _stream = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(matches!(SocketFile::bind(&options(path)), Err(Error::SocketInUse { .. })));
+    }
+
+    #[test]
+    fn a_socket_for_connections_is_made_with_the_same_care() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock.control");
+        let listen = || SocketFile::listen(&path, 1, "--control-socket");
+        let (socket, file) = listen().unwrap();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let refused = listen().unwrap_err().to_string();
+        assert!(
+            refused.contains("another server") && refused.ends_with("with --control-socket"),
+            "{refused}"
+        );
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        drop(file);
+        assert!(!path.exists());
+        drop((socket, UnixListener::bind(&path).unwrap()));
+        assert!(path.exists(), "a plain socket leaves its file behind");
+        drop(listen().unwrap());
+        assert!(!path.exists());
+        fs::write(&path, "").unwrap();
+        assert!(listen().unwrap_err().to_string().contains("is not a socket"));
+    }
+
+    #[test]
+    fn the_socket_of_a_dead_server_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock");
+        drop(UnixDatagram::bind(&path).unwrap());
+        assert!(path.exists(), "a plain socket leaves its file behind");
+        SocketFile::bind(&options(path)).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock");
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(SocketFile::bind(&options(path.clone())), Err(Error::NotASocket { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_file_that_another_server_put_in_its_place_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock");
+        let (_socket, file) = SocketFile::bind(&options(path.clone())).unwrap();
+        fs::remove_file(&path).unwrap();
+        let _other = UnixDatagram::bind(&path).unwrap();
+        drop(file);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_link_that_took_the_files_place_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("varta.sock");
+        let (_socket, file) = SocketFile::bind(&options(path.clone())).unwrap();
+        let precious = dir.path().join("precious");
+        fs::write(&precious, "").unwrap();
+        fs::set_permissions(&precious, Permissions::from_mode(0o600)).unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        assert!(file.open_to(None, 0o666).is_err());
+        assert_eq!(fs::metadata(&precious).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_default_directory_that_others_may_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+        let default = SocketOptions { is_default: true, ..options(dir.path().join("varta.sock")) };
+        assert!(matches!(SocketFile::bind(&default), Err(Error::UnsafeDirectory { .. })));
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_is_refused_with_its_length() {
+        let long = options(PathBuf::from(format!("/tmp/{}", "x".repeat(120))));
+        assert!(matches!(
+            SocketFile::bind(&long),
+            Err(Error::SocketPathTooLong { length: 125, most: 107, .. })
+        ));
+    }
+}

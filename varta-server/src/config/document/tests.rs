@@ -1,0 +1,284 @@
+//! Claims about what stands in the file.
+
+use super::*;
+use crate::config::args;
+use std::time::{Duration, SystemTime};
+
+fn parse(text: &str) -> Result<Content, Fault> {
+    Content::parse(text, &args::definition())
+}
+
+/// The line and the words.
+fn refused(text: &str) -> (usize, String) {
+    let fault = parse(text).map(|content| format!("{content:?}")).unwrap_err();
+    (line_at(text.as_bytes(), fault.offset), fault.text)
+}
+
+fn arguments_of(text: &str) -> Vec<String> {
+    parse(text).unwrap().options.into_iter().flat_map(|option| option.arguments).collect()
+}
+
+#[test]
+fn every_option_of_the_command_line_but_its_own_is_a_key_and_nothing_else_is() {
+    let definition = args::definition();
+    let options: Vec<&str> = definition.get_arguments().filter_map(Arg::get_long).collect();
+    assert!(options.len() > 20 && options.contains(&ITSELF), "{options:?}");
+    for option in options {
+        assert_eq!(find(&definition, option).is_ok(), option != ITSELF, "{option}");
+        assert!(!TABLES.contains(&option), "{option} is two things");
+    }
+    // What the command line understands beside its options; those that it has no name for, and the names of fields.
+    for other in ["help", "version", "", "stall_after", "--stall-after", "socket none"] {
+        assert!(find(&definition, other).is_err(), "{other}");
+    }
+}
+
+#[test]
+fn a_value_becomes_the_words_that_say_the_same_on_the_command_line() {
+    assert_eq!(
+        arguments_of("stall-after = \"2s\"\nmax-agents = 1_000"),
+        ["--stall-after=2s", "--max-agents=1000"]
+    );
+    assert_eq!(arguments_of("socket = \"/a\""), ["--socket=/a"]);
+    assert_eq!(arguments_of("socket = [\"/a\", \"--b=c\"]"), ["--socket=/a", "--socket=--b=c"]);
+    assert_eq!(arguments_of("allow-uid = [0, 0x10]"), ["--allow-uid=0", "--allow-uid=16"]);
+    assert_eq!(arguments_of("allow-plaintext-remote = true"), ["--allow-plaintext-remote"]);
+    assert!(arguments_of("allow-plaintext-remote = false").is_empty());
+    assert_eq!(arguments_of("metrics-addr = \"none\""), ["--metrics-addr=none"]);
+    assert_eq!(arguments_of("\"socket-mode\" = \"0660\""), ["--socket-mode=0660"]);
+    assert_eq!(arguments_of("phi-threshold = 9.5"), ["--phi-threshold=9.5"]);
+    assert_eq!(arguments_of("phi-threshold = 8"), ["--phi-threshold=8"]);
+}
+
+#[test]
+fn what_makes_no_sense_is_told_with_line_and_key() {
+    for (text, line, words) in [
+        ("\n\nstal-after = 1", 3, "stal-after: there is no such option; did you mean stall-after?"),
+        ("stall_after = 1", 1, "stall_after: there is no such option; did you mean stall-after?"),
+        ("[[rules]]", 1, "rules: there is no such option; did you mean rule?"),
+        ("colour = 1", 1, "colour: there is no such option; `varta-server --help` has them all"),
+        ("help = true", 1, "help: there is no such option"),
+        ("config = \"x\"", 1, "config: a file cannot name another"),
+        ("[stall-after]", 1, "stall-after: is a table, and a string is wanted, such as \"5s\""),
+        ("stall-after = 5", 1, "stall-after: is an integer, and a string is wanted, such as \"5s\""),
+        ("stall-after = \"soon\"", 1, "stall-after: `soon`: "),
+        ("stall-after = [\"1s\"]", 1, "stall-after: takes one value, and not a list"),
+        ("socket-mode = 0o600", 1, "socket-mode: is an integer, and a string is wanted, such as \"0600\""),
+        ("socket-mode = \"0888\"", 1, "socket-mode: `0888`: is not an octal number"),
+        ("socket = [\n\"a\",\n7]", 3, "socket: is an integer, and a string is wanted"),
+        ("socket = []", 1, "socket: is an empty list; leave the key out"),
+        ("socket = \"\"", 1, "socket: ``: "),
+        ("udp = \"localhost:9844\"", 1, "udp: `localhost:9844`: is not IP:PORT"),
+        ("max-agents = \"7\"", 1, "max-agents: is a string, and a number is wanted"),
+        ("max-agents = 7.5", 1, "max-agents: is a fraction, and a number is wanted"),
+        ("phi-threshold = \"8\"", 1, "phi-threshold: is a string, and a number is wanted"),
+        ("max-beat-rate = -1", 1, "max-beat-rate: `-1`: "),
+        ("max-beat-rate = 4294967296", 1, "max-beat-rate: `4294967296`: "),
+        ("agent-metrics = \"some\"", 1, "agent-metrics: `some`: is none of all, unhealthy, off, auto"),
+        ("allow-plaintext-remote = \"yes\"", 1, "allow-plaintext-remote: is a string, and true or false is"),
+        ("udp = 1979-05-27", 1, "udp: is a date or time, and a string is wanted"),
+        ("\nmax-agents = 1\nmax-agents = 2", 3, "is not TOML: duplicate key"),
+        ("stall-after = 5s", 1, "is not TOML: "),
+        ("stall-after", 1, "is not TOML: "),
+    ] {
+        let (found, said) = refused(text);
+        assert_eq!((found, said.starts_with(words)), (line, true), "{text:?}: {said}");
+        assert!(!said.contains('\n'), "{said}");
+    }
+}
+
+#[test]
+fn the_first_fault_of_several_is_told() {
+    assert_eq!(refused("udp = 1\nmax-agents = \"a\"\nallow-uid = true").0, 1);
+    assert_eq!(refused("[[rule]]\nstall-after = 1\n\n[[rule]]\nname = 1").0, 1);
+}
+
+#[test]
+fn rules_and_expected_agents_are_tables() {
+    let content = parse(
+        "[[rule]]\nname = \"a-*\"\nstall-after = \"1m\"\n[[expected]]\nname = \"a-1\"\ngrace = \"5s\"\n\
+         [[rule]]\nname = \"*\"\n[[expected]]\nname = \"b\"",
+    )
+    .unwrap();
+    assert_eq!(content.rules.iter().len(), 2);
+    assert_eq!(content.rules.stall_after_for("a-7"), Some(Duration::from_secs(60)));
+    let expected: Vec<_> =
+        content.expected.iter().map(|agent| (agent.name.as_str(), agent.grace.as_secs())).collect();
+    assert_eq!(expected, [("a-1", 5), ("b", 60)]);
+    assert!(content.options.is_empty());
+    let inline = parse("rule = [{ name = \"x\", stall-after = \"1s\" }]").unwrap();
+    assert_eq!(inline.rules.stall_after_for("x"), Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn pauses_are_tables_and_their_times_dates_of_toml_or_strings() {
+    let content = parse(
+        "[[pause]]\nname = \"a-*\"\nfrom = 1970-01-01T01:00:00+01:00\nuntil = \"1970-01-01T00:00:09.5Z\"\n\
+         reason = \"update\"\n[[pause]]\nname = \"b\"",
+    )
+    .unwrap();
+    let after = |at: Option<SystemTime>| at.map(|at| at.duration_since(SystemTime::UNIX_EPOCH).unwrap());
+    let pauses: Vec<_> = content
+        .pauses
+        .iter()
+        .map(|pause| (pause.name.as_str(), after(pause.from), after(pause.until), pause.reason.is_some()))
+        .collect();
+    let times = [Duration::ZERO, Duration::from_millis(9_500)].map(Some);
+    assert_eq!(pauses, [("a-*", times[0], times[1], true), ("b", None, None, false)]);
+}
+
+#[test]
+fn a_table_that_makes_no_sense_is_told_with_line_and_key() {
+    for (text, line, words) in [
+        ("[rule]\nname = \"a\"", 1, "rule: stands for tables; write [[rule]] before each"),
+        ("rule = [1]", 1, "rule: stands for tables"),
+        ("[[rule]]\n[[rule]]\nname = \"a\"", 1, "rule: a [[rule]] needs a name"),
+        (
+            "[[rule]]\nname = \"a\"\nstall_after = \"1s\"",
+            3,
+            "rule: stall_after: there is no such key; did you mean",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\ncolour = 1",
+            3,
+            "rule: colour: there is no such key; there are name, stall-after",
+        ),
+        ("[[rule]]\nname = 7", 2, "rule: name: is an integer, and a string is wanted"),
+        ("[[rule]]\nname = \"\"", 2, "rule: name: a pattern has 1 to 128 characters"),
+        ("[[rule]]\nname = \"a\"\nstall-after = 5", 3, "rule: stall-after: is an integer"),
+        ("[[rule]]\nname = \"a\"\nstall-after = \"5\"", 3, "rule: stall-after: `5`: "),
+        ("[[rule]]\nname = \"a\"\nstall-after = \"1ms\"", 3, "rule: stall-after: 1ms is not between"),
+        ("[[rule]]\nname = \"a\"\n[[rule]]\nname = \"a\"", 4, "rule: name: `a` stands in an earlier entry"),
+        ("[[expected]]\nname = \"a b\"", 2, "expected: name: `a b`: "),
+        ("[[expected]]\nname = \"a*\"", 2, "expected: name: `a*`: "),
+        (
+            "[[expected]]\nname = \"a\"\n[[expected]]\nname = \"a\"",
+            4,
+            "expected: name: `a` stands in an earlier",
+        ),
+        (
+            "[[expected]]\nname = \"a\"\nstall-after = \"1s\"",
+            3,
+            "expected: stall-after: there is no such key",
+        ),
+        ("[[pause]]", 1, "pause: a [[pause]] needs a name"),
+        (
+            "[[pause]]\nname = \"a\"\nuntill = 1",
+            3,
+            "pause: untill: there is no such key; did you mean until?",
+        ),
+        ("[[pause]]\nname = \"a\"\nfrom = 2026-12-24", 3, "pause: from: `2026-12-24` is not a moment"),
+        (
+            "[[pause]]\nname = \"a\"\nuntil = 2026-12-24T22:00:00",
+            3,
+            "pause: until: `2026-12-24T22:00:00` is not",
+        ),
+        ("[[pause]]\nname = \"a\"\nuntil = \"soon\"", 3, "pause: until: `soon` is not a moment"),
+        ("[[pause]]\nname = \"a\"\nuntil = 7", 3, "pause: until: is an integer"),
+        ("[[pause]]\nname = \"a\"\nreason = \"\"", 3, "pause: reason: has 1 to 256 bytes"),
+        (
+            "[[pause]]\nname = \"a\"\nfrom = 2026-12-24T22:00:00Z\nuntil = 2026-12-24T22:00:00Z",
+            2,
+            "pause: until: is not after from",
+        ),
+        ("[[expected]]\nname = \"a\"\ngrace = \"0s\"", 3, "expected: grace: 0ns is not between"),
+    ] {
+        let (found, said) = refused(text);
+        assert_eq!((found, said.starts_with(words)), (line, true), "{text:?}: {said}");
+    }
+}
+
+#[test]
+fn a_deep_nest_is_refused_and_not_followed() {
+    assert!(parse(&format!("socket = {}", "[".repeat(100_000))).is_err());
+    let dotted = "a.".repeat(100_000) + "a = 1";
+    assert!(parse(&dotted).is_err());
+}
+
+#[test]
+fn recovery_is_read_with_all_its_parts() {
+    let text = r#"
+[[recovery]]
+exec = "restart {unit}"
+
+[[recovery]]
+name = "billing-*"
+label = ["team=payments", "zone="]
+state = ["stalled", "critical"]
+cause = "stopped"
+transport = "unix"
+steps = [
+  { notify = true },
+  { wait = "5s", signal = "TERM" },
+  { wait = "10s", signal = "SIGKILL" },
+  { exec = "restart {name}", timeout = "1m" },
+]
+debounce = "0s"
+backoff = "2s"
+attempts = 7
+budget = "3/1h"
+keep-up = 0
+"#;
+    let entries = parse(text).unwrap().recovery;
+    let [simple, whole] = &entries[..] else { panic!("{entries:?}") };
+    let seconds = |entry: &RecoveryEntry| -> Vec<_> {
+        entry
+            .steps(Duration::from_secs(30))
+            .iter()
+            .map(|step| (step.wait.as_secs(), step.action.kind()))
+            .collect()
+    };
+    assert_eq!(seconds(simple), [(0, "command")]);
+    assert_eq!((simple.states.len(), simple.debounce), (2, None));
+    assert_eq!(seconds(whole), [(0, "notify"), (5, "signal"), (10, "signal"), (0, "command")]);
+    assert_eq!(
+        whole.labels,
+        [("team".to_owned(), "payments".to_owned()), ("zone".to_owned(), String::new())]
+    );
+    assert_eq!(
+        (whole.attempts, whole.keep_up, whole.causes.as_slice()),
+        (Some(7), Some(0), &["stopped"][..])
+    );
+    assert_eq!((whole.debounce, whole.backoff), (Some(Duration::ZERO), Some(Duration::from_secs(2))));
+}
+
+#[test]
+fn recovery_that_makes_no_sense_is_told_with_its_line() {
+    for (text, line, words) in [
+        ("[[recovery]]", 1, "recovery: needs exec, or steps"),
+        ("[[recovery]]\nexec = \"a\"\nsteps = [{notify = true}]", 2, "either exec or steps"),
+        ("[[recovery]]\nexec = \"{name}\"", 2, "recovery: exec: `{name}`: what is known"),
+        (
+            "[[recovery]]\nexec = \"a\"\nstate = \"up\"",
+            3,
+            "state: `up` is none of stalled, down, critical, expected",
+        ),
+        ("[[recovery]]\nexec = \"a\"\ncause = [\"stuck\"]", 3, "cause: `stuck`: there is no such cause"),
+        ("[[recovery]]\nexec = \"a\"\nlabel = \"team\"", 3, "label: is not KEY=VALUE"),
+        (
+            "[[recovery]]\nexec = \"a\"\ntransport = \"shm\"",
+            3,
+            "transport: `shm` is none of unix, udp, secure_udp",
+        ),
+        ("[[recovery]]\nexec = \"a\"\nbudget = \"3\"", 3, "budget: is not ACTIONS/DURATION"),
+        ("[[recovery]]\nexec = \"a\"\nattempts = 0", 3, "attempts: is not a number from 1"),
+        (
+            "[[recovery]]\nexec = \"a\"\nbackof = \"1s\"",
+            3,
+            "backof: there is no such key; did you mean backoff?",
+        ),
+        ("[[recovery]]\nsteps = []", 2, "steps: there are 1 to 16"),
+        ("[[recovery]]\nsteps = [{signal = \"STOPP\"}]", 2, "signal: `STOPP`: there is no such signal"),
+        ("[[recovery]]\nsteps = [{signal = \"TERM\", exec = \"a\"}]", 2, "one of notify, signal and exec"),
+        (
+            "[[recovery]]\nsteps = [{signal = \"TERM\", timeout = \"1s\"}]",
+            2,
+            "timeout: does nothing without exec",
+        ),
+        ("[[recovery]]\nsteps = [{notify = false}]", 2, "notify: is true, or left out"),
+        ("[[recovery]]\nsteps = [{exec = \"a\", timeout = \"2days\"}]", 2, "timeout: is more than 24h"),
+    ] {
+        let (found, said) = refused(text);
+        assert!(found == line && said.contains(words), "{text}: line {found}: {said}");
+    }
+}

@@ -1,0 +1,217 @@
+//! Claims about the command line, and what the file adds to it.
+
+use crate::base::Glob;
+use crate::base::error::Error;
+use crate::base::limits::LONGEST_DURATION;
+use crate::base::options::values::{parse_address, parse_mode};
+use crate::base::options::{Address, Mode};
+use crate::config::Config;
+use crate::config::args::{Args, definition, without_variables};
+use crate::config::commands::Task;
+use crate::domain::{Expected, Rule};
+use crate::services::maintenance::ControlSocket;
+use crate::services::recording::options::RecordOptions;
+use clap::{Command, CommandFactory};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+#[test]
+fn the_definition_is_sound() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn every_option_has_an_environment_variable_of_its_name() {
+    for option in Args::command().get_opts() {
+        let long = option.get_long().unwrap();
+        let expected = format!("VARTA_{}", long.replace('-', "_").to_uppercase());
+        assert_eq!(option.get_env().and_then(|name| name.to_str()), Some(expected.as_str()), "--{long}");
+    }
+}
+
+#[test]
+fn none_turns_metrics_off() {
+    assert_eq!(parse_address("none"), Ok(Address(None)));
+    assert!(parse_address("localhost").is_err());
+}
+
+#[test]
+fn a_mode_is_octal() {
+    assert_eq!(parse_mode("0660"), Ok(Mode(0o660)));
+    assert!(parse_mode("0888").is_err() && parse_mode("7777").is_err());
+}
+
+/// Whoever runs the tests may have variables for a server of theirs.
+fn bare_definition() -> Command {
+    without_variables(Args::command(), |_| true)
+}
+
+/// What the command line makes of these words and a file with this text.
+fn read(words: &[&str], text: &str) -> Result<Args, Error> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("varta.toml");
+    std::fs::write(&path, text).unwrap();
+    let before = ["varta-server", "--config", path.to_str().unwrap()];
+    Args::read_by(bare_definition(), before.iter().chain(words).map(OsString::from))
+}
+
+#[test]
+fn what_is_given_on_the_command_line_goes_before_the_file_and_that_before_the_default() {
+    let text = "stall-after = \"2s\"\nmax-agents = 7\nallow-uid = [1, 2]\nudp = \"127.0.0.1:1\"";
+    let args = read(&["--stall-after", "3s", "--allow-uid", "9"], text).unwrap();
+    assert_eq!(args.stall_after, Duration::from_secs(3));
+    assert_eq!(args.max_agents, 7);
+    assert_eq!(args.allow_uid, [9], "a list replaces the file's");
+    assert_eq!(args.udp.len(), 1);
+    assert_eq!(args.forget_after, Duration::from_secs(86_400));
+    // Also when it says on the command line what the default is.
+    assert_eq!(read(&["--stall-after=5s"], text).unwrap().stall_after, Duration::from_secs(5));
+}
+
+#[test]
+fn the_configuration_has_the_rules_the_expected_agents_and_the_file() {
+    let text = "socket = \"/tmp/varta.sock\"\n[[rule]]\nname = \"a\"\n[[expected]]\nname = \"b\"";
+    let config = read(&[], text).unwrap().into_config().unwrap();
+    assert_eq!((config.policy.rules.iter().len(), config.policy.expected.iter().len()), (1, 1));
+    assert!(config.file.is_some());
+    assert_eq!(config.sockets[0].path.to_str(), Some("/tmp/varta.sock"));
+    assert!(!config.sockets[0].is_default);
+}
+
+#[test]
+fn an_option_that_makes_no_sense_beside_others_is_told_with_its_line_only_if_the_file_gave_it() {
+    let refused = |words: &[&str], text| read(words, text).unwrap().into_config().unwrap_err().to_string();
+    for (text, said) in [
+        ("\nstall-after = \"1ms\"", "varta.toml:2: stall-after: 1ms is not between"),
+        ("udp = \"0.0.0.0:1\"", "varta.toml:1: udp 0.0.0.0:1: is not a loopback address"),
+        ("metrics-addr = \"0.0.0.0:1\"", "varta.toml:1: metrics-addr 0.0.0.0:1: is not a loopback"),
+        ("socket = \"none\"", "varta.toml:1: socket none: leaves nothing to listen on"),
+        ("socket-group = \"no-such-group\"", "varta.toml:1: socket-group no-such-group: there is no"),
+        ("key-file = \"k\"", "varta.toml:1: key-file: keys do nothing without --secure-udp"),
+    ] {
+        assert!(refused(&[], text).contains(said), "{}", refused(&[], text));
+    }
+    let elsewhere = refused(&["--stall-after=1ms"], "stall-after = \"2s\"");
+    assert!(elsewhere.starts_with("--stall-after: 1ms"), "{elsewhere}");
+    let log_level = read(&[], "log-level = \"loud\"").unwrap();
+    let error = crate::base::logging::start(None, &log_level.log_level).unwrap_err();
+    assert!(log_level.locate(error).to_string().contains("varta.toml:1: log-level: `loud`"));
+}
+
+#[test]
+fn a_task_has_options_of_its_own_and_none_of_the_server() {
+    let read = |words: &[&str]| {
+        let words = ["varta-server"].iter().chain(words).map(OsString::from);
+        Args::read_by(bare_definition(), words)
+    };
+    assert!(read(&[]).unwrap().task.is_none());
+    let words = ["replay", "FILE", "--stall-after", "2s", "--detector=phi", "--phi-threshold=9", "--json"];
+    let Some(Task::Replay(args)) = read(&words).unwrap().task else { panic!("it is a replay") };
+    assert_eq!(
+        (args.file.to_str(), args.stall_after, args.json),
+        (Some("FILE"), Some(Duration::from_secs(2)), true)
+    );
+    assert!(args.detector.policy().is_ok());
+    for wrong in
+        [&["--stall-after=2s", "replay", "FILE"][..], &["replay"], &["replay", "FILE", "--max-agents=1"]]
+    {
+        assert!(matches!(read(wrong), Err(Error::Usage(_))), "{wrong:?}");
+    }
+    let task_in_file = self::read(&[], "replay = \"FILE\"").unwrap_err().to_string();
+    assert!(task_in_file.contains("replay: there is no such option"), "{task_in_file}");
+}
+
+#[test]
+fn a_recording_has_a_limit_and_a_limit_a_recording() {
+    let record = |text| read(&[], text).unwrap().into_config().map(|config| config.record);
+    assert_eq!(record("").unwrap(), None);
+    let path = PathBuf::from("r");
+    let options = RecordOptions { path: path.clone(), limit: 268_435_456 };
+    assert_eq!(record("record = \"r\"").unwrap(), Some(options));
+    let options = RecordOptions { path, limit: 4_096 };
+    assert_eq!(record("record = \"r\"\nrecord-limit = 4096").unwrap(), Some(options));
+    let said = |text| record(text).unwrap_err().to_string();
+    assert!(
+        said("record-limit = 4096").contains("varta.toml:1: record-limit: does nothing without --record")
+    );
+    assert!(
+        said("record = \"r\"\nrecord-limit = 4_095")
+            .contains("varta.toml:2: record-limit: 4095 is less than")
+    );
+}
+
+#[test]
+fn the_example_has_every_option_and_what_it_says_is_the_default() {
+    const EXAMPLE: &str = include_str!("../../varta.example.toml");
+    let as_it_is = format!("{:?}", Args { config: None, file: None, ..read(&[], EXAMPLE).unwrap() });
+    let defaults = format!("{:?}", Args { config: None, file: None, ..read(&[], "").unwrap() });
+    assert_eq!(as_it_is, defaults);
+
+    // What is commented out is right too: a `#` without a space before a key or a table.
+    let whole: String = EXAMPLE
+        .lines()
+        .map(|line| {
+            let bare = line
+                .strip_prefix('#')
+                .filter(|bare| bare.starts_with(|c: char| c.is_alphabetic() || c == '['));
+            bare.unwrap_or(line).to_owned() + "\n"
+        })
+        .collect();
+    let file = read(&[], &whole).unwrap().file.unwrap();
+    let counts = (file.rules().iter().len(), file.expected().iter().len(), file.pauses().iter().len());
+    assert_eq!(counts, (1, 1, 1));
+    // A rule has keys of the same names as options.
+    let (options, _) = whole.split_once("\n[[").unwrap();
+    for option in definition().get_arguments().filter(|option| option.get_id() != "config") {
+        let key = option.get_long().unwrap();
+        let is_key = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(" = "));
+        let is_switch = !option.get_action().takes_values();
+        let has_default = is_switch || !option.get_default_values().is_empty();
+        assert_eq!(EXAMPLE.lines().filter(|line| is_key(line)).count(), usize::from(has_default), "{key}");
+        assert_eq!(options.lines().filter(|line| is_key(line)).count(), 1, "{key}");
+    }
+}
+
+fn refused(change: impl FnOnce(&mut Config)) -> String {
+    let mut config = Config::for_socket("/tmp/varta.sock".into());
+    config.check().unwrap();
+    change(&mut config);
+    let error = config.check().unwrap_err();
+    assert_eq!(error.exit_status(), 2, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused_by_name() {
+    assert!(
+        refused(|config| config.policy.stall_after = Duration::from_millis(9)).starts_with("--stall-after")
+    );
+    assert!(
+        refused(|config| config.policy.forget_after = Duration::from_secs(1)).starts_with("--forget-after")
+    );
+    assert!(refused(|config| config.policy.max_agents = 0).starts_with("--max-agents"));
+    assert!(refused(|config| config.sockets.clear()).starts_with("--socket"));
+    assert!(refused(|config| config.sockets.push(config.sockets[0].clone())).contains("given twice"));
+    let said = refused(|config| {
+        let path = config.sockets[0].path.clone();
+        config.maintenance.control = Some(ControlSocket { path, is_default: false });
+    });
+    assert!(said.starts_with("--control-socket: /tmp/varta.sock is a --socket already"), "{said}");
+    let from_anywhere = || "[::]:9844".parse().unwrap();
+    assert!(refused(|config| config.udp.push(from_anywhere())).contains("--allow-plaintext-remote"));
+    assert!(refused(|config| config.allow_plaintext_remote = true).contains("--udp"));
+    assert!(refused(|config| config.secure_udp.push(from_anywhere())).contains("--key-file"));
+    assert!(refused(|config| config.keys.key = Some("key".into())).contains("--secure-udp"));
+    assert!(refused(|config| config.udp_receive_buffer = 0).starts_with("--udp-receive-buffer"));
+    let patient = Rule { name: Glob::parse("slow-*").unwrap(), stall_after: Some(LONGEST_DURATION) };
+    let said = refused(|config| config.policy.rules.add(patient).unwrap());
+    assert!(said.starts_with("--forget-after") && said.contains("slow-*"), "{said}");
+    let said = refused(|config| {
+        config.policy.max_agents = 1;
+        config.policy.expected.add(Expected::named("one").unwrap()).unwrap();
+        config.policy.expected.add(Expected::named("two").unwrap()).unwrap();
+    });
+    assert!(said.starts_with("--max-agents"), "{said}");
+    let everywhere = Some("0.0.0.0:9843".parse().unwrap());
+    assert!(refused(|config| config.metrics_addr = everywhere).contains("--metrics-token-file"));
+}

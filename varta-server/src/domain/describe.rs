@@ -1,0 +1,90 @@
+use crate::domain::tracker::{Cause, Transition, Verdict};
+
+/// Whether an agent can bring about such a change as often as it likes.
+pub(crate) fn is_report(transition: &Transition) -> bool {
+    let Transition { to, cause, .. } = transition;
+    *cause == Cause::Reported || *cause == Cause::Panicked && matches!(to, Verdict::Up(_))
+}
+
+/// Says what happened so that a person can act on it: who, from what to what, after how long a silence, and what it
+/// said last.
+pub(crate) fn sentence(transition: &Transition) -> String {
+    let Transition { agent, from, to, cause, silence, last, dossier, .. } = transition;
+    let went = match from {
+        Some(from) => format!("{agent} went from {from} to {to}"),
+        None => format!("{agent} is {to}"),
+    };
+    let said = format!("{}, payload {}, after {} beats", last.status, last.payload, last.beats);
+    let silent = format!("no beat for {silence:.3?}");
+    let because = match cause {
+        Cause::FirstBeat => format!("first beat ({}, payload {})", last.status, last.payload),
+        Cause::Reported => format!("it reports {said}"),
+        Cause::Recovered if *from == Some(Verdict::Gone) => {
+            format!("it beats again, {silence:.3?} after its last beat")
+        }
+        Cause::Recovered if *from == Some(Verdict::Expected) => {
+            format!("it beats; this server knows it from before, and its last beat was {silence:.3?} ago")
+        }
+        Cause::Recovered => match transition.mistake {
+            Some(lasted) => format!(
+                "it beats again after {silence:.3?}; the silence was this server's mistake: the agent was beating all along, \
+                 its beats were late or lost, and it was called stalled for {lasted:.3?}"
+            ),
+            None => format!("it beats again after {silence:.3?} of silence"),
+        },
+        Cause::Restarted => "a new process has this pid".to_owned(),
+        Cause::Panicked => match to {
+            Verdict::Up(_) => "it says that it panicked".to_owned(),
+            Verdict::Stalled => {
+                format!("it panicked and no beat came for {silence:.3?}; {} beats in all", last.beats)
+            }
+            Verdict::Down | Verdict::Gone | Verdict::Unknown | Verdict::Expected => {
+                format!("it panicked, and its process ended; {} beats in all", last.beats)
+            }
+        },
+        Cause::Exited { code: Some(code) } => {
+            format!("its process exited with status {code}; it last said {said}")
+        }
+        Cause::Exited { code: None } => {
+            format!("its process ended, the kernel does not tell how; it last said {said}")
+        }
+        Cause::Killed { signal } => {
+            format!("its process was killed by {}; it last said {said}", signal_name(*signal))
+        }
+        Cause::Goodbye { reason } => match reason {
+            Some(reason) => format!("it said goodbye ({reason}); {} beats in all", last.beats),
+            None => format!("it said goodbye; {} beats in all", last.beats),
+        },
+        Cause::Stopped => format!("its process is stopped; {silent}; it last said {said}"),
+        Cause::Frozen => format!("its cgroup is frozen; {silent}; it last said {said}"),
+        Cause::Blocked => format!("its process waits in the kernel; {silent}; it last said {said}"),
+        Cause::Busy => format!("its process runs and does not beat; {silent}; it last said {said}"),
+        Cause::Idle => format!("its process sleeps and does not beat; {silent}; it last said {said}"),
+        Cause::Lossy if *to == Verdict::Unknown => {
+            format!("{silent}, and beats were lost on the way meanwhile; it is given another chance")
+        }
+        Cause::Lossy => format!("{silent}, and beats were lost on the way meanwhile; it last said {said}"),
+        Cause::Silent => format!("{silent}; it last said {said}"),
+        Cause::Unreachable => format!(
+            "no beat came over the network for {silence:.3?}, which may be its, its host's or the network's fault; it last \
+             said {said}"
+        ),
+        Cause::NeverSeen => format!("it has not beaten in the {silence:.3?} since this server started"),
+        Cause::ObserverBlind => {
+            format!(
+                "{silent}, and this server could not see meanwhile, or so many are silent at once that it doubts itself; \
+                 it is given another chance"
+            )
+        }
+    };
+    match dossier {
+        Some(dossier) => format!("{went}: {because}. {dossier}"),
+        None => format!("{went}: {because}"),
+    }
+}
+
+/// `SIGKILL` for 9; `signal 64` for one without a name.
+fn signal_name(signal: u8) -> String {
+    nix::sys::signal::Signal::try_from(i32::from(signal))
+        .map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned())
+}

@@ -1,0 +1,14 @@
+//! Values and rules: beats, agents, processes, verdicts. Pure: no clock, file, socket, task, option or metric.
+
+pub(crate) mod batch;
+pub mod beat;
+pub(crate) mod describe;
+mod expected;
+pub mod labels;
+pub mod outcome;
+pub(crate) mod process;
+mod rules;
+pub mod tracker;
+
+pub use self::expected::{Expected, ExpectedAgents};
+pub use self::rules::{Rule, Rules};

@@ -1,0 +1,337 @@
+//! Why a process is silent, as far as a look at it tells: one table from facts to a cause.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::domain::process::snapshot::Look;
+use crate::domain::process::state::State;
+
+/// What a silent process is doing instead of beating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Doing {
+    /// Nothing any more: it is dead.
+    Gone,
+    /// Its cgroup is frozen.
+    Frozen,
+    /// A signal or a debugger has stopped it.
+    Stopped,
+    /// It waits for something that nothing interrupts.
+    Blocked,
+    /// It runs, or would if it were given a CPU.
+    Busy,
+    /// It sleeps.
+    Idle,
+    /// What the kernel shows says none of these.
+    Unknown,
+}
+
+impl Doing {
+    /// Whether it could not beat if it would.
+    #[must_use]
+    pub const fn is_held_up(self) -> bool {
+        match self {
+            Doing::Gone | Doing::Frozen | Doing::Stopped | Doing::Blocked => true,
+            Doing::Busy | Doing::Idle | Doing::Unknown => false,
+        }
+    }
+
+    /// The name of the cause.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Doing::Gone => "gone",
+            Doing::Frozen => "frozen",
+            Doing::Stopped => "stopped",
+            Doing::Blocked => "blocked",
+            Doing::Busy => "busy",
+            Doing::Idle => "idle",
+            Doing::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A cause, and what a person should know about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The cause.
+    pub doing: Doing,
+    /// A sentence without its full stop. It is one of a few, and holds nothing that came from outside.
+    pub sentence: &'static str,
+}
+
+/// Where a thread waits whose cgroup is frozen, in version 2 and in version 1, of which nothing else is read.
+const FREEZERS: [&str; 2] = ["do_freezer_trap", "__refrigerator"];
+/// Less time than this between two looks says nothing: CPU time is counted in hundredths of a second.
+const LEAST_CHANGE: Duration = Duration::from_millis(50);
+/// Who has used this share of one CPU, or more, works: a quarter. Below it are timers and collectors of garbage.
+const WORK_SHARE: u32 = 4;
+/// Who has waited for a CPU this share of the time, or more, is starved: half.
+const STARVED_SHARE: u32 = 2;
+
+/// What happened between two looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Activity {
+    /// There is nothing to compare with.
+    NotKnown,
+    /// It used CPU.
+    Worked,
+    /// It used little, and was ready to use more.
+    Starved,
+    /// It used little.
+    Rested,
+}
+
+impl Activity {
+    fn of(now: &Look, earlier: Option<&Look>) -> Self {
+        let compared = earlier.and_then(|earlier| Some((earlier, now.since(earlier)?)));
+        let Some((earlier, change)) = compared.filter(|(_, change)| change.over >= LEAST_CHANGE) else {
+            return Activity::NotKnown;
+        };
+        let waited = change.run_delay.unwrap_or_default().saturating_mul(STARVED_SHARE) >= change.over;
+        // Of the other threads it is not known how long they waited, but who runs at both moments has not rested.
+        if change.cpu.saturating_mul(WORK_SHARE) >= change.over {
+            Activity::Worked
+        } else if waited || (wants_cpu(now) && wants_cpu(earlier)) {
+            Activity::Starved
+        } else {
+            Activity::Rested
+        }
+    }
+}
+
+/// Whether some thread of it runs, or would if it were given a CPU.
+fn wants_cpu(look: &Look) -> bool {
+    look.state == State::Running || count(look, State::Running) > 0
+}
+
+fn count(look: &Look, state: State) -> u32 {
+    look.details.as_ref().map_or(0, |details| details.states.count(state))
+}
+
+/// The most telling state among all threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Threads {
+    /// One is stopped or held by a debugger.
+    Held,
+    /// One waits without being interruptible.
+    Stuck,
+    /// One runs.
+    Running,
+    /// None of these, or not looked at.
+    Quiet,
+}
+
+impl Threads {
+    fn of(look: &Look) -> Self {
+        let has = |state| count(look, state) > 0;
+        if has(State::Stopped) || has(State::Traced) {
+            Threads::Held
+        } else if has(State::Uninterruptible) {
+            Threads::Stuck
+        } else if has(State::Running) {
+            Threads::Running
+        } else {
+            Threads::Quiet
+        }
+    }
+}
+
+/// Says what a process does instead of beating, from a look at it and, if there is one, an earlier one: without that
+/// it cannot be told whether a process that sleeps at this moment works in between.
+#[must_use]
+pub fn explain(now: &Look, earlier: Option<&Look>) -> Explanation {
+    let activity = Activity::of(now, earlier);
+    let (doing, sentence) = if now.is_dead() {
+        (Doing::Gone, "it is dead, and its parent has not asked for its exit status")
+    } else if is_frozen(now) {
+        (Doing::Frozen, "its cgroup is frozen and must be thawed for it to go on")
+    } else {
+        use Activity::{NotKnown, Rested, Starved, Worked};
+        use State::{Ended, Other, Running, Sleeping, Stopped, Traced, Uninterruptible};
+        // The main thread first: it is the one that a program beats from, if nothing else is known.
+        match (now.state, activity, Threads::of(now)) {
+            (Stopped, _, _) => (Doing::Stopped, "a signal has stopped it; SIGCONT lets it go on"),
+            (Traced, _, _) => (Doing::Stopped, "a debugger holds it"),
+            (Uninterruptible, _, _) => (
+                Doing::Blocked,
+                "it waits in the kernel for what no signal interrupts, such as a disk or a network file system",
+            ),
+            (Running, NotKnown | Worked, _) => (Doing::Busy, "it runs without beating"),
+            (Running, Starved, _) => (Doing::Busy, "it is ready to run and is given hardly any CPU"),
+            (Running, Rested, _) => (Doing::Busy, "it runs at this moment and has hardly used the CPU"),
+            (Sleeping | Ended | Other, _, Threads::Held) => {
+                (Doing::Stopped, "one of its threads is stopped by a signal or held by a debugger")
+            }
+            (Sleeping | Ended | Other, Worked, Threads::Stuck | Threads::Running | Threads::Quiet) => {
+                (Doing::Busy, "it uses CPU without beating")
+            }
+            (Sleeping | Ended | Other, Starved, Threads::Stuck | Threads::Running | Threads::Quiet) => {
+                (Doing::Busy, "it is ready to run and is given hardly any CPU")
+            }
+            (Sleeping | Ended | Other, NotKnown | Rested, Threads::Stuck) => (
+                Doing::Blocked,
+                "one of its threads waits in the kernel for what no signal interrupts, such as a disk or a network \
+                 file system",
+            ),
+            (Sleeping | Ended | Other, NotKnown, Threads::Running) => {
+                (Doing::Busy, "one of its threads runs, and it does not beat")
+            }
+            (Sleeping | Ended, NotKnown, Threads::Quiet) => (Doing::Idle, "it sleeps"),
+            (Sleeping | Ended, Rested, Threads::Running | Threads::Quiet) => {
+                (Doing::Idle, "it sleeps and has hardly used the CPU")
+            }
+            (Other, NotKnown, Threads::Quiet) | (Other, Rested, Threads::Running | Threads::Quiet) => {
+                (Doing::Unknown, "the kernel shows no reason")
+            }
+        }
+    };
+    Explanation { doing, sentence }
+}
+
+fn is_frozen(look: &Look) -> bool {
+    let Some(details) = &look.details else { return false };
+    let by_cgroup = details.cgroup.as_ref().and_then(|cgroup| cgroup.frozen) == Some(true);
+    by_cgroup || details.channel.as_deref().is_some_and(|channel| FREEZERS.contains(&channel))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use crate::base::time::MonoTime;
+    use crate::domain::process::cgroup::Cgroup;
+    use crate::domain::process::snapshot::Details;
+    use crate::domain::process::state::States;
+
+    /// A look at a process whose threads have the states of these letters, the main thread first.
+    fn look(letters: &str) -> Look {
+        let mut states = States::default();
+        for letter in letters.bytes() {
+            states.add(State::from_letter(letter));
+        }
+        Look {
+            at: MonoTime::from_secs(10),
+            pid: 7,
+            start_time: NonZeroU64::MIN,
+            command: "worker".into(),
+            state: State::from_letter(letters.as_bytes()[0]),
+            death: None,
+            threads: states.total(),
+            cpu: Duration::from_secs(5),
+            details: Some(Box::new(Details {
+                states,
+                run_delay: Some(Duration::from_secs(3)),
+                ..Details::default()
+            })),
+        }
+    }
+
+    /// The same process a second before, when it had used so much less CPU and waited so much less for it.
+    fn before(now: &Look, cpu_ms: u64, delay_ms: u64) -> Look {
+        let mut earlier = now.clone();
+        earlier.at = MonoTime::from_secs(9);
+        earlier.cpu -= Duration::from_millis(cpu_ms);
+        let details = earlier.details.as_mut().unwrap();
+        details.run_delay = details.run_delay.map(|delay| delay - Duration::from_millis(delay_ms));
+        earlier
+    }
+
+    #[test]
+    fn the_table_is_this() {
+        use Doing::{Blocked, Busy, Gone, Idle, Stopped, Unknown};
+        // The threads; CPU and delay since a second before, in milliseconds, or nothing to compare with.
+        let table = [
+            ("Z", None, Gone),
+            ("X", Some((0, 0)), Gone),
+            ("T", None, Stopped),
+            ("TT", Some((900, 0)), Stopped),
+            ("t", None, Stopped),
+            ("St", None, Stopped),
+            ("ST", Some((0, 0)), Stopped),
+            ("D", None, Blocked),
+            ("D", Some((0, 0)), Blocked),
+            ("DR", Some((900, 0)), Blocked),
+            ("SD", Some((0, 0)), Blocked),
+            ("SD", None, Blocked),
+            ("SD", Some((900, 0)), Busy),
+            ("R", None, Busy),
+            ("R", Some((1000, 0)), Busy),
+            ("R", Some((0, 990)), Busy),
+            ("R", Some((0, 0)), Busy),
+            ("S", Some((250, 0)), Busy),
+            ("S", Some((0, 500)), Busy),
+            ("SR", None, Busy),
+            ("SR", Some((900, 0)), Busy),
+            ("ZR", Some((900, 0)), Busy),
+            ("S", None, Idle),
+            ("SSSS", Some((0, 0)), Idle),
+            ("S", Some((240, 490)), Idle),
+            // It runs now, as it did a second before.
+            ("SR", Some((0, 0)), Busy),
+            ("I", None, Idle),
+            // The main thread has ended, another goes on.
+            ("ZS", None, Idle),
+            ("P", None, Unknown),
+            ("P", Some((0, 0)), Unknown),
+        ];
+        for (letters, change, doing) in table {
+            let now = look(letters);
+            let earlier = change.map(|(cpu, delay)| before(&now, cpu, delay));
+            let explained = explain(&now, earlier.as_ref());
+            assert_eq!(explained.doing, doing, "{letters} {change:?}: {}", explained.sentence);
+        }
+    }
+
+    #[test]
+    fn who_is_ready_to_run_and_does_not_is_told_from_who_runs() {
+        let now = look("R");
+        let starved = explain(&now, Some(&before(&now, 0, 0))).sentence;
+        assert_ne!(starved, explain(&now, Some(&before(&now, 900, 0))).sentence);
+        assert_eq!(starved, explain(&look("S"), Some(&before(&look("S"), 0, 900))).sentence);
+    }
+
+    #[test]
+    fn a_thread_that_happens_to_run_at_one_moment_does_not_make_a_process_busy() {
+        let rested = before(&look("SS"), 0, 0);
+        assert_eq!(explain(&look("SR"), Some(&rested)).doing, Doing::Idle);
+    }
+
+    #[test]
+    fn a_frozen_cgroup_explains_whatever_its_threads_seem_to_do() {
+        for letters in ["S", "D", "T", "R"] {
+            let mut now = look(letters);
+            now.details.as_mut().unwrap().cgroup = Some(Cgroup { frozen: Some(true), ..Cgroup::default() });
+            assert_eq!(explain(&now, None).doing, Doing::Frozen);
+        }
+        let mut old = look("D");
+        old.details.as_mut().unwrap().channel = Some("__refrigerator".into());
+        assert_eq!(explain(&old, None).doing, Doing::Frozen);
+    }
+
+    #[test]
+    fn a_glance_is_enough_for_the_plain_cases() {
+        for (letters, doing) in
+            [("S", Doing::Idle), ("D", Doing::Blocked), ("T", Doing::Stopped), ("Z", Doing::Gone)]
+        {
+            let glance = Look { details: None, ..look(letters) };
+            assert_eq!(explain(&glance, None).doing, doing);
+        }
+    }
+
+    #[test]
+    fn looks_that_are_too_close_or_at_another_process_say_nothing_of_its_work() {
+        let now = look("S");
+        let close = Look { at: MonoTime::from_millis(9_960), cpu: Duration::ZERO, ..now.clone() };
+        let other = Look { pid: 8, cpu: Duration::ZERO, ..before(&now, 0, 0) };
+        for earlier in [close, other] {
+            assert_eq!(explain(&now, Some(&earlier)).sentence, "it sleeps");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The dossier: what a look found, put so that it can travel with a change of verdict and be read by a person.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::domain::process::classify::{Explanation, explain};
+use crate::domain::process::snapshot::{Change, Details, Look};
+use crate::domain::process::text::Shown;
+
+/// What was found about a silent process.
+///
+/// Its size is bounded: a few hundred bytes of its own, and at most [`Dossier::MOST_HEAP`] elsewhere. Shown, it is one
+/// line of at most [`Dossier::MOST_TEXT`] bytes, in which nothing that came from the process can pass for our words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dossier {
+    /// The facts.
+    pub look: Look,
+    /// What has happened since an earlier look.
+    pub change: Option<Change>,
+    /// What that means.
+    pub explanation: Explanation,
+}
+
+impl Dossier {
+    /// The most bytes that a dossier has beyond its own size.
+    pub const MOST_HEAP: usize = 1024;
+    /// The most bytes of a dossier that is shown. Text that must be escaped takes up to six times its room.
+    pub const MOST_TEXT: usize = 4096;
+
+    /// Makes one of a look and, if there is one, an earlier look at the same process.
+    #[must_use]
+    pub fn new(look: Look, earlier: Option<&Look>) -> Self {
+        let explanation = explain(&look, earlier);
+        let change = earlier.and_then(|earlier| look.since(earlier));
+        Dossier { look, change, explanation }
+    }
+}
+
+/// `idle: it sleeps and has hardly used the CPU; main thread sleeping in futex_do_wait (system call 202); 7 threads: 6
+/// sleeping, 1 uninterruptible; 0 ms of CPU in 2.5 s; cgroup /system.slice/foo.service, not frozen; …`
+impl fmt::Display for Dossier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Dossier { look, change, explanation } = self;
+        write!(f, "{}: {}", explanation.doing, explanation.sentence)?;
+        if let Some(death) = look.death {
+            return write!(f, "; {death}");
+        }
+        write!(f, "; main thread {}", look.state)?;
+        if let Some(details) = &look.details {
+            show_wait(details, f)?;
+        }
+        show_threads(look, f)?;
+        match change {
+            Some(change) => {
+                write!(f, "; {} of CPU in {}", Span(change.cpu), Span(change.over))?;
+                if let Some(delay) = change.run_delay.filter(|delay| *delay >= Span::LEAST) {
+                    write!(f, ", waited {} for one", Span(delay))?;
+                }
+            }
+            None => write!(f, "; {} of CPU since it started", Span(look.cpu))?,
+        }
+        look.details.as_ref().map_or(Ok(()), |details| show_surroundings(details, *change, f))
+    }
+}
+
+fn show_wait(details: &Details, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if let Some(channel) = &details.channel {
+        write!(f, " in {}", Shown(channel))?;
+    }
+    if let Some(call) = details.call {
+        write!(f, " (system call {call})")?;
+    }
+    Ok(())
+}
+
+fn show_threads(look: &Look, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Some(details) = look.details.as_ref().filter(|_| look.threads > 1) else {
+        return write!(f, "; {} thread{}", look.threads, if look.threads == 1 { "" } else { "s" });
+    };
+    let looked_at = details.states.total();
+    write!(f, "; {} threads", look.threads)?;
+    if looked_at < look.threads {
+        write!(f, ", of the first {looked_at}")?;
+    }
+    write!(f, ": {}", details.states)?;
+    let Some(stuck) = &details.stuck else { return Ok(()) };
+    write!(f, " (thread {}", stuck.thread)?;
+    if let Some(channel) = &stuck.channel {
+        write!(f, " in {}", Shown(channel))?;
+    }
+    f.write_str(")")
+}
+
+/// Cgroup, pressure, descriptors and memory: what may lie behind it.
+fn show_surroundings(details: &Details, change: Option<Change>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if let Some(cgroup) = &details.cgroup {
+        write!(f, "; cgroup {}", Shown(&cgroup.path))?;
+        match cgroup.frozen {
+            Some(true) => f.write_str(", frozen")?,
+            Some(false) => f.write_str(", not frozen")?,
+            None => {}
+        }
+        if let Some(throttled) = change.and_then(|change| change.throttled).filter(|some| some.periods > 0) {
+            write!(
+                f,
+                ", held back by its CPU limit {} times for {}",
+                throttled.periods,
+                Span(throttled.time)
+            )?;
+        }
+        if cgroup.pressure.is_known() {
+            write!(f, ", under pressure: {}", cgroup.pressure)?;
+        }
+    }
+    if details.host.is_known() {
+        write!(f, "; host under pressure: {}", details.host)?;
+    }
+    if let Some(descriptors) = details.descriptors {
+        write!(f, "; {}", descriptors.open)?;
+        if let Some(limit) = descriptors.limit {
+            write!(f, " of {limit}")?;
+        }
+        f.write_str(" descriptors")?;
+    }
+    if let Some(bytes) = details.resident_bytes {
+        write!(f, "; {} MiB resident", bytes >> 20)?;
+    }
+    Ok(())
+}
+
+/// A span of time for people: `40 ms`, `2.5 s`.
+struct Span(Duration);
+
+impl Span {
+    /// What is shorter is shown as 0.
+    const LEAST: Duration = Duration::from_millis(1);
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 < Duration::from_secs(1) {
+            write!(f, "{} ms", self.0.as_millis())
+        } else {
+            write!(f, "{:.1} s", self.0.as_secs_f64())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use crate::base::time::MonoTime;
+    use crate::domain::process::cgroup::{Cgroup, Throttled};
+    use crate::domain::process::exit::Death;
+    use crate::domain::process::pressure::{Pressure, Stall};
+    use crate::domain::process::snapshot::{Descriptors, Stuck, Switches};
+    use crate::domain::process::state::{State, States};
+    use crate::observe::cgroup::MOST_PATH;
+    use crate::observe::procfs::MOST_COMMAND;
+    use crate::observe::status::MOST_CHANNEL;
+
+    fn look() -> Look {
+        let mut states = States::default();
+        for letter in *b"SSSSSSD" {
+            states.add(State::from_letter(letter));
+        }
+        let pressure = Pressure { memory: Some(Stall::default()), ..Pressure::default() };
+        Look {
+            at: MonoTime::from_millis(12_500),
+            pid: 7,
+            start_time: NonZeroU64::MIN,
+            command: "worker".into(),
+            state: State::Sleeping,
+            death: None,
+            threads: 7,
+            cpu: Duration::from_millis(1230),
+            details: Some(Box::new(Details {
+                states,
+                channel: Some("futex_do_wait".into()),
+                call: Some(202),
+                stuck: Some(Stuck { thread: 12, channel: Some("nfs_wait".into()) }),
+                switches: Some(Switches::default()),
+                run_delay: Some(Duration::from_millis(30)),
+                resident_bytes: Some(50 << 20),
+                descriptors: Some(Descriptors { open: 12, limit: Some(1024) }),
+                cgroup: Some(Cgroup {
+                    path: "/system.slice/foo.service".into(),
+                    frozen: Some(false),
+                    throttled: Some(Throttled { periods: 3, time: Duration::from_millis(120) }),
+                    pressure,
+                }),
+                host: pressure,
+            })),
+        }
+    }
+
+    #[test]
+    fn it_reads_as_a_line_that_somebody_can_act_on() {
+        let now = look();
+        let mut earlier = now.clone();
+        earlier.at = MonoTime::from_secs(10);
+        let details = earlier.details.as_mut().unwrap();
+        details.run_delay = Some(Duration::ZERO);
+        details.cgroup.as_mut().unwrap().throttled = Some(Throttled::default());
+        assert_eq!(
+            Dossier::new(now, Some(&earlier)).to_string(),
+            "blocked: one of its threads waits in the kernel for what no signal interrupts, such as a disk or a network \
+             file system; main thread sleeping in futex_do_wait (system call 202); 7 threads: 6 sleeping, 1 \
+             uninterruptible (thread 12 in nfs_wait); 0 ms of CPU in 2.5 s, waited 30 ms for one; cgroup \
+             /system.slice/foo.service, not frozen, held back by its CPU limit 3 times for 120 ms, under pressure: \
+             memory 0.0 %; host under pressure: memory 0.0 %; 12 of 1024 descriptors; 50 MiB resident"
+        );
+    }
+
+    #[test]
+    fn a_glance_reads_as_less() {
+        let glance = Look { details: None, threads: 1, ..look() };
+        assert_eq!(
+            Dossier::new(glance, None).to_string(),
+            "idle: it sleeps; main thread sleeping; 1 thread; 1.2 s of CPU since it started"
+        );
+    }
+
+    #[test]
+    fn a_zombie_is_shown_by_its_death() {
+        let death = Some(Death::Exited { code: 3 });
+        let zombie = Look { state: State::Ended, threads: 1, death, ..look() };
+        assert!(Dossier::new(zombie, None).to_string().ends_with("; exited with status 3"));
+    }
+
+    #[test]
+    fn hostile_text_neither_ends_the_line_nor_outgrows_its_bound() {
+        let mut now = look();
+        let details = now.details.as_mut().unwrap();
+        let hostile = |most: usize| -> Box<str> { "\n\u{7f}".repeat(most / 2).into() };
+        details.channel = Some(hostile(MOST_CHANNEL));
+        details.stuck = Some(Stuck { thread: u32::MAX, channel: Some(hostile(MOST_CHANNEL)) });
+        details.cgroup.as_mut().unwrap().path = hostile(MOST_PATH);
+        details.descriptors = Some(Descriptors { open: u64::MAX, limit: Some(u64::MAX) });
+        details.resident_bytes = Some(u64::MAX);
+        now.command = hostile(MOST_COMMAND);
+        now.threads = u32::MAX;
+        now.cpu = Duration::MAX;
+        let mut earlier = now.clone();
+        earlier.at = MonoTime::START;
+        earlier.cpu = Duration::ZERO;
+        let text = Dossier::new(now, Some(&earlier)).to_string();
+        assert!(text.len() <= Dossier::MOST_TEXT, "{}", text.len());
+        assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
+    }
+
+    #[test]
+    fn what_it_keeps_elsewhere_is_within_its_bound() {
+        let text = MOST_COMMAND + 2 * MOST_CHANNEL + MOST_PATH;
+        assert!(size_of::<Details>() + text <= Dossier::MOST_HEAP, "{}", size_of::<Details>());
+    }
+}

@@ -1,0 +1,91 @@
+//! How a process ended.
+
+use std::fmt;
+
+use nix::sys::signal::Signal;
+
+/// How a process ended, as far as the kernel tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Death {
+    /// It ended by itself.
+    Exited {
+        /// With this status; 0 is success.
+        code: u8,
+    },
+    /// A signal ended it.
+    Killed {
+        /// The signal's number.
+        signal: u8,
+        /// Whether the kernel wrote a core dump, or handed one to a program.
+        core_dumped: bool,
+    },
+    /// It has gone, and this kernel does not tell how: it is older than Linux 6.15, or the status was not to be seen in
+    /// time.
+    Unknown,
+}
+
+impl Death {
+    /// Reads a status as wait(2) gives it; anything but an end is [`Death::Unknown`].
+    pub(crate) fn from_wait_status(status: i32) -> Self {
+        // Both are within a byte by what the macros mask.
+        let byte = |number: i32| u8::try_from(number).ok();
+        let death = if libc::WIFEXITED(status) {
+            byte(libc::WEXITSTATUS(status)).map(|code| Death::Exited { code })
+        } else if libc::WIFSIGNALED(status) {
+            let core_dumped = libc::WCOREDUMP(status);
+            byte(libc::WTERMSIG(status)).map(|signal| Death::Killed { signal, core_dumped })
+        } else {
+            None
+        };
+        death.unwrap_or(Death::Unknown)
+    }
+
+    /// Whether it ended by itself and without a fault: exit status 0.
+    #[must_use]
+    pub const fn is_success(self) -> bool {
+        matches!(self, Death::Exited { code: 0 })
+    }
+}
+
+/// `exited with status 3`, `killed by SIGSEGV (core dumped)`, `gone, exit status unknown`.
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Death::Exited { code } => write!(f, "exited with status {code}"),
+            Death::Killed { signal, core_dumped } => {
+                match Signal::try_from(i32::from(signal)) {
+                    Ok(name) => write!(f, "killed by {name}")?,
+                    Err(_) => write!(f, "killed by signal {signal}")?,
+                }
+                f.write_str(if core_dumped { " (core dumped)" } else { "" })
+            }
+            Death::Unknown => f.write_str("gone, exit status unknown"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_reads_as_wait_writes_it() {
+        let killed = |signal, core_dumped| Death::Killed { signal, core_dumped };
+        let table = [
+            (0, Death::Exited { code: 0 }, "exited with status 0"),
+            (0x0300, Death::Exited { code: 3 }, "exited with status 3"),
+            (0xff00, Death::Exited { code: 255 }, "exited with status 255"),
+            (9, killed(9, false), "killed by SIGKILL"),
+            (0x8b, killed(11, true), "killed by SIGSEGV (core dumped)"),
+            (40, killed(40, false), "killed by signal 40"),
+            // Stopped, continued, and nothing that there is.
+            (0x137f, Death::Unknown, "gone, exit status unknown"),
+            (0xffff, Death::Unknown, "gone, exit status unknown"),
+        ];
+        for (status, death, text) in table {
+            assert_eq!(Death::from_wait_status(status), death, "{status:#x}");
+            assert_eq!(death.to_string(), text);
+            assert_eq!(death.is_success(), status == 0);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Text that came from outside: kept short, and shown so that it cannot pass for anything else.
+
+use std::fmt::{self, Write};
+
+/// Takes text of at most `most` bytes; what is no UTF-8 is replaced, and what is too long is cut.
+pub(crate) fn short(bytes: &[u8], most: usize) -> Box<str> {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(most)]);
+    // A replaced byte takes more room than it had.
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text[..end].into()
+}
+
+/// Shows text as it is if it is made of letters, digits and what paths are made of, otherwise quoted and escaped: no
+/// text can end a line of a log, or look like the words around it.
+pub(crate) struct Shown<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:@+".contains(&byte);
+        if !self.0.is_empty() && self.0.bytes().all(is_plain) {
+            return f.write_str(self.0);
+        }
+        f.write_char('"')?;
+        for character in self.0.chars() {
+            match character {
+                // Not `escape_debug`, which leaves letters of every script as they are, and some look alike.
+                ' '..='~' if character != '"' && character != '\\' => f.write_char(character)?,
+                _ => write!(f, "{}", character.escape_default())?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_plain_is_shown_as_it_is_and_the_rest_is_quoted() {
+        let table = [
+            ("/system.slice/a-b@1.service", "/system.slice/a-b@1.service"),
+            ("", r#""""#),
+            ("a b", r#""a b""#),
+            ("a\nERROR b", r#""a\nERROR b""#),
+            ("\"\\", r#""\"\\""#),
+            ("\u{1b}[31m", r#""\u{1b}[31m""#),
+            ("\u{202e}x", r#""\u{202e}x""#),
+        ];
+        for (text, shown) in table {
+            assert_eq!(Shown(text).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn text_is_cut_between_characters_and_never_longer_than_asked() {
+        assert_eq!(&*short("aä".as_bytes(), 2), "a");
+        assert_eq!(&*short("aä".as_bytes(), 3), "aä");
+        assert_eq!(&*short(b"\xff\xff\xff", 4), "\u{fffd}");
+        assert_eq!(&*short(b"abc", 0), "");
+    }
+}

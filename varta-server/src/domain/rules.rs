@@ -1,0 +1,167 @@
+//! Rules: what an operator decides for agents by their names.
+
+use std::time::Duration;
+
+use crate::base::limits::check_duration;
+use crate::base::{EntryError, Glob};
+
+/// What holds for agents whose names fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Whose rule it is.
+    pub name: Glob,
+    /// How long they may be silent; `None` leaves that to the agents and to the default.
+    pub stall_after: Option<Duration>,
+}
+
+/// Rules in the order in which they were written. The first whose pattern fits a name is the only one that counts for
+/// it.
+///
+/// ```
+/// use std::time::Duration;
+/// use varta_server::config::{Glob, Rule, Rules};
+///
+/// let mut rules = Rules::default();
+/// rules.add(Rule { name: Glob::parse("billing-*")?, stall_after: Some(Duration::from_secs(30)) })?;
+/// assert_eq!(rules.stall_after_for("billing-7"), Some(Duration::from_secs(30)));
+/// assert_eq!(rules.stall_after_for("mail"), None);
+/// # Ok::<(), varta_server::config::EntryError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules(Vec<Rule>);
+
+impl Rules {
+    /// How many there may be. Each may be tried when an agent gets a name.
+    pub const MOST: usize = 1_024;
+
+    /// Adds a rule behind the others.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many, when an earlier rule has the same pattern, or when `stall_after` is not between
+    /// [10 ms](crate::base::limits::SHORTEST_STALL_AFTER) and [366 days](crate::base::limits::LONGEST_DURATION). The rules are as before then.
+    pub fn add(&mut self, rule: Rule) -> Result<(), EntryError> {
+        if let Some(stall_after) = rule.stall_after {
+            check_duration("stall-after", stall_after)?;
+        }
+        if self.0.iter().any(|earlier| earlier.name == rule.name) {
+            return Err(EntryError::NameTwice { name: rule.name.as_str().to_owned() });
+        }
+        if self.0.len() >= Self::MOST {
+            return Err(EntryError::TooMany { most: Self::MOST });
+        }
+        self.0.push(rule);
+        Ok(())
+    }
+
+    /// The rule for agents of this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Rule> {
+        self.0.iter().find(|rule| rule.name.matches(name))
+    }
+
+    /// How long agents of this name may be silent; `None` if that is not for a rule to say.
+    #[must_use]
+    pub fn stall_after_for(&self, name: &str) -> Option<Duration> {
+        self.find(name)?.stall_after
+    }
+
+    /// The rule that lets agents be silent for longest.
+    #[must_use]
+    pub fn longest(&self) -> Option<&Rule> {
+        self.iter().filter(|rule| rule.stall_after.is_some()).max_by_key(|rule| rule.stall_after)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Every rule, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Rule> {
+        self.0.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(name: &str, stall_after: Option<u64>) -> Rule {
+        Rule { name: Glob::parse(name).unwrap(), stall_after: stall_after.map(Duration::from_secs) }
+    }
+
+    #[test]
+    fn a_star_stands_for_any_characters_and_a_question_mark_for_one() {
+        for (glob, fits, does_not) in [
+            ("billing", "billing", "billing-1"),
+            ("billing-*", "billing-", "billing"),
+            ("*-worker", "a-worker-worker", "a-worker-"),
+            ("w?", "wé", "w"),
+            ("?*", "x", ""),
+            ("a*b*c", "aXbXbXc", "aXcXb"),
+            ("*ab*ab*", "xabyab", "xaby"),
+            ("**?**", "x", ""),
+            ("10.0.*:3", "10.0.0.1:3", "10.0.0.1:33"),
+            ("[ab]\\", "[ab]\\", "a"),
+        ] {
+            let glob = Glob::parse(glob).unwrap();
+            assert!(glob.matches(fits), "{glob:?} {fits}");
+            assert!(!glob.matches(does_not), "{glob:?} {does_not}");
+        }
+        let all = Glob::parse("*").unwrap();
+        assert!(all.matches("") && all.matches("anything at all"));
+    }
+
+    #[test]
+    fn a_hostile_pattern_and_name_take_no_more_steps_than_the_product_of_their_lengths() {
+        // One that tried every star anew would not come back.
+        let glob = Glob::parse(&format!("{}b", "a*".repeat(63))).unwrap();
+        assert!(!glob.matches(&"a".repeat(10_000)));
+    }
+
+    #[test]
+    fn a_pattern_is_bounded_and_can_be_seen() {
+        for wrong in ["", "a\nb", "\u{7f}", &"x".repeat(Glob::MAX_LEN + 1)] {
+            assert_eq!(Glob::parse(wrong), Err(EntryError::NotAPattern { most: Glob::MAX_LEN }));
+        }
+        assert!(Glob::parse(&"é".repeat(Glob::MAX_LEN)).is_ok());
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_is_the_only_one_that_counts() {
+        let mut rules = Rules::default();
+        assert!(rules.is_empty() && rules.longest().is_none());
+        for rule in [
+            rule("billing-slow", Some(60)),
+            rule("billing-own", None),
+            rule("billing-*", Some(2)),
+            rule("*", Some(9)),
+        ] {
+            rules.add(rule).unwrap();
+        }
+        let seconds = |name| rules.stall_after_for(name).map(|time| time.as_secs());
+        assert_eq!(seconds("billing-slow"), Some(60));
+        assert_eq!(seconds("billing-own"), None, "a rule that says nothing keeps later ones away");
+        assert_eq!(seconds("billing-7"), Some(2));
+        assert_eq!(seconds("mail"), Some(9));
+        assert_eq!(rules.longest().unwrap().name.as_str(), "billing-slow");
+    }
+
+    #[test]
+    fn a_rule_that_could_never_count_or_makes_no_sense_is_refused() {
+        let mut rules = Rules::default();
+        rules.add(rule("a*", Some(1))).unwrap();
+        assert!(matches!(rules.add(rule("a*", Some(2))), Err(EntryError::NameTwice { .. })));
+        let too_long = rules.add(rule("b*", Some(367 * 86_400))).unwrap_err();
+        assert_eq!(too_long.to_string(), "stall-after: 31708800s is not between 10ms and 366 days");
+        let too_short = Rule { stall_after: Some(Duration::from_millis(9)), ..rule("b*", None) };
+        assert!(rules.add(too_short).is_err());
+        assert_eq!(rules.iter().len(), 1);
+        for number in 1..Rules::MOST {
+            rules.add(rule(&format!("r{number}"), None)).unwrap();
+        }
+        assert_eq!(rules.add(rule("one-more", None)), Err(EntryError::TooMany { most: Rules::MOST }));
+    }
+}

@@ -1,0 +1,340 @@
+//! What is kept of an agent: a cache line that every beat writes, and the rest, which few beats touch.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use varta_proto::{Frame, Status};
+
+use crate::base::rate_limit::Usage;
+use crate::base::time::MonoTime;
+use crate::domain::beat::{KeyId, Lane, Transport};
+use crate::domain::labels::Labels;
+use crate::domain::tracker::agents::names::{NameId, NameSource};
+use crate::domain::tracker::agents::origins::{SourceId, Sources};
+use crate::domain::tracker::agents::session::{Handles, Newest, OtherSessions, Place, Session};
+use crate::domain::tracker::verdicts::transition::{LastWord, Twin};
+use crate::domain::tracker::verdicts::verdict::Verdict;
+
+/// By what an agent is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AgentKey {
+    pub(crate) source: SourceId,
+    pub(crate) pid: u32,
+    /// A remote agent's changes when it connects anew.
+    pub(crate) lane: Lane,
+}
+
+impl AgentKey {
+    /// A process of this host.
+    pub(crate) const fn local(pid: u32) -> Self {
+        AgentKey { source: SourceId::LOCAL, pid, lane: Lane { port: 0, key: KeyId(0) } }
+    }
+}
+
+/// What a beat writes. One cache line and not a part of two, so that a beat costs one memory access however many agents
+/// there are.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Slot {
+    pub(crate) session: Session,
+    /// When it last beat, in whichever session; a beat refused only for its rate counts.
+    pub(crate) last_beat: MonoTime,
+    /// Beats accepted from this incarnation.
+    pub(crate) beats: u64,
+    pub(crate) usage: Usage,
+    pub(crate) key: AgentKey,
+    pub(crate) payload: u32,
+    /// After how many milliseconds without a beat it was called stalled, if it is; 0 when that is not known.
+    pub(crate) stalled_after: u32,
+    /// `None` for a slot without an agent.
+    pub(crate) verdict: Option<Verdict>,
+    /// The status reported last, which a stalled agent keeps.
+    pub(crate) status: Status,
+    /// Whether the last thing heard was a terminal frame.
+    pub(crate) terminal: bool,
+    pub(crate) beside: Beside,
+}
+
+const _: () = assert!(size_of::<Slot>() <= 64, "a slot is one cache line");
+
+/// What only the first beat, a change or a scrape needs.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    /// When the process started, in the kernel's own ticks since boot; `None` where that could not be read.
+    pub(crate) start_time: Option<NonZeroU64>,
+    pub(crate) extra: Option<Box<Extra>>,
+    /// Beats that this incarnation sent, by its nonces, and that did not arrive; stays at its highest value.
+    pub(crate) lost: u32,
+    pub(crate) name: NameId,
+    /// How often this agent was called stalled.
+    pub(crate) stalls: u32,
+    pub(crate) twin: Twin,
+    pub(crate) inquiry: Inquiry,
+    /// Whether its process is known to be gone.
+    pub(crate) is_dead: bool,
+    pub(crate) name_source: NameSource,
+}
+
+/// What few agents have.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) sessions: OtherSessions,
+    /// How long it may be silent by a rule for its name.
+    pub(crate) ruled: Option<Duration>,
+    /// How long it may be silent, if it asked for something of its own.
+    pub(crate) asked: Option<Duration>,
+    /// Until when it asked not to be missed.
+    pub(crate) busy_until: MonoTime,
+    /// How long it had been silent before this server knew it, if it has not beaten since.
+    pub(crate) silent_before: Duration,
+    /// How often it was called stalled though it was beating.
+    pub(crate) mistakes: u32,
+    /// By what operators sort it, if it said so.
+    pub(crate) labels: Labels,
+    /// The unit in which it runs, if it goes by another name.
+    pub(crate) unit: Option<Arc<str>>,
+}
+
+/// How far the process of a silent agent has been looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inquiry {
+    /// Not at all.
+    None,
+    /// At half of the silence.
+    Glanced,
+    /// A close look is under way, and the verdict waits for it for a moment.
+    Looking,
+    /// Its beats may have been lost on the way, and it has been given a second chance.
+    Doubted,
+    /// That is over too, and a last look is under way.
+    LookingAgain,
+}
+
+/// In one byte: whether `Extra::sessions` has something in it, and what is known of the agent's page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Beside(u8);
+
+impl Beside {
+    const SESSIONS: u8 = 1;
+    const PAGE: u8 = 2;
+    const PAGE_IS_READ: u8 = 4;
+
+    /// With a bit set or not.
+    const fn with(self, bit: u8, is_set: bool) -> Self {
+        Beside(if is_set { self.0 | bit } else { self.0 & !bit })
+    }
+
+    const fn has(self, bit: u8) -> bool {
+        self.0 & bit != 0
+    }
+}
+
+/// Whether an agent writes beats to a page of memory, of which some are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PageUse {
+    /// All that it sends are datagrams.
+    None,
+    /// It does, and before its silence is judged what it has written last is to be read.
+    Unread,
+    /// That has been asked for.
+    Read,
+}
+
+const _: () = assert!(
+    size_of::<Slot>() + size_of::<Rest>() <= 96,
+    "with index and timer an agent takes 128 bytes at the most"
+);
+
+impl Extra {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+            && self.ruled.is_none()
+            && self.asked.is_none()
+            && self.busy_until == MonoTime::START
+            && self.silent_before == Duration::ZERO
+            && self.mistakes == 0
+            && self.labels.is_empty()
+            && self.unit.is_none()
+    }
+}
+
+impl Rest {
+    /// How long it may be silent by a rule for its name, or else because it asked for that.
+    pub(crate) fn promised(&self) -> Option<Duration> {
+        self.extra.as_ref().and_then(|extra| extra.ruled.or(extra.asked))
+    }
+
+    /// Of an agent that is new.
+    pub(crate) fn new(name: NameId, start_time: Option<NonZeroU64>, twin: Twin) -> Self {
+        Rest {
+            start_time,
+            extra: None,
+            lost: 0,
+            name,
+            stalls: 0,
+            twin,
+            inquiry: Inquiry::None,
+            is_dead: false,
+            name_source: NameSource::Common,
+        }
+    }
+}
+
+impl Slot {
+    /// An agent that has just been heard for the first time.
+    pub(crate) fn first_heard(key: AgentKey, frame: &Frame, at: MonoTime) -> Self {
+        Slot {
+            session: if frame.is_terminal() { Session::UNHEARD } else { Session::of(frame) },
+            last_beat: at,
+            beats: 1,
+            usage: Usage::default(),
+            key,
+            payload: frame.payload,
+            stalled_after: 0,
+            verdict: Some(Verdict::Up(frame.status)),
+            status: frame.status,
+            terminal: frame.is_terminal(),
+            beside: Beside::default(),
+        }
+    }
+
+    /// Whether beats that did not arrive may have been written to a page, and overwritten there.
+    #[inline]
+    pub(crate) const fn has_page(&self) -> bool {
+        self.beside.has(Beside::PAGE)
+    }
+
+    /// What is known of its page.
+    pub(crate) const fn page(&self) -> PageUse {
+        match (self.has_page(), self.beside.has(Beside::PAGE_IS_READ)) {
+            (false, _) => PageUse::None,
+            (true, false) => PageUse::Unread,
+            (true, true) => PageUse::Read,
+        }
+    }
+
+    /// Notes what is known of its page.
+    pub(crate) const fn set_page(&mut self, page: PageUse) {
+        let (has_page, is_read) = (!matches!(page, PageUse::None), matches!(page, PageUse::Read));
+        self.beside = self.beside.with(Beside::PAGE, has_page).with(Beside::PAGE_IS_READ, is_read);
+    }
+
+    /// Whether it has had other sessions than the newest that are not over.
+    #[inline]
+    pub(crate) const fn has_others(&self) -> bool {
+        self.beside.has(Beside::SESSIONS)
+    }
+
+    const fn set_others(&mut self, has_others: bool) {
+        self.beside = self.beside.with(Beside::SESSIONS, has_others);
+    }
+
+    /// Without those, for another agent that goes on with the newest.
+    pub(crate) const fn without_others(mut self) -> Self {
+        self.set_others(false);
+        self
+    }
+
+    /// How it beats.
+    pub(crate) fn transport(&self, sources: &Sources) -> Transport {
+        sources.origin(self.key.source).transport()
+    }
+
+    /// Whether it is an agent that is down or gone.
+    pub(crate) fn has_departed(&self) -> bool {
+        matches!(self.verdict, Some(Verdict::Down | Verdict::Gone))
+    }
+
+    /// Forgets its sessions but for one.
+    pub(crate) fn begin_anew(&mut self, rest: &mut Rest, session: Session) {
+        self.session = session;
+        self.set_others(false);
+        if let Some(extra) = &mut rest.extra {
+            extra.sessions = OtherSessions::default();
+        }
+    }
+
+    /// Finds the frame's place among the sessions of the process; afterwards they know it if it was accepted.
+    #[inline]
+    pub(crate) fn place(&mut self, rest: &mut Rest, frame: &Frame, at: MonoTime) -> Place {
+        if !self.has_others()
+            && let Some((lost, wrapped)) = self.session.followed_by(frame)
+        {
+            self.session = Session::of(frame);
+            return Place::Next { lost, wrapped };
+        }
+        let extra = rest.extra.get_or_insert_default();
+        let handles = self.handles();
+        let mut newest = self.newest();
+        let place = extra.sessions.place(&mut newest, frame, at, handles);
+        let has_others = !extra.sessions.is_empty();
+        self.set_others(has_others);
+        if extra.is_empty() {
+            rest.extra = None;
+        }
+        place
+    }
+
+    /// Closes the session whose last beat was `last`. Whether that was the agent's only one that still beat.
+    pub(crate) fn take_leave(
+        &mut self,
+        rest: &mut Rest,
+        last: Session,
+        at: MonoTime,
+        stall_after: Duration,
+    ) -> bool {
+        let handles = self.handles();
+        let extra = rest.extra.get_or_insert_default();
+        let left = extra.sessions.close(&mut self.newest(), last, at, stall_after, handles);
+        let has_others = !extra.sessions.is_empty();
+        self.set_others(has_others);
+        if extra.is_empty() {
+            rest.extra = None;
+        }
+        left
+    }
+
+    /// Whether several of its sessions beat, as of its last beat.
+    pub(crate) fn has_several(&self, rest: &Rest) -> bool {
+        let others_beat =
+            || rest.extra.as_ref().is_some_and(|extra| extra.sessions.have_beaten(self.last_beat));
+        self.has_others() && self.handles() == Handles::Several && others_beat()
+    }
+
+    fn newest(&mut self) -> Newest<'_> {
+        Newest { session: &mut self.session, heard_at: self.last_beat }
+    }
+
+    pub(in crate::domain::tracker) fn handles(&self) -> Handles {
+        if self.key.source == SourceId::LOCAL { Handles::Several } else { Handles::OneAtATime }
+    }
+
+    /// Notes a frame that was refused only for its rate. It did arrive, so it is not to be missed later; and it proves
+    /// that the agent lives, so its silence begins anew. Whether it is the next of its only session.
+    pub(crate) fn note_limited(&mut self, frame: &Frame, at: MonoTime) -> bool {
+        let follows = self.session.followed_by(frame).is_some();
+        if follows || self.has_others() {
+            self.last_beat = at;
+        }
+        let is_next = follows && !self.has_others();
+        if is_next {
+            self.session = Session::of(frame);
+        }
+        is_next
+    }
+
+    /// Writes down an accepted frame.
+    #[inline]
+    pub(crate) fn accept(&mut self, frame: &Frame, at: MonoTime) {
+        self.last_beat = at;
+        self.beats += 1;
+        self.payload = frame.payload;
+        self.status = frame.status;
+        self.terminal = frame.is_terminal();
+    }
+
+    pub(crate) fn last_word(&self) -> LastWord {
+        LastWord { status: self.status, payload: self.payload, terminal: self.terminal, beats: self.beats }
+    }
+}

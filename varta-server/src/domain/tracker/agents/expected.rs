@@ -1,0 +1,105 @@
+//! Agents that are to come: who of them has not been heard, and whose time is up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::base::time::MonoTime;
+use crate::domain::expected::ExpectedAgents;
+
+/// The agents that are to come.
+#[derive(Debug)]
+pub(in crate::domain::tracker) struct Awaited {
+    /// By their deadlines, the first in front.
+    agents: Vec<Agent>,
+    places: HashMap<Arc<str>, usize>,
+    /// How many deadlines have been looked at.
+    judged: usize,
+    /// How many have not been heard.
+    unheard: usize,
+}
+
+#[derive(Debug)]
+struct Agent {
+    name: Arc<str>,
+    due: MonoTime,
+    is_heard: bool,
+}
+
+impl Awaited {
+    pub(in crate::domain::tracker) fn new(expected: &ExpectedAgents) -> Self {
+        let mut awaited = Awaited { agents: Vec::new(), places: HashMap::new(), judged: 0, unheard: 0 };
+        awaited.replace(expected, MonoTime::START, |_| false);
+        awaited
+    }
+
+    /// Awaits others from `now` on. Those that were awaited before keep what is known of them; of the new ones `is_there`
+    /// says whether they need not be awaited.
+    pub(in crate::domain::tracker) fn replace(
+        &mut self,
+        expected: &ExpectedAgents,
+        now: MonoTime,
+        is_there: impl Fn(&str) -> bool,
+    ) {
+        let agents = expected.iter().map(|agent| {
+            let name = agent.name.as_str();
+            let known = self.places.get(name).map(|place| (*place < self.judged, &self.agents[*place]));
+            let (is_judged, due, is_heard) = match known {
+                Some((is_judged, Agent { due, is_heard, .. })) => (is_judged, *due, *is_heard),
+                None => (false, now + agent.grace, is_there(name)),
+            };
+            (is_judged, Agent { name: Arc::from(name), due, is_heard })
+        });
+        let mut agents: Vec<_> = agents.collect();
+        agents.sort_by_key(|(is_judged, agent)| (!is_judged, agent.due));
+        self.judged = agents.iter().filter(|(is_judged, _)| *is_judged).count();
+        self.agents = agents.into_iter().map(|(_, agent)| agent).collect();
+        self.unheard = self.agents.iter().filter(|agent| !agent.is_heard).count();
+        let places = self.agents.iter().enumerate();
+        self.places = places.map(|(place, agent)| (Arc::clone(&agent.name), place)).collect();
+    }
+
+    /// Takes note that an agent with this name is there. Whether it is one whose time was up.
+    pub(in crate::domain::tracker) fn hear(&mut self, name: &str) -> bool {
+        if self.unheard == 0 {
+            return false;
+        }
+        let Some(place) = self.places.get(name) else { return false };
+        let agent = &mut self.agents[*place];
+        let was_missing = !agent.is_heard && *place < self.judged;
+        self.unheard -= usize::from(!agent.is_heard);
+        agent.is_heard = true;
+        was_missing
+    }
+
+    /// When the next deadline is.
+    pub(in crate::domain::tracker) fn next_due(&self) -> Option<MonoTime> {
+        self.agents.get(self.judged).map(|agent| agent.due)
+    }
+
+    /// An agent whose time is up by `now`, each once.
+    pub(in crate::domain::tracker) fn pop_missing(&mut self, now: MonoTime) -> Option<Arc<str>> {
+        while let Some(agent) = self.agents.get(self.judged).filter(|agent| agent.due <= now) {
+            self.judged += 1;
+            if !agent.is_heard {
+                return Some(Arc::clone(&agent.name));
+            }
+        }
+        None
+    }
+
+    /// How many have not been heard.
+    pub(in crate::domain::tracker) fn unheard(&self) -> usize {
+        self.unheard
+    }
+
+    /// Those whose time is up.
+    pub(in crate::domain::tracker) fn missing(&self) -> impl Iterator<Item = &Arc<str>> {
+        let judged = &self.agents[..self.judged];
+        judged.iter().filter(|agent| !agent.is_heard).map(|agent| &agent.name)
+    }
+    /// Those that have time yet.
+    pub(in crate::domain::tracker) fn undecided(&self) -> impl Iterator<Item = &Arc<str>> {
+        let undecided = &self.agents[self.judged..];
+        undecided.iter().filter(|agent| !agent.is_heard).map(|agent| &agent.name)
+    }
+}

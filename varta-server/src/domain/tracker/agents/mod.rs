@@ -1,0 +1,15 @@
+//! What the tracker keeps of each agent, and how an agent is found.
+
+pub(in crate::domain::tracker) mod agent;
+pub(in crate::domain::tracker) mod expected;
+pub(in crate::domain::tracker) mod index;
+pub(in crate::domain::tracker) mod names;
+pub(in crate::domain::tracker) mod origins;
+pub(in crate::domain::tracker) mod pending_hellos;
+pub(in crate::domain::tracker) mod port_history;
+pub(in crate::domain::tracker) mod request;
+pub(in crate::domain::tracker) mod session;
+pub(in crate::domain::tracker) mod snapshot;
+pub(in crate::domain::tracker) mod status;
+pub(in crate::domain::tracker) mod table;
+pub(in crate::domain::tracker) mod view;

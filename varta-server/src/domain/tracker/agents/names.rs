@@ -1,0 +1,156 @@
+//! Agents' names, each kept once: thousands of workers have the same one.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// A name by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct NameId(u32);
+
+/// Where a name comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameSource {
+    /// From the command, or from the address of another host. Strangers may have the same.
+    Common,
+    /// From the unit or the container that the process belongs to.
+    Group,
+    /// From the unit that the service manager of this host runs the process in.
+    Unit,
+    /// From the agent itself.
+    Agent,
+}
+
+impl NameSource {
+    /// Whether who has the name continues the series of who had it before.
+    pub(crate) const fn is_series(self) -> bool {
+        match self {
+            NameSource::Common => false,
+            NameSource::Group | NameSource::Unit | NameSource::Agent => true,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Name {
+    text: Arc<str>,
+    /// How many agents have it.
+    agents: u32,
+    /// How often an agent took the place of one with the same name.
+    restarts: u64,
+    /// Agents with this name that are down or gone, those that left first in front.
+    departed: VecDeque<u32>,
+}
+
+/// The names in use. There are no more of them than agents.
+#[derive(Debug, Default)]
+pub(in crate::domain::tracker) struct Names {
+    /// By number.
+    names: Vec<Name>,
+    vacant: Vec<u32>,
+    numbers: HashMap<Arc<str>, u32>,
+}
+
+impl Names {
+    /// Gives a name to one more agent.
+    pub(in crate::domain::tracker) fn take(&mut self, name: &str) -> NameId {
+        if let Some(number) = self.numbers.get(name) {
+            self.names[*number as usize].agents += 1;
+            return NameId(*number);
+        }
+        let name: Arc<str> = Arc::from(name);
+        let entry = Name { text: Arc::clone(&name), agents: 1, restarts: 0, departed: VecDeque::new() };
+        let number = match self.vacant.pop() {
+            Some(number) => {
+                self.names[number as usize] = entry;
+                number
+            }
+            None => {
+                self.names.push(entry);
+                u32::try_from(self.names.len() - 1)
+                    .expect("there are fewer names than agents, whose numbers fit")
+            }
+        };
+        self.numbers.insert(name, number);
+        NameId(number)
+    }
+
+    /// The number of a name, if anybody has it.
+    pub(in crate::domain::tracker) fn find(&self, name: &str) -> Option<NameId> {
+        self.numbers.get(name).copied().map(NameId)
+    }
+
+    /// Whether anybody has this name.
+    pub(in crate::domain::tracker) fn is_in_use(&self, name: &str) -> bool {
+        self.numbers.contains_key(name)
+    }
+
+    /// Counts one more agent with the same name.
+    pub(in crate::domain::tracker) fn share(&mut self, id: NameId) -> NameId {
+        self.names[id.0 as usize].agents += 1;
+        id
+    }
+
+    /// Takes a name back from one agent. With the last one it is forgotten.
+    pub(in crate::domain::tracker) fn give_back(&mut self, id: NameId) {
+        let name = &mut self.names[id.0 as usize];
+        name.agents -= 1;
+        if name.agents == 0 {
+            name.departed = VecDeque::new();
+            self.numbers.remove(&name.text);
+            self.vacant.push(id.0);
+        }
+    }
+
+    /// Remembers that an agent with this name has left its place. No more are remembered than have the name.
+    pub(in crate::domain::tracker) fn note_departed(&mut self, id: NameId, number: u32) {
+        let name = &mut self.names[id.0 as usize];
+        if name.departed.len() >= name.agents as usize {
+            name.departed.pop_front();
+        }
+        name.departed.push_back(number);
+    }
+
+    /// The agent that was the first to leave its place under this name; it may have come back since.
+    pub(in crate::domain::tracker) fn next_departed(&mut self, id: NameId) -> Option<u32> {
+        self.names[id.0 as usize].departed.pop_front()
+    }
+
+    pub(in crate::domain::tracker) fn count_restart(&mut self, id: NameId) {
+        self.names[id.0 as usize].restarts += 1;
+    }
+
+    /// The names under which agents were restarted, with how often.
+    pub(in crate::domain::tracker) fn restarts(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        let in_use = self.names.iter().filter(|name| name.agents > 0 && name.restarts > 0);
+        in_use.map(|name| (&name.text, name.restarts))
+    }
+
+    /// What the number stands for.
+    pub(in crate::domain::tracker) fn get(&self, id: NameId) -> &Arc<str> {
+        &self.names[id.0 as usize].text
+    }
+
+    #[cfg(test)]
+    pub(in crate::domain::tracker) fn len(&self) -> usize {
+        self.numbers.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_lasts_as_long_as_somebody_has_it() {
+        let mut names = Names::default();
+        let worker = names.take("worker");
+        assert_eq!(names.take("worker"), worker);
+        let other = names.take("other");
+        assert_eq!((&**names.get(worker), &**names.get(other)), ("worker", "other"));
+        names.give_back(worker);
+        assert_eq!(names.len(), 2);
+        names.give_back(worker);
+        assert_eq!(names.len(), 1);
+        assert_eq!(names.take("third"), worker, "its number is given again");
+    }
+}

@@ -1,0 +1,30 @@
+use std::collections::VecDeque;
+
+use crate::domain::beat::{Introduction, Sender};
+
+/// Introductions that may wait for a first beat. Beyond it the oldest are dropped: an agent introduces itself again
+/// within a minute.
+const MOST_WAITING: usize = 4_096;
+
+/// Introductions of agents that have not beaten yet.
+#[derive(Debug, Default)]
+pub(in crate::domain::tracker) struct Waiting(VecDeque<(Sender, Introduction)>);
+
+impl Waiting {
+    pub(in crate::domain::tracker) fn put(&mut self, sender: Sender, introduction: Introduction) {
+        self.0.retain(|(waiting, _)| *waiting != sender);
+        if self.0.len() >= MOST_WAITING {
+            self.0.pop_front();
+        }
+        self.0.push_back((sender, introduction));
+    }
+
+    #[inline]
+    pub(in crate::domain::tracker) fn take(&mut self, sender: Sender) -> Option<Introduction> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let place = self.0.iter().position(|(waiting, _)| *waiting == sender)?;
+        self.0.remove(place).map(|(_, introduction)| introduction)
+    }
+}

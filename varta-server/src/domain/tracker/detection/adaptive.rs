@@ -1,0 +1,77 @@
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use varta_proto::Frame;
+
+use crate::base::time::{MonoTime, nanos};
+use crate::domain::tracker::agents::table::grow;
+use crate::domain::tracker::detection::arrival::ArrivalPolicy;
+use crate::domain::tracker::detection::arrival::estimator::Arrivals;
+
+/// What was learned of one agent.
+#[derive(Clone, Debug)]
+pub(in crate::domain::tracker) struct Agent {
+    arrivals: Arrivals,
+    /// What follows from it, in nanoseconds; `None` while that is nothing. Kept, because to find it takes longer than a
+    /// beat, and who looks at many agents needs it of each.
+    silence: Option<NonZeroU64>,
+}
+
+impl Agent {
+    /// No frame has a nonce beyond this one, so the next frame begins everything anew.
+    fn unheard() -> Self {
+        Agent { arrivals: Arrivals::new(MonoTime::START, u64::MAX, 0), silence: None }
+    }
+}
+
+/// What was learned of all agents.
+#[derive(Debug)]
+pub(in crate::domain::tracker) struct Learned {
+    policy: ArrivalPolicy,
+    /// By slot number; never grows when nothing is learned.
+    agents: Vec<Agent>,
+}
+
+impl Learned {
+    pub(in crate::domain::tracker) fn new(policy: ArrivalPolicy) -> Self {
+        Learned { policy, agents: Vec::new() }
+    }
+
+    /// Whether anything is learned of anybody.
+    #[inline]
+    pub(in crate::domain::tracker) fn is_on(&self) -> bool {
+        self.policy.learns()
+    }
+
+    /// How long an agent may be silent by what was learned of it.
+    pub(in crate::domain::tracker) fn stall_after(&self, number: u32) -> Option<Duration> {
+        let silence = self.agents.get(number as usize)?.silence?;
+        Some(Duration::from_nanos(silence.get()))
+    }
+
+    /// Learns from the next beat of an agent's only session.
+    pub(in crate::domain::tracker) fn observe(&mut self, number: u32, frame: &Frame, at: MonoTime) {
+        let index = number as usize;
+        while self.agents.len() <= index {
+            grow(&mut self.agents);
+            self.agents.push(Agent::unheard());
+        }
+        let Agent { arrivals, silence } = &mut self.agents[index];
+        arrivals.observe(at, frame.nonce, frame.timestamp);
+        *silence =
+            arrivals.stall_after(&self.policy).ok().and_then(|silence| NonZeroU64::new(nanos(silence)));
+    }
+
+    /// For how many agents there is room.
+    #[cfg(test)]
+    pub(in crate::domain::tracker) fn room(&self) -> usize {
+        self.agents.capacity()
+    }
+
+    /// Forgets what was learned of an agent.
+    pub(in crate::domain::tracker) fn forget(&mut self, number: u32) {
+        if let Some(agent) = self.agents.get_mut(number as usize) {
+            *agent = Agent::unheard();
+        }
+    }
+}

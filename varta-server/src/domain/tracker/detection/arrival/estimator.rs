@@ -1,0 +1,263 @@
+//! Learns how an agent beats that promises nothing, and from that how long it may be silent.
+//!
+//! Two things are learned, and kept apart. How often the agent *sends* is read from its own clock: timestamps over
+//! nonces. How evenly its beats *travel* is read from "received minus timestamp". So a pause of the server, or a hiccup
+//! of the network, after which a dozen beats arrive in a bunch, does not pass for an agent that beats at another pace:
+//! its sending has not changed, and of the bunch only the last beat tells anything of the way.
+//!
+//! It is pure, takes a fixed 64 bytes for each agent, does a fixed amount of work for each beat and allocates nothing.
+//! What an agent says of its clock is not believed beyond a bound: whatever comes, the answer lies between the
+//! shortest and the longest silence of the policy, or there is none and the fixed deadline holds.
+
+use std::time::Duration;
+
+use crate::base::time::{MonoTime, nanos};
+use crate::domain::tracker::detection::arrival::policy::{ArrivalPolicy, Kind, NoEstimate};
+use crate::domain::tracker::detection::arrival::{chen, phi};
+
+/// Beats that are needed before anything is concluded from them.
+pub(super) const LEAST_SAMPLES: u16 = 16;
+/// Over how many beats the mean and deviation of intervals and delays are taken, by exponential weights. Long enough to
+/// be steady, short enough to follow a clock that drifts and a network that changes.
+const WINDOW: u16 = 128;
+/// Over how many beats losses are counted, and the gaps of the phi detector.
+pub(crate) const LONG_WINDOW: u16 = 1_000;
+/// An agent that sends less often has a deadline of its own, or the fixed one.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
+/// An agent whose clock does not go by this much between beats tells nothing by it.
+const SHORTEST_INTERVAL: Duration = Duration::from_micros(100);
+/// After a longer gap in the nonces the beats before it tell nothing of the time between.
+const MOST_LOST: u64 = 64;
+/// A delay beyond this many deviations, and an interval's [`LENIENCY`], counts as if it were just that.
+const CLIP: f64 = 4.0;
+/// The share of an interval by which a delay may differ from the mean and always count in full.
+const LENIENCY: f64 = 1.0 / 16.0;
+/// So many clipped delays in a row on one side mean that the way has changed, or a clock was set.
+const STRIKES: i8 = 3;
+/// A beat that comes within this share of the time after which it was sent came in a bunch with the one before.
+const BUNCHED: f64 = 1.0 / 16.0;
+
+/// What has been learned of how one agent's beats arrive.
+///
+/// For an agent of which only one session beats: several that beat in turn begin it anew all the time, and never get
+/// beyond the fixed deadline.
+///
+/// ```
+/// use std::time::Duration;
+/// use varta_server::time::MonoTime;
+/// use varta_server::tracker::arrival::{ArrivalPolicy, Arrivals, Bounds, Kind};
+///
+/// let kind = Kind::Chen(Bounds { mistake_every: Some(Duration::from_secs(3_600)), ..Bounds::default() });
+/// let policy = ArrivalPolicy { kind, ..ArrivalPolicy::default() };
+/// let mut arrivals = Arrivals::new(MonoTime::from_secs(7), 1, 0);
+/// for beat in 1..1_000 {
+///     arrivals.observe(MonoTime::from_secs(7 + beat), 1 + beat, beat * 1_000_000_000);
+/// }
+/// let silence = arrivals.stall_after(&policy).unwrap();
+/// assert!(silence > Duration::from_secs(1) && silence < Duration::from_secs(4), "{silence:?}");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Arrivals {
+    /// Of the newest beat.
+    nonce: u64,
+    /// Of the newest beat.
+    timestamp: u64,
+    /// Of the newest beat. Of its delay nothing is concluded before the next one comes.
+    received_at: MonoTime,
+    /// The mean of "received minus timestamp", in nanoseconds. A number only to be compared with others of its kind, so
+    /// it may go round.
+    offset: u64,
+    /// The mean time between two beats as they are sent, in nanoseconds, and its variance.
+    interval: f32,
+    interval_variance: f32,
+    /// The mean square by which a delay misses what was expected, which contains what a drifting clock adds.
+    delay_variance: f32,
+    /// The share of beats that do not arrive, and of those with which a run of such beats begins.
+    loss: f32,
+    runs: f32,
+    /// The mean time between two beats as they arrive, and its variance: what the phi detector goes by.
+    gap: f32,
+    gap_variance: f32,
+    /// Beats observed, up to [`LONG_WINDOW`].
+    samples: u16,
+    /// Delays that counted, up to [`WINDOW`]: not all those of a bunch do.
+    delays: u8,
+    /// Clipped delays in a row: below zero for beats too early, above for beats too late.
+    strikes: i8,
+}
+
+const _: () = assert!(size_of::<Arrivals>() <= 64, "one cache line for each agent under an adaptive policy");
+
+impl Arrivals {
+    /// Begins with the first beat of a session.
+    #[must_use]
+    pub fn new(received_at: MonoTime, nonce: u64, timestamp: u64) -> Self {
+        Arrivals {
+            nonce,
+            timestamp,
+            received_at,
+            offset: received_at.as_nanos().wrapping_sub(timestamp),
+            interval: 0.0,
+            interval_variance: 0.0,
+            delay_variance: 0.0,
+            loss: 0.0,
+            runs: 0.0,
+            gap: 0.0,
+            gap_variance: 0.0,
+            samples: 0,
+            delays: 0,
+            strikes: 0,
+        }
+    }
+
+    /// Takes the next accepted beat of the session.
+    ///
+    /// One that cannot be the next of it, by its nonce or its clock, begins everything anew.
+    #[inline]
+    pub fn observe(&mut self, received_at: MonoTime, nonce: u64, timestamp: u64) {
+        let beats = nonce.wrapping_sub(self.nonce);
+        let sent = timestamp.wrapping_sub(self.timestamp);
+        let follows = nonce > self.nonce && timestamp >= self.timestamp;
+        if !follows || sent / beats > nanos(LONGEST_INTERVAL) {
+            *self = Arrivals::new(received_at, nonce, timestamp);
+            return;
+        }
+        let gap = nanos(received_at.since(self.received_at)) as f64;
+        if beats <= MOST_LOST {
+            let sent = sent as f64;
+            self.learn_interval(sent / beats as f64);
+            if gap >= sent * BUNCHED || self.lateness() <= 0.0 {
+                self.learn_delay();
+            }
+            self.learn_loss(beats as f64);
+        }
+        self.learn_gap(gap);
+        self.samples = (self.samples + 1).min(LONG_WINDOW);
+        self.nonce = nonce;
+        self.timestamp = timestamp;
+        self.received_at = received_at;
+    }
+
+    /// How long the agent may be silent after the newest beat, by what was learned.
+    ///
+    /// # Errors
+    ///
+    /// [`NoEstimate`] when nothing can be said yet, or the policy asks for what the observed beats do not allow. Then
+    /// the fixed deadline holds, as it does without any policy.
+    pub fn stall_after(&self, policy: &ArrivalPolicy) -> Result<Duration, NoEstimate> {
+        let learned =
+            self.samples >= LEAST_SAMPLES && f64::from(self.interval) >= nanos(SHORTEST_INTERVAL) as f64;
+        let silence = match policy.kind {
+            Kind::Fixed => return Err(NoEstimate::Fixed),
+            _ if !learned => return Err(NoEstimate::Learning),
+            Kind::Phi { threshold } => {
+                phi::silence(f64::from(self.gap), f64::from(self.gap_variance), threshold)
+            }
+            Kind::Chen(bounds) => {
+                let link = self.link();
+                let margin = chen::margin(&link, &bounds, nanos(policy.longest) as f64)?;
+                // A beat that came late does not make the next one late. Nor is the next one awaited sooner after it
+                // than it is sent.
+                link.interval + margin - self.lateness().clamp(-link.interval, margin)
+            }
+        };
+        // No number at all and one beyond every bound become one within them.
+        let silence = Duration::from_nanos(silence.clamp(0.0, u64::MAX as f64) as u64);
+        Ok(silence.max(policy.shortest).min(policy.longest))
+    }
+
+    /// The deadline that follows from the newest beat.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Arrivals::stall_after`].
+    pub fn deadline(&self, policy: &ArrivalPolicy) -> Result<MonoTime, NoEstimate> {
+        Ok(self.received_at + self.stall_after(policy)?)
+    }
+
+    /// What was learned of the agent and the way of its beats.
+    pub(crate) fn link(&self) -> chen::Link {
+        let (lost, runs) = (f64::from(self.loss), f64::from(self.runs));
+        // What was not seen in so many beats may be as frequent as once in as many.
+        let unseen = 1.0 / (f64::from(self.samples) + 2.0);
+        let loss = lost + (1.0 - lost) * unseen;
+        chen::Link {
+            interval: f64::from(self.interval),
+            variance: f64::from(self.interval_variance) + f64::from(self.delay_variance),
+            loss,
+            // As with every beat alike, as long as few losses tell otherwise.
+            loss_again: ((lost - runs + 2.0 * unseen * loss) / (lost + 2.0 * unseen)).clamp(0.0, 1.0),
+        }
+    }
+
+    /// By how much the newest beat came later than expected, in nanoseconds; below zero when it came sooner.
+    pub(super) fn lateness(&self) -> f64 {
+        let offset = self.received_at.as_nanos().wrapping_sub(self.timestamp);
+        offset.wrapping_sub(self.offset).cast_signed() as f64
+    }
+
+    fn learn_interval(&mut self, sample: f64) {
+        let weight = weight(self.samples, WINDOW);
+        learn(&mut self.interval, &mut self.interval_variance, sample, weight);
+    }
+
+    /// Learns from the delay of the newest beat, when it is known not to be the first of a bunch.
+    fn learn_delay(&mut self) {
+        let lateness = self.lateness();
+        let most = CLIP * f64::from(self.delay_variance).sqrt() + LENIENCY * f64::from(self.interval);
+        if lateness.abs() <= most {
+            self.strikes = 0;
+        } else {
+            let side = if lateness > 0.0 { 1 } else { -1 };
+            self.strikes = if self.strikes.signum() == side { self.strikes + side } else { side };
+            if self.strikes.abs() >= STRIKES {
+                self.offset = self.received_at.as_nanos().wrapping_sub(self.timestamp);
+                self.strikes = 0;
+                return;
+            }
+        }
+        let counted = lateness.clamp(-most, most);
+        let weight = weight(u16::from(self.delays), WINDOW);
+        self.delays = (self.delays + 1).min(WINDOW as u8);
+        self.offset = self.offset.wrapping_add_signed((weight * counted) as i64);
+        self.delay_variance =
+            ((1.0 - weight) * f64::from(self.delay_variance) + weight * counted * counted) as f32;
+    }
+
+    /// Learns that of `beats` the last arrived and the others did not.
+    fn learn_loss(&mut self, beats: f64) {
+        let weight = (beats * weight(self.samples, LONG_WINDOW)).min(1.0);
+        let lost = (beats - 1.0) / beats;
+        let runs = if beats > 1.0 { 1.0 / beats } else { 0.0 };
+        self.loss += (weight * (lost - f64::from(self.loss))) as f32;
+        self.runs += (weight * (runs - f64::from(self.runs))) as f32;
+    }
+
+    fn learn_gap(&mut self, gap: f64) {
+        let weight = weight(self.samples, LONG_WINDOW);
+        learn(&mut self.gap, &mut self.gap_variance, gap, weight);
+    }
+}
+
+/// The weight of one more sample after `seen`: all count the same until the window is full, and from then on the old
+/// ones ever less.
+fn weight(seen: u16, window: u16) -> f64 {
+    1.0 / (f64::from(seen.min(window - 1)) + 1.0)
+}
+
+/// Moves a mean and its variance towards a sample.
+///
+/// After T. Finch, "Incremental calculation of weighted mean and variance", 2009, chapter 9.
+fn learn(mean: &mut f32, variance: &mut f32, sample: f64, weight: f64) {
+    let difference = sample - f64::from(*mean);
+    *mean = (f64::from(*mean) + weight * difference) as f32;
+    *variance = ((1.0 - weight) * (f64::from(*variance) + weight * difference * difference)) as f32;
+}
+
+impl ArrivalPolicy {
+    /// How long an agent may be silent after its newest beat: by what was learned of it, or else `fixed`.
+    #[must_use]
+    pub fn stall_after(&self, arrivals: Option<&Arrivals>, fixed: Duration) -> Duration {
+        arrivals.and_then(|arrivals| arrivals.stall_after(self).ok()).unwrap_or(fixed)
+    }
+}

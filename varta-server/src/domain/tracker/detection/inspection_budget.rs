@@ -1,0 +1,89 @@
+//! Looks at processes that the tracker has asked for: how often it may, and until when a verdict waits for one.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::base::rate_limit::{RateLimit, Usage};
+use crate::base::time::MonoTime;
+
+/// How long a verdict waits for the look at the process. The look takes a fraction of it; when the one who looks is
+/// held up, the verdict goes out without.
+const WITHIN: Duration = Duration::from_millis(20);
+
+/// What was asked for.
+#[derive(Debug)]
+pub(in crate::domain::tracker) struct Looks {
+    /// `None` when there are to be none.
+    limit: Option<RateLimit>,
+    usage: Usage,
+    refused: u64,
+    /// Until when the verdicts about agents wait, the earliest first: the limit bounds how many do. Of some the look has
+    /// come, or they have beaten meanwhile.
+    waiting: VecDeque<(MonoTime, u32)>,
+}
+
+impl Looks {
+    pub(in crate::domain::tracker) fn new(per_second: u32) -> Self {
+        Looks {
+            limit: (per_second > 0).then(|| RateLimit::per_second(per_second)),
+            usage: Usage::default(),
+            refused: 0,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Whether one more may be asked for. One that may not is counted.
+    pub(in crate::domain::tracker) fn allow(&mut self, now: MonoTime) -> bool {
+        let is_allowed = self.limit.is_some_and(|limit| limit.try_take(&mut self.usage, now));
+        self.refused += u64::from(!is_allowed);
+        is_allowed
+    }
+
+    /// Has the verdict about an agent wait for a look, and gives the moment at which it waits no longer.
+    pub(in crate::domain::tracker) fn wait_for(&mut self, number: u32, now: MonoTime) -> MonoTime {
+        while self.waiting.front().is_some_and(|(until, _)| *until <= now) {
+            self.waiting.pop_front();
+        }
+        let until = now + WITHIN;
+        self.waiting.push_back((until, number));
+        until
+    }
+
+    /// Until when the verdict about an agent waits; `None` if it does not any more.
+    pub(in crate::domain::tracker) fn waits_until(&self, number: u32, now: MonoTime) -> Option<MonoTime> {
+        let of_agent = self.waiting.iter().rev().find(|(_, waiting)| *waiting == number);
+        of_agent.map(|(until, _)| *until).filter(|until| now < *until)
+    }
+
+    /// How many were not allowed.
+    pub(in crate::domain::tracker) const fn refused(&self) -> u64 {
+        self.refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_waits_for_the_last_look_that_was_asked_for_and_for_a_moment_only() {
+        let mut looks = Looks::new(200);
+        let now = MonoTime::from_secs(1);
+        assert_eq!(looks.waits_until(7, now), None);
+        looks.wait_for(7, now);
+        let later = now + WITHIN / 2;
+        let until = looks.wait_for(7, later);
+        assert_eq!(looks.waits_until(7, later), Some(until));
+        assert_eq!(looks.waits_until(8, later), None);
+        assert_eq!(looks.waits_until(7, until), None);
+        looks.wait_for(8, until);
+        assert_eq!(looks.waiting.len(), 1, "what is over is not kept");
+    }
+
+    #[test]
+    fn with_none_a_second_each_is_refused_and_counted() {
+        let mut looks = Looks::new(0);
+        assert!(!looks.allow(MonoTime::from_secs(1)));
+        assert_eq!(looks.refused(), 1);
+    }
+}

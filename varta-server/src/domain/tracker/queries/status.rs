@@ -1,0 +1,57 @@
+//! How an agent stands at the moment: asked by who is about to act on it, and acts on nothing that is over.
+
+use std::ops::Range;
+
+use varta_proto::Status;
+
+use crate::base::time::MonoTime;
+use crate::domain::beat::Lane;
+use crate::domain::tracker::agents::agent::AgentKey;
+use crate::domain::tracker::agents::origins::SourceId;
+use crate::domain::tracker::agents::status::{Named, Standing};
+use crate::domain::tracker::state::Tracker;
+use crate::domain::tracker::verdicts::transition::AgentId;
+use crate::domain::tracker::verdicts::verdict::Verdict;
+
+impl Tracker {
+    /// How an agent stands; `None` when it is not known any more, or is not missed any more.
+    #[must_use]
+    pub fn standing(&self, agent: &AgentId, now: MonoTime) -> Option<Standing> {
+        let AgentId { ref name, origin, pid, twin } = *agent;
+        if pid == 0 {
+            return self.awaited.missing().any(|missing| missing == name).then(|| Standing {
+                verdict: Verdict::Expected,
+                process: None,
+                silence: now.since(MonoTime::START),
+                is_seen: self.blindness.is_over(self.policy.stall_after, now),
+            });
+        }
+        let source = self.sources.find(origin)?;
+        let number = if source == SourceId::LOCAL {
+            self.agents.find(AgentKey::local(pid))
+        } else {
+            let key = AgentKey { source, pid, lane: Lane::default() };
+            self.agents.twins(key).find(|number| self.agents.rest(*number).twin == twin)
+        }?;
+        Some(Standing {
+            verdict: self.agents.slot(number).verdict?,
+            process: self.incarnation(number),
+            silence: self.silence(number, now),
+            is_seen: self.blindness.is_over(self.stall_after(number), now),
+        })
+    }
+
+    /// How many of the agents in a range of slot numbers have this name, and how many of those are up and well.
+    #[must_use]
+    pub fn named(&self, name: &str, range: Range<usize>) -> Named {
+        let Some(id) = self.names.find(name) else { return Named::default() };
+        let mut named = Named::default();
+        for (_, slot, rest) in self.agents.range(range) {
+            if let Some(verdict) = slot.verdict.filter(|_| rest.name == id) {
+                named.all += 1;
+                named.up += usize::from(matches!(verdict, Verdict::Up(Status::Ok | Status::Degraded)));
+            }
+        }
+        named
+    }
+}

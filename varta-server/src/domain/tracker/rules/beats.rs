@@ -1,0 +1,305 @@
+//! What a beat does: to the agent from which it comes, or that it makes known.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use crate::base::time::MonoTime;
+use crate::domain::beat::{Origin, ReceivedBeat, Sender};
+use crate::domain::outcome::Outcome;
+use crate::domain::process::identity::{ProcessIdentity, Processes};
+use crate::domain::tracker::agents::agent::{AgentKey, Inquiry, Rest, Slot};
+use crate::domain::tracker::agents::names::NameSource;
+use crate::domain::tracker::agents::origins::SourceId;
+use crate::domain::tracker::agents::request::Request;
+use crate::domain::tracker::agents::session::{Place, Session};
+use crate::domain::tracker::state::{Change, NAMELESS, Tracker};
+use crate::domain::tracker::verdicts::cause::Cause;
+use crate::domain::tracker::verdicts::transition::Twin;
+use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
+
+impl Tracker {
+    /// By what the agent is found that sent a beat.
+    #[inline]
+    pub(in crate::domain::tracker) fn key_of(&self, sender: Sender) -> AgentKey {
+        let Sender { origin, pid, lane } = sender;
+        AgentKey { source: self.sources.find(origin).unwrap_or(SourceId::UNHEARD), pid, lane }
+    }
+
+    /// `number` is most likely the agent's, if it is known.
+    #[inline]
+    pub(in crate::domain::tracker) fn handle_beat(
+        &mut self,
+        beat: &ReceivedBeat,
+        number: u32,
+        processes: &mut impl Processes,
+    ) -> Outcome {
+        let key = self.key_of(beat.sender);
+        let found = if self.agents.is(number, key) { Some(number) } else { self.agents.find(key) };
+        match found {
+            Some(number) if self.is_ordinary(number, beat) => self.handle_ordinary(number, beat),
+            Some(number) => self.handle_known(number, beat, processes),
+            None if key.source == SourceId::UNHEARD => self.handle_unknown(beat, Twin::FIRST, processes),
+            None => self.handle_new_lane(key, beat, processes),
+        }
+    }
+
+    /// Whether a beat is the next of an agent's only session and says nothing new, as nearly all are.
+    #[inline]
+    fn is_ordinary(&self, number: u32, beat: &ReceivedBeat) -> bool {
+        let (slot, frame) = (self.agents.slot(number), &beat.frame);
+        slot.verdict == Some(Verdict::Up(frame.status))
+            && !slot.terminal
+            && !frame.is_terminal()
+            && !slot.has_others()
+            && slot.session.followed_by(frame) == Some((0, false))
+            && slot.last_beat <= beat.received_at
+            && !self.learned.is_on()
+    }
+
+    /// What [`Tracker::handle_known`] comes to for such a beat.
+    #[inline]
+    fn handle_ordinary(&mut self, number: u32, beat: &ReceivedBeat) -> Outcome {
+        if let Some(limited) = self.limit(number, beat.received_at) {
+            self.agents.slot_mut(number).note_limited(&beat.frame, beat.received_at);
+            return limited;
+        }
+        let slot = self.agents.slot_mut(number);
+        slot.session = Session::of(&beat.frame);
+        slot.accept(&beat.frame, beat.received_at);
+        Outcome::Accepted
+    }
+
+    pub(in crate::domain::tracker) fn handle_unknown(
+        &mut self,
+        beat: &ReceivedBeat,
+        twin: Twin,
+        processes: &mut impl Processes,
+    ) -> Outcome {
+        let Sender { origin, pid, lane } = beat.sender;
+        if let Err(refused) = self.make_room(origin) {
+            return refused;
+        }
+        if !beat.frame.is_terminal() && !self.total_rate.try_take(&mut self.total_usage, beat.received_at) {
+            return Outcome::RateLimitedGlobal;
+        }
+        let Identity { name, source, start_time } = identify(origin, pid, processes);
+        let key = AgentKey { source: SourceId::LOCAL, pid, lane };
+        let slot = Slot::first_heard(key, &beat.frame, beat.received_at);
+        let rest = Rest { name_source: source, ..Rest::new(self.names.take(&name), start_time, twin) };
+        let number = self.add(origin, slot, rest);
+        self.apply_rules(number);
+        self.watch(number);
+        if let Some(introduction) = self.waiting.take(beat.sender) {
+            self.introduce(number, &introduction, beat.received_at);
+        }
+        let from = self.welcome(number);
+        let change = self.take_place(number, beat.received_at);
+        let first_beat = Change { from, ..Change::of_first_beat(beat.received_at) };
+        self.announce(number, change.unwrap_or(first_beat));
+        Outcome::Accepted
+    }
+
+    pub(in crate::domain::tracker) fn handle_known(
+        &mut self,
+        number: u32,
+        beat: &ReceivedBeat,
+        processes: &mut impl Processes,
+    ) -> Outcome {
+        let frame = &beat.frame;
+        let slot = self.agents.slot_mut(number);
+        let at = beat.received_at.max(slot.last_beat);
+        if at != beat.received_at {
+            self.statistics.clamped_stamps += 1;
+        }
+
+        // When it would have been missed, if that is about to be learned anew.
+        let due = self.learned.is_on().then(|| self.deadline(number));
+        let slot = self.agents.slot_mut(number);
+        // What is news is never refused for its rate.
+        let was_away = !matches!(slot.verdict, Some(Verdict::Up(_)));
+        let is_news = frame.status != slot.status || frame.is_terminal() || was_away;
+        if !is_news && let Some(limited) = self.limit(number, at) {
+            let is_next = self.agents.slot_mut(number).note_limited(frame, at);
+            if let Some(due) = due.filter(|_| is_next) {
+                self.learn(number, frame, Place::Next { lost: 0, wrapped: false }, at, due);
+            }
+            return limited;
+        }
+
+        // A terminal frame comes from beside the sessions: it has no number in any of them.
+        let mut learns_from = None;
+        let mut mistake = None;
+        if !frame.is_terminal() {
+            let (slot, rest) = self.agents.both_mut(number);
+            if was_away {
+                mistake = slot.find_mistake(rest, frame, at);
+            }
+            let place = slot.place(rest, frame, at);
+            let skips = slot.has_page();
+            let may_be_another = match place {
+                Place::Next { lost, wrapped } => {
+                    if lost > 0 && !skips {
+                        rest.lost = rest.lost.saturating_add(u32::try_from(lost).unwrap_or(u32::MAX));
+                        self.statistics.lost = self.statistics.lost.saturating_add(lost);
+                    }
+                    self.statistics.nonce_wraps += u64::from(wrapped);
+                    was_away
+                }
+                Place::Opens | Place::OutOfOrder => true,
+                Place::Duplicate => return Outcome::Duplicate,
+            };
+            // To ask who the process is costs more than the frame. What was let through for being news has yet to pay.
+            let may_ask = may_be_another && (!is_news || self.limit(number, at).is_none());
+            if may_ask && self.is_new_incarnation(number, processes) {
+                return self.restart(number, beat, at);
+            }
+            if place == Place::OutOfOrder {
+                return Outcome::OutOfOrder;
+            }
+            learns_from = due.map(|due| (place, due));
+        }
+        if was_away && self.agents.rest(number).is_dead {
+            // Sent before its process ended, and read late.
+            self.end_absence(number);
+            self.agents.slot_mut(number).accept(frame, at);
+        } else {
+            self.accept(number, beat, at, mistake);
+            if let Some((place, due)) = learns_from {
+                // Who was away has just been put on the wheel anew, for what is its deadline by now.
+                let due = if was_away { self.deadline(number) } else { due };
+                self.learn(number, frame, place, at, due);
+            }
+        }
+        Outcome::Accepted
+    }
+
+    /// Counts a beat against the limits; gives the one that is exceeded.
+    #[inline]
+    pub(in crate::domain::tracker) fn limit(&mut self, number: u32, at: MonoTime) -> Option<Outcome> {
+        if !self.agent_rate.try_take(&mut self.agents.slot_mut(number).usage, at) {
+            Some(Outcome::RateLimitedAgent)
+        } else if !self.total_rate.try_take(&mut self.total_usage, at) {
+            Some(Outcome::RateLimitedGlobal)
+        } else {
+            None
+        }
+    }
+
+    #[inline]
+    fn accept(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime, mistake: Option<Duration>) {
+        let slot = self.agents.slot_mut(number);
+        let silence = at.since(slot.last_beat);
+        let panicked = beat.frame.is_terminal() && !slot.terminal;
+        slot.accept(&beat.frame, at);
+        let Some(before) = slot.verdict else { return };
+        let after = before.next(Event::Beat(beat.frame.status));
+        if after == before && !panicked {
+            return;
+        }
+        slot.verdict = Some(after);
+        self.recount(before, after);
+        let silence = silence + self.end_absence(number);
+        let cause = match before {
+            _ if panicked => Cause::Panicked,
+            Verdict::Up(_) => Cause::Reported,
+            Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Unknown | Verdict::Expected => {
+                Cause::Recovered
+            }
+        };
+        self.agents.rest_mut(number).inquiry = Inquiry::None;
+        if !before.is_awaited() {
+            self.wheel.arm(number, self.first_look(number));
+        }
+        let change = Change::new(Some(before), cause, at, silence);
+        self.announce(number, change);
+        if let Some(lasted) = mistake {
+            self.note_mistake(number, lasted);
+        }
+    }
+
+    /// The process that beat under this pid is gone and another has taken the pid: nothing of the old one is kept but
+    /// how often the series stalled, and was said to by mistake.
+    fn restart(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) -> Outcome {
+        let silence = self.silence(number, at);
+        let slot = self.agents.slot_mut(number);
+        let before = slot.verdict;
+        let Slot { usage, key, .. } = *slot;
+        *slot = Slot { usage, ..Slot::first_heard(key, &beat.frame, at) };
+        let rest = self.agents.rest_mut(number);
+        let Rest { stalls, name_source, .. } = *rest;
+        let mistakes = rest.mistakes();
+        *rest = Rest { stalls, name_source, ..Rest::new(rest.name, rest.start_time, rest.twin) };
+        rest.add_mistakes(mistakes);
+        if let Some(before) = before {
+            self.recount(before, Verdict::Up(beat.frame.status));
+        }
+        self.learned.forget(number);
+        self.apply_rules(number);
+        self.wheel.arm(number, self.first_look(number));
+        self.watch(number);
+        let change = Change::new(before, Cause::Restarted, at, silence);
+        self.announce(number, change);
+        Outcome::Accepted
+    }
+
+    /// Whether the pid of a local agent belongs to another process than before. Takes over who it is if so, and its
+    /// name in any case: `exec` changes that.
+    fn is_new_incarnation(&mut self, number: u32, processes: &mut impl Processes) -> bool {
+        let AgentKey { source, pid, .. } = self.agents.slot(number).key;
+        if source != SourceId::LOCAL {
+            return false;
+        }
+        let Identity { name, source: name_source, start_time } = identify(Origin::Local, pid, processes);
+        if start_time.is_none() {
+            return false;
+        }
+        let rest = self.agents.rest_mut(number);
+        let before = std::mem::replace(&mut rest.start_time, start_time);
+        // Of one that had ended when it was first heard, or while there was no server, nothing is known; but whoever can be
+        // looked up is another.
+        let is_another = before != start_time && (before.is_some() || rest.is_dead);
+        if is_another || rest.name_source != NameSource::Agent {
+            self.rename(number, &name, name_source);
+        }
+        if before.is_none() && !is_another {
+            self.watch(number);
+        }
+        is_another
+    }
+
+    /// Asks to be told when the process of an agent ends, or whether it has.
+    pub(in crate::domain::tracker) fn watch(&mut self, number: u32) {
+        let AgentKey { source, pid, .. } = self.agents.slot(number).key;
+        if let Some(process) = self.process(number) {
+            self.requests.push_back(Request::Watch(process));
+        } else if source == SourceId::LOCAL {
+            self.requests.push_back(Request::Find(pid));
+        }
+    }
+}
+
+/// Who an agent is until it says so itself.
+struct Identity {
+    name: String,
+    source: NameSource,
+    /// When its process started, if that is known.
+    start_time: Option<NonZeroU64>,
+}
+
+fn identify(origin: Origin, pid: u32, processes: &mut impl Processes) -> Identity {
+    let common = |name| Identity { name, source: NameSource::Common, start_time: None };
+    match origin.address() {
+        Some(address) => common(address.to_string()),
+        None => match processes.identify(pid) {
+            Some(ProcessIdentity { start_time, name, is_group, is_unit }) => {
+                let source = match (is_group, is_unit) {
+                    (_, true) => NameSource::Unit,
+                    (true, false) => NameSource::Group,
+                    (false, false) => NameSource::Common,
+                };
+                Identity { name, source, start_time: Some(start_time) }
+            }
+            None => common(NAMELESS.to_owned()),
+        },
+    }
+}

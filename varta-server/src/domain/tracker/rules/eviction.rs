@@ -1,0 +1,69 @@
+//! Who comes and goes: an agent takes a place, and leaves it.
+
+use crate::domain::beat::Origin;
+use crate::domain::outcome::Outcome;
+use crate::domain::tracker::agents::agent::{Rest, Slot};
+use crate::domain::tracker::agents::request::Request;
+use crate::domain::tracker::agents::table::MOST_AGENTS;
+use crate::domain::tracker::policy::Policy;
+use crate::domain::tracker::state::Tracker;
+
+impl Tracker {
+    /// Sees to it that there is room for one more agent from `origin`: one that is down or gone is forgotten for it, the
+    /// first that left first. Where there is none, says how the beat is refused.
+    pub(in crate::domain::tracker) fn make_room(&mut self, origin: Origin) -> Result<(), Outcome> {
+        let Policy { max_agents_per_source: most, max_plain_agents, .. } = self.policy;
+        if let Origin::Udp(address) = origin
+            && (most > 0 && self.sources.plain_agents_near(address) >= most
+                || self.sources.plain_agents() >= max_plain_agents)
+        {
+            return Err(Outcome::SourceLimit);
+        }
+        while self.len() >= self.policy.max_agents.min(MOST_AGENTS) {
+            let Some(number) = self.departed.pop_front() else { return Err(Outcome::Capacity) };
+            if self.agents.slot(number).has_departed() {
+                self.forget(number);
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers that an agent may be forgotten when room is needed.
+    pub(in crate::domain::tracker) fn note_departed(&mut self, number: u32) {
+        if self.departed.len() > 2 * self.agents.slots() {
+            let agents = &self.agents;
+            self.departed.retain(|number| agents.slot(*number).has_departed());
+        }
+        self.departed.push_back(number);
+    }
+
+    /// Adds an agent, from then on watched, and gives its number. There is room for it.
+    pub(in crate::domain::tracker) fn add(&mut self, origin: Origin, mut slot: Slot, rest: Rest) -> u32 {
+        slot.key.source = self.sources.enter(origin);
+        if let Some(verdict) = slot.verdict {
+            self.population[verdict.index()] += 1;
+        }
+        let number = self.agents.insert(slot, rest);
+        self.wheel.arm(number, self.first_look(number));
+        number
+    }
+
+    /// Forgets an agent.
+    pub(in crate::domain::tracker) fn forget(&mut self, number: u32) {
+        if let Some(process) = self.process(number) {
+            self.requests.push_back(Request::Unwatch(process));
+        }
+        self.note_forgotten(number);
+        let slot = self.agents.slot_mut(number);
+        let source = slot.key.source;
+        let transport = slot.transport(&self.sources);
+        let Some(verdict) = slot.verdict.take() else { return };
+        self.names.give_back(self.agents.rest(number).name);
+        self.agents.remove(number);
+        self.learned.forget(number);
+        self.sources.leave(source);
+        self.trails[transport.index()].forget(number);
+        self.population[verdict.index()] -= 1;
+        self.statistics.forgotten += 1;
+    }
+}

@@ -1,0 +1,102 @@
+//! Mistakes: verdicts `stalled` about agents that were beating all along.
+//!
+//! That it was one shows afterwards, by the beat that takes the verdict back. Beats of the silence are missing before it,
+//! so they were sent and did not arrive; or by the clock of its session it was sent before the verdict was given, and
+//! arrived late. Who sent nothing meanwhile was silent, and to say so was right; also when the first beats after it are
+//! lost, which are few beside those that it would have sent. What cannot be told, because the clock stands still or another
+//! session has begun, is no mistake.
+
+use std::time::Duration;
+
+use varta_proto::Frame;
+
+use crate::base::time::{MonoTime, millis};
+use crate::domain::tracker::agents::agent::{Rest, Slot};
+use crate::domain::tracker::agents::session::{Newest, Session};
+use crate::domain::tracker::state::Tracker;
+use crate::domain::tracker::verdicts::verdict::Verdict;
+
+impl Slot {
+    /// Remembers when the agent was called stalled.
+    pub(in crate::domain::tracker) fn note_stalled(&mut self, now: MonoTime) {
+        self.stalled_after = u32::try_from(millis(now.since(self.last_beat))).unwrap_or(0);
+    }
+
+    /// For how long the agent has been called stalled by mistake, if `frame`, which arrives at `at`, shows that it was one.
+    /// To be asked before the frame's place is looked for.
+    pub(in crate::domain::tracker) fn find_mistake(
+        &self,
+        rest: &Rest,
+        frame: &Frame,
+        at: MonoTime,
+    ) -> Option<Duration> {
+        if self.verdict != Some(Verdict::Stalled) || self.stalled_after == 0 {
+            return None;
+        }
+        let stalled_at = self.last_beat + Duration::from_millis(u64::from(self.stalled_after));
+        let (session, heard_at, lost) = self.followed(rest, frame, at)?;
+        if session == Session::UNHEARD {
+            return None;
+        }
+        let clock_goes = frame.timestamp > session.timestamp;
+        let was_late = clock_goes && session.sent(heard_at, frame, at) < i128::from(stalled_at.as_nanos());
+        let were_lost = lost > 0 && !self.has_page() && keeps_pace(session, frame, lost);
+        (were_lost || was_late).then(|| at.since(stalled_at))
+    }
+
+    /// The session of which a frame is the next, when that was heard last, and how many frames are missing in between.
+    fn followed(&self, rest: &Rest, frame: &Frame, at: MonoTime) -> Option<(Session, MonoTime, u64)> {
+        match &rest.extra {
+            Some(extra) if self.has_others() => {
+                let mut session = self.session;
+                let newest = Newest { session: &mut session, heard_at: self.last_beat };
+                extra.sessions.followed(&newest, frame, at, self.handles())
+            }
+            Some(_) | None => {
+                let (lost, _) = self.session.followed_by(frame)?;
+                Some((self.session, self.last_beat, lost))
+            }
+        }
+    }
+}
+
+/// Whether a session sent at least half as many frames up to `frame` as at its pace before, with `lost` that are missing.
+/// One that has no pace yet did.
+fn keeps_pace(session: Session, frame: &Frame, lost: u64) -> bool {
+    let Session { nonce, timestamp } = session;
+    let intervals = nonce.saturating_sub(1);
+    if intervals == 0 || timestamp == 0 {
+        return true;
+    }
+    let time = u128::from(frame.timestamp.saturating_sub(timestamp));
+    let frames = u128::from(lost) + 1;
+    // Multiplied instead of divided: 2 × frames ÷ time ≥ intervals ÷ timestamp.
+    let sent = (2 * frames).saturating_mul(u128::from(timestamp));
+    sent >= time.saturating_mul(u128::from(intervals))
+}
+
+impl Rest {
+    /// How often the agent was called stalled by mistake.
+    pub(in crate::domain::tracker) fn mistakes(&self) -> u32 {
+        self.extra.as_ref().map_or(0, |extra| extra.mistakes)
+    }
+
+    /// Counts more mistakes.
+    pub(in crate::domain::tracker) fn add_mistakes(&mut self, more: u32) {
+        if more > 0 {
+            let extra = self.extra.get_or_insert_default();
+            extra.mistakes = extra.mistakes.saturating_add(more);
+        }
+    }
+}
+
+impl Tracker {
+    /// Counts a mistake that has just been taken back: the newest transition says so.
+    pub(in crate::domain::tracker) fn note_mistake(&mut self, number: u32, lasted: Duration) {
+        self.agents.rest_mut(number).add_mistakes(1);
+        self.statistics.mistakes += 1;
+        if let Some(recovered) = self.transitions.back_mut() {
+            recovered.mistake = Some(lasted);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Doubt when very many are silent in the same moment: that may be the fault of what all their beats go through, this
+//! server included, which no sign of its own has told it.
+//!
+//! Whether it is so is asked when a deadline has passed and nothing else explains the silence. Counting everybody would
+//! take longer the more there are, so a bounded number of agents is looked at, and the answer holds for a moment.
+
+use std::time::Duration;
+
+use crate::base::time::MonoTime;
+use crate::domain::beat::Transport;
+use crate::domain::tracker::detection::silence_sample::{Crowd, SAMPLE};
+use crate::domain::tracker::state::Tracker;
+use crate::domain::tracker::verdicts::verdict::Verdict;
+
+/// How long an answer holds, so that a million deadlines in one second do not each ask for one.
+const HOLDS_FOR: Duration = Duration::from_millis(10);
+
+impl Tracker {
+    /// Whether very many of the agents that beat this way are silent: at least half, and of no fewer than
+    /// [`Policy::least_crowd`](crate::domain::tracker::Policy::least_crowd). Who was called stalled is not one of them any more.
+    ///
+    /// "Silent" are those who have used up three quarters of their time. Of agents that beat three times in theirs none is,
+    /// when all is well; and when the first of them reaches its deadline because nothing comes through, most are.
+    pub(in crate::domain::tracker) fn very_many_are_silent(
+        &mut self,
+        transport: Transport,
+        now: MonoTime,
+    ) -> bool {
+        let [up, unknown] = [Verdict::UP, Verdict::UNKNOWN].map(|state| self.population[state]);
+        if self.policy.least_crowd == 0 || up + unknown < self.policy.least_crowd {
+            return false;
+        }
+        let mut crowd = self.crowds[transport.index()];
+        if crowd.answered_at.is_none_or(|at| now.since(at) >= HOLDS_FOR || now < at) {
+            crowd.answered_at = Some(now);
+            crowd.is_silent = self.ask_a_sample(&mut crowd, transport, now);
+            self.crowds[transport.index()] = crowd;
+        }
+        crowd.is_silent
+    }
+
+    fn ask_a_sample(&self, crowd: &mut Crowd, transport: Transport, now: MonoTime) -> bool {
+        let (mut asked, mut silent) = (0, 0);
+        for number in crowd.sample(self.agents.slots()) {
+            let Ok(number) = u32::try_from(number) else { continue };
+            let slot = self.agents.slot(number);
+            let counts =
+                slot.verdict.is_some_and(Verdict::is_awaited) && slot.transport(&self.sources) == transport;
+            if !counts {
+                continue;
+            }
+            asked += 1;
+            // Of the time that it has by its deadline, whatever moved that.
+            let left = self.deadline(number).since(now);
+            silent += usize::from(left <= self.stall_after(number) / 4);
+        }
+        // Of a sample, as many must have been fit to be asked as make the share mean something.
+        asked >= self.policy.least_crowd.min(SAMPLE / 4) && silent * 2 >= asked
+    }
+}

@@ -1,0 +1,11 @@
+//! The rules of the tracker, one file each. Each is an `impl Tracker` over the state in [`state`](super::state).
+
+mod adaptive_timeouts;
+mod beats;
+mod control;
+mod eviction;
+mod expiry;
+mod false_positives;
+mod mass_silence;
+mod persistence;
+mod remote_identity;

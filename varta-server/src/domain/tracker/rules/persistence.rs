@@ -1,0 +1,216 @@
+//! Agents that were known before this server started: what is kept of each so that the next server knows it, and what
+//! that one makes of it.
+//!
+//! Who kept it is none of the tracker's business. It hands out [`Note`]s of what has changed and is handed
+//! [`Remembered`] agents, with what the kernel knows of them meanwhile.
+
+use std::mem;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::rate_limit::Usage;
+use crate::base::time::MonoTime;
+use crate::domain::labels::Labels;
+use crate::domain::process::Death;
+use crate::domain::tracker::agents::agent::{AgentKey, Beside, Extra, Rest, Slot};
+use crate::domain::tracker::agents::names::NameSource;
+use crate::domain::tracker::agents::origins::SourceId;
+use crate::domain::tracker::agents::session::Session;
+use crate::domain::tracker::agents::snapshot::{Fate, Note, Remembered};
+use crate::domain::tracker::state::Tracker;
+use crate::domain::tracker::verdicts::transition::AgentId;
+use crate::domain::tracker::verdicts::verdict::Verdict;
+
+impl Tracker {
+    /// From now on tells by [`Tracker::poll_note`] what is to be remembered.
+    pub fn take_notes(&mut self) {
+        self.notes.get_or_insert_default();
+    }
+
+    /// What has changed of what is to be remembered, oldest first. To be called until it gives `None` after each
+    /// `handle_*`, if [notes are taken](Tracker::take_notes).
+    pub fn poll_note(&mut self) -> Option<Note> {
+        self.notes.as_mut()?.pop_front()
+    }
+
+    /// What is to be remembered of the agents in a range of slot numbers. What is beyond [`Tracker::slots`] is empty.
+    pub fn remembered(&self, range: Range<usize>) -> impl Iterator<Item = Remembered> {
+        let range = range.start..range.end.min(self.slots());
+        range.filter_map(|number| self.to_be_remembered(u32::try_from(number).ok()?))
+    }
+
+    /// Takes an agent that a server before this one knew. It is given one deadline from `now` on, `expected` meanwhile,
+    /// unless it is known to be gone: then that is said at once. Who was silent or gone before stays that, and nothing is
+    /// said of it again. Says whether it was taken: not when it had taken its leave, is known already, is to be forgotten,
+    /// or when there is no room.
+    pub fn remember(&mut self, agent: &Remembered, fate: Fate, now: MonoTime) -> bool {
+        let Remembered { agent: AgentId { ref name, origin, pid, twin }, lane, verdict, last, .. } = *agent;
+        let was_awaited = verdict.is_awaited();
+        let is_outdated = !was_awaited && agent.silent_before >= self.policy.forget_after;
+        if verdict == Verdict::Gone || is_outdated || self.knows(agent) || self.make_room(origin).is_err() {
+            return false;
+        }
+        let verdict = if was_awaited && fate != Fate::Gone { Verdict::Expected } else { verdict };
+        let slot = Slot {
+            // Whatever it says next follows: the beats that nobody took are not held against it.
+            session: Session::UNHEARD,
+            last_beat: now,
+            beats: last.beats,
+            usage: Usage::default(),
+            key: AgentKey { source: SourceId::LOCAL, pid, lane },
+            payload: last.payload,
+            stalled_after: 0,
+            verdict: Some(verdict),
+            status: last.status,
+            terminal: last.terminal,
+            beside: Beside::default(),
+        };
+        let longest = now + self.longest_silence();
+        let extra = Extra {
+            asked: agent.asked.map(|asked| self.granted(asked)),
+            busy_until: if agent.busy_until > now { agent.busy_until.min(longest) } else { MonoTime::START },
+            silent_before: agent.silent_before,
+            labels: agent.labels.clone(),
+            unit: agent.unit.clone(),
+            ..Extra::default()
+        };
+        // What cannot be recognised by the time of its start has none.
+        let start_time = agent.start_time.filter(|_| fate != Fate::Unknown);
+        let rest = Rest {
+            extra: Some(Box::new(extra)),
+            lost: agent.lost,
+            stalls: agent.stalls,
+            is_dead: verdict == Verdict::Down,
+            name_source: agent.name_source,
+            ..Rest::new(self.names.take(name), start_time, twin)
+        };
+        let number = self.add(origin, slot, rest);
+        self.apply_rules(number);
+        // It is one of those that are to come, and is not missed twice.
+        self.awaited.hear(name);
+        match verdict {
+            Verdict::Up(_) | Verdict::Unknown | Verdict::Expected => {
+                // With what its name and it itself ask for.
+                self.wheel.arm(number, self.first_look(number));
+            }
+            Verdict::Stalled => self.wheel.arm(number, self.forget_at(number, self.policy.forget_after)),
+            Verdict::Down | Verdict::Gone => {
+                self.wheel.arm(number, self.forget_at(number, self.policy.forget_after));
+                self.make_way(number);
+            }
+        }
+        match fate {
+            Fate::Gone => self.note_death(number, Death::Unknown, MonoTime::START, now),
+            Fate::Lives => self.watch(number),
+            Fate::Unknown => {}
+        }
+        true
+    }
+
+    /// Whether an agent is there that would be taken for this one.
+    fn knows(&self, agent: &Remembered) -> bool {
+        let AgentId { origin, pid, twin, .. } = agent.agent;
+        let Some(source) = self.sources.find(origin) else { return false };
+        let key = AgentKey { source, pid, lane: agent.lane };
+        let is_there = |number| self.agents.rest(number).twin == twin || self.agents.slot(number).key == key;
+        self.agents.twins(key).any(is_there)
+    }
+
+    /// Notes what is known of an agent, if notes are taken.
+    pub(in crate::domain::tracker) fn note(&mut self, number: u32) {
+        if self.notes.is_some()
+            && let Some(agent) = self.to_be_remembered(number)
+        {
+            self.notes.get_or_insert_default().push_back(Note::Known(Box::new(agent)));
+        }
+    }
+
+    /// Notes that an agent is about to be forgotten, if notes are taken.
+    pub(in crate::domain::tracker) fn note_forgotten(&mut self, number: u32) {
+        if self.notes.is_some() {
+            let agent = self.id(number);
+            self.notes.get_or_insert_default().push_back(Note::Forgotten(agent));
+        }
+    }
+
+    fn to_be_remembered(&self, number: u32) -> Option<Remembered> {
+        let slot = self.agents.slot(number);
+        let verdict = slot.verdict?;
+        let rest = self.agents.rest(number);
+        let extra = rest.extra.as_deref();
+        Some(Remembered {
+            agent: self.id(number),
+            name_source: rest.name_source,
+            lane: slot.key.lane,
+            start_time: rest.start_time,
+            verdict,
+            last: slot.last_word(),
+            labels: self.labels(number),
+            unit: extra.and_then(|extra| extra.unit.clone()),
+            asked: extra.and_then(|extra| extra.asked),
+            busy_until: extra.map_or(MonoTime::START, |extra| extra.busy_until),
+            stalls: rest.stalls,
+            lost: rest.lost,
+            last_beat: slot.last_beat,
+            silent_before: rest.silent_before(),
+        })
+    }
+
+    /// How long an agent has been silent, the time before this server's start included.
+    pub(in crate::domain::tracker) fn silence(&self, number: u32, now: MonoTime) -> Duration {
+        now.since(self.agents.slot(number).last_beat) + self.agents.rest(number).silent_before()
+    }
+
+    /// Takes note that an agent beats, and gives how long it had been silent before this server's start.
+    pub(in crate::domain::tracker) fn end_absence(&mut self, number: u32) -> Duration {
+        let rest = self.agents.rest_mut(number);
+        let Some(extra) = &mut rest.extra else { return Duration::ZERO };
+        let absence = mem::take(&mut extra.silent_before);
+        if extra.is_empty() {
+            rest.extra = None;
+        }
+        absence
+    }
+
+    /// When a silent agent is to be forgotten that is kept for so long after its last beat.
+    pub(in crate::domain::tracker) fn forget_at(&self, number: u32, kept: Duration) -> MonoTime {
+        let kept = kept.saturating_sub(self.agents.rest(number).silent_before());
+        self.agents.slot(number).last_beat + kept
+    }
+
+    /// By what operators sort an agent.
+    pub(in crate::domain::tracker) fn labels(&self, number: u32) -> Labels {
+        self.agents.rest(number).extra.as_ref().map_or_else(Labels::default, |extra| extra.labels.clone())
+    }
+
+    /// The unit of this host's service manager in which an agent runs.
+    pub(in crate::domain::tracker) fn unit(&self, number: u32) -> Option<Arc<str>> {
+        let rest = self.agents.rest(number);
+        match rest.name_source {
+            NameSource::Unit => Some(Arc::clone(self.names.get(rest.name))),
+            NameSource::Common | NameSource::Group | NameSource::Agent => {
+                rest.extra.as_ref().and_then(|extra| extra.unit.clone())
+            }
+        }
+    }
+
+    /// Who an agent is.
+    pub(in crate::domain::tracker) fn id(&self, number: u32) -> AgentId {
+        let slot = self.agents.slot(number);
+        let rest = self.agents.rest(number);
+        AgentId {
+            name: self.names.get(rest.name).clone(),
+            origin: self.sources.origin(slot.key.source),
+            pid: slot.key.pid,
+            twin: rest.twin,
+        }
+    }
+}
+
+impl Rest {
+    /// How long it had been silent before this server's start; zero for who has beaten since.
+    pub(in crate::domain::tracker) fn silent_before(&self) -> Duration {
+        self.extra.as_ref().map_or(Duration::ZERO, |extra| extra.silent_before)
+    }
+}

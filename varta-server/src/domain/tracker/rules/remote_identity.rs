@@ -1,0 +1,239 @@
+//! Telling apart remote agents that share an address and a pid, from the ports that they send from.
+//!
+//! The wire names neither host nor container. Processes in two containers behind one address may have the same pid,
+//! and an agent that connects anew sends from a new port: the first beat from a new port may be either. So it is taken
+//! for an agent that is up, the one that was silent for longest, which leaves its old port behind. When something new
+//! comes from a port that was left, both are alive: whoever was there first goes on, and the newcomer is taken for another
+//! that has been silent since it came. Only when all of them have spoken is it an agent of its own.
+
+use varta_proto::Frame;
+
+use crate::base::time::MonoTime;
+use crate::domain::beat::ReceivedBeat;
+use crate::domain::outcome::Outcome;
+use crate::domain::process::identity::Processes;
+use crate::domain::tracker::agents::agent::{AgentKey, Rest, Slot};
+use crate::domain::tracker::agents::port_history::{Former, Trails};
+use crate::domain::tracker::agents::session::Session;
+use crate::domain::tracker::state::{Change, Tracker};
+use crate::domain::tracker::verdicts::cause::Cause;
+use crate::domain::tracker::verdicts::transition::Twin;
+use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
+
+/// A frame from a new port continues a session if its clock started at the same moment, give or take the jitter of a
+/// network.
+const CONTINUES_WITHIN_NANOS: u128 = 50_000_000;
+
+/// Whether an agent is not up.
+type IsAway = bool;
+
+/// What there is of agents with one address and pid, as a beat from a new port finds it.
+#[derive(Default)]
+struct Found {
+    /// The numbers among twins that are taken, a bit for each.
+    taken: u64,
+    /// How many have the key of the beat.
+    same_key: usize,
+    /// Of those, the one that was silent for longest; one that is up goes before all that are not.
+    longest_silent: Option<(IsAway, MonoTime, u32)>,
+    /// And the one whose session the beat continues best.
+    continued: Option<(u128, u32)>,
+    /// And the one that has left the port of the beat, with its place in the trail.
+    returning: Option<(u32, usize)>,
+}
+
+impl Found {
+    fn free_twin(&self) -> Option<Twin> {
+        Twin::all().find(|twin| self.taken & twin.bit() == 0)
+    }
+}
+
+impl Tracker {
+    /// Takes a beat from a port that no agent is at.
+    pub(in crate::domain::tracker) fn handle_new_lane(
+        &mut self,
+        key: AgentKey,
+        beat: &ReceivedBeat,
+        processes: &mut impl Processes,
+    ) -> Outcome {
+        let found = self.find_twins(key, beat);
+        let Some((.., silent)) = found.longest_silent else {
+            return match found.free_twin() {
+                Some(twin) => self.handle_unknown(beat, twin, processes),
+                None => Outcome::SourceLimit,
+            };
+        };
+        if beat.frame.is_terminal() {
+            // A panic hook has a socket of its own, and sends from it once: nobody moves there. When several could have
+            // sent it, it is held against none of them.
+            return match found.free_twin() {
+                Some(twin) if found.same_key > 1 => self.handle_unknown(beat, twin, processes),
+                _ => self.handle_known(silent, beat, processes),
+            };
+        }
+        if let Some((number, place)) = found.returning
+            && let Some(former) = self.trails(number).by_agent.get(&number).map(|trail| trail[place])
+        {
+            if former.session.followed_by(&beat.frame).is_some() {
+                if former.was_sent_before_leaving(&beat.frame) {
+                    return Outcome::OutOfOrder;
+                }
+                self.part(number, place, former, found.free_twin(), beat.received_at);
+                return self.handle_known(number, beat, processes);
+            }
+            if beat.frame.nonce != 1 {
+                return Outcome::OutOfOrder;
+            }
+        }
+        let number = found.continued.map_or(silent, |(_, number)| number);
+        self.leave_port(number, beat.received_at);
+        if found.continued.is_none() {
+            self.unlearn(number);
+        }
+        let (slot, rest) = self.agents.both_mut(number);
+        slot.key = key;
+        if found.continued.is_none() {
+            slot.begin_anew(rest, Session::UNHEARD);
+        }
+        if let Some(introduction) = self.waiting.take(beat.sender) {
+            self.introduce(number, &introduction, beat.received_at);
+        }
+        self.handle_known(number, beat, processes)
+    }
+
+    fn find_twins(&self, key: AgentKey, beat: &ReceivedBeat) -> Found {
+        let mut found = Found::default();
+        for number in self.agents.twins(key) {
+            let slot = self.agents.slot(number);
+            found.taken |= self.agents.rest(number).twin.bit();
+            if slot.key.lane.key != key.lane.key {
+                continue;
+            }
+            found.same_key += 1;
+            let is_away = !slot.verdict.is_some_and(Verdict::is_awaited);
+            let silent = (is_away, slot.last_beat, number);
+            if found.longest_silent.is_none_or(|known| silent < known) {
+                found.longest_silent = Some(silent);
+            }
+            if let Some(distance) = continues(slot, &beat.frame, beat.received_at)
+                && found.continued.is_none_or(|known| (distance, number) < known)
+            {
+                found.continued = Some((distance, number));
+            }
+            let kept = self.policy.stall_after;
+            if let Some(place) = self.trails(number).find(number, key.lane, beat.received_at, kept) {
+                found.returning = Some((number, place));
+            }
+        }
+        found
+    }
+
+    fn leave_port(&mut self, number: u32, at: MonoTime) {
+        let slot = self.agents.slot(number);
+        let Slot { session, last_beat, beats, key: AgentKey { lane, .. }, .. } = *slot;
+        let former = Former { lane, session, last_beat, left_at: at, beats };
+        let kept = self.policy.stall_after;
+        self.trails_mut(number).remember(number, former, at, kept);
+    }
+
+    /// The port that an agent left speaks again, beside the one that it is at. It goes back to the older one. Whoever came
+    /// after it is another agent: one that has been silent since, or else a new one if there is room for it.
+    fn part(&mut self, number: u32, place: usize, former: Former, free: Option<Twin>, at: MonoTime) {
+        let origin = self.sources.origin(self.agents.slot(number).key.source);
+        let twin = free.filter(|_| self.make_room(origin).is_ok());
+        // From the former port on the trail is the newcomer's.
+        let trail = self.trails_mut(number).by_agent.get_mut(&number).map(|trail| trail.split_off(place));
+        let since = |former: Former, beats: u64| former.beats.saturating_sub(beats);
+        let younger = trail.into_iter().flatten().skip(1);
+        let younger: Vec<Former> =
+            younger.map(|left| Former { beats: since(left, former.beats), ..left }).collect();
+
+        self.unlearn(number);
+        let (slot, rest) = self.agents.both_mut(number);
+        let newcomer = Slot { beats: slot.beats.saturating_sub(former.beats), ..*slot };
+        slot.key.lane = former.lane;
+        slot.begin_anew(rest, former.session);
+        if let Some(other) = self.silent_since(former.left_at, number) {
+            let slot = self.agents.slot_mut(number);
+            slot.beats = former.beats;
+            slot.last_beat = former.last_beat;
+            let before = self.agents.slot(other).beats;
+            self.go_on_as(other, &newcomer, former.left_at, at);
+            for left in younger {
+                let left = Former { beats: left.beats + before, ..left };
+                let kept = self.policy.stall_after;
+                self.trails_mut(other).remember(other, left, at, kept);
+            }
+            return;
+        }
+        let Some(twin) = twin else { return };
+        let (slot, rest) = self.agents.both_mut(number);
+        slot.beats = former.beats;
+        slot.last_beat = former.last_beat;
+        let rest = Rest::new(self.names.share(rest.name), None, twin);
+        let newcomer = self.add(origin, newcomer.without_others(), rest);
+        if !younger.is_empty() {
+            self.trails_mut(newcomer).by_agent.insert(newcomer, younger);
+        }
+        self.announce(newcomer, Change::of_first_beat(at));
+    }
+}
+
+impl Tracker {
+    /// The trails of agents that beat the way this one does: those of one must not use up the room of others.
+    fn trails(&self, number: u32) -> &Trails {
+        &self.trails[self.agents.slot(number).transport(&self.sources).index()]
+    }
+
+    fn trails_mut(&mut self, number: u32) -> &mut Trails {
+        &mut self.trails[self.agents.slot(number).transport(&self.sources).index()]
+    }
+
+    /// The twin of an agent, with the same key, that has said nothing since `then`: the one that was silent for longest.
+    fn silent_since(&self, then: MonoTime, number: u32) -> Option<u32> {
+        let key = self.agents.slot(number).key;
+        let silent = self.agents.twins(key).filter_map(|twin| {
+            let slot = self.agents.slot(twin);
+            let is_silent = twin != number && slot.key.lane.key == key.lane.key && slot.last_beat < then;
+            is_silent.then_some((slot.last_beat, twin))
+        });
+        silent.min().map(|(_, twin)| twin)
+    }
+
+    /// Lets an agent go on as somebody who came from another port at `came_at`.
+    fn go_on_as(&mut self, number: u32, newcomer: &Slot, came_at: MonoTime, at: MonoTime) {
+        self.leave_port(number, came_at);
+        self.unlearn(number);
+        let (slot, rest) = self.agents.both_mut(number);
+        let Some(before) = slot.verdict else { return };
+        let silence = newcomer.last_beat.since(slot.last_beat) + rest.silent_before();
+        slot.key.lane = newcomer.key.lane;
+        slot.begin_anew(rest, newcomer.session);
+        slot.beats += newcomer.beats;
+        slot.last_beat = newcomer.last_beat;
+        slot.payload = newcomer.payload;
+        slot.status = newcomer.status;
+        slot.terminal = newcomer.terminal;
+        let after = before.next(Event::Beat(newcomer.status));
+        slot.verdict = Some(after);
+        self.end_absence(number);
+        if !before.is_awaited() {
+            let look = self.first_look(number);
+            self.wheel.arm(number, look);
+        }
+        if after != before {
+            self.recount(before, after);
+            let was_up = before.is_awaited() && before != Verdict::Expected;
+            let cause = if was_up { Cause::Reported } else { Cause::Recovered };
+            let change = Change::new(Some(before), cause, at, silence);
+            self.announce(number, change);
+        }
+    }
+}
+
+/// How far the frame is from continuing the session of an agent, if it can be that at all.
+fn continues(slot: &Slot, frame: &Frame, at: MonoTime) -> Option<u128> {
+    slot.session.followed_by(frame)?;
+    let distance = slot.session.distance(slot.last_beat, frame, at);
+    (distance <= CONTINUES_WITHIN_NANOS).then_some(distance)
+}

@@ -1,0 +1,199 @@
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use varta_proto::Status;
+
+use crate::base::rate_limit::{RateLimit, Usage};
+use crate::base::time::{MonoTime, nanos};
+use crate::domain::beat::Transport;
+use crate::domain::process::Dossier;
+use crate::domain::tracker::agents::agent::Rest;
+use crate::domain::tracker::agents::expected::Awaited;
+use crate::domain::tracker::agents::names::Names;
+use crate::domain::tracker::agents::origins::Sources;
+use crate::domain::tracker::agents::pending_hellos::Waiting;
+use crate::domain::tracker::agents::port_history::Trails;
+use crate::domain::tracker::agents::request::Request;
+use crate::domain::tracker::agents::snapshot::Note;
+use crate::domain::tracker::agents::table::Table;
+use crate::domain::tracker::agents::view::Statistics;
+use crate::domain::tracker::detection::adaptive::Learned;
+use crate::domain::tracker::detection::incidents::Incidents;
+use crate::domain::tracker::detection::inspection_budget::Looks;
+use crate::domain::tracker::detection::observer_gaps::Blindness;
+use crate::domain::tracker::detection::silence_sample::Crowd;
+use crate::domain::tracker::detection::wheel::Wheel;
+use crate::domain::tracker::policy::Policy;
+use crate::domain::tracker::verdicts::cause::Cause;
+use crate::domain::tracker::verdicts::transition::{AgentId, Transition};
+use crate::domain::tracker::verdicts::verdict::Verdict;
+
+/// How many agents one call of [`Tracker::handle_timeout`] looks at, so that a million expiries do not stop ingest.
+pub(super) const LOOKS_PER_TURN: usize = 512;
+/// To so many moments of a stall-after, or twice as many, the looks at half of a silence are put together.
+const LOOKS_IN_A_SILENCE: u64 = 16;
+/// Beats that are so few are looked up one after the other.
+pub(super) const WORTH_A_GUESS: usize = 4;
+/// The name of a process of which the kernel tells none.
+pub(super) const NAMELESS: &str = "unknown";
+
+/// Knows all agents, and says when a verdict about one changes.
+#[derive(Debug)]
+pub struct Tracker {
+    pub(super) policy: Policy,
+    pub(super) agent_rate: RateLimit,
+    pub(super) total_rate: RateLimit,
+    pub(super) total_usage: Usage,
+    pub(super) agents: Table,
+    pub(super) sources: Sources,
+    /// By [`Transport::index`].
+    pub(super) trails: [Trails; Transport::ALL.len()],
+    pub(super) names: Names,
+    pub(super) learned: Learned,
+    pub(super) wheel: Wheel,
+    /// Filled by each `handle_*` and to be drained after it, which bounds it by that call's work.
+    pub(super) transitions: VecDeque<Transition>,
+    /// The same goes for these.
+    pub(super) requests: VecDeque<Request>,
+    /// And for these.
+    pub(super) unread: VecDeque<u32>,
+    /// And for these; `None` while nobody wants them.
+    pub(super) notes: Option<VecDeque<Note>>,
+    /// Agents that were down or gone at some time, in that order; some have come back since. At most two for each slot.
+    pub(super) departed: VecDeque<u32>,
+    pub(super) waiting: Waiting,
+    pub(super) awaited: Awaited,
+    /// The slots in which the rules in force have not been applied yet.
+    pub(super) unruled: Range<usize>,
+    pub(super) looks: Looks,
+    pub(super) population: [usize; Verdict::NAMES.len()],
+    pub(super) blindness: Blindness,
+    /// By [`Transport::index`].
+    pub(super) crowds: [Crowd; Transport::ALL.len()],
+    pub(super) incidents: Incidents,
+    /// When datagrams were last lost on the way, by [`Transport::index`].
+    pub(super) lost_at: [Option<MonoTime>; Transport::ALL.len()],
+    pub(super) statistics: Statistics,
+}
+
+impl Tracker {
+    /// Makes a tracker that knows nobody.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        let awaited = Awaited::new(&policy.expected);
+        Tracker {
+            agent_rate: RateLimit::per_second(policy.max_beat_rate),
+            total_rate: RateLimit::per_second(policy.max_total_rate),
+            looks: Looks::new(policy.looks_per_second),
+            learned: Learned::new(policy.arrival),
+            agents: Table::with_room_for(policy.max_agents),
+            policy,
+            total_usage: Usage::default(),
+            sources: Sources::default(),
+            trails: Default::default(),
+            names: Names::default(),
+            wheel: Wheel::new(),
+            transitions: VecDeque::new(),
+            requests: VecDeque::new(),
+            unread: VecDeque::new(),
+            notes: None,
+            departed: VecDeque::new(),
+            waiting: Waiting::default(),
+            awaited,
+            unruled: 0..0,
+            population: [0; Verdict::NAMES.len()],
+            blindness: Blindness::default(),
+            crowds: Default::default(),
+            incidents: Incidents::default(),
+            lost_at: [None; Transport::ALL.len()],
+            statistics: Statistics::default(),
+        }
+    }
+
+    /// How long an agent may be silent.
+    pub(super) fn stall_after(&self, number: u32) -> Duration {
+        self.stall_after_of(number, self.agents.rest(number))
+    }
+
+    /// By a rule for its name, or what it asked for, or what was learned of it, or what holds for all.
+    pub(super) fn stall_after_of(&self, number: u32, rest: &Rest) -> Duration {
+        let learned = || self.learned.stall_after(number);
+        rest.promised().or_else(learned).unwrap_or(self.policy.stall_after)
+    }
+
+    pub(super) fn deadline(&self, number: u32) -> MonoTime {
+        let last_beat = self.agents.slot(number).last_beat;
+        let deadline = self.blindness.deadline(last_beat, self.stall_after(number));
+        let busy_until = self.agents.rest(number).extra.as_ref().map(|extra| extra.busy_until);
+        busy_until.map_or(deadline, |busy_until| deadline.max(busy_until))
+    }
+
+    /// When an agent is to be looked at next that has just beaten: at half of its silence, or a little later, so that one
+    /// waking up serves many agents and not each its own.
+    pub(super) fn first_look(&self, number: u32) -> MonoTime {
+        let (deadline, stall_after) = (self.deadline(number), self.stall_after(number));
+        let grain = (nanos(stall_after) / LOOKS_IN_A_SILENCE).max(1);
+        // A power of two is what the wheel has slots for.
+        let grain = 1 << grain.ilog2();
+        let half = deadline.before(stall_after / 2).as_nanos().checked_next_multiple_of(grain);
+        half.map_or(deadline, |half| MonoTime::from_nanos(half).min(deadline))
+    }
+
+    pub(super) fn recount(&mut self, before: Verdict, after: Verdict) {
+        self.population[before.index()] -= 1;
+        self.population[after.index()] += 1;
+    }
+
+    pub(super) fn announce(&mut self, number: u32, change: Change) {
+        let Change { from, cause, at, silence, detection_latency, dossier, predecessor } = change;
+        let slot = self.agents.slot(number);
+        let to = slot.verdict.unwrap_or(Verdict::Up(Status::Ok));
+        let has_fallen = matches!(to, Verdict::Stalled | Verdict::Down);
+        let incident = has_fallen.then(|| self.incidents.note(slot.key.source, to, at)).flatten();
+        self.transitions.push_back(Transition {
+            agent: self.id(number),
+            labels: self.labels(number),
+            unit: self.unit(number),
+            predecessor,
+            process: self.incarnation(number),
+            from,
+            to,
+            cause,
+            at,
+            silence,
+            last: slot.last_word(),
+            stall_after: self.stall_after(number),
+            detection_latency,
+            mistake: None,
+            dossier,
+            incident,
+        });
+        self.note(number);
+    }
+}
+
+/// What there is to say of a change beside what the agent itself tells.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) from: Option<Verdict>,
+    pub(super) cause: Cause,
+    pub(super) at: MonoTime,
+    pub(super) silence: Duration,
+    pub(super) detection_latency: Option<Duration>,
+    pub(super) dossier: Option<Arc<Dossier>>,
+    /// Whose place it takes.
+    pub(super) predecessor: Option<AgentId>,
+}
+
+impl Change {
+    /// One of which there is no more to say than that.
+    pub(super) fn new(from: Option<Verdict>, cause: Cause, at: MonoTime, silence: Duration) -> Self {
+        Change { from, cause, at, silence, detection_latency: None, dossier: None, predecessor: None }
+    }
+
+    pub(super) fn of_first_beat(at: MonoTime) -> Self {
+        Change::new(None, Cause::FirstBeat, at, Duration::ZERO)
+    }
+}

@@ -1,0 +1,325 @@
+//! Claims about what agents say of themselves.
+
+use crate::domain::process::ProcessId;
+use std::num::NonZeroU64;
+use std::time::Duration;
+use varta_proto::Status;
+use varta_proto::control::{AgentName, GoodbyeReason};
+
+use crate::base::Glob;
+use crate::domain::beat::{Introduction, ReceivedControl, Said};
+use crate::domain::expected::{Expected, ExpectedAgents};
+use crate::domain::rules::{Rule, Rules};
+use crate::domain::tracker::tests::*;
+
+const SHUTDOWN: Option<GoodbyeReason> = Some(GoodbyeReason::Shutdown);
+
+impl Handle {
+    fn goodbye(&self, at: MonoTime) -> ReceivedControl {
+        let timestamp = u64::try_from(at.since(self.connected_at).as_nanos()).unwrap() + 1_000;
+        let said = Said::Goodbye { nonce: self.nonce, timestamp, reason: SHUTDOWN };
+        ReceivedControl { received_at: at, sender: Sender::local(self.pid), said }
+    }
+
+    fn hello(&self, at: MonoTime, introduction: Introduction) -> ReceivedControl {
+        ReceivedControl { received_at: at, sender: Sender::local(self.pid), said: Said::Hello(introduction) }
+    }
+}
+
+fn asks_for(stall_after: Duration) -> Introduction {
+    Introduction { stall_after: Some(stall_after), ..Introduction::default() }
+}
+
+fn named(name: &str) -> Introduction {
+    Introduction { name: Some(AgentName::parse(name).unwrap()), ..Introduction::default() }
+}
+
+impl World {
+    fn told(&mut self) -> Vec<(Verdict, Cause)> {
+        self.transitions().into_iter().map(|(_, to, cause)| (to, cause)).collect()
+    }
+}
+
+const FAREWELL: (Verdict, Cause) = (Verdict::Gone, Cause::Goodbye { reason: SHUTDOWN });
+
+#[test]
+fn who_says_goodbye_is_gone_and_never_stalled() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(0), Status::Ok));
+    assert_eq!(world.tracker.handle_control(&handle.goodbye(at(1))), Outcome::Accepted);
+    world.pass(at(100));
+    assert_eq!(world.told(), [(UP, Cause::FirstBeat), FAREWELL]);
+}
+
+#[test]
+fn a_process_that_ends_badly_after_its_goodbye_alarms_nobody() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(0), Status::Ok));
+    world.tracker.handle_control(&handle.goodbye(at(1)));
+    world.told();
+    let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
+    world.tracker.handle_death(process, Death::Killed { signal: 15, core_dumped: false }, at(2), at(2));
+    assert_eq!(world.told(), []);
+}
+
+#[test]
+fn the_goodbye_of_one_handle_is_not_that_of_another() {
+    let mut world = World::new();
+    let (mut first, mut second) = (Handle::connect(PID, at(0)), Handle::connect(PID, at(3)));
+    world.hear(first.next(at(3), Status::Ok));
+    world.hear(second.next(at(3), Status::Ok));
+    world.hear(first.next(at(4), Status::Ok));
+    world.tracker.handle_control(&first.goodbye(at(5)));
+    assert_eq!(world.verdict(PID), Some(UP));
+    world.hear(second.next(at(5), Status::Ok));
+    world.tracker.handle_control(&second.goodbye(at(6)));
+    assert_eq!(world.verdict(PID), Some(Verdict::Gone));
+}
+
+#[test]
+fn an_old_handles_goodbye_after_its_successors_first_beat_is_no_goodbye() {
+    let mut world = World::new();
+    let mut old = Handle::connect(PID, at(0));
+    for second in 0..5 {
+        world.hear(old.next(at(second), Status::Ok));
+    }
+    let mut new = Handle::connect(PID, at(5));
+    world.hear(new.next(at(5), Status::Ok));
+    world.tracker.handle_control(&old.goodbye(at(5)));
+    world.hear(new.next(at(6), Status::Ok));
+    assert_eq!(world.told(), [(UP, Cause::FirstBeat)]);
+}
+
+#[test]
+fn who_beats_again_after_its_goodbye_is_up() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(0), Status::Ok));
+    world.tracker.handle_control(&handle.goodbye(at(1)));
+    world.hear(Handle::connect(PID, at(20)).next(at(20), Status::Ok));
+    assert_eq!(world.told(), [(UP, Cause::FirstBeat), FAREWELL, (UP, Cause::Recovered)]);
+    world.pass(at(26));
+    assert_eq!(world.told(), [(Verdict::Stalled, Cause::Silent)]);
+}
+
+#[test]
+fn an_agent_may_ask_for_a_deadline_of_its_own() {
+    for (asked, granted) in [(1, 1), (30, 30), (100_000, 3_600)] {
+        let mut world = World::new();
+        let mut handle = Handle::connect(PID, at(0));
+        world.hear(handle.next(at(0), Status::Ok));
+        world.tracker.handle_control(&handle.hello(at(0), asks_for(Duration::from_secs(asked))));
+        world.told();
+        world.pass(at(granted).before(Duration::from_millis(1)));
+        assert_eq!(world.told(), [], "{asked}");
+        world.pass(at(granted) + Duration::from_millis(1));
+        assert_eq!(world.told(), [(Verdict::Stalled, Cause::Silent)], "{asked}");
+    }
+}
+
+#[test]
+fn who_tells_only_a_long_interval_is_given_three_of_them() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(0), Status::Ok));
+    let slow = Introduction { interval: Some(Duration::from_secs(10)), ..Introduction::default() };
+    world.tracker.handle_control(&handle.hello(at(0), slow));
+    world.told();
+    world.pass(at(29));
+    assert_eq!(world.told(), []);
+    world.pass(at(31));
+    assert_eq!(world.told().len(), 1);
+}
+
+#[test]
+fn who_says_that_it_is_busy_is_not_missed_until_then() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(0), Status::Ok));
+    let busy = Introduction { busy_for: Some(Duration::from_secs(60)), ..Introduction::default() };
+    world.tracker.handle_control(&handle.hello(at(1), busy));
+    world.told();
+    world.pass(at(60));
+    assert_eq!(world.told(), []);
+    world.pass(at(62));
+    assert_eq!(world.told(), [(Verdict::Stalled, Cause::Silent)]);
+}
+
+#[test]
+fn an_introduction_waits_for_the_first_beat_and_is_no_beat_itself() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    assert_eq!(world.tracker.handle_control(&handle.hello(at(0), named("billing"))), Outcome::Accepted);
+    assert_eq!(world.tracker.len(), 0);
+    world.hear(handle.next(at(1), Status::Ok));
+    assert_eq!(&*world.tracker.poll_transition().unwrap().agent.name, "billing");
+}
+
+#[test]
+fn a_name_that_was_given_stays_when_the_command_changes() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(0), Status::Ok));
+    world.tracker.handle_control(&handle.hello(at(0), named("billing")));
+    world.spawn(PID, "renamed", 100);
+    world.hear(Handle::connect(PID, at(1)).next(at(1), Status::Ok));
+    assert_eq!(&**world.tracker.agents(0..usize::MAX).next().unwrap().name, "billing");
+}
+
+#[test]
+fn a_new_process_has_promised_nothing() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(0), Status::Ok));
+    let promise = Introduction { stall_after: Some(Duration::from_secs(600)), ..named("billing") };
+    world.tracker.handle_control(&handle.hello(at(0), promise));
+    world.spawn(PID, "another", 200);
+    world.hear(Handle::connect(PID, at(1)).next(at(1), Status::Ok));
+    let agent = world.tracker.agents(0..usize::MAX).next().unwrap();
+    assert_eq!((&**agent.name, agent.stall_after), ("another", STALL_AFTER));
+}
+
+#[test]
+fn introductions_of_nobody_are_bounded() {
+    let mut world = World::new();
+    for pid in 2..10_002 {
+        world.tracker.handle_control(&Handle::connect(pid, at(0)).hello(at(0), named("nobody")));
+    }
+    world.hear(Handle::connect(2, at(0)).next(at(1), Status::Ok));
+    assert_eq!(&*world.tracker.poll_transition().unwrap().agent.name, "unknown", "the oldest were dropped");
+    world.hear(Handle::connect(10_001, at(0)).next(at(1), Status::Ok));
+    assert_eq!(&*world.tracker.poll_transition().unwrap().agent.name, "nobody");
+}
+
+#[test]
+fn the_goodbye_of_a_stranger_is_refused() {
+    let mut world = World::new();
+    let handle = Handle::connect(PID, at(0));
+    assert_eq!(world.tracker.handle_control(&handle.goodbye(at(1))), Outcome::OutOfOrder);
+}
+
+#[test]
+fn who_gives_the_name_of_one_that_died_takes_its_place() {
+    let mut world = World::new();
+    let mut first = Handle::connect(PID, at(0));
+    world.hear(first.next(at(0), Status::Ok));
+    world.tracker.handle_control(&first.hello(at(0), named("billing")));
+    let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
+    world.tracker.handle_death(process, Death::Exited { code: 3 }, at(1), at(1));
+    world.told();
+
+    let mut second = Handle::connect(77, at(2));
+    world.hear(second.next(at(2), Status::Ok));
+    world.tracker.handle_control(&second.hello(at(2), named("billing")));
+    assert_eq!(world.told(), [(UP, Cause::FirstBeat), (UP, Cause::Restarted)]);
+    assert_eq!((world.verdict(PID), world.tracker.len()), (None, 1));
+    world.tracker.handle_control(&second.hello(at(3), named("billing")));
+    assert_eq!(world.told(), [], "once is enough");
+}
+
+#[test]
+fn a_rule_for_its_name_goes_before_what_an_agent_asks_for() {
+    let mut rules = Rules::default();
+    let name = Glob::parse("billing-*").unwrap();
+    rules.add(Rule { name, stall_after: Some(Duration::from_secs(30)) }).unwrap();
+    let mut world = World::with(Policy { rules, ..Policy::default() });
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(0), Status::Ok));
+    let stall_after = |world: &World| world.tracker.agents(0..usize::MAX).next().unwrap().stall_after;
+    assert_eq!(stall_after(&world), Duration::from_secs(5));
+    let asks = Introduction { stall_after: Some(Duration::from_secs(10)), ..named("billing-1") };
+    world.tracker.handle_control(&handle.hello(at(0), asks.clone()));
+    assert_eq!(stall_after(&world), Duration::from_secs(30));
+    world.tracker.handle_control(&handle.hello(at(1), Introduction { ..named("mail") }));
+    assert_eq!(stall_after(&world), Duration::from_secs(10), "what it asked for counts where no rule does");
+}
+
+#[test]
+fn other_rules_hold_for_those_who_are_there_a_bounded_number_in_each_turn() {
+    let mut world = World::new();
+    let agents = u32::try_from(LOOKS_PER_TURN).unwrap() + 1;
+    for pid in 1..=agents {
+        world.hear(Handle::connect(pid, at(0)).next(at(0), Status::Ok));
+    }
+    world.told();
+    let mut rules = Rules::default();
+    let name = Glob::parse("*").unwrap();
+    rules.add(Rule { name, stall_after: Some(Duration::from_secs(2)) }).unwrap();
+    world.tracker.handle_rules(rules, &ExpectedAgents::default(), at(1));
+    let ruled = |world: &World| {
+        let agents = world.tracker.agents(0..usize::MAX);
+        agents.filter(|agent| agent.stall_after == Duration::from_secs(2)).count()
+    };
+    assert!(world.tracker.poll_timeout().is_some_and(|due| due <= at(1)), "it wants to go on at once");
+    world.tracker.handle_timeout(at(1));
+    assert_eq!(ruled(&world), LOOKS_PER_TURN);
+    world.tracker.handle_timeout(at(1));
+    assert_eq!(ruled(&world), LOOKS_PER_TURN + 1);
+    // Their deadlines have moved forward.
+    world.pass(at(3));
+    assert_eq!(world.told().len(), LOOKS_PER_TURN + 1);
+}
+
+#[test]
+fn who_was_expected_before_keeps_its_time_and_who_is_there_is_not_expected() {
+    let mut world = world_that_expects("early", Duration::from_secs(30));
+    world.hear(Handle::connect(PID, at(1)).next(at(1), Status::Ok));
+    world.told();
+    let mut expected = ExpectedAgents::default();
+    for name in ["early", "late", "worker"] {
+        let grace = Duration::from_secs(20);
+        expected.add(Expected { grace, ..Expected::named(name).unwrap() }).unwrap();
+    }
+    world.tracker.handle_rules(Rules::default(), &expected, at(20));
+    assert_eq!(world.tracker.population()[Verdict::EXPECTED], 2);
+    let missing = |world: &World| world.tracker.missing().map(ToString::to_string).collect::<Vec<_>>();
+    world.pass(at(31));
+    assert_eq!(missing(&world), ["early"]);
+    world.pass(at(41));
+    assert_eq!(missing(&world), ["early", "late"]);
+    world.tracker.handle_rules(Rules::default(), &ExpectedAgents::default(), at(42));
+    assert_eq!((missing(&world).len(), world.tracker.population()[Verdict::EXPECTED]), (0, 0));
+}
+
+fn world_that_expects(name: &str, grace: Duration) -> World {
+    let mut expected = ExpectedAgents::default();
+    expected.add(Expected { grace, ..Expected::named(name).unwrap() }).unwrap();
+    World::with(Policy { expected, ..Policy::default() })
+}
+
+#[test]
+fn who_is_expected_and_does_not_come_is_an_alarm_once() {
+    let mut world = world_that_expects("billing", Duration::from_secs(30));
+    assert_eq!(world.tracker.population()[Verdict::EXPECTED], 1);
+    assert_eq!(world.tracker.poll_timeout(), Some(at(30)));
+    world.pass(at(100));
+    let missing = world.tracker.poll_transition().unwrap();
+    assert_eq!(
+        (&*missing.agent.name, missing.to, missing.cause),
+        ("billing", Verdict::Expected, Cause::NeverSeen)
+    );
+    assert!(missing.to.is_alarm());
+    assert_eq!(world.tracker.poll_transition(), None);
+    assert_eq!(world.tracker.missing().count(), 1);
+
+    let mut handle = Handle::connect(PID, at(100));
+    world.hear(handle.next(at(100), Status::Ok));
+    world.told();
+    world.tracker.handle_control(&handle.hello(at(100), named("billing")));
+    let there = world.tracker.poll_transition().unwrap();
+    assert_eq!((there.from, there.to, there.cause), (Some(Verdict::Expected), UP, Cause::FirstBeat));
+    assert_eq!((world.tracker.missing().count(), world.tracker.population()[Verdict::EXPECTED]), (0, 0));
+}
+
+#[test]
+fn who_comes_in_time_was_never_missing() {
+    let mut world = world_that_expects("worker", Duration::from_secs(30));
+    world.hear(Handle::connect(PID, at(1)).next(at(1), Status::Ok));
+    assert_eq!(world.told(), [(UP, Cause::FirstBeat)]);
+    world.pass(at(5));
+    assert_eq!(world.tracker.population()[Verdict::EXPECTED], 0);
+    world.pass(at(100));
+    assert_eq!(world.told().len(), 1, "only that it fell silent");
+}

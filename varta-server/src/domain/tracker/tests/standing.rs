@@ -1,0 +1,159 @@
+//! How agents stand, what they are sorted by, and whose place they take.
+
+use crate::domain::process::ProcessId;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+use varta_proto::Status;
+
+use varta_proto::control::AgentName;
+
+use crate::domain::beat::{Introduction, ReceivedControl, Said};
+use crate::domain::labels::Labels;
+use crate::domain::tracker::tests::*;
+use crate::domain::tracker::verdicts::transition::Transition;
+
+impl World {
+    fn says(&mut self, at: MonoTime, pid: u32, introduction: Introduction) {
+        let sender = Sender::local(pid);
+        let said = Said::Hello(introduction);
+        self.tracker.handle_control(&ReceivedControl { received_at: at, sender, said });
+    }
+
+    fn last_told(&mut self) -> Transition {
+        std::iter::from_fn(|| self.tracker.poll_transition()).last().unwrap()
+    }
+
+    fn named(&self, name: &str) -> (usize, usize) {
+        let Named { all, up } = self.tracker.named(name, 0..usize::MAX);
+        (all, up)
+    }
+}
+
+fn team(team: &str) -> Introduction {
+    Introduction {
+        name: Some(AgentName::parse("billing").unwrap()),
+        labels: [("team", team)].into_iter().collect(),
+        ..Introduction::default()
+    }
+}
+
+#[test]
+fn who_stands_how_is_told_as_it_is_at_that_moment() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(1), Status::Ok));
+    let agent = world.last_told().agent;
+    let standing = world.tracker.standing(&agent, at(2)).unwrap();
+    assert_eq!((standing.verdict, standing.silence), (UP, Duration::from_secs(1)));
+    assert_eq!(standing.process.map(|process| process.pid), Some(PID));
+    assert!(standing.is_seen);
+    world.pass(at(7));
+    assert_eq!(world.tracker.standing(&agent, at(7)).unwrap().verdict, Verdict::Stalled);
+    let stranger = AgentId { pid: 1, ..agent };
+    assert_eq!(world.tracker.standing(&stranger, at(7)), None);
+}
+
+#[test]
+fn nothing_is_seen_for_a_whole_deadline_after_a_blindness() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(1), Status::Ok));
+    let agent = world.last_told().agent;
+    world.pass(at(7));
+    world.tracker.handle_blind(at(7), at(9));
+    let is_seen = |world: &World, now| world.tracker.standing(&agent, at(now)).unwrap().is_seen;
+    assert_eq!([9, 13, 14].map(|now| is_seen(&world, now)), [false, false, true]);
+}
+
+#[test]
+fn one_that_is_missing_is_so_until_it_comes() {
+    let mut policy = Policy { stall_after: STALL_AFTER, ..Policy::default() };
+    policy.expected.add(crate::domain::expected::Expected::named("billing").unwrap()).unwrap();
+    let mut world = World::with(policy);
+    world.pass(at(61));
+    let missing = world.last_told().agent;
+    assert_eq!(world.tracker.standing(&missing, at(61)).unwrap().verdict, Verdict::Expected);
+    let mut handle = Handle::connect(PID, at(62));
+    world.says(at(62), PID, team("a"));
+    world.hear(handle.next(at(62), Status::Ok));
+    assert_eq!(world.tracker.standing(&missing, at(63)), None);
+}
+
+#[test]
+fn agents_of_a_name_are_counted_by_whether_they_are_up() {
+    let mut world = World::new();
+    for pid in 1..=3 {
+        world.spawn(pid, "worker", 100);
+        world.hear(Handle::connect(pid, at(0)).next(at(pid.into()), Status::Ok));
+    }
+    assert_eq!((world.named("worker"), world.named("other")), ((3, 3), (0, 0)));
+    world.pass(MonoTime::from_millis(7_500));
+    assert_eq!(world.named("worker"), (3, 1));
+    let Named { all, .. } = world.tracker.named("worker", 0..2);
+    assert_eq!(all, 2, "in slices");
+}
+
+#[test]
+fn a_change_tells_the_labels_that_the_agent_said_last() {
+    let mut world = World::new();
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(1), Status::Ok));
+    assert_eq!(world.last_told().labels, Labels::default());
+    world.says(at(1), PID, team("a"));
+    world.says(at(1), PID, team("b"));
+    // What it does not say stays.
+    world.says(at(2), PID, Introduction { labels: Labels::default(), ..team("") });
+    world.hear(handle.next(at(2), Status::Degraded));
+    assert_eq!(world.last_told().labels.get("team"), Some("b"));
+}
+
+#[test]
+fn an_agent_of_a_unit_is_of_it_under_any_name() {
+    let mut world = World::new();
+    world.spawn_in("billing.service", PID, 100);
+    world.processes.processes.entry(PID).and_modify(|process| process.is_unit = true);
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(1), Status::Ok));
+    assert_eq!(world.last_told().unit.as_deref(), Some("billing.service"));
+    world.says(at(1), PID, team("a"));
+    world.hear(handle.next(at(2), Status::Degraded));
+    let told = world.last_told();
+    assert_eq!((&*told.agent.name, told.unit.as_deref()), ("billing", Some("billing.service")));
+    // A container is no unit, whatever it calls itself.
+    world.spawn_in("billing.service", 7, 100);
+    world.hear(Handle::connect(7, at(0)).next(at(3), Status::Ok));
+    assert_eq!(world.last_told().unit, None);
+}
+
+#[test]
+fn who_takes_the_place_of_another_says_whose() {
+    let mut world = World::new();
+    world.spawn_in("a.service", 1, 100);
+    world.hear(Handle::connect(1, at(0)).next(at(1), Status::Ok));
+    let first = world.last_told().agent;
+    let process = ProcessId { pid: 1, start_time: NonZeroU64::new(100).unwrap() };
+    world.tracker.handle_death(process, Death::Exited { code: 1 }, at(2), at(2));
+    assert_eq!(world.last_told().predecessor, None);
+    world.spawn_in("a.service", 2, 200);
+    world.hear(Handle::connect(2, at(3)).next(at(3), Status::Ok));
+    let told = world.last_told();
+    assert_eq!((told.cause, told.predecessor), (Cause::Restarted, Some(first)));
+}
+
+#[test]
+fn labels_and_unit_are_remembered() {
+    let mut world = World::new();
+    world.spawn_in("billing.service", PID, 100);
+    world.processes.processes.entry(PID).and_modify(|process| process.is_unit = true);
+    let mut handle = Handle::connect(PID, at(0));
+    world.hear(handle.next(at(1), Status::Ok));
+    world.says(at(1), PID, team("a"));
+    let kept = world.tracker.remembered(0..1).next().unwrap();
+    assert_eq!(kept.unit, Some(Arc::from("billing.service")));
+    let mut next = World::new();
+    assert!(next.tracker.remember(&kept, Fate::Lives, MonoTime::START));
+    next.pass(at(6));
+    let told = next.last_told();
+    assert_eq!((told.labels.get("team"), told.unit.as_deref()), (Some("a"), Some("billing.service")));
+}

@@ -1,0 +1,380 @@
+//! Claims about why an agent is silent: what its process tells, and what it says itself.
+
+use crate::domain::beat::Transport;
+use crate::domain::process::ProcessId;
+use crate::domain::tracker::tests::*;
+use std::num::NonZeroU64;
+use std::time::Duration;
+use varta_proto::Status;
+
+const PROCESS: ProcessId = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
+const KILLED: Death = Death::Killed { signal: 9, core_dumped: false };
+
+impl World {
+    fn dies(&mut self, death: Death, at: MonoTime) {
+        self.tracker.handle_death(PROCESS, death, at, at);
+        self.check();
+    }
+
+    /// The only change since it was last asked for.
+    fn change(&mut self) -> Transition {
+        let mut changes: Vec<_> = std::iter::from_fn(|| self.tracker.poll_transition()).collect();
+        assert_eq!(changes.len(), 1, "{changes:?}");
+        changes.remove(0)
+    }
+
+    /// A world with one agent that has beaten at second 0 and 1.
+    fn with_agent() -> (Self, Handle) {
+        let mut world = World::new();
+        let mut handle = Handle::connect(PID, at(0));
+        for second in 0..2 {
+            world.hear(handle.next(at(second), Status::Ok));
+        }
+        world.transitions();
+        (world, handle)
+    }
+}
+
+#[test]
+fn how_a_process_ended_decides_whether_that_is_an_alarm() {
+    let table = [
+        (Death::Exited { code: 0 }, Verdict::Gone, Cause::Exited { code: Some(0) }),
+        (Death::Exited { code: 3 }, Verdict::Down, Cause::Exited { code: Some(3) }),
+        (KILLED, Verdict::Down, Cause::Killed { signal: 9 }),
+        (Death::Unknown, Verdict::Down, Cause::Exited { code: None }),
+    ];
+    for (death, verdict, cause) in table {
+        let (mut world, _) = World::with_agent();
+        world.tracker.handle_death(PROCESS, death, at(2), at(2) + Duration::from_micros(70));
+        let change = world.change();
+        assert_eq!((change.to, change.cause), (verdict, cause));
+        assert_eq!(change.detection_latency, Some(Duration::from_micros(70)));
+        world.pass(at(30));
+        assert_eq!(world.transitions(), [], "and that is all there is to say");
+    }
+}
+
+#[test]
+fn who_was_gone_when_its_first_beat_was_read_is_down_and_the_next_owner_of_its_pid_is_another() {
+    let mut world = World::new();
+    world.processes.processes.clear();
+    world.hear(Handle::connect(PID, at(0)).next(at(0), Status::Ok));
+    world.transitions();
+    world.refuse_looks(at(0));
+    assert_eq!(world.requests, [Request::Find(PID)]);
+    world.tracker.handle_absence(PID, at(1));
+    let change = world.change();
+    assert_eq!((change.to, change.cause), (Verdict::Down, Cause::Exited { code: None }));
+    world.tracker.handle_absence(PID, at(2));
+    world.tracker.handle_absence(PID + 1, at(2));
+    assert_eq!(world.transitions(), []);
+
+    world.spawn(PID, "worker", 300);
+    world.hear(Handle::connect(PID, at(3)).next(at(3), Status::Ok));
+    let change = world.change();
+    assert_eq!((change.from, change.to, change.cause), (Some(Verdict::Down), UP, Cause::Restarted));
+    world.tracker.handle_absence(PID, at(4));
+    assert_eq!(world.verdict(PID), Some(UP), "a process that is known is watched");
+}
+
+#[test]
+fn who_panicked_and_ended_is_down_however_it_exited() {
+    let (mut world, handle) = World::with_agent();
+    let frame = Frame::new(Status::Critical, PID, 1, NONCE_TERMINAL, 0);
+    world.hear(ReceivedBeat { received_at: at(2), frame, ..handle.frame(at(2), Status::Ok) });
+    assert_eq!(world.change().cause, Cause::Panicked);
+    world.dies(Death::Exited { code: 0 }, at(2));
+    let change = world.change();
+    assert_eq!((change.to, change.cause), (Verdict::Down, Cause::Panicked));
+}
+
+#[test]
+fn a_stalled_agent_whose_process_ends_is_down() {
+    let (mut world, _) = World::with_agent();
+    world.pass(at(10));
+    world.transitions();
+    world.dies(KILLED, at(11));
+    let change = world.change();
+    assert_eq!((change.from, change.to), (Some(Verdict::Stalled), Verdict::Down));
+}
+
+#[test]
+fn the_end_of_an_earlier_owner_of_the_pid_is_nobodys() {
+    let (mut world, mut handle) = World::with_agent();
+    let earlier = ProcessId { start_time: NonZeroU64::new(99).unwrap(), ..PROCESS };
+    world.tracker.handle_death(earlier, KILLED, at(2), at(2));
+    assert_eq!(world.transitions(), []);
+    world.hear(handle.next(at(2), Status::Ok));
+    assert_eq!(world.verdict(PID), Some(UP));
+}
+
+#[test]
+fn a_beat_that_is_read_after_its_sender_died_revives_nobody() {
+    let (mut world, mut handle) = World::with_agent();
+    world.dies(KILLED, at(2));
+    world.transitions();
+    assert_eq!(world.hear(handle.next(at(3), Status::Ok)), Outcome::Accepted);
+    assert_eq!(world.verdict(PID), Some(Verdict::Down));
+    assert_eq!(world.transitions(), []);
+}
+
+#[test]
+fn a_new_process_under_the_pid_of_a_dead_one_is_a_new_incarnation_and_is_watched() {
+    let (mut world, _) = World::with_agent();
+    world.dies(KILLED, at(2));
+    world.transitions();
+    world.refuse_looks(at(2));
+    world.requests.clear();
+    world.spawn(PID, "worker", 200);
+    world.hear(Handle::connect(PID, at(3)).next(at(3), Status::Ok));
+    let change = world.change();
+    assert_eq!((change.from, change.to, change.cause), (Some(Verdict::Down), UP, Cause::Restarted));
+    world.refuse_looks(at(3));
+    let newcomer = ProcessId { start_time: NonZeroU64::new(200).unwrap(), ..PROCESS };
+    assert_eq!(world.requests, [Request::Watch(newcomer)]);
+}
+
+#[test]
+fn a_process_is_watched_from_its_first_beat_until_it_is_forgotten() {
+    let mut world = World::with(Policy { forget_after: STALL_AFTER, ..Policy::default() });
+    world.hear(Handle::connect(PID, at(0)).next(at(0), Status::Ok));
+    world.pass(at(60));
+    assert_eq!(world.requests, [Request::Watch(PROCESS), Request::Unwatch(PROCESS)]);
+}
+
+#[test]
+fn a_silent_process_is_glanced_at_and_then_looked_at_before_anything_is_said() {
+    let (mut world, _) = World::with_agent();
+    let mut asked = Vec::new();
+    for millis in 1_000..7_000 {
+        let now = MonoTime::from_millis(millis);
+        world.tracker.handle_timeout(now);
+        while let Some(request) = world.tracker.poll_request() {
+            if let Request::Look { process, depth } = request {
+                assert_eq!(process, PROCESS);
+                asked.push((millis, depth));
+            }
+        }
+        if asked.len() == 2 {
+            assert_eq!(world.transitions(), [], "the verdict waits for the look");
+            world.tracker.handle_evidence(PROCESS, None, now);
+            break;
+        }
+    }
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert_eq!((asked[0].1, asked[1].1), (Depth::Glance, Depth::Close));
+    // At half of it, or a sixteenth of the stall-after later.
+    assert!((3_500..=3_814).contains(&asked[0].0), "{asked:?}");
+    assert!((6_000..=6_002).contains(&asked[1].0), "{asked:?}");
+    assert_eq!(world.change().cause, Cause::Silent);
+}
+
+#[test]
+fn a_look_that_does_not_come_back_holds_the_verdict_up_for_a_moment_only() {
+    let (mut world, _) = World::with_agent();
+    for millis in 1_000..6_100 {
+        world.tracker.handle_timeout(MonoTime::from_millis(millis));
+    }
+    let change = world.change();
+    assert_eq!((change.to, change.cause), (Verdict::Stalled, Cause::Silent));
+    assert!(change.detection_latency.unwrap() < Duration::from_millis(25), "{change:?}");
+}
+
+#[test]
+fn a_beat_that_comes_while_its_process_is_looked_at_is_in_time() {
+    let (mut world, mut handle) = World::with_agent();
+    for millis in 1_000..6_003 {
+        world.tracker.handle_timeout(MonoTime::from_millis(millis));
+    }
+    let now = MonoTime::from_millis(6_003);
+    world.hear(handle.next(now, Status::Ok));
+    world.tracker.handle_evidence(PROCESS, None, now);
+    world.tracker.handle_timeout(MonoTime::from_millis(6_500));
+    assert_eq!(world.transitions(), []);
+}
+
+#[test]
+fn more_silences_than_there_are_looks_are_told_without() {
+    let mut world = World::with(Policy { looks_per_second: 10, ..Policy::default() });
+    for pid in 100..200 {
+        world.spawn(pid, "worker", 1);
+        world.hear_quietly(Handle::connect(pid, at(0)).next(at(0), Status::Ok));
+    }
+    world.transitions();
+    world.tracker.handle_timeout(at(5) + Duration::from_millis(1));
+    let told = world.transitions().len();
+    assert!((90..=100).contains(&told), "{told}");
+    assert!(world.tracker.statistics().looks_refused >= 90);
+}
+
+#[test]
+fn a_deadline_that_passed_while_nothing_could_be_seen_is_unknown_and_no_alarm() {
+    let (mut world, mut handle) = World::with_agent();
+    world.tracker.handle_blind(at(2), at(20));
+    world.tracker.handle_timeout(at(20));
+    world.pass(at(21));
+    let change = world.change();
+    assert_eq!((change.to, change.cause), (Verdict::Unknown, Cause::ObserverBlind));
+    assert!(!change.to.is_alarm());
+    world.hear(handle.next(at(22), Status::Ok));
+    let change = world.change();
+    assert_eq!((change.from, change.to, change.cause), (Some(Verdict::Unknown), UP, Cause::Recovered));
+    world.pass(at(26));
+    assert_eq!(world.transitions(), []);
+    world.pass(at(28));
+    assert_eq!(world.change().to, Verdict::Stalled, "and from then on it is judged as ever");
+}
+
+#[test]
+fn who_stays_silent_after_a_blind_time_is_stalled_when_it_has_had_its_chance() {
+    let (mut world, _) = World::with_agent();
+    world.tracker.handle_blind(at(2), at(20));
+    world.tracker.handle_timeout(at(20));
+    world.pass(at(26));
+    let told = world.transitions();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!((told[0].1, told[1].1), (Verdict::Unknown, Verdict::Stalled));
+}
+
+#[test]
+fn evidence_of_death_ends_every_doubt_at_once() {
+    let (mut world, _) = World::with_agent();
+    world.tracker.handle_blind(at(2), at(20));
+    world.tracker.handle_timeout(at(20));
+    world.pass(at(21));
+    world.transitions();
+    world.dies(KILLED, at(21));
+    assert_eq!(world.change().to, Verdict::Down);
+}
+
+#[test]
+fn the_dead_make_room_for_the_living_and_the_first_that_left_goes_first() {
+    let mut world = World::with(Policy { max_agents: 2, ..Policy::default() });
+    world.spawn(10, "other", 1);
+    world.hear(Handle::connect(PID, at(0)).next(at(0), Status::Ok));
+    world.hear(Handle::connect(10, at(0)).next(at(0), Status::Ok));
+    assert_eq!(world.hear(Handle::connect(11, at(1)).next(at(1), Status::Ok)), Outcome::Capacity);
+    world.dies(KILLED, at(1));
+    assert_eq!(world.hear(Handle::connect(11, at(1)).next(at(1), Status::Ok)), Outcome::Accepted);
+    assert_eq!((world.verdict(PID), world.tracker.len()), (None, 2));
+    assert_eq!(world.hear(Handle::connect(12, at(1)).next(at(1), Status::Ok)), Outcome::Capacity);
+}
+
+#[test]
+fn who_is_gone_is_forgotten_after_a_minute() {
+    let (mut world, _) = World::with_agent();
+    world.dies(Death::Exited { code: 0 }, at(2));
+    world.pass(at(59));
+    assert_eq!(world.tracker.len(), 1);
+    world.pass(at(63));
+    assert_eq!(world.tracker.len(), 0);
+}
+
+#[test]
+fn who_is_silent_while_beats_are_lost_on_the_way_has_one_more_chance_and_no_second() {
+    let (mut world, mut handle) = World::with_agent();
+    handle.nonce += 1;
+    world.hear(handle.next(at(1), Status::Ok));
+    world.tracker.handle_loss(Transport::Unix, at(3));
+    world.pass(at(7));
+    let change = world.change();
+    assert_eq!((change.to, change.cause), (Verdict::Unknown, Cause::Lossy));
+    world.tracker.handle_loss(Transport::Unix, at(8));
+    world.pass(at(10));
+    assert_eq!(world.transitions(), []);
+    world.pass(at(12));
+    let change = world.change();
+    assert_eq!((change.to, change.cause), (Verdict::Stalled, Cause::Lossy));
+}
+
+#[test]
+fn who_was_given_a_chance_and_used_it_has_another_the_next_time() {
+    let (mut world, mut handle) = World::with_agent();
+    for start in [1, 20] {
+        handle.nonce += 1;
+        world.hear(handle.next(at(start), Status::Ok));
+        world.tracker.handle_loss(Transport::Unix, at(start + 1));
+        world.pass(at(start + 6));
+        assert_eq!(world.change().to, Verdict::Unknown);
+        world.hear(handle.next(at(start + 7), Status::Ok));
+        assert_eq!(world.change().cause, Cause::Recovered);
+    }
+}
+
+#[test]
+fn what_is_lost_on_another_way_or_was_before_the_last_beat_is_no_excuse() {
+    let (mut world, mut handle) = World::with_agent();
+    handle.nonce += 1;
+    world.tracker.handle_loss(Transport::Unix, at(2));
+    world.hear(handle.next(at(3), Status::Ok));
+    world.tracker.handle_loss(Transport::Udp, at(4));
+    world.pass(at(9));
+    assert_eq!(world.change().to, Verdict::Stalled);
+}
+
+#[test]
+fn a_full_queue_excuses_no_process_that_never_lost_a_beat() {
+    let (mut world, _) = World::with_agent();
+    world.tracker.handle_loss(Transport::Unix, at(3));
+    world.pass(at(7));
+    assert_eq!(world.change().to, Verdict::Stalled);
+}
+
+/// Two workers of a unit and one of another, all up.
+fn world_of_units() -> World {
+    let mut world = World::new();
+    for (unit, pid) in [("web.service", 10), ("web.service", 11), ("mail.service", 12)] {
+        world.spawn_in(unit, pid, 1);
+        world.hear(Handle::connect(pid, at(0)).next(at(0), Status::Ok));
+    }
+    world.transitions();
+    world
+}
+
+fn dies(world: &mut World, pid: u32, start_time: u64, at: MonoTime) {
+    let process = ProcessId { pid, start_time: NonZeroU64::new(start_time).unwrap() };
+    world.tracker.handle_death(process, KILLED, at, at);
+}
+
+#[test]
+fn a_worker_of_the_same_unit_takes_the_place_of_one_that_died() {
+    let mut world = world_of_units();
+    dies(&mut world, 10, 1, at(1));
+    world.transitions();
+    world.spawn_in("web.service", 20, 2);
+    world.hear(Handle::connect(20, at(2)).next(at(2), Status::Ok));
+    let change = world.change();
+    assert_eq!((change.agent.pid, change.from, change.to), (20, Some(Verdict::Down), UP));
+    assert_eq!((change.cause, change.silence), (Cause::Restarted, Duration::from_secs(2)));
+    assert_eq!((world.verdict(10), world.tracker.len()), (None, 3));
+    let restarts: Vec<_> = world.tracker.restarts().map(|(name, count)| (&**name, count)).collect();
+    assert_eq!(restarts, [("web.service", 1)]);
+
+    world.spawn_in("web.service", 21, 3);
+    world.hear(Handle::connect(21, at(2)).next(at(3), Status::Ok));
+    assert_eq!(world.change().cause, Cause::FirstBeat, "nobody else has left a place");
+}
+
+#[test]
+fn a_worker_of_another_unit_takes_nobodys_place() {
+    let mut world = world_of_units();
+    dies(&mut world, 12, 1, at(1));
+    world.transitions();
+    world.spawn_in("web.service", 20, 2);
+    world.hear(Handle::connect(20, at(2)).next(at(2), Status::Ok));
+    assert_eq!(world.change().cause, Cause::FirstBeat);
+    assert_eq!(world.verdict(12), Some(Verdict::Down));
+}
+
+#[test]
+fn two_strangers_with_the_same_command_are_two() {
+    let mut world = World::new();
+    world.spawn(10, "python3", 1);
+    world.hear(Handle::connect(10, at(0)).next(at(0), Status::Ok));
+    dies(&mut world, 10, 1, at(1));
+    world.transitions();
+    world.spawn(20, "python3", 2);
+    world.hear(Handle::connect(20, at(2)).next(at(2), Status::Ok));
+    assert_eq!(world.change().cause, Cause::FirstBeat);
+    assert_eq!(world.verdict(10), Some(Verdict::Down));
+}

@@ -1,0 +1,21 @@
+//! The liveness-tracker actor: the task that owns the tracker, and what it does for it outside.
+
+mod feed;
+pub(crate) mod metrics;
+pub(crate) mod options;
+mod process_monitor;
+pub(crate) mod query;
+mod record;
+mod shm_reads;
+pub(crate) mod state_queue;
+pub(crate) mod subscribers;
+pub(crate) mod tap;
+pub(crate) mod task;
+pub(crate) mod thread;
+pub(crate) mod throttle;
+
+pub(crate) use self::feed::Feed;
+pub(crate) use self::options::DetectorArgs;
+pub(crate) use self::process_monitor::Outside;
+pub(crate) use self::record::Record;
+pub(crate) use self::tap::Recorder;

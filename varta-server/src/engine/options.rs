@@ -1,0 +1,300 @@
+//! The options by which agents that promise nothing are given their time.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::base::error::Error;
+use crate::base::limits::{LONGEST_DURATION, SHORTEST_STALL_AFTER};
+use crate::domain::tracker::Policy;
+use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind};
+use crate::domain::{ExpectedAgents, Rule, Rules};
+
+/// By which rule an agent that asks for nothing is called silent. A group of options, for each command that tracks
+/// agents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Args)]
+pub struct DetectorArgs {
+    /// How long an agent may be silent that asks for nothing: --stall-after for all, or learned from its own beats
+    ///
+    /// `phi` goes by the gaps between beats; `chen` finds the shortest time that keeps to the bounds of --chen-*. Until
+    /// enough was learned of an agent, and where the bounds cannot be met, it is --stall-after.
+    #[arg(long, env = "VARTA_DETECTOR", value_name = "RULE", value_enum, default_value_t)]
+    pub detector: Detector,
+
+    /// For phi: by how many powers of ten a silence that is too long is unlikely, 1 to 100 [default: 8]
+    #[arg(long, env = "VARTA_PHI_THRESHOLD", value_name = "N")]
+    pub phi_threshold: Option<f64>,
+
+    /// For chen: the time between two mistakes about one agent, at the least and on average
+    #[arg(long, env = "VARTA_CHEN_MISTAKE_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub chen_mistake_every: Option<Duration>,
+
+    /// For chen: how long after its last beat it may take to find out that an agent stopped
+    #[arg(long, env = "VARTA_CHEN_DETECT_WITHIN", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub chen_detect_within: Option<Duration>,
+
+    /// For chen: how long a mistake may last, on average
+    #[arg(long, env = "VARTA_CHEN_CORRECTED_WITHIN", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub chen_corrected_within: Option<Duration>,
+
+    /// For phi and chen: the least that an agent is given by what was learned [default: 100ms]
+    #[arg(long, env = "VARTA_MIN_LEARNED_STALL_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub min_learned_stall_after: Option<Duration>,
+
+    /// For phi and chen: the most that an agent is given by what was learned [default: 1m]
+    #[arg(long, env = "VARTA_MAX_LEARNED_STALL_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub max_learned_stall_after: Option<Duration>,
+}
+
+/// By which rule an agent is given its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Detector {
+    /// The same for all: --stall-after.
+    #[default]
+    Fixed,
+    /// The phi accrual detector of Hayashibara et al.
+    Phi,
+    /// The detector of Chen, Toueg and Aguilera.
+    Chen,
+}
+
+impl DetectorArgs {
+    /// The threshold of phi that nobody has to give: the one of its authors.
+    const PHI_THRESHOLD: f64 = 8.0;
+
+    /// What these options say.
+    ///
+    /// # Errors
+    ///
+    /// The first option that belongs to another detector, and would do nothing. Whether values make sense is for
+    /// [`Config::check`](crate::config::Config::check).
+    pub fn policy(&self) -> Result<ArrivalPolicy, Error> {
+        let (kind, theirs): (_, &[&str]) = match self.detector {
+            Detector::Fixed => (Kind::Fixed, &[]),
+            Detector::Phi => {
+                let threshold = self.phi_threshold.unwrap_or(Self::PHI_THRESHOLD);
+                (Kind::Phi { threshold }, &["--phi-", "--min-", "--max-"])
+            }
+            Detector::Chen => {
+                let bounds = Bounds {
+                    detect_within: self.chen_detect_within,
+                    mistake_every: self.chen_mistake_every,
+                    corrected_within: self.chen_corrected_within,
+                };
+                (Kind::Chen(bounds), &["--chen-", "--min-", "--max-"])
+            }
+        };
+        let options = [
+            ("--phi-threshold", self.phi_threshold.is_some(), "phi"),
+            ("--chen-mistake-every", self.chen_mistake_every.is_some(), "chen"),
+            ("--chen-detect-within", self.chen_detect_within.is_some(), "chen"),
+            ("--chen-corrected-within", self.chen_corrected_within.is_some(), "chen"),
+            ("--min-learned-stall-after", self.min_learned_stall_after.is_some(), "phi or chen"),
+            ("--max-learned-stall-after", self.max_learned_stall_after.is_some(), "phi or chen"),
+        ];
+        for (option, is_given, owner) in options {
+            if is_given && !theirs.iter().any(|prefix| option.starts_with(prefix)) {
+                let fault = format!("does nothing without --detector {owner}");
+                return Err(Error::Option { option, fault });
+            }
+        }
+        let usual = ArrivalPolicy::default();
+        Ok(ArrivalPolicy {
+            kind,
+            shortest: self.min_learned_stall_after.unwrap_or(usual.shortest),
+            longest: self.max_learned_stall_after.unwrap_or(usual.longest),
+        })
+    }
+}
+
+/// Checks what the tracker is to go by.
+pub(crate) fn check_policy(policy: &Policy) -> Result<(), Error> {
+    let wrong = |option, fault: String| Err(Error::Option { option, fault });
+    let Policy { stall_after, forget_after, max_agents, .. } = *policy;
+    if stall_after < SHORTEST_STALL_AFTER || stall_after > LONGEST_DURATION {
+        return wrong("--stall-after", format!("{stall_after:?} is not between 10ms and 366 days"));
+    }
+    if forget_after < stall_after || forget_after > LONGEST_DURATION {
+        let fault = format!("{forget_after:?} is not between --stall-after and 366 days");
+        return wrong("--forget-after", fault);
+    }
+    check_detector(&policy.arrival, forget_after)?;
+    if max_agents == 0 {
+        return wrong("--max-agents", "0 leaves no room for any agent".to_owned());
+    }
+    check_agents(&policy.rules, &policy.expected, policy)
+}
+
+/// Whether what is said of single agents goes together with what holds for all.
+pub(crate) fn check_agents(rules: &Rules, expected: &ExpectedAgents, policy: &Policy) -> Result<(), Error> {
+    let Policy { forget_after, max_agents, .. } = *policy;
+    if let Some(Rule { name, stall_after: Some(longest) }) = rules.longest()
+        && *longest > forget_after
+    {
+        let name = name.as_str();
+        let fault = format!("{forget_after:?} is less than the {longest:?} that the rule for `{name}` gives");
+        return Err(Error::Option { option: "--forget-after", fault });
+    }
+    let expected = expected.iter().len();
+    if expected > max_agents {
+        let fault = format!("{max_agents} leaves no room for the {expected} agents that are expected");
+        return Err(Error::Option { option: "--max-agents", fault });
+    }
+    Ok(())
+}
+
+/// The thresholds of phi: below the least a silence is hardly unlikely, and beyond the most nothing changes any more.
+const PHI_THRESHOLDS: std::ops::RangeInclusive<f64> = 1.0..=100.0;
+
+/// Checks what the types leave open. What is learned must be over before an agent is forgotten.
+pub(crate) fn check_detector(policy: &ArrivalPolicy, forget_after: Duration) -> Result<(), Error> {
+    let wrong = |option, fault: String| Err(Error::Option { option, fault });
+    let ArrivalPolicy { kind, shortest, longest } = *policy;
+    match kind {
+        Kind::Fixed => return Ok(()),
+        Kind::Phi { threshold } if !PHI_THRESHOLDS.contains(&threshold) => {
+            return wrong("--phi-threshold", format!("{threshold} is not between 1 and 100"));
+        }
+        Kind::Phi { .. } => {}
+        Kind::Chen(bounds) => check_bounds(&bounds, shortest)?,
+    }
+    if shortest < SHORTEST_STALL_AFTER || shortest > LONGEST_DURATION {
+        let fault = format!("{shortest:?} is not between 10ms and 366 days");
+        return wrong("--min-learned-stall-after", fault);
+    }
+    if longest < shortest || longest > forget_after {
+        let fault = format!(
+            "{longest:?} is not between the {shortest:?} of --min-learned-stall-after and the {forget_after:?} of \
+             --forget-after"
+        );
+        return wrong("--max-learned-stall-after", fault);
+    }
+    Ok(())
+}
+
+fn check_bounds(bounds: &Bounds, shortest: Duration) -> Result<(), Error> {
+    let Bounds { detect_within, mistake_every, corrected_within } = *bounds;
+    let all = [
+        ("--chen-mistake-every", mistake_every),
+        ("--chen-detect-within", detect_within),
+        ("--chen-corrected-within", corrected_within),
+    ];
+    for (option, bound) in all {
+        if let Some(bound) = bound
+            && (bound < SHORTEST_STALL_AFTER || bound > LONGEST_DURATION)
+        {
+            let fault = format!("{bound:?} is not between 10ms and 366 days");
+            return Err(Error::Option { option, fault });
+        }
+    }
+    if all.iter().all(|(_, bound)| bound.is_none()) {
+        let fault = "needs to be told what to achieve: --chen-mistake-every, --chen-detect-within or \
+                     --chen-corrected-within, one or more of them";
+        return Err(Error::Option { option: "--detector chen", fault: fault.to_owned() });
+    }
+    if let Some(within) = detect_within.filter(|within| *within < shortest) {
+        let fault = format!("{within:?} is less than the {shortest:?} of --min-learned-stall-after");
+        return Err(Error::Option { option: "--chen-detect-within", fault });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    /// Another command that has these options too.
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        detector: DetectorArgs,
+    }
+
+    fn policy(words: &[&str]) -> Result<ArrivalPolicy, Error> {
+        let arguments = ["command"].iter().chain(words);
+        Command::try_parse_from(arguments).unwrap().detector.policy()
+    }
+
+    #[test]
+    fn without_options_the_deadline_is_fixed() {
+        assert_eq!(policy(&[]).unwrap(), ArrivalPolicy::default());
+    }
+
+    #[test]
+    fn a_command_that_has_these_options_keeps_its_own_description() {
+        let about = crate::config::args::definition().get_about().map(ToString::to_string);
+        assert!(about.is_some_and(|about| about.starts_with("Takes heartbeats")));
+    }
+
+    #[test]
+    fn each_detector_has_its_own_options() {
+        let phi = policy(&["--detector=phi", "--min-learned-stall-after=2s"]).unwrap();
+        assert_eq!(phi.kind, Kind::Phi { threshold: 8.0 });
+        assert_eq!((phi.shortest, phi.longest), (Duration::from_secs(2), Duration::from_secs(60)));
+        assert_eq!(
+            policy(&["--detector=phi", "--phi-threshold=9.5"]).unwrap().kind,
+            Kind::Phi { threshold: 9.5 }
+        );
+        let chen =
+            policy(&["--detector=chen", "--chen-mistake-every=1h", "--max-learned-stall-after=9s"]).unwrap();
+        let bounds = Bounds { mistake_every: Some(Duration::from_secs(3_600)), ..Bounds::default() };
+        assert_eq!((chen.kind, chen.longest), (Kind::Chen(bounds), Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn an_option_of_another_detector_is_refused() {
+        for (words, said) in [
+            (&["--phi-threshold=8"][..], "--phi-threshold: does nothing without --detector phi"),
+            (&["--detector=chen", "--phi-threshold=8"], "--phi-threshold: "),
+            (&["--detector=phi", "--chen-detect-within=2s"], "--chen-detect-within: "),
+            (&["--chen-mistake-every=1h"], "--chen-mistake-every: does nothing without --detector chen"),
+            (
+                &["--min-learned-stall-after=1s"],
+                "--min-learned-stall-after: does nothing without --detector phi or chen",
+            ),
+            (&["--max-learned-stall-after=1s"], "--max-learned-stall-after: "),
+        ] {
+            let refused = policy(words).unwrap_err();
+            assert_eq!(refused.exit_status(), 2);
+            assert!(refused.to_string().starts_with(said), "{words:?}: {refused}");
+        }
+    }
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn check(kind: Kind, shortest: Duration, longest: Duration) -> Result<(), String> {
+        let policy = ArrivalPolicy { kind, shortest, longest };
+        check_detector(&policy, DAY).map_err(|error| error.to_string())
+    }
+
+    fn chen(detect_within: Option<u64>, mistake_every: Option<u64>) -> Kind {
+        let [detect_within, mistake_every] =
+            [detect_within, mistake_every].map(|bound| bound.map(Duration::from_millis));
+        Kind::Chen(Bounds { detect_within, mistake_every, corrected_within: None })
+    }
+
+    #[test]
+    fn a_rule_that_makes_no_sense_is_refused_by_the_option_that_is_wrong() {
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        let phi = |threshold| Kind::Phi { threshold };
+        for (kind, shortest, longest, said) in [
+            (phi(0.0), second, minute, "--phi-threshold: 0 is not between 1 and 100"),
+            (phi(f64::NAN), second, minute, "--phi-threshold: NaN is not"),
+            (phi(8.0), Duration::from_millis(1), minute, "--min-learned-stall-after: 1ms is not between"),
+            (phi(8.0), minute, second, "--max-learned-stall-after: 1s is not between the 60s of"),
+            (phi(8.0), second, 2 * DAY, "--max-learned-stall-after: 172800s is not between"),
+            (chen(None, None), second, minute, "--detector chen: needs to be told what to achieve"),
+            (chen(None, Some(1)), second, minute, "--chen-mistake-every: 1ms is not between"),
+            (chen(Some(900), None), second, minute, "--chen-detect-within: 900ms is less than the 1s of"),
+        ] {
+            let refused = check(kind, shortest, longest).unwrap_err();
+            assert!(refused.starts_with(said), "{refused}");
+        }
+        for kind in [Kind::Fixed, phi(8.0), chen(Some(2_000), None), chen(None, Some(3_600_000))] {
+            check(kind, second, minute).unwrap();
+        }
+        check(Kind::Fixed, minute, second).unwrap();
+    }
+}

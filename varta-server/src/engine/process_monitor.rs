@@ -1,0 +1,145 @@
+//! What the actor does outside on the tracker's behalf: it watches and looks at processes, and records what it tells the
+//! tracker of them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::base::time::MonoTime;
+use crate::domain::batch::Batch;
+use crate::domain::process::{Death, Dossier, ProcessId};
+use crate::domain::tracker::state::Tracker;
+use crate::domain::tracker::{Depth, Request};
+use crate::engine::record::Record;
+use crate::engine::tap::{Recorder, Witness};
+use crate::observe::exit_watcher::{NotWatched, Watcher};
+use crate::observe::identify::ProcFs;
+use crate::observe::sampler::{Answer, Looker};
+use crate::observe::{identify, sampler};
+
+/// What the tracker asked for and is done in one turn. To watch a process takes as long as twenty beats.
+const REQUESTS_PER_TURN: usize = 32;
+/// Glances that are kept to be compared with a closer look. Beyond it, looks have nothing to be compared with.
+const MOST_GLANCES: usize = 4_096;
+
+/// What the actor knows processes by, and does for the tracker.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    pub(super) processes: Witness<ProcFs>,
+    pub(super) watcher: Watcher,
+    pub(super) looker: Looker,
+    /// From the looker.
+    pub(super) answers: mpsc::Receiver<Answer>,
+    /// What was seen of agents at half of their silence.
+    glances: HashMap<ProcessId, Arc<Dossier>>,
+    /// What is still to be done: no more than the tracker asked for in one turn, which an agent's beats and deadlines bound,
+    /// and to watch or not to watch each agent.
+    pub(super) requests: VecDeque<Request>,
+    /// Of what the tracker is told.
+    pub(super) recorder: Recorder,
+}
+
+impl Outside {
+    pub(crate) fn new(
+        watcher: Watcher,
+        looker: Looker,
+        answers: mpsc::Receiver<Answer>,
+        recorder: Recorder,
+    ) -> Self {
+        Outside {
+            processes: Witness::new(ProcFs::new(), &recorder),
+            watcher,
+            looker,
+            answers,
+            glances: HashMap::new(),
+            requests: VecDeque::new(),
+            recorder,
+        }
+    }
+
+    /// Records a batch that the tracker has taken, and what it asked for its sake.
+    #[inline]
+    pub(super) fn record(&mut self, batch: &Batch) {
+        if self.recorder.is_on() {
+            self.recorder.take(batch, self.processes.take_answers());
+            if !self.recorder.is_on() {
+                self.processes.forget();
+            }
+        }
+    }
+
+    /// Tells the tracker that a process ended, when every beat that it sent before has been handed in.
+    pub(super) fn tell_death(
+        &mut self,
+        process: ProcessId,
+        death: Death,
+        noticed_at: MonoTime,
+        tracker: &mut Tracker,
+        now: MonoTime,
+    ) {
+        self.glances.remove(&process);
+        tracker.handle_death(process, death, noticed_at, now);
+        self.recorder.tell(Record::Death { process, death, noticed_at, at: now });
+    }
+
+    /// Does some of what the tracker has asked for.
+    pub(super) fn do_requests(&mut self, tracker: &mut Tracker, now: MonoTime) {
+        self.requests.extend(std::iter::from_fn(|| tracker.poll_request()));
+        for _ in 0..REQUESTS_PER_TURN {
+            let Some(request) = self.requests.pop_front() else { return };
+            match request {
+                Request::Watch(process) => self.watch(process, tracker, now),
+                Request::Unwatch(ProcessId { pid, .. }) => {
+                    self.watcher.unwatch(u64::from(pid));
+                }
+                Request::Find(pid) => {
+                    if !identify::exists(pid) {
+                        tracker.handle_absence(pid, now);
+                        self.recorder.tell(Record::Absence { pid, at: now });
+                    }
+                }
+                Request::Look { process, depth } => self.look(process, depth, tracker, now),
+            }
+        }
+    }
+
+    fn watch(&mut self, process: ProcessId, tracker: &mut Tracker, now: MonoTime) {
+        let ProcessId { pid, start_time } = process;
+        match self.watcher.watch(u64::from(pid), pid, start_time) {
+            Err(NotWatched::Gone) => self.tell_death(process, Death::Unknown, now, tracker, now),
+            // Counted by the watcher. Its end is noticed at its deadline.
+            Ok(()) | Err(NotWatched::Full { .. } | NotWatched::Kernel(_)) => {}
+        }
+    }
+
+    fn look(&mut self, process: ProcessId, depth: Depth, tracker: &mut Tracker, now: MonoTime) {
+        let ProcessId { pid, start_time } = process;
+        let (depth, earlier) = match depth {
+            Depth::Glance => (sampler::Depth::Glance, None),
+            Depth::Close => (sampler::Depth::Full, self.glances.remove(&process)),
+        };
+        let request = sampler::Request { pid, start_time, depth, earlier };
+        // Counted by the looker; a verdict that waits for it goes out without.
+        if self.looker.request(now, request).is_err() {
+            tracker.handle_evidence(process, None, now);
+        }
+    }
+
+    /// Hands on what was seen of a process.
+    pub(super) fn take_answer(&mut self, answer: Answer, tracker: &mut Tracker, now: MonoTime) {
+        let process = ProcessId { pid: answer.pid, start_time: answer.start_time };
+        match answer.dossier {
+            Some(glance) if glance.look.details.is_none() => {
+                if self.glances.len() >= MOST_GLANCES {
+                    self.glances.clear();
+                }
+                self.glances.insert(process, glance);
+            }
+            Some(dossier) => tracker.handle_evidence(process, Some(dossier), now),
+            // The watcher is about to tell, and knows more.
+            None if self.watcher.watches(u64::from(process.pid)) => {}
+            None => self.tell_death(process, Death::Unknown, now, tracker, now),
+        }
+    }
+}

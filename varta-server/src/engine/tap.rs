@@ -1,0 +1,157 @@
+//! The actor's side of a recording: what is handed to the thread that writes.
+
+use std::mem;
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use metrics::Counter;
+
+use crate::base::time::MonoTime;
+use crate::domain::batch::Batch;
+use crate::domain::beat::{ReceivedBeat, ReceivedControl, Transport};
+use crate::domain::process::identity::{ProcessIdentity, Processes};
+use crate::engine::record::Record;
+
+/// Entries that may wait for the thread that writes. With 64 beats in each that is tens of milliseconds of a full load.
+pub(crate) const QUEUE: usize = 1_024;
+
+/// Who had a pid when that was asked.
+pub(crate) type Answer = (u32, Option<ProcessIdentity>);
+
+/// What is recorded together.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// What a listener read at once.
+    Batch {
+        /// What was asked for the sake of the beats.
+        answers: Vec<Answer>,
+        beats: Vec<ReceivedBeat>,
+        /// Each with the number of beats before it.
+        controls: Vec<(usize, ReceivedControl)>,
+        turned_away: Option<(Transport, MonoTime)>,
+    },
+    Event(Record),
+}
+
+/// Takes what is to be recorded, and waits for nobody. Without a recording it does nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder(Option<Tape>);
+
+#[derive(Debug)]
+struct Tape {
+    queue: SyncSender<Entry>,
+    dropped: Counter,
+    /// What found no place since something last did.
+    gap: Option<Gap>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    from: MonoTime,
+    to: MonoTime,
+    records: u64,
+}
+
+impl Recorder {
+    pub(crate) fn new(queue: SyncSender<Entry>, dropped: Counter) -> Self {
+        Recorder(Some(Tape { queue, dropped, gap: None }))
+    }
+
+    /// Whether anything is recorded.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Records what a listener has read.
+    pub(crate) fn take(&mut self, batch: &Batch, answers: Vec<Answer>) {
+        let Batch { transport, ref beats, ref controls, turned_away_at } = *batch;
+        let first = beats.iter().map(|beat| beat.received_at);
+        let at = first.chain(controls.iter().map(|(_, control)| control.received_at)).next();
+        let records = answers.len() + beats.len() + controls.len() + usize::from(turned_away_at.is_some());
+        let entry = Entry::Batch {
+            answers,
+            beats: beats.clone(),
+            controls: controls.clone(),
+            turned_away: turned_away_at.map(|at| (transport, at)),
+        };
+        let at = at.or(turned_away_at).unwrap_or_default();
+        self.put(at, u64::try_from(records).unwrap_or(u64::MAX), entry);
+    }
+
+    /// Records something else that the tracker is told.
+    pub(crate) fn tell(&mut self, record: Record) {
+        if self.is_on() {
+            self.put(record.at(), 1, Entry::Event(record));
+        }
+    }
+
+    fn put(&mut self, at: MonoTime, records: u64, entry: Entry) {
+        let Some(tape) = &mut self.0 else { return };
+        if let Some(Gap { from, to, records: missing }) = tape.gap {
+            match tape.queue.try_send(Entry::Event(Record::Gap { from, to, records: missing })) {
+                Ok(()) => tape.gap = None,
+                Err(TrySendError::Full(_)) => return tape.miss(at, records),
+                Err(TrySendError::Disconnected(_)) => return self.0 = None,
+            }
+        }
+        match tape.queue.try_send(entry) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => tape.miss(at, records),
+            // The recording has ended, and has said why.
+            Err(TrySendError::Disconnected(_)) => self.0 = None,
+        }
+    }
+}
+
+impl Tape {
+    /// Counts what found no place.
+    fn miss(&mut self, at: MonoTime, records: u64) {
+        self.dropped.increment(records);
+        let gap = self.gap.get_or_insert(Gap { from: at, to: at, records: 0 });
+        gap.to = at;
+        gap.records += records;
+    }
+}
+
+/// Says of the last of a gap, if there is place by now.
+impl Drop for Tape {
+    fn drop(&mut self) {
+        if let Some(Gap { from, to, records }) = self.gap {
+            // What did not fit has been counted.
+            let _ = self.queue.try_send(Entry::Event(Record::Gap { from, to, records }));
+        }
+    }
+}
+
+/// Asks who processes are, and remembers the answers while they are recorded.
+#[derive(Debug)]
+pub(crate) struct Witness<P> {
+    inner: P,
+    answers: Option<Vec<Answer>>,
+}
+
+impl<P> Witness<P> {
+    pub(crate) fn new(inner: P, recorder: &Recorder) -> Self {
+        Witness { inner, answers: recorder.is_on().then(Vec::new) }
+    }
+
+    /// The answers since this was last asked.
+    pub(crate) fn take_answers(&mut self) -> Vec<Answer> {
+        self.answers.as_mut().map(mem::take).unwrap_or_default()
+    }
+
+    /// Answers need not be remembered any more.
+    pub(crate) fn forget(&mut self) {
+        self.answers = None;
+    }
+}
+
+impl<P: Processes> Processes for Witness<P> {
+    fn identify(&mut self, pid: u32) -> Option<ProcessIdentity> {
+        let identity = self.inner.identify(pid);
+        if let Some(answers) = &mut self.answers {
+            answers.push((pid, identity.clone()));
+        }
+        identity
+    }
+}

@@ -1,0 +1,345 @@
+//! The tracker's actor: the one task that owns the tracker. It takes batches from the listeners, tells the tracker what
+//! time it is, answers questions and hands changes of verdict to the sinks.
+//!
+//! Two rules of it keep verdicts true. Before a deadline is held against anybody, what has arrived is taken first. And
+//! when this task itself did not run for a while, for whatever reason, it says so to the tracker instead of accusing
+//! those whose beats could not be seen.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::base::clock::Clock;
+use crate::base::error::Error;
+use crate::base::time::{MonoTime, millis};
+use crate::domain::batch::Batch;
+use crate::domain::beat::{Origin, Transport};
+use crate::domain::outcome::Tally;
+use crate::domain::process::ProcessId;
+use crate::domain::tracker::state::Tracker;
+use crate::engine::metrics::TrackerMetrics;
+use crate::engine::process_monitor::Outside;
+use crate::engine::query::{Alarms, NamedSlice, Query, Slice};
+use crate::engine::record::Record;
+use crate::engine::state_queue::{Event, Slice as StateSlice};
+use crate::engine::subscribers::Sinks;
+use crate::ingest::listener::INBOX_BATCHES;
+use crate::ingest::metrics::FrameCounters;
+use crate::ingest::{Pages, Probe};
+use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
+use crate::observe::exit_watcher::ProcessDeath;
+
+/// Questions that may wait; who asks one more waits.
+pub(crate) const QUERIES: usize = 16;
+/// How often, before a deadline is held against anybody, the listeners are given a turn to take what has arrived. Each
+/// time they take more than a socket's queue holds; what still comes then came later.
+const CATCH_UP_TURNS: usize = 8;
+/// Agents written into a scrape before beats get their turn again.
+const ROWS_PER_TURN: usize = 1_000;
+/// Agents whose names are compared before beats get their turn again.
+const NAMES_PER_TURN: usize = 20_000;
+/// How long the last state of all agents may take to be handed on when the server stops.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+/// How late this task may wake up before it counts as having been blind: a share of stall-after, within bounds.
+const BLIND_SHARE: u32 = 8;
+const BLIND_AT_LEAST: Duration = Duration::from_millis(50);
+const BLIND_AT_MOST: Duration = Duration::from_secs(1);
+/// While agents are tracked and none beats, how often this task wakes up to see that it still can: a share of
+/// stall-after.
+const SELF_CHECK_SHARE: u32 = 4;
+
+/// Deaths that are taken in one turn beside the first.
+const DEATHS_PER_TURN: usize = 64;
+
+/// The task and all that it owns.
+pub(crate) struct Actor {
+    pub(crate) tracker: Tracker,
+    pub(crate) outside: Outside,
+    pub(crate) clock: Clock,
+    pub(crate) inbox: mpsc::Receiver<Batch>,
+    /// For each listener, whether something waits to be read.
+    pub(crate) sockets: Arc<[Probe]>,
+    /// What each of them had lost when that was last asked.
+    pub(crate) drops_seen: Vec<u32>,
+    /// The memory that agents share with this server.
+    pub(crate) pages: Pages,
+    pub(crate) queries: mpsc::Receiver<Query>,
+    pub(crate) sinks: Sinks,
+    /// By [`Transport::index`](crate::beat::Transport::index).
+    pub(crate) frames: [FrameCounters; Transport::ALL.len()],
+    pub(crate) metrics: TrackerMetrics,
+    pub(crate) agent_metrics: AgentMetrics,
+    /// The name of this host, for the label `host`.
+    pub(crate) host: String,
+    /// The tracker's own, for how often this task checks itself.
+    pub(crate) stall_after: Duration,
+}
+
+fn no_deaths(source: std::io::Error) -> Error {
+    Error::Runtime { action: "learn of processes that ended", source }
+}
+
+impl Actor {
+    /// Runs until every listener has gone and what they left is taken.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell of deaths any more.
+    pub(crate) async fn run(mut self) -> Result<(), Error> {
+        let mut last_turn = self.clock.now();
+        // One timer for good, set anew only when it has to ring earlier: a beat moves what there is to wait for a little
+        // further away, and a timer that rings too early just finds nothing to do.
+        let mut timer = pin!(tokio::time::sleep_until(self.clock.instant(MonoTime::NEVER)));
+        let mut rings_at = None;
+        loop {
+            let wake_at = self.wake_at(last_turn);
+            if let Some(wake_at) = wake_at
+                && rings_at.is_none_or(|rings_at| wake_at < rings_at)
+            {
+                timer.as_mut().reset(self.clock.instant(wake_at));
+                rings_at = Some(wake_at);
+            }
+            let mut listeners_gone = false;
+            let mut died = None;
+            let has_requests = !self.outside.requests.is_empty();
+            tokio::select! {
+                biased;
+                batch = self.inbox.recv() => match batch {
+                    Some(batch) => self.take(&batch),
+                    None => listeners_gone = true,
+                },
+                death = self.outside.watcher.next() => died = Some(death.map_err(no_deaths)?),
+                Some(answer) = self.outside.answers.recv() => {
+                    self.read_page_behind_datagrams(answer.pid).await;
+                    let now = self.clock.now();
+                    self.outside.take_answer(answer, &mut self.tracker, now);
+                }
+                Some(query) = self.queries.recv() => self.answer(query).await,
+                () = &mut timer, if rings_at.is_some() => rings_at = None,
+                () = std::future::ready(()), if has_requests => {}
+            }
+            self.drain_inbox();
+            if let Some(death) = died {
+                self.take_deaths(death).await?;
+            }
+            // Read before what has arrived is taken: a beat that was in time is taken before anybody is judged by it.
+            let now = self.clock.now();
+            if self.tracker.poll_timeout().is_some_and(|due| due <= now) {
+                self.catch_up().await;
+                self.notice_drops(now);
+            }
+            self.notice_blindness(wake_at.map(|at| at.max(last_turn)), now);
+            self.tracker.handle_timeout(now);
+            self.read_pages(now);
+            self.outside.do_requests(&mut self.tracker, now);
+            self.hand_on_transitions();
+            last_turn = now;
+            if listeners_gone {
+                self.outside.recorder.tell(Record::End { at: now });
+                self.hand_over().await;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes note of processes that have ended, when the last that they said has been taken.
+    async fn take_deaths(&mut self, first: ProcessDeath) -> Result<(), Error> {
+        let noticed_at = self.clock.now();
+        self.catch_up().await;
+        let now = self.clock.now();
+        let mut died = Some(first);
+        for more in (0..=DEATHS_PER_TURN).rev() {
+            let Some(ProcessDeath { pid, start_time, death, .. }) = died else { break };
+            let process = ProcessId { pid, start_time };
+            self.read_last_of(pid, start_time, noticed_at);
+            self.outside.tell_death(process, death, noticed_at, &mut self.tracker, now);
+            died = if more > 0 { self.outside.watcher.try_next().map_err(no_deaths)? } else { None };
+        }
+        Ok(())
+    }
+
+    /// Takes what has arrived in the sockets by now, through their listeners, which run on this thread too.
+    pub(super) async fn catch_up(&mut self) {
+        for _ in 0..CATCH_UP_TURNS {
+            tokio::task::yield_now().await;
+            let was_full = self.drain_inbox();
+            // Who found it full may be waiting with one batch more.
+            if !was_full && !self.sockets.iter().any(Probe::has_unread) {
+                return;
+            }
+        }
+    }
+
+    /// Takes note of what the kernel threw away since this was last asked.
+    fn notice_drops(&mut self, now: MonoTime) {
+        for (probe, seen) in self.sockets.iter().zip(&mut self.drops_seen) {
+            // That the kernel does not tell was said at the start.
+            let Ok(drops) = probe.kernel_drops() else { continue };
+            if drops != *seen {
+                *seen = drops;
+                self.tracker.handle_loss(probe.transport(), now);
+                self.outside.recorder.tell(Record::Loss { transport: probe.transport(), at: now });
+            }
+        }
+    }
+
+    /// Takes every batch that has been handed on, and says whether it was as many as the inbox holds.
+    fn drain_inbox(&mut self) -> bool {
+        let mut taken = 0;
+        while let Ok(batch) = self.inbox.try_recv() {
+            self.take(&batch);
+            taken += 1;
+        }
+        taken >= INBOX_BATCHES
+    }
+
+    /// When this task is to wake up if nothing comes; `None` when there is nothing to wait for.
+    ///
+    /// While somebody is tracked that is soon enough for a pause of this very process to be noticed.
+    fn wake_at(&self, last_turn: MonoTime) -> Option<MonoTime> {
+        let due = self.tracker.poll_timeout()?;
+        Some(if self.tracker.is_watching() {
+            due.min(last_turn + self.stall_after / SELF_CHECK_SHARE)
+        } else {
+            due
+        })
+    }
+
+    /// `expected` is when this turn was to come at the latest; `None` when nothing depended on it.
+    fn notice_blindness(&mut self, expected: Option<MonoTime>, now: MonoTime) {
+        let Some(expected) = expected else { return };
+        let late = now.since(expected);
+        if late >= (self.stall_after / BLIND_SHARE).clamp(BLIND_AT_LEAST, BLIND_AT_MOST) {
+            self.tracker.handle_blind(expected, now);
+            self.outside.recorder.tell(Record::Blind { from: expected, to: now });
+            self.metrics.blind();
+            tracing::warn!(
+                target: "varta::engine",
+                late_ms = millis(late),
+                "this server did not run for {late:?} (stopped, or starved of CPU): every agent is given \
+                 {:?} anew before its silence counts",
+                self.stall_after
+            );
+        }
+    }
+
+    pub(super) fn take(&mut self, batch: &Batch) {
+        let frames = &self.frames[batch.transport.index()];
+        let mut taken = 0;
+        for (before, control) in &batch.controls {
+            frames.add(&self.tracker.handle_batch(&batch.beats[taken..*before], &mut self.outside.processes));
+            taken = *before;
+            let mut tally = Tally::default();
+            tally.count(self.tracker.handle_control(control));
+            frames.add(&tally);
+            self.keep_pace(control.sender);
+        }
+        frames.add(&self.tracker.handle_batch(&batch.beats[taken..], &mut self.outside.processes));
+        if let Some(at) = batch.turned_away_at {
+            self.tracker.handle_loss(batch.transport, at);
+        }
+        self.outside.record(batch);
+        self.hand_on_transitions();
+    }
+
+    fn hand_on_transitions(&mut self) {
+        while let Some(transition) = self.tracker.poll_transition() {
+            self.metrics.transition(&transition);
+            self.sinks.hand_on(&transition);
+        }
+        while let Some(note) = self.tracker.poll_note() {
+            if let Some(state) = &self.sinks.state {
+                state.note(note);
+            }
+        }
+    }
+
+    /// What is to be remembered of some agents, from a slot number on.
+    fn slice(&self, from: usize) -> StateSlice {
+        let end = from.saturating_add(ROWS_PER_TURN);
+        let agents = self.tracker.remembered(from..end).collect();
+        StateSlice { from, agents, next: (end < self.tracker.slots()).then_some(end) }
+    }
+
+    /// Some of the agents in alarm, from a slot number on.
+    fn alarms(&self, from: usize) -> Alarms {
+        let (now, end) = (self.clock.now(), from.saturating_add(ROWS_PER_TURN));
+        let mut found: Vec<_> = self.tracker.alarms(from..end, now).collect();
+        let mut awaited = Vec::new();
+        if from == 0 {
+            found.extend(self.tracker.missing_alarms(now));
+            awaited.extend(self.tracker.awaited().map(Arc::clone));
+        }
+        Alarms { found, awaited, next: (end < self.tracker.slots()).then_some(end) }
+    }
+
+    /// Hands on the last state of all agents.
+    async fn hand_over(&self) {
+        let Some(state) = &self.sinks.state else { return };
+        let all = async {
+            let mut from = Some(0);
+            while let Some(start) = from {
+                let slice = self.slice(start);
+                from = slice.next;
+                if state.queue.send(Event::Slice(slice)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(HAND_OVER_WITHIN, all).await.is_err() {
+            tracing::warn!(
+                target: "varta::engine",
+                "not all agents' last state could be written within {HAND_OVER_WITHIN:?}"
+            );
+        }
+    }
+
+    async fn answer(&mut self, query: Query) {
+        match query {
+            Query::Ping(answer) => {
+                let _ = answer.send(());
+            }
+            Query::StartRows(answer) => {
+                let wall_start = self.clock.wall_start_seconds();
+                let mut rows = AgentRows::new(self.agent_metrics, self.tracker.len(), &self.host, wall_start);
+                rows.add_restarts(self.tracker.restarts());
+                rows.add_missing(self.tracker.missing());
+                let _ = answer.send(Box::new(rows));
+            }
+            Query::AddRows { mut rows, from, answer } => {
+                let end = from.saturating_add(ROWS_PER_TURN);
+                for agent in self.tracker.agents(from..end) {
+                    rows.add(&agent);
+                }
+                let next = (end < self.tracker.slots()).then_some(end);
+                if next.is_none() {
+                    // The rest of the scrape follows, and nobody looks at these figures before.
+                    let (watches, looks) = (self.outside.watcher.refusals(), self.outside.looker.refused());
+                    self.metrics.publish(&self.tracker, watches, looks);
+                }
+                let _ = answer.send(Slice { rows, next });
+            }
+            Query::Rules(new) => {
+                let (rules, expected) = *new;
+                self.tracker.handle_rules(rules, &expected, self.clock.now());
+            }
+            Query::Standing { agent, answer } => {
+                self.catch_up().await;
+                if agent.origin == Origin::Local {
+                    self.read_page_behind_datagrams(agent.pid).await;
+                }
+                let _ = answer.send(self.tracker.standing(&agent, self.clock.now()));
+            }
+            Query::Named { name, from, answer } => {
+                let end = from.saturating_add(NAMES_PER_TURN);
+                let named = self.tracker.named(&name, from..end);
+                let next = (end < self.tracker.slots()).then_some(end);
+                let _ = answer.send(NamedSlice { named, next });
+            }
+            Query::Alarms { from, answer } => _ = answer.send(self.alarms(from)),
+            Query::Slice { from, place } => _ = place.send(Event::Slice(self.slice(from))),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! How much fits the kernel's queues: published as gauges, and said at the start where it is less than it should be.
+
+use std::net::SocketAddr;
+
+use crate::ingest::listener::Listener;
+use crate::ingest::queue_probe::unix_queue;
+use crate::metrics::{Registry, family};
+
+/// What a queue should hold so that a host's agents may beat in the same moment, as far as there may be so many: what
+/// systemd sets.
+const WANTED_UNIX_QUEUE: usize = 512;
+
+/// What the kernel grants.
+pub(crate) struct Queues {
+    /// `net.unix.max_dgram_qlen`, if there are Unix sockets and it can be read.
+    unix: Option<usize>,
+    /// The bytes of each UDP socket's queue.
+    udp: Vec<(SocketAddr, usize)>,
+}
+
+impl Queues {
+    /// Asks the kernel, and publishes what it says.
+    pub(crate) fn measure(listeners: &[Listener], registry: &Registry) -> Self {
+        let has_unix = listeners.iter().any(|listener| listener.endpoint().address().is_none());
+        let unix = unix_queue().filter(|_| has_unix);
+        let udp = listeners.iter().filter_map(Listener::udp_queue).collect();
+        let queues = Queues { unix, udp };
+        if let Some(length) = queues.unix {
+            registry.gauge(family::UNIX_QUEUE, &[]).set(length as f64);
+        }
+        for (address, bytes) in &queues.udp {
+            let labels = [("address", &*address.to_string())];
+            registry.gauge(family::UDP_RECEIVE_BUFFER, &labels).set(*bytes as f64);
+        }
+        queues
+    }
+
+    /// Says in the log which of them are too short for `max_agents` agents or for what was asked.
+    pub(crate) fn warn_if_short(&self, max_agents: usize, wanted_udp: usize) {
+        let wanted = max_agents.min(WANTED_UNIX_QUEUE);
+        if let Some(length) = self.unix.filter(|length| *length < wanted) {
+            let fits = length + 1;
+            tracing::warn!(
+                target: "varta::ingest",
+                max_dgram_qlen = length,
+                wanted,
+                "only {fits} beats fit the socket's queue, those of all agents together; beats that more agents send in the \
+                 same moment are refused by the kernel. Raise it with `sysctl -w net.unix.max_dgram_qlen={wanted}` and \
+                 start this server again"
+            );
+        }
+        for (address, bytes) in self.udp.iter().filter(|(_, bytes)| *bytes < wanted_udp / 2 * 2) {
+            tracing::warn!(
+                target: "varta::ingest",
+                %address,
+                granted = bytes,
+                wanted = wanted_udp,
+                "only {bytes} bytes of datagrams fit the queue of {address}; beats that find it full are lost, and counted \
+                 in varta_kernel_drops_total. Raise it with `sysctl -w net.core.rmem_max={}` or give this server \
+                 CAP_NET_ADMIN, and start it again; or ask for less with --udp-receive-buffer",
+                wanted_udp / 2
+            );
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The keys of the secure sockets, and what has come under them.
+//!
+//! One for all of them: what was recorded on one socket is no news on another. The keys are read from files at the
+//! start, and again when the server is told to; a file that cannot be used then changes nothing.
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use varta_proto::DecodeError;
+use varta_proto::control::MAX_CONTROL_LEN;
+use varta_proto::secure::{
+    AgentKeys, Key, KeyFileError, MASTER_LEN, OpenError, Opened, OpenedControl, Opener, SHARED_LEN, open_any,
+    open_control_any,
+};
+
+use crate::base::error::Error;
+use crate::base::time::MonoTime;
+use crate::domain::beat::{KeyId, Sender};
+use crate::domain::outcome::Outcome;
+use crate::ingest::message::Message;
+use crate::ingest::recvmmsg::Datagram;
+use crate::ingest::replay::persisted::Seal;
+use crate::ingest::replay::{Line, ReplayTable, Stamp};
+
+/// Every key costs each datagram of its form a trial, genuine or not.
+const MOST_KEYS: usize = 16;
+/// A session may be forgotten for a new one, if there is no other room, when it was silent for longer than this and than
+/// two deadlines.
+const LIVE_FOR: Duration = Duration::from_secs(60);
+/// Room in the replay table for each agent: its session, and the one before.
+const SESSIONS_PER_AGENT: usize = 2;
+/// And at the least.
+const FEWEST_SESSIONS: usize = 65_536;
+
+/// Where the keys are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyFiles {
+    /// The one key that server and agents share.
+    pub key: Option<PathBuf>,
+    /// Shared keys that are accepted beside it: the old and the new one while keys are rotated.
+    pub accepted: Option<PathBuf>,
+    /// Master keys, from which each agent's own key is derived.
+    pub master: Option<PathBuf>,
+}
+
+impl KeyFiles {
+    /// The option by which the first of them is named.
+    #[must_use]
+    pub fn option(&self) -> Option<&'static str> {
+        let given = [
+            (&self.key, "--key-file"),
+            (&self.accepted, "--accepted-key-file"),
+            (&self.master, "--master-key-file"),
+        ];
+        given.into_iter().find_map(|(file, option)| file.as_ref().map(|_| option))
+    }
+
+    /// Whether no file is named.
+    #[must_use]
+    pub fn are_none(&self) -> bool {
+        *self == KeyFiles::default()
+    }
+}
+
+/// Keys and replay table, shared by all secure sockets.
+#[derive(Clone, Debug)]
+pub(crate) struct Vault {
+    files: Arc<KeyFiles>,
+    content: Arc<Mutex<Content>>,
+    /// Told when something has come and all before was taken to be saved.
+    news: Arc<Notify>,
+}
+
+/// A vault's content, while it is looked at.
+#[derive(Debug)]
+pub(super) struct Content {
+    keys: Keys,
+    known: KnownKeys,
+    replays: ReplayTable,
+    news: Arc<Notify>,
+}
+
+/// The keys that open datagrams, each with its number.
+#[derive(Debug, Default)]
+struct Keys {
+    shared: Vec<(KeyId, Key)>,
+    master: Vec<(KeyId, AgentKeys)>,
+}
+
+/// What a key has opened.
+struct Unsealed {
+    key: KeyId,
+    pid: u32,
+    prefix: [u8; 8],
+    counter: u32,
+    nonce: u64,
+    timestamp: u64,
+    message: Message,
+}
+
+/// Every key that there has been, by its fingerprint: a key that comes back is the same key.
+#[derive(Clone, Debug, Default)]
+struct KnownKeys(Vec<u64>);
+
+impl Vault {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    ///
+    /// The first file that cannot be used.
+    pub(crate) fn read(files: KeyFiles, max_agents: usize, stall_after: Duration) -> Result<Self, Error> {
+        let mut known = KnownKeys::default();
+        let keys = Keys::read(&files, &mut known)?;
+        let most = max_agents.saturating_mul(SESSIONS_PER_AGENT).max(FEWEST_SESSIONS);
+        let replays = ReplayTable::new(most, LIVE_FOR.max(2 * stall_after));
+        let news = Arc::new(Notify::new());
+        let content = Content { keys, known, replays, news: Arc::clone(&news) };
+        Ok(Vault { files: Arc::new(files), content: Arc::new(Mutex::new(content)), news })
+    }
+
+    /// Reads the keys anew, and gives how many there are. What is remembered of datagrams stays.
+    ///
+    /// # Errors
+    ///
+    /// The first file that cannot be used. The keys stay as they were.
+    pub(crate) fn read_anew(&self) -> Result<usize, Error> {
+        let mut known = self.open().known.clone();
+        let keys = Keys::read(&self.files, &mut known)?;
+        let mut content = self.open();
+        content.keys = keys;
+        content.known = known;
+        Ok(content.keys.shared.len() + content.keys.master.len())
+    }
+
+    /// The fingerprints of all keys that there have been, by their numbers.
+    pub(crate) fn fingerprints(&self) -> Vec<u64> {
+        self.open().known.0.clone()
+    }
+
+    /// How many sessions the replay table has room for.
+    pub(crate) fn most_sessions(&self) -> usize {
+        self.open().replays.most()
+    }
+
+    /// Takes the sessions that a server before this one knew.
+    pub(crate) fn restore(&self, seals: &[Seal]) {
+        let content = &mut *self.open();
+        for seal in seals {
+            // Beyond that many keys nothing of theirs can be told apart.
+            let Some(key) = content.known.number_of(seal.key) else { continue };
+            content.replays.restore(key, seal);
+        }
+    }
+
+    /// Waits until there is something to be saved that was not there when [`Vault::take_unsaved`] last began.
+    pub(crate) async fn changed(&self) {
+        self.news.notified().await;
+    }
+
+    /// Some of the sessions that are to be saved, from a place on, and the place to go on from; `None` at the end. They
+    /// count as saved then.
+    pub(crate) fn take_unsaved(&self, from: usize, looks: usize, most: usize) -> (Vec<Seal>, Option<usize>) {
+        let Content { known, replays, .. } = &mut *self.open();
+        replays.take_unsaved(from, looks, most, |key| known.0.get(usize::from(key.0)).copied())
+    }
+
+    /// Has everything count as not saved.
+    pub(crate) fn lose_saved(&self) {
+        self.open().replays.lose_saved();
+        self.news.notify_one();
+    }
+
+    /// The number of the key with this fingerprint, also if it is not among the keys now; `None` when there are no
+    /// numbers left.
+    pub(crate) fn number_of(&self, fingerprint: u64) -> Option<KeyId> {
+        self.open().known.number_of(fingerprint)
+    }
+
+    pub(super) fn open(&self) -> MutexGuard<'_, Content> {
+        // Whoever panicked with it left no half-changed state that could let a datagram in.
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Content {
+    /// Who sent what, or why it is refused.
+    pub(super) fn judge(
+        &mut self,
+        datagram: &Datagram<'_>,
+        at: MonoTime,
+    ) -> Result<(Sender, Message), Outcome> {
+        let source = datagram.source.ok_or(Outcome::Unattested)?;
+        if datagram.truncated {
+            return Err(Outcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
+        }
+        let Unsealed { key, pid, prefix, counter, nonce, timestamp, message } =
+            self.keys.open(datagram.payload).map_err(outcome_of)?;
+        let line = Line::of(nonce, timestamp, at);
+        let had_unsaved = self.replays.has_unsaved();
+        self.replays.admit(&Stamp { key, pid, source, prefix, counter, line }, at)?;
+        if !had_unsaved {
+            self.news.notify_one();
+        }
+        Ok((Sender::secure_udp(source, pid, key), message))
+    }
+}
+
+impl Keys {
+    fn read(files: &KeyFiles, known: &mut KnownKeys) -> Result<Self, Error> {
+        let mut keys = Keys::default();
+        if let Some(path) = &files.key {
+            let key = Key::from_file(path).map_err(|error| unusable(&error))?;
+            keys.shared.push((known.number(&key, path)?, key));
+        }
+        if let Some(path) = &files.accepted {
+            for key in read_several(path)? {
+                let number = known.number(&key, path)?;
+                add(&mut keys.shared, number, key, path)?;
+            }
+        }
+        if let Some(path) = &files.master {
+            for key in read_several(path)? {
+                let number = known.number(&key, path)?;
+                add(&mut keys.master, number, AgentKeys::new(&key), path)?;
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Opens a datagram with the key that fits it. Every key that could is tried, whichever does.
+    #[inline]
+    fn open(&self, datagram: &[u8]) -> Result<Unsealed, OpenError> {
+        let shared = self.shared.iter().map(|(_, key)| Opener::Shared(key));
+        let master = self.master.iter().map(|(_, keys)| Opener::Agents(keys));
+        let openers = shared.chain(master);
+        let (index, mut unsealed) = if matches!(datagram.len(), SHARED_LEN | MASTER_LEN) {
+            let (index, Opened { frame, iv_random, iv_counter }) = open_any(openers, datagram)?;
+            let unsealed = Unsealed {
+                key: KeyId::default(),
+                pid: frame.pid,
+                prefix: iv_random,
+                counter: iv_counter,
+                nonce: frame.nonce,
+                timestamp: frame.timestamp,
+                message: Message::Beat(frame),
+            };
+            (index, unsealed)
+        } else {
+            let mut room = [0; MAX_CONTROL_LEN];
+            let (index, opened) = open_control_any(openers, datagram, &mut room)?;
+            let OpenedControl { control, iv_random, iv_counter } = opened;
+            let unsealed = Unsealed {
+                key: KeyId::default(),
+                pid: control.pid(),
+                prefix: iv_random,
+                counter: iv_counter,
+                nonce: control.nonce(),
+                timestamp: control.timestamp(),
+                message: Message::of(&control).map_err(OpenError::Frame)?,
+            };
+            (index, unsealed)
+        };
+        let mut numbers =
+            self.shared.iter().map(|(number, _)| number).chain(self.master.iter().map(|(number, _)| number));
+        unsealed.key = *numbers.nth(index).ok_or(OpenError::AuthFailed)?;
+        Ok(unsealed)
+    }
+}
+
+impl KnownKeys {
+    fn number(&mut self, key: &Key, path: &Path) -> Result<KeyId, Error> {
+        self.number_of(key.fingerprint()).ok_or_else(|| Error::SecretFile {
+            path: path.to_path_buf(),
+            fault: "is one key too many for this server's life; restart it".to_owned(),
+        })
+    }
+
+    fn number_of(&mut self, fingerprint: u64) -> Option<KeyId> {
+        let known = self.0.iter().position(|known| *known == fingerprint);
+        let number = u16::try_from(known.unwrap_or(self.0.len())).ok()?;
+        if known.is_none() {
+            self.0.push(fingerprint);
+        }
+        Some(KeyId(number))
+    }
+}
+
+/// Adds a key that is not there yet: none is tried twice.
+fn add<K>(keys: &mut Vec<(KeyId, K)>, number: KeyId, key: K, path: &Path) -> Result<(), Error> {
+    if keys.iter().all(|(there, _)| *there != number) {
+        keys.push((number, key));
+    }
+    if keys.len() > MOST_KEYS {
+        let fault = format!("makes it more than {MOST_KEYS} keys, and each costs every datagram a trial");
+        return Err(Error::SecretFile { path: path.to_path_buf(), fault });
+    }
+    Ok(())
+}
+
+fn read_several(path: &Path) -> Result<Vec<Key>, Error> {
+    let keys = Key::all_from_file(path).map_err(|error| unusable(&error))?;
+    if keys.len() > MOST_KEYS {
+        let fault =
+            format!("holds {} keys, and each costs every datagram a trial; at most {MOST_KEYS}", keys.len());
+        return Err(Error::SecretFile { path: path.to_path_buf(), fault });
+    }
+    Ok(keys)
+}
+
+fn unusable(error: &KeyFileError) -> Error {
+    Error::SecretFile { path: error.path().to_path_buf(), fault: error.fault().to_string() }
+}
+
+fn outcome_of(error: OpenError) -> Outcome {
+    match error {
+        OpenError::BadLength { actual } => Outcome::Malformed(DecodeError::BadLength { actual }),
+        OpenError::PidMismatch => Outcome::PidMismatch,
+        OpenError::Frame(error) => Outcome::Malformed(error),
+        // The enumeration may grow; what is not known did not open.
+        _ => Outcome::DecryptFailed,
+    }
+}

@@ -1,0 +1,212 @@
+//! Listeners: one task for each socket. A listener reads what has come, checks who sent it and whether it is a frame,
+//! and hands on what is good. It knows sockets and nothing of agents.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::{UdpSocket, UnixDatagram};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::clock::Clock;
+use crate::base::error::Error;
+use crate::base::{SocketFile, SocketOptions};
+use crate::domain::batch::Batch;
+use crate::ingest::admission::Gate;
+use crate::ingest::endpoint::Endpoint;
+use crate::ingest::fd_reaper::Closer;
+use crate::ingest::keyring::Vault;
+use crate::ingest::metrics::FrameCounters;
+use crate::ingest::namespaces::Namespaces;
+use crate::ingest::queue_probe::Probe;
+use crate::ingest::readiness::{Watched, receive, receive_now};
+use crate::ingest::recvmmsg::{BATCH, ReceiveBuffer};
+use crate::ingest::shm::Pages;
+use crate::ingest::udp::Options as UdpOptions;
+use crate::ingest::unix::AllowedSenders;
+use crate::ingest::{queue_probe, udp};
+use crate::observe::namespace_pids;
+
+/// How many batches may wait for the tracker. With 64 beats in each that is the work of about a millisecond. A
+/// listener that finds no place waits, and does not read meanwhile: then the kernel's queue fills, which senders see.
+pub(crate) const INBOX_BATCHES: usize = 32;
+/// System calls in a row before the other tasks of the thread get their turn.
+const ROUNDS: usize = 8;
+/// How long to leave the socket alone when the kernel is short of something.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
+/// So many failures in a row, a second's worth, and it is not a shortage that passes.
+const MOST_ERRORS: u32 = 50;
+
+/// A bound socket, and whom to believe on it.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: OwnedFd,
+    /// That of a Unix socket.
+    file: Option<SocketFile>,
+    endpoint: Endpoint,
+    gate: Gate,
+}
+
+impl Listener {
+    /// Makes a Unix socket and its file.
+    pub(crate) fn unix(
+        options: &SocketOptions,
+        allowed: AllowedSenders,
+        pages: Pages,
+    ) -> Result<Self, Error> {
+        let (socket, file) = SocketFile::bind(options)?;
+        let endpoint = Endpoint::Unix(file.path().to_path_buf());
+        let queue = queue_probe::unix_queue();
+        let failed = |source| endpoint.failed("start a thread for", source);
+        let closer = Closer::start().map_err(failed)?;
+        let namespaces = Namespaces::new(namespace_pids);
+        let gate = Gate::Unix { allowed, namespaces, queue, pages, closer };
+        Ok(Listener { socket: socket.into(), file: Some(file), endpoint, gate })
+    }
+
+    /// Takes an address for plaintext.
+    pub(crate) fn udp(options: &UdpOptions) -> Result<Self, Error> {
+        let (socket, address) = udp::bind("--udp", options)?;
+        Ok(Listener { socket, file: None, endpoint: Endpoint::Udp(address), gate: Gate::Udp })
+    }
+
+    /// Takes an address for what the keys of `vault` open.
+    pub(crate) fn secure_udp(options: &UdpOptions, vault: Vault) -> Result<Self, Error> {
+        let (socket, address) = udp::bind("--secure-udp", options)?;
+        let endpoint = Endpoint::SecureUdp(address);
+        Ok(Listener { socket, file: None, endpoint, gate: Gate::SecureUdp(vault) })
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The address of a UDP socket and how many bytes its queue was granted.
+    pub(crate) fn udp_queue(&self) -> Option<(SocketAddr, usize)> {
+        let granted = socket2::SockRef::from(&self.socket).recv_buffer_size().ok()?;
+        Some((self.endpoint.address()?, granted))
+    }
+
+    /// Gives what looks at the socket from outside.
+    ///
+    /// # Errors
+    ///
+    /// When there is no descriptor left.
+    pub(crate) fn probe(&self) -> Result<Probe, Error> {
+        let descriptor = self.socket.try_clone();
+        let transport = self.endpoint.transport();
+        descriptor
+            .map(|descriptor| Probe::new(descriptor, transport))
+            .map_err(|source| self.endpoint.failed("duplicate the socket", source))
+    }
+
+    /// Hands on batches of beats until `stop` is cancelled, and then what has arrived by that moment.
+    pub(crate) async fn run(
+        self,
+        stop: CancellationToken,
+        inbox: mpsc::Sender<Batch>,
+        clock: Clock,
+        counters: FrameCounters,
+    ) -> Result<(), Error> {
+        let Listener { socket, file, endpoint, mut gate } = self;
+        let failed = |action| {
+            let endpoint = &endpoint;
+            move |source| endpoint.failed(action, source)
+        };
+        let socket = match &gate {
+            Gate::Unix { .. } => UnixDatagram::from_std(socket.into()).map(Watched::Unix),
+            Gate::Udp | Gate::SecureUdp(_) => UdpSocket::from_std(socket.into()).map(Watched::Udp),
+        };
+        let socket = socket.map_err(failed("watch the socket"))?;
+        // Declared after the socket and so dropped before it: as long as the file is there somebody answers behind it,
+        // and no other server takes its place.
+        let _file = file;
+        let mut buffer = match &gate {
+            Gate::Unix { .. } => ReceiveBuffer::for_unix(),
+            Gate::Udp | Gate::SecureUdp(_) => ReceiveBuffer::for_udp(),
+        };
+        let mut errors_in_a_row = 0;
+        // Registered once and not for each batch.
+        let mut stopped = pin!(stop.cancelled());
+        // Whether more is to be expected than the runtime knows of.
+        let mut goes_on = false;
+        loop {
+            // Looked at before reading, so that what senders were told is delivered by then is still taken.
+            let last_round = stop.is_cancelled();
+            let at_once = last_round || goes_on;
+            if !at_once {
+                tokio::select! {
+                    ready = socket.readable() => ready.map_err(failed("wait for the socket"))?,
+                    () = &mut stopped => continue,
+                }
+            }
+            goes_on = false;
+            for _ in 0..ROUNDS {
+                let takes_descriptors = gate.takes_descriptors();
+                let received = if at_once {
+                    receive_now(&socket, &mut buffer, takes_descriptors)
+                } else {
+                    receive(&socket, &mut buffer, takes_descriptors)
+                };
+                let is_full = match received {
+                    Ok(0) => break,
+                    Ok(received) => {
+                        errors_in_a_row = 0;
+                        received == BATCH
+                    }
+                    Err(error) => {
+                        errors_in_a_row += 1;
+                        counters.io_error();
+                        if errors_in_a_row >= MOST_ERRORS {
+                            return Err(endpoint.failed("receive from the socket", error));
+                        }
+                        if errors_in_a_row == 1 {
+                            tracing::warn!(
+                                target: "varta::ingest",
+                                "{endpoint}: cannot receive: {error}; trying again"
+                            );
+                        }
+                        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                        break;
+                    }
+                };
+                goes_on = true;
+                let (batch, refused) = gate.sort(&mut buffer, clock.now());
+                counters.add(&refused);
+                if batch.is_empty() {
+                    // To refuse a batch may cost more than to hand one on, and whoever sends it must not keep others waiting.
+                    tokio::task::yield_now().await;
+                } else if inbox.send(batch).await.is_err() {
+                    return Ok(());
+                }
+                if !is_full {
+                    break;
+                }
+            }
+            if last_round {
+                return Ok(());
+            }
+            // Beats that keep coming must not keep the tracker from taking them; and while it does, more may come, for which
+            // the kernel is asked directly.
+            give_way().await;
+        }
+    }
+}
+
+/// Lets the tasks go first that are ready to run. Other than the runtime's own way, it does not have the kernel asked what
+/// else is new.
+async fn give_way() {
+    let mut has_given = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_given, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -1,0 +1,49 @@
+use std::time::Duration;
+
+use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
+use varta_proto::{DecodeError, FRAME_LEN, Frame};
+
+use crate::domain::beat::{Introduction, Said};
+
+/// What a datagram says whose sender is believed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    Beat(Frame),
+    Control(Said),
+    /// A page of memory comes with it, in which frames are going to have this pid.
+    Attach {
+        pid: u32,
+    },
+}
+
+impl Message {
+    /// Reads a plain datagram. Only a beat is as long as a beat.
+    pub(super) fn decode(payload: &[u8]) -> Result<(u32, Message), DecodeError> {
+        if payload.len() != FRAME_LEN && payload.starts_with(&CONTROL_MAGIC) {
+            let control = Control::decode(payload)?;
+            return Ok((control.pid(), Message::of(&control)?));
+        }
+        let frame = Frame::decode(payload)?;
+        Ok((frame.pid, Message::Beat(frame)))
+    }
+
+    /// What a control datagram says that is no Attach: memory is shared with nobody but processes of this host.
+    pub(super) fn of(control: &Control<'_>) -> Result<Self, DecodeError> {
+        let duration = |millis: Option<u32>| millis.map(|millis| Duration::from_millis(u64::from(millis)));
+        Ok(Message::Control(match control.kind() {
+            ControlKind::Attach => return Err(DecodeError::BadKind { actual: ControlKind::Attach as u8 }),
+            ControlKind::Hello => Said::Hello(Introduction {
+                name: control.name().copied(),
+                interval: duration(control.interval_ms()),
+                stall_after: duration(control.stall_after_ms()),
+                busy_for: duration(control.busy_for_ms()),
+                labels: control.labels().map(|label| (label.key(), label.value())).collect(),
+            }),
+            ControlKind::Goodbye => Said::Goodbye {
+                nonce: control.nonce(),
+                timestamp: control.timestamp(),
+                reason: control.reason(),
+            },
+        }))
+    }
+}

@@ -1,0 +1,28 @@
+//! Sockets and pages of memory to batches of beats. Nothing here knows agents.
+
+mod admission;
+pub(crate) mod endpoint;
+mod fd_reaper;
+pub(crate) mod kernel_drops;
+pub(crate) mod kernel_queues;
+mod keyring;
+pub(crate) mod listener;
+mod message;
+pub(crate) mod metrics;
+mod namespaces;
+pub(crate) mod options;
+mod queue_probe;
+mod readiness;
+mod recvmmsg;
+mod replay;
+pub(crate) mod shm;
+mod udp;
+mod unix;
+
+pub use self::keyring::KeyFiles;
+pub(crate) use self::keyring::Vault;
+pub(crate) use self::queue_probe::Probe;
+pub(crate) use self::replay::persisted::Seal;
+pub(crate) use self::shm::Pages;
+pub(crate) use self::udp::Options as UdpOptions;
+pub use self::unix::AllowedSenders;

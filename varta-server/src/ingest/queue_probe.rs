@@ -1,0 +1,98 @@
+//! Looking at a listener's socket from outside: whether something waits to be read, and what the kernel threw away.
+//!
+//! The one place with the unsafe code for `SO_MEMINFO`.
+#![allow(unsafe_code, reason = "getsockopt has no safe interface for SO_MEMINFO")]
+
+use std::fs;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::domain::beat::Transport;
+
+/// What `SO_MEMINFO` tells, in words of 32 bits (linux/sock_diag.h).
+const MEMINFO_WORDS: usize = 9;
+const SK_MEMINFO_DROPS: usize = 8;
+
+/// A second descriptor of a listener's socket.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    socket: OwnedFd,
+    transport: Transport,
+}
+
+impl Probe {
+    pub(super) fn new(socket: OwnedFd, transport: Transport) -> Self {
+        Probe { socket, transport }
+    }
+
+    /// To which transport the socket belongs.
+    pub(crate) const fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Whether something waits to be read. One system call, which does not wait. When it cannot be told, nothing is there
+    /// to wait for.
+    pub(crate) fn has_unread(&self) -> bool {
+        let mut sockets = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        poll(&mut sockets, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    /// How many datagrams the kernel has thrown away since the socket was made, because its buffer was full. The number
+    /// goes round after 2³².
+    ///
+    /// # Errors
+    ///
+    /// What `getsockopt(2)` says.
+    pub(crate) fn kernel_drops(&self) -> io::Result<u32> {
+        let mut words = [0_u32; MEMINFO_WORDS];
+        let mut length = libc::socklen_t::try_from(mem::size_of_val(&words)).map_err(io::Error::other)?;
+        // SAFETY: the pointer and the length are those of `words`, for which any bytes are valid.
+        let result = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                words.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        if result == 0 { Ok(words[SK_MEMINFO_DROPS]) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+const UNIX_QUEUE_FILE: &str = "/proc/sys/net/unix/max_dgram_qlen";
+
+/// `net.unix.max_dgram_qlen`: one more datagram than that fits the queue of a Unix socket.
+pub(crate) fn unix_queue() -> Option<usize> {
+    fs::read_to_string(UNIX_QUEUE_FILE).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_throws_away_is_known_to_the_datagram() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let probe = Probe::new(receiver.try_clone().unwrap().into(), Transport::Udp);
+        assert!(!probe.has_unread());
+        assert_eq!(probe.kernel_drops().unwrap(), 0);
+        // The least that the kernel grants.
+        socket2::SockRef::from(&receiver).set_recv_buffer_size(1).unwrap();
+        const SENT: u32 = 100;
+        for _ in 0..SENT {
+            sender.send_to(&[0; 32], receiver.local_addr().unwrap()).unwrap();
+        }
+        assert!(probe.has_unread());
+        receiver.set_nonblocking(true).unwrap();
+        let received = (0..).take_while(|_| receiver.recv(&mut [0; 32]).is_ok()).count();
+        assert!(received > 0 && !probe.has_unread());
+        assert_eq!(probe.kernel_drops().unwrap(), SENT - u32::try_from(received).unwrap());
+    }
+}

@@ -1,0 +1,240 @@
+//! What the replay table hands out so that the next server refuses what came to this one, and takes back.
+
+use std::hash::BuildHasher;
+
+use crate::base::time::MonoTime;
+use crate::domain::beat::KeyId;
+use crate::ingest::replay::{Line, ReplayTable, Session, seconds};
+
+/// What is kept of a session beyond the life of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seal {
+    /// Its place in the table, where no other session is.
+    pub(crate) place: u32,
+    /// The fingerprint of the key that opens its datagrams.
+    pub(crate) key: u64,
+    /// The first part of their nonces.
+    pub(crate) prefix: [u8; 8],
+    /// The highest counter that came under it.
+    pub(crate) highest: u32,
+    /// The nonce of the first beat by which it was continued under another prefix; `u64::MAX` while it was not.
+    pub(crate) continued_at: u64,
+    /// The nonce of its newest beat.
+    pub(crate) nonce: u64,
+    /// When the clock of its beats started, on the server's clock, in nanoseconds.
+    pub(crate) start: i64,
+    /// When its last datagram came, to the second.
+    pub(crate) heard_at: MonoTime,
+}
+
+impl ReplayTable {
+    /// How many sessions there may be.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Whether something came since [`ReplayTable::take_unsaved`] was asked from the beginning.
+    pub(crate) fn has_unsaved(&self) -> bool {
+        self.has_unsaved
+    }
+
+    /// At most `most` sessions that have changed since they were handed out last, from a place on, with `fingerprint` to
+    /// find the fingerprint of a key; they count as saved then. No more than `looks` places are looked at. Gives the place to
+    /// go on from, or `None` at the end of the table.
+    pub(crate) fn take_unsaved(
+        &mut self,
+        from: usize,
+        looks: usize,
+        most: usize,
+        fingerprint: impl Fn(KeyId) -> Option<u64>,
+    ) -> (Vec<Seal>, Option<usize>) {
+        if from == 0 {
+            self.has_unsaved = false;
+        }
+        let mut seals = Vec::new();
+        let end = from.saturating_add(looks).min(self.sessions.len());
+        for place in from..end {
+            if seals.len() >= most {
+                return (seals, Some(place));
+            }
+            let Session { prefix, line, continued_at, highest, heard_at, key, ref mut is_saved, .. } =
+                self.sessions[place];
+            if !std::mem::replace(is_saved, true)
+                && let (Ok(place), Some(key)) = (u32::try_from(place), fingerprint(key))
+            {
+                let heard_at = MonoTime::from_secs(u64::from(heard_at));
+                let Line { nonce, start } = line;
+                seals.push(Seal { place, key, prefix, highest, continued_at, nonce, start, heard_at });
+            }
+        }
+        (seals, (end < self.sessions.len()).then_some(end))
+    }
+
+    /// Has all sessions count as changed: what was saved is lost.
+    pub(crate) fn lose_saved(&mut self) {
+        self.sessions.iter_mut().for_each(|session| session.is_saved = false);
+        self.has_unsaved = true;
+    }
+
+    /// Takes a session that a server before this one knew, as far as there is room. What is known of it already stays.
+    pub(crate) fn restore(&mut self, key: KeyId, seal: &Seal) {
+        let hash = self.hasher.hash_one((key, seal.prefix));
+        let ReplayTable { sessions, by_prefix, hasher, .. } = self;
+        let known = by_prefix.find(hash, |number| {
+            let session = &sessions[*number as usize];
+            session.prefix == seal.prefix && session.key == key
+        });
+        if let Some(number) = known {
+            let session = &mut sessions[*number as usize];
+            session.highest = session.highest.max(seal.highest);
+            session.continued_at = session.continued_at.min(seal.continued_at);
+            session.is_saved = false;
+            self.has_unsaved = true;
+            return;
+        }
+        let place = sessions.len();
+        let Some(number) = u32::try_from(place).ok().filter(|_| place < self.most) else { return };
+        sessions.push(Session {
+            prefix: seal.prefix,
+            socket: None,
+            line: Line { nonce: seal.nonce, start: seal.start },
+            continued_at: seal.continued_at,
+            highest: seal.highest,
+            heard_at: seconds(seal.heard_at),
+            key,
+            // Where there were gaps it has moved up; what stands at its old place is merged with it the next time.
+            is_saved: number == seal.place,
+        });
+        by_prefix.insert_unique(hash, number, |number| sessions[*number as usize].hash(hasher));
+        self.has_unsaved |= number != seal.place;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::outcome::Outcome;
+    use crate::ingest::replay::Stamp;
+
+    const REPLAYED: Result<(), Outcome> = Err(Outcome::Replayed);
+
+    fn table() -> ReplayTable {
+        ReplayTable::new(4, Duration::from_secs(60))
+    }
+
+    fn hear(table: &mut ReplayTable, prefix: u8, counter: u32, line: Line) -> Result<(), Outcome> {
+        let source = SocketAddr::from(([10, 0, 0, 1], 7));
+        let stamp = Stamp { key: KeyId(3), pid: 42, source, prefix: [prefix; 8], counter, line };
+        table.admit(&stamp, MonoTime::from_secs(10))
+    }
+
+    fn line(nonce: u64) -> Line {
+        Line { nonce, start: 7_000_000_000 }
+    }
+
+    fn unsaved(table: &mut ReplayTable) -> Vec<Seal> {
+        table.take_unsaved(0, 100, 100, |key| Some(u64::from(key.0) + 100)).0
+    }
+
+    fn restored(seals: &[Seal]) -> ReplayTable {
+        let mut table = table();
+        for seal in seals {
+            assert_eq!(seal.key, 103);
+            table.restore(KeyId(9), seal);
+        }
+        table
+    }
+
+    /// As [`hear`], with the number that the key has for the next server.
+    fn hear_next(table: &mut ReplayTable, prefix: u8, counter: u32, line: Line) -> Result<(), Outcome> {
+        let source = SocketAddr::from(([10, 0, 0, 1], 7));
+        let stamp = Stamp { key: KeyId(9), pid: 42, source, prefix: [prefix; 8], counter, line };
+        table.admit(&stamp, MonoTime::from_secs(1))
+    }
+
+    #[test]
+    fn what_came_to_one_server_is_refused_by_the_next_and_its_sender_goes_on() {
+        let mut table = table();
+        for counter in [5, 6] {
+            hear(&mut table, 1, counter, line(u64::from(counter))).unwrap();
+        }
+        let mut next = restored(&unsaved(&mut table));
+        assert_eq!(hear_next(&mut next, 1, 5, line(5)), REPLAYED);
+        assert_eq!(hear_next(&mut next, 1, 6, line(6)), REPLAYED);
+        assert_eq!(hear_next(&mut next, 1, 7, line(7)), Ok(()));
+    }
+
+    #[test]
+    fn a_prefix_that_its_sender_has_left_stays_over() {
+        let mut table = table();
+        hear(&mut table, 1, 5, line(5)).unwrap();
+        hear(&mut table, 2, 1, line(8)).unwrap();
+        let mut next = restored(&unsaved(&mut table));
+        assert_eq!(hear_next(&mut next, 1, 7, line(7)), REPLAYED);
+        // So does one that is left after the restart.
+        assert_eq!(hear_next(&mut next, 2, 2, line(9)), Ok(()));
+        assert_eq!(hear_next(&mut next, 3, 1, line(12)), Ok(()));
+        assert_eq!(hear_next(&mut next, 2, 3, line(10)), REPLAYED);
+    }
+
+    #[test]
+    fn only_what_has_changed_is_handed_out_and_a_bounded_number_at_once() {
+        let mut table = table();
+        for prefix in 1..=4 {
+            hear(&mut table, prefix, 1, line(1)).unwrap();
+        }
+        assert!(table.has_unsaved());
+        let prefixes = |seals: Vec<Seal>| seals.iter().map(|seal| seal.prefix[0]).collect::<Vec<_>>();
+        let (first, next) = table.take_unsaved(0, 100, 3, |_| Some(0));
+        assert_eq!((prefixes(first), next), (vec![1, 2, 3], Some(3)));
+        let (last, next) = table.take_unsaved(3, 100, 3, |_| Some(0));
+        assert_eq!((prefixes(last), next), (vec![4], None));
+        assert!(!table.has_unsaved());
+        assert_eq!(hear(&mut table, 2, 1, line(1)), REPLAYED);
+        assert!(!table.has_unsaved(), "a replay changes nothing");
+        hear(&mut table, 2, 2, line(2)).unwrap();
+        assert_eq!(prefixes(unsaved(&mut table)), [2]);
+        table.lose_saved();
+        assert_eq!(prefixes(unsaved(&mut table)), [1, 2, 3, 4]);
+        assert_eq!(table.take_unsaved(0, 2, 9, |_| Some(0)).1, Some(2));
+    }
+
+    #[test]
+    fn of_one_session_twice_the_highest_counts_and_there_is_no_more_room_than_there_is() {
+        let seal = |place, prefix, highest| Seal {
+            place,
+            key: 103,
+            prefix: [prefix; 8],
+            highest,
+            continued_at: u64::MAX,
+            nonce: 1,
+            start: 0,
+            heard_at: MonoTime::START,
+        };
+        let seals =
+            [seal(1, 1, 5), seal(2, 1, 9), seal(3, 1, 4), seal(4, 2, 1), seal(5, 3, 1), seal(6, 4, 1)];
+        let mut table = restored(&seals);
+        table.restore(KeyId(9), &seal(7, 5, 1));
+        assert_eq!((table.sessions.len(), table.by_prefix.len()), (4, 4));
+        assert_eq!(hear_next(&mut table, 1, 9, line(9)), REPLAYED);
+        assert_eq!(hear_next(&mut table, 1, 10, line(10)), Ok(()));
+        assert_eq!(unsaved(&mut table).len(), 4, "all have moved up");
+    }
+
+    #[test]
+    fn a_restored_session_makes_room_as_any_other_does() {
+        let mut table = table();
+        for prefix in 1..=4 {
+            hear(&mut table, prefix, 1, line(1)).unwrap();
+        }
+        let mut next = restored(&unsaved(&mut table));
+        let source = SocketAddr::from(([10, 0, 0, 2], 7));
+        let stamp = Stamp { key: KeyId(9), pid: 42, source, prefix: [9; 8], counter: 1, line: line(1) };
+        assert_eq!(next.admit(&stamp, MonoTime::from_secs(5)), Err(Outcome::ReplayTableFull));
+        assert_eq!(next.admit(&stamp, MonoTime::from_secs(500)), Ok(()));
+        assert_eq!((next.sessions.len(), next.by_prefix.len()), (4, 4));
+    }
+}

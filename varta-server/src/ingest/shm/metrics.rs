@@ -1,0 +1,43 @@
+//! Pages that agents share with this server.
+
+use metrics::{Counter, Gauge};
+
+use crate::metrics::{Registry, family};
+
+/// How many there are, and how many were refused for which reason.
+pub(crate) struct PageMetrics {
+    pages: Gauge,
+    refused: Vec<(&'static str, Counter)>,
+}
+
+impl PageMetrics {
+    /// With a row for each reason.
+    pub(crate) fn new(
+        registry: &Registry,
+        most: usize,
+        reasons: impl IntoIterator<Item = &'static str>,
+    ) -> Self {
+        registry.gauge(family::SHM_CAPACITY, &[]).set(most as f64);
+        let counter = |reason| (reason, registry.counter(family::SHM_REFUSED, &[("reason", reason)]));
+        PageMetrics {
+            pages: registry.gauge(family::SHM_PAGES, &[]),
+            refused: reasons.into_iter().map(counter).collect(),
+        }
+    }
+
+    pub(crate) fn pages(&self, count: usize) {
+        self.pages.set(count as f64);
+    }
+
+    pub(crate) fn refused(&self, reason: &str) {
+        if let Some((_, counter)) = self.refused.iter().find(|(name, _)| *name == reason) {
+            counter.increment(1);
+        }
+    }
+}
+
+impl std::fmt::Debug for PageMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PageMetrics").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,87 @@
+//! How often pages are looked at.
+
+use std::time::Duration;
+
+use crate::base::time::MonoTime;
+
+/// Looks within the shortest time for which anybody may be silent who has a page. A beat is seen so much of it later, at
+/// the most, as it would be through a socket.
+const LOOKS: u32 = 8;
+const MOST_OFTEN: Duration = Duration::from_millis(1);
+const LEAST_OFTEN: Duration = Duration::from_secs(1);
+/// How often the shortest time is asked for anew.
+const ASKED_EVERY: Duration = Duration::from_secs(1);
+
+/// The rate of looks. It goes up as soon as anybody asks for that, and down when everybody was asked.
+#[derive(Debug)]
+pub(super) struct Pace {
+    look_every: Duration,
+    asked_at: MonoTime,
+}
+
+impl Pace {
+    pub(super) const fn new() -> Self {
+        Pace { look_every: LEAST_OFTEN, asked_at: MonoTime::START }
+    }
+
+    pub(super) const fn look_every(&self) -> Duration {
+        self.look_every
+    }
+
+    /// Makes the looks as frequent as somebody needs them who may be silent for so long. Says whether that is a change.
+    pub(super) fn hurry(&mut self, stall_after: Duration) -> bool {
+        let look_every = every(stall_after);
+        let is_sooner = look_every < self.look_every;
+        self.look_every = self.look_every.min(look_every);
+        is_sooner
+    }
+
+    /// Whether it is time to ask everybody.
+    pub(super) fn is_due(&mut self, now: MonoTime) -> bool {
+        let is_due = now.since(self.asked_at) >= ASKED_EVERY;
+        if is_due {
+            self.asked_at = now;
+        }
+        is_due
+    }
+
+    /// Takes the shortest time of all; `None` when there is nobody.
+    pub(super) fn set(&mut self, shortest: Option<Duration>) {
+        let look_every = shortest.map_or(LEAST_OFTEN, every);
+        // Down by half at a time: what was promised at the faster rate has to hold until the next look.
+        self.look_every = look_every.min(self.look_every * 2);
+    }
+}
+
+fn every(stall_after: Duration) -> Duration {
+    (stall_after / LOOKS).clamp(MOST_OFTEN, LEAST_OFTEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_follows_the_shortest_deadline_within_bounds() {
+        let mut pace = Pace::new();
+        assert!(!pace.hurry(Duration::from_secs(3600)) && pace.look_every() == LEAST_OFTEN);
+        assert!(pace.hurry(Duration::from_secs(2)) && pace.look_every() == Duration::from_millis(250));
+        assert!(!pace.hurry(Duration::from_secs(5)));
+        assert!(pace.hurry(Duration::from_millis(1)) && pace.look_every() == MOST_OFTEN);
+        pace.set(Some(Duration::from_secs(4)));
+        assert_eq!(pace.look_every(), MOST_OFTEN * 2);
+        for (shortest, reached) in
+            [(Some(Duration::from_secs(4)), 500), (None, 1_000), (Some(LEAST_OFTEN), 125)]
+        {
+            (0..20).for_each(|_| pace.set(shortest));
+            assert_eq!(pace.look_every(), Duration::from_millis(reached));
+        }
+    }
+
+    #[test]
+    fn everybody_is_asked_once_a_second() {
+        let mut pace = Pace::new();
+        let due: Vec<u64> = (0..3_000).filter(|ms| pace.is_due(MonoTime::from_millis(*ms))).collect();
+        assert_eq!(due, [1_000, 2_000]);
+    }
+}

@@ -1,0 +1,359 @@
+//! Which process has which pages, and what was seen in each.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use varta_proto::Frame;
+use varta_proto::page::Glance;
+
+use crate::base::time::{MonoTime, nanos};
+use crate::domain::batch::Batch;
+use crate::domain::beat::{ReceivedBeat, Sender, Transport};
+use crate::domain::outcome::{Outcome, Tally};
+use crate::ingest::recvmmsg::BATCH;
+use crate::ingest::shm::metrics::PageMetrics;
+use crate::ingest::shm::page::{Page, Refused};
+use crate::ingest::shm::poll_interval::Pace;
+use crate::observe::{boot, identify};
+
+/// Pages of one process: it may have so many handles, and the pages of handles that it has dropped without a word.
+const MOST_OF_A_PROCESS: usize = 4;
+/// How old a process's newest page is at least before another takes the place of its oldest.
+const REPLACED_EVERY: Duration = Duration::from_secs(1);
+/// Pages taken in a second. To take one costs as much as thirty beats.
+const TAKEN_IN_A_SECOND: u32 = 1_000;
+/// Pages that are looked at before others get their turn, if there is nothing in them.
+const SLOTS_PER_TURN: usize = 1_024;
+
+/// How long a server promises to look, at the least, and for how many looks. It may be held up for a while.
+const PROMISED: Duration = Duration::from_secs(1);
+const LOOKS_PROMISED: u32 = 4;
+/// How often that is said again. Not at each look: to write to a page costs the agent a little of its next beat.
+const PROMISED_EVERY: Duration = Duration::from_millis(250);
+
+/// How long nothing was written to a page before its process is looked for, and looked for again.
+const IDLE: Duration = Duration::from_secs(10);
+/// How often, among so many pages, and how many processes are looked for at once.
+const CHECKED_EVERY: Duration = Duration::from_millis(100);
+const SLOTS_PER_CHECK: usize = 256;
+const MOST_CHECKS: usize = 16;
+
+/// One page.
+#[derive(Debug)]
+struct Entry {
+    page: Page,
+    /// Its sequence when it was last looked at.
+    seen: u64,
+    /// The process, on the kernel's word.
+    pid: u32,
+    /// The pid that it goes by in its frames.
+    inner: u32,
+    /// `None` where that could not be read.
+    start_time: Option<NonZeroU64>,
+    taken_at: MonoTime,
+    /// When something was last found in it, or its process.
+    alive_at: MonoTime,
+}
+
+/// What a look found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    beats: Vec<ReceivedBeat>,
+    refused: Tally,
+}
+
+impl Found {
+    pub(super) fn into_batch(self) -> (Batch, Tally) {
+        let Found { beats, refused } = self;
+        (Batch { transport: Transport::Shm, beats, controls: Vec::new(), turned_away_at: None }, refused)
+    }
+}
+
+/// All pages.
+#[derive(Debug)]
+pub(super) struct Table {
+    most: usize,
+    slots: Vec<Option<Entry>>,
+    free: Vec<usize>,
+    /// The slots of each process, the one that was taken first in front.
+    by_pid: HashMap<u32, Vec<usize>>,
+    pub(super) pace: Pace,
+    pub(super) metrics: Option<PageMetrics>,
+    looked_at: MonoTime,
+    /// How long the last look took, with what others did meanwhile.
+    look_took: Duration,
+    /// Until when this look promises to look again, by the host's time; `None` if that stands already.
+    promise: Option<u64>,
+    promised_at: MonoTime,
+    /// Pages that were taken in the second that began then.
+    taken: (MonoTime, u32),
+    checked_at: MonoTime,
+    /// Where the next check goes on.
+    check_from: usize,
+}
+
+impl Table {
+    pub(super) fn new(most: usize) -> Self {
+        Table {
+            most,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_pid: HashMap::new(),
+            pace: Pace::new(),
+            metrics: None,
+            looked_at: MonoTime::START,
+            look_took: Duration::ZERO,
+            promise: None,
+            promised_at: MonoTime::START,
+            taken: (MonoTime::START, 0),
+            checked_at: MonoTime::START,
+            check_from: 0,
+        }
+    }
+
+    pub(super) const fn most(&self) -> usize {
+        self.most
+    }
+
+    fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Takes a page at a time that is `host_now` on the host's clock.
+    pub(super) fn attach(
+        &mut self,
+        pid: u32,
+        inner: u32,
+        descriptor: &OwnedFd,
+        at: MonoTime,
+        host_now: u64,
+    ) -> Result<(), Refused> {
+        if at.since(self.taken.0) >= Duration::from_secs(1) {
+            self.taken = (at, 0);
+        }
+        if self.taken.1 >= TAKEN_IN_A_SECOND {
+            return Err(Refused::TooFast);
+        }
+        let of_process = self.by_pid.get(&pid).map_or(&[][..], Vec::as_slice);
+        let oldest = of_process.first().copied().filter(|_| of_process.len() >= MOST_OF_A_PROCESS);
+        let newest = of_process.last().and_then(|slot| self.slots[*slot].as_ref());
+        let was_replaced = newest.is_some_and(|newest| at.since(newest.taken_at) < REPLACED_EVERY);
+        if oldest.is_some() && was_replaced || oldest.is_none() && self.len() >= self.most {
+            return Err(Refused::NoRoom);
+        }
+        self.taken.1 += 1;
+        let page = Page::map(descriptor)?;
+        if let Some(oldest) = oldest {
+            self.remove(oldest);
+        }
+        let until = host_now.saturating_add(nanos(self.promised_for()));
+        page.words().promise(until);
+        let start_time = identify::start_time(pid);
+        let entry = Entry { page, seen: 0, pid, inner, start_time, taken_at: at, alive_at: at };
+        let slot = if let Some(slot) = self.free.pop() {
+            slot
+        } else {
+            self.slots.push(None);
+            self.slots.len() - 1
+        };
+        self.slots[slot] = Some(entry);
+        self.by_pid.entry(pid).or_default().push(slot);
+        Ok(())
+    }
+
+    /// Counts a page that was taken, or why it was not.
+    pub(super) fn count(&self, refused: Option<Refused>) {
+        if let Some(metrics) = &self.metrics {
+            if let Some(refused) = refused {
+                metrics.refused(refused.as_str());
+            }
+            metrics.pages(self.len());
+        }
+    }
+
+    fn remove(&mut self, slot: usize) {
+        let Some(entry) = self.slots[slot].take() else { return };
+        self.free.push(slot);
+        if let Some(slots) = self.by_pid.get_mut(&entry.pid) {
+            slots.retain(|other| *other != slot);
+            if slots.is_empty() {
+                self.by_pid.remove(&entry.pid);
+            }
+        }
+        self.count(None);
+    }
+
+    pub(super) fn has(&self, pid: u32) -> bool {
+        self.by_pid.contains_key(&pid)
+    }
+
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.by_pid.keys().copied().collect()
+    }
+
+    /// Gives up the pages of a process.
+    pub(super) fn forget(&mut self, pid: u32, start_time: NonZeroU64) {
+        for slot in self.by_pid.get(&pid).cloned().unwrap_or_default() {
+            let is_its = |entry: &Entry| entry.start_time.is_none_or(|known| known == start_time);
+            if self.slots[slot].as_ref().is_some_and(is_its) {
+                self.remove(slot);
+            }
+        }
+    }
+
+    /// Takes what is there for seen.
+    pub(super) fn pass_over(&mut self, pid: u32) {
+        for slot in self.by_pid.get(&pid).map_or(&[][..], Vec::as_slice) {
+            if let Some(entry) = &mut self.slots[*slot]
+                && let Glance::Beat { sequence, .. } = entry.page.words().glance(entry.seen, u64::MAX)
+            {
+                entry.seen = sequence;
+            }
+        }
+    }
+
+    /// When the next look is due; `NEVER` while there are no pages. Looks take no more than half of the time.
+    pub(super) fn next_look(&self) -> MonoTime {
+        if self.len() == 0 {
+            MonoTime::NEVER
+        } else {
+            self.looked_at + self.pace.look_every().max(self.look_took * 2)
+        }
+    }
+
+    /// Ends a look.
+    pub(super) fn end_look(&mut self, now: MonoTime) {
+        self.look_took = now.since(self.looked_at);
+        self.check_processes(now);
+    }
+
+    fn promised_for(&self) -> Duration {
+        (self.pace.look_every() * LOOKS_PROMISED).max(PROMISED)
+    }
+
+    /// Begins a look at a time that is `host_now` on the host's clock, or the last one.
+    pub(super) fn begin_look(&mut self, at: MonoTime, host_now: Option<u64>) {
+        self.looked_at = at;
+        let is_due = at.since(self.promised_at) >= PROMISED_EVERY;
+        self.promise = host_now.filter(|_| is_due).map(|now| now.saturating_add(nanos(self.promised_for())));
+        if self.promise.is_some() {
+            self.promised_at = at;
+        }
+    }
+
+    /// Promises to look at every page until then; 0 takes it back.
+    pub(super) fn promise(&self, until: u64) {
+        for entry in self.slots.iter().flatten() {
+            entry.page.words().promise(until);
+        }
+    }
+
+    /// Looks at some pages, from a slot on. Gives where to go on, `None` at the end.
+    pub(super) fn look(
+        &mut self,
+        from: usize,
+        settled: u64,
+        at: MonoTime,
+        found: &mut Found,
+    ) -> Option<usize> {
+        let end = self.slots.len().min(from.saturating_add(SLOTS_PER_TURN));
+        let mut next = from;
+        while next < end && found.beats.is_empty() {
+            let some = next..end.min(next + BATCH);
+            next = some.end;
+            // All of them are asked first, and those that have something looked at then: so their memory is fetched at
+            // once and not one after the other.
+            let mut calls = [false; BATCH];
+            for (calls, slot) in calls.iter_mut().zip(&self.slots[some.clone()]) {
+                *calls = slot.as_ref().is_some_and(Entry::calls);
+            }
+            for (slot, calls) in some.zip(calls) {
+                let Some(entry) = &mut self.slots[slot] else { continue };
+                if calls {
+                    entry.look(settled, at, found);
+                }
+                if let Some(until) = self.promise {
+                    entry.page.words().promise(until);
+                }
+                if calls && entry.page.words().was_left() {
+                    self.remove(slot);
+                }
+            }
+        }
+        (next < self.slots.len()).then_some(next)
+    }
+
+    /// Looks at the pages of one process.
+    pub(super) fn read(&mut self, pid: u32, settled: u64, at: MonoTime, found: &mut Found) {
+        for slot in self.by_pid.get(&pid).map_or(&[][..], Vec::as_slice) {
+            if let Some(entry) = &mut self.slots[*slot] {
+                entry.look(settled, at, found);
+            }
+        }
+    }
+
+    /// Gives up pages whose process has gone without anybody being told, a few at a time.
+    fn check_processes(&mut self, at: MonoTime) {
+        if at.since(self.checked_at) < CHECKED_EVERY {
+            return;
+        }
+        self.checked_at = at;
+        let mut checks = 0;
+        for _ in 0..SLOTS_PER_CHECK.min(self.slots.len()) {
+            let slot = self.check_from % self.slots.len();
+            self.check_from = slot + 1;
+            let Some(entry) = &mut self.slots[slot] else { continue };
+            if at.since(entry.alive_at) < IDLE {
+                continue;
+            }
+            entry.alive_at = at;
+            if !entry.has_process() {
+                self.remove(slot);
+            }
+            checks += 1;
+            if checks == MOST_CHECKS {
+                return;
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// Whether there is anything to look for.
+    #[inline]
+    fn calls(&self) -> bool {
+        let words = self.page.words();
+        !words.is_at(self.seen) || words.was_left()
+    }
+
+    /// Takes what is in it. Whatever that is, it is counted once, for what was written once.
+    fn look(&mut self, settled: u64, at: MonoTime, found: &mut Found) {
+        let (sequence, frame) = match self.page.words().glance(self.seen, settled) {
+            Glance::Same | Glance::Held | Glance::Torn => return,
+            Glance::Empty { sequence } => (sequence, None),
+            Glance::Beat { sequence, frame } => (sequence, Some(frame)),
+        };
+        self.seen = sequence;
+        self.alive_at = at;
+        match frame.as_ref().map(|frame| Frame::decode(frame)) {
+            None => {}
+            Some(Ok(frame)) if frame.pid == self.inner => {
+                found.beats.push(ReceivedBeat { received_at: at, sender: Sender::local(self.pid), frame });
+            }
+            Some(Ok(_)) => found.refused.count(Outcome::PidMismatch),
+            Some(Err(error)) => found.refused.count(Outcome::Malformed(error)),
+        }
+    }
+
+    fn has_process(&self) -> bool {
+        match self.start_time {
+            Some(start_time) => boot::is_there(self.pid, start_time),
+            None => identify::exists(self.pid),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Whom to believe on a Unix datagram socket: every sender is known from the kernel.
+
+use std::os::fd::OwnedFd;
+
+use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
+use varta_proto::{DecodeError, FRAME_LEN};
+
+use crate::base::time::MonoTime;
+use crate::domain::beat::{Said, Sender};
+use crate::domain::outcome::Outcome;
+use crate::ingest::message::Message;
+use crate::ingest::recvmmsg::{Credentials, Datagram};
+use crate::ingest::shm::Pages;
+
+/// An agent that is process 1 of its container may not say so; it sends a number with this bit, which is no pid.
+const NOT_A_PID: u32 = 1 << 31;
+
+/// Which attested senders are accepted: those with one of the users or one of the groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedSenders {
+    /// User ids.
+    pub uids: Vec<u32>,
+    /// Group ids.
+    pub gids: Vec<u32>,
+}
+
+impl AllowedSenders {
+    fn include(&self, credentials: &Credentials) -> bool {
+        self.uids.contains(&credentials.uid) || self.gids.contains(&credentials.gid)
+    }
+}
+
+/// Who sent what, or why it is refused. `is_pid_of` tells whether the process that the kernel names has another pid in a
+/// namespace of its own.
+pub(super) fn judge(
+    datagram: &Datagram<'_>,
+    allowed: &AllowedSenders,
+    is_pid_of: &mut impl FnMut(u32, u32) -> bool,
+) -> Result<(Sender, Message), Outcome> {
+    let is_attach = is_attach(datagram.payload);
+    // Nothing but an Attach has anything to pass along.
+    if datagram.extra_ancillary || datagram.has_descriptor && !is_attach {
+        return Err(Outcome::Ancillary);
+    }
+    let credentials =
+        datagram.credentials.filter(|credentials| credentials.pid != 0).ok_or(Outcome::Unattested)?;
+    if !allowed.include(&credentials) {
+        return Err(Outcome::UidRefused);
+    }
+    if datagram.truncated {
+        return Err(Outcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
+    }
+    let decoded = if is_attach { decode_attach(datagram.payload) } else { Message::decode(datagram.payload) };
+    let (pid, message) = decoded.map_err(Outcome::Malformed)?;
+    if pid != credentials.pid && pid & NOT_A_PID == 0 && !is_pid_of(credentials.pid, pid) {
+        return Err(Outcome::PidMismatch);
+    }
+    Ok((Sender::local(credentials.pid), message))
+}
+
+/// Does for the pages of agents what follows from a datagram: takes one that came with it, and puts the last word of a
+/// panic behind what was written before.
+pub(super) fn settle(
+    judged: Result<(Sender, Message), Outcome>,
+    pages: &Pages,
+    descriptor: Option<&OwnedFd>,
+    at: MonoTime,
+) -> Result<(Sender, Message), Outcome> {
+    match judged {
+        Ok((sender, Message::Attach { pid })) if pages.attach(sender.pid, pid, descriptor, at) => {
+            Ok((sender, Message::Control(Said::Attach)))
+        }
+        Ok((sender, Message::Beat(frame))) if frame.is_terminal() => {
+            // What it wrote before it panicked is no sign that it has survived that.
+            pages.pass_over(sender.pid);
+            judged
+        }
+        Ok(_) | Err(_) => judged,
+    }
+}
+
+/// Whether a datagram says that it is an Attach.
+#[inline]
+fn is_attach(payload: &[u8]) -> bool {
+    payload.len() != FRAME_LEN
+        && payload.starts_with(&CONTROL_MAGIC)
+        && payload.get(3) == Some(&(ControlKind::Attach as u8))
+}
+
+fn decode_attach(payload: &[u8]) -> Result<(u32, Message), DecodeError> {
+    let pid = Control::decode(payload)?.pid();
+    Ok((pid, Message::Attach { pid }))
+}
+
+#[cfg(test)]
+mod tests {
+    use varta_proto::control::{Attach, MAX_CONTROL_LEN};
+    use varta_proto::{Frame, Status};
+
+    use super::*;
+
+    const US: Credentials = Credentials { pid: 4242, uid: 1000, gid: 100 };
+
+    fn allowed() -> AllowedSenders {
+        AllowedSenders { uids: vec![1000], gids: vec![7] }
+    }
+
+    fn frame_of(pid: u32) -> [u8; 32] {
+        Frame::new(Status::Ok, pid, 10, 1, 0).to_bytes()
+    }
+
+    fn outcome(payload: &[u8], change: impl FnOnce(&mut Datagram<'_>)) -> Outcome {
+        let mut datagram = Datagram {
+            payload,
+            truncated: false,
+            extra_ancillary: false,
+            has_descriptor: false,
+            credentials: Some(US),
+            source: None,
+        };
+        change(&mut datagram);
+        judge(&datagram, &allowed(), &mut |outer, inner| (outer, inner) == (US.pid, 7))
+            .map_or_else(|refused| refused, |_| Outcome::Accepted)
+    }
+
+    #[test]
+    fn each_fault_has_its_own_outcome() {
+        let frame = frame_of(US.pid);
+        assert_eq!(outcome(&frame, |_| {}), Outcome::Accepted);
+        assert_eq!(outcome(&frame, |datagram| datagram.extra_ancillary = true), Outcome::Ancillary);
+        assert_eq!(outcome(&frame, |datagram| datagram.has_descriptor = true), Outcome::Ancillary);
+        assert_eq!(outcome(&frame, |datagram| datagram.credentials = None), Outcome::Unattested);
+        let nobody = Some(Credentials { pid: 0, ..US });
+        assert_eq!(outcome(&frame, |datagram| datagram.credentials = nobody), Outcome::Unattested);
+        let foreigner = Some(Credentials { uid: 1001, ..US });
+        assert_eq!(outcome(&frame, |datagram| datagram.credentials = foreigner), Outcome::UidRefused);
+        assert_eq!(outcome(&frame_of(4243), |_| {}), Outcome::PidMismatch);
+        assert!(matches!(
+            outcome(&frame[..31], |_| {}),
+            Outcome::Malformed(DecodeError::BadLength { actual: 31 })
+        ));
+        assert!(matches!(
+            outcome(&frame, |datagram| datagram.truncated = true),
+            Outcome::Malformed(DecodeError::BadLength { .. })
+        ));
+        assert_eq!(outcome(&[0; 32], |_| {}), Outcome::Malformed(DecodeError::BadMagic));
+    }
+
+    #[test]
+    fn an_attach_may_pass_a_descriptor_and_is_judged_as_everything_else() {
+        let mut room = [0; MAX_CONTROL_LEN];
+        let attach = Attach::new(US.pid, 10, 1, [7; 16]).encode(&mut room);
+        assert_eq!(outcome(&attach, |datagram| datagram.has_descriptor = true), Outcome::Accepted);
+        assert_eq!(outcome(&attach, |datagram| datagram.extra_ancillary = true), Outcome::Ancillary);
+        let foreigner = Some(Credentials { uid: 1001, ..US });
+        assert_eq!(outcome(&attach, |datagram| datagram.credentials = foreigner), Outcome::UidRefused);
+        let of_another = Attach::new(4243, 10, 1, [7; 16]).encode(&mut room);
+        assert_eq!(outcome(&of_another, |datagram| datagram.has_descriptor = true), Outcome::PidMismatch);
+        let is_refused =
+            |bytes: &[u8]| matches!(Message::decode(bytes), Err(DecodeError::BadKind { actual: 3 }));
+        assert!(is_refused(&of_another), "on every other way");
+    }
+
+    #[test]
+    fn a_group_admits_where_the_user_does_not() {
+        let in_group = Some(Credentials { uid: 1001, gid: 7, ..US });
+        assert_eq!(outcome(&frame_of(US.pid), |datagram| datagram.credentials = in_group), Outcome::Accepted);
+    }
+
+    #[test]
+    fn a_process_of_a_namespace_may_name_the_pid_that_it_has_there() {
+        assert_eq!(outcome(&frame_of(7), |_| {}), Outcome::Accepted);
+        assert_eq!(outcome(&frame_of(8), |_| {}), Outcome::PidMismatch);
+    }
+
+    #[test]
+    fn process_1_of_a_container_is_known_by_the_kernels_word() {
+        assert_eq!(outcome(&frame_of(0x8000_1234), |_| {}), Outcome::Accepted);
+    }
+}

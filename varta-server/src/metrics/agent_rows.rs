@@ -1,0 +1,317 @@
+//! Rows for single agents, written into one buffer for each family.
+//!
+//! The text format wants all rows of a family together, and the tracker can give its agents only a slice at a time
+//! lest a scrape hold up the beats: so each slice adds to every family's buffer, and the buffers follow each other in
+//! the body.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::base::time::millis;
+use crate::domain::tracker::{AgentView, Twin, Verdict};
+use crate::metrics::family::{self, Family};
+
+/// Agents with rows of their own under [`AgentMetrics::Auto`].
+pub(crate) const AUTO_LIMIT: usize = 10_000;
+
+/// For which agents there are rows of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum AgentMetrics {
+    /// For every agent.
+    All,
+    /// For those that are not up and well.
+    Unhealthy,
+    /// For none.
+    Off,
+    /// For every agent while there are at most 10 000, else for those that are not well, at most 10 000 of them.
+    #[default]
+    Auto,
+}
+
+const FAMILIES: [(Family, &str); 9] = [
+    (family::BEATS, "counter"),
+    (family::STALLS, "counter"),
+    (family::AGENT_MISTAKES, "counter"),
+    (family::STATUS, "gauge"),
+    (family::AGENT_UP, "gauge"),
+    (family::LAST_BEAT, "gauge"),
+    (family::STALL_AFTER, "gauge"),
+    (family::PAYLOAD, "gauge"),
+    (family::BEATS_LOST, "counter"),
+];
+
+/// The rows of one scrape while they are being written.
+#[derive(Debug)]
+pub(crate) struct AgentRows {
+    mode: AgentMetrics,
+    /// The name of this host.
+    host: String,
+    /// Unix time of [`MonoTime::START`], in milliseconds.
+    wall_start_millis: u64,
+    bodies: [BytesMut; FAMILIES.len()],
+    restarts: BytesMut,
+    labels: BytesMut,
+    rows: usize,
+    omitted: usize,
+}
+
+impl AgentRows {
+    /// Starts the rows of a scrape of a server on `host` that has `agents` agents.
+    pub(crate) fn new(mode: AgentMetrics, agents: usize, host: &str, wall_start_seconds: f64) -> Self {
+        let mode = match mode {
+            AgentMetrics::Auto if agents <= AUTO_LIMIT => AgentMetrics::All,
+            other => other,
+        };
+        let bodies = FAMILIES.map(|(family, kind)| {
+            let mut body = BytesMut::new();
+            // Writing into memory does not fail.
+            let _ = write!(body, "# HELP {0} {1}\n# TYPE {0} {kind}\n", family.name, family.help);
+            body
+        });
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "milliseconds since 1970 fit"
+        )]
+        let wall_start_millis = (wall_start_seconds * 1000.0) as u64;
+        AgentRows {
+            mode,
+            host: escape(host),
+            wall_start_millis,
+            bodies,
+            restarts: BytesMut::new(),
+            labels: BytesMut::new(),
+            rows: 0,
+            omitted: 0,
+        }
+    }
+
+    /// Writes an agent's rows, or counts it among those that have none.
+    pub(crate) fn add(&mut self, agent: &AgentView<'_>) {
+        let well = agent.verdict == Verdict::Up(varta_proto::Status::Ok);
+        if agent.verdict == Verdict::Gone {
+            return;
+        }
+        let wanted = match self.mode {
+            AgentMetrics::All => true,
+            AgentMetrics::Unhealthy => !well,
+            AgentMetrics::Off => false,
+            AgentMetrics::Auto => !well && self.rows < AUTO_LIMIT,
+        };
+        if !wanted {
+            self.omitted += 1;
+            return;
+        }
+        self.rows += 1;
+        self.write_labels(agent);
+        let status = match agent.verdict {
+            Verdict::Up(status) => status as u64,
+            Verdict::Stalled | Verdict::Down | Verdict::Gone => 3,
+            Verdict::Unknown | Verdict::Expected => agent.last.status as u64,
+        };
+        // Known from before a restart of this server, it has time yet; when that is over it is stalled.
+        let has_time = agent.verdict == Verdict::Expected;
+        let last_beat = self.wall_start_millis + agent.last_beat.as_nanos() / 1_000_000;
+        let values = [
+            Value::Whole(agent.last.beats),
+            Value::Whole(u64::from(agent.stalls)),
+            Value::Whole(u64::from(agent.mistakes)),
+            Value::Whole(status),
+            Value::Whole(u64::from(has_time || !agent.verdict.is_alarm())),
+            Value::Thousandths(last_beat.saturating_sub(millis(agent.silent_before))),
+            Value::Thousandths(millis(agent.stall_after)),
+            Value::Whole(u64::from(agent.last.payload)),
+            Value::Whole(agent.lost),
+        ];
+        for ((body, (family, _)), value) in self.bodies.iter_mut().zip(FAMILIES).zip(values) {
+            body.put_slice(family.name.as_bytes());
+            body.put_slice(&self.labels);
+            value.put(body);
+            body.put_u8(b'\n');
+        }
+    }
+
+    /// Writes that agents are missing that were expected: they have no pid, and are not up.
+    pub(crate) fn add_missing<'a>(&mut self, names: impl Iterator<Item = &'a Arc<str>>) {
+        let Some((body, (family, _))) = self
+            .bodies
+            .iter_mut()
+            .zip(FAMILIES)
+            .find(|(_, (family, _))| family.name == family::AGENT_UP.name)
+        else {
+            return;
+        };
+        for name in names {
+            self.rows += 1;
+            // Writing into memory does not fail.
+            let _ = write!(body, "{}{{pid=\"\",agent=\"", family.name);
+            put_escaped(body, name);
+            let _ = writeln!(body, "\",host=\"{}\",transport=\"\"}} 0", self.host);
+        }
+    }
+
+    /// Writes how often agents were restarted under each name, for the first of very many names.
+    pub(crate) fn add_restarts<'a>(&mut self, restarts: impl Iterator<Item = (&'a Arc<str>, u64)>) {
+        for (name, restarts) in restarts.take(AUTO_LIMIT) {
+            if self.restarts.is_empty() {
+                let Family { name, help } = family::RESTARTS;
+                // Writing into memory does not fail.
+                let _ = write!(self.restarts, "# HELP {name} {help}\n# TYPE {name} counter\n");
+            }
+            let _ = write!(self.restarts, "{}{{agent=\"", family::RESTARTS.name);
+            put_escaped(&mut self.restarts, name);
+            let _ = writeln!(self.restarts, "\"}} {restarts}");
+        }
+    }
+
+    /// How many agents have no rows.
+    pub(crate) fn omitted(&self) -> usize {
+        self.omitted
+    }
+
+    /// The text, in pieces.
+    pub(crate) fn into_pieces(self) -> impl Iterator<Item = Bytes> {
+        let no_rows = self.rows == 0;
+        let bodies = self.bodies.into_iter().filter(move |_| !no_rows);
+        bodies.chain([self.restarts]).filter(|body| !body.is_empty()).map(BytesMut::freeze)
+    }
+
+    fn write_labels(&mut self, agent: &AgentView<'_>) {
+        self.labels.clear();
+        self.labels.put_slice(b"{pid=\"");
+        self.labels.put_slice(itoa::Buffer::new().format(agent.pid).as_bytes());
+        self.labels.put_slice(b"\",agent=\"");
+        put_escaped(&mut self.labels, agent.name);
+        self.labels.put_slice(b"\",host=\"");
+        match agent.origin.address() {
+            None => self.labels.put_slice(self.host.as_bytes()),
+            // Writing into memory does not fail.
+            Some(address) => _ = write!(self.labels, "{address}"),
+        }
+        self.labels.put_slice(b"\",transport=\"");
+        self.labels.put_slice(agent.origin.transport().as_str().as_bytes());
+        if agent.twin != Twin::FIRST {
+            self.labels.put_slice(b"\",twin=\"");
+            self.labels.put_slice(itoa::Buffer::new().format(agent.twin.number()).as_bytes());
+        }
+        self.labels.put_slice(b"\"} ");
+    }
+}
+
+/// A sample's value.
+#[derive(Clone, Copy)]
+enum Value {
+    Whole(u64),
+    /// Of a second.
+    Thousandths(u64),
+}
+
+impl Value {
+    fn put(self, body: &mut BytesMut) {
+        let mut digits = itoa::Buffer::new();
+        match self {
+            Value::Whole(whole) => body.put_slice(digits.format(whole).as_bytes()),
+            Value::Thousandths(thousandths) => {
+                body.put_slice(digits.format(thousandths / 1000).as_bytes());
+                // A leading 1 keeps the zeroes that belong behind the point.
+                let fraction = digits.format(1000 + thousandths % 1000);
+                body.put_u8(b'.');
+                body.put_slice(&fraction.as_bytes()[1..]);
+            }
+        }
+    }
+}
+
+/// Escapes a label value as the text format asks: backslash, quote and line feed. Other control characters, which no
+/// honest name has, become `?`.
+fn put_escaped(body: &mut BytesMut, value: &str) {
+    for character in value.chars() {
+        match character {
+            '\\' => body.put_slice(b"\\\\"),
+            '"' => body.put_slice(b"\\\""),
+            '\n' => body.put_slice(b"\\n"),
+            control if control.is_control() => body.put_u8(b'?'),
+            other => body.put_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
+}
+
+fn escape(value: &str) -> String {
+    let mut escaped = BytesMut::new();
+    put_escaped(&mut escaped, value);
+    String::from_utf8_lossy(&escaped).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use varta_proto::Status;
+
+    use super::*;
+    use crate::base::time::MonoTime;
+    use crate::domain::beat::Origin;
+    use crate::domain::tracker::LastWord;
+
+    fn text(mode: AgentMetrics, agents: usize, verdict: Verdict) -> String {
+        let mut rows = AgentRows::new(mode, agents, "db-\"1\"", 1_000_000.25);
+        let name: Arc<str> = Arc::from("wor\\ker\n");
+        rows.add(&AgentView {
+            name: &name,
+            origin: Origin::Local,
+            pid: 4242,
+            twin: Twin::FIRST,
+            verdict,
+            last: LastWord { status: Status::Degraded, payload: 7, terminal: false, beats: 12 },
+            last_beat: MonoTime::from_millis(1_500),
+            silent_before: Duration::ZERO,
+            lost: 3,
+            stalls: 2,
+            mistakes: 1,
+            stall_after: Duration::from_millis(2_500),
+        });
+        rows.into_pieces().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn an_agent_has_a_row_in_each_family() {
+        let text = text(AgentMetrics::All, 1, Verdict::Up(Status::Degraded));
+        let labels = r#"{pid="4242",agent="wor\\ker\n",host="db-\"1\"",transport="unix"}"#;
+        for row in [
+            "varta_beats_total 12",
+            "varta_stalls_total 2",
+            "varta_agent_mistakes_total 1",
+            "varta_status 1",
+            "varta_agent_up 1",
+            "varta_agent_last_beat_timestamp_seconds 1000001.750",
+            "varta_agent_stall_after_seconds 2.500",
+            "varta_agent_payload 7",
+            "varta_agent_beats_lost_total 3",
+        ] {
+            let (name, value) = row.split_once(' ').unwrap();
+            assert!(text.contains(&format!("\n{name}{labels} {value}\n")), "{row} in\n{text}");
+            assert!(
+                text.contains(&format!("# HELP {name} ")) && text.contains(&format!("# TYPE {name} ")),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_stalled_agent_is_not_up_and_its_status_is_3() {
+        let text = text(AgentMetrics::All, 1, Verdict::Stalled);
+        assert!(text.lines().any(|line| line.starts_with("varta_status{") && line.ends_with(" 3")));
+        assert!(text.lines().any(|line| line.starts_with("varta_agent_up{") && line.ends_with(" 0")));
+    }
+
+    #[test]
+    fn with_very_many_agents_only_those_that_are_not_well_have_rows() {
+        assert!(text(AgentMetrics::Auto, AUTO_LIMIT, Verdict::Up(Status::Ok)).contains("4242"));
+        assert_eq!(text(AgentMetrics::Auto, AUTO_LIMIT + 1, Verdict::Up(Status::Ok)), "");
+        assert!(text(AgentMetrics::Auto, AUTO_LIMIT + 1, Verdict::Stalled).contains("4242"));
+        assert_eq!(text(AgentMetrics::Off, 1, Verdict::Stalled), "");
+    }
+}

@@ -1,0 +1,257 @@
+//! The watch's claims, on real processes.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::observe::descriptor_limit::raise_descriptor_limit;
+use crate::observe::testing::{Child, LIMIT, await_that};
+
+fn watcher() -> Watcher {
+    Watcher::new(Clock::start(), 4096).unwrap()
+}
+
+/// The next death, which must come.
+async fn next(watcher: &mut Watcher) -> ProcessDeath {
+    tokio::time::timeout(LIMIT, watcher.next()).await.expect("a death is told").unwrap()
+}
+
+fn watch(watcher: &mut Watcher, key: u64, child: &Child) {
+    watcher.watch(key, child.pid(), child.start_time()).unwrap();
+}
+
+fn become_zombie(child: &mut Child) {
+    let pid = child.pid();
+    child.close_input();
+    await_that("it is a zombie", || Stat::of_process(pid).is_some_and(|stat| stat.is_dead()));
+}
+
+#[tokio::test]
+async fn every_death_is_told_with_how_it_came() {
+    let deaths = [
+        ("exit 0", Death::Exited { code: 0 }),
+        ("exit 3", Death::Exited { code: 3 }),
+        ("kill -KILL $$", Death::Killed { signal: 9, core_dumped: false }),
+        ("ulimit -c 0; kill -SEGV $$", Death::Killed { signal: 11, core_dumped: false }),
+    ];
+    let mut watcher = watcher();
+    for (key, (script, death)) in deaths.into_iter().enumerate() {
+        let key = u64::try_from(key).unwrap();
+        let mut child = Child::shell(&format!("read line; {script}"));
+        let (pid, start_time) = (child.pid(), child.start_time());
+        watch(&mut watcher, key, &child);
+        child.close_input();
+        assert_eq!(next(&mut watcher).await, ProcessDeath { key, pid, start_time, death }, "{script}");
+        assert!(watcher.len() == 0);
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_is_dead_before_it_is_watched_is_told_at_once() {
+    let mut child = Child::shell("read line; exit 7");
+    let start_time = child.start_time();
+    become_zombie(&mut child);
+    let mut watcher = watcher();
+    watcher.watch(1, child.pid(), start_time).unwrap();
+    assert_eq!(next(&mut watcher).await.death, Death::Exited { code: 7 });
+}
+
+#[tokio::test]
+async fn one_that_is_reaped_before_it_is_watched_is_gone() {
+    let mut child = Child::shell("read line");
+    let (pid, start_time) = (child.pid(), child.start_time());
+    child.close_input();
+    child.reap();
+    let mut watcher = watcher();
+    assert!(matches!(watcher.watch(1, pid, start_time), Err(NotWatched::Gone)));
+    assert_eq!((watcher.len(), watcher.refusals().gone), (0, 1));
+}
+
+#[tokio::test]
+async fn one_that_is_reaped_after_it_is_watched_is_told_of() {
+    let mut child = Child::shell("read line; exit 6");
+    let mut watcher = watcher();
+    watch(&mut watcher, 1, &child);
+    child.close_input();
+    child.reap();
+    let death = next(&mut watcher).await.death;
+    if crate::observe::testing::kernel_tells_exits() {
+        assert_eq!(death, Death::Exited { code: 6 });
+    } else {
+        assert_eq!(death, Death::Unknown);
+    }
+}
+
+#[tokio::test]
+async fn another_process_with_the_same_pid_is_not_watched() {
+    let child = Child::shell("read line");
+    let mut watcher = watcher();
+    let another = child.start_time().checked_add(1).unwrap();
+    assert!(matches!(watcher.watch(1, child.pid(), another), Err(NotWatched::Gone)));
+    assert!(watcher.len() == 0);
+}
+
+#[tokio::test]
+async fn the_end_of_a_thread_is_no_death() {
+    let mut child = Child::playing("threads");
+    let mut watcher = watcher();
+    watch(&mut watcher, 1, &child);
+    for _ in 0..3 {
+        child.say("end a thread");
+        child.hear("a thread ended");
+        assert_eq!(watcher.try_next().unwrap(), None);
+    }
+    child.close_input();
+    assert_eq!(next(&mut watcher).await.death, Death::Exited { code: 4 });
+}
+
+#[tokio::test]
+async fn a_process_that_becomes_another_program_is_still_watched() {
+    let mut child = Child::playing("exec");
+    let mut watcher = watcher();
+    watch(&mut watcher, 1, &child);
+    child.say("go on");
+    child.hear("another program");
+    assert_eq!(watcher.try_next().unwrap(), None);
+    child.close_input();
+    assert_eq!(next(&mut watcher).await.death, Death::Exited { code: 5 });
+}
+
+#[tokio::test]
+async fn a_status_that_only_the_parent_may_see_is_told_when_the_parent_has_seen_it() {
+    let mut child = Child::shell("read line; exit 3");
+    let mut watcher = watcher();
+    watcher.read_stat = |_| None;
+    watch(&mut watcher, 1, &child);
+    become_zombie(&mut child);
+    if !crate::observe::testing::kernel_tells_exits() {
+        return;
+    }
+    assert_eq!(watcher.try_next().unwrap(), None);
+    child.reap();
+    assert_eq!(next(&mut watcher).await.death, Death::Exited { code: 3 });
+}
+
+#[tokio::test]
+async fn a_status_that_nobody_asks_for_is_not_waited_for_without_end() {
+    let mut child = Child::shell("read line; exit 3");
+    let mut watcher = watcher();
+    watcher.read_stat = |_| None;
+    watch(&mut watcher, 1, &child);
+    become_zombie(&mut child);
+    assert_eq!(next(&mut watcher).await.death, Death::Unknown);
+    assert!(watcher.len() == 0);
+}
+
+#[tokio::test]
+async fn one_who_only_takes_what_there_is_is_told_of_it_too() {
+    let mut child = Child::shell("read line; exit 3");
+    let mut watcher = watcher();
+    watcher.read_stat = |_| None;
+    watch(&mut watcher, 1, &child);
+    become_zombie(&mut child);
+    let mut death = None;
+    await_that("the death is told", || {
+        death = watcher.try_next().unwrap();
+        death.is_some()
+    });
+    assert_eq!(death.map(|death| death.death), Some(Death::Unknown));
+}
+
+#[tokio::test]
+async fn above_the_cap_nobody_is_watched_and_that_is_counted() {
+    let children = [Child::shell("read line"), Child::shell("read line")];
+    let mut watcher = Watcher::new(Clock::start(), 1).unwrap();
+    watch(&mut watcher, 1, &children[0]);
+    let refused = watcher.watch(2, children[1].pid(), children[1].start_time());
+    assert!(matches!(refused, Err(NotWatched::Full { cap: 1 })));
+    assert_eq!((watcher.len(), watcher.refusals()), (1, Refusals { full: 1, ..Refusals::default() }));
+    // The place of one key can be taken by another process.
+    watch(&mut watcher, 1, &children[1]);
+    assert!(watcher.unwatch(1));
+    watch(&mut watcher, 2, &children[0]);
+}
+
+#[tokio::test]
+async fn who_is_no_longer_watched_has_no_descriptor_and_is_not_told_of() {
+    let mut child = Child::shell("read line");
+    let mut watcher = watcher();
+    watch(&mut watcher, 1, &child);
+    let descriptor = watcher.watched[&1].pidfd.as_fd().as_raw_fd();
+    let link = format!("/proc/self/fd/{descriptor}");
+    assert!(std::fs::read_link(&link).unwrap().to_string_lossy().contains("pidfd"));
+    assert!(watcher.unwatch(1));
+    assert!(!watcher.unwatch(1));
+    become_zombie(&mut child);
+    assert_eq!(watcher.try_next().unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_key_that_is_used_again_does_not_inherit_a_death() {
+    let (mut first, second) = (Child::shell("read line"), Child::shell("read line"));
+    let mut watcher = watcher();
+    watch(&mut watcher, 1, &first);
+    become_zombie(&mut first);
+    // The kernel has named it, and nobody has asked yet.
+    assert_eq!(watcher.pidfds.get_ref().take_ready(&mut watcher.named).unwrap(), 1);
+    watch(&mut watcher, 1, &second);
+    assert_eq!(watcher.try_next().unwrap(), None);
+    second.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(next(&mut watcher).await.death, Death::Killed { signal: 15, core_dumped: false });
+}
+
+#[tokio::test]
+async fn a_wait_that_is_given_up_loses_nothing() {
+    let mut child = Child::shell("read line; exit 2");
+    let mut watcher = watcher();
+    watch(&mut watcher, 1, &child);
+    for _ in 0..100 {
+        tokio::select! {
+            biased;
+            death = watcher.next() => panic!("nobody died, and still {death:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    child.close_input();
+    let told = async {
+        loop {
+            tokio::select! {
+                death = watcher.next() => break death.unwrap(),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    };
+    let death = tokio::time::timeout(LIMIT, told).await.expect("a death is told");
+    assert_eq!(death.death, Death::Exited { code: 2 });
+}
+
+#[tokio::test]
+async fn a_thousand_that_die_at_once_are_all_told_of() {
+    const CHILDREN: usize = 1000;
+    raise_descriptor_limit().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut watcher = watcher();
+    let mut children = Vec::new();
+    for key in 0..CHILDREN {
+        let mut command = Command::new("cat");
+        let child = command.stdin(reader.try_clone().unwrap()).stdout(Stdio::null()).spawn().unwrap();
+        let start_time = Stat::of_thread(child.id(), child.id()).unwrap().start_time;
+        watcher.watch(u64::try_from(key).unwrap(), child.id(), start_time).unwrap();
+        children.push(child);
+    }
+    assert_eq!(watcher.len(), CHILDREN);
+    // All of them read from this pipe, and nobody else writes to it.
+    drop(writer);
+    let mut told = vec![false; CHILDREN];
+    for _ in 0..CHILDREN {
+        let death = next(&mut watcher).await;
+        assert_eq!(death.death, Death::Exited { code: 0 });
+        let key = usize::try_from(death.key).unwrap();
+        assert_eq!(death.pid, children[key].id());
+        assert!(!std::mem::replace(&mut told[key], true), "told twice");
+    }
+    assert!(watcher.len() == 0);
+    for mut child in children {
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,313 @@
+//! What a process is called by those who run it: its systemd unit or its container, else its command's name.
+//!
+//! A restart has a new pid and the same unit, so this is the name under which a series goes on.
+
+use std::fmt;
+
+use crate::observe::cgroup::{read_lines, unified_path};
+use crate::observe::stat::Stat;
+
+/// What a process is called.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ProcessName {
+    /// Its systemd unit, a `.service` or a `.scope`.
+    Unit(Box<str>),
+    /// Its container's id: of Docker, Podman, containerd and CRI-O 64 hexadecimal digits, or what LXC calls it.
+    Container(Box<str>),
+    /// The name of its command, which the process may change.
+    Command(Box<str>),
+}
+
+/// Digits of a container's id that tell it apart for people, and the fewest by which one is recognised.
+const SHORT_ID: usize = 12;
+const WHOLE_ID: usize = 64;
+/// Programs that name a cgroup by a container of theirs, also by a shortened id.
+const RUNTIMES: [&str; 8] =
+    ["docker", "libpod", "libpod-payload", "cri-containerd", "containerd", "crio", "nerdctl", "podman"];
+
+impl ProcessName {
+    /// What the process is called that has this pid now; `None` when nobody has it.
+    #[must_use]
+    pub fn of_process(pid: u32) -> Option<Self> {
+        ProcessName::of_cgroup(pid)
+            .or_else(|| Stat::of_thread(pid, pid).map(|stat| ProcessName::Command(stat.name.into())))
+    }
+
+    /// The unit or the container of the process that has this pid now; `None` when it has neither, or is gone.
+    #[must_use]
+    pub fn of_cgroup(pid: u32) -> Option<Self> {
+        read_lines(pid).and_then(|lines| ProcessName::parse(&lines))
+    }
+
+    /// The same, and whether it is a unit that the service manager of this host knows by that name: not one within a container,
+    /// or of another user's manager, who may call a unit what they like.
+    pub(crate) fn of_group(pid: u32) -> Option<(Self, bool)> {
+        let lines = read_lines(pid)?;
+        let name = ProcessName::parse(&lines)?;
+        let is_managed = match &name {
+            ProcessName::Unit(unit) => managed_unit(&lines, nix::unistd::geteuid().as_raw()) == Some(&**unit),
+            ProcessName::Container(_) | ProcessName::Command(_) => false,
+        };
+        Some((name, is_managed))
+    }
+
+    /// Reads the unit or the container out of a `cgroup` file, see proc_pid_cgroup(5).
+    ///
+    /// The hierarchy of version 2 is asked first, then systemd's own, then the others.
+    fn parse(lines: &str) -> Option<Self> {
+        paths(lines).chain(of_hierarchy(lines, "*")).find_map(ProcessName::of_path)
+    }
+
+    /// The innermost component of a path that names a unit or a container.
+    fn of_path(path: &str) -> Option<Self> {
+        let mut components = path.rsplit('/').peekable();
+        while let Some(component) = components.next() {
+            if let Some(id) = container_id(component) {
+                return Some(ProcessName::Container(id.into()));
+            }
+            if components.peek() == Some(&"lxc") && !component.is_empty() {
+                return Some(ProcessName::Container(component.into()));
+            }
+            if is_unit(component) {
+                return Some(ProcessName::Unit(component.into()));
+            }
+        }
+        None
+    }
+}
+
+/// The unit, the first 12 digits of the container's id, or the command. May hold anything: it came from outside.
+impl fmt::Display for ProcessName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProcessName::Unit(name) | ProcessName::Command(name) => f.write_str(name),
+            ProcessName::Container(id) if is_id(id) => f.write_str(id.get(..SHORT_ID).unwrap_or(id)),
+            ProcessName::Container(name) => f.write_str(name),
+        }
+    }
+}
+
+/// The paths that systemd has made, if it has: in the hierarchy of version 2, and in its own of version 1.
+fn paths(lines: &str) -> impl Iterator<Item = &str> {
+    unified_path(lines).into_iter().chain(of_hierarchy(lines, "name=systemd"))
+}
+
+/// The paths in those hierarchies of version 1 that have these controllers; `*` for any.
+fn of_hierarchy<'l>(lines: &'l str, wanted: &'static str) -> impl Iterator<Item = &'l str> {
+    lines.lines().filter_map(move |line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        (controllers == wanted || wanted == "*").then_some(path)
+    })
+}
+
+/// The unit of the service manager that answers to this user: what stands first behind its slices.
+fn managed_unit(lines: &str, uid: u32) -> Option<&str> {
+    let own_manager = format!("/user.slice/user-{uid}.slice/user@{uid}.service");
+    paths(lines).find_map(|path| {
+        let below = path.strip_prefix(own_manager.as_str()).filter(|_| uid != 0).unwrap_or(path);
+        let unit = below.split('/').skip(1).find(|component| !component.ends_with(".slice"))?;
+        is_unit(unit).then_some(unit)
+    })
+}
+
+/// Whether this is a unit that stands for one program. A login, a user's manager and a transient unit, whose name is
+/// another each time, do not.
+fn is_unit(component: &str) -> bool {
+    let Some((name, kind)) = component.rsplit_once('.') else { return false };
+    let is_collective = match kind {
+        "service" => name.starts_with("user@") || name.starts_with("run-u") || name.starts_with("run-r"),
+        "scope" => {
+            name == "init"
+                || ["session-", "run-u", "run-r"].iter().any(|prefix| name.starts_with(prefix))
+                || is_monitor(name)
+        }
+        _ => return false,
+    };
+    !name.is_empty() && !is_collective
+}
+
+/// The program that waits for a container is in a cgroup beside it, with the same id.
+fn is_monitor(name: &str) -> bool {
+    name.rsplit_once('-').is_some_and(|(prefix, id)| prefix.ends_with("conmon") && is_id(id))
+}
+
+/// The id of the container whose cgroup has this name.
+fn container_id(component: &str) -> Option<&str> {
+    let name = component.strip_suffix(".scope").unwrap_or(component);
+    if let Some(name) = name.strip_prefix("lxc.payload.") {
+        return Some(name);
+    }
+    // `kubepods-…:cri-containerd:ID`, where containerd has no systemd to ask.
+    let name = name.rsplit_once(':').map_or(name, |(_, name)| name);
+    let (prefix, id) = name.rsplit_once('-').map_or((None, name), |(prefix, id)| (Some(prefix), id));
+    match prefix {
+        None => (id.len() == WHOLE_ID && is_id(id)).then_some(id),
+        Some(prefix) if prefix.ends_with("conmon") => None,
+        Some(prefix) if RUNTIMES.contains(&prefix) => is_id(id).then_some(id),
+        // A task of Amazon's ECS.
+        Some(task) if task.len() == 32 && is_id(task) => {
+            (!id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
+        }
+        Some(_) => (id.len() == WHOLE_ID && is_id(id)).then_some(id),
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    (SHORT_ID..=WHOLE_ID).contains(&text.len()) && text.bytes().all(is_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "4f0c3b1d2e5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
+
+    fn unit(name: &str) -> Option<ProcessName> {
+        Some(ProcessName::Unit(name.into()))
+    }
+
+    #[test]
+    fn units_are_read_from_the_cgroups_that_systemd_makes() {
+        let table = [
+            ("0::/system.slice/nginx.service\n", unit("nginx.service")),
+            ("0::/system.slice/system-getty.slice/getty@tty1.service\n", unit("getty@tty1.service")),
+            ("0::/system.slice/foo\\x2dbar.service\n", unit("foo\\x2dbar.service")),
+            ("0::/system.slice/worker.service/workers/3\n", unit("worker.service")),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/sync.service\n",
+                unit("sync.service"),
+            ),
+            ("0::/machine.slice/machine-web.scope/payload\n", unit("machine-web.scope")),
+            // A host with both versions: 2 has nothing but its root.
+            (
+                "5:devices:/system.slice/a.service\n1:name=systemd:/system.slice/b.service\n0::/\n",
+                unit("b.service"),
+            ),
+            ("5:devices:/system.slice/a.service\n", unit("a.service")),
+            (
+                "3:cpu,cpuacct:/\n2:memory:/system.slice/cron.service\n1:name=systemd:/\n",
+                unit("cron.service"),
+            ),
+        ];
+        for (lines, expected) in table {
+            assert_eq!(ProcessName::parse(lines), expected, "{lines}");
+        }
+    }
+
+    #[test]
+    fn what_many_programs_share_names_none_of_them() {
+        let table = [
+            "0::/\n",
+            "0::/user.slice/user-1000.slice/session-3.scope\n",
+            "0::/user.slice/user-1000.slice/user@1000.service/init.scope\n",
+            "0::/init.scope\n",
+            "0::/system.slice/run-u123.service\n",
+            "0::/system.slice/run-rd2c1a7b0a2f54fd1b0b4.scope\n",
+            "0::/.service\n",
+            "0::/system.slice\n",
+            "0::/my-processes\n",
+            "",
+            ":::\n::\n0:\n\n",
+        ];
+        for lines in table {
+            assert_eq!(ProcessName::parse(lines), None, "{lines}");
+        }
+    }
+
+    #[test]
+    fn containers_are_read_from_the_cgroups_that_their_runtimes_make() {
+        let pod = "pod1a2b3c4d_0000_1111_2222_333344445555";
+        let table = [
+            format!("0::/system.slice/docker-{ID}.scope\n"),
+            format!("0::/docker/{ID}\n"),
+            format!("12:memory:/docker/{ID}\n1:name=systemd:/docker/{ID}\n0::/\n"),
+            format!("0::/docker/{ID}/workers\n"),
+            format!("0::/machine.slice/libpod-{ID}.scope/container\n"),
+            format!("0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope\n"),
+            format!("0::/libpod_parent/libpod-{ID}\n"),
+            format!("0::/machine.slice/libpod-payload-{ID}\n"),
+            format!(
+                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-{pod}.slice/cri-containerd-{ID}.scope\n"
+            ),
+            format!("0::/kubepods.slice/kubepods-{pod}.slice/crio-{ID}.scope\n"),
+            format!("0::/kubepods/burstable/{pod}/{ID}\n"),
+            format!(
+                "0::/system.slice/containerd.service/kubepods-besteffort-{pod}.slice:cri-containerd:{ID}\n"
+            ),
+            format!("0::/default/{ID}\n"),
+            format!("0::/ecs/0123456789abcdef/{ID}\n"),
+            format!("0::/system.slice/nerdctl-{ID}.scope\n"),
+        ];
+        for lines in table {
+            assert_eq!(ProcessName::parse(&lines), Some(ProcessName::Container(ID.into())), "{lines}");
+        }
+    }
+
+    #[test]
+    fn containers_with_other_names_are_known_by_those() {
+        let table = [
+            ("0::/system.slice/docker-4f0c3b1d2e5a.scope\n", "4f0c3b1d2e5a"),
+            ("0::/lxc.payload.web\n", "web"),
+            ("0::/lxc/web\n", "web"),
+            (
+                "0::/ecs/task/0123456789abcdef0123456789abcdef-1234567890\n",
+                "0123456789abcdef0123456789abcdef-1234567890",
+            ),
+        ];
+        for (lines, name) in table {
+            assert_eq!(ProcessName::parse(lines), Some(ProcessName::Container(name.into())), "{lines}");
+        }
+    }
+
+    #[test]
+    fn the_innermost_name_counts_and_a_monitor_is_not_its_container() {
+        let inner = format!("0::/docker/{ID}/system.slice/app.service\n");
+        assert_eq!(ProcessName::parse(&inner), unit("app.service"));
+        let monitor = format!("0::/machine.slice/libpod-conmon-{ID}.scope\n");
+        assert_eq!(ProcessName::parse(&monitor), None);
+    }
+
+    #[test]
+    fn a_container_is_shown_by_the_beginning_of_its_id() {
+        assert_eq!(ProcessName::Container(ID.into()).to_string(), "4f0c3b1d2e5a");
+        assert_eq!(ProcessName::Container("web".into()).to_string(), "web");
+        assert_eq!(ProcessName::Unit("a.service".into()).to_string(), "a.service");
+    }
+
+    #[test]
+    fn a_unit_is_taken_for_one_of_this_hosts_manager_only_where_nobody_else_can_have_made_it() {
+        let table = [
+            ("0::/system.slice/nginx.service\n", 0, Some("nginx.service")),
+            ("0::/system.slice/system-getty.slice/getty@tty1.service\n", 1000, Some("getty@tty1.service")),
+            ("0::/system.slice/worker.service/workers/3\n", 0, Some("worker.service")),
+            ("5:devices:/\n1:name=systemd:/system.slice/b.service\n0::/\n", 0, Some("b.service")),
+            // What a user's own manager runs is for a server of that user.
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/a.service\n",
+                1000,
+                Some("a.service"),
+            ),
+            ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/a.service\n", 0, None),
+            ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/a.service\n", 1001, None),
+            // Within a container, and in a cgroup that was made by hand.
+            (
+                "0::/machine.slice/machine-web.scope/system.slice/nginx.service\n",
+                0,
+                Some("machine-web.scope"),
+            ),
+            ("0::/docker/4f0c3b1d2e5a/system.slice/nginx.service\n", 0, None),
+            ("0::/system.slice/mine.service/nginx.service\n", 0, Some("mine.service")),
+            ("0::/\n", 0, None),
+        ];
+        for (lines, uid, expected) in table {
+            assert_eq!(managed_unit(lines, uid), expected, "{lines} {uid}");
+        }
+    }
+
+    #[test]
+    fn this_process_has_a_name_and_nobody_has_none() {
+        assert!(ProcessName::of_process(std::process::id()).is_some());
+        assert_eq!(ProcessName::of_process(u32::MAX), None);
+    }
+}

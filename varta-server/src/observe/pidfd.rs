@@ -1,0 +1,281 @@
+//! A descriptor that stands for a process, and what the kernel tells through it: pidfd_open(2) and `PIDFD_GET_INFO`.
+//!
+//! A pid names whoever has it at the moment; a pidfd goes on to name the process for which it was opened, and tells of
+//! its end even when that process is nobody's child here. The one place with the unsafe code for it; the set that holds
+//! all of them is here too.
+#![allow(unsafe_code, reason = "the two calls, and registering with the runtime, have no safe interface")]
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::Signal;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::domain::process::Death;
+
+/// `struct pidfd_info` of the kernel's `linux/pidfd.h`, in its first published size. Later ones only add to its end,
+/// and the kernel fills as much as there is room for; the exit code took the place of a spare field.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+struct PidfdInfo {
+    /// What is asked for, and in the answer what was given.
+    mask: u64,
+    cgroupid: u64,
+    pid: u32,
+    tgid: u32,
+    ppid: u32,
+    ruid: u32,
+    rgid: u32,
+    euid: u32,
+    egid: u32,
+    suid: u32,
+    sgid: u32,
+    fsuid: u32,
+    fsgid: u32,
+    exit_code: i32,
+}
+
+/// `PIDFD_INFO_SIZE_VER0`: the size is part of the request's number.
+const _: () = assert!(mem::size_of::<PidfdInfo>() == 64);
+
+/// `PIDFD_INFO_EXIT`: the exit status, which the kernel (from Linux 6.15) has once the process is reaped.
+const INFO_EXIT: u64 = 1 << 3;
+/// `PIDFD_GET_INFO`, from Linux 6.13.
+const GET_INFO: libc::Ioctl = libc::_IOWR::<PidfdInfo>(0xff, 11);
+
+/// A process, even after its end.
+#[derive(Debug)]
+pub(crate) struct Pidfd(OwnedFd);
+
+/// What the kernel has to say about a process's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It lives: some thread of it has not ended.
+    Alive,
+    /// It is dead, and nobody has asked for its status: that is told once its parent has.
+    Unreaped,
+    /// It is dead, and this is how it died; [`Death::Unknown`] when this kernel will never tell.
+    Dead(Death),
+}
+
+impl Pidfd {
+    /// Opens the process that has this pid now. The descriptor is closed on exec.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` when nobody has it; `ENOSYS` before Linux 5.3; `EMFILE` and the like when descriptors or memory are
+    /// short.
+    pub(crate) fn open(pid: u32) -> io::Result<Self> {
+        let no_such_process = || io::Error::from_raw_os_error(libc::ESRCH);
+        let pid = libc::pid_t::try_from(pid).map_err(|_| no_such_process())?;
+        if pid == 0 {
+            return Err(no_such_process());
+        }
+        // SAFETY: takes two integers and returns one; memory is not involved.
+        let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let descriptor = RawFd::try_from(descriptor).ok().filter(|descriptor| *descriptor >= 0);
+        let descriptor = descriptor.ok_or_else(io::Error::last_os_error)?;
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+        Ok(Pidfd(unsafe { OwnedFd::from_raw_fd(descriptor) }))
+    }
+
+    /// Asks whether the process has died, and how. Does not wait.
+    pub(crate) fn ask(&self) -> Told {
+        let info = match self.info() {
+            Ok(info) if info.mask & INFO_EXIT != 0 => {
+                return Told::Dead(Death::from_wait_status(info.exit_code));
+            }
+            other => other,
+        };
+        // A kernel that does not know the request is still asked whether the process is there.
+        match (self.has_ended(), info) {
+            (false, _) => Told::Alive,
+            (true, Ok(_)) => Told::Unreaped,
+            (true, Err(_)) => Told::Dead(Death::Unknown),
+        }
+    }
+
+    /// Sends the process a signal; never another that has its pid by then. See pidfd_send_signal(2).
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` when it has been reaped; `EPERM` when this user may not.
+    pub(crate) fn send_signal(&self, signal: Signal) -> io::Result<()> {
+        let no_information = ptr::null::<libc::siginfo_t>();
+        let (descriptor, signal, no_flags) = (self.0.as_raw_fd(), signal as libc::c_int, 0);
+        // SAFETY: three integers, and a null pointer, which the call allows: the kernel then says itself who sends it.
+        let result = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, descriptor, signal, no_information, no_flags)
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Whether every thread of the process has ended: then the descriptor can be read, and not before.
+    pub(crate) fn has_ended(&self) -> bool {
+        let mut asked = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        loop {
+            match poll(&mut asked, PollTimeout::ZERO) {
+                // A signal that is pending interrupts even a poll that does not wait.
+                Err(Errno::EINTR) => {}
+                // What cannot be asked is not known to have ended.
+                answer => return answer.is_ok_and(|ready| ready > 0),
+            }
+        }
+    }
+
+    /// # Errors
+    ///
+    /// `ESRCH` when the process is reaped and the kernel keeps no status; `ENOTTY` when it does not know the request.
+    fn info(&self) -> io::Result<PidfdInfo> {
+        let mut info = PidfdInfo { mask: INFO_EXIT, ..PidfdInfo::default() };
+        // SAFETY: the request's number says that it reads and writes a `PidfdInfo`, which lives through the call and
+        // holds only integers, so that any bytes are valid.
+        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), GET_INFO, &raw mut info) };
+        if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+impl AsFd for Pidfd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Events that are taken from the kernel with one system call.
+pub(crate) const EVENTS: usize = 64;
+
+/// Any number of pidfds as one descriptor, which can be read when one of them can.
+#[derive(Debug)]
+pub(crate) struct PidfdSet(Epoll);
+
+impl PidfdSet {
+    /// # Errors
+    ///
+    /// When descriptors or memory are short.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(PidfdSet(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
+    }
+
+    /// Has the runtime, within which this is called, look at it.
+    ///
+    /// # Errors
+    ///
+    /// As the runtime's own registration.
+    pub(crate) fn register(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: `as_raw_fd` names the same open descriptor as long as this value lives, which the registration owns
+        // and does not hand out but by reference; nothing here closes the descriptor or puts another in its place.
+        Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE)? })
+    }
+
+    /// Adds a process under a key. It is named when it dies, and once more when it is reaped.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` at `fs.epoll.max_user_watches`; `ENOMEM`.
+    pub(crate) fn add(&self, pidfd: &Pidfd, key: u64) -> io::Result<()> {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, key);
+        Ok(self.0.add(pidfd, event)?)
+    }
+
+    /// Removes a process that is in it.
+    pub(crate) fn remove(&self, pidfd: &Pidfd) {
+        // Closing the descriptor would do, but for a child that is being started and holds a copy at this moment.
+        let _ = self.0.delete(pidfd);
+    }
+
+    /// Takes the keys of those that the kernel names, at most [`EVENTS`], without waiting for any. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// None that is to be expected.
+    pub(crate) fn take_ready(&self, keys: &mut VecDeque<u64>) -> io::Result<usize> {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let count = self.0.wait(&mut events, EpollTimeout::ZERO)?;
+        keys.extend(events[..count].iter().map(EpollEvent::data));
+        Ok(count)
+    }
+}
+
+impl AsRawFd for PidfdSet {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::testing::{Child, await_that, kernel_tells_exits};
+
+    #[test]
+    fn this_process_lives() {
+        assert_eq!(Pidfd::open(std::process::id()).unwrap().ask(), Told::Alive);
+    }
+
+    #[test]
+    fn a_signal_reaches_the_process_that_was_opened_and_nobody_once_that_is_reaped() {
+        let mut child = Child::shell("read line");
+        let pidfd = Pidfd::open(child.pid()).unwrap();
+        pidfd.send_signal(Signal::SIGKILL).unwrap();
+        await_that("it is dead", || pidfd.has_ended());
+        child.reap();
+        assert_eq!(pidfd.send_signal(Signal::SIGKILL).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn a_pid_that_nobody_has_cannot_be_opened() {
+        for pid in [0, u32::MAX, 0x7fff_ffff] {
+            assert_eq!(Pidfd::open(pid).unwrap_err().raw_os_error(), Some(libc::ESRCH), "{pid}");
+        }
+    }
+
+    #[test]
+    fn the_information_is_about_the_process_that_was_opened() {
+        let info = Pidfd::open(std::process::id()).unwrap().info();
+        // A kernel before 6.13 does not know the request.
+        if let Ok(info) = info {
+            assert_eq!((info.pid, info.mask & INFO_EXIT), (std::process::id(), 0));
+        }
+    }
+
+    #[test]
+    fn a_death_is_told_in_full_once_the_parent_has_asked() {
+        let deaths = [
+            ("exit 0", Death::Exited { code: 0 }),
+            ("exit 3", Death::Exited { code: 3 }),
+            ("kill -KILL $$", Death::Killed { signal: 9, core_dumped: false }),
+            ("ulimit -c 0; kill -SEGV $$", Death::Killed { signal: 11, core_dumped: false }),
+        ];
+        for (script, death) in deaths {
+            let mut child = Child::shell(&format!("read line; {script}"));
+            let pidfd = Pidfd::open(child.pid()).unwrap();
+            assert_eq!(pidfd.ask(), Told::Alive, "{script}");
+            child.close_input();
+            await_that("it is dead", || pidfd.ask() != Told::Alive);
+            child.reap();
+            let told = pidfd.ask();
+            if kernel_tells_exits() {
+                assert_eq!(told, Told::Dead(death), "{script}");
+            } else {
+                assert_eq!(told, Told::Dead(Death::Unknown), "{script}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_zombie_it_is_told_that_it_is_dead() {
+        let mut child = Child::shell("read line; exit 3");
+        let pidfd = Pidfd::open(child.pid()).unwrap();
+        child.close_input();
+        await_that("it is dead", || pidfd.ask() != Told::Alive);
+        let wanted = if kernel_tells_exits() { Told::Unreaped } else { pidfd.ask() };
+        assert_eq!(pidfd.ask(), wanted);
+    }
+}

@@ -1,0 +1,148 @@
+//! A look at a process: the facts of one moment, read from what the kernel shows of it.
+//!
+//! What may not be read, or is not there on this host, is `None`, and no fault. Every file is read up to a bound, and of
+//! the threads only the first [`MAX_THREADS`], so that a look costs about the same whoever is looked at.
+
+#[cfg(test)]
+pub(in crate::observe) mod tests;
+
+use std::fs;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use nix::unistd::{SysconfVar, sysconf};
+
+use crate::base::time::MonoTime;
+use crate::domain::process::text::short;
+use crate::domain::process::{
+    Cgroup, Descriptors, Details, Look, MAX_DESCRIPTORS, MAX_THREADS, Pressure, State, States, Stuck,
+};
+use crate::observe::cgroup::Hierarchy;
+use crate::observe::read_bounded::read_some;
+use crate::observe::stat::Stat;
+use crate::observe::status::{Status, parse_call, parse_channel, parse_open_files, parse_run_delay};
+
+/// How much of a command's name is kept: more than the kernel keeps.
+pub(crate) const MOST_COMMAND: usize = 64;
+/// More than the file of a process that is in many groups.
+const STATUS_ROOM: usize = 16 * 1024;
+const LIMITS_ROOM: usize = 4096;
+/// For the files of one line.
+const LINE_ROOM: usize = 512;
+
+/// What must be known of this host to look at its processes.
+#[derive(Clone, Debug)]
+pub struct Host {
+    hierarchy: Option<Hierarchy>,
+    ticks_per_second: u64,
+}
+
+impl Host {
+    /// Finds out what must be known.
+    #[must_use]
+    pub fn find() -> Self {
+        let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|ticks| u64::try_from(ticks).ok());
+        // Linux has counted in hundredths of a second towards programs for as long as it runs on these machines.
+        Host {
+            hierarchy: Hierarchy::find(),
+            ticks_per_second: ticks.filter(|ticks| *ticks > 0).unwrap_or(100),
+        }
+    }
+
+    /// Looks at one file: enough to say whether a process is there, stopped, or using CPU. `at` is the present time.
+    ///
+    /// `None` when no process with this pid and start time is there.
+    #[must_use]
+    pub fn glance(&self, pid: u32, start_time: NonZeroU64, at: MonoTime) -> Option<Look> {
+        let stat = Stat::of_process(pid).filter(|stat| stat.start_time == start_time)?;
+        Some(Look {
+            at,
+            pid,
+            start_time,
+            command: short(stat.name.as_bytes(), MOST_COMMAND),
+            state: State::from_letter(stat.state),
+            death: stat.death,
+            threads: stat.threads,
+            cpu: self.cpu_time(stat.cpu_ticks),
+            details: None,
+        })
+    }
+
+    /// Looks at everything. `at` is the present time.
+    ///
+    /// `None` when no process with this pid and start time is there, or it goes while it is looked at: all that is told
+    /// is of that process.
+    #[must_use]
+    pub fn look(&self, pid: u32, start_time: NonZeroU64, at: MonoTime) -> Option<Look> {
+        let mut look = self.glance(pid, start_time, at)?;
+        let status = read_some(format!("/proc/{pid}/status"), &mut vec![0; STATUS_ROOM]).map(Status::parse);
+        let status = status.unwrap_or_default();
+        let (states, stuck) = look_at_threads(pid);
+        look.details = Some(Box::new(Details {
+            states,
+            stuck,
+            channel: read_line(pid, pid, "wchan", parse_channel),
+            call: read_line(pid, pid, "syscall", parse_call),
+            switches: status.switches,
+            run_delay: read_line(pid, pid, "schedstat", parse_run_delay),
+            resident_bytes: status.resident_bytes,
+            descriptors: count_descriptors(pid),
+            cgroup: Cgroup::of_process(pid, self.hierarchy.as_ref()),
+            host: Pressure::read(|resource, room| {
+                read_some(format!("/proc/pressure/{resource}"), room).map(<[u8]>::len)
+            }),
+        }));
+        Stat::of_thread(pid, pid).is_some_and(|stat| stat.start_time == start_time).then_some(look)
+    }
+
+    fn cpu_time(&self, ticks: u64) -> Duration {
+        let seconds = ticks / self.ticks_per_second;
+        let rest = ticks % self.ticks_per_second;
+        // Less than a second, and never near the bounds of the type.
+        Duration::from_secs(seconds) + Duration::from_nanos(rest * 1_000_000_000 / self.ticks_per_second)
+    }
+}
+
+/// The pids that a process has in its PID namespaces, from this server's to its own, at most 32. One that is in a
+/// container has there the last of them.
+#[must_use]
+pub fn namespace_pids(pid: u32) -> Vec<u32> {
+    let mut room = vec![0; STATUS_ROOM];
+    read_some(format!("/proc/{pid}/status"), &mut room)
+        .map(|file| Status::parse(file).namespace_pids)
+        .unwrap_or_default()
+}
+
+/// Counts the states of the first threads, and finds one beside the main thread that nothing interrupts.
+fn look_at_threads(pid: u32) -> (States, Option<Stuck>) {
+    let (mut states, mut stuck) = (States::default(), None);
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return (states, stuck) };
+    for entry in entries.take(MAX_THREADS).map_while(Result::ok) {
+        let Some(thread) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // One that has ended in between is not there any more.
+        let Some(stat) = Stat::of_thread(pid, thread) else { continue };
+        let state = State::from_letter(stat.state);
+        states.add(state);
+        if state == State::Uninterruptible && thread != pid && stuck.is_none() {
+            stuck = Some(Stuck { thread, channel: read_line(pid, thread, "wchan", parse_channel) });
+        }
+    }
+    (states, stuck)
+}
+
+/// Counts open descriptors; `None` when that may not be known.
+fn count_descriptors(pid: u32) -> Option<Descriptors> {
+    let directory = format!("/proc/{pid}/fd");
+    // From Linux 6.2 on the directory's size is their number, which anyone may know and which costs no walk.
+    let open = match fs::metadata(&directory) {
+        Ok(metadata) if metadata.len() > 0 => metadata.len(),
+        _ => u64::try_from(fs::read_dir(&directory).ok()?.take(MAX_DESCRIPTORS).count()).unwrap_or(u64::MAX),
+    };
+    let limit = read_some(format!("/proc/{pid}/limits"), &mut [0; LIMITS_ROOM]).and_then(parse_open_files);
+    Some(Descriptors { open, limit })
+}
+
+/// Reads a file of one thread that has one line.
+fn read_line<T>(pid: u32, thread: u32, name: &str, parse: fn(&[u8]) -> Option<T>) -> Option<T> {
+    parse(read_some(format!("/proc/{pid}/task/{thread}/{name}"), &mut [0; LINE_ROOM])?)
+}

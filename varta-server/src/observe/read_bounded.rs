@@ -1,0 +1,35 @@
+//! Reading what the kernel writes: small files of which only so much is taken.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+/// Reads at most `room.len()` bytes from the beginning of a file; `None` when it cannot be read.
+///
+/// A process that ends while its file is read makes the read fail, and is not there any more.
+pub(crate) fn read_some(path: impl AsRef<Path>, room: &mut [u8]) -> Option<&[u8]> {
+    let mut file = File::open(path).ok()?;
+    let mut length = 0;
+    while length < room.len() {
+        match file.read(&mut room[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+    Some(&room[..length])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_taken_than_there_is_room_for() {
+        let mut room = [0; 5];
+        assert_eq!(read_some("/dev/zero", &mut room), Some(&[0; 5][..]));
+        assert_eq!(read_some("/dev/null", &mut room), Some(&[][..]));
+        assert_eq!(read_some("/proc/none", &mut room), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! The smaller files of a process: `status`, `wchan`, `syscall`, `schedstat`, `limits`.
+//!
+//! What each says is read by a pure function over bytes; what is not there, or is written otherwise, is `None`.
+
+use std::time::Duration;
+
+use crate::domain::process::Switches;
+use crate::domain::process::text::short;
+
+/// How much of the name of a wait channel is kept: longer than any function of the kernel.
+pub(crate) const MOST_CHANNEL: usize = 64;
+/// The kernel nests no more PID namespaces.
+pub(crate) const MOST_NAMESPACES: usize = 32;
+
+/// What is taken from `status`, see proc_pid_status(5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Status {
+    /// Its pid in each PID namespace that it is in, from ours to its own.
+    pub(crate) namespace_pids: Vec<u32>,
+    /// Memory in RAM.
+    pub(crate) resident_bytes: Option<u64>,
+    /// How often the main thread gave up the CPU, and how often it was taken from it.
+    pub(crate) switches: Option<Switches>,
+}
+
+impl Status {
+    pub(crate) fn parse(file: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(file);
+        let mut status = Status::default();
+        let (mut voluntary, mut involuntary) = (None, None);
+        for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
+            let mut words = value.split_ascii_whitespace();
+            let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+            match key {
+                "VmRSS" => status.resident_bytes = number().and_then(|kibibytes| kibibytes.checked_mul(1024)),
+                "voluntary_ctxt_switches" => voluntary = number(),
+                "nonvoluntary_ctxt_switches" => involuntary = number(),
+                "NSpid" => {
+                    let pids = words.take(MOST_NAMESPACES).map_while(|word| word.parse().ok());
+                    status.namespace_pids = pids.collect();
+                }
+                _ => {}
+            }
+        }
+        status.switches =
+            voluntary.zip(involuntary).map(|(voluntary, involuntary)| Switches { voluntary, involuntary });
+        status
+    }
+}
+
+/// The function of the kernel in which a thread waits; `None` when it runs, or when we may not know.
+pub(crate) fn parse_channel(file: &[u8]) -> Option<Box<str>> {
+    let name = file.trim_ascii();
+    (!name.is_empty() && name != b"0").then(|| short(name, MOST_CHANNEL))
+}
+
+/// The number of the system call in which a thread is; `None` when it is in none, or when it runs.
+pub(crate) fn parse_call(file: &[u8]) -> Option<u32> {
+    // `running`, or -1 when it waits without having called, as in a page fault.
+    std::str::from_utf8(file).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// How long a thread was ready to run and waited for a CPU, since it started: the second field of `schedstat`.
+pub(crate) fn parse_run_delay(file: &[u8]) -> Option<Duration> {
+    let nanos = std::str::from_utf8(file).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
+}
+
+/// How many descriptors a process may have open, from `limits`; `None` also when there is no limit.
+pub(crate) fn parse_open_files(file: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_is_read_as_the_kernel_writes_it() {
+        let file =
+            b"Name:\tcat\nState:\tS (sleeping)\nNSpid:\t22025\t7\t1\nVmRSS:\t    1744 kB\nThreads:\t1\n\
+            voluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t3\n";
+        let status = Status {
+            namespace_pids: vec![22025, 7, 1],
+            resident_bytes: Some(1744 * 1024),
+            switches: Some(Switches { voluntary: 12, involuntary: 3 }),
+        };
+        assert_eq!(Status::parse(file), status);
+    }
+
+    #[test]
+    fn hostile_status_gives_nothing_that_it_does_not_say() {
+        let table: [&[u8]; 6] = [
+            b"",
+            b"\xff\xff:\xff\n:::\n",
+            b"NSpid:\tx 1\nVmRSS:\t-1 kB\n",
+            b"VmRSS:\t18446744073709551615 kB\n",
+            b"voluntary_ctxt_switches:\t1\n",
+            b"NSpid:\nVmRSS:\n",
+        ];
+        for file in table {
+            assert_eq!(Status::parse(file), Status::default(), "{}", String::from_utf8_lossy(file));
+        }
+        let many = format!("NSpid:{}", "\t1".repeat(1000));
+        assert_eq!(Status::parse(many.as_bytes()).namespace_pids.len(), MOST_NAMESPACES);
+    }
+
+    #[test]
+    fn a_wait_channel_is_a_name() {
+        let table: [(&[u8], Option<&str>); 5] = [
+            (b"futex_do_wait", Some("futex_do_wait")),
+            (b"hrtimer_nanosleep\n", Some("hrtimer_nanosleep")),
+            (b"0", None),
+            (b"", None),
+            (&[b'a'; 100], Some(&"a".repeat(64))),
+        ];
+        for (file, expected) in table {
+            assert_eq!(parse_channel(file).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn a_call_is_a_number() {
+        let table: [(&[u8], _); 6] = [
+            (b"230 0x0 0x0 0x7ffff7919090 0x7ffff79190d0 0x0 0x0 0x7ffff7919078 0x7fc51fbbb503\n", Some(230)),
+            (b"0 0x3", Some(0)),
+            (b"running\n", None),
+            (b"-1 0x7ffe 0x7fb2\n", None),
+            (b"99999999999 0x0\n", None),
+            (b"", None),
+        ];
+        for (file, expected) in table {
+            assert_eq!(parse_call(file), expected, "{}", String::from_utf8_lossy(file));
+        }
+    }
+
+    #[test]
+    fn delays_and_limits_are_found_or_not_there() {
+        assert_eq!(parse_run_delay(b"3000 58016 1\n"), Some(Duration::from_nanos(58016)));
+        assert_eq!(parse_run_delay(b"0\n"), None);
+        let limits = b"Max processes             96365                96365                processes \n\
+            Max open files            20000                40000                files     \n";
+        assert_eq!(parse_open_files(limits), Some(20000));
+        assert_eq!(parse_open_files(b"Max open files            unlimited    unlimited   files\n"), None);
+        assert_eq!(parse_open_files(b"Max open files"), None);
+    }
+}

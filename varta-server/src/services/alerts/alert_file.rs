@@ -1,0 +1,161 @@
+//! The file in which alerts outlive the server: `alerts.json` in the directory of `--state-dir`.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::files::atomic;
+use crate::base::files::state_dir::StateDir;
+use crate::services::alerts::lifecycle::Kept;
+
+const NAME: &str = "alerts.json";
+/// The version of its form.
+const VERSION: u32 = 1;
+/// No file is longer that this server wrote, in bytes: there are some five thousand alerts at the most.
+const LONGEST: u64 = 32 << 20;
+
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u32,
+    alerts: &'a [Kept],
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Found {
+    version: u32,
+    alerts: Vec<Kept>,
+}
+
+/// Where the file is, or is to be.
+#[derive(Clone, Debug)]
+pub(super) struct AlertFile {
+    path: PathBuf,
+    /// What keeps the directory this server's until the last write is over.
+    _directory: StateDir,
+}
+
+impl AlertFile {
+    pub(super) fn new(directory: &StateDir) -> Self {
+        AlertFile { path: directory.path().join(NAME), _directory: directory.clone() }
+    }
+
+    /// What the server before this one left; nothing where it left none. What cannot be read is said; a file that is broken
+    /// is moved aside.
+    pub(super) fn read(&self) -> Vec<Kept> {
+        let path = self.path.display();
+        let content = match self.content() {
+            Ok(content) => content,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+            Err(error) => {
+                tracing::warn!(
+                    target: "varta::alerts",
+                    "{path}: cannot be read: {error}; alerts that fired before may fire again"
+                );
+                return Vec::new();
+            }
+        };
+        match parse(&content) {
+            Ok(alerts) => alerts,
+            Err(fault) => {
+                let mut aside = self.path.clone().into_os_string();
+                aside.push(".corrupt");
+                let moved = match fs::rename(&self.path, &aside) {
+                    Ok(()) => format!("it is {} now", aside.display()),
+                    Err(error) => format!("it cannot be moved aside either: {error}"),
+                };
+                tracing::warn!(
+                    target: "varta::alerts",
+                    "{path}: is broken ({fault}); {moved}, and alerts that fired before may fire again"
+                );
+                Vec::new()
+            }
+        }
+    }
+
+    fn content(&self) -> io::Result<Vec<u8>> {
+        // What is no plain file must not make anybody wait.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file"));
+        }
+        let mut content = Vec::new();
+        file.take(LONGEST + 1).read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    /// Puts a new file in the place of the old one: whoever reads it finds the one or the other, whole.
+    ///
+    /// # Errors
+    ///
+    /// What the system says. The old file is as it was.
+    pub(super) fn write(&self, alerts: &[Kept]) -> io::Result<()> {
+        let content = serde_json::to_vec(&Written { version: VERSION, alerts })?;
+        atomic::replace(&self.path, &content)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn parse(content: &[u8]) -> Result<Vec<Kept>, String> {
+    if content.len() as u64 > LONGEST {
+        return Err(format!("it is longer than {LONGEST} bytes"));
+    }
+    let found: Found = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    if found.version != VERSION {
+        return Err(format!("its form has version {}, and this server knows {VERSION}", found.version));
+    }
+    Ok(found.alerts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file_in(directory: &Path) -> AlertFile {
+        AlertFile::new(&StateDir::open(directory).unwrap())
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_says_nothing_and_a_broken_one_is_moved_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file_in(directory.path());
+        assert_eq!(file.read(), []);
+        let broken =
+            ["", "{", "[]", r#"{"version":2,"alerts":[]}"#, r#"{"version":1,"alerts":[{}]}"#, "\u{0}"];
+        for content in broken {
+            fs::write(file.path(), content).unwrap();
+            assert_eq!(file.read(), [], "{content}");
+            assert!(!file.path().exists(), "{content}");
+            let aside = fs::read_to_string(directory.path().join("alerts.json.corrupt")).unwrap();
+            assert_eq!(aside, content);
+        }
+    }
+
+    #[test]
+    fn what_is_no_plain_file_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file_in(directory.path());
+        std::os::unix::fs::symlink("/dev/zero", file.path()).unwrap();
+        assert_eq!(file.read(), []);
+        assert!(file.path().is_symlink());
+    }
+
+    #[test]
+    fn a_write_leaves_one_file_that_only_its_owner_reads() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let file = file_in(directory.path());
+        file.write(&[]).unwrap();
+        file.write(&[]).unwrap();
+        assert_eq!(file.read(), []);
+        assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,60 @@
+//! The annotations of alerts: what people read when they are woken.
+
+use crate::domain::describe::sentence;
+use crate::domain::tracker::{Cause, Transition};
+use crate::services::alerts::alert::Texts;
+use crate::services::alerts::timestamp::Moment;
+
+/// No annotation is longer, in bytes.
+const LONGEST: usize = 1_024;
+
+/// What there is to say of one agent that is in alarm.
+pub(super) fn of_agent(transition: &Transition, now: Moment) -> Texts {
+    let Transition { to, cause, at, silence, last, dossier, .. } = transition;
+    let mut texts = Texts::new();
+    let mut put = |name: &str, value: &str| texts.insert(name.to_owned(), cut(value));
+    put("summary", &sentence(transition));
+    put("state", &to.to_string());
+    put("cause", cause.as_str());
+    put("silence", &format!("{silence:.3?}"));
+    put("since", &now.wall_at(*at).to_string());
+    if last.beats > 0 {
+        put("last_beat", &now.wall_at(*at).before(*silence).to_string());
+    }
+    if let Some(dossier) = dossier {
+        put("dossier", &dossier.to_string());
+    }
+    texts
+}
+
+/// The causes of what is counted by [`Cause::index`], the most frequent first: `stopped 31, silent 10`.
+pub(super) fn causes(counts: &[u32; Cause::NAMES.len()]) -> String {
+    let mut causes: Vec<_> = Cause::NAMES.into_iter().zip(*counts).filter(|(_, count)| *count > 0).collect();
+    causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let texts: Vec<_> = causes.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
+    texts.join(", ")
+}
+
+/// Cuts a text to what an annotation may have.
+fn cut(text: &str) -> String {
+    if text.len() <= LONGEST {
+        return text.to_owned();
+    }
+    let mut end = LONGEST - '…'.len_utf8();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_is_cut_between_characters() {
+        let long = "ü".repeat(LONGEST);
+        assert!(cut(&long).len() <= LONGEST && cut(&long).ends_with('…'));
+        assert_eq!(cut("short"), "short");
+    }
+}

@@ -1,0 +1,205 @@
+//! Sending: one HTTP client for all destinations, and how often it is tried again.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::redirect;
+use reqwest::{Client, Response, StatusCode};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::base::backoff::{LONGEST_PAUSE, SHORTEST_PAUSE};
+use crate::base::error::Error;
+use crate::services::alerts::url::AlertUrl;
+
+/// How long it may take to get a connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// How long a whole exchange may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How much of an answer is read, in bytes: it is of interest only for what it says when it is a refusal.
+const LONGEST_ANSWER: usize = 16 << 10;
+/// How much of that goes into the log.
+const LONGEST_REASON: usize = 200;
+/// The longest file of certificates, in bytes.
+const LONGEST_CA_FILE: u64 = 4 << 20;
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It was taken.
+    Taken,
+    /// It was refused, and will be again: with what was said.
+    Refused(String),
+    /// Another time it may be taken: with what went wrong, and how long to wait if that was said.
+    Failed(String, Option<Duration>),
+}
+
+/// Makes the client. Certificates are read only where some destination needs them.
+///
+/// # Errors
+///
+/// When a file of certificates cannot be used, or no connection could ever be made.
+pub(super) fn client(ca_file: Option<&Path>, needs_tls: bool) -> Result<Client, Error> {
+    let failed = |error: &dyn std::error::Error| Error::Runtime {
+        action: "set up the client for alerts",
+        source: std::io::Error::other(chain(error)),
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    if needs_tls {
+        let found = rustls_native_certs::load_native_certs();
+        let (taken, _) = roots.add_parsable_certificates(found.certs);
+        if taken == 0 && ca_file.is_none() {
+            tracing::warn!(
+                target: "varta::alerts",
+                "this host has no certificates of authorities, so nobody can be sent alerts over https; install its \
+                 package of them (ca-certificates), or give --alert-ca-file"
+            );
+        }
+    }
+    if let Some(path) = ca_file {
+        let refused = |fault: String| Error::CaFile { path: path.to_path_buf(), fault };
+        for certificate in certificates(path).map_err(refused)? {
+            roots
+                .add(certificate)
+                .map_err(|error| refused(format!("one of its certificates cannot be used: {error}")))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(&error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!("varta-server/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_WITHIN)
+        .timeout(ANSWER_WITHIN)
+        // Whoever is asked for is asked, and no other that it names.
+        .redirect(redirect::Policy::none())
+        .pool_max_idle_per_host(1)
+        .build()
+        .map_err(|error| failed(&error))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let mut content = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    file.take(LONGEST_CA_FILE + 1)
+        .read_to_end(&mut content)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if content.len() as u64 > LONGEST_CA_FILE {
+        return Err(format!("is longer than {LONGEST_CA_FILE} bytes"));
+    }
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
+    let certificates = certificates.map_err(|error| format!("is no file of certificates in PEM: {error}"))?;
+    if certificates.is_empty() {
+        return Err("has no certificate in PEM in it".to_owned());
+    }
+    Ok(certificates)
+}
+
+/// Sends JSON, and says what came of it.
+pub(super) async fn post(client: &Client, url: &AlertUrl, headers: HeaderMap, body: String) -> Answer {
+    let request = client
+        .post(url.get().clone())
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .headers(headers)
+        .body(body);
+    match request.send().await {
+        Ok(response) => judge(response).await,
+        // What it names beside the URL has no secrets.
+        Err(error) => Answer::Failed(chain(&error.without_url()), None),
+    }
+}
+
+async fn judge(response: Response) -> Answer {
+    let status = response.status();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(seconds);
+    let said = beginning(response).await;
+    if status.is_success() {
+        return Answer::Taken;
+    }
+    let reason = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
+    let may_pass = status.is_server_error()
+        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+    if may_pass { Answer::Failed(reason, retry_after) } else { Answer::Refused(reason) }
+}
+
+/// What `Retry-After` says, if it says so in seconds, within bounds.
+fn seconds(value: &HeaderValue) -> Option<Duration> {
+    let seconds = value.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
+}
+
+/// The beginning of what an answer says, as one line for the log.
+async fn beginning(mut response: Response) -> String {
+    let mut said = Vec::new();
+    // With what is left unread the connection is closed. What goes wrong on the way makes no difference to the status.
+    while let Ok(Some(chunk)) = response.chunk().await {
+        said.extend_from_slice(&chunk[..chunk.len().min(LONGEST_ANSWER - said.len())]);
+        if said.len() >= LONGEST_ANSWER {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&said);
+    let line: String = text.chars().take(LONGEST_REASON).collect();
+    line.trim().escape_debug().to_string()
+}
+
+/// An error with what lies behind it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::backoff::Pause;
+
+    #[test]
+    fn pauses_grow_to_a_minute_and_no_further() {
+        let mut pause = Pause::default();
+        let longest = [1, 2, 4, 8, 16, 32, 60, 60, 60].map(Duration::from_secs);
+        for longest in longest {
+            let next = pause.next(None);
+            assert!((SHORTEST_PAUSE..=longest).contains(&next), "{next:?} of {longest:?}");
+        }
+        assert_eq!(pause.next(Some(Duration::from_secs(7))), Duration::from_secs(7));
+        pause.reset();
+        assert!(pause.next(None) <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn retry_after_is_believed_within_bounds() {
+        let of = |text| seconds(&HeaderValue::from_static(text));
+        assert_eq!(of("3"), Some(Duration::from_secs(3)));
+        assert_eq!(of("86400"), Some(LONGEST_PAUSE));
+        assert_eq!(of("0"), Some(SHORTEST_PAUSE));
+        assert_eq!((of("-1"), of("soon"), of("Fri, 31 Dec 1999 23:59:59 GMT")), (None, None, None));
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_refused_by_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let said = client(Some(file.path()), false).unwrap_err();
+        assert_eq!(said.exit_status(), 2);
+        assert!(said.to_string().starts_with(file.path().to_str().unwrap()), "{said}");
+        std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+            .unwrap();
+        assert!(client(Some(file.path()), false).is_err());
+        client(None, false).unwrap();
+    }
+}

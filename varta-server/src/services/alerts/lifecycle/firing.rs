@@ -1,0 +1,153 @@
+//! How the book begins to tell of agents: by an alert for each, or by one for many.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::describe::sentence;
+use crate::domain::tracker::Transition;
+use crate::services::alerts::alert::{Alert, Fingerprint, Named, Subject, severity};
+use crate::services::alerts::annotations;
+use crate::services::alerts::lifecycle::agent_state::Damping;
+use crate::services::alerts::lifecycle::group;
+use crate::services::alerts::lifecycle::state::{Book, MOST_GROUPS, MOST_SINGLES};
+use crate::services::alerts::notification::{Delivery, Kind};
+use crate::services::alerts::timestamp::Moment;
+
+impl Book {
+    /// Begins to tell of an agent, by an alert of its own or by one for many, and says by which.
+    pub(super) fn tell(
+        &mut self,
+        transition: &Transition,
+        is_flapping: bool,
+        is_found: bool,
+        now: Moment,
+    ) -> Fingerprint {
+        let group = self.join_group(transition, is_found, now);
+        let told_by = group.unwrap_or_else(|| self.tell_alone(transition, is_flapping, now));
+        if is_flapping && self.groups.contains_key(&told_by) {
+            self.change(told_by, transition, true, now);
+        }
+        told_by
+    }
+
+    fn tell_alone(&mut self, transition: &Transition, is_flapping: bool, now: Moment) -> Fingerprint {
+        let named = Named::new(transition, &self.host);
+        let labels = named.alert_labels(severity(transition.to));
+        let fingerprint = Fingerprint::of(&labels);
+        if self.firing.contains_key(&fingerprint) {
+            // It tells of one that had this pid before, and flaps under another by now.
+            return self.join(group::many(&self.host, now.wall), transition, now);
+        }
+        let alert = Alert {
+            labels,
+            annotations: annotations::of_agent(transition, now),
+            starts_at: now.wall_at(transition.at),
+            ends_at: None,
+            subject: Subject::Agent(Box::new(named)),
+            state: transition.to.as_str().to_owned(),
+            cause: transition.cause.as_str().to_owned(),
+            is_flapping,
+            is_said: false,
+        };
+        self.singles += 1;
+        let Damping { limit, window } = self.damping;
+        let text = sentence(transition);
+        let (kind, text) = if is_flapping {
+            (Kind::Flapping, of_flapping(&text, limit, window))
+        } else {
+            (Kind::Firing, text)
+        };
+        self.begin(alert, kind, &text, Some(transition), now);
+        fingerprint
+    }
+
+    /// The alert for many that an agent is to be told by, if it is to.
+    fn join_group(&mut self, transition: &Transition, is_found: bool, now: Moment) -> Option<Fingerprint> {
+        if is_found && let Some(fingerprint) = self.adopting(transition) {
+            self.groups.get_mut(&fingerprint)?.adopt(transition);
+            self.is_changed = true;
+            return Some(fingerprint);
+        }
+        let Some(incident) = transition.incident else {
+            let is_full = self.singles >= MOST_SINGLES;
+            return is_full.then(|| self.join(group::many(&self.host, now.wall), transition, now));
+        };
+        if let Some(fingerprint) = self.incidents.get(&incident.number).copied() {
+            self.groups.get_mut(&fingerprint)?.join(transition, now.mono);
+            self.is_changed = true;
+            return Some(fingerprint);
+        }
+        if self.groups.len() >= MOST_GROUPS {
+            return Some(self.join(group::many(&self.host, now.wall), transition, now));
+        }
+        let fingerprint = self.join(group::incident(transition, &self.host, now), transition, now);
+        self.incidents.insert(incident.number, fingerprint);
+        Some(fingerprint)
+    }
+
+    /// Has an agent told of by an alert for many, which begins if it does not fire already.
+    fn join(&mut self, mut alert: Alert, transition: &Transition, now: Moment) -> Fingerprint {
+        let fingerprint = Fingerprint::of(&alert.labels);
+        let mut group = self.groups.remove(&fingerprint).unwrap_or_default();
+        group.join(transition, now.mono);
+        if !self.firing.contains_key(&fingerprint) {
+            group.update(&mut alert);
+            let summary = alert.annotations.get("summary").cloned().unwrap_or_default();
+            self.begin(alert, Kind::Incident, &summary, None, now);
+        }
+        self.groups.insert(fingerprint, group);
+        self.is_changed = true;
+        fingerprint
+    }
+
+    fn begin(&mut self, mut alert: Alert, kind: Kind, summary: &str, of: Option<&Transition>, now: Moment) {
+        let fingerprint = Fingerprint::of(&alert.labels);
+        // Who was not told of its end is told that it fires. It is another time, also within one millisecond.
+        if let Some(ended_at) = self.ended.remove(&fingerprint).and_then(|ended| ended.alert.ends_at) {
+            alert.starts_at = alert.starts_at.max(ended_at.after(Duration::from_millis(1)));
+        }
+        if self.audience.webhook {
+            self.deliveries.push_back(Delivery::of(kind, &alert, summary, of, now.wall));
+        }
+        self.firing.insert(fingerprint, Arc::new(alert));
+        self.is_changed = true;
+    }
+
+    /// An agent of whom an alert tells is otherwise than before. `is_news` says that it flaps, and did not.
+    pub(super) fn change(
+        &mut self,
+        fingerprint: Fingerprint,
+        transition: &Transition,
+        is_news: bool,
+        now: Moment,
+    ) {
+        let Damping { limit, window } = self.damping;
+        let Some(alert) = self.firing.get_mut(&fingerprint) else { return };
+        self.is_changed = true;
+        let is_news = match self.groups.get_mut(&fingerprint) {
+            Some(group) => is_news && !mem::replace(&mut group.is_flapping, true),
+            None => {
+                let alert = Arc::make_mut(alert);
+                let since = alert.annotations.remove("since");
+                alert.annotations = annotations::of_agent(transition, now);
+                alert.annotations.extend(since.map(|since| ("since".to_owned(), since)));
+                alert.state = transition.to.as_str().to_owned();
+                alert.cause = transition.cause.as_str().to_owned();
+                alert.is_flapping |= is_news;
+                is_news
+            }
+        };
+        if is_news && self.audience.webhook {
+            let text = of_flapping(&sentence(transition), limit, window);
+            self.deliveries.push_back(Delivery::of(Kind::Flapping, alert, &text, Some(transition), now.wall));
+        }
+    }
+}
+
+fn of_flapping(text: &str, limit: usize, window: Duration) -> String {
+    let window = humantime::format_duration(window);
+    format!(
+        "{text}. It fell {limit} times within {window}, and nothing more is said of it until it was well for as long"
+    )
+}

@@ -1,0 +1,151 @@
+//! An alert for many agents: those of an incident, or those for whom there is no alert of their own.
+
+use std::time::Duration;
+
+use crate::base::time::MonoTime;
+use crate::domain::beat::Origin;
+use crate::domain::tracker::{Cause, Transition};
+use crate::services::alerts::alert::{Alert, Subject, Texts, severity};
+use crate::services::alerts::annotations;
+use crate::services::alerts::timestamp::{Moment, Wall};
+
+/// As long as this after the last one joined, more may follow: then it is not over, also when nobody of it is in alarm.
+/// Longer than what may lie between two of one incident.
+const MAY_GROW_FOR: Duration = Duration::from_secs(2);
+
+/// Who belongs to it.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    /// Those that are in alarm, or flap.
+    pub(super) members: u64,
+    /// All that ever were.
+    in_all: u64,
+    causes: [u32; Cause::NAMES.len()],
+    pub(super) may_grow_until: MonoTime,
+    /// Whether a server before this one made it, and its members are still to be found.
+    pub(super) adopts: bool,
+    /// Whether its annotations tell of another number than there is.
+    pub(super) is_outdated: bool,
+    /// Whether it was said that some of its members flap.
+    pub(super) is_flapping: bool,
+}
+
+impl Group {
+    /// One that a server before this one made.
+    pub(super) fn restored(in_all: u64) -> Self {
+        Group { in_all, adopts: true, ..Group::default() }
+    }
+
+    /// One more belongs to it.
+    pub(super) fn join(&mut self, transition: &Transition, now: MonoTime) {
+        self.members += 1;
+        self.in_all += 1;
+        if let Some(incident) = transition.incident {
+            // Those that came before it was an incident count.
+            self.in_all = self.in_all.max(u64::from(incident.agents));
+            self.may_grow_until = self.may_grow_until.max(incident.open_until + MAY_GROW_FOR);
+        }
+        self.causes[transition.cause.index()] += 1;
+        self.may_grow_until = self.may_grow_until.max(now + MAY_GROW_FOR);
+        self.is_outdated = true;
+    }
+
+    /// One that a server before this one knew to belong to it was found.
+    pub(super) fn adopt(&mut self, transition: &Transition) {
+        self.members += 1;
+        self.in_all = self.in_all.max(self.members);
+        self.causes[transition.cause.index()] += 1;
+        self.is_outdated = true;
+    }
+
+    /// One of them is well.
+    pub(super) fn leave(&mut self) {
+        self.members = self.members.saturating_sub(1);
+        self.is_outdated = true;
+    }
+
+    /// When it is over; `None` while somebody of it is in alarm, or is still to be found.
+    pub(super) fn over_at(&self) -> Option<MonoTime> {
+        (self.members == 0 && !self.adopts).then_some(self.may_grow_until)
+    }
+
+    /// Writes into its alert how many there are by now.
+    pub(super) fn update(&mut self, alert: &mut Alert) {
+        self.is_outdated = false;
+        let Group { members, in_all, .. } = *self;
+        let mut put = |name: &str, value: String| alert.annotations.insert(name.to_owned(), value);
+        put("agents", members.to_string());
+        put("agents_in_all", in_all.to_string());
+        let causes = annotations::causes(&self.causes);
+        if !causes.is_empty() {
+            put("causes", causes);
+        }
+        let since = alert.starts_at;
+        let summary = match &alert.subject {
+            Subject::Incident { host, .. } => {
+                let state = &alert.state;
+                format!(
+                    "{in_all} agents of {host} came to be {state} together, from {since} on; {members} are not well yet"
+                )
+            }
+            Subject::Many | Subject::Agent(_) => {
+                format!(
+                    "{members} more agents are in alarm than have alerts of their own; {in_all} since {since}"
+                )
+            }
+        };
+        put("summary", summary);
+    }
+}
+
+/// The alert of an incident, of which this is the first change that is told so.
+pub(super) fn incident(transition: &Transition, host: &str, now: Moment) -> Alert {
+    let origin = transition.agent.origin;
+    let (host, state) = (origin.host(host), transition.to.as_str());
+    let starts_at = now.wall_at(transition.at);
+    let labels = [
+        ("alertname", "VartaIncident"),
+        ("severity", severity(transition.to)),
+        ("host", &host),
+        ("state", state),
+        ("incident", &starts_at.to_string()),
+    ];
+    let labels = texts(labels);
+    alert(labels, Subject::Incident { place: origin.into(), host }, state, starts_at)
+}
+
+/// The alert of those for whom there is none of their own.
+pub(super) fn many(host: &str, starts_at: Wall) -> Alert {
+    let labels = texts([("alertname", "VartaManyAgentsUnhealthy"), ("severity", "critical"), ("host", host)]);
+    alert(labels, Subject::Many, "", starts_at)
+}
+
+/// Whether an agent that was found in alarm may be one of those that a server before this one knew to belong to it.
+pub(super) fn may_adopt(alert: &Alert, transition: &Transition) -> bool {
+    match &alert.subject {
+        Subject::Incident { place, .. } => {
+            Origin::from(*place) == transition.agent.origin && alert.state == transition.to.as_str()
+        }
+        Subject::Many => true,
+        Subject::Agent(_) => false,
+    }
+}
+
+fn texts<const N: usize>(texts: [(&str, &str); N]) -> Texts {
+    texts.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+fn alert(labels: Texts, subject: Subject, state: &str, starts_at: Wall) -> Alert {
+    let since = starts_at.to_string();
+    Alert {
+        labels,
+        annotations: texts([("state", state), ("since", &since)]),
+        starts_at,
+        ends_at: None,
+        subject,
+        state: state.to_owned(),
+        cause: String::new(),
+        is_flapping: false,
+        is_said: false,
+    }
+}

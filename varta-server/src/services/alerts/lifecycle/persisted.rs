@@ -1,0 +1,128 @@
+//! What of the book outlives the server.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::services::alerts::alert::{Alert, Fingerprint, Subject};
+use crate::services::alerts::lifecycle::agent_state::Record;
+use crate::services::alerts::lifecycle::group::Group;
+use crate::services::alerts::lifecycle::state::{Book, Ended, MOST_ENDED, MOST_GROUPS, MOST_SINGLES};
+use crate::services::alerts::notification::{Delivery, Kind};
+use crate::services::alerts::timestamp::{Moment, Wall};
+
+/// An alert, with what is known of its subject.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kept {
+    alert: Alert,
+    /// Whether its agent is in alarm: one that flaps may be well.
+    is_ill: bool,
+    /// When its agent fell, as far as that counts.
+    falls: Vec<Wall>,
+    /// Whether the webhook is to be told of its end.
+    is_owed: bool,
+}
+
+/// More falls than anybody waits for.
+const MOST_FALLS: usize = 1_000;
+
+impl Book {
+    /// All alerts, for the next server.
+    pub(crate) fn kept(&self, now: Moment) -> Vec<Kept> {
+        let firing = self.firing.values().map(|alert| {
+            let record = match &alert.subject {
+                Subject::Agent(named) => self.records.get(&named.key()),
+                Subject::Incident { .. } | Subject::Many => None,
+            };
+            let falls = record.into_iter().flat_map(Record::falls).map(|fall| now.wall_at(fall)).collect();
+            let is_ill = record.is_none_or(|record| record.is_ill);
+            Kept { alert: Alert::clone(alert), is_ill, falls, is_owed: false }
+        });
+        let ended = self.ended.values().map(|ended| Kept {
+            alert: Alert::clone(&ended.alert),
+            is_ill: false,
+            falls: Vec::new(),
+            is_owed: ended.webhook,
+        });
+        firing.chain(ended).collect()
+    }
+
+    /// Takes the alerts of the server before this one. Nobody is told of them again who was told; a sweep decides which of
+    /// them go on. Gives how many made no sense.
+    pub(crate) fn restore(&mut self, kept: Vec<Kept>, now: Moment) -> usize {
+        let mut senseless = 0;
+        for kept in kept {
+            let fingerprint = Fingerprint::of(&kept.alert.labels);
+            let is_known = self.firing.contains_key(&fingerprint) || self.ended.contains_key(&fingerprint);
+            let taken = !is_known && self.make_sense(&kept, now) && self.take(fingerprint, kept, now);
+            senseless += usize::from(!taken);
+        }
+        self.is_changed = true;
+        senseless
+    }
+
+    fn make_sense(&self, kept: &Kept, now: Moment) -> bool {
+        let Alert { labels, starts_at, ends_at, .. } = &kept.alert;
+        labels.contains_key("alertname")
+            // A clock that was set back a little makes nobody forget anything.
+            && *starts_at <= now.wall.after(Duration::from_secs(86_400))
+            && ends_at.is_none_or(|ends_at| ends_at >= *starts_at)
+            && kept.falls.len() <= MOST_FALLS
+            && match kept.alert.subject {
+                Subject::Agent(_) => ends_at.is_some() || self.singles < MOST_SINGLES,
+                Subject::Incident { .. } | Subject::Many => ends_at.is_some() || self.groups.len() <= MOST_GROUPS,
+            }
+            && self.ended.len() < MOST_ENDED
+    }
+
+    fn take(&mut self, fingerprint: Fingerprint, kept: Kept, now: Moment) -> bool {
+        let Kept { alert, is_ill, falls, is_owed } = kept;
+        let summary = |name: &str| alert.annotations.get(name).cloned().unwrap_or_default();
+        if alert.ends_at.is_some() {
+            let webhook = is_owed && self.audience.webhook;
+            if webhook {
+                let kind = match alert.subject {
+                    Subject::Agent(_) => Kind::Resolved,
+                    Subject::Incident { .. } | Subject::Many => Kind::Incident,
+                };
+                let delivery = Delivery::of(kind, &alert, &summary("resolved"), None, now.wall);
+                self.deliveries.push_back(delivery);
+            }
+            let alertmanagers = (0..self.audience.alertmanagers).collect();
+            self.keep_ended(Ended { alert: Arc::new(alert), alertmanagers, webhook });
+            return true;
+        }
+        let kind = match &alert.subject {
+            Subject::Agent(named) => {
+                let key = named.key();
+                if self.records.contains_key(&key) {
+                    return false;
+                }
+                let falls: VecDeque<_> =
+                    falls.iter().map(|fall| now.mono.before(now.wall.since(*fall))).collect();
+                let mut record = Record::restored(is_ill, alert.is_flapping, falls);
+                record.told_by = Some(fingerprint);
+                record.well_since = now.mono;
+                self.records.insert(key.clone(), record);
+                self.singles += 1;
+                if !is_ill {
+                    self.wait(&key);
+                }
+                if alert.is_flapping { Kind::Flapping } else { Kind::Firing }
+            }
+            Subject::Incident { .. } | Subject::Many => {
+                let in_all = alert.annotations.get("agents_in_all").and_then(|number| number.parse().ok());
+                self.groups.insert(fingerprint, Group::restored(in_all.unwrap_or(0)));
+                Kind::Incident
+            }
+        };
+        if self.audience.webhook && !alert.is_said {
+            self.deliveries.push_back(Delivery::of(kind, &alert, &summary("summary"), None, now.wall));
+        }
+        self.firing.insert(fingerprint, Arc::new(alert));
+        true
+    }
+}

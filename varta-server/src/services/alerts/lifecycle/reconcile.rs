@@ -1,0 +1,96 @@
+//! Sweeps: the book is compared with all agents in alarm, because a change of verdict may not have reached it, and because
+//! agents are forgotten without one.
+
+use std::sync::Arc;
+
+use crate::domain::tracker::Transition;
+use crate::services::alerts::alert::{Fingerprint, Key};
+use crate::services::alerts::lifecycle::group;
+use crate::services::alerts::lifecycle::state::{Book, Ending, Judgement, MOST_SINGLES, Sweep};
+use crate::services::alerts::timestamp::Moment;
+
+impl Book {
+    /// Begins a sweep. One that is going on is given up.
+    pub(crate) fn begin_sweep(&mut self) {
+        self.sweeps += 1;
+        self.sweep = Some(Sweep::default());
+    }
+
+    /// Takes an agent that the sweep found in alarm, or not judged yet. All changes of verdict from before it was found
+    /// must have been handed in.
+    pub(crate) fn handle_found(&mut self, found: &Transition, is_paused: bool, now: Moment) {
+        let key = Key::of(&found.agent);
+        if self.sweep.as_ref().is_none_or(|sweep| sweep.touched.contains(&key)) {
+            return;
+        }
+        match Judgement::of(found) {
+            Judgement::Well => return,
+            Judgement::Undecided => {}
+            Judgement::Ill if is_paused => self.drop_out(&key, &Ending::Paused, now),
+            Judgement::Ill => {
+                let known = self.records.get(&key).filter(|record| record.is_ill);
+                match known.and_then(|record| record.told_by) {
+                    None => self.fall(&key, found, true, now),
+                    Some(told_by) => self.promote(&key, told_by, found, now),
+                }
+            }
+        }
+        self.meet(&key);
+    }
+
+    /// Takes the name of an agent that was expected, has not come, and has time yet.
+    pub(crate) fn handle_awaited(&mut self, name: &Arc<str>) {
+        self.meet(&Key::of_missing(name));
+    }
+
+    /// Ends a sweep that has been through all agents: who is in alarm by the book, and was not met, is so no more. Says
+    /// whether the sweep was worth anything.
+    pub(crate) fn end_sweep(&mut self, now: Moment) -> bool {
+        let Some(sweep) = self.sweep.take().filter(|sweep| !sweep.is_spoilt) else { return false };
+        let records = self.records.iter();
+        let lost = records.filter(|(_, record)| record.is_ill && record.met_in != self.sweeps);
+        let lost: Vec<_> =
+            lost.map(|(key, _)| key.clone()).filter(|key| !sweep.touched.contains(key)).collect();
+        for key in lost {
+            self.recover(&key, &Ending::NotInAlarm, now);
+        }
+        for group in self.groups.values_mut() {
+            group.adopts = false;
+        }
+        true
+    }
+
+    /// The alert for many, made by a server before this one, to which an agent may have belonged.
+    pub(super) fn adopting(&self, found: &Transition) -> Option<Fingerprint> {
+        let is_it = |fingerprint: &Fingerprint| {
+            self.firing.get(fingerprint).is_some_and(|alert| group::may_adopt(alert, found))
+        };
+        let adopting =
+            self.groups.iter().filter(|(_, group)| group.adopts).map(|(fingerprint, _)| *fingerprint);
+        adopting.filter(is_it).min_by_key(|fingerprint| {
+            // An incident before all others.
+            let alert = self.firing.get(fingerprint);
+            alert.is_some_and(|alert| matches!(alert.subject, crate::services::alerts::alert::Subject::Many))
+        })
+    }
+
+    /// Gives an agent that had no place among those with alerts of their own such a place, if there is one by now.
+    fn promote(&mut self, key: &Key, told_by: Fingerprint, found: &Transition, now: Moment) {
+        let alert = self.firing.get(&told_by);
+        let is_folded =
+            alert.is_some_and(|alert| matches!(alert.subject, crate::services::alerts::alert::Subject::Many));
+        if !is_folded || self.singles >= MOST_SINGLES {
+            return;
+        }
+        let Some(record) = self.records.get_mut(key) else { return };
+        record.told_by = None;
+        self.release(Some(told_by), &Ending::Over, now);
+        self.fall(key, found, false, now);
+    }
+
+    fn meet(&mut self, key: &Key) {
+        if let Some(record) = self.records.get_mut(key) {
+            record.met_in = self.sweeps;
+        }
+    }
+}

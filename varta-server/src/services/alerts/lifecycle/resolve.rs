@@ -1,0 +1,69 @@
+//! How alerts end, and who has not been told of it yet.
+
+use std::sync::Arc;
+
+use crate::services::alerts::alert::{Fingerprint, Id, Subject};
+use crate::services::alerts::lifecycle::state::{Book, Ended, Ending, MOST_ENDED};
+use crate::services::alerts::notification::{Delivery, Kind};
+use crate::services::alerts::timestamp::Moment;
+
+impl Book {
+    /// Ends an alert, and begins to tell of that.
+    pub(super) fn end(&mut self, fingerprint: Fingerprint, ending: &Ending<'_>, now: Moment) {
+        let Some(mut alert) = self.firing.remove(&fingerprint) else { return };
+        self.is_changed = true;
+        let ended = Arc::make_mut(&mut alert);
+        ended.ends_at = Some(now.wall.max(ended.starts_at));
+        let kind = match ended.subject {
+            Subject::Agent(_) => {
+                self.singles -= 1;
+                Kind::Resolved
+            }
+            Subject::Incident { .. } | Subject::Many => Kind::Incident,
+        };
+        let summary = ending.summary(ended);
+        if self.audience.webhook {
+            self.deliveries.push_back(Delivery::of(kind, ended, &summary, ending.transition(), now.wall));
+        }
+        ended.annotations.insert("resolved".to_owned(), summary);
+        let alertmanagers = (0..self.audience.alertmanagers).collect();
+        self.keep_ended(Ended { alert, alertmanagers, webhook: self.audience.webhook });
+    }
+
+    /// Keeps the end of an alert until everybody has been told of it.
+    pub(super) fn keep_ended(&mut self, ended: Ended) {
+        if ended.alertmanagers.is_empty() && !ended.webhook {
+            return;
+        }
+        self.ended.insert(Fingerprint::of(&ended.alert.labels), ended);
+        if self.ended.len() > MOST_ENDED {
+            let oldest = self.ended.iter().min_by_key(|(_, ended)| ended.alert.ends_at);
+            if let Some((fingerprint, oldest)) = oldest.map(|(fingerprint, ended)| (*fingerprint, ended)) {
+                self.untold += oldest.alertmanagers.len() as u64;
+                self.ended.remove(&fingerprint);
+            }
+        }
+    }
+
+    /// Takes note that an Alertmanager knows of the end of an alert, or will not be told any more.
+    pub(crate) fn handle_ended(&mut self, id: Id, alertmanager: usize) {
+        self.tell_end(id, |ended| _ = ended.alertmanagers.remove(&alertmanager));
+    }
+
+    /// Takes note that the webhook knows of the end of an alert, or will not be told any more.
+    pub(crate) fn handle_said_ended(&mut self, id: Id) {
+        self.tell_end(id, |ended| ended.webhook = false);
+    }
+
+    fn tell_end(&mut self, id: Id, told: impl FnOnce(&mut Ended)) {
+        let Some(ended) = self.ended.get_mut(&id.fingerprint) else { return };
+        if ended.alert.starts_at != id.starts_at {
+            return;
+        }
+        told(ended);
+        if ended.alertmanagers.is_empty() && !ended.webhook {
+            self.ended.remove(&id.fingerprint);
+        }
+        self.is_changed = true;
+    }
+}

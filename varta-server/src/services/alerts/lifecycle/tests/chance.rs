@@ -1,0 +1,163 @@
+//! Whatever happens: nobody is told twice, and all that fires ends.
+
+use crate::domain::tracker::Verdict;
+use crate::services::alerts::alert::Id;
+use crate::services::alerts::alert::Key;
+use proptest::prelude::*;
+use std::collections::{HashMap, HashSet};
+
+use crate::services::alerts::lifecycle::tests::*;
+
+/// Something that happens.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The tracker concludes this about an agent; the book is told, or misses it.
+    Becomes {
+        pid: u32,
+        verdict: usize,
+        is_missed: bool,
+        in_incident: bool,
+    },
+    /// An agent takes the place of another.
+    Succeeds {
+        pid: u32,
+        of: u32,
+    },
+    /// The tracker forgets an agent and says nothing.
+    IsForgotten {
+        pid: u32,
+    },
+    Passes {
+        seconds: u64,
+    },
+    Sweep,
+    Restart,
+}
+
+const PIDS: std::ops::Range<u32> = 1..6;
+const VERDICTS: [Verdict; 6] =
+    [UP, Verdict::Up(Status::Critical), Verdict::Stalled, Verdict::Down, Verdict::Gone, Verdict::Unknown];
+
+fn step() -> impl Strategy<Value = Step> {
+    let becomes = (PIDS, 0..VERDICTS.len(), prop::bool::weighted(0.1), prop::bool::weighted(0.2));
+    prop_oneof![
+        10 => becomes.prop_map(|(pid, verdict, is_missed, in_incident)| Step::Becomes { pid, verdict, is_missed, in_incident }),
+        1 => (PIDS, PIDS).prop_map(|(pid, of)| Step::Succeeds { pid, of }),
+        1 => PIDS.prop_map(|pid| Step::IsForgotten { pid }),
+        2 => (1_u64..700).prop_map(|seconds| Step::Passes { seconds }),
+        1 => Just(Step::Sweep),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// The book, and what the tracker would say.
+struct Chance {
+    world: World,
+    verdicts: HashMap<u32, Verdict>,
+    /// Which alerts the webhook believes to fire.
+    open: HashSet<String>,
+}
+
+impl Chance {
+    fn take(&mut self, step: Step) {
+        self.world.seconds += 1;
+        match step {
+            Step::Becomes { pid, verdict, is_missed, in_incident } => {
+                let verdict = VERDICTS[verdict];
+                self.verdicts.insert(pid, verdict);
+                let number = u64::from(in_incident && verdict.is_alarm()) * (self.world.seconds / 100 + 1);
+                let change = member(&self.world, pid, verdict, number);
+                if !is_missed {
+                    self.world.book.handle_transition(&change, false, self.world.now());
+                }
+            }
+            Step::Succeeds { pid, of } => {
+                if pid != of {
+                    self.verdicts.remove(&of);
+                }
+                self.verdicts.insert(pid, UP);
+                let mut change = self.world.transition(pid, UP);
+                change.predecessor = (pid != of).then(|| self.world.transition(of, UP).agent);
+                self.world.book.handle_transition(&change, false, self.world.now());
+            }
+            Step::IsForgotten { pid } => _ = self.verdicts.remove(&pid),
+            Step::Passes { seconds } => {
+                self.world.seconds += seconds;
+                self.world.book.handle_timeout(self.world.now());
+            }
+            Step::Sweep => self.sweep(),
+            Step::Restart => {
+                self.hear();
+                for alert in self.world.firing() {
+                    self.world.book.handle_said(Id::of(&alert));
+                }
+                let ended: Vec<_> =
+                    self.world.book.ended.values().map(|ended| Id::of(&ended.alert)).collect();
+                ended.into_iter().for_each(|id| self.world.book.handle_said_ended(id));
+                let kept = self.world.book.kept(self.world.now());
+                let mut next = World::new();
+                next.seconds = self.world.seconds;
+                assert_eq!(next.book.restore(kept, next.now()), 0);
+                self.world = next;
+                self.sweep();
+            }
+        }
+        self.hear();
+    }
+
+    fn sweep(&mut self) {
+        self.world.book.begin_sweep();
+        for (pid, verdict) in &self.verdicts {
+            let found = self.world.transition(*pid, *verdict);
+            self.world.book.handle_found(&found, false, self.world.now());
+        }
+        assert!(self.world.book.end_sweep(self.world.now()));
+    }
+
+    /// What the webhook hears: of each alert that it begins, and that it ends, in turns.
+    fn hear(&mut self) {
+        while let Some(delivery) = self.world.book.poll_delivery() {
+            let Id { fingerprint, starts_at } = delivery.about.unwrap();
+            let alert = format!("{fingerprint:?} {starts_at}");
+            if delivery.is_end {
+                assert!(self.open.remove(&alert), "ended, and did not fire: {delivery:?}");
+            } else if !self.open.insert(alert) {
+                // Only that it flaps is news of what fires.
+                assert_eq!(delivery.kind, Kind::Flapping, "told twice: {delivery:?}");
+            }
+        }
+        let firing = self.world.firing();
+        assert_eq!(firing.len(), self.open.len(), "{firing:?}, and {:?}", self.open);
+    }
+}
+
+proptest! {
+    #[test]
+    fn nobody_is_told_twice_and_all_that_fires_ends(steps in prop::collection::vec(step(), 0..120)) {
+        let mut chance =
+            Chance { world: World::new(), verdicts: HashMap::new(), open: HashSet::new() };
+        for step in steps {
+            chance.take(step);
+        }
+        // When everything is known, who is in alarm is told of, and nobody else but who flaps.
+        chance.take(Step::Sweep);
+        for (pid, verdict) in chance.verdicts.clone() {
+            let key = Key::of(&chance.world.transition(pid, verdict).agent);
+            let record = chance.world.book.records.get(&key);
+            let is_told = record.is_some_and(|record| record.told_by.is_some());
+            let is_flapping = record.is_some_and(|record| record.is_flapping);
+            if verdict != Verdict::Unknown {
+                prop_assert!(is_told == verdict.is_alarm() || is_flapping, "{pid} {verdict} {record:?}");
+            }
+        }
+        for pid in PIDS {
+            chance.take(Step::Becomes { pid, verdict: 0, is_missed: false, in_incident: false });
+        }
+        chance.take(Step::Sweep);
+        chance.take(Step::Passes { seconds: 601 });
+        chance.take(Step::Passes { seconds: 601 });
+        prop_assert!(chance.open.is_empty(), "{:?}", chance.open);
+        prop_assert!(chance.world.book.records.is_empty());
+        prop_assert_eq!(chance.world.book.singles, 0);
+    }
+}

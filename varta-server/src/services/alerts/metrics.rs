@@ -1,0 +1,46 @@
+//! What alerts report of themselves.
+
+use metrics::{Counter, Gauge};
+
+use crate::metrics::{Registry, family};
+
+/// What became of requests to destinations of one kind.
+#[derive(Clone)]
+pub(super) struct Outcomes {
+    pub(super) sent: Counter,
+    pub(super) retried: Counter,
+    pub(super) given_up: Counter,
+    pub(super) refused: Counter,
+}
+
+impl Outcomes {
+    fn new(registry: &Registry, destination: &str) -> Self {
+        let counter = |outcome| {
+            registry.counter(family::NOTIFICATIONS, &[("destination", destination), ("outcome", outcome)])
+        };
+        Outcomes {
+            sent: counter("sent"),
+            retried: counter("retried"),
+            given_up: counter("given_up"),
+            refused: counter("refused"),
+        }
+    }
+}
+
+/// All of it. There from the start, also where nobody is to be told.
+#[derive(Clone)]
+pub(crate) struct AlertMetrics {
+    pub(super) firing: Gauge,
+    pub(super) alertmanager: Outcomes,
+    pub(super) webhook: Outcomes,
+}
+
+impl AlertMetrics {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        AlertMetrics {
+            firing: registry.gauge(family::ALERTS_FIRING, &[]),
+            alertmanager: Outcomes::new(registry, "alertmanager"),
+            webhook: Outcomes::new(registry, "webhook"),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What the webhook is told: one JSON object for each notice. docs/ALERTING.md has its form.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::base::time::millis;
+use crate::domain::tracker::{AgentId, Transition, Twin, Verdict};
+use crate::services::alerts::alert::{Alert, Id, Named, Subject, Texts, digest, hex};
+use crate::services::alerts::timestamp::Wall;
+
+/// The version of the form. Fields are added without a new one.
+const VERSION: u8 = 1;
+
+/// Something that recovery has done, or means to.
+#[derive(Clone, Debug)]
+pub(crate) struct Notice {
+    /// For whom.
+    pub(crate) agent: AgentId,
+    /// In a sentence.
+    pub(crate) text: String,
+    /// In figures and words for programs: the field `facts`.
+    pub(crate) facts: Map<String, Value>,
+}
+
+/// A notice that is ready to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Delivery {
+    /// The same for each try, so that a receiver can tell a repeat from news.
+    pub(super) id: String,
+    pub(super) kind: Kind,
+    /// The alert of which it tells.
+    pub(super) about: Option<Id>,
+    /// Whether it tells of that alert's end.
+    pub(super) is_end: bool,
+    pub(super) body: String,
+}
+
+/// What a notice is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    /// An agent came to be in alarm.
+    Firing,
+    /// It is well again, or nobody waits for it any more.
+    Resolved,
+    /// It falls again and again; nothing is said of it any more until it was well for a while.
+    Flapping,
+    /// Many fell together, or that is over.
+    Incident,
+    /// Recovery did something.
+    Recovery,
+}
+
+impl Kind {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Firing => "firing",
+            Kind::Resolved => "resolved",
+            Kind::Flapping => "flapping",
+            Kind::Incident => "incident",
+            Kind::Recovery => "recovery",
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    version: u8,
+    kind: Kind,
+    agent: Option<Agent<'a>>,
+    state: Option<&'a str>,
+    previous: Option<&'a str>,
+    cause: Option<&'a str>,
+    silence_ms: Option<u64>,
+    at: Wall,
+    summary: &'a str,
+    dossier: Option<String>,
+    incident: Option<Incident<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facts: Option<&'a Map<String, Value>>,
+}
+
+#[derive(Serialize)]
+struct Agent<'a> {
+    name: &'a str,
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    twin: Option<u8>,
+    host: &'a str,
+    transport: Option<&'a str>,
+    labels: &'a Texts,
+    unit: Option<&'a str>,
+}
+
+impl<'a> From<&'a Named> for Agent<'a> {
+    fn from(named: &'a Named) -> Self {
+        Agent {
+            name: &named.name,
+            pid: (named.pid != 0).then_some(named.pid),
+            twin: (named.twin != Twin::FIRST.number()).then_some(named.twin),
+            host: &named.host,
+            transport: (named.pid != 0).then(|| named.transport()),
+            labels: &named.labels,
+            unit: named.unit.as_deref(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Incident<'a> {
+    host: Option<&'a str>,
+    started_at: Wall,
+    /// Those that are in alarm now, and all that ever were.
+    agents: Option<u64>,
+    agents_in_all: Option<u64>,
+    causes: Option<&'a str>,
+    is_over: bool,
+}
+
+impl Delivery {
+    /// What there is to be said of an alert when it begins, changes its nature, or ends: the last by `summary`, and by the
+    /// change of verdict that brought it, if one did.
+    pub(super) fn of(
+        kind: Kind,
+        alert: &Alert,
+        summary: &str,
+        transition: Option<&Transition>,
+        at: Wall,
+    ) -> Self {
+        let id = Id::of(alert);
+        let present = |text: &'_ str| !text.is_empty();
+        let annotation = |name: &str| alert.annotations.get(name).map(String::as_str);
+        let number = |name: &str| annotation(name)?.parse().ok();
+        let (agent, incident) = match &alert.subject {
+            Subject::Agent(named) => (Some(Agent::from(&**named)), None),
+            Subject::Incident { host, .. } => (None, Some(host.as_str())),
+            Subject::Many => (None, None),
+        };
+        let incident = agent.is_none().then(|| Incident {
+            host: incident,
+            started_at: alert.starts_at,
+            agents: number("agents"),
+            agents_in_all: number("agents_in_all"),
+            causes: annotation("causes"),
+            is_over: alert.ends_at.is_some(),
+        });
+        let (state, previous, cause) = match transition {
+            Some(Transition { from, to, cause, .. }) => {
+                (Some(to.as_str()), from.map(Verdict::as_str), Some(cause.as_str()))
+            }
+            None if alert.ends_at.is_some() => (None, Some(alert.state.as_str()), None),
+            None => {
+                (Some(alert.state.as_str()), None, Some(alert.cause.as_str()).filter(|text| present(text)))
+            }
+        };
+        let message = Message {
+            version: VERSION,
+            kind,
+            agent,
+            state,
+            previous,
+            cause,
+            silence_ms: transition.map(|transition| millis(transition.silence)),
+            at,
+            summary,
+            dossier: transition.and_then(|transition| Some(transition.dossier.as_deref()?.to_string())),
+            incident,
+            facts: None,
+        };
+        let is_end = alert.ends_at.is_some();
+        let name = format!("{} {}", kind.as_str(), if is_end { "over" } else { "on" });
+        Delivery { id: id.delivery(&name), kind, about: Some(id), is_end, body: message.to_json() }
+    }
+
+    /// What recovery has to say. `id` is one that nothing else has.
+    pub(super) fn of_recovery(notice: &Notice, host: &str, id: String, at: Wall) -> Self {
+        let named = Named::bare(&notice.agent, host);
+        let message = Message {
+            version: VERSION,
+            kind: Kind::Recovery,
+            agent: Some(Agent::from(&named)),
+            state: None,
+            previous: None,
+            cause: None,
+            silence_ms: None,
+            at,
+            summary: &notice.text,
+            dossier: None,
+            incident: None,
+            facts: Some(&notice.facts),
+        };
+        Delivery { id, kind: Kind::Recovery, about: None, is_end: false, body: message.to_json() }
+    }
+}
+
+impl Message<'_> {
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("text, numbers and maps with text for keys have a form in JSON")
+    }
+}
+
+/// Names a notice as no other is named, of this server or another.
+pub(super) fn unique_id(host: &str, number: u64, at: Wall) -> String {
+    let text = format!("{host} {} {number} {at}", std::process::id());
+    hex(&digest(text.as_bytes()))
+}

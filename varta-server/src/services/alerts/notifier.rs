@@ -1,0 +1,62 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::Instant;
+
+use crate::services::alerts::metrics::Outcomes;
+use crate::services::alerts::notification::{self, Delivery, Notice};
+use crate::services::alerts::timestamp::Wall;
+use crate::services::alerts::webhook::Waiting;
+
+/// Says notices to the webhook. Cheap to clone; never waits.
+#[derive(Clone, Debug)]
+pub(crate) struct Notifier(pub(super) Option<Arc<Line>>);
+
+/// The way to the webhook.
+pub(super) struct Line {
+    pub(super) queue: mpsc::Sender<Waiting>,
+    pub(super) host: String,
+    pub(super) outcomes: Outcomes,
+    pub(super) said: AtomicU64,
+}
+
+impl Notifier {
+    /// One that says nothing to anybody.
+    pub(super) const fn silent() -> Self {
+        Notifier(None)
+    }
+
+    /// Says what recovery has done. One that finds no place is counted as given up. Without a webhook nothing happens.
+    pub(crate) fn say(&self, notice: &Notice) {
+        let Some(line) = &self.0 else { return };
+        let number = line.said.fetch_add(1, Ordering::Relaxed);
+        let now = Wall::now();
+        let id = notification::unique_id(&line.host, number, now);
+        self.put(Delivery::of_recovery(notice, &line.host, id, now));
+    }
+
+    pub(super) fn put(&self, delivery: Delivery) {
+        let Some(line) = &self.0 else { return };
+        match line.queue.try_send((Instant::now(), delivery)) {
+            Ok(()) => {}
+            Err(TrySendError::Full((_, delivery)) | TrySendError::Closed((_, delivery))) => {
+                line.outcomes.given_up.increment(1);
+                let (id, kind) = (&delivery.id, delivery.kind.as_str());
+                tracing::warn!(
+                    target: "varta::alerts",
+                    %id,
+                    kind,
+                    "a notice ({kind}) is not sent: too many wait for the webhook, or the server ends"
+                );
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,286 @@
+//! What is to be told, to whom and how: checked with the rest of the configuration.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::base::error::Error;
+use crate::base::limits::LONGEST_DURATION;
+use crate::base::secret::Secret;
+use crate::services::alerts::url::AlertUrl;
+
+/// Alertmanagers at once.
+const MOST_ALERTMANAGERS: usize = 8;
+/// The most falls that can be asked for: they are remembered for each agent that is not well.
+const MOST_FALLS: usize = 1_000;
+const SHORTEST_RESEND: Duration = Duration::from_millis(100);
+const LONGEST_RESEND: Duration = Duration::from_secs(3_600);
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Who is told of agents in alarm; nobody, if nothing else is said.
+#[derive(Debug)]
+pub struct AlertOptions {
+    /// Alertmanagers; each is told everything.
+    pub alertmanagers: Vec<AlertUrl>,
+    /// Where every notice is sent, once.
+    pub webhook: Option<AlertUrl>,
+    /// What notices are signed with.
+    pub webhook_key: Option<Secret>,
+    /// Certificates of authorities that are trusted beside those of the host.
+    pub ca_file: Option<PathBuf>,
+    /// How often Alertmanagers are told what lasts.
+    pub resend_every: Duration,
+    /// How long a notice, or the end of an alert, is tried to be told.
+    pub give_up_after: Duration,
+    /// So many falls within the window are flapping; 0 for never.
+    pub flap_limit: usize,
+    /// See [`AlertOptions::flap_limit`]; and for how long an agent that flaps is to be well before it is told so.
+    pub flap_window: Duration,
+}
+
+impl Default for AlertOptions {
+    fn default() -> Self {
+        AlertOptions {
+            alertmanagers: Vec::new(),
+            webhook: None,
+            webhook_key: None,
+            ca_file: None,
+            resend_every: Duration::from_secs(60),
+            give_up_after: Duration::from_secs(3_600),
+            flap_limit: 3,
+            flap_window: Duration::from_secs(600),
+        }
+    }
+}
+
+impl AlertOptions {
+    /// Whether anybody is to be told.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.alertmanagers.is_empty() || self.webhook.is_some()
+    }
+
+    pub(super) fn urls(&self) -> impl Iterator<Item = &AlertUrl> {
+        self.alertmanagers.iter().chain(&self.webhook)
+    }
+
+    /// Checks what the types leave open.
+    ///
+    /// # Errors
+    ///
+    /// The first option whose value makes no sense, or would do nothing.
+    pub fn check(&self) -> Result<(), Error> {
+        let wrong = |option, fault: String| Err(Error::Option { option, fault });
+        let AlertOptions { alertmanagers, .. } = self;
+        if alertmanagers.len() > MOST_ALERTMANAGERS {
+            let fault =
+                format!("is given {} times, and there may be {MOST_ALERTMANAGERS}", alertmanagers.len());
+            return wrong("--alertmanager", fault);
+        }
+        if let Some(index) =
+            (1..alertmanagers.len()).find(|index| alertmanagers[..*index].contains(&alertmanagers[*index]))
+        {
+            return wrong("--alertmanager", format!("{} is given twice", alertmanagers[index]));
+        }
+        if self.webhook_key.is_some() && self.webhook.is_none() {
+            return wrong("--webhook-key-file", "does nothing without --webhook".to_owned());
+        }
+        if self.ca_file.is_some() && !self.urls().any(AlertUrl::is_https) {
+            let fault = "does nothing without an https:// URL for --alertmanager or --webhook".to_owned();
+            return wrong("--alert-ca-file", fault);
+        }
+        if !(SHORTEST_RESEND..=LONGEST_RESEND).contains(&self.resend_every) {
+            let fault = format!("{:?} is not between 100ms and 1h", self.resend_every);
+            return wrong("--alert-resend-every", fault);
+        }
+        if !(SHORTEST..=LONGEST_DURATION).contains(&self.give_up_after) {
+            let fault = format!("{:?} is not between 1s and 366 days", self.give_up_after);
+            return wrong("--alert-give-up-after", fault);
+        }
+        if self.flap_limit > MOST_FALLS {
+            return wrong("--flap-limit", format!("{} is more than {MOST_FALLS}", self.flap_limit));
+        }
+        if !(SHORTEST..=LONGEST_DURATION).contains(&self.flap_window) {
+            let fault = format!("{:?} is not between 1s and 366 days", self.flap_window);
+            return wrong("--flap-window", fault);
+        }
+        Ok(())
+    }
+}
+
+/// Who is told of agents in alarm. A group of options.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AlertArgs {
+    /// URL of an Alertmanager, such as http://localhost:9093; may be given more than once, and each is told everything
+    ///
+    /// Alerts go to its API v2. A user and a password in the URL are used and never shown.
+    #[arg(
+        long,
+        env = "VARTA_ALERTMANAGER",
+        value_name = "URL",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub alertmanager: Vec<UrlText>,
+
+    /// URL to which each notice is sent, as JSON in a POST: an agent is in alarm, or well again, or flaps
+    #[arg(long, env = "VARTA_WEBHOOK", value_name = "URL", hide_env_values = true)]
+    pub webhook: Option<UrlText>,
+
+    /// File with the secret by which notices are signed (HMAC-SHA256); only its owner may be able to read it
+    #[arg(long, env = "VARTA_WEBHOOK_KEY_FILE", value_name = "FILE")]
+    pub webhook_key_file: Option<PathBuf>,
+
+    /// File with certificates, in PEM, of authorities to trust beside those of this host
+    #[arg(long, env = "VARTA_ALERT_CA_FILE", value_name = "FILE")]
+    pub alert_ca_file: Option<PathBuf>,
+
+    /// How often Alertmanagers are told what lasts; without being told three times an alert ends by itself [default: 1m]
+    #[arg(long, env = "VARTA_ALERT_RESEND_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub alert_resend_every: Option<Duration>,
+
+    /// How long it is tried to tell a notice, or the end of an alert [default: 1h]
+    #[arg(long, env = "VARTA_ALERT_GIVE_UP_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub alert_give_up_after: Option<Duration>,
+
+    /// How many falls within --flap-window make an agent one that flaps, which is told once; 0 for never [default: 3]
+    #[arg(long, env = "VARTA_FLAP_LIMIT", value_name = "N")]
+    pub flap_limit: Option<usize>,
+
+    /// Within which time falls count together, and how long an agent that flaps must be well to be told so [default: 10m]
+    #[arg(long, env = "VARTA_FLAP_WINDOW", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub flap_window: Option<Duration>,
+}
+
+/// The text of a URL, which may have secrets in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UrlText(String);
+
+impl FromStr for UrlText {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(UrlText(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for UrlText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UrlText(..)")
+    }
+}
+
+impl AlertArgs {
+    /// What these options say.
+    ///
+    /// # Errors
+    ///
+    /// A URL that is none, a secret that cannot be read, or an option that would do nothing. Whether values make sense is
+    /// for [`Config::check`](crate::config::Config::check).
+    pub(crate) fn options(&self) -> Result<AlertOptions, Error> {
+        let (to_alertmanagers, to_webhook) = (!self.alertmanager.is_empty(), self.webhook.is_some());
+        let is_any = to_alertmanagers || to_webhook;
+        let useless = [
+            ("--alert-resend-every", self.alert_resend_every.is_some(), to_alertmanagers, "--alertmanager"),
+            ("--webhook-key-file", self.webhook_key_file.is_some(), to_webhook, "--webhook"),
+            (
+                "--alert-give-up-after",
+                self.alert_give_up_after.is_some(),
+                is_any,
+                "--alertmanager or --webhook",
+            ),
+            ("--flap-limit", self.flap_limit.is_some(), is_any, "--alertmanager or --webhook"),
+            ("--flap-window", self.flap_window.is_some(), is_any, "--alertmanager or --webhook"),
+        ];
+        for (option, is_given, does_something, needed) in useless {
+            if is_given && !does_something {
+                return Err(Error::Option { option, fault: format!("does nothing without {needed}") });
+            }
+        }
+        let wrong = |option| move |fault| Error::Option { option, fault };
+        let alertmanagers = self.alertmanager.iter().map(|text| AlertUrl::of_alertmanager(&text.0));
+        let webhook = self.webhook.as_ref().map(|text| AlertUrl::of_webhook(&text.0));
+        let default = AlertOptions::default();
+        Ok(AlertOptions {
+            alertmanagers: alertmanagers.collect::<Result<_, _>>().map_err(wrong("--alertmanager"))?,
+            webhook: webhook.transpose().map_err(wrong("--webhook"))?,
+            webhook_key: self.webhook_key_file.as_deref().map(Secret::from_file).transpose()?,
+            ca_file: self.alert_ca_file.clone(),
+            resend_every: self.alert_resend_every.unwrap_or(default.resend_every),
+            give_up_after: self.alert_give_up_after.unwrap_or(default.give_up_after),
+            flap_limit: self.flap_limit.unwrap_or(default.flap_limit),
+            flap_window: self.flap_window.unwrap_or(default.flap_window),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut AlertOptions)) -> String {
+        let mut options = AlertOptions::default();
+        options.check().unwrap();
+        options.alertmanagers.push(AlertUrl::of_alertmanager("http://localhost:9093").unwrap());
+        options.check().unwrap();
+        change(&mut options);
+        let error = options.check().unwrap_err();
+        assert_eq!(error.exit_status(), 2, "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused_by_name() {
+        let twice = refused(|options| options.alertmanagers.push(options.alertmanagers[0].clone()));
+        assert!(twice.starts_with("--alertmanager") && twice.contains("given twice"), "{twice}");
+        let many =
+            |number| AlertUrl::of_alertmanager(&format!("http://localhost:{}", 9_094 + number)).unwrap();
+        assert!(refused(|options| options.alertmanagers.extend((0..8).map(many))).contains("9 times"));
+        assert!(refused(|options| options.ca_file = Some("ca.pem".into())).starts_with("--alert-ca-file"));
+        assert!(refused(|options| options.resend_every = Duration::ZERO).starts_with("--alert-resend-every"));
+        assert!(
+            refused(|options| options.give_up_after = Duration::ZERO).starts_with("--alert-give-up-after")
+        );
+        assert!(refused(|options| options.flap_limit = 1_001).starts_with("--flap-limit"));
+        assert!(refused(|options| options.flap_window = Duration::MAX).starts_with("--flap-window"));
+    }
+
+    fn url(text: &str) -> Option<UrlText> {
+        Some(UrlText(text.to_owned()))
+    }
+
+    #[test]
+    fn options_that_would_do_nothing_are_refused_by_name() {
+        let window = Some(Duration::from_secs(60));
+        let hook = url("http://localhost/");
+        let cases = [
+            (AlertArgs { flap_window: window, ..AlertArgs::default() }, "--flap-window"),
+            (AlertArgs { flap_limit: Some(2), ..AlertArgs::default() }, "--flap-limit"),
+            (AlertArgs { alert_give_up_after: window, ..AlertArgs::default() }, "--alert-give-up-after"),
+            (
+                AlertArgs { webhook_key_file: Some("key".into()), ..AlertArgs::default() },
+                "--webhook-key-file",
+            ),
+            (
+                AlertArgs { alert_resend_every: window, webhook: hook, ..AlertArgs::default() },
+                "--alert-resend-every",
+            ),
+        ];
+        for (args, option) in cases {
+            let said = args.options().unwrap_err().to_string();
+            assert!(said.starts_with(option) && said.contains("does nothing"), "{said}");
+        }
+        assert!(!AlertArgs::default().options().unwrap().is_on());
+    }
+
+    #[test]
+    fn a_wrong_url_is_named_by_its_option_and_not_shown() {
+        let args = AlertArgs { webhook: url("ftp://user:secret@localhost/"), ..AlertArgs::default() };
+        let said = args.options().unwrap_err().to_string();
+        assert!(said.starts_with("--webhook") && !said.contains("secret"), "{said}");
+        assert!(!format!("{args:?}").contains("secret"));
+    }
+}

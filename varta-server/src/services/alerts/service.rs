@@ -1,0 +1,146 @@
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use reqwest::Client;
+use ring::hmac;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::clock::Clock;
+use crate::base::error::Error;
+use crate::base::files::state_dir::StateDir;
+use crate::engine::Feed;
+use crate::engine::query::Query;
+use crate::metrics::Registry;
+use crate::services::alerts::alert_file::AlertFile;
+use crate::services::alerts::alertmanager::Alertmanager;
+use crate::services::alerts::lifecycle::Damping;
+use crate::services::alerts::lifecycle::state::{Audience, Board, Book};
+use crate::services::alerts::metrics::AlertMetrics;
+use crate::services::alerts::notifier::{Line, Notifier};
+use crate::services::alerts::options::AlertOptions;
+use crate::services::alerts::task::{Desk, Saving, Sweeping};
+use crate::services::alerts::url::AlertUrl;
+use crate::services::alerts::webhook::Webhook;
+use crate::services::alerts::{REPORTS, http_client, task, webhook};
+use crate::services::maintenance::pauses::Pauses;
+
+/// What alerts need, ready to start.
+#[derive(Debug)]
+pub(crate) struct Alerts {
+    options: AlertOptions,
+    client: Client,
+    file: Option<AlertFile>,
+}
+
+/// What alerts need of the rest of the server.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) queries: mpsc::Sender<Query>,
+    pub(crate) pauses: Pauses,
+    pub(crate) clock: Clock,
+    /// The name of this host.
+    pub(crate) host: String,
+}
+
+/// Alerts that have been started.
+pub(crate) struct Started {
+    /// Where changes of verdict are to be handed on to, and the task that takes them.
+    pub(crate) desk: Option<(Feed, Desk)>,
+    /// What others say notices with.
+    pub(crate) notifier: Notifier,
+}
+
+impl Alerts {
+    /// Makes what sends, if anybody is to be told. With a state directory, alerts outlive the server in it.
+    ///
+    /// # Errors
+    ///
+    /// When the file of certificates cannot be used.
+    pub(crate) fn new(options: AlertOptions, state_dir: Option<&StateDir>) -> Result<Option<Self>, Error> {
+        if !options.is_on() {
+            return Ok(None);
+        }
+        let needs_tls = options.urls().any(AlertUrl::is_https);
+        let client = http_client::client(options.ca_file.as_deref(), needs_tls)?;
+        let file = state_dir.map(AlertFile::new);
+        Ok(Some(Alerts { options, client, file }))
+    }
+
+    /// Makes the task, if anybody is to be told.
+    pub(crate) fn start(alerts: Option<Self>, surroundings: Surroundings<'_>) -> Started {
+        let Surroundings { registry, queries, pauses, clock, host } = surroundings;
+        // What they count is there also where nobody is to be told.
+        let metrics = AlertMetrics::new(registry);
+        let (feed, transitions) = Feed::new(registry, "alerts");
+        let Some(Alerts { options, client, file }) = alerts else {
+            return Started { desk: None, notifier: Notifier::silent() };
+        };
+        for url in &options.alertmanagers {
+            tracing::info!(
+                target: "varta::alerts",
+                "alerts go to {url}, again every {:?} while they last",
+                options.resend_every
+            );
+        }
+        if let Some(url) = &options.webhook {
+            let signed = if options.webhook_key.is_some() { "signed" } else { "not signed" };
+            tracing::info!(target: "varta::alerts", "notices go to {url}, {signed}");
+        }
+        let audience =
+            Audience { alertmanagers: options.alertmanagers.len(), webhook: options.webhook.is_some() };
+        let damping = Damping { limit: options.flap_limit, window: options.flap_window };
+        let book = Book::new(audience, damping, host.clone());
+        let (to_reports, reports) = mpsc::channel(REPORTS);
+        let (board, seen) = watch::channel(Arc::new(Board::default()));
+        let stop = CancellationToken::new();
+        let mut senders = Vec::new();
+        for (number, url) in options.alertmanagers.into_iter().enumerate() {
+            let task = Alertmanager {
+                number,
+                url,
+                client: client.clone(),
+                resend_every: options.resend_every,
+                give_up_after: options.give_up_after,
+                board: seen.clone(),
+                reports: to_reports.clone(),
+                outcomes: metrics.alertmanager.clone(),
+                stop: stop.clone(),
+            };
+            senders.push(Box::pin(task.run()) as task::Sender);
+        }
+        let mut notifier = Notifier::silent();
+        if let Some(url) = options.webhook {
+            let (queue, waiting) = mpsc::channel(webhook::QUEUE);
+            let (outcomes, said) = (metrics.webhook.clone(), AtomicU64::new(0));
+            notifier = Notifier(Some(Arc::new(Line { queue, host, outcomes, said })));
+            let task = Webhook {
+                url,
+                key: options.webhook_key.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.bytes())),
+                client,
+                give_up_after: options.give_up_after,
+                queue: waiting,
+                reports: to_reports,
+                outcomes: metrics.webhook.clone(),
+                stop: stop.clone(),
+            };
+            senders.push(Box::pin(task.run()) as task::Sender);
+        }
+        let desk = Desk {
+            book,
+            transitions,
+            lost: feed.lost(),
+            pauses,
+            clock,
+            metrics,
+            reports,
+            board,
+            notifier: notifier.clone(),
+            senders,
+            stop,
+            sweeping: Sweeping::new(queries),
+            saving: Saving::new(file),
+        };
+        Started { desk: Some((feed, desk)), notifier }
+    }
+}

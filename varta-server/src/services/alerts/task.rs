@@ -1,0 +1,370 @@
+//! The task that keeps the book: it takes what happens, and hands on what is to be told.
+
+use std::future::{Future, pending};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::clock::{Clock, wall_now};
+use crate::base::error::Error;
+use crate::domain::tracker::Transition;
+use crate::engine::query::{Alarms, Query};
+use crate::services::alerts::alert_file::AlertFile;
+use crate::services::alerts::delivery::Report;
+use crate::services::alerts::lifecycle::state::{Board, Book};
+use crate::services::alerts::metrics::AlertMetrics;
+use crate::services::alerts::notifier::Notifier;
+use crate::services::alerts::timestamp::{Moment, Wall};
+use crate::services::maintenance::pauses::Pauses;
+
+/// Changes of verdict that are taken before anything else gets its turn.
+const TURN: usize = 1_024;
+/// From the end of a sweep to the beginning of the next one.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// The same when something was missed.
+const SWEEP_AGAIN: Duration = Duration::from_secs(1);
+/// From one write of the file to the next, at the least; and how often it is looked whose alert is paused by now.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+const LOOK_AT_PAUSES_EVERY: Duration = Duration::from_secs(1);
+/// How long what waits may take to be sent when the server stops.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
+/// A task that sends.
+pub(super) type Sender = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The task and all that it owns.
+pub(crate) struct Desk {
+    pub(super) book: Book,
+    pub(super) transitions: mpsc::Receiver<Transition>,
+    /// Set when one of them was dropped.
+    pub(super) lost: Arc<AtomicBool>,
+    pub(super) pauses: Pauses,
+    pub(super) clock: Clock,
+    pub(super) metrics: AlertMetrics,
+    pub(super) reports: mpsc::Receiver<Report>,
+    pub(super) board: watch::Sender<Arc<Board>>,
+    pub(super) notifier: Notifier,
+    pub(super) senders: Vec<Sender>,
+    pub(super) stop: CancellationToken,
+    pub(super) sweeping: Sweeping,
+    pub(super) saving: Saving,
+}
+
+/// When the tracker is gone through, and what it was asked for.
+pub(super) struct Sweeping {
+    queries: mpsc::Sender<Query>,
+    /// When to begin the next one, if none is going on.
+    next_at: Instant,
+    asked: Option<Pin<Box<dyn Future<Output = Option<Alarms>> + Send>>>,
+}
+
+impl Sweeping {
+    pub(super) fn new(queries: mpsc::Sender<Query>) -> Self {
+        Sweeping { queries, next_at: Instant::now(), asked: None }
+    }
+
+    fn ask(&mut self, from: usize) {
+        let queries = self.queries.clone();
+        self.asked = Some(Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            queries.send(Query::Alarms { from, answer }).await.ok()?;
+            answered.await.ok()
+        }));
+    }
+}
+
+/// What is to be written to the file, and when.
+pub(super) struct Saving {
+    file: Option<AlertFile>,
+    is_due: bool,
+    not_before: Instant,
+    writing: Option<JoinHandle<io::Result<()>>>,
+    is_failing: bool,
+}
+
+impl Saving {
+    pub(super) fn new(file: Option<AlertFile>) -> Self {
+        Saving { file, is_due: false, not_before: Instant::now(), writing: None, is_failing: false }
+    }
+
+    /// When to begin to write, if there is anything to be written and nothing is.
+    fn next_at(&self) -> Option<Instant> {
+        (self.file.is_some() && self.is_due && self.writing.is_none()).then_some(self.not_before)
+    }
+
+    fn begin(&mut self, book: &Book, now: Moment) {
+        let Some(file) = self.file.clone() else { return };
+        let kept = book.kept(now);
+        self.is_due = false;
+        self.not_before = Instant::now() + SAVE_EVERY;
+        self.writing = Some(spawn_blocking(move || file.write(&kept)));
+    }
+
+    /// Takes note of how a write ended. One that failed is made up for by the next.
+    fn finish(&mut self, written: io::Result<()>) {
+        let Some(file) = &self.file else { return };
+        let path = file.path().display();
+        match written {
+            Ok(()) if std::mem::take(&mut self.is_failing) => {
+                tracing::info!(target: "varta::alerts", "{path}: alerts are kept there again");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    tracing::error!(
+                        target: "varta::alerts",
+                        "{path}: cannot be written: {error}; trying again"
+                    );
+                }
+                self.is_due = true;
+            }
+        }
+    }
+}
+
+/// Waits for a thing that may not be there; then for ever.
+async fn if_any<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+fn ended(joined: Result<io::Result<()>, tokio::task::JoinError>) -> io::Result<()> {
+    joined.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+impl Desk {
+    /// Runs until the tracker has gone, and then until what waits is sent, or cannot be within two seconds.
+    ///
+    /// # Errors
+    ///
+    /// When a task that sends ended by itself.
+    pub(crate) async fn run(mut self) -> Result<(), Error> {
+        let mut senders: JoinSet<()> = JoinSet::new();
+        for sender in self.senders.drain(..) {
+            senders.spawn(sender);
+        }
+        self.restore().await;
+        let mut look_at_pauses = Instant::now();
+        loop {
+            self.settle();
+            let has_alerts = !self.board.borrow().firing.is_empty();
+            if has_alerts && look_at_pauses <= Instant::now() {
+                look_at_pauses = Instant::now() + LOOK_AT_PAUSES_EVERY;
+                let wall = wall_now();
+                let now = self.now();
+                self.book.handle_pauses(|name| self.pauses.is_paused(name, wall), now);
+                self.settle();
+            }
+            let wake_at = self.wake_at().min(if has_alerts { look_at_pauses } else { self.wake_at() });
+            tokio::select! {
+                biased;
+                transition = self.transitions.recv() => match transition {
+                    Some(transition) => {
+                        self.take(&transition);
+                        self.take_waiting(TURN);
+                    }
+                    None => break,
+                },
+                Some(report) = self.reports.recv() => self.note(report),
+                alarms = if_any(&mut self.sweeping.asked) => self.sweep_on(alarms),
+                written = if_any(&mut self.saving.writing) => {
+                    self.saving.writing = None;
+                    self.saving.finish(ended(written));
+                }
+                Some(sender) = senders.join_next() => {
+                    let fault = sender.err().map_or("it thought that it was done".to_owned(), |error| error.to_string());
+                    return Err(Error::TaskEnded { task: "task that sends alerts", fault });
+                }
+                () = tokio::time::sleep_until(wake_at) => {}
+            }
+        }
+        self.finish(senders).await;
+        Ok(())
+    }
+
+    /// Takes what the server before this one left.
+    async fn restore(&mut self) {
+        let Some(file) = self.saving.file.clone() else { return };
+        let path = file.path().to_path_buf();
+        match spawn_blocking(move || file.read()).await {
+            Ok(kept) => {
+                let known = kept.len();
+                let now = self.now();
+                let senseless = self.book.restore(kept, now);
+                if senseless > 0 {
+                    let path = path.display();
+                    tracing::warn!(
+                        target: "varta::alerts",
+                        senseless,
+                        "{path}: {senseless} alerts make no sense and are passed over"
+                    );
+                }
+                if known > 0 {
+                    tracing::info!(
+                        target: "varta::alerts",
+                        known,
+                        "{known} alerts are known from before this server's start"
+                    );
+                }
+            }
+            Err(error) => tracing::error!(
+                target: "varta::alerts",
+                "{}: reading it failed: {error}",
+                path.display()
+            ),
+        }
+    }
+
+    /// Does what has become due, and hands on what is to be told.
+    fn settle(&mut self) {
+        let now = self.now();
+        self.book.handle_timeout(now);
+        while let Some(delivery) = self.book.poll_delivery() {
+            self.notifier.put(delivery);
+        }
+        self.metrics.alertmanager.given_up.increment(self.book.take_untold());
+        if let Some(board) = self.book.poll_board() {
+            self.metrics.firing.set(board.firing.len() as f64);
+            self.board.send_replace(Arc::new(board));
+            self.saving.is_due = true;
+        }
+        if self.saving.next_at().is_some_and(|at| at <= Instant::now()) {
+            self.saving.begin(&self.book, now);
+        }
+        if self.lost.load(Ordering::Relaxed) {
+            self.sweeping.next_at = self.sweeping.next_at.min(Instant::now() + SWEEP_AGAIN);
+        }
+        if self.sweeping.asked.is_none() && self.sweeping.next_at <= Instant::now() {
+            // What is dropped from now on the next sweep makes up for.
+            self.lost.store(false, Ordering::Relaxed);
+            self.book.begin_sweep();
+            self.sweeping.next_at = Instant::now() + SWEEP_EVERY;
+            self.sweeping.ask(0);
+        }
+    }
+
+    /// When there is something to be done though nothing comes.
+    fn wake_at(&self) -> Instant {
+        let sweep_at = self.sweeping.asked.is_none().then_some(self.sweeping.next_at);
+        let timeout = self.book.poll_timeout().map(|at| self.clock.instant(at));
+        let save_at = self.saving.next_at();
+        let at = [sweep_at, timeout, save_at].into_iter().flatten().min();
+        at.unwrap_or_else(|| Instant::now() + SWEEP_EVERY)
+    }
+
+    fn take(&mut self, transition: &Transition) {
+        let is_paused = transition.to.is_alarm() && self.is_paused(transition);
+        let now = self.now();
+        self.book.handle_transition(transition, is_paused, now);
+    }
+
+    /// Takes changes that have been handed on by now, so many at the most.
+    fn take_waiting(&mut self, most: usize) {
+        for _ in 0..most {
+            let Ok(transition) = self.transitions.try_recv() else { return };
+            self.take(&transition);
+        }
+    }
+
+    /// Takes a part of a sweep, and asks for the next one.
+    fn sweep_on(&mut self, alarms: Option<Alarms>) {
+        self.sweeping.asked = None;
+        let Some(Alarms { found, awaited, next }) = alarms else {
+            // The tracker has gone, and the end of the changes follows.
+            return;
+        };
+        // Whatever was concluded before the tracker answered is taken first.
+        self.take_waiting(self.transitions.len());
+        let now = self.now();
+        for found in &found {
+            let is_paused = self.is_paused(found);
+            self.book.handle_found(found, is_paused, now);
+        }
+        for name in &awaited {
+            self.book.handle_awaited(name);
+        }
+        match next {
+            Some(next) => self.sweeping.ask(next),
+            None => {
+                let is_whole = self.book.end_sweep(now);
+                let pause = if is_whole { SWEEP_EVERY } else { SWEEP_AGAIN };
+                self.sweeping.next_at = Instant::now() + pause;
+            }
+        }
+    }
+
+    fn note(&mut self, report: Report) {
+        match report {
+            Report::Ended { alertmanager, id } => self.book.handle_ended(id, alertmanager),
+            Report::Said(id) => self.book.handle_said(id),
+            Report::SaidEnded(id) => self.book.handle_said_ended(id),
+        }
+    }
+
+    /// Has what waits sent, within a limit, and keeps what is so for the next server. What fires is not ended by this.
+    async fn finish(&mut self, mut senders: JoinSet<()>) {
+        self.settle();
+        self.stop.cancel();
+        let deadline = Instant::now() + STOP_WITHIN;
+        loop {
+            let step = async {
+                tokio::select! {
+                    biased;
+                    Some(report) = self.reports.recv() => Some(report),
+                    joined = senders.join_next() => { let _ = joined?; None }
+                    else => None,
+                }
+            };
+            match timeout_at(deadline, step).await {
+                Ok(Some(report)) => self.note(report),
+                Ok(None) if senders.is_empty() => break,
+                Ok(None) => {}
+                Err(_) => {
+                    tracing::warn!(
+                        target: "varta::alerts",
+                        "not all alerts could be sent within {STOP_WITHIN:?}"
+                    );
+                    break;
+                }
+            }
+        }
+        while let Ok(report) = self.reports.try_recv() {
+            self.note(report);
+        }
+        if let Some(writing) = self.saving.writing.take() {
+            self.saving.finish(ended(writing.await));
+        }
+        self.settle_last().await;
+    }
+
+    /// Writes the file for the last time.
+    async fn settle_last(&mut self) {
+        // Nothing of what is on the board now is sent any more.
+        self.saving.is_due |= self.book.poll_board().is_some();
+        if self.saving.next_at().is_none() {
+            return;
+        }
+        let now = self.now();
+        self.saving.begin(&self.book, now);
+        if let Some(writing) = self.saving.writing.take() {
+            self.saving.finish(ended(writing.await));
+        }
+    }
+
+    fn is_paused(&self, transition: &Transition) -> bool {
+        self.pauses.is_paused(&transition.agent.name, wall_now())
+    }
+
+    fn now(&self) -> Moment {
+        Moment { mono: self.clock.now(), wall: Wall::now() }
+    }
+}

@@ -1,0 +1,306 @@
+//! The log that is being written.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::{Map, Value};
+
+use crate::base::clock;
+use crate::base::error::Error;
+use crate::base::files::append_log::{AppendFile, numbered, rotate, sync_directory_of};
+use crate::services::audit::head::{Head, OPEN_TO_OTHERS};
+use crate::services::audit::mac::Sealer;
+use crate::services::audit::options::AuditOptions;
+use crate::services::audit::record::{CONTINUED, Entry, Link, REPAIRED, STARTED};
+use crate::services::audit::recover::{Left, unusable};
+
+/// Only the server's user may read it, and nobody else may write to it.
+const MODE: u32 = 0o600;
+/// Of the form that records have.
+const FORMAT: u64 = 1;
+
+/// The audit log. Nobody else writes to its files while it lives.
+#[derive(Debug)]
+pub(crate) struct AuditLog {
+    options: AuditOptions,
+    sealer: Sealer,
+    head: Head,
+    file: AppendFile,
+    /// The last record.
+    last: Link,
+    /// The number of the record that began the present file.
+    first: u64,
+    /// The last record that is on the disk, and the length of the present file with it.
+    durable: (Link, u64),
+    /// The number of the record that the head tells of.
+    told: u64,
+    /// The last record when it was last said whether all are on the disk.
+    answered: u64,
+    /// Whether records behind that one were lost.
+    has_lost: bool,
+    /// Whether it was said that the next file cannot be begun.
+    is_stuck: bool,
+    /// Room for a line.
+    line: Vec<u8>,
+}
+
+impl AuditLog {
+    /// Opens the log, or begins one. All of the present file is checked, and that it goes at least as far as the head says.
+    /// What is not whole behind the record of which the head tells is cut off, which is said in the log and recorded.
+    ///
+    /// # Errors
+    ///
+    /// When the key or a file cannot be used, another server has the log, or records were changed or are missing. Nothing
+    /// was written then, except that an empty head may have been made.
+    pub(crate) fn open(options: &AuditOptions) -> Result<AuditLog, Error> {
+        options.check()?;
+        let path = options.path.as_path();
+        let sealer = Sealer::read(options.key_file.as_deref())?;
+        let head = Head::open(path)?;
+        let Left { file, walk, torn, first, last } = Left::find(path, &sealer, &head)?;
+        let failed = |error: io::Error| unusable(path, &error);
+        let now = clock::wall_now();
+        if last == Link::START {
+            head.write(last, &sealer).and_then(|()| head.sync_name()).map_err(failed)?;
+        }
+        let options = options.clone();
+        let file = match file {
+            Some(mut file) => {
+                if torn > 0 {
+                    file.cut(walk.bytes).map_err(failed)?;
+                }
+                // What was read may not have been on the disk.
+                file.sync().map_err(failed)?;
+                file
+            }
+            None => AppendFile::create_new(path, MODE).map_err(failed)?,
+        };
+        let durable = (last, file.length());
+        let mut log = AuditLog {
+            options,
+            sealer,
+            head,
+            file,
+            last,
+            first,
+            durable,
+            told: Link::START.seq,
+            answered: last.seq,
+            has_lost: false,
+            is_stuck: false,
+            line: Vec::new(),
+        };
+        if walk.lines == 0 {
+            log.begin(now).map_err(failed)?;
+        }
+        if torn > 0 {
+            tracing::warn!(
+                target: "varta::audit",
+                bytes = torn,
+                "{}: the end was not whole, as after a crash; {torn} bytes behind record {} were cut off",
+                path.display(),
+                last.seq
+            );
+            let fields = Map::from_iter([("cut_bytes".to_owned(), Value::from(torn))]);
+            log.append(now, REPAIRED, fields).map_err(failed)?;
+        }
+        log.sync().map_err(failed)?;
+        // The server that made a file or renamed one may have ended before it came to this.
+        sync_directory_of(&log.options.path).map_err(failed)?;
+        Ok(log)
+    }
+
+    /// Appends a record, and gives its number. It is handed to the kernel as one line, and is on the disk after
+    /// [`AuditLog::sync`]. When the file is long enough the next one is begun first; while that is not possible the
+    /// present one goes on, which is said in the log.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidInput`] when such a record cannot be: its event or a field has a name that it may not have, or it
+    /// is too long. Else what the kernel says. Nothing of it is in the log then, and the next record may succeed.
+    pub(crate) fn append(
+        &mut self,
+        at: SystemTime,
+        event: &str,
+        fields: Map<String, Value>,
+    ) -> io::Result<u64> {
+        // What is written to a file without a name is nowhere.
+        self.keep_place(at)?;
+        let entry = Entry { at, event, fields };
+        let mut link = entry.compose(self.last, &self.sealer, &mut self.line)?;
+        let length = self.file.length().saturating_add(self.line.len() as u64);
+        if length > self.options.limit && self.last.seq > self.first {
+            match self.rotate(at) {
+                Ok(()) => self.is_stuck = false,
+                Err(error) if !self.is_stuck => {
+                    self.is_stuck = true;
+                    let path = self.options.path.display();
+                    tracing::warn!(
+                        target: "varta::audit",
+                        "{path}: the next file cannot be begun: {error}; this one becomes longer"
+                    );
+                }
+                Err(_) => {}
+            }
+            link = entry.compose(self.last, &self.sealer, &mut self.line)?;
+        }
+        self.file.append(&self.line)?;
+        self.last = link;
+        Ok(link.seq)
+    }
+
+    /// Waits until all records are on the disk, and writes the head. A file that was moved or removed is followed by a new
+    /// one, which is said in the log.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says; or that records since the last call were lost, for the disk did not take them, or their file was
+    /// removed. What the disk did not take is taken back, and its numbers are given again. What is appended after that may
+    /// succeed.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        let settled = self.settle(clock::wall_now());
+        self.answered = self.last.seq;
+        let has_lost = std::mem::take(&mut self.has_lost);
+        settled?;
+        if has_lost {
+            return Err(io::Error::other(
+                "records were lost: the disk did not take them, or their file was removed",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Has all records on the disk, in files that have a name.
+    fn settle(&mut self, at: SystemTime) -> io::Result<()> {
+        self.sync_written()?;
+        self.keep_place(at)?;
+        self.sync_written()
+    }
+
+    /// Goes on in a new file if the present one was moved or removed.
+    fn keep_place(&mut self, at: SystemTime) -> io::Result<()> {
+        if self.file.is_at(&self.options.path)? {
+            return Ok(());
+        }
+        // Of a file that was moved the end must be on the disk before the next one begins.
+        self.file.mend()?;
+        self.sync_written()?;
+        self.has_lost |= self.answered < self.last.seq && self.file.is_removed()?;
+        self.follow(at)?;
+        tracing::warn!(
+            target: "varta::audit",
+            "{}: was moved or removed while it was written to; a new file was begun",
+            self.options.path.display()
+        );
+        Ok(())
+    }
+
+    fn sync_written(&mut self) -> io::Result<()> {
+        if self.durable.0 != self.last {
+            self.file.sync().inspect_err(|_| self.take_back())?;
+            self.durable = (self.last, self.file.length());
+        }
+        if self.head.keep_place()? {
+            self.told = Link::START.seq;
+        }
+        if self.told < self.last.seq {
+            self.head.write(self.last, &self.sealer)?;
+            self.told = self.last.seq;
+        }
+        Ok(())
+    }
+
+    /// Takes back the records that did not get to the disk. The kernel tells of a failure once, takes what it could not write
+    /// for written, and would let the head vouch for it the next time.
+    fn take_back(&mut self) {
+        let (last, length) = self.durable;
+        self.has_lost |= self.answered < self.last.seq;
+        self.last = last;
+        // Where that fails it is done before the next record.
+        let _ = self.file.cut(length);
+    }
+
+    /// The present file, for what a test does to its disk.
+    #[cfg(test)]
+    pub(super) fn file(&mut self) -> &mut AppendFile {
+        &mut self.file
+    }
+
+    /// Begins the next file, or leaves all as it was.
+    fn rotate(&mut self, at: SystemTime) -> io::Result<()> {
+        // Once it has another name nobody would cut off what is left of a line.
+        self.file.mend()?;
+        // The next file must not be there without the end of this one; that may have begun the next.
+        self.settle(at)?;
+        if self.last.seq <= self.first {
+            return Ok(());
+        }
+        rotate(&self.options.path, self.options.keep)?;
+        self.follow(at).inspect_err(|_| {
+            // Where that fails the next start finds the end of the log in FILE.1, and the next call begins a new file.
+            let _ = fs::rename(numbered(&self.options.path, 1), &self.options.path);
+        })
+    }
+
+    /// Goes on in a new file.
+    fn follow(&mut self, at: SystemTime) -> io::Result<()> {
+        let path = self.options.path.clone();
+        let next = match AppendFile::create_new(&path, MODE) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => take_over(&path)?,
+            made => made?,
+        };
+        let before = std::mem::replace(&mut self.file, next);
+        self.begin(at).inspect_err(|_| {
+            self.file = before;
+            // Whoever made it, there is nothing in it.
+            let _ = fs::remove_file(&path);
+        })
+    }
+
+    /// Writes the first record of the present file, which is empty.
+    fn begin(&mut self, at: SystemTime) -> io::Result<()> {
+        let mut fields = Map::new();
+        fields.insert("format".to_owned(), FORMAT.into());
+        fields.insert("seal".to_owned(), self.sealer.name().into());
+        let is_new = self.last == Link::START;
+        if is_new {
+            fields.insert("log".to_owned(), random_id()?.into());
+        }
+        let event = if is_new { STARTED } else { CONTINUED };
+        let link = Entry { at, event, fields }.compose(self.last, &self.sealer, &mut self.line)?;
+        self.file.append(&self.line)?;
+        let synced = self.file.sync().and_then(|()| sync_directory_of(&self.options.path));
+        if let Err(error) = synced {
+            self.file.cut(0)?;
+            return Err(error);
+        }
+        (self.first, self.last) = (link.seq, link);
+        self.durable = (link, self.file.length());
+        Ok(())
+    }
+}
+
+/// Opens the empty file that somebody put in the place of the one that was moved away, as logrotate does.
+fn take_over(path: &Path) -> io::Result<AppendFile> {
+    let refused =
+        |fault: &str| io::Error::new(io::ErrorKind::AlreadyExists, format!("{}: {fault}", path.display()));
+    let opened = AppendFile::open_existing(path).map_err(|error| refused(&error.to_string()))?;
+    let file = opened.ok_or_else(|| refused("was put there and removed again"))?;
+    if !file.is_ours_alone()? {
+        return Err(refused(OPEN_TO_OTHERS));
+    }
+    if file.length() > 0 {
+        return Err(refused("was put in the place of the audit log and is not empty; move it aside"));
+    }
+    Ok(file)
+}
+
+/// What tells a log from all others: 128 random bits.
+fn random_id() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("the system has no random numbers"))?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}

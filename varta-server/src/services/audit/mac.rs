@@ -1,0 +1,98 @@
+//! How a record is sealed: a hash that anybody can make, or one that takes a key.
+
+use std::fmt;
+use std::path::Path;
+
+use ring::digest;
+use ring::hmac;
+
+use crate::base::error::Error;
+use crate::base::secret::Secret;
+
+/// Who has the log may try keys for as long as he likes, so they are longer than what is asked of a token.
+const SHORTEST_KEY: usize = 32;
+
+/// What seals a record: SHA-256 of its bytes, or HMAC-SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Hash([u8; 32]);
+
+impl Hash {
+    /// What stands before the first record of a log.
+    pub(super) const NONE: Hash = Hash([0; 32]);
+    /// Its length when it is shown, in bytes.
+    pub(super) const TEXT: usize = 64;
+
+    /// Reads it from hexadecimal digits, in the one form in which it is shown.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let (pairs, []) = text.as_chunks::<2>() else { return None };
+        let pairs: &[[u8; 2]; 32] = pairs.try_into().ok()?;
+        let mut hash = [0; 32];
+        for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
+            *byte = nibble(*high)? << 4 | nibble(*low)?;
+        }
+        Some(Hash(hash))
+    }
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// 64 hexadecimal digits.
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What makes seals.
+#[derive(Debug)]
+pub(super) enum Sealer {
+    Plain,
+    Keyed(hmac::Key),
+}
+
+impl Sealer {
+    /// Reads the key, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be used.
+    pub(super) fn read(key_file: Option<&Path>) -> Result<Self, Error> {
+        let Some(path) = key_file else { return Ok(Sealer::Plain) };
+        let key = Secret::from_file(path)?;
+        if key.as_bytes().len() < SHORTEST_KEY {
+            let fault = format!(
+                "must hold a key of at least {SHORTEST_KEY} characters for the audit log; `openssl rand -hex 32` makes one"
+            );
+            return Err(Error::SecretFile { path: path.to_path_buf(), fault });
+        }
+        Ok(Sealer::Keyed(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())))
+    }
+
+    pub(super) fn seal(&self, bytes: &[u8]) -> Hash {
+        let sealed = match self {
+            Sealer::Plain => digest::digest(&digest::SHA256, bytes).as_ref().try_into(),
+            Sealer::Keyed(key) => hmac::sign(key, bytes).as_ref().try_into(),
+        };
+        Hash(sealed.expect("SHA-256 has 32 bytes"))
+    }
+
+    /// What the first record of a file says of it.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Sealer::Plain => "sha256",
+            Sealer::Keyed(_) => "hmac-sha256",
+        }
+    }
+}

@@ -1,0 +1,103 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::base::error::Error;
+
+/// Where the audit log is, and how much of it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditOptions {
+    /// The file that is written. Beside it are `FILE.head`, and older ones: `FILE.1`, `FILE.2` and so on.
+    pub path: PathBuf,
+    /// The file with the key that seals the records; without one anybody can make records that fit.
+    pub key_file: Option<PathBuf>,
+    /// The most bytes of one file before the next is begun. A file has at least one record.
+    pub limit: u64,
+    /// How many older files are kept; 0 for all.
+    pub keep: u32,
+}
+
+impl AuditOptions {
+    /// The most bytes of a file if nobody says otherwise.
+    pub const DEFAULT_LIMIT: u64 = 64 << 20;
+    /// The least that a file can be limited to.
+    pub const SMALLEST_LIMIT: u64 = 4_096;
+    /// The most that a file can be limited to: all of it is checked at the start.
+    pub const LARGEST_LIMIT: u64 = 1 << 30;
+    /// How many older files are kept if nobody says otherwise.
+    pub const DEFAULT_KEEP: u32 = 16;
+
+    /// Checks what the types leave open.
+    ///
+    /// # Errors
+    ///
+    /// The first option whose value makes no sense, by its name on the command line.
+    pub fn check(&self) -> Result<(), Error> {
+        let AuditOptions { ref path, limit, .. } = *self;
+        if path.file_name().is_none() {
+            let fault = format!("`{}` is no name of a file", path.display());
+            return Err(Error::Option { option: "--audit-log", fault });
+        }
+        if !(Self::SMALLEST_LIMIT..=Self::LARGEST_LIMIT).contains(&limit) {
+            let fault =
+                format!("{limit} is not between {} and {} bytes", Self::SMALLEST_LIMIT, Self::LARGEST_LIMIT);
+            return Err(Error::Option { option: "--audit-limit", fault });
+        }
+        Ok(())
+    }
+}
+
+/// Where recoveries are recorded. A group of options.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct AuditArgs {
+    /// File in which to record recoveries, each record sealed together with the one before it
+    ///
+    /// Only its owner can read it. `varta-server audit verify FILE` finds what was changed, removed or added. It may be one
+    /// server's alone, and nobody else may rename it; FILE.head beside it says up to where it goes.
+    #[arg(long, env = "VARTA_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+
+    /// File with the key that seals the audit log: 32 or more characters, as `openssl rand -hex 32` makes them
+    ///
+    /// It must be closed to others (chmod 600). Without it whoever can write to the log can make it up anew.
+    #[arg(long, env = "VARTA_AUDIT_KEY_FILE", value_name = "FILE")]
+    pub audit_key_file: Option<PathBuf>,
+
+    /// How long a file of the audit log may become before it is renamed to FILE.1, in bytes [default: 67108864]
+    #[arg(long, env = "VARTA_AUDIT_LIMIT", value_name = "BYTES")]
+    pub audit_limit: Option<u64>,
+
+    /// How many renamed files of the audit log are kept; 0 for all [default: 16]
+    #[arg(long, env = "VARTA_AUDIT_KEEP", value_name = "N")]
+    pub audit_keep: Option<u32>,
+}
+
+impl AuditArgs {
+    /// What these options say; `None` when no log is wanted.
+    ///
+    /// # Errors
+    ///
+    /// The first option that would do nothing without a log.
+    pub fn options(&self) -> Result<Option<AuditOptions>, Error> {
+        let AuditArgs { audit_log, audit_key_file, audit_limit, audit_keep } = self;
+        let Some(path) = audit_log else {
+            let options = [
+                ("--audit-key-file", audit_key_file.is_some()),
+                ("--audit-limit", audit_limit.is_some()),
+                ("--audit-keep", audit_keep.is_some()),
+            ];
+            return match options.into_iter().find(|(_, is_given)| *is_given) {
+                None => Ok(None),
+                Some((option, _)) => {
+                    Err(Error::Option { option, fault: "does nothing without --audit-log".to_owned() })
+                }
+            };
+        };
+        Ok(Some(AuditOptions {
+            path: path.clone(),
+            key_file: audit_key_file.clone(),
+            limit: audit_limit.unwrap_or(AuditOptions::DEFAULT_LIMIT),
+            keep: audit_keep.unwrap_or(AuditOptions::DEFAULT_KEEP),
+        }))
+    }
+}

@@ -1,0 +1,153 @@
+//! One record: a line of JSON, and what is read of it without reading JSON.
+//!
+//! `{"seq":N,"at":"…","event":"…",<fields>,"prev":"<64 digits>","hash":"<64 digits>"}`. What stands at the beginning and at
+//! the end is in fixed places, so that a line is checked by its bytes. None is ever written anew from what was read.
+
+use std::io;
+use std::time::SystemTime;
+
+use serde_json::{Map, Value};
+
+use crate::base::time::rfc3339;
+use crate::services::audit::mac::{Hash, Sealer};
+
+/// The most bytes of a record, with the end of its line.
+pub(crate) const MOST_RECORD: usize = 64 << 10;
+/// The first record of a log.
+pub(super) const STARTED: &str = "log_started";
+/// The first record of each later file of it.
+pub(super) const CONTINUED: &str = "log_continued";
+/// That something was cut off behind the record before it.
+pub(super) const REPAIRED: &str = "repaired";
+
+/// The keys that every record has.
+const KEYS: [&str; 5] = ["seq", "at", "event", "prev", "hash"];
+/// `2026-11-23T13:12:02.000Z`
+const TIME: usize = 24;
+const LONGEST_EVENT: usize = 64;
+
+/// A place in a log: the number of a record, and its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The number. The first record has 1.
+    pub seq: u64,
+    /// The hash.
+    pub hash: Hash,
+}
+
+impl Link {
+    /// Before the first record.
+    pub(super) const START: Link = Link { seq: 0, hash: Hash::NONE };
+
+    /// Reads `SEQ:HASH`.
+    ///
+    /// # Errors
+    ///
+    /// That it is nothing of that form.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let (seq, hash) = text.split_once(':').ok_or(Self::FORM)?;
+        let seq = number(seq.as_bytes()).ok_or(Self::FORM)?;
+        Ok(Link { seq, hash: Hash::parse(hash.as_bytes()).ok_or(Self::FORM)? })
+    }
+
+    const FORM: &str =
+        "is not SEQ:HASH, a record's number and 64 hexadecimal digits, as `audit verify` prints it";
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub(super) struct Entry<'e> {
+    pub(super) at: SystemTime,
+    pub(super) event: &'e str,
+    pub(super) fields: Map<String, Value>,
+}
+
+impl Entry<'_> {
+    /// Puts the record that follows `last` into `line`, in the place of what is there, and says where the log ends with it.
+    ///
+    /// # Errors
+    ///
+    /// When the name of the event is not of small letters, digits and `_`, a field has the name of something that every
+    /// record has, or the line is longer than [`MOST_RECORD`].
+    pub(super) fn compose(&self, last: Link, sealer: &Sealer, line: &mut Vec<u8>) -> io::Result<Link> {
+        let refused = |fault: String| Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
+        let Entry { at, event, ref fields } = *self;
+        if !is_event(event.as_bytes()) {
+            return refused(format!("`{}` is no name of an event for the audit log", event.escape_debug()));
+        }
+        if let Some(key) = KEYS.into_iter().find(|key| fields.contains_key(*key)) {
+            return refused(format!("a field of a record cannot be called `{key}`"));
+        }
+        let seq = last.seq.saturating_add(1);
+        line.clear();
+        let start = format!("{{\"seq\":{seq},\"at\":\"{}\",\"event\":\"{event}\"", rfc3339(at));
+        line.extend_from_slice(start.as_bytes());
+        for (key, value) in fields {
+            line.push(b',');
+            serde_json::to_writer(&mut *line, key)?;
+            line.push(b':');
+            serde_json::to_writer(&mut *line, value)?;
+        }
+        line.extend_from_slice(format!(",\"prev\":\"{}\"", last.hash).as_bytes());
+        let hash = sealer.seal(line);
+        line.extend_from_slice(format!(",\"hash\":\"{hash}\"}}\n").as_bytes());
+        if line.len() > MOST_RECORD {
+            return refused(format!("a record of {} bytes is longer than {MOST_RECORD}", line.len()));
+        }
+        Ok(Link { seq, hash })
+    }
+}
+
+/// A line that has the form of a record. Whether it is one is for its seal to say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record<'l> {
+    pub(super) seq: u64,
+    pub(super) at: &'l str,
+    pub(super) event: &'l str,
+    pub(super) prev: Hash,
+    pub(super) hash: Hash,
+    /// What is sealed.
+    pub(super) body: &'l [u8],
+}
+
+impl<'l> Record<'l> {
+    /// Reads a line, without its end.
+    pub(super) fn parse(line: &'l [u8]) -> Option<Self> {
+        let (body, hash) = split_hash(line, b",\"hash\":\"", b"\"}")?;
+        let (_, prev) = split_hash(body, b",\"prev\":\"", b"\"")?;
+        let rest = body.strip_prefix(b"{\"seq\":")?;
+        let (seq, rest) = rest.split_at(rest.iter().take_while(|byte| byte.is_ascii_digit()).count());
+        let (at, rest) = rest.strip_prefix(b",\"at\":\"")?.split_at_checked(TIME)?;
+        let rest = rest.strip_prefix(b"\",\"event\":\"")?;
+        let event = &rest[..rest.iter().position(|byte| *byte == b'"')?];
+        let is_time = |byte: &u8| byte.is_ascii_digit() || b"-:.TZ".contains(byte);
+        if !is_event(event) || !at.iter().all(is_time) {
+            return None;
+        }
+        let [at, event] = [at, event].map(str::from_utf8);
+        Some(Record { seq: number(seq)?, at: at.ok()?, event: event.ok()?, prev, hash, body })
+    }
+
+    pub(super) const fn link(&self) -> Link {
+        Link { seq: self.seq, hash: self.hash }
+    }
+}
+
+/// Splits off a hash that stands at the very end, with what is around it.
+pub(super) fn split_hash<'l>(line: &'l [u8], before: &[u8], after: &[u8]) -> Option<(&'l [u8], Hash)> {
+    let line = line.strip_suffix(after)?;
+    let (line, hash) = line.split_at_checked(line.len().checked_sub(Hash::TEXT)?)?;
+    Some((line.strip_suffix(before)?, Hash::parse(hash)?))
+}
+
+/// Reads a number as we write it.
+pub(super) fn number(digits: &[u8]) -> Option<u64> {
+    let is_ours =
+        digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits.first() != Some(&b'0'));
+    if is_ours { str::from_utf8(digits).ok()?.parse().ok() } else { None }
+}
+
+fn is_event(name: &[u8]) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
+    (1..=LONGEST_EVENT).contains(&name.len()) && name.iter().all(is_part)
+}

@@ -1,0 +1,147 @@
+//! What came of verifying a log, for people and for programs.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::base::error::Error;
+use crate::services::audit::chain::Fault;
+use crate::services::audit::mac::Hash;
+
+/// What was found of a log. [`Display`](fmt::Display) lays it out for people.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The files that were looked at, the oldest first.
+    pub files: Vec<PathBuf>,
+    pub(super) seal: &'static str,
+    /// How many records are as they were written.
+    pub records: u64,
+    pub(super) first: Option<Place>,
+    pub(super) last: Option<Place>,
+    /// The record at which the head says that the log ended; `None` where it was not asked.
+    pub(super) head: Option<u64>,
+    /// The record that was expected, and is there.
+    pub(super) expected: Option<u64>,
+    /// What is wrong; `None` when all is as it was written.
+    pub broken: Option<Broken>,
+}
+
+/// A record, as far as it is told.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) seq: u64,
+    pub(super) at: String,
+    pub(super) hash: Hash,
+}
+
+/// Where a log is not what was written.
+#[derive(Debug)]
+pub struct Broken {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, counted from 1, if it is one line's fault.
+    pub line: Option<u64>,
+    /// The number of the record, as far as it is known.
+    pub seq: Option<u64>,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+impl Broken {
+    fn sentence(&self) -> String {
+        let line = self.line.map(|line| format!("line {line}"));
+        let record = self.seq.map(|seq| format!("record {seq}"));
+        let place: Vec<String> = line.into_iter().chain(record).collect();
+        if place.is_empty() {
+            self.fault.to_string()
+        } else {
+            format!("{}: {}", place.join(", "), self.fault)
+        }
+    }
+}
+
+impl Found {
+    /// One JSON object in one line.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let Found { files, seal, records, first, last, head, expected, broken } = self;
+        let place = |place: &Option<Place>| {
+            place
+                .as_ref()
+                .map(|Place { seq, at, hash }| json!({"seq": seq, "at": at, "hash": hash.to_string()}))
+        };
+        let broken = broken.as_ref().map(|broken| {
+            json!({
+                "file": broken.file.to_string_lossy(), "line": broken.line, "seq": broken.seq,
+                "fault": broken.fault.as_str(), "message": broken.fault.to_string(),
+            })
+        });
+        let files: Vec<Value> = files.iter().map(|file| file.to_string_lossy().into()).collect();
+        let object = json!({
+            "ok": broken.is_none(), "files": files, "seal": seal, "records": records, "first": place(first),
+            "last": place(last), "head_seq": head, "expected_seq": expected, "broken": broken,
+        });
+        format!("{object}\n")
+    }
+
+    /// What is wrong, as the error with which the program ends.
+    ///
+    /// # Errors
+    ///
+    /// When something is.
+    pub fn into_result(self) -> Result<(), Error> {
+        match self.broken {
+            None => Ok(()),
+            Some(broken) => Err(Error::Audit { fault: broken.sentence(), path: broken.file }),
+        }
+    }
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Found { files, seal, records, first, last, head, expected, broken } = self;
+        for (place, file) in files.iter().enumerate() {
+            writeln!(f, "{:<12}{}", if place == 0 { "audit log" } else { "" }, file.display())?;
+        }
+        if let (Some(first), Some(last)) = (first, last) {
+            let (from, to) = (first.seq, last.seq);
+            writeln!(f, "records     {records}: {from} to {to}, from {} to {}", first.at, last.at)?;
+            if from > 1 {
+                writeln!(f, "            begins at record {from}; older records are not among these files")?;
+            }
+        } else {
+            writeln!(f, "records     none")?;
+        }
+        let trust = match *seal {
+            "sha256" => "without a key: who can write to the files can write them all anew",
+            _ => "with the key",
+        };
+        writeln!(f, "sealed      {seal}, {trust}")?;
+        if let (Some(last), None) = (last, broken) {
+            match head {
+                Some(head) if *head == last.seq => writeln!(f, "end         where the head says")?,
+                Some(head) => {
+                    let behind = last.seq.saturating_sub(*head);
+                    writeln!(
+                        f,
+                        "end         {behind} records behind record {head}, which the head tells of"
+                    )?;
+                }
+                None => writeln!(f, "end         not checked against a head")?,
+            }
+            if let Some(expected) = expected {
+                writeln!(f, "expected    record {expected} is there as it was noted")?;
+            }
+        }
+        if let Some(broken) = broken {
+            writeln!(f, "broken      {}", broken.file.display())?;
+            return writeln!(f, "            {}", broken.sentence());
+        }
+        match last {
+            Some(Place { seq, hash, .. }) => writeln!(f, "last        {seq}:{hash}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Whether a log is what was written.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::base::error::Error;
+use crate::base::files::append_log::rotated;
+use crate::services::audit::chain::{Chain, Fault, Mark};
+use crate::services::audit::head::{head_path, read_head};
+use crate::services::audit::mac::Sealer;
+use crate::services::audit::record::Link;
+use crate::services::audit::report::{Broken, Found, Place};
+
+/// What is to be verified, and against what.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The files of the log, the oldest first. Of one alone, those that had its name before are taken first.
+    pub paths: Vec<PathBuf>,
+    /// The file with the key that sealed the records.
+    pub key_file: Option<PathBuf>,
+    /// A record that was the last one once, and must be there still.
+    pub expect_last: Option<Link>,
+    /// Whether the first record of the log must be among them.
+    pub from_start: bool,
+    /// Whether to do without the head, which says where the log ended.
+    pub without_head: bool,
+}
+
+/// Verifies a log, line by line, up to the first that is not as it was written.
+///
+/// # Errors
+///
+/// When a file cannot be read. What is wrong with the log is no error but stands in what was found.
+pub fn verify(files: &Files) -> Result<Found, Error> {
+    let Files { paths, key_file, expect_last, without_head, .. } = files;
+    let sealer = Sealer::read(key_file.as_deref())?;
+    let paths = with_older(paths)?;
+    let mut found = Found { files: paths.clone(), seal: sealer.name(), ..Found::default() };
+    let mut head = None;
+    // Before the log: what is written meanwhile is behind it.
+    if let (false, Some(path)) = (without_head, paths.last().map(|path| head_path(path))) {
+        match read_head_of(&path, &sealer)? {
+            Ok(link) => head = Some((path, Mark::new(link))),
+            Err(fault) => {
+                found.broken = Some(Broken { file: path, line: None, seq: None, fault });
+                return Ok(found);
+            }
+        }
+    }
+    let mut expected = expect_last.map(Mark::new);
+    let mut chain = Chain::new(&sealer);
+    for path in &paths {
+        let walk = chain.walk(open(path)?, |record| {
+            let place = || Place { seq: record.seq, at: record.at.to_owned(), hash: record.hash };
+            found.first.get_or_insert_with(place);
+            match &mut found.last {
+                Some(last) => {
+                    last.at.clear();
+                    last.at.push_str(record.at);
+                    (last.seq, last.hash) = (record.seq, record.hash);
+                }
+                none => *none = Some(place()),
+            }
+            found.records += 1;
+            let marks = head.iter_mut().map(|(_, mark)| mark).chain(&mut expected);
+            marks.for_each(|mark| mark.see(record));
+        });
+        let walk = walk.map_err(|error| unreadable(path, &error))?;
+        if let Some(stop) = walk.stop {
+            let (line, seq) = (Some(walk.lines + 1), stop.seq);
+            found.broken = Some(Broken { file: path.clone(), line, seq, fault: stop.fault });
+            return Ok(found);
+        }
+    }
+    found.broken = at_the_end(files, &paths, &found, head.as_ref(), chain.last, expected.as_ref()).err();
+    found.head = head.map(|(_, mark)| mark.link.seq);
+    found.expected = expected.map(|mark| mark.link.seq);
+    Ok(found)
+}
+
+/// What is wrong with a log whose records follow one another: it does not begin or end as it must.
+fn at_the_end(
+    files: &Files,
+    paths: &[PathBuf],
+    found: &Found,
+    head: Option<&(PathBuf, Mark)>,
+    last: Option<Link>,
+    expected: Option<&Mark>,
+) -> Result<(), Broken> {
+    let end = paths.last().cloned().unwrap_or_default();
+    let broken = |fault| Broken { file: end.clone(), line: None, seq: None, fault };
+    if let Some((path, mark)) = head {
+        mark.met(last, Fault::WrongHead).map_err(|fault| match fault {
+            Fault::WrongHead => Broken { file: path.clone(), ..broken(fault) },
+            _ => broken(fault),
+        })?;
+    }
+    let Some(first) = &found.first else { return Err(broken(Fault::Nothing)) };
+    if let Some(mark) = expected {
+        let seq = Some(mark.link.seq);
+        mark.met(last, Fault::Unexpected).map_err(|fault| Broken { seq, ..broken(fault) })?;
+    }
+    if files.from_start && first.seq > 1 {
+        let file = paths.first().cloned().unwrap_or_default();
+        return Err(Broken { file, line: Some(1), seq: Some(first.seq), fault: Fault::NotFromStart });
+    }
+    Ok(())
+}
+
+/// The files, and in front of a single one those that had its name before.
+fn with_older(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let [path] = paths else { return Ok(paths.to_vec()) };
+    let older = rotated(path).map_err(|error| unreadable(path, &error))?;
+    let older = older.into_iter().rev().map(|(_, older)| older);
+    Ok(older.chain([path.clone()]).collect())
+}
+
+fn read_head_of(path: &Path, sealer: &Sealer) -> Result<Result<Link, Fault>, Error> {
+    let file = match open(path) {
+        Err(Error::Audit { .. }) if !path.exists() => return Ok(Err(Fault::NoHead)),
+        opened => opened?,
+    };
+    let read = read_head(file, sealer).map_err(|error| unreadable(path, &error))?;
+    Ok(read.and_then(|link| link.ok_or(Fault::NoHead)))
+}
+
+/// Opens a regular file, which may be a link's.
+fn open(path: &Path) -> Result<File, Error> {
+    let failed = |error: io::Error| unreadable(path, &error);
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
+    Ok(file)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    Error::Audit { path: path.to_path_buf(), fault: format!("cannot be read: {error}") }
+}

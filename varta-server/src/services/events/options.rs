@@ -1,0 +1,124 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::base::error::Error;
+
+/// Where changes of verdict are written. A group of options.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct EventsArgs {
+    /// File to which every change of verdict is appended, as a line of JSON
+    ///
+    /// docs/EVENTS.md has its fields. It may be renamed by logrotate and the like: a new one is begun within a second of the
+    /// next change.
+    #[arg(long, env = "VARTA_EVENTS_FILE", value_name = "FILE")]
+    pub events_file: Option<PathBuf>,
+
+    /// How long the file of events may become before it is renamed to FILE.1, in bytes [default: 67108864]
+    #[arg(long, env = "VARTA_EVENTS_LIMIT", value_name = "BYTES")]
+    pub events_limit: Option<u64>,
+
+    /// How many renamed files of events are kept; 0 for all [default: 4]
+    #[arg(long, env = "VARTA_EVENTS_KEEP", value_name = "N")]
+    pub events_keep: Option<u32>,
+}
+
+impl EventsArgs {
+    /// What these options say; `None` when no file is wanted.
+    ///
+    /// # Errors
+    ///
+    /// The first option that would do nothing without a file.
+    pub fn options(&self) -> Result<Option<EventsOptions>, Error> {
+        let EventsArgs { events_file, events_limit, events_keep } = self;
+        let Some(path) = events_file else {
+            let options =
+                [("--events-limit", events_limit.is_some()), ("--events-keep", events_keep.is_some())];
+            return match options.into_iter().find(|(_, is_given)| *is_given) {
+                None => Ok(None),
+                Some((option, _)) => {
+                    Err(Error::Option { option, fault: "does nothing without --events-file".to_owned() })
+                }
+            };
+        };
+        Ok(Some(EventsOptions {
+            path: path.clone(),
+            limit: events_limit.unwrap_or(EventsOptions::DEFAULT_LIMIT),
+            keep: events_keep.unwrap_or(EventsOptions::DEFAULT_KEEP),
+        }))
+    }
+}
+
+/// Where the file of events is, and how much of it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsOptions {
+    /// The file that is written. Older ones are beside it: `FILE.1`, `FILE.2` and so on.
+    pub path: PathBuf,
+    /// The most bytes of one file before the next is begun. A file has at least one line.
+    pub limit: u64,
+    /// How many older files are kept; 0 for all.
+    pub keep: u32,
+}
+
+impl EventsOptions {
+    /// The most bytes of a file if nobody says otherwise: some 100,000 changes.
+    pub const DEFAULT_LIMIT: u64 = 64 << 20;
+    /// The least that a file can be limited to.
+    pub const SMALLEST_LIMIT: u64 = 4_096;
+    /// How many older files are kept if nobody says otherwise.
+    pub const DEFAULT_KEEP: u32 = 4;
+    /// Its group may read it, for whoever ships it.
+    pub(super) const MODE: u32 = 0o640;
+
+    /// Checks what the types leave open.
+    ///
+    /// # Errors
+    ///
+    /// The first option whose value makes no sense, by its name on the command line.
+    pub fn check(&self) -> Result<(), Error> {
+        let EventsOptions { ref path, limit, .. } = *self;
+        if path.file_name().is_none() {
+            let fault = format!("`{}` is no name of a file", path.display());
+            return Err(Error::Option { option: "--events-file", fault });
+        }
+        if limit < Self::SMALLEST_LIMIT {
+            let fault = format!("{limit} is less than the least of {} bytes", Self::SMALLEST_LIMIT);
+            return Err(Error::Option { option: "--events-limit", fault });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        events: EventsArgs,
+    }
+
+    fn options(words: &[&str]) -> Result<Option<EventsOptions>, Error> {
+        let arguments = ["command"].iter().chain(words);
+        Command::try_parse_from(arguments).unwrap().events.options()
+    }
+
+    #[test]
+    fn a_file_has_defaults_and_its_options_do_nothing_without_it() {
+        assert_eq!(options(&[]).unwrap(), None);
+        let plain = EventsOptions { path: "e".into(), limit: 67_108_864, keep: 4 };
+        assert_eq!(options(&["--events-file=e"]).unwrap(), Some(plain));
+        let words = ["--events-file=e", "--events-limit=4096", "--events-keep=0"];
+        let whole = EventsOptions { path: "e".into(), limit: 4_096, keep: 0 };
+        assert_eq!(options(&words).unwrap(), Some(whole));
+        for option in &words[1..] {
+            let refused = options(&[option]).unwrap_err();
+            let (name, _) = option.split_once('=').unwrap();
+            assert_eq!(refused.to_string(), format!("{name}: does nothing without --events-file"));
+            assert_eq!(refused.exit_status(), 2);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Claims about the file of events.
+
+use crate::base::clock::Clock;
+use crate::domain::tracker::Transition;
+use crate::metrics::Registry;
+use crate::services::events::metrics::EventsMeans;
+use crate::services::events::options::EventsOptions;
+use crate::services::events::service::EventsFile;
+use crate::services::events::writer::Writer;
+use std::fs;
+use std::num::NonZeroU64;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+use tokio::runtime::Builder;
+
+use serde_json::Value;
+use serde_json::json;
+use tempfile::TempDir;
+use varta_proto::Status;
+use varta_proto::control::GoodbyeReason;
+
+use crate::base::files::append_log::numbered;
+use crate::base::time::MonoTime;
+use crate::domain::beat::Origin;
+use crate::domain::tracker::{AgentId, Cause, Incident, LastWord, Twin, Verdict};
+use crate::engine::Feed;
+use crate::services::events::event_record::add_line;
+
+fn change(pid: u32, to: Verdict, cause: Cause) -> Transition {
+    Transition {
+        agent: AgentId { name: Arc::from("billing"), origin: Origin::Local, pid, twin: Twin::FIRST },
+        labels: crate::domain::labels::Labels::default(),
+        unit: None,
+        predecessor: None,
+        process: None,
+        from: Some(Verdict::Up(Status::Ok)),
+        to,
+        cause,
+        at: MonoTime::from_secs(30),
+        silence: Duration::from_millis(5_001),
+        last: LastWord { status: Status::Degraded, payload: 7, terminal: false, beats: 812 },
+        stall_after: Duration::from_secs(5),
+        detection_latency: None,
+        mistake: None,
+        dossier: None,
+        incident: None,
+    }
+}
+
+fn line_of(transition: &Transition) -> String {
+    let mut lines = Vec::new();
+    add_line(transition, UNIX_EPOCH + Duration::from_millis(1_700_000_000_123), "db1", &mut lines);
+    String::from_utf8(lines).unwrap()
+}
+
+#[test]
+fn a_change_is_one_line_and_what_there_is_not_is_left_out() {
+    let killed = line_of(&change(4242, Verdict::Down, Cause::Killed { signal: 9 }));
+    let expected = r#"{"at":"2023-11-14T22:13:20.123Z","agent":"billing","pid":4242,"host":"db1","transport":"unix","from":"up","#
+        .to_owned()
+        + r#""to":"down","status":"degraded","cause":"killed","signal":9,"silence_ms":5001,"stall_after_ms":5000,"#
+        + r#""payload":7,"beats":812}"#
+        + "\n";
+    assert_eq!(killed, expected);
+}
+
+#[test]
+fn a_change_tells_all_that_there_is() {
+    let mut all = change(7, Verdict::Gone, Cause::Goodbye { reason: Some(GoodbyeReason::Restart) });
+    let hostile = "a\n\"b\\\u{7f}\u{2028}é";
+    let address = "10.0.0.7".parse().unwrap();
+    let twin = Twin::from_number(2).unwrap();
+    all.agent = AgentId { name: Arc::from(hostile), origin: Origin::SecureUdp(address), pid: 7, twin };
+    all.from = None;
+    all.labels = [("zone", "b"), ("team", hostile)].into_iter().collect();
+    all.unit = Some(Arc::from("billing.service"));
+    all.detection_latency = Some(Duration::from_nanos(1_234_567));
+    all.mistake = Some(Duration::from_secs(2));
+    all.incident = Some(Incident { number: NonZeroU64::MIN, agents: 12, open_until: MonoTime::NEVER });
+    let line = line_of(&all);
+    assert_eq!(line.lines().count(), 1);
+    let told: Value = serde_json::from_str(&line).unwrap();
+    let expected = json!({
+        "at": "2023-11-14T22:13:20.123Z", "agent": hostile, "pid": 7, "twin": 2, "host": "10.0.0.7",
+        "transport": "secure_udp", "to": "gone", "status": "degraded", "cause": "goodbye", "reason": "restart",
+        "silence_ms": 5001, "stall_after_ms": 5000, "latency_us": 1234, "mistake_ms": 2000, "payload": 7, "beats": 812,
+        "labels": {"team": hostile, "zone": "b"}, "unit": "billing.service", "incident": 1,
+    });
+    assert_eq!(told, expected);
+    let exited = line_of(&change(7, Verdict::Down, Cause::Exited { code: Some(3) }));
+    assert!(exited.contains("\"exit_code\":3"), "{exited}");
+    assert!(!line_of(&change(7, Verdict::Down, Cause::Exited { code: None })).contains("exit_code"));
+}
+
+/// A directory, the options for a file in it, and the figures.
+struct Place {
+    directory: TempDir,
+    options: EventsOptions,
+    registry: Registry,
+}
+
+impl Place {
+    fn new(keep: u32) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.json");
+        let options = EventsOptions { path, limit: EventsOptions::SMALLEST_LIMIT, keep };
+        Place { directory, options, registry: Registry::new().unwrap() }
+    }
+
+    fn path(&self) -> &Path {
+        &self.options.path
+    }
+
+    /// The thread's own, and the way to it.
+    fn writer(&self) -> (Feed, Writer) {
+        let (feed, queue) = Feed::new(&self.registry, EventsFile::SINK);
+        let EventsFile { options, file } = EventsFile::open(&self.options).unwrap();
+        let means = EventsMeans::new(&self.registry, Clock::start(), "db1".to_owned());
+        (feed, Writer::new(options, file, means, queue))
+    }
+
+    fn counted(&self, name: &str) -> u64 {
+        let text = self.registry.handle().render();
+        let row = text.lines().find(|line| line.starts_with(name)).unwrap();
+        row.rsplit_once(' ').unwrap().1.parse().unwrap()
+    }
+}
+
+/// The pids in a file.
+fn pids(path: &Path) -> Vec<u64> {
+    let text = fs::read_to_string(path).unwrap();
+    let pid = |line: &str| serde_json::from_str::<Value>(line).unwrap()["pid"].as_u64().unwrap();
+    text.lines().map(pid).collect()
+}
+
+fn stalled(pid: u32) -> Transition {
+    change(pid, Verdict::Stalled, Cause::Silent)
+}
+
+#[test]
+fn what_was_put_there_is_in_the_files_when_the_thread_ends() {
+    let place = Place::new(0);
+    let (feed, queue) = Feed::new(&place.registry, EventsFile::SINK);
+    let means = EventsMeans::new(&place.registry, Clock::start(), "db1".to_owned());
+    let done = EventsFile::open(&place.options).unwrap().start(means, queue).unwrap();
+    for pid in 1..=200 {
+        feed.put(&stalled(pid), false);
+    }
+    drop(feed);
+    done.blocking_recv().unwrap();
+    let older = crate::base::files::append_log::rotated(place.path()).unwrap();
+    let files = older.iter().rev().map(|(_, path)| path.as_path()).chain([place.path()]);
+    let files: Vec<_> = files.map(|path| (fs::metadata(path).unwrap().len(), pids(path))).collect();
+    assert!(files.iter().all(|(length, _)| *length <= EventsOptions::SMALLEST_LIMIT), "{files:?}");
+    let all: Vec<u64> = files.into_iter().flat_map(|(_, pids)| pids).collect();
+    assert_eq!(all, (1..=200).collect::<Vec<_>>());
+    assert_eq!(
+        (place.counted("varta_events_write_errors_total"), place.counted("varta_sink_dropped_total")),
+        (0, 0)
+    );
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(place.path()).unwrap().permissions());
+    assert_eq!(mode & 0o137, 0, "nobody but its group may read it, and nobody else write to it");
+}
+
+#[test]
+fn no_more_files_are_kept_than_are_asked_for() {
+    let place = Place::new(2);
+    let (_feed, mut writer) = place.writer();
+    for pid in 1..=100 {
+        writer.add(&stalled(pid));
+        assert!(writer.write(MonoTime::START));
+    }
+    assert_eq!(pids(place.path()).last(), Some(&100));
+    assert!(numbered(place.path(), 2).exists() && !numbered(place.path(), 3).exists());
+}
+
+#[test]
+fn a_file_that_was_moved_away_is_followed_by_another_within_a_second() {
+    let place = Place::new(0);
+    let (_feed, mut writer) = place.writer();
+    let moved = place.directory.path().join("moved");
+    let now = MonoTime::from_secs(100);
+    for (pid, at) in
+        [(1, now), (2, now), (3, now + Duration::from_millis(999)), (4, now + Duration::from_secs(1))]
+    {
+        writer.add(&stalled(pid));
+        assert!(writer.write(at));
+        if pid == 1 {
+            fs::rename(place.path(), &moved).unwrap();
+        }
+    }
+    assert_eq!((pids(&moved), pids(place.path())), (vec![1, 2, 3], vec![4]));
+}
+
+#[test]
+fn a_line_that_another_server_did_not_finish_is_ended() {
+    let place = Place::new(0);
+    fs::write(place.path(), "{\"at\":\"20").unwrap();
+    let (_feed, mut writer) = place.writer();
+    writer.add(&stalled(1));
+    assert!(writer.write(MonoTime::START));
+    let text = fs::read_to_string(place.path()).unwrap();
+    assert!(text.starts_with("{\"at\":\"20\n{") && text.lines().count() == 2, "{text}");
+}
+
+#[test]
+fn what_cannot_be_written_is_kept_and_tried_again() {
+    let place = Place::new(1);
+    let (_feed, mut writer) = place.writer();
+    // The file is to be renamed, and cannot be.
+    let obstacle = numbered(place.path(), 1);
+    fs::create_dir(&obstacle).unwrap();
+    fs::write(place.path(), vec![b'\n'; 4_096]).unwrap();
+    let now = MonoTime::from_secs(100);
+    writer.add(&stalled(1));
+    assert!(!writer.write(now));
+    assert!(!writer.write(now + Duration::from_millis(999)), "it is too early");
+    assert_eq!(place.counted("varta_events_write_errors_total"), 1);
+    assert!(!writer.write(now + Duration::from_secs(1)));
+    assert!(!writer.write(now + Duration::from_millis(2_999)), "it waits longer each time");
+    assert_eq!(place.counted("varta_events_write_errors_total"), 2);
+    fs::remove_dir(&obstacle).unwrap();
+    assert!(writer.write(now + Duration::from_secs(3)));
+    assert_eq!(pids(place.path()), [1]);
+}
+
+#[test]
+fn what_cannot_be_written_when_the_server_ends_is_counted() {
+    let place = Place::new(1);
+    fs::create_dir(numbered(place.path(), 1)).unwrap();
+    fs::write(place.path(), vec![b'\n'; 4_096]).unwrap();
+    let (feed, writer) = place.writer();
+    for pid in 1..=100 {
+        feed.put(&stalled(pid), false);
+    }
+    drop(feed);
+    Builder::new_current_thread().enable_time().build().unwrap().block_on(writer.run());
+    assert_eq!(place.counted("varta_sink_dropped_total"), 100);
+}
+
+#[test]
+fn what_is_no_file_of_its_own_is_refused_by_name() {
+    let place = Place::new(0);
+    std::os::unix::fs::symlink("elsewhere", place.path()).unwrap();
+    let refused = EventsFile::open(&place.options).unwrap_err();
+    assert_eq!(refused.exit_status(), 1);
+    let said = refused.to_string();
+    assert!(said.starts_with(place.path().to_str().unwrap()) && said.contains("symlink"), "{said}");
+}
+
+#[test]
+fn two_servers_cannot_write_one_file_also_after_it_was_renamed() {
+    let place = Place::new(1);
+    let (_feed, mut writer) = place.writer();
+    let refused = || EventsFile::open(&place.options).unwrap_err().to_string();
+    assert!(refused().contains("another server writes to this file; stop it"), "{}", refused());
+    for pid in 1..=20 {
+        writer.add(&stalled(pid));
+        assert!(writer.write(MonoTime::START));
+    }
+    assert!(numbered(place.path(), 1).exists());
+    refused();
+    drop(writer);
+    EventsFile::open(&place.options).unwrap();
+}
+
+#[test]
+fn a_file_that_another_server_has_taken_meanwhile_is_not_written_to() {
+    let place = Place::new(0);
+    let (_feed, mut writer) = place.writer();
+    fs::rename(place.path(), place.directory.path().join("moved")).unwrap();
+    let theirs = EventsFile::open(&place.options).unwrap();
+    let later = MonoTime::from_secs(100);
+    writer.add(&stalled(1));
+    assert!(!writer.write(later));
+    assert_eq!(fs::metadata(place.path()).unwrap().len(), 0);
+    drop(theirs);
+    assert!(writer.write(later + Duration::from_secs(1)));
+    assert_eq!(pids(place.path()), [1]);
+}

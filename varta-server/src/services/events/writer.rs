@@ -1,0 +1,194 @@
+//! The thread that writes.
+//!
+//! What waits is written together, and at once when nothing more waits. While the disk takes nothing it keeps the lines that
+//! it has, fetches no more and tries again; the queue before it fills up, and what finds no place there is counted.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::base::files::append_log::{AppendFile, rotate};
+use crate::base::time::MonoTime;
+use crate::domain::tracker::Transition;
+use crate::services::events::event_record::add_line;
+use crate::services::events::metrics::EventsMeans;
+use crate::services::events::options::EventsOptions;
+
+/// Opens the file, or makes it, and keeps other servers out of it.
+pub(super) fn open_alone(path: &Path) -> io::Result<AppendFile> {
+    let file = AppendFile::open(path, EventsOptions::MODE)?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// How much is collected before it is written, in bytes, if more is waiting.
+const BUFFER: usize = 64 << 10;
+/// How often it is looked whether the file is still where it was.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long after a failure it is tried again, at first and at last.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LAST: Duration = Duration::from_secs(60);
+
+/// The thread's own.
+pub(super) struct Writer {
+    options: EventsOptions,
+    file: AppendFile,
+    means: EventsMeans,
+    queue: mpsc::Receiver<Transition>,
+    /// Whether it was opened just now, and may end in the middle of a line of somebody else's.
+    is_fresh: bool,
+    /// Whole lines that are to be written.
+    buffer: Vec<u8>,
+    /// How many.
+    lines: u64,
+    /// When it was last looked whether the file is where it was.
+    looked_at: MonoTime,
+    /// While writing fails.
+    failing: Option<Failing>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    since: MonoTime,
+    retry_after: Duration,
+    retry_at: MonoTime,
+}
+
+impl Writer {
+    pub(super) fn new(
+        options: EventsOptions,
+        file: AppendFile,
+        means: EventsMeans,
+        queue: mpsc::Receiver<Transition>,
+    ) -> Self {
+        let looked_at = means.clock.now();
+        Writer {
+            options,
+            file,
+            means,
+            queue,
+            is_fresh: true,
+            buffer: Vec::new(),
+            lines: 0,
+            looked_at,
+            failing: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        while let Some(transition) = self.queue.recv().await {
+            self.add(&transition);
+            while self.buffer.len() < self.most()
+                && let Ok(transition) = self.queue.try_recv()
+            {
+                self.add(&transition);
+            }
+            while !self.write(self.means.clock.now()) {
+                if self.queue.is_closed() {
+                    return self.give_up();
+                }
+                // That the server ends is noticed only by a look.
+                tokio::time::sleep(RETRY_FIRST).await;
+            }
+        }
+    }
+
+    /// How much is collected: no more than leaves a file within its limit.
+    fn most(&self) -> usize {
+        usize::try_from(self.options.limit / 2).map_or(BUFFER, |half| half.min(BUFFER))
+    }
+
+    pub(super) fn add(&mut self, transition: &Transition) {
+        let at = self.means.clock.wall(transition.at);
+        add_line(transition, at, &self.means.host, &mut self.buffer);
+        self.lines += 1;
+    }
+
+    /// Writes what is there, unless it is too early after a failure, and says whether nothing is left.
+    pub(super) fn write(&mut self, now: MonoTime) -> bool {
+        // At the end there is no later.
+        if self.failing.is_some_and(|failing| now < failing.retry_at) && !self.queue.is_closed() {
+            return false;
+        }
+        match self.try_write(now) {
+            Ok(()) => {
+                if let Some(Failing { since, .. }) = self.failing.take() {
+                    let path = self.options.path.display();
+                    tracing::info!(
+                        target: "varta::events",
+                        "{path}: is written to again, after {:.3?}",
+                        now.since(since)
+                    );
+                }
+                self.buffer.clear();
+                self.lines = 0;
+                true
+            }
+            Err(error) => {
+                self.note_failure(&error, now);
+                false
+            }
+        }
+    }
+
+    fn try_write(&mut self, now: MonoTime) -> io::Result<()> {
+        let path = self.options.path.as_path();
+        let is_full = |file: &AppendFile, more: usize| {
+            file.length() > 0 && file.length().saturating_add(more as u64) > self.options.limit
+        };
+        let is_due = now.since(self.looked_at) >= LOOK_EVERY || self.failing.is_some();
+        if is_due || is_full(&self.file, self.buffer.len()) {
+            self.looked_at = now;
+            // Somebody moved it away, to begin a new one.
+            if !self.file.is_at(path)? {
+                // Where that fails, who reads it finds half a line at its end, and nobody waits for that.
+                let _ = self.file.mend();
+                self.file = open_alone(path)?;
+                self.is_fresh = true;
+            }
+        }
+        if is_full(&self.file, self.buffer.len()) {
+            // Once it has another name nobody would cut off what is left of a line.
+            self.file.mend()?;
+            rotate(path, self.options.keep)?;
+            self.file = open_alone(path)?;
+        }
+        if self.is_fresh {
+            self.file.end_line()?;
+            self.is_fresh = false;
+        }
+        self.file.append(&self.buffer)
+    }
+
+    fn note_failure(&mut self, error: &io::Error, now: MonoTime) {
+        self.means.write_errors.increment(1);
+        if self.failing.is_none() {
+            tracing::warn!(
+                target: "varta::events",
+                "{}: events cannot be written: {error}; this server goes on, keeps those that its queue holds, and goes on \
+                 trying",
+                self.options.path.display()
+            );
+        }
+        let before =
+            self.failing.unwrap_or(Failing { since: now, retry_after: RETRY_FIRST / 2, retry_at: now });
+        let retry_after = (before.retry_after * 2).min(RETRY_LAST);
+        self.failing = Some(Failing { retry_after, retry_at: now + retry_after, ..before });
+    }
+
+    /// Counts what is not written when the server ends.
+    fn give_up(&mut self) {
+        let mut lost = self.lines;
+        while self.queue.try_recv().is_ok() {
+            lost += 1;
+        }
+        self.means.dropped.increment(lost);
+        tracing::warn!(
+            target: "varta::events",
+            "{}: {lost} events could not be written",
+            self.options.path.display()
+        );
+    }
+}

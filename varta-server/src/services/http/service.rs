@@ -1,0 +1,219 @@
+//! HTTP: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever watches the watcher.
+//!
+//! It runs on another thread than the beats. What it wants from the tracker it asks for in slices, and every
+//! connection, request and scrape has a bound.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::extract::State;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::base::clock::Clock;
+use crate::base::error::Error;
+use crate::base::secret::Secret;
+use crate::base::time::MonoTime;
+use crate::engine::query::{Query, Slice};
+use crate::metrics::agent_rows::AgentRows;
+use crate::services::http::metrics::ServerMetrics;
+
+/// The version is part of it: without one Prometheus 3 refuses the scrape.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Connections at once; more wait in the kernel's queue.
+const CONNECTIONS: usize = 64;
+/// Scrapes at once: each may hold the rows of many agents in memory.
+const SCRAPES: usize = 4;
+/// How long a client may take to send the head of a request.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+/// How long a connection may last. Each is for one request, so that this cuts off nobody but who reads too slowly.
+const CONNECTION_WITHIN: Duration = Duration::from_secs(30);
+/// How long the tracker may take to answer `/readyz`.
+const PING_WITHIN: Duration = Duration::from_secs(1);
+/// How long accepting rests when descriptors have run out: trying at once would only burn the CPU.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the routes need.
+pub(crate) struct Site {
+    pub(crate) queries: mpsc::Sender<Query>,
+    pub(crate) metrics: ServerMetrics,
+    pub(crate) token: Option<Secret>,
+    pub(crate) clock: Clock,
+    /// How many log lines were dropped so far.
+    pub(crate) log_lines_dropped: fn() -> u64,
+}
+
+struct Shared {
+    site: Site,
+    scrapes: Arc<Semaphore>,
+}
+
+/// Serves until `stop` is cancelled, and then the answers under way for a short while.
+pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
+    let shared = Arc::new(Shared { site, scrapes: Arc::new(Semaphore::new(SCRAPES)) });
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(shared);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = TaskTracker::new();
+    let mut is_failing = false;
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = async {
+                // The semaphore is never closed.
+                let place = Arc::clone(&places).acquire_owned().await.ok()?;
+                Some((place, listener.accept().await))
+            } => accepted,
+        };
+        let (place, stream) = match accepted {
+            Some((place, Ok((stream, _)))) => (place, stream),
+            Some((_, Err(error))) => {
+                if !is_failing {
+                    tracing::warn!(
+                        target: "varta::http",
+                        "cannot accept a connection for metrics: {error}; trying again"
+                    );
+                }
+                is_failing = true;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+            None => break,
+        };
+        is_failing = false;
+        let (router, stop) = (router.clone(), stop.clone());
+        connections.spawn(async move {
+            let _place = place;
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_WITHIN)
+                .keep_alive(false)
+                // A client may say that it has no more to ask before it has its answer.
+                .half_close(true)
+                .max_buf_size(16 * 1024)
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            let mut connection = std::pin::pin!(connection);
+            // A client that breaks off or talks nonsense is its own affair: hyper has answered it as far as possible.
+            let _ = timeout(CONNECTION_WITHIN, async {
+                tokio::select! {
+                    served = connection.as_mut() => served,
+                    () = stop.cancelled() => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                }
+            })
+            .await;
+        });
+    }
+    connections.close();
+    let _ = timeout(PING_WITHIN, connections.wait()).await;
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    let (answer, answered) = oneshot::channel();
+    let ping = async {
+        shared.site.queries.send(Query::Ping(answer)).await.ok()?;
+        answered.await.ok()
+    };
+    match timeout(PING_WITHIN, ping).await {
+        Ok(Some(())) => "ready\n".into_response(),
+        Ok(None) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: the server is stopping\n").into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: the tracker has not answered for a second\n")
+            .into_response(),
+    }
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    if let Some(token) = &shared.site.token {
+        let shown = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        if !shown.is_some_and(|shown| token.matches(shown)) {
+            let challenge = [(WWW_AUTHENTICATE, "Bearer")];
+            return (StatusCode::UNAUTHORIZED, challenge, "a bearer token is needed\n").into_response();
+        }
+    }
+    let Ok(place) = Arc::clone(&shared.scrapes).acquire_owned().await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let Some(rows) = collect_rows(&shared.site.queries).await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").into_response();
+    };
+    let Site { clock, log_lines_dropped, .. } = &shared.site;
+    let families =
+        shared.site.metrics.render(clock.now() - MonoTime::START, rows.omitted(), log_lines_dropped());
+    let pieces = std::iter::once(Bytes::from(families)).chain(rows.into_pieces()).collect();
+    ([(CONTENT_TYPE, TEXT_FORMAT)], Body::new(Pieces { pieces, _place: place })).into_response()
+}
+
+/// Asks the tracker for the rows of all agents, a slice at a time. `None` when it has gone.
+async fn collect_rows(queries: &mpsc::Sender<Query>) -> Option<Box<AgentRows>> {
+    let (answer, answered) = oneshot::channel();
+    queries.send(Query::StartRows(answer)).await.ok()?;
+    let mut rows = answered.await.ok()?;
+    let mut from = 0;
+    loop {
+        let (answer, answered) = oneshot::channel();
+        queries.send(Query::AddRows { rows, from, answer }).await.ok()?;
+        let Slice { rows: more, next } = answered.await.ok()?;
+        rows = more;
+        match next {
+            Some(next) => from = next,
+            None => return Some(rows),
+        }
+    }
+}
+
+/// A body of pieces that are there already: no piece is copied into a larger one.
+struct Pieces {
+    pieces: VecDeque<Bytes>,
+    /// Kept until the client has read it all: it is the memory that is counted, not the work.
+    _place: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.pieces.iter().map(|piece| piece.len() as u64).sum())
+    }
+}
+
+pub(crate) fn bind_metrics(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
+    let failed = |source| Error::MetricsAddress { address, source };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}

@@ -1,0 +1,242 @@
+//! Incidents as the log tells them: a line when one begins and one when it is over, in the place of a warning for each
+//! of its agents.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::base::time::MonoTime;
+use crate::domain::beat::Origin;
+use crate::domain::tracker::{Cause, Transition, Verdict};
+
+/// An incident is over when nothing was added to it for so long.
+const QUIET_FOR: Duration = Duration::from_secs(2);
+/// Incidents that are open at once. Beyond it the oldest is closed early.
+const MOST_OPEN: usize = 64;
+/// Names that a summary tells; the others are counted together.
+const MOST_NAMES: usize = 8;
+
+/// The incidents that are not over.
+#[derive(Debug, Default)]
+pub(super) struct OpenIncidents(BTreeMap<NonZeroU64, Summary>);
+
+/// What there is to say of one.
+#[derive(Debug)]
+struct Summary {
+    origin: Origin,
+    to: Verdict,
+    began_at: MonoTime,
+    last_at: MonoTime,
+    agents: u32,
+    /// By [`Cause::index`], of those that came since it is an incident.
+    causes: [u32; Cause::NAMES.len()],
+    names: Vec<(Arc<str>, u32)>,
+    other_names: u32,
+    over_at: Instant,
+}
+
+impl OpenIncidents {
+    /// When the next one is over, if nothing is added to it.
+    pub(super) fn over_at(&self) -> Option<Instant> {
+        self.0.values().map(|summary| summary.over_at).min()
+    }
+
+    /// Adds a change to the incident of which it is a part, if it is. The first of one is told.
+    pub(super) fn note(&mut self, transition: &Transition, now: Instant) {
+        let Some(incident) = transition.incident else { return };
+        if !self.0.contains_key(&incident.number) {
+            if self.0.len() >= MOST_OPEN
+                && let Some((number, summary)) = self.0.pop_first()
+            {
+                summary.log(number);
+            }
+            let summary = Summary::begin(transition, now);
+            tracing::warn!(
+                target: "varta::incident",
+                incident = incident.number,
+                to = summary.to.as_str(),
+                "incident {}: many agents of {} are {} at once; those that follow are summed up when it is over",
+                incident.number,
+                Place(summary.origin),
+                summary.to
+            );
+            self.0.insert(incident.number, summary);
+        }
+        if let Some(summary) = self.0.get_mut(&incident.number) {
+            summary.agents = incident.agents;
+            summary.add(transition, now + incident.open_until.since(transition.at));
+        }
+    }
+
+    /// Tells of those that are over by `now`.
+    pub(super) fn close(&mut self, now: Instant) {
+        self.0.retain(|number, summary| {
+            let is_open = summary.over_at > now;
+            if !is_open {
+                summary.log(*number);
+            }
+            is_open
+        });
+    }
+
+    /// Tells of all, at the end.
+    pub(super) fn close_all(&mut self) {
+        while let Some((number, summary)) = self.0.pop_first() {
+            summary.log(number);
+        }
+    }
+}
+
+/// Where agents are, for people.
+struct Place(Origin);
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.address() {
+            Some(address) => write!(f, "{address}"),
+            None => f.write_str("this host"),
+        }
+    }
+}
+
+impl Summary {
+    fn begin(transition: &Transition, now: Instant) -> Self {
+        Summary {
+            origin: transition.agent.origin,
+            to: transition.to,
+            began_at: transition.at,
+            last_at: transition.at,
+            agents: 0,
+            causes: [0; Cause::NAMES.len()],
+            names: Vec::new(),
+            other_names: 0,
+            over_at: now + QUIET_FOR,
+        }
+    }
+
+    /// Adds a change; no other is to be expected after `quiet_from`, but for one that follows closely.
+    fn add(&mut self, transition: &Transition, quiet_from: Instant) {
+        self.last_at = transition.at;
+        self.over_at = quiet_from + QUIET_FOR;
+        self.causes[transition.cause.index()] += 1;
+        match self.names.iter().position(|(name, _)| *name == transition.agent.name) {
+            Some(place) => self.names[place].1 += 1,
+            None if self.names.len() < MOST_NAMES => self.names.push((Arc::clone(&transition.agent.name), 1)),
+            None => self.other_names += 1,
+        }
+    }
+
+    /// The most frequent cause, and each of them with how many agents have it.
+    fn causes(&self) -> (&'static str, String) {
+        let mut causes: Vec<_> =
+            Cause::NAMES.into_iter().zip(self.causes).filter(|(_, count)| *count > 0).collect();
+        causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let common = causes.first().map_or("none", |(cause, _)| cause);
+        (common, list(causes.iter().map(|(cause, count)| (*cause, *count))))
+    }
+
+    fn names(&self) -> String {
+        let mut names = self.names.clone();
+        names.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let escaped: Vec<_> =
+            names.iter().map(|(name, count)| (name.escape_debug().to_string(), *count)).collect();
+        let others = (self.other_names > 0).then_some(("others", self.other_names));
+        list(escaped.iter().map(|(name, count)| (name.as_str(), *count)).chain(others))
+    }
+
+    fn log(&self, number: NonZeroU64) {
+        let Summary { origin, to, agents, .. } = *self;
+        let lasted = self.last_at.since(self.began_at);
+        let (cause, causes) = self.causes();
+        let names = self.names();
+        tracing::warn!(
+            target: "varta::incident",
+            incident = number,
+            to = to.as_str(),
+            cause,
+            agents,
+            "incident {number} is over: {agents} agents of {} became {to} within {lasted:.3?}; of those that were summed up \
+             by cause {causes}, by name {names}",
+            Place(origin)
+        );
+    }
+}
+
+/// `a 3, b 1`.
+fn list<'a>(counts: impl Iterator<Item = (&'a str, u32)>) -> String {
+    let mut text = String::new();
+    for (what, count) in counts {
+        let comma = if text.is_empty() { "" } else { ", " };
+        // Writing to a string does not fail.
+        let _ = write!(text, "{comma}{what} {count}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use varta_proto::Status;
+
+    use super::*;
+    use crate::domain::labels::Labels;
+    use crate::domain::tracker::{AgentId, Incident, LastWord, Twin};
+
+    fn fallen(number: u64, agents: u32, name: &str, cause: Cause) -> Transition {
+        Transition {
+            agent: AgentId { name: Arc::from(name), origin: Origin::Local, pid: agents, twin: Twin::FIRST },
+            from: Some(Verdict::Up(Status::Ok)),
+            to: Verdict::Stalled,
+            cause,
+            at: MonoTime::from_millis(u64::from(agents)),
+            silence: Duration::from_secs(5),
+            last: LastWord { status: Status::Ok, payload: 0, terminal: false, beats: 1 },
+            labels: Labels::default(),
+            unit: None,
+            predecessor: None,
+            process: None,
+            stall_after: Duration::from_secs(5),
+            detection_latency: None,
+            mistake: None,
+            dossier: None,
+            incident: NonZeroU64::new(number).map(|number| Incident {
+                number,
+                agents,
+                open_until: MonoTime::START,
+            }),
+        }
+    }
+
+    #[test]
+    fn one_is_summed_up_by_cause_and_name_and_over_when_nothing_is_added() {
+        let (mut open, start) = (OpenIncidents::default(), Instant::now());
+        for agents in 10..=50 {
+            let cause = if agents % 4 == 0 { Cause::Silent } else { Cause::Stopped };
+            open.note(&fallen(1, agents, &format!("worker{}", agents % 10), cause), start);
+        }
+        let summary = &open.0[&NonZeroU64::MIN];
+        assert_eq!(summary.agents, 50);
+        assert_eq!(summary.causes(), ("stopped", "stopped 31, silent 10".to_owned()));
+        let names = summary.names();
+        assert!(names.starts_with("worker0 5, ") && names.ends_with(", others 8"), "{names}");
+        assert_eq!(open.over_at(), Some(start + QUIET_FOR));
+        open.close(start);
+        assert!(open.over_at().is_some());
+        open.close(start + QUIET_FOR);
+        assert_eq!(open.over_at(), None);
+    }
+
+    #[test]
+    fn there_are_never_more_open_than_there_may_be() {
+        let (mut open, now) = (OpenIncidents::default(), Instant::now());
+        for number in 1..1_000 {
+            open.note(&fallen(number, 10, "worker", Cause::Silent), now);
+        }
+        assert_eq!(open.0.len(), MOST_OPEN);
+        open.close_all();
+        assert_eq!(open.over_at(), None);
+    }
+}

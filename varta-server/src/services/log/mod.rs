@@ -1,0 +1,4 @@
+//! Transitions as log lines.
+
+mod incidents;
+pub(crate) mod service;

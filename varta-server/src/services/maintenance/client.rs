@@ -1,0 +1,97 @@
+//! The other end of the control socket: what `varta-server pause` and its like say to a running server.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::base::error::Error;
+use crate::services::maintenance::protocol::{Answer, LONGEST_ANSWER, Outcome, Request};
+
+/// How long a server may take to take a connection, and to answer: longer than its own limits together, and a slow disk's.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks the server behind this socket for something, and gives what it answers.
+///
+/// # Errors
+///
+/// [`Error::Control`] when nobody answers, or somebody who is not to be believed; and when the server has not done what
+/// was asked, with its reason.
+pub(crate) fn ask(path: &Path, request: &Request) -> Result<Answer, Error> {
+    let failed = |fault: String| Error::Control { path: path.to_path_buf(), fault };
+    let socket = connect(path).map_err(|error| failed(no_connection(&error)))?;
+    let peer = getsockopt(&socket, PeerCredentials)
+        .map_err(|error| failed(format!("the kernel does not say who answers here: {error}")))?;
+    let us = nix::unistd::geteuid().as_raw();
+    if us != 0 && peer.uid() != us {
+        let fault =
+            format!("uid {} answers here, who is not to be believed; see --control-socket", peer.uid());
+        return Err(failed(fault));
+    }
+    let answer = exchange(&socket, request).map_err(|error| {
+        failed(match error.kind() {
+            io::ErrorKind::WouldBlock => format!("the server has not answered for {PATIENCE:?}"),
+            _ => format!("the server does not answer: {error}"),
+        })
+    })?;
+    let answer = Answer::parse(&answer).map_err(|fault| {
+        failed(format!("the answer makes no sense: {fault}; is this the server's version?"))
+    })?;
+    match answer.outcome {
+        Outcome::Ok => Ok(answer),
+        Outcome::Refused | Outcome::Malformed => {
+            let word =
+                answer.word.unwrap_or_else(|| "it was not done, and the server does not say why".to_owned());
+            Err(failed(word.chars().flat_map(visible).collect()))
+        }
+    }
+}
+
+/// A character as a terminal may have it.
+fn visible(character: char) -> impl Iterator<Item = char> {
+    let shown = if character.is_control() { char::REPLACEMENT_CHARACTER } else { character };
+    std::iter::once(shown)
+}
+
+fn connect(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // It holds for the connection too, where a server that does not run lets the queue fill up.
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(socket)
+}
+
+fn no_connection(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
+            "no server answers here: {error}; start it, or say where it is with --control-socket, or with --socket where \
+             its own socket is"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!("cannot be opened: {error}; only the server's user and root may ask it for something")
+        }
+        io::ErrorKind::WouldBlock => format!("the server has not taken a connection for {PATIENCE:?}"),
+        _ => format!("cannot connect: {error}; see --control-socket"),
+    }
+}
+
+fn exchange(mut socket: &Socket, request: &Request) -> io::Result<Vec<u8>> {
+    // A server that refuses does not wait for the request, and what it says is still there to be read.
+    let sent = socket.write_all(request.to_line().as_bytes());
+    let mut answer = Vec::new();
+    let most = LONGEST_ANSWER as u64;
+    let read = socket.take(most + 1).read_to_end(&mut answer);
+    if answer.len() as u64 > most {
+        return Err(io::Error::other(format!("what it says is longer than {most} bytes")));
+    }
+    if answer.ends_with(b"\n") {
+        return Ok(answer);
+    }
+    read?;
+    sent?;
+    Err(io::ErrorKind::UnexpectedEof.into())
+}

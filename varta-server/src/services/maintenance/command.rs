@@ -1,0 +1,300 @@
+//! Maintenance on the command line: where a server has its control socket, and what is asked there.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use varta_proto::address::candidate_socket_paths;
+
+use crate::base::Glob;
+use crate::base::clock::wall_now;
+use crate::base::error::Error;
+use crate::base::stdout::print;
+use crate::services::maintenance::client::ask;
+use crate::services::maintenance::options::{ControlSocket, NONE, Reason};
+use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason, rfc3339};
+use crate::services::maintenance::protocol::{Answer, Request, check_length};
+
+/// Which server is spoken to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct ControlArgs {
+    /// The server's control socket
+    ///
+    /// Default: beside its socket, with `.control` behind that one's path.
+    #[arg(long, env = "VARTA_CONTROL_SOCKET", value_name = "PATH")]
+    pub control_socket: Option<PathBuf>,
+
+    /// The server's socket, where it is not at one of the usual places
+    #[arg(long, env = "VARTA_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+impl ControlArgs {
+    /// Where the server is listening, as far as that can be known.
+    fn path(&self) -> Result<PathBuf, Error> {
+        let is_none = |path: &Path| path.as_os_str() == NONE;
+        if let Some(path) = &self.control_socket {
+            if is_none(path) {
+                let fault =
+                    "is turned off, and there is no other way to ask a server for something; give its path";
+                return Err(Error::Option { option: "--control-socket none", fault: fault.to_owned() });
+            }
+            return Ok(path.clone());
+        }
+        if let Some(socket) = &self.socket {
+            if is_none(socket) {
+                let fault = "a server without a socket has no control socket beside it; say with --control-socket where it is";
+                return Err(Error::Option { option: "--socket none", fault: fault.to_owned() });
+            }
+            return Ok(ControlSocket::beside(socket.clone()).path);
+        }
+        // Its environment may differ from ours, so one that is there goes before the one that ought to be.
+        let candidates = candidate_socket_paths(nix::unistd::geteuid().as_raw());
+        let mut paths = candidates.into_iter().map(|socket| ControlSocket::beside(socket).path);
+        let first = paths.next().unwrap_or_default();
+        let is_there = |path: &PathBuf| path.symlink_metadata().is_ok();
+        Ok(std::iter::once(first.clone()).chain(paths).find(is_there).unwrap_or(first))
+    }
+
+    fn ask(&self, request: &Request) -> Result<Answer, Error> {
+        ask(&self.path()?, request)
+    }
+
+    /// The pauses of an answer.
+    fn pauses(&self, answer: &Answer) -> Result<Vec<Pause>, Error> {
+        answer.read_pauses().map_err(|fault| Error::Control {
+            path: self.path().unwrap_or_default(),
+            fault: format!("the answer makes no sense: {fault}; is this the server's version?"),
+        })
+    }
+}
+
+/// Whom to pause, for how long, and why.
+#[derive(Clone, Debug, Args)]
+pub struct PauseArgs {
+    /// Whose names fit: `*` stands for any characters or none, `?` for one
+    #[arg(value_name = "PATTERN", value_parser = parse_pattern)]
+    pub pattern: Glob,
+
+    /// For how long, from 1s to 366days
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_length)]
+    pub length: Duration,
+
+    /// Why, for the log and for whoever lists the pauses
+    #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
+    pub reason: Option<Reason>,
+
+    /// Which server is asked.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+impl PauseArgs {
+    /// Asks for it, and prints until when it is.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be asked, or does not do it.
+    pub fn run(&self) -> Result<(), Error> {
+        let PauseArgs { pattern, length, reason, control } = self;
+        let (pattern, reason) = (pattern.clone(), reason.clone());
+        let answer = control.ask(&Request::Pause { pattern, length: *length, reason })?;
+        for Pause { pattern, until, .. } in control.pauses(&answer)? {
+            let until = until.map_or_else(|| "further notice".to_owned(), rfc3339);
+            print(&format!("{} is paused until {until}\n", pattern.as_str()))?;
+        }
+        warn(&answer);
+        Ok(())
+    }
+}
+
+/// Whose pause to lift.
+#[derive(Clone, Debug, Args)]
+pub struct ResumeArgs {
+    /// The pattern, exactly as it was paused
+    #[arg(value_name = "PATTERN", value_parser = parse_pattern)]
+    pub pattern: Glob,
+
+    /// Which server is asked.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+impl ResumeArgs {
+    /// Asks for it.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be asked, or there is no such pause.
+    pub fn run(&self) -> Result<(), Error> {
+        let answer = self.control.ask(&Request::Resume { pattern: self.pattern.clone() })?;
+        print(&format!("the pause of {} is lifted\n", self.pattern.as_str()))?;
+        warn(&answer);
+        Ok(())
+    }
+}
+
+/// How to list the pauses.
+#[derive(Clone, Debug, Args)]
+pub struct PausesArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// Which server is asked.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+impl PausesArgs {
+    /// Asks for them, and prints them.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be asked.
+    pub fn run(&self) -> Result<(), Error> {
+        let answer = self.control.ask(&Request::Pauses)?;
+        let pauses = self.control.pauses(&answer)?;
+        if self.json {
+            return print(&format!("{}\n", json!({ "pauses": answer.pauses, "kept": answer.kept })));
+        }
+        print(&table(&pauses))
+    }
+}
+
+/// Says what the person who asked should know besides. Whether anybody can hear it makes no difference.
+fn warn(answer: &Answer) {
+    if let Some(warning) = &answer.word {
+        let _ = writeln!(io::stderr(), "varta-server: {}", warning.escape_debug());
+    }
+}
+
+fn parse_length(text: &str) -> Result<Duration, String> {
+    let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    check_length(length)
+}
+
+/// The pauses as lines, with a heading; what is longer than its column moves the others on that line.
+fn table(pauses: &[Pause]) -> String {
+    let now = wall_now();
+    let mut rows = vec![["PATTERN", "FROM", "UNTIL", "BY", "REASON"].map(str::to_owned)];
+    rows.extend(pauses.iter().map(|pause| {
+        let is_to_come = if pause.is_in_force(now) { "" } else { " (to come)" };
+        [
+            pause.pattern.as_str().to_owned(),
+            rfc3339(pause.from.unwrap_or(pause.since)) + is_to_come,
+            pause.until.map_or_else(|| "further notice".to_owned(), rfc3339),
+            pause.by.to_string(),
+            pause.reason.as_ref().map_or_else(|| "-".to_owned(), |reason| reason.as_str().to_owned()),
+        ]
+    }));
+    if rows.len() == 1 {
+        return "nobody is paused\n".to_owned();
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths = [0, 1, 2, 3, 4].map(width);
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        let line = cells.collect::<Vec<_>>().join("  ");
+        // A `String` takes everything.
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::base::SocketOptions;
+    use crate::services::maintenance::options::MaintenanceArgs;
+    use std::time::UNIX_EPOCH;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::Task;
+    use crate::config::args::Args;
+
+    fn task(words: &[&str]) -> Result<Task, clap::Error> {
+        let words = ["varta-server"].iter().chain(words);
+        let args = Args::try_parse_from(words)?;
+        Ok(args.task.unwrap())
+    }
+
+    fn control(control_socket: Option<&str>, socket: Option<&str>) -> ControlArgs {
+        ControlArgs { control_socket: control_socket.map(Into::into), socket: socket.map(Into::into) }
+    }
+
+    #[test]
+    fn a_server_has_its_control_socket_beside_its_first_socket() {
+        let sockets: Vec<_> = ["/a", "/b"]
+            .map(|path| SocketOptions { path: path.into(), is_default: false, mode: 0o600, group: None })
+            .into();
+        let socket = |given: Option<&str>, sockets: &[SocketOptions]| {
+            MaintenanceArgs { control_socket: given.map(Into::into) }.socket(sockets)
+        };
+        assert_eq!(socket(None, &sockets), Some(ControlSocket::beside("/a".into())));
+        assert_eq!(socket(None, &[]), None);
+        assert_eq!(socket(Some("none"), &sockets), None);
+        let given = ControlSocket { path: "/c".into(), is_default: false };
+        assert_eq!(socket(Some("/c"), &[]), Some(given));
+    }
+
+    #[test]
+    fn it_is_looked_for_where_the_server_has_it() {
+        assert_eq!(control(None, Some("/a")).path().unwrap(), Path::new("/a.control"));
+        assert_eq!(control(Some("/c"), Some("/a")).path().unwrap(), Path::new("/c"));
+        let said = |args: ControlArgs| args.path().unwrap_err().to_string();
+        assert!(said(control(Some("none"), None)).starts_with("--control-socket none: is turned off"));
+        assert!(said(control(None, Some("none"))).contains("--control-socket"));
+        let usual = control(None, None).path().unwrap();
+        assert!(usual.to_str().unwrap().ends_with("varta.sock.control"), "{}", usual.display());
+    }
+
+    #[test]
+    fn what_cannot_be_asked_for_is_refused_as_wrong_usage() {
+        assert!(task(&["pause", "batch-*", "--for", "1s", "--reason", "update"]).is_ok());
+        assert!(task(&["pause", "batch-*", "--for", "366days"]).is_ok());
+        for wrong in [
+            &["pause", "batch-*"][..],
+            &["pause", "--for", "1h"],
+            &["pause", "", "--for", "1h"],
+            &["pause", "a\nb", "--for", "1h"],
+            &["pause", "a", "--for", "999ms"],
+            &["pause", "a", "--for", "366days 1s"],
+            &["pause", "a", "--for", "soon"],
+            &["pause", "a", "--for", "1h", "--reason", ""],
+            &["pause", "a", "--for", "1h", "--stall-after", "1s"],
+            &["resume"],
+            &["resume", "a", "b"],
+            &["pauses", "a"],
+        ] {
+            assert!(task(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn pauses_are_a_table() {
+        assert_eq!(table(&[]), "nobody is paused\n");
+        let pause = |value: serde_json::Value| Pause::from_json(value).unwrap();
+        let text = table(&[
+            pause(json!({
+                "pattern": "größe-*", "by": "user", "uid": 7, "since": rfc3339(UNIX_EPOCH),
+                "until": "9999-01-01T00:00:00.000Z", "reason": "update",
+            })),
+            pause(json!({
+                "pattern": "a", "by": "configuration", "since": rfc3339(UNIX_EPOCH),
+                "from": "9998-01-01T00:00:00.000Z",
+            })),
+        ]);
+        let expected = "\
+PATTERN  FROM                                UNTIL                     BY             REASON
+größe-*  1970-01-01T00:00:00.000Z            9999-01-01T00:00:00.000Z  uid 7          update
+a        9998-01-01T00:00:00.000Z (to come)  further notice            configuration  -
+";
+        assert_eq!(text, expected);
+    }
+}

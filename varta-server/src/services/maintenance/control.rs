@@ -1,0 +1,184 @@
+//! The control socket: takes a request on each connection and answers it. Only this server's user and root are listened
+//! to, and the kernel says who that is.
+
+use std::os::unix::net::UnixListener as BoundListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::base::SocketFile;
+use crate::base::error::Error;
+use crate::services::maintenance::options::ControlSocket;
+use crate::services::maintenance::protocol::{Answer, LONGEST_REQUEST, Request};
+use crate::services::maintenance::requests::Desk;
+
+/// Connections at once; as many more wait in the kernel's queue.
+const CONNECTIONS: usize = 16;
+/// The same as the kernel has it.
+const BACKLOG: i32 = 16;
+/// How long a request may take to come.
+const REQUEST_WITHIN: Duration = Duration::from_secs(1);
+/// How long an answer may take to be taken.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long accepting rests when descriptors have run out: trying at once would only burn the CPU.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The socket, which is not read yet.
+#[derive(Debug)]
+pub(super) struct ControlListener {
+    socket: BoundListener,
+    file: SocketFile,
+}
+
+impl ControlListener {
+    pub(super) fn bind(options: &ControlSocket) -> Result<Self, Error> {
+        let (socket, file) = SocketFile::listen(&options.path, BACKLOG, "--control-socket")?;
+        Ok(ControlListener { socket, file })
+    }
+
+    /// Answers until `stop` is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// When the runtime cannot watch the socket.
+    pub(super) async fn serve(self, desk: &Arc<Desk>, stop: &CancellationToken) -> Result<(), Error> {
+        let ControlListener { socket, file } = self;
+        let path = file.path().to_path_buf();
+        let socket = UnixListener::from_std(socket).map_err(|source| Error::Socket {
+            path: path.clone(),
+            action: "watch the control socket",
+            source,
+        })?;
+        // Declared after the socket and so dropped before it, as with every socket's file.
+        let _file = file;
+        tracing::info!(
+            target: "varta::maintenance",
+            path = %path.display(),
+            "pauses can be asked for on {}",
+            path.display()
+        );
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let connections = TaskTracker::new();
+        let mut is_failing = false;
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = async {
+                    // The semaphore is never closed.
+                    let place = Arc::clone(&places).acquire_owned().await.ok()?;
+                    Some((place, socket.accept().await))
+                } => accepted,
+            };
+            let (place, stream) = match accepted {
+                Some((place, Ok((stream, _)))) => (place, stream),
+                Some((_, Err(error))) => {
+                    if !is_failing {
+                        tracing::warn!(
+                            target: "varta::maintenance",
+                            "{}: cannot accept a connection: {error}; trying again",
+                            path.display()
+                        );
+                    }
+                    is_failing = true;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+                None => break,
+            };
+            is_failing = false;
+            let (desk, stop) = (Arc::clone(desk), stop.clone());
+            connections.spawn(async move {
+                let _place = place;
+                converse(&stream, &desk, &stop).await;
+            });
+        }
+        connections.close();
+        // Their own limits end them.
+        connections.wait().await;
+        Ok(())
+    }
+}
+
+/// Answers what is asked on one connection.
+async fn converse(stream: &UnixStream, desk: &Desk, stop: &CancellationToken) {
+    let answer = match asker(stream) {
+        Ok(uid) => {
+            let read = tokio::select! {
+                () = stop.cancelled() => return,
+                read = timeout(REQUEST_WITHIN, read_line(stream)) => read,
+            };
+            let request = match read {
+                Ok(read) => read.and_then(|line| Request::parse(&line)),
+                Err(_) => Err(format!("did not come within {REQUEST_WITHIN:?}")),
+            };
+            match request {
+                Ok(request) => desk.answer(request, uid).await,
+                Err(fault) => Answer::malformed(format!("the request makes no sense: {fault}")),
+            }
+        }
+        Err(refused) => refused,
+    };
+    desk.count(answer.outcome);
+    // Who does not wait for the answer is told nothing; what was done is done.
+    let _ = timeout(ANSWER_WITHIN, write_line(stream, answer.to_line().as_bytes())).await;
+}
+
+/// Who asks, if that is somebody who may.
+fn asker(stream: &UnixStream) -> Result<u32, Answer> {
+    let us = nix::unistd::geteuid().as_raw();
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == us || peer.uid() == 0 => Ok(peer.uid()),
+        Ok(peer) => {
+            let uid = peer.uid();
+            Err(Answer::refused(format!("uid {uid} may ask for nothing here; uid {us} and root may")))
+        }
+        Err(error) => Err(Answer::refused(format!("the kernel does not say who asks: {error}"))),
+    }
+}
+
+/// Reads one line, up to its end or that of the connection.
+async fn read_line(stream: &UnixStream) -> Result<Vec<u8>, String> {
+    let failed = |error| format!("cannot be read: {error}");
+    // One more than there may be, to see that there is more.
+    let mut line = vec![0; LONGEST_REQUEST + 1];
+    let mut length = 0;
+    loop {
+        stream.readable().await.map_err(failed)?;
+        let read = match stream.try_read(&mut line[length..]) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+            read => read.map_err(failed)?,
+        };
+        let end = line[length..length + read].iter().position(|byte| *byte == b'\n');
+        length += read;
+        match end {
+            Some(end) if length - read + end + 1 < length => {
+                return Err("goes on behind its line; there is one for each connection".to_owned());
+            }
+            _ if length > LONGEST_REQUEST => {
+                return Err(format!("is longer than {LONGEST_REQUEST} bytes"));
+            }
+            None if read > 0 => {}
+            Some(_) | None => {
+                line.truncate(length);
+                return Ok(line);
+            }
+        }
+    }
+}
+
+async fn write_line(stream: &UnixStream, mut line: &[u8]) -> std::io::Result<()> {
+    while !line.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(line) {
+            Ok(written) => line = &line[written..],
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

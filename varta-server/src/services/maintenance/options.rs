@@ -1,0 +1,207 @@
+//! Maintenance: where pauses can be asked for, and those that are planned.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use clap::Args;
+
+use crate::base::{EntryError, Glob, SocketOptions};
+
+/// What turns a socket off.
+pub(super) const NONE: &str = "none";
+
+/// Where a server has its control socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct MaintenanceArgs {
+    /// Unix stream socket on which `varta-server pause` and its like are heard; `none` turns it off
+    ///
+    /// Default: the path of the first --socket with `.control` behind it. Only this server's user and root can open it.
+    #[arg(long, env = "VARTA_CONTROL_SOCKET", value_name = "PATH")]
+    pub control_socket: Option<PathBuf>,
+}
+
+impl MaintenanceArgs {
+    /// The control socket of a server with these sockets.
+    pub(crate) fn socket(self, sockets: &[SocketOptions]) -> Option<ControlSocket> {
+        match self.control_socket {
+            Some(path) if path.as_os_str() == NONE => None,
+            Some(path) => Some(ControlSocket { path, is_default: false }),
+            None => sockets.first().map(|socket| ControlSocket::beside(socket.path.clone())),
+        }
+    }
+}
+
+/// By which ways agents can be paused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Maintenance {
+    /// The socket on which pauses can be asked for; `None` for none.
+    pub(crate) control: Option<ControlSocket>,
+    /// The pauses of the configuration's file.
+    pub planned: PlannedPauses,
+}
+
+/// A control socket: a Unix stream socket that only its owner can open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSocket {
+    /// The file's path. Its directory is made, with mode 0700, if it is not there.
+    pub path: PathBuf,
+    /// Whether nobody chose the path: then a server that cannot have it because it is too long goes without.
+    pub is_default: bool,
+}
+
+impl ControlSocket {
+    /// The one that a server has beside its socket if nobody gives it another: the same path with `.control` behind it.
+    ///
+    /// ```
+    /// use varta_server::config::ControlSocket;
+    ///
+    /// let control = ControlSocket::beside("/run/varta/varta.sock".into());
+    /// assert_eq!(control.path.to_str(), Some("/run/varta/varta.sock.control"));
+    /// ```
+    #[must_use]
+    pub(crate) fn beside(socket: PathBuf) -> Self {
+        let mut path = socket.into_os_string();
+        path.push(".control");
+        ControlSocket { path: path.into(), is_default: true }
+    }
+}
+
+/// Why agents are paused, in a person's words.
+///
+/// ```
+/// use varta_server::config::Reason;
+///
+/// assert_eq!(Reason::parse("kernel update")?.as_str(), "kernel update");
+/// assert!(Reason::parse("two\nlines").is_err());
+/// # Ok::<(), varta_server::config::EntryError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason(Box<str>);
+
+impl Reason {
+    /// The length of the longest reason, in bytes.
+    pub const MAX_LEN: usize = 256;
+
+    /// Checks a text and makes it a reason.
+    ///
+    /// # Errors
+    ///
+    /// [`EntryError::NotAReason`] when it is empty or too long, or has a control character.
+    pub fn parse(text: &str) -> Result<Self, EntryError> {
+        if text.is_empty() || text.len() > Self::MAX_LEN || text.chars().any(char::is_control) {
+            return Err(EntryError::NotAReason { most: Self::MAX_LEN });
+        }
+        Ok(Reason(text.into()))
+    }
+
+    /// The reason as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A pause that stands in the configuration's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedPause {
+    /// Whose.
+    pub name: Glob,
+    /// When it begins; `None` for at once.
+    pub from: Option<SystemTime>,
+    /// When it ends; `None` for when it is taken out of the file.
+    pub until: Option<SystemTime>,
+    /// Why.
+    pub reason: Option<Reason>,
+}
+
+/// The pauses of the configuration's file, in the order in which they were written. A pattern may have several: one for
+/// each night, say.
+///
+/// ```
+/// use varta_server::config::{Glob, PlannedPause, PlannedPauses};
+///
+/// let mut pauses = PlannedPauses::default();
+/// pauses.add(PlannedPause { name: Glob::parse("batch-*")?, from: None, until: None, reason: None })?;
+/// assert_eq!(pauses.iter().len(), 1);
+/// # Ok::<(), varta_server::config::EntryError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlannedPauses(Vec<PlannedPause>);
+
+impl PlannedPauses {
+    /// How many there may be. Each may be tried whenever somebody is cause for alarm.
+    pub const MOST: usize = 1_024;
+
+    /// Adds a pause behind the others.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many, when it ends before it begins, or when an earlier one has the same pattern and the same
+    /// times. The pauses are as before then.
+    pub fn add(&mut self, pause: PlannedPause) -> Result<(), EntryError> {
+        if let (Some(from), Some(until)) = (pause.from, pause.until)
+            && until <= from
+        {
+            return Err(EntryError::EndsBeforeItBegins);
+        }
+        let is_same = |earlier: &PlannedPause| {
+            (&earlier.name, earlier.from, earlier.until) == (&pause.name, pause.from, pause.until)
+        };
+        if self.0.iter().any(is_same) {
+            return Err(EntryError::NameTwice { name: pause.name.as_str().to_owned() });
+        }
+        if self.0.len() >= Self::MOST {
+            return Err(EntryError::TooMany { most: Self::MOST });
+        }
+        self.0.push(pause);
+        Ok(())
+    }
+
+    /// Every pause, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &PlannedPause> {
+        self.0.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn pause(name: &str, from: Option<u64>, until: Option<u64>) -> PlannedPause {
+        let [from, until] = [from, until].map(|at| at.map(|at| UNIX_EPOCH + Duration::from_secs(at)));
+        PlannedPause { name: Glob::parse(name).unwrap(), from, until, reason: None }
+    }
+
+    #[test]
+    fn a_pattern_may_be_paused_at_several_times_and_not_twice_at_the_same() {
+        let mut pauses = PlannedPauses::default();
+        pauses.add(pause("a", Some(1), Some(2))).unwrap();
+        pauses.add(pause("a", Some(3), Some(4))).unwrap();
+        pauses.add(pause("a", None, None)).unwrap();
+        assert!(matches!(pauses.add(pause("a", Some(1), Some(2))), Err(EntryError::NameTwice { .. })));
+        assert_eq!(pauses.iter().len(), 3);
+    }
+
+    #[test]
+    fn one_that_would_never_be_and_one_too_many_are_refused() {
+        let mut pauses = PlannedPauses::default();
+        for until in [1, 2] {
+            assert_eq!(pauses.add(pause("a", Some(2), Some(until))), Err(EntryError::EndsBeforeItBegins));
+        }
+        for number in 0..PlannedPauses::MOST {
+            pauses.add(pause(&format!("a{number}"), None, None)).unwrap();
+        }
+        let most = PlannedPauses::MOST;
+        assert_eq!(pauses.add(pause("one-more", None, None)), Err(EntryError::TooMany { most }));
+    }
+
+    #[test]
+    fn a_reason_is_one_line_of_bounded_length() {
+        for wrong in ["", "a\nb", "\u{1b}[2J", &"x".repeat(Reason::MAX_LEN + 1)] {
+            assert_eq!(Reason::parse(wrong), Err(EntryError::NotAReason { most: Reason::MAX_LEN }));
+        }
+        assert_eq!(Reason::parse("Größeres \"Update\"").unwrap().as_str(), "Größeres \"Update\"");
+    }
+}

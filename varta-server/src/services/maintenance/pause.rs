@@ -1,0 +1,224 @@
+//! One pause, and its form in JSON: the same in answers and in the file that keeps it.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::base::Glob;
+use crate::base::limits::LONGEST_DURATION;
+use crate::services::maintenance::json_object::Fields;
+use crate::services::maintenance::options::Reason;
+
+/// The shortest pause that can be asked for.
+pub(crate) const SHORTEST: Duration = Duration::from_secs(1);
+/// The longest.
+pub(crate) const LONGEST: Duration = LONGEST_DURATION;
+
+/// At whose word agents are paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// A user asked for it on the control socket; the kernel says who that is.
+    User(u32),
+    /// It stands in the configuration's file.
+    Configuration,
+}
+
+/// `uid 1000`, `configuration`.
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            By::User(uid) => write!(f, "uid {uid}"),
+            By::Configuration => f.write_str("configuration"),
+        }
+    }
+}
+
+/// Some agents, and a time in which they are not to alarm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pause {
+    /// Whose names fit.
+    pub(crate) pattern: Glob,
+    /// When it begins; `None` when it was in force from the first. Only a planned one has a beginning that is to come.
+    pub(crate) from: Option<SystemTime>,
+    /// When it ends; `None`, for planned ones only, when that is not said.
+    pub(crate) until: Option<SystemTime>,
+    /// Why.
+    pub(crate) reason: Option<Reason>,
+    /// At whose word.
+    pub(crate) by: By,
+    /// When this was asked for, or first read in the configuration.
+    pub(crate) since: SystemTime,
+}
+
+impl Pause {
+    /// Whether it counts at `now`.
+    pub(crate) fn is_in_force(&self, now: SystemTime) -> bool {
+        self.from.is_none_or(|from| from <= now) && !self.is_over(now)
+    }
+
+    /// Whether its time has passed at `now`.
+    pub(crate) fn is_over(&self, now: SystemTime) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+
+    /// It as a JSON object. Times are RFC 3339 in UTC, with milliseconds.
+    pub(crate) fn to_json(&self) -> Value {
+        let (by, uid) = match self.by {
+            By::User(uid) => ("user", Some(uid)),
+            By::Configuration => ("configuration", None),
+        };
+        json!({
+            "pattern": self.pattern.as_str(),
+            "from": self.from.map(rfc3339),
+            "until": self.until.map(rfc3339),
+            "reason": self.reason.as_ref().map(Reason::as_str),
+            "by": by,
+            "uid": uid,
+            "since": rfc3339(self.since),
+        })
+    }
+
+    /// Reads what [`to_json`](Pause::to_json) wrote, and believes nothing of it. Keys that are not known are left to those
+    /// that know them.
+    ///
+    /// # Errors
+    ///
+    /// The first key that makes no sense.
+    pub(crate) fn from_json(value: Value) -> Result<Self, String> {
+        let mut fields = Fields::of(value)?;
+        let pattern = parse_pattern(&fields.need_text("pattern")?)?;
+        let reason = fields.text("reason")?.map(|text| parse_reason(&text)).transpose()?;
+        let by = match fields.need_text("by")?.as_str() {
+            "user" => {
+                let uid = fields.need_number("uid")?;
+                By::User(u32::try_from(uid).map_err(|_| format!("uid: {uid} is not the id of a user"))?)
+            }
+            "configuration" => By::Configuration,
+            other => {
+                return Err(format!("by: `{}` is neither user nor configuration", other.escape_debug()));
+            }
+        };
+        let mut moment = |key: &str| -> Result<Option<SystemTime>, String> {
+            let Some(text) = fields.text(key)? else { return Ok(None) };
+            let at = humantime::parse_rfc3339(&text);
+            at.map(Some).map_err(|error| format!("{key}: `{}`: {error}", text.escape_debug()))
+        };
+        let [from, until, since] = [moment("from")?, moment("until")?, moment("since")?];
+        let since = since.ok_or("since: is missing")?;
+        Ok(Pause { pattern, from, until, reason, by, since })
+    }
+
+    /// Whether somebody may have asked for it.
+    pub(crate) fn could_be_asked_for(&self) -> bool {
+        let length = self.until.and_then(|until| until.duration_since(self.since).ok());
+        matches!(self.by, By::User(_))
+            && self.from.is_none()
+            && length.is_some_and(|length| (SHORTEST..=LONGEST).contains(&length))
+    }
+}
+
+/// Reads a pattern that came from outside.
+///
+/// # Errors
+///
+/// What is wrong with it, by its key.
+pub(crate) fn parse_pattern(text: &str) -> Result<Glob, String> {
+    Glob::parse(text).map_err(|_| {
+        format!("pattern: has 1 to {} characters, and none of them is a control character", Glob::MAX_LEN)
+    })
+}
+
+/// Reads a reason that came from outside.
+///
+/// # Errors
+///
+/// What is wrong with it, by its key.
+pub(crate) fn parse_reason(text: &str) -> Result<Reason, String> {
+    Reason::parse(text).map_err(|error| error.to_string())
+}
+
+/// `2026-12-24T22:00:00.000Z`. What lies before 1970 or after 9999, where there is no such text, is cut to that.
+pub(crate) fn rfc3339(at: SystemTime) -> String {
+    const LAST: Duration = Duration::from_millis(253_402_300_799_999);
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
+}
+
+/// The same moment without what is finer than a millisecond, as it is written down.
+pub(crate) fn whole_millis(at: SystemTime) -> SystemTime {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    at - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::maintenance::testing::{asked, at, planned};
+
+    #[test]
+    fn it_counts_from_its_beginning_to_its_end() {
+        let pause = planned("a", Some(10), Some(20));
+        let in_force: Vec<u64> = (8..23).filter(|seconds| pause.is_in_force(at(*seconds))).collect();
+        assert_eq!(in_force, (10..20).collect::<Vec<_>>());
+        assert!(planned("a", None, None).is_in_force(at(0)));
+        // One that was asked for counts at once, also when the clock is set back then.
+        assert!(asked("a", 20).is_in_force(at(0)));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let reason = Some(Reason::parse("a \"reason\", größer").unwrap());
+        for pause in [
+            Pause { reason, ..asked("batch-*", 3_600) },
+            planned("a", None, None),
+            planned("a", Some(86_400), Some(90_000)),
+        ] {
+            assert_eq!(Pause::from_json(pause.to_json()), Ok(pause));
+        }
+        let text = asked("a", 3_600).to_json().to_string();
+        assert!(text.contains("\"until\":\"1970-01-01T01:00:00.000Z\""), "{text}");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told_by_its_key() {
+        let good = || asked("a", 3_600).to_json();
+        for (key, value, said) in [
+            ("pattern", json!(""), "pattern: has 1 to 128 characters"),
+            ("pattern", json!(null), "pattern: is missing"),
+            ("pattern", json!(["a"]), "pattern: is not a string"),
+            ("until", json!("soon"), "until: `soon`: "),
+            ("since", json!(null), "since: is missing"),
+            ("reason", json!("a\u{1b}[2J"), "reason: has 1 to 256 bytes"),
+            ("by", json!("me"), "by: `me` is neither"),
+            ("uid", json!(-1), "uid: is not a whole number"),
+            ("uid", json!(1_u64 << 32), "uid: 4294967296 is not the id of a user"),
+        ] {
+            let mut broken = good();
+            broken[key] = value;
+            let fault = Pause::from_json(broken).unwrap_err();
+            assert!(fault.starts_with(said), "{fault}");
+        }
+        assert!(Pause::from_json(json!([])).is_err());
+    }
+
+    #[test]
+    fn only_what_could_have_been_asked_for_passes_for_it() {
+        assert!(asked("a", 3_600).could_be_asked_for());
+        assert!(!planned("a", None, Some(3_600)).could_be_asked_for());
+        let longest = LONGEST.as_secs();
+        assert!(asked("a", longest).could_be_asked_for() && !asked("a", longest + 1).could_be_asked_for());
+        assert!(!Pause { until: None, ..asked("a", 1) }.could_be_asked_for());
+        assert!(!Pause { since: at(5), ..asked("a", 5) }.could_be_asked_for());
+    }
+
+    #[test]
+    fn every_moment_has_a_text() {
+        assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
+        let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
+        assert_eq!(rfc3339(far), "9999-12-31T23:59:59.999Z");
+        let fine = UNIX_EPOCH + Duration::from_nanos(1_234_567_890);
+        assert_eq!(whole_millis(fine), UNIX_EPOCH + Duration::from_millis(1_234));
+    }
+}

@@ -1,0 +1,266 @@
+//! What is said on the control socket: one line of JSON each way, then the connection is over.
+
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json::{Map, Value};
+
+use crate::base::Glob;
+use crate::base::time::millis;
+use crate::services::maintenance::json_object::Fields;
+use crate::services::maintenance::options::{PlannedPauses, Reason};
+use crate::services::maintenance::pause::{LONGEST, Pause, SHORTEST, parse_pattern, parse_reason};
+use crate::services::maintenance::schedule::List;
+
+/// The version that both sides speak.
+pub(crate) const VERSION: u64 = 1;
+/// The length of the longest request, its line end included, in bytes.
+pub(crate) const LONGEST_REQUEST: usize = 8 << 10;
+/// The length of the longest answer, its line end included, in bytes.
+pub(crate) const LONGEST_ANSWER: usize = 4 << 20;
+
+// All pauses fit an answer, each with everything about it as long as it may be: a character of a pattern takes up to four
+// bytes, and what JSON escapes twice its own.
+const _: () = assert!(
+    (List::MOST + PlannedPauses::MOST) * (4 * Glob::MAX_LEN + 2 * Reason::MAX_LEN + 512) + 1_024
+        <= LONGEST_ANSWER
+);
+
+/// What can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// That agents are paused from now on.
+    Pause {
+        /// Whose names fit.
+        pattern: Glob,
+        /// For how long.
+        length: Duration,
+        /// Why.
+        reason: Option<Reason>,
+    },
+    /// That the pause of exactly this pattern is lifted.
+    Resume {
+        /// The pattern.
+        pattern: Glob,
+    },
+    /// Which pauses there are.
+    Pauses,
+}
+
+impl Request {
+    /// Reads a line.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that makes no sense, by its key.
+    pub(crate) fn parse(line: &[u8]) -> Result<Self, String> {
+        let mut fields = Fields::parse(line)?;
+        match fields.need_number("v")? {
+            VERSION => {}
+            other => return Err(format!("v: {other} is not spoken here; this server speaks {VERSION}")),
+        }
+        let request = match fields.need_text("do")?.as_str() {
+            "pause" => Request::Pause {
+                pattern: parse_pattern(&fields.need_text("pattern")?)?,
+                length: check_length(Duration::from_millis(fields.need_number("for_ms")?))
+                    .map_err(|fault| format!("for_ms: {fault}"))?,
+                reason: fields.text("reason")?.map(|text| parse_reason(&text)).transpose()?,
+            },
+            "resume" => Request::Resume { pattern: parse_pattern(&fields.need_text("pattern")?)? },
+            "pauses" => Request::Pauses,
+            other => {
+                return Err(format!("do: `{}` is none of pause, resume, pauses", other.escape_debug()));
+            }
+        };
+        fields.end()?;
+        Ok(request)
+    }
+
+    /// The line that says it.
+    pub(crate) fn to_line(&self) -> String {
+        let fields = match self {
+            Request::Pause { pattern, length, reason } => json!({
+                "v": VERSION,
+                "do": "pause",
+                "pattern": pattern.as_str(),
+                "for_ms": millis(*length),
+                "reason": reason.as_ref().map(Reason::as_str),
+            }),
+            Request::Resume { pattern } => {
+                json!({ "v": VERSION, "do": "resume", "pattern": pattern.as_str() })
+            }
+            Request::Pauses => json!({ "v": VERSION, "do": "pauses" }),
+        };
+        format!("{fields}\n")
+    }
+}
+
+/// Sees whether somebody may be paused for so long.
+///
+/// # Errors
+///
+/// When not: the bounds.
+pub(crate) fn check_length(length: Duration) -> Result<Duration, String> {
+    if (SHORTEST..=LONGEST).contains(&length) {
+        return Ok(length);
+    }
+    Err(format!("{length:?} is not between 1 second and 366 days"))
+}
+
+/// What becomes of a request, as the answer and the metrics have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was done.
+    Ok,
+    /// It was understood, and not done.
+    Refused,
+    /// It was not understood.
+    Malformed,
+}
+
+impl Outcome {
+    pub(crate) const ALL: [Outcome; 3] = [Outcome::Ok, Outcome::Refused, Outcome::Malformed];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Refused => "refused",
+            Outcome::Malformed => "malformed",
+        }
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Answer {
+    pub(crate) outcome: Outcome,
+    /// Why it was not done; or, if it was, what the person who asked should know besides.
+    pub(crate) word: Option<String>,
+    /// The pauses that it is about.
+    pub(crate) pauses: Vec<Value>,
+    /// Whether what is asked for outlives this server (`--state-dir`).
+    pub(crate) kept: bool,
+}
+
+impl Answer {
+    pub(crate) fn refused(why: impl Into<String>) -> Self {
+        Answer { outcome: Outcome::Refused, word: Some(why.into()), pauses: Vec::new(), kept: false }
+    }
+
+    pub(crate) fn malformed(why: impl Into<String>) -> Self {
+        Answer { outcome: Outcome::Malformed, ..Answer::refused(why) }
+    }
+
+    /// The line that says it.
+    pub(crate) fn to_line(&self) -> String {
+        let mut fields = Map::new();
+        fields.insert("v".to_owned(), json!(VERSION));
+        fields.insert("outcome".to_owned(), json!(self.outcome.as_str()));
+        match self.outcome {
+            Outcome::Ok => {
+                fields.insert("warning".to_owned(), json!(self.word));
+                fields.insert("pauses".to_owned(), json!(self.pauses));
+                fields.insert("kept".to_owned(), json!(self.kept));
+            }
+            Outcome::Refused | Outcome::Malformed => {
+                fields.insert("error".to_owned(), json!(self.word));
+            }
+        }
+        format!("{}\n", Value::Object(fields))
+    }
+
+    /// Reads a line. Keys that are not known are left to those that know them.
+    ///
+    /// # Errors
+    ///
+    /// When it makes no sense.
+    pub(crate) fn parse(line: &[u8]) -> Result<Self, String> {
+        let mut fields = Fields::parse(line)?;
+        let version = fields.need_number("v")?;
+        if version != VERSION {
+            return Err(format!("v: {version} is not spoken here; this program speaks {VERSION}"));
+        }
+        let text = fields.need_text("outcome")?;
+        let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == text);
+        let outcome = outcome.ok_or_else(|| format!("outcome: `{}` is none", text.escape_debug()))?;
+        let word = fields.text(if outcome == Outcome::Ok { "warning" } else { "error" })?;
+        Ok(Answer { outcome, word, pauses: fields.list("pauses")?, kept: fields.flag("kept")? })
+    }
+
+    /// The pauses, read.
+    ///
+    /// # Errors
+    ///
+    /// When one of them makes no sense.
+    pub(crate) fn read_pauses(&self) -> Result<Vec<Pause>, String> {
+        self.pauses.iter().cloned().map(Pause::from_json).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::maintenance::testing::{asked, glob};
+
+    #[test]
+    fn what_is_said_is_understood() {
+        let reason = Some(Reason::parse("a \"reason\"").unwrap());
+        let pattern = glob("batch-*");
+        for request in [
+            Request::Pause { pattern: pattern.clone(), length: SHORTEST, reason },
+            Request::Pause { pattern: pattern.clone(), length: LONGEST, reason: None },
+            Request::Resume { pattern },
+            Request::Pauses,
+        ] {
+            let line = request.to_line();
+            assert!(line.ends_with('\n') && line.len() <= LONGEST_REQUEST);
+            assert_eq!(Request::parse(line.as_bytes()), Ok(request));
+        }
+        let answer =
+            Answer { outcome: Outcome::Ok, word: None, pauses: vec![asked("a", 9).to_json()], kept: true };
+        for answer in [answer, Answer::refused("no"), Answer::malformed("what?")] {
+            assert_eq!(Answer::parse(answer.to_line().as_bytes()), Ok(answer));
+        }
+    }
+
+    #[test]
+    fn a_request_that_makes_no_sense_is_told_what_is_wrong() {
+        for (line, said) in [
+            ("", "is not JSON"),
+            ("\u{0}", "is not JSON"),
+            ("pause batch", "is not JSON"),
+            ("{} {}", "is not JSON"),
+            ("[1]", "is not a JSON object"),
+            ("{}", "v: is missing"),
+            (r#"{"v":"1"}"#, "v: is not a whole number"),
+            (r#"{"v":2,"do":"pauses"}"#, "v: 2 is not spoken here"),
+            (r#"{"v":1}"#, "do: is missing"),
+            (r#"{"v":1,"do":"stop"}"#, "do: `stop` is none of pause, resume, pauses"),
+            (r#"{"v":1,"do":"pauses","all":true}"#, "all: there is no such key here"),
+            (r#"{"v":1,"do":"resume"}"#, "pattern: is missing"),
+            (r#"{"v":1,"do":"resume","pattern":""}"#, "pattern: has 1 to 128 characters"),
+            (r#"{"v":1,"do":"resume","pattern":"a","for_ms":1000}"#, "for_ms: there is no such key here"),
+            (r#"{"v":1,"do":"pause","pattern":"a"}"#, "for_ms: is missing"),
+            (r#"{"v":1,"do":"pause","pattern":"a","for_ms":1.5}"#, "for_ms: is not a whole number"),
+            (r#"{"v":1,"do":"pause","pattern":"a","for_ms":-1}"#, "for_ms: is not a whole number"),
+            (r#"{"v":1,"do":"pause","pattern":"a","for_ms":999}"#, "for_ms: 999ms is not between"),
+            (r#"{"v":1,"do":"pause","pattern":"a","for_ms":31622400001}"#, "for_ms: "),
+            (r#"{"v":1,"do":"pause","pattern":"a","for_ms":1000,"reason":"a\u0007"}"#, "reason: has 1 to"),
+            (r#"{"v":1,"do":"pause","pattern":"a","for_ms":1000,"reason":1}"#, "reason: is not a string"),
+        ] {
+            let fault = Request::parse(line.as_bytes()).unwrap_err();
+            assert!(fault.starts_with(said), "{line}: {fault}");
+        }
+        assert!(Request::parse("[".repeat(LONGEST_REQUEST).as_bytes()).is_err());
+        assert!(Request::parse(b"{\"v\":1,\"do\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_an_error() {
+        for line in ["", "{}", r#"{"v":2,"outcome":"ok"}"#, r#"{"v":1,"outcome":"perhaps"}"#] {
+            assert!(Answer::parse(line.as_bytes()).is_err(), "{line}");
+        }
+        let answer = Answer::parse(br#"{"v":1,"outcome":"ok","pauses":[{}],"new":1}"#).unwrap();
+        assert!(answer.read_pauses().is_err());
+    }
+}

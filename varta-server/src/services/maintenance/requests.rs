@@ -1,0 +1,159 @@
+//! Where pauses are asked for: it changes the list, has it kept, and says what came of it.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::Glob;
+use crate::base::clock::wall_now;
+use crate::base::error::Error;
+use crate::services::maintenance::metrics::MaintenanceMetrics;
+use crate::services::maintenance::options::Reason;
+use crate::services::maintenance::pause::{By, Pause, whole_millis};
+use crate::services::maintenance::pause_file::KeptFile;
+use crate::services::maintenance::pauses::{Pauses, TARGET};
+use crate::services::maintenance::persister::{Keeper, Kept};
+use crate::services::maintenance::protocol::{Answer, Outcome, Request};
+use crate::services::maintenance::schedule::{Full, Lift, List, Turn};
+use crate::services::maintenance::wall_timer::Alarm;
+
+/// What is asked for comes here, and time passes here.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pauses: Pauses,
+    keeper: Keeper,
+    metrics: MaintenanceMetrics,
+}
+
+impl Desk {
+    pub(super) fn new(pauses: Pauses, file: Option<KeptFile>, metrics: MaintenanceMetrics) -> Self {
+        let keeper = Keeper::new(pauses.clone(), file);
+        Desk { pauses, keeper, metrics }
+    }
+
+    /// Does what `uid` asks for.
+    pub(super) async fn answer(&self, request: Request, uid: u32) -> Answer {
+        match request {
+            Request::Pause { pattern, length, reason } => self.pause(pattern, length, reason, uid).await,
+            Request::Resume { pattern } => self.resume(&pattern, uid).await,
+            Request::Pauses => self.list(),
+        }
+    }
+
+    /// Counts what became of a request.
+    pub(super) fn count(&self, outcome: Outcome) {
+        self.metrics.request(outcome);
+    }
+
+    async fn pause(&self, pattern: Glob, length: Duration, reason: Option<Reason>, uid: u32) -> Answer {
+        let now = whole_millis(wall_now());
+        let until = Some(now + length);
+        let pause = Pause { pattern, from: None, until, reason, by: By::User(uid), since: now };
+        // Those that are over make room.
+        self.settle(now);
+        if let Err(Full) = self.pauses.change(|list| list.ask(pause.clone())) {
+            let most = List::MOST;
+            return Answer::refused(format!(
+                "there are {most} pauses, which is the most that there may be; resume some of them, or pause a pattern that \
+                 fits more names"
+            ));
+        }
+        self.settle(now);
+        let warning = match self.keeper.keep().await {
+            Kept::Written => None,
+            Kept::Nowhere => Some(
+                "the server has no --state-dir, so it forgets this pause when it is started again".to_owned(),
+            ),
+            Kept::Failed(fault) => {
+                Some(format!("{fault}; the server may forget this pause when it is started again"))
+            }
+        };
+        self.done(warning, vec![pause.to_json()])
+    }
+
+    async fn resume(&self, pattern: &Glob, uid: u32) -> Answer {
+        let text = pattern.as_str().escape_debug();
+        // One that is over by now is not there to be lifted.
+        self.settle(wall_now());
+        let lifted = match self.pauses.change(|list| list.lift(pattern)) {
+            Lift::Done(pause) => pause,
+            Lift::Planned => {
+                return Answer::refused(format!(
+                    "{text} is paused by the configuration's file; take that out there, and send the server SIGHUP"
+                ));
+            }
+            Lift::Unknown => {
+                return Answer::refused(format!(
+                    "there is no pause of {text}; `varta-server pauses` has those that there are"
+                ));
+            }
+        };
+        let Pause { by, .. } = lifted;
+        tracing::info!(
+            target: TARGET,
+            pattern = %text,
+            %by,
+            lifted_by = uid,
+            "{text} is no longer paused: uid {uid} has lifted the pause by {by}"
+        );
+        self.settle(wall_now());
+        let warning = match self.keeper.keep().await {
+            Kept::Written | Kept::Nowhere => None,
+            Kept::Failed(fault) => {
+                Some(format!("{fault}; the pause may come back when the server is started again"))
+            }
+        };
+        self.done(warning, vec![lifted.to_json()])
+    }
+
+    fn list(&self) -> Answer {
+        let now = wall_now();
+        let listed = |pause: &Pause| {
+            let mut listed = pause.to_json();
+            listed["in_force"] = json!(pause.is_in_force(now));
+            listed
+        };
+        let is_there = |pause: &&Pause| !pause.is_over(now);
+        self.done(None, self.pauses.look(|list| list.iter().filter(is_there).map(listed).collect()))
+    }
+
+    fn done(&self, warning: Option<String>, pauses: Vec<Value>) -> Answer {
+        Answer { outcome: Outcome::Ok, word: warning, pauses, kept: self.keeper.has_place() }
+    }
+
+    /// Lets pauses begin and end until `stop` is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no timer for it.
+    pub(super) async fn keep_time(&self, stop: &CancellationToken) -> Result<(), Error> {
+        let failed = |source| Error::Runtime { action: "set a timer for pauses", source };
+        let alarm = Alarm::new().map_err(failed)?;
+        loop {
+            alarm.set(self.advance().await).map_err(failed)?;
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.pauses.changed() => {}
+                rang = alarm.rings() => rang.map_err(failed)?,
+            }
+        }
+    }
+
+    /// Does what time has brought, and gives the moment at which there is more to do.
+    async fn advance(&self) -> Option<SystemTime> {
+        let turn = self.settle(wall_now());
+        if turn.over.iter().any(|pause| matches!(pause.by, By::User(_))) {
+            // That it failed is said in the log; what is over is over also for who reads it in the file.
+            self.keeper.keep().await;
+        }
+        turn.next
+    }
+
+    fn settle(&self, now: SystemTime) -> Turn {
+        let turn = self.pauses.turn(now);
+        self.metrics.in_force(turn.in_force);
+        turn
+    }
+}

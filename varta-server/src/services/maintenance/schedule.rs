@@ -1,0 +1,298 @@
+//! All pauses, and what time makes of them. It takes time as a value and does nothing outside.
+
+use std::time::SystemTime;
+
+use crate::base::Glob;
+use crate::services::maintenance::options::PlannedPauses;
+use crate::services::maintenance::pause::{By, Pause};
+
+/// The pauses that are in force or to come.
+#[derive(Debug, Default)]
+pub(super) struct List(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    pause: Pause,
+    told: Told,
+}
+
+/// What was told of a pause last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Begun,
+    Over,
+}
+
+/// What has become of the pauses by a moment.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// Those that are in force and were not told before.
+    pub(super) begun: Vec<Pause>,
+    /// Those that are over and were not told before. Of what somebody asked for the list has no more then.
+    pub(super) over: Vec<Pause>,
+    /// How many are in force.
+    pub(super) in_force: usize,
+    /// When the next one begins or ends.
+    pub(super) next: Option<SystemTime>,
+}
+
+/// What reading the plan again has changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Replanned {
+    /// Those that were in force and are not planned any more.
+    pub(super) gone: Vec<Pause>,
+    /// Those that are new, and over already.
+    pub(super) too_late: Vec<Pause>,
+}
+
+/// What came of lifting a pause.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lift {
+    /// It was this one, and is no more.
+    Done(Pause),
+    /// It stands in the configuration's file, and stays.
+    Planned,
+    /// There is none of that pattern.
+    Unknown,
+}
+
+impl List {
+    /// How many there may be that somebody asked for. As many may be planned.
+    pub(super) const MOST: usize = 1_024;
+
+    /// Whether an agent of this name is paused.
+    pub(super) fn is_paused(&self, name: &str, now: SystemTime) -> bool {
+        self.0.iter().any(|Entry { pause, .. }| pause.is_in_force(now) && pause.pattern.matches(name))
+    }
+
+    /// Adds a pause that somebody asked for, in the place of one of the same pattern, which is given back.
+    ///
+    /// # Errors
+    ///
+    /// When there are as many as there may be. Nothing has changed then.
+    pub(super) fn ask(&mut self, pause: Pause) -> Result<Option<Pause>, Full> {
+        let entry = Entry { pause, told: Told::Nothing };
+        let is_former = |other: &Entry| other.is_asked() && other.pause.pattern == entry.pause.pattern;
+        match self.0.iter().position(is_former) {
+            Some(place) => Ok(Some(std::mem::replace(&mut self.0[place], entry).pause)),
+            None if self.asked().count() >= Self::MOST => Err(Full),
+            None => {
+                self.0.push(entry);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes back what somebody asked for with exactly this pattern.
+    pub(super) fn lift(&mut self, pattern: &Glob) -> Lift {
+        let is_it = |entry: &Entry| entry.pause.pattern == *pattern;
+        match self.0.iter().position(|entry| entry.is_asked() && is_it(entry)) {
+            Some(place) => Lift::Done(self.0.remove(place).pause),
+            None if self.0.iter().any(is_it) => Lift::Planned,
+            None => Lift::Unknown,
+        }
+    }
+
+    /// Puts what is planned now in the place of what was planned before. What was planned before and still is goes on.
+    pub(super) fn plan(&mut self, planned: &PlannedPauses, now: SystemTime) -> Replanned {
+        let (asked, mut before): (Vec<_>, Vec<_>) = self.0.drain(..).partition(Entry::is_asked);
+        let mut too_late = Vec::new();
+        for plan in planned.iter() {
+            let is_same = |entry: &Entry| {
+                let Pause { pattern, from, until, .. } = &entry.pause;
+                (pattern, *from, *until) == (&plan.name, plan.from, plan.until)
+            };
+            let known = before.iter().position(is_same).map(|place| before.remove(place));
+            let is_new = known.is_none();
+            let (since, told) = known.map_or((now, Told::Nothing), |known| (known.pause.since, known.told));
+            let (pattern, reason) = (plan.name.clone(), plan.reason.clone());
+            let (from, until) = (plan.from, plan.until);
+            let pause = Pause { pattern, from, until, reason, by: By::Configuration, since };
+            if is_new && pause.is_over(now) {
+                too_late.push(pause.clone());
+            }
+            self.0.push(Entry { pause, told });
+        }
+        self.0.extend(asked);
+        let was_in_force = |entry: &Entry| entry.told == Told::Begun;
+        Replanned {
+            gone: before.into_iter().filter(was_in_force).map(|entry| entry.pause).collect(),
+            too_late,
+        }
+    }
+
+    /// Does what time has brought. Called again at the same moment it finds nothing new. What is planned stays when it is
+    /// over: a clock that was ahead for a moment must not end it for good.
+    pub(super) fn turn(&mut self, now: SystemTime) -> Turn {
+        let mut turn = Turn::default();
+        self.0.retain_mut(|Entry { pause, told }| {
+            let is_asked = matches!(pause.by, By::User(_));
+            if pause.is_over(now) {
+                // What was over before anybody could be told is not worth a word.
+                if *told == Told::Begun || is_asked {
+                    turn.over.push(pause.clone());
+                    *told = Told::Over;
+                }
+                return !is_asked;
+            }
+            let is_in_force = pause.is_in_force(now);
+            if is_in_force {
+                turn.in_force += 1;
+                if std::mem::replace(told, Told::Begun) != Told::Begun {
+                    turn.begun.push(pause.clone());
+                }
+            }
+            let change = if is_in_force { pause.until } else { pause.from };
+            turn.next = [turn.next, change].into_iter().flatten().min();
+            true
+        });
+        turn
+    }
+
+    /// Every pause: those that are planned in the order of the file, also when they are over, and those that were asked for in the order in which
+    /// their patterns were first.
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Pause> {
+        self.0.iter().map(|entry| &entry.pause)
+    }
+
+    /// Those that somebody asked for.
+    pub(super) fn asked(&self) -> impl Iterator<Item = &Pause> {
+        self.0.iter().filter(|entry| entry.is_asked()).map(|entry| &entry.pause)
+    }
+}
+
+/// There are as many pauses as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+impl Entry {
+    fn is_asked(&self) -> bool {
+        matches!(self.pause.by, By::User(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::maintenance::options::PlannedPause;
+    use crate::services::maintenance::testing::{asked, at, glob, planned};
+
+    fn plan(pauses: &[Pause]) -> PlannedPauses {
+        let mut planned = PlannedPauses::default();
+        for Pause { pattern, from, until, reason, .. } in pauses.iter().cloned() {
+            planned.add(PlannedPause { name: pattern, from, until, reason }).unwrap();
+        }
+        planned
+    }
+
+    fn patterns<'p>(pauses: impl IntoIterator<Item = &'p Pause>) -> Vec<&'p str> {
+        pauses.into_iter().map(|pause| pause.pattern.as_str()).collect()
+    }
+
+    #[test]
+    fn those_whose_names_fit_are_paused_until_it_is_over() {
+        let mut list = List::default();
+        assert!(!list.is_paused("batch-1", at(0)));
+        list.ask(asked("batch-*", 60)).unwrap();
+        assert!(list.is_paused("batch-1", at(59)) && !list.is_paused("mail", at(59)));
+        // Also before anybody has cleared it away.
+        assert!(!list.is_paused("batch-1", at(60)));
+    }
+
+    #[test]
+    fn each_beginning_and_each_end_is_told_once_and_the_next_is_known() {
+        let mut list = List::default();
+        list.plan(&plan(&[planned("night", Some(30), Some(40))]), at(0));
+        list.ask(asked("batch", 20)).unwrap();
+        let turn = list.turn(at(0));
+        assert_eq!((patterns(&turn.begun), turn.in_force, turn.next), (vec!["batch"], 1, Some(at(20))));
+        let turn = list.turn(at(20));
+        assert_eq!((patterns(&turn.over), turn.in_force, turn.next), (vec!["batch"], 0, Some(at(30))));
+        let turn = list.turn(at(30));
+        assert_eq!((patterns(&turn.begun), turn.in_force, turn.next), (vec!["night"], 1, Some(at(40))));
+        assert_eq!(list.turn(at(30)), Turn { in_force: 1, next: Some(at(40)), ..Turn::default() });
+        assert_eq!(patterns(&list.turn(at(41)).over), ["night"]);
+        assert_eq!(list.turn(at(99)), Turn::default());
+    }
+
+    #[test]
+    fn one_without_an_end_stays_and_asks_for_no_wake_up() {
+        let mut list = List::default();
+        list.plan(&plan(&[planned("a", None, None)]), at(0));
+        let turn = list.turn(at(0));
+        assert_eq!((turn.in_force, turn.next), (1, None));
+        assert!(list.is_paused("a", at(1 << 33)));
+    }
+
+    #[test]
+    fn a_pause_of_the_same_pattern_replaces_the_former_and_not_a_planned_one() {
+        let mut list = List::default();
+        list.plan(&plan(&[planned("a", None, None)]), at(0));
+        assert_eq!(list.ask(asked("a", 10)), Ok(None));
+        assert_eq!(list.ask(asked("a", 20)), Ok(Some(asked("a", 10))));
+        assert_eq!(list.iter().len(), 2);
+        assert_eq!(list.lift(&glob("a")), Lift::Done(asked("a", 20)));
+        assert_eq!(list.lift(&glob("a")), Lift::Planned);
+        assert_eq!(list.lift(&glob("a*")), Lift::Unknown);
+    }
+
+    #[test]
+    fn there_are_no_more_than_there_may_be_and_the_planned_ones_take_no_place() {
+        let mut list = List::default();
+        list.plan(&plan(&[planned("planned", None, None)]), at(0));
+        for number in 0..List::MOST {
+            list.ask(asked(&format!("a{number}"), 10)).unwrap();
+        }
+        assert_eq!(list.ask(asked("one-more", 10)), Err(Full));
+        assert!(list.ask(asked("a0", 20)).is_ok(), "it takes the place of another");
+        list.turn(at(10));
+        assert!(list.ask(asked("one-more", 30)).is_ok(), "those that are over make room");
+    }
+
+    #[test]
+    fn what_is_planned_anew_replaces_what_was_planned_and_leaves_what_was_asked_for() {
+        let mut list = List::default();
+        let [stays, goes] = ["stays", "goes"].map(|name| planned(name, None, None));
+        let later = planned("later", Some(50), None);
+        list.plan(&plan(&[goes.clone(), stays.clone(), later]), at(0));
+        list.ask(asked("asked", 90)).unwrap();
+        list.turn(at(0));
+        let replanned = list.plan(&plan(&[stays, planned("new", None, None)]), at(7));
+        assert_eq!(
+            replanned,
+            Replanned { gone: vec![goes], too_late: vec![] },
+            "of what had not begun nothing is said"
+        );
+        assert_eq!(patterns(list.iter()), ["stays", "new", "asked"]);
+        assert_eq!(list.iter().next().unwrap().since, at(0));
+        assert_eq!(patterns(&list.turn(at(7)).begun), ["new"]);
+    }
+
+    #[test]
+    fn a_plan_that_is_over_when_it_is_read_is_told_as_that_once() {
+        let mut list = List::default();
+        let late = planned("a", None, Some(5));
+        let plan = plan(&[late.clone(), planned("b", None, None)]);
+        let Replanned { gone, too_late } = list.plan(&plan, at(9));
+        assert_eq!((patterns(&gone), patterns(&too_late)), (vec![], vec!["a"]));
+        assert_eq!((patterns(&list.turn(at(9)).begun), list.turn(at(9)).over), (vec!["b"], vec![]));
+        assert_eq!(list.plan(&plan, at(10)), Replanned::default(), "it was read before");
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_for_a_moment_ends_no_plan_for_good() {
+        let mut list = List::default();
+        list.plan(&plan(&[planned("a", Some(10), Some(20)), planned("later", Some(30), Some(40))]), at(0));
+        assert_eq!(patterns(&list.turn(at(10)).begun), ["a"]);
+        let turn = list.turn(at(1_000_000));
+        assert_eq!((patterns(&turn.over), turn.in_force, turn.next), (vec!["a"], 0, None));
+        assert_eq!(list.turn(at(1_000_001)), Turn::default());
+        let turn = list.turn(at(11));
+        assert_eq!((patterns(&turn.begun), turn.in_force, turn.next), (vec!["a"], 1, Some(at(20))));
+        assert!(list.is_paused("a", at(11)));
+        let turn = list.turn(at(20));
+        assert_eq!((patterns(&turn.over), turn.next), (vec!["a"], Some(at(30))));
+        assert_eq!(patterns(&list.turn(at(30)).begun), ["later"]);
+    }
+}

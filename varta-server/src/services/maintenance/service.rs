@@ -1,0 +1,79 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::base::clock::wall_now;
+use crate::base::error::Error;
+use crate::services::maintenance::control::ControlListener;
+use crate::services::maintenance::metrics::MaintenanceMetrics;
+use crate::services::maintenance::options;
+use crate::services::maintenance::pause_file::KeptFile;
+use crate::services::maintenance::pauses::Pauses;
+use crate::services::maintenance::requests::Desk;
+
+/// Maintenance of a server that has not begun to run. Dropping it gives its socket up.
+#[derive(Debug)]
+pub(crate) struct Maintenance {
+    pauses: Pauses,
+    file: Option<KeptFile>,
+    pub(super) control: Option<ControlListener>,
+}
+
+impl Maintenance {
+    /// Reads what the server before this one kept in `state_dir`, which must be this one's alone by now, and takes the
+    /// control socket.
+    ///
+    /// # Errors
+    ///
+    /// When the control socket cannot be had. One that nobody asked for and whose path would be too long is done without,
+    /// which is said in the log.
+    pub(crate) fn open(options: &options::Maintenance, state_dir: Option<&Path>) -> Result<Self, Error> {
+        let control = match options.control.as_ref().map(ControlListener::bind).transpose() {
+            Err(error @ Error::SocketPathTooLong { .. })
+                if options.control.as_ref().is_some_and(|control| control.is_default) =>
+            {
+                tracing::warn!(target: "varta::maintenance", "there is no control socket: {error}");
+                None
+            }
+            control => control?,
+        };
+        let pauses = Pauses::default();
+        let file = state_dir.map(KeptFile::new);
+        let kept = file.as_ref().map(KeptFile::read).unwrap_or_default();
+        pauses.change(|list| {
+            for pause in kept {
+                // There are no more in the file than there may be.
+                let _former = list.ask(pause);
+            }
+        });
+        pauses.plan(&options.planned, wall_now());
+        Ok(Maintenance { pauses, file, control })
+    }
+
+    /// Who is paused.
+    pub(crate) fn pauses(&self) -> &Pauses {
+        &self.pauses
+    }
+
+    /// Lets pauses begin and end, and does what is asked for on the control socket, until `stop` is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no timer for it, or refuses to watch the socket.
+    pub(crate) async fn run(self, metrics: MaintenanceMetrics, stop: CancellationToken) -> Result<(), Error> {
+        let Maintenance { pauses, file, control } = self;
+        let desk = Arc::new(Desk::new(pauses, file, metrics));
+        let serve = async {
+            match control {
+                Some(listener) => listener.serve(&desk, &stop).await,
+                None => {
+                    stop.cancelled().await;
+                    Ok(())
+                }
+            }
+        };
+        tokio::try_join!(desk.keep_time(&stop), serve)?;
+        Ok(())
+    }
+}

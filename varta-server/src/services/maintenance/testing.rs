@@ -1,0 +1,25 @@
+//! What the tests of this module share.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::base::Glob;
+use crate::services::maintenance::pause::{By, Pause};
+
+pub(super) fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+pub(super) fn glob(text: &str) -> Glob {
+    Glob::parse(text).unwrap()
+}
+
+/// One that user 7 asked for in the first moment of Unix time.
+pub(super) fn asked(pattern: &str, until: u64) -> Pause {
+    let until = Some(at(until));
+    Pause { pattern: glob(pattern), from: None, until, reason: None, by: By::User(7), since: at(0) }
+}
+
+pub(super) fn planned(pattern: &str, from: Option<u64>, until: Option<u64>) -> Pause {
+    let [from, until] = [from, until].map(|seconds| seconds.map(at));
+    Pause { pattern: glob(pattern), from, until, reason: None, by: By::Configuration, since: at(0) }
+}

@@ -1,0 +1,163 @@
+//! Claims about maintenance as a whole, without its socket.
+
+use crate::base::clock::wall_now;
+use crate::services::maintenance::metrics::MaintenanceMetrics;
+use crate::services::maintenance::pauses::Pauses;
+use crate::services::maintenance::protocol::{Outcome, Request};
+use crate::services::maintenance::schedule::List;
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::options;
+use super::persister;
+use super::protocol;
+use super::*;
+use crate::metrics::Registry;
+use crate::services::maintenance::options::{ControlSocket, PlannedPause};
+use crate::services::maintenance::pause_file::KeptFile;
+use crate::services::maintenance::requests::Desk;
+use crate::services::maintenance::testing::{asked, at, glob};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn desk(pauses: &Pauses, directory: Option<&Path>) -> Desk {
+    let metrics = MaintenanceMetrics::new(&Registry::new().unwrap());
+    Desk::new(pauses.clone(), directory.map(KeptFile::new), metrics)
+}
+
+fn pause(pattern: &str) -> Request {
+    Request::Pause { pattern: glob(pattern), length: HOUR, reason: None }
+}
+
+fn resume(pattern: &str) -> Request {
+    Request::Resume { pattern: glob(pattern) }
+}
+
+fn open(state_dir: &Path) -> Pauses {
+    service::Maintenance::open(&options::Maintenance::default(), Some(state_dir)).unwrap().pauses().clone()
+}
+
+#[test]
+fn nobody_is_paused_at_first_and_clones_share_what_they_know() {
+    let pauses = Pauses::default();
+    let clone = pauses.clone();
+    assert!(!clone.is_paused("batch-1", at(0)));
+    pauses.change(|list| list.ask(asked("batch-*", 60))).unwrap();
+    assert!(clone.is_paused("batch-1", at(59)));
+    assert!(!clone.is_paused("batch-1", at(60)) && !clone.is_paused("mail", at(59)));
+}
+
+#[tokio::test]
+async fn a_pause_that_was_answered_is_on_the_disk_and_counts_for_the_next_server_from_the_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let pauses = Pauses::default();
+    let desk = desk(&pauses, Some(directory.path()));
+    let answer = desk.answer(pause("batch-*"), 7).await;
+    assert_eq!((answer.outcome, answer.word, answer.kept), (Outcome::Ok, None, true));
+    assert!(pauses.is_paused("batch-1", wall_now()));
+    assert!(open(directory.path()).is_paused("batch-1", wall_now()));
+
+    assert_eq!(desk.answer(resume("batch-*"), 7).await.outcome, Outcome::Ok);
+    assert!(!pauses.is_paused("batch-1", wall_now()));
+    assert!(!open(directory.path()).is_paused("batch-1", wall_now()));
+}
+
+#[tokio::test]
+async fn a_pause_that_a_restart_forgets_counts_and_the_answer_says_so() {
+    let pauses = Pauses::default();
+    let answer = desk(&pauses, None).answer(pause("a"), 7).await;
+    assert!(answer.word.unwrap().contains("--state-dir") && !answer.kept);
+    assert!(pauses.is_paused("a", wall_now()));
+
+    let directory = tempfile::tempdir().unwrap();
+    let gone = directory.path().join("gone");
+    let desk = desk(&pauses, Some(&gone));
+    for request in [pause("b"), resume("b")] {
+        let answer = desk.answer(request, 7).await;
+        assert_eq!(answer.outcome, Outcome::Ok);
+        let word = answer.word.unwrap();
+        assert!(word.contains("pauses.json: cannot be written: No such file"), "{word}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_counts_at_once_and_a_disk_that_hangs_is_not_waited_for_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let pauses = Pauses::default();
+    let desk = Arc::new(desk(&pauses, Some(directory.path())));
+    // Opening it waits until somebody reads it.
+    let unfinished = directory.path().join("pauses.json.new");
+    nix::unistd::mkfifo(&unfinished, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let mut answers = Vec::new();
+    for pattern in ["a", "b", "c"] {
+        let desk = Arc::clone(&desk);
+        answers.push(tokio::spawn(async move { desk.answer(pause(pattern), 7).await }));
+        while !pauses.is_paused(pattern, wall_now()) {
+            tokio::task::yield_now().await;
+        }
+    }
+    tokio::time::advance(persister::WRITTEN_WITHIN).await;
+    for answer in answers {
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.outcome, Outcome::Ok);
+        let word = answer.word.unwrap();
+        assert!(word.contains("has not taken it for 5s; the server may forget this pause"), "{word}");
+    }
+    assert!(!directory.path().join("pauses.json").exists());
+
+    // It takes it at last, and what waits is written with what comes then.
+    let reader = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&unfinished).unwrap();
+    tokio::time::resume();
+    let answer = desk.answer(resume("a"), 7).await;
+    assert_eq!((answer.outcome, answer.word), (Outcome::Ok, None));
+    drop(reader);
+    let next = open(directory.path());
+    assert_eq!(["a", "b", "c"].map(|name| next.is_paused(name, wall_now())), [false, true, true]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_refused_with_the_reason_and_changes_nothing() {
+    let pauses = Pauses::default();
+    let mut planned = PlannedPauses::default();
+    planned.add(PlannedPause { name: glob("planned"), from: None, until: None, reason: None }).unwrap();
+    pauses.plan(&planned, wall_now());
+    let desk = desk(&pauses, None);
+    for (request, said) in [
+        (resume("planned"), "planned is paused by the configuration's file"),
+        (resume("nobody"), "there is no pause of nobody"),
+    ] {
+        let answer = desk.answer(request, 7).await;
+        assert_eq!(answer.outcome, Outcome::Refused);
+        assert!(answer.word.unwrap().starts_with(said));
+    }
+    assert!(pauses.is_paused("planned", wall_now()));
+    for number in 0..List::MOST {
+        assert_eq!(desk.answer(pause(&format!("a{number}")), 7).await.outcome, Outcome::Ok);
+    }
+    let refused = desk.answer(pause("one-more"), 7).await;
+    assert!(refused.word.unwrap().starts_with("there are 1024 pauses"));
+    let listed = desk.answer(Request::Pauses, 7).await;
+    assert_eq!(listed.pauses.len(), List::MOST + 1);
+    assert_eq!(listed.pauses[0]["in_force"], json!(true));
+    assert!(listed.to_line().len() <= protocol::LONGEST_ANSWER);
+}
+
+#[test]
+fn a_control_socket_that_nobody_asked_for_is_done_without_where_its_path_is_too_long() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x".repeat(107));
+    let open = |is_default| {
+        let control = Some(ControlSocket { path: path.clone(), is_default });
+        service::Maintenance::open(&options::Maintenance { control, planned: PlannedPauses::default() }, None)
+    };
+    assert!(open(true).unwrap().control.is_none());
+    let refused = open(false).unwrap_err();
+    assert_eq!(refused.exit_status(), 2);
+    assert!(refused.to_string().ends_with("give a shorter one with --control-socket"), "{refused}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}

@@ -1,0 +1,44 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::base::error::Error;
+use crate::base::stdout::print;
+use crate::engine::DetectorArgs;
+use crate::services::recording::replay::{Replay, replay};
+
+/// What to replay, and under which policy.
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArgs {
+    /// The recording
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// How long an agent may be silent before it is called stalled [default: as it was when that was recorded]
+    #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub stall_after: Option<Duration>,
+
+    /// How long an agent may be silent that asks for nothing.
+    #[command(flatten)]
+    pub detector: DetectorArgs,
+
+    /// Print one JSON object, with times in seconds
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ReplayArgs {
+    /// Replays the recording and prints what came of it.
+    ///
+    /// # Errors
+    ///
+    /// When the options make no sense, the recording cannot be read, or nothing can be printed.
+    pub fn run(&self) -> Result<(), Error> {
+        let ReplayArgs { ref file, stall_after, ref detector, json } = *self;
+        let arrival = detector.policy()?;
+        let report = replay(&Replay { path: file.clone(), stall_after, arrival })?;
+        let text = if json { report.to_json() } else { report.to_string() };
+        print(&text)
+    }
+}

@@ -1,0 +1,102 @@
+//! Writes records.
+
+use varta_proto::Frame;
+
+use crate::base::time::{MonoTime, millis};
+use crate::domain::beat::{Introduction, ReceivedBeat, ReceivedControl, Said};
+use crate::domain::process::identity::ProcessIdentity;
+use crate::domain::process::{Death, ProcessId};
+use crate::engine::Record;
+use crate::services::recording::format::{
+    CRC_AT, Fields, LONGEST_NAME, TEXT, TEXT_AT, close, end, flag, kind,
+};
+
+/// Adds a record as it stands in the file: one block, and before it those of its name if it has one.
+pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) {
+    match record {
+        Record::Beat(beat) => encode_beat(beat, out),
+        Record::Control(control) => encode_control(control, out),
+        Record::Process { pid, identity } => {
+            let mut fields = Fields { pid: *pid, ..Fields::of(kind::PROCESS, MonoTime::START) };
+            if let Some(ProcessIdentity { start_time, name, is_group, is_unit: _ }) = identity {
+                put_name(name, out);
+                fields = fields.with(start_time.get(), 0);
+                let of_name = if name.is_empty() { 0 } else { flag::NAME };
+                fields.flags = of_name | if *is_group { flag::GROUP } else { 0 };
+            }
+            fields.put(out);
+        }
+        Record::Blind { from, to } => Fields::of(kind::BLIND, *to).with(from.as_nanos(), 0).put(out),
+        Record::Loss { transport, at } => {
+            let way = u8::try_from(transport.index()).expect("there are few transports");
+            Fields { way, ..Fields::of(kind::LOSS, *at) }.put(out);
+        }
+        Record::Death { process: ProcessId { pid, start_time }, death, noticed_at, at } => {
+            let (detail, short, flags) = match *death {
+                Death::Unknown => (end::UNKNOWN, 0, 0),
+                Death::Exited { code } => (end::EXITED, code, 0),
+                Death::Killed { signal, core_dumped } => {
+                    (end::KILLED, signal, if core_dumped { flag::CORE_DUMPED } else { 0 })
+                }
+            };
+            let fields = Fields::of(kind::DEATH, *at).with(start_time.get(), noticed_at.as_nanos());
+            Fields { pid: *pid, detail, short: short.into(), flags, ..fields }.put(out);
+        }
+        Record::Absence { pid, at } => Fields { pid: *pid, ..Fields::of(kind::ABSENCE, *at) }.put(out),
+        Record::Gap { from, to, records } => {
+            Fields::of(kind::GAP, *to).with(from.as_nanos(), *records).put(out);
+        }
+        Record::End { at } => Fields::of(kind::END, *at).put(out),
+    }
+}
+
+pub(crate) fn encode_beat(beat: &ReceivedBeat, out: &mut Vec<u8>) {
+    let ReceivedBeat { received_at, sender, frame } = *beat;
+    let Frame { status, pid: _, timestamp, nonce, payload } = frame;
+    let fields = Fields::of_sender(kind::BEAT, received_at, sender);
+    Fields { detail: status as u8, timestamp, nonce, short: payload, ..fields }.put(out);
+}
+
+pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
+    let ReceivedControl { received_at, sender, ref said } = *control;
+    match said {
+        Said::Hello(Introduction { name, interval, stall_after, busy_for, labels: _ }) => {
+            if let Some(name) = name {
+                put_name(name.as_str(), out);
+            }
+            let times =
+                [(flag::INTERVAL, *interval), (flag::STALL_AFTER, *stall_after), (flag::BUSY_FOR, *busy_for)];
+            let flags =
+                times.iter().filter(|(_, time)| time.is_some()).fold(0, |flags, (flag, _)| flags | flag);
+            let [interval, stall_after, busy_for] = times.map(|(_, time)| time.map_or(0, millis));
+            Fields {
+                short: u32::try_from(interval).unwrap_or(u32::MAX),
+                nonce: stall_after,
+                timestamp: busy_for,
+                flags: flags | if name.is_some() { flag::NAME } else { 0 },
+                ..Fields::of_sender(kind::HELLO, received_at, sender)
+            }
+            .put(out);
+        }
+        Said::Goodbye { nonce, timestamp, reason } => {
+            let fields = Fields::of_sender(kind::GOODBYE, received_at, sender);
+            let detail = reason.map_or(0, |reason| reason as u8);
+            let flags = if reason.is_some() { flag::REASON } else { 0 };
+            Fields { nonce: *nonce, timestamp: *timestamp, detail, flags, ..fields }.put(out);
+        }
+        Said::Attach => Fields::of_sender(kind::ATTACH, received_at, sender).put(out),
+    }
+}
+
+fn put_name(name: &str, out: &mut Vec<u8>) {
+    let end = (0..=LONGEST_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    for text in name.as_bytes()[..end.unwrap_or(0)].chunks(TEXT) {
+        let begin = out.len();
+        let length = u8::try_from(text.len()).expect("a part is shorter than a record");
+        out.extend([kind::NAME, 0, 0, length]);
+        out.resize(begin + TEXT_AT, 0);
+        out.extend(text);
+        out.resize(begin + CRC_AT, 0);
+        close(out, begin);
+    }
+}

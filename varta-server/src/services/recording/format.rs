@@ -1,0 +1,272 @@
+//! The form of a recording: a header of 64 bytes, and records of 64 bytes each. docs/RECORDING.md describes it.
+//!
+//! What is read was perhaps written by somebody else: every record is checked, and one that makes no sense is an error.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use varta_proto::crc32c;
+
+use crate::base::clock::Clock;
+use crate::base::time::{MonoTime, nanos};
+use crate::domain::beat::{KeyId, Lane, Origin, Sender};
+
+/// The length of the header and of each record, in bytes.
+pub(crate) const LENGTH: usize = LENGTH_TOLD as usize;
+/// The same as the header has it.
+const LENGTH_TOLD: u32 = 64;
+/// The first bytes of a recording.
+const MAGIC: [u8; 8] = *b"VARTAREC";
+/// The version of the form.
+const VERSION: u32 = 1;
+/// Where the checksum stands, behind what it covers.
+pub(super) const CRC_AT: usize = LENGTH - 4;
+/// Where a part of a name stands, and how much of it fits there.
+pub(super) const TEXT_AT: usize = 16;
+pub(super) const TEXT: usize = CRC_AT - TEXT_AT;
+/// The longest name that is recorded, in bytes; of a longer one the beginning.
+pub(super) const LONGEST_NAME: usize = 3 * TEXT;
+
+/// One record, or the header, as it stands in the file.
+pub(crate) type Block = [u8; LENGTH];
+
+/// What a recording says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Unix time of the recorded server's start, in nanoseconds.
+    pub(crate) unix_start: u64,
+    /// How long an agent could be silent that asked for nothing.
+    pub(crate) stall_after: Duration,
+}
+
+/// What a record is, its first byte.
+pub(super) mod kind {
+    pub(in crate::services::recording) const BEAT: u8 = 1;
+    pub(in crate::services::recording) const HELLO: u8 = 2;
+    pub(in crate::services::recording) const GOODBYE: u8 = 3;
+    pub(in crate::services::recording) const PROCESS: u8 = 4;
+    /// A part of the name of the hello or process that follows.
+    pub(in crate::services::recording) const NAME: u8 = 5;
+    pub(in crate::services::recording) const BLIND: u8 = 6;
+    pub(in crate::services::recording) const LOSS: u8 = 7;
+    pub(in crate::services::recording) const DEATH: u8 = 8;
+    pub(in crate::services::recording) const ABSENCE: u8 = 9;
+    pub(in crate::services::recording) const GAP: u8 = 10;
+    pub(in crate::services::recording) const END: u8 = 11;
+    pub(in crate::services::recording) const ATTACH: u8 = 12;
+}
+
+/// How a datagram came.
+pub(super) mod way {
+    pub(in crate::services::recording) const LOCAL: u8 = 0;
+    pub(in crate::services::recording) const UDP: u8 = 1;
+    pub(in crate::services::recording) const SECURE_UDP: u8 = 2;
+}
+
+/// How a process ended.
+pub(super) mod end {
+    pub(in crate::services::recording) const UNKNOWN: u8 = 0;
+    pub(in crate::services::recording) const EXITED: u8 = 1;
+    pub(in crate::services::recording) const KILLED: u8 = 2;
+}
+
+/// Which of what may be missing is there, as bits of a record's flags.
+pub(super) mod flag {
+    pub(in crate::services::recording) const INTERVAL: u32 = 1;
+    pub(in crate::services::recording) const STALL_AFTER: u32 = 2;
+    pub(in crate::services::recording) const BUSY_FOR: u32 = 4;
+    pub(in crate::services::recording) const NAME: u32 = 8;
+    pub(in crate::services::recording) const REASON: u32 = 16;
+    pub(in crate::services::recording) const GROUP: u32 = 32;
+    pub(in crate::services::recording) const CORE_DUMPED: u32 = 64;
+}
+
+/// The fields of a record, which mean different things in different kinds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fields {
+    pub(super) kind: u8,
+    /// Of a datagram, how it came; of a loss the transport, by [`Transport::index`].
+    pub(super) way: u8,
+    /// 4 or 6 for an IP address; 0 for none.
+    pub(super) family: u8,
+    pub(super) detail: u8,
+    pub(super) pid: u32,
+    pub(super) at: u64,
+    /// An address, or two numbers.
+    pub(super) wide: [u8; 16],
+    pub(super) port: u16,
+    pub(super) key: u16,
+    pub(super) short: u32,
+    pub(super) nonce: u64,
+    pub(super) timestamp: u64,
+    pub(super) flags: u32,
+}
+
+impl Fields {
+    pub(super) fn of(kind: u8, at: MonoTime) -> Self {
+        Fields { kind, at: at.as_nanos(), ..Fields::default() }
+    }
+
+    pub(super) fn of_sender(kind: u8, at: MonoTime, sender: Sender) -> Self {
+        let Sender { origin, pid, lane: Lane { port, key: KeyId(key) } } = sender;
+        let way = match origin {
+            Origin::Local => way::LOCAL,
+            Origin::Udp(_) => way::UDP,
+            Origin::SecureUdp(_) => way::SECURE_UDP,
+        };
+        let mut wide = [0; 16];
+        let family = match origin.address() {
+            None => 0,
+            Some(IpAddr::V4(address)) => {
+                wide[..4].copy_from_slice(&address.octets());
+                4
+            }
+            Some(IpAddr::V6(address)) => {
+                wide = address.octets();
+                6
+            }
+        };
+        Fields { way, pid, wide, port, key, family, ..Fields::of(kind, at) }
+    }
+
+    /// With two numbers in place of an address.
+    pub(super) fn with(mut self, first: u64, second: u64) -> Self {
+        self.wide[..8].copy_from_slice(&first.to_le_bytes());
+        self.wide[8..].copy_from_slice(&second.to_le_bytes());
+        self
+    }
+
+    pub(super) fn numbers(&self) -> [u64; 2] {
+        let number = u128::from_le_bytes(self.wide);
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is meant")]
+        [number as u64, (number >> 64) as u64]
+    }
+
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        let begin = out.len();
+        out.extend([self.kind, self.way, self.family, self.detail]);
+        out.extend(self.pid.to_le_bytes());
+        out.extend(self.at.to_le_bytes());
+        out.extend(self.wide);
+        out.extend(self.port.to_le_bytes());
+        out.extend(self.key.to_le_bytes());
+        out.extend(self.short.to_le_bytes());
+        out.extend(self.nonce.to_le_bytes());
+        out.extend(self.timestamp.to_le_bytes());
+        out.extend(self.flags.to_le_bytes());
+        close(out, begin);
+    }
+
+    pub(super) fn get(block: &Block) -> Self {
+        Fields {
+            kind: block[0],
+            way: block[1],
+            family: block[2],
+            detail: block[3],
+            pid: u32::from_le_bytes(part(block, 4)),
+            at: u64::from_le_bytes(part(block, 8)),
+            wide: part(block, 16),
+            port: u16::from_le_bytes(part(block, 32)),
+            key: u16::from_le_bytes(part(block, 34)),
+            short: u32::from_le_bytes(part(block, 36)),
+            nonce: u64::from_le_bytes(part(block, 40)),
+            timestamp: u64::from_le_bytes(part(block, 48)),
+            flags: u32::from_le_bytes(part(block, 56)),
+        }
+    }
+
+    pub(super) fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub(super) fn sender(&self) -> Result<Sender, Fault> {
+        let [a, b, c, d, ..] = self.wide;
+        let address = match self.family {
+            0 => None,
+            4 => Some(IpAddr::from([a, b, c, d])),
+            6 => Some(IpAddr::from(self.wide)),
+            other => return Err(Fault::Value { what: "family of an address", found: other.into() }),
+        };
+        let origin = match (self.way, address) {
+            (way::LOCAL, None) => Origin::Local,
+            (way::UDP, Some(address)) => Origin::Udp(address),
+            (way::SECURE_UDP, Some(address)) => Origin::SecureUdp(address),
+            (other, _) => return Err(Fault::Value { what: "way of a datagram", found: other.into() }),
+        };
+        Ok(Sender { origin, pid: self.pid, lane: Lane { port: self.port, key: KeyId(self.key) } })
+    }
+}
+
+/// Why bytes are no record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error("is not a recording of varta-server")]
+    NotARecording,
+    #[error(
+        "was written by another version of varta-server (version {found} of its form; this one reads {VERSION})"
+    )]
+    Version { found: u32 },
+    #[error("its checksum does not fit")]
+    Checksum,
+    #[error("there is no kind {0} of records")]
+    Kind(u8),
+    #[error("{found} is no {what}")]
+    Value { what: &'static str, found: u64 },
+    #[error("the name of a hello or process makes no sense")]
+    Name,
+}
+
+impl Header {
+    /// Of a recording that a server with this clock begins.
+    pub(crate) fn new(clock: Clock, stall_after: Duration) -> Self {
+        let unix_start = Duration::try_from_secs_f64(clock.wall_start_seconds());
+        Header { unix_start: unix_start.map_or(0, nanos), stall_after }
+    }
+
+    pub(crate) fn encode(&self) -> Block {
+        let mut block = [0; LENGTH];
+        block[..8].copy_from_slice(&MAGIC);
+        block[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        block[12..16].copy_from_slice(&LENGTH_TOLD.to_le_bytes());
+        block[16..24].copy_from_slice(&self.unix_start.to_le_bytes());
+        block[24..32].copy_from_slice(&nanos(self.stall_after).to_le_bytes());
+        let checksum = crc32c::checksum(&block[..CRC_AT]);
+        block[CRC_AT..].copy_from_slice(&checksum.to_le_bytes());
+        block
+    }
+
+    /// Reads what [`Header::encode`] wrote.
+    pub(crate) fn decode(block: &Block) -> Result<Self, Fault> {
+        if block[..8] != MAGIC {
+            return Err(Fault::NotARecording);
+        }
+        let found = u32::from_le_bytes(part(block, 8));
+        if found != VERSION {
+            return Err(Fault::Version { found });
+        }
+        check(block)?;
+        Ok(Header {
+            unix_start: u64::from_le_bytes(part(block, 16)),
+            stall_after: Duration::from_nanos(u64::from_le_bytes(part(block, 24))),
+        })
+    }
+}
+
+/// A part of fixed length of a record.
+pub(super) fn part<const N: usize>(block: &Block, at: usize) -> [u8; N] {
+    let mut part = [0; N];
+    part.copy_from_slice(&block[at..at + N]);
+    part
+}
+
+pub(super) fn check(block: &Block) -> Result<(), Fault> {
+    let expected = u32::from_le_bytes(part(block, CRC_AT));
+    if crc32c::checksum(&block[..CRC_AT]) == expected { Ok(()) } else { Err(Fault::Checksum) }
+}
+
+/// Ends the record that begins at `begin` with its checksum.
+pub(super) fn close(out: &mut Vec<u8>, begin: usize) {
+    let checksum = crc32c::checksum(&out[begin..]);
+    out.extend(checksum.to_le_bytes());
+    debug_assert_eq!(out.len() - begin, LENGTH, "records have one length");
+}

@@ -1,0 +1,28 @@
+//! Recordings: what the tracker was told, and when, in a file; and what another policy would have made of it.
+//!
+//! While a recording is made the actor puts what it hands to the tracker into a queue, and a thread of its own writes it.
+//! It waits for nobody: what finds no place is counted, and the recording says where. To replay one is to hand the same to
+//! a tracker with another policy; the tracker knows no difference.
+
+mod command;
+mod decode;
+mod encode;
+mod findings;
+mod format;
+mod metrics;
+pub(crate) mod options;
+mod quantiles;
+mod reader;
+mod replay;
+mod report;
+mod service;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use self::command::ReplayArgs;
+pub(crate) use self::format::Header;
+pub(crate) use self::metrics::RecordingMetrics;
+pub use self::replay::{Replay, replay};
+pub use self::report::Report;
+pub(crate) use self::service::RecordingFile;

@@ -1,0 +1,109 @@
+//! Reads the file of a recording, which anybody may have written.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::base::error::Error;
+use crate::engine::Record;
+use crate::services::recording::decode::Decoder;
+use crate::services::recording::format::{Block, Header, LENGTH};
+
+/// A recording that can be read more than once, and is the same each time: what is added to it meanwhile does not count.
+#[derive(Debug)]
+pub(super) struct RecordingReader {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    pub(super) header: Header,
+}
+
+/// The records of a recording, one after the other.
+pub(super) struct Records<'a> {
+    recording: &'a RecordingReader,
+    input: BufReader<&'a File>,
+    /// Of the next block.
+    offset: u64,
+    decoder: Decoder,
+    /// Of the record that is being read.
+    begin: u64,
+}
+
+impl RecordingReader {
+    /// Opens a file and reads its header.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is no recording.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |fault: String| Error::Recording { path: path.to_path_buf(), fault };
+        let cannot = |error| failed(format!("cannot be read: {error}"));
+        // A pipe that nobody writes to would be waited for otherwise.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(cannot)?;
+        let metadata = file.metadata().map_err(cannot)?;
+        if !metadata.is_file() {
+            return Err(failed("is not a regular file".to_owned()));
+        }
+        let mut block = [0; LENGTH];
+        match (&file).read_exact(&mut block) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                return Err(failed(format!(
+                    "is not a recording of varta-server: it has {} bytes, fewer than a header",
+                    metadata.len()
+                )));
+            }
+            Err(error) => return Err(cannot(error)),
+        }
+        let header = Header::decode(&block).map_err(|fault| failed(fault.to_string()))?;
+        Ok(RecordingReader { path: path.to_path_buf(), file, length: metadata.len(), header })
+    }
+
+    /// Its records, from the first on.
+    pub(super) fn records(&self) -> Result<Records<'_>, Error> {
+        let offset = LENGTH as u64;
+        (&self.file)
+            .seek(SeekFrom::Start(offset))
+            .map_err(|error| self.failed(offset, &error.to_string()))?;
+        let input = BufReader::with_capacity(256 << 10, &self.file);
+        Ok(Records { recording: self, input, offset, decoder: Decoder::default(), begin: offset })
+    }
+
+    fn failed(&self, offset: u64, fault: &str) -> Error {
+        Error::Recording { path: self.path.clone(), fault: format!("the record at byte {offset}: {fault}") }
+    }
+}
+
+impl Records<'_> {
+    /// The next record; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read any more, or has something else there.
+    pub(super) fn next(&mut self) -> Result<Option<Record>, Error> {
+        self.begin = self.offset;
+        while self.offset + LENGTH as u64 <= self.recording.length {
+            let mut block: Block = [0; LENGTH];
+            let read = self.input.read_exact(&mut block);
+            read.map_err(|error| self.recording.failed(self.offset, &format!("cannot be read: {error}")))?;
+            let record = self.decoder.decode(&block);
+            let record = record.map_err(|fault| {
+                let begin = self.begin;
+                let advice =
+                    format!("{fault}; what stands before it can be replayed: truncate -s {begin} a copy");
+                self.recording.failed(self.offset, &advice)
+            })?;
+            self.offset += LENGTH as u64;
+            if record.is_some() {
+                return Ok(record);
+            }
+        }
+        Ok(None)
+    }
+
+    /// At the end, how many bytes there are of a last record that was not finished.
+    pub(super) fn torn(&self) -> u64 {
+        self.recording.length - self.begin
+    }
+}

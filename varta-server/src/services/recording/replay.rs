@@ -1,0 +1,227 @@
+//! Hands a recording to a tracker with another policy, and counts what that makes of it.
+//!
+//! Time stands between two records, and what falls due in between is judged then, as the server would have done. Only while
+//! that was blind it did not: so nothing is judged that falls due after the beginning of a blindness until the recording
+//! comes to the place where the tracker was told of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::error::Error;
+use crate::base::time::MonoTime;
+use crate::domain::beat::{Origin, ReceivedBeat};
+use crate::domain::outcome::Outcome;
+use crate::domain::process::identity::{ProcessIdentity, Processes};
+use crate::domain::tracker::detection::arrival::ArrivalPolicy;
+use crate::domain::tracker::state::Tracker;
+use crate::domain::tracker::{Cause, Policy, Transition, Verdict};
+use crate::engine::Record;
+use crate::engine::options::check_policy;
+use crate::services::recording::findings::{Findings, Mistaken};
+use crate::services::recording::reader::RecordingReader;
+use crate::services::recording::report::{Recorded, Report};
+
+/// What is to be replayed, and under which policy.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// The recording.
+    pub path: PathBuf,
+    /// How long an agent may be silent that asks for nothing and of which nothing is learned; `None` for what it was.
+    pub stall_after: Option<Duration>,
+    /// How that is learned.
+    pub arrival: ArrivalPolicy,
+}
+
+/// Replays a recording.
+///
+/// # Errors
+///
+/// When the policy makes no sense, or the file cannot be read or is no recording: then with the place.
+pub fn replay(replay: &Replay) -> Result<Report, Error> {
+    let recording = RecordingReader::open(&replay.path)?;
+    let policy = Policy {
+        stall_after: replay.stall_after.unwrap_or(recording.header.stall_after),
+        arrival: replay.arrival,
+        looks_per_second: 0,
+        ..Policy::default()
+    };
+    check_policy(&policy)?;
+    let (recorded, blind_from) = survey(&recording)?;
+    let mut run = Run::new(policy.clone(), blind_from);
+    let mut records = recording.records()?;
+    while let Some(record) = records.next()? {
+        run.take(record);
+    }
+    Ok(run.into_report(replay.path.clone(), &policy, recorded))
+}
+
+/// Goes over a recording once, and finds out what there is and when the blindnesses begin, in the order in which they are
+/// told.
+fn survey(recording: &RecordingReader) -> Result<(Recorded, VecDeque<MonoTime>), Error> {
+    let mut recorded = Recorded::default();
+    let mut blind_from = VecDeque::new();
+    let (mut first, mut last) = (MonoTime::NEVER, MonoTime::START);
+    let mut records = recording.records()?;
+    while let Some(record) = records.next()? {
+        recorded.records += 1;
+        if !matches!(record, Record::Process { .. }) {
+            (first, last) = (first.min(record.at()), last.max(record.at()));
+        }
+        match record {
+            Record::Beat(_) => recorded.beats += 1,
+            Record::Loss { .. } => recorded.losses += 1,
+            Record::Blind { from, to } => {
+                recorded.blindnesses += 1;
+                recorded.blind = recorded.blind.saturating_add(to.since(from));
+                blind_from.push_back(from);
+            }
+            Record::Gap { from, records, .. } => {
+                recorded.dropped = recorded.dropped.saturating_add(records);
+                blind_from.push_back(from);
+            }
+            Record::Control(_)
+            | Record::Process { .. }
+            | Record::Death { .. }
+            | Record::Absence { .. }
+            | Record::End { .. } => {}
+        }
+    }
+    recorded.unix_first = recording.header.unix_start.saturating_add(first.min(last).as_nanos());
+    recorded.span = last.since(first);
+    recorded.torn = records.torn();
+    Ok((recorded, blind_from))
+}
+
+/// Who had which pid when that was asked.
+#[derive(Debug, Default)]
+struct ProcessTable(HashMap<u32, ProcessIdentity>);
+
+impl Processes for ProcessTable {
+    fn identify(&mut self, pid: u32) -> Option<ProcessIdentity> {
+        self.0.get(&pid).cloned()
+    }
+}
+
+/// How an agent is known apart from its name, which may change.
+type Key = (Origin, u32, u8);
+
+struct Run {
+    tracker: Tracker,
+    processes: ProcessTable,
+    now: MonoTime,
+    /// Of the blindnesses of which the tracker was not told yet.
+    blind_from: VecDeque<MonoTime>,
+    found: Findings,
+    mistaken: HashMap<Key, Mistaken>,
+}
+
+impl Run {
+    fn new(policy: Policy, blind_from: VecDeque<MonoTime>) -> Self {
+        Run {
+            tracker: Tracker::new(policy),
+            processes: ProcessTable::default(),
+            now: MonoTime::START,
+            blind_from,
+            found: Findings::default(),
+            mistaken: HashMap::new(),
+        }
+    }
+
+    fn take(&mut self, record: Record) {
+        if let Record::Process { pid, identity } = record {
+            match identity {
+                Some(identity) => drop(self.processes.0.insert(pid, identity)),
+                None => drop(self.processes.0.remove(&pid)),
+            }
+            return;
+        }
+        self.advance(record.at());
+        match record {
+            Record::Beat(beat) => self.take_beat(&beat),
+            Record::Control(control) => {
+                self.tracker.handle_control(&control);
+            }
+            // Beats that were not recorded cannot be missed.
+            Record::Blind { from, to } | Record::Gap { from, to, .. } => {
+                self.tracker.handle_blind(from, to);
+                self.blind_from.pop_front();
+            }
+            Record::Loss { transport, at } => self.tracker.handle_loss(transport, at),
+            Record::Death { process, death, noticed_at, at } => {
+                self.tracker.handle_death(process, death, noticed_at, at);
+            }
+            Record::Absence { pid, at } => self.tracker.handle_absence(pid, at),
+            Record::Process { .. } | Record::End { .. } => {}
+        }
+        self.drain();
+    }
+
+    fn take_beat(&mut self, beat: &ReceivedBeat) {
+        let tally = self.tracker.handle_batch(std::slice::from_ref(beat), &mut self.processes);
+        if tally.of(Outcome::Accepted) == 0 {
+            return;
+        }
+        self.found.accepted += 1;
+        if let Some(deadline) = self.tracker.deadline_of(beat.sender) {
+            self.found.detection.add(deadline.since(beat.received_at));
+        }
+    }
+
+    /// Lets time pass, and judges what falls due before `to`: what arrives in the very moment is taken first.
+    fn advance(&mut self, to: MonoTime) {
+        let to = to.max(self.now);
+        while let Some(due) = self.tracker.poll_timeout().filter(|due| *due < to)
+            && self.blind_from.front().is_none_or(|from| due <= *from)
+        {
+            self.pass(due.max(self.now));
+            self.tracker.handle_timeout(self.now);
+            // What was in pages has been recorded when it was read.
+            while let Some(pid) = self.tracker.poll_unread() {
+                self.tracker.handle_read(pid, self.now);
+            }
+            self.drain();
+        }
+        self.pass(to);
+    }
+
+    fn pass(&mut self, to: MonoTime) {
+        let population = self.tracker.population();
+        let up = population[Verdict::UP] + population[Verdict::UNKNOWN];
+        self.found.up_nanos += up as u128 * to.since(self.now).as_nanos();
+        self.now = to;
+    }
+
+    fn drain(&mut self) {
+        while let Some(transition) = self.tracker.poll_transition() {
+            self.count(&transition);
+        }
+        // Nobody looks at processes that may be long gone.
+        while self.tracker.poll_request().is_some() {}
+    }
+
+    fn count(&mut self, transition: &Transition) {
+        let Transition { agent, from, to, cause, mistake, .. } = transition;
+        self.found.agents += u64::from(matches!(cause, Cause::FirstBeat | Cause::Restarted));
+        self.found.stalled += u64::from(*to == Verdict::Stalled);
+        self.found.down += u64::from(*to == Verdict::Down);
+        let is_taken_back = *from == Some(Verdict::Stalled) && *cause == Cause::Recovered;
+        self.found.taken_back += u64::from(is_taken_back);
+        if let Some(lasted) = *mistake {
+            self.found.mistakes.add(lasted);
+            let row = self.mistaken.entry((agent.origin, agent.pid, agent.twin.number())).or_default();
+            row.agent = match agent.origin.address() {
+                Some(address) => format!("{agent} of {address}"),
+                None => agent.to_string(),
+            };
+            row.mistakes += 1;
+            row.longest = row.longest.max(lasted);
+        }
+    }
+
+    fn into_report(mut self, path: PathBuf, policy: &Policy, recorded: Recorded) -> Report {
+        self.found.lost = self.tracker.statistics().lost;
+        self.found.mistaken = self.mistaken.into_values().collect();
+        Report::new(path, policy, recorded, self.found)
+    }
+}

@@ -1,0 +1,83 @@
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use tokio::sync::oneshot;
+
+use crate::base::error::Error;
+use crate::engine::Recorder;
+use crate::engine::tap::QUEUE;
+use crate::services::recording::format::Header;
+use crate::services::recording::metrics::RecordingMetrics;
+use crate::services::recording::options::RecordOptions;
+use crate::services::recording::writer::Writer;
+
+/// A new file, to be filled.
+#[derive(Debug)]
+pub(crate) struct RecordingFile {
+    path: PathBuf,
+    file: File,
+    limit: u64,
+}
+
+impl RecordingFile {
+    /// Makes the file, which only its owner can read.
+    ///
+    /// # Errors
+    ///
+    /// When something has its name, or it cannot be made.
+    pub(crate) fn create(options: &RecordOptions) -> Result<Self, Error> {
+        let RecordOptions { path, limit } = options.clone();
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        match options.open(&path) {
+            Ok(file) => Ok(RecordingFile { path, file, limit }),
+            Err(error) => {
+                let fault = if error.kind() == io::ErrorKind::AlreadyExists {
+                    "is there already, and a recording is not written over; move it away, or give another name with \
+                     --record"
+                        .to_owned()
+                } else {
+                    format!("cannot be made for the recording: {error}; see --record")
+                };
+                Err(Error::Recording { path, fault })
+            }
+        }
+    }
+
+    /// Starts the thread that writes. It ends when the recorder is dropped and what was put there is written, and says so;
+    /// or before, when the file is full or fails.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started.
+    pub(crate) fn start(
+        self,
+        header: &Header,
+        metrics: RecordingMetrics,
+    ) -> io::Result<(Recorder, oneshot::Receiver<()>)> {
+        let RecordingFile { path, file, limit } = self;
+        tracing::info!(
+            target: "varta::recording",
+            path = %path.display(),
+            limit,
+            "recording what arrives to {}",
+            path.display()
+        );
+        let (to_queue, queue) = sync_channel(QUEUE);
+        let recorder = Recorder::new(to_queue, metrics.dropped.clone());
+        let (done, is_done) = oneshot::channel();
+        let writer =
+            Writer { path, file, limit, room: limit, buffer: header.encode().to_vec(), queue, metrics };
+        // Nobody joins it: a disk that hangs must not keep the server from ending.
+        thread::Builder::new().name("varta-record".to_owned()).spawn(move || {
+            writer.run();
+            // Whoever waited may have given up.
+            let _ = done.send(());
+        })?;
+        Ok((recorder, is_done))
+    }
+}

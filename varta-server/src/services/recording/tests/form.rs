@@ -1,0 +1,186 @@
+//! Claims about the form of a recording.
+
+use proptest::prelude::*;
+use std::num::NonZeroU64;
+
+use varta_proto::control::{AgentName, GoodbyeReason};
+use varta_proto::crc32c;
+
+use crate::domain::beat::{Introduction, KeyId, ReceivedControl, Said, Transport};
+use crate::domain::process::identity::ProcessIdentity;
+use crate::domain::process::{Death, ProcessId};
+use crate::services::recording::decode::Decoder;
+use crate::services::recording::format::{Block, Fault};
+use crate::services::recording::tests::*;
+
+fn blocks(bytes: &[u8]) -> impl Iterator<Item = Block> + '_ {
+    bytes.chunks(LENGTH).map(|block| block.try_into().unwrap())
+}
+
+fn decode(bytes: &[u8]) -> Result<Vec<Record>, Fault> {
+    let mut decoder = Decoder::default();
+    blocks(bytes).filter_map(|block| decoder.decode(&block).transpose()).collect()
+}
+
+fn encoded(records: &[Record]) -> Vec<u8> {
+    bytes(records).split_off(LENGTH)
+}
+
+fn control(said: Said) -> Record {
+    let sender = Sender::secure_udp("[fd00::1]:4000".parse().unwrap(), PID, KeyId(3));
+    Record::Control(ReceivedControl { received_at: at(9), sender, said })
+}
+
+fn process(name: &str) -> Record {
+    let start_time = NonZeroU64::new(77).unwrap();
+    Record::Process {
+        pid: PID,
+        identity: Some(ProcessIdentity { start_time, name: name.to_owned(), is_group: true, is_unit: false }),
+    }
+}
+
+/// One of each kind, and of each form that it has.
+fn all() -> Vec<Record> {
+    let remote = |sender| match beat(PID, u64::MAX, 3) {
+        Record::Beat(beat) => {
+            let frame = Frame { status: Status::Critical, ..beat.frame };
+            Record::Beat(ReceivedBeat { sender, frame, ..beat })
+        }
+        other => other,
+    };
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let whole = Introduction {
+        name: Some(AgentName::parse(&"n".repeat(AgentName::MAX_LEN)).unwrap()),
+        interval: seconds(1),
+        stall_after: seconds(5),
+        busy_for: seconds(60),
+        ..Introduction::default()
+    };
+    let process_id = ProcessId { pid: PID, start_time: NonZeroU64::new(77).unwrap() };
+    let death = |death| Record::Death { process: process_id, death, noticed_at: at(1), at: at(2) };
+    vec![
+        beat(PID, 1, 2),
+        remote(Sender::udp("10.0.0.1:4000".parse().unwrap(), PID)),
+        remote(Sender::secure_udp("[fd00::1]:4000".parse().unwrap(), PID, KeyId(3))),
+        control(Said::Hello(whole)),
+        control(Said::Hello(Introduction::default())),
+        control(Said::Goodbye { nonce: 5, timestamp: 6, reason: Some(GoodbyeReason::Restart) }),
+        control(Said::Goodbye { nonce: 5, timestamp: 6, reason: None }),
+        control(Said::Attach),
+        process("worker"),
+        process(""),
+        process(&"x".repeat(132)),
+        Record::Process { pid: PID, identity: None },
+        Record::Blind { from: at(1), to: at(2) },
+        Record::Loss { transport: Transport::SecureUdp, at: at(2) },
+        death(Death::Exited { code: 3 }),
+        death(Death::Killed { signal: 9, core_dumped: true }),
+        death(Death::Unknown),
+        Record::Absence { pid: PID, at: at(3) },
+        Record::Gap { from: at(1), to: at(2), records: 99 },
+        Record::End { at: at(4) },
+    ]
+}
+
+#[test]
+fn what_was_written_is_read_again() {
+    assert_eq!(decode(&encoded(&all())), Ok(all()));
+    let header = Header { unix_start: 12, stall_after: STALL_AFTER };
+    assert_eq!(Header::decode(&header.encode()), Ok(header));
+}
+
+#[test]
+fn a_name_that_is_too_long_is_cut_where_a_character_ends() {
+    let name = "é".repeat(100);
+    let cut = name[..132].to_owned();
+    assert_eq!(decode(&encoded(&[process(&name)])), Ok(vec![process(&cut)]));
+    let odd = format!("x{name}");
+    assert_eq!(decode(&encoded(&[process(&odd)])), Ok(vec![process(&odd[..131])]));
+}
+
+#[test]
+fn a_changed_bit_is_noticed_wherever_it_is() {
+    let whole = encoded(&all());
+    for bit in 0..whole.len() * 8 {
+        let mut changed = whole.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(decode(&changed), Err(Fault::Checksum), "bit {bit}");
+    }
+}
+
+/// A block with a checksum that fits.
+fn sealed(mut block: Block) -> Block {
+    let checksum = crc32c::checksum(&block[..LENGTH - 4]);
+    block[LENGTH - 4..].copy_from_slice(&checksum.to_le_bytes());
+    block
+}
+
+/// The first block of a record with another byte somewhere.
+fn with_byte(record: &Record, place: usize, value: u8) -> Result<Vec<Record>, Fault> {
+    let mut block = blocks(&encoded(std::slice::from_ref(record))).next().unwrap();
+    block[place] = value;
+    decode(&sealed(block))
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_though_its_checksum_fits() {
+    let value = |what, found| Err(Fault::Value { what, found });
+    assert_eq!(with_byte(&beat(PID, 1, 1), 0, 99), Err(Fault::Kind(99)));
+    assert_eq!(with_byte(&beat(PID, 1, 1), 1, 9), value("way of a datagram", 9));
+    assert_eq!(with_byte(&beat(PID, 1, 1), 2, 4), value("way of a datagram", 0));
+    assert_eq!(with_byte(&beat(PID, 1, 1), 2, 5), value("family of an address", 5));
+    assert_eq!(with_byte(&beat(PID, 1, 1), 3, 3), value("status of a beat", 3));
+    let terminal = beat(PID, u64::MAX, 1);
+    assert_eq!(with_byte(&terminal, 3, 1), value("nonce of such a beat", u64::MAX));
+    let loss = Record::Loss { transport: Transport::Unix, at: at(1) };
+    assert_eq!(with_byte(&loss, 1, 77), value("transport", 77));
+    let goodbye = control(Said::Goodbye { nonce: 1, timestamp: 1, reason: Some(GoodbyeReason::Shutdown) });
+    assert_eq!(with_byte(&goodbye, 3, 200), value("reason of a goodbye", 200));
+    let id = ProcessId { pid: PID, start_time: NonZeroU64::new(77).unwrap() };
+    let death = Record::Death { process: id, death: Death::Unknown, noticed_at: at(1), at: at(1) };
+    assert_eq!(with_byte(&death, 3, 7), value("end of a process", 7));
+    assert_eq!(with_byte(&death, 16, 0), value("start of a process", 0));
+}
+
+#[test]
+fn a_name_belongs_to_the_record_that_follows() {
+    let named = encoded(&[process("worker")]);
+    let (name, owner) = named.split_at(LENGTH);
+    assert_eq!(decode(owner), Err(Fault::Name), "without its name");
+    assert_eq!(decode(&[name, &encoded(&[beat(PID, 1, 1)])].concat()), Err(Fault::Name), "of a beat");
+    assert_eq!(decode(&[name, name, name, name, owner].concat()).map(|records| records.len()), Ok(1));
+    let long = encoded(&[process(&"x".repeat(44))]);
+    let (part, owner) = long.split_at(LENGTH);
+    assert_eq!(decode(&[part, part, part, part, owner].concat()), Err(Fault::Name), "without end");
+    let mut wrong: Block = part.try_into().unwrap();
+    wrong[16] = 0xff;
+    assert_eq!(decode(&[&sealed(wrong), owner].concat()), Err(Fault::Name), "no text");
+    wrong[3] = 45;
+    assert_eq!(decode(&[&sealed(wrong), owner].concat()), Err(Fault::Name), "longer than there is room");
+}
+
+#[test]
+fn a_file_of_another_kind_or_version_is_told_from_a_broken_one() {
+    let block = Header { unix_start: 1, stall_after: STALL_AFTER }.encode();
+    let with = |place: usize, value: u8| {
+        let mut block = block;
+        block[place] = value;
+        Header::decode(&block)
+    };
+    assert_eq!(with(0, b'v'), Err(Fault::NotARecording));
+    assert_eq!(with(8, 2), Err(Fault::Version { found: 2 }));
+    assert_eq!(with(30, 1), Err(Fault::Checksum));
+}
+
+proptest! {
+    /// What has the right checksum and nothing else right is a record or an error, and what is a record can be written.
+    #[test]
+    fn no_block_does_any_harm(kind in 0_u8..14, rest in prop::collection::vec(any::<u8>(), LENGTH - 5)) {
+        let mut block = [0; LENGTH];
+        block[0] = kind;
+        block[1..LENGTH - 4].copy_from_slice(&rest);
+        if let Ok(records) = decode(&sealed(block)) {
+            prop_assert_eq!(decode(&encoded(&records)), Ok(records));
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What is about to be done to whom: the process that is held, the program that is found, the words that are filled in.
+
+use std::borrow::Cow;
+use std::env;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use serde_json::{Map, Value};
+
+use crate::domain::beat::Origin;
+use crate::domain::tracker::Transition;
+use crate::observe::{Pidfd, identify};
+use crate::services::recovery::audit_fields::state;
+use crate::services::recovery::command::{CommandLine, NotFilled, Place};
+
+/// The `PATH` of commands when the server has none.
+const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The process of an agent, at the moment of acting.
+pub(super) enum Target {
+    /// Held: a signal reaches it and nobody else.
+    Lives(Pidfd),
+    /// It is there, and the kernel does not let us hold it: descriptors have run out, or it is too old.
+    NotHeld,
+    /// It has ended, and nobody has its pid.
+    Ended,
+    /// It has ended, and its pid is another's.
+    Replaced,
+    /// Of another host, or not known.
+    None,
+}
+
+/// Takes hold of the process of an agent.
+pub(super) fn target_of(transition: &Transition) -> Target {
+    let Some(process) = transition.process.filter(|_| transition.agent.origin == Origin::Local) else {
+        return Target::None;
+    };
+    let held = Pidfd::open(process.pid);
+    match (held, identify::start_time(process.pid)) {
+        (Ok(pidfd), Some(started)) if started == process.start_time => {
+            if pidfd.has_ended() {
+                Target::Ended
+            } else {
+                Target::Lives(pidfd)
+            }
+        }
+        (_, Some(started)) if started != process.start_time => Target::Replaced,
+        (Err(error), Some(_)) if error.raw_os_error() != Some(libc::ESRCH) => Target::NotHeld,
+        (_, _) => Target::Ended,
+    }
+}
+
+/// What is about to be done.
+pub(super) enum Deed {
+    Signal(Pidfd, Signal),
+    Command { command: CommandLine, arguments: Vec<String>, timeout: Duration },
+}
+
+impl Deed {
+    /// Adds what a record says of it.
+    pub(super) fn describe(&self, facts: &mut Map<String, Value>) {
+        match self {
+            Deed::Signal(_, signal) => {
+                facts.insert("signal".to_owned(), json!(signal.as_str()));
+            }
+            Deed::Command { command, arguments, .. } => {
+                let words: Vec<&str> =
+                    std::iter::once(command.program()).chain(arguments.iter().map(String::as_str)).collect();
+                facts.insert("command".to_owned(), json!(words));
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Deed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Deed::Signal(_, signal) => write!(f, "send {signal}"),
+            Deed::Command { command, arguments, .. } => {
+                let words = std::iter::once(command.program()).chain(arguments.iter().map(String::as_str));
+                match shlex::try_join(words) {
+                    Ok(line) => write!(f, "run {}", line.escape_debug()),
+                    Err(_) => write!(f, "run `{command}`"),
+                }
+            }
+        }
+    }
+}
+
+/// A command's arguments, with what is known of the agent.
+pub(super) fn fill(
+    command: &CommandLine,
+    transition: &Transition,
+    silence: Duration,
+) -> Result<Vec<String>, NotFilled> {
+    let Transition { agent, unit, to, cause, .. } = transition;
+    command.fill(|place| match place {
+        Place::Pid => (agent.pid != 0).then(|| Cow::Owned(agent.pid.to_string())),
+        Place::Name => Some(Cow::Borrowed(&*agent.name)),
+        Place::Unit => unit.as_deref().map(Cow::Borrowed),
+        Place::State => Some(Cow::Borrowed(state(*to))),
+        Place::Cause => Some(Cow::Borrowed(cause.as_str())),
+        Place::Silence => Some(Cow::Owned(format!("{:.3}s", silence.as_secs_f64()))),
+    })
+}
+
+/// Where commands are looked for that have no directory: in the `PATH` that an operator gives them, else in the server's.
+pub(super) fn search_path(environment: &[(String, String)]) -> String {
+    let given = environment.iter().rfind(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
+    given.or_else(|| env::var("PATH").ok()).unwrap_or_else(|| USUAL_PATH.to_owned())
+}
+
+/// Where a program is, as a shell would find it.
+pub(super) fn find_program(program: &str, search: &str) -> std::io::Result<PathBuf> {
+    let is_executable = |path: &Path| {
+        path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    if program.contains('/') {
+        let path = PathBuf::from(program);
+        let fault =
+            || std::io::Error::new(std::io::ErrorKind::NotFound, format!("`{program}` is no program"));
+        return if is_executable(&path) { Ok(path) } else { Err(fault()) };
+    }
+    // A relative directory would mean another one each time.
+    let directories = env::split_paths(search).filter(|directory| directory.is_absolute());
+    directories.map(|directory| directory.join(program)).find(|path| is_executable(path)).ok_or_else(|| {
+        std::io::Error::new(std::io::ErrorKind::NotFound, format!("`{program}` is not in the PATH {search}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use crate::domain::process::ProcessId;
+    use crate::domain::tracker::{AgentId, Cause, Verdict};
+    use crate::observe::identify;
+    use crate::observe::testing::{Child, await_that};
+    use crate::services::recovery::planner::testing::transition;
+
+    fn of_process(pid: u32, start_time: NonZeroU64) -> Transition {
+        let process = Some(ProcessId { pid, start_time });
+        Transition { process, ..transition(pid, Verdict::Stalled, Cause::Stopped) }
+    }
+
+    #[test]
+    fn only_the_process_that_fell_silent_is_taken_hold_of() {
+        let mut child = Child::shell("read line");
+        let started = identify::start_time(child.pid()).unwrap();
+        let fallen = of_process(child.pid(), started);
+        assert!(matches!(target_of(&fallen), Target::Lives(_)));
+        let before = NonZeroU64::new(started.get() - 1).unwrap();
+        assert!(matches!(target_of(&of_process(child.pid(), before)), Target::Replaced));
+        child.close_input();
+        await_that("it is dead", || !matches!(target_of(&fallen), Target::Lives(_)));
+        assert!(matches!(target_of(&fallen), Target::Ended), "a zombie has its pid yet");
+        child.reap();
+        assert!(matches!(target_of(&fallen), Target::Ended));
+        let remote = AgentId { origin: Origin::Udp([10, 0, 0, 1].into()), ..fallen.agent.clone() };
+        assert!(matches!(target_of(&Transition { agent: remote, ..fallen }), Target::None));
+    }
+
+    #[test]
+    fn a_program_is_found_as_a_shell_finds_it() {
+        let found = find_program("sh", "/nowhere:relative:/bin:/usr/bin").unwrap();
+        assert!(found.is_absolute() && found.ends_with("sh"));
+        assert_eq!(find_program("/bin/sh", "").unwrap(), Path::new("/bin/sh"));
+        assert!(find_program("/etc/passwd", "").is_err());
+        let fault = find_program("no-such-program", "/bin").unwrap_err().to_string();
+        assert!(fault.contains("no-such-program") && fault.contains("/bin"), "{fault}");
+    }
+}

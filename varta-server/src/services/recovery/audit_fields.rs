@@ -1,0 +1,150 @@
+//! What is told of recovery: in the log, and in the records of the trail.
+
+use serde_json::json;
+use serde_json::{Map, Value};
+
+use crate::base::time::millis;
+use crate::domain::tracker::{Transition, Twin, Verdict};
+use crate::services::recovery::command::CommandLine;
+use crate::services::recovery::job::Job;
+use crate::services::recovery::metrics::Result as Came;
+use crate::services::recovery::rule::BadState;
+use crate::services::recovery::runner::{End, Ran};
+
+/// What an agent's state is called: a critical one is more than `up`.
+pub(super) fn state(verdict: Verdict) -> &'static str {
+    BadState::of(verdict).map_or(verdict.as_str(), BadState::as_str)
+}
+
+/// Why something is done, for people.
+pub(super) fn why(job: &Job) -> String {
+    let Transition { agent, to, cause, silence, .. } = &*job.transition;
+    let (step, steps, attempt) = (job.step + 1, job.rule.steps.len(), job.attempt);
+    format!(
+        "{agent} is {to} ({cause}) after {silence:.3?} of silence; step {step} of {steps}, attempt {attempt}"
+    )
+}
+
+/// What a record says of whom it is about.
+pub(super) fn facts_of_agent(transition: &Transition, host: &str) -> Map<String, Value> {
+    let Transition { agent, process, to, cause, silence, unit, labels, incident, .. } = transition;
+    let mut facts = facts([
+        ("agent", json!(&*agent.name)),
+        ("pid", json!(agent.pid)),
+        ("host", json!(agent.origin.host(host))),
+        ("transport", json!(agent.origin.transport().as_str())),
+        ("state", json!(state(*to))),
+        ("cause", json!(cause.as_str())),
+        ("silence_ms", json!(millis(*silence))),
+    ]);
+    let optional = [
+        ("twin", (agent.twin != Twin::FIRST).then(|| json!(agent.twin.number()))),
+        ("start_time", process.map(|process| json!(process.start_time.get()))),
+        ("unit", unit.as_deref().map(|unit| json!(unit))),
+        ("incident", incident.map(|incident| json!(incident.number.get()))),
+    ];
+    for (key, value) in optional {
+        if let Some(value) = value {
+            facts.insert(key.to_owned(), value);
+        }
+    }
+    if !labels.is_empty() {
+        let labels: Map<String, Value> =
+            labels.iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+        facts.insert("labels".to_owned(), Value::Object(labels));
+    }
+    facts
+}
+
+pub(super) fn facts_of(job: &Job, host: &str) -> Map<String, Value> {
+    let mut all = facts_of_agent(&job.transition, host);
+    all.extend(facts([
+        ("action", json!(job.number)),
+        ("rule", json!(job.rule.name.as_str())),
+        ("step", json!(job.step + 1)),
+        ("attempt", json!(job.attempt)),
+    ]));
+    all
+}
+
+pub(super) fn facts<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Tells how a command went.
+pub(super) fn log_command(
+    job: &Job,
+    command: &CommandLine,
+    ran: std::io::Result<Ran>,
+) -> (Came, Map<String, Value>) {
+    let agent = &job.transition.agent;
+    let Ran { end, lasted, output, killed } = match ran {
+        Ok(ran) => ran,
+        Err(error) => {
+            tracing::error!(
+                target: "varta::recovery",
+                agent = %agent,
+                "`{command}` for {agent} cannot be started: {error}"
+            );
+            return (Came::Failed, facts([("error", json!(error.to_string()))]));
+        }
+    };
+    let (came, how) = match end {
+        End::Exited(0) => (Came::Done, "exited with status 0".to_owned()),
+        End::Exited(code) => (Came::Failed, format!("exited with status {code}")),
+        End::Signalled(signal) => (Came::Failed, format!("was killed by signal {signal}")),
+        End::TimedOut => (Came::TimedOut, "took too long and was ended".to_owned()),
+        End::Unkillable => {
+            (Came::TimedOut, "took too long and cannot be killed: it waits in the kernel".to_owned())
+        }
+    };
+    let text = output.text();
+    let left = if killed > 0 {
+        format!("; {killed} processes that it left behind were ended")
+    } else {
+        String::new()
+    };
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "varta::recovery",
+                agent = %agent,
+                duration_ms = millis(lasted),
+                output = %text.escape_debug(),
+                "`{command}` {how} after {lasted:.3?}{left}: {}",
+                why(job)
+            )
+        };
+    }
+    if came == Came::Done {
+        line!(warn);
+    } else {
+        line!(error);
+    }
+    let mut result = facts([
+        ("duration_ms", json!(millis(lasted))),
+        ("output", json!(text)),
+        ("output_bytes", json!(output.length)),
+        ("left_behind", json!(killed)),
+    ]);
+    let (key, value) = match end {
+        End::Exited(code) => ("exit_code", json!(code)),
+        End::Signalled(signal) => ("exit_signal", json!(signal)),
+        End::TimedOut | End::Unkillable => ("ended", json!(how)),
+    };
+    result.insert(key.to_owned(), value);
+    (came, result)
+}
+
+#[cfg(test)]
+mod tests {
+    use varta_proto::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_critical_agent_is_called_that() {
+        assert_eq!(state(Verdict::Up(Status::Critical)), "critical");
+        assert_eq!(state(Verdict::Down), "down");
+    }
+}

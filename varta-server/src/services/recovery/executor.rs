@@ -1,0 +1,296 @@
+//! Does one job: finds out whether it is still to be done, writes down that it is, and does it.
+//!
+//! The order is what makes it safe. First the process is held by a descriptor, so that its pid cannot become another's
+//! unnoticed; then the tracker is asked, which has taken by then whatever the agent has sent; then the deed is on the
+//! disk; and because that took a moment, the tracker is asked once more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::base::clock::wall_now;
+use crate::base::time::millis;
+use crate::domain::beat::Origin;
+use crate::domain::tracker::{Named, Standing, Transition, Verdict};
+use crate::engine::query::{NamedSlice, Query};
+use crate::services::alerts::Notice;
+use crate::services::alerts::notifier::Notifier;
+use crate::services::audit::Trail;
+use crate::services::maintenance::pauses::Pauses;
+use crate::services::recovery::action_target::{Deed, Target, fill, find_program, search_path, target_of};
+use crate::services::recovery::audit_fields::{facts, facts_of, log_command, state, why};
+use crate::services::recovery::command::{CommandLine, NotFilled, Place};
+use crate::services::recovery::job::{Job, Outcome, Refusal};
+use crate::services::recovery::metrics::{RecoveryMetrics, Result as Came};
+use crate::services::recovery::rule::{Action, BadState};
+use crate::services::recovery::runner::{self, Kept, Program, Ran};
+
+/// What every job needs.
+pub(crate) struct Doer {
+    pub(crate) queries: mpsc::Sender<Query>,
+    pub(crate) pauses: Pauses,
+    pub(crate) trail: Trail,
+    pub(crate) metrics: RecoveryMetrics,
+    /// What people are told with.
+    pub(crate) notifier: Notifier,
+    /// The name of this host.
+    pub(crate) host: String,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) is_dry_run: bool,
+    pub(crate) goes_on_without_trail: bool,
+}
+
+impl Doer {
+    /// Does a job. Commands are told to end when the keeper of `kept` goes.
+    pub(super) async fn act(&self, job: &Job, kept: &Kept) -> Outcome {
+        let outcome = self.try_to_act(job, kept).await;
+        match outcome {
+            Err(outcome @ (Outcome::Skipped | Outcome::Withdrawn)) => {
+                let came = if outcome == Outcome::Skipped { Came::Skipped } else { Came::Withdrawn };
+                self.metrics.action(job.action(), came);
+                outcome
+            }
+            Ok(came) => came,
+            Err(outcome) => outcome,
+        }
+    }
+
+    async fn try_to_act(&self, job: &Job, kept: &Kept) -> Result<Outcome, Outcome> {
+        let action = job.action();
+        self.check_may(job)?;
+        let target = target_of(&job.transition);
+        let standing = self.check_still(job).await?;
+        let fact = json!(standing.silence.as_secs_f64());
+        let deed = match action {
+            Action::Notify => return self.notify(job),
+            Action::Signal(signal) => match target {
+                Target::Lives(pidfd) => Deed::Signal(pidfd, *signal),
+                Target::NotHeld => return Err(Outcome::Refused(Refusal::NotHeld)),
+                Target::Ended | Target::Replaced | Target::None => return Err(Outcome::Skipped),
+            },
+            Action::Command(command, timeout) => {
+                self.check_pid(job)?;
+                let arguments = fill(command, &job.transition, standing.silence).map_err(|fault| {
+                    let (NotFilled::Unknown(place) | NotFilled::Unsafe(place)) = fault;
+                    let why = match fault {
+                        NotFilled::Unknown(_) => "nothing is known for it",
+                        NotFilled::Unsafe(_) => {
+                            "what is known might be taken for an option, or is not for a command line"
+                        }
+                    };
+                    tracing::warn!(
+                        target: "varta::recovery",
+                        agent = %job.transition.agent,
+                        "`{command}` is not run for {}: {{{}}}: {why}",
+                        job.transition.agent,
+                        place.as_str()
+                    );
+                    Outcome::Refused(Refusal::Argument)
+                })?;
+                Deed::Command { command: command.clone(), arguments, timeout: *timeout }
+            }
+        };
+        self.check_others(job, standing).await?;
+        let mut facts = facts_of(job, &self.host);
+        facts.insert("silent_s".to_owned(), fact);
+        deed.describe(&mut facts);
+        if self.is_dry_run {
+            tracing::warn!(target: "varta::recovery", agent = %job.transition.agent, "would {deed} for {}", why(job));
+            self.metrics.action(action, Came::DryRun);
+            self.trail.record("dry_run", facts).await;
+            return Ok(Outcome::Failed);
+        }
+        let is_written = self.trail.record("fired", facts.clone()).await || self.goes_on_without_trail;
+        // That took a moment.
+        let still =
+            if is_written { self.check_again(job).await } else { Err(Outcome::Refused(Refusal::NoTrail)) };
+        if let Err(outcome) = still {
+            if let Outcome::Refused(refusal) = outcome {
+                facts.insert("reason".to_owned(), json!(refusal.as_str()));
+            }
+            self.trail.note("withdrawn", facts, false);
+            return Err(outcome);
+        }
+        let (came, result) = self.do_it(job, deed, kept).await;
+        self.metrics.action(action, came);
+        facts.insert("result".to_owned(), json!(came.as_str()));
+        facts.extend(result);
+        self.trail.note("outcome", facts, false);
+        Ok(if came == Came::Done { Outcome::Done } else { Outcome::Failed })
+    }
+
+    /// Whether the agent may be acted on at this moment.
+    fn check_may(&self, job: &Job) -> Result<(), Outcome> {
+        if self.pauses.is_paused(&job.transition.agent.name, wall_now()) {
+            return Err(Outcome::Refused(Refusal::Paused));
+        }
+        Ok(())
+    }
+
+    /// Whether the agent is still in a bad state, and still the same.
+    async fn check_still(&self, job: &Job) -> Result<Standing, Outcome> {
+        let Transition { agent, process, .. } = &*job.transition;
+        let (answer, answered) = oneshot::channel();
+        let query = Query::Standing { agent: agent.clone(), answer };
+        self.queries.send(query).await.map_err(|_| Outcome::Withdrawn)?;
+        let standing = answered.await.ok().flatten().ok_or(Outcome::Withdrawn)?;
+        let is_for_this =
+            BadState::of(standing.verdict).is_some_and(|state| job.rule.states.contains(&state));
+        let has_obeyed = job.was_signalled && matches!(standing.verdict, Verdict::Gone | Verdict::Down);
+        if !is_for_this && !has_obeyed || standing.process != *process {
+            return Err(Outcome::Withdrawn);
+        }
+        if !standing.is_seen && !matches!(job.action(), Action::Notify) {
+            return Err(Outcome::Refused(Refusal::Blind));
+        }
+        Ok(standing)
+    }
+
+    /// The same once more, when the deed is on the disk.
+    async fn check_again(&self, job: &Job) -> Result<(), Outcome> {
+        self.check_still(job).await?;
+        self.check_may(job)?;
+        self.check_pid(job)
+    }
+
+    /// Whether a command would be told a pid that is another's by now.
+    fn check_pid(&self, job: &Job) -> Result<(), Outcome> {
+        match job.action() {
+            Action::Command(command, _)
+                if command.has(Place::Pid) && matches!(target_of(&job.transition), Target::Replaced) =>
+            {
+                Err(Outcome::Refused(Refusal::PidReused))
+            }
+            Action::Command(..) | Action::Signal(_) | Action::Notify => Ok(()),
+        }
+    }
+
+    /// Whether enough others of the same name are well; and whether a command that was run for an agent whose process has
+    /// ended brought one back, be it under a name that tells nobody whose place it has taken.
+    async fn check_others(&self, job: &Job, standing: Standing) -> Result<(), Outcome> {
+        let is_up = matches!(standing.verdict, Verdict::Up(_));
+        let keep_up = job.rule.keep_up.unwrap_or(u32::from(is_up));
+        let may_have_helped = job.has_helped && matches!(standing.verdict, Verdict::Down | Verdict::Gone);
+        if keep_up == 0 && !may_have_helped {
+            return Ok(());
+        }
+        let mut named = Named::default();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let (answer, answered) = oneshot::channel();
+            let name = Arc::clone(&job.transition.agent.name);
+            let query = Query::Named { name, from, answer };
+            self.queries.send(query).await.map_err(|_| Outcome::Withdrawn)?;
+            let slice: NamedSlice = answered.await.map_err(|_| Outcome::Withdrawn)?;
+            named += slice.named;
+            next = slice.next;
+        }
+        if may_have_helped && named.up > 0 {
+            return Err(Outcome::Withdrawn);
+        }
+        let is_alone = named.all <= 1;
+        if is_alone || named.up >= keep_up as usize {
+            Ok(())
+        } else {
+            Err(Outcome::Refused(Refusal::LastOneStanding))
+        }
+    }
+
+    fn notify(&self, job: &Job) -> Result<Outcome, Outcome> {
+        tracing::warn!(
+            target: "varta::recovery",
+            agent = %job.transition.agent,
+            attempt = job.attempt,
+            "attention: {}",
+            why(job)
+        );
+        let Transition { agent, .. } = &*job.transition;
+        let facts = facts_of(job, &self.host);
+        self.notifier.say(&Notice { agent: agent.clone(), text: why(job), facts });
+        self.metrics.action(job.action(), Came::Done);
+        Ok(Outcome::Done)
+    }
+
+    async fn do_it(&self, job: &Job, deed: Deed, kept: &Kept) -> (Came, Map<String, Value>) {
+        let agent = &job.transition.agent;
+        match deed {
+            Deed::Signal(pidfd, signal) => match pidfd.send_signal(signal) {
+                Ok(()) => {
+                    tracing::warn!(target: "varta::recovery", agent = %agent, "sent {signal} to {agent}: {}", why(job));
+                    (Came::Done, Map::new())
+                }
+                Err(error) => {
+                    tracing::error!(
+                        target: "varta::recovery",
+                        agent = %agent,
+                        "{signal} cannot be sent to {agent}: {error}"
+                    );
+                    (Came::Failed, facts([("error", json!(error.to_string()))]))
+                }
+            },
+            Deed::Command { command, arguments, timeout } => {
+                let ran = self.run(job, &command, arguments, timeout, kept).await;
+                log_command(job, &command, ran)
+            }
+        }
+    }
+
+    /// Runs a command on a thread that may wait.
+    async fn run(
+        &self,
+        job: &Job,
+        command: &CommandLine,
+        arguments: Vec<String>,
+        timeout: Duration,
+        kept: &Kept,
+    ) -> std::io::Result<Ran> {
+        let environment = self.environment_of(job);
+        let path = find_program(command.program(), &search_path(&self.environment))?;
+        let program = Program { path, arguments, environment, timeout, term_to_kill: Program::TERM_TO_KILL };
+        let kept = kept.try_clone()?;
+        self.metrics.running.increment(1);
+        let ran = tokio::task::spawn_blocking(move || runner::run(&program, &kept)).await;
+        self.metrics.running.decrement(1);
+        ran.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    }
+
+    /// What a command finds in its environment, what the operator has said last.
+    fn environment_of(&self, job: &Job) -> Vec<(String, String)> {
+        let Transition { agent, to, cause, silence, unit, labels, incident, .. } = &*job.transition;
+        let host = agent.origin.host(&self.host);
+        let mut variables = vec![
+            ("PATH".to_owned(), search_path(&self.environment)),
+            ("VARTA_AGENT".to_owned(), agent.name.to_string()),
+            ("VARTA_HOST".to_owned(), host),
+            ("VARTA_TRANSPORT".to_owned(), agent.origin.transport().as_str().to_owned()),
+            ("VARTA_STATE".to_owned(), state(*to).to_owned()),
+            ("VARTA_CAUSE".to_owned(), cause.as_str().to_owned()),
+            ("VARTA_SILENCE_MS".to_owned(), millis(*silence).to_string()),
+            ("VARTA_ATTEMPT".to_owned(), job.attempt.to_string()),
+        ];
+        // What a script may send a signal to.
+        if agent.origin == Origin::Local
+            && agent.pid != 0
+            && !matches!(target_of(&job.transition), Target::Replaced)
+        {
+            variables.push(("VARTA_PID".to_owned(), agent.pid.to_string()));
+        }
+        if let Some(unit) = unit {
+            variables.push(("VARTA_UNIT".to_owned(), unit.to_string()));
+        }
+        if let Some(incident) = incident {
+            variables.push(("VARTA_INCIDENT".to_owned(), incident.number.to_string()));
+        }
+        let labels = labels.iter().map(|(key, value)| (format!("VARTA_LABEL_{key}"), value.to_owned()));
+        variables.extend(labels);
+        // A name that the kernel tells may hold anything, but not that.
+        for (_, value) in &mut variables {
+            value.retain(|letter| letter != '\0');
+        }
+        variables.extend(self.environment.iter().cloned());
+        variables
+    }
+}

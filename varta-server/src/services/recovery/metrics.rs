@@ -1,0 +1,84 @@
+//! What recovery tells of itself in figures.
+
+use metrics::{Counter, Gauge};
+
+use crate::metrics::{Registry, family};
+use crate::services::recovery::job::Refusal;
+use crate::services::recovery::rule::Action;
+
+/// What came of an action, for the metric label `result`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Result {
+    /// The signal was sent, the command exited with status 0, people were told.
+    Done,
+    /// The command could not be started or exited with another status, the signal could not be sent.
+    Failed,
+    /// The command took too long.
+    TimedOut,
+    /// The process that was to get a signal had ended.
+    Skipped,
+    /// The agent was well again, or gone.
+    Withdrawn,
+    /// It was only said.
+    DryRun,
+}
+
+impl Result {
+    const ALL: [Result; 6] =
+        [Result::Done, Result::Failed, Result::TimedOut, Result::Skipped, Result::Withdrawn, Result::DryRun];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Result::Done => "done",
+            Result::Failed => "failed",
+            Result::TimedOut => "timed_out",
+            Result::Skipped => "skipped",
+            Result::Withdrawn => "withdrawn",
+            Result::DryRun => "dry_run",
+        }
+    }
+}
+
+const KINDS: [&str; 3] = ["notify", "signal", "command"];
+
+/// The families.
+pub(crate) struct RecoveryMetrics {
+    /// By kind and result.
+    actions: Vec<(&'static str, Result, Counter)>,
+    refused: Vec<(Refusal, Counter)>,
+    /// Commands that run.
+    pub(super) running: Gauge,
+    /// Agents that are dealt with.
+    pub(super) cases: Gauge,
+}
+
+impl RecoveryMetrics {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let row = |kind, result: Result| {
+            let labels = [("action", kind), ("result", result.as_str())];
+            (kind, result, registry.counter(family::RECOVERY_ACTIONS, &labels))
+        };
+        let refused = |reason: Refusal| {
+            (reason, registry.counter(family::RECOVERY_REFUSED, &[("reason", reason.as_str())]))
+        };
+        RecoveryMetrics {
+            actions: KINDS.into_iter().flat_map(|kind| Result::ALL.map(|result| row(kind, result))).collect(),
+            refused: Refusal::ALL.map(refused).into(),
+            running: registry.gauge(family::RECOVERY_RUNNING, &[]),
+            cases: registry.gauge(family::RECOVERY_AGENTS, &[]),
+        }
+    }
+
+    pub(super) fn action(&self, action: &Action, result: Result) {
+        let is_it = |(kind, of, _): &&(&str, Result, Counter)| *kind == action.kind() && *of == result;
+        if let Some((.., counter)) = self.actions.iter().find(is_it) {
+            counter.increment(1);
+        }
+    }
+
+    pub(super) fn refused(&self, refusal: Refusal) {
+        if let Some((_, counter)) = self.refused.iter().find(|(reason, _)| *reason == refusal) {
+            counter.increment(1);
+        }
+    }
+}

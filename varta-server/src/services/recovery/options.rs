@@ -1,0 +1,266 @@
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+
+use crate::base::error::Error;
+use crate::services::recovery::action_target::{find_program, search_path};
+use crate::services::recovery::budget::Budget;
+use crate::services::recovery::command::CommandLine;
+use crate::services::recovery::rule::{Action, RecoveryRule, Step};
+use crate::services::recovery::table::RecoveryEntry;
+
+/// What is done about agents that are stalled or down.
+#[derive(Clone, Debug, Args)]
+pub struct RecoveryArgs {
+    /// Command to run when an agent is stalled or down, as in 'systemctl restart {unit}'
+    ///
+    /// It is split into words as a shell does, and given to no shell. {pid} {name} {unit} {state} {cause} {silence} stand
+    /// for what is known of the agent, in any word but the first. What else may be done, and to whom, say `[[recovery]]`
+    /// tables of --config, which go before this.
+    #[arg(long, env = "VARTA_RECOVERY_EXEC", value_name = "COMMAND")]
+    pub recovery_exec: Option<CommandLine>,
+
+    /// How long after an attempt on an agent has begun the next one may begin
+    #[arg(long, env = "VARTA_RECOVERY_DEBOUNCE", value_name = "DURATION", default_value = "1m",
+          value_parser = humantime::parse_duration)]
+    pub recovery_debounce: Duration,
+
+    /// How long a command may run; then it is told to end, and 5s later it is killed with all that it started
+    #[arg(long, env = "VARTA_RECOVERY_TIMEOUT", value_name = "DURATION", default_value = "30s",
+          value_parser = humantime::parse_duration)]
+    pub recovery_timeout: Duration,
+
+    /// How many attempts there are on an agent before it is given up, until it has been well for ten minutes
+    #[arg(long, env = "VARTA_RECOVERY_ATTEMPTS", value_name = "N", default_value_t = 5)]
+    pub recovery_attempts: u32,
+
+    /// How long to wait after an attempt without success; twice as long each time, up to an hour
+    #[arg(long, env = "VARTA_RECOVERY_BACKOFF", value_name = "DURATION", default_value = "30s",
+          value_parser = humantime::parse_duration)]
+    pub recovery_backoff: Duration,
+
+    /// How many signals and commands on all agents of one name
+    #[arg(
+        long,
+        env = "VARTA_RECOVERY_GROUP_BUDGET",
+        value_name = "ACTIONS/DURATION",
+        default_value = "5/10m"
+    )]
+    pub recovery_group_budget: Budget,
+
+    /// How many signals and commands in all
+    #[arg(long, env = "VARTA_RECOVERY_BUDGET", value_name = "ACTIONS/DURATION", default_value = "20/10m")]
+    pub recovery_budget: Budget,
+
+    /// Variable of the environment of commands; may be given more than once
+    ///
+    /// Beside these they have PATH, and VARTA_... with what is known of the agent, and nothing else.
+    #[arg(long, env = "VARTA_RECOVERY_ENV", value_name = "NAME=VALUE", value_parser = parse_variable)]
+    pub recovery_env: Vec<Variable>,
+
+    /// Only say what would be done
+    #[arg(long, env = "VARTA_RECOVERY_DRY_RUN", value_parser = FalseyValueParser::new())]
+    pub recovery_dry_run: bool,
+
+    /// Run commands for agents of other hosts too, for whose identity nobody vouches; they never get signals
+    #[arg(long, env = "VARTA_ALLOW_RECOVERY_FOR_REMOTE", value_parser = FalseyValueParser::new())]
+    pub allow_recovery_for_remote: bool,
+
+    /// Go on when what is done cannot be written to --audit-log; otherwise nothing is done then
+    #[arg(long, env = "VARTA_RECOVERY_WITHOUT_AUDIT", value_parser = FalseyValueParser::new())]
+    pub recovery_without_audit: bool,
+}
+
+/// A variable of the environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+fn parse_variable(text: &str) -> Result<Variable, String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !text.contains('\0') => {
+            Ok(Variable { name: name.to_owned(), value: value.to_owned() })
+        }
+        Some(_) | None => Err("is not NAME=VALUE".to_owned()),
+    }
+}
+
+impl RecoveryArgs {
+    /// How long --recovery-exec waits: for a service manager that restarts the agent by itself, or an operator who does.
+    const FIRST_WAIT: Duration = Duration::from_secs(1);
+    /// The longest that a command may run.
+    const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
+    /// The longest of the other times.
+    const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+
+    /// What these options say, with the rules of the file.
+    ///
+    /// # Errors
+    ///
+    /// The first option whose value makes no sense, or that does nothing.
+    pub fn options(&self, entries: &[RecoveryEntry], has_file: bool) -> Result<RecoveryOptions, Error> {
+        let wrong = |option, fault: String| Err(Error::Option { option, fault });
+        if self.recovery_timeout.is_zero() || self.recovery_timeout > Self::LONGEST_TIMEOUT {
+            return wrong("--recovery-timeout", "is not between 1ms and 24h".to_owned());
+        }
+        if self.recovery_attempts == 0 {
+            return wrong("--recovery-attempts", "0 leaves no attempt".to_owned());
+        }
+        let times =
+            [("--recovery-debounce", self.recovery_debounce), ("--recovery-backoff", self.recovery_backoff)];
+        if let Some((option, given)) = times.into_iter().find(|(_, time)| *time > Self::LONGEST) {
+            return wrong(option, format!("{given:?} is more than 366 days"));
+        }
+        let given = [
+            ("--recovery-env", !self.recovery_env.is_empty()),
+            ("--recovery-dry-run", self.recovery_dry_run),
+            ("--allow-recovery-for-remote", self.allow_recovery_for_remote),
+            ("--recovery-without-audit", self.recovery_without_audit),
+        ];
+        let rules = self.rules(entries);
+        if let Some((option, _)) = given.into_iter().find(|(_, is_given)| *is_given)
+            && rules.is_empty()
+            && !has_file
+        {
+            return wrong(option, "does nothing without --recovery-exec or a [[recovery]] table".to_owned());
+        }
+        Ok(RecoveryOptions {
+            rules,
+            budget: self.recovery_budget,
+            environment: self
+                .recovery_env
+                .iter()
+                .map(|Variable { name, value }| (name.clone(), value.clone()))
+                .collect(),
+            is_dry_run: self.recovery_dry_run,
+            allows_remote: self.allow_recovery_for_remote,
+            goes_on_without_trail: self.recovery_without_audit,
+        })
+    }
+
+    /// The rules of the file, with what they leave open, and that of --recovery-exec behind them.
+    pub(crate) fn rules(&self, entries: &[RecoveryEntry]) -> Vec<RecoveryRule> {
+        let simple = self.recovery_exec.as_ref().map(|command| {
+            let action = Action::Command(command.clone(), self.recovery_timeout);
+            self.rule(&RecoveryEntry::for_all(), vec![Step { wait: Self::FIRST_WAIT, action }])
+        });
+        let of_file = entries.iter().map(|entry| self.rule(entry, entry.steps(self.recovery_timeout)));
+        of_file.chain(simple).collect()
+    }
+
+    fn rule(&self, entry: &RecoveryEntry, steps: Vec<Step>) -> RecoveryRule {
+        RecoveryRule {
+            name: entry.name.clone(),
+            labels: entry.labels.clone(),
+            states: entry.states.clone(),
+            causes: entry.causes.clone(),
+            transports: entry.transports.clone(),
+            steps,
+            debounce: entry.debounce.unwrap_or(self.recovery_debounce),
+            backoff: entry.backoff.unwrap_or(self.recovery_backoff),
+            attempts: entry.attempts.unwrap_or(self.recovery_attempts),
+            budget: entry.budget.unwrap_or(self.recovery_group_budget),
+            keep_up: entry.keep_up,
+        }
+    }
+}
+
+/// What is done about agents in bad states. By default nothing is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryOptions {
+    /// The first that fits a verdict counts.
+    pub rules: Vec<RecoveryRule>,
+    /// How many signals and commands in all.
+    pub budget: Budget,
+    /// The environment of commands, beside `PATH` and what is known of the agent.
+    pub environment: Vec<(String, String)>,
+    /// Whether it is only said what would be done.
+    pub is_dry_run: bool,
+    /// Whether commands are run for agents of other hosts.
+    pub allows_remote: bool,
+    /// Whether something is done that could not be written down before.
+    pub goes_on_without_trail: bool,
+}
+
+impl RecoveryOptions {
+    /// The programs of commands that are not there at the moment, and what is to be said of each.
+    pub(crate) fn programs_not_found(&self) -> Vec<(&str, String)> {
+        let search = search_path(&self.environment);
+        let commands = self.rules.iter().flat_map(|rule| &rule.steps).filter_map(|step| match &step.action {
+            Action::Command(command, _) => Some(command.program()),
+            Action::Notify | Action::Signal(_) => None,
+        });
+        let mut missing: Vec<(&str, String)> = commands
+            .filter_map(|program| Some((program, find_program(program, &search).err()?.to_string())))
+            .collect();
+        missing.dedup();
+        missing
+    }
+}
+
+impl Default for RecoveryOptions {
+    fn default() -> Self {
+        const TWENTY: NonZeroU32 = NonZeroU32::new(20).expect("is not zero");
+        RecoveryOptions {
+            rules: Vec::new(),
+            budget: Budget::new(TWENTY, 600),
+            environment: Vec::new(),
+            is_dry_run: false,
+            allows_remote: false,
+            goes_on_without_trail: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        recovery: RecoveryArgs,
+    }
+
+    fn options(line: &[&str]) -> Result<RecoveryOptions, String> {
+        let words = std::iter::once("x").chain(line.iter().copied());
+        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
+        line.recovery.options(&[], false).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn one_flag_is_a_rule_for_all_that_are_stalled_or_down() {
+        let options = options(&["--recovery-exec", "systemctl restart {unit}", "--recovery-env", "A=b=c"]);
+        let options = options.unwrap();
+        let [rule] = &options.rules[..] else { panic!("{options:?}") };
+        assert!(rule.name.matches("anybody") && rule.states.len() == 2 && rule.causes.is_empty());
+        assert_eq!(rule.steps.len(), 1);
+        assert_eq!(options.environment, [("A".to_owned(), "b=c".to_owned())]);
+        assert!(self::options(&[]).unwrap().rules.is_empty());
+    }
+
+    #[test]
+    fn what_makes_no_sense_or_does_nothing_is_refused_by_name() {
+        for (line, fault) in [
+            (&["--recovery-exec", "{name} x"][..], "the program"),
+            (&["--recovery-dry-run"], "--recovery-dry-run"),
+            (&["--recovery-env", "A=b"], "--recovery-env"),
+            (&["--recovery-env", "A"], "NAME=VALUE"),
+            (&["--recovery-timeout", "0s"], "--recovery-timeout"),
+            (&["--recovery-attempts", "0"], "--recovery-attempts"),
+            (&["--recovery-backoff", "400days"], "--recovery-backoff"),
+            (&["--recovery-budget", "5"], "ACTIONS/DURATION"),
+        ] {
+            let said = options(line).unwrap_err();
+            assert!(said.contains(fault), "{line:?}: {said}");
+        }
+    }
+}

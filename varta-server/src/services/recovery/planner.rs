@@ -1,0 +1,404 @@
+//! The planner: decides what is done about whom, and when. It takes changes of verdict, what came of what was done, and
+//! time; it gives jobs.
+//!
+//! It is as pure as the tracker, and for the same reason: what acts by itself must be testable by writing down what
+//! happened when. That an agent is still to be acted on in the very moment of acting is found out by who does a job.
+
+#[cfg(test)]
+pub(in crate::services::recovery) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::time::MonoTime;
+use crate::domain::beat::Origin;
+use crate::domain::tracker::{AgentId, Transition, Twin, Verdict};
+use crate::services::recovery::budget::{Bucket, Budget};
+use crate::services::recovery::episode::{Case, Doing, Key, Record, Stage};
+use crate::services::recovery::job::{Job, Outcome, Refusal, Told};
+use crate::services::recovery::rule::{Action, BadState, RecoveryRule, Rules};
+
+/// Agents that may be dealt with at once. Beyond it no more are taken, which is counted.
+pub(super) const MOST_CASES: usize = 65_536;
+/// How long until something is tried again that could not be done at the moment.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// After how long an agent that never became well is forgotten if nothing is tried any more.
+const FORGET_AFTER: Duration = Duration::from_secs(86_400);
+
+/// Decides what is done about whom.
+#[derive(Debug)]
+pub(crate) struct Planner {
+    rules: Rules,
+    budget: Budget,
+    allows_remote: bool,
+    spent: Bucket,
+    /// By the name of agents.
+    groups: HashMap<Arc<str>, (Bucket, Budget)>,
+    cases: HashMap<Key, Case>,
+    records: HashMap<Key, Record>,
+    /// The cases that wait, by when they have waited long enough.
+    due: BTreeSet<(MonoTime, Key)>,
+    jobs: HashMap<u64, Doing>,
+    last_job: u64,
+    told: VecDeque<Told>,
+    pruned_at: MonoTime,
+}
+
+impl Planner {
+    pub(crate) fn new(rules: Rules, budget: Budget, allows_remote: bool) -> Self {
+        Planner {
+            rules,
+            budget,
+            allows_remote,
+            spent: Bucket::default(),
+            groups: HashMap::new(),
+            cases: HashMap::new(),
+            records: HashMap::new(),
+            due: BTreeSet::new(),
+            jobs: HashMap::new(),
+            last_job: 0,
+            told: VecDeque::new(),
+            pruned_at: MonoTime::START,
+        }
+    }
+
+    /// Goes by other rules from now on. What is begun goes on by those under which it was.
+    pub(crate) fn handle_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// Takes a change of verdict.
+    pub(crate) fn handle_transition(&mut self, transition: &Transition, now: MonoTime) {
+        self.prune(now);
+        if let Some(predecessor) = &transition.predecessor {
+            self.succeed(&Key::of(predecessor), &Key::of(&transition.agent), now);
+        }
+        if transition.from == Some(Verdict::Expected) {
+            // It was missed under its name alone.
+            self.close(&Key::of(&AgentId {
+                origin: Origin::Local,
+                pid: 0,
+                twin: Twin::FIRST,
+                ..transition.agent.clone()
+            }));
+        }
+        let key = Key::of(&transition.agent);
+        if BadState::of(transition.to).is_some() {
+            self.worsen(key, transition, now);
+        } else if !self.is_our_doing(&key, transition.to) {
+            self.close(&key);
+            if let Some(record) = self.records.get_mut(&key) {
+                record.well_since.get_or_insert(now);
+            }
+        } else if let Some(case) = self.cases.get_mut(&key) {
+            case.transition = Arc::new(transition.clone());
+            self.pass_signals(&key, now);
+        }
+    }
+
+    /// Whether a process has ended as it was told to, or is being told to at this moment.
+    fn is_our_doing(&self, key: &Key, to: Verdict) -> bool {
+        let is_signal = |case: &Case| matches!(case.rule.steps[case.step].action, Action::Signal(_));
+        let was_told =
+            |case: &Case| case.was_signalled || matches!(case.stage, Stage::Acting(_)) && is_signal(case);
+        matches!(to, Verdict::Gone | Verdict::Down) && self.cases.get(key).is_some_and(was_told)
+    }
+
+    /// Another agent goes on in the place of one: what was tried is remembered under its name.
+    fn succeed(&mut self, predecessor: &Key, successor: &Key, now: MonoTime) {
+        self.close(predecessor);
+        if let Some(record) = self.records.remove(predecessor) {
+            self.records.insert(successor.clone(), Record { well_since: Some(now), ..record });
+        }
+    }
+
+    fn worsen(&mut self, key: Key, transition: &Transition, now: MonoTime) {
+        if let Some(record) = self.records.get_mut(&key) {
+            record.well_since = None;
+        }
+        let is_our_doing = self.is_our_doing(&key, transition.to);
+        if let Some(case) = self.cases.get_mut(&key) {
+            if is_our_doing || case.rule.matches(transition) {
+                case.transition = Arc::new(transition.clone());
+                if transition.to == Verdict::Down {
+                    self.pass_signals(&key, now);
+                }
+                return;
+            }
+            // It is something else now, for which there may be another rule.
+            self.close(&key);
+        }
+        let Some(rule) = self.rules.iter().find(|rule| rule.matches(transition)) else { return };
+        let rule = Arc::clone(rule);
+        let transition = Arc::new(transition.clone());
+        let Record { attempts, next_at, .. } = self.records.get(&key).copied().unwrap_or_default();
+        let refusal = if attempts >= rule.attempts {
+            Some(Refusal::GivenUp)
+        } else if self.cases.len().max(self.records.len()) >= MOST_CASES {
+            Some(Refusal::TooMany)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.told.push_back(Told { transition, refusal });
+            return;
+        }
+        let due = (now + rule.steps[0].wait).max(next_at);
+        self.due.insert((due, key.clone()));
+        let stage = Stage::Waiting(due);
+        let case = Case {
+            transition,
+            rule,
+            step: 0,
+            stage,
+            was_signalled: false,
+            has_helped: false,
+            is_counted: false,
+            refused: None,
+        };
+        self.cases.insert(key, case);
+    }
+
+    /// Goes on behind the signals, for the process that would get them has ended.
+    fn pass_signals(&mut self, key: &Key, now: MonoTime) {
+        let Some(case) = self.cases.get_mut(key) else { return };
+        let Stage::Waiting(due) = case.stage else { return };
+        let is_signal = |step: usize| {
+            case.rule.steps.get(step).is_some_and(|step| matches!(step.action, Action::Signal(_)))
+        };
+        let next = (case.step..).find(|step| !is_signal(*step)).unwrap_or(case.step);
+        let is_past_all = next >= case.rule.steps.len();
+        if is_past_all && (case.transition.to == Verdict::Gone || (0..next).all(is_signal)) {
+            // It has ended as it was told to, or nothing can be done about it.
+            return self.close(key);
+        }
+        // The wait of the first is a second thought about the verdict, and stays.
+        if next > case.step && case.step > 0 {
+            case.step = next;
+            let wait = case.rule.steps.get(next).map_or(Duration::ZERO, |step| step.wait);
+            let at = due.min(now + wait);
+            self.wait_until(key.clone(), at, now);
+        }
+    }
+
+    /// Ends what is going on about an agent. A job that is being done is, and what comes of it is of no interest.
+    fn close(&mut self, key: &Key) {
+        if let Some(Case { stage: Stage::Waiting(due), .. }) = self.cases.remove(key) {
+            self.due.remove(&(due, key.clone()));
+        }
+    }
+
+    /// Puts a case off until then; past its last step, begins the next attempt.
+    fn wait_until(&mut self, key: Key, at: MonoTime, now: MonoTime) {
+        let Some(case) = self.cases.get_mut(&key) else { return };
+        if let Stage::Waiting(due) = case.stage {
+            self.due.remove(&(due, key.clone()));
+        }
+        let mut at = at;
+        if case.step >= case.rule.steps.len() {
+            if case.transition.to == Verdict::Gone {
+                return self.close(&key);
+            }
+            let record = self.records.entry(key.clone()).or_default();
+            record.next_at = record.next_at.max(now + case.rule.backoff_after(record.attempts));
+            (case.step, case.is_counted, at) = (0, false, record.next_at);
+        }
+        case.stage = Stage::Waiting(at);
+        self.due.insert((at, key));
+    }
+
+    /// When [`Planner::poll_job`] may have something; `None` when there is nothing to wait for.
+    pub(super) fn poll_timeout(&self) -> Option<MonoTime> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// A refusal that is to be told. To be called until it gives `None`.
+    pub(crate) fn poll_told(&mut self) -> Option<Told> {
+        self.told.pop_front()
+    }
+
+    /// What is to be done by now, if anything is. Its outcome is to be [handed in](Planner::handle_outcome).
+    pub(crate) fn poll_job(&mut self, now: MonoTime) -> Option<Job> {
+        while self.poll_timeout().is_some_and(|due| due <= now) {
+            let (_, key) = self.due.pop_first()?;
+            if let Some(job) = self.begin(&key, now) {
+                return Some(job);
+            }
+        }
+        None
+    }
+
+    fn begin(&mut self, key: &Key, now: MonoTime) -> Option<Job> {
+        let case = self.cases.get(key)?;
+        let before = self.records.get(key).copied().unwrap_or_default();
+        let (step, rule, is_first) = (case.step, Arc::clone(&case.rule), !case.is_counted);
+        let name = Arc::clone(&case.transition.agent.name);
+        let action = &rule.steps[step].action;
+        let is_for_group = matches!(action, Action::Command(command, _) if command.is_for_group());
+        let refusal = if is_first && before.attempts >= rule.attempts {
+            Some(Refusal::GivenUp)
+        } else {
+            self.forbids(&case.transition, action)
+        };
+        if let Some(refusal) = refusal {
+            let transition = Arc::clone(&case.transition);
+            self.told.push_back(Told { transition, refusal });
+            self.close(key);
+            return None;
+        }
+        let is_free = matches!(action, Action::Notify);
+        if is_for_group
+            && self.jobs.values().any(|doing| doing.is_for_group && doing.group.as_ref() == Some(&name))
+        {
+            // What is being done may bring this one back too: a unit is restarted once and not once for each of its workers.
+            self.wait_until(key.clone(), now + TRY_AGAIN, now);
+            return None;
+        }
+        if !is_free && let Err((refusal, until)) = self.spend(&name, rule.budget, now) {
+            self.put_off(key.clone(), refusal, until, now);
+            return None;
+        }
+        let mut attempt = before.attempts;
+        if !is_free && is_first {
+            attempt += 1;
+            let next_at = now + rule.debounce;
+            self.records.insert(key.clone(), Record { attempts: attempt, next_at, tried_at: now, ..before });
+        }
+        self.last_job += 1;
+        let number = self.last_job;
+        let before = (!is_free && is_first).then_some(before);
+        self.jobs.insert(
+            number,
+            Doing { key: key.clone(), group: (!is_free).then_some(name), is_for_group, before },
+        );
+        let case = self.cases.get_mut(key)?;
+        case.stage = Stage::Acting(number);
+        case.is_counted |= !is_free;
+        let (was_signalled, has_helped) = (case.was_signalled, case.has_helped);
+        let transition = Arc::clone(&case.transition);
+        Some(Job { number, transition, rule, step, attempt: attempt.max(1), was_signalled, has_helped })
+    }
+
+    /// Why such an agent may not be acted on like this at all.
+    fn forbids(&self, transition: &Transition, action: &Action) -> Option<Refusal> {
+        let Transition { agent, process, to, .. } = transition;
+        match (action, agent.origin) {
+            (Action::Notify, _) => None,
+            (_, Origin::Udp(_) | Origin::SecureUdp(_)) => (!self.allows_remote).then_some(Refusal::Remote),
+            // One that has never come has no process; its name stands in the configuration.
+            (_, Origin::Local) if process.is_some() || *to == Verdict::Expected && agent.pid == 0 => None,
+            (_, Origin::Local) => Some(Refusal::NotAttested),
+        }
+    }
+
+    /// Takes one action from both budgets, or says which is spent, and until when.
+    fn spend(&mut self, name: &Arc<str>, of_group: Budget, now: MonoTime) -> Result<(), (Refusal, MonoTime)> {
+        let (group, budget) = self.groups.entry(Arc::clone(name)).or_insert((Bucket::default(), of_group));
+        *budget = of_group;
+        let (group_at, all_at) = (group.next_at(of_group), self.spent.next_at(self.budget));
+        // What is being done may turn out not to be, and costs nothing then.
+        let may_come_back = self.jobs.values().any(|doing| doing.group.is_some());
+        let until = |at: MonoTime| if may_come_back { now + TRY_AGAIN } else { at };
+        if group_at > now {
+            return Err((Refusal::GroupBudget, until(group_at)));
+        }
+        if all_at > now {
+            return Err((Refusal::Budget, until(all_at)));
+        }
+        group.take(of_group, now);
+        self.spent.take(self.budget, now);
+        Ok(())
+    }
+
+    /// Gives back what an action was to take that did not come about.
+    fn unspend(&mut self, name: &Arc<str>) {
+        self.spent.give_back(self.budget);
+        if let Some((group, budget)) = self.groups.get_mut(name) {
+            group.give_back(*budget);
+        }
+    }
+
+    /// Tries the step again later, and tells why once.
+    fn put_off(&mut self, key: Key, refusal: Refusal, until: MonoTime, now: MonoTime) {
+        let Some(case) = self.cases.get_mut(&key) else { return };
+        if case.refused.replace(refusal) != Some(refusal) {
+            self.told.push_back(Told { transition: Arc::clone(&case.transition), refusal });
+        }
+        self.wait_until(key, until.max(now + TRY_AGAIN), now);
+    }
+
+    /// Takes what came of a job.
+    pub(crate) fn handle_outcome(&mut self, number: u64, outcome: Outcome, now: MonoTime) {
+        let Some(Doing { key, group, before, .. }) = self.jobs.remove(&number) else { return };
+        let was_tried = matches!(outcome, Outcome::Done | Outcome::Failed);
+        if let Some(group) = group.filter(|_| !was_tried) {
+            self.unspend(&group);
+        }
+        if let (false, Some(before), Some(record)) = (was_tried, before, self.records.get_mut(&key)) {
+            *record = Record { well_since: record.well_since, ..before };
+        }
+        let Some(case) = self.cases.get_mut(&key).filter(|case| case.stage == Stage::Acting(number)) else {
+            return;
+        };
+        match outcome {
+            Outcome::Done | Outcome::Failed | Outcome::Skipped => {
+                case.is_counted &= was_tried || before.is_none();
+                match &case.rule.steps[case.step].action {
+                    Action::Signal(_) => case.was_signalled |= outcome == Outcome::Done,
+                    Action::Command(..) => case.has_helped = outcome == Outcome::Done,
+                    Action::Notify => {}
+                }
+                case.refused = None;
+                if case.transition.to == Verdict::Gone && !case.was_signalled {
+                    // It has left by itself.
+                    return self.close(&key);
+                }
+                case.step += 1;
+                let next = case.rule.steps.get(case.step).filter(|_| outcome != Outcome::Skipped);
+                let wait = next.map_or(Duration::ZERO, |step| step.wait);
+                let has_ended = matches!(case.transition.to, Verdict::Down | Verdict::Gone);
+                self.wait_until(key.clone(), now + wait, now);
+                if has_ended {
+                    self.pass_signals(&key, now);
+                }
+            }
+            Outcome::Withdrawn => self.close(&key),
+            Outcome::Refused(refusal) if refusal.may_pass() => {
+                case.is_counted &= before.is_none();
+                self.put_off(key, refusal, now + TRY_AGAIN, now);
+            }
+            Outcome::Refused(refusal) => {
+                self.told.push_back(Told { transition: Arc::clone(&case.transition), refusal });
+                self.close(&key);
+            }
+        }
+    }
+
+    /// Forgets what has no bearing on anything any more.
+    fn prune(&mut self, now: MonoTime) {
+        if now.since(self.pruned_at) < RecoveryRule::WELL_AFTER / 10 {
+            return;
+        }
+        self.pruned_at = now;
+        self.groups.retain(|_, (bucket, _)| !bucket.is_full(now));
+        let is_long_ago = |since: MonoTime| now.since(since) >= RecoveryRule::WELL_AFTER;
+        let cases = &self.cases;
+        self.records.retain(|key, record| {
+            let is_over = match record.well_since {
+                Some(since) => is_long_ago(since) && record.next_at <= now,
+                // It may have been forgotten by those who knew it.
+                None => now.since(record.tried_at) >= FORGET_AFTER && !cases.contains_key(key),
+            };
+            !is_over
+        });
+    }
+
+    /// How many agents are dealt with.
+    pub(crate) fn cases(&self) -> usize {
+        self.cases.len()
+    }
+}

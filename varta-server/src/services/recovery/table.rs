@@ -1,0 +1,253 @@
+//! `[[recovery]]`: what is done about whom, as the file says it. What it leaves open is for the options.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use toml::de::DeValue;
+
+use crate::base::Glob;
+use crate::base::options::table::{Fault, Table, Value, at, decimal, duration, text, wrong_type};
+use crate::domain::beat::Transport;
+use crate::services::recovery::budget::Budget;
+use crate::services::recovery::command::CommandLine;
+use crate::services::recovery::rule::{Action, BadState, RecoveryRule, Step};
+
+/// A table of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryEntry {
+    /// Whose agents; see [`RecoveryRule`] for this and the others.
+    pub name: Glob,
+    /// Labels that they must have.
+    pub labels: Vec<(String, String)>,
+    /// In which states.
+    pub states: Vec<BadState>,
+    /// For which causes.
+    pub causes: Vec<&'static str>,
+    /// Over which transports.
+    pub transports: Vec<Transport>,
+    /// What is done; a command may have no time of its own.
+    steps: Vec<(Duration, StepEntry)>,
+    /// If it says so.
+    pub debounce: Option<Duration>,
+    /// If it says so.
+    pub backoff: Option<Duration>,
+    /// If it says so.
+    pub attempts: Option<u32>,
+    /// If it says so.
+    pub budget: Option<Budget>,
+    /// If it says so.
+    pub keep_up: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum StepEntry {
+    Notify,
+    Signal(Signal),
+    Command(CommandLine, Option<Duration>),
+}
+
+/// The keys of the table.
+const KEYS: [&str; 12] = [
+    "name",
+    "label",
+    "state",
+    "cause",
+    "transport",
+    "exec",
+    "steps",
+    "debounce",
+    "backoff",
+    "attempts",
+    "budget",
+    "keep-up",
+];
+/// The keys of a step.
+const STEP_KEYS: [&str; 5] = ["wait", "notify", "signal", "exec", "timeout"];
+/// The transports by which agents differ: who writes to a page of memory is an agent of the Unix socket.
+const TRANSPORTS: [Transport; 3] = [Transport::Unix, Transport::Udp, Transport::SecureUdp];
+/// How many tables there may be, and how many steps in each.
+const MOST: usize = 256;
+const MOST_STEPS: usize = 16;
+/// The longest time in it.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
+
+impl RecoveryEntry {
+    /// For everybody who is stalled or down.
+    pub(crate) fn for_all() -> Self {
+        RecoveryEntry {
+            name: Glob::any(),
+            labels: Vec::new(),
+            states: vec![BadState::Stalled, BadState::Down],
+            causes: Vec::new(),
+            transports: Vec::new(),
+            steps: Vec::new(),
+            debounce: None,
+            backoff: None,
+            attempts: None,
+            budget: None,
+            keep_up: None,
+        }
+    }
+
+    /// The steps, where a command that says nothing of its own may run for so long.
+    pub(crate) fn steps(&self, timeout: Duration) -> Vec<Step> {
+        let step = |(wait, entry): &(Duration, StepEntry)| Step {
+            wait: *wait,
+            action: match entry {
+                StepEntry::Notify => Action::Notify,
+                StepEntry::Signal(signal) => Action::Signal(*signal),
+                StepEntry::Command(command, own) => Action::Command(command.clone(), own.unwrap_or(timeout)),
+            },
+        };
+        self.steps.iter().map(step).collect()
+    }
+
+    /// Reads a table; `count` are there already.
+    pub(crate) fn read(table: &Table<'_, '_>, count: usize) -> Result<Self, Fault> {
+        let [name, label, state, cause, transport, exec, steps, debounce, backoff, attempts, budget, keep_up] =
+            table.values(KEYS)?;
+        if count >= MOST {
+            return Err(at(
+                table.place,
+                format!("there are more than {MOST}, which is the most that there may be"),
+            ));
+        }
+        let mut entry = RecoveryEntry::for_all();
+        if let Some(value) = name {
+            entry.name = Glob::parse(text("name", value)?).map_err(|error| at(value, error))?;
+        }
+        entry.labels = list(label, |value| {
+            let label = text("label", value)?;
+            let (key, wanted) = label.split_once('=').ok_or_else(|| at(value, "label: is not KEY=VALUE"))?;
+            Ok((key.to_owned(), wanted.to_owned()))
+        })?;
+        let states = list(state, |value| one_of("state", value, &BadState::ALL, |state| state.as_str()))?;
+        if !states.is_empty() {
+            entry.states = states;
+        }
+        entry.causes = list(cause, |value| {
+            let name = text("cause", value)?;
+            RecoveryRule::cause_named(name)
+                .ok_or_else(|| at(value, format!("cause: `{}`: there is no such cause", name.escape_debug())))
+        })?;
+        entry.transports =
+            list(transport, |value| one_of("transport", value, &TRANSPORTS, |way| way.as_str()))?;
+        entry.steps = match (exec, steps) {
+            (Some(value), None) => vec![(Duration::ZERO, StepEntry::Command(command(value)?, None))],
+            (None, Some(value)) => read_steps(value)?,
+            (Some(value), Some(_)) => {
+                return Err(at(value, "exec: a table has either exec or steps; put it into a step"));
+            }
+            (None, None) => return Err(at(table.place, "needs exec, or steps")),
+        };
+        entry.debounce = debounce.map(|value| wait("debounce", value)).transpose()?;
+        entry.backoff = backoff.map(|value| wait("backoff", value)).transpose()?;
+        entry.attempts = attempts.map(|value| number("attempts", value, 1)).transpose()?;
+        entry.keep_up = keep_up.map(|value| number("keep-up", value, 0)).transpose()?;
+        entry.budget = budget
+            .map(|value| {
+                text("budget", value)?.parse().map_err(|fault| at(value, format!("budget: {fault}")))
+            })
+            .transpose()?;
+        Ok(entry)
+    }
+}
+
+/// One value, or several in a list.
+fn list<'t, 'i, T>(
+    value: Option<&'t Value<'i>>,
+    read: impl Fn(&'t Value<'i>) -> Result<T, Fault>,
+) -> Result<Vec<T>, Fault> {
+    match value.map(|value| (value, value.get_ref())) {
+        None => Ok(Vec::new()),
+        Some((_, DeValue::Array(items))) => items.iter().map(read).collect(),
+        Some((value, _)) => Ok(vec![read(value)?]),
+    }
+}
+
+fn one_of<T: Copy>(
+    key: &str,
+    value: &Value<'_>,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+) -> Result<T, Fault> {
+    let wanted = text(key, value)?;
+    all.iter().copied().find(|one| name(*one) == wanted).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|one| name(*one)).collect();
+        at(value, format!("{key}: `{}` is none of {}", wanted.escape_debug(), names.join(", ")))
+    })
+}
+
+fn read_steps(value: &Value<'_>) -> Result<Vec<(Duration, StepEntry)>, Fault> {
+    let DeValue::Array(items) = value.get_ref() else {
+        return Err(at(value, format!("steps: {}", wrong_type(value.get_ref(), "a list of tables is"))));
+    };
+    if items.is_empty() || items.len() > MOST_STEPS {
+        return Err(at(value, format!("steps: there are 1 to {MOST_STEPS} of them")));
+    }
+    items.iter().map(read_step).collect()
+}
+
+fn read_step(item: &Value<'_>) -> Result<(Duration, StepEntry), Fault> {
+    let DeValue::Table(entries) = item.get_ref() else {
+        return Err(at(item, "steps: each is a table, as in { wait = \"5s\", signal = \"TERM\" }"));
+    };
+    let table = Table { what: "step", place: item, entries };
+    let [waits, notify, signal, exec, timeout] = table.values(STEP_KEYS)?;
+    let waits = waits.map(|value| wait("wait", value)).transpose()?.unwrap_or_default();
+    let own = timeout
+        .map(|value| {
+            let own = duration("timeout", value)?;
+            if own > LONGEST_TIMEOUT { Err(at(value, "timeout: is more than 24h")) } else { Ok(own) }
+        })
+        .transpose()?;
+    if let (Some(value), None) = (timeout, exec) {
+        return Err(at(value, "timeout: does nothing without exec"));
+    }
+    let step = match (notify, signal, exec) {
+        (Some(value), None, None) => match value.get_ref() {
+            DeValue::Boolean(true) => StepEntry::Notify,
+            _ => return Err(at(value, "notify: is true, or left out")),
+        },
+        (None, Some(value), None) => StepEntry::Signal(parse_signal(value)?),
+        (None, None, Some(value)) => StepEntry::Command(command(value)?, own),
+        _ => return Err(at(item, "a step has one of notify, signal and exec")),
+    };
+    Ok((waits, step))
+}
+
+fn command(value: &Value<'_>) -> Result<CommandLine, Fault> {
+    text("exec", value)?.parse().map_err(|fault| at(value, format!("exec: {fault}")))
+}
+
+/// `TERM` or `SIGTERM`.
+fn parse_signal(value: &Value<'_>) -> Result<Signal, Fault> {
+    let name = text("signal", value)?;
+    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
+    full.parse().map_err(|_| {
+        at(
+            value,
+            format!(
+                "signal: `{}`: there is no such signal; it is TERM, KILL, ABRT, ...",
+                name.escape_debug()
+            ),
+        )
+    })
+}
+
+/// A time that may be none.
+fn wait(key: &'static str, value: &Value<'_>) -> Result<Duration, Fault> {
+    let text = text(key, value)?;
+    let time = humantime::parse_duration(text)
+        .map_err(|error| at(value, format!("{key}: `{}`: {error}", text.escape_debug())))?;
+    if time > LONGEST { Err(at(value, format!("{key}: is more than 366 days"))) } else { Ok(time) }
+}
+
+fn number(key: &str, value: &Value<'_>, least: u32) -> Result<u32, Fault> {
+    let DeValue::Integer(number) = value.get_ref() else {
+        return Err(at(value, format!("{key}: {}", wrong_type(value.get_ref(), "a number is"))));
+    };
+    let number = decimal(number).and_then(|number| number.parse().ok()).filter(|number| *number >= least);
+    number.ok_or_else(|| at(value, format!("{key}: is not a number from {least} to {}", u32::MAX)))
+}

@@ -1,0 +1,208 @@
+//! The task that has the planner: takes changes of verdict, has jobs done side by side, and tells what is refused.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{self, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::clock::Clock;
+use crate::domain::tracker::Transition;
+use crate::services::alerts::Notice;
+use crate::services::recovery::audit_fields::{facts_of_agent, state};
+use crate::services::recovery::executor::Doer;
+use crate::services::recovery::job::{Outcome, Refusal, Told};
+use crate::services::recovery::options::RecoveryOptions;
+use crate::services::recovery::planner::Planner;
+use crate::services::recovery::rule::RecoveryRule;
+use crate::services::recovery::runner::{Keeper, Kept};
+
+/// Jobs that are done side by side. The others wait.
+const MOST_AT_ONCE: usize = 256;
+/// How long jobs may take to end when the server does: a command is told to end after two seconds, and killed after three.
+const END_WITHIN: Duration = Duration::from_millis(4_500);
+
+/// Rules that are to count from now on.
+pub(crate) type NewRules = Vec<RecoveryRule>;
+
+/// The sink that acts.
+pub(crate) struct Desk {
+    planner: Planner,
+    doer: Arc<Doer>,
+    clock: Clock,
+    transitions: mpsc::Receiver<Transition>,
+    new_rules: mpsc::Receiver<NewRules>,
+    keeper: Keeper,
+    kept: Kept,
+    /// The numbers of the jobs that are done, by their tasks.
+    tasks: HashMap<task::Id, u64>,
+}
+
+impl Desk {
+    /// # Errors
+    ///
+    /// When descriptors are short.
+    pub(crate) fn new(
+        options: RecoveryOptions,
+        doer: Doer,
+        clock: Clock,
+        transitions: mpsc::Receiver<Transition>,
+        new_rules: mpsc::Receiver<NewRules>,
+    ) -> std::io::Result<Self> {
+        let (keeper, kept) = Keeper::new()?;
+        let rules = options.rules.into_iter().map(Arc::new).collect();
+        let planner = Planner::new(rules, options.budget, options.allows_remote);
+        Ok(Desk {
+            planner,
+            doer: Arc::new(doer),
+            clock,
+            transitions,
+            new_rules,
+            keeper,
+            kept,
+            tasks: HashMap::new(),
+        })
+    }
+
+    /// Runs until `stop`, or until nobody tells of changes any more. Commands that run then have a short while to end.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut jobs: JoinSet<Outcome> = JoinSet::new();
+        loop {
+            self.begin_jobs(&mut jobs);
+            self.tell();
+            self.doer.metrics.cases.set(self.planner.cases() as f64);
+            let due = self.planner.poll_timeout().filter(|_| jobs.len() < MOST_AT_ONCE);
+            let sleep = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(self.clock.instant(due)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                transition = self.transitions.recv() => match transition {
+                    Some(transition) => self.planner.handle_transition(&transition, self.clock.now()),
+                    None => break,
+                },
+                Some(ended) = jobs.join_next_with_id() => self.take_outcome(ended),
+                Some(rules) = self.new_rules.recv() => {
+                    self.planner.handle_rules(rules.into_iter().map(Arc::new).collect());
+                }
+                () = sleep => {}
+            }
+        }
+        drop(self.keeper);
+        let all = async { while jobs.join_next().await.is_some() {} };
+        if tokio::time::timeout(END_WITHIN, all).await.is_err() {
+            tracing::error!(
+                target: "varta::recovery",
+                "not all recovery commands have ended within {END_WITHIN:?}; they are left to themselves"
+            );
+        }
+    }
+
+    fn begin_jobs(&mut self, jobs: &mut JoinSet<Outcome>) {
+        let now = self.clock.now();
+        while jobs.len() < MOST_AT_ONCE
+            && let Some(job) = self.planner.poll_job(now)
+        {
+            let kept = match self.kept.try_clone() {
+                Ok(kept) => kept,
+                Err(error) => {
+                    tracing::error!(
+                        target: "varta::recovery",
+                        "descriptors have run out, and nothing can be done about {}: {error}",
+                        job.transition.agent
+                    );
+                    let outcome = Outcome::Refused(Refusal::NoTrail);
+                    self.planner.handle_outcome(job.number, outcome, now);
+                    return;
+                }
+            };
+            let doer = Arc::clone(&self.doer);
+            let number = job.number;
+            let task = jobs.spawn(async move { doer.act(&job, &kept).await });
+            self.tasks.insert(task.id(), number);
+        }
+    }
+
+    fn take_outcome(&mut self, ended: Result<(task::Id, Outcome), JoinError>) {
+        let (task, outcome) = match ended {
+            Ok((task, outcome)) => (task, outcome),
+            Err(error) => {
+                tracing::error!(target: "varta::recovery", "a recovery job ended unasked: {error}");
+                (error.id(), Outcome::Refused(Refusal::NotAttested))
+            }
+        };
+        if let Some(number) = self.tasks.remove(&task) {
+            self.planner.handle_outcome(number, outcome, self.clock.now());
+        }
+    }
+
+    /// Tells what is refused: in the log, in figures, and in the trail.
+    fn tell(&mut self) {
+        while let Some(Told { transition, refusal }) = self.planner.poll_told() {
+            self.doer.metrics.refused(refusal);
+            let agent = &transition.agent;
+            macro_rules! line {
+                ($level:ident, $($what:tt)+) => {
+                    tracing::$level!(
+                        target: "varta::recovery",
+                        agent = %agent,
+                        state = state(transition.to),
+                        reason = refusal.as_str(),
+                        $($what)+
+                    )
+                };
+            }
+            match refusal {
+                Refusal::GivenUp => line!(
+                    error,
+                    "given up: no attempt has helped {agent}, which is {}; nothing more is done until it has been well",
+                    transition.to
+                ),
+                _ => line!(
+                    warn,
+                    "nothing is done about {agent}, which is {}: {}",
+                    transition.to,
+                    because(refusal)
+                ),
+            }
+            let mut facts = facts_of_agent(&transition, &self.doer.host);
+            facts.insert("reason".to_owned(), refusal.as_str().into());
+            if refusal == Refusal::GivenUp {
+                let text = format!("given up: no attempt has helped {agent}, which is {}", transition.to);
+                self.doer.notifier.say(&Notice { agent: agent.clone(), text, facts: facts.clone() });
+            }
+            let event = if refusal == Refusal::GivenUp { "given_up" } else { "refused" };
+            self.doer.trail.note(event, facts, true);
+        }
+    }
+}
+
+/// Why, for people.
+const fn because(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Budget => "--recovery-budget is spent; it is tried again when there is some",
+        Refusal::GroupBudget => {
+            "the budget for agents of this name is spent; it is tried again when there is some"
+        }
+        Refusal::Blind => "this server could not see for a while, and what it missed may have been beats",
+        Refusal::Paused => "it is paused",
+        Refusal::LastOneStanding => "too few others of its name are up",
+        Refusal::NoTrail => "it cannot be written down; see --audit-log and --recovery-without-audit",
+        Refusal::Remote => {
+            "it is of another host; commands are run for such with --allow-recovery-for-remote, and no signals sent"
+        }
+        Refusal::NotAttested => "its process cannot be told from another's",
+        Refusal::NotHeld => {
+            "the kernel does not let this server hold its process; are there descriptors left?"
+        }
+        Refusal::PidReused => "its pid belongs to another process by now, and the command has {pid} in it",
+        Refusal::Argument => "the command cannot be filled in",
+        Refusal::TooMany => "too many agents are in a bad state at once",
+        Refusal::GivenUp => "no attempt has helped",
+    }
+}

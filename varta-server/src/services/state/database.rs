@@ -1,0 +1,107 @@
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::base::clock::Clock;
+use crate::base::error::Error;
+use crate::base::files::state_dir::StateDir;
+use crate::ingest::Seal;
+use crate::services::state::encode::Wall;
+use crate::services::state::registry::Kept;
+use crate::services::state::schema::Fault;
+use crate::services::state::{registry, replay_sessions, schema};
+
+/// What a server left behind.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// Whom it knew.
+    pub(crate) agents: Vec<Kept>,
+    /// What the replay table knew.
+    pub(crate) seals: Vec<Seal>,
+}
+
+/// How much of it there is room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    pub(crate) agents: usize,
+    pub(crate) seals: usize,
+}
+
+/// The database's name in the directory of `--state-dir`.
+pub(super) const DATABASE: &str = "varta.db";
+
+/// The directory of `--state-dir`, taken and read.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(super) directory: StateDir,
+    /// `None` when the disk was full or failed at the start: then the writer tries again.
+    pub(super) database: Option<Connection>,
+    /// The number of the last sweep.
+    pub(super) sweep: i64,
+}
+
+impl Store {
+    /// Reads what the server before this one left there, as far as there is room.
+    ///
+    /// A database that is broken is moved aside. One that cannot be read because the disk is full or fails is left as it
+    /// is; then nothing is known of before.
+    ///
+    /// # Errors
+    ///
+    /// When the directory or the file cannot be used at all, see [`Error`].
+    pub(crate) fn open(directory: StateDir, room: Room, clock: Clock) -> Result<(Self, Left), Error> {
+        let path = directory.path().join(DATABASE);
+        let read = match open_and_read(&path, room, clock) {
+            Err(Fault::Corrupt(fault)) => {
+                move_aside(&path, &fault).map_err(|source| Error::StateDirectory {
+                    path: path.clone(),
+                    action: "move the broken database aside",
+                    source,
+                })?;
+                open_and_read(&path, room, clock)
+            }
+            read => read,
+        };
+        match read {
+            Ok((database, left, sweep)) => Ok((Store { directory, database: Some(database), sweep }, left)),
+            Err(Fault::Newer { version }) => Err(Error::NewerState { path, version }),
+            Err(fault) if fault.may_pass() => {
+                tracing::warn!(
+                    target: "varta::state",
+                    "{}: cannot be read: {fault}; this server starts without what was known before, and goes on trying",
+                    path.display()
+                );
+                Ok((Store { directory, database: None, sweep: 0 }, Left::default()))
+            }
+            Err(fault) => Err(Error::StateDatabase { path, fault: fault.to_string() }),
+        }
+    }
+}
+
+fn open_and_read(path: &Path, room: Room, clock: Clock) -> Result<(Connection, Left, i64), Fault> {
+    let database = schema::open(path)?;
+    let wall = Wall::read(clock);
+    let (agents, senseless, sweep) = registry::read(&database, room.agents, wall, clock.now())?;
+    let seals = replay_sessions::read(&database, room.seals, wall)?;
+    if senseless > 0 {
+        tracing::warn!(
+            target: "varta::state",
+            senseless,
+            "{}: {senseless} rows make no sense and are passed over",
+            path.display()
+        );
+    }
+    Ok((database, Left { agents, seals }, sweep))
+}
+
+/// Moves a broken database aside, and says so.
+pub(super) fn move_aside(path: &Path, fault: &str) -> std::io::Result<()> {
+    let aside = schema::move_aside(path)?;
+    tracing::warn!(
+        target: "varta::state",
+        "{}: is broken ({fault}); it is {} now, and this server begins a new one",
+        path.display(),
+        aside.display()
+    );
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! The history: what was said of agents, and when.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::params;
+
+use crate::base::time::millis;
+use crate::domain::tracker::{Cause, Transition};
+use crate::services::state::encode::{Wall, origin_text, whole};
+
+/// The most rows that are kept, the newest.
+pub(super) const MOST_ROWS: i64 = 100_000;
+/// How long they are kept.
+pub(super) const KEPT: Duration = Duration::from_secs(30 * 86_400);
+/// Rows that one write takes out because they are too old.
+const PRUNED_AT_ONCE: i64 = 1_000;
+
+pub(super) fn insert(database: &Connection, transition: &Transition, wall: Wall) -> rusqlite::Result<()> {
+    let Transition { agent, process, from, to, cause, at, silence, last, .. } = transition;
+    let (exit_code, signal, reason) = match cause {
+        Cause::Exited { code } => (*code, None, None),
+        Cause::Killed { signal } => (None, Some(*signal), None),
+        Cause::Goodbye { reason } => (None, None, reason.map(|reason| reason.to_string())),
+        _ => (None, None, None),
+    };
+    let latency = transition.detection_latency;
+    database
+        .prepare_cached(
+            "INSERT INTO history (at_ms, name, origin, pid, twin, start_time, was, became, cause, exit_code, signal,
+                reason, silence_ms, latency_us, status, payload, beats, dossier)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+        )?
+        .execute(params![
+            wall.of(*at),
+            &*agent.name,
+            origin_text(agent.origin),
+            agent.pid,
+            agent.twin.number(),
+            process.map(|process| whole(process.start_time.get())),
+            from.map(|from| from.as_str()),
+            to.as_str(),
+            cause.as_str(),
+            exit_code,
+            signal,
+            reason,
+            whole(millis(*silence)),
+            latency.map(|latency| i64::try_from(latency.as_micros()).unwrap_or(i64::MAX)),
+            last.status.as_str(),
+            last.payload,
+            whole(last.beats),
+            transition.dossier.as_ref().map(ToString::to_string),
+        ])?;
+    Ok(())
+}
+
+/// Takes out what is too much or too old by `now`.
+pub(super) fn prune(database: &Connection, now: i64) -> rusqlite::Result<()> {
+    database
+        .prepare_cached("DELETE FROM history WHERE id <= (SELECT max(id) FROM history) - ?1")?
+        .execute([MOST_ROWS])?;
+    let too_old = now.saturating_sub(whole(millis(KEPT)));
+    database
+        .prepare_cached(
+            "DELETE FROM history WHERE id IN (SELECT id FROM history ORDER BY id LIMIT ?1) AND at_ms < ?2",
+        )?
+        .execute([PRUNED_AT_ONCE, too_old])?;
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! The registry: what the next server is to know of each agent.
+
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::params;
+use rusqlite::{Connection, Row};
+use varta_proto::Status;
+
+use crate::base::time::{MonoTime, millis};
+use crate::domain::beat::{KeyId, Lane, Origin};
+use crate::domain::labels::Labels;
+use crate::domain::tracker::{AgentId, LastWord, NameSource, Remembered, Twin, Verdict};
+use crate::services::state::encode::{Wall, origin_text, whole};
+
+/// An agent as the server before this one left it.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    /// What is to be remembered; its times are those of this server, its key is not yet known.
+    pub(crate) agent: Remembered,
+    /// The fingerprint of the key under which it beat.
+    pub(crate) key: Option<u64>,
+    /// The boot and the PID namespace in which its pid means something.
+    pub(crate) boot: Option<String>,
+}
+
+/// What there is to be known beside an agent to write it down.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) wall: Wall,
+    /// Of this boot and PID namespace.
+    pub(super) boot: Option<String>,
+    /// By the numbers of keys.
+    pub(super) fingerprints: Vec<u64>,
+    /// The number of the sweep that goes on or was the last.
+    pub(super) sweep: i64,
+}
+
+/// Writes down what is known of an agent.
+pub(super) fn put(database: &Connection, agent: &Remembered, context: &Context) -> rusqlite::Result<()> {
+    let Remembered { agent: id, lane, last, .. } = agent;
+    let Context { wall, boot, fingerprints, sweep } = context;
+    let last_beat = wall.of(agent.last_beat).saturating_sub(whole(millis(agent.silent_before)));
+    let is_sealed = matches!(id.origin, Origin::SecureUdp(_));
+    let key = fingerprints.get(usize::from(lane.key.0)).filter(|_| is_sealed);
+    let busy_until = (agent.busy_until > MonoTime::START).then(|| wall.of(agent.busy_until));
+    database
+        .prepare_cached(
+            "INSERT INTO agents (origin, pid, twin, name, name_source, port, key, start_time, boot, verdict, status,
+                payload, terminal, beats, lost, stalls, asked_us, busy_until_ms, last_beat_ms, first_seen_ms, sweep,
+                unit, labels)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
+                ?23)
+             ON CONFLICT DO UPDATE SET name = ?4, name_source = ?5, port = ?6, key = ?7, start_time = ?8, boot = ?9,
+                verdict = ?10, status = ?11, payload = ?12, terminal = ?13, beats = ?14, lost = ?15, stalls = ?16,
+                asked_us = ?17, busy_until_ms = ?18, last_beat_ms = ?19, sweep = ?21, unit = ?22, labels = ?23,
+                first_seen_ms = iif(start_time IS ?8, first_seen_ms, ?20)",
+        )?
+        .execute(params![
+            origin_text(id.origin),
+            id.pid,
+            id.twin.number(),
+            &*id.name,
+            name_source_as_str(agent.name_source),
+            lane.port,
+            // All 64 bits of it: SQLite's numbers have a sign.
+            key.map(|key| key.cast_signed()),
+            agent.start_time.map(|time| whole(time.get())),
+            boot.as_ref().filter(|_| id.origin == Origin::Local),
+            agent.verdict.as_str(),
+            last.status.as_str(),
+            last.payload,
+            last.terminal,
+            whole(last.beats),
+            agent.lost,
+            agent.stalls,
+            agent.asked.map(|asked| i64::try_from(asked.as_micros()).unwrap_or(i64::MAX)),
+            busy_until,
+            last_beat,
+            wall.now,
+            sweep,
+            agent.unit.as_deref(),
+            labels_text(&agent.labels),
+        ])?;
+    Ok(())
+}
+
+/// Takes out an agent.
+pub(super) fn remove(database: &Connection, agent: &AgentId) -> rusqlite::Result<()> {
+    database
+        .prepare_cached("DELETE FROM agents WHERE origin = ?1 AND pid = ?2 AND twin = ?3")?
+        .execute(params![origin_text(agent.origin), agent.pid, agent.twin.number()])?;
+    Ok(())
+}
+
+/// Takes out all whom the sweep that has come to its end did not meet.
+pub(super) fn remove_unmet(database: &Connection, sweep: i64) -> rusqlite::Result<()> {
+    database.prepare_cached("DELETE FROM agents WHERE sweep < ?1")?.execute([sweep])?;
+    Ok(())
+}
+
+/// What was kept: at most `most` agents, those that beat last, as of `now`; how many rows make no sense; and the number of
+/// the last sweep.
+pub(super) fn read(
+    database: &Connection,
+    most: usize,
+    wall: Wall,
+    now: MonoTime,
+) -> rusqlite::Result<(Vec<Kept>, usize, i64)> {
+    let mut statement = database.prepare("SELECT * FROM agents ORDER BY last_beat_ms DESC LIMIT ?1")?;
+    let mut rows = statement.query([i64::try_from(most).unwrap_or(i64::MAX)])?;
+    let (mut kept, mut senseless) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        match read_row(row, wall, now) {
+            Some(agent) => kept.push(agent),
+            None => senseless += 1,
+        }
+    }
+    let sweep = database.query_row("SELECT ifnull(max(sweep), 0) FROM agents", [], |row| row.get(0))?;
+    Ok((kept, senseless, sweep))
+}
+
+/// What a row says; `None` when it is nothing that a server has written.
+fn read_row(row: &Row<'_>, wall: Wall, now: MonoTime) -> Option<Kept> {
+    let text = |name: &str| row.get::<_, String>(name).ok();
+    let number = |name: &str| row.get::<_, i64>(name).ok();
+    let unsigned = |name: &str| u64::try_from(number(name)?).ok();
+    let small = |name: &str| u32::try_from(number(name)?).ok();
+    let from_now = |at: i64| Duration::from_millis(u64::try_from(at.saturating_sub(wall.now)).unwrap_or(0));
+
+    let origin = parse_origin(&text("origin")?)?;
+    let status = text("status")?;
+    let status = (0..=3).filter_map(Status::from_u8).find(|known| known.as_str() == status)?;
+    let verdict = parse_verdict(&text("verdict")?, status)?;
+    let silent = wall.now.saturating_sub(number("last_beat_ms")?);
+    let agent = Remembered {
+        agent: AgentId {
+            name: Arc::from(text("name")?),
+            origin,
+            pid: small("pid").filter(|pid| *pid > 0)?,
+            twin: Twin::from_number(u8::try_from(number("twin")?).ok()?)?,
+        },
+        name_source: parse_name_source(&text("name_source")?)?,
+        lane: Lane { port: u16::try_from(number("port")?).ok()?, key: KeyId::default() },
+        start_time: unsigned("start_time").and_then(NonZeroU64::new),
+        verdict,
+        last: LastWord {
+            status,
+            payload: small("payload")?,
+            terminal: number("terminal")? != 0,
+            beats: unsigned("beats")?,
+        },
+        unit: text("unit").map(Arc::from),
+        labels: parse_labels(&text("labels").unwrap_or_default()),
+        asked: unsigned("asked_us").map(Duration::from_micros),
+        busy_until: number("busy_until_ms").map_or(MonoTime::START, |until| now + from_now(until)),
+        stalls: small("stalls")?,
+        lost: small("lost")?,
+        last_beat: now,
+        // A clock that was set back makes nobody's last beat come.
+        silent_before: Duration::from_millis(u64::try_from(silent).unwrap_or(0)),
+    };
+    Some(Kept { agent, key: number("key").map(i64::cast_unsigned), boot: text("boot") })
+}
+
+fn parse_origin(text: &str) -> Option<Origin> {
+    let address = |text: &str| text.parse::<IpAddr>().ok();
+    match text.split_once(' ') {
+        None => (text == "local").then_some(Origin::Local),
+        Some(("udp", host)) => address(host).map(Origin::Udp),
+        Some(("secure_udp", host)) => address(host).map(Origin::SecureUdp),
+        Some(_) => None,
+    }
+}
+
+fn parse_verdict(text: &str, status: Status) -> Option<Verdict> {
+    let all = [
+        Verdict::Up(status),
+        Verdict::Stalled,
+        Verdict::Down,
+        Verdict::Gone,
+        Verdict::Unknown,
+        Verdict::Expected,
+    ];
+    all.into_iter().find(|verdict| verdict.as_str() == text)
+}
+
+/// A line for each, `key=value`: neither has a line break in it.
+fn labels_text(labels: &Labels) -> Option<String> {
+    let lines: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn parse_labels(text: &str) -> Labels {
+    text.lines().filter_map(|line| line.split_once('=')).collect()
+}
+
+const fn name_source_as_str(source: NameSource) -> &'static str {
+    match source {
+        NameSource::Common => "common",
+        NameSource::Group => "group",
+        NameSource::Unit => "unit",
+        NameSource::Agent => "agent",
+    }
+}
+
+fn parse_name_source(text: &str) -> Option<NameSource> {
+    let all = [NameSource::Common, NameSource::Group, NameSource::Unit, NameSource::Agent];
+    all.into_iter().find(|source| name_source_as_str(*source) == text)
+}

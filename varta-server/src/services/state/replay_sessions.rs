@@ -1,0 +1,53 @@
+//! The replay table's sessions: what was sealed and came to this server is refused by the next one.
+
+use rusqlite::params;
+use rusqlite::{Connection, Row};
+
+use crate::base::time::MonoTime;
+use crate::ingest::Seal;
+use crate::services::state::encode::Wall;
+
+/// Writes down a session, in the place of one that may have had its place in the table before.
+pub(super) fn put(database: &Connection, seal: &Seal, wall: Wall) -> rusqlite::Result<()> {
+    let Seal { place, key, prefix, highest, continued_at, nonce, start, heard_at } = seal;
+    database
+        .prepare_cached(
+            "INSERT OR REPLACE INTO seals (place, key, prefix, highest, continued_at, nonce, start_ms, heard_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            place,
+            // All 64 bits of these: SQLite's numbers have a sign.
+            key.cast_signed(),
+            prefix,
+            highest,
+            continued_at.cast_signed(),
+            nonce.cast_signed(),
+            wall.start.saturating_add(start / 1_000_000),
+            wall.of(*heard_at),
+        ])?;
+    Ok(())
+}
+
+/// What was kept: at most `most` sessions, those that were heard last.
+pub(super) fn read(database: &Connection, most: usize, wall: Wall) -> rusqlite::Result<Vec<Seal>> {
+    let mut statement = database
+        .prepare("SELECT * FROM (SELECT * FROM seals ORDER BY heard_ms DESC LIMIT ?1) ORDER BY place")?;
+    let rows = statement.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| read_row(row, wall))?;
+    rows.collect()
+}
+
+fn read_row(row: &Row<'_>, wall: Wall) -> rusqlite::Result<Seal> {
+    let start: i64 = row.get("start_ms")?;
+    Ok(Seal {
+        place: row.get("place")?,
+        key: row.get::<_, i64>("key")?.cast_unsigned(),
+        prefix: row.get("prefix")?,
+        highest: row.get("highest")?,
+        continued_at: row.get::<_, i64>("continued_at")?.cast_unsigned(),
+        nonce: row.get::<_, i64>("nonce")?.cast_unsigned(),
+        start: start.saturating_sub(wall.start).saturating_mul(1_000_000),
+        // It was before this server's start, and is kept from then on as one that was heard at that moment.
+        heard_at: MonoTime::START,
+    })
+}

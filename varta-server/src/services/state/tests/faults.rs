@@ -1,0 +1,169 @@
+//! What happens when it cannot be written, or makes no sense.
+
+use crate::base::error::Error;
+use crate::base::time::MonoTime;
+use crate::domain::tracker::Note;
+use crate::engine::state_queue::STATE_QUEUE;
+use crate::services::state::tests::*;
+use rusqlite::Connection;
+
+#[test]
+fn what_was_lost_is_made_up_for_by_a_sweep() {
+    let world = World::new();
+    let mut run = world.open();
+    run.turn();
+    run.answer(&[]);
+    assert_eq!(run.writer.sweep.next, Next::Begin { at: MonoTime::NEVER }, "there is nobody to go over");
+    for pid in 1..=u32::try_from(STATE_QUEUE).unwrap() {
+        run.sink.note(Note::Forgotten(agent(pid).agent));
+    }
+    run.sink.note(Note::Known(Box::new(agent(1))));
+    assert!(world.counted("varta_sink_dropped_total{sink=\"state\"} 1"));
+    // A full queue has no room for the answer yet.
+    run.turn();
+    run.turn();
+    run.answer(&[agent(1)]);
+    while run.waiting() > 0 {
+        run.turn();
+    }
+    drop(run);
+    assert_eq!(world.open().pids(), [1]);
+}
+
+#[test]
+fn a_full_disk_is_counted_nothing_is_lost_while_there_is_room_and_it_goes_on_when_there_is_room_again() {
+    let world = World::new();
+    let mut run = world.open();
+    let limit = |run: &mut Run, pages: i64| {
+        let database = run.writer.database.as_ref().unwrap();
+        database.pragma_update(None, "max_page_count", pages).unwrap();
+    };
+    limit(&mut run, 1);
+    for pid in 1..=500 {
+        run.take(event(pid));
+        run.note(agent(pid));
+    }
+    run.write();
+    run.write();
+    assert!(world.counted("varta_state_write_errors_total 2"));
+    assert_eq!((world.count("history"), run.writer.pending.len()), (0, 1_000));
+    limit(&mut run, 1_000_000);
+    run.write();
+    assert_eq!((world.count("history"), world.count("agents")), (500, 500));
+    assert!(world.counted("varta_state_write_errors_total 2"));
+    assert!(world.counted("varta_sink_dropped_total{sink=\"state\"} 0"));
+}
+
+#[test]
+fn while_the_disk_is_full_what_is_kept_is_bounded() {
+    let world = World::new();
+    let mut run = world.open();
+    run.turn();
+    run.answer(&[]);
+    run.writer.database.as_ref().unwrap().pragma_update(None, "max_page_count", 1).unwrap();
+    for pid in 1..=100_000 {
+        run.sink.transition(&transition(pid), false);
+        if pid % 1_000 == 0 {
+            run.turn();
+        }
+    }
+    let kept = run.writer.pending.len() + run.waiting();
+    assert!(kept <= STATE_QUEUE + 4_096, "{kept}");
+    assert!(world.counted(&format!("varta_sink_dropped_total{{sink=\"state\"}} {}", 100_000 - kept)));
+}
+
+#[test]
+fn a_broken_database_is_moved_aside_at_the_start() {
+    let world = World::new();
+    let mut run = world.open();
+    run.note(agent(1));
+    run.write();
+    drop(run);
+    fs::write(world.path(), "this is not a database, and longer than a hundred bytes ".repeat(100)).unwrap();
+    assert_eq!(world.open().pids(), [0; 0]);
+    let aside = world.directory.path().join("varta.db.corrupt");
+    assert!(fs::read_to_string(&aside).unwrap().starts_with("this is not"));
+    // So is one that belongs to somebody else, in the place of the other.
+    fs::remove_file(world.path()).unwrap();
+    Connection::open(world.path()).unwrap().execute_batch("CREATE TABLE other (x)").unwrap();
+    assert_eq!(world.open().pids(), [0; 0]);
+    assert!(!fs::read(&aside).unwrap().starts_with(b"this is not"));
+}
+
+#[test]
+fn a_database_that_breaks_while_it_is_used_is_moved_aside_and_written_anew() {
+    let world = World::new();
+    let mut run = world.open();
+    for pid in 1..=500 {
+        run.note(agent(pid));
+    }
+    run.write();
+    // Everything but the first page, which says what it is.
+    run.writer
+        .database
+        .as_ref()
+        .unwrap()
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .unwrap();
+    let mut bytes = fs::read(world.path()).unwrap();
+    bytes[4_096..].fill(0xa5);
+    run.writer.database = None;
+    fs::write(world.path(), bytes).unwrap();
+    run.note(agent(7));
+    run.write();
+    assert!(world.counted("varta_state_write_errors_total 1"));
+    assert!(world.directory.path().join("varta.db.corrupt").exists());
+    run.write();
+    run.turn();
+    run.answer(&[agent(8)]);
+    drop(run);
+    assert_eq!(world.open().pids(), [8], "from the sweep");
+}
+
+#[test]
+fn a_newer_database_is_left_alone() {
+    let world = World::new();
+    drop(world.open());
+    Connection::open(world.path()).unwrap().pragma_update(None, "user_version", 9).unwrap();
+    let refused = world.try_open().unwrap_err();
+    assert!(matches!(refused, Error::NewerState { version: 9, .. }), "{refused}");
+    assert_eq!(refused.exit_status(), 1);
+    assert!(world.path().exists());
+}
+
+#[test]
+fn tables_of_the_first_version_are_made_into_those_of_the_present_one() {
+    let world = World::new();
+    let mut run = world.open();
+    run.note(agent(7));
+    run.write();
+    drop(run);
+    let database = Connection::open(world.path()).unwrap();
+    for statement in [
+        "ALTER TABLE agents DROP COLUMN unit",
+        "ALTER TABLE agents DROP COLUMN labels",
+        "PRAGMA user_version = 1",
+    ] {
+        database.execute_batch(statement).unwrap();
+    }
+    drop(database);
+    let run = world.open();
+    assert_eq!(run.pids(), [7]);
+    assert_eq!((&run.kept[0].agent.unit, run.kept[0].agent.labels.is_empty()), (&None, true));
+    drop(run);
+    assert_eq!(world.look::<i64>("PRAGMA user_version"), 2);
+}
+
+#[test]
+fn rows_that_make_no_sense_are_passed_over() {
+    let world = World::new();
+    let mut run = world.open();
+    (1..=4).map(agent).for_each(|agent| run.note(agent));
+    run.write();
+    drop(run);
+    let database = Connection::open(world.path()).unwrap();
+    for (column, value, pid) in [("twin", "65", 1), ("verdict", "'well'", 2), ("origin", "'udp here'", 3)] {
+        database.execute(&format!("UPDATE agents SET {column} = {value} WHERE pid = {pid}"), []).unwrap();
+    }
+    assert_eq!(world.open().pids(), [4]);
+}

@@ -1,0 +1,389 @@
+//! The store by itself: what is written is read again.
+
+mod faults;
+
+use crate::base::clock::Clock;
+use crate::base::error::Error;
+use crate::base::files::state_dir::StateDir;
+use crate::base::time::MonoTime;
+use crate::domain::beat::Origin;
+use crate::domain::tracker::{Note, Remembered, Transition};
+use crate::engine::state_queue::{Event, Slice, StateSink};
+use crate::ingest::Seal;
+use crate::services::state::database::{Room, Store};
+use crate::services::state::registry::Kept;
+use rusqlite::Connection;
+use std::fs;
+use std::net::IpAddr;
+use std::num::NonZeroU64;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rusqlite::types::FromSql;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use varta_proto::Status;
+
+use super::history;
+use super::*;
+use crate::domain::beat::{KeyId, Lane};
+use crate::domain::labels::Labels;
+use crate::domain::process::ProcessId;
+use crate::domain::tracker::{AgentId, Cause, LastWord, NameSource, Twin, Verdict};
+use crate::engine::query::Query;
+use crate::metrics::{Registry, family};
+use crate::services::state::progress::Next;
+use crate::services::state::writer::Writer;
+
+const ROOM: Room = Room { agents: 1_000, seals: 1_000 };
+
+/// A state directory, and a writer that is driven by hand.
+struct World {
+    directory: TempDir,
+    clock: Clock,
+    metrics: Registry,
+}
+
+/// A server's hold of the directory.
+struct Run {
+    sink: StateSink,
+    writer: Writer,
+    kept: Vec<Kept>,
+    queries: mpsc::Receiver<Query>,
+    now: MonoTime,
+}
+
+impl World {
+    fn new() -> Self {
+        World {
+            directory: tempfile::tempdir().unwrap(),
+            clock: Clock::start(),
+            metrics: Registry::new().unwrap(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("varta.db")
+    }
+
+    fn try_open(&self) -> Result<(Store, Vec<Kept>), Error> {
+        let (store, left) = Store::open(StateDir::open(self.directory.path())?, ROOM, self.clock)?;
+        Ok((store, left.agents))
+    }
+
+    fn open(&self) -> Run {
+        let (store, kept) = self.try_open().unwrap();
+        let (to_queries, queries) = mpsc::channel(16);
+        let means = Means {
+            clock: self.clock,
+            queries: to_queries,
+            vault: None,
+            write_errors: self.metrics.counter(family::STATE_WRITE_ERRORS, &[]),
+            dropped: self.metrics.counter(family::SINK_DROPPED, &[("sink", "state")]),
+        };
+        let (sink, writer) = store.into_writer(means);
+        Run { sink, writer, kept, queries, now: MonoTime::START }
+    }
+
+    /// What a tool that people have reads.
+    fn look<T: FromSql>(&self, query: &str) -> T {
+        let database = Connection::open(self.path()).unwrap();
+        database.query_row(query, [], |row| row.get(0)).unwrap()
+    }
+
+    fn count(&self, table: &str) -> i64 {
+        self.look(&format!("SELECT count(*) FROM {table}"))
+    }
+
+    fn counted(&self, row: &str) -> bool {
+        self.metrics.handle().render().lines().any(|line| line == row)
+    }
+}
+
+impl Run {
+    fn note(&mut self, agent: Remembered) {
+        self.take(Event::Note(Note::Known(Box::new(agent))));
+    }
+
+    fn take(&mut self, event: Event) {
+        self.writer.take(event, self.now);
+    }
+
+    fn write(&mut self) {
+        self.now = self.now + Duration::from_secs(60);
+        self.writer.write(self.now);
+    }
+
+    /// Takes what is in the queue, writes what is due, and asks for what is wanted next.
+    fn turn(&mut self) {
+        self.now = self.now + Duration::from_secs(60);
+        self.writer.turn(self.now);
+    }
+
+    /// Answers the question that the writer has, as an actor that has these agents, one in a slice.
+    fn answer(&mut self, agents: &[Remembered]) {
+        let Ok(Query::Slice { from, place }) = self.queries.try_recv() else { panic!("nothing is asked") };
+        let next = (from + 1 < agents.len()).then_some(from + 1);
+        let agents = agents.get(from).cloned().into_iter().collect();
+        place.send(Event::Slice(Slice { from, agents, next }));
+        self.turn();
+    }
+
+    /// How much is in the queue.
+    fn waiting(&self) -> usize {
+        self.sink.queue.max_capacity() - self.sink.queue.capacity()
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        let mut pids: Vec<_> = self.kept.iter().map(|kept| kept.agent.agent.pid).collect();
+        pids.sort_unstable();
+        pids
+    }
+}
+
+fn agent(pid: u32) -> Remembered {
+    Remembered {
+        agent: AgentId { name: "bill \"ing\"".into(), origin: Origin::Local, pid, twin: Twin::FIRST },
+        name_source: NameSource::Agent,
+        lane: Lane { port: 0, key: KeyId(0) },
+        start_time: NonZeroU64::new(4_711),
+        verdict: Verdict::Up(Status::Degraded),
+        last: LastWord { status: Status::Degraded, payload: u32::MAX, terminal: true, beats: u64::MAX },
+        labels: [("team", "a=b"), ("zone", "")].into_iter().collect(),
+        unit: Some("billing.service".into()),
+        asked: Some(Duration::from_micros(1_500)),
+        busy_until: MonoTime::from_secs(1_000),
+        stalls: 3,
+        lost: u32::MAX,
+        last_beat: MonoTime::START,
+        silent_before: Duration::from_secs(10),
+    }
+}
+
+fn transition(pid: u32) -> Transition {
+    let Remembered { agent, last, .. } = agent(pid);
+    Transition {
+        agent,
+        labels: Labels::default(),
+        unit: None,
+        predecessor: None,
+        process: Some(ProcessId { pid, start_time: NonZeroU64::MIN }),
+        from: Some(Verdict::Up(Status::Ok)),
+        to: Verdict::Down,
+        cause: Cause::Killed { signal: 9 },
+        at: MonoTime::from_secs(1),
+        silence: Duration::from_millis(1_500),
+        last,
+        stall_after: Duration::from_secs(5),
+        detection_latency: Some(Duration::from_micros(250)),
+        mistake: None,
+        dossier: None,
+        incident: None,
+    }
+}
+
+fn event(pid: u32) -> Event {
+    Event::Transition(Box::new(transition(pid)))
+}
+
+#[test]
+fn what_was_known_of_an_agent_is_known_to_the_next_server() {
+    let world = World::new();
+    let address: IpAddr = "fd00::1".parse().unwrap();
+    let remote = |origin, number| Remembered {
+        agent: AgentId { origin, twin: Twin::from_number(number).unwrap(), ..agent(7).agent },
+        lane: Lane { port: 4_000, key: KeyId(0) },
+        start_time: None,
+        verdict: Verdict::Stalled,
+        asked: None,
+        busy_until: MonoTime::START,
+        ..agent(7)
+    };
+    let agents = [
+        agent(7),
+        remote(Origin::Udp(address), 1),
+        remote(Origin::SecureUdp(address), 1),
+        remote(Origin::Udp(address), 64),
+    ];
+    let mut run = world.open();
+    assert_eq!(run.pids(), [0; 0]);
+    agents.iter().for_each(|agent| run.note(agent.clone()));
+    run.write();
+    drop(run);
+
+    let kept = world.open().kept;
+    assert_eq!(kept.len(), agents.len());
+    for agent in agents {
+        let found = kept.iter().find(|kept| kept.agent.agent == agent.agent).unwrap();
+        let Remembered { last_beat, silent_before, busy_until, last, .. } = found.agent;
+        assert_eq!(last.beats, i64::MAX.unsigned_abs(), "as much as SQLite takes");
+        assert!((10..60).contains(&silent_before.as_secs()), "{silent_before:?}");
+        let remaining = busy_until.since(last_beat).as_secs();
+        assert!(if agent.busy_until == MonoTime::START {
+            remaining == 0
+        } else {
+            (900..=1_000).contains(&remaining)
+        });
+        let rest = Remembered { last_beat, silent_before, busy_until, last, ..agent.clone() };
+        assert_eq!(found.agent, rest);
+        assert_eq!(found.boot.is_some(), agent.agent.origin == Origin::Local);
+    }
+}
+
+#[test]
+fn who_is_forgotten_is_forgotten() {
+    let world = World::new();
+    let mut run = world.open();
+    [1, 2, 3].map(agent).into_iter().for_each(|agent| run.note(agent));
+    run.take(Event::Note(Note::Forgotten(agent(2).agent)));
+    run.write();
+    drop(run);
+    assert_eq!(world.open().pids(), [1, 3]);
+}
+
+#[test]
+fn an_agent_is_first_seen_once_and_another_process_anew() {
+    let world = World::new();
+    let mut run = world.open();
+    run.note(agent(1));
+    run.write();
+    let seen = || world.look::<i64>("SELECT first_seen_ms FROM agents");
+    Connection::open(world.path()).unwrap().execute("UPDATE agents SET first_seen_ms = 5", []).unwrap();
+    run.note(agent(1));
+    run.write();
+    assert_eq!(seen(), 5);
+    run.note(Remembered { start_time: NonZeroU64::new(5_000), ..agent(1) });
+    run.write();
+    assert!(seen() > 5);
+}
+
+#[test]
+fn sessions_of_the_replay_table_are_known_to_the_next_server_each_in_its_place() {
+    let world = World::new();
+    let seal = |place, highest| Seal {
+        place,
+        key: u64::MAX - 1,
+        prefix: [0, 1, 2, 3, 4, 5, 6, 255],
+        highest,
+        continued_at: u64::MAX,
+        nonce: u64::MAX - 2,
+        start: -5_000_000_000,
+        heard_at: MonoTime::START,
+    };
+    let mut run = world.open();
+    run.take(Event::Seals(vec![seal(0, 1), seal(7, u32::MAX)]));
+    run.take(Event::Seals(vec![seal(0, 2)]));
+    run.write();
+    drop(run);
+    let (store, left) =
+        Store::open(StateDir::open(world.directory.path()).unwrap(), ROOM, world.clock).unwrap();
+    for (found, expected) in left.seals.iter().zip([seal(0, 2), seal(7, u32::MAX)]) {
+        assert!(found.start.abs_diff(expected.start) <= 2_000_000, "to the millisecond");
+        assert_eq!(*found, Seal { start: found.start, ..expected });
+    }
+    assert_eq!(left.seals.len(), 2);
+    drop(store);
+    let room = Room { seals: 1, ..ROOM };
+    let (_store, left) =
+        Store::open(StateDir::open(world.directory.path()).unwrap(), room, world.clock).unwrap();
+    assert_eq!(left.seals.len(), 1);
+}
+
+#[test]
+fn the_history_has_what_was_said() {
+    let world = World::new();
+    let mut run = world.open();
+    run.take(event(7));
+    run.write();
+    let said: String = world.look(
+        "SELECT concat_ws('|', name, origin, pid, start_time, was, became, cause, signal, exit_code, silence_ms,
+            latency_us, status) FROM history",
+    );
+    assert_eq!(said, "bill \"ing\"|local|7|1|up|down|killed|9|1500|250|degraded");
+}
+
+#[test]
+fn the_history_is_bounded_by_number_and_age() {
+    let world = World::new();
+    let mut run = world.open();
+    run.take(event(1));
+    run.write();
+    let database = Connection::open(world.path()).unwrap();
+    database.execute("UPDATE history SET id = ?1", [2 * history::MOST_ROWS]).unwrap();
+    run.take(event(2));
+    run.write();
+    assert_eq!(world.count("history"), 2);
+    database.execute("UPDATE history SET id = id - ?1 WHERE pid = 1", [history::MOST_ROWS]).unwrap();
+    run.take(event(3));
+    run.write();
+    assert_eq!(world.count("history"), 2);
+    database.execute("UPDATE history SET at_ms = 0 WHERE pid = 2", []).unwrap();
+    run.take(event(4));
+    run.write();
+    assert_eq!(world.look::<String>("SELECT group_concat(pid) FROM history"), "3,4");
+}
+
+#[test]
+fn a_flood_of_what_costs_nothing_does_not_fill_the_history() {
+    let world = World::new();
+    let mut run = world.open();
+    let reported = Transition { to: Verdict::Up(Status::Ok), cause: Cause::Reported, ..transition(1) };
+    for _ in 0..1_000 {
+        run.take(Event::Transition(Box::new(reported.clone())));
+    }
+    run.take(event(2));
+    run.write();
+    assert_eq!(world.count("history"), 101);
+    assert!(world.counted("varta_sink_dropped_total{sink=\"state\"} 900"));
+}
+
+#[test]
+fn a_sweep_brings_what_nobody_told_and_takes_out_who_is_not_there() {
+    let world = World::new();
+    let mut run = world.open();
+    [1, 2].map(agent).into_iter().for_each(|agent| run.note(agent));
+    run.write();
+    run.turn();
+    let there = [agent(2), agent(3)];
+    run.answer(&there);
+    // Somebody comes meanwhile.
+    run.note(agent(4));
+    run.turn();
+    run.answer(&there);
+    drop(run);
+    assert_eq!(world.open().pids(), [2, 3, 4]);
+}
+
+#[test]
+fn nobody_else_can_read_it() {
+    let world = World::new();
+    let mut run = world.open();
+    run.note(agent(1));
+    run.write();
+    for file in fs::read_dir(world.directory.path()).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600, "{:?}", file.path());
+    }
+}
+
+#[tokio::test]
+async fn the_thread_writes_what_it_was_told_before_it_ends() {
+    let world = World::new();
+    let (store, _) = world.try_open().unwrap();
+    let (to_queries, queries) = mpsc::channel(16);
+    drop(queries);
+    let means = Means {
+        clock: world.clock,
+        queries: to_queries,
+        vault: None,
+        write_errors: metrics::Counter::noop(),
+        dropped: metrics::Counter::noop(),
+    };
+    let (sink, done) = store.start(means).unwrap();
+    sink.transition(&transition(7), false);
+    sink.note(Note::Known(Box::new(agent(7))));
+    drop(sink);
+    done.await.unwrap();
+    assert_eq!((world.count("history"), world.open().pids()), (1, vec![7]));
+}

@@ -1,0 +1,375 @@
+//! The thread that writes.
+//!
+//! It collects changes for a second and writes them in one transaction. What it was told it keeps until it is written;
+//! while the disk does not take it, no more is fetched, the queue before it fills up, and what finds no place there is
+//! counted by whoever wanted to put it there. The history has a gap then. The registry is mended: from time to time it is
+//! gone over from the first agent to the last, a slice at a time, at once if something was lost. That also brings it the
+//! times of last beats, of which nobody tells it otherwise, and rids it of rows of which it was not told that they are over.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use metrics::Counter;
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::base::clock::Clock;
+use crate::base::files::state_dir::StateDir;
+use crate::base::time::MonoTime;
+use crate::domain::tracker::Note;
+use crate::engine::query::Query;
+use crate::engine::state_queue::{Event, STATE_QUEUE, Slice, StateSink};
+use crate::engine::throttle::Allowances;
+use crate::ingest::Vault;
+use crate::observe::Boot;
+use crate::services::state::database::{DATABASE, Store, move_aside};
+use crate::services::state::encode::Wall;
+use crate::services::state::progress::{Next, SLICE_PAUSE, SWEEP_EVERY, Save, Sweep, changed};
+use crate::services::state::registry::Context;
+use crate::services::state::schema::Fault;
+use crate::services::state::{history, registry, replay_sessions, schema};
+
+/// How old a change may be before it is written.
+const WRITE_WITHIN: Duration = Duration::from_secs(1);
+/// Changes that are fetched before they are written.
+const BATCH: usize = 4_096;
+/// How long after a failure it is tried again, at first and at last.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LAST: Duration = Duration::from_secs(60);
+
+/// What the writer needs beside the database.
+#[derive(Debug)]
+pub(crate) struct Means {
+    pub(crate) clock: Clock,
+    /// To the tracker's actor, for slices of what it knows.
+    pub(crate) queries: mpsc::Sender<Query>,
+    /// For the fingerprints of keys.
+    pub(crate) vault: Option<Vault>,
+    pub(crate) write_errors: Counter,
+    pub(crate) dropped: Counter,
+}
+
+impl Store {
+    /// Starts the thread. It ends when the sink is dropped and what was put there is written, and says so.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started.
+    pub(crate) fn start(self, means: Means) -> io::Result<(StateSink, oneshot::Receiver<()>)> {
+        let runtime = Builder::new_current_thread().enable_time().build()?;
+        let (sink, writer) = self.into_writer(means);
+        let (done, is_done) = oneshot::channel();
+        // Nobody joins it: a disk that hangs must not keep the server from ending.
+        thread::Builder::new().name("varta-state".to_owned()).spawn(move || {
+            runtime.block_on(writer.run());
+            // Whoever waited may have given up.
+            let _ = done.send(());
+        })?;
+        Ok((sink, is_done))
+    }
+
+    pub(super) fn into_writer(self, means: Means) -> (StateSink, Writer) {
+        let Store { directory, database, sweep } = self;
+        let (to_queue, queue) = mpsc::channel(STATE_QUEUE);
+        let lost = Arc::new(AtomicBool::new(false));
+        let writer = Writer {
+            path: directory.path().join(DATABASE),
+            _directory: directory,
+            database,
+            queue,
+            own_queue: to_queue.downgrade(),
+            lost: Arc::clone(&lost),
+            pending: Vec::new(),
+            write_at: MonoTime::NEVER,
+            failing: None,
+            save: None,
+            sweep: Sweep { number: sweep, is_whole: false, next: Next::Begin { at: MonoTime::START } },
+            boot: Boot::this().map(|boot| boot.to_string()),
+            allowances: Allowances::new(
+                "changes of reported status are not in the history",
+                "changes of agents in plaintext are not in the history",
+            ),
+            means,
+        };
+        (StateSink { queue: to_queue, dropped: writer.means.dropped.clone(), lost }, writer)
+    }
+}
+
+/// The thread's own.
+pub(super) struct Writer {
+    path: PathBuf,
+    _directory: StateDir,
+    /// `None` when it has to be opened first.
+    pub(super) database: Option<Connection>,
+    queue: mpsc::Receiver<Event>,
+    /// Weak, so that the queue ends with whoever fills it.
+    pub(super) own_queue: mpsc::WeakSender<Event>,
+    pub(super) lost: Arc<AtomicBool>,
+    /// What is to be written: at most [`BATCH`], which only a slice exceeds.
+    pub(super) pending: Vec<Event>,
+    /// When it is to be written.
+    pub(super) write_at: MonoTime,
+    /// While writing fails.
+    pub(super) failing: Option<Failing>,
+    pub(super) sweep: Sweep,
+    /// While sessions of the replay table are to be saved.
+    pub(super) save: Option<Save>,
+    boot: Option<String>,
+    allowances: Allowances,
+    pub(super) means: Means,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failing {
+    since: MonoTime,
+    retry_after: Duration,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        loop {
+            let now = self.means.clock.now();
+            let wake_at = self.wake_at(now);
+            let has_room = self.pending.len() < BATCH;
+            tokio::select! {
+                biased;
+                event = self.queue.recv(), if has_room => match event {
+                    Some(event) => self.take(event, now),
+                    None => return self.finish(),
+                },
+                () = changed(self.means.vault.as_ref()), if self.save.is_none() => {
+                    self.save = Some(Save { from: 0, at: now + WRITE_WITHIN });
+                }
+                () = tokio::time::sleep_until(self.means.clock.instant(wake_at)) => {}
+            }
+            self.turn(self.means.clock.now());
+            if self.failing.is_some() && self.queue.is_closed() {
+                return self.finish();
+            }
+        }
+    }
+
+    /// Does what there is to be done at `now`.
+    pub(super) fn turn(&mut self, now: MonoTime) {
+        self.fetch(now);
+        if self.is_due(now) {
+            self.write(now);
+        }
+        self.ask(now);
+        self.save(now);
+    }
+
+    /// Takes what waits in the queue, as far as there is room.
+    fn fetch(&mut self, now: MonoTime) {
+        while self.pending.len() < BATCH
+            && let Ok(event) = self.queue.try_recv()
+        {
+            self.take(event, now);
+        }
+    }
+
+    /// Takes one change.
+    pub(super) fn take(&mut self, event: Event, now: MonoTime) {
+        if let Event::Transition(transition) = &event
+            && !self.allowances.take(transition)
+        {
+            self.means.dropped.increment(1);
+            return;
+        }
+        // A slice is waited for, and seals have waited.
+        let is_late = matches!(event, Event::Slice(_) | Event::Seals(_));
+        let within = if is_late { Duration::ZERO } else { WRITE_WITHIN };
+        if self.failing.is_none() {
+            self.write_at = self.write_at.min(now + within);
+        }
+        if self.sweep.next == (Next::Begin { at: MonoTime::NEVER }) {
+            self.sweep.next = Next::Begin { at: now + SWEEP_EVERY };
+        }
+        self.pending.push(event);
+    }
+
+    /// When there is something to do if nothing comes.
+    fn wake_at(&self, now: MonoTime) -> MonoTime {
+        let sweep_at = match self.sweep.next {
+            // Whoever waits to be told that something was lost waits for a sweep.
+            Next::Begin { .. } if self.lost.load(Ordering::Relaxed) => now,
+            Next::Begin { at } | Next::Ask { at, .. } => at,
+            Next::Wait => MonoTime::NEVER,
+        };
+        match self.failing {
+            None => self.write_at.min(sweep_at).min(self.save.map_or(MonoTime::NEVER, |save| save.at)),
+            // It may be that the end of the queue cannot be seen for all that is in it.
+            Some(_) => self.write_at.min(now + RETRY_FIRST),
+        }
+    }
+
+    fn is_due(&self, now: MonoTime) -> bool {
+        let is_full = self.pending.len() >= BATCH && self.failing.is_none();
+        !self.pending.is_empty() && (is_full || self.write_at <= now)
+    }
+
+    /// Writes all that is there; if that fails, arranges for another try.
+    pub(super) fn write(&mut self, now: MonoTime) {
+        match self.try_write() {
+            Ok(()) => self.note_written(now),
+            Err(fault) => self.note_failure(&fault, now),
+        }
+    }
+
+    fn try_write(&mut self) -> Result<(), Fault> {
+        let database = match &mut self.database {
+            Some(database) => database,
+            none => none.insert(schema::open(&self.path)?),
+        };
+        let mut context = Context {
+            wall: Wall::read(self.means.clock),
+            boot: self.boot.clone(),
+            fingerprints: self.means.vault.as_ref().map(Vault::fingerprints).unwrap_or_default(),
+            sweep: self.sweep.number,
+        };
+        let mut is_whole = self.sweep.is_whole;
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for event in &self.pending {
+            match event {
+                Event::Transition(transition) => history::insert(&transaction, transition, context.wall)?,
+                Event::Note(Note::Known(agent)) => registry::put(&transaction, agent, &context)?,
+                Event::Note(Note::Forgotten(agent)) => registry::remove(&transaction, agent)?,
+                Event::Seals(seals) => {
+                    for seal in seals {
+                        replay_sessions::put(&transaction, seal, context.wall)?;
+                    }
+                }
+                Event::Slice(Slice { from, agents, next }) => {
+                    if *from == 0 {
+                        context.sweep += 1;
+                        is_whole = true;
+                    }
+                    for agent in agents {
+                        registry::put(&transaction, agent, &context)?;
+                    }
+                    if next.is_none() && is_whole {
+                        registry::remove_unmet(&transaction, context.sweep)?;
+                    }
+                }
+            }
+        }
+        history::prune(&transaction, context.wall.now)?;
+        transaction.commit()?;
+        (self.sweep.number, self.sweep.is_whole) = (context.sweep, is_whole);
+        Ok(())
+    }
+
+    fn note_written(&mut self, now: MonoTime) {
+        if let Some(Failing { since, .. }) = self.failing.take() {
+            tracing::info!(
+                target: "varta::state",
+                "{}: is written to again, after {:.3?}",
+                self.path.display(), now.since(since)
+            );
+        }
+        for event in self.pending.drain(..) {
+            let Event::Slice(Slice { from, agents, next }) = event else { continue };
+            self.sweep.next = match next {
+                Some(from) => Next::Ask { from, at: now + SLICE_PAUSE },
+                None if from == 0 && agents.is_empty() => Next::Begin { at: MonoTime::NEVER },
+                None => Next::Begin { at: now + SWEEP_EVERY },
+            };
+        }
+        self.write_at = MonoTime::NEVER;
+    }
+
+    fn note_failure(&mut self, fault: &Fault, now: MonoTime) {
+        self.means.write_errors.increment(1);
+        let code = match fault {
+            Fault::Sqlite(error) => error.sqlite_error_code(),
+            Fault::Newer { .. } | Fault::Corrupt(_) | Fault::File(_) => None,
+        };
+        match code {
+            // The connection is as good as before.
+            Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {}
+            // Something that it cannot take, and never will.
+            Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
+                tracing::error!(
+                    target: "varta::state",
+                    "{}: refuses what was to be written: {fault}; {} changes are given up",
+                    self.path.display(),
+                    self.pending.len()
+                );
+                return self.give_up(now);
+            }
+            _ => self.database = None,
+        }
+        let moved = match fault {
+            Fault::Corrupt(fault) => move_aside(&self.path, fault).is_ok(),
+            Fault::Newer { .. } | Fault::File(_) | Fault::Sqlite(_) => false,
+        };
+        if moved {
+            // What was in it is to be written anew.
+            self.lose();
+        }
+        if self.failing.is_none() && !moved {
+            tracing::warn!(
+                target: "varta::state",
+                "{}: cannot be written to: {fault}; this server goes on without, keeps up to {STATE_QUEUE} changes, and \
+                 goes on trying",
+                self.path.display()
+            );
+        }
+        let before = self.failing.unwrap_or(Failing { since: now, retry_after: RETRY_FIRST / 2 });
+        let retry_after = (before.retry_after * 2).min(RETRY_LAST);
+        self.failing = Some(Failing { retry_after, ..before });
+        self.write_at = now + retry_after;
+    }
+
+    /// Takes note that not all is in the database that was written or was to be.
+    fn lose(&mut self) {
+        self.lost.store(true, Ordering::Relaxed);
+        if let Some(vault) = &self.means.vault {
+            vault.lose_saved();
+        }
+    }
+
+    /// Forgets what is to be written.
+    fn give_up(&mut self, now: MonoTime) {
+        self.means.dropped.increment(self.pending.len() as u64);
+        self.pending.clear();
+        self.write_at = MonoTime::NEVER;
+        self.lose();
+        self.sweep.is_whole = false;
+        self.sweep.next = Next::Begin { at: now + SLICE_PAUSE };
+    }
+
+    /// Writes the rest.
+    fn finish(mut self) {
+        loop {
+            let now = self.means.clock.now();
+            self.fetch(now);
+            if self.failing.is_none() && self.means.vault.is_some() {
+                let from = self.save.map_or(0, |save| save.from);
+                self.save = Some(Save { from, at: now });
+                self.save(now);
+            }
+            if self.pending.is_empty() && self.save.is_none() {
+                return;
+            }
+            if self.pending.is_empty() {
+                continue;
+            }
+            let before = self.pending.len();
+            self.write(now);
+            if self.pending.len() == before {
+                tracing::error!(
+                    target: "varta::state",
+                    "{}: the last changes before this server's end could not be written",
+                    self.path.display()
+                );
+                return;
+            }
+        }
+    }
+}
