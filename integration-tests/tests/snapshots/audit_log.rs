@@ -18,14 +18,15 @@ fn seal(body: &str) -> String {
     })
 }
 
-/// Records of a log without a key, one a line, as docs/AUDIT.md has them. Logs of different years are different logs.
+/// Records of a log without a key, one a line, as docs/AUDIT.md has them. Logs of different years are different logs. The
+/// third record begins a file.
 fn records(year: u32, count: u32) -> Vec<String> {
     let mut prev = "0".repeat(64);
     let record = |seq| {
-        let event = if seq == 1 {
-            "\"log_started\",\"format\":1,\"seal\":\"sha256\"".to_owned()
-        } else {
-            format!("\"command_ended\",\"exit_code\":{seq}")
+        let event = match seq {
+            1 => "\"log_started\",\"format\":1,\"seal\":\"sha256\"".to_owned(),
+            3 => "\"log_continued\",\"format\":1,\"seal\":\"sha256\"".to_owned(),
+            _ => format!("\"command_ended\",\"exit_code\":{seq}"),
         };
         let body = format!(
             "{{\"seq\":{seq},\"at\":\"{year}-01-01T00:00:00.000Z\",\"event\":{event},\"prev\":\"{prev}\""
@@ -59,7 +60,7 @@ fn broken_logs() {
     let mut sandbox = Sandbox::new();
     let (ours, theirs) = (records(2026, 4), records(2025, 4));
     let (log, end) = (ours.concat(), head(4, &ours[3]));
-    let changed = log.replace("\"exit_code\":3", "\"exit_code\":0");
+    let changed = log.replace("\"exit_code\":2", "\"exit_code\":0");
     let without_third = [&ours[0][..], &ours[1], &ours[3]].concat();
     let repeated = [&log[..], &ours[1]].concat();
     let two_logs = [&ours[0][..], &theirs[1], &ours[2], &ours[3]].concat();
@@ -124,7 +125,12 @@ fn findings_of_verify() {
     let (first, later) = ours.split_at(2);
     let continued = later.concat();
     sandbox.write("later.log", continued);
-    sandbox.run(&["audit", "verify", "later.log", "--without-head"]);
+    sandbox.run_each(&[
+        &["audit", "verify", "later.log", "--without-head"],
+        &["audit", "verify", "later.log", "--without-head", "--from-start"],
+        &["audit", "verify", "later.log", "--without-head", "--expect-last", &format!("1:{no_hash}")],
+        &["audit", "verify", "alone.log", "--without-head", "--key-file", "key"],
+    ]);
     let mut body = first[1].clone();
     body.truncate(body.len() - 1);
     sandbox.write("unfinished.log", [&first[0][..], &body].concat());

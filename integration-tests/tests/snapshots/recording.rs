@@ -29,6 +29,13 @@ fn record(kind: u8, way: u8, family: u8, detail: u8) -> Vec<u8> {
     block(&[kind, way, family, detail])
 }
 
+/// A beat or a goodbye, which have these fields besides.
+fn message(kind: u8, detail: u8, nonce: u64, timestamp: u64, flags: u32) -> Vec<u8> {
+    let between = [0; 36];
+    let end = [&nonce.to_le_bytes()[..], &timestamp.to_le_bytes(), &flags.to_le_bytes()].concat();
+    block(&[&[kind, 0, 0, detail][..], &between, &end].concat())
+}
+
 #[test]
 fn files_that_cannot_be_created() {
     let mut sandbox = Sandbox::new();
@@ -62,6 +69,10 @@ fn recordings_that_cannot_be_replayed() {
         ("way", [header(1), record(1, 7, 0, 0)].concat()),
         ("status", [header(1), record(1, 0, 0, 3)].concat()),
         ("transport", [header(1), record(7, 9, 0, 0)].concat()),
+        ("timestamp", [header(1), message(1, 0, 7, u64::MAX, 0)].concat()),
+        ("nonce", [header(1), message(1, 0, u64::MAX, 7, 0)].concat()),
+        ("reason", [header(1), message(3, 99, 7, 7, 16)].concat()),
+        ("death-without-process", [header(1), record(8, 0, 0, 0)].concat()),
         ("name", [header(1), record(5, 0, 0, 0)].concat()),
     ] {
         sandbox.write(name, content);

@@ -138,7 +138,11 @@ impl Sandbox {
 
     pub(crate) fn add_ended(&mut self, ended: &Ended) {
         self.add(&ended.stdout);
+        if !ended.stdout.is_empty() && !ended.stderr.is_empty() {
+            self.add("[standard error]");
+        }
         self.add(&ended.stderr);
+        assert_eq!(ended.status.success(), ended.stderr.is_empty(), "{ended:?}");
         let status = ended.status.code().unwrap();
         self.transcript += &format!("[exit status {status}]\n\n");
     }
