@@ -83,39 +83,6 @@ fn a_relative_path_in_the_file_is_relative_to_the_working_directory_as_a_flag_is
 }
 
 #[test]
-fn a_fault_is_told_with_file_line_and_key_and_with_status_2() {
-    for (text, said) in [
-        (
-            "# first\n\nstal-after = \"2s\"\n",
-            ":3: stal-after: there is no such option; did you mean stall-after?\n",
-        ),
-        ("stall-after = 2\n", ":1: stall-after: is an integer, and a string is wanted, such as \"5s\"\n"),
-        ("\nudp = [\"127.0.0.1:0\",\n  \"here\"]\n", ":3: udp: `here`: is not IP:PORT"),
-        ("max-agents = 0\n", ":1: max-agents: 0 leaves no room"),
-        ("log-level = \"loud\"\n", ":1: log-level: `loud`: "),
-        ("[[rule]]\nname = \"a\"\nstall = \"1s\"\n", ":3: rule: stall: there is no such key"),
-        ("[[expected]]\nname = \"two words\"\n", ":2: expected: name: `two words`: "),
-        ("udp = [", ":1: is not TOML: "),
-    ] {
-        let (_directory, path) = file(text);
-        let found = refused(&path);
-        let expected = format!("varta-server: {}{said}", path.display());
-        assert!(found.starts_with(&expected), "{expected:?} and not {found:?}");
-        assert_eq!(found.lines().count(), 1, "{found}");
-    }
-}
-
-#[test]
-fn a_file_that_is_not_there_or_is_none_is_refused_by_name() {
-    let (directory, path) = file("");
-    fs::remove_file(&path).unwrap();
-    let said = refused(&path);
-    assert!(said.contains(&format!("{}: cannot be read: No such file", path.display())), "{said}");
-    let said = refused(directory.path());
-    assert!(said.contains(&format!("{}: is not a regular file", directory.path().display())), "{said}");
-}
-
-#[test]
 fn a_file_that_everybody_may_write_to_is_warned_of() {
     let (_directory, path) = file("");
     fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();

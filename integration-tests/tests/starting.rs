@@ -5,15 +5,15 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process;
 
 use tempfile::TempDir;
 use varta_integration_tests::{
-    AgentProcess, Datagrams, Ended, Options, SHARED_KEY, Server, Signal, http, run_to_its_end,
-    server_command, wait_for, worker_command, write_secret,
+    AgentProcess, Datagrams, Ended, Options, Server, Signal, http, run_to_its_end, server_command, wait_for,
+    worker_command,
 };
 use varta_proto::{Frame, Status};
 
@@ -95,12 +95,6 @@ fn run(arguments: &[&str]) -> Ended {
     run_to_its_end(command)
 }
 
-/// Runs a server that cannot start because of its options, which are wrong, and gives what it says.
-#[track_caller]
-fn refused(directory: &TempDir, arguments: &[&str]) -> String {
-    ends_with(2, &directory.path().join("varta.sock"), arguments)
-}
-
 /// Runs a server that cannot start, and gives what it says.
 #[track_caller]
 fn ends_with(status: i32, socket: &Path, arguments: &[&str]) -> String {
@@ -160,110 +154,6 @@ fn version_is_a_line_of_name_version_and_commit() {
     assert!(commit.len() > 1 && commit.ends_with(')') && !commit.contains('\n'), "{commit}");
 }
 
-// What it refuses.
-
-#[test]
-fn a_wrong_option_is_refused_by_name_and_with_status_2() {
-    let directory = directory();
-    let table: [(&[&str], &str); 22] = [
-        (&["--no-such-thing"], "--no-such-thing"),
-        (&["stray"], "stray"),
-        (&["--stall-after", "soon"], "--stall-after"),
-        (&["--stall-after", "5"], "--stall-after"),
-        (&["--stall-after", "-1s"], "-1"),
-        (&["--stall-after", "0s"], "--stall-after"),
-        (&["--stall-after", "9ms"], "--stall-after"),
-        (&["--longest-silence", "5"], "--longest-silence"),
-        (&["--forget-after", "1s"], "--forget-after"),
-        (&["--metrics-addr", "localhost"], "--metrics-addr"),
-        (&["--metrics-addr", "127.0.0.1:99999"], "--metrics-addr"),
-        (&["--socket-mode", "0888"], "--socket-mode"),
-        (&["--socket-mode", "7777"], "--socket-mode"),
-        (&["--socket-group", "no-such-group"], "--socket-group"),
-        (&["--allow-uid", "somebody"], "--allow-uid"),
-        (&["--udp", "localhost:9844"], "--udp"),
-        (&["--secure-udp", "127.0.0.1"], "--secure-udp"),
-        (&["--udp-receive-buffer", "much"], "--udp-receive-buffer"),
-        (&["--max-agents", "0"], "--max-agents"),
-        (&["--max-beat-rate", "-1"], "-1"),
-        (&["--agent-metrics", "some"], "--agent-metrics"),
-        (&["--log-level", "info,=,"], "--log-level"),
-    ];
-    for (arguments, name) in table {
-        assert_says(&refused(&directory, arguments), &[name]);
-    }
-    let left: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
-    assert!(left.is_empty(), "{left:?} was left behind");
-}
-
-#[test]
-fn a_server_without_any_socket_is_refused() {
-    let ended = run(&["--socket", "none", "--metrics-addr", "127.0.0.1:0"]);
-    assert_eq!(ended.status.code(), Some(2));
-    assert_says(&ended.stderr, &["--socket"]);
-}
-
-#[test]
-fn a_wrong_value_in_the_environment_is_refused_like_one_on_the_command_line() {
-    let mut command = server_command();
-    command.env("VARTA_STALL_AFTER", "soon").args(["--socket", "/nowhere/varta.sock"]);
-    let ended = run_to_its_end(command);
-    assert_eq!(ended.status.code(), Some(2));
-    assert_says(&ended.stderr, &["--stall-after"]);
-}
-
-#[test]
-fn metrics_for_the_network_need_a_token() {
-    assert_says(
-        &refused(&directory(), &["--metrics-addr", "0.0.0.0:0"]),
-        &["--metrics-addr", "--metrics-token-file"],
-    );
-    assert_says(&refused(&directory(), &["--metrics-addr", "[::]:0"]), &["--metrics-token-file"]);
-}
-
-#[test]
-fn beats_from_the_network_need_a_word_that_they_are_meant_in_plain_sight_or_else_a_key() {
-    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
-        assert_says(&refused(&directory(), &["--udp", address]), &["--udp", "--allow-plaintext-remote"]);
-    }
-    assert_says(
-        &refused(&directory(), &["--secure-udp", "127.0.0.1:0"]),
-        &["--secure-udp", "--key-file", "--master-key-file"],
-    );
-}
-
-#[test]
-fn a_key_file_that_is_not_its_owners_alone_or_holds_no_key_is_refused_by_name() {
-    let directory = directory();
-    let sound = write_secret(directory.path(), "sound", SHARED_KEY);
-    let open = write_secret(directory.path(), "open", SHARED_KEY);
-    fs::set_permissions(&open, Permissions::from_mode(0o640)).unwrap();
-    let link = directory.path().join("link");
-    symlink(&sound, &link).unwrap();
-    let short = write_secret(directory.path(), "short", &SHARED_KEY[1..]);
-    let empty = write_secret(directory.path(), "empty", "# no key yet");
-    let absent = directory.path().join("absent");
-    for option in ["--key-file", "--accepted-key-file", "--master-key-file"] {
-        for path in [&open, &link, &short, &empty, &absent] {
-            let path = path.to_str().unwrap();
-            let said = refused(&directory, &["--secure-udp", "127.0.0.1:0", option, path]);
-            assert_says(&said, &[path]);
-            assert!(!said.contains(&SHARED_KEY[1..9]), "a key is not for the log: {said}");
-        }
-    }
-}
-
-#[test]
-fn a_token_file_that_others_can_read_is_refused_by_name() {
-    let directory = directory();
-    let path = directory.path().join("token");
-    fs::write(&path, TOKEN).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-    let path = path.to_str().unwrap();
-    assert_says(&refused(&directory, &["--metrics-token-file", path]), &[path, "0644", "chmod 600"]);
-    assert_says(&refused(&directory, &["--metrics-token-file", "/no/such/file"]), &["/no/such/file"]);
-}
-
 // What is in its way.
 
 #[test]
@@ -304,19 +194,6 @@ fn a_file_that_is_no_socket_is_refused_and_left_as_it_is() {
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert_says(&ends_with(1, &link, &[]), &[link.to_str().unwrap(), "not a socket"]);
     assert_eq!(fs::read_link(&link).unwrap(), path);
-}
-
-#[test]
-fn a_path_where_no_socket_can_be_is_named_with_what_is_wrong_with_it() {
-    let directory = directory();
-    let file = directory.path().join("file");
-    fs::write(&file, "").unwrap();
-    assert_says(&ends_with(1, &file.join("varta.sock"), &[]), &[file.to_str().unwrap(), "Not a directory"]);
-    let deep = directory.path().join("not/there/varta.sock");
-    let parent = deep.parent().unwrap().to_str().unwrap();
-    assert_says(&ends_with(1, &deep, &[]), &[parent, "No such file or directory"]);
-    let long = directory.path().join("x".repeat(100));
-    assert_says(&ends_with(2, &long, &[]), &["107", "--socket"]);
 }
 
 #[test]
