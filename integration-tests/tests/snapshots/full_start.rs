@@ -33,8 +33,8 @@ name = "batch-*"
 reason = "update"
 "#;
 
-/// A server with every capability. `--max-agents` and `--udp-receive-buffer` are so small that no host's sysctls cause a
-/// warning.
+/// A server with every capability. `--max-agents` and `--udp-receive-buffer` are so small that no host's sysctls
+/// cause a warning.
 struct FullServer {
     server: Server,
     alertmanager: Receiver,
@@ -117,7 +117,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
     families
 }
 
-/// A series without the label values that differ from run to run: those of an agent or a build, and addresses.
+/// A series without the label values that differ from run to run: those of agents and builds, and addresses.
 fn without_changing_values(series: &str) -> String {
     let Some((name, labels)) = series.strip_suffix('}').and_then(|series| series.split_once('{')) else {
         return series.to_owned();

@@ -1,4 +1,4 @@
-//! Log lines and answers of a running server: on SIGHUP, over HTTP, and for files in the state directory that it cannot use.
+//! Log lines and answers of a running server: on SIGHUP, over HTTP, and for broken files in the state directory.
 
 use std::fs;
 
