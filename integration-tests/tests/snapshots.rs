@@ -1,7 +1,8 @@
-//! Snapshots of what the program prints: help, names of metrics, log lines of the start, the text of each refusal.
+//! Snapshots of what the program prints: help, names of metrics, log lines of the start, the text of each
+//! refusal.
 //!
-//! Each test compares its text with a file in `snapshots/`. A value that differs from run to run, such as a port, is
-//! a word in capitals there. CONTRIBUTING.md says how to accept a text that changes on purpose.
+//! Each test compares its text with a file in `snapshots/`. A value that differs from run to run, such as a
+//! port, is a word in capitals there. CONTRIBUTING.md says how to accept a text that changes on purpose.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -18,8 +18,8 @@ fn seal(body: &str) -> String {
     })
 }
 
-/// Records of a log without a key, one a line, as docs/AUDIT.md has them. Logs of different years are different
-/// logs. The third record begins a file.
+/// Records of a log without a key, one a line, as docs/AUDIT.md has them. Logs of different years are
+/// different logs. The third record begins a file.
 fn records(year: u32, count: u32) -> Vec<String> {
     let mut prev = "0".repeat(64);
     let record = |seq| {

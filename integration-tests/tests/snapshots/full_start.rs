@@ -33,8 +33,8 @@ name = "batch-*"
 reason = "update"
 "#;
 
-/// A server with every capability. `--max-agents` and `--udp-receive-buffer` are so small that no host's sysctls
-/// cause a warning.
+/// A server with every capability. `--max-agents` and `--udp-receive-buffer` are so small that no host's
+/// sysctls cause a warning.
 struct FullServer {
     server: Server,
     alertmanager: Receiver,

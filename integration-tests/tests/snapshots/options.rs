@@ -1,4 +1,5 @@
-//! Refusals of options: values that cannot be parsed, are out of range or in conflict, sockets that cannot be bound.
+//! Refusals of options: values that cannot be parsed, are out of range or in conflict, sockets that cannot be
+//! bound.
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};

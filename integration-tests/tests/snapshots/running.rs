@@ -1,4 +1,5 @@
-//! Log lines and answers of a running server: on SIGHUP, over HTTP, and for broken files in the state directory.
+//! Log lines and answers of a running server: on SIGHUP, over HTTP, and for broken files in the state
+//! directory.
 
 use std::fs;
 

@@ -23,8 +23,8 @@ pub(crate) fn assert_unchanged(name: &str, text: &str) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
-/// Runs the program in a directory of its own, so that paths are relative and the same each time. By default it
-/// listens at `varta.sock` and serves metrics on a port that the kernel picks.
+/// Runs the program in a directory of its own, so that paths are relative and the same each time. By default
+/// it listens at `varta.sock` and serves metrics on a port that the kernel picks.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     directory: TempDir,
@@ -107,8 +107,8 @@ impl Sandbox {
         self.add_ended(&run_to_its_end(command));
     }
 
-    /// Runs the program with this configuration file. The default of the sandbox for an option that the file sets,
-    /// which would override the file, is left out.
+    /// Runs the program with this configuration file. The default of the sandbox for an option that the file
+    /// sets, which would override the file, is left out.
     #[track_caller]
     pub(crate) fn run_with_file(&mut self, text: &str) {
         self.write("varta.toml", text);
