@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 /// The version of the tables, in the file's `user_version`.
@@ -88,23 +89,29 @@ pub(super) fn open(path: &Path) -> Result<Connection, Fault> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
         .map_err(Fault::File)?;
+    let has_journal = with_suffix(path, "-wal").exists();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_FOR)?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "journal_mode", "wal")?;
-    connection.pragma_update(None, "synchronous", "normal")?;
-    connection.pragma_update(None, "journal_size_limit", JOURNAL_LIMIT)?;
+    // A database that is refused stays as it is: a journal that a crash left is not written back into it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_journal)?;
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) = (number("application_id")?, number("user_version")?);
     let tables: i64 =
         connection
             .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))?;
+    if application == APPLICATION && version > VERSION {
+        return Err(Fault::Newer { version });
+    }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "normal")?;
+    connection.pragma_update(None, "journal_size_limit", JOURNAL_LIMIT)?;
     match (application, version) {
         (0, 0) if tables == 0 => make(&mut connection)?,
         (APPLICATION, VERSION) => {}
         (APPLICATION, 1) => change(&mut connection, FROM_VERSION_1)?,
-        (APPLICATION, version) if version > VERSION => return Err(Fault::Newer { version }),
         _ => return Err(Fault::Corrupt("it is not a database of varta-server".to_owned())),
     }
     Ok(connection)
@@ -127,17 +134,12 @@ fn change(connection: &mut Connection, how: &str) -> Result<(), Fault> {
 /// Moves a broken database aside, in the place of one that may have been moved there before, and says where it is now.
 /// Nobody may have it open.
 pub(super) fn move_aside(path: &Path) -> io::Result<PathBuf> {
-    let with = |path: &Path, suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let aside = with(path, ".corrupt");
+    let aside = with_suffix(path, ".corrupt");
     fs::rename(path, &aside)?;
     // What belongs to it goes with it: a new database must not find the journal of the old one.
     for suffix in ["-wal", "-shm"] {
-        let to = with(&aside, suffix);
-        match fs::rename(with(path, suffix), &to) {
+        let to = with_suffix(&aside, suffix);
+        match fs::rename(with_suffix(path, suffix), &to) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::remove_file(to) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
@@ -146,4 +148,11 @@ pub(super) fn move_aside(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Ok(aside)
+}
+
+/// A file whose name is that of the database with something behind it.
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }

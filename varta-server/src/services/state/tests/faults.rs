@@ -6,6 +6,7 @@ use crate::domain::tracker::Note;
 use crate::engine::state_queue::STATE_QUEUE;
 use crate::services::state::tests::*;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 #[test]
 fn what_was_lost_is_made_up_for_by_a_sweep() {
@@ -121,14 +122,25 @@ fn a_database_that_breaks_while_it_is_used_is_moved_aside_and_written_anew() {
 }
 
 #[test]
-fn a_newer_database_is_left_alone() {
-    let world = World::new();
-    drop(world.open());
-    Connection::open(world.path()).unwrap().pragma_update(None, "user_version", 9).unwrap();
-    let refused = world.try_open().unwrap_err();
-    assert!(matches!(refused, Error::NewerState { version: 9, .. }), "{refused}");
-    assert_eq!(refused.exit_status(), 1);
-    assert!(world.path().exists());
+fn a_newer_database_and_its_journal_are_left_alone_byte_for_byte() {
+    for journal_mode in ["delete", "wal"] {
+        let world = World::new();
+        drop(world.open());
+        let newer = Connection::open(world.path()).unwrap();
+        newer.pragma_update(None, "journal_mode", journal_mode).unwrap();
+        // As after a crash: the journal is still there.
+        newer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+        newer.pragma_update(None, "user_version", 9).unwrap();
+        drop(newer);
+        let files = ["varta.db", "varta.db-wal"].map(|name| world.directory.path().join(name));
+        let content = || files.each_ref().map(|file| fs::read(file).ok());
+        let before = content();
+        assert_eq!(before[1].is_some(), journal_mode == "wal");
+        let refused = world.try_open().unwrap_err();
+        assert!(matches!(refused, Error::NewerState { version: 9, .. }), "{refused}");
+        assert_eq!(refused.exit_status(), 1);
+        assert!(content() == before, "{journal_mode}");
+    }
 }
 
 #[test]
