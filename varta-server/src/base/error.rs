@@ -133,17 +133,19 @@ pub enum Error {
         /// The pid of the other server.
         holder: Option<u32>,
     },
-    /// The database in the directory of `--state-dir` was written by a newer server. Nothing was touched.
+    /// A file in the directory of `--state-dir` was written by a newer server. Nothing was touched.
     #[error(
-        "{}: was written by a newer varta-server (version {version} of its tables); start that one, or give this one \
+        "{}: was written by a newer varta-server (version {version} of its {form}); start that one, or give this one \
          another directory with --state-dir",
         path.display()
     )]
     NewerState {
-        /// The database.
+        /// The file.
         path: PathBuf,
-        /// The version of its tables.
-        version: i64,
+        /// What has the version: the tables of a database, or the format of a file.
+        form: &'static str,
+        /// The version.
+        version: u64,
     },
     /// The database in the directory of `--state-dir` cannot be used.
     #[error("{}: cannot be used as this server's database: {fault}; see --state-dir", path.display())]

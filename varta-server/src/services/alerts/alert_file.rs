@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::error::Error;
 use crate::base::files::atomic;
 use crate::base::files::state_dir::StateDir;
 use crate::services::alerts::lifecycle::Kept;
@@ -21,6 +22,12 @@ const LONGEST: u64 = 32 << 20;
 struct Written<'a> {
     version: u32,
     alerts: &'a [Kept],
+}
+
+/// What every version of the file has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u64,
 }
 
 #[derive(Deserialize)]
@@ -41,6 +48,22 @@ pub(super) struct AlertFile {
 impl AlertFile {
     pub(super) fn new(directory: &StateDir) -> Self {
         AlertFile { path: directory.path().join(NAME), _directory: directory.clone() }
+    }
+
+    /// Refuses a file that a newer server wrote, which [`AlertFile::read`] would take for a broken one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NewerState`]. The file is as it was.
+    pub(super) fn refuse_newer(&self) -> Result<(), Error> {
+        let Ok(content) = self.content() else { return Ok(()) };
+        match serde_json::from_slice(&content) {
+            Ok(Versioned { version }) if version > u64::from(VERSION) => {
+                Err(Error::NewerState { path: self.path.clone(), form: "format", version })
+            }
+            // What is wrong with any other is said when it is read.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// What the server before this one left; nothing where it left none. What cannot be read is said; a file that is broken
@@ -136,6 +159,22 @@ mod tests {
             let aside = fs::read_to_string(directory.path().join("alerts.json.corrupt")).unwrap();
             assert_eq!(aside, content);
         }
+    }
+
+    #[test]
+    fn a_file_of_a_newer_server_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = file_in(directory.path());
+        assert!(file.refuse_newer().is_ok());
+        for content in ["{", "{}", r#"{"version":1,"alerts":[]}"#, r#"{"version":0,"alerts":[]}"#] {
+            fs::write(file.path(), content).unwrap();
+            assert!(file.refuse_newer().is_ok(), "{content}");
+        }
+        let newer = r#"{"version":2,"alerts":{},"more":true}"#;
+        fs::write(file.path(), newer).unwrap();
+        let refused = file.refuse_newer().unwrap_err();
+        assert!(matches!(refused, Error::NewerState { version: 2, .. }), "{refused}");
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), newer);
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Alerts {
     ///
     /// # Errors
     ///
-    /// When the file of certificates cannot be used.
+    /// When the file of certificates cannot be used, or a newer server wrote the alerts.
     pub(crate) fn new(options: AlertOptions, state_dir: Option<&StateDir>) -> Result<Option<Self>, Error> {
         if !options.is_on() {
             return Ok(None);
@@ -64,6 +64,7 @@ impl Alerts {
         let needs_tls = options.urls().any(AlertUrl::is_https);
         let client = http_client::client(options.ca_file.as_deref(), needs_tls)?;
         let file = state_dir.map(AlertFile::new);
+        file.as_ref().map_or(Ok(()), AlertFile::refuse_newer)?;
         Ok(Some(Alerts { options, client, file }))
     }
 

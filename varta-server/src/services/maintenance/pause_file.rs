@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::base::error::Error;
 use crate::base::files::atomic;
 use crate::services::maintenance::json_object::Fields;
 use crate::services::maintenance::pause::Pause;
@@ -31,10 +32,18 @@ pub(super) struct KeptFile {
 /// Why a file was not read.
 #[derive(Debug)]
 enum Fault {
+    /// A newer server wrote it.
+    Newer(u64),
     /// It makes no sense, and never will.
     Broken(String),
     /// It may be read another time.
     Io(io::Error),
+}
+
+impl From<String> for Fault {
+    fn from(fault: String) -> Self {
+        Fault::Broken(fault)
+    }
 }
 
 impl KeptFile {
@@ -49,10 +58,15 @@ impl KeptFile {
 
     /// Reads what the server before this one kept. A file that makes no sense is moved aside, one that cannot be read is
     /// left; both are said in the log, and nothing is known of before then.
-    pub(super) fn read(&self) -> Vec<Pause> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NewerState`] when a newer server wrote it. It is as it was.
+    pub(super) fn read(&self) -> Result<Vec<Pause>, Error> {
         let path = self.path();
-        match self.try_read() {
+        let pauses = match self.try_read() {
             Ok(pauses) => pauses,
+            Err(Fault::Newer(version)) => return Err(Error::NewerState { path, form: "format", version }),
             Err(Fault::Io(error)) => {
                 tracing::error!(
                     target: "varta::maintenance",
@@ -75,7 +89,8 @@ impl KeptFile {
                 );
                 Vec::new()
             }
-        }
+        };
+        Ok(pauses)
     }
 
     fn try_read(&self) -> Result<Vec<Pause>, Fault> {
@@ -108,7 +123,7 @@ impl KeptFile {
         if bytes.len() as u64 > LONGEST {
             return Err(Fault::Broken(format!("it is longer than {} MiB", LONGEST >> 20)));
         }
-        parse(&bytes).map_err(Fault::Broken)
+        parse(&bytes)
     }
 
     /// Writes these pauses, and returns when they are on the disk.
@@ -128,17 +143,18 @@ fn text_of(pauses: &[Pause]) -> String {
     format!("{{\"v\":{VERSION},\"pauses\":[\n{}\n]}}\n", lines.join(",\n"))
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<Pause>, String> {
+fn parse(bytes: &[u8]) -> Result<Vec<Pause>, Fault> {
     let mut fields = Fields::parse(bytes)?;
     match fields.need_number("v")? {
         VERSION => {}
-        other => return Err(format!("it is of version {other}, and this server knows version {VERSION}")),
+        newer if newer > VERSION => return Err(Fault::Newer(newer)),
+        other => Err(format!("it is of version {other}, and this server knows version {VERSION}"))?,
     }
     let entries = fields.list("pauses")?;
     if entries.len() > List::MOST {
-        return Err(format!("it has more than {} pauses", List::MOST));
+        Err(format!("it has more than {} pauses", List::MOST))?;
     }
-    entries.into_iter().map(parse_entry).collect()
+    Ok(entries.into_iter().map(parse_entry).collect::<Result<_, _>>()?)
 }
 
 fn parse_entry(entry: Value) -> Result<Pause, String> {
@@ -166,13 +182,13 @@ mod tests {
     fn what_is_written_is_read_and_only_the_owner_can_read_it() {
         let directory = tempfile::tempdir().unwrap();
         let kept = KeptFile::new(directory.path());
-        assert_eq!(kept.read(), [], "there is none at first");
+        assert_eq!(kept.read().unwrap(), [], "there is none at first");
         let pauses = [asked("batch-*", 3_600), asked("\"größer\"", 60)];
         kept.write(&pauses).unwrap();
-        assert_eq!(kept.read(), pauses);
+        assert_eq!(kept.read().unwrap(), pauses);
         assert_eq!(fs::metadata(kept.path()).unwrap().permissions().mode() & 0o777, 0o600);
         kept.write(&[]).unwrap();
-        assert_eq!(kept.read(), []);
+        assert_eq!(kept.read().unwrap(), []);
         assert!(!directory.path().join(UNFINISHED).exists());
     }
 
@@ -188,7 +204,7 @@ mod tests {
             String::new(),
             "{".to_owned(),
             "[]".to_owned(),
-            "{\"v\":2,\"pauses\":[]}".to_owned(),
+            "{\"v\":0,\"pauses\":[]}".to_owned(),
             "{\"pauses\":[]}".to_owned(),
             "{\"v\":1,\"pauses\":{}}".to_owned(),
             format!("{{\"v\":1,\"pauses\":{}", "[".repeat(100_000)),
@@ -202,11 +218,23 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let kept = KeptFile::new(directory.path());
             fs::write(kept.path(), &text).unwrap();
-            assert_eq!(kept.read(), [], "{text:.80}");
+            assert_eq!(kept.read().unwrap(), [], "{text:.80}");
             assert_eq!(fs::read_to_string(directory.path().join(ASIDE)).unwrap(), text);
             kept.write(&[asked("a", 60)]).unwrap();
-            assert_eq!(kept.read().len(), 1);
+            assert_eq!(kept.read().unwrap().len(), 1);
         }
+    }
+
+    #[test]
+    fn a_file_of_a_newer_server_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = KeptFile::new(directory.path());
+        let newer = r#"{"v":2,"pauses":{},"more":true}"#;
+        fs::write(kept.path(), newer).unwrap();
+        let refused = kept.read().unwrap_err();
+        assert!(matches!(refused, Error::NewerState { version: 2, .. }), "{refused}");
+        assert_eq!(fs::read_to_string(kept.path()).unwrap(), newer);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
@@ -216,9 +244,9 @@ mod tests {
         let other = directory.path().join("other");
         fs::write(&other, text_of(&[asked("a", 3_600)])).unwrap();
         symlink(&other, kept.path()).unwrap();
-        assert_eq!(kept.read(), []);
+        assert_eq!(kept.read().unwrap(), []);
         nix::unistd::mkfifo(&kept.path(), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-        assert_eq!(kept.read(), []);
+        assert_eq!(kept.read().unwrap(), []);
         assert!(!kept.path().exists() && other.exists());
     }
 
@@ -232,7 +260,7 @@ mod tests {
         assert!(kept.write(&[asked("a", 60)]).is_err());
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
         kept.write(&[asked("a", 60)]).unwrap();
-        assert_eq!(kept.read().len(), 1, "the failure has cleared the way");
+        assert_eq!(kept.read().unwrap().len(), 1, "the failure has cleared the way");
     }
 
     #[test]
@@ -240,6 +268,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let kept = KeptFile::new(&directory.path().join("gone"));
         assert!(kept.write(&[]).is_err());
-        assert_eq!(kept.read(), []);
+        assert_eq!(kept.read().unwrap(), []);
     }
 }

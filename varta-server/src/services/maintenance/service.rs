@@ -26,8 +26,8 @@ impl Maintenance {
     ///
     /// # Errors
     ///
-    /// When the control socket cannot be had. One that nobody asked for and whose path would be too long is done without,
-    /// which is said in the log.
+    /// When a newer server wrote the file, or the control socket cannot be had. One that nobody asked for and whose path
+    /// would be too long is done without, which is said in the log.
     pub(crate) fn open(options: &options::Maintenance, state_dir: Option<&Path>) -> Result<Self, Error> {
         let control = match options.control.as_ref().map(ControlListener::bind).transpose() {
             Err(error @ Error::SocketPathTooLong { .. })
@@ -40,7 +40,7 @@ impl Maintenance {
         };
         let pauses = Pauses::default();
         let file = state_dir.map(KeptFile::new);
-        let kept = file.as_ref().map(KeptFile::read).unwrap_or_default();
+        let kept = file.as_ref().map(KeptFile::read).transpose()?.unwrap_or_default();
         pauses.change(|list| {
             for pause in kept {
                 // There are no more in the file than there may be.

@@ -64,7 +64,7 @@ impl Store {
         };
         match read {
             Ok((database, left, sweep)) => Ok((Store { directory, database: Some(database), sweep }, left)),
-            Err(Fault::Newer { version }) => Err(Error::NewerState { path, version }),
+            Err(Fault::Newer { version }) => Err(Error::NewerState { path, form: "tables", version }),
             Err(fault) if fault.may_pass() => {
                 tracing::warn!(
                     target: "varta::state",

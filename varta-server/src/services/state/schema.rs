@@ -57,7 +57,7 @@ const FROM_VERSION_1: &str =
 #[derive(Debug)]
 pub(super) enum Fault {
     /// It was written by a server that knows more than this one.
-    Newer { version: i64 },
+    Newer { version: u64 },
     /// It is broken, or is none of ours.
     Corrupt(String),
     /// The file could not be made.
@@ -102,7 +102,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, Fault> {
         connection
             .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))?;
     if application == APPLICATION && version > VERSION {
-        return Err(Fault::Newer { version });
+        return Err(Fault::Newer { version: version.unsigned_abs() });
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
