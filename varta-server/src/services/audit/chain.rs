@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, BufRead, Read};
 
 use crate::services::audit::mac::{Hash, Sealer};
-use crate::services::audit::record::{CONTINUED, Link, MOST_RECORD, Record, STARTED};
+use crate::services::audit::record::{CONTINUED, FORMAT, Link, MOST_RECORD, Record, STARTED};
 
 /// What is wrong with a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,11 @@ pub enum Fault {
     NotARecord,
     /// The line is longer than a record may be.
     TooLong,
+    /// A newer server wrote the file.
+    Newer {
+        /// The version of its format.
+        format: u64,
+    },
     /// The record's hash does not fit what it says.
     Changed,
     /// The file was sealed in another way: with a key and not without, or the other way round.
@@ -59,6 +64,7 @@ impl Fault {
         match self {
             Fault::NotARecord => "not_a_record",
             Fault::TooLong => "too_long",
+            Fault::Newer { .. } => "newer",
             Fault::Changed => "changed",
             Fault::OtherSeal => "other_seal",
             Fault::MissingBefore { .. } => "missing_before",
@@ -82,6 +88,10 @@ impl fmt::Display for Fault {
         match self {
             Fault::NotARecord => f.write_str("this is no record; it was changed, or never was one"),
             Fault::TooLong => write!(f, "the line is longer than the {MOST_RECORD} bytes that a record may have"),
+            Fault::Newer { format } => write!(
+                f,
+                "a newer varta-server wrote this (version {format} of the format; this one knows {FORMAT}); use that one"
+            ),
             Fault::Changed => {
                 f.write_str("it was changed after it was written, or is sealed with another key: its hash does not fit")
             }
@@ -133,6 +143,10 @@ impl<'s> Chain<'s> {
     /// Takes the next record, if it is the next one. The first may be any that begins a file.
     fn take(&mut self, record: &Record<'_>, begins_file: bool) -> Result<(), Fault> {
         let begins = record.event == if record.seq == 1 { STARTED } else { CONTINUED };
+        // Before the hash: another format may make it in another way.
+        if begins && let Some(format) = record.format().filter(|format| *format > FORMAT) {
+            return Err(Fault::Newer { format });
+        }
         if self.sealer.seal(record.body) != record.hash {
             let other = match self.sealer {
                 Sealer::Plain => &b"\"seal\":\"hmac-sha256\""[..],

@@ -14,13 +14,11 @@ use crate::base::files::append_log::{AppendFile, numbered, rotate, sync_director
 use crate::services::audit::head::{Head, OPEN_TO_OTHERS};
 use crate::services::audit::mac::Sealer;
 use crate::services::audit::options::AuditOptions;
-use crate::services::audit::record::{CONTINUED, Entry, Link, REPAIRED, STARTED};
+use crate::services::audit::record::{CONTINUED, Entry, FORMAT, Link, REPAIRED, STARTED};
 use crate::services::audit::recover::{Left, unusable};
 
 /// Only the server's user may read it, and nobody else may write to it.
 const MODE: u32 = 0o600;
-/// Of the form that records have.
-const FORMAT: u64 = 1;
 
 /// The audit log. Nobody else writes to its files while it lives.
 #[derive(Debug)]

@@ -13,6 +13,8 @@ use crate::services::audit::mac::{Hash, Sealer};
 
 /// The most bytes of a record, with the end of its line.
 pub(crate) const MOST_RECORD: usize = 64 << 10;
+/// The version of the format. The first record of each file says it.
+pub(super) const FORMAT: u64 = 1;
 /// The first record of a log.
 pub(super) const STARTED: &str = "log_started";
 /// The first record of each later file of it.
@@ -126,6 +128,14 @@ impl<'l> Record<'l> {
         }
         let [at, event] = [at, event].map(str::from_utf8);
         Some(Record { seq: number(seq)?, at: at.ok()?, event: event.ok()?, prev, hash, body })
+    }
+
+    /// The version of the format, as the first record of a file says it.
+    pub(super) fn format(&self) -> Option<u64> {
+        const KEY: &[u8] = b",\"format\":";
+        let at = self.body.windows(KEY.len()).position(|text| text == KEY)?;
+        let rest = &self.body[at + KEY.len()..];
+        number(&rest[..rest.iter().take_while(|byte| byte.is_ascii_digit()).count()])
     }
 
     pub(super) const fn link(&self) -> Link {

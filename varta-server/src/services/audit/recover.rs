@@ -115,6 +115,10 @@ fn broken(path: &Path, place: Option<(u64, Stop)>, fault: Fault) -> Error {
         Some((lines, _)) => format!("line {}: ", lines + 1),
         None => String::new(),
     };
+    if let Fault::Newer { .. } = fault {
+        let fault = format!("{place}{fault}, or give this one another file with --audit-log");
+        return Error::Audit { path: path.to_path_buf(), fault };
+    }
     let fault = format!(
         "{place}{fault}; `varta-server audit verify` looks at the whole log. Move the log, its .head and its .1, .2 and so on \
          aside, and keep them: the server begins a new log when it is started then"

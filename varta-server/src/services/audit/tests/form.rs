@@ -132,6 +132,35 @@ fn what_is_printed_tells_people_and_programs_the_same() {
 }
 
 #[test]
+fn a_file_that_a_newer_server_began_is_refused_by_its_version_and_left_as_it_is() {
+    for (is_keyed, is_in_the_head) in [(false, false), (true, false), (false, true), (true, true)] {
+        let place = Place::new(is_keyed);
+        let mut log = place.open();
+        append(&mut log, 1);
+        log.sync().unwrap();
+        drop(log);
+        let found = place.assert_whole().last.unwrap();
+        let sealer = seal::Sealer::read(place.options.key_file.as_deref()).unwrap();
+        let fields = Map::from_iter([("format".to_owned(), Value::from(2))]);
+        let entry = record::Entry { at: at(2), event: record::CONTINUED, fields };
+        let (last, mut line) = (Link { seq: found.seq, hash: found.hash }, Vec::new());
+        let newest = entry.compose(last, &sealer, &mut line).unwrap();
+        fs::rename(place.path(), numbered(place.path(), 1)).unwrap();
+        fs::write(place.path(), &line).unwrap();
+        if is_in_the_head {
+            head::Head::open(place.path()).unwrap().write(newest, &sealer).unwrap();
+        }
+        let head = fs::read(place.head()).unwrap();
+        assert_eq!(place.fault(), Some(Fault::Newer { format: 2 }));
+        let said = place.refused();
+        let expected = "audit.log: line 1, record 3: a newer varta-server wrote this (version 2 of the format; this one \
+                        knows 1); use that one, or give this one another file with --audit-log";
+        assert!(said.ends_with(expected), "{said}");
+        assert_eq!((fs::read(place.path()).unwrap(), fs::read(place.head()).unwrap()), (line, head));
+    }
+}
+
+#[test]
 fn a_key_is_long_and_closed_to_others() {
     let mut place = Place::new(false);
     let short = write_key(place.directory.path(), "0123456789abcdef0123456789abcde");
