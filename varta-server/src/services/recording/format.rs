@@ -203,7 +203,8 @@ pub(crate) enum Fault {
     #[error("is not a recording of varta-server")]
     NotARecording,
     #[error(
-        "was written by another version of varta-server (version {found} of its form; this one reads {VERSION})"
+        "was written by another version of varta-server (version {found} of its form; this one reads {VERSION}); \
+         replay it with that one"
     )]
     Version { found: u32 },
     #[error("its checksum does not fit")]
