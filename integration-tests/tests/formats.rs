@@ -171,7 +171,7 @@ fn agents_of_each_release_are_known_and_what_was_sealed_for_it_is_refused() {
 }
 
 #[test]
-fn alerts_of_each_release_go_on_and_nobody_is_told_of_them_again() {
+fn alerts_of_each_release_continue_and_are_not_sent_again() {
     for release in RELEASES {
         let files = Files::of(release);
         let kept = files.json("state/alerts.json")["alerts"][0]["alert"].clone();
@@ -194,7 +194,7 @@ fn alerts_of_each_release_go_on_and_nobody_is_told_of_them_again() {
             })
         };
         posted("beginning", &|_| true);
-        // That of an agent that was well again, and of which the Alertmanager was not told in time.
+        // That of an agent that was well again, and whose end the Alertmanager did not get in time.
         let labels = [("destination", "alertmanager"), ("outcome", "given_up")];
         server.await_sample("varta_notifications_total", &labels, |count| count == 1.0);
 
@@ -234,8 +234,8 @@ fn pauses_of_each_release_are_in_force() {
         assert_eq!((&pause, listed["pauses"].as_array().unwrap().len()), (&kept, 1), "{listed}");
         let _paused = fall(&server, "batch-1");
         let _other = fall(&server, "other");
-        let told = notices(&webhook, 1);
-        assert_eq!(told, ["firing other"]);
+        let sent = notices(&webhook, 1);
+        assert_eq!(sent, ["firing other"]);
         stop(server);
         assert!(!files.path("state/pauses.json.corrupt").exists());
     }
@@ -252,7 +252,7 @@ fn verify(files: &Files, kind: &str, arguments: &[&str]) -> Ended {
 }
 
 #[test]
-fn audit_logs_of_each_release_are_verified_and_gone_on_with() {
+fn audit_logs_of_each_release_are_verified_and_continued() {
     for (release, kind) in RELEASES.iter().flat_map(|release| ["plain", "keyed"].map(|kind| (release, kind)))
     {
         let files = Files::of(release);

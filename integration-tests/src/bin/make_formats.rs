@@ -92,7 +92,7 @@ fn state(out: &Path, sealed_to: &Path) {
     let place = place();
     let state = place.path().join("state");
     let webhook = Receiver::start([]);
-    // Never told that an alert is over.
+    // It never gets the end of an alert.
     let alertmanager = Receiver::nowhere();
     let options = Options::new()
         .args([Path::new("--state-dir"), &state])
