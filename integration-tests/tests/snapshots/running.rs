@@ -101,11 +101,11 @@ fn state_files_that_cannot_be_used() {
     for (name, content) in [
         ("varta.db", "this is no database, and longer than the header of one: ".repeat(40)),
         ("alerts.json", "{".to_owned()),
-        ("alerts.json", r#"{"version":2,"alerts":[]}"#.to_owned()),
+        ("alerts.json", r#"{"version":0,"alerts":[]}"#.to_owned()),
         ("alerts.json", r#"{"version":1,"alerts":[{}]}"#.to_owned()),
         ("pauses.json", "{".to_owned()),
         ("pauses.json", "[]".to_owned()),
-        ("pauses.json", r#"{"v":2,"pauses":[]}"#.to_owned()),
+        ("pauses.json", r#"{"v":0,"pauses":[]}"#.to_owned()),
         ("pauses.json", r#"{"v":1,"pauses":{}}"#.to_owned()),
         (
             "pauses.json",
