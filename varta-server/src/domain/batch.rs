@@ -1,14 +1,18 @@
+//! A batch: the beats and control messages that a listener reads together.
+//!
+//! Listeners hand batches to the engine, so that one reading of the clock and one send serve many beats.
+
 use crate::base::time::MonoTime;
 use crate::domain::beat::{ReceivedBeat, ReceivedControl, Transport};
 
-/// Beats that were read together.
+/// The beats that one listener read together.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) transport: Transport,
     pub(crate) beats: Vec<ReceivedBeat>,
-    /// What came between them, each with the number of beats before it. There are few.
+    /// The control messages between the beats, each with the number of beats before it. There are few.
     pub(crate) controls: Vec<(usize, ReceivedControl)>,
-    /// When it was read, if the socket's queue was full, so that senders were turned away.
+    /// When the batch was read, if the socket's queue was full and the kernel turned senders away.
     pub(crate) turned_away_at: Option<MonoTime>,
 }
 

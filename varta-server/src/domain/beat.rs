@@ -1,7 +1,8 @@
-//! What a listener hands on: a decoded frame, who sent it as far as the transport can tell, and when it was read.
+//! What a listener hands to the tracker: a decoded datagram, its sender as far as the transport attests it,
+//! and the time at which it was read.
 //!
-//! It stands by itself because it is the border between the two rooms: listeners make these and know nothing of
-//! agents, the tracker takes them and knows nothing of sockets.
+//! These types are the border between ingest and tracker: listeners make them and know no agents, the tracker
+//! takes them and knows no sockets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,108 +13,110 @@ use varta_proto::control::{AgentName, GoodbyeReason};
 use crate::base::time::MonoTime;
 use crate::domain::labels::Labels;
 
-/// A frame that was well formed and whose sender was accepted, on its way to the tracker.
+/// A well-formed frame from an accepted sender, on its way to the tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReceivedBeat {
     /// When the listener read it. One reading of the clock serves a whole batch.
     pub received_at: MonoTime,
-    /// Who sent it.
+    /// The sender, as far as the transport attests it.
     pub sender: Sender,
-    /// What it says.
+    /// The decoded frame.
     pub frame: Frame,
 }
 
-/// A control datagram that was well formed and whose sender was accepted, on its way to the tracker.
+/// A well-formed control datagram from an accepted sender, on its way to the tracker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceivedControl {
     /// When the listener read it.
     pub received_at: MonoTime,
-    /// Who sent it.
+    /// The sender, as far as the transport attests it.
     pub sender: Sender,
-    /// What it says.
+    /// The decoded message.
     pub said: Said,
 }
 
-/// What an agent says beside its beats.
+/// A control message: what an agent sends in addition to its beats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// Who it is and what it asks for.
+    /// The agent's identity and requests.
     Hello(Introduction),
-    /// That from now on some of its beats are seen, and not all, because it writes them to a page of memory.
+    /// From now on the listener sees only some of the agent's beats, because the agent writes them to a
+    /// shared memory page.
     Attach,
-    /// That it leaves.
+    /// The agent leaves.
     Goodbye {
-        /// The nonce of its session's last beat.
+        /// The nonce of the last beat of the agent's session.
         nonce: u64,
-        /// When it said so, on the clock of its beats.
+        /// When the agent sent it, on the clock of its beats.
         timestamp: u64,
-        /// Why, if it told that.
+        /// The reason, if the agent gave one.
         reason: Option<GoodbyeReason>,
     },
 }
 
-/// Who an agent is and what it asks for; all of it may be missing.
+/// The content of a Hello: the agent's identity and requests. Every field may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Introduction {
-    /// Its name.
+    /// The agent's name.
     pub name: Option<AgentName>,
-    /// How often it means to beat.
+    /// The interval at which the agent intends to beat.
     pub interval: Option<Duration>,
-    /// How long it may be silent.
+    /// The stall timeout that the agent requests.
     pub stall_after: Option<Duration>,
-    /// For how long from now it is not to be missed.
+    /// The time from now on in which the agent may be silent ("busy until").
     pub busy_for: Option<Duration>,
-    /// By what operators sort it.
+    /// The agent's labels, by which operators sort agents.
     pub labels: Labels,
 }
 
-/// Who sent a beat, as far as the transport can tell.
+/// The sender of a datagram, as far as the transport attests it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sender {
-    /// Where it came from.
+    /// The transport and address that the datagram came from.
     pub origin: Origin,
-    /// The process id that it goes by there: of this host the kernel vouches for it, of another one it is what the
-    /// frame says.
+    /// The process id on the sender's host. The kernel vouches for a pid of this host; a pid of another host
+    /// is what the frame says.
     pub pid: u32,
-    /// By which socket of its host, and under which key; the same for all processes of this host.
+    /// The source port and the key; the same for all processes of this host.
     pub lane: Lane,
 }
 
-/// Where beats come from.
+/// The transport and address that beats come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Origin {
     /// A process of this host whose pid the kernel vouches for.
     Local,
-    /// Whoever can send from this address. Nobody vouches for anything.
+    /// An address over plaintext UDP. Nothing vouches for the sender or the address.
     Udp(IpAddr),
-    /// A holder of a key. For the address nobody vouches.
+    /// An address over sealed UDP. The sender holds a key; nothing vouches for the address.
     SecureUdp(IpAddr),
 }
 
-/// What tells senders apart that share address and pid.
+/// The remote endpoint: what distinguishes senders that share address and pid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lane {
-    /// The source port. It changes when an agent connects anew.
+    /// The source port. It changes when an agent reconnects.
     pub port: u16,
     /// The key that opened the datagram.
     pub key: KeyId,
 }
 
-/// A key by its number. Numbers are given in the order in which keys are first seen, and never to another key.
+/// A key by its number. Numbers are assigned in the order in which keys are first seen, and never reused for
+/// another key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KeyId(pub u16);
 
-/// How beats arrive: the value of the metric label `transport`.
+/// The transport of a datagram: the value of the metric label `transport`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// A Unix datagram socket with kernel credentials.
     Unix,
-    /// A page of memory that a local process shares with this server. Its agent is one of [`Transport::Unix`], where it
-    /// says what is news.
+    /// A page of memory that a local process shares with this server. Its agent is one of
+    /// [`Transport::Unix`], over which it sends control messages and every beat that reports something new.
     Shm,
-    /// UDP, for everybody to read and to forge.
+    /// UDP in plaintext, which others can read and forge.
     Udp,
-    /// UDP under a seal.
+    /// UDP in sealed datagrams: encrypted and authenticated.
     SecureUdp,
 }
 
@@ -124,15 +127,15 @@ impl Sender {
         Sender { origin: Origin::Local, pid, lane: Lane { port: 0, key: KeyId(0) } }
     }
 
-    /// Somebody who sent a plaintext datagram from `source`.
+    /// The sender of a plaintext datagram from `source`.
     #[must_use]
     pub fn udp(source: SocketAddr, pid: u32) -> Self {
         let lane = Lane { port: source.port(), key: KeyId(0) };
-        // The same host, whether its datagrams come through an IPv4 socket or one for both families.
+        // A host is the same whether its datagrams come through an IPv4 socket or a dual-stack one.
         Sender { origin: Origin::Udp(source.ip().to_canonical()), pid, lane }
     }
 
-    /// Somebody who sent a datagram from `source` that `key` opened.
+    /// The sender of a datagram from `source` that `key` opened.
     #[must_use]
     pub fn secure_udp(source: SocketAddr, pid: u32, key: KeyId) -> Self {
         let lane = Lane { port: source.port(), key };
@@ -141,8 +144,8 @@ impl Sender {
 }
 
 impl Origin {
-    /// How its datagrams arrive. What a local process says through a page of memory is counted apart, and is that of
-    /// the same agent.
+    /// The transport of the origin's datagrams. Beats in shared memory are counted apart, and belong to the
+    /// same agent.
     #[must_use]
     pub const fn transport(self) -> Transport {
         match self {
@@ -152,7 +155,7 @@ impl Origin {
         }
     }
 
-    /// The address of the host from which they come; `None` for this host.
+    /// The address of the remote host; `None` for this host.
     #[must_use]
     pub const fn address(self) -> Option<IpAddr> {
         match self {
@@ -161,7 +164,7 @@ impl Origin {
         }
     }
 
-    /// What that host is called: its address, or `own` for this one.
+    /// The name of the host: its address, or `own` for this host.
     #[must_use]
     pub fn host(self, own: &str) -> String {
         self.address().map_or_else(|| own.to_owned(), |address| address.to_string())

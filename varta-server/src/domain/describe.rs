@@ -1,13 +1,15 @@
+//! The description of a transition: the sentence that logs and alerts show to a person.
+
 use crate::domain::tracker::{Cause, Transition, Verdict};
 
-/// Whether an agent can bring about such a change as often as it likes.
+/// Whether an agent can cause such a transition as often as it likes.
 pub(crate) fn is_report(transition: &Transition) -> bool {
     let Transition { to, cause, .. } = transition;
     *cause == Cause::Reported || *cause == Cause::Panicked && matches!(to, Verdict::Up(_))
 }
 
-/// Says what happened so that a person can act on it: who, from what to what, after how long a silence, and what it
-/// said last.
+/// Describes a transition so that a person can act on it: the agent, both verdicts, how long it was silent
+/// and its last report.
 pub(crate) fn sentence(transition: &Transition) -> String {
     let Transition { agent, from, to, cause, silence, last, dossier, .. } = transition;
     let went = match from {
@@ -83,7 +85,7 @@ pub(crate) fn sentence(transition: &Transition) -> String {
     }
 }
 
-/// `SIGKILL` for 9; `signal 64` for one without a name.
+/// `SIGKILL` for 9; `signal 64` for a signal without a name.
 fn signal_name(signal: u8) -> String {
     nix::sys::signal::Signal::try_from(i32::from(signal))
         .map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned())

@@ -1,4 +1,5 @@
-//! Agents that are to come: if they do not, somebody is told.
+//! Expected agents: names in the configuration, each of which raises an alert if its first beat does not come
+//! in time.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,17 +9,17 @@ use varta_proto::control::AgentName;
 use crate::base::EntryError;
 use crate::base::limits::check_duration;
 
-/// An agent that is to come.
+/// An agent that the configuration expects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// What it is called.
+    /// The agent's name.
     pub name: AgentName,
-    /// How long after the server's start it may take for its first beat.
+    /// The time that its first beat may take after the start of the server.
     pub grace: Duration,
 }
 
 impl Expected {
-    /// How long an agent may take that nobody has given another time.
+    /// The grace of an agent for which no other is configured.
     pub const DEFAULT_GRACE: Duration = Duration::from_secs(60);
 
     /// An agent of this name, with the default grace.
@@ -33,7 +34,7 @@ impl Expected {
     }
 }
 
-/// The agents that are to come, each name once.
+/// The expected agents, each name once.
 ///
 /// ```
 /// use varta_server::config::{Expected, ExpectedAgents};
@@ -46,21 +47,23 @@ impl Expected {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExpectedAgents {
-    /// In the order in which they were written.
+    /// In the order in which they were added.
     agents: Vec<Expected>,
     names: HashSet<AgentName>,
 }
 
 impl ExpectedAgents {
-    /// How many there may be: more than people write by hand, and few beside what a tracker has room for.
+    /// The maximum number of expected agents: more than people write by hand, and few compared to a tracker's
+    /// capacity.
     pub const MOST: usize = 10_000;
 
     /// Adds an agent.
     ///
     /// # Errors
     ///
-    /// When there are too many, when its name is there already, or when the grace is not between
-    /// [10 ms](crate::base::limits::SHORTEST_STALL_AFTER) and [366 days](crate::base::limits::LONGEST_DURATION). Nothing has changed then.
+    /// When there are too many agents, when the name is already among them, or when the grace is not between
+    /// [10 ms](crate::base::limits::SHORTEST_STALL_AFTER) and
+    /// [366 days](crate::base::limits::LONGEST_DURATION). Nothing changes then.
     pub fn add(&mut self, agent: Expected) -> Result<(), EntryError> {
         check_duration("grace", agent.grace)?;
         if self.agents.len() >= Self::MOST {
@@ -73,13 +76,13 @@ impl ExpectedAgents {
         Ok(())
     }
 
-    /// Whether none is.
+    /// Whether no agent is expected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.agents.is_empty()
     }
 
-    /// Every agent, in the order in which they were added.
+    /// Every expected agent, in the order in which they were added.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Expected> {
         self.agents.iter()
     }

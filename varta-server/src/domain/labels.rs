@@ -1,9 +1,9 @@
-//! Labels: words by which an operator sorts agents. An agent says its own in its Hello.
+//! Labels: key-value pairs by which operators sort agents. An agent sends its own in its Hello.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// An agent's labels, by their keys; nearly all agents have none. Cheap to clone.
+/// An agent's labels, sorted by key. Most agents have none, which take no memory. Cheap to clone.
 ///
 /// ```
 /// use varta_server::labels::Labels;
@@ -15,17 +15,17 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels(Option<Arc<[Label]>>);
 
-/// Key and value.
+/// A key and its value.
 type Label = (Box<str>, Box<str>);
 
 impl Labels {
-    /// Whether there are none.
+    /// Whether there are no labels.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// The value of a label.
+    /// The value of the label with this key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         self.iter().find(|(known, _)| *known == key).map(|(_, value)| value)
@@ -37,7 +37,7 @@ impl Labels {
     }
 }
 
-/// Of labels with one key the first counts.
+/// Of several labels with the same key the first is kept.
 impl<'l> FromIterator<(&'l str, &'l str)> for Labels {
     fn from_iter<I: IntoIterator<Item = (&'l str, &'l str)>>(labels: I) -> Self {
         let mut labels: Vec<Label> =

@@ -1,4 +1,5 @@
-//! Values and rules: beats, agents, processes, verdicts. Pure: no clock, file, socket, task, option or metric.
+//! Values and rules for beats, agents, processes and verdicts. Pure: no clock, file, socket, task, option or
+//! metric.
 
 pub(crate) mod batch;
 pub mod beat;

@@ -1,51 +1,52 @@
-//! What becomes of a datagram: accepted, or refused for exactly one reason.
+//! The outcome of a datagram: accepted, or refused for exactly one reason.
 //!
-//! The books balance because every datagram that is read ends in one [`Outcome`] and each of them is one row of
-//! `varta_frames_total`.
+//! Every datagram that is read ends in exactly one [`Outcome`], and each outcome is one row of
+//! `varta_frames_total`, so that the counts add up to the number of datagrams.
 
 use varta_proto::DecodeError;
 
-/// What became of one datagram.
+/// The outcome of one datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A beat. It moved its agent's deadline.
+    /// An accepted beat, which moved its agent's deadline.
     Accepted,
-    /// Not a frame; which rule it broke.
+    /// Not a frame; the error is the rule that it breaks.
     Malformed(DecodeError),
-    /// It carried file descriptors or other ancillary data for which there is no use. Nothing of it was kept.
+    /// The datagram carries file descriptors or other ancillary data that no message has. Nothing of it is
+    /// kept.
     Ancillary,
-    /// The kernel did not say who sent it.
+    /// The kernel did not attest the sender.
     Unattested,
     /// The pid in the frame is not that of the process that sent it.
     PidMismatch,
     /// The sender's user and group are not among those allowed.
     UidRefused,
-    /// The newest frame of a session once more.
+    /// A repetition of the newest frame of a session.
     Duplicate,
-    /// An older frame than the newest of its session.
+    /// A frame older than the newest of its session.
     OutOfOrder,
-    /// Beyond what one agent may send. It was only not counted: that its agent lives it proved all the same.
+    /// Beyond the rate limit of one agent. The beat is not counted, and still proves that its agent is alive.
     RateLimitedAgent,
-    /// Beyond what all agents together may send; the same goes for it.
+    /// Beyond the rate limit of all agents together; otherwise the same.
     RateLimitedGlobal,
-    /// From an agent for which there is no room.
+    /// From a new agent for which the tracker has no room.
     Capacity,
-    /// From an agent beyond those that one address, or all together, may introduce over plaintext UDP, or beyond those that
-    /// may share address and pid.
+    /// From a new agent beyond those that one address, or all together, may add over plaintext UDP, or beyond
+    /// those that may share address and pid.
     SourceLimit,
-    /// No key opens it: another's key, or something was changed on the way.
+    /// No key opens the datagram: it was sealed with another key, or changed on the way.
     DecryptFailed,
-    /// It was opened, and is not newer than what came under its nonce prefix before.
+    /// The datagram opens, and is not newer than those before it under the same nonce prefix.
     Replayed,
-    /// It was opened, and begins a session for which the replay table has no room.
+    /// The datagram opens, and starts a session for which the replay table has no room.
     ReplayTableFull,
 }
 
 impl Outcome {
-    /// How many different rows there are.
+    /// The number of outcomes; each kind of malformed frame counts as one.
     pub const COUNT: usize = 14 + DecodeError::KINDS.len();
 
-    /// Its place among the rows, below [`Outcome::COUNT`].
+    /// The outcome's row, below [`Outcome::COUNT`].
     #[must_use]
     #[inline]
     pub const fn index(self) -> usize {
@@ -68,7 +69,7 @@ impl Outcome {
         }
     }
 
-    /// The label value of each row, by [`Outcome::index`].
+    /// The label values, by [`Outcome::index`].
     #[must_use]
     pub fn labels() -> [&'static str; Outcome::COUNT] {
         const OURS: [&str; 14] = [
@@ -94,7 +95,7 @@ impl Outcome {
     }
 }
 
-/// How many datagrams had each outcome.
+/// The number of datagrams with each outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally([u64; Outcome::COUNT]);
 
@@ -105,19 +106,19 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Counts one.
+    /// Counts one datagram.
     #[inline]
     pub fn count(&mut self, outcome: Outcome) {
         self.0[outcome.index()] += 1;
     }
 
-    /// Counts `count` more in a row, by [`Outcome::index`].
+    /// Adds `count` to a row, by [`Outcome::index`].
     #[cfg(test)]
     pub(crate) fn add(&mut self, row: usize, count: u64) {
         self.0[row] += count;
     }
 
-    /// How many had `outcome`.
+    /// The number of datagrams with `outcome`.
     #[must_use]
     pub const fn of(&self, outcome: Outcome) -> u64 {
         self.0[outcome.index()]

@@ -1,21 +1,20 @@
-//! Rules: what an operator decides for agents by their names.
+//! Rules: settings that an operator gives to agents by their names.
 
 use std::time::Duration;
 
 use crate::base::limits::check_duration;
 use crate::base::{EntryError, Glob};
 
-/// What holds for agents whose names fit.
+/// Settings for the agents whose names match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Whose rule it is.
+    /// The pattern that the names match.
     pub name: Glob,
-    /// How long they may be silent; `None` leaves that to the agents and to the default.
+    /// The stall timeout of these agents; `None` leaves it to the agents and to the default.
     pub stall_after: Option<Duration>,
 }
 
-/// Rules in the order in which they were written. The first whose pattern fits a name is the only one that counts for
-/// it.
+/// Rules in order. Only the first rule that matches a name applies to it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,15 +30,17 @@ pub struct Rule {
 pub struct Rules(Vec<Rule>);
 
 impl Rules {
-    /// How many there may be. Each may be tried when an agent gets a name.
+    /// The maximum number of rules. Each may be tried when an agent gets a name.
     pub const MOST: usize = 1_024;
 
-    /// Adds a rule behind the others.
+    /// Appends a rule.
     ///
     /// # Errors
     ///
-    /// When there are too many, when an earlier rule has the same pattern, or when `stall_after` is not between
-    /// [10 ms](crate::base::limits::SHORTEST_STALL_AFTER) and [366 days](crate::base::limits::LONGEST_DURATION). The rules are as before then.
+    /// When there are too many rules, when an earlier rule has the same pattern, or when `stall_after` is out
+    /// of
+    /// the range of [10 ms](crate::base::limits::SHORTEST_STALL_AFTER) to
+    /// [366 days](crate::base::limits::LONGEST_DURATION). The rules are unchanged then.
     pub fn add(&mut self, rule: Rule) -> Result<(), EntryError> {
         if let Some(stall_after) = rule.stall_after {
             check_duration("stall-after", stall_after)?;
@@ -54,25 +55,25 @@ impl Rules {
         Ok(())
     }
 
-    /// The rule for agents of this name.
+    /// The rule that applies to agents of this name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Rule> {
         self.0.iter().find(|rule| rule.name.matches(name))
     }
 
-    /// How long agents of this name may be silent; `None` if that is not for a rule to say.
+    /// The stall timeout that a rule sets for agents of this name; `None` if no rule does.
     #[must_use]
     pub fn stall_after_for(&self, name: &str) -> Option<Duration> {
         self.find(name)?.stall_after
     }
 
-    /// The rule that lets agents be silent for longest.
+    /// The rule with the longest stall timeout.
     #[must_use]
     pub fn longest(&self) -> Option<&Rule> {
         self.iter().filter(|rule| rule.stall_after.is_some()).max_by_key(|rule| rule.stall_after)
     }
 
-    /// Whether there are none.
+    /// Whether there are no rules.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_hostile_pattern_and_name_take_no_more_steps_than_the_product_of_their_lengths() {
-        // One that tried every star anew would not come back.
+        // A matcher that retries every star would not return.
         let glob = Glob::parse(&format!("{}b", "a*".repeat(63))).unwrap();
         assert!(!glob.matches(&"a".repeat(10_000)));
     }

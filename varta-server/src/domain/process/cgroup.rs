@@ -1,25 +1,27 @@
+//! The cgroup of a process: whether its silence has a cause there, such as a freeze or a CPU limit.
+
 use std::time::Duration;
 
 use crate::domain::process::pressure::Pressure;
 
-/// What is known of the cgroup of a process.
+/// The cgroup of a process, as far as the kernel shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cgroup {
-    /// Its path, cut after 256 bytes.
+    /// The path, cut to 256 bytes.
     pub path: Box<str>,
-    /// Whether everything in it is frozen.
+    /// Whether the cgroup is frozen.
     pub frozen: Option<bool>,
-    /// How often and for how long it was held back for having used up its share of CPU, since it was made.
+    /// How often and for how long its CPU limit has throttled the cgroup since its creation.
     pub throttled: Option<Throttled>,
-    /// How short it is of what it needs.
+    /// The pressure of the cgroup.
     pub pressure: Pressure,
 }
 
-/// How much a cgroup was held back by its CPU limit.
+/// How much its CPU limit throttled a cgroup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Throttled {
-    /// In so many periods.
+    /// The number of throttled periods.
     pub periods: u64,
-    /// For so long in all.
+    /// The total throttled time.
     pub time: Duration,
 }

@@ -1,4 +1,4 @@
-//! Why a process is silent, as far as a look at it tells: one table from facts to a cause.
+//! Why the process of a silent agent does not beat: one table from snapshots of the process to an activity.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,24 +9,24 @@ use crate::domain::process::state::State;
 /// What a silent process is doing instead of beating.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Doing {
-    /// Nothing any more: it is dead.
+    /// The process is dead.
     Gone,
     /// Its cgroup is frozen.
     Frozen,
     /// A signal or a debugger has stopped it.
     Stopped,
-    /// It waits for something that nothing interrupts.
+    /// It waits in the kernel for something that no signal interrupts.
     Blocked,
-    /// It runs, or would if it were given a CPU.
+    /// It runs, or waits only for a CPU.
     Busy,
     /// It sleeps.
     Idle,
-    /// What the kernel shows says none of these.
+    /// The kernel shows none of these.
     Unknown,
 }
 
 impl Doing {
-    /// Whether it could not beat if it would.
+    /// Whether the process cannot beat at all in this state.
     #[must_use]
     pub const fn is_held_up(self) -> bool {
         match self {
@@ -35,7 +35,7 @@ impl Doing {
         }
     }
 
-    /// The name of the cause.
+    /// The activity's name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -56,28 +56,31 @@ impl fmt::Display for Doing {
     }
 }
 
-/// A cause, and what a person should know about it.
+/// A process's activity, and what a person should know about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// The cause.
+    /// The activity.
     pub doing: Doing,
-    /// A sentence without its full stop. It is one of a few, and holds nothing that came from outside.
+    /// A sentence without its full stop: one of a fixed set, with no text from outside.
     pub sentence: &'static str,
 }
 
-/// Where a thread waits whose cgroup is frozen, in version 2 and in version 1, of which nothing else is read.
+/// The kernel function in which the threads of a frozen cgroup wait, in version 2 and in version 1. A freeze
+/// by version 1 shows nowhere else.
 const FREEZERS: [&str; 2] = ["do_freezer_trap", "__refrigerator"];
-/// Less time than this between two looks says nothing: CPU time is counted in hundredths of a second.
+/// The shortest time between two snapshots that says anything: CPU time is counted in hundredths of a second.
 const LEAST_CHANGE: Duration = Duration::from_millis(50);
-/// Who has used this share of one CPU, or more, works: a quarter. Below it are timers and collectors of garbage.
+/// The share of one CPU from which on a process counts as working, as a divisor: a quarter. Timers and
+/// garbage collection stay below it.
 const WORK_SHARE: u32 = 4;
-/// Who has waited for a CPU this share of the time, or more, is starved: half.
+/// The share of the time spent waiting for a CPU from which on a process counts as starved, as a divisor:
+/// half.
 const STARVED_SHARE: u32 = 2;
 
-/// What happened between two looks.
+/// What a process did between two snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Activity {
-    /// There is nothing to compare with.
+    /// There is no earlier snapshot to compare with.
     NotKnown,
     /// It used CPU.
     Worked,
@@ -94,7 +97,8 @@ impl Activity {
             return Activity::NotKnown;
         };
         let waited = change.run_delay.unwrap_or_default().saturating_mul(STARVED_SHARE) >= change.over;
-        // Of the other threads it is not known how long they waited, but who runs at both moments has not rested.
+        // The run delay of the other threads is not known, but a process that runs at both moments has not
+        // rested.
         if change.cpu.saturating_mul(WORK_SHARE) >= change.over {
             Activity::Worked
         } else if waited || (wants_cpu(now) && wants_cpu(earlier)) {
@@ -105,7 +109,7 @@ impl Activity {
     }
 }
 
-/// Whether some thread of it runs, or would if it were given a CPU.
+/// Whether some thread of the process runs, or waits only for a CPU.
 fn wants_cpu(look: &Look) -> bool {
     look.state == State::Running || count(look, State::Running) > 0
 }
@@ -114,16 +118,16 @@ fn count(look: &Look, state: State) -> u32 {
     look.details.as_ref().map_or(0, |details| details.states.count(state))
 }
 
-/// The most telling state among all threads.
+/// The state among all threads that explains most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Threads {
-    /// One is stopped or held by a debugger.
+    /// One is stopped or traced.
     Held,
-    /// One waits without being interruptible.
+    /// One is in uninterruptible sleep.
     Stuck,
     /// One runs.
     Running,
-    /// None of these, or not looked at.
+    /// None of these, or the threads were not inspected.
     Quiet,
 }
 
@@ -142,8 +146,8 @@ impl Threads {
     }
 }
 
-/// Says what a process does instead of beating, from a look at it and, if there is one, an earlier one: without that
-/// it cannot be told whether a process that sleeps at this moment works in between.
+/// Classifies what a process does instead of beating, from a snapshot and an earlier one if there is one.
+/// From one snapshot alone a process that works, but sleeps at this moment, looks idle.
 #[must_use]
 pub fn explain(now: &Look, earlier: Option<&Look>) -> Explanation {
     let activity = Activity::of(now, earlier);
@@ -154,7 +158,7 @@ pub fn explain(now: &Look, earlier: Option<&Look>) -> Explanation {
     } else {
         use Activity::{NotKnown, Rested, Starved, Worked};
         use State::{Ended, Other, Running, Sleeping, Stopped, Traced, Uninterruptible};
-        // The main thread first: it is the one that a program beats from, if nothing else is known.
+        // The main thread comes first: as far as known, it is the thread that beats.
         match (now.state, activity, Threads::of(now)) {
             (Stopped, _, _) => (Doing::Stopped, "a signal has stopped it; SIGCONT lets it go on"),
             (Traced, _, _) => (Doing::Stopped, "a debugger holds it"),
@@ -210,7 +214,7 @@ mod tests {
     use crate::domain::process::snapshot::Details;
     use crate::domain::process::state::States;
 
-    /// A look at a process whose threads have the states of these letters, the main thread first.
+    /// A snapshot of a process whose threads have the states of these letters, the main thread first.
     fn look(letters: &str) -> Look {
         let mut states = States::default();
         for letter in letters.bytes() {
@@ -233,7 +237,7 @@ mod tests {
         }
     }
 
-    /// The same process a second before, when it had used so much less CPU and waited so much less for it.
+    /// The same process a second before, with so much less CPU time and so much less run delay.
     fn before(now: &Look, cpu_ms: u64, delay_ms: u64) -> Look {
         let mut earlier = now.clone();
         earlier.at = MonoTime::from_secs(9);
@@ -246,7 +250,8 @@ mod tests {
     #[test]
     fn the_table_is_this() {
         use Doing::{Blocked, Busy, Gone, Idle, Stopped, Unknown};
-        // The threads; CPU and delay since a second before, in milliseconds, or nothing to compare with.
+        // The threads; CPU time and run delay in the second before, in milliseconds, or nothing to compare
+        // with.
         let table = [
             ("Z", None, Gone),
             ("X", Some((0, 0)), Gone),

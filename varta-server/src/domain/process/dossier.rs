@@ -1,4 +1,5 @@
-//! The dossier: what a look found, put so that it can travel with a change of verdict and be read by a person.
+//! The dossier: a snapshot of a silent process and its explanation, which a transition carries and a person
+//! reads.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,27 +8,28 @@ use crate::domain::process::classify::{Explanation, explain};
 use crate::domain::process::snapshot::{Change, Details, Look};
 use crate::domain::process::text::Shown;
 
-/// What was found about a silent process.
+/// The findings about a silent process.
 ///
-/// Its size is bounded: a few hundred bytes of its own, and at most [`Dossier::MOST_HEAP`] elsewhere. Shown, it is one
-/// line of at most [`Dossier::MOST_TEXT`] bytes, in which nothing that came from the process can pass for our words.
+/// The size is bounded: a few hundred bytes inline, and at most [`Dossier::MOST_HEAP`] on the heap. The
+/// displayed form is one line of at most [`Dossier::MOST_TEXT`] bytes, in which text from the process cannot
+/// pass for text of this server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dossier {
-    /// The facts.
+    /// The newest snapshot.
     pub look: Look,
-    /// What has happened since an earlier look.
+    /// What changed since an earlier snapshot.
     pub change: Option<Change>,
-    /// What that means.
+    /// What the snapshots mean.
     pub explanation: Explanation,
 }
 
 impl Dossier {
-    /// The most bytes that a dossier has beyond its own size.
+    /// The maximum number of bytes on the heap.
     pub const MOST_HEAP: usize = 1024;
-    /// The most bytes of a dossier that is shown. Text that must be escaped takes up to six times its room.
+    /// The maximum number of bytes of the displayed form. Escaped text takes up to six times its length.
     pub const MOST_TEXT: usize = 4096;
 
-    /// Makes one of a look and, if there is one, an earlier look at the same process.
+    /// Makes a dossier of a snapshot and an earlier one of the same process, if there is one.
     #[must_use]
     pub fn new(look: Look, earlier: Option<&Look>) -> Self {
         let explanation = explain(&look, earlier);
@@ -36,8 +38,8 @@ impl Dossier {
     }
 }
 
-/// `idle: it sleeps and has hardly used the CPU; main thread sleeping in futex_do_wait (system call 202); 7 threads: 6
-/// sleeping, 1 uninterruptible; 0 ms of CPU in 2.5 s; cgroup /system.slice/foo.service, not frozen; …`
+/// `idle: it sleeps and has hardly used the CPU; main thread sleeping in futex_do_wait (system call 202); 7
+/// threads: 6 sleeping, 1 uninterruptible; 0 ms of CPU in 2.5 s; cgroup /system.slice/foo.service, not frozen; …`
 impl fmt::Display for Dossier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Dossier { look, change, explanation } = self;
@@ -91,7 +93,7 @@ fn show_threads(look: &Look, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str(")")
 }
 
-/// Cgroup, pressure, descriptors and memory: what may lie behind it.
+/// Cgroup, pressure, descriptors and memory: possible causes of the silence.
 fn show_surroundings(details: &Details, change: Option<Change>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if let Some(cgroup) = &details.cgroup {
         write!(f, "; cgroup {}", Shown(&cgroup.path))?;
@@ -128,11 +130,11 @@ fn show_surroundings(details: &Details, change: Option<Change>, f: &mut fmt::For
     Ok(())
 }
 
-/// A span of time for people: `40 ms`, `2.5 s`.
+/// Displays a duration for people: `40 ms`, `2.5 s`.
 struct Span(Duration);
 
 impl Span {
-    /// What is shorter is shown as 0.
+    /// A shorter duration is displayed as 0.
     const LEAST: Duration = Duration::from_millis(1);
 }
 

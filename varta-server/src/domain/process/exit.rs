@@ -1,33 +1,33 @@
-//! How a process ended.
+//! The end of a process, as wait(2), a pidfd or a zombie's status reports it.
 
 use std::fmt;
 
 use nix::sys::signal::Signal;
 
-/// How a process ended, as far as the kernel tells.
+/// How a process ended, as far as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Death {
-    /// It ended by itself.
+    /// It exited by itself.
     Exited {
         /// With this status; 0 is success.
         code: u8,
     },
-    /// A signal ended it.
+    /// A signal killed it.
     Killed {
-        /// The signal's number.
+        /// The signal number.
         signal: u8,
-        /// Whether the kernel wrote a core dump, or handed one to a program.
+        /// Whether the kernel wrote a core dump, or piped one to a program.
         core_dumped: bool,
     },
-    /// It has gone, and this kernel does not tell how: it is older than Linux 6.15, or the status was not to be seen in
-    /// time.
+    /// It is gone and the kernel does not report how: the kernel is older than Linux 6.15, or the status
+    /// could not be read in time.
     Unknown,
 }
 
 impl Death {
-    /// Reads a status as wait(2) gives it; anything but an end is [`Death::Unknown`].
+    /// Decodes a status of wait(2); any status but that of an end is [`Death::Unknown`].
     pub(crate) fn from_wait_status(status: i32) -> Self {
-        // Both are within a byte by what the macros mask.
+        // The macros mask both to one byte.
         let byte = |number: i32| u8::try_from(number).ok();
         let death = if libc::WIFEXITED(status) {
             byte(libc::WEXITSTATUS(status)).map(|code| Death::Exited { code })
@@ -40,7 +40,7 @@ impl Death {
         death.unwrap_or(Death::Unknown)
     }
 
-    /// Whether it ended by itself and without a fault: exit status 0.
+    /// Whether it exited by itself and without an error: exit status 0.
     #[must_use]
     pub const fn is_success(self) -> bool {
         matches!(self, Death::Exited { code: 0 })
@@ -78,7 +78,7 @@ mod tests {
             (9, killed(9, false), "killed by SIGKILL"),
             (0x8b, killed(11, true), "killed by SIGSEGV (core dumped)"),
             (40, killed(40, false), "killed by signal 40"),
-            // Stopped, continued, and nothing that there is.
+            // Stopped and continued, which is no end.
             (0x137f, Death::Unknown, "gone, exit status unknown"),
             (0xffff, Death::Unknown, "gone, exit status unknown"),
         ];

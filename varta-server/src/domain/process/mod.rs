@@ -1,4 +1,5 @@
-//! What can be known of a process, as values. [`observe`](crate::observe) reads them from the kernel.
+//! Processes as values: state, pressure, identity and exit. [`observe`](crate::observe) reads them from the
+//! kernel.
 
 mod cgroup;
 mod classify;

@@ -1,3 +1,7 @@
+//! Pressure stall information (PSI): how much of the time tasks waited for CPU, memory and I/O.
+//!
+//! The format of the files is that of the kernel's `Documentation/accounting/psi.rst`.
+
 use std::fmt;
 
 /// A share in hundredths of a percent, from 0 to 100 %.
@@ -5,13 +9,13 @@ use std::fmt;
 pub struct Share(pub(crate) u16);
 
 impl Share {
-    /// In percent.
+    /// The share in percent.
     #[must_use]
     pub fn percent(self) -> f32 {
         f32::from(self.0) / 100.0
     }
 
-    /// Reads `12.34`; `None` for anything else, and for more than 100.
+    /// Parses `12.34`; `None` for any other format and for more than 100.
     fn parse(text: &str) -> Option<Self> {
         let (whole, hundredths) = text.split_once('.')?;
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -31,10 +35,10 @@ impl fmt::Display for Share {
     }
 }
 
-/// How short one resource was in the last ten seconds.
+/// How much tasks waited for one resource in the last ten seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stall {
-    /// The share of time in which at least one task waited for it.
+    /// The share of time in which at least one task waited for the resource.
     pub some: Share,
     /// The share of time in which all tasks that had work waited for it. Always 0 for a host's CPU.
     pub full: Share,
@@ -54,26 +58,26 @@ impl Stall {
     }
 }
 
-/// How short a cgroup or the host was of what a process needs; `None` where the kernel does not say.
+/// The pressure on a cgroup or on the host; `None` where the kernel does not report it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
-    /// Waiting for a CPU.
+    /// Tasks wait for a CPU.
     pub cpu: Option<Stall>,
-    /// Waiting for memory to be freed or read back.
+    /// Tasks wait for memory to be freed or read back.
     pub memory: Option<Stall>,
-    /// Waiting for I/O.
+    /// Tasks wait for I/O.
     pub io: Option<Stall>,
 }
 
 impl Pressure {
-    /// Whether the kernel says anything.
+    /// Whether the kernel reports any pressure.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.cpu.is_some() || self.memory.is_some() || self.io.is_some()
     }
 }
 
-/// `cpu 9.3 %, memory 0.0 %, io 0.2 %`: what some task waited.
+/// `cpu 9.3 %, memory 0.0 %, io 0.2 %`: the shares in which some task waited.
 impl fmt::Display for Pressure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";

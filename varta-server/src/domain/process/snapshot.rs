@@ -1,3 +1,5 @@
+//! Snapshots of a process: what the kernel shows at one moment, and what changed between two of them.
+
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -7,100 +9,100 @@ use crate::domain::process::exit::Death;
 use crate::domain::process::pressure::Pressure;
 use crate::domain::process::state::{State, States};
 
-/// Threads of which the state is read.
+/// The maximum number of threads whose state is read.
 pub const MAX_THREADS: usize = 64;
-/// Descriptors that are counted one by one, on a kernel before Linux 6.2.
+/// The maximum number of descriptors that are counted one by one, on a kernel before Linux 6.2.
 pub const MAX_DESCRIPTORS: usize = 4096;
 
 /// A process at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// When it was looked at.
+    /// When the snapshot was taken.
     pub at: MonoTime,
-    /// Its pid.
+    /// The process id.
     pub pid: u32,
-    /// When it started, in clock ticks after the boot.
+    /// The start time, in clock ticks since boot.
     pub start_time: NonZeroU64,
     /// The name of its command, at most 64 bytes.
     pub command: Box<str>,
-    /// What its main thread is doing.
+    /// The state of the main thread.
     pub state: State,
-    /// How it died, if it is a zombie and the kernel tells.
+    /// How the process ended, if it is a zombie and the kernel reports it.
     pub death: Option<Death>,
-    /// How many threads it has.
+    /// The number of threads.
     pub threads: u32,
-    /// The CPU time that all its threads have used, in steps of a clock tick (10 ms).
+    /// The CPU time of all threads, in steps of a clock tick (10 ms).
     pub cpu: Duration,
-    /// The rest, unless this is a mere glance.
+    /// The details; `None` for a quick sample.
     pub details: Option<Box<Details>>,
 }
 
-/// What a look sees beyond a glance.
+/// What a full snapshot has in addition to a quick sample.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
-    /// How many threads are in each state, of at most [`MAX_THREADS`].
+    /// The number of threads in each state, of at most [`MAX_THREADS`].
     pub states: States,
-    /// The function of the kernel in which the main thread waits, at most 64 bytes.
+    /// The kernel function in which the main thread waits, at most 64 bytes.
     pub channel: Option<Box<str>>,
-    /// The number of the system call in which the main thread is.
+    /// The number of the system call that the main thread is in.
     pub call: Option<u32>,
-    /// Another thread that waits without being interruptible: the first that was seen.
+    /// Another thread in uninterruptible sleep: the first that was found.
     pub stuck: Option<Stuck>,
-    /// How often the main thread stopped running.
+    /// The context switches of the main thread.
     pub switches: Option<Switches>,
-    /// How long the main thread was ready to run and waited for a CPU.
+    /// The run delay of the main thread: the time in which it waited for a CPU.
     pub run_delay: Option<Duration>,
-    /// Memory in RAM.
+    /// Resident memory, in bytes.
     pub resident_bytes: Option<u64>,
-    /// How many descriptors it has open.
+    /// The open descriptors.
     pub descriptors: Option<Descriptors>,
-    /// Where it is, and how that fares.
+    /// The cgroup of the process.
     pub cgroup: Option<Cgroup>,
-    /// How short the whole host is of what processes need.
+    /// The pressure on the whole host.
     pub host: Pressure,
 }
 
-/// A thread that waits without being interruptible.
+/// A thread in uninterruptible sleep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stuck {
-    /// Its thread id.
+    /// The thread id.
     pub thread: u32,
-    /// The function of the kernel in which it waits, at most 64 bytes.
+    /// The kernel function in which it waits, at most 64 bytes.
     pub channel: Option<Box<str>>,
 }
 
-/// Open descriptors.
+/// The open descriptors of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
-    /// So many; [`MAX_DESCRIPTORS`] stands for any number above it on a kernel before Linux 6.2.
+    /// Their number; [`MAX_DESCRIPTORS`] stands for any larger number on a kernel before Linux 6.2.
     pub open: u64,
-    /// As many as there may be; `None` when that is not limited or not known.
+    /// The limit on their number; `None` when there is none or it is not known.
     pub limit: Option<u64>,
 }
 
-/// What has happened between two looks at one process.
+/// What changed between two snapshots of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The time between them.
+    /// The time between the snapshots.
     pub over: Duration,
-    /// CPU time that all its threads have used.
+    /// The CPU time that all threads used.
     pub cpu: Duration,
-    /// How often the main thread stopped running.
+    /// The context switches of the main thread.
     pub switches: Option<Switches>,
-    /// How long the main thread was ready to run and waited for a CPU.
+    /// The run delay of the main thread.
     pub run_delay: Option<Duration>,
-    /// How often and for how long its cgroup was held back by its CPU limit.
+    /// How often and for how long its CPU limit throttled the cgroup.
     pub throttled: Option<Throttled>,
 }
 
 impl Look {
-    /// Whether the process is dead, and only its parent has not asked about it yet.
+    /// Whether the process is dead: a zombie that its parent has not reaped.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.state == State::Ended && self.threads <= 1
     }
 
-    /// What has happened since an earlier look; `None` when that was at another process or not earlier.
+    /// What changed since an earlier snapshot; `None` when that is of another process or not earlier.
     #[must_use]
     pub fn since(&self, earlier: &Look) -> Option<Change> {
         let is_same = (self.pid, self.start_time) == (earlier.pid, earlier.start_time);
@@ -108,7 +110,7 @@ impl Look {
             return None;
         }
         let both = self.details.as_deref().zip(earlier.details.as_deref());
-        // Where a counter seems to have gone back, as on a change of cgroup, nothing is known to have happened.
+        // A counter that seems to go back, as after a move to another cgroup, counts as unchanged.
         let switches =
             both.and_then(|(now, then)| now.switches.zip(then.switches)).map(|(now, then)| Switches {
                 voluntary: now.voluntary.saturating_sub(then.voluntary),
@@ -133,11 +135,11 @@ impl Look {
     }
 }
 
-/// How often a thread stopped running.
+/// The context switches of a thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Switches {
     /// To wait for something.
     pub voluntary: u64,
-    /// Because others were to run.
+    /// Because the scheduler preferred another thread.
     pub involuntary: u64,
 }

@@ -1,15 +1,15 @@
-//! What a thread is doing at one moment, as the scheduler sees it.
+//! The state of a thread at one moment, as the scheduler sees it.
 
 use std::fmt;
 
-/// What a thread is doing.
+/// The state of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// It runs, or waits only for a CPU (`R`).
     Running,
-    /// It waits for something, and a signal would wake it (`S`); a kernel thread without work (`I`) counts as this.
+    /// It waits for something, and a signal would wake it (`S`); an idle kernel thread (`I`) counts as this.
     Sleeping,
-    /// It waits for something that even a signal does not interrupt: a disk, a network file system (`D`).
+    /// It waits for something that no signal interrupts, such as a disk or a network file system (`D`).
     Uninterruptible,
     /// A signal has stopped it (`T`).
     Stopped,
@@ -17,12 +17,12 @@ pub enum State {
     Traced,
     /// It has ended (`Z`, `X`).
     Ended,
-    /// Something that this server does not know.
+    /// A state that this server does not know.
     Other,
 }
 
 impl State {
-    /// Every state, in the order in which [`States`] keeps and shows them.
+    /// Every state, in the order in which [`States`] stores and displays them.
     pub const ALL: [State; 7] = [
         State::Running,
         State::Sleeping,
@@ -33,7 +33,7 @@ impl State {
         State::Other,
     ];
 
-    /// The state that the kernel names by this letter.
+    /// Decodes the letter of `/proc/PID/stat`.
     pub(crate) const fn from_letter(letter: u8) -> Self {
         match letter {
             b'R' => State::Running,
@@ -46,7 +46,7 @@ impl State {
         }
     }
 
-    /// Its name, as in `6 sleeping`.
+    /// The state's name, as in `6 sleeping`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -79,7 +79,7 @@ impl fmt::Display for State {
     }
 }
 
-/// How many threads are in each state.
+/// The number of threads in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct States([u32; State::ALL.len()]);
 
@@ -88,13 +88,13 @@ impl States {
         self.0[state.index()] += 1;
     }
 
-    /// How many are in this state.
+    /// The number of threads in this state.
     #[must_use]
     pub fn count(&self, state: State) -> u32 {
         self.0[state.index()]
     }
 
-    /// How many were counted.
+    /// The number of threads counted.
     #[must_use]
     pub fn total(&self) -> u32 {
         self.0.iter().sum()

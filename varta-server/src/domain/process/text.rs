@@ -1,8 +1,8 @@
-//! Text that came from outside: kept short, and shown so that it cannot pass for anything else.
+//! Text from outside: cut to a length, and escaped so that it cannot pass for anything else.
 
 use std::fmt::{self, Write};
 
-/// Takes text of at most `most` bytes; what is no UTF-8 is replaced, and what is too long is cut.
+/// Decodes text of at most `most` bytes: replaces what is not UTF-8, and cuts what is too long.
 pub(crate) fn short(bytes: &[u8], most: usize) -> Box<str> {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(most)]);
     // A replaced byte takes more room than it had.
@@ -10,8 +10,8 @@ pub(crate) fn short(bytes: &[u8], most: usize) -> Box<str> {
     text[..end].into()
 }
 
-/// Shows text as it is if it is made of letters, digits and what paths are made of, otherwise quoted and escaped: no
-/// text can end a line of a log, or look like the words around it.
+/// Displays text as it is if it consists of letters, digits and the characters of paths, otherwise quoted and
+/// escaped: it can neither end a line of a log nor look like the words around it.
 pub(crate) struct Shown<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Shown<'_> {
@@ -23,7 +23,8 @@ impl fmt::Display for Shown<'_> {
         f.write_char('"')?;
         for character in self.0.chars() {
             match character {
-                // Not `escape_debug`, which leaves letters of every script as they are, and some look alike.
+                // Not `escape_debug`, which leaves letters of every script as they are, some of which look
+                // alike.
                 ' '..='~' if character != '"' && character != '\\' => f.write_char(character)?,
                 _ => write!(f, "{}", character.escape_default())?,
             }
