@@ -1,4 +1,5 @@
-//! What is kept of an agent: a cache line that every beat writes, and the rest, which few beats touch.
+//! The state of an agent in three parts: a cache line that every beat writes, a part that few beats touch,
+//! and one that few agents have.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -16,102 +17,103 @@ use crate::domain::tracker::agents::session::{Handles, Newest, OtherSessions, Pl
 use crate::domain::tracker::verdicts::transition::{LastWord, Twin};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
-/// By what an agent is found.
+/// The key by which the table finds an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AgentKey {
     pub(crate) source: SourceId,
     pub(crate) pid: u32,
-    /// A remote agent's changes when it connects anew.
+    /// Changes when a remote agent reconnects.
     pub(crate) lane: Lane,
 }
 
 impl AgentKey {
-    /// A process of this host.
+    /// The key of a process of this host.
     pub(crate) const fn local(pid: u32) -> Self {
         AgentKey { source: SourceId::LOCAL, pid, lane: Lane { port: 0, key: KeyId(0) } }
     }
 }
 
-/// What a beat writes. One cache line and not a part of two, so that a beat costs one memory access however many agents
-/// there are.
+/// The part of an agent that a beat writes: one cache line and not parts of two, so that a beat costs one
+/// memory access however many agents there are.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Slot {
     pub(crate) session: Session,
-    /// When it last beat, in whichever session; a beat refused only for its rate counts.
+    /// The time of the last beat in any session; a beat that was refused only for its rate counts.
     pub(crate) last_beat: MonoTime,
     /// Beats accepted from this incarnation.
     pub(crate) beats: u64,
     pub(crate) usage: Usage,
     pub(crate) key: AgentKey,
     pub(crate) payload: u32,
-    /// After how many milliseconds without a beat it was called stalled, if it is; 0 when that is not known.
+    /// The milliseconds without a beat after which it was called stalled, while it is; 0 when that is not
+    /// known.
     pub(crate) stalled_after: u32,
-    /// `None` for a slot without an agent.
+    /// `None` for a vacant slot.
     pub(crate) verdict: Option<Verdict>,
-    /// The status reported last, which a stalled agent keeps.
+    /// The last reported status, which a stalled agent keeps.
     pub(crate) status: Status,
-    /// Whether the last thing heard was a terminal frame.
+    /// Whether the newest frame was terminal.
     pub(crate) terminal: bool,
     pub(crate) beside: Beside,
 }
 
 const _: () = assert!(size_of::<Slot>() <= 64, "a slot is one cache line");
 
-/// What only the first beat, a change or a scrape needs.
+/// The part of an agent that only a first beat, a transition or a scrape needs.
 #[derive(Debug)]
 pub(crate) struct Rest {
-    /// When the process started, in the kernel's own ticks since boot; `None` where that could not be read.
+    /// The start time of the process, in the kernel's ticks since boot; `None` where it could not be read.
     pub(crate) start_time: Option<NonZeroU64>,
     pub(crate) extra: Option<Box<Extra>>,
-    /// Beats that this incarnation sent, by its nonces, and that did not arrive; stays at its highest value.
+    /// Beats that this incarnation sent, by its nonces, and that did not arrive; saturates.
     pub(crate) lost: u32,
     pub(crate) name: NameId,
     /// How often this agent was called stalled.
     pub(crate) stalls: u32,
     pub(crate) twin: Twin,
     pub(crate) inquiry: Inquiry,
-    /// Whether its process is known to be gone.
+    /// Whether the process is known to be gone.
     pub(crate) is_dead: bool,
     pub(crate) name_source: NameSource,
 }
 
-/// What few agents have.
+/// The part that few agents have.
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     pub(crate) sessions: OtherSessions,
-    /// How long it may be silent by a rule for its name.
+    /// The stall timeout that a rule sets for its name.
     pub(crate) ruled: Option<Duration>,
-    /// How long it may be silent, if it asked for something of its own.
+    /// The stall timeout that the agent requested, within bounds.
     pub(crate) asked: Option<Duration>,
-    /// Until when it asked not to be missed.
+    /// Until when the agent may be silent because it requested that ("busy until").
     pub(crate) busy_until: MonoTime,
-    /// How long it had been silent before this server knew it, if it has not beaten since.
+    /// How long the agent was silent before this server knew it, if it has not beaten since.
     pub(crate) silent_before: Duration,
-    /// How often it was called stalled though it was beating.
+    /// How often it was called stalled although it was beating.
     pub(crate) mistakes: u32,
-    /// By what operators sort it, if it said so.
+    /// The labels that the agent sent.
     pub(crate) labels: Labels,
-    /// The unit in which it runs, if it goes by another name.
+    /// The unit that the agent runs in, if its name is another.
     pub(crate) unit: Option<Arc<str>>,
 }
 
-/// How far the process of a silent agent has been looked at.
+/// How far the process of a silent agent has been inspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Inquiry {
     /// Not at all.
     None,
-    /// At half of the silence.
+    /// A quick sample was taken, at half of the silence.
     Glanced,
-    /// A close look is under way, and the verdict waits for it for a moment.
+    /// A full inspection is under way, and the verdict waits for it for a moment.
     Looking,
-    /// Its beats may have been lost on the way, and it has been given a second chance.
+    /// Beats may have been lost or not observed, and the agent is in grace.
     Doubted,
-    /// That is over too, and a last look is under way.
+    /// The grace is over, and a last inspection is under way.
     LookingAgain,
 }
 
-/// In one byte: whether `Extra::sessions` has something in it, and what is known of the agent's page.
+/// Flags in one byte: whether `AgentRare::sessions` has entries, and how the agent uses a shared memory page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Beside(u8);
 
@@ -120,7 +122,7 @@ impl Beside {
     const PAGE: u8 = 2;
     const PAGE_IS_READ: u8 = 4;
 
-    /// With a bit set or not.
+    /// These flags with one bit set or cleared.
     const fn with(self, bit: u8, is_set: bool) -> Self {
         Beside(if is_set { self.0 | bit } else { self.0 & !bit })
     }
@@ -130,14 +132,14 @@ impl Beside {
     }
 }
 
-/// Whether an agent writes beats to a page of memory, of which some are seen.
+/// Whether an agent writes beats to a shared memory page, of which the server sees some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PageUse {
-    /// All that it sends are datagrams.
+    /// The agent sends only datagrams.
     None,
-    /// It does, and before its silence is judged what it has written last is to be read.
+    /// The agent has a page, and its newest beat there must be read before its silence counts.
     Unread,
-    /// That has been asked for.
+    /// A read of the page has been requested.
     Read,
 }
 
@@ -160,12 +162,12 @@ impl Extra {
 }
 
 impl Rest {
-    /// How long it may be silent by a rule for its name, or else because it asked for that.
+    /// The stall timeout that a rule sets, or else the one that the agent requested.
     pub(crate) fn promised(&self) -> Option<Duration> {
         self.extra.as_ref().and_then(|extra| extra.ruled.or(extra.asked))
     }
 
-    /// Of an agent that is new.
+    /// The cold part of a new agent.
     pub(crate) fn new(name: NameId, start_time: Option<NonZeroU64>, twin: Twin) -> Self {
         Rest {
             start_time,
@@ -182,7 +184,7 @@ impl Rest {
 }
 
 impl Slot {
-    /// An agent that has just been heard for the first time.
+    /// The hot part of a new agent, by its first frame.
     pub(crate) fn first_heard(key: AgentKey, frame: &Frame, at: MonoTime) -> Self {
         Slot {
             session: if frame.is_terminal() { Session::UNHEARD } else { Session::of(frame) },
@@ -199,13 +201,14 @@ impl Slot {
         }
     }
 
-    /// Whether beats that did not arrive may have been written to a page, and overwritten there.
+    /// Whether beats that did not arrive may have been written to a shared memory page, and overwritten
+    /// there.
     #[inline]
     pub(crate) const fn has_page(&self) -> bool {
         self.beside.has(Beside::PAGE)
     }
 
-    /// What is known of its page.
+    /// How the agent uses a shared memory page.
     pub(crate) const fn page(&self) -> PageUse {
         match (self.has_page(), self.beside.has(Beside::PAGE_IS_READ)) {
             (false, _) => PageUse::None,
@@ -214,13 +217,13 @@ impl Slot {
         }
     }
 
-    /// Notes what is known of its page.
+    /// Sets how the agent uses a shared memory page.
     pub(crate) const fn set_page(&mut self, page: PageUse) {
         let (has_page, is_read) = (!matches!(page, PageUse::None), matches!(page, PageUse::Read));
         self.beside = self.beside.with(Beside::PAGE, has_page).with(Beside::PAGE_IS_READ, is_read);
     }
 
-    /// Whether it has had other sessions than the newest that are not over.
+    /// Whether anything is stored of sessions other than the newest.
     #[inline]
     pub(crate) const fn has_others(&self) -> bool {
         self.beside.has(Beside::SESSIONS)
@@ -230,23 +233,23 @@ impl Slot {
         self.beside = self.beside.with(Beside::SESSIONS, has_others);
     }
 
-    /// Without those, for another agent that goes on with the newest.
+    /// The same without other sessions, for another agent that continues the newest.
     pub(crate) const fn without_others(mut self) -> Self {
         self.set_others(false);
         self
     }
 
-    /// How it beats.
+    /// The transport that it beats over.
     pub(crate) fn transport(&self, sources: &Sources) -> Transport {
         sources.origin(self.key.source).transport()
     }
 
-    /// Whether it is an agent that is down or gone.
+    /// Whether the agent is down or gone.
     pub(crate) fn has_departed(&self) -> bool {
         matches!(self.verdict, Some(Verdict::Down | Verdict::Gone))
     }
 
-    /// Forgets its sessions but for one.
+    /// Forgets all sessions and starts with this one.
     pub(crate) fn begin_anew(&mut self, rest: &mut Rest, session: Session) {
         self.session = session;
         self.set_others(false);
@@ -255,7 +258,8 @@ impl Slot {
         }
     }
 
-    /// Finds the frame's place among the sessions of the process; afterwards they know it if it was accepted.
+    /// Finds the frame's place among the sessions of the process; an accepted frame becomes the newest of its
+    /// session.
     #[inline]
     pub(crate) fn place(&mut self, rest: &mut Rest, frame: &Frame, at: MonoTime) -> Place {
         if !self.has_others()
@@ -276,7 +280,8 @@ impl Slot {
         place
     }
 
-    /// Closes the session whose last beat was `last`. Whether that was the agent's only one that still beat.
+    /// Closes the session whose last beat was `last`. Returns whether it was the agent's only session that
+    /// still beat.
     pub(crate) fn take_leave(
         &mut self,
         rest: &mut Rest,
@@ -295,7 +300,7 @@ impl Slot {
         left
     }
 
-    /// Whether several of its sessions beat, as of its last beat.
+    /// Whether several sessions of the agent beat, as of its last beat.
     pub(crate) fn has_several(&self, rest: &Rest) -> bool {
         let others_beat =
             || rest.extra.as_ref().is_some_and(|extra| extra.sessions.have_beaten(self.last_beat));
@@ -310,8 +315,9 @@ impl Slot {
         if self.key.source == SourceId::LOCAL { Handles::Several } else { Handles::OneAtATime }
     }
 
-    /// Notes a frame that was refused only for its rate. It did arrive, so it is not to be missed later; and it proves
-    /// that the agent lives, so its silence begins anew. Whether it is the next of its only session.
+    /// Records a frame that was refused only for its rate. The frame did arrive, so it must not count as lost
+    /// later; and it proves that the agent is alive, so its silence starts again. Returns whether it is the
+    /// next of the agent's only session.
     pub(crate) fn note_limited(&mut self, frame: &Frame, at: MonoTime) -> bool {
         let follows = self.session.followed_by(frame).is_some();
         if follows || self.has_others() {
@@ -324,7 +330,7 @@ impl Slot {
         is_next
     }
 
-    /// Writes down an accepted frame.
+    /// Records an accepted frame.
     #[inline]
     pub(crate) fn accept(&mut self, frame: &Frame, at: MonoTime) {
         self.last_beat = at;

@@ -1,4 +1,4 @@
-//! Agents that are to come: who of them has not been heard, and whose time is up.
+//! The tracker of expected agents: which of them have not been seen, and which are overdue.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,15 +6,15 @@ use std::sync::Arc;
 use crate::base::time::MonoTime;
 use crate::domain::expected::ExpectedAgents;
 
-/// The agents that are to come.
+/// The expected agents and their deadlines.
 #[derive(Debug)]
 pub(in crate::domain::tracker) struct Awaited {
-    /// By their deadlines, the first in front.
+    /// By deadline, earliest first; those whose deadline has been checked come before all others.
     agents: Vec<Agent>,
     places: HashMap<Arc<str>, usize>,
-    /// How many deadlines have been looked at.
+    /// The number of deadlines that have been checked.
     judged: usize,
-    /// How many have not been heard.
+    /// The number of agents that have not been seen.
     unheard: usize,
 }
 
@@ -32,8 +32,8 @@ impl Awaited {
         awaited
     }
 
-    /// Awaits others from `now` on. Those that were awaited before keep what is known of them; of the new ones `is_there`
-    /// says whether they need not be awaited.
+    /// Replaces the expected agents from `now` on. An agent that was expected before keeps its state; for a
+    /// new one `is_there` says whether it has been seen already.
     pub(in crate::domain::tracker) fn replace(
         &mut self,
         expected: &ExpectedAgents,
@@ -58,7 +58,7 @@ impl Awaited {
         self.places = places.map(|(place, agent)| (Arc::clone(&agent.name), place)).collect();
     }
 
-    /// Takes note that an agent with this name is there. Whether it is one whose time was up.
+    /// Marks an agent of this name as seen. Returns whether it was overdue.
     pub(in crate::domain::tracker) fn hear(&mut self, name: &str) -> bool {
         if self.unheard == 0 {
             return false;
@@ -71,12 +71,12 @@ impl Awaited {
         was_missing
     }
 
-    /// When the next deadline is.
+    /// The next deadline.
     pub(in crate::domain::tracker) fn next_due(&self) -> Option<MonoTime> {
         self.agents.get(self.judged).map(|agent| agent.due)
     }
 
-    /// An agent whose time is up by `now`, each once.
+    /// The next agent that is overdue by `now`, each once.
     pub(in crate::domain::tracker) fn pop_missing(&mut self, now: MonoTime) -> Option<Arc<str>> {
         while let Some(agent) = self.agents.get(self.judged).filter(|agent| agent.due <= now) {
             self.judged += 1;
@@ -87,17 +87,17 @@ impl Awaited {
         None
     }
 
-    /// How many have not been heard.
+    /// The number of agents that have not been seen.
     pub(in crate::domain::tracker) fn unheard(&self) -> usize {
         self.unheard
     }
 
-    /// Those whose time is up.
+    /// The agents that are overdue.
     pub(in crate::domain::tracker) fn missing(&self) -> impl Iterator<Item = &Arc<str>> {
         let judged = &self.agents[..self.judged];
         judged.iter().filter(|agent| !agent.is_heard).map(|agent| &agent.name)
     }
-    /// Those that have time yet.
+    /// The agents that have not been seen and are not overdue yet.
     pub(in crate::domain::tracker) fn undecided(&self) -> impl Iterator<Item = &Arc<str>> {
         let undecided = &self.agents[self.judged..];
         undecided.iter().filter(|agent| !agent.is_heard).map(|agent| &agent.name)

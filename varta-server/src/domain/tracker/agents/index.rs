@@ -1,27 +1,28 @@
-//! By what hash an agent is found: open addressing in buckets of one cache line, eight bytes for an entry.
+//! A hash index from keys to slots: open addressing in buckets of one cache line, eight bytes for an entry.
 //!
-//! An entry is a hash and the number of a slot, so that a look-up touches one cache line of the index and then the slot
-//! that it is looking for, and growing or removing touches no slot at all. Which line that is is known from the hash
-//! alone, which lets the look-ups of a batch wait for memory together: see [`Index::touch`]. A bucket that is full goes over
-//! into the next one, which at this load one entry in thirty does.
+//! An entry is a hash and the number of a slot, so that a lookup touches one cache line of the index and then
+//! the slot itself, and growing or removing touches no slot at all. The hash alone determines that cache
+//! line, which lets the lookups of a batch wait for memory together: see [`Index::touch`]. A full bucket
+//! overflows into the next one, which at this load happens to one entry in thirty.
 //!
-//! Linear probing by buckets, and deletion by moving back what has gone over: D. E. Knuth, "The Art of Computer Programming",
-//! volume 3, 6.4, "External searching", and algorithm R.
+//! Linear probing by buckets, and deletion that moves overflowed entries back: D. E. Knuth, "The Art of
+//! Computer Programming", volume 3, 6.4, "External searching", and algorithm R.
 
 use crate::base::huge_pages::prefer_huge_pages;
 
-/// Entries of a bucket.
+/// The number of entries in a bucket.
 const PLACES: usize = 8;
 const FEWEST_BUCKETS: usize = 8;
-/// 2 MiB of them.
+/// The number of buckets, 2 MiB, from which on they are kept in huge pages.
 const MANY_BUCKETS: usize = 1 << 15;
 
-/// No more than three quarters of the places are taken.
+/// The maximum number of entries: three quarters of the places.
 const fn most_in(buckets: usize) -> usize {
     buckets * PLACES / 4 * 3
 }
 
-/// One cache line: hashes, and the slots' numbers in the same order. A place is vacant whose number is that of no slot.
+/// One cache line: hashes, and the slots' numbers in the same order. A place with the number of no slot is
+/// vacant.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct Bucket {
@@ -35,8 +36,8 @@ pub(in crate::domain::tracker) const NONE: u32 = u32::MAX;
 impl Bucket {
     const VACANT: Bucket = Bucket { hashes: [u32::MAX; PLACES], numbers: [NONE; PLACES] };
 
-    /// The places with this hash, a bit for each; some may be vacant. All are compared, and nothing is decided by one of them,
-    /// because where a hash stands has no pattern to be foreseen.
+    /// The places with this hash, a bit for each; some may be vacant. All are compared without a branch,
+    /// because the place of a hash cannot be predicted.
     #[inline]
     fn places_with(&self, hash: u32) -> u32 {
         let bits = self.hashes.iter().enumerate().map(|(place, other)| u32::from(*other == hash) << place);
@@ -62,7 +63,7 @@ impl Bucket {
     }
 }
 
-/// Numbers of slots by hash. Several may have the same.
+/// Slot numbers by hash. Several may have the same hash.
 #[derive(Debug)]
 pub(in crate::domain::tracker) struct Index {
     buckets: Box<[Bucket]>,
@@ -85,12 +86,12 @@ impl Index {
         Index { buckets: buckets.into_boxed_slice(), len: 0 }
     }
 
-    /// How many numbers there are in it.
+    /// The number of entries.
     pub(in crate::domain::tracker) const fn len(&self) -> usize {
         self.len
     }
 
-    /// The bucket in which a look-up begins: hashes are spread over the buckets in their order.
+    /// The bucket in which a lookup starts: hashes are spread over the buckets in their order.
     #[inline]
     const fn home(&self, hash: u32) -> usize {
         ((hash as u64 * self.buckets.len() as u64) >> u32::BITS) as usize
@@ -101,20 +102,21 @@ impl Index {
         if bucket + 1 == self.buckets.len() { 0 } else { bucket + 1 }
     }
 
-    /// How many buckets one goes from one to the other.
+    /// The number of steps from one bucket to the other.
     const fn distance(&self, from: usize, to: usize) -> usize {
         if from <= to { to - from } else { to + self.buckets.len() - from }
     }
 
-    /// Reads what a look-up of `hash` begins with, and gives something that depends on it.
+    /// Reads what a lookup of `hash` starts with, and returns a value that depends on it.
     ///
-    /// Reads of several hashes in a row wait for memory together, as long as nothing is decided by what is read.
+    /// Reads of several hashes in a row wait for memory together, as long as no branch depends on what is
+    /// read.
     #[inline]
     pub(in crate::domain::tracker) fn touch(&self, hash: u32) -> u64 {
         u64::from(self.buckets[self.home(hash)].hashes[0])
     }
 
-    /// A number that was entered with this hash; [`NONE`] if there is none.
+    /// A number with this hash; [`NONE`] if there is none.
     #[inline]
     pub(in crate::domain::tracker) fn any_with(&self, hash: u32) -> u32 {
         let bucket = &self.buckets[self.home(hash)];
@@ -125,11 +127,11 @@ impl Index {
         }
     }
 
-    /// The numbers that were entered with this hash.
+    /// The numbers with this hash.
     #[inline]
     pub(in crate::domain::tracker) fn with_hash(&self, hash: u32) -> impl Iterator<Item = u32> {
         let mut next = Some(self.home(hash));
-        // Some bucket is not full, so this ends.
+        // Some bucket is not full, so the chain ends.
         let chain = std::iter::from_fn(move || {
             let bucket = next?;
             next = self.buckets[bucket].is_full().then_some(self.after(bucket));
@@ -138,7 +140,7 @@ impl Index {
         chain.flatten().filter(move |(other, _)| *other == hash).map(|(_, number)| number)
     }
 
-    /// Enters a number that is not [`NONE`], and is not there yet.
+    /// Inserts a number that is not [`NONE`] and not in the index yet.
     pub(in crate::domain::tracker) fn insert(&mut self, hash: u32, number: u32) {
         if self.len >= most_in(self.buckets.len()) {
             self.grow();
@@ -147,7 +149,7 @@ impl Index {
         self.len += 1;
     }
 
-    /// Takes a number out; nothing happens if it is not there.
+    /// Removes a number; nothing happens if it is not there.
     pub(in crate::domain::tracker) fn remove(&mut self, hash: u32, number: u32) {
         let mut bucket = self.home(hash);
         let place = loop {
@@ -164,8 +166,8 @@ impl Index {
         self.fill(bucket, place);
     }
 
-    /// Makes a place vacant. Where the bucket was full somebody may have gone over into one behind it, who would not be found
-    /// any more: such a one takes the place, and leaves the next that is to be filled.
+    /// Makes a place vacant. If the bucket was full, an entry may have overflowed into a later one and would
+    /// not be found any more: it moves to the vacant place and leaves its own to be filled next.
     fn fill(&mut self, mut bucket: usize, mut place: usize) {
         let mut behind = bucket;
         while self.buckets[behind].is_full() {
@@ -194,8 +196,8 @@ impl Index {
         }
     }
 
-    /// Grows by an eighth: doubling would leave half of a million agents' places vacant. The entries stand nearly in the
-    /// order of their hashes, so memory is gone through from one end to the other.
+    /// Grows by an eighth: doubling would leave half of the places for a million agents vacant. The entries
+    /// are nearly in the order of their hashes, so that memory is traversed from one end to the other.
     fn grow(&mut self) {
         let count = self.buckets.len();
         let mut larger = Self::with_buckets(count + (count / 8).max(FEWEST_BUCKETS));
@@ -216,12 +218,12 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Insert(u32),
-        /// The one at this place among those that are there.
+        /// The entry with this position among the present ones.
         Remove(prop::sample::Index),
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        // Few hashes, at both ends, so that they collide and probing goes round the end.
+        // Few hashes, at both ends, so that they collide and probing wraps around.
         let hash = prop_oneof![0..3_u32, u32::MAX - 2..=u32::MAX, any::<u32>()];
         prop_oneof![3 => hash.prop_map(Step::Insert), 2 => any::<prop::sample::Index>().prop_map(Step::Remove)]
     }

@@ -1,4 +1,4 @@
-//! What the tracker keeps of each agent, and how an agent is found.
+//! The state of each agent, and the tables by which an agent is found.
 
 pub(in crate::domain::tracker) mod agent;
 pub(in crate::domain::tracker) mod expected;

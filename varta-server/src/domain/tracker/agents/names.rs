@@ -1,4 +1,4 @@
-//! Agents' names, each kept once: thousands of workers have the same one.
+//! The names of agents, each stored once: thousands of workers have the same one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,18 +10,18 @@ pub(crate) struct NameId(u32);
 /// Where a name comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameSource {
-    /// From the command, or from the address of another host. Strangers may have the same.
+    /// The command, or the address of another host. Strangers may have the same name.
     Common,
-    /// From the unit or the container that the process belongs to.
+    /// The unit or the container that the process belongs to.
     Group,
-    /// From the unit that the service manager of this host runs the process in.
+    /// The unit that this host's service manager runs the process in.
     Unit,
-    /// From the agent itself.
+    /// The agent itself.
     Agent,
 }
 
 impl NameSource {
-    /// Whether who has the name continues the series of who had it before.
+    /// Whether an agent with such a name continues the series of its predecessors.
     pub(crate) const fn is_series(self) -> bool {
         match self {
             NameSource::Common => false,
@@ -33,15 +33,15 @@ impl NameSource {
 #[derive(Debug)]
 struct Name {
     text: Arc<str>,
-    /// How many agents have it.
+    /// The number of agents with this name.
     agents: u32,
-    /// How often an agent took the place of one with the same name.
+    /// How often an agent took the place of another with this name.
     restarts: u64,
-    /// Agents with this name that are down or gone, those that left first in front.
+    /// Agents with this name that are down or gone, in that order.
     departed: VecDeque<u32>,
 }
 
-/// The names in use. There are no more of them than agents.
+/// The names in use, at most as many as agents.
 #[derive(Debug, Default)]
 pub(in crate::domain::tracker) struct Names {
     /// By number.
@@ -74,12 +74,12 @@ impl Names {
         NameId(number)
     }
 
-    /// The number of a name, if anybody has it.
+    /// The number of a name, if an agent has it.
     pub(in crate::domain::tracker) fn find(&self, name: &str) -> Option<NameId> {
         self.numbers.get(name).copied().map(NameId)
     }
 
-    /// Whether anybody has this name.
+    /// Whether an agent has this name.
     pub(in crate::domain::tracker) fn is_in_use(&self, name: &str) -> bool {
         self.numbers.contains_key(name)
     }
@@ -90,7 +90,7 @@ impl Names {
         id
     }
 
-    /// Takes a name back from one agent. With the last one it is forgotten.
+    /// Takes a name from one agent. The name is forgotten with its last agent.
     pub(in crate::domain::tracker) fn give_back(&mut self, id: NameId) {
         let name = &mut self.names[id.0 as usize];
         name.agents -= 1;
@@ -101,7 +101,7 @@ impl Names {
         }
     }
 
-    /// Remembers that an agent with this name has left its place. No more are remembered than have the name.
+    /// Records that an agent with this name is down or gone; at most as many as have the name.
     pub(in crate::domain::tracker) fn note_departed(&mut self, id: NameId, number: u32) {
         let name = &mut self.names[id.0 as usize];
         if name.departed.len() >= name.agents as usize {
@@ -110,7 +110,7 @@ impl Names {
         name.departed.push_back(number);
     }
 
-    /// The agent that was the first to leave its place under this name; it may have come back since.
+    /// Removes the first agent that became down or gone under this name; it may have come back since.
     pub(in crate::domain::tracker) fn next_departed(&mut self, id: NameId) -> Option<u32> {
         self.names[id.0 as usize].departed.pop_front()
     }
@@ -119,13 +119,13 @@ impl Names {
         self.names[id.0 as usize].restarts += 1;
     }
 
-    /// The names under which agents were restarted, with how often.
+    /// The names under which agents were restarted, and how often.
     pub(in crate::domain::tracker) fn restarts(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
         let in_use = self.names.iter().filter(|name| name.agents > 0 && name.restarts > 0);
         in_use.map(|name| (&name.text, name.restarts))
     }
 
-    /// What the number stands for.
+    /// The name with this number.
     pub(in crate::domain::tracker) fn get(&self, id: NameId) -> &Arc<str> {
         &self.names[id.0 as usize].text
     }

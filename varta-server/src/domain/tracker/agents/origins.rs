@@ -1,4 +1,4 @@
-//! Where agents beat from, each place kept once, and how many agents it has.
+//! The origins of agents, each stored once, and the number of agents at each.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -8,14 +8,14 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::domain::beat::Origin;
 
-/// An origin by a small number, so that an agent has room for it in its cache line.
+/// An origin by its number, which fits an agent's cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SourceId(u32);
 
 impl SourceId {
     /// This host.
     pub(crate) const LOCAL: SourceId = SourceId(0);
-    /// Where nobody is of whom one has heard.
+    /// The number of no origin, for a sender whose origin has no agents.
     pub(crate) const UNHEARD: SourceId = SourceId(u32::MAX);
 
     #[cfg(test)]
@@ -24,17 +24,17 @@ impl SourceId {
     }
 }
 
-/// The origins of all agents. There are no more of them than agents, and this host.
+/// The origins of all agents, at most as many as agents, and this host.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    /// By number; this host's first.
+    /// By number; this host is the first.
     entries: Vec<Entry>,
     vacant: Vec<u32>,
-    /// The numbers of the remote ones, by origin.
+    /// The numbers of the remote origins.
     index: HashTable<u32>,
-    /// Seeded anew in each process, so that nobody can choose addresses that collide.
+    /// Seeded differently in each process, so that nobody can choose addresses that collide.
     hasher: DefaultHashBuilder,
-    /// How many agents there are in plaintext of each neighbourhood.
+    /// The number of plaintext agents in each neighbourhood.
     plain: HashMap<IpAddr, usize>,
     plain_in_all: usize,
 }
@@ -59,7 +59,7 @@ impl Default for Sources {
 }
 
 impl Sources {
-    /// The number of an origin that has agents; this host always has one.
+    /// The number of an origin that has agents, and of this host in any case.
     #[inline]
     pub(in crate::domain::tracker) fn find(&self, origin: Origin) -> Option<SourceId> {
         if origin == Origin::Local {
@@ -69,7 +69,7 @@ impl Sources {
         self.index.find(hash, |number| self.entries[*number as usize].origin == origin).copied().map(SourceId)
     }
 
-    /// Counts one more agent at an origin, and gives its number.
+    /// Counts one more agent at an origin, and returns its number.
     pub(in crate::domain::tracker) fn enter(&mut self, origin: Origin) -> SourceId {
         if let Origin::Udp(address) = origin {
             *self.plain.entry(neighbourhood(address)).or_default() += 1;
@@ -99,7 +99,7 @@ impl Sources {
         SourceId(number)
     }
 
-    /// Counts one agent less there. With its last one a remote origin is forgotten.
+    /// Counts one agent less. A remote origin is forgotten with its last agent.
     pub(in crate::domain::tracker) fn leave(&mut self, source: SourceId) {
         let SourceId(number) = source;
         let entry = &mut self.entries[number as usize];
@@ -124,24 +124,24 @@ impl Sources {
         }
     }
 
-    /// How many agents in plaintext there are of the neighbourhood of an address: what one host can have for the asking.
+    /// The number of plaintext agents in the neighbourhood of an address, all of which one host can add.
     pub(in crate::domain::tracker) fn plain_agents_near(&self, address: IpAddr) -> usize {
         self.plain.get(&neighbourhood(address)).copied().unwrap_or(0)
     }
 
-    /// How many agents in plaintext there are.
+    /// The number of plaintext agents.
     pub(in crate::domain::tracker) fn plain_agents(&self) -> usize {
         self.plain_in_all
     }
 
-    /// What a number stands for.
+    /// The origin with this number.
     pub(crate) fn origin(&self, source: SourceId) -> Origin {
         self.entries[source.0 as usize].origin
     }
 }
 
-/// The addresses that one host can have without forging any: an IPv4 address, all of loopback, or an IPv6 network of 64
-/// bits.
+/// The neighbourhood of an address: those that one host can use without forging any. An IPv4 address, all of
+/// loopback, or an IPv6 network of 64 bits.
 fn neighbourhood(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(address) if address.is_loopback() => Ipv4Addr::LOCALHOST.into(),

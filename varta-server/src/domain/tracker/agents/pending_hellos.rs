@@ -1,12 +1,14 @@
+//! Hellos that arrive before the first beat of their agent, which the tracker does not know until then.
+
 use std::collections::VecDeque;
 
 use crate::domain::beat::{Introduction, Sender};
 
-/// Introductions that may wait for a first beat. Beyond it the oldest are dropped: an agent introduces itself again
-/// within a minute.
+/// The maximum number of Hellos that wait for a first beat. Beyond it the oldest are dropped: an agent
+/// repeats its Hello within a minute.
 const MOST_WAITING: usize = 4_096;
 
-/// Introductions of agents that have not beaten yet.
+/// The Hellos of agents that have not beaten yet.
 #[derive(Debug, Default)]
 pub(in crate::domain::tracker) struct Waiting(VecDeque<(Sender, Introduction)>);
 

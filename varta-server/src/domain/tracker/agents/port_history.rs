@@ -1,3 +1,7 @@
+//! The ports that remote agents have left.
+//!
+//! A beat from such a port is either late, or shows that two agents share an address and a pid.
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -7,16 +11,16 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::Lane;
 use crate::domain::tracker::agents::session::Session;
 
-/// What comes from a port that was left was overtaken on the way if, by the clock of its session, it was sent before that,
-/// give or take the jitter of a network.
+/// The jitter of a network. A beat from a previous port is late if, by the clock of its session, it was sent
+/// no later than this after the agent left the port.
 const JITTER: Duration = Duration::from_millis(20);
 
-/// Ports that are remembered for one agent at once.
+/// The maximum number of previous ports of one agent.
 const MOST_FORMER: usize = 16;
-/// Agents that have left a port a short while ago. Beyond it a port is left without being remembered, and twins are told
-/// apart later, or not while that lasts.
+/// The maximum number of agents with previous ports. Beyond it a port is left without a record, and twins are
+/// distinguished later, or not while that lasts.
 const MOST_TRAILS: usize = 16_384;
-/// How often trails that have gone cold are swept out to make room.
+/// The minimum time between two removals of expired histories to make room.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// A port that an agent has left.
@@ -24,11 +28,11 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 pub(in crate::domain::tracker) struct Former {
     pub(in crate::domain::tracker) lane: Lane,
     pub(in crate::domain::tracker) session: Session,
-    /// The last beat from it.
+    /// The time of the last beat from it.
     pub(in crate::domain::tracker) last_beat: MonoTime,
-    /// When the first beat came from the next port.
+    /// The time of the first beat from the next port.
     pub(in crate::domain::tracker) left_at: MonoTime,
-    /// How many beats of the agent had been accepted by then.
+    /// The number of beats of the agent accepted by then.
     pub(in crate::domain::tracker) beats: u64,
 }
 
@@ -39,7 +43,7 @@ impl Former {
     }
 }
 
-/// The ports that agents left within the last stall-after, in the order in which they left them.
+/// The ports that agents left within the last stall timeout, in the order in which they left them.
 #[derive(Debug, Default)]
 pub(in crate::domain::tracker) struct Trails {
     pub(in crate::domain::tracker) by_agent: HashMap<u32, Vec<Former>>,
@@ -63,13 +67,13 @@ impl Trails {
         }
         let trail = self.by_agent.entry(number).or_default();
         trail.retain(|known| known.lane != former.lane && known.last_beat + kept > at);
-        // Those that left first stay: of many that beat in turn, the first is the next to come back.
+        // The oldest ports stay: of many senders that beat in turn, the first is the next to come back.
         if trail.len() < MOST_FORMER {
             trail.push(former);
         }
     }
 
-    /// The place in an agent's trail of a port that it left, if that was a short while ago.
+    /// The index in an agent's history of a port that it left a short while ago.
     pub(in crate::domain::tracker) fn find(
         &self,
         number: u32,

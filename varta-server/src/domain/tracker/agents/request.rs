@@ -1,32 +1,35 @@
-//! What the tracker wants from the world outside: it asks, and goes on without waiting.
+//! Requests of the tracker to the outside. The tracker goes on without waiting for the reply.
 
 use crate::domain::process::ProcessId;
 
-/// Something to be done outside, in the order in which it was asked for.
+/// An action that the tracker requests from the outside. Requests are served in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Tell when this process ends, through [`Tracker::handle_death`](crate::domain::tracker::Tracker::handle_death).
+    /// Report the end of this process, through
+    /// [`Tracker::handle_death`](crate::domain::tracker::Tracker::handle_death).
     Watch(ProcessId),
-    /// That is not needed any more.
+    /// Stop watching this process.
     Unwatch(ProcessId),
-    /// Nothing could be learned of the process that beat under this pid. Tell if there is none, through
+    /// Check whether a process has this pid, because the process that beat under it could not be identified.
+    /// Report if there is none, through
     /// [`Tracker::handle_absence`](crate::domain::tracker::Tracker::handle_absence).
     Find(u32),
-    /// Look at this process. What comes of a close look is handed in through
-    /// [`Tracker::handle_evidence`](crate::domain::tracker::Tracker::handle_evidence); a glance is only there to be compared with it.
+    /// Inspect this process. The result of a full inspection comes in through
+    /// [`Tracker::handle_evidence`](crate::domain::tracker::Tracker::handle_evidence); a quick sample is only
+    /// compared with it.
     Look {
-        /// Which one.
+        /// The process.
         process: ProcessId,
-        /// How closely.
+        /// The depth of the inspection.
         depth: Depth,
     },
 }
 
-/// How closely to look at a process.
+/// The depth of an inspection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// What costs next to nothing.
     Glance,
-    /// All that can be seen.
+    /// All that can be read.
     Close,
 }

@@ -1,13 +1,14 @@
-//! Which session of a process a frame belongs to, and whether it is new there.
+//! The sessions of a process: which of them a frame belongs to, and whether it is new there.
 //!
-//! The wire names no session: a process that opens a second handle, re-creates its handle or calls `exec` simply
-//! starts again at nonce 1, and none of that is a replay. What can be used is that a nonce and a timestamp only ever
-//! rise within a session, and that a session's clock started when its handle connected, so that "received minus
-//! timestamp" tells the sessions of a process apart.
+//! The wire names no session: a process that opens a second handle, re-creates its handle or calls `exec`
+//! simply starts again at nonce 1, and none of that is a replay. But nonce and timestamp only ever rise
+//! within a session, and a session's clock starts when its handle connects, so that "received minus
+//! timestamp" distinguishes the sessions of a process.
 //!
-//! Agents of this host and of others differ in two things. A process of this host may have many handles, and what it sends
-//! arrives in order. What comes from a port of another host is of one handle at a time, and may arrive late, twice and in
-//! any order: a frame that is older than its session is never the beginning of another, unless it comes too late for that.
+//! Local and remote agents differ in two things. A process of this host may have many handles, and its
+//! datagrams arrive in order. A port of another host has one handle at a time, and its datagrams may arrive
+//! late, twice and in any order: a frame that is older than its session never opens another, unless it comes
+//! too late for that.
 
 #[cfg(test)]
 mod tests;
@@ -18,56 +19,58 @@ use varta_proto::{Frame, NONCE_TERMINAL};
 
 use crate::base::time::MonoTime;
 
-/// How many frames may be lost across the wrap of the nonce before it is no longer recognised as one.
+/// The number of nonces before and after the wrap between which a jump counts as a wrap, with the frames in
+/// between lost.
 const WRAP_WINDOW: u64 = 1 << 20;
-/// Sessions remembered for one process beside the current one, as many as a program has threads with a handle each; the
-/// one silent for longest makes room.
+/// The maximum number of sessions of one process besides the newest, as many as a program has threads with a
+/// handle each; the one silent for longest makes room.
 pub(crate) const MAX_OTHER_SESSIONS: usize = 255;
-/// Frames remembered that fitted nowhere.
+/// The maximum number of stray frames: frames that fit no session.
 const MAX_STRAYS: usize = 16;
-/// How long such a frame is remembered.
+/// How long a stray frame is kept.
 const STRAYS_KEPT: Duration = Duration::from_secs(600);
-/// A first frame that comes again within this time is a duplicate; later it is more likely that of a client with a coarse
-/// clock, which makes a handle for each beat.
+/// A first frame that is repeated within this time is a duplicate; later it is more likely that of a client
+/// with a coarse clock, which makes a handle for each beat.
 const OPENING_REPEATED_WITHIN: Duration = Duration::from_millis(20);
-/// How far a sender's clock may seem to run from ours between two frames that open a session together, and how much longer
-/// than another a frame may take.
+/// How far a sender's clock may seem to drift from ours between two frames that open a session together, and
+/// how much longer than another a frame may take.
 const CLOCK_SLACK_NANOS: u128 = 1_000_000_000;
 
-/// The same for a frame that a network doubles.
+/// The same from a port of another host: a repeated first frame is within this time a duplicate that the
+/// network made.
 const OPENING_DOUBLED_WITHIN: Duration = Duration::from_secs(1);
-/// How much later than another a frame may come that a network holds up; one that would be later than that is of another
+/// How much later than another a frame may come that a network delays; one that would be later is of another
 /// session.
 const LATE_NANOS: i128 = 3_000_000_000;
-/// Sessions remembered for a port beside the current one, and for how long. After that time another session of a process
-/// is taken for one that was left behind.
+/// The maximum number of sessions of a port besides the newest, and how long they are kept. After that time
+/// another session of a process counts as abandoned.
 const MAX_FORMER_SESSIONS: usize = 8;
 const FORMER_KEPT: Duration = Duration::from_secs(60);
 
-/// How many handles a sender has.
+/// How many handles a sender may have at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Handles {
-    /// A process of this host: as many as it likes, all of which may beat.
+    /// A process of this host: any number, all of which may beat.
     Several,
-    /// A port of another host: one at a time.
+    /// A port of another host: one.
     OneAtATime,
 }
 
-/// The newest frame that was accepted in a session.
+/// A session, by the newest frame that was accepted in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Session {
     pub(crate) nonce: u64,
     pub(crate) timestamp: u64,
 }
 
-/// A session that is not the one heard last.
+/// A session that is not the newest.
 #[derive(Clone, Copy, Debug)]
 struct Other {
     session: Session,
     heard_at: MonoTime,
 }
 
-/// The session heard last, where it is kept.
+/// The newest session: the one that beat last, in its place in the agent.
 #[derive(Debug)]
 pub(crate) struct Newest<'a> {
     pub(crate) session: &'a mut Session,
@@ -79,21 +82,21 @@ impl Newest<'_> {
         Other { session: *self.session, heard_at: self.heard_at }
     }
 
-    /// Whether this session had taken the place of the other before `frame` of that was sent.
+    /// Whether this session had replaced the other before `frame` of that was sent.
     fn had_replaced(&self, other: &Other, frame: &Frame) -> bool {
         let (began, other_began) = (self.session.start(self.heard_at), other.session.start(other.heard_at));
         other_began < began && other_began + i128::from(frame.timestamp) <= began + LATE_NANOS
     }
 }
 
-/// What is remembered of a process beyond the session heard last. Most processes have none of it.
+/// The sessions of a process other than the newest. Most processes have none.
 #[derive(Debug, Default)]
 pub(crate) struct OtherSessions {
     others: Vec<Other>,
-    /// Frames that fitted nowhere. When another one follows such a frame at the pace of real time, the two are of a
-    /// session whose first frames were lost.
+    /// Frames that fit no session. When another frame follows a stray at the pace of real time, the two are
+    /// of a session whose first frames were lost.
     strays: Vec<Other>,
-    /// The goodbye of the newest session, if that was the last that was heard of it.
+    /// The goodbye of the newest session, if nothing of the session came after it.
     closed: Option<Closed>,
 }
 
@@ -101,34 +104,35 @@ pub(crate) struct OtherSessions {
 #[derive(Clone, Copy, Debug)]
 struct Closed {
     at: MonoTime,
-    /// The newest frame before it. The clock of the goodbye has taken its place, by which nobody could tell that frame when
-    /// it comes again.
+    /// The newest frame before it. The clock of the goodbye has replaced it in the session, which would not
+    /// recognise a duplicate of the frame.
     newest: Other,
 }
 
-/// What a frame is to the sessions known so far.
+/// The place of a frame among the known sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// The next frame of a session, after `lost` frames that did not arrive.
     Next { lost: u64, wrapped: bool },
     /// The first frame of a session.
     Opens,
-    /// The newest frame of a session once more.
+    /// A duplicate of the newest frame of a session.
     Duplicate,
-    /// An old frame, or one out of nowhere.
+    /// An old frame, or one that fits no session.
     OutOfOrder,
 }
 
 impl Session {
-    /// Of an agent that has said nothing but that it panicked; whatever it says next follows.
+    /// A session of which no beat is known, such as that of an agent that has sent only a terminal frame; any
+    /// frame follows it.
     pub(crate) const UNHEARD: Session = Session { nonce: NONCE_TERMINAL, timestamp: 0 };
 
     pub(crate) fn of(frame: &Frame) -> Self {
         Session { nonce: frame.nonce, timestamp: frame.timestamp }
     }
 
-    /// Whether `frame` may be a later one of this session: how many are missing in between, and whether the nonce
-    /// went round.
+    /// Whether `frame` can be a later one of this session: the number of frames missing in between, and
+    /// whether the nonce wrapped.
     #[inline]
     pub(crate) fn followed_by(&self, frame: &Frame) -> Option<(u64, bool)> {
         if frame.timestamp < self.timestamp {
@@ -145,13 +149,14 @@ impl Session {
         }
     }
 
-    /// Whether a goodbye after the beat `last` may be that of this session.
+    /// Whether a goodbye after the beat `last` can be that of this session.
     pub(crate) fn ends_with(&self, last: Session) -> bool {
         *self == Session::UNHEARD || last.nonce >= self.nonce && last.timestamp >= self.timestamp
     }
 
-    /// A clock that says 0 tells nothing: a client that re-creates its handle for each beat may send the same bytes
-    /// each time and yet be alive. So does one with a coarse clock.
+    /// Whether `frame` is a duplicate of the newest frame. A timestamp of 0 proves nothing: a client that
+    /// re-creates its handle for each beat may send the same bytes each time and yet be alive. So may one
+    /// with a coarse clock.
     fn is_repeated_by(
         &self,
         heard_at: MonoTime,
@@ -167,57 +172,58 @@ impl Session {
         same && (frame.nonce != 1 || received_at.since(heard_at) < within)
     }
 
-    /// Whether `frame` is of this session, of which later ones have come already.
+    /// Whether `frame` is of this session, and older than its newest frame.
     fn was_before(&self, heard_at: MonoTime, frame: &Frame, received_at: MonoTime) -> bool {
         let is_older = frame.nonce <= self.nonce && frame.timestamp <= self.timestamp;
-        // There is one first frame in a session. The same once more, and too late to be doubled, is of another.
+        // A session has one first frame. The same again, too late for a duplicate, is of another session.
         let is_another_first = frame.nonce == 1 && self.nonce == 1;
         let late = start(frame.timestamp, received_at) - self.start(heard_at);
         is_older && !is_another_first && late < LATE_NANOS
     }
 
-    /// When its clock began, by the newest frame.
+    /// The start of its clock, by the newest frame.
     fn start(&self, heard_at: MonoTime) -> i128 {
         start(self.timestamp, heard_at)
     }
 
-    /// When `frame` was sent at the latest, if it is of this session: by its clock, and the earlier of the two moments at
-    /// which that began by the newest frame and by this one.
+    /// The latest time at which `frame` was sent, if it is of this session, in nanoseconds: its timestamp
+    /// after the start of the clock, which is the earlier of those by the newest frame and by this one.
     pub(crate) fn sent(&self, heard_at: MonoTime, frame: &Frame, received_at: MonoTime) -> i128 {
         self.start(heard_at).min(start(frame.timestamp, received_at)) + i128::from(frame.timestamp)
     }
 
-    /// How far the start of the session that `frame` suggests is from the start of this one.
+    /// The difference between the start of this session and the start that `frame` suggests, in nanoseconds.
     pub(crate) fn distance(&self, heard_at: MonoTime, frame: &Frame, received_at: MonoTime) -> u128 {
         self.start(heard_at).abs_diff(start(frame.timestamp, received_at))
     }
 }
 
-/// The moment at which a clock said 0 that said `timestamp` at `heard_at`, in nanoseconds; it may be before all times.
+/// The start of a clock that showed `timestamp` at `heard_at`, in nanoseconds; it may be negative.
 fn start(timestamp: u64, heard_at: MonoTime) -> i128 {
     i128::from(heard_at.as_nanos()) - i128::from(timestamp)
 }
 
 impl OtherSessions {
-    /// Whether anything is remembered at all.
+    /// Whether nothing is stored.
     pub(crate) fn is_empty(&self) -> bool {
         self.others.is_empty() && self.strays.is_empty() && self.closed.is_none()
     }
 
-    /// Whether another session than the current one has beaten a short while before `at`.
+    /// Whether a session other than the newest has beaten a short while before `at`.
     pub(crate) fn have_beaten(&self, at: MonoTime) -> bool {
         self.others.iter().any(|other| at.since(other.heard_at) < FORMER_KEPT)
     }
 
-    /// When the newest session said goodbye, or before all times.
+    /// When the newest session said goodbye; [`MonoTime::START`] if it did not.
     fn closed_at(&self) -> MonoTime {
         self.closed.map_or(MonoTime::START, |closed| closed.at)
     }
 
-    /// Closes the session whose last beat was `last`, as was said at `at`. Whether it was the only one that still beat:
-    /// one of which nothing was heard for `stall_after` does not count, and neither does one in whose place this one came.
+    /// Closes the session whose last beat was `last`, by a goodbye at `at`. Returns whether it was the only
+    /// session that still beat: one that was silent for `stall_after` does not count, and neither does one
+    /// that this session replaced.
     ///
-    /// What comes of it from then on is late, and old.
+    /// Frames of the session that come after it are late, and old.
     pub(crate) fn close(
         &mut self,
         current: &mut Newest<'_>,
@@ -258,7 +264,7 @@ impl OtherSessions {
             Handles::Several if is_current => {
                 let newest = (0..self.others.len()).max_by_key(|index| self.others[*index].heard_at);
                 let Some(newest) = newest.map(|index| self.others.swap_remove(index)) else {
-                    // Whatever the process says next is of another handle.
+                    // Whatever the process sends next is of another handle.
                     *current.session = Session::UNHEARD;
                     return true;
                 };
@@ -274,8 +280,8 @@ impl OtherSessions {
         }
     }
 
-    /// Finds the session of `frame` among `current` and the others. Afterwards the session of an accepted frame is the
-    /// current one; a refused frame changes no session.
+    /// Finds the session of `frame` among `current` and the others. The session of an accepted frame becomes
+    /// the current one; a refused frame changes no session.
     pub(crate) fn place(
         &mut self,
         current: &mut Newest<'_>,
@@ -333,7 +339,8 @@ impl OtherSessions {
         Place::OutOfOrder
     }
 
-    /// The session of which a frame is the next, when that was heard last, and how many frames are missing in between.
+    /// The session that a frame is the next of, the time of its newest frame, and the number of frames
+    /// missing in between.
     pub(crate) fn followed(
         &self,
         current: &Newest<'_>,
@@ -347,8 +354,8 @@ impl OtherSessions {
         Some((session, heard_at, lost))
     }
 
-    /// The session that a frame is of, by the clock that it was sent by, and its place there. The current one comes behind
-    /// all others.
+    /// The index of a frame's session, by the clock of the frame, and the frame's place there. The current
+    /// session comes after all others.
     fn find(
         &self,
         current: &Newest<'_>,
@@ -370,8 +377,8 @@ impl OtherSessions {
             let distance = session.distance(heard_at, frame, received_at);
             Some((distance, matches!(place, Place::Next { .. }), index, place))
         });
-        // A coarse clock may say to one handle what it said to another: on this host nothing comes twice, and a port has
-        // left its former handles behind.
+        // A coarse clock may show one handle what it showed another: on this host no datagram arrives twice,
+        // and a port has left its previous handles behind.
         let is_sure = |distance: u128, is_next: bool, index: usize| match handles {
             Handles::Several => is_next,
             Handles::OneAtATime => index == self.others.len() && distance < LATE_NANOS.unsigned_abs(),
@@ -383,7 +390,7 @@ impl OtherSessions {
     }
 }
 
-/// Adds one, in the place of the one heard longest ago if there are `most` already.
+/// Adds an entry, in place of the oldest one if there are `most` already.
 fn replace_oldest(list: &mut Vec<Other>, most: usize, new: Other) {
     if list.len() >= most
         && let Some(oldest) = (0..list.len()).min_by_key(|index| list[*index].heard_at)

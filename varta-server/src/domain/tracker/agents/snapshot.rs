@@ -1,3 +1,5 @@
+//! The state of an agent that a server persists, so that the next server knows the agent.
+
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,56 +11,57 @@ use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::verdicts::transition::{AgentId, LastWord};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
-/// What is kept of an agent beyond the life of a server.
+/// The state of an agent that outlives the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// Who it is.
+    /// The agent's identity.
     pub agent: AgentId,
-    /// Where its name comes from.
+    /// The source of its name.
     pub name_source: NameSource,
-    /// From which port it beat last, and under which key.
+    /// The source port and the key of its last beat.
     pub lane: Lane,
-    /// When its process started, in the kernel's ticks since boot; `None` for other hosts, and where it is not known.
+    /// The start time of its process, in the kernel's ticks since boot; `None` for other hosts, and where it
+    /// is not known.
     pub start_time: Option<NonZeroU64>,
-    /// What was concluded about it.
+    /// The verdict on it.
     pub verdict: Verdict,
-    /// The last thing that it said.
+    /// Its last report.
     pub last: LastWord,
-    /// By what operators sort it, as far as it said so.
+    /// The labels that it sent.
     pub labels: Labels,
-    /// The unit in which it runs, if its name is another.
+    /// The unit that it runs in, if its name is another.
     pub unit: Option<Arc<str>>,
-    /// How long it asked to be allowed to be silent, if it did.
+    /// The stall timeout that it requested, if any.
     pub asked: Option<Duration>,
-    /// Until when it asked not to be missed; [`MonoTime::START`] when it did not.
+    /// Until when it may be silent ("busy until"); [`MonoTime::START`] if it did not request that.
     pub busy_until: MonoTime,
     /// How often it was called stalled.
     pub stalls: u32,
-    /// How many of its beats did not arrive.
+    /// The number of its beats that did not arrive.
     pub lost: u32,
-    /// Since when the silence is counted on this server's clock: its last beat, or the moment at which this server
+    /// The start of its silence on this server's clock: its last beat, or the moment at which this server
     /// learned of it.
     pub last_beat: MonoTime,
-    /// How long it had been silent before that, by the wall clock; zero for who has beaten to this server.
+    /// How long it was silent before that, by the wall clock; zero if it has beaten to this server.
     pub silent_before: Duration,
 }
 
-/// What the kernel knows of the process of a remembered agent.
+/// What the kernel knows of the process of a persisted agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Nothing: it is of another host, or cannot be recognised.
+    /// Nothing: it is on another host, or cannot be identified.
     Unknown,
-    /// It is still there.
+    /// It still exists.
     Lives,
-    /// It has ended; nobody knows how.
+    /// It has ended; its exit status is not known.
     Gone,
 }
 
-/// A change in what is to be remembered.
+/// A change of what is persisted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// This is known of an agent now.
+    /// The agent has this state now.
     Known(Box<Remembered>),
-    /// The agent with this origin, pid and number among twins is not known any more.
+    /// The agent with this origin, pid and twin is forgotten.
     Forgotten(AgentId),
 }

@@ -1,25 +1,28 @@
+//! The status of an agent, which recovery checks before it acts.
+
 use std::time::Duration;
 
 use crate::domain::process::ProcessId;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
-/// How an agent stands.
+/// The status of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// What is concluded about it.
+    /// The verdict on it.
     pub verdict: Verdict,
     /// Its process, of this host and as far as it is known. It may have ended.
     pub process: Option<ProcessId>,
-    /// How long it has been silent.
+    /// The length of its silence.
     pub silence: Duration,
-    /// Whether nothing was missed for as long as it may be silent: otherwise its silence may be this server's own.
+    /// Whether there was no observer gap for as long as its stall timeout: otherwise its silence may be this
+    /// server's own.
     pub is_seen: bool,
 }
 
-/// How many agents have a name.
+/// The number of agents with a name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Named {
-    /// All that are known, also those that are down or gone.
+    /// All that are known, including those that are down or gone.
     pub all: usize,
     /// Those that beat and are not in a critical state.
     pub up: usize,

@@ -1,4 +1,4 @@
-//! Where agents are kept, and how one is found by who sent a beat.
+//! The table of agents: the slots, and the lookup of an agent by the sender of a beat.
 
 use std::hash::BuildHasher;
 use std::hint::black_box;
@@ -10,31 +10,34 @@ use crate::base::huge_pages::prefer_huge_pages;
 use crate::domain::tracker::agents::agent::{AgentKey, Rest, Slot};
 use crate::domain::tracker::agents::index::{Index, NONE};
 
-/// More agents than the numbers of slots can name.
+/// The maximum number of agents, so that slot numbers fit 32 bits.
 pub(in crate::domain::tracker) const MOST_AGENTS: usize = u32::MAX as usize - 1;
 
-/// For more agents there is no room until they come: 1 GiB of slots.
+/// The maximum number of slots that are reserved in advance: 1 GiB. Room for more is allocated as agents
+/// come.
 const MOST_RESERVED: usize = 1 << 24;
-/// From 2 MiB of slots on they are kept in huge pages. With fewer that would be a waste.
+/// The number of slots, 2 MiB, from which on they are kept in huge pages. With fewer that would be a waste.
 const MANY_SLOTS: usize = 1 << 15;
-/// So many agents are found together: what one datagram batch brings.
+/// The number of agents that are looked up together: those of one datagram batch.
 pub(in crate::domain::tracker) const TOGETHER: usize = 64;
 
-/// Agents by slot number. Numbers are used again, so it never outgrows the most agents that there were at once.
+/// Agents by slot number. Numbers are reused, so the table never outgrows the largest number of agents at one
+/// time.
 #[derive(Debug, Default)]
 pub(in crate::domain::tracker) struct Table {
     slots: Vec<Slot>,
-    /// Beside `slots`, by the same number: a beat has no use for it and must not drag it into the cache.
+    /// Apart from `slots`, by the same number: a beat has no use for them and must not drag them into the
+    /// cache.
     rests: Vec<Rest>,
     vacant: Vec<u32>,
-    /// Slot numbers by source and pid. The key stands in the slot, which a beat touches anyway. Twins, which share source
-    /// and pid, have the same hash; there are few of them.
+    /// Slot numbers by source and pid. The key is in the slot, which a beat touches anyway. Twins, which
+    /// share source and pid, have the same hash; there are few of them.
     index: Index,
-    /// Seeded anew in each process, so that nobody can choose pids that collide.
+    /// Seeded differently in each process, so that nobody can choose pids that collide.
     hasher: DefaultHashBuilder,
 }
 
-/// Makes room for one more, a sixteenth more than there is at a time: doubling would leave half of a million agents' room
+/// Reserves room for more, a sixteenth at a time: doubling would leave half of the room for a million agents
 /// unused.
 pub(in crate::domain::tracker) fn grow<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
@@ -43,11 +46,11 @@ pub(in crate::domain::tracker) fn grow<T>(list: &mut Vec<T>) {
 }
 
 impl Table {
-    /// Makes one that is to have at most so many agents. Their slots have room from the beginning, so that they never move;
-    /// what nobody uses of it takes no memory.
+    /// Makes a table for at most `most` agents. Their slots are reserved from the beginning, so that they
+    /// never move; unused room takes no memory.
     pub(in crate::domain::tracker) fn with_room_for(most: usize) -> Self {
         let mut table = Table::default();
-        // Where the host does not lend that much the slots move as they become more.
+        // Where the host does not grant that much, the slots move as their number grows.
         let _ = table.slots.try_reserve_exact(most.min(MOST_RESERVED));
         table
     }
@@ -57,7 +60,7 @@ impl Table {
         (self.hasher.hash_one((key.source, key.pid)) >> 32) as u32
     }
 
-    /// Adds an agent that is not there yet, and gives it a number. There are fewer than [`MOST_AGENTS`].
+    /// Adds an agent that is not in the table, and returns its number. There are fewer than [`MOST_AGENTS`].
     pub(in crate::domain::tracker) fn insert(&mut self, slot: Slot, rest: Rest) -> u32 {
         let hash = self.hash(slot.key);
         let number = match self.vacant.pop() {
@@ -83,7 +86,7 @@ impl Table {
         number
     }
 
-    /// Forgets an agent. Its verdict is gone already.
+    /// Removes an agent whose verdict has been cleared.
     pub(in crate::domain::tracker) fn remove(&mut self, number: u32) {
         let hash = self.hash(self.slots[number as usize].key);
         self.index.remove(hash, number);
@@ -101,14 +104,14 @@ impl Table {
         }
     }
 
-    /// Whether this is the number of the agent with this key.
+    /// Whether the agent with this number has this key.
     #[inline]
     pub(in crate::domain::tracker) fn is(&self, number: u32, key: AgentKey) -> bool {
         self.slots.get(number as usize).is_some_and(|slot| slot.key == key && slot.verdict.is_some())
     }
 
-    /// The numbers that agents with these keys most likely have, as far as there are any, for [`Table::is`] to confirm. Brings
-    /// their slots into the cache: memory is waited for together, twice for all of them and not twice for each.
+    /// The probable numbers of the agents with these keys, which [`Table::is`] confirms. Brings their slots
+    /// into the cache: the lookups wait for memory together, twice for all of them and not twice for each.
     #[inline]
     pub(in crate::domain::tracker) fn guess(&self, keys: impl Iterator<Item = AgentKey>) -> [u32; TOGETHER] {
         let (mut hashes, mut numbers) = ([0; TOGETHER], [NONE; TOGETHER]);
@@ -154,23 +157,24 @@ impl Table {
         &mut self.rests[number as usize]
     }
 
-    /// Both halves of an agent.
+    /// Both parts of an agent.
     #[inline]
     pub(in crate::domain::tracker) fn both_mut(&mut self, number: u32) -> (&mut Slot, &mut Rest) {
         (&mut self.slots[number as usize], &mut self.rests[number as usize])
     }
 
-    /// How many agents there are.
+    /// The number of agents.
     pub(in crate::domain::tracker) fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// How many numbers there are, those of vacant slots included.
+    /// The number of slots, vacant ones included.
     pub(in crate::domain::tracker) fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// The slots in a range of numbers, the vacant ones too, each with its number. What is beyond the last is empty.
+    /// The slots in a range of numbers, vacant ones included, each with its number. The range is cut at the
+    /// last slot.
     pub(in crate::domain::tracker) fn range(
         &self,
         range: Range<usize>,

@@ -1,3 +1,5 @@
+//! What a scrape reads of the tracker: counters, and a view of each agent.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,50 +8,50 @@ use crate::domain::beat::Origin;
 use crate::domain::tracker::verdicts::transition::{LastWord, Twin};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
-/// How much has happened that is no transition, since the start.
+/// Counters of what is no transition, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Sessions whose nonce went round.
+    /// Sessions whose nonce wrapped.
     pub nonce_wraps: u64,
-    /// Silent agents that were forgotten.
+    /// Agents that were forgotten.
     pub forgotten: u64,
-    /// Beats whose stamp was older than that of a beat handled before, and was taken as equal.
+    /// Beats whose receive time was earlier than that of a beat before, and was taken as equal.
     pub clamped_stamps: u64,
-    /// Looks at processes for which there were too many others.
+    /// Inspections of processes that the budget refused.
     pub looks_refused: u64,
-    /// Times at which many agents of one origin came to the same bad verdict in one moment.
+    /// Incidents: many agents of one origin came to the same bad verdict at once.
     pub incidents: u64,
     /// Beats that agents sent, by their nonces, and that did not arrive.
     pub lost: u64,
-    /// Verdicts `stalled` about agents that were beating.
+    /// False positives: verdicts `stalled` on agents that were beating.
     pub mistakes: u64,
 }
 
-/// One agent as a scrape sees it.
+/// One agent as a scrape reads it.
 #[derive(Clone, Copy, Debug)]
 pub struct AgentView<'a> {
-    /// Its name.
+    /// The agent's name.
     pub name: &'a Arc<str>,
-    /// Where it beats from.
+    /// The transport and address that it beats from.
     pub origin: Origin,
-    /// The process id that it goes by there.
+    /// The process id on its host.
     pub pid: u32,
-    /// Which of the agents with this origin and pid it is.
+    /// Distinguishes agents that share origin and pid.
     pub twin: Twin,
-    /// What is concluded about it.
+    /// The verdict on it.
     pub verdict: Verdict,
-    /// The last thing that it said.
+    /// Its last report.
     pub last: LastWord,
-    /// When it last beat; a beat refused only for its rate counts.
+    /// The time of its last beat; a beat that was refused only for its rate counts.
     pub last_beat: MonoTime,
-    /// How long it had been silent before that, if it has not beaten since this server knows it.
+    /// How long it was silent before that, if it has not beaten since this server knows it.
     pub silent_before: Duration,
     /// Beats that it sent, by its nonces, and that did not arrive.
     pub lost: u64,
     /// How often it was called stalled.
     pub stalls: u32,
-    /// How often that was a mistake: it was beating all along.
+    /// How often that was a false positive: it was beating all along.
     pub mistakes: u32,
-    /// How long it may be silent.
+    /// Its stall timeout.
     pub stall_after: Duration,
 }
