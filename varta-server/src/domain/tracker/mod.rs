@@ -1,11 +1,12 @@
-//! The liveness tracker: beats and time go in, changes of verdict come out.
+//! The liveness tracker: beats and times go in, transitions come out.
 //!
-//! It is pure. It is handed the time and asks to be woken; it names no socket, no task, no clock and no file, so that
-//! every rule that keeps a verdict true can be tested by writing down what happened when. The one question it asks,
-//! who a local process is, it puts to a [`Processes`] that its caller brings.
+//! The tracker is pure. Each call hands in the time, and [`Tracker::poll_timeout`] says when the next one is
+//! due; the tracker names no socket, task, clock or file, so that a test of any of its rules is a list of
+//! what happened when. Its only question, which process has a pid, goes to the [`Processes`] that the caller
+//! brings.
 //!
-//! A beat writes one cache line and nothing else. Deadlines are looked at when the wheel brings an agent up, not when
-//! a beat moves them.
+//! An ordinary beat writes one cache line and nothing else. The timer wheel decides when a deadline is
+//! checked; a beat that moves a deadline does not touch the wheel.
 
 mod agents;
 pub(crate) mod detection;
@@ -37,7 +38,7 @@ use crate::domain::outcome::Tally;
 pub use crate::domain::process::identity::{ProcessIdentity, Processes};
 
 impl Tracker {
-    /// Takes beats in the order in which they arrived, and says what became of them.
+    /// Handles beats in the order in which they arrived, and counts their outcomes.
     ///
     /// A refused beat changes no verdict, and moves no deadline unless it was refused only for its rate.
     pub fn handle_batch(&mut self, beats: &[ReceivedBeat], processes: &mut impl Processes) -> Tally {
@@ -55,26 +56,28 @@ impl Tracker {
         tally
     }
 
-    /// Takes note that nothing could be seen between `from` and `to`, because the beats of that time may be lost.
+    /// Records an observer gap: the beats of the time between `from` and `to` may be lost.
     ///
-    /// Whoever has not beaten since is given a whole stall-after from `to` on. When blindness comes again and again that
-    /// is not repeated without end: a deadline moves by the blind time altogether, and by one stall-after more at the most.
+    /// An agent that has not beaten since has a whole stall timeout from `to` on. Repeated gaps do not extend
+    /// a deadline without end: it moves by the gaps' total length, and by at most one stall timeout more.
     pub fn handle_blind(&mut self, from: MonoTime, to: MonoTime) {
         self.blindness.add(from, to);
     }
 
-    /// Takes note that datagrams may have been lost on the way by `at`: the kernel threw some away, or a queue was full.
+    /// Records that datagrams may have been lost on the way by `at`: the kernel dropped some, or a queue was
+    /// full.
     ///
-    /// Whoever is silent by then is given one stall-after more, and no more than one.
+    /// An agent that is silent by then gets one more stall timeout, and no more than one.
     pub fn handle_loss(&mut self, transport: Transport, at: MonoTime) {
         let lost_at = &mut self.lost_at[transport.index()];
         *lost_at = (*lost_at).max(Some(at));
     }
 
-    /// Concludes what follows from the time being `now`. Early and repeated calls change nothing.
+    /// Advances the tracker to `now`: applies the deadlines that have passed. Early and repeated calls change
+    /// nothing.
     ///
-    /// One call does a bounded amount of work; if there is more, [`Tracker::poll_timeout`] names a moment that has
-    /// passed.
+    /// One call does a bounded amount of work; if more is left, [`Tracker::poll_timeout`] gives a time that
+    /// has passed.
     pub fn handle_timeout(&mut self, now: MonoTime) {
         if !self.apply_new_rules() {
             return;
@@ -89,7 +92,7 @@ impl Tracker {
         }
     }
 
-    /// The moment at which [`Tracker::handle_timeout`] is to be called next; `None` when there is nothing to wait for.
+    /// The time at which [`Tracker::handle_timeout`] is due next; `None` when no deadline is pending.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<MonoTime> {
         if !self.unruled.is_empty() {
@@ -98,23 +101,23 @@ impl Tracker {
         [self.wheel.next_due(), self.awaited.next_due()].into_iter().flatten().min()
     }
 
-    /// The next change of verdict, oldest first. To be called until it gives `None` after each `handle_*`.
+    /// The next transition, oldest first. Callers poll until `None` after each `handle_*`.
     pub fn poll_transition(&mut self) -> Option<Transition> {
         self.transitions.pop_front()
     }
 
-    /// What is wanted from outside next, oldest first. To be called until it gives `None` after each `handle_*`.
+    /// The next request to the outside, oldest first. Callers poll until `None` after each `handle_*`.
     pub fn poll_request(&mut self) -> Option<Request> {
         self.requests.pop_front()
     }
 
-    /// The process whose page of memory is to be read next, before its silence is held against it; see
-    /// [`Tracker::handle_read`]. To be called until it gives `None` after each [`Tracker::handle_timeout`].
+    /// The process whose shared memory page must be read before its silence counts; the reply is
+    /// [`Tracker::handle_read`]. Callers poll until `None` after each [`Tracker::handle_timeout`].
     pub fn poll_unread(&mut self) -> Option<u32> {
         self.unread.pop_front()
     }
 
-    /// How many agents there are, silent ones included.
+    /// The number of agents, silent ones included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.agents.len()
@@ -126,7 +129,7 @@ impl Tracker {
         self.agents.len() == 0
     }
 
-    /// Whether there is anybody who is to beat.
+    /// Whether any agent is up or expected, so that a beat is awaited.
     #[must_use]
     pub fn is_watching(&self) -> bool {
         [Verdict::UP, Verdict::EXPECTED].iter().any(|state| self.population[*state] > 0)

@@ -1,4 +1,4 @@
-//! What the tracker goes by.
+//! The policy of a tracker: the timeouts, limits and rules that a configuration sets.
 
 use std::time::Duration;
 
@@ -6,50 +6,51 @@ use crate::domain::expected::ExpectedAgents;
 use crate::domain::rules::Rules;
 use crate::domain::tracker::detection::arrival::ArrivalPolicy;
 
-/// What the tracker goes by.
+/// The timeouts, limits and rules of a tracker.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// How long an agent may be silent of which nothing else is said, asked for or learned.
+    /// The stall timeout of an agent for which no rule, request or adaptive timeout sets another.
     pub stall_after: Duration,
-    /// How that is learned, if it is, of agents for which there is no rule and that ask for nothing.
+    /// The adaptive timeouts of agents without a rule or a request.
     pub arrival: ArrivalPolicy,
-    /// How long a silent agent is remembered after its last beat.
+    /// How long a silent agent is kept after its last beat.
     pub forget_after: Duration,
-    /// How long an agent may ask not to be missed ("busy until"), and be silent at the most.
+    /// The maximum silence that an agent may request, by a stall timeout or by "busy until".
     pub longest_silence: Duration,
-    /// How many agents there must be for doubt when half of them are silent at once; 0 for no doubt.
+    /// The minimum number of agents for mass silence, which means that half of them are silent at once; 0
+    /// turns that off.
     pub least_crowd: usize,
-    /// Close looks at processes a second; 0 for none.
+    /// The maximum number of inspections of processes per second; 0 for none.
     pub looks_per_second: u32,
-    /// What holds for agents by their names, before what they ask for.
+    /// Settings by the agents' names, which take precedence over what agents request.
     pub rules: Rules,
-    /// Agents that are to come.
+    /// The agents that the configuration expects.
     pub expected: ExpectedAgents,
-    /// How many agents there may be; beyond that new ones are refused.
+    /// The maximum number of agents; beyond it new ones are refused.
     pub max_agents: usize,
-    /// How many agents one address may introduce over plaintext UDP, or those of one host: all of loopback, an IPv6 network
-    /// of 64 bits; 0 is no limit.
+    /// The maximum number of agents over plaintext UDP from one address, or from those of one host: all of
+    /// loopback, an IPv6 network of 64 bits; 0 is no limit.
     pub max_agents_per_source: usize,
-    /// How many agents there may be over plaintext UDP altogether.
+    /// The maximum number of agents over plaintext UDP altogether.
     pub max_plain_agents: usize,
-    /// Beats a second from one agent; 0 is no limit.
+    /// The maximum number of beats per second from one agent; 0 is no limit.
     pub max_beat_rate: u32,
-    /// Beats a second from all agents together; 0 is no limit.
+    /// The maximum number of beats per second from all agents together; 0 is no limit.
     pub max_total_rate: u32,
 }
 
 impl Policy {
-    /// How long an agent may ask to be silent if nobody says otherwise.
+    /// The default maximum silence that an agent may request.
     pub const DEFAULT_LONGEST_SILENCE: Duration = Duration::from_secs(3600);
-    /// How many agents there must be for doubt, if nobody says otherwise.
+    /// The default minimum number of agents for mass silence.
     pub const LEAST_CROWD: usize = 16;
-    /// How many close looks at processes there are in a second.
+    /// The default maximum number of inspections of processes per second.
     pub const LOOKS_PER_SECOND: u32 = 200;
-    /// How many agents there may be if nobody says otherwise.
+    /// The default maximum number of agents.
     pub const DEFAULT_MAX_AGENTS: usize = 1_000_000;
-    /// How many agents one address may introduce over plaintext UDP if nobody says otherwise.
+    /// The default maximum number of agents over plaintext UDP from one address.
     pub const DEFAULT_MAX_AGENTS_PER_SOURCE: usize = 4_096;
-    /// How many beats a second one agent may send if nobody says otherwise.
+    /// The default maximum number of beats per second from one agent.
     pub const DEFAULT_MAX_BEAT_RATE: u32 = 1_000;
 }
 

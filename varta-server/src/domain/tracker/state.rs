@@ -1,3 +1,5 @@
+//! The state of the tracker, which `rules` change and `queries` read.
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,16 +32,18 @@ use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::transition::{AgentId, Transition};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
-/// How many agents one call of [`Tracker::handle_timeout`] looks at, so that a million expiries do not stop ingest.
+/// The maximum number of agents that one call of [`Tracker::handle_timeout`] checks, so that a million
+/// expiries do not stop ingest.
 pub(super) const LOOKS_PER_TURN: usize = 512;
-/// To so many moments of a stall-after, or twice as many, the looks at half of a silence are put together.
+/// First checks, at half of a silence, are rounded up to so many common times per stall timeout, or up to
+/// twice as many.
 const LOOKS_IN_A_SILENCE: u64 = 16;
-/// Beats that are so few are looked up one after the other.
+/// The smallest number of beats that are looked up together; fewer are looked up one after the other.
 pub(super) const WORTH_A_GUESS: usize = 4;
-/// The name of a process of which the kernel tells none.
+/// The name of a process whose name the kernel does not show.
 pub(super) const NAMELESS: &str = "unknown";
 
-/// Knows all agents, and says when a verdict about one changes.
+/// Knows all agents, and emits a transition for each change of a verdict.
 #[derive(Debug)]
 pub struct Tracker {
     pub(super) policy: Policy,
@@ -53,19 +57,21 @@ pub struct Tracker {
     pub(super) names: Names,
     pub(super) learned: Learned,
     pub(super) wheel: Wheel,
-    /// Filled by each `handle_*` and to be drained after it, which bounds it by that call's work.
+    /// Transitions to poll. Each `handle_*` fills the queue and the caller drains it, so that the work of one
+    /// call bounds it.
     pub(super) transitions: VecDeque<Transition>,
-    /// The same goes for these.
+    /// Requests to poll; drained and bounded like `transitions`.
     pub(super) requests: VecDeque<Request>,
-    /// And for these.
+    /// Pids whose shared memory pages must be read; drained and bounded like `transitions`.
     pub(super) unread: VecDeque<u32>,
-    /// And for these; `None` while nobody wants them.
+    /// Registry changes to poll; drained and bounded like `transitions`. `None` while nothing persists them.
     pub(super) notes: Option<VecDeque<Note>>,
-    /// Agents that were down or gone at some time, in that order; some have come back since. At most two for each slot.
+    /// Agents that were down or gone at some time, in that order; some have come back since. At most two for
+    /// each slot.
     pub(super) departed: VecDeque<u32>,
     pub(super) waiting: Waiting,
     pub(super) awaited: Awaited,
-    /// The slots in which the rules in force have not been applied yet.
+    /// The slots to which the current rules have not been applied yet.
     pub(super) unruled: Range<usize>,
     pub(super) looks: Looks,
     pub(super) population: [usize; Verdict::NAMES.len()],
@@ -79,7 +85,7 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Makes a tracker that knows nobody.
+    /// Makes a tracker without agents.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         let awaited = Awaited::new(&policy.expected);
@@ -112,12 +118,12 @@ impl Tracker {
         }
     }
 
-    /// How long an agent may be silent.
+    /// The stall timeout of an agent.
     pub(super) fn stall_after(&self, number: u32) -> Duration {
         self.stall_after_of(number, self.agents.rest(number))
     }
 
-    /// By a rule for its name, or what it asked for, or what was learned of it, or what holds for all.
+    /// The stall timeout by a rule for the name, or a request, or what was learned, or the default.
     pub(super) fn stall_after_of(&self, number: u32, rest: &Rest) -> Duration {
         let learned = || self.learned.stall_after(number);
         rest.promised().or_else(learned).unwrap_or(self.policy.stall_after)
@@ -130,12 +136,12 @@ impl Tracker {
         busy_until.map_or(deadline, |busy_until| deadline.max(busy_until))
     }
 
-    /// When an agent is to be looked at next that has just beaten: at half of its silence, or a little later, so that one
-    /// waking up serves many agents and not each its own.
+    /// When an agent that has just beaten is checked first: at half of its silence or a little later, so that
+    /// one wake-up serves many agents.
     pub(super) fn first_look(&self, number: u32) -> MonoTime {
         let (deadline, stall_after) = (self.deadline(number), self.stall_after(number));
         let grain = (nanos(stall_after) / LOOKS_IN_A_SILENCE).max(1);
-        // A power of two is what the wheel has slots for.
+        // The slots of the wheel begin at multiples of powers of two.
         let grain = 1 << grain.ilog2();
         let half = deadline.before(stall_after / 2).as_nanos().checked_next_multiple_of(grain);
         half.map_or(deadline, |half| MonoTime::from_nanos(half).min(deadline))
@@ -174,7 +180,7 @@ impl Tracker {
     }
 }
 
-/// What there is to say of a change beside what the agent itself tells.
+/// What a transition says in addition to the state of its agent.
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) from: Option<Verdict>,
@@ -183,12 +189,12 @@ pub(super) struct Change {
     pub(super) silence: Duration,
     pub(super) detection_latency: Option<Duration>,
     pub(super) dossier: Option<Arc<Dossier>>,
-    /// Whose place it takes.
+    /// The agent whose place this one takes.
     pub(super) predecessor: Option<AgentId>,
 }
 
 impl Change {
-    /// One of which there is no more to say than that.
+    /// Details with no latency, dossier or predecessor.
     pub(super) fn new(from: Option<Verdict>, cause: Cause, at: MonoTime, silence: Duration) -> Self {
         Change { from, cause, at, silence, detection_latency: None, dossier: None, predecessor: None }
     }

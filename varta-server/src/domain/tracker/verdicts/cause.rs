@@ -1,4 +1,4 @@
-//! Why a verdict changed.
+//! Causes of transitions, as logs, metrics and alerts name them.
 
 use std::fmt;
 
@@ -11,13 +11,13 @@ pub enum Cause {
     FirstBeat,
     /// The agent reports another status than before.
     Reported,
-    /// A beat came after a silence, or after a goodbye.
+    /// A beat came after a silence or a goodbye.
     Recovered,
-    /// Another process has this pid now: a new incarnation.
+    /// Another process has this pid now, or took the place of one with this name: a new incarnation.
     Restarted,
-    /// It said that it panicked: its terminal frame came, or it died or fell silent after that.
+    /// It panicked: its terminal frame came, or it died or fell silent after that.
     Panicked,
-    /// Its process exited; `None` where the kernel does not tell with which status.
+    /// Its process exited; `None` where the kernel does not report the status.
     Exited {
         /// The exit status.
         code: Option<u8>,
@@ -29,29 +29,30 @@ pub enum Cause {
     },
     /// It said goodbye.
     Goodbye {
-        /// Why it left; `None` where it did not say, or said something that is not known here.
+        /// The reason; `None` where the agent gave none, or one that is not known here.
         reason: Option<GoodbyeReason>,
     },
     /// Its process is stopped: by SIGSTOP, or in a debugger.
     Stopped,
     /// Its cgroup is frozen.
     Frozen,
-    /// Its process waits in the kernel and cannot be interrupted.
+    /// Its process is in uninterruptible sleep.
     Blocked,
     /// Its process runs, and does not beat.
     Busy,
     /// Its process sleeps, and does not beat.
     Idle,
-    /// Its beats may have been lost on the way: since the last of them the kernel threw away datagrams, or a queue was
-    /// full.
+    /// Its beats may have been lost on the way: since the last of them the kernel dropped datagrams, or a
+    /// queue was full.
     Lossy,
-    /// Nothing came from an agent of another host until the deadline; nothing else can be known.
+    /// No beat came from an agent of another host until the deadline; nothing else can be known.
     Unreachable,
-    /// Nothing came from an agent of this host until the deadline, and nobody could look at its process.
+    /// No beat came from an agent of this host until the deadline, and no inspection of its process explains
+    /// that.
     Silent,
-    /// The server could not see when the deadline passed.
+    /// The server may not have observed its beats: there was an observer gap or mass silence.
     ObserverBlind,
-    /// It was expected, and has not come.
+    /// It was expected, and did not come in time.
     NeverSeen,
 }
 

@@ -1,14 +1,16 @@
+//! The incident that a transition is part of: many agents of one origin that fall at once.
+
 use std::num::NonZeroU64;
 
 use crate::base::time::MonoTime;
 
-/// What a change of verdict is a part of.
+/// The incident that a transition is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incident {
-    /// Which one it is: they are numbered from 1 on since the start of the server.
+    /// The incident's number, from 1 on since the start of the server.
     pub number: NonZeroU64,
-    /// How many agents it has so far, this one included and those that came before it was an incident.
+    /// The number of agents in it so far, with this one and those that fell before it was an incident.
     pub agents: u32,
-    /// Until when more may become a part of it that have been given a second chance.
+    /// Until when agents that are in grace may become part of it.
     pub open_until: MonoTime,
 }

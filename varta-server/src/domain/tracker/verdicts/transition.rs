@@ -1,4 +1,4 @@
-//! A change of verdict: all that a sink gets to know, and all that it needs.
+//! A transition: a change of verdict, with all that a subscriber needs to know of it.
 
 use std::fmt;
 use std::num::NonZeroU8;
@@ -15,50 +15,50 @@ use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::incident::Incident;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
-/// One change of verdict about one agent.
+/// A change of the verdict on one agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// Whom it is about.
+    /// The agent.
     pub agent: AgentId,
-    /// By what operators sort it, as far as it said so.
+    /// The agent's labels, as far as it sent any.
     pub labels: Labels,
-    /// The unit of this host's service manager in which it runs.
+    /// The unit of this host's service manager that the agent runs in.
     pub unit: Option<Arc<str>>,
-    /// The agent of the same name whose place it has taken just now. That one is not known any more.
+    /// The agent of the same name whose place this one has just taken. The tracker has forgotten it.
     pub predecessor: Option<AgentId>,
-    /// Its process, of this host and with the time at which it started; `None` for other hosts, and where that could not
-    /// be read. It may have ended.
+    /// The agent's process with its start time; `None` for other hosts, and where the start time could not be
+    /// read. The process may have ended.
     pub process: Option<ProcessId>,
     /// The verdict before; `None` when the agent was not known.
     pub from: Option<Verdict>,
     /// The verdict now.
     pub to: Verdict,
-    /// Why.
+    /// The cause.
     pub cause: Cause,
-    /// When it was concluded.
+    /// When the tracker decided it.
     pub at: MonoTime,
     /// How long the agent had been silent: from its last beat to the beat that ended the silence, or to the
-    /// conclusion. Zero for a first beat.
+    /// decision. Zero for a first beat.
     pub silence: Duration,
-    /// The last thing that the agent said, the beat that caused the change included.
+    /// The agent's last report, the beat that caused the transition included.
     pub last: LastWord,
-    /// How long the agent may be silent.
+    /// The agent's stall timeout.
     pub stall_after: Duration,
-    /// From the moment at which this could first have been known to the moment at which it was; `None` where a beat
-    /// brought it, which tells no such moment.
+    /// The time from the moment at which this could first have been known to the decision; `None` for a
+    /// transition that a beat caused, which has no such moment.
     pub detection_latency: Option<Duration>,
-    /// How long the verdict that this takes back had stood though the agent was beating all along; `None` where there was
-    /// no such mistake.
+    /// How long the verdict that this takes back stood although the agent was beating all along; `None` if it
+    /// was no false positive.
     pub mistake: Option<Duration>,
-    /// What was seen of its process when that was looked at.
+    /// The findings of an inspection of its process.
     pub dossier: Option<Arc<Dossier>>,
-    /// The incident of which this is a part, when many agents of one origin came to this verdict in one moment. The first
-    /// few have none: they were told when it was not one yet.
+    /// The incident that this is part of, when many agents of one origin came to this verdict at once. The
+    /// first few have none: there was no incident yet.
     pub incident: Option<Incident>,
 }
 
 impl Transition {
-    /// That an agent of this host or another, which was expected since the start, has not come.
+    /// The transition of an expected agent, of this host or another, that has not come in time.
     pub(crate) fn of_missing(name: Arc<str>, at: MonoTime) -> Self {
         Transition {
             agent: AgentId { name, origin: Origin::Local, pid: 0, twin: Twin::FIRST },
@@ -81,16 +81,16 @@ impl Transition {
     }
 }
 
-/// An agent as people and metrics know it.
+/// The identity of an agent, as people and metrics know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentId {
     /// The name that groups an agent's incarnations. Shared: thousands of workers have the same one.
     pub name: Arc<str>,
-    /// Where it beats from.
+    /// The transport and address that it beats from.
     pub origin: Origin,
-    /// The process id that it goes by there; 0 for one that was expected and has not come.
+    /// The process id on its host; 0 for an expected agent that has not come.
     pub pid: u32,
-    /// Which of the agents with this origin and pid it is.
+    /// Distinguishes agents that share origin and pid.
     pub twin: Twin,
 }
 
@@ -105,7 +105,7 @@ impl fmt::Display for AgentId {
     }
 }
 
-/// Which of several agents that share origin and pid one is: a number from 1 to 64. Nearly all agents are the first.
+/// Distinguishes agents that share origin and pid, by a number from 1 to 64. Nearly all agents are the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Twin(NonZeroU8);
 
@@ -119,7 +119,7 @@ impl Twin {
         (1..=Self::MOST).filter_map(NonZeroU8::new).map(Twin)
     }
 
-    /// The twin with this number, if there may be one.
+    /// The twin with this number; `None` if that is not from 1 to 64.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Twin> {
         NonZeroU8::new(number).filter(|number| number.get() <= Self::MOST).map(Twin)
@@ -131,21 +131,21 @@ impl Twin {
         self.0.get()
     }
 
-    /// A bit that stands for it.
+    /// The bit of this twin in a set of twins.
     pub(in crate::domain::tracker) const fn bit(self) -> u64 {
         1 << (self.0.get() - 1)
     }
 }
 
-/// The last thing that an agent said.
+/// The last report of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastWord {
-    /// The status it reported.
+    /// The reported status.
     pub status: Status,
-    /// The application's own number.
+    /// The payload: a number of the application's own.
     pub payload: u32,
     /// Whether it was the terminal frame of a panic hook, with no beat after it.
     pub terminal: bool,
-    /// How many beats were accepted from this incarnation.
+    /// The number of beats accepted from this incarnation.
     pub beats: u64,
 }

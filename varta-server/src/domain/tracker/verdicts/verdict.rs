@@ -1,39 +1,42 @@
-//! What the server concludes about an agent, and the one table by which conclusions change.
+//! Verdicts: what the tracker concludes about an agent, and the one table of how that changes.
 
 use std::fmt;
 
 use varta_proto::Status;
 
-/// What the server concludes about an agent.
+/// What the tracker concludes about an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// It is to come. One that is named in the configuration was not heard, and its grace is over: before that it has no
-    /// verdict. One that a server before this one knew was not heard since, and its grace is not over: then it is stalled.
+    /// A beat is awaited. An agent that the configuration names was not seen and its grace is over: before
+    /// that it has no verdict. Or an agent that a previous server knew was not seen since, and its grace is
+    /// not over: after that it is stalled.
     Expected,
-    /// It beats, and this is the status that it reported last.
+    /// It beats, and this is the last status that it reported.
     Up(Status),
-    /// Its deadline passed and, as far as known, the process exists.
+    /// Its deadline has passed and, as far as known, its process exists.
     Stalled,
-    /// The process is known to be gone, and did not say goodbye.
+    /// Its process is known to be gone, without a goodbye or exit status 0.
     Down,
     /// It said goodbye, or its process exited with status 0.
     Gone,
-    /// Its deadline passed while the server could not see; it is judged anew when it has had a full chance.
+    /// Its deadline passed while the server could not observe it; the verdict is decided again after a full
+    /// grace.
     Unknown,
 }
 
-/// What can change a verdict.
+/// An event that can change a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A beat was accepted, with this status.
+    /// A beat with this status was accepted.
     Beat(Status),
-    /// Nothing was accepted until the deadline.
+    /// No beat was accepted until the deadline.
     DeadlinePassed,
-    /// Nothing was accepted until what would have been the deadline, had the server been able to see.
+    /// No beat was accepted until what would have been the deadline, had the server been able to observe the
+    /// agent.
     DeadlinePassedUnseen,
-    /// It said goodbye.
+    /// The agent said goodbye.
     SaidGoodbye,
-    /// The process exited with status 0, and had not panicked.
+    /// The process exited with status 0, without a panic before.
     ExitedWell,
     /// The process ended in any other way.
     Died,
@@ -116,7 +119,7 @@ impl Verdict {
         Self::NAMES[self.index()]
     }
 
-    /// The status that an agent that is up reported last.
+    /// The last reported status of an agent that is up.
     #[must_use]
     pub const fn status(self) -> Option<Status> {
         match self {
@@ -125,7 +128,7 @@ impl Verdict {
         }
     }
 
-    /// Whether its silence is watched: it may still be called stalled.
+    /// Whether a deadline is pending: the agent may still become stalled.
     #[must_use]
     pub const fn is_awaited(self) -> bool {
         match self {
@@ -134,7 +137,7 @@ impl Verdict {
         }
     }
 
-    /// Whether somebody ought to be told.
+    /// Whether the verdict calls for an alert.
     #[must_use]
     pub const fn is_alarm(self) -> bool {
         match self {
