@@ -1,3 +1,5 @@
+//! The arrival histories of agents, and the adaptive timeouts that follow from them.
+
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -8,27 +10,27 @@ use crate::domain::tracker::agents::table::grow;
 use crate::domain::tracker::detection::arrival::ArrivalPolicy;
 use crate::domain::tracker::detection::arrival::estimator::Arrivals;
 
-/// What was learned of one agent.
+/// The arrival history of one agent.
 #[derive(Clone, Debug)]
 pub(in crate::domain::tracker) struct Agent {
     arrivals: Arrivals,
-    /// What follows from it, in nanoseconds; `None` while that is nothing. Kept, because to find it takes longer than a
-    /// beat, and who looks at many agents needs it of each.
+    /// The timeout that follows from it, in nanoseconds; `None` while there is none. It is stored, because to
+    /// compute it takes longer than to handle a beat, and a check of many agents needs that of each.
     silence: Option<NonZeroU64>,
 }
 
 impl Agent {
-    /// No frame has a nonce beyond this one, so the next frame begins everything anew.
+    /// No frame has a nonce beyond this one, so the next frame starts a new history.
     fn unheard() -> Self {
         Agent { arrivals: Arrivals::new(MonoTime::START, u64::MAX, 0), silence: None }
     }
 }
 
-/// What was learned of all agents.
+/// The arrival histories of all agents.
 #[derive(Debug)]
 pub(in crate::domain::tracker) struct Learned {
     policy: ArrivalPolicy,
-    /// By slot number; never grows when nothing is learned.
+    /// By slot number; stays empty under a fixed policy.
     agents: Vec<Agent>,
 }
 
@@ -37,19 +39,19 @@ impl Learned {
         Learned { policy, agents: Vec::new() }
     }
 
-    /// Whether anything is learned of anybody.
+    /// Whether the policy learns at all.
     #[inline]
     pub(in crate::domain::tracker) fn is_on(&self) -> bool {
         self.policy.learns()
     }
 
-    /// How long an agent may be silent by what was learned of it.
+    /// The adaptive timeout of an agent.
     pub(in crate::domain::tracker) fn stall_after(&self, number: u32) -> Option<Duration> {
         let silence = self.agents.get(number as usize)?.silence?;
         Some(Duration::from_nanos(silence.get()))
     }
 
-    /// Learns from the next beat of an agent's only session.
+    /// Observes the next beat of an agent's only session.
     pub(in crate::domain::tracker) fn observe(&mut self, number: u32, frame: &Frame, at: MonoTime) {
         let index = number as usize;
         while self.agents.len() <= index {
@@ -62,13 +64,13 @@ impl Learned {
             arrivals.stall_after(&self.policy).ok().and_then(|silence| NonZeroU64::new(nanos(silence)));
     }
 
-    /// For how many agents there is room.
+    /// The number of agents for which there is room.
     #[cfg(test)]
     pub(in crate::domain::tracker) fn room(&self) -> usize {
         self.agents.capacity()
     }
 
-    /// Forgets what was learned of an agent.
+    /// Forgets the history of an agent.
     pub(in crate::domain::tracker) fn forget(&mut self, number: u32) {
         if let Some(agent) = self.agents.get_mut(number as usize) {
             *agent = Agent::unheard();

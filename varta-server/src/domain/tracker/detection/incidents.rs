@@ -1,7 +1,7 @@
-//! Incidents: that many agents of one place fall together is one thing that happened, and not as many as there are agents.
+//! Incidents: many agents of one origin that fall at once are one event, and not as many as there are agents.
 //!
-//! An incident begins when enough agents from one origin have come to the same verdict within a moment, and goes on as
-//! long as more of them follow one another closely. Whoever acts or tells can then do so once.
+//! An incident starts when enough agents of one origin have come to the same verdict within a moment, and
+//! continues as long as more of them follow closely. Alerts and recovery can then act once for all of them.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -11,16 +11,18 @@ use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::verdicts::incident::Incident;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
-/// So many agents of one origin, each within [`CLOSE`] of the one before and all within it, make an incident.
+/// The number of agents of one origin, each within [`CLOSE`] of the one before and all within it, that make
+/// an incident.
 pub(in crate::domain::tracker) const LEAST: u32 = 10;
-/// What comes within this time belongs together.
+/// The time within which agents belong together.
 const CLOSE: Duration = Duration::from_secs(1);
-/// When one that does not end begins to be another one.
+/// The maximum duration of an incident. One that does not end is then another incident.
 const LONGEST: Duration = Duration::from_secs(60);
-/// Places where something may be going on at once. Beyond it the one where nothing happened for longest is forgotten.
+/// The maximum number of open incidents. Beyond it the one in which nothing happened for longest is
+/// forgotten.
 const MOST_PLACES: usize = 64;
 
-/// Something that may become an incident, or is one.
+/// An open incident, or agents that may become one.
 #[derive(Debug)]
 struct Place {
     source: SourceId,
@@ -29,20 +31,21 @@ struct Place {
     last_at: MonoTime,
     agents: u32,
     number: Option<NonZeroU64>,
-    /// When those will have used it up that fell silent with the others and were given a second chance.
+    /// The end of the grace of agents that fell silent with the others.
     open_until: MonoTime,
 }
 
-/// What is going on at present.
+/// The open incidents.
 #[derive(Debug, Default)]
 pub(in crate::domain::tracker) struct Incidents {
     places: Vec<Place>,
-    /// How many there were.
+    /// The number of incidents so far.
     count: u64,
 }
 
 impl Incidents {
-    /// Takes note that an agent from `source` has come to a verdict at `at`, and says of which incident that is a part.
+    /// Records that an agent from `source` has come to a verdict at `at`. Returns the incident that this is
+    /// part of.
     pub(in crate::domain::tracker) fn note(
         &mut self,
         source: SourceId,
@@ -85,8 +88,8 @@ impl Incidents {
         place.number.map(|number| Incident { number, agents, open_until })
     }
 
-    /// Takes note that an agent fell silent at `at` that is given a second chance until then. If it does not use it, it is
-    /// a part of what goes on now.
+    /// Records that an agent fell silent at `at` and has a grace until `until`. If it does not beat by then,
+    /// it is part of the incident that is open now.
     pub(in crate::domain::tracker) fn hold_open(
         &mut self,
         source: SourceId,
@@ -100,12 +103,12 @@ impl Incidents {
             && at.since(place.last_at) <= CLOSE
             && at.since(place.began_at) <= LONGEST
         {
-            // What is given longer than an incident may last is not waited for.
+            // A grace beyond the maximum duration of an incident is not waited for.
             place.open_until = place.open_until.max(until.min(place.began_at + LONGEST));
         }
     }
 
-    /// How many there were.
+    /// The number of incidents so far.
     pub(in crate::domain::tracker) fn count(&self) -> u64 {
         self.count
     }
@@ -143,7 +146,7 @@ mod tests {
         incidents.hold_open(SourceId::LOCAL, Verdict::Stalled, at, MonoTime::from_millis(5_500));
         assert_eq!(ids(&mut incidents, [5_000, 6_500]), [Some(1), Some(1)]);
         assert_eq!(ids(&mut incidents, [7_600]), [None]);
-        // Where nothing goes on there is nothing to hold open.
+        // Without an open incident there is nothing to hold open.
         let at = MonoTime::from_secs(20);
         incidents.hold_open(SourceId::LOCAL, Verdict::Stalled, at, MonoTime::from_secs(25));
         assert_eq!(ids(&mut incidents, 24_990..25_000).last(), Some(&Some(2)));

@@ -1,4 +1,4 @@
-//! Looks at processes that the tracker has asked for: how often it may, and until when a verdict waits for one.
+//! The budget for inspections of processes, and how long verdicts wait for one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,19 +6,19 @@ use std::time::Duration;
 use crate::base::rate_limit::{RateLimit, Usage};
 use crate::base::time::MonoTime;
 
-/// How long a verdict waits for the look at the process. The look takes a fraction of it; when the one who looks is
-/// held up, the verdict goes out without.
+/// The maximum time that a verdict waits for an inspection of the process. An inspection takes a fraction of
+/// it; when it is delayed, the verdict is given without.
 const WITHIN: Duration = Duration::from_millis(20);
 
-/// What was asked for.
+/// The inspections that the tracker has requested.
 #[derive(Debug)]
 pub(in crate::domain::tracker) struct Looks {
-    /// `None` when there are to be none.
+    /// `None` if there are no inspections.
     limit: Option<RateLimit>,
     usage: Usage,
     refused: u64,
-    /// Until when the verdicts about agents wait, the earliest first: the limit bounds how many do. Of some the look has
-    /// come, or they have beaten meanwhile.
+    /// Until when the verdicts on agents wait, earliest first: the limit bounds how many do. Some inspections
+    /// have come back, or their agents have beaten meanwhile.
     waiting: VecDeque<(MonoTime, u32)>,
 }
 
@@ -32,14 +32,14 @@ impl Looks {
         }
     }
 
-    /// Whether one more may be asked for. One that may not is counted.
+    /// Whether one more inspection may be requested. A refusal is counted.
     pub(in crate::domain::tracker) fn allow(&mut self, now: MonoTime) -> bool {
         let is_allowed = self.limit.is_some_and(|limit| limit.try_take(&mut self.usage, now));
         self.refused += u64::from(!is_allowed);
         is_allowed
     }
 
-    /// Has the verdict about an agent wait for a look, and gives the moment at which it waits no longer.
+    /// Has the verdict on an agent wait for an inspection, and returns the time until which it waits.
     pub(in crate::domain::tracker) fn wait_for(&mut self, number: u32, now: MonoTime) -> MonoTime {
         while self.waiting.front().is_some_and(|(until, _)| *until <= now) {
             self.waiting.pop_front();
@@ -49,13 +49,13 @@ impl Looks {
         until
     }
 
-    /// Until when the verdict about an agent waits; `None` if it does not any more.
+    /// Until when the verdict on an agent waits; `None` if it does not.
     pub(in crate::domain::tracker) fn waits_until(&self, number: u32, now: MonoTime) -> Option<MonoTime> {
         let of_agent = self.waiting.iter().rev().find(|(_, waiting)| *waiting == number);
         of_agent.map(|(until, _)| *until).filter(|until| now < *until)
     }
 
-    /// How many were not allowed.
+    /// The number of refused inspections.
     pub(in crate::domain::tracker) const fn refused(&self) -> u64 {
         self.refused
     }

@@ -1,38 +1,39 @@
-//! The times at which nothing could be seen, and what they do to a deadline.
+//! Observer gaps: times in which the server could not observe its agents, and how they move deadlines.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
 
-/// Times of blindness that are kept apart. Of more than that, the two of longest ago become one: it takes a server that
-/// starves all the time and an agent that was silent throughout for that to matter, and then it is given more time.
+/// The maximum number of gaps that are kept apart. Beyond it the two oldest become one: that matters only on
+/// a server that starves all the time to an agent that was silent throughout, which then gets more time.
 const MOST_APART: usize = 64;
 
-/// A time at which nothing could be seen.
+/// A time in which the server could not observe its agents.
 #[derive(Clone, Copy, Debug)]
 struct Blind {
     from: MonoTime,
     to: MonoTime,
-    /// How much of it was blindness: less than all when it was made of two.
+    /// How much of it was a gap: less than all when it was merged from two.
     length: Duration,
-    /// How much there had been before it, altogether.
+    /// The total length of the gaps before it.
     before: Duration,
 }
 
-/// What there was of blindness so far.
+/// All observer gaps so far.
 ///
-/// It is kept by the time at which it was, and not by what was known when a beat was handed in. So it does not matter
-/// whether the server first takes what has arrived and then notes that it was blind, or the other way round.
+/// A gap counts by the time at which it was, and not by what was known when a beat was handled. So it does
+/// not matter whether the server first handles what has arrived and then records the gap, or the other way
+/// round.
 #[derive(Clone, Debug, Default)]
 pub(in crate::domain::tracker) struct Blindness {
-    /// One after the other.
+    /// In order, without overlaps.
     times: VecDeque<Blind>,
     total: Duration,
 }
 
 impl Blindness {
-    /// Adds the time between `from` and `to`.
+    /// Adds the gap between `from` and `to`.
     pub(in crate::domain::tracker) fn add(&mut self, from: MonoTime, to: MonoTime) {
         let from = from.max(self.sight_since());
         if to <= from {
@@ -50,22 +51,22 @@ impl Blindness {
         self.total += length;
     }
 
-    /// Since when nothing was missed. Before it, a silence proves nothing.
+    /// The end of the last gap. A silence before it proves nothing.
     fn sight_since(&self) -> MonoTime {
         self.times.back().map_or(MonoTime::START, |last| last.to)
     }
 
-    /// Whether sight has been back for so long, or was never lost.
+    /// Whether the last gap ended at least `since` ago, or there was none.
     pub(in crate::domain::tracker) fn is_over(&self, since: Duration, now: MonoTime) -> bool {
         self.times.is_empty() || now >= self.sight_since() + since
     }
 
-    /// Whether the silence of an agent that beat last at `last_beat` proves nothing, or not all of it does.
+    /// Whether a gap covers some of the silence of an agent that beat last at `last_beat`.
     pub(in crate::domain::tracker) fn hides(&self, last_beat: MonoTime) -> bool {
         last_beat < self.sight_since()
     }
 
-    /// How much of the time after `then` was blindness.
+    /// The total length of the gaps after `then`.
     fn after(&self, then: MonoTime) -> Duration {
         let first = self.times.partition_point(|blind| blind.to <= then);
         let Some(Blind { to, length, before, .. }) = self.times.get(first) else { return Duration::ZERO };
@@ -75,8 +76,9 @@ impl Blindness {
 
     /// The deadline of an agent that beat last at `last_beat`.
     ///
-    /// Whoever has not beaten since the last blindness has a whole stall-after from its end on, but altogether no more
-    /// than the blind time and one stall-after above what it had anyway. A later beat never makes for an earlier deadline.
+    /// An agent that has not beaten since the last gap has a whole stall timeout from its end on, but
+    /// altogether no more than the length of the gaps and one stall timeout above what it had anyway. A later
+    /// beat never makes for an earlier deadline.
     pub(in crate::domain::tracker) fn deadline(
         &self,
         last_beat: MonoTime,
@@ -139,7 +141,7 @@ mod tests {
     }
 
     proptest! {
-        /// Beside a list of all that there was: exact as long as that is not too long, and never less than there was.
+        /// Compared with a list of all gaps: exact as long as that is not too long, and never less.
         #[test]
         fn it_agrees_with_a_list_of_all_there_was(
             steps in prop::collection::vec((0_u64..10, 1_u64..10), 1..150), then in 0_u64..1_000

@@ -1,9 +1,10 @@
-//! Which agents are to be looked at next: a hierarchical timer wheel.
+//! A hierarchical timer wheel: which agents must be checked next.
 //!
-//! A wheel and not a heap: agents come and go from its middle, and a million of them fall due in one moment. It keeps
-//! no deadlines. An entry says "look at this agent no later than then"; whoever takes it out compares the agent's true
-//! deadline with the time and puts it back if that has moved. So a beat, which moves a deadline, does not touch the
-//! wheel at all, and an entry that comes up on a coarse level is put back on a finer one by the same rule.
+//! A wheel and not a heap: agents come and go from its middle, and a million of them expire at once. It
+//! stores no deadlines. An entry means "check this agent no later than then"; the caller that takes it out
+//! compares the agent's true deadline with the time and arms the entry again if the deadline has moved. So a
+//! beat, which moves a deadline, does not touch the wheel at all, and an entry that expires on a coarse level
+//! moves to a finer one by the same rule.
 //!
 //! After G. Varghese and T. Lauck, "Hashed and Hierarchical Timing Wheels", SOSP 1987 (scheme 7).
 #![expect(clippy::cast_possible_truncation, reason = "numbers of levels and slots, all below 512")]
@@ -17,17 +18,17 @@ const TICK_BITS: u32 = 18;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 const LEVELS: usize = 7;
-/// Half a turn of the top level: 18 years. What lies beyond comes up then and is put back.
+/// Half a turn of the top level: 18 years. An entry beyond it expires then and is armed again.
 const REACH: u64 = 1 << (SLOT_BITS * LEVELS as u32 - 1);
 
 /// No node: the end of a list.
 const NIL: u32 = u32::MAX;
-/// Not in any list.
+/// In no list.
 const NOWHERE: u16 = u16::MAX;
 
 const _: () = assert!(LEVELS * SLOTS < NOWHERE as usize, "list numbers fit 16 bits");
 
-/// One for each agent, by its slot's number. The list is that of the wheel's slot `list % SLOTS` on level
+/// One for each agent, by its slot number. The list is that of the wheel's slot `list % SLOTS` on level
 /// `list / SLOTS`.
 #[derive(Clone, Copy, Debug)]
 struct Node {
@@ -38,16 +39,17 @@ struct Node {
 
 const ABSENT: Node = Node { next: NIL, previous: NIL, list: NOWHERE };
 
-/// Entries by the time at which they are to be looked at; at most one for each number.
+/// Entries by the time at which they expire; at most one for each number.
 #[derive(Debug)]
 pub(crate) struct Wheel {
-    /// The tick that has been reached. Slots before it are empty; the one that begins with it may be half taken out.
+    /// The tick that has been reached. Slots before it are empty; the one that starts with it may be partly
+    /// drained.
     elapsed: u64,
     heads: [u32; LEVELS * SLOTS],
     /// For each level, one bit for each slot that has entries.
     occupied: [u64; LEVELS],
-    /// Grows with the agents and never beyond them. Lists threaded through one vector, and not a vector for each slot:
-    /// one slot may come to hold every agent, and moving one must not allocate.
+    /// Grows with the agents and never beyond them. Lists are threaded through one vector instead of a vector
+    /// for each slot: one slot may come to hold every agent, and moving one must not allocate.
     nodes: Vec<Node>,
 }
 
@@ -56,7 +58,7 @@ impl Wheel {
         Wheel { elapsed: 0, heads: [NIL; LEVELS * SLOTS], occupied: [0; LEVELS], nodes: Vec::new() }
     }
 
-    /// Has `entry` come up at `at`, or within a tick after it; an earlier arrangement for it is forgotten.
+    /// Arms `entry`, to expire at `at` or within a tick after it; replaces an earlier time.
     pub(crate) fn arm(&mut self, entry: u32, at: MonoTime) {
         self.disarm(entry);
         let index = entry as usize;
@@ -64,7 +66,8 @@ impl Wheel {
             grow(&mut self.nodes);
             self.nodes.resize(index + 1, ABSENT);
         }
-        // Never in the past and never in the slot that is being emptied: a taker that puts entries back comes to an end.
+        // Never in the past and never in the slot that is being drained: a loop that arms entries again comes
+        // to an end.
         let tick = at.as_nanos().div_ceil(1 << TICK_BITS).clamp(self.elapsed + 1, self.elapsed + REACH);
         let (level, slot) = self.place(tick);
         let list = level * SLOTS + slot;
@@ -77,7 +80,7 @@ impl Wheel {
         self.occupied[level] |= 1 << slot;
     }
 
-    /// Takes `entry` out, wherever it is. Nothing happens when it is not there.
+    /// Removes `entry`, wherever it is. Nothing happens when it is not armed.
     pub(crate) fn disarm(&mut self, entry: u32) {
         let Some(&Node { next, previous, list }) = self.nodes.get(entry as usize) else { return };
         if list == NOWHERE {
@@ -98,7 +101,7 @@ impl Wheel {
         self.nodes[entry as usize] = ABSENT;
     }
 
-    /// Takes one entry that has come up by `now`. Whoever takes it decides, and arms it anew if it is to come up again.
+    /// Takes one entry that has expired by `now`. The caller arms it again if it must expire again.
     pub(crate) fn pop(&mut self, now: MonoTime) -> Option<u32> {
         let now_tick = now.as_nanos() >> TICK_BITS;
         match self.first_slot() {
@@ -115,12 +118,13 @@ impl Wheel {
         }
     }
 
-    /// The moment at which [`Wheel::pop`] next has something to give.
+    /// The time at which [`Wheel::pop`] next has an entry.
     pub(crate) fn next_due(&self) -> Option<MonoTime> {
         self.first_slot().map(|(tick, _)| MonoTime::from_nanos(tick << TICK_BITS))
     }
 
-    /// Level and slot for `tick`: the level is the highest group of six bits in which it differs from the present.
+    /// Level and slot for `tick`: the level is the highest group of six bits in which it differs from the
+    /// current tick.
     fn place(&self, tick: u64) -> (usize, usize) {
         let differing = (self.elapsed ^ tick) | (SLOTS as u64 - 1);
         let level = ((63 - differing.leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1);
@@ -128,7 +132,7 @@ impl Wheel {
         (level as usize, slot as usize)
     }
 
-    /// The occupied slot that begins first, as the tick with which it begins and the number of its list.
+    /// The occupied slot that starts first: the tick with which it starts and the number of its list.
     fn first_slot(&self) -> Option<(u64, usize)> {
         let occupied = self.occupied.iter().enumerate().filter(|(_, slots)| **slots != 0);
         let firsts = occupied.map(|(level, slots)| {
@@ -205,8 +209,9 @@ mod tests {
     }
 
     proptest! {
-        /// Beside a sorted map: whoever takes and puts back by the true deadline sees each entry once, not before its
-        /// deadline and not a tick after the moment for which the wheel asked to be woken.
+        /// Compared with a sorted map: a loop that takes entries and arms them again by their true deadlines
+        /// sees each entry once, not before its deadline and not a tick after the time for which the wheel
+        /// asked to be woken.
         #[test]
         fn it_agrees_with_a_sorted_map(steps in prop::collection::vec((0u32..64, 0u64..40_000_000_000, 0u64..3_000_000_000), 1..200)) {
             let mut wheel = Wheel::new();
@@ -246,7 +251,7 @@ mod tests {
         for entry in 0..10_000 {
             wheel.arm(entry, MonoTime::from_secs(7));
         }
-        // Coarse slots come up before the moment: they are put back, as the tracker does.
+        // Coarse slots expire before the deadline: their entries are armed again, as the tracker does.
         let mut due = Vec::new();
         while let Some(wake) = wheel.next_due() {
             for entry in drain(&mut wheel, wake) {

@@ -1,14 +1,16 @@
-//! The failure detector of Chen, Toueg and Aguilera: what it is to achieve comes in, a deadline comes out.
+//! The failure detector of Chen, Toueg and Aguilera: from bounds on its quality of service it computes a
+//! deadline.
 //!
-//! W. Chen, S. Toueg, M. K. Aguilera, "On the Quality of Service of Failure Detectors", IEEE Transactions on Computers
-//! 51(5), 2002. Of their detectors it is NFD-E: the next beat is expected when the last ones say that it should arrive,
-//! and waited for by a margin α more. Three things differ. They choose how often to send and we cannot, so only α is
-//! computed. They estimate when a beat was sent from its number; ours says so itself. And they take every beat to be lost
-//! with the same probability, while here that of a beat after a lost one is learned apart: networks lose in runs.
+//! W. Chen, S. Toueg, M. K. Aguilera, "On the Quality of Service of Failure Detectors", IEEE Transactions on
+//! Computers 51(5), 2002. Of their detectors it is NFD-E: the next beat is expected when the last ones
+//! suggest, and waited for by a safety margin α more. Three things differ. They choose the interval of beats
+//! and this server cannot, so only α is computed. They estimate when a beat was sent from its sequence
+//! number; here its timestamp says so. And they take every beat to be lost with the same probability, while
+//! here that of a beat after a lost one is estimated apart: networks lose in runs.
 //!
-//! Nothing is assumed of how delays are distributed but their variance: by the one-sided (Cantelli) inequality a delay is
-//! more than x above its mean with a probability of at most V / (V + x²). That makes a bound that holds for every
-//! distribution, and is mostly far from what happens.
+//! Nothing is assumed of the distribution of delays but their variance: by the one-sided (Cantelli)
+//! inequality a delay is more than x above its mean with a probability of at most V / (V + x²). That makes a
+//! bound that holds for every distribution, and is mostly far from what happens.
 
 use std::time::Duration;
 
@@ -18,29 +20,30 @@ use crate::domain::tracker::detection::arrival::policy::{Bounds, NoEstimate};
 /// How an agent's beats arrive; all times in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link {
-    /// The mean time between two beats as they are sent.
+    /// The mean time between two beats as sent.
     pub(crate) interval: f64,
-    /// The mean square by which an arrival misses what was expected.
+    /// The mean square of the error of the expected arrival time.
     pub(crate) variance: f64,
-    /// The share of beats that do not arrive.
+    /// The share of beats that are lost.
     pub(crate) loss: f64,
-    /// The share of beats that do not arrive of those after one that did not.
+    /// The share of beats that are lost among those after a lost one.
     pub(crate) loss_again: f64,
 }
 
-/// No host's scheduler keeps its times better than to half a millisecond, whatever a quiet minute says of it.
+/// The minimum variance: no host's scheduler is more precise than half a millisecond, whatever a quiet minute
+/// suggests.
 const LEAST_VARIANCE: f64 = 500_000.0 * 500_000.0;
-/// Beats in a row whose loss is taken into account. To leave out the others makes the bound on mistakes larger, never
-/// smaller.
+/// The maximum number of beats lost in a row that is taken into account. Leaving out the others makes the
+/// bound on the rate of mistakes larger, never smaller.
 const MOST_BEATS: u32 = 64;
-/// Halvings in the search for the margin: of a second that leaves a microsecond.
+/// The number of halvings in the search for the margin: of a second they leave a microsecond.
 const HALVINGS: u32 = 20;
 
-/// By how much more than expected an agent is waited for: α.
+/// The margin α in nanoseconds: how much longer than expected an agent is waited for.
 ///
 /// # Errors
 ///
-/// [`NoEstimate::Impossible`] when no margin that keeps to the time of detection meets the other bounds.
+/// [`NoEstimate::Impossible`] when no margin within the detection time meets the other bounds.
 pub(super) fn margin(link: &Link, bounds: &Bounds, longest: f64) -> Result<f64, NoEstimate> {
     let nanos = |duration: Option<Duration>| duration.map(|duration| nanos(duration) as f64);
     let within = nanos(bounds.detect_within).map(|within| within - link.interval);
@@ -58,7 +61,7 @@ pub(super) fn margin(link: &Link, bounds: &Bounds, longest: f64) -> Result<f64, 
         least_that(meets, link.interval, widest).ok_or(NoEstimate::Impossible { least: None })?
     };
     if least <= 0.0 || within.is_some_and(|within| least > within) {
-        // Never less than an interval: before it has passed there is nothing to miss.
+        // Never less than an interval: before it has passed no beat is missing.
         let least = Duration::from_nanos((link.interval + least.max(0.0)).ceil() as u64);
         return Err(NoEstimate::Impossible { least: Some(least) });
     }
@@ -66,10 +69,10 @@ pub(super) fn margin(link: &Link, bounds: &Bounds, longest: f64) -> Result<f64, 
 }
 
 impl Link {
-    /// The time between two mistakes with this margin, at the least: η/β of the paper's theorem on NFD-U.
+    /// The minimum time between two mistakes with this margin: η/β of the paper's theorem on NFD-U.
     pub(crate) fn mistake_every(&self, margin: f64) -> f64 {
         let variance = self.variance.max(LEAST_VARIANCE);
-        // A mistake takes that this beat and every later one that would still be in time is lost or late.
+        // A mistake requires that this beat and every later one that would still be in time is lost or late.
         let mut all_fail = 1.0;
         let mut loss = self.loss;
         for beat in 0..MOST_BEATS {
@@ -84,7 +87,7 @@ impl Link {
         self.interval / all_fail
     }
 
-    /// How long a mistake lasts with this margin, at the most: η/γ of the same theorem.
+    /// The maximum duration of a mistake with this margin: η/γ of the same theorem.
     pub(crate) fn corrected_within(&self, margin: f64) -> f64 {
         let variance = self.variance.max(LEAST_VARIANCE);
         let square = (margin + self.interval) * (margin + self.interval);
@@ -92,8 +95,9 @@ impl Link {
     }
 }
 
-/// The smallest number above zero and up to `most` for which something holds, if what holds for one holds for all above.
-/// Sought from `first` on upwards: large margins take long to compute, and are rarely needed.
+/// The smallest number above zero and up to `most` for which `holds` is true, if it is then true for all
+/// larger numbers. The search starts at `first` and goes up: large margins take long to compute, and are
+/// rarely needed.
 fn least_that(holds: impl Fn(f64) -> bool, first: f64, most: f64) -> Option<f64> {
     let (mut too_small, mut enough) = (0.0, first.min(most));
     while enough > 0.0 && !holds(enough) {

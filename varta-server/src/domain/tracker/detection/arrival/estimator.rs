@@ -1,13 +1,15 @@
-//! Learns how an agent beats that promises nothing, and from that how long it may be silent.
+//! The arrival estimator: learns how an agent beats that requests no timeout, and from that how long it may
+//! be silent.
 //!
-//! Two things are learned, and kept apart. How often the agent *sends* is read from its own clock: timestamps over
-//! nonces. How evenly its beats *travel* is read from "received minus timestamp". So a pause of the server, or a hiccup
-//! of the network, after which a dozen beats arrive in a bunch, does not pass for an agent that beats at another pace:
-//! its sending has not changed, and of the bunch only the last beat tells anything of the way.
+//! Two things are learned, and kept apart. How often the agent *sends* is read from its own clock: timestamps
+//! over nonces. How evenly its beats *travel* is read from "received minus timestamp". So a pause of the
+//! server, or a hiccup of the network, after which a dozen beats arrive in a bunch, does not look like an
+//! agent with another interval: its sending has not changed, and of the bunch only the last beat says
+//! anything of the way.
 //!
-//! It is pure, takes a fixed 64 bytes for each agent, does a fixed amount of work for each beat and allocates nothing.
-//! What an agent says of its clock is not believed beyond a bound: whatever comes, the answer lies between the
-//! shortest and the longest silence of the policy, or there is none and the fixed deadline holds.
+//! The estimator is pure, takes a fixed 64 bytes for each agent, does a fixed amount of work for each beat
+//! and allocates nothing. An agent's clock is not trusted beyond a bound: whatever comes, the answer lies
+//! between the shortest and the longest silence of the policy, or there is none and the fixed deadline holds.
 
 use std::time::Duration;
 
@@ -15,32 +17,33 @@ use crate::base::time::{MonoTime, nanos};
 use crate::domain::tracker::detection::arrival::policy::{ArrivalPolicy, Kind, NoEstimate};
 use crate::domain::tracker::detection::arrival::{chen, phi};
 
-/// Beats that are needed before anything is concluded from them.
+/// The minimum number of beats for an estimate.
 pub(super) const LEAST_SAMPLES: u16 = 16;
-/// Over how many beats the mean and deviation of intervals and delays are taken, by exponential weights. Long enough to
-/// be steady, short enough to follow a clock that drifts and a network that changes.
+/// The number of beats over which the mean and deviation of intervals and delays are taken, by exponential
+/// weights. Long enough to be steady, short enough to follow a clock that drifts and a network that changes.
 const WINDOW: u16 = 128;
-/// Over how many beats losses are counted, and the gaps of the phi detector.
+/// The number of beats over which losses are counted, and the gaps of the phi detector.
 pub(crate) const LONG_WINDOW: u16 = 1_000;
-/// An agent that sends less often has a deadline of its own, or the fixed one.
+/// The maximum interval. An agent that sends less often has a timeout of its own, or the fixed one.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
-/// An agent whose clock does not go by this much between beats tells nothing by it.
+/// The minimum interval. A clock that advances by less between beats says nothing.
 const SHORTEST_INTERVAL: Duration = Duration::from_micros(100);
-/// After a longer gap in the nonces the beats before it tell nothing of the time between.
+/// The maximum gap in the nonces. After a longer one the beats before it say nothing of the time between.
 const MOST_LOST: u64 = 64;
-/// A delay beyond this many deviations, and an interval's [`LENIENCY`], counts as if it were just that.
+/// A delay beyond this many deviations, and an interval's [`LENIENCY`], is clipped to that.
 const CLIP: f64 = 4.0;
 /// The share of an interval by which a delay may differ from the mean and always count in full.
 const LENIENCY: f64 = 1.0 / 16.0;
 /// So many clipped delays in a row on one side mean that the way has changed, or a clock was set.
 const STRIKES: i8 = 3;
-/// A beat that comes within this share of the time after which it was sent came in a bunch with the one before.
+/// A beat that comes within this share of the time after which it was sent came in a bunch with the one
+/// before.
 const BUNCHED: f64 = 1.0 / 16.0;
 
-/// What has been learned of how one agent's beats arrive.
+/// What was learned of how one agent's beats arrive.
 ///
-/// For an agent of which only one session beats: several that beat in turn begin it anew all the time, and never get
-/// beyond the fixed deadline.
+/// For an agent of which only one session beats: several that beat in turn restart it all the time, and never
+/// get beyond the fixed deadline.
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,29 +61,29 @@ const BUNCHED: f64 = 1.0 / 16.0;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Arrivals {
-    /// Of the newest beat.
+    /// The nonce of the newest beat.
     nonce: u64,
-    /// Of the newest beat.
+    /// The timestamp of the newest beat.
     timestamp: u64,
-    /// Of the newest beat. Of its delay nothing is concluded before the next one comes.
+    /// When the newest beat arrived. Its delay is not used before the next one comes.
     received_at: MonoTime,
-    /// The mean of "received minus timestamp", in nanoseconds. A number only to be compared with others of its kind, so
-    /// it may go round.
+    /// The mean of "received minus timestamp", in nanoseconds. A number only for comparison with others of
+    /// its kind, so it may wrap.
     offset: u64,
-    /// The mean time between two beats as they are sent, in nanoseconds, and its variance.
+    /// The mean time between two beats as sent, in nanoseconds, and its variance.
     interval: f32,
     interval_variance: f32,
-    /// The mean square by which a delay misses what was expected, which contains what a drifting clock adds.
+    /// The mean square of the error of the expected delay, which contains what a drifting clock adds.
     delay_variance: f32,
-    /// The share of beats that do not arrive, and of those with which a run of such beats begins.
+    /// The share of beats that are lost, and of those that start a run of lost beats.
     loss: f32,
     runs: f32,
-    /// The mean time between two beats as they arrive, and its variance: what the phi detector goes by.
+    /// The mean time between two beats as received, and its variance, for the phi detector.
     gap: f32,
     gap_variance: f32,
     /// Beats observed, up to [`LONG_WINDOW`].
     samples: u16,
-    /// Delays that counted, up to [`WINDOW`]: not all those of a bunch do.
+    /// Delays that counted, up to [`WINDOW`]: not all of those in a bunch do.
     delays: u8,
     /// Clipped delays in a row: below zero for beats too early, above for beats too late.
     strikes: i8,
@@ -89,7 +92,7 @@ pub struct Arrivals {
 const _: () = assert!(size_of::<Arrivals>() <= 64, "one cache line for each agent under an adaptive policy");
 
 impl Arrivals {
-    /// Begins with the first beat of a session.
+    /// Starts with the first beat of a session.
     #[must_use]
     pub fn new(received_at: MonoTime, nonce: u64, timestamp: u64) -> Self {
         Arrivals {
@@ -110,9 +113,9 @@ impl Arrivals {
         }
     }
 
-    /// Takes the next accepted beat of the session.
+    /// Observes the next accepted beat of the session.
     ///
-    /// One that cannot be the next of it, by its nonce or its clock, begins everything anew.
+    /// A beat that cannot be the next, by its nonce or its clock, restarts the estimate.
     #[inline]
     pub fn observe(&mut self, received_at: MonoTime, nonce: u64, timestamp: u64) {
         let beats = nonce.wrapping_sub(self.nonce);
@@ -142,8 +145,8 @@ impl Arrivals {
     ///
     /// # Errors
     ///
-    /// [`NoEstimate`] when nothing can be said yet, or the policy asks for what the observed beats do not allow. Then
-    /// the fixed deadline holds, as it does without any policy.
+    /// [`NoEstimate`] when there is no estimate yet, or the policy asks for what the observed beats do not
+    /// allow. Then the fixed deadline holds, as it does without any policy.
     pub fn stall_after(&self, policy: &ArrivalPolicy) -> Result<Duration, NoEstimate> {
         let learned =
             self.samples >= LEAST_SAMPLES && f64::from(self.interval) >= nanos(SHORTEST_INTERVAL) as f64;
@@ -156,12 +159,12 @@ impl Arrivals {
             Kind::Chen(bounds) => {
                 let link = self.link();
                 let margin = chen::margin(&link, &bounds, nanos(policy.longest) as f64)?;
-                // A beat that came late does not make the next one late. Nor is the next one awaited sooner after it
-                // than it is sent.
+                // A beat that came late does not make the next one late. Nor is the next one expected sooner
+                // after it than it is sent.
                 link.interval + margin - self.lateness().clamp(-link.interval, margin)
             }
         };
-        // No number at all and one beyond every bound become one within them.
+        // NaN, and a number beyond every bound, become one within the bounds.
         let silence = Duration::from_nanos(silence.clamp(0.0, u64::MAX as f64) as u64);
         Ok(silence.max(policy.shortest).min(policy.longest))
     }
@@ -175,22 +178,22 @@ impl Arrivals {
         Ok(self.received_at + self.stall_after(policy)?)
     }
 
-    /// What was learned of the agent and the way of its beats.
+    /// What was learned of the agent's beats and their way.
     pub(crate) fn link(&self) -> chen::Link {
         let (lost, runs) = (f64::from(self.loss), f64::from(self.runs));
-        // What was not seen in so many beats may be as frequent as once in as many.
+        // Losses that were not seen in so many beats may be as frequent as once in as many.
         let unseen = 1.0 / (f64::from(self.samples) + 2.0);
         let loss = lost + (1.0 - lost) * unseen;
         chen::Link {
             interval: f64::from(self.interval),
             variance: f64::from(self.interval_variance) + f64::from(self.delay_variance),
             loss,
-            // As with every beat alike, as long as few losses tell otherwise.
+            // As if losses were independent, as long as few losses say otherwise.
             loss_again: ((lost - runs + 2.0 * unseen * loss) / (lost + 2.0 * unseen)).clamp(0.0, 1.0),
         }
     }
 
-    /// By how much the newest beat came later than expected, in nanoseconds; below zero when it came sooner.
+    /// How much later than expected the newest beat came, in nanoseconds; below zero when it came sooner.
     pub(super) fn lateness(&self) -> f64 {
         let offset = self.received_at.as_nanos().wrapping_sub(self.timestamp);
         offset.wrapping_sub(self.offset).cast_signed() as f64
@@ -201,7 +204,7 @@ impl Arrivals {
         learn(&mut self.interval, &mut self.interval_variance, sample, weight);
     }
 
-    /// Learns from the delay of the newest beat, when it is known not to be the first of a bunch.
+    /// Learns from the delay of the newest beat, which is known not to be the first of a bunch.
     fn learn_delay(&mut self) {
         let lateness = self.lateness();
         let most = CLIP * f64::from(self.delay_variance).sqrt() + LENIENCY * f64::from(self.interval);
@@ -224,7 +227,7 @@ impl Arrivals {
             ((1.0 - weight) * f64::from(self.delay_variance) + weight * counted * counted) as f32;
     }
 
-    /// Learns that of `beats` the last arrived and the others did not.
+    /// Learns that of `beats` the last arrived and the others were lost.
     fn learn_loss(&mut self, beats: f64) {
         let weight = (beats * weight(self.samples, LONG_WINDOW)).min(1.0);
         let lost = (beats - 1.0) / beats;
@@ -239,8 +242,8 @@ impl Arrivals {
     }
 }
 
-/// The weight of one more sample after `seen`: all count the same until the window is full, and from then on the old
-/// ones ever less.
+/// The weight of one more sample after `seen`: all have the same weight until the window is full, and from
+/// then on the old ones decay.
 fn weight(seen: u16, window: u16) -> f64 {
     1.0 / (f64::from(seen.min(window - 1)) + 1.0)
 }
@@ -255,7 +258,7 @@ fn learn(mean: &mut f32, variance: &mut f32, sample: f64, weight: f64) {
 }
 
 impl ArrivalPolicy {
-    /// How long an agent may be silent after its newest beat: by what was learned of it, or else `fixed`.
+    /// How long an agent may be silent after its newest beat: by the estimate, or else `fixed`.
     #[must_use]
     pub fn stall_after(&self, arrivals: Option<&Arrivals>, fixed: Duration) -> Duration {
         arrivals.and_then(|arrivals| arrivals.stall_after(self).ok()).unwrap_or(fixed)

@@ -1,22 +1,24 @@
-//! The phi accrual failure detector: how unlikely a silence is, by the gaps between the beats before it.
+//! The phi accrual failure detector: how improbable a silence is, by the gaps between the beats before it.
 //!
-//! N. Hayashibara, X. Défago, R. Yared, T. Katayama, "The φ Accrual Failure Detector", SRDS 2004. The gaps between
-//! arrivals are taken to be normally distributed; φ(t) = −log₁₀ P(gap > t), and who is suspected is silent at φ ≥ 8. As
-//! published the distribution is that of the last 1,000 gaps. Here its mean and variance are those of all gaps until
-//! there are 1,000 and then decay with a weight of 1/1000, so that an agent needs no room for a window; a gap of long ago
-//! fades instead of dropping out. The tests keep the true window beside it.
+//! N. Hayashibara, X. Défago, R. Yared, T. Katayama, "The φ Accrual Failure Detector", SRDS 2004. The gaps
+//! between arrivals are taken to be normally distributed; φ(t) = −log₁₀ P(gap > t), and an agent is suspected
+//! at φ ≥ 8. In the paper the distribution is that of the last 1,000 gaps. Here its mean and variance are
+//! those of all gaps until there are 1,000 and then decay with a weight of 1/1000, so that an agent needs no
+//! room for a window; an old gap fades instead of dropping out. The tests compare with the true window.
 
 use std::f64::consts::{LN_10, LOG10_2};
 
-/// The longest silence that is not too unlikely, in the unit of the mean.
+/// The longest silence that is not too improbable, in the unit of the mean.
 pub(super) fn silence(mean: f64, variance: f64, threshold: f64) -> f64 {
     mean + deviations(threshold) * variance.sqrt()
 }
 
-/// How many standard deviations above its mean a normal variable is with a probability of ten to the minus `threshold`.
+/// The number of standard deviations above its mean that a normal variable exceeds with a probability of ten
+/// to the minus `threshold`.
 ///
-/// M. Abramowitz, I. A. Stegun, "Handbook of Mathematical Functions", 1964, formula 26.2.23: wrong by less than 0.00045
-/// for probabilities up to a half. What is likelier than that counts as a half, what is less likely than 10⁻³⁰⁰ as that.
+/// M. Abramowitz, I. A. Stegun, "Handbook of Mathematical Functions", 1964, formula 26.2.23: the error is
+/// less than 0.00045 for probabilities up to a half. A larger probability counts as a half, one below 10⁻³⁰⁰
+/// as 10⁻³⁰⁰.
 pub(crate) fn deviations(threshold: f64) -> f64 {
     let threshold = threshold.clamp(LOG10_2, 300.0);
     let t = (2.0 * LN_10 * threshold).sqrt();

@@ -1,62 +1,65 @@
-//! By what rule an agent is given its time that asks for none itself: what a configuration fills in.
+//! The policy for the timeouts of agents that request none, which a configuration fills in.
 
 use std::time::Duration;
 
-/// What the detector is to achieve, on average. Whatever is left out is not asked for; with nothing at all every agent
-/// is given the longest silence.
+/// Bounds on the quality of service of the detector, on average. A bound that is left out is not required;
+/// without any every agent has the longest silence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
-    /// How long after its last beat was sent and had its usual time to arrive an agent that stopped is found out, at the
-    /// latest (the paper's upper bound on T_D). Alone, all of it is used: as few mistakes as this allows.
+    /// The maximum time to detection: from the moment at which the last beat of an agent that stopped was
+    /// sent and had its usual time to arrive (the paper's upper bound on T_D). Alone, it is used up for as
+    /// few mistakes as it allows.
     pub detect_within: Option<Duration>,
-    /// The time between two mistakes about one agent, at the least (the lower bound on T_MR). With it the deadline is the
-    /// shortest that keeps to it.
+    /// The minimum time between two mistakes about one agent (the lower bound on T_MR). With it the deadline
+    /// is the shortest that keeps to it.
     pub mistake_every: Option<Duration>,
-    /// How long a mistake lasts, at the most (the upper bound on T_M).
+    /// The maximum duration of a mistake (the upper bound on T_M).
     pub corrected_within: Option<Duration>,
 }
 
-/// By what rule agents that promise nothing are given their time.
+/// How agents that request no timeout get one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ArrivalPolicy {
-    /// Which rule.
+    /// The detector.
     pub kind: Kind,
-    /// The least that an agent is given, whatever was learned.
+    /// The minimum timeout, whatever was learned.
     pub shortest: Duration,
-    /// The most that an agent is given, whatever was learned.
+    /// The maximum timeout, whatever was learned.
     pub longest: Duration,
 }
 
-/// A rule.
+/// A failure detector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// The same for everybody: stall-after. Nothing is learned.
+    /// The same stall timeout for all agents. Nothing is learned.
     Fixed,
-    /// The phi accrual detector: as long as a silence is not too unlikely by the gaps between the beats before.
+    /// The phi accrual detector: the longest silence that is not too improbable by the gaps between the beats
+    /// before.
     Phi {
-        /// By how many powers of ten a silence must be unlikely to be too long, 8 as published.
+        /// The φ from which on a silence is too long: a probability of ten to the minus φ. 8 in the paper.
         threshold: f64,
     },
-    /// The detector of Chen, Toueg and Aguilera: as long as it takes to keep to these bounds.
+    /// The detector of Chen, Toueg and Aguilera: the silence that keeps to these bounds.
     Chen(Bounds),
 }
 
-/// Why nothing was concluded from an agent's beats. The fixed deadline holds meanwhile.
+/// Why there is no estimate of an agent's timeout. The fixed deadline holds meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoEstimate {
-    /// The policy does not ask for it.
+    /// The policy does not ask for one.
     Fixed,
-    /// Too few beats were seen, or the agent's clock tells nothing.
+    /// Too few beats were seen, or the agent's clock says nothing.
     Learning,
     /// No deadline meets all bounds with beats that arrive like these.
     Impossible {
-        /// The detection time with which the others could be met; `None` if with none up to the longest silence.
+        /// The detection time with which the other bounds could be met; `None` if none up to the longest
+        /// silence is enough.
         least: Option<Duration>,
     },
 }
 
 impl ArrivalPolicy {
-    /// Whether there is anything to learn, and so an [`Arrivals`] to keep for each agent.
+    /// Whether the policy learns, so that each agent needs an [`Arrivals`].
     #[must_use]
     pub const fn learns(&self) -> bool {
         match self.kind {
