@@ -1,7 +1,7 @@
-//! What is learned of agents that promise nothing: how long each may be silent, by the beats that it sent.
+//! Adaptive timeouts: how long each agent that requests no timeout may be silent, by the beats that it sent.
 //!
-//! It stands beside the agents, by the numbers of their slots, and there is none of it where every agent is given the same
-//! time.
+//! They are stored apart from the agents, by slot number, and not at all where every agent has the same
+//! timeout.
 
 use varta_proto::Frame;
 
@@ -14,7 +14,7 @@ use crate::domain::tracker::verdicts::verdict::Verdict;
 const _: () = assert!(size_of::<Agent>() <= 72, "what docs/DETECTION.md says that an agent takes");
 
 impl Tracker {
-    /// Learns what there is to learn from a beat that was taken, when the agent's deadline was `due` before it.
+    /// Learns from a beat that was handled, when the agent's deadline was `due` before it.
     pub(in crate::domain::tracker) fn learn(
         &mut self,
         number: u32,
@@ -24,7 +24,7 @@ impl Tracker {
         due: MonoTime,
     ) {
         let rest = self.agents.rest(number);
-        // What is seen of a page comes at the pace of the looks, and not at that of the agent.
+        // What is seen of a page comes at the pace of its reads, and not at that of the agent.
         if rest.promised().is_some() || self.agents.slot(number).has_page() {
             return;
         }
@@ -38,7 +38,7 @@ impl Tracker {
         self.bring_forward(number, due);
     }
 
-    /// Forgets what was learned of an agent, because it is another session or somebody else from now on.
+    /// Forgets what was learned of an agent, because another session or another sender continues it.
     pub(in crate::domain::tracker) fn unlearn(&mut self, number: u32) {
         if self.learned.is_on() {
             let due = self.deadline(number);
@@ -47,8 +47,8 @@ impl Tracker {
         }
     }
 
-    /// Has an agent looked at sooner if its deadline, which was `due`, is earlier now. One that is later needs nothing: it is
-    /// found when the agent is looked at.
+    /// Brings the check of an agent forward if its deadline, which was `due`, is earlier now. A later
+    /// deadline needs nothing: the next check finds it.
     pub(in crate::domain::tracker) fn bring_forward(&mut self, number: u32, due: MonoTime) {
         let is_awaited = self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited);
         if is_awaited && self.deadline(number) < due {

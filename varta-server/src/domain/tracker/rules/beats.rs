@@ -1,4 +1,4 @@
-//! What a beat does: to the agent from which it comes, or that it makes known.
+//! The effect of a beat on the agent that it comes from, or that it makes known.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -18,14 +18,14 @@ use crate::domain::tracker::verdicts::transition::Twin;
 use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
 
 impl Tracker {
-    /// By what the agent is found that sent a beat.
+    /// The key of the agent that sent a beat.
     #[inline]
     pub(in crate::domain::tracker) fn key_of(&self, sender: Sender) -> AgentKey {
         let Sender { origin, pid, lane } = sender;
         AgentKey { source: self.sources.find(origin).unwrap_or(SourceId::UNHEARD), pid, lane }
     }
 
-    /// `number` is most likely the agent's, if it is known.
+    /// Handles a beat. `number` is most likely that of its agent, if the agent is known.
     #[inline]
     pub(in crate::domain::tracker) fn handle_beat(
         &mut self,
@@ -43,7 +43,7 @@ impl Tracker {
         }
     }
 
-    /// Whether a beat is the next of an agent's only session and says nothing new, as nearly all are.
+    /// Whether a beat is the next of an agent's only session and reports nothing new, as nearly all do.
     #[inline]
     fn is_ordinary(&self, number: u32, beat: &ReceivedBeat) -> bool {
         let (slot, frame) = (self.agents.slot(number), &beat.frame);
@@ -56,7 +56,7 @@ impl Tracker {
             && !self.learned.is_on()
     }
 
-    /// What [`Tracker::handle_known`] comes to for such a beat.
+    /// What [`Tracker::handle_known`] does for such a beat.
     #[inline]
     fn handle_ordinary(&mut self, number: u32, beat: &ReceivedBeat) -> Outcome {
         if let Some(limited) = self.limit(number, beat.received_at) {
@@ -112,10 +112,10 @@ impl Tracker {
             self.statistics.clamped_stamps += 1;
         }
 
-        // When it would have been missed, if that is about to be learned anew.
+        // The deadline before this beat, if its timeout is about to be learned again.
         let due = self.learned.is_on().then(|| self.deadline(number));
         let slot = self.agents.slot_mut(number);
-        // What is news is never refused for its rate.
+        // A beat that reports something new is never refused for its rate.
         let was_away = !matches!(slot.verdict, Some(Verdict::Up(_)));
         let is_news = frame.status != slot.status || frame.is_terminal() || was_away;
         if !is_news && let Some(limited) = self.limit(number, at) {
@@ -126,7 +126,7 @@ impl Tracker {
             return limited;
         }
 
-        // A terminal frame comes from beside the sessions: it has no number in any of them.
+        // A terminal frame comes from outside the sessions: it has no nonce in any of them.
         let mut learns_from = None;
         let mut mistake = None;
         if !frame.is_terminal() {
@@ -148,7 +148,8 @@ impl Tracker {
                 Place::Opens | Place::OutOfOrder => true,
                 Place::Duplicate => return Outcome::Duplicate,
             };
-            // To ask who the process is costs more than the frame. What was let through for being news has yet to pay.
+            // To look up the process costs more than the frame. A beat that passed as new has not been
+            // counted yet.
             let may_ask = may_be_another && (!is_news || self.limit(number, at).is_none());
             if may_ask && self.is_new_incarnation(number, processes) {
                 return self.restart(number, beat, at);
@@ -165,7 +166,7 @@ impl Tracker {
         } else {
             self.accept(number, beat, at, mistake);
             if let Some((place, due)) = learns_from {
-                // Who was away has just been put on the wheel anew, for what is its deadline by now.
+                // An agent that was away has just been armed again, for its current deadline.
                 let due = if was_away { self.deadline(number) } else { due };
                 self.learn(number, frame, place, at, due);
             }
@@ -173,7 +174,7 @@ impl Tracker {
         Outcome::Accepted
     }
 
-    /// Counts a beat against the limits; gives the one that is exceeded.
+    /// Counts a beat against the limits; returns the outcome if one is exceeded.
     #[inline]
     pub(in crate::domain::tracker) fn limit(&mut self, number: u32, at: MonoTime) -> Option<Outcome> {
         if !self.agent_rate.try_take(&mut self.agents.slot_mut(number).usage, at) {
@@ -217,8 +218,9 @@ impl Tracker {
         }
     }
 
-    /// The process that beat under this pid is gone and another has taken the pid: nothing of the old one is kept but
-    /// how often the series stalled, and was said to by mistake.
+    /// Starts a new incarnation: the process that beat under this pid is gone and another has taken the pid.
+    /// Nothing of the old one is kept but how often the series stalled, and how often that was a false
+    /// positive.
     fn restart(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) -> Outcome {
         let silence = self.silence(number, at);
         let slot = self.agents.slot_mut(number);
@@ -242,8 +244,8 @@ impl Tracker {
         Outcome::Accepted
     }
 
-    /// Whether the pid of a local agent belongs to another process than before. Takes over who it is if so, and its
-    /// name in any case: `exec` changes that.
+    /// Whether the pid of a local agent belongs to another process than before. Takes over its identity if
+    /// so, and its name in any case: `exec` changes that.
     fn is_new_incarnation(&mut self, number: u32, processes: &mut impl Processes) -> bool {
         let AgentKey { source, pid, .. } = self.agents.slot(number).key;
         if source != SourceId::LOCAL {
@@ -255,8 +257,8 @@ impl Tracker {
         }
         let rest = self.agents.rest_mut(number);
         let before = std::mem::replace(&mut rest.start_time, start_time);
-        // Of one that had ended when it was first heard, or while there was no server, nothing is known; but whoever can be
-        // looked up is another.
+        // Of a process that had ended when its first beat was handled, or while there was no server, nothing
+        // is known; but a process that can be looked up is another.
         let is_another = before != start_time && (before.is_some() || rest.is_dead);
         if is_another || rest.name_source != NameSource::Agent {
             self.rename(number, &name, name_source);
@@ -267,7 +269,7 @@ impl Tracker {
         is_another
     }
 
-    /// Asks to be told when the process of an agent ends, or whether it has.
+    /// Requests a report of the end of an agent's process, or a check whether it has ended.
     pub(in crate::domain::tracker) fn watch(&mut self, number: u32) {
         let AgentKey { source, pid, .. } = self.agents.slot(number).key;
         if let Some(process) = self.process(number) {
@@ -278,11 +280,11 @@ impl Tracker {
     }
 }
 
-/// Who an agent is until it says so itself.
+/// The identity of an agent until it names itself.
 struct Identity {
     name: String,
     source: NameSource,
-    /// When its process started, if that is known.
+    /// The start time of its process, if that is known.
     start_time: Option<NonZeroU64>,
 }
 

@@ -1,4 +1,5 @@
-//! What agents say of themselves beside their beats: who they are, how long they may be silent, and that they leave.
+//! Control messages and rules: the names and timeouts of agents, their goodbyes, and the succession under one
+//! name.
 
 use std::time::Duration;
 
@@ -14,14 +15,14 @@ use crate::domain::tracker::state::{Change, LOOKS_PER_TURN, Tracker};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
-/// How many intervals an agent may be silent that tells only those.
+/// The number of intervals that an agent may be silent if it requests no timeout but sends its interval.
 const INTERVALS: u32 = 3;
-/// The least that an agent may be given, whatever it asks for.
+/// The minimum stall timeout that an agent gets, whatever it requests.
 const SHORTEST_SILENCE: Duration = Duration::from_millis(10);
 
 impl Tracker {
-    /// Takes a control datagram, and says what became of it. It moves no deadline by itself: only work proves that
-    /// somebody works.
+    /// Handles a control datagram, and returns its outcome. It moves no deadline by itself: only work proves
+    /// that an agent works.
     pub fn handle_control(&mut self, control: &ReceivedControl) -> Outcome {
         let ReceivedControl { received_at: at, sender, ref said } = *control;
         let Sender { origin, pid, lane } = sender;
@@ -48,7 +49,7 @@ impl Tracker {
         Outcome::Accepted
     }
 
-    /// Believes what an agent says of itself, within bounds.
+    /// Applies what an agent says of itself in a Hello, within bounds.
     pub(in crate::domain::tracker) fn introduce(
         &mut self,
         number: u32,
@@ -87,19 +88,19 @@ impl Tracker {
         }
     }
 
-    /// The longest that an agent may be silent, whatever it asks for.
+    /// The maximum silence of an agent, whatever it requests.
     pub(in crate::domain::tracker) fn longest_silence(&self) -> Duration {
         self.policy.longest_silence.max(self.policy.stall_after)
     }
 
-    /// How long an agent may be silent that asked for this.
+    /// The stall timeout of an agent that requested this.
     pub(in crate::domain::tracker) fn granted(&self, asked: Duration) -> Duration {
         asked.clamp(SHORTEST_SILENCE, self.longest_silence())
     }
 
     /// Gives an agent another name.
     pub(in crate::domain::tracker) fn rename(&mut self, number: u32, name: &str, source: NameSource) {
-        // Under the name that it gives itself it is still of its unit.
+        // Under a name that it gives itself an agent still belongs to its unit.
         let unit = self.unit(number).filter(|_| source == NameSource::Agent);
         let new = self.names.take(name);
         let rest = self.agents.rest_mut(number);
@@ -115,17 +116,17 @@ impl Tracker {
         }
     }
 
-    /// Goes by other rules and expects other agents from now on.
+    /// Replaces the rules and the expected agents.
     ///
-    /// What the rules give to agents that are there already changes in the turns that follow, a bounded number in each.
-    /// An agent that was expected before keeps its time.
+    /// The rules apply to agents that exist already in the turns that follow, to a bounded number in each. An
+    /// agent that was expected before keeps its deadline.
     pub fn handle_rules(&mut self, rules: Rules, expected: &ExpectedAgents, now: MonoTime) {
         self.policy.rules = rules;
         self.awaited.replace(expected, now, |name| self.names.is_in_use(name));
         self.unruled = 0..self.agents.slots();
     }
 
-    /// Gives some of the agents that were there before the rules what these have for them. Whether that was all of them.
+    /// Applies new rules to some of the agents that existed before them. Returns whether those were all.
     pub(in crate::domain::tracker) fn apply_new_rules(&mut self) -> bool {
         for _ in 0..LOOKS_PER_TURN {
             let Some(number) = self.unruled.next() else { break };
@@ -137,7 +138,7 @@ impl Tracker {
         self.unruled.is_empty()
     }
 
-    /// Gives an agent what the rules have for its name.
+    /// Applies the rules for an agent's name.
     pub(in crate::domain::tracker) fn apply_rules(&mut self, number: u32) {
         let due = self.deadline(number);
         let rest = self.agents.rest_mut(number);
@@ -149,21 +150,22 @@ impl Tracker {
         }
     }
 
-    /// What an agent promises, or a rule does for it, goes before what was learned; and what is not used grows old.
+    /// A timeout by request or by rule takes precedence over what was learned; and what is not used becomes
+    /// stale.
     fn forget_if_promised(&mut self, number: u32) {
         if self.agents.rest(number).promised().is_some() {
             self.learned.forget(number);
         }
     }
 
-    /// Says so if an agent was expected for so long that its absence was told.
+    /// Marks an agent as seen. Returns its former verdict if it was expected and reported as missing.
     pub(in crate::domain::tracker) fn welcome(&mut self, number: u32) -> Option<Verdict> {
         let name = self.names.get(self.agents.rest(number).name);
         self.awaited.hear(name).then_some(Verdict::Expected)
     }
 
-    /// Takes the place of an agent with the same name and from the same origin that is down or gone, if there is one: the
-    /// series goes on, and whoever was told that it ended is told that it does.
+    /// Takes the place of an agent with the same name and origin that is down or gone, if there is one: the
+    /// series continues, and a transition says so to all that got its end.
     pub(in crate::domain::tracker) fn succeed(&mut self, number: u32, at: MonoTime) {
         let was_missing = self.welcome(number);
         if let Some(change) = self.take_place(number, at) {
@@ -173,7 +175,7 @@ impl Tracker {
         }
     }
 
-    /// As [`Tracker::succeed`], and leaves it to the caller to say so.
+    /// Like [`Tracker::succeed`], but leaves the transition to the caller.
     pub(in crate::domain::tracker) fn take_place(&mut self, number: u32, at: MonoTime) -> Option<Change> {
         let source = self.agents.slot(number).key.source;
         let Rest { name, name_source, .. } = *self.agents.rest(number);

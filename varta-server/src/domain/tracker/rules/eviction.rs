@@ -1,4 +1,4 @@
-//! Who comes and goes: an agent takes a place, and leaves it.
+//! Admission and eviction: an agent takes a slot, and is forgotten.
 
 use crate::domain::beat::Origin;
 use crate::domain::outcome::Outcome;
@@ -9,8 +9,8 @@ use crate::domain::tracker::policy::Policy;
 use crate::domain::tracker::state::Tracker;
 
 impl Tracker {
-    /// Sees to it that there is room for one more agent from `origin`: one that is down or gone is forgotten for it, the
-    /// first that left first. Where there is none, says how the beat is refused.
+    /// Makes room for one more agent from `origin`: evicts agents that are down or gone, the oldest of them
+    /// first. Returns the outcome of the beat where there is no room.
     pub(in crate::domain::tracker) fn make_room(&mut self, origin: Origin) -> Result<(), Outcome> {
         let Policy { max_agents_per_source: most, max_plain_agents, .. } = self.policy;
         if let Origin::Udp(address) = origin
@@ -28,7 +28,7 @@ impl Tracker {
         Ok(())
     }
 
-    /// Remembers that an agent may be forgotten when room is needed.
+    /// Records that an agent may be evicted when room is needed.
     pub(in crate::domain::tracker) fn note_departed(&mut self, number: u32) {
         if self.departed.len() > 2 * self.agents.slots() {
             let agents = &self.agents;
@@ -37,7 +37,7 @@ impl Tracker {
         self.departed.push_back(number);
     }
 
-    /// Adds an agent, from then on watched, and gives its number. There is room for it.
+    /// Adds an agent, arms its first check and returns its number. There is room for it.
     pub(in crate::domain::tracker) fn add(&mut self, origin: Origin, mut slot: Slot, rest: Rest) -> u32 {
         slot.key.source = self.sources.enter(origin);
         if let Some(verdict) = slot.verdict {

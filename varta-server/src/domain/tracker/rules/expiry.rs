@@ -1,4 +1,4 @@
-//! When a deadline comes up, a process ends or was looked at, or somebody takes leave: what follows from it.
+//! The effects of a passed deadline, a process exit, an inspection and a goodbye on an agent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,22 +14,22 @@ use crate::domain::tracker::state::{Change, Tracker};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
 
-/// How long an agent is remembered that took its leave.
+/// How long an agent that is gone is kept.
 const GONE_KEPT: Duration = Duration::from_secs(60);
 
 impl Tracker {
-    /// Takes note that a process ended, when every beat that it sent before has been handed in.
+    /// Handles the end of a process, when every beat that it sent before has been handled.
     ///
-    /// Nothing changes for a process that no agent is.
+    /// Nothing changes if the process is no agent.
     pub fn handle_death(&mut self, process: ProcessId, death: Death, noticed_at: MonoTime, now: MonoTime) {
         if let Some(number) = self.find_process(process) {
             self.note_death(number, death, noticed_at, now);
         }
     }
 
-    /// Takes note that there is no process with this pid, when every beat that has arrived has been handed in.
+    /// Handles the report that no process has this pid, when every beat that has arrived has been handled.
     ///
-    /// Nothing changes for an agent whose process is known: of its end one is told otherwise.
+    /// Nothing changes for an agent whose process is known: a watch reports the end of that.
     pub fn handle_absence(&mut self, pid: u32, now: MonoTime) {
         let agent = self.agents.find(AgentKey::local(pid));
         if let Some(number) = agent.filter(|number| self.agents.rest(*number).start_time.is_none()) {
@@ -65,8 +65,8 @@ impl Tracker {
         self.depart(number, after, change);
     }
 
-    /// Takes note that the page of a process has been read that [`Tracker::poll_unread`] named, and what was in it handed
-    /// in.
+    /// Handles the report that the page that [`Tracker::poll_unread`] named has been read, and its beats
+    /// handled.
     pub fn handle_read(&mut self, pid: u32, now: MonoTime) {
         let agent = self.agents.find(AgentKey::local(pid));
         if let Some(number) = agent.filter(|number| self.agents.slot(*number).page() == PageUse::Read) {
@@ -74,15 +74,15 @@ impl Tracker {
         }
     }
 
-    /// How long the process of this host with this pid may be silent, if it is an agent.
+    /// The stall timeout of the process of this host with this pid, if it is an agent.
     #[must_use]
     pub fn stall_after_of_process(&self, pid: u32) -> Option<Duration> {
         self.agents.find(AgentKey::local(pid)).map(|number| self.stall_after(number))
     }
 
-    /// Takes what came of a [`Request::Look`]; `None` when nobody could look.
+    /// Handles the result of a [`Request::Look`]; `None` when the process could not be inspected.
     ///
-    /// Nothing changes if the agent has beaten since, or has been judged without.
+    /// Nothing changes if the agent has beaten since, or if the verdict was given without the result.
     pub fn handle_evidence(&mut self, process: ProcessId, seen: Option<Arc<Dossier>>, now: MonoTime) {
         let Some(number) = self.find_process(process) else { return };
         let awaited = self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited);
@@ -92,7 +92,8 @@ impl Tracker {
         }
     }
 
-    /// Takes a goodbye: the agent's silence from now on is meant, unless it has another handle that still beats.
+    /// Handles a goodbye: the agent's silence from now on is intended, unless another of its handles still
+    /// beats.
     pub(in crate::domain::tracker) fn handle_goodbye(
         &mut self,
         number: u32,
@@ -115,7 +116,7 @@ impl Tracker {
         self.depart(number, after, change);
     }
 
-    /// Looks at an agent because the wheel says so.
+    /// Checks an agent whose entry in the wheel has expired.
     pub(in crate::domain::tracker) fn look_at(&mut self, number: u32, now: MonoTime) {
         match self.agents.slot(number).verdict {
             Some(Verdict::Up(_) | Verdict::Unknown | Verdict::Expected) => self.judge(number, now),
@@ -139,7 +140,7 @@ impl Tracker {
         }
     }
 
-    /// Judges the silence of an agent that was not silent for too long so far.
+    /// Checks the deadline of an agent whose beat is awaited.
     fn judge(&mut self, number: u32, now: MonoTime) {
         let deadline = self.deadline(number);
         let process = self.process(number);
@@ -161,7 +162,7 @@ impl Tracker {
                     rest.inquiry = Inquiry::Glanced;
                     self.ask_for_look(process, Depth::Glance, now);
                 }
-                // What is seen before the deadline says nothing of the moment at which that will have passed.
+                // What is seen before the deadline says nothing of the time after it.
                 (Inquiry::Looking, _) => rest.inquiry = Inquiry::Glanced,
                 (Inquiry::LookingAgain, _) => rest.inquiry = Inquiry::Doubted,
                 (Inquiry::None | Inquiry::Glanced | Inquiry::Doubted, _) => {}
@@ -173,7 +174,7 @@ impl Tracker {
             self.wheel.arm(number, now);
             return;
         }
-        // The wheel may be early, with this as with everything.
+        // The wheel may be early, with this time as with any.
         let (looking, waits_until) = match self.agents.rest(number).inquiry {
             Inquiry::None | Inquiry::Glanced => (Inquiry::Looking, None),
             Inquiry::Doubted => (Inquiry::LookingAgain, Some(deadline + self.stall_after(number))),
@@ -195,8 +196,8 @@ impl Tracker {
         }
     }
 
-    /// Whether what an agent has written to its page is known; if not, asks for it. Who was asked and says nothing has
-    /// nothing to say.
+    /// Whether the newest beat in an agent's page is known; if not, requests a read. A page that has been
+    /// read and gave no beat has none.
     fn has_read(&mut self, number: u32) -> bool {
         let slot = self.agents.slot_mut(number);
         match slot.page() {
@@ -214,9 +215,8 @@ impl Tracker {
         }
     }
 
-    /// Says what is to be said of a silence that is over its deadline, with what was seen of the process. Where that does
-    /// not explain it, and beats may have been lost or very many are silent at once, the agent is given a second chance
-    /// first.
+    /// Decides on a silence beyond its deadline, with the findings about the process. If those do not explain
+    /// it, and beats may have been lost or there is mass silence, the agent is given grace first.
     fn conclude(&mut self, number: u32, now: MonoTime, seen: Option<Arc<Dossier>>) {
         let is_held_up = seen.as_ref().is_some_and(|dossier| dossier.explanation.doing.is_held_up());
         let had_a_chance =
@@ -234,7 +234,7 @@ impl Tracker {
         }
     }
 
-    /// Why a silence may not be the agent's own.
+    /// The reason to give an agent grace: why its silence may not be its own.
     fn doubt(&mut self, number: u32, now: MonoTime) -> Option<Cause> {
         let transport = self.agents.slot(number).transport(&self.sources);
         if self.may_have_lost(number) {
@@ -248,8 +248,8 @@ impl Tracker {
 
     /// Whether beats of a silent agent may have been lost on the way.
     ///
-    /// Where very many beat through one short queue it is full now and then all the time, so that by itself excuses only
-    /// who has lost beats before.
+    /// A short queue through which very many agents beat is full now and then all the time, so on this host
+    /// that alone excuses only an agent that has lost beats before.
     fn may_have_lost(&self, number: u32) -> bool {
         let slot = self.agents.slot(number);
         let transport = self.sources.origin(slot.key.source).transport();
@@ -257,7 +257,7 @@ impl Tracker {
         lost_meanwhile && (transport != Transport::Unix || self.agents.rest(number).lost > 0)
     }
 
-    /// Asks for a look at a process, if there was not too much to look at already.
+    /// Requests an inspection of a process, if the budget allows it.
     fn ask_for_look(&mut self, process: ProcessId, depth: Depth, now: MonoTime) -> bool {
         let may = self.looks.allow(now);
         if may {
@@ -266,7 +266,7 @@ impl Tracker {
         may
     }
 
-    /// Says so if the agent would be late by now, had the server been able to see.
+    /// Calls an agent `unknown` if it would be late by now, had the server been able to observe it.
     fn note_unseen(&mut self, number: u32, now: MonoTime) {
         let stall_after = self.stall_after(number);
         let slot = self.agents.slot_mut(number);
@@ -280,7 +280,7 @@ impl Tracker {
         self.call_unknown(number, Cause::ObserverBlind, now);
     }
 
-    /// Says that nothing can be said of a silence yet, and why.
+    /// Calls an agent `unknown`, with the cause.
     fn call_unknown(&mut self, number: u32, cause: Cause, now: MonoTime) {
         let silence = self.silence(number, now);
         let slot = self.agents.slot_mut(number);
@@ -295,7 +295,7 @@ impl Tracker {
         self.announce(number, change);
     }
 
-    /// Says that an agent is stalled, and why as far as that is known.
+    /// Calls an agent `stalled`, with the cause as far as it is known.
     fn call_stalled(&mut self, number: u32, now: MonoTime, dossier: Option<Arc<Dossier>>) {
         let deadline = self.deadline(number);
         let may_have_lost = self.may_have_lost(number);
@@ -305,7 +305,7 @@ impl Tracker {
         let Some(before) = slot.verdict else { return };
         let after = before.next(Event::DeadlinePassed);
         let seen = match dossier.as_deref() {
-            // A process that could beat and does not, as far as we got to know.
+            // The process could beat and does not, as far as known.
             Some(dossier) if may_have_lost && !dossier.explanation.doing.is_held_up() => Cause::Lossy,
             Some(dossier) => cause_of(dossier.explanation.doing),
             None if may_have_lost => Cause::Lossy,
@@ -326,7 +326,7 @@ impl Tracker {
         self.announce(number, change);
     }
 
-    /// Writes down that an agent is down or gone.
+    /// Records that an agent is down or gone.
     fn depart(&mut self, number: u32, after: Verdict, change: Change) {
         let slot = self.agents.slot_mut(number);
         let Some(before) = slot.verdict.replace(after) else { return };
@@ -337,7 +337,7 @@ impl Tracker {
         self.announce(number, change);
     }
 
-    /// Remembers that another may take the place of an agent that is down or gone.
+    /// Records that another agent may take the place of one that is down or gone.
     pub(in crate::domain::tracker) fn make_way(&mut self, number: u32) {
         self.note_departed(number);
         let Rest { name, name_source, .. } = *self.agents.rest(number);
@@ -346,7 +346,7 @@ impl Tracker {
         }
     }
 
-    /// The local process that an agent is, as far as it is known and lives.
+    /// The local process that an agent is, as far as it is known and alive.
     pub(in crate::domain::tracker) fn process(&self, number: u32) -> Option<ProcessId> {
         self.incarnation(number).filter(|_| !self.agents.rest(number).is_dead)
     }
@@ -358,14 +358,14 @@ impl Tracker {
         Some(ProcessId { pid, start_time })
     }
 
-    /// The agent that a living local process is.
+    /// The agent that is this living local process.
     fn find_process(&self, process: ProcessId) -> Option<u32> {
         let number = self.agents.find(AgentKey::local(process.pid))?;
         (self.process(number) == Some(process)).then_some(number)
     }
 }
 
-/// Why a process is silent that does this.
+/// The cause of the silence of a process with this activity.
 fn cause_of(doing: Doing) -> Cause {
     match doing {
         Doing::Frozen => Cause::Frozen,
@@ -373,7 +373,7 @@ fn cause_of(doing: Doing) -> Cause {
         Doing::Blocked => Cause::Blocked,
         Doing::Busy => Cause::Busy,
         Doing::Idle => Cause::Idle,
-        // That it has ended is told by its own.
+        // The end of a process is reported on its own.
         Doing::Gone | Doing::Unknown => Cause::Silent,
     }
 }

@@ -1,10 +1,11 @@
-//! Mistakes: verdicts `stalled` about agents that were beating all along.
+//! False positives: verdicts `stalled` on agents that were beating all along.
 //!
-//! That it was one shows afterwards, by the beat that takes the verdict back. Beats of the silence are missing before it,
-//! so they were sent and did not arrive; or by the clock of its session it was sent before the verdict was given, and
-//! arrived late. Who sent nothing meanwhile was silent, and to say so was right; also when the first beats after it are
-//! lost, which are few beside those that it would have sent. What cannot be told, because the clock stands still or another
-//! session has begun, is no mistake.
+//! A false positive shows afterwards, by the beat that takes the verdict back. Beats of the silence are
+//! missing before it, so they were sent and did not arrive; or by the clock of its session it was sent before
+//! the verdict was given, and arrived late. An agent that sent nothing meanwhile was silent, and the verdict
+//! was right; also when the first beats after the silence are lost, which are few compared to those that it
+//! would have sent. What cannot be decided, because the clock stands still or another session has begun, is
+//! no false positive.
 
 use std::time::Duration;
 
@@ -17,13 +18,13 @@ use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 impl Slot {
-    /// Remembers when the agent was called stalled.
+    /// Records when the agent was called stalled.
     pub(in crate::domain::tracker) fn note_stalled(&mut self, now: MonoTime) {
         self.stalled_after = u32::try_from(millis(now.since(self.last_beat))).unwrap_or(0);
     }
 
-    /// For how long the agent has been called stalled by mistake, if `frame`, which arrives at `at`, shows that it was one.
-    /// To be asked before the frame's place is looked for.
+    /// How long the agent has been called stalled by mistake, if `frame`, which arrives at `at`, shows that.
+    /// Called before the frame's place is looked for.
     pub(in crate::domain::tracker) fn find_mistake(
         &self,
         rest: &Rest,
@@ -44,7 +45,8 @@ impl Slot {
         (were_lost || was_late).then(|| at.since(stalled_at))
     }
 
-    /// The session of which a frame is the next, when that was heard last, and how many frames are missing in between.
+    /// The session that a frame is the next of, the time of its newest frame, and the number of frames
+    /// missing in between.
     fn followed(&self, rest: &Rest, frame: &Frame, at: MonoTime) -> Option<(Session, MonoTime, u64)> {
         match &rest.extra {
             Some(extra) if self.has_others() => {
@@ -60,8 +62,8 @@ impl Slot {
     }
 }
 
-/// Whether a session sent at least half as many frames up to `frame` as at its pace before, with `lost` that are missing.
-/// One that has no pace yet did.
+/// Whether a session sent at least half as many frames up to `frame` as at its pace before, with `lost` that
+/// are missing. A session without a pace yet counts as one that did.
 fn keeps_pace(session: Session, frame: &Frame, lost: u64) -> bool {
     let Session { nonce, timestamp } = session;
     let intervals = nonce.saturating_sub(1);
@@ -76,12 +78,12 @@ fn keeps_pace(session: Session, frame: &Frame, lost: u64) -> bool {
 }
 
 impl Rest {
-    /// How often the agent was called stalled by mistake.
+    /// The number of false positives about the agent.
     pub(in crate::domain::tracker) fn mistakes(&self) -> u32 {
         self.extra.as_ref().map_or(0, |extra| extra.mistakes)
     }
 
-    /// Counts more mistakes.
+    /// Counts more false positives.
     pub(in crate::domain::tracker) fn add_mistakes(&mut self, more: u32) {
         if more > 0 {
             let extra = self.extra.get_or_insert_default();
@@ -91,7 +93,7 @@ impl Rest {
 }
 
 impl Tracker {
-    /// Counts a mistake that has just been taken back: the newest transition says so.
+    /// Counts a false positive that has just been taken back, and notes it in the newest transition.
     pub(in crate::domain::tracker) fn note_mistake(&mut self, number: u32, lasted: Duration) {
         self.agents.rest_mut(number).add_mistakes(1);
         self.statistics.mistakes += 1;

@@ -1,8 +1,9 @@
-//! Doubt when very many are silent in the same moment: that may be the fault of what all their beats go through, this
-//! server included, which no sign of its own has told it.
+//! Mass silence: very many agents are silent at once, which may be the fault of what all their beats pass
+//! through, this server included, without any other sign of that.
 //!
-//! Whether it is so is asked when a deadline has passed and nothing else explains the silence. Counting everybody would
-//! take longer the more there are, so a bounded number of agents is looked at, and the answer holds for a moment.
+//! The question arises when a deadline has passed and nothing else explains the silence. To count all agents
+//! would take longer the more there are, so a bounded number of them is checked, and the answer holds for a
+//! moment.
 
 use std::time::Duration;
 
@@ -12,15 +13,17 @@ use crate::domain::tracker::detection::silence_sample::{Crowd, SAMPLE};
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
-/// How long an answer holds, so that a million deadlines in one second do not each ask for one.
+/// How long an answer holds, so that a million deadlines in one second do not each need one.
 const HOLDS_FOR: Duration = Duration::from_millis(10);
 
 impl Tracker {
-    /// Whether very many of the agents that beat this way are silent: at least half, and of no fewer than
-    /// [`Policy::least_crowd`](crate::domain::tracker::Policy::least_crowd). Who was called stalled is not one of them any more.
+    /// Whether very many of the agents on this transport are silent: at least half, and of no fewer than
+    /// [`Policy::least_crowd`](crate::domain::tracker::Policy::least_crowd). An agent that was called stalled does
+    /// not count.
     ///
-    /// "Silent" are those who have used up three quarters of their time. Of agents that beat three times in theirs none is,
-    /// when all is well; and when the first of them reaches its deadline because nothing comes through, most are.
+    /// "Silent" are those that have used up three quarters of their timeout. Of agents that beat three times
+    /// in it none is, when all is well; and when the first of them reaches its deadline because nothing comes
+    /// through, most are.
     pub(in crate::domain::tracker) fn very_many_are_silent(
         &mut self,
         transport: Transport,
@@ -50,11 +53,11 @@ impl Tracker {
                 continue;
             }
             asked += 1;
-            // Of the time that it has by its deadline, whatever moved that.
+            // Measured back from the deadline, whatever moved that.
             let left = self.deadline(number).since(now);
             silent += usize::from(left <= self.stall_after(number) / 4);
         }
-        // Of a sample, as many must have been fit to be asked as make the share mean something.
+        // Of a sample, enough agents must count for the share to mean something.
         asked >= self.policy.least_crowd.min(SAMPLE / 4) && silent * 2 >= asked
     }
 }

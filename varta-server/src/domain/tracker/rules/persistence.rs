@@ -1,8 +1,8 @@
-//! Agents that were known before this server started: what is kept of each so that the next server knows it, and what
-//! that one makes of it.
+//! Agents from before this server started: what is persisted of each so that the next server knows it, and
+//! what that server makes of it.
 //!
-//! Who kept it is none of the tracker's business. It hands out [`Note`]s of what has changed and is handed
-//! [`Remembered`] agents, with what the kernel knows of them meanwhile.
+//! Where the state is persisted is not the tracker's concern. The tracker emits [`Note`]s of what has
+//! changed, and takes [`Remembered`] agents with what the kernel knows of them meanwhile.
 
 use std::mem;
 use std::ops::Range;
@@ -23,27 +23,27 @@ use crate::domain::tracker::verdicts::transition::AgentId;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 impl Tracker {
-    /// From now on tells by [`Tracker::poll_note`] what is to be remembered.
+    /// From now on emits registry changes through [`Tracker::poll_note`].
     pub fn take_notes(&mut self) {
         self.notes.get_or_insert_default();
     }
 
-    /// What has changed of what is to be remembered, oldest first. To be called until it gives `None` after each
-    /// `handle_*`, if [notes are taken](Tracker::take_notes).
+    /// The next registry change, oldest first. Callers poll until `None` after each `handle_*`, if
+    /// [changes are emitted](Tracker::take_notes).
     pub fn poll_note(&mut self) -> Option<Note> {
         self.notes.as_mut()?.pop_front()
     }
 
-    /// What is to be remembered of the agents in a range of slot numbers. What is beyond [`Tracker::slots`] is empty.
+    /// The state to persist of the agents in a range of slot numbers, which is cut at [`Tracker::slots`].
     pub fn remembered(&self, range: Range<usize>) -> impl Iterator<Item = Remembered> {
         let range = range.start..range.end.min(self.slots());
         range.filter_map(|number| self.to_be_remembered(u32::try_from(number).ok()?))
     }
 
-    /// Takes an agent that a server before this one knew. It is given one deadline from `now` on, `expected` meanwhile,
-    /// unless it is known to be gone: then that is said at once. Who was silent or gone before stays that, and nothing is
-    /// said of it again. Says whether it was taken: not when it had taken its leave, is known already, is to be forgotten,
-    /// or when there is no room.
+    /// Adds an agent that a previous server knew. It has one deadline from `now` on and is `expected`
+    /// meanwhile, unless it is known to be gone: then a transition says so at once. An agent that was silent
+    /// or gone before stays that, without another transition. Returns whether it was added: not when it had
+    /// said goodbye, is known already, is due to be forgotten, or when there is no room.
     pub fn remember(&mut self, agent: &Remembered, fate: Fate, now: MonoTime) -> bool {
         let Remembered { agent: AgentId { ref name, origin, pid, twin }, lane, verdict, last, .. } = *agent;
         let was_awaited = verdict.is_awaited();
@@ -53,7 +53,7 @@ impl Tracker {
         }
         let verdict = if was_awaited && fate != Fate::Gone { Verdict::Expected } else { verdict };
         let slot = Slot {
-            // Whatever it says next follows: the beats that nobody took are not held against it.
+            // Whatever it sends next follows: beats that no server received do not count as lost.
             session: Session::UNHEARD,
             last_beat: now,
             beats: last.beats,
@@ -75,7 +75,7 @@ impl Tracker {
             unit: agent.unit.clone(),
             ..Extra::default()
         };
-        // What cannot be recognised by the time of its start has none.
+        // A process that cannot be identified by its start time has none.
         let start_time = agent.start_time.filter(|_| fate != Fate::Unknown);
         let rest = Rest {
             extra: Some(Box::new(extra)),
@@ -87,11 +87,11 @@ impl Tracker {
         };
         let number = self.add(origin, slot, rest);
         self.apply_rules(number);
-        // It is one of those that are to come, and is not missed twice.
+        // The agent counts as seen if it is also expected, and is not missed twice.
         self.awaited.hear(name);
         match verdict {
             Verdict::Up(_) | Verdict::Unknown | Verdict::Expected => {
-                // With what its name and it itself ask for.
+                // With the timeout of the rules and of its own request.
                 self.wheel.arm(number, self.first_look(number));
             }
             Verdict::Stalled => self.wheel.arm(number, self.forget_at(number, self.policy.forget_after)),
@@ -108,7 +108,7 @@ impl Tracker {
         true
     }
 
-    /// Whether an agent is there that would be taken for this one.
+    /// Whether an agent exists that would be taken for this one.
     fn knows(&self, agent: &Remembered) -> bool {
         let AgentId { origin, pid, twin, .. } = agent.agent;
         let Some(source) = self.sources.find(origin) else { return false };
@@ -117,7 +117,7 @@ impl Tracker {
         self.agents.twins(key).any(is_there)
     }
 
-    /// Notes what is known of an agent, if notes are taken.
+    /// Emits the state of an agent, if registry changes are emitted.
     pub(in crate::domain::tracker) fn note(&mut self, number: u32) {
         if self.notes.is_some()
             && let Some(agent) = self.to_be_remembered(number)
@@ -126,7 +126,7 @@ impl Tracker {
         }
     }
 
-    /// Notes that an agent is about to be forgotten, if notes are taken.
+    /// Emits that an agent is about to be forgotten, if registry changes are emitted.
     pub(in crate::domain::tracker) fn note_forgotten(&mut self, number: u32) {
         if self.notes.is_some() {
             let agent = self.id(number);
@@ -162,7 +162,7 @@ impl Tracker {
         now.since(self.agents.slot(number).last_beat) + self.agents.rest(number).silent_before()
     }
 
-    /// Takes note that an agent beats, and gives how long it had been silent before this server's start.
+    /// Ends the silence from before this server's start, and returns its length.
     pub(in crate::domain::tracker) fn end_absence(&mut self, number: u32) -> Duration {
         let rest = self.agents.rest_mut(number);
         let Some(extra) = &mut rest.extra else { return Duration::ZERO };
@@ -173,18 +173,18 @@ impl Tracker {
         absence
     }
 
-    /// When a silent agent is to be forgotten that is kept for so long after its last beat.
+    /// When a silent agent is forgotten that is kept for so long after its last beat.
     pub(in crate::domain::tracker) fn forget_at(&self, number: u32, kept: Duration) -> MonoTime {
         let kept = kept.saturating_sub(self.agents.rest(number).silent_before());
         self.agents.slot(number).last_beat + kept
     }
 
-    /// By what operators sort an agent.
+    /// The labels of an agent.
     pub(in crate::domain::tracker) fn labels(&self, number: u32) -> Labels {
         self.agents.rest(number).extra.as_ref().map_or_else(Labels::default, |extra| extra.labels.clone())
     }
 
-    /// The unit of this host's service manager in which an agent runs.
+    /// The unit of this host's service manager that an agent runs in.
     pub(in crate::domain::tracker) fn unit(&self, number: u32) -> Option<Arc<str>> {
         let rest = self.agents.rest(number);
         match rest.name_source {
@@ -195,7 +195,7 @@ impl Tracker {
         }
     }
 
-    /// Who an agent is.
+    /// The identity of an agent.
     pub(in crate::domain::tracker) fn id(&self, number: u32) -> AgentId {
         let slot = self.agents.slot(number);
         let rest = self.agents.rest(number);
@@ -209,7 +209,7 @@ impl Tracker {
 }
 
 impl Rest {
-    /// How long it had been silent before this server's start; zero for who has beaten since.
+    /// How long it was silent before this server's start; zero if it has beaten since.
     pub(in crate::domain::tracker) fn silent_before(&self) -> Duration {
         self.extra.as_ref().map_or(Duration::ZERO, |extra| extra.silent_before)
     }

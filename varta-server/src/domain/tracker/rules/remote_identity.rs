@@ -1,10 +1,11 @@
-//! Telling apart remote agents that share an address and a pid, from the ports that they send from.
+//! The identity of remote agents that share an address and a pid, by the ports that they send from.
 //!
-//! The wire names neither host nor container. Processes in two containers behind one address may have the same pid,
-//! and an agent that connects anew sends from a new port: the first beat from a new port may be either. So it is taken
-//! for an agent that is up, the one that was silent for longest, which leaves its old port behind. When something new
-//! comes from a port that was left, both are alive: whoever was there first goes on, and the newcomer is taken for another
-//! that has been silent since it came. Only when all of them have spoken is it an agent of its own.
+//! The wire names neither host nor container. Processes in two containers behind one address may have the
+//! same pid, and an agent that reconnects sends from a new port: the first beat from a new port may be
+//! either. So it is attributed to an agent that is up, the one that was silent for longest, which leaves its
+//! old port behind. When something new comes from a port that was left, both are alive: the earlier sender
+//! continues the agent, and the newcomer is attributed to another that has been silent since it came. Only
+//! when all of them have beaten is the newcomer an agent of its own.
 
 use varta_proto::Frame;
 
@@ -20,25 +21,25 @@ use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::transition::Twin;
 use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
 
-/// A frame from a new port continues a session if its clock started at the same moment, give or take the jitter of a
-/// network.
+/// A frame from a new port continues a session if the clocks of both started at the same moment, give or take
+/// the jitter of a network.
 const CONTINUES_WITHIN_NANOS: u128 = 50_000_000;
 
 /// Whether an agent is not up.
 type IsAway = bool;
 
-/// What there is of agents with one address and pid, as a beat from a new port finds it.
+/// The agents with one address and pid, as a beat from a new port finds them.
 #[derive(Default)]
 struct Found {
-    /// The numbers among twins that are taken, a bit for each.
+    /// The twin numbers that are taken, a bit for each.
     taken: u64,
-    /// How many have the key of the beat.
+    /// The number of agents with the key of the beat.
     same_key: usize,
-    /// Of those, the one that was silent for longest; one that is up goes before all that are not.
+    /// Of those, the one that was silent for longest; one that is up comes before all that are not.
     longest_silent: Option<(IsAway, MonoTime, u32)>,
-    /// And the one whose session the beat continues best.
+    /// Of those, the one whose session the beat continues best.
     continued: Option<(u128, u32)>,
-    /// And the one that has left the port of the beat, with its place in the trail.
+    /// Of those, the one that has left the port of the beat, with the index in its history.
     returning: Option<(u32, usize)>,
 }
 
@@ -49,7 +50,7 @@ impl Found {
 }
 
 impl Tracker {
-    /// Takes a beat from a port that no agent is at.
+    /// Handles a beat from a port that no agent is at.
     pub(in crate::domain::tracker) fn handle_new_lane(
         &mut self,
         key: AgentKey,
@@ -64,8 +65,8 @@ impl Tracker {
             };
         };
         if beat.frame.is_terminal() {
-            // A panic hook has a socket of its own, and sends from it once: nobody moves there. When several could have
-            // sent it, it is held against none of them.
+            // A panic hook has a socket of its own, and sends from it once: no agent moves there. When
+            // several could have sent it, it counts against none of them.
             return match found.free_twin() {
                 Some(twin) if found.same_key > 1 => self.handle_unknown(beat, twin, processes),
                 _ => self.handle_known(silent, beat, processes),
@@ -136,12 +137,13 @@ impl Tracker {
         self.trails_mut(number).remember(number, former, at, kept);
     }
 
-    /// The port that an agent left speaks again, beside the one that it is at. It goes back to the older one. Whoever came
-    /// after it is another agent: one that has been silent since, or else a new one if there is room for it.
+    /// Separates two agents: the port that an agent left sends again, in addition to its current one. The
+    /// agent goes back to the older port. The newcomer is another agent: one that has been silent since, or
+    /// else a new one if there is room for it.
     fn part(&mut self, number: u32, place: usize, former: Former, free: Option<Twin>, at: MonoTime) {
         let origin = self.sources.origin(self.agents.slot(number).key.source);
         let twin = free.filter(|_| self.make_room(origin).is_ok());
-        // From the former port on the trail is the newcomer's.
+        // From the previous port on the history is the newcomer's.
         let trail = self.trails_mut(number).by_agent.get_mut(&number).map(|trail| trail.split_off(place));
         let since = |former: Former, beats: u64| former.beats.saturating_sub(beats);
         let younger = trail.into_iter().flatten().skip(1);
@@ -180,7 +182,8 @@ impl Tracker {
 }
 
 impl Tracker {
-    /// The trails of agents that beat the way this one does: those of one must not use up the room of others.
+    /// The port history of the agents on this one's transport: those of one must not use up the room of
+    /// others.
     fn trails(&self, number: u32) -> &Trails {
         &self.trails[self.agents.slot(number).transport(&self.sources).index()]
     }
@@ -189,7 +192,8 @@ impl Tracker {
         &mut self.trails[self.agents.slot(number).transport(&self.sources).index()]
     }
 
-    /// The twin of an agent, with the same key, that has said nothing since `then`: the one that was silent for longest.
+    /// The twin of an agent, with the same key, that has sent nothing since `then`: the one that was silent
+    /// for longest.
     fn silent_since(&self, then: MonoTime, number: u32) -> Option<u32> {
         let key = self.agents.slot(number).key;
         let silent = self.agents.twins(key).filter_map(|twin| {
@@ -200,7 +204,7 @@ impl Tracker {
         silent.min().map(|(_, twin)| twin)
     }
 
-    /// Lets an agent go on as somebody who came from another port at `came_at`.
+    /// Lets an agent continue as a newcomer that came from another port at `came_at`.
     fn go_on_as(&mut self, number: u32, newcomer: &Slot, came_at: MonoTime, at: MonoTime) {
         self.leave_port(number, came_at);
         self.unlearn(number);
@@ -231,7 +235,7 @@ impl Tracker {
     }
 }
 
-/// How far the frame is from continuing the session of an agent, if it can be that at all.
+/// How far the frame is from continuing the session of an agent, in nanoseconds; `None` if it cannot.
 fn continues(slot: &Slot, frame: &Frame, at: MonoTime) -> Option<u128> {
     slot.session.followed_by(frame)?;
     let distance = slot.session.distance(slot.last_beat, frame, at);
