@@ -1,4 +1,4 @@
-//! Who is in alarm at present, for those who may have missed that somebody came to be.
+//! The agents in alarm at present, for subscribers that may have missed how they came to be.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,9 +11,10 @@ use crate::domain::tracker::verdicts::transition::Transition;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 impl Tracker {
-    /// The agents in a range of slot numbers that are in alarm, and those that may be and are not judged yet: `unknown`, and
-    /// `expected` because a server before this one knew them. Each as if it had come to that just now, for what is the least
-    /// that may have led there. What is beyond [`Tracker::slots`] is empty.
+    /// The agents in a range of slot numbers that are in alarm, and those that may be and are not decided
+    /// yet: `unknown`, and `expected` because a previous server knew them. Each as if it had come to that
+    /// verdict just now, by the weakest cause that may have led there. The range is cut at
+    /// [`Tracker::slots`].
     pub fn alarms(&self, range: Range<usize>, now: MonoTime) -> impl Iterator<Item = Transition> + '_ {
         self.agents.range(range).filter_map(move |(number, slot, _)| {
             let to = slot.verdict.filter(|verdict| verdict.is_alarm() || *verdict == Verdict::Unknown)?;
@@ -46,12 +47,12 @@ impl Tracker {
         })
     }
 
-    /// The agents that were expected and have not come, in the same form.
+    /// The expected agents that are overdue, in the same form.
     pub fn missing_alarms(&self, now: MonoTime) -> impl Iterator<Item = Transition> + '_ {
         self.missing().map(move |name| Transition::of_missing(Arc::clone(name), now))
     }
 
-    /// The names of those that are expected, have not come, and have time yet.
+    /// The names of the expected agents that have not come and are not overdue yet.
     pub fn awaited(&self) -> impl Iterator<Item = &Arc<str>> {
         self.awaited.undecided()
     }

@@ -1,4 +1,4 @@
-//! What the tracker shows of itself: figures, and each agent as a scrape sees it.
+//! The deadline of one agent, by its sender.
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Sender;
@@ -7,8 +7,8 @@ use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 impl Tracker {
-    /// When the agent that a sender is will be called stalled, as far as that is known by now; `None` for who is not known,
-    /// or is silent or gone already.
+    /// When the agent of this sender will be called stalled, as far as that is known by now; `None` if it is
+    /// not known, or is stalled, down or gone already.
     #[must_use]
     pub fn deadline_of(&self, sender: Sender) -> Option<MonoTime> {
         let Sender { origin, pid, lane } = sender;

@@ -1,3 +1,5 @@
+//! What metrics read of the tracker: the population, counters, and a view of each agent.
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -6,8 +8,8 @@ use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 impl Tracker {
-    /// How many agents have each verdict, by [`Verdict::index`]; of those that are expected all that were not heard, also
-    /// those who have time yet.
+    /// The number of agents with each verdict, by [`Verdict::index`]; `expected` includes all expected agents
+    /// that have not been seen, also those that are not overdue yet.
     #[must_use]
     pub fn population(&self) -> [usize; Verdict::NAMES.len()] {
         let mut population = self.population;
@@ -15,17 +17,17 @@ impl Tracker {
         population
     }
 
-    /// The names of agents that are expected, were not heard, and whose grace is over.
+    /// The names of the expected agents that are overdue.
     pub fn missing(&self) -> impl Iterator<Item = &Arc<str>> {
         self.awaited.missing()
     }
 
-    /// The names under which agents have taken the place of others that were down or gone, with how often.
+    /// The names under which agents have taken the place of others that were down or gone, and how often.
     pub fn restarts(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
         self.names.restarts()
     }
 
-    /// What has happened that is no transition.
+    /// The counters of what is no transition.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         Statistics {
@@ -35,13 +37,13 @@ impl Tracker {
         }
     }
 
-    /// One more than the highest slot number there has been: the end of the range for [`Tracker::agents`].
+    /// One more than the highest slot number so far: the end of the range for [`Tracker::agents`].
     #[must_use]
     pub fn slots(&self) -> usize {
         self.agents.slots()
     }
 
-    /// The agents in a range of slot numbers. What is beyond [`Tracker::slots`] is empty.
+    /// The agents in a range of slot numbers, which is cut at [`Tracker::slots`].
     pub fn agents(&self, range: Range<usize>) -> impl Iterator<Item = AgentView<'_>> {
         self.agents.range(range).filter_map(|(number, slot, rest)| {
             Some(AgentView {

@@ -1,4 +1,4 @@
-//! How an agent stands at the moment: asked by who is about to act on it, and acts on nothing that is over.
+//! The status of an agent at this moment, which recovery checks so that it does not act on what is over.
 
 use std::ops::Range;
 
@@ -14,7 +14,8 @@ use crate::domain::tracker::verdicts::transition::AgentId;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 impl Tracker {
-    /// How an agent stands; `None` when it is not known any more, or is not missed any more.
+    /// The status of an agent; `None` when it is not known any more, or was expected and is not missing any
+    /// more.
     #[must_use]
     pub fn standing(&self, agent: &AgentId, now: MonoTime) -> Option<Standing> {
         let AgentId { ref name, origin, pid, twin } = *agent;
@@ -41,7 +42,8 @@ impl Tracker {
         })
     }
 
-    /// How many of the agents in a range of slot numbers have this name, and how many of those are up and well.
+    /// The number of agents with this name in a range of slot numbers, and of those that are up and not
+    /// critical.
     #[must_use]
     pub fn named(&self, name: &str, range: Range<usize>) -> Named {
         let Some(id) = self.names.find(name) else { return Named::default() };
