@@ -18,8 +18,8 @@ const HOLDS_FOR: Duration = Duration::from_millis(10);
 
 impl Tracker {
     /// Whether very many of the agents on this transport are silent: at least half, and of no fewer than
-    /// [`Policy::least_crowd`](crate::domain::tracker::Policy::least_crowd). An agent that was called stalled does
-    /// not count.
+    /// [`Policy::least_crowd`](crate::domain::tracker::Policy::least_crowd).
+    /// An agent that was called stalled does not count.
     ///
     /// "Silent" are those that have used up three quarters of their timeout. Of agents that beat three times
     /// in it none is, when all is well; and when the first of them reaches its deadline because nothing comes
