@@ -1,4 +1,4 @@
-//! Who is in alarm at present.
+//! Claims about the agents in alarm at present.
 
 use crate::domain::expected::{Expected, ExpectedAgents};
 use crate::domain::tracker::tests::*;

@@ -1,4 +1,4 @@
-//! Claims about beats: whose they are, and what they do.
+//! Claims about beats: which agent they belong to, and what they change.
 
 use crate::domain::tracker::tests::*;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Claims about many agents that are silent in one moment.
+//! Claims about mass silence: many agents that are silent at once.
 
 use crate::domain::process::Dossier;
 use crate::domain::process::ProcessId;
@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 use varta_proto::Status;
 
-/// Agents that beat once a second, each at its own moment of it.
+/// Agents that beat once a second, each at its own time within the second.
 struct Crowd {
     world: World,
     handles: Vec<Handle>,
 }
 
-/// Between two of them.
+/// The time between the beats of two of them.
 const APART: Duration = Duration::from_millis(20);
 
 impl Crowd {
-    /// So many of them, that beat until second 10.
+    /// A world of `count` agents that beat until second 10.
     fn of(count: u32) -> Self {
         let mut crowd = Crowd { world: World::new(), handles: Vec::new() };
         for number in 0..count {
@@ -34,7 +34,7 @@ impl Crowd {
         crowd
     }
 
-    /// Has some of them beat in the second that begins at `start`.
+    /// Lets some of them beat in the second that starts at `start`.
     fn beat(&mut self, start: MonoTime, who: impl Fn(usize) -> bool) {
         for (number, handle) in self.handles.iter_mut().enumerate().filter(|(number, _)| who(*number)) {
             let at = start + APART * u32::try_from(number).unwrap();
@@ -58,7 +58,7 @@ fn when_very_many_are_silent_at_once_each_has_one_more_chance_and_no_more_than_o
     assert!(doubted.iter().all(|told| (told.to, told.cause) == (Verdict::Unknown, Cause::ObserverBlind)));
     crowd.world.pass(at(18));
     assert_eq!(crowd.told().len(), 0);
-    // One stall-after later than without doubt.
+    // One stall timeout later than without mass silence.
     crowd.world.pass(at(20));
     let stalled = crowd.told();
     assert_eq!(stalled.len(), 40);

@@ -1,4 +1,4 @@
-//! Claims about agents that promise nothing, and are given the time that their beats teach.
+//! Claims about adaptive timeouts: agents that request no timeout get one by their beats.
 
 use crate::base::Glob;
 use crate::domain::beat::{Introduction, ReceivedControl, Said};
@@ -23,7 +23,7 @@ fn remote(mut beat: ReceivedBeat) -> ReceivedBeat {
 }
 
 impl World {
-    /// Lets somebody beat every tenth of a second, and gives the time of the last beat.
+    /// Lets an agent beat every tenth of a second, and returns the time of the last beat.
     fn teach(
         &mut self,
         handle: &mut Handle,
@@ -50,7 +50,7 @@ fn who_beats_often_is_missed_soon_and_the_wheel_knows_it() {
     for way in [remote, |beat| beat] {
         let mut world = World::with(hourly());
         let mut handle = Handle::connect(PID, at(0));
-        // As soon as anything is concluded: the wheel was to look after five seconds, or half of them.
+        // As soon as there is an estimate: the wheel was armed for five seconds, or for half of them.
         let last = world.teach(&mut handle, at(1), 18, way);
         let given = world.given();
         assert!(given > TENTH && given < Duration::from_secs(4), "{given:?}");

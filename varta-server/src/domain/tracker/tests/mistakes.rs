@@ -1,4 +1,4 @@
-//! Claims about mistakes: when a verdict that is taken back was wrong from the start.
+//! Claims about false positives: when a verdict that is taken back was wrong from the start.
 
 use proptest::prelude::*;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use varta_proto::Status;
 
 use crate::domain::tracker::tests::*;
 
-/// A beat of an agent of another host that was sent at `sent`, by a clock that began at 0, and arrives at `at`.
+/// A beat of an agent of another host, sent at `sent` by a clock that started at 0, and received at `at`.
 fn beat(nonce: u64, sent: u64, at: u64) -> ReceivedBeat {
     let (sent, at) = (MonoTime::from_millis(sent), MonoTime::from_millis(at));
     let sender = Sender::udp(SocketAddr::from(([10, 0, 0, 1], 4_000)), PID);
@@ -16,20 +16,20 @@ fn beat(nonce: u64, sent: u64, at: u64) -> ReceivedBeat {
 }
 
 impl World {
-    /// Hands in a beat when all that was due before it is judged.
+    /// Handles a beat after every deadline before it.
     fn hear_at(&mut self, beat: ReceivedBeat) {
         self.pass(beat.received_at);
         assert_eq!(self.hear(beat), Outcome::Accepted);
     }
 
-    /// How long each mistake lasted that was taken back since this was last asked.
+    /// The length of each false positive that was taken back since the last call.
     fn mistakes(&mut self) -> Vec<Option<Duration>> {
         let recovered = std::iter::from_fn(|| self.tracker.poll_transition())
             .filter(|transition| transition.cause == Cause::Recovered);
         recovered.map(|transition| transition.mistake).collect()
     }
 
-    /// The mistakes of the only agent, and all.
+    /// The false positives of the only agent, and in total.
     fn counts(&self) -> (u32, u64) {
         let agent = self.tracker.agents(0..usize::MAX).next().unwrap();
         (agent.mistakes, self.tracker.statistics().mistakes)
@@ -42,7 +42,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn a_beat_that_was_sent_before_the_verdict_shows_that_it_was_a_mistake() {
     let mut world = World::new();
     world.hear_at(beat(1, 0, 10));
-    // Sent after three seconds, and held up by the network for as long.
+    // Sent after three seconds, and delayed by the network for as long.
     world.hear_at(beat(2, 3_000, 6_010));
     assert_eq!(world.mistakes(), [Some(SECOND)]);
     assert_eq!(world.counts(), (1, 1));
@@ -73,7 +73,7 @@ fn who_was_silent_and_whose_first_beats_afterwards_are_lost_was_rightly_called_s
     for second in 0..60 {
         world.hear_at(beat(second + 1, second * 1_000, second * 1_000));
     }
-    // Silent for twenty seconds; of the beats from then on the third arrives.
+    // Silent for twenty seconds; of the beats after that the third arrives.
     world.hear_at(beat(63, 81_000, 81_000));
     assert_eq!(world.mistakes(), [None]);
     world.hear_at(beat(82, 100_000, 100_000));
@@ -110,7 +110,7 @@ fn of_several_sessions_the_one_that_a_beat_continues_is_asked() {
     for handle in &mut handles {
         world.hear_at(handle.next(at(2), Status::Ok));
     }
-    // The older one is heard again: once after a silence, once after beats that were lost.
+    // The older handle beats again: once after a silence, once after beats that were lost.
     world.hear_at(handles[0].next(at(10), Status::Ok));
     handles[0].nonce += 2;
     world.hear_at(handles[0].next(at(20), Status::Ok));
@@ -151,7 +151,7 @@ proptest! {
         let mut world = World::new();
         let mut arrives = 0;
         for (number, (is_lost, delay)) in (0..).zip(&beats) {
-            // What is held up holds up what comes behind it.
+            // A delayed beat delays those behind it.
             arrives = arrives.max(number * 1_000 + delay);
             if !is_lost {
                 world.hear_at(beat(number + 1, number * 1_000, arrives));

@@ -1,4 +1,5 @@
-//! The tracker's claims, each in its own words: a world is a tracker, a table of processes and times written down.
+//! The tracker's claims, each in its own words: a world is a tracker, a table of processes and a list of
+//! times.
 
 mod alarms;
 mod beats;
@@ -48,11 +49,11 @@ impl Processes for ProcessTable {
 struct World {
     tracker: Tracker,
     processes: ProcessTable,
-    /// What was asked for, looks apart: those are refused at once, so that no verdict waits.
+    /// The requests other than inspections: those are refused at once, so that no verdict waits.
     requests: Vec<Request>,
 }
 
-/// A session of one process, to send from.
+/// A session of one process, which beats are sent from.
 #[derive(Clone, Copy)]
 struct Handle {
     pid: u32,
@@ -103,7 +104,7 @@ impl World {
         self.processes.processes.entry(pid).and_modify(|process| process.is_group = true);
     }
 
-    /// Hands in one beat and gives what became of it.
+    /// Handles one beat and returns its outcome.
     fn hear(&mut self, beat: ReceivedBeat) -> Outcome {
         let tally = self.tracker.handle_batch(&[beat], &mut self.processes);
         let row = tally.rows().next().expect("one beat has one outcome").0;
@@ -115,18 +116,18 @@ impl World {
         outcome
     }
 
-    /// Hands in a beat without the recount that [`World::hear`] makes.
+    /// Handles a beat without the recount of [`World::hear`].
     fn hear_quietly(&mut self, beat: ReceivedBeat) {
         self.tracker.handle_batch(&[beat], &mut self.processes);
     }
 
-    /// Lets time pass until `to`, waking the tracker just when it asks to be woken.
+    /// Advances the time to `to`, and calls the tracker exactly when it asks to be woken.
     fn pass(&mut self, to: MonoTime) {
         for _ in 0..1_000_000 {
             match self.tracker.poll_timeout() {
                 Some(at) if at <= to => {
                     self.tracker.handle_timeout(at);
-                    // Nobody here reads pages.
+                    // No page is read here.
                     while self.tracker.poll_unread().is_some() {}
                     self.refuse_looks(at);
                 }
@@ -157,7 +158,7 @@ impl World {
             .collect()
     }
 
-    /// What must hold at any time.
+    /// The invariants at any time.
     fn check(&self) {
         let mut recount = [0; Verdict::NAMES.len()];
         for agent in self.tracker.agents(0..usize::MAX) {
@@ -176,7 +177,7 @@ fn at(seconds: u64) -> MonoTime {
     MonoTime::from_secs(seconds)
 }
 
-/// The outcome of the tracker that has this row in a tally.
+/// The tracker's outcome with this row in a count of outcomes.
 fn outcome(row: usize) -> Outcome {
     let outcomes = [
         Outcome::Accepted,

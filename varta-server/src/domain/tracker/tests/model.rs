@@ -1,4 +1,4 @@
-//! The tracker beside a model that looks at everybody all the time.
+//! The tracker compared with a model that checks all agents all the time.
 
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::domain::tracker::tests::*;
 
-/// What may happen in the model's world.
+/// A step of the model's world.
 #[derive(Clone, Debug)]
 enum Happening {
     Beat(u32),
@@ -23,8 +23,8 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 proptest! {
-    /// Beside a model that looks at everybody all the time: the same agents are stalled, each is called so once for
-    /// each silence, none before its deadline and none later than a tick after it.
+    /// Compared with a model that checks all agents all the time: the same agents are stalled, each is called
+    /// so once for each silence, none before its deadline and none later than a tick after it.
     #[test]
     fn it_agrees_with_a_model_that_looks_at_everybody_all_the_time(
         happenings in prop::collection::vec(happening(), 1..300)
@@ -65,7 +65,7 @@ proptest! {
                 let deadline = (*last).max(sight_since) + STALL_AFTER;
                 match world.verdict(*pid) {
                     Some(Verdict::Up(_) | Verdict::Unknown) => prop_assert!(now < deadline + tick, "{pid} is silent and still up"),
-                    // Blindness that comes after the verdict does not take it back.
+                    // An observer gap after the verdict does not take it back.
                     Some(Verdict::Stalled) => prop_assert!(now >= *last + STALL_AFTER, "{pid} was accused too early"),
                     Some(Verdict::Down | Verdict::Gone | Verdict::Expected) => prop_assert!(false, "{pid} was buried alive"),
                     None => prop_assert!(false, "{pid} is forgotten"),

@@ -1,4 +1,4 @@
-//! Agents that write beats to a page of memory, of which some are seen.
+//! Claims about agents that write beats to a shared memory page, of which the server sees some.
 
 use crate::domain::beat::{ReceivedControl, Said};
 use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind};
@@ -16,12 +16,12 @@ impl World {
         self.tracker.handle_control(&ReceivedControl { received_at: at, sender, said: Said::Attach })
     }
 
-    /// Whose pages are to be read.
+    /// The pids whose pages must be read.
     fn unread(&mut self) -> Vec<u32> {
         std::iter::from_fn(|| self.tracker.poll_unread()).collect()
     }
 
-    /// Lets time pass until a page is to be read, or to the next turn.
+    /// Advances the time until a page must be read, or to the next turn.
     fn unread_by(&mut self, to: MonoTime) -> Option<u32> {
         let next = self.tracker.poll_timeout().unwrap().max(to);
         self.tracker.handle_timeout(next);
@@ -78,7 +78,7 @@ fn who_has_written_nothing_is_called_silent_once_its_page_was_read() {
     let due = ms(5_000);
     while world.unread_by(due).is_none() {}
     world.tracker.handle_read(PID, due);
-    // The verdict waits for a look at the process.
+    // The verdict waits for an inspection of the process.
     assert_eq!(world.verdict(PID), Some(UP));
     world.refuse_looks(due);
     assert_eq!(world.verdict(PID), Some(Verdict::Stalled));

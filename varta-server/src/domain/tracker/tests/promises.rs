@@ -1,4 +1,4 @@
-//! Claims about what agents say of themselves.
+//! Claims about what agents say of themselves in control messages, and what rules say of them.
 
 use crate::domain::process::ProcessId;
 use std::num::NonZeroU64;
@@ -257,7 +257,7 @@ fn other_rules_hold_for_those_who_are_there_a_bounded_number_in_each_turn() {
     assert_eq!(ruled(&world), LOOKS_PER_TURN);
     world.tracker.handle_timeout(at(1));
     assert_eq!(ruled(&world), LOOKS_PER_TURN + 1);
-    // Their deadlines have moved forward.
+    // Their deadlines are earlier now.
     world.pass(at(3));
     assert_eq!(world.told().len(), LOOKS_PER_TURN + 1);
 }

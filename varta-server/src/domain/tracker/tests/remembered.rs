@@ -1,4 +1,4 @@
-//! Agents that a server before this one knew.
+//! Claims about agents that a previous server knew.
 
 use crate::domain::process::ProcessId;
 use std::net::{IpAddr, SocketAddr};
@@ -50,7 +50,7 @@ impl World {
         self.check();
     }
 
-    /// What was said last.
+    /// The only transition since the last call.
     #[track_caller]
     fn only_told(&mut self) -> Transition {
         let told = self.tracker.poll_transition().expect("something was said");

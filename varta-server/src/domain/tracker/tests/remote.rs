@@ -1,4 +1,4 @@
-//! Claims about agents of other hosts: who is the same agent and who is another.
+//! Claims about agents of other hosts: which senders are the same agent and which are another.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::domain::tracker::tests::*;
 const HOST: &str = "10.0.0.7";
 const OTHER_HOST: &str = "10.0.0.8";
 
-/// A socket on another host, and the session that is sent from it.
+/// A socket on another host, and the session that it sends.
 #[derive(Clone, Copy)]
 struct Remote {
     sender: Sender,
@@ -56,7 +56,7 @@ impl World {
         assert_eq!(self.hear(beat), Outcome::Accepted);
     }
 
-    /// Lets each of some beat once a second between `from` and `to`, a little after one another.
+    /// Lets each remote beat once a second between `from` and `to`, each a little after the one before.
     fn beat_on(&mut self, remotes: &mut [Remote], from: u64, to: u64) {
         for second in from..to {
             for (index, remote) in remotes.iter_mut().enumerate() {
@@ -209,7 +209,8 @@ fn an_old_frame_from_a_left_port_is_refused() {
     world.accept(first);
     world.accept(agent.beat(at(2)));
     world.accept(agent.moved_to(4001).beat(at(3)));
-    // Its nonce is 1, so it might begin a session; of an old one that goes on it is known that it is old.
+    // Its nonce is 1, so it might open a session; but a frame of a session that has gone on is known to be
+    // old.
     agent.handle.nonce = 1;
     let old = ReceivedBeat { received_at: at(4), ..agent.beat(at(2)) };
     assert_eq!(world.hear(old), Outcome::OutOfOrder);
@@ -340,7 +341,7 @@ fn whoever_is_taken_for_the_wrong_twin_is_put_right_when_that_one_speaks() {
     }
     assert_eq!(world.tracker.len(), 2);
     world.transitions();
-    // The fast one connects anew while the slow one was silent for longer.
+    // The fast one reconnects while the slow one has been silent for longer.
     let mut anew = Remote::plain(HOST, 4002, at(7));
     for second in 7..40 {
         world.pass(at(second));

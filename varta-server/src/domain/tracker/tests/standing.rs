@@ -1,4 +1,4 @@
-//! How agents stand, what they are sorted by, and whose place they take.
+//! Claims about the status of agents, their labels and units, and the succession under one name.
 
 use crate::domain::process::ProcessId;
 use std::num::NonZeroU64;
@@ -102,7 +102,7 @@ fn a_change_tells_the_labels_that_the_agent_said_last() {
     assert_eq!(world.last_told().labels, Labels::default());
     world.says(at(1), PID, team("a"));
     world.says(at(1), PID, team("b"));
-    // What it does not say stays.
+    // Labels that a Hello leaves out stay.
     world.says(at(2), PID, Introduction { labels: Labels::default(), ..team("") });
     world.hear(handle.next(at(2), Status::Degraded));
     assert_eq!(world.last_told().labels.get("team"), Some("b"));
@@ -120,7 +120,7 @@ fn an_agent_of_a_unit_is_of_it_under_any_name() {
     world.hear(handle.next(at(2), Status::Degraded));
     let told = world.last_told();
     assert_eq!((&*told.agent.name, told.unit.as_deref()), ("billing", Some("billing.service")));
-    // A container is no unit, whatever it calls itself.
+    // A container is no unit, whatever its name is.
     world.spawn_in("billing.service", 7, 100);
     world.hear(Handle::connect(7, at(0)).next(at(3), Status::Ok));
     assert_eq!(world.last_told().unit, None);

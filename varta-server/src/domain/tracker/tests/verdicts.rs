@@ -1,4 +1,4 @@
-//! Claims about why an agent is silent: what its process tells, and what it says itself.
+//! Claims about the cause of a silence: what the process shows, and what the agent itself says.
 
 use crate::domain::beat::Transport;
 use crate::domain::process::ProcessId;
@@ -16,7 +16,7 @@ impl World {
         self.check();
     }
 
-    /// The only change since it was last asked for.
+    /// The only transition since the last call.
     fn change(&mut self) -> Transition {
         let mut changes: Vec<_> = std::iter::from_fn(|| self.tracker.poll_transition()).collect();
         assert_eq!(changes.len(), 1, "{changes:?}");
@@ -163,7 +163,7 @@ fn a_silent_process_is_glanced_at_and_then_looked_at_before_anything_is_said() {
     }
     assert_eq!(asked.len(), 2, "{asked:?}");
     assert_eq!((asked[0].1, asked[1].1), (Depth::Glance, Depth::Close));
-    // At half of it, or a sixteenth of the stall-after later.
+    // At half of the silence, or a sixteenth of the stall timeout later.
     assert!((3_500..=3_814).contains(&asked[0].0), "{asked:?}");
     assert!((6_000..=6_002).contains(&asked[1].0), "{asked:?}");
     assert_eq!(world.change().cause, Cause::Silent);

@@ -146,7 +146,7 @@ fn a_client_that_makes_a_handle_for_each_beat_is_heard() {
 }
 
 impl Process {
-    /// Of another host, and at one of its ports.
+    /// A process of another host, at one of its ports.
     fn on_a_port() -> Self {
         Process { handles: Handles::OneAtATime, ..Process::after_five_beats() }
     }
@@ -183,7 +183,7 @@ fn what_comes_late_of_a_former_handle_at_the_port_is_out_of_order() {
     let mut process = Process::on_a_port();
     assert_eq!(process.hears(118, 18, secs(18)), Place::Next { lost: 12, wrapped: false });
     assert_eq!(process.hears(119, 1, 1_000), Place::Opens);
-    // Older than the last of it, that once more, and what was sent after that.
+    // Frames older than the newest, the newest again, and a later one.
     for (nonce, timestamp) in [(17, secs(17)), (18, secs(18)), (19, secs(19))] {
         let place = process.hears(119, nonce, timestamp);
         assert!(matches!(place, Place::OutOfOrder | Place::Duplicate), "{nonce}: {place:?}");
@@ -194,7 +194,7 @@ fn what_comes_late_of_a_former_handle_at_the_port_is_out_of_order() {
 #[test]
 fn a_handle_that_goes_on_had_no_other_in_its_place() {
     let mut process = Process::on_a_port();
-    // Somebody made this up.
+    // A forged frame.
     assert_eq!(process.hears(106, 1, 1_000), Place::Opens);
     assert_eq!(process.hears(110, 10, secs(10)), Place::Next { lost: 4, wrapped: false });
     assert_eq!(process.hears(111, 11, secs(11)), NEXT);

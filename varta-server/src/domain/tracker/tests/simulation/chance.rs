@@ -1,7 +1,7 @@
-//! All chance of a simulated world: a number decides everything.
+//! The randomness of a simulated world: one seed decides everything.
 //!
-//! The generator is SplitMix64 (G. L. Steele, D. Lea, C. H. Flood, "Fast Splittable Pseudorandom Number Generators",
-//! OOPSLA 2014), written out so that a seed means the same world in a year.
+//! The generator is SplitMix64 (G. L. Steele, D. Lea, C. H. Flood, "Fast Splittable Pseudorandom Number
+//! Generators", OOPSLA 2014), written out so that a seed means the same world in a year.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    /// A source of its own for one part of the world, so that what happens there moves nothing elsewhere.
+    /// A generator of its own for one part of the world, so that what happens there changes nothing
+    /// elsewhere.
     pub(super) fn split(&mut self) -> Chance {
         Chance(self.next())
     }
@@ -48,8 +49,8 @@ impl Chance {
         Duration::from_micros(from * 1_000 + self.below((to - from) * 1_000 + 1))
     }
 
-    /// Nearly normally distributed around 0 with deviation 1, and never beyond 6: the sum of twelve uniform numbers. It
-    /// and the next one get by with what every machine computes alike, to the last bit.
+    /// Nearly normally distributed around 0 with deviation 1, and never beyond 6: the sum of twelve uniform
+    /// numbers. Like the next function it uses only what every machine computes alike, to the last bit.
     pub(super) fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }

@@ -1,4 +1,5 @@
-//! Where the rules leave the tracker a choice and chance hardly ever comes: the reference has to leave it, too.
+//! Cases that are too rare for random worlds, in which the rules leave the tracker a choice: the reference
+//! must allow it.
 
 use crate::domain::beat::{ReceivedControl, Said};
 use crate::domain::process::identity::ProcessIdentity;
@@ -61,7 +62,7 @@ fn a_handle_that_is_made_while_the_server_stands_still_may_be_heard_only_when_it
         simulation.plan(MonoTime::from_secs(second), event);
     }
     simulation.plan(MonoTime::from_millis(7_900), Event::ServerPause(Duration::from_millis(7_100)));
-    // Made at 8.2 seconds, when the one before has beaten for as long.
+    // Connected at 8.2 seconds, when the handle before has beaten for as long.
     for (nonce, arrives_at) in [(1, 8_300), (2, 15_200), (3, 16_300)] {
         let sent_after = Duration::from_millis(arrives_at - 8_200);
         simulation.plan(MonoTime::from_millis(arrives_at), beat(sender, (2, nonce), sent_after));

@@ -1,4 +1,4 @@
-//! What reaches the tracker, and what it says: each time the reference is told of both.
+//! What reaches the tracker and what it emits: the reference gets both.
 
 use crate::domain::process::ProcessId;
 use std::fmt::{self, Write as _};
@@ -9,7 +9,7 @@ use crate::domain::tracker::tests::simulation::world::{Event, Log, Simulation};
 use crate::domain::tracker::tests::*;
 
 impl Simulation {
-    /// Hands in what comes from outside, or keeps it until the server looks.
+    /// Hands an event to the tracker, or queues it while the server is paused.
     pub(super) fn arrive(&mut self, event: Event) {
         if let Some((_, _, waiting)) = &mut self.away {
             waiting.push(event);
@@ -70,7 +70,7 @@ impl Simulation {
         self.settle();
     }
 
-    /// Answers what the tracker asks, and checks what it says then.
+    /// Answers the tracker's requests, and checks what it emits then.
     pub(super) fn settle(&mut self) {
         loop {
             self.drain();
@@ -107,13 +107,14 @@ impl Simulation {
         }
     }
 
-    /// From the agents' own side: who beat in time all along is not accused, whatever the tracker made of its beats.
+    /// By the agents' own account: an agent that beat in time all along is not called stalled, whatever the
+    /// tracker made of its beats.
     fn accuse_nobody_undisturbed(&self) {
         for change in self.changes.iter().filter(|change| change.to == Verdict::Stalled) {
             let accused = self.workers.iter().find(|worker| worker.sender.pid == change.agent.pid);
             let Some(worker) = accused else { continue };
             let Policy { stall_after, arrival, .. } = self.tracker.policy;
-            // What was learned may be too short for whoever is uneven; but not shorter than that.
+            // An adaptive timeout may be too short for an uneven agent; but it is not shorter than this.
             let least = if arrival.learns() { stall_after.min(arrival.shortest) } else { stall_after };
             let in_time = worker.longest_gap() < least;
             assert!(!(worker.undisturbed && in_time), "it beat all the time: {change:?}");

@@ -1,4 +1,5 @@
-//! The detectors that are measured, all by one rule: they see beats as they are read, and name a deadline.
+//! The detectors that are measured, behind one trait: they observe beats as they are read, and give a
+//! deadline.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,20 +8,20 @@ use crate::base::time::{MonoTime, nanos};
 use crate::domain::tracker::detection::arrival::estimator::Arrivals;
 use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind, deviations};
 
-/// The window of the phi detector as published.
+/// The window of the phi detector in the paper.
 const PHI_WINDOW: usize = 1_000;
-/// And its threshold.
+/// The threshold of the phi detector in the paper.
 pub(super) const PHI_THRESHOLD: f64 = 8.0;
 
 pub(super) trait Detector {
-    /// A beat was read that is newer than all before.
+    /// Observes a beat that is newer than all before.
     fn observe(&mut self, read_at: MonoTime, nonce: u64, timestamp: u64);
 
-    /// How long after the newest beat its agent is suspected; `None` when nothing is known yet.
+    /// How long after the newest beat the agent is suspected; `None` when there is no estimate yet.
     fn silence(&self) -> Option<Duration>;
 }
 
-/// Phi accrual as published: the last thousand gaps, one by one.
+/// The phi accrual detector of the paper: the last thousand gaps, one by one.
 #[derive(Default)]
 pub(super) struct PublishedPhi {
     last: Option<MonoTime>,
@@ -32,7 +33,7 @@ pub(super) struct PublishedPhi {
 impl Detector for PublishedPhi {
     fn observe(&mut self, read_at: MonoTime, _nonce: u64, _timestamp: u64) {
         if let Some(last) = self.last.replace(read_at) {
-            // Whole numbers, so that nothing is left of what drops out of the window.
+            // Integers, so that nothing remains of a gap that drops out of the window.
             let gap = nanos(read_at.since(last));
             self.gaps.push_back(gap);
             self.sum += gap;
@@ -59,7 +60,7 @@ impl Detector for PublishedPhi {
     }
 }
 
-/// One of the server's own, as the tracker is to use them.
+/// A detector of this server, as the tracker uses it.
 pub(super) struct Ours {
     policy: ArrivalPolicy,
     fixed: Duration,
@@ -73,7 +74,7 @@ impl Ours {
         Ours { policy, fixed, arrivals: None }
     }
 
-    /// The same silence for everybody.
+    /// The same timeout for all agents.
     pub(super) fn fixed(silence: Duration) -> Self {
         Ours::new(Kind::Fixed, silence)
     }
@@ -82,7 +83,7 @@ impl Ours {
         Ours::new(Kind::Phi { threshold: PHI_THRESHOLD }, Duration::from_secs(5))
     }
 
-    /// All of a time of detection used up.
+    /// The whole detection time is used up.
     pub(super) fn within(detect_within: Duration) -> Self {
         let bounds = Bounds { detect_within: Some(detect_within), ..Bounds::default() };
         Ours::new(Kind::Chen(bounds), detect_within)

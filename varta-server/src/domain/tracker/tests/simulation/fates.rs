@@ -1,4 +1,4 @@
-//! What agents do, and what is done to them.
+//! Fates: what agents do, and what happens to them.
 
 use crate::domain::tracker::tests::simulation::reference::STATUSES;
 use crate::domain::tracker::tests::simulation::worker::State;
@@ -35,7 +35,7 @@ impl Simulation {
             return;
         }
         if worker.state == State::Away {
-            // A process in its place, or the same one with a new handle.
+            // A process in its place, or the same process with a new handle.
             if worker.chance.happens(0.7) && self.processes.processes.contains_key(&worker.sender.pid) {
                 worker.connect(now);
             } else {
@@ -95,7 +95,8 @@ impl Simulation {
         }
     }
 
-    /// The process of an agent ends. Of a local one the tracker is mostly told, after all that it sent.
+    /// Ends the process of an agent. Mostly the tracker gets the exit of a local process, after all that it
+    /// sent.
     fn crash(&mut self, agent: usize, death: Death) {
         let worker = &mut self.workers[agent];
         worker.state = State::Away;

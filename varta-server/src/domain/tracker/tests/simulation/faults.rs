@@ -1,4 +1,4 @@
-//! What worlds once went wrong in, each in as few lines as show it.
+//! Faults that simulated worlds once found, each in the fewest lines that show it.
 
 use std::time::Duration;
 use varta_proto::Status;
@@ -139,7 +139,7 @@ fn blindness_before_a_beat_does_not_put_off_its_deadline() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
-    // The order in which the actor does it: first it takes what has arrived.
+    // The order in which the engine does it: it first handles what has arrived.
     world.hear(handle.next(at(60), Status::Ok));
     world.tracker.handle_blind(at(1), at(60));
     world.pass(at(61));

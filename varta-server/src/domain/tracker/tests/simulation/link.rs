@@ -1,4 +1,4 @@
-//! The way of a datagram: it is lost, delayed, doubled and overtaken.
+//! The link of an agent: it loses, delays, duplicates and reorders datagrams.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ pub(super) struct Link {
     pub(super) doubling: f64,
     pub(super) delay: Duration,
     pub(super) jitter: Duration,
-    /// Whether what was sent first arrives first.
+    /// Whether datagrams arrive in the order in which they were sent.
     pub(super) keeps_order: bool,
     newest_arrival: MonoTime,
 }
 
 impl Link {
-    /// A Unix datagram socket: it loses when its queue is full, and does nothing else.
+    /// A Unix datagram socket: it loses datagrams when its queue is full, and does nothing else.
     pub(super) fn local(chance: &mut Chance) -> Self {
         Link {
             loss: chance.one_of(&[0.0, 0.0, 0.05, 0.3]),
@@ -29,7 +29,7 @@ impl Link {
         }
     }
 
-    /// A network that does everything that it may.
+    /// A network with every fault that it may have.
     pub(super) fn remote(chance: &mut Chance) -> Self {
         Link {
             loss: chance.one_of(&[0.0, 0.0, 0.02, 0.1, 0.3]),
@@ -45,12 +45,12 @@ impl Link {
         }
     }
 
-    /// The longest that a datagram takes.
+    /// The longest time that a datagram takes.
     pub(super) fn longest(&self) -> Duration {
         self.delay + self.jitter
     }
 
-    /// When a datagram sent now arrives: never, once or twice.
+    /// The times at which a datagram sent now arrives: none, one or two.
     pub(super) fn carry(&mut self, chance: &mut Chance, now: MonoTime) -> [Option<MonoTime>; 2] {
         if chance.happens(self.loss) {
             return [None, None];
@@ -60,7 +60,7 @@ impl Link {
         [Some(first), second]
     }
 
-    /// When a datagram that nothing overtakes or loses arrives, sent after all others.
+    /// The time at which a datagram arrives that is sent after all others and is neither lost nor overtaken.
     pub(super) fn carry_last(&mut self, now: MonoTime) -> MonoTime {
         (now + self.longest()).max(self.newest_arrival)
     }

@@ -1,11 +1,12 @@
-//! What the detectors are worth: how long they take to find out that an agent stopped, and how often they accuse one
-//! that did not, on links that lose, delay and hold up. The tables of `docs/DETECTION.md` are what this computes:
+//! The quality of the detectors: how long they take to detect that an agent stopped, and how often they
+//! suspect one that did not, on links that lose, delay and hold up beats. This computes the tables of
+//! `docs/DETECTION.md`:
 //!
 //! ```console
 //! $ VARTA_UPDATE=1 cargo test -p varta-server --lib simulation::measure   # writes them
 //! ```
 //!
-//! The seeds are fixed, and nothing is used that machines compute differently.
+//! The seeds are fixed, and all arithmetic gives the same result on every machine.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -17,9 +18,9 @@ use crate::domain::tracker::tests::simulation::detectors::{Detector, Ours, Publi
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const AGENTS: u64 = 6;
-/// Beats of each agent before anything counts: the window of the phi detector is full by then.
+/// The beats of each agent before any counts: by then the window of the phi detector is full.
 const WARM_UP: usize = 1_100;
-/// Beats of each agent in all.
+/// The beats of each agent altogether.
 const BEATS: usize = 4_100;
 
 /// How beats are sent and travel.
@@ -27,14 +28,14 @@ const BEATS: usize = 4_100;
 struct Conditions {
     name: &'static str,
     loss: f64,
-    /// How many beats a loss takes along on average.
+    /// The mean number of beats in a run of lost ones.
     burst: f64,
     jitter: Jitter,
-    /// Deviation of the sender's interval, as a share of it.
+    /// The deviation of the sender's interval, as a share of the interval.
     unevenness: f64,
     /// Parts per million by which the sender's clock is slow.
     drift: f64,
-    /// Something stands still about once in so many beats, for so many seconds.
+    /// What pauses, about once in how many beats, and for how many seconds: at least and at most.
     pause: Option<(Who, f64, f64, f64)>,
 }
 
@@ -45,12 +46,12 @@ enum Who {
     Agent,
 }
 
-/// How long a beat takes beyond the 10 ms that all take.
+/// How long a beat takes in addition to the 10 ms that all take.
 #[derive(Clone, Copy)]
 enum Jitter {
     /// Exponentially distributed, with this mean in seconds.
     Exponential(f64),
-    /// With a heavy tail: of Pareto's distribution with exponent 2 and this scale in seconds; its variance is infinite.
+    /// Pareto's distribution with exponent 2 and this scale in seconds: a heavy tail and infinite variance.
     Pareto(f64),
 }
 
@@ -109,14 +110,14 @@ struct Beat {
     read_at: Option<MonoTime>,
 }
 
-/// One agent's life.
+/// One agent's beats.
 struct Trace {
     beats: Vec<Beat>,
-    /// Indices of those that arrive, as they are read.
+    /// The indices of the beats that arrive, in the order in which they are read.
     read: Vec<usize>,
-    /// When the server stood still.
+    /// When the server was paused.
     blind: Vec<(MonoTime, MonoTime)>,
-    /// A share of each interval: where in it the agent is taken to have stopped.
+    /// Where in each interval the agent is taken to have stopped, as a share of the interval.
     stops: Vec<f64>,
 }
 
@@ -161,7 +162,7 @@ impl Trace {
                 Jitter::Exponential(mean) => mean * chance.exponential(),
                 Jitter::Pareto(scale) => scale * ((1.0 / (1.0 - chance.unit())).sqrt() - 1.0),
             };
-            // Nothing is overtaken; what is would be refused.
+            // Nothing is overtaken: a frame that was would be refused.
             newest = newest.max(after(Who::Network, sent_at + seconds(0.01 + jitter)));
             let read_at = (!is_losing).then(|| after(Who::Server, newest));
             beats.push(Beat { sent_at, timestamp, nonce, read_at });
@@ -171,7 +172,7 @@ impl Trace {
         Trace { read, blind: blind.collect(), stops: (0..BEATS).map(|_| chance.unit()).collect(), beats }
     }
 
-    /// The deadline after a beat: who is silent while the server does not see has its whole time anew.
+    /// The deadline after a beat: an agent that is silent during an observer gap has its whole timeout again.
     fn deadline(&self, last: MonoTime, silence: Duration) -> MonoTime {
         let blind = self.blind.iter().filter(|(from, _)| *from >= last);
         blind.fold(
@@ -181,10 +182,10 @@ impl Trace {
     }
 }
 
-/// What came of one detector under one set of conditions.
+/// The quality of one detector under one set of conditions.
 #[derive(Clone, Copy, Debug, Default)]
 struct Quality {
-    /// From the moment at which an agent stops to the one at which that is said, in seconds, on average.
+    /// The mean time from the moment at which an agent stops to its detection, in seconds.
     detection: f64,
     mistakes: u32,
 }
@@ -203,8 +204,8 @@ fn measure<D: Detector>(traces: &[Trace], detector: impl Fn() -> D) -> Quality {
                 continue;
             }
             deadline = detector.silence().map(|silence| trace.deadline(read_at, silence));
-            // Had the agent stopped before its next beat, or any before the next that is read: this is when it would have
-            // been found out.
+            // If the agent had stopped before its next beat, or before any until the next that is read, this
+            // would be the detection.
             let next_read = trace.read.get(place + 1).copied().unwrap_or(BEATS);
             for stopped in *index..next_read.min(BEATS - 1) {
                 let (from, to) = (trace.beats[stopped].sent_at, trace.beats[stopped + 1].sent_at);
@@ -219,7 +220,7 @@ fn measure<D: Detector>(traces: &[Trace], detector: impl Fn() -> D) -> Quality {
     Quality { detection: total / f64::from(stops), mistakes }
 }
 
-/// The time to be given to a detector so that it is as fast as another on average.
+/// The quality of a detector with the timeout that makes it as fast as another on average.
 fn as_fast_as<D: Detector>(target: Quality, traces: &[Trace], detector: impl Fn(Duration) -> D) -> Quality {
     let mut silence = target.detection + 0.5;
     let mut quality = Quality::default();
@@ -234,8 +235,8 @@ fn as_fast_as<D: Detector>(target: Quality, traces: &[Trace], detector: impl Fn(
     quality
 }
 
-/// The same, of one that is told how rare mistakes are to be: as rare as it can promise while being as fast. With
-/// `u32::MAX` mistakes when it cannot be.
+/// The same for a detector that is given the minimum time between mistakes: as rare mistakes as it can
+/// promise while it is as fast. `u32::MAX` mistakes when it cannot be.
 fn as_fast_by_rarity(target: Quality, traces: &[Trace]) -> Quality {
     let detector = |mistake_every: f64| {
         let bounds = Bounds { mistake_every: Some(seconds(mistake_every)), ..Bounds::default() };
@@ -289,7 +290,7 @@ impl Row {
     }
 }
 
-/// Where the tables stand.
+/// The document with the tables.
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/DETECTION.md");
 const BEGIN: &str = "<!-- measured: from here -->\n";
 const END: &str = "<!-- measured: to here -->\n";

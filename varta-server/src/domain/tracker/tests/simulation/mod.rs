@@ -1,15 +1,16 @@
-//! Whole worlds on a virtual clock: agents that drift, stop, crash and take leave, links that lose, delay, double and
-//! reorder, a server that is away for a while, and beside the tracker a reference that looks at everybody all the time.
+//! Whole worlds on a virtual clock: agents that drift, stop, crash and say goodbye, links that lose, delay,
+//! duplicate and reorder, a server that is paused for a while, and next to the tracker a reference that
+//! checks all agents all the time.
 //!
-//! A number decides everything in a world. When a test here fails it names the world in which it failed, as the command by
-//! which that one alone runs again and tells all that happens in it:
+//! One seed decides everything in a world. A test that fails here prints the command that runs its world
+//! alone again and logs all that happens in it:
 //!
 //! ```console
 //! $ VARTA_WORLD=12345:3:40 cargo test -p varta-server --lib simulation::replay -- --nocapture
 //! ```
 //!
-//! That is its seed, how many agents it has and how many seconds. `VARTA_WORLDS=100000` has so many worlds looked at instead of the
-//! usual few thousand.
+//! The numbers are the seed, the number of agents and the number of seconds. `VARTA_WORLDS=100000` runs that
+//! many worlds instead of a few thousand.
 
 mod chance;
 mod choices;
@@ -30,10 +31,10 @@ use proptest::prelude::*;
 
 use self::world::{Log, Simulation};
 
-/// Worlds that are looked at unless somebody asks for another number.
+/// The number of worlds that a test runs by default.
 const WORLDS: u32 = 2_000;
 
-/// What decides a world.
+/// The parameters of a world.
 #[derive(Clone, Copy)]
 struct Scenario {
     seed: u64,
@@ -41,7 +42,7 @@ struct Scenario {
     seconds: u64,
 }
 
-/// As proptest names it when something fails in it: the command that runs it again.
+/// The command that runs the world again, which proptest prints when something fails in it.
 impl fmt::Debug for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Scenario { seed, agents, seconds } = self;

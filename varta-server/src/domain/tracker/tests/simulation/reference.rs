@@ -1,8 +1,8 @@
-//! The reference: what the tracker may say, by the plainest rules and at any cost. It looks at everybody after each
-//! step, keeps every blindness there was, and has neither wheel nor slots nor sessions.
+//! The reference: what the tracker may emit, by the plainest rules and at any cost. It checks all agents
+//! after each step, stores every observer gap, and has neither wheel nor slots nor sessions.
 //!
-//! It judges what the tracker says instead of foretelling it. Where the rules leave a choice (a frame of an older handle
-//! that comes late, the time that beats teach) it takes over what the tracker decided, and holds it to that.
+//! It checks what the tracker emits instead of predicting it. Where the rules leave a choice (a late frame of
+//! an older handle, an adaptive timeout) it takes over the tracker's decision, and holds the tracker to that.
 
 mod checks;
 
@@ -21,14 +21,14 @@ use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::transition::Transition;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
-/// The tracker's tick is a quarter of this.
+/// Four ticks of the tracker.
 pub(super) const TICK: Duration = Duration::from_millis(1);
-/// How long the tracker waits for a look that nobody answers.
+/// How long the tracker waits for an inspection without an answer.
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
-/// How long an agent is remembered that took its leave.
+/// How long an agent that is gone is kept.
 const GONE_KEPT: Duration = Duration::from_secs(60);
 
-/// Whether the states may follow one another: the table of verdicts once more, as pairs.
+/// Which verdict may follow which: the state machine once more, as pairs.
 const TABLE: [(&str, &[&str]); 5] = [
     ("up", &["up", "stalled", "unknown", "gone", "down"]),
     ("stalled", &["up", "gone", "down"]),
@@ -43,22 +43,22 @@ struct Known {
     verdict: Verdict,
     last_beat: MonoTime,
     asked: Option<Duration>,
-    /// What it was given by what its beats taught.
+    /// Its adaptive timeout.
     learned: Option<Duration>,
     busy_until: MonoTime,
-    /// The handles that were heard in this life of the process, with the newest nonce of each.
+    /// The handles that beat in this life of the process, with the newest nonce of each.
     handles: Vec<(u32, u64)>,
-    /// The newest handle when an old frame was taken for that of another session because a blindness had held it up: what
-    /// else is old may be taken for that one's from then on.
+    /// The newest handle when an old frame was taken for one of another session, because an observer gap had
+    /// delayed it: from then on other old frames may be taken for frames of that session.
     mistaken: Option<u32>,
     start_time: Option<u64>,
     is_dead: bool,
     terminal: bool,
-    /// The handle with which it said goodbye.
+    /// The handle that said goodbye.
     farewell: Option<u32>,
-    /// Before this nothing could be concluded, whatever the deadline.
+    /// Before this time no verdict was possible, whatever the deadline.
     not_before: MonoTime,
-    /// Whether it has been given a second chance since its last beat, because very many were silent.
+    /// Whether it has been in grace since its last beat, because of mass silence.
     doubted: bool,
 }
 
@@ -98,16 +98,16 @@ impl Reference {
         deadline.max(known.busy_until)
     }
 
-    /// The moment at which a silent agent must have been called stalled, or given a second chance.
+    /// The latest time at which a silent agent must have been called stalled, or given grace.
     fn latest_verdict(&self, known: &Known) -> MonoTime {
         let patience = if self.answers_looks { Duration::ZERO } else { PATIENCE + TICK };
-        // Whom a blindness has made unknown is doubted without a word.
+        // An agent that an observer gap has made unknown gets its grace without another transition.
         let doubted = known.doubted || self.policy.least_crowd > 0 && known.verdict == Verdict::Unknown;
         let chance = if doubted { self.stall_after(known) + patience + TICK } else { Duration::ZERO };
         self.deadline(known).max(known.not_before) + chance + patience + TICK
     }
 
-    /// Whether so many agents are awaited that come the same way as this one that they may be a crowd.
+    /// Whether so many agents on this one's transport are awaited that mass silence is possible.
     fn may_be_in_a_crowd(&self, known: &Known) -> bool {
         let transport = known.sender.origin.transport();
         let fellows = self
@@ -117,7 +117,7 @@ impl Reference {
         self.policy.least_crowd > 0 && fellows.count() >= self.policy.least_crowd
     }
 
-    /// What must hold of every change, whatever brought it.
+    /// The invariants of every transition, whatever caused it.
     fn check(&mut self, index: usize, change: &Transition) {
         let known = &mut self.agents[index];
         assert_eq!(change.from, Some(known.verdict), "a change begins where the last one ended: {change:?}");
@@ -127,13 +127,14 @@ impl Reference {
         if change.to.is_alarm() {
             assert_eq!(known.farewell, None, "a goodbye is never followed by an alarm: {change:?}");
         }
-        // Whom nobody could identify at its first beat the tracker may have identified later. When it asks is its own affair.
+        // A process that could not be identified at its first beat may have been identified later. The
+        // reference does not prescribe when the tracker looks it up.
         if change.cause != Cause::Restarted {
             known.start_time = known.start_time.or(change.process.map(|process| process.start_time.get()));
         }
     }
 
-    /// A beat was handed in that `handle` sent; the process with its pid started at `start_time`.
+    /// A beat from `handle` was handled; the process with its pid started at `start_time`.
     pub(super) fn beat(
         &mut self,
         beat: &ReceivedBeat,
@@ -153,13 +154,13 @@ impl Reference {
         let accepted = outcome == Outcome::Accepted;
         if !frame.is_terminal() {
             let newest = known.handles.iter().map(|(handle, _)| *handle).max();
-            // After a blindness nobody can tell how late a frame is that was held up by it.
+            // After an observer gap the delay of a frame that it held up is not known.
             let is_remote = sender.origin != Origin::Local;
             let was_blind = self.blind.iter().any(|(_, to)| *to > known.last_beat);
             let may_tell = !is_remote || !was_blind && (known.mistaken.is_none() || known.mistaken != newest);
             let of_this = known.handles.iter().find(|(known, _)| *known == handle);
-            // What comes after a frame that was held up may seem to be of the handle before, by its clock, until it has
-            // caught up with that.
+            // A frame after one that was held up may seem to be of the handle before, by its clock, until it
+            // has caught up with that.
             let was_held_up = self.blind.iter().any(|(_, to)| *to >= known.last_beat);
             let may_be_older = is_remote && known.handles.len() > 1 && was_held_up;
             if let Some((_, nonce)) = of_this.filter(|_| newest == Some(handle)) {
@@ -183,7 +184,7 @@ impl Reference {
         {
             self.introduce(index, &introduction, beat.received_at);
         }
-        // Another handle, or another process, said no goodbye.
+        // A goodbye by another handle, or another process, no longer counts.
         let known = &mut self.agents[index];
         known.farewell = known.farewell.filter(|farewell| *farewell == handle);
         let known = &self.agents[index];
@@ -312,7 +313,7 @@ impl Reference {
         known.not_before = at;
     }
 
-    /// A goodbye was handed in that `handle` said, after the beat `last`.
+    /// A goodbye of `handle` was handled, after the beat `last`.
     pub(super) fn goodbye(&mut self, sender: Sender, (handle, last): (u32, u64), changes: &[Transition]) {
         let Some(index) = self.agents.iter().position(|known| known.sender == sender) else {
             assert!(changes.is_empty(), "nobody takes leave: {changes:?}");
@@ -336,13 +337,13 @@ impl Reference {
         }
     }
 
-    /// The end of the process that has `pid` and started at `start_time` was handed in.
+    /// The end of the process that has `pid` and started at `start_time` was handled.
     pub(super) fn death(&mut self, pid: u32, start_time: u64, death: Death, changes: &[Transition]) {
         let found = self.find(Origin::Local, pid).filter(|index| {
             self.agents[*index].start_time == Some(start_time) && !self.agents[*index].is_dead
         });
         let found = found.or_else(|| {
-            // Whom nobody could identify at its first beat may have been identified later.
+            // A process that could not be identified at its first beat may have been identified later.
             let index = self.find(Origin::Local, pid)?;
             (self.agents[index].start_time.is_none() && !changes.is_empty()).then_some(index)
         });
@@ -362,7 +363,7 @@ impl Reference {
         self.agents[index].verdict = change.to;
     }
 
-    /// The server stood still. Before it goes on nothing can be concluded.
+    /// The server was paused. Until it goes on no verdict is possible.
     pub(super) fn blind(&mut self, from: MonoTime, to: MonoTime) {
         self.blind.push((from, to));
         for known in &mut self.agents {
@@ -370,7 +371,7 @@ impl Reference {
         }
     }
 
-    /// Whether the end of this process must be told to the tracker.
+    /// Whether the end of this process must reach the tracker.
     pub(super) fn waits_for_death(&self, pid: u32, start_time: u64) -> bool {
         self.find(Origin::Local, pid).is_some_and(|index| {
             self.agents[index].start_time == Some(start_time) && !self.agents[index].is_dead

@@ -10,13 +10,13 @@ use crate::domain::beat::{Introduction, ReceivedBeat, ReceivedControl, Said, Sen
 use crate::domain::tracker::tests::simulation::chance::Chance;
 use crate::domain::tracker::tests::simulation::link::Link;
 
-/// How long a handle on a fixed port lasts at the least.
+/// The minimum life of a handle on a fixed port.
 const SHORTEST_LIFE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Beating,
-    /// Stopped until then.
+    /// Stopped until this time.
     Paused(MonoTime),
     /// It said goodbye, or its process ended.
     Away,
@@ -28,27 +28,27 @@ pub(super) struct Worker {
     pub(super) link: Link,
     pub(super) chance: Chance,
     pub(super) state: State,
-    /// Goes up with each handle, over all lives of the process.
+    /// Rises with each handle, over all lives of the process.
     pub(super) handle: u32,
-    /// When the process started, as the kernel would say; `None` for a remote one.
+    /// The start time of the process, as the kernel would report it; `None` for a remote one.
     pub(super) start_time: Option<u64>,
     pub(super) status: Status,
     pub(super) interval: Duration,
-    /// How much later than meant it may send; nobody's timer is exact.
+    /// The maximum delay of its timer, as no timer is exact.
     lateness: Duration,
     /// Parts per million by which its clock is fast.
     drift: i32,
-    /// How fine its clock is, in nanoseconds.
+    /// The resolution of its clock, in nanoseconds.
     grain: u64,
-    /// What its clock said when it connected.
+    /// The time on its clock when it connected.
     began_with: u64,
     /// Whether all its handles send from one port.
     has_fixed_port: bool,
     connected_at: MonoTime,
     nonce: u64,
-    /// When it last sent anything.
+    /// The time at which it last sent anything.
     sent_at: MonoTime,
-    /// Whether nothing was done to it but to delay its beats.
+    /// Whether nothing has happened to it but delays of its beats.
     pub(super) undisturbed: bool,
 }
 
@@ -83,7 +83,7 @@ impl Worker {
         }
     }
 
-    /// The longest time between two of its beats at the other end of the link, as long as nothing happens to it.
+    /// The longest time between the arrivals of two of its beats, as long as nothing happens to it.
     pub(super) fn longest_gap(&self) -> Duration {
         self.interval + self.lateness + self.link.longest()
     }
@@ -100,9 +100,9 @@ impl Worker {
         self.state = State::Beating;
     }
 
-    /// Whether it may make a handle. Two sockets whose datagrams come in turn are two agents, so a remote one waits until
-    /// nothing of what it sent is under way any more. One that has a port for good waits for nothing, but is not restarted
-    /// so soon that nobody could tell its new handle from one whose beats are late.
+    /// Whether it may make a handle. Two sockets whose datagrams arrive in turn are two agents, so a remote
+    /// worker waits until all that it sent has arrived. A worker with a fixed port does not wait for that,
+    /// but is not restarted so soon that its new handle looks like one whose beats are late.
     pub(super) fn may_connect(&self, now: MonoTime) -> bool {
         if self.has_fixed_port {
             now > self.connected_at + SHORTEST_LIFE
@@ -111,12 +111,12 @@ impl Worker {
         }
     }
 
-    /// When it means to beat next.
+    /// The time of its next beat.
     pub(super) fn next_wake(&mut self, now: MonoTime) -> MonoTime {
         now + self.interval + self.lateness.mul_f64(self.chance.unit())
     }
 
-    /// The frame of its next beat; when it arrives is the link's to say.
+    /// The frame of its next beat; the link decides when it arrives.
     pub(super) fn beat(&mut self, now: MonoTime) -> ReceivedBeat {
         self.nonce += 1;
         self.sent_at = now;

@@ -1,4 +1,4 @@
-//! A world: everybody in it, and what is to happen when.
+//! A world: all agents, and the events to come.
 
 use crate::domain::process::ProcessId;
 use crate::domain::process::identity::ProcessIdentity;
@@ -17,7 +17,7 @@ use crate::domain::tracker::tests::{ProcessTable, *};
 
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    /// An agent means to beat.
+    /// An agent's timer for a beat expires.
     Wake {
         agent: usize,
         handle: u32,
@@ -26,7 +26,7 @@ pub(super) enum Event {
     Fate {
         agent: usize,
     },
-    /// A beat arrives that `handle` sent.
+    /// A beat from `handle` arrives.
     Beat {
         beat: ReceivedBeat,
         handle: u32,
@@ -40,9 +40,9 @@ pub(super) enum Event {
         start_time: u64,
         death: Death,
     },
-    /// The server stands still for so long.
+    /// The server pauses for this long.
     ServerPause(Duration),
-    /// Many beats of agents that nobody ever heard of.
+    /// Many beats of unknown agents.
     Flood {
         first: u32,
         count: u32,
@@ -61,18 +61,18 @@ pub(super) struct Simulation {
     pub(super) events: BTreeMap<(MonoTime, u64), Event>,
     pub(super) sequence: u64,
     pub(super) now: MonoTime,
-    /// What arrived while the server stood still, and when it goes on.
+    /// The events that arrived while the server was paused, and when it goes on.
     pub(super) away: Option<(MonoTime, MonoTime, Vec<Event>)>,
     pub(super) answers_looks: bool,
     pub(super) watched: HashSet<ProcessId>,
     pub(super) changes: Vec<Transition>,
     pub(super) stalled: usize,
-    /// How often somebody was given another time than the moment before, by what was learned.
+    /// How often an adaptive timeout differed from the one before.
     pub(super) learned: usize,
     pub(super) log: Log,
 }
 
-/// What becomes of the account of all that happens.
+/// Where the log of all events goes.
 pub(super) enum Log {
     None,
     Kept(String),
@@ -82,7 +82,7 @@ pub(super) enum Log {
 impl Simulation {
     pub(super) fn new(scenario: Scenario, log: Log) -> Self {
         let mut chance = Chance::new(scenario.seed);
-        // What a seed meant before there were crowds it means with them, too.
+        // A second generator, so that a seed decides the same world as before mass silence was simulated.
         let mut of_crowds = Chance::new(!scenario.seed);
         let policy = Policy {
             stall_after: chance.millis(500, 4_000),
@@ -140,7 +140,7 @@ impl Simulation {
         let end = self.scenario.seconds * 1_000;
         for _ in 0..self.chance.below(4) {
             let at = MonoTime::START + self.chance.millis(0, end);
-            // Blindness is kept in milliseconds.
+            // Observer gaps have a resolution of milliseconds.
             let length = self.chance.one_of(&[20, 300, 2_000, 12_000]);
             let length = Duration::from_millis(1 + self.chance.below(length));
             self.plan(at, Event::ServerPause(length));
@@ -163,7 +163,7 @@ impl Simulation {
         }
     }
 
-    /// Lets everything happen up to the end of the scenario, and some time longer for verdicts to come.
+    /// Runs all events up to the end of the scenario.
     pub(super) fn run(mut self) -> Self {
         let end = MonoTime::from_secs(self.scenario.seconds);
         loop {
@@ -173,7 +173,7 @@ impl Simulation {
             let next = [next_event, wake, back].into_iter().flatten().min();
             let Some(at) = next.filter(|at| *at <= end) else { return self };
             self.now = self.now.max(at);
-            // What has arrived is handed in before anything is concluded.
+            // What has arrived is handled before the passing of time.
             if next_event == Some(at) {
                 if let Some((_, event)) = self.events.pop_first() {
                     self.happen(event);
@@ -219,8 +219,8 @@ impl Simulation {
         }
     }
 
-    /// The server sees again: it takes what has arrived, and before or after that it notes that it was blind. Then it
-    /// concludes.
+    /// The pause ends: the tracker handles what has arrived, and before or after that the observer gap. Then
+    /// it handles the time.
     fn go_on(&mut self) {
         let Some((from, to, waiting)) = self.away.take() else { return };
         self.reference.blind(from, to);
@@ -239,7 +239,7 @@ impl Simulation {
     }
 }
 
-/// Half of the worlds learn.
+/// Half of the worlds have adaptive timeouts.
 fn arrival_policy(chance: &mut Chance) -> ArrivalPolicy {
     let bounds = Bounds {
         mistake_every: chance.one_of(&[

@@ -1,4 +1,4 @@
-//! Claims about what is learned, and what is not.
+//! Claims about what the arrival estimator learns, and what it does not.
 
 use super::chen;
 use crate::base::time::MonoTime;
@@ -11,11 +11,11 @@ use std::time::Duration;
 const SECOND: u64 = 1_000_000_000;
 const MILLI: u64 = 1_000_000;
 
-/// One agent and the way of its beats: when it sends and how long that takes is written down by each test.
+/// One agent and the way of its beats: each test gives when it sends and how long that takes.
 struct Beating {
     arrivals: Arrivals,
     nonce: u64,
-    /// On the server's clock. The agent's own started at second 100.
+    /// On the server's clock. The agent's own clock started at second 100.
     sent_at: u64,
 }
 
@@ -25,7 +25,7 @@ impl Beating {
         Beating { arrivals: Arrivals::new(MonoTime::from_nanos(sent_at + MILLI), 1, 0), nonce: 1, sent_at }
     }
 
-    /// Sends the next beat so long after the last, which then takes `delay`.
+    /// Sends the next beat `after` the last one; it travels for `delay`.
     fn beat(&mut self, after: u64, delay: u64) {
         self.nonce += 1;
         self.sent_at += after;
@@ -33,7 +33,7 @@ impl Beating {
         self.arrivals.observe(received_at, self.nonce, self.sent_at - 100 * SECOND);
     }
 
-    /// A thousand beats, one a second, that take one to three milliseconds.
+    /// A thousand beats, one a second, that travel for one to three milliseconds.
     fn after_a_thousand() -> Self {
         let mut beating = Beating::new();
         for beat in 0..1_000 {
@@ -86,7 +86,7 @@ fn nothing_is_concluded_from_a_few_beats() {
 fn beats_that_arrive_in_a_bunch_poison_nothing() {
     let mut beating = Beating::after_a_thousand();
     let (phi, ours) = (beating.seconds(PHI), beating.seconds(HOURLY));
-    // The server, or the network, stands still for twenty seconds.
+    // The server, or the network, pauses for twenty seconds.
     for waiting in (0..20).rev() {
         beating.beat(SECOND, MILLI + waiting * SECOND);
     }
@@ -208,7 +208,7 @@ fn hostile() -> impl Strategy<Value = u64> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever an agent says and whenever that arrives: within the bounds, or nothing at all.
+    /// Whatever an agent sends and whenever it arrives: the timeout is within the bounds, or there is none.
     #[test]
     fn nothing_leads_out_of_the_bounds(
         steps in prop::collection::vec((hostile(), hostile(), 0..3 * SECOND, any::<bool>()), 1..80),

@@ -1,9 +1,9 @@
-//! What the reference makes of time that passes, and of all agents together after each step.
+//! The reference's checks on passing time, and on all agents together after each step.
 
 use crate::domain::tracker::tests::simulation::reference::*;
 
 impl Reference {
-    /// Time passed until `now`, or a look was answered, and these changes came of it.
+    /// Checks the transitions by time that passed until `now`, or by the answer to an inspection.
     pub(crate) fn passed(&mut self, now: MonoTime, changes: &[Transition]) {
         for change in changes {
             let index = self.find(change.agent.origin, change.agent.pid).expect("somebody who is known");
@@ -35,7 +35,7 @@ impl Reference {
         }
     }
 
-    /// What must hold after every step. How many were given another time than before, by what was learned of them.
+    /// Checks the invariants after every step. Returns how many adaptive timeouts have changed.
     pub(crate) fn compare<'a>(
         &mut self,
         now: MonoTime,
@@ -75,7 +75,7 @@ impl Reference {
         learned
     }
 
-    /// Takes over what the tracker has learned of an agent, if it may be that. Whether it is something new.
+    /// Takes over the adaptive timeout of an agent, if that may be it. Returns whether it has changed.
     fn take_over_learned(&mut self, index: usize, given: Duration) -> bool {
         let (ArrivalPolicy { shortest, longest, .. }, fixed) = (self.policy.arrival, self.policy.stall_after);
         let known = &mut self.agents[index];
