@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 pub enum Death {
     /// It exited by itself.
     Exited {
-        /// With this status; 0 is success.
+        /// The exit status; 0 is success.
         code: u8,
     },
     /// A signal killed it.

@@ -28,7 +28,7 @@ pub enum Request {
 /// The depth of an inspection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// What costs next to nothing.
+    /// A quick sample, which costs next to nothing.
     Glance,
     /// All that can be read.
     Close,

@@ -1,4 +1,4 @@
-//! The rules of the tracker, one file each. Each is an `impl Tracker` over the state in [`state`](super::state).
+//! The rules of the tracker, one file each: an `impl Tracker` over the state in [`state`](super::state).
 
 mod adaptive_timeouts;
 mod beats;

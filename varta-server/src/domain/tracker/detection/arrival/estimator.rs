@@ -34,7 +34,7 @@ const MOST_LOST: u64 = 64;
 const CLIP: f64 = 4.0;
 /// The share of an interval by which a delay may differ from the mean and always count in full.
 const LENIENCY: f64 = 1.0 / 16.0;
-/// So many clipped delays in a row on one side mean that the way has changed, or a clock was set.
+/// The number of clipped delays in a row on one side that means that the way has changed, or a clock was set.
 const STRIKES: i8 = 3;
 /// A beat that comes within this share of the time after which it was sent came in a bunch with the one
 /// before.
