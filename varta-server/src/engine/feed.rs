@@ -7,7 +7,8 @@ use metrics::Counter;
 use tokio::sync::mpsc;
 
 use crate::domain::tracker::Transition;
-use crate::metrics::{Registry, family};
+use crate::engine::metrics::SINK_DROPPED;
+use crate::metrics::Registry;
 
 /// Changes that may wait for a sink: all of a host's workers may fall in one moment.
 const QUEUE: usize = 65_536;
@@ -26,7 +27,7 @@ impl Feed {
     /// The two ends of the way to the sink of this name.
     pub(crate) fn new(registry: &Registry, sink: &'static str) -> (Self, mpsc::Receiver<Transition>) {
         let (queue, transitions) = mpsc::channel(QUEUE);
-        let dropped = registry.counter(family::SINK_DROPPED, &[("sink", sink)]);
+        let dropped = registry.counter(SINK_DROPPED, &[("sink", sink)]);
         (Feed { queue, dropped, lost: Arc::default() }, transitions)
     }
 
@@ -52,7 +53,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_place_is_counted_and_the_sink_can_see_that_it_missed_something() {
-        let registry = Registry::new().unwrap();
+        let registry = Registry::for_test();
         let (feed, transitions) = Feed::new(&registry, "test");
         let transition = Transition::of_missing("agent".into(), MonoTime::START);
         for _ in 0..QUEUE / 2 {

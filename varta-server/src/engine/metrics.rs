@@ -3,9 +3,45 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::{Cause, Statistics, Transition, Verdict};
-use crate::metrics::{Registry, SAMPLES_BEFORE_UPKEEP, family};
+use crate::metrics::family::families;
+use crate::metrics::{Registry, SAMPLES_BEFORE_UPKEEP};
 use crate::observe::exit_watcher::Refusals;
 use crate::observe::sampler::LooksRefused;
+
+/// Upper bounds, in seconds, of the buckets for detection latency.
+const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+/// The same for detection time, which follows from deadlines, and for how long mistakes last.
+const SILENCE_BUCKETS: [f64; 14] =
+    [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0];
+
+families! {
+    AGENTS = "varta_agents", "Agents known, by what is concluded about them.";
+    PIDS_TRACKED = "varta_watch_pids_tracked", "Agents known, silent ones included.";
+    CAPACITY = "varta_tracker_capacity", "Agents for which there is room (--max-agents).";
+    NONCE_WRAPS = "varta_nonce_wrap_total", "Sessions whose nonce went round to 0.";
+    EVICTED = "varta_tracker_evicted_total", "Agents forgotten after a long silence (--forget-after).";
+    TRANSITIONS = "varta_transitions_total", "Changes of verdict, by the new one and its cause.";
+    INCIDENTS = "varta_incidents_total",
+        "Times at which ten or more agents of one origin came to be stalled or down within a second.";
+    DETECTION_LATENCY = "varta_detection_latency_seconds",
+        "From the moment at which a change could first have been known to the moment at which it was.",
+        LATENCY_BUCKETS;
+    DETECTION_TIME = "varta_detection_time_seconds",
+        "How long agents had been silent when they were first called stalled or down: from the last beat to the verdict.",
+        SILENCE_BUCKETS;
+    MISTAKES = "varta_mistakes_total",
+        "Verdicts stalled about agents that were beating all along: their beats were late or lost.";
+    MISTAKE_DURATION = "varta_mistake_duration_seconds", "From such a mistake to the beat that took it back.",
+        SILENCE_BUCKETS;
+    BLIND_PERIODS = "varta_blind_periods_total", "Times at which this server could not see for a while, and moved deadlines.";
+    CLAMPED_STAMPS = "varta_clamped_stamps_total", "Beats whose receive time lay before that of an earlier one.";
+    LOOKS_REFUSED = "varta_looks_refused_total",
+        "Silent agents whose process was not looked at, because there were too many to look at.";
+    DEATHS_UNWATCHED = "varta_unwatched_processes_total",
+        "Processes whose end is not noticed at once, because descriptors have run out or the kernel refused one.";
+    SINK_DROPPED = "varta_sink_dropped_total",
+        "Changes that a sink did not take: it was too slow, or more of a kind that costs nothing came than it takes.";
+}
 
 /// Which changes there are: each is a row from the first scrape on.
 const CHANGES: [(usize, &[Cause]); 6] = [
@@ -53,27 +89,27 @@ pub(crate) struct TrackerMetrics {
 
 impl TrackerMetrics {
     pub(crate) fn new(registry: &Registry, max_agents: usize) -> Self {
-        registry.gauge(family::CAPACITY, &[]).set(max_agents as f64);
+        registry.gauge(CAPACITY, &[]).set(max_agents as f64);
         let rows = CHANGES.iter().flat_map(|(to, causes)| causes.iter().map(|cause| (*to, cause.index())));
         let transition = |(to, cause): (usize, usize)| {
             let labels = [("to", Verdict::NAMES[to]), ("cause", Cause::NAMES[cause])];
-            (to, cause, registry.counter(family::TRANSITIONS, &labels))
+            (to, cause, registry.counter(TRANSITIONS, &labels))
         };
         TrackerMetrics {
-            agents: Verdict::NAMES.map(|state| registry.gauge(family::AGENTS, &[("state", state)])),
-            pids_tracked: registry.gauge(family::PIDS_TRACKED, &[]),
+            agents: Verdict::NAMES.map(|state| registry.gauge(AGENTS, &[("state", state)])),
+            pids_tracked: registry.gauge(PIDS_TRACKED, &[]),
             transitions: rows.map(transition).collect(),
-            detection_latency: registry.histogram(family::DETECTION_LATENCY),
-            detection_time: registry.histogram(family::DETECTION_TIME),
-            mistakes: registry.counter(family::MISTAKES, &[]),
-            mistake_duration: registry.histogram(family::MISTAKE_DURATION),
-            nonce_wraps: registry.counter(family::NONCE_WRAPS, &[]),
-            forgotten: registry.counter(family::EVICTED, &[]),
-            clamped_stamps: registry.counter(family::CLAMPED_STAMPS, &[]),
-            looks_refused: registry.counter(family::LOOKS_REFUSED, &[]),
-            incidents: registry.counter(family::INCIDENTS, &[]),
-            unwatched: registry.counter(family::DEATHS_UNWATCHED, &[]),
-            blind_periods: registry.counter(family::BLIND_PERIODS, &[]),
+            detection_latency: registry.histogram(DETECTION_LATENCY),
+            detection_time: registry.histogram(DETECTION_TIME),
+            mistakes: registry.counter(MISTAKES, &[]),
+            mistake_duration: registry.histogram(MISTAKE_DURATION),
+            nonce_wraps: registry.counter(NONCE_WRAPS, &[]),
+            forgotten: registry.counter(EVICTED, &[]),
+            clamped_stamps: registry.counter(CLAMPED_STAMPS, &[]),
+            looks_refused: registry.counter(LOOKS_REFUSED, &[]),
+            incidents: registry.counter(INCIDENTS, &[]),
+            unwatched: registry.counter(DEATHS_UNWATCHED, &[]),
+            blind_periods: registry.counter(BLIND_PERIODS, &[]),
             handle: registry.handle(),
             samples: 0,
         }

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use metrics::Counter;
 
 use crate::domain::beat::Transport;
+use crate::ingest::metrics::KERNEL_DROPS;
 use crate::ingest::queue_probe::Probe;
-use crate::metrics::{Registry, family};
+use crate::metrics::Registry;
 
 /// The sockets, and how much each had lost when it was last asked.
 pub(crate) struct KernelDrops {
@@ -19,7 +20,7 @@ pub(crate) struct KernelDrops {
 impl KernelDrops {
     pub(crate) fn new(registry: &Registry, probes: Arc<[Probe]>) -> Self {
         let all = Transport::ALL
-            .map(|transport| registry.counter(family::KERNEL_DROPS, &[("transport", transport.as_str())]));
+            .map(|transport| registry.counter(KERNEL_DROPS, &[("transport", transport.as_str())]));
         let counters = probes.iter().map(|probe| all[probe.transport().index()].clone()).collect();
         if let Some(Err(error)) = probes.first().map(Probe::kernel_drops) {
             tracing::warn!(

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use crate::ingest::listener::Listener;
+use crate::ingest::metrics::{UDP_RECEIVE_BUFFER, UNIX_QUEUE};
 use crate::ingest::queue_probe::unix_queue;
-use crate::metrics::{Registry, family};
+use crate::metrics::Registry;
 
 /// What a queue should hold so that a host's agents may beat in the same moment, as far as there may be so many: what
 /// systemd sets.
@@ -26,11 +27,11 @@ impl Queues {
         let udp = listeners.iter().filter_map(Listener::udp_queue).collect();
         let queues = Queues { unix, udp };
         if let Some(length) = queues.unix {
-            registry.gauge(family::UNIX_QUEUE, &[]).set(length as f64);
+            registry.gauge(UNIX_QUEUE, &[]).set(length as f64);
         }
         for (address, bytes) in &queues.udp {
             let labels = [("address", &*address.to_string())];
-            registry.gauge(family::UDP_RECEIVE_BUFFER, &labels).set(*bytes as f64);
+            registry.gauge(UDP_RECEIVE_BUFFER, &labels).set(*bytes as f64);
         }
         queues
     }

@@ -5,7 +5,32 @@ use varta_proto::DecodeError;
 
 use crate::domain::beat::Transport;
 use crate::domain::outcome::{Outcome, Tally};
-use crate::metrics::{Registry, family};
+use crate::metrics::Registry;
+use crate::metrics::family::families;
+
+families! {
+    FRAMES = "varta_frames_total",
+        "Datagrams received, and frames found in pages of memory, by transport and by what became of them: each is in exactly one row.";
+    DECODE_ERRORS = "varta_decode_errors_total", "Datagrams that are no valid frame, by the first rule that they break.";
+    TRUNCATED = "varta_truncated_datagrams_total", "Datagrams that do not have the length of a frame.";
+    AUTH_FAILURES = "varta_frame_auth_failures_total",
+        "Frames whose sender the kernel does not vouch for, is not allowed, or is not the process that the frame names.";
+    DECRYPT_FAILURES = "varta_frame_decrypt_failures_total", "Sealed datagrams that no key opens.";
+    REPLAY_REFUSED = "varta_replay_refused_total",
+        "Sealed datagrams refused though a key opens them: they came before, or began a session for which there was no room.";
+    KERNEL_DROPS = "varta_kernel_drops_total",
+        "Datagrams that the kernel threw away because a socket's queue was full, by transport.";
+    UDP_RECEIVE_BUFFER = "varta_udp_receive_buffer_bytes",
+        "Bytes of datagrams that fit the queue of a UDP socket, as the kernel granted and counts them.";
+    UNIX_QUEUE = "varta_unix_max_dgram_qlen",
+        "Datagrams that wait in a Unix socket's queue, less one, before the kernel refuses more (net.unix.max_dgram_qlen).";
+    SOURCE_LIMITED = "varta_source_limited_total",
+        "Beats of new agents refused because their address had introduced enough (--max-agents-per-source).";
+    IO_ERRORS = "varta_io_errors_total", "Failures to receive from a socket.";
+    RATE_LIMITED = "varta_rate_limited_total", "Beats refused because too many came, from one pid or in all.";
+    OUT_OF_ORDER = "varta_out_of_order_total", "Beats refused because their nonce is old or repeated.";
+    CAPACITY_EXCEEDED = "varta_tracker_capacity_exceeded_total", "Beats of new agents refused because there was no room.";
+}
 
 /// The books on datagrams: what became of each, once in `varta_frames_total` and again in the families by which
 /// people have long known some of the refusals.
@@ -23,37 +48,34 @@ impl FrameCounters {
             .iter()
             .map(|outcome| {
                 let labels = [("transport", transport.as_str()), ("outcome", outcome)];
-                vec![registry.counter(family::FRAMES, &labels)]
+                vec![registry.counter(FRAMES, &labels)]
             })
             .collect();
         let mut also =
             |outcome: Outcome, counter: &Counter| by_outcome[outcome.index()].push(counter.clone());
 
-        let auth_failures = registry.counter(family::AUTH_FAILURES, &[]);
+        let auth_failures = registry.counter(AUTH_FAILURES, &[]);
         also(Outcome::Unattested, &auth_failures);
         also(Outcome::PidMismatch, &auth_failures);
         also(Outcome::UidRefused, &auth_failures);
-        let out_of_order = registry.counter(family::OUT_OF_ORDER, &[]);
+        let out_of_order = registry.counter(OUT_OF_ORDER, &[]);
         also(Outcome::OutOfOrder, &out_of_order);
         also(Outcome::Duplicate, &out_of_order);
-        also(Outcome::RateLimitedAgent, &registry.counter(family::RATE_LIMITED, &[("reason", "per_pid")]));
-        also(Outcome::RateLimitedGlobal, &registry.counter(family::RATE_LIMITED, &[("reason", "global")]));
-        also(Outcome::SourceLimit, &registry.counter(family::SOURCE_LIMITED, &[]));
-        also(Outcome::DecryptFailed, &registry.counter(family::DECRYPT_FAILURES, &[]));
-        let replays = registry.counter(family::REPLAY_REFUSED, &[]);
+        also(Outcome::RateLimitedAgent, &registry.counter(RATE_LIMITED, &[("reason", "per_pid")]));
+        also(Outcome::RateLimitedGlobal, &registry.counter(RATE_LIMITED, &[("reason", "global")]));
+        also(Outcome::SourceLimit, &registry.counter(SOURCE_LIMITED, &[]));
+        also(Outcome::DecryptFailed, &registry.counter(DECRYPT_FAILURES, &[]));
+        let replays = registry.counter(REPLAY_REFUSED, &[]);
         also(Outcome::Replayed, &replays);
         also(Outcome::ReplayTableFull, &replays);
-        also(Outcome::Capacity, &registry.counter(family::CAPACITY_EXCEEDED, &[]));
-        also(
-            Outcome::Malformed(DecodeError::BadLength { actual: 0 }),
-            &registry.counter(family::TRUNCATED, &[]),
-        );
+        also(Outcome::Capacity, &registry.counter(CAPACITY_EXCEEDED, &[]));
+        also(Outcome::Malformed(DecodeError::BadLength { actual: 0 }), &registry.counter(TRUNCATED, &[]));
         for (counters, label) in by_outcome.iter_mut().zip(labels) {
             if DecodeError::KINDS.contains(&label) {
-                counters.push(registry.counter(family::DECODE_ERRORS, &[("kind", label)]));
+                counters.push(registry.counter(DECODE_ERRORS, &[("kind", label)]));
             }
         }
-        let io_errors = registry.counter(family::IO_ERRORS, &[]);
+        let io_errors = registry.counter(IO_ERRORS, &[]);
         FrameCounters { by_outcome: by_outcome.into(), io_errors }
     }
 
@@ -74,5 +96,42 @@ impl FrameCounters {
 impl std::fmt::Debug for FrameCounters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FrameCounters").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_stands_at_zero_from_the_first_scrape() {
+        let registry = Registry::for_test();
+        let _counters = FrameCounters::new(&registry, Transport::Unix);
+        let text = registry.handle().render();
+        for outcome in Outcome::labels() {
+            let row = format!("outcome=\"{outcome}\"}} 0");
+            assert!(text.contains(&row), "{row} is missing in\n{text}");
+        }
+        for kind in DecodeError::KINDS {
+            assert!(text.contains(&format!("varta_decode_errors_total{{kind=\"{kind}\"}} 0")), "{kind}");
+        }
+        assert!(text.contains("# HELP varta_frames_total "));
+        assert!(text.contains("# TYPE varta_frames_total counter"));
+    }
+
+    #[test]
+    fn a_refusal_is_counted_once_in_the_books_and_again_where_people_look_for_it() {
+        let registry = Registry::for_test();
+        let counters = FrameCounters::new(&registry, Transport::Unix);
+        let mut tally = Tally::default();
+        tally.count(Outcome::Malformed(DecodeError::BadLength { actual: 3 }));
+        tally.count(Outcome::PidMismatch);
+        tally.count(Outcome::UidRefused);
+        counters.add(&tally);
+        let text = registry.handle().render();
+        assert!(text.contains("varta_frames_total{transport=\"unix\",outcome=\"bad_length\"} 1"), "{text}");
+        assert!(text.contains("varta_decode_errors_total{kind=\"bad_length\"} 1"));
+        assert!(text.contains("varta_truncated_datagrams_total 1"));
+        assert!(text.contains("varta_frame_auth_failures_total 2"));
     }
 }

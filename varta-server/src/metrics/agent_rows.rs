@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::base::time::millis;
 use crate::domain::tracker::{AgentView, Twin, Verdict};
-use crate::metrics::family::{self, Family};
+use crate::metrics::family::{Family, families};
 
 /// Agents with rows of their own under [`AgentMetrics::Auto`].
 pub(crate) const AUTO_LIMIT: usize = 10_000;
@@ -30,16 +30,32 @@ pub enum AgentMetrics {
     Auto,
 }
 
-const FAMILIES: [(Family, &str); 9] = [
-    (family::BEATS, "counter"),
-    (family::STALLS, "counter"),
-    (family::AGENT_MISTAKES, "counter"),
-    (family::STATUS, "gauge"),
-    (family::AGENT_UP, "gauge"),
-    (family::LAST_BEAT, "gauge"),
-    (family::STALL_AFTER, "gauge"),
-    (family::PAYLOAD, "gauge"),
-    (family::BEATS_LOST, "counter"),
+families! {
+    BEATS = "varta_beats_total", "Beats accepted from this agent.";
+    STALLS = "varta_stalls_total", "How often this agent was called stalled.";
+    AGENT_MISTAKES = "varta_agent_mistakes_total",
+        "How often this agent was called stalled though it was beating all along, since this server started.";
+    STATUS = "varta_status", "What this agent reports: 0 ok, 1 degraded, 2 critical; 3 when it is silent.";
+    AGENT_UP = "varta_agent_up", "1 while this agent is well, 0 when it is cause for alarm.";
+    LAST_BEAT = "varta_agent_last_beat_timestamp_seconds", "Unix time of this agent's last beat.";
+    STALL_AFTER = "varta_agent_stall_after_seconds", "How long this agent may be silent.";
+    PAYLOAD = "varta_agent_payload", "The number that this agent sent with its last beat.";
+    RESTARTS = "varta_agent_restarts_total",
+        "Processes that took the place of one with the same name that was down or gone.";
+    BEATS_LOST = "varta_agent_beats_lost_total", "Beats that this agent sent, by its nonces, and that did not arrive.";
+}
+
+/// The families with a row for each agent, and the type of each.
+const PER_AGENT: [(Family, &str); 9] = [
+    (BEATS, "counter"),
+    (STALLS, "counter"),
+    (AGENT_MISTAKES, "counter"),
+    (STATUS, "gauge"),
+    (AGENT_UP, "gauge"),
+    (LAST_BEAT, "gauge"),
+    (STALL_AFTER, "gauge"),
+    (PAYLOAD, "gauge"),
+    (BEATS_LOST, "counter"),
 ];
 
 /// The rows of one scrape while they are being written.
@@ -50,7 +66,7 @@ pub(crate) struct AgentRows {
     host: String,
     /// Unix time of [`MonoTime::START`], in milliseconds.
     wall_start_millis: u64,
-    bodies: [BytesMut; FAMILIES.len()],
+    bodies: [BytesMut; PER_AGENT.len()],
     restarts: BytesMut,
     labels: BytesMut,
     rows: usize,
@@ -64,7 +80,7 @@ impl AgentRows {
             AgentMetrics::Auto if agents <= AUTO_LIMIT => AgentMetrics::All,
             other => other,
         };
-        let bodies = FAMILIES.map(|(family, kind)| {
+        let bodies = PER_AGENT.map(|(family, kind)| {
             let mut body = BytesMut::new();
             // Writing into memory does not fail.
             let _ = write!(body, "# HELP {0} {1}\n# TYPE {0} {kind}\n", family.name, family.help);
@@ -125,7 +141,7 @@ impl AgentRows {
             Value::Whole(u64::from(agent.last.payload)),
             Value::Whole(agent.lost),
         ];
-        for ((body, (family, _)), value) in self.bodies.iter_mut().zip(FAMILIES).zip(values) {
+        for ((body, (family, _)), value) in self.bodies.iter_mut().zip(PER_AGENT).zip(values) {
             body.put_slice(family.name.as_bytes());
             body.put_slice(&self.labels);
             value.put(body);
@@ -135,11 +151,8 @@ impl AgentRows {
 
     /// Writes that agents are missing that were expected: they have no pid, and are not up.
     pub(crate) fn add_missing<'a>(&mut self, names: impl Iterator<Item = &'a Arc<str>>) {
-        let Some((body, (family, _))) = self
-            .bodies
-            .iter_mut()
-            .zip(FAMILIES)
-            .find(|(_, (family, _))| family.name == family::AGENT_UP.name)
+        let Some((body, (family, _))) =
+            self.bodies.iter_mut().zip(PER_AGENT).find(|(_, (family, _))| family.name == AGENT_UP.name)
         else {
             return;
         };
@@ -156,11 +169,11 @@ impl AgentRows {
     pub(crate) fn add_restarts<'a>(&mut self, restarts: impl Iterator<Item = (&'a Arc<str>, u64)>) {
         for (name, restarts) in restarts.take(AUTO_LIMIT) {
             if self.restarts.is_empty() {
-                let Family { name, help } = family::RESTARTS;
+                let Family { name, help, .. } = RESTARTS;
                 // Writing into memory does not fail.
                 let _ = write!(self.restarts, "# HELP {name} {help}\n# TYPE {name} counter\n");
             }
-            let _ = write!(self.restarts, "{}{{agent=\"", family::RESTARTS.name);
+            let _ = write!(self.restarts, "{}{{agent=\"", RESTARTS.name);
             put_escaped(&mut self.restarts, name);
             let _ = writeln!(self.restarts, "\"}} {restarts}");
         }

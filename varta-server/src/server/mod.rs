@@ -1,5 +1,6 @@
 //! The server as a whole: binds everything it needs, runs it, and takes it down in order.
 
+mod families;
 mod reloader;
 
 use std::future::Future;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::families::families;
 pub use self::reloader::Reloader;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
@@ -24,7 +26,7 @@ use crate::config::Config;
 use crate::domain::beat::Transport;
 use crate::domain::tracker::Policy;
 use crate::domain::tracker::state::Tracker;
-use crate::engine::metrics::TrackerMetrics;
+use crate::engine::metrics::{SINK_DROPPED, TrackerMetrics};
 use crate::engine::query::Query;
 use crate::engine::subscribers::Sinks;
 use crate::engine::task::{Actor, QUERIES};
@@ -36,7 +38,7 @@ use crate::ingest::kernel_queues::Queues;
 use crate::ingest::listener::{INBOX_BATCHES, Listener};
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::{Pages, Probe, UdpOptions, Vault};
-use crate::metrics::{Registry, family};
+use crate::metrics::Registry;
 use crate::observe::exit_watcher::Watcher;
 use crate::observe::sampler::Looker;
 use crate::observe::{Host, descriptor_limit};
@@ -55,6 +57,7 @@ use crate::services::recording::{Header, RecordingFile, RecordingMetrics};
 use crate::services::recovery::{self, NewRules};
 use crate::services::state::Means;
 use crate::services::state::database::{Left, Room, Store};
+use crate::services::state::metrics::STATE_WRITE_ERRORS;
 use crate::services::state::restore::restore;
 
 /// How long the tasks may take to end in order before the server ends without them.
@@ -214,7 +217,7 @@ impl BoundServer {
             audit,
             alerts,
         } = self;
-        let registry = Registry::new().map_err(|error| Error::Runtime {
+        let registry = Registry::new(families()).map_err(|error| Error::Runtime {
             action: "set up metrics",
             source: std::io::Error::other(error),
         })?;
@@ -255,8 +258,8 @@ impl BoundServer {
         }
 
         let mut tracker = Tracker::new(config.policy.clone());
-        let write_errors = registry.counter(family::STATE_WRITE_ERRORS, &[]);
-        let dropped = registry.counter(family::SINK_DROPPED, &[("sink", "state")]);
+        let write_errors = registry.counter(STATE_WRITE_ERRORS, &[]);
+        let dropped = registry.counter(SINK_DROPPED, &[("sink", "state")]);
         let mut state_sink = None;
         if let Some((store, left)) = state {
             tracker.take_notes();

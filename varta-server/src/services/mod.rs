@@ -10,3 +10,19 @@ pub(crate) mod maintenance;
 pub mod recording;
 pub mod recovery;
 pub(crate) mod state;
+
+use crate::metrics::family::Family;
+
+/// The families of metrics of each service.
+pub(crate) const fn families() -> &'static [&'static [Family]] {
+    &[
+        state::metrics::FAMILIES,
+        maintenance::metrics::FAMILIES,
+        audit::metrics::FAMILIES,
+        alerts::metrics::FAMILIES,
+        recovery::metrics::FAMILIES,
+        events::metrics::FAMILIES,
+        recording::metrics::FAMILIES,
+        http::metrics::FAMILIES,
+    ]
+}

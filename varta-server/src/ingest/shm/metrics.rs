@@ -2,7 +2,15 @@
 
 use metrics::{Counter, Gauge};
 
-use crate::metrics::{Registry, family};
+use crate::metrics::Registry;
+use crate::metrics::family::families;
+
+families! {
+    SHM_PAGES = "varta_shm_pages", "Pages of memory that agents share with this server.";
+    SHM_CAPACITY = "varta_shm_capacity", "Pages for which there is room (--max-shm-agents).";
+    SHM_REFUSED = "varta_shm_refused_total",
+        "Pages of memory that were not taken, by reason; their agents go on by datagrams.";
+}
 
 /// How many there are, and how many were refused for which reason.
 pub(crate) struct PageMetrics {
@@ -17,10 +25,10 @@ impl PageMetrics {
         most: usize,
         reasons: impl IntoIterator<Item = &'static str>,
     ) -> Self {
-        registry.gauge(family::SHM_CAPACITY, &[]).set(most as f64);
-        let counter = |reason| (reason, registry.counter(family::SHM_REFUSED, &[("reason", reason)]));
+        registry.gauge(SHM_CAPACITY, &[]).set(most as f64);
+        let counter = |reason| (reason, registry.counter(SHM_REFUSED, &[("reason", reason)]));
         PageMetrics {
-            pages: registry.gauge(family::SHM_PAGES, &[]),
+            pages: registry.gauge(SHM_PAGES, &[]),
             refused: reasons.into_iter().map(counter).collect(),
         }
     }

@@ -2,7 +2,14 @@
 
 use metrics::{Counter, Gauge};
 
-use crate::metrics::{Registry, family};
+use crate::metrics::Registry;
+use crate::metrics::family::families;
+
+families! {
+    ALERTS_FIRING = "varta_alerts_firing", "Alerts that fire (--alertmanager, --webhook).";
+    NOTIFICATIONS = "varta_notifications_total",
+        "Requests to Alertmanagers and to the webhook, by what became of them; ends of alerts and notices given up.";
+}
 
 /// What became of requests to destinations of one kind.
 #[derive(Clone)]
@@ -15,9 +22,8 @@ pub(super) struct Outcomes {
 
 impl Outcomes {
     fn new(registry: &Registry, destination: &str) -> Self {
-        let counter = |outcome| {
-            registry.counter(family::NOTIFICATIONS, &[("destination", destination), ("outcome", outcome)])
-        };
+        let counter =
+            |outcome| registry.counter(NOTIFICATIONS, &[("destination", destination), ("outcome", outcome)]);
         Outcomes {
             sent: counter("sent"),
             retried: counter("retried"),
@@ -38,7 +44,7 @@ pub(crate) struct AlertMetrics {
 impl AlertMetrics {
     pub(crate) fn new(registry: &Registry) -> Self {
         AlertMetrics {
-            firing: registry.gauge(family::ALERTS_FIRING, &[]),
+            firing: registry.gauge(ALERTS_FIRING, &[]),
             alertmanager: Outcomes::new(registry, "alertmanager"),
             webhook: Outcomes::new(registry, "webhook"),
         }

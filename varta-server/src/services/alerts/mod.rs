@@ -11,7 +11,7 @@ mod annotations;
 mod delivery;
 mod http_client;
 mod lifecycle;
-mod metrics;
+pub(in crate::services) mod metrics;
 mod notification;
 pub(in crate::services) mod notifier;
 pub(crate) mod options;

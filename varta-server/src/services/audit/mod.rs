@@ -9,6 +9,7 @@ mod command;
 mod head;
 mod log;
 mod mac;
+pub(in crate::services) mod metrics;
 pub(crate) mod options;
 mod record;
 mod recover;

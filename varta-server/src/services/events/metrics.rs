@@ -1,8 +1,14 @@
 use metrics::Counter;
 
 use crate::base::clock::Clock;
-use crate::metrics::{Registry, family};
+use crate::engine::metrics::SINK_DROPPED;
+use crate::metrics::Registry;
+use crate::metrics::family::families;
 use crate::services::events::service::EventsFile;
+
+families! {
+    EVENTS_WRITE_ERRORS = "varta_events_write_errors_total", "Failures to write to the file of --events-file.";
+}
 
 /// What the thread needs beside the file.
 pub(crate) struct EventsMeans {
@@ -16,8 +22,8 @@ pub(crate) struct EventsMeans {
 impl EventsMeans {
     /// Registers the counters, so that they are there without a file too.
     pub(crate) fn new(registry: &Registry, clock: Clock, host: String) -> Self {
-        let write_errors = registry.counter(family::EVENTS_WRITE_ERRORS, &[]);
-        let dropped = registry.counter(family::SINK_DROPPED, &[("sink", EventsFile::SINK)]);
+        let write_errors = registry.counter(EVENTS_WRITE_ERRORS, &[]);
+        let dropped = registry.counter(SINK_DROPPED, &[("sink", EventsFile::SINK)]);
         EventsMeans { clock, host, write_errors, dropped }
     }
 }

@@ -4,7 +4,15 @@ use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::ingest::kernel_drops::KernelDrops;
-use crate::metrics::{Registry, family, in_order};
+use crate::metrics::family::families;
+use crate::metrics::{Registry, in_order};
+
+families! {
+    UPTIME = "varta_watch_uptime_seconds", "Time since this server started.";
+    BUILD_INFO = "varta_build_info", "1, with version and commit of this server.";
+    LOG_DROPPED = "varta_log_lines_dropped_total", "Log lines dropped because standard error was too slow.";
+    AGENT_ROWS_OMITTED = "varta_agent_rows_omitted", "Agents without rows of their own in this scrape (--agent-metrics).";
+}
 
 /// What the server reports of itself.
 pub(crate) struct ServerMetrics {
@@ -18,11 +26,11 @@ pub(crate) struct ServerMetrics {
 impl ServerMetrics {
     pub(crate) fn new(registry: &Registry, kernel_drops: KernelDrops) -> Self {
         let version = [("version", crate::base::version::VERSION), ("commit", crate::base::version::COMMIT)];
-        registry.gauge(family::BUILD_INFO, &version).set(1.0);
+        registry.gauge(BUILD_INFO, &version).set(1.0);
         ServerMetrics {
-            uptime: registry.gauge(family::UPTIME, &[]),
-            omitted: registry.gauge(family::AGENT_ROWS_OMITTED, &[]),
-            log_dropped: registry.counter(family::LOG_DROPPED, &[]),
+            uptime: registry.gauge(UPTIME, &[]),
+            omitted: registry.gauge(AGENT_ROWS_OMITTED, &[]),
+            log_dropped: registry.counter(LOG_DROPPED, &[]),
             kernel_drops,
             handle: registry.handle(),
         }

@@ -2,8 +2,15 @@
 
 use metrics::{Counter, Gauge};
 
-use crate::metrics::{Registry, family};
+use crate::metrics::Registry;
+use crate::metrics::family::families;
 use crate::services::maintenance::protocol::Outcome;
+
+families! {
+    PAUSES = "varta_pauses", "Pauses in force: each is a pattern, and whose names fit it alarm nobody.";
+    CONTROL_REQUESTS = "varta_control_requests_total",
+        "Requests on the control socket: done (ok), understood and not done (refused), or not understood (malformed).";
+}
 
 /// Pauses, and what was asked for on the control socket.
 pub(crate) struct MaintenanceMetrics {
@@ -14,10 +21,10 @@ pub(crate) struct MaintenanceMetrics {
 impl MaintenanceMetrics {
     pub(crate) fn new(registry: &Registry) -> Self {
         let request = |outcome: Outcome| {
-            (outcome, registry.counter(family::CONTROL_REQUESTS, &[("outcome", outcome.as_str())]))
+            (outcome, registry.counter(CONTROL_REQUESTS, &[("outcome", outcome.as_str())]))
         };
         MaintenanceMetrics {
-            in_force: registry.gauge(family::PAUSES, &[]),
+            in_force: registry.gauge(PAUSES, &[]),
             requests: Outcome::ALL.map(request).into(),
         }
     }

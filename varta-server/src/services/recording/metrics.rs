@@ -1,6 +1,15 @@
 use metrics::{Counter, Gauge};
 
-use crate::metrics::{Registry, family};
+use crate::metrics::Registry;
+use crate::metrics::family::families;
+
+families! {
+    RECORDING_DROPPED = "varta_recording_dropped_total",
+        "Records that are missing in the recording of --record, because the disk was too slow.";
+    RECORDING_BYTES = "varta_recording_bytes", "The length of the recording of --record; 0 without one.";
+    RECORDING_ACTIVE = "varta_recording_active",
+        "1 while what arrives is recorded; 0 without --record, and when that is as long as it may be or failed.";
+}
 
 /// What is told of a recording.
 pub(crate) struct RecordingMetrics {
@@ -12,9 +21,9 @@ pub(crate) struct RecordingMetrics {
 impl RecordingMetrics {
     pub(crate) fn new(registry: &Registry) -> Self {
         RecordingMetrics {
-            dropped: registry.counter(family::RECORDING_DROPPED, &[]),
-            bytes: registry.gauge(family::RECORDING_BYTES, &[]),
-            active: registry.gauge(family::RECORDING_ACTIVE, &[]),
+            dropped: registry.counter(RECORDING_DROPPED, &[]),
+            bytes: registry.gauge(RECORDING_BYTES, &[]),
+            active: registry.gauge(RECORDING_ACTIVE, &[]),
         }
     }
 }

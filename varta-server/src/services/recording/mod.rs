@@ -9,7 +9,7 @@ mod decode;
 mod encode;
 mod findings;
 mod format;
-mod metrics;
+pub(in crate::services) mod metrics;
 pub(crate) mod options;
 mod quantiles;
 mod reader;

@@ -2,9 +2,17 @@
 
 use metrics::{Counter, Gauge};
 
-use crate::metrics::{Registry, family};
+use crate::metrics::Registry;
+use crate::metrics::family::families;
 use crate::services::recovery::job::Refusal;
 use crate::services::recovery::rule::Action;
+
+families! {
+    RECOVERY_ACTIONS = "varta_recovery_actions_total", "Steps of recovery that were taken, by what came of them.";
+    RECOVERY_REFUSED = "varta_recovery_refused_total", "Agents about which nothing was done, for now or for good, by reason.";
+    RECOVERY_RUNNING = "varta_recovery_running", "Commands that run at the moment.";
+    RECOVERY_AGENTS = "varta_recovery_agents", "Agents that recovery is concerned with at the moment.";
+}
 
 /// What came of an action, for the metric label `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,16 +64,15 @@ impl RecoveryMetrics {
     pub(crate) fn new(registry: &Registry) -> Self {
         let row = |kind, result: Result| {
             let labels = [("action", kind), ("result", result.as_str())];
-            (kind, result, registry.counter(family::RECOVERY_ACTIONS, &labels))
+            (kind, result, registry.counter(RECOVERY_ACTIONS, &labels))
         };
-        let refused = |reason: Refusal| {
-            (reason, registry.counter(family::RECOVERY_REFUSED, &[("reason", reason.as_str())]))
-        };
+        let refused =
+            |reason: Refusal| (reason, registry.counter(RECOVERY_REFUSED, &[("reason", reason.as_str())]));
         RecoveryMetrics {
             actions: KINDS.into_iter().flat_map(|kind| Result::ALL.map(|result| row(kind, result))).collect(),
             refused: Refusal::ALL.map(refused).into(),
-            running: registry.gauge(family::RECOVERY_RUNNING, &[]),
-            cases: registry.gauge(family::RECOVERY_AGENTS, &[]),
+            running: registry.gauge(RECOVERY_RUNNING, &[]),
+            cases: registry.gauge(RECOVERY_AGENTS, &[]),
         }
     }
 

@@ -16,7 +16,7 @@ mod command;
 mod episode;
 mod executor;
 mod job;
-mod metrics;
+pub(in crate::services) mod metrics;
 pub(crate) mod options;
 mod planner;
 mod rule;

@@ -10,6 +10,7 @@
 pub(crate) mod database;
 mod encode;
 mod history;
+pub(crate) mod metrics;
 mod progress;
 mod reconcile;
 mod registry;

@@ -105,7 +105,7 @@ impl Place {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.json");
         let options = EventsOptions { path, limit: EventsOptions::SMALLEST_LIMIT, keep };
-        Place { directory, options, registry: Registry::new().unwrap() }
+        Place { directory, options, registry: Registry::for_test() }
     }
 
     fn path(&self) -> &Path {

@@ -26,7 +26,7 @@ use crate::services::maintenance::testing::{asked, at, glob};
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn desk(pauses: &Pauses, directory: Option<&Path>) -> Desk {
-    let metrics = MaintenanceMetrics::new(&Registry::new().unwrap());
+    let metrics = MaintenanceMetrics::new(&Registry::for_test());
     Desk::new(pauses.clone(), directory.map(KeptFile::new), metrics)
 }
 

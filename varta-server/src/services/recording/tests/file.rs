@@ -9,7 +9,7 @@ use crate::domain::beat::Transport;
 use crate::engine::Recorder;
 use crate::engine::tap::Entry;
 use crate::metrics::Registry;
-use crate::services::recording::metrics::RecordingMetrics;
+use crate::services::recording::metrics::{RECORDING_DROPPED, RecordingMetrics};
 use crate::services::recording::options::RecordOptions;
 use crate::services::recording::reader::RecordingReader;
 use crate::services::recording::service::RecordingFile;
@@ -41,7 +41,7 @@ fn what_the_recorder_took_is_in_the_file_when_the_thread_ends() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("recording");
     let options = RecordOptions { path: path.clone(), limit: RecordOptions::DEFAULT_LIMIT };
-    let registry = Registry::new().unwrap();
+    let registry = Registry::for_test();
     let file = RecordingFile::create(&options).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let header = Header { unix_start: 1, stall_after: STALL_AFTER };
@@ -82,8 +82,8 @@ fn a_file_that_is_there_and_a_link_are_left_alone() {
 
 #[test]
 fn what_finds_no_place_is_counted_and_the_recording_says_where_it_is_missing() {
-    let registry = Registry::new().unwrap();
-    let dropped = registry.counter(crate::metrics::family::RECORDING_DROPPED, &[]);
+    let registry = Registry::for_test();
+    let dropped = registry.counter(RECORDING_DROPPED, &[]);
     let (to_queue, queue) = sync_channel(2);
     let mut recorder = Recorder::new(to_queue, dropped);
     for first in [1, 11, 21, 31] {
@@ -106,10 +106,9 @@ fn what_finds_no_place_is_counted_and_the_recording_says_where_it_is_missing() {
 
 #[test]
 fn a_gap_at_the_very_end_is_told_too() {
-    let registry = Registry::new().unwrap();
+    let registry = Registry::for_test();
     let (to_queue, queue) = sync_channel(1);
-    let mut recorder =
-        Recorder::new(to_queue, registry.counter(crate::metrics::family::RECORDING_DROPPED, &[]));
+    let mut recorder = Recorder::new(to_queue, registry.counter(RECORDING_DROPPED, &[]));
     recorder.take(&batch(1..2), Vec::new());
     recorder.take(&batch(2..3), Vec::new());
     queue.recv().unwrap();
@@ -119,10 +118,9 @@ fn a_gap_at_the_very_end_is_told_too() {
 
 /// Runs a writer over some batches, and gives what it was told of the recording.
 fn run(out: impl Write, limit: u64, batches: u64) -> Registry {
-    let registry = Registry::new().unwrap();
+    let registry = Registry::for_test();
     let (to_queue, queue) = sync_channel(100);
-    let mut recorder =
-        Recorder::new(to_queue, registry.counter(crate::metrics::family::RECORDING_DROPPED, &[]));
+    let mut recorder = Recorder::new(to_queue, registry.counter(RECORDING_DROPPED, &[]));
     for number in 0..batches {
         recorder.take(&batch(number * 10 + 1..number * 10 + 11), Vec::new());
     }

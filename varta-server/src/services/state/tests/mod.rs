@@ -31,8 +31,10 @@ use crate::domain::beat::{KeyId, Lane};
 use crate::domain::labels::Labels;
 use crate::domain::process::ProcessId;
 use crate::domain::tracker::{AgentId, Cause, LastWord, NameSource, Twin, Verdict};
+use crate::engine::metrics::SINK_DROPPED;
 use crate::engine::query::Query;
-use crate::metrics::{Registry, family};
+use crate::metrics::Registry;
+use crate::services::state::metrics::STATE_WRITE_ERRORS;
 use crate::services::state::progress::Next;
 use crate::services::state::writer::Writer;
 
@@ -59,7 +61,7 @@ impl World {
         World {
             directory: tempfile::tempdir().unwrap(),
             clock: Clock::start(),
-            metrics: Registry::new().unwrap(),
+            metrics: Registry::for_test(),
         }
     }
 
@@ -79,8 +81,8 @@ impl World {
             clock: self.clock,
             queries: to_queries,
             vault: None,
-            write_errors: self.metrics.counter(family::STATE_WRITE_ERRORS, &[]),
-            dropped: self.metrics.counter(family::SINK_DROPPED, &[("sink", "state")]),
+            write_errors: self.metrics.counter(STATE_WRITE_ERRORS, &[]),
+            dropped: self.metrics.counter(SINK_DROPPED, &[("sink", "state")]),
         };
         let (sink, writer) = store.into_writer(means);
         Run { sink, writer, kept, queries, now: MonoTime::START }
@@ -377,8 +379,8 @@ async fn the_thread_writes_what_it_was_told_before_it_ends() {
         clock: world.clock,
         queries: to_queries,
         vault: None,
-        write_errors: metrics::Counter::noop(),
-        dropped: metrics::Counter::noop(),
+        write_errors: ::metrics::Counter::noop(),
+        dropped: ::metrics::Counter::noop(),
     };
     let (sink, done) = store.start(means).unwrap();
     sink.transition(&transition(7), false);
