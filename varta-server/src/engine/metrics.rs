@@ -168,3 +168,34 @@ impl TrackerMetrics {
         self.blind_periods.increment(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::time::MonoTime;
+
+    #[test]
+    fn every_change_is_a_row_from_the_start_and_one_that_happens_is_counted_in_its_own() {
+        let registry = Registry::for_test();
+        let mut metrics = TrackerMetrics::new(&registry, 100);
+        metrics.transition(&Transition::of_missing("agent".into(), MonoTime::START));
+        let text = registry.handle().render();
+        let rows: Vec<_> = text.lines().filter(|line| line.starts_with("varta_transitions_total{")).collect();
+        assert_eq!(rows.len(), CHANGES.iter().map(|(_, causes)| causes.len()).sum::<usize>());
+        let moved: Vec<_> = rows.into_iter().filter(|row| !row.ends_with(" 0")).collect();
+        assert_eq!(moved, [r#"varta_transitions_total{to="expected",cause="never_seen"} 1"#]);
+    }
+
+    #[test]
+    fn a_mistake_is_a_sample_between_the_bounds_of_its_family() {
+        let registry = Registry::new(FAMILIES).unwrap();
+        let mut metrics = TrackerMetrics::new(&registry, 100);
+        let mistake = Some(std::time::Duration::from_secs(7));
+        let missing = Transition::of_missing("agent".into(), MonoTime::START);
+        metrics.transition(&Transition { mistake, ..missing });
+        let text = registry.handle().render();
+        assert!(text.contains("varta_mistake_duration_seconds_bucket{le=\"5\"} 0"), "{text}");
+        assert!(text.contains("varta_mistake_duration_seconds_bucket{le=\"10\"} 1"), "{text}");
+        assert!(text.contains("varta_mistake_duration_seconds_sum 7"), "{text}");
+    }
+}

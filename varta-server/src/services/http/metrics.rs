@@ -45,3 +45,28 @@ impl ServerMetrics {
         in_order(&self.handle.render())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn families_come_in_the_order_of_their_names_with_the_figures_of_the_scrape() {
+        let registry = Registry::for_test();
+        let kernel_drops = KernelDrops::new(&registry, Arc::default());
+        let metrics = ServerMetrics::new(&registry, kernel_drops);
+        let text = metrics.render(Duration::from_millis(1_500), 3, 7);
+        for row in [
+            "varta_watch_uptime_seconds 1.5",
+            "varta_agent_rows_omitted 3",
+            "varta_log_lines_dropped_total 7",
+            "varta_kernel_drops_total{transport=\"udp\"} 0",
+        ] {
+            assert!(text.lines().any(|line| line == row), "{row} is missing in\n{text}");
+        }
+        let names: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+        assert!(names.len() >= FAMILIES.len() && names.is_sorted(), "{text}");
+    }
+}
