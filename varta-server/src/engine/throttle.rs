@@ -1,5 +1,4 @@
-use std::time::Duration;
-
+use crate::base::rate_limit::FixedWindow;
 use crate::base::time::MonoTime;
 use crate::domain::beat::Transport;
 use crate::domain::describe::is_report;
@@ -42,23 +41,22 @@ impl Allowances {
 /// How many lines of a kind were logged in the present second, and how many were not.
 #[derive(Debug)]
 pub(crate) struct Allowance {
-    per_second: u32,
     /// What became of what, for the log.
     what_became: &'static str,
-    since: MonoTime,
-    logged: u32,
+    window: FixedWindow,
     pub(crate) skipped: u64,
 }
 
 impl Allowance {
     pub(crate) fn new(per_second: u32, what_became: &'static str) -> Self {
-        Allowance { per_second, what_became, since: MonoTime::START, logged: 0, skipped: 0 }
+        Allowance { what_became, window: FixedWindow::new(per_second), skipped: 0 }
     }
 
     /// Whether one more may be logged at `at`. A second in which some were not ends with a line that says how many.
     pub(crate) fn take(&mut self, at: MonoTime) -> bool {
-        let Allowance { per_second, what_became, skipped, .. } = *self;
-        if at.since(self.since) >= Duration::from_secs(1) {
+        if self.window.advance(at) {
+            let Allowance { what_became, window, .. } = *self;
+            let (per_second, skipped) = (window.per_second(), std::mem::take(&mut self.skipped));
             if skipped > 0 {
                 tracing::warn!(
                     target: "varta::log",
@@ -66,11 +64,10 @@ impl Allowance {
                     "{skipped} {what_became}: more than {per_second} came in a second"
                 );
             }
-            *self = Allowance { since: at, ..Allowance::new(per_second, what_became) };
         }
-        let logs = self.logged < per_second;
+        let logs = self.window.has_room();
         if logs {
-            self.logged += 1;
+            self.window.take();
         } else {
             self.skipped += 1;
         }

@@ -90,8 +90,8 @@ impl Tracker {
     pub fn new(policy: Policy) -> Self {
         let awaited = Awaited::new(&policy.expected);
         Tracker {
-            agent_rate: RateLimit::per_second(policy.max_beat_rate),
-            total_rate: RateLimit::per_second(policy.max_total_rate),
+            agent_rate: RateLimit::unlimited_if_zero(policy.max_beat_rate),
+            total_rate: RateLimit::unlimited_if_zero(policy.max_total_rate),
             looks: Looks::new(policy.looks_per_second),
             learned: Learned::new(policy.arrival),
             agents: Table::with_room_for(policy.max_agents),

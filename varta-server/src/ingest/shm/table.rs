@@ -11,6 +11,7 @@ use std::time::Duration;
 use varta_proto::Frame;
 use varta_proto::page::Glance;
 
+use crate::base::rate_limit::FixedWindow;
 use crate::base::time::{MonoTime, nanos};
 use crate::domain::batch::Batch;
 use crate::domain::beat::{ReceivedBeat, Sender, Transport};
@@ -90,8 +91,8 @@ pub(super) struct Table {
     /// Until when this look promises to look again, by the host's time; `None` if that stands already.
     promise: Option<u64>,
     promised_at: MonoTime,
-    /// Pages that were taken in the second that began then.
-    taken: (MonoTime, u32),
+    /// Pages that were taken in the present second.
+    taken: FixedWindow,
     checked_at: MonoTime,
     /// Where the next check goes on.
     check_from: usize,
@@ -110,7 +111,7 @@ impl Table {
             look_took: Duration::ZERO,
             promise: None,
             promised_at: MonoTime::START,
-            taken: (MonoTime::START, 0),
+            taken: FixedWindow::new(TAKEN_IN_A_SECOND),
             checked_at: MonoTime::START,
             check_from: 0,
         }
@@ -133,10 +134,8 @@ impl Table {
         at: MonoTime,
         host_now: u64,
     ) -> Result<(), Refused> {
-        if at.since(self.taken.0) >= Duration::from_secs(1) {
-            self.taken = (at, 0);
-        }
-        if self.taken.1 >= TAKEN_IN_A_SECOND {
+        self.taken.advance(at);
+        if !self.taken.has_room() {
             return Err(Refused::TooFast);
         }
         let of_process = self.by_pid.get(&pid).map_or(&[][..], Vec::as_slice);
@@ -146,7 +145,7 @@ impl Table {
         if oldest.is_some() && was_replaced || oldest.is_none() && self.len() >= self.most {
             return Err(Refused::NoRoom);
         }
-        self.taken.1 += 1;
+        self.taken.take();
         let page = Page::map(descriptor)?;
         if let Some(oldest) = oldest {
             self.remove(oldest);

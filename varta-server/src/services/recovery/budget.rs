@@ -1,14 +1,14 @@
 //! Budgets: so many actions within a time, and no more.
 //!
-//! A token bucket (Turner, "New directions in communications", 1986): it holds as many tokens as the budget allows actions,
-//! an action takes one, and they come back evenly over the budget's time.
+//! A budget is a token bucket (Turner, "New directions in communications", 1986): it holds as many tokens
+//! as the budget allows actions, an action takes one, and they come back evenly over the budget's time.
 
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::base::time::MonoTime;
+use crate::base::rate_limit::RateLimit;
 
 /// So many actions within a time; written as `5/10m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +31,9 @@ impl Budget {
         Budget { actions, within: Duration::from_secs(seconds) }
     }
 
-    /// How long it takes until one more is allowed.
-    fn per_action(self) -> Duration {
-        self.within / self.actions.get()
+    /// The rate at which actions are allowed.
+    pub(super) fn limit(self) -> RateLimit {
+        RateLimit::within(self.actions, self.within)
     }
 }
 
@@ -59,43 +59,9 @@ impl fmt::Display for Budget {
     }
 }
 
-/// How much of a budget is left.
-///
-/// It is kept as the time at which it was, or will be, full: each token that is taken puts that off.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Bucket {
-    full_at: MonoTime,
-}
-
-impl Bucket {
-    /// When one may be taken, which may have been before.
-    pub(super) fn next_at(self, budget: Budget) -> MonoTime {
-        (self.full_at + budget.per_action()).before(budget.within)
-    }
-
-    /// Takes one. To be called when there is one.
-    pub(super) fn take(&mut self, budget: Budget, now: MonoTime) {
-        self.full_at = self.full_at.max(now) + budget.per_action();
-    }
-
-    /// Gives one back that was taken for what did not come about.
-    pub(super) fn give_back(&mut self, budget: Budget) {
-        self.full_at = self.full_at.before(budget.per_action());
-    }
-
-    /// Whether nothing has been taken that has not come back.
-    pub(super) fn is_full(self, now: MonoTime) -> bool {
-        self.full_at <= now
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(secs: u64) -> MonoTime {
-        MonoTime::from_secs(secs)
-    }
 
     #[test]
     fn a_budget_reads_as_it_is_written() {
@@ -105,39 +71,5 @@ mod tests {
         for wrong in ["", "5", "0/1m", "5/", "/1m", "-1/1m", "5/0s", "5/500ms", "5/10y", "5/10m/2"] {
             assert!(wrong.parse::<Budget>().is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn all_of_it_may_be_taken_at_once_and_comes_back_evenly() {
-        let budget: Budget = "3/30s".parse().unwrap();
-        let mut bucket = Bucket::default();
-        let mut taken = 0;
-        while bucket.next_at(budget) <= at(100) {
-            bucket.take(budget, at(100));
-            taken += 1;
-        }
-        assert_eq!(taken, 3);
-        assert_eq!(bucket.next_at(budget), at(110));
-        bucket.take(budget, at(110));
-        assert_eq!(bucket.next_at(budget), at(120));
-        assert!(!bucket.is_full(at(139)) && bucket.is_full(at(140)));
-    }
-
-    #[test]
-    fn no_time_of_a_budgets_length_sees_more_than_twice_of_it() {
-        let budget: Budget = "4/20s".parse().unwrap();
-        let mut bucket = Bucket::default();
-        let mut taken = Vec::new();
-        for second in 0..200 {
-            while bucket.next_at(budget) <= at(second) {
-                bucket.take(budget, at(second));
-                taken.push(second);
-            }
-        }
-        for start in 0..180 {
-            let within = taken.iter().filter(|taken| (start..start + 20).contains(*taken)).count();
-            assert!(within <= 8, "{within} from {start} on");
-        }
-        assert_eq!(taken.len(), 4 + 199 / 5);
     }
 }

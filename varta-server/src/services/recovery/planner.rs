@@ -13,10 +13,11 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
 use crate::domain::tracker::{AgentId, Transition, Twin, Verdict};
-use crate::services::recovery::budget::{Bucket, Budget};
+use crate::services::recovery::budget::Budget;
 use crate::services::recovery::episode::{Case, Doing, Key, Record, Stage};
 use crate::services::recovery::job::{Job, Outcome, Refusal, Told};
 use crate::services::recovery::rule::{Action, BadState, RecoveryRule, Rules};
@@ -35,9 +36,9 @@ pub(crate) struct Planner {
     rules: Rules,
     budget: Budget,
     allows_remote: bool,
-    spent: Bucket,
+    spent: Usage,
     /// By the name of agents.
-    groups: HashMap<Arc<str>, (Bucket, Budget)>,
+    groups: HashMap<Arc<str>, (Usage, Budget)>,
     cases: HashMap<Key, Case>,
     records: HashMap<Key, Record>,
     /// The cases that wait, by when they have waited long enough.
@@ -54,7 +55,7 @@ impl Planner {
             rules,
             budget,
             allows_remote,
-            spent: Bucket::default(),
+            spent: Usage::default(),
             groups: HashMap::new(),
             cases: HashMap::new(),
             records: HashMap::new(),
@@ -297,9 +298,10 @@ impl Planner {
 
     /// Takes one action from both budgets, or says which is spent, and until when.
     fn spend(&mut self, name: &Arc<str>, of_group: Budget, now: MonoTime) -> Result<(), (Refusal, MonoTime)> {
-        let (group, budget) = self.groups.entry(Arc::clone(name)).or_insert((Bucket::default(), of_group));
+        let (group, budget) = self.groups.entry(Arc::clone(name)).or_insert((Usage::default(), of_group));
         *budget = of_group;
-        let (group_at, all_at) = (group.next_at(of_group), self.spent.next_at(self.budget));
+        let (of_group, of_all) = (of_group.limit(), self.budget.limit());
+        let (group_at, all_at) = (of_group.next_at(*group), of_all.next_at(self.spent));
         // What is being done may turn out not to be, and costs nothing then.
         let may_come_back = self.jobs.values().any(|doing| doing.group.is_some());
         let until = |at: MonoTime| if may_come_back { now + TRY_AGAIN } else { at };
@@ -309,16 +311,16 @@ impl Planner {
         if all_at > now {
             return Err((Refusal::Budget, until(all_at)));
         }
-        group.take(of_group, now);
-        self.spent.take(self.budget, now);
+        of_group.take(group, now);
+        of_all.take(&mut self.spent, now);
         Ok(())
     }
 
     /// Gives back what an action was to take that did not come about.
     fn unspend(&mut self, name: &Arc<str>) {
-        self.spent.give_back(self.budget);
+        self.budget.limit().give_back(&mut self.spent);
         if let Some((group, budget)) = self.groups.get_mut(name) {
-            group.give_back(*budget);
+            budget.limit().give_back(group);
         }
     }
 
@@ -384,7 +386,7 @@ impl Planner {
             return;
         }
         self.pruned_at = now;
-        self.groups.retain(|_, (bucket, _)| !bucket.is_full(now));
+        self.groups.retain(|_, (usage, _)| !usage.is_zero(now));
         let is_long_ago = |since: MonoTime| now.since(since) >= RecoveryRule::WELL_AFTER;
         let cases = &self.cases;
         self.records.retain(|key, record| {

@@ -13,8 +13,7 @@ const WITHIN: Duration = Duration::from_millis(20);
 /// The inspections that the tracker has requested.
 #[derive(Debug)]
 pub(in crate::domain::tracker) struct Looks {
-    /// `None` if there are no inspections.
-    limit: Option<RateLimit>,
+    limit: RateLimit,
     usage: Usage,
     refused: u64,
     /// Until when the verdicts on agents wait, earliest first: the limit bounds how many do. Some inspections
@@ -25,7 +24,7 @@ pub(in crate::domain::tracker) struct Looks {
 impl Looks {
     pub(in crate::domain::tracker) fn new(per_second: u32) -> Self {
         Looks {
-            limit: (per_second > 0).then(|| RateLimit::per_second(per_second)),
+            limit: RateLimit::none_if_zero(per_second),
             usage: Usage::default(),
             refused: 0,
             waiting: VecDeque::new(),
@@ -34,7 +33,7 @@ impl Looks {
 
     /// Whether one more inspection may be requested. A refusal is counted.
     pub(in crate::domain::tracker) fn allow(&mut self, now: MonoTime) -> bool {
-        let is_allowed = self.limit.is_some_and(|limit| limit.try_take(&mut self.usage, now));
+        let is_allowed = self.limit.try_take(&mut self.usage, now);
         self.refused += u64::from(!is_allowed);
         is_allowed
     }
