@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::backoff::Pause;
+use crate::base::backoff::Backoff;
 use crate::base::time::millis;
 use crate::services::alerts::alert::{Alert, Id, Texts};
 use crate::services::alerts::delivery::Report;
@@ -74,7 +74,7 @@ impl Alertmanager {
     /// Runs until it is stopped, and then tells what it can at once.
     pub(super) async fn run(mut self) {
         let mut told = Told::default();
-        let mut pause = Pause::default();
+        let mut backoff = Backoff::default();
         let mut resend_at = Instant::now();
         let mut retry_at = None;
         loop {
@@ -89,7 +89,7 @@ impl Alertmanager {
                         if retry_at.take().is_some() {
                             tracing::info!(target: "varta::alerts", "{}: takes alerts again", self.url);
                         }
-                        pause.reset();
+                        backoff.reset();
                         if is_resend {
                             resend_at = now + self.resend_every;
                         }
@@ -104,7 +104,7 @@ impl Alertmanager {
                         }
                         self.outcomes.retried.increment(1);
                         // What is to be told again and again is not told less often because it failed once.
-                        retry_at = Some(now + pause.next(asked).min(self.resend_every));
+                        retry_at = Some(now + backoff.next_random_delay(asked).min(self.resend_every));
                     }
                 }
             }

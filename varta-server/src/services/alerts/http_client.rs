@@ -11,7 +11,7 @@ use reqwest::{Client, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::base::backoff::{LONGEST_PAUSE, SHORTEST_PAUSE};
+use crate::base::backoff::{MAX_DELAY, MIN_DELAY};
 use crate::base::error::Error;
 use crate::services::alerts::url::AlertUrl;
 
@@ -132,7 +132,7 @@ async fn judge(response: Response) -> Answer {
 /// What `Retry-After` says, if it says so in seconds, within bounds.
 fn seconds(value: &HeaderValue) -> Option<Duration> {
     let seconds = value.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
+    Some(Duration::from_secs(seconds).clamp(MIN_DELAY, MAX_DELAY))
 }
 
 /// The beginning of what an answer says, as one line for the log.
@@ -167,27 +167,13 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::backoff::Pause;
-
-    #[test]
-    fn pauses_grow_to_a_minute_and_no_further() {
-        let mut pause = Pause::default();
-        let longest = [1, 2, 4, 8, 16, 32, 60, 60, 60].map(Duration::from_secs);
-        for longest in longest {
-            let next = pause.next(None);
-            assert!((SHORTEST_PAUSE..=longest).contains(&next), "{next:?} of {longest:?}");
-        }
-        assert_eq!(pause.next(Some(Duration::from_secs(7))), Duration::from_secs(7));
-        pause.reset();
-        assert!(pause.next(None) <= Duration::from_secs(1));
-    }
 
     #[test]
     fn retry_after_is_believed_within_bounds() {
         let of = |text| seconds(&HeaderValue::from_static(text));
         assert_eq!(of("3"), Some(Duration::from_secs(3)));
-        assert_eq!(of("86400"), Some(LONGEST_PAUSE));
-        assert_eq!(of("0"), Some(SHORTEST_PAUSE));
+        assert_eq!(of("86400"), Some(MAX_DELAY));
+        assert_eq!(of("0"), Some(MIN_DELAY));
         assert_eq!((of("-1"), of("soon"), of("Fri, 31 Dec 1999 23:59:59 GMT")), (None, None, None));
     }
 

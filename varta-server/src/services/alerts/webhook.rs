@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::backoff::Pause;
+use crate::base::backoff::Backoff;
 use crate::base::clock::wall_now;
 use crate::services::alerts::alert::hex;
 use crate::services::alerts::delivery::Report;
@@ -60,7 +60,7 @@ impl Webhook {
 
     async fn deliver(&self, since: Instant, delivery: &Delivery, is_failing: &mut bool) {
         let (url, id, kind) = (&self.url, &delivery.id, delivery.kind.as_str());
-        let mut pause = Pause::default();
+        let mut backoff = Backoff::default();
         loop {
             let headers = self.headers(delivery);
             match post(&self.client, url, headers, delivery.body.clone()).await {
@@ -90,8 +90,8 @@ impl Webhook {
                             "{url}: does not take notices: {reason}; trying again"
                         );
                     }
-                    let pause = pause.next(asked);
-                    if since.elapsed() + pause > self.give_up_after {
+                    let delay = backoff.next_random_delay(asked);
+                    if since.elapsed() + delay > self.give_up_after {
                         self.outcomes.given_up.increment(1);
                         let after = self.give_up_after;
                         tracing::error!(
@@ -104,7 +104,7 @@ impl Webhook {
                     }
                     self.outcomes.retried.increment(1);
                     tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
+                        () = tokio::time::sleep(delay) => {}
                         // There was a last try; the next server tells of what still counts.
                         () = self.stop.cancelled() => return,
                     }

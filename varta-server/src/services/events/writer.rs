@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::base::backoff::{Backoff, FIRST_DELAY};
 use crate::base::files::append_log::{AppendFile, rotate};
 use crate::base::time::MonoTime;
 use crate::domain::tracker::Transition;
@@ -27,9 +28,6 @@ pub(super) fn open_alone(path: &Path) -> io::Result<AppendFile> {
 const BUFFER: usize = 64 << 10;
 /// How often it is looked whether the file is still where it was.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long after a failure it is tried again, at first and at last.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-const RETRY_LAST: Duration = Duration::from_secs(60);
 
 /// The thread's own.
 pub(super) struct Writer {
@@ -52,7 +50,7 @@ pub(super) struct Writer {
 #[derive(Clone, Copy, Debug)]
 struct Failing {
     since: MonoTime,
-    retry_after: Duration,
+    backoff: Backoff,
     retry_at: MonoTime,
 }
 
@@ -90,7 +88,7 @@ impl Writer {
                     return self.give_up();
                 }
                 // That the server ends is noticed only by a look.
-                tokio::time::sleep(RETRY_FIRST).await;
+                tokio::time::sleep(FIRST_DELAY).await;
             }
         }
     }
@@ -172,10 +170,9 @@ impl Writer {
                 self.options.path.display()
             );
         }
-        let before =
-            self.failing.unwrap_or(Failing { since: now, retry_after: RETRY_FIRST / 2, retry_at: now });
-        let retry_after = (before.retry_after * 2).min(RETRY_LAST);
-        self.failing = Some(Failing { retry_after, retry_at: now + retry_after, ..before });
+        let failing = Failing { since: now, backoff: Backoff::default(), retry_at: now };
+        let failing = self.failing.get_or_insert(failing);
+        failing.retry_at = now + failing.backoff.next_delay();
     }
 
     /// Counts what is not written when the server ends.

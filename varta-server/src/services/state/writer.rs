@@ -18,6 +18,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::base::backoff::{Backoff, FIRST_DELAY};
 use crate::base::clock::Clock;
 use crate::base::files::state_dir::StateDir;
 use crate::base::time::MonoTime;
@@ -38,9 +39,6 @@ use crate::services::state::{history, registry, replay_sessions, schema};
 const WRITE_WITHIN: Duration = Duration::from_secs(1);
 /// Changes that are fetched before they are written.
 const BATCH: usize = 4_096;
-/// How long after a failure it is tried again, at first and at last.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-const RETRY_LAST: Duration = Duration::from_secs(60);
 
 /// What the writer needs beside the database.
 #[derive(Debug)]
@@ -127,7 +125,7 @@ pub(super) struct Writer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failing {
     since: MonoTime,
-    retry_after: Duration,
+    backoff: Backoff,
 }
 
 impl Writer {
@@ -204,7 +202,7 @@ impl Writer {
         match self.failing {
             None => self.write_at.min(sweep_at).min(self.save.map_or(MonoTime::NEVER, |save| save.at)),
             // It may be that the end of the queue cannot be seen for all that is in it.
-            Some(_) => self.write_at.min(now + RETRY_FIRST),
+            Some(_) => self.write_at.min(now + FIRST_DELAY),
         }
     }
 
@@ -320,10 +318,8 @@ impl Writer {
                 self.path.display()
             );
         }
-        let before = self.failing.unwrap_or(Failing { since: now, retry_after: RETRY_FIRST / 2 });
-        let retry_after = (before.retry_after * 2).min(RETRY_LAST);
-        self.failing = Some(Failing { retry_after, ..before });
-        self.write_at = now + retry_after;
+        let failing = self.failing.get_or_insert(Failing { since: now, backoff: Backoff::default() });
+        self.write_at = now + failing.backoff.next_delay();
     }
 
     /// Takes note that not all is in the database that was written or was to be.
