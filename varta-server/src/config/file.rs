@@ -4,12 +4,13 @@
 //! [`content`](super::content).
 
 use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use clap::Command;
 
 use crate::base::error::Error;
-use crate::base::files::bounded_read::read_text;
+use crate::base::files::bounded_read::{self, Checks, Owner, ReadError, Symlink, is_ours_or_roots};
 use crate::base::options::table::line_at;
 use crate::config::args;
 use crate::config::document::{Content, FileOption};
@@ -18,6 +19,9 @@ use crate::domain::{ExpectedAgents, Rules};
 use crate::engine::options::check_agents;
 use crate::services::maintenance::PlannedPauses;
 use crate::services::recovery::RecoveryEntry;
+
+/// A longer file was not written by people.
+const MAX_FILE_LEN: u64 = 1 << 20;
 
 /// A file of `--config` that was read and made sense. It remembers what it said, and can be read again.
 #[derive(Clone, Debug)]
@@ -121,6 +125,32 @@ impl ConfigFile {
     }
 }
 
+/// Reads the text, and says what ought to be otherwise with the file.
+fn read_text(path: &Path) -> Result<(String, Option<String>), Error> {
+    let checks = Checks { max_len: MAX_FILE_LEN, symlink: Symlink::Followed, owner: Owner::Anybody };
+    let (bytes, found) = bounded_read::read(path, checks).map_err(|error| {
+        let fault = match error {
+            ReadError::TooLong { max_len } => format!("is longer than {} KiB", max_len >> 10),
+            other => other.to_string(),
+        };
+        Error::ConfigFile { path: path.to_path_buf(), fault }
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let line = line_at(error.as_bytes(), error.utf8_error().valid_up_to());
+        Error::ConfigLine { path: path.to_path_buf(), line, fault: "is not UTF-8 text".to_owned() }
+    })?;
+    let who = if found.mode() & 0o002 != 0 {
+        Some(format!("everybody may write to it (mode {:04o}); chmod o-w it", found.mode() & 0o7777))
+    } else if !is_ours_or_roots(&found) {
+        Some(format!("it belongs to uid {}, which is neither this server's nor root", found.uid()))
+    } else {
+        None
+    };
+    let warning =
+        who.map(|who| format!("{}: {who}: who can change it decides what this server does", path.display()));
+    Ok((text, warning))
+}
+
 /// Which options two versions of a file do not say the same of.
 fn changed(before: &[FileOption], after: &[FileOption]) -> Vec<String> {
     let differs = |option: &&FileOption, others: &[FileOption]| {
@@ -135,7 +165,6 @@ fn changed(before: &[FileOption], after: &[FileOption]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::base::files::bounded_read::LONGEST_FILE;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -172,7 +201,7 @@ mod tests {
         let pipe = directory.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
         assert_eq!(refused(&pipe), ": is not a regular file");
-        let (_directory, long) = directory_with(vec![b'#'; usize::try_from(LONGEST_FILE).unwrap() + 1]);
+        let (_directory, long) = directory_with(vec![b'#'; usize::try_from(MAX_FILE_LEN).unwrap() + 1]);
         assert_eq!(refused(&long), ": is longer than 1024 KiB");
         let (_directory, binary) = directory_with(b"# one\n# two\n\xff");
         assert_eq!(refused(&binary), ":3: is not UTF-8 text");

@@ -1,43 +1,149 @@
-use std::fs::File;
+//! Files of a bounded length that people and other programs write: each is read only when it is what it
+//! should be.
+
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::base::error::Error;
-use crate::base::options::table::line_at;
+/// What a regular file must be like to be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checks {
+    /// Its greatest length, in bytes.
+    pub(crate) max_len: u64,
+    pub(crate) symlink: Symlink,
+    pub(crate) owner: Owner,
+}
 
-/// A file that is longer than this was not written by people.
-pub(crate) const LONGEST_FILE: u64 = 1 << 20;
+/// What becomes of a path that leads to a symlink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Symlink {
+    Followed,
+    Refused,
+}
 
-/// Reads the text, and says what ought to be otherwise with the file.
-pub(crate) fn read_text(path: &Path) -> Result<(String, Option<String>), Error> {
-    let unusable = |fault: String| Error::ConfigFile { path: path.to_path_buf(), fault };
-    let failed = |error: io::Error| unusable(format!("cannot be read: {error}"));
-    // Without waiting: a pipe that nobody writes to would hold up the start for ever.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
-    let found = file.metadata().map_err(failed)?;
-    if !found.is_file() {
-        return Err(unusable("is not a regular file".to_owned()));
+/// Whose file it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Anybody,
+    /// This server's user or root.
+    OursOrRoot,
+}
+
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error("is a symlink")]
+    Symlink,
+    #[error("is not a regular file")]
+    NotAFile,
+    #[error("belongs to uid {uid}, which is neither this server's nor root")]
+    ForeignOwner { uid: u32 },
+    #[error("is longer than {max_len} bytes")]
+    TooLong { max_len: u64 },
+}
+
+/// Reads a whole file.
+///
+/// # Errors
+///
+/// The first check that it fails; or what the kernel says.
+pub(crate) fn read(path: &Path, checks: Checks) -> Result<(Vec<u8>, Metadata), ReadError> {
+    let Checks { max_len, symlink, owner } = checks;
+    let (file, metadata) = open(path, symlink)?;
+    if owner == Owner::OursOrRoot && !is_ours_or_roots(&metadata) {
+        return Err(ReadError::ForeignOwner { uid: metadata.uid() });
     }
-    let mut bytes = Vec::new();
-    // One more than there may be, and not what its length was a moment ago.
-    file.take(LONGEST_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LONGEST_FILE {
-        return Err(unusable(format!("is longer than {} KiB", LONGEST_FILE >> 10)));
+    let mut content = Vec::new();
+    // One byte more than there may be: the length that it had a moment ago says nothing.
+    file.take(max_len + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > max_len {
+        return Err(ReadError::TooLong { max_len });
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let line = line_at(error.as_bytes(), error.utf8_error().valid_up_to());
-        Error::ConfigLine { path: path.to_path_buf(), line, fault: "is not UTF-8 text".to_owned() }
-    })?;
-    let us = nix::unistd::geteuid().as_raw();
-    let who = if found.mode() & 0o002 != 0 {
-        Some(format!("everybody may write to it (mode {:04o}); chmod o-w it", found.mode() & 0o7777))
-    } else if found.uid() != us && found.uid() != 0 {
-        Some(format!("it belongs to uid {}, which is neither this server's nor root", found.uid()))
-    } else {
-        None
+    Ok((content, metadata))
+}
+
+/// Opens a regular file. It never blocks: a pipe without a writer would hold up the start for ever.
+///
+/// # Errors
+///
+/// When it is no regular file, or a symlink and those are refused; or what the kernel says.
+pub(crate) fn open(path: &Path, symlink: Symlink) -> Result<(File, Metadata), ReadError> {
+    let no_follow = if symlink == Symlink::Refused { libc::O_NOFOLLOW } else { 0 };
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | no_follow).open(path);
+    let file = match opened {
+        Err(error) if symlink == Symlink::Refused && error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(ReadError::Symlink);
+        }
+        opened => opened?,
     };
-    let warning =
-        who.map(|who| format!("{}: {who}: who can change it decides what this server does", path.display()));
-    Ok((text, warning))
+    let metadata = file.metadata()?;
+    if metadata.is_file() { Ok((file, metadata)) } else { Err(ReadError::NotAFile) }
+}
+
+/// Whether a file belongs to this server's user or to root.
+pub(crate) fn is_ours_or_roots(metadata: &Metadata) -> bool {
+    metadata.uid() == nix::unistd::geteuid().as_raw() || metadata.uid() == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const CHECKS: Checks = Checks { max_len: 5, symlink: Symlink::Refused, owner: Owner::OursOrRoot };
+
+    fn fault(path: &Path, checks: Checks) -> String {
+        read(path, checks).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_greatest_length() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(read(&path, CHECKS).unwrap().0, b"12345");
+        fs::write(&path, "123456").unwrap();
+        assert_eq!(fault(&path, CHECKS), "is longer than 5 bytes");
+    }
+
+    #[test]
+    fn a_symlink_is_followed_only_where_it_may_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, link] = ["file", "link"].map(|name| directory.path().join(name));
+        fs::write(&path, "123").unwrap();
+        symlink(&path, &link).unwrap();
+        assert_eq!(fault(&link, CHECKS), "is a symlink");
+        assert_eq!(read(&link, Checks { symlink: Symlink::Followed, ..CHECKS }).unwrap().0, b"123");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_without_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        for path in [pipe.as_path(), directory.path(), Path::new("/dev/zero")] {
+            assert_eq!(fault(path, CHECKS), "is not a regular file", "{}", path.display());
+        }
+        let absent = read(&directory.path().join("absent"), CHECKS).unwrap_err();
+        assert!(matches!(absent, ReadError::Io(error) if error.kind() == io::ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_refused_where_it_must_be_ours() {
+        if !nix::unistd::geteuid().is_root() {
+            // Only root can give a file away. What is ours passes.
+            let file = tempfile::NamedTempFile::new().unwrap();
+            assert!(read(file.path(), CHECKS).is_ok());
+            return;
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::os::unix::fs::chown(file.path(), Some(4_321), None).unwrap();
+        assert!(fault(file.path(), CHECKS).starts_with("belongs to uid 4321, which is neither"));
+        assert!(read(file.path(), Checks { owner: Owner::Anybody, ..CHECKS }).is_ok());
+    }
 }

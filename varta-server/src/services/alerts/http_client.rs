@@ -1,6 +1,5 @@
 //! Sending: one HTTP client for all destinations, and how often it is tried again.
 
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::base::backoff::{MAX_DELAY, MIN_DELAY};
 use crate::base::error::Error;
+use crate::base::files::bounded_read::{self, Checks, Owner, Symlink};
 use crate::services::alerts::url::AlertUrl;
 
 /// How long it may take to get a connection.
@@ -24,7 +24,7 @@ const LONGEST_ANSWER: usize = 16 << 10;
 /// How much of that goes into the log.
 const LONGEST_REASON: usize = 200;
 /// The longest file of certificates, in bytes.
-const LONGEST_CA_FILE: u64 = 4 << 20;
+const MAX_CA_FILE_LEN: u64 = 4 << 20;
 
 /// What came of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,14 +86,8 @@ pub(super) fn client(ca_file: Option<&Path>, needs_tls: bool) -> Result<Client, 
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let mut content = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
-    file.take(LONGEST_CA_FILE + 1)
-        .read_to_end(&mut content)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if content.len() as u64 > LONGEST_CA_FILE {
-        return Err(format!("is longer than {LONGEST_CA_FILE} bytes"));
-    }
+    let checks = Checks { max_len: MAX_CA_FILE_LEN, symlink: Symlink::Followed, owner: Owner::Anybody };
+    let (content, _) = bounded_read::read(path, checks).map_err(|error| error.to_string())?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
     let certificates = certificates.map_err(|error| format!("is no file of certificates in PEM: {error}"))?;
     if certificates.is_empty() {
@@ -175,6 +169,17 @@ mod tests {
         assert_eq!(of("86400"), Some(MAX_DELAY));
         assert_eq!(of("0"), Some(MIN_DELAY));
         assert_eq!((of("-1"), of("soon"), of("Fri, 31 Dec 1999 23:59:59 GMT")), (None, None, None));
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_certificates_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let refused = client(Some(&pipe), true).unwrap_err();
+        assert_eq!(refused.exit_status(), 2);
+        let said = format!("{}: is not a regular file; see --alert-ca-file", pipe.display());
+        assert_eq!(refused.to_string(), said);
     }
 
     #[test]

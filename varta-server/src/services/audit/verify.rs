@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::Error;
 use crate::base::files::append_log::rotated;
+use crate::base::files::bounded_read::{self, ReadError, Symlink};
 use crate::services::audit::chain::{Chain, Fault, Mark};
 use crate::services::audit::head::{head_path, read_head};
 use crate::services::audit::mac::Sealer;
@@ -128,12 +128,11 @@ fn read_head_of(path: &Path, sealer: &Sealer) -> Result<Result<Link, Fault>, Err
 
 /// Opens a regular file, which may be a link's.
 fn open(path: &Path) -> Result<File, Error> {
-    let failed = |error: io::Error| unreadable(path, &error);
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(failed(io::Error::other("it is not a regular file")));
+    match bounded_read::open(path, Symlink::Followed) {
+        Ok((file, _)) => Ok(file),
+        Err(ReadError::Io(error)) => Err(unreadable(path, &error)),
+        Err(error) => Err(unreadable(path, &io::Error::other(format!("it {error}")))),
     }
-    Ok(file)
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Error {

@@ -1,11 +1,11 @@
 //! Reads the file of a recording, which anybody may have written.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::Error;
+use crate::base::files::bounded_read::{self, Symlink};
 use crate::engine::Record;
 use crate::services::recording::decode::Decoder;
 use crate::services::recording::format::{Block, Header, LENGTH};
@@ -38,13 +38,8 @@ impl RecordingReader {
     /// When it cannot be read, or is no recording.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let failed = |fault: String| Error::Recording { path: path.to_path_buf(), fault };
-        let cannot = |error| failed(format!("cannot be read: {error}"));
-        // A pipe that nobody writes to would be waited for otherwise.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(cannot)?;
-        let metadata = file.metadata().map_err(cannot)?;
-        if !metadata.is_file() {
-            return Err(failed("is not a regular file".to_owned()));
-        }
+        let opened = bounded_read::open(path, Symlink::Followed);
+        let (file, metadata) = opened.map_err(|error| failed(error.to_string()))?;
         let mut block = [0; LENGTH];
         match (&file).read_exact(&mut block) {
             Ok(()) => {}
@@ -54,7 +49,7 @@ impl RecordingReader {
                     metadata.len()
                 )));
             }
-            Err(error) => return Err(cannot(error)),
+            Err(error) => return Err(failed(format!("cannot be read: {error}"))),
         }
         let header = Header::decode(&block).map_err(|fault| failed(fault.to_string()))?;
         Ok(RecordingReader { path: path.to_path_buf(), file, length: metadata.len(), header })
