@@ -12,6 +12,7 @@ use std::io::{self, Seek, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::base::files::directory::{directory_of, sync_directory_of};
 use crate::base::files::lock::try_lock;
 
 /// A file that is open for appending, and no symlink.
@@ -295,22 +296,6 @@ pub(crate) fn rotate(path: &Path, keep: u32) -> io::Result<()> {
     }
     fs::rename(path, numbered(path, 1))?;
     sync_directory_of(path)
-}
-
-/// Waits until the names in a file's directory are on the disk.
-///
-/// # Errors
-///
-/// What the kernel says.
-pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
-    File::open(directory_of(path))?.sync_all()
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// What no test can ask of a real disk.

@@ -1,10 +1,12 @@
 //! A small file that is replaced as a whole: whoever reads it, also after a fall of the host, finds the old one or the new.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use crate::base::files::directory::sync_directory_of;
 
 /// Puts a file with this content, which only its owner can read, in the place of the one at `path`, and returns when it is
 /// on the disk. Meanwhile it is called the same with `.new` behind it.
@@ -22,7 +24,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         return Err(error);
     }
     // The new name is to outlive the host's fall, too.
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    sync_directory_of(path)
 }
 
 fn write_out(path: &OsStr, content: &[u8]) -> io::Result<()> {

@@ -9,7 +9,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::base::error::Error;
-use crate::base::files::append_log::{is_at, is_ours_alone, sync_directory_of};
+use crate::base::files::append_log::{is_at, is_ours_alone};
+use crate::base::files::directory::sync_directory_of;
 use crate::base::files::lock::try_lock;
 use crate::services::audit::chain::Fault;
 use crate::services::audit::mac::{Hash, Sealer};

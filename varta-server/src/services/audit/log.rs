@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::base::clock;
 use crate::base::error::Error;
-use crate::base::files::append_log::{AppendFile, numbered, rotate, sync_directory_of};
+use crate::base::files::append_log::{AppendFile, numbered, rotate};
+use crate::base::files::directory::sync_directory_of;
 use crate::services::audit::head::{Head, OPEN_TO_OTHERS};
 use crate::services::audit::mac::Sealer;
 use crate::services::audit::options::AuditOptions;
