@@ -9,6 +9,9 @@ pub const SHORTEST_STALL_AFTER: Duration = Duration::from_millis(10);
 /// The longest time for any option.
 pub const LONGEST_DURATION: Duration = Duration::from_secs(366 * 86_400);
 
+/// The longest time for a command that the server runs.
+pub(crate) const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(86_400);
+
 /// Why a rule, an expected agent or a pause was not taken. Those that were taken before stay as they are.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

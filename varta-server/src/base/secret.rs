@@ -42,11 +42,6 @@ impl Secret {
     pub fn matches(&self, candidate: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(candidate).into()
     }
-
-    /// The secret itself, to make a key of it.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
 }
 
 fn token_in(text: &str) -> Option<String> {

@@ -117,7 +117,7 @@ impl Alerts {
             notifier = Notifier(Some(Arc::new(Line { queue, host, outcomes, said })));
             let task = Webhook {
                 url,
-                key: options.webhook_key.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.bytes())),
+                key: options.webhook_key.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())),
                 client,
                 give_up_after: options.give_up_after,
                 queue: waiting,

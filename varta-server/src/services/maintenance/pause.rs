@@ -13,8 +13,6 @@ use crate::services::maintenance::options::Reason;
 
 /// The shortest pause that can be asked for.
 pub(crate) const SHORTEST: Duration = Duration::from_secs(1);
-/// The longest.
-pub(crate) const LONGEST: Duration = LONGEST_DURATION;
 
 /// At whose word agents are paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +113,7 @@ impl Pause {
         let length = self.until.and_then(|until| until.duration_since(self.since).ok());
         matches!(self.by, By::User(_))
             && self.from.is_none()
-            && length.is_some_and(|length| (SHORTEST..=LONGEST).contains(&length))
+            && length.is_some_and(|length| (SHORTEST..=LONGEST_DURATION).contains(&length))
     }
 }
 
@@ -207,7 +205,7 @@ mod tests {
     fn only_what_could_have_been_asked_for_passes_for_it() {
         assert!(asked("a", 3_600).could_be_asked_for());
         assert!(!planned("a", None, Some(3_600)).could_be_asked_for());
-        let longest = LONGEST.as_secs();
+        let longest = LONGEST_DURATION.as_secs();
         assert!(asked("a", longest).could_be_asked_for() && !asked("a", longest + 1).could_be_asked_for());
         assert!(!Pause { until: None, ..asked("a", 1) }.could_be_asked_for());
         assert!(!Pause { since: at(5), ..asked("a", 5) }.could_be_asked_for());

@@ -6,10 +6,11 @@ use serde_json::json;
 use serde_json::{Map, Value};
 
 use crate::base::Glob;
+use crate::base::limits::LONGEST_DURATION;
 use crate::base::time::millis;
 use crate::services::maintenance::json_object::Fields;
 use crate::services::maintenance::options::{PlannedPauses, Reason};
-use crate::services::maintenance::pause::{LONGEST, Pause, SHORTEST, parse_pattern, parse_reason};
+use crate::services::maintenance::pause::{Pause, SHORTEST, parse_pattern, parse_reason};
 use crate::services::maintenance::schedule::List;
 
 /// The version that both sides speak.
@@ -101,7 +102,7 @@ impl Request {
 ///
 /// When not: the bounds.
 pub(crate) fn check_length(length: Duration) -> Result<Duration, String> {
-    if (SHORTEST..=LONGEST).contains(&length) {
+    if (SHORTEST..=LONGEST_DURATION).contains(&length) {
         return Ok(length);
     }
     Err(format!("{length:?} is not between 1 second and 366 days"))
@@ -208,7 +209,7 @@ mod tests {
         let pattern = glob("batch-*");
         for request in [
             Request::Pause { pattern: pattern.clone(), length: SHORTEST, reason },
-            Request::Pause { pattern: pattern.clone(), length: LONGEST, reason: None },
+            Request::Pause { pattern: pattern.clone(), length: LONGEST_DURATION, reason: None },
             Request::Resume { pattern },
             Request::Pauses,
         ] {

@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::base::limits::LONGEST_DURATION;
 use crate::base::rate_limit::RateLimit;
 
 /// So many actions within a time; written as `5/10m`.
@@ -22,8 +23,6 @@ pub struct Budget {
 impl Budget {
     /// The shortest time for which one can be given.
     const SHORTEST: Duration = Duration::from_secs(1);
-    /// The longest.
-    const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
     /// `actions` actions within `seconds` seconds.
     #[must_use]
@@ -46,7 +45,7 @@ impl FromStr for Budget {
         let (actions, within) = text.split_once('/').ok_or(FAULT)?;
         let actions = actions.trim().parse().map_err(|_| FAULT)?;
         let within = humantime::parse_duration(within.trim()).map_err(|_| FAULT)?;
-        if within < Self::SHORTEST || within > Self::LONGEST {
+        if within < Self::SHORTEST || within > LONGEST_DURATION {
             return Err(FAULT);
         }
         Ok(Budget { actions, within })

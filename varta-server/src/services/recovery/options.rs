@@ -5,6 +5,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use crate::base::error::Error;
+use crate::base::limits::{LONGEST_DURATION, MAX_COMMAND_TIMEOUT};
 use crate::services::recovery::action_target::{find_program, search_path};
 use crate::services::recovery::budget::Budget;
 use crate::services::recovery::command::CommandLine;
@@ -94,10 +95,6 @@ fn parse_variable(text: &str) -> Result<Variable, String> {
 impl RecoveryArgs {
     /// How long --recovery-exec waits: for a service manager that restarts the agent by itself, or an operator who does.
     const FIRST_WAIT: Duration = Duration::from_secs(1);
-    /// The longest that a command may run.
-    const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
-    /// The longest of the other times.
-    const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
     /// What these options say, with the rules of the file.
     ///
@@ -106,7 +103,7 @@ impl RecoveryArgs {
     /// The first option whose value makes no sense, or that does nothing.
     pub fn options(&self, entries: &[RecoveryEntry], has_file: bool) -> Result<RecoveryOptions, Error> {
         let wrong = |option, fault: String| Err(Error::Option { option, fault });
-        if self.recovery_timeout.is_zero() || self.recovery_timeout > Self::LONGEST_TIMEOUT {
+        if self.recovery_timeout.is_zero() || self.recovery_timeout > MAX_COMMAND_TIMEOUT {
             return wrong("--recovery-timeout", "is not between 1ms and 24h".to_owned());
         }
         if self.recovery_attempts == 0 {
@@ -114,7 +111,7 @@ impl RecoveryArgs {
         }
         let times =
             [("--recovery-debounce", self.recovery_debounce), ("--recovery-backoff", self.recovery_backoff)];
-        if let Some((option, given)) = times.into_iter().find(|(_, time)| *time > Self::LONGEST) {
+        if let Some((option, given)) = times.into_iter().find(|(_, time)| *time > LONGEST_DURATION) {
             return wrong(option, format!("{given:?} is more than 366 days"));
         }
         let given = [

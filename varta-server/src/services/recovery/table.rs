@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use toml::de::DeValue;
 
 use crate::base::Glob;
+use crate::base::limits::{LONGEST_DURATION, MAX_COMMAND_TIMEOUT};
 use crate::base::options::table::{Fault, Table, Value, at, decimal, duration, text, wrong_type};
 use crate::domain::beat::Transport;
 use crate::services::recovery::budget::Budget;
@@ -68,9 +69,6 @@ const TRANSPORTS: [Transport; 3] = [Transport::Unix, Transport::Udp, Transport::
 /// How many tables there may be, and how many steps in each.
 const MOST: usize = 256;
 const MOST_STEPS: usize = 16;
-/// The longest time in it.
-const LONGEST: Duration = Duration::from_secs(366 * 86_400);
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 impl RecoveryEntry {
     /// For everybody who is stalled or down.
@@ -199,7 +197,7 @@ fn read_step(item: &Value<'_>) -> Result<(Duration, StepEntry), Fault> {
     let own = timeout
         .map(|value| {
             let own = duration("timeout", value)?;
-            if own > LONGEST_TIMEOUT { Err(at(value, "timeout: is more than 24h")) } else { Ok(own) }
+            if own > MAX_COMMAND_TIMEOUT { Err(at(value, "timeout: is more than 24h")) } else { Ok(own) }
         })
         .transpose()?;
     if let (Some(value), None) = (timeout, exec) {
@@ -241,7 +239,7 @@ fn wait(key: &'static str, value: &Value<'_>) -> Result<Duration, Fault> {
     let text = text(key, value)?;
     let time = humantime::parse_duration(text)
         .map_err(|error| at(value, format!("{key}: `{}`: {error}", text.escape_debug())))?;
-    if time > LONGEST { Err(at(value, format!("{key}: is more than 366 days"))) } else { Ok(time) }
+    if time > LONGEST_DURATION { Err(at(value, format!("{key}: is more than 366 days"))) } else { Ok(time) }
 }
 
 fn number(key: &str, value: &Value<'_>, least: u32) -> Result<u32, Fault> {
