@@ -15,6 +15,7 @@ mod socket_file;
 pub(crate) mod stdout;
 pub mod time;
 pub(crate) mod version;
+pub(crate) mod worker_thread;
 
 pub(crate) use self::glob::Glob;
 pub(crate) use self::limits::EntryError;

@@ -5,7 +5,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use metrics::Counter;
@@ -13,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use crate::base::clock::wall_now;
+use crate::base::worker_thread;
 use crate::services::audit::log::AuditLog;
 
 /// Records that may wait to be written.
@@ -83,15 +83,11 @@ impl Trail {
     /// # Errors
     ///
     /// When the thread cannot be started.
-    pub(crate) fn start(ledger: impl Ledger, missing: Counter) -> io::Result<(Self, oneshot::Receiver<()>)> {
+    pub(crate) fn start(ledger: impl Ledger, missing: Counter) -> io::Result<(Self, worker_thread::Ended)> {
         let (queue, entries) = sync_channel(QUEUE);
-        let (ended, end) = oneshot::channel();
         let way = Way { queue, waiting: Arc::default(), missing };
         let (waiting, missing) = (Arc::clone(&way.waiting), way.missing.clone());
-        thread::Builder::new().name("varta-audit".to_owned()).spawn(move || {
-            write(ledger, &entries, &waiting, &missing);
-            let _ = ended.send(());
-        })?;
+        let end = worker_thread::start("varta-audit", move || write(ledger, &entries, &waiting, &missing))?;
         Ok((Trail(Some(way)), end))
     }
 

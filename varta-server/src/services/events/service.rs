@@ -1,11 +1,10 @@
 use std::io;
-use std::thread;
 
-use tokio::runtime::Builder;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::base::error::Error;
 use crate::base::files::append_log::AppendFile;
+use crate::base::worker_thread;
 use crate::domain::tracker::Transition;
 use crate::services::events::metrics::EventsMeans;
 use crate::services::events::options::EventsOptions;
@@ -50,7 +49,7 @@ impl EventsFile {
         self,
         means: EventsMeans,
         queue: mpsc::Receiver<Transition>,
-    ) -> io::Result<oneshot::Receiver<()>> {
+    ) -> io::Result<worker_thread::Ended> {
         let EventsFile { options, file } = self;
         let path = options.path.display();
         tracing::info!(
@@ -60,15 +59,6 @@ impl EventsFile {
             keep = options.keep,
             "writing events to {path}"
         );
-        let runtime = Builder::new_current_thread().enable_time().build()?;
-        let writer = Writer::new(options, file, means, queue);
-        let (done, is_done) = oneshot::channel();
-        // Nobody joins it: a disk that hangs must not keep the server from ending.
-        thread::Builder::new().name("varta-events".to_owned()).spawn(move || {
-            runtime.block_on(writer.run());
-            // Whoever waited may have given up.
-            let _ = done.send(());
-        })?;
-        Ok(is_done)
+        worker_thread::start_async("varta-events", Writer::new(options, file, means, queue).run())
     }
 }

@@ -3,11 +3,9 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
-use std::thread;
-
-use tokio::sync::oneshot;
 
 use crate::base::error::Error;
+use crate::base::worker_thread;
 use crate::engine::Recorder;
 use crate::engine::tap::QUEUE;
 use crate::services::recording::format::Header;
@@ -58,7 +56,7 @@ impl RecordingFile {
         self,
         header: &Header,
         metrics: RecordingMetrics,
-    ) -> io::Result<(Recorder, oneshot::Receiver<()>)> {
+    ) -> io::Result<(Recorder, worker_thread::Ended)> {
         let RecordingFile { path, file, limit } = self;
         tracing::info!(
             target: "varta::recording",
@@ -69,15 +67,8 @@ impl RecordingFile {
         );
         let (to_queue, queue) = sync_channel(QUEUE);
         let recorder = Recorder::new(to_queue, metrics.dropped.clone());
-        let (done, is_done) = oneshot::channel();
         let writer =
             Writer { path, file, limit, room: limit, buffer: header.encode().to_vec(), queue, metrics };
-        // Nobody joins it: a disk that hangs must not keep the server from ending.
-        thread::Builder::new().name("varta-record".to_owned()).spawn(move || {
-            writer.run();
-            // Whoever waited may have given up.
-            let _ = done.send(());
-        })?;
-        Ok((recorder, is_done))
+        Ok((recorder, worker_thread::start("varta-record", move || writer.run())?))
     }
 }

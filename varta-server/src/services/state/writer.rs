@@ -10,18 +10,17 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use metrics::Counter;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
-use tokio::runtime::Builder;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::base::backoff::{Backoff, FIRST_DELAY};
 use crate::base::clock::Clock;
 use crate::base::files::state_dir::StateDir;
 use crate::base::time::MonoTime;
+use crate::base::worker_thread;
 use crate::domain::tracker::Note;
 use crate::engine::query::Query;
 use crate::engine::state_queue::{Event, STATE_QUEUE, Slice, StateSink};
@@ -58,17 +57,9 @@ impl Store {
     /// # Errors
     ///
     /// When the thread cannot be started.
-    pub(crate) fn start(self, means: Means) -> io::Result<(StateSink, oneshot::Receiver<()>)> {
-        let runtime = Builder::new_current_thread().enable_time().build()?;
+    pub(crate) fn start(self, means: Means) -> io::Result<(StateSink, worker_thread::Ended)> {
         let (sink, writer) = self.into_writer(means);
-        let (done, is_done) = oneshot::channel();
-        // Nobody joins it: a disk that hangs must not keep the server from ending.
-        thread::Builder::new().name("varta-state".to_owned()).spawn(move || {
-            runtime.block_on(writer.run());
-            // Whoever waited may have given up.
-            let _ = done.send(());
-        })?;
-        Ok((sink, is_done))
+        Ok((sink, worker_thread::start_async("varta-state", writer.run())?))
     }
 
     pub(super) fn into_writer(self, means: Means) -> (StateSink, Writer) {
