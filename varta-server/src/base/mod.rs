@@ -1,5 +1,6 @@
 //! What any daemon needs: time, errors, files, options, limits. Nothing here knows what a heartbeat is.
 
+pub(crate) mod accept;
 pub(crate) mod backoff;
 pub mod clock;
 pub(crate) mod error;

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,8 +27,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use crate::base::accept::accept;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::secret::Secret;
@@ -48,8 +49,6 @@ const HEAD_WITHIN: Duration = Duration::from_secs(5);
 const CONNECTION_WITHIN: Duration = Duration::from_secs(30);
 /// How long the tracker may take to answer `/readyz`.
 const PING_WITHIN: Duration = Duration::from_secs(1);
-/// How long accepting rests when descriptors have run out: trying at once would only burn the CPU.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the routes need.
 pub(crate) struct Site {
@@ -74,37 +73,15 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationT
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(shared);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let connections = TaskTracker::new();
-    let mut is_failing = false;
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = async {
-                // The semaphore is never closed.
-                let place = Arc::clone(&places).acquire_owned().await.ok()?;
-                Some((place, listener.accept().await))
-            } => accepted,
-        };
-        let (place, stream) = match accepted {
-            Some((place, Ok((stream, _)))) => (place, stream),
-            Some((_, Err(error))) => {
-                if !is_failing {
-                    tracing::warn!(
-                        target: "varta::http",
-                        "cannot accept a connection for metrics: {error}; trying again"
-                    );
-                }
-                is_failing = true;
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-            None => break,
-        };
-        is_failing = false;
+    let warn = |error: &io::Error| {
+        tracing::warn!(
+            target: "varta::http",
+            "cannot accept a connection for metrics: {error}; trying again"
+        );
+    };
+    let connections = accept(&listener, CONNECTIONS, &stop, warn, |stream| {
         let (router, stop) = (router.clone(), stop.clone());
-        connections.spawn(async move {
-            let _place = place;
+        async move {
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_WITHIN)
@@ -125,9 +102,9 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationT
                 }
             })
             .await;
-        });
-    }
-    connections.close();
+        }
+    })
+    .await;
     let _ = timeout(PING_WITHIN, connections.wait()).await;
 }
 

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::base::SocketFile;
+use crate::base::accept::accept;
 use crate::base::error::Error;
 use crate::services::maintenance::options::ControlSocket;
 use crate::services::maintenance::protocol::{Answer, LONGEST_REQUEST, Request};
@@ -25,8 +24,6 @@ const BACKLOG: i32 = 16;
 const REQUEST_WITHIN: Duration = Duration::from_secs(1);
 /// How long an answer may take to be taken.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// How long accepting rests when descriptors have run out: trying at once would only burn the CPU.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The socket, which is not read yet.
 #[derive(Debug)]
@@ -62,42 +59,18 @@ impl ControlListener {
             "pauses can be asked for on {}",
             path.display()
         );
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        let connections = TaskTracker::new();
-        let mut is_failing = false;
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = async {
-                    // The semaphore is never closed.
-                    let place = Arc::clone(&places).acquire_owned().await.ok()?;
-                    Some((place, socket.accept().await))
-                } => accepted,
-            };
-            let (place, stream) = match accepted {
-                Some((place, Ok((stream, _)))) => (place, stream),
-                Some((_, Err(error))) => {
-                    if !is_failing {
-                        tracing::warn!(
-                            target: "varta::maintenance",
-                            "{}: cannot accept a connection: {error}; trying again",
-                            path.display()
-                        );
-                    }
-                    is_failing = true;
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-                None => break,
-            };
-            is_failing = false;
+        let warn = |error: &std::io::Error| {
+            tracing::warn!(
+                target: "varta::maintenance",
+                "{}: cannot accept a connection: {error}; trying again",
+                path.display()
+            );
+        };
+        let connections = accept(&socket, CONNECTIONS, stop, warn, |stream| {
             let (desk, stop) = (Arc::clone(desk), stop.clone());
-            connections.spawn(async move {
-                let _place = place;
-                converse(&stream, &desk, &stop).await;
-            });
-        }
-        connections.close();
+            async move { converse(&stream, &desk, &stop).await }
+        })
+        .await;
         // Their own limits end them.
         connections.wait().await;
         Ok(())
