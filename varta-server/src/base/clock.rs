@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::base::time::{MonoTime, nanos};
+use crate::base::time::{MonoTime, WallTime, nanos};
 
 /// The server's clock: cheap to copy, and every copy has the same start.
 #[derive(Clone, Copy, Debug)]
@@ -48,15 +48,6 @@ impl Clock {
         tokio::time::Instant::from_std(instant)
     }
 
-    /// What the wall clock said at `at`, as it counts at this moment.
-    #[must_use]
-    pub fn wall(&self, at: MonoTime) -> SystemTime {
-        let (now, wall_now) = (self.now(), wall_now());
-        let wall =
-            if at <= now { wall_now.checked_sub(now.since(at)) } else { wall_now.checked_add(at.since(now)) };
-        wall.unwrap_or(wall_now)
-    }
-
     /// Unix time of the server's start as the wall clock counts at this moment, in seconds.
     ///
     /// Added to a [`MonoTime`] in seconds it gives the Unix time of that moment.
@@ -64,6 +55,30 @@ impl Clock {
     pub fn wall_start_seconds(&self) -> f64 {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         wall.as_secs_f64() - self.start.elapsed().as_secs_f64()
+    }
+}
+
+/// One moment by both clocks: by it other moments of the monotonic clock have a time of the wall clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WallClock {
+    /// By which durations are measured.
+    pub(crate) mono: MonoTime,
+    pub(crate) wall: WallTime,
+}
+
+impl WallClock {
+    /// The present moment.
+    pub(crate) fn read(clock: Clock) -> Self {
+        WallClock { mono: clock.now(), wall: WallTime::from(wall_now()) }
+    }
+
+    /// What the wall clock said, or will say, at `at`, as it counts at this moment.
+    pub(crate) fn at(self, at: MonoTime) -> WallTime {
+        if at <= self.mono {
+            self.wall.before(self.mono.since(at))
+        } else {
+            self.wall.after(at.since(self.mono))
+        }
     }
 }
 
@@ -82,6 +97,15 @@ mod tests {
         let clock = Clock::start();
         let first = clock.now();
         assert!(clock.now() >= first);
+    }
+
+    #[test]
+    fn the_past_and_the_future_have_a_time_of_the_wall_clock() {
+        let wall = WallTime::from(UNIX_EPOCH + Duration::from_secs(1_000));
+        let clock = WallClock { mono: MonoTime::from_secs(10), wall };
+        let at = |secs| clock.at(MonoTime::from_secs(secs)).as_millis();
+        assert_eq!([at(0), at(9), at(10), at(11)], [990_000, 999_000, 1_000_000, 1_001_000]);
+        assert_eq!(clock.at(MonoTime::NEVER), wall.after(MonoTime::NEVER.since(clock.mono)));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// A moment on the server's monotonic clock: nanoseconds since the server started.
 ///
 /// ```
@@ -75,13 +77,85 @@ pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The first moment that RFC 3339 cannot write, since 1970: the year 10000 begins.
+pub(crate) const END_OF_RFC3339: Duration = Duration::from_secs(253_402_300_800);
+
 /// A moment of the wall clock as JSON has it: `2026-11-23T13:12:02.000Z`, always of 24 characters. One that cannot be
 /// written so is shown as the nearest that can.
 pub(crate) fn rfc3339(at: SystemTime) -> String {
-    /// The last second of the year 9999.
-    const LAST: Duration = Duration::from_secs(253_402_300_799);
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    humantime::format_rfc3339_millis(UNIX_EPOCH + since.min(LAST)).to_string()
+    WallTime::from(at).to_string()
+}
+
+/// Reads a moment in UTC, with a `Z` behind it and any fraction of a second.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn parse_rfc3339(text: &str) -> Result<SystemTime, humantime::TimestampError> {
+    humantime::parse_rfc3339(text)
+}
+
+/// A moment of the wall clock in whole milliseconds, from 1970 to the end of the year 9999: what RFC 3339 can
+/// write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct WallTime(u64);
+
+impl WallTime {
+    const MAX: u64 = END_OF_RFC3339.as_secs() * 1_000 - 1;
+
+    /// Milliseconds since 1970.
+    pub(crate) const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// The moment that is `later` after this one; not after the year 9999.
+    pub(crate) fn after(self, later: Duration) -> Self {
+        WallTime(self.0.saturating_add(millis(later)).min(Self::MAX))
+    }
+
+    /// The moment that is `earlier` before this one; not before 1970.
+    pub(crate) fn before(self, earlier: Duration) -> Self {
+        WallTime(self.0.saturating_sub(millis(earlier)))
+    }
+
+    /// How long this is after `earlier`; zero when it is not after it.
+    pub(crate) const fn since(self, earlier: WallTime) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Cuts off what is finer than a millisecond, and what RFC 3339 cannot write to the nearest that it can.
+impl From<SystemTime> for WallTime {
+    fn from(at: SystemTime) -> Self {
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        WallTime(millis(since).min(Self::MAX))
+    }
+}
+
+impl From<WallTime> for SystemTime {
+    fn from(at: WallTime) -> Self {
+        UNIX_EPOCH + Duration::from_millis(at.0)
+    }
+}
+
+/// RFC 3339 in UTC, with milliseconds.
+impl fmt::Display for WallTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_rfc3339_millis(SystemTime::from(*self)).fmt(f)
+    }
+}
+
+impl Serialize for WallTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for WallTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_rfc3339(&text).map(WallTime::from).map_err(serde::de::Error::custom)
+    }
 }
 
 /// Saturates at [`MonoTime::NEVER`].
@@ -123,7 +197,24 @@ mod tests {
     fn a_moment_of_the_wall_clock_has_a_text_whenever_it_is() {
         assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
         assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_millis(1_234)), "1970-01-01T00:00:01.234Z");
-        assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(1 << 40)), "9999-12-31T23:59:59.000Z");
+        assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(1 << 40)), "9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn a_wall_time_reads_as_rfc_3339_and_is_read_again() {
+        let at = WallTime(1_795_449_600_123);
+        assert_eq!(at.to_string(), "2026-11-23T16:00:00.123Z");
+        let json = serde_json::to_string(&at).unwrap();
+        assert_eq!(serde_json::from_str::<WallTime>(&json).unwrap(), at);
+        assert!(serde_json::from_str::<WallTime>("\"soon\"").is_err());
+        assert_eq!(WallTime::from(SystemTime::from(at) + Duration::from_nanos(999_999)), at);
+    }
+
+    #[test]
+    fn a_wall_time_stays_within_what_rfc_3339_can_write() {
+        assert_eq!(WallTime(u64::MAX).after(Duration::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(WallTime(0).before(Duration::from_secs(1)), WallTime(0));
+        assert_eq!(WallTime(1).since(WallTime(2)), Duration::ZERO);
     }
 
     #[test]

@@ -2,23 +2,23 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::base::time::{END_OF_RFC3339, parse_rfc3339};
+
 /// What is wrong with a moment.
 pub(crate) const NOT_A_MOMENT: &str = "is not a moment from 1970 to 9999 with its offset from UTC, such as \
                                        2026-12-24T22:00:00Z or 2026-12-24T23:00:00+01:00";
-/// The end of the year 9999, in seconds of Unix time: what comes then cannot be written any more.
-const END: Duration = Duration::from_secs(253_402_300_800);
 
 /// Reads a moment as RFC 3339 has it. `None` for anything else, for what has no offset, and for what lies before 1970
 /// or after 9999.
 pub(crate) fn parse_moment(text: &str) -> Option<SystemTime> {
     let (local, offset) = split_offset(text)?;
     let local = local.ends_with(|last: char| last.is_ascii_digit()).then_some(local)?;
-    let local = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
+    let local = parse_rfc3339(&format!("{local}Z")).ok()?;
     let at = match offset {
         Offset::East(offset) => local.checked_sub(offset)?,
         Offset::West(offset) => local.checked_add(offset)?,
     };
-    at.duration_since(UNIX_EPOCH).is_ok_and(|since| since < END).then_some(at)
+    at.duration_since(UNIX_EPOCH).is_ok_and(|since| since < END_OF_RFC3339).then_some(at)
 }
 
 /// By how much a clock differs from UTC.

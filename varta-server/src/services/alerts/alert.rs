@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::time::WallTime;
 use crate::domain::beat::Origin;
 use crate::domain::tracker::{AgentId, Transition, Twin, Verdict};
-use crate::services::alerts::timestamp::Wall;
 
 /// Names and values of labels, or of annotations.
 pub(super) type Texts = BTreeMap<String, String>;
@@ -22,9 +22,9 @@ pub(super) struct Alert {
     pub(super) labels: Texts,
     /// What there is to say of it at present.
     pub(super) annotations: Texts,
-    pub(super) starts_at: Wall,
+    pub(super) starts_at: WallTime,
     /// `None` while it lasts.
-    pub(super) ends_at: Option<Wall>,
+    pub(super) ends_at: Option<WallTime>,
     pub(super) subject: Subject,
     /// What was concluded last: a verdict's and a cause's name. The cause is empty where none is known.
     pub(super) state: String,
@@ -226,7 +226,7 @@ pub(super) fn digest(bytes: &[u8]) -> [u8; 16] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Id {
     pub(super) fingerprint: Fingerprint,
-    pub(super) starts_at: Wall,
+    pub(super) starts_at: WallTime,
 }
 
 impl Id {

@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::backoff::Backoff;
-use crate::base::time::millis;
+use crate::base::clock::wall_now;
+use crate::base::time::{WallTime, millis};
 use crate::services::alerts::alert::{Alert, Id, Texts};
 use crate::services::alerts::delivery::Report;
 use crate::services::alerts::http_client::{Answer, post};
 use crate::services::alerts::lifecycle::state::Board;
 use crate::services::alerts::metrics::Outcomes;
-use crate::services::alerts::timestamp::Wall;
 use crate::services::alerts::url::AlertUrl;
 
 /// Alerts in one request.
@@ -33,8 +33,8 @@ const LASTS_FOR: u32 = 3;
 struct Posted<'a> {
     labels: &'a Texts,
     annotations: &'a Texts,
-    starts_at: Wall,
-    ends_at: Wall,
+    starts_at: WallTime,
+    ends_at: WallTime,
 }
 
 /// The task for one of them.
@@ -134,7 +134,7 @@ impl Alertmanager {
         told: &mut Told,
         is_resend: bool,
     ) -> Result<(), (String, Option<Duration>)> {
-        let now = Wall::now();
+        let now = WallTime::from(wall_now());
         self.give_up_old_ends(board, told, now).await;
         let ended = board.ended.iter().filter(|alert| !told.ended.contains(&Id::of(alert)));
         let firing = board.firing.iter().filter(|alert| is_resend || !told.firing.contains(&Id::of(alert)));
@@ -166,7 +166,8 @@ impl Alertmanager {
 
     fn posted<'a>(&self, alert: &'a Alert) -> Posted<'a> {
         let Alert { labels, annotations, starts_at, ends_at, .. } = alert;
-        let ends_at = ends_at.unwrap_or_else(|| Wall::now().after(self.resend_every * LASTS_FOR));
+        let ends_at =
+            ends_at.unwrap_or_else(|| WallTime::from(wall_now()).after(self.resend_every * LASTS_FOR));
         Posted { labels, annotations, starts_at: *starts_at, ends_at }
     }
 
@@ -187,7 +188,7 @@ impl Alertmanager {
         }
     }
 
-    async fn give_up_old_ends(&self, board: &Board, told: &mut Told, now: Wall) {
+    async fn give_up_old_ends(&self, board: &Board, told: &mut Told, now: WallTime) {
         for alert in &board.ended {
             let id = Id::of(alert);
             let is_old = alert.ends_at.is_some_and(|ends_at| now.since(ends_at) > self.give_up_after);

@@ -1,15 +1,15 @@
 //! The annotations of alerts: what people read when they are woken.
 
+use crate::base::clock::WallClock;
 use crate::domain::describe::sentence;
 use crate::domain::tracker::{Cause, Transition};
 use crate::services::alerts::alert::Texts;
-use crate::services::alerts::timestamp::Moment;
 
 /// No annotation is longer, in bytes.
 const LONGEST: usize = 1_024;
 
 /// What there is to say of one agent that is in alarm.
-pub(super) fn of_agent(transition: &Transition, now: Moment) -> Texts {
+pub(super) fn of_agent(transition: &Transition, now: WallClock) -> Texts {
     let Transition { to, cause, at, silence, last, dossier, .. } = transition;
     let mut texts = Texts::new();
     let mut put = |name: &str, value: &str| texts.insert(name.to_owned(), cut(value));
@@ -17,9 +17,9 @@ pub(super) fn of_agent(transition: &Transition, now: Moment) -> Texts {
     put("state", &to.to_string());
     put("cause", cause.as_str());
     put("silence", &format!("{silence:.3?}"));
-    put("since", &now.wall_at(*at).to_string());
+    put("since", &now.at(*at).to_string());
     if last.beats > 0 {
-        put("last_beat", &now.wall_at(*at).before(*silence).to_string());
+        put("last_beat", &now.at(*at).before(*silence).to_string());
     }
     if let Some(dossier) = dossier {
         put("dossier", &dossier.to_string());

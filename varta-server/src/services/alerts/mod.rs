@@ -17,7 +17,6 @@ pub(in crate::services) mod notifier;
 pub(crate) mod options;
 pub(crate) mod service;
 mod task;
-mod timestamp;
 mod url;
 mod webhook;
 

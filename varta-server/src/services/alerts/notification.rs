@@ -3,10 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::base::time::millis;
+use crate::base::time::{WallTime, millis};
 use crate::domain::tracker::{AgentId, Transition, Twin, Verdict};
 use crate::services::alerts::alert::{Alert, Id, Named, Subject, Texts, digest, hex};
-use crate::services::alerts::timestamp::Wall;
 
 /// The version of the form. Fields are added without a new one.
 const VERSION: u8 = 1;
@@ -72,7 +71,7 @@ struct Message<'a> {
     previous: Option<&'a str>,
     cause: Option<&'a str>,
     silence_ms: Option<u64>,
-    at: Wall,
+    at: WallTime,
     summary: &'a str,
     dossier: Option<String>,
     incident: Option<Incident<'a>>,
@@ -109,7 +108,7 @@ impl<'a> From<&'a Named> for Agent<'a> {
 #[derive(Serialize)]
 struct Incident<'a> {
     host: Option<&'a str>,
-    started_at: Wall,
+    started_at: WallTime,
     /// Those that are in alarm now, and all that ever were.
     agents: Option<u64>,
     agents_in_all: Option<u64>,
@@ -125,7 +124,7 @@ impl Delivery {
         alert: &Alert,
         summary: &str,
         transition: Option<&Transition>,
-        at: Wall,
+        at: WallTime,
     ) -> Self {
         let id = Id::of(alert);
         let present = |text: &'_ str| !text.is_empty();
@@ -173,7 +172,7 @@ impl Delivery {
     }
 
     /// What recovery has to say. `id` is one that nothing else has.
-    pub(super) fn of_recovery(notice: &Notice, host: &str, id: String, at: Wall) -> Self {
+    pub(super) fn of_recovery(notice: &Notice, host: &str, id: String, at: WallTime) -> Self {
         let named = Named::bare(&notice.agent, host);
         let message = Message {
             version: VERSION,
@@ -200,7 +199,7 @@ impl Message<'_> {
 }
 
 /// Names a notice as no other is named, of this server or another.
-pub(super) fn unique_id(host: &str, number: u64, at: Wall) -> String {
+pub(super) fn unique_id(host: &str, number: u64, at: WallTime) -> String {
     let text = format!("{host} {} {number} {at}", std::process::id());
     hex(&digest(text.as_bytes()))
 }

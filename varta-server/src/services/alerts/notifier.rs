@@ -5,9 +5,10 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
+use crate::base::clock::wall_now;
+use crate::base::time::WallTime;
 use crate::services::alerts::metrics::Outcomes;
 use crate::services::alerts::notification::{self, Delivery, Notice};
-use crate::services::alerts::timestamp::Wall;
 use crate::services::alerts::webhook::Waiting;
 
 /// Says notices to the webhook. Cheap to clone; never waits.
@@ -32,7 +33,7 @@ impl Notifier {
     pub(crate) fn say(&self, notice: &Notice) {
         let Some(line) = &self.0 else { return };
         let number = line.said.fetch_add(1, Ordering::Relaxed);
-        let now = Wall::now();
+        let now = WallTime::from(wall_now());
         let id = notification::unique_id(&line.host, number, now);
         self.put(Delivery::of_recovery(notice, &line.host, id, now));
     }

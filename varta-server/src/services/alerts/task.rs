@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::base::clock::{Clock, wall_now};
+use crate::base::clock::{Clock, WallClock, wall_now};
 use crate::base::error::Error;
 use crate::domain::tracker::Transition;
 use crate::engine::query::{Alarms, Query};
@@ -21,7 +21,6 @@ use crate::services::alerts::delivery::Report;
 use crate::services::alerts::lifecycle::state::{Board, Book};
 use crate::services::alerts::metrics::AlertMetrics;
 use crate::services::alerts::notifier::Notifier;
-use crate::services::alerts::timestamp::{Moment, Wall};
 use crate::services::maintenance::pauses::Pauses;
 
 /// Changes of verdict that are taken before anything else gets its turn.
@@ -99,7 +98,7 @@ impl Saving {
         (self.file.is_some() && self.is_due && self.writing.is_none()).then_some(self.not_before)
     }
 
-    fn begin(&mut self, book: &Book, now: Moment) {
+    fn begin(&mut self, book: &Book, now: WallClock) {
         let Some(file) = self.file.clone() else { return };
         let kept = book.kept(now);
         self.is_due = false;
@@ -364,7 +363,7 @@ impl Desk {
         self.pauses.is_paused(&transition.agent.name, wall_now())
     }
 
-    fn now(&self) -> Moment {
-        Moment { mono: self.clock.now(), wall: Wall::now() }
+    fn now(&self) -> WallClock {
+        WallClock::read(self.clock)
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::base::backoff::{Backoff, FIRST_DELAY};
+use crate::base::clock::WallClock;
 use crate::base::files::append_log::{AppendFile, rotate};
 use crate::base::time::MonoTime;
 use crate::domain::tracker::Transition;
@@ -99,8 +100,8 @@ impl Writer {
     }
 
     pub(super) fn add(&mut self, transition: &Transition) {
-        let at = self.means.clock.wall(transition.at);
-        add_line(transition, at, &self.means.host, &mut self.buffer);
+        let at = WallClock::read(self.means.clock).at(transition.at);
+        add_line(transition, at.into(), &self.means.host, &mut self.buffer);
         self.lines += 1;
     }
 

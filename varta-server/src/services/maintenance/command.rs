@@ -13,9 +13,10 @@ use crate::base::Glob;
 use crate::base::clock::wall_now;
 use crate::base::error::Error;
 use crate::base::stdout::print;
+use crate::base::time::rfc3339;
 use crate::services::maintenance::client::ask;
 use crate::services::maintenance::options::{ControlSocket, NONE, Reason};
-use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason, rfc3339};
+use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason};
 use crate::services::maintenance::protocol::{Answer, Request, check_length};
 
 /// Which server is spoken to.

@@ -1,13 +1,14 @@
 //! One pause, and its form in JSON: the same in answers and in the file that keeps it.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use serde_json::json;
 
 use crate::base::Glob;
 use crate::base::limits::LONGEST_DURATION;
+use crate::base::time::{parse_rfc3339, rfc3339};
 use crate::services::maintenance::json_object::Fields;
 use crate::services::maintenance::options::Reason;
 
@@ -100,7 +101,7 @@ impl Pause {
         };
         let mut moment = |key: &str| -> Result<Option<SystemTime>, String> {
             let Some(text) = fields.text(key)? else { return Ok(None) };
-            let at = humantime::parse_rfc3339(&text);
+            let at = parse_rfc3339(&text);
             at.map(Some).map_err(|error| format!("{key}: `{}`: {error}", text.escape_debug()))
         };
         let [from, until, since] = [moment("from")?, moment("until")?, moment("since")?];
@@ -135,19 +136,6 @@ pub(crate) fn parse_pattern(text: &str) -> Result<Glob, String> {
 /// What is wrong with it, by its key.
 pub(crate) fn parse_reason(text: &str) -> Result<Reason, String> {
     Reason::parse(text).map_err(|error| error.to_string())
-}
-
-/// `2026-12-24T22:00:00.000Z`. What lies before 1970 or after 9999, where there is no such text, is cut to that.
-pub(crate) fn rfc3339(at: SystemTime) -> String {
-    const LAST: Duration = Duration::from_millis(253_402_300_799_999);
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
-    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
-}
-
-/// The same moment without what is finer than a millisecond, as it is written down.
-pub(crate) fn whole_millis(at: SystemTime) -> SystemTime {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    at - Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000))
 }
 
 #[cfg(test)]
@@ -209,14 +197,5 @@ mod tests {
         assert!(asked("a", longest).could_be_asked_for() && !asked("a", longest + 1).could_be_asked_for());
         assert!(!Pause { until: None, ..asked("a", 1) }.could_be_asked_for());
         assert!(!Pause { since: at(5), ..asked("a", 5) }.could_be_asked_for());
-    }
-
-    #[test]
-    fn every_moment_has_a_text() {
-        assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
-        let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
-        assert_eq!(rfc3339(far), "9999-12-31T23:59:59.999Z");
-        let fine = UNIX_EPOCH + Duration::from_nanos(1_234_567_890);
-        assert_eq!(whole_millis(fine), UNIX_EPOCH + Duration::from_millis(1_234));
     }
 }

@@ -3,8 +3,9 @@ use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
+use crate::base::time::rfc3339;
 use crate::services::maintenance::options::PlannedPauses;
-use crate::services::maintenance::pause::{Pause, rfc3339};
+use crate::services::maintenance::pause::Pause;
 use crate::services::maintenance::schedule::{List, Replanned, Turn};
 
 /// Where log lines about pauses come from, for those who filter them.

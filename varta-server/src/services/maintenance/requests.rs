@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use crate::base::Glob;
 use crate::base::clock::wall_now;
 use crate::base::error::Error;
+use crate::base::time::WallTime;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::Reason;
-use crate::services::maintenance::pause::{By, Pause, whole_millis};
+use crate::services::maintenance::pause::{By, Pause};
 use crate::services::maintenance::pause_file::KeptFile;
 use crate::services::maintenance::pauses::{Pauses, TARGET};
 use crate::services::maintenance::persister::{Keeper, Kept};
@@ -48,7 +49,8 @@ impl Desk {
     }
 
     async fn pause(&self, pattern: Glob, length: Duration, reason: Option<Reason>, uid: u32) -> Answer {
-        let now = whole_millis(wall_now());
+        // As it is written down.
+        let now = SystemTime::from(WallTime::from(wall_now()));
         let until = Some(now + length);
         let pause = Pause { pattern, from: None, until, reason, by: By::User(uid), since: now };
         // Those that are over make room.

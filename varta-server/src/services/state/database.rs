@@ -2,11 +2,10 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, WallClock};
 use crate::base::error::Error;
 use crate::base::files::state_dir::StateDir;
 use crate::ingest::Seal;
-use crate::services::state::encode::Wall;
 use crate::services::state::registry::Kept;
 use crate::services::state::schema::Fault;
 use crate::services::state::{registry, replay_sessions, schema};
@@ -80,7 +79,7 @@ impl Store {
 
 fn open_and_read(path: &Path, room: Room, clock: Clock) -> Result<(Connection, Left, i64), Fault> {
     let database = schema::open(path)?;
-    let wall = Wall::read(clock);
+    let wall = WallClock::read(clock);
     let (agents, senseless, sweep) = registry::read(&database, room.agents, wall, clock.now())?;
     let seals = replay_sessions::read(&database, room.seals, wall)?;
     if senseless > 0 {

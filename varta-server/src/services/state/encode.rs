@@ -1,27 +1,9 @@
-use crate::base::clock::Clock;
-use crate::base::time::{MonoTime, millis};
+use crate::base::time::WallTime;
 use crate::domain::beat::Origin;
 
-/// Translates moments of this server into Unix time, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wall {
-    /// The server's start.
-    pub(super) start: i64,
-    pub(super) now: i64,
-}
-
-impl Wall {
-    /// As the wall clock has it now.
-    pub(super) fn read(clock: Clock) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "milliseconds since 1970 fit")]
-        let start = (clock.wall_start_seconds() * 1000.0) as i64;
-        let now = start + whole(clock.now().as_nanos() / 1_000_000);
-        Wall { start, now }
-    }
-
-    pub(super) fn of(self, at: MonoTime) -> i64 {
-        self.start.saturating_add(whole(millis(at.since(MonoTime::START))))
-    }
+/// Unix time as the tables have it, in milliseconds.
+pub(super) fn unix_millis(at: WallTime) -> i64 {
+    whole(at.as_millis())
 }
 
 /// A number as SQLite can keep it.

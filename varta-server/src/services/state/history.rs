@@ -5,9 +5,10 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::params;
 
+use crate::base::clock::WallClock;
 use crate::base::time::millis;
 use crate::domain::tracker::{Cause, Transition};
-use crate::services::state::encode::{Wall, origin_text, whole};
+use crate::services::state::encode::{origin_text, unix_millis, whole};
 
 /// The most rows that are kept, the newest.
 pub(super) const MOST_ROWS: i64 = 100_000;
@@ -16,7 +17,11 @@ pub(super) const KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// Rows that one write takes out because they are too old.
 const PRUNED_AT_ONCE: i64 = 1_000;
 
-pub(super) fn insert(database: &Connection, transition: &Transition, wall: Wall) -> rusqlite::Result<()> {
+pub(super) fn insert(
+    database: &Connection,
+    transition: &Transition,
+    wall: WallClock,
+) -> rusqlite::Result<()> {
     let Transition { agent, process, from, to, cause, at, silence, last, .. } = transition;
     let (exit_code, signal, reason) = match cause {
         Cause::Exited { code } => (*code, None, None),
@@ -32,7 +37,7 @@ pub(super) fn insert(database: &Connection, transition: &Transition, wall: Wall)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
         )?
         .execute(params![
-            wall.of(*at),
+            unix_millis(wall.at(*at)),
             &*agent.name,
             origin_text(agent.origin),
             agent.pid,

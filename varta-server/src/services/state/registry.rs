@@ -9,11 +9,12 @@ use rusqlite::params;
 use rusqlite::{Connection, Row};
 use varta_proto::Status;
 
+use crate::base::clock::WallClock;
 use crate::base::time::{MonoTime, millis};
 use crate::domain::beat::{KeyId, Lane, Origin};
 use crate::domain::labels::Labels;
 use crate::domain::tracker::{AgentId, LastWord, NameSource, Remembered, Twin, Verdict};
-use crate::services::state::encode::{Wall, origin_text, whole};
+use crate::services::state::encode::{origin_text, unix_millis, whole};
 
 /// An agent as the server before this one left it.
 #[derive(Clone, Debug)]
@@ -29,7 +30,7 @@ pub(crate) struct Kept {
 /// What there is to be known beside an agent to write it down.
 #[derive(Debug)]
 pub(super) struct Context {
-    pub(super) wall: Wall,
+    pub(super) wall: WallClock,
     /// Of this boot and PID namespace.
     pub(super) boot: Option<String>,
     /// By the numbers of keys.
@@ -42,10 +43,10 @@ pub(super) struct Context {
 pub(super) fn put(database: &Connection, agent: &Remembered, context: &Context) -> rusqlite::Result<()> {
     let Remembered { agent: id, lane, last, .. } = agent;
     let Context { wall, boot, fingerprints, sweep } = context;
-    let last_beat = wall.of(agent.last_beat).saturating_sub(whole(millis(agent.silent_before)));
+    let last_beat = unix_millis(wall.at(agent.last_beat)).saturating_sub(whole(millis(agent.silent_before)));
     let is_sealed = matches!(id.origin, Origin::SecureUdp(_));
     let key = fingerprints.get(usize::from(lane.key.0)).filter(|_| is_sealed);
-    let busy_until = (agent.busy_until > MonoTime::START).then(|| wall.of(agent.busy_until));
+    let busy_until = (agent.busy_until > MonoTime::START).then(|| unix_millis(wall.at(agent.busy_until)));
     database
         .prepare_cached(
             "INSERT INTO agents (origin, pid, twin, name, name_source, port, key, start_time, boot, verdict, status,
@@ -79,7 +80,7 @@ pub(super) fn put(database: &Connection, agent: &Remembered, context: &Context) 
             agent.asked.map(|asked| i64::try_from(asked.as_micros()).unwrap_or(i64::MAX)),
             busy_until,
             last_beat,
-            wall.now,
+            unix_millis(wall.wall),
             sweep,
             agent.unit.as_deref(),
             labels_text(&agent.labels),
@@ -106,7 +107,7 @@ pub(super) fn remove_unmet(database: &Connection, sweep: i64) -> rusqlite::Resul
 pub(super) fn read(
     database: &Connection,
     most: usize,
-    wall: Wall,
+    wall: WallClock,
     now: MonoTime,
 ) -> rusqlite::Result<(Vec<Kept>, usize, i64)> {
     let mut statement = database.prepare("SELECT * FROM agents ORDER BY last_beat_ms DESC LIMIT ?1")?;
@@ -123,18 +124,20 @@ pub(super) fn read(
 }
 
 /// What a row says; `None` when it is nothing that a server has written.
-fn read_row(row: &Row<'_>, wall: Wall, now: MonoTime) -> Option<Kept> {
+fn read_row(row: &Row<'_>, wall: WallClock, now: MonoTime) -> Option<Kept> {
     let text = |name: &str| row.get::<_, String>(name).ok();
     let number = |name: &str| row.get::<_, i64>(name).ok();
     let unsigned = |name: &str| u64::try_from(number(name)?).ok();
     let small = |name: &str| u32::try_from(number(name)?).ok();
-    let from_now = |at: i64| Duration::from_millis(u64::try_from(at.saturating_sub(wall.now)).unwrap_or(0));
+    let from_now = |at: i64| {
+        Duration::from_millis(u64::try_from(at.saturating_sub(unix_millis(wall.wall))).unwrap_or(0))
+    };
 
     let origin = parse_origin(&text("origin")?)?;
     let status = text("status")?;
     let status = (0..=3).filter_map(Status::from_u8).find(|known| known.as_str() == status)?;
     let verdict = parse_verdict(&text("verdict")?, status)?;
-    let silent = wall.now.saturating_sub(number("last_beat_ms")?);
+    let silent = unix_millis(wall.wall).saturating_sub(number("last_beat_ms")?);
     let agent = Remembered {
         agent: AgentId {
             name: Arc::from(text("name")?),

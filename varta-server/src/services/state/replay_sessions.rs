@@ -3,12 +3,13 @@
 use rusqlite::params;
 use rusqlite::{Connection, Row};
 
+use crate::base::clock::WallClock;
 use crate::base::time::MonoTime;
 use crate::ingest::Seal;
-use crate::services::state::encode::Wall;
+use crate::services::state::encode::unix_millis;
 
 /// Writes down a session, in the place of one that may have had its place in the table before.
-pub(super) fn put(database: &Connection, seal: &Seal, wall: Wall) -> rusqlite::Result<()> {
+pub(super) fn put(database: &Connection, seal: &Seal, wall: WallClock) -> rusqlite::Result<()> {
     let Seal { place, key, prefix, highest, continued_at, nonce, start, heard_at } = seal;
     database
         .prepare_cached(
@@ -23,21 +24,21 @@ pub(super) fn put(database: &Connection, seal: &Seal, wall: Wall) -> rusqlite::R
             highest,
             continued_at.cast_signed(),
             nonce.cast_signed(),
-            wall.start.saturating_add(start / 1_000_000),
-            wall.of(*heard_at),
+            unix_millis(wall.at(MonoTime::START)).saturating_add(start / 1_000_000),
+            unix_millis(wall.at(*heard_at)),
         ])?;
     Ok(())
 }
 
 /// What was kept: at most `most` sessions, those that were heard last.
-pub(super) fn read(database: &Connection, most: usize, wall: Wall) -> rusqlite::Result<Vec<Seal>> {
+pub(super) fn read(database: &Connection, most: usize, wall: WallClock) -> rusqlite::Result<Vec<Seal>> {
     let mut statement = database
         .prepare("SELECT * FROM (SELECT * FROM seals ORDER BY heard_ms DESC LIMIT ?1) ORDER BY place")?;
     let rows = statement.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| read_row(row, wall))?;
     rows.collect()
 }
 
-fn read_row(row: &Row<'_>, wall: Wall) -> rusqlite::Result<Seal> {
+fn read_row(row: &Row<'_>, wall: WallClock) -> rusqlite::Result<Seal> {
     let start: i64 = row.get("start_ms")?;
     Ok(Seal {
         place: row.get("place")?,
@@ -46,7 +47,7 @@ fn read_row(row: &Row<'_>, wall: Wall) -> rusqlite::Result<Seal> {
         highest: row.get("highest")?,
         continued_at: row.get::<_, i64>("continued_at")?.cast_unsigned(),
         nonce: row.get::<_, i64>("nonce")?.cast_unsigned(),
-        start: start.saturating_sub(wall.start).saturating_mul(1_000_000),
+        start: start.saturating_sub(unix_millis(wall.at(MonoTime::START))).saturating_mul(1_000_000),
         // It was before this server's start, and is kept from then on as one that was heard at that moment.
         heard_at: MonoTime::START,
     })

@@ -17,7 +17,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::mpsc;
 
 use crate::base::backoff::{Backoff, FIRST_DELAY};
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, WallClock};
 use crate::base::files::state_dir::StateDir;
 use crate::base::time::MonoTime;
 use crate::base::worker_thread;
@@ -28,7 +28,7 @@ use crate::engine::throttle::Allowances;
 use crate::ingest::Vault;
 use crate::observe::Boot;
 use crate::services::state::database::{DATABASE, Store, move_aside};
-use crate::services::state::encode::Wall;
+use crate::services::state::encode::unix_millis;
 use crate::services::state::progress::{Next, SLICE_PAUSE, SWEEP_EVERY, Save, Sweep, changed};
 use crate::services::state::registry::Context;
 use crate::services::state::schema::Fault;
@@ -216,7 +216,7 @@ impl Writer {
             none => none.insert(schema::open(&self.path)?),
         };
         let mut context = Context {
-            wall: Wall::read(self.means.clock),
+            wall: WallClock::read(self.means.clock),
             boot: self.boot.clone(),
             fingerprints: self.means.vault.as_ref().map(Vault::fingerprints).unwrap_or_default(),
             sweep: self.sweep.number,
@@ -247,7 +247,7 @@ impl Writer {
                 }
             }
         }
-        history::prune(&transaction, context.wall.now)?;
+        history::prune(&transaction, unix_millis(context.wall.wall))?;
         transaction.commit()?;
         (self.sweep.number, self.sweep.is_whole) = (context.sweep, is_whole);
         Ok(())

@@ -4,6 +4,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::clock::WallClock;
 use crate::domain::describe::sentence;
 use crate::domain::tracker::Transition;
 use crate::services::alerts::alert::{Alert, Fingerprint, Named, Subject, severity};
@@ -12,7 +13,6 @@ use crate::services::alerts::lifecycle::agent_state::Damping;
 use crate::services::alerts::lifecycle::group;
 use crate::services::alerts::lifecycle::state::{Book, MOST_GROUPS, MOST_SINGLES};
 use crate::services::alerts::notification::{Delivery, Kind};
-use crate::services::alerts::timestamp::Moment;
 
 impl Book {
     /// Begins to tell of an agent, by an alert of its own or by one for many, and says by which.
@@ -21,7 +21,7 @@ impl Book {
         transition: &Transition,
         is_flapping: bool,
         is_found: bool,
-        now: Moment,
+        now: WallClock,
     ) -> Fingerprint {
         let group = self.join_group(transition, is_found, now);
         let told_by = group.unwrap_or_else(|| self.tell_alone(transition, is_flapping, now));
@@ -31,7 +31,7 @@ impl Book {
         told_by
     }
 
-    fn tell_alone(&mut self, transition: &Transition, is_flapping: bool, now: Moment) -> Fingerprint {
+    fn tell_alone(&mut self, transition: &Transition, is_flapping: bool, now: WallClock) -> Fingerprint {
         let named = Named::new(transition, &self.host);
         let labels = named.alert_labels(severity(transition.to));
         let fingerprint = Fingerprint::of(&labels);
@@ -42,7 +42,7 @@ impl Book {
         let alert = Alert {
             labels,
             annotations: annotations::of_agent(transition, now),
-            starts_at: now.wall_at(transition.at),
+            starts_at: now.at(transition.at),
             ends_at: None,
             subject: Subject::Agent(Box::new(named)),
             state: transition.to.as_str().to_owned(),
@@ -63,7 +63,7 @@ impl Book {
     }
 
     /// The alert for many that an agent is to be told by, if it is to.
-    fn join_group(&mut self, transition: &Transition, is_found: bool, now: Moment) -> Option<Fingerprint> {
+    fn join_group(&mut self, transition: &Transition, is_found: bool, now: WallClock) -> Option<Fingerprint> {
         if is_found && let Some(fingerprint) = self.adopting(transition) {
             self.groups.get_mut(&fingerprint)?.adopt(transition);
             self.is_changed = true;
@@ -87,7 +87,7 @@ impl Book {
     }
 
     /// Has an agent told of by an alert for many, which begins if it does not fire already.
-    fn join(&mut self, mut alert: Alert, transition: &Transition, now: Moment) -> Fingerprint {
+    fn join(&mut self, mut alert: Alert, transition: &Transition, now: WallClock) -> Fingerprint {
         let fingerprint = Fingerprint::of(&alert.labels);
         let mut group = self.groups.remove(&fingerprint).unwrap_or_default();
         group.join(transition, now.mono);
@@ -101,7 +101,14 @@ impl Book {
         fingerprint
     }
 
-    fn begin(&mut self, mut alert: Alert, kind: Kind, summary: &str, of: Option<&Transition>, now: Moment) {
+    fn begin(
+        &mut self,
+        mut alert: Alert,
+        kind: Kind,
+        summary: &str,
+        of: Option<&Transition>,
+        now: WallClock,
+    ) {
         let fingerprint = Fingerprint::of(&alert.labels);
         // Who was not told of its end is told that it fires. It is another time, also within one millisecond.
         if let Some(ended_at) = self.ended.remove(&fingerprint).and_then(|ended| ended.alert.ends_at) {
@@ -120,7 +127,7 @@ impl Book {
         fingerprint: Fingerprint,
         transition: &Transition,
         is_news: bool,
-        now: Moment,
+        now: WallClock,
     ) {
         let Damping { limit, window } = self.damping;
         let Some(alert) = self.firing.get_mut(&fingerprint) else { return };

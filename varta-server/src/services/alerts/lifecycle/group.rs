@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::base::time::MonoTime;
+use crate::base::clock::WallClock;
+use crate::base::time::{MonoTime, WallTime};
 use crate::domain::beat::Origin;
 use crate::domain::tracker::{Cause, Transition};
 use crate::services::alerts::alert::{Alert, Subject, Texts, severity};
 use crate::services::alerts::annotations;
-use crate::services::alerts::timestamp::{Moment, Wall};
 
 /// As long as this after the last one joined, more may follow: then it is not over, also when nobody of it is in alarm.
 /// Longer than what may lie between two of one incident.
@@ -99,10 +99,10 @@ impl Group {
 }
 
 /// The alert of an incident, of which this is the first change that is told so.
-pub(super) fn incident(transition: &Transition, host: &str, now: Moment) -> Alert {
+pub(super) fn incident(transition: &Transition, host: &str, now: WallClock) -> Alert {
     let origin = transition.agent.origin;
     let (host, state) = (origin.host(host), transition.to.as_str());
-    let starts_at = now.wall_at(transition.at);
+    let starts_at = now.at(transition.at);
     let labels = [
         ("alertname", "VartaIncident"),
         ("severity", severity(transition.to)),
@@ -115,7 +115,7 @@ pub(super) fn incident(transition: &Transition, host: &str, now: Moment) -> Aler
 }
 
 /// The alert of those for whom there is none of their own.
-pub(super) fn many(host: &str, starts_at: Wall) -> Alert {
+pub(super) fn many(host: &str, starts_at: WallTime) -> Alert {
     let labels = texts([("alertname", "VartaManyAgentsUnhealthy"), ("severity", "critical"), ("host", host)]);
     alert(labels, Subject::Many, "", starts_at)
 }
@@ -135,7 +135,7 @@ fn texts<const N: usize>(texts: [(&str, &str); N]) -> Texts {
     texts.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
-fn alert(labels: Texts, subject: Subject, state: &str, starts_at: Wall) -> Alert {
+fn alert(labels: Texts, subject: Subject, state: &str, starts_at: WallTime) -> Alert {
     let since = starts_at.to_string();
     Alert {
         labels,

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::clock::WallClock;
+use crate::base::time::WallTime;
 use crate::services::alerts::alert::{Alert, Fingerprint, Subject};
 use crate::services::alerts::lifecycle::agent_state::Record;
 use crate::services::alerts::lifecycle::group::Group;
 use crate::services::alerts::lifecycle::state::{Book, Ended, MOST_ENDED, MOST_GROUPS, MOST_SINGLES};
 use crate::services::alerts::notification::{Delivery, Kind};
-use crate::services::alerts::timestamp::{Moment, Wall};
 
 /// An alert, with what is known of its subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +22,7 @@ pub(crate) struct Kept {
     /// Whether its agent is in alarm: one that flaps may be well.
     is_ill: bool,
     /// When its agent fell, as far as that counts.
-    falls: Vec<Wall>,
+    falls: Vec<WallTime>,
     /// Whether the webhook is to be told of its end.
     is_owed: bool,
 }
@@ -31,13 +32,13 @@ const MOST_FALLS: usize = 1_000;
 
 impl Book {
     /// All alerts, for the next server.
-    pub(crate) fn kept(&self, now: Moment) -> Vec<Kept> {
+    pub(crate) fn kept(&self, now: WallClock) -> Vec<Kept> {
         let firing = self.firing.values().map(|alert| {
             let record = match &alert.subject {
                 Subject::Agent(named) => self.records.get(&named.key()),
                 Subject::Incident { .. } | Subject::Many => None,
             };
-            let falls = record.into_iter().flat_map(Record::falls).map(|fall| now.wall_at(fall)).collect();
+            let falls = record.into_iter().flat_map(Record::falls).map(|fall| now.at(fall)).collect();
             let is_ill = record.is_none_or(|record| record.is_ill);
             Kept { alert: Alert::clone(alert), is_ill, falls, is_owed: false }
         });
@@ -52,7 +53,7 @@ impl Book {
 
     /// Takes the alerts of the server before this one. Nobody is told of them again who was told; a sweep decides which of
     /// them go on. Gives how many made no sense.
-    pub(crate) fn restore(&mut self, kept: Vec<Kept>, now: Moment) -> usize {
+    pub(crate) fn restore(&mut self, kept: Vec<Kept>, now: WallClock) -> usize {
         let mut senseless = 0;
         for kept in kept {
             let fingerprint = Fingerprint::of(&kept.alert.labels);
@@ -64,7 +65,7 @@ impl Book {
         senseless
     }
 
-    fn make_sense(&self, kept: &Kept, now: Moment) -> bool {
+    fn make_sense(&self, kept: &Kept, now: WallClock) -> bool {
         let Alert { labels, starts_at, ends_at, .. } = &kept.alert;
         labels.contains_key("alertname")
             // A clock that was set back a little makes nobody forget anything.
@@ -78,7 +79,7 @@ impl Book {
             && self.ended.len() < MOST_ENDED
     }
 
-    fn take(&mut self, fingerprint: Fingerprint, kept: Kept, now: Moment) -> bool {
+    fn take(&mut self, fingerprint: Fingerprint, kept: Kept, now: WallClock) -> bool {
         let Kept { alert, is_ill, falls, is_owed } = kept;
         let summary = |name: &str| alert.annotations.get(name).cloned().unwrap_or_default();
         if alert.ends_at.is_some() {

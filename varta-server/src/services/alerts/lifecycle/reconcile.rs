@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use crate::base::clock::WallClock;
 use crate::domain::tracker::Transition;
 use crate::services::alerts::alert::{Fingerprint, Key};
 use crate::services::alerts::lifecycle::group;
 use crate::services::alerts::lifecycle::state::{Book, Ending, Judgement, MOST_SINGLES, Sweep};
-use crate::services::alerts::timestamp::Moment;
 
 impl Book {
     /// Begins a sweep. One that is going on is given up.
@@ -18,7 +18,7 @@ impl Book {
 
     /// Takes an agent that the sweep found in alarm, or not judged yet. All changes of verdict from before it was found
     /// must have been handed in.
-    pub(crate) fn handle_found(&mut self, found: &Transition, is_paused: bool, now: Moment) {
+    pub(crate) fn handle_found(&mut self, found: &Transition, is_paused: bool, now: WallClock) {
         let key = Key::of(&found.agent);
         if self.sweep.as_ref().is_none_or(|sweep| sweep.touched.contains(&key)) {
             return;
@@ -45,7 +45,7 @@ impl Book {
 
     /// Ends a sweep that has been through all agents: who is in alarm by the book, and was not met, is so no more. Says
     /// whether the sweep was worth anything.
-    pub(crate) fn end_sweep(&mut self, now: Moment) -> bool {
+    pub(crate) fn end_sweep(&mut self, now: WallClock) -> bool {
         let Some(sweep) = self.sweep.take().filter(|sweep| !sweep.is_spoilt) else { return false };
         let records = self.records.iter();
         let lost = records.filter(|(_, record)| record.is_ill && record.met_in != self.sweeps);
@@ -75,7 +75,7 @@ impl Book {
     }
 
     /// Gives an agent that had no place among those with alerts of their own such a place, if there is one by now.
-    fn promote(&mut self, key: &Key, told_by: Fingerprint, found: &Transition, now: Moment) {
+    fn promote(&mut self, key: &Key, told_by: Fingerprint, found: &Transition, now: WallClock) {
         let alert = self.firing.get(&told_by);
         let is_folded =
             alert.is_some_and(|alert| matches!(alert.subject, crate::services::alerts::alert::Subject::Many));

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::base::clock::WallClock;
 use crate::services::alerts::alert::{Fingerprint, Id, Subject};
 use crate::services::alerts::lifecycle::state::{Book, Ended, Ending, MOST_ENDED};
 use crate::services::alerts::notification::{Delivery, Kind};
-use crate::services::alerts::timestamp::Moment;
 
 impl Book {
     /// Ends an alert, and begins to tell of that.
-    pub(super) fn end(&mut self, fingerprint: Fingerprint, ending: &Ending<'_>, now: Moment) {
+    pub(super) fn end(&mut self, fingerprint: Fingerprint, ending: &Ending<'_>, now: WallClock) {
         let Some(mut alert) = self.firing.remove(&fingerprint) else { return };
         self.is_changed = true;
         let ended = Arc::make_mut(&mut alert);

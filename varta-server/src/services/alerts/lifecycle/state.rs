@@ -3,6 +3,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::clock::WallClock;
 use crate::base::time::MonoTime;
 use crate::domain::describe::sentence;
 use crate::domain::tracker::{AgentId, Transition, Verdict};
@@ -10,7 +11,6 @@ use crate::services::alerts::alert::{Alert, Fingerprint, Id, Key, Named, Subject
 use crate::services::alerts::lifecycle::agent_state::{Damping, Record};
 use crate::services::alerts::lifecycle::group::Group;
 use crate::services::alerts::notification::Delivery;
-use crate::services::alerts::timestamp::Moment;
 
 /// Agents that have an alert of their own at once; all others have one together.
 pub(super) const MOST_SINGLES: usize = 1_000;
@@ -117,7 +117,7 @@ impl Book {
         &mut self,
         transition: &Transition,
         is_paused: bool,
-        now: Moment,
+        now: WallClock,
     ) {
         let key = Key::of(&transition.agent);
         if let Some(sweep) = &mut self.sweep {
@@ -141,7 +141,7 @@ impl Book {
     pub(in crate::services::alerts) fn handle_pauses(
         &mut self,
         is_paused: impl Fn(&str) -> bool,
-        now: Moment,
+        now: WallClock,
     ) {
         let keys = self.firing.values().filter_map(|alert| match &alert.subject {
             Subject::Agent(named) => is_paused(&named.name).then(|| named.key()),
@@ -153,7 +153,7 @@ impl Book {
     }
 
     /// Does what follows from the time being `now`.
-    pub(in crate::services::alerts) fn handle_timeout(&mut self, now: Moment) {
+    pub(in crate::services::alerts) fn handle_timeout(&mut self, now: WallClock) {
         loop {
             let are_too_many = self.waiting.len() > MOST_WAITING;
             let first = self.waiting.first_entry();
@@ -225,7 +225,7 @@ impl Book {
     }
 
     /// An agent came to be in alarm, or is in another way than before. `is_found` says that a sweep tells of it.
-    pub(super) fn fall(&mut self, key: &Key, transition: &Transition, is_found: bool, now: Moment) {
+    pub(super) fn fall(&mut self, key: &Key, transition: &Transition, is_found: bool, now: WallClock) {
         let record = self.records.entry(key.clone()).or_default();
         let is_news = !record.is_ill && record.fall(transition.at, self.damping);
         let (told_by, is_flapping) = (record.told_by, record.is_flapping);
@@ -240,7 +240,7 @@ impl Book {
     }
 
     /// An agent is in alarm no more.
-    pub(super) fn recover(&mut self, key: &Key, ending: &Ending<'_>, now: Moment) {
+    pub(super) fn recover(&mut self, key: &Key, ending: &Ending<'_>, now: WallClock) {
         let Some(record) = self.records.get_mut(key).filter(|record| record.is_ill) else { return };
         record.is_ill = false;
         record.well_since = now.mono;
@@ -258,14 +258,14 @@ impl Book {
     }
 
     /// Forgets an agent, and ends what tells of it.
-    pub(super) fn drop_out(&mut self, key: &Key, ending: &Ending<'_>, now: Moment) {
+    pub(super) fn drop_out(&mut self, key: &Key, ending: &Ending<'_>, now: WallClock) {
         if let Some(record) = self.records.remove(key) {
             self.release(record.told_by, ending, now);
         }
     }
 
     /// An agent has taken another's place: with its falls, and if it flaps with its alert.
-    fn succeed(&mut self, predecessor: &AgentId, key: &Key, transition: &Transition, now: Moment) {
+    fn succeed(&mut self, predecessor: &AgentId, key: &Key, transition: &Transition, now: WallClock) {
         let old = Key::of(predecessor);
         if old == *key {
             return;
@@ -315,7 +315,7 @@ impl Book {
     }
 
     /// An agent is not to be told of by an alert any more: its own ends, and one for many goes on as long as it has others.
-    pub(super) fn release(&mut self, told_by: Option<Fingerprint>, ending: &Ending<'_>, now: Moment) {
+    pub(super) fn release(&mut self, told_by: Option<Fingerprint>, ending: &Ending<'_>, now: WallClock) {
         let Some(fingerprint) = told_by else { return };
         self.is_changed = true;
         match self.groups.get_mut(&fingerprint) {

@@ -4,11 +4,11 @@ mod chance;
 mod restarts;
 mod sweeps;
 
-use crate::base::time::MonoTime;
+use crate::base::clock::WallClock;
+use crate::base::time::{MonoTime, WallTime};
 use crate::domain::tracker::{AgentId, Transition, Verdict};
 use crate::services::alerts::alert::{Alert, Id};
 use crate::services::alerts::lifecycle::state::{Audience, Board, Book, MOST_ENDED, MOST_SINGLES};
-use crate::services::alerts::timestamp::Moment;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,6 @@ use crate::domain::labels::Labels;
 use crate::domain::tracker::{Cause, Incident, LastWord, Twin};
 use crate::services::alerts::alert::Texts;
 use crate::services::alerts::notification::Kind;
-use crate::services::alerts::timestamp::Wall;
 
 const UP: Verdict = Verdict::Up(Status::Ok);
 const WINDOW: Duration = Duration::from_secs(600);
@@ -41,9 +40,9 @@ impl World {
         World { book, seconds: 10, said: Vec::new() }
     }
 
-    fn now(&self) -> Moment {
-        let start = Wall::from_system(std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-        Moment {
+    fn now(&self) -> WallClock {
+        let start = WallTime::from(std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        WallClock {
             mono: MonoTime::from_secs(self.seconds),
             wall: start.after(Duration::from_secs(self.seconds)),
         }
