@@ -1,23 +1,24 @@
 //! The task that keeps the book: it takes what happens, and hands on what is to be told.
 
 use std::future::{Future, pending};
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::{Clock, WallClock, wall_now};
 use crate::base::error::Error;
+use crate::base::files::coalescing_writer::{CoalescingWriter, Written};
 use crate::domain::tracker::Transition;
 use crate::engine::query::{Alarms, Query};
 use crate::services::alerts::alert_file::AlertFile;
 use crate::services::alerts::delivery::Report;
+use crate::services::alerts::lifecycle::Kept;
 use crate::services::alerts::lifecycle::state::{Board, Book};
 use crate::services::alerts::metrics::AlertMetrics;
 use crate::services::alerts::notifier::Notifier;
@@ -81,15 +82,19 @@ impl Sweeping {
 
 /// What is to be written to the file, and when.
 pub(super) struct Saving {
-    file: Option<AlertFile>,
+    file: Option<(AlertFile, CoalescingWriter<Vec<Kept>>)>,
     is_due: bool,
     not_before: Instant,
-    writing: Option<JoinHandle<io::Result<()>>>,
+    writing: Option<Written>,
     is_failing: bool,
 }
 
 impl Saving {
     pub(super) fn new(file: Option<AlertFile>) -> Self {
+        let file = file.map(|file| {
+            let to_write = file.clone();
+            (file, CoalescingWriter::new(move |kept: &Vec<Kept>| to_write.write(kept)))
+        });
         Saving { file, is_due: false, not_before: Instant::now(), writing: None, is_failing: false }
     }
 
@@ -99,16 +104,15 @@ impl Saving {
     }
 
     fn begin(&mut self, book: &Book, now: WallClock) {
-        let Some(file) = self.file.clone() else { return };
-        let kept = book.kept(now);
+        let Some((_, writer)) = &self.file else { return };
         self.is_due = false;
         self.not_before = Instant::now() + SAVE_EVERY;
-        self.writing = Some(spawn_blocking(move || file.write(&kept)));
+        self.writing = Some(writer.put(|| book.kept(now)));
     }
 
     /// Takes note of how a write ended. One that failed is made up for by the next.
-    fn finish(&mut self, written: io::Result<()>) {
-        let Some(file) = &self.file else { return };
+    fn finish(&mut self, written: Result<(), String>) {
+        let Some((file, _)) = &self.file else { return };
         let path = file.path().display();
         match written {
             Ok(()) if std::mem::take(&mut self.is_failing) => {
@@ -134,10 +138,6 @@ async fn if_any<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
         Some(future) => future.await,
         None => pending().await,
     }
-}
-
-fn ended(joined: Result<io::Result<()>, tokio::task::JoinError>) -> io::Result<()> {
-    joined.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 impl Desk {
@@ -177,7 +177,7 @@ impl Desk {
                 alarms = if_any(&mut self.sweeping.asked) => self.sweep_on(alarms),
                 written = if_any(&mut self.saving.writing) => {
                     self.saving.writing = None;
-                    self.saving.finish(ended(written));
+                    self.saving.finish(written);
                 }
                 Some(sender) = senders.join_next() => {
                     let fault = sender.err().map_or("it thought that it was done".to_owned(), |error| error.to_string());
@@ -192,7 +192,8 @@ impl Desk {
 
     /// Takes what the server before this one left.
     async fn restore(&mut self) {
-        let Some(file) = self.saving.file.clone() else { return };
+        let Some((file, _)) = &self.saving.file else { return };
+        let file = file.clone();
         let path = file.path().to_path_buf();
         match spawn_blocking(move || file.read()).await {
             Ok(kept) => {
@@ -340,7 +341,7 @@ impl Desk {
             self.note(report);
         }
         if let Some(writing) = self.saving.writing.take() {
-            self.saving.finish(ended(writing.await));
+            self.saving.finish(writing.await);
         }
         self.settle_last().await;
     }
@@ -355,7 +356,7 @@ impl Desk {
         let now = self.now();
         self.saving.begin(&self.book, now);
         if let Some(writing) = self.saving.writing.take() {
-            self.saving.finish(ended(writing.await));
+            self.saving.finish(writing.await);
         }
     }
 
