@@ -6,4 +6,5 @@ pub(crate) mod bounded_read;
 pub(crate) mod coalescing_writer;
 pub(crate) mod directory;
 pub(crate) mod lock;
+pub(crate) mod private_json;
 pub(crate) mod state_dir;

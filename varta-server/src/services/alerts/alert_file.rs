@@ -1,14 +1,13 @@
 //! The file in which alerts outlive the server: `alerts.json` in the directory of `--state-dir`.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::error::Error;
-use crate::base::files::atomic;
+use crate::base::files::bounded_read::{Owner, ReadError};
+use crate::base::files::private_json::{Fault, PrivateJson};
 use crate::base::files::state_dir::StateDir;
 use crate::services::alerts::lifecycle::Kept;
 
@@ -16,18 +15,12 @@ const NAME: &str = "alerts.json";
 /// The version of its form.
 const VERSION: u32 = 1;
 /// No file is longer that this server wrote, in bytes: there are some five thousand alerts at the most.
-const LONGEST: u64 = 32 << 20;
+const MAX_LEN: u64 = 32 << 20;
 
 #[derive(Serialize)]
 struct Written<'a> {
     version: u32,
     alerts: &'a [Kept],
-}
-
-/// What every version of the file has.
-#[derive(Deserialize)]
-struct Versioned {
-    version: u64,
 }
 
 #[derive(Deserialize)]
@@ -40,14 +33,16 @@ struct Found {
 /// Where the file is, or is to be.
 #[derive(Clone, Debug)]
 pub(super) struct AlertFile {
-    path: PathBuf,
+    file: PrivateJson,
     /// What keeps the directory this server's until the last write is over.
     _directory: StateDir,
 }
 
 impl AlertFile {
     pub(super) fn new(directory: &StateDir) -> Self {
-        AlertFile { path: directory.path().join(NAME), _directory: directory.clone() }
+        let path = directory.path().join(NAME);
+        let file = PrivateJson::new(path, u64::from(VERSION), MAX_LEN, Owner::Anybody);
+        AlertFile { file, _directory: directory.clone() }
     }
 
     /// Refuses a file that a newer server wrote, which [`AlertFile::read`] would take for a broken one.
@@ -56,59 +51,31 @@ impl AlertFile {
     ///
     /// [`Error::NewerState`]. The file is as it was.
     pub(super) fn refuse_newer(&self) -> Result<(), Error> {
-        let Ok(content) = self.content() else { return Ok(()) };
-        match serde_json::from_slice(&content) {
-            Ok(Versioned { version }) if version > u64::from(VERSION) => {
-                Err(Error::NewerState { path: self.path.clone(), form: "format", version })
-            }
-            // What is wrong with any other is said when it is read.
-            Ok(_) | Err(_) => Ok(()),
-        }
+        self.file.refuse_newer()
     }
 
     /// What the server before this one left; nothing where it left none. What cannot be read is said; a file that is broken
     /// is moved aside.
     pub(super) fn read(&self) -> Vec<Kept> {
-        let path = self.path.display();
-        let content = match self.content() {
-            Ok(content) => content,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
-            Err(error) => {
+        let path = self.path().display();
+        let fault = match self.file.read(parse) {
+            Ok(alerts) => return alerts.unwrap_or_default(),
+            Err(Fault::Broken(fault)) => fault,
+            Err(Fault::Unreadable(error @ ReadError::TooLong { .. })) => format!("it {error}"),
+            Err(Fault::Unreadable(error)) => {
                 tracing::warn!(
                     target: "varta::alerts",
-                    "{path}: cannot be read: {error}; alerts that fired before may fire again"
+                    "{path}: {error}; alerts that fired before may fire again"
                 );
                 return Vec::new();
             }
         };
-        match parse(&content) {
-            Ok(alerts) => alerts,
-            Err(fault) => {
-                let mut aside = self.path.clone().into_os_string();
-                aside.push(".corrupt");
-                let moved = match fs::rename(&self.path, &aside) {
-                    Ok(()) => format!("it is {} now", aside.display()),
-                    Err(error) => format!("it cannot be moved aside either: {error}"),
-                };
-                tracing::warn!(
-                    target: "varta::alerts",
-                    "{path}: is broken ({fault}); {moved}, and alerts that fired before may fire again"
-                );
-                Vec::new()
-            }
-        }
-    }
-
-    fn content(&self) -> io::Result<Vec<u8>> {
-        // What is no plain file must not make anybody wait.
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no plain file"));
-        }
-        let mut content = Vec::new();
-        file.take(LONGEST + 1).read_to_end(&mut content)?;
-        Ok(content)
+        let moved = self.file.move_aside();
+        tracing::warn!(
+            target: "varta::alerts",
+            "{path}: is broken ({fault}); {moved}, and alerts that fired before may fire again"
+        );
+        Vec::new()
     }
 
     /// Puts a new file in the place of the old one: whoever reads it finds the one or the other, whole.
@@ -117,19 +84,15 @@ impl AlertFile {
     ///
     /// What the system says. The old file is as it was.
     pub(super) fn write(&self, alerts: &[Kept]) -> io::Result<()> {
-        let content = serde_json::to_vec(&Written { version: VERSION, alerts })?;
-        atomic::replace(&self.path, &content)
+        self.file.write(&serde_json::to_vec(&Written { version: VERSION, alerts })?)
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 }
 
 fn parse(content: &[u8]) -> Result<Vec<Kept>, String> {
-    if content.len() as u64 > LONGEST {
-        return Err(format!("it is longer than {LONGEST} bytes"));
-    }
     let found: Found = serde_json::from_slice(content).map_err(|error| error.to_string())?;
     if found.version != VERSION {
         return Err(format!("its form has version {}, and this server knows {VERSION}", found.version));
@@ -139,6 +102,8 @@ fn parse(content: &[u8]) -> Result<Vec<Kept>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn file_in(directory: &Path) -> AlertFile {

@@ -3,57 +3,35 @@
 //! It is written anew each time, beside the old one, and takes its place in one step: whatever happens meanwhile, one of
 //! the two is there and whole.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use serde_json::Value;
 
 use crate::base::error::Error;
-use crate::base::files::atomic;
+use crate::base::files::bounded_read::{Owner, ReadError};
+use crate::base::files::private_json::{Fault, PrivateJson};
 use crate::services::maintenance::json_object::Fields;
 use crate::services::maintenance::pause::Pause;
 use crate::services::maintenance::schedule::List;
 
 const FILE: &str = "pauses.json";
-/// Where one goes that makes no sense.
-const ASIDE: &str = "pauses.json.corrupt";
 const VERSION: u64 = 1;
 /// More than as many pauses as there may be can take.
-const LONGEST: u64 = 4 << 20;
+const MAX_LEN: u64 = 4 << 20;
 
 /// The file, in the directory of `--state-dir`, which is this server's alone.
 #[derive(Clone, Debug)]
-pub(super) struct KeptFile {
-    directory: PathBuf,
-}
-
-/// Why a file was not read.
-#[derive(Debug)]
-enum Fault {
-    /// A newer server wrote it.
-    Newer(u64),
-    /// It makes no sense, and never will.
-    Broken(String),
-    /// It may be read another time.
-    Io(io::Error),
-}
-
-impl From<String> for Fault {
-    fn from(fault: String) -> Self {
-        Fault::Broken(fault)
-    }
-}
+pub(super) struct KeptFile(PrivateJson);
 
 impl KeptFile {
     /// The file in this directory. Nothing is done yet.
     pub(super) fn new(directory: &Path) -> Self {
-        KeptFile { directory: directory.to_path_buf() }
+        KeptFile(PrivateJson::new(directory.join(FILE), VERSION, MAX_LEN, Owner::OursOrRoot))
     }
 
-    pub(super) fn path(&self) -> PathBuf {
-        self.directory.join(FILE)
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
     }
 
     /// Reads what the server before this one kept. A file that makes no sense is moved aside, one that cannot be read is
@@ -63,67 +41,30 @@ impl KeptFile {
     ///
     /// [`Error::NewerState`] when a newer server wrote it. It is as it was.
     pub(super) fn read(&self) -> Result<Vec<Pause>, Error> {
-        let path = self.path();
-        let pauses = match self.try_read() {
-            Ok(pauses) => pauses,
-            Err(Fault::Newer(version)) => return Err(Error::NewerState { path, form: "format", version }),
-            Err(Fault::Io(error)) => {
+        self.0.refuse_newer()?;
+        let path = self.path().display();
+        let fault = match self.0.read(parse) {
+            Ok(pauses) => return Ok(pauses.unwrap_or_default()),
+            Err(Fault::Unreadable(ReadError::Io(error))) => {
                 tracing::error!(
                     target: "varta::maintenance",
-                    "{}: cannot be read: {error}; pauses from before this start are not in force, and the file is written \
-                     anew with the next one",
-                    path.display()
+                    "{path}: cannot be read: {error}; pauses from before this start are not in force, and the file is written \
+                     anew with the next one"
                 );
-                Vec::new()
+                return Ok(Vec::new());
             }
-            Err(Fault::Broken(fault)) => {
-                let aside = self.directory.join(ASIDE);
-                let became = match fs::rename(&path, &aside) {
-                    Ok(()) => format!("it is {} now", aside.display()),
-                    Err(error) => format!("it cannot be moved aside: {error}"),
-                };
-                tracing::error!(
-                    target: "varta::maintenance",
-                    "{}: is broken ({fault}); {became}, and pauses from before this start are not in force",
-                    path.display()
-                );
-                Vec::new()
+            Err(Fault::Unreadable(ReadError::TooLong { max_len })) => {
+                format!("it is longer than {} MiB", max_len >> 20)
             }
+            Err(Fault::Unreadable(error)) => format!("it {error}"),
+            Err(Fault::Broken(fault)) => fault,
         };
-        Ok(pauses)
-    }
-
-    fn try_read(&self) -> Result<Vec<Pause>, Fault> {
-        let opened = OpenOptions::new()
-            .read(true)
-            // Without waiting: a pipe that nobody writes to would hold up the start for ever.
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(self.path());
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-                return Err(Fault::Broken("it is a symlink".to_owned()));
-            }
-            Err(error) => return Err(Fault::Io(error)),
-        };
-        let found = file.metadata().map_err(Fault::Io)?;
-        let us = nix::unistd::geteuid().as_raw();
-        if !found.is_file() {
-            return Err(Fault::Broken("it is not a regular file".to_owned()));
-        }
-        if found.uid() != us && found.uid() != 0 {
-            return Err(Fault::Broken(format!(
-                "it belongs to uid {}, which is neither this server's nor root",
-                found.uid()
-            )));
-        }
-        let mut bytes = Vec::new();
-        file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(Fault::Io)?;
-        if bytes.len() as u64 > LONGEST {
-            return Err(Fault::Broken(format!("it is longer than {} MiB", LONGEST >> 20)));
-        }
-        parse(&bytes)
+        let moved = self.0.move_aside();
+        tracing::error!(
+            target: "varta::maintenance",
+            "{path}: is broken ({fault}); {moved}, and pauses from before this start are not in force"
+        );
+        Ok(Vec::new())
     }
 
     /// Writes these pauses, and returns when they are on the disk.
@@ -133,7 +74,7 @@ impl KeptFile {
     /// What the system says. What was kept before is still kept, then; only if the directory itself could not be written
     /// out may it be either.
     pub(super) fn write(&self, pauses: &[Pause]) -> io::Result<()> {
-        atomic::replace(&self.path(), text_of(pauses).as_bytes())
+        self.0.write(text_of(pauses).as_bytes())
     }
 }
 
@@ -143,18 +84,17 @@ fn text_of(pauses: &[Pause]) -> String {
     format!("{{\"v\":{VERSION},\"pauses\":[\n{}\n]}}\n", lines.join(",\n"))
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<Pause>, Fault> {
+fn parse(bytes: &[u8]) -> Result<Vec<Pause>, String> {
     let mut fields = Fields::parse(bytes)?;
     match fields.need_number("v")? {
         VERSION => {}
-        newer if newer > VERSION => return Err(Fault::Newer(newer)),
-        other => Err(format!("it is of version {other}, and this server knows version {VERSION}"))?,
+        other => return Err(format!("it is of version {other}, and this server knows version {VERSION}")),
     }
     let entries = fields.list("pauses")?;
     if entries.len() > List::MOST {
-        Err(format!("it has more than {} pauses", List::MOST))?;
+        return Err(format!("it has more than {} pauses", List::MOST));
     }
-    Ok(entries.into_iter().map(parse_entry).collect::<Result<_, _>>()?)
+    entries.into_iter().map(parse_entry).collect()
 }
 
 fn parse_entry(entry: Value) -> Result<Pause, String> {
@@ -168,6 +108,7 @@ fn parse_entry(entry: Value) -> Result<Pause, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use serde_json::json;
@@ -175,6 +116,8 @@ mod tests {
     use super::*;
     use crate::services::maintenance::testing::asked;
 
+    /// Where one goes that makes no sense.
+    const ASIDE: &str = "pauses.json.corrupt";
     /// What it is called while it is written.
     const UNFINISHED: &str = "pauses.json.new";
 
@@ -213,7 +156,7 @@ mod tests {
             entry(|entry| entry["until"] = json!("9999-12-31T23:59:59.000Z")),
             entry(|entry| entry["by"] = json!("configuration")),
             json!({ "v": 1, "pauses": too_many }).to_string(),
-            " ".repeat(usize::try_from(LONGEST).unwrap() + 1),
+            " ".repeat(usize::try_from(MAX_LEN).unwrap() + 1),
         ] {
             let directory = tempfile::tempdir().unwrap();
             let kept = KeptFile::new(directory.path());
@@ -245,7 +188,7 @@ mod tests {
         fs::write(&other, text_of(&[asked("a", 3_600)])).unwrap();
         symlink(&other, kept.path()).unwrap();
         assert_eq!(kept.read().unwrap(), []);
-        nix::unistd::mkfifo(&kept.path(), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        nix::unistd::mkfifo(kept.path(), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
         assert_eq!(kept.read().unwrap(), []);
         assert!(!kept.path().exists() && other.exists());
     }
