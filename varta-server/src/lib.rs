@@ -59,8 +59,9 @@ pub mod listener {
 /// What is known of processes.
 pub mod process {
     pub use crate::domain::process::{
-        Cgroup, Change, Death, Descriptors, Details, Doing, Dossier, Explanation, Look, MAX_DESCRIPTORS,
-        MAX_THREADS, Pressure, Share, Stall, State, States, Stuck, Switches, Throttled, explain,
+        Cgroup, Change, Death, Descriptors, Details, Doing, Dossier, Explanation, InspectionDepth, Look,
+        MAX_DESCRIPTORS, MAX_THREADS, Pressure, Share, Stall, State, States, Stuck, Switches, Throttled,
+        explain,
     };
     pub use crate::observe::{Host, ProcessName, namespace_pids};
 }

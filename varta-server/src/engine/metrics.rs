@@ -6,7 +6,6 @@ use crate::domain::tracker::{Cause, Statistics, Transition, Verdict};
 use crate::metrics::family::families;
 use crate::metrics::{Registry, SAMPLES_BEFORE_UPKEEP};
 use crate::observe::exit_watcher::Refusals;
-use crate::observe::sampler::LooksRefused;
 
 /// Upper bounds, in seconds, of the buckets for detection latency.
 const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -116,7 +115,7 @@ impl TrackerMetrics {
     }
 
     /// Publishes the tracker's present figures, and how often a process was not watched or looked at.
-    pub(crate) fn publish(&self, tracker: &Tracker, watches: Refusals, looks: LooksRefused) {
+    pub(crate) fn publish(&self, tracker: &Tracker, watches: Refusals, looks: u64) {
         for (gauge, count) in self.agents.iter().zip(tracker.population()) {
             gauge.set(count as f64);
         }
@@ -136,7 +135,7 @@ impl TrackerMetrics {
         self.clamped_stamps.absolute(clamped_stamps);
         self.incidents.absolute(incidents);
         self.unwatched.absolute(watches.full + watches.kernel);
-        self.looks_refused.absolute(looks_refused + looks.rate + looks.queue);
+        self.looks_refused.absolute(looks_refused + looks);
     }
 
     pub(crate) fn transition(&mut self, transition: &Transition) {

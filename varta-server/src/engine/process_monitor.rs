@@ -8,20 +8,23 @@ use tokio::sync::mpsc;
 
 use crate::base::time::MonoTime;
 use crate::domain::batch::Batch;
-use crate::domain::process::{Death, Dossier, ProcessId};
+use crate::domain::process::{Death, Dossier, InspectionDepth, ProcessId};
 use crate::domain::tracker::state::Tracker;
-use crate::domain::tracker::{Depth, Request};
+use crate::domain::tracker::{Policy, Request};
 use crate::engine::record::Record;
 use crate::engine::tap::{Recorder, Witness};
 use crate::observe::exit_watcher::{NotWatched, Watcher};
+use crate::observe::identify;
 use crate::observe::identify::ProcFs;
-use crate::observe::sampler::{Answer, Looker};
-use crate::observe::{identify, sampler};
+use crate::observe::sampler::{Answer, Looker, REQUESTS};
 
 /// What the tracker asked for and is done in one turn. To watch a process takes as long as twenty beats.
 const REQUESTS_PER_TURN: usize = 32;
 /// Glances that are kept to be compared with a closer look. Beyond it, looks have nothing to be compared with.
 const MOST_GLANCES: usize = 4_096;
+
+// The tracker grants a second's inspections at once, and a sampler that waits for nothing has room for all of them.
+const _: () = assert!(Policy::LOOKS_PER_SECOND as usize <= REQUESTS);
 
 /// What the actor knows processes by, and does for the tracker.
 #[derive(Debug)]
@@ -113,23 +116,21 @@ impl Outside {
         }
     }
 
-    fn look(&mut self, process: ProcessId, depth: Depth, tracker: &mut Tracker, now: MonoTime) {
-        let ProcessId { pid, start_time } = process;
-        let (depth, earlier) = match depth {
-            Depth::Glance => (sampler::Depth::Glance, None),
-            Depth::Close => (sampler::Depth::Full, self.glances.remove(&process)),
+    fn look(&mut self, process: ProcessId, depth: InspectionDepth, tracker: &mut Tracker, now: MonoTime) {
+        let earlier = match depth {
+            InspectionDepth::Quick => None,
+            InspectionDepth::Full => self.glances.remove(&process),
         };
-        let request = sampler::Request { pid, start_time, depth, earlier };
         // Counted by the looker; a verdict that waits for it goes out without.
-        if self.looker.request(now, request).is_err() {
+        if self.looker.request(process, depth, earlier).is_err() {
             tracker.handle_evidence(process, None, now);
         }
     }
 
     /// Hands on what was seen of a process.
     pub(super) fn take_answer(&mut self, answer: Answer, tracker: &mut Tracker, now: MonoTime) {
-        let process = ProcessId { pid: answer.pid, start_time: answer.start_time };
-        match answer.dossier {
+        let Answer { process, dossier } = answer;
+        match dossier {
             Some(glance) if glance.look.details.is_none() => {
                 if self.glances.len() >= MOST_GLANCES {
                     self.glances.clear();

@@ -112,7 +112,7 @@ impl Actor {
                 },
                 death = self.outside.watcher.next() => died = Some(death.map_err(no_deaths)?),
                 Some(answer) = self.outside.answers.recv() => {
-                    self.read_page_behind_datagrams(answer.pid).await;
+                    self.read_page_behind_datagrams(answer.process.pid).await;
                     let now = self.clock.now();
                     self.outside.take_answer(answer, &mut self.tracker, now);
                 }

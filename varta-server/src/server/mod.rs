@@ -406,7 +406,7 @@ fn start_outside(ingest: &IngestThread, clock: Clock, recorder: Recorder) -> io:
     // It belongs to the runtime that is entered.
     let _entered = ingest.handle().enter();
     let watcher = Watcher::new(clock, descriptor_limit::watch_cap(limit))?;
-    let (looker, answers) = Looker::start(clock, Host::find(), Policy::LOOKS_PER_SECOND)?;
+    let (looker, answers) = Looker::start(clock, Host::find())?;
     Ok(Outside::new(watcher, looker, answers, recorder))
 }
 

@@ -17,5 +17,7 @@ pub use self::dossier::Dossier;
 pub use self::exit::Death;
 pub(crate) use self::identity::ProcessId;
 pub use self::pressure::{Pressure, Share, Stall};
-pub use self::snapshot::{Change, Descriptors, Details, Look, MAX_DESCRIPTORS, MAX_THREADS, Stuck, Switches};
+pub use self::snapshot::{
+    Change, Descriptors, Details, InspectionDepth, Look, MAX_DESCRIPTORS, MAX_THREADS, Stuck, Switches,
+};
 pub use self::state::{State, States};

@@ -14,6 +14,15 @@ pub const MAX_THREADS: usize = 64;
 /// The maximum number of descriptors that are counted one by one, on a kernel before Linux 6.2.
 pub const MAX_DESCRIPTORS: usize = 4096;
 
+/// How much of a process an inspection reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InspectionDepth {
+    /// One file: state and CPU time, at next to no cost.
+    Quick,
+    /// Everything that can be read, [`Details`] included.
+    Full,
+}
+
 /// A process at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {

@@ -20,7 +20,7 @@ mod verdicts;
 
 use self::agents::index::NONE;
 pub use self::agents::names::NameSource;
-pub use self::agents::request::{Depth, Request};
+pub use self::agents::request::Request;
 pub use self::agents::snapshot::{Fate, Note, Remembered};
 pub use self::agents::status::{Named, Standing};
 use self::agents::table::TOGETHER;

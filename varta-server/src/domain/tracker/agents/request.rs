@@ -1,6 +1,6 @@
 //! Requests of the tracker to the outside. The tracker goes on without waiting for the reply.
 
-use crate::domain::process::ProcessId;
+use crate::domain::process::{InspectionDepth, ProcessId};
 
 /// An action that the tracker requests from the outside. Requests are served in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,15 +21,6 @@ pub enum Request {
         /// The process.
         process: ProcessId,
         /// The depth of the inspection.
-        depth: Depth,
+        depth: InspectionDepth,
     },
-}
-
-/// The depth of an inspection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
-    /// A quick sample, which costs next to nothing.
-    Glance,
-    /// All that can be read.
-    Close,
 }

@@ -80,6 +80,15 @@ mod tests {
     }
 
     #[test]
+    fn no_more_are_granted_than_the_rate_allows_and_what_is_refused_is_counted() {
+        let mut looks = Looks::new(2);
+        let mut allow = |millis| looks.allow(MonoTime::from_millis(millis));
+        assert_eq!([5_000, 5_000, 5_000, 5_499].map(&mut allow), [true, true, false, false]);
+        assert_eq!([5_500, 5_500].map(&mut allow), [true, false]);
+        assert_eq!(looks.refused(), 3);
+    }
+
+    #[test]
     fn with_none_a_second_each_is_refused_and_counted() {
         let mut looks = Looks::new(0);
         assert!(!looks.allow(MonoTime::from_secs(1)));

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Transport;
-use crate::domain::process::{Death, Doing, Dossier, ProcessId};
+use crate::domain::process::{Death, Doing, Dossier, InspectionDepth, ProcessId};
 use crate::domain::tracker::agents::agent::{AgentKey, Inquiry, PageUse, Rest};
 use crate::domain::tracker::agents::origins::SourceId;
-use crate::domain::tracker::agents::request::{Depth, Request};
+use crate::domain::tracker::agents::request::Request;
 use crate::domain::tracker::agents::session::Session;
 use crate::domain::tracker::state::{Change, Tracker};
 use crate::domain::tracker::verdicts::cause::Cause;
@@ -160,7 +160,7 @@ impl Tracker {
             match (rest.inquiry, process) {
                 (Inquiry::None, Some(process)) => {
                     rest.inquiry = Inquiry::Glanced;
-                    self.ask_for_look(process, Depth::Glance, now);
+                    self.ask_for_look(process, InspectionDepth::Quick, now);
                 }
                 // What is seen before the deadline says nothing of the time after it.
                 (Inquiry::Looking, _) => rest.inquiry = Inquiry::Glanced,
@@ -187,7 +187,7 @@ impl Tracker {
             return self.wheel.arm(number, until);
         }
         match process {
-            Some(process) if self.ask_for_look(process, Depth::Close, now) => {
+            Some(process) if self.ask_for_look(process, InspectionDepth::Full, now) => {
                 self.agents.rest_mut(number).inquiry = looking;
                 let until = self.looks.wait_for(number, now);
                 self.wheel.arm(number, until);
@@ -258,7 +258,7 @@ impl Tracker {
     }
 
     /// Requests an inspection of a process, if the budget allows it.
-    fn ask_for_look(&mut self, process: ProcessId, depth: Depth, now: MonoTime) -> bool {
+    fn ask_for_look(&mut self, process: ProcessId, depth: InspectionDepth, now: MonoTime) -> bool {
         let may = self.looks.allow(now);
         if may {
             self.requests.push_back(Request::Look { process, depth });

@@ -26,7 +26,7 @@ use varta_proto::{Frame, NONCE_TERMINAL};
 use super::*;
 use crate::domain::beat::{Origin, Sender};
 use crate::domain::outcome::Outcome;
-use crate::domain::process::Death;
+use crate::domain::process::{Death, InspectionDepth};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 const STALL_AFTER: Duration = Duration::from_secs(5);
@@ -143,10 +143,10 @@ impl World {
     fn refuse_looks(&mut self, at: MonoTime) {
         while let Some(request) = self.tracker.poll_request() {
             match request {
-                Request::Look { process, depth: Depth::Close } => {
+                Request::Look { process, depth: InspectionDepth::Full } => {
                     self.tracker.handle_evidence(process, None, at);
                 }
-                Request::Look { depth: Depth::Glance, .. } => {}
+                Request::Look { depth: InspectionDepth::Quick, .. } => {}
                 Request::Watch(_) | Request::Unwatch(_) | Request::Find(_) => self.requests.push(request),
             }
         }

@@ -162,7 +162,7 @@ fn a_silent_process_is_glanced_at_and_then_looked_at_before_anything_is_said() {
         }
     }
     assert_eq!(asked.len(), 2, "{asked:?}");
-    assert_eq!((asked[0].1, asked[1].1), (Depth::Glance, Depth::Close));
+    assert_eq!((asked[0].1, asked[1].1), (InspectionDepth::Quick, InspectionDepth::Full));
     // At half of the silence, or a sixteenth of the stall timeout later.
     assert!((3_500..=3_814).contains(&asked[0].0), "{asked:?}");
     assert!((6_000..=6_002).contains(&asked[1].0), "{asked:?}");

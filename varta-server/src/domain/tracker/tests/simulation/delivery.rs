@@ -84,7 +84,7 @@ impl Simulation {
                 Request::Unwatch(process) => {
                     self.watched.remove(&process);
                 }
-                Request::Look { process, depth: Depth::Close } if self.answers_looks => {
+                Request::Look { process, depth: InspectionDepth::Full } if self.answers_looks => {
                     self.tracker.handle_evidence(process, None, self.now);
                 }
                 Request::Look { .. } | Request::Find(_) => {}
