@@ -1,4 +1,4 @@
-//! The way from the actor to a sink: a queue that nobody waits at.
+//! The way from the actor to a sink: a queue that nobody waits at, and in which what matters finds a place.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +13,44 @@ use crate::metrics::Registry;
 /// Changes that may wait for a sink: all of a host's workers may fall in one moment.
 const QUEUE: usize = 65_536;
 
+/// The sending end of a bounded queue at which nobody waits. Items that are cheap, because agents can bring about as many
+/// as they like, leave half of its places to the others.
+#[derive(Debug)]
+pub(crate) struct BoundedQueue<T> {
+    items: mpsc::Sender<T>,
+    /// Items that found no place.
+    dropped: Counter,
+}
+
+impl<T> BoundedQueue<T> {
+    /// The two ends of a queue with `capacity` places; what finds none is added to `dropped`.
+    pub(crate) fn new(capacity: usize, dropped: Counter) -> (Self, mpsc::Receiver<T>) {
+        let (items, receiver) = mpsc::channel(capacity);
+        (BoundedQueue { items, dropped }, receiver)
+    }
+
+    /// Puts an item into the queue, a cheap one only while half of the queue is free. Whether there was a place; if not,
+    /// that is counted, and the item is not even made where the queue has none for cheap ones.
+    pub(crate) fn put(&self, is_cheap: bool, item: impl FnOnce() -> T) -> bool {
+        let has_place = !is_cheap || self.items.capacity() > self.items.max_capacity() / 2;
+        let is_taken = has_place && self.items.try_send(item()).is_ok();
+        if !is_taken {
+            self.dropped.increment(1);
+        }
+        is_taken
+    }
+
+    /// The queue itself, for one who may wait for a place.
+    pub(crate) fn sender(&self) -> &mpsc::Sender<T> {
+        &self.items
+    }
+}
+
 /// Hands changes of verdict to a sink. One that is too slow misses some, and that is counted under its name: the tracker
 /// waits for nobody.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    queue: mpsc::Sender<Transition>,
-    dropped: Counter,
+    queue: BoundedQueue<Transition>,
     /// Whether it has missed any since it last asked.
     lost: Arc<AtomicBool>,
 }
@@ -26,9 +58,9 @@ pub(crate) struct Feed {
 impl Feed {
     /// The two ends of the way to the sink of this name.
     pub(crate) fn new(registry: &Registry, sink: &'static str) -> (Self, mpsc::Receiver<Transition>) {
-        let (queue, transitions) = mpsc::channel(QUEUE);
         let dropped = registry.counter(SINK_DROPPED, &[("sink", sink)]);
-        (Feed { queue, dropped, lost: Arc::default() }, transitions)
+        let (queue, transitions) = BoundedQueue::new(QUEUE, dropped);
+        (Feed { queue, lost: Arc::default() }, transitions)
     }
 
     /// Set when the sink has missed a change; the sink takes it back when it has made up for that.
@@ -38,9 +70,7 @@ impl Feed {
 
     /// Hands on a change; a cheap one only while half of the queue is free.
     pub(crate) fn put(&self, transition: &Transition, is_cheap: bool) {
-        let has_place = !is_cheap || self.queue.capacity() > self.queue.max_capacity() / 2;
-        if !has_place || self.queue.try_send(transition.clone()).is_err() {
-            self.dropped.increment(1);
+        if !self.queue.put(is_cheap, || transition.clone()) {
             self.lost.store(true, Ordering::Relaxed);
         }
     }

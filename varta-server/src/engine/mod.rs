@@ -14,7 +14,7 @@ pub(crate) mod task;
 pub(crate) mod thread;
 pub(crate) mod throttle;
 
-pub(crate) use self::feed::Feed;
+pub(crate) use self::feed::{BoundedQueue, Feed};
 pub(crate) use self::options::DetectorArgs;
 pub(crate) use self::process_monitor::Outside;
 pub(crate) use self::record::Record;

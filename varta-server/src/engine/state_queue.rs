@@ -1,10 +1,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::mpsc;
-
 use crate::domain::beat::Transport;
 use crate::domain::tracker::{Note, Remembered, Transition};
+use crate::engine::feed::BoundedQueue;
 use crate::ingest::Seal;
 
 /// Changes that may wait to be written. Each change of verdict is two of them: one for either table.
@@ -37,8 +36,7 @@ pub(crate) struct Slice {
 /// The way to the thread that writes.
 #[derive(Debug)]
 pub(crate) struct StateSink {
-    pub(crate) queue: mpsc::Sender<Event>,
-    pub(crate) dropped: metrics::Counter,
+    pub(crate) queue: BoundedQueue<Event>,
     /// Whether the registry has missed something since its last sweep began.
     pub(crate) lost: Arc<AtomicBool>,
 }
@@ -46,7 +44,7 @@ pub(crate) struct StateSink {
 impl StateSink {
     /// Hands on a change of verdict; a cheap one only while half of the queue is free.
     pub(crate) fn transition(&self, transition: &Transition, is_cheap: bool) {
-        self.put(is_cheap, || Event::Transition(Box::new(transition.clone())));
+        self.queue.put(is_cheap, || Event::Transition(Box::new(transition.clone())));
     }
 
     /// Hands on what has changed of what is to be remembered.
@@ -56,17 +54,8 @@ impl StateSink {
             Note::Forgotten(agent) => agent,
         };
         let is_cheap = agent.origin.transport() == Transport::Udp;
-        if !self.put(is_cheap, || Event::Note(note)) {
+        if !self.queue.put(is_cheap, || Event::Note(note)) {
             self.lost.store(true, Ordering::Relaxed);
         }
-    }
-
-    fn put(&self, is_cheap: bool, event: impl FnOnce() -> Event) -> bool {
-        let has_place = !is_cheap || self.queue.capacity() > self.queue.max_capacity() / 2;
-        let taken = has_place && self.queue.try_send(event()).is_ok();
-        if !taken {
-            self.dropped.increment(1);
-        }
-        taken
     }
 }

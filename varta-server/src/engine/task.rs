@@ -283,7 +283,7 @@ impl Actor {
             while let Some(start) = from {
                 let slice = self.slice(start);
                 from = slice.next;
-                if state.queue.send(Event::Slice(slice)).await.is_err() {
+                if state.queue.sender().send(Event::Slice(slice)).await.is_err() {
                     return;
                 }
             }

@@ -3,16 +3,15 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use metrics::Counter;
 use serde_json::{Map, Value};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::base::clock::wall_now;
 use crate::base::worker_thread;
+use crate::engine::BoundedQueue;
 use crate::services::audit::log::AuditLog;
 
 /// Records that may wait to be written.
@@ -53,13 +52,11 @@ impl Ledger for AuditLog {
 
 /// The way to the thread that writes. Without a ledger nothing is written.
 #[derive(Clone, Debug)]
-pub(crate) struct Trail(Option<Way>);
+pub(crate) struct Trail(Option<Arc<Way>>);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Way {
-    queue: SyncSender<Entry>,
-    /// How many are in it.
-    waiting: Arc<AtomicUsize>,
+    queue: BoundedQueue<Entry>,
     missing: Counter,
 }
 
@@ -84,19 +81,20 @@ impl Trail {
     ///
     /// When the thread cannot be started.
     pub(crate) fn start(ledger: impl Ledger, missing: Counter) -> io::Result<(Self, worker_thread::Ended)> {
-        let (queue, entries) = sync_channel(QUEUE);
-        let way = Way { queue, waiting: Arc::default(), missing };
-        let (waiting, missing) = (Arc::clone(&way.waiting), way.missing.clone());
-        let end = worker_thread::start("varta-audit", move || write(ledger, &entries, &waiting, &missing))?;
-        Ok((Trail(Some(way)), end))
+        let (queue, entries) = BoundedQueue::new(QUEUE, missing.clone());
+        let way = Way { queue, missing: missing.clone() };
+        let end = worker_thread::start("varta-audit", move || write(ledger, entries, &missing))?;
+        Ok((Trail(Some(Arc::new(way))), end))
     }
 
     /// Writes a record, and waits until it is on the disk, but not for long. Whether it is.
     pub(crate) async fn record(&self, event: &'static str, fields: Map<String, Value>) -> bool {
         let Some(way) = &self.0 else { return true };
         let (written, was_written) = oneshot::channel();
-        let is_durable = way.put(event, fields, Some(written))
-            && matches!(tokio::time::timeout(DURABLE_WITHIN, was_written).await, Ok(Ok(true)));
+        if !way.put(event, fields, Some(written), false) {
+            return false;
+        }
+        let is_durable = matches!(tokio::time::timeout(DURABLE_WITHIN, was_written).await, Ok(Ok(true)));
         if !is_durable {
             way.missing.increment(1);
         }
@@ -106,38 +104,33 @@ impl Trail {
     /// Has a record written behind those that wait, and waits for nothing. What very many agents can bring about at once
     /// leaves half of the queue to what is done.
     pub(crate) fn note(&self, event: &'static str, fields: Map<String, Value>, is_cheap: bool) {
-        let Some(way) = &self.0 else { return };
-        let has_place = !is_cheap || way.waiting.load(Ordering::Relaxed) < QUEUE / 2;
-        if !has_place || !way.put(event, fields, None) {
-            way.missing.increment(1);
+        if let Some(way) = &self.0 {
+            way.put(event, fields, None, is_cheap);
         }
     }
 }
 
 impl Way {
-    /// Puts a record into the queue, if there is room.
+    /// Puts a record into the queue, if there is room; if not, it is counted as missing.
     fn put(
         &self,
         event: &'static str,
         fields: Map<String, Value>,
         written: Option<oneshot::Sender<bool>>,
+        is_cheap: bool,
     ) -> bool {
-        let is_taken = self.queue.try_send(Entry { at: wall_now(), event, fields, written }).is_ok();
-        if is_taken {
-            self.waiting.fetch_add(1, Ordering::Relaxed);
-        }
-        is_taken
+        self.queue.put(is_cheap, || Entry { at: wall_now(), event, fields, written })
     }
 }
 
 /// Writes records until nobody makes any more.
-fn write(mut ledger: impl Ledger, entries: &Receiver<Entry>, waiting: &AtomicUsize, missing: &Counter) {
+fn write(mut ledger: impl Ledger, mut entries: mpsc::Receiver<Entry>, missing: &Counter) {
     let mut told_at: Option<Instant> = None;
-    while let Ok(first) = entries.recv() {
-        let more = entries.try_iter().take(TOGETHER - 1);
+    let mut batch = Vec::with_capacity(TOGETHER);
+    while entries.blocking_recv_many(&mut batch, TOGETHER) > 0 {
         let mut failed = None;
         let mut answers = Vec::with_capacity(TOGETHER);
-        for Entry { at, event, fields, written } in std::iter::once(first).chain(more) {
+        for Entry { at, event, fields, written } in batch.drain(..) {
             let appended = ledger.append(at, event, fields);
             answers.push((written, appended.is_ok()));
             failed = failed.or(appended.err());
@@ -145,9 +138,6 @@ fn write(mut ledger: impl Ledger, entries: &Receiver<Entry>, waiting: &AtomicUsi
         let synced = ledger.sync();
         let is_durable = synced.is_ok();
         failed = failed.or(synced.err());
-        // One that was taken before its sender counted it brings this below zero for a moment, and round; what is cheap has
-        // no place then.
-        waiting.fetch_sub(answers.len(), Ordering::Relaxed);
         for (written, was_appended) in answers {
             match written {
                 // Who asked may have given up waiting, and has counted that.
@@ -171,6 +161,7 @@ fn write(mut ledger: impl Ledger, entries: &Receiver<Entry>, waiting: &AtomicUsi
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::mpsc::Receiver;
 
     use super::*;
 

@@ -22,6 +22,7 @@ use crate::base::files::state_dir::StateDir;
 use crate::base::time::MonoTime;
 use crate::base::worker_thread;
 use crate::domain::tracker::Note;
+use crate::engine::BoundedQueue;
 use crate::engine::query::Query;
 use crate::engine::state_queue::{Event, STATE_QUEUE, Slice, StateSink};
 use crate::engine::throttle::Allowances;
@@ -64,14 +65,14 @@ impl Store {
 
     pub(super) fn into_writer(self, means: Means) -> (StateSink, Writer) {
         let Store { directory, database, sweep } = self;
-        let (to_queue, queue) = mpsc::channel(STATE_QUEUE);
+        let (to_queue, queue) = BoundedQueue::new(STATE_QUEUE, means.dropped.clone());
         let lost = Arc::new(AtomicBool::new(false));
         let writer = Writer {
             path: directory.path().join(DATABASE),
             _directory: directory,
             database,
             queue,
-            own_queue: to_queue.downgrade(),
+            own_queue: to_queue.sender().downgrade(),
             lost: Arc::clone(&lost),
             pending: Vec::new(),
             write_at: MonoTime::NEVER,
@@ -85,7 +86,7 @@ impl Store {
             ),
             means,
         };
-        (StateSink { queue: to_queue, dropped: writer.means.dropped.clone(), lost }, writer)
+        (StateSink { queue: to_queue, lost }, writer)
     }
 }
 

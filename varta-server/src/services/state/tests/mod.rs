@@ -134,7 +134,7 @@ impl Run {
 
     /// How much is in the queue.
     fn waiting(&self) -> usize {
-        self.sink.queue.max_capacity() - self.sink.queue.capacity()
+        self.sink.queue.sender().max_capacity() - self.sink.queue.sender().capacity()
     }
 
     fn pids(&self) -> Vec<u32> {
