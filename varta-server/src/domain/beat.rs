@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use varta_proto::Frame;
 use varta_proto::control::{AgentName, GoodbyeReason};
 
@@ -81,8 +82,10 @@ pub struct Sender {
     pub lane: Lane,
 }
 
-/// The transport and address that beats come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// The transport and address that beats come from. In JSON `"local"`, `{"udp": "10.0.0.7"}` or
+/// `{"secure_udp": "10.0.0.7"}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// A process of this host whose pid the kernel vouches for.
     Local,

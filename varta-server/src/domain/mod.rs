@@ -1,6 +1,7 @@
 //! Values and rules for beats, agents, processes and verdicts. Pure: no clock, file, socket, task, option or
 //! metric.
 
+pub(crate) mod agent_key;
 pub(crate) mod batch;
 pub mod beat;
 pub(crate) mod describe;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::base::time::WallTime;
+use crate::domain::agent_key::AgentKey;
 use crate::domain::beat::Origin;
 use crate::domain::tracker::{AgentId, Transition, Twin, Verdict};
 
@@ -44,7 +44,7 @@ pub(super) enum Subject {
     /// Many of one place that fell together.
     Incident {
         /// Where.
-        place: Place,
+        place: Origin,
         /// The name of the place.
         host: String,
     },
@@ -57,70 +57,13 @@ pub(super) enum Subject {
 #[serde(deny_unknown_fields)]
 pub(super) struct Named {
     pub(super) name: String,
-    pub(super) place: Place,
+    pub(super) place: Origin,
     /// 0 for one that was expected and has not come.
     pub(super) pid: u32,
-    pub(super) twin: u8,
+    pub(super) twin: Twin,
     pub(super) host: String,
     pub(super) labels: Texts,
     pub(super) unit: Option<String>,
-}
-
-/// Where agents beat from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Place {
-    Local,
-    Udp(IpAddr),
-    SecureUdp(IpAddr),
-}
-
-impl From<Origin> for Place {
-    fn from(origin: Origin) -> Self {
-        match origin {
-            Origin::Local => Place::Local,
-            Origin::Udp(address) => Place::Udp(address),
-            Origin::SecureUdp(address) => Place::SecureUdp(address),
-        }
-    }
-}
-
-impl From<Place> for Origin {
-    fn from(place: Place) -> Self {
-        match place {
-            Place::Local => Origin::Local,
-            Place::Udp(address) => Origin::Udp(address),
-            Place::SecureUdp(address) => Origin::SecureUdp(address),
-        }
-    }
-}
-
-/// What tells agents apart: pids and addresses, and for one that has not come its name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    pub(super) origin: Origin,
-    pub(super) pid: u32,
-    pub(super) twin: u8,
-    name: Option<Arc<str>>,
-}
-
-impl Key {
-    pub(super) fn of(agent: &AgentId) -> Self {
-        if agent.pid == 0 { Key::of_missing(&agent.name) } else { Key::of_present(agent) }
-    }
-
-    fn of_present(agent: &AgentId) -> Self {
-        Key { origin: agent.origin, pid: agent.pid, twin: agent.twin.number(), name: None }
-    }
-
-    /// An agent that was expected and has not come.
-    pub(super) fn of_missing(name: &Arc<str>) -> Self {
-        Key { origin: Origin::Local, pid: 0, twin: Twin::FIRST.number(), name: Some(Arc::clone(name)) }
-    }
-
-    pub(super) fn is_missing(&self) -> bool {
-        self.name.is_some()
-    }
 }
 
 impl Named {
@@ -135,23 +78,23 @@ impl Named {
     pub(super) fn bare(agent: &AgentId, host: &str) -> Self {
         Named {
             name: shown(&agent.name),
-            place: agent.origin.into(),
+            place: agent.origin,
             pid: agent.pid,
-            twin: agent.twin.number(),
+            twin: agent.twin,
             host: agent.origin.host(host),
             labels: Texts::new(),
             unit: None,
         }
     }
 
-    pub(super) fn key(&self) -> Key {
-        let name = (self.pid == 0).then(|| Arc::from(self.name.as_str()));
-        Key { origin: self.place.into(), pid: self.pid, twin: self.twin, name }
+    pub(super) fn key(&self) -> AgentKey {
+        let name = Arc::from(self.name.as_str());
+        AgentKey::of(&AgentId { name, origin: self.place, pid: self.pid, twin: self.twin })
     }
 
     /// The value of the label `transport`; none for an agent that has not come.
     pub(super) fn transport(&self) -> &'static str {
-        if self.pid == 0 { "" } else { Origin::from(self.place).transport().as_str() }
+        if self.pid == 0 { "" } else { self.place.transport().as_str() }
     }
 
     /// The labels of an alert about it, with those that it gave itself behind ours.
@@ -166,8 +109,8 @@ impl Named {
             put("transport", self.transport().to_owned());
             put("pid", self.pid.to_string());
         }
-        if self.twin != Twin::FIRST.number() {
-            put("twin", self.twin.to_string());
+        if self.twin != Twin::FIRST {
+            put("twin", self.twin.number().to_string());
         }
         let is_ours = |name: &str| OURS.contains(&name);
         // Those that clash come last, and find a name that nobody has.
@@ -249,4 +192,35 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whom_an_alert_is_about_is_written_in_the_form_that_files_have() {
+        let address = "10.0.0.7".parse().expect("an address");
+        let twin = Twin::from_number(2).expect("there may be two");
+        let origins = [
+            (Origin::Local, r#""local""#),
+            (Origin::Udp(address), r#"{"udp":"10.0.0.7"}"#),
+            (Origin::SecureUdp(address), r#"{"secure_udp":"10.0.0.7"}"#),
+        ];
+        for (origin, place) in origins {
+            let agent = AgentId { name: Arc::from("worker"), origin, pid: 7, twin };
+            let host = origin.host("db1");
+            let subject = Subject::Agent(Box::new(Named::bare(&agent, "db1")));
+            let expected = format!(
+                r#"{{"agent":{{"name":"worker","place":{place},"pid":7,"twin":2,"host":"{host}","labels":{{}},"unit":null}}}}"#
+            );
+            assert_eq!(serde_json::to_string(&subject).expect("it has a form"), expected);
+            assert_eq!(serde_json::from_str::<Subject>(&expected).expect("it is its own form"), subject);
+            let subject = Subject::Incident { place: origin, host: host.clone() };
+            let expected = format!(r#"{{"incident":{{"place":{place},"host":"{host}"}}}}"#);
+            assert_eq!(serde_json::to_string(&subject).expect("it has a form"), expected);
+        }
+        let none = r#"{"agent":{"name":"worker","place":"local","pid":7,"twin":0,"host":"db1","labels":{},"unit":null}}"#;
+        assert!(serde_json::from_str::<Subject>(none).is_err());
+    }
 }

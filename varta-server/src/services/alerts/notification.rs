@@ -96,7 +96,7 @@ impl<'a> From<&'a Named> for Agent<'a> {
         Agent {
             name: &named.name,
             pid: (named.pid != 0).then_some(named.pid),
-            twin: (named.twin != Twin::FIRST.number()).then_some(named.twin),
+            twin: (named.twin != Twin::FIRST).then_some(named.twin.number()),
             host: &named.host,
             transport: (named.pid != 0).then(|| named.transport()),
             labels: &named.labels,

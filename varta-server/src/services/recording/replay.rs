@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::base::error::Error;
 use crate::base::time::MonoTime;
-use crate::domain::beat::{Origin, ReceivedBeat};
+use crate::domain::agent_key::AgentKey;
+use crate::domain::beat::ReceivedBeat;
 use crate::domain::outcome::Outcome;
 use crate::domain::process::identity::{ProcessIdentity, Processes};
 use crate::domain::tracker::detection::arrival::ArrivalPolicy;
@@ -103,9 +104,6 @@ impl Processes for ProcessTable {
     }
 }
 
-/// How an agent is known apart from its name, which may change.
-type Key = (Origin, u32, u8);
-
 struct Run {
     tracker: Tracker,
     processes: ProcessTable,
@@ -113,7 +111,7 @@ struct Run {
     /// Of the blindnesses of which the tracker was not told yet.
     blind_from: VecDeque<MonoTime>,
     found: Findings,
-    mistaken: HashMap<Key, Mistaken>,
+    mistaken: HashMap<AgentKey, Mistaken>,
 }
 
 impl Run {
@@ -209,7 +207,7 @@ impl Run {
         self.found.taken_back += u64::from(is_taken_back);
         if let Some(lasted) = *mistake {
             self.found.mistakes.add(lasted);
-            let row = self.mistaken.entry((agent.origin, agent.pid, agent.twin.number())).or_default();
+            let row = self.mistaken.entry(AgentKey::of(agent)).or_default();
             row.agent = match agent.origin.address() {
                 Some(address) => format!("{agent} of {address}"),
                 None => agent.to_string(),

@@ -3,26 +3,10 @@
 use std::sync::Arc;
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::Origin;
-use crate::domain::tracker::{AgentId, Transition, Twin};
+use crate::domain::agent_key::AgentKey;
+use crate::domain::tracker::Transition;
 use crate::services::recovery::job::Refusal;
 use crate::services::recovery::rule::RecoveryRule;
-
-/// By what an agent is known here: its name only if nothing else tells it from others, for an agent may change it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Key {
-    pub(super) origin: Origin,
-    pub(super) pid: u32,
-    pub(super) twin: Twin,
-    pub(super) name: Option<Arc<str>>,
-}
-
-impl Key {
-    pub(super) fn of(agent: &AgentId) -> Self {
-        let AgentId { ref name, origin, pid, twin } = *agent;
-        Key { origin, pid, twin, name: (pid == 0).then(|| Arc::clone(name)) }
-    }
-}
 
 /// One agent in a bad state.
 #[derive(Debug)]
@@ -67,7 +51,7 @@ pub(super) struct Record {
 /// What is kept of a job while it is being done.
 #[derive(Debug)]
 pub(super) struct Doing {
-    pub(super) key: Key,
+    pub(super) key: AgentKey,
     /// Whose budget it has taken from, if it has.
     pub(super) group: Option<Arc<str>>,
     /// Whether it is the same deed for all agents of that name.

@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
+use crate::domain::agent_key::AgentKey;
 use crate::domain::beat::Origin;
-use crate::domain::tracker::{AgentId, Transition, Twin, Verdict};
+use crate::domain::tracker::{Transition, Verdict};
 use crate::services::recovery::budget::Budget;
-use crate::services::recovery::episode::{Case, Doing, Key, Record, Stage};
+use crate::services::recovery::episode::{Case, Doing, Record, Stage};
 use crate::services::recovery::job::{Job, Outcome, Refusal, Told};
 use crate::services::recovery::rule::{Action, BadState, RecoveryRule, Rules};
 
@@ -39,10 +40,10 @@ pub(crate) struct Planner {
     spent: Usage,
     /// By the name of agents.
     groups: HashMap<Arc<str>, (Usage, Budget)>,
-    cases: HashMap<Key, Case>,
-    records: HashMap<Key, Record>,
+    cases: HashMap<AgentKey, Case>,
+    records: HashMap<AgentKey, Record>,
     /// The cases that wait, by when they have waited long enough.
-    due: BTreeSet<(MonoTime, Key)>,
+    due: BTreeSet<(MonoTime, AgentKey)>,
     jobs: HashMap<u64, Doing>,
     last_job: u64,
     told: VecDeque<Told>,
@@ -76,18 +77,13 @@ impl Planner {
     pub(crate) fn handle_transition(&mut self, transition: &Transition, now: MonoTime) {
         self.prune(now);
         if let Some(predecessor) = &transition.predecessor {
-            self.succeed(&Key::of(predecessor), &Key::of(&transition.agent), now);
+            self.succeed(&AgentKey::of(predecessor), &AgentKey::of(&transition.agent), now);
         }
         if transition.from == Some(Verdict::Expected) {
             // It was missed under its name alone.
-            self.close(&Key::of(&AgentId {
-                origin: Origin::Local,
-                pid: 0,
-                twin: Twin::FIRST,
-                ..transition.agent.clone()
-            }));
+            self.close(&AgentKey::missing(&transition.agent.name));
         }
-        let key = Key::of(&transition.agent);
+        let key = AgentKey::of(&transition.agent);
         if BadState::of(transition.to).is_some() {
             self.worsen(key, transition, now);
         } else if !self.is_our_doing(&key, transition.to) {
@@ -102,7 +98,7 @@ impl Planner {
     }
 
     /// Whether a process has ended as it was told to, or is being told to at this moment.
-    fn is_our_doing(&self, key: &Key, to: Verdict) -> bool {
+    fn is_our_doing(&self, key: &AgentKey, to: Verdict) -> bool {
         let is_signal = |case: &Case| matches!(case.rule.steps[case.step].action, Action::Signal(_));
         let was_told =
             |case: &Case| case.was_signalled || matches!(case.stage, Stage::Acting(_)) && is_signal(case);
@@ -110,14 +106,14 @@ impl Planner {
     }
 
     /// Another agent goes on in the place of one: what was tried is remembered under its name.
-    fn succeed(&mut self, predecessor: &Key, successor: &Key, now: MonoTime) {
+    fn succeed(&mut self, predecessor: &AgentKey, successor: &AgentKey, now: MonoTime) {
         self.close(predecessor);
         if let Some(record) = self.records.remove(predecessor) {
             self.records.insert(successor.clone(), Record { well_since: Some(now), ..record });
         }
     }
 
-    fn worsen(&mut self, key: Key, transition: &Transition, now: MonoTime) {
+    fn worsen(&mut self, key: AgentKey, transition: &Transition, now: MonoTime) {
         if let Some(record) = self.records.get_mut(&key) {
             record.well_since = None;
         }
@@ -165,7 +161,7 @@ impl Planner {
     }
 
     /// Goes on behind the signals, for the process that would get them has ended.
-    fn pass_signals(&mut self, key: &Key, now: MonoTime) {
+    fn pass_signals(&mut self, key: &AgentKey, now: MonoTime) {
         let Some(case) = self.cases.get_mut(key) else { return };
         let Stage::Waiting(due) = case.stage else { return };
         let is_signal = |step: usize| {
@@ -187,14 +183,14 @@ impl Planner {
     }
 
     /// Ends what is going on about an agent. A job that is being done is, and what comes of it is of no interest.
-    fn close(&mut self, key: &Key) {
+    fn close(&mut self, key: &AgentKey) {
         if let Some(Case { stage: Stage::Waiting(due), .. }) = self.cases.remove(key) {
             self.due.remove(&(due, key.clone()));
         }
     }
 
     /// Puts a case off until then; past its last step, begins the next attempt.
-    fn wait_until(&mut self, key: Key, at: MonoTime, now: MonoTime) {
+    fn wait_until(&mut self, key: AgentKey, at: MonoTime, now: MonoTime) {
         let Some(case) = self.cases.get_mut(&key) else { return };
         if let Stage::Waiting(due) = case.stage {
             self.due.remove(&(due, key.clone()));
@@ -233,7 +229,7 @@ impl Planner {
         None
     }
 
-    fn begin(&mut self, key: &Key, now: MonoTime) -> Option<Job> {
+    fn begin(&mut self, key: &AgentKey, now: MonoTime) -> Option<Job> {
         let case = self.cases.get(key)?;
         let before = self.records.get(key).copied().unwrap_or_default();
         let (step, rule, is_first) = (case.step, Arc::clone(&case.rule), !case.is_counted);
@@ -325,7 +321,7 @@ impl Planner {
     }
 
     /// Tries the step again later, and tells why once.
-    fn put_off(&mut self, key: Key, refusal: Refusal, until: MonoTime, now: MonoTime) {
+    fn put_off(&mut self, key: AgentKey, refusal: Refusal, until: MonoTime, now: MonoTime) {
         let Some(case) = self.cases.get_mut(&key) else { return };
         if case.refused.replace(refusal) != Some(refusal) {
             self.told.push_back(Told { transition: Arc::clone(&case.transition), refusal });

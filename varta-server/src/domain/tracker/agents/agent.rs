@@ -19,17 +19,17 @@ use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// The key by which the table finds an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AgentKey {
+pub(crate) struct IndexKey {
     pub(crate) source: SourceId,
     pub(crate) pid: u32,
     /// Changes when a remote agent reconnects.
     pub(crate) lane: Lane,
 }
 
-impl AgentKey {
+impl IndexKey {
     /// The key of a process of this host.
     pub(crate) const fn local(pid: u32) -> Self {
-        AgentKey { source: SourceId::LOCAL, pid, lane: Lane { port: 0, key: KeyId(0) } }
+        IndexKey { source: SourceId::LOCAL, pid, lane: Lane { port: 0, key: KeyId(0) } }
     }
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Slot {
     /// Beats accepted from this incarnation.
     pub(crate) beats: u64,
     pub(crate) usage: Usage,
-    pub(crate) key: AgentKey,
+    pub(crate) key: IndexKey,
     pub(crate) payload: u32,
     /// The milliseconds without a beat after which it was called stalled, while it is; 0 when that is not
     /// known.
@@ -185,7 +185,7 @@ impl Rest {
 
 impl Slot {
     /// The hot part of a new agent, by its first frame.
-    pub(crate) fn first_heard(key: AgentKey, frame: &Frame, at: MonoTime) -> Self {
+    pub(crate) fn first_heard(key: IndexKey, frame: &Frame, at: MonoTime) -> Self {
         Slot {
             session: if frame.is_terminal() { Session::UNHEARD } else { Session::of(frame) },
             last_beat: at,

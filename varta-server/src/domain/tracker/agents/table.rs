@@ -7,7 +7,7 @@ use std::ops::Range;
 use hashbrown::DefaultHashBuilder;
 
 use crate::base::huge_pages::prefer_huge_pages;
-use crate::domain::tracker::agents::agent::{AgentKey, Rest, Slot};
+use crate::domain::tracker::agents::agent::{IndexKey, Rest, Slot};
 use crate::domain::tracker::agents::index::{Index, NONE};
 
 /// The maximum number of agents, so that slot numbers fit 32 bits.
@@ -56,7 +56,7 @@ impl Table {
     }
 
     #[inline]
-    fn hash(&self, key: AgentKey) -> u32 {
+    fn hash(&self, key: IndexKey) -> u32 {
         (self.hasher.hash_one((key.source, key.pid)) >> 32) as u32
     }
 
@@ -95,7 +95,7 @@ impl Table {
     }
 
     #[inline]
-    pub(in crate::domain::tracker) fn find(&self, key: AgentKey) -> Option<u32> {
+    pub(in crate::domain::tracker) fn find(&self, key: IndexKey) -> Option<u32> {
         let hash = self.hash(key);
         match self.index.any_with(hash) {
             NONE => None,
@@ -106,14 +106,14 @@ impl Table {
 
     /// Whether the agent with this number has this key.
     #[inline]
-    pub(in crate::domain::tracker) fn is(&self, number: u32, key: AgentKey) -> bool {
+    pub(in crate::domain::tracker) fn is(&self, number: u32, key: IndexKey) -> bool {
         self.slots.get(number as usize).is_some_and(|slot| slot.key == key && slot.verdict.is_some())
     }
 
     /// The probable numbers of the agents with these keys, which [`Table::is`] confirms. Brings their slots
     /// into the cache: the lookups wait for memory together, twice for all of them and not twice for each.
     #[inline]
-    pub(in crate::domain::tracker) fn guess(&self, keys: impl Iterator<Item = AgentKey>) -> [u32; TOGETHER] {
+    pub(in crate::domain::tracker) fn guess(&self, keys: impl Iterator<Item = IndexKey>) -> [u32; TOGETHER] {
         let (mut hashes, mut numbers) = ([0; TOGETHER], [NONE; TOGETHER]);
         let mut count = 0;
         for (hash, key) in hashes.iter_mut().zip(keys) {
@@ -131,7 +131,7 @@ impl Table {
     }
 
     /// The agents that share source and pid with `key`.
-    pub(in crate::domain::tracker) fn twins(&self, key: AgentKey) -> impl Iterator<Item = u32> {
+    pub(in crate::domain::tracker) fn twins(&self, key: IndexKey) -> impl Iterator<Item = u32> {
         self.index.with_hash(self.hash(key)).filter(move |number| {
             let candidate = self.slots[*number as usize].key;
             (candidate.source, candidate.pid) == (key.source, key.pid)

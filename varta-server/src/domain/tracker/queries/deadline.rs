@@ -2,7 +2,7 @@
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Sender;
-use crate::domain::tracker::agents::agent::AgentKey;
+use crate::domain::tracker::agents::agent::IndexKey;
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
@@ -13,7 +13,7 @@ impl Tracker {
     pub fn deadline_of(&self, sender: Sender) -> Option<MonoTime> {
         let Sender { origin, pid, lane } = sender;
         let source = self.sources.find(origin)?;
-        let number = self.agents.find(AgentKey { source, pid, lane })?;
+        let number = self.agents.find(IndexKey { source, pid, lane })?;
         let is_awaited = self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited);
         is_awaited.then(|| self.deadline(number))
     }

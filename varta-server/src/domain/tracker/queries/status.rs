@@ -6,7 +6,7 @@ use varta_proto::Status;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Lane;
-use crate::domain::tracker::agents::agent::AgentKey;
+use crate::domain::tracker::agents::agent::IndexKey;
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::status::{Named, Standing};
 use crate::domain::tracker::state::Tracker;
@@ -29,9 +29,9 @@ impl Tracker {
         }
         let source = self.sources.find(origin)?;
         let number = if source == SourceId::LOCAL {
-            self.agents.find(AgentKey::local(pid))
+            self.agents.find(IndexKey::local(pid))
         } else {
-            let key = AgentKey { source, pid, lane: Lane::default() };
+            let key = IndexKey { source, pid, lane: Lane::default() };
             self.agents.twins(key).find(|number| self.agents.rest(*number).twin == twin)
         }?;
         Some(Standing {

@@ -7,7 +7,7 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::{Origin, ReceivedBeat, Sender};
 use crate::domain::outcome::Outcome;
 use crate::domain::process::identity::{ProcessIdentity, Processes};
-use crate::domain::tracker::agents::agent::{AgentKey, Inquiry, Rest, Slot};
+use crate::domain::tracker::agents::agent::{IndexKey, Inquiry, Rest, Slot};
 use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::request::Request;
@@ -20,9 +20,9 @@ use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
 impl Tracker {
     /// The key of the agent that sent a beat.
     #[inline]
-    pub(in crate::domain::tracker) fn key_of(&self, sender: Sender) -> AgentKey {
+    pub(in crate::domain::tracker) fn key_of(&self, sender: Sender) -> IndexKey {
         let Sender { origin, pid, lane } = sender;
-        AgentKey { source: self.sources.find(origin).unwrap_or(SourceId::UNHEARD), pid, lane }
+        IndexKey { source: self.sources.find(origin).unwrap_or(SourceId::UNHEARD), pid, lane }
     }
 
     /// Handles a beat. `number` is most likely that of its agent, if the agent is known.
@@ -83,7 +83,7 @@ impl Tracker {
             return Outcome::RateLimitedGlobal;
         }
         let Identity { name, source, start_time } = identify(origin, pid, processes);
-        let key = AgentKey { source: SourceId::LOCAL, pid, lane };
+        let key = IndexKey { source: SourceId::LOCAL, pid, lane };
         let slot = Slot::first_heard(key, &beat.frame, beat.received_at);
         let rest = Rest { name_source: source, ..Rest::new(self.names.take(&name), start_time, twin) };
         let number = self.add(origin, slot, rest);
@@ -247,7 +247,7 @@ impl Tracker {
     /// Whether the pid of a local agent belongs to another process than before. Takes over its identity if
     /// so, and its name in any case: `exec` changes that.
     fn is_new_incarnation(&mut self, number: u32, processes: &mut impl Processes) -> bool {
-        let AgentKey { source, pid, .. } = self.agents.slot(number).key;
+        let IndexKey { source, pid, .. } = self.agents.slot(number).key;
         if source != SourceId::LOCAL {
             return false;
         }
@@ -271,7 +271,7 @@ impl Tracker {
 
     /// Requests a report of the end of an agent's process, or a check whether it has ended.
     pub(in crate::domain::tracker) fn watch(&mut self, number: u32) {
-        let AgentKey { source, pid, .. } = self.agents.slot(number).key;
+        let IndexKey { source, pid, .. } = self.agents.slot(number).key;
         if let Some(process) = self.process(number) {
             self.requests.push_back(Request::Watch(process));
         } else if source == SourceId::LOCAL {

@@ -8,7 +8,7 @@ use crate::domain::beat::{Introduction, ReceivedControl, Said, Sender};
 use crate::domain::expected::ExpectedAgents;
 use crate::domain::outcome::Outcome;
 use crate::domain::rules::Rules;
-use crate::domain::tracker::agents::agent::{AgentKey, PageUse, Rest};
+use crate::domain::tracker::agents::agent::{IndexKey, PageUse, Rest};
 use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::agents::session::Session;
 use crate::domain::tracker::state::{Change, LOOKS_PER_TURN, Tracker};
@@ -27,7 +27,7 @@ impl Tracker {
         let ReceivedControl { received_at: at, sender, ref said } = *control;
         let Sender { origin, pid, lane } = sender;
         let known =
-            self.sources.find(origin).and_then(|source| self.agents.find(AgentKey { source, pid, lane }));
+            self.sources.find(origin).and_then(|source| self.agents.find(IndexKey { source, pid, lane }));
         match (known, said) {
             (Some(number), Said::Hello(introduction)) => {
                 if let Some(limited) = self.limit(number, at) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::base::time::MonoTime;
 use crate::domain::beat::Transport;
 use crate::domain::process::{Death, Doing, Dossier, InspectionDepth, ProcessId};
-use crate::domain::tracker::agents::agent::{AgentKey, Inquiry, PageUse, Rest};
+use crate::domain::tracker::agents::agent::{IndexKey, Inquiry, PageUse, Rest};
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::request::Request;
 use crate::domain::tracker::agents::session::Session;
@@ -31,7 +31,7 @@ impl Tracker {
     ///
     /// Nothing changes for an agent whose process is known: a watch reports the end of that.
     pub fn handle_absence(&mut self, pid: u32, now: MonoTime) {
-        let agent = self.agents.find(AgentKey::local(pid));
+        let agent = self.agents.find(IndexKey::local(pid));
         if let Some(number) = agent.filter(|number| self.agents.rest(*number).start_time.is_none()) {
             self.note_death(number, Death::Unknown, now, now);
         }
@@ -68,7 +68,7 @@ impl Tracker {
     /// Handles the report that the page that [`Tracker::poll_unread`] named has been read, and its beats
     /// handled.
     pub fn handle_read(&mut self, pid: u32, now: MonoTime) {
-        let agent = self.agents.find(AgentKey::local(pid));
+        let agent = self.agents.find(IndexKey::local(pid));
         if let Some(number) = agent.filter(|number| self.agents.slot(*number).page() == PageUse::Read) {
             self.look_at(number, now);
         }
@@ -77,7 +77,7 @@ impl Tracker {
     /// The stall timeout of the process of this host with this pid, if it is an agent.
     #[must_use]
     pub fn stall_after_of_process(&self, pid: u32) -> Option<Duration> {
-        self.agents.find(AgentKey::local(pid)).map(|number| self.stall_after(number))
+        self.agents.find(IndexKey::local(pid)).map(|number| self.stall_after(number))
     }
 
     /// Handles the result of a [`Request::Look`]; `None` when the process could not be inspected.
@@ -353,14 +353,14 @@ impl Tracker {
 
     /// The local process that an agent is or was, as far as it is known.
     pub(in crate::domain::tracker) fn incarnation(&self, number: u32) -> Option<ProcessId> {
-        let AgentKey { source, pid, .. } = self.agents.slot(number).key;
+        let IndexKey { source, pid, .. } = self.agents.slot(number).key;
         let start_time = self.agents.rest(number).start_time.filter(|_| source == SourceId::LOCAL)?;
         Some(ProcessId { pid, start_time })
     }
 
     /// The agent that is this living local process.
     fn find_process(&self, process: ProcessId) -> Option<u32> {
-        let number = self.agents.find(AgentKey::local(process.pid))?;
+        let number = self.agents.find(IndexKey::local(process.pid))?;
         (self.process(number) == Some(process)).then_some(number)
     }
 }

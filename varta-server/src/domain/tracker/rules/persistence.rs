@@ -13,7 +13,7 @@ use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
 use crate::domain::labels::Labels;
 use crate::domain::process::Death;
-use crate::domain::tracker::agents::agent::{AgentKey, Beside, Extra, Rest, Slot};
+use crate::domain::tracker::agents::agent::{Beside, Extra, IndexKey, Rest, Slot};
 use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::session::Session;
@@ -58,7 +58,7 @@ impl Tracker {
             last_beat: now,
             beats: last.beats,
             usage: Usage::default(),
-            key: AgentKey { source: SourceId::LOCAL, pid, lane },
+            key: IndexKey { source: SourceId::LOCAL, pid, lane },
             payload: last.payload,
             stalled_after: 0,
             verdict: Some(verdict),
@@ -112,7 +112,7 @@ impl Tracker {
     fn knows(&self, agent: &Remembered) -> bool {
         let AgentId { origin, pid, twin, .. } = agent.agent;
         let Some(source) = self.sources.find(origin) else { return false };
-        let key = AgentKey { source, pid, lane: agent.lane };
+        let key = IndexKey { source, pid, lane: agent.lane };
         let is_there = |number| self.agents.rest(number).twin == twin || self.agents.slot(number).key == key;
         self.agents.twins(key).any(is_there)
     }

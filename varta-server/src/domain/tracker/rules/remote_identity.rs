@@ -13,7 +13,7 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::ReceivedBeat;
 use crate::domain::outcome::Outcome;
 use crate::domain::process::identity::Processes;
-use crate::domain::tracker::agents::agent::{AgentKey, Rest, Slot};
+use crate::domain::tracker::agents::agent::{IndexKey, Rest, Slot};
 use crate::domain::tracker::agents::port_history::{Former, Trails};
 use crate::domain::tracker::agents::session::Session;
 use crate::domain::tracker::state::{Change, Tracker};
@@ -53,7 +53,7 @@ impl Tracker {
     /// Handles a beat from a port that no agent is at.
     pub(in crate::domain::tracker) fn handle_new_lane(
         &mut self,
-        key: AgentKey,
+        key: IndexKey,
         beat: &ReceivedBeat,
         processes: &mut impl Processes,
     ) -> Outcome {
@@ -102,7 +102,7 @@ impl Tracker {
         self.handle_known(number, beat, processes)
     }
 
-    fn find_twins(&self, key: AgentKey, beat: &ReceivedBeat) -> Found {
+    fn find_twins(&self, key: IndexKey, beat: &ReceivedBeat) -> Found {
         let mut found = Found::default();
         for number in self.agents.twins(key) {
             let slot = self.agents.slot(number);
@@ -131,7 +131,7 @@ impl Tracker {
 
     fn leave_port(&mut self, number: u32, at: MonoTime) {
         let slot = self.agents.slot(number);
-        let Slot { session, last_beat, beats, key: AgentKey { lane, .. }, .. } = *slot;
+        let Slot { session, last_beat, beats, key: IndexKey { lane, .. }, .. } = *slot;
         let former = Former { lane, session, last_beat, left_at: at, beats };
         let kept = self.policy.stall_after;
         self.trails_mut(number).remember(number, former, at, kept);

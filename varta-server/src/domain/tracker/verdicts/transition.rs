@@ -5,6 +5,7 @@ use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use varta_proto::Status;
 
 use crate::base::time::MonoTime;
@@ -106,7 +107,8 @@ impl fmt::Display for AgentId {
 }
 
 /// Distinguishes agents that share origin and pid, by a number from 1 to 64. Nearly all agents are the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
 pub struct Twin(NonZeroU8);
 
 impl Twin {
@@ -134,6 +136,21 @@ impl Twin {
     /// The bit of this twin in a set of twins.
     pub(in crate::domain::tracker) const fn bit(self) -> u64 {
         1 << (self.0.get() - 1)
+    }
+}
+
+impl From<Twin> for u8 {
+    fn from(twin: Twin) -> Self {
+        twin.number()
+    }
+}
+
+impl TryFrom<u8> for Twin {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<Self, String> {
+        Twin::from_number(number)
+            .ok_or_else(|| format!("{number} is no number of a twin: they go from 1 to {}", Twin::MOST))
     }
 }
 

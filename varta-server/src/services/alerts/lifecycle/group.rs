@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::base::clock::WallClock;
 use crate::base::time::{MonoTime, WallTime};
-use crate::domain::beat::Origin;
 use crate::domain::tracker::{Cause, Transition};
 use crate::services::alerts::alert::{Alert, Subject, Texts, severity};
 use crate::services::alerts::annotations;
@@ -111,7 +110,7 @@ pub(super) fn incident(transition: &Transition, host: &str, now: WallClock) -> A
         ("incident", &starts_at.to_string()),
     ];
     let labels = texts(labels);
-    alert(labels, Subject::Incident { place: origin.into(), host }, state, starts_at)
+    alert(labels, Subject::Incident { place: origin, host }, state, starts_at)
 }
 
 /// The alert of those for whom there is none of their own.
@@ -124,7 +123,7 @@ pub(super) fn many(host: &str, starts_at: WallTime) -> Alert {
 pub(super) fn may_adopt(alert: &Alert, transition: &Transition) -> bool {
     match &alert.subject {
         Subject::Incident { place, .. } => {
-            Origin::from(*place) == transition.agent.origin && alert.state == transition.to.as_str()
+            *place == transition.agent.origin && alert.state == transition.to.as_str()
         }
         Subject::Many => true,
         Subject::Agent(_) => false,

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use crate::base::clock::WallClock;
+use crate::domain::agent_key::AgentKey;
 use crate::domain::tracker::Transition;
-use crate::services::alerts::alert::{Fingerprint, Key};
+use crate::services::alerts::alert::Fingerprint;
 use crate::services::alerts::lifecycle::group;
 use crate::services::alerts::lifecycle::state::{Book, Ending, Judgement, MOST_SINGLES, Sweep};
 
@@ -19,7 +20,7 @@ impl Book {
     /// Takes an agent that the sweep found in alarm, or not judged yet. All changes of verdict from before it was found
     /// must have been handed in.
     pub(crate) fn handle_found(&mut self, found: &Transition, is_paused: bool, now: WallClock) {
-        let key = Key::of(&found.agent);
+        let key = AgentKey::of(&found.agent);
         if self.sweep.as_ref().is_none_or(|sweep| sweep.touched.contains(&key)) {
             return;
         }
@@ -40,7 +41,7 @@ impl Book {
 
     /// Takes the name of an agent that was expected, has not come, and has time yet.
     pub(crate) fn handle_awaited(&mut self, name: &Arc<str>) {
-        self.meet(&Key::of_missing(name));
+        self.meet(&AgentKey::missing(name));
     }
 
     /// Ends a sweep that has been through all agents: who is in alarm by the book, and was not met, is so no more. Says
@@ -75,7 +76,7 @@ impl Book {
     }
 
     /// Gives an agent that had no place among those with alerts of their own such a place, if there is one by now.
-    fn promote(&mut self, key: &Key, told_by: Fingerprint, found: &Transition, now: WallClock) {
+    fn promote(&mut self, key: &AgentKey, told_by: Fingerprint, found: &Transition, now: WallClock) {
         let alert = self.firing.get(&told_by);
         let is_folded =
             alert.is_some_and(|alert| matches!(alert.subject, crate::services::alerts::alert::Subject::Many));
@@ -88,7 +89,7 @@ impl Book {
         self.fall(key, found, false, now);
     }
 
-    fn meet(&mut self, key: &Key) {
+    fn meet(&mut self, key: &AgentKey) {
         if let Some(record) = self.records.get_mut(key) {
             record.met_in = self.sweeps;
         }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::base::clock::WallClock;
 use crate::base::time::MonoTime;
+use crate::domain::agent_key::AgentKey;
 use crate::domain::describe::sentence;
 use crate::domain::tracker::{AgentId, Transition, Verdict};
-use crate::services::alerts::alert::{Alert, Fingerprint, Id, Key, Named, Subject};
+use crate::services::alerts::alert::{Alert, Fingerprint, Id, Named, Subject};
 use crate::services::alerts::lifecycle::agent_state::{Damping, Record};
 use crate::services::alerts::lifecycle::group::Group;
 use crate::services::alerts::notification::Delivery;
@@ -46,7 +47,7 @@ pub(in crate::services::alerts) struct Book {
     pub(super) damping: Damping,
     /// The name of this host.
     pub(super) host: String,
-    pub(super) records: HashMap<Key, Record>,
+    pub(super) records: HashMap<AgentKey, Record>,
     pub(super) firing: BTreeMap<Fingerprint, Arc<Alert>>,
     /// How many of those are about one agent.
     pub(super) singles: usize,
@@ -56,7 +57,7 @@ pub(in crate::services::alerts) struct Book {
     pub(super) incidents: HashMap<NonZeroU64, Fingerprint>,
     pub(super) ended: BTreeMap<Fingerprint, Ended>,
     /// Agents that are well, by when that has been so for a whole window; the number tells apart those of one moment.
-    waiting: BTreeMap<(MonoTime, u64), Key>,
+    waiting: BTreeMap<(MonoTime, u64), AgentKey>,
     waits: u64,
     pub(super) sweeps: u64,
     pub(super) sweep: Option<Sweep>,
@@ -119,12 +120,12 @@ impl Book {
         is_paused: bool,
         now: WallClock,
     ) {
-        let key = Key::of(&transition.agent);
+        let key = AgentKey::of(&transition.agent);
         if let Some(sweep) = &mut self.sweep {
             sweep.touch(&key);
         }
         if !key.is_missing() {
-            self.drop_out(&Key::of_missing(&transition.agent.name), &Ending::Came(&transition.agent), now);
+            self.drop_out(&AgentKey::missing(&transition.agent.name), &Ending::Came(&transition.agent), now);
         }
         if let Some(predecessor) = &transition.predecessor {
             self.succeed(predecessor, &key, transition, now);
@@ -225,7 +226,7 @@ impl Book {
     }
 
     /// An agent came to be in alarm, or is in another way than before. `is_found` says that a sweep tells of it.
-    pub(super) fn fall(&mut self, key: &Key, transition: &Transition, is_found: bool, now: WallClock) {
+    pub(super) fn fall(&mut self, key: &AgentKey, transition: &Transition, is_found: bool, now: WallClock) {
         let record = self.records.entry(key.clone()).or_default();
         let is_news = !record.is_ill && record.fall(transition.at, self.damping);
         let (told_by, is_flapping) = (record.told_by, record.is_flapping);
@@ -240,7 +241,7 @@ impl Book {
     }
 
     /// An agent is in alarm no more.
-    pub(super) fn recover(&mut self, key: &Key, ending: &Ending<'_>, now: WallClock) {
+    pub(super) fn recover(&mut self, key: &AgentKey, ending: &Ending<'_>, now: WallClock) {
         let Some(record) = self.records.get_mut(key).filter(|record| record.is_ill) else { return };
         record.is_ill = false;
         record.well_since = now.mono;
@@ -258,15 +259,15 @@ impl Book {
     }
 
     /// Forgets an agent, and ends what tells of it.
-    pub(super) fn drop_out(&mut self, key: &Key, ending: &Ending<'_>, now: WallClock) {
+    pub(super) fn drop_out(&mut self, key: &AgentKey, ending: &Ending<'_>, now: WallClock) {
         if let Some(record) = self.records.remove(key) {
             self.release(record.told_by, ending, now);
         }
     }
 
     /// An agent has taken another's place: with its falls, and if it flaps with its alert.
-    fn succeed(&mut self, predecessor: &AgentId, key: &Key, transition: &Transition, now: WallClock) {
-        let old = Key::of(predecessor);
+    fn succeed(&mut self, predecessor: &AgentId, key: &AgentKey, transition: &Transition, now: WallClock) {
+        let old = AgentKey::of(predecessor);
         if old == *key {
             return;
         }
@@ -299,7 +300,7 @@ impl Book {
     }
 
     /// Puts an agent that is well among those that are looked at when a window has passed.
-    pub(super) fn wait(&mut self, key: &Key) {
+    pub(super) fn wait(&mut self, key: &AgentKey) {
         let Some(record) = self.records.get_mut(key).filter(|record| !record.is_waiting) else { return };
         record.is_waiting = true;
         self.waits += 1;
@@ -402,12 +403,12 @@ const MOST_TOUCHED: usize = 65_536;
 pub(super) struct Sweep {
     /// Agents of whom a change of verdict has told since it began. That is newer than what the sweep finds, or says the
     /// same.
-    pub(super) touched: HashSet<Key>,
+    pub(super) touched: HashSet<AgentKey>,
     pub(super) is_spoilt: bool,
 }
 
 impl Sweep {
-    pub(super) fn touch(&mut self, key: &Key) {
+    pub(super) fn touch(&mut self, key: &AgentKey) {
         if self.touched.len() < MOST_TOUCHED {
             self.touched.insert(key.clone());
         } else {

@@ -1,8 +1,8 @@
 //! Whatever happens: nobody is told twice, and all that fires ends.
 
+use crate::domain::agent_key::AgentKey;
 use crate::domain::tracker::Verdict;
 use crate::services::alerts::alert::Id;
-use crate::services::alerts::alert::Key;
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 
@@ -142,7 +142,7 @@ proptest! {
         // When everything is known, who is in alarm is told of, and nobody else but who flaps.
         chance.take(Step::Sweep);
         for (pid, verdict) in chance.verdicts.clone() {
-            let key = Key::of(&chance.world.transition(pid, verdict).agent);
+            let key = AgentKey::of(&chance.world.transition(pid, verdict).agent);
             let record = chance.world.book.records.get(&key);
             let is_told = record.is_some_and(|record| record.told_by.is_some());
             let is_flapping = record.is_some_and(|record| record.is_flapping);
