@@ -1,5 +1,6 @@
 //! The description of a transition: the sentence that logs and alerts show to a person.
 
+use crate::domain::process::signal_name;
 use crate::domain::tracker::{Cause, Transition, Verdict};
 
 /// Whether an agent can cause such a transition as often as it likes.
@@ -85,8 +86,29 @@ pub(crate) fn sentence(transition: &Transition) -> String {
     }
 }
 
-/// `SIGKILL` for 9; `signal 64` for a signal without a name.
-fn signal_name(signal: u8) -> String {
-    nix::sys::signal::Signal::try_from(i32::from(signal))
-        .map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned())
+/// The causes that occur in `counts`, which is indexed by [`Cause::index`], with their counts, the most frequent first.
+pub(crate) fn causes_by_count(counts: &[u32; Cause::NAMES.len()]) -> Vec<(&'static str, u32)> {
+    let mut causes: Vec<_> = Cause::NAMES.into_iter().zip(*counts).filter(|(_, count)| *count > 0).collect();
+    causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    causes
+}
+
+/// Names with their counts, as in `stopped 31, silent 10`.
+pub(crate) fn counted<'n>(counts: impl IntoIterator<Item = (&'n str, u32)>) -> String {
+    let texts: Vec<_> = counts.into_iter().map(|(name, count)| format!("{name} {count}")).collect();
+    texts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_listed_with_the_most_frequent_first() {
+        let mut counts = [0; Cause::NAMES.len()];
+        assert_eq!(counted(causes_by_count(&counts)), "");
+        counts[Cause::Silent.index()] = 10;
+        counts[Cause::Stopped.index()] = 31;
+        assert_eq!(counted(causes_by_count(&counts)), "stopped 31, silent 10");
+    }
 }

@@ -1,5 +1,6 @@
 //! The end of a process, as wait(2), a pidfd or a zombie's status reports it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use nix::sys::signal::Signal;
@@ -53,15 +54,18 @@ impl fmt::Display for Death {
         match *self {
             Death::Exited { code } => write!(f, "exited with status {code}"),
             Death::Killed { signal, core_dumped } => {
-                match Signal::try_from(i32::from(signal)) {
-                    Ok(name) => write!(f, "killed by {name}")?,
-                    Err(_) => write!(f, "killed by signal {signal}")?,
-                }
+                write!(f, "killed by {}", signal_name(signal))?;
                 f.write_str(if core_dumped { " (core dumped)" } else { "" })
             }
             Death::Unknown => f.write_str("gone, exit status unknown"),
         }
     }
+}
+
+/// `SIGKILL` for 9; `signal 64` for a signal without a name.
+pub(crate) fn signal_name(signal: u8) -> Cow<'static, str> {
+    Signal::try_from(i32::from(signal))
+        .map_or_else(|_| Cow::Owned(format!("signal {signal}")), |signal| Cow::Borrowed(signal.as_str()))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub use self::cgroup::{Cgroup, Throttled};
 pub use self::classify::{Doing, Explanation, explain};
 pub use self::dossier::Dossier;
 pub use self::exit::Death;
+pub(crate) use self::exit::signal_name;
 pub(crate) use self::identity::ProcessId;
 pub use self::pressure::{Pressure, Share, Stall};
 pub use self::snapshot::{

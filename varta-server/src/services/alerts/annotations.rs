@@ -2,7 +2,7 @@
 
 use crate::base::clock::WallClock;
 use crate::domain::describe::sentence;
-use crate::domain::tracker::{Cause, Transition};
+use crate::domain::tracker::Transition;
 use crate::services::alerts::alert::Texts;
 
 /// No annotation is longer, in bytes.
@@ -25,14 +25,6 @@ pub(super) fn of_agent(transition: &Transition, now: WallClock) -> Texts {
         put("dossier", &dossier.to_string());
     }
     texts
-}
-
-/// The causes of what is counted by [`Cause::index`], the most frequent first: `stopped 31, silent 10`.
-pub(super) fn causes(counts: &[u32; Cause::NAMES.len()]) -> String {
-    let mut causes: Vec<_> = Cause::NAMES.into_iter().zip(*counts).filter(|(_, count)| *count > 0).collect();
-    causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let texts: Vec<_> = causes.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
-    texts.join(", ")
 }
 
 /// Cuts a text to what an annotation may have.

@@ -2,7 +2,6 @@
 //! of its agents.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
+use crate::domain::describe::{causes_by_count, counted};
 use crate::domain::tracker::{Cause, Transition, Verdict};
 
 /// An incident is over when nothing was added to it for so long.
@@ -132,11 +132,9 @@ impl Summary {
 
     /// The most frequent cause, and each of them with how many agents have it.
     fn causes(&self) -> (&'static str, String) {
-        let mut causes: Vec<_> =
-            Cause::NAMES.into_iter().zip(self.causes).filter(|(_, count)| *count > 0).collect();
-        causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let causes = causes_by_count(&self.causes);
         let common = causes.first().map_or("none", |(cause, _)| cause);
-        (common, list(causes.iter().map(|(cause, count)| (*cause, *count))))
+        (common, counted(causes))
     }
 
     fn names(&self) -> String {
@@ -145,7 +143,7 @@ impl Summary {
         let escaped: Vec<_> =
             names.iter().map(|(name, count)| (name.escape_debug().to_string(), *count)).collect();
         let others = (self.other_names > 0).then_some(("others", self.other_names));
-        list(escaped.iter().map(|(name, count)| (name.as_str(), *count)).chain(others))
+        counted(escaped.iter().map(|(name, count)| (name.as_str(), *count)).chain(others))
     }
 
     fn log(&self, number: NonZeroU64) {
@@ -164,17 +162,6 @@ impl Summary {
             Place(origin)
         );
     }
-}
-
-/// `a 3, b 1`.
-fn list<'a>(counts: impl Iterator<Item = (&'a str, u32)>) -> String {
-    let mut text = String::new();
-    for (what, count) in counts {
-        let comma = if text.is_empty() { "" } else { ", " };
-        // Writing to a string does not fail.
-        let _ = write!(text, "{comma}{what} {count}");
-    }
-    text
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::base::clock::WallClock;
 use crate::base::time::{MonoTime, WallTime};
+use crate::domain::describe::{causes_by_count, counted};
 use crate::domain::tracker::{Cause, Transition};
 use crate::services::alerts::alert::{Alert, Subject, Texts, severity};
-use crate::services::alerts::annotations;
 
 /// As long as this after the last one joined, more may follow: then it is not over, also when nobody of it is in alarm.
 /// Longer than what may lie between two of one incident.
@@ -75,7 +75,7 @@ impl Group {
         let mut put = |name: &str, value: String| alert.annotations.insert(name.to_owned(), value);
         put("agents", members.to_string());
         put("agents_in_all", in_all.to_string());
-        let causes = annotations::causes(&self.causes);
+        let causes = counted(causes_by_count(&self.causes));
         if !causes.is_empty() {
             put("causes", causes);
         }
