@@ -15,7 +15,7 @@ mod queries;
 mod rules;
 pub(crate) mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verdicts;
 
 use self::agents::index::NONE;

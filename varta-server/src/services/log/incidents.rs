@@ -166,35 +166,17 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
-    use varta_proto::Status;
-
     use super::*;
-    use crate::domain::labels::Labels;
-    use crate::domain::tracker::{AgentId, Incident, LastWord, Twin};
+    use crate::domain::tracker::Incident;
+    use crate::domain::tracker::tests::sample;
 
     fn fallen(number: u64, agents: u32, name: &str, cause: Cause) -> Transition {
-        Transition {
-            agent: AgentId { name: Arc::from(name), origin: Origin::Local, pid: agents, twin: Twin::FIRST },
-            from: Some(Verdict::Up(Status::Ok)),
-            to: Verdict::Stalled,
-            cause,
-            at: MonoTime::from_millis(u64::from(agents)),
-            silence: Duration::from_secs(5),
-            last: LastWord { status: Status::Ok, payload: 0, terminal: false, beats: 1 },
-            labels: Labels::default(),
-            unit: None,
-            predecessor: None,
-            process: None,
-            stall_after: Duration::from_secs(5),
-            detection_latency: None,
-            mistake: None,
-            dossier: None,
-            incident: NonZeroU64::new(number).map(|number| Incident {
-                number,
-                agents,
-                open_until: MonoTime::START,
-            }),
-        }
+        let number = NonZeroU64::new(number);
+        sample::transition(name)
+            .pid(agents)
+            .to(Verdict::Stalled, cause)
+            .at(MonoTime::from_millis(u64::from(agents)))
+            .incident(number.map(|number| Incident { number, agents, open_until: MonoTime::START }))
     }
 
     #[test]

@@ -90,29 +90,15 @@ mod tests {
     use varta_proto::Status;
 
     use super::*;
-    use crate::domain::beat::Origin;
-    use crate::domain::labels::Labels;
-    use crate::domain::tracker::{AgentId, LastWord};
+    use crate::domain::tracker::tests::sample;
 
     fn transition(from: Option<Verdict>, to: Verdict, cause: Cause) -> Transition {
-        Transition {
-            agent: AgentId { name: Arc::from("worker"), origin: Origin::Local, pid: 4242, twin: Twin::FIRST },
-            labels: Labels::default(),
-            unit: None,
-            predecessor: None,
-            process: None,
-            from,
-            to,
-            cause,
-            at: MonoTime::from_secs(30),
-            silence: Duration::from_millis(5_001),
-            last: LastWord { status: Status::Degraded, payload: 7, terminal: false, beats: 812 },
-            stall_after: Duration::from_secs(5),
-            detection_latency: None,
-            mistake: None,
-            dossier: None,
-            incident: None,
-        }
+        sample::transition("worker")
+            .pid(4242)
+            .from(from)
+            .to(to, cause)
+            .silence(Duration::from_millis(5_001))
+            .last(Status::Degraded, 7, 812)
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod pages;
 mod promises;
 mod remembered;
 mod remote;
+pub(crate) mod sample;
 mod simulation;
 mod standing;
 mod verdicts;

@@ -23,29 +23,17 @@ use varta_proto::control::GoodbyeReason;
 use crate::base::files::append_log::numbered;
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
-use crate::domain::tracker::{AgentId, Cause, Incident, LastWord, Twin, Verdict};
+use crate::domain::tracker::tests::sample;
+use crate::domain::tracker::{AgentId, Cause, Incident, Twin, Verdict};
 use crate::engine::Feed;
 use crate::services::events::event_record::add_line;
 
 fn change(pid: u32, to: Verdict, cause: Cause) -> Transition {
-    Transition {
-        agent: AgentId { name: Arc::from("billing"), origin: Origin::Local, pid, twin: Twin::FIRST },
-        labels: crate::domain::labels::Labels::default(),
-        unit: None,
-        predecessor: None,
-        process: None,
-        from: Some(Verdict::Up(Status::Ok)),
-        to,
-        cause,
-        at: MonoTime::from_secs(30),
-        silence: Duration::from_millis(5_001),
-        last: LastWord { status: Status::Degraded, payload: 7, terminal: false, beats: 812 },
-        stall_after: Duration::from_secs(5),
-        detection_latency: None,
-        mistake: None,
-        dossier: None,
-        incident: None,
-    }
+    sample::transition("billing").pid(pid).to(to, cause).silence(Duration::from_millis(5_001)).last(
+        Status::Degraded,
+        7,
+        812,
+    )
 }
 
 fn line_of(transition: &Transition) -> String {

@@ -28,8 +28,7 @@ use varta_proto::Status;
 use super::history;
 use super::*;
 use crate::domain::beat::{KeyId, Lane};
-use crate::domain::labels::Labels;
-use crate::domain::process::ProcessId;
+use crate::domain::tracker::tests::sample;
 use crate::domain::tracker::{AgentId, Cause, LastWord, NameSource, Twin, Verdict};
 use crate::engine::metrics::SINK_DROPPED;
 use crate::engine::query::Query;
@@ -165,24 +164,13 @@ fn agent(pid: u32) -> Remembered {
 
 fn transition(pid: u32) -> Transition {
     let Remembered { agent, last, .. } = agent(pid);
-    Transition {
-        agent,
-        labels: Labels::default(),
-        unit: None,
-        predecessor: None,
-        process: Some(ProcessId { pid, start_time: NonZeroU64::MIN }),
-        from: Some(Verdict::Up(Status::Ok)),
-        to: Verdict::Down,
-        cause: Cause::Killed { signal: 9 },
-        at: MonoTime::from_secs(1),
-        silence: Duration::from_millis(1_500),
-        last,
-        stall_after: Duration::from_secs(5),
-        detection_latency: Some(Duration::from_micros(250)),
-        mistake: None,
-        dossier: None,
-        incident: None,
-    }
+    let sample = sample::transition(&agent.name)
+        .pid(pid)
+        .started_at(NonZeroU64::MIN)
+        .to(Verdict::Down, Cause::Killed { signal: 9 })
+        .at(MonoTime::from_secs(1))
+        .silence(Duration::from_millis(1_500));
+    Transition { agent, last, detection_latency: Some(Duration::from_micros(250)), ..sample }
 }
 
 fn event(pid: u32) -> Event {

@@ -6,7 +6,7 @@ mod sweeps;
 
 use crate::base::clock::WallClock;
 use crate::base::time::{MonoTime, WallTime};
-use crate::domain::tracker::{AgentId, Transition, Verdict};
+use crate::domain::tracker::{Transition, Verdict};
 use crate::services::alerts::alert::{Alert, Id};
 use crate::services::alerts::lifecycle::state::{Audience, Board, Book, MOST_ENDED, MOST_SINGLES};
 use std::num::NonZeroU64;
@@ -16,9 +16,8 @@ use std::time::Duration;
 use varta_proto::Status;
 
 use super::*;
-use crate::domain::beat::Origin;
-use crate::domain::labels::Labels;
-use crate::domain::tracker::{Cause, Incident, LastWord, Twin};
+use crate::domain::tracker::tests::sample;
+use crate::domain::tracker::{Cause, Incident, Twin};
 use crate::services::alerts::alert::Texts;
 use crate::services::alerts::notification::Kind;
 
@@ -49,28 +48,12 @@ impl World {
     }
 
     fn transition(&self, pid: u32, to: Verdict) -> Transition {
-        Transition {
-            agent: AgentId { name: Arc::from("worker"), origin: Origin::Local, pid, twin: Twin::FIRST },
-            labels: Labels::default(),
-            unit: None,
-            predecessor: None,
-            process: None,
-            from: Some(UP),
-            to,
-            cause: match to {
-                Verdict::Up(_) => Cause::Recovered,
-                Verdict::Down => Cause::Killed { signal: 9 },
-                Verdict::Stalled | Verdict::Gone | Verdict::Unknown | Verdict::Expected => Cause::Idle,
-            },
-            at: self.now().mono,
-            silence: Duration::from_secs(5),
-            last: LastWord { status: Status::Ok, payload: 0, terminal: false, beats: 3 },
-            stall_after: Duration::from_secs(5),
-            detection_latency: None,
-            mistake: None,
-            dossier: None,
-            incident: None,
-        }
+        let cause = match to {
+            Verdict::Up(_) => Cause::Recovered,
+            Verdict::Down => Cause::Killed { signal: 9 },
+            Verdict::Stalled | Verdict::Gone | Verdict::Unknown | Verdict::Expected => Cause::Idle,
+        };
+        sample::transition("worker").pid(pid).to(to, cause).at(self.now().mono).last(Status::Ok, 0, 3)
     }
 
     /// Hands in a change, a second after the last thing that happened.
@@ -248,7 +231,7 @@ fn a_missing_agent_has_no_pid_and_its_alert_ends_when_it_comes() {
 fn member(world: &World, pid: u32, to: Verdict, number: u64) -> Transition {
     let incident =
         NonZeroU64::new(number).map(|number| Incident { number, agents: pid, open_until: MonoTime::START });
-    Transition { incident, ..world.transition(pid, to) }
+    world.transition(pid, to).incident(incident)
 }
 
 #[test]
