@@ -203,3 +203,43 @@ pub(super) fn unique_id(host: &str, number: u64, at: WallTime) -> String {
     let text = format!("{host} {} {number} {at}", std::process::id());
     hex(&digest(text.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::tracker::tests::sample;
+
+    #[test]
+    fn a_body_has_these_fields_in_this_order() {
+        let transition = sample::complete();
+        let at = Wall::from_system(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000));
+        let named = Named::new(&transition, "db1");
+        let alert = Alert {
+            labels: named.alert_labels("warning"),
+            annotations: Texts::new(),
+            starts_at: at,
+            ends_at: None,
+            subject: Subject::Agent(Box::new(named)),
+            state: "stalled".to_owned(),
+            cause: "silent".to_owned(),
+            is_flapping: false,
+            is_said: false,
+        };
+        let agent = concat!(
+            r#"{"name":"a?\"b\\?"#,
+            "\u{2028}",
+            r#"é","pid":7,"twin":2,"host":"10.0.0.7","transport":"secure_udp","labels":{"team":"a\n\"b\\"#,
+            "\u{7f}\u{2028}",
+            r#"é","zone":"b"},"unit":"billing.service"}"#
+        );
+        let body = |transition| Delivery::of(Kind::Firing, &alert, "It fell.", transition, at).body;
+        let expected = format!(
+            r#"{{"version":1,"kind":"firing","agent":{agent},"state":"gone","previous":"up","cause":"goodbye","silence_ms":5001,"at":"2023-11-14T22:13:20.000Z","summary":"It fell.","dossier":"idle: it sleeps; main thread sleeping; 1 thread; 1.2 s of CPU since it started","incident":null}}"#
+        );
+        assert_eq!(body(Some(&transition)), expected);
+        let expected = format!(
+            r#"{{"version":1,"kind":"firing","agent":{agent},"state":"stalled","previous":null,"cause":"silent","silence_ms":null,"at":"2023-11-14T22:13:20.000Z","summary":"It fell.","dossier":null,"incident":null}}"#
+        );
+        assert_eq!(body(None), expected);
+    }
+}

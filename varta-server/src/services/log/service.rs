@@ -84,7 +84,8 @@ fn log_transition(transition: &Transition) {
 mod tests {
     use crate::base::time::MonoTime;
     use crate::engine::throttle::Allowance;
-    use std::sync::Arc;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use varta_proto::Status;
@@ -136,6 +137,67 @@ mod tests {
         for (from, to, cause, expected) in cases {
             assert_eq!(sentence(&transition(from, to, cause)), expected);
         }
+    }
+
+    /// What the log has of a transition, as JSON and as text.
+    fn logged(transition: &Transition) -> [String; 2] {
+        [true, false].map(|is_json| {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let format = tracing_subscriber::fmt().without_time().with_writer(move || writer.clone());
+            let log = || log_transition(transition);
+            if is_json {
+                tracing::subscriber::with_default(format.json().finish(), log);
+            } else {
+                tracing::subscriber::with_default(format.with_ansi(false).finish(), log);
+            }
+            let bytes = lines.0.lock().unwrap().clone();
+            String::from_utf8(bytes).unwrap()
+        })
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_has_these_fields_and_leaves_out_what_there_is_not() {
+        let killed = transition(None, Verdict::Down, Cause::Killed { signal: 9 });
+        let [json, text] = logged(&killed);
+        let message = "worker[4242] is down: its process was killed by SIGKILL; it last said degraded, payload 7, after 812 beats";
+        let expected = format!(
+            r#"{{"level":"WARN","fields":{{"message":"{message}","agent":"worker","pid":4242,"transport":"unix","from":"none","to":"down","cause":"killed","silence_ms":5001,"status":"degraded","payload":7,"beats":812,"signal":9}},"target":"varta::agent"}}"#
+        );
+        assert_eq!(json, expected + "\n");
+        let expected = format!(
+            r#" WARN varta::agent: {message} agent=worker pid=4242 transport="unix" from="none" to="down" cause="killed" silence_ms=5001 status="degraded" payload=7 beats=812 signal=9"#
+        );
+        assert_eq!(text, expected + "\n");
+    }
+
+    #[test]
+    fn a_line_has_all_that_there_is() {
+        let [json, text] = logged(&sample::complete());
+        let dossier = "idle: it sleeps; main thread sleeping; 1 thread; 1.2 s of CPU since it started";
+        let name = r#"a\\n\\\"b\\\\\\u{7f}\\u{2028}é"#;
+        let expected = format!(
+            r#"{{"level":"INFO","fields":{{"message":"{name}[7]#2 went from up to gone: it said goodbye (restart); 812 beats in all. {dossier}","agent":"{name}","pid":7,"twin":2,"host":"10.0.0.7","transport":"secure_udp","from":"up","to":"gone","cause":"goodbye","silence_ms":5001,"mistake_ms":2000,"status":"degraded","previous_status":"ok","payload":7,"beats":812,"incident":1,"dossier":"{dossier}"}},"target":"varta::agent"}}"#
+        );
+        assert_eq!(json, expected + "\n");
+        let name = r#"a\n\"b\\\u{7f}\u{2028}é"#;
+        let expected = format!(
+            r#" INFO varta::agent: {name}[7]#2 went from up to gone: it said goodbye (restart); 812 beats in all. {dossier} agent={name} pid=7 twin=2 host=10.0.0.7 transport="secure_udp" from="up" to="gone" cause="goodbye" silence_ms=5001 mistake_ms=2000 status="degraded" previous_status="ok" payload=7 beats=812 incident=1 dossier={dossier}"#
+        );
+        assert_eq!(text, expected + "\n");
     }
 
     #[test]

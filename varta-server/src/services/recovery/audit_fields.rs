@@ -141,6 +141,26 @@ mod tests {
     use varta_proto::Status;
 
     use super::*;
+    use crate::domain::tracker::Cause;
+    use crate::domain::tracker::tests::sample;
+
+    #[test]
+    fn a_record_says_this_of_an_agent() {
+        let text = |transition: &Transition| Value::Object(facts_of_agent(transition, "db1")).to_string();
+        let stalled = sample::transition("worker").to(Verdict::Up(Status::Critical), Cause::Reported);
+        assert_eq!(
+            text(&stalled),
+            r#"{"agent":"worker","cause":"reported","host":"db1","pid":1,"silence_ms":5000,"state":"critical","transport":"unix"}"#
+        );
+        let complete = sample::complete();
+        let name = serde_json::to_string(&*complete.agent.name).unwrap();
+        assert_eq!(
+            text(&complete),
+            format!(
+                r#"{{"agent":{name},"cause":"goodbye","host":"10.0.0.7","incident":1,"labels":{{"team":{name},"zone":"b"}},"pid":7,"silence_ms":5001,"start_time":1,"state":"gone","transport":"secure_udp","twin":2,"unit":"billing.service"}}"#
+            )
+        );
+    }
 
     #[test]
     fn a_critical_agent_is_called_that() {

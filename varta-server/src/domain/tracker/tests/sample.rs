@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use varta_proto::Status;
+use varta_proto::control::GoodbyeReason;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
 use crate::domain::labels::Labels;
-use crate::domain::process::ProcessId;
+use crate::domain::process::{Dossier, Look, ProcessId, State};
 use crate::domain::tracker::{AgentId, Cause, Incident, LastWord, Transition, Twin, Verdict};
 
 /// The first transition of a local agent with pid 1: it was up, is stalled, and nothing else is known of it.
@@ -31,6 +32,45 @@ pub(crate) fn transition(name: &str) -> Transition {
         mistake: None,
         dossier: None,
         incident: None,
+    }
+}
+
+/// A transition that has everything that one can have.
+pub(crate) fn complete() -> Transition {
+    let start_time = NonZeroU64::MIN;
+    let look = Look {
+        at: MonoTime::from_secs(30),
+        pid: 7,
+        start_time,
+        command: "billing".into(),
+        state: State::Sleeping,
+        death: None,
+        threads: 1,
+        cpu: Duration::from_millis(1_200),
+        details: None,
+    };
+    let address = "10.0.0.7".parse().expect("an address");
+    let agent = AgentId {
+        name: Arc::from("a\n\"b\\\u{7f}\u{2028}é"),
+        origin: Origin::SecureUdp(address),
+        pid: 7,
+        twin: Twin::from_number(2).expect("there may be two"),
+    };
+    Transition {
+        agent: agent.clone(),
+        unit: Some(Arc::from("billing.service")),
+        predecessor: Some(AgentId { twin: Twin::FIRST, ..agent }),
+        process: Some(ProcessId { pid: 7, start_time }),
+        detection_latency: Some(Duration::from_nanos(1_234_567)),
+        mistake: Some(Duration::from_secs(2)),
+        dossier: Some(Arc::new(Dossier::new(look, None))),
+        incident: Some(Incident { number: NonZeroU64::MIN, agents: 12, open_until: MonoTime::NEVER }),
+        ..transition("")
+            .labels([("zone", "b"), ("team", "a\n\"b\\\u{7f}\u{2028}é")])
+            .to(Verdict::Gone, Cause::Goodbye { reason: Some(GoodbyeReason::Restart) })
+            .at(MonoTime::from_secs(30))
+            .silence(Duration::from_millis(5_001))
+            .last(Status::Degraded, 7, 812)
     }
 }
 

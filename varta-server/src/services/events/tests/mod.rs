@@ -8,23 +8,18 @@ use crate::services::events::options::EventsOptions;
 use crate::services::events::service::EventsFile;
 use crate::services::events::writer::Writer;
 use std::fs;
-use std::num::NonZeroU64;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::runtime::Builder;
 
 use serde_json::Value;
-use serde_json::json;
 use tempfile::TempDir;
 use varta_proto::Status;
-use varta_proto::control::GoodbyeReason;
 
 use crate::base::files::append_log::numbered;
 use crate::base::time::MonoTime;
-use crate::domain::beat::Origin;
 use crate::domain::tracker::tests::sample;
-use crate::domain::tracker::{AgentId, Cause, Incident, Twin, Verdict};
+use crate::domain::tracker::{Cause, Verdict};
 use crate::engine::Feed;
 use crate::services::events::event_record::add_line;
 
@@ -55,30 +50,23 @@ fn a_change_is_one_line_and_what_there_is_not_is_left_out() {
 
 #[test]
 fn a_change_tells_all_that_there_is() {
-    let mut all = change(7, Verdict::Gone, Cause::Goodbye { reason: Some(GoodbyeReason::Restart) });
-    let hostile = "a\n\"b\\\u{7f}\u{2028}é";
-    let address = "10.0.0.7".parse().unwrap();
-    let twin = Twin::from_number(2).unwrap();
-    all.agent = AgentId { name: Arc::from(hostile), origin: Origin::SecureUdp(address), pid: 7, twin };
-    all.from = None;
-    all.labels = [("zone", "b"), ("team", hostile)].into_iter().collect();
-    all.unit = Some(Arc::from("billing.service"));
-    all.detection_latency = Some(Duration::from_nanos(1_234_567));
-    all.mistake = Some(Duration::from_secs(2));
-    all.incident = Some(Incident { number: NonZeroU64::MIN, agents: 12, open_until: MonoTime::NEVER });
-    let line = line_of(&all);
-    assert_eq!(line.lines().count(), 1);
-    let told: Value = serde_json::from_str(&line).unwrap();
-    let expected = json!({
-        "at": "2023-11-14T22:13:20.123Z", "agent": hostile, "pid": 7, "twin": 2, "host": "10.0.0.7",
-        "transport": "secure_udp", "to": "gone", "status": "degraded", "cause": "goodbye", "reason": "restart",
-        "silence_ms": 5001, "stall_after_ms": 5000, "latency_us": 1234, "mistake_ms": 2000, "payload": 7, "beats": 812,
-        "labels": {"team": hostile, "zone": "b"}, "unit": "billing.service", "incident": 1,
-    });
-    assert_eq!(told, expected);
-    let exited = line_of(&change(7, Verdict::Down, Cause::Exited { code: Some(3) }));
-    assert!(exited.contains("\"exit_code\":3"), "{exited}");
+    let expected = concat!(
+        r#"{"at":"2023-11-14T22:13:20.123Z","agent":"a\n\"b\\"#,
+        "\u{7f}\u{2028}",
+        r#"é","pid":7,"twin":2,"host":"10.0.0.7","transport":"secure_udp","from":"up","to":"gone","#,
+        r#""status":"degraded","cause":"goodbye","reason":"restart","silence_ms":5001,"stall_after_ms":5000,"#,
+        r#""latency_us":1234,"mistake_ms":2000,"payload":7,"beats":812,"labels":{"team":"a\n\"b\\"#,
+        "\u{7f}\u{2028}",
+        r#"é","zone":"b"},"unit":"billing.service","incident":1,"#,
+        r#""dossier":"idle: it sleeps; main thread sleeping; 1 thread; 1.2 s of CPU since it started"}"#,
+        "\n"
+    );
+    assert_eq!(line_of(&sample::complete()), expected);
+    let first =
+        line_of(&Transition { from: None, ..change(7, Verdict::Down, Cause::Exited { code: Some(3) }) });
+    assert!(first.contains("\"cause\":\"exited\",\"exit_code\":3,") && !first.contains("from"), "{first}");
     assert!(!line_of(&change(7, Verdict::Down, Cause::Exited { code: None })).contains("exit_code"));
+    assert!(!line_of(&change(7, Verdict::Gone, Cause::Goodbye { reason: None })).contains("reason"));
 }
 
 /// A directory, the options for a file in it, and the figures.

@@ -119,6 +119,38 @@ fn how_long_finding_out_takes_is_the_deadline_after_each_beat() {
 }
 
 #[test]
+fn a_report_in_json_has_these_fields_in_this_order() {
+    let mut records: Vec<_> = beats(PID, 0..=9).collect();
+    records.extend([beat(PID, 16, 15_500), Record::Blind { from: at(16_000), to: at(16_250) }]);
+    records.extend([beat(PID, 17, 17_000), end(43_200_000)]);
+    let (_directory, path) = file_of(&[bytes(&records), vec![1; 9]].concat());
+    let report = |arrival| {
+        let report = replay(&Replay { path: path.clone(), stall_after: None, arrival }).unwrap().to_json();
+        report.replace(path.to_str().unwrap(), "FILE")
+    };
+    let fixed = report(ArrivalPolicy::default());
+    let (before, after) = fixed.split_once("per_agent_and_day\":").unwrap();
+    let (rate, after) = after.split_once(',').unwrap();
+    assert!(rate.parse::<f64>().unwrap().fract() > 0.0, "{rate}");
+    let expected = concat!(
+        r#"{"file":"FILE","policy":"fixed, 5s for all that ask for nothing else","recorded":{"agents":1,"records":14,"#,
+        r#""beats":12,"beats_accepted":12,"beats_lost":5,"losses":0,"unix_start":1700000000,"seconds":43200,"#,
+        r#""blind_periods":1,"blind_seconds":0.25,"records_missing":0,"torn_bytes":9},"#,
+        r#""detection_seconds":{"mean":5,"median":5,"p99":5,"most":5},"#,
+        r#""verdicts":{"stalled":2,"taken_back":1,"mistakes":1,"down":0},"mistakes":{"#,
+        r#""per_agent_and_day":RATE,"mean_seconds":1.5,"most_seconds":1.5,"#,
+        r#""agents":[{"agent":"unknown[4242]","mistakes":1,"longest_seconds":1.5}]}}"#,
+        "\n"
+    );
+    assert_eq!(format!("{before}per_agent_and_day\":RATE,{after}"), expected);
+    assert!(replayed(&[], None, ArrivalPolicy::default()).to_json().contains(concat!(
+        r#""detection_seconds":{"mean":null,"median":null,"p99":null,"most":null},"#,
+        r#""verdicts":{"stalled":0,"taken_back":0,"mistakes":0,"down":0},"#,
+        r#""mistakes":{"per_agent_and_day":null,"mean_seconds":null,"most_seconds":null,"agents":[]}}"#
+    )));
+}
+
+#[test]
 fn a_report_says_all_of_it_in_a_few_lines() {
     let mut records: Vec<_> = beats(PID, 0..=9).collect();
     records.extend([beat(PID, 16, 15_500), Record::Blind { from: at(16_000), to: at(16_250) }]);

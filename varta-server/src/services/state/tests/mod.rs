@@ -294,6 +294,30 @@ fn the_history_has_what_was_said() {
 }
 
 #[test]
+fn the_history_has_all_that_there_is() {
+    let world = World::new();
+    let mut run = world.open();
+    let exited = transition(8).to(Verdict::Down, Cause::Exited { code: Some(3) });
+    for transition in [sample::complete(), Transition { from: None, ..exited }] {
+        run.take(Event::Transition(Box::new(transition)));
+    }
+    run.write();
+    let row = |id: u32| -> String {
+        world.look(&format!(
+            "SELECT concat_ws('|', origin, pid, twin, start_time, ifnull(was, '-'), became, cause, ifnull(exit_code, '-'),
+                ifnull(signal, '-'), ifnull(reason, '-'), silence_ms, ifnull(latency_us, '-'), status, payload, beats,
+                ifnull(dossier, '-')) FROM history WHERE id = {id}"
+        ))
+    };
+    assert_eq!(
+        row(1),
+        "secure_udp 10.0.0.7|7|2|1|up|gone|goodbye|-|-|restart|5001|1234|degraded|7|812|idle: it sleeps; main thread \
+         sleeping; 1 thread; 1.2 s of CPU since it started"
+    );
+    assert_eq!(row(2), "local|8|1|1|-|down|exited|3|-|-|1500|250|degraded|4294967295|9223372036854775807|-");
+}
+
+#[test]
 fn the_history_is_bounded_by_number_and_age() {
     let world = World::new();
     let mut run = world.open();
