@@ -1,8 +1,13 @@
 //! What came of a replay, for people and for programs.
 
-use std::fmt::{self, Write as _};
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
+use std::{fmt, io};
+
+use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::Formatter;
 
 use crate::domain::tracker::Policy;
 use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind};
@@ -84,59 +89,135 @@ impl Report {
     /// One JSON object in one line, with times in seconds; what there is nothing to take of is `null`.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let Recorded { records, beats, losses, blindnesses, blind, dropped, unix_first, span, torn } =
-            &self.recorded;
-        let Findings { agents, accepted, lost, detection, stalled, taken_back, down, mistakes, .. } =
-            &self.found;
-        let rate =
-            self.mistakes_per_agent_and_day().map_or_else(|| "null".to_owned(), |rate| rate.to_string());
-        let mistaken: Vec<String> = self.found.mistaken.iter().map(mistaken_json).collect();
-        format!(
-            "{{\"file\":{},\"policy\":{},\"recorded\":{{\"agents\":{agents},\"records\":{records},\"beats\":{beats},\
-             \"beats_accepted\":{accepted},\"beats_lost\":{lost},\"losses\":{losses},\"unix_start\":{},\"seconds\":{},\
-             \"blind_periods\":{blindnesses},\"blind_seconds\":{},\"records_missing\":{dropped},\"torn_bytes\":{torn}}},\
-             \"detection_seconds\":{{\"mean\":{},\"median\":{},\"p99\":{},\"most\":{}}},\
-             \"verdicts\":{{\"stalled\":{stalled},\"taken_back\":{taken_back},\"mistakes\":{},\"down\":{down}}},\
-             \"mistakes\":{{\"per_agent_and_day\":{rate},\"mean_seconds\":{},\"most_seconds\":{},\"agents\":[{}]}}}}\n",
-            json_text(&self.path.to_string_lossy()),
-            json_text(&self.policy()),
-            Duration::from_nanos(*unix_first).as_secs_f64(),
-            span.as_secs_f64(),
-            blind.as_secs_f64(),
-            json_time(detection.mean()),
-            json_time(detection.percentile(50)),
-            json_time(detection.percentile(99)),
-            json_time(detection.most()),
-            mistakes.count(),
-            json_time(mistakes.mean()),
-            json_time(mistakes.most()),
-            mistaken.join(",")
-        )
+        ReportJson::from(self).to_line()
     }
 }
 
-fn mistaken_json(row: &Mistaken) -> String {
-    let Mistaken { agent, mistakes, longest } = row;
-    let longest = longest.as_secs_f64();
-    format!("{{\"agent\":{},\"mistakes\":{mistakes},\"longest_seconds\":{longest}}}", json_text(agent))
+#[derive(Serialize)]
+struct ReportJson<'r> {
+    file: Cow<'r, str>,
+    policy: String,
+    recorded: RecordedJson,
+    detection_seconds: DetectionJson,
+    verdicts: VerdictsJson,
+    mistakes: MistakesJson<'r>,
 }
 
-fn json_time(time: Option<Duration>) -> String {
-    time.map_or_else(|| "null".to_owned(), |time| time.as_secs_f64().to_string())
-}
-
-fn json_text(text: &str) -> String {
-    let mut json = String::from("\"");
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => json.extend(['\\', character]),
-            // Writing into memory does not fail.
-            control if control.is_control() => _ = write!(json, "\\u{:04x}", u32::from(control)),
-            other => json.push(other),
+impl<'r> From<&'r Report> for ReportJson<'r> {
+    fn from(report: &'r Report) -> Self {
+        let Recorded { records, beats, losses, blindnesses, blind, dropped, unix_first, span, torn } =
+            report.recorded;
+        let &Findings { agents, accepted, lost, stalled, taken_back, down, .. } = &report.found;
+        let Findings { detection, mistakes, mistaken, .. } = &report.found;
+        ReportJson {
+            file: report.path.to_string_lossy(),
+            policy: report.policy(),
+            recorded: RecordedJson {
+                agents,
+                records,
+                beats,
+                beats_accepted: accepted,
+                beats_lost: lost,
+                losses,
+                unix_start: Duration::from_nanos(unix_first).as_secs_f64(),
+                seconds: span.as_secs_f64(),
+                blind_periods: blindnesses,
+                blind_seconds: blind.as_secs_f64(),
+                records_missing: dropped,
+                torn_bytes: torn,
+            },
+            detection_seconds: DetectionJson {
+                mean: seconds(detection.mean()),
+                median: seconds(detection.percentile(50)),
+                p99: seconds(detection.percentile(99)),
+                most: seconds(detection.most()),
+            },
+            verdicts: VerdictsJson { stalled, taken_back, mistakes: mistakes.count(), down },
+            mistakes: MistakesJson {
+                per_agent_and_day: report.mistakes_per_agent_and_day(),
+                mean_seconds: seconds(mistakes.mean()),
+                most_seconds: seconds(mistakes.most()),
+                agents: mistaken.iter().map(MistakenJson::from).collect(),
+            },
         }
     }
-    json.push('"');
-    json
+}
+
+impl ReportJson<'_> {
+    fn to_line(&self) -> String {
+        let mut line = Vec::new();
+        self.serialize(&mut Serializer::with_formatter(&mut line, PlainNumbers))
+            .expect("text, numbers and lists of them have a form in JSON");
+        line.push(b'\n');
+        String::from_utf8(line).expect("JSON is UTF-8")
+    }
+}
+
+#[derive(Serialize)]
+struct RecordedJson {
+    agents: u64,
+    records: u64,
+    beats: u64,
+    beats_accepted: u64,
+    beats_lost: u64,
+    losses: u64,
+    unix_start: f64,
+    seconds: f64,
+    blind_periods: u64,
+    blind_seconds: f64,
+    records_missing: u64,
+    torn_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct DetectionJson {
+    mean: Option<f64>,
+    median: Option<f64>,
+    p99: Option<f64>,
+    most: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct VerdictsJson {
+    stalled: u64,
+    taken_back: u64,
+    mistakes: u64,
+    down: u64,
+}
+
+#[derive(Serialize)]
+struct MistakesJson<'r> {
+    per_agent_and_day: Option<f64>,
+    mean_seconds: Option<f64>,
+    most_seconds: Option<f64>,
+    agents: Vec<MistakenJson<'r>>,
+}
+
+#[derive(Serialize)]
+struct MistakenJson<'r> {
+    agent: &'r str,
+    mistakes: u64,
+    longest_seconds: f64,
+}
+
+impl<'r> From<&'r Mistaken> for MistakenJson<'r> {
+    fn from(row: &'r Mistaken) -> Self {
+        let Mistaken { agent, mistakes, longest } = row;
+        MistakenJson { agent, mistakes: *mistakes, longest_seconds: longest.as_secs_f64() }
+    }
+}
+
+fn seconds(time: Option<Duration>) -> Option<f64> {
+    time.map(|time| time.as_secs_f64())
+}
+
+/// JSON with numbers as `Display` writes them: whole ones without a point, and none with an exponent.
+struct PlainNumbers;
+
+impl Formatter for PlainNumbers {
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        write!(writer, "{value}")
+    }
 }
 
 /// So many of something, as in `1 beat`.
@@ -213,15 +294,5 @@ impl fmt::Display for Report {
             writeln!(f, "            {mistakes:>7}  {agent}, the longest {longest:.3?}")?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_in_json_is_closed_where_it_ends() {
-        assert_eq!(json_text("a\"b\\c\n\u{7f}é"), "\"a\\\"b\\\\c\\u000a\\u007fé\"");
     }
 }

@@ -151,6 +151,16 @@ fn a_report_in_json_has_these_fields_in_this_order() {
 }
 
 #[test]
+fn the_name_of_a_file_is_closed_where_it_ends() {
+    let (_directory, plain) = file_of(&bytes(&[]));
+    let path = plain.with_file_name("a\"b\\c\n");
+    fs::rename(&plain, &path).unwrap();
+    let report = replay(&Replay { path, stall_after: None, arrival: ArrivalPolicy::default() }).unwrap();
+    let json = report.to_json();
+    assert!(json.contains(r#"/a\"b\\c\n","policy""#), "{json}");
+}
+
+#[test]
 fn a_report_says_all_of_it_in_a_few_lines() {
     let mut records: Vec<_> = beats(PID, 0..=9).collect();
     records.extend([beat(PID, 16, 15_500), Record::Blind { from: at(16_000), to: at(16_250) }]);
