@@ -1,12 +1,108 @@
-//! The description of a transition: the sentence that logs and alerts show to a person.
+//! The description of a transition: the sentence that logs and alerts show to a person, and the fields that
+//! records have.
 
-use crate::domain::process::signal_name;
-use crate::domain::tracker::{Cause, Transition, Verdict};
+use std::borrow::Cow;
+use std::time::Duration;
 
-/// Whether an agent can cause such a transition as often as it likes.
-pub(crate) fn is_report(transition: &Transition) -> bool {
-    let Transition { to, cause, .. } = transition;
-    *cause == Cause::Reported || *cause == Cause::Panicked && matches!(to, Verdict::Up(_))
+use serde::Serialize;
+
+use crate::base::time::millis;
+use crate::domain::labels::Labels;
+use crate::domain::process::{Dossier, signal_name};
+use crate::domain::tracker::{Cause, Transition, Twin, Verdict};
+
+impl Transition {
+    /// Whether an agent can cause such a transition as often as it likes.
+    pub(crate) fn is_report(&self) -> bool {
+        self.cause == Cause::Reported || self.cause == Cause::Panicked && matches!(self.to, Verdict::Up(_))
+    }
+
+    /// The transition in plain values, for records.
+    pub(crate) fn fields(&self) -> TransitionFields<'_> {
+        let Transition { agent, last, .. } = self;
+        let (exit_code, signal, reason) = match self.cause {
+            Cause::Exited { code } => (code, None, None),
+            Cause::Killed { signal } => (None, Some(signal), None),
+            Cause::Goodbye { reason } => (None, None, reason.map(|reason| reason.as_str())),
+            _ => (None, None, None),
+        };
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        TransitionFields {
+            agent: &agent.name,
+            pid: agent.pid,
+            twin: (agent.twin != Twin::FIRST).then_some(agent.twin.number()),
+            host: agent.origin.address().map(|address| Cow::Owned(address.to_string())),
+            transport: agent.origin.transport().as_str(),
+            from: self.from.map(Verdict::as_str),
+            to: self.to.as_str(),
+            status: last.status.as_str(),
+            cause: self.cause.as_str(),
+            exit_code,
+            signal,
+            reason,
+            silence_ms: millis(self.silence),
+            stall_after_ms: millis(self.stall_after),
+            latency_us: self.detection_latency.map(micros),
+            mistake_ms: self.mistake.map(millis),
+            payload: last.payload,
+            beats: last.beats,
+            labels: &self.labels,
+            unit: self.unit.as_deref(),
+            incident: self.incident.map(|incident| incident.number.get()),
+            dossier: self.dossier.as_deref(),
+        }
+    }
+}
+
+/// A transition in plain values, in the order and under the names that a record of all of them has. `None` is what the
+/// transition does not have; JSON leaves it out.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct TransitionFields<'t> {
+    pub(crate) agent: &'t str,
+    pub(crate) pid: u32,
+    /// Except for the first twin, which nearly all agents are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) twin: Option<u8>,
+    /// The address of another host. This host has no name here until [`TransitionFields::on_host`] gives it one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<Cow<'t, str>>,
+    pub(crate) transport: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) from: Option<&'static str>,
+    pub(crate) to: &'static str,
+    pub(crate) status: &'static str,
+    pub(crate) cause: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) exit_code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) signal: Option<u8>,
+    /// The reason of a goodbye.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<&'static str>,
+    pub(crate) silence_ms: u64,
+    pub(crate) stall_after_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) latency_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mistake_ms: Option<u64>,
+    pub(crate) payload: u32,
+    pub(crate) beats: u64,
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    pub(crate) labels: &'t Labels,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<&'t str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) incident: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dossier: Option<&'t Dossier>,
+}
+
+impl<'t> TransitionFields<'t> {
+    /// The same with `name` for this host, where the agent is one of this host.
+    pub(crate) fn on_host(mut self, name: &'t str) -> Self {
+        self.host.get_or_insert(Cow::Borrowed(name));
+        self
+    }
 }
 
 /// Describes a transition so that a person can act on it: the agent, both verdicts, how long it was silent

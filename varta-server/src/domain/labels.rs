@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 /// An agent's labels, sorted by key. Most agents have none, which take no memory. Cheap to clone.
 ///
 /// ```
@@ -45,6 +47,13 @@ impl<'l> FromIterator<(&'l str, &'l str)> for Labels {
         labels.sort_by(|(one, _), (other, _)| one.cmp(other));
         labels.dedup_by(|(later, _), (earlier, _)| later == earlier);
         Labels((!labels.is_empty()).then(|| labels.into()))
+    }
+}
+
+/// A map, in the order of the keys.
+impl Serialize for Labels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
     }
 }
 

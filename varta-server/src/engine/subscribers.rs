@@ -1,5 +1,4 @@
 use crate::domain::beat::Transport;
-use crate::domain::describe;
 use crate::domain::tracker::Transition;
 use crate::engine::feed::Feed;
 use crate::engine::state_queue::StateSink;
@@ -16,8 +15,7 @@ impl Sinks {
     /// What agents can bring about as often as they like, and agents that anybody can make up, cannot take the places of
     /// those that fell silent.
     pub(super) fn hand_on(&self, transition: &Transition) {
-        let is_cheap =
-            describe::is_report(transition) || transition.agent.origin.transport() == Transport::Udp;
+        let is_cheap = transition.is_report() || transition.agent.origin.transport() == Transport::Udp;
         if let Some(state) = &self.state {
             state.transition(transition, is_cheap);
         }

@@ -1,7 +1,6 @@
 use crate::base::rate_limit::FixedWindow;
 use crate::base::time::MonoTime;
 use crate::domain::beat::Transport;
-use crate::domain::describe::is_report;
 use crate::domain::tracker::Transition;
 
 /// Lines a second for what an agent can bring about as often as it likes: that it reports another status than before, or
@@ -28,7 +27,7 @@ impl Allowances {
 
     /// Whether this one is to be taken.
     pub(crate) fn take(&mut self, transition: &Transition) -> bool {
-        match (transition.agent.origin.transport(), is_report(transition)) {
+        match (transition.agent.origin.transport(), transition.is_report()) {
             (Transport::Udp, _) => self.plain.take(transition.at),
             (Transport::Unix | Transport::Shm | Transport::SecureUdp, true) => {
                 self.reports.take(transition.at)

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 use crate::domain::process::classify::{Explanation, explain};
 use crate::domain::process::snapshot::{Change, Details, Look};
 use crate::domain::process::text::Shown;
@@ -35,6 +37,13 @@ impl Dossier {
         let explanation = explain(&look, earlier);
         let change = earlier.and_then(|earlier| look.since(earlier));
         Dossier { look, change, explanation }
+    }
+}
+
+/// The text that people read.
+impl Serialize for Dossier {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -3,8 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::base::time::{WallTime, millis};
-use crate::domain::tracker::{AgentId, Transition, Twin, Verdict};
+use crate::base::time::WallTime;
+use crate::domain::process::Dossier;
+use crate::domain::tracker::{AgentId, Transition, Twin};
 use crate::services::alerts::alert::{Alert, Id, Named, Subject, Texts, digest, hex};
 
 /// The version of the form. Fields are added without a new one.
@@ -73,7 +74,7 @@ struct Message<'a> {
     silence_ms: Option<u64>,
     at: WallTime,
     summary: &'a str,
-    dossier: Option<String>,
+    dossier: Option<&'a Dossier>,
     incident: Option<Incident<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     facts: Option<&'a Map<String, Value>>,
@@ -143,10 +144,9 @@ impl Delivery {
             causes: annotation("causes"),
             is_over: alert.ends_at.is_some(),
         });
-        let (state, previous, cause) = match transition {
-            Some(Transition { from, to, cause, .. }) => {
-                (Some(to.as_str()), from.map(Verdict::as_str), Some(cause.as_str()))
-            }
+        let fields = transition.map(Transition::fields);
+        let (state, previous, cause) = match &fields {
+            Some(fields) => (Some(fields.to), fields.from, Some(fields.cause)),
             None if alert.ends_at.is_some() => (None, Some(alert.state.as_str()), None),
             None => {
                 (Some(alert.state.as_str()), None, Some(alert.cause.as_str()).filter(|text| present(text)))
@@ -159,10 +159,10 @@ impl Delivery {
             state,
             previous,
             cause,
-            silence_ms: transition.map(|transition| millis(transition.silence)),
+            silence_ms: fields.as_ref().map(|fields| fields.silence_ms),
             at,
             summary,
-            dossier: transition.and_then(|transition| Some(transition.dossier.as_deref()?.to_string())),
+            dossier: fields.and_then(|fields| fields.dossier),
             incident,
             facts: None,
         };

@@ -3,9 +3,8 @@
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::base::time::millis;
 use crate::domain::describe::sentence;
-use crate::domain::tracker::{Cause, Transition, Twin, Verdict};
+use crate::domain::tracker::{Transition, Verdict};
 use crate::engine::throttle::Allowances;
 use crate::services::log::incidents::OpenIncidents;
 
@@ -37,43 +36,37 @@ pub(crate) async fn log(mut transitions: mpsc::Receiver<Transition>) {
 }
 
 fn log_transition(transition: &Transition) {
-    let Transition { agent, from, to, cause, silence, last, .. } = transition;
-    let from_label = from.map_or("none", Verdict::as_str);
+    let fields = transition.fields();
+    let previous_status = transition.from.and_then(Verdict::status).map(varta_proto::Status::as_str);
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
                 target: "varta::agent",
-                agent = %agent.name.escape_debug(),
-                pid = agent.pid,
-                twin = (agent.twin != Twin::FIRST).then_some(agent.twin.number()),
-                host = agent.origin.address().map(tracing::field::display),
-                transport = agent.origin.transport().as_str(),
-                from = from_label,
-                to = to.as_str(),
-                cause = cause.as_str(),
-                silence_ms = millis(*silence),
-                mistake_ms = transition.mistake.map(millis),
-                status = last.status.as_str(),
-                previous_status = from.and_then(Verdict::status).map(varta_proto::Status::as_str),
-                payload = last.payload,
-                beats = last.beats,
-                exit_code = match cause {
-                    Cause::Exited { code } => *code,
-                    _ => None,
-                },
-                signal = match cause {
-                    Cause::Killed { signal } => Some(*signal),
-                    _ => None,
-                },
-                incident = transition.incident.map(|incident| incident.number),
-                dossier = transition.dossier.as_deref().map(tracing::field::display),
+                agent = %fields.agent.escape_debug(),
+                pid = fields.pid,
+                twin = fields.twin,
+                host = fields.host.as_deref().map(tracing::field::display),
+                transport = fields.transport,
+                from = fields.from.unwrap_or("none"),
+                to = fields.to,
+                cause = fields.cause,
+                silence_ms = fields.silence_ms,
+                mistake_ms = fields.mistake_ms,
+                status = fields.status,
+                previous_status,
+                payload = fields.payload,
+                beats = fields.beats,
+                exit_code = fields.exit_code,
+                signal = fields.signal,
+                incident = fields.incident,
+                dossier = fields.dossier.map(tracing::field::display),
                 "{}",
                 sentence(transition)
             )
         };
     }
     // One line speaks for all of an incident.
-    if to.is_alarm() && transition.incident.is_none() {
+    if transition.to.is_alarm() && transition.incident.is_none() {
         line!(warn);
     } else {
         line!(info);
@@ -91,6 +84,7 @@ mod tests {
     use varta_proto::Status;
 
     use super::*;
+    use crate::domain::tracker::Cause;
     use crate::domain::tracker::tests::sample;
 
     fn transition(from: Option<Verdict>, to: Verdict, cause: Cause) -> Transition {

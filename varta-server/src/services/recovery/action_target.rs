@@ -107,6 +107,37 @@ pub(super) fn fill(
     })
 }
 
+/// What a command finds of the agent in its environment. `host` is the name of this host.
+pub(super) fn variables_of(transition: &Transition, attempt: u32, host: &str) -> Vec<(String, String)> {
+    let agent = &transition.agent;
+    let fields = transition.fields();
+    let mut variables = vec![
+        ("VARTA_AGENT".to_owned(), fields.agent.to_owned()),
+        ("VARTA_HOST".to_owned(), agent.origin.host(host)),
+        ("VARTA_TRANSPORT".to_owned(), fields.transport.to_owned()),
+        ("VARTA_STATE".to_owned(), state(transition.to).to_owned()),
+        ("VARTA_CAUSE".to_owned(), fields.cause.to_owned()),
+        ("VARTA_SILENCE_MS".to_owned(), fields.silence_ms.to_string()),
+        ("VARTA_ATTEMPT".to_owned(), attempt.to_string()),
+    ];
+    // What a script may send a signal to.
+    let has_pid =
+        agent.origin == Origin::Local && agent.pid != 0 && !matches!(target_of(transition), Target::Replaced);
+    let optional = [
+        ("VARTA_PID", has_pid.then(|| agent.pid.to_string())),
+        ("VARTA_UNIT", fields.unit.map(str::to_owned)),
+        ("VARTA_INCIDENT", fields.incident.map(|incident| incident.to_string())),
+    ];
+    variables.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    let labels = fields.labels.iter().map(|(key, value)| (format!("VARTA_LABEL_{key}"), value.to_owned()));
+    variables.extend(labels);
+    // A name that the kernel tells may hold anything, but not that.
+    for (_, value) in &mut variables {
+        value.retain(|letter| letter != '\0');
+    }
+    variables
+}
+
 /// Where commands are looked for that have no directory: in the `PATH` that an operator gives them, else in the server's.
 pub(super) fn search_path(environment: &[(String, String)]) -> String {
     let given = environment.iter().rfind(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
@@ -137,10 +168,37 @@ mod tests {
 
     use super::*;
     use crate::domain::process::ProcessId;
+    use crate::domain::tracker::tests::sample;
     use crate::domain::tracker::{AgentId, Cause, Verdict};
     use crate::observe::identify;
     use crate::observe::testing::{Child, await_that};
     use crate::services::recovery::planner::testing::transition;
+
+    #[test]
+    fn a_command_finds_this_of_the_agent_in_its_environment() {
+        let variables = |transition: &Transition| {
+            let variables = variables_of(transition, 2, "db1").into_iter();
+            variables.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+        };
+        let mut agent = sample::transition("a\0b").pid(u32::MAX);
+        agent.labels = [("zone", "b")].into_iter().collect();
+        let expected = [
+            "VARTA_AGENT=ab",
+            "VARTA_HOST=db1",
+            "VARTA_TRANSPORT=unix",
+            "VARTA_STATE=stalled",
+            "VARTA_CAUSE=silent",
+            "VARTA_SILENCE_MS=5000",
+            "VARTA_ATTEMPT=2",
+            "VARTA_PID=4294967295",
+            "VARTA_LABEL_zone=b",
+        ];
+        assert_eq!(variables(&agent), expected);
+        let complete = variables(&sample::complete());
+        let expected = ["VARTA_HOST=10.0.0.7", "VARTA_UNIT=billing.service", "VARTA_INCIDENT=1"];
+        assert!(expected.iter().all(|variable| complete.iter().any(|one| one == variable)), "{complete:?}");
+        assert!(!complete.iter().any(|variable| variable.starts_with("VARTA_PID=")), "{complete:?}");
+    }
 
     fn of_process(pid: u32, start_time: NonZeroU64) -> Transition {
         let process = Some(ProcessId { pid, start_time });

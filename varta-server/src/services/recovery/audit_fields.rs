@@ -4,7 +4,7 @@ use serde_json::json;
 use serde_json::{Map, Value};
 
 use crate::base::time::millis;
-use crate::domain::tracker::{Transition, Twin, Verdict};
+use crate::domain::tracker::{Transition, Verdict};
 use crate::services::recovery::command::CommandLine;
 use crate::services::recovery::job::Job;
 use crate::services::recovery::metrics::Result as Came;
@@ -27,32 +27,24 @@ pub(super) fn why(job: &Job) -> String {
 
 /// What a record says of whom it is about.
 pub(super) fn facts_of_agent(transition: &Transition, host: &str) -> Map<String, Value> {
-    let Transition { agent, process, to, cause, silence, unit, labels, incident, .. } = transition;
+    let fields = transition.fields().on_host(host);
     let mut facts = facts([
-        ("agent", json!(&*agent.name)),
-        ("pid", json!(agent.pid)),
-        ("host", json!(agent.origin.host(host))),
-        ("transport", json!(agent.origin.transport().as_str())),
-        ("state", json!(state(*to))),
-        ("cause", json!(cause.as_str())),
-        ("silence_ms", json!(millis(*silence))),
+        ("agent", json!(fields.agent)),
+        ("pid", json!(fields.pid)),
+        ("host", json!(fields.host)),
+        ("transport", json!(fields.transport)),
+        ("state", json!(state(transition.to))),
+        ("cause", json!(fields.cause)),
+        ("silence_ms", json!(fields.silence_ms)),
     ]);
     let optional = [
-        ("twin", (agent.twin != Twin::FIRST).then(|| json!(agent.twin.number()))),
-        ("start_time", process.map(|process| json!(process.start_time.get()))),
-        ("unit", unit.as_deref().map(|unit| json!(unit))),
-        ("incident", incident.map(|incident| json!(incident.number.get()))),
+        ("twin", fields.twin.map(Value::from)),
+        ("start_time", transition.process.map(|process| json!(process.start_time))),
+        ("unit", fields.unit.map(Value::from)),
+        ("incident", fields.incident.map(Value::from)),
+        ("labels", (!fields.labels.is_empty()).then(|| json!(fields.labels))),
     ];
-    for (key, value) in optional {
-        if let Some(value) = value {
-            facts.insert(key.to_owned(), value);
-        }
-    }
-    if !labels.is_empty() {
-        let labels: Map<String, Value> =
-            labels.iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
-        facts.insert("labels".to_owned(), Value::Object(labels));
-    }
+    facts.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
     facts
 }
 

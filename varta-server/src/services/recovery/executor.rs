@@ -12,16 +12,16 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::clock::wall_now;
-use crate::base::time::millis;
-use crate::domain::beat::Origin;
 use crate::domain::tracker::{Named, Standing, Transition, Verdict};
 use crate::engine::query::{NamedSlice, Query};
 use crate::services::alerts::Notice;
 use crate::services::alerts::notifier::Notifier;
 use crate::services::audit::Trail;
 use crate::services::maintenance::pauses::Pauses;
-use crate::services::recovery::action_target::{Deed, Target, fill, find_program, search_path, target_of};
-use crate::services::recovery::audit_fields::{facts, facts_of, log_command, state, why};
+use crate::services::recovery::action_target::{
+    Deed, Target, fill, find_program, search_path, target_of, variables_of,
+};
+use crate::services::recovery::audit_fields::{facts, facts_of, log_command, why};
 use crate::services::recovery::command::{CommandLine, NotFilled, Place};
 use crate::services::recovery::job::{Job, Outcome, Refusal};
 use crate::services::recovery::metrics::{RecoveryMetrics, Result as Came};
@@ -259,37 +259,8 @@ impl Doer {
 
     /// What a command finds in its environment, what the operator has said last.
     fn environment_of(&self, job: &Job) -> Vec<(String, String)> {
-        let Transition { agent, to, cause, silence, unit, labels, incident, .. } = &*job.transition;
-        let host = agent.origin.host(&self.host);
-        let mut variables = vec![
-            ("PATH".to_owned(), search_path(&self.environment)),
-            ("VARTA_AGENT".to_owned(), agent.name.to_string()),
-            ("VARTA_HOST".to_owned(), host),
-            ("VARTA_TRANSPORT".to_owned(), agent.origin.transport().as_str().to_owned()),
-            ("VARTA_STATE".to_owned(), state(*to).to_owned()),
-            ("VARTA_CAUSE".to_owned(), cause.as_str().to_owned()),
-            ("VARTA_SILENCE_MS".to_owned(), millis(*silence).to_string()),
-            ("VARTA_ATTEMPT".to_owned(), job.attempt.to_string()),
-        ];
-        // What a script may send a signal to.
-        if agent.origin == Origin::Local
-            && agent.pid != 0
-            && !matches!(target_of(&job.transition), Target::Replaced)
-        {
-            variables.push(("VARTA_PID".to_owned(), agent.pid.to_string()));
-        }
-        if let Some(unit) = unit {
-            variables.push(("VARTA_UNIT".to_owned(), unit.to_string()));
-        }
-        if let Some(incident) = incident {
-            variables.push(("VARTA_INCIDENT".to_owned(), incident.number.to_string()));
-        }
-        let labels = labels.iter().map(|(key, value)| (format!("VARTA_LABEL_{key}"), value.to_owned()));
-        variables.extend(labels);
-        // A name that the kernel tells may hold anything, but not that.
-        for (_, value) in &mut variables {
-            value.retain(|letter| letter != '\0');
-        }
+        let mut variables = vec![("PATH".to_owned(), search_path(&self.environment))];
+        variables.extend(variables_of(&job.transition, job.attempt, &self.host));
         variables.extend(self.environment.iter().cloned());
         variables
     }

@@ -6,8 +6,7 @@ use rusqlite::Connection;
 use rusqlite::params;
 
 use crate::base::clock::WallClock;
-use crate::base::time::millis;
-use crate::domain::tracker::{Cause, Transition};
+use crate::domain::tracker::Transition;
 use crate::services::state::encode::{origin_text, unix_millis, whole};
 
 /// The most rows that are kept, the newest.
@@ -22,14 +21,8 @@ pub(super) fn insert(
     transition: &Transition,
     wall: WallClock,
 ) -> rusqlite::Result<()> {
-    let Transition { agent, process, from, to, cause, at, silence, last, .. } = transition;
-    let (exit_code, signal, reason) = match cause {
-        Cause::Exited { code } => (*code, None, None),
-        Cause::Killed { signal } => (None, Some(*signal), None),
-        Cause::Goodbye { reason } => (None, None, reason.map(|reason| reason.to_string())),
-        _ => (None, None, None),
-    };
-    let latency = transition.detection_latency;
+    let Transition { agent, process, at, .. } = transition;
+    let fields = transition.fields();
     database
         .prepare_cached(
             "INSERT INTO history (at_ms, name, origin, pid, twin, start_time, was, became, cause, exit_code, signal,
@@ -38,23 +31,23 @@ pub(super) fn insert(
         )?
         .execute(params![
             unix_millis(wall.at(*at)),
-            &*agent.name,
+            fields.agent,
             origin_text(agent.origin),
-            agent.pid,
+            fields.pid,
             agent.twin.number(),
             process.map(|process| whole(process.start_time.get())),
-            from.map(|from| from.as_str()),
-            to.as_str(),
-            cause.as_str(),
-            exit_code,
-            signal,
-            reason,
-            whole(millis(*silence)),
-            latency.map(|latency| i64::try_from(latency.as_micros()).unwrap_or(i64::MAX)),
-            last.status.as_str(),
-            last.payload,
-            whole(last.beats),
-            transition.dossier.as_ref().map(ToString::to_string),
+            fields.from,
+            fields.to,
+            fields.cause,
+            fields.exit_code,
+            fields.signal,
+            fields.reason,
+            whole(fields.silence_ms),
+            fields.latency_us.map(whole),
+            fields.status,
+            fields.payload,
+            whole(fields.beats),
+            fields.dossier.map(ToString::to_string),
         ])?;
     Ok(())
 }
