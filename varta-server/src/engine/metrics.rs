@@ -1,8 +1,7 @@
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::domain::tracker::state::Tracker;
-use crate::domain::tracker::{Cause, Statistics, Transition, Verdict};
+use crate::domain::tracker::{Cause, Statistics, Tracker, Transition, Verdict};
 use crate::metrics::family::families;
 use crate::metrics::{Registry, SAMPLES_BEFORE_UPKEEP};
 use crate::observe::exit_watcher::Refusals;

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use crate::base::error::Error;
 use crate::base::limits::{LONGEST_DURATION, SHORTEST_STALL_AFTER};
 use crate::domain::tracker::Policy;
-use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind};
+use crate::domain::tracker::arrival::{ArrivalPolicy, Bounds, Kind};
 use crate::domain::{ExpectedAgents, Rule, Rules};
 
 /// By which rule an agent that asks for nothing is called silent. A group of options, for each command that tracks

@@ -18,7 +18,7 @@ use crate::domain::batch::Batch;
 use crate::domain::beat::{Origin, Transport};
 use crate::domain::outcome::Tally;
 use crate::domain::process::ProcessId;
-use crate::domain::tracker::state::Tracker;
+use crate::domain::tracker::Tracker;
 use crate::engine::metrics::TrackerMetrics;
 use crate::engine::process_monitor::Outside;
 use crate::engine::query::{Alarms, NamedSlice, Query, Slice};

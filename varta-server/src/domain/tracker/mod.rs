@@ -9,11 +9,11 @@
 //! checked; a beat that moves a deadline does not touch the wheel.
 
 mod agents;
-pub(crate) mod detection;
+mod detection;
 mod policy;
 mod queries;
 mod rules;
-pub(crate) mod state;
+mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verdicts;
@@ -25,6 +25,7 @@ pub use self::agents::snapshot::{Fate, Note, Remembered};
 pub use self::agents::status::{Named, Standing};
 use self::agents::table::TOGETHER;
 pub use self::agents::view::{AgentView, Statistics};
+pub(crate) use self::detection::arrival;
 pub use self::policy::Policy;
 pub use self::state::Tracker;
 use self::state::{LOOKS_PER_TURN, WORTH_A_GUESS};

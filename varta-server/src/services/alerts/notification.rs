@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_body_has_these_fields_in_this_order() {
         let transition = sample::complete();
-        let at = Wall::from_system(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000));
+        let at = WallTime::from(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000));
         let named = Named::new(&transition, "db1");
         let alert = Alert {
             labels: named.alert_labels("warning"),

@@ -10,7 +10,7 @@ use serde_json::Serializer;
 use serde_json::ser::Formatter;
 
 use crate::domain::tracker::Policy;
-use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind};
+use crate::domain::tracker::arrival::{ArrivalPolicy, Bounds, Kind};
 use crate::services::recording::findings::{Findings, Mistaken};
 
 /// How many agents are named.

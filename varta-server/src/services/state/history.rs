@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use rusqlite::params;
 
 use crate::base::clock::WallClock;
+use crate::base::time::millis;
 use crate::domain::tracker::Transition;
 use crate::services::state::encode::{origin_text, unix_millis, whole};
 

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
-use crate::domain::tracker::state::Tracker;
-use crate::domain::tracker::{Fate, Remembered, Verdict};
+use crate::domain::tracker::{Fate, Remembered, Tracker, Verdict};
 use crate::ingest::Vault;
 use crate::observe::{Boot, is_there};
 use crate::services::state::registry::Kept;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{Death, ProcessId};
-use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Kind};
+use crate::domain::tracker::arrival::{ArrivalPolicy, Kind};
 use crate::services::recording::replay::Replay;
 use crate::services::recording::report::Report;
 use crate::services::recording::tests::*;
