@@ -69,7 +69,7 @@ impl ConfigFile {
         let Content { options, rules, expected, recovery, pauses } =
             ConfigFile::read(&self.path, &args::definition())?.content;
         check_agents(&rules, &expected, policy)
-            .map_err(|error| Error::ConfigFile { path: self.path.clone(), fault: error.to_string() })?;
+            .map_err(|error| Error::configuration_file(&self.path, error.to_string()))?;
         let changed_options = changed(&self.content.options, &options);
         Ok(Reread { rules, expected, recovery, pauses, changed_options })
     }

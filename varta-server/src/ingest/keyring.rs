@@ -274,9 +274,8 @@ impl Keys {
 
 impl KnownKeys {
     fn number(&mut self, key: &Key, path: &Path) -> Result<KeyId, Error> {
-        self.number_of(key.fingerprint()).ok_or_else(|| Error::SecretFile {
-            path: path.to_path_buf(),
-            fault: "is one key too many for this server's life; restart it".to_owned(),
+        self.number_of(key.fingerprint()).ok_or_else(|| {
+            Error::configuration_file(path, "is one key too many for this server's life; restart it")
         })
     }
 
@@ -297,7 +296,7 @@ fn add<K>(keys: &mut Vec<(KeyId, K)>, number: KeyId, key: K, path: &Path) -> Res
     }
     if keys.len() > MOST_KEYS {
         let fault = format!("makes it more than {MOST_KEYS} keys, and each costs every datagram a trial");
-        return Err(Error::SecretFile { path: path.to_path_buf(), fault });
+        return Err(Error::configuration_file(path, fault));
     }
     Ok(())
 }
@@ -307,13 +306,13 @@ fn read_several(path: &Path) -> Result<Vec<Key>, Error> {
     if keys.len() > MOST_KEYS {
         let fault =
             format!("holds {} keys, and each costs every datagram a trial; at most {MOST_KEYS}", keys.len());
-        return Err(Error::SecretFile { path: path.to_path_buf(), fault });
+        return Err(Error::configuration_file(path, fault));
     }
     Ok(keys)
 }
 
 fn unusable(error: &KeyFileError) -> Error {
-    Error::SecretFile { path: error.path().to_path_buf(), fault: error.fault().to_string() }
+    Error::configuration_file(error.path(), error.fault().to_string())
 }
 
 fn outcome_of(error: OpenError) -> Outcome {

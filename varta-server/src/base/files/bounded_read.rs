@@ -11,7 +11,7 @@ pub(crate) const LONGEST_FILE: u64 = 1 << 20;
 
 /// Reads the text, and says what ought to be otherwise with the file.
 pub(crate) fn read_text(path: &Path) -> Result<(String, Option<String>), Error> {
-    let unusable = |fault: String| Error::ConfigFile { path: path.to_path_buf(), fault };
+    let unusable = |fault: String| Error::configuration_file(path, fault);
     let failed = |error: io::Error| unusable(format!("cannot be read: {error}"));
     // Without waiting: a pipe that nobody writes to would hold up the start for ever.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;

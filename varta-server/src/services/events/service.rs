@@ -28,14 +28,14 @@ impl EventsFile {
     ///
     /// When that fails, it is a symlink or no regular file, or another server has it.
     pub(crate) fn open(options: &EventsOptions) -> Result<Self, Error> {
-        let file = open_alone(&options.path).map_err(|error| Error::EventsFile {
-            path: options.path.clone(),
-            fault: match error.kind() {
+        let file = open_alone(&options.path).map_err(|error| {
+            let fault = match error.kind() {
                 io::ErrorKind::WouldBlock => {
                     format!("{error}; stop it, or give this one another file with --events-file")
                 }
                 _ => format!("cannot be opened for events: {error}; see --events-file"),
-            },
+            };
+            Error::file(&options.path, fault)
         })?;
         Ok(EventsFile { options: options.clone(), file })
     }

@@ -65,9 +65,9 @@ impl ControlArgs {
 
     /// The pauses of an answer.
     fn pauses(&self, answer: &Answer) -> Result<Vec<Pause>, Error> {
-        answer.read_pauses().map_err(|fault| Error::Control {
-            path: self.path().unwrap_or_default(),
-            fault: format!("the answer makes no sense: {fault}; is this the server's version?"),
+        answer.read_pauses().map_err(|fault| {
+            let fault = format!("the answer makes no sense: {fault}; is this the server's version?");
+            Error::file(self.path().unwrap_or_default(), fault)
         })
     }
 }

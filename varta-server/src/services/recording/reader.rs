@@ -37,7 +37,7 @@ impl RecordingReader {
     ///
     /// When it cannot be read, or is no recording.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let failed = |fault: String| Error::Recording { path: path.to_path_buf(), fault };
+        let failed = |fault: String| Error::file(path, fault);
         let cannot = |error| failed(format!("cannot be read: {error}"));
         // A pipe that nobody writes to would be waited for otherwise.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(cannot)?;
@@ -71,7 +71,7 @@ impl RecordingReader {
     }
 
     fn failed(&self, offset: u64, fault: &str) -> Error {
-        Error::Recording { path: self.path.clone(), fault: format!("the record at byte {offset}: {fault}") }
+        Error::file(&self.path, format!("the record at byte {offset}: {fault}"))
     }
 }
 

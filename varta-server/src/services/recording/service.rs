@@ -43,7 +43,7 @@ impl RecordingFile {
                 } else {
                     format!("cannot be made for the recording: {error}; see --record")
                 };
-                Err(Error::Recording { path, fault })
+                Err(Error::file(path, fault))
             }
         }
     }
