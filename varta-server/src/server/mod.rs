@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 pub use self::reloader::Reloader;
 use crate::base::clock::Clock;
@@ -29,7 +27,7 @@ use crate::engine::query::Query;
 use crate::engine::subscribers::Sinks;
 use crate::engine::task::{Actor, QUERIES};
 use crate::engine::thread::IngestThread;
-use crate::engine::{Feed, Outside, Recorder};
+use crate::engine::{Outside, Recorder};
 use crate::ingest::endpoint::Endpoint;
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::ingest::kernel_queues::Queues;
@@ -40,11 +38,10 @@ use crate::metrics::{Registry, family};
 use crate::observe::exit_watcher::Watcher;
 use crate::observe::sampler::Looker;
 use crate::observe::{Host, descriptor_limit};
-use crate::services::alerts::service::{Alerts, Surroundings};
+use crate::services::alerts::service::Alerts;
 use crate::services::audit::AuditLog;
-use crate::services::context::{ended_unasked, join_all, named, thread_panicked};
-use crate::services::events::metrics::EventsMeans;
-use crate::services::events::service::EventsFile;
+use crate::services::context::{Context, thread_panicked};
+use crate::services::events::service::Events;
 use crate::services::http;
 use crate::services::http::metrics::ServerMetrics;
 use crate::services::http::service::{Site, bind_metrics};
@@ -57,9 +54,6 @@ use crate::services::state::Means;
 use crate::services::state::database::{Left, Room, Store};
 use crate::services::state::restore::restore;
 
-/// How long the tasks may take to end in order before the server ends without them.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
-
 /// The way to a running server: [`Server::bind`], then [`BoundServer::run`].
 #[derive(Debug)]
 pub struct Server;
@@ -68,12 +62,11 @@ pub struct Server;
 #[derive(Debug)]
 pub struct BoundServer {
     config: Config,
-    clock: Clock,
+    context: Context,
     listeners: Vec<Listener>,
     vault: Option<Vault>,
     pages: Pages,
     metrics: Option<TcpListener>,
-    to_queries: mpsc::Sender<Query>,
     queries: mpsc::Receiver<Query>,
     to_recovery: mpsc::Sender<NewRules>,
     recovery_rules: mpsc::Receiver<NewRules>,
@@ -82,7 +75,7 @@ pub struct BoundServer {
     recording: Option<RecordingFile>,
     audit: Option<AuditLog>,
     maintenance: Maintenance,
-    events: Option<EventsFile>,
+    events: Events,
     alerts: Option<Alerts>,
 }
 
@@ -106,11 +99,18 @@ impl Server {
         let room =
             Room { agents: config.policy.max_agents, seals: vault.as_ref().map_or(0, Vault::most_sessions) };
         let state_dir = config.state_dir.as_deref().map(StateDir::open).transpose()?;
+        let registry = Registry::new().map_err(|error| Error::Runtime {
+            action: "set up metrics",
+            source: std::io::Error::other(error),
+        })?;
+        let (to_queries, queries) = mpsc::channel(QUERIES);
+        let context = Context::new(clock, registry, to_queries, state_dir);
+        let state_dir = &context.state_dir;
         let state = state_dir.clone().map(|directory| Store::open(directory, room, clock)).transpose()?;
         if let (Some((_, left)), Some(vault)) = (&state, &vault) {
             vault.restore(&left.seals);
         }
-        let alerts = Alerts::new(mem::take(&mut config.alerts), state_dir.as_ref())?;
+        let alerts = Alerts::new(mem::take(&mut config.alerts), context.state_dir.as_ref())?;
         let mut listeners = Vec::new();
         let pages = Pages::new(config.max_shm_agents, clock);
         for socket in &config.sockets {
@@ -124,20 +124,18 @@ impl Server {
         }
         let maintenance = Maintenance::open(&config.maintenance, config.state_dir.as_deref())?;
         let metrics = config.metrics_addr.map(bind_metrics).transpose()?;
-        let (to_queries, queries) = mpsc::channel(QUERIES);
         let (to_recovery, recovery_rules) = mpsc::channel(1);
-        let events = config.events.as_ref().map(EventsFile::open).transpose()?;
+        let events = Events::open(config.events.take())?;
         let audit = config.audit.as_ref().map(AuditLog::open).transpose()?;
         // Last: a server that could not start leaves no file behind that keeps the next from starting.
         let recording = config.record.as_ref().map(RecordingFile::create).transpose()?;
         Ok(BoundServer {
             config,
-            clock,
+            context,
             listeners,
             vault,
             pages,
             metrics,
-            to_queries,
             queries,
             to_recovery,
             recovery_rules,
@@ -180,7 +178,7 @@ impl BoundServer {
             policy: self.config.policy.clone(),
             recovery: self.config.recovery_args.clone(),
             to_recovery: self.to_recovery.clone(),
-            to_queries: self.to_queries.clone(),
+            to_queries: self.context.queries.clone(),
             pauses: self.maintenance.pauses().clone(),
         }
     }
@@ -198,12 +196,11 @@ impl BoundServer {
         let metrics_addr = self.metrics_addr();
         let BoundServer {
             config,
-            clock,
+            mut context,
             listeners,
             vault,
             pages,
             metrics,
-            to_queries,
             queries,
             to_recovery: _,
             recovery_rules,
@@ -214,32 +211,24 @@ impl BoundServer {
             audit,
             alerts,
         } = self;
-        let registry = Registry::new().map_err(|error| Error::Runtime {
-            action: "set up metrics",
-            source: std::io::Error::other(error),
-        })?;
-
+        let clock = context.clock;
         let ingest = IngestThread::start().map_err(failed("start the ingest thread"))?;
-        let stop_listening = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-
         let (to_inbox, inbox) = mpsc::channel(INBOX_BATCHES);
-        let (to_log, log) = Feed::new(&registry, "log");
-        let frames = Transport::ALL.map(|transport| FrameCounters::new(&registry, transport));
+        log::service::start(&mut context);
+        let frames = Transport::ALL.map(|transport| FrameCounters::new(&context.registry, transport));
         let sockets = listeners.iter().map(Listener::probe).collect::<Result<Arc<[Probe]>, Error>>()?;
-        let kernel_drops = KernelDrops::new(&registry, Arc::clone(&sockets));
-        let queues = Queues::measure(&listeners, &registry);
+        let kernel_drops = KernelDrops::new(&context.registry, Arc::clone(&sockets));
+        let queues = Queues::measure(&listeners, &context.registry);
         for listener in listeners {
             log_endpoint(listener.endpoint(), config.policy.stall_after);
             let counters = frames[listener.endpoint().transport().index()].clone();
-            let task = listener.run(stop_listening.clone(), to_inbox.clone(), clock, counters);
-            tasks.spawn_on(async { ("listener", task.await) }, ingest.handle());
+            let task = listener.run(context.stop.clone(), to_inbox.clone(), clock, counters);
+            context.spawn_on(ingest.handle(), "listener", task);
         }
-        pages.count_in(&registry);
+        pages.count_in(&context.registry);
         let counters = frames[Transport::Shm.index()].clone();
-        let look =
-            pages.clone().run(stop_listening.clone(), to_inbox.clone(), Arc::clone(&sockets), counters);
-        tasks.spawn_on(async { ("look at pages", look.await) }, ingest.handle());
+        let look = pages.clone().run(context.stop.clone(), to_inbox.clone(), Arc::clone(&sockets), counters);
+        context.spawn_on(ingest.handle(), "look at pages", look);
         drop(to_inbox);
         if let Some(address) = metrics_addr {
             tracing::info!(target: "varta::server", %address, "metrics on http://{address}/metrics");
@@ -255,73 +244,40 @@ impl BoundServer {
         }
 
         let mut tracker = Tracker::new(config.policy.clone());
-        let write_errors = registry.counter(family::STATE_WRITE_ERRORS, &[]);
-        let dropped = registry.counter(family::SINK_DROPPED, &[("sink", "state")]);
+        let write_errors = context.registry.counter(family::STATE_WRITE_ERRORS, &[]);
+        let dropped = context.registry.counter(family::SINK_DROPPED, &[("sink", "state")]);
         let mut state_sink = None;
         if let Some((store, left)) = state {
             tracker.take_notes();
             restore(&mut tracker, left.agents, vault.as_ref(), clock.now());
-            let means = Means { clock, queries: to_queries.clone(), vault, write_errors, dropped };
+            let means = Means { clock, queries: context.queries.clone(), vault, write_errors, dropped };
             let (sink, done) = store.start(means).map_err(failed("start the thread that keeps the state"))?;
             state_sink = Some(sink);
-            tasks.spawn(async {
-                ("state", done.await.map_err(|_| thread_panicked("thread that keeps the state")))
-            });
+            context.spawn_thread("state", "thread that keeps the state", done);
         }
 
         let mut recorder = Recorder::default();
-        let recording_metrics = RecordingMetrics::new(&registry);
+        let recording_metrics = RecordingMetrics::new(&context.registry);
         if let Some(file) = recording {
             let header = Header::new(clock, config.policy.stall_after);
             let started = file.start(&header, recording_metrics);
             let (started, done) = started.map_err(failed("start the thread that records"))?;
             recorder = started;
-            let stopped = stop_listening.clone();
+            let stopped = context.stop.clone();
             // It may end when it likes, and is waited for at the end.
-            tasks.spawn(async move {
+            context.spawn("recording", async move {
                 stopped.cancelled().await;
-                ("recording", done.await.map_err(|_| thread_panicked("thread that records")))
+                done.await.map_err(|_| thread_panicked("thread that records"))
             });
         }
 
-        let host = host_name();
-        let mut feeds = vec![to_log];
-        let surroundings = Surroundings {
-            registry: &registry,
-            queries: to_queries.clone(),
-            pauses: maintenance.pauses().clone(),
-            clock,
-            host: host.clone(),
-        };
-        let alerts = Alerts::start(alerts, surroundings);
-        if let Some((feed, desk)) = alerts.desk {
-            feeds.push(feed);
-            tasks.spawn(async { ("alerts", desk.run().await) });
-        }
-        let means = recovery::service::Means {
-            registry: &registry,
-            queries: to_queries.clone(),
-            pauses: maintenance.pauses().clone(),
-            clock,
-            host: host.clone(),
-            notifier: alerts.notifier,
-            stop: stop_listening.clone(),
-            tasks: &mut tasks,
-        };
+        let notifier = Alerts::start(alerts, &mut context, maintenance.pauses());
         let has_rules = !config.recovery.rules.is_empty() || config.recovery_args.is_some();
         let recovery_rules = has_rules.then_some(recovery_rules);
-        feeds.extend(means.start_recovery(config.recovery, audit, recovery_rules)?);
+        let pauses = maintenance.pauses();
+        recovery::service::start(config.recovery, audit, recovery_rules, &mut context, notifier, pauses)?;
 
-        let means = EventsMeans::new(&registry, clock, host.clone());
-        if let Some(file) = events {
-            let (feed, transitions) = Feed::new(&registry, EventsFile::SINK);
-            let done =
-                file.start(means, transitions).map_err(failed("start the thread that writes events"))?;
-            feeds.push(feed);
-            tasks.spawn(async {
-                ("events", done.await.map_err(|_| thread_panicked("thread that writes events")))
-            });
-        }
+        events.start(&mut context)?;
 
         let outside = start_outside(&ingest, clock, recorder).map_err(failed("watch processes"))?;
         let actor = Actor {
@@ -333,52 +289,34 @@ impl BoundServer {
             sockets,
             pages,
             queries,
-            sinks: Sinks { feeds, state: state_sink },
+            sinks: Sinks { feeds: context.take_subscribers(), state: state_sink },
             frames,
-            metrics: TrackerMetrics::new(&registry, config.policy.max_agents),
+            metrics: TrackerMetrics::new(&context.registry, config.policy.max_agents),
             agent_metrics: config.agent_metrics,
-            host,
+            host: context.host.to_string(),
             stall_after: config.policy.stall_after,
         };
-        tasks.spawn_on(async { ("tracker", actor.run().await) }, ingest.handle());
-        tasks.spawn(named("log sink", log::service::log(log)));
-        let maintained = maintenance.run(MaintenanceMetrics::new(&registry), stop_listening.clone());
-        tasks.spawn(async { ("maintenance", maintained.await) });
+        context.spawn_on(ingest.handle(), "tracker", actor.run());
+        let maintained = maintenance.run(MaintenanceMetrics::new(&context.registry), context.stop.clone());
+        context.spawn("maintenance", maintained);
 
-        let stop_http = CancellationToken::new();
-        let mut web = JoinSet::new();
         if let Some(listener) = metrics {
             let listener =
                 tokio::net::TcpListener::from_std(listener).map_err(failed("watch the metrics socket"))?;
             let site = Site {
-                queries: to_queries,
-                metrics: ServerMetrics::new(&registry, kernel_drops),
+                queries: context.queries.clone(),
+                metrics: ServerMetrics::new(&context.registry, kernel_drops),
                 token: config.metrics_token,
                 clock,
                 log_lines_dropped: logging::lines_dropped,
             };
-            web.spawn(named("metrics endpoint", http::service::serve(listener, site, stop_http.clone())));
+            let stop = context.stop_last.clone();
+            context.spawn_last("metrics endpoint", async {
+                http::service::serve(listener, site, stop).await;
+                Ok(())
+            });
         }
-
-        let mut result = tokio::select! {
-            () = shutdown => Ok(()),
-            Some(ended) = tasks.join_next() => Err(ended_unasked(ended)),
-            Some(ended) = web.join_next() => Err(ended_unasked(ended)),
-        };
-        if result.is_ok() {
-            tracing::info!(target: "varta::server", "stopping");
-        }
-        stop_listening.cancel();
-        if tokio::time::timeout(STOP_WITHIN, join_all(&mut tasks, &mut result)).await.is_err() {
-            tracing::error!(
-                target: "varta::server",
-                "not all tasks ended within {STOP_WITHIN:?}; ending without them"
-            );
-        }
-        stop_http.cancel();
-        // Its own limits end it.
-        join_all(&mut web, &mut result).await;
-        result
+        context.run_until(shutdown).await
     }
 }
 
@@ -413,9 +351,4 @@ fn udp_options(config: &Config, address: SocketAddr) -> UdpOptions {
     };
     let only_v6 = config.udp.iter().chain(&config.secure_udp).any(is_other_half);
     UdpOptions { address, only_v6, receive_buffer: config.udp_receive_buffer }
-}
-
-fn host_name() -> String {
-    nix::unistd::gethostname()
-        .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned())
 }

@@ -4,6 +4,9 @@ use metrics::{Counter, Gauge};
 
 use crate::metrics::{Registry, family};
 
+/// The value of the metric label `sink`.
+pub(super) const SINK: &str = "alerts";
+
 /// What became of requests to destinations of one kind.
 #[derive(Clone)]
 pub(super) struct Outcomes {
@@ -37,6 +40,7 @@ pub(crate) struct AlertMetrics {
 
 impl AlertMetrics {
     pub(crate) fn new(registry: &Registry) -> Self {
+        let _dropped = registry.counter(family::SINK_DROPPED, &[("sink", SINK)]);
         AlertMetrics {
             firing: registry.gauge(family::ALERTS_FIRING, &[]),
             alertmanager: Outcomes::new(registry, "alertmanager"),

@@ -2,32 +2,70 @@ use std::io;
 use std::thread;
 
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::base::error::Error;
 use crate::base::files::append_log::AppendFile;
-use crate::domain::tracker::Transition;
-use crate::services::events::metrics::EventsMeans;
+use crate::services::context::Context;
+use crate::services::events::metrics::{EventsMetrics, SINK};
 use crate::services::events::options::EventsOptions;
 use crate::services::events::writer::{Writer, open_alone};
 
+/// The capability before it runs. Without `--events-file` it has its metrics and nothing else.
+#[derive(Debug)]
+pub(crate) struct Events {
+    file: Option<EventsFile>,
+}
+
+impl Events {
+    /// Opens the file, if there is to be one.
+    ///
+    /// # Errors
+    ///
+    /// See [`EventsFile::open`].
+    pub(crate) fn open(options: Option<EventsOptions>) -> Result<Self, Error> {
+        Ok(Events { file: options.map(EventsFile::open).transpose()? })
+    }
+
+    /// Starts the thread that writes. It ends when the subscription ends and all of it is written.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started.
+    pub(crate) fn start(self, context: &mut Context) -> Result<(), Error> {
+        let metrics = EventsMetrics::new(&context.registry);
+        let Some(file) = self.file else { return Ok(()) };
+        let transitions = context.subscribe(SINK);
+        let path = file.options.path.display();
+        tracing::info!(
+            target: "varta::events",
+            %path,
+            limit = file.options.limit,
+            keep = file.options.keep,
+            "writing events to {path}"
+        );
+        let writer = Writer::new(file, context.clock, &context.host, metrics, transitions);
+        let done = start_writer(writer)
+            .map_err(|source| Error::Runtime { action: "start the thread that writes events", source })?;
+        context.spawn_thread("events", "thread that writes events", done);
+        Ok(())
+    }
+}
+
 /// The file, open and not yet written to.
 #[derive(Debug)]
-pub(crate) struct EventsFile {
+pub(super) struct EventsFile {
     pub(super) options: EventsOptions,
     pub(super) file: AppendFile,
 }
 
 impl EventsFile {
-    /// The value of the metric label `sink`.
-    pub(crate) const SINK: &str = "events";
-
     /// Opens the file; makes it if it is not there.
     ///
     /// # Errors
     ///
     /// When that fails, it is a symlink or no regular file, or another server has it.
-    pub(crate) fn open(options: &EventsOptions) -> Result<Self, Error> {
+    pub(super) fn open(options: EventsOptions) -> Result<Self, Error> {
         let file = open_alone(&options.path).map_err(|error| {
             let fault = match error.kind() {
                 io::ErrorKind::WouldBlock => {
@@ -37,38 +75,19 @@ impl EventsFile {
             };
             Error::file(&options.path, fault)
         })?;
-        Ok(EventsFile { options: options.clone(), file })
+        Ok(EventsFile { options, file })
     }
+}
 
-    /// Starts the thread. It ends when nobody can put anything into the queue any more and what is there is written, and
-    /// says so.
-    ///
-    /// # Errors
-    ///
-    /// When the thread cannot be started.
-    pub(crate) fn start(
-        self,
-        means: EventsMeans,
-        queue: mpsc::Receiver<Transition>,
-    ) -> io::Result<oneshot::Receiver<()>> {
-        let EventsFile { options, file } = self;
-        let path = options.path.display();
-        tracing::info!(
-            target: "varta::events",
-            %path,
-            limit = options.limit,
-            keep = options.keep,
-            "writing events to {path}"
-        );
-        let runtime = Builder::new_current_thread().enable_time().build()?;
-        let writer = Writer::new(options, file, means, queue);
-        let (done, is_done) = oneshot::channel();
-        // Nobody joins it: a disk that hangs must not keep the server from ending.
-        thread::Builder::new().name("varta-events".to_owned()).spawn(move || {
-            runtime.block_on(writer.run());
-            // Whoever waited may have given up.
-            let _ = done.send(());
-        })?;
-        Ok(is_done)
-    }
+/// Starts the thread, which says when it is done.
+fn start_writer(writer: Writer) -> io::Result<oneshot::Receiver<()>> {
+    let runtime = Builder::new_current_thread().enable_time().build()?;
+    let (done, is_done) = oneshot::channel();
+    // Nobody joins it: a disk that hangs must not keep the server from ending.
+    thread::Builder::new().name("varta-events".to_owned()).spawn(move || {
+        runtime.block_on(writer.run());
+        // Whoever waited may have given up.
+        let _ = done.send(());
+    })?;
+    Ok(is_done)
 }

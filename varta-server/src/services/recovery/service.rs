@@ -1,79 +1,63 @@
 //! Puts recovery together and starts it.
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
-use crate::base::clock::Clock;
 use crate::base::error::Error;
-use crate::engine::Feed;
-use crate::engine::query::Query;
-use crate::metrics::{Registry, family};
+use crate::metrics::family;
 use crate::services::alerts::notifier::Notifier;
 use crate::services::audit::{AuditLog, Trail};
-use crate::services::context::{Ended, thread_panicked};
+use crate::services::context::Context;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::recovery::executor::Doer;
 use crate::services::recovery::metrics::RecoveryMetrics;
 use crate::services::recovery::options::RecoveryOptions;
 use crate::services::recovery::task::{Desk, NewRules};
 
-/// What it needs of the rest of the server.
-pub(crate) struct Means<'s> {
-    pub(crate) registry: &'s Registry,
-    pub(crate) queries: mpsc::Sender<Query>,
-    pub(crate) pauses: Pauses,
-    pub(crate) clock: Clock,
-    /// The name of this host.
-    pub(crate) host: String,
-    pub(crate) notifier: Notifier,
-    pub(crate) stop: CancellationToken,
-    pub(crate) tasks: &'s mut JoinSet<Ended>,
-}
-
-impl Means<'_> {
-    /// Starts it, if there is or may be a rule by which something is done. Its figures are there in any case.
-    pub(crate) fn start_recovery(
-        self,
-        options: RecoveryOptions,
-        audit: Option<AuditLog>,
-        new_rules: Option<mpsc::Receiver<NewRules>>,
-    ) -> Result<Option<Feed>, Error> {
-        let failed = |action| move |source| Error::Runtime { action, source };
-        let Means { registry, queries, pauses, clock, host, notifier, stop, tasks } = self;
-        let metrics = RecoveryMetrics::new(registry);
-        let missing = registry.counter(family::AUDIT_MISSING, &[]);
-        let Some(new_rules) = new_rules else { return Ok(None) };
-        announce(&options, audit.is_some());
-        let mut trail = Trail::none();
-        if let Some(audit) = audit {
-            let started = Trail::start(audit, missing);
-            let (started, done) = started.map_err(failed("start the thread that writes the audit log"))?;
-            trail = started;
-            tasks.spawn(async {
-                ("audit log", done.await.map_err(|_| thread_panicked("thread that writes the audit log")))
-            });
-        }
-        let (feed, transitions) = Feed::new(registry, "recovery");
-        let doer = Doer {
-            queries,
-            pauses,
-            trail,
-            metrics,
-            notifier,
-            host,
-            environment: options.environment.clone(),
-            is_dry_run: options.is_dry_run,
-            goes_on_without_trail: options.goes_on_without_trail,
-        };
-        let desk = Desk::new(options, doer, clock, transitions, new_rules);
-        let desk = desk.map_err(failed("start recovery"))?;
-        tasks.spawn(async move {
-            desk.run(stop).await;
-            ("recovery", Ok(()))
-        });
-        Ok(Some(feed))
+/// Starts it, if there is or may be a rule by which something is done. Its figures are there in any case.
+///
+/// # Errors
+///
+/// When a thread cannot be started, or descriptors are short.
+pub(crate) fn start(
+    options: RecoveryOptions,
+    audit: Option<AuditLog>,
+    new_rules: Option<mpsc::Receiver<NewRules>>,
+    context: &mut Context,
+    notifier: Notifier,
+    pauses: &Pauses,
+) -> Result<(), Error> {
+    let failed = |action| move |source| Error::Runtime { action, source };
+    let metrics = RecoveryMetrics::new(&context.registry);
+    let missing = context.registry.counter(family::AUDIT_MISSING, &[]);
+    let Some(new_rules) = new_rules else { return Ok(()) };
+    announce(&options, audit.is_some());
+    let mut trail = Trail::none();
+    if let Some(audit) = audit {
+        let started = Trail::start(audit, missing);
+        let (started, done) = started.map_err(failed("start the thread that writes the audit log"))?;
+        trail = started;
+        context.spawn_thread("audit log", "thread that writes the audit log", done);
     }
+    let transitions = context.subscribe("recovery");
+    let doer = Doer {
+        queries: context.queries.clone(),
+        pauses: pauses.clone(),
+        trail,
+        metrics,
+        notifier,
+        host: context.host.to_string(),
+        environment: options.environment.clone(),
+        is_dry_run: options.is_dry_run,
+        goes_on_without_trail: options.goes_on_without_trail,
+    };
+    let desk = Desk::new(options, doer, context.clock, transitions, new_rules);
+    let desk = desk.map_err(failed("start recovery"))?;
+    let stop = context.stop.clone();
+    context.spawn("recovery", async {
+        desk.run(stop).await;
+        Ok(())
+    });
+    Ok(())
 }
 
 /// Says in the log what may be done, and warns of what will not work.
