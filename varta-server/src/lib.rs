@@ -46,7 +46,7 @@ pub mod cli {
     pub use crate::services::audit::{AuditArgs, AuditTask, VerifyArgs};
     pub use crate::services::events::options::EventsArgs;
     pub use crate::services::maintenance::{ControlArgs, MaintenanceArgs, PauseArgs, PausesArgs, ResumeArgs};
-    pub use crate::services::recording::ReplayArgs;
+    pub use crate::services::recording::{RecordingArgs, ReplayArgs};
     pub use crate::services::recovery::{RecoveryArgs, Variable};
 }
 

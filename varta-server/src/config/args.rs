@@ -34,7 +34,7 @@ use crate::services::audit::AuditArgs;
 use crate::services::events::EventsArgs;
 use crate::services::http::options::DEFAULT_METRICS_ADDR;
 use crate::services::maintenance::{Maintenance, MaintenanceArgs, PlannedPauses};
-use crate::services::recording::options::RecordOptions;
+use crate::services::recording::RecordingArgs;
 use crate::services::recovery::RecoveryArgs;
 use crate::services::recovery::options::RecoveryOptions;
 
@@ -191,15 +191,9 @@ pub struct Args {
     #[command(flatten)]
     pub maintenance: MaintenanceArgs,
 
-    /// File in which to record what arrives, for `varta-server replay`; it must not be there yet
-    ///
-    /// Only its owner can read it. It tells who beat when, and what processes are called; of keys it has nothing.
-    #[arg(long, env = "VARTA_RECORD", value_name = "FILE")]
-    pub record: Option<PathBuf>,
-
-    /// How long the recording may become, in bytes [default: 268435456]
-    #[arg(long, env = "VARTA_RECORD_LIMIT", value_name = "BYTES")]
-    pub record_limit: Option<u64>,
+    /// What is recorded.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
 
     /// What is done about agents that are stalled or down.
     #[command(flatten)]
@@ -334,16 +328,7 @@ impl Args {
             uids = vec![us, 0];
         }
         let metrics_token = self.metrics_token_file.as_deref().map(Secret::from_file).transpose()?;
-        let record = match (self.record, self.record_limit) {
-            (Some(path), limit) => {
-                Some(RecordOptions { path, limit: limit.unwrap_or(RecordOptions::DEFAULT_LIMIT) })
-            }
-            (None, None) => None,
-            (None, Some(_)) => {
-                let fault = "does nothing without --record".to_owned();
-                return Err(Error::Option { option: "--record-limit", fault });
-            }
-        };
+        let record = self.recording.options()?;
         // What anybody can make up leaves room for those who prove who they are.
         let is_only_plain = Vec::is_empty(&sockets) && self.secure_udp.is_empty();
         Ok(Config {

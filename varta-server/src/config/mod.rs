@@ -148,12 +148,7 @@ impl Config {
         self.check_network()?;
         self.alerts.check()?;
         check_policy(&self.policy)?;
-        if let Some(RecordOptions { limit, .. }) = self.record
-            && limit < RecordOptions::SMALLEST_LIMIT
-        {
-            let least = RecordOptions::SMALLEST_LIMIT;
-            return wrong("--record-limit", format!("{limit} is less than the least of {least} bytes"));
-        }
+        self.record.as_ref().map_or(Ok(()), RecordOptions::check)?;
         self.audit.as_ref().map_or(Ok(()), AuditOptions::check)?;
         if self.audit.is_none() && self.recovery.goes_on_without_trail {
             let fault = "does nothing without --audit-log";

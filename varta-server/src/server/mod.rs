@@ -40,7 +40,7 @@ use crate::observe::sampler::Looker;
 use crate::observe::{Host, descriptor_limit};
 use crate::services::alerts::service::Alerts;
 use crate::services::audit::AuditLog;
-use crate::services::context::{Context, thread_panicked};
+use crate::services::context::Context;
 use crate::services::events::service::Events;
 use crate::services::http;
 use crate::services::http::metrics::ServerMetrics;
@@ -48,7 +48,7 @@ use crate::services::http::service::{Site, bind_metrics};
 use crate::services::log;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::service::Maintenance;
-use crate::services::recording::{Header, RecordingFile, RecordingMetrics};
+use crate::services::recording::Recording;
 use crate::services::recovery::{self, NewRules};
 use crate::services::state::Means;
 use crate::services::state::database::{Left, Room, Store};
@@ -72,7 +72,7 @@ pub struct BoundServer {
     recovery_rules: mpsc::Receiver<NewRules>,
     /// With what the server before this one left.
     state: Option<(Store, Left)>,
-    recording: Option<RecordingFile>,
+    recording: Recording,
     audit: Option<AuditLog>,
     maintenance: Maintenance,
     events: Events,
@@ -128,7 +128,7 @@ impl Server {
         let events = Events::open(config.events.take())?;
         let audit = config.audit.as_ref().map(AuditLog::open).transpose()?;
         // Last: a server that could not start leaves no file behind that keeps the next from starting.
-        let recording = config.record.as_ref().map(RecordingFile::create).transpose()?;
+        let recording = Recording::open(config.record.take())?;
         Ok(BoundServer {
             config,
             context,
@@ -256,21 +256,7 @@ impl BoundServer {
             context.spawn_thread("state", "thread that keeps the state", done);
         }
 
-        let mut recorder = Recorder::default();
-        let recording_metrics = RecordingMetrics::new(&context.registry);
-        if let Some(file) = recording {
-            let header = Header::new(clock, config.policy.stall_after);
-            let started = file.start(&header, recording_metrics);
-            let (started, done) = started.map_err(failed("start the thread that records"))?;
-            recorder = started;
-            let stopped = context.stop.clone();
-            // It may end when it likes, and is waited for at the end.
-            context.spawn("recording", async move {
-                stopped.cancelled().await;
-                done.await.map_err(|_| thread_panicked("thread that records"))
-            });
-        }
-
+        let recorder = recording.start(&mut context, config.policy.stall_after)?;
         let notifier = Alerts::start(alerts, &mut context, maintenance.pauses());
         let has_rules = !config.recovery.rules.is_empty() || config.recovery_args.is_some();
         let recovery_rules = has_rules.then_some(recovery_rules);

@@ -185,7 +185,7 @@ fn ended_unasked(ended: Result<Ended, JoinError>) -> Error {
 }
 
 /// The error of a thread that ended without a word.
-pub(crate) fn thread_panicked(thread: &'static str) -> Error {
+pub(super) fn thread_panicked(thread: &'static str) -> Error {
     Error::TaskEnded { task: thread, fault: "it panicked".to_owned() }
 }
 

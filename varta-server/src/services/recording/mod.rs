@@ -21,8 +21,7 @@ mod tests;
 mod writer;
 
 pub use self::command::ReplayArgs;
-pub(crate) use self::format::Header;
-pub(crate) use self::metrics::RecordingMetrics;
+pub use self::options::RecordingArgs;
 pub use self::replay::{Replay, replay};
 pub use self::report::Report;
-pub(crate) use self::service::RecordingFile;
+pub(crate) use self::service::Recording;
