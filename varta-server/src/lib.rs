@@ -45,6 +45,7 @@ pub mod cli {
     pub use crate::services::alerts::options::{AlertArgs, UrlText};
     pub use crate::services::audit::{AuditArgs, AuditTask, VerifyArgs};
     pub use crate::services::events::options::EventsArgs;
+    pub use crate::services::http::HttpArgs;
     pub use crate::services::maintenance::{ControlArgs, MaintenanceArgs, PauseArgs, PausesArgs, ResumeArgs};
     pub use crate::services::recording::{RecordingArgs, ReplayArgs};
     pub use crate::services::recovery::{RecoveryArgs, Variable};

@@ -12,13 +12,12 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Id, Parser};
 use varta_proto::address::default_socket_path;
 
 use crate::base::error::Error;
-use crate::base::options::values::{find_group, parse_address, parse_mode, parse_socket_address};
-use crate::base::options::{Address, Mode};
-use crate::base::secret::Secret;
+use crate::base::options::Mode;
+use crate::base::options::values::{find_group, parse_mode, parse_socket_address};
 use crate::base::{LogFormat, SocketOptions};
 use crate::config::Config;
 use crate::config::commands::Task;
@@ -28,11 +27,10 @@ use crate::domain::{ExpectedAgents, Rules};
 use crate::engine::DetectorArgs;
 use crate::ingest::options::{DEFAULT_MAX_SHM_AGENTS, DEFAULT_UDP_RECEIVE_BUFFER};
 use crate::ingest::{AllowedSenders, KeyFiles};
-use crate::metrics::agent_rows::AgentMetrics;
 use crate::services::alerts::AlertArgs;
 use crate::services::audit::AuditArgs;
 use crate::services::events::EventsArgs;
-use crate::services::http::options::DEFAULT_METRICS_ADDR;
+use crate::services::http::HttpArgs;
 use crate::services::maintenance::{Maintenance, MaintenanceArgs, PlannedPauses};
 use crate::services::recording::RecordingArgs;
 use crate::services::recovery::RecoveryArgs;
@@ -120,16 +118,9 @@ pub struct Args {
     #[arg(long, env = "VARTA_UDP_RECEIVE_BUFFER", value_name = "BYTES", default_value_t = DEFAULT_UDP_RECEIVE_BUFFER)]
     pub udp_receive_buffer: usize,
 
-    /// Address for /metrics, /healthz and /readyz; port 0 picks one; `none` turns it off
-    ///
-    /// An address that is not loopback needs --metrics-token-file.
-    #[arg(long, env = "VARTA_METRICS_ADDR", value_name = "ADDR", default_value = DEFAULT_METRICS_ADDR,
-          value_parser = parse_address)]
-    pub metrics_addr: Address,
-
-    /// File with the bearer token that /metrics asks for; only its owner may be able to read it
-    #[arg(long, env = "VARTA_METRICS_TOKEN_FILE", value_name = "FILE")]
-    pub metrics_token_file: Option<PathBuf>,
+    /// Where metrics are served.
+    #[command(flatten)]
+    pub http: HttpArgs,
 
     /// How long an agent may be silent before it is called stalled
     #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", default_value = "5s",
@@ -162,10 +153,6 @@ pub struct Args {
     #[arg(long, env = "VARTA_MAX_AGENTS_PER_SOURCE", value_name = "N",
           default_value_t = Policy::DEFAULT_MAX_AGENTS_PER_SOURCE)]
     pub max_agents_per_source: usize,
-
-    /// For which agents /metrics has rows of their own
-    #[arg(long, env = "VARTA_AGENT_METRICS", value_name = "WHICH", value_enum, default_value_t)]
-    pub agent_metrics: AgentMetrics,
 
     /// Beats accepted a second from one agent; 0 for no limit
     #[arg(long, env = "VARTA_MAX_BEAT_RATE", value_name = "N", default_value_t = Policy::DEFAULT_MAX_BEAT_RATE)]
@@ -229,11 +216,29 @@ SIGTERM and SIGINT stop the server in order. SIGHUP has key files read again, an
 recovery and pauses.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
 
+/// Options that help lists behind an option of another section, since both limit or show the same thing.
+const LISTED_BEHIND: [(&str, &str); 1] = [("agent_metrics", "max_agents_per_source")];
+
 /// The definition of the command line, and with it of the environment and the file.
 ///
 /// An empty variable of the environment counts as unset: that is how a unit or a container's file clears one.
 pub(crate) fn definition() -> Command {
-    without_variables(Args::command(), |value| value.is_empty())
+    in_order_of_help(without_variables(Args::command(), |value| value.is_empty()))
+}
+
+/// The same with numbers by which help lists the options: section by section, but for [`LISTED_BEHIND`].
+fn in_order_of_help(command: Command) -> Command {
+    let mut order: Vec<Id> = command.get_arguments().map(|option| option.get_id().clone()).collect();
+    for (option, other) in LISTED_BEHIND {
+        order.retain(|id| id != option);
+        if let Some(place) = order.iter().position(|id| id == other) {
+            order.insert(place + 1, Id::from(option));
+        }
+    }
+    command.mut_args(|option| {
+        let place = order.iter().position(|id| id == option.get_id());
+        option.display_order(place.unwrap_or(order.len()))
+    })
 }
 
 /// The same without those variables whose present value is one of these.
@@ -327,7 +332,7 @@ impl Args {
         if uids.is_empty() {
             uids = vec![us, 0];
         }
-        let metrics_token = self.metrics_token_file.as_deref().map(Secret::from_file).transpose()?;
+        let http = self.http.options()?;
         let record = self.recording.options()?;
         // What anybody can make up leaves room for those who prove who they are.
         let is_only_plain = Vec::is_empty(&sockets) && self.secure_udp.is_empty();
@@ -344,9 +349,7 @@ impl Args {
             },
             max_shm_agents: self.max_shm_agents,
             udp_receive_buffer: self.udp_receive_buffer,
-            metrics_addr: self.metrics_addr.0,
-            metrics_token,
-            agent_metrics: self.agent_metrics,
+            http,
             // An empty variable of the environment counts as unset.
             state_dir: self.state_dir.filter(|path| !path.as_os_str().is_empty()),
             record,

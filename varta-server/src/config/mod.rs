@@ -16,16 +16,15 @@ use crate::base::SocketOptions;
 use crate::base::error::Error;
 pub use crate::base::glob::Glob;
 pub use crate::base::limits::{EntryError, LONGEST_DURATION, SHORTEST_STALL_AFTER};
-use crate::base::secret::Secret;
 use crate::domain::tracker::Policy;
 pub use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
 use crate::engine::options::check_policy;
 use crate::ingest::options::{DEFAULT_MAX_SHM_AGENTS, DEFAULT_UDP_RECEIVE_BUFFER, LARGEST_RECEIVE_BUFFER};
 use crate::ingest::{AllowedSenders, KeyFiles};
-use crate::metrics::agent_rows::AgentMetrics;
 use crate::services::alerts::AlertOptions;
 use crate::services::audit::options::AuditOptions;
 use crate::services::events::options::EventsOptions;
+pub use crate::services::http::HttpOptions;
 pub use crate::services::maintenance::{ControlSocket, Maintenance, PlannedPause, PlannedPauses, Reason};
 use crate::services::recording::options::RecordOptions;
 use crate::services::recovery::RecoveryArgs;
@@ -60,12 +59,8 @@ pub struct Config {
     pub max_shm_agents: usize,
     /// How many bytes of datagrams are to fit the queue of a UDP socket, counted as the kernel does.
     pub udp_receive_buffer: usize,
-    /// Where to serve metrics; `None` for nowhere.
-    pub metrics_addr: Option<SocketAddr>,
-    /// What a client must show to read them.
-    pub metrics_token: Option<Secret>,
-    /// For which agents there are rows of their own.
-    pub agent_metrics: AgentMetrics,
+    /// Where metrics are served.
+    pub http: HttpOptions,
     /// Where what is known of agents is kept for the next server; `None` for nowhere.
     pub state_dir: Option<PathBuf>,
     /// What is to be recorded of what arrives; `None` for nothing.
@@ -101,9 +96,7 @@ impl Config {
             keys: KeyFiles::default(),
             max_shm_agents: DEFAULT_MAX_SHM_AGENTS,
             udp_receive_buffer: DEFAULT_UDP_RECEIVE_BUFFER,
-            metrics_addr: None,
-            metrics_token: None,
-            agent_metrics: AgentMetrics::Auto,
+            http: HttpOptions::default(),
             state_dir: None,
             record: None,
             recovery: RecoveryOptions::default(),
@@ -159,13 +152,7 @@ impl Config {
             return wrong("--audit-log", fault.to_owned());
         }
         self.events.as_ref().map_or(Ok(()), EventsOptions::check)?;
-        if let Some(address) = self.metrics_addr
-            && !address.ip().is_loopback()
-            && self.metrics_token.is_none()
-        {
-            return Err(Error::MetricsUnprotected { address });
-        }
-        Ok(())
+        self.http.check()
     }
 }
 

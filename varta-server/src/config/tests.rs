@@ -213,5 +213,5 @@ fn values_that_make_no_sense_are_refused_by_name() {
     });
     assert!(said.starts_with("--max-agents"), "{said}");
     let everywhere = Some("0.0.0.0:9843".parse().unwrap());
-    assert!(refused(|config| config.metrics_addr = everywhere).contains("--metrics-token-file"));
+    assert!(refused(|config| config.http.address = everywhere).contains("--metrics-token-file"));
 }

@@ -5,7 +5,7 @@ mod reloader;
 use std::future::Future;
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,6 @@ pub use self::reloader::Reloader;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::files::state_dir::StateDir;
-use crate::base::logging;
 use crate::base::time::millis;
 use crate::config::Config;
 use crate::domain::beat::Transport;
@@ -42,9 +41,7 @@ use crate::services::alerts::service::Alerts;
 use crate::services::audit::AuditLog;
 use crate::services::context::Context;
 use crate::services::events::service::Events;
-use crate::services::http;
-use crate::services::http::metrics::ServerMetrics;
-use crate::services::http::service::{Site, bind_metrics};
+use crate::services::http::service::Http;
 use crate::services::log;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::service::Maintenance;
@@ -66,7 +63,7 @@ pub struct BoundServer {
     listeners: Vec<Listener>,
     vault: Option<Vault>,
     pages: Pages,
-    metrics: Option<TcpListener>,
+    http: Http,
     queries: mpsc::Receiver<Query>,
     to_recovery: mpsc::Sender<NewRules>,
     recovery_rules: mpsc::Receiver<NewRules>,
@@ -123,7 +120,7 @@ impl Server {
             listeners.push(Listener::secure_udp(&udp_options(&config, *address), vault.clone())?);
         }
         let maintenance = Maintenance::open(&config.maintenance, config.state_dir.as_deref())?;
-        let metrics = config.metrics_addr.map(bind_metrics).transpose()?;
+        let http = Http::open(mem::take(&mut config.http))?;
         let (to_recovery, recovery_rules) = mpsc::channel(1);
         let events = Events::open(config.events.take())?;
         let audit = config.audit.as_ref().map(AuditLog::open).transpose()?;
@@ -135,7 +132,7 @@ impl Server {
             listeners,
             vault,
             pages,
-            metrics,
+            http,
             queries,
             to_recovery,
             recovery_rules,
@@ -153,7 +150,7 @@ impl BoundServer {
     /// Where metrics are served, with the port that was picked if 0 was asked for.
     #[must_use]
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
-        self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.http.address()
     }
 
     /// The Unix sockets.
@@ -200,7 +197,7 @@ impl BoundServer {
             listeners,
             vault,
             pages,
-            metrics,
+            http,
             queries,
             to_recovery: _,
             recovery_rules,
@@ -278,7 +275,6 @@ impl BoundServer {
             sinks: Sinks { feeds: context.take_subscribers(), state: state_sink },
             frames,
             metrics: TrackerMetrics::new(&context.registry, config.policy.max_agents),
-            agent_metrics: config.agent_metrics,
             host: context.host.to_string(),
             stall_after: config.policy.stall_after,
         };
@@ -286,22 +282,7 @@ impl BoundServer {
         let maintained = maintenance.run(MaintenanceMetrics::new(&context.registry), context.stop.clone());
         context.spawn("maintenance", maintained);
 
-        if let Some(listener) = metrics {
-            let listener =
-                tokio::net::TcpListener::from_std(listener).map_err(failed("watch the metrics socket"))?;
-            let site = Site {
-                queries: context.queries.clone(),
-                metrics: ServerMetrics::new(&context.registry, kernel_drops),
-                token: config.metrics_token,
-                clock,
-                log_lines_dropped: logging::lines_dropped,
-            };
-            let stop = context.stop_last.clone();
-            context.spawn_last("metrics endpoint", async {
-                http::service::serve(listener, site, stop).await;
-                Ok(())
-            });
-        }
+        http.start(&mut context, kernel_drops)?;
         context.run_until(shutdown).await
     }
 }
