@@ -49,6 +49,7 @@ pub mod cli {
     pub use crate::services::maintenance::{ControlArgs, MaintenanceArgs, PauseArgs, PausesArgs, ResumeArgs};
     pub use crate::services::recording::{RecordingArgs, ReplayArgs};
     pub use crate::services::recovery::{RecoveryArgs, Variable};
+    pub use crate::services::state::StateArgs;
 }
 
 /// What can be configured of the sockets.

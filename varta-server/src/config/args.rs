@@ -35,6 +35,7 @@ use crate::services::maintenance::{Maintenance, MaintenanceArgs, PlannedPauses};
 use crate::services::recording::RecordingArgs;
 use crate::services::recovery::RecoveryArgs;
 use crate::services::recovery::options::RecoveryOptions;
+use crate::services::state::StateArgs;
 
 /// Takes heartbeats from processes, says which of them went silent and why, and exports Prometheus metrics.
 ///
@@ -167,12 +168,9 @@ pub struct Args {
           value_parser = humantime::parse_duration)]
     pub forget_after: Duration,
 
-    /// Directory in which agents and what was said of them are kept, so that they are known after a restart
-    ///
-    /// It is made, with mode 0700, if it is not there; nobody else may be able to write to it, and it is one server's alone.
-    /// The database in it, varta.db, is SQLite: the agents that are known, and the last 100,000 changes of 30 days.
-    #[arg(long, env = "VARTA_STATE_DIR", value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
+    /// Where the state is kept.
+    #[command(flatten)]
+    pub state: StateArgs,
 
     /// Where pauses are asked for.
     #[command(flatten)]
@@ -350,8 +348,7 @@ impl Args {
             max_shm_agents: self.max_shm_agents,
             udp_receive_buffer: self.udp_receive_buffer,
             http,
-            // An empty variable of the environment counts as unset.
-            state_dir: self.state_dir.filter(|path| !path.as_os_str().is_empty()),
+            state: self.state.options(),
             record,
             recovery: RecoveryOptions::default(),
             recovery_args: None,

@@ -29,6 +29,7 @@ pub use crate::services::maintenance::{ControlSocket, Maintenance, PlannedPause,
 use crate::services::recording::options::RecordOptions;
 use crate::services::recovery::RecoveryArgs;
 use crate::services::recovery::options::RecoveryOptions;
+pub use crate::services::state::StateOptions;
 
 /// Everything that a server needs to know before it starts.
 ///
@@ -61,8 +62,8 @@ pub struct Config {
     pub udp_receive_buffer: usize,
     /// Where metrics are served.
     pub http: HttpOptions,
-    /// Where what is known of agents is kept for the next server; `None` for nowhere.
-    pub state_dir: Option<PathBuf>,
+    /// Where what is known of agents is kept for the next server.
+    pub state: StateOptions,
     /// What is to be recorded of what arrives; `None` for nothing.
     pub record: Option<RecordOptions>,
     /// What is done about agents in bad states.
@@ -97,7 +98,7 @@ impl Config {
             max_shm_agents: DEFAULT_MAX_SHM_AGENTS,
             udp_receive_buffer: DEFAULT_UDP_RECEIVE_BUFFER,
             http: HttpOptions::default(),
-            state_dir: None,
+            state: StateOptions::default(),
             record: None,
             recovery: RecoveryOptions::default(),
             recovery_args: None,

@@ -15,7 +15,6 @@ use tokio::sync::mpsc;
 pub use self::reloader::Reloader;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
-use crate::base::files::state_dir::StateDir;
 use crate::base::time::millis;
 use crate::config::Config;
 use crate::domain::beat::Transport;
@@ -33,7 +32,7 @@ use crate::ingest::kernel_queues::Queues;
 use crate::ingest::listener::{INBOX_BATCHES, Listener};
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::{Pages, Probe, UdpOptions, Vault};
-use crate::metrics::{Registry, family};
+use crate::metrics::Registry;
 use crate::observe::exit_watcher::Watcher;
 use crate::observe::sampler::Looker;
 use crate::observe::{Host, descriptor_limit};
@@ -47,9 +46,7 @@ use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::service::Maintenance;
 use crate::services::recording::Recording;
 use crate::services::recovery::{self, NewRules};
-use crate::services::state::Means;
-use crate::services::state::database::{Left, Room, Store};
-use crate::services::state::restore::restore;
+use crate::services::state::service::State;
 
 /// The way to a running server: [`Server::bind`], then [`BoundServer::run`].
 #[derive(Debug)]
@@ -67,8 +64,7 @@ pub struct BoundServer {
     queries: mpsc::Receiver<Query>,
     to_recovery: mpsc::Sender<NewRules>,
     recovery_rules: mpsc::Receiver<NewRules>,
-    /// With what the server before this one left.
-    state: Option<(Store, Left)>,
+    state: State,
     recording: Recording,
     audit: Option<AuditLog>,
     maintenance: Maintenance,
@@ -93,20 +89,14 @@ impl Server {
                 rules.longest().and_then(|rule| rule.stall_after).unwrap_or_default().max(stall_after);
             Some(Vault::read(config.keys.clone(), max_agents, longest)?)
         };
-        let room =
-            Room { agents: config.policy.max_agents, seals: vault.as_ref().map_or(0, Vault::most_sessions) };
-        let state_dir = config.state_dir.as_deref().map(StateDir::open).transpose()?;
+        let state_dir = config.state.open_directory()?;
         let registry = Registry::new().map_err(|error| Error::Runtime {
             action: "set up metrics",
             source: std::io::Error::other(error),
         })?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
         let context = Context::new(clock, registry, to_queries, state_dir);
-        let state_dir = &context.state_dir;
-        let state = state_dir.clone().map(|directory| Store::open(directory, room, clock)).transpose()?;
-        if let (Some((_, left)), Some(vault)) = (&state, &vault) {
-            vault.restore(&left.seals);
-        }
+        let state = State::open(&context, config.policy.max_agents, vault.as_ref())?;
         let alerts = Alerts::new(mem::take(&mut config.alerts), context.state_dir.as_ref())?;
         let mut listeners = Vec::new();
         let pages = Pages::new(config.max_shm_agents, clock);
@@ -119,7 +109,7 @@ impl Server {
         for (address, vault) in config.secure_udp.iter().zip(vault.iter().cycle()) {
             listeners.push(Listener::secure_udp(&udp_options(&config, *address), vault.clone())?);
         }
-        let maintenance = Maintenance::open(&config.maintenance, config.state_dir.as_deref())?;
+        let maintenance = Maintenance::open(&config.maintenance, config.state.directory.as_deref())?;
         let http = Http::open(mem::take(&mut config.http))?;
         let (to_recovery, recovery_rules) = mpsc::channel(1);
         let events = Events::open(config.events.take())?;
@@ -195,7 +185,7 @@ impl BoundServer {
             config,
             mut context,
             listeners,
-            vault,
+            vault: _,
             pages,
             http,
             queries,
@@ -241,18 +231,7 @@ impl BoundServer {
         }
 
         let mut tracker = Tracker::new(config.policy.clone());
-        let write_errors = context.registry.counter(family::STATE_WRITE_ERRORS, &[]);
-        let dropped = context.registry.counter(family::SINK_DROPPED, &[("sink", "state")]);
-        let mut state_sink = None;
-        if let Some((store, left)) = state {
-            tracker.take_notes();
-            restore(&mut tracker, left.agents, vault.as_ref(), clock.now());
-            let means = Means { clock, queries: context.queries.clone(), vault, write_errors, dropped };
-            let (sink, done) = store.start(means).map_err(failed("start the thread that keeps the state"))?;
-            state_sink = Some(sink);
-            context.spawn_thread("state", "thread that keeps the state", done);
-        }
-
+        let state_sink = state.start(&mut context, &mut tracker)?;
         let recorder = recording.start(&mut context, config.policy.stall_after)?;
         let notifier = Alerts::start(alerts, &mut context, maintenance.pauses());
         let has_rules = !config.recovery.rules.is_empty() || config.recovery_args.is_some();
