@@ -130,15 +130,7 @@ impl Config {
                 return wrong("--socket", format!("{} is given twice", socket.path.display()));
             }
         }
-        if let Some(ControlSocket { path, .. }) = &self.maintenance.control {
-            if path.as_os_str().is_empty() {
-                return wrong("--control-socket", "the path is empty".to_owned());
-            }
-            if self.sockets.iter().any(|socket| socket.path == *path) {
-                let fault = format!("{} is a --socket already; give it a path of its own", path.display());
-                return wrong("--control-socket", fault);
-            }
-        }
+        self.maintenance.check(&self.sockets)?;
         self.check_network()?;
         self.alerts.check()?;
         check_policy(&self.policy)?;

@@ -42,7 +42,6 @@ use crate::services::context::Context;
 use crate::services::events::service::Events;
 use crate::services::http::service::Http;
 use crate::services::log;
-use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::service::Maintenance;
 use crate::services::recording::Recording;
 use crate::services::recovery::{self, NewRules};
@@ -109,7 +108,7 @@ impl Server {
         for (address, vault) in config.secure_udp.iter().zip(vault.iter().cycle()) {
             listeners.push(Listener::secure_udp(&udp_options(&config, *address), vault.clone())?);
         }
-        let maintenance = Maintenance::open(&config.maintenance, config.state.directory.as_deref())?;
+        let maintenance = Maintenance::open(&config.maintenance, &context)?;
         let http = Http::open(mem::take(&mut config.http))?;
         let (to_recovery, recovery_rules) = mpsc::channel(1);
         let events = Events::open(config.events.take())?;
@@ -258,9 +257,7 @@ impl BoundServer {
             stall_after: config.policy.stall_after,
         };
         context.spawn_on(ingest.handle(), "tracker", actor.run());
-        let maintained = maintenance.run(MaintenanceMetrics::new(&context.registry), context.stop.clone());
-        context.spawn("maintenance", maintained);
-
+        maintenance.start(&mut context);
         http.start(&mut context, kernel_drops)?;
         context.run_until(shutdown).await
     }

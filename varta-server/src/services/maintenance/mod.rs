@@ -8,7 +8,7 @@ mod client;
 mod command;
 mod control;
 mod json_object;
-pub(crate) mod metrics;
+mod metrics;
 mod options;
 mod pause;
 mod pause_file;

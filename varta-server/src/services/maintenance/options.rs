@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 
+use crate::base::error::Error;
 use crate::base::{EntryError, Glob, SocketOptions};
 
 /// What turns a socket off.
@@ -38,6 +39,25 @@ pub struct Maintenance {
     pub(crate) control: Option<ControlSocket>,
     /// The pauses of the configuration's file.
     pub planned: PlannedPauses,
+}
+
+impl Maintenance {
+    /// Checks the control socket. `sockets` are those on which agents beat.
+    ///
+    /// # Errors
+    ///
+    /// When its path is empty or one of those.
+    pub fn check(&self, sockets: &[SocketOptions]) -> Result<(), Error> {
+        let wrong = |fault: String| Err(Error::Option { option: "--control-socket", fault });
+        let Some(ControlSocket { path, .. }) = &self.control else { return Ok(()) };
+        if path.as_os_str().is_empty() {
+            return wrong("the path is empty".to_owned());
+        }
+        if sockets.iter().any(|socket| socket.path == *path) {
+            return wrong(format!("{} is a --socket already; give it a path of its own", path.display()));
+        }
+        Ok(())
+    }
 }
 
 /// A control socket: a Unix stream socket that only its owner can open.
