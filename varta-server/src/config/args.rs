@@ -33,8 +33,7 @@ use crate::services::events::EventsArgs;
 use crate::services::http::HttpArgs;
 use crate::services::maintenance::{Maintenance, MaintenanceArgs, PlannedPauses};
 use crate::services::recording::RecordingArgs;
-use crate::services::recovery::RecoveryArgs;
-use crate::services::recovery::options::RecoveryOptions;
+use crate::services::recovery::{RecoveryArgs, RecoveryOptions};
 use crate::services::state::StateArgs;
 
 /// Takes heartbeats from processes, says which of them went silent and why, and exports Prometheus metrics.
@@ -294,15 +293,14 @@ impl Args {
     /// The first option whose value makes no sense, or the file that cannot be used.
     pub fn into_config(mut self) -> Result<Config, Error> {
         let Some(file) = self.file.take() else {
-            let recovery = self.recovery.options(&[], false)?;
+            let recovery = self.recovery.clone().options(None)?;
             let config = Config { recovery, ..self.without_file()? };
             config.check()?;
             return Ok(config);
         };
         let recovery_args = self.recovery.clone();
         let checked = self.without_file().and_then(|mut config| {
-            config.recovery = recovery_args.options(file.recovery(), true)?;
-            config.recovery_args = Some(recovery_args);
+            config.recovery = recovery_args.options(Some(file.recovery()))?;
             config.policy.rules = file.rules().clone();
             config.policy.expected = file.expected().clone();
             config.maintenance.planned = file.pauses().clone();
@@ -351,7 +349,6 @@ impl Args {
             state: self.state.options(),
             record,
             recovery: RecoveryOptions::default(),
-            recovery_args: None,
             maintenance: Maintenance { control, planned: PlannedPauses::default() },
             events: self.events.options()?,
             audit: self.audit.options()?,

@@ -22,13 +22,12 @@ use crate::engine::options::check_policy;
 use crate::ingest::options::{DEFAULT_MAX_SHM_AGENTS, DEFAULT_UDP_RECEIVE_BUFFER, LARGEST_RECEIVE_BUFFER};
 use crate::ingest::{AllowedSenders, KeyFiles};
 use crate::services::alerts::AlertOptions;
-use crate::services::audit::options::AuditOptions;
+use crate::services::audit::AuditOptions;
 use crate::services::events::options::EventsOptions;
 pub use crate::services::http::HttpOptions;
 pub use crate::services::maintenance::{ControlSocket, Maintenance, PlannedPause, PlannedPauses, Reason};
 use crate::services::recording::options::RecordOptions;
-use crate::services::recovery::RecoveryArgs;
-use crate::services::recovery::options::RecoveryOptions;
+use crate::services::recovery::RecoveryOptions;
 pub use crate::services::state::StateOptions;
 
 /// Everything that a server needs to know before it starts.
@@ -68,8 +67,6 @@ pub struct Config {
     pub record: Option<RecordOptions>,
     /// What is done about agents in bad states.
     pub recovery: RecoveryOptions,
-    /// The options of that, for when the file is read again; `None` when nothing of it may change.
-    pub recovery_args: Option<RecoveryArgs>,
     /// By which ways agents can be paused.
     pub maintenance: Maintenance,
     /// Where recoveries are recorded; `None` for nowhere.
@@ -101,7 +98,6 @@ impl Config {
             state: StateOptions::default(),
             record: None,
             recovery: RecoveryOptions::default(),
-            recovery_args: None,
             maintenance: Maintenance::default(),
             audit: None,
             events: None,
@@ -136,14 +132,7 @@ impl Config {
         check_policy(&self.policy)?;
         self.record.as_ref().map_or(Ok(()), RecordOptions::check)?;
         self.audit.as_ref().map_or(Ok(()), AuditOptions::check)?;
-        if self.audit.is_none() && self.recovery.goes_on_without_trail {
-            let fault = "does nothing without --audit-log";
-            return wrong("--recovery-without-audit", fault.to_owned());
-        }
-        if self.audit.is_some() && self.recovery.rules.is_empty() && self.recovery_args.is_none() {
-            let fault = "does nothing without --recovery-exec or a [[recovery]] table";
-            return wrong("--audit-log", fault.to_owned());
-        }
+        self.recovery.check(self.audit.as_ref())?;
         self.events.as_ref().map_or(Ok(()), EventsOptions::check)?;
         self.http.check()
     }

@@ -37,14 +37,14 @@ use crate::observe::exit_watcher::Watcher;
 use crate::observe::sampler::Looker;
 use crate::observe::{Host, descriptor_limit};
 use crate::services::alerts::service::Alerts;
-use crate::services::audit::AuditLog;
+use crate::services::audit::service::Audit;
 use crate::services::context::Context;
 use crate::services::events::service::Events;
 use crate::services::http::service::Http;
 use crate::services::log;
 use crate::services::maintenance::service::Maintenance;
 use crate::services::recording::Recording;
-use crate::services::recovery::{self, NewRules};
+use crate::services::recovery::service::Recovery;
 use crate::services::state::service::State;
 
 /// The way to a running server: [`Server::bind`], then [`BoundServer::run`].
@@ -61,11 +61,10 @@ pub struct BoundServer {
     pages: Pages,
     http: Http,
     queries: mpsc::Receiver<Query>,
-    to_recovery: mpsc::Sender<NewRules>,
-    recovery_rules: mpsc::Receiver<NewRules>,
+    recovery: Recovery,
     state: State,
     recording: Recording,
-    audit: Option<AuditLog>,
+    audit: Audit,
     maintenance: Maintenance,
     events: Events,
     alerts: Option<Alerts>,
@@ -110,9 +109,9 @@ impl Server {
         }
         let maintenance = Maintenance::open(&config.maintenance, &context)?;
         let http = Http::open(mem::take(&mut config.http))?;
-        let (to_recovery, recovery_rules) = mpsc::channel(1);
         let events = Events::open(config.events.take())?;
-        let audit = config.audit.as_ref().map(AuditLog::open).transpose()?;
+        let audit = Audit::open(config.audit.as_ref())?;
+        let recovery = Recovery::open(mem::take(&mut config.recovery));
         // Last: a server that could not start leaves no file behind that keeps the next from starting.
         let recording = Recording::open(config.record.take())?;
         Ok(BoundServer {
@@ -123,8 +122,7 @@ impl Server {
             pages,
             http,
             queries,
-            to_recovery,
-            recovery_rules,
+            recovery,
             state,
             recording,
             maintenance,
@@ -162,8 +160,7 @@ impl BoundServer {
             vault: self.vault.clone(),
             file: self.config.file.clone(),
             policy: self.config.policy.clone(),
-            recovery: self.config.recovery_args.clone(),
-            to_recovery: self.to_recovery.clone(),
+            recovery: self.recovery.reload(),
             to_queries: self.context.queries.clone(),
             pauses: self.maintenance.pauses().clone(),
         }
@@ -188,8 +185,7 @@ impl BoundServer {
             pages,
             http,
             queries,
-            to_recovery: _,
-            recovery_rules,
+            recovery,
             state,
             recording,
             maintenance,
@@ -233,10 +229,8 @@ impl BoundServer {
         let state_sink = state.start(&mut context, &mut tracker)?;
         let recorder = recording.start(&mut context, config.policy.stall_after)?;
         let notifier = Alerts::start(alerts, &mut context, maintenance.pauses());
-        let has_rules = !config.recovery.rules.is_empty() || config.recovery_args.is_some();
-        let recovery_rules = has_rules.then_some(recovery_rules);
-        let pauses = maintenance.pauses();
-        recovery::service::start(config.recovery, audit, recovery_rules, &mut context, notifier, pauses)?;
+        let trail = audit.start(&mut context)?;
+        recovery.start(&mut context, trail, notifier, maintenance.pauses())?;
 
         events.start(&mut context)?;
 

@@ -8,7 +8,7 @@ use crate::domain::tracker::Policy;
 use crate::engine::query::Query;
 use crate::ingest::Vault;
 use crate::services::maintenance::pauses::Pauses;
-use crate::services::recovery::{NewRules, RecoveryArgs};
+use crate::services::recovery;
 
 /// The files that a server reads again while it runs: keys, and of the configuration rules, expected agents and pauses.
 #[derive(Clone, Debug)]
@@ -17,9 +17,7 @@ pub struct Reloader {
     pub(super) file: Option<ConfigFile>,
     /// What the file has to go together with.
     pub(super) policy: Policy,
-    /// And what it leaves open.
-    pub(super) recovery: Option<RecoveryArgs>,
-    pub(super) to_recovery: mpsc::Sender<NewRules>,
+    pub(super) recovery: recovery::service::Reload,
     pub(super) to_queries: mpsc::Sender<Query>,
     pub(super) pauses: Pauses,
 }
@@ -70,9 +68,7 @@ impl Reloader {
             // The server is about to end.
             return;
         }
-        if let Some(options) = &self.recovery
-            && self.to_recovery.send(options.rules(&recovery)).await.is_err()
-        {
+        if self.recovery.stage(&recovery).commit().await.is_none() {
             return;
         }
         tracing::info!(

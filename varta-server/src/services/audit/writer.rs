@@ -25,7 +25,7 @@ const DURABLE_WITHIN: Duration = Duration::from_secs(2);
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Where records are written.
-pub(crate) trait Ledger: Send + 'static {
+pub(super) trait Ledger: Send + 'static {
     /// Writes a record.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ struct Entry {
 
 impl Trail {
     /// None.
-    pub(crate) fn none() -> Self {
+    pub(super) fn none() -> Self {
         Trail(None)
     }
 
@@ -83,7 +83,7 @@ impl Trail {
     /// # Errors
     ///
     /// When the thread cannot be started.
-    pub(crate) fn start(ledger: impl Ledger, missing: Counter) -> io::Result<(Self, oneshot::Receiver<()>)> {
+    pub(super) fn start(ledger: impl Ledger, missing: Counter) -> io::Result<(Self, oneshot::Receiver<()>)> {
         let (queue, entries) = sync_channel(QUEUE);
         let (ended, end) = oneshot::channel();
         let way = Way { queue, waiting: Arc::default(), missing };
@@ -93,6 +93,11 @@ impl Trail {
             let _ = ended.send(());
         })?;
         Ok((Trail(Some(way)), end))
+    }
+
+    /// Whether there is a ledger.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Writes a record, and waits until it is on the disk, but not for long. Whether it is.

@@ -6,6 +6,9 @@ use crate::metrics::{Registry, family};
 use crate::services::recovery::job::Refusal;
 use crate::services::recovery::rule::Action;
 
+/// The value of the metric label `sink`.
+pub(super) const SINK: &str = "recovery";
+
 /// What came of an action, for the metric label `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Result {

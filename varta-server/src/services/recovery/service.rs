@@ -3,61 +3,108 @@
 use tokio::sync::mpsc;
 
 use crate::base::error::Error;
-use crate::metrics::family;
 use crate::services::alerts::notifier::Notifier;
-use crate::services::audit::{AuditLog, Trail};
+use crate::services::audit::Trail;
 use crate::services::context::Context;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::recovery::executor::Doer;
-use crate::services::recovery::metrics::RecoveryMetrics;
-use crate::services::recovery::options::RecoveryOptions;
+use crate::services::recovery::metrics::{RecoveryMetrics, SINK};
+use crate::services::recovery::options::{RecoveryArgs, RecoveryOptions};
+use crate::services::recovery::table::RecoveryEntry;
 use crate::services::recovery::task::{Desk, NewRules};
 
-/// Starts it, if there is or may be a rule by which something is done. Its figures are there in any case.
-///
-/// # Errors
-///
-/// When a thread cannot be started, or descriptors are short.
-pub(crate) fn start(
+/// The capability before it runs. Without rules, and a file that may get some, it has its metrics and nothing else.
+#[derive(Debug)]
+pub(crate) struct Recovery {
     options: RecoveryOptions,
-    audit: Option<AuditLog>,
-    new_rules: Option<mpsc::Receiver<NewRules>>,
-    context: &mut Context,
-    notifier: Notifier,
-    pauses: &Pauses,
-) -> Result<(), Error> {
-    let failed = |action| move |source| Error::Runtime { action, source };
-    let metrics = RecoveryMetrics::new(&context.registry);
-    let missing = context.registry.counter(family::AUDIT_MISSING, &[]);
-    let Some(new_rules) = new_rules else { return Ok(()) };
-    announce(&options, audit.is_some());
-    let mut trail = Trail::none();
-    if let Some(audit) = audit {
-        let started = Trail::start(audit, missing);
-        let (started, done) = started.map_err(failed("start the thread that writes the audit log"))?;
-        trail = started;
-        context.spawn_thread("audit log", "thread that writes the audit log", done);
+    to_rules: mpsc::Sender<NewRules>,
+    new_rules: mpsc::Receiver<NewRules>,
+}
+
+impl Recovery {
+    /// Takes the options, which have been checked.
+    pub(crate) fn open(options: RecoveryOptions) -> Self {
+        let (to_rules, new_rules) = mpsc::channel(1);
+        Recovery { options, to_rules, new_rules }
     }
-    let transitions = context.subscribe("recovery");
-    let doer = Doer {
-        queries: context.queries.clone(),
-        pauses: pauses.clone(),
-        trail,
-        metrics,
-        notifier,
-        host: context.host.to_string(),
-        environment: options.environment.clone(),
-        is_dry_run: options.is_dry_run,
-        goes_on_without_trail: options.goes_on_without_trail,
-    };
-    let desk = Desk::new(options, doer, context.clock, transitions, new_rules);
-    let desk = desk.map_err(failed("start recovery"))?;
-    let stop = context.stop.clone();
-    context.spawn("recovery", async {
-        desk.run(stop).await;
+
+    /// The way to give it other rules while it runs.
+    pub(crate) fn reload(&self) -> Reload {
+        Reload { args: self.options.args.clone(), to_rules: self.to_rules.clone() }
+    }
+
+    /// Starts the task that acts, if there is or may be a rule by which something is done.
+    ///
+    /// # Errors
+    ///
+    /// When descriptors are short.
+    pub(crate) fn start(
+        self,
+        context: &mut Context,
+        trail: Trail,
+        notifier: Notifier,
+        pauses: &Pauses,
+    ) -> Result<(), Error> {
+        let metrics = RecoveryMetrics::new(&context.registry);
+        let Recovery { options, new_rules, .. } = self;
+        if options.rules.is_empty() && options.args.is_none() {
+            return Ok(());
+        }
+        announce(&options, trail.is_on());
+        let transitions = context.subscribe(SINK);
+        let doer = Doer {
+            queries: context.queries.clone(),
+            pauses: pauses.clone(),
+            trail,
+            metrics,
+            notifier,
+            host: context.host.to_string(),
+            environment: options.environment.clone(),
+            is_dry_run: options.is_dry_run,
+            goes_on_without_trail: options.goes_on_without_trail,
+        };
+        let desk = Desk::new(options, doer, context.clock, transitions, new_rules)
+            .map_err(|source| Error::Runtime { action: "start recovery", source })?;
+        let stop = context.stop.clone();
+        context.spawn("recovery", async {
+            desk.run(stop).await;
+            Ok(())
+        });
         Ok(())
-    });
-    Ok(())
+    }
+}
+
+/// What the file of `--config` says of recovery, read while the server runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Reload {
+    /// What the tables of the file leave open.
+    args: Option<RecoveryArgs>,
+    to_rules: mpsc::Sender<NewRules>,
+}
+
+/// Rules that do not count yet.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    rules: Option<NewRules>,
+    to_rules: mpsc::Sender<NewRules>,
+}
+
+impl Reload {
+    /// Makes rules of the tables. Nothing changes by it.
+    pub(crate) fn stage(&self, entries: &[RecoveryEntry]) -> Staged {
+        let rules = self.args.as_ref().map(|args| args.rules(entries));
+        Staged { rules, to_rules: self.to_rules.clone() }
+    }
+}
+
+impl Staged {
+    /// Has the rules count from now on. `None` when the server is about to end.
+    pub(crate) async fn commit(self) -> Option<()> {
+        match self.rules {
+            Some(rules) => self.to_rules.send(rules).await.ok(),
+            None => Some(()),
+        }
+    }
 }
 
 /// Says in the log what may be done, and warns of what will not work.
