@@ -20,21 +20,12 @@ use crate::base::options::Mode;
 use crate::base::options::values::{find_group, parse_mode, parse_socket_address};
 use crate::base::{LogFormat, SocketOptions};
 use crate::config::Config;
-use crate::config::commands::Task;
 use crate::config::file::ConfigFile;
 use crate::domain::tracker::Policy;
-use crate::domain::{ExpectedAgents, Rules};
 use crate::engine::DetectorArgs;
 use crate::ingest::options::{DEFAULT_MAX_SHM_AGENTS, DEFAULT_UDP_RECEIVE_BUFFER};
 use crate::ingest::{AllowedSenders, KeyFiles};
-use crate::services::alerts::AlertArgs;
-use crate::services::audit::AuditArgs;
-use crate::services::events::EventsArgs;
-use crate::services::http::HttpArgs;
-use crate::services::maintenance::{Maintenance, MaintenanceArgs, PlannedPauses};
-use crate::services::recording::RecordingArgs;
-use crate::services::recovery::{RecoveryArgs, RecoveryOptions};
-use crate::services::state::StateArgs;
+use crate::services::{Sections, Task};
 
 /// Takes heartbeats from processes, says which of them went silent and why, and exports Prometheus metrics.
 ///
@@ -118,10 +109,6 @@ pub struct Args {
     #[arg(long, env = "VARTA_UDP_RECEIVE_BUFFER", value_name = "BYTES", default_value_t = DEFAULT_UDP_RECEIVE_BUFFER)]
     pub udp_receive_buffer: usize,
 
-    /// Where metrics are served.
-    #[command(flatten)]
-    pub http: HttpArgs,
-
     /// How long an agent may be silent before it is called stalled
     #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", default_value = "5s",
           value_parser = humantime::parse_duration)]
@@ -167,32 +154,9 @@ pub struct Args {
           value_parser = humantime::parse_duration)]
     pub forget_after: Duration,
 
-    /// Where the state is kept.
+    /// What the capabilities do.
     #[command(flatten)]
-    pub state: StateArgs,
-
-    /// Where pauses are asked for.
-    #[command(flatten)]
-    pub maintenance: MaintenanceArgs,
-
-    /// What is recorded.
-    #[command(flatten)]
-    pub recording: RecordingArgs,
-
-    /// What is done about agents that are stalled or down.
-    #[command(flatten)]
-    pub recovery: RecoveryArgs,
-
-    /// Where changes of verdict are written.
-    #[command(flatten)]
-    pub events: EventsArgs,
-
-    /// Where recoveries are recorded.
-    #[command(flatten)]
-    pub audit: AuditArgs,
-    /// Who is told of agents in alarm.
-    #[command(flatten)]
-    pub alerts: AlertArgs,
+    pub services: Sections,
 
     /// How log lines look [default: text on a terminal, else json]
     #[arg(long, env = "VARTA_LOG_FORMAT", value_name = "FORMAT", value_enum)]
@@ -214,7 +178,11 @@ recovery and pauses.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
 
 /// Options that help lists behind an option of another section, since both limit or show the same thing.
-const LISTED_BEHIND: [(&str, &str); 1] = [("agent_metrics", "max_agents_per_source")];
+const LISTED_BEHIND: [(&str, &str); 3] = [
+    ("metrics_addr", "udp_receive_buffer"),
+    ("metrics_token_file", "metrics_addr"),
+    ("agent_metrics", "max_agents_per_source"),
+];
 
 /// The definition of the command line, and with it of the environment and the file.
 ///
@@ -293,17 +261,11 @@ impl Args {
     /// The first option whose value makes no sense, or the file that cannot be used.
     pub fn into_config(mut self) -> Result<Config, Error> {
         let Some(file) = self.file.take() else {
-            let recovery = self.recovery.clone().options(None)?;
-            let config = Config { recovery, ..self.without_file()? };
+            let config = self.options(None)?;
             config.check()?;
             return Ok(config);
         };
-        let recovery_args = self.recovery.clone();
-        let checked = self.without_file().and_then(|mut config| {
-            config.recovery = recovery_args.options(Some(file.recovery()))?;
-            config.policy.rules = file.rules().clone();
-            config.policy.expected = file.expected().clone();
-            config.maintenance.planned = file.pauses().clone();
+        let checked = self.options(Some(&file)).and_then(|config| {
             config.check()?;
             Ok(config)
         });
@@ -312,8 +274,8 @@ impl Args {
         Ok(config)
     }
 
-    /// What the options say, not yet checked against each other.
-    fn without_file(self) -> Result<Config, Error> {
+    /// What the options and tables say, not yet checked against each other.
+    fn options(self, file: Option<&ConfigFile>) -> Result<Config, Error> {
         let us = nix::unistd::geteuid().as_raw();
         let group = self.socket_group.map(find_group).transpose()?;
         let is_default = self.socket.is_empty();
@@ -323,13 +285,12 @@ impl Args {
             .filter(|path| path.as_os_str() != "none")
             .map(|path| SocketOptions { path, is_default, mode: self.socket_mode.0, group })
             .collect();
-        let control = self.maintenance.socket(&sockets);
         let mut uids = self.allow_uid;
         if uids.is_empty() {
             uids = vec![us, 0];
         }
-        let http = self.http.options()?;
-        let record = self.recording.options()?;
+        let services =
+            self.services.options(file.map(ConfigFile::pauses), file.map(ConfigFile::recovery), &sockets)?;
         // What anybody can make up leaves room for those who prove who they are.
         let is_only_plain = Vec::is_empty(&sockets) && self.secure_udp.is_empty();
         Ok(Config {
@@ -345,14 +306,7 @@ impl Args {
             },
             max_shm_agents: self.max_shm_agents,
             udp_receive_buffer: self.udp_receive_buffer,
-            http,
-            state: self.state.options(),
-            record,
-            recovery: RecoveryOptions::default(),
-            maintenance: Maintenance { control, planned: PlannedPauses::default() },
-            events: self.events.options()?,
-            audit: self.audit.options()?,
-            alerts: self.alerts.options()?,
+            services,
             policy: Policy {
                 stall_after: self.stall_after,
                 arrival: self.detector.policy()?,
@@ -363,8 +317,8 @@ impl Args {
                 longest_silence: self.longest_silence,
                 least_crowd: Policy::LEAST_CROWD,
                 looks_per_second: Policy::LOOKS_PER_SECOND,
-                rules: Rules::default(),
-                expected: ExpectedAgents::default(),
+                rules: file.map(|file| file.rules().clone()).unwrap_or_default(),
+                expected: file.map(|file| file.expected().clone()).unwrap_or_default(),
                 max_beat_rate: self.max_beat_rate,
                 max_total_rate: self.max_total_rate,
             },

@@ -1,7 +1,6 @@
 //! What the server is to do, checked: whoever has a [`Config`] need not check it again.
 
 pub mod args;
-pub(crate) mod commands;
 mod document;
 mod file;
 #[cfg(test)]
@@ -10,7 +9,6 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use self::commands::Task;
 pub use self::file::{ConfigFile, Reread};
 use crate::base::SocketOptions;
 use crate::base::error::Error;
@@ -21,14 +19,9 @@ pub use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
 use crate::engine::options::check_policy;
 use crate::ingest::options::{DEFAULT_MAX_SHM_AGENTS, DEFAULT_UDP_RECEIVE_BUFFER, LARGEST_RECEIVE_BUFFER};
 use crate::ingest::{AllowedSenders, KeyFiles};
-use crate::services::alerts::AlertOptions;
-use crate::services::audit::AuditOptions;
-use crate::services::events::options::EventsOptions;
-pub use crate::services::http::HttpOptions;
+use crate::services;
+pub use crate::services::Task;
 pub use crate::services::maintenance::{ControlSocket, Maintenance, PlannedPause, PlannedPauses, Reason};
-use crate::services::recording::options::RecordOptions;
-use crate::services::recovery::RecoveryOptions;
-pub use crate::services::state::StateOptions;
 
 /// Everything that a server needs to know before it starts.
 ///
@@ -59,22 +52,8 @@ pub struct Config {
     pub max_shm_agents: usize,
     /// How many bytes of datagrams are to fit the queue of a UDP socket, counted as the kernel does.
     pub udp_receive_buffer: usize,
-    /// Where metrics are served.
-    pub http: HttpOptions,
-    /// Where what is known of agents is kept for the next server.
-    pub state: StateOptions,
-    /// What is to be recorded of what arrives; `None` for nothing.
-    pub record: Option<RecordOptions>,
-    /// What is done about agents in bad states.
-    pub recovery: RecoveryOptions,
-    /// By which ways agents can be paused.
-    pub maintenance: Maintenance,
-    /// Where recoveries are recorded; `None` for nowhere.
-    pub audit: Option<AuditOptions>,
-    /// Where changes of verdict are written; `None` for nowhere but the log.
-    pub events: Option<EventsOptions>,
-    /// Who is told of agents in alarm.
-    pub alerts: AlertOptions,
+    /// What the capabilities do.
+    pub services: services::Options,
     /// What the tracker goes by.
     pub policy: Policy,
     /// The file of which this is made, to be read again; `None` when there is none.
@@ -94,14 +73,7 @@ impl Config {
             keys: KeyFiles::default(),
             max_shm_agents: DEFAULT_MAX_SHM_AGENTS,
             udp_receive_buffer: DEFAULT_UDP_RECEIVE_BUFFER,
-            http: HttpOptions::default(),
-            state: StateOptions::default(),
-            record: None,
-            recovery: RecoveryOptions::default(),
-            maintenance: Maintenance::default(),
-            audit: None,
-            events: None,
-            alerts: AlertOptions::default(),
+            services: services::Options::default(),
             policy: Policy::default(),
             file: None,
         }
@@ -126,15 +98,9 @@ impl Config {
                 return wrong("--socket", format!("{} is given twice", socket.path.display()));
             }
         }
-        self.maintenance.check(&self.sockets)?;
         self.check_network()?;
-        self.alerts.check()?;
         check_policy(&self.policy)?;
-        self.record.as_ref().map_or(Ok(()), RecordOptions::check)?;
-        self.audit.as_ref().map_or(Ok(()), AuditOptions::check)?;
-        self.recovery.check(self.audit.as_ref())?;
-        self.events.as_ref().map_or(Ok(()), EventsOptions::check)?;
-        self.http.check()
+        self.services.check(&self.sockets)
     }
 }
 

@@ -7,10 +7,10 @@ use crate::base::options::values::{parse_address, parse_mode};
 use crate::base::options::{Address, Mode};
 use crate::config::Config;
 use crate::config::args::{Args, definition, without_variables};
-use crate::config::commands::Task;
 use crate::domain::{Expected, Rule};
+use crate::services::Task;
 use crate::services::maintenance::ControlSocket;
-use crate::services::recording::options::RecordOptions;
+use crate::services::recording::{RecordOptions, RecordingTask};
 use clap::{Command, CommandFactory};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -106,7 +106,9 @@ fn a_task_has_options_of_its_own_and_none_of_the_server() {
     };
     assert!(read(&[]).unwrap().task.is_none());
     let words = ["replay", "FILE", "--stall-after", "2s", "--detector=phi", "--phi-threshold=9", "--json"];
-    let Some(Task::Replay(args)) = read(&words).unwrap().task else { panic!("it is a replay") };
+    let Some(Task::Recording(RecordingTask::Replay(args))) = read(&words).unwrap().task else {
+        panic!("it is a replay")
+    };
     assert_eq!(
         (args.file.to_str(), args.stall_after, args.json),
         (Some("FILE"), Some(Duration::from_secs(2)), true)
@@ -123,7 +125,7 @@ fn a_task_has_options_of_its_own_and_none_of_the_server() {
 
 #[test]
 fn a_recording_has_a_limit_and_a_limit_a_recording() {
-    let record = |text| read(&[], text).unwrap().into_config().map(|config| config.record);
+    let record = |text| read(&[], text).unwrap().into_config().map(|config| config.services.recording);
     assert_eq!(record("").unwrap(), None);
     let path = PathBuf::from("r");
     let options = RecordOptions { path: path.clone(), limit: 268_435_456 };
@@ -194,7 +196,7 @@ fn values_that_make_no_sense_are_refused_by_name() {
     assert!(refused(|config| config.sockets.push(config.sockets[0].clone())).contains("given twice"));
     let said = refused(|config| {
         let path = config.sockets[0].path.clone();
-        config.maintenance.control = Some(ControlSocket { path, is_default: false });
+        config.services.maintenance.control = Some(ControlSocket { path, is_default: false });
     });
     assert!(said.starts_with("--control-socket: /tmp/varta.sock is a --socket already"), "{said}");
     let from_anywhere = || "[::]:9844".parse().unwrap();
@@ -213,5 +215,5 @@ fn values_that_make_no_sense_are_refused_by_name() {
     });
     assert!(said.starts_with("--max-agents"), "{said}");
     let everywhere = Some("0.0.0.0:9843".parse().unwrap());
-    assert!(refused(|config| config.http.address = everywhere).contains("--metrics-token-file"));
+    assert!(refused(|config| config.services.http.address = everywhere).contains("--metrics-token-file"));
 }

@@ -36,16 +36,8 @@ use crate::metrics::Registry;
 use crate::observe::exit_watcher::Watcher;
 use crate::observe::sampler::Looker;
 use crate::observe::{Host, descriptor_limit};
-use crate::services::alerts::service::Alerts;
-use crate::services::audit::service::Audit;
 use crate::services::context::Context;
-use crate::services::events::service::Events;
-use crate::services::http::service::Http;
-use crate::services::log;
-use crate::services::maintenance::service::Maintenance;
-use crate::services::recording::Recording;
-use crate::services::recovery::service::Recovery;
-use crate::services::state::service::State;
+use crate::services::{ForTracker, Services};
 
 /// The way to a running server: [`Server::bind`], then [`BoundServer::run`].
 #[derive(Debug)]
@@ -59,15 +51,8 @@ pub struct BoundServer {
     listeners: Vec<Listener>,
     vault: Option<Vault>,
     pages: Pages,
-    http: Http,
     queries: mpsc::Receiver<Query>,
-    recovery: Recovery,
-    state: State,
-    recording: Recording,
-    audit: Audit,
-    maintenance: Maintenance,
-    events: Events,
-    alerts: Option<Alerts>,
+    services: Services,
 }
 
 impl Server {
@@ -87,49 +72,19 @@ impl Server {
                 rules.longest().and_then(|rule| rule.stall_after).unwrap_or_default().max(stall_after);
             Some(Vault::read(config.keys.clone(), max_agents, longest)?)
         };
-        let state_dir = config.state.open_directory()?;
+        let state_dir = config.services.state.open_directory()?;
         let registry = Registry::new().map_err(|error| Error::Runtime {
             action: "set up metrics",
             source: std::io::Error::other(error),
         })?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
         let context = Context::new(clock, registry, to_queries, state_dir);
-        let state = State::open(&context, config.policy.max_agents, vault.as_ref())?;
-        let alerts = Alerts::new(mem::take(&mut config.alerts), context.state_dir.as_ref())?;
-        let mut listeners = Vec::new();
         let pages = Pages::new(config.max_shm_agents, clock);
-        for socket in &config.sockets {
-            listeners.push(Listener::unix(socket, config.allowed.clone(), pages.clone())?);
-        }
-        for address in &config.udp {
-            listeners.push(Listener::udp(&udp_options(&config, *address))?);
-        }
-        for (address, vault) in config.secure_udp.iter().zip(vault.iter().cycle()) {
-            listeners.push(Listener::secure_udp(&udp_options(&config, *address), vault.clone())?);
-        }
-        let maintenance = Maintenance::open(&config.maintenance, &context)?;
-        let http = Http::open(mem::take(&mut config.http))?;
-        let events = Events::open(config.events.take())?;
-        let audit = Audit::open(config.audit.as_ref())?;
-        let recovery = Recovery::open(mem::take(&mut config.recovery));
-        // Last: a server that could not start leaves no file behind that keeps the next from starting.
-        let recording = Recording::open(config.record.take())?;
-        Ok(BoundServer {
-            config,
-            context,
-            listeners,
-            vault,
-            pages,
-            http,
-            queries,
-            recovery,
-            state,
-            recording,
-            maintenance,
-            events,
-            audit,
-            alerts,
-        })
+        let options = mem::take(&mut config.services);
+        let bind_sockets = || bind_sockets(&config, &pages, vault.as_ref());
+        let (services, listeners) =
+            Services::open(options, &context, &config.policy, vault.as_ref(), bind_sockets)?;
+        Ok(BoundServer { config, context, listeners, vault, pages, queries, services })
     }
 }
 
@@ -137,7 +92,7 @@ impl BoundServer {
     /// Where metrics are served, with the port that was picked if 0 was asked for.
     #[must_use]
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
-        self.http.address()
+        self.services.http.address()
     }
 
     /// The Unix sockets.
@@ -160,9 +115,9 @@ impl BoundServer {
             vault: self.vault.clone(),
             file: self.config.file.clone(),
             policy: self.config.policy.clone(),
-            recovery: self.recovery.reload(),
+            recovery: self.services.recovery.reload(),
             to_queries: self.context.queries.clone(),
-            pauses: self.maintenance.pauses().clone(),
+            pauses: self.services.maintenance.pauses().clone(),
         }
     }
 
@@ -177,26 +132,10 @@ impl BoundServer {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
         let metrics_addr = self.metrics_addr();
-        let BoundServer {
-            config,
-            mut context,
-            listeners,
-            vault: _,
-            pages,
-            http,
-            queries,
-            recovery,
-            state,
-            recording,
-            maintenance,
-            events,
-            audit,
-            alerts,
-        } = self;
+        let BoundServer { config, mut context, listeners, vault: _, pages, queries, services } = self;
         let clock = context.clock;
         let ingest = IngestThread::start().map_err(failed("start the ingest thread"))?;
         let (to_inbox, inbox) = mpsc::channel(INBOX_BATCHES);
-        log::service::start(&mut context);
         let frames = Transport::ALL.map(|transport| FrameCounters::new(&context.registry, transport));
         let sockets = listeners.iter().map(Listener::probe).collect::<Result<Arc<[Probe]>, Error>>()?;
         let kernel_drops = KernelDrops::new(&context.registry, Arc::clone(&sockets));
@@ -226,14 +165,7 @@ impl BoundServer {
         }
 
         let mut tracker = Tracker::new(config.policy.clone());
-        let state_sink = state.start(&mut context, &mut tracker)?;
-        let recorder = recording.start(&mut context, config.policy.stall_after)?;
-        let notifier = Alerts::start(alerts, &mut context, maintenance.pauses());
-        let trail = audit.start(&mut context)?;
-        recovery.start(&mut context, trail, notifier, maintenance.pauses())?;
-
-        events.start(&mut context)?;
-
+        let ForTracker { state, recorder } = services.start(&mut context, &mut tracker, kernel_drops)?;
         let outside = start_outside(&ingest, clock, recorder).map_err(failed("watch processes"))?;
         let actor = Actor {
             tracker,
@@ -244,17 +176,29 @@ impl BoundServer {
             sockets,
             pages,
             queries,
-            sinks: Sinks { feeds: context.take_subscribers(), state: state_sink },
+            sinks: Sinks { feeds: context.take_subscribers(), state },
             frames,
             metrics: TrackerMetrics::new(&context.registry, config.policy.max_agents),
             host: context.host.to_string(),
             stall_after: config.policy.stall_after,
         };
         context.spawn_on(ingest.handle(), "tracker", actor.run());
-        maintenance.start(&mut context);
-        http.start(&mut context, kernel_drops)?;
         context.run_until(shutdown).await
     }
+}
+
+fn bind_sockets(config: &Config, pages: &Pages, vault: Option<&Vault>) -> Result<Vec<Listener>, Error> {
+    let mut listeners = Vec::new();
+    for socket in &config.sockets {
+        listeners.push(Listener::unix(socket, config.allowed.clone(), pages.clone())?);
+    }
+    for address in &config.udp {
+        listeners.push(Listener::udp(&udp_options(config, *address))?);
+    }
+    for (address, vault) in config.secure_udp.iter().zip(vault.into_iter().cycle()) {
+        listeners.push(Listener::secure_udp(&udp_options(config, *address), vault.clone())?);
+    }
+    Ok(listeners)
 }
 
 /// Says what is listened on: the first lines of the log.

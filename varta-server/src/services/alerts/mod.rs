@@ -14,7 +14,7 @@ mod lifecycle;
 mod metrics;
 mod notification;
 pub(in crate::services) mod notifier;
-pub(crate) mod options;
+mod options;
 pub(crate) mod service;
 mod task;
 mod timestamp;
@@ -22,9 +22,5 @@ mod url;
 mod webhook;
 
 pub(crate) use self::notification::Notice;
-pub(crate) use self::options::AlertArgs;
-pub use self::options::AlertOptions;
+pub use self::options::{AlertArgs, AlertOptions, UrlText};
 pub use self::url::AlertUrl;
-
-/// Words from the sending tasks that may wait. They wait when there are more.
-const REPORTS: usize = 1_024;

@@ -7,9 +7,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::error::Error;
-use crate::base::files::state_dir::StateDir;
 use crate::services::alerts::alert_file::AlertFile;
 use crate::services::alerts::alertmanager::Alertmanager;
+use crate::services::alerts::delivery::REPORTS;
 use crate::services::alerts::lifecycle::Damping;
 use crate::services::alerts::lifecycle::state::{Audience, Board, Book};
 use crate::services::alerts::metrics::{AlertMetrics, SINK};
@@ -18,13 +18,19 @@ use crate::services::alerts::options::AlertOptions;
 use crate::services::alerts::task::{Desk, Saving, Sweeping};
 use crate::services::alerts::url::AlertUrl;
 use crate::services::alerts::webhook::Webhook;
-use crate::services::alerts::{REPORTS, http_client, task, webhook};
+use crate::services::alerts::{http_client, task, webhook};
 use crate::services::context::Context;
 use crate::services::maintenance::pauses::Pauses;
 
-/// What alerts need, ready to start.
+/// The capability before it runs. Without a destination it has its metrics and nothing else.
 #[derive(Debug)]
 pub(crate) struct Alerts {
+    sending: Option<Sending>,
+}
+
+/// What sends alerts.
+#[derive(Debug)]
+struct Sending {
     options: AlertOptions,
     client: Client,
     file: Option<AlertFile>,
@@ -36,22 +42,22 @@ impl Alerts {
     /// # Errors
     ///
     /// When the file of certificates cannot be used, or a newer server wrote the alerts.
-    pub(crate) fn new(options: AlertOptions, state_dir: Option<&StateDir>) -> Result<Option<Self>, Error> {
+    pub(crate) fn open(options: AlertOptions, context: &Context) -> Result<Self, Error> {
         if !options.is_on() {
-            return Ok(None);
+            return Ok(Alerts { sending: None });
         }
         let needs_tls = options.urls().any(AlertUrl::is_https);
         let client = http_client::client(options.ca_file.as_deref(), needs_tls)?;
-        let file = state_dir.map(AlertFile::new);
+        let file = context.state_dir.as_ref().map(AlertFile::new);
         file.as_ref().map_or(Ok(()), AlertFile::refuse_newer)?;
-        Ok(Some(Alerts { options, client, file }))
+        Ok(Alerts { sending: Some(Sending { options, client, file }) })
     }
 
     /// Starts the task, if anybody is to be told, and gives what others say notices with.
-    pub(crate) fn start(alerts: Option<Self>, context: &mut Context, pauses: &Pauses) -> Notifier {
+    pub(crate) fn start(self, context: &mut Context, pauses: &Pauses) -> Notifier {
         // What they count is there also where nobody is to be told.
         let metrics = AlertMetrics::new(&context.registry);
-        let Some(Alerts { options, client, file }) = alerts else { return Notifier::silent() };
+        let Some(Sending { options, client, file }) = self.sending else { return Notifier::silent() };
         let (transitions, lost) = context.subscribe_with_loss(SINK);
         let host = context.host.to_string();
         for url in &options.alertmanagers {

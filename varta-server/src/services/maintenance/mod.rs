@@ -24,5 +24,5 @@ mod testing;
 mod tests;
 mod wall_timer;
 
-pub use self::command::{ControlArgs, PauseArgs, PausesArgs, ResumeArgs};
+pub use self::command::{ControlArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs};
 pub use self::options::{ControlSocket, Maintenance, MaintenanceArgs, PlannedPause, PlannedPauses, Reason};

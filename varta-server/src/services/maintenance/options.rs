@@ -22,13 +22,15 @@ pub struct MaintenanceArgs {
 }
 
 impl MaintenanceArgs {
-    /// The control socket of a server with these sockets.
-    pub(crate) fn socket(self, sockets: &[SocketOptions]) -> Option<ControlSocket> {
-        match self.control_socket {
+    /// What these options say, with the pauses of the file. `sockets` are those on which agents beat.
+    #[must_use]
+    pub fn options(self, planned: PlannedPauses, sockets: &[SocketOptions]) -> Maintenance {
+        let control = match self.control_socket {
             Some(path) if path.as_os_str() == NONE => None,
             Some(path) => Some(ControlSocket { path, is_default: false }),
             None => sockets.first().map(|socket| ControlSocket::beside(socket.path.clone())),
-        }
+        };
+        Maintenance { control, planned }
     }
 }
 

@@ -21,29 +21,30 @@ use crate::services::recording::writer::Writer;
 #[derive(Debug)]
 pub(crate) struct Recording {
     file: Option<RecordingFile>,
+    /// How long agents may be silent by default, for the header.
+    stall_after: Duration,
 }
 
 impl Recording {
-    /// Makes the file, if there is to be one.
+    /// Makes the file, if there is to be one. `stall_after` is for its header.
     ///
     /// # Errors
     ///
     /// See [`RecordingFile::create`].
-    pub(crate) fn open(options: Option<RecordOptions>) -> Result<Self, Error> {
-        Ok(Recording { file: options.map(RecordingFile::create).transpose()? })
+    pub(crate) fn open(options: Option<RecordOptions>, stall_after: Duration) -> Result<Self, Error> {
+        Ok(Recording { file: options.map(RecordingFile::create).transpose()?, stall_after })
     }
 
-    /// Starts the thread that writes, and gives the end at which the tracker's task records. `stall_after` is what holds for
-    /// all agents.
+    /// Starts the thread that writes, and gives the end at which the tracker's task records.
     ///
     /// # Errors
     ///
     /// When the thread cannot be started.
-    pub(crate) fn start(self, context: &mut Context, stall_after: Duration) -> Result<Recorder, Error> {
+    pub(crate) fn start(self, context: &mut Context) -> Result<Recorder, Error> {
         let metrics = RecordingMetrics::new(&context.registry);
         let Some(file) = self.file else { return Ok(Recorder::default()) };
         let (recorder, done) = file
-            .start(&Header::new(context.clock, stall_after), metrics)
+            .start(&Header::new(context.clock, self.stall_after), metrics)
             .map_err(|source| Error::Runtime { action: "start the thread that records", source })?;
         let stop = context.stop.clone();
         // It may end when the file is full, and is waited for when the server stops.
