@@ -40,7 +40,8 @@ pub mod cli {
     pub use crate::base::logging::LogFormat;
     pub use crate::base::options::values::{Address, Mode};
     pub use crate::config::args::Args;
-    pub use crate::engine::options::{Detector, DetectorArgs};
+    pub use crate::engine::{Detector, DetectorArgs, EngineArgs};
+    pub use crate::ingest::IngestArgs;
     pub use crate::services::alerts::{AlertArgs, UrlText};
     pub use crate::services::audit::{AuditArgs, AuditTask, VerifyArgs};
     pub use crate::services::events::EventsArgs;
@@ -57,7 +58,7 @@ pub mod cli {
 /// What can be configured of the sockets.
 pub mod listener {
     pub use crate::base::SocketOptions;
-    pub use crate::ingest::{AllowedSenders, KeyFiles};
+    pub use crate::ingest::{AllowedSenders, IngestOptions, KeyFiles};
 }
 
 /// What is known of processes.

@@ -6,25 +6,17 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Id, Parser};
-use varta_proto::address::default_socket_path;
 
+use crate::base::LogFormat;
 use crate::base::error::Error;
-use crate::base::options::Mode;
-use crate::base::options::values::{find_group, parse_mode, parse_socket_address};
-use crate::base::{LogFormat, SocketOptions};
 use crate::config::Config;
 use crate::config::file::ConfigFile;
-use crate::domain::tracker::Policy;
-use crate::engine::DetectorArgs;
-use crate::ingest::options::{DEFAULT_MAX_SHM_AGENTS, DEFAULT_UDP_RECEIVE_BUFFER};
-use crate::ingest::{AllowedSenders, KeyFiles};
+use crate::engine::EngineArgs;
+use crate::ingest::IngestArgs;
 use crate::services::{Sections, Task};
 
 /// Takes heartbeats from processes, says which of them went silent and why, and exports Prometheus metrics.
@@ -49,110 +41,13 @@ pub struct Args {
     #[arg(long, env = "VARTA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Unix datagram socket to listen on; may be given more than once; `none` turns it off
-    ///
-    /// Default: $RUNTIME_DIRECTORY/varta.sock, else $XDG_RUNTIME_DIR/varta/varta.sock, else /run/varta/varta.sock for
-    /// root and /tmp/varta-UID/varta.sock for others. A missing directory is made, with mode 0700.
-    #[arg(long, env = "VARTA_SOCKET", value_name = "PATH")]
-    pub socket: Vec<PathBuf>,
-
-    /// Permissions of the socket's file, in octal: who may connect
-    #[arg(long, env = "VARTA_SOCKET_MODE", value_name = "OCTAL", default_value = "0600", value_parser = parse_mode)]
-    pub socket_mode: Mode,
-
-    /// Group, by name or number, to which the socket's file is given
-    #[arg(long, env = "VARTA_SOCKET_GROUP", value_name = "NAME")]
-    pub socket_group: Option<String>,
-
-    /// User id whose processes may beat; may be given more than once [default: this server's and 0]
-    #[arg(long, env = "VARTA_ALLOW_UID", value_name = "UID", value_delimiter = ',')]
-    pub allow_uid: Vec<u32>,
-
-    /// Group id whose processes may beat too; may be given more than once
-    #[arg(long, env = "VARTA_ALLOW_GID", value_name = "GID", value_delimiter = ',')]
-    pub allow_gid: Vec<u32>,
-
-    /// UDP address for plaintext beats; may be given more than once; port 0 picks one
-    ///
-    /// Whoever can reach the address can pretend to be any agent of another host, so one that is not loopback needs
-    /// --allow-plaintext-remote. `[::]` takes IPv4 too, unless 0.0.0.0 is given with the same port.
-    #[arg(long, env = "VARTA_UDP", value_name = "ADDR", value_delimiter = ',', value_parser = parse_socket_address)]
-    pub udp: Vec<SocketAddr>,
-
-    /// Take plaintext beats from the network as well
-    #[arg(long, env = "VARTA_ALLOW_PLAINTEXT_REMOTE", value_parser = FalseyValueParser::new())]
-    pub allow_plaintext_remote: bool,
-
-    /// UDP address for encrypted beats; may be given more than once; needs a key file
-    #[arg(long, env = "VARTA_SECURE_UDP", value_name = "ADDR", value_delimiter = ',',
-          value_parser = parse_socket_address)]
-    pub secure_udp: Vec<SocketAddr>,
-
-    /// File with the key that server and agents share: 64 hexadecimal characters
-    ///
-    /// Key files must be closed to others (chmod 600) and belong to this server's user or root. SIGHUP has them read
-    /// again.
-    #[arg(long, env = "VARTA_KEY_FILE", value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
-
-    /// File with more shared keys that are accepted, one a line: the old and the new one while keys are rotated
-    #[arg(long, env = "VARTA_ACCEPTED_KEY_FILE", value_name = "FILE")]
-    pub accepted_key_file: Option<PathBuf>,
-
-    /// File with the master key from which agents derive theirs; several, one a line, while it is rotated
-    #[arg(long, env = "VARTA_MASTER_KEY_FILE", value_name = "FILE")]
-    pub master_key_file: Option<PathBuf>,
-
-    /// How many bytes of datagrams fit the queue of a UDP socket, counted as the kernel does
-    ///
-    /// Without CAP_NET_ADMIN the kernel grants no more than twice net.core.rmem_max.
-    #[arg(long, env = "VARTA_UDP_RECEIVE_BUFFER", value_name = "BYTES", default_value_t = DEFAULT_UDP_RECEIVE_BUFFER)]
-    pub udp_receive_buffer: usize,
-
-    /// How long an agent may be silent before it is called stalled
-    #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", default_value = "5s",
-          value_parser = humantime::parse_duration)]
-    pub stall_after: Duration,
-
-    /// How long an agent may ask to be silent, for good or for once
-    #[arg(long, env = "VARTA_LONGEST_SILENCE", value_name = "DURATION", default_value = "1h",
-          value_parser = humantime::parse_duration)]
-    pub longest_silence: Duration,
-
-    /// How long an agent may be silent that asks for nothing.
+    /// Where agents beat.
     #[command(flatten)]
-    pub detector: DetectorArgs,
+    pub ingest: IngestArgs,
 
-    /// How many agents are tracked; beyond it new ones are refused and counted
-    #[arg(long, env = "VARTA_MAX_AGENTS", value_name = "N", default_value_t = Policy::DEFAULT_MAX_AGENTS)]
-    pub max_agents: usize,
-
-    /// How many local agents may beat through a page of memory; beyond it they beat by datagrams; 0 for none
-    ///
-    /// Each page takes 4 KiB, which the agent pays for, and one of the mappings that vm.max_map_count allows.
-    #[arg(long, env = "VARTA_MAX_SHM_AGENTS", value_name = "N", default_value_t = DEFAULT_MAX_SHM_AGENTS)]
-    pub max_shm_agents: usize,
-
-    /// How many agents one address may introduce over --udp; 0 for no limit
-    ///
-    /// All of loopback counts as one address, and so does an IPv6 network of 64 bits. Where there are other ways in, a
-    /// quarter of --max-agents is kept free of plaintext.
-    #[arg(long, env = "VARTA_MAX_AGENTS_PER_SOURCE", value_name = "N",
-          default_value_t = Policy::DEFAULT_MAX_AGENTS_PER_SOURCE)]
-    pub max_agents_per_source: usize,
-
-    /// Beats accepted a second from one agent; 0 for no limit
-    #[arg(long, env = "VARTA_MAX_BEAT_RATE", value_name = "N", default_value_t = Policy::DEFAULT_MAX_BEAT_RATE)]
-    pub max_beat_rate: u32,
-
-    /// Beats accepted a second from all agents together; 0 for no limit
-    #[arg(long, env = "VARTA_MAX_TOTAL_RATE", value_name = "N", default_value_t = 0)]
-    pub max_total_rate: u32,
-
-    /// How long a silent agent is remembered after its last beat
-    #[arg(long, env = "VARTA_FORGET_AFTER", value_name = "DURATION", default_value = "24h",
-          value_parser = humantime::parse_duration)]
-    pub forget_after: Duration,
+    /// What the tracker goes by.
+    #[command(flatten)]
+    pub engine: EngineArgs,
 
     /// What the capabilities do.
     #[command(flatten)]
@@ -178,9 +73,10 @@ recovery and pauses.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
 
 /// Options that help lists behind an option of another section, since both limit or show the same thing.
-const LISTED_BEHIND: [(&str, &str); 3] = [
+const LISTED_BEHIND: [(&str, &str); 4] = [
     ("metrics_addr", "udp_receive_buffer"),
     ("metrics_token_file", "metrics_addr"),
+    ("max_shm_agents", "max_agents"),
     ("agent_metrics", "max_agents_per_source"),
 ];
 
@@ -276,54 +172,16 @@ impl Args {
 
     /// What the options and tables say, not yet checked against each other.
     fn options(self, file: Option<&ConfigFile>) -> Result<Config, Error> {
-        let us = nix::unistd::geteuid().as_raw();
-        let group = self.socket_group.map(find_group).transpose()?;
-        let is_default = self.socket.is_empty();
-        let paths = if is_default { vec![default_socket_path(us)] } else { self.socket };
-        let sockets: Vec<_> = paths
-            .into_iter()
-            .filter(|path| path.as_os_str() != "none")
-            .map(|path| SocketOptions { path, is_default, mode: self.socket_mode.0, group })
-            .collect();
-        let mut uids = self.allow_uid;
-        if uids.is_empty() {
-            uids = vec![us, 0];
-        }
-        let services =
-            self.services.options(file.map(ConfigFile::pauses), file.map(ConfigFile::recovery), &sockets)?;
-        // What anybody can make up leaves room for those who prove who they are.
-        let is_only_plain = Vec::is_empty(&sockets) && self.secure_udp.is_empty();
-        Ok(Config {
-            sockets,
-            allowed: AllowedSenders { uids, gids: self.allow_gid },
-            udp: self.udp,
-            allow_plaintext_remote: self.allow_plaintext_remote,
-            secure_udp: self.secure_udp,
-            keys: KeyFiles {
-                key: self.key_file,
-                accepted: self.accepted_key_file,
-                master: self.master_key_file,
-            },
-            max_shm_agents: self.max_shm_agents,
-            udp_receive_buffer: self.udp_receive_buffer,
-            services,
-            policy: Policy {
-                stall_after: self.stall_after,
-                arrival: self.detector.policy()?,
-                forget_after: self.forget_after,
-                max_agents: self.max_agents,
-                max_agents_per_source: self.max_agents_per_source,
-                max_plain_agents: if is_only_plain { self.max_agents } else { self.max_agents / 4 * 3 },
-                longest_silence: self.longest_silence,
-                least_crowd: Policy::LEAST_CROWD,
-                looks_per_second: Policy::LOOKS_PER_SECOND,
-                rules: file.map(|file| file.rules().clone()).unwrap_or_default(),
-                expected: file.map(|file| file.expected().clone()).unwrap_or_default(),
-                max_beat_rate: self.max_beat_rate,
-                max_total_rate: self.max_total_rate,
-            },
-            file: None,
-        })
+        let ingest = self.ingest.options()?;
+        let rules = file.map(|file| file.rules().clone()).unwrap_or_default();
+        let expected = file.map(|file| file.expected().clone()).unwrap_or_default();
+        let policy = self.engine.policy(rules, expected, ingest.is_only_plain())?;
+        let services = self.services.options(
+            file.map(ConfigFile::pauses),
+            file.map(ConfigFile::recovery),
+            &ingest.sockets,
+        )?;
+        Ok(Config { ingest, policy, services, file: None })
     }
 }
 

@@ -59,13 +59,13 @@ fn read(words: &[&str], text: &str) -> Result<Args, Error> {
 fn what_is_given_on_the_command_line_goes_before_the_file_and_that_before_the_default() {
     let text = "stall-after = \"2s\"\nmax-agents = 7\nallow-uid = [1, 2]\nudp = \"127.0.0.1:1\"";
     let args = read(&["--stall-after", "3s", "--allow-uid", "9"], text).unwrap();
-    assert_eq!(args.stall_after, Duration::from_secs(3));
-    assert_eq!(args.max_agents, 7);
-    assert_eq!(args.allow_uid, [9], "a list replaces the file's");
-    assert_eq!(args.udp.len(), 1);
-    assert_eq!(args.forget_after, Duration::from_secs(86_400));
+    assert_eq!(args.engine.stall_after, Duration::from_secs(3));
+    assert_eq!(args.engine.max_agents, 7);
+    assert_eq!(args.ingest.allow_uid, [9], "a list replaces the file's");
+    assert_eq!(args.ingest.udp.len(), 1);
+    assert_eq!(args.engine.forget_after, Duration::from_secs(86_400));
     // Also when it says on the command line what the default is.
-    assert_eq!(read(&["--stall-after=5s"], text).unwrap().stall_after, Duration::from_secs(5));
+    assert_eq!(read(&["--stall-after=5s"], text).unwrap().engine.stall_after, Duration::from_secs(5));
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn the_configuration_has_the_rules_the_expected_agents_and_the_file() {
     let config = read(&[], text).unwrap().into_config().unwrap();
     assert_eq!((config.policy.rules.iter().len(), config.policy.expected.iter().len()), (1, 1));
     assert!(config.file.is_some());
-    assert_eq!(config.sockets[0].path.to_str(), Some("/tmp/varta.sock"));
-    assert!(!config.sockets[0].is_default);
+    assert_eq!(config.ingest.sockets[0].path.to_str(), Some("/tmp/varta.sock"));
+    assert!(!config.ingest.sockets[0].is_default);
 }
 
 #[test]
@@ -192,19 +192,22 @@ fn values_that_make_no_sense_are_refused_by_name() {
         refused(|config| config.policy.forget_after = Duration::from_secs(1)).starts_with("--forget-after")
     );
     assert!(refused(|config| config.policy.max_agents = 0).starts_with("--max-agents"));
-    assert!(refused(|config| config.sockets.clear()).starts_with("--socket"));
-    assert!(refused(|config| config.sockets.push(config.sockets[0].clone())).contains("given twice"));
+    assert!(refused(|config| config.ingest.sockets.clear()).starts_with("--socket"));
+    assert!(
+        refused(|config| config.ingest.sockets.push(config.ingest.sockets[0].clone()))
+            .contains("given twice")
+    );
     let said = refused(|config| {
-        let path = config.sockets[0].path.clone();
+        let path = config.ingest.sockets[0].path.clone();
         config.services.maintenance.control = Some(ControlSocket { path, is_default: false });
     });
     assert!(said.starts_with("--control-socket: /tmp/varta.sock is a --socket already"), "{said}");
     let from_anywhere = || "[::]:9844".parse().unwrap();
-    assert!(refused(|config| config.udp.push(from_anywhere())).contains("--allow-plaintext-remote"));
-    assert!(refused(|config| config.allow_plaintext_remote = true).contains("--udp"));
-    assert!(refused(|config| config.secure_udp.push(from_anywhere())).contains("--key-file"));
-    assert!(refused(|config| config.keys.key = Some("key".into())).contains("--secure-udp"));
-    assert!(refused(|config| config.udp_receive_buffer = 0).starts_with("--udp-receive-buffer"));
+    assert!(refused(|config| config.ingest.udp.push(from_anywhere())).contains("--allow-plaintext-remote"));
+    assert!(refused(|config| config.ingest.allow_plaintext_remote = true).contains("--udp"));
+    assert!(refused(|config| config.ingest.secure_udp.push(from_anywhere())).contains("--key-file"));
+    assert!(refused(|config| config.ingest.keys.key = Some("key".into())).contains("--secure-udp"));
+    assert!(refused(|config| config.ingest.udp_receive_buffer = 0).starts_with("--udp-receive-buffer"));
     let patient = Rule { name: Glob::parse("slow-*").unwrap(), stall_after: Some(LONGEST_DURATION) };
     let said = refused(|config| config.policy.rules.add(patient).unwrap());
     assert!(said.starts_with("--forget-after") && said.contains("slow-*"), "{said}");

@@ -15,7 +15,7 @@ pub(crate) mod thread;
 pub(crate) mod throttle;
 
 pub(crate) use self::feed::Feed;
-pub(crate) use self::options::DetectorArgs;
+pub use self::options::{Detector, DetectorArgs, EngineArgs};
 pub(crate) use self::process_monitor::Outside;
 pub(crate) use self::record::Record;
 pub(crate) use self::tap::Recorder;

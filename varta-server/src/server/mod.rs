@@ -5,7 +5,7 @@ mod reloader;
 use std::future::Future;
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use crate::ingest::kernel_drops::KernelDrops;
 use crate::ingest::kernel_queues::Queues;
 use crate::ingest::listener::{INBOX_BATCHES, Listener};
 use crate::ingest::metrics::FrameCounters;
-use crate::ingest::{Pages, Probe, UdpOptions, Vault};
+use crate::ingest::{IngestOptions, Pages, Probe, Vault};
 use crate::metrics::Registry;
 use crate::observe::exit_watcher::Watcher;
 use crate::observe::sampler::Looker;
@@ -64,13 +64,13 @@ impl Server {
     pub fn bind(mut config: Config) -> Result<BoundServer, Error> {
         config.check()?;
         let clock = Clock::start();
-        let vault = if config.keys.are_none() {
+        let vault = if config.ingest.keys.are_none() {
             None
         } else {
             let Policy { max_agents, stall_after, ref rules, .. } = config.policy;
             let longest =
                 rules.longest().and_then(|rule| rule.stall_after).unwrap_or_default().max(stall_after);
-            Some(Vault::read(config.keys.clone(), max_agents, longest)?)
+            Some(Vault::read(config.ingest.keys.clone(), max_agents, longest)?)
         };
         let state_dir = config.services.state.open_directory()?;
         let registry = Registry::new().map_err(|error| Error::Runtime {
@@ -79,9 +79,9 @@ impl Server {
         })?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
         let context = Context::new(clock, registry, to_queries, state_dir);
-        let pages = Pages::new(config.max_shm_agents, clock);
+        let pages = Pages::new(config.ingest.max_shm_agents, clock);
         let options = mem::take(&mut config.services);
-        let bind_sockets = || bind_sockets(&config, &pages, vault.as_ref());
+        let bind_sockets = || bind_sockets(&config.ingest, &pages, vault.as_ref());
         let (services, listeners) =
             Services::open(options, &context, &config.policy, vault.as_ref(), bind_sockets)?;
         Ok(BoundServer { config, context, listeners, vault, pages, queries, services })
@@ -154,8 +154,8 @@ impl BoundServer {
         if let Some(address) = metrics_addr {
             tracing::info!(target: "varta::server", %address, "metrics on http://{address}/metrics");
         }
-        queues.warn_if_short(config.policy.max_agents, config.udp_receive_buffer);
-        if config.allow_plaintext_remote {
+        queues.warn_if_short(config.policy.max_agents, config.ingest.udp_receive_buffer);
+        if config.ingest.allow_plaintext_remote {
             tracing::warn!(
                 target: "varta::server",
                 "beats are taken from the network in plaintext (--allow-plaintext-remote): anyone on it can read them, \
@@ -187,16 +187,20 @@ impl BoundServer {
     }
 }
 
-fn bind_sockets(config: &Config, pages: &Pages, vault: Option<&Vault>) -> Result<Vec<Listener>, Error> {
+fn bind_sockets(
+    options: &IngestOptions,
+    pages: &Pages,
+    vault: Option<&Vault>,
+) -> Result<Vec<Listener>, Error> {
     let mut listeners = Vec::new();
-    for socket in &config.sockets {
-        listeners.push(Listener::unix(socket, config.allowed.clone(), pages.clone())?);
+    for socket in &options.sockets {
+        listeners.push(Listener::unix(socket, options.allowed.clone(), pages.clone())?);
     }
-    for address in &config.udp {
-        listeners.push(Listener::udp(&udp_options(config, *address))?);
+    for address in &options.udp {
+        listeners.push(Listener::udp(&options.udp_socket(*address))?);
     }
-    for (address, vault) in config.secure_udp.iter().zip(vault.into_iter().cycle()) {
-        listeners.push(Listener::secure_udp(&udp_options(config, *address), vault.clone())?);
+    for (address, vault) in options.secure_udp.iter().zip(vault.into_iter().cycle()) {
+        listeners.push(Listener::secure_udp(&options.udp_socket(*address), vault.clone())?);
     }
     Ok(listeners)
 }
@@ -224,12 +228,4 @@ fn start_outside(ingest: &IngestThread, clock: Clock, recorder: Recorder) -> io:
     let watcher = Watcher::new(clock, descriptor_limit::watch_cap(limit))?;
     let (looker, answers) = Looker::start(clock, Host::find(), Policy::LOOKS_PER_SECOND)?;
     Ok(Outside::new(watcher, looker, answers, recorder))
-}
-
-fn udp_options(config: &Config, address: SocketAddr) -> UdpOptions {
-    let is_other_half = |other: &SocketAddr| {
-        other.ip() == Ipv4Addr::UNSPECIFIED && other.port() == address.port() && address.port() != 0
-    };
-    let only_v6 = config.udp.iter().chain(&config.secure_udp).any(is_other_half);
-    UdpOptions { address, only_v6, receive_buffer: config.udp_receive_buffer }
 }
