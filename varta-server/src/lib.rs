@@ -58,7 +58,7 @@ pub mod cli {
 /// What can be configured of the sockets.
 pub mod listener {
     pub use crate::base::SocketOptions;
-    pub use crate::ingest::{AllowedSenders, IngestOptions, KeyFiles};
+    pub use crate::ingest::{AllowedSenders, KeyFiles};
 }
 
 /// What is known of processes.

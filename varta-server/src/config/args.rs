@@ -173,14 +173,10 @@ impl Args {
     /// What the options and tables say, not yet checked against each other.
     fn options(self, file: Option<&ConfigFile>) -> Result<Config, Error> {
         let ingest = self.ingest.options()?;
-        let rules = file.map(|file| file.rules().clone()).unwrap_or_default();
-        let expected = file.map(|file| file.expected().clone()).unwrap_or_default();
-        let policy = self.engine.policy(rules, expected, ingest.is_only_plain())?;
-        let services = self.services.options(
-            file.map(ConfigFile::pauses),
-            file.map(ConfigFile::recovery),
-            &ingest.sockets,
-        )?;
+        let tables = file.map(ConfigFile::tables);
+        let of_engine = tables.map(|tables| tables.engine.clone()).unwrap_or_default();
+        let policy = self.engine.policy(of_engine, ingest.is_only_plain())?;
+        let services = self.services.options(tables.map(|tables| &tables.services), &ingest.sockets)?;
         Ok(Config { ingest, policy, services, file: None })
     }
 }

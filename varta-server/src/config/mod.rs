@@ -8,12 +8,14 @@ mod tests;
 
 use std::path::PathBuf;
 
+pub use self::document::Tables;
 pub use self::file::{ConfigFile, Reread};
 use crate::base::error::Error;
 pub use crate::base::glob::Glob;
 pub use crate::base::limits::{EntryError, LONGEST_DURATION, SHORTEST_STALL_AFTER};
 use crate::domain::tracker::Policy;
 pub use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
+pub use crate::engine::EngineTables;
 use crate::engine::options::check_policy;
 pub use crate::ingest::IngestOptions;
 use crate::services;

@@ -5,8 +5,8 @@ use crate::base::error::Error;
 use crate::base::limits::LONGEST_DURATION;
 use crate::base::options::values::{parse_address, parse_mode};
 use crate::base::options::{Address, Mode};
-use crate::config::Config;
 use crate::config::args::{Args, definition, without_variables};
+use crate::config::{Config, Tables};
 use crate::domain::{Expected, Rule};
 use crate::services::Task;
 use crate::services::maintenance::ControlSocket;
@@ -160,8 +160,9 @@ fn the_example_has_every_option_and_what_it_says_is_the_default() {
         })
         .collect();
     let file = read(&[], &whole).unwrap().file.unwrap();
-    let counts = (file.rules().iter().len(), file.expected().iter().len(), file.pauses().iter().len());
-    assert_eq!(counts, (1, 1, 1));
+    let Tables { engine, services } = file.tables();
+    let counts = [engine.rules.iter().len(), engine.expected.iter().len(), services.maintenance.iter().len()];
+    assert_eq!(counts, [1, 1, 1]);
     // A rule has keys of the same names as options.
     let (options, _) = whole.split_once("\n[[").unwrap();
     for option in definition().get_arguments().filter(|option| option.get_id() != "config") {

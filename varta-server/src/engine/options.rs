@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::base::Glob;
 use crate::base::error::Error;
 use crate::base::limits::{LONGEST_DURATION, SHORTEST_STALL_AFTER};
+use crate::base::options::table::{Fault, Key, ReadTables, Table, Value, at, duration};
 use crate::domain::tracker::Policy;
 use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind};
-use crate::domain::{ExpectedAgents, Rule, Rules};
+use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
 
 /// What the tracker goes by. A group of options.
 #[derive(Clone, Debug, Args)]
@@ -54,18 +56,13 @@ pub struct EngineArgs {
 }
 
 impl EngineArgs {
-    /// What these options say, with the rules and expected agents of the file. `is_only_plain` when nothing vouches for any
+    /// What these options say, with the tables of the file. `is_only_plain` when nothing vouches for any
     /// agent.
     ///
     /// # Errors
     ///
     /// See [`DetectorArgs::policy`].
-    pub fn policy(
-        self,
-        rules: Rules,
-        expected: ExpectedAgents,
-        is_only_plain: bool,
-    ) -> Result<Policy, Error> {
+    pub fn policy(self, tables: EngineTables, is_only_plain: bool) -> Result<Policy, Error> {
         Ok(Policy {
             stall_after: self.stall_after,
             arrival: self.detector.policy()?,
@@ -77,11 +74,61 @@ impl EngineArgs {
             longest_silence: self.longest_silence,
             least_crowd: Policy::LEAST_CROWD,
             looks_per_second: Policy::LOOKS_PER_SECOND,
-            rules,
-            expected,
+            rules: tables.rules,
+            expected: tables.expected,
             max_beat_rate: self.max_beat_rate,
             max_total_rate: self.max_total_rate,
         })
+    }
+}
+
+/// The tables of the file that the tracker goes by.
+#[derive(Clone, Debug, Default)]
+pub struct EngineTables {
+    /// What holds for agents by their names.
+    pub rules: Rules,
+    /// The agents that are to come.
+    pub expected: ExpectedAgents,
+}
+
+impl EngineTables {
+    pub(crate) const NAMES: [&str; 2] = [Rules::NAME, ExpectedAgents::NAME];
+
+    /// Reads the value of a key, if the key names one of these tables. Whether it does.
+    pub(crate) fn read(&mut self, key: &Key<'_>, value: &Value<'_>) -> Result<bool, Fault> {
+        Ok(self.rules.read(key, value)? || self.expected.read(key, value)?)
+    }
+}
+
+/// The keys of a rule.
+const RULE_KEYS: [&str; 2] = ["name", "stall-after"];
+
+impl ReadTables for Rules {
+    const NAME: &str = "rule";
+
+    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+        let [name, stall_after] = table.values(RULE_KEYS)?;
+        let (place, name) = table.name(name)?;
+        let name = Glob::parse(name).map_err(|error| at(place, error))?;
+        let stall_after = stall_after.map(|value| duration("stall-after", value)).transpose()?;
+        Rules::add(self, Rule { name, stall_after }).map_err(|error| at(place, error))
+    }
+}
+
+/// The keys of an expected agent.
+const EXPECTED_KEYS: [&str; 2] = ["name", "grace"];
+
+impl ReadTables for ExpectedAgents {
+    const NAME: &str = "expected";
+
+    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+        let [name, grace] = table.values(EXPECTED_KEYS)?;
+        let (place, name) = table.name(name)?;
+        let mut agent = Expected::named(name).map_err(|error| at(place, error))?;
+        if let Some(value) = grace {
+            agent.grace = duration("grace", value)?;
+        }
+        ExpectedAgents::add(self, agent).map_err(|error| at(place, error))
     }
 }
 

@@ -123,18 +123,15 @@ impl Vault {
         Ok(Vault { files: Arc::new(files), content: Arc::new(Mutex::new(content)), news })
     }
 
-    /// Reads the keys anew, and gives how many there are. What is remembered of datagrams stays.
+    /// Reads the key files. Nothing changes by it.
     ///
     /// # Errors
     ///
-    /// The first file that cannot be used. The keys stay as they were.
-    pub(crate) fn read_anew(&self) -> Result<usize, Error> {
+    /// The first file that cannot be used.
+    pub(crate) fn stage(&self) -> Result<StagedKeys, Error> {
         let mut known = self.open().known.clone();
         let keys = Keys::read(&self.files, &mut known)?;
-        let mut content = self.open();
-        content.keys = keys;
-        content.known = known;
-        Ok(content.keys.shared.len() + content.keys.master.len())
+        Ok(StagedKeys { vault: self.clone(), keys, known })
     }
 
     /// The fingerprints of all keys that there have been, by their numbers.
@@ -184,6 +181,25 @@ impl Vault {
     pub(super) fn open(&self) -> MutexGuard<'_, Content> {
         // Whoever panicked with it left no half-changed state that could let a datagram in.
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keys that were read and do not count yet.
+#[derive(Debug)]
+pub(crate) struct StagedKeys {
+    vault: Vault,
+    keys: Keys,
+    known: KnownKeys,
+}
+
+impl StagedKeys {
+    /// Has the keys count from now on, and gives how many there are. What is remembered of datagrams stays.
+    pub(crate) fn commit(self) -> usize {
+        let StagedKeys { vault, keys, known } = self;
+        let mut content = vault.open();
+        content.keys = keys;
+        content.known = known;
+        content.keys.shared.len() + content.keys.master.len()
     }
 }
 

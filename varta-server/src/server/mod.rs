@@ -22,6 +22,7 @@ use crate::domain::tracker::Policy;
 use crate::domain::tracker::state::Tracker;
 use crate::engine::metrics::TrackerMetrics;
 use crate::engine::query::Query;
+use crate::engine::reload::Reload;
 use crate::engine::subscribers::Sinks;
 use crate::engine::task::{Actor, QUERIES};
 use crate::engine::thread::IngestThread;
@@ -114,10 +115,8 @@ impl BoundServer {
         Reloader {
             vault: self.vault.clone(),
             file: self.config.file.clone(),
-            policy: self.config.policy.clone(),
-            recovery: self.services.recovery.reload(),
-            to_queries: self.context.queries.clone(),
-            pauses: self.services.maintenance.pauses().clone(),
+            engine: Reload::new(self.config.policy.clone(), self.context.queries.clone()),
+            services: self.services.reload(),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A capability is added by its folder, its line in the list of modules, and one line each in [`Sections`], [`Options`] and
 //! [`Services`] and the functions of those, which take them apart by name: what is forgotten does not compile, or is dead code of
-//! which the compiler warns. One with a subcommand has a line in [`Task`] too.
+//! which the compiler warns. One with a subcommand has a line in [`Task`] too, one with tables of the file in
+//! [`Tables`], and one that reads something again on SIGHUP in [`Reload`].
 
 pub mod alerts;
 pub mod audit;
@@ -30,11 +31,12 @@ use self::maintenance::{MaintenanceArgs, MaintenanceTask, PlannedPauses};
 use self::recording::service::Recording;
 use self::recording::{RecordOptions, RecordingArgs, RecordingTask};
 use self::recovery::service::Recovery;
-use self::recovery::{RecoveryArgs, RecoveryEntry, RecoveryOptions};
+use self::recovery::{RecoveryArgs, RecoveryOptions, RecoveryTables};
 use self::state::service::State;
 use self::state::{StateArgs, StateOptions};
 use crate::base::SocketOptions;
 use crate::base::error::Error;
+use crate::base::options::table::{Fault, Key, ReadTables, Value};
 use crate::domain::tracker::Policy;
 use crate::domain::tracker::state::Tracker;
 use crate::engine::Recorder;
@@ -100,6 +102,24 @@ impl Task {
     }
 }
 
+/// The tables of the file that capabilities have.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// The pauses that are planned.
+    pub maintenance: PlannedPauses,
+    /// What is done about agents in bad states.
+    pub recovery: RecoveryTables,
+}
+
+impl Tables {
+    pub(crate) const NAMES: [&str; 2] = [PlannedPauses::NAME, RecoveryTables::NAME];
+
+    /// Reads the value of a key, if the key names one of these tables. Whether it does.
+    pub(crate) fn read(&mut self, key: &Key<'_>, value: &Value<'_>) -> Result<bool, Fault> {
+        Ok(self.maintenance.read(key, value)? || self.recovery.read(key, value)?)
+    }
+}
+
 /// What all capabilities are to do. By default nothing is on.
 #[derive(Debug, Default)]
 pub struct Options {
@@ -129,20 +149,20 @@ impl Sections {
     /// The first option that makes no sense by itself, or the file that cannot be read.
     pub(crate) fn options(
         self,
-        pauses: Option<&PlannedPauses>,
-        entries: Option<&[RecoveryEntry]>,
+        tables: Option<&Tables>,
         sockets: &[SocketOptions],
     ) -> Result<Options, Error> {
         let Sections { http, state, maintenance, recording, recovery, events, audit, alerts } = self;
+        let pauses = tables.map(|tables| tables.maintenance.clone()).unwrap_or_default();
         Ok(Options {
             http: http.options()?,
             state: state.options(),
-            maintenance: maintenance.options(pauses.cloned().unwrap_or_default(), sockets),
+            maintenance: maintenance.options(pauses, sockets),
             recording: recording.options()?,
             events: events.options()?,
             audit: audit.options()?,
             alerts: alerts.options()?,
-            recovery: recovery.options(entries)?,
+            recovery: recovery.options(tables.map(|tables| &tables.recovery))?,
         })
     }
 }
@@ -170,9 +190,9 @@ impl Options {
 pub(crate) struct Services {
     pub(crate) http: Http,
     state: State,
-    pub(crate) maintenance: maintenance::service::Maintenance,
+    maintenance: maintenance::service::Maintenance,
     recording: Recording,
-    pub(crate) recovery: Recovery,
+    recovery: Recovery,
     events: Events,
     audit: Audit,
     alerts: Alerts,
@@ -210,6 +230,11 @@ impl Services {
         Ok((services, sockets))
     }
 
+    /// The way to have them read the file again while they run.
+    pub(crate) fn reload(&self) -> Reload {
+        Reload { maintenance: self.maintenance.reload(), recovery: self.recovery.reload() }
+    }
+
     /// Starts all of them, and gives what the tracker's task needs of them.
     ///
     /// # Errors
@@ -240,4 +265,35 @@ impl Services {
 pub(crate) struct ForTracker {
     pub(crate) state: Option<StateSink>,
     pub(crate) recorder: Recorder,
+}
+
+/// The capabilities that read something again on SIGHUP. All of it is staged before any of it is committed.
+#[derive(Clone, Debug)]
+pub(crate) struct Reload {
+    maintenance: maintenance::service::Reload,
+    recovery: recovery::service::Reload,
+}
+
+/// What was read and does not count yet.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    maintenance: maintenance::service::Staged,
+    recovery: recovery::service::Staged,
+}
+
+impl Reload {
+    /// Prepares what the tables say now. Nothing changes by it.
+    pub(crate) fn stage(&self, tables: Tables) -> Staged {
+        let Tables { maintenance, recovery } = tables;
+        Staged { maintenance: self.maintenance.stage(maintenance), recovery: self.recovery.stage(&recovery) }
+    }
+}
+
+impl Staged {
+    /// Has it count from now on. `None` when the server is about to end.
+    pub(crate) async fn commit(self) -> Option<()> {
+        let Staged { maintenance, recovery } = self;
+        maintenance.commit();
+        recovery.commit().await
+    }
 }

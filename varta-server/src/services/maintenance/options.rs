@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use clap::Args;
 
 use crate::base::error::Error;
+use crate::base::options::table::{Fault, ReadTables, Table, at, moment, text};
 use crate::base::{EntryError, Glob, SocketOptions};
 
 /// What turns a socket off.
@@ -182,6 +183,26 @@ impl PlannedPauses {
     /// Every pause, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &PlannedPause> {
         self.0.iter()
+    }
+}
+
+/// The keys of a pause.
+const PAUSE_KEYS: [&str; 4] = ["name", "from", "until", "reason"];
+
+impl ReadTables for PlannedPauses {
+    const NAME: &str = "pause";
+
+    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+        let [name, from, until, reason] = table.values(PAUSE_KEYS)?;
+        let (place, name) = table.name(name)?;
+        let name = Glob::parse(name).map_err(|error| at(place, error))?;
+        let from = from.map(|value| moment("from", value)).transpose()?;
+        let until = until.map(|value| moment("until", value)).transpose()?;
+        let reason = reason.map(|value| {
+            text("reason", value).and_then(|text| Reason::parse(text).map_err(|error| at(value, error)))
+        });
+        let pause = PlannedPause { name, from, until, reason: reason.transpose()? };
+        PlannedPauses::add(self, pause).map_err(|error| at(place, error))
     }
 }
 

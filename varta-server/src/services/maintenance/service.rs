@@ -7,7 +7,7 @@ use crate::base::error::Error;
 use crate::services::context::Context;
 use crate::services::maintenance::control::ControlListener;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
-use crate::services::maintenance::options;
+use crate::services::maintenance::options::{self, PlannedPauses};
 use crate::services::maintenance::pause_file::KeptFile;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::maintenance::requests::Desk;
@@ -55,6 +55,11 @@ impl Maintenance {
         &self.pauses
     }
 
+    /// The way to give it other planned pauses while it runs.
+    pub(crate) fn reload(&self) -> Reload {
+        Reload { pauses: self.pauses.clone() }
+    }
+
     /// Starts the task that lets pauses begin and end, and does what is asked for on the control socket.
     pub(crate) fn start(self, context: &mut Context) {
         let metrics = MaintenanceMetrics::new(&context.registry);
@@ -81,5 +86,32 @@ impl Maintenance {
         };
         tokio::try_join!(desk.keep_time(&stop), serve)?;
         Ok(())
+    }
+}
+
+/// What the file of `--config` plans, read while the server runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Reload {
+    pauses: Pauses,
+}
+
+/// Pauses that do not count yet.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pauses: Pauses,
+    planned: PlannedPauses,
+}
+
+impl Reload {
+    /// Takes the pauses, which have been checked. Nothing changes by it.
+    pub(crate) fn stage(&self, planned: PlannedPauses) -> Staged {
+        Staged { pauses: self.pauses.clone(), planned }
+    }
+}
+
+impl Staged {
+    /// Has them count from now on.
+    pub(crate) fn commit(self) {
+        self.pauses.plan(&self.planned, wall_now());
     }
 }

@@ -29,4 +29,4 @@ pub use self::budget::Budget;
 pub use self::command::CommandLine;
 pub use self::options::{RecoveryArgs, RecoveryOptions, Variable};
 pub use self::rule::{Action, BadState, RecoveryRule, Step};
-pub use self::table::RecoveryEntry;
+pub use self::table::{RecoveryEntry, RecoveryTables};

@@ -10,7 +10,7 @@ use crate::services::recovery::action_target::{find_program, search_path};
 use crate::services::recovery::budget::Budget;
 use crate::services::recovery::command::CommandLine;
 use crate::services::recovery::rule::{Action, RecoveryRule, Step};
-use crate::services::recovery::table::RecoveryEntry;
+use crate::services::recovery::table::{RecoveryEntry, RecoveryTables};
 
 /// What is done about agents that are stalled or down.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
@@ -105,7 +105,7 @@ impl RecoveryArgs {
     /// # Errors
     ///
     /// The first option whose value makes no sense, or that does nothing.
-    pub fn options(self, entries: Option<&[RecoveryEntry]>) -> Result<RecoveryOptions, Error> {
+    pub fn options(self, tables: Option<&RecoveryTables>) -> Result<RecoveryOptions, Error> {
         let wrong = |option, fault: String| Err(Error::Option { option, fault });
         if self.recovery_timeout.is_zero() || self.recovery_timeout > Self::LONGEST_TIMEOUT {
             return wrong("--recovery-timeout", "is not between 1ms and 24h".to_owned());
@@ -124,10 +124,10 @@ impl RecoveryArgs {
             ("--allow-recovery-for-remote", self.allow_recovery_for_remote),
             ("--recovery-without-audit", self.recovery_without_audit),
         ];
-        let rules = self.rules(entries.unwrap_or_default());
+        let rules = self.rules(tables.unwrap_or(&RecoveryTables::default()));
         if let Some((option, _)) = given.into_iter().find(|(_, is_given)| *is_given)
             && rules.is_empty()
-            && entries.is_none()
+            && tables.is_none()
         {
             return wrong(option, "does nothing without --recovery-exec or a [[recovery]] table".to_owned());
         }
@@ -142,17 +142,17 @@ impl RecoveryArgs {
             is_dry_run: self.recovery_dry_run,
             allows_remote: self.allow_recovery_for_remote,
             goes_on_without_trail: self.recovery_without_audit,
-            args: entries.is_some().then_some(self),
+            args: tables.is_some().then_some(self),
         })
     }
 
     /// The rules of the file, with what they leave open, and that of --recovery-exec behind them.
-    pub(crate) fn rules(&self, entries: &[RecoveryEntry]) -> Vec<RecoveryRule> {
+    pub(crate) fn rules(&self, tables: &RecoveryTables) -> Vec<RecoveryRule> {
         let simple = self.recovery_exec.as_ref().map(|command| {
             let action = Action::Command(command.clone(), self.recovery_timeout);
             self.rule(&RecoveryEntry::for_all(), vec![Step { wait: Self::FIRST_WAIT, action }])
         });
-        let of_file = entries.iter().map(|entry| self.rule(entry, entry.steps(self.recovery_timeout)));
+        let of_file = tables.iter().map(|entry| self.rule(entry, entry.steps(self.recovery_timeout)));
         of_file.chain(simple).collect()
     }
 

@@ -10,7 +10,7 @@ use crate::services::maintenance::pauses::Pauses;
 use crate::services::recovery::executor::Doer;
 use crate::services::recovery::metrics::{RecoveryMetrics, SINK};
 use crate::services::recovery::options::{RecoveryArgs, RecoveryOptions};
-use crate::services::recovery::table::RecoveryEntry;
+use crate::services::recovery::table::RecoveryTables;
 use crate::services::recovery::task::{Desk, NewRules};
 
 /// The capability before it runs. Without rules, and a file that may get some, it has its metrics and nothing else.
@@ -91,8 +91,8 @@ pub(crate) struct Staged {
 
 impl Reload {
     /// Makes rules of the tables. Nothing changes by it.
-    pub(crate) fn stage(&self, entries: &[RecoveryEntry]) -> Staged {
-        let rules = self.args.as_ref().map(|args| args.rules(entries));
+    pub(crate) fn stage(&self, tables: &RecoveryTables) -> Staged {
+        let rules = self.args.as_ref().map(|args| args.rules(tables));
         Staged { rules, to_rules: self.to_rules.clone() }
     }
 }
