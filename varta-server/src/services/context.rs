@@ -1,7 +1,7 @@
 //! What every service may use, and the tasks of a running server.
 //!
-//! A service starts its tasks and threads through [`Context`], which notices when one of them ends too early and waits for all of
-//! them when the server stops.
+//! A service starts its tasks and threads through [`Context`], which stops the server when one of them ends too
+//! early, and waits for all of them when the server stops.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Context {
         }
     }
 
-    /// A queue of all transitions from now on. Those that do not fit are counted under the label `sink`.
+    /// A queue of all transitions. Those that do not fit are counted under the label `sink`.
     pub(crate) fn subscribe(&mut self, sink: &'static str) -> mpsc::Receiver<Transition> {
         self.subscribe_with_loss(sink).0
     }
@@ -86,12 +86,12 @@ impl Context {
         (transitions, lost)
     }
 
-    /// The sending ends of all subscriptions, in their order: for the tracker's task, which closes them when it ends.
+    /// The sending ends of all subscriptions, in their order. The tracker's task closes them when it ends.
     pub(crate) fn take_subscribers(&mut self) -> Vec<Feed> {
         std::mem::take(&mut self.subscribers)
     }
 
-    /// Runs a task on the present runtime. If it ends before the server stops, the server stops with an error.
+    /// Runs a task on the current runtime. A task that ends before the server stops is an error of the server.
     pub(crate) fn spawn(
         &mut self,
         name: &'static str,
@@ -119,8 +119,8 @@ impl Context {
         self.last_tasks.spawn(async move { (name, task.await) });
     }
 
-    /// Counts a thread among the tasks. `ended` is sent when its work is done, and dropped without that when it panicked.
-    /// Nobody joins the thread, so that a disk that hangs does not keep the server from ending.
+    /// Counts a thread among the tasks. The thread sends `ended` when its work is done, and drops it when it
+    /// panics. The thread is not joined, so that a disk that hangs does not keep the server from ending.
     pub(crate) fn spawn_thread(
         &mut self,
         name: &'static str,
@@ -130,7 +130,11 @@ impl Context {
         self.spawn(name, async move { ended.await.map_err(|_| thread_panicked(thread)) });
     }
 
-    /// Waits for `shutdown` or the first task that ends before it, and stops all tasks in order. Gives the first error.
+    /// Waits for `shutdown` or the first task that ends before it, then stops all tasks in order.
+    ///
+    /// # Errors
+    ///
+    /// The first error of a task, or that one ended too early.
     pub(crate) async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let mut result = tokio::select! {
             () = shutdown => Ok(()),

@@ -1,9 +1,9 @@
 //! The registration of all capabilities: one folder each, one line here in each list.
 //!
-//! A capability is added by its folder, its line in the list of modules, and one line each in [`Sections`], [`Options`] and
-//! [`Services`] and the functions of those, which take them apart by name: what is forgotten does not compile, or is dead code of
-//! which the compiler warns. One with a subcommand has a line in [`Task`] too, one with tables of the file in
-//! [`Tables`], and one that reads something again on SIGHUP in [`Reload`].
+//! A capability is added by its folder, its line in the list of modules, and one line each in [`Sections`],
+//! [`Options`], `Services` and their functions, which take those structs apart by name: a line that is missing
+//! does not compile, or leaves dead code of which the compiler warns. A subcommand has a line in [`Task`] too,
+//! tables of the file have theirs in [`Tables`], and what is read again on SIGHUP has one in `Reload`.
 
 pub mod alerts;
 pub mod audit;
@@ -142,7 +142,8 @@ pub struct Options {
 }
 
 impl Sections {
-    /// What the options say, with the tables of the file if there is one. `sockets` are those on which agents beat.
+    /// What the options say, with the tables of the file if there is one. `sockets` are the Unix sockets on
+    /// which agents beat.
     ///
     /// # Errors
     ///
@@ -199,10 +200,12 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Opens them in the order in which one needs another. What cannot be used is refused here, before any thread runs.
+    /// Opens them in the order in which one needs another. What cannot be used is refused here, before any
+    /// thread runs.
     ///
-    /// `bind_sockets` takes the sockets on which agents beat. It has its place in that order: a second server is refused by the
-    /// state that it shares with the first, else by these sockets, and only then by a control socket.
+    /// `bind_sockets` takes the sockets on which agents beat. It has a place in that order: a second server is
+    /// refused by the state that it shares with the first, else by these sockets, and only then by the control
+    /// socket.
     ///
     /// # Errors
     ///
@@ -235,7 +238,7 @@ impl Services {
         Reload { maintenance: self.maintenance.reload(), recovery: self.recovery.reload() }
     }
 
-    /// Starts all of them, and gives what the tracker's task needs of them.
+    /// Starts all of them, and returns what the tracker's task needs of them.
     ///
     /// # Errors
     ///

@@ -1,3 +1,5 @@
+//! Prepares what sends alerts, and starts the task that decides on them.
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 

@@ -1,3 +1,5 @@
+//! Opens the audit log, and starts the thread that writes it.
+
 use crate::base::error::Error;
 use crate::services::audit::log::AuditLog;
 use crate::services::audit::metrics::missing_records;
@@ -21,8 +23,8 @@ impl Audit {
         Ok(Audit { log: options.map(AuditLog::open).transpose()? })
     }
 
-    /// Starts the thread that writes, and gives the way to it. The thread ends when the last clone of that is dropped and all is
-    /// written.
+    /// Starts the thread that writes, and returns the handle to it. The thread ends when the last clone of the
+    /// handle is dropped and all records are written.
     ///
     /// # Errors
     ///

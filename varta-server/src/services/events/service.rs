@@ -1,3 +1,5 @@
+//! Opens the file of events, and starts the thread that writes it.
+
 use std::io;
 use std::thread;
 

@@ -1,3 +1,5 @@
+//! Opens the control socket and the file of pauses, and starts what serves them.
+
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;

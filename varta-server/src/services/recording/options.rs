@@ -1,3 +1,5 @@
+//! What is recorded, where, and how much of it.
+
 use std::path::PathBuf;
 
 use clap::Args;

@@ -1,3 +1,5 @@
+//! Makes the file of a recording, and starts the thread that writes it.
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;

@@ -1,3 +1,5 @@
+//! By which rules recovery acts, and within which limits.
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -188,7 +190,8 @@ pub struct RecoveryOptions {
     pub allows_remote: bool,
     /// Whether something is done that could not be written down before.
     pub goes_on_without_trail: bool,
-    /// What the tables of the file leave open, for when it is read again; `None` when the rules stay as they are.
+    /// What the tables of the file leave open, for when the file is read again; `None` when the rules stay as
+    /// they are.
     pub args: Option<RecoveryArgs>,
 }
 

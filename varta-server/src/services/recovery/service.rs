@@ -1,4 +1,4 @@
-//! Puts recovery together and starts it.
+//! Puts recovery together, starts it, and gives it other rules when the file is read again.
 
 use tokio::sync::mpsc;
 
@@ -13,7 +13,8 @@ use crate::services::recovery::options::{RecoveryArgs, RecoveryOptions};
 use crate::services::recovery::table::RecoveryTables;
 use crate::services::recovery::task::{Desk, NewRules};
 
-/// The capability before it runs. Without rules, and a file that may get some, it has its metrics and nothing else.
+/// The capability before it runs. Without rules, and without a file that may get some, it has its metrics and
+/// nothing else.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     options: RecoveryOptions,

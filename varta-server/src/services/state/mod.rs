@@ -5,7 +5,7 @@
 //! table knows, so that a recording of what came to this server is refused by the next. All of it is written by a thread
 //! of its own, many changes at once and never more than a second late as long as the disk can take them. Nobody waits for
 //! the disk: when it is full or broken that is said once and counted, and what did not find its place is made up for
-//! later, see [`writer`].
+//! later, see `writer`.
 
 mod database;
 mod encode;

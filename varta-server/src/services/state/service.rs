@@ -1,3 +1,5 @@
+//! Opens the state database, restores what is in it, and starts the thread that writes it.
+
 use crate::base::error::Error;
 use crate::domain::tracker::state::Tracker;
 use crate::engine::state_queue::StateSink;
@@ -18,8 +20,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Reads what the server before this one left in the state directory, up to `max_agents` agents, and restores the replay
-    /// table.
+    /// Reads what the server before this one left in the state directory, up to `max_agents` agents, and restores
+    /// the replay table.
     ///
     /// # Errors
     ///
@@ -37,7 +39,7 @@ impl State {
         Ok(State { store, vault: vault.cloned() })
     }
 
-    /// Restores the tracker, and starts the thread that writes. Gives the end at which the tracker's task tells of changes.
+    /// Restores the tracker, and starts the thread that writes. Returns the queue to it, for the tracker's task.
     ///
     /// # Errors
     ///
