@@ -23,7 +23,7 @@ mod ingest;
 mod metrics;
 mod observe;
 mod server;
-mod services;
+pub mod services;
 
 pub use self::base::error::Error;
 pub use self::base::secret::Secret;
@@ -40,14 +40,19 @@ pub mod cli {
     pub use crate::base::logging::LogFormat;
     pub use crate::base::options::values::{Address, Mode};
     pub use crate::config::args::Args;
-    pub use crate::config::commands::Task;
-    pub use crate::engine::options::{Detector, DetectorArgs};
-    pub use crate::services::alerts::options::{AlertArgs, UrlText};
+    pub use crate::engine::{Detector, DetectorArgs, EngineArgs};
+    pub use crate::ingest::IngestArgs;
+    pub use crate::services::alerts::{AlertArgs, UrlText};
     pub use crate::services::audit::{AuditArgs, AuditTask, VerifyArgs};
-    pub use crate::services::events::options::EventsArgs;
-    pub use crate::services::maintenance::{ControlArgs, MaintenanceArgs, PauseArgs, PausesArgs, ResumeArgs};
-    pub use crate::services::recording::ReplayArgs;
+    pub use crate::services::events::EventsArgs;
+    pub use crate::services::http::HttpArgs;
+    pub use crate::services::maintenance::{
+        ControlArgs, MaintenanceArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs,
+    };
+    pub use crate::services::recording::{RecordingArgs, RecordingTask, ReplayArgs};
     pub use crate::services::recovery::{RecoveryArgs, Variable};
+    pub use crate::services::state::StateArgs;
+    pub use crate::services::{Sections, Task};
 }
 
 /// What can be configured of the sockets.

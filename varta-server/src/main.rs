@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
-use varta_server::cli::{Args, Task};
+use varta_server::cli::Args;
 use varta_server::config::ConfigFile;
 use varta_server::{Error, Server, logging};
 
@@ -29,11 +29,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<(), Error> {
     match &args.task {
-        Some(Task::Replay(replay)) => replay.run(),
-        Some(Task::Pause(pause)) => pause.run(),
-        Some(Task::Resume(resume)) => resume.run(),
-        Some(Task::Pauses(pauses)) => pauses.run(),
-        Some(Task::Audit(task)) => task.run(),
+        Some(task) => task.run(),
         None => serve(args),
     }
 }

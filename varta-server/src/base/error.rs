@@ -155,38 +155,6 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
-    /// A recording cannot be made, or be read.
-    #[error("{}: {fault}", path.display())]
-    Recording {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, where, and what to do.
-        fault: String,
-    },
-    /// A running server could not be spoken to, or did not do what it was asked.
-    #[error("{}: {fault}", path.display())]
-    Control {
-        /// The control socket.
-        path: PathBuf,
-        /// What is wrong, and what to do.
-        fault: String,
-    },
-    /// The audit log cannot be used, or is not what was written.
-    #[error("{}: {fault}", path.display())]
-    Audit {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, where, and what to do.
-        fault: String,
-    },
-    /// The file of events cannot be used.
-    #[error("{}: {fault}", path.display())]
-    EventsFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it, and what to do.
-        fault: String,
-    },
     /// The address for metrics could not be used.
     #[error(
         "{address}: cannot listen for metrics: {source}; is another program using the port? Give another address with \
@@ -207,33 +175,19 @@ pub enum Error {
         /// The address.
         address: SocketAddr,
     },
-    /// A secret file cannot be used.
+    /// A file, or a socket of this server, cannot be used or does not hold what it should.
     #[error("{}: {fault}", path.display())]
-    SecretFile {
+    File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// What is wrong with it, where, and what to do.
         fault: String,
-    },
-    /// The certificates of `--alert-ca-file` cannot be used.
-    #[error("{}: {fault}; see --alert-ca-file", path.display())]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        fault: String,
+        /// Whether it belongs to the configuration, as a secret or a certificate does.
+        is_configuration: bool,
     },
     /// The command line cannot be understood; or it asks for help or the version, which is no fault.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// The configuration's file cannot be used.
-    #[error("{}: {fault}", path.display())]
-    ConfigFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        fault: String,
-    },
     /// Something in the configuration's file makes no sense.
     #[error("{}:{line}: {fault}", path.display())]
     ConfigLine {
@@ -271,6 +225,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// A file or socket that the server works with cannot be used.
+    pub(crate) fn file(path: impl Into<PathBuf>, fault: impl Into<String>) -> Self {
+        Error::File { path: path.into(), fault: fault.into(), is_configuration: false }
+    }
+
+    /// A file of the configuration, such as a secret, cannot be used.
+    pub(crate) fn configuration_file(path: impl Into<PathBuf>, fault: impl Into<String>) -> Self {
+        Error::File { path: path.into(), fault: fault.into(), is_configuration: true }
+    }
+
     /// The exit status for a program that ends with this error: 2 for usage and configuration, 1 for the rest.
     #[must_use]
     pub const fn exit_status(&self) -> u8 {
@@ -279,10 +243,8 @@ impl Error {
             | Error::PlaintextRemote { .. }
             | Error::SocketPathTooLong { .. }
             | Error::MetricsUnprotected { .. }
-            | Error::SecretFile { .. }
-            | Error::CaFile { .. }
+            | Error::File { is_configuration: true, .. }
             | Error::Usage(_)
-            | Error::ConfigFile { .. }
             | Error::ConfigLine { .. }
             | Error::Option { .. } => 2,
             Error::SocketInUse { .. }
@@ -296,11 +258,8 @@ impl Error {
             | Error::StateInUse { .. }
             | Error::NewerState { .. }
             | Error::StateDatabase { .. }
-            | Error::Recording { .. }
-            | Error::Control { .. }
-            | Error::Audit { .. }
-            | Error::EventsFile { .. }
             | Error::MetricsAddress { .. }
+            | Error::File { is_configuration: false, .. }
             | Error::Runtime { .. }
             | Error::TaskEnded { .. } => 1,
         }
@@ -325,15 +284,9 @@ impl Error {
             | Error::StateInUse { .. }
             | Error::NewerState { .. }
             | Error::StateDatabase { .. }
-            | Error::Recording { .. }
-            | Error::Control { .. }
-            | Error::Audit { .. }
-            | Error::EventsFile { .. }
             | Error::MetricsAddress { .. }
-            | Error::SecretFile { .. }
-            | Error::CaFile { .. }
+            | Error::File { .. }
             | Error::Usage(_)
-            | Error::ConfigFile { .. }
             | Error::ConfigLine { .. }
             | Error::Runtime { .. }
             | Error::TaskEnded { .. } => None,

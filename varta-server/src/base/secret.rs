@@ -22,7 +22,7 @@ impl Secret {
     /// When the file is a symlink, belongs to another user, can be read by others, or does not hold one line of 16 or
     /// more visible ASCII characters.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let refused = |fault: String| Error::SecretFile { path: path.to_path_buf(), fault };
+        let refused = |fault: String| Error::configuration_file(path, fault);
         let token = read_private(path, token_in).map_err(|error| refused(error.fault().to_string()))?;
         token.map(Secret).ok_or_else(|| {
             refused(format!(

@@ -6,37 +6,18 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
-use varta_proto::address::default_socket_path;
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Id, Parser};
 
+use crate::base::LogFormat;
 use crate::base::error::Error;
-use crate::base::options::values::{find_group, parse_address, parse_mode, parse_socket_address};
-use crate::base::options::{Address, Mode};
-use crate::base::secret::Secret;
-use crate::base::{LogFormat, SocketOptions};
 use crate::config::Config;
-use crate::config::commands::Task;
 use crate::config::file::ConfigFile;
-use crate::domain::tracker::Policy;
-use crate::domain::{ExpectedAgents, Rules};
-use crate::engine::DetectorArgs;
-use crate::ingest::options::{DEFAULT_MAX_SHM_AGENTS, DEFAULT_UDP_RECEIVE_BUFFER};
-use crate::ingest::{AllowedSenders, KeyFiles};
-use crate::metrics::agent_rows::AgentMetrics;
-use crate::services::alerts::AlertArgs;
-use crate::services::audit::AuditArgs;
-use crate::services::events::EventsArgs;
-use crate::services::http::options::DEFAULT_METRICS_ADDR;
-use crate::services::maintenance::{Maintenance, MaintenanceArgs, PlannedPauses};
-use crate::services::recording::options::RecordOptions;
-use crate::services::recovery::RecoveryArgs;
-use crate::services::recovery::options::RecoveryOptions;
+use crate::engine::EngineArgs;
+use crate::ingest::IngestArgs;
+use crate::services::{Sections, Task};
 
 /// Takes heartbeats from processes, says which of them went silent and why, and exports Prometheus metrics.
 ///
@@ -60,161 +41,17 @@ pub struct Args {
     #[arg(long, env = "VARTA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Unix datagram socket to listen on; may be given more than once; `none` turns it off
-    ///
-    /// Default: $RUNTIME_DIRECTORY/varta.sock, else $XDG_RUNTIME_DIR/varta/varta.sock, else /run/varta/varta.sock for
-    /// root and /tmp/varta-UID/varta.sock for others. A missing directory is made, with mode 0700.
-    #[arg(long, env = "VARTA_SOCKET", value_name = "PATH")]
-    pub socket: Vec<PathBuf>,
-
-    /// Permissions of the socket's file, in octal: who may connect
-    #[arg(long, env = "VARTA_SOCKET_MODE", value_name = "OCTAL", default_value = "0600", value_parser = parse_mode)]
-    pub socket_mode: Mode,
-
-    /// Group, by name or number, to which the socket's file is given
-    #[arg(long, env = "VARTA_SOCKET_GROUP", value_name = "NAME")]
-    pub socket_group: Option<String>,
-
-    /// User id whose processes may beat; may be given more than once [default: this server's and 0]
-    #[arg(long, env = "VARTA_ALLOW_UID", value_name = "UID", value_delimiter = ',')]
-    pub allow_uid: Vec<u32>,
-
-    /// Group id whose processes may beat too; may be given more than once
-    #[arg(long, env = "VARTA_ALLOW_GID", value_name = "GID", value_delimiter = ',')]
-    pub allow_gid: Vec<u32>,
-
-    /// UDP address for plaintext beats; may be given more than once; port 0 picks one
-    ///
-    /// Whoever can reach the address can pretend to be any agent of another host, so one that is not loopback needs
-    /// --allow-plaintext-remote. `[::]` takes IPv4 too, unless 0.0.0.0 is given with the same port.
-    #[arg(long, env = "VARTA_UDP", value_name = "ADDR", value_delimiter = ',', value_parser = parse_socket_address)]
-    pub udp: Vec<SocketAddr>,
-
-    /// Take plaintext beats from the network as well
-    #[arg(long, env = "VARTA_ALLOW_PLAINTEXT_REMOTE", value_parser = FalseyValueParser::new())]
-    pub allow_plaintext_remote: bool,
-
-    /// UDP address for encrypted beats; may be given more than once; needs a key file
-    #[arg(long, env = "VARTA_SECURE_UDP", value_name = "ADDR", value_delimiter = ',',
-          value_parser = parse_socket_address)]
-    pub secure_udp: Vec<SocketAddr>,
-
-    /// File with the key that server and agents share: 64 hexadecimal characters
-    ///
-    /// Key files must be closed to others (chmod 600) and belong to this server's user or root. SIGHUP has them read
-    /// again.
-    #[arg(long, env = "VARTA_KEY_FILE", value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
-
-    /// File with more shared keys that are accepted, one a line: the old and the new one while keys are rotated
-    #[arg(long, env = "VARTA_ACCEPTED_KEY_FILE", value_name = "FILE")]
-    pub accepted_key_file: Option<PathBuf>,
-
-    /// File with the master key from which agents derive theirs; several, one a line, while it is rotated
-    #[arg(long, env = "VARTA_MASTER_KEY_FILE", value_name = "FILE")]
-    pub master_key_file: Option<PathBuf>,
-
-    /// How many bytes of datagrams fit the queue of a UDP socket, counted as the kernel does
-    ///
-    /// Without CAP_NET_ADMIN the kernel grants no more than twice net.core.rmem_max.
-    #[arg(long, env = "VARTA_UDP_RECEIVE_BUFFER", value_name = "BYTES", default_value_t = DEFAULT_UDP_RECEIVE_BUFFER)]
-    pub udp_receive_buffer: usize,
-
-    /// Address for /metrics, /healthz and /readyz; port 0 picks one; `none` turns it off
-    ///
-    /// An address that is not loopback needs --metrics-token-file.
-    #[arg(long, env = "VARTA_METRICS_ADDR", value_name = "ADDR", default_value = DEFAULT_METRICS_ADDR,
-          value_parser = parse_address)]
-    pub metrics_addr: Address,
-
-    /// File with the bearer token that /metrics asks for; only its owner may be able to read it
-    #[arg(long, env = "VARTA_METRICS_TOKEN_FILE", value_name = "FILE")]
-    pub metrics_token_file: Option<PathBuf>,
-
-    /// How long an agent may be silent before it is called stalled
-    #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", default_value = "5s",
-          value_parser = humantime::parse_duration)]
-    pub stall_after: Duration,
-
-    /// How long an agent may ask to be silent, for good or for once
-    #[arg(long, env = "VARTA_LONGEST_SILENCE", value_name = "DURATION", default_value = "1h",
-          value_parser = humantime::parse_duration)]
-    pub longest_silence: Duration,
-
-    /// How long an agent may be silent that asks for nothing.
+    /// Where agents beat.
     #[command(flatten)]
-    pub detector: DetectorArgs,
+    pub ingest: IngestArgs,
 
-    /// How many agents are tracked; beyond it new ones are refused and counted
-    #[arg(long, env = "VARTA_MAX_AGENTS", value_name = "N", default_value_t = Policy::DEFAULT_MAX_AGENTS)]
-    pub max_agents: usize,
-
-    /// How many local agents may beat through a page of memory; beyond it they beat by datagrams; 0 for none
-    ///
-    /// Each page takes 4 KiB, which the agent pays for, and one of the mappings that vm.max_map_count allows.
-    #[arg(long, env = "VARTA_MAX_SHM_AGENTS", value_name = "N", default_value_t = DEFAULT_MAX_SHM_AGENTS)]
-    pub max_shm_agents: usize,
-
-    /// How many agents one address may introduce over --udp; 0 for no limit
-    ///
-    /// All of loopback counts as one address, and so does an IPv6 network of 64 bits. Where there are other ways in, a
-    /// quarter of --max-agents is kept free of plaintext.
-    #[arg(long, env = "VARTA_MAX_AGENTS_PER_SOURCE", value_name = "N",
-          default_value_t = Policy::DEFAULT_MAX_AGENTS_PER_SOURCE)]
-    pub max_agents_per_source: usize,
-
-    /// For which agents /metrics has rows of their own
-    #[arg(long, env = "VARTA_AGENT_METRICS", value_name = "WHICH", value_enum, default_value_t)]
-    pub agent_metrics: AgentMetrics,
-
-    /// Beats accepted a second from one agent; 0 for no limit
-    #[arg(long, env = "VARTA_MAX_BEAT_RATE", value_name = "N", default_value_t = Policy::DEFAULT_MAX_BEAT_RATE)]
-    pub max_beat_rate: u32,
-
-    /// Beats accepted a second from all agents together; 0 for no limit
-    #[arg(long, env = "VARTA_MAX_TOTAL_RATE", value_name = "N", default_value_t = 0)]
-    pub max_total_rate: u32,
-
-    /// How long a silent agent is remembered after its last beat
-    #[arg(long, env = "VARTA_FORGET_AFTER", value_name = "DURATION", default_value = "24h",
-          value_parser = humantime::parse_duration)]
-    pub forget_after: Duration,
-
-    /// Directory in which agents and what was said of them are kept, so that they are known after a restart
-    ///
-    /// It is made, with mode 0700, if it is not there; nobody else may be able to write to it, and it is one server's alone.
-    /// The database in it, varta.db, is SQLite: the agents that are known, and the last 100,000 changes of 30 days.
-    #[arg(long, env = "VARTA_STATE_DIR", value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
-
-    /// Where pauses are asked for.
+    /// What the tracker goes by.
     #[command(flatten)]
-    pub maintenance: MaintenanceArgs,
+    pub engine: EngineArgs,
 
-    /// File in which to record what arrives, for `varta-server replay`; it must not be there yet
-    ///
-    /// Only its owner can read it. It tells who beat when, and what processes are called; of keys it has nothing.
-    #[arg(long, env = "VARTA_RECORD", value_name = "FILE")]
-    pub record: Option<PathBuf>,
-
-    /// How long the recording may become, in bytes [default: 268435456]
-    #[arg(long, env = "VARTA_RECORD_LIMIT", value_name = "BYTES")]
-    pub record_limit: Option<u64>,
-
-    /// What is done about agents that are stalled or down.
+    /// What the capabilities do.
     #[command(flatten)]
-    pub recovery: RecoveryArgs,
-
-    /// Where changes of verdict are written.
-    #[command(flatten)]
-    pub events: EventsArgs,
-
-    /// Where recoveries are recorded.
-    #[command(flatten)]
-    pub audit: AuditArgs,
-    /// Who is told of agents in alarm.
-    #[command(flatten)]
-    pub alerts: AlertArgs,
+    pub services: Sections,
 
     /// How log lines look [default: text on a terminal, else json]
     #[arg(long, env = "VARTA_LOG_FORMAT", value_name = "FORMAT", value_enum)]
@@ -235,11 +72,34 @@ SIGTERM and SIGINT stop the server in order. SIGHUP has key files read again, an
 recovery and pauses.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
 
+/// Options that help lists behind an option of another section, since both limit or show the same thing.
+const LISTED_BEHIND: [(&str, &str); 4] = [
+    ("metrics_addr", "udp_receive_buffer"),
+    ("metrics_token_file", "metrics_addr"),
+    ("max_shm_agents", "max_agents"),
+    ("agent_metrics", "max_agents_per_source"),
+];
+
 /// The definition of the command line, and with it of the environment and the file.
 ///
 /// An empty variable of the environment counts as unset: that is how a unit or a container's file clears one.
 pub(crate) fn definition() -> Command {
-    without_variables(Args::command(), |value| value.is_empty())
+    in_order_of_help(without_variables(Args::command(), |value| value.is_empty()))
+}
+
+/// The same with numbers by which help lists the options: section by section, but for [`LISTED_BEHIND`].
+fn in_order_of_help(command: Command) -> Command {
+    let mut order: Vec<Id> = command.get_arguments().map(|option| option.get_id().clone()).collect();
+    for (option, other) in LISTED_BEHIND {
+        order.retain(|id| id != option);
+        if let Some(place) = order.iter().position(|id| id == other) {
+            order.insert(place + 1, Id::from(option));
+        }
+    }
+    command.mut_args(|option| {
+        let place = order.iter().position(|id| id == option.get_id());
+        option.display_order(place.unwrap_or(order.len()))
+    })
 }
 
 /// The same without those variables whose present value is one of these.
@@ -297,18 +157,11 @@ impl Args {
     /// The first option whose value makes no sense, or the file that cannot be used.
     pub fn into_config(mut self) -> Result<Config, Error> {
         let Some(file) = self.file.take() else {
-            let recovery = self.recovery.options(&[], false)?;
-            let config = Config { recovery, ..self.without_file()? };
+            let config = self.options(None)?;
             config.check()?;
             return Ok(config);
         };
-        let recovery_args = self.recovery.clone();
-        let checked = self.without_file().and_then(|mut config| {
-            config.recovery = recovery_args.options(file.recovery(), true)?;
-            config.recovery_args = Some(recovery_args);
-            config.policy.rules = file.rules().clone();
-            config.policy.expected = file.expected().clone();
-            config.maintenance.planned = file.pauses().clone();
+        let checked = self.options(Some(&file)).and_then(|config| {
             config.check()?;
             Ok(config)
         });
@@ -317,77 +170,14 @@ impl Args {
         Ok(config)
     }
 
-    /// What the options say, not yet checked against each other.
-    fn without_file(self) -> Result<Config, Error> {
-        let us = nix::unistd::geteuid().as_raw();
-        let group = self.socket_group.map(find_group).transpose()?;
-        let is_default = self.socket.is_empty();
-        let paths = if is_default { vec![default_socket_path(us)] } else { self.socket };
-        let sockets: Vec<_> = paths
-            .into_iter()
-            .filter(|path| path.as_os_str() != "none")
-            .map(|path| SocketOptions { path, is_default, mode: self.socket_mode.0, group })
-            .collect();
-        let control = self.maintenance.socket(&sockets);
-        let mut uids = self.allow_uid;
-        if uids.is_empty() {
-            uids = vec![us, 0];
-        }
-        let metrics_token = self.metrics_token_file.as_deref().map(Secret::from_file).transpose()?;
-        let record = match (self.record, self.record_limit) {
-            (Some(path), limit) => {
-                Some(RecordOptions { path, limit: limit.unwrap_or(RecordOptions::DEFAULT_LIMIT) })
-            }
-            (None, None) => None,
-            (None, Some(_)) => {
-                let fault = "does nothing without --record".to_owned();
-                return Err(Error::Option { option: "--record-limit", fault });
-            }
-        };
-        // What anybody can make up leaves room for those who prove who they are.
-        let is_only_plain = Vec::is_empty(&sockets) && self.secure_udp.is_empty();
-        Ok(Config {
-            sockets,
-            allowed: AllowedSenders { uids, gids: self.allow_gid },
-            udp: self.udp,
-            allow_plaintext_remote: self.allow_plaintext_remote,
-            secure_udp: self.secure_udp,
-            keys: KeyFiles {
-                key: self.key_file,
-                accepted: self.accepted_key_file,
-                master: self.master_key_file,
-            },
-            max_shm_agents: self.max_shm_agents,
-            udp_receive_buffer: self.udp_receive_buffer,
-            metrics_addr: self.metrics_addr.0,
-            metrics_token,
-            agent_metrics: self.agent_metrics,
-            // An empty variable of the environment counts as unset.
-            state_dir: self.state_dir.filter(|path| !path.as_os_str().is_empty()),
-            record,
-            recovery: RecoveryOptions::default(),
-            recovery_args: None,
-            maintenance: Maintenance { control, planned: PlannedPauses::default() },
-            events: self.events.options()?,
-            audit: self.audit.options()?,
-            alerts: self.alerts.options()?,
-            policy: Policy {
-                stall_after: self.stall_after,
-                arrival: self.detector.policy()?,
-                forget_after: self.forget_after,
-                max_agents: self.max_agents,
-                max_agents_per_source: self.max_agents_per_source,
-                max_plain_agents: if is_only_plain { self.max_agents } else { self.max_agents / 4 * 3 },
-                longest_silence: self.longest_silence,
-                least_crowd: Policy::LEAST_CROWD,
-                looks_per_second: Policy::LOOKS_PER_SECOND,
-                rules: Rules::default(),
-                expected: ExpectedAgents::default(),
-                max_beat_rate: self.max_beat_rate,
-                max_total_rate: self.max_total_rate,
-            },
-            file: None,
-        })
+    /// What the options and tables say, not yet checked against each other.
+    fn options(self, file: Option<&ConfigFile>) -> Result<Config, Error> {
+        let ingest = self.ingest.options()?;
+        let tables = file.map(ConfigFile::tables);
+        let of_engine = tables.map(|tables| tables.engine.clone()).unwrap_or_default();
+        let policy = self.engine.policy(of_engine, ingest.is_only_plain())?;
+        let services = self.services.options(tables.map(|tables| &tables.services), &ingest.sockets)?;
+        Ok(Config { ingest, policy, services, file: None })
     }
 }
 

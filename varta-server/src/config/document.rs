@@ -14,35 +14,39 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command};
 use toml::de::{DeTable, DeValue};
 
-use crate::base::Glob;
 use crate::base::options::nearest::nearest;
-use crate::base::options::table::{
-    Fault, Table, Value, at, decimal, duration, in_order, line_at, moment, read_tables, text, wrong_type,
-};
-use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
-use crate::services::maintenance::{PlannedPause, PlannedPauses, Reason};
-use crate::services::recovery::RecoveryEntry;
+use crate::base::options::table::{Fault, Key, Value, at, decimal, in_order, line_at, wrong_type};
+use crate::engine::EngineTables;
+use crate::services;
 
 /// The option that the file cannot have: it names the file.
 const ITSELF: &str = "config";
-/// The tables, beside the options.
-const TABLES: [&str; 4] = ["rule", "expected", "recovery", "pause"];
-/// The keys of a rule.
-const RULE_KEYS: [&str; 2] = ["name", "stall-after"];
-/// The keys of an expected agent.
-const EXPECTED_KEYS: [&str; 2] = ["name", "grace"];
-/// The keys of a pause.
-const PAUSE_KEYS: [&str; 4] = ["name", "from", "until", "reason"];
-
 /// What a file says.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Content {
     /// In the order in which they stand there.
     pub(super) options: Vec<FileOption>,
-    pub(super) rules: Rules,
-    pub(super) expected: ExpectedAgents,
-    pub(super) recovery: Vec<RecoveryEntry>,
-    pub(super) pauses: PlannedPauses,
+    pub(super) tables: Tables,
+}
+
+/// The tables of a file, each with the section that names it.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// What holds for agents by their names.
+    pub engine: EngineTables,
+    /// What holds for the capabilities.
+    pub services: services::Tables,
+}
+
+impl Tables {
+    fn names<'n>() -> impl Iterator<Item = &'n str> {
+        EngineTables::NAMES.into_iter().chain(services::Tables::NAMES)
+    }
+
+    /// Reads the value of a key, if the key names tables. Whether it does.
+    fn read(&mut self, key: &Key<'_>, value: &Value<'_>) -> Result<bool, Fault> {
+        Ok(self.engine.read(key, value)? || self.services.read(key, value)?)
+    }
 }
 
 /// What a file says of one option.
@@ -69,57 +73,17 @@ impl Content {
         })?;
         let mut content = Content::default();
         for (key, value) in in_order(document.get_ref()) {
-            match key.get_ref().as_ref() {
-                "rule" => read_tables("rule", key, value, |table| content.add_rule(table))?,
-                "expected" => read_tables("expected", key, value, |table| content.add_expected(table))?,
-                "recovery" => read_tables("recovery", key, value, |table| {
-                    let entry = RecoveryEntry::read(table, content.recovery.len())?;
-                    content.recovery.push(entry);
-                    Ok(())
-                })?,
-                "pause" => read_tables("pause", key, value, |table| content.add_pause(table))?,
-                name => {
-                    let option = find(command, name).map_err(|fault| at(key, fault))?;
-                    let line = line_at(text.as_bytes(), key.span().start);
-                    let arguments = arguments(option, name, value).map_err(|Fault { offset, text }| {
-                        Fault { offset, text: format!("{name}: {text}") }
-                    })?;
-                    content.options.push(FileOption { key: name.to_owned(), line, arguments });
-                }
+            if content.tables.read(key, value)? {
+                continue;
             }
+            let name = key.get_ref();
+            let option = find(command, name).map_err(|fault| at(key, fault))?;
+            let line = line_at(text.as_bytes(), key.span().start);
+            let arguments = arguments(option, name, value)
+                .map_err(|Fault { offset, text }| Fault { offset, text: format!("{name}: {text}") })?;
+            content.options.push(FileOption { key: name.to_string(), line, arguments });
         }
         Ok(content)
-    }
-
-    fn add_rule(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
-        let [name, stall_after] = table.values(RULE_KEYS)?;
-        let (place, name) = table.name(name)?;
-        let name = Glob::parse(name).map_err(|error| at(place, error))?;
-        let stall_after = stall_after.map(|value| duration("stall-after", value)).transpose()?;
-        self.rules.add(Rule { name, stall_after }).map_err(|error| at(place, error))
-    }
-
-    fn add_expected(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
-        let [name, grace] = table.values(EXPECTED_KEYS)?;
-        let (place, name) = table.name(name)?;
-        let mut agent = Expected::named(name).map_err(|error| at(place, error))?;
-        if let Some(value) = grace {
-            agent.grace = duration("grace", value)?;
-        }
-        self.expected.add(agent).map_err(|error| at(place, error))
-    }
-
-    fn add_pause(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
-        let [name, from, until, reason] = table.values(PAUSE_KEYS)?;
-        let (place, name) = table.name(name)?;
-        let name = Glob::parse(name).map_err(|error| at(place, error))?;
-        let from = from.map(|value| moment("from", value)).transpose()?;
-        let until = until.map(|value| moment("until", value)).transpose()?;
-        let reason = reason.map(|value| {
-            text("reason", value).and_then(|text| Reason::parse(text).map_err(|error| at(value, error)))
-        });
-        let pause = PlannedPause { name, from, until, reason: reason.transpose()? };
-        self.pauses.add(pause).map_err(|error| at(place, error))
     }
 }
 
@@ -133,7 +97,7 @@ fn find<'c>(command: &'c Command, name: &str) -> Result<&'c Arg, String> {
     let options =
         || command.get_arguments().filter(|option| option.get_long().is_some_and(|long| long != ITSELF));
     options().find(|option| option.get_long() == Some(name)).ok_or_else(|| {
-        let known = options().filter_map(Arg::get_long).chain(TABLES);
+        let known = options().filter_map(Arg::get_long).chain(Tables::names());
         let hint = match nearest(name, known) {
             Some(near) => format!("did you mean {near}?"),
             None => "`varta-server --help` has them all".to_owned(),

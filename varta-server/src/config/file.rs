@@ -12,13 +12,7 @@ use clap::Command;
 use crate::base::error::Error;
 use crate::base::files::bounded_read::{self, Checks, Owner, ReadError, Symlink, is_ours_or_roots};
 use crate::base::options::table::line_at;
-use crate::config::args;
-use crate::config::document::{Content, FileOption};
-use crate::domain::tracker::Policy;
-use crate::domain::{ExpectedAgents, Rules};
-use crate::engine::options::check_agents;
-use crate::services::maintenance::PlannedPauses;
-use crate::services::recovery::RecoveryEntry;
+use crate::config::document::{Content, FileOption, Tables};
 
 /// A longer file was not written by people.
 const MAX_FILE_LEN: u64 = 1 << 20;
@@ -31,19 +25,15 @@ pub struct ConfigFile {
     /// The options, by their keys, that neither the command line nor the environment has.
     counting: HashSet<String>,
     warning: Option<String>,
+    /// The command line's definition, for when the file is read again.
+    definition: Command,
 }
 
 /// What a file says when it is read again.
 #[derive(Clone, Debug)]
 pub struct Reread {
-    /// The rules that it has now.
-    pub rules: Rules,
-    /// The agents that it expects now.
-    pub expected: ExpectedAgents,
-    /// What is to be done about agents in bad states now.
-    pub recovery: Vec<RecoveryEntry>,
-    /// The pauses that it plans now.
-    pub pauses: PlannedPauses,
+    /// The tables that it has now.
+    pub tables: Tables,
     /// The options of which it says something else than at the start. They stay as they were until a restart.
     pub changed_options: Vec<String>,
 }
@@ -61,21 +51,29 @@ impl ConfigFile {
             let line = line_at(text.as_bytes(), fault.offset);
             Error::ConfigLine { path: path.to_path_buf(), line, fault: fault.text }
         })?;
-        Ok(ConfigFile { path: path.to_path_buf(), content, counting: HashSet::new(), warning })
+        Ok(ConfigFile {
+            path: path.to_path_buf(),
+            content,
+            counting: HashSet::new(),
+            warning,
+            definition: command.clone(),
+        })
     }
 
     /// Reads the file again. Nothing changes by that: what it says now is handed out.
     ///
     /// # Errors
     ///
-    /// As at the start, or when its rules and expected agents do not go together with the policy that is in force.
-    pub fn read_anew(&self, policy: &Policy) -> Result<Reread, Error> {
-        let Content { options, rules, expected, recovery, pauses } =
-            ConfigFile::read(&self.path, &args::definition())?.content;
-        check_agents(&rules, &expected, policy)
-            .map_err(|error| Error::ConfigFile { path: self.path.clone(), fault: error.to_string() })?;
+    /// As at the start.
+    pub fn read_anew(&self) -> Result<Reread, Error> {
+        let Content { options, tables } = ConfigFile::read(&self.path, &self.definition)?.content;
         let changed_options = changed(&self.content.options, &options);
-        Ok(Reread { rules, expected, recovery, pauses, changed_options })
+        Ok(Reread { tables, changed_options })
+    }
+
+    /// The error of something that the file says, with the file's name.
+    pub(crate) fn fault(&self, error: &Error) -> Error {
+        Error::configuration_file(&self.path, error.to_string())
     }
 
     /// Where it is.
@@ -98,20 +96,8 @@ impl ConfigFile {
         counting.into_iter().flat_map(|option| option.arguments.clone()).collect()
     }
 
-    pub(crate) fn rules(&self) -> &Rules {
-        &self.content.rules
-    }
-
-    pub(crate) fn recovery(&self) -> &[RecoveryEntry] {
-        &self.content.recovery
-    }
-
-    pub(crate) fn expected(&self) -> &ExpectedAgents {
-        &self.content.expected
-    }
-
-    pub(crate) fn pauses(&self) -> &PlannedPauses {
-        &self.content.pauses
+    pub(crate) fn tables(&self) -> &Tables {
+        &self.content.tables
     }
 
     /// Says of an error about an option which line of the file it comes from, if it comes from there.
@@ -133,7 +119,7 @@ fn read_text(path: &Path) -> Result<(String, Option<String>), Error> {
             ReadError::TooLong { max_len } => format!("is longer than {} KiB", max_len >> 10),
             other => other.to_string(),
         };
-        Error::ConfigFile { path: path.to_path_buf(), fault }
+        Error::configuration_file(path, fault)
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let line = line_at(error.as_bytes(), error.utf8_error().valid_up_to());
@@ -230,19 +216,15 @@ mod tests {
     fn read_again_it_gives_what_it_says_of_agents_now_and_names_the_options_that_wait() {
         let (_directory, path) = directory_with("stall-after = \"2s\"\nmax-agents = 7\nsocket = \"a\"");
         let file = read(&path).unwrap();
-        let policy = Policy { max_agents: 7, ..Policy::default() };
         let now = "# moved\nstall-after = \"3s\"\nsocket = [\"a\"]\nmax-beat-rate = 1\n\
                    [[rule]]\nname = \"*\"\nstall-after = \"9s\"\n[[expected]]\nname = \"b\"\n";
         fs::write(&path, now).unwrap();
-        let reread = file.read_anew(&policy).unwrap();
+        let reread = file.read_anew().unwrap();
         assert_eq!(reread.changed_options, ["max-agents", "max-beat-rate", "stall-after"]);
-        assert_eq!(reread.rules.stall_after_for("x").map(|time| time.as_secs()), Some(9));
-        assert_eq!(reread.expected.iter().len(), 1);
+        assert_eq!(reread.tables.engine.rules.stall_after_for("x").map(|time| time.as_secs()), Some(9));
+        assert_eq!(reread.tables.engine.expected.iter().len(), 1);
 
-        fs::write(&path, "[[rule]]\nname = \"*\"\nstall-after = \"30d\"").unwrap();
-        let said = file.read_anew(&policy).unwrap_err().to_string();
-        assert!(said.starts_with(path.to_str().unwrap()) && said.contains("--forget-after"), "{said}");
         fs::write(&path, "rule = 1").unwrap();
-        assert!(file.read_anew(&policy).is_err());
+        assert!(file.read_anew().is_err());
     }
 }

@@ -1,35 +1,26 @@
 //! What the server is to do, checked: whoever has a [`Config`] need not check it again.
 
 pub mod args;
-pub(crate) mod commands;
 mod document;
 mod file;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use self::commands::Task;
+pub use self::document::Tables;
 pub use self::file::{ConfigFile, Reread};
-use crate::base::SocketOptions;
 use crate::base::error::Error;
 pub use crate::base::glob::Glob;
 pub use crate::base::limits::{EntryError, LONGEST_DURATION, SHORTEST_STALL_AFTER};
-use crate::base::secret::Secret;
 use crate::domain::tracker::Policy;
 pub use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
+pub use crate::engine::EngineTables;
 use crate::engine::options::check_policy;
-use crate::ingest::options::{DEFAULT_MAX_SHM_AGENTS, DEFAULT_UDP_RECEIVE_BUFFER, LARGEST_RECEIVE_BUFFER};
-use crate::ingest::{AllowedSenders, KeyFiles};
-use crate::metrics::agent_rows::AgentMetrics;
-use crate::services::alerts::AlertOptions;
-use crate::services::audit::options::AuditOptions;
-use crate::services::events::options::EventsOptions;
+pub use crate::ingest::IngestOptions;
+use crate::services;
+pub use crate::services::Task;
 pub use crate::services::maintenance::{ControlSocket, Maintenance, PlannedPause, PlannedPauses, Reason};
-use crate::services::recording::options::RecordOptions;
-use crate::services::recovery::RecoveryArgs;
-use crate::services::recovery::options::RecoveryOptions;
 
 /// Everything that a server needs to know before it starts.
 ///
@@ -44,44 +35,10 @@ use crate::services::recovery::options::RecoveryOptions;
 /// ```
 #[derive(Debug)]
 pub struct Config {
-    /// Unix sockets to listen on.
-    pub sockets: Vec<SocketOptions>,
-    /// Whose beats are accepted on them.
-    pub allowed: AllowedSenders,
-    /// UDP addresses to listen on for plaintext.
-    pub udp: Vec<SocketAddr>,
-    /// Whether those may be other than loopback.
-    pub allow_plaintext_remote: bool,
-    /// UDP addresses to listen on for sealed datagrams.
-    pub secure_udp: Vec<SocketAddr>,
-    /// The keys that open those.
-    pub keys: KeyFiles,
-    /// How many pages of memory local agents may share with the server; 0 for none.
-    pub max_shm_agents: usize,
-    /// How many bytes of datagrams are to fit the queue of a UDP socket, counted as the kernel does.
-    pub udp_receive_buffer: usize,
-    /// Where to serve metrics; `None` for nowhere.
-    pub metrics_addr: Option<SocketAddr>,
-    /// What a client must show to read them.
-    pub metrics_token: Option<Secret>,
-    /// For which agents there are rows of their own.
-    pub agent_metrics: AgentMetrics,
-    /// Where what is known of agents is kept for the next server; `None` for nowhere.
-    pub state_dir: Option<PathBuf>,
-    /// What is to be recorded of what arrives; `None` for nothing.
-    pub record: Option<RecordOptions>,
-    /// What is done about agents in bad states.
-    pub recovery: RecoveryOptions,
-    /// The options of that, for when the file is read again; `None` when nothing of it may change.
-    pub recovery_args: Option<RecoveryArgs>,
-    /// By which ways agents can be paused.
-    pub maintenance: Maintenance,
-    /// Where recoveries are recorded; `None` for nowhere.
-    pub audit: Option<AuditOptions>,
-    /// Where changes of verdict are written; `None` for nowhere but the log.
-    pub events: Option<EventsOptions>,
-    /// Who is told of agents in alarm.
-    pub alerts: AlertOptions,
+    /// Where agents beat.
+    pub ingest: IngestOptions,
+    /// What the capabilities do.
+    pub services: services::Options,
     /// What the tracker goes by.
     pub policy: Policy,
     /// The file of which this is made, to be read again; `None` when there is none.
@@ -93,25 +50,8 @@ impl Config {
     #[must_use]
     pub fn for_socket(path: PathBuf) -> Self {
         Config {
-            sockets: vec![SocketOptions { path, is_default: false, mode: 0o600, group: None }],
-            allowed: AllowedSenders { uids: vec![nix::unistd::geteuid().as_raw(), 0], gids: Vec::new() },
-            udp: Vec::new(),
-            allow_plaintext_remote: false,
-            secure_udp: Vec::new(),
-            keys: KeyFiles::default(),
-            max_shm_agents: DEFAULT_MAX_SHM_AGENTS,
-            udp_receive_buffer: DEFAULT_UDP_RECEIVE_BUFFER,
-            metrics_addr: None,
-            metrics_token: None,
-            agent_metrics: AgentMetrics::Auto,
-            state_dir: None,
-            record: None,
-            recovery: RecoveryOptions::default(),
-            recovery_args: None,
-            maintenance: Maintenance::default(),
-            audit: None,
-            events: None,
-            alerts: AlertOptions::default(),
+            ingest: IngestOptions::for_socket(path),
+            services: services::Options::default(),
             policy: Policy::default(),
             file: None,
         }
@@ -123,85 +63,8 @@ impl Config {
     ///
     /// The first option whose value makes no sense, by its name on the command line.
     pub fn check(&self) -> Result<(), Error> {
-        let wrong = |option, fault: String| Err(Error::Option { option, fault });
-        if self.sockets.is_empty() && self.udp.is_empty() && self.secure_udp.is_empty() {
-            let fault = "leaves nothing to listen on; give a path, or --udp or --secure-udp";
-            return wrong("--socket none", fault.to_owned());
-        }
-        for (index, socket) in self.sockets.iter().enumerate() {
-            if socket.path.as_os_str().is_empty() {
-                return wrong("--socket", "the path is empty".to_owned());
-            }
-            if self.sockets[..index].iter().any(|earlier| earlier.path == socket.path) {
-                return wrong("--socket", format!("{} is given twice", socket.path.display()));
-            }
-        }
-        if let Some(ControlSocket { path, .. }) = &self.maintenance.control {
-            if path.as_os_str().is_empty() {
-                return wrong("--control-socket", "the path is empty".to_owned());
-            }
-            if self.sockets.iter().any(|socket| socket.path == *path) {
-                let fault = format!("{} is a --socket already; give it a path of its own", path.display());
-                return wrong("--control-socket", fault);
-            }
-        }
-        self.check_network()?;
-        self.alerts.check()?;
+        self.ingest.check()?;
         check_policy(&self.policy)?;
-        if let Some(RecordOptions { limit, .. }) = self.record
-            && limit < RecordOptions::SMALLEST_LIMIT
-        {
-            let least = RecordOptions::SMALLEST_LIMIT;
-            return wrong("--record-limit", format!("{limit} is less than the least of {least} bytes"));
-        }
-        self.audit.as_ref().map_or(Ok(()), AuditOptions::check)?;
-        if self.audit.is_none() && self.recovery.goes_on_without_trail {
-            let fault = "does nothing without --audit-log";
-            return wrong("--recovery-without-audit", fault.to_owned());
-        }
-        if self.audit.is_some() && self.recovery.rules.is_empty() && self.recovery_args.is_none() {
-            let fault = "does nothing without --recovery-exec or a [[recovery]] table";
-            return wrong("--audit-log", fault.to_owned());
-        }
-        self.events.as_ref().map_or(Ok(()), EventsOptions::check)?;
-        if let Some(address) = self.metrics_addr
-            && !address.ip().is_loopback()
-            && self.metrics_token.is_none()
-        {
-            return Err(Error::MetricsUnprotected { address });
-        }
-        Ok(())
-    }
-}
-
-impl Config {
-    fn check_network(&self) -> Result<(), Error> {
-        let wrong = |option, fault: &str| Err(Error::Option { option, fault: fault.to_owned() });
-        if let Some(address) = self.udp.iter().find(|address| !address.ip().to_canonical().is_loopback())
-            && !self.allow_plaintext_remote
-        {
-            return Err(Error::PlaintextRemote { address: *address });
-        }
-        if self.allow_plaintext_remote && self.udp.is_empty() {
-            return wrong("--allow-plaintext-remote", "does nothing without --udp");
-        }
-        if !self.secure_udp.is_empty() && self.keys.are_none() {
-            return wrong("--secure-udp", "needs a --key-file, --accepted-key-file or --master-key-file");
-        }
-        if self.secure_udp.is_empty()
-            && let Some(option) = self.keys.option()
-        {
-            return wrong(option, "keys do nothing without --secure-udp");
-        }
-        let addresses: Vec<_> = self.udp.iter().chain(&self.secure_udp).collect();
-        for (index, address) in addresses.iter().enumerate() {
-            if address.port() != 0 && addresses[..index].contains(address) {
-                return Err(Error::Option { option: "--udp", fault: format!("{address} is given twice") });
-            }
-        }
-        if self.udp_receive_buffer == 0 || self.udp_receive_buffer > LARGEST_RECEIVE_BUFFER {
-            return wrong("--udp-receive-buffer", "is not between 1 byte and 1 GiB");
-        }
-        Ok(())
+        self.services.check(&self.ingest.sockets)
     }
 }

@@ -5,12 +5,12 @@ use crate::base::error::Error;
 use crate::base::limits::LONGEST_DURATION;
 use crate::base::options::values::{parse_address, parse_mode};
 use crate::base::options::{Address, Mode};
-use crate::config::Config;
 use crate::config::args::{Args, definition, without_variables};
-use crate::config::commands::Task;
+use crate::config::{Config, Tables};
 use crate::domain::{Expected, Rule};
+use crate::services::Task;
 use crate::services::maintenance::ControlSocket;
-use crate::services::recording::options::RecordOptions;
+use crate::services::recording::{RecordOptions, RecordingTask};
 use clap::{Command, CommandFactory};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -59,13 +59,13 @@ fn read(words: &[&str], text: &str) -> Result<Args, Error> {
 fn what_is_given_on_the_command_line_goes_before_the_file_and_that_before_the_default() {
     let text = "stall-after = \"2s\"\nmax-agents = 7\nallow-uid = [1, 2]\nudp = \"127.0.0.1:1\"";
     let args = read(&["--stall-after", "3s", "--allow-uid", "9"], text).unwrap();
-    assert_eq!(args.stall_after, Duration::from_secs(3));
-    assert_eq!(args.max_agents, 7);
-    assert_eq!(args.allow_uid, [9], "a list replaces the file's");
-    assert_eq!(args.udp.len(), 1);
-    assert_eq!(args.forget_after, Duration::from_secs(86_400));
+    assert_eq!(args.engine.stall_after, Duration::from_secs(3));
+    assert_eq!(args.engine.max_agents, 7);
+    assert_eq!(args.ingest.allow_uid, [9], "a list replaces the file's");
+    assert_eq!(args.ingest.udp.len(), 1);
+    assert_eq!(args.engine.forget_after, Duration::from_secs(86_400));
     // Also when it says on the command line what the default is.
-    assert_eq!(read(&["--stall-after=5s"], text).unwrap().stall_after, Duration::from_secs(5));
+    assert_eq!(read(&["--stall-after=5s"], text).unwrap().engine.stall_after, Duration::from_secs(5));
 }
 
 #[test]
@@ -74,8 +74,8 @@ fn the_configuration_has_the_rules_the_expected_agents_and_the_file() {
     let config = read(&[], text).unwrap().into_config().unwrap();
     assert_eq!((config.policy.rules.iter().len(), config.policy.expected.iter().len()), (1, 1));
     assert!(config.file.is_some());
-    assert_eq!(config.sockets[0].path.to_str(), Some("/tmp/varta.sock"));
-    assert!(!config.sockets[0].is_default);
+    assert_eq!(config.ingest.sockets[0].path.to_str(), Some("/tmp/varta.sock"));
+    assert!(!config.ingest.sockets[0].is_default);
 }
 
 #[test]
@@ -106,7 +106,9 @@ fn a_task_has_options_of_its_own_and_none_of_the_server() {
     };
     assert!(read(&[]).unwrap().task.is_none());
     let words = ["replay", "FILE", "--stall-after", "2s", "--detector=phi", "--phi-threshold=9", "--json"];
-    let Some(Task::Replay(args)) = read(&words).unwrap().task else { panic!("it is a replay") };
+    let Some(Task::Recording(RecordingTask::Replay(args))) = read(&words).unwrap().task else {
+        panic!("it is a replay")
+    };
     assert_eq!(
         (args.file.to_str(), args.stall_after, args.json),
         (Some("FILE"), Some(Duration::from_secs(2)), true)
@@ -123,7 +125,7 @@ fn a_task_has_options_of_its_own_and_none_of_the_server() {
 
 #[test]
 fn a_recording_has_a_limit_and_a_limit_a_recording() {
-    let record = |text| read(&[], text).unwrap().into_config().map(|config| config.record);
+    let record = |text| read(&[], text).unwrap().into_config().map(|config| config.services.recording);
     assert_eq!(record("").unwrap(), None);
     let path = PathBuf::from("r");
     let options = RecordOptions { path: path.clone(), limit: 268_435_456 };
@@ -158,8 +160,9 @@ fn the_example_has_every_option_and_what_it_says_is_the_default() {
         })
         .collect();
     let file = read(&[], &whole).unwrap().file.unwrap();
-    let counts = (file.rules().iter().len(), file.expected().iter().len(), file.pauses().iter().len());
-    assert_eq!(counts, (1, 1, 1));
+    let Tables { engine, services } = file.tables();
+    let counts = [engine.rules.iter().len(), engine.expected.iter().len(), services.maintenance.iter().len()];
+    assert_eq!(counts, [1, 1, 1]);
     // A rule has keys of the same names as options.
     let (options, _) = whole.split_once("\n[[").unwrap();
     for option in definition().get_arguments().filter(|option| option.get_id() != "config") {
@@ -190,19 +193,22 @@ fn values_that_make_no_sense_are_refused_by_name() {
         refused(|config| config.policy.forget_after = Duration::from_secs(1)).starts_with("--forget-after")
     );
     assert!(refused(|config| config.policy.max_agents = 0).starts_with("--max-agents"));
-    assert!(refused(|config| config.sockets.clear()).starts_with("--socket"));
-    assert!(refused(|config| config.sockets.push(config.sockets[0].clone())).contains("given twice"));
+    assert!(refused(|config| config.ingest.sockets.clear()).starts_with("--socket"));
+    assert!(
+        refused(|config| config.ingest.sockets.push(config.ingest.sockets[0].clone()))
+            .contains("given twice")
+    );
     let said = refused(|config| {
-        let path = config.sockets[0].path.clone();
-        config.maintenance.control = Some(ControlSocket { path, is_default: false });
+        let path = config.ingest.sockets[0].path.clone();
+        config.services.maintenance.control = Some(ControlSocket { path, is_default: false });
     });
     assert!(said.starts_with("--control-socket: /tmp/varta.sock is a --socket already"), "{said}");
     let from_anywhere = || "[::]:9844".parse().unwrap();
-    assert!(refused(|config| config.udp.push(from_anywhere())).contains("--allow-plaintext-remote"));
-    assert!(refused(|config| config.allow_plaintext_remote = true).contains("--udp"));
-    assert!(refused(|config| config.secure_udp.push(from_anywhere())).contains("--key-file"));
-    assert!(refused(|config| config.keys.key = Some("key".into())).contains("--secure-udp"));
-    assert!(refused(|config| config.udp_receive_buffer = 0).starts_with("--udp-receive-buffer"));
+    assert!(refused(|config| config.ingest.udp.push(from_anywhere())).contains("--allow-plaintext-remote"));
+    assert!(refused(|config| config.ingest.allow_plaintext_remote = true).contains("--udp"));
+    assert!(refused(|config| config.ingest.secure_udp.push(from_anywhere())).contains("--key-file"));
+    assert!(refused(|config| config.ingest.keys.key = Some("key".into())).contains("--secure-udp"));
+    assert!(refused(|config| config.ingest.udp_receive_buffer = 0).starts_with("--udp-receive-buffer"));
     let patient = Rule { name: Glob::parse("slow-*").unwrap(), stall_after: Some(LONGEST_DURATION) };
     let said = refused(|config| config.policy.rules.add(patient).unwrap());
     assert!(said.starts_with("--forget-after") && said.contains("slow-*"), "{said}");
@@ -213,5 +219,5 @@ fn values_that_make_no_sense_are_refused_by_name() {
     });
     assert!(said.starts_with("--max-agents"), "{said}");
     let everywhere = Some("0.0.0.0:9843".parse().unwrap());
-    assert!(refused(|config| config.metrics_addr = everywhere).contains("--metrics-token-file"));
+    assert!(refused(|config| config.services.http.address = everywhere).contains("--metrics-token-file"));
 }

@@ -6,6 +6,7 @@ pub(crate) mod options;
 mod process_monitor;
 pub(crate) mod query;
 mod record;
+pub(crate) mod reload;
 mod shm_reads;
 pub(crate) mod state_queue;
 pub(crate) mod subscribers;
@@ -15,7 +16,7 @@ pub(crate) mod thread;
 pub(crate) mod throttle;
 
 pub(crate) use self::feed::{BoundedQueue, Feed};
-pub(crate) use self::options::DetectorArgs;
+pub use self::options::{Detector, DetectorArgs, EngineArgs, EngineTables};
 pub(crate) use self::process_monitor::Outside;
 pub(crate) use self::record::Record;
 pub(crate) use self::tap::Recorder;

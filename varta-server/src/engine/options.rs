@@ -1,14 +1,136 @@
-//! The options by which agents that promise nothing are given their time.
+//! By which rules agents are judged: their number, their rate and their time.
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::base::Glob;
 use crate::base::error::Error;
 use crate::base::limits::{LONGEST_DURATION, SHORTEST_STALL_AFTER};
+use crate::base::options::table::{Fault, Key, ReadTables, Table, Value, at, duration};
 use crate::domain::tracker::Policy;
 use crate::domain::tracker::arrival::{ArrivalPolicy, Bounds, Kind};
-use crate::domain::{ExpectedAgents, Rule, Rules};
+use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
+
+/// What the tracker goes by. A group of options.
+#[derive(Clone, Debug, Args)]
+pub struct EngineArgs {
+    /// How long an agent may be silent before it is called stalled
+    #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", default_value = "5s",
+          value_parser = humantime::parse_duration)]
+    pub stall_after: Duration,
+
+    /// How long an agent may ask to be silent, for good or for once
+    #[arg(long, env = "VARTA_LONGEST_SILENCE", value_name = "DURATION", default_value = "1h",
+          value_parser = humantime::parse_duration)]
+    pub longest_silence: Duration,
+
+    /// How long an agent may be silent that asks for nothing.
+    #[command(flatten)]
+    pub detector: DetectorArgs,
+
+    /// How many agents are tracked; beyond it new ones are refused and counted
+    #[arg(long, env = "VARTA_MAX_AGENTS", value_name = "N", default_value_t = Policy::DEFAULT_MAX_AGENTS)]
+    pub max_agents: usize,
+
+    /// How many agents one address may introduce over --udp; 0 for no limit
+    ///
+    /// All of loopback counts as one address, and so does an IPv6 network of 64 bits. Where there are other ways in, a
+    /// quarter of --max-agents is kept free of plaintext.
+    #[arg(long, env = "VARTA_MAX_AGENTS_PER_SOURCE", value_name = "N",
+          default_value_t = Policy::DEFAULT_MAX_AGENTS_PER_SOURCE)]
+    pub max_agents_per_source: usize,
+
+    /// Beats accepted a second from one agent; 0 for no limit
+    #[arg(long, env = "VARTA_MAX_BEAT_RATE", value_name = "N", default_value_t = Policy::DEFAULT_MAX_BEAT_RATE)]
+    pub max_beat_rate: u32,
+
+    /// Beats accepted a second from all agents together; 0 for no limit
+    #[arg(long, env = "VARTA_MAX_TOTAL_RATE", value_name = "N", default_value_t = 0)]
+    pub max_total_rate: u32,
+
+    /// How long a silent agent is remembered after its last beat
+    #[arg(long, env = "VARTA_FORGET_AFTER", value_name = "DURATION", default_value = "24h",
+          value_parser = humantime::parse_duration)]
+    pub forget_after: Duration,
+}
+
+impl EngineArgs {
+    /// What these options say, with the tables of the file. `is_only_plain` when nothing vouches for any
+    /// agent.
+    ///
+    /// # Errors
+    ///
+    /// See [`DetectorArgs::policy`].
+    pub fn policy(self, tables: EngineTables, is_only_plain: bool) -> Result<Policy, Error> {
+        Ok(Policy {
+            stall_after: self.stall_after,
+            arrival: self.detector.policy()?,
+            forget_after: self.forget_after,
+            max_agents: self.max_agents,
+            max_agents_per_source: self.max_agents_per_source,
+            // What anybody can make up leaves room for those who prove who they are.
+            max_plain_agents: if is_only_plain { self.max_agents } else { self.max_agents / 4 * 3 },
+            longest_silence: self.longest_silence,
+            least_crowd: Policy::LEAST_CROWD,
+            looks_per_second: Policy::LOOKS_PER_SECOND,
+            rules: tables.rules,
+            expected: tables.expected,
+            max_beat_rate: self.max_beat_rate,
+            max_total_rate: self.max_total_rate,
+        })
+    }
+}
+
+/// The tables of the file that the tracker goes by.
+#[derive(Clone, Debug, Default)]
+pub struct EngineTables {
+    /// What holds for agents by their names.
+    pub rules: Rules,
+    /// The agents that are to come.
+    pub expected: ExpectedAgents,
+}
+
+impl EngineTables {
+    pub(crate) const NAMES: [&str; 2] = [Rules::NAME, ExpectedAgents::NAME];
+
+    /// Reads the value of a key, if the key names one of these tables. Whether it does.
+    pub(crate) fn read(&mut self, key: &Key<'_>, value: &Value<'_>) -> Result<bool, Fault> {
+        Ok(self.rules.read(key, value)? || self.expected.read(key, value)?)
+    }
+}
+
+/// The keys of a rule.
+const RULE_KEYS: [&str; 2] = ["name", "stall-after"];
+
+impl ReadTables for Rules {
+    const NAME: &str = "rule";
+
+    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+        let [name, stall_after] = table.values(RULE_KEYS)?;
+        let (place, name) = table.name(name)?;
+        let name = Glob::parse(name).map_err(|error| at(place, error))?;
+        let stall_after = stall_after.map(|value| duration("stall-after", value)).transpose()?;
+        Rules::add(self, Rule { name, stall_after }).map_err(|error| at(place, error))
+    }
+}
+
+/// The keys of an expected agent.
+const EXPECTED_KEYS: [&str; 2] = ["name", "grace"];
+
+impl ReadTables for ExpectedAgents {
+    const NAME: &str = "expected";
+
+    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+        let [name, grace] = table.values(EXPECTED_KEYS)?;
+        let (place, name) = table.name(name)?;
+        let mut agent = Expected::named(name).map_err(|error| at(place, error))?;
+        if let Some(value) = grace {
+            agent.grace = duration("grace", value)?;
+        }
+        ExpectedAgents::add(self, agent).map_err(|error| at(place, error))
+    }
+}
 
 /// By which rule an agent that asks for nothing is called silent. A group of options, for each command that tracks
 /// agents.

@@ -5,15 +5,15 @@ use tokio::sync::{mpsc, oneshot};
 use crate::domain::tracker::{AgentId, Named, Standing, Transition};
 use crate::domain::{ExpectedAgents, Rules};
 use crate::engine::state_queue::Event;
-use crate::metrics::agent_rows::AgentRows;
+use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
 
 /// A question to the actor. The answer is lost when the asker has gone, which is no fault.
 #[derive(Debug)]
 pub(crate) enum Query {
     /// Whether it still takes turns.
     Ping(oneshot::Sender<()>),
-    /// Starts the rows of a scrape.
-    StartRows(oneshot::Sender<Box<AgentRows>>),
+    /// Starts the rows of a scrape, for these agents.
+    StartRows { which: AgentMetrics, answer: oneshot::Sender<Box<AgentRows>> },
     /// Adds agents to the rows of a scrape, from a slot number on.
     AddRows { rows: Box<AgentRows>, from: usize, answer: oneshot::Sender<Slice> },
     /// Has the tracker go by other rules and expect other agents.

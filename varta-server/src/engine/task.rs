@@ -28,7 +28,7 @@ use crate::engine::subscribers::Sinks;
 use crate::ingest::listener::INBOX_BATCHES;
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::{Pages, Probe};
-use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
+use crate::metrics::agent_rows::AgentRows;
 use crate::observe::exit_watcher::ProcessDeath;
 
 /// Questions that may wait; who asks one more waits.
@@ -70,7 +70,6 @@ pub(crate) struct Actor {
     /// By [`Transport::index`](crate::beat::Transport::index).
     pub(crate) frames: [FrameCounters; Transport::ALL.len()],
     pub(crate) metrics: TrackerMetrics,
-    pub(crate) agent_metrics: AgentMetrics,
     /// The name of this host, for the label `host`.
     pub(crate) host: String,
     /// The tracker's own, for how often this task checks itself.
@@ -301,9 +300,9 @@ impl Actor {
             Query::Ping(answer) => {
                 let _ = answer.send(());
             }
-            Query::StartRows(answer) => {
+            Query::StartRows { which, answer } => {
                 let wall_start = self.clock.wall_start_seconds();
-                let mut rows = AgentRows::new(self.agent_metrics, self.tracker.len(), &self.host, wall_start);
+                let mut rows = AgentRows::new(which, self.tracker.len(), &self.host, wall_start);
                 rows.add_restarts(self.tracker.restarts());
                 rows.add_missing(self.tracker.missing());
                 let _ = answer.send(Box::new(rows));

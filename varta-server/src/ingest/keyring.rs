@@ -123,18 +123,15 @@ impl Vault {
         Ok(Vault { files: Arc::new(files), content: Arc::new(Mutex::new(content)), news })
     }
 
-    /// Reads the keys anew, and gives how many there are. What is remembered of datagrams stays.
+    /// Reads the key files. Nothing changes by it.
     ///
     /// # Errors
     ///
-    /// The first file that cannot be used. The keys stay as they were.
-    pub(crate) fn read_anew(&self) -> Result<usize, Error> {
+    /// The first file that cannot be used.
+    pub(crate) fn stage(&self) -> Result<StagedKeys, Error> {
         let mut known = self.open().known.clone();
         let keys = Keys::read(&self.files, &mut known)?;
-        let mut content = self.open();
-        content.keys = keys;
-        content.known = known;
-        Ok(content.keys.shared.len() + content.keys.master.len())
+        Ok(StagedKeys { vault: self.clone(), keys, known })
     }
 
     /// The fingerprints of all keys that there have been, by their numbers.
@@ -184,6 +181,25 @@ impl Vault {
     pub(super) fn open(&self) -> MutexGuard<'_, Content> {
         // Whoever panicked with it left no half-changed state that could let a datagram in.
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keys that were read and do not count yet.
+#[derive(Debug)]
+pub(crate) struct StagedKeys {
+    vault: Vault,
+    keys: Keys,
+    known: KnownKeys,
+}
+
+impl StagedKeys {
+    /// Has the keys count from now on, and gives how many there are. What is remembered of datagrams stays.
+    pub(crate) fn commit(self) -> usize {
+        let StagedKeys { vault, keys, known } = self;
+        let mut content = vault.open();
+        content.keys = keys;
+        content.known = known;
+        content.keys.shared.len() + content.keys.master.len()
     }
 }
 
@@ -274,9 +290,8 @@ impl Keys {
 
 impl KnownKeys {
     fn number(&mut self, key: &Key, path: &Path) -> Result<KeyId, Error> {
-        self.number_of(key.fingerprint()).ok_or_else(|| Error::SecretFile {
-            path: path.to_path_buf(),
-            fault: "is one key too many for this server's life; restart it".to_owned(),
+        self.number_of(key.fingerprint()).ok_or_else(|| {
+            Error::configuration_file(path, "is one key too many for this server's life; restart it")
         })
     }
 
@@ -297,7 +312,7 @@ fn add<K>(keys: &mut Vec<(KeyId, K)>, number: KeyId, key: K, path: &Path) -> Res
     }
     if keys.len() > MOST_KEYS {
         let fault = format!("makes it more than {MOST_KEYS} keys, and each costs every datagram a trial");
-        return Err(Error::SecretFile { path: path.to_path_buf(), fault });
+        return Err(Error::configuration_file(path, fault));
     }
     Ok(())
 }
@@ -307,13 +322,13 @@ fn read_several(path: &Path) -> Result<Vec<Key>, Error> {
     if keys.len() > MOST_KEYS {
         let fault =
             format!("holds {} keys, and each costs every datagram a trial; at most {MOST_KEYS}", keys.len());
-        return Err(Error::SecretFile { path: path.to_path_buf(), fault });
+        return Err(Error::configuration_file(path, fault));
     }
     Ok(keys)
 }
 
 fn unusable(error: &KeyFileError) -> Error {
-    Error::SecretFile { path: error.path().to_path_buf(), fault: error.fault().to_string() }
+    Error::configuration_file(error.path(), error.fault().to_string())
 }
 
 fn outcome_of(error: OpenError) -> Outcome {

@@ -21,6 +21,7 @@ mod unix;
 
 pub use self::keyring::KeyFiles;
 pub(crate) use self::keyring::Vault;
+pub use self::options::{IngestArgs, IngestOptions};
 pub(crate) use self::queue_probe::Probe;
 pub(crate) use self::replay::persisted::Seal;
 pub(crate) use self::shm::Pages;

@@ -1,7 +1,229 @@
+//! Where agents beat, and whose beats are taken.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+use varta_proto::address::default_socket_path;
+
+use crate::base::SocketOptions;
+use crate::base::error::Error;
+use crate::base::options::Mode;
+use crate::base::options::values::{find_group, parse_mode, parse_socket_address};
+use crate::ingest::{AllowedSenders, KeyFiles, UdpOptions};
+
 /// The queue of a UDP socket that nobody has to give, in bytes as the kernel counts them: some ten thousand beats.
-pub(crate) const DEFAULT_UDP_RECEIVE_BUFFER: usize = 8 << 20;
+const DEFAULT_UDP_RECEIVE_BUFFER: usize = 8 << 20;
 /// How many agents may share memory with the server if nobody says otherwise: each takes one of the 65,530 mappings that a
 /// process usually may have (`vm.max_map_count`).
-pub(crate) const DEFAULT_MAX_SHM_AGENTS: usize = 16_384;
+const DEFAULT_MAX_SHM_AGENTS: usize = 16_384;
 /// The most that can be asked for.
-pub(crate) const LARGEST_RECEIVE_BUFFER: usize = 1 << 30;
+const LARGEST_RECEIVE_BUFFER: usize = 1 << 30;
+
+/// Where agents beat. A group of options.
+#[derive(Clone, Debug, Args)]
+pub struct IngestArgs {
+    /// Unix datagram socket to listen on; may be given more than once; `none` turns it off
+    ///
+    /// Default: $RUNTIME_DIRECTORY/varta.sock, else $XDG_RUNTIME_DIR/varta/varta.sock, else /run/varta/varta.sock for
+    /// root and /tmp/varta-UID/varta.sock for others. A missing directory is made, with mode 0700.
+    #[arg(long, env = "VARTA_SOCKET", value_name = "PATH")]
+    pub socket: Vec<PathBuf>,
+
+    /// Permissions of the socket's file, in octal: who may connect
+    #[arg(long, env = "VARTA_SOCKET_MODE", value_name = "OCTAL", default_value = "0600", value_parser = parse_mode)]
+    pub socket_mode: Mode,
+
+    /// Group, by name or number, to which the socket's file is given
+    #[arg(long, env = "VARTA_SOCKET_GROUP", value_name = "NAME")]
+    pub socket_group: Option<String>,
+
+    /// User id whose processes may beat; may be given more than once [default: this server's and 0]
+    #[arg(long, env = "VARTA_ALLOW_UID", value_name = "UID", value_delimiter = ',')]
+    pub allow_uid: Vec<u32>,
+
+    /// Group id whose processes may beat too; may be given more than once
+    #[arg(long, env = "VARTA_ALLOW_GID", value_name = "GID", value_delimiter = ',')]
+    pub allow_gid: Vec<u32>,
+
+    /// UDP address for plaintext beats; may be given more than once; port 0 picks one
+    ///
+    /// Whoever can reach the address can pretend to be any agent of another host, so one that is not loopback needs
+    /// --allow-plaintext-remote. `[::]` takes IPv4 too, unless 0.0.0.0 is given with the same port.
+    #[arg(long, env = "VARTA_UDP", value_name = "ADDR", value_delimiter = ',', value_parser = parse_socket_address)]
+    pub udp: Vec<SocketAddr>,
+
+    /// Take plaintext beats from the network as well
+    #[arg(long, env = "VARTA_ALLOW_PLAINTEXT_REMOTE", value_parser = FalseyValueParser::new())]
+    pub allow_plaintext_remote: bool,
+
+    /// UDP address for encrypted beats; may be given more than once; needs a key file
+    #[arg(long, env = "VARTA_SECURE_UDP", value_name = "ADDR", value_delimiter = ',',
+          value_parser = parse_socket_address)]
+    pub secure_udp: Vec<SocketAddr>,
+
+    /// File with the key that server and agents share: 64 hexadecimal characters
+    ///
+    /// Key files must be closed to others (chmod 600) and belong to this server's user or root. SIGHUP has them read
+    /// again.
+    #[arg(long, env = "VARTA_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// File with more shared keys that are accepted, one a line: the old and the new one while keys are rotated
+    #[arg(long, env = "VARTA_ACCEPTED_KEY_FILE", value_name = "FILE")]
+    pub accepted_key_file: Option<PathBuf>,
+
+    /// File with the master key from which agents derive theirs; several, one a line, while it is rotated
+    #[arg(long, env = "VARTA_MASTER_KEY_FILE", value_name = "FILE")]
+    pub master_key_file: Option<PathBuf>,
+
+    /// How many bytes of datagrams fit the queue of a UDP socket, counted as the kernel does
+    ///
+    /// Without CAP_NET_ADMIN the kernel grants no more than twice net.core.rmem_max.
+    #[arg(long, env = "VARTA_UDP_RECEIVE_BUFFER", value_name = "BYTES", default_value_t = DEFAULT_UDP_RECEIVE_BUFFER)]
+    pub udp_receive_buffer: usize,
+
+    /// How many local agents may beat through a page of memory; beyond it they beat by datagrams; 0 for none
+    ///
+    /// Each page takes 4 KiB, which the agent pays for, and one of the mappings that vm.max_map_count allows.
+    #[arg(long, env = "VARTA_MAX_SHM_AGENTS", value_name = "N", default_value_t = DEFAULT_MAX_SHM_AGENTS)]
+    pub max_shm_agents: usize,
+}
+
+impl IngestArgs {
+    /// What these options say.
+    ///
+    /// # Errors
+    ///
+    /// When the group is not known.
+    pub fn options(self) -> Result<IngestOptions, Error> {
+        let us = nix::unistd::geteuid().as_raw();
+        let group = self.socket_group.map(find_group).transpose()?;
+        let is_default = self.socket.is_empty();
+        let paths = if is_default { vec![default_socket_path(us)] } else { self.socket };
+        let sockets: Vec<_> = paths
+            .into_iter()
+            .filter(|path| path.as_os_str() != "none")
+            .map(|path| SocketOptions { path, is_default, mode: self.socket_mode.0, group })
+            .collect();
+        let mut uids = self.allow_uid;
+        if uids.is_empty() {
+            uids = vec![us, 0];
+        }
+        Ok(IngestOptions {
+            sockets,
+            allowed: AllowedSenders { uids, gids: self.allow_gid },
+            udp: self.udp,
+            allow_plaintext_remote: self.allow_plaintext_remote,
+            secure_udp: self.secure_udp,
+            keys: KeyFiles {
+                key: self.key_file,
+                accepted: self.accepted_key_file,
+                master: self.master_key_file,
+            },
+            max_shm_agents: self.max_shm_agents,
+            udp_receive_buffer: self.udp_receive_buffer,
+        })
+    }
+}
+
+/// Where agents beat, and whose beats are taken.
+#[derive(Clone, Debug)]
+pub struct IngestOptions {
+    /// Unix sockets to listen on.
+    pub sockets: Vec<SocketOptions>,
+    /// Whose beats are accepted on them.
+    pub allowed: AllowedSenders,
+    /// UDP addresses to listen on for plaintext.
+    pub udp: Vec<SocketAddr>,
+    /// Whether those may be other than loopback.
+    pub allow_plaintext_remote: bool,
+    /// UDP addresses to listen on for sealed datagrams.
+    pub secure_udp: Vec<SocketAddr>,
+    /// The keys that open those.
+    pub keys: KeyFiles,
+    /// How many pages of memory local agents may share with the server; 0 for none.
+    pub max_shm_agents: usize,
+    /// How many bytes of datagrams are to fit the queue of a UDP socket, counted as the kernel does.
+    pub udp_receive_buffer: usize,
+}
+
+impl IngestOptions {
+    /// The defaults, with one Unix socket at `path`.
+    #[must_use]
+    pub fn for_socket(path: PathBuf) -> Self {
+        IngestOptions {
+            sockets: vec![SocketOptions { path, is_default: false, mode: 0o600, group: None }],
+            allowed: AllowedSenders { uids: vec![nix::unistd::geteuid().as_raw(), 0], gids: Vec::new() },
+            udp: Vec::new(),
+            allow_plaintext_remote: false,
+            secure_udp: Vec::new(),
+            keys: KeyFiles::default(),
+            max_shm_agents: DEFAULT_MAX_SHM_AGENTS,
+            udp_receive_buffer: DEFAULT_UDP_RECEIVE_BUFFER,
+        }
+    }
+
+    /// Whether all beats come as plaintext over UDP, which vouches for nobody.
+    #[must_use]
+    pub fn is_only_plain(&self) -> bool {
+        self.sockets.is_empty() && self.secure_udp.is_empty()
+    }
+
+    /// Checks what the types leave open.
+    ///
+    /// # Errors
+    ///
+    /// The first option whose value makes no sense, by its name on the command line.
+    pub fn check(&self) -> Result<(), Error> {
+        let wrong = |option, fault: &str| Err(Error::Option { option, fault: fault.to_owned() });
+        if self.is_only_plain() && self.udp.is_empty() {
+            let fault = "leaves nothing to listen on; give a path, or --udp or --secure-udp";
+            return wrong("--socket none", fault);
+        }
+        for (index, socket) in self.sockets.iter().enumerate() {
+            if socket.path.as_os_str().is_empty() {
+                return wrong("--socket", "the path is empty");
+            }
+            if self.sockets[..index].iter().any(|earlier| earlier.path == socket.path) {
+                return wrong("--socket", &format!("{} is given twice", socket.path.display()));
+            }
+        }
+        if let Some(address) = self.udp.iter().find(|address| !address.ip().to_canonical().is_loopback())
+            && !self.allow_plaintext_remote
+        {
+            return Err(Error::PlaintextRemote { address: *address });
+        }
+        if self.allow_plaintext_remote && self.udp.is_empty() {
+            return wrong("--allow-plaintext-remote", "does nothing without --udp");
+        }
+        if !self.secure_udp.is_empty() && self.keys.are_none() {
+            return wrong("--secure-udp", "needs a --key-file, --accepted-key-file or --master-key-file");
+        }
+        if self.secure_udp.is_empty()
+            && let Some(option) = self.keys.option()
+        {
+            return wrong(option, "keys do nothing without --secure-udp");
+        }
+        let addresses: Vec<_> = self.udp.iter().chain(&self.secure_udp).collect();
+        for (index, address) in addresses.iter().enumerate() {
+            if address.port() != 0 && addresses[..index].contains(address) {
+                return Err(Error::Option { option: "--udp", fault: format!("{address} is given twice") });
+            }
+        }
+        if self.udp_receive_buffer == 0 || self.udp_receive_buffer > LARGEST_RECEIVE_BUFFER {
+            return wrong("--udp-receive-buffer", "is not between 1 byte and 1 GiB");
+        }
+        Ok(())
+    }
+
+    /// The options for the socket at one of the UDP addresses.
+    pub(crate) fn udp_socket(&self, address: SocketAddr) -> UdpOptions {
+        let is_other_half = |other: &SocketAddr| {
+            other.ip() == Ipv4Addr::UNSPECIFIED && other.port() == address.port() && address.port() != 0
+        };
+        let only_v6 = self.udp.iter().chain(&self.secure_udp).any(is_other_half);
+        UdpOptions { address, only_v6, receive_buffer: self.udp_receive_buffer }
+    }
+}

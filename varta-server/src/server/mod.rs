@@ -6,61 +6,40 @@ mod reloader;
 use std::future::Future;
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use self::families::families;
 pub use self::reloader::Reloader;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
-use crate::base::files::state_dir::StateDir;
-use crate::base::logging;
 use crate::base::time::millis;
 use crate::config::Config;
 use crate::domain::beat::Transport;
 use crate::domain::tracker::{Policy, Tracker};
-use crate::engine::metrics::{SINK_DROPPED, TrackerMetrics};
+use crate::engine::metrics::TrackerMetrics;
 use crate::engine::query::Query;
+use crate::engine::reload::Reload;
 use crate::engine::subscribers::Sinks;
 use crate::engine::task::{Actor, QUERIES};
 use crate::engine::thread::IngestThread;
-use crate::engine::{Feed, Outside, Recorder};
+use crate::engine::{Outside, Recorder};
 use crate::ingest::endpoint::Endpoint;
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::ingest::kernel_queues::Queues;
 use crate::ingest::listener::{INBOX_BATCHES, Listener};
 use crate::ingest::metrics::FrameCounters;
-use crate::ingest::{Pages, Probe, UdpOptions, Vault};
+use crate::ingest::{IngestOptions, Pages, Probe, Vault};
 use crate::metrics::Registry;
 use crate::observe::exit_watcher::Watcher;
 use crate::observe::sampler::Looker;
 use crate::observe::{Host, descriptor_limit};
-use crate::services::alerts::service::{Alerts, Surroundings};
-use crate::services::audit::AuditLog;
-use crate::services::context::{ended_unasked, join_all, named, thread_panicked};
-use crate::services::events::metrics::EventsMeans;
-use crate::services::events::service::EventsFile;
-use crate::services::http;
-use crate::services::http::metrics::ServerMetrics;
-use crate::services::http::service::{Site, bind_metrics};
-use crate::services::log;
-use crate::services::maintenance::metrics::MaintenanceMetrics;
-use crate::services::maintenance::service::Maintenance;
-use crate::services::recording::{Header, RecordingFile, RecordingMetrics};
-use crate::services::recovery::{self, NewRules};
-use crate::services::state::Means;
-use crate::services::state::database::{Left, Room, Store};
-use crate::services::state::metrics::STATE_WRITE_ERRORS;
-use crate::services::state::restore::restore;
-
-/// How long the tasks may take to end in order before the server ends without them.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+use crate::services::context::Context;
+use crate::services::{ForTracker, Services};
 
 /// The way to a running server: [`Server::bind`], then [`BoundServer::run`].
 #[derive(Debug)]
@@ -70,22 +49,12 @@ pub struct Server;
 #[derive(Debug)]
 pub struct BoundServer {
     config: Config,
-    clock: Clock,
+    context: Context,
     listeners: Vec<Listener>,
     vault: Option<Vault>,
     pages: Pages,
-    metrics: Option<TcpListener>,
-    to_queries: mpsc::Sender<Query>,
     queries: mpsc::Receiver<Query>,
-    to_recovery: mpsc::Sender<NewRules>,
-    recovery_rules: mpsc::Receiver<NewRules>,
-    /// With what the server before this one left.
-    state: Option<(Store, Left)>,
-    recording: Option<RecordingFile>,
-    audit: Option<AuditLog>,
-    maintenance: Maintenance,
-    events: Option<EventsFile>,
-    alerts: Option<Alerts>,
+    services: Services,
 }
 
 impl Server {
@@ -97,59 +66,27 @@ impl Server {
     pub fn bind(mut config: Config) -> Result<BoundServer, Error> {
         config.check()?;
         let clock = Clock::start();
-        let vault = if config.keys.are_none() {
+        let vault = if config.ingest.keys.are_none() {
             None
         } else {
             let Policy { max_agents, stall_after, ref rules, .. } = config.policy;
             let longest =
                 rules.longest().and_then(|rule| rule.stall_after).unwrap_or_default().max(stall_after);
-            Some(Vault::read(config.keys.clone(), max_agents, longest)?)
+            Some(Vault::read(config.ingest.keys.clone(), max_agents, longest)?)
         };
-        let room =
-            Room { agents: config.policy.max_agents, seals: vault.as_ref().map_or(0, Vault::most_sessions) };
-        let state_dir = config.state_dir.as_deref().map(StateDir::open).transpose()?;
-        let state = state_dir.clone().map(|directory| Store::open(directory, room, clock)).transpose()?;
-        if let (Some((_, left)), Some(vault)) = (&state, &vault) {
-            vault.restore(&left.seals);
-        }
-        let alerts = Alerts::new(mem::take(&mut config.alerts), state_dir.as_ref())?;
-        let mut listeners = Vec::new();
-        let pages = Pages::new(config.max_shm_agents, clock);
-        for socket in &config.sockets {
-            listeners.push(Listener::unix(socket, config.allowed.clone(), pages.clone())?);
-        }
-        for address in &config.udp {
-            listeners.push(Listener::udp(&udp_options(&config, *address))?);
-        }
-        for (address, vault) in config.secure_udp.iter().zip(vault.iter().cycle()) {
-            listeners.push(Listener::secure_udp(&udp_options(&config, *address), vault.clone())?);
-        }
-        let maintenance = Maintenance::open(&config.maintenance, config.state_dir.as_deref())?;
-        let metrics = config.metrics_addr.map(bind_metrics).transpose()?;
+        let state_dir = config.services.state.open_directory()?;
+        let registry = Registry::new(families()).map_err(|error| Error::Runtime {
+            action: "set up metrics",
+            source: std::io::Error::other(error),
+        })?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
-        let (to_recovery, recovery_rules) = mpsc::channel(1);
-        let events = config.events.as_ref().map(EventsFile::open).transpose()?;
-        let audit = config.audit.as_ref().map(AuditLog::open).transpose()?;
-        // Last: a server that could not start leaves no file behind that keeps the next from starting.
-        let recording = config.record.as_ref().map(RecordingFile::create).transpose()?;
-        Ok(BoundServer {
-            config,
-            clock,
-            listeners,
-            vault,
-            pages,
-            metrics,
-            to_queries,
-            queries,
-            to_recovery,
-            recovery_rules,
-            state,
-            recording,
-            maintenance,
-            events,
-            audit,
-            alerts,
-        })
+        let context = Context::new(clock, registry, to_queries, state_dir);
+        let pages = Pages::new(config.ingest.max_shm_agents, clock);
+        let options = mem::take(&mut config.services);
+        let bind_sockets = || bind_sockets(&config.ingest, &pages, vault.as_ref());
+        let (services, listeners) =
+            Services::open(options, &context, &config.policy, vault.as_ref(), bind_sockets)?;
+        Ok(BoundServer { config, context, listeners, vault, pages, queries, services })
     }
 }
 
@@ -157,7 +94,7 @@ impl BoundServer {
     /// Where metrics are served, with the port that was picked if 0 was asked for.
     #[must_use]
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
-        self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.services.http.address()
     }
 
     /// The Unix sockets.
@@ -179,11 +116,8 @@ impl BoundServer {
         Reloader {
             vault: self.vault.clone(),
             file: self.config.file.clone(),
-            policy: self.config.policy.clone(),
-            recovery: self.config.recovery_args.clone(),
-            to_recovery: self.to_recovery.clone(),
-            to_queries: self.to_queries.clone(),
-            pauses: self.maintenance.pauses().clone(),
+            engine: Reload::new(self.config.policy.clone(), self.context.queries.clone()),
+            services: self.services.reload(),
         }
     }
 
@@ -198,56 +132,30 @@ impl BoundServer {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
         let metrics_addr = self.metrics_addr();
-        let BoundServer {
-            config,
-            clock,
-            listeners,
-            vault,
-            pages,
-            metrics,
-            to_queries,
-            queries,
-            to_recovery: _,
-            recovery_rules,
-            state,
-            recording,
-            maintenance,
-            events,
-            audit,
-            alerts,
-        } = self;
-        let registry = Registry::new(families()).map_err(|error| Error::Runtime {
-            action: "set up metrics",
-            source: std::io::Error::other(error),
-        })?;
-
+        let BoundServer { config, mut context, listeners, vault: _, pages, queries, services } = self;
+        let clock = context.clock;
         let ingest = IngestThread::start().map_err(failed("start the ingest thread"))?;
-        let stop_listening = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-
         let (to_inbox, inbox) = mpsc::channel(INBOX_BATCHES);
-        let (to_log, log) = Feed::new(&registry, "log");
-        let frames = Transport::ALL.map(|transport| FrameCounters::new(&registry, transport));
+        let frames = Transport::ALL.map(|transport| FrameCounters::new(&context.registry, transport));
         let sockets = listeners.iter().map(Listener::probe).collect::<Result<Arc<[Probe]>, Error>>()?;
-        let kernel_drops = KernelDrops::new(&registry, Arc::clone(&sockets));
-        let queues = Queues::measure(&listeners, &registry);
+        let kernel_drops = KernelDrops::new(&context.registry, Arc::clone(&sockets));
+        let queues = Queues::measure(&listeners, &context.registry);
         for listener in listeners {
             log_endpoint(listener.endpoint(), config.policy.stall_after);
             let counters = frames[listener.endpoint().transport().index()].clone();
-            let task = listener.run(stop_listening.clone(), to_inbox.clone(), clock, counters);
-            tasks.spawn_on(async { ("listener", task.await) }, ingest.handle());
+            let task = listener.run(context.stop.clone(), to_inbox.clone(), clock, counters);
+            context.spawn_on(ingest.handle(), "listener", task);
         }
-        pages.count_in(&registry);
+        pages.count_in(&context.registry);
         let counters = frames[Transport::Shm.index()].clone();
-        let look =
-            pages.clone().run(stop_listening.clone(), to_inbox.clone(), Arc::clone(&sockets), counters);
-        tasks.spawn_on(async { ("look at pages", look.await) }, ingest.handle());
+        let look = pages.clone().run(context.stop.clone(), to_inbox.clone(), Arc::clone(&sockets), counters);
+        context.spawn_on(ingest.handle(), "look at pages", look);
         drop(to_inbox);
         if let Some(address) = metrics_addr {
             tracing::info!(target: "varta::server", %address, "metrics on http://{address}/metrics");
         }
-        queues.warn_if_short(config.policy.max_agents, config.udp_receive_buffer);
-        if config.allow_plaintext_remote {
+        queues.warn_if_short(config.policy.max_agents, config.ingest.udp_receive_buffer);
+        if config.ingest.allow_plaintext_remote {
             tracing::warn!(
                 target: "varta::server",
                 "beats are taken from the network in plaintext (--allow-plaintext-remote): anyone on it can read them, \
@@ -257,74 +165,7 @@ impl BoundServer {
         }
 
         let mut tracker = Tracker::new(config.policy.clone());
-        let write_errors = registry.counter(STATE_WRITE_ERRORS, &[]);
-        let dropped = registry.counter(SINK_DROPPED, &[("sink", "state")]);
-        let mut state_sink = None;
-        if let Some((store, left)) = state {
-            tracker.take_notes();
-            restore(&mut tracker, left.agents, vault.as_ref(), clock.now());
-            let means = Means { clock, queries: to_queries.clone(), vault, write_errors, dropped };
-            let (sink, done) = store.start(means).map_err(failed("start the thread that keeps the state"))?;
-            state_sink = Some(sink);
-            tasks.spawn(async {
-                ("state", done.await.map_err(|_| thread_panicked("thread that keeps the state")))
-            });
-        }
-
-        let mut recorder = Recorder::default();
-        let recording_metrics = RecordingMetrics::new(&registry);
-        if let Some(file) = recording {
-            let header = Header::new(clock, config.policy.stall_after);
-            let started = file.start(&header, recording_metrics);
-            let (started, done) = started.map_err(failed("start the thread that records"))?;
-            recorder = started;
-            let stopped = stop_listening.clone();
-            // It may end when it likes, and is waited for at the end.
-            tasks.spawn(async move {
-                stopped.cancelled().await;
-                ("recording", done.await.map_err(|_| thread_panicked("thread that records")))
-            });
-        }
-
-        let host = host_name();
-        let mut feeds = vec![to_log];
-        let surroundings = Surroundings {
-            registry: &registry,
-            queries: to_queries.clone(),
-            pauses: maintenance.pauses().clone(),
-            clock,
-            host: host.clone(),
-        };
-        let alerts = Alerts::start(alerts, surroundings);
-        if let Some((feed, desk)) = alerts.desk {
-            feeds.push(feed);
-            tasks.spawn(async { ("alerts", desk.run().await) });
-        }
-        let means = recovery::service::Means {
-            registry: &registry,
-            queries: to_queries.clone(),
-            pauses: maintenance.pauses().clone(),
-            clock,
-            host: host.clone(),
-            notifier: alerts.notifier,
-            stop: stop_listening.clone(),
-            tasks: &mut tasks,
-        };
-        let has_rules = !config.recovery.rules.is_empty() || config.recovery_args.is_some();
-        let recovery_rules = has_rules.then_some(recovery_rules);
-        feeds.extend(means.start_recovery(config.recovery, audit, recovery_rules)?);
-
-        let means = EventsMeans::new(&registry, clock, host.clone());
-        if let Some(file) = events {
-            let (feed, transitions) = Feed::new(&registry, EventsFile::SINK);
-            let done =
-                file.start(means, transitions).map_err(failed("start the thread that writes events"))?;
-            feeds.push(feed);
-            tasks.spawn(async {
-                ("events", done.await.map_err(|_| thread_panicked("thread that writes events")))
-            });
-        }
-
+        let ForTracker { state, recorder } = services.start(&mut context, &mut tracker, kernel_drops)?;
         let outside = start_outside(&ingest, clock, recorder).map_err(failed("watch processes"))?;
         let actor = Actor {
             tracker,
@@ -335,53 +176,33 @@ impl BoundServer {
             sockets,
             pages,
             queries,
-            sinks: Sinks { feeds, state: state_sink },
+            sinks: Sinks { feeds: context.take_subscribers(), state },
             frames,
-            metrics: TrackerMetrics::new(&registry, config.policy.max_agents),
-            agent_metrics: config.agent_metrics,
-            host,
+            metrics: TrackerMetrics::new(&context.registry, config.policy.max_agents),
+            host: context.host.to_string(),
             stall_after: config.policy.stall_after,
         };
-        tasks.spawn_on(async { ("tracker", actor.run().await) }, ingest.handle());
-        tasks.spawn(named("log sink", log::service::log(log)));
-        let maintained = maintenance.run(MaintenanceMetrics::new(&registry), stop_listening.clone());
-        tasks.spawn(async { ("maintenance", maintained.await) });
-
-        let stop_http = CancellationToken::new();
-        let mut web = JoinSet::new();
-        if let Some(listener) = metrics {
-            let listener =
-                tokio::net::TcpListener::from_std(listener).map_err(failed("watch the metrics socket"))?;
-            let site = Site {
-                queries: to_queries,
-                metrics: ServerMetrics::new(&registry, kernel_drops),
-                token: config.metrics_token,
-                clock,
-                log_lines_dropped: logging::lines_dropped,
-            };
-            web.spawn(named("metrics endpoint", http::service::serve(listener, site, stop_http.clone())));
-        }
-
-        let mut result = tokio::select! {
-            () = shutdown => Ok(()),
-            Some(ended) = tasks.join_next() => Err(ended_unasked(ended)),
-            Some(ended) = web.join_next() => Err(ended_unasked(ended)),
-        };
-        if result.is_ok() {
-            tracing::info!(target: "varta::server", "stopping");
-        }
-        stop_listening.cancel();
-        if tokio::time::timeout(STOP_WITHIN, join_all(&mut tasks, &mut result)).await.is_err() {
-            tracing::error!(
-                target: "varta::server",
-                "not all tasks ended within {STOP_WITHIN:?}; ending without them"
-            );
-        }
-        stop_http.cancel();
-        // Its own limits end it.
-        join_all(&mut web, &mut result).await;
-        result
+        context.spawn_on(ingest.handle(), "tracker", actor.run());
+        context.run_until(shutdown).await
     }
+}
+
+fn bind_sockets(
+    options: &IngestOptions,
+    pages: &Pages,
+    vault: Option<&Vault>,
+) -> Result<Vec<Listener>, Error> {
+    let mut listeners = Vec::new();
+    for socket in &options.sockets {
+        listeners.push(Listener::unix(socket, options.allowed.clone(), pages.clone())?);
+    }
+    for address in &options.udp {
+        listeners.push(Listener::udp(&options.udp_socket(*address))?);
+    }
+    for (address, vault) in options.secure_udp.iter().zip(vault.into_iter().cycle()) {
+        listeners.push(Listener::secure_udp(&options.udp_socket(*address), vault.clone())?);
+    }
+    Ok(listeners)
 }
 
 /// Says what is listened on: the first lines of the log.
@@ -407,17 +228,4 @@ fn start_outside(ingest: &IngestThread, clock: Clock, recorder: Recorder) -> io:
     let watcher = Watcher::new(clock, descriptor_limit::watch_cap(limit))?;
     let (looker, answers) = Looker::start(clock, Host::find())?;
     Ok(Outside::new(watcher, looker, answers, recorder))
-}
-
-fn udp_options(config: &Config, address: SocketAddr) -> UdpOptions {
-    let is_other_half = |other: &SocketAddr| {
-        other.ip() == Ipv4Addr::UNSPECIFIED && other.port() == address.port() && address.port() != 0
-    };
-    let only_v6 = config.udp.iter().chain(&config.secure_udp).any(is_other_half);
-    UdpOptions { address, only_v6, receive_buffer: config.udp_receive_buffer }
-}
-
-fn host_name() -> String {
-    nix::unistd::gethostname()
-        .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned())
 }

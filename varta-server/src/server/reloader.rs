@@ -1,27 +1,17 @@
 //! What SIGHUP is for: files that a running server reads again.
 
-use tokio::sync::mpsc;
-
-use crate::base::clock::wall_now;
-use crate::config::{ConfigFile, Reread};
-use crate::domain::tracker::Policy;
-use crate::engine::query::Query;
+use crate::base::error::Error;
+use crate::config::{ConfigFile, Reread, Tables};
 use crate::ingest::Vault;
-use crate::services::maintenance::pauses::Pauses;
-use crate::services::recovery::{NewRules, RecoveryArgs};
+use crate::{engine, services};
 
 /// The files that a server reads again while it runs: keys, and of the configuration rules, expected agents and pauses.
 #[derive(Clone, Debug)]
 pub struct Reloader {
     pub(super) vault: Option<Vault>,
     pub(super) file: Option<ConfigFile>,
-    /// What the file has to go together with.
-    pub(super) policy: Policy,
-    /// And what it leaves open.
-    pub(super) recovery: Option<RecoveryArgs>,
-    pub(super) to_recovery: mpsc::Sender<NewRules>,
-    pub(super) to_queries: mpsc::Sender<Query>,
-    pub(super) pauses: Pauses,
+    pub(super) engine: engine::reload::Reload,
+    pub(super) services: services::Reload,
 }
 
 impl Reloader {
@@ -34,9 +24,10 @@ impl Reloader {
                 "there is no file to read again: neither keys nor --config; options stay as given"
             );
         }
-        match self.vault.as_ref().map(Vault::read_anew) {
+        match self.vault.as_ref().map(Vault::stage) {
             None => {}
-            Some(Ok(keys)) => {
+            Some(Ok(staged)) => {
+                let keys = staged.commit();
                 tracing::info!(
                     target: "varta::server",
                     keys,
@@ -48,9 +39,10 @@ impl Reloader {
                 "the keys stay as they were: {error}"
             ),
         }
-        match self.file.as_ref().map(|file| (file, file.read_anew(&self.policy))) {
+        match self.file.as_ref().map(|file| (file, self.stage(file))) {
             None => {}
-            Some((file, Ok(reread))) => self.go_by(file, reread).await,
+            // It gives `None` when the server is about to end: then there is nothing to say.
+            Some((file, Ok(staged))) => _ = staged.commit(file).await,
             Some((_, Err(error))) => {
                 tracing::error!(
                     target: "varta::server",
@@ -60,28 +52,45 @@ impl Reloader {
         }
     }
 
-    async fn go_by(&self, file: &ConfigFile, reread: Reread) {
-        let Reread { rules, expected, recovery, pauses, changed_options } = reread;
+    /// Reads the file, and prepares what it says now.
+    fn stage(&self, file: &ConfigFile) -> Result<Staged, Error> {
+        let Reread { tables: Tables { engine, services }, changed_options } = file.read_anew()?;
+        let (rules, expected) = (engine.rules.iter().len(), engine.expected.iter().len());
+        let pauses = services.maintenance.iter().len();
+        Ok(Staged {
+            rules,
+            expected,
+            pauses,
+            engine: self.engine.stage(engine).map_err(|error| file.fault(&error))?,
+            services: self.services.stage(services),
+            changed_options,
+        })
+    }
+}
+
+/// What a file says that was read again, and does not count yet.
+struct Staged {
+    rules: usize,
+    expected: usize,
+    pauses: usize,
+    engine: engine::reload::Staged,
+    services: services::Staged,
+    changed_options: Vec<String>,
+}
+
+impl Staged {
+    /// Has all of it count from now on, pauses first, and says so. `None` when the server is about to end.
+    async fn commit(self, file: &ConfigFile) -> Option<()> {
+        let Staged { rules, expected, pauses, engine, services, changed_options } = self;
+        services.commit().await?;
+        engine.commit().await?;
         let path = file.path().display();
-        let (rule_count, expected_count) = (rules.iter().len(), expected.iter().len());
-        let pause_count = pauses.iter().len();
-        self.pauses.plan(&pauses, wall_now());
-        if self.to_queries.send(Query::Rules(Box::new((rules, expected)))).await.is_err() {
-            // The server is about to end.
-            return;
-        }
-        if let Some(options) = &self.recovery
-            && self.to_recovery.send(options.rules(&recovery)).await.is_err()
-        {
-            return;
-        }
         tracing::info!(
             target: "varta::server",
-            rules = rule_count,
-            expected = expected_count,
-            pauses = pause_count,
-            "{path} was read again: {rule_count} rules, {expected_count} expected agents and {pause_count} pauses count \
-             from now on"
+            rules,
+            expected,
+            pauses,
+            "{path} was read again: {rules} rules, {expected} expected agents and {pauses} pauses count from now on"
         );
         if !changed_options.is_empty() {
             let options = changed_options.join(", ");
@@ -91,5 +100,6 @@ impl Reloader {
                 "{path}: a change of {options} counts only after a restart"
             );
         }
+        Some(())
     }
 }

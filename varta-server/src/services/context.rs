@@ -1,20 +1,174 @@
+//! What every service may use, and the tasks of a running server.
+//!
+//! A service starts its tasks and threads through [`Context`], which stops the server when one of them ends too
+//! early, and waits for all of them when the server stops.
+
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
 
+use crate::base::clock::Clock;
 use crate::base::error::Error;
+use crate::base::files::state_dir::StateDir;
+use crate::domain::tracker::Transition;
+use crate::engine::Feed;
+use crate::engine::query::Query;
+use crate::metrics::Registry;
+
+/// How long the tasks may take to end in order before the server ends without them.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// How a task ended, by the task's name.
-pub(super) type Ended = (&'static str, Result<(), Error>);
+type Ended = (&'static str, Result<(), Error>);
 
-/// Gives a name to a task that cannot fail.
-pub(crate) async fn named(name: &'static str, task: impl Future<Output = ()>) -> Ended {
-    task.await;
-    (name, Ok(()))
+/// What every service may use. Nothing of another service is in it.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) clock: Clock,
+    /// The name of this host.
+    pub(crate) host: Arc<str>,
+    /// Where the service registers its metrics.
+    pub(crate) registry: Registry,
+    /// Questions to the tracker.
+    pub(crate) queries: mpsc::Sender<Query>,
+    /// The directory of `--state-dir`, locked for this server.
+    pub(crate) state_dir: Option<StateDir>,
+    /// Cancelled when the server stops.
+    pub(crate) stop: CancellationToken,
+    /// Cancelled when all tasks have ended but those of [`Context::spawn_last`].
+    pub(crate) stop_last: CancellationToken,
+    tasks: JoinSet<Ended>,
+    last_tasks: JoinSet<Ended>,
+    subscribers: Vec<Feed>,
+}
+
+impl Context {
+    /// A context without tasks and subscribers.
+    pub(crate) fn new(
+        clock: Clock,
+        registry: Registry,
+        queries: mpsc::Sender<Query>,
+        state_dir: Option<StateDir>,
+    ) -> Self {
+        Context {
+            clock,
+            host: host_name().into(),
+            registry,
+            queries,
+            state_dir,
+            stop: CancellationToken::new(),
+            stop_last: CancellationToken::new(),
+            tasks: JoinSet::new(),
+            last_tasks: JoinSet::new(),
+            subscribers: Vec::new(),
+        }
+    }
+
+    /// A queue of all transitions. Those that do not fit are counted under the label `sink`.
+    pub(crate) fn subscribe(&mut self, sink: &'static str) -> mpsc::Receiver<Transition> {
+        self.subscribe_with_loss(sink).0
+    }
+
+    /// The same, and a flag that is set when a transition did not fit. The service clears it.
+    pub(crate) fn subscribe_with_loss(
+        &mut self,
+        sink: &'static str,
+    ) -> (mpsc::Receiver<Transition>, Arc<AtomicBool>) {
+        let (feed, transitions) = Feed::new(&self.registry, sink);
+        let lost = feed.lost();
+        self.subscribers.push(feed);
+        (transitions, lost)
+    }
+
+    /// The sending ends of all subscriptions, in their order. The tracker's task closes them when it ends.
+    pub(crate) fn take_subscribers(&mut self) -> Vec<Feed> {
+        std::mem::take(&mut self.subscribers)
+    }
+
+    /// Runs a task on the current runtime. A task that ends before the server stops is an error of the server.
+    pub(crate) fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) {
+        self.tasks.spawn(async move { (name, task.await) });
+    }
+
+    /// The same on another runtime.
+    pub(crate) fn spawn_on(
+        &mut self,
+        runtime: &Handle,
+        name: &'static str,
+        task: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) {
+        self.tasks.spawn_on(async move { (name, task.await) }, runtime);
+    }
+
+    /// Runs a task that ends after all others, by [`Context::stop_last`], and within limits of its own.
+    pub(crate) fn spawn_last(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) {
+        self.last_tasks.spawn(async move { (name, task.await) });
+    }
+
+    /// Counts a thread among the tasks. The thread sends `ended` when its work is done, and drops it when it
+    /// panics. The thread is not joined, so that a disk that hangs does not keep the server from ending.
+    pub(crate) fn spawn_thread(
+        &mut self,
+        name: &'static str,
+        thread: &'static str,
+        ended: oneshot::Receiver<()>,
+    ) {
+        self.spawn(name, async move { ended.await.map_err(|_| thread_panicked(thread)) });
+    }
+
+    /// Waits for `shutdown` or the first task that ends before it, then stops all tasks in order.
+    ///
+    /// # Errors
+    ///
+    /// The first error of a task, or that one ended too early.
+    pub(crate) async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let mut result = tokio::select! {
+            () = shutdown => Ok(()),
+            Some(ended) = self.tasks.join_next() => Err(ended_unasked(ended)),
+            Some(ended) = self.last_tasks.join_next() => Err(ended_unasked(ended)),
+        };
+        if result.is_ok() {
+            tracing::info!(target: "varta::server", "stopping");
+        }
+        self.stop.cancel();
+        if tokio::time::timeout(STOP_WITHIN, join_all(&mut self.tasks, &mut result)).await.is_err() {
+            tracing::error!(
+                target: "varta::server",
+                "not all tasks ended within {STOP_WITHIN:?}; ending without them"
+            );
+        }
+        self.stop_last.cancel();
+        // Its own limits end it.
+        join_all(&mut self.last_tasks, &mut result).await;
+        result
+    }
+}
+
+#[cfg(test)]
+impl Context {
+    /// A context for the test of a service, and the questions that the service asks.
+    pub(crate) fn for_test() -> (Self, mpsc::Receiver<Query>) {
+        let (to_queries, queries) = mpsc::channel(16);
+        (Context::new(Clock::start(), Registry::for_test(), to_queries, None), queries)
+    }
 }
 
 /// Waits for every task; the first error found on the way is kept.
-pub(crate) async fn join_all(tasks: &mut JoinSet<Ended>, result: &mut Result<(), Error>) {
+async fn join_all(tasks: &mut JoinSet<Ended>, result: &mut Result<(), Error>) {
     while let Some(ended) = tasks.join_next().await {
         let outcome = match ended {
             Ok((_, outcome)) => outcome,
@@ -26,7 +180,7 @@ pub(crate) async fn join_all(tasks: &mut JoinSet<Ended>, result: &mut Result<(),
     }
 }
 
-pub(crate) fn ended_unasked(ended: Result<Ended, JoinError>) -> Error {
+fn ended_unasked(ended: Result<Ended, JoinError>) -> Error {
     match ended {
         Ok((_, Err(error))) => error,
         Ok((task, Ok(()))) => Error::TaskEnded { task, fault: "it thought that it was done".to_owned() },
@@ -34,6 +188,63 @@ pub(crate) fn ended_unasked(ended: Result<Ended, JoinError>) -> Error {
     }
 }
 
-pub(crate) fn thread_panicked(task: &'static str) -> Error {
-    Error::TaskEnded { task, fault: "it panicked".to_owned() }
+/// The error of a thread that ended without a word.
+pub(super) fn thread_panicked(thread: &'static str) -> Error {
+    Error::TaskEnded { task: thread, fault: "it panicked".to_owned() }
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname()
+        .map_or_else(|_| "unknown".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_or_thread_that_ends_before_the_server_is_named_with_how_it_ended() {
+        for (begin, said) in [
+            (
+                (|context| context.spawn("sink", ready(Ok(())))) as fn(&mut Context),
+                "the sink ended unasked: it thought that it was done",
+            ),
+            (|context| context.spawn_last("page", async { Ok(()) }), "the page ended unasked: it thought"),
+            (
+                |context| context.spawn_thread("state", "thread that writes", oneshot::channel().1),
+                "the thread that writes ended unasked: it panicked",
+            ),
+        ] {
+            let (mut context, _queries) = Context::for_test();
+            context.spawn("other", pending());
+            begin(&mut context);
+            // The other one never ends, and is not waited for longer than the limit.
+            let ended = context.run_until(pending()).await.unwrap_err().to_string();
+            assert!(ended.starts_with(said), "{ended}");
+        }
+        let (mut context, _queries) = Context::for_test();
+        let error = Error::Runtime { action: "watch", source: std::io::Error::other("no") };
+        context.spawn("sink", ready(Err(error)));
+        assert_eq!(context.run_until(pending()).await.unwrap_err().to_string(), "cannot watch: no");
+    }
+
+    #[tokio::test]
+    async fn the_last_tasks_run_until_the_others_have_ended() {
+        let (mut context, _queries) = Context::for_test();
+        let (stop, stop_last) = (context.stop.clone(), context.stop_last.clone());
+        let (ended, end) = oneshot::channel();
+        context.spawn("first", async move {
+            stop.cancelled().await;
+            tokio::task::yield_now().await;
+            // The receiver is dropped when the last task ended before this one.
+            ended.send(()).map_err(|()| thread_panicked("order"))
+        });
+        context.spawn_last("last", async move {
+            stop_last.cancelled().await;
+            end.await.map_err(|_| thread_panicked("order"))
+        });
+        context.run_until(ready(())).await.unwrap();
+    }
 }

@@ -1,19 +1,50 @@
-//! The registration of all capabilities: one folder each, one block here each.
+//! The registration of all capabilities: one folder each, one line here in each list.
+//!
+//! A capability is added by its folder, its line in the list of modules, and one line each in [`Sections`],
+//! [`Options`], `Services` and their functions, which take those structs apart by name: a line that is missing
+//! does not compile, or leaves dead code of which the compiler warns. A subcommand has a line in [`Task`] too,
+//! tables of the file have theirs in [`Tables`], and what is read again on SIGHUP has one in `Reload`.
 
-pub(crate) mod alerts;
+pub mod alerts;
 pub mod audit;
 pub(crate) mod context;
 pub mod events;
-pub(crate) mod http;
+pub mod http;
 pub(crate) mod log;
-pub(crate) mod maintenance;
+pub mod maintenance;
 pub mod recording;
 pub mod recovery;
-pub(crate) mod state;
+pub mod state;
 
+use clap::{Args, Subcommand};
+
+use self::alerts::service::Alerts;
+use self::alerts::{AlertArgs, AlertOptions};
+use self::audit::service::Audit;
+use self::audit::{AuditArgs, AuditOptions, AuditTask};
+use self::context::Context;
+use self::events::service::Events;
+use self::events::{EventsArgs, EventsOptions};
+use self::http::service::Http;
+use self::http::{HttpArgs, HttpOptions};
+use self::maintenance::{MaintenanceArgs, MaintenanceTask, PlannedPauses};
+use self::recording::service::Recording;
+use self::recording::{RecordOptions, RecordingArgs, RecordingTask};
+use self::recovery::service::Recovery;
+use self::recovery::{RecoveryArgs, RecoveryOptions, RecoveryTables};
+use self::state::service::State;
+use self::state::{StateArgs, StateOptions};
+use crate::base::SocketOptions;
+use crate::base::error::Error;
+use crate::base::options::table::{Fault, Key, ReadTables, Value};
+use crate::domain::tracker::{Policy, Tracker};
+use crate::engine::Recorder;
+use crate::engine::state_queue::StateSink;
+use crate::ingest::Vault;
+use crate::ingest::kernel_drops::KernelDrops;
 use crate::metrics::family::Family;
 
-/// The families of metrics of each service.
+/// The families of metrics of each capability.
 pub(crate) const fn families() -> &'static [&'static [Family]] {
     &[
         state::metrics::FAMILIES,
@@ -25,4 +56,261 @@ pub(crate) const fn families() -> &'static [&'static [Family]] {
         recording::metrics::FAMILIES,
         http::metrics::FAMILIES,
     ]
+}
+
+/// The options of all capabilities, in the order in which help lists them.
+#[derive(Clone, Debug, Args)]
+pub struct Sections {
+    /// Where metrics are served.
+    #[command(flatten)]
+    pub http: HttpArgs,
+    /// Where the state is kept.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// Where pauses are asked for.
+    #[command(flatten)]
+    pub maintenance: MaintenanceArgs,
+    /// What is recorded.
+    #[command(flatten)]
+    pub recording: RecordingArgs,
+    /// What is done about agents that are stalled or down.
+    #[command(flatten)]
+    pub recovery: RecoveryArgs,
+    /// Where changes of verdict are written.
+    #[command(flatten)]
+    pub events: EventsArgs,
+    /// Where recoveries are recorded.
+    #[command(flatten)]
+    pub audit: AuditArgs,
+    /// Who is told of agents in alarm.
+    #[command(flatten)]
+    pub alerts: AlertArgs,
+}
+
+/// What the program can do instead of serving.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Task {
+    /// With a recording.
+    #[command(flatten)]
+    Recording(RecordingTask),
+    /// With the pauses of a running server.
+    #[command(flatten)]
+    Maintenance(MaintenanceTask),
+    /// Looks after an audit log
+    #[command(subcommand)]
+    Audit(AuditTask),
+}
+
+impl Task {
+    /// Does it, and prints what came of it.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from being done.
+    pub fn run(&self) -> Result<(), Error> {
+        match self {
+            Task::Recording(task) => task.run(),
+            Task::Maintenance(task) => task.run(),
+            Task::Audit(task) => task.run(),
+        }
+    }
+}
+
+/// The tables of the file that capabilities have.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// The pauses that are planned.
+    pub maintenance: PlannedPauses,
+    /// What is done about agents in bad states.
+    pub recovery: RecoveryTables,
+}
+
+impl Tables {
+    pub(crate) const NAMES: [&str; 2] = [PlannedPauses::NAME, RecoveryTables::NAME];
+
+    /// Reads the value of a key, if the key names one of these tables. Whether it does.
+    pub(crate) fn read(&mut self, key: &Key<'_>, value: &Value<'_>) -> Result<bool, Fault> {
+        Ok(self.maintenance.read(key, value)? || self.recovery.read(key, value)?)
+    }
+}
+
+/// What all capabilities are to do. By default nothing is on.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Where metrics are served.
+    pub http: HttpOptions,
+    /// Where what is known of agents is kept for the next server.
+    pub state: StateOptions,
+    /// By which ways agents can be paused.
+    pub maintenance: maintenance::Maintenance,
+    /// What is recorded of what arrives; `None` for nothing.
+    pub recording: Option<RecordOptions>,
+    /// What is done about agents in bad states.
+    pub recovery: RecoveryOptions,
+    /// Where changes of verdict are written; `None` for nowhere but the log.
+    pub events: Option<EventsOptions>,
+    /// Where recoveries are recorded; `None` for nowhere.
+    pub audit: Option<AuditOptions>,
+    /// Who is told of agents in alarm.
+    pub alerts: AlertOptions,
+}
+
+impl Sections {
+    /// What the options say, with the tables of the file if there is one. `sockets` are the Unix sockets on
+    /// which agents beat.
+    ///
+    /// # Errors
+    ///
+    /// The first option that makes no sense by itself, or the file that cannot be read.
+    pub(crate) fn options(
+        self,
+        tables: Option<&Tables>,
+        sockets: &[SocketOptions],
+    ) -> Result<Options, Error> {
+        let Sections { http, state, maintenance, recording, recovery, events, audit, alerts } = self;
+        let pauses = tables.map(|tables| tables.maintenance.clone()).unwrap_or_default();
+        Ok(Options {
+            http: http.options()?,
+            state: state.options(),
+            maintenance: maintenance.options(pauses, sockets),
+            recording: recording.options()?,
+            events: events.options()?,
+            audit: audit.options()?,
+            alerts: alerts.options()?,
+            recovery: recovery.options(tables.map(|tables| &tables.recovery))?,
+        })
+    }
+}
+
+impl Options {
+    /// Checks what the types leave open. `sockets` are those on which agents beat.
+    ///
+    /// # Errors
+    ///
+    /// The first option whose value makes no sense, by its name on the command line.
+    pub(crate) fn check(&self, sockets: &[SocketOptions]) -> Result<(), Error> {
+        let Options { http, state: _, maintenance, recording, recovery, events, audit, alerts } = self;
+        maintenance.check(sockets)?;
+        alerts.check()?;
+        recording.as_ref().map_or(Ok(()), RecordOptions::check)?;
+        audit.as_ref().map_or(Ok(()), AuditOptions::check)?;
+        recovery.check(audit.as_ref())?;
+        events.as_ref().map_or(Ok(()), EventsOptions::check)?;
+        http.check()
+    }
+}
+
+/// All capabilities with their files and sockets, before any of them runs.
+#[derive(Debug)]
+pub(crate) struct Services {
+    pub(crate) http: Http,
+    state: State,
+    maintenance: maintenance::service::Maintenance,
+    recording: Recording,
+    recovery: Recovery,
+    events: Events,
+    audit: Audit,
+    alerts: Alerts,
+}
+
+impl Services {
+    /// Opens them in the order in which one needs another. What cannot be used is refused here, before any
+    /// thread runs.
+    ///
+    /// `bind_sockets` takes the sockets on which agents beat. It has a place in that order: a second server is
+    /// refused by the state that it shares with the first, else by these sockets, and only then by the control
+    /// socket.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be opened. Nothing is left behind.
+    pub(crate) fn open<S>(
+        options: Options,
+        context: &Context,
+        policy: &Policy,
+        vault: Option<&Vault>,
+        bind_sockets: impl FnOnce() -> Result<S, Error>,
+    ) -> Result<(Self, S), Error> {
+        // The context has the directory of the state.
+        let Options { http, state: _, maintenance, recording, recovery, events, audit, alerts } = options;
+        let state = State::open(context, policy.max_agents, vault)?;
+        let alerts = Alerts::open(alerts, context)?;
+        let sockets = bind_sockets()?;
+        let maintenance = maintenance::service::Maintenance::open(&maintenance, context)?;
+        let http = Http::open(http)?;
+        let events = Events::open(events)?;
+        let audit = Audit::open(audit.as_ref())?;
+        let recovery = Recovery::open(recovery);
+        // Last: a server that could not start leaves no file behind that keeps the next from starting.
+        let recording = Recording::open(recording, policy.stall_after)?;
+        let services = Services { http, state, maintenance, recording, recovery, events, audit, alerts };
+        Ok((services, sockets))
+    }
+
+    /// The way to have them read the file again while they run.
+    pub(crate) fn reload(&self) -> Reload {
+        Reload { maintenance: self.maintenance.reload(), recovery: self.recovery.reload() }
+    }
+
+    /// Starts all of them, and returns what the tracker's task needs of them.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be started.
+    pub(crate) fn start(
+        self,
+        context: &mut Context,
+        tracker: &mut Tracker,
+        kernel_drops: KernelDrops,
+    ) -> Result<ForTracker, Error> {
+        let Services { http, state, maintenance, recording, recovery, events, audit, alerts } = self;
+        let pauses = maintenance.pauses().clone();
+        log::service::start(context);
+        let state = state.start(context, tracker)?;
+        let recorder = recording.start(context)?;
+        let notifier = alerts.start(context, &pauses);
+        let trail = audit.start(context)?;
+        recovery.start(context, trail, notifier, &pauses)?;
+        events.start(context)?;
+        maintenance.start(context);
+        http.start(context, kernel_drops)?;
+        Ok(ForTracker { state, recorder })
+    }
+}
+
+/// What the tracker's task needs of the capabilities besides their subscriptions.
+pub(crate) struct ForTracker {
+    pub(crate) state: Option<StateSink>,
+    pub(crate) recorder: Recorder,
+}
+
+/// The capabilities that read something again on SIGHUP. All of it is staged before any of it is committed.
+#[derive(Clone, Debug)]
+pub(crate) struct Reload {
+    maintenance: maintenance::service::Reload,
+    recovery: recovery::service::Reload,
+}
+
+/// What was read and does not count yet.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    maintenance: maintenance::service::Staged,
+    recovery: recovery::service::Staged,
+}
+
+impl Reload {
+    /// Prepares what the tables say now. Nothing changes by it.
+    pub(crate) fn stage(&self, tables: Tables) -> Staged {
+        let Tables { maintenance, recovery } = tables;
+        Staged { maintenance: self.maintenance.stage(maintenance), recovery: self.recovery.stage(&recovery) }
+    }
+}
+
+impl Staged {
+    /// Has it count from now on. `None` when the server is about to end.
+    pub(crate) async fn commit(self) -> Option<()> {
+        let Staged { maintenance, recovery } = self;
+        maintenance.commit();
+        recovery.commit().await
+    }
 }

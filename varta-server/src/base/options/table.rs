@@ -16,7 +16,7 @@ pub(crate) struct Fault {
     pub(crate) text: String,
 }
 
-type Key<'i> = Spanned<Cow<'i, str>>;
+pub(crate) type Key<'i> = Spanned<Cow<'i, str>>;
 pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
 
 /// The line of a place in a text, counted from 1.
@@ -61,24 +61,32 @@ pub(crate) struct Table<'t, 'i> {
     pub(crate) entries: &'t DeTable<'i>,
 }
 
-/// Reads the tables of a kind one after the other.
-pub(crate) fn read_tables<'i>(
-    what: &'static str,
-    key: &Key<'i>,
-    value: &Value<'i>,
-    mut take: impl FnMut(&Table<'_, 'i>) -> Result<(), Fault>,
-) -> Result<(), Fault> {
-    let misused = |place| Fault {
-        offset: place,
-        text: format!("{what}: stands for tables; write [[{what}]] before each"),
-    };
-    let DeValue::Array(items) = value.get_ref() else { return Err(misused(key.span().start)) };
-    for item in items.iter() {
-        let DeValue::Table(entries) = item.get_ref() else { return Err(misused(item.span().start)) };
-        take(&Table { what, place: item, entries })
-            .map_err(|Fault { offset, text }| Fault { offset, text: format!("{what}: {text}") })?;
+/// All tables of one kind in a file, such as each `[[rule]]`.
+pub(crate) trait ReadTables {
+    /// What stands between the brackets.
+    const NAME: &'static str;
+
+    /// Reads the next table.
+    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), Fault>;
+
+    /// Reads the tables under a key of the file, if it is theirs. Whether it is.
+    fn read(&mut self, key: &Key<'_>, value: &Value<'_>) -> Result<bool, Fault> {
+        let what = Self::NAME;
+        if key.get_ref() != what {
+            return Ok(false);
+        }
+        let misused = |place| Fault {
+            offset: place,
+            text: format!("{what}: stands for tables; write [[{what}]] before each"),
+        };
+        let DeValue::Array(items) = value.get_ref() else { return Err(misused(key.span().start)) };
+        for item in items.iter() {
+            let DeValue::Table(entries) = item.get_ref() else { return Err(misused(item.span().start)) };
+            self.add(&Table { what, place: item, entries })
+                .map_err(|Fault { offset, text }| Fault { offset, text: format!("{what}: {text}") })?;
+        }
+        Ok(true)
     }
-    Ok(())
 }
 
 impl<'t, 'i> Table<'t, 'i> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::args;
+use crate::services::recovery::RecoveryEntry;
 use std::time::{Duration, SystemTime};
 
 fn parse(text: &str) -> Result<Content, Fault> {
@@ -25,7 +26,7 @@ fn every_option_of_the_command_line_but_its_own_is_a_key_and_nothing_else_is() {
     assert!(options.len() > 20 && options.contains(&ITSELF), "{options:?}");
     for option in options {
         assert_eq!(find(&definition, option).is_ok(), option != ITSELF, "{option}");
-        assert!(!TABLES.contains(&option), "{option} is two things");
+        assert!(Tables::names().all(|name| name != option), "{option} is two things");
     }
     // What the command line understands beside its options; those that it has no name for, and the names of fields.
     for other in ["help", "version", "", "stall_after", "--stall-after", "socket none"] {
@@ -100,14 +101,19 @@ fn rules_and_expected_agents_are_tables() {
          [[rule]]\nname = \"*\"\n[[expected]]\nname = \"b\"",
     )
     .unwrap();
-    assert_eq!(content.rules.iter().len(), 2);
-    assert_eq!(content.rules.stall_after_for("a-7"), Some(Duration::from_secs(60)));
-    let expected: Vec<_> =
-        content.expected.iter().map(|agent| (agent.name.as_str(), agent.grace.as_secs())).collect();
+    assert_eq!(content.tables.engine.rules.iter().len(), 2);
+    assert_eq!(content.tables.engine.rules.stall_after_for("a-7"), Some(Duration::from_secs(60)));
+    let expected: Vec<_> = content
+        .tables
+        .engine
+        .expected
+        .iter()
+        .map(|agent| (agent.name.as_str(), agent.grace.as_secs()))
+        .collect();
     assert_eq!(expected, [("a-1", 5), ("b", 60)]);
     assert!(content.options.is_empty());
     let inline = parse("rule = [{ name = \"x\", stall-after = \"1s\" }]").unwrap();
-    assert_eq!(inline.rules.stall_after_for("x"), Some(Duration::from_secs(1)));
+    assert_eq!(inline.tables.engine.rules.stall_after_for("x"), Some(Duration::from_secs(1)));
 }
 
 #[test]
@@ -119,7 +125,9 @@ fn pauses_are_tables_and_their_times_dates_of_toml_or_strings() {
     .unwrap();
     let after = |at: Option<SystemTime>| at.map(|at| at.duration_since(SystemTime::UNIX_EPOCH).unwrap());
     let pauses: Vec<_> = content
-        .pauses
+        .tables
+        .services
+        .maintenance
         .iter()
         .map(|pause| (pause.name.as_str(), after(pause.from), after(pause.until), pause.reason.is_some()))
         .collect();
@@ -219,8 +227,9 @@ attempts = 7
 budget = "3/1h"
 keep-up = 0
 "#;
-    let entries = parse(text).unwrap().recovery;
-    let [simple, whole] = &entries[..] else { panic!("{entries:?}") };
+    let tables = parse(text).unwrap().tables.services.recovery;
+    let entries: Vec<_> = tables.iter().collect();
+    let [simple, whole] = entries[..] else { panic!("{entries:?}") };
     let seconds = |entry: &RecoveryEntry| -> Vec<_> {
         entry
             .steps(Duration::from_secs(30))

@@ -102,14 +102,14 @@ fn keys_are_rotated_without_forgetting_what_has_come() {
     assert_eq!(judge(&vault, &new), Err(Outcome::DecryptFailed));
     world.write("key", &[7]);
     world.write("accepted", &[1]);
-    vault.read_anew().unwrap();
+    vault.stage().unwrap().commit();
     assert_eq!(judge(&vault, &new), Ok(KeyId(5)));
     assert_eq!(judge(&vault, &old), Err(Outcome::Replayed));
     world.write("accepted", &[2]);
-    vault.read_anew().unwrap();
+    vault.stage().unwrap().commit();
     assert_eq!(judge(&vault, &old), Err(Outcome::DecryptFailed));
     world.write("accepted", &[1]);
-    vault.read_anew().unwrap();
+    vault.stage().unwrap().commit();
     assert_eq!(judge(&vault, &old), Err(Outcome::Replayed), "a key that comes back is the same key");
 }
 
@@ -119,7 +119,7 @@ fn a_file_that_cannot_be_used_leaves_the_keys_as_they_were() {
     let vault = world.vault();
     world.write("key", &[7]);
     world.write("master", &[]);
-    let error = vault.read_anew().unwrap_err().to_string();
+    let error = vault.stage().unwrap_err().to_string();
     assert!(error.contains("master") && error.contains("key"), "{error}");
     assert_eq!(judge(&vault, &shared(7, 1)), Err(Outcome::DecryptFailed));
     assert_eq!(judge(&vault, &shared(1, 1)), Ok(KeyId(0)));

@@ -1,5 +1,8 @@
 use crate::services::alerts::alert::Id;
 
+/// Words from the sending tasks that may wait. They wait when there are more.
+pub(super) const REPORTS: usize = 1_024;
+
 /// What a sending task has to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Report {

@@ -60,7 +60,8 @@ pub(super) fn client(ca_file: Option<&Path>, needs_tls: bool) -> Result<Client, 
         }
     }
     if let Some(path) = ca_file {
-        let refused = |fault: String| Error::CaFile { path: path.to_path_buf(), fault };
+        let refused =
+            |fault: String| Error::configuration_file(path, format!("{fault}; see --alert-ca-file"));
         for certificate in certificates(path).map_err(refused)? {
             roots
                 .add(certificate)

@@ -2,6 +2,7 @@
 
 use metrics::{Counter, Gauge};
 
+use crate::engine::metrics::SINK_DROPPED;
 use crate::metrics::Registry;
 use crate::metrics::family::families;
 
@@ -10,6 +11,9 @@ families! {
     NOTIFICATIONS = "varta_notifications_total",
         "Requests to Alertmanagers and to the webhook, by what became of them; ends of alerts and notices given up.";
 }
+
+/// The value of the metric label `sink`.
+pub(super) const SINK: &str = "alerts";
 
 /// What became of requests to destinations of one kind.
 #[derive(Clone)]
@@ -43,6 +47,7 @@ pub(crate) struct AlertMetrics {
 
 impl AlertMetrics {
     pub(crate) fn new(registry: &Registry) -> Self {
+        let _dropped = registry.counter(SINK_DROPPED, &[("sink", SINK)]);
         AlertMetrics {
             firing: registry.gauge(ALERTS_FIRING, &[]),
             alertmanager: Outcomes::new(registry, "alertmanager"),

@@ -1,7 +1,7 @@
 //! Alerts: people are told of agents in alarm, through Alertmanagers and a webhook.
 //!
-//! What is to be told is in the [`book`], which is pure. The task here hands it changes of verdict, compares it with the
-//! tracker now and then, keeps it in a file, and hands what comes of it to one sending task for each destination. All of
+//! What is to be told is in the `book`, which is pure. The task here hands it changes of verdict, compares it
+//! with the tracker now and then, keeps it in a file, and hands what comes of it to one sending task for each destination. All of
 //! them are on the main thread, away from the beats.
 
 mod alert;
@@ -14,16 +14,12 @@ mod lifecycle;
 pub(in crate::services) mod metrics;
 mod notification;
 pub(in crate::services) mod notifier;
-pub(crate) mod options;
+mod options;
 pub(crate) mod service;
 mod task;
 mod url;
 mod webhook;
 
 pub(crate) use self::notification::Notice;
-pub(crate) use self::options::AlertArgs;
-pub use self::options::AlertOptions;
+pub use self::options::{AlertArgs, AlertOptions, UrlText};
 pub use self::url::AlertUrl;
-
-/// Words from the sending tasks that may wait. They wait when there are more.
-const REPORTS: usize = 1_024;

@@ -180,7 +180,7 @@ impl AlertArgs {
     ///
     /// A URL that is none, a secret that cannot be read, or an option that would do nothing. Whether values make sense is
     /// for [`Config::check`](crate::config::Config::check).
-    pub(crate) fn options(&self) -> Result<AlertOptions, Error> {
+    pub fn options(&self) -> Result<AlertOptions, Error> {
         let (to_alertmanagers, to_webhook) = (!self.alertmanager.is_empty(), self.webhook.is_some());
         let is_any = to_alertmanagers || to_webhook;
         let useless = [

@@ -1,3 +1,5 @@
+//! Prepares what sends alerts, and starts the task that decides on them.
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -6,49 +8,34 @@ use ring::hmac;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::base::clock::Clock;
 use crate::base::error::Error;
-use crate::base::files::state_dir::StateDir;
-use crate::engine::Feed;
-use crate::engine::query::Query;
-use crate::metrics::Registry;
 use crate::services::alerts::alert_file::AlertFile;
 use crate::services::alerts::alertmanager::Alertmanager;
+use crate::services::alerts::delivery::REPORTS;
 use crate::services::alerts::lifecycle::Damping;
 use crate::services::alerts::lifecycle::state::{Audience, Board, Book};
-use crate::services::alerts::metrics::AlertMetrics;
+use crate::services::alerts::metrics::{AlertMetrics, SINK};
 use crate::services::alerts::notifier::{Line, Notifier};
 use crate::services::alerts::options::AlertOptions;
 use crate::services::alerts::task::{Desk, Saving, Sweeping};
 use crate::services::alerts::url::AlertUrl;
 use crate::services::alerts::webhook::Webhook;
-use crate::services::alerts::{REPORTS, http_client, task, webhook};
+use crate::services::alerts::{http_client, task, webhook};
+use crate::services::context::Context;
 use crate::services::maintenance::pauses::Pauses;
 
-/// What alerts need, ready to start.
+/// The capability before it runs. Without a destination it has its metrics and nothing else.
 #[derive(Debug)]
 pub(crate) struct Alerts {
+    sending: Option<Sending>,
+}
+
+/// What sends alerts.
+#[derive(Debug)]
+struct Sending {
     options: AlertOptions,
     client: Client,
     file: Option<AlertFile>,
-}
-
-/// What alerts need of the rest of the server.
-pub(crate) struct Surroundings<'a> {
-    pub(crate) registry: &'a Registry,
-    pub(crate) queries: mpsc::Sender<Query>,
-    pub(crate) pauses: Pauses,
-    pub(crate) clock: Clock,
-    /// The name of this host.
-    pub(crate) host: String,
-}
-
-/// Alerts that have been started.
-pub(crate) struct Started {
-    /// Where changes of verdict are to be handed on to, and the task that takes them.
-    pub(crate) desk: Option<(Feed, Desk)>,
-    /// What others say notices with.
-    pub(crate) notifier: Notifier,
 }
 
 impl Alerts {
@@ -57,26 +44,24 @@ impl Alerts {
     /// # Errors
     ///
     /// When the file of certificates cannot be used, or a newer server wrote the alerts.
-    pub(crate) fn new(options: AlertOptions, state_dir: Option<&StateDir>) -> Result<Option<Self>, Error> {
+    pub(crate) fn open(options: AlertOptions, context: &Context) -> Result<Self, Error> {
         if !options.is_on() {
-            return Ok(None);
+            return Ok(Alerts { sending: None });
         }
         let needs_tls = options.urls().any(AlertUrl::is_https);
         let client = http_client::client(options.ca_file.as_deref(), needs_tls)?;
-        let file = state_dir.map(AlertFile::new);
+        let file = context.state_dir.as_ref().map(AlertFile::new);
         file.as_ref().map_or(Ok(()), AlertFile::refuse_newer)?;
-        Ok(Some(Alerts { options, client, file }))
+        Ok(Alerts { sending: Some(Sending { options, client, file }) })
     }
 
-    /// Makes the task, if anybody is to be told.
-    pub(crate) fn start(alerts: Option<Self>, surroundings: Surroundings<'_>) -> Started {
-        let Surroundings { registry, queries, pauses, clock, host } = surroundings;
+    /// Starts the task, if anybody is to be told, and gives what others say notices with.
+    pub(crate) fn start(self, context: &mut Context, pauses: &Pauses) -> Notifier {
         // What they count is there also where nobody is to be told.
-        let metrics = AlertMetrics::new(registry);
-        let (feed, transitions) = Feed::new(registry, "alerts");
-        let Some(Alerts { options, client, file }) = alerts else {
-            return Started { desk: None, notifier: Notifier::silent() };
-        };
+        let metrics = AlertMetrics::new(&context.registry);
+        let Some(Sending { options, client, file }) = self.sending else { return Notifier::silent() };
+        let (transitions, lost) = context.subscribe_with_loss(SINK);
+        let host = context.host.to_string();
         for url in &options.alertmanagers {
             tracing::info!(
                 target: "varta::alerts",
@@ -130,18 +115,19 @@ impl Alerts {
         let desk = Desk {
             book,
             transitions,
-            lost: feed.lost(),
-            pauses,
-            clock,
+            lost,
+            pauses: pauses.clone(),
+            clock: context.clock,
             metrics,
             reports,
             board,
             notifier: notifier.clone(),
             senders,
             stop,
-            sweeping: Sweeping::new(queries),
+            sweeping: Sweeping::new(context.queries.clone()),
             saving: Saving::new(file),
         };
-        Started { desk: Some((feed, desk)), notifier }
+        context.spawn("alerts", desk.run());
+        notifier
     }
 }

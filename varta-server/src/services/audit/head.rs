@@ -47,7 +47,7 @@ impl Head {
     }
 
     fn open_at(path: PathBuf) -> Result<Self, Error> {
-        let refused = |fault: String| Error::Audit { path: path.clone(), fault };
+        let refused = |fault: String| Error::file(&path, fault);
         let failed = |error: io::Error| refused(format!("cannot be opened: {error}; see --audit-log"));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);

@@ -75,7 +75,7 @@ impl Sealer {
             let fault = format!(
                 "must hold a key of at least {SHORTEST_KEY} characters for the audit log; `openssl rand -hex 32` makes one"
             );
-            return Err(Error::SecretFile { path: path.to_path_buf(), fault });
+            return Err(Error::configuration_file(path, fault));
         }
         Ok(Sealer::Keyed(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())))
     }

@@ -10,10 +10,11 @@ mod head;
 mod log;
 mod mac;
 pub(in crate::services) mod metrics;
-pub(crate) mod options;
+mod options;
 mod record;
 mod recover;
 mod report;
+pub(crate) mod service;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -21,9 +22,8 @@ mod writer;
 
 pub use self::chain::Fault;
 pub use self::command::{AuditTask, VerifyArgs};
-pub(crate) use self::log::AuditLog;
 pub use self::mac::Hash;
-pub use self::options::AuditArgs;
+pub use self::options::{AuditArgs, AuditOptions};
 pub use self::record::Link;
 pub use self::report::{Broken, Found};
 pub use self::verify::{Files, verify};

@@ -1,3 +1,5 @@
+//! Where recoveries are recorded.
+
 use std::path::PathBuf;
 
 use clap::Args;
@@ -99,5 +101,39 @@ impl AuditArgs {
             limit: audit_limit.unwrap_or(AuditOptions::DEFAULT_LIMIT),
             keep: audit_keep.unwrap_or(AuditOptions::DEFAULT_KEEP),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        audit: AuditArgs,
+    }
+
+    fn options(words: &[&str]) -> Result<Option<AuditOptions>, Error> {
+        let arguments = ["command"].iter().chain(words);
+        Command::try_parse_from(arguments).unwrap().audit.options()
+    }
+
+    #[test]
+    fn a_log_has_defaults_and_its_options_do_nothing_without_it() {
+        assert_eq!(options(&[]).unwrap(), None);
+        let plain = AuditOptions { path: "a".into(), key_file: None, limit: 67_108_864, keep: 16 };
+        assert_eq!(options(&["--audit-log=a"]).unwrap(), Some(plain));
+        let words = ["--audit-log=a", "--audit-key-file=k", "--audit-limit=4096", "--audit-keep=0"];
+        let whole = AuditOptions { path: "a".into(), key_file: Some("k".into()), limit: 4_096, keep: 0 };
+        assert_eq!(options(&words).unwrap(), Some(whole));
+        for option in &words[1..] {
+            let refused = options(&[option]).unwrap_err();
+            let (name, _) = option.split_once('=').unwrap();
+            assert_eq!(refused.to_string(), format!("{name}: does nothing without --audit-log"));
+            assert_eq!(refused.exit_status(), 2);
+        }
     }
 }

@@ -37,7 +37,7 @@ impl Left {
         let mut torn = 0;
         if let Some(file) = &file {
             if !file.is_ours_alone().map_err(|error| unusable(path, &error))? {
-                return Err(Error::Audit { path: path.to_path_buf(), fault: OPEN_TO_OTHERS.to_owned() });
+                return Err(Error::file(path, OPEN_TO_OTHERS));
             }
             let walked = file.rewound().and_then(|start| {
                 chain.walk(start, |record| {
@@ -74,10 +74,10 @@ impl Left {
             return match last {
                 Some(_) => Err(broken(head.path(), None, Fault::NoHead)),
                 // Somebody's file that never was a log of ours.
-                None if torn > 0 => Err(Error::Audit {
-                    path: path.to_path_buf(),
-                    fault: "is there and is no audit log; give another name with --audit-log".to_owned(),
-                }),
+                None if torn > 0 => {
+                    let fault = "is there and is no audit log; give another name with --audit-log";
+                    Err(Error::file(path, fault))
+                }
                 None => Ok(Left { file, walk, torn, first, last: Link::START }),
             };
         };
@@ -102,10 +102,7 @@ impl Left {
 }
 
 pub(super) fn unusable(path: &Path, error: &io::Error) -> Error {
-    Error::Audit {
-        path: path.to_path_buf(),
-        fault: format!("cannot be used for the audit log: {error}; see --audit-log"),
-    }
+    Error::file(path, format!("cannot be used for the audit log: {error}; see --audit-log"))
 }
 
 /// That the log is not what was written. `place` has the lines before the one that is wrong.
@@ -117,11 +114,11 @@ fn broken(path: &Path, place: Option<(u64, Stop)>, fault: Fault) -> Error {
     };
     if let Fault::Newer { .. } = fault {
         let fault = format!("{place}{fault}, or give this one another file with --audit-log");
-        return Error::Audit { path: path.to_path_buf(), fault };
+        return Error::file(path, fault);
     }
     let fault = format!(
         "{place}{fault}; `varta-server audit verify` looks at the whole log. Move the log, its .head and its .1, .2 and so on \
          aside, and keep them: the server begins a new log when it is started then"
     );
-    Error::Audit { path: path.to_path_buf(), fault }
+    Error::file(path, fault)
 }

@@ -94,7 +94,10 @@ impl Found {
     pub fn into_result(self) -> Result<(), Error> {
         match self.broken {
             None => Ok(()),
-            Some(broken) => Err(Error::Audit { fault: broken.sentence(), path: broken.file }),
+            Some(broken) => {
+                let fault = broken.sentence();
+                Err(Error::file(broken.file, fault))
+            }
         }
     }
 }

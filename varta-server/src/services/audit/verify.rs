@@ -119,7 +119,7 @@ fn with_older(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
 
 fn read_head_of(path: &Path, sealer: &Sealer) -> Result<Result<Link, Fault>, Error> {
     let file = match open(path) {
-        Err(Error::Audit { .. }) if !path.exists() => return Ok(Err(Fault::NoHead)),
+        Err(Error::File { .. }) if !path.exists() => return Ok(Err(Fault::NoHead)),
         opened => opened?,
     };
     let read = read_head(file, sealer).map_err(|error| unreadable(path, &error))?;
@@ -136,5 +136,5 @@ fn open(path: &Path) -> Result<File, Error> {
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Error {
-    Error::Audit { path: path.to_path_buf(), fault: format!("cannot be read: {error}") }
+    Error::file(path, format!("cannot be read: {error}"))
 }

@@ -24,7 +24,7 @@ const DURABLE_WITHIN: Duration = Duration::from_secs(2);
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Where records are written.
-pub(crate) trait Ledger: Send + 'static {
+pub(super) trait Ledger: Send + 'static {
     /// Writes a record.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ struct Entry {
 
 impl Trail {
     /// None.
-    pub(crate) fn none() -> Self {
+    pub(super) fn none() -> Self {
         Trail(None)
     }
 
@@ -80,11 +80,16 @@ impl Trail {
     /// # Errors
     ///
     /// When the thread cannot be started.
-    pub(crate) fn start(ledger: impl Ledger, missing: Counter) -> io::Result<(Self, worker_thread::Ended)> {
+    pub(super) fn start(ledger: impl Ledger, missing: Counter) -> io::Result<(Self, worker_thread::Ended)> {
         let (queue, entries) = BoundedQueue::new(QUEUE, missing.clone());
         let way = Way { queue, missing: missing.clone() };
         let end = worker_thread::start("varta-audit", move || write(ledger, entries, &missing))?;
         Ok((Trail(Some(Arc::new(way))), end))
+    }
+
+    /// Whether there is a ledger.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Writes a record, and waits until it is on the disk, but not for long. Whether it is.

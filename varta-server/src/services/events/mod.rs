@@ -4,11 +4,11 @@
 //! docs/EVENTS.md.
 
 mod event_record;
-pub(crate) mod metrics;
-pub(crate) mod options;
+pub(in crate::services) mod metrics;
+mod options;
 pub(crate) mod service;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use self::options::EventsArgs;
+pub use self::options::{EventsArgs, EventsOptions};

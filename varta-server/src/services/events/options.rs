@@ -1,3 +1,5 @@
+//! Where events are written, and how much of them is kept.
+
 use std::path::PathBuf;
 
 use clap::Args;

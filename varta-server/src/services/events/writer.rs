@@ -5,18 +5,20 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use crate::base::backoff::{Backoff, FIRST_DELAY};
-use crate::base::clock::WallClock;
+use crate::base::clock::{Clock, WallClock};
 use crate::base::files::append_log::{AppendFile, rotate};
 use crate::base::time::MonoTime;
 use crate::domain::tracker::Transition;
 use crate::services::events::event_record::add_line;
-use crate::services::events::metrics::EventsMeans;
+use crate::services::events::metrics::EventsMetrics;
 use crate::services::events::options::EventsOptions;
+use crate::services::events::service::EventsFile;
 
 /// Opens the file, or makes it, and keeps other servers out of it.
 pub(super) fn open_alone(path: &Path) -> io::Result<AppendFile> {
@@ -34,7 +36,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Writer {
     options: EventsOptions,
     file: AppendFile,
-    means: EventsMeans,
+    clock: Clock,
+    /// The name of this host.
+    host: Arc<str>,
+    metrics: EventsMetrics,
     queue: mpsc::Receiver<Transition>,
     /// Whether it was opened just now, and may end in the middle of a line of somebody else's.
     is_fresh: bool,
@@ -57,21 +62,24 @@ struct Failing {
 
 impl Writer {
     pub(super) fn new(
-        options: EventsOptions,
-        file: AppendFile,
-        means: EventsMeans,
+        file: EventsFile,
+        clock: Clock,
+        host: &Arc<str>,
+        metrics: EventsMetrics,
         queue: mpsc::Receiver<Transition>,
     ) -> Self {
-        let looked_at = means.clock.now();
+        let EventsFile { options, file } = file;
         Writer {
             options,
             file,
-            means,
+            clock,
+            host: Arc::clone(host),
+            metrics,
             queue,
             is_fresh: true,
             buffer: Vec::new(),
             lines: 0,
-            looked_at,
+            looked_at: clock.now(),
             failing: None,
         }
     }
@@ -84,7 +92,7 @@ impl Writer {
             {
                 self.add(&transition);
             }
-            while !self.write(self.means.clock.now()) {
+            while !self.write(self.clock.now()) {
                 if self.queue.is_closed() {
                     return self.give_up();
                 }
@@ -100,8 +108,8 @@ impl Writer {
     }
 
     pub(super) fn add(&mut self, transition: &Transition) {
-        let at = WallClock::read(self.means.clock).at(transition.at);
-        add_line(transition, at.into(), &self.means.host, &mut self.buffer);
+        let at = WallClock::read(self.clock).at(transition.at);
+        add_line(transition, at.into(), &self.host, &mut self.buffer);
         self.lines += 1;
     }
 
@@ -162,7 +170,7 @@ impl Writer {
     }
 
     fn note_failure(&mut self, error: &io::Error, now: MonoTime) {
-        self.means.write_errors.increment(1);
+        self.metrics.write_errors.increment(1);
         if self.failing.is_none() {
             tracing::warn!(
                 target: "varta::events",
@@ -182,7 +190,7 @@ impl Writer {
         while self.queue.try_recv().is_ok() {
             lost += 1;
         }
-        self.means.dropped.increment(lost);
+        self.metrics.dropped.increment(lost);
         tracing::warn!(
             target: "varta::events",
             "{}: {lost} events could not be written",

@@ -1,5 +1,7 @@
 //! HTTP: `/metrics`, `/healthz` and `/readyz`.
 
-pub(crate) mod metrics;
+pub(in crate::services) mod metrics;
 pub(crate) mod options;
 pub(crate) mod service;
+
+pub use self::options::{HttpArgs, HttpOptions};

@@ -1,2 +1,74 @@
+//! Where HTTP is served, and what `/metrics` shows to whom.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::base::error::Error;
+use crate::base::options::Address;
+use crate::base::options::values::parse_address;
+use crate::base::secret::Secret;
+use crate::metrics::agent_rows::AgentMetrics;
+
 /// The address for metrics that nobody has to give.
-pub(crate) const DEFAULT_METRICS_ADDR: &str = "127.0.0.1:9843";
+const DEFAULT_METRICS_ADDR: &str = "127.0.0.1:9843";
+
+/// Where metrics are served. A group of options.
+#[derive(Clone, Debug, Args)]
+pub struct HttpArgs {
+    /// Address for /metrics, /healthz and /readyz; port 0 picks one; `none` turns it off
+    ///
+    /// An address that is not loopback needs --metrics-token-file.
+    #[arg(long, env = "VARTA_METRICS_ADDR", value_name = "ADDR", default_value = DEFAULT_METRICS_ADDR,
+          value_parser = parse_address)]
+    pub metrics_addr: Address,
+
+    /// File with the bearer token that /metrics asks for; only its owner may be able to read it
+    #[arg(long, env = "VARTA_METRICS_TOKEN_FILE", value_name = "FILE")]
+    pub metrics_token_file: Option<PathBuf>,
+
+    /// For which agents /metrics has rows of their own
+    #[arg(long, env = "VARTA_AGENT_METRICS", value_name = "WHICH", value_enum, default_value_t)]
+    pub agent_metrics: AgentMetrics,
+}
+
+impl HttpArgs {
+    /// What these options say.
+    ///
+    /// # Errors
+    ///
+    /// When the token cannot be read.
+    pub fn options(self) -> Result<HttpOptions, Error> {
+        let HttpArgs { metrics_addr, metrics_token_file, agent_metrics } = self;
+        let token = metrics_token_file.as_deref().map(Secret::from_file).transpose()?;
+        Ok(HttpOptions { address: metrics_addr.0, token, agent_metrics })
+    }
+}
+
+/// Where HTTP is served; nowhere by default.
+#[derive(Debug, Default)]
+pub struct HttpOptions {
+    /// The address; `None` for nowhere.
+    pub address: Option<SocketAddr>,
+    /// What a client must show to read metrics.
+    pub token: Option<Secret>,
+    /// For which agents there are rows of their own.
+    pub agent_metrics: AgentMetrics,
+}
+
+impl HttpOptions {
+    /// Checks what the types leave open.
+    ///
+    /// # Errors
+    ///
+    /// When metrics would be open to the network.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.address {
+            Some(address) if !address.ip().is_loopback() && self.token.is_none() => {
+                Err(Error::MetricsUnprotected { address })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}

@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as BoundListener};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -31,11 +31,15 @@ use tokio_util::sync::CancellationToken;
 use crate::base::accept::accept;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
+use crate::base::logging;
 use crate::base::secret::Secret;
 use crate::base::time::MonoTime;
 use crate::engine::query::{Query, Slice};
-use crate::metrics::agent_rows::AgentRows;
+use crate::ingest::kernel_drops::KernelDrops;
+use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
+use crate::services::context::Context;
 use crate::services::http::metrics::ServerMetrics;
+use crate::services::http::options::HttpOptions;
 
 /// The version is part of it: without one Prometheus 3 refuses the scrape.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -50,14 +54,70 @@ const CONNECTION_WITHIN: Duration = Duration::from_secs(30);
 /// How long the tracker may take to answer `/readyz`.
 const PING_WITHIN: Duration = Duration::from_secs(1);
 
+/// The capability before it runs: a socket that nobody reads yet, or none.
+#[derive(Debug)]
+pub(crate) struct Http {
+    listener: Option<BoundListener>,
+    options: HttpOptions,
+}
+
+impl Http {
+    /// Takes the address, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be had.
+    pub(crate) fn open(options: HttpOptions) -> Result<Self, Error> {
+        Ok(Http { listener: options.address.map(bind).transpose()?, options })
+    }
+
+    /// Where it is served, with the port that was picked if 0 was asked for.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Serves until all else has ended.
+    ///
+    /// # Errors
+    ///
+    /// When the runtime cannot watch the socket.
+    pub(crate) fn start(self, context: &mut Context, kernel_drops: KernelDrops) -> Result<(), Error> {
+        let Http { listener: Some(listener), options } = self else { return Ok(()) };
+        let listener = TcpListener::from_std(listener)
+            .map_err(|source| Error::Runtime { action: "watch the metrics socket", source })?;
+        let site = Site {
+            queries: context.queries.clone(),
+            metrics: ServerMetrics::new(&context.registry, kernel_drops),
+            token: options.token,
+            agent_metrics: options.agent_metrics,
+            clock: context.clock,
+            log_lines_dropped: logging::lines_dropped,
+        };
+        let stop = context.stop_last.clone();
+        context.spawn_last("metrics endpoint", async {
+            serve(listener, site, stop).await;
+            Ok(())
+        });
+        Ok(())
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<BoundListener, Error> {
+    let failed = |source| Error::MetricsAddress { address, source };
+    let listener = BoundListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
 /// What the routes need.
-pub(crate) struct Site {
-    pub(crate) queries: mpsc::Sender<Query>,
-    pub(crate) metrics: ServerMetrics,
-    pub(crate) token: Option<Secret>,
-    pub(crate) clock: Clock,
+struct Site {
+    queries: mpsc::Sender<Query>,
+    metrics: ServerMetrics,
+    token: Option<Secret>,
+    agent_metrics: AgentMetrics,
+    clock: Clock,
     /// How many log lines were dropped so far.
-    pub(crate) log_lines_dropped: fn() -> u64,
+    log_lines_dropped: fn() -> u64,
 }
 
 struct Shared {
@@ -66,7 +126,7 @@ struct Shared {
 }
 
 /// Serves until `stop` is cancelled, and then the answers under way for a short while.
-pub(crate) async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
+async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
     let shared = Arc::new(Shared { site, scrapes: Arc::new(Semaphore::new(SCRAPES)) });
     let router = Router::new()
         .route("/metrics", get(metrics))
@@ -133,7 +193,7 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
     let Ok(place) = Arc::clone(&shared.scrapes).acquire_owned().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
-    let Some(rows) = collect_rows(&shared.site.queries).await else {
+    let Some(rows) = collect_rows(&shared.site).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").into_response();
     };
     let Site { clock, log_lines_dropped, .. } = &shared.site;
@@ -144,9 +204,10 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
 }
 
 /// Asks the tracker for the rows of all agents, a slice at a time. `None` when it has gone.
-async fn collect_rows(queries: &mpsc::Sender<Query>) -> Option<Box<AgentRows>> {
+async fn collect_rows(site: &Site) -> Option<Box<AgentRows>> {
+    let Site { queries, agent_metrics: which, .. } = site;
     let (answer, answered) = oneshot::channel();
-    queries.send(Query::StartRows(answer)).await.ok()?;
+    queries.send(Query::StartRows { which: *which, answer }).await.ok()?;
     let mut rows = answered.await.ok()?;
     let mut from = 0;
     loop {
@@ -174,7 +235,7 @@ impl HttpBody for Pieces {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        _: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece))))
     }
@@ -186,11 +247,4 @@ impl HttpBody for Pieces {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.pieces.iter().map(|piece| piece.len() as u64).sum())
     }
-}
-
-pub(crate) fn bind_metrics(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
-    let failed = |source| Error::MetricsAddress { address, source };
-    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
 }

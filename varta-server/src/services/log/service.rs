@@ -6,10 +6,20 @@ use tokio::time::{Instant, timeout_at};
 use crate::domain::describe::sentence;
 use crate::domain::tracker::{Transition, Verdict};
 use crate::engine::throttle::Allowances;
+use crate::services::context::Context;
 use crate::services::log::incidents::OpenIncidents;
 
+/// Starts the sink.
+pub(crate) fn start(context: &mut Context) {
+    let transitions = context.subscribe("log");
+    context.spawn("log sink", async {
+        log(transitions).await;
+        Ok(())
+    });
+}
+
 /// Writes one log line for each change, until nobody makes any more.
-pub(crate) async fn log(mut transitions: mpsc::Receiver<Transition>) {
+async fn log(mut transitions: mpsc::Receiver<Transition>) {
     let mut allowances = Allowances::new(
         "changes of reported status were not logged",
         "changes of agents in plaintext were not logged",

@@ -18,10 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 ///
-/// [`Error::Control`] when nobody answers, or somebody who is not to be believed; and when the server has not done what
-/// was asked, with its reason.
+/// [`Error::File`], of the socket, when nobody answers, or somebody who is not to be believed; and when the
+/// server has not done what was asked, with its reason.
 pub(crate) fn ask(path: &Path, request: &Request) -> Result<Answer, Error> {
-    let failed = |fault: String| Error::Control { path: path.to_path_buf(), fault };
+    let failed = |fault: String| Error::file(path, fault);
     let socket = connect(path).map_err(|error| failed(no_connection(&error)))?;
     let peer = getsockopt(&socket, PeerCredentials)
         .map_err(|error| failed(format!("the kernel does not say who answers here: {error}")))?;

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::json;
 use varta_proto::address::candidate_socket_paths;
 
@@ -18,6 +18,36 @@ use crate::services::maintenance::client::ask;
 use crate::services::maintenance::options::{ControlSocket, NONE, Reason};
 use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason};
 use crate::services::maintenance::protocol::{Answer, Request, check_length};
+
+/// What a running server can be asked.
+#[derive(Clone, Debug, Subcommand)]
+pub enum MaintenanceTask {
+    /// Has a running server pause agents for a time: they are watched and shown, and alarm nobody
+    ///
+    /// Only the server's own user and root may ask for it. A pause of the same pattern replaces the former.
+    Pause(PauseArgs),
+
+    /// Has a running server lift a pause before it is over
+    Resume(ResumeArgs),
+
+    /// Lists the pauses of a running server, those of its configuration's file among them
+    Pauses(PausesArgs),
+}
+
+impl MaintenanceTask {
+    /// Asks for it, and prints the answer.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be asked, or does not do it.
+    pub fn run(&self) -> Result<(), Error> {
+        match self {
+            MaintenanceTask::Pause(args) => args.run(),
+            MaintenanceTask::Resume(args) => args.run(),
+            MaintenanceTask::Pauses(args) => args.run(),
+        }
+    }
+}
 
 /// Which server is spoken to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -66,9 +96,9 @@ impl ControlArgs {
 
     /// The pauses of an answer.
     fn pauses(&self, answer: &Answer) -> Result<Vec<Pause>, Error> {
-        answer.read_pauses().map_err(|fault| Error::Control {
-            path: self.path().unwrap_or_default(),
-            fault: format!("the answer makes no sense: {fault}; is this the server's version?"),
+        answer.read_pauses().map_err(|fault| {
+            let fault = format!("the answer makes no sense: {fault}; is this the server's version?");
+            Error::file(self.path().unwrap_or_default(), fault)
         })
     }
 }
@@ -210,7 +240,7 @@ fn table(pauses: &[Pause]) -> String {
 #[cfg(test)]
 mod tests {
     use crate::base::SocketOptions;
-    use crate::services::maintenance::options::MaintenanceArgs;
+    use crate::services::maintenance::options::{MaintenanceArgs, PlannedPauses};
     use std::time::UNIX_EPOCH;
 
     use clap::Parser;
@@ -235,7 +265,9 @@ mod tests {
             .map(|path| SocketOptions { path: path.into(), is_default: false, mode: 0o600, group: None })
             .into();
         let socket = |given: Option<&str>, sockets: &[SocketOptions]| {
-            MaintenanceArgs { control_socket: given.map(Into::into) }.socket(sockets)
+            MaintenanceArgs { control_socket: given.map(Into::into) }
+                .options(PlannedPauses::default(), sockets)
+                .control
         };
         assert_eq!(socket(None, &sockets), Some(ControlSocket::beside("/a".into())));
         assert_eq!(socket(None, &[]), None);

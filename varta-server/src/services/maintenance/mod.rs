@@ -1,5 +1,5 @@
 //! Maintenance: agents that are paused for a time. They are watched and shown as always, and alarm nobody: the sinks that
-//! act ask [`Pauses`] first.
+//! act ask `Pauses` first.
 //!
 //! Pauses come from two places. Those of the configuration's file are planned and are read again with it; the others are
 //! asked for on the control socket, and outlive the server in a file of `--state-dir`.
@@ -8,7 +8,7 @@ mod client;
 mod command;
 mod control;
 mod json_object;
-pub(crate) mod metrics;
+pub(in crate::services) mod metrics;
 mod options;
 mod pause;
 mod pause_file;
@@ -24,5 +24,5 @@ mod testing;
 mod tests;
 mod wall_timer;
 
-pub use self::command::{ControlArgs, PauseArgs, PausesArgs, ResumeArgs};
+pub use self::command::{ControlArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs};
 pub use self::options::{ControlSocket, Maintenance, MaintenanceArgs, PlannedPause, PlannedPauses, Reason};

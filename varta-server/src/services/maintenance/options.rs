@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use clap::Args;
 
+use crate::base::error::Error;
+use crate::base::options::table::{Fault, ReadTables, Table, at, moment, text};
 use crate::base::{EntryError, Glob, SocketOptions};
 
 /// What turns a socket off.
@@ -21,13 +23,15 @@ pub struct MaintenanceArgs {
 }
 
 impl MaintenanceArgs {
-    /// The control socket of a server with these sockets.
-    pub(crate) fn socket(self, sockets: &[SocketOptions]) -> Option<ControlSocket> {
-        match self.control_socket {
+    /// What these options say, with the pauses of the file. `sockets` are those on which agents beat.
+    #[must_use]
+    pub fn options(self, planned: PlannedPauses, sockets: &[SocketOptions]) -> Maintenance {
+        let control = match self.control_socket {
             Some(path) if path.as_os_str() == NONE => None,
             Some(path) => Some(ControlSocket { path, is_default: false }),
             None => sockets.first().map(|socket| ControlSocket::beside(socket.path.clone())),
-        }
+        };
+        Maintenance { control, planned }
     }
 }
 
@@ -38,6 +42,25 @@ pub struct Maintenance {
     pub(crate) control: Option<ControlSocket>,
     /// The pauses of the configuration's file.
     pub planned: PlannedPauses,
+}
+
+impl Maintenance {
+    /// Checks the control socket. `sockets` are those on which agents beat.
+    ///
+    /// # Errors
+    ///
+    /// When its path is empty or one of those.
+    pub fn check(&self, sockets: &[SocketOptions]) -> Result<(), Error> {
+        let wrong = |fault: String| Err(Error::Option { option: "--control-socket", fault });
+        let Some(ControlSocket { path, .. }) = &self.control else { return Ok(()) };
+        if path.as_os_str().is_empty() {
+            return wrong("the path is empty".to_owned());
+        }
+        if sockets.iter().any(|socket| socket.path == *path) {
+            return wrong(format!("{} is a --socket already; give it a path of its own", path.display()));
+        }
+        Ok(())
+    }
 }
 
 /// A control socket: a Unix stream socket that only its owner can open.
@@ -160,6 +183,26 @@ impl PlannedPauses {
     /// Every pause, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &PlannedPause> {
         self.0.iter()
+    }
+}
+
+/// The keys of a pause.
+const PAUSE_KEYS: [&str; 4] = ["name", "from", "until", "reason"];
+
+impl ReadTables for PlannedPauses {
+    const NAME: &str = "pause";
+
+    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+        let [name, from, until, reason] = table.values(PAUSE_KEYS)?;
+        let (place, name) = table.name(name)?;
+        let name = Glob::parse(name).map_err(|error| at(place, error))?;
+        let from = from.map(|value| moment("from", value)).transpose()?;
+        let until = until.map(|value| moment("until", value)).transpose()?;
+        let reason = reason.map(|value| {
+            text("reason", value).and_then(|text| Reason::parse(text).map_err(|error| at(value, error)))
+        });
+        let pause = PlannedPause { name, from, until, reason: reason.transpose()? };
+        PlannedPauses::add(self, pause).map_err(|error| at(place, error))
     }
 }
 

@@ -1,13 +1,15 @@
-use std::path::Path;
+//! Opens the control socket and the file of pauses, and starts what serves them.
+
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::wall_now;
 use crate::base::error::Error;
+use crate::services::context::Context;
 use crate::services::maintenance::control::ControlListener;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
-use crate::services::maintenance::options;
+use crate::services::maintenance::options::{self, PlannedPauses};
 use crate::services::maintenance::pause_file::KeptFile;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::maintenance::requests::Desk;
@@ -21,14 +23,13 @@ pub(crate) struct Maintenance {
 }
 
 impl Maintenance {
-    /// Reads what the server before this one kept in `state_dir`, which must be this one's alone by now, and takes the
-    /// control socket.
+    /// Reads what the server before this one kept in the state directory, and takes the control socket.
     ///
     /// # Errors
     ///
     /// When a newer server wrote the file, or the control socket cannot be had. One that nobody asked for and whose path
     /// would be too long is done without, which is said in the log.
-    pub(crate) fn open(options: &options::Maintenance, state_dir: Option<&Path>) -> Result<Self, Error> {
+    pub(crate) fn open(options: &options::Maintenance, context: &Context) -> Result<Self, Error> {
         let control = match options.control.as_ref().map(ControlListener::bind).transpose() {
             Err(error @ Error::SocketPathTooLong { .. })
                 if options.control.as_ref().is_some_and(|control| control.is_default) =>
@@ -39,7 +40,7 @@ impl Maintenance {
             control => control?,
         };
         let pauses = Pauses::default();
-        let file = state_dir.map(KeptFile::new);
+        let file = context.state_dir.as_ref().map(|directory| KeptFile::new(directory.path()));
         let kept = file.as_ref().map(KeptFile::read).transpose()?.unwrap_or_default();
         pauses.change(|list| {
             for pause in kept {
@@ -56,12 +57,24 @@ impl Maintenance {
         &self.pauses
     }
 
-    /// Lets pauses begin and end, and does what is asked for on the control socket, until `stop` is cancelled.
+    /// The way to give it other planned pauses while it runs.
+    pub(crate) fn reload(&self) -> Reload {
+        Reload { pauses: self.pauses.clone() }
+    }
+
+    /// Starts the task that lets pauses begin and end, and does what is asked for on the control socket.
+    pub(crate) fn start(self, context: &mut Context) {
+        let metrics = MaintenanceMetrics::new(&context.registry);
+        let stop = context.stop.clone();
+        context.spawn("maintenance", self.run(metrics, stop));
+    }
+
+    /// Runs until `stop` is cancelled.
     ///
     /// # Errors
     ///
     /// When the kernel has no timer for it, or refuses to watch the socket.
-    pub(crate) async fn run(self, metrics: MaintenanceMetrics, stop: CancellationToken) -> Result<(), Error> {
+    async fn run(self, metrics: MaintenanceMetrics, stop: CancellationToken) -> Result<(), Error> {
         let Maintenance { pauses, file, control } = self;
         let desk = Arc::new(Desk::new(pauses, file, metrics));
         let serve = async {
@@ -75,5 +88,32 @@ impl Maintenance {
         };
         tokio::try_join!(desk.keep_time(&stop), serve)?;
         Ok(())
+    }
+}
+
+/// What the file of `--config` plans, read while the server runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Reload {
+    pauses: Pauses,
+}
+
+/// Pauses that do not count yet.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pauses: Pauses,
+    planned: PlannedPauses,
+}
+
+impl Reload {
+    /// Takes the pauses, which have been checked. Nothing changes by it.
+    pub(crate) fn stage(&self, planned: PlannedPauses) -> Staged {
+        Staged { pauses: self.pauses.clone(), planned }
+    }
+}
+
+impl Staged {
+    /// Has them count from now on.
+    pub(crate) fn commit(self) {
+        self.pauses.plan(&self.planned, wall_now());
     }
 }

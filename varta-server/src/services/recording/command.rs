@@ -1,12 +1,34 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::base::error::Error;
 use crate::base::stdout::print;
 use crate::engine::DetectorArgs;
 use crate::services::recording::replay::{Replay, replay};
+
+/// What can be done with a recording.
+#[derive(Clone, Debug, Subcommand)]
+pub enum RecordingTask {
+    /// Says what another policy would have made of a recording
+    ///
+    /// The file is one that a server wrote with --record. Agents are judged by their silence anew, under the detector and
+    /// the stall-after that are given here, and all other options at their defaults.
+    Replay(ReplayArgs),
+}
+
+impl RecordingTask {
+    /// Does it, and prints what came of it.
+    ///
+    /// # Errors
+    ///
+    /// See [`ReplayArgs::run`].
+    pub fn run(&self) -> Result<(), Error> {
+        let RecordingTask::Replay(args) = self;
+        args.run()
+    }
+}
 
 /// What to replay, and under which policy.
 #[derive(Clone, Debug, Args)]

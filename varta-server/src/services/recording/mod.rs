@@ -10,19 +10,17 @@ mod encode;
 mod findings;
 mod format;
 pub(in crate::services) mod metrics;
-pub(crate) mod options;
+mod options;
 mod quantiles;
 mod reader;
 mod replay;
 mod report;
-mod service;
+pub(crate) mod service;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use self::command::ReplayArgs;
-pub(crate) use self::format::Header;
-pub(crate) use self::metrics::RecordingMetrics;
+pub use self::command::{RecordingTask, ReplayArgs};
+pub use self::options::{RecordOptions, RecordingArgs};
 pub use self::replay::{Replay, replay};
 pub use self::report::Report;
-pub(crate) use self::service::RecordingFile;

@@ -1,4 +1,44 @@
+//! What is recorded, where, and how much of it.
+
 use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::base::error::Error;
+
+/// What is recorded. A group of options.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct RecordingArgs {
+    /// File in which to record what arrives, for `varta-server replay`; it must not be there yet
+    ///
+    /// Only its owner can read it. It tells who beat when, and what processes are called; of keys it has nothing.
+    #[arg(long, env = "VARTA_RECORD", value_name = "FILE")]
+    pub record: Option<PathBuf>,
+
+    /// How long the recording may become, in bytes [default: 268435456]
+    #[arg(long, env = "VARTA_RECORD_LIMIT", value_name = "BYTES")]
+    pub record_limit: Option<u64>,
+}
+
+impl RecordingArgs {
+    /// What these options say; `None` when nothing is recorded.
+    ///
+    /// # Errors
+    ///
+    /// A limit that would do nothing without a file.
+    pub fn options(self) -> Result<Option<RecordOptions>, Error> {
+        match (self.record, self.record_limit) {
+            (Some(path), limit) => {
+                Ok(Some(RecordOptions { path, limit: limit.unwrap_or(RecordOptions::DEFAULT_LIMIT) }))
+            }
+            (None, None) => Ok(None),
+            (None, Some(_)) => {
+                let fault = "does nothing without --record".to_owned();
+                Err(Error::Option { option: "--record-limit", fault })
+            }
+        }
+    }
+}
 
 /// What is to be recorded, where, and how much of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,4 +54,18 @@ impl RecordOptions {
     pub const DEFAULT_LIMIT: u64 = 256 << 20;
     /// The least that it can be limited to.
     pub const SMALLEST_LIMIT: u64 = 4_096;
+
+    /// Checks what the types leave open.
+    ///
+    /// # Errors
+    ///
+    /// A limit that leaves no room.
+    pub fn check(&self) -> Result<(), Error> {
+        let least = Self::SMALLEST_LIMIT;
+        if self.limit < least {
+            let fault = format!("{} is less than the least of {least} bytes", self.limit);
+            return Err(Error::Option { option: "--record-limit", fault });
+        }
+        Ok(())
+    }
 }

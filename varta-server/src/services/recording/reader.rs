@@ -37,7 +37,7 @@ impl RecordingReader {
     ///
     /// When it cannot be read, or is no recording.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let failed = |fault: String| Error::Recording { path: path.to_path_buf(), fault };
+        let failed = |fault: String| Error::file(path, fault);
         let opened = bounded_read::open(path, Symlink::Followed);
         let (file, metadata) = opened.map_err(|error| failed(error.to_string()))?;
         let mut block = [0; LENGTH];
@@ -66,7 +66,7 @@ impl RecordingReader {
     }
 
     fn failed(&self, offset: u64, fault: &str) -> Error {
-        Error::Recording { path: self.path.clone(), fault: format!("the record at byte {offset}: {fault}") }
+        Error::file(&self.path, format!("the record at byte {offset}: {fault}"))
     }
 }
 

@@ -1,21 +1,64 @@
+//! Makes the file of a recording, and starts the thread that writes it.
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use crate::base::error::Error;
 use crate::base::worker_thread;
 use crate::engine::Recorder;
 use crate::engine::tap::QUEUE;
+use crate::services::context::{Context, thread_panicked};
 use crate::services::recording::format::Header;
 use crate::services::recording::metrics::RecordingMetrics;
 use crate::services::recording::options::RecordOptions;
 use crate::services::recording::writer::Writer;
 
+/// The capability before it runs. Without `--record` it has its metrics and nothing else.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    file: Option<RecordingFile>,
+    /// How long agents may be silent by default, for the header.
+    stall_after: Duration,
+}
+
+impl Recording {
+    /// Makes the file, if there is to be one. `stall_after` is for its header.
+    ///
+    /// # Errors
+    ///
+    /// See [`RecordingFile::create`].
+    pub(crate) fn open(options: Option<RecordOptions>, stall_after: Duration) -> Result<Self, Error> {
+        Ok(Recording { file: options.map(RecordingFile::create).transpose()?, stall_after })
+    }
+
+    /// Starts the thread that writes, and gives the end at which the tracker's task records.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started.
+    pub(crate) fn start(self, context: &mut Context) -> Result<Recorder, Error> {
+        let metrics = RecordingMetrics::new(&context.registry);
+        let Some(file) = self.file else { return Ok(Recorder::default()) };
+        let (recorder, done) = file
+            .start(&Header::new(context.clock, self.stall_after), metrics)
+            .map_err(|source| Error::Runtime { action: "start the thread that records", source })?;
+        let stop = context.stop.clone();
+        // It may end when the file is full, and is waited for when the server stops.
+        context.spawn("recording", async move {
+            stop.cancelled().await;
+            done.await.map_err(|_| thread_panicked("thread that records"))
+        });
+        Ok(recorder)
+    }
+}
+
 /// A new file, to be filled.
 #[derive(Debug)]
-pub(crate) struct RecordingFile {
+pub(super) struct RecordingFile {
     path: PathBuf,
     file: File,
     limit: u64,
@@ -27,8 +70,8 @@ impl RecordingFile {
     /// # Errors
     ///
     /// When something has its name, or it cannot be made.
-    pub(crate) fn create(options: &RecordOptions) -> Result<Self, Error> {
-        let RecordOptions { path, limit } = options.clone();
+    pub(super) fn create(options: RecordOptions) -> Result<Self, Error> {
+        let RecordOptions { path, limit } = options;
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         match options.open(&path) {
@@ -41,7 +84,7 @@ impl RecordingFile {
                 } else {
                     format!("cannot be made for the recording: {error}; see --record")
                 };
-                Err(Error::Recording { path, fault })
+                Err(Error::file(path, fault))
             }
         }
     }
@@ -52,7 +95,7 @@ impl RecordingFile {
     /// # Errors
     ///
     /// When the thread cannot be started.
-    pub(crate) fn start(
+    pub(super) fn start(
         self,
         header: &Header,
         metrics: RecordingMetrics,

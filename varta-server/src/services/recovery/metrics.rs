@@ -14,6 +14,9 @@ families! {
     RECOVERY_AGENTS = "varta_recovery_agents", "Agents that recovery is concerned with at the moment.";
 }
 
+/// The value of the metric label `sink`.
+pub(super) const SINK: &str = "recovery";
+
 /// What came of an action, for the metric label `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Result {

@@ -17,7 +17,7 @@ mod episode;
 mod executor;
 mod job;
 pub(in crate::services) mod metrics;
-pub(crate) mod options;
+mod options;
 mod planner;
 mod rule;
 mod runner;
@@ -27,7 +27,6 @@ mod task;
 
 pub use self::budget::Budget;
 pub use self::command::CommandLine;
-pub use self::options::{RecoveryArgs, Variable};
+pub use self::options::{RecoveryArgs, RecoveryOptions, Variable};
 pub use self::rule::{Action, BadState, RecoveryRule, Step};
-pub use self::table::RecoveryEntry;
-pub(crate) use self::task::NewRules;
+pub use self::table::{RecoveryEntry, RecoveryTables};

@@ -1,3 +1,5 @@
+//! By which rules recovery acts, and within which limits.
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -6,14 +8,15 @@ use clap::builder::FalseyValueParser;
 
 use crate::base::error::Error;
 use crate::base::limits::{LONGEST_DURATION, MAX_COMMAND_TIMEOUT};
+use crate::services::audit::AuditOptions;
 use crate::services::recovery::action_target::{find_program, search_path};
 use crate::services::recovery::budget::Budget;
 use crate::services::recovery::command::CommandLine;
 use crate::services::recovery::rule::{Action, RecoveryRule, Step};
-use crate::services::recovery::table::RecoveryEntry;
+use crate::services::recovery::table::{RecoveryEntry, RecoveryTables};
 
 /// What is done about agents that are stalled or down.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct RecoveryArgs {
     /// Command to run when an agent is stalled or down, as in 'systemctl restart {unit}'
     ///
@@ -96,12 +99,12 @@ impl RecoveryArgs {
     /// How long --recovery-exec waits: for a service manager that restarts the agent by itself, or an operator who does.
     const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-    /// What these options say, with the rules of the file.
+    /// What these options say, with the tables of the file; `None` when there is no file.
     ///
     /// # Errors
     ///
     /// The first option whose value makes no sense, or that does nothing.
-    pub fn options(&self, entries: &[RecoveryEntry], has_file: bool) -> Result<RecoveryOptions, Error> {
+    pub fn options(self, tables: Option<&RecoveryTables>) -> Result<RecoveryOptions, Error> {
         let wrong = |option, fault: String| Err(Error::Option { option, fault });
         if self.recovery_timeout.is_zero() || self.recovery_timeout > MAX_COMMAND_TIMEOUT {
             return wrong("--recovery-timeout", "is not between 1ms and 24h".to_owned());
@@ -120,10 +123,10 @@ impl RecoveryArgs {
             ("--allow-recovery-for-remote", self.allow_recovery_for_remote),
             ("--recovery-without-audit", self.recovery_without_audit),
         ];
-        let rules = self.rules(entries);
+        let rules = self.rules(tables.unwrap_or(&RecoveryTables::default()));
         if let Some((option, _)) = given.into_iter().find(|(_, is_given)| *is_given)
             && rules.is_empty()
-            && !has_file
+            && tables.is_none()
         {
             return wrong(option, "does nothing without --recovery-exec or a [[recovery]] table".to_owned());
         }
@@ -138,16 +141,17 @@ impl RecoveryArgs {
             is_dry_run: self.recovery_dry_run,
             allows_remote: self.allow_recovery_for_remote,
             goes_on_without_trail: self.recovery_without_audit,
+            args: tables.is_some().then_some(self),
         })
     }
 
     /// The rules of the file, with what they leave open, and that of --recovery-exec behind them.
-    pub(crate) fn rules(&self, entries: &[RecoveryEntry]) -> Vec<RecoveryRule> {
+    pub(crate) fn rules(&self, tables: &RecoveryTables) -> Vec<RecoveryRule> {
         let simple = self.recovery_exec.as_ref().map(|command| {
             let action = Action::Command(command.clone(), self.recovery_timeout);
             self.rule(&RecoveryEntry::for_all(), vec![Step { wait: Self::FIRST_WAIT, action }])
         });
-        let of_file = entries.iter().map(|entry| self.rule(entry, entry.steps(self.recovery_timeout)));
+        let of_file = tables.iter().map(|entry| self.rule(entry, entry.steps(self.recovery_timeout)));
         of_file.chain(simple).collect()
     }
 
@@ -183,9 +187,28 @@ pub struct RecoveryOptions {
     pub allows_remote: bool,
     /// Whether something is done that could not be written down before.
     pub goes_on_without_trail: bool,
+    /// What the tables of the file leave open, for when the file is read again; `None` when the rules stay as
+    /// they are.
+    pub args: Option<RecoveryArgs>,
 }
 
 impl RecoveryOptions {
+    /// Checks what goes together with the audit log.
+    ///
+    /// # Errors
+    ///
+    /// The option that would do nothing.
+    pub fn check(&self, audit: Option<&AuditOptions>) -> Result<(), Error> {
+        let wrong = |option, fault: &str| Err(Error::Option { option, fault: fault.to_owned() });
+        if audit.is_none() && self.goes_on_without_trail {
+            return wrong("--recovery-without-audit", "does nothing without --audit-log");
+        }
+        if audit.is_some() && self.rules.is_empty() && self.args.is_none() {
+            return wrong("--audit-log", "does nothing without --recovery-exec or a [[recovery]] table");
+        }
+        Ok(())
+    }
+
     /// The programs of commands that are not there at the moment, and what is to be said of each.
     pub(crate) fn programs_not_found(&self) -> Vec<(&str, String)> {
         let search = search_path(&self.environment);
@@ -211,6 +234,7 @@ impl Default for RecoveryOptions {
             is_dry_run: false,
             allows_remote: false,
             goes_on_without_trail: false,
+            args: None,
         }
     }
 }
@@ -230,7 +254,7 @@ mod tests {
     fn options(line: &[&str]) -> Result<RecoveryOptions, String> {
         let words = std::iter::once("x").chain(line.iter().copied());
         let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
-        line.recovery.options(&[], false).map_err(|error| error.to_string())
+        line.recovery.options(None).map_err(|error| error.to_string())
     }
 
     #[test]

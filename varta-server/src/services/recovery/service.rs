@@ -1,79 +1,110 @@
-//! Puts recovery together and starts it.
+//! Puts recovery together, starts it, and gives it other rules when the file is read again.
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
-use crate::base::clock::Clock;
 use crate::base::error::Error;
-use crate::engine::Feed;
-use crate::engine::query::Query;
-use crate::metrics::Registry;
 use crate::services::alerts::notifier::Notifier;
-use crate::services::audit::metrics::AUDIT_MISSING;
-use crate::services::audit::{AuditLog, Trail};
-use crate::services::context::{Ended, thread_panicked};
+use crate::services::audit::Trail;
+use crate::services::context::Context;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::recovery::executor::Doer;
-use crate::services::recovery::metrics::RecoveryMetrics;
-use crate::services::recovery::options::RecoveryOptions;
+use crate::services::recovery::metrics::{RecoveryMetrics, SINK};
+use crate::services::recovery::options::{RecoveryArgs, RecoveryOptions};
+use crate::services::recovery::table::RecoveryTables;
 use crate::services::recovery::task::{Desk, NewRules};
 
-/// What it needs of the rest of the server.
-pub(crate) struct Means<'s> {
-    pub(crate) registry: &'s Registry,
-    pub(crate) queries: mpsc::Sender<Query>,
-    pub(crate) pauses: Pauses,
-    pub(crate) clock: Clock,
-    /// The name of this host.
-    pub(crate) host: String,
-    pub(crate) notifier: Notifier,
-    pub(crate) stop: CancellationToken,
-    pub(crate) tasks: &'s mut JoinSet<Ended>,
+/// The capability before it runs. Without rules, and without a file that may get some, it has its metrics and
+/// nothing else.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    options: RecoveryOptions,
+    to_rules: mpsc::Sender<NewRules>,
+    new_rules: mpsc::Receiver<NewRules>,
 }
 
-impl Means<'_> {
-    /// Starts it, if there is or may be a rule by which something is done. Its figures are there in any case.
-    pub(crate) fn start_recovery(
+impl Recovery {
+    /// Takes the options, which have been checked.
+    pub(crate) fn open(options: RecoveryOptions) -> Self {
+        let (to_rules, new_rules) = mpsc::channel(1);
+        Recovery { options, to_rules, new_rules }
+    }
+
+    /// The way to give it other rules while it runs.
+    pub(crate) fn reload(&self) -> Reload {
+        Reload { args: self.options.args.clone(), to_rules: self.to_rules.clone() }
+    }
+
+    /// Starts the task that acts, if there is or may be a rule by which something is done.
+    ///
+    /// # Errors
+    ///
+    /// When descriptors are short.
+    pub(crate) fn start(
         self,
-        options: RecoveryOptions,
-        audit: Option<AuditLog>,
-        new_rules: Option<mpsc::Receiver<NewRules>>,
-    ) -> Result<Option<Feed>, Error> {
-        let failed = |action| move |source| Error::Runtime { action, source };
-        let Means { registry, queries, pauses, clock, host, notifier, stop, tasks } = self;
-        let metrics = RecoveryMetrics::new(registry);
-        let missing = registry.counter(AUDIT_MISSING, &[]);
-        let Some(new_rules) = new_rules else { return Ok(None) };
-        announce(&options, audit.is_some());
-        let mut trail = Trail::none();
-        if let Some(audit) = audit {
-            let started = Trail::start(audit, missing);
-            let (started, done) = started.map_err(failed("start the thread that writes the audit log"))?;
-            trail = started;
-            tasks.spawn(async {
-                ("audit log", done.await.map_err(|_| thread_panicked("thread that writes the audit log")))
-            });
+        context: &mut Context,
+        trail: Trail,
+        notifier: Notifier,
+        pauses: &Pauses,
+    ) -> Result<(), Error> {
+        let metrics = RecoveryMetrics::new(&context.registry);
+        let Recovery { options, new_rules, .. } = self;
+        if options.rules.is_empty() && options.args.is_none() {
+            return Ok(());
         }
-        let (feed, transitions) = Feed::new(registry, "recovery");
+        announce(&options, trail.is_on());
+        let transitions = context.subscribe(SINK);
         let doer = Doer {
-            queries,
-            pauses,
+            queries: context.queries.clone(),
+            pauses: pauses.clone(),
             trail,
             metrics,
             notifier,
-            host,
+            host: context.host.to_string(),
             environment: options.environment.clone(),
             is_dry_run: options.is_dry_run,
             goes_on_without_trail: options.goes_on_without_trail,
         };
-        let desk = Desk::new(options, doer, clock, transitions, new_rules);
-        let desk = desk.map_err(failed("start recovery"))?;
-        tasks.spawn(async move {
+        let desk = Desk::new(options, doer, context.clock, transitions, new_rules)
+            .map_err(|source| Error::Runtime { action: "start recovery", source })?;
+        let stop = context.stop.clone();
+        context.spawn("recovery", async {
             desk.run(stop).await;
-            ("recovery", Ok(()))
+            Ok(())
         });
-        Ok(Some(feed))
+        Ok(())
+    }
+}
+
+/// What the file of `--config` says of recovery, read while the server runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Reload {
+    /// What the tables of the file leave open.
+    args: Option<RecoveryArgs>,
+    to_rules: mpsc::Sender<NewRules>,
+}
+
+/// Rules that do not count yet.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    rules: Option<NewRules>,
+    to_rules: mpsc::Sender<NewRules>,
+}
+
+impl Reload {
+    /// Makes rules of the tables. Nothing changes by it.
+    pub(crate) fn stage(&self, tables: &RecoveryTables) -> Staged {
+        let rules = self.args.as_ref().map(|args| args.rules(tables));
+        Staged { rules, to_rules: self.to_rules.clone() }
+    }
+}
+
+impl Staged {
+    /// Has the rules count from now on. `None` when the server is about to end.
+    pub(crate) async fn commit(self) -> Option<()> {
+        match self.rules {
+            Some(rules) => self.to_rules.send(rules).await.ok(),
+            None => Some(()),
+        }
     }
 }
 

@@ -7,11 +7,32 @@ use toml::de::DeValue;
 
 use crate::base::Glob;
 use crate::base::limits::{LONGEST_DURATION, MAX_COMMAND_TIMEOUT};
-use crate::base::options::table::{Fault, Table, Value, at, decimal, duration, text, wrong_type};
+use crate::base::options::table::{Fault, ReadTables, Table, Value, at, decimal, duration, text, wrong_type};
 use crate::domain::beat::Transport;
 use crate::services::recovery::budget::Budget;
 use crate::services::recovery::command::CommandLine;
 use crate::services::recovery::rule::{Action, BadState, RecoveryRule, Step};
+
+/// Each `[[recovery]]` of the file, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecoveryTables(Vec<RecoveryEntry>);
+
+impl RecoveryTables {
+    /// Each of them, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &RecoveryEntry> {
+        self.0.iter()
+    }
+}
+
+impl ReadTables for RecoveryTables {
+    const NAME: &str = "recovery";
+
+    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+        let entry = RecoveryEntry::read(table, self.0.len())?;
+        self.0.push(entry);
+        Ok(())
+    }
+}
 
 /// A table of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +123,7 @@ impl RecoveryEntry {
     }
 
     /// Reads a table; `count` are there already.
-    pub(crate) fn read(table: &Table<'_, '_>, count: usize) -> Result<Self, Fault> {
+    fn read(table: &Table<'_, '_>, count: usize) -> Result<Self, Fault> {
         let [name, label, state, cause, transport, exec, steps, debounce, backoff, attempts, budget, keep_up] =
             table.values(KEYS)?;
         if count >= MOST {

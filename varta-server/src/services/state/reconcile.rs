@@ -22,7 +22,7 @@ impl Writer {
         let place = self.own_queue.upgrade().and_then(|queue| queue.try_reserve_owned().ok());
         // What is lost after the question is asked may be what the answer has.
         let makes_up_for_loss = from == 0 && self.lost.swap(false, Ordering::Relaxed);
-        let asked = place.map(|place| self.means.queries.try_send(Query::Slice { from, place }));
+        let asked = place.map(|place| self.queries.try_send(Query::Slice { from, place }));
         self.sweep.next = if let Some(Ok(())) = asked {
             Next::Wait
         } else {

@@ -66,6 +66,39 @@ pub(super) enum Fault {
     Sqlite(rusqlite::Error),
 }
 
+impl Fault {
+    /// Whether it may be otherwise later, without anybody changing the configuration.
+    pub(super) fn may_pass(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Fault::File(error) => matches!(error.kind(), StorageFull | QuotaExceeded),
+            Fault::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(
+                    ErrorCode::DiskFull
+                        | ErrorCode::SystemIoFailure
+                        | ErrorCode::DatabaseBusy
+                        | ErrorCode::DatabaseLocked
+                )
+            ),
+            Fault::Newer { .. } | Fault::Corrupt(_) => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Newer { version } => {
+                write!(f, "a newer varta-server wrote it (version {version} of its tables)")
+            }
+            Fault::Corrupt(fault) => f.write_str(fault),
+            Fault::File(error) => error.fmt(f),
+            Fault::Sqlite(error) => error.fmt(f),
+        }
+    }
+}
+
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         if is_corrupt(&error) { Fault::Corrupt(error.to_string()) } else { Fault::Sqlite(error) }

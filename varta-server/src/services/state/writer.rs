@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use metrics::Counter;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::mpsc;
 
@@ -30,6 +29,7 @@ use crate::ingest::Vault;
 use crate::observe::Boot;
 use crate::services::state::database::{DATABASE, Store, move_aside};
 use crate::services::state::encode::unix_millis;
+use crate::services::state::metrics::StateMetrics;
 use crate::services::state::progress::{Next, SLICE_PAUSE, SWEEP_EVERY, Save, Sweep, changed};
 use crate::services::state::registry::Context;
 use crate::services::state::schema::Fault;
@@ -40,32 +40,33 @@ const WRITE_WITHIN: Duration = Duration::from_secs(1);
 /// Changes that are fetched before they are written.
 const BATCH: usize = 4_096;
 
-/// What the writer needs beside the database.
-#[derive(Debug)]
-pub(crate) struct Means {
-    pub(crate) clock: Clock,
-    /// To the tracker's actor, for slices of what it knows.
-    pub(crate) queries: mpsc::Sender<Query>,
-    /// For the fingerprints of keys.
-    pub(crate) vault: Option<Vault>,
-    pub(crate) write_errors: Counter,
-    pub(crate) dropped: Counter,
-}
-
 impl Store {
     /// Starts the thread. It ends when the sink is dropped and what was put there is written, and says so.
     ///
     /// # Errors
     ///
     /// When the thread cannot be started.
-    pub(crate) fn start(self, means: Means) -> io::Result<(StateSink, worker_thread::Ended)> {
-        let (sink, writer) = self.into_writer(means);
+    pub(super) fn start(
+        self,
+        clock: Clock,
+        queries: mpsc::Sender<Query>,
+        vault: Option<Vault>,
+        metrics: StateMetrics,
+    ) -> io::Result<(StateSink, worker_thread::Ended)> {
+        let (sink, writer) = self.into_writer(clock, queries, vault, metrics);
         Ok((sink, worker_thread::start_async("varta-state", writer.run())?))
     }
 
-    pub(super) fn into_writer(self, means: Means) -> (StateSink, Writer) {
+    /// The thread's own, and the way to it.
+    pub(super) fn into_writer(
+        self,
+        clock: Clock,
+        queries: mpsc::Sender<Query>,
+        vault: Option<Vault>,
+        metrics: StateMetrics,
+    ) -> (StateSink, Writer) {
         let Store { directory, database, sweep } = self;
-        let (to_queue, queue) = BoundedQueue::new(STATE_QUEUE, means.dropped.clone());
+        let (to_queue, queue) = BoundedQueue::new(STATE_QUEUE, metrics.dropped.clone());
         let lost = Arc::new(AtomicBool::new(false));
         let writer = Writer {
             path: directory.path().join(DATABASE),
@@ -84,7 +85,10 @@ impl Store {
                 "changes of reported status are not in the history",
                 "changes of agents in plaintext are not in the history",
             ),
-            means,
+            clock,
+            queries,
+            vault,
+            metrics,
         };
         (StateSink { queue: to_queue, lost }, writer)
     }
@@ -111,7 +115,12 @@ pub(super) struct Writer {
     pub(super) save: Option<Save>,
     boot: Option<String>,
     allowances: Allowances,
-    pub(super) means: Means,
+    clock: Clock,
+    /// To the tracker's task, for slices of what it knows.
+    pub(super) queries: mpsc::Sender<Query>,
+    /// For the fingerprints of keys.
+    pub(super) vault: Option<Vault>,
+    metrics: StateMetrics,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +132,7 @@ pub(super) struct Failing {
 impl Writer {
     async fn run(mut self) {
         loop {
-            let now = self.means.clock.now();
+            let now = self.clock.now();
             let wake_at = self.wake_at(now);
             let has_room = self.pending.len() < BATCH;
             tokio::select! {
@@ -132,12 +141,12 @@ impl Writer {
                     Some(event) => self.take(event, now),
                     None => return self.finish(),
                 },
-                () = changed(self.means.vault.as_ref()), if self.save.is_none() => {
+                () = changed(self.vault.as_ref()), if self.save.is_none() => {
                     self.save = Some(Save { from: 0, at: now + WRITE_WITHIN });
                 }
-                () = tokio::time::sleep_until(self.means.clock.instant(wake_at)) => {}
+                () = tokio::time::sleep_until(self.clock.instant(wake_at)) => {}
             }
-            self.turn(self.means.clock.now());
+            self.turn(self.clock.now());
             if self.failing.is_some() && self.queue.is_closed() {
                 return self.finish();
             }
@@ -168,7 +177,7 @@ impl Writer {
         if let Event::Transition(transition) = &event
             && !self.allowances.take(transition)
         {
-            self.means.dropped.increment(1);
+            self.metrics.dropped.increment(1);
             return;
         }
         // A slice is waited for, and seals have waited.
@@ -217,9 +226,9 @@ impl Writer {
             none => none.insert(schema::open(&self.path)?),
         };
         let mut context = Context {
-            wall: WallClock::read(self.means.clock),
+            wall: WallClock::read(self.clock),
             boot: self.boot.clone(),
-            fingerprints: self.means.vault.as_ref().map(Vault::fingerprints).unwrap_or_default(),
+            fingerprints: self.vault.as_ref().map(Vault::fingerprints).unwrap_or_default(),
             sweep: self.sweep.number,
         };
         let mut is_whole = self.sweep.is_whole;
@@ -274,7 +283,7 @@ impl Writer {
     }
 
     fn note_failure(&mut self, fault: &Fault, now: MonoTime) {
-        self.means.write_errors.increment(1);
+        self.metrics.write_errors.increment(1);
         let code = match fault {
             Fault::Sqlite(error) => error.sqlite_error_code(),
             Fault::Newer { .. } | Fault::Corrupt(_) | Fault::File(_) => None,
@@ -317,14 +326,14 @@ impl Writer {
     /// Takes note that not all is in the database that was written or was to be.
     fn lose(&mut self) {
         self.lost.store(true, Ordering::Relaxed);
-        if let Some(vault) = &self.means.vault {
+        if let Some(vault) = &self.vault {
             vault.lose_saved();
         }
     }
 
     /// Forgets what is to be written.
     fn give_up(&mut self, now: MonoTime) {
-        self.means.dropped.increment(self.pending.len() as u64);
+        self.metrics.dropped.increment(self.pending.len() as u64);
         self.pending.clear();
         self.write_at = MonoTime::NEVER;
         self.lose();
@@ -335,9 +344,9 @@ impl Writer {
     /// Writes the rest.
     fn finish(mut self) {
         loop {
-            let now = self.means.clock.now();
+            let now = self.clock.now();
             self.fetch(now);
-            if self.failing.is_none() && self.means.vault.is_some() {
+            if self.failing.is_none() && self.vault.is_some() {
                 let from = self.save.map_or(0, |save| save.from);
                 self.save = Some(Save { from, at: now });
                 self.save(now);

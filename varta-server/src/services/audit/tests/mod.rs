@@ -5,6 +5,7 @@ mod meddling;
 mod tampering;
 mod writing;
 
+use crate::services::audit::log::AuditLog;
 use crate::services::audit::options::AuditOptions;
 use std::fs;
 use std::path::{Path, PathBuf};

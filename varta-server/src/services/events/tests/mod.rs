@@ -3,9 +3,10 @@
 use crate::base::clock::Clock;
 use crate::domain::tracker::Transition;
 use crate::metrics::Registry;
-use crate::services::events::metrics::EventsMeans;
+use crate::services::context::Context;
+use crate::services::events::metrics::{EventsMetrics, SINK};
 use crate::services::events::options::EventsOptions;
-use crate::services::events::service::EventsFile;
+use crate::services::events::service::{Events, EventsFile};
 use crate::services::events::writer::Writer;
 use std::fs;
 use std::path::Path;
@@ -90,17 +91,21 @@ impl Place {
 
     /// The thread's own, and the way to it.
     fn writer(&self) -> (Feed, Writer) {
-        let (feed, queue) = Feed::new(&self.registry, EventsFile::SINK);
-        let EventsFile { options, file } = EventsFile::open(&self.options).unwrap();
-        let means = EventsMeans::new(&self.registry, Clock::start(), "db1".to_owned());
-        (feed, Writer::new(options, file, means, queue))
+        let (feed, queue) = Feed::new(&self.registry, SINK);
+        let file = EventsFile::open(self.options.clone()).unwrap();
+        let metrics = EventsMetrics::new(&self.registry);
+        (feed, Writer::new(file, Clock::start(), &"db1".into(), metrics, queue))
     }
 
     fn counted(&self, name: &str) -> u64 {
-        let text = self.registry.handle().render();
-        let row = text.lines().find(|line| line.starts_with(name)).unwrap();
-        row.rsplit_once(' ').unwrap().1.parse().unwrap()
+        counted(&self.registry.handle().render(), name)
     }
+}
+
+/// The value of the first row of this family.
+fn counted(metrics: &str, name: &str) -> u64 {
+    let row = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+    row.rsplit_once(' ').unwrap().1.parse().unwrap()
 }
 
 /// The pids in a file.
@@ -114,27 +119,28 @@ fn stalled(pid: u32) -> Transition {
     change(pid, Verdict::Stalled, Cause::Silent)
 }
 
-#[test]
-fn what_was_put_there_is_in_the_files_when_the_thread_ends() {
+#[tokio::test]
+async fn what_was_put_there_is_in_the_files_when_the_thread_ends() {
     let place = Place::new(0);
-    let (feed, queue) = Feed::new(&place.registry, EventsFile::SINK);
-    let means = EventsMeans::new(&place.registry, Clock::start(), "db1".to_owned());
-    let done = EventsFile::open(&place.options).unwrap().start(means, queue).unwrap();
+    let (mut context, _queries) = Context::for_test();
+    let metrics = context.registry.handle();
+    Events::open(Some(place.options.clone())).unwrap().start(&mut context).unwrap();
+    let feeds = context.take_subscribers();
     for pid in 1..=200 {
-        feed.put(&stalled(pid), false);
+        feeds[0].put(&stalled(pid), false);
     }
-    drop(feed);
-    done.blocking_recv().unwrap();
+    drop(feeds);
+    context.run_until(std::future::ready(())).await.unwrap();
     let older = crate::base::files::append_log::rotated(place.path()).unwrap();
     let files = older.iter().rev().map(|(_, path)| path.as_path()).chain([place.path()]);
     let files: Vec<_> = files.map(|path| (fs::metadata(path).unwrap().len(), pids(path))).collect();
     assert!(files.iter().all(|(length, _)| *length <= EventsOptions::SMALLEST_LIMIT), "{files:?}");
     let all: Vec<u64> = files.into_iter().flat_map(|(_, pids)| pids).collect();
     assert_eq!(all, (1..=200).collect::<Vec<_>>());
-    assert_eq!(
-        (place.counted("varta_events_write_errors_total"), place.counted("varta_sink_dropped_total")),
-        (0, 0)
-    );
+    let metrics = metrics.render();
+    let counts =
+        ["varta_events_write_errors_total", "varta_sink_dropped_total"].map(|name| counted(&metrics, name));
+    assert_eq!(counts, [0, 0]);
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(place.path()).unwrap().permissions());
     assert_eq!(mode & 0o137, 0, "nobody but its group may read it, and nobody else write to it");
 }
@@ -219,7 +225,7 @@ fn what_cannot_be_written_when_the_server_ends_is_counted() {
 fn what_is_no_file_of_its_own_is_refused_by_name() {
     let place = Place::new(0);
     std::os::unix::fs::symlink("elsewhere", place.path()).unwrap();
-    let refused = EventsFile::open(&place.options).unwrap_err();
+    let refused = EventsFile::open(place.options.clone()).unwrap_err();
     assert_eq!(refused.exit_status(), 1);
     let said = refused.to_string();
     assert!(said.starts_with(place.path().to_str().unwrap()) && said.contains("symlink"), "{said}");
@@ -229,7 +235,7 @@ fn what_is_no_file_of_its_own_is_refused_by_name() {
 fn two_servers_cannot_write_one_file_also_after_it_was_renamed() {
     let place = Place::new(1);
     let (_feed, mut writer) = place.writer();
-    let refused = || EventsFile::open(&place.options).unwrap_err().to_string();
+    let refused = || EventsFile::open(place.options.clone()).unwrap_err().to_string();
     assert!(refused().contains("another server writes to this file; stop it"), "{}", refused());
     for pid in 1..=20 {
         writer.add(&stalled(pid));
@@ -238,7 +244,7 @@ fn two_servers_cannot_write_one_file_also_after_it_was_renamed() {
     assert!(numbered(place.path(), 1).exists());
     refused();
     drop(writer);
-    EventsFile::open(&place.options).unwrap();
+    EventsFile::open(place.options.clone()).unwrap();
 }
 
 #[test]
@@ -246,7 +252,7 @@ fn a_file_that_another_server_has_taken_meanwhile_is_not_written_to() {
     let place = Place::new(0);
     let (_feed, mut writer) = place.writer();
     fs::rename(place.path(), place.directory.path().join("moved")).unwrap();
-    let theirs = EventsFile::open(&place.options).unwrap();
+    let theirs = EventsFile::open(place.options.clone()).unwrap();
     let later = MonoTime::from_secs(100);
     writer.add(&stalled(1));
     assert!(!writer.write(later));

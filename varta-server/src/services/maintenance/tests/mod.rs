@@ -1,6 +1,8 @@
 //! Claims about maintenance as a whole, without its socket.
 
 use crate::base::clock::wall_now;
+use crate::base::files::state_dir::StateDir;
+use crate::services::context::Context;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::maintenance::protocol::{Outcome, Request};
@@ -39,7 +41,9 @@ fn resume(pattern: &str) -> Request {
 }
 
 fn open(state_dir: &Path) -> Pauses {
-    service::Maintenance::open(&options::Maintenance::default(), Some(state_dir)).unwrap().pauses().clone()
+    let (mut context, _queries) = Context::for_test();
+    context.state_dir = Some(StateDir::open(state_dir).unwrap());
+    service::Maintenance::open(&options::Maintenance::default(), &context).unwrap().pauses().clone()
 }
 
 #[test]
@@ -153,7 +157,9 @@ fn a_control_socket_that_nobody_asked_for_is_done_without_where_its_path_is_too_
     let path = directory.path().join("x".repeat(107));
     let open = |is_default| {
         let control = Some(ControlSocket { path: path.clone(), is_default });
-        service::Maintenance::open(&options::Maintenance { control, planned: PlannedPauses::default() }, None)
+        let (context, _queries) = Context::for_test();
+        let options = options::Maintenance { control, planned: PlannedPauses::default() };
+        service::Maintenance::open(&options, &context)
     };
     assert!(open(true).unwrap().control.is_none());
     let refused = open(false).unwrap_err();

@@ -42,7 +42,7 @@ fn what_the_recorder_took_is_in_the_file_when_the_thread_ends() {
     let path = directory.path().join("recording");
     let options = RecordOptions { path: path.clone(), limit: RecordOptions::DEFAULT_LIMIT };
     let registry = Registry::for_test();
-    let file = RecordingFile::create(&options).unwrap();
+    let file = RecordingFile::create(options.clone()).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let header = Header { unix_start: 1, stall_after: STALL_AFTER };
     let (mut recorder, done) = file.start(&header, RecordingMetrics::new(&registry)).unwrap();
@@ -71,13 +71,13 @@ fn a_file_that_is_there_and_a_link_are_left_alone() {
     symlink(directory.path().join("elsewhere"), &link).unwrap();
     for path in [&path, &link] {
         let options = RecordOptions { path: path.clone(), limit: 4_096 };
-        let said = RecordingFile::create(&options).unwrap_err().to_string();
+        let said = RecordingFile::create(options.clone()).unwrap_err().to_string();
         assert!(said.starts_with(path.to_str().unwrap()) && said.contains("another name"), "{said}");
     }
     assert_eq!(fs::read(&path).unwrap(), b"somebody's");
     assert!(!directory.path().join("elsewhere").exists());
     let nowhere = RecordOptions { path: directory.path().join("no/recording"), limit: 4_096 };
-    assert!(RecordingFile::create(&nowhere).unwrap_err().to_string().contains("see --record"));
+    assert!(RecordingFile::create(nowhere).unwrap_err().to_string().contains("see --record"));
 }
 
 #[test]

@@ -26,14 +26,12 @@ use tokio::sync::mpsc;
 use varta_proto::Status;
 
 use super::history;
-use super::*;
 use crate::domain::beat::{KeyId, Lane};
 use crate::domain::tracker::tests::sample;
 use crate::domain::tracker::{AgentId, Cause, LastWord, NameSource, Twin, Verdict};
-use crate::engine::metrics::SINK_DROPPED;
 use crate::engine::query::Query;
 use crate::metrics::Registry;
-use crate::services::state::metrics::STATE_WRITE_ERRORS;
+use crate::services::state::metrics::StateMetrics;
 use crate::services::state::progress::Next;
 use crate::services::state::writer::Writer;
 
@@ -76,14 +74,8 @@ impl World {
     fn open(&self) -> Run {
         let (store, kept) = self.try_open().unwrap();
         let (to_queries, queries) = mpsc::channel(16);
-        let means = Means {
-            clock: self.clock,
-            queries: to_queries,
-            vault: None,
-            write_errors: self.metrics.counter(STATE_WRITE_ERRORS, &[]),
-            dropped: self.metrics.counter(SINK_DROPPED, &[("sink", "state")]),
-        };
-        let (sink, writer) = store.into_writer(means);
+        let metrics = StateMetrics::new(&self.metrics);
+        let (sink, writer) = store.into_writer(self.clock, to_queries, None, metrics);
         Run { sink, writer, kept, queries, now: MonoTime::START }
     }
 
@@ -387,14 +379,8 @@ async fn the_thread_writes_what_it_was_told_before_it_ends() {
     let (store, _) = world.try_open().unwrap();
     let (to_queries, queries) = mpsc::channel(16);
     drop(queries);
-    let means = Means {
-        clock: world.clock,
-        queries: to_queries,
-        vault: None,
-        write_errors: ::metrics::Counter::noop(),
-        dropped: ::metrics::Counter::noop(),
-    };
-    let (sink, done) = store.start(means).unwrap();
+    let metrics = StateMetrics::new(&world.metrics);
+    let (sink, done) = store.start(world.clock, to_queries, None, metrics).unwrap();
     sink.transition(&transition(7), false);
     sink.note(Note::Known(Box::new(agent(7))));
     drop(sink);

@@ -1,0 +1,42 @@
+//! Opens the audit log, and starts the thread that writes it.
+
+use crate::base::error::Error;
+use crate::services::audit::log::AuditLog;
+use crate::services::audit::metrics::missing_records;
+use crate::services::audit::options::AuditOptions;
+use crate::services::audit::writer::Trail;
+use crate::services::context::Context;
+
+/// The capability before it runs. Without `--audit-log` it has its metrics and nothing else.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    log: Option<AuditLog>,
+}
+
+impl Audit {
+    /// Opens the log, if there is to be one.
+    ///
+    /// # Errors
+    ///
+    /// See [`AuditLog::open`].
+    pub(crate) fn open(options: Option<&AuditOptions>) -> Result<Self, Error> {
+        Ok(Audit { log: options.map(AuditLog::open).transpose()? })
+    }
+
+    /// Starts the thread that writes, and returns the handle to it. The thread ends when the last clone of the
+    /// handle is dropped and all records are written.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started.
+    pub(crate) fn start(self, context: &mut Context) -> Result<Trail, Error> {
+        let missing = missing_records(&context.registry);
+        let Some(log) = self.log else { return Ok(Trail::none()) };
+        let (trail, done) = Trail::start(log, missing).map_err(|source| Error::Runtime {
+            action: "start the thread that writes the audit log",
+            source,
+        })?;
+        context.spawn_thread("audit log", "thread that writes the audit log", done);
+        Ok(trail)
+    }
+}

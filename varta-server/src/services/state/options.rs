@@ -1,0 +1,46 @@
+//! Where the state is kept.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::base::error::Error;
+use crate::base::files::state_dir::StateDir;
+
+/// Where the state is kept. A group of options.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct StateArgs {
+    /// Directory in which agents and what was said of them are kept, so that they are known after a restart
+    ///
+    /// It is made, with mode 0700, if it is not there; nobody else may be able to write to it, and it is one server's alone.
+    /// The database in it, varta.db, is SQLite: the agents that are known, and the last 100,000 changes of 30 days.
+    #[arg(long, env = "VARTA_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+impl StateArgs {
+    /// What these options say.
+    #[must_use]
+    pub fn options(self) -> StateOptions {
+        // An empty variable of the environment counts as unset.
+        StateOptions { directory: self.state_dir.filter(|path| !path.as_os_str().is_empty()) }
+    }
+}
+
+/// Where the state is kept; nowhere by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateOptions {
+    /// The directory; `None` for nowhere.
+    pub directory: Option<PathBuf>,
+}
+
+impl StateOptions {
+    /// Takes the directory for this server, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// See [`StateDir::open`].
+    pub(crate) fn open_directory(&self) -> Result<Option<StateDir>, Error> {
+        self.directory.as_deref().map(StateDir::open).transpose()
+    }
+}

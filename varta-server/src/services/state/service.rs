@@ -1,0 +1,62 @@
+//! Opens the state database, restores what is in it, and starts the thread that writes it.
+
+use crate::base::error::Error;
+use crate::domain::tracker::Tracker;
+use crate::engine::state_queue::StateSink;
+use crate::ingest::Vault;
+use crate::services::context::Context;
+use crate::services::state::database::{Left, Room, Store};
+use crate::services::state::metrics::StateMetrics;
+use crate::services::state::registry::Kept;
+use crate::services::state::restore::restore;
+
+/// The capability before it runs. Without `--state-dir` it has its metrics and nothing else.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// The database, and the agents that the server before this one knew.
+    store: Option<(Store, Vec<Kept>)>,
+    /// The keys and the replay table of the secure sockets.
+    vault: Option<Vault>,
+}
+
+impl State {
+    /// Reads what the server before this one left in the state directory, up to `max_agents` agents, and restores
+    /// the replay table.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be used, see [`Store::open`].
+    pub(crate) fn open(context: &Context, max_agents: usize, vault: Option<&Vault>) -> Result<Self, Error> {
+        let room = Room { agents: max_agents, seals: vault.map_or(0, Vault::most_sessions) };
+        let mut store = None;
+        if let Some(directory) = context.state_dir.clone() {
+            let (opened, Left { agents, seals }) = Store::open(directory, room, context.clock)?;
+            if let Some(vault) = vault {
+                vault.restore(&seals);
+            }
+            store = Some((opened, agents));
+        }
+        Ok(State { store, vault: vault.cloned() })
+    }
+
+    /// Restores the tracker, and starts the thread that writes. Returns the queue to it, for the tracker's task.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started.
+    pub(crate) fn start(
+        self,
+        context: &mut Context,
+        tracker: &mut Tracker,
+    ) -> Result<Option<StateSink>, Error> {
+        let metrics = StateMetrics::new(&context.registry);
+        let State { store: Some((store, agents)), vault } = self else { return Ok(None) };
+        tracker.take_notes();
+        restore(tracker, agents, vault.as_ref(), context.clock.now());
+        let (sink, done) = store
+            .start(context.clock, context.queries.clone(), vault, metrics)
+            .map_err(|source| Error::Runtime { action: "start the thread that keeps the state", source })?;
+        context.spawn_thread("state", "thread that keeps the state", done);
+        Ok(Some(sink))
+    }
+}
