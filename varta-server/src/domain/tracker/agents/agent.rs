@@ -19,16 +19,16 @@ use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// The key by which the table finds an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct IndexKey {
-    pub(crate) source: SourceId,
-    pub(crate) pid: u32,
+pub(in crate::domain::tracker) struct IndexKey {
+    pub(in crate::domain::tracker) source: SourceId,
+    pub(in crate::domain::tracker) pid: u32,
     /// Changes when a remote agent reconnects.
-    pub(crate) lane: Lane,
+    pub(in crate::domain::tracker) lane: Lane,
 }
 
 impl IndexKey {
     /// The key of a process of this host.
-    pub(crate) const fn local(pid: u32) -> Self {
+    pub(in crate::domain::tracker) const fn local(pid: u32) -> Self {
         IndexKey { source: SourceId::LOCAL, pid, lane: Lane { port: 0, key: KeyId(0) } }
     }
 }
@@ -37,70 +37,70 @@ impl IndexKey {
 /// memory access however many agents there are.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(crate) struct Slot {
-    pub(crate) session: Session,
+pub(in crate::domain::tracker) struct Slot {
+    pub(in crate::domain::tracker) session: Session,
     /// The time of the last beat in any session; a beat that was refused only for its rate counts.
-    pub(crate) last_beat: MonoTime,
+    pub(in crate::domain::tracker) last_beat: MonoTime,
     /// Beats accepted from this incarnation.
-    pub(crate) beats: u64,
-    pub(crate) usage: Usage,
-    pub(crate) key: IndexKey,
-    pub(crate) payload: u32,
+    pub(in crate::domain::tracker) beats: u64,
+    pub(in crate::domain::tracker) usage: Usage,
+    pub(in crate::domain::tracker) key: IndexKey,
+    pub(in crate::domain::tracker) payload: u32,
     /// The milliseconds without a beat after which it was called stalled, while it is; 0 when that is not
     /// known.
-    pub(crate) stalled_after: u32,
+    pub(in crate::domain::tracker) stalled_after: u32,
     /// `None` for a vacant slot.
-    pub(crate) verdict: Option<Verdict>,
+    pub(in crate::domain::tracker) verdict: Option<Verdict>,
     /// The last reported status, which a stalled agent keeps.
-    pub(crate) status: Status,
+    pub(in crate::domain::tracker) status: Status,
     /// Whether the newest frame was terminal.
-    pub(crate) terminal: bool,
-    pub(crate) beside: Beside,
+    pub(in crate::domain::tracker) terminal: bool,
+    pub(in crate::domain::tracker) beside: Beside,
 }
 
 const _: () = assert!(size_of::<Slot>() <= 64, "a slot is one cache line");
 
 /// The part of an agent that only a first beat, a transition or a scrape needs.
 #[derive(Debug)]
-pub(crate) struct Rest {
+pub(in crate::domain::tracker) struct Rest {
     /// The start time of the process, in the kernel's ticks since boot; `None` where it could not be read.
-    pub(crate) start_time: Option<NonZeroU64>,
-    pub(crate) extra: Option<Box<Extra>>,
+    pub(in crate::domain::tracker) start_time: Option<NonZeroU64>,
+    pub(in crate::domain::tracker) extra: Option<Box<Extra>>,
     /// Beats that this incarnation sent, by its nonces, and that did not arrive; saturates.
-    pub(crate) lost: u32,
+    pub(in crate::domain::tracker) lost: u32,
     pub(crate) name: NameId,
     /// How often this agent was called stalled.
-    pub(crate) stalls: u32,
-    pub(crate) twin: Twin,
-    pub(crate) inquiry: Inquiry,
+    pub(in crate::domain::tracker) stalls: u32,
+    pub(in crate::domain::tracker) twin: Twin,
+    pub(in crate::domain::tracker) inquiry: Inquiry,
     /// Whether the process is known to be gone.
-    pub(crate) is_dead: bool,
-    pub(crate) name_source: NameSource,
+    pub(in crate::domain::tracker) is_dead: bool,
+    pub(in crate::domain::tracker) name_source: NameSource,
 }
 
 /// The part that few agents have.
 #[derive(Debug, Default)]
-pub(crate) struct Extra {
-    pub(crate) sessions: OtherSessions,
+pub(in crate::domain::tracker) struct Extra {
+    pub(in crate::domain::tracker) sessions: OtherSessions,
     /// The stall timeout that a rule sets for its name.
-    pub(crate) ruled: Option<Duration>,
+    pub(in crate::domain::tracker) ruled: Option<Duration>,
     /// The stall timeout that the agent requested, within bounds.
-    pub(crate) asked: Option<Duration>,
+    pub(in crate::domain::tracker) asked: Option<Duration>,
     /// Until when the agent may be silent because it requested that ("busy until").
-    pub(crate) busy_until: MonoTime,
+    pub(in crate::domain::tracker) busy_until: MonoTime,
     /// How long the agent was silent before this server knew it, if it has not beaten since.
-    pub(crate) silent_before: Duration,
+    pub(in crate::domain::tracker) silent_before: Duration,
     /// How often it was called stalled although it was beating.
-    pub(crate) mistakes: u32,
+    pub(in crate::domain::tracker) mistakes: u32,
     /// The labels that the agent sent.
-    pub(crate) labels: Labels,
+    pub(in crate::domain::tracker) labels: Labels,
     /// The unit that the agent runs in, if its name is another.
-    pub(crate) unit: Option<Arc<str>>,
+    pub(in crate::domain::tracker) unit: Option<Arc<str>>,
 }
 
 /// How far the process of a silent agent has been inspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Inquiry {
+pub(in crate::domain::tracker) enum Inquiry {
     /// Not at all.
     None,
     /// A quick sample was taken, at half of the silence.
@@ -115,7 +115,7 @@ pub(crate) enum Inquiry {
 
 /// Flags in one byte: whether `AgentRare::sessions` has entries, and how the agent uses a shared memory page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Beside(u8);
+pub(in crate::domain::tracker) struct Beside(u8);
 
 impl Beside {
     const SESSIONS: u8 = 1;
@@ -134,7 +134,7 @@ impl Beside {
 
 /// Whether an agent writes beats to a shared memory page, of which the server sees some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PageUse {
+pub(in crate::domain::tracker) enum PageUse {
     /// The agent sends only datagrams.
     None,
     /// The agent has a page, and its newest beat there must be read before its silence counts.
@@ -149,7 +149,7 @@ const _: () = assert!(
 );
 
 impl Extra {
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(in crate::domain::tracker) fn is_empty(&self) -> bool {
         self.sessions.is_empty()
             && self.ruled.is_none()
             && self.asked.is_none()
@@ -163,7 +163,7 @@ impl Extra {
 
 impl Rest {
     /// The stall timeout that a rule sets, or else the one that the agent requested.
-    pub(crate) fn promised(&self) -> Option<Duration> {
+    pub(in crate::domain::tracker) fn promised(&self) -> Option<Duration> {
         self.extra.as_ref().and_then(|extra| extra.ruled.or(extra.asked))
     }
 
@@ -185,7 +185,7 @@ impl Rest {
 
 impl Slot {
     /// The hot part of a new agent, by its first frame.
-    pub(crate) fn first_heard(key: IndexKey, frame: &Frame, at: MonoTime) -> Self {
+    pub(in crate::domain::tracker) fn first_heard(key: IndexKey, frame: &Frame, at: MonoTime) -> Self {
         Slot {
             session: if frame.is_terminal() { Session::UNHEARD } else { Session::of(frame) },
             last_beat: at,
@@ -204,12 +204,12 @@ impl Slot {
     /// Whether beats that did not arrive may have been written to a shared memory page, and overwritten
     /// there.
     #[inline]
-    pub(crate) const fn has_page(&self) -> bool {
+    pub(in crate::domain::tracker) const fn has_page(&self) -> bool {
         self.beside.has(Beside::PAGE)
     }
 
     /// How the agent uses a shared memory page.
-    pub(crate) const fn page(&self) -> PageUse {
+    pub(in crate::domain::tracker) const fn page(&self) -> PageUse {
         match (self.has_page(), self.beside.has(Beside::PAGE_IS_READ)) {
             (false, _) => PageUse::None,
             (true, false) => PageUse::Unread,
@@ -218,14 +218,14 @@ impl Slot {
     }
 
     /// Sets how the agent uses a shared memory page.
-    pub(crate) const fn set_page(&mut self, page: PageUse) {
+    pub(in crate::domain::tracker) const fn set_page(&mut self, page: PageUse) {
         let (has_page, is_read) = (!matches!(page, PageUse::None), matches!(page, PageUse::Read));
         self.beside = self.beside.with(Beside::PAGE, has_page).with(Beside::PAGE_IS_READ, is_read);
     }
 
     /// Whether anything is stored of sessions other than the newest.
     #[inline]
-    pub(crate) const fn has_others(&self) -> bool {
+    pub(in crate::domain::tracker) const fn has_others(&self) -> bool {
         self.beside.has(Beside::SESSIONS)
     }
 
@@ -234,23 +234,23 @@ impl Slot {
     }
 
     /// The same without other sessions, for another agent that continues the newest.
-    pub(crate) const fn without_others(mut self) -> Self {
+    pub(in crate::domain::tracker) const fn without_others(mut self) -> Self {
         self.set_others(false);
         self
     }
 
     /// The transport that it beats over.
-    pub(crate) fn transport(&self, sources: &Sources) -> Transport {
+    pub(in crate::domain::tracker) fn transport(&self, sources: &Sources) -> Transport {
         sources.origin(self.key.source).transport()
     }
 
     /// Whether the agent is down or gone.
-    pub(crate) fn has_departed(&self) -> bool {
+    pub(in crate::domain::tracker) fn has_departed(&self) -> bool {
         matches!(self.verdict, Some(Verdict::Down | Verdict::Gone))
     }
 
     /// Forgets all sessions and starts with this one.
-    pub(crate) fn begin_anew(&mut self, rest: &mut Rest, session: Session) {
+    pub(in crate::domain::tracker) fn begin_anew(&mut self, rest: &mut Rest, session: Session) {
         self.session = session;
         self.set_others(false);
         if let Some(extra) = &mut rest.extra {
@@ -261,7 +261,12 @@ impl Slot {
     /// Finds the frame's place among the sessions of the process; an accepted frame becomes the newest of its
     /// session.
     #[inline]
-    pub(crate) fn place(&mut self, rest: &mut Rest, frame: &Frame, at: MonoTime) -> Place {
+    pub(in crate::domain::tracker) fn place(
+        &mut self,
+        rest: &mut Rest,
+        frame: &Frame,
+        at: MonoTime,
+    ) -> Place {
         if !self.has_others()
             && let Some((lost, wrapped)) = self.session.followed_by(frame)
         {
@@ -282,7 +287,7 @@ impl Slot {
 
     /// Closes the session whose last beat was `last`. Returns whether it was the agent's only session that
     /// still beat.
-    pub(crate) fn take_leave(
+    pub(in crate::domain::tracker) fn take_leave(
         &mut self,
         rest: &mut Rest,
         last: Session,
@@ -301,7 +306,7 @@ impl Slot {
     }
 
     /// Whether several sessions of the agent beat, as of its last beat.
-    pub(crate) fn has_several(&self, rest: &Rest) -> bool {
+    pub(in crate::domain::tracker) fn has_several(&self, rest: &Rest) -> bool {
         let others_beat =
             || rest.extra.as_ref().is_some_and(|extra| extra.sessions.have_beaten(self.last_beat));
         self.has_others() && self.handles() == Handles::Several && others_beat()
@@ -318,7 +323,7 @@ impl Slot {
     /// Records a frame that was refused only for its rate. The frame did arrive, so it must not count as lost
     /// later; and it proves that the agent is alive, so its silence starts again. Returns whether it is the
     /// next of the agent's only session.
-    pub(crate) fn note_limited(&mut self, frame: &Frame, at: MonoTime) -> bool {
+    pub(in crate::domain::tracker) fn note_limited(&mut self, frame: &Frame, at: MonoTime) -> bool {
         let follows = self.session.followed_by(frame).is_some();
         if follows || self.has_others() {
             self.last_beat = at;
@@ -332,7 +337,7 @@ impl Slot {
 
     /// Records an accepted frame.
     #[inline]
-    pub(crate) fn accept(&mut self, frame: &Frame, at: MonoTime) {
+    pub(in crate::domain::tracker) fn accept(&mut self, frame: &Frame, at: MonoTime) {
         self.last_beat = at;
         self.beats += 1;
         self.payload = frame.payload;
@@ -340,7 +345,7 @@ impl Slot {
         self.terminal = frame.is_terminal();
     }
 
-    pub(crate) fn last_word(&self) -> LastWord {
+    pub(in crate::domain::tracker) fn last_word(&self) -> LastWord {
         LastWord { status: self.status, payload: self.payload, terminal: self.terminal, beats: self.beats }
     }
 }

@@ -65,7 +65,7 @@ impl Bucket {
 
 /// Slot numbers by hash. Several may have the same hash.
 #[derive(Debug)]
-pub(in crate::domain::tracker) struct Index {
+pub(super) struct Index {
     buckets: Box<[Bucket]>,
     len: usize,
 }
@@ -87,7 +87,7 @@ impl Index {
     }
 
     /// The number of entries.
-    pub(in crate::domain::tracker) const fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         self.len
     }
 
@@ -112,13 +112,13 @@ impl Index {
     /// Reads of several hashes in a row wait for memory together, as long as no branch depends on what is
     /// read.
     #[inline]
-    pub(in crate::domain::tracker) fn touch(&self, hash: u32) -> u64 {
+    pub(super) fn touch(&self, hash: u32) -> u64 {
         u64::from(self.buckets[self.home(hash)].hashes[0])
     }
 
     /// A number with this hash; [`NONE`] if there is none.
     #[inline]
-    pub(in crate::domain::tracker) fn any_with(&self, hash: u32) -> u32 {
+    pub(super) fn any_with(&self, hash: u32) -> u32 {
         let bucket = &self.buckets[self.home(hash)];
         let here = bucket.places_with(hash).trailing_zeros() as usize;
         match bucket.numbers.get(here) {
@@ -129,7 +129,7 @@ impl Index {
 
     /// The numbers with this hash.
     #[inline]
-    pub(in crate::domain::tracker) fn with_hash(&self, hash: u32) -> impl Iterator<Item = u32> {
+    pub(super) fn with_hash(&self, hash: u32) -> impl Iterator<Item = u32> {
         let mut next = Some(self.home(hash));
         // Some bucket is not full, so the chain ends.
         let chain = std::iter::from_fn(move || {
@@ -141,7 +141,7 @@ impl Index {
     }
 
     /// Inserts a number that is not [`NONE`] and not in the index yet.
-    pub(in crate::domain::tracker) fn insert(&mut self, hash: u32, number: u32) {
+    pub(super) fn insert(&mut self, hash: u32, number: u32) {
         if self.len >= most_in(self.buckets.len()) {
             self.grow();
         }
@@ -150,7 +150,7 @@ impl Index {
     }
 
     /// Removes a number; nothing happens if it is not there.
-    pub(in crate::domain::tracker) fn remove(&mut self, hash: u32, number: u32) {
+    pub(super) fn remove(&mut self, hash: u32, number: u32) {
         let mut bucket = self.home(hash);
         let place = loop {
             let is_it = |place: &usize| self.buckets[bucket].hashes[*place] == hash;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// A name by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct NameId(u32);
+pub(in crate::domain::tracker) struct NameId(u32);
 
 /// Where a name comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum NameSource {
 
 impl NameSource {
     /// Whether an agent with such a name continues the series of its predecessors.
-    pub(crate) const fn is_series(self) -> bool {
+    pub(in crate::domain::tracker) const fn is_series(self) -> bool {
         match self {
             NameSource::Common => false,
             NameSource::Group | NameSource::Unit | NameSource::Agent => true,

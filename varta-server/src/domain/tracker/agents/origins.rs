@@ -10,23 +10,23 @@ use crate::domain::beat::Origin;
 
 /// An origin by its number, which fits an agent's cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct SourceId(u32);
+pub(in crate::domain::tracker) struct SourceId(u32);
 
 impl SourceId {
     /// This host.
-    pub(crate) const LOCAL: SourceId = SourceId(0);
+    pub(in crate::domain::tracker) const LOCAL: SourceId = SourceId(0);
     /// The number of no origin, for a sender whose origin has no agents.
-    pub(crate) const UNHEARD: SourceId = SourceId(u32::MAX);
+    pub(in crate::domain::tracker) const UNHEARD: SourceId = SourceId(u32::MAX);
 
     #[cfg(test)]
-    pub(crate) const fn numbered(number: u32) -> Self {
+    pub(in crate::domain::tracker) const fn numbered(number: u32) -> Self {
         SourceId(number)
     }
 }
 
 /// The origins of all agents, at most as many as agents, and this host.
 #[derive(Debug)]
-pub(crate) struct Sources {
+pub(in crate::domain::tracker) struct Sources {
     /// By number; this host is the first.
     entries: Vec<Entry>,
     vacant: Vec<u32>,
@@ -135,7 +135,7 @@ impl Sources {
     }
 
     /// The origin with this number.
-    pub(crate) fn origin(&self, source: SourceId) -> Origin {
+    pub(in crate::domain::tracker) fn origin(&self, source: SourceId) -> Origin {
         self.entries[source.0 as usize].origin
     }
 }

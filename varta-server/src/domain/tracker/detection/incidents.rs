@@ -13,7 +13,7 @@ use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// The number of agents of one origin, each within [`CLOSE`] of the one before and all within it, that make
 /// an incident.
-pub(in crate::domain::tracker) const LEAST: u32 = 10;
+const LEAST: u32 = 10;
 /// The time within which agents belong together.
 const CLOSE: Duration = Duration::from_secs(1);
 /// The maximum duration of an incident. One that does not end is then another incident.

@@ -41,7 +41,7 @@ const ABSENT: Node = Node { next: NIL, previous: NIL, list: NOWHERE };
 
 /// Entries by the time at which they expire; at most one for each number.
 #[derive(Debug)]
-pub(crate) struct Wheel {
+pub(in crate::domain::tracker) struct Wheel {
     /// The tick that has been reached. Slots before it are empty; the one that starts with it may be partly
     /// drained.
     elapsed: u64,
@@ -54,12 +54,12 @@ pub(crate) struct Wheel {
 }
 
 impl Wheel {
-    pub(crate) fn new() -> Self {
+    pub(in crate::domain::tracker) fn new() -> Self {
         Wheel { elapsed: 0, heads: [NIL; LEVELS * SLOTS], occupied: [0; LEVELS], nodes: Vec::new() }
     }
 
     /// Arms `entry`, to expire at `at` or within a tick after it; replaces an earlier time.
-    pub(crate) fn arm(&mut self, entry: u32, at: MonoTime) {
+    pub(in crate::domain::tracker) fn arm(&mut self, entry: u32, at: MonoTime) {
         self.disarm(entry);
         let index = entry as usize;
         if index >= self.nodes.len() {
@@ -81,7 +81,7 @@ impl Wheel {
     }
 
     /// Removes `entry`, wherever it is. Nothing happens when it is not armed.
-    pub(crate) fn disarm(&mut self, entry: u32) {
+    fn disarm(&mut self, entry: u32) {
         let Some(&Node { next, previous, list }) = self.nodes.get(entry as usize) else { return };
         if list == NOWHERE {
             return;
@@ -102,7 +102,7 @@ impl Wheel {
     }
 
     /// Takes one entry that has expired by `now`. The caller arms it again if it must expire again.
-    pub(crate) fn pop(&mut self, now: MonoTime) -> Option<u32> {
+    pub(in crate::domain::tracker) fn pop(&mut self, now: MonoTime) -> Option<u32> {
         let now_tick = now.as_nanos() >> TICK_BITS;
         match self.first_slot() {
             Some((tick, list)) if tick <= now_tick => {
@@ -119,7 +119,7 @@ impl Wheel {
     }
 
     /// The time at which [`Wheel::pop`] next has an entry.
-    pub(crate) fn next_due(&self) -> Option<MonoTime> {
+    pub(in crate::domain::tracker) fn next_due(&self) -> Option<MonoTime> {
         self.first_slot().map(|(tick, _)| MonoTime::from_nanos(tick << TICK_BITS))
     }
 

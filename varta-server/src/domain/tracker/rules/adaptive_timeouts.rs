@@ -15,14 +15,7 @@ const _: () = assert!(size_of::<Agent>() <= 72, "what docs/DETECTION.md says tha
 
 impl Tracker {
     /// Learns from a beat that was handled, when the agent's deadline was `due` before it.
-    pub(in crate::domain::tracker) fn learn(
-        &mut self,
-        number: u32,
-        frame: &Frame,
-        place: Place,
-        at: MonoTime,
-        due: MonoTime,
-    ) {
+    pub(super) fn learn(&mut self, number: u32, frame: &Frame, place: Place, at: MonoTime, due: MonoTime) {
         let rest = self.agents.rest(number);
         // What is seen of a page comes at the pace of its reads, and not at that of the agent.
         if rest.promised().is_some() || self.agents.slot(number).has_page() {
@@ -39,7 +32,7 @@ impl Tracker {
     }
 
     /// Forgets what was learned of an agent, because another session or another sender continues it.
-    pub(in crate::domain::tracker) fn unlearn(&mut self, number: u32) {
+    pub(super) fn unlearn(&mut self, number: u32) {
         if self.learned.is_on() {
             let due = self.deadline(number);
             self.learned.forget(number);
@@ -49,7 +42,7 @@ impl Tracker {
 
     /// Brings the check of an agent forward if its deadline, which was `due`, is earlier now. A later
     /// deadline needs nothing: the next check finds it.
-    pub(in crate::domain::tracker) fn bring_forward(&mut self, number: u32, due: MonoTime) {
+    pub(super) fn bring_forward(&mut self, number: u32, due: MonoTime) {
         let is_awaited = self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited);
         if is_awaited && self.deadline(number) < due {
             self.wheel.arm(number, self.first_look(number));

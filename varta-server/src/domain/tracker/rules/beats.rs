@@ -69,7 +69,7 @@ impl Tracker {
         Outcome::Accepted
     }
 
-    pub(in crate::domain::tracker) fn handle_unknown(
+    pub(super) fn handle_unknown(
         &mut self,
         beat: &ReceivedBeat,
         twin: Twin,
@@ -99,7 +99,7 @@ impl Tracker {
         Outcome::Accepted
     }
 
-    pub(in crate::domain::tracker) fn handle_known(
+    pub(super) fn handle_known(
         &mut self,
         number: u32,
         beat: &ReceivedBeat,
@@ -176,7 +176,7 @@ impl Tracker {
 
     /// Counts a beat against the limits; returns the outcome if one is exceeded.
     #[inline]
-    pub(in crate::domain::tracker) fn limit(&mut self, number: u32, at: MonoTime) -> Option<Outcome> {
+    pub(super) fn limit(&mut self, number: u32, at: MonoTime) -> Option<Outcome> {
         if !self.agent_rate.try_take(&mut self.agents.slot_mut(number).usage, at) {
             Some(Outcome::RateLimitedAgent)
         } else if !self.total_rate.try_take(&mut self.total_usage, at) {
@@ -270,7 +270,7 @@ impl Tracker {
     }
 
     /// Requests a report of the end of an agent's process, or a check whether it has ended.
-    pub(in crate::domain::tracker) fn watch(&mut self, number: u32) {
+    pub(super) fn watch(&mut self, number: u32) {
         let IndexKey { source, pid, .. } = self.agents.slot(number).key;
         if let Some(process) = self.process(number) {
             self.requests.push_back(Request::Watch(process));

@@ -50,12 +50,7 @@ impl Tracker {
     }
 
     /// Applies what an agent says of itself in a Hello, within bounds.
-    pub(in crate::domain::tracker) fn introduce(
-        &mut self,
-        number: u32,
-        introduction: &Introduction,
-        at: MonoTime,
-    ) {
+    pub(super) fn introduce(&mut self, number: u32, introduction: &Introduction, at: MonoTime) {
         let Introduction { name, interval, stall_after, busy_for, labels } = introduction;
         if let Some(name) = name {
             let was_known = self.agents.rest(number).name_source == NameSource::Agent
@@ -89,17 +84,17 @@ impl Tracker {
     }
 
     /// The maximum silence of an agent, whatever it requests.
-    pub(in crate::domain::tracker) fn longest_silence(&self) -> Duration {
+    pub(super) fn longest_silence(&self) -> Duration {
         self.policy.longest_silence.max(self.policy.stall_after)
     }
 
     /// The stall timeout of an agent that requested this.
-    pub(in crate::domain::tracker) fn granted(&self, asked: Duration) -> Duration {
+    pub(super) fn granted(&self, asked: Duration) -> Duration {
         asked.clamp(SHORTEST_SILENCE, self.longest_silence())
     }
 
     /// Gives an agent another name.
-    pub(in crate::domain::tracker) fn rename(&mut self, number: u32, name: &str, source: NameSource) {
+    pub(super) fn rename(&mut self, number: u32, name: &str, source: NameSource) {
         // Under a name that it gives itself an agent still belongs to its unit.
         let unit = self.unit(number).filter(|_| source == NameSource::Agent);
         let new = self.names.take(name);
@@ -139,7 +134,7 @@ impl Tracker {
     }
 
     /// Applies the rules for an agent's name.
-    pub(in crate::domain::tracker) fn apply_rules(&mut self, number: u32) {
+    pub(super) fn apply_rules(&mut self, number: u32) {
         let due = self.deadline(number);
         let rest = self.agents.rest_mut(number);
         let ruled = self.policy.rules.stall_after_for(self.names.get(rest.name));
@@ -159,14 +154,14 @@ impl Tracker {
     }
 
     /// Marks an agent as seen. Returns its former verdict if it was expected and reported as missing.
-    pub(in crate::domain::tracker) fn welcome(&mut self, number: u32) -> Option<Verdict> {
+    pub(super) fn welcome(&mut self, number: u32) -> Option<Verdict> {
         let name = self.names.get(self.agents.rest(number).name);
         self.awaited.hear(name).then_some(Verdict::Expected)
     }
 
     /// Takes the place of an agent with the same name and origin that is down or gone, if there is one: the
     /// series continues, and a transition says so to all that got its end.
-    pub(in crate::domain::tracker) fn succeed(&mut self, number: u32, at: MonoTime) {
+    fn succeed(&mut self, number: u32, at: MonoTime) {
         let was_missing = self.welcome(number);
         if let Some(change) = self.take_place(number, at) {
             self.announce(number, change);
@@ -176,7 +171,7 @@ impl Tracker {
     }
 
     /// Like [`Tracker::succeed`], but leaves the transition to the caller.
-    pub(in crate::domain::tracker) fn take_place(&mut self, number: u32, at: MonoTime) -> Option<Change> {
+    pub(super) fn take_place(&mut self, number: u32, at: MonoTime) -> Option<Change> {
         let source = self.agents.slot(number).key.source;
         let Rest { name, name_source, .. } = *self.agents.rest(number);
         if !name_source.is_series() {

@@ -11,7 +11,7 @@ use crate::domain::tracker::state::Tracker;
 impl Tracker {
     /// Makes room for one more agent from `origin`: evicts agents that are down or gone, the oldest of them
     /// first. Returns the outcome of the beat where there is no room.
-    pub(in crate::domain::tracker) fn make_room(&mut self, origin: Origin) -> Result<(), Outcome> {
+    pub(super) fn make_room(&mut self, origin: Origin) -> Result<(), Outcome> {
         let Policy { max_agents_per_source: most, max_plain_agents, .. } = self.policy;
         if let Origin::Udp(address) = origin
             && (most > 0 && self.sources.plain_agents_near(address) >= most
@@ -29,7 +29,7 @@ impl Tracker {
     }
 
     /// Records that an agent may be evicted when room is needed.
-    pub(in crate::domain::tracker) fn note_departed(&mut self, number: u32) {
+    pub(super) fn note_departed(&mut self, number: u32) {
         if self.departed.len() > 2 * self.agents.slots() {
             let agents = &self.agents;
             self.departed.retain(|number| agents.slot(*number).has_departed());
@@ -38,7 +38,7 @@ impl Tracker {
     }
 
     /// Adds an agent, arms its first check and returns its number. There is room for it.
-    pub(in crate::domain::tracker) fn add(&mut self, origin: Origin, mut slot: Slot, rest: Rest) -> u32 {
+    pub(super) fn add(&mut self, origin: Origin, mut slot: Slot, rest: Rest) -> u32 {
         slot.key.source = self.sources.enter(origin);
         if let Some(verdict) = slot.verdict {
             self.population[verdict.index()] += 1;
@@ -49,7 +49,7 @@ impl Tracker {
     }
 
     /// Forgets an agent.
-    pub(in crate::domain::tracker) fn forget(&mut self, number: u32) {
+    pub(super) fn forget(&mut self, number: u32) {
         if let Some(process) = self.process(number) {
             self.requests.push_back(Request::Unwatch(process));
         }

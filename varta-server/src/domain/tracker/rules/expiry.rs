@@ -37,13 +37,7 @@ impl Tracker {
         }
     }
 
-    pub(in crate::domain::tracker) fn note_death(
-        &mut self,
-        number: u32,
-        death: Death,
-        noticed_at: MonoTime,
-        now: MonoTime,
-    ) {
+    pub(super) fn note_death(&mut self, number: u32, death: Death, noticed_at: MonoTime, now: MonoTime) {
         self.agents.rest_mut(number).is_dead = true;
         let slot = self.agents.slot(number);
         let Some(before) = slot.verdict else { return };
@@ -94,13 +88,7 @@ impl Tracker {
 
     /// Handles a goodbye: the agent's silence from now on is intended, unless another of its handles still
     /// beats.
-    pub(in crate::domain::tracker) fn handle_goodbye(
-        &mut self,
-        number: u32,
-        last: Session,
-        cause: Cause,
-        at: MonoTime,
-    ) {
+    pub(super) fn handle_goodbye(&mut self, number: u32, last: Session, cause: Cause, at: MonoTime) {
         let stall_after = self.stall_after(number);
         let (slot, rest) = self.agents.both_mut(number);
         let Some(before) = slot.verdict else { return };
@@ -338,7 +326,7 @@ impl Tracker {
     }
 
     /// Records that another agent may take the place of one that is down or gone.
-    pub(in crate::domain::tracker) fn make_way(&mut self, number: u32) {
+    pub(super) fn make_way(&mut self, number: u32) {
         self.note_departed(number);
         let Rest { name, name_source, .. } = *self.agents.rest(number);
         if name_source.is_series() {
@@ -347,7 +335,7 @@ impl Tracker {
     }
 
     /// The local process that an agent is, as far as it is known and alive.
-    pub(in crate::domain::tracker) fn process(&self, number: u32) -> Option<ProcessId> {
+    pub(super) fn process(&self, number: u32) -> Option<ProcessId> {
         self.incarnation(number).filter(|_| !self.agents.rest(number).is_dead)
     }
 

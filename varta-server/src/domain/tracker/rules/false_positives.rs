@@ -19,18 +19,13 @@ use crate::domain::tracker::verdicts::verdict::Verdict;
 
 impl Slot {
     /// Records when the agent was called stalled.
-    pub(in crate::domain::tracker) fn note_stalled(&mut self, now: MonoTime) {
+    pub(super) fn note_stalled(&mut self, now: MonoTime) {
         self.stalled_after = u32::try_from(millis(now.since(self.last_beat))).unwrap_or(0);
     }
 
     /// How long the agent has been called stalled by mistake, if `frame`, which arrives at `at`, shows that.
     /// Called before the frame's place is looked for.
-    pub(in crate::domain::tracker) fn find_mistake(
-        &self,
-        rest: &Rest,
-        frame: &Frame,
-        at: MonoTime,
-    ) -> Option<Duration> {
+    pub(super) fn find_mistake(&self, rest: &Rest, frame: &Frame, at: MonoTime) -> Option<Duration> {
         if self.verdict != Some(Verdict::Stalled) || self.stalled_after == 0 {
             return None;
         }
@@ -84,7 +79,7 @@ impl Rest {
     }
 
     /// Counts more false positives.
-    pub(in crate::domain::tracker) fn add_mistakes(&mut self, more: u32) {
+    pub(super) fn add_mistakes(&mut self, more: u32) {
         if more > 0 {
             let extra = self.extra.get_or_insert_default();
             extra.mistakes = extra.mistakes.saturating_add(more);
@@ -94,7 +89,7 @@ impl Rest {
 
 impl Tracker {
     /// Counts a false positive that has just been taken back, and notes it in the newest transition.
-    pub(in crate::domain::tracker) fn note_mistake(&mut self, number: u32, lasted: Duration) {
+    pub(super) fn note_mistake(&mut self, number: u32, lasted: Duration) {
         self.agents.rest_mut(number).add_mistakes(1);
         self.statistics.mistakes += 1;
         if let Some(recovered) = self.transitions.back_mut() {

@@ -24,11 +24,7 @@ impl Tracker {
     /// "Silent" are those that have used up three quarters of their timeout. Of agents that beat three times
     /// in it none is, when all is well; and when the first of them reaches its deadline because nothing comes
     /// through, most are.
-    pub(in crate::domain::tracker) fn very_many_are_silent(
-        &mut self,
-        transport: Transport,
-        now: MonoTime,
-    ) -> bool {
+    pub(super) fn very_many_are_silent(&mut self, transport: Transport, now: MonoTime) -> bool {
         let [up, unknown] = [Verdict::UP, Verdict::UNKNOWN].map(|state| self.population[state]);
         if self.policy.least_crowd == 0 || up + unknown < self.policy.least_crowd {
             return false;

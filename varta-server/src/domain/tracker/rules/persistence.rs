@@ -127,7 +127,7 @@ impl Tracker {
     }
 
     /// Emits that an agent is about to be forgotten, if registry changes are emitted.
-    pub(in crate::domain::tracker) fn note_forgotten(&mut self, number: u32) {
+    pub(super) fn note_forgotten(&mut self, number: u32) {
         if self.notes.is_some() {
             let agent = self.id(number);
             self.notes.get_or_insert_default().push_back(Note::Forgotten(agent));
@@ -163,7 +163,7 @@ impl Tracker {
     }
 
     /// Ends the silence from before this server's start, and returns its length.
-    pub(in crate::domain::tracker) fn end_absence(&mut self, number: u32) -> Duration {
+    pub(super) fn end_absence(&mut self, number: u32) -> Duration {
         let rest = self.agents.rest_mut(number);
         let Some(extra) = &mut rest.extra else { return Duration::ZERO };
         let absence = mem::take(&mut extra.silent_before);
@@ -174,7 +174,7 @@ impl Tracker {
     }
 
     /// When a silent agent is forgotten that is kept for so long after its last beat.
-    pub(in crate::domain::tracker) fn forget_at(&self, number: u32, kept: Duration) -> MonoTime {
+    pub(super) fn forget_at(&self, number: u32, kept: Duration) -> MonoTime {
         let kept = kept.saturating_sub(self.agents.rest(number).silent_before());
         self.agents.slot(number).last_beat + kept
     }

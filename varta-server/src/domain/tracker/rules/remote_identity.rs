@@ -51,7 +51,7 @@ impl Found {
 
 impl Tracker {
     /// Handles a beat from a port that no agent is at.
-    pub(in crate::domain::tracker) fn handle_new_lane(
+    pub(super) fn handle_new_lane(
         &mut self,
         key: IndexKey,
         beat: &ReceivedBeat,

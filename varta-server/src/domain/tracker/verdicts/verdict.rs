@@ -26,7 +26,7 @@ pub enum Verdict {
 
 /// An event that can change a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(in crate::domain::tracker) enum Event {
     /// A beat with this status was accepted.
     Beat(Status),
     /// No beat was accepted until the deadline.
@@ -53,7 +53,7 @@ impl Verdict {
     pub(crate) const EXPECTED: usize = 5;
 
     /// The verdict after `event`: the whole state machine.
-    pub(crate) const fn next(self, event: Event) -> Verdict {
+    pub(in crate::domain::tracker) const fn next(self, event: Event) -> Verdict {
         match (self, event) {
             (
                 Verdict::Up(_)

@@ -19,15 +19,15 @@ use crate::domain::tracker::detection::arrival::policy::{Bounds, NoEstimate};
 
 /// How an agent's beats arrive; all times in nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Link {
+pub(super) struct Link {
     /// The mean time between two beats as sent.
-    pub(crate) interval: f64,
+    pub(super) interval: f64,
     /// The mean square of the error of the expected arrival time.
-    pub(crate) variance: f64,
+    pub(super) variance: f64,
     /// The share of beats that are lost.
-    pub(crate) loss: f64,
+    pub(super) loss: f64,
     /// The share of beats that are lost among those after a lost one.
-    pub(crate) loss_again: f64,
+    pub(super) loss_again: f64,
 }
 
 /// The minimum variance: no host's scheduler is more precise than half a millisecond, whatever a quiet minute
@@ -70,7 +70,7 @@ pub(super) fn margin(link: &Link, bounds: &Bounds, longest: f64) -> Result<f64, 
 
 impl Link {
     /// The minimum time between two mistakes with this margin: η/β of the paper's theorem on NFD-U.
-    pub(crate) fn mistake_every(&self, margin: f64) -> f64 {
+    fn mistake_every(&self, margin: f64) -> f64 {
         let variance = self.variance.max(LEAST_VARIANCE);
         // A mistake requires that this beat and every later one that would still be in time is lost or late.
         let mut all_fail = 1.0;
@@ -88,7 +88,7 @@ impl Link {
     }
 
     /// The maximum duration of a mistake with this margin: η/γ of the same theorem.
-    pub(crate) fn corrected_within(&self, margin: f64) -> f64 {
+    fn corrected_within(&self, margin: f64) -> f64 {
         let variance = self.variance.max(LEAST_VARIANCE);
         let square = (margin + self.interval) * (margin + self.interval);
         self.interval * (variance + square) / ((1.0 - self.loss) * square)

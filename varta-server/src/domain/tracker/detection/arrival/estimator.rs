@@ -23,7 +23,7 @@ pub(super) const LEAST_SAMPLES: u16 = 16;
 /// weights. Long enough to be steady, short enough to follow a clock that drifts and a network that changes.
 const WINDOW: u16 = 128;
 /// The number of beats over which losses are counted, and the gaps of the phi detector.
-pub(crate) const LONG_WINDOW: u16 = 1_000;
+const LONG_WINDOW: u16 = 1_000;
 /// The maximum interval. An agent that sends less often has a timeout of its own, or the fixed one.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
 /// The minimum interval. A clock that advances by less between beats says nothing.
@@ -179,7 +179,7 @@ impl Arrivals {
     }
 
     /// What was learned of the agent's beats and their way.
-    pub(crate) fn link(&self) -> chen::Link {
+    pub(super) fn link(&self) -> chen::Link {
         let (lost, runs) = (f64::from(self.loss), f64::from(self.runs));
         // Losses that were not seen in so many beats may be as frequent as once in as many.
         let unseen = 1.0 / (f64::from(self.samples) + 2.0);
