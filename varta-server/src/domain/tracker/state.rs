@@ -10,15 +10,16 @@ use varta_proto::Status;
 use crate::base::rate_limit::{RateLimit, Usage};
 use crate::base::time::{MonoTime, nanos};
 use crate::domain::beat::Transport;
-use crate::domain::process::Dossier;
-use crate::domain::tracker::agents::agent::Rest;
+use crate::domain::labels::Labels;
+use crate::domain::process::{Dossier, ProcessId};
+use crate::domain::tracker::agents::agent::{IndexKey, Rest};
 use crate::domain::tracker::agents::expected::Awaited;
-use crate::domain::tracker::agents::names::Names;
-use crate::domain::tracker::agents::origins::Sources;
+use crate::domain::tracker::agents::names::{NameSource, Names};
+use crate::domain::tracker::agents::origins::{SourceId, Sources};
 use crate::domain::tracker::agents::pending_hellos::Waiting;
 use crate::domain::tracker::agents::port_history::Trails;
 use crate::domain::tracker::agents::request::Request;
-use crate::domain::tracker::agents::snapshot::Note;
+use crate::domain::tracker::agents::snapshot::{Note, Remembered};
 use crate::domain::tracker::agents::table::Table;
 use crate::domain::tracker::agents::view::Statistics;
 use crate::domain::tracker::detection::adaptive::Learned;
@@ -147,18 +148,70 @@ impl Tracker {
         half.map_or(deadline, |half| MonoTime::from_nanos(half).min(deadline))
     }
 
+    /// The identity of an agent.
+    pub(super) fn id(&self, number: u32) -> AgentId {
+        let slot = self.agents.slot(number);
+        let rest = self.agents.rest(number);
+        AgentId {
+            name: self.names.get(rest.name).clone(),
+            origin: self.sources.origin(slot.key.source),
+            pid: slot.key.pid,
+            twin: rest.twin,
+        }
+    }
+
+    /// The labels of an agent.
+    pub(super) fn labels(&self, number: u32) -> Labels {
+        self.agents.rest(number).extra.as_ref().map_or_else(Labels::default, |extra| extra.labels.clone())
+    }
+
+    /// The unit of this host's service manager that an agent runs in.
+    pub(super) fn unit(&self, number: u32) -> Option<Arc<str>> {
+        let rest = self.agents.rest(number);
+        match rest.name_source {
+            NameSource::Unit => Some(Arc::clone(self.names.get(rest.name))),
+            NameSource::Common | NameSource::Group | NameSource::Agent => {
+                rest.extra.as_ref().and_then(|extra| extra.unit.clone())
+            }
+        }
+    }
+
+    /// The local process that an agent is or was, as far as it is known.
+    pub(super) fn incarnation(&self, number: u32) -> Option<ProcessId> {
+        let IndexKey { source, pid, .. } = self.agents.slot(number).key;
+        let start_time = self.agents.rest(number).start_time.filter(|_| source == SourceId::LOCAL)?;
+        Some(ProcessId { pid, start_time })
+    }
+
+    /// The local process that an agent is, as far as it is known and alive.
+    pub(super) fn process(&self, number: u32) -> Option<ProcessId> {
+        self.incarnation(number).filter(|_| !self.agents.rest(number).is_dead)
+    }
+
+    /// How long an agent has been silent, the time before this server's start included.
+    pub(super) fn silence(&self, number: u32, now: MonoTime) -> Duration {
+        now.since(self.agents.slot(number).last_beat) + self.agents.rest(number).silent_before()
+    }
+
     pub(super) fn recount(&mut self, before: Verdict, after: Verdict) {
         self.population[before.index()] -= 1;
         self.population[after.index()] += 1;
     }
 
     pub(super) fn announce(&mut self, number: u32, change: Change) {
-        let Change { from, cause, at, silence, detection_latency, dossier, predecessor } = change;
         let slot = self.agents.slot(number);
         let to = slot.verdict.unwrap_or(Verdict::Up(Status::Ok));
         let has_fallen = matches!(to, Verdict::Stalled | Verdict::Down);
-        let incident = has_fallen.then(|| self.incidents.note(slot.key.source, to, at)).flatten();
-        self.transitions.push_back(Transition {
+        let incident = has_fallen.then(|| self.incidents.note(slot.key.source, to, change.at)).flatten();
+        let transition = self.transition_of(number, to, change);
+        self.transitions.push_back(Transition { incident, ..transition });
+        self.note(number);
+    }
+
+    /// The transition of an agent to `to`, outside an incident.
+    pub(super) fn transition_of(&self, number: u32, to: Verdict, change: Change) -> Transition {
+        let Change { from, cause, at, silence, detection_latency, dossier, predecessor } = change;
+        Transition {
             agent: self.id(number),
             labels: self.labels(number),
             unit: self.unit(number),
@@ -169,14 +222,45 @@ impl Tracker {
             cause,
             at,
             silence,
-            last: slot.last_word(),
+            last: self.agents.slot(number).last_word(),
             stall_after: self.stall_after(number),
             detection_latency,
             mistake: None,
             dossier,
-            incident,
-        });
-        self.note(number);
+            incident: None,
+        }
+    }
+
+    /// Emits the state of an agent, if registry changes are emitted.
+    pub(super) fn note(&mut self, number: u32) {
+        if self.notes.is_some()
+            && let Some(agent) = self.to_be_remembered(number)
+        {
+            self.notes.get_or_insert_default().push_back(Note::Known(Box::new(agent)));
+        }
+    }
+
+    pub(super) fn to_be_remembered(&self, number: u32) -> Option<Remembered> {
+        let slot = self.agents.slot(number);
+        let verdict = slot.verdict?;
+        let rest = self.agents.rest(number);
+        let extra = rest.extra.as_deref();
+        Some(Remembered {
+            agent: self.id(number),
+            name_source: rest.name_source,
+            lane: slot.key.lane,
+            start_time: rest.start_time,
+            verdict,
+            last: slot.last_word(),
+            labels: self.labels(number),
+            unit: extra.and_then(|extra| extra.unit.clone()),
+            asked: extra.and_then(|extra| extra.asked),
+            busy_until: extra.map_or(MonoTime::START, |extra| extra.busy_until),
+            stalls: rest.stalls,
+            lost: rest.lost,
+            last_beat: slot.last_beat,
+            silent_before: rest.silent_before(),
+        })
     }
 }
 

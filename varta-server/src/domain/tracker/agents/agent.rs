@@ -162,6 +162,11 @@ impl Extra {
 }
 
 impl Rest {
+    /// How long it was silent before this server's start; zero if it has beaten since.
+    pub(in crate::domain::tracker) fn silent_before(&self) -> Duration {
+        self.extra.as_ref().map_or(Duration::ZERO, |extra| extra.silent_before)
+    }
+
     /// The stall timeout that a rule sets, or else the one that the agent requested.
     pub(in crate::domain::tracker) fn promised(&self) -> Option<Duration> {
         self.extra.as_ref().and_then(|extra| extra.ruled.or(extra.asked))

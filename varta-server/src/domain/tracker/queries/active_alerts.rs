@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::Origin;
-use crate::domain::tracker::state::Tracker;
+use crate::domain::tracker::agents::origins::SourceId;
+use crate::domain::tracker::state::{Change, Tracker};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::transition::Transition;
 use crate::domain::tracker::verdicts::verdict::Verdict;
@@ -18,32 +18,16 @@ impl Tracker {
     pub fn alarms(&self, range: Range<usize>, now: MonoTime) -> impl Iterator<Item = Transition> + '_ {
         self.agents.range(range).filter_map(move |(number, slot, _)| {
             let to = slot.verdict.filter(|verdict| verdict.is_alarm() || *verdict == Verdict::Unknown)?;
-            let agent = self.id(number);
+            let is_local = slot.key.source == SourceId::LOCAL;
             let cause = match to {
                 Verdict::Up(_) | Verdict::Gone => Cause::Reported,
                 Verdict::Down => Cause::Exited { code: None },
                 Verdict::Unknown => Cause::ObserverBlind,
-                Verdict::Expected | Verdict::Stalled if agent.origin == Origin::Local => Cause::Silent,
+                Verdict::Expected | Verdict::Stalled if is_local => Cause::Silent,
                 Verdict::Expected | Verdict::Stalled => Cause::Unreachable,
             };
-            Some(Transition {
-                agent,
-                labels: self.labels(number),
-                unit: self.unit(number),
-                predecessor: None,
-                process: self.incarnation(number),
-                from: None,
-                to,
-                cause,
-                at: now,
-                silence: self.silence(number, now),
-                last: slot.last_word(),
-                stall_after: self.stall_after(number),
-                detection_latency: None,
-                mistake: None,
-                dossier: None,
-                incident: None,
-            })
+            let change = Change::new(None, cause, now, self.silence(number, now));
+            Some(self.transition_of(number, to, change))
         })
     }
 

@@ -19,7 +19,7 @@ impl Tracker {
         {
             return Err(Outcome::SourceLimit);
         }
-        while self.len() >= self.policy.max_agents.min(MOST_AGENTS) {
+        while self.agents.len() >= self.policy.max_agents.min(MOST_AGENTS) {
             let Some(number) = self.departed.pop_front() else { return Err(Outcome::Capacity) };
             if self.agents.slot(number).has_departed() {
                 self.forget(number);

@@ -334,18 +334,6 @@ impl Tracker {
         }
     }
 
-    /// The local process that an agent is, as far as it is known and alive.
-    pub(super) fn process(&self, number: u32) -> Option<ProcessId> {
-        self.incarnation(number).filter(|_| !self.agents.rest(number).is_dead)
-    }
-
-    /// The local process that an agent is or was, as far as it is known.
-    pub(in crate::domain::tracker) fn incarnation(&self, number: u32) -> Option<ProcessId> {
-        let IndexKey { source, pid, .. } = self.agents.slot(number).key;
-        let start_time = self.agents.rest(number).start_time.filter(|_| source == SourceId::LOCAL)?;
-        Some(ProcessId { pid, start_time })
-    }
-
     /// The agent that is this living local process.
     fn find_process(&self, process: ProcessId) -> Option<u32> {
         let number = self.agents.find(IndexKey::local(process.pid))?;

@@ -6,15 +6,12 @@
 
 use std::mem;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
-use crate::domain::labels::Labels;
 use crate::domain::process::Death;
 use crate::domain::tracker::agents::agent::{Beside, Extra, IndexKey, Rest, Slot};
-use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::session::Session;
 use crate::domain::tracker::agents::snapshot::{Fate, Note, Remembered};
@@ -36,7 +33,7 @@ impl Tracker {
 
     /// The state to persist of the agents in a range of slot numbers, which is cut at [`Tracker::slots`].
     pub fn remembered(&self, range: Range<usize>) -> impl Iterator<Item = Remembered> {
-        let range = range.start..range.end.min(self.slots());
+        let range = range.start..range.end.min(self.agents.slots());
         range.filter_map(|number| self.to_be_remembered(u32::try_from(number).ok()?))
     }
 
@@ -117,49 +114,12 @@ impl Tracker {
         self.agents.twins(key).any(is_there)
     }
 
-    /// Emits the state of an agent, if registry changes are emitted.
-    pub(in crate::domain::tracker) fn note(&mut self, number: u32) {
-        if self.notes.is_some()
-            && let Some(agent) = self.to_be_remembered(number)
-        {
-            self.notes.get_or_insert_default().push_back(Note::Known(Box::new(agent)));
-        }
-    }
-
     /// Emits that an agent is about to be forgotten, if registry changes are emitted.
     pub(super) fn note_forgotten(&mut self, number: u32) {
         if self.notes.is_some() {
             let agent = self.id(number);
             self.notes.get_or_insert_default().push_back(Note::Forgotten(agent));
         }
-    }
-
-    fn to_be_remembered(&self, number: u32) -> Option<Remembered> {
-        let slot = self.agents.slot(number);
-        let verdict = slot.verdict?;
-        let rest = self.agents.rest(number);
-        let extra = rest.extra.as_deref();
-        Some(Remembered {
-            agent: self.id(number),
-            name_source: rest.name_source,
-            lane: slot.key.lane,
-            start_time: rest.start_time,
-            verdict,
-            last: slot.last_word(),
-            labels: self.labels(number),
-            unit: extra.and_then(|extra| extra.unit.clone()),
-            asked: extra.and_then(|extra| extra.asked),
-            busy_until: extra.map_or(MonoTime::START, |extra| extra.busy_until),
-            stalls: rest.stalls,
-            lost: rest.lost,
-            last_beat: slot.last_beat,
-            silent_before: rest.silent_before(),
-        })
-    }
-
-    /// How long an agent has been silent, the time before this server's start included.
-    pub(in crate::domain::tracker) fn silence(&self, number: u32, now: MonoTime) -> Duration {
-        now.since(self.agents.slot(number).last_beat) + self.agents.rest(number).silent_before()
     }
 
     /// Ends the silence from before this server's start, and returns its length.
@@ -177,40 +137,5 @@ impl Tracker {
     pub(super) fn forget_at(&self, number: u32, kept: Duration) -> MonoTime {
         let kept = kept.saturating_sub(self.agents.rest(number).silent_before());
         self.agents.slot(number).last_beat + kept
-    }
-
-    /// The labels of an agent.
-    pub(in crate::domain::tracker) fn labels(&self, number: u32) -> Labels {
-        self.agents.rest(number).extra.as_ref().map_or_else(Labels::default, |extra| extra.labels.clone())
-    }
-
-    /// The unit of this host's service manager that an agent runs in.
-    pub(in crate::domain::tracker) fn unit(&self, number: u32) -> Option<Arc<str>> {
-        let rest = self.agents.rest(number);
-        match rest.name_source {
-            NameSource::Unit => Some(Arc::clone(self.names.get(rest.name))),
-            NameSource::Common | NameSource::Group | NameSource::Agent => {
-                rest.extra.as_ref().and_then(|extra| extra.unit.clone())
-            }
-        }
-    }
-
-    /// The identity of an agent.
-    pub(in crate::domain::tracker) fn id(&self, number: u32) -> AgentId {
-        let slot = self.agents.slot(number);
-        let rest = self.agents.rest(number);
-        AgentId {
-            name: self.names.get(rest.name).clone(),
-            origin: self.sources.origin(slot.key.source),
-            pid: slot.key.pid,
-            twin: rest.twin,
-        }
-    }
-}
-
-impl Rest {
-    /// How long it was silent before this server's start; zero if it has beaten since.
-    pub(in crate::domain::tracker) fn silent_before(&self) -> Duration {
-        self.extra.as_ref().map_or(Duration::ZERO, |extra| extra.silent_before)
     }
 }
