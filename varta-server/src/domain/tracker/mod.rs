@@ -25,7 +25,7 @@ pub use self::agents::snapshot::{Fate, Note, Remembered};
 pub use self::agents::status::{Named, Standing};
 use self::agents::table::TOGETHER;
 pub use self::agents::view::{AgentView, Statistics};
-pub(crate) use self::detection::arrival;
+pub use self::detection::arrival;
 pub use self::policy::Policy;
 pub use self::state::Tracker;
 use self::state::{LOOKS_PER_TURN, WORTH_A_GUESS};

@@ -82,7 +82,7 @@ impl ControlSocket {
     /// assert_eq!(control.path.to_str(), Some("/run/varta/varta.sock.control"));
     /// ```
     #[must_use]
-    pub(crate) fn beside(socket: PathBuf) -> Self {
+    pub fn beside(socket: PathBuf) -> Self {
         let mut path = socket.into_os_string();
         path.push(".control");
         ControlSocket { path: path.into(), is_default: true }

@@ -12,6 +12,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
+pub use self::estimator::Arrivals;
 #[cfg(test)]
 pub(crate) use self::phi::deviations;
-pub(crate) use self::policy::{ArrivalPolicy, Bounds, Kind};
+pub use self::policy::{ArrivalPolicy, Bounds, Kind};
