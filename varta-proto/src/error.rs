@@ -6,7 +6,7 @@
 use core::fmt;
 
 use crate::control::CONTROL_VERSION;
-use crate::{FRAME_LEN, NONCE_TERMINAL, VERSION};
+use crate::wire::{FRAME_LEN, NONCE_TERMINAL, VERSION};
 
 /// The first rule that a datagram broke, in the order of the variants.
 ///

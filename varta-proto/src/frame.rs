@@ -3,20 +3,8 @@
 //! Both directions work on the frame as four little-endian words that stay in registers: the checksum
 //! instruction takes them whole, and the compiler makes one load or store of each.
 
+use crate::wire::{FRAME_LEN, MAGIC, NONCE_TERMINAL, VERSION};
 use crate::{DecodeError, Status, crc32c};
-
-/// The length of every base frame, in bytes.
-pub const FRAME_LEN: usize = 32;
-
-/// The first two bytes of every base frame.
-pub const MAGIC: [u8; 2] = *b"VA";
-
-/// The version of the protocol, the third byte of every base frame.
-pub const VERSION: u8 = 2;
-
-/// The nonce of a terminal frame, which a panic hook sends with [`Status::Critical`]. No ordinary beat
-/// carries it.
-pub const NONCE_TERMINAL: u64 = u64::MAX;
 
 /// The lowest pid that may send: 0 is nobody, and process 1 of a container says nothing about which
 /// container.

@@ -75,7 +75,9 @@ pub mod secure;
 mod status;
 #[cfg(test)]
 mod test_vectors;
+mod wire;
 
 pub use error::DecodeError;
-pub use frame::{FRAME_LEN, Frame, MAGIC, NONCE_TERMINAL, VERSION};
+pub use frame::Frame;
 pub use status::Status;
+pub use wire::{FRAME_LEN, MAGIC, NONCE_TERMINAL, VERSION};

@@ -5,10 +5,8 @@
 
 use core::fmt;
 
-use super::{
-    AgentName, CONTROL_MAGIC, CONTROL_VERSION, ControlKind, EncodedControl, GoodbyeReason, Label, Labels,
-    MAX_CONTROL_LEN, MAX_LABELS, split_entry, tag,
-};
+use super::wire::{CONTROL_MAGIC, CONTROL_VERSION, MAX_CONTROL_LEN, split_entry, tag};
+use super::{AgentName, ControlKind, EncodedControl, GoodbyeReason, Label, Labels, MAX_LABELS};
 use crate::{DecodeError, crc32c};
 
 /// A control datagram that was decoded. It borrows the bytes, and all of them have been checked.

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use super::send::REST_OF_HELLO;
-use super::{Label, MAX_CONTROL_LEN, MIN_CONTROL_LEN, split_entry, tag};
+use super::Label;
+use super::wire::{MAX_CONTROL_LEN, MIN_CONTROL_LEN, REST_OF_HELLO, split_entry, tag};
 
 /// How many labels an agent can have.
 pub const MAX_LABELS: usize = 8;

@@ -55,54 +55,19 @@
 //! is not known then, and sealing adds 28 or 32, which leads from no allowed length to a forbidden one.
 
 mod decode;
+mod encode;
 mod kind;
 mod label;
 mod label_set;
 mod name;
-mod send;
+mod wire;
 
 pub use decode::Control;
+pub use encode::{Attach, EncodedControl, Goodbye, Hello};
 pub use kind::{ControlKind, GoodbyeReason};
 pub use label::{Label, LabelError};
 pub use label_set::{LabelSet, LabelSetError, Labels, MAX_LABELS};
 pub use name::{AgentName, NameError};
-pub use send::{Attach, EncodedControl, Goodbye, Hello};
-
-/// The first two bytes of every control datagram.
-pub const CONTROL_MAGIC: [u8; 2] = *b"VC";
-
-/// The version of control datagrams, the third byte of each.
-pub const CONTROL_VERSION: u8 = 1;
-
-/// The length of the longest control datagram before it is sealed, in bytes.
-pub const MAX_CONTROL_LEN: usize = 512;
-
-/// The length of what comes before the body, in bytes.
-const HEAD_LEN: usize = 28;
-
-/// The length of the checksum behind the body, in bytes.
-const CRC_LEN: usize = 4;
-
-/// The length of a control datagram without a body, in bytes. A shorter one is none.
-pub(crate) const MIN_CONTROL_LEN: usize = HEAD_LEN + CRC_LEN;
-
-/// What an entry of the body is.
-mod tag {
-    pub(super) const PADDING: u8 = 0;
-    pub(super) const SESSION: u8 = 1;
-    pub(super) const NAME: u8 = 2;
-    pub(super) const INTERVAL: u8 = 3;
-    pub(super) const STALL_AFTER: u8 = 4;
-    pub(super) const LABEL: u8 = 5;
-    pub(super) const UNSENT: u8 = 6;
-    pub(super) const REASON: u8 = 7;
-    pub(super) const BUSY_FOR: u8 = 8;
-}
-
-/// Splits a body into its first entry's tag, that entry's value, and the rest; `None` if the entry runs past
-/// the end.
-fn split_entry(body: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&[tag, len], rest) = body.split_first_chunk()?;
-    let (value, rest) = rest.split_at_checked(len.into())?;
-    Some((tag, value, rest))
-}
+#[cfg(feature = "secure")]
+pub(crate) use wire::MIN_CONTROL_LEN;
+pub use wire::{CONTROL_MAGIC, CONTROL_VERSION, MAX_CONTROL_LEN};

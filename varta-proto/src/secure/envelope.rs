@@ -1,7 +1,8 @@
 //! The outside of a sealed datagram, and where in it everything stands.
 
+use super::OpenError;
 use super::crypto::{NONCE_LEN, TAG_LEN};
-use super::{OpenError, PID_LEN};
+use super::wire::PID_LEN;
 
 /// What stands outside of the seal, for everybody to read and to forge.
 ///

@@ -1,8 +1,9 @@
 //! From a sealed datagram back to what is in it, or to what is wrong with it.
 
 use super::envelope::Parts;
-use super::{AgentKeys, Envelope, Key, MASTER_LEN, OpenError, Purpose, SHARED_LEN, crypto};
-use crate::control::{Control, MAX_CONTROL_LEN, MIN_CONTROL_LEN};
+use super::wire::Purpose;
+use super::{AgentKeys, Envelope, Key, OpenError, crypto};
+use crate::control::{Control, MAX_CONTROL_LEN};
 use crate::{FRAME_LEN, Frame};
 
 /// A frame that was opened, and the nonce under which it came.
@@ -399,21 +400,5 @@ impl<'a> OpenedControl<'a> {
         envelope.check_pid(control)?;
         let control = Control::decode(control).map_err(OpenError::Frame)?;
         Ok(Self { control, iv_random, iv_counter })
-    }
-}
-
-impl Purpose {
-    /// Tells whether a datagram of this length, with a text of that length under the seal, can be for this.
-    #[inline]
-    const fn admits(self, datagram: usize, text: usize) -> bool {
-        match self {
-            Self::Beat => text == FRAME_LEN,
-            Self::Control => {
-                MIN_CONTROL_LEN <= text
-                    && text <= MAX_CONTROL_LEN
-                    && datagram != SHARED_LEN
-                    && datagram != MASTER_LEN
-            }
-        }
     }
 }

@@ -2,10 +2,10 @@
 
 use super::crypto::{self, NONCE_LEN, TAG_LEN};
 use super::session::Nonce;
-use super::{
-    Exhausted, Key, MASTER_LEN, MASTER_OVERHEAD, MAX_SEALED_CONTROL_LEN, PID_LEN, Purpose, SHARED_LEN,
-    SHARED_OVERHEAD, Session,
+use super::wire::{
+    MASTER_LEN, MASTER_OVERHEAD, MAX_SEALED_CONTROL_LEN, PID_LEN, Purpose, SHARED_LEN, SHARED_OVERHEAD,
 };
+use super::{Exhausted, Key, Session};
 use crate::FRAME_LEN;
 use crate::control::EncodedControl;
 

@@ -3,27 +3,13 @@
 use core::fmt;
 use core::ops::Deref;
 
-use super::{
-    AgentName, CONTROL_MAGIC, CONTROL_VERSION, CRC_LEN, ControlKind, GoodbyeReason, HEAD_LEN, LabelSet,
-    MAX_CONTROL_LEN, MIN_CONTROL_LEN, tag,
-};
+use super::wire::{CONTROL_MAGIC, CONTROL_VERSION, CRC_LEN, HEAD_LEN, MAX_CONTROL_LEN, MIN_CONTROL_LEN, tag};
+use super::{AgentName, ControlKind, GoodbyeReason, LabelSet};
 use crate::crc32c;
 
 /// The lengths of beats, plain and sealed: what no control datagram is as long as. Given here as well as in
 /// `secure`, because it holds for senders that seal nothing, too.
 const LENGTHS_OF_BEATS: [usize; 3] = [32, 60, 64];
-
-/// How many bytes of a Hello's body can be something else than labels: the entries below, each with its tag
-/// and its length.
-pub(super) const REST_OF_HELLO: usize = {
-    let session = 2 + 16;
-    let name = 2 + AgentName::MAX_LEN;
-    let interval = 2 + 4;
-    let stall_after = 2 + 4;
-    let unsent = 2 + 8;
-    let busy_for = 2 + 4;
-    session + name + interval + stall_after + unsent + busy_for
-};
 
 /// How an agent introduces itself: when it connects, after it reconnects or forks, and at least once a minute.
 ///

@@ -1,0 +1,54 @@
+//! The numbers of a control datagram: its lengths, its head, and the tags of the entries in its body.
+
+use super::AgentName;
+
+/// The first two bytes of every control datagram.
+pub const CONTROL_MAGIC: [u8; 2] = *b"VC";
+
+/// The version of control datagrams, the third byte of each.
+pub const CONTROL_VERSION: u8 = 1;
+
+/// The length of the longest control datagram before it is sealed, in bytes.
+pub const MAX_CONTROL_LEN: usize = 512;
+
+/// The length of what comes before the body, in bytes.
+pub(super) const HEAD_LEN: usize = 28;
+
+/// The length of the checksum behind the body, in bytes.
+pub(super) const CRC_LEN: usize = 4;
+
+/// The length of a control datagram without a body, in bytes. A shorter one is none.
+pub(crate) const MIN_CONTROL_LEN: usize = HEAD_LEN + CRC_LEN;
+
+/// How many bytes of a Hello's body can be something else than labels: the entries below, each with its tag
+/// and its length.
+pub(super) const REST_OF_HELLO: usize = {
+    let session = 2 + 16;
+    let name = 2 + AgentName::MAX_LEN;
+    let interval = 2 + 4;
+    let stall_after = 2 + 4;
+    let unsent = 2 + 8;
+    let busy_for = 2 + 4;
+    session + name + interval + stall_after + unsent + busy_for
+};
+
+/// What an entry of the body is.
+pub(super) mod tag {
+    pub(crate) const PADDING: u8 = 0;
+    pub(crate) const SESSION: u8 = 1;
+    pub(crate) const NAME: u8 = 2;
+    pub(crate) const INTERVAL: u8 = 3;
+    pub(crate) const STALL_AFTER: u8 = 4;
+    pub(crate) const LABEL: u8 = 5;
+    pub(crate) const UNSENT: u8 = 6;
+    pub(crate) const REASON: u8 = 7;
+    pub(crate) const BUSY_FOR: u8 = 8;
+}
+
+/// Splits a body into its first entry's tag, that entry's value, and the rest; `None` if the entry runs past
+/// the end.
+pub(super) fn split_entry(body: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&[tag, len], rest) = body.split_first_chunk()?;
+    let (value, rest) = rest.split_at_checked(len.into())?;
+    Some((tag, value, rest))
+}
