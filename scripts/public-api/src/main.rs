@@ -2,8 +2,8 @@
 //!
 //! `scripts/check-public-api` runs it. The input is the JSON of a nightly rustdoc with all features enabled.
 
+use std::collections::BTreeSet;
 use std::error::Error;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -56,17 +56,15 @@ fn format_version(json: &str) -> Option<u32> {
     rest[..rest.find(|c: char| !c.is_ascii_digit())?].parse().ok()
 }
 
-/// Lists the public items, one a line.
+/// Lists the public items, one a line, sorted: which `impl` block holds an item makes no difference.
 fn public_api(json: &Path, library: &str, allowed: &[&str]) -> Result<String, Box<dyn Error>> {
     let api = public_api::Builder::from_rustdoc_json(json).omit_blanket_impls(true).build()?;
-    let mut lines = String::new();
-    for item in api.items() {
-        let line = normalise(&item.to_string(), library, allowed);
-        if !UNSTABLE_TRAITS.iter().any(|name| line.contains(name)) {
-            writeln!(lines, "{line}")?;
-        }
-    }
-    Ok(lines)
+    let lines: BTreeSet<_> = api
+        .items()
+        .map(|item| normalise(&item.to_string(), library, allowed))
+        .filter(|line| !UNSTABLE_TRAITS.iter().any(|name| line.contains(name)))
+        .collect();
+    Ok(lines.into_iter().map(|line| line + "\n").collect())
 }
 
 /// Rewrites the paths that say where an item is defined and not where users find it: `core` and `alloc` become `std`, and
@@ -122,16 +120,13 @@ fn compare(snapshot: &Path, api: &str, update: bool) -> Result<bool, Box<dyn Err
     }
     let expected =
         fs::read_to_string(snapshot).map_err(|error| format!("{}: {error}", snapshot.display()))?;
-    let missing = expected.lines().filter(|line| !api.lines().any(|other| other == *line));
-    let added = api.lines().filter(|line| !expected.lines().any(|other| other == *line));
-    let changes: Vec<_> =
-        missing.map(|line| format!("- {line}")).chain(added.map(|line| format!("+ {line}"))).collect();
     if expected == api {
         return Ok(true);
     }
+    let [before, now] = [&*expected, api].map(|text| text.lines().collect::<BTreeSet<_>>());
     eprintln!("{} is not the public API:", snapshot.display());
-    for change in changes {
-        eprintln!("{change}");
+    for line in before.symmetric_difference(&now) {
+        eprintln!("{} {line}", if before.contains(line) { '-' } else { '+' });
     }
     eprintln!("if the change is meant, run {UPDATE_ENV}=1 scripts/check-public-api and commit the snapshot");
     Ok(false)
