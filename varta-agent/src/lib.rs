@@ -159,6 +159,7 @@ mod profile;
 #[cfg(feature = "tokio")]
 mod progress;
 mod sys;
+mod time;
 mod transport;
 
 pub use agent::Varta;

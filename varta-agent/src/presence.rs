@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use varta_proto::control::{EncodedControl, Goodbye, GoodbyeReason, Hello, MAX_CONTROL_LEN};
 
-use crate::agent::nanoseconds;
 use crate::entropy;
 use crate::outcome::BeatOutcome;
 #[cfg(feature = "tokio")]
 use crate::profile::Fault;
 use crate::profile::Profile;
+use crate::time::nanoseconds;
 
 /// How long after a Hello the next is due. The protocol wants one every 60 s, and it goes out behind the first beat
 /// after this: an agent that beats every 15 s or more often is in time.

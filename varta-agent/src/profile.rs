@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use varta_proto::control::{AgentName, Hello, Label, LabelError, LabelSet, LabelSetError, NameError};
 
-/// The longest time that the protocol can say, 49 days.
-const LONGEST: Duration = Duration::from_millis(u32::MAX as u64);
+use crate::time::MAX_DURATION;
 
 /// What an agent says of itself in every Hello.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +69,7 @@ impl Profile {
 
 /// Turns a time into whole milliseconds, the last of them begun; `None` if there is none or the wire has no room.
 fn milliseconds(span: Duration) -> Option<u32> {
-    let fits = !span.is_zero() && span <= LONGEST;
+    let fits = !span.is_zero() && span <= MAX_DURATION;
     fits.then(|| u32::try_from(span.as_nanos().div_ceil(1_000_000)).ok()).flatten()
 }
 
@@ -133,9 +132,9 @@ mod tests {
             (nanosecond, Some(1)),
             (Duration::from_millis(1), Some(1)),
             (Duration::from_millis(1) + nanosecond, Some(2)),
-            (LONGEST - nanosecond, Some(u32::MAX)),
-            (LONGEST, Some(u32::MAX)),
-            (LONGEST + nanosecond, None),
+            (MAX_DURATION - nanosecond, Some(u32::MAX)),
+            (MAX_DURATION, Some(u32::MAX)),
+            (MAX_DURATION + nanosecond, None),
             (Duration::MAX, None),
         ] {
             assert_eq!(milliseconds(span), said, "{span:?}");

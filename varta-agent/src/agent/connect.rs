@@ -8,7 +8,7 @@ use std::path::Path;
 #[cfg(feature = "secure-udp")]
 use varta_proto::secure::Key;
 
-use super::Varta;
+use super::handle::Varta;
 use crate::builder::Builder;
 use crate::fork::Incarnation;
 use crate::presence::Presence;

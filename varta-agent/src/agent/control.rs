@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use varta_proto::control::{EncodedControl, GoodbyeReason, MAX_CONTROL_LEN};
 
-use super::{QUEUE_FULL, Varta, nanoseconds};
+use super::handle::{QUEUE_FULL, Varta};
 use crate::fork::Incarnation;
 use crate::outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
 use crate::patience::patiently;
@@ -17,6 +17,7 @@ use crate::presence::{Head, Presence};
 #[cfg(feature = "tokio")]
 use crate::profile::Fault;
 use crate::profile::Profile;
+use crate::time::nanoseconds;
 use crate::transport::BeatTransport;
 
 impl<T: BeatTransport> Varta<T> {

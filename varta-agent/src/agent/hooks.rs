@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use varta_proto::Status;
 
-use super::Varta;
+use super::handle::Varta;
 use crate::fork::Incarnation;
 use crate::outcome::BeatOutcome;
 use crate::transport::BeatTransport;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use varta_proto::secure::Key;
 
-use super::Builder;
+use super::settings::Builder;
 use crate::agent::Varta;
 use crate::transport::SecureUdpTransport;
 use crate::transport::secure::Keys;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Builder, UnixSocket};
+use super::settings::{Builder, UnixSocket};
 use crate::agent::Varta;
 use crate::transport::ShmTransport;
 

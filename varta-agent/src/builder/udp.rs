@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::Builder;
+use super::settings::Builder;
 use crate::agent::Varta;
 use crate::transport::UdpTransport;
 

@@ -146,7 +146,7 @@ fn part_of(span: Duration, random: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heartbeat::INTERVAL_MAX;
+    use crate::time::MAX_DURATION;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(part_of(SECOND, 0), Duration::ZERO);
         assert_eq!(part_of(SECOND, 1 << 63), SECOND / 2);
         assert_eq!(part_of(SECOND, u64::MAX), SECOND - Duration::from_nanos(1));
-        assert_eq!(part_of(INTERVAL_MAX, u64::MAX), INTERVAL_MAX - Duration::from_nanos(1));
+        assert_eq!(part_of(MAX_DURATION, u64::MAX), MAX_DURATION - Duration::from_nanos(1));
     }
 
     #[test]

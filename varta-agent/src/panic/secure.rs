@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use varta_proto::Frame;
 use varta_proto::secure::{Key, Session};
 
-use super::{Way, install};
+use super::hook::{Way, install};
 use crate::entropy::strict;
 use crate::fork::Incarnation;
 use crate::transport::secure::{Sealed, Secret, begin_session};

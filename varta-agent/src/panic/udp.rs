@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use varta_proto::Frame;
 
-use super::{Way, install};
+use super::hook::{Way, install};
 use crate::transport::udp;
 
 /// Has every panic of this process send a terminal frame to the server at `addr` by UDP (features `panic-handler` and

@@ -13,10 +13,10 @@ use varta_proto::control::{Attach, ControlKind, EncodedControl, MAX_CONTROL_LEN}
 use varta_proto::page::Writer;
 use varta_proto::{FRAME_LEN, Status};
 
-use crate::agent::nanoseconds;
 use crate::entropy;
 use crate::outcome::classify_send_error;
 use crate::sys;
+use crate::time::nanoseconds;
 use crate::transport::page::Page;
 use crate::transport::{BeatTransport, UdsTransport};
 

@@ -1,12 +1,18 @@
 mod control;
 
 use std::collections::VecDeque;
+use std::io;
 use std::process;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use varta_proto::control::EncodedControl;
+use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
-use super::*;
+use super::handle::Varta;
+use crate::outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
+use crate::time::nanoseconds;
+use crate::transport::BeatTransport;
 
 /// A transport that answers by a script and takes down what it was asked.
 #[derive(Clone, Default)]

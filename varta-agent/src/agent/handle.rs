@@ -3,16 +3,11 @@
 //! A beat has to be so cheap and so harmless that nobody thinks twice before putting one into a loop: it reads the
 //! clock once and a word of memory, encodes on the stack, and makes one system call that does not wait.
 
-mod connect;
-mod control;
-#[cfg(feature = "test-hooks")]
-mod hooks;
-
 use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
@@ -21,15 +16,13 @@ use crate::fork::Incarnation;
 use crate::outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
 use crate::presence::Presence;
 use crate::sys;
+use crate::time::nanoseconds;
 use crate::transport::{BeatTransport, UdsTransport};
 
 /// The largest nonce of an ordinary beat.
-const NONCE_LAST: u64 = NONCE_TERMINAL - 1;
+const MAX_NONCE: u64 = NONCE_TERMINAL - 1;
 
-/// The largest timestamp; the one above it means an error in the protocol.
-const TIMESTAMP_LAST: u64 = u64::MAX - 1;
-
-const QUEUE_FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
+pub(super) const QUEUE_FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
 
 const WRAPPED: &str = "varta: a session has used up its nonces and begins again at 0\n";
 
@@ -60,25 +53,25 @@ const WRAPPED: &str = "varta: a session has used up its nonces and begins again 
 ///
 /// No system call is made for that, see the [crate's](crate#what-happens-on-fork) page.
 pub struct Varta<T: BeatTransport = UdsTransport> {
-    transport: T,
-    incarnation: Incarnation,
+    pub(super) transport: T,
+    pub(super) incarnation: Incarnation,
     /// What timestamps count from. An `Instant` does not go backwards where the platform keeps its word.
-    start: Instant,
+    pub(super) start: Instant,
     /// The timestamp of the last beat, below which none may go.
-    last_timestamp: u64,
+    pub(super) last_timestamp: u64,
     /// The nonce of the last beat.
-    nonce: u64,
+    pub(super) nonce: u64,
     /// Never above the threshold, if there is one.
-    dropped_in_a_row: u32,
+    pub(super) dropped_in_a_row: u32,
     /// 0 means never.
-    reconnect_after: u32,
-    clock_regressions: u64,
-    fork_recoveries: u64,
+    pub(super) reconnect_after: u32,
+    pub(super) clock_regressions: u64,
+    pub(super) fork_recoveries: u64,
     /// What else there is to say than beats.
-    presence: Presence,
-    counters: Counters,
+    pub(super) presence: Presence,
+    pub(super) counters: Counters,
     /// A flag and not a transport of its own: a program may switch beats off without changing a type.
-    enabled: bool,
+    pub(super) enabled: bool,
     /// A session's beats come one after the other, so a handle is not to be shared.
     not_sync: PhantomData<Cell<()>>,
 }
@@ -88,7 +81,7 @@ impl<T: BeatTransport> Varta<T> {
         Self::with(transport, Incarnation::current(), reconnect_after, Presence::new(None), true)
     }
 
-    fn with(
+    pub(super) fn with(
         transport: T,
         incarnation: Incarnation,
         reconnect_after: u32,
@@ -243,14 +236,14 @@ impl<T: BeatTransport> Varta<T> {
 
     /// Answers the beats that do not get as far as the clock.
     #[inline]
-    fn refuse(&self, status: Status) -> Option<BeatOutcome> {
+    pub(super) fn refuse(&self, status: Status) -> Option<BeatOutcome> {
         if matches!(status, Status::Stall) {
             return Some(BeatOutcome::Failed(BeatError::of_kind(io::ErrorKind::InvalidInput)));
         }
         (!self.enabled).then_some(BeatOutcome::Dropped(DropReason::NoObserver))
     }
 
-    fn beat_at(&mut self, now: Instant, status: Status, payload: u32) -> BeatOutcome {
+    pub(super) fn beat_at(&mut self, now: Instant, status: Status, payload: u32) -> BeatOutcome {
         if !self.incarnation.is_current()
             && let Err(error) = self.begin_anew_after_fork(now)
         {
@@ -278,7 +271,7 @@ impl<T: BeatTransport> Varta<T> {
 
     /// Begins a session of this process's own, if there is a connection for it.
     #[cold]
-    fn begin_anew_after_fork(&mut self, now: Instant) -> Result<(), BeatError> {
+    pub(super) fn begin_anew_after_fork(&mut self, now: Instant) -> Result<(), BeatError> {
         let incarnation = Incarnation::current();
         self.transport.reconnect().map_err(|error| BeatError::from_io(&error))?;
         self.incarnation = incarnation;
@@ -294,7 +287,7 @@ impl<T: BeatTransport> Varta<T> {
 
     #[inline]
     fn next_nonce(&mut self) -> u64 {
-        if self.nonce < NONCE_LAST {
+        if self.nonce < MAX_NONCE {
             self.nonce += 1;
         } else {
             sys::write_to_stderr(WRAPPED);
@@ -304,7 +297,7 @@ impl<T: BeatTransport> Varta<T> {
     }
 
     #[inline]
-    fn next_timestamp(&mut self, now: Instant) -> u64 {
+    pub(super) fn next_timestamp(&mut self, now: Instant) -> u64 {
         let elapsed = nanoseconds(now.saturating_duration_since(self.start));
         if elapsed < self.last_timestamp {
             self.clock_regressions = self.clock_regressions.saturating_add(1);
@@ -357,12 +350,3 @@ impl<T: BeatTransport + fmt::Debug> fmt::Debug for Varta<T> {
             .finish_non_exhaustive()
     }
 }
-
-/// Turns a time span into what fits on the wire; the last value stands for all beyond it, which begin after 584 years.
-#[inline]
-pub(crate) fn nanoseconds(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).map_or(TIMESTAMP_LAST, |nanoseconds| nanoseconds.min(TIMESTAMP_LAST))
-}
-
-#[cfg(test)]
-mod tests;

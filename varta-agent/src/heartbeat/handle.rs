@@ -1,10 +1,4 @@
-//! A Tokio task that beats.
-//!
-//! The task owns the handle, and what the rest of the program has is a [`Heartbeat`]: a few words that the next beat
-//! carries. Between the two stands a watch channel, because only the latest words count and because its end is the end
-//! of the task.
-
-mod task;
+//! The handle to a task that beats.
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
@@ -19,15 +13,13 @@ use tokio::time::{self, Instant};
 use varta_proto::Status;
 use varta_proto::control::GoodbyeReason;
 
-use self::task::{Beating, Report, Words};
+use super::task::{Beating, Report, Words};
 use crate::agent::Varta;
 use crate::outcome::{BeatError, BeatOutcome, DropReason};
 use crate::profile::Fault;
 use crate::progress::{Guard, Guards};
+use crate::time::MAX_DURATION;
 use crate::transport::BeatTransport;
-
-/// The longest interval, 49 days: what the protocol has room for.
-const INTERVAL_MAX: Duration = Duration::from_millis(u32::MAX as u64);
 
 impl<T: BeatTransport> Varta<T> {
     /// Has a task of the current Tokio runtime beat once per `interval`, until the [`Heartbeat`] is stopped or dropped.
@@ -70,7 +62,7 @@ impl<T: BeatTransport> Varta<T> {
     /// # }
     /// ```
     pub fn spawn_heartbeat(mut self, interval: Duration) -> io::Result<Heartbeat> {
-        if interval.is_zero() || interval > INTERVAL_MAX {
+        if interval.is_zero() || interval > MAX_DURATION {
             let range = "the interval between beats is more than zero and at most 49 days";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, range));
         }
@@ -226,7 +218,7 @@ impl Heartbeat {
     /// # }
     /// ```
     pub async fn busy_for(&self, span: Duration) -> BeatOutcome {
-        let until = Instant::now() + span.min(INTERVAL_MAX);
+        let until = Instant::now() + span.min(MAX_DURATION);
         let mut mine = 0;
         self.words.send_modify(|words| {
             mine = words.busy.0 + 1;

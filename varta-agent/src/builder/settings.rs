@@ -1,28 +1,12 @@
-//! How a handle is made: everything about a beat that can fail or allocate happens here, once.
+//! The builder, and what is the same for every transport.
 
-#[cfg(feature = "secure-udp")]
-mod secure;
-#[cfg(all(feature = "shm", target_os = "linux"))]
-mod shm;
-#[cfg(feature = "udp")]
-mod udp;
-
-use std::env;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::agent::Varta;
 use crate::profile::{Fault, Profile};
-use crate::transport::uds::Advice;
-use crate::transport::{BeatTransport, UdsTransport};
-
-#[cfg(feature = "secure-udp")]
-pub use secure::SecureUdpServer;
-#[cfg(all(feature = "shm", target_os = "linux"))]
-pub use shm::SharedMemory;
-#[cfg(feature = "udp")]
-pub use udp::UdpServer;
+use crate::transport::BeatTransport;
 
 /// Lost beats in a row after which a handle from the builder reconnects: the first beat to a server that was restarted
 /// is lost to the old socket, and goes out once more on a new one.
@@ -79,15 +63,15 @@ const DEFAULT_RECONNECT_AFTER: u32 = 1;
 #[derive(Debug)]
 #[must_use = "a builder does nothing before `connect`"]
 pub struct Builder<S = UnixSocket> {
-    settings: Settings,
-    source: S,
+    pub(super) settings: Settings,
+    pub(super) source: S,
 }
 
 /// What is the same for every transport.
 #[derive(Debug)]
-struct Settings {
-    reconnect_after: u32,
-    profile: Option<Box<Profile>>,
+pub(super) struct Settings {
+    pub(super) reconnect_after: u32,
+    pub(super) profile: Option<Box<Profile>>,
     /// The first setting that cannot be. It waits for `connect`, so that settings can be written in one chain.
     fault: Option<Fault>,
 }
@@ -95,74 +79,14 @@ struct Settings {
 /// Where a [`Builder`] gets its transport from: a Unix socket that it connects itself.
 #[derive(Debug, Default)]
 pub struct UnixSocket {
-    path: Option<PathBuf>,
-    lazy: bool,
+    pub(super) path: Option<PathBuf>,
+    pub(super) lazy: bool,
 }
-
-/// Where a [`Builder`] gets its transport from: the one that [`Builder::transport`] was given.
-#[derive(Debug)]
-pub struct CustomTransport<T>(T);
 
 impl Builder {
     pub(crate) fn new() -> Self {
         let settings = Settings { reconnect_after: DEFAULT_RECONNECT_AFTER, profile: None, fault: None };
         Self { settings, source: UnixSocket::default() }
-    }
-
-    /// Sends to the server that listens at `path`. Without it the handle looks where
-    /// [`connect_default`](Varta::connect_default) does.
-    pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
-        self.source.path = Some(path.into());
-        self
-    }
-
-    /// Connects when there is something to send, so that a program can start before its server.
-    ///
-    /// As long as there is no server, each beat looks for one and is
-    /// [`Dropped(NoObserver)`](crate::DropReason::NoObserver) if there is still none. It does so whatever
-    /// [`reconnect_after`](Self::reconnect_after) says, which is about connections that were lost.
-    ///
-    /// Nor does the handle say anything before its first beat: what it has to say of itself goes out behind that one.
-    /// So a process that connects and leaves all beats to the children that it forks is not taken for an agent.
-    pub const fn lazy(mut self) -> Self {
-        self.source.lazy = true;
-        self
-    }
-
-    /// Makes the handle.
-    ///
-    /// # Errors
-    ///
-    /// No socket can have the path that was given, or a setting cannot be. Unless the handle is [`lazy`](Self::lazy),
-    /// also: nobody listens there, this process may not connect, or there is no descriptor left. The message names the
-    /// path and says what to do.
-    pub fn connect(self) -> io::Result<Varta> {
-        let settings = self.settings.checked()?;
-        let is_lazy = self.source.lazy;
-        let transport = self.source.transport()?;
-        Ok(Varta::introduced(transport, settings.reconnect_after, settings.profile, !is_lazy))
-    }
-}
-
-impl UnixSocket {
-    /// Makes the transport, connected unless it is to look for its server later.
-    fn transport(self) -> io::Result<UdsTransport> {
-        let (transport, advice) = match self.path {
-            Some(path) => (UdsTransport::at(&path)?, Advice::Path),
-            None => (UdsTransport::at_default(|name| env::var_os(name))?, Advice::Environment),
-        };
-        if self.lazy { Ok(transport) } else { transport.connect_now(advice) }
-    }
-}
-
-impl<T: BeatTransport> Builder<CustomTransport<T>> {
-    /// Makes the handle, of a transport that is ready.
-    ///
-    /// # Errors
-    ///
-    /// A setting cannot be. The message says which and why.
-    pub fn connect(self) -> io::Result<Varta<T>> {
-        self.settings.handle(Ok(self.source.0))
     }
 }
 
@@ -234,11 +158,6 @@ impl<S> Builder<S> {
         self.tell(|profile| profile.add_label(key.as_ref(), value.as_ref()))
     }
 
-    /// Sends through `transport` and not through a socket that the builder connects.
-    pub fn transport<T: BeatTransport>(self, transport: T) -> Builder<CustomTransport<T>> {
-        Builder { settings: self.settings, source: CustomTransport(transport) }
-    }
-
     /// Has the handle say something of itself.
     fn tell(mut self, set: impl FnOnce(&mut Profile) -> Result<(), Fault>) -> Self {
         let told = set(self.settings.profile.get_or_insert_default());
@@ -249,7 +168,7 @@ impl<S> Builder<S> {
 
 impl Settings {
     /// Gives the settings if all of them can be.
-    fn checked(mut self) -> io::Result<Self> {
+    pub(super) fn checked(mut self) -> io::Result<Self> {
         let fault =
             self.fault.take().map_or_else(|| self.profile.as_ref().map_or(Ok(()), |p| p.check()), Err);
         fault.map_err(Fault::into_io)?;
@@ -257,7 +176,7 @@ impl Settings {
     }
 
     /// Makes a handle of a transport, if there is one.
-    fn handle<T: BeatTransport>(self, transport: io::Result<T>) -> io::Result<Varta<T>> {
+    pub(super) fn handle<T: BeatTransport>(self, transport: io::Result<T>) -> io::Result<Varta<T>> {
         let Self { reconnect_after, profile, .. } = self.checked()?;
         Ok(Varta::introduced(transport?, reconnect_after, profile, true))
     }
