@@ -150,7 +150,7 @@ mod aarch64 {
 /// The table again, for processors where nobody ever gets an [`Instruction`].
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod elsewhere {
-    use super::super::table;
+    use crate::crc32c::table;
 
     pub(super) fn is_present() -> bool {
         false
