@@ -56,9 +56,12 @@ fn format_version(json: &str) -> Option<u32> {
     rest[..rest.find(|c: char| !c.is_ascii_digit())?].parse().ok()
 }
 
-/// Lists the public items, one a line, sorted: which `impl` block holds an item makes no difference.
+/// Lists the public items with the names of parameters, one a line, sorted: which `impl` block holds an item makes no difference.
 fn public_api(json: &Path, library: &str, allowed: &[&str]) -> Result<String, Box<dyn Error>> {
-    let api = public_api::Builder::from_rustdoc_json(json).omit_blanket_impls(true).build()?;
+    let api = public_api::Builder::from_rustdoc_json(json)
+        .omit_blanket_impls(true)
+        .include_function_parameter_names(true)
+        .build()?;
     let lines: BTreeSet<_> = api
         .items()
         .map(|item| normalise(&item.to_string(), library, allowed))
