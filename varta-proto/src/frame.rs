@@ -8,7 +8,7 @@ use crate::{DecodeError, Status, crc32c};
 
 /// The lowest pid that may send: 0 is nobody, and process 1 of a container says nothing about which
 /// container.
-const FIRST_PID: u32 = 2;
+const MIN_PID: u32 = 2;
 
 /// Magic and version as the low 24 bits of the first word.
 const HEADER: u64 = u64::from_le_bytes([MAGIC[0], MAGIC[1], VERSION, 0, 0, 0, 0, 0]);
@@ -98,7 +98,7 @@ impl Frame {
             Some(Status::Stall) => return Err(DecodeError::StallOnWire),
             Some(sent @ (Status::Ok | Status::Degraded | Status::Critical)) => sent,
         };
-        if pid < FIRST_PID {
+        if pid < MIN_PID {
             return Err(DecodeError::BadPid { actual: pid });
         }
         if timestamp == u64::MAX {

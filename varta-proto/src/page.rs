@@ -55,19 +55,19 @@ pub const HELD: u64 = u64::MAX;
 /// somebody with another clock, and is no promise.
 pub const LONGEST_PROMISE: u64 = 10_000_000_000;
 
-const WORDS: usize = FRAME_LEN / size_of::<u64>();
+const FRAME_WORDS: usize = FRAME_LEN / size_of::<u64>();
 
 /// How often a copy is tried before the page is left for the next look.
-const TRIES: usize = 3;
+const MAX_READ_ATTEMPTS: usize = 3;
 
 /// What the agent writes.
 #[derive(Default)]
 #[repr(C, align(64))]
 struct AgentLine {
     sequence: AtomicU64,
-    frame: [AtomicU64; WORDS],
+    frame: [AtomicU64; FRAME_WORDS],
     sent_at: AtomicU64,
-    left: AtomicU64,
+    detached: AtomicU64,
 }
 
 /// What the server writes.
@@ -139,7 +139,7 @@ impl BeatPage {
     /// ```
     #[inline]
     pub fn glance(&self, seen: u64, settled: u64) -> Glance {
-        for _ in 0..TRIES {
+        for _ in 0..MAX_READ_ATTEMPTS {
             let sequence = self.agent.sequence.load(Ordering::Acquire);
             if sequence == seen {
                 return Glance::Same;
@@ -156,7 +156,7 @@ impl BeatPage {
             }
             return if sent_at >= settled {
                 Glance::Held
-            } else if words == [0; WORDS] {
+            } else if words == [0; FRAME_WORDS] {
                 Glance::Empty { sequence }
             } else {
                 Glance::Beat { sequence, frame: frame_of(words) }
@@ -202,13 +202,13 @@ impl BeatPage {
     /// assert!(page.was_left());
     /// ```
     pub fn leave(&self) {
-        self.agent.left.store(1, Ordering::Release);
+        self.agent.detached.store(1, Ordering::Release);
     }
 
     /// Tells whether the agent writes here no more.
     #[inline]
     pub fn was_left(&self) -> bool {
-        self.agent.left.load(Ordering::Acquire) == 1
+        self.agent.detached.load(Ordering::Acquire) == 1
     }
 
     /// Promises that the server looks until then; 0 takes it back.
@@ -270,7 +270,7 @@ impl Writer {
     /// Puts a frame in place of the one that is there. One page has one writer, which writes from one thread at a time.
     #[inline]
     pub fn write(&mut self, page: &BeatPage, frame: &[u8; FRAME_LEN]) {
-        self.put(page, words_of(frame));
+        self.store_frame(page, words_of(frame));
     }
 
     /// Takes away the frame that is there.
@@ -284,15 +284,15 @@ impl Writer {
     /// assert_eq!(page.glance(2, u64::MAX), Glance::Empty { sequence: 4 });
     /// ```
     pub fn empty(&mut self, page: &BeatPage) {
-        self.put(page, [0; WORDS]);
+        self.store_frame(page, [0; FRAME_WORDS]);
     }
 
     #[inline]
-    fn put(&mut self, page: &BeatPage, words: [u64; WORDS]) {
+    fn store_frame(&mut self, page: &BeatPage, words: [u64; FRAME_WORDS]) {
         page.agent.sequence.store(self.sequence.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
-        for (place, word) in page.agent.frame.iter().zip(words) {
-            place.store(word, Ordering::Relaxed);
+        for (slot, word) in page.agent.frame.iter().zip(words) {
+            slot.store(word, Ordering::Relaxed);
         }
         self.sequence = self.sequence.wrapping_add(2);
         page.agent.sequence.store(self.sequence, Ordering::Release);
@@ -300,8 +300,8 @@ impl Writer {
 }
 
 #[inline]
-fn words_of(frame: &[u8; FRAME_LEN]) -> [u64; WORDS] {
-    let mut words = [0; WORDS];
+fn words_of(frame: &[u8; FRAME_LEN]) -> [u64; FRAME_WORDS] {
+    let mut words = [0; FRAME_WORDS];
     for (word, bytes) in words.iter_mut().zip(frame.as_chunks().0) {
         *word = u64::from_ne_bytes(*bytes);
     }
@@ -309,7 +309,7 @@ fn words_of(frame: &[u8; FRAME_LEN]) -> [u64; WORDS] {
 }
 
 #[inline]
-fn frame_of(words: [u64; WORDS]) -> [u8; FRAME_LEN] {
+fn frame_of(words: [u64; FRAME_WORDS]) -> [u8; FRAME_LEN] {
     let mut frame = [0; FRAME_LEN];
     for (bytes, word) in frame.as_chunks_mut().0.iter_mut().zip(words) {
         *bytes = word.to_ne_bytes();
@@ -425,7 +425,7 @@ mod tests {
         assert_eq!(offset_of!(BeatPage, agent), 0);
         assert_eq!(offset_of!(AgentLine, frame), 8);
         assert_eq!(offset_of!(AgentLine, sent_at), 40);
-        assert_eq!(offset_of!(AgentLine, left), 48);
+        assert_eq!(offset_of!(AgentLine, detached), 48);
         assert_eq!(offset_of!(BeatPage, server), 64);
     }
 }

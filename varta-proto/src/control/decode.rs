@@ -208,7 +208,7 @@ impl<'a> Control<'a> {
     /// ```
     #[inline]
     pub const fn labels(&self) -> Labels<'a> {
-        Labels::within(self.body)
+        Labels::in_entries(self.body)
     }
 
     /// Gives how many beats of this session the agent could not hand to its kernel.
@@ -269,7 +269,7 @@ impl<'a> Control<'a> {
     /// ```
     #[inline]
     pub const fn encoded(&self) -> EncodedControl<'a> {
-        EncodedControl::checked(self.bytes)
+        EncodedControl::from_valid(self.bytes)
     }
 }
 
@@ -357,25 +357,25 @@ impl Entries {
             let (tag, value);
             (tag, value, rest) = split_entry(rest)?;
             match tag {
-                tag::SESSION => keep_first(&mut entries.session, value.try_into().ok()?),
-                tag::NAME => keep_first(&mut entries.name, AgentName::from_wire(value)?),
-                tag::INTERVAL => keep_first(&mut entries.interval_ms, u32_of(value)?),
-                tag::STALL_AFTER => keep_first(&mut entries.stall_after_ms, u32_of(value)?),
+                tag::SESSION => set_first(&mut entries.session, value.try_into().ok()?),
+                tag::NAME => set_first(&mut entries.name, AgentName::from_wire(value)?),
+                tag::INTERVAL => set_first(&mut entries.interval_ms, read_u32(value)?),
+                tag::STALL_AFTER => set_first(&mut entries.stall_after_ms, read_u32(value)?),
                 tag::LABEL => {
                     let label = Label::from_wire(value)?;
                     labels += 1;
-                    if labels > MAX_LABELS || Labels::within(before).has(label.key()) {
+                    if labels > MAX_LABELS || Labels::in_entries(before).contains_key(label.key()) {
                         return None;
                     }
                 }
                 tag::UNSENT => {
-                    keep_first(&mut entries.unsent, u64::from_le_bytes(value.try_into().ok()?));
+                    set_first(&mut entries.unsent, u64::from_le_bytes(value.try_into().ok()?));
                 }
                 tag::REASON => {
                     let &[reason] = value else { return None };
-                    keep_first(&mut entries.reason, reason);
+                    set_first(&mut entries.reason, reason);
                 }
-                tag::BUSY_FOR => keep_first(&mut entries.busy_for_ms, u32_of(value)?),
+                tag::BUSY_FOR => set_first(&mut entries.busy_for_ms, read_u32(value)?),
                 // Padding, and what a later version may say.
                 _ => {}
             }
@@ -384,10 +384,10 @@ impl Entries {
     }
 }
 
-fn keep_first<T>(place: &mut Option<T>, value: T) {
-    place.get_or_insert(value);
+fn set_first<T>(slot: &mut Option<T>, value: T) {
+    slot.get_or_insert(value);
 }
 
-fn u32_of(value: &[u8]) -> Option<u32> {
+fn read_u32(value: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(value.try_into().ok()?))
 }

@@ -9,7 +9,7 @@ use crate::crc32c;
 
 /// The lengths of beats, plain and sealed: what no control datagram is as long as. Given here as well as in
 /// `secure`, because it holds for senders that seal nothing, too.
-const LENGTHS_OF_BEATS: [usize; 3] = [32, 60, 64];
+const BEAT_LENGTHS: [usize; 3] = [32, 60, 64];
 
 /// How an agent introduces itself: when it connects, after it reconnects or forks, and at least once a minute.
 ///
@@ -99,14 +99,14 @@ impl<'a> Hello<'a> {
             unsent,
             busy_for_ms,
         } = self;
-        let mut body = Body::new(out);
-        body.entry(tag::SESSION, &session);
-        body.optional(tag::NAME, name.map(AgentName::as_bytes));
-        body.optional(tag::INTERVAL, interval_ms.map(u32::to_le_bytes));
-        body.optional(tag::STALL_AFTER, stall_after_ms.map(u32::to_le_bytes));
+        let mut body = BodyWriter::new(out);
+        body.push(tag::SESSION, &session);
+        body.push_optional(tag::NAME, name.map(AgentName::as_bytes));
+        body.push_optional(tag::INTERVAL, interval_ms.map(u32::to_le_bytes));
+        body.push_optional(tag::STALL_AFTER, stall_after_ms.map(u32::to_le_bytes));
         body.append(labels.as_entries());
-        body.optional(tag::UNSENT, unsent.map(u64::to_le_bytes));
-        body.optional(tag::BUSY_FOR, busy_for_ms.map(u32::to_le_bytes));
+        body.push_optional(tag::UNSENT, unsent.map(u64::to_le_bytes));
+        body.push_optional(tag::BUSY_FOR, busy_for_ms.map(u32::to_le_bytes));
         body.finish(ControlKind::Hello, pid, timestamp, nonce)
     }
 }
@@ -164,10 +164,10 @@ impl Goodbye {
     /// ```
     pub fn encode<'o>(&self, out: &'o mut [u8; MAX_CONTROL_LEN]) -> EncodedControl<'o> {
         let &Self { pid, timestamp, nonce, session, reason, unsent } = self;
-        let mut body = Body::new(out);
-        body.entry(tag::SESSION, &session);
-        body.optional(tag::UNSENT, unsent.map(u64::to_le_bytes));
-        body.entry(tag::REASON, &[reason as u8]);
+        let mut body = BodyWriter::new(out);
+        body.push(tag::SESSION, &session);
+        body.push_optional(tag::UNSENT, unsent.map(u64::to_le_bytes));
+        body.push(tag::REASON, &[reason as u8]);
         body.finish(ControlKind::Goodbye, pid, timestamp, nonce)
     }
 }
@@ -216,8 +216,8 @@ impl Attach {
     /// ```
     pub fn encode<'o>(&self, out: &'o mut [u8; MAX_CONTROL_LEN]) -> EncodedControl<'o> {
         let &Self { pid, timestamp, nonce, session } = self;
-        let mut body = Body::new(out);
-        body.entry(tag::SESSION, &session);
+        let mut body = BodyWriter::new(out);
+        body.push(tag::SESSION, &session);
         body.finish(ControlKind::Attach, pid, timestamp, nonce)
     }
 }
@@ -239,7 +239,7 @@ pub struct EncodedControl<'a>(&'a [u8]);
 
 impl<'a> EncodedControl<'a> {
     /// Takes what has been encoded or decoded.
-    pub(super) const fn checked(bytes: &'a [u8]) -> Self {
+    pub(super) const fn from_valid(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
@@ -283,24 +283,24 @@ impl fmt::Debug for EncodedControl<'_> {
 
 /// A control datagram of which the body is being written. Everything that can be written into it fits:
 /// [`LabelSet::ROOM`] is what the rest leaves.
-struct Body<'o> {
+struct BodyWriter<'o> {
     out: &'o mut [u8; MAX_CONTROL_LEN],
     /// Where the next entry goes.
     end: usize,
 }
 
-impl<'o> Body<'o> {
+impl<'o> BodyWriter<'o> {
     fn new(out: &'o mut [u8; MAX_CONTROL_LEN]) -> Self {
         Self { out, end: HEAD_LEN }
     }
 
-    fn optional(&mut self, tag: u8, value: Option<impl AsRef<[u8]>>) {
+    fn push_optional(&mut self, tag: u8, value: Option<impl AsRef<[u8]>>) {
         if let Some(value) = value {
-            self.entry(tag, value.as_ref());
+            self.push(tag, value.as_ref());
         }
     }
 
-    fn entry(&mut self, tag: u8, value: &[u8]) {
+    fn push(&mut self, tag: u8, value: &[u8]) {
         let len = u8::try_from(value.len()).expect("no value is longer than a name");
         self.append(&[tag, len]);
         self.append(value);
@@ -315,8 +315,8 @@ impl<'o> Body<'o> {
 
     /// Pads the body, and writes what comes before and behind it.
     fn finish(mut self, kind: ControlKind, pid: u32, timestamp: u64, nonce: u64) -> EncodedControl<'o> {
-        if LENGTHS_OF_BEATS.contains(&(self.end + CRC_LEN)) {
-            self.entry(tag::PADDING, &[]);
+        if BEAT_LENGTHS.contains(&(self.end + CRC_LEN)) {
+            self.push(tag::PADDING, &[]);
         }
         let end = self.end;
         let body_len = u16::try_from(end - HEAD_LEN).expect("the whole datagram is shorter");
@@ -339,7 +339,7 @@ impl<'o> Body<'o> {
 // which adds 28 or 32, leads from no legal length to any of them.
 const _: () = {
     let shortest = MIN_CONTROL_LEN + 2 + 16;
-    let [plain, shared, master] = LENGTHS_OF_BEATS;
+    let [plain, shared, master] = BEAT_LENGTHS;
     assert!(plain + 2 != shared && shared + 2 != master);
     assert!(shortest > plain && shortest + 28 > master);
 };

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::Label;
-use super::wire::{MAX_CONTROL_LEN, MIN_CONTROL_LEN, REST_OF_HELLO, split_entry, tag};
+use super::wire::{MAX_CONTROL_LEN, MAX_HELLO_FIELDS_LEN, MIN_CONTROL_LEN, split_entry, tag};
 
 /// How many labels an agent can have.
 pub const MAX_LABELS: usize = 8;
@@ -32,7 +32,7 @@ pub struct LabelSet {
 
 impl LabelSet {
     /// How many bytes all labels together can have; each takes two more than its own.
-    pub const ROOM: usize = MAX_CONTROL_LEN - MIN_CONTROL_LEN - REST_OF_HELLO;
+    pub const ROOM: usize = MAX_CONTROL_LEN - MIN_CONTROL_LEN - MAX_HELLO_FIELDS_LEN;
 
     /// Gives a set without labels.
     ///
@@ -65,18 +65,18 @@ impl LabelSet {
         if self.count == MAX_LABELS {
             return Err(LabelSetError::TooMany);
         }
-        if self.iter().has(key) {
+        if self.iter().contains_key(key) {
             return Err(LabelSetError::RepeatedKey);
         }
         let len = key.len() + "=".len() + value.len();
-        let place = self.entries[self.len..].get_mut(..2 + len).ok_or(LabelSetError::NoRoom)?;
-        place[0] = tag::LABEL;
-        place[1] = u8::try_from(len).map_err(|_| LabelSetError::NoRoom)?;
-        let (left, right) = place[2..].split_at_mut(key.len());
+        let slot = self.entries[self.len..].get_mut(..2 + len).ok_or(LabelSetError::NoRoom)?;
+        slot[0] = tag::LABEL;
+        slot[1] = u8::try_from(len).map_err(|_| LabelSetError::NoRoom)?;
+        let (left, right) = slot[2..].split_at_mut(key.len());
         left.copy_from_slice(key.as_bytes());
         right[0] = b'=';
         right[1..].copy_from_slice(value.as_bytes());
-        self.len += place.len();
+        self.len += slot.len();
         self.count += 1;
         Ok(())
     }
@@ -92,7 +92,7 @@ impl LabelSet {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn iter(&self) -> Labels<'_> {
-        Labels::within(self.as_entries())
+        Labels::in_entries(self.as_entries())
     }
 
     /// The labels as entries of a body.
@@ -183,12 +183,12 @@ pub struct Labels<'a> {
 
 impl<'a> Labels<'a> {
     /// Goes through entries of which the labels have been checked.
-    pub(super) const fn within(entries: &'a [u8]) -> Self {
+    pub(super) const fn in_entries(entries: &'a [u8]) -> Self {
         Self { rest: entries }
     }
 
     /// Whether one of them has this key.
-    pub(super) fn has(mut self, key: &str) -> bool {
+    pub(super) fn contains_key(mut self, key: &str) -> bool {
         self.any(|label| label.key() == key)
     }
 }

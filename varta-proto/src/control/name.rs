@@ -47,7 +47,7 @@ impl AgentName {
         let len = u8::try_from(text.len()).map_err(|_| too_long)?;
         let mut bytes = [0; Self::MAX_LEN];
         match bytes.get_mut(..text.len()) {
-            Some(place) if len > 0 => place.copy_from_slice(text.as_bytes()),
+            Some(slot) if len > 0 => slot.copy_from_slice(text.as_bytes()),
             _ => return Err(too_long),
         }
         Ok(Self { bytes, len })

@@ -22,7 +22,7 @@ pub(crate) const MIN_CONTROL_LEN: usize = HEAD_LEN + CRC_LEN;
 
 /// How many bytes of a Hello's body can be something else than labels: the entries below, each with its tag
 /// and its length.
-pub(super) const REST_OF_HELLO: usize = {
+pub(super) const MAX_HELLO_FIELDS_LEN: usize = {
     let session = 2 + 16;
     let name = 2 + AgentName::MAX_LEN;
     let interval = 2 + 4;

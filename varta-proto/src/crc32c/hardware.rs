@@ -1,6 +1,6 @@
 //! CRC-32C by the processor's own instruction.
 //!
-//! The instruction may be missing, and executing it then kills the process. An [`Instruction`] can only be
+//! The instruction may be missing, and executing it then kills the process. An [`Crc32cInstruction`] can only be
 //! had where it was found to exist, so that holding one is the proof which the unsafe calls in this file
 //! need.
 
@@ -9,15 +9,15 @@
 #[cfg(target_arch = "aarch64")]
 use aarch64 as arch;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-use elsewhere as arch;
+use unsupported as arch;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as arch;
 
 /// The proof that this processor has the instruction.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Instruction(());
+pub(super) struct Crc32cInstruction(());
 
-impl Instruction {
+impl Crc32cInstruction {
     /// Looks for the instruction; it costs one relaxed load once the processor has been asked.
     #[inline]
     pub(super) fn detect() -> Option<Self> {
@@ -45,32 +45,32 @@ mod x86_64 {
     use core::arch::x86_64::{__cpuid, _mm_crc32_u8, _mm_crc32_u64};
     use core::sync::atomic::{AtomicU8, Ordering};
 
-    const UNASKED: u8 = 0;
+    const UNKNOWN: u8 = 0;
     const PRESENT: u8 = 1;
     const ABSENT: u8 = 2;
 
     /// What the processor answered. Relaxed, because nothing else is published by it: a thread that misses
     /// another's answer asks again and hears the same.
-    static ANSWER: AtomicU8 = AtomicU8::new(UNASKED);
+    static SUPPORT: AtomicU8 = AtomicU8::new(UNKNOWN);
 
     #[inline]
     pub(super) fn is_present() -> bool {
-        cfg!(target_feature = "sse4.2") || ANSWER.load(Ordering::Relaxed) == PRESENT || ask()
+        cfg!(target_feature = "sse4.2") || SUPPORT.load(Ordering::Relaxed) == PRESENT || query_cpuid()
     }
 
     /// Asks the processor, unless it has said no already.
     #[cold]
     #[inline(never)]
-    fn ask() -> bool {
+    fn query_cpuid() -> bool {
         const SSE4_2: u32 = 1 << 20;
-        if ANSWER.load(Ordering::Relaxed) == ABSENT {
+        if SUPPORT.load(Ordering::Relaxed) == ABSENT {
             return false;
         }
         #[allow(unused_unsafe, reason = "calling it has become safe after the oldest supported release")]
         // SAFETY: every x86-64 processor has CPUID and its leaf 1.
         let features = unsafe { __cpuid(1) };
         let present = features.ecx & SSE4_2 != 0;
-        ANSWER.store(if present { PRESENT } else { ABSENT }, Ordering::Relaxed);
+        SUPPORT.store(if present { PRESENT } else { ABSENT }, Ordering::Relaxed);
         present
     }
 
@@ -147,9 +147,9 @@ mod aarch64 {
     }
 }
 
-/// The table again, for processors where nobody ever gets an [`Instruction`].
+/// The table again, for processors where nobody ever gets an [`Crc32cInstruction`].
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod elsewhere {
+mod unsupported {
     use crate::crc32c::table;
 
     pub(super) fn is_present() -> bool {

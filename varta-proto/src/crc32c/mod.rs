@@ -6,7 +6,7 @@
 mod hardware;
 mod table;
 
-use hardware::Instruction;
+use hardware::Crc32cInstruction;
 
 /// What the register holds before the first byte, and what turns it into the checksum after the last.
 const ONES: u32 = u32::MAX;
@@ -17,7 +17,7 @@ const ONES: u32 = u32::MAX;
 /// assert_eq!(varta_proto::crc32c::checksum(b"123456789"), 0xe306_9283);
 /// ```
 pub fn checksum(bytes: &[u8]) -> u32 {
-    ONES ^ match Instruction::detect() {
+    ONES ^ match Crc32cInstruction::detect() {
         Some(instruction) => instruction.fold(ONES, bytes),
         None => table::fold(ONES, bytes),
     }
@@ -28,7 +28,7 @@ pub fn checksum(bytes: &[u8]) -> u32 {
 /// Four numbers and not an array, because an array of this size would go through memory.
 #[inline]
 pub(crate) fn checksum_28(a: u64, b: u64, c: u64, half: u32) -> u32 {
-    ONES ^ match Instruction::detect() {
+    ONES ^ match Crc32cInstruction::detect() {
         Some(instruction) => instruction.fold_28(ONES, a, b, c, half),
         None => table::fold_28(ONES, a, b, c, half),
     }
@@ -48,7 +48,7 @@ mod tests {
             let oracle = ::crc32c::crc32c(&bytes);
             prop_assert_eq!(checksum(&bytes), oracle);
             prop_assert_eq!(ONES ^ table::fold(ONES, &bytes), oracle);
-            if let Some(instruction) = Instruction::detect() {
+            if let Some(instruction) = Crc32cInstruction::detect() {
                 prop_assert_eq!(ONES ^ instruction.fold(ONES, &bytes), oracle);
             }
         }
@@ -60,7 +60,7 @@ mod tests {
             let oracle = ::crc32c::crc32c(&bytes);
             prop_assert_eq!(checksum_28(a, b, c, half), oracle);
             prop_assert_eq!(ONES ^ table::fold_28(ONES, a, b, c, half), oracle);
-            if let Some(instruction) = Instruction::detect() {
+            if let Some(instruction) = Crc32cInstruction::detect() {
                 prop_assert_eq!(ONES ^ instruction.fold_28(ONES, a, b, c, half), oracle);
             }
         }

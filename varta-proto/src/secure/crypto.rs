@@ -26,7 +26,7 @@ pub(super) fn seal(
     text: &mut [u8],
 ) -> [u8; TAG_LEN] {
     let nonce = Nonce::assume_unique_for_key(nonce);
-    let tag = prepare(key)
+    let tag = cipher(key)
         .seal_in_place_separate_tag(nonce, Aad::from(aad), text)
         .expect("the cipher takes up to 256 GiB at once");
     let mut out = [0; TAG_LEN];
@@ -46,7 +46,7 @@ pub(super) fn open(
     tag: [u8; TAG_LEN],
 ) -> bool {
     let nonce = Nonce::assume_unique_for_key(nonce);
-    prepare(key).open_in_place_separate_tag(nonce, Aad::from(aad), tag.into(), text, 0..).is_ok()
+    cipher(key).open_in_place_separate_tag(nonce, Aad::from(aad), tag.into(), text, 0..).is_ok()
 }
 
 /// Fills `out` with what HKDF-SHA256 makes of `secret` and the pieces of `info`, without a salt.
@@ -72,7 +72,7 @@ pub(super) fn expand(pseudorandom_key: &[u8; KEY_LEN], info: &[&[u8]], out: &mut
 }
 
 #[inline]
-fn prepare(key: &[u8; KEY_LEN]) -> LessSafeKey {
+fn cipher(key: &[u8; KEY_LEN]) -> LessSafeKey {
     LessSafeKey::new(
         UnboundKey::new(&CHACHA20_POLY1305, key).expect("the length is that of the cipher's keys"),
     )

@@ -44,7 +44,7 @@ impl Envelope {
     /// ```
     #[inline]
     pub const fn of_shared(datagram: &[u8]) -> Option<Self> {
-        match Parts::of_shared(datagram) {
+        match SealedParts::of_shared(datagram) {
             Some(parts) => Some(parts.envelope()),
             None => None,
         }
@@ -62,7 +62,7 @@ impl Envelope {
     /// ```
     #[inline]
     pub const fn of_master(datagram: &[u8]) -> Option<Self> {
-        match Parts::of_master(datagram) {
+        match SealedParts::of_master(datagram) {
             Some(parts) => Some(parts.envelope()),
             None => None,
         }
@@ -81,29 +81,29 @@ impl Envelope {
 }
 
 /// Where in a datagram everything stands.
-pub(super) struct Parts<'d> {
+pub(super) struct SealedParts<'d> {
     pub(super) pid: Option<&'d [u8; PID_LEN]>,
     pub(super) nonce: &'d [u8; NONCE_LEN],
     pub(super) text: &'d [u8],
     pub(super) tag: &'d [u8; TAG_LEN],
 }
 
-impl<'d> Parts<'d> {
+impl<'d> SealedParts<'d> {
     #[inline]
     pub(super) const fn of_shared(datagram: &'d [u8]) -> Option<Self> {
-        Self::behind(None, datagram)
+        Self::after_pid(None, datagram)
     }
 
     #[inline]
     pub(super) const fn of_master(datagram: &'d [u8]) -> Option<Self> {
         match datagram.split_first_chunk() {
-            Some((pid, rest)) => Self::behind(Some(pid), rest),
+            Some((pid, rest)) => Self::after_pid(Some(pid), rest),
             None => None,
         }
     }
 
     #[inline]
-    const fn behind(pid: Option<&'d [u8; PID_LEN]>, rest: &'d [u8]) -> Option<Self> {
+    const fn after_pid(pid: Option<&'d [u8; PID_LEN]>, rest: &'d [u8]) -> Option<Self> {
         let Some((nonce, rest)) = rest.split_first_chunk() else { return None };
         let Some((text, tag)) = rest.split_last_chunk() else { return None };
         Some(Self { pid, nonce, text, tag })

@@ -223,9 +223,9 @@ mod tests {
 
     #[test]
     fn a_difference_anywhere_is_a_difference() {
-        for place in 0..Key::LEN {
+        for offset in 0..Key::LEN {
             let mut bytes = [0x5a; Key::LEN];
-            bytes[place] ^= 0x80;
+            bytes[offset] ^= 0x80;
             assert_ne!(Key::from_bytes(bytes), Key::from_bytes([0x5a; Key::LEN]));
         }
     }

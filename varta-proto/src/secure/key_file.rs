@@ -102,15 +102,15 @@ impl Key {
 /// [`KeyFileError`] with the first fault that was found. `read` was not called then.
 pub fn read_private<T>(path: impl AsRef<Path>, read: impl FnOnce(&str) -> T) -> Result<T, KeyFileError> {
     let path = path.as_ref();
-    private_text(path, read).map_err(|fault| KeyFileError::new(path, fault))
+    read_private_text(path, read).map_err(|fault| KeyFileError::new(path, fault))
 }
 
 fn read_keys(path: &Path) -> Result<Vec<Key>, KeyFileFault> {
-    let keys = private_text(path, parse_keys)?.map_err(KeyFileFault::BadLine)?;
+    let keys = read_private_text(path, parse_keys)?.map_err(KeyFileFault::BadLine)?;
     if keys.is_empty() { Err(KeyFileFault::NoKey) } else { Ok(keys) }
 }
 
-fn private_text<T>(path: &Path, read: impl FnOnce(&str) -> T) -> Result<T, KeyFileFault> {
+fn read_private_text<T>(path: &Path, read: impl FnOnce(&str) -> T) -> Result<T, KeyFileFault> {
     let mut file = open_private(path)?;
     // On the stack and of a fixed size, so that there is one place to wipe. One byte more than is allowed
     // tells a file that fits from one that does not.

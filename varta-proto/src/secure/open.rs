@@ -1,6 +1,6 @@
 //! From a sealed datagram back to what is in it, or to what is wrong with it.
 
-use super::envelope::Parts;
+use super::envelope::SealedParts;
 use super::wire::Purpose;
 use super::{AgentKeys, Envelope, Key, OpenError, crypto};
 use crate::control::{Control, MAX_CONTROL_LEN};
@@ -99,11 +99,11 @@ impl Opener<'_> {
         plain: &mut [u8],
     ) -> Result<(Envelope, usize), OpenError> {
         let parts = match self {
-            Self::Shared(_) => Parts::of_shared(datagram),
-            Self::Agent(_) | Self::Master(_) | Self::Agents(_) => Parts::of_master(datagram),
+            Self::Shared(_) => SealedParts::of_shared(datagram),
+            Self::Agent(_) | Self::Master(_) | Self::Agents(_) => SealedParts::of_master(datagram),
         };
         let parts = parts
-            .filter(|parts| purpose.admits(datagram.len(), parts.text.len()))
+            .filter(|parts| purpose.allows_len(datagram.len(), parts.text.len()))
             .ok_or(OpenError::BadLength { actual: datagram.len() })?;
         let envelope = parts.envelope();
         let derived;
@@ -367,21 +367,21 @@ fn unseal_any<'k, const N: usize>(
     datagram: &[u8],
     plain: &mut [u8; N],
 ) -> Result<(usize, Envelope, usize), OpenError> {
-    let mut fitting = None;
+    let mut opened = None;
     let mut fault = None;
     for (index, opener) in openers.into_iter().enumerate() {
         let mut trial = [0; N];
         match opener.unseal(purpose, datagram, &mut trial) {
-            Ok((envelope, len)) if fitting.is_none() => {
+            Ok((envelope, len)) if opened.is_none() => {
                 *plain = trial;
-                fitting = Some((index, envelope, len));
+                opened = Some((index, envelope, len));
             }
             Ok(_) => {}
             // A key for which the length was right has looked further than one for which it was wrong.
             Err(error) => fault = fault.filter(|known| *known == OpenError::AuthFailed).or(Some(error)),
         }
     }
-    fitting.ok_or(fault.unwrap_or(OpenError::AuthFailed))
+    opened.ok_or(fault.unwrap_or(OpenError::AuthFailed))
 }
 
 impl Opened {

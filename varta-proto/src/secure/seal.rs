@@ -35,7 +35,7 @@ pub fn seal_shared(
     session: &mut Session,
     frame: &[u8; FRAME_LEN],
 ) -> Result<[u8; SHARED_LEN], Exhausted> {
-    let nonce = session.spend()?;
+    let nonce = session.next_nonce()?;
     Ok(seal_beat_shared(key, nonce, frame))
 }
 
@@ -68,7 +68,7 @@ pub fn seal_master(
     session: &mut Session,
     frame: &[u8; FRAME_LEN],
 ) -> Result<[u8; MASTER_LEN], Exhausted> {
-    let nonce = session.spend()?;
+    let nonce = session.next_nonce()?;
     Ok(seal_beat_master(agent_key, pid, nonce, frame))
 }
 
@@ -106,7 +106,7 @@ pub fn seal_control_shared<'o>(
     control: EncodedControl<'_>,
     out: &'o mut [u8; MAX_SEALED_CONTROL_LEN],
 ) -> Result<&'o [u8], Exhausted> {
-    let nonce = session.spend()?;
+    let nonce = session.next_nonce()?;
     let (out, _) = out.split_at_mut(control.len() + SHARED_OVERHEAD);
     seal(Purpose::Control, key, None, nonce, &control, out);
     Ok(out)
@@ -147,7 +147,7 @@ pub fn seal_control_master<'o>(
     control: EncodedControl<'_>,
     out: &'o mut [u8; MAX_SEALED_CONTROL_LEN],
 ) -> Result<&'o [u8], Exhausted> {
-    let nonce = session.spend()?;
+    let nonce = session.next_nonce()?;
     let (out, _) = out.split_at_mut(control.len() + MASTER_OVERHEAD);
     seal(Purpose::Control, agent_key, Some(pid), nonce, &control, out);
     Ok(out)
@@ -178,8 +178,8 @@ fn seal(purpose: Purpose, key: &Key, pid: Option<u32>, nonce: Nonce, plain: &[u8
     if let Some(pid) = pid {
         head[..PID_LEN].copy_from_slice(&pid);
     }
-    let place = head.len() - NONCE_LEN;
-    head[place..].copy_from_slice(&nonce);
+    let offset = head.len() - NONCE_LEN;
+    head[offset..].copy_from_slice(&nonce);
     text.copy_from_slice(plain);
     tag.copy_from_slice(&purpose.with_aad(pid, |aad| crypto::seal(key.as_bytes(), nonce, aad, text)));
 }

@@ -112,17 +112,17 @@ impl Session {
 
     /// Spends the next nonce, before anything is done with it.
     #[inline]
-    pub(super) fn spend(&mut self) -> Result<Nonce, Exhausted> {
+    pub(super) fn next_nonce(&mut self) -> Result<Nonce, Exhausted> {
         self.counter = match self.counter.checked_add(1) {
             Some(counter) => counter,
-            None => self.turn_over()?,
+            None => self.next_prefix()?,
         };
         Ok(Nonce::new(self.prefix, self.counter))
     }
 
     /// Goes on to the next prefix, and gives its first counter. A session that is exhausted stays as it is.
     #[cold]
-    fn turn_over(&mut self) -> Result<u32, Exhausted> {
+    fn next_prefix(&mut self) -> Result<u32, Exhausted> {
         self.index = self.index.checked_add(1).ok_or(Exhausted)?;
         self.prefix = prefix(&self.salt, self.index);
         Ok(1)
@@ -188,8 +188,8 @@ mod tests {
 
     const SALT: [u8; Session::SALT_LEN] = [0x5a; Session::SALT_LEN];
 
-    fn spend(session: &mut Session) -> [u8; NONCE_LEN] {
-        session.spend().unwrap().into_bytes()
+    fn next_nonce(session: &mut Session) -> [u8; NONCE_LEN] {
+        session.next_nonce().unwrap().into_bytes()
     }
 
     fn nonce(index: u32, counter: u32) -> [u8; NONCE_LEN] {
@@ -199,13 +199,16 @@ mod tests {
     #[test]
     fn the_first_counter_is_one_and_each_is_one_more() {
         let mut session = Session::new(SALT);
-        assert_eq!([(); 3].map(|()| spend(&mut session)), [nonce(0, 1), nonce(0, 2), nonce(0, 3)]);
+        assert_eq!([(); 3].map(|()| next_nonce(&mut session)), [nonce(0, 1), nonce(0, 2), nonce(0, 3)]);
     }
 
     #[test]
     fn the_next_prefix_comes_before_the_counter_wraps() {
         let mut session = Session::resume_for_test(SALT, 6, u32::MAX - 1);
-        assert_eq!([(); 3].map(|()| spend(&mut session)), [nonce(6, u32::MAX), nonce(7, 1), nonce(7, 2)]);
+        assert_eq!(
+            [(); 3].map(|()| next_nonce(&mut session)),
+            [nonce(6, u32::MAX), nonce(7, 1), nonce(7, 2)]
+        );
     }
 
     #[test]
@@ -214,7 +217,7 @@ mod tests {
         for index in 0..50 {
             let mut session = Session::resume_for_test(SALT, 2 * index, u32::MAX - 100);
             for _ in 0..200 {
-                assert!(seen.insert(spend(&mut session)), "{session:?}");
+                assert!(seen.insert(next_nonce(&mut session)), "{session:?}");
             }
         }
     }
@@ -222,24 +225,27 @@ mod tests {
     #[test]
     fn an_exhausted_session_stays_so_until_it_is_renewed() {
         let mut session = Session::resume_for_test(SALT, u32::MAX, u32::MAX - 1);
-        assert_eq!(spend(&mut session), nonce(u32::MAX, u32::MAX));
+        assert_eq!(next_nonce(&mut session), nonce(u32::MAX, u32::MAX));
         for _ in 0..3 {
-            assert_eq!(session.spend().err(), Some(Exhausted));
+            assert_eq!(session.next_nonce().err(), Some(Exhausted));
         }
         session.renew([0xa5; Session::SALT_LEN]);
-        assert_eq!(spend(&mut session), Nonce::new(prefix(&[0xa5; Session::SALT_LEN], 0), 1).into_bytes());
+        assert_eq!(
+            next_nonce(&mut session),
+            Nonce::new(prefix(&[0xa5; Session::SALT_LEN], 0), 1).into_bytes()
+        );
     }
 
     #[test]
     fn renewing_with_the_same_salt_repeats_nothing() {
         let mut session = Session::new(SALT);
-        assert_eq!(spend(&mut session), nonce(0, 1));
+        assert_eq!(next_nonce(&mut session), nonce(0, 1));
         session.renew(SALT);
-        assert_eq!(spend(&mut session), nonce(0, 2));
+        assert_eq!(next_nonce(&mut session), nonce(0, 2));
 
         let mut exhausted = Session::resume_for_test(SALT, u32::MAX, u32::MAX);
         exhausted.renew(SALT);
-        assert_eq!(exhausted.spend().err(), Some(Exhausted));
+        assert_eq!(exhausted.next_nonce().err(), Some(Exhausted));
     }
 
     #[test]

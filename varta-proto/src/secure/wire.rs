@@ -53,7 +53,7 @@ impl Purpose {
 
     /// Tells whether a datagram of this length, with a text of that length under the seal, can be for this.
     #[inline]
-    pub(super) const fn admits(self, datagram: usize, text: usize) -> bool {
+    pub(super) const fn allows_len(self, datagram: usize, text: usize) -> bool {
         match self {
             Self::Beat => text == FRAME_LEN,
             Self::Control => {
