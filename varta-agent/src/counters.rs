@@ -27,7 +27,7 @@ pub(crate) struct Counters;
 #[cfg(feature = "metrics")]
 impl Counters {
     /// Takes the counters from the recorder that is installed now; without one they lead nowhere.
-    pub(crate) fn take() -> Self {
+    pub(crate) fn from_recorder() -> Self {
         const BEATS: &str = "varta_client_beats_total";
         const CLOCK_REGRESSIONS: &str = "varta_client_clock_regression_total";
         const FORK_RECOVERIES: &str = "varta_client_fork_recoveries_total";
@@ -51,7 +51,7 @@ impl Counters {
     }
 
     /// Gives counters that lead nowhere.
-    pub(crate) const fn nowhere() -> Self {
+    pub(crate) const fn noop() -> Self {
         Self {
             sent: Counter::noop(),
             dropped: Counter::noop(),
@@ -87,11 +87,11 @@ impl Counters {
 
 #[cfg(not(feature = "metrics"))]
 impl Counters {
-    pub(crate) const fn take() -> Self {
+    pub(crate) const fn from_recorder() -> Self {
         Self
     }
 
-    pub(crate) const fn nowhere() -> Self {
+    pub(crate) const fn noop() -> Self {
         Self
     }
 

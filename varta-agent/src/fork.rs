@@ -20,8 +20,8 @@ use crate::entropy;
 ///
 /// All access is relaxed: the words carry nothing but themselves, and a child begins with one thread, whose memory is
 /// in order.
-struct Notice {
-    /// Which process life this is, among the relatives that share [`GENERATIONS`]; 0 after a fork, until somebody
+struct ForkMarker {
+    /// Which process life this is, among the relatives that share [`LAST_GENERATION`]; 0 after a fork, until somebody
     /// claims it.
     generation: AtomicU64,
     /// The pid that this process puts into frames, or 0 as long as nobody has asked. It stands on the page and not in
@@ -29,7 +29,7 @@ struct Notice {
     pid: AtomicU32,
 }
 
-impl Notice {
+impl ForkMarker {
     const fn wiped() -> Self {
         Self { generation: AtomicU64::new(0), pid: AtomicU32::new(0) }
     }
@@ -38,7 +38,7 @@ impl Notice {
     fn generation(&self) -> u64 {
         match self.generation.load(Ordering::Relaxed) {
             0 => {
-                let fresh = GENERATIONS.fetch_add(1, Ordering::Relaxed) + 1;
+                let fresh = LAST_GENERATION.fetch_add(1, Ordering::Relaxed) + 1;
                 let claim = self.generation.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed);
                 claim.map_or_else(|first| first, |_| fresh)
             }
@@ -50,7 +50,7 @@ impl Notice {
     fn pid(&self) -> u32 {
         match self.pid.load(Ordering::Relaxed) {
             0 => {
-                let fresh = sendable(process::id(), entropy::random);
+                let fresh = wire_pid(process::id(), entropy::random);
                 let claim = self.pid.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed);
                 claim.map_or_else(|first| first, |_| fresh)
             }
@@ -61,42 +61,42 @@ impl Notice {
 
 /// The last generation that anybody claimed. It is ordinary memory, which a child inherits: its claims are above all of
 /// its parent's, so no inherited handle can take a new generation for its own.
-static GENERATIONS: AtomicU64 = AtomicU64::new(0);
+static LAST_GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// The notice of this process, null before the first handle.
 ///
 /// A pointer and not a `OnceLock`: a fork in the middle of another thread's initialisation would leave the child
 /// waiting for a thread that it does not have. It is released and acquired, so that whoever finds it finds the notice
 /// behind it as it was made.
-static NOTICE: AtomicPtr<Notice> = AtomicPtr::new(ptr::null_mut());
+static MARKER: AtomicPtr<ForkMarker> = AtomicPtr::new(ptr::null_mut());
 
 /// The notice where there is no page, wiped by [`wipe_in_child`].
-static INHERITED: Notice = Notice::wiped();
+static FALLBACK_MARKER: ForkMarker = ForkMarker::wiped();
 
 /// The process life that a handle belongs to.
 #[derive(Clone, Copy)]
-pub(crate) struct Incarnation {
-    notice: &'static Notice,
+pub(crate) struct ProcessLife {
+    marker: &'static ForkMarker,
     generation: u64,
     pid: u32,
 }
 
-impl Incarnation {
+impl ProcessLife {
     /// Tells which process life this is. The first call sets up the notice; no call allocates or waits.
     pub(crate) fn current() -> Self {
-        let notice = notice();
-        Self { notice, generation: notice.generation(), pid: notice.pid() }
+        let marker = marker();
+        Self { marker, generation: marker.generation(), pid: marker.pid() }
     }
 
     /// A value for handles that never ask.
     pub(crate) const fn none() -> Self {
-        Self { notice: &INHERITED, generation: 0, pid: 0 }
+        Self { marker: &FALLBACK_MARKER, generation: 0, pid: 0 }
     }
 
     /// Tells whether the process is still the one that this value was made in. One read of memory.
     #[inline]
     pub(crate) fn is_current(&self) -> bool {
-        self.notice.generation.load(Ordering::Relaxed) == self.generation
+        self.marker.generation.load(Ordering::Relaxed) == self.generation
     }
 
     /// Gives the pid for frames: the process's own, or a substitute where that may not be sent.
@@ -107,13 +107,13 @@ impl Incarnation {
 
     /// Tells whether every child of this process is told, also one that the fork handler does not see.
     #[cfg(all(feature = "shm", target_os = "linux"))]
-    pub(crate) fn is_told_by_kernel(&self) -> bool {
-        !ptr::eq(self.notice, &INHERITED)
+    pub(crate) fn is_wiped_by_kernel(&self) -> bool {
+        !ptr::eq(self.marker, &FALLBACK_MARKER)
     }
 
     /// Makes the next [`is_current`](Self::is_current) say no, as after a fork.
     #[cfg(any(test, feature = "test-hooks"))]
-    pub(crate) const fn forget(&mut self) {
+    pub(crate) const fn invalidate(&mut self) {
         self.generation = 0;
     }
 }
@@ -122,7 +122,7 @@ impl Incarnation {
 ///
 /// Process 1 of a container would be one agent with process 1 of every other, so it takes a random number with the top
 /// bit set, which no kernel gives to a process.
-fn sendable(pid: u32, random: impl FnOnce() -> u64) -> u32 {
+fn wire_pid(pid: u32, random: impl FnOnce() -> u64) -> u32 {
     let [a, b, c, d, ..] = match pid {
         0 | 1 => random().to_ne_bytes(),
         _ => return pid,
@@ -132,14 +132,14 @@ fn sendable(pid: u32, random: impl FnOnce() -> u64) -> u32 {
 
 /// Finds the notice, or sets it up. Two threads that are first together may both map a page; the one that comes second
 /// is left unused.
-fn notice() -> &'static Notice {
-    let known = NOTICE.load(Ordering::Acquire);
-    // SAFETY: the pointer is null or comes from the reference to a `Notice` that is never freed.
-    if let Some(notice) = unsafe { known.as_ref() } {
-        return notice;
+fn marker() -> &'static ForkMarker {
+    let known = MARKER.load(Ordering::Acquire);
+    // SAFETY: the pointer is null or comes from the reference to a `ForkMarker` that is never freed.
+    if let Some(marker) = unsafe { known.as_ref() } {
+        return marker;
     }
-    let fresh = wiped_page().unwrap_or_else(inherited);
-    let claim = NOTICE.compare_exchange(
+    let fresh = map_wiped_page().unwrap_or_else(fallback_marker);
+    let claim = MARKER.compare_exchange(
         ptr::null_mut(),
         ptr::from_ref(fresh).cast_mut(),
         Ordering::AcqRel,
@@ -152,10 +152,10 @@ fn notice() -> &'static Notice {
 
 /// Maps the page that the kernel wipes in every child.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn wiped_page() -> Option<&'static Notice> {
-    const LENGTH: usize = size_of::<Notice>();
+fn map_wiped_page() -> Option<&'static ForkMarker> {
+    const LEN: usize = size_of::<ForkMarker>();
     /// No kernel knows this advice. An emulator that nods at it nods at everything, and would not wipe the page.
-    const NONSENSE: libc::c_int = -1;
+    const UNKNOWN_ADVICE: libc::c_int = -1;
 
     #[cfg(any(test, feature = "test-hooks"))]
     if hooks::page_is_refused() {
@@ -164,32 +164,32 @@ fn wiped_page() -> Option<&'static Notice> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists.
-    let page = unsafe { libc::mmap(ptr::null_mut(), LENGTH, protection, flags, -1, 0) };
+    let page = unsafe { libc::mmap(ptr::null_mut(), LEN, protection, flags, -1, 0) };
     if page == libc::MAP_FAILED {
         return None;
     }
     // SAFETY: the range is the mapping made above, and this advice changes nothing.
-    let gullible = unsafe { libc::madvise(page, LENGTH, NONSENSE) } == 0;
+    let accepts_anything = unsafe { libc::madvise(page, LEN, UNKNOWN_ADVICE) } == 0;
     // SAFETY: the range is the mapping made above, which nobody else knows yet.
-    let advised = unsafe { libc::madvise(page, LENGTH, libc::MADV_WIPEONFORK) } == 0;
-    if gullible || !advised {
+    let advised = unsafe { libc::madvise(page, LEN, libc::MADV_WIPEONFORK) } == 0;
+    if accepts_anything || !advised {
         // SAFETY: the range is the mapping made above, and no reference to it was made.
-        unsafe { libc::munmap(page, LENGTH) };
+        unsafe { libc::munmap(page, LEN) };
         return None;
     }
-    // SAFETY: the page is aligned for anything, stays mapped for ever, and its zeroes are a `Notice`.
-    Some(unsafe { &*page.cast::<Notice>() })
+    // SAFETY: the page is aligned for anything, stays mapped for ever, and its zeroes are a `ForkMarker`.
+    Some(unsafe { &*page.cast::<ForkMarker>() })
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn wiped_page() -> Option<&'static Notice> {
+fn map_wiped_page() -> Option<&'static ForkMarker> {
     None
 }
 
 /// Has `fork` wipe the inherited notice in every child.
 ///
 /// Registration fails only for want of memory. Then forks go unnoticed, which is no reason to refuse to beat.
-fn inherited() -> &'static Notice {
+fn fallback_marker() -> &'static ForkMarker {
     // The libc crate does not declare it for every system that has it.
     unsafe extern "C" {
         fn pthread_atfork(
@@ -200,13 +200,13 @@ fn inherited() -> &'static Notice {
     }
     // SAFETY: the handler is a function of this program and does nothing but two atomic stores, as a child may.
     let _ = unsafe { pthread_atfork(None, None, Some(wipe_in_child)) };
-    &INHERITED
+    &FALLBACK_MARKER
 }
 
-/// Does to [`INHERITED`] what the kernel does to the page.
+/// Does to [`FALLBACK_MARKER`] what the kernel does to the page.
 extern "C" fn wipe_in_child() {
-    INHERITED.generation.store(0, Ordering::Relaxed);
-    INHERITED.pid.store(0, Ordering::Relaxed);
+    FALLBACK_MARKER.generation.store(0, Ordering::Relaxed);
+    FALLBACK_MARKER.pid.store(0, Ordering::Relaxed);
 }
 
 /// What tests of the fork handler need.
@@ -233,31 +233,31 @@ mod tests {
 
     #[test]
     fn an_ordinary_pid_is_sent_as_it_is() {
-        assert_eq!(sendable(2, || unreachable!()), 2);
-        assert_eq!(sendable(4_194_304, || unreachable!()), 4_194_304);
+        assert_eq!(wire_pid(2, || unreachable!()), 2);
+        assert_eq!(wire_pid(4_194_304, || unreachable!()), 4_194_304);
     }
 
     #[test]
     fn process_1_sends_a_random_number_with_the_top_bit_set() {
         for random in [0, u64::MAX, 0x1234_5678_9abc_def0] {
-            assert!(sendable(1, || random) >= 1 << 31);
+            assert!(wire_pid(1, || random) >= 1 << 31);
         }
-        assert_ne!(sendable(1, entropy::random), sendable(1, entropy::random));
+        assert_ne!(wire_pid(1, entropy::random), wire_pid(1, entropy::random));
     }
 
     #[test]
     fn without_a_fork_every_handle_is_of_the_same_life() {
-        let (one, other) = (Incarnation::current(), Incarnation::current());
+        let (one, other) = (ProcessLife::current(), ProcessLife::current());
         assert_eq!((one.generation, one.pid), (other.generation, process::id()));
         assert!(one.is_current() && other.is_current());
     }
 
     #[test]
     fn a_wiped_notice_is_a_stranger_to_every_handle() {
-        static NOTICE: Notice = Notice::wiped();
-        let handle = || Incarnation { notice: &NOTICE, generation: NOTICE.generation(), pid: NOTICE.pid() };
+        static MARKER: ForkMarker = ForkMarker::wiped();
+        let handle = || ProcessLife { marker: &MARKER, generation: MARKER.generation(), pid: MARKER.pid() };
         let (first, second) = (handle(), handle());
-        NOTICE.generation.store(0, Ordering::Relaxed);
+        MARKER.generation.store(0, Ordering::Relaxed);
         assert!(!first.is_current());
 
         // The first to notice claims a new generation; to the second that is as strange as none.

@@ -145,6 +145,7 @@ compile_error!("varta-agent beats through Unix sockets, which this system does n
 
 mod agent;
 mod builder;
+mod control_schedule;
 mod counters;
 mod entropy;
 mod fork;
@@ -153,11 +154,10 @@ mod heartbeat;
 mod outcome;
 #[cfg(feature = "panic-handler")]
 mod panic;
-mod patience;
-mod presence;
 mod profile;
 #[cfg(feature = "tokio")]
 mod progress;
+mod retry;
 mod sys;
 mod time;
 mod transport;
@@ -204,8 +204,8 @@ pub use varta_proto::{DecodeError, Frame, NONCE_TERMINAL, Status};
 /// assert!(socket.is_absolute() || std::env::var_os("VARTA_SOCKET").is_some());
 /// ```
 pub fn default_socket_path() -> std::path::PathBuf {
-    let told = transport::uds::told_path(|name| std::env::var_os(name));
-    told.unwrap_or_else(|| varta_proto::address::default_socket_path(sys::effective_uid()))
+    let configured = transport::uds::path_from_env(|name| std::env::var_os(name));
+    configured.unwrap_or_else(|| varta_proto::address::default_socket_path(sys::effective_uid()))
 }
 
 /// Has forks be noticed by the handler of `fork` and not by the page, as on a system that has no such page. To be

@@ -22,44 +22,46 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
-    pub(crate) fn set_name(&mut self, name: &str) -> Result<(), Fault> {
+    pub(crate) fn set_name(&mut self, name: &str) -> Result<(), ProfileError> {
         let parsed = AgentName::parse(name);
-        self.name = Some(parsed.map_err(|source| Fault::Name { name: name.into(), source })?);
+        self.name = Some(parsed.map_err(|source| ProfileError::Name { name: name.into(), source })?);
         Ok(())
     }
 
     /// Sets the interval, and tells whether that is a change.
-    pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<bool, Fault> {
+    pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<bool, ProfileError> {
         let what = "the interval between beats";
-        let said = milliseconds(interval).ok_or(Fault::OutOfRange { what, actual: interval })?;
-        Ok(self.interval_ms.replace(said) != Some(said))
+        let interval_ms =
+            milliseconds(interval).ok_or(ProfileError::OutOfRange { what, actual: interval })?;
+        Ok(self.interval_ms.replace(interval_ms) != Some(interval_ms))
     }
 
-    pub(crate) fn set_stall_after(&mut self, stall_after: Duration) -> Result<(), Fault> {
+    pub(crate) fn set_stall_after(&mut self, stall_after: Duration) -> Result<(), ProfileError> {
         let what = "the time after which an agent is stalled";
         self.stall_after_ms =
-            Some(milliseconds(stall_after).ok_or(Fault::OutOfRange { what, actual: stall_after })?);
+            Some(milliseconds(stall_after).ok_or(ProfileError::OutOfRange { what, actual: stall_after })?);
         Ok(())
     }
 
-    pub(crate) fn add_label(&mut self, key: &str, value: &str) -> Result<(), Fault> {
+    pub(crate) fn add_label(&mut self, key: &str, value: &str) -> Result<(), ProfileError> {
         let label = || format!("{key}={value}");
-        let parsed = Label::new(key, value).map_err(|source| Fault::Label { label: label(), source })?;
-        self.labels.push(parsed).map_err(|source| Fault::Labels { label: label(), source })
+        let parsed =
+            Label::new(key, value).map_err(|source| ProfileError::Label { label: label(), source })?;
+        self.labels.push(parsed).map_err(|source| ProfileError::Labels { label: label(), source })
     }
 
     /// Checks what no setting can tell by itself.
-    pub(crate) const fn check(&self) -> Result<(), Fault> {
+    pub(crate) const fn check(&self) -> Result<(), ProfileError> {
         match (self.interval_ms, self.stall_after_ms) {
             (Some(interval_ms), Some(stall_after_ms)) if stall_after_ms <= interval_ms => {
-                Err(Fault::NoTimeToBeat { interval_ms, stall_after_ms })
+                Err(ProfileError::NoTimeToBeat { interval_ms, stall_after_ms })
             }
             _ => Ok(()),
         }
     }
 
     /// Has a Hello say all of it.
-    pub(crate) const fn tell<'a>(&'a self, hello: &mut Hello<'a>) {
+    pub(crate) const fn fill<'a>(&'a self, hello: &mut Hello<'a>) {
         hello.name = self.name.as_ref();
         hello.interval_ms = self.interval_ms;
         hello.stall_after_ms = self.stall_after_ms;
@@ -75,7 +77,7 @@ fn milliseconds(span: Duration) -> Option<u32> {
 
 /// Why a program cannot have said of it what it wants.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub(crate) enum ProfileError {
     Name { name: String, source: NameError },
     OutOfRange { what: &'static str, actual: Duration },
     Label { label: String, source: LabelError },
@@ -83,13 +85,13 @@ pub(crate) enum Fault {
     NoTimeToBeat { interval_ms: u32, stall_after_ms: u32 },
 }
 
-impl Fault {
+impl ProfileError {
     pub(crate) fn into_io(self) -> io::Error {
         io::Error::new(io::ErrorKind::InvalidInput, self)
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ProfileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name { name, source } => write!(f, "an agent cannot be named {name:?}: {source}"),
@@ -109,7 +111,7 @@ impl fmt::Display for Fault {
     }
 }
 
-impl Error for Fault {
+impl Error for ProfileError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Name { source, .. } => Some(source),
@@ -127,7 +129,7 @@ mod tests {
     #[test]
     fn a_time_is_said_in_milliseconds_begun() {
         let nanosecond = Duration::from_nanos(1);
-        for (span, said) in [
+        for (span, interval_ms) in [
             (Duration::ZERO, None),
             (nanosecond, Some(1)),
             (Duration::from_millis(1), Some(1)),
@@ -137,7 +139,7 @@ mod tests {
             (MAX_DURATION + nanosecond, None),
             (Duration::MAX, None),
         ] {
-            assert_eq!(milliseconds(span), said, "{span:?}");
+            assert_eq!(milliseconds(span), interval_ms, "{span:?}");
         }
     }
 

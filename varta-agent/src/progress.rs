@@ -40,7 +40,7 @@ use tokio::time::Instant;
 /// ```
 #[must_use = "dropping it says that its work is done"]
 pub struct Guard {
-    watched: Arc<Watched>,
+    state: Arc<GuardState>,
     guards: Arc<Guards>,
 }
 
@@ -52,8 +52,8 @@ impl Guard {
     #[inline]
     pub fn tick(&self) {
         // Read first, so that threads that share a guard do not fight for its cache line.
-        if !self.watched.ticked.load(Ordering::Relaxed) {
-            self.watched.ticked.store(true, Ordering::Relaxed);
+        if !self.state.ticked.load(Ordering::Relaxed) {
+            self.state.ticked.store(true, Ordering::Relaxed);
         }
     }
 
@@ -72,7 +72,7 @@ impl Guard {
     /// # }
     /// ```
     pub fn critical_when_overdue(self) -> Self {
-        self.watched.is_critical.store(true, Ordering::Relaxed);
+        self.state.is_critical.store(true, Ordering::Relaxed);
         self
     }
 
@@ -89,28 +89,28 @@ impl Guard {
     /// # }
     /// ```
     pub fn name(&self) -> &str {
-        &self.watched.name
+        &self.state.name
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.watched.is_abandoned.store(true, Ordering::Relaxed);
+            self.state.is_abandoned.store(true, Ordering::Relaxed);
         } else {
-            self.guards.forget(|watched| Arc::ptr_eq(watched, &self.watched));
+            self.guards.remove(|state| Arc::ptr_eq(state, &self.state));
         }
     }
 }
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard").field("name", &self.name()).field("limit", &self.watched.limit).finish()
+        f.debug_struct("Guard").field("name", &self.name()).field("limit", &self.state.limit).finish()
     }
 }
 
 /// What a guard and the task that looks share. All access is relaxed: the words carry nothing but themselves.
-struct Watched {
+struct GuardState {
     name: Box<str>,
     limit: Duration,
     /// Whether there was a tick since the last look. A flag and not a time, so that a tick reads no clock.
@@ -122,22 +122,22 @@ struct Watched {
 
 /// The guards of one heartbeat.
 #[derive(Default)]
-pub(crate) struct Guards(Mutex<List>);
+pub(crate) struct Guards(Mutex<GuardList>);
 
 /// It grows when a guard is made and at no other time.
 #[derive(Default)]
-struct List {
-    entries: Vec<Entry>,
-    last_look: Option<Instant>,
+struct GuardList {
+    entries: Vec<GuardEntry>,
+    last_check: Option<Instant>,
 }
 
-struct Entry {
-    watched: Arc<Watched>,
+struct GuardEntry {
+    state: Arc<GuardState>,
     /// When a look last found a tick; for a new guard, its first look.
-    moved: Option<Instant>,
+    last_progress: Option<Instant>,
     is_overdue: bool,
     /// It has become overdue or moves again, and nobody was told yet.
-    is_news: bool,
+    is_unreported: bool,
 }
 
 /// What a look found.
@@ -154,17 +154,18 @@ pub(crate) enum Progress {
 impl Guards {
     /// Adds a guard, in place of one of that name that was dropped by a panic.
     pub(crate) fn add(self: &Arc<Self>, name: &str, limit: Duration) -> Guard {
-        self.forget(|watched| watched.is_abandoned.load(Ordering::Relaxed) && *watched.name == *name);
-        let watched = Arc::new(Watched {
+        self.remove(|state| state.is_abandoned.load(Ordering::Relaxed) && *state.name == *name);
+        let state = Arc::new(GuardState {
             name: name.into(),
             limit,
             ticked: AtomicBool::new(false),
             is_critical: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
         });
-        let entry = Entry { watched: watched.clone(), moved: None, is_overdue: false, is_news: false };
+        let entry =
+            GuardEntry { state: state.clone(), last_progress: None, is_overdue: false, is_unreported: false };
         self.list().entries.push(entry);
-        Guard { watched, guards: self.clone() }
+        Guard { state, guards: self.clone() }
     }
 
     /// Looks who has moved, and tells the log what is new.
@@ -172,42 +173,41 @@ impl Guards {
     /// As long as the program is busy, as it says, nobody is overdue, and afterwards everybody has the whole limit. A
     /// look that comes later than an interval after it was due was itself held up: the guards are not blamed for that
     /// time, in which they may have been held up too.
-    pub(crate) fn look(&self, now: Instant, interval: Duration, is_busy: bool) -> Progress {
-        let progress = self.list().look(now, interval, is_busy);
+    pub(crate) fn check(&self, now: Instant, interval: Duration, is_busy: bool) -> Progress {
+        let progress = self.list().check(now, interval, is_busy);
         // Told without the lock, because nobody knows what a program does with its log.
-        while let Some(News { watched, silence }) = self.take_news(now) {
-            tell(&watched, silence);
+        while let Some(ProgressUpdate { state, silence }) = self.take_update(now) {
+            log(&state, silence);
         }
         progress
     }
 
-    fn take_news(&self, now: Instant) -> Option<News> {
+    fn take_update(&self, now: Instant) -> Option<ProgressUpdate> {
         let mut list = self.list();
-        let entry = list.entries.iter_mut().find(|entry| entry.is_news)?;
-        entry.is_news = false;
-        let silence = entry.moved.map_or(Duration::ZERO, |moved| now.saturating_duration_since(moved));
-        Some(News { watched: entry.watched.clone(), silence: entry.is_overdue.then_some(silence) })
+        let entry = list.entries.iter_mut().find(|entry| entry.is_unreported)?;
+        entry.is_unreported = false;
+        let silence = entry.last_progress.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        Some(ProgressUpdate { state: entry.state.clone(), silence: entry.is_overdue.then_some(silence) })
     }
 
-    fn forget(&self, which: impl Fn(&Arc<Watched>) -> bool) {
-        self.list().entries.retain(|entry| !which(&entry.watched));
+    fn remove(&self, which: impl Fn(&Arc<GuardState>) -> bool) {
+        self.list().entries.retain(|entry| !which(&entry.state));
     }
 
-    fn list(&self) -> MutexGuard<'_, List> {
+    fn list(&self) -> MutexGuard<'_, GuardList> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl List {
-    fn look(&mut self, now: Instant, interval: Duration, is_busy: bool) -> Progress {
-        let since_last = self.last_look.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-        self.last_look = Some(now);
+impl GuardList {
+    fn check(&mut self, now: Instant, interval: Duration, is_busy: bool) -> Progress {
+        let since_last = self.last_check.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        self.last_check = Some(now);
         let late = since_last.saturating_sub(interval);
-        let held_up = if late > interval { late } else { Duration::ZERO };
+        let delay = if late > interval { late } else { Duration::ZERO };
         let mut progress = Progress::Good;
         for entry in &mut self.entries {
-            let found = entry.look(now, held_up, is_busy);
-            progress = match (progress, found) {
+            progress = match (progress, entry.check(now, delay, is_busy)) {
                 (Progress::Stuck, _) | (_, Progress::Stuck) => Progress::Stuck,
                 (Progress::Critical, _) | (_, Progress::Critical) => Progress::Critical,
                 (Progress::Good, Progress::Good) => Progress::Good,
@@ -217,19 +217,19 @@ impl List {
     }
 }
 
-impl Entry {
-    fn look(&mut self, now: Instant, held_up: Duration, is_busy: bool) -> Progress {
-        let watched = &self.watched;
-        let has_moved = watched.ticked.swap(false, Ordering::Relaxed) || is_busy;
-        let moved = match self.moved {
-            Some(moved) if !has_moved => (moved + held_up).min(now),
+impl GuardEntry {
+    fn check(&mut self, now: Instant, delay: Duration, is_busy: bool) -> Progress {
+        let state = &self.state;
+        let has_progress = state.ticked.swap(false, Ordering::Relaxed) || is_busy;
+        let last_progress = match self.last_progress {
+            Some(last_progress) if !has_progress => (last_progress + delay).min(now),
             _ => now,
         };
-        self.moved = Some(moved);
-        let is_overdue = watched.is_abandoned.load(Ordering::Relaxed) || now - moved > watched.limit;
-        self.is_news |= is_overdue != self.is_overdue;
+        self.last_progress = Some(last_progress);
+        let is_overdue = state.is_abandoned.load(Ordering::Relaxed) || now - last_progress > state.limit;
+        self.is_unreported |= is_overdue != self.is_overdue;
         self.is_overdue = is_overdue;
-        match (is_overdue, watched.is_critical.load(Ordering::Relaxed)) {
+        match (is_overdue, state.is_critical.load(Ordering::Relaxed)) {
             (false, _) => Progress::Good,
             (true, true) => Progress::Critical,
             (true, false) => Progress::Stuck,
@@ -238,22 +238,22 @@ impl Entry {
 }
 
 /// What the log has not heard yet: who has been silent for how long, or moves again.
-struct News {
-    watched: Arc<Watched>,
+struct ProgressUpdate {
+    state: Arc<GuardState>,
     silence: Option<Duration>,
 }
 
-fn tell(watched: &Watched, silence: Option<Duration>) {
-    let Watched { name, limit, .. } = watched;
+fn log(state: &GuardState, silence: Option<Duration>) {
+    let GuardState { name, limit, .. } = state;
     let Some(silence) = silence else {
         tracing::info!(guard = %name, "{name} makes progress again");
         return;
     };
-    let consequence = match watched.is_critical.load(Ordering::Relaxed) {
+    let consequence = match state.is_critical.load(Ordering::Relaxed) {
         true => "beats say critical until it does",
         false => "beats are held back until it does",
     };
-    if watched.is_abandoned.load(Ordering::Relaxed) {
+    if state.is_abandoned.load(Ordering::Relaxed) {
         tracing::warn!(guard = %name, "{name} ended by a panic and makes no progress; {consequence}");
     } else {
         tracing::warn!(
@@ -266,6 +266,6 @@ fn tell(watched: &Watched, silence: Option<Duration>) {
 impl fmt::Debug for Guards {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = self.list();
-        f.debug_list().entries(list.entries.iter().map(|entry| &entry.watched.name)).finish()
+        f.debug_list().entries(list.entries.iter().map(|entry| &entry.state.name)).finish()
     }
 }

@@ -36,15 +36,15 @@ pub(crate) fn send_with_descriptor(
 ) -> io::Result<usize> {
     /// A control message as the kernel lays it out.
     #[repr(C)]
-    struct Rights {
+    struct FdRights {
         header: libc::cmsghdr,
         descriptor: libc::c_int,
     }
 
     // SAFETY: all zeroes is a valid value of it.
-    let mut rights: Rights = unsafe { mem::zeroed() };
+    let mut rights: FdRights = unsafe { mem::zeroed() };
     // The header, which is padded to its own alignment, and what is behind it.
-    rights.header.cmsg_len = mem::offset_of!(Rights, descriptor) + size_of::<libc::c_int>();
+    rights.header.cmsg_len = mem::offset_of!(FdRights, descriptor) + size_of::<libc::c_int>();
     rights.header.cmsg_level = libc::SOL_SOCKET;
     rights.header.cmsg_type = libc::SCM_RIGHTS;
     rights.descriptor = passed.as_fd().as_raw_fd();
@@ -54,7 +54,7 @@ pub(crate) fn send_with_descriptor(
     message.msg_iov = &raw mut bytes;
     message.msg_iovlen = 1;
     message.msg_control = (&raw mut rights).cast();
-    message.msg_controllen = size_of::<Rights>();
+    message.msg_controllen = size_of::<FdRights>();
     let socket = socket.as_fd().as_raw_fd();
     // SAFETY: the message points to one live slice and one live control message, which the kernel only reads.
     let sent = unsafe { libc::sendmsg(socket, &raw const message, SEND_FLAGS) };
@@ -91,6 +91,6 @@ pub(crate) fn effective_uid() -> u32 {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn get_random(bytes: &mut [u8]) -> io::Result<usize> {
     // SAFETY: pointer and length are those of one live slice, which the kernel only writes.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
-    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+    let filled = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
+    usize::try_from(filled).map_err(|_| io::Error::last_os_error())
 }

@@ -10,8 +10,8 @@ use varta_proto::secure::Key;
 
 use super::handle::Varta;
 use crate::builder::Builder;
-use crate::fork::Incarnation;
-use crate::presence::Presence;
+use crate::control_schedule::ControlSchedule;
+use crate::fork::ProcessLife;
 #[cfg(feature = "secure-udp")]
 use crate::transport::SecureUdpTransport;
 #[cfg(all(feature = "shm", target_os = "linux"))]
@@ -91,7 +91,7 @@ impl Varta {
     /// assert_eq!(agent.beat(Status::Ok, 0), BeatOutcome::Dropped(DropReason::NoObserver));
     /// ```
     pub fn disabled() -> Self {
-        Self::with(UdsTransport::nowhere(), Incarnation::none(), 0, Presence::new(None), false)
+        Self::with(UdsTransport::disconnected(), ProcessLife::none(), 0, ControlSchedule::new(None), false)
     }
 }
 

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use varta_proto::control::{EncodedControl, GoodbyeReason, MAX_CONTROL_LEN};
 
 use super::handle::{QUEUE_FULL, Varta};
-use crate::fork::Incarnation;
+use crate::control_schedule::{ControlHeader, ControlSchedule};
+use crate::fork::ProcessLife;
 use crate::outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
-use crate::patience::patiently;
-use crate::presence::{Head, Presence};
-#[cfg(feature = "tokio")]
-use crate::profile::Fault;
 use crate::profile::Profile;
+#[cfg(feature = "tokio")]
+use crate::profile::ProfileError;
+use crate::retry::retry_while_full;
 use crate::time::nanoseconds;
 use crate::transport::BeatTransport;
 
@@ -49,7 +49,7 @@ impl<T: BeatTransport> Varta<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn close(mut self, reason: GoodbyeReason) -> BeatOutcome {
-        patiently(thread::sleep, |outcome| *outcome == QUEUE_FULL, || self.say_goodbye(reason))
+        retry_while_full(thread::sleep, |outcome| *outcome == QUEUE_FULL, || self.send_goodbye(reason))
     }
 
     /// Asks the server not to mind if this process is silent for `span` from now on, because it is going to do
@@ -81,68 +81,69 @@ impl<T: BeatTransport> Varta<T> {
     }
 
     pub(super) fn busy_for_at(&mut self, now: Instant, span: Duration) -> BeatOutcome {
-        if let Err(outcome) = self.begin_to_tell(now) {
+        if let Err(outcome) = self.prepare_control(now) {
             return outcome;
         }
-        self.presence.set_busy_until(self.last_timestamp.saturating_add(nanoseconds(span)));
-        let mut room = [0; MAX_CONTROL_LEN];
-        let hello = self.presence.hello(self.head(), &mut room);
-        let outcome = self.tell(hello);
-        self.presence.handle_hello(self.last_timestamp, outcome);
+        self.control_schedule.set_busy_until(self.last_timestamp.saturating_add(nanoseconds(span)));
+        let mut buffer = [0; MAX_CONTROL_LEN];
+        let hello = self.control_schedule.hello(self.control_header(), &mut buffer);
+        let outcome = self.send_or_reconnect(hello);
+        self.control_schedule.handle_hello(self.last_timestamp, outcome);
         outcome
     }
 
     /// Has the Hellos, if there are any, say this interval.
     #[cfg(feature = "tokio")]
-    pub(crate) fn will_beat_every(&mut self, interval: Duration) -> Result<(), Fault> {
-        self.presence.set_interval(interval)
+    pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<(), ProfileError> {
+        self.control_schedule.set_interval(interval)
     }
 
     /// Says goodbye without waiting, and leaves the handle as it is.
-    pub(crate) fn say_goodbye(&mut self, reason: GoodbyeReason) -> BeatOutcome {
-        if let Err(outcome) = self.begin_to_tell(Instant::now()) {
+    pub(crate) fn send_goodbye(&mut self, reason: GoodbyeReason) -> BeatOutcome {
+        if let Err(outcome) = self.prepare_control(Instant::now()) {
             return outcome;
         }
-        let mut room = [0; MAX_CONTROL_LEN];
-        let goodbye = self.presence.goodbye(self.head(), reason, &mut room);
-        self.tell(goodbye)
+        let mut buffer = [0; MAX_CONTROL_LEN];
+        let goodbye = self.control_schedule.goodbye(self.control_header(), reason, &mut buffer);
+        self.send_or_reconnect(goodbye)
     }
 
     /// Does what a beat does before it is made: it answers a fork and takes the time.
-    fn begin_to_tell(&mut self, now: Instant) -> Result<(), BeatOutcome> {
+    fn prepare_control(&mut self, now: Instant) -> Result<(), BeatOutcome> {
         if !self.enabled {
             return Err(BeatOutcome::Dropped(DropReason::NoObserver));
         }
-        if !self.incarnation.is_current() {
-            self.begin_anew_after_fork(now).map_err(BeatOutcome::Failed)?;
+        if !self.process_life.is_current() {
+            self.recover_from_fork(now).map_err(BeatOutcome::Failed)?;
         }
         self.next_timestamp(now);
         Ok(())
     }
 
     /// Sends what is no part of a beat, and if the server has gone once more to its successor.
-    fn tell(&mut self, datagram: EncodedControl<'_>) -> BeatOutcome {
+    fn send_or_reconnect(&mut self, datagram: EncodedControl<'_>) -> BeatOutcome {
         let outcome = self.send_control(datagram);
         let has_gone = outcome.is_dropped() && outcome != QUEUE_FULL;
         if !has_gone || self.reconnect_after == 0 || self.transport.reconnect().is_err() {
             return outcome;
         }
         self.counters.count_reconnect();
-        self.presence.handle_reconnect();
+        self.control_schedule.handle_reconnect();
         self.send_control(datagram)
     }
 
     /// Makes a handle that has something to say of itself, and says it `at_once` or with the first beat.
-    pub(crate) fn introduced(
+    pub(crate) fn with_profile(
         transport: T,
         reconnect_after: u32,
         profile: Option<Box<Profile>>,
         at_once: bool,
     ) -> Self {
-        let presence = Presence::new(profile);
-        let mut agent = Self::with(transport, Incarnation::current(), reconnect_after, presence, true);
-        if at_once && agent.presence.is_hello_due(0) {
-            agent.say_hello();
+        let control_schedule = ControlSchedule::new(profile);
+        let mut agent =
+            Self::with(transport, ProcessLife::current(), reconnect_after, control_schedule, true);
+        if at_once && agent.control_schedule.is_hello_due(0) {
+            agent.send_hello();
         }
         agent
     }
@@ -152,15 +153,15 @@ impl<T: BeatTransport> Varta<T> {
     /// Never part of the beat's own code, which would have the buffer on its stack.
     #[cold]
     #[inline(never)]
-    pub(super) fn say_hello(&mut self) {
-        let mut room = [0; MAX_CONTROL_LEN];
-        let hello = self.presence.hello(self.head(), &mut room);
+    pub(super) fn send_hello(&mut self) {
+        let mut buffer = [0; MAX_CONTROL_LEN];
+        let hello = self.control_schedule.hello(self.control_header(), &mut buffer);
         let outcome = self.send_control(hello);
-        self.presence.handle_hello(self.last_timestamp, outcome);
+        self.control_schedule.handle_hello(self.last_timestamp, outcome);
     }
 
-    const fn head(&self) -> Head {
-        Head { pid: self.incarnation.pid(), timestamp: self.last_timestamp, nonce: self.nonce }
+    const fn control_header(&self) -> ControlHeader {
+        ControlHeader { pid: self.process_life.pid(), timestamp: self.last_timestamp, nonce: self.nonce }
     }
 
     fn send_control(&mut self, datagram: EncodedControl<'_>) -> BeatOutcome {

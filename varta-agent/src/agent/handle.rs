@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
+use crate::control_schedule::ControlSchedule;
 use crate::counters::Counters;
-use crate::fork::Incarnation;
+use crate::fork::ProcessLife;
 use crate::outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
-use crate::presence::Presence;
 use crate::sys;
 use crate::time::nanoseconds;
 use crate::transport::{BeatTransport, UdsTransport};
@@ -24,7 +24,7 @@ const MAX_NONCE: u64 = NONCE_TERMINAL - 1;
 
 pub(super) const QUEUE_FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
 
-const WRAPPED: &str = "varta: a session has used up its nonces and begins again at 0\n";
+const NONCE_WRAPPED_MESSAGE: &str = "varta: a session has used up its nonces and begins again at 0\n";
 
 /// A handle that beats: it tells the server that this process is alive, and how it is.
 ///
@@ -54,7 +54,7 @@ const WRAPPED: &str = "varta: a session has used up its nonces and begins again 
 /// No system call is made for that, see the [crate's](crate#what-happens-on-fork) page.
 pub struct Varta<T: BeatTransport = UdsTransport> {
     pub(super) transport: T,
-    pub(super) incarnation: Incarnation,
+    pub(super) process_life: ProcessLife,
     /// What timestamps count from. An `Instant` does not go backwards where the platform keeps its word.
     pub(super) start: Instant,
     /// The timestamp of the last beat, below which none may go.
@@ -68,7 +68,7 @@ pub struct Varta<T: BeatTransport = UdsTransport> {
     pub(super) clock_regressions: u64,
     pub(super) fork_recoveries: u64,
     /// What else there is to say than beats.
-    pub(super) presence: Presence,
+    pub(super) control_schedule: ControlSchedule,
     pub(super) counters: Counters,
     /// A flag and not a transport of its own: a program may switch beats off without changing a type.
     pub(super) enabled: bool,
@@ -78,19 +78,19 @@ pub struct Varta<T: BeatTransport = UdsTransport> {
 
 impl<T: BeatTransport> Varta<T> {
     pub(crate) fn new(transport: T, reconnect_after: u32) -> Self {
-        Self::with(transport, Incarnation::current(), reconnect_after, Presence::new(None), true)
+        Self::with(transport, ProcessLife::current(), reconnect_after, ControlSchedule::new(None), true)
     }
 
     pub(super) fn with(
         transport: T,
-        incarnation: Incarnation,
+        process_life: ProcessLife,
         reconnect_after: u32,
-        presence: Presence,
+        control_schedule: ControlSchedule,
         enabled: bool,
     ) -> Self {
         Self {
             transport,
-            incarnation,
+            process_life,
             start: Instant::now(),
             last_timestamp: 0,
             nonce: 0,
@@ -98,8 +98,8 @@ impl<T: BeatTransport> Varta<T> {
             reconnect_after,
             clock_regressions: 0,
             fork_recoveries: 0,
-            presence,
-            counters: if enabled { Counters::take() } else { Counters::nowhere() },
+            control_schedule,
+            counters: if enabled { Counters::from_recorder() } else { Counters::noop() },
             enabled,
             not_sync: PhantomData,
         }
@@ -135,8 +135,8 @@ impl<T: BeatTransport> Varta<T> {
     /// ```
     #[inline]
     pub fn beat(&mut self, status: Status, payload: u32) -> BeatOutcome {
-        match self.refuse(status) {
-            Some(refused) => refused,
+        match self.reject(status) {
+            Some(rejected) => rejected,
             None => self.beat_at(Instant::now(), status, payload),
         }
     }
@@ -167,15 +167,15 @@ impl<T: BeatTransport> Varta<T> {
     /// ```
     pub fn reconnect(&mut self) -> io::Result<()> {
         if self.enabled {
-            let incarnation = Incarnation::current();
+            let process_life = ProcessLife::current();
             self.transport.reconnect()?;
             self.counters.count_reconnect();
-            if self.incarnation.is_current() {
-                self.presence.handle_reconnect();
+            if self.process_life.is_current() {
+                self.control_schedule.handle_reconnect();
             } else {
-                self.presence.handle_fork();
+                self.control_schedule.handle_fork();
             }
-            self.incarnation = incarnation;
+            self.process_life = process_life;
         }
         Ok(())
     }
@@ -236,7 +236,7 @@ impl<T: BeatTransport> Varta<T> {
 
     /// Answers the beats that do not get as far as the clock.
     #[inline]
-    pub(super) fn refuse(&self, status: Status) -> Option<BeatOutcome> {
+    pub(super) fn reject(&self, status: Status) -> Option<BeatOutcome> {
         if matches!(status, Status::Stall) {
             return Some(BeatOutcome::Failed(BeatError::of_kind(io::ErrorKind::InvalidInput)));
         }
@@ -244,15 +244,15 @@ impl<T: BeatTransport> Varta<T> {
     }
 
     pub(super) fn beat_at(&mut self, now: Instant, status: Status, payload: u32) -> BeatOutcome {
-        if !self.incarnation.is_current()
-            && let Err(error) = self.begin_anew_after_fork(now)
+        if !self.process_life.is_current()
+            && let Err(error) = self.recover_from_fork(now)
         {
             return BeatOutcome::Failed(error);
         }
         let nonce = self.next_nonce();
         let timestamp = self.next_timestamp(now);
         let mut wire = [0; 32];
-        Frame::new(status, self.incarnation.pid(), timestamp, nonce, payload).encode(&mut wire);
+        Frame::new(status, self.process_life.pid(), timestamp, nonce, payload).encode(&mut wire);
         let outcome = match self.send(&wire) {
             dropped @ BeatOutcome::Dropped(_) => self.handle_dropped(&wire, dropped),
             outcome => {
@@ -262,24 +262,24 @@ impl<T: BeatTransport> Varta<T> {
         };
         self.counters.count_beat(outcome);
         if !outcome.is_sent() {
-            self.presence.count_unsent();
-        } else if self.presence.is_hello_due(timestamp) {
-            self.say_hello();
+            self.control_schedule.count_unsent();
+        } else if self.control_schedule.is_hello_due(timestamp) {
+            self.send_hello();
         }
         outcome
     }
 
     /// Begins a session of this process's own, if there is a connection for it.
     #[cold]
-    pub(super) fn begin_anew_after_fork(&mut self, now: Instant) -> Result<(), BeatError> {
-        let incarnation = Incarnation::current();
+    pub(super) fn recover_from_fork(&mut self, now: Instant) -> Result<(), BeatError> {
+        let process_life = ProcessLife::current();
         self.transport.reconnect().map_err(|error| BeatError::from_io(&error))?;
-        self.incarnation = incarnation;
+        self.process_life = process_life;
         self.start = now;
         self.last_timestamp = 0;
         self.nonce = 0;
         self.dropped_in_a_row = 0;
-        self.presence.handle_fork();
+        self.control_schedule.handle_fork();
         self.fork_recoveries = self.fork_recoveries.saturating_add(1);
         self.counters.count_fork_recovery();
         Ok(())
@@ -290,7 +290,7 @@ impl<T: BeatTransport> Varta<T> {
         if self.nonce < MAX_NONCE {
             self.nonce += 1;
         } else {
-            sys::write_to_stderr(WRAPPED);
+            sys::write_to_stderr(NONCE_WRAPPED_MESSAGE);
             self.nonce = 0;
         }
         self.nonce
@@ -328,15 +328,15 @@ impl<T: BeatTransport> Varta<T> {
             return dropped;
         }
         self.counters.count_reconnect();
-        let again = self.send(wire);
-        if !again.is_dropped() {
+        let retried = self.send(wire);
+        if !retried.is_dropped() {
             self.dropped_in_a_row = 0;
         }
         // A queue that is as full as the one before is the same one.
-        if (dropped, again) != (QUEUE_FULL, QUEUE_FULL) {
-            self.presence.handle_reconnect();
+        if (dropped, retried) != (QUEUE_FULL, QUEUE_FULL) {
+            self.control_schedule.handle_reconnect();
         }
-        again
+        retried
     }
 }
 

@@ -24,6 +24,6 @@ impl<T: BeatTransport> Builder<CustomTransport<T>> {
     ///
     /// A setting cannot be. The message says which and why.
     pub fn connect(self) -> io::Result<Varta<T>> {
-        self.settings.handle(Ok(self.source.0))
+        self.settings.build(Ok(self.source.0))
     }
 }

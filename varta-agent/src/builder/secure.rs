@@ -75,6 +75,6 @@ impl Builder<SecureUdpServer> {
     /// gives no randomness, or a setting cannot be. The message names the address, or what is wrong with the setting.
     pub fn connect(self) -> io::Result<Varta<SecureUdpTransport>> {
         let SecureUdpServer { addr, keys } = self.source;
-        self.settings.handle(SecureUdpTransport::with(addr, keys))
+        self.settings.build(SecureUdpTransport::with(addr, keys))
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::agent::Varta;
-use crate::profile::{Fault, Profile};
+use crate::profile::{Profile, ProfileError};
 use crate::transport::BeatTransport;
 
 /// Lost beats in a row after which a handle from the builder reconnects: the first beat to a server that was restarted
@@ -73,7 +73,7 @@ pub(super) struct Settings {
     pub(super) reconnect_after: u32,
     pub(super) profile: Option<Box<Profile>>,
     /// The first setting that cannot be. It waits for `connect`, so that settings can be written in one chain.
-    fault: Option<Fault>,
+    error: Option<ProfileError>,
 }
 
 /// Where a [`Builder`] gets its transport from: a Unix socket that it connects itself.
@@ -85,7 +85,7 @@ pub struct UnixSocket {
 
 impl Builder {
     pub(crate) fn new() -> Self {
-        let settings = Settings { reconnect_after: DEFAULT_RECONNECT_AFTER, profile: None, fault: None };
+        let settings = Settings { reconnect_after: DEFAULT_RECONNECT_AFTER, profile: None, error: None };
         Self { settings, source: UnixSocket::default() }
     }
 }
@@ -109,7 +109,7 @@ impl<S> Builder<S> {
     /// assert!(error.to_string().starts_with("an agent cannot be named \"my worker\": character 3 "));
     /// ```
     pub fn name(self, name: impl AsRef<str>) -> Self {
-        self.tell(|profile| profile.set_name(name.as_ref()))
+        self.set_profile(|profile| profile.set_name(name.as_ref()))
     }
 
     /// Says how often the agent means to beat, in milliseconds begun. It does not make the handle beat. An interval of
@@ -123,7 +123,7 @@ impl<S> Builder<S> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn interval(self, interval: Duration) -> Self {
-        self.tell(|profile| profile.set_interval(interval).map(drop))
+        self.set_profile(|profile| profile.set_interval(interval).map(drop))
     }
 
     /// Asks to be called stalled after so long a silence and not when the server does by default, in milliseconds
@@ -140,7 +140,7 @@ impl<S> Builder<S> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn stall_after(self, stall_after: Duration) -> Self {
-        self.tell(|profile| profile.set_stall_after(stall_after))
+        self.set_profile(|profile| profile.set_stall_after(stall_after))
     }
 
     /// Adds a label by which operators sort agents: the key as Prometheus has it, the value any text without control
@@ -155,29 +155,29 @@ impl<S> Builder<S> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn label(self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
-        self.tell(|profile| profile.add_label(key.as_ref(), value.as_ref()))
+        self.set_profile(|profile| profile.add_label(key.as_ref(), value.as_ref()))
     }
 
     /// Has the handle say something of itself.
-    fn tell(mut self, set: impl FnOnce(&mut Profile) -> Result<(), Fault>) -> Self {
-        let told = set(self.settings.profile.get_or_insert_default());
-        self.settings.fault = self.settings.fault.or(told.err());
+    fn set_profile(mut self, set: impl FnOnce(&mut Profile) -> Result<(), ProfileError>) -> Self {
+        let result = set(self.settings.profile.get_or_insert_default());
+        self.settings.error = self.settings.error.or(result.err());
         self
     }
 }
 
 impl Settings {
     /// Gives the settings if all of them can be.
-    pub(super) fn checked(mut self) -> io::Result<Self> {
-        let fault =
-            self.fault.take().map_or_else(|| self.profile.as_ref().map_or(Ok(()), |p| p.check()), Err);
-        fault.map_err(Fault::into_io)?;
+    pub(super) fn validated(mut self) -> io::Result<Self> {
+        let error =
+            self.error.take().map_or_else(|| self.profile.as_ref().map_or(Ok(()), |p| p.check()), Err);
+        error.map_err(ProfileError::into_io)?;
         Ok(self)
     }
 
     /// Makes a handle of a transport, if there is one.
-    pub(super) fn handle<T: BeatTransport>(self, transport: io::Result<T>) -> io::Result<Varta<T>> {
-        let Self { reconnect_after, profile, .. } = self.checked()?;
-        Ok(Varta::introduced(transport?, reconnect_after, profile, true))
+    pub(super) fn build<T: BeatTransport>(self, transport: io::Result<T>) -> io::Result<Varta<T>> {
+        let Self { reconnect_after, profile, .. } = self.validated()?;
+        Ok(Varta::with_profile(transport?, reconnect_after, profile, true))
     }
 }

@@ -37,9 +37,9 @@ impl Builder<SharedMemory> {
     ///
     /// As for a handle without a page.
     pub fn connect(self) -> io::Result<Varta<ShmTransport>> {
-        let settings = self.settings.checked()?;
+        let settings = self.settings.validated()?;
         let is_lazy = self.source.0.lazy;
-        let transport = ShmTransport::beside(self.source.0.transport()?);
-        Ok(Varta::introduced(transport, settings.reconnect_after, settings.profile, !is_lazy))
+        let transport = ShmTransport::with_socket(self.source.0.transport()?);
+        Ok(Varta::with_profile(transport, settings.reconnect_after, settings.profile, !is_lazy))
     }
 }

@@ -39,6 +39,6 @@ impl Builder<UdpServer> {
     /// The message names the address, or what is wrong with the setting.
     pub fn connect(self) -> io::Result<Varta<UdpTransport>> {
         let transport = UdpTransport::connect(self.source.0);
-        self.settings.handle(transport)
+        self.settings.build(transport)
     }
 }

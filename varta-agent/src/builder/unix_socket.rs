@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::settings::{Builder, UnixSocket};
 use crate::agent::Varta;
 use crate::transport::UdsTransport;
-use crate::transport::uds::Advice;
+use crate::transport::uds::ConnectHint;
 
 impl Builder {
     /// Sends to the server that listens at `path`. Without it the handle looks where
@@ -38,20 +38,20 @@ impl Builder {
     /// also: nobody listens there, this process may not connect, or there is no descriptor left. The message names the
     /// path and says what to do.
     pub fn connect(self) -> io::Result<Varta> {
-        let settings = self.settings.checked()?;
+        let settings = self.settings.validated()?;
         let is_lazy = self.source.lazy;
         let transport = self.source.transport()?;
-        Ok(Varta::introduced(transport, settings.reconnect_after, settings.profile, !is_lazy))
+        Ok(Varta::with_profile(transport, settings.reconnect_after, settings.profile, !is_lazy))
     }
 }
 
 impl UnixSocket {
     /// Makes the transport, connected unless it is to look for its server later.
     pub(super) fn transport(self) -> io::Result<UdsTransport> {
-        let (transport, advice) = match self.path {
-            Some(path) => (UdsTransport::at(&path)?, Advice::Path),
-            None => (UdsTransport::at_default(|name| env::var_os(name))?, Advice::Environment),
+        let (transport, hint) = match self.path {
+            Some(path) => (UdsTransport::at(&path)?, ConnectHint::Path),
+            None => (UdsTransport::at_default(|name| env::var_os(name))?, ConnectHint::Environment),
         };
-        if self.lazy { Ok(transport) } else { transport.connect_now(advice) }
+        if self.lazy { Ok(transport) } else { transport.connect_now(hint) }
     }
 }

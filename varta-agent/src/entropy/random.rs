@@ -17,22 +17,22 @@ pub(super) const DEVICE: &str = "/dev/urandom";
 ///
 /// Where that has none to give (a system call that is forbidden, a boot that has just begun) the clock and the pid stand in.
 pub(crate) fn random() -> u64 {
-    drawn().unwrap_or_else(|| {
+    from_os().unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let nanos = now.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(now.subsec_nanos()));
-        scattered(nanos ^ u64::from(process::id()).rotate_left(32))
+        mix(nanos ^ u64::from(process::id()).rotate_left(32))
     })
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn drawn() -> Option<u64> {
+fn from_os() -> Option<u64> {
     let mut bytes = [0; 8];
     let is_full = sys::get_random(&mut bytes).is_ok_and(|got| got == bytes.len());
     is_full.then(|| u64::from_ne_bytes(bytes))
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn drawn() -> Option<u64> {
+fn from_os() -> Option<u64> {
     let mut bytes = [0; 8];
     File::open(DEVICE).and_then(|mut file| file.read_exact(&mut bytes)).ok()?;
     Some(u64::from_ne_bytes(bytes))
@@ -40,7 +40,7 @@ fn drawn() -> Option<u64> {
 
 /// Spreads what little differs over all bits: the finisher of G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom
 /// number generators", OOPSLA 2014.
-const fn scattered(number: u64) -> u64 {
+const fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
@@ -58,13 +58,13 @@ mod tests {
     #[test]
     fn two_draws_differ() {
         assert_ne!(random(), random());
-        assert!(drawn().is_some());
+        assert!(from_os().is_some());
     }
 
     #[test]
     fn what_stands_in_differs_in_all_bits() {
-        let differing = (scattered(1) ^ scattered(2)).count_ones();
+        let differing = (mix(1) ^ mix(2)).count_ones();
         assert!((16..=48).contains(&differing), "{differing}");
-        assert_ne!(scattered(1), scattered(1 << 32));
+        assert_ne!(mix(1), mix(1 << 32));
     }
 }

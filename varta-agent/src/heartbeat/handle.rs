@@ -13,10 +13,10 @@ use tokio::time::{self, Instant};
 use varta_proto::Status;
 use varta_proto::control::GoodbyeReason;
 
-use super::task::{Beating, Report, Words};
+use super::task::{HeartbeatState, HeartbeatTask, Report};
 use crate::agent::Varta;
 use crate::outcome::{BeatError, BeatOutcome, DropReason};
-use crate::profile::Fault;
+use crate::profile::ProfileError;
 use crate::progress::{Guard, Guards};
 use crate::time::MAX_DURATION;
 use crate::transport::BeatTransport;
@@ -74,26 +74,26 @@ impl<T: BeatTransport> Varta<T> {
                 "this Tokio runtime has no timer: build it with `enable_time`",
             )
         })?;
-        self.will_beat_every(interval).map_err(Fault::into_io)?;
+        self.set_interval(interval).map_err(ProfileError::into_io)?;
         self.ensure_reconnects();
         let not_busy = (0, Instant::now());
-        let (words, latest) =
-            watch::channel(Words { status: Status::Ok, payload: 0, busy: not_busy, goodbye: None });
-        let (report, seen) = watch::channel(Report {
+        let (state, task_state) =
+            watch::channel(HeartbeatState { status: Status::Ok, payload: 0, busy: not_busy, goodbye: None });
+        let (task_report, report) = watch::channel(Report {
             beats_sent: 0,
             last_outcome: None,
             busy: (0, BeatOutcome::Dropped(DropReason::NoObserver)),
         });
         let guards = Arc::<Guards>::default();
-        let beating = Beating {
+        let task = HeartbeatTask {
             agent: self,
             interval,
-            latest,
-            report,
-            has_said_goodbye: false,
+            state: task_state,
+            report: task_report,
+            goodbye_sent: false,
             guards: guards.clone(),
         };
-        Ok(Heartbeat { guards, words, seen, task: Some(runtime.spawn(beating.run())) })
+        Ok(Heartbeat { guards, state, report, task: Some(runtime.spawn(task.run())) })
     }
 }
 
@@ -119,8 +119,8 @@ impl<T: BeatTransport> Varta<T> {
 #[derive(Debug)]
 #[must_use = "dropping it ends the heartbeat"]
 pub struct Heartbeat {
-    words: watch::Sender<Words>,
-    seen: watch::Receiver<Report>,
+    state: watch::Sender<HeartbeatState>,
+    report: watch::Receiver<Report>,
     guards: Arc<Guards>,
     /// There until it is awaited.
     task: Option<JoinHandle<()>>,
@@ -137,9 +137,9 @@ impl Heartbeat {
         if matches!(status, Status::Stall) {
             return Err(BeatError::of_kind(io::ErrorKind::InvalidInput));
         }
-        self.words.send_if_modified(|words| {
-            let changes = words.status != status;
-            words.status = status;
+        self.state.send_if_modified(|state| {
+            let changes = state.status != status;
+            state.status = status;
             changes
         });
         Ok(())
@@ -147,25 +147,25 @@ impl Heartbeat {
 
     /// Changes the number that the beats carry, from the next one on.
     pub fn set_payload(&self, payload: u32) {
-        self.words.send_if_modified(|words| {
-            words.payload = payload;
+        self.state.send_if_modified(|state| {
+            state.payload = payload;
             false
         });
     }
 
     /// Gives the status that beats carry.
     pub fn status(&self) -> Status {
-        self.words.borrow().status
+        self.state.borrow().status
     }
 
     /// Counts the beats that the kernel has taken.
     pub fn beats_sent(&self) -> u64 {
-        self.seen.borrow().beats_sent
+        self.report.borrow().beats_sent
     }
 
     /// Tells what became of the last beat; `None` before the first.
     pub fn last_outcome(&self) -> Option<BeatOutcome> {
-        self.seen.borrow().last_outcome
+        self.report.borrow().last_outcome
     }
 
     /// Ties the heartbeat to a piece of work, which from now on has to [tick](Guard::tick) at least once in `limit`; while
@@ -219,14 +219,14 @@ impl Heartbeat {
     /// ```
     pub async fn busy_for(&self, span: Duration) -> BeatOutcome {
         let until = Instant::now() + span.min(MAX_DURATION);
-        let mut mine = 0;
-        self.words.send_modify(|words| {
-            mine = words.busy.0 + 1;
-            words.busy = (mine, until);
+        let mut count = 0;
+        self.state.send_modify(|state| {
+            count = state.busy.0 + 1;
+            state.busy = (count, until);
         });
-        let mut seen = self.seen.clone();
-        let said = seen.wait_for(|report| report.busy.0 >= mine).await;
-        said.map_or(BeatOutcome::Dropped(DropReason::NoObserver), |report| report.busy.1)
+        let mut report = self.report.clone();
+        let sent = report.wait_for(|report| report.busy.0 >= count).await;
+        sent.map_or(BeatOutcome::Dropped(DropReason::NoObserver), |report| report.busy.1)
     }
 
     /// Ends the heartbeat with a goodbye, and waits until the task is gone and its socket closed. A status that was set
@@ -252,7 +252,7 @@ impl Heartbeat {
     /// # }
     /// ```
     pub async fn stop_with(mut self, reason: GoodbyeReason) {
-        self.say_at_the_end(reason);
+        self.set_goodbye(reason);
         let task = self.task.take();
         drop(self);
         if let Some(task) = task {
@@ -262,9 +262,9 @@ impl Heartbeat {
     }
 
     /// Has the task say goodbye when it ends, and not before.
-    fn say_at_the_end(&self, reason: GoodbyeReason) {
-        self.words.send_if_modified(|words| {
-            words.goodbye.get_or_insert(reason);
+    fn set_goodbye(&self, reason: GoodbyeReason) {
+        self.state.send_if_modified(|state| {
+            state.goodbye.get_or_insert(reason);
             false
         });
     }
@@ -273,7 +273,7 @@ impl Heartbeat {
 impl Drop for Heartbeat {
     fn drop(&mut self) {
         if !thread::panicking() {
-            self.say_at_the_end(GoodbyeReason::Shutdown);
+            self.set_goodbye(GoodbyeReason::Shutdown);
         }
     }
 }

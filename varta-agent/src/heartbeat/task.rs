@@ -11,21 +11,21 @@ use varta_proto::control::GoodbyeReason;
 use crate::agent::Varta;
 use crate::entropy;
 use crate::outcome::{BeatOutcome, DropReason};
-use crate::patience::PATIENCE;
 use crate::progress::{Guards, Progress};
+use crate::retry::RETRY_DELAYS;
 use crate::transport::BeatTransport;
 
 /// How long a beat that met a full queue waits before its second attempt: at least this, and less than
-/// [`RETRY_BEFORE`]. A queue is emptied in microseconds once its server runs, and agents that met it full together
+/// [`MAX_RETRY_DELAY`]. A queue is emptied in microseconds once its server runs, and agents that met it full together
 /// should not meet again.
-const RETRY_AFTER: Duration = Duration::from_millis(2);
-const RETRY_BEFORE: Duration = Duration::from_millis(8);
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(2);
+const MAX_RETRY_DELAY: Duration = Duration::from_millis(8);
 
 const QUEUE_FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
 
 /// What the next beat says, and what else there is to say.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Words {
+pub(super) struct HeartbeatState {
     pub(super) status: Status,
     pub(super) payload: u32,
     /// How often the program has said that it is busy, and until when it was the last time.
@@ -39,42 +39,44 @@ pub(super) struct Words {
 pub(super) struct Report {
     pub(super) beats_sent: u64,
     pub(super) last_outcome: Option<BeatOutcome>,
-    /// How much of [`Words::busy`] was said, and what became of the last of it.
+    /// How much of [`HeartbeatState::busy`] was said, and what became of the last of it.
     pub(super) busy: (u64, BeatOutcome),
 }
 
 /// The task.
-pub(super) struct Beating<T: BeatTransport> {
+pub(super) struct HeartbeatTask<T: BeatTransport> {
     pub(super) agent: Varta<T>,
     pub(super) interval: Duration,
-    pub(super) latest: watch::Receiver<Words>,
+    pub(super) state: watch::Receiver<HeartbeatState>,
     pub(super) report: watch::Sender<Report>,
-    pub(super) has_said_goodbye: bool,
+    pub(super) goodbye_sent: bool,
     pub(super) guards: Arc<Guards>,
 }
 
-impl<T: BeatTransport> Beating<T> {
+impl<T: BeatTransport> HeartbeatTask<T> {
     /// Beats until the words come to an end, and says goodbye.
     pub(super) async fn run(mut self) {
-        let mut due = Instant::now() + part_of(self.interval, entropy::random());
+        let mut due = Instant::now() + fraction(self.interval, entropy::random());
         let mut retry = None;
         loop {
             // The watch comes first: what was said before the end is still beaten, and then the end is seen.
-            let woken = time::timeout_at(retry.unwrap_or(due).min(due), self.latest.changed()).await;
+            let woken = time::timeout_at(retry.unwrap_or(due).min(due), self.state.changed()).await;
             if let Ok(Err(_)) = woken {
                 break;
             }
             let now = Instant::now();
             let retries = retry.take().is_some();
             if now >= due {
-                due = next(due, now, self.interval);
+                due = next_due(due, now, self.interval);
             }
             if self.beat(now) == Some(QUEUE_FULL) && !retries {
-                retry = Some(now + RETRY_AFTER + part_of(RETRY_BEFORE - RETRY_AFTER, entropy::random()));
+                retry = Some(
+                    now + MIN_RETRY_DELAY + fraction(MAX_RETRY_DELAY - MIN_RETRY_DELAY, entropy::random()),
+                );
             }
         }
-        for pause in PATIENCE {
-            if self.say_goodbye() != Some(QUEUE_FULL) {
+        for pause in RETRY_DELAYS {
+            if self.send_goodbye() != Some(QUEUE_FULL) {
                 return;
             }
             time::sleep(pause).await;
@@ -83,9 +85,9 @@ impl<T: BeatTransport> Beating<T> {
 
     /// Beats, unless somebody's work is stuck. Nothing is said then, because anything would pass for life.
     fn beat(&mut self, now: Instant) -> Option<BeatOutcome> {
-        let Words { status, payload, busy, .. } = *self.latest.borrow_and_update();
-        self.say_busy(now, busy);
-        let status = match self.guards.look(now, self.interval, now < busy.1) {
+        let HeartbeatState { status, payload, busy, .. } = *self.state.borrow_and_update();
+        self.send_busy(now, busy);
+        let status = match self.guards.check(now, self.interval, now < busy.1) {
             Progress::Good => status,
             Progress::Critical => Status::Critical,
             Progress::Stuck => return None,
@@ -99,31 +101,31 @@ impl<T: BeatTransport> Beating<T> {
     }
 
     /// Says that the program is busy, if it has asked for that since it was last said.
-    fn say_busy(&mut self, now: Instant, (asked, until): (u64, Instant)) {
-        if self.report.borrow().busy.0 == asked {
+    fn send_busy(&mut self, now: Instant, (count, until): (u64, Instant)) {
+        if self.report.borrow().busy.0 == count {
             return;
         }
         let outcome = self.agent.busy_for(until.saturating_duration_since(now));
-        self.report.send_modify(|report| report.busy = (asked, outcome));
+        self.report.send_modify(|report| report.busy = (count, outcome));
     }
 
     /// Says goodbye if that is what the end is for, and once.
-    fn say_goodbye(&mut self) -> Option<BeatOutcome> {
-        if self.has_said_goodbye {
+    fn send_goodbye(&mut self) -> Option<BeatOutcome> {
+        if self.goodbye_sent {
             return None;
         }
-        let reason = self.latest.borrow().goodbye?;
-        let outcome = self.agent.say_goodbye(reason);
-        self.has_said_goodbye = outcome != QUEUE_FULL;
+        let reason = self.state.borrow().goodbye?;
+        let outcome = self.agent.send_goodbye(reason);
+        self.goodbye_sent = outcome != QUEUE_FULL;
         Some(outcome)
     }
 }
 
 /// A runtime that goes down drops its tasks where they stand, often before this one has seen that the heartbeat was
 /// dropped: the end of a `main` is both at once.
-impl<T: BeatTransport> Drop for Beating<T> {
+impl<T: BeatTransport> Drop for HeartbeatTask<T> {
     fn drop(&mut self) {
-        self.say_goodbye();
+        self.send_goodbye();
     }
 }
 
@@ -132,13 +134,13 @@ impl<T: BeatTransport> Drop for Beating<T> {
 /// Beats keep their rhythm as long as they are on time. One that is late by more than a tenth of the interval starts
 /// the rhythm anew, as `MissedTickBehavior::Delay` does: `Burst` would make up for the missed beats all at once, and
 /// after `Skip` the next might come right behind, to keep to times of day that mean nothing to anybody.
-fn next(due: Instant, now: Instant, interval: Duration) -> Instant {
+fn next_due(due: Instant, now: Instant, interval: Duration) -> Instant {
     let late = now.saturating_duration_since(due) > interval / 10;
     (if late { now } else { due }) + interval
 }
 
 /// Gives the part of a span that a random number stands for, from nothing to almost all of it.
-fn part_of(span: Duration, random: u64) -> Duration {
+fn fraction(span: Duration, random: u64) -> Duration {
     let nanoseconds = (span.as_nanos() * u128::from(random)) >> u64::BITS;
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }
@@ -152,10 +154,10 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_span_go_from_none_to_almost_all() {
-        assert_eq!(part_of(SECOND, 0), Duration::ZERO);
-        assert_eq!(part_of(SECOND, 1 << 63), SECOND / 2);
-        assert_eq!(part_of(SECOND, u64::MAX), SECOND - Duration::from_nanos(1));
-        assert_eq!(part_of(MAX_DURATION, u64::MAX), MAX_DURATION - Duration::from_nanos(1));
+        assert_eq!(fraction(SECOND, 0), Duration::ZERO);
+        assert_eq!(fraction(SECOND, 1 << 63), SECOND / 2);
+        assert_eq!(fraction(SECOND, u64::MAX), SECOND - Duration::from_nanos(1));
+        assert_eq!(fraction(MAX_DURATION, u64::MAX), MAX_DURATION - Duration::from_nanos(1));
     }
 
     #[test]
@@ -163,7 +165,7 @@ mod tests {
         let due = Instant::now();
         for (late, expected) in [(0, 1000), (99, 1000), (100, 1000), (101, 1101), (900, 1900), (5000, 6000)] {
             let now = due + Duration::from_millis(late);
-            assert_eq!(next(due, now, SECOND), due + Duration::from_millis(expected), "{late} ms late");
+            assert_eq!(next_due(due, now, SECOND), due + Duration::from_millis(expected), "{late} ms late");
         }
     }
 }

@@ -10,82 +10,82 @@ use std::time::Instant;
 
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
-use crate::fork::Incarnation;
+use crate::fork::ProcessLife;
 use crate::outcome::{BeatOutcome, DropReason, classify_send_error};
-use crate::patience::patiently;
+use crate::retry::retry_while_full;
 use crate::sys;
 use crate::time::nanoseconds;
 
 /// Held while hooks are exchanged, and never by a hook: two threads that install at once would lose one of two hooks.
 static INSTALLING: Mutex<()> = Mutex::new(());
 
-/// Puts a hook in place that goes `way`, before the one that is there.
-pub(super) fn install<W: Way>(way: W) -> io::Result<()> {
-    let last_word = LastWord::prepare(way)?;
+/// Puts a hook in place that goes `transport`, before the one that is there.
+pub(super) fn install<T: PanicTransport>(transport: T) -> io::Result<()> {
+    let terminal_frame = TerminalFrame::prepare(transport)?;
     if thread::panicking() {
         return Err(io::Error::other("a thread that is panicking cannot install a panic hook"));
     }
-    let _alone = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     let previous = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        last_word.send();
+        terminal_frame.send();
         previous(info);
     }));
     Ok(())
 }
 
 /// How a last word gets out of the process. Threads that panic together go it together.
-pub(super) trait Way: Send + Sync + 'static {
+pub(super) trait PanicTransport: Send + Sync + 'static {
     type Socket: AsFd + Send + Sync + 'static;
     type Datagram: AsRef<[u8]>;
 
     /// Opens a socket and connects it. It does not wait.
-    fn connected(&self) -> io::Result<Self::Socket>;
+    fn connect(&self) -> io::Result<Self::Socket>;
 
     /// Makes the error for the person who chose where to.
-    fn refusal(&self, source: io::Error) -> io::Error;
+    fn connect_error(&self, source: io::Error) -> io::Error;
 
     /// Makes what goes out for a frame, or nothing where that may not go out. It does not wait either.
     fn datagram(&self, frame: &Frame) -> Option<Self::Datagram>;
 }
 
 /// What the hook needs, ready before the panic.
-struct LastWord<W: Way> {
-    way: W,
+struct TerminalFrame<T: PanicTransport> {
+    transport: T,
     /// The socket that was prepared, if the server was there.
-    socket: Option<W::Socket>,
+    socket: Option<T::Socket>,
     installed: Instant,
 }
 
-impl<W: Way> LastWord<W> {
-    fn prepare(way: W) -> io::Result<Self> {
-        let socket = match way.connected() {
+impl<T: PanicTransport> TerminalFrame<T> {
+    fn prepare(transport: T) -> io::Result<Self> {
+        let socket = match transport.connect() {
             Ok(socket) => Some(socket),
             Err(error) if classify_send_error(&error).is_dropped() => None,
-            Err(error) => return Err(way.refusal(error)),
+            Err(error) => return Err(transport.connect_error(error)),
         };
-        Ok(Self { way, socket, installed: Instant::now() })
+        Ok(Self { transport, socket, installed: Instant::now() })
     }
 
     /// Sends the frame if there is a way to. It waits for nothing but a full queue.
     fn send(&self) {
-        let Some(datagram) = self.way.datagram(&self.frame()) else { return };
-        let send = |socket: &W::Socket| {
-            patiently(thread::sleep, is_full, || sys::send_now(socket, datagram.as_ref()))
+        let Some(datagram) = self.transport.datagram(&self.frame()) else { return };
+        let send = |socket: &T::Socket| {
+            retry_while_full(thread::sleep, is_full, || sys::send_now(socket, datagram.as_ref()))
         };
         match self.socket.as_ref().map(send) {
             Some(Ok(_)) => {}
             // A fresh socket would lead to the same queue.
             Some(full) if is_full(&full) => {}
             // Nobody is left who could be told of an error.
-            Some(Err(_)) | None => drop(self.way.connected().and_then(|fresh| send(&fresh))),
+            Some(Err(_)) | None => drop(self.transport.connect().and_then(|fresh| send(&fresh))),
         }
     }
 
     fn frame(&self) -> Frame {
         // Asked for here and not remembered: there is time, and it is right whatever the process has gone through.
         let pid = match process::id() {
-            0 | 1 => Incarnation::current().pid(),
+            0 | 1 => ProcessLife::current().pid(),
             pid => pid,
         };
         Frame::new(Status::Critical, pid, nanoseconds(self.installed.elapsed()), NONCE_TERMINAL, 0)

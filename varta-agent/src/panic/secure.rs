@@ -10,10 +10,10 @@ use std::sync::Mutex;
 use varta_proto::Frame;
 use varta_proto::secure::{Key, Session};
 
-use super::hook::{Way, install};
+use super::hook::{PanicTransport, install};
 use crate::entropy::strict;
-use crate::fork::Incarnation;
-use crate::transport::secure::{Sealed, Secret, begin_session};
+use crate::fork::ProcessLife;
+use crate::transport::secure::{SealedFrame, Secret, new_session};
 use crate::transport::udp;
 
 /// Has every panic of this process send a terminal frame to the server at `addr` by UDP, sealed with the key that this
@@ -41,7 +41,7 @@ use crate::transport::udp;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn install_panic_handler_secure_udp(addr: SocketAddr, key: Key) -> io::Result<()> {
-    install(ToSecureUdp::prepare(addr, Secret::Shared(key))?)
+    install(PanicSecureUdp::prepare(addr, Secret::Shared(key))?)
 }
 
 /// Has every panic of this process send a terminal frame to the server at `addr` by UDP, sealed with a key that is
@@ -65,50 +65,50 @@ pub fn install_panic_handler_secure_udp(addr: SocketAddr, key: Key) -> io::Resul
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn install_panic_handler_secure_udp_with_master(addr: SocketAddr, key: Key) -> io::Result<()> {
-    install(ToSecureUdp::prepare(addr, Secret::Master(key))?)
+    install(PanicSecureUdp::prepare(addr, Secret::Master(key))?)
 }
 
-struct ToSecureUdp {
+struct PanicSecureUdp {
     server: SocketAddr,
     /// Boxed, because moving a key leaves a copy of it behind that nobody wipes.
     secret: Box<Secret>,
     /// Nobody waits for it: the thread that holds it may have been left behind by a fork.
     session: Mutex<Session>,
     /// The process life that the session belongs to.
-    incarnation: Incarnation,
+    process_life: ProcessLife,
 }
 
-impl ToSecureUdp {
+impl PanicSecureUdp {
     fn prepare(server: SocketAddr, secret: Secret) -> io::Result<Self> {
         let secret = Box::new(secret);
-        let incarnation = Incarnation::current();
-        let session = Mutex::new(begin_session(server)?);
-        Ok(Self { server, secret, session, incarnation })
+        let process_life = ProcessLife::current();
+        let session = Mutex::new(new_session(server)?);
+        Ok(Self { server, secret, session, process_life })
     }
 
     /// Tells whether the process that wrote this frame is the one in which the session began. The pid tells where the
     /// notice cannot: of a raw `clone`, on a system without the page.
-    fn is_at_home(&self, frame: &Frame) -> bool {
-        self.incarnation.is_current() && self.incarnation.pid() == frame.pid
+    fn is_current_process(&self, frame: &Frame) -> bool {
+        self.process_life.is_current() && self.process_life.pid() == frame.pid
     }
 }
 
-impl Way for ToSecureUdp {
+impl PanicTransport for PanicSecureUdp {
     type Socket = UdpSocket;
-    type Datagram = Sealed;
+    type Datagram = SealedFrame;
 
-    fn connected(&self) -> io::Result<UdpSocket> {
-        udp::connected(self.server)
+    fn connect(&self) -> io::Result<UdpSocket> {
+        udp::connect_socket(self.server)
     }
 
-    fn refusal(&self, source: io::Error) -> io::Error {
-        udp::refusal(self.server, source)
+    fn connect_error(&self, source: io::Error) -> io::Error {
+        udp::connect_error(self.server, source)
     }
 
     /// It is sealed once, however often it is then sent.
-    fn datagram(&self, frame: &Frame) -> Option<Sealed> {
+    fn datagram(&self, frame: &Frame) -> Option<SealedFrame> {
         let bytes = frame.to_bytes();
-        if self.is_at_home(frame)
+        if self.is_current_process(frame)
             && let Ok(mut session) = self.session.try_lock()
         {
             return self.secret.seal(&mut session, &bytes).ok();
@@ -125,43 +125,43 @@ mod tests {
     use varta_proto::secure::{Opened, open_master};
     use varta_proto::{NONCE_TERMINAL, Status};
 
-    fn way() -> ToSecureUdp {
-        ToSecureUdp::prepare(([127, 0, 0, 1], 9).into(), Secret::Master(Key::from_bytes([7; 32]))).unwrap()
+    fn transport() -> PanicSecureUdp {
+        PanicSecureUdp::prepare(([127, 0, 0, 1], 9).into(), Secret::Master(Key::from_bytes([7; 32]))).unwrap()
     }
 
-    fn seal(way: &ToSecureUdp, pid: u32) -> Opened {
+    fn seal(transport: &PanicSecureUdp, pid: u32) -> Opened {
         let frame = Frame::new(Status::Critical, pid, 0, NONCE_TERMINAL, 0);
-        let sealed = way.datagram(&frame).unwrap();
+        let sealed = transport.datagram(&frame).unwrap();
         open_master(&Key::from_bytes([7; 32]), sealed.as_ref()).unwrap()
     }
 
     #[test]
     fn panics_one_after_the_other_go_on_in_the_session_of_the_install() {
-        let way = way();
-        let [one, other] = [(); 2].map(|()| seal(&way, std::process::id()));
+        let transport = transport();
+        let [one, other] = [(); 2].map(|()| seal(&transport, std::process::id()));
         assert_eq!(one.iv_random, other.iv_random);
         assert_eq!((one.iv_counter, other.iv_counter), (1, 2));
     }
 
     #[test]
     fn a_panic_that_finds_the_session_taken_seals_in_one_of_its_own_and_does_not_wait() {
-        let way = way();
-        let first = seal(&way, std::process::id());
-        let taken = way.session.lock().unwrap();
-        let meanwhile = seal(&way, std::process::id());
+        let transport = transport();
+        let first = seal(&transport, std::process::id());
+        let taken = transport.session.lock().unwrap();
+        let meanwhile = seal(&transport, std::process::id());
         drop(taken);
-        let last = seal(&way, std::process::id());
+        let last = seal(&transport, std::process::id());
         assert_ne!(meanwhile.iv_random, first.iv_random);
         assert_eq!((last.iv_random, last.iv_counter), (first.iv_random, 2));
     }
 
     #[test]
     fn another_process_never_goes_on_in_the_session() {
-        let mut way = way();
-        let home = seal(&way, std::process::id());
-        assert_ne!(seal(&way, 4_194_305).iv_random, home.iv_random);
-        way.incarnation.forget();
-        let forked = [(); 2].map(|()| seal(&way, std::process::id()).iv_random);
-        assert_eq!(HashSet::from([home.iv_random, forked[0], forked[1]]).len(), 3);
+        let mut transport = transport();
+        let first = seal(&transport, std::process::id());
+        assert_ne!(seal(&transport, 4_194_305).iv_random, first.iv_random);
+        transport.process_life.invalidate();
+        let forked = [(); 2].map(|()| seal(&transport, std::process::id()).iv_random);
+        assert_eq!(HashSet::from([first.iv_random, forked[0], forked[1]]).len(), 3);
     }
 }

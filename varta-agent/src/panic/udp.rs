@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use varta_proto::Frame;
 
-use super::hook::{Way, install};
+use super::hook::{PanicTransport, install};
 use crate::transport::udp;
 
 /// Has every panic of this process send a terminal frame to the server at `addr` by UDP (features `panic-handler` and
@@ -33,23 +33,23 @@ use crate::transport::udp;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn install_panic_handler_udp(addr: SocketAddr) -> io::Result<()> {
-    install(ToUdp { server: addr })
+    install(PanicUdp { server: addr })
 }
 
-struct ToUdp {
+struct PanicUdp {
     server: SocketAddr,
 }
 
-impl Way for ToUdp {
+impl PanicTransport for PanicUdp {
     type Socket = UdpSocket;
     type Datagram = [u8; 32];
 
-    fn connected(&self) -> io::Result<UdpSocket> {
-        udp::connected(self.server)
+    fn connect(&self) -> io::Result<UdpSocket> {
+        udp::connect_socket(self.server)
     }
 
-    fn refusal(&self, source: io::Error) -> io::Error {
-        udp::refusal(self.server, source)
+    fn connect_error(&self, source: io::Error) -> io::Error {
+        udp::connect_error(self.server, source)
     }
 
     fn datagram(&self, frame: &Frame) -> Option<[u8; 32]> {

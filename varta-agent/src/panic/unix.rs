@@ -8,7 +8,7 @@ use varta_proto::Frame;
 #[cfg(doc)]
 use varta_proto::{NONCE_TERMINAL, Status};
 
-use super::hook::{Way, install};
+use super::hook::{PanicTransport, install};
 use crate::transport::uds;
 
 /// Has every panic of this process send a terminal frame to the server that listens at `path`, before the hook that is
@@ -48,26 +48,26 @@ use crate::transport::uds;
 /// ```
 pub fn install_panic_handler(path: impl Into<PathBuf>) -> io::Result<()> {
     let path = path.into();
-    let address = uds::address_of(&path)?;
-    install(ToUnixSocket { address, path })
+    let address = uds::socket_address(&path)?;
+    install(PanicUnix { address, path })
 }
 
 /// To a server on this host.
-struct ToUnixSocket {
+struct PanicUnix {
     address: SocketAddr,
     path: PathBuf,
 }
 
-impl Way for ToUnixSocket {
+impl PanicTransport for PanicUnix {
     type Socket = UnixDatagram;
     type Datagram = [u8; 32];
 
-    fn connected(&self) -> io::Result<UnixDatagram> {
-        uds::connected(&self.address)
+    fn connect(&self) -> io::Result<UnixDatagram> {
+        uds::connect_socket(&self.address)
     }
 
-    fn refusal(&self, source: io::Error) -> io::Error {
-        uds::refusal(&self.path, source)
+    fn connect_error(&self, source: io::Error) -> io::Error {
+        uds::connect_error(&self.path, source)
     }
 
     fn datagram(&self, frame: &Frame) -> Option<[u8; 32]> {

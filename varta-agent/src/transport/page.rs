@@ -8,14 +8,14 @@ use std::ptr::{self, NonNull};
 
 use varta_proto::page::BeatPage;
 
-use crate::fork::Incarnation;
+use crate::fork::ProcessLife;
 
 /// A page in which this process writes. No child of it has it.
 pub(crate) struct Page {
     memory: NonNull<BeatPage>,
     length: usize,
     /// The process life in which it is mapped.
-    incarnation: Incarnation,
+    process_life: ProcessLife,
 }
 
 // SAFETY: the memory belongs to no thread, and all access to it is to atomic words.
@@ -30,8 +30,8 @@ impl Page {
     /// There is no memory or no descriptor left, the kernel or a filter of system calls refuses, or no page tells this
     /// process of a fork: a child that was not told would write where it has no memory.
     pub(crate) fn create() -> io::Result<(Self, OwnedFd)> {
-        let incarnation = Incarnation::current();
-        if !incarnation.is_told_by_kernel() {
+        let process_life = ProcessLife::current();
+        if !process_life.is_wiped_by_kernel() {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let descriptor = memory_file()?;
@@ -44,13 +44,13 @@ impl Page {
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
         // SAFETY: the same.
         check(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
-        Ok((Self { memory: map(&descriptor, page)?, length: page, incarnation }, descriptor))
+        Ok((Self { memory: map(&descriptor, page)?, length: page, process_life }, descriptor))
     }
 
     /// Gives the page, or nothing in a child of the process that has it.
     #[inline]
-    pub(crate) fn words(&self) -> Option<&BeatPage> {
-        if !self.incarnation.is_current() {
+    pub(crate) fn get(&self) -> Option<&BeatPage> {
+        if !self.process_life.is_current() {
             return None;
         }
         // SAFETY: in the process life in which it was mapped it stays mapped as long as `self` lives, is aligned to a page
@@ -62,8 +62,8 @@ impl Page {
 impl Drop for Page {
     fn drop(&mut self) {
         // In a child there is nothing at this address, or something else by now.
-        if let Some(words) = self.words() {
-            words.leave();
+        if let Some(page) = self.get() {
+            page.leave();
             // SAFETY: the range is the mapping made for `self`, to which no reference is left.
             unsafe { libc::munmap(self.memory.as_ptr().cast(), self.length) };
         }
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn both_sides_see_the_same_memory() {
         let (page, descriptor) = Page::create().unwrap();
-        Writer::new().write(page.words().unwrap(), &[7; 32]);
+        Writer::new().write(page.get().unwrap(), &[7; 32]);
         let other = map(&descriptor, page.length).unwrap();
         // SAFETY: it has just been mapped, and stays so.
         let other: &BeatPage = unsafe { other.as_ref() };
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn after_a_fork_there_is_no_page() {
         let (mut page, _) = Page::create().unwrap();
-        page.incarnation.forget();
-        assert!(page.words().is_none());
+        page.process_life.invalidate();
+        assert!(page.get().is_none());
     }
 }

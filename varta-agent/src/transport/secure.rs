@@ -15,7 +15,7 @@ use varta_proto::secure::{
 };
 
 use crate::entropy::strict;
-use crate::fork::Incarnation;
+use crate::fork::ProcessLife;
 use crate::transport::BeatTransport;
 use crate::transport::udp::{self, UdpTransport};
 
@@ -46,7 +46,7 @@ pub struct SecureUdpTransport {
     keys: Box<Keys>,
     session: Session,
     /// The process life that the session belongs to.
-    incarnation: Incarnation,
+    process_life: ProcessLife,
 }
 
 impl SecureUdpTransport {
@@ -71,9 +71,9 @@ impl SecureUdpTransport {
     }
 
     pub(crate) fn with(addr: SocketAddr, keys: Box<Keys>) -> io::Result<Self> {
-        let incarnation = Incarnation::current();
-        let session = begin_session(addr)?;
-        Ok(Self { udp: UdpTransport::connect(addr)?, keys, session, incarnation })
+        let process_life = ProcessLife::current();
+        let session = new_session(addr)?;
+        Ok(Self { udp: UdpTransport::connect(addr)?, keys, session, process_life })
     }
 
     /// Seals in the session of this process's life, and in a new one where there is none or it is used up.
@@ -82,7 +82,7 @@ impl SecureUdpTransport {
         &mut self,
         mut seal: impl FnMut(&mut Keys, &mut Session) -> Result<R, Exhausted>,
     ) -> io::Result<R> {
-        if !self.incarnation.is_current() {
+        if !self.process_life.is_current() {
             self.reconnect()?;
         }
         match seal(&mut self.keys, &mut self.session) {
@@ -120,20 +120,20 @@ impl BeatTransport for SecureUdpTransport {
 
     #[cold]
     fn reconnect(&mut self) -> io::Result<()> {
-        let incarnation = Incarnation::current();
+        let process_life = ProcessLife::current();
         let salt = strict::salt().map_err(strict::NoEntropy::into_beat_error)?;
         // The last thing that can fail.
         self.udp.reconnect()?;
         self.session.renew(salt);
-        self.incarnation = incarnation;
+        self.process_life = process_life;
         Ok(())
     }
 
     #[cold]
     fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
-        let mut room = [0; MAX_SEALED_CONTROL_LEN];
-        let sealed = self.seal(|keys, session| keys.seal_control(session, datagram, &mut room))?;
-        let sent = self.udp.send_datagram(&room[..sealed])?;
+        let mut buffer = [0; MAX_SEALED_CONTROL_LEN];
+        let sealed = self.seal(|keys, session| keys.seal_control(session, datagram, &mut buffer))?;
+        let sent = self.udp.send_datagram(&buffer[..sealed])?;
         Ok(if sent == sealed { datagram.len() } else { 0 })
     }
 }
@@ -150,10 +150,10 @@ impl fmt::Debug for SecureUdpTransport {
 }
 
 /// Begins a session with a salt of its own, and says in full if none can be had.
-pub(crate) fn begin_session(server: SocketAddr) -> io::Result<Session> {
+pub(crate) fn new_session(server: SocketAddr) -> io::Result<Session> {
     match strict::salt() {
         Ok(salt) => Ok(Session::new(salt)),
-        Err(error) => Err(udp::refusal(server, io::Error::other(error))),
+        Err(error) => Err(udp::connect_error(server, io::Error::other(error))),
     }
 }
 
@@ -169,12 +169,12 @@ pub(crate) enum Secret {
 impl Secret {
     /// Seals a frame once, and derives what it takes for that. A handle, which seals many, has [`Keys`].
     #[cfg(feature = "panic-handler")]
-    pub(crate) fn seal(&self, session: &mut Session, frame: &[u8; 32]) -> Result<Sealed, Exhausted> {
+    pub(crate) fn seal(&self, session: &mut Session, frame: &[u8; 32]) -> Result<SealedFrame, Exhausted> {
         match self {
-            Self::Shared(key) => seal_shared(key, session, frame).map(Sealed::Shared),
+            Self::Shared(key) => seal_shared(key, session, frame).map(SealedFrame::Shared),
             Self::Master(master) => {
-                let pid = pid_of(frame);
-                seal_master(&master.agent_key(pid), pid, session, frame).map(Sealed::Master)
+                let pid = frame_pid(frame);
+                seal_master(&master.agent_key(pid), pid, session, frame).map(SealedFrame::Master)
             }
         }
     }
@@ -206,30 +206,31 @@ impl Keys {
     }
 
     #[inline]
-    fn seal(&mut self, session: &mut Session, frame: &[u8; 32]) -> Result<Sealed, Exhausted> {
+    fn seal(&mut self, session: &mut Session, frame: &[u8; 32]) -> Result<SealedFrame, Exhausted> {
         match &self.secret {
-            Secret::Shared(key) => seal_shared(key, session, frame).map(Sealed::Shared),
+            Secret::Shared(key) => seal_shared(key, session, frame).map(SealedFrame::Shared),
             Secret::Master(master) => {
-                let pid = pid_of(frame);
-                let key = derived(&mut self.agent, master, pid);
-                seal_master(key, pid, session, frame).map(Sealed::Master)
+                let pid = frame_pid(frame);
+                let key = agent_key(&mut self.agent, master, pid);
+                seal_master(key, pid, session, frame).map(SealedFrame::Master)
             }
         }
     }
 
-    /// Seals a control datagram into `room`, and tells how long it has become.
+    /// Seals a control datagram into `buffer`, and tells how long it has become.
     fn seal_control(
         &mut self,
         session: &mut Session,
         control: EncodedControl<'_>,
-        room: &mut [u8; MAX_SEALED_CONTROL_LEN],
+        buffer: &mut [u8; MAX_SEALED_CONTROL_LEN],
     ) -> Result<usize, Exhausted> {
         let sealed = match &self.secret {
-            Secret::Shared(key) => seal_control_shared(key, session, control, room)?,
+            Secret::Shared(key) => seal_control_shared(key, session, control, buffer)?,
             Secret::Master(master) => {
-                let pid = pid_of(control.first_chunk().expect("no control datagram is shorter than a frame"));
-                let key = derived(&mut self.agent, master, pid);
-                seal_control_master(key, pid, session, control, room)?
+                let pid =
+                    frame_pid(control.first_chunk().expect("no control datagram is shorter than a frame"));
+                let key = agent_key(&mut self.agent, master, pid);
+                seal_control_master(key, pid, session, control, buffer)?
             }
         };
         Ok(sealed.len())
@@ -238,7 +239,7 @@ impl Keys {
 
 /// Gives the key of an agent, and derives it if it is not the one that was needed last.
 #[inline]
-fn derived<'k>(last: &'k mut Option<(u32, Key)>, master: &Key, pid: u32) -> &'k Key {
+fn agent_key<'k>(last: &'k mut Option<(u32, Key)>, master: &Key, pid: u32) -> &'k Key {
     if last.as_ref().is_some_and(|(of, _)| *of != pid) {
         // Dropped where it stands, which wipes it.
         *last = None;
@@ -248,12 +249,12 @@ fn derived<'k>(last: &'k mut Option<(u32, Key)>, master: &Key, pid: u32) -> &'k 
 }
 
 /// A datagram as it goes out.
-pub(crate) enum Sealed {
+pub(crate) enum SealedFrame {
     Shared([u8; SHARED_LEN]),
     Master([u8; MASTER_LEN]),
 }
 
-impl AsRef<[u8]> for Sealed {
+impl AsRef<[u8]> for SealedFrame {
     #[inline]
     fn as_ref(&self) -> &[u8] {
         match self {
@@ -265,7 +266,7 @@ impl AsRef<[u8]> for Sealed {
 
 /// Reads the pid of an encoded frame, or of the head of a control datagram, which has it at the same place.
 #[inline]
-fn pid_of(frame: &[u8; 32]) -> u32 {
+fn frame_pid(frame: &[u8; 32]) -> u32 {
     let [_, _, _, _, a, b, c, d, ..] = *frame;
     u32::from_le_bytes([a, b, c, d])
 }
@@ -280,7 +281,7 @@ mod tests {
     #[test]
     fn the_pid_of_a_frame_is_read_from_its_bytes() {
         for pid in [2, 4242, 0x8123_4567] {
-            assert_eq!(pid_of(&Frame::new(Status::Ok, pid, u64::MAX - 1, 1, u32::MAX).to_bytes()), pid);
+            assert_eq!(frame_pid(&Frame::new(Status::Ok, pid, u64::MAX - 1, 1, u32::MAX).to_bytes()), pid);
         }
     }
 
@@ -307,8 +308,8 @@ mod tests {
         for (pid, counter) in [(2, 2), (3, 3), (u32::MAX, 4)] {
             let hello = Hello::new(pid, 0, 1, [5; 16]).encode(&mut plain);
             let length = keys.seal_control(&mut session, hello, &mut sealed).unwrap();
-            let mut room = [0; MAX_CONTROL_LEN];
-            let opened = open_control_master(&master, &sealed[..length], &mut room).unwrap();
+            let mut buffer = [0; MAX_CONTROL_LEN];
+            let opened = open_control_master(&master, &sealed[..length], &mut buffer).unwrap();
             assert_eq!((opened.control.pid(), opened.iv_counter), (pid, counter));
         }
     }

@@ -21,14 +21,14 @@ use crate::transport::page::Page;
 use crate::transport::{BeatTransport, UdsTransport};
 
 /// How long after a page was handed over another is, if nobody looks at it: the server may have had no room.
-const ATTACH_AGAIN_AFTER: Duration = Duration::from_secs(60);
+const REATTACH_AFTER: Duration = Duration::from_secs(60);
 /// The same if it could not be handed over, because the queue was full.
-const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const RETRY_ATTACH_AFTER: Duration = Duration::from_secs(1);
 
 /// Where a frame says how its sender is.
-const STATUS: usize = 3;
+const STATUS_OFFSET: usize = 3;
 /// Where a control datagram says what it is.
-const KIND: usize = 3;
+const KIND_OFFSET: usize = 3;
 
 /// Sends beats to a server on this host, most of them without a system call (feature `shm`, on Linux).
 /// [`Varta::connect_shm`](crate::Varta::connect_shm) makes a handle with it, and says which beats go which way.
@@ -40,9 +40,9 @@ pub struct ShmTransport {
     page: Option<Page>,
     writer: Writer,
     /// What the last datagram said, if beats that say the same may go through the page.
-    said: Option<u8>,
+    page_status: Option<u8>,
     /// What makes a timestamp the host's time.
-    origin: u64,
+    clock_offset: u64,
     /// From when on another page is handed over if nobody looks at this one, by the host's time.
     attach_due: u64,
 }
@@ -54,25 +54,25 @@ impl ShmTransport {
     ///
     /// As [`UdsTransport::connect`].
     pub fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
-        UdsTransport::connect(path).map(Self::beside)
+        UdsTransport::connect(path).map(Self::with_socket)
     }
 
-    pub(crate) const fn beside(socket: UdsTransport) -> Self {
-        Self { socket, page: None, writer: Writer::new(), said: None, origin: 0, attach_due: 0 }
+    pub(crate) const fn with_socket(socket: UdsTransport) -> Self {
+        Self { socket, page: None, writer: Writer::new(), page_status: None, clock_offset: 0, attach_due: 0 }
     }
 
     /// Tells whether a server has promised to look at the page now.
     #[cfg(test)]
     fn is_read(&self) -> bool {
-        let page = self.page.as_ref().and_then(Page::words);
+        let page = self.page.as_ref().and_then(Page::get);
         page.is_some_and(|page| page.is_read_at(sys::monotonic_nanos()))
     }
 
     /// Sends what is news, and has the server take it before what is written to the page from then on. Gives the host's
     /// time behind it.
-    fn send_news(&mut self, datagram: &[u8]) -> (io::Result<usize>, u64) {
-        self.said = None;
-        let page = self.page.as_ref().and_then(Page::words);
+    fn send_ordered(&mut self, datagram: &[u8]) -> (io::Result<usize>, u64) {
+        self.page_status = None;
+        let page = self.page.as_ref().and_then(Page::get);
         if let Some(page) = page {
             page.hold();
         }
@@ -89,11 +89,11 @@ impl ShmTransport {
 
     #[inline(never)]
     fn send_by_datagram(&mut self, frame: &[u8; FRAME_LEN]) -> io::Result<usize> {
-        let (sent, now) = self.send_news(frame);
+        let (sent, now) = self.send_ordered(frame);
         if sent.as_ref().is_ok_and(|taken| *taken == FRAME_LEN) {
-            self.origin = now.wrapping_sub(timestamp(frame));
+            self.clock_offset = now.wrapping_sub(timestamp(frame));
             // What is critical is said again and again, each time for certain.
-            self.said = Some(frame[STATUS]).filter(|status| *status != Status::Critical as u8);
+            self.page_status = Some(frame[STATUS_OFFSET]).filter(|status| *status != Status::Critical as u8);
             if now >= self.attach_due && !self.has_reader(now) {
                 self.attach(frame, now);
             }
@@ -103,32 +103,32 @@ impl ShmTransport {
 
     /// Tells whether a server has the page: one that looks, or that was held up a short while ago.
     fn has_reader(&self, now: u64) -> bool {
-        let page = self.page.as_ref().and_then(Page::words);
+        let page = self.page.as_ref().and_then(Page::get);
         page.is_some_and(|page| {
-            page.is_read_at(now) || page.was_read_within(now, nanoseconds(ATTACH_AGAIN_AFTER))
+            page.is_read_at(now) || page.was_read_within(now, nanoseconds(REATTACH_AFTER))
         })
     }
 
     /// Hands over a new page behind a beat. What becomes of it concerns the page alone.
     #[cold]
     fn attach(&mut self, frame: &[u8; FRAME_LEN], now: u64) {
-        let again = match self.try_attach(frame) {
+        let next_attempt = match self.try_attach(frame) {
             Ok(page) => {
                 self.page = Some(page);
                 self.writer = Writer::new();
-                ATTACH_AGAIN_AFTER
+                REATTACH_AFTER
             }
-            Err(error) if classify_send_error(&error).is_dropped() => TRY_AGAIN_AFTER,
-            Err(_) => ATTACH_AGAIN_AFTER,
+            Err(error) if classify_send_error(&error).is_dropped() => RETRY_ATTACH_AFTER,
+            Err(_) => REATTACH_AFTER,
         };
-        self.attach_due = now.saturating_add(nanoseconds(again));
+        self.attach_due = now.saturating_add(nanoseconds(next_attempt));
     }
 
     fn try_attach(&self, frame: &[u8; FRAME_LEN]) -> io::Result<Page> {
         let (page, descriptor) = Page::create()?;
-        let mut room = [0; MAX_CONTROL_LEN];
+        let mut buffer = [0; MAX_CONTROL_LEN];
         let attach = Attach::new(pid(frame), timestamp(frame), nonce(frame), entropy::random_id());
-        self.socket.send_with_descriptor(&attach.encode(&mut room), &descriptor)?;
+        self.socket.send_with_descriptor(&attach.encode(&mut buffer), &descriptor)?;
         Ok(page)
     }
 }
@@ -136,9 +136,9 @@ impl ShmTransport {
 impl BeatTransport for ShmTransport {
     #[inline]
     fn send(&mut self, frame: &[u8; FRAME_LEN]) -> io::Result<usize> {
-        if self.said == Some(frame[STATUS])
-            && let Some(page) = self.page.as_ref().and_then(Page::words)
-            && page.is_read_at(self.origin.wrapping_add(timestamp(frame)))
+        if self.page_status == Some(frame[STATUS_OFFSET])
+            && let Some(page) = self.page.as_ref().and_then(Page::get)
+            && page.is_read_at(self.clock_offset.wrapping_add(timestamp(frame)))
         {
             self.writer.write(page, frame);
             return Ok(FRAME_LEN);
@@ -150,15 +150,15 @@ impl BeatTransport for ShmTransport {
     fn reconnect(&mut self) -> io::Result<()> {
         self.socket.reconnect()?;
         self.page = None;
-        self.said = None;
+        self.page_status = None;
         self.attach_due = 0;
         Ok(())
     }
 
     #[cold]
     fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
-        if datagram[KIND] == ControlKind::Goodbye as u8 {
-            self.send_news(&datagram).0
+        if datagram[KIND_OFFSET] == ControlKind::Goodbye as u8 {
+            self.send_ordered(&datagram).0
         } else {
             self.socket.send_control(datagram)
         }
@@ -176,20 +176,20 @@ impl fmt::Debug for ShmTransport {
 
 #[inline]
 fn timestamp(frame: &[u8; FRAME_LEN]) -> u64 {
-    u64::from_le_bytes(*part(frame, 8))
+    u64::from_le_bytes(*field(frame, 8))
 }
 
 fn nonce(frame: &[u8; FRAME_LEN]) -> u64 {
-    u64::from_le_bytes(*part(frame, 16))
+    u64::from_le_bytes(*field(frame, 16))
 }
 
 fn pid(frame: &[u8; FRAME_LEN]) -> u32 {
-    u32::from_le_bytes(*part(frame, 4))
+    u32::from_le_bytes(*field(frame, 4))
 }
 
 /// Gives what stands at `offset`.
 #[inline]
-fn part<const N: usize>(frame: &[u8; FRAME_LEN], offset: usize) -> &[u8; N] {
+fn field<const N: usize>(frame: &[u8; FRAME_LEN], offset: usize) -> &[u8; N] {
     frame[offset..].first_chunk().expect("every field of a frame is within it")
 }
 

@@ -45,7 +45,7 @@ impl UdpTransport {
     /// assert_eq!(error.to_string(), "cannot connect to 127.0.0.1:0: no server listens on port 0");
     /// ```
     pub fn connect(addr: SocketAddr) -> io::Result<Self> {
-        let socket = connected(addr).map_err(|source| refusal(addr, source))?;
+        let socket = connect_socket(addr).map_err(|source| connect_error(addr, source))?;
         Ok(Self { socket, server: addr })
     }
 
@@ -71,7 +71,7 @@ impl BeatTransport for UdpTransport {
 
     #[cold]
     fn reconnect(&mut self) -> io::Result<()> {
-        self.socket = connected(self.server)?;
+        self.socket = connect_socket(self.server)?;
         Ok(())
     }
 
@@ -83,7 +83,7 @@ impl BeatTransport for UdpTransport {
 
 /// Opens a socket of the server's family, on a port of the kernel's choice, and connects it. Neither waits, and neither
 /// allocates unless the port is 0.
-pub(crate) fn connected(server: SocketAddr) -> io::Result<UdpSocket> {
+pub(crate) fn connect_socket(server: SocketAddr) -> io::Result<UdpSocket> {
     if server.port() == 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no server listens on port 0"));
     }
@@ -97,7 +97,7 @@ pub(crate) fn connected(server: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// Makes the error for a person who chose `server`.
-pub(crate) fn refusal(server: SocketAddr, source: io::Error) -> io::Error {
+pub(crate) fn connect_error(server: SocketAddr, source: io::Error) -> io::Error {
     io::Error::new(source.kind(), ConnectError { server, source })
 }
 

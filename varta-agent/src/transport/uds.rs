@@ -21,7 +21,7 @@ use crate::sys;
 use crate::transport::BeatTransport;
 
 /// Below it anybody may make a directory, so there a server's directory has to be our own.
-const ANYBODYS: &str = "/tmp";
+const SHARED_DIR: &str = "/tmp";
 
 /// Sends beats to a server on this host. A [`Varta`](crate::Varta) has this transport unless told otherwise.
 ///
@@ -41,7 +41,7 @@ pub struct UdsTransport {
     socket: Option<UnixDatagram>,
     /// Where the server may be. As soon as one of them has answered it is the only one, so that an agent does not go
     /// over to another server while its own restarts.
-    candidates: Vec<Candidate>,
+    candidates: Vec<SocketCandidate>,
 }
 
 impl UdsTransport {
@@ -52,49 +52,50 @@ impl UdsTransport {
     /// Nobody listens there, this process may not connect, no socket can have this path, or there is no descriptor
     /// left. The message names the path and says what to do.
     pub fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::at(path.as_ref())?.connect_now(Advice::Path)
+        Self::at(path.as_ref())?.connect_now(ConnectHint::Path)
     }
 
     /// Makes a transport that looks for the server at `path` when there is something to send. It fails only if no
     /// socket can have this path.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
-        let candidate = Candidate { address: address_of(path)?, owner: None };
+        let candidate = SocketCandidate { address: socket_address(path)?, owner: None };
         Ok(Self { socket: None, candidates: vec![candidate] })
     }
 
     /// Makes a transport that looks for the server where `VARTA_SOCKET` says, or else wherever a server of this host
     /// may have its socket.
     pub(crate) fn at_default(lookup: impl Fn(&str) -> Option<OsString>) -> io::Result<Self> {
-        if let Some(path) = told_path(&lookup) {
+        if let Some(path) = path_from_env(&lookup) {
             return Self::at(&path);
         }
         let uid = sys::effective_uid();
         let paths = address::candidate_socket_paths_from(uid, lookup);
         // A path that no socket can have has none.
         let candidates = paths.iter().filter_map(|path| {
-            let owner = path.starts_with(ANYBODYS).then_some(uid);
-            Some(Candidate { address: address_of(path).ok()?, owner })
+            let owner = path.starts_with(SHARED_DIR).then_some(uid);
+            Some(SocketCandidate { address: socket_address(path).ok()?, owner })
         });
         Ok(Self { socket: None, candidates: candidates.collect() })
     }
 
     /// Makes a transport that has nowhere to send to.
-    pub(crate) const fn nowhere() -> Self {
+    pub(crate) const fn disconnected() -> Self {
         Self { socket: None, candidates: Vec::new() }
     }
 
     /// Looks for the server, and says in full if there is none.
-    pub(crate) fn connect_now(mut self, advice: Advice) -> io::Result<Self> {
+    pub(crate) fn connect_now(mut self, hint: ConnectHint) -> io::Result<Self> {
         match self.find_server() {
             Ok(()) => Ok(self),
-            Err(Refused { by, source }) => {
-                let blamed = by.map_or(self.candidates.as_slice(), |index| &self.candidates[index..=index]);
+            Err(ConnectFailure { candidate, source }) => {
+                let named =
+                    candidate.map_or(self.candidates.as_slice(), |index| &self.candidates[index..=index]);
                 let mut paths = String::new();
-                for candidate in blamed {
+                for candidate in named {
                     paths.push_str(if paths.is_empty() { "" } else { " or " });
                     paths.push_str(&candidate.path().to_string_lossy());
                 }
-                Err(ConnectError { paths, advice, source }.into_io())
+                Err(ConnectError { paths, hint, source }.into_io())
             }
         }
     }
@@ -122,8 +123,8 @@ impl UdsTransport {
 
     /// Connects to the first candidate that answers. Until then nothing changes, and nothing is allocated either way: a
     /// beat may be waiting for the answer.
-    fn find_server(&mut self) -> Result<(), Refused> {
-        let mut refused = Refused { by: None, source: io::ErrorKind::NotFound.into() };
+    fn find_server(&mut self) -> Result<(), ConnectFailure> {
+        let mut failure = ConnectFailure { candidate: None, source: io::ErrorKind::NotFound.into() };
         for (index, candidate) in self.candidates.iter().enumerate() {
             match candidate.connect() {
                 Ok(socket) => {
@@ -133,19 +134,19 @@ impl UdsTransport {
                     return Ok(());
                 }
                 // That there is no socket at one path is worth less than what is wrong with the socket at another.
-                Err(source) if refused.by.is_none() => {
-                    let by = (source.kind() != io::ErrorKind::NotFound).then_some(index);
-                    refused = Refused { by, source };
+                Err(source) if failure.candidate.is_none() => {
+                    let candidate = (source.kind() != io::ErrorKind::NotFound).then_some(index);
+                    failure = ConnectFailure { candidate, source };
                 }
                 Err(_) => {}
             }
         }
-        Err(refused)
+        Err(failure)
     }
 }
 
 /// Gives the path that `VARTA_SOCKET` names. An empty one counts as unset.
-pub(crate) fn told_path(lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+pub(crate) fn path_from_env(lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     lookup(address::SOCKET_ENV).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
@@ -157,7 +158,7 @@ impl BeatTransport for UdsTransport {
 
     #[cold]
     fn reconnect(&mut self) -> io::Result<()> {
-        self.find_server().map_err(|refused| refused.source)
+        self.find_server().map_err(|failure| failure.source)
     }
 
     #[cold]
@@ -168,7 +169,7 @@ impl BeatTransport for UdsTransport {
 
 impl fmt::Debug for UdsTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let paths: Vec<&Path> = self.candidates.iter().map(Candidate::path).collect();
+        let paths: Vec<&Path> = self.candidates.iter().map(SocketCandidate::path).collect();
         f.debug_struct("UdsTransport")
             .field("connected", &self.socket.is_some())
             .field("paths", &paths)
@@ -177,36 +178,36 @@ impl fmt::Debug for UdsTransport {
 }
 
 /// Opens a socket and connects it. Neither waits, and neither allocates.
-pub(crate) fn connected(address: &SocketAddr) -> io::Result<UnixDatagram> {
+pub(crate) fn connect_socket(address: &SocketAddr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(address)?;
     Ok(socket)
 }
 
 /// Checks that a socket can have this path.
-pub(crate) fn address_of(path: &Path) -> io::Result<SocketAddr> {
+pub(crate) fn socket_address(path: &Path) -> io::Result<SocketAddr> {
     let address = if path.as_os_str().is_empty() {
         Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is empty"))
     } else {
         SocketAddr::from_pathname(path)
     };
-    address.map_err(|source| refusal(path, source))
+    address.map_err(|source| connect_error(path, source))
 }
 
 /// Makes the error for a person who chose `path`.
-pub(crate) fn refusal(path: &Path, source: io::Error) -> io::Error {
-    ConnectError { paths: path.to_string_lossy().into_owned(), advice: Advice::Path, source }.into_io()
+pub(crate) fn connect_error(path: &Path, source: io::Error) -> io::Error {
+    ConnectError { paths: path.to_string_lossy().into_owned(), hint: ConnectHint::Path, source }.into_io()
 }
 
 /// A path at which a server may listen.
-struct Candidate {
+struct SocketCandidate {
     /// Ready for the kernel, so that a reconnect has nothing to prepare and a path that cannot be is found out at once.
     address: SocketAddr,
     /// Whose the directory of the socket has to be.
     owner: Option<u32>,
 }
 
-impl Candidate {
+impl SocketCandidate {
     fn path(&self) -> &Path {
         self.address.as_pathname().unwrap_or(Path::new(""))
     }
@@ -219,20 +220,20 @@ impl Candidate {
                 return Err(io::ErrorKind::PermissionDenied.into());
             }
         }
-        connected(&self.address)
+        connect_socket(&self.address)
     }
 }
 
 /// No candidate answered.
-struct Refused {
+struct ConnectFailure {
     /// The candidate that the error is about, or `None` where no candidate has a socket.
-    by: Option<usize>,
+    candidate: Option<usize>,
     source: io::Error,
 }
 
 /// What a program can do that found no server.
 #[derive(Clone, Copy)]
-pub(crate) enum Advice {
+pub(crate) enum ConnectHint {
     /// It has chosen the path itself.
     Path,
     /// It has left the path to us.
@@ -242,7 +243,7 @@ pub(crate) enum Advice {
 /// The error of a connect that a person will read.
 struct ConnectError {
     paths: String,
-    advice: Advice,
+    hint: ConnectHint,
     source: io::Error,
 }
 
@@ -262,9 +263,9 @@ impl fmt::Debug for ConnectError {
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let elsewhere = match self.advice {
-            Advice::Path => "or connect to the path at which it listens",
-            Advice::Environment => "or name its socket in VARTA_SOCKET",
+        let elsewhere = match self.hint {
+            ConnectHint::Path => "or connect to the path at which it listens",
+            ConnectHint::Environment => "or name its socket in VARTA_SOCKET",
         };
         write!(f, "cannot connect to {}: {}", self.paths, self.source)?;
         match (self.source.kind(), self.source.raw_os_error()) {
@@ -298,12 +299,12 @@ mod tests {
         None
     }
 
-    fn candidate(path: &Path, owner: Option<u32>) -> Candidate {
-        Candidate { address: address_of(path).unwrap(), owner }
+    fn candidate(path: &Path, owner: Option<u32>) -> SocketCandidate {
+        SocketCandidate { address: socket_address(path).unwrap(), owner }
     }
 
     fn paths(transport: &UdsTransport) -> Vec<&Path> {
-        transport.candidates.iter().map(Candidate::path).collect()
+        transport.candidates.iter().map(SocketCandidate::path).collect()
     }
 
     #[test]
@@ -381,33 +382,33 @@ mod tests {
 
     #[test]
     fn a_connect_error_names_the_path_and_says_what_to_do() {
-        let message = |paths: &[&str], advice, source: io::Error| {
+        let message = |paths: &[&str], hint, source: io::Error| {
             let paths = paths.join(" or ");
-            ConnectError { paths, advice, source }.into_io().to_string()
+            ConnectError { paths, hint, source }.into_io().to_string()
         };
         let table = [
             (
-                message(&["/run/a"], Advice::Path, io::ErrorKind::NotFound.into()),
+                message(&["/run/a"], ConnectHint::Path, io::ErrorKind::NotFound.into()),
                 "cannot connect to /run/a: entity not found; \
                  start varta-server, or connect to the path at which it listens",
             ),
             (
-                message(&["/run/a", "/tmp/b"], Advice::Environment, io::ErrorKind::NotFound.into()),
+                message(&["/run/a", "/tmp/b"], ConnectHint::Environment, io::ErrorKind::NotFound.into()),
                 "cannot connect to /run/a or /tmp/b: entity not found; \
                  start varta-server, or name its socket in VARTA_SOCKET",
             ),
             (
-                message(&["/run/a"], Advice::Path, io::ErrorKind::ConnectionRefused.into()),
+                message(&["/run/a"], ConnectHint::Path, io::ErrorKind::ConnectionRefused.into()),
                 "cannot connect to /run/a: connection refused; the server that made this socket is gone: \
                  start varta-server, or connect to the path at which it listens",
             ),
             (
-                message(&["/tmp/b"], Advice::Environment, io::ErrorKind::PermissionDenied.into()),
+                message(&["/tmp/b"], ConnectHint::Environment, io::ErrorKind::PermissionDenied.into()),
                 "cannot connect to /tmp/b: permission denied; its directory belongs to somebody else: \
                  remove it, or name its socket in VARTA_SOCKET",
             ),
             (
-                message(&["/run/a"], Advice::Path, io::Error::from_raw_os_error(libc::EACCES)),
+                message(&["/run/a"], ConnectHint::Path, io::Error::from_raw_os_error(libc::EACCES)),
                 "cannot connect to /run/a: Permission denied (os error 13); \
                  the server's --socket-mode and --socket-group say who may connect",
             ),

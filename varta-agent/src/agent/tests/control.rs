@@ -53,7 +53,7 @@ fn a_handle_that_was_asked_for_nothing_only_beats() {
         assert!(beat_after(&mut agent, MINUTE * minutes).is_sent());
     }
     agent.reconnect().unwrap();
-    agent.incarnation.forget();
+    agent.process_life.invalidate();
     assert!(beat(&mut agent).is_sent());
     let centuries = MINUTE * 60 * 24 * 365 * 700;
     assert!(beat_after(&mut agent, centuries).is_sent());
@@ -251,7 +251,7 @@ fn a_forked_child_says_hello_behind_its_first_beat_in_a_session_of_its_own() {
     let (mut agent, transport) = named();
     transport.drop_next(&[FULL]);
     assert!(beat(&mut agent).is_dropped());
-    agent.incarnation.forget();
+    agent.process_life.invalidate();
     transport.fail_reconnect_next(GONE);
     assert!(beat(&mut agent).is_failed());
     assert_eq!(transport.said().len(), 1);
@@ -267,7 +267,7 @@ fn a_forked_child_says_hello_behind_its_first_beat_in_a_session_of_its_own() {
 #[test]
 fn an_explicit_reconnect_in_a_forked_child_begins_a_session_for_its_hellos() {
     let (mut agent, transport) = named();
-    agent.incarnation.forget();
+    agent.process_life.invalidate();
     agent.reconnect().unwrap();
     assert!(beat(&mut agent).is_sent());
     let said = transport.said();
@@ -335,7 +335,7 @@ fn a_goodbye_finds_the_restarted_server_if_the_handle_reconnects() {
 fn a_child_that_closes_what_it_inherited_says_goodbye_for_itself() {
     let (mut agent, transport) = named();
     assert!(beat(&mut agent).is_sent());
-    agent.incarnation.forget();
+    agent.process_life.invalidate();
     assert!(agent.close(GoodbyeReason::Shutdown).is_sent());
     let said = transport.said();
     let goodbye = said[1].control();
@@ -397,7 +397,7 @@ fn the_hellos_of_a_busy_handle_say_it_until_it_is_over() {
 fn a_forked_child_is_not_busy_with_what_its_parent_is_busy_with() {
     let (mut agent, transport) = named();
     assert!(agent.busy_for(MINUTE).is_sent());
-    agent.incarnation.forget();
+    agent.process_life.invalidate();
     assert!(beat(&mut agent).is_sent());
     assert_eq!(transport.said().pop().unwrap().control().busy_for_ms(), None);
 }

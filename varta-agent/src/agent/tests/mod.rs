@@ -177,7 +177,7 @@ fn a_stall_is_refused_and_leaves_the_handle_as_it_was() {
     transport.drop_next(&[GONE]);
     assert!(beat(&mut agent).is_dropped());
 
-    agent.incarnation.forget();
+    agent.process_life.invalidate();
     assert_eq!(agent.beat(Status::Stall, 0), failed(io::ErrorKind::InvalidInput));
     assert_eq!((agent.nonce, agent.dropped_in_a_row), (1, 1));
     assert_eq!((agent.fork_recoveries(), transport.reconnected()), (0, 0));
@@ -290,7 +290,7 @@ fn the_first_beat_after_a_fork_connects_first_and_begins_a_new_session() {
     assert!(agent.beat_at(start + Duration::from_secs(4), Status::Ok, 0).is_dropped());
     assert_eq!((agent.nonce, agent.dropped_in_a_row), (4, 1));
 
-    agent.incarnation.forget();
+    agent.process_life.invalidate();
     let fork = start + Duration::from_secs(10);
     assert!(agent.beat_at(fork, Status::Ok, 0).is_sent());
     assert!(agent.beat_at(fork + Duration::from_secs(1), Status::Ok, 0).is_sent());
@@ -305,7 +305,7 @@ fn a_fork_starts_the_count_of_drops_at_0() {
     let (mut agent, transport) = agent_reconnecting_after(2);
     transport.drop_next(&[GONE, GONE]);
     assert!(beat(&mut agent).is_dropped());
-    agent.incarnation.forget();
+    agent.process_life.invalidate();
     assert!(beat(&mut agent).is_dropped());
     assert_eq!((agent.dropped_in_a_row, transport.reconnected()), (1, 1), "the fork's own reconnect");
 }
@@ -315,7 +315,7 @@ fn without_a_connection_after_a_fork_nothing_is_sent_or_counted_and_the_next_bea
     let (mut agent, transport) = agent_reconnecting_after(3);
     transport.drop_next(&[GONE]);
     assert!(beat(&mut agent).is_dropped());
-    agent.incarnation.forget();
+    agent.process_life.invalidate();
     for attempt in 1..=2 {
         transport.fail_reconnect_next(io::ErrorKind::NotFound);
         assert_eq!(beat(&mut agent), failed(io::ErrorKind::NotFound));
@@ -341,10 +341,10 @@ fn an_explicit_reconnect_replaces_the_connection_and_nothing_else() {
 fn an_explicit_reconnect_answers_a_fork_if_it_succeeds() {
     let (mut agent, transport) = agent();
     assert!(beat(&mut agent).is_sent());
-    agent.incarnation.forget();
+    agent.process_life.invalidate();
     transport.fail_reconnect_next(io::ErrorKind::NotFound);
     assert_eq!(agent.reconnect().unwrap_err().kind(), io::ErrorKind::NotFound);
-    assert!(!agent.incarnation.is_current());
+    assert!(!agent.process_life.is_current());
 
     agent.reconnect().unwrap();
     assert!(beat(&mut agent).is_sent());

@@ -61,7 +61,7 @@ impl Server {
 }
 
 fn page(transport: &ShmTransport) -> &BeatPage {
-    transport.page.as_ref().unwrap().words().unwrap()
+    transport.page.as_ref().unwrap().get().unwrap()
 }
 
 fn promise(transport: &ShmTransport) {
@@ -70,14 +70,14 @@ fn promise(transport: &ShmTransport) {
 
 /// The nonce in the page; 0 where there is no frame.
 fn in_page(transport: &ShmTransport) -> u64 {
-    match page(transport).glance(u64::MAX, HELD_BY_NOBODY) {
+    match page(transport).glance(u64::MAX, NOT_HELD) {
         Glance::Beat { frame, .. } => Frame::decode(&frame).unwrap().nonce,
         Glance::Empty { .. } => 0,
         other => panic!("{other:?}"),
     }
 }
 
-const HELD_BY_NOBODY: u64 = u64::MAX;
+const NOT_HELD: u64 = u64::MAX;
 
 #[test]
 fn only_what_was_said_before_goes_through_the_page() {
@@ -174,7 +174,7 @@ fn a_page_that_finds_a_full_queue_is_handed_over_a_little_later() {
     while server.socket.send_to(&[0; 32], server.dir.path().join("varta.sock")).is_ok() {}
     transport.attach(&frame, 0);
     assert!(transport.page.is_none());
-    assert_eq!(transport.attach_due, nanoseconds(TRY_AGAIN_AFTER));
+    assert_eq!(transport.attach_due, nanoseconds(RETRY_ATTACH_AFTER));
 }
 
 #[test]
@@ -202,8 +202,9 @@ fn a_goodbye_comes_behind_every_beat() {
     promise(&transport);
     server.beat(&mut transport, Status::Ok).unwrap();
     server.datagrams();
-    let mut room = [0; MAX_CONTROL_LEN];
-    let goodbye = Goodbye::new(std::process::id(), 2, 2, [7; 16], GoodbyeReason::Shutdown).encode(&mut room);
+    let mut buffer = [0; MAX_CONTROL_LEN];
+    let goodbye =
+        Goodbye::new(std::process::id(), 2, 2, [7; 16], GoodbyeReason::Shutdown).encode(&mut buffer);
     transport.send_control(goodbye).unwrap();
     assert_eq!((in_page(&transport), server.datagrams()), (0, vec![NONCE_TERMINAL]));
     server.beat(&mut transport, Status::Ok).unwrap();

@@ -9,21 +9,21 @@ use varta_proto::control::{EncodedControl, Goodbye, GoodbyeReason, Hello, MAX_CO
 
 use crate::entropy;
 use crate::outcome::BeatOutcome;
-#[cfg(feature = "tokio")]
-use crate::profile::Fault;
 use crate::profile::Profile;
+#[cfg(feature = "tokio")]
+use crate::profile::ProfileError;
 use crate::time::nanoseconds;
 
 /// How long after a Hello the next is due. The protocol wants one every 60 s, and it goes out behind the first beat
 /// after this: an agent that beats every 15 s or more often is in time.
-const HELLO_AGAIN_AFTER: Duration = Duration::from_secs(45);
+const HELLO_INTERVAL: Duration = Duration::from_secs(45);
 
 /// Later than every timestamp.
 const NEVER: u64 = u64::MAX;
 
 /// What stands at the head of a control datagram.
 #[derive(Clone, Copy)]
-pub(crate) struct Head {
+pub(crate) struct ControlHeader {
     pub(crate) pid: u32,
     pub(crate) timestamp: u64,
     /// The nonce of the last beat.
@@ -31,7 +31,7 @@ pub(crate) struct Head {
 }
 
 /// What a handle says beside its beats, and when. All times are timestamps of the session.
-pub(crate) struct Presence {
+pub(crate) struct ControlSchedule {
     /// From when on a Hello is due. Early rather than late: with it a restarted server learns of the agent anew.
     hello_due: u64,
     /// Beats of this session that the kernel did not take.
@@ -44,7 +44,7 @@ pub(crate) struct Presence {
     profile: Option<Box<Profile>>,
 }
 
-impl Presence {
+impl ControlSchedule {
     /// Says Hello for a profile and otherwise nothing.
     pub(crate) const fn new(profile: Option<Box<Profile>>) -> Self {
         let hello_due = if profile.is_some() { 0 } else { NEVER };
@@ -71,7 +71,7 @@ impl Presence {
 
     /// Has the Hellos of an agent that says them say this interval.
     #[cfg(feature = "tokio")]
-    pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<(), Fault> {
+    pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<(), ProfileError> {
         if let Some(profile) = &mut self.profile
             && profile.set_interval(interval)?
         {
@@ -103,30 +103,34 @@ impl Presence {
             self.busy_until = None;
         }
         self.hello_due = match self.profile {
-            Some(_) => timestamp.saturating_add(nanoseconds(HELLO_AGAIN_AFTER)).min(NEVER - 1),
+            Some(_) => timestamp.saturating_add(nanoseconds(HELLO_INTERVAL)).min(NEVER - 1),
             None => NEVER,
         };
     }
 
     /// Encodes a Hello.
-    pub(crate) fn hello<'o>(&mut self, head: Head, out: &'o mut [u8; MAX_CONTROL_LEN]) -> EncodedControl<'o> {
-        let mut hello = Hello::new(head.pid, head.timestamp, head.nonce, self.session());
+    pub(crate) fn hello<'o>(
+        &mut self,
+        header: ControlHeader,
+        out: &'o mut [u8; MAX_CONTROL_LEN],
+    ) -> EncodedControl<'o> {
+        let mut hello = Hello::new(header.pid, header.timestamp, header.nonce, self.session());
         if let Some(profile) = &self.profile {
-            profile.tell(&mut hello);
+            profile.fill(&mut hello);
         }
         hello.unsent = Some(self.unsent);
-        hello.busy_for_ms = self.busy_until.map(|until| milliseconds(until.saturating_sub(head.timestamp)));
+        hello.busy_for_ms = self.busy_until.map(|until| milliseconds(until.saturating_sub(header.timestamp)));
         hello.encode(out)
     }
 
     /// Encodes a Goodbye.
     pub(crate) fn goodbye<'o>(
         &mut self,
-        head: Head,
+        header: ControlHeader,
         reason: GoodbyeReason,
         out: &'o mut [u8; MAX_CONTROL_LEN],
     ) -> EncodedControl<'o> {
-        let mut goodbye = Goodbye::new(head.pid, head.timestamp, head.nonce, self.session(), reason);
+        let mut goodbye = Goodbye::new(header.pid, header.timestamp, header.nonce, self.session(), reason);
         goodbye.unsent = Some(self.unsent);
         goodbye.encode(out)
     }

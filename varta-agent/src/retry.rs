@@ -7,16 +7,16 @@ use std::time::Duration;
 
 /// How long to wait before each further attempt to get into a full queue: 15 ms in all, so that a server that does not
 /// read cannot hold up the end of a process.
-pub(crate) const PATIENCE: [Duration; 4] =
+pub(crate) const RETRY_DELAYS: [Duration; 4] =
     [Duration::from_millis(1), Duration::from_millis(2), Duration::from_millis(4), Duration::from_millis(8)];
 
-/// Sends, and as long as the queue is full waits and sends again until [`PATIENCE`] is at an end.
-pub(crate) fn patiently<R>(
+/// Sends, and as long as the queue is full waits and sends again until [`RETRY_DELAYS`] is at an end.
+pub(crate) fn retry_while_full<R>(
     mut wait: impl FnMut(Duration),
     is_full: impl Fn(&R) -> bool,
     mut send: impl FnMut() -> R,
 ) -> R {
-    for pause in PATIENCE {
+    for pause in RETRY_DELAYS {
         let sent = send();
         if !is_full(&sent) {
             return sent;
@@ -33,7 +33,7 @@ mod tests {
     #[test]
     fn a_full_queue_is_tried_again_for_15_ms_in_all() {
         let (mut waited, mut attempts) = (Duration::ZERO, 0);
-        let full = patiently(
+        let full = retry_while_full(
             |pause| waited += pause,
             |full| *full,
             || {
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn a_queue_with_room_again_takes_the_word_once() {
         let mut answers = ["full", "full", "taken"].into_iter();
-        assert_eq!(patiently(|_| {}, |answer| *answer == "full", || answers.next().unwrap()), "taken");
+        assert_eq!(retry_while_full(|_| {}, |answer| *answer == "full", || answers.next().unwrap()), "taken");
         assert!(answers.next().is_none());
     }
 }
