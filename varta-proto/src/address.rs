@@ -1,41 +1,42 @@
-//! Where a server and its agents look for the socket of a host.
+//! The paths at which a server and its agents look for the socket of a host.
 //!
-//! Both sides ask this module, so that an agent started without any configuration finds a server started
-//! without any. Nothing here touches the file system.
+//! A server and its agents both use this module, so that an agent without any configuration finds a server
+//! without any. Nothing here accesses the file system.
 
 use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::{format, vec::Vec};
 
-/// The environment variable that tells an agent, and a server, which socket to use.
+/// The environment variable with the path of the socket, for agents and for servers.
 ///
-/// It comes before everything else in this module, and whoever reads it does so first:
+/// It takes precedence over everything else in this module, and callers read it first:
 /// [`default_socket_path`] is for when it is not set.
 ///
 /// ```
 /// use std::path::PathBuf;
 /// use varta_proto::address::{SOCKET_ENV, default_socket_path};
 ///
-/// let told = std::env::var_os(SOCKET_ENV).filter(|path| !path.is_empty());
-/// let socket = told.map_or_else(|| default_socket_path(1000), PathBuf::from);
+/// let configured = std::env::var_os(SOCKET_ENV).filter(|path| !path.is_empty());
+/// let socket = configured.map_or_else(|| default_socket_path(1000), PathBuf::from);
 /// assert!(socket.file_name().is_some());
 /// ```
 pub const SOCKET_ENV: &str = "VARTA_SOCKET";
 
-/// The file name of the socket in whichever directory holds it.
+/// The file name of the socket in each directory.
 const SOCKET: &str = "varta.sock";
 
-/// Gives the path at which a server of user `uid` opens its socket when nobody told it another.
+/// Returns the path at which a server of user `uid` opens its socket by default.
 ///
-/// The first of these that there is:
+/// The first of these that exists in the environment:
 ///
-/// 1. `$RUNTIME_DIRECTORY/varta.sock`, where systemd gave the service a directory; of several, the first;
+/// 1. `$RUNTIME_DIRECTORY/varta.sock`, where systemd gave the service a directory; the first, if there are
+///    several;
 /// 2. `$XDG_RUNTIME_DIR/varta/varta.sock`;
-/// 3. `/run/varta/varta.sock` for user 0, and `/tmp/varta-<uid>/varta.sock` for everybody else.
+/// 3. `/run/varta/varta.sock` for user 0, and `/tmp/varta-<uid>/varta.sock` for every other user.
 ///
-/// A variable that is empty or holds a relative path counts as not set: two processes with different working
-/// directories would read it differently.
+/// A variable that is empty or holds a relative path counts as not set: a relative path means different files
+/// to two processes with different working directories.
 ///
 /// ```
 /// let socket = varta_proto::address::default_socket_path(1000);
@@ -45,7 +46,7 @@ pub fn default_socket_path(uid: u32) -> PathBuf {
     default_socket_path_from(uid, |name| env::var_os(name))
 }
 
-/// Does what [`default_socket_path`] does, in an environment that the caller gives.
+/// Returns what [`default_socket_path`] returns, with environment variables from `lookup`.
 ///
 /// ```
 /// use varta_proto::address::default_socket_path_from;
@@ -61,15 +62,15 @@ pub fn default_socket_path_from(uid: u32, lookup: impl Fn(&str) -> Option<OsStri
     from_environment(lookup).next().unwrap_or_else(|| if uid == 0 { system_wide() } else { of_user(uid) })
 }
 
-/// Gives every path at which a server may have its socket, the likeliest first and none twice.
+/// Returns every path at which a server may have its socket, the most likely first, without duplicates.
 ///
-/// An agent takes the first at which there is one. Its own environment may differ from the server's (a
-/// service has a `RUNTIME_DIRECTORY` that nobody else has), which is why it looks further than
-/// [`default_socket_path`]: in the order there, and in `/run/varta` whoever it is. User 0 has no candidate
-/// below `/tmp`, where no server of user 0 goes and anybody else may.
+/// An agent uses the first path at which there is a socket. The agent's environment may differ from the
+/// server's (only a service has a `RUNTIME_DIRECTORY`), so the list has more paths than
+/// [`default_socket_path`] chooses from: the same paths in the same order, and `/run/varta` for every user.
+/// User 0 has no candidate below `/tmp`, where no server of user 0 opens a socket and every user can create
+/// files.
 ///
-/// For the same reason an agent that finds a socket below `/tmp` makes sure that its directory belongs to
-/// `uid`.
+/// For the same reason an agent that finds a socket below `/tmp` checks that its directory belongs to `uid`.
 ///
 /// ```
 /// let candidates = varta_proto::address::candidate_socket_paths(1000);
@@ -79,7 +80,7 @@ pub fn candidate_socket_paths(uid: u32) -> Vec<PathBuf> {
     candidate_socket_paths_from(uid, |name| env::var_os(name))
 }
 
-/// Does what [`candidate_socket_paths`] does, in an environment that the caller gives.
+/// Returns what [`candidate_socket_paths`] returns, with environment variables from `lookup`.
 ///
 /// ```
 /// use varta_proto::address::candidate_socket_paths_from;
@@ -101,11 +102,11 @@ pub fn candidate_socket_paths_from(uid: u32, lookup: impl Fn(&str) -> Option<OsS
     paths
 }
 
-/// The paths that the environment names, in order.
+/// Returns the paths from the environment, in order.
 fn from_environment(lookup: impl Fn(&str) -> Option<OsString>) -> impl Iterator<Item = PathBuf> {
     let runtime = lookup("RUNTIME_DIRECTORY").and_then(|list| env::split_paths(&list).next());
     let desktop = lookup("XDG_RUNTIME_DIR").map(PathBuf::from);
-    // A relative path is no more use than none, and the empty one is relative.
+    // A relative path counts as not set, and the empty path is relative.
     let runtime = runtime.filter(|directory| directory.is_absolute()).map(|directory| directory.join(SOCKET));
     let desktop = desktop
         .filter(|directory| directory.is_absolute())
@@ -129,7 +130,7 @@ mod tests {
     const SYSTEM: &str = "/run/varta/varta.sock";
     const USER: &str = "/tmp/varta-7/varta.sock";
 
-    /// `RUNTIME_DIRECTORY` and `XDG_RUNTIME_DIR`, user 7's default, and all of user 7's candidates.
+    /// `RUNTIME_DIRECTORY` and `XDG_RUNTIME_DIR`, the default of user 7, and all candidates of user 7.
     #[test]
     fn the_first_usable_directory_wins() {
         let table = [

@@ -1,19 +1,19 @@
-//! What is wrong with bytes that are neither a frame nor a control datagram.
+//! The errors of bytes that are neither a frame nor a control datagram.
 //!
-//! A server counts refusals by their kind and rarely looks at one, so an error here is a small `Copy` value
-//! that knows its metric label; the values that it carries are for the person who does look.
+//! A server counts decode errors by kind and rarely logs one, so an error is a small `Copy` value that knows
+//! its metric label; the values in it are for the log.
 
 use core::fmt;
 
 use crate::control::CONTROL_VERSION;
 use crate::wire::{FRAME_LEN, NONCE_TERMINAL, VERSION};
 
-/// The first rule that a datagram broke, in the order of the variants.
+/// The first rule that a datagram breaks, in the order of the variants.
 ///
-/// The order is part of the protocol: [`BadMagic`](Self::BadMagic) and [`BadVersion`](Self::BadVersion) mean
-/// that something else talks to this socket, [`BadCrc`](Self::BadCrc) means that a datagram of ours was
-/// damaged, and what comes after it means that the sender wrote one which it should not have written. The
-/// last two are of [control datagrams](crate::control), which share the first four with frames.
+/// The order is part of the protocol. [`BadMagic`](Self::BadMagic) and [`BadVersion`](Self::BadVersion) mean
+/// another protocol on this socket, [`BadCrc`](Self::BadCrc) means a datagram that was damaged in transit,
+/// and every later variant means a sender that encodes invalid values. The last two are for [control
+/// datagrams](crate::control), which have the first four in common with frames.
 ///
 /// ```
 /// use varta_proto::{DecodeError, Frame};
@@ -25,56 +25,57 @@ use crate::wire::{FRAME_LEN, NONCE_TERMINAL, VERSION};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// A frame is not 32 bytes long, or a control datagram not as long as it says. Nothing else in it was
-    /// looked at.
+    /// A frame is not 32 bytes long, or the length of a control datagram differs from the one in its header.
+    /// Nothing else was checked.
     BadLength {
-        /// Its length in bytes.
+        /// The length of the datagram in bytes.
         actual: usize,
     },
-    /// The first two bytes are not [`MAGIC`](crate::MAGIC), or
+    /// The first two bytes are neither [`MAGIC`](crate::MAGIC) nor
     /// [`CONTROL_MAGIC`](crate::control::CONTROL_MAGIC): another protocol.
     BadMagic,
-    /// The third byte is not [`VERSION`], or [`CONTROL_VERSION`]: another version of the protocol.
+    /// The third byte is neither [`VERSION`] nor [`CONTROL_VERSION`]: another version of the protocol.
     BadVersion {
-        /// The version byte that was there.
+        /// The version byte of the datagram.
         actual: u8,
     },
-    /// The checksum does not match: the datagram was damaged on its way.
+    /// The checksum does not match: the datagram was damaged in transit.
     BadCrc {
-        /// The checksum of the bytes that arrived.
+        /// The checksum of the received bytes.
         expected: u32,
-        /// The checksum that the datagram carries.
+        /// The checksum field of the datagram.
         actual: u32,
     },
     /// The status byte is above 3.
     BadStatus {
-        /// The status byte that was there.
+        /// The status byte of the datagram.
         actual: u8,
     },
-    /// The status is [`Status::Stall`](crate::Status::Stall), which a server concludes and nobody sends.
+    /// The status is [`Status::Stall`](crate::Status::Stall), a server's verdict that is invalid in a frame.
     StallOnWire,
     /// The pid is 0 or 1.
     BadPid {
-        /// The pid that was there.
+        /// The pid of the datagram.
         actual: u32,
     },
-    /// The timestamp is `u64::MAX`, which no clock reaches.
+    /// The timestamp is `u64::MAX`, which is reserved.
     BadTimestamp,
     /// The nonce is [`NONCE_TERMINAL`] and the status is not [`Status::Critical`](crate::Status::Critical).
     BadNonce,
-    /// A control datagram is neither Hello nor Goodbye.
+    /// The kind of a control datagram is unknown: not Hello, Goodbye or Attach.
     BadKind {
-        /// The kind byte that was there.
+        /// The kind byte of the datagram.
         actual: u8,
     },
-    /// An entry in the body of a control datagram runs past its end or is illegal, or there is no session id.
+    /// An entry in the body of a control datagram is invalid or extends past its end, or there is no session
+    /// id.
     BadBody,
 }
 
 impl DecodeError {
-    /// The metric labels of all errors, in the order in which a receiver checks.
+    /// The metric labels of all errors, in the order of the checks.
     ///
-    /// A server that counts refusals has one counter for each, found by [`index`](Self::index).
+    /// A server that counts errors has one counter for each, found by [`index`](Self::index).
     pub const KINDS: [&'static str; 11] = [
         "bad_length",
         "bad_magic",
@@ -89,7 +90,7 @@ impl DecodeError {
         "bad_body",
     ];
 
-    /// Gives the place of this error in [`KINDS`](Self::KINDS), so that counters can stand in an array.
+    /// Returns the index of this error in [`KINDS`](Self::KINDS), for an array of counters.
     ///
     /// ```
     /// use varta_proto::{DecodeError, Frame};
@@ -119,7 +120,7 @@ impl DecodeError {
         }
     }
 
-    /// Names the error as the label `kind` of `varta_decode_errors_total` does.
+    /// Returns the value of the label `kind` of `varta_decode_errors_total` for this error.
     ///
     /// ```
     /// assert_eq!(varta_proto::DecodeError::BadPid { actual: 1 }.kind(), "bad_pid");

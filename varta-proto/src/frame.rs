@@ -1,23 +1,22 @@
 //! The 32-byte base frame: one beat of one process.
 //!
-//! Both directions work on the frame as four little-endian words that stay in registers: the checksum
-//! instruction takes them whole, and the compiler makes one load or store of each.
+//! Encoding and decoding treat the frame as four little-endian words that stay in registers: the checksum
+//! instruction takes whole words, and the compiler emits one load or store for each.
 
 use crate::wire::{FRAME_LEN, MAGIC, NONCE_TERMINAL, VERSION};
 use crate::{DecodeError, Status, crc32c};
 
-/// The lowest pid that may send: 0 is nobody, and process 1 of a container says nothing about which
-/// container.
+/// The lowest valid pid. Pid 0 is no process, and pid 1 of a container does not identify the container.
 const MIN_PID: u32 = 2;
 
 /// Magic and version as the low 24 bits of the first word.
 const HEADER: u64 = u64::from_le_bytes([MAGIC[0], MAGIC[1], VERSION, 0, 0, 0, 0, 0]);
 
-/// One beat: who it is from, how that process is, and which beat of its session it is.
+/// One beat: its sender, the sender's status, and its number in the session.
 ///
-/// The fields are plain values, and a `Frame` can hold what may not be sent ([`Status::Stall`], pid 0):
-/// [`encode`](Self::encode) writes what it is given, so that a beat costs no checks and tests can make bad
-/// frames, and [`decode`](Self::decode) gives out only what the protocol allows.
+/// The fields are plain values, and a `Frame` can hold values that are invalid on the wire
+/// ([`Status::Stall`], pid 0): [`encode`](Self::encode) writes the fields unchecked, so that a beat costs no
+/// checks and tests can build invalid frames; [`decode`](Self::decode) returns only valid frames.
 ///
 /// ```
 /// use varta_proto::{Frame, Status};
@@ -27,22 +26,21 @@ const HEADER: u64 = u64::from_le_bytes([MAGIC[0], MAGIC[1], VERSION, 0, 0, 0, 0,
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
-    /// How the sender is.
+    /// The sender's status.
     pub status: Status,
-    /// The sender's process id. An agent reads it afresh for each frame, because a forked child has another.
+    /// The sender's process id. An agent determines it for each process: a forked child has another pid.
     pub pid: u32,
-    /// Nanoseconds on the sender's own monotonic clock since its session began; never decreases within a
-    /// session.
+    /// Nanoseconds on the sender's monotonic clock since its session began; never decreases within a session.
     pub timestamp: u64,
-    /// The number of the beat in its session, from 1; [`NONCE_TERMINAL`] in a terminal frame, and 0 follows
-    /// the largest ordinary one.
+    /// The number of the beat in its session, from 1. [`NONCE_TERMINAL`] in a terminal frame; 0 follows the
+    /// largest ordinary nonce.
     pub nonce: u64,
-    /// The application's own number, carried unchanged.
+    /// A number of the application's choice, carried unchanged.
     pub payload: u32,
 }
 
 impl Frame {
-    /// Makes a frame of its fields, in the order of the wire.
+    /// Creates a frame from its fields, in the order of the wire.
     ///
     /// ```
     /// use varta_proto::{Frame, Status};
@@ -55,10 +53,10 @@ impl Frame {
         Self { status, pid, timestamp, nonce, payload }
     }
 
-    /// Reads a datagram as a frame. It takes any bytes and never panics.
+    /// Decodes a datagram as a frame. It accepts any bytes and never panics.
     ///
-    /// A datagram of which a valid frame is only the beginning is refused too, so read with room for more
-    /// than 32 bytes.
+    /// A datagram that only starts with a valid frame is an error too, so receive into a buffer of more than
+    /// 32 bytes.
     ///
     /// ```
     /// use varta_proto::{DecodeError, Frame, Status};
@@ -110,7 +108,7 @@ impl Frame {
         Ok(Self { status, pid, timestamp, nonce, payload })
     }
 
-    /// Writes the frame into `out`, all 32 bytes of it. It cannot fail, and it checks nothing.
+    /// Writes all 32 bytes of the frame into `out`. It cannot fail and checks nothing.
     ///
     /// ```
     /// use varta_proto::{FRAME_LEN, Frame, Status};
@@ -130,7 +128,7 @@ impl Frame {
         out[28..32].copy_from_slice(&crc.to_le_bytes());
     }
 
-    /// Gives the frame as the 32 bytes that [`encode`](Self::encode) writes.
+    /// Returns the 32 bytes that [`encode`](Self::encode) writes.
     ///
     /// ```
     /// use varta_proto::{Frame, Status};
@@ -145,11 +143,10 @@ impl Frame {
         out
     }
 
-    /// Tells whether this is the frame that a panic hook sends: critical, and with the nonce
-    /// [`NONCE_TERMINAL`].
+    /// Returns whether this is the frame of a panic hook: status critical and nonce [`NONCE_TERMINAL`].
     ///
-    /// A critical frame with any other nonce is an alarm of a process that lives on. A process may also
-    /// survive its panic, so ordinary beats can follow a terminal frame.
+    /// A critical frame with any other nonce is a warning from a process that goes on. A process may survive
+    /// its panic, so ordinary beats can follow a terminal frame.
     ///
     /// ```
     /// use varta_proto::{Frame, NONCE_TERMINAL, Status};
@@ -163,7 +160,7 @@ impl Frame {
     }
 }
 
-/// Splits a little-endian word into the two integers that stand in it, the first one first.
+/// Splits a little-endian word into its two integers, in the order of the wire.
 #[expect(clippy::cast_possible_truncation, reason = "the halves of a word")]
 const fn halves(word: u64) -> [u32; 2] {
     [word as u32, (word >> 32) as u32]

@@ -1,14 +1,14 @@
 //! The Varta Lifeline Protocol on the wire: 32-byte heartbeat frames.
 //!
-//! A process that wants to be watched sends a [`Frame`] now and then, and a server that reads them concludes
-//! who went silent. This crate is the part that both have to agree on, byte for byte: it turns a frame into
-//! 32 bytes and back, and it names what is wrong with bytes that are not a frame. It opens no socket, reads
-//! no clock and allocates nothing, so it serves a boot loader as well as a server.
+//! A monitored process sends a [`Frame`] at intervals, and a server that reads the frames detects which
+//! process went silent. This crate holds what both sides agree on, byte for byte: it encodes a frame as 32
+//! bytes, decodes it, and names what is wrong with bytes that are not a frame. It opens no socket, reads no
+//! clock and allocates nothing, so it works in a boot loader as well as in a server.
 //!
 //! # Encoding and decoding
 //!
-//! Encoding cannot fail and writes into the caller's array. Decoding takes whatever arrived, and answers with
-//! a [`Frame`] or with the first rule that was broken.
+//! Encoding cannot fail and writes into the caller's array. Decoding takes any bytes and returns a [`Frame`]
+//! or the first rule that the bytes break.
 //!
 //! ```
 //! use varta_proto::{DecodeError, FRAME_LEN, Frame, Status};
@@ -30,32 +30,32 @@
 //! |---|---|---|---|
 //! | 0 | 2 | magic | [`MAGIC`], `VA` |
 //! | 2 | 1 | version | [`VERSION`] |
-//! | 3 | 1 | [status](Status) | 0, 1 or 2; 3 is what a server concludes and is refused |
+//! | 3 | 1 | [status](Status) | 0, 1 or 2; 3 is a server's verdict and is an error |
 //! | 4 | 4 | pid | not 0 and not 1 |
 //! | 8 | 8 | timestamp | nanoseconds on the sender's monotonic clock, not `u64::MAX` |
 //! | 16 | 8 | nonce | [`NONCE_TERMINAL`] only with [`Status::Critical`] |
-//! | 24 | 4 | payload | the application's own |
+//! | 24 | 4 | payload | a number of the application's choice |
 //! | 28 | 4 | crc32c | [CRC-32C](crc32c) of bytes 0 to 27 |
 //!
 //! All integers are little-endian.
 //!
 //! # Other datagrams
 //!
-//! - [`control`]: an agent's name, its interval and its farewell. A server tells them from frames by their
-//!   length.
-//! - [`page`]: the memory in which an agent leaves its newest beat for a server on the same host.
-//! - `secure`, with the feature of that name: frames and control datagrams under a seal.
+//! - [`control`]: an agent's name, its interval and its goodbye. A server distinguishes them from frames by
+//!   their length.
+//! - [`page`]: shared memory in which an agent stores its newest beat for a server on the same host.
+//! - `secure`, with the feature of that name: encrypted and authenticated frames and control datagrams.
 //!
 //! # Features
 //!
-//! None is on by default, and without `secure` the crate has no dependencies.
+//! No feature is on by default. Without `secure` the crate has no dependencies.
 //!
-//! - `std`: the module `address`, where a server and its agents look for the socket of a host; keys from
-//!   files; and the detection of the checksum instruction on aarch64. On x86-64 it is found without.
-//! - `secure`: the module of that name, on top of ring. It needs neither the standard library nor an
+//! - `std`: the module `address`, with the paths of a host's socket; keys from files; and detection of the
+//!   checksum instruction on aarch64. Detection on x86-64 needs no feature.
+//! - `secure`: the module of that name, built on ring. It needs neither the standard library nor an
 //!   allocator.
-//! - `test-hooks`: sessions of `secure` that begin where a test wants them to. Not for programs: with it a
-//!   nonce can be used twice.
+//! - `test-hooks`: sessions of `secure` that start at a position of the test's choice. Not for production:
+//!   with it a nonce can be used twice.
 
 #![no_std]
 

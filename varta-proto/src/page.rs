@@ -1,11 +1,13 @@
-//! The page of memory in which an agent leaves its newest beat for a server on the same host.
+//! The page of shared memory in which an agent stores its newest beat for a server on the same host.
 //!
-//! An agent makes it, hands it over with an [`Attach`](crate::control::Attach), and writes its beats there without a
-//! system call. The server looks at it now and then, and sees the newest beat only. How the memory comes about and is
-//! mapped is the business of the two; here stands what its words mean and in which order they are written.
+//! The agent creates the page, hands it over with an [`Attach`](crate::control::Attach), and writes its beats
+//! into it without a system call. The server reads it at intervals and sees only the newest beat. Creating
+//! and mapping the memory is up to the two sides; this module defines the words of the page and the order of
+//! writes.
 //!
-//! Neither side trusts the other: all access is to atomic words, nothing in the page is a pointer, a length or an
-//! index, and a copy is a copy of what was there at one moment or is none. What it says is for [`Frame::decode`].
+//! Neither side trusts the other: all access is to atomic words, nothing in the page is a pointer, a length
+//! or an index, and a copy holds either one consistent state or nothing. [`Frame::decode`] checks the
+//! content.
 //!
 //! ```
 //! use varta_proto::page::{BeatPage, Glance, Writer};
@@ -25,21 +27,23 @@
 //! | offset | size | word | written by |
 //! |---|---|---|---|
 //! | 0 | 8 | sequence, odd while the frame is being written | agent |
-//! | 8 | 32 | frame, as in a datagram; all zero where there is none | agent |
-//! | 40 | 8 | when the agent's last datagram was sent, or [`HELD`] | agent |
-//! | 48 | 8 | 1 when the agent has left the page | agent |
-//! | 64 | 8 | until when the server promises to look, or 0 | server |
+//! | 8 | 32 | frame, as in a datagram; zeros if there is none | agent |
+//! | 40 | 8 | time at which the agent's last datagram was sent, or [`HELD`] | agent |
+//! | 48 | 8 | 1 after the agent has abandoned the page | agent |
+//! | 64 | 8 | the server's lease: the time until which it reads the page, or 0 | server |
 //!
-//! Times are nanoseconds of the host's `CLOCK_MONOTONIC`. The words are in the host's byte order: nobody reads a page of
-//! another host. The two sides write into two cache lines, so that neither waits for the other's.
+//! Times are nanoseconds of the host's `CLOCK_MONOTONIC`. Words have the host's byte order: both sides run on
+//! one host. Each side writes to a cache line of its own, so that their writes do not contend.
 //!
 //! # The order of beats
 //!
-//! News goes by datagram and the page carries the rest, so a server has to put the two in order. An agent holds its page
-//! while it sends a beat by datagram, empties it if that was taken, and notes when. Whoever looks at the page takes what is
-//! in it only if every datagram that was sent before has been taken.
+//! A beat with new information goes by datagram, and the page carries the rest, so a server has to order the
+//! two. An agent marks the page as [`HELD`] while it sends a beat by datagram, clears the page if the
+//! datagram was sent, and stores the time of sending. A server uses the content of the page only after it has
+//! received every datagram sent before it.
 //!
-//! The sequence lock is that of H.-J. Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012.
+//! The sequence lock is the one of H.-J. Boehm, "Can seqlocks get along with programming language memory
+//! models?", MSPC 2012.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
@@ -48,19 +52,19 @@ use crate::FRAME_LEN;
 #[cfg(doc)]
 use crate::Frame;
 
-/// The time that stands for a datagram that is being sent.
+/// The value of the send time while a datagram is being sent.
 pub const HELD: u64 = u64::MAX;
 
-/// The longest that a server may promise to look, in nanoseconds from now: 10 s. What lies further ahead was written by
-/// somebody with another clock, and is no promise.
+/// The longest lease that a server may give, in nanoseconds from now: 10 s. A later time comes from another
+/// clock and is not a lease.
 pub const LONGEST_PROMISE: u64 = 10_000_000_000;
 
 const FRAME_WORDS: usize = FRAME_LEN / size_of::<u64>();
 
-/// How often a copy is tried before the page is left for the next look.
+/// How often [`BeatPage::glance`] tries to copy the frame before it reports [`Glance::Torn`].
 const MAX_READ_ATTEMPTS: usize = 3;
 
-/// What the agent writes.
+/// The cache line that the agent writes.
 #[derive(Default)]
 #[repr(C, align(64))]
 struct AgentLine {
@@ -70,14 +74,14 @@ struct AgentLine {
     detached: AtomicU64,
 }
 
-/// What the server writes.
+/// The cache line that the server writes.
 #[derive(Default)]
 #[repr(C, align(64))]
 struct ServerLine {
     looks_until: AtomicU64,
 }
 
-/// A page for beats: two cache lines at its beginning. Memory that is all zero is a page in which nothing was written.
+/// A page for beats: two cache lines at its start. Memory of zeros is an empty page.
 #[derive(Default)]
 #[repr(C)]
 pub struct BeatPage {
@@ -87,31 +91,32 @@ pub struct BeatPage {
 
 const _: () = assert!(size_of::<BeatPage>() == 128 && align_of::<BeatPage>() == 64);
 
-/// What a look at a page gave.
+/// The result of reading a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Glance {
-    /// Nothing was written since.
+    /// The page has not changed since the given sequence.
     Same,
-    /// The agent has emptied the page since, and its newest beat went by datagram.
+    /// The agent cleared the page: its newest beat went by datagram.
     Empty {
-        /// The page's sequence by now.
+        /// The current sequence of the page.
         sequence: u64,
     },
-    /// There may be something, and not to be taken yet: a datagram that was sent before it may not have been taken.
+    /// The page has changed, and its content must wait: a datagram sent before it may not have been received
+    /// yet.
     Held,
-    /// It was written while it was looked at, each time.
+    /// The agent was writing to the page during each attempt to copy it.
     Torn,
-    /// Something was written since.
+    /// The page has a new beat.
     Beat {
-        /// The page's sequence by now.
+        /// The current sequence of the page.
         sequence: u64,
-        /// What was written: a copy of one moment, of whatever the other side may put there.
+        /// A consistent copy of what the agent wrote, which may be any bytes.
         frame: [u8; FRAME_LEN],
     },
 }
 
 impl BeatPage {
-    /// Makes a page in which nothing was written.
+    /// Creates an empty page.
     ///
     /// ```
     /// use varta_proto::page::{BeatPage, Glance};
@@ -122,10 +127,11 @@ impl BeatPage {
         Self::default()
     }
 
-    /// Takes a copy of the frame if something was written since the sequence was `seen`. `settled` is a time before
-    /// which every datagram of the agent has been taken: what came behind a later one is held.
+    /// Copies the frame if the sequence of the page is no longer `seen`. `settled` is a time before which
+    /// every datagram of the agent has been received: content that follows a later datagram is
+    /// [`Held`](Glance::Held).
     ///
-    /// It takes any memory and never waits.
+    /// It accepts any memory and never blocks.
     ///
     /// ```
     /// use varta_proto::page::{BeatPage, Glance, Writer};
@@ -147,7 +153,8 @@ impl BeatPage {
             if !sequence.is_multiple_of(2) {
                 continue;
             }
-            // No later than the frame: whoever sees a frame sees when the datagram before it was sent.
+            // Not later than the frame: a reader that sees a frame also sees the send time of the datagram
+            // before it.
             let sent_at = self.agent.sent_at.load(Ordering::Relaxed);
             let words = self.agent.frame.each_ref().map(|word| word.load(Ordering::Relaxed));
             fence(Ordering::Acquire);
@@ -165,9 +172,9 @@ impl BeatPage {
         Glance::Torn
     }
 
-    /// Tells whether nothing was written since the sequence was `seen`, and does no more than that. Who looks at many pages
-    /// asks this of some dozens of them first: the processor fetches them all at once, and a [`glance`](Self::glance)
-    /// at each does not wait for memory.
+    /// Returns whether the sequence of the page is still `seen`, with one load. A server that reads many
+    /// pages calls this on some dozens of them first: the processor loads them all at once, and the
+    /// [`glance`](Self::glance) at each does not wait for memory.
     ///
     /// ```
     /// use varta_proto::page::{BeatPage, Writer};
@@ -182,19 +189,20 @@ impl BeatPage {
         self.agent.sequence.load(Ordering::Relaxed) == seen
     }
 
-    /// Keeps the server from taking anything: a beat is about to go by datagram.
+    /// Marks the page as [`HELD`] before a datagram is sent: the server uses nothing from the page until
+    /// [`release`](Self::release).
     #[inline]
     pub fn hold(&self) {
         self.agent.sent_at.store(HELD, Ordering::Release);
     }
 
-    /// Ends that: the datagram was sent by `at`, or was not.
+    /// Ends [`hold`](Self::hold): the datagram was sent by the time `at`, or sending failed.
     #[inline]
     pub fn release(&self, at: u64) {
         self.agent.sent_at.store(at, Ordering::Release);
     }
 
-    /// Says that the agent writes here no more.
+    /// Marks the page as abandoned: the agent does not write to it any more.
     ///
     /// ```
     /// let page = varta_proto::page::BeatPage::new();
@@ -205,13 +213,13 @@ impl BeatPage {
         self.agent.detached.store(1, Ordering::Release);
     }
 
-    /// Tells whether the agent writes here no more.
+    /// Returns whether the agent has called [`leave`](Self::leave).
     #[inline]
     pub fn was_left(&self) -> bool {
         self.agent.detached.load(Ordering::Acquire) == 1
     }
 
-    /// Promises that the server looks until then; 0 takes it back.
+    /// Sets the time until which the server reads the page; 0 withdraws it.
     ///
     /// ```
     /// let page = varta_proto::page::BeatPage::new();
@@ -224,14 +232,15 @@ impl BeatPage {
         self.server.looks_until.store(until, Ordering::Release);
     }
 
-    /// Tells whether a server has promised to look at a time that is not before `now`.
+    /// Returns whether a server reads the page at the time `now`: its lease has not expired, and is not
+    /// longer than [`LONGEST_PROMISE`].
     #[inline]
     pub fn is_read_at(&self, now: u64) -> bool {
         self.server.looks_until.load(Ordering::Relaxed).wrapping_sub(now) <= LONGEST_PROMISE
     }
 
-    /// Tells whether a promise to look has lapsed less than `span` nanoseconds before `now`: whoever gave it may have been
-    /// held up, and look again.
+    /// Returns whether the server's lease expired at most `span` nanoseconds before `now`: the server may
+    /// only be delayed.
     ///
     /// ```
     /// let page = varta_proto::page::BeatPage::new();
@@ -254,7 +263,7 @@ impl fmt::Debug for BeatPage {
     }
 }
 
-/// The one who writes into a page. It keeps the sequence to itself: what the other side does to that in the page is lost
+/// The agent's end of a page. The writer keeps the sequence itself: a change by the other side is overwritten
 /// with the next beat.
 #[derive(Debug, Default)]
 pub struct Writer {
@@ -262,18 +271,18 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a page in which nothing was written.
+    /// Creates the writer of an empty page.
     pub const fn new() -> Self {
         Self { sequence: 0 }
     }
 
-    /// Puts a frame in place of the one that is there. One page has one writer, which writes from one thread at a time.
+    /// Replaces the frame in the page. A page has one writer, which writes from one thread at a time.
     #[inline]
     pub fn write(&mut self, page: &BeatPage, frame: &[u8; FRAME_LEN]) {
         self.store_frame(page, words_of(frame));
     }
 
-    /// Takes away the frame that is there.
+    /// Clears the page.
     ///
     /// ```
     /// use varta_proto::page::{BeatPage, Glance, Writer};
@@ -355,7 +364,7 @@ mod tests {
     fn a_frame_is_never_seen_without_the_time_of_the_datagram_before_it() {
         const ROUNDS: u64 = 100_000;
         let page = BeatPage::new();
-        // By how many datagrams there are, which here are their times too.
+        // The number of datagrams received, which are also their times here.
         let taken = AtomicU64::new(0);
         thread::scope(|scope| {
             scope.spawn(|| {

@@ -1,14 +1,14 @@
-//! What a process says of itself in a beat.
+//! The status of a process in a beat.
 //!
-//! It stands apart from the frame because agents and servers pass it around without one.
+//! It is separate from the frame because agents and servers use it without one.
 
 use core::fmt;
 
-/// How well a process is, as the fourth byte of a frame.
+/// The status of a process, the fourth byte of a frame.
 ///
-/// A sender chooses between [`Ok`](Self::Ok), [`Degraded`](Self::Degraded) and [`Critical`](Self::Critical).
-/// [`Stall`](Self::Stall) is a server's word for a process that has gone silent: it has a number, because
-/// metrics show it beside the others, and [`Frame::decode`](crate::Frame::decode) refuses it.
+/// A sender uses [`Ok`](Self::Ok), [`Degraded`](Self::Degraded) or [`Critical`](Self::Critical).
+/// [`Stall`](Self::Stall) is a server's verdict on a silent process: it has a number because metrics show it
+/// with the other statuses, and [`Frame::decode`](crate::Frame::decode) rejects it.
 ///
 /// ```
 /// use varta_proto::Status;
@@ -20,20 +20,20 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Status {
-    /// All is well.
+    /// The process works normally.
     #[default]
     Ok = 0,
-    /// The process works, and less well than it should.
+    /// The process works with reduced quality.
     Degraded = 1,
     /// The process cannot do its work. With the nonce [`NONCE_TERMINAL`](crate::NONCE_TERMINAL) it is
     /// panicking.
     Critical = 2,
-    /// The process has not been heard for too long. Never sent.
+    /// The process has been silent for too long. Never sent.
     Stall = 3,
 }
 
 impl Status {
-    /// Reads a status byte; `None` above 3.
+    /// Decodes a status byte; `None` above 3.
     ///
     /// ```
     /// use varta_proto::Status;
@@ -52,8 +52,8 @@ impl Status {
         }
     }
 
-    /// Names the status in lower case, as log lines and metric labels show it: `ok`, `degraded`, `critical`
-    /// or `stall`.
+    /// Returns the status in lower case, as in log lines and metric labels: `ok`, `degraded`, `critical` or
+    /// `stall`.
     ///
     /// ```
     /// assert_eq!(varta_proto::Status::Degraded.as_str(), "degraded");
@@ -68,7 +68,7 @@ impl Status {
     }
 }
 
-/// Shows [`as_str`](Status::as_str), and honours width and alignment.
+/// Formats as [`as_str`](Status::as_str), with width and alignment.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())

@@ -1,4 +1,4 @@
-//! The golden bytes of the protocol as tests read them, those of the crate and those beside it.
+//! Access to the protocol's test vectors, for unit and integration tests.
 
 #![allow(dead_code, reason = "not every test needs every helper")]
 #![allow(clippy::panic, clippy::unwrap_used, reason = "the helpers of tests are tests too")]
@@ -10,8 +10,8 @@ pub(crate) fn vectors() -> Value {
     serde_json::from_str(include_str!("../tests/data/vectors.json")).unwrap()
 }
 
-/// Runs `check` on every entry of a section, with the entry's id for its messages. An empty section is a
-/// failure: it would hold whatever the code does.
+/// Runs `check` on every entry of a section, with the entry's id for its messages. An empty section fails the
+/// test, because it would pass with any code.
 pub(crate) fn for_each(section: &str, check: impl Fn(&str, &Value)) {
     let vectors = vectors();
     let entries = vectors[section].as_array().unwrap_or_else(|| panic!("no section {section}"));
@@ -25,7 +25,7 @@ pub(crate) fn text<'a>(entry: &'a Value, key: &str) -> &'a str {
     entry[key].as_str().unwrap_or_else(|| panic!("{key} is no string in {entry}"))
 }
 
-/// Reads a decimal string, or a number.
+/// Reads a number or a decimal string.
 pub(crate) fn number<T: TryFrom<u64>>(entry: &Value, key: &str) -> T {
     let number = match &entry[key] {
         Value::String(digits) => digits.parse().unwrap(),
@@ -34,7 +34,7 @@ pub(crate) fn number<T: TryFrom<u64>>(entry: &Value, key: &str) -> T {
     T::try_from(number).unwrap_or_else(|_| panic!("{key} is out of range in {entry}"))
 }
 
-/// As [`number`], where there may be none.
+/// Reads a number as [`number`] does; `None` if the key is absent.
 pub(crate) fn optional<T: TryFrom<u64>>(entry: &Value, key: &str) -> Option<T> {
     entry.get(key).map(|_| number(entry, key))
 }

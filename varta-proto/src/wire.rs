@@ -1,4 +1,4 @@
-//! The numbers of the base frame.
+//! The constants of the base frame.
 
 #[cfg(doc)]
 use crate::Status;
@@ -12,6 +12,6 @@ pub const MAGIC: [u8; 2] = *b"VA";
 /// The version of the protocol, the third byte of every base frame.
 pub const VERSION: u8 = 2;
 
-/// The nonce of a terminal frame, which a panic hook sends with [`Status::Critical`]. No ordinary beat
-/// carries it.
+/// The nonce of a terminal frame, which a panic hook sends with [`Status::Critical`]. An ordinary beat never
+/// has it.
 pub const NONCE_TERMINAL: u64 = u64::MAX;

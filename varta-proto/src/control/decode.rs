@@ -1,7 +1,7 @@
-//! Control datagrams as they arrive.
+//! Decoding of control datagrams.
 //!
-//! Everything is checked at once and before anything is given out, so that the accessors cannot fail. The
-//! labels alone stay where they are, because there is no telling how much room they take.
+//! [`Control::decode`] checks everything, so that the accessors cannot fail. Labels stay in the datagram,
+//! because a fixed-size copy would need room for the largest set.
 
 use core::fmt;
 
@@ -9,7 +9,7 @@ use super::wire::{CONTROL_MAGIC, CONTROL_VERSION, MAX_CONTROL_LEN, split_entry, 
 use super::{AgentName, ControlKind, EncodedControl, GoodbyeReason, Label, Labels, MAX_LABELS};
 use crate::{DecodeError, crc32c};
 
-/// A control datagram that was decoded. It borrows the bytes, and all of them have been checked.
+/// A decoded control datagram. It borrows the bytes, all of which have been checked.
 ///
 /// ```
 /// use varta_proto::control::{Control, ControlKind, Goodbye, GoodbyeReason, MAX_CONTROL_LEN};
@@ -36,10 +36,10 @@ pub struct Control<'a> {
 }
 
 impl<'a> Control<'a> {
-    /// Reads a datagram as a control datagram. It takes any bytes and never panics.
+    /// Decodes a datagram as a control datagram. It accepts any bytes and never panics.
     ///
-    /// What may come once and comes again counts as it came first. Pid and timestamp are not looked at: what
-    /// they may be is for who knows the sender.
+    /// If an entry that is allowed once is repeated, the first counts. The values of pid and timestamp are
+    /// not checked: the caller checks them against the sender.
     ///
     /// ```
     /// use varta_proto::control::Control;
@@ -53,11 +53,11 @@ impl<'a> Control<'a> {
     /// # Errors
     ///
     /// The first of these that applies: [`BadLength`](DecodeError::BadLength) under 32 bytes, above
-    /// [`MAX_CONTROL_LEN`], or if the length of the body is not what is said; [`BadMagic`](DecodeError::BadMagic);
-    /// [`BadVersion`](DecodeError::BadVersion); [`BadCrc`](DecodeError::BadCrc);
-    /// [`BadKind`](DecodeError::BadKind); [`BadBody`](DecodeError::BadBody) for an entry that runs past the
-    /// body, a value of a wrong length, an illegal name or label, more than [`MAX_LABELS`] labels, two labels
-    /// with one key, or no session id.
+    /// [`MAX_CONTROL_LEN`], or if the body has another length than its header says;
+    /// [`BadMagic`](DecodeError::BadMagic); [`BadVersion`](DecodeError::BadVersion);
+    /// [`BadCrc`](DecodeError::BadCrc); [`BadKind`](DecodeError::BadKind); [`BadBody`](DecodeError::BadBody)
+    /// for an entry that extends past the body, a value of a wrong length, an invalid name or label, more
+    /// than [`MAX_LABELS`] labels, two labels with one key, or no session id.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let layout = Layout::of(bytes).ok_or(DecodeError::BadLength { actual: bytes.len() })?;
         if layout.magic != CONTROL_MAGIC {
@@ -77,7 +77,7 @@ impl<'a> Control<'a> {
         Ok(Self { bytes, body, kind, pid, timestamp, nonce, session, entries })
     }
 
-    /// Tells whether this is a Hello, a Goodbye or an Attach.
+    /// Returns the kind: Hello, Goodbye or Attach.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -91,8 +91,8 @@ impl<'a> Control<'a> {
         self.kind
     }
 
-    /// Gives the sender's process id, as it says. An agent that is process 1 of its container gives a random
-    /// number with the top bit set.
+    /// Returns the process id that the sender claims. An agent that is process 1 of its container sends a
+    /// random number with the top bit set.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -106,7 +106,7 @@ impl<'a> Control<'a> {
         self.pid
     }
 
-    /// Gives the time of sending in nanoseconds, on the clock of the sender's beats.
+    /// Returns the time of sending in nanoseconds, on the clock of the sender's beats.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -120,7 +120,7 @@ impl<'a> Control<'a> {
         self.timestamp
     }
 
-    /// Gives the nonce of the last beat that was sent in this session, 0 before the first.
+    /// Returns the nonce of the last beat sent in this session, 0 before the first.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -134,7 +134,7 @@ impl<'a> Control<'a> {
         self.nonce
     }
 
-    /// Gives the id of the handle's life: the same in each of its control datagrams, and another after a fork.
+    /// Returns the session id: the same in each control datagram of a handle, and another after a fork.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -148,7 +148,7 @@ impl<'a> Control<'a> {
         self.session
     }
 
-    /// Gives the agent's name, if it has one.
+    /// Returns the agent's name, if it has one.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -164,7 +164,7 @@ impl<'a> Control<'a> {
         self.entries.name.as_ref()
     }
 
-    /// Gives the interval at which the agent means to beat, in milliseconds.
+    /// Returns the interval between the agent's beats, in milliseconds.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -179,7 +179,7 @@ impl<'a> Control<'a> {
         self.entries.interval_ms
     }
 
-    /// Gives the silence after which the agent asks to be called stalled, in milliseconds.
+    /// Returns the silence after which the agent asks to count as stalled, in milliseconds.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -194,7 +194,7 @@ impl<'a> Control<'a> {
         self.entries.stall_after_ms
     }
 
-    /// Gives the labels, at most [`MAX_LABELS`] and no two with one key, in the order in which they came.
+    /// Returns the labels in the order of the datagram: at most [`MAX_LABELS`], no two with one key.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -211,7 +211,7 @@ impl<'a> Control<'a> {
         Labels::in_entries(self.body)
     }
 
-    /// Gives how many beats of this session the agent could not hand to its kernel.
+    /// Returns how many beats of this session the agent failed to send.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -226,7 +226,7 @@ impl<'a> Control<'a> {
         self.entries.unsent
     }
 
-    /// Gives why the agent takes its leave; `None` also for a reason that this version does not know.
+    /// Returns the reason of a Goodbye; `None` also for a reason that this version does not know.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -243,7 +243,7 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Gives for how long from now the agent is busy and may be silent, in milliseconds.
+    /// Returns for how long from now the agent is busy and may be silent, in milliseconds.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -258,7 +258,7 @@ impl<'a> Control<'a> {
         self.entries.busy_for_ms
     }
 
-    /// Gives the whole datagram as it came, to be handed on or sealed.
+    /// Returns the whole datagram as received, to forward or to seal it.
     ///
     /// ```
     /// # use varta_proto::control::*;
@@ -273,7 +273,7 @@ impl<'a> Control<'a> {
     }
 }
 
-/// Shows what the datagram says, field by field.
+/// Shows the fields of the datagram.
 impl fmt::Debug for Control<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control")
@@ -293,7 +293,7 @@ impl fmt::Debug for Control<'_> {
     }
 }
 
-/// The parts of a control datagram, read and not yet judged.
+/// The fields of a control datagram, before any check but that of the length.
 struct Layout<'a> {
     magic: [u8; 2],
     version: u8,
@@ -302,13 +302,13 @@ struct Layout<'a> {
     timestamp: u64,
     nonce: u64,
     body: &'a [u8],
-    /// Everything that the checksum is of.
+    /// The bytes that the checksum covers.
     covered: &'a [u8],
     crc: u32,
 }
 
 impl<'a> Layout<'a> {
-    /// Takes a datagram apart; `None` if its length is wrong.
+    /// Splits a datagram into its fields; `None` if its length is wrong.
     fn of(bytes: &'a [u8]) -> Option<Self> {
         if bytes.len() > MAX_CONTROL_LEN {
             return None;
@@ -334,7 +334,7 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// What stood in the entries of a body, but for the labels, which stay there.
+/// The values of the entries of a body, except the labels, which stay in the datagram.
 #[derive(Clone, Copy, Default)]
 struct Entries {
     session: Option<[u8; 16]>,
@@ -347,7 +347,7 @@ struct Entries {
 }
 
 impl Entries {
-    /// Reads all entries; `None` if one of them may not stand there.
+    /// Reads all entries; `None` if one of them is invalid.
     fn read(body: &[u8]) -> Option<Self> {
         let mut entries = Self::default();
         let mut labels = 0;
@@ -376,7 +376,7 @@ impl Entries {
                     set_first(&mut entries.reason, reason);
                 }
                 tag::BUSY_FOR => set_first(&mut entries.busy_for_ms, read_u32(value)?),
-                // Padding, and what a later version may say.
+                // Padding, and entries of later versions.
                 _ => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Control datagrams on their way out.
+//! Encoding of control datagrams.
 
 use core::fmt;
 use core::ops::Deref;
@@ -7,14 +7,14 @@ use super::wire::{CONTROL_MAGIC, CONTROL_VERSION, CRC_LEN, HEAD_LEN, MAX_CONTROL
 use super::{AgentName, ControlKind, GoodbyeReason, LabelSet};
 use crate::crc32c;
 
-/// The lengths of beats, plain and sealed: what no control datagram is as long as. Given here as well as in
-/// `secure`, because it holds for senders that seal nothing, too.
+/// The lengths of beats, plain and sealed, which a control datagram never has. Defined here as well as in
+/// `secure`, because they hold for senders without that feature too.
 const BEAT_LENGTHS: [usize; 3] = [32, 60, 64];
 
-/// How an agent introduces itself: when it connects, after it reconnects or forks, and at least once a minute.
+/// How an agent introduces itself: when it connects, after it reconnects or forks, and at least once a
+/// minute.
 ///
-/// The fields are plain values; what could be illegal has a type that is made only of what is legal. So
-/// encoding cannot fail.
+/// The fields are plain values; each value with a rule has a type that enforces it. So encoding cannot fail.
 ///
 /// ```
 /// use varta_proto::control::{Control, Hello, MAX_CONTROL_LEN};
@@ -34,26 +34,26 @@ pub struct Hello<'a> {
     pub pid: u32,
     /// Nanoseconds on the clock of the beats.
     pub timestamp: u64,
-    /// The nonce of the last beat that was sent in this session, 0 before the first.
+    /// The nonce of the last beat sent in this session, 0 before the first.
     pub nonce: u64,
-    /// 16 random bytes, the same in every control datagram of one handle's life, and new after a fork.
+    /// 16 random bytes, the same in every control datagram of a handle, and new after a fork.
     pub session: [u8; 16],
-    /// What the agent is called, whatever its pid is.
+    /// The agent's name, the same for every pid of it.
     pub name: Option<&'a AgentName>,
-    /// The interval at which it means to beat, in milliseconds.
+    /// The interval between beats, in milliseconds.
     pub interval_ms: Option<u32>,
-    /// The silence after which it asks to be called stalled, in milliseconds.
+    /// The silence after which the agent asks to count as stalled, in milliseconds.
     pub stall_after_ms: Option<u32>,
-    /// What operators sort it by.
+    /// Labels for operators to sort agents by.
     pub labels: &'a LabelSet,
-    /// How many beats of this session it could not hand to its kernel.
+    /// How many beats of this session the agent failed to send.
     pub unsent: Option<u64>,
-    /// For how long from now it is busy and may be silent, in milliseconds.
+    /// For how long from now the agent is busy and may be silent, in milliseconds.
     pub busy_for_ms: Option<u32>,
 }
 
 impl<'a> Hello<'a> {
-    /// Makes a Hello of what each has; the rest is not said.
+    /// Creates a Hello with the required fields; the optional ones are unset.
     ///
     /// ```
     /// use varta_proto::control::Hello;
@@ -77,7 +77,7 @@ impl<'a> Hello<'a> {
         }
     }
 
-    /// Writes the datagram into `out`, and gives the part of it that is to be sent.
+    /// Writes the datagram into `out`, and returns the part of `out` that it takes.
     ///
     /// ```
     /// use varta_proto::control::{Hello, MAX_CONTROL_LEN};
@@ -111,7 +111,7 @@ impl<'a> Hello<'a> {
     }
 }
 
-/// How an agent takes its leave, so that its silence is not taken for a stall.
+/// How an agent ends its session, so that the silence after it does not count as a stall.
 ///
 /// ```
 /// use varta_proto::control::{Control, Goodbye, GoodbyeReason, MAX_CONTROL_LEN};
@@ -130,18 +130,18 @@ pub struct Goodbye {
     pub pid: u32,
     /// Nanoseconds on the clock of the beats.
     pub timestamp: u64,
-    /// The nonce of the last beat that was sent in this session, 0 if there was none.
+    /// The nonce of the last beat sent in this session, 0 if there was none.
     pub nonce: u64,
-    /// As in the session's [`Hello`].
+    /// The session id, as in the session's [`Hello`].
     pub session: [u8; 16],
-    /// Why it goes.
+    /// The reason of the goodbye.
     pub reason: GoodbyeReason,
-    /// How many beats of this session it could not hand to its kernel.
+    /// How many beats of this session the agent failed to send.
     pub unsent: Option<u64>,
 }
 
 impl Goodbye {
-    /// Makes a Goodbye of what each has; the rest is not said.
+    /// Creates a Goodbye with the required fields; the optional ones are unset.
     ///
     /// ```
     /// use varta_proto::control::{Goodbye, GoodbyeReason};
@@ -153,7 +153,7 @@ impl Goodbye {
         Self { pid, timestamp, nonce, session, reason, unsent: None }
     }
 
-    /// Writes the datagram into `out`, and gives the part of it that is to be sent.
+    /// Writes the datagram into `out`, and returns the part of `out` that it takes.
     ///
     /// ```
     /// use varta_proto::control::{Goodbye, GoodbyeReason, MAX_CONTROL_LEN};
@@ -172,7 +172,8 @@ impl Goodbye {
     }
 }
 
-/// How an agent hands over a [page](crate::page) for its beats, whose file descriptor goes with the datagram.
+/// How an agent hands over a [page](crate::page) for its beats, whose file descriptor is sent with the
+/// datagram.
 ///
 /// ```
 /// use varta_proto::control::{Attach, Control, ControlKind, MAX_CONTROL_LEN};
@@ -189,14 +190,14 @@ pub struct Attach {
     pub pid: u32,
     /// Nanoseconds on the clock of the beats.
     pub timestamp: u64,
-    /// The nonce of the last beat that was sent in this session, 0 before the first.
+    /// The nonce of the last beat sent in this session, 0 before the first.
     pub nonce: u64,
     /// 16 random bytes.
     pub session: [u8; 16],
 }
 
 impl Attach {
-    /// Makes an Attach, which says nothing beside this.
+    /// Creates an Attach, which has no other fields.
     ///
     /// ```
     /// let attach = varta_proto::control::Attach::new(4242, 1_500_000_000, 3, [0xd1; 16]);
@@ -206,7 +207,7 @@ impl Attach {
         Self { pid, timestamp, nonce, session }
     }
 
-    /// Writes the datagram into `out`, and gives the part of it that is to be sent.
+    /// Writes the datagram into `out`, and returns the part of `out` that it takes.
     ///
     /// ```
     /// use varta_proto::control::{Attach, MAX_CONTROL_LEN};
@@ -222,9 +223,9 @@ impl Attach {
     }
 }
 
-/// The bytes of a legal control datagram, to be sent as they are or to be sealed.
+/// The bytes of a valid control datagram, ready to send or to seal.
 ///
-/// Only encoding and decoding give one out, so that nothing else gets under a seal.
+/// Only encoding and decoding create one, so that nothing else is sealed as a control datagram.
 ///
 /// ```
 /// use varta_proto::control::{Control, Hello, MAX_CONTROL_LEN};
@@ -238,12 +239,12 @@ impl Attach {
 pub struct EncodedControl<'a>(&'a [u8]);
 
 impl<'a> EncodedControl<'a> {
-    /// Takes what has been encoded or decoded.
+    /// Wraps bytes that were encoded or decoded.
     pub(super) const fn from_valid(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    /// Gives the bytes for as long as the buffer lives in which they stand.
+    /// Returns the bytes with the lifetime of their buffer.
     ///
     /// ```
     /// use varta_proto::control::{Hello, MAX_CONTROL_LEN};
@@ -281,11 +282,11 @@ impl fmt::Debug for EncodedControl<'_> {
     }
 }
 
-/// A control datagram of which the body is being written. Everything that can be written into it fits:
-/// [`LabelSet::ROOM`] is what the rest leaves.
+/// A control datagram during encoding. Every possible content fits: [`LabelSet::ROOM`] is what the other
+/// entries leave.
 struct BodyWriter<'o> {
     out: &'o mut [u8; MAX_CONTROL_LEN],
-    /// Where the next entry goes.
+    /// The offset of the next entry.
     end: usize,
 }
 
@@ -306,14 +307,14 @@ impl<'o> BodyWriter<'o> {
         self.append(value);
     }
 
-    /// Writes what is in the form of the wire already.
+    /// Writes bytes that are already encoded.
     fn append(&mut self, bytes: &[u8]) {
         let end = self.end + bytes.len();
         self.out[self.end..end].copy_from_slice(bytes);
         self.end = end;
     }
 
-    /// Pads the body, and writes what comes before and behind it.
+    /// Pads the body, and writes header and checksum.
     fn finish(mut self, kind: ControlKind, pid: u32, timestamp: u64, nonce: u64) -> EncodedControl<'o> {
         if BEAT_LENGTHS.contains(&(self.end + CRC_LEN)) {
             self.push(tag::PADDING, &[]);
@@ -335,8 +336,8 @@ impl<'o> BodyWriter<'o> {
     }
 }
 
-// One entry of padding is two bytes, which leads from none of these lengths to another of them; and sealing,
-// which adds 28 or 32, leads from no legal length to any of them.
+// One padding entry has two bytes, which turns none of these lengths into another of them; and sealing, which
+// adds 28 or 32 bytes, turns no valid length into any of them.
 const _: () = {
     let shortest = MIN_CONTROL_LEN + 2 + 16;
     let [plain, shared, master] = BEAT_LENGTHS;

@@ -1,8 +1,8 @@
-//! What a control datagram is, and why an agent goes.
+//! The kinds of control datagrams, and the reasons of a goodbye.
 
 use core::fmt;
 
-/// What a control datagram is, as its fourth byte.
+/// The kind of a control datagram, its fourth byte.
 ///
 /// ```
 /// use varta_proto::control::ControlKind;
@@ -12,17 +12,17 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ControlKind {
-    /// The agent introduces itself, or does so again.
+    /// The agent introduces itself, for the first time or again.
     Hello = 1,
-    /// The agent takes its leave: its silence from now on is meant.
+    /// The agent ends its session: its silence from now on is intended.
     Goodbye = 2,
-    /// The agent hands over a page of memory, into which it is going to write beats. It comes with a file descriptor,
-    /// through a Unix socket.
+    /// The agent hands over a page of memory for its beats. The page's file descriptor comes with the
+    /// datagram, through a Unix socket.
     Attach = 3,
 }
 
 impl ControlKind {
-    /// Reads a kind byte; `None` for one that this version does not know.
+    /// Decodes a kind byte; `None` for one that this version does not know.
     ///
     /// ```
     /// use varta_proto::control::ControlKind;
@@ -41,7 +41,7 @@ impl ControlKind {
     }
 }
 
-/// Why an agent takes its leave.
+/// The reason of a goodbye.
 ///
 /// ```
 /// use varta_proto::control::GoodbyeReason;
@@ -53,16 +53,16 @@ impl ControlKind {
 #[non_exhaustive]
 #[repr(u8)]
 pub enum GoodbyeReason {
-    /// It ends, and nobody need wait for it.
+    /// The process ends.
     Shutdown = 0,
-    /// It ends to be started again.
+    /// The process ends and will be started again.
     Restart = 1,
-    /// Another process has taken over from it.
+    /// Another process has replaced it.
     Replaced = 2,
 }
 
 impl GoodbyeReason {
-    /// Reads a reason byte; `None` for one that this version does not know.
+    /// Decodes a reason byte; `None` for one that this version does not know.
     ///
     /// ```
     /// use varta_proto::control::GoodbyeReason;
@@ -80,7 +80,7 @@ impl GoodbyeReason {
         }
     }
 
-    /// Names the reason in lower case, as log lines and metric labels show it.
+    /// Returns the reason in lower case, as in log lines and metric labels.
     ///
     /// ```
     /// assert_eq!(varta_proto::control::GoodbyeReason::Shutdown.as_str(), "shutdown");
@@ -94,7 +94,7 @@ impl GoodbyeReason {
     }
 }
 
-/// Shows [`as_str`](GoodbyeReason::as_str), and honours width and alignment.
+/// Formats as [`as_str`](GoodbyeReason::as_str), with width and alignment.
 impl fmt::Display for GoodbyeReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())

@@ -1,12 +1,12 @@
-//! A label: a word by which an operator wants to sort agents.
+//! A label: a key and a value by which operators sort agents.
 
 use core::fmt;
 
-/// A label, checked: a key that can name a Prometheus label, and a value for it.
+/// A valid label: a key that is allowed as a Prometheus label name, and a value.
 ///
-/// A key begins with a letter or `_`, goes on with those and digits, and does not begin with `__`, which
-/// Prometheus keeps for itself. A value is any text without control characters, also an empty one. Together
-/// with the `=` between them they have at most [`MAX_LEN`](Self::MAX_LEN) bytes.
+/// A key starts with a letter or `_`, continues with letters, digits and `_`, and does not start with `__`,
+/// which Prometheus reserves. A value is any text without control characters, or empty. Key, `=` and value
+/// together have at most [`MAX_LEN`](Self::MAX_LEN) bytes.
 ///
 /// ```
 /// use varta_proto::control::Label;
@@ -26,7 +26,7 @@ impl<'a> Label<'a> {
     /// The length of the longest label, in bytes.
     pub const MAX_LEN: usize = 255;
 
-    /// Makes a label of a key and a value.
+    /// Creates a label from a key and a value.
     ///
     /// ```
     /// use varta_proto::control::{Label, LabelError};
@@ -39,7 +39,7 @@ impl<'a> Label<'a> {
     ///
     /// # Errors
     ///
-    /// [`LabelError`] with the first fault.
+    /// [`LabelError`] with the first rule that they break.
     pub fn new(key: &'a str, value: &'a str) -> Result<Self, LabelError> {
         let actual = key.len() + "=".len() + value.len();
         if !is_key(key) {
@@ -53,7 +53,7 @@ impl<'a> Label<'a> {
         }
     }
 
-    /// Reads a label of the form `key=value`. The first `=` ends the key, further ones belong to the value.
+    /// Parses a label of the form `key=value`. The first `=` ends the key, further ones belong to the value.
     ///
     /// ```
     /// use varta_proto::control::{Label, LabelError};
@@ -64,18 +64,18 @@ impl<'a> Label<'a> {
     ///
     /// # Errors
     ///
-    /// [`LabelError`] with the first fault.
+    /// [`LabelError`] with the first rule that the text breaks.
     pub fn parse(text: &'a str) -> Result<Self, LabelError> {
         let (key, value) = text.split_once('=').ok_or(LabelError::NoEquals)?;
         Self::new(key, value)
     }
 
-    /// Reads a label out of a datagram.
+    /// Reads a label from a datagram.
     pub(super) fn from_wire(bytes: &'a [u8]) -> Option<Self> {
         Self::parse(str::from_utf8(bytes).ok()?).ok()
     }
 
-    /// Gives the key.
+    /// Returns the key.
     ///
     /// ```
     /// assert_eq!(varta_proto::control::Label::parse("zone=a")?.key(), "zone");
@@ -86,7 +86,7 @@ impl<'a> Label<'a> {
         self.key
     }
 
-    /// Gives the value.
+    /// Returns the value.
     ///
     /// ```
     /// assert_eq!(varta_proto::control::Label::parse("zone=a")?.value(), "a");
@@ -98,7 +98,7 @@ impl<'a> Label<'a> {
     }
 }
 
-/// Whether a text can name a label.
+/// Returns whether a text is allowed as the key of a label.
 fn is_key(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
@@ -106,7 +106,7 @@ fn is_key(text: &str) -> bool {
         && !text.starts_with("__")
 }
 
-/// Shows it as `key=value`.
+/// Formats as `key=value`.
 impl fmt::Display for Label<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, value } = self;
@@ -114,7 +114,7 @@ impl fmt::Display for Label<'_> {
     }
 }
 
-/// Why a text is no label.
+/// Why a text is not a label.
 ///
 /// ```
 /// use varta_proto::control::Label;
@@ -125,13 +125,13 @@ impl fmt::Display for Label<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LabelError {
-    /// There is no `=` in it.
+    /// There is no `=` in the text.
     NoEquals,
-    /// Prometheus would not have the key, or keeps it for itself.
+    /// The key is not a Prometheus label name, or Prometheus reserves it.
     BadKey,
     /// There is a control character in the value.
     BadValue,
-    /// It is longer than [`Label::MAX_LEN`].
+    /// The label is longer than [`Label::MAX_LEN`].
     TooLong {
         /// Its length in bytes, with the `=`.
         actual: usize,

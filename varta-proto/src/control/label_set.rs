@@ -5,14 +5,14 @@ use core::fmt;
 use super::Label;
 use super::wire::{MAX_CONTROL_LEN, MAX_HELLO_FIELDS_LEN, MIN_CONTROL_LEN, split_entry, tag};
 
-/// How many labels an agent can have.
+/// The maximum number of labels of an agent.
 pub const MAX_LABELS: usize = 8;
 
-/// The labels of one agent, ready to be sent: at most [`MAX_LABELS`], and no two with one key.
+/// The labels of one agent, ready to send: at most [`MAX_LABELS`], and no two with one key.
 ///
-/// They are kept in the form of the wire, within the room that a [`Hello`](super::Hello) has for them beside
-/// everything else that it can say. So whoever has a `LabelSet` can send it, and an agent hears of labels that
-/// are too many or too long when it is configured.
+/// The set stores its labels as encoded entries, within the room that a [`Hello`](super::Hello) has left when
+/// all its other entries are set. So every `LabelSet` can be sent, and labels that are too many or too long
+/// are an error when the agent is configured.
 ///
 /// ```
 /// use varta_proto::control::{Label, LabelSet, LabelSetError};
@@ -31,10 +31,10 @@ pub struct LabelSet {
 }
 
 impl LabelSet {
-    /// How many bytes all labels together can have; each takes two more than its own.
+    /// The maximum length of all labels together, in bytes; each label takes two bytes more than its text.
     pub const ROOM: usize = MAX_CONTROL_LEN - MIN_CONTROL_LEN - MAX_HELLO_FIELDS_LEN;
 
-    /// Gives a set without labels.
+    /// Creates an empty set.
     ///
     /// ```
     /// const NONE: varta_proto::control::LabelSet = varta_proto::control::LabelSet::new();
@@ -44,7 +44,7 @@ impl LabelSet {
         Self { entries: [0; Self::ROOM], len: 0, count: 0 }
     }
 
-    /// Adds a label behind those that there are.
+    /// Appends a label.
     ///
     /// ```
     /// use varta_proto::control::{Label, LabelSet, LabelSetError};
@@ -59,7 +59,7 @@ impl LabelSet {
     ///
     /// # Errors
     ///
-    /// [`LabelSetError`]; the set is as it was then.
+    /// [`LabelSetError`]; the set is unchanged then.
     pub fn push(&mut self, label: Label<'_>) -> Result<(), LabelSetError> {
         let (key, value) = (label.key(), label.value());
         if self.count == MAX_LABELS {
@@ -81,7 +81,7 @@ impl LabelSet {
         Ok(())
     }
 
-    /// Gives the labels in their order.
+    /// Returns the labels in the order of [`push`](Self::push).
     ///
     /// ```
     /// use varta_proto::control::{Label, LabelSet};
@@ -95,7 +95,7 @@ impl LabelSet {
         Labels::in_entries(self.as_entries())
     }
 
-    /// The labels as entries of a body.
+    /// Returns the labels as entries of a body.
     pub(super) fn as_entries(&self) -> &[u8] {
         &self.entries[..self.len]
     }
@@ -116,7 +116,7 @@ impl<'a> IntoIterator for &'a LabelSet {
     }
 }
 
-/// Two sets are the same if they have the same labels in the same order.
+/// Two sets are equal if they have the same labels in the same order.
 impl PartialEq for LabelSet {
     fn eq(&self, other: &Self) -> bool {
         self.as_entries() == other.as_entries()
@@ -131,7 +131,7 @@ impl fmt::Debug for LabelSet {
     }
 }
 
-/// Why a label cannot be added to those that there are.
+/// Why a label cannot be added to a set.
 ///
 /// ```
 /// use varta_proto::control::LabelSetError;
@@ -141,11 +141,11 @@ impl fmt::Debug for LabelSet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LabelSetError {
-    /// There are [`MAX_LABELS`] already.
+    /// The set has [`MAX_LABELS`] labels already.
     TooMany,
-    /// There is one with this key already.
+    /// The set has a label with this key already.
     RepeatedKey,
-    /// All of them together would be longer than [`LabelSet::ROOM`].
+    /// All labels together would be longer than [`LabelSet::ROOM`].
     NoRoom,
 }
 
@@ -163,7 +163,7 @@ impl fmt::Display for LabelSetError {
 
 impl core::error::Error for LabelSetError {}
 
-/// The labels of a [`LabelSet`] or a [`Control`](super::Control), one after the other.
+/// The labels of a [`LabelSet`] or a [`Control`](super::Control), in order.
 ///
 /// ```
 /// use varta_proto::control::{Label, LabelSet};
@@ -177,17 +177,17 @@ impl core::error::Error for LabelSetError {}
 /// ```
 #[derive(Clone)]
 pub struct Labels<'a> {
-    /// Entries of a body, those that are no labels among them.
+    /// Entries of a body, which may have other tags too.
     rest: &'a [u8],
 }
 
 impl<'a> Labels<'a> {
-    /// Goes through entries of which the labels have been checked.
+    /// Iterates over entries whose labels have been checked.
     pub(super) const fn in_entries(entries: &'a [u8]) -> Self {
         Self { rest: entries }
     }
 
-    /// Whether one of them has this key.
+    /// Returns whether one of the labels has this key.
     pub(super) fn contains_key(mut self, key: &str) -> bool {
         self.any(|label| label.key() == key)
     }
@@ -209,7 +209,7 @@ impl<'a> Iterator for Labels<'a> {
 
 impl core::iter::FusedIterator for Labels<'_> {}
 
-/// Shows those that are still to come, as a map.
+/// Shows the remaining labels as a map.
 impl fmt::Debug for Labels<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.clone().map(|label| (label.key(), label.value()))).finish()

@@ -1,20 +1,20 @@
-//! Control datagrams: what an agent says of itself beside its beats.
+//! Control datagrams: what an agent sends in addition to its beats.
 //!
-//! A beat carries no name, no interval and no farewell. An agent that has one of them to tell sends a
-//! [`Hello`] when it connects and now and then afterwards, so that a restarted server learns it anew, and a
-//! [`Goodbye`] when it is done. Servers that know nothing of control datagrams drop them as malformed and lose
-//! nothing; agents that know nothing of them are watched all the same. An agent that shares a
-//! [page](crate::page) of memory with its server hands it over with an [`Attach`].
+//! A beat carries no name, no interval and no goodbye. An agent with any of these sends a [`Hello`] when it
+//! connects and at intervals afterwards, so that a restarted server learns it again, and a [`Goodbye`] when
+//! it ends. Servers without support for control datagrams drop them as malformed and lose nothing; agents
+//! without them are monitored all the same. An agent that shares a [page](crate::page) of memory with its
+//! server hands it over with an [`Attach`].
 //!
 //! ```
 //! use varta_proto::control::{AgentName, Control, ControlKind, Hello, Label, LabelSet, MAX_CONTROL_LEN};
 //!
-//! // Once, where the agent is configured, and where there is somebody to hear of an error.
+//! // Once, when the agent is configured: an error can be reported here.
 //! let name = AgentName::parse("billing-worker")?;
 //! let mut labels = LabelSet::new();
 //! labels.push(Label::new("team", "payments")?)?;
 //!
-//! // Each time, and it cannot fail.
+//! // For each Hello; encoding cannot fail.
 //! let mut hello = Hello::new(4242, 0, 0, [0xd1; 16]);
 //! hello.name = Some(&name);
 //! hello.interval_ms = Some(500);
@@ -44,15 +44,16 @@
 //! | 28 | n | body: entries of a tag, a length and a value |
 //! | 28 + n | 4 | [CRC-32C](crate::crc32c) of everything before it |
 //!
-//! All integers are little-endian. Entries with unknown tags are passed over, so the body can grow.
+//! All integers are little-endian. Entries with unknown tags are skipped, so the body can grow.
 //!
 //! # Lengths
 //!
-//! A receiver tells a control datagram from a beat by its length alone, so one is never as long as a beat of
-//! any form: 32 bytes plain, 60 or 64 sealed. A legal one has a session id and therefore at least 50 bytes,
-//! or 78 when it is sealed. That leaves plain ones of 60 and of 64, which get an entry of padding and so
-//! become 62 and 66. What is padded is the plain datagram, whether or not it is going to be sealed: it
-//! is not known then, and sealing adds 28 or 32, which leads from no allowed length to a forbidden one.
+//! A receiver distinguishes a control datagram from a beat by its length alone, so a control datagram never
+//! has the length of any form of beat: 32 bytes plain, 60 or 64 sealed. A valid control datagram has a
+//! session id and therefore at least 50 bytes, or 78 sealed. Plain ones of 60 or 64 bytes get a padding entry
+//! and become 62 or 66 bytes long. The plain datagram is padded in any case, because the encoder does not
+//! know whether it will be sealed; sealing adds 28 or 32 bytes, which turns no allowed length into a
+//! forbidden one.
 
 mod decode;
 mod encode;

@@ -3,10 +3,10 @@
 use core::fmt;
 use core::str::FromStr;
 
-/// The name that an agent gives itself: 1 to 64 characters of `A-Z a-z 0-9 . _ - : / @`.
+/// The name of an agent: 1 to 64 characters of `A-Z a-z 0-9 . _ - : / @`.
 ///
-/// It is checked once, where it is made, and holds its characters itself, so that it can be kept without an
-/// allocation and outlives the text or the datagram from which it was read.
+/// A name is checked once, when it is created, and holds its characters itself, so that storing it needs no
+/// allocation and it outlives the text or the datagram it was read from.
 ///
 /// ```
 /// use varta_proto::control::AgentName;
@@ -17,7 +17,7 @@ use core::str::FromStr;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgentName {
-    /// The characters, and zeros behind them: those sort before every character, as the end of a text does.
+    /// The characters, padded with zeros: a zero sorts before every character, as the end of a text does.
     bytes: [u8; Self::MAX_LEN],
     len: u8,
 }
@@ -26,7 +26,7 @@ impl AgentName {
     /// The length of the longest name, in characters and in bytes.
     pub const MAX_LEN: usize = 64;
 
-    /// Checks a text and makes it a name.
+    /// Checks a text and converts it to a name.
     ///
     /// ```
     /// use varta_proto::control::{AgentName, NameError};
@@ -53,12 +53,12 @@ impl AgentName {
         Ok(Self { bytes, len })
     }
 
-    /// Reads a name out of a datagram.
+    /// Reads a name from a datagram.
     pub(super) fn from_wire(bytes: &[u8]) -> Option<Self> {
         Self::parse(str::from_utf8(bytes).ok()?).ok()
     }
 
-    /// Gives the name as text.
+    /// Returns the name as text.
     ///
     /// ```
     /// use varta_proto::control::AgentName;
@@ -96,7 +96,7 @@ impl AsRef<str> for AgentName {
     }
 }
 
-/// Shows [`as_str`](AgentName::as_str), and honours width and alignment.
+/// Formats as [`as_str`](AgentName::as_str), with width and alignment.
 impl fmt::Display for AgentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
@@ -109,7 +109,7 @@ impl fmt::Debug for AgentName {
     }
 }
 
-/// Why a text is no name.
+/// Why a text is not a name.
 ///
 /// ```
 /// use varta_proto::control::AgentName;
@@ -122,12 +122,12 @@ impl fmt::Debug for AgentName {
 pub enum NameError {
     /// The text is empty, or has more than [`AgentName::MAX_LEN`] characters.
     BadLength {
-        /// Its length in characters.
+        /// The length of the text in characters.
         actual: usize,
     },
     /// A character is not allowed in a name.
     BadCharacter {
-        /// Its place in the text, counted in characters from 0.
+        /// The index of the character in the text, counted in characters from 0.
         position: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! The numbers of a control datagram: its lengths, its head, and the tags of the entries in its body.
+//! The constants of a control datagram: its lengths, its header, and the tags of the entries in its body.
 
 use super::AgentName;
 
@@ -8,20 +8,20 @@ pub const CONTROL_MAGIC: [u8; 2] = *b"VC";
 /// The version of control datagrams, the third byte of each.
 pub const CONTROL_VERSION: u8 = 1;
 
-/// The length of the longest control datagram before it is sealed, in bytes.
+/// The maximum length of a control datagram before it is sealed, in bytes.
 pub const MAX_CONTROL_LEN: usize = 512;
 
-/// The length of what comes before the body, in bytes.
+/// The length of the header, in bytes.
 pub(super) const HEAD_LEN: usize = 28;
 
-/// The length of the checksum behind the body, in bytes.
+/// The length of the checksum after the body, in bytes.
 pub(super) const CRC_LEN: usize = 4;
 
-/// The length of a control datagram without a body, in bytes. A shorter one is none.
+/// The length of a control datagram with an empty body, in bytes: the minimum of any control datagram.
 pub(crate) const MIN_CONTROL_LEN: usize = HEAD_LEN + CRC_LEN;
 
-/// How many bytes of a Hello's body can be something else than labels: the entries below, each with its tag
-/// and its length.
+/// The maximum length of the entries of a Hello other than its labels, in bytes: the entries below, each with
+/// its tag and its length.
 pub(super) const MAX_HELLO_FIELDS_LEN: usize = {
     let session = 2 + 16;
     let name = 2 + AgentName::MAX_LEN;
@@ -32,7 +32,7 @@ pub(super) const MAX_HELLO_FIELDS_LEN: usize = {
     session + name + interval + stall_after + unsent + busy_for
 };
 
-/// What an entry of the body is.
+/// The tags of the entries in a body.
 pub(super) mod tag {
     pub(crate) const PADDING: u8 = 0;
     pub(crate) const SESSION: u8 = 1;
@@ -45,8 +45,8 @@ pub(super) mod tag {
     pub(crate) const BUSY_FOR: u8 = 8;
 }
 
-/// Splits a body into its first entry's tag, that entry's value, and the rest; `None` if the entry runs past
-/// the end.
+/// Splits a body into its first entry's tag, that entry's value, and the rest; `None` if the entry extends
+/// past the end.
 pub(super) fn split_entry(body: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, len], rest) = body.split_first_chunk()?;
     let (value, rest) = rest.split_at_checked(len.into())?;

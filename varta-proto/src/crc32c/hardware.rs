@@ -1,7 +1,7 @@
-//! CRC-32C by the processor's own instruction.
+//! CRC-32C with the processor's instruction.
 //!
-//! The instruction may be missing, and executing it then kills the process. An [`Crc32cInstruction`] can only be
-//! had where it was found to exist, so that holding one is the proof which the unsafe calls in this file
+//! Executing the instruction on a processor without it kills the process. A [`Crc32cInstruction`] exists only
+//! where detection has found the instruction, so holding one is the proof that the unsafe calls in this file
 //! need.
 
 #![allow(unsafe_code, reason = "what needs a processor feature is unsafe to call from what does not")]
@@ -18,20 +18,20 @@ use x86_64 as arch;
 pub(super) struct Crc32cInstruction(());
 
 impl Crc32cInstruction {
-    /// Looks for the instruction; it costs one relaxed load once the processor has been asked.
+    /// Detects the instruction. After the first call it costs one relaxed load.
     #[inline]
     pub(super) fn detect() -> Option<Self> {
         arch::is_present().then_some(Self(()))
     }
 
-    /// Takes `bytes` into `register`.
+    /// Updates `register` with `bytes`.
     #[inline]
     pub(super) fn fold(self, register: u32, bytes: &[u8]) -> u32 {
         // SAFETY: `detect` made `self`, so the processor has the feature that the function is compiled for.
         unsafe { arch::fold(register, bytes) }
     }
 
-    /// Takes three little-endian words and a half into `register`.
+    /// Updates `register` with three little-endian words and a half word.
     #[inline]
     pub(super) fn fold_28(self, register: u32, a: u64, b: u64, c: u64, half: u32) -> u32 {
         // SAFETY: `detect` made `self`, so the processor has the feature that the function is compiled for.
@@ -49,8 +49,8 @@ mod x86_64 {
     const PRESENT: u8 = 1;
     const ABSENT: u8 = 2;
 
-    /// What the processor answered. Relaxed, because nothing else is published by it: a thread that misses
-    /// another's answer asks again and hears the same.
+    /// The result of the detection. Relaxed, because it publishes nothing else: a thread that misses another
+    /// thread's store repeats the detection with the same result.
     static SUPPORT: AtomicU8 = AtomicU8::new(UNKNOWN);
 
     #[inline]
@@ -58,7 +58,7 @@ mod x86_64 {
         cfg!(target_feature = "sse4.2") || SUPPORT.load(Ordering::Relaxed) == PRESENT || query_cpuid()
     }
 
-    /// Asks the processor, unless it has said no already.
+    /// Executes CPUID, unless the instruction is known to be absent.
     #[cold]
     #[inline(never)]
     fn query_cpuid() -> bool {
@@ -82,11 +82,11 @@ mod x86_64 {
         rest.iter().fold(register, |register, &byte| _mm_crc32_u8(register, byte))
     }
 
-    /// In assembly, because it is four instructions: a function compiled for the feature is never inlined
-    /// into a caller that is not, and the call, with the registers that it spills, costs more than they do.
+    /// Assembly, because it is four instructions: a function compiled for the feature is never inlined into a
+    /// caller without it, and the call with its register spills costs more than the instructions.
     #[inline]
     pub(super) unsafe fn fold_28(mut register: u32, a: u64, b: u64, c: u64, half: u32) -> u32 {
-        // SAFETY: the caller vouches for SSE4.2. The instructions touch no more than their operands.
+        // SAFETY: the caller guarantees SSE4.2. The instructions access only their operands.
         unsafe {
             // The 64-bit form ignores the upper half of its register, which is undefined here, and clears it.
             asm!(
@@ -105,7 +105,7 @@ mod x86_64 {
         register
     }
 
-    /// Takes one word into `register`.
+    /// Updates `register` with one word.
     #[inline]
     #[target_feature(enable = "sse4.2")]
     #[expect(clippy::cast_possible_truncation, reason = "the upper half of the answer is always zero")]
@@ -118,14 +118,15 @@ mod x86_64 {
 mod aarch64 {
     use core::arch::aarch64::{__crc32cb, __crc32cd, __crc32cw};
 
-    /// The standard library asks the operating system once and keeps the answer.
+    /// The standard library queries the operating system once and caches the result.
     #[cfg(feature = "std")]
     #[inline]
     pub(super) fn is_present() -> bool {
         std::arch::is_aarch64_feature_detected!("crc")
     }
 
-    /// A program may not ask the processor itself, so only what it was compiled for is known.
+    /// Without the standard library the feature cannot be detected at run time, so only the compile-time
+    /// target counts.
     #[cfg(not(feature = "std"))]
     #[inline]
     pub(super) fn is_present() -> bool {
@@ -147,7 +148,7 @@ mod aarch64 {
     }
 }
 
-/// The table again, for processors where nobody ever gets an [`Crc32cInstruction`].
+/// The table-based checksum under the same interface, for processors without support in this file.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod unsupported {
     use crate::crc32c::table;

@@ -1,14 +1,15 @@
-//! CRC-32C, the checksum of every frame: Castagnoli's polynomial, reflected, with ones before and after.
+//! CRC-32C, the checksum of every frame: the Castagnoli polynomial, reflected, with initial value and final
+//! XOR of all ones.
 //!
-//! Most processors have an instruction for it: SSE4.2 on x86-64, the CRC extension on aarch64. Where it is not
-//! there, a table does the same work more slowly; the answer never differs.
+//! Most processors have an instruction for it: SSE4.2 on x86-64, the CRC extension on aarch64. Elsewhere a
+//! table gives the same result more slowly.
 
 mod hardware;
 mod table;
 
 use hardware::Crc32cInstruction;
 
-/// What the register holds before the first byte, and what turns it into the checksum after the last.
+/// The initial value of the register, and the final XOR.
 const ONES: u32 = u32::MAX;
 
 /// Computes the CRC-32C of `bytes`.
@@ -23,9 +24,10 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     }
 }
 
-/// Computes the CRC-32C of what a frame's own covers: three little-endian words and a half.
+/// Computes the CRC-32C of the part of a frame that its checksum covers: three little-endian words and a half
+/// word.
 ///
-/// Four numbers and not an array, because an array of this size would go through memory.
+/// Four numbers and not an array, because an array of this size would be passed through memory.
 #[inline]
 pub(crate) fn checksum_28(a: u64, b: u64, c: u64, half: u32) -> u32 {
     ONES ^ match Crc32cInstruction::detect() {

@@ -1,8 +1,8 @@
-//! CRC-32C by a table, for processors without the instruction.
+//! CRC-32C with a table, for processors without the instruction.
 //!
-//! A byte at a time and one kilobyte of table: such a processor is small, and so are its caches.
+//! One byte at a time with a table of one kilobyte: such a processor is small, and so are its caches.
 
-/// Castagnoli's polynomial with its bits reflected.
+/// The Castagnoli polynomial, reflected.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
 /// The remainder of each byte.
@@ -28,7 +28,7 @@ const fn remainder(byte: u8) -> u32 {
     register
 }
 
-/// Takes `bytes` into `register`.
+/// Updates `register` with `bytes`.
 pub(super) fn fold(register: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(register, |register, &byte| {
         let [low, ..] = register.to_le_bytes();
@@ -36,7 +36,7 @@ pub(super) fn fold(register: u32, bytes: &[u8]) -> u32 {
     })
 }
 
-/// Takes three little-endian words and a half into `register`.
+/// Updates `register` with three little-endian words and a half word.
 #[cold]
 pub(super) fn fold_28(register: u32, a: u64, b: u64, c: u64, half: u32) -> u32 {
     let register = fold(register, [a, b, c].map(u64::to_le_bytes).as_flattened());

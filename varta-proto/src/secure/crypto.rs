@@ -1,8 +1,8 @@
-//! Everything that is asked of ring: the cipher and the derivation of keys.
+//! The cryptographic operations, all of them from ring: the cipher and the derivation of keys.
 //!
-//! ring stands behind this file alone, so that replacing it means rewriting four functions. None of them
-//! allocates. ring does not wipe the state that it makes of a key; that lives on the stack for the length of
-//! one call, and is made anew for each, because it is seventeen times as large as the key.
+//! Only this file uses ring, so that a replacement means rewriting four functions. None of them allocates.
+//! ring does not wipe the cipher state that it computes from a key; the state lives on the stack during one
+//! call and is computed again for each, because it is seventeen times as large as the key.
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, MAX_TAG_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk};
@@ -11,13 +11,13 @@ use ring::hmac;
 /// The length of a key, in bytes.
 pub(super) const KEY_LEN: usize = 32;
 
-/// The length of what the cipher must be given a different one of each time, in bytes.
+/// The length of a nonce, in bytes. The cipher needs a different nonce for each datagram under one key.
 pub(super) const NONCE_LEN: usize = 12;
 
-/// The length of what proves that nothing was changed, in bytes.
+/// The length of an authentication tag, in bytes.
 pub(super) const TAG_LEN: usize = MAX_TAG_LEN;
 
-/// Encrypts `text` where it stands, and gives the tag for it and `aad`.
+/// Encrypts `text` in place, and returns the tag for it and `aad`.
 #[inline]
 pub(super) fn seal(
     key: &[u8; KEY_LEN],
@@ -34,8 +34,8 @@ pub(super) fn seal(
     out
 }
 
-/// Decrypts `text` where it stands, and tells whether `tag` is the one for it and `aad`. If it is not, `text`
-/// holds zeros afterwards.
+/// Decrypts `text` in place, and returns whether `tag` authenticates it and `aad`. If not, `text` holds
+/// zeros.
 #[must_use]
 #[inline]
 pub(super) fn open(
@@ -49,21 +49,23 @@ pub(super) fn open(
     cipher(key).open_in_place_separate_tag(nonce, Aad::from(aad), tag.into(), text, 0..).is_ok()
 }
 
-/// Fills `out` with what HKDF-SHA256 makes of `secret` and the pieces of `info`, without a salt.
+/// Fills `out` with the output of HKDF-SHA256 for `secret` and the concatenated pieces of `info`, without a
+/// salt.
 pub(super) fn derive(secret: &[u8], info: &[&[u8]], out: &mut [u8]) {
     expand(&extract(secret), info, out);
 }
 
-/// The first half of [`derive`], which is the same for every `info`: the pseudorandom key, as RFC 5869 calls it.
+/// The extract step of [`derive`], which is the same for every `info`. Returns the pseudorandom key of RFC
+/// 5869.
 pub(super) fn extract(secret: &[u8]) -> [u8; KEY_LEN] {
-    // "Without a salt" means one of zeros, as long as the hash.
+    // RFC 5869 defines a missing salt as zeros of the hash's length.
     let salt = hmac::Key::new(hmac::HMAC_SHA256, &[0; KEY_LEN]);
     let mut pseudorandom_key = [0; KEY_LEN];
     pseudorandom_key.copy_from_slice(hmac::sign(&salt, secret).as_ref());
     pseudorandom_key
 }
 
-/// The second half of [`derive`].
+/// The expand step of [`derive`].
 pub(super) fn expand(pseudorandom_key: &[u8; KEY_LEN], info: &[&[u8]], out: &mut [u8]) {
     Prk::new_less_safe(HKDF_SHA256, pseudorandom_key)
         .expand(info, Length(out.len()))
@@ -78,7 +80,7 @@ fn cipher(key: &[u8; KEY_LEN]) -> LessSafeKey {
     )
 }
 
-/// How many bytes to derive.
+/// The number of bytes to derive.
 struct Length(usize);
 
 impl KeyType for Length {
@@ -99,7 +101,7 @@ mod tests {
             let info = hex(entry, "info");
             let expected = hex(entry, "okm");
             let mut out = vec![0; expected.len()];
-            // In two pieces, as all of ours are.
+            // In two pieces, as every caller passes `info`.
             let (label, context) = info.split_at(info.len() / 2);
             derive(&hex(entry, "ikm"), &[label, context], &mut out);
             assert_eq!(out, expected, "{id}");

@@ -1,13 +1,13 @@
-//! The outside of a sealed datagram, and where in it everything stands.
+//! The unencrypted part of a sealed datagram, and the layout of the whole.
 
 use super::OpenError;
 use super::crypto::{NONCE_LEN, TAG_LEN};
 use super::wire::PID_LEN;
 
-/// What stands outside of the seal, for everybody to read and to forge.
+/// The unencrypted part of a sealed datagram, which anyone can read and forge.
 ///
-/// A receiver looks here for whose key to take and whether the nonce is old, and believes it when the datagram
-/// has been opened.
+/// A receiver uses it to choose the key and to check the nonce for replay, and trusts it only after the
+/// datagram has been opened.
 ///
 /// ```
 /// use varta_proto::secure::{Envelope, Key, Session, seal_master};
@@ -23,17 +23,17 @@ use super::wire::PID_LEN;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Envelope {
-    /// Whose key sealed it; `None` in the shared form.
+    /// The pid whose key sealed the datagram; `None` in the shared form.
     pub pid: Option<u32>,
-    /// The part of the nonce that stands for the sender's session.
+    /// The random part of the nonce, which identifies the sender's session.
     pub iv_random: [u8; 8],
-    /// The part of the nonce that goes up by one for each datagram of the session.
+    /// The counter part of the nonce, which increases by one for each datagram of the session.
     pub iv_counter: u32,
 }
 
 impl Envelope {
-    /// Reads the outside of a beat or a control datagram as the shared form; `None` if it is too short to have
-    /// one. Nothing is verified.
+    /// Reads the envelope of a beat or a control datagram in the shared form; `None` if it is too short.
+    /// Nothing is verified.
     ///
     /// ```
     /// use varta_proto::secure::Envelope;
@@ -50,8 +50,8 @@ impl Envelope {
         }
     }
 
-    /// Reads the outside of a beat or a control datagram as the master form; `None` if it is too short to have
-    /// one. Nothing is verified.
+    /// Reads the envelope of a beat or a control datagram in the master form; `None` if it is too short.
+    /// Nothing is verified.
     ///
     /// ```
     /// use varta_proto::secure::Envelope;
@@ -68,8 +68,8 @@ impl Envelope {
         }
     }
 
-    /// Compares the pid outside of the seal with the one inside, which stands at the same place in a frame and
-    /// in a control datagram.
+    /// Compares the pid in the envelope with the sealed one, which has the same offset in a frame and in a
+    /// control datagram.
     #[inline]
     pub(super) fn check_pid(&self, plain: &[u8]) -> Result<(), OpenError> {
         let inside = plain.get(4..8);
@@ -80,7 +80,7 @@ impl Envelope {
     }
 }
 
-/// Where in a datagram everything stands.
+/// The parts of a sealed datagram.
 pub(super) struct SealedParts<'d> {
     pub(super) pid: Option<&'d [u8; PID_LEN]>,
     pub(super) nonce: &'d [u8; NONCE_LEN],

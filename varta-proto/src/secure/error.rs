@@ -1,10 +1,10 @@
-//! What is wrong with a datagram that does not open.
+//! The errors of a datagram that does not open.
 
 use core::fmt;
 
 use crate::DecodeError;
 
-/// The first rule that a sealed datagram broke, in the order of the variants.
+/// The first rule that a sealed datagram breaks, in the order of the variants.
 ///
 /// ```
 /// use varta_proto::DecodeError;
@@ -17,23 +17,24 @@ use crate::DecodeError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The datagram has a length that no datagram of this kind and form has. Nothing in it was looked at.
+    /// No datagram of this kind and form has this length. Nothing else was checked.
     BadLength {
-        /// Its length in bytes.
+        /// The length of the datagram in bytes.
         actual: usize,
     },
-    /// The tag does not verify: another key, another form, or something was changed on the way. Nothing in the
-    /// datagram is to be believed.
+    /// The tag does not verify: another key, another form, or a datagram that was changed in transit. Nothing
+    /// in the datagram can be trusted.
     AuthFailed,
-    /// The pid under the seal is not the one outside: an agent spoke for another. Only in the master form.
+    /// The sealed pid differs from the one in the envelope: an agent claimed to be another. Only in the
+    /// master form.
     PidMismatch,
-    /// Who sealed it has the key, and sealed what is no frame or no control datagram.
+    /// The datagram was sealed with the right key, but its content is no valid frame or control datagram.
     Frame(DecodeError),
 }
 
 impl OpenError {
-    /// Names the error for a metric label: `bad_length`, `auth_failed`, `pid_mismatch`, and for what was under
-    /// the seal as [`DecodeError::kind`] does.
+    /// Returns the value of a metric label for this error: `bad_length`, `auth_failed`, `pid_mismatch`, or
+    /// for an invalid content the one of [`DecodeError::kind`].
     ///
     /// ```
     /// assert_eq!(varta_proto::secure::OpenError::PidMismatch.kind(), "pid_mismatch");
@@ -60,7 +61,7 @@ impl fmt::Display for OpenError {
     }
 }
 
-/// Its text holds that of the frame's error, which is therefore not its source.
+/// The text includes that of the frame's error, which is therefore not the source.
 impl core::error::Error for OpenError {}
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Keys: 32 bytes that are wiped when they are dropped, and never shown.
+//! Keys: 32 bytes that are wiped on drop and never shown.
 
 use core::fmt;
 use core::hint::black_box;
@@ -7,11 +7,11 @@ use zeroize::Zeroize;
 
 use super::crypto::{self, KEY_LEN};
 
-/// A key: one that agents and server share, a master key, or the key of one agent that was derived from it.
+/// A key: one shared by agents and server, a master key, or the key of one agent, derived from a master key.
 ///
-/// It cannot be copied, `Debug` does not show it, and its memory is wiped when it is dropped. A move is a copy
-/// all the same, of which the first place is not wiped: make a key where it stays, or move it into a `Box` or
-/// `Vec` early. Two keys are compared in a time that does not depend on what they are.
+/// A key cannot be cloned, `Debug` does not show it, and its memory is wiped on drop. A move copies the bytes
+/// and does not wipe the old place: create a key where it stays, or move it into a `Box` or `Vec` early.
+/// Comparing two keys takes constant time.
 ///
 /// ```
 /// use varta_proto::secure::Key;
@@ -38,7 +38,7 @@ impl Key {
     /// The length of a key, in bytes.
     pub const LEN: usize = KEY_LEN;
 
-    /// Makes a key of its bytes. The caller's own copy of them is the caller's to wipe.
+    /// Creates a key from its bytes. Wiping the caller's copy is up to the caller.
     ///
     /// ```
     /// let key = varta_proto::secure::Key::from_bytes(*b"these 32 bytes are far from it..");
@@ -48,7 +48,7 @@ impl Key {
         Self(bytes)
     }
 
-    /// Reads a key of 64 hexadecimal characters, in either case and with nothing around them.
+    /// Parses a key of 64 hexadecimal characters, in either case, without surrounding characters.
     ///
     /// ```
     /// use varta_proto::secure::{Key, KeyError};
@@ -62,7 +62,7 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// [`KeyError`], which tells what is wrong and nothing of what the text holds.
+    /// [`KeyError`], which holds nothing of the text.
     pub fn from_hex(text: &str) -> Result<Self, KeyError> {
         let actual = text.chars().count();
         if actual != 2 * Self::LEN {
@@ -79,8 +79,8 @@ impl Key {
 
     /// Derives the key of the agent with process id `pid`; `self` is the master key.
     ///
-    /// An agent that forks derives its child's key from the master key too. From an agent's key neither the
-    /// master key nor another agent's can be had.
+    /// An agent that forks derives its child's key from the master key too. Neither the master key nor
+    /// another agent's key can be computed from an agent's key.
     ///
     /// ```
     /// use varta_proto::secure::Key;
@@ -93,8 +93,8 @@ impl Key {
         AgentKeys::new(self).of(pid)
     }
 
-    /// Gives a number by which the same key is known again, also when it has been away in between. The key cannot be had
-    /// from it, but it tells who has two keys whether they are the same.
+    /// Returns a number that identifies the key, for example across restarts. The key cannot be computed from
+    /// it, but equal keys have equal fingerprints.
     ///
     /// ```
     /// use varta_proto::secure::Key;
@@ -109,15 +109,16 @@ impl Key {
         u64::from_le_bytes(fingerprint)
     }
 
-    /// What ring is given. It goes no further.
+    /// Returns the bytes for ring, and for nothing else.
     #[inline]
     pub(super) const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }
 }
 
-/// The keys of all agents of one master key: what is the same in each derivation has been done, which saves a receiver
-/// half of the work for each datagram. It is as secret as the master key, and wiped in the same way.
+/// A master key, prepared to derive the keys of its agents: the part that all derivations have in common is
+/// already computed, which saves a receiver half of the work for each datagram. It is as secret as the master
+/// key, and wiped in the same way.
 ///
 /// ```
 /// use varta_proto::secure::{AgentKeys, Key};
@@ -149,25 +150,25 @@ impl Drop for Key {
     }
 }
 
-/// Takes the same time wherever the first difference is.
+/// Takes the same time wherever the keys differ.
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         let pairs = self.0.iter().zip(&other.0);
-        // The compiler must not learn that a difference is never taken back, and stop at the first.
+        // `black_box` keeps the compiler from stopping at the first difference.
         pairs.fold(0, |difference, (a, b)| black_box(difference | (a ^ b))) == 0
     }
 }
 
 impl Eq for Key {}
 
-/// Shows that it is a key, and nothing of it.
+/// Shows nothing of the key.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(..)")
     }
 }
 
-/// Why a text is no key. It holds nothing of the text.
+/// Why a text is not a key. It holds nothing of the text.
 ///
 /// ```
 /// use varta_proto::secure::Key;
@@ -178,14 +179,14 @@ impl fmt::Debug for Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The text is not 64 characters long. Nothing else was looked at.
+    /// The text is not 64 characters long. Nothing else was checked.
     BadLength {
-        /// Its length in characters.
+        /// The length of the text in characters.
         actual: usize,
     },
     /// A character is none of `0-9 a-f A-F`.
     NotHex {
-        /// Its place in the text, counted in characters from 0.
+        /// The index of the character in the text, counted in characters from 0.
         position: usize,
     },
 }
@@ -235,7 +236,7 @@ mod tests {
         assert_eq!(Key::from_hex(&TEXT.replace('f', "é")), Err(KeyError::NotHex { position: 31 }));
         assert_eq!(Key::from_hex(&"é".repeat(32)), Err(KeyError::BadLength { actual: 32 }));
         assert_eq!(Key::from_hex(&std::format!(" {TEXT}")), Err(KeyError::BadLength { actual: 65 }));
-        // A sign is what a number may have, and a key may not.
+        // A number may have a sign, a key may not.
         assert_eq!(Key::from_hex(&TEXT.replacen('0', "+", 1)), Err(KeyError::NotHex { position: 0 }));
     }
 

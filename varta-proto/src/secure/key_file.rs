@@ -1,7 +1,7 @@
-//! Keys from files that nobody else can read.
+//! Keys from private files.
 //!
-//! A key that others can read, or that somebody else may have put there, is no key. So a file is refused
-//! unless it is plainly private, and an error names the file, the line and the fault, and never the content.
+//! A key that other users can read or replace is not secret. So a file is rejected unless it is private, and
+//! an error names the file, the line and the fault, but never the content.
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
@@ -14,16 +14,16 @@ use zeroize::Zeroizing;
 
 use super::{Key, KeyLineError, parse_keys};
 
-/// The length of the longest key file that is read, in bytes: some 250 keys.
+/// The maximum length of a key file, in bytes: some 250 keys.
 pub const MAX_KEY_FILE_LEN: usize = 16 * 1024;
 
 impl Key {
-    /// Reads the only key of a file, in the form that [`parse_keys`] describes.
+    /// Reads the only key of a file, in the format of [`parse_keys`].
     ///
-    /// The file is a regular one and no symlink, has no permissions for group and others, and belongs to the
-    /// user that this process acts as or to root. Who that user is, is taken from the owner of `/proc/self`;
-    /// on a system without it, any owner will do, because a file that is open to its owner alone could not
-    /// have been read by another but root.
+    /// The file must be a regular file and not a symlink, have no permissions for group and others, and
+    /// belong to the effective user of this process or to root. The effective user is the owner of
+    /// `/proc/self`. On a system without `/proc/self` any owner is accepted, because only its owner and root
+    /// can read a file without permissions for others.
     ///
     /// ```
     /// use std::os::unix::fs::PermissionsExt;
@@ -44,7 +44,7 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// [`KeyFileError`] with the first fault that was found.
+    /// [`KeyFileError`] with the first fault.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
         let mut keys = Self::all_from_file(path.as_ref())?;
         match (keys.pop(), keys.len()) {
@@ -55,9 +55,9 @@ impl Key {
         }
     }
 
-    /// Reads all keys of a rotation file, at least one, in their order.
+    /// Reads all keys of a file with one or more keys, in their order, for a rotation of keys.
     ///
-    /// What the file must be like is the same as for [`from_file`](Self::from_file).
+    /// The requirements on the file are those of [`from_file`](Self::from_file).
     ///
     /// ```
     /// use std::os::unix::fs::PermissionsExt;
@@ -75,15 +75,15 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// [`KeyFileError`] with the first fault that was found.
+    /// [`KeyFileError`] with the first fault.
     pub fn all_from_file(path: impl AsRef<Path>) -> Result<Vec<Self>, KeyFileError> {
         let path = path.as_ref();
         read_keys(path).map_err(|fault| KeyFileError::new(path, fault))
     }
 }
 
-/// Hands the text of a file of another kind to `read`, and wipes it afterwards. What [`Key::from_file`] asks of a file is
-/// asked of this one too.
+/// Passes the text of a private file to `read`, and wipes the text afterwards. The requirements on the file
+/// are those of [`Key::from_file`].
 ///
 /// ```
 /// use std::os::unix::fs::PermissionsExt;
@@ -99,7 +99,7 @@ impl Key {
 ///
 /// # Errors
 ///
-/// [`KeyFileError`] with the first fault that was found. `read` was not called then.
+/// [`KeyFileError`] with the first fault. `read` was not called then.
 pub fn read_private<T>(path: impl AsRef<Path>, read: impl FnOnce(&str) -> T) -> Result<T, KeyFileError> {
     let path = path.as_ref();
     read_private_text(path, read).map_err(|fault| KeyFileError::new(path, fault))
@@ -112,8 +112,8 @@ fn read_keys(path: &Path) -> Result<Vec<Key>, KeyFileFault> {
 
 fn read_private_text<T>(path: &Path, read: impl FnOnce(&str) -> T) -> Result<T, KeyFileFault> {
     let mut file = open_private(path)?;
-    // On the stack and of a fixed size, so that there is one place to wipe. One byte more than is allowed
-    // tells a file that fits from one that does not.
+    // On the stack and of a fixed size, so that there is one place to wipe. The extra byte distinguishes a
+    // file that fits from a longer one.
     let mut content = Zeroizing::new([0; MAX_KEY_FILE_LEN + 1]);
     let mut len = 0;
     while len < content.len() {
@@ -130,12 +130,11 @@ fn read_private_text<T>(path: &Path, read: impl FnOnce(&str) -> T) -> Result<T, 
     str::from_utf8(&content[..len]).map(read).map_err(|_| KeyFileFault::NotText)
 }
 
-/// Opens a file, and looks at what was opened.
+/// Opens a file and checks that it is private.
 ///
-/// The path is looked at before, without following it: what is not a regular file then is not opened at all,
-/// for opening a pipe would wait for a writer. What was opened afterwards must be the file that was seen, so
-/// nobody can put a symlink there in between; and its owner and mode are asked of the open file, so nobody
-/// can put another file there.
+/// The path is checked before it is opened, without following a symlink: opening a pipe would block. The
+/// opened file must be the one that was checked, so that a symlink put there in between has no effect; owner
+/// and mode are read from the open file, so that another file put there has no effect either.
 fn open_private(path: &Path) -> Result<File, KeyFileFault> {
     let seen = fs::symlink_metadata(path).map_err(KeyFileFault::Io)?;
     if seen.is_symlink() {
@@ -153,7 +152,7 @@ fn open_private(path: &Path) -> Result<File, KeyFileFault> {
     Ok(file)
 }
 
-/// Checks who owns the file and who can use it. `us` is the user that this process acts as, if that is known.
+/// Checks owner and mode of the file. `us` is the effective user of this process, if known.
 fn check_private(found: &Metadata, us: Option<u32>) -> Result<(), KeyFileFault> {
     let owner = found.uid();
     if owner != 0 && us.is_some_and(|us| us != owner) {
@@ -166,7 +165,7 @@ fn check_private(found: &Metadata, us: Option<u32>) -> Result<(), KeyFileFault> 
     Ok(())
 }
 
-/// Why there are no keys to be had from a file: which file, and what is wrong with it.
+/// Why a key file was rejected: its path and the fault.
 ///
 /// ```
 /// use varta_proto::secure::{Key, KeyFileFault};
@@ -186,7 +185,7 @@ impl KeyFileError {
         Self { path: path.to_path_buf(), fault }
     }
 
-    /// Gives the path as the caller gave it.
+    /// Returns the path that was given.
     ///
     /// ```
     /// let error = varta_proto::secure::Key::from_file("/nonexistent").unwrap_err();
@@ -196,7 +195,7 @@ impl KeyFileError {
         &self.path
     }
 
-    /// Gives what is wrong with the file.
+    /// Returns the fault.
     ///
     /// ```
     /// use varta_proto::secure::{Key, KeyFileFault};
@@ -216,10 +215,10 @@ impl fmt::Display for KeyFileError {
     }
 }
 
-/// Its text holds that of the fault, which is therefore not its source.
+/// The text includes that of the fault, which is therefore not the source.
 impl core::error::Error for KeyFileError {}
 
-/// What is wrong with a key file, in the order in which it is looked at.
+/// A fault of a key file, in the order of the checks.
 ///
 /// ```
 /// use varta_proto::secure::KeyFileFault;
@@ -232,33 +231,33 @@ impl core::error::Error for KeyFileError {}
 pub enum KeyFileFault {
     /// The file cannot be found, opened or read.
     Io(io::Error),
-    /// It is a symlink. Whoever may change that decides what the keys are.
+    /// The path is a symlink: the user who can change the link decides what the keys are.
     Symlink,
-    /// It is a directory, a pipe, a device or a socket.
+    /// The path is a directory, a pipe, a device or a socket.
     NotAFile,
-    /// Another file was put in its place while it was being opened.
+    /// Another file replaced it while it was being opened.
     Replaced,
-    /// It belongs to neither this process's user nor root.
+    /// The owner is neither the effective user of this process nor root.
     ForeignOwner {
-        /// The user to whom it belongs.
+        /// The owner of the file.
         uid: u32,
     },
-    /// Its group or everybody has a permission for it.
+    /// The group or other users have a permission for the file.
     OpenToOthers {
-        /// Its permission bits.
+        /// The permission bits of the file.
         mode: u32,
     },
-    /// It is longer than [`MAX_KEY_FILE_LEN`].
+    /// The file is longer than [`MAX_KEY_FILE_LEN`].
     TooLong,
-    /// It is not UTF-8.
+    /// The file is not UTF-8.
     NotText,
-    /// A line holds something else than a key or a comment.
+    /// A line is neither a key nor a comment.
     BadLine(KeyLineError),
-    /// It holds no key.
+    /// The file holds no key.
     NoKey,
-    /// It holds several keys where one is wanted.
+    /// The file holds several keys where one is expected.
     SeveralKeys {
-        /// How many there are.
+        /// The number of keys in the file.
         actual: usize,
     },
 }
@@ -294,7 +293,7 @@ mod tests {
 
     const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
-    /// Writes a file, and tells what comes of reading all keys from it.
+    /// Writes a file, and returns the result of reading all keys from it.
     fn read(content: impl AsRef<[u8]>, mode: u32) -> Result<Vec<Key>, String> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
@@ -378,7 +377,7 @@ mod tests {
         let owner = found.uid();
         assert!(check_private(&found, Some(owner)).is_ok());
         assert!(check_private(&found, None).is_ok());
-        // Who runs the tests as root owns nothing that is foreign to somebody, and can give a file away.
+        // For root every file's owner is acceptable, but root can give a file to another user.
         if owner == 0 {
             assert!(check_private(&found, Some(7)).is_ok());
             std::os::unix::fs::chown(&path, Some(7), None).unwrap();

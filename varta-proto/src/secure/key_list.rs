@@ -1,12 +1,12 @@
-//! Keys as text: one a line, with room for a word about each.
+//! Keys as text: one a line, with comments.
 
 use std::fmt;
 use std::vec::Vec;
 
 use super::{Key, KeyError};
 
-/// Reads keys from text: one a line, as [`Key::from_hex`] takes them. Blank lines, spaces around a key, and
-/// what follows a `#` are passed over.
+/// Parses keys from text: one a line, in the format of [`Key::from_hex`]. Blank lines, spaces around a key,
+/// and comments after a `#` are skipped.
 ///
 /// ```
 /// use varta_proto::secure::{KeyError, parse_keys};
@@ -21,9 +21,9 @@ use super::{Key, KeyError};
 ///
 /// # Errors
 ///
-/// [`KeyLineError`] with the first line that holds something else.
+/// [`KeyLineError`] with the first line that is neither a key nor a comment.
 pub fn parse_keys(text: &str) -> Result<Vec<Key>, KeyLineError> {
-    // Room for as many as there can be: a vector that grows leaves keys behind in the memory that it gives up.
+    // Capacity for the maximum: a vector that grows leaves copies of its keys in the memory that it frees.
     let mut keys = Vec::with_capacity(text.lines().count());
     for (line, content) in (1..).zip(text.lines()) {
         let content = content.split_once('#').map_or(content, |(before, _)| before).trim();
@@ -34,7 +34,7 @@ pub fn parse_keys(text: &str) -> Result<Vec<Key>, KeyLineError> {
     Ok(keys)
 }
 
-/// Which line of a text is no key, and why not. It holds nothing of the text.
+/// Which line of a text is not a key, and why. It holds nothing of the text.
 ///
 /// ```
 /// let error = varta_proto::secure::parse_keys("hunter2").unwrap_err();
@@ -44,7 +44,7 @@ pub fn parse_keys(text: &str) -> Result<Vec<Key>, KeyLineError> {
 pub struct KeyLineError {
     /// The number of the line, from 1.
     pub line: usize,
-    /// What is wrong with it.
+    /// The fault of the line.
     pub fault: KeyError,
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for KeyLineError {
     }
 }
 
-/// Its text holds that of the fault, which is therefore not its source.
+/// The text includes that of the fault, which is therefore not the source.
 impl core::error::Error for KeyLineError {}
 
 #[cfg(test)]

@@ -1,31 +1,30 @@
-//! Sealed datagrams: frames and control datagrams under ChaCha20-Poly1305 (RFC 8439), for networks that others
-//! can listen to and write into.
+//! Sealed datagrams: frames and control datagrams under ChaCha20-Poly1305 (RFC 8439), for networks that
+//! others can read and write.
 //!
-//! A beat is sealed in one of two forms, told apart by their length:
+//! A sealed beat has one of two forms, which differ in their length:
 //!
-//! | form | length | what stands outside | key |
+//! | form | length | envelope | key |
 //! |---|---|---|---|
 //! | shared | [`SHARED_LEN`] | nonce, tag | one [`Key`] for all agents and the server |
-//! | master | [`MASTER_LEN`] | pid, nonce, tag | [each agent its own](Key::agent_key), derived from a master key |
+//! | master | [`MASTER_LEN`] | pid, nonce, tag | [one for each agent](Key::agent_key), derived from a master key |
 //!
-//! In the master form an agent that was broken into can speak for its own pid and for nobody else, unless it
-//! holds the master key.
+//! In the master form a compromised agent can impersonate only its own pid, unless it holds the master key.
 //!
-//! A sealed control datagram is 28 or 32 bytes longer than the plain one, and therefore never as long as a
-//! beat of either form. Its length does not tell which of the forms it has: a receiver that has keys of both
-//! tries both, with [`open_control_any`].
+//! A sealed control datagram is 28 or 32 bytes longer than the plain one, and never has the length of a beat
+//! of either form. Its length does not determine its form: a receiver with keys of both forms tries both,
+//! with [`open_control_any`].
 //!
 //! # Sealing
 //!
-//! What is never to happen is that one key and one nonce seal two datagrams. Nonces come from a [`Session`],
-//! which spends them and can be neither copied nor set back.
+//! One key and one nonce must never seal two datagrams. Nonces come from a [`Session`], which uses each once
+//! and can be neither copied nor reset.
 //!
 //! # Opening
 //!
-//! What arrives is hostile until its tag has been verified. What an honest sender sealed can still be sent
-//! once more by somebody else, and verifies: a receiver keeps, for each sender, the highest
+//! A datagram is untrusted until its tag has been verified. An attacker can replay a datagram of an honest
+//! sender, and its tag verifies: a receiver stores, for each sender, the highest
 //! [`iv_counter`](Opened::iv_counter) that it has accepted with an [`iv_random`](Opened::iv_random), and
-//! refuses what is not higher. [`Envelope`] reads both, and the pid, before anything is opened.
+//! rejects any that is not higher. [`Envelope`] reads both, and the pid, before anything is opened.
 //!
 //! ```
 //! use varta_proto::secure::{Key, Opener, Session, open_any, seal_shared};
@@ -42,13 +41,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Nothing here allocates, except what reads keys from files and so needs the standard library.
+//! Nothing here allocates, except the functions that read keys from files, which need the standard library.
 
 mod crypto;
 mod envelope;
 mod error;
 mod key;
-// Where the owner and the mode of a file tell who can read it.
+// On Unix, where owner and mode of a file determine who can read it.
 #[cfg(all(feature = "std", unix))]
 mod key_file;
 #[cfg(feature = "std")]

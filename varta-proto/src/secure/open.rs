@@ -1,4 +1,4 @@
-//! From a sealed datagram back to what is in it, or to what is wrong with it.
+//! Opening of sealed datagrams.
 
 use super::envelope::SealedParts;
 use super::wire::Purpose;
@@ -6,7 +6,7 @@ use super::{AgentKeys, Envelope, Key, OpenError, crypto};
 use crate::control::{Control, MAX_CONTROL_LEN};
 use crate::{FRAME_LEN, Frame};
 
-/// A frame that was opened, and the nonce under which it came.
+/// An opened frame, and the nonce of its datagram.
 ///
 /// ```
 /// use varta_proto::secure::{Key, Session, open_shared, seal_shared};
@@ -24,17 +24,17 @@ use crate::{FRAME_LEN, Frame};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// The frame. It has passed every check of [`Frame::decode`], and in the master form it names the pid for
-    /// which the key is.
+    /// The frame. It has passed every check of [`Frame::decode`], and in the master form its pid is the one
+    /// of the key.
     pub frame: Frame,
-    /// The part of the nonce that stands for the sender's session.
+    /// The random part of the nonce, which identifies the sender's session.
     pub iv_random: [u8; 8],
-    /// The part of the nonce that goes up by one for each datagram of the session. Some senders begin at 0,
-    /// others at 1.
+    /// The counter part of the nonce, which increases by one for each datagram of the session. Some senders
+    /// start at 0, others at 1.
     pub iv_counter: u32,
 }
 
-/// A control datagram that was opened, and the nonce under which it came.
+/// An opened control datagram, and the nonce of its datagram.
 ///
 /// ```
 /// use varta_proto::control::{Hello, MAX_CONTROL_LEN};
@@ -55,18 +55,19 @@ pub struct Opened {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct OpenedControl<'a> {
-    /// What was sealed, in the room that the caller gave.
+    /// The control datagram, in the caller's buffer.
     pub control: Control<'a>,
-    /// As in [`Opened::iv_random`].
+    /// The random part of the nonce, as in [`Opened::iv_random`].
     pub iv_random: [u8; 8],
-    /// As in [`Opened::iv_counter`]; beats and control datagrams share one sequence.
+    /// The counter part of the nonce, as in [`Opened::iv_counter`]; beats and control datagrams share one
+    /// sequence.
     pub iv_counter: u32,
 }
 
 /// A key together with the form of the datagrams that it opens.
 ///
-/// It borrows the key, so a list of them costs two words each. A server that serves many agents keeps their
-/// 32-byte keys and not what the cipher makes of them, which is many times as large and cheap to make.
+/// It borrows the key, so each element of a list costs two words. A server with many agents stores their
+/// 32-byte keys and not the cipher state, which is many times as large and cheap to compute.
 ///
 /// ```
 /// use varta_proto::secure::{Key, Opener};
@@ -77,20 +78,20 @@ pub struct OpenedControl<'a> {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Opener<'k> {
-    /// The key that agents and server share: the shared form.
+    /// The key shared by agents and server: the shared form.
     Shared(&'k Key),
-    /// One agent's own key, derived before: the master form. Another agent's datagram is
+    /// One agent's key, already derived: the master form. Another agent's datagram fails with
     /// [`AuthFailed`](OpenError::AuthFailed).
     Agent(&'k Key),
     /// The master key: the master form, with the agent's key derived for each datagram.
     Master(&'k Key),
-    /// The master key, prepared: as [`Opener::Master`], and for half of the derivation's cost.
+    /// The prepared master key: as [`Opener::Master`], at half of the derivation's cost.
     Agents(&'k AgentKeys),
 }
 
 impl Opener<'_> {
-    /// Decrypts a datagram into the beginning of `plain`, and gives what was outside of the seal and how much
-    /// was in it. After an error `plain` holds nothing of the datagram.
+    /// Decrypts a datagram into the start of `plain`, and returns the envelope and the length of the
+    /// decrypted content. After an error `plain` holds nothing of the datagram.
     #[inline]
     fn unseal(
         self,
@@ -153,9 +154,9 @@ pub fn open_shared(key: &Key, datagram: &[u8]) -> Result<Opened, OpenError> {
     open(Opener::Shared(key), datagram)
 }
 
-/// Opens a beat in the master form, with the key of its agent that the caller has derived before.
+/// Opens a beat in the master form, with the key of its agent, which the caller has derived before.
 ///
-/// That is several times cheaper than [`open_master`]. [`Envelope::of_master`] tells whose key it takes.
+/// That is several times cheaper than [`open_master`]. [`Envelope::of_master`] returns the pid of the key.
 ///
 /// ```
 /// use varta_proto::secure::{Key, OpenError, Session, open_agent, seal_master};
@@ -201,11 +202,11 @@ pub fn open_master(master: &Key, datagram: &[u8]) -> Result<Opened, OpenError> {
     open(Opener::Master(master), datagram)
 }
 
-/// Opens a beat with whichever of several keys fits, and gives that key's place among them.
+/// Opens a beat with the one of several keys that fits, and returns that key's index.
 ///
-/// All of them are tried, also after one has fitted, so that the time which it takes does not tell which. That
-/// is why each accepted key costs every datagram a trial, and a rotation ends with the old one being taken
-/// away. If several fit, the first counts.
+/// All keys are tried, also after one has fitted, so that the time does not reveal which. So each accepted
+/// key costs one trial for each datagram, and a rotation ends when the old key is removed. If several fit,
+/// the first counts.
 ///
 /// ```
 /// use varta_proto::secure::{Key, OpenError, Opener, Session, open_any, seal_shared};
@@ -225,8 +226,8 @@ pub fn open_master(master: &Key, datagram: &[u8]) -> Result<Opened, OpenError> {
 ///
 /// # Errors
 ///
-/// What is wrong with the datagram after a key has fitted, else [`OpenError::BadLength`] if it has a wrong
-/// length for all of them, else [`OpenError::AuthFailed`]. That is also what no keys at all give.
+/// The fault of the content if a key has fitted, else [`OpenError::BadLength`] if the length is wrong for all
+/// keys, else [`OpenError::AuthFailed`], also for an empty list of keys.
 #[inline]
 pub fn open_any<'k>(
     openers: impl IntoIterator<Item = Opener<'k>>,
@@ -237,7 +238,7 @@ pub fn open_any<'k>(
     Ok((index, Opened::read(envelope, &frame)?))
 }
 
-/// Opens a control datagram in the shared form, into the caller's room.
+/// Opens a control datagram in the shared form, into the caller's buffer.
 ///
 /// ```
 /// use varta_proto::control::MAX_CONTROL_LEN;
@@ -259,8 +260,8 @@ pub fn open_control_shared<'a>(
     open_control(Opener::Shared(key), datagram, room)
 }
 
-/// Opens a control datagram in the master form, with the key of its agent that the caller has derived before,
-/// into the caller's room.
+/// Opens a control datagram in the master form, with the key of its agent, which the caller has derived
+/// before, into the caller's buffer.
 ///
 /// ```
 /// use varta_proto::control::MAX_CONTROL_LEN;
@@ -283,7 +284,8 @@ pub fn open_control_agent<'a>(
     open_control(Opener::Agent(agent_key), datagram, room)
 }
 
-/// Opens a control datagram in the master form, deriving the key of its agent, into the caller's room.
+/// Opens a control datagram in the master form, and derives the key of its agent for it, into the caller's
+/// buffer.
 ///
 /// ```
 /// use varta_proto::control::MAX_CONTROL_LEN;
@@ -305,11 +307,11 @@ pub fn open_control_master<'a>(
     open_control(Opener::Master(master), datagram, room)
 }
 
-/// Opens a control datagram with whichever of several keys fits, into the caller's room, and gives that key's
-/// place among them.
+/// Opens a control datagram with the one of several keys that fits, into the caller's buffer, and returns
+/// that key's index.
 ///
-/// It tries all of them, as [`open_any`] does. The length of a control datagram does not tell its form, so
-/// the list holds every key that the receiver has.
+/// All keys are tried, as in [`open_any`]. The length of a control datagram does not determine its form, so
+/// the list holds every key of the receiver.
 ///
 /// ```
 /// use varta_proto::control::{Hello, MAX_CONTROL_LEN};
@@ -377,7 +379,7 @@ fn unseal_any<'k, const N: usize>(
                 opened = Some((index, envelope, len));
             }
             Ok(_) => {}
-            // A key for which the length was right has looked further than one for which it was wrong.
+            // An opener that accepted the length got further than one that did not.
             Err(error) => fault = fault.filter(|known| *known == OpenError::AuthFailed).or(Some(error)),
         }
     }

@@ -1,4 +1,4 @@
-//! From a frame or a control datagram to a sealed one.
+//! Sealing of frames and control datagrams.
 
 use super::crypto::{self, NONCE_LEN, TAG_LEN};
 use super::session::Nonce;
@@ -9,9 +9,9 @@ use super::{Exhausted, Key, Session};
 use crate::FRAME_LEN;
 use crate::control::EncodedControl;
 
-/// Seals a frame with the key that agents and server share.
+/// Seals a frame with the key shared by agents and server.
 ///
-/// The frame is sealed as it is given; it checks as little as [`Frame::encode`](crate::Frame::encode) does.
+/// The frame is sealed unchecked, as [`Frame::encode`](crate::Frame::encode) writes it.
 ///
 /// ```
 /// use varta_proto::secure::{Key, Session, open_shared, seal_shared};
@@ -28,7 +28,7 @@ use crate::control::EncodedControl;
 ///
 /// # Errors
 ///
-/// When the session has no nonce left. Nothing was sealed, and the session is as it was.
+/// When the session has no nonce left. Nothing was sealed, and the session is unchanged.
 #[inline]
 pub fn seal_shared(
     key: &Key,
@@ -41,8 +41,8 @@ pub fn seal_shared(
 
 /// Seals a frame with the agent's own key, which [`Key::agent_key`] derives from the master key.
 ///
-/// `pid` is the process for which `agent_key` was derived and whose frame this is. It stands outside of the
-/// seal; a receiver refuses the datagram if the key is another process's or the frame names another.
+/// `pid` is the process that `agent_key` was derived for, and the pid of the frame. It is part of the
+/// envelope; a receiver rejects the datagram if the key is another process's or the frame has another pid.
 ///
 /// ```
 /// use varta_proto::secure::{Key, Session, open_master, seal_master};
@@ -60,7 +60,7 @@ pub fn seal_shared(
 ///
 /// # Errors
 ///
-/// When the session has no nonce left. Nothing was sealed, and the session is as it was.
+/// When the session has no nonce left. Nothing was sealed, and the session is unchanged.
 #[inline]
 pub fn seal_master(
     agent_key: &Key,
@@ -72,10 +72,10 @@ pub fn seal_master(
     Ok(seal_beat_master(agent_key, pid, nonce, frame))
 }
 
-/// Seals a control datagram with the key that agents and server share, into `out`, of which it gives the part
-/// that is to be sent.
+/// Seals a control datagram with the key shared by agents and server, into `out`, and returns the part of
+/// `out` that it takes.
 ///
-/// It spends a nonce of the same session as the beats do.
+/// It uses a nonce of the same session as the beats.
 ///
 /// ```
 /// use varta_proto::control::{Hello, MAX_CONTROL_LEN};
@@ -99,7 +99,7 @@ pub fn seal_master(
 ///
 /// # Errors
 ///
-/// When the session has no nonce left. Nothing was sealed or written, and the session is as it was.
+/// When the session has no nonce left. Nothing was sealed or written, and the session is unchanged.
 pub fn seal_control_shared<'o>(
     key: &Key,
     session: &mut Session,
@@ -112,10 +112,10 @@ pub fn seal_control_shared<'o>(
     Ok(out)
 }
 
-/// Seals a control datagram with the agent's own key, into `out`, of which it gives the part that is to be
-/// sent.
+/// Seals a control datagram with the agent's own key, into `out`, and returns the part of `out` that it
+/// takes.
 ///
-/// `pid` and `agent_key` are as in [`seal_master`]. It spends a nonce of the same session as the beats do.
+/// `pid` and `agent_key` are as in [`seal_master`]. It uses a nonce of the same session as the beats.
 ///
 /// ```
 /// use varta_proto::control::{Goodbye, GoodbyeReason, MAX_CONTROL_LEN};
@@ -139,7 +139,7 @@ pub fn seal_control_shared<'o>(
 ///
 /// # Errors
 ///
-/// When the session has no nonce left. Nothing was sealed or written, and the session is as it was.
+/// When the session has no nonce left. Nothing was sealed or written, and the session is unchanged.
 pub fn seal_control_master<'o>(
     agent_key: &Key,
     pid: u32,
@@ -167,8 +167,8 @@ fn seal_beat_master(key: &Key, pid: u32, nonce: Nonce, frame: &[u8; FRAME_LEN]) 
     out
 }
 
-/// Writes a sealed datagram into `out`, which is exactly as long as it. With a pid it is of the master key's
-/// form.
+/// Writes a sealed datagram into `out`, which has exactly its length: the master form with a pid, else the
+/// shared form.
 #[inline]
 fn seal(purpose: Purpose, key: &Key, pid: Option<u32>, nonce: Nonce, plain: &[u8], out: &mut [u8]) {
     let pid = pid.map(u32::to_le_bytes);

@@ -1,33 +1,33 @@
-//! The sequence of nonces of one sender, of which none comes twice.
+//! The sequence of nonces of one sender, in which none repeats.
 //!
-//! Sealing two datagrams with one key and one nonce gives both away, and the key's authenticity with them. So
-//! the only way to a nonce is to spend it: it cannot be named, kept, copied or given back.
+//! Sealing two datagrams with one key and one nonce reveals both, and the authentication key with them. So a
+//! nonce can only be taken from the sequence: it cannot be chosen, stored, copied or returned.
 
 use core::fmt;
 
 use super::crypto::{self, NONCE_LEN};
 
-/// The length of the part of a nonce that stands for a session and its place in it.
+/// The length of the part of a nonce that identifies a session and its prefix, in bytes.
 pub(super) const PREFIX_LEN: usize = 8;
 
-/// The nonces that one sender has left.
+/// The sequence of nonces of one sender.
 ///
-/// A session begins with a salt: 16 bytes of the operating system's entropy, drawn by the caller when the
-/// handle is opened, because this crate draws nothing. A prefix of 8 bytes is derived from the salt and an
-/// index that begins at 0; behind it a counter goes from 1 to `u32::MAX`, one for each datagram. Then the
-/// index goes up, the next prefix is derived, and the counter begins at 1 again. No entropy is drawn for that,
-/// and after the first nonce it is the only one of four billion that costs more than an addition.
+/// A session starts from a salt: 16 bytes of the operating system's entropy, drawn by the caller when the
+/// handle is opened, because this crate draws none. A prefix of 8 bytes is derived from the salt and an index
+/// that starts at 0; after the prefix a counter runs from 1 to `u32::MAX`, one for each datagram. Then the
+/// index increases, the next prefix is derived, and the counter starts at 1 again. That needs no entropy, and
+/// after the first nonce it is the only step in four billion that costs more than an addition.
 ///
-/// What is spent stays spent, also when sending fails afterwards: receivers accept gaps, and nobody accepts a
-/// repetition.
+/// A nonce stays used, also when sending fails afterwards: receivers accept gaps and reject repetitions.
 ///
-/// # What the types cannot see to
+/// # What the types cannot prevent
 ///
-/// - After `fork` both processes hold the same session. The child calls [`renew`](Self::renew) with a new
+/// - After `fork` both processes hold the same session. The child must call [`renew`](Self::renew) with a new
 ///   salt before it seals anything.
-/// - Two sessions with the same salt have the same nonces. A salt is drawn, never configured or derived.
+/// - Two sessions with the same salt have the same nonces. A salt must be drawn at random, never configured
+///   or derived.
 ///
-/// A session cannot be copied, which would be the same fault within one process:
+/// A session cannot be cloned, which would repeat nonces within one process:
 ///
 /// ```compile_fail,E0599
 /// let session = varta_proto::secure::Session::new([7; 16]);
@@ -41,11 +41,11 @@ pub(super) const PREFIX_LEN: usize = 8;
 /// ```
 pub struct Session {
     salt: [u8; Self::SALT_LEN],
-    /// How many prefixes came before the one in use.
+    /// The number of prefixes before the current one.
     index: u32,
-    /// Derived from the two fields above, and kept because it goes into each nonce.
+    /// Derived from the two fields above, and stored because each nonce contains it.
     prefix: [u8; PREFIX_LEN],
-    /// The last counter that was spent, 0 before the first.
+    /// The last counter used, 0 before the first.
     counter: u32,
 }
 
@@ -53,7 +53,7 @@ impl Session {
     /// The length of a salt, in bytes.
     pub const SALT_LEN: usize = 16;
 
-    /// Begins a session. `salt` comes fresh from the operating system's source of randomness.
+    /// Starts a session. `salt` must come fresh from the operating system's random number generator.
     ///
     /// ```
     /// use varta_proto::secure::Session;
@@ -65,10 +65,9 @@ impl Session {
         Self::at(salt, 0, 0)
     }
 
-    /// Begins anew with another salt: after a fork, on reconnect, and when the session is [`Exhausted`].
+    /// Restarts the session with another salt: after a fork, on reconnect, and when it is [`Exhausted`].
     ///
-    /// With the salt that it has already the session goes on where it is, because to begin again would be to
-    /// repeat its nonces.
+    /// With its current salt the session continues where it is, because a restart would repeat its nonces.
     ///
     /// ```
     /// use varta_proto::secure::{Key, Session, seal_shared};
@@ -89,9 +88,9 @@ impl Session {
         }
     }
 
-    /// Begins at a place of the test's choice: `index` prefixes and `counter` datagrams are behind it.
+    /// Starts a session at a position of the test's choice, after `index` prefixes and `counter` datagrams.
     ///
-    /// It can repeat nonces, and is there for tests of what happens when they run out.
+    /// It can repeat nonces, and exists for tests of exhaustion.
     ///
     /// ```
     /// use varta_proto::secure::{Key, Session, seal_shared};
@@ -110,7 +109,7 @@ impl Session {
         Self { salt, index, prefix: prefix(&salt, index), counter }
     }
 
-    /// Spends the next nonce, before anything is done with it.
+    /// Takes the next nonce. It counts as used before anything is done with it.
     #[inline]
     pub(super) fn next_nonce(&mut self) -> Result<Nonce, Exhausted> {
         self.counter = match self.counter.checked_add(1) {
@@ -120,7 +119,7 @@ impl Session {
         Ok(Nonce::new(self.prefix, self.counter))
     }
 
-    /// Goes on to the next prefix, and gives its first counter. A session that is exhausted stays as it is.
+    /// Advances to the next prefix, and returns its first counter. An exhausted session is unchanged.
     #[cold]
     fn next_prefix(&mut self) -> Result<u32, Exhausted> {
         self.index = self.index.checked_add(1).ok_or(Exhausted)?;
@@ -129,7 +128,7 @@ impl Session {
     }
 }
 
-/// Shows how far the session is, and not its salt.
+/// Shows the position of the session, and not its salt.
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { salt: _, index, prefix: _, counter } = self;
@@ -137,14 +136,14 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Derives the prefix of a session with its index.
+/// Derives the prefix of a session with this index.
 fn prefix(salt: &[u8; Session::SALT_LEN], index: u32) -> [u8; PREFIX_LEN] {
     let mut prefix = [0; PREFIX_LEN];
     crypto::derive(salt, &[b"varta-iv-prefix-v1\0", &index.to_le_bytes()], &mut prefix);
     prefix
 }
 
-/// A nonce that was spent for one datagram, and goes into it: neither `Clone` nor `Copy`.
+/// A nonce for one datagram: neither `Clone` nor `Copy`.
 pub(super) struct Nonce([u8; NONCE_LEN]);
 
 impl Nonce {
@@ -162,9 +161,9 @@ impl Nonce {
     }
 }
 
-/// The session has no nonce left. Nothing was sealed; [`Session::renew`] gives it new ones.
+/// The session has no nonce left. Nothing was sealed; [`Session::renew`] provides new ones.
 ///
-/// It takes some 2⁶⁴ datagrams to see this.
+/// It takes some 2⁶⁴ datagrams to exhaust a session.
 ///
 /// ```
 /// assert_eq!(varta_proto::secure::Exhausted.to_string(), "every nonce of the session is spent");

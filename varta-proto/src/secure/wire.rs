@@ -1,12 +1,12 @@
-//! The numbers of a sealed datagram, and what is authenticated with it.
+//! The constants of a sealed datagram, and the data that are authenticated with it.
 
 use crate::FRAME_LEN;
 use crate::control::{MAX_CONTROL_LEN, MIN_CONTROL_LEN};
 
-/// How much longer the shared form is than what is sealed: a nonce and a tag.
+/// The number of bytes that the shared form adds: a nonce and a tag.
 pub const SHARED_OVERHEAD: usize = 28;
 
-/// How much longer the master form is than what is sealed: a pid, a nonce and a tag.
+/// The number of bytes that the master form adds: a pid, a nonce and a tag.
 pub const MASTER_OVERHEAD: usize = 32;
 
 /// The length of every beat in the shared form, in bytes.
@@ -15,19 +15,21 @@ pub const SHARED_LEN: usize = FRAME_LEN + SHARED_OVERHEAD;
 /// The length of every beat in the master form, in bytes.
 pub const MASTER_LEN: usize = FRAME_LEN + MASTER_OVERHEAD;
 
-/// The length of the longest sealed control datagram, in bytes.
+/// The maximum length of a sealed control datagram, in bytes.
 pub const MAX_SEALED_CONTROL_LEN: usize = MAX_CONTROL_LEN + MASTER_OVERHEAD;
 
-// The lengths of the wire, which `control` pads around whether or not this module is there.
+// The lengths that `control` pads around, with or without this module.
 const _: () = assert!(SHARED_LEN == 60 && MASTER_LEN == 64);
 
-/// The length of the pid before the nonce in the master form.
+/// The length of the pid before the nonce in the master form, in bytes.
 pub(super) const PID_LEN: usize = 4;
 
-/// What of a control datagram is authenticated without being sent, so that none is taken for a beat.
+/// Additional authenticated data of a control datagram, which are not sent: they keep a receiver from opening
+/// one as a beat.
 const CONTROL_AAD: &[u8; 12] = b"varta-ctl-v1";
 
-/// What is under the seal. Each purpose is authenticated differently, so that one cannot pass for the other.
+/// The kind of a sealed content. Each kind has its own authenticated data, so that one cannot pass for the
+/// other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Beat,
@@ -35,7 +37,7 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
-    /// Calls `work` with the data that are authenticated beside what is sealed.
+    /// Calls `work` with the additional authenticated data.
     #[inline]
     pub(super) fn with_aad<T>(self, pid: Option<[u8; PID_LEN]>, work: impl FnOnce(&[u8]) -> T) -> T {
         match (self, pid) {
@@ -51,7 +53,8 @@ impl Purpose {
         }
     }
 
-    /// Tells whether a datagram of this length, with a text of that length under the seal, can be for this.
+    /// Returns whether a datagram of this length, with a sealed content of length `text`, can be of this
+    /// kind.
     #[inline]
     pub(super) const fn allows_len(self, datagram: usize, text: usize) -> bool {
         match self {
