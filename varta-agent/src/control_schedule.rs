@@ -1,7 +1,7 @@
-//! When a handle says what beside its beats.
+//! The schedule of a handle's control datagrams.
 //!
-//! Most handles say nothing, and a beat must not pay for what nobody asked: so all that a beat compares is the time
-//! with the one at which the next Hello is due, which then never comes.
+//! Most handles send none, and their beats must not pay for them: a beat compares its timestamp with the one
+//! at which the next Hello is due, which is [`NEVER`] for those handles.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::profile::Profile;
 use crate::profile::ProfileError;
 use crate::time::nanoseconds;
 
-/// How long after a Hello the next is due. The protocol wants one every 60 s, and it goes out behind the first beat
-/// after this: an agent that beats every 15 s or more often is in time.
+/// The delay after a Hello until the next is due. The protocol requires one every 60 s, and it follows the
+/// first beat after this delay: an agent that beats every 15 s or more often is in time.
 const HELLO_INTERVAL: Duration = Duration::from_secs(45);
 
 /// Later than every timestamp.
 const NEVER: u64 = u64::MAX;
 
-/// What stands at the head of a control datagram.
+/// The header fields of a control datagram that the handle knows.
 #[derive(Clone, Copy)]
 pub(crate) struct ControlHeader {
     pub(crate) pid: u32,
@@ -30,22 +30,24 @@ pub(crate) struct ControlHeader {
     pub(crate) nonce: u64,
 }
 
-/// What a handle says beside its beats, and when. All times are timestamps of the session.
+/// The content and the schedule of a handle's control datagrams. All times are timestamps of the session.
 pub(crate) struct ControlSchedule {
-    /// From when on a Hello is due. Early rather than late: with it a restarted server learns of the agent anew.
+    /// When a Hello is due. Early rather than late: a restarted server learns the agent's profile from it.
     hello_due: u64,
-    /// Beats of this session that the kernel did not take.
+    /// The number of beats of this session that could not be sent.
     unsent: u64,
-    /// Until when the program has asked to be excused, as long as no Hello has said that this is over.
+    /// The end of the time for which the program has declared itself busy, until a Hello has reported that
+    /// end.
     busy_until: Option<u64>,
-    /// The same in all control datagrams of a session, and drawn for the first of them: most sessions send none.
+    /// The session id, the same in all control datagrams of a session. It is drawn for the first of them,
+    /// because most sessions send none.
     session: Option<[u8; 16]>,
-    /// Boxed, because labels take room that most handles have no use for.
+    /// Boxed, because labels take memory that most handles do not need.
     profile: Option<Box<Profile>>,
 }
 
 impl ControlSchedule {
-    /// Says Hello for a profile and otherwise nothing.
+    /// Creates a schedule: Hellos for a profile, none without one.
     pub(crate) const fn new(profile: Option<Box<Profile>>) -> Self {
         let hello_due = if profile.is_some() { 0 } else { NEVER };
         Self { hello_due, unsent: 0, busy_until: None, session: None, profile }
@@ -56,20 +58,20 @@ impl ControlSchedule {
         timestamp >= self.hello_due
     }
 
-    /// Counts a beat that the kernel did not take.
+    /// Counts a beat that could not be sent.
     #[inline]
     pub(crate) const fn count_unsent(&mut self) {
         self.unsent = self.unsent.saturating_add(1);
     }
 
-    /// Somebody else may be listening now, who has heard nothing yet.
+    /// Makes a Hello due, because the new connection may lead to another server.
     pub(crate) const fn handle_reconnect(&mut self) {
         if self.profile.is_some() || self.busy_until.is_some() {
             self.hello_due = 0;
         }
     }
 
-    /// Has the Hellos of an agent that says them say this interval.
+    /// Sets the interval in the profile, if there is one, and makes a Hello due if that is a change.
     #[cfg(feature = "tokio")]
     pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<(), ProfileError> {
         if let Some(profile) = &mut self.profile
@@ -81,19 +83,18 @@ impl ControlSchedule {
         Ok(())
     }
 
-    /// Excuses the agent until then.
+    /// Sets the time until which the agent is busy.
     pub(crate) const fn set_busy_until(&mut self, timestamp: u64) {
         self.busy_until = Some(timestamp);
     }
 
-    /// Begins the session of a forked child, of which nobody has heard yet, and which is not busy with what its parent
-    /// is busy with.
+    /// Resets the schedule for the session of a forked child, which inherits the profile and no busy time.
     pub(crate) fn handle_fork(&mut self) {
         *self = Self::new(self.profile.take());
     }
 
-    /// Takes what became of a Hello. One that is lost is due with the next beat; one that this way does not carry is
-    /// not tried again with every beat.
+    /// Schedules the next Hello after one with this outcome: with the next beat if it was dropped, and after
+    /// the interval if it was sent or if the transport does not carry control datagrams.
     pub(crate) fn handle_hello(&mut self, timestamp: u64, outcome: BeatOutcome) {
         if outcome.is_dropped() {
             self.hello_due = 0;
@@ -140,7 +141,7 @@ impl ControlSchedule {
     }
 }
 
-/// Turns nanoseconds into milliseconds begun; the last value stands for all beyond it, from 49 days on.
+/// Converts nanoseconds to milliseconds, rounded up; anything from 49 days on becomes `u32::MAX`.
 fn milliseconds(nanoseconds: u64) -> u32 {
     u32::try_from(nanoseconds.div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }

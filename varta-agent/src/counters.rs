@@ -1,15 +1,15 @@
-//! What the handles of this process have counted, for the program's own metrics.
+//! The counters of this process's handles, for the program's own metrics.
 //!
-//! The counters go through the facade of the crate `metrics`, to whichever recorder the program has installed. Looking
-//! one up there allocates, so a handle takes all of them when it is made; counting is then an addition. Without the
-//! feature all of this is nothing, and costs nothing.
+//! The counters use the facade of the crate `metrics`, with the recorder that the program has installed.
+//! Looking up a counter allocates, so a handle looks up all of them when it is created; counting is then an
+//! addition. Without the feature `metrics` the type is empty and its methods do nothing.
 
 #[cfg(feature = "metrics")]
 use metrics::Counter;
 
 use crate::outcome::BeatOutcome;
 
-/// The counters of one handle. All handles of a process count into the same.
+/// The counters of one handle. All handles of a process count into the same counters.
 #[cfg(feature = "metrics")]
 pub(crate) struct Counters {
     sent: Counter,
@@ -20,13 +20,13 @@ pub(crate) struct Counters {
     reconnects: Counter,
 }
 
-/// What stands for counters where there are none.
+/// Stands in for the counters without the feature `metrics`.
 #[cfg(not(feature = "metrics"))]
 pub(crate) struct Counters;
 
 #[cfg(feature = "metrics")]
 impl Counters {
-    /// Takes the counters from the recorder that is installed now; without one they lead nowhere.
+    /// Looks up the counters in the installed recorder; without a recorder they count nothing.
     pub(crate) fn from_recorder() -> Self {
         const BEATS: &str = "varta_client_beats_total";
         const CLOCK_REGRESSIONS: &str = "varta_client_clock_regression_total";
@@ -50,7 +50,7 @@ impl Counters {
         }
     }
 
-    /// Gives counters that lead nowhere.
+    /// Creates counters that count nothing.
     pub(crate) const fn noop() -> Self {
         Self {
             sent: Counter::noop(),

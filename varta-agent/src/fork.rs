@@ -1,12 +1,14 @@
-//! How a handle learns that its process is a fork of the one it was connected in, without a system call.
+//! Detection of a fork, without a system call.
 //!
-//! Asking for the pid on every beat would tell, and costs a tenth of the beat. Instead there is one page of memory that
-//! the kernel hands to every child as zeroes (`MADV_WIPEONFORK`), with a number in it that each handle remembers: a
-//! beat compares the two. The first handle that finds the number gone writes a new one, so that every other handle of
-//! the child sees a stranger there too, and so do the handles of a grandchild.
+//! Calling `getpid` on every beat would detect a fork, and costs a tenth of a beat. Instead there is one page
+//! of memory that the kernel replaces with zeros in every child (`MADV_WIPEONFORK`). The page holds a
+//! generation number, which each handle stores; a beat compares the two. The first handle of a child that
+//! finds zero writes a new number, which differs from the number in every inherited handle, also in those of
+//! a grandchild.
 //!
-//! Where the kernel has no such page, a handler that `fork` runs in the child wipes the number. A raw `clone` system
-//! call goes past that handler, and nothing here can see a child that shares its parent's memory (`vfork`, `CLONE_VM`).
+//! Where the kernel does not support that, a handler that `fork` runs in the child zeroes the number. A raw
+//! `clone` system call does not run the handler, and a child that shares its parent's memory (`vfork`,
+//! `CLONE_VM`) is never detected.
 
 #![allow(unsafe_code, reason = "the page is mapped, and the fork handler registered, through libc")]
 
@@ -16,16 +18,16 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crate::entropy;
 
-/// What a fork wipes.
+/// The words that a fork zeroes.
 ///
-/// All access is relaxed: the words carry nothing but themselves, and a child begins with one thread, whose memory is
-/// in order.
+/// All access is relaxed: the words publish nothing else, and a child starts with one thread, which sees all
+/// of the memory before the fork.
 struct ForkMarker {
-    /// Which process life this is, among the relatives that share [`LAST_GENERATION`]; 0 after a fork, until somebody
-    /// claims it.
+    /// The generation of this process, unique among the relatives that share [`LAST_GENERATION`]; 0 after a
+    /// fork, until a handle writes a new one.
     generation: AtomicU64,
-    /// The pid that this process puts into frames, or 0 as long as nobody has asked. It stands on the page and not in
-    /// each handle alone, so that all handles of process 1, and its panic hook, go by the same substitute.
+    /// The pid for the frames of this process, 0 until it is first needed. It is part of the marker and not
+    /// only of each handle, so that all handles of process 1, and its panic hook, use the same substitute.
     pid: AtomicU32,
 }
 
@@ -34,7 +36,7 @@ impl ForkMarker {
         Self { generation: AtomicU64::new(0), pid: AtomicU32::new(0) }
     }
 
-    /// Reads the generation, and begins a new one if a fork has wiped it.
+    /// Returns the generation, and starts a new one if a fork has zeroed it.
     fn generation(&self) -> u64 {
         match self.generation.load(Ordering::Relaxed) {
             0 => {
@@ -46,7 +48,7 @@ impl ForkMarker {
         }
     }
 
-    /// Reads the pid to send, and asks for it if a fork has wiped it.
+    /// Returns the pid for frames, and determines it if a fork has zeroed it.
     fn pid(&self) -> u32 {
         match self.pid.load(Ordering::Relaxed) {
             0 => {
@@ -59,21 +61,21 @@ impl ForkMarker {
     }
 }
 
-/// The last generation that anybody claimed. It is ordinary memory, which a child inherits: its claims are above all of
-/// its parent's, so no inherited handle can take a new generation for its own.
+/// The last generation given out. It is ordinary memory, which a child inherits: a child's generations are
+/// larger than all of its parent's, so no inherited handle has the generation of a child.
 static LAST_GENERATION: AtomicU64 = AtomicU64::new(0);
 
-/// The notice of this process, null before the first handle.
+/// The marker of this process, null before the first handle.
 ///
-/// A pointer and not a `OnceLock`: a fork in the middle of another thread's initialisation would leave the child
-/// waiting for a thread that it does not have. It is released and acquired, so that whoever finds it finds the notice
-/// behind it as it was made.
+/// A pointer and not a `OnceLock`: if another thread is initialising a `OnceLock` during a fork, the child
+/// would wait for a thread that it does not have. Release and acquire make the marker's initial words visible
+/// with the pointer.
 static MARKER: AtomicPtr<ForkMarker> = AtomicPtr::new(ptr::null_mut());
 
-/// The notice where there is no page, wiped by [`wipe_in_child`].
+/// The marker of systems without such a page, zeroed by [`wipe_in_child`].
 static FALLBACK_MARKER: ForkMarker = ForkMarker::wiped();
 
-/// The process life that a handle belongs to.
+/// Identifies the process in which a handle was connected, and distinguishes it from its forks.
 #[derive(Clone, Copy)]
 pub(crate) struct ProcessLife {
     marker: &'static ForkMarker,
@@ -82,46 +84,47 @@ pub(crate) struct ProcessLife {
 }
 
 impl ProcessLife {
-    /// Tells which process life this is. The first call sets up the notice; no call allocates or waits.
+    /// Returns the value of this process. The first call sets up the marker; no call allocates or blocks.
     pub(crate) fn current() -> Self {
         let marker = marker();
         Self { marker, generation: marker.generation(), pid: marker.pid() }
     }
 
-    /// A value for handles that never ask.
+    /// Creates a value for handles that are never used.
     pub(crate) const fn none() -> Self {
         Self { marker: &FALLBACK_MARKER, generation: 0, pid: 0 }
     }
 
-    /// Tells whether the process is still the one that this value was made in. One read of memory.
+    /// Returns whether this process is still the one in which the value was created. It costs one load.
     #[inline]
     pub(crate) fn is_current(&self) -> bool {
         self.marker.generation.load(Ordering::Relaxed) == self.generation
     }
 
-    /// Gives the pid for frames: the process's own, or a substitute where that may not be sent.
+    /// Returns the pid for frames: the process's own, or a substitute if that is 0 or 1.
     #[inline]
     pub(crate) const fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Tells whether every child of this process is told, also one that the fork handler does not see.
+    /// Returns whether the kernel zeroes the marker, which it does in every child, also without the fork
+    /// handler.
     #[cfg(all(feature = "shm", target_os = "linux"))]
     pub(crate) fn is_wiped_by_kernel(&self) -> bool {
         !ptr::eq(self.marker, &FALLBACK_MARKER)
     }
 
-    /// Makes the next [`is_current`](Self::is_current) say no, as after a fork.
+    /// Makes [`is_current`](Self::is_current) return `false`, as after a fork.
     #[cfg(any(test, feature = "test-hooks"))]
     pub(crate) const fn invalidate(&mut self) {
         self.generation = 0;
     }
 }
 
-/// Turns a process id into one that the protocol allows to send.
+/// Converts a process id to one that the protocol allows.
 ///
-/// Process 1 of a container would be one agent with process 1 of every other, so it takes a random number with the top
-/// bit set, which no kernel gives to a process.
+/// Process 1 of a container has the same pid as process 1 of every other container, so its pid is replaced by
+/// a random number with the top bit set, which no kernel assigns to a process.
 fn wire_pid(pid: u32, random: impl FnOnce() -> u64) -> u32 {
     let [a, b, c, d, ..] = match pid {
         0 | 1 => random().to_ne_bytes(),
@@ -130,8 +133,8 @@ fn wire_pid(pid: u32, random: impl FnOnce() -> u64) -> u32 {
     u32::from_ne_bytes([a, b, c, d]) | 1 << 31
 }
 
-/// Finds the notice, or sets it up. Two threads that are first together may both map a page; the one that comes second
-/// is left unused.
+/// Returns the marker, and sets it up in the first call. If two threads are first at the same time, both may
+/// map a page; one of them stays unused.
 fn marker() -> &'static ForkMarker {
     let known = MARKER.load(Ordering::Acquire);
     // SAFETY: the pointer is null or comes from the reference to a `ForkMarker` that is never freed.
@@ -150,11 +153,12 @@ fn marker() -> &'static ForkMarker {
     unsafe { first.as_ref() }.unwrap_or(fresh)
 }
 
-/// Maps the page that the kernel wipes in every child.
+/// Maps a page that the kernel zeroes in every child.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn map_wiped_page() -> Option<&'static ForkMarker> {
     const LEN: usize = size_of::<ForkMarker>();
-    /// No kernel knows this advice. An emulator that nods at it nods at everything, and would not wipe the page.
+    /// Advice that no kernel knows. An emulator that accepts it accepts any advice, and would not zero the
+    /// page.
     const UNKNOWN_ADVICE: libc::c_int = -1;
 
     #[cfg(any(test, feature = "test-hooks"))]
@@ -170,14 +174,15 @@ fn map_wiped_page() -> Option<&'static ForkMarker> {
     }
     // SAFETY: the range is the mapping made above, and this advice changes nothing.
     let accepts_anything = unsafe { libc::madvise(page, LEN, UNKNOWN_ADVICE) } == 0;
-    // SAFETY: the range is the mapping made above, which nobody else knows yet.
+    // SAFETY: the range is the mapping made above, to which no reference exists yet.
     let advised = unsafe { libc::madvise(page, LEN, libc::MADV_WIPEONFORK) } == 0;
     if accepts_anything || !advised {
         // SAFETY: the range is the mapping made above, and no reference to it was made.
         unsafe { libc::munmap(page, LEN) };
         return None;
     }
-    // SAFETY: the page is aligned for anything, stays mapped for ever, and its zeroes are a `ForkMarker`.
+    // SAFETY: the page is aligned for anything, stays mapped for ever, and its zeros are a valid
+    // `ForkMarker`.
     Some(unsafe { &*page.cast::<ForkMarker>() })
 }
 
@@ -186,9 +191,9 @@ fn map_wiped_page() -> Option<&'static ForkMarker> {
     None
 }
 
-/// Has `fork` wipe the inherited notice in every child.
+/// Registers the handler that zeroes [`FALLBACK_MARKER`] in every child.
 ///
-/// Registration fails only for want of memory. Then forks go unnoticed, which is no reason to refuse to beat.
+/// Registration fails only without memory. Forks are not detected then, and beats still work.
 fn fallback_marker() -> &'static ForkMarker {
     // The libc crate does not declare it for every system that has it.
     unsafe extern "C" {
@@ -198,18 +203,19 @@ fn fallback_marker() -> &'static ForkMarker {
             child: Option<unsafe extern "C" fn()>,
         ) -> libc::c_int;
     }
-    // SAFETY: the handler is a function of this program and does nothing but two atomic stores, as a child may.
+    // SAFETY: the handler is a function of this program and does nothing but two atomic stores, as a child
+    // may.
     let _ = unsafe { pthread_atfork(None, None, Some(wipe_in_child)) };
     &FALLBACK_MARKER
 }
 
-/// Does to [`FALLBACK_MARKER`] what the kernel does to the page.
+/// Zeroes [`FALLBACK_MARKER`], as the kernel zeroes the page.
 extern "C" fn wipe_in_child() {
     FALLBACK_MARKER.generation.store(0, Ordering::Relaxed);
     FALLBACK_MARKER.pid.store(0, Ordering::Relaxed);
 }
 
-/// What tests of the fork handler need.
+/// Hooks for tests of the fork handler.
 #[cfg(any(test, feature = "test-hooks"))]
 pub(crate) mod hooks {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -260,7 +266,8 @@ mod tests {
         MARKER.generation.store(0, Ordering::Relaxed);
         assert!(!first.is_current());
 
-        // The first to notice claims a new generation; to the second that is as strange as none.
+        // The first handle to detect the fork starts a new generation, which differs from the second handle's
+        // as zero did.
         let first = handle();
         assert!(first.is_current());
         assert!(!second.is_current());

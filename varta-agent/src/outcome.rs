@@ -1,16 +1,16 @@
-//! What became of a beat.
+//! The outcome of a beat.
 //!
-//! A beat must not cost the program anything when it fails, so everything here is a small `Copy` value: nothing is
-//! allocated to say that a server is down.
+//! A failed beat must cost the program nothing, so every type here is a small `Copy` value: reporting an
+//! error allocates nothing.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 
-/// What became of one [`beat`](crate::Varta::beat).
+/// The outcome of one [`beat`](crate::Varta::beat).
 ///
-/// A program that only wants to be watched has no use for it, and `let _ = agent.beat(Status::Ok, 0);` is a whole
-/// statement. The server notices beats that do not arrive; the sender does not have to.
+/// A program may ignore it: `let _ = agent.beat(Status::Ok, 0);` is a whole statement. The server detects
+/// missing beats; the sender does not have to.
 ///
 /// ```
 /// use varta_agent::{BeatOutcome, DropReason};
@@ -25,32 +25,32 @@ use std::io;
 pub enum BeatOutcome {
     /// The kernel took the beat.
     Sent,
-    /// The beat is lost, for a reason that passes: the next one may get through.
+    /// The beat was lost for a temporary reason: the next one may be sent.
     Dropped(DropReason),
-    /// The beat was not sent, and unless something changes the next one will not be either.
+    /// The beat was not sent, for a reason that lasts until something changes.
     Failed(BeatError),
 }
 
 impl BeatOutcome {
-    /// Tells whether the kernel took the beat.
+    /// Returns whether the kernel took the beat.
     #[inline]
     pub const fn is_sent(self) -> bool {
         matches!(self, Self::Sent)
     }
 
-    /// Tells whether the beat was lost for a reason that passes.
+    /// Returns whether the beat was lost for a temporary reason.
     #[inline]
     pub const fn is_dropped(self) -> bool {
         matches!(self, Self::Dropped(_))
     }
 
-    /// Tells whether the beat was not sent for a reason that stays.
+    /// Returns whether the beat was not sent for a lasting reason.
     #[inline]
     pub const fn is_failed(self) -> bool {
         matches!(self, Self::Failed(_))
     }
 
-    /// Gives the reason of a dropped beat.
+    /// Returns the reason of a dropped beat.
     #[inline]
     pub const fn drop_reason(self) -> Option<DropReason> {
         match self {
@@ -59,7 +59,7 @@ impl BeatOutcome {
         }
     }
 
-    /// Gives the error of a failed beat.
+    /// Returns the error of a failed beat.
     #[inline]
     pub const fn error(self) -> Option<BeatError> {
         match self {
@@ -69,7 +69,7 @@ impl BeatOutcome {
     }
 }
 
-/// Shows `sent`, `dropped: <reason>` or `failed: <error>`.
+/// Formats as `sent`, `dropped: <reason>` or `failed: <error>`.
 impl fmt::Display for BeatOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -80,27 +80,28 @@ impl fmt::Display for BeatOutcome {
     }
 }
 
-/// Why a beat was lost. Each of these passes without anybody touching the program.
+/// Why a beat was dropped. Each reason is temporary and needs no action of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum DropReason {
-    /// The queue of the server's socket is full (`EAGAIN`), or the kernel has no buffer left (`ENOBUFS`). All senders
-    /// share that queue, so it says nothing about this one.
+    /// The queue of the server's socket is full (`EAGAIN`), or the kernel has no buffer left (`ENOBUFS`). All
+    /// senders share that queue, so it says nothing about this one.
     KernelQueueFull,
-    /// There is no socket at the server's address (`ENOENT`), or nobody listens on it (`ECONNREFUSED`).
+    /// There is no socket at the server's address (`ENOENT`), or no process receives from it
+    /// (`ECONNREFUSED`).
     NoObserver,
-    /// The server that this handle was connected to has gone (`ECONNRESET`, `ENOTCONN`, `EPIPE`); a handle that
-    /// [reconnects](crate::Varta::set_reconnect_after) finds its successor.
+    /// The server that this handle was connected to has closed its socket (`ECONNRESET`, `ENOTCONN`,
+    /// `EPIPE`); a handle that [reconnects](crate::Varta::set_reconnect_after) finds its successor.
     PeerGone,
     /// The file system has no space left (`ENOSPC`).
     StorageFull,
 }
 
-/// A result with a reason in it stays as small as the reason.
+/// `Result<_, DropReason>` needs no more than one byte for the reason.
 const _: () = assert!(size_of::<DropReason>() == 1);
 
 impl DropReason {
-    /// Says the reason in a few words.
+    /// Returns the reason in a few words.
     const fn as_str(self) -> &'static str {
         match self {
             Self::KernelQueueFull => "the kernel's queue is full",
@@ -117,7 +118,7 @@ impl fmt::Display for DropReason {
     }
 }
 
-/// The error of a failed beat: what an [`io::Error`] says, without its heap.
+/// The error of a failed beat: the content of an [`io::Error`] without its allocation.
 ///
 /// ```
 /// use std::io;
@@ -131,21 +132,22 @@ impl fmt::Display for DropReason {
 pub struct BeatError {
     /// The error number of the operating system, or [`UNKNOWN_ERRNO`](Self::UNKNOWN_ERRNO).
     pub errno: i32,
-    /// What kind of error it is. There always is one.
+    /// The kind of the error.
     pub kind: io::ErrorKind,
 }
 
 impl BeatError {
-    /// The `errno` of an error that does not come from the operating system, which never uses this number.
+    /// The `errno` of an error that does not come from the operating system, whose errors never have this
+    /// number.
     pub const UNKNOWN_ERRNO: i32 = 0;
 
-    /// Takes from an I/O error what fits into a `Copy` value. It allocates nothing.
+    /// Converts an I/O error, without its message. It allocates nothing.
     #[inline]
     pub fn from_io(error: &io::Error) -> Self {
         Self { errno: error.raw_os_error().unwrap_or(Self::UNKNOWN_ERRNO), kind: error.kind() }
     }
 
-    /// Makes an I/O error that says the same. It allocates nothing either.
+    /// Converts the error back to an I/O error. It allocates nothing.
     ///
     /// ```
     /// use std::io;
@@ -162,13 +164,13 @@ impl BeatError {
         }
     }
 
-    /// An error that was found before the operating system was asked.
+    /// Creates an error that does not come from the operating system.
     pub(crate) const fn of_kind(kind: io::ErrorKind) -> Self {
         Self { errno: Self::UNKNOWN_ERRNO, kind }
     }
 }
 
-/// Shows the message of the operating system, or of the kind where it has none.
+/// Formats as the message of the operating system, or of the error kind if there is none.
 impl fmt::Display for BeatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_io_error().fmt(f)
@@ -183,11 +185,13 @@ impl From<BeatError> for io::Error {
     }
 }
 
-/// Tells what the error of a send means for the beat: [`Dropped`](BeatOutcome::Dropped) for what passes,
-/// [`Failed`](BeatOutcome::Failed) for the rest. It never answers [`Sent`](BeatOutcome::Sent), and allocates nothing.
+/// Returns the outcome of a beat whose send failed with `error`: [`Dropped`](BeatOutcome::Dropped) for a
+/// temporary reason, else [`Failed`](BeatOutcome::Failed). It never returns [`Sent`](BeatOutcome::Sent), and
+/// allocates nothing.
 ///
-/// An error of the operating system is judged by its number. Any other, as a [transport](crate::BeatTransport) of your
-/// own may return, is judged by its kind, which has no word for a kernel without buffers.
+/// An error of the operating system is classified by its number. Any other error, as from a
+/// [transport](crate::BeatTransport) of your own, is classified by its kind; no kind stands for a kernel
+/// without buffers.
 ///
 /// ```
 /// use std::io;
@@ -207,7 +211,7 @@ pub fn classify_send_error(error: &io::Error) -> BeatOutcome {
 }
 
 const fn reason_of_errno(errno: i32) -> Option<DropReason> {
-    // Two names for one number on most systems, and two numbers on some.
+    // The two constants are equal on most systems and differ on some.
     if errno == libc::EAGAIN || errno == libc::EWOULDBLOCK {
         return Some(DropReason::KernelQueueFull);
     }

@@ -1,7 +1,7 @@
-//! What a program asks a handle to say of it.
+//! The profile of an agent: name, interval, stall-after and labels.
 //!
-//! It is checked where the handle is made, because there is somebody who hears of an error; what a [`Profile`] holds is
-//! what the wire allows.
+//! Settings are checked when a handle is created, because the caller can handle an error there; a [`Profile`]
+//! holds only what can be encoded.
 
 use std::error::Error;
 use std::fmt;
@@ -12,7 +12,7 @@ use varta_proto::control::{AgentName, Hello, Label, LabelError, LabelSet, LabelS
 
 use crate::time::MAX_DURATION;
 
-/// What an agent says of itself in every Hello.
+/// What every Hello of an agent carries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Profile {
     name: Option<AgentName>,
@@ -28,7 +28,7 @@ impl Profile {
         Ok(())
     }
 
-    /// Sets the interval, and tells whether that is a change.
+    /// Sets the interval, and returns whether it has changed.
     pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<bool, ProfileError> {
         let what = "the interval between beats";
         let interval_ms =
@@ -50,7 +50,7 @@ impl Profile {
         self.labels.push(parsed).map_err(|source| ProfileError::Labels { label: label(), source })
     }
 
-    /// Checks what no setting can tell by itself.
+    /// Checks the settings against each other.
     pub(crate) const fn check(&self) -> Result<(), ProfileError> {
         match (self.interval_ms, self.stall_after_ms) {
             (Some(interval_ms), Some(stall_after_ms)) if stall_after_ms <= interval_ms => {
@@ -60,7 +60,7 @@ impl Profile {
         }
     }
 
-    /// Has a Hello say all of it.
+    /// Copies the profile into a Hello.
     pub(crate) const fn fill<'a>(&'a self, hello: &mut Hello<'a>) {
         hello.name = self.name.as_ref();
         hello.interval_ms = self.interval_ms;
@@ -69,13 +69,13 @@ impl Profile {
     }
 }
 
-/// Turns a time into whole milliseconds, the last of them begun; `None` if there is none or the wire has no room.
+/// Converts a duration to milliseconds, rounded up; `None` for zero and for more than [`MAX_DURATION`].
 fn milliseconds(span: Duration) -> Option<u32> {
     let fits = !span.is_zero() && span <= MAX_DURATION;
     fits.then(|| u32::try_from(span.as_nanos().div_ceil(1_000_000)).ok()).flatten()
 }
 
-/// Why a program cannot have said of it what it wants.
+/// Why a setting was rejected.
 #[derive(Debug)]
 pub(crate) enum ProfileError {
     Name { name: String, source: NameError },

@@ -1,7 +1,7 @@
-//! Progress, and not existence: work that has to move, or the heartbeat falls silent.
+//! Guards: the heartbeat stops while work that must make progress is stuck.
 //!
-//! A timer that beats proves that the timer runs. A worker that is stuck, or dead of a panic, hides behind it. So whoever
-//! does the work holds a [`Guard`] and ticks, and the task that beats looks before each beat who has.
+//! A timer that beats proves only that the timer runs, and hides a worker that is stuck or has panicked. So a
+//! worker holds a [`Guard`] and ticks, and the heartbeat task checks all guards before each beat.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,14 +11,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Stands for one piece of work that has to make progress; [`Heartbeat::guard`](crate::Heartbeat::guard) gives one.
+/// Represents one piece of work that must make progress. Created by
+/// [`Heartbeat::guard`](crate::Heartbeat::guard).
 ///
-/// As long as it ticks at least once in its limit, the heartbeat beats. When it does not it is overdue: the beats are held
-/// back, so that the server comes to its verdict, or [say Critical](Self::critical_when_overdue); and the log of this
-/// program names it, once, as a warning of the crate `tracing`. With the next tick all is as before.
+/// The heartbeat beats while the guard ticks at least once in each `limit`. Otherwise the guard is overdue:
+/// the beats are withheld, so that the server reaches its verdict, or have the status
+/// [`Critical`](Self::critical_when_overdue); and the log of this program names the guard, once, as a warning
+/// of the crate `tracing`. The next tick ends that.
 ///
-/// Dropping a guard ends that: its work is done. If it is dropped by a panic that unwinds, its work is not done, and it
-/// is overdue from then on, until there is a new guard of the same name.
+/// Dropping a guard means that its work is done. A guard that is dropped by an unwinding panic is overdue
+/// from then on, until a new guard of the same name is created.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -45,20 +47,20 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Says that there has been progress.
+    /// Records progress.
     ///
-    /// It costs next to nothing and may stand in an inner loop: no lock, no allocation, no clock. Any thread may call
-    /// it, and several may share one guard.
+    /// It takes no lock, allocates nothing and reads no clock, so it may be called in an inner loop. Any
+    /// thread may call it, and several threads may share one guard.
     #[inline]
     pub fn tick(&self) {
-        // Read first, so that threads that share a guard do not fight for its cache line.
+        // The load first keeps threads that share a guard from contending for its cache line.
         if !self.state.ticked.load(Ordering::Relaxed) {
             self.state.ticked.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Has the beats say [`Critical`](crate::Status::Critical) while this is overdue, rather than hold them back: for
-    /// work that is stuck now and then and in a process that is alive all the same.
+    /// Makes beats have the status [`Critical`](crate::Status::Critical) while this guard is overdue, instead
+    /// of withholding them: for work that may be stuck for a while in a process that is alive.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -76,7 +78,7 @@ impl Guard {
         self
     }
 
-    /// Gives the name under which the log knows it.
+    /// Returns the guard's name in the log.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -109,14 +111,14 @@ impl fmt::Debug for Guard {
     }
 }
 
-/// What a guard and the task that looks share. All access is relaxed: the words carry nothing but themselves.
+/// The state shared by a guard and the heartbeat task. All access is relaxed: the words publish nothing else.
 struct GuardState {
     name: Box<str>,
     limit: Duration,
-    /// Whether there was a tick since the last look. A flag and not a time, so that a tick reads no clock.
+    /// Whether there was a tick since the last check. A flag and not a time, so that a tick reads no clock.
     ticked: AtomicBool,
     is_critical: AtomicBool,
-    /// Its guard was dropped by a panic.
+    /// Whether the guard was dropped by a panic.
     is_abandoned: AtomicBool,
 }
 
@@ -124,7 +126,7 @@ struct GuardState {
 #[derive(Default)]
 pub(crate) struct Guards(Mutex<GuardList>);
 
-/// It grows when a guard is made and at no other time.
+/// The entries of [`Guards`]. The list allocates only when a guard is added.
 #[derive(Default)]
 struct GuardList {
     entries: Vec<GuardEntry>,
@@ -133,26 +135,26 @@ struct GuardList {
 
 struct GuardEntry {
     state: Arc<GuardState>,
-    /// When a look last found a tick; for a new guard, its first look.
+    /// The time of the last check that found a tick; for a new guard, of its first check.
     last_progress: Option<Instant>,
     is_overdue: bool,
-    /// It has become overdue or moves again, and nobody was told yet.
+    /// Whether the log still has to report that the guard has become overdue or has recovered.
     is_unreported: bool,
 }
 
-/// What a look found.
+/// The result of a check of all guards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// Everybody has moved in time.
+    /// No guard is overdue.
     Good,
-    /// Somebody is overdue, and the beats are to say so.
+    /// A guard is overdue, and beats have the status critical.
     Critical,
-    /// Somebody is overdue, and there are to be no beats.
+    /// A guard is overdue, and beats are withheld.
     Stuck,
 }
 
 impl Guards {
-    /// Adds a guard, in place of one of that name that was dropped by a panic.
+    /// Adds a guard. It replaces one of the same name that was dropped by a panic.
     pub(crate) fn add(self: &Arc<Self>, name: &str, limit: Duration) -> Guard {
         self.remove(|state| state.is_abandoned.load(Ordering::Relaxed) && *state.name == *name);
         let state = Arc::new(GuardState {
@@ -168,14 +170,14 @@ impl Guards {
         Guard { state, guards: self.clone() }
     }
 
-    /// Looks who has moved, and tells the log what is new.
+    /// Checks all guards, and logs what has changed.
     ///
-    /// As long as the program is busy, as it says, nobody is overdue, and afterwards everybody has the whole limit. A
-    /// look that comes later than an interval after it was due was itself held up: the guards are not blamed for that
-    /// time, in which they may have been held up too.
+    /// While the program is busy no guard is overdue, and afterwards each has its whole limit. If a check is
+    /// more than an interval late, the task was delayed, and so perhaps were the guards: the delay does not
+    /// count against them.
     pub(crate) fn check(&self, now: Instant, interval: Duration, is_busy: bool) -> Progress {
         let progress = self.list().check(now, interval, is_busy);
-        // Told without the lock, because nobody knows what a program does with its log.
+        // Logged without the lock, because the program's subscriber may do anything.
         while let Some(ProgressUpdate { state, silence }) = self.take_update(now) {
             log(&state, silence);
         }
@@ -237,7 +239,7 @@ impl GuardEntry {
     }
 }
 
-/// What the log has not heard yet: who has been silent for how long, or moves again.
+/// A change to log: a guard that is overdue after `silence`, or one that has recovered.
 struct ProgressUpdate {
     state: Arc<GuardState>,
     silence: Option<Duration>,

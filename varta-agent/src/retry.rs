@@ -1,16 +1,16 @@
-//! A little patience with a full queue, for a word that is the last.
+//! Retries of a datagram that nothing follows, when the server's queue is full.
 //!
-//! A beat that is lost is followed by another. After a terminal frame or a Goodbye there is none, and a server that never
-//! got it raises an alarm.
+//! A lost beat is followed by another. Nothing follows a terminal frame or a Goodbye, and a server that does
+//! not receive it raises an alert.
 
 use std::time::Duration;
 
-/// How long to wait before each further attempt to get into a full queue: 15 ms in all, so that a server that does not
-/// read cannot hold up the end of a process.
+/// The delays before each further attempt when the queue is full: 15 ms in all, so that a server that does
+/// not read cannot delay the end of a process.
 pub(crate) const RETRY_DELAYS: [Duration; 4] =
     [Duration::from_millis(1), Duration::from_millis(2), Duration::from_millis(4), Duration::from_millis(8)];
 
-/// Sends, and as long as the queue is full waits and sends again until [`RETRY_DELAYS`] is at an end.
+/// Sends, and while the queue is full waits and sends again, once for each of [`RETRY_DELAYS`].
 pub(crate) fn retry_while_full<R>(
     mut wait: impl FnMut(Duration),
     is_full: impl Fn(&R) -> bool,

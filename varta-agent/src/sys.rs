@@ -1,6 +1,6 @@
-//! The system calls of the beat path that the standard library has no name for.
+//! The system calls of the beat path that the standard library does not offer.
 //!
-//! They stand here so that everything else is safe code; each has a safe face and does one thing.
+//! They are separate so that all other code is safe; each function has a safe interface and does one thing.
 
 #![allow(unsafe_code, reason = "the kernel is spoken to through libc")]
 
@@ -9,16 +9,18 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Not blocking is asked for on each call and not on the socket, which saves a system call on every reconnect.
+/// Each call is non-blocking, and the socket is not: setting the socket would take a system call on every
+/// reconnect.
 #[cfg(not(target_vendor = "apple"))]
 const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-/// The standard library has already asked these sockets for no SIGPIPE.
+/// The standard library has already disabled SIGPIPE for these sockets.
 #[cfg(target_vendor = "apple")]
 const SEND_FLAGS: libc::c_int = libc::MSG_DONTWAIT;
 
-/// Hands one datagram to a connected socket, or says at once why not.
+/// Sends one datagram on a connected socket, without blocking.
 ///
-/// `send` and not the `write` that `UnixDatagram::send` makes: the way through the file layer costs some 7 % more.
+/// `send` and not `write`, which `UnixDatagram::send` uses: the path through the file layer costs some 7 %
+/// more.
 #[inline]
 pub(crate) fn send_now(socket: &impl AsFd, datagram: &[u8]) -> io::Result<usize> {
     let socket = socket.as_fd().as_raw_fd();
@@ -27,14 +29,14 @@ pub(crate) fn send_now(socket: &impl AsFd, datagram: &[u8]) -> io::Result<usize>
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-/// Hands one datagram to a connected Unix socket together with a copy of a descriptor, or says at once why not.
+/// Sends one datagram on a connected Unix socket together with a copy of a descriptor, without blocking.
 #[cfg(all(feature = "shm", target_os = "linux"))]
 pub(crate) fn send_with_descriptor(
     socket: &impl AsFd,
     datagram: &[u8],
     passed: &impl AsFd,
 ) -> io::Result<usize> {
-    /// A control message as the kernel lays it out.
+    /// A control message in the kernel's layout.
     #[repr(C)]
     struct FdRights {
         header: libc::cmsghdr,
@@ -43,7 +45,7 @@ pub(crate) fn send_with_descriptor(
 
     // SAFETY: all zeroes is a valid value of it.
     let mut rights: FdRights = unsafe { mem::zeroed() };
-    // The header, which is padded to its own alignment, and what is behind it.
+    // The length of the header, which is padded to its own alignment, and of the descriptor.
     rights.header.cmsg_len = mem::offset_of!(FdRights, descriptor) + size_of::<libc::c_int>();
     rights.header.cmsg_level = libc::SOL_SOCKET;
     rights.header.cmsg_type = libc::SCM_RIGHTS;
@@ -71,23 +73,23 @@ pub(crate) fn monotonic_nanos() -> u64 {
     seconds.wrapping_mul(1_000_000_000).wrapping_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// Writes a line to standard error past the lock of `std::io::Stderr`, which a thread that is no more may hold after a
-/// fork.
+/// Writes a line to standard error without the lock of `std::io::Stderr`, which after a fork may belong to a
+/// thread that does not exist in the child.
 ///
-/// Whether anybody can read it is not known, and makes no difference.
+/// A failed write is ignored.
 pub(crate) fn write_to_stderr(line: &'static str) {
     // SAFETY: pointer and length are those of one static string, which the kernel only reads.
     let _ = unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
 }
 
-/// Gives the user on whose behalf this process opens files and sockets.
+/// Returns the effective user of this process.
 pub(crate) fn effective_uid() -> u32 {
     // SAFETY: the call takes nothing, changes nothing and cannot fail.
     unsafe { libc::geteuid() }
 }
 
-/// Fills `bytes` with what the kernel's generator gives, or says at once why not: before it has been seeded at boot it
-/// gives nothing.
+/// Fills `bytes` from the kernel's random number generator, without blocking: before the generator is seeded
+/// at boot, the call fails.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn get_random(bytes: &mut [u8]) -> io::Result<usize> {
     // SAFETY: pointer and length are those of one live slice, which the kernel only writes.

@@ -1,4 +1,4 @@
-//! How a handle comes to its connection.
+//! The constructors of a handle.
 
 use std::io;
 #[cfg(feature = "udp")]
@@ -23,13 +23,14 @@ use crate::transport::UdsTransport;
 impl Varta {
     /// Connects to the server that listens on the Unix socket at `path`.
     ///
-    /// The handle reconnects only when told to: by [`reconnect`](Self::reconnect), or after
-    /// [`set_reconnect_after`](Self::set_reconnect_after). One from the [`builder`](Self::builder) does so by itself.
+    /// The handle reconnects only by [`reconnect`](Self::reconnect), or after
+    /// [`set_reconnect_after`](Self::set_reconnect_after). One from the [`builder`](Self::builder) reconnects
+    /// automatically.
     ///
     /// # Errors
     ///
-    /// Nobody listens there, this process may not connect, no socket can have this path, or there is no descriptor
-    /// left. The message names the path and says what to do.
+    /// No server listens there, this process has no permission to connect, the path is invalid for a socket,
+    /// or there is no descriptor left. The message names the path and says what to do.
     ///
     /// ```
     /// let error = varta_agent::Varta::connect("/nowhere/varta.sock").unwrap_err();
@@ -42,16 +43,16 @@ impl Varta {
 
     /// Connects to the server of this host.
     ///
-    /// The environment variable `VARTA_SOCKET` names its socket. Where it is not set or empty, the handle takes the
-    /// first path at which a server answers of those where one may be: `$RUNTIME_DIRECTORY/varta.sock`,
-    /// `$XDG_RUNTIME_DIR/varta/varta.sock`, `/run/varta/varta.sock` and `/tmp/varta-<uid>/varta.sock`. A directory
-    /// below `/tmp` that belongs to another user is not looked into.
+    /// The environment variable `VARTA_SOCKET` has the path of the socket. If it is unset or empty, the
+    /// handle takes the first of the usual paths at which a server answers: `$RUNTIME_DIRECTORY/varta.sock`,
+    /// `$XDG_RUNTIME_DIR/varta/varta.sock`, `/run/varta/varta.sock` and `/tmp/varta-<uid>/varta.sock`. A
+    /// directory below `/tmp` that belongs to another user is skipped.
     ///
-    /// The handle finds a restarted server by itself, as if by `reconnect_after(1)`.
+    /// The handle finds a restarted server automatically, as with `reconnect_after(1)`.
     ///
     /// # Errors
     ///
-    /// No server answers at any of them, or the one at `VARTA_SOCKET` does not. The message names the paths.
+    /// No server answers at any of these paths, or at the one in `VARTA_SOCKET`. The message names the paths.
     ///
     /// ```no_run
     /// use varta_agent::{Status, Varta};
@@ -64,7 +65,7 @@ impl Varta {
         Self::builder().connect()
     }
 
-    /// Begins a handle with other settings than [`connect`](Self::connect) has.
+    /// Returns a builder, for a handle with other settings than those of [`connect`](Self::connect).
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -78,10 +79,10 @@ impl Varta {
         Builder::new()
     }
 
-    /// Makes a handle that does nothing, for a program that is told not to beat.
+    /// Creates a handle that does nothing, for a program whose beats are switched off.
     ///
-    /// Each beat returns [`Dropped(NoObserver)`](crate::DropReason::NoObserver) at once; no system call is made, no descriptor
-    /// opened, nothing counted.
+    /// Each beat returns [`Dropped(NoObserver)`](crate::DropReason::NoObserver) at once; it makes no system
+    /// call, opens no descriptor and counts nothing.
     ///
     /// ```
     /// use varta_agent::{BeatOutcome, DropReason, Status, Varta};
@@ -98,29 +99,30 @@ impl Varta {
 /// Beats through a page of memory (feature `shm`, on Linux).
 #[cfg(all(feature = "shm", target_os = "linux"))]
 impl Varta<ShmTransport> {
-    /// Beats to the server that listens on the Unix socket at `path`, as [`connect`](Varta::connect) does, and most of the
-    /// time without a system call: the handle shares a page of memory with the server, writes a beat there, and the
-    /// server looks at it several times within the shortest deadline.
+    /// Connects to the server that listens on the Unix socket at `path`, as [`connect`](Varta::connect) does,
+    /// and sends most beats without a system call: the handle shares a page of memory with the server and
+    /// writes beats into it, and the server reads the page several times within the shortest deadline.
     ///
-    /// Through the page go the beats that say what the one before said. Everything that is news goes through the socket:
-    /// the first beats until the server has taken the page, another status, each [`Critical`](crate::Status::Critical), a
-    /// Hello, a goodbye and the last word of a panic. So does every beat while nobody looks at the page, because the server
-    /// takes none, has no room for one more, or is gone. A new page is handed over with the first beat after connecting,
-    /// a reconnect and a fork, and once a minute while nobody looks at the one there is.
+    /// A beat with the status of the one before goes through the page. Every other datagram goes through the
+    /// socket: the first beats until the server has accepted the page, a change of status, each
+    /// [`Critical`](crate::Status::Critical) beat, a Hello, a goodbye and the terminal frame of a panic. So
+    /// does every beat while no server reads the page, because the server does not support pages, has no room
+    /// for another one, or has ended. A new page is handed over with the first beat after connecting, a
+    /// reconnect or a fork, and once a minute while no server reads the current one.
     ///
     /// # What is different
     ///
-    /// [`Sent`](crate::BeatOutcome::Sent) says that the beat stands where the server looks. It sees the newest one at each
-    /// look, so it does not count the beats between two looks, and none of them as lost. A server that has died without
-    /// a word is noticed up to a second later than through the socket, or up to four of its looks if that is longer; the
-    /// beats of that time are `Sent` all the same.
+    /// [`Sent`](crate::BeatOutcome::Sent) means that the beat is in the page. The server sees only the newest
+    /// beat each time it reads; it neither counts the beats in between nor reports them as lost. A server
+    /// that was killed is detected up to a second later than through the socket, or up to four of its read
+    /// intervals later if that is longer; the outcome of the beats until then is `Sent`.
     ///
-    /// A page takes 4 KiB of this process's memory and no descriptor. Where the kernel does not tell a process of every
-    /// fork (before Linux 4.14), all beats go through the socket.
+    /// A page takes 4 KiB of this process's memory and no descriptor. If the kernel cannot mark memory for
+    /// every fork (before Linux 4.14), all beats go through the socket.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Varta::connect). That there is no page is none.
+    /// As [`connect`](Varta::connect). A missing page is not an error.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -143,24 +145,25 @@ impl Varta<ShmTransport> {
 /// Beats over UDP (feature `udp`).
 #[cfg(feature = "udp")]
 impl Varta<UdpTransport> {
-    /// Beats by UDP to the server at `addr`, an address of IPv4 or IPv6, in plain sight: whoever can send to the server
-    /// can pass for this agent. Over a network that others use, take `connect_secure_udp`.
+    /// Connects to the server at `addr`, an address of IPv4 or IPv6, by UDP without encryption: any host that
+    /// can reach the server can impersonate this agent. On a network that is not trusted use
+    /// `connect_secure_udp`.
     ///
-    /// The handle reconnects only when told to, as one from [`connect`](Varta::connect); the
+    /// The handle reconnects only on request, as one from [`connect`](Varta::connect); the
     /// [builder](Varta::builder) takes an [`UdpTransport`] too.
     ///
     /// # What the outcomes mean
     ///
-    /// [`Sent`](crate::BeatOutcome::Sent) says that the kernel took the beat, and not that anybody got it. If nobody listens,
-    /// the host of the server may say so; the beat *after* that is
-    /// [`Dropped(NoObserver)`](crate::DropReason::NoObserver), and is not sent. So where nobody listens, every other beat or
-    /// so is dropped; and a handle that reconnects after one dropped beat sends that beat again, from a new socket
-    /// that has heard of nothing, and all of its beats are `Sent`.
+    /// [`Sent`](crate::BeatOutcome::Sent) means that the kernel took the beat, and not that the server
+    /// received it. If no process listens on the port, the server's host may report it; the beat *after* that
+    /// report is [`Dropped(NoObserver)`](crate::DropReason::NoObserver) and is not sent. So without a server
+    /// about every other beat is dropped. A handle that reconnects after one dropped beat sends that beat
+    /// again from a new socket, which has no pending report, and all of its beats are `Sent`.
     ///
     /// # Errors
     ///
-    /// There is no route to this address, its port is 0, or there is no descriptor left. A server that is not there
-    /// is none: nothing is sent. The message names the address.
+    /// There is no route to this address, its port is 0, or there is no descriptor left. A missing server is
+    /// not an error, because nothing is sent. The message names the address.
     ///
     /// ```
     /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
@@ -177,19 +180,21 @@ impl Varta<UdpTransport> {
     }
 }
 
-/// Beats over UDP under a seal (feature `secure-udp`).
+/// Sealed beats over UDP (feature `secure-udp`).
 #[cfg(feature = "secure-udp")]
 impl Varta<SecureUdpTransport> {
-    /// Beats by UDP to the server at `addr`, sealed with the key that this server shares with all its agents.
+    /// Connects to the server at `addr` by UDP, with beats sealed with the key that the server shares with
+    /// all its agents.
     ///
-    /// What the outcomes mean is as for [`connect_udp`](Varta::connect_udp); what the seal is worth, on the
-    /// [crate's](crate#what-a-seal-protects) page. After a fork and on reconnect the handle draws new randomness from
-    /// the operating system. A beat for which there is none is [`Failed`](crate::BeatOutcome::Failed) and not sent.
+    /// The outcomes mean the same as for [`connect_udp`](Varta::connect_udp); the
+    /// [crate's](crate#what-a-seal-protects) page describes what a seal protects. After a fork and on
+    /// reconnect the handle draws new randomness from the operating system. If there is none, the beat is
+    /// [`Failed`](crate::BeatOutcome::Failed) and not sent.
     ///
     /// # Errors
     ///
-    /// There is no route to this address, its port is 0, there is no descriptor left, or the operating system gives no
-    /// randomness, as early at boot. The message names the address.
+    /// There is no route to this address, its port is 0, there is no descriptor left, or the operating system
+    /// has no randomness, as early at boot. The message names the address.
     ///
     /// ```
     /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
@@ -207,11 +212,11 @@ impl Varta<SecureUdpTransport> {
         Ok(Self::new(SecureUdpTransport::connect(addr, key)?, 0))
     }
 
-    /// Beats by UDP to the server at `addr`, sealed with a key of this process's own that is derived from the server's
-    /// master key for the pid in its beats.
+    /// Connects to the server at `addr` by UDP, with beats sealed with this process's own key, which is
+    /// derived from the server's master key for the pid in its beats.
     ///
-    /// The master key stays in the memory of this process, which derives a new key from it when it finds itself to be
-    /// a forked child. All else is as for [`connect_secure_udp`](Self::connect_secure_udp).
+    /// The master key stays in the memory of this process, which derives a new key from it after a fork.
+    /// Everything else is as for [`connect_secure_udp`](Self::connect_secure_udp).
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
-//! What a handle says beside its beats.
+//! The control datagrams of a handle.
 //!
-//! Everything here goes out behind a beat or on its own, and never before one: a queue that has one place left takes the
-//! beat.
+//! A control datagram is sent after a beat or on its own, and never before a beat: if the queue has one place
+//! left, the beat gets it.
 
 use std::io;
 use std::thread;
@@ -21,15 +21,15 @@ use crate::time::nanoseconds;
 use crate::transport::BeatTransport;
 
 impl<T: BeatTransport> Varta<T> {
-    /// Says goodbye and closes the handle: what is silent from now on is meant to be.
+    /// Says goodbye and closes the handle: the silence from now on is intended.
     ///
-    /// A server that understands it raises no alarm when the beats end; one that does not takes it for a malformed
-    /// datagram. Any handle says it, whether or not it was given a name. It is tried once, and once more on a new
-    /// connection if the server has gone and the handle [reconnects](Self::set_reconnect_after); and because nothing
-    /// comes after it, it waits up to 15 ms, the only call to do so, for a queue that is full.
+    /// A server with support for goodbyes raises no alert when the beats end; another counts a malformed
+    /// datagram. Every handle sends it, with or without a name. If the server has gone and the handle
+    /// [reconnects](Self::set_reconnect_after), it is sent once more on a new connection. Because nothing
+    /// follows it, this call waits up to 15 ms if the queue is full; no other call waits.
     ///
-    /// Dropping a handle closes it too, and says nothing: a handle is also dropped where a program fails and unwinds, and
-    /// that must not look like an orderly end.
+    /// Dropping a handle closes it too, and sends nothing: a handle is also dropped when a program fails and
+    /// unwinds, which must not look like an orderly end.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -52,11 +52,11 @@ impl<T: BeatTransport> Varta<T> {
         retry_while_full(thread::sleep, |outcome| *outcome == QUEUE_FULL, || self.send_goodbye(reason))
     }
 
-    /// Asks the server not to mind if this process is silent for `span` from now on, because it is going to do
-    /// something that is known to take long. Zero takes that back.
+    /// Asks the server to accept a silence of `span` from now on, before an operation that takes long. Zero
+    /// withdraws the request.
     ///
-    /// It goes out at once, as a Hello, from any handle. If that is lost it goes out again behind the beats that follow;
-    /// the outcome tells. The span is said in milliseconds begun and at most 49 days of it.
+    /// It is sent at once, as a Hello, by every handle. If the outcome is not `Sent`, it is sent again after
+    /// the beats that follow. The span is rounded up to milliseconds and limited to 49 days.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -92,13 +92,13 @@ impl<T: BeatTransport> Varta<T> {
         outcome
     }
 
-    /// Has the Hellos, if there are any, say this interval.
+    /// Sets the interval in the Hellos, if the handle sends any.
     #[cfg(feature = "tokio")]
     pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<(), ProfileError> {
         self.control_schedule.set_interval(interval)
     }
 
-    /// Says goodbye without waiting, and leaves the handle as it is.
+    /// Sends a goodbye without waiting, and leaves the handle unchanged.
     pub(crate) fn send_goodbye(&mut self, reason: GoodbyeReason) -> BeatOutcome {
         if let Err(outcome) = self.prepare_control(Instant::now()) {
             return outcome;
@@ -108,7 +108,7 @@ impl<T: BeatTransport> Varta<T> {
         self.send_or_reconnect(goodbye)
     }
 
-    /// Does what a beat does before it is made: it answers a fork and takes the time.
+    /// Prepares a datagram as a beat does: it recovers from a fork and advances the timestamp.
     fn prepare_control(&mut self, now: Instant) -> Result<(), BeatOutcome> {
         if !self.enabled {
             return Err(BeatOutcome::Dropped(DropReason::NoObserver));
@@ -120,7 +120,7 @@ impl<T: BeatTransport> Varta<T> {
         Ok(())
     }
 
-    /// Sends what is no part of a beat, and if the server has gone once more to its successor.
+    /// Sends a control datagram, and once more on a new connection if the server has gone.
     fn send_or_reconnect(&mut self, datagram: EncodedControl<'_>) -> BeatOutcome {
         let outcome = self.send_control(datagram);
         let has_gone = outcome.is_dropped() && outcome != QUEUE_FULL;
@@ -132,7 +132,7 @@ impl<T: BeatTransport> Varta<T> {
         self.send_control(datagram)
     }
 
-    /// Makes a handle that has something to say of itself, and says it `at_once` or with the first beat.
+    /// Creates a handle with a profile, and sends its first Hello `at_once` or after the first beat.
     pub(crate) fn with_profile(
         transport: T,
         reconnect_after: u32,
@@ -148,9 +148,10 @@ impl<T: BeatTransport> Varta<T> {
         agent
     }
 
-    /// Says Hello with the time and the nonce of the last beat. What becomes of it concerns the next Hello alone.
+    /// Sends a Hello with the timestamp and the nonce of the last beat. Its outcome only affects the schedule
+    /// of the next Hello.
     ///
-    /// Never part of the beat's own code, which would have the buffer on its stack.
+    /// Never inlined, so that the buffer is not on the stack of a beat.
     #[cold]
     #[inline(never)]
     pub(super) fn send_hello(&mut self) {

@@ -1,7 +1,4 @@
-//! The handle that beats.
-//!
-//! A beat has to be so cheap and so harmless that nobody thinks twice before putting one into a loop: it reads the
-//! clock once and a word of memory, encodes on the stack, and makes one system call that does not wait.
+//! The handle, and what a beat does.
 
 use std::cell::Cell;
 use std::fmt;
@@ -26,10 +23,10 @@ pub(super) const QUEUE_FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::Kern
 
 const NONCE_WRAPPED_MESSAGE: &str = "varta: a session has used up its nonces and begins again at 0\n";
 
-/// A handle that beats: it tells the server that this process is alive, and how it is.
+/// A handle that sends beats: each reports that this process is alive, and its status.
 ///
-/// It belongs to one thread at a time (`Send`, not `Sync`). A process may have several; each is a session of its own,
-/// whose beats are numbered from 1. Dropping a handle closes its socket and says nothing to the server;
+/// It belongs to one thread at a time (`Send`, not `Sync`). A process may have several; each is a session of
+/// its own, whose beats are numbered from 1. Dropping a handle closes its socket and sends nothing;
 /// [`close`](Self::close) says goodbye.
 ///
 /// ```
@@ -48,31 +45,32 @@ const NONCE_WRAPPED_MESSAGE: &str = "varta: a session has used up its nonces and
 ///
 /// # After a fork
 ///
-/// A child of `fork` may go on with the handles that it has inherited. The first beat of each notices, connects anew
-/// and begins a session of the child's own: its pid, nonce 1, a clock at 0. The parent's handle knows nothing of it.
+/// A child of `fork` may use the handles that it has inherited. The first beat of each detects the fork,
+/// connects again and starts a session of the child: its pid, nonce 1, a clock at 0. The parent's handle is
+/// unaffected.
 ///
-/// No system call is made for that, see the [crate's](crate#what-happens-on-fork) page.
+/// Detection takes no system call, see the [crate's](crate#what-happens-on-fork) page.
 pub struct Varta<T: BeatTransport = UdsTransport> {
     pub(super) transport: T,
     pub(super) process_life: ProcessLife,
-    /// What timestamps count from. An `Instant` does not go backwards where the platform keeps its word.
+    /// The zero of timestamps. An `Instant` does not go backwards if the platform keeps its guarantees.
     pub(super) start: Instant,
-    /// The timestamp of the last beat, below which none may go.
+    /// The timestamp of the last beat, the minimum of the next.
     pub(super) last_timestamp: u64,
     /// The nonce of the last beat.
     pub(super) nonce: u64,
-    /// Never above the threshold, if there is one.
+    /// At most `reconnect_after`, if that is not 0.
     pub(super) dropped_in_a_row: u32,
-    /// 0 means never.
+    /// 0 for never.
     pub(super) reconnect_after: u32,
     pub(super) clock_regressions: u64,
     pub(super) fork_recoveries: u64,
-    /// What else there is to say than beats.
+    /// The schedule and the content of control datagrams.
     pub(super) control_schedule: ControlSchedule,
     pub(super) counters: Counters,
-    /// A flag and not a transport of its own: a program may switch beats off without changing a type.
+    /// A flag and not a transport of its own: a program can switch beats off without changing a type.
     pub(super) enabled: bool,
-    /// A session's beats come one after the other, so a handle is not to be shared.
+    /// The beats of a session are sequential, so a handle must not be shared.
     not_sync: PhantomData<Cell<()>>,
 }
 
@@ -105,19 +103,19 @@ impl<T: BeatTransport> Varta<T> {
         }
     }
 
-    /// Tells the server that this process is alive and how it is, with a number of the program's own choice.
+    /// Sends a beat: this process is alive, with this status and a number of the program's choice.
     ///
-    /// It never blocks, never panics, and allocates nothing; a lost beat is not kept. The result may be ignored.
-    /// Where a Hello is due it goes out behind a beat that was sent, and makes no difference to its outcome.
+    /// It never blocks, never panics, and allocates nothing; a lost beat is not stored. The result may be
+    /// ignored. A Hello that is due follows a beat that was sent, and does not affect its outcome.
     ///
     /// - The first beat has nonce 1 and each one the next, lost or not. The timestamp never decreases.
-    /// - The first beat after a fork connects anew, begins a new session, and counts as a [fork
-    ///   recovery](Self::fork_recoveries). If it cannot connect it is [`Failed`](BeatOutcome::Failed): nothing is sent
-    ///   or counted, and the next beat tries again.
-    /// - A [`Dropped`](BeatOutcome::Dropped) beat may reconnect and go out once more, see
+    /// - The first beat after a fork connects again, starts a new session, and counts as a [fork
+    ///   recovery](Self::fork_recoveries). If it cannot connect it is [`Failed`](BeatOutcome::Failed):
+    ///   nothing is sent or counted, and the next beat tries again.
+    /// - A [`Dropped`](BeatOutcome::Dropped) beat may reconnect and be sent once more, see
     ///   [`set_reconnect_after`](Self::set_reconnect_after).
-    /// - [`Status::Stall`] is what a server concludes and nobody sends: the beat is `Failed` with
-    ///   [`InvalidInput`](io::ErrorKind::InvalidInput), and the handle is as it was.
+    /// - [`Status::Stall`] is a server's verdict: the beat is `Failed` with
+    ///   [`InvalidInput`](io::ErrorKind::InvalidInput), and the handle is unchanged.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -141,14 +139,14 @@ impl<T: BeatTransport> Varta<T> {
         }
     }
 
-    /// Replaces the connection, and nothing else: the nonce, the clock and all counts go on.
+    /// Replaces the connection, and nothing else: the nonce, the clock and all counts continue.
     ///
-    /// In a forked child it also counts as the answer to the fork, so that the next beat does not begin a new session;
-    /// the beats carry the child's pid. A child that wants a session of its own just beats.
+    /// In a forked child this also handles the fork, so that the next beat does not start a new session; the
+    /// beats have the child's pid. For a session of its own a child just beats.
     ///
     /// # Errors
     ///
-    /// What the transport says. The old connection stays in place.
+    /// The error of the transport. The old connection stays in place.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -180,14 +178,14 @@ impl<T: BeatTransport> Varta<T> {
         Ok(())
     }
 
-    /// Has beats reconnect when `n` of them in a row were [`Dropped`](BeatOutcome::Dropped); 0 never does. The count of
-    /// beats dropped so far begins anew.
+    /// Makes beats reconnect after `n` of them in a row were [`Dropped`](BeatOutcome::Dropped); 0 for never.
+    /// The count of dropped beats restarts at 0.
     ///
-    /// The `n`th beat reconnects and goes out once more, the same frame; what becomes of that is its outcome. As long
-    /// as beats go on being dropped each of them tries again. If there is no new connection to be had the beat stays
-    /// dropped for its own reason, and the old connection is kept.
+    /// The `n`th beat reconnects and sends the same frame once more; the outcome is that of the second
+    /// attempt. While beats continue to be dropped each of them tries again. If there is no new connection,
+    /// the beat stays dropped for its own reason, and the old connection is kept.
     ///
-    /// A full queue counts too: reconnecting leads away from a socket that nobody reads any more.
+    /// A full queue counts too: reconnecting leaves a socket that no server reads any more.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -208,25 +206,26 @@ impl<T: BeatTransport> Varta<T> {
         self.dropped_in_a_row = 0;
     }
 
-    /// Counts the beats for which the clock had gone backwards. They carried the timestamp of the beat before.
+    /// Returns the number of beats for which the clock had gone backwards. They had the timestamp of the beat
+    /// before.
     ///
-    /// Above 0 it tells of a platform that breaks the promise of a monotonic clock.
+    /// More than 0 means that the platform's monotonic clock is not monotonic.
     pub const fn clock_regressions(&self) -> u64 {
         self.clock_regressions
     }
 
-    /// Counts the forks that this handle has gone through and noticed: 0 in the process that connected it, 1 in a child
-    /// that has beaten.
+    /// Returns the number of forks that this handle has recovered from: 0 in the process that connected it, 1
+    /// in a child that has sent a beat.
     pub const fn fork_recoveries(&self) -> u64 {
         self.fork_recoveries
     }
 
-    /// Tells whether beats go anywhere, which they do unless the handle is [`disabled`](Varta::disabled).
+    /// Returns whether beats are sent: `false` only for a [`disabled`](Varta::disabled) handle.
     pub const fn is_enabled(&self) -> bool {
         self.enabled
     }
 
-    /// Reconnects at least when this beat was lost and the ones before it, if no threshold was set.
+    /// Sets the threshold for reconnecting to 1, if none was set.
     #[cfg(feature = "tokio")]
     pub(crate) const fn ensure_reconnects(&mut self) {
         if self.reconnect_after == 0 {
@@ -234,7 +233,7 @@ impl<T: BeatTransport> Varta<T> {
         }
     }
 
-    /// Answers the beats that do not get as far as the clock.
+    /// Returns the outcome of a beat that needs no clock: an invalid status, or a disabled handle.
     #[inline]
     pub(super) fn reject(&self, status: Status) -> Option<BeatOutcome> {
         if matches!(status, Status::Stall) {
@@ -269,7 +268,7 @@ impl<T: BeatTransport> Varta<T> {
         outcome
     }
 
-    /// Begins a session of this process's own, if there is a connection for it.
+    /// Starts a session of this process, if there is a connection for it.
     #[cold]
     pub(super) fn recover_from_fork(&mut self, now: Instant) -> Result<(), BeatError> {
         let process_life = ProcessLife::current();
@@ -322,7 +321,7 @@ impl<T: BeatTransport> Varta<T> {
         if self.reconnect_after == 0 || self.dropped_in_a_row < self.reconnect_after {
             return dropped;
         }
-        // From here on every lost beat tries again, until one gets through.
+        // From here on every lost beat tries again, until one is sent.
         self.dropped_in_a_row = self.reconnect_after;
         if self.transport.reconnect().is_err() {
             return dropped;
@@ -332,7 +331,7 @@ impl<T: BeatTransport> Varta<T> {
         if !retried.is_dropped() {
             self.dropped_in_a_row = 0;
         }
-        // A queue that is as full as the one before is the same one.
+        // If the new queue is full too, it is taken to be the same queue.
         if (dropped, retried) != (QUEUE_FULL, QUEUE_FULL) {
             self.control_schedule.handle_reconnect();
         }

@@ -1,7 +1,7 @@
-//! The handle that beats.
+//! The handle that sends beats.
 //!
-//! A beat has to be so cheap and so harmless that nobody thinks twice before putting one into a loop: it reads the
-//! clock once and a word of memory, encodes on the stack, and makes one system call that does not wait.
+//! A beat must be cheap enough and harmless enough for any loop: it reads the clock once and one word of
+//! memory, encodes on the stack, and makes one system call that does not block.
 
 mod connect;
 mod control;

@@ -1,4 +1,4 @@
-//! Handles that beat through a transport of the program's own.
+//! Handles with a transport of the program's own.
 
 use std::io;
 
@@ -6,23 +6,23 @@ use super::settings::Builder;
 use crate::agent::Varta;
 use crate::transport::BeatTransport;
 
-/// Where a [`Builder`] gets its transport from: the one that [`Builder::transport`] was given.
+/// The source of a [`Builder`]'s transport: the argument of [`Builder::transport`].
 #[derive(Debug)]
 pub struct CustomTransport<T>(T);
 
 impl<S> Builder<S> {
-    /// Sends through `transport` and not through a socket that the builder connects.
+    /// Sends through `transport` instead of a socket that the builder connects.
     pub fn transport<T: BeatTransport>(self, transport: T) -> Builder<CustomTransport<T>> {
         Builder { settings: self.settings, source: CustomTransport(transport) }
     }
 }
 
 impl<T: BeatTransport> Builder<CustomTransport<T>> {
-    /// Makes the handle, of a transport that is ready.
+    /// Creates the handle.
     ///
     /// # Errors
     ///
-    /// A setting cannot be. The message says which and why.
+    /// A setting is invalid. The message says which and why.
     pub fn connect(self) -> io::Result<Varta<T>> {
         self.settings.build(Ok(self.source.0))
     }

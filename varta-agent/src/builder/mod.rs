@@ -1,4 +1,4 @@
-//! How a handle is made: everything about a beat that can fail or allocate happens here, once.
+//! Creation of handles: everything about a beat that can fail or allocate happens here, once.
 
 mod custom_transport;
 #[cfg(feature = "secure-udp")]

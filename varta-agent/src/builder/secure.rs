@@ -1,4 +1,4 @@
-//! Handles that beat over UDP under a seal.
+//! Handles with sealed beats over UDP.
 
 use std::fmt;
 use std::io;
@@ -11,13 +11,14 @@ use crate::agent::Varta;
 use crate::transport::SecureUdpTransport;
 use crate::transport::secure::Keys;
 
-/// Where a [`Builder`] gets its transport from: a UDP socket that it connects itself, and a key (feature `secure-udp`).
+/// The source of a [`Builder`]'s transport: a UDP socket that the builder connects, and a key (feature
+/// `secure-udp`).
 pub struct SecureUdpServer {
     addr: SocketAddr,
     keys: Box<Keys>,
 }
 
-/// Shows where it sends, and nothing of its key.
+/// Shows the address, and nothing of the key.
 impl fmt::Debug for SecureUdpServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecureUdpServer")
@@ -28,8 +29,8 @@ impl fmt::Debug for SecureUdpServer {
 }
 
 impl<S> Builder<S> {
-    /// Sends by UDP to the server at `addr`, sealed with the key that it shares with all its agents (feature
-    /// `secure-udp`).
+    /// Sends by UDP to the server at `addr`, sealed with the key that the server shares with all its agents
+    /// (feature `secure-udp`).
     ///
     /// ```
     /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
@@ -46,8 +47,8 @@ impl<S> Builder<S> {
         Builder { settings: self.settings, source: SecureUdpServer { addr, keys: Keys::shared(key) } }
     }
 
-    /// Sends by UDP to the server at `addr`, sealed with a key that is derived from its master key for the pid of this
-    /// process (feature `secure-udp`).
+    /// Sends by UDP to the server at `addr`, sealed with a key that is derived from the server's master key
+    /// for the pid of this process (feature `secure-udp`).
     ///
     /// ```
     /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
@@ -64,15 +65,16 @@ impl<S> Builder<S> {
     }
 }
 
-/// Handles that beat over UDP under a seal (feature `secure-udp`).
+/// Handles with sealed beats over UDP (feature `secure-udp`).
 impl Builder<SecureUdpServer> {
-    /// Makes the handle, as [`Varta::connect_secure_udp`] and
+    /// Creates the handle, as [`Varta::connect_secure_udp`] and
     /// [`connect_secure_udp_with_master`](Varta::connect_secure_udp_with_master) do.
     ///
     /// # Errors
     ///
-    /// There is no route to the server's address, its port is 0, there is no descriptor left, the operating system
-    /// gives no randomness, or a setting cannot be. The message names the address, or what is wrong with the setting.
+    /// There is no route to the server's address, its port is 0, there is no descriptor left, the operating
+    /// system has no randomness, or a setting is invalid. The message names the address, or the setting and
+    /// why.
     pub fn connect(self) -> io::Result<Varta<SecureUdpTransport>> {
         let SecureUdpServer { addr, keys } = self.source;
         self.settings.build(SecureUdpTransport::with(addr, keys))

@@ -1,4 +1,4 @@
-//! The builder, and what is the same for every transport.
+//! The builder, and the settings that all transports have in common.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,18 +8,18 @@ use crate::agent::Varta;
 use crate::profile::{Profile, ProfileError};
 use crate::transport::BeatTransport;
 
-/// Lost beats in a row after which a handle from the builder reconnects: the first beat to a server that was restarted
-/// is lost to the old socket, and goes out once more on a new one.
+/// The default of [`Builder::reconnect_after`]: the first beat after a server's restart is lost on the old
+/// socket, and is sent once more on a new one.
 const DEFAULT_RECONNECT_AFTER: u32 = 1;
 
-/// Makes a [`Varta`]; [`Varta::builder`] gives one.
+/// Creates a [`Varta`]. [`Varta::builder`] returns one.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("varta.sock");
 /// use varta_agent::{Status, Varta};
 ///
-/// // Nobody listens yet, and a lazy handle does not mind.
+/// // A lazy handle needs no server yet.
 /// let mut agent = Varta::builder().socket(&path).lazy().connect()?;
 /// assert!(agent.beat(Status::Ok, 0).is_dropped());
 ///
@@ -28,15 +28,15 @@ const DEFAULT_RECONNECT_AFTER: u32 = 1;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// # Saying more than beats
+/// # Settings that the server receives
 ///
-/// A beat carries no name and no interval. A handle that is given a [name](Self::name), an [interval](Self::interval),
-/// a [stall-after](Self::stall_after) or [labels](Self::label) says so to the server in a *Hello*: when it connects,
-/// behind the first beat after a fork or a reconnect, and behind a beat at least once a minute, so that a restarted
-/// server learns it anew. A Hello that is lost goes out again behind a later beat; it never makes a difference to what
-/// becomes of the beat. A handle that is given none of these sends beats and nothing else.
+/// A beat carries no name and no interval. A handle with a [name](Self::name), an [interval](Self::interval),
+/// a [stall-after](Self::stall_after) or [labels](Self::label) sends them to the server in a *Hello*: when it
+/// connects, after the first beat following a fork or a reconnect, and after a beat at least once a minute,
+/// so that a restarted server learns them again. A lost Hello is sent again after a later beat; it never
+/// affects the outcome of a beat. A handle without any of these sends only beats.
 ///
-/// A server that does not know of Hellos counts them as malformed, and takes the beats as ever.
+/// A server without support for Hellos counts them as malformed, and accepts the beats.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -67,16 +67,16 @@ pub struct Builder<S = UnixSocket> {
     pub(super) source: S,
 }
 
-/// What is the same for every transport.
+/// The settings that all transports have in common.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) reconnect_after: u32,
     pub(super) profile: Option<Box<Profile>>,
-    /// The first setting that cannot be. It waits for `connect`, so that settings can be written in one chain.
+    /// The first invalid setting. It is reported by `connect`, so that settings can be chained.
     error: Option<ProfileError>,
 }
 
-/// Where a [`Builder`] gets its transport from: a Unix socket that it connects itself.
+/// The source of a [`Builder`]'s transport: a Unix socket that the builder connects.
 #[derive(Debug, Default)]
 pub struct UnixSocket {
     pub(super) path: Option<PathBuf>,
@@ -91,15 +91,15 @@ impl Builder {
 }
 
 impl<S> Builder<S> {
-    /// Reconnects after `n` lost beats in a row, as [`Varta::set_reconnect_after`] says; 0 never does. Here the default
-    /// is 1, with which a handle finds a restarted server by itself and loses no beat to the restart.
+    /// Reconnects after `n` lost beats in a row, as with [`Varta::set_reconnect_after`]; 0 for never. The
+    /// default is 1: a handle finds a restarted server automatically and loses no beat to the restart.
     pub fn reconnect_after(mut self, n: u32) -> Self {
         self.settings.reconnect_after = n;
         self
     }
 
-    /// Gives the agent a name: 1 to 64 characters of `A-Z a-z 0-9 . _ - : / @`. It groups what one worker is through
-    /// all its restarts, whatever its pid is; several processes may have the same. Any other name is an error of
+    /// Sets the agent's name: 1 to 64 characters of `A-Z a-z 0-9 . _ - : / @`. The name identifies a worker
+    /// across restarts, with any pid; several processes may have the same. Any other name is an error of
     /// `connect`.
     ///
     /// ```
@@ -112,8 +112,8 @@ impl<S> Builder<S> {
         self.set_profile(|profile| profile.set_name(name.as_ref()))
     }
 
-    /// Says how often the agent means to beat, in milliseconds begun. It does not make the handle beat. An interval of
-    /// zero or of more than 49 days is an error of `connect`.
+    /// Sets the interval between beats that the agent announces, rounded up to milliseconds. It does not make
+    /// the handle beat. Zero and more than 49 days are errors of `connect`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -126,9 +126,9 @@ impl<S> Builder<S> {
         self.set_profile(|profile| profile.set_interval(interval).map(drop))
     }
 
-    /// Asks to be called stalled after so long a silence and not when the server does by default, in milliseconds
-    /// begun. Three intervals are a good measure. Zero, more than 49 days, and what is not longer than the
-    /// [interval](Self::interval) are errors of `connect`.
+    /// Sets the silence after which the agent asks the server to count it as stalled, instead of the server's
+    /// default, rounded up to milliseconds. Three intervals are a good value. Zero, more than 49 days, and a
+    /// value that is not longer than the [interval](Self::interval) are errors of `connect`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -143,9 +143,9 @@ impl<S> Builder<S> {
         self.set_profile(|profile| profile.set_stall_after(stall_after))
     }
 
-    /// Adds a label by which operators sort agents: the key as Prometheus has it, the value any text without control
-    /// characters. An agent has at most 8, no two with one key and some 350 bytes in all; what is beyond is an error of
-    /// `connect`.
+    /// Adds a label by which operators sort agents: the key of the form of a Prometheus label name, the value
+    /// any text without control characters. An agent has at most 8 labels, no two with one key, with some 350
+    /// bytes in all; more are an error of `connect`.
     ///
     /// ```
     /// use varta_agent::Varta;
@@ -158,7 +158,7 @@ impl<S> Builder<S> {
         self.set_profile(|profile| profile.add_label(key.as_ref(), value.as_ref()))
     }
 
-    /// Has the handle say something of itself.
+    /// Changes the profile, and stores the first error.
     fn set_profile(mut self, set: impl FnOnce(&mut Profile) -> Result<(), ProfileError>) -> Self {
         let result = set(self.settings.profile.get_or_insert_default());
         self.settings.error = self.settings.error.or(result.err());
@@ -167,7 +167,7 @@ impl<S> Builder<S> {
 }
 
 impl Settings {
-    /// Gives the settings if all of them can be.
+    /// Returns the settings if all of them are valid.
     pub(super) fn validated(mut self) -> io::Result<Self> {
         let error =
             self.error.take().map_or_else(|| self.profile.as_ref().map_or(Ok(()), |p| p.check()), Err);
@@ -175,7 +175,7 @@ impl Settings {
         Ok(self)
     }
 
-    /// Makes a handle of a transport, if there is one.
+    /// Creates a handle with this transport.
     pub(super) fn build<T: BeatTransport>(self, transport: io::Result<T>) -> io::Result<Varta<T>> {
         let Self { reconnect_after, profile, .. } = self.validated()?;
         Ok(Varta::with_profile(transport?, reconnect_after, profile, true))

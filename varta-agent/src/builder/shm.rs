@@ -1,4 +1,4 @@
-//! Handles that beat through a page of memory.
+//! Handles that send beats through a page of memory.
 
 use std::io;
 
@@ -6,13 +6,14 @@ use super::settings::{Builder, UnixSocket};
 use crate::agent::Varta;
 use crate::transport::ShmTransport;
 
-/// Where a [`Builder`] gets its transport from: a Unix socket that it connects itself, with a page of memory beside it
+/// The source of a [`Builder`]'s transport: a Unix socket that the builder connects, with a page of memory
 /// (feature `shm`).
 #[derive(Debug)]
 pub struct SharedMemory(UnixSocket);
 
 impl Builder<UnixSocket> {
-    /// Has beats that are no news go through a page of memory, as with [`Varta::connect_shm`] (feature `shm`, on Linux).
+    /// Sends beats with an unchanged status through a page of memory, as [`Varta::connect_shm`] does (feature
+    /// `shm`, on Linux).
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -29,9 +30,9 @@ impl Builder<UnixSocket> {
     }
 }
 
-/// Handles that beat through a page of memory (feature `shm`).
+/// Handles that send beats through a page of memory (feature `shm`).
 impl Builder<SharedMemory> {
-    /// Makes the handle.
+    /// Creates the handle.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Handles that beat over UDP.
+//! Handles with beats over UDP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,12 +7,12 @@ use super::settings::Builder;
 use crate::agent::Varta;
 use crate::transport::UdpTransport;
 
-/// Where a [`Builder`] gets its transport from: a UDP socket that it connects itself (feature `udp`).
+/// The source of a [`Builder`]'s transport: a UDP socket that the builder connects (feature `udp`).
 #[derive(Debug)]
 pub struct UdpServer(SocketAddr);
 
 impl<S> Builder<S> {
-    /// Sends by UDP to the server at `addr`, in plain sight (feature `udp`).
+    /// Sends by UDP to the server at `addr`, without encryption (feature `udp`).
     ///
     /// ```
     /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
@@ -29,14 +29,14 @@ impl<S> Builder<S> {
     }
 }
 
-/// Handles that beat over UDP (feature `udp`).
+/// Handles with beats over UDP (feature `udp`).
 impl Builder<UdpServer> {
-    /// Makes the handle, as [`Varta::connect_udp`] does.
+    /// Creates the handle, as [`Varta::connect_udp`] does.
     ///
     /// # Errors
     ///
-    /// There is no route to the server's address, its port is 0, there is no descriptor left, or a setting cannot be.
-    /// The message names the address, or what is wrong with the setting.
+    /// There is no route to the server's address, its port is 0, there is no descriptor left, or a setting is
+    /// invalid. The message names the address, or the setting and why.
     pub fn connect(self) -> io::Result<Varta<UdpTransport>> {
         let transport = UdpTransport::connect(self.source.0);
         self.settings.build(transport)

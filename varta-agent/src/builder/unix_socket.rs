@@ -1,4 +1,4 @@
-//! Handles that beat through a Unix socket.
+//! Handles with beats through a Unix socket.
 
 use std::env;
 use std::io;
@@ -10,33 +10,33 @@ use crate::transport::UdsTransport;
 use crate::transport::uds::ConnectHint;
 
 impl Builder {
-    /// Sends to the server that listens at `path`. Without it the handle looks where
-    /// [`connect_default`](Varta::connect_default) does.
+    /// Sets the path of the server's socket. The default is that of
+    /// [`connect_default`](Varta::connect_default).
     pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
         self.source.path = Some(path.into());
         self
     }
 
-    /// Connects when there is something to send, so that a program can start before its server.
+    /// Connects with the first beat, so that a program can start before its server.
     ///
-    /// As long as there is no server, each beat looks for one and is
-    /// [`Dropped(NoObserver)`](crate::DropReason::NoObserver) if there is still none. It does so whatever
-    /// [`reconnect_after`](Self::reconnect_after) says, which is about connections that were lost.
+    /// While there is no server, each beat looks for one and is
+    /// [`Dropped(NoObserver)`](crate::DropReason::NoObserver) if there is none. It does so with any setting
+    /// of [`reconnect_after`](Self::reconnect_after), which only applies to lost connections.
     ///
-    /// Nor does the handle say anything before its first beat: what it has to say of itself goes out behind that one.
-    /// So a process that connects and leaves all beats to the children that it forks is not taken for an agent.
+    /// The handle sends nothing before its first beat: its Hello follows that beat. So a process that
+    /// connects and leaves all beats to the children that it forks does not appear as an agent.
     pub const fn lazy(mut self) -> Self {
         self.source.lazy = true;
         self
     }
 
-    /// Makes the handle.
+    /// Creates the handle.
     ///
     /// # Errors
     ///
-    /// No socket can have the path that was given, or a setting cannot be. Unless the handle is [`lazy`](Self::lazy),
-    /// also: nobody listens there, this process may not connect, or there is no descriptor left. The message names the
-    /// path and says what to do.
+    /// The path is invalid for a socket, or a setting is invalid. Unless the handle is [`lazy`](Self::lazy),
+    /// also: no server listens there, this process has no permission to connect, or there is no descriptor
+    /// left. The message names the path and says what to do.
     pub fn connect(self) -> io::Result<Varta> {
         let settings = self.settings.validated()?;
         let is_lazy = self.source.lazy;
@@ -46,7 +46,7 @@ impl Builder {
 }
 
 impl UnixSocket {
-    /// Makes the transport, connected unless it is to look for its server later.
+    /// Creates the transport, and connects it unless the handle is lazy.
     pub(super) fn transport(self) -> io::Result<UdsTransport> {
         let (transport, hint) = match self.path {
             Some(path) => (UdsTransport::at(&path)?, ConnectHint::Path),

@@ -1,6 +1,6 @@
-//! A little chance, for what must differ between processes, and in [`strict`] also for what nobody may guess or repeat.
+//! Random numbers: unique in [`random()`], unpredictable in [`strict`].
 //!
-//! It is drawn where a handle is made or recovers from a fork, and never on an ordinary beat.
+//! They are drawn when a handle is created or recovers from a fork, and never on an ordinary beat.
 
 mod random;
 #[cfg(feature = "secure-udp")]

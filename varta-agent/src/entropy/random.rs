@@ -1,4 +1,4 @@
-//! Numbers that differ, and may be guessed.
+//! Random numbers that must differ and may be predictable.
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 use std::fs::File;
@@ -13,9 +13,11 @@ use crate::sys;
 #[cfg(any(feature = "secure-udp", not(any(target_os = "linux", target_os = "android"))))]
 pub(super) const DEVICE: &str = "/dev/urandom";
 
-/// Draws a random number from the operating system, without waiting and without allocating. It need not be secret.
+/// Draws a random number from the operating system, without blocking and without allocating. It need not be
+/// secret.
 ///
-/// Where that has none to give (a system call that is forbidden, a boot that has just begun) the clock and the pid stand in.
+/// If the operating system has none (a forbidden system call, early boot), the clock and the pid are the
+/// source.
 pub(crate) fn random() -> u64 {
     from_os().unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -38,15 +40,15 @@ fn from_os() -> Option<u64> {
     Some(u64::from_ne_bytes(bytes))
 }
 
-/// Spreads what little differs over all bits: the finisher of G. Steele, D. Lea and C. Flood, "Fast splittable pseudorandom
-/// number generators", OOPSLA 2014.
+/// Distributes the entropy of a number over all bits: the finisher of G. Steele, D. Lea and C. Flood, "Fast
+/// splittable pseudorandom number generators", OOPSLA 2014.
 const fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)
 }
 
-/// Draws 16 bytes that nothing else has, as [`random`] does. They need not be secret either.
+/// Draws 16 random bytes, as [`random`] does. They must be unique and need not be secret.
 pub(crate) fn random_id() -> [u8; 16] {
     (u128::from(random()) << u64::BITS | u128::from(random())).to_ne_bytes()
 }

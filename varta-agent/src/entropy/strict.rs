@@ -1,4 +1,4 @@
-//! What depends on chance and on nothing else.
+//! Random bytes that must be unpredictable.
 
 use std::error::Error;
 use std::fmt;
@@ -12,8 +12,8 @@ use super::random::DEVICE;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::sys;
 
-/// Draws the salt of a session from the operating system, without waiting and without allocating. Nothing stands in
-/// for it: with a salt that was there before, nonces would repeat, and with them the cipher is worth nothing.
+/// Draws the salt of a session from the operating system, without blocking and without allocating. There is
+/// no other source: with a repeated salt nonces would repeat, and the cipher would protect nothing.
 pub(crate) fn salt() -> Result<[u8; Session::SALT_LEN], NoEntropy> {
     let mut salt = [0; Session::SALT_LEN];
     match fill(&mut salt) {
@@ -26,8 +26,8 @@ pub(crate) fn salt() -> Result<[u8; Session::SALT_LEN], NoEntropy> {
 fn fill(bytes: &mut [u8]) -> io::Result<()> {
     match sys::get_random(bytes) {
         Ok(got) if got == bytes.len() => Ok(()),
-        // The call is missing, or forbidden to this process. A generator that is not seeded yet is no such case: the
-        // device would answer all the same.
+        // The system call is missing or forbidden. If the generator is not seeded yet, the error is another
+        // one, and the device is no substitute: it would give bytes all the same.
         Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Err(error),
         Ok(_) | Err(_) => fill_from_device(bytes),
     }
@@ -40,22 +40,22 @@ fn fill(bytes: &mut [u8]) -> io::Result<()> {
 
 fn fill_from_device(bytes: &mut [u8]) -> io::Result<()> {
     let mut device = File::open(DEVICE)?;
-    // In a chroot somebody may have put a file there, which says the same each time.
+    // In a chroot the path may be a regular file, which has the same content each time.
     if !device.metadata()?.file_type().is_char_device() {
         return Err(io::ErrorKind::NotFound.into());
     }
     device.read_exact(bytes)
 }
 
-/// The operating system gives nothing that nobody could guess.
+/// The operating system has no unpredictable bytes.
 #[derive(Debug)]
 pub(crate) struct NoEntropy {
     source: io::Error,
 }
 
 impl NoEntropy {
-    /// Makes it the error of a beat, without its source: that may be a file that is not there, and a beat would
-    /// take that for a server that is not there. It allocates nothing.
+    /// Converts it to the error of a beat, without its source: an `ENOENT` of the device would be classified
+    /// as a missing server. It allocates nothing.
     pub(crate) fn into_beat_error(self) -> io::Error {
         io::ErrorKind::Other.into()
     }

@@ -1,4 +1,4 @@
-//! The handle to a task that beats.
+//! The handle of the heartbeat task, and how the task is spawned.
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
@@ -22,26 +22,29 @@ use crate::time::MAX_DURATION;
 use crate::transport::BeatTransport;
 
 impl<T: BeatTransport> Varta<T> {
-    /// Has a task of the current Tokio runtime beat once per `interval`, until the [`Heartbeat`] is stopped or dropped.
-    /// It begins with [`Status::Ok`] and payload 0.
+    /// Spawns a task on the current Tokio runtime that sends a beat once per `interval`, until the
+    /// [`Heartbeat`] is stopped or dropped. The first beats have [`Status::Ok`] and payload 0.
     ///
-    /// The first beat comes at a random time within the first interval, so that a thousand workers which are started
-    /// together do not beat together. A beat that is late moves those after it and is never made up for by a burst; a
-    /// beat that meets a full queue is followed by one more attempt, 2 to 8 ms later. If the handle was not told when
-    /// to reconnect it does so at the first beat that is lost: a service outlives its server's restart.
+    /// The first beat comes at a random time within the first interval, so that a thousand workers that are
+    /// started together do not beat together. A late beat delays those after it, which are never sent in a
+    /// burst; after a beat that met a full queue there is one more attempt, 2 to 8 ms later. If the handle
+    /// has no setting for reconnecting it reconnects at the first lost beat: a service outlives its server's
+    /// restart.
     ///
-    /// The timers of Tokio count in milliseconds. The interval should be a third of the time after which the server
-    /// calls the process stalled, or less. A handle that has a [name](crate::Builder::name) or anything else to say of
-    /// itself says this interval, whichever it was given before.
+    /// Tokio's timers have a resolution of a millisecond. The interval should be at most a third of the time
+    /// after which the server calls the process stalled. A handle that sends Hellos, because it has a
+    /// [name](crate::Builder::name) or another setting for them, announces this interval in place of the one
+    /// it was built with.
     ///
     /// # Errors
     ///
-    /// The interval is zero, longer than 49 days, or not shorter than the [stall-after](crate::Builder::stall_after)
-    /// that the handle asks for; the calling thread is not in a Tokio runtime, or that runtime was
-    /// built without its timer. The handle is lost then, and nothing else happens.
+    /// The interval is zero, longer than 49 days, or not shorter than the
+    /// [stall-after](crate::Builder::stall_after) of the handle; the calling thread is not in a Tokio
+    /// runtime, or that runtime was built without its timer. The handle is dropped then, and nothing else
+    /// happens.
     ///
-    /// Tokio tells of a missing timer by a panic. It is caught here, after the panic hooks have seen it; a program with
-    /// `panic = "abort"` ends by it.
+    /// Tokio reports a missing timer with a panic. It is caught here, after the panic hooks have run; a
+    /// program with `panic = "abort"` ends.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -67,7 +70,8 @@ impl<T: BeatTransport> Varta<T> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, range));
         }
         let runtime = Handle::try_current().map_err(io::Error::other)?;
-        // Nothing else tells it, and in the task the panic would end the heartbeat without a word to the program.
+        // There is no other way to detect it, and in the task the panic would end the heartbeat without an
+        // error.
         panic::catch_unwind(AssertUnwindSafe(|| drop(time::sleep(Duration::ZERO)))).map_err(|_| {
             io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -97,10 +101,10 @@ impl<T: BeatTransport> Varta<T> {
     }
 }
 
-/// The handle to a task that beats. Dropping it ends the task, which says goodbye.
+/// The handle of a heartbeat task. Dropping it ends the task, which says goodbye.
 ///
-/// It says none when the handle is dropped by a panic that unwinds, because that is no orderly end; nor when the runtime
-/// goes down and the handle is still there.
+/// The task sends no goodbye if the handle is dropped by an unwinding panic, which is no orderly end, or if
+/// the runtime shuts down before the handle is dropped.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -122,17 +126,17 @@ pub struct Heartbeat {
     state: watch::Sender<HeartbeatState>,
     report: watch::Receiver<Report>,
     guards: Arc<Guards>,
-    /// There until it is awaited.
+    /// `None` once it has been awaited.
     task: Option<JoinHandle<()>>,
 }
 
 impl Heartbeat {
-    /// Changes what the beats say of this process. If it is a change, a beat says so at once and the rhythm goes on as
-    /// before.
+    /// Sets the status of the beats. If that is a change, a beat with it is sent at once, and the rhythm
+    /// continues as before.
     ///
     /// # Errors
     ///
-    /// [`Status::Stall`] is what a server concludes and nobody sends; nothing changes.
+    /// [`Status::Stall`], which is a server's verdict; nothing changes.
     pub fn set_status(&self, status: Status) -> Result<(), BeatError> {
         if matches!(status, Status::Stall) {
             return Err(BeatError::of_kind(io::ErrorKind::InvalidInput));
@@ -145,7 +149,7 @@ impl Heartbeat {
         Ok(())
     }
 
-    /// Changes the number that the beats carry, from the next one on.
+    /// Sets the payload of the beats, from the next one on.
     pub fn set_payload(&self, payload: u32) {
         self.state.send_if_modified(|state| {
             state.payload = payload;
@@ -153,28 +157,29 @@ impl Heartbeat {
         });
     }
 
-    /// Gives the status that beats carry.
+    /// Returns the status of the beats.
     pub fn status(&self) -> Status {
         self.state.borrow().status
     }
 
-    /// Counts the beats that the kernel has taken.
+    /// Returns the number of beats that were sent.
     pub fn beats_sent(&self) -> u64 {
         self.report.borrow().beats_sent
     }
 
-    /// Tells what became of the last beat; `None` before the first.
+    /// Returns the outcome of the last beat; `None` before the first.
     pub fn last_outcome(&self) -> Option<BeatOutcome> {
         self.report.borrow().last_outcome
     }
 
-    /// Ties the heartbeat to a piece of work, which from now on has to [tick](Guard::tick) at least once in `limit`; while
-    /// it does not the heartbeat holds its beats back. `name` is what the log of this program calls it.
+    /// Creates a guard for a piece of work, which must [tick](Guard::tick) at least once in `limit` from now
+    /// on; otherwise the heartbeat withholds its beats. `name` identifies the guard in the log of this
+    /// program.
     ///
-    /// The task looks before each beat, so it notices up to an interval late. A limit of several intervals, and of
-    /// several times what the work takes at its slowest, is a good one. A work that is waiting for something to do
-    /// ticks too, or gives up its guard meanwhile; for one that is known to take long there is
-    /// [`busy_for`](Self::busy_for), which excuses all guards.
+    /// The task checks guards before each beat, so it detects a stuck one up to an interval late. A good
+    /// limit is several intervals, and several times the work's longest duration. Work that waits for input
+    /// ticks too, or drops its guard meanwhile; for work that takes long there is
+    /// [`busy_for`](Self::busy_for), which suspends all guards.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -198,10 +203,10 @@ impl Heartbeat {
         self.guards.add(name.as_ref(), limit)
     }
 
-    /// Asks the server not to mind if this process is silent for `span` from now on, as [`Varta::busy_for`] does, and
-    /// waits until the task has said so. After that the program may block the runtime.
+    /// Asks the server to accept a silence of `span` from now on, as [`Varta::busy_for`] does, and waits
+    /// until the task has sent the request. After that the program may block the runtime.
     ///
-    /// Zero takes it back. If the heartbeat is over the outcome is
+    /// Zero withdraws the request. If the heartbeat has ended, the outcome is
     /// [`Dropped(NoObserver)`](DropReason::NoObserver).
     ///
     /// ```
@@ -229,16 +234,16 @@ impl Heartbeat {
         sent.map_or(BeatOutcome::Dropped(DropReason::NoObserver), |report| report.busy.1)
     }
 
-    /// Ends the heartbeat with a goodbye, and waits until the task is gone and its socket closed. A status that was set
-    /// before is still beaten.
+    /// Ends the heartbeat with a goodbye, and waits until the task has ended and its socket is closed. A beat
+    /// with a status that was set before is still sent.
     ///
-    /// The task waits for nothing but its timer, so this takes no longer than the runtime needs to get to it; and up to
-    /// 15 ms if the server's queue is full, because after a goodbye that is lost comes an alarm.
+    /// The task waits only for its timer, so this takes no longer than the runtime needs to schedule it, and
+    /// up to 15 ms more if the server's queue is full, because a lost goodbye would cause an alert.
     pub async fn stop(self) {
         self.stop_with(GoodbyeReason::Shutdown).await;
     }
 
-    /// As [`stop`](Self::stop), with another reason than that the process ends.
+    /// As [`stop`](Self::stop), with a reason other than the end of the process.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -256,12 +261,12 @@ impl Heartbeat {
         let task = self.task.take();
         drop(self);
         if let Some(task) = task {
-            // It can only have been cancelled, by a runtime that is going down.
+            // The only possible error is cancellation, by a runtime that shuts down.
             let _ = task.await;
         }
     }
 
-    /// Has the task say goodbye when it ends, and not before.
+    /// Sets the reason of the goodbye, which the task sends when it ends.
     fn set_goodbye(&self, reason: GoodbyeReason) {
         self.state.send_if_modified(|state| {
             state.goodbye.get_or_insert(reason);

@@ -1,8 +1,8 @@
-//! A Tokio task that beats.
+//! A Tokio task that sends beats.
 //!
-//! The task owns the handle, and what the rest of the program has is a [`Heartbeat`]: a few words that the next beat
-//! carries. Between the two stands a watch channel, because only the latest words count and because its end is the end
-//! of the task.
+//! The task owns the [`Varta`](crate::Varta), and the rest of the program has a [`Heartbeat`] that sets what
+//! the next beat carries. A watch channel connects the two, because only the latest values count and because
+//! its end is the end of the task.
 
 mod handle;
 mod task;

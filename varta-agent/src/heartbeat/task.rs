@@ -1,4 +1,4 @@
-//! The task that beats.
+//! The task that sends beats.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,35 +15,35 @@ use crate::progress::{Guards, Progress};
 use crate::retry::RETRY_DELAYS;
 use crate::transport::BeatTransport;
 
-/// How long a beat that met a full queue waits before its second attempt: at least this, and less than
-/// [`MAX_RETRY_DELAY`]. A queue is emptied in microseconds once its server runs, and agents that met it full together
-/// should not meet again.
+/// The delay of a second attempt after a beat that met a full queue: at least this, and less than
+/// [`MAX_RETRY_DELAY`]. A running server empties its queue in microseconds, and agents that met the full
+/// queue together should not retry together.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(2);
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(8);
 
 const QUEUE_FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
 
-/// What the next beat says, and what else there is to say.
+/// What the program has set: the content of the next beat, and what else is to send.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeartbeatState {
     pub(super) status: Status,
     pub(super) payload: u32,
-    /// How often the program has said that it is busy, and until when it was the last time.
+    /// The number of calls of `busy_for`, and the time until which the last one lasts.
     pub(super) busy: (u64, Instant),
     /// Set when the heartbeat ends, unless it ends by a panic.
     pub(super) goodbye: Option<GoodbyeReason>,
 }
 
-/// What became of all that so far.
+/// What the task has sent so far.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) beats_sent: u64,
     pub(super) last_outcome: Option<BeatOutcome>,
-    /// How much of [`HeartbeatState::busy`] was said, and what became of the last of it.
+    /// The number of calls of `busy_for` that were sent, and the outcome of the last.
     pub(super) busy: (u64, BeatOutcome),
 }
 
-/// The task.
+/// The heartbeat task.
 pub(super) struct HeartbeatTask<T: BeatTransport> {
     pub(super) agent: Varta<T>,
     pub(super) interval: Duration,
@@ -54,12 +54,13 @@ pub(super) struct HeartbeatTask<T: BeatTransport> {
 }
 
 impl<T: BeatTransport> HeartbeatTask<T> {
-    /// Beats until the words come to an end, and says goodbye.
+    /// Sends beats until the [`Heartbeat`](super::Heartbeat) is dropped, and then the goodbye.
     pub(super) async fn run(mut self) {
         let mut due = Instant::now() + fraction(self.interval, entropy::random());
         let mut retry = None;
         loop {
-            // The watch comes first: what was said before the end is still beaten, and then the end is seen.
+            // The watch is polled first: a change made before the end is still sent, and then the end is
+            // seen.
             let woken = time::timeout_at(retry.unwrap_or(due).min(due), self.state.changed()).await;
             if let Ok(Err(_)) = woken {
                 break;
@@ -83,7 +84,8 @@ impl<T: BeatTransport> HeartbeatTask<T> {
         }
     }
 
-    /// Beats, unless somebody's work is stuck. Nothing is said then, because anything would pass for life.
+    /// Sends a beat, unless a guard is stuck: then it sends nothing, because anything would count as a sign
+    /// of life.
     fn beat(&mut self, now: Instant) -> Option<BeatOutcome> {
         let HeartbeatState { status, payload, busy, .. } = *self.state.borrow_and_update();
         self.send_busy(now, busy);
@@ -100,7 +102,7 @@ impl<T: BeatTransport> HeartbeatTask<T> {
         Some(outcome)
     }
 
-    /// Says that the program is busy, if it has asked for that since it was last said.
+    /// Sends a Hello with the busy time, if `busy_for` was called since the last one.
     fn send_busy(&mut self, now: Instant, (count, until): (u64, Instant)) {
         if self.report.borrow().busy.0 == count {
             return;
@@ -109,7 +111,7 @@ impl<T: BeatTransport> HeartbeatTask<T> {
         self.report.send_modify(|report| report.busy = (count, outcome));
     }
 
-    /// Says goodbye if that is what the end is for, and once.
+    /// Sends the goodbye, if there is a reason for one and it was not sent yet.
     fn send_goodbye(&mut self) -> Option<BeatOutcome> {
         if self.goodbye_sent {
             return None;
@@ -121,25 +123,25 @@ impl<T: BeatTransport> HeartbeatTask<T> {
     }
 }
 
-/// A runtime that goes down drops its tasks where they stand, often before this one has seen that the heartbeat was
-/// dropped: the end of a `main` is both at once.
+/// A runtime that shuts down drops its tasks, often before this one has seen the end of the
+/// [`Heartbeat`](super::Heartbeat): at the end of `main` both happen at once.
 impl<T: BeatTransport> Drop for HeartbeatTask<T> {
     fn drop(&mut self) {
         self.send_goodbye();
     }
 }
 
-/// Gives the time of the beat after the one that was `due` and happens `now`.
+/// Returns the time of the beat after the one that was `due` and was sent `now`.
 ///
-/// Beats keep their rhythm as long as they are on time. One that is late by more than a tenth of the interval starts
-/// the rhythm anew, as `MissedTickBehavior::Delay` does: `Burst` would make up for the missed beats all at once, and
-/// after `Skip` the next might come right behind, to keep to times of day that mean nothing to anybody.
+/// Beats keep their rhythm while they are on time. One that is late by more than a tenth of the interval
+/// restarts the rhythm, as `MissedTickBehavior::Delay` does: `Burst` would send the missed beats all at once,
+/// and after `Skip` the next beat might follow at once, only to keep multiples of the interval.
 fn next_due(due: Instant, now: Instant, interval: Duration) -> Instant {
     let late = now.saturating_duration_since(due) > interval / 10;
     (if late { now } else { due }) + interval
 }
 
-/// Gives the part of a span that a random number stands for, from nothing to almost all of it.
+/// Returns the fraction of a span that a random number stands for, from zero to just below the span.
 fn fraction(span: Duration, random: u64) -> Duration {
     let nanoseconds = (span.as_nanos() * u128::from(random)) >> u64::BITS;
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))

@@ -1,4 +1,4 @@
-//! The hook, whichever way its frame goes.
+//! The panic hook, with any transport.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -16,10 +16,11 @@ use crate::retry::retry_while_full;
 use crate::sys;
 use crate::time::nanoseconds;
 
-/// Held while hooks are exchanged, and never by a hook: two threads that install at once would lose one of two hooks.
+/// Held while hooks are exchanged, and never by a hook: two threads that install at once would lose one of
+/// two hooks.
 static INSTALLING: Mutex<()> = Mutex::new(());
 
-/// Puts a hook in place that goes `transport`, before the one that is there.
+/// Installs a hook that sends through `transport` and then runs the previous hook.
 pub(super) fn install<T: PanicTransport>(transport: T) -> io::Result<()> {
     let terminal_frame = TerminalFrame::prepare(transport)?;
     if thread::panicking() {
@@ -34,25 +35,25 @@ pub(super) fn install<T: PanicTransport>(transport: T) -> io::Result<()> {
     Ok(())
 }
 
-/// How a last word gets out of the process. Threads that panic together go it together.
+/// Sends the terminal frame of a panic. Threads that panic at the same time share it.
 pub(super) trait PanicTransport: Send + Sync + 'static {
     type Socket: AsFd + Send + Sync + 'static;
     type Datagram: AsRef<[u8]>;
 
-    /// Opens a socket and connects it. It does not wait.
+    /// Opens a socket and connects it, without blocking.
     fn connect(&self) -> io::Result<Self::Socket>;
 
-    /// Makes the error for the person who chose where to.
+    /// Creates the error of [`connect`](Self::connect) for the caller of the install function.
     fn connect_error(&self, source: io::Error) -> io::Error;
 
-    /// Makes what goes out for a frame, or nothing where that may not go out. It does not wait either.
+    /// Encodes a frame as a datagram; `None` if it cannot be sealed. It does not block.
     fn datagram(&self, frame: &Frame) -> Option<Self::Datagram>;
 }
 
-/// What the hook needs, ready before the panic.
+/// Sends the terminal frame; everything it needs is prepared before the panic.
 struct TerminalFrame<T: PanicTransport> {
     transport: T,
-    /// The socket that was prepared, if the server was there.
+    /// The socket prepared at installation, if the server was there.
     socket: Option<T::Socket>,
     installed: Instant,
 }
@@ -67,7 +68,7 @@ impl<T: PanicTransport> TerminalFrame<T> {
         Ok(Self { transport, socket, installed: Instant::now() })
     }
 
-    /// Sends the frame if there is a way to. It waits for nothing but a full queue.
+    /// Sends the frame, if the server can be reached. It waits only for a full queue.
     fn send(&self) {
         let Some(datagram) = self.transport.datagram(&self.frame()) else { return };
         let send = |socket: &T::Socket| {
@@ -77,13 +78,13 @@ impl<T: PanicTransport> TerminalFrame<T> {
             Some(Ok(_)) => {}
             // A fresh socket would lead to the same queue.
             Some(full) if is_full(&full) => {}
-            // Nobody is left who could be told of an error.
+            // An error cannot be reported any more.
             Some(Err(_)) | None => drop(self.transport.connect().and_then(|fresh| send(&fresh))),
         }
     }
 
     fn frame(&self) -> Frame {
-        // Asked for here and not remembered: there is time, and it is right whatever the process has gone through.
+        // Determined here and not stored: there is time, and it is right after any number of forks.
         let pid = match process::id() {
             0 | 1 => ProcessLife::current().pid(),
             pid => pid,

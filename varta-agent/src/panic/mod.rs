@@ -1,7 +1,7 @@
-//! The last word of a process that panics.
+//! Panic hooks, which send a terminal frame.
 //!
-//! A process that dies of a panic falls silent like any other, and a server would have to wait to be sure. The hook
-//! tells it at once, with a frame that no ordinary beat looks like.
+//! A process that dies of a panic becomes silent, and a server would have to wait for the deadline. The hook
+//! reports the panic at once, with a frame that differs from every ordinary beat.
 
 mod hook;
 #[cfg(feature = "secure-udp")]

@@ -1,7 +1,7 @@
-//! The last word by UDP, under a seal.
+//! The panic hook with sealed frames over UDP.
 //!
-//! A hook is called by whichever threads panic, in this process or in a child that was forked off at any moment. None
-//! of them may seal with a nonce that another has, and none may wait for another, which may be gone.
+//! Any thread may panic, in this process or in a child that was forked at any moment. No two of them may seal
+//! with the same nonce, and none may wait for another, which may not exist after a fork.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -16,19 +16,19 @@ use crate::fork::ProcessLife;
 use crate::transport::secure::{SealedFrame, Secret, new_session};
 use crate::transport::udp;
 
-/// Has every panic of this process send a terminal frame to the server at `addr` by UDP, sealed with the key that this
-/// server shares with its agents (features `panic-handler` and `secure-udp`).
+/// Installs a panic hook that sends a terminal frame to the server at `addr` by UDP, sealed with the key that
+/// this server shares with its agents (features `panic-handler` and `secure-udp`).
 ///
-/// Everything that [`install_panic_handler`](crate::install_panic_handler) says holds here, but that two panics at
-/// the same moment have something to share: the hook has a session of its own, whose salt is drawn by this call. A
-/// thread that finds another one at it, and the child of a fork, do not wait and draw a salt for themselves at the
-/// panic; if the operating system then gives no randomness, they send nothing. The key stays in memory as long as the
-/// process lives.
+/// Everything described for [`install_panic_handler`](crate::install_panic_handler) applies, with one
+/// exception: the hook has a session, whose salt is drawn by this call, and which panics at the same time
+/// would share. A thread that finds the session in use, and the child of a fork, draw a salt of their own at
+/// the panic and do not wait; if the operating system has no randomness then, they send nothing. The key
+/// stays in memory as long as the process lives.
 ///
 /// # Errors
 ///
-/// There is no route to this address, its port is 0, there is no descriptor left, the operating system gives no
-/// randomness, or the calling thread is panicking. Then nothing is installed.
+/// There is no route to this address, its port is 0, there is no descriptor left, the operating system has no
+/// randomness, or the calling thread is panicking. No hook is installed then.
 ///
 /// ```
 /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
@@ -44,11 +44,11 @@ pub fn install_panic_handler_secure_udp(addr: SocketAddr, key: Key) -> io::Resul
     install(PanicSecureUdp::prepare(addr, Secret::Shared(key))?)
 }
 
-/// Has every panic of this process send a terminal frame to the server at `addr` by UDP, sealed with a key that is
-/// derived from the server's master key for the pid of the process that panics (features `panic-handler` and
-/// `secure-udp`).
+/// Installs a panic hook that sends a terminal frame to the server at `addr` by UDP, sealed with a key that
+/// is derived from the server's master key for the pid of the process that panics (features `panic-handler`
+/// and `secure-udp`).
 ///
-/// All else is as for [`install_panic_handler_secure_udp`]. It is the master key that stays in memory.
+/// Everything else is as for [`install_panic_handler_secure_udp`]. The master key stays in memory.
 ///
 /// # Errors
 ///
@@ -70,11 +70,11 @@ pub fn install_panic_handler_secure_udp_with_master(addr: SocketAddr, key: Key) 
 
 struct PanicSecureUdp {
     server: SocketAddr,
-    /// Boxed, because moving a key leaves a copy of it behind that nobody wipes.
+    /// Boxed, because moving a key leaves a copy that is not wiped.
     secret: Box<Secret>,
-    /// Nobody waits for it: the thread that holds it may have been left behind by a fork.
+    /// Never waited for: after a fork its holder may not exist.
     session: Mutex<Session>,
-    /// The process life that the session belongs to.
+    /// The process in which the session was started.
     process_life: ProcessLife,
 }
 
@@ -86,8 +86,8 @@ impl PanicSecureUdp {
         Ok(Self { server, secret, session, process_life })
     }
 
-    /// Tells whether the process that wrote this frame is the one in which the session began. The pid tells where the
-    /// notice cannot: of a raw `clone`, on a system without the page.
+    /// Returns whether the frame's process is the one in which the session was started. The pid also detects
+    /// a raw `clone` on a system where the marker does not.
     fn is_current_process(&self, frame: &Frame) -> bool {
         self.process_life.is_current() && self.process_life.pid() == frame.pid
     }
@@ -105,7 +105,7 @@ impl PanicTransport for PanicSecureUdp {
         udp::connect_error(self.server, source)
     }
 
-    /// It is sealed once, however often it is then sent.
+    /// Seals the frame once, for all attempts to send it.
     fn datagram(&self, frame: &Frame) -> Option<SealedFrame> {
         let bytes = frame.to_bytes();
         if self.is_current_process(frame)

@@ -1,4 +1,4 @@
-//! The last word by UDP.
+//! The panic hook over UDP.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -8,16 +8,16 @@ use varta_proto::Frame;
 use super::hook::{PanicTransport, install};
 use crate::transport::udp;
 
-/// Has every panic of this process send a terminal frame to the server at `addr` by UDP (features `panic-handler` and
-/// `udp`).
+/// Installs a panic hook that sends a terminal frame to the server at `addr` by UDP (features `panic-handler`
+/// and `udp`).
 ///
-/// Everything that [`install_panic_handler`](crate::install_panic_handler) says holds here. That nobody listens shows
-/// only where the server's host says so, and then too late for this frame.
+/// Everything described for [`install_panic_handler`](crate::install_panic_handler) applies. A missing server
+/// is detected only if its host reports it, and then too late for this frame.
 ///
 /// # Errors
 ///
-/// There is no route to this address, its port is 0, there is no descriptor left, or the calling thread is panicking.
-/// Then nothing is installed.
+/// There is no route to this address, its port is 0, there is no descriptor left, or the calling thread is
+/// panicking. No hook is installed then.
 ///
 /// ```
 /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;

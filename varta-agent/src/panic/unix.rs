@@ -1,4 +1,4 @@
-//! The last word through a Unix socket.
+//! The panic hook through a Unix socket.
 
 use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -11,26 +11,26 @@ use varta_proto::{NONCE_TERMINAL, Status};
 use super::hook::{PanicTransport, install};
 use crate::transport::uds;
 
-/// Has every panic of this process send a terminal frame to the server that listens at `path`, before the hook that is
-/// in place now does what it does.
+/// Installs a panic hook that sends a terminal frame to the server that listens at `path`, and then runs the
+/// previous hook.
 ///
-/// The frame says [`Status::Critical`] with the nonce [`NONCE_TERMINAL`], the pid of the process that panics, the time
-/// since this call, and the payload 0. The socket for it is prepared here. If nobody listens on it any more when a
-/// panic comes the hook makes one attempt with a fresh one; if the server's queue is full it tries again for up to 15
-/// ms. The hook takes no lock and shares nothing that changes, so threads that panic together each send their frame.
-/// The hook that was in place runs in every case.
+/// The frame has [`Status::Critical`], the nonce [`NONCE_TERMINAL`], the pid of the process that panics, the
+/// time since this call, and payload 0. This call prepares the socket. If the server has closed its end when
+/// a panic comes, the hook makes one attempt with a fresh socket; if the server's queue is full, it tries
+/// again for up to 15 ms. The hook takes no lock and has no mutable state, so threads that panic at the same
+/// time each send their frame. The previous hook runs in every case.
 ///
-/// A server that is not there yet does not matter: the hook connects when it has something to send.
+/// The server need not run yet: the hook connects when it has something to send.
 ///
-/// With `panic = "abort"` it works the same, because hooks run before the abort. A process that survives its panic
-/// (`catch_unwind`, a thread that nobody joins) beats on, and the server takes it for alive again.
+/// It works with `panic = "abort"` too, because hooks run before the abort. A process that survives its panic
+/// (`catch_unwind`, a thread that is not joined) goes on sending beats, and the server sees it alive again.
 ///
-/// Each call adds a hook: after two there are two frames, to one server or to two.
+/// Each call adds a hook: after two calls a panic sends two frames, to one server or to two.
 ///
 /// # Errors
 ///
-/// No socket can have this path, this process may not connect, there is no descriptor left, or the calling thread is
-/// panicking. Then nothing is installed.
+/// The path is invalid for a socket, this process has no permission to connect, there is no descriptor left,
+/// or the calling thread is panicking. No hook is installed then.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -52,7 +52,7 @@ pub fn install_panic_handler(path: impl Into<PathBuf>) -> io::Result<()> {
     install(PanicUnix { address, path })
 }
 
-/// To a server on this host.
+/// Sends to a server on this host.
 struct PanicUnix {
     address: SocketAddr,
     path: PathBuf,

@@ -1,10 +1,10 @@
-//! What a transport does.
+//! The trait of transports.
 
 use std::io;
 
 use varta_proto::control::EncodedControl;
 
-/// Sends frames. Implement it to have beats go another way than through a Unix socket, or to record them in a test.
+/// Sends frames. Implement it to send beats other than through a Unix socket, or to record them in a test.
 ///
 /// ```
 /// use std::{io, sync::mpsc};
@@ -33,36 +33,37 @@ use varta_proto::control::EncodedControl;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait BeatTransport: Send + 'static {
-    /// Hands one frame to whoever carries it, and returns how many of its bytes were taken. Fewer than 32 make the beat
+    /// Sends one frame, and returns how many of its bytes were taken. Fewer than 32 make the beat
     /// [`Failed`](crate::BeatOutcome::Failed).
     ///
-    /// It is called on the thread that beats, so it must not block; and what it allocates, the beat allocates.
+    /// It is called on the thread of the beat, so it must not block; an allocation here is an allocation of
+    /// the beat.
     ///
     /// # Errors
     ///
-    /// Why the frame was not taken; [`classify_send_error`](crate::classify_send_error) tells what that means for the
-    /// beat.
+    /// Why the frame was not sent; [`classify_send_error`](crate::classify_send_error) decides what that
+    /// means for the beat.
     fn send(&mut self, frame: &[u8; 32]) -> io::Result<usize>;
 
-    /// Connects anew, because the process was forked or the server may have been replaced.
+    /// Replaces the connection, because the process was forked or the server may have been replaced.
     ///
-    /// It too is called by a beat and must not block. An implementation prepares everything first and then puts it in
-    /// place, so that a reconnect that fails leaves the connection as it was.
+    /// It is called by a beat and must not block. An implementation first prepares the new connection and
+    /// then replaces the old one, so that a failed reconnect leaves the connection unchanged.
     ///
     /// # Errors
     ///
-    /// Why there is no new connection. After a fork the beat returns it; otherwise it is dropped, and the next beat
-    /// that is lost tries again.
+    /// Why there is no new connection. After a fork it is the error of the beat; otherwise the beat stays
+    /// dropped, and the next lost beat tries again.
     fn reconnect(&mut self) -> io::Result<()>;
 
-    /// Hands one control datagram to whoever carries it, and returns how many of its bytes were taken: the Hello of a
-    /// handle that has a name or anything else to say of itself, or a Goodbye. It is 50 to 512 bytes long and never as
-    /// long as a beat of any form.
+    /// Sends one control datagram, and returns how many of its bytes were taken: the Hello of a handle with a
+    /// name or other settings for it, or a Goodbye. A control datagram is 50 to 512 bytes long and never has
+    /// the length of a beat of any form.
     ///
-    /// A transport that does not implement it carries beats alone, and a handle that says more than beats loses that
-    /// and nothing else. One that wraps another hands it on.
+    /// A transport without this method carries only beats: the control datagrams of its handle are lost, and
+    /// nothing else. A transport that wraps another forwards the datagram.
     ///
-    /// As [`send`](Self::send) it is called by a beat: it must not block, and had better not allocate.
+    /// It is called by a beat, as [`send`](Self::send) is: it must not block, and should not allocate.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -96,8 +97,8 @@ pub trait BeatTransport: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Why the datagram was not taken, judged as that of a beat: after an error that passes the next beat tries again,
-    /// after any other some beat within the next minute. Without an implementation it is
+    /// Why the datagram was not sent, classified as for a beat: after a temporary error the next beat tries
+    /// again, after any other error a beat within the next minute does. The default is
     /// [`Unsupported`](io::ErrorKind::Unsupported).
     fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
         let _ = datagram;

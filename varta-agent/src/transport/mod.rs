@@ -1,7 +1,7 @@
-//! The way that beats take out of the process.
+//! Transports: how beats leave the process.
 //!
-//! A handle knows how to make a frame and what to do when one is lost; a transport knows how to send 32 bytes, and now
-//! and then a control datagram.
+//! A handle creates frames and decides what to do when one is lost; a transport sends 32 bytes, and
+//! occasionally a control datagram.
 
 mod beat_transport;
 #[cfg(all(feature = "shm", target_os = "linux"))]

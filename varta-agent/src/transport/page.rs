@@ -1,4 +1,4 @@
-//! Memory that this process shares with a server: made, sealed, mapped and unmapped here, and nowhere else.
+//! Memory shared with a server: creating, sealing, mapping and unmapping it.
 
 #![allow(unsafe_code, reason = "memory is made and mapped through libc")]
 
@@ -10,11 +10,11 @@ use varta_proto::page::BeatPage;
 
 use crate::fork::ProcessLife;
 
-/// A page in which this process writes. No child of it has it.
+/// A page that this process writes. It is not mapped in children.
 pub(crate) struct Page {
     memory: NonNull<BeatPage>,
     length: usize,
-    /// The process life in which it is mapped.
+    /// The process in which it is mapped.
     process_life: ProcessLife,
 }
 
@@ -22,13 +22,14 @@ pub(crate) struct Page {
 unsafe impl Send for Page {}
 
 impl Page {
-    /// Makes a page that nobody can make shorter or longer, and gives its descriptor, to be handed over and closed.
-    /// Nothing is allocated on the heap.
+    /// Creates a page whose size is sealed, and returns it with its descriptor, to hand over and close. It
+    /// does not allocate on the heap.
     ///
     /// # Errors
     ///
-    /// There is no memory or no descriptor left, the kernel or a filter of system calls refuses, or no page tells this
-    /// process of a fork: a child that was not told would write where it has no memory.
+    /// There is no memory or no descriptor left, the kernel or a seccomp filter denies a call, or the kernel
+    /// does not zero the fork marker of this process: a child that does not detect its fork would write to
+    /// unmapped memory.
     pub(crate) fn create() -> io::Result<(Self, OwnedFd)> {
         let process_life = ProcessLife::current();
         if !process_life.is_wiped_by_kernel() {
@@ -38,7 +39,8 @@ impl Page {
         // SAFETY: the call takes a number and changes nothing.
         let length = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         let page = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-        // And not only a length: where memory is short this fails, and a write to the page would end the process.
+        // The memory is allocated now: without memory this call fails, where a write to the page would kill
+        // the process.
         // SAFETY: the descriptor is ours, and the call reads no memory.
         check(unsafe { libc::fallocate(descriptor.as_raw_fd(), 0, 0, length) })?;
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
@@ -47,21 +49,21 @@ impl Page {
         Ok((Self { memory: map(&descriptor, page)?, length: page, process_life }, descriptor))
     }
 
-    /// Gives the page, or nothing in a child of the process that has it.
+    /// Returns the page; `None` in a child of the process that created it.
     #[inline]
     pub(crate) fn get(&self) -> Option<&BeatPage> {
         if !self.process_life.is_current() {
             return None;
         }
-        // SAFETY: in the process life in which it was mapped it stays mapped as long as `self` lives, is aligned to a page
-        // and longer than a `BeatPage`, whose words are atomic and may have any value.
+        // SAFETY: in the process in which it was mapped it stays mapped as long as `self` lives, is aligned
+        // to a page and longer than a `BeatPage`, whose words are atomic and may have any value.
         Some(unsafe { self.memory.as_ref() })
     }
 }
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // In a child there is nothing at this address, or something else by now.
+        // In a child this address is unmapped, or mapped to something else.
         if let Some(page) = self.get() {
             page.leave();
             // SAFETY: the range is the mapping made for `self`, to which no reference is left.
@@ -70,14 +72,14 @@ impl Drop for Page {
     }
 }
 
-/// Makes a file in memory that can be sealed. No program can be run from it, if the kernel knows of that.
+/// Creates a file in memory that can be sealed, and is not executable if the kernel supports that.
 fn memory_file() -> io::Result<OwnedFd> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     let create = |flags| {
         // SAFETY: the name is a static string.
         let descriptor = unsafe { libc::memfd_create(c"varta".as_ptr(), flags) };
         check(descriptor)?;
-        // SAFETY: the kernel has just given it to us.
+        // SAFETY: the kernel has just returned it, and nothing else owns it.
         Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
     };
     create(flags | libc::MFD_NOEXEC_SEAL).or_else(|error: io::Error| match error.raw_os_error() {
@@ -87,7 +89,7 @@ fn memory_file() -> io::Result<OwnedFd> {
     })
 }
 
-/// Maps a file of this length into this process, and into no child of it.
+/// Maps a file of this length into this process, and not into its children.
 fn map(file: &OwnedFd, length: usize) -> io::Result<NonNull<BeatPage>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
@@ -96,7 +98,7 @@ fn map(file: &OwnedFd, length: usize) -> io::Result<NonNull<BeatPage>> {
     let Some(mapped) = NonNull::new(memory).filter(|_| memory != libc::MAP_FAILED) else {
         return Err(io::Error::last_os_error());
     };
-    // SAFETY: the range is the mapping made above, which nobody else knows yet.
+    // SAFETY: the range is the mapping made above, to which no reference exists yet.
     if let Err(error) = check(unsafe { libc::madvise(memory, length, libc::MADV_DONTFORK) }) {
         // SAFETY: the same.
         unsafe { libc::munmap(memory, length) };
@@ -122,7 +124,7 @@ mod tests {
         let (page, descriptor) = Page::create().unwrap();
         Writer::new().write(page.get().unwrap(), &[7; 32]);
         let other = map(&descriptor, page.length).unwrap();
-        // SAFETY: it has just been mapped, and stays so.
+        // SAFETY: it has just been mapped, and stays mapped.
         let other: &BeatPage = unsafe { other.as_ref() };
         assert_eq!(other.glance(0, u64::MAX), Glance::Beat { sequence: 2, frame: [7; 32] });
         assert!(!other.was_left());

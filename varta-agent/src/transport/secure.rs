@@ -1,8 +1,8 @@
-//! Beats over UDP under a seal.
+//! Sealed beats over UDP.
 //!
-//! What everything here turns on is that a key and a nonce never meet twice. A [`Session`] sees to that within one
-//! process life. This file sees to the rest: a salt is drawn for each session and never made up, and a session that
-//! was inherited through a fork is never used.
+//! The invariant of this file: a key and a nonce never seal two datagrams. A [`Session`] guarantees it within
+//! one process. This file guarantees the rest: the salt of each session is random, and a session that was
+//! inherited through a fork is never used.
 
 use std::fmt;
 use std::io;
@@ -19,15 +19,15 @@ use crate::fork::ProcessLife;
 use crate::transport::BeatTransport;
 use crate::transport::udp::{self, UdpTransport};
 
-/// Seals beats with ChaCha20-Poly1305 and sends them to a server by UDP, over IPv4 or IPv6 (feature `secure-udp`).
-/// [`Varta::connect_secure_udp`](crate::Varta::connect_secure_udp) and
-/// [`connect_secure_udp_with_master`](crate::Varta::connect_secure_udp_with_master) make handles with it.
+/// Seals beats with ChaCha20-Poly1305 and sends them to a server by UDP, over IPv4 or IPv6 (feature
+/// `secure-udp`). [`Varta::connect_secure_udp`](crate::Varta::connect_secure_udp) and
+/// [`connect_secure_udp_with_master`](crate::Varta::connect_secure_udp_with_master) create handles with it.
 ///
-/// It numbers its datagrams, beats and control datagrams in one sequence, apart from the nonces of the frames in them;
-/// and a number is spent before the datagram is sent, whatever becomes of it.
+/// Beats and control datagrams share one sequence of numbers, separate from the nonces of the frames in them;
+/// a number counts as used before the datagram is sent, with any outcome.
 ///
-/// In the child of a fork, [`send`](BeatTransport::send) reconnects before it seals anything, if nobody has done so
-/// before: parent and child never seal with the same nonce.
+/// In the child of a fork, [`send`](BeatTransport::send) reconnects before it seals anything, unless the
+/// handle has done so: parent and child never seal with the same nonce.
 ///
 /// ```
 /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
@@ -42,26 +42,27 @@ use crate::transport::udp::{self, UdpTransport};
 /// ```
 pub struct SecureUdpTransport {
     udp: UdpTransport,
-    /// Boxed, because moving a key leaves a copy of it behind that nobody wipes.
+    /// Boxed, because moving a key leaves a copy that is not wiped.
     keys: Box<Keys>,
     session: Session,
-    /// The process life that the session belongs to.
+    /// The process in which the session was started.
     process_life: ProcessLife,
 }
 
 impl SecureUdpTransport {
-    /// Makes a socket for the server at `addr`, and a session under the key that it shares with its agents.
+    /// Creates a socket for the server at `addr`, and a session under the key that the server shares with its
+    /// agents.
     ///
     /// # Errors
     ///
-    /// As [`UdpTransport::connect`]; or the operating system gives no randomness, as early at boot or in a chroot
-    /// without `/dev/urandom` where the system call is forbidden. The message names the address.
+    /// As [`UdpTransport::connect`]; or the operating system has no randomness, as early at boot or in a
+    /// chroot without `/dev/urandom` where the system call is forbidden. The message names the address.
     pub fn connect(addr: SocketAddr, key: Key) -> io::Result<Self> {
         Self::with(addr, Keys::shared(key))
     }
 
-    /// Makes a socket for the server at `addr`, and a session under keys that are derived from the server's master key
-    /// for the pids that the frames carry.
+    /// Creates a socket for the server at `addr`, and a session under keys that are derived from the server's
+    /// master key for the pids in the frames.
     ///
     /// # Errors
     ///
@@ -76,7 +77,7 @@ impl SecureUdpTransport {
         Ok(Self { udp: UdpTransport::connect(addr)?, keys, session, process_life })
     }
 
-    /// Seals in the session of this process's life, and in a new one where there is none or it is used up.
+    /// Seals in the session of this process, and in a new one after a fork or when the session is exhausted.
     #[inline]
     fn seal<R>(
         &mut self,
@@ -89,19 +90,19 @@ impl SecureUdpTransport {
             Ok(sealed) => Ok(sealed),
             Err(Exhausted) => {
                 self.reconnect()?;
-                // Only if the new salt were the old one.
+                // Only if the new salt equals the old one.
                 seal(&mut self.keys, &mut self.session)
                     .map_err(|Exhausted| io::Error::from(io::ErrorKind::Other))
             }
         }
     }
 
-    /// Begins a session of which `prefixes`, and `datagrams` of the next one, are behind it (feature `test-hooks`). Its
-    /// salt is new, so it repeats nothing.
+    /// Starts a session at a position after `prefixes` prefixes and `datagrams` datagrams of the next one
+    /// (feature `test-hooks`). Its salt is new, so no nonce repeats.
     ///
     /// # Errors
     ///
-    /// The operating system gives no randomness.
+    /// The operating system has no randomness.
     #[cfg(feature = "test-hooks")]
     pub fn skip_for_test(&mut self, prefixes: u32, datagrams: u32) -> io::Result<()> {
         let salt = strict::salt().map_err(io::Error::other)?;
@@ -122,7 +123,7 @@ impl BeatTransport for SecureUdpTransport {
     fn reconnect(&mut self) -> io::Result<()> {
         let process_life = ProcessLife::current();
         let salt = strict::salt().map_err(strict::NoEntropy::into_beat_error)?;
-        // The last thing that can fail.
+        // The last step that can fail.
         self.udp.reconnect()?;
         self.session.renew(salt);
         self.process_life = process_life;
@@ -138,7 +139,7 @@ impl BeatTransport for SecureUdpTransport {
     }
 }
 
-/// Shows where it sends and how far its session is, and nothing of its keys.
+/// Shows the address and the position of the session, and nothing of the keys.
 impl fmt::Debug for SecureUdpTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecureUdpTransport")
@@ -149,7 +150,7 @@ impl fmt::Debug for SecureUdpTransport {
     }
 }
 
-/// Begins a session with a salt of its own, and says in full if none can be had.
+/// Starts a session with a random salt. The error has the server's address.
 pub(crate) fn new_session(server: SocketAddr) -> io::Result<Session> {
     match strict::salt() {
         Ok(salt) => Ok(Session::new(salt)),
@@ -157,17 +158,18 @@ pub(crate) fn new_session(server: SocketAddr) -> io::Result<Session> {
     }
 }
 
-/// The key that the program was given.
+/// The key that the program configured.
 pub(crate) enum Secret {
-    /// The server and all its agents have it.
+    /// The key shared by the server and all its agents.
     Shared(Key),
-    /// The server derives the key of each agent from it, and so do we: it stays in memory, because a child of this
-    /// process will need a key of its own.
+    /// The key from which the keys of all agents are derived. It stays in memory, because a child of this
+    /// process needs a key of its own.
     Master(Key),
 }
 
 impl Secret {
-    /// Seals a frame once, and derives what it takes for that. A handle, which seals many, has [`Keys`].
+    /// Seals one frame, and derives the key if necessary. [`Keys`] caches the derived key for a handle, which
+    /// seals many.
     #[cfg(feature = "panic-handler")]
     pub(crate) fn seal(&self, session: &mut Session, frame: &[u8; 32]) -> Result<SealedFrame, Exhausted> {
         match self {
@@ -180,11 +182,11 @@ impl Secret {
     }
 }
 
-/// The key that the program was given, and the one that was last derived from it.
+/// The configured key, and the one that was last derived from it.
 pub(crate) struct Keys {
     secret: Secret,
-    /// The pid for which the key is, and the key. It goes by the frames and not by the process: whatever made a frame,
-    /// the pid within the seal has to be the one outside.
+    /// The pid of the derived key, and the key. The pid is the one in the frame and not that of the process:
+    /// a custom frame may have any pid, and the sealed pid must equal the one in the envelope.
     agent: Option<(u32, Key)>,
 }
 
@@ -197,7 +199,7 @@ impl Keys {
         Box::new(Self { secret: Secret::Master(key), agent: None })
     }
 
-    /// Tells which key the program was given, without telling it.
+    /// Returns the kind of the configured key, for `Debug`.
     pub(crate) const fn mode(&self) -> &'static str {
         match self.secret {
             Secret::Shared(_) => "shared key",
@@ -217,7 +219,7 @@ impl Keys {
         }
     }
 
-    /// Seals a control datagram into `buffer`, and tells how long it has become.
+    /// Seals a control datagram into `buffer`, and returns its length.
     fn seal_control(
         &mut self,
         session: &mut Session,
@@ -237,18 +239,18 @@ impl Keys {
     }
 }
 
-/// Gives the key of an agent, and derives it if it is not the one that was needed last.
+/// Returns the key of an agent, and derives it unless it was the last one used.
 #[inline]
 fn agent_key<'k>(last: &'k mut Option<(u32, Key)>, master: &Key, pid: u32) -> &'k Key {
     if last.as_ref().is_some_and(|(of, _)| *of != pid) {
-        // Dropped where it stands, which wipes it.
+        // Dropped in place, which wipes it.
         *last = None;
     }
     let (_, key) = last.get_or_insert_with(|| (pid, master.agent_key(pid)));
     key
 }
 
-/// A datagram as it goes out.
+/// A sealed frame, ready to send.
 pub(crate) enum SealedFrame {
     Shared([u8; SHARED_LEN]),
     Master([u8; MASTER_LEN]),
@@ -264,7 +266,8 @@ impl AsRef<[u8]> for SealedFrame {
     }
 }
 
-/// Reads the pid of an encoded frame, or of the head of a control datagram, which has it at the same place.
+/// Reads the pid of an encoded frame, or of the header of a control datagram, which has it at the same
+/// offset.
 #[inline]
 fn frame_pid(frame: &[u8; 32]) -> u32 {
     let [_, _, _, _, a, b, c, d, ..] = *frame;

@@ -1,8 +1,8 @@
-//! Beats without a system call: through a page of memory that a server on this host looks at.
+//! Beats without a system call: through a page of memory that a server on this host reads.
 //!
-//! The page carries what is no news, the beats that say what the one before said. Everything else goes through the
-//! Unix socket beside it, as it does without a page: so a full queue, a server that is gone, a panic and a goodbye are what
-//! they are there, and who takes no pages loses nothing.
+//! The page carries only beats with the same status as the one before. Everything else goes through the Unix
+//! socket, as it does without a page: so a full queue, a missing server, a panic and a goodbye have the same
+//! effects as there, and a server without support for pages loses nothing.
 
 use std::fmt;
 use std::io;
@@ -20,30 +20,32 @@ use crate::time::nanoseconds;
 use crate::transport::page::Page;
 use crate::transport::{BeatTransport, UdsTransport};
 
-/// How long after a page was handed over another is, if nobody looks at it: the server may have had no room.
+/// The delay until another page is handed over, if no server reads the current one: a server may have had no
+/// room for it.
 const REATTACH_AFTER: Duration = Duration::from_secs(60);
-/// The same if it could not be handed over, because the queue was full.
+/// The same delay if the page could not be handed over, because the queue was full.
 const RETRY_ATTACH_AFTER: Duration = Duration::from_secs(1);
 
-/// Where a frame says how its sender is.
+/// The offset of the status in a frame.
 const STATUS_OFFSET: usize = 3;
-/// Where a control datagram says what it is.
+/// The offset of the kind in a control datagram.
 const KIND_OFFSET: usize = 3;
 
 /// Sends beats to a server on this host, most of them without a system call (feature `shm`, on Linux).
-/// [`Varta::connect_shm`](crate::Varta::connect_shm) makes a handle with it, and says which beats go which way.
+/// [`Varta::connect_shm`](crate::Varta::connect_shm) creates a handle with it, and describes which beats go
+/// through the page.
 ///
-/// It goes by the timestamps of the frames: they are to be of a clock that runs as the host's does.
+/// The timestamps of the frames must come from a clock that runs at the rate of the host's.
 pub struct ShmTransport {
-    /// The way for news.
+    /// Carries everything that does not go through the page.
     socket: UdsTransport,
     page: Option<Page>,
     writer: Writer,
-    /// What the last datagram said, if beats that say the same may go through the page.
+    /// The status of the last datagram, if beats with the same status may go through the page.
     page_status: Option<u8>,
-    /// What makes a timestamp the host's time.
+    /// What to add to a timestamp for the host's monotonic time.
     clock_offset: u64,
-    /// From when on another page is handed over if nobody looks at this one, by the host's time.
+    /// The host's time from which on another page is handed over if no server reads the current one.
     attach_due: u64,
 }
 
@@ -61,15 +63,15 @@ impl ShmTransport {
         Self { socket, page: None, writer: Writer::new(), page_status: None, clock_offset: 0, attach_due: 0 }
     }
 
-    /// Tells whether a server has promised to look at the page now.
+    /// Returns whether a server currently reads the page.
     #[cfg(test)]
     fn is_read(&self) -> bool {
         let page = self.page.as_ref().and_then(Page::get);
         page.is_some_and(|page| page.is_read_at(sys::monotonic_nanos()))
     }
 
-    /// Sends what is news, and has the server take it before what is written to the page from then on. Gives the host's
-    /// time behind it.
+    /// Sends a datagram that the server must receive before anything that is written to the page afterwards.
+    /// Returns the result and the host's time after it.
     fn send_ordered(&mut self, datagram: &[u8]) -> (io::Result<usize>, u64) {
         self.page_status = None;
         let page = self.page.as_ref().and_then(Page::get);
@@ -92,7 +94,7 @@ impl ShmTransport {
         let (sent, now) = self.send_ordered(frame);
         if sent.as_ref().is_ok_and(|taken| *taken == FRAME_LEN) {
             self.clock_offset = now.wrapping_sub(timestamp(frame));
-            // What is critical is said again and again, each time for certain.
+            // Every critical beat is sent as a datagram, so that each of them arrives.
             self.page_status = Some(frame[STATUS_OFFSET]).filter(|status| *status != Status::Critical as u8);
             if now >= self.attach_due && !self.has_reader(now) {
                 self.attach(frame, now);
@@ -101,7 +103,7 @@ impl ShmTransport {
         sent
     }
 
-    /// Tells whether a server has the page: one that looks, or that was held up a short while ago.
+    /// Returns whether a server has the page: one that reads it, or whose lease expired a short time ago.
     fn has_reader(&self, now: u64) -> bool {
         let page = self.page.as_ref().and_then(Page::get);
         page.is_some_and(|page| {
@@ -109,7 +111,7 @@ impl ShmTransport {
         })
     }
 
-    /// Hands over a new page behind a beat. What becomes of it concerns the page alone.
+    /// Hands over a new page after a beat. A failure affects only the page.
     #[cold]
     fn attach(&mut self, frame: &[u8; FRAME_LEN], now: u64) {
         let next_attempt = match self.try_attach(frame) {
@@ -187,7 +189,7 @@ fn pid(frame: &[u8; FRAME_LEN]) -> u32 {
     u32::from_le_bytes(*field(frame, 4))
 }
 
-/// Gives what stands at `offset`.
+/// Returns the field at `offset`.
 #[inline]
 fn field<const N: usize>(frame: &[u8; FRAME_LEN], offset: usize) -> &[u8; N] {
     frame[offset..].first_chunk().expect("every field of a frame is within it")

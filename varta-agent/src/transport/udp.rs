@@ -1,7 +1,7 @@
-//! Beats over UDP, in plain sight.
+//! Beats over UDP, without encryption.
 //!
-//! This is the way to a server on another host where the network between is trusted. Nothing tells the server who sent
-//! a beat, and hardly anything tells the sender whether it arrived.
+//! For a server on another host, over a trusted network. The server cannot verify the sender of a beat, and
+//! the sender can hardly detect whether it arrived.
 
 use std::error::Error;
 use std::fmt;
@@ -13,8 +13,9 @@ use varta_proto::control::EncodedControl;
 use crate::sys;
 use crate::transport::BeatTransport;
 
-/// Sends beats to a server by UDP, over IPv4 or IPv6 (feature `udp`). [`Varta::connect_udp`](crate::Varta::connect_udp)
-/// makes a handle with it, and says what its outcomes mean.
+/// Sends beats to a server by UDP, over IPv4 or IPv6 (feature `udp`).
+/// [`Varta::connect_udp`](crate::Varta::connect_udp) creates a handle with it, and describes what its
+/// outcomes mean.
 ///
 /// ```
 /// # let server = std::net::UdpSocket::bind("127.0.0.1:0")?;
@@ -28,17 +29,18 @@ use crate::transport::BeatTransport;
 /// ```
 #[derive(Debug)]
 pub struct UdpTransport {
-    /// Connected, so that the kernel looks for the route once and tells us when nobody listens.
+    /// Connected, so that the kernel looks up the route once and reports a missing server.
     socket: UdpSocket,
     server: SocketAddr,
 }
 
 impl UdpTransport {
-    /// Makes a socket for the server at `addr`. Nothing is sent, so a server that is not there does not matter.
+    /// Creates a socket for the server at `addr`. Nothing is sent, so the server need not run.
     ///
     /// # Errors
     ///
-    /// There is no route to this address, its port is 0, or there is no descriptor left. The message names the address.
+    /// There is no route to this address, its port is 0, or there is no descriptor left. The message names
+    /// the address.
     ///
     /// ```
     /// let error = varta_agent::UdpTransport::connect(([127, 0, 0, 1], 0).into()).unwrap_err();
@@ -49,7 +51,7 @@ impl UdpTransport {
         Ok(Self { socket, server: addr })
     }
 
-    /// Tells where the server is.
+    /// Returns the address of the server.
     #[cfg(feature = "secure-udp")]
     pub(crate) const fn server(&self) -> SocketAddr {
         self.server
@@ -81,8 +83,8 @@ impl BeatTransport for UdpTransport {
     }
 }
 
-/// Opens a socket of the server's family, on a port of the kernel's choice, and connects it. Neither waits, and neither
-/// allocates unless the port is 0.
+/// Opens a socket of the server's address family, on a port of the kernel's choice, and connects it. It does
+/// not block, and does not allocate unless the port is 0.
 pub(crate) fn connect_socket(server: SocketAddr) -> io::Result<UdpSocket> {
     if server.port() == 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no server listens on port 0"));
@@ -96,12 +98,12 @@ pub(crate) fn connect_socket(server: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Makes the error for a person who chose `server`.
+/// Creates the error of a connect to `server`, with its address in the message.
 pub(crate) fn connect_error(server: SocketAddr, source: io::Error) -> io::Error {
     io::Error::new(source.kind(), ConnectError { server, source })
 }
 
-/// The error of a connect that a person will read.
+/// The error of a connect, with the address for its message.
 #[derive(Debug)]
 struct ConnectError {
     server: SocketAddr,

@@ -1,7 +1,7 @@
 //! Beats over a Unix datagram socket.
 //!
-//! This is the way for processes on the server's own host: the kernel tells the server who sent each beat, and a full
-//! queue or a server that is gone shows at once.
+//! For processes on the server's own host: the kernel identifies the sender of each beat, and reports a full
+//! queue or a missing server at once.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -20,10 +20,11 @@ use varta_proto::control::EncodedControl;
 use crate::sys;
 use crate::transport::BeatTransport;
 
-/// Below it anybody may make a directory, so there a server's directory has to be our own.
+/// The directory in which every user can create a directory: below it the directory of a server's socket must
+/// belong to this user.
 const SHARED_DIR: &str = "/tmp";
 
-/// Sends beats to a server on this host. A [`Varta`](crate::Varta) has this transport unless told otherwise.
+/// Sends beats to a server on this host. The default transport of a [`Varta`](crate::Varta).
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -37,10 +38,10 @@ const SHARED_DIR: &str = "/tmp";
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct UdsTransport {
-    /// As long as there is none, every send first looks for the server.
+    /// While it is `None`, every send first looks for the server.
     socket: Option<UnixDatagram>,
-    /// Where the server may be. As soon as one of them has answered it is the only one, so that an agent does not go
-    /// over to another server while its own restarts.
+    /// The paths at which the server may be. After one of them has answered it is the only one, so that an
+    /// agent does not switch to another server while its own restarts.
     candidates: Vec<SocketCandidate>,
 }
 
@@ -49,28 +50,28 @@ impl UdsTransport {
     ///
     /// # Errors
     ///
-    /// Nobody listens there, this process may not connect, no socket can have this path, or there is no descriptor
-    /// left. The message names the path and says what to do.
+    /// No server listens there, this process has no permission to connect, the path is invalid for a socket,
+    /// or there is no descriptor left. The message names the path and says what to do.
     pub fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
         Self::at(path.as_ref())?.connect_now(ConnectHint::Path)
     }
 
-    /// Makes a transport that looks for the server at `path` when there is something to send. It fails only if no
-    /// socket can have this path.
+    /// Creates a transport that connects to the server at `path` with the first send. It fails only if the
+    /// path is invalid for a socket.
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let candidate = SocketCandidate { address: socket_address(path)?, owner: None };
         Ok(Self { socket: None, candidates: vec![candidate] })
     }
 
-    /// Makes a transport that looks for the server where `VARTA_SOCKET` says, or else wherever a server of this host
-    /// may have its socket.
+    /// Creates a transport that connects to the server at `VARTA_SOCKET`, or at one of the default paths,
+    /// with the first send.
     pub(crate) fn at_default(lookup: impl Fn(&str) -> Option<OsString>) -> io::Result<Self> {
         if let Some(path) = path_from_env(&lookup) {
             return Self::at(&path);
         }
         let uid = sys::effective_uid();
         let paths = address::candidate_socket_paths_from(uid, lookup);
-        // A path that no socket can have has none.
+        // A path that is invalid for a socket has none.
         let candidates = paths.iter().filter_map(|path| {
             let owner = path.starts_with(SHARED_DIR).then_some(uid);
             Some(SocketCandidate { address: socket_address(path).ok()?, owner })
@@ -78,12 +79,12 @@ impl UdsTransport {
         Ok(Self { socket: None, candidates: candidates.collect() })
     }
 
-    /// Makes a transport that has nowhere to send to.
+    /// Creates a transport without any path.
     pub(crate) const fn disconnected() -> Self {
         Self { socket: None, candidates: Vec::new() }
     }
 
-    /// Looks for the server, and says in full if there is none.
+    /// Connects to the server, with an error for the caller if there is none.
     pub(crate) fn connect_now(mut self, hint: ConnectHint) -> io::Result<Self> {
         match self.find_server() {
             Ok(()) => Ok(self),
@@ -112,7 +113,7 @@ impl UdsTransport {
         }
     }
 
-    /// Sends a datagram with a copy of a descriptor, on the connection that there is.
+    /// Sends a datagram with a copy of a descriptor, on the current connection.
     #[cfg(all(feature = "shm", target_os = "linux"))]
     pub(crate) fn send_with_descriptor(&self, datagram: &[u8], passed: &impl AsFd) -> io::Result<usize> {
         match &self.socket {
@@ -121,8 +122,8 @@ impl UdsTransport {
         }
     }
 
-    /// Connects to the first candidate that answers. Until then nothing changes, and nothing is allocated either way: a
-    /// beat may be waiting for the answer.
+    /// Connects to the first candidate that answers. Until then nothing changes. It does not allocate,
+    /// because a beat may call it.
     fn find_server(&mut self) -> Result<(), ConnectFailure> {
         let mut failure = ConnectFailure { candidate: None, source: io::ErrorKind::NotFound.into() };
         for (index, candidate) in self.candidates.iter().enumerate() {
@@ -133,7 +134,7 @@ impl UdsTransport {
                     self.candidates.truncate(1);
                     return Ok(());
                 }
-                // That there is no socket at one path is worth less than what is wrong with the socket at another.
+                // A fault of a socket is more informative than a path without a socket.
                 Err(source) if failure.candidate.is_none() => {
                     let candidate = (source.kind() != io::ErrorKind::NotFound).then_some(index);
                     failure = ConnectFailure { candidate, source };
@@ -145,7 +146,7 @@ impl UdsTransport {
     }
 }
 
-/// Gives the path that `VARTA_SOCKET` names. An empty one counts as unset.
+/// Returns the path in `VARTA_SOCKET`. An empty value counts as unset.
 pub(crate) fn path_from_env(lookup: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     lookup(address::SOCKET_ENV).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
@@ -177,14 +178,14 @@ impl fmt::Debug for UdsTransport {
     }
 }
 
-/// Opens a socket and connects it. Neither waits, and neither allocates.
+/// Opens a socket and connects it. It neither blocks nor allocates.
 pub(crate) fn connect_socket(address: &SocketAddr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(address)?;
     Ok(socket)
 }
 
-/// Checks that a socket can have this path.
+/// Converts a path to a socket address.
 pub(crate) fn socket_address(path: &Path) -> io::Result<SocketAddr> {
     let address = if path.as_os_str().is_empty() {
         Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is empty"))
@@ -194,16 +195,17 @@ pub(crate) fn socket_address(path: &Path) -> io::Result<SocketAddr> {
     address.map_err(|source| connect_error(path, source))
 }
 
-/// Makes the error for a person who chose `path`.
+/// Creates the error of a connect to `path`, with the path in the message.
 pub(crate) fn connect_error(path: &Path, source: io::Error) -> io::Error {
     ConnectError { paths: path.to_string_lossy().into_owned(), hint: ConnectHint::Path, source }.into_io()
 }
 
 /// A path at which a server may listen.
 struct SocketCandidate {
-    /// Ready for the kernel, so that a reconnect has nothing to prepare and a path that cannot be is found out at once.
+    /// Ready for the kernel, so that a reconnect needs no preparation and an invalid path is detected at
+    /// once.
     address: SocketAddr,
-    /// Whose the directory of the socket has to be.
+    /// The required owner of the socket's directory.
     owner: Option<u32>,
 }
 
@@ -214,7 +216,7 @@ impl SocketCandidate {
 
     fn connect(&self) -> io::Result<UnixDatagram> {
         if let (Some(owner), Some(directory)) = (self.owner, self.path().parent()) {
-            // Not following a link: whoever could put one there would choose the directory for us.
+            // Without following a link: another user who can create a link there would choose the directory.
             let directory = fs::symlink_metadata(directory)?;
             if !directory.is_dir() || directory.uid() != owner {
                 return Err(io::ErrorKind::PermissionDenied.into());
@@ -226,21 +228,21 @@ impl SocketCandidate {
 
 /// No candidate answered.
 struct ConnectFailure {
-    /// The candidate that the error is about, or `None` where no candidate has a socket.
+    /// The index of the candidate with this error, or `None` if no candidate has a socket.
     candidate: Option<usize>,
     source: io::Error,
 }
 
-/// What a program can do that found no server.
+/// What a program without a server can do.
 #[derive(Clone, Copy)]
 pub(crate) enum ConnectHint {
-    /// It has chosen the path itself.
+    /// The program chose the path.
     Path,
-    /// It has left the path to us.
+    /// The path is the default.
     Environment,
 }
 
-/// The error of a connect that a person will read.
+/// The error of a connect, with its paths and a hint for its message.
 struct ConnectError {
     paths: String,
     hint: ConnectHint,
@@ -248,13 +250,13 @@ struct ConnectError {
 }
 
 impl ConnectError {
-    /// Makes it an I/O error of the same kind.
+    /// Converts it to an I/O error of the same kind.
     fn into_io(self) -> io::Error {
         io::Error::new(self.source.kind(), self)
     }
 }
 
-/// As a person is to read it: `unwrap` shows no other form.
+/// The same text as `Display`, because `unwrap` shows only `Debug`.
 impl fmt::Debug for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -287,7 +289,7 @@ impl fmt::Display for ConnectError {
     }
 }
 
-/// Without a source: its text has been said.
+/// No source: its text is part of the message.
 impl Error for ConnectError {}
 
 #[cfg(test)]

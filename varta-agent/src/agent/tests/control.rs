@@ -4,9 +4,9 @@ use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A control datagram as it was handed to the transport.
+/// A control datagram as the transport received it.
 struct Said {
-    /// How many frames came before it.
+    /// The number of frames before it.
     behind: usize,
     bytes: Vec<u8>,
 }
@@ -23,7 +23,7 @@ impl Scripted {
         said.into_iter().map(|(behind, bytes)| Said { behind, bytes }).collect()
     }
 
-    /// How many frames came before each control datagram.
+    /// The number of frames before each control datagram.
     fn said_behind(&self) -> Vec<usize> {
         self.said().iter().map(|said| said.behind).collect()
     }
@@ -222,7 +222,7 @@ fn after_a_reconnect_the_next_beat_says_hello_again() {
     assert!(beat(&mut agent).is_sent() && beat(&mut agent).is_sent());
     assert_eq!(transport.said_behind(), [0, 2]);
 
-    // And the beat that found out that the server was restarted does so itself.
+    // A beat that detects the restart of the server does the same.
     agent.set_reconnect_after(1);
     transport.drop_next(&[GONE]);
     assert!(beat(&mut agent).is_sent() && beat(&mut agent).is_sent());
@@ -240,7 +240,7 @@ fn a_reconnect_from_a_full_queue_to_a_full_queue_is_no_reason_to_say_hello() {
     assert!(beat(&mut agent).is_sent());
     assert_eq!((transport.reconnected(), transport.said().len()), (1, 1));
 
-    // Where the new one has room it may be another's.
+    // If the new queue has room, it may be another server's.
     transport.drop_next(&[FULL]);
     assert!(beat(&mut agent).is_sent());
     assert_eq!((transport.reconnected(), transport.said().len()), (2, 2));

@@ -14,17 +14,17 @@ use crate::outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
 use crate::time::nanoseconds;
 use crate::transport::BeatTransport;
 
-/// A transport that answers by a script and takes down what it was asked.
+/// A transport with scripted results that records its calls.
 #[derive(Clone, Default)]
 struct Scripted(Arc<Mutex<Script>>);
 
 #[derive(Default)]
 struct Script {
-    /// Answers to `send`, the first one first; after them every send succeeds.
+    /// Results of `send`, in order; after them every send succeeds.
     sends: VecDeque<io::Result<usize>>,
-    /// Answers to `reconnect`; after them every one succeeds.
+    /// Results of `reconnect`; after them every one succeeds.
     reconnects: VecDeque<io::Result<()>>,
-    /// Answers to `send_control`; after them every datagram is taken whole.
+    /// Results of `send_control`; after them every datagram is taken whole.
     controls: VecDeque<io::Result<usize>>,
     frames: Vec<Frame>,
     /// Control datagrams, each with the number of frames before it.
@@ -54,7 +54,7 @@ impl BeatTransport for Scripted {
 }
 
 impl Scripted {
-    /// Has the next sends fail with these kinds.
+    /// Makes the next sends fail with these kinds.
     fn drop_next(&self, kinds: &[io::ErrorKind]) {
         self.0.lock().unwrap().sends.extend(kinds.iter().map(|kind| Err((*kind).into())));
     }
@@ -395,7 +395,7 @@ fn the_test_hooks_do_what_they_say() {
     assert_eq!((agent.fork_recoveries(), transport.nonces()), (1, vec![42, 43, 1, 2]));
 }
 
-/// Both impls of `IfSync` would apply to a type that is `Sync`, and the call could not tell which is meant.
+/// Both impls of `IfSync` apply to a type that is `Sync`, and the call would be ambiguous.
 #[test]
 fn a_handle_is_send_and_not_sync() {
     trait IfSync<Which> {

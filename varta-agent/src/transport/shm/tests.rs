@@ -1,4 +1,4 @@
-//! Which beats go which way. The server's end of the page is the agent's own mapping of it.
+//! Which beats go through the page. The agent's own mapping serves as the server's end.
 
 use std::os::unix::net::UnixDatagram;
 
@@ -8,7 +8,7 @@ use varta_proto::{Frame, NONCE_TERMINAL};
 
 use super::*;
 
-/// A server's socket, which takes pages when a test says so.
+/// A server's socket, which accepts pages when a test says so.
 struct Server {
     dir: tempfile::TempDir,
     socket: UnixDatagram,
@@ -43,7 +43,7 @@ impl Server {
         transport.send(&Frame::new(status, std::process::id(), self.nonce, self.nonce, 0).to_bytes())
     }
 
-    /// Takes what came by datagram: nonces of beats, and 0 for an Attach.
+    /// Receives the datagrams so far: nonces of beats, and 0 for an Attach.
     fn datagrams(&self) -> Vec<u64> {
         let mut datagram = [0; 600];
         let mut nonces = Vec::new();
@@ -68,7 +68,7 @@ fn promise(transport: &ShmTransport) {
     page(transport).promise(sys::monotonic_nanos() + LONGEST_PROMISE / 2);
 }
 
-/// The nonce in the page; 0 where there is no frame.
+/// The nonce in the page; 0 if there is no frame.
 fn in_page(transport: &ShmTransport) -> u64 {
     match page(transport).glance(u64::MAX, NOT_HELD) {
         Glance::Beat { frame, .. } => Frame::decode(&frame).unwrap().nonce,
