@@ -1,4 +1,4 @@
-//! What a frame costs, ours beside the published implementation's.
+//! The cost of a frame, compared with the published implementation.
 //!
 //! ```text
 //! cargo bench -p varta-proto
@@ -6,9 +6,9 @@
 //! cargo bench -p varta-proto --features secure -- seal
 //! ```
 //!
-//! Each iteration works on the next of several different frames, so that neither side is timed on one that
-//! the branch predictor and the caches know by heart. Both sides spend the same on choosing it, and leave
-//! their result where they made it: moving it costs more than making it.
+//! Each iteration works on the next of several different frames, so that neither side is timed on a frame
+//! that branch predictor and caches have learnt. Both sides spend the same on choosing it, and leave their
+//! result in place: moving it costs more than computing it.
 
 #![allow(clippy::unwrap_used, reason = "what cannot be measured need not go on")]
 
@@ -21,7 +21,7 @@ use varta_proto::{FRAME_LEN, Frame, NONCE_TERMINAL, Status};
 const FRAMES: usize = 64;
 
 fn frames() -> [Frame; FRAMES] {
-    // Steps of this size leave no bit of a field alone.
+    // Steps of this size change every bit of a field.
     let mut spread = 0_u64;
     let mut nonce = 0;
     [(); FRAMES].map(|()| {
@@ -79,7 +79,7 @@ fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode");
     group.bench_function("varta-proto", |bencher| {
         each(bencher, &wire, |bytes| {
-            // Ours is given the datagram as it arrived, with a length that it has to check.
+            // Our decoder gets the datagram as received, with a length to check.
             black_box(&Frame::decode(black_box(bytes.as_slice())));
         });
     });
@@ -102,14 +102,15 @@ mod sealed {
 
     const KEY: [u8; 32] = [0x5a; 32];
 
-    /// A nonce that is another each time, as ours is.
+    /// A nonce that is different each time, as ours is.
     fn nonce(counter: u32) -> [u8; 12] {
         let mut nonce = [0x77; 12];
         nonce[8..].copy_from_slice(&counter.to_le_bytes());
         nonce
     }
 
-    /// Ours spends a nonce and gives the whole datagram; theirs is given a nonce, and gives text and tag.
+    /// Ours takes a nonce from the session and returns the whole datagram; theirs is given a nonce, and
+    /// returns text and tag.
     pub(super) fn seal(criterion: &mut Criterion) {
         let wire = frames().map(|frame| frame.to_bytes());
         let key = Key::from_bytes(KEY);
@@ -136,7 +137,7 @@ mod sealed {
         group.finish();
     }
 
-    /// Ours reads the frame too; theirs leaves it at the bytes, and decodes them here.
+    /// Ours decodes the frame too; theirs returns bytes, which are decoded here.
     pub(super) fn open(criterion: &mut Criterion) {
         let master = Key::from_bytes(KEY);
         let mut session = Session::new([1; 16]);

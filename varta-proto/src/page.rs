@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_stand_where_they_are_said_to() {
+    fn the_words_have_the_documented_offsets() {
         use core::mem::offset_of;
         assert_eq!(offset_of!(BeatPage, agent), 0);
         assert_eq!(offset_of!(AgentLine, frame), 8);

@@ -1,4 +1,4 @@
-//! What holds for every control datagram and for every other sequence of bytes.
+//! Properties of every control datagram and of every other sequence of bytes.
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
@@ -12,7 +12,7 @@ use varta_proto::control::{
 };
 use varta_proto::{DecodeError, crc32c};
 
-/// What a Hello can say, with what it borrows.
+/// The content of a Hello, with what it borrows.
 #[derive(Clone, Debug)]
 struct Said {
     pid: u32,
@@ -97,7 +97,7 @@ fn said() -> impl Strategy<Value = Said> {
     })
 }
 
-/// An entry as somebody may send it: more often than not a legal one.
+/// An entry from any sender: more often than not a valid one.
 fn entry() -> impl Strategy<Value = (u8, Vec<u8>)> {
     let sized = |len: usize| vec(any::<u8>(), len);
     let label = prop_oneof![
@@ -129,7 +129,7 @@ fn entry_bytes((tag, value): &(u8, Vec<u8>)) -> Vec<u8> {
     [&[*tag, u8::try_from(value.len()).unwrap()][..], value].concat()
 }
 
-/// Puts a head before a body and the right checksum behind it.
+/// Adds the header before a body and the right checksum after it.
 fn around(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = [&CONTROL_MAGIC[..], &[CONTROL_VERSION, kind]].concat();
     bytes.extend(4242_u32.to_le_bytes());
@@ -143,7 +143,7 @@ fn around(kind: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The rules of the wire again, with nothing shared, in the order in which they are checked.
+/// The rules of the wire in an independent implementation, in the order in which they are checked.
 fn first_fault(bytes: &[u8]) -> Option<DecodeError> {
     let bad_length = DecodeError::BadLength { actual: bytes.len() };
     if !(32..=512).contains(&bytes.len()) {
@@ -334,7 +334,7 @@ proptest! {
     }
 }
 
-/// The body that everything needs, and nothing more.
+/// The minimal valid body.
 const SESSION: [u8; 18] = [1, 16, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7];
 
 fn fault(body: &[u8]) -> Option<DecodeError> {

@@ -1,4 +1,4 @@
-//! What holds for every frame and for every other sequence of bytes.
+//! Properties of every frame and of every other sequence of bytes.
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
@@ -7,8 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use varta_proto::{DecodeError, FRAME_LEN, Frame, MAGIC, NONCE_TERMINAL, Status, VERSION, crc32c};
 
-/// Any frame that the protocol allows, the values at the edges of its fields more often than chance would
-/// have them.
+/// Any valid frame, with the values at the edges of its fields more often than by chance.
 fn valid_frame() -> impl Strategy<Value = Frame> {
     let status = prop_oneof![Just(Status::Ok), Just(Status::Degraded), Just(Status::Critical)];
     let pid = prop_oneof![Just(2), Just(u32::MAX), 2..=u32::MAX];
@@ -23,7 +22,7 @@ fn valid_frame() -> impl Strategy<Value = Frame> {
         })
 }
 
-/// Any fields at all, behind the right magic and version and before the right checksum.
+/// Any fields at all, with the right magic, version and checksum.
 fn sealed_bytes() -> impl Strategy<Value = [u8; FRAME_LEN]> {
     let edge = || prop_oneof![Just(0), Just(1), Just(u64::MAX), any::<u64>()];
     (0_u8..6, prop_oneof![0_u32..4, any::<u32>()], edge(), edge(), any::<u32>()).prop_map(
@@ -36,13 +35,13 @@ fn sealed_bytes() -> impl Strategy<Value = [u8; FRAME_LEN]> {
     )
 }
 
-/// Writes the checksum that the rest of the frame has.
+/// Writes the checksum of the rest of the frame.
 fn seal(bytes: &mut [u8; FRAME_LEN]) {
     let checksum = crc32c::checksum(&bytes[..28]);
     bytes[28..].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// The rules of the wire again, a field at a time and with nothing shared, in the order in which they are
+/// The rules of the wire in an independent implementation, a field at a time, in the order in which they are
 /// checked.
 fn first_fault(bytes: &[u8]) -> Option<DecodeError> {
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());

@@ -1,7 +1,8 @@
-//! How the files of a crate's `src` are arranged: no two of them import each other, directly or through others.
+//! How the files of a crate's `src` are arranged: no two of them import each other, directly or through
+//! others.
 //!
-//! An import counts for the file that defines the name, and not for a `mod.rs` that re-exports it. Tests are left out.
-//! varta-agent includes this file and checks its own `src` with it.
+//! An import counts for the file that defines the name, and not for a `mod.rs` that re-exports it. Tests are
+//! left out. varta-agent includes this file and checks its own `src` with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

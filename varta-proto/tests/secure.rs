@@ -1,5 +1,5 @@
-//! What holds for every sealed datagram and for every other sequence of bytes, with implementations of the
-//! cipher and of the derivation beside ours that share nothing with it.
+//! Properties of every sealed datagram and of every other sequence of bytes, with independent implementations
+//! of the cipher and of the derivation.
 
 #![cfg(feature = "secure")]
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
@@ -47,8 +47,8 @@ fn derived<const N: usize>(secret: &[u8], label: &[u8], number: u32) -> [u8; N] 
     out
 }
 
-/// Seals with the other implementation: `head`, which is authenticated beside `extra`, the nonce, the text,
-/// the tag.
+/// Seals with the other implementation: `head`, which is authenticated together with `extra`, the nonce, the
+/// text, the tag.
 fn sealed_elsewhere(key: &[u8; 32], extra: &[u8], head: &[u8], nonce: [u8; 12], text: &[u8]) -> Vec<u8> {
     let mut text = text.to_vec();
     let tag = ChaCha20Poly1305::new(key.into())
@@ -286,7 +286,7 @@ fn an_agent_cannot_speak_for_another_pid() {
     let mut session = Session::new([2; 16]);
     let beat = seal_master(&key, PID, &mut session, &frame_of(PID + 1)).unwrap();
     assert_eq!(open_master(&master, &beat), Err(OpenError::PidMismatch));
-    // The pid is compared before anything else under the seal is looked at.
+    // The pid is compared before anything else under the seal is checked.
     let junk = seal_master(&key, PID, &mut session, &[0; FRAME_LEN]).unwrap();
     assert_eq!(open_master(&master, &junk), Err(OpenError::PidMismatch));
     let openers = [Opener::Agent(&master), Opener::Agent(&key)];
@@ -307,11 +307,11 @@ fn a_beat_and_a_control_datagram_are_sealed_differently() {
     let mut plain = [0; MAX_CONTROL_LEN];
     let plain = hello(9, &mut plain);
     let mut room = [0; MAX_CONTROL_LEN];
-    // Sealed as a beat is, whatever it is.
+    // Sealed as a beat is, with any content.
     let beatlike = sealed_elsewhere(&key, b"", b"", [3; 12], &plain);
     let error = open_control_shared(&Key::from_bytes(key), &beatlike, &mut room).unwrap_err();
     assert_eq!(error, OpenError::AuthFailed);
-    // And a frame as a control datagram is.
+    // And a frame sealed as a control datagram is.
     let controllike = sealed_elsewhere(&key, b"varta-ctl-v1", b"", [3; 12], &frame_of(PID));
     assert_eq!(open_shared(&Key::from_bytes(key), &controllike), Err(OpenError::AuthFailed));
 }

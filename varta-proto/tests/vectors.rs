@@ -1,7 +1,7 @@
-//! The golden bytes of the protocol, each entry exactly.
+//! The test vectors of the protocol, each entry exactly.
 //!
-//! `data/vectors.json` is the published set, unchanged. What can only be checked from within the crate is
-//! checked there: sealing to exact bytes, because nothing public takes a nonce, and the derivations.
+//! `data/vectors.json` is the published set, unchanged. Unit tests of the crate check what needs private
+//! functions: sealing to exact bytes, because no public function takes a nonce, and the derivations.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
@@ -91,7 +91,7 @@ fn every_control_datagram_says_what_it_says() {
 #[test]
 fn every_control_datagram_of_ours_has_exactly_its_bytes() {
     for_each("control", |id, entry| {
-        // What a later version may send is not what this one does.
+        // This version does not send what a later version may.
         if id == "hello-unknown-tag-skipped" {
             return;
         }
@@ -244,7 +244,7 @@ mod secure {
         });
     }
 
-    /// What the vectors call an error.
+    /// The name of an error in the vectors.
     fn open_name(error: OpenError) -> &'static str {
         match error {
             OpenError::BadLength { .. } => "BadLength",
@@ -256,7 +256,7 @@ mod secure {
     }
 }
 
-/// What the vectors call an error.
+/// The name of an error in the vectors.
 fn name(error: DecodeError) -> &'static str {
     match error {
         DecodeError::BadLength { .. } => "BadLength",
