@@ -1,9 +1,10 @@
-//! What a beat costs beside the system call that it cannot do without.
+//! The cost of a beat in addition to its system call.
 //!
-//! Run it with `cargo bench -p varta-agent --bench beat --features secure-udp`; without the feature it leaves out what
-//! goes by UDP. All in a group send to the same socket, and each datagram is read again on the same thread, outside the
-//! measured time: so the kernel's short queue is never full, no second core is needed, and nobody is woken, which would
-//! cost more than all the rest. A bare send of 60 or 64 bytes stands beside each sealed beat of that length.
+//! Run it with `cargo bench -p varta-agent --bench beat --features secure-udp`; without the feature it omits
+//! UDP. All benchmarks of a group send to the same socket, and each datagram is received on the same thread,
+//! outside the measured time: so the kernel's short queue is never full, no second core is needed, and no
+//! thread is woken, which would cost more than everything else. A bare send of 60 or 64 bytes is the
+//! yardstick for the sealed beat of that length.
 
 #![allow(unsafe_code, reason = "a bare send is a call of libc")]
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
@@ -31,7 +32,7 @@ fn time(server: &impl Server, times: u64, mut send: impl FnMut() -> bool) -> Dur
     total
 }
 
-/// Takes the datagram that was sent.
+/// Receives the datagram that was sent.
 trait Server {
     fn take(&self);
 }

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wiped_notice_is_a_stranger_to_every_handle() {
+    fn a_wiped_marker_differs_from_every_handle() {
         static MARKER: ForkMarker = ForkMarker::wiped();
         let handle = || ProcessLife { marker: &MARKER, generation: MARKER.generation(), pid: MARKER.pid() };
         let (first, second) = (handle(), handle());

@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_with_room_again_takes_the_word_once() {
+    fn a_queue_with_room_again_takes_the_datagram_once() {
         let mut answers = ["full", "full", "taken"].into_iter();
         assert_eq!(retry_while_full(|_| {}, |answer| *answer == "full", || answers.next().unwrap()), "taken");
         assert!(answers.next().is_none());

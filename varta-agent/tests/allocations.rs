@@ -1,4 +1,5 @@
-//! A beat allocates nothing, whatever becomes of it: counted by an allocator that sees everything this program does.
+//! A beat allocates nothing, with any outcome: counted by an allocator that sees every allocation of this
+//! program.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 #![allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
@@ -13,8 +14,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 #[cfg(feature = "shm")]
-use common::ByPage;
-use common::{BySocket, Server, Way};
+use common::WithPage;
+use common::{HandleKind, Server, SocketOnly};
 use varta_agent::{BeatOutcome, BeatTransport, Builder, DropReason, EncodedControl, Status, Varta};
 
 struct Counting;
@@ -22,7 +23,7 @@ struct Counting;
 /// Allocations and reallocations of this program so far.
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-// SAFETY: everything is left to the system's allocator, with the layouts as they came.
+// SAFETY: every call is forwarded to the system's allocator with the same layout.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
@@ -45,7 +46,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Every beat of this program is counted here too.
+/// With this recorder the counters of every beat are covered too.
 #[cfg(feature = "metrics")]
 static COUNTS: std::sync::LazyLock<common::recorder::Counts> = std::sync::LazyLock::new(Default::default);
 
@@ -54,33 +55,33 @@ fn main() {
     assert!(metrics::set_global_recorder(COUNTS.clone()).is_ok());
     common::run(&[
         ("the_allocator_counts", the_allocator_counts),
-        ("a_beat_that_is_sent", a_beat_that_is_sent::<BySocket>),
+        ("a_beat_that_is_sent", a_beat_that_is_sent::<SocketOnly>),
         #[cfg(feature = "shm")]
-        ("with_a_page_a_beat_that_is_sent", a_beat_that_is_sent::<ByPage>),
+        ("with_a_page_a_beat_that_is_sent", a_beat_that_is_sent::<WithPage>),
         #[cfg(feature = "metrics")]
         ("a_beat_that_is_counted", a_beat_that_is_counted),
-        ("a_beat_that_meets_a_full_queue", a_beat_that_meets_a_full_queue::<BySocket>),
+        ("a_beat_that_meets_a_full_queue", a_beat_that_meets_a_full_queue::<SocketOnly>),
         #[cfg(feature = "shm")]
-        ("with_a_page_a_beat_that_meets_a_full_queue", a_beat_that_meets_a_full_queue::<ByPage>),
-        ("a_beat_whose_server_has_gone", a_beat_whose_server_has_gone::<BySocket>),
+        ("with_a_page_a_beat_that_meets_a_full_queue", a_beat_that_meets_a_full_queue::<WithPage>),
+        ("a_beat_whose_server_has_gone", a_beat_whose_server_has_gone::<SocketOnly>),
         #[cfg(feature = "shm")]
-        ("with_a_page_a_beat_whose_server_has_gone", a_beat_whose_server_has_gone::<ByPage>),
-        ("a_beat_that_finds_the_restarted_server", a_beat_that_finds_the_restarted_server::<BySocket>),
+        ("with_a_page_a_beat_whose_server_has_gone", a_beat_whose_server_has_gone::<WithPage>),
+        ("a_beat_that_finds_the_restarted_server", a_beat_that_finds_the_restarted_server::<SocketOnly>),
         #[cfg(feature = "shm")]
         (
             "with_a_page_a_beat_that_finds_the_restarted_server",
-            a_beat_that_finds_the_restarted_server::<ByPage>,
+            a_beat_that_finds_the_restarted_server::<WithPage>,
         ),
-        ("a_beat_of_a_lazy_handle_without_a_server", a_beat_of_a_lazy_handle_without_a_server::<BySocket>),
+        ("a_beat_of_a_lazy_handle_without_a_server", a_beat_of_a_lazy_handle_without_a_server::<SocketOnly>),
         #[cfg(feature = "shm")]
         (
             "with_a_page_a_beat_of_a_lazy_handle_without_a_server",
-            a_beat_of_a_lazy_handle_without_a_server::<ByPage>,
+            a_beat_of_a_lazy_handle_without_a_server::<WithPage>,
         ),
         ("a_beat_of_a_disabled_handle", a_beat_of_a_disabled_handle),
-        ("a_beat_behind_which_a_hello_is_due", a_beat_behind_which_a_hello_is_due::<BySocket>),
+        ("a_beat_behind_which_a_hello_is_due", a_beat_behind_which_a_hello_is_due::<SocketOnly>),
         #[cfg(feature = "shm")]
-        ("with_a_page_a_beat_behind_which_a_hello_is_due", a_beat_behind_which_a_hello_is_due::<ByPage>),
+        ("with_a_page_a_beat_behind_which_a_hello_is_due", a_beat_behind_which_a_hello_is_due::<WithPage>),
         ("a_beat_behind_which_a_hello_is_lost", a_beat_behind_which_a_hello_is_lost),
         #[cfg(feature = "shm")]
         ("beats_that_are_written_to_a_page", beats_that_are_written_to_a_page),
@@ -91,7 +92,7 @@ fn main() {
         #[cfg(feature = "udp")]
         ("beats_by_udp", udp::beats_by_udp),
         #[cfg(feature = "udp")]
-        ("beats_by_udp_to_nobody", udp::beats_by_udp_to_nobody),
+        ("beats_by_udp_without_a_server", udp::beats_by_udp_without_a_server),
         #[cfg(feature = "secure-udp")]
         ("sealed_beats", udp::sealed_beats),
         #[cfg(feature = "udp")]
@@ -99,7 +100,7 @@ fn main() {
         #[cfg(feature = "secure-udp")]
         ("sealed_hellos", udp::sealed_hellos),
         #[cfg(feature = "secure-udp")]
-        ("sealed_beats_to_nobody", udp::sealed_beats_to_nobody),
+        ("sealed_beats_without_a_server", udp::sealed_beats_without_a_server),
         #[cfg(all(feature = "secure-udp", feature = "test-hooks"))]
         (
             "sealed_beats_around_the_end_of_a_prefix_a_session_and_a_fork",
@@ -113,7 +114,7 @@ fn main() {
     ]);
 }
 
-/// Makes a beat and checks that it allocated nothing.
+/// Sends a beat and checks that it allocated nothing.
 fn beat<T: BeatTransport>(agent: &mut Varta<T>) -> BeatOutcome {
     beat_with(agent, Status::Ok)
 }
@@ -136,7 +137,7 @@ fn the_allocator_counts() {
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 1);
 }
 
-fn a_beat_that_is_sent<W: Way>() {
+fn a_beat_that_is_sent<W: HandleKind>() {
     let server = Server::listening();
     let mut agent = W::connect(server.path()).unwrap();
     for _ in 0..1000 {
@@ -178,23 +179,21 @@ fn a_beat_that_is_counted() {
     assert_eq!(sent(), before + 1);
 }
 
-fn a_beat_that_meets_a_full_queue<W: Way>() {
+fn a_beat_that_meets_a_full_queue<W: HandleKind>() {
     let server = Server::listening();
     common::fill(&server.path());
     for threshold in [0, 1] {
-        let mut agent =
-            W::made_by(Varta::builder().socket(server.path()).reconnect_after(threshold)).unwrap();
+        let mut agent = W::build(Varta::builder().socket(server.path()).reconnect_after(threshold)).unwrap();
         for _ in 0..3 {
             assert_eq!(beat(&mut agent), FULL);
         }
     }
 }
 
-fn a_beat_whose_server_has_gone<W: Way>() {
+fn a_beat_whose_server_has_gone<W: HandleKind>() {
     for threshold in [0, 1, 2] {
         let mut server = Server::listening();
-        let mut agent =
-            W::made_by(Varta::builder().socket(server.path()).reconnect_after(threshold)).unwrap();
+        let mut agent = W::build(Varta::builder().socket(server.path()).reconnect_after(threshold)).unwrap();
         server.kill();
         assert_eq!(beat(&mut agent), NOBODY);
         assert_eq!(beat(&mut agent), GONE);
@@ -203,18 +202,18 @@ fn a_beat_whose_server_has_gone<W: Way>() {
     }
 }
 
-fn a_beat_that_finds_the_restarted_server<W: Way>() {
+fn a_beat_that_finds_the_restarted_server<W: HandleKind>() {
     let mut server = Server::listening();
-    let mut agent = W::made_by(Varta::builder().socket(server.path())).unwrap();
+    let mut agent = W::build(Varta::builder().socket(server.path())).unwrap();
     server.kill();
     server.start();
     assert_eq!(beat(&mut agent), BeatOutcome::Sent);
     assert_eq!(server.frame().nonce, 1);
 }
 
-fn a_beat_of_a_lazy_handle_without_a_server<W: Way>() {
+fn a_beat_of_a_lazy_handle_without_a_server<W: HandleKind>() {
     let mut server = Server::absent();
-    let mut agent = W::made_by(Varta::builder().socket(server.path()).lazy()).unwrap();
+    let mut agent = W::build(Varta::builder().socket(server.path()).lazy()).unwrap();
     for _ in 0..3 {
         assert_eq!(beat(&mut agent), NOBODY);
     }
@@ -226,16 +225,16 @@ fn a_beat_of_a_disabled_handle() {
     assert_eq!(beat(&mut Varta::disabled()), NOBODY);
 }
 
-/// As long as a handle can say.
-fn introduced() -> Builder {
+/// A handle with a Hello of the maximum length.
+fn with_profile() -> Builder {
     let long = "x".repeat(100);
     let builder = Varta::builder().name("n".repeat(64)).interval(Duration::from_secs(1));
     builder.stall_after(Duration::from_secs(3)).label("one", &long).label("two", &long).label("three", &long)
 }
 
-fn a_beat_behind_which_a_hello_is_due<W: Way>() {
+fn a_beat_behind_which_a_hello_is_due<W: HandleKind>() {
     let server = Server::listening();
-    let mut agent = W::made_by(introduced().socket(server.path()).lazy()).unwrap();
+    let mut agent = W::build(with_profile().socket(server.path()).lazy()).unwrap();
     for _ in 0..3 {
         assert_eq!(beat(&mut agent), BeatOutcome::Sent);
         let lengths: Vec<usize> = server.datagrams().iter().map(Vec::len).collect();
@@ -254,7 +253,7 @@ fn a_beat_behind_which_a_hello_is_lost() {
     for (errno, tried) in [(libc::ENOBUFS, 3), (libc::ECONNREFUSED, 3), (libc::EPERM, 1)] {
         let hellos = Arc::new(AtomicUsize::new(0));
         let transport = BeatsAlone { errno, hellos: hellos.clone() };
-        let mut agent = introduced().transport(transport).connect().unwrap();
+        let mut agent = with_profile().transport(transport).connect().unwrap();
         for _ in 0..2 {
             assert_eq!(beat(&mut agent), BeatOutcome::Sent);
         }
@@ -324,7 +323,7 @@ fn a_beat_that_is_refused() {
     let mut agent = Varta::connect(server.path()).unwrap();
     assert!(beat_with(&mut agent, Status::Stall).is_failed());
 
-    // A socket of another type: an error that does not pass.
+    // A socket of another type: a lasting error.
     let stream = server.path().with_file_name("stream");
     let _listener = UnixListener::bind(&stream).unwrap();
     let mut agent = Varta::builder().socket(stream).lazy().connect().unwrap();
@@ -362,8 +361,8 @@ mod udp {
         }
     }
 
-    /// Beats as long as it takes for a beat to be refused, and for more of them to reconnect.
-    fn is_refused<T: BeatTransport>(transport: impl Fn() -> T) {
+    /// Sends beats until one is dropped, and more of them to reconnect.
+    fn beats_until_dropped<T: BeatTransport>(transport: impl Fn() -> T) {
         let started = Instant::now();
         let mut agent = Varta::builder().transport(transport()).reconnect_after(0).connect().unwrap();
         while beat(&mut agent) != NOBODY {
@@ -380,13 +379,13 @@ mod udp {
         is_sent(&mut Varta::connect_udp(server.addr()).unwrap(), &server);
     }
 
-    pub(super) fn beats_by_udp_to_nobody() {
+    pub(super) fn beats_by_udp_without_a_server() {
         let server = UdpServer::absent();
-        is_refused(|| UdpTransport::connect(server.addr()).unwrap());
+        beats_until_dropped(|| UdpTransport::connect(server.addr()).unwrap());
     }
 
-    /// Checks that beats with a Hello behind them arrive.
-    fn are_introduced<T: BeatTransport>(agent: &mut Varta<T>, server: &UdpServer) {
+    /// Checks that beats followed by a Hello arrive.
+    fn send_hellos<T: BeatTransport>(agent: &mut Varta<T>, server: &UdpServer) {
         assert!(server.datagram().len() > 400);
         for _ in 0..10 {
             agent.reconnect().unwrap();
@@ -397,16 +396,16 @@ mod udp {
 
     pub(super) fn hellos_by_udp() {
         let server = UdpServer::listening();
-        are_introduced(&mut introduced().udp(server.addr()).connect().unwrap(), &server);
+        send_hellos(&mut with_profile().udp(server.addr()).connect().unwrap(), &server);
     }
 
     #[cfg(feature = "secure-udp")]
     pub(super) fn sealed_hellos() {
         let server = UdpServer::listening();
         let key = || Key::from_bytes([0x8f; 32]);
-        are_introduced(&mut introduced().secure_udp(server.addr(), key()).connect().unwrap(), &server);
-        let with_master = introduced().secure_udp_with_master(server.addr(), key());
-        are_introduced(&mut with_master.connect().unwrap(), &server);
+        send_hellos(&mut with_profile().secure_udp(server.addr(), key()).connect().unwrap(), &server);
+        let with_master = with_profile().secure_udp_with_master(server.addr(), key());
+        send_hellos(&mut with_master.connect().unwrap(), &server);
     }
 
     #[cfg(feature = "secure-udp")]
@@ -425,10 +424,10 @@ mod udp {
     }
 
     #[cfg(feature = "secure-udp")]
-    pub(super) fn sealed_beats_to_nobody() {
+    pub(super) fn sealed_beats_without_a_server() {
         let server = UdpServer::absent();
         for mode in 0..2 {
-            is_refused(|| both_modes(server.addr()).into_iter().nth(mode).unwrap());
+            beats_until_dropped(|| both_modes(server.addr()).into_iter().nth(mode).unwrap());
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a handle says beside its beats, as it arrives through each of the transports.
+//! The control datagrams of a handle, as they arrive through each of the transports.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Server, Way};
+use common::{HandleKind, Server};
 use varta_agent::{
     BeatOutcome, BeatTransport, Builder, Control, ControlKind, DropReason, Frame, GoodbyeReason, Status,
     Varta,
@@ -22,7 +22,7 @@ fn beat<T: BeatTransport>(agent: &mut Varta<T>) -> BeatOutcome {
     agent.beat(Status::Ok, 0)
 }
 
-/// Checks that it is a Hello of [`worker`], and gives the nonce in it.
+/// Checks that it is a Hello of [`worker`], and returns its nonce.
 fn hello(datagram: &[u8]) -> u64 {
     let hello = Control::decode(datagram).unwrap();
     assert_eq!((hello.kind(), hello.pid()), (ControlKind::Hello, std::process::id()));
@@ -36,7 +36,7 @@ fn nonce(datagram: &[u8]) -> u64 {
     Frame::decode(datagram).unwrap().nonce
 }
 
-each_way! {
+for_each_kind! {
     a_named_handle_says_hello_and_then_beats,
     a_lazy_handle_says_nothing_before_its_first_beat,
     a_handle_without_a_name_sends_only_frames,
@@ -47,29 +47,29 @@ each_way! {
     a_busy_handle_says_so_and_its_beats_are_as_ever,
 }
 
-fn a_named_handle_says_hello_and_then_beats<W: Way>() {
+fn a_named_handle_says_hello_and_then_beats<W: HandleKind>() {
     let server = Server::listening();
-    let mut agent = W::made_by(worker().socket(server.path())).unwrap();
+    let mut agent = W::build(worker().socket(server.path())).unwrap();
     assert_eq!((beat(&mut agent), beat(&mut agent)), (BeatOutcome::Sent, BeatOutcome::Sent));
     let datagrams = server.datagrams();
-    let [said, one, two] = &datagrams[..] else { panic!("{datagrams:?}") };
-    assert_eq!((hello(said), nonce(one), nonce(two)), (0, 1, 2));
+    let [control, one, two] = &datagrams[..] else { panic!("{datagrams:?}") };
+    assert_eq!((hello(control), nonce(one), nonce(two)), (0, 1, 2));
 }
 
-fn a_lazy_handle_says_nothing_before_its_first_beat<W: Way>() {
+fn a_lazy_handle_says_nothing_before_its_first_beat<W: HandleKind>() {
     let server = Server::listening();
-    let mut agent = W::made_by(worker().socket(server.path()).lazy()).unwrap();
+    let mut agent = W::build(worker().socket(server.path()).lazy()).unwrap();
     assert!(server.datagrams().is_empty());
     assert!(beat(&mut agent).is_sent());
     let datagrams = server.datagrams();
-    let [one, said] = &datagrams[..] else { panic!("{datagrams:?}") };
-    assert_eq!((nonce(one), hello(said)), (1, 1));
+    let [one, control] = &datagrams[..] else { panic!("{datagrams:?}") };
+    assert_eq!((nonce(one), hello(control)), (1, 1));
 }
 
-fn a_handle_without_a_name_sends_only_frames<W: Way>() {
+fn a_handle_without_a_name_sends_only_frames<W: HandleKind>() {
     let server = Server::listening();
     let builder = || Varta::builder().socket(server.path());
-    let agents = [W::connect(server.path()), W::made_by(builder()), W::made_by(builder().lazy())];
+    let agents = [W::connect(server.path()), W::build(builder()), W::build(builder().lazy())];
     for agent in agents {
         let mut agent = agent.unwrap();
         assert!(beat(&mut agent).is_sent());
@@ -82,28 +82,28 @@ fn a_handle_without_a_name_sends_only_frames<W: Way>() {
     }
 }
 
-fn a_server_that_was_restarted_hears_the_name_behind_the_beat_that_found_it<W: Way>() {
+fn a_server_that_was_restarted_hears_the_name_behind_the_beat_that_found_it<W: HandleKind>() {
     let mut server = Server::listening();
-    let mut agent = W::made_by(worker().socket(server.path())).unwrap();
+    let mut agent = W::build(worker().socket(server.path())).unwrap();
     assert!(beat(&mut agent).is_sent());
     for beats in 2..5 {
         server.kill();
         server.start();
         assert!(beat(&mut agent).is_sent());
         let datagrams = server.datagrams();
-        let [one, said] = &datagrams[..] else { panic!("{datagrams:?}") };
-        assert_eq!((nonce(one), hello(said)), (beats, beats));
+        let [one, control] = &datagrams[..] else { panic!("{datagrams:?}") };
+        assert_eq!((nonce(one), hello(control)), (beats, beats));
     }
 }
 
-fn a_full_queue_has_the_hello_wait_and_takes_the_beat_first<W: Way>() {
+fn a_full_queue_has_the_hello_wait_and_takes_the_beat_first<W: HandleKind>() {
     let server = Server::listening();
     common::fill(&server.path());
-    let mut agent = W::made_by(worker().socket(server.path()).reconnect_after(0)).unwrap();
+    let mut agent = W::build(worker().socket(server.path()).reconnect_after(0)).unwrap();
     assert_eq!(beat(&mut agent), FULL);
     assert!(server.datagrams().iter().all(|datagram| datagram.len() == 32 && *datagram == [0; 32]));
 
-    // One place is left: it is the beat's.
+    // One place is left, which the beat takes.
     common::fill(&server.path());
     server.take();
     assert_eq!(beat(&mut agent), BeatOutcome::Sent);
@@ -113,12 +113,12 @@ fn a_full_queue_has_the_hello_wait_and_takes_the_beat_first<W: Way>() {
 
     assert_eq!(beat(&mut agent), BeatOutcome::Sent);
     let datagrams = server.datagrams();
-    let [one, said] = &datagrams[..] else { panic!("{datagrams:?}") };
-    assert_eq!((nonce(one), hello(said)), (4, 4));
-    assert_eq!(Control::decode(said).unwrap().unsent(), Some(2));
+    let [one, control] = &datagrams[..] else { panic!("{datagrams:?}") };
+    assert_eq!((nonce(one), hello(control)), (4, 4));
+    assert_eq!(Control::decode(control).unwrap().unsent(), Some(2));
 }
 
-fn a_goodbye_arrives_behind_the_beats_and_dropping_a_handle_sends_nothing<W: Way>() {
+fn a_goodbye_arrives_behind_the_beats_and_dropping_a_handle_sends_nothing<W: HandleKind>() {
     let server = Server::listening();
     for reason in [GoodbyeReason::Shutdown, GoodbyeReason::Restart, GoodbyeReason::Replaced] {
         let mut agent = W::connect(server.path()).unwrap();
@@ -129,15 +129,15 @@ fn a_goodbye_arrives_behind_the_beats_and_dropping_a_handle_sends_nothing<W: Way
         let goodbye = Control::decode(last).unwrap();
         assert_eq!((goodbye.reason(), goodbye.nonce()), (Some(reason), 1));
     }
-    let mut agent = W::made_by(worker().socket(server.path())).unwrap();
+    let mut agent = W::build(worker().socket(server.path())).unwrap();
     assert!(beat(&mut agent).is_sent());
     drop(agent);
     assert_eq!(server.datagrams().len(), 2, "Hello and beat");
 }
 
-fn a_goodbye_to_a_server_that_was_restarted_arrives<W: Way>() {
+fn a_goodbye_to_a_server_that_was_restarted_arrives<W: HandleKind>() {
     let mut server = Server::listening();
-    let mut agent = W::made_by(Varta::builder().socket(server.path())).unwrap();
+    let mut agent = W::build(Varta::builder().socket(server.path())).unwrap();
     assert!(beat(&mut agent).is_sent());
     server.kill();
     server.start();
@@ -145,7 +145,7 @@ fn a_goodbye_to_a_server_that_was_restarted_arrives<W: Way>() {
     assert_eq!(Control::decode(&server.datagrams()[0]).unwrap().nonce(), 1);
 }
 
-fn a_busy_handle_says_so_and_its_beats_are_as_ever<W: Way>() {
+fn a_busy_handle_says_so_and_its_beats_are_as_ever<W: HandleKind>() {
     let server = Server::listening();
     let mut agent = W::connect(server.path()).unwrap();
     assert!(agent.busy_for(Duration::from_secs(90)).is_sent());
@@ -169,8 +169,8 @@ mod udp {
         agent.reconnect().unwrap();
         assert!(beat(&mut agent).is_sent());
         let datagrams = server.arrived();
-        let [said, one, two, again] = &datagrams[..] else { panic!("{datagrams:?}") };
-        assert_eq!((hello(said), nonce(one), nonce(two), hello(again)), (0, 1, 2, 2));
+        let [control, one, two, again] = &datagrams[..] else { panic!("{datagrams:?}") };
+        assert_eq!((hello(control), nonce(one), nonce(two), hello(again)), (0, 1, 2, 2));
     }
 
     #[test]
@@ -217,7 +217,7 @@ mod secure {
         Key::from_bytes([0x8f; 32])
     }
 
-    /// Handles of both modes, with how many bytes their beats have.
+    /// Handles of both modes, with the length of their beats.
     fn agents(server: &UdpServer, builder: fn() -> Builder) -> [(Varta<SecureUdpTransport>, usize); 2] {
         let shared = builder().secure_udp(server.addr(), key()).connect().unwrap();
         let master = builder().secure_udp_with_master(server.addr(), key()).connect().unwrap();
@@ -231,7 +231,7 @@ mod secure {
         }
     }
 
-    /// Opens a Hello, and gives its nonce in the session and the one of its seal.
+    /// Opens a Hello, and returns its nonce in the session and the one of its seal.
     fn open_hello(datagram: &[u8], length_of_beat: usize) -> (u64, [u8; 8], u32) {
         let mut room = [0; MAX_CONTROL_LEN];
         let opened = match length_of_beat {
@@ -244,10 +244,10 @@ mod secure {
     #[test]
     fn a_sealed_hello_opens_and_its_number_is_in_one_sequence_with_the_beats() {
         let server = UdpServer::listening();
-        for ((mut agent, length), said) in agents(&server, worker).into_iter().zip(server.arrived()) {
+        for ((mut agent, length), control) in agents(&server, worker).into_iter().zip(server.arrived()) {
             assert!(beat(&mut agent).is_sent() && beat(&mut agent).is_sent());
             let beats = server.arrived();
-            let (nonce, prefix, counter) = open_hello(&said, length);
+            let (nonce, prefix, counter) = open_hello(&control, length);
             assert_eq!((nonce, counter), (0, 1));
             for (datagram, number) in beats.iter().zip(2..) {
                 let opened = open(datagram);
@@ -257,8 +257,8 @@ mod secure {
             agent.reconnect().unwrap();
             assert!(beat(&mut agent).is_sent() && beat(&mut agent).is_sent());
             let datagrams = server.arrived();
-            let [one, said, two] = &datagrams[..] else { panic!("{}", datagrams.len()) };
-            let (nonce, fresh, counter) = open_hello(said, length);
+            let [one, control, two] = &datagrams[..] else { panic!("{}", datagrams.len()) };
+            let (nonce, fresh, counter) = open_hello(control, length);
             assert!(fresh != prefix && nonce == 3);
             assert_eq!((open(one).iv_counter, counter, open(two).iv_counter), (1, 2, 3));
             assert!(open(one).iv_random == fresh && open(two).iv_random == fresh);

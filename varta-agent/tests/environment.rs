@@ -1,7 +1,9 @@
-//! What a handle takes from the process around it: environment variables, and a standard error that may be closed.
+//! What a handle takes from the environment of the process: environment variables, and a standard error that
+//! may be closed.
 //!
-//! These belong to a process, so each test runs this program again as a child that has its own. They stand apart from
-//! the tests of servers that go away, because a child on its way to `exec` still holds every socket of its parent.
+//! Each test runs this program again as a child with an environment of its own. They are separate from the
+//! tests of servers that go away, because a child on its way to `exec` still holds every socket of its
+//! parent.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -14,7 +16,7 @@ use std::process::{Command, Output};
 use common::Server;
 use varta_agent::{Frame, Status, Varta};
 
-/// Names, in the child's environment, the test that it runs.
+/// The child's environment variable with the test that it runs.
 const CHILD: &str = "VARTA_TEST_CHILD";
 
 fn nonces(frames: &[Frame]) -> Vec<u64> {
@@ -34,9 +36,9 @@ fn is_child(test: &str) -> bool {
 }
 
 fn succeeded(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned();
-    assert!(output.status.success(), "{said}");
-    said
+    let text = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned();
+    assert!(output.status.success(), "{text}");
+    text
 }
 
 #[test]
@@ -69,9 +71,9 @@ fn connect_default_says_where_it_looked() {
         println!("{}", Varta::connect_default().unwrap_err());
         return;
     }
-    let said = succeeded(&run_again(NAME).env("VARTA_SOCKET", "/nowhere/varta.sock").output().unwrap());
-    assert!(said.contains("cannot connect to /nowhere/varta.sock: "), "{said}");
-    assert!(said.contains("VARTA_SOCKET"), "{said}");
+    let text = succeeded(&run_again(NAME).env("VARTA_SOCKET", "/nowhere/varta.sock").output().unwrap());
+    assert!(text.contains("cannot connect to /nowhere/varta.sock: "), "{text}");
+    assert!(text.contains("VARTA_SOCKET"), "{text}");
 }
 
 #[cfg(feature = "test-hooks")]
@@ -88,10 +90,10 @@ fn the_end_of_the_nonces_is_one_line_on_stderr_if_there_is_one() {
     }
     let heard = run_again(NAME).output().unwrap();
     succeeded(&heard);
-    let said = String::from_utf8(heard.stderr).unwrap();
-    assert_eq!(said, "varta: a session has used up its nonces and begins again at 0\n");
+    let text = String::from_utf8(heard.stderr).unwrap();
+    assert_eq!(text, "varta: a session has used up its nonces and begins again at 0\n");
 
-    // A standard error that nobody reads: writing to it fails.
+    // A standard error without a reader: writing to it fails.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     succeeded(&run_again(NAME).stderr(writer).output().unwrap());

@@ -1,7 +1,7 @@
-//! What inherited handles do in the child of a fork.
+//! Inherited handles in the child of a fork.
 //!
-//! A child of these tests does nothing but beat, and says by its exit status whether all was as it should be; what it
-//! sent is for its parent to read.
+//! A child of these tests only sends beats, and reports by its exit status whether they had the right
+//! outcome; its parent checks what the server received.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 #![allow(unsafe_code, reason = "fork, clone and _exit are unsafe")]
@@ -13,8 +13,8 @@ use std::os::unix::net::UnixDatagram;
 use std::process;
 
 #[cfg(feature = "shm")]
-use common::ByPage;
-use common::{BySocket, Server, Way};
+use common::WithPage;
+use common::{HandleKind, Server, SocketOnly};
 use varta_agent::{BeatTransport, Control, Frame, Status, Varta};
 
 fn main() {
@@ -23,56 +23,56 @@ fn main() {
         varta_agent::without_fork_page_for_test();
     }
     common::run(&[
-        ("a_forked_child_beats_as_itself", a_forked_child_beats_as_itself::<BySocket>),
-        ("every_handle_of_a_child_notices", every_handle_of_a_child_notices::<BySocket>),
+        ("a_forked_child_beats_as_itself", a_forked_child_beats_as_itself::<SocketOnly>),
+        ("every_handle_of_a_child_notices", every_handle_of_a_child_notices::<SocketOnly>),
         (
             "a_grandchild_notices_whether_or_not_its_parent_did",
-            a_grandchild_notices_whether_or_not_its_parent_did::<BySocket>,
+            a_grandchild_notices_whether_or_not_its_parent_did::<SocketOnly>,
         ),
         (
             "a_handle_made_in_the_child_is_the_childs_own",
-            a_handle_made_in_the_child_is_the_childs_own::<BySocket>,
+            a_handle_made_in_the_child_is_the_childs_own::<SocketOnly>,
         ),
         (
             "a_child_without_a_server_fails_until_there_is_one",
-            a_child_without_a_server_fails_until_there_is_one::<BySocket>,
+            a_child_without_a_server_fails_until_there_is_one::<SocketOnly>,
         ),
         (
             "an_explicit_reconnect_in_the_child_goes_on",
-            an_explicit_reconnect_in_the_child_goes_on::<BySocket>,
+            an_explicit_reconnect_in_the_child_goes_on::<SocketOnly>,
         ),
-        ("a_named_child_says_hello_as_itself", a_named_child_says_hello_as_itself::<BySocket>),
-        ("process_1_beats_under_a_random_pid", process_1_beats_under_a_random_pid::<BySocket>),
+        ("a_named_child_says_hello_as_itself", a_named_child_says_hello_as_itself::<SocketOnly>),
+        ("process_1_beats_under_a_random_pid", process_1_beats_under_a_random_pid::<SocketOnly>),
         #[cfg(feature = "shm")]
-        ("with_a_page_a_forked_child_beats_as_itself", a_forked_child_beats_as_itself::<ByPage>),
+        ("with_a_page_a_forked_child_beats_as_itself", a_forked_child_beats_as_itself::<WithPage>),
         #[cfg(feature = "shm")]
-        ("with_a_page_every_handle_of_a_child_notices", every_handle_of_a_child_notices::<ByPage>),
+        ("with_a_page_every_handle_of_a_child_notices", every_handle_of_a_child_notices::<WithPage>),
         #[cfg(feature = "shm")]
         (
             "with_a_page_a_grandchild_notices_whether_or_not_its_parent_did",
-            a_grandchild_notices_whether_or_not_its_parent_did::<ByPage>,
+            a_grandchild_notices_whether_or_not_its_parent_did::<WithPage>,
         ),
         #[cfg(feature = "shm")]
         (
             "with_a_page_a_handle_made_in_the_child_is_the_childs_own",
-            a_handle_made_in_the_child_is_the_childs_own::<ByPage>,
+            a_handle_made_in_the_child_is_the_childs_own::<WithPage>,
         ),
         #[cfg(feature = "shm")]
         (
             "with_a_page_a_child_without_a_server_fails_until_there_is_one",
-            a_child_without_a_server_fails_until_there_is_one::<ByPage>,
+            a_child_without_a_server_fails_until_there_is_one::<WithPage>,
         ),
         #[cfg(feature = "shm")]
         (
             "with_a_page_an_explicit_reconnect_in_the_child_goes_on",
-            an_explicit_reconnect_in_the_child_goes_on::<ByPage>,
+            an_explicit_reconnect_in_the_child_goes_on::<WithPage>,
         ),
         #[cfg(feature = "shm")]
-        ("with_a_page_a_named_child_says_hello_as_itself", a_named_child_says_hello_as_itself::<ByPage>),
+        ("with_a_page_a_named_child_says_hello_as_itself", a_named_child_says_hello_as_itself::<WithPage>),
         #[cfg(feature = "shm")]
-        ("with_a_page_process_1_beats_under_a_random_pid", process_1_beats_under_a_random_pid::<ByPage>),
+        ("with_a_page_process_1_beats_under_a_random_pid", process_1_beats_under_a_random_pid::<WithPage>),
         #[cfg(feature = "shm")]
-        ("with_a_page_raw_clone_is_noticed_like_fork", raw_clone_is_noticed_like_fork::<ByPage>),
+        ("with_a_page_raw_clone_is_noticed_like_fork", raw_clone_is_noticed_like_fork::<WithPage>),
         #[cfg(feature = "shm")]
         ("a_child_that_uses_the_inherited_transport_itself_touches_no_page", touches_no_page),
         #[cfg(feature = "udp")]
@@ -104,7 +104,7 @@ fn main() {
         #[cfg(all(feature = "secure-udp", target_os = "linux"))]
         ("without_entropy_nothing_new_is_sealed", secure::without_entropy_nothing_new_is_sealed),
         #[cfg(target_os = "linux")]
-        ("raw_clone_is_noticed_like_fork", raw_clone_is_noticed_like_fork::<BySocket>),
+        ("raw_clone_is_noticed_like_fork", raw_clone_is_noticed_like_fork::<SocketOnly>),
         #[cfg(feature = "test-hooks")]
         ("the_handler_of_fork_does_as_well_as_the_page", the_handler_of_fork_does_as_well_as_the_page),
     ]);
@@ -114,13 +114,13 @@ fn beat<T: BeatTransport>(agent: &mut Varta<T>) -> bool {
     agent.beat(Status::Ok, 0).is_sent()
 }
 
-/// Runs `work` in a child that `spawn` makes, and gives the child's pid when it has ended well.
+/// Runs `work` in a child that `spawn` creates, and returns the child's pid after it has succeeded.
 fn child_by(spawn: impl FnOnce() -> libc::pid_t, work: impl FnOnce() -> bool) -> u32 {
     let pid = spawn();
     assert!(pid >= 0, "{}", io::Error::last_os_error());
     if pid == 0 {
         let status = if work() { 0 } else { 1 };
-        // SAFETY: ends the child here and now, without running what belongs to the parent.
+        // SAFETY: ends the child at once, without running destructors of the parent.
         unsafe { libc::_exit(status) };
     }
     let mut status = 0;
@@ -140,7 +140,7 @@ fn signed(frames: &[Frame]) -> Vec<(u32, u64)> {
     frames.iter().map(|frame| (frame.pid, frame.nonce)).collect()
 }
 
-fn a_forked_child_beats_as_itself<W: Way>() {
+fn a_forked_child_beats_as_itself<W: HandleKind>() {
     let server = Server::listening();
     let mut agent = W::connect(server.path()).unwrap();
     assert!(beat(&mut agent) && beat(&mut agent));
@@ -151,17 +151,17 @@ fn a_forked_child_beats_as_itself<W: Way>() {
     let parent = process::id();
     let frames = server.arrived();
     assert_eq!(signed(&frames), [(parent, 1), (parent, 2), (child, 1), (child, 2), (parent, 3)]);
-    assert!(frames[2].timestamp < frames[1].timestamp, "the child's clock begins anew");
+    assert!(frames[2].timestamp < frames[1].timestamp, "the child's clock starts at 0");
 }
 
-fn every_handle_of_a_child_notices<W: Way>() {
+fn every_handle_of_a_child_notices<W: HandleKind>() {
     let server = Server::listening();
     let mut agents = [(); 3].map(|()| W::connect(server.path()).unwrap());
     let child = child(|| agents.iter_mut().all(|agent| beat(agent) && agent.fork_recoveries() == 1));
     assert_eq!(signed(&server.arrived()), [(child, 1); 3]);
 }
 
-fn a_grandchild_notices_whether_or_not_its_parent_did<W: Way>() {
+fn a_grandchild_notices_whether_or_not_its_parent_did<W: HandleKind>() {
     for parent_beats in [false, true] {
         let server = Server::listening();
         let mut agent = W::connect(server.path()).unwrap();
@@ -178,7 +178,7 @@ fn a_grandchild_notices_whether_or_not_its_parent_did<W: Way>() {
     }
 }
 
-fn a_handle_made_in_the_child_is_the_childs_own<W: Way>() {
+fn a_handle_made_in_the_child_is_the_childs_own<W: HandleKind>() {
     let server = Server::listening();
     let _inherited = W::connect(server.path()).unwrap();
     let child = child(|| {
@@ -188,7 +188,7 @@ fn a_handle_made_in_the_child_is_the_childs_own<W: Way>() {
     assert_eq!(signed(&server.arrived()), [(child, 1)]);
 }
 
-fn a_child_without_a_server_fails_until_there_is_one<W: Way>() {
+fn a_child_without_a_server_fails_until_there_is_one<W: HandleKind>() {
     let mut server = Server::listening();
     let path = server.path();
     let mut agent = W::connect(path.clone()).unwrap();
@@ -209,7 +209,7 @@ fn a_child_without_a_server_fails_until_there_is_one<W: Way>() {
     });
 }
 
-fn an_explicit_reconnect_in_the_child_goes_on<W: Way>() {
+fn an_explicit_reconnect_in_the_child_goes_on<W: HandleKind>() {
     let server = Server::listening();
     let mut agent = W::connect(server.path()).unwrap();
     assert!(beat(&mut agent));
@@ -217,9 +217,9 @@ fn an_explicit_reconnect_in_the_child_goes_on<W: Way>() {
     assert_eq!(signed(&server.arrived()), [(process::id(), 1), (child, 2)]);
 }
 
-fn a_named_child_says_hello_as_itself<W: Way>() {
+fn a_named_child_says_hello_as_itself<W: HandleKind>() {
     let server = Server::listening();
-    let mut agent = W::made_by(Varta::builder().name("worker").socket(server.path())).unwrap();
+    let mut agent = W::build(Varta::builder().name("worker").socket(server.path())).unwrap();
     assert!(beat(&mut agent));
     let child = child(|| beat(&mut agent) && beat(&mut agent));
     assert!(beat(&mut agent));
@@ -234,9 +234,9 @@ fn a_named_child_says_hello_as_itself<W: Way>() {
     assert_ne!(parents.session(), childs.session());
 }
 
-/// In a PID namespace of its own, which takes a privilege that not everybody who runs tests has.
+/// In a PID namespace of its own, which needs a privilege. Without it the test is skipped.
 #[allow(clippy::print_stdout, reason = "a test that was not run says so")]
-fn process_1_beats_under_a_random_pid<W: Way>() {
+fn process_1_beats_under_a_random_pid<W: HandleKind>() {
     #[cfg(target_os = "linux")]
     {
         let server = Server::listening();
@@ -264,7 +264,7 @@ fn process_1_beats_under_a_random_pid<W: Way>() {
 }
 
 #[cfg(target_os = "linux")]
-fn raw_clone_is_noticed_like_fork<W: Way>() {
+fn raw_clone_is_noticed_like_fork<W: HandleKind>() {
     if cfg!(feature = "test-hooks") && std::env::var_os(WITHOUT_PAGE).is_some() {
         return;
     }
@@ -280,11 +280,11 @@ fn raw_clone_is_noticed_like_fork<W: Way>() {
     assert_eq!(signed(&server.arrived()), [(process::id(), 1), (child, 1)]);
 }
 
-/// A page that a server looks at, and the child of a fork beside it.
+/// A page that a server reads, and the child of a fork.
 #[cfg(feature = "shm")]
 fn touches_no_page() {
     if cfg!(feature = "test-hooks") && std::env::var_os(WITHOUT_PAGE).is_some() {
-        // Nothing is shared by who may not notice a fork.
+        // No page is created where a fork may go undetected.
         return;
     }
     let server = common::page::PageServer::listening();
@@ -299,7 +299,7 @@ fn touches_no_page() {
     page.promise();
     assert!(send(&mut transport) && send(&mut transport));
     assert_eq!(page.nonce(), Some(3));
-    // And it may drop what it has inherited.
+    // Dropping the inherited transport is safe.
     let mut transport = Some(transport);
     child(|| {
         let sent = transport.as_mut().is_some_and(&mut send);
@@ -310,7 +310,7 @@ fn touches_no_page() {
     assert!(!page.was_left());
 }
 
-/// Set in a run of this program that has no page.
+/// Set in a run of this program without the page.
 const WITHOUT_PAGE: &str = "VARTA_TEST_WITHOUT_FORK_PAGE";
 
 #[cfg(feature = "test-hooks")]
@@ -318,13 +318,13 @@ fn the_handler_of_fork_does_as_well_as_the_page() {
     if std::env::var_os(WITHOUT_PAGE).is_none() {
         let program = std::env::current_exe().unwrap();
         let output = process::Command::new(program).env(WITHOUT_PAGE, "1").output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-        assert!(said.contains("test every_handle_of_a_child_notices ... ok"), "{said}");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(stdout.contains("test every_handle_of_a_child_notices ... ok"), "{stdout}");
     }
 }
 
-/// Takes the right to open anything from this process, or gives it back.
+/// Denies this process opening any file, or allows it again.
 #[cfg(feature = "udp")]
 fn descriptors_are_refused(refused: bool) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -402,7 +402,8 @@ mod secure {
             }
         }
 
-        /// Opens what has arrived, each with the key of the process that is to have sent it.
+        /// Opens the datagrams received so far, each with the key of the process that is expected to have
+        /// sent it.
         fn open(self, server: &UdpServer, senders: &[u32]) -> Vec<Opened> {
             let datagrams = server.arrived();
             assert_eq!(datagrams.len(), senders.len(), "{self:?}");
@@ -423,7 +424,7 @@ mod secure {
         opened.iter().map(|opened| opened.iv_counter).collect()
     }
 
-    /// Tells which datagrams have the prefix of the first.
+    /// Returns which datagrams have the prefix of the first.
     fn as_the_first(opened: &[Opened]) -> Vec<bool> {
         opened.iter().map(|other| other.iv_random == opened[0].iv_random).collect()
     }
@@ -514,7 +515,7 @@ mod secure {
         }
     }
 
-    /// Under a filter of system calls, which not everybody who runs tests may set.
+    /// With a seccomp filter, which needs a privilege. Without it the test is skipped.
     #[cfg(target_os = "linux")]
     #[allow(clippy::print_stdout, reason = "a test that was not run says so")]
     pub(super) fn without_entropy_nothing_new_is_sealed() {
@@ -527,12 +528,12 @@ mod secure {
                 if !common::take_entropy_away() {
                     return true;
                 }
-                // What was inherited has no session to go on in, and fails for good rather than for now.
+                // The inherited transport has no session to continue, and its error is a lasting one.
                 let failed =
                     (0..2).all(|_| agent.beat(Status::Ok, 0).is_failed() && agent.fork_recoveries() == 0);
                 let sent = transport.send(&Frame::new(Status::Ok, process::id(), 0, 1, 0).to_bytes());
                 let refused = sent.is_err_and(|error| varta_agent::classify_send_error(&error).is_failed());
-                // What was made before goes on as it was.
+                // A transport that was created before continues its session.
                 let kept = own.reconnect().is_err() && beat(&mut own) && beat(&mut own);
                 let error = SecureUdpTransport::connect(server.addr(), key()).unwrap_err().to_string();
                 failed && refused && kept && error.contains("gives no randomness")

@@ -109,7 +109,7 @@ async fn missed_beats_are_not_made_up_for() {
     let tape = Tape::default();
     let _heartbeat = tape.heartbeat(SECOND);
     tape.until(1).await;
-    // The task is not run in between, as if its thread had been busy.
+    // The task does not run in between, as if its thread had been busy.
     time::advance(SECOND * 54 / 10).await;
     settle().await;
     assert_eq!(tape.len(), 2);

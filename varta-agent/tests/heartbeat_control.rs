@@ -1,4 +1,4 @@
-//! What a heartbeat says beside its beats, on virtual time.
+//! The control datagrams of a heartbeat, on virtual time.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -22,7 +22,7 @@ async fn a_heartbeat_that_is_stopped_says_goodbye_behind_its_last_beat() {
     heartbeat.set_status(Status::Degraded).unwrap();
     heartbeat.stop().await;
     assert_eq!(tape.goodbyes(), [(4, GoodbyeReason::Shutdown)]);
-    assert_eq!(Control::decode(&tape.said()[0].1).unwrap().nonce(), 4);
+    assert_eq!(Control::decode(&tape.controls()[0].1).unwrap().nonce(), 4);
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +106,7 @@ async fn a_heartbeat_without_a_name_only_beats_until_it_says_goodbye() {
     let tape = Tape::default();
     let heartbeat = tape.heartbeat(MINUTE);
     time::sleep(MINUTE * 5).await;
-    assert!(tape.len() >= 4 && tape.said().is_empty());
+    assert!(tape.len() >= 4 && tape.controls().is_empty());
     drop(heartbeat);
 }
 
@@ -116,12 +116,12 @@ async fn the_hellos_of_a_heartbeat_say_its_interval() {
     let builder = Varta::builder().name("worker").interval(SECOND * 5).stall_after(SECOND * 9);
     let heartbeat = builder.transport(tape.clone()).connect().unwrap().spawn_heartbeat(SECOND * 3).unwrap();
     tape.until(2).await;
-    let said: Vec<_> = tape
-        .said()
+    let controls: Vec<_> = tape
+        .controls()
         .iter()
         .map(|(beats, bytes)| (*beats, Control::decode(bytes).unwrap().interval_ms().unwrap()))
         .collect();
-    assert_eq!(said, [(0, 5000), (1, 3000)], "at connect, and as soon as there was another");
+    assert_eq!(controls, [(0, 5000), (1, 3000)], "at connect, and as soon as there was another");
     drop(heartbeat);
 }
 
@@ -143,11 +143,11 @@ async fn a_busy_heartbeat_says_so_at_once_and_the_rhythm_goes_on() {
     assert_eq!(heartbeat.busy_for(Duration::ZERO).await, BeatOutcome::Sent);
     assert_eq!(asked, Instant::now());
     let busy: Vec<_> =
-        tape.said().iter().map(|(_, bytes)| Control::decode(bytes).unwrap().busy_for_ms()).collect();
+        tape.controls().iter().map(|(_, bytes)| Control::decode(bytes).unwrap().busy_for_ms()).collect();
     assert_eq!(busy, [Some(60_000), Some(0)]);
     tape.until(5).await;
     let times = tape.times();
-    assert_eq!((times[4] - times[0], tape.said().len()), (SECOND * 2, 2));
+    assert_eq!((times[4] - times[0], tape.controls().len()), (SECOND * 2, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +156,7 @@ async fn a_busy_heartbeat_hears_what_became_of_it() {
     let heartbeat = tape.heartbeat(MINUTE);
     tape.fail_next_controls(&[FULL]);
     assert_eq!(heartbeat.busy_for(MINUTE).await, BeatOutcome::Dropped(DropReason::KernelQueueFull));
-    assert_eq!(tape.said().len(), 2, "and once more behind the beat");
+    assert_eq!(tape.controls().len(), 2, "and once more behind the beat");
     time::sleep(MILLISECOND).await;
     heartbeat.stop().await;
 }

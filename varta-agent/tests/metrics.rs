@@ -1,4 +1,4 @@
-//! What the SDK counts of itself, as a recorder of the program gets it.
+//! The counters of the SDK, through a recorder of the program.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -8,7 +8,7 @@ use common::Server;
 use common::recorder::Counts;
 use varta_agent::{Status, Varta};
 
-/// Names without what they have in common, and counts above 0.
+/// The counts above 0, by names without their common prefix.
 fn above_zero(counts: &Counts) -> Vec<(String, u64)> {
     let counted = counts.read().into_iter().filter(|(_, count)| *count > 0);
     counted.map(|(name, count)| (name.replace("varta_client_", ""), count)).collect()
@@ -49,7 +49,7 @@ fn beats_are_counted_by_what_became_of_them_and_by_all_handles_together() {
 }
 
 #[test]
-fn reconnects_are_counted_whoever_made_them() {
+fn reconnects_are_counted_with_any_cause() {
     let counts = Counts::default();
     let mut server = Server::listening();
     let mut agent =

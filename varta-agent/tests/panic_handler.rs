@@ -1,4 +1,4 @@
-//! The last word of processes that really panic: this program runs itself again, once for each.
+//! The terminal frames of processes that really panic: this program runs itself again, once for each.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -26,8 +26,11 @@ fn main() {
     }
     common::run(&[
         ("a_panic_sends_a_terminal_frame", a_panic_sends_a_terminal_frame),
-        ("a_server_that_came_after_the_install_is_told", a_server_that_came_after_the_install_is_told),
-        ("a_server_that_was_restarted_is_told", a_server_that_was_restarted_is_told),
+        (
+            "a_server_that_started_after_the_install_is_notified",
+            a_server_that_started_after_the_install_is_notified,
+        ),
+        ("a_restarted_server_is_notified", a_restarted_server_is_notified),
         ("the_hook_before_runs_with_and_without_a_server", the_hook_before_runs_with_and_without_a_server),
         ("a_full_queue_does_not_hold_up_the_panic", a_full_queue_does_not_hold_up_the_panic),
         ("an_abort_comes_after_the_frame", an_abort_comes_after_the_frame),
@@ -39,7 +42,10 @@ fn main() {
         #[cfg(feature = "udp")]
         ("a_panic_sends_a_terminal_frame_by_udp", udp::a_panic_sends_a_terminal_frame_by_udp),
         #[cfg(feature = "udp")]
-        ("by_udp_a_server_that_came_later_is_told", udp::by_udp_a_server_that_came_later_is_told),
+        (
+            "by_udp_a_server_that_started_later_is_notified",
+            udp::by_udp_a_server_that_started_later_is_notified,
+        ),
         #[cfg(feature = "secure-udp")]
         ("a_panic_sends_a_sealed_terminal_frame", secure::a_panic_sends_a_sealed_terminal_frame),
         #[cfg(feature = "secure-udp")]
@@ -58,15 +64,15 @@ fn main() {
 }
 
 const ROLE: &str = "VARTA_TEST_ROLE";
-/// A path; or with a [`MODE`] an address.
+/// The child's environment variable with a path, or with an address if there is a [`MODE`].
 const PATH: &str = "VARTA_TEST_PATH";
-/// Set where the hook is to go by UDP.
+/// Set if the hook sends by UDP.
 #[cfg(feature = "udp")]
 const MODE: &str = "VARTA_TEST_MODE";
 
-/// What the child says when it is about to panic.
+/// What the child prints before it panics.
 const READY: &str = "ready";
-/// What the hook says that the child had before.
+/// What the child's previous hook prints.
 const BEFORE: &str = "the hook before";
 
 fn play(role: &str, path: &PathBuf) {
@@ -75,17 +81,17 @@ fn play(role: &str, path: &PathBuf) {
         "panics" => {
             install_panic_handler(path).unwrap();
             ready();
-            panic!("as told");
+            panic!("on request");
         }
         "aborts in the hook" => {
             panic::set_hook(Box::new(|_| process::abort()));
             install_panic_handler(path).unwrap();
             ready();
-            panic!("as told");
+            panic!("on request");
         }
         "cannot unwind" => {
             extern "C" fn no_way_out() {
-                panic!("as told");
+                panic!("on request");
             }
             install_panic_handler(path).unwrap();
             ready();
@@ -99,7 +105,7 @@ fn play(role: &str, path: &PathBuf) {
                 let threads = [(); 2].map(|()| {
                     scope.spawn(|| {
                         together.wait();
-                        panic!("as told");
+                        panic!("on request");
                     })
                 });
                 for thread in threads {
@@ -112,14 +118,14 @@ fn play(role: &str, path: &PathBuf) {
             let mut agent = Varta::connect(path).unwrap();
             assert!(agent.beat(Status::Ok, 0).is_sent());
             ready();
-            assert!(panic::catch_unwind(|| panic!("as told")).is_err());
+            assert!(panic::catch_unwind(|| panic!("on request")).is_err());
             assert!(agent.beat(Status::Ok, 0).is_sent());
         }
         "installs twice" => {
             install_panic_handler(path).unwrap();
             install_panic_handler(path).unwrap();
             ready();
-            panic!("as told");
+            panic!("on request");
         }
         "installs in vain" => {
             let error = install_panic_handler("x".repeat(200)).unwrap_err();
@@ -138,12 +144,12 @@ fn play(role: &str, path: &PathBuf) {
             let installs = Installs(path.clone());
             ready();
             let _dropped_while_panicking = installs;
-            panic!("as told");
+            panic!("on request");
         }
         "forks" => {
             install_panic_handler(path).unwrap();
             ready();
-            forked(|| drop(panic::catch_unwind(|| panic!("as told"))));
+            forked(|| drop(panic::catch_unwind(|| panic!("on request"))));
         }
         other => panic!("no such role: {other}"),
     }
@@ -155,11 +161,11 @@ fn forked(work: impl FnOnce()) {
     match unsafe { libc::fork() } {
         0 => {
             work();
-            // SAFETY: ends the child here and now.
+            // SAFETY: ends the child at once.
             unsafe { libc::_exit(0) };
         }
         child => {
-            // SAFETY: the child is ours, and nobody asks for its status.
+            // SAFETY: the child is ours, and its status is not needed.
             unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
         }
     }
@@ -170,19 +176,19 @@ fn say(line: &str) {
     let _ = io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Waits for the parent to have prepared the world.
+/// Waits until the parent has prepared the server.
 fn ready() {
     say(READY);
     io::stdin().lock().read_line(&mut String::new()).unwrap();
 }
 
 /// A child that is about to panic.
-struct Doomed {
+struct PanickingChild {
     child: Child,
-    said: BufReader<process::ChildStdout>,
+    output: BufReader<process::ChildStdout>,
 }
 
-impl Doomed {
+impl PanickingChild {
     fn start(role: &str, server: &Server) -> Self {
         Self::run(Command::new(env::current_exe().unwrap()).env(ROLE, role).env(PATH, server.path()))
     }
@@ -196,22 +202,22 @@ impl Doomed {
     fn run(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        said.read_line(&mut line).unwrap();
+        output.read_line(&mut line).unwrap();
         assert_eq!(line.trim_end(), READY);
-        Self { child, said }
+        Self { child, output }
     }
 
     fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Has it panic, and waits for its end.
+    /// Makes it panic, and waits for its end.
     fn finish(mut self) -> (ExitStatus, Vec<String>) {
         drop(self.child.stdin.take());
-        let said = self.said.lines().map(Result::unwrap).collect();
-        (self.child.wait().unwrap(), said)
+        let output = self.output.lines().map(Result::unwrap).collect();
+        (self.child.wait().unwrap(), output)
     }
 }
 
@@ -223,18 +229,18 @@ fn assert_terminal(frame: &Frame, pid: u32) {
 
 fn a_panic_sends_a_terminal_frame() {
     let server = Server::listening();
-    let child = Doomed::start("panics", &server);
+    let child = PanickingChild::start("panics", &server);
     let pid = child.pid();
-    let (status, said) = child.finish();
-    assert_eq!((status.code(), said), (Some(101), vec![BEFORE.to_owned()]));
+    let (status, output) = child.finish();
+    assert_eq!((status.code(), output), (Some(101), vec![BEFORE.to_owned()]));
     let [frame] = server.arrived()[..] else { panic!("one frame") };
     assert_terminal(&frame, pid);
     assert!(frame.timestamp > 0);
 }
 
-fn a_server_that_came_after_the_install_is_told() {
+fn a_server_that_started_after_the_install_is_notified() {
     let mut server = Server::absent();
-    let child = Doomed::start("panics", &server);
+    let child = PanickingChild::start("panics", &server);
     server.start();
     let pid = child.pid();
     child.finish();
@@ -242,9 +248,9 @@ fn a_server_that_came_after_the_install_is_told() {
     assert_terminal(&frame, pid);
 }
 
-fn a_server_that_was_restarted_is_told() {
+fn a_restarted_server_is_notified() {
     let mut server = Server::listening();
-    let child = Doomed::start("panics", &server);
+    let child = PanickingChild::start("panics", &server);
     server.kill();
     server.start();
     let pid = child.pid();
@@ -255,26 +261,26 @@ fn a_server_that_was_restarted_is_told() {
 
 fn the_hook_before_runs_with_and_without_a_server() {
     let mut killed = Server::listening();
-    let child = Doomed::start("panics", &killed);
+    let child = PanickingChild::start("panics", &killed);
     killed.kill();
-    for child in [child, Doomed::start("panics", &Server::absent())] {
-        let (status, said) = child.finish();
-        assert_eq!((status.code(), said), (Some(101), vec![BEFORE.to_owned()]));
+    for child in [child, PanickingChild::start("panics", &Server::absent())] {
+        let (status, output) = child.finish();
+        assert_eq!((status.code(), output), (Some(101), vec![BEFORE.to_owned()]));
     }
 }
 
 fn a_full_queue_does_not_hold_up_the_panic() {
     let server = Server::listening();
-    let child = Doomed::start("panics", &server);
+    let child = PanickingChild::start("panics", &server);
     common::fill(&server.path());
-    let (status, said) = child.finish();
-    assert_eq!((status.code(), said), (Some(101), vec![BEFORE.to_owned()]));
+    let (status, output) = child.finish();
+    assert_eq!((status.code(), output), (Some(101), vec![BEFORE.to_owned()]));
 }
 
 fn an_abort_comes_after_the_frame() {
     for role in ["aborts in the hook", "cannot unwind"] {
         let server = Server::listening();
-        let child = Doomed::start(role, &server);
+        let child = PanickingChild::start(role, &server);
         let pid = child.pid();
         let (status, _) = child.finish();
         assert_eq!(status.signal(), Some(libc::SIGABRT), "{role}");
@@ -284,11 +290,11 @@ fn an_abort_comes_after_the_frame() {
 
 fn threads_that_panic_together_each_send_a_frame() {
     let server = Server::listening();
-    let child = Doomed::start("panics in two threads", &server);
+    let child = PanickingChild::start("panics in two threads", &server);
     let pid = child.pid();
-    let (status, said) = child.finish();
+    let (status, output) = child.finish();
     assert!(status.success());
-    assert_eq!(said, [BEFORE, BEFORE]);
+    assert_eq!(output, [BEFORE, BEFORE]);
     let frames = server.arrived();
     assert_eq!(frames.len(), 2);
     for frame in frames {
@@ -298,7 +304,7 @@ fn threads_that_panic_together_each_send_a_frame() {
 
 fn a_process_that_survives_its_panic_beats_on() {
     let server = Server::listening();
-    let child = Doomed::start("survives", &server);
+    let child = PanickingChild::start("survives", &server);
     assert!(child.finish().0.success());
     let nonces: Vec<u64> = server.arrived().iter().map(|frame| frame.nonce).collect();
     assert_eq!(nonces, [1, NONCE_TERMINAL, 2]);
@@ -306,7 +312,7 @@ fn a_process_that_survives_its_panic_beats_on() {
 
 fn a_second_install_adds_a_frame() {
     let server = Server::listening();
-    let child = Doomed::start("installs twice", &server);
+    let child = PanickingChild::start("installs twice", &server);
     let pid = child.pid();
     assert_eq!(child.finish().1, [BEFORE]);
     let frames = server.arrived();
@@ -318,15 +324,15 @@ fn a_second_install_adds_a_frame() {
 
 fn an_install_that_fails_installs_nothing() {
     let server = Server::listening();
-    let child = Doomed::start("installs in vain", &server);
-    let (status, said) = child.finish();
-    assert_eq!((status.code(), said), (Some(101), vec![BEFORE.to_owned()]));
+    let child = PanickingChild::start("installs in vain", &server);
+    let (status, output) = child.finish();
+    assert_eq!((status.code(), output), (Some(101), vec![BEFORE.to_owned()]));
     assert!(server.arrived().is_empty());
 }
 
 fn a_forked_child_panics_under_its_own_pid() {
     let server = Server::listening();
-    let child = Doomed::start("forks", &server);
+    let child = PanickingChild::start("forks", &server);
     let pid = child.pid();
     assert!(child.finish().0.success());
     let frame = server.frame();
@@ -350,10 +356,10 @@ mod udp {
             #[cfg(not(feature = "secure-udp"))]
             other => panic!("no such mode: {other}"),
         }
-        let panics = || drop(panic::catch_unwind(|| panic!("as told")));
+        let panics = || drop(panic::catch_unwind(|| panic!("on request")));
         ready();
         match role {
-            "panics" => panic!("as told"),
+            "panics" => panic!("on request"),
             "panics in many threads" => {
                 let together = Barrier::new(THREADS);
                 thread::scope(|scope| {
@@ -387,24 +393,24 @@ mod udp {
         }
     }
 
-    /// All that they send has to fit into the queue of one socket.
+    /// All of their frames must fit into the queue of one socket.
     pub(super) const THREADS: usize = 8;
     pub(super) const PANICS: usize = 8;
 
     pub(super) fn a_panic_sends_a_terminal_frame_by_udp() {
         let server = UdpServer::listening();
-        let child = Doomed::start_by_udp("panics", "udp", server.addr());
+        let child = PanickingChild::start_by_udp("panics", "udp", server.addr());
         let pid = child.pid();
-        let (status, said) = child.finish();
-        assert_eq!((status.code(), said), (Some(101), vec![BEFORE.to_owned()]));
+        let (status, output) = child.finish();
+        assert_eq!((status.code(), output), (Some(101), vec![BEFORE.to_owned()]));
         let [datagram] = &server.arrived()[..] else { panic!("one frame") };
         assert_terminal(&Frame::decode(datagram).unwrap(), pid);
     }
 
-    pub(super) fn by_udp_a_server_that_came_later_is_told() {
+    pub(super) fn by_udp_a_server_that_started_later_is_notified() {
         let absent = UdpServer::absent();
         let addr = absent.addr();
-        let child = Doomed::start_by_udp("panics", "udp", addr);
+        let child = PanickingChild::start_by_udp("panics", "udp", addr);
         drop(absent);
         let server = std::net::UdpSocket::bind(addr).unwrap();
         let pid = child.pid();
@@ -442,7 +448,7 @@ mod secure {
         }
     }
 
-    /// Opens what has arrived, and checks that it is terminal and that no nonce came twice.
+    /// Opens the datagrams received so far, and checks that each is terminal and no nonce repeats.
     fn open(mode: &str, server: &UdpServer) -> Vec<Opened> {
         let mut nonces = HashSet::new();
         let opened = server.arrived().into_iter().map(|datagram| {
@@ -461,10 +467,10 @@ mod secure {
     pub(super) fn a_panic_sends_a_sealed_terminal_frame() {
         for mode in MODES {
             let server = UdpServer::listening();
-            let child = Doomed::start_by_udp("panics", mode, server.addr());
+            let child = PanickingChild::start_by_udp("panics", mode, server.addr());
             let pid = child.pid();
-            let (status, said) = child.finish();
-            assert_eq!((status.code(), said), (Some(101), vec![BEFORE.to_owned()]));
+            let (status, output) = child.finish();
+            assert_eq!((status.code(), output), (Some(101), vec![BEFORE.to_owned()]));
             let [opened] = open(mode, &server)[..] else { panic!("one frame") };
             assert_terminal(&opened.frame, pid);
         }
@@ -473,11 +479,11 @@ mod secure {
     pub(super) fn threads_that_panic_together_share_no_nonce() {
         for mode in MODES {
             let server = UdpServer::listening();
-            let child = Doomed::start_by_udp("panics in many threads", mode, server.addr());
+            let child = PanickingChild::start_by_udp("panics in many threads", mode, server.addr());
             let pid = child.pid();
-            let (status, said) = child.finish();
+            let (status, output) = child.finish();
             assert!(status.success());
-            assert_eq!(said.len(), THREADS * PANICS);
+            assert_eq!(output.len(), THREADS * PANICS);
             let opened = open(mode, &server);
             assert_eq!(opened.len(), THREADS * PANICS);
             assert!(opened.iter().all(|opened| opened.frame.pid == pid));
@@ -487,7 +493,8 @@ mod secure {
     pub(super) fn a_forked_child_that_panics_has_nonces_and_a_key_of_its_own() {
         for mode in MODES {
             let server = UdpServer::listening();
-            let child = Doomed::start_by_udp("panics before, in and after a fork", mode, server.addr());
+            let child =
+                PanickingChild::start_by_udp("panics before, in and after a fork", mode, server.addr());
             let pid = child.pid();
             assert!(child.finish().0.success());
             let opened = open(mode, &server);
@@ -502,12 +509,12 @@ mod secure {
         }
     }
 
-    /// Under a filter of system calls; where none may be set the child does not panic at all.
+    /// With a seccomp filter; where it cannot be installed the child does not panic.
     #[cfg(target_os = "linux")]
     pub(super) fn a_forked_child_without_entropy_panics_in_silence() {
         for mode in MODES {
             let server = UdpServer::listening();
-            let child = Doomed::start_by_udp("forks a child without entropy", mode, server.addr());
+            let child = PanickingChild::start_by_udp("forks a child without entropy", mode, server.addr());
             let pid = child.pid();
             assert!(child.finish().0.success());
             let [opened] = open(mode, &server)[..] else { panic!("one frame") };

@@ -1,4 +1,4 @@
-//! A heartbeat that is tied to work: on virtual time, but for a runtime that is blocked.
+//! A heartbeat with guards: on virtual time, except for a runtime that is blocked.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -100,7 +100,7 @@ async fn a_guard_that_is_dropped_ties_the_heartbeat_to_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_died_of_a_panic_is_stuck_until_somebody_takes_its_name() {
+async fn work_that_died_of_a_panic_is_stuck_until_a_guard_takes_its_name() {
     let tape = Tape::default();
     let heartbeat = tape.heartbeat(SECOND);
     let guard = heartbeat.guard("consumer", SECOND * 3600);
@@ -131,7 +131,7 @@ async fn a_heartbeat_that_was_itself_held_up_does_not_blame_the_guards() {
     let heartbeat = tape.heartbeat(SECOND);
     let guard = heartbeat.guard("consumer", SECOND * 3);
     between_beats(&tape).await;
-    // Nobody is run in between, as if the process had been stopped.
+    // No task runs in between, as if the process had been stopped.
     time::advance(SECOND * 60).await;
     settle().await;
     assert_eq!(tape.len(), 2);
@@ -165,7 +165,7 @@ async fn a_guard_may_outlive_its_heartbeat() {
     assert_eq!(guard.name(), "consumer");
 }
 
-/// Blocks the thread of a runtime for so long that a heartbeat that could run would have beaten fifty times.
+/// Blocks the thread of a runtime for fifty intervals.
 #[test]
 fn a_runtime_that_is_blocked_falls_silent() {
     let server = Server::listening();

@@ -1,5 +1,6 @@
-//! What the log says of work that is stuck. By itself in a program: a line that another test writes at the same moment,
-//! where nobody listens, could have the one place in the code that writes both taken for one to which nobody listens.
+//! The log lines about stuck work. In a program of its own: tracing caches for each callsite whether a
+//! subscriber wants it, and another test that logs at the same moment without a subscriber could disable the
+//! callsite.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use common::tape::{SECOND, Tape, beats_in, between_beats, unwind};
 
-/// A log that is kept.
+/// A log in memory.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -25,7 +26,7 @@ impl io::Write for Log {
 }
 
 impl Log {
-    /// Takes the lines so far.
+    /// Removes and returns the lines so far.
     fn take(&self) -> Vec<String> {
         let bytes = std::mem::take(&mut *self.0.lock().unwrap());
         String::from_utf8(bytes).unwrap().lines().map(|line| line.trim().to_owned()).collect()

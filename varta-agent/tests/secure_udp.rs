@@ -1,4 +1,4 @@
-//! Sealed beats: what a server opens, and that no nonce comes twice.
+//! Sealed beats: what a server opens, and that no nonce repeats.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -44,7 +44,7 @@ fn counters(opened: &[Opened]) -> Vec<u32> {
     opened.iter().map(|opened| opened.iv_counter).collect()
 }
 
-/// Checks that no nonce came twice, and gives the prefixes in the order of their appearance.
+/// Checks that no nonce repeats, and returns the prefixes in the order of their appearance.
 fn prefixes(opened: &[Opened]) -> Vec<[u8; 8]> {
     let mut nonces = HashSet::new();
     let mut prefixes = Vec::new();

@@ -1,4 +1,4 @@
-//! Beats by UDP: to a server that is there, one that is not, and one that comes later.
+//! Beats by UDP: to a running server, a missing one, and one that starts later.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -18,7 +18,7 @@ fn beat(agent: &mut Varta<UdpTransport>) -> BeatOutcome {
     agent.beat(Status::Ok, 0)
 }
 
-/// Beats until the kernel has heard that nobody listens.
+/// Sends beats until the kernel knows that no process listens.
 fn beat_until_refused(agent: &mut Varta<UdpTransport>) -> BeatOutcome {
     let started = Instant::now();
     loop {
@@ -63,7 +63,7 @@ fn a_beat_arrives_over_ipv6_as_it_was_made() {
 }
 
 #[test]
-fn that_nobody_listens_shows_at_a_later_beat() {
+fn a_missing_server_shows_at_a_later_beat() {
     let server = UdpServer::absent();
     let mut agent = Varta::connect_udp(server.addr()).unwrap();
     assert_eq!(beat(&mut agent), BeatOutcome::Sent);

@@ -1,5 +1,5 @@
-//! Beats through real sockets: servers that restart, are not there yet, or do not read. With a page of memory beside the
-//! socket everything is as without.
+//! Beats through real sockets: servers that restart, that are not there yet, or that do not read. A handle
+//! with a page of memory behaves the same.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -8,7 +8,7 @@ mod common;
 use std::io;
 use std::thread;
 
-use common::{Server, Way};
+use common::{HandleKind, Server};
 use varta_agent::{BeatOutcome, BeatTransport, DropReason, Frame, Status, Varta};
 
 const FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
@@ -23,7 +23,7 @@ fn nonces(frames: &[Frame]) -> Vec<u64> {
     frames.iter().map(|frame| frame.nonce).collect()
 }
 
-each_way! {
+for_each_kind! {
     a_beat_arrives_as_it_was_made,
     timestamps_do_not_decrease,
     a_restarted_server_gets_the_beat_that_found_out,
@@ -37,7 +37,7 @@ each_way! {
     a_handle_shows_where_it_sends,
 }
 
-fn a_beat_arrives_as_it_was_made<W: Way>() {
+fn a_beat_arrives_as_it_was_made<W: HandleKind>() {
     let server = Server::listening();
     let mut agent = W::connect(server.path()).unwrap();
     assert_eq!(agent.beat(Status::Degraded, 0xdead_beef), BeatOutcome::Sent);
@@ -46,7 +46,7 @@ fn a_beat_arrives_as_it_was_made<W: Way>() {
     assert_eq!((frame.nonce, frame.payload), (1, 0xdead_beef));
 }
 
-fn timestamps_do_not_decrease<W: Way>() {
+fn timestamps_do_not_decrease<W: HandleKind>() {
     let server = Server::listening();
     let mut agent = W::connect(server.path()).unwrap();
     let timestamps = [(); 200].map(|()| {
@@ -57,9 +57,9 @@ fn timestamps_do_not_decrease<W: Way>() {
     assert_eq!(agent.clock_regressions(), 0);
 }
 
-fn a_restarted_server_gets_the_beat_that_found_out<W: Way>() {
+fn a_restarted_server_gets_the_beat_that_found_out<W: HandleKind>() {
     let mut server = Server::listening();
-    let mut agent = W::made_by(Varta::builder().socket(server.path())).unwrap();
+    let mut agent = W::build(Varta::builder().socket(server.path())).unwrap();
     assert!(beat(&mut agent).is_sent());
     for _ in 0..3 {
         server.kill();
@@ -69,7 +69,7 @@ fn a_restarted_server_gets_the_beat_that_found_out<W: Way>() {
     assert_eq!(nonces(&server.arrived()), [6, 7]);
 }
 
-fn a_server_that_comes_back_after_a_while_is_found_by_the_next_beat<W: Way>() {
+fn a_server_that_comes_back_after_a_while_is_found_by_the_next_beat<W: HandleKind>() {
     let mut server = Server::listening();
     let mut agent = W::connect(server.path()).unwrap();
     agent.set_reconnect_after(3);
@@ -83,7 +83,7 @@ fn a_server_that_comes_back_after_a_while_is_found_by_the_next_beat<W: Way>() {
     assert_eq!(nonces(&server.arrived()), [7]);
 }
 
-fn without_a_threshold_only_reconnect_leads_to_the_restarted_server<W: Way>() {
+fn without_a_threshold_only_reconnect_leads_to_the_restarted_server<W: HandleKind>() {
     let mut server = Server::listening();
     let mut agent = W::connect(server.path()).unwrap();
     server.kill();
@@ -95,9 +95,9 @@ fn without_a_threshold_only_reconnect_leads_to_the_restarted_server<W: Way>() {
     assert_eq!(nonces(&server.arrived()), [3]);
 }
 
-fn a_full_queue_drops_beats_until_it_is_read<W: Way>() {
+fn a_full_queue_drops_beats_until_it_is_read<W: HandleKind>() {
     let server = Server::listening();
-    let mut agent = W::made_by(Varta::builder().socket(server.path())).unwrap();
+    let mut agent = W::build(Varta::builder().socket(server.path())).unwrap();
     let mut taken = 0;
     let full = loop {
         match beat(&mut agent) {
@@ -111,11 +111,11 @@ fn a_full_queue_drops_beats_until_it_is_read<W: Way>() {
     assert_eq!(beat(&mut agent), BeatOutcome::Sent);
 }
 
-fn a_lazy_handle_finds_its_server_as_soon_as_there_is_one<W: Way>() {
+fn a_lazy_handle_finds_its_server_as_soon_as_there_is_one<W: HandleKind>() {
     for threshold in [0, 1] {
         let mut server = Server::absent();
         let builder = Varta::builder().socket(server.path()).lazy().reconnect_after(threshold);
-        let mut agent = W::made_by(builder).unwrap();
+        let mut agent = W::build(builder).unwrap();
         assert_eq!((beat(&mut agent), beat(&mut agent)), (NOBODY, NOBODY));
         server.start();
         server.kill();
@@ -126,11 +126,11 @@ fn a_lazy_handle_finds_its_server_as_soon_as_there_is_one<W: Way>() {
     }
 }
 
-fn connect_fails_where_nobody_listens_and_names_the_path<W: Way>() {
+fn connect_fails_where_nobody_listens_and_names_the_path<W: HandleKind>() {
     let mut server = Server::absent();
     let path = server.path();
     let refused = |kind| {
-        for result in [W::connect(path.clone()), W::made_by(Varta::builder().socket(&path))] {
+        for result in [W::connect(path.clone()), W::build(Varta::builder().socket(&path))] {
             let error = result.unwrap_err();
             assert_eq!(error.kind(), kind);
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
@@ -143,16 +143,16 @@ fn connect_fails_where_nobody_listens_and_names_the_path<W: Way>() {
     refused(io::ErrorKind::ConnectionRefused);
 }
 
-fn a_path_that_is_too_long_is_refused_lazy_or_not<W: Way>() {
+fn a_path_that_is_too_long_is_refused_lazy_or_not<W: HandleKind>() {
     let path = format!("/tmp/{}", "x".repeat(120));
     for builder in [Varta::builder(), Varta::builder().lazy()] {
-        let error = W::made_by(builder.socket(&path)).unwrap_err();
+        let error = W::build(builder.socket(&path)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains(&path), "{error}");
     }
 }
 
-fn a_handle_may_move_to_another_thread<W: Way>() {
+fn a_handle_may_move_to_another_thread<W: HandleKind>() {
     let server = Server::listening();
     let mut agent = W::connect(server.path()).unwrap();
     assert!(beat(&mut agent).is_sent());
@@ -161,7 +161,7 @@ fn a_handle_may_move_to_another_thread<W: Way>() {
     assert_eq!(nonces(&server.arrived()), [1, 2]);
 }
 
-fn a_handle_shows_where_it_sends<W: Way>() {
+fn a_handle_shows_where_it_sends<W: HandleKind>() {
     let server = Server::listening();
     let agent = W::connect(server.path()).unwrap();
     let shown = format!("{agent:?}");

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beat_on_time_keeps_the_rhythm_and_a_late_one_starts_it_anew() {
+    fn a_beat_on_time_keeps_the_rhythm_and_a_late_one_restarts_it() {
         let due = Instant::now();
         for (late, expected) in [(0, 1000), (99, 1000), (100, 1000), (101, 1101), (900, 1900), (5000, 6000)] {
             let now = due + Duration::from_millis(late);

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_change_its_length_or_its_seals() {
+    fn its_length_and_its_seals_cannot_be_changed() {
         let (page, descriptor) = Page::create().unwrap();
         let file = File::from(descriptor.try_clone().unwrap());
         let length = u64::try_from(page.length).unwrap();

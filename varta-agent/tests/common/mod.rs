@@ -1,4 +1,4 @@
-//! What the test programs share: a server that only listens.
+//! Shared code of the test programs: a server that only receives.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 #![allow(dead_code, reason = "each test program takes what it needs")]
@@ -36,7 +36,7 @@ pub(crate) async fn await_beats(heartbeat: &varta_agent::Heartbeat, beats: u64) 
     tokio::time::timeout(GIVE_UP, sent).await.expect("the heartbeat beats");
 }
 
-/// A socket that somebody listens on, in a directory of its own.
+/// A server's socket, in a temporary directory.
 pub(crate) struct Server {
     dir: TempDir,
     socket: Option<UnixDatagram>,
@@ -65,7 +65,7 @@ impl Server {
         self.socket = Some(socket);
     }
 
-    /// Closes the socket, and leaves its file as a server that is killed does.
+    /// Closes the socket and leaves its file, as a killed server does.
     pub(crate) fn kill(&mut self) {
         self.socket = None;
     }
@@ -81,17 +81,17 @@ impl Server {
         }
     }
 
-    /// Takes the next datagram, whatever it is.
+    /// Receives the next datagram of any kind.
     pub(crate) fn take(&self) {
         self.socket().recv(&mut [0; 600]).expect("a datagram in time");
     }
 
-    /// Takes what has arrived, all of it frames, without waiting.
+    /// Returns the frames received so far, without waiting. Any other datagram fails the test.
     pub(crate) fn arrived(&self) -> Vec<Frame> {
         self.datagrams().iter().map(|datagram| Frame::decode(datagram).unwrap()).collect()
     }
 
-    /// Takes what has arrived, without waiting. A page of memory that is handed over is not taken.
+    /// Returns the datagrams received so far, without waiting. The Attach of a page is skipped.
     pub(crate) fn datagrams(&self) -> Vec<Vec<u8>> {
         self.socket().set_nonblocking(true).unwrap();
         let mut datagrams = Vec::new();
@@ -113,67 +113,68 @@ impl Server {
     }
 }
 
-/// Tells whether a datagram hands over a page of memory.
+/// Returns whether a datagram is an Attach.
 fn is_attach(datagram: &[u8]) -> bool {
     Control::decode(datagram).is_ok_and(|control| control.kind() == ControlKind::Attach)
 }
 
-/// A way to a server on this host. A handle that shares memory does what the other does wherever nobody takes the page.
-pub(crate) trait Way {
+/// A transport to a server on this host. While no server reads the page, a handle with a page behaves as one
+/// without.
+pub(crate) trait HandleKind {
     type Transport: BeatTransport + Debug;
 
     fn connect(path: PathBuf) -> io::Result<Varta<Self::Transport>>;
 
-    fn made_by(builder: Builder) -> io::Result<Varta<Self::Transport>>;
+    fn build(builder: Builder) -> io::Result<Varta<Self::Transport>>;
 }
 
-/// Through the socket alone.
-pub(crate) struct BySocket;
+/// The socket alone.
+pub(crate) struct SocketOnly;
 
-impl Way for BySocket {
+impl HandleKind for SocketOnly {
     type Transport = UdsTransport;
 
     fn connect(path: PathBuf) -> io::Result<Varta> {
         Varta::connect(path)
     }
 
-    fn made_by(builder: Builder) -> io::Result<Varta> {
+    fn build(builder: Builder) -> io::Result<Varta> {
         builder.connect()
     }
 }
 
-/// With a page of memory beside it.
+/// The socket and a page of memory.
 #[cfg(feature = "shm")]
-pub(crate) struct ByPage;
+pub(crate) struct WithPage;
 
 #[cfg(feature = "shm")]
-impl Way for ByPage {
+impl HandleKind for WithPage {
     type Transport = varta_agent::ShmTransport;
 
     fn connect(path: PathBuf) -> io::Result<Varta<Self::Transport>> {
         Varta::connect_shm(path)
     }
 
-    fn made_by(builder: Builder) -> io::Result<Varta<Self::Transport>> {
+    fn build(builder: Builder) -> io::Result<Varta<Self::Transport>> {
         builder.shm().connect()
     }
 }
 
-/// Makes a test of each of these cases for each [`Way`].
+/// Defines a test for each of these cases and each [`HandleKind`].
 #[macro_export]
-macro_rules! each_way {
+macro_rules! for_each_kind {
     ($($case:ident),* $(,)?) => {
-        mod by_socket {
-            $(#[test] fn $case() { super::$case::<super::common::BySocket>() })*
+        mod socket_only {
+            $(#[test] fn $case() { super::$case::<super::common::SocketOnly>() })*
         }
         #[cfg(feature = "shm")]
-        mod by_page {
-            $(#[test] fn $case() { super::$case::<super::common::ByPage>() })*
+        mod with_page {
+            $(#[test] fn $case() { super::$case::<super::common::WithPage>() })*
         }
     };
 }
 
-/// Fills the queue of a server's socket, by as many datagrams as it takes.
+/// Fills the queue of a server's socket.
 pub(crate) fn fill(path: &Path) {
     let socket = UnixDatagram::unbound().unwrap();
     socket.connect(path).unwrap();
@@ -181,8 +182,8 @@ pub(crate) fn fill(path: &Path) {
     while socket.send(&[0; 32]).is_ok() {}
 }
 
-/// Runs the cases whose names contain one of the arguments, or all, one after the other on this thread. For test
-/// programs that cannot have the threads of the standard harness.
+/// Runs the cases whose names contain one of the arguments, or all of them, one after the other on this
+/// thread. For test programs that cannot use the threads of the standard harness.
 #[allow(clippy::print_stdout, reason = "this is what a test program does")]
 pub(crate) fn run(cases: &[(&str, fn())]) {
     let filters: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
@@ -194,13 +195,13 @@ pub(crate) fn run(cases: &[(&str, fn())]) {
     }
 }
 
-/// A UDP socket that somebody listens on.
+/// A server's UDP socket.
 #[cfg(feature = "udp")]
 pub(crate) struct UdpServer(UdpSocket);
 
 #[cfg(feature = "udp")]
 impl UdpServer {
-    /// On a port of the kernel's choice.
+    /// Binds a port of the kernel's choice.
     pub(crate) fn on(ip: impl Into<IpAddr>) -> io::Result<Self> {
         let socket = UdpSocket::bind((ip.into(), 0))?;
         socket.set_read_timeout(Some(GIVE_UP))?;
@@ -211,14 +212,14 @@ impl UdpServer {
         Self::on(Ipv4Addr::LOCALHOST).unwrap()
     }
 
-    /// On a port at which nobody else can listen, and which takes no datagrams either: as good as nobody.
+    /// A port that no other socket can bind, and that refuses all datagrams, as if it were unbound.
     pub(crate) fn absent() -> Self {
         let server = Self::listening();
         server.stop();
         server
     }
 
-    /// Refuses all datagrams from now on, as if the socket were closed, without giving the port to anybody.
+    /// Refuses all datagrams from now on, as if the socket were closed, but keeps the port.
     pub(crate) fn stop(&self) {
         self.0.connect((Ipv4Addr::LOCALHOST, 1)).unwrap();
     }
@@ -234,7 +235,7 @@ impl UdpServer {
         datagram[..length].to_vec()
     }
 
-    /// Takes what was sent before now, and waits for all of it to arrive.
+    /// Returns what was sent before this call, after all of it has arrived.
     pub(crate) fn arrived(&self) -> Vec<Vec<u8>> {
         const END: &[u8] = b"that was all";
         UdpSocket::bind((self.addr().ip(), 0)).unwrap().send_to(END, self.addr()).unwrap();
@@ -242,8 +243,8 @@ impl UdpServer {
     }
 }
 
-/// Takes all randomness of the operating system from this process and its children, for ever; nor can they open files.
-/// `false` if that is not to be had here.
+/// Denies this process and its children the operating system's random numbers, for ever, and opening files.
+/// Returns `false` where the filter cannot be installed.
 #[cfg(all(feature = "secure-udp", target_os = "linux"))]
 #[allow(unsafe_code, reason = "a filter of system calls is set through libc")]
 pub(crate) fn take_entropy_away() -> bool {

@@ -1,4 +1,4 @@
-//! A server that takes pages of memory.
+//! A server that accepts pages of memory.
 
 #![allow(unsafe_code, reason = "descriptors are received and memory is mapped through libc")]
 
@@ -12,13 +12,13 @@ use tempfile::TempDir;
 use varta_agent::Frame;
 use varta_proto::page::{BeatPage, Glance, LONGEST_PROMISE};
 
-/// A socket to which pages are handed over.
+/// A socket that receives pages.
 pub(crate) struct PageServer {
     dir: TempDir,
     socket: UnixDatagram,
 }
 
-/// A page as its server sees it. It stays mapped.
+/// A page in the server's mapping, which is never unmapped.
 pub(crate) struct Page(&'static BeatPage);
 
 impl PageServer {
@@ -33,7 +33,7 @@ impl PageServer {
         self.dir.path().join("varta.sock")
     }
 
-    /// Takes what has arrived up to the next page, and that.
+    /// Receives datagrams up to the next page, and returns that page.
     pub(crate) fn page(&self) -> Page {
         loop {
             if let Some(descriptor) = self.receive() {
@@ -68,15 +68,15 @@ impl PageServer {
         assert_eq!(header.cmsg_type, libc::SCM_RIGHTS);
         // SAFETY: the header is one of the message's.
         let data = unsafe { libc::CMSG_DATA(header) };
-        // SAFETY: behind the header stands a descriptor.
+        // SAFETY: the header is followed by a descriptor.
         let descriptor = unsafe { data.cast::<libc::c_int>().read_unaligned() };
-        // SAFETY: the kernel has just opened it for us.
+        // SAFETY: the kernel has just opened it, and nothing else owns it.
         Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
     }
 }
 
 impl Page {
-    /// Promises to look for a while.
+    /// Gives the page a lease.
     pub(crate) fn promise(&self) {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the time is a live structure for the kernel to fill.
@@ -85,7 +85,7 @@ impl Page {
         self.0.promise(now + LONGEST_PROMISE / 2);
     }
 
-    /// The nonce of the beat that is there.
+    /// The nonce of the beat in the page.
     pub(crate) fn nonce(&self) -> Option<u64> {
         match self.0.glance(u64::MAX, u64::MAX) {
             Glance::Beat { frame, .. } => Some(Frame::decode(&frame).unwrap().nonce),

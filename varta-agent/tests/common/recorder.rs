@@ -1,4 +1,4 @@
-//! A recorder of metrics that only counts.
+//! A recorder of metrics that supports only counters.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 
-/// Counters by their names as Prometheus shows them. All clones count into the same.
+/// Counters by their names in the Prometheus format. All clones share the same counters.
 #[derive(Clone, Default)]
 pub(crate) struct Counts(Arc<Mutex<BTreeMap<String, Arc<AtomicU64>>>>);
 
 impl Counts {
-    /// What has been counted so far, in the order of the names.
+    /// The counts so far, in the order of the names.
     pub(crate) fn read(&self) -> Vec<(String, u64)> {
         let counters = self.0.lock().unwrap();
         counters.iter().map(|(name, count)| (name.clone(), count.load(Ordering::Relaxed))).collect()

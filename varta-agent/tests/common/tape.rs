@@ -1,4 +1,4 @@
-//! A transport that records, for heartbeats on virtual time.
+//! A recording transport, for heartbeats on virtual time.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,7 +14,7 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(crate) const FULL: io::ErrorKind = io::ErrorKind::WouldBlock;
 
-/// A transport that takes down when it sent what.
+/// A transport that records what it sent and when.
 #[derive(Clone, Default)]
 pub(crate) struct Tape(pub(crate) Arc<Mutex<Recording>>);
 
@@ -25,7 +25,7 @@ pub(crate) struct Recording {
     errors: VecDeque<io::ErrorKind>,
     pub(crate) reconnects: usize,
     /// Control datagrams, each with the number of beats before it.
-    said: Vec<(usize, Vec<u8>)>,
+    controls: Vec<(usize, Vec<u8>)>,
     /// The errors of the next control datagrams.
     control_errors: VecDeque<io::ErrorKind>,
 }
@@ -46,7 +46,7 @@ impl BeatTransport for Tape {
     fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
         let mut recording = self.0.lock().unwrap();
         let beats = recording.beats.len();
-        recording.said.push((beats, datagram.to_vec()));
+        recording.controls.push((beats, datagram.to_vec()));
         recording.control_errors.pop_front().map_or(Ok(datagram.len()), |kind| Err(kind.into()))
     }
 }
@@ -65,14 +65,16 @@ impl Tape {
     }
 
     /// The control datagrams, each with the number of beats before it.
-    pub(crate) fn said(&self) -> Vec<(usize, Vec<u8>)> {
-        self.0.lock().unwrap().said.clone()
+    pub(crate) fn controls(&self) -> Vec<(usize, Vec<u8>)> {
+        self.0.lock().unwrap().controls.clone()
     }
 
     /// The reasons of the goodbyes, each with the number of beats before it.
     pub(crate) fn goodbyes(&self) -> Vec<(usize, GoodbyeReason)> {
-        let said = self.said().into_iter();
-        said.filter_map(|(beats, bytes)| Some((beats, Control::decode(&bytes).unwrap().reason()?))).collect()
+        let controls = self.controls().into_iter();
+        controls
+            .filter_map(|(beats, bytes)| Some((beats, Control::decode(&bytes).unwrap().reason()?)))
+            .collect()
     }
 
     pub(crate) fn fail_next(&self, errors: &[io::ErrorKind]) {
@@ -96,27 +98,27 @@ impl Tape {
         self.0.lock().unwrap().beats.len()
     }
 
-    /// Lets time go by until there are this many beats.
+    /// Advances the time until there are this many beats.
     pub(crate) async fn until(&self, beats: usize) {
         while self.len() < beats {
             time::sleep(MILLISECOND).await;
         }
     }
 
-    /// Whether the task and its handle are still there.
+    /// Whether the task and its handle still exist.
     pub(crate) fn is_held(&self) -> bool {
         Arc::strong_count(&self.0) > 1
     }
 }
 
-/// Lets every task do what it can without time going by.
+/// Lets every task run as far as it can without time passing.
 pub(crate) async fn settle() {
     for _ in 0..10 {
         task::yield_now().await;
     }
 }
 
-/// Lets time go by in steps of the interval, and counts the beats.
+/// Advances the time in steps of the interval, and counts the beats.
 pub(crate) async fn beats_in(tape: &Tape, seconds: u32) -> usize {
     let before = tape.len();
     for _ in 0..seconds {
@@ -125,13 +127,13 @@ pub(crate) async fn beats_in(tape: &Tape, seconds: u32) -> usize {
     tape.len() - before
 }
 
-/// Waits for the first beat and for half an interval more, so that the beats and this test never meet.
+/// Waits for the first beat and half an interval more, so that beats and test never coincide.
 pub(crate) async fn between_beats(tape: &Tape) {
     tape.until(1).await;
     time::sleep(SECOND / 2).await;
 }
 
-/// Drops a guard as a panic does.
+/// Drops a guard during unwinding, as a panic does.
 pub(crate) fn unwind(guard: Guard) {
     let unwound = panic::catch_unwind(AssertUnwindSafe(move || {
         let _held = guard;

@@ -5,27 +5,27 @@ use super::*;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// A control datagram as the transport received it.
-struct Said {
+struct SentControl {
     /// The number of frames before it.
-    behind: usize,
+    frames_before: usize,
     bytes: Vec<u8>,
 }
 
-impl Said {
+impl SentControl {
     fn control(&self) -> Control<'_> {
         Control::decode(&self.bytes).unwrap()
     }
 }
 
 impl Scripted {
-    fn said(&self) -> Vec<Said> {
-        let said = self.0.lock().unwrap().said.clone();
-        said.into_iter().map(|(behind, bytes)| Said { behind, bytes }).collect()
+    fn controls_sent(&self) -> Vec<SentControl> {
+        let controls_sent = self.0.lock().unwrap().controls_sent.clone();
+        controls_sent.into_iter().map(|(frames_before, bytes)| SentControl { frames_before, bytes }).collect()
     }
 
     /// The number of frames before each control datagram.
-    fn said_behind(&self) -> Vec<usize> {
-        self.said().iter().map(|said| said.behind).collect()
+    fn frames_before_controls(&self) -> Vec<usize> {
+        self.controls_sent().iter().map(|controls_sent| controls_sent.frames_before).collect()
     }
 
     fn lose_next_controls(&self, kinds: &[io::ErrorKind]) {
@@ -57,7 +57,7 @@ fn a_handle_that_was_asked_for_nothing_only_beats() {
     assert!(beat(&mut agent).is_sent());
     let centuries = MINUTE * 60 * 24 * 365 * 700;
     assert!(beat_after(&mut agent, centuries).is_sent());
-    assert!(transport.said().is_empty());
+    assert!(transport.controls_sent().is_empty());
 }
 
 #[test]
@@ -67,8 +67,8 @@ fn a_handle_with_something_to_say_says_it_at_connect() {
     let builder = builder.stall_after(Duration::from_secs(1)).label("zone", "a").label("team", "payments");
     let mut agent = builder.transport(transport.clone()).connect().unwrap();
 
-    let said = transport.said();
-    let [hello] = &said[..] else { panic!("one Hello") };
+    let controls_sent = transport.controls_sent();
+    let [hello] = &controls_sent[..] else { panic!("one Hello") };
     let hello = hello.control();
     assert_eq!((hello.kind(), hello.pid()), (ControlKind::Hello, process::id()));
     assert_eq!((hello.timestamp(), hello.nonce(), hello.unsent()), (0, 0, Some(0)));
@@ -79,7 +79,7 @@ fn a_handle_with_something_to_say_says_it_at_connect() {
     assert_eq!((hello.busy_for_ms(), hello.reason()), (None, None));
 
     assert!(beat(&mut agent).is_sent());
-    assert_eq!(transport.said().len(), 1);
+    assert_eq!(transport.controls_sent().len(), 1);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn each_setting_alone_is_something_to_say() {
     for builder in builders {
         let transport = Scripted::default();
         let _agent = builder.transport(transport.clone()).connect().unwrap();
-        assert_eq!(transport.said().len(), 1);
+        assert_eq!(transport.controls_sent().len(), 1);
     }
 }
 
@@ -105,7 +105,7 @@ fn the_first_setting_that_cannot_be_is_the_error_of_connect() {
     let error = builder.transport(transport.clone()).connect().err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     assert!(error.to_string().contains("the label \"a-b=c\""), "{error}");
-    assert!(transport.said().is_empty());
+    assert!(transport.controls_sent().is_empty());
 }
 
 #[test]
@@ -114,11 +114,11 @@ fn a_handle_that_beats_every_15_seconds_says_hello_once_a_minute_at_the_least() 
     for beats in 0..40 {
         assert!(beat_after(&mut agent, Duration::from_secs(15) * beats).is_sent());
     }
-    let said = transport.said();
-    let times: Vec<u64> = said.iter().map(|hello| hello.control().timestamp()).collect();
+    let controls_sent = transport.controls_sent();
+    let times: Vec<u64> = controls_sent.iter().map(|hello| hello.control().timestamp()).collect();
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= 60_000_000_000), "{times:?}");
     assert_eq!(times.len(), 14, "and not with every beat");
-    let sessions: Vec<[u8; 16]> = said.iter().map(|hello| hello.control().session()).collect();
+    let sessions: Vec<[u8; 16]> = controls_sent.iter().map(|hello| hello.control().session()).collect();
     assert!(sessions.iter().all(|session| *session == sessions[0]));
 }
 
@@ -129,12 +129,12 @@ fn a_hello_says_the_nonce_and_the_time_of_the_beat_before_it() {
         assert!(beat_after(&mut agent, MINUTE * beats).is_sent());
     }
     let frames = transport.frames();
-    let said = transport.said();
-    for (index, hello) in said[1..].iter().enumerate() {
+    let controls_sent = transport.controls_sent();
+    for (index, hello) in controls_sent[1..].iter().enumerate() {
         let (hello, frame) = (hello.control(), frames[index]);
         assert_eq!((hello.nonce(), hello.timestamp()), (frame.nonce, frame.timestamp));
     }
-    assert_eq!(transport.said_behind(), [0, 1, 2, 3]);
+    assert_eq!(transport.frames_before_controls(), [0, 1, 2, 3]);
 }
 
 #[test]
@@ -146,9 +146,9 @@ fn a_hello_that_is_lost_goes_out_behind_the_next_beat_and_changes_no_outcome() {
     for _ in 0..5 {
         assert_eq!(beat(&mut agent), BeatOutcome::Sent);
     }
-    assert_eq!(transport.said_behind(), [0, 1, 2, 3]);
+    assert_eq!(transport.frames_before_controls(), [0, 1, 2, 3]);
     assert_eq!((transport.reconnected(), agent.dropped_in_a_row), (0, 0));
-    assert_eq!(transport.said()[3].control().unsent(), Some(0), "a Hello is no beat");
+    assert_eq!(transport.controls_sent()[3].control().unsent(), Some(0), "a Hello is no beat");
 }
 
 #[test]
@@ -158,9 +158,9 @@ fn a_hello_waits_for_a_beat_that_gets_through() {
     for _ in 0..3 {
         assert!(!beat_after(&mut agent, MINUTE).is_sent());
     }
-    assert_eq!(transport.said().len(), 1);
+    assert_eq!(transport.controls_sent().len(), 1);
     assert!(beat_after(&mut agent, MINUTE).is_sent());
-    assert_eq!(transport.said_behind(), [0, 4]);
+    assert_eq!(transport.frames_before_controls(), [0, 4]);
 }
 
 #[test]
@@ -172,10 +172,10 @@ fn a_hello_counts_the_beats_that_the_kernel_did_not_take() {
     for _ in 0..6 {
         let _ = beat_after(&mut agent, MINUTE);
     }
-    assert_eq!(transport.said()[1].control().unsent(), Some(4));
+    assert_eq!(transport.controls_sent()[1].control().unsent(), Some(4));
     assert!(agent.beat(Status::Stall, 0).is_failed());
     assert!(beat_after(&mut agent, MINUTE * 2).is_sent());
-    assert_eq!(transport.said()[2].control().unsent(), Some(4), "what was refused is no beat");
+    assert_eq!(transport.controls_sent()[2].control().unsent(), Some(4), "what was refused is no beat");
 }
 
 #[test]
@@ -187,9 +187,9 @@ fn a_hello_that_fails_is_not_tried_again_with_every_beat() {
         for _ in 0..3 {
             assert_eq!(beat(&mut agent), BeatOutcome::Sent);
         }
-        assert_eq!(transport.said().len(), 1);
+        assert_eq!(transport.controls_sent().len(), 1);
         assert!(beat_after(&mut agent, MINUTE).is_sent());
-        assert_eq!(transport.said().len(), 2);
+        assert_eq!(transport.controls_sent().len(), 2);
     }
 }
 
@@ -220,15 +220,17 @@ fn after_a_reconnect_the_next_beat_says_hello_again() {
     assert!(beat(&mut agent).is_sent());
     agent.reconnect().unwrap();
     assert!(beat(&mut agent).is_sent() && beat(&mut agent).is_sent());
-    assert_eq!(transport.said_behind(), [0, 2]);
+    assert_eq!(transport.frames_before_controls(), [0, 2]);
 
     // A beat that detects the restart of the server does the same.
     agent.set_reconnect_after(1);
     transport.drop_next(&[GONE]);
     assert!(beat(&mut agent).is_sent() && beat(&mut agent).is_sent());
-    assert_eq!(transport.said_behind(), [0, 2, 5]);
-    let said = transport.said();
-    assert!(said.iter().all(|hello| hello.control().session() == said[0].control().session()));
+    assert_eq!(transport.frames_before_controls(), [0, 2, 5]);
+    let controls_sent = transport.controls_sent();
+    assert!(
+        controls_sent.iter().all(|hello| hello.control().session() == controls_sent[0].control().session())
+    );
 }
 
 #[test]
@@ -238,12 +240,12 @@ fn a_reconnect_from_a_full_queue_to_a_full_queue_is_no_reason_to_say_hello() {
     transport.drop_next(&[FULL, FULL]);
     assert!(beat(&mut agent).is_dropped());
     assert!(beat(&mut agent).is_sent());
-    assert_eq!((transport.reconnected(), transport.said().len()), (1, 1));
+    assert_eq!((transport.reconnected(), transport.controls_sent().len()), (1, 1));
 
     // If the new queue has room, it may be another server's.
     transport.drop_next(&[FULL]);
     assert!(beat(&mut agent).is_sent());
-    assert_eq!((transport.reconnected(), transport.said().len()), (2, 2));
+    assert_eq!((transport.reconnected(), transport.controls_sent().len()), (2, 2));
 }
 
 #[test]
@@ -254,12 +256,12 @@ fn a_forked_child_says_hello_behind_its_first_beat_in_a_session_of_its_own() {
     agent.process_life.invalidate();
     transport.fail_reconnect_next(GONE);
     assert!(beat(&mut agent).is_failed());
-    assert_eq!(transport.said().len(), 1);
+    assert_eq!(transport.controls_sent().len(), 1);
 
     assert!(beat(&mut agent).is_sent() && beat(&mut agent).is_sent());
-    assert_eq!(transport.said_behind(), [0, 2]);
-    let said = transport.said();
-    let (parent, child) = (said[0].control(), said[1].control());
+    assert_eq!(transport.frames_before_controls(), [0, 2]);
+    let controls_sent = transport.controls_sent();
+    let (parent, child) = (controls_sent[0].control(), controls_sent[1].control());
     assert_ne!(parent.session(), child.session());
     assert_eq!((child.nonce(), child.unsent(), child.name()), (1, Some(0), parent.name()));
 }
@@ -270,8 +272,8 @@ fn an_explicit_reconnect_in_a_forked_child_begins_a_session_for_its_hellos() {
     agent.process_life.invalidate();
     agent.reconnect().unwrap();
     assert!(beat(&mut agent).is_sent());
-    let said = transport.said();
-    assert_ne!(said[0].control().session(), said[1].control().session());
+    let controls_sent = transport.controls_sent();
+    assert_ne!(controls_sent[0].control().session(), controls_sent[1].control().session());
 }
 
 #[test]
@@ -283,8 +285,8 @@ fn any_handle_says_goodbye_when_it_is_closed() {
         let _ = agent.beat_at(start + Duration::from_secs(seconds), Status::Ok, 0);
     }
     assert_eq!(agent.close(GoodbyeReason::Replaced), BeatOutcome::Sent);
-    let said = transport.said();
-    let [goodbye] = &said[..] else { panic!("one Goodbye") };
+    let controls_sent = transport.controls_sent();
+    let [goodbye] = &controls_sent[..] else { panic!("one Goodbye") };
     let goodbye = goodbye.control();
     assert_eq!((goodbye.kind(), goodbye.reason()), (ControlKind::Goodbye, Some(GoodbyeReason::Replaced)));
     assert_eq!((goodbye.pid(), goodbye.nonce(), goodbye.unsent()), (process::id(), 2, Some(1)));
@@ -296,8 +298,8 @@ fn any_handle_says_goodbye_when_it_is_closed() {
 fn a_goodbye_is_of_the_session_of_the_hellos() {
     let (agent, transport) = named();
     assert!(agent.close(GoodbyeReason::Shutdown).is_sent());
-    let said = transport.said();
-    assert_eq!(said[0].control().session(), said[1].control().session());
+    let controls_sent = transport.controls_sent();
+    assert_eq!(controls_sent[0].control().session(), controls_sent[1].control().session());
 }
 
 #[test]
@@ -305,7 +307,7 @@ fn a_handle_that_is_dropped_says_nothing() {
     let (mut agent, transport) = named();
     assert!(beat(&mut agent).is_sent());
     drop(agent);
-    assert_eq!(transport.said().len(), 1, "the Hello");
+    assert_eq!(transport.controls_sent().len(), 1, "the Hello");
 }
 
 #[test]
@@ -313,12 +315,12 @@ fn a_goodbye_is_patient_with_a_full_queue_but_not_for_ever() {
     let (agent, transport) = agent();
     transport.lose_next_controls(&[FULL; 3]);
     assert_eq!(agent.close(GoodbyeReason::Shutdown), BeatOutcome::Sent);
-    assert_eq!(transport.said().len(), 4);
+    assert_eq!(transport.controls_sent().len(), 4);
 
     let (agent, transport) = self::agent();
     transport.lose_next_controls(&[FULL; 10]);
     assert_eq!(agent.close(GoodbyeReason::Shutdown), dropped(FULL));
-    assert_eq!(transport.said().len(), 5);
+    assert_eq!(transport.controls_sent().len(), 5);
 }
 
 #[test]
@@ -337,14 +339,14 @@ fn a_child_that_closes_what_it_inherited_says_goodbye_for_itself() {
     assert!(beat(&mut agent).is_sent());
     agent.process_life.invalidate();
     assert!(agent.close(GoodbyeReason::Shutdown).is_sent());
-    let said = transport.said();
-    let goodbye = said[1].control();
-    assert_ne!(goodbye.session(), said[0].control().session());
+    let controls_sent = transport.controls_sent();
+    let goodbye = controls_sent[1].control();
+    assert_ne!(goodbye.session(), controls_sent[0].control().session());
     assert_eq!((goodbye.nonce(), transport.reconnected()), (0, 1));
 }
 
 #[test]
-fn a_disabled_handle_says_nothing_and_is_told_so() {
+fn a_disabled_handle_sends_nothing_and_reports_it() {
     let mut agent = Varta::disabled();
     let nobody = BeatOutcome::Dropped(DropReason::NoObserver);
     assert_eq!(agent.busy_for(MINUTE), nobody);
@@ -355,12 +357,15 @@ fn a_disabled_handle_says_nothing_and_is_told_so() {
 fn a_busy_handle_says_so_at_once_and_for_how_long() {
     let (mut agent, transport) = agent();
     let start = agent.start;
-    for (span, said) in
+    for (span, controls_sent) in
         [(Duration::from_micros(90_000_500), 90_001), (Duration::ZERO, 0), (Duration::MAX, u32::MAX)]
     {
         assert_eq!(agent.busy_for_at(start + MINUTE, span), BeatOutcome::Sent);
-        let hello = transport.said().pop().unwrap();
-        assert_eq!((hello.control().kind(), hello.control().busy_for_ms()), (ControlKind::Hello, Some(said)));
+        let hello = transport.controls_sent().pop().unwrap();
+        assert_eq!(
+            (hello.control().kind(), hello.control().busy_for_ms()),
+            (ControlKind::Hello, Some(controls_sent))
+        );
     }
 }
 
@@ -373,12 +378,13 @@ fn a_handle_without_a_name_says_that_it_is_busy_once() {
     for seconds in [20, 30, 40] {
         assert!(beat_after(&mut agent, Duration::from_secs(seconds)).is_sent());
     }
-    let said: Vec<_> = transport.said().iter().map(|hello| hello.control().busy_for_ms()).collect();
-    assert_eq!(said, [Some(60_000), Some(40_000)], "the lost one again, with what is left");
+    let controls_sent: Vec<_> =
+        transport.controls_sent().iter().map(|hello| hello.control().busy_for_ms()).collect();
+    assert_eq!(controls_sent, [Some(60_000), Some(40_000)], "the lost one again, with what is left");
 
     agent.reconnect().unwrap();
     assert!(beat_after(&mut agent, Duration::from_secs(50)).is_sent());
-    assert_eq!(transport.said()[2].control().busy_for_ms(), Some(10_000), "to whoever listens now");
+    assert_eq!(transport.controls_sent()[2].control().busy_for_ms(), Some(10_000), "to the new server");
 }
 
 #[test]
@@ -389,8 +395,9 @@ fn the_hellos_of_a_busy_handle_say_it_until_it_is_over() {
     for minutes in 1..=4 {
         assert!(beat_after(&mut agent, MINUTE * minutes).is_sent());
     }
-    let said: Vec<_> = transport.said().iter().map(|hello| hello.control().busy_for_ms()).collect();
-    assert_eq!(said, [None, Some(120_000), Some(60_000), Some(0), None, None]);
+    let controls_sent: Vec<_> =
+        transport.controls_sent().iter().map(|hello| hello.control().busy_for_ms()).collect();
+    assert_eq!(controls_sent, [None, Some(120_000), Some(60_000), Some(0), None, None]);
 }
 
 #[test]
@@ -399,5 +406,5 @@ fn a_forked_child_is_not_busy_with_what_its_parent_is_busy_with() {
     assert!(agent.busy_for(MINUTE).is_sent());
     agent.process_life.invalidate();
     assert!(beat(&mut agent).is_sent());
-    assert_eq!(transport.said().pop().unwrap().control().busy_for_ms(), None);
+    assert_eq!(transport.controls_sent().pop().unwrap().control().busy_for_ms(), None);
 }

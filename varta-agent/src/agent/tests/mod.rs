@@ -28,7 +28,7 @@ struct Script {
     controls: VecDeque<io::Result<usize>>,
     frames: Vec<Frame>,
     /// Control datagrams, each with the number of frames before it.
-    said: Vec<(usize, Vec<u8>)>,
+    controls_sent: Vec<(usize, Vec<u8>)>,
     reconnected: usize,
 }
 
@@ -48,7 +48,7 @@ impl BeatTransport for Scripted {
     fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
         let mut script = self.0.lock().unwrap();
         let frames = script.frames.len();
-        script.said.push((frames, datagram.to_vec()));
+        script.controls_sent.push((frames, datagram.to_vec()));
         script.controls.pop_front().unwrap_or(Ok(datagram.len()))
     }
 }
@@ -194,7 +194,7 @@ fn a_short_send_has_failed() {
 }
 
 #[test]
-fn a_handle_that_was_not_told_to_never_reconnects() {
+fn a_handle_without_a_threshold_never_reconnects() {
     let (mut agent, transport) = agent();
     transport.drop_next(&[GONE; 50]);
     for _ in 0..50 {

@@ -123,7 +123,7 @@ fn a_server_that_does_not_look_any_more_gets_datagrams() {
 }
 
 #[test]
-fn another_page_follows_after_a_while_if_nobody_looks_at_this_one() {
+fn another_page_follows_after_a_while_if_no_server_reads_this_one() {
     let mut server = Server::new();
     let mut transport = server.connect();
     server.beat(&mut transport, Status::Ok).unwrap();
