@@ -1,7 +1,7 @@
-//! A transport of one's own, that shows each beat on its way to the server, and the goodbye after the last.
+//! A custom transport, which prints each beat on its way to the server, and the goodbye after the last.
 //!
-//! It shows how little a [`BeatTransport`] is, and that a handle does with it all that it does with a socket. The same shape
-//! records beats in a test, or takes them over a serial line.
+//! It shows how small a [`BeatTransport`] is, and that a handle treats it like a socket. A transport of this
+//! shape records beats in a test, or sends them over a serial line.
 //!
 //! ```text
 //! cargo run -p varta-examples --bin custom_transport                 # until Ctrl-C
@@ -24,36 +24,36 @@ use varta_agent::{
 
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 
-/// Shows what goes through it.
+/// Prints what goes through it.
 struct Tee<T, W> {
-    to_server: T,
-    to_people: W,
+    server: T,
+    output: W,
 }
 
 impl<T: BeatTransport, W: Write + Send + 'static> BeatTransport for Tee<T, W> {
     fn send(&mut self, frame: &[u8; 32]) -> io::Result<usize> {
-        let sent = self.to_server.send(frame);
-        // The beat's way is what counts: that nobody can look on is no reason to fail it.
+        let sent = self.server.send(frame);
+        // A failed write to the terminal does not affect the beat.
         let _ = match Frame::decode(frame) {
             Ok(Frame { status, nonce, payload, .. }) => {
-                writeln!(self.to_people, "{} beat {nonce}: {status}, payload {payload}", hex(frame))
+                writeln!(self.output, "{} beat {nonce}: {status}, payload {payload}", hex(frame))
             }
-            Err(error) => writeln!(self.to_people, "{} {error}", hex(frame)),
+            Err(error) => writeln!(self.output, "{} {error}", hex(frame)),
         };
         sent
     }
 
     fn reconnect(&mut self) -> io::Result<()> {
-        let _ = writeln!(self.to_people, "reconnecting");
-        self.to_server.reconnect()
+        let _ = writeln!(self.output, "reconnecting");
+        self.server.reconnect()
     }
 
-    // Without this one beats would go through, and nothing else would.
+    // Without this method only beats would reach the server.
     fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
-        let sent = self.to_server.send_control(datagram);
+        let sent = self.server.send_control(datagram);
         let _ = match Control::decode(&datagram) {
-            Ok(control) => writeln!(self.to_people, "{:?}, {} bytes", control.kind(), datagram.len()),
-            Err(error) => writeln!(self.to_people, "{error}"),
+            Ok(control) => writeln!(self.output, "{:?}, {} bytes", control.kind(), datagram.len()),
+            Err(error) => writeln!(self.output, "{error}"),
         };
         sent
     }
@@ -79,7 +79,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         Some(socket) => socket.into(),
         None => varta_agent::default_socket_path(),
     };
-    let tee = Tee { to_server: UdsTransport::connect(socket)?, to_people: io::stdout() };
+    let tee = Tee { server: UdsTransport::connect(socket)?, output: io::stdout() };
     let mut agent = Varta::builder().transport(tee).connect()?;
     for beat in 1..=beats {
         let outcome = agent.beat(Status::Ok, beat * 100);
@@ -92,7 +92,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Shows bytes in groups of eight.
+/// Formats bytes in groups of eight.
 fn hex(bytes: &[u8]) -> String {
     let groups = bytes.chunks(8).map(|group| group.iter().map(|byte| format!("{byte:02x}")).collect());
     groups.collect::<Vec<String>>().join(" ")

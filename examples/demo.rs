@@ -1,12 +1,12 @@
-//! Everything at once: a server, six workers, four misfortunes, and what the server concludes from each.
+//! A server, six workers, four faults, and the server's verdict on each.
 //!
-//! One worker waits for a lock for ever, one is killed, one is stopped and continued, one panics, one comes to the end of its
-//! work, and one has nothing happen to it. After each deed the program waits until the server says what it must, and shows how
-//! long that took. It ends by itself after some two seconds and takes everything with it that it started. If the server says
-//! anything else than it must, or nothing, the exit status is 1.
+//! One worker waits for a lock for ever, one is killed, one is stopped and continued, one panics, one comes
+//! to the end of its work, and one keeps running. After each event the program waits until the server reports
+//! the expected verdict, and shows how long that took. It ends after some two seconds, together with all
+//! processes that it started. If the server reports any other verdict, or none, the exit status is 1.
 //!
-//! Server and workers are this same program with an argument that says which part to play, each in a process of its own. They
-//! play it as long as their standard input is open, so none is left behind whatever happens to the one that holds it.
+//! Server and workers are this same program with an argument that selects the role, each in a process of its
+//! own. They run as long as their standard input is open, so none outlives the process that holds it.
 //!
 //! ```text
 //! cargo run -p varta-examples --bin demo
@@ -42,15 +42,15 @@ use varta_server::cli::LogFormat;
 use varta_server::config::Config;
 use varta_server::{Server, logging};
 
-/// How long a worker may be silent.
+/// The silence after which a worker is stalled.
 const STALL_AFTER: Duration = Duration::from_secs(1);
 const BEAT_EVERY: Duration = Duration::from_millis(100);
-/// How long the server may take to say something, before it counts as having nothing to say.
+/// How long to wait for the server's next verdict.
 const GIVE_UP: Duration = Duration::from_secs(15);
 
 const WORKERS: [&str; 6] = ["worker-a", "worker-b", "worker-c", "worker-d", "worker-e", "worker-f"];
 
-/// The parts that this program plays, and the orders that a worker takes.
+/// The roles of this program, and the commands that a worker takes.
 const SERVER: &str = "server";
 const WORKER: &str = "worker";
 const DEADLOCK: &str = "deadlock";
@@ -60,10 +60,10 @@ const FINISH: &str = "finish";
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let played = match arguments[..] {
+    let result = match arguments[..] {
         [] => in_runtime(async {
             tokio::select! {
-                directed = direct() => directed,
+                result = run_demo() => result,
                 _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
             }
         }),
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         [WORKER, name, socket] => work(name, Path::new(socket)),
         _ => Err("takes no arguments".into()),
     };
-    match played {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("demo: {error}");
@@ -80,13 +80,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn in_runtime(part: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    runtime::Builder::new_current_thread().enable_all().build()?.block_on(part)
+fn in_runtime(role: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(role)
 }
 
 type Failure = Box<dyn Error>;
 
-/// Plays the server, until standard input ends.
+/// Runs the server, until standard input ends.
 async fn serve(socket: PathBuf) -> Result<(), Failure> {
     let _log = logging::start(Some(LogFormat::Json), "info")?;
     let mut config = Config::for_socket(socket);
@@ -98,27 +98,27 @@ async fn serve(socket: PathBuf) -> Result<(), Failure> {
     Ok(server.run(input_ended).await?)
 }
 
-/// Plays a worker, until standard input ends.
+/// Runs a worker, until standard input ends.
 fn work(name: &str, socket: &Path) -> Result<(), Failure> {
-    // A worker that is stopped does not see its input end.
+    // A stopped worker does not see the end of its input.
     set_pdeathsig(Signal::SIGKILL)?;
-    // The server calls a process what the kernel calls it.
+    // The server names a process as the kernel does.
     fs::write("/proc/self/comm", name)?;
     varta_agent::install_panic_handler(socket)?;
     let mut agent = Varta::builder().socket(socket).connect()?;
-    let (tell, orders) = mpsc::channel();
+    let (sender, orders) = mpsc::channel();
     thread::spawn(move || {
         for order in io::stdin().lines().map_while(Result::ok) {
-            let _ = tell.send(order);
+            let _ = sender.send(order);
         }
-        // Even a worker that waits for a lock for ever ends here.
+        // Also ends a worker that waits for a lock for ever.
         process::exit(0);
     });
     for beats in 1.. {
         let _ = agent.beat(Status::Ok, beats);
         match orders.recv_timeout(BEAT_EVERY).as_deref() {
             Ok(DEADLOCK) => wait_for_ever(),
-            #[expect(clippy::panic, reason = "it was told to")]
+            #[expect(clippy::panic, reason = "the parent asked for it")]
             Ok(PANIC) => panic!("{name} was told to panic"),
             Ok(FINISH) | Err(RecvTimeoutError::Disconnected) => break,
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
@@ -127,7 +127,7 @@ fn work(name: &str, socket: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for a thread, which waits for a lock, which is held here.
+/// Waits for a thread that waits for a lock that this function holds.
 fn wait_for_ever() {
     let lock = Mutex::new(());
     let _held = lock.lock();
@@ -136,58 +136,57 @@ fn wait_for_ever() {
     });
 }
 
-/// Plays the director: starts the others, does to them what is to be done, and compares what the server says with what it
-/// must.
-async fn direct() -> Result<(), Failure> {
-    let mut stage = Stage::set().await?;
-    let Stage { log, workers: [_, deadlocked, killed, stopped, panics, finishes], .. } = &mut stage;
+/// Starts server and workers, causes the events, and compares the server's verdicts with the expected ones.
+async fn run_demo() -> Result<(), Failure> {
+    let mut demo = Demo::start().await?;
+    let Demo { log, workers: [_, deadlocked, killed, stopped, panics, finishes], .. } = &mut demo;
 
-    log.begin(&format!("{deadlocked} waits for a lock that it never gets"));
+    log.event(&format!("{deadlocked} waits for a lock that it never gets"));
     deadlocked.order(DEADLOCK).await?;
     log.expect(deadlocked, "stalled", "idle").await?;
 
-    log.begin(&format!("{killed} is killed (SIGKILL)"));
+    log.event(&format!("{killed} is killed (SIGKILL)"));
     kill(killed.pid, Signal::SIGKILL)?;
     log.expect(killed, "down", "killed").await?;
 
-    log.begin(&format!("{stopped} is stopped (SIGSTOP)"));
+    log.event(&format!("{stopped} is stopped (SIGSTOP)"));
     kill(stopped.pid, Signal::SIGSTOP)?;
     log.expect(stopped, "stalled", "stopped").await?;
-    log.begin(&format!("{stopped} is continued (SIGCONT)"));
+    log.event(&format!("{stopped} is continued (SIGCONT)"));
     kill(stopped.pid, Signal::SIGCONT)?;
     log.expect(stopped, "up", "recovered").await?;
 
-    log.begin(&format!("{panics} panics"));
+    log.event(&format!("{panics} panics"));
     panics.order(PANIC).await?;
     log.expect(panics, "up", "panicked").await?;
     log.expect(panics, "down", "panicked").await?;
 
-    log.begin(&format!("{finishes} has done its work and ends"));
+    log.event(&format!("{finishes} has done its work and ends"));
     finishes.order(FINISH).await?;
     log.expect(finishes, "gone", "exited").await?;
 
-    stage.strike().await
+    demo.shut_down().await
 }
 
-/// All that the director has started. Dropping it ends the processes and removes the socket.
-struct Stage {
+/// The processes of the demo. Dropping it ends them and removes the socket.
+struct Demo {
     workers: [Worker; WORKERS.len()],
     server: Child,
     log: ServerLog,
-    /// Holds the socket.
+    /// The directory of the socket.
     _dir: TempDir,
 }
 
-impl Stage {
+impl Demo {
     /// Starts server and workers, and waits until the server has heard from all of them.
-    async fn set() -> Result<Self, Failure> {
+    async fn start() -> Result<Self, Failure> {
         let dir = tempfile::tempdir()?;
         let socket = dir.path().join("varta.sock");
-        let mut server = part(&[SERVER.as_ref(), socket.as_ref()])?.stderr(Stdio::piped()).spawn()?;
+        let mut server = role_command(&[SERVER.as_ref(), socket.as_ref()])?.stderr(Stdio::piped()).spawn()?;
         let stderr = server.stderr.take().ok_or("the server has no log")?;
         let mut log = ServerLog::of(stderr);
         log.until_listening().await?;
-        log.begin(&format!(
+        log.event(&format!(
             "a server is there that calls a worker stalled after {} s, and {} workers begin to beat",
             STALL_AFTER.as_secs(),
             WORKERS.len()
@@ -196,23 +195,23 @@ impl Stage {
         for name in WORKERS {
             workers.push(Worker::start(name, &socket)?);
         }
-        let mut unheard: BTreeSet<Pid> = workers.iter().map(|worker| worker.pid).collect();
-        while !unheard.is_empty() {
-            let said = log.next().await?;
-            if !(unheard.remove(&said.pid) && said.to == "up") {
+        let mut not_up: BTreeSet<Pid> = workers.iter().map(|worker| worker.pid).collect();
+        while !not_up.is_empty() {
+            let verdict = log.next().await?;
+            if !(not_up.remove(&verdict.pid) && verdict.to == "up") {
                 return Err("the server must say that a worker is up, once for each".into());
             }
         }
         let workers = workers.try_into().map_err(|_| "a worker is missing")?;
-        Ok(Stage { workers, server, log, _dir: dir })
+        Ok(Demo { workers, server, log, _dir: dir })
     }
 
     /// Ends the server and then the workers, each in order.
-    async fn strike(mut self) -> Result<(), Failure> {
-        self.log.begin("the server is ended, and then the workers");
+    async fn shut_down(mut self) -> Result<(), Failure> {
+        self.log.event("the server is ended, and then the workers");
         drop(self.server.stdin.take());
         while let Some(line) = self.log.line().await? {
-            if is_conclusion(&line) {
+            if is_verdict(&line) {
                 return Err(format!("the server has no reason to say {line}").into());
             }
         }
@@ -231,7 +230,7 @@ impl Stage {
     }
 }
 
-/// A worker's process, as its parent sees it.
+/// A worker's process.
 struct Worker {
     name: &'static str,
     pid: Pid,
@@ -240,7 +239,7 @@ struct Worker {
 
 impl Worker {
     fn start(name: &'static str, socket: &Path) -> Result<Self, Failure> {
-        let process = part(&[WORKER.as_ref(), name.as_ref(), socket.as_ref()])?.spawn()?;
+        let process = role_command(&[WORKER.as_ref(), name.as_ref(), socket.as_ref()])?.spawn()?;
         let pid = process.id().ok_or("a worker has ended already")?;
         Ok(Worker { name, pid: Pid::from_raw(pid.try_into()?), process })
     }
@@ -258,8 +257,8 @@ impl fmt::Display for Worker {
     }
 }
 
-/// Makes ready a process that plays the part which the arguments say.
-fn part(arguments: &[&OsStr]) -> io::Result<Command> {
+/// Returns the command for this program in the role that the arguments select.
+fn role_command(arguments: &[&OsStr]) -> io::Result<Command> {
     let mut command = Command::new(env::current_exe()?);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
     Ok(command)
@@ -268,22 +267,22 @@ fn part(arguments: &[&OsStr]) -> io::Result<Command> {
 /// The server's log, one JSON object a line.
 struct ServerLog {
     lines: Lines<BufReader<ChildStderr>>,
-    /// When the program began.
-    began: Instant,
-    /// When the latest thing was done, from which the server's time is taken.
-    done: Instant,
+    /// When the demo started.
+    started: Instant,
+    /// When the latest event was caused: the server's time counts from it.
+    caused: Instant,
 }
 
 impl ServerLog {
     fn of(stderr: ChildStderr) -> Self {
-        let began = Instant::now();
-        ServerLog { lines: BufReader::new(stderr).lines(), began, done: began }
+        let started = Instant::now();
+        ServerLog { lines: BufReader::new(stderr).lines(), started, caused: started }
     }
 
-    /// Shows what is done next.
-    fn begin(&mut self, deed: &str) {
-        self.done = Instant::now();
-        println!("{:5.1} s  {deed}", (self.done - self.began).as_secs_f64());
+    /// Prints the next event.
+    fn event(&mut self, event: &str) {
+        self.caused = Instant::now();
+        println!("{:5.1} s  {event}", (self.caused - self.started).as_secs_f64());
     }
 
     async fn until_listening(&mut self) -> Result<(), Failure> {
@@ -295,23 +294,23 @@ impl ServerLog {
         Err("the server did not start".into())
     }
 
-    /// Waits for the server's next conclusion, and compares it with what it must be.
+    /// Waits for the server's next verdict, and compares it with the expected one.
     async fn expect(&mut self, worker: &Worker, to: &str, cause: &str) -> Result<(), Failure> {
-        let said = self.next().await?;
-        if (said.pid, said.to.as_str(), said.cause.as_str()) != (worker.pid, to, cause) {
+        let verdict = self.next().await?;
+        if (verdict.pid, verdict.to.as_str(), verdict.cause.as_str()) != (worker.pid, to, cause) {
             return Err(format!("the server must say that {worker} is {to} ({cause})").into());
         }
         Ok(())
     }
 
-    /// Waits for the server's next conclusion, and shows it.
-    async fn next(&mut self) -> Result<Conclusion, Failure> {
+    /// Waits for the server's next verdict, and prints it.
+    async fn next(&mut self) -> Result<Verdict, Failure> {
         while let Some(line) = self.line().await? {
-            if is_conclusion(&line) {
-                let said = Conclusion::read(&line)
-                    .ok_or_else(|| format!("{line} is no conclusion as we know them"))?;
-                println!("{:+15.3} s  {said}", self.done.elapsed().as_secs_f64());
-                return Ok(said);
+            if is_verdict(&line) {
+                let verdict =
+                    Verdict::read(&line).ok_or_else(|| format!("{line} is no conclusion as we know them"))?;
+                println!("{:+15.3} s  {verdict}", self.caused.elapsed().as_secs_f64());
+                return Ok(verdict);
             }
         }
         Err("the server has ended".into())
@@ -322,7 +321,7 @@ impl ServerLog {
         let next = time::timeout(GIVE_UP, self.lines.next_line()).await;
         let line = next.map_err(|_| format!("the server has said nothing for {GIVE_UP:?}"))??;
         Ok(line.map(|line| {
-            // What is not JSON was written by a server that could not even start its log.
+            // A line that is not JSON comes from a server that failed before its log started.
             serde_json::from_str(&line).unwrap_or_else(|_| {
                 eprintln!("{line}");
                 Value::Null
@@ -331,28 +330,28 @@ impl ServerLog {
     }
 }
 
-/// Whether a line of the log is about an agent.
-fn is_conclusion(line: &Value) -> bool {
+/// Returns whether a line of the log is a verdict on an agent.
+fn is_verdict(line: &Value) -> bool {
     line["target"] == "varta::agent"
 }
 
-/// One change of verdict.
-struct Conclusion {
+/// A change of verdict.
+struct Verdict {
     agent: String,
     pid: Pid,
     from: String,
     to: String,
     cause: String,
-    /// What the worker said of itself.
+    /// The status in the worker's beats.
     status: String,
     silence: Duration,
 }
 
-impl Conclusion {
+impl Verdict {
     fn read(line: &Value) -> Option<Self> {
         let text = |field: &str| Some(line[field].as_str()?.to_owned());
         let silence = line["silence_ms"].to_string();
-        Some(Conclusion {
+        Some(Verdict {
             agent: text("agent")?,
             pid: Pid::from_raw(line["pid"].as_i64()?.try_into().ok()?),
             from: text("from")?,
@@ -365,9 +364,9 @@ impl Conclusion {
 }
 
 /// `worker-b [4103]  up -> stalled: idle, after 1.001 s without a beat`
-impl fmt::Display for Conclusion {
+impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Conclusion { agent, pid, from, to, cause, status, silence } = self;
+        let Verdict { agent, pid, from, to, cause, status, silence } = self;
         write!(f, "{agent} [{pid}]  ")?;
         if from != "none" {
             write!(f, "{from} -> ")?;

@@ -1,7 +1,8 @@
-//! A worker that panics, and the last word that it has.
+//! A worker that panics, and its terminal frame.
 //!
-//! It shows `install_panic_handler`: the server hears of a panic at once, on this host or another, and knows why the process ends
-//! after it. The message of the panic appears as always, and the worker ends with status 101.
+//! It shows `install_panic_handler`: the server is notified of a panic at once, on this host or another, and
+//! knows why the process ends after it. The panic message appears as usual, and the worker ends with status
+//! 101.
 //!
 //! ```text
 //! cargo run -p varta-examples --bin panicking_worker
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use varta_agent::{Status, Varta};
 
-/// What a worker is not prepared for.
+/// Orders, one of which the worker cannot parse.
 const ORDERS: [&str; 3] = ["3 apples", "12 pears", "many plums"];
 
 fn main() -> ExitCode {

@@ -1,7 +1,7 @@
 //! A server that forks its workers, as web servers did before there were threads.
 //!
-//! It shows that a handle survives a fork: parent and children beat with the one that the parent connected, and each of them is
-//! an agent of its own to the server. Nothing has to be done for it.
+//! It shows that a handle survives a fork: parent and children use the handle that the parent connected, and
+//! each of them is an agent of its own to the server, without any extra code.
 //!
 //! ```text
 //! cargo run -p varta-examples --bin prefork                      # until Ctrl-C
@@ -73,7 +73,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What a child does.
+/// The work of a child.
 fn serve(child: u32, agent: &mut Varta, beats: u32) {
     let mut sent = 0;
     for _ in 0..beats {
@@ -87,8 +87,8 @@ fn serve(child: u32, agent: &mut Varta, beats: u32) {
     );
 }
 
-/// Makes a child that goes on from here.
+/// Forks; the child continues from here.
 fn fork() -> nix::Result<ForkResult> {
-    // SAFETY: this program has one thread, so the child lacks none and finds no lock held by another.
+    // SAFETY: this program has one thread, so the child lacks none and no lock is held by another thread.
     unsafe { unistd::fork() }
 }

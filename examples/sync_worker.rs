@@ -1,7 +1,7 @@
-//! A loop that beats beside its work: no thread, no timer, no runtime.
+//! A loop that sends a beat with each job: no thread, no timer, no runtime.
 //!
-//! It shows how a worker finds its server, how a beat says how the work goes, and what a [`BeatOutcome`] is good for: to tell a
-//! person that beats are being lost. The work goes on either way.
+//! It shows how a worker finds its server, how a beat carries the status of the work, and a use of the
+//! [`BeatOutcome`]: reporting that beats are being lost. The work goes on either way.
 //!
 //! ```text
 //! cargo run -p varta-examples --bin sync_worker                  # until Ctrl-C
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use varta_agent::{BeatOutcome, Status, Varta};
 
-/// How long a job takes.
+/// The duration of a job.
 const JOB: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn run() -> Result<(), Box<dyn Error>> {
             _ => Status::Critical,
         };
         let outcome: BeatOutcome = agent.beat(status, job);
-        // Each beat has an outcome, and only a change of it is worth a line.
+        // Only a change of status or outcome is printed.
         if shown != Some((status, outcome)) {
             println!("job {job}: {status}, beat {outcome}");
             shown = Some((status, outcome));
@@ -61,7 +61,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Does a job and tells whether it went well, which three in a row of every twenty do not.
+/// Does a job and returns whether it succeeded; three in a row of every twenty fail.
 fn work(job: u32) -> bool {
     thread::sleep(JOB);
     !matches!(job % 20, 4..=6)

@@ -1,7 +1,8 @@
-//! A Tokio service whose heartbeat runs beside its work.
+//! A Tokio service with a heartbeat.
 //!
-//! It shows `spawn_heartbeat`, which is all that a service needs to be watched; how the work changes what the heartbeat says,
-//! here by how many jobs wait; and the orderly end after Ctrl-C: the job in hand is finished, then the heartbeat says goodbye.
+//! It shows `spawn_heartbeat`, which is all that a service needs to be monitored; how the work changes the
+//! status, here by the number of waiting jobs; and the orderly end after Ctrl-C: the current job is finished,
+//! then the heartbeat says goodbye.
 //!
 //! ```text
 //! cargo run -p varta-examples --bin tokio_service                # until Ctrl-C
@@ -21,16 +22,16 @@ use tokio::sync::mpsc;
 use tokio::time;
 use varta_agent::{Status, Varta};
 
-/// The server's `--stall-after` is 5 s unless it is told otherwise: two beats in a row may be lost without harm.
+/// The server's default `--stall-after` is 5 s: two beats in a row may be lost without harm.
 const BEAT_EVERY: Duration = Duration::from_millis(1500);
-/// Jobs that may wait; who has one more waits as well.
-const QUEUE: usize = 16;
-/// When more jobs than these wait the service is not what it should be.
-const MANY: usize = 4;
-/// Jobs come in bursts, of so many and with so much time in between.
+/// The capacity of the queue of jobs; a sender waits when it is full.
+const QUEUE_CAPACITY: usize = 16;
+/// With more waiting jobs than these the service is degraded.
+const DEGRADED_ABOVE: usize = 4;
+/// Jobs come in bursts of this size at this interval.
 const BURST: u32 = 8;
 const BURST_EVERY: Duration = Duration::from_secs(1);
-/// How long a job takes.
+/// The duration of a job.
 const JOB: Duration = Duration::from_millis(50);
 
 #[tokio::main(flavor = "current_thread")]
@@ -50,7 +51,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         Some(jobs) => jobs.parse().map_err(|_| format!("{jobs} is no number of jobs"))?,
         None => u32::MAX,
     };
-    // Lazy: the service starts whether or not its server is there yet.
+    // Lazy: the service can start before its server.
     let builder = Varta::builder().lazy();
     let agent = match arguments.next() {
         Some(socket) => builder.socket(socket).connect()?,
@@ -58,9 +59,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
     };
     let heartbeat = agent.spawn_heartbeat(BEAT_EVERY)?;
 
-    let (queue, mut waiting) = mpsc::channel(QUEUE);
-    tokio::spawn(order(queue, jobs));
-    // One future for the whole run, so that a Ctrl-C in the middle of a job is seen after it.
+    let (queue, mut waiting) = mpsc::channel(QUEUE_CAPACITY);
+    tokio::spawn(produce(queue, jobs));
+    // One future for the whole run, so that a Ctrl-C during a job is handled after it.
     let mut interrupted = pin!(tokio::signal::ctrl_c());
     let mut done = 0;
     loop {
@@ -79,9 +80,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
         work(job).await;
         done += 1;
         heartbeat.set_payload(done);
-        let status = if waiting.len() > MANY { Status::Degraded } else { Status::Ok };
+        let status = if waiting.len() > DEGRADED_ABOVE { Status::Degraded } else { Status::Ok };
         if status != heartbeat.status() {
-            // A change is beaten at once; what stays the same has time until the next beat.
+            // A change of status is sent at once; an unchanged one with the next beat.
             heartbeat.set_status(status)?;
             println!("job {job} is done and {} wait: {status}", waiting.len());
         }
@@ -92,8 +93,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Brings jobs, as long as somebody takes them.
-async fn order(queue: mpsc::Sender<u32>, jobs: u32) {
+/// Sends jobs until the receiver is gone.
+async fn produce(queue: mpsc::Sender<u32>, jobs: u32) {
     for job in 1..=jobs {
         if queue.send(job).await.is_err() {
             return;
