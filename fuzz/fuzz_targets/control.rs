@@ -1,4 +1,4 @@
-//! Any bytes are either a control datagram of which every part can be read, or an error. Never a panic.
+//! Any bytes are either a control datagram whose every part can be read, or an error. Never a panic.
 //!
 //! ```text
 //! cargo +nightly fuzz run control -- -max_total_time=10
@@ -16,8 +16,8 @@ use varta_proto::crc32c;
 fuzz_target!(|bytes: &[u8]| {
     check(bytes);
 
-    // The same again as the kind and the body of a datagram that is right around them, which chance hardly
-    // ever finds.
+    // The same bytes as kind and body of a datagram that is otherwise valid, which random bytes hardly ever
+    // are.
     if let Some((&kind, body)) = bytes.split_first()
         && let Ok(len) = u16::try_from(body.len())
     {
@@ -41,7 +41,7 @@ fn check(bytes: &[u8]) {
     assert!(!format!("{control:?}").is_empty());
     assert!(control.labels().count() <= MAX_LABELS);
 
-    // What was read is legal, so it can be said again. Only the labels may have had more room than ours.
+    // A decoded datagram is valid, so it can be encoded again. Only its labels may need more room than ours.
     let mut labels = LabelSet::new();
     for label in control.labels() {
         assert_eq!(Label::parse(&label.to_string()), Ok(label));

@@ -12,8 +12,8 @@ use varta_proto::{FRAME_LEN, Frame, MAGIC, VERSION, crc32c};
 fuzz_target!(|bytes: &[u8]| {
     check(bytes);
 
-    // The same again behind the right magic and version and before the right checksum, which chance finds
-    // once in 2^56: the rules for the fields between them are tried too.
+    // The same bytes with the right magic, version and checksum, which random bytes have once in 2^56: this
+    // tests the rules for the other fields too.
     if let Ok(mut sealed) = <[u8; FRAME_LEN]>::try_from(bytes) {
         sealed[..2].copy_from_slice(&MAGIC);
         sealed[2] = VERSION;

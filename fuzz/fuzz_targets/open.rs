@@ -1,5 +1,5 @@
-//! Any bytes are refused by every way of opening them, and what is under a seal is judged as it would be
-//! without one. Never a panic.
+//! Every function that opens datagrams rejects any bytes, and a sealed content is decoded as a plain one is.
+//! Never a panic.
 //!
 //! ```text
 //! cargo +nightly fuzz run open -- -max_total_time=10
@@ -32,7 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Nobody has sealed anything with this key, so nothing opens.
+/// No datagram was sealed with this key, so none opens.
 fn refuse(key: &Key, bytes: &[u8]) {
     let openers = [Opener::Shared(key), Opener::Agent(key), Opener::Master(key)];
     let mut room = [0; MAX_CONTROL_LEN];
@@ -74,7 +74,7 @@ fn seal_and_open(key: &Key, frame: &[u8; FRAME_LEN]) {
 fn seal_and_open_control(key: &Key, control: &Control<'_>) {
     let mut session = Session::new([0xa5; 16]);
     let (mut out, mut room) = ([0; MAX_SEALED_CONTROL_LEN], [0; MAX_CONTROL_LEN]);
-    // A sender of another make may have left the padding out, and sealed it is as long as that makes it.
+    // Another implementation may have omitted the padding, and sealed the datagram without it.
     let datagram =
         seal_control_shared(key, &mut session, control.encoded(), &mut out).expect("nonces are left");
     let opened = open_control_shared(key, datagram, &mut room).expect("it was sealed");
