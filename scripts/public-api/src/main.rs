@@ -1,4 +1,5 @@
-//! Compares the public API of the SDK's crates with the snapshots in the tree, and reports types of other crates in it.
+//! Compares the public API of the SDK's crates with the snapshots in the tree, and reports types of other
+//! crates in it.
 //!
 //! `scripts/check-public-api` runs it. The input is the JSON of a nightly rustdoc with all features enabled.
 
@@ -8,11 +9,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The crates: package, library, and the crates whose types may appear in its public API. The standard library may always.
+/// The crates: package, library, and the crates whose types may appear in its public API. The standard
+/// library may always.
 const CRATES: [(&str, &str, &[&str]); 2] =
     [("varta-proto", "varta_proto", &[]), ("varta-agent", "varta_agent", &["varta_proto"])];
 
-/// Traits without a stable name, or without a meaning for users. Which of them a listing has depends on the nightly.
+/// Traits without a stable name, or without a meaning for users. Which of them a listing has depends on the
+/// nightly.
 const UNSTABLE_TRAITS: [&str; 3] =
     ["std::marker::Freeze", "std::marker::UnsafeUnpin", "std::marker::StructuralPartialEq"];
 
@@ -31,8 +34,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         let format = format_version(&text);
         if format != Some(rustdoc_types::FORMAT_VERSION) {
             println!(
-                "not run: this nightly's rustdoc writes JSON of format {}, and public-api in scripts/public-api/Cargo.toml \
-                 reads format {}",
+                "not run: this nightly's rustdoc writes JSON of format {}, and the crate public-api of \
+                 scripts/public-api/Cargo.toml reads format {}",
                 format.map_or("?".to_owned(), |format| format.to_string()),
                 rustdoc_types::FORMAT_VERSION
             );
@@ -56,7 +59,8 @@ fn format_version(json: &str) -> Option<u32> {
     rest[..rest.find(|c: char| !c.is_ascii_digit())?].parse().ok()
 }
 
-/// Lists the public items with the names of parameters, one a line, sorted: which `impl` block holds an item makes no difference.
+/// Lists the public items with the names of parameters, one a line, sorted: which `impl` block holds an item
+/// makes no difference.
 fn public_api(json: &Path, library: &str, allowed: &[&str]) -> Result<String, Box<dyn Error>> {
     let api = public_api::Builder::from_rustdoc_json(json)
         .omit_blanket_impls(true)
@@ -70,8 +74,8 @@ fn public_api(json: &Path, library: &str, allowed: &[&str]) -> Result<String, Bo
     Ok(lines.into_iter().map(|line| line + "\n").collect())
 }
 
-/// Rewrites the paths that say where an item is defined and not where users find it: `core` and `alloc` become `std`, and
-/// the private modules of another crate of this workspace are left out.
+/// Rewrites the paths that say where an item is defined and not where users find it: `core` and `alloc`
+/// become `std`, and the private modules of another crate of this workspace are left out.
 fn normalise(line: &str, library: &str, allowed: &[&str]) -> String {
     let mut normal = String::new();
     for piece in paths(line) {
