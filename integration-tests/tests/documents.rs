@@ -131,3 +131,67 @@ fn every_test_that_the_security_model_names_exists() {
         assert!(there.contains(name), "{name} is no test");
     }
 }
+
+/// Collects the paths of all files and directories below `directory`, which has the path `path` itself.
+fn paths(directory: &Path, path: &str, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if name.starts_with('.') || name == "target" {
+            continue;
+        }
+        let path = format!("{path}/{name}");
+        if entry.file_type().unwrap().is_dir() {
+            paths(&entry.path(), &path, found);
+        }
+        found.insert(path);
+    }
+}
+
+/// Every word of a text that could be a path, perhaps with the name of a test: `tests/wakeups.rs::a_name`. Absolute paths
+/// are those of the host.
+fn path_words(text: &str) -> BTreeSet<&str> {
+    let is_part = |character: char| character.is_ascii_alphanumeric() || "_-.:/".contains(character);
+    let words = text.split(move |character| !is_part(character));
+    let words = words.map(|word| word.trim_end_matches(['.', ':', '/']));
+    words
+        .filter(|word| word.contains('/') || word.ends_with(".rs") || word.contains(".rs::"))
+        .filter(|word| !word.starts_with('/'))
+        .collect()
+}
+
+#[test]
+fn every_path_and_every_test_that_the_architecture_names_exists() {
+    let mut there = BTreeSet::new();
+    paths(&top(), "", &mut there);
+    let text = read("ARCHITECTURE.md");
+    let mut tests = 0;
+    for word in path_words(&text) {
+        let (path, test) = word.split_once("::").map_or((word, None), |(path, test)| (path, Some(test)));
+        // A path may be named from its end.
+        let mut found = there.iter().filter(|there| there.ends_with(&format!("/{path}"))).peekable();
+        assert!(found.peek().is_some(), "there is no {path}");
+        if let Some(test) = test {
+            tests += 1;
+            let is_in = |file: &String| {
+                let text = read(file.trim_start_matches('/'));
+                ["(", "<"].iter().any(|end| text.contains(&format!("fn {test}{end}")))
+            };
+            assert!(found.any(is_in), "there is no {test} in {path}");
+        }
+    }
+    assert!(tests > 30, "{tests}");
+}
+
+#[test]
+fn the_architecture_has_every_folder_of_the_server() {
+    let text = read("ARCHITECTURE.md");
+    for parent in ["", "services/"] {
+        let directory = top().join("varta-server/src").join(parent);
+        let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
+        for folder in entries.filter(|entry| entry.file_type().unwrap().is_dir()) {
+            let name = format!("`{parent}{}/`", folder.file_name().into_string().unwrap());
+            assert!(text.contains(&name), "{name} is missing");
+        }
+    }
+}
