@@ -16,8 +16,8 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use varta_agent::{Control, Frame, GoodbyeReason, Status};
 
-/// After it a test has failed; no test that succeeds waits for it.
-const GIVE_UP: Duration = Duration::from_secs(30);
+/// A test that waits longer has failed. It is no measure of speed, and no test that succeeds waits so long.
+const LIMIT: Duration = Duration::from_secs(60);
 /// What an agent says that ends in order.
 const GOODBYE: Sent = Sent::Goodbye(Some(GoodbyeReason::Shutdown));
 
@@ -241,7 +241,7 @@ impl Observer {
 
     /// Waits for the next datagram.
     fn await_any(&self) {
-        self.sent.recv_timeout(GIVE_UP).unwrap();
+        self.sent.recv_timeout(LIMIT).unwrap();
     }
 
     /// All that was sent until now.
@@ -298,9 +298,9 @@ struct Running {
 impl Running {
     /// Waits until the program has ended, and all others that have its outputs.
     fn finish(self) -> Ended {
-        let Ok(Output { status, stdout, stderr }) = self.output.recv_timeout(GIVE_UP) else {
+        let Ok(Output { status, stdout, stderr }) = self.output.recv_timeout(LIMIT) else {
             let _ = kill(self.pid, Signal::SIGKILL);
-            panic!("does not end within {GIVE_UP:?}");
+            panic!("does not end within {LIMIT:?}");
         };
         let said = String::from_utf8(stdout).unwrap().lines().map(str::to_owned).collect();
         Ended { status, said, complained: String::from_utf8(stderr).unwrap() }

@@ -10,8 +10,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 
 use crate::foreign;
-use crate::patience::LIMIT;
 use crate::programs::{await_exit, foreign_worker_command, worker_command};
+use crate::retry::LIMIT;
 use crate::route::Route;
 use crate::sys::{self, Signal};
 

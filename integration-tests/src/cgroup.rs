@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use crate::patience::wait_for;
+use crate::retry::wait_for;
 
 /// A cgroup, empty at first. When it is dropped, what is in it is thawed, and it is removed as soon as nothing is in it:
 /// agents that are put into it have to be dropped before.

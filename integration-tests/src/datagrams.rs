@@ -7,7 +7,7 @@ use std::path::Path;
 use socket2::{Domain, MsgHdr, SockAddr, Socket, Type};
 use varta_proto::{FRAME_LEN, crc32c};
 
-use crate::patience::LIMIT;
+use crate::retry::LIMIT;
 
 /// A sender that waits for room in the queue, so that what it counts as sent does arrive.
 #[derive(Debug)]

@@ -19,10 +19,11 @@ pub mod foreign;
 pub mod http;
 mod log;
 mod network_host;
-mod patience;
+
 mod programs;
 mod receiver;
 mod remote_agent;
+mod retry;
 mod route;
 mod scrape;
 mod server;
@@ -37,13 +38,14 @@ pub use commands::{Commands, Heard};
 pub use datagrams::{Datagrams, with_checksum};
 pub use log::{Log, Transition};
 pub use network_host::{Cable, NetworkHost, in_a_network_of_its_own};
-pub use patience::{LIMIT, wait_for};
+
 pub use programs::{
     Ended, as_pid, children, into_pid_namespace, pid_namespaces_work, pids_can_be_chosen, run_to_its_end,
     server_command, service_command, worker_command,
 };
 pub use receiver::{Receiver, Reply, Request};
 pub use remote_agent::{RemoteAgent, loopback_socket, send_from, socket_on};
+pub use retry::{LIMIT, wait_for, wait_for_at, wait_until};
 pub use route::{ANOTHER_KEY, MASTER_KEY, Network, Route, SHARED_KEY, loopbacks, write_secret};
 pub use scrape::{Sample, Scrape};
 pub use server::{Options, Server};

@@ -14,8 +14,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use crate::foreign::skip;
-use crate::patience::wait_for;
 use crate::programs::{into_pid_namespace, server_command};
+use crate::retry::wait_for;
 
 /// A host's name for its end of the cable.
 const DEVICE: &str = "cable";

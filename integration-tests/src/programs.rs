@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 
-use crate::patience::{LIMIT, wait_for};
+use crate::retry::{LIMIT, wait_for};
 
 /// Cargo's directory for everything that it builds: the one in which the running test lies.
 pub(crate) fn target_directory() -> &'static Path {

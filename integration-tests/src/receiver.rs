@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
 
-use crate::patience::{LIMIT, wait_for};
+use crate::retry::{LIMIT, wait_for};
 
 /// The longest request that is of interest.
 const LONGEST: usize = 64 << 20;

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use crate::http::{self, Response};
 use crate::log::{Log, Transition};
-use crate::patience::{LIMIT, wait_for};
 use crate::programs::{await_exit, into_pid_namespace, server_command};
+use crate::retry::{LIMIT, wait_for};
 use crate::route::{Network, Route, Secret};
 use crate::scrape::Scrape;
 use crate::sys::{self, Signal};

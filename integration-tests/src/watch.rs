@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::foreign;
 use crate::http;
-use crate::patience::{LIMIT, wait_for};
+use crate::retry::{LIMIT, wait_for};
 use crate::route::{Network, Route, write_secret};
 use crate::scrape::Scrape;
 

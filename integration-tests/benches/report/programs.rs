@@ -7,14 +7,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use varta_integration_tests::{Scrape, http};
+pub(crate) use varta_integration_tests::LIMIT;
+use varta_integration_tests::{Scrape, http, wait_for_at};
 
 use crate::{Fallible, sys};
 
-/// How long anybody may take for one step. Whatever hangs ends the benchmark instead of holding it up.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// The pause between two calls of a probe: short, because what is measured may end with one of them.
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// A child process that does not outlive the benchmark, and the lines that it prints.
 pub(crate) struct Process {
@@ -63,18 +64,10 @@ impl Drop for Process {
     }
 }
 
-/// Looks again and again until there is something to give.
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Fallible<Option<T>>) -> Fallible<T> {
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        if let Some(found) = look()? {
-            return Ok(found);
-        }
-        if Instant::now() > deadline {
-            return Err(format!("not within {LIMIT:?}: {what}").into());
-        }
-        std::thread::sleep(Duration::from_micros(100));
-    }
+/// Calls `probe` again and again until it gives a value, for [`LIMIT`] at the most.
+pub(crate) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Fallible<Option<T>>) -> Fallible<T> {
+    wait_for_at(PAUSE, LIMIT, || probe().transpose())
+        .unwrap_or_else(|| Err(format!("not within {LIMIT:?}: {what}").into()))
 }
 
 /// A running server and where it can be reached.

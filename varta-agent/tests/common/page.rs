@@ -25,7 +25,7 @@ impl PageServer {
     pub(crate) fn listening() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(dir.path().join("varta.sock")).unwrap();
-        socket.set_read_timeout(Some(super::GIVE_UP)).unwrap();
+        socket.set_read_timeout(Some(super::LIMIT)).unwrap();
         Self { dir, socket }
     }
 

@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 use crate::observe::procfs::tests;
 use crate::observe::stat::Stat;
 
-/// How long a test waits for something that must come. It is there to end a test that hangs, not to measure.
+/// A test that waits longer has failed. It is no measure of speed, and no test that succeeds waits so long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Names the part of [`helper`] that a child is to play, and something that it is to know.
 pub(crate) const PART: &str = "VARTA_TEST_HELPER";
 pub(crate) const ARGUMENT: &str = "VARTA_TEST_ARGUMENT";
 
-/// Waits until something is so.
-pub(crate) fn await_that(what: &str, mut is_so: impl FnMut() -> bool) {
+/// Waits until `condition` holds; `what` says the condition in words.
+#[track_caller]
+pub(crate) fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < LIMIT, "after {LIMIT:?} still not: {what}");
+    while !condition() {
+        assert!(started.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
