@@ -1,7 +1,7 @@
-//! What a test tells an agent's process: lines on its standard input.
+//! The commands of a test to an agent's process: lines on its standard input.
 //!
-//! Read without a thread and without a buffer that somebody else might share, because the process forks and calls `exec`
-//! in the middle of it.
+//! They are read without a thread and without a shared buffer, because the process forks and calls `exec` between two of
+//! them.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,12 +15,12 @@ use crate::sys::{self, Readiness};
 pub struct Commands {
     input: File,
     unread: Vec<u8>,
-    deaf: bool,
+    only_end: bool,
 }
 
-/// What came.
+/// What one read gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum ReceivedCommand {
     /// A command.
     Line(String),
     /// Nothing within the time.
@@ -37,34 +37,34 @@ impl Commands {
     /// When there is none.
     pub fn from_stdin() -> io::Result<Self> {
         let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-        Ok(Commands { input, unread: Vec::new(), deaf: false })
+        Ok(Commands { input, unread: Vec::new(), only_end: false })
     }
 
-    /// Takes no more commands, and listens only for the end: a forked child must not read what is for its parent.
-    pub fn grow_deaf(&mut self) {
-        self.deaf = true;
+    /// Reads no more commands, and waits only for the end: a forked child must not read what is for its parent.
+    pub fn stop_reading(&mut self) {
+        self.only_end = true;
     }
 
-    /// The next command, if one comes within `patience`.
+    /// The next command, if one comes within `limit`.
     ///
     /// # Errors
     ///
     /// What the kernel says.
-    pub fn next(&mut self, patience: Duration) -> io::Result<Heard> {
+    pub fn next(&mut self, limit: Duration) -> io::Result<ReceivedCommand> {
         if let Some(line) = self.take_line() {
-            return Ok(Heard::Line(line));
+            return Ok(ReceivedCommand::Line(line));
         }
-        match sys::wait_readable(self.input.as_fd(), self.deaf, patience)? {
-            Readiness::Nothing => return Ok(Heard::Nothing),
-            Readiness::HungUp => return Ok(Heard::End),
+        match sys::wait_readable(self.input.as_fd(), self.only_end, limit)? {
+            Readiness::Nothing => return Ok(ReceivedCommand::Nothing),
+            Readiness::HungUp => return Ok(ReceivedCommand::End),
             Readiness::Readable => {}
         }
         let mut buffer = [0; 256];
         match self.input.read(&mut buffer)? {
-            0 => Ok(Heard::End),
+            0 => Ok(ReceivedCommand::End),
             length => {
                 self.unread.extend_from_slice(&buffer[..length]);
-                Ok(self.take_line().map_or(Heard::Nothing, Heard::Line))
+                Ok(self.take_line().map_or(ReceivedCommand::Nothing, ReceivedCommand::Line))
             }
         }
     }

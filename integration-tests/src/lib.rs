@@ -11,9 +11,9 @@
 )]
 
 mod agent_process;
-mod books;
 mod cgroup;
 mod commands;
+mod counts;
 mod datagrams;
 pub mod foreign;
 pub mod http;
@@ -32,9 +32,9 @@ pub mod sys;
 mod watch;
 
 pub use agent_process::AgentProcess;
-pub use books::{Books, Flood};
 pub use cgroup::Freezer;
-pub use commands::{Commands, Heard};
+pub use commands::{Commands, ReceivedCommand};
+pub use counts::{ExpectedCounts, Flood};
 pub use datagrams::{Datagrams, with_checksum};
 pub use log::{Log, Transition};
 pub use network_host::{Cable, NetworkHost, in_a_network_of_its_own};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use varta_integration_tests::{
-    ANOTHER_KEY, AgentProcess, Books, Datagrams, Flood, MASTER_KEY, Network, Options, RemoteAgent,
+    ANOTHER_KEY, AgentProcess, Datagrams, ExpectedCounts, Flood, MASTER_KEY, Network, Options, RemoteAgent,
     SHARED_KEY, Scrape, Server, Signal, Transition, loopback_socket, send_from, socket_on, wait_for,
     write_secret,
 };
@@ -35,7 +35,7 @@ const ON_THE_WAY: u64 = 48;
 /// are attacked.
 struct World {
     server: Server,
-    books: Books,
+    counts: ExpectedCounts,
     plain: SocketAddr,
     secure: [SocketAddr; 2],
     others: Vec<RemoteAgent>,
@@ -66,8 +66,16 @@ impl World {
         };
         let others = Network::ALL.into_iter().zip(OTHERS..).map(start).collect();
         let local = (RemoteAgent::new(Network::Plain, plain, process::id()), Datagrams::to(server.socket()));
-        let mut world =
-            World { server, books: Books::default(), plain, secure, others, local, hostile: 0, checked: 0 };
+        let mut world = World {
+            server,
+            counts: ExpectedCounts::default(),
+            plain,
+            secure,
+            others,
+            local,
+            hostile: 0,
+            checked: 0,
+        };
         world.others_beat();
         world
     }
@@ -82,7 +90,7 @@ impl World {
     #[track_caller]
     fn hear(&mut self, agent: &mut RemoteAgent) -> Vec<u8> {
         let datagram = agent.beat();
-        self.books.expect(agent.transport(), "accepted", 1);
+        self.counts.expect(agent.transport(), "accepted", 1);
         datagram
     }
 
@@ -91,12 +99,12 @@ impl World {
     fn attack(&mut self, socket: &UdpSocket, to: SocketAddr, datagram: &[u8], outcome: &str) {
         send_from(socket, to, datagram);
         let transport = if to == self.plain { PLAIN } else { SECURE };
-        self.books.expect(transport, outcome, 1);
+        self.counts.expect(transport, outcome, 1);
         self.hostile += 1;
         if self.hostile.is_multiple_of(BETWEEN_BEATS) {
             self.others_beat();
         }
-        if self.books.total() >= self.checked + ON_THE_WAY {
+        if self.counts.total() >= self.checked + ON_THE_WAY {
             self.check();
         }
     }
@@ -105,17 +113,17 @@ impl World {
     fn others_beat(&mut self) {
         for other in &mut self.others {
             other.beat();
-            self.books.expect(other.transport(), "accepted", 1);
+            self.counts.expect(other.transport(), "accepted", 1);
         }
         let (local, socket) = &mut self.local;
         socket.send(&local.hold_back());
-        self.books.expect("unix", "accepted", 1);
+        self.counts.expect("unix", "accepted", 1);
     }
 
     #[track_caller]
     fn check(&mut self) -> Scrape {
-        self.checked = self.books.total();
-        self.books.check(&self.server)
+        self.checked = self.counts.total();
+        self.counts.check(&self.server)
     }
 
     /// Everybody beats once more. So many agents are known then, and nothing was ever concluded about any of them but that
@@ -593,7 +601,7 @@ fn pids_that_somebody_makes_up_take_no_room_from_anybody_else() {
         }
     }
     let _local = AgentProcess::start(world.server.socket(), &["--interval-ms", "3600000"]);
-    world.books.expect("unix", "accepted", 1);
+    world.counts.expect("unix", "accepted", 1);
     let known = world.bystanders() - 1 + usize::try_from(MOST).unwrap() + newcomers.len() + 1;
     world.assert_nobody_felt_it(known);
 }

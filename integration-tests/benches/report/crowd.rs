@@ -49,12 +49,12 @@ pub(crate) fn measure() -> Fallible<Vec<Row>> {
             served.add(&round)?;
             std::fs::remove_file(&bare_path)?;
         }
-        let before = server.books("unix")?.accepted;
+        let before = server.counts("unix")?.accepted;
         let crowd = Crowd::start(&path)?;
         let round = crowd.run()?;
         let expected = before + round.sent();
         wait_for(&format!("{expected} beats counted"), || {
-            Ok((server.books("unix")?.accepted == expected).then_some(()))
+            Ok((server.counts("unix")?.accepted == expected).then_some(()))
         })?;
         let scrape = server.scrape()?;
         for (pid, count) in &round.counts {

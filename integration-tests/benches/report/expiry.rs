@@ -96,9 +96,9 @@ fn check(server: &Server, gaps: &Gaps) -> Fallible<()> {
     if doubted < f64::from(SILENT) / 2.0 {
         return Err(format!("of the first burst only {doubted} were called unknown").into());
     }
-    let books = server.books("unix")?;
-    if books.accepted != gaps.sent || books.refused + books.dropped > 0 {
-        return Err(format!("the probe has sent {}, {books:?}", gaps.sent).into());
+    let counts = server.counts("unix")?;
+    if counts.accepted != gaps.sent || counts.refused + counts.dropped > 0 {
+        return Err(format!("the probe has sent {}, {counts:?}", gaps.sent).into());
     }
     Ok(())
 }

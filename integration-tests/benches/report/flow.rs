@@ -2,7 +2,7 @@
 //!
 //! A UDP sender does not wait for anybody: what finds the queue full is thrown away. So what counts is what was
 //! *received*, and each run is proved to the datagram: what was sent is what the receiver took, and what the kernel says
-//! (`/proc/net/udp`) that it threw away; of a server its own books must say the same.
+//! (`/proc/net/udp`) that it threw away; of a server its own counts must be the same.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -15,7 +15,7 @@ use varta_integration_tests::sys::send_signal;
 
 use crate::Fallible;
 use crate::load::Load;
-use crate::programs::{self, Books, Process, Server, cpu_time, wait_for};
+use crate::programs::{self, Counts, Process, Server, cpu_time, wait_for};
 use crate::statistics::{Comparison, WithBest, median, rate, show_nanos, show_rate};
 use crate::sys::{self, BareLoop, FAREWELL, Until, Waits};
 use crate::table::{Reach, Row};
@@ -223,10 +223,10 @@ impl Queue {
     }
 }
 
-/// The server, and its books at the beginning of a run.
+/// The server, and its counts at the beginning of a run.
 pub(crate) struct Watched {
     server: Server,
-    before: Books,
+    before: Counts,
 }
 
 impl Watched {
@@ -240,7 +240,7 @@ impl Watched {
         ];
         let server = Server::start(arguments.as_flattened().iter().chain(more))?;
         sys::keep_to_core(server.pid(), RECEIVERS_CORE)?;
-        Ok(Watched { server, before: Books::default() })
+        Ok(Watched { server, before: Counts::default() })
     }
 }
 
@@ -254,14 +254,14 @@ impl Receiver for Watched {
     }
 
     fn begin(&mut self, load: &Load) -> Fallible<()> {
-        self.before = self.server.books(load.kind.transport())?;
+        self.before = self.server.counts(load.kind.transport())?;
         Ok(())
     }
 
     fn finish(&mut self, load: &Load, dropped: u64) -> Fallible<u64> {
-        let mut last = Books::default();
-        let settled = wait_for("books that balance", || {
-            last = self.server.books(load.kind.transport())?.since(self.before);
+        let mut last = Counts::default();
+        let settled = wait_for("counts that balance", || {
+            last = self.server.counts(load.kind.transport())?.since(self.before);
             Ok((last.sum() == load.frames).then_some(()))
         });
         let (taken, wrong) = if load.kind.is_genuine() {

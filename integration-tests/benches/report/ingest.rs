@@ -76,7 +76,7 @@ pub(crate) fn measure() -> Fallible<Vec<Row>> {
 /// Waits until the tracker has counted every beat that was sent.
 fn await_accepted(server: &Server, expected: u64) -> Fallible<()> {
     wait_for(&format!("{expected} beats counted"), || {
-        let accepted = server.books("unix")?.accepted;
+        let accepted = server.counts("unix")?.accepted;
         Ok((accepted == expected).then_some(()))
     })
 }

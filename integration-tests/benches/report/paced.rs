@@ -74,17 +74,17 @@ impl Paced {
         Ok(())
     }
 
-    /// Waits until the server's books have all that was sent, and nothing else.
+    /// Waits until the server counts all that was sent, and nothing else.
     pub(crate) fn await_taken(&self, server: &Server) -> Fallible<()> {
         let mut last = None;
-        wait_for("books that balance", || {
-            let books = server.books("udp")?;
-            last = Some(books);
-            Ok((books.sum() >= self.sent).then_some(()))
+        wait_for("counts that balance", || {
+            let counts = server.counts("udp")?;
+            last = Some(counts);
+            Ok((counts.sum() >= self.sent).then_some(()))
         })
         .map_err(|error| format!("{error}: {} were sent, {last:?}", self.sent))?;
         match last {
-            Some(books) if books.accepted == self.sent && books.refused + books.dropped == 0 => Ok(()),
+            Some(counts) if counts.accepted == self.sent && counts.refused + counts.dropped == 0 => Ok(()),
             _ => Err(format!("{} were sent, {last:?}", self.sent).into()),
         }
     }

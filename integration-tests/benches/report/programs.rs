@@ -130,13 +130,13 @@ impl Server {
     }
 
     /// What has become of the datagrams of a transport so far.
-    pub(crate) fn books(&self, transport: &str) -> Fallible<Books> {
+    pub(crate) fn counts(&self, transport: &str) -> Fallible<Counts> {
         let scrape = self.scrape()?;
         let of_transport = ("transport", transport);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole")]
         let sum = |name, labels: &[_]| scrape.sum(name, labels) as u64;
         let accepted = sum("varta_frames_total", &[of_transport, ("outcome", "accepted")]);
-        Ok(Books {
+        Ok(Counts {
             accepted,
             refused: sum("varta_frames_total", &[of_transport]) - accepted,
             dropped: sum("varta_kernel_drops_total", &[of_transport]),
@@ -144,20 +144,20 @@ impl Server {
     }
 }
 
-/// A server's own books on datagrams.
+/// What a server counts of datagrams.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Books {
+pub(crate) struct Counts {
     /// What the tracker took.
     pub(crate) accepted: u64,
     /// What was read and refused, for whatever reason.
     pub(crate) refused: u64,
-    /// What the kernel threw away because the queue was full.
+    /// What the kernel dropped because the queue was full.
     pub(crate) dropped: u64,
 }
 
-impl Books {
+impl Counts {
     pub(crate) const fn since(self, before: Self) -> Self {
-        Books {
+        Counts {
             accepted: self.accepted - before.accepted,
             refused: self.refused - before.refused,
             dropped: self.dropped - before.dropped,

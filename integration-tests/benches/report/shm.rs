@@ -37,15 +37,15 @@ fn measure_beat() -> Fallible<Row> {
     let mut agent = Varta::connect_shm(&path)?;
     wait_for("the server looks at the page", || {
         let sent = agent.beat(Status::Ok, 0) == BeatOutcome::Sent;
-        Ok((sent && server.books("shm")?.accepted > 0).then_some(()))
+        Ok((sent && server.counts("shm")?.accepted > 0).then_some(()))
     })?;
-    let before = server.books("unix")?;
+    let before = server.counts("unix")?;
     let (mut ours, mut clock) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         ours.push(nanos_each(|payload| _ = black_box(agent.beat(Status::Ok, payload))));
         clock.push(nanos_each(|_| _ = black_box(sys::monotonic_clock())));
     }
-    let by_datagram = server.books("unix")?.since(before).sum();
+    let by_datagram = server.counts("unix")?.since(before).sum();
     if by_datagram > 0 {
         println!("(shm: {by_datagram} of the beats went by datagram)");
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use nix::sys::wait::wait;
 use varta_integration_tests::sys::{self, Forked};
-use varta_integration_tests::{Commands, Heard};
+use varta_integration_tests::{Commands, ReceivedCommand};
 
 fn main() -> ExitCode {
     match run() {
@@ -34,8 +34,8 @@ fn run() -> Result<(), Box<dyn Error>> {
         return Err(Command::new(program).args(arguments).exec().into());
     }
     let mut input = Commands::from_stdin()?;
-    input.grow_deaf();
-    while input.next(Duration::from_secs(3600))? != Heard::End {}
+    input.stop_reading();
+    while input.next(Duration::from_secs(3600))? != ReceivedCommand::End {}
     wait()?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use varta_client::{BeatOutcome, BeatTransport, Status, Varta};
-use varta_integration_tests::{Commands, Heard, Route};
+use varta_integration_tests::{Commands, ReceivedCommand, Route};
 use varta_vlp::crypto::Key;
 
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -41,16 +41,16 @@ fn run() -> Fallible<()> {
     println!("ready {}", std::process::id());
     loop {
         match commands.next(due.saturating_duration_since(Instant::now()))? {
-            Heard::End => return Ok(()),
-            Heard::Nothing if Instant::now() < due => {}
-            Heard::Nothing => {
+            ReceivedCommand::End => return Ok(()),
+            ReceivedCommand::Nothing if Instant::now() < due => {}
+            ReceivedCommand::Nothing => {
                 for handle in &mut handles {
                     // A beat that is lost is followed by another.
                     let _ = handle(status, 7);
                 }
                 due = Instant::now() + INTERVAL;
             }
-            Heard::Line(command) => {
+            ReceivedCommand::Line(command) => {
                 match command.as_str() {
                     "second" => handles.push(connect(&route)?),
                     "recreate" => {

@@ -46,7 +46,7 @@ use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
 use nix::sys::stat::Mode;
 use varta_agent::{BeatOutcome, BeatTransport, DropReason, GoodbyeReason, Key, Status, Varta};
 use varta_integration_tests::sys::{self, Forked};
-use varta_integration_tests::{Commands, Heard, Route};
+use varta_integration_tests::{Commands, ReceivedCommand, Route};
 
 /// How often a beat is tried that meets a full queue, and how long after.
 const ATTEMPTS: u32 = 20;
@@ -203,10 +203,10 @@ impl Worker {
                 return Ok(self.options.exit_code);
             }
             match self.commands.next(due.saturating_duration_since(Instant::now()))? {
-                Heard::End => return Ok(0),
-                Heard::Line(command) => self.obey(&command)?,
-                Heard::Nothing if Instant::now() < due => {}
-                Heard::Nothing => {
+                ReceivedCommand::End => return Ok(0),
+                ReceivedCommand::Line(command) => self.obey(&command)?,
+                ReceivedCommand::Nothing if Instant::now() < due => {}
+                ReceivedCommand::Nothing => {
                     self.beat()?;
                     due = Instant::now() + self.options.interval;
                 }
@@ -263,7 +263,7 @@ impl Worker {
                     return Ok(());
                 }
                 Forked::Child => {
-                    self.commands.grow_deaf();
+                    self.commands.stop_reading();
                     return Ok(());
                 }
             },

@@ -1,5 +1,5 @@
-//! Every datagram that anybody sends is in the books once, to the datagram: read and accepted, read and refused, or thrown
-//! away by the kernel. However much comes, and from however many at once.
+//! Every datagram that is sent is counted once, to the datagram: read and accepted, read and refused, or dropped
+//! by the kernel, however much comes and from however many senders at once.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 

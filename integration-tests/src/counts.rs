@@ -1,4 +1,4 @@
-//! What is to stand in the books of a server, to the datagram.
+//! What the metrics of a server must count, to the datagram.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,8 +6,8 @@ use std::fs;
 use crate::scrape::Scrape;
 use crate::server::Server;
 
-/// Families that count a refusal once more, for those who look for it there, and the outcomes that they are about.
-const TOLD_AGAIN: [(&str, &[&str]); 6] = [
+/// Families that count a refusal once more, and the outcomes that each of them counts.
+const REPEATED: [(&str, &[&str]); 6] = [
     ("varta_frame_decrypt_failures_total", &["decrypt_failed"]),
     ("varta_replay_refused_total", &["replayed", "replay_table_full"]),
     ("varta_frame_auth_failures_total", &["pid_mismatch", "uid_refused", "unattested"]),
@@ -16,26 +16,26 @@ const TOLD_AGAIN: [(&str, &[&str]); 6] = [
     ("varta_truncated_datagrams_total", &["bad_length"]),
 ];
 
-/// How many datagrams are to have come by which transport and with which outcome.
+/// How many datagrams come by each transport and with each outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Books {
+pub struct ExpectedCounts {
     rows: BTreeMap<(String, String), u64>,
 }
 
-impl Books {
+impl ExpectedCounts {
     /// Expects `count` datagrams more in a row.
     pub fn expect(&mut self, transport: &str, outcome: &str, count: u64) {
         *self.rows.entry((transport.to_owned(), outcome.to_owned())).or_default() += count;
     }
 
-    /// How many there are to be in all.
+    /// How many datagrams are expected in all.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.rows.values().sum()
     }
 
-    /// Waits until so many have come, and checks that they stand in these rows and none in any other, that the kernel has
-    /// thrown none away, and that every family tells the same of them.
+    /// Waits until so many are counted, and checks that they are in these rows and none in any other, that the kernel has
+    /// dropped none, and that every family that counts them once more has the same number.
     #[track_caller]
     pub fn check(&self, server: &Server) -> Scrape {
         let scrape = server.await_datagrams(self.total() as f64);
@@ -50,15 +50,15 @@ impl Books {
         let expected: BTreeMap<_, _> = expected.map(|(row, count)| (row.clone(), *count as f64)).collect();
         assert_eq!(rows, expected, "found, and expected");
         assert_eq!(scrape.sum("varta_kernel_drops_total", &[]), 0.0, "{}", scrape.text);
-        for (family, outcomes) in TOLD_AGAIN {
-            let told: f64 = outcomes.iter().map(|outcome| scrape.outcome(outcome)).sum();
-            assert_eq!(scrape.sum(family, &[]), told, "{family}");
+        for (family, outcomes) in REPEATED {
+            let refused: f64 = outcomes.iter().map(|outcome| scrape.outcome(outcome)).sum();
+            assert_eq!(scrape.sum(family, &[]), refused, "{family}");
         }
         scrape
     }
 }
 
-/// What several senders have sent, each as fast as it can, so that the kernel may throw some of it away.
+/// What several senders have sent, each as fast as it can, so that the kernel may drop some of it.
 #[derive(Debug)]
 pub struct Flood {
     sent: BTreeMap<String, u64>,
@@ -66,7 +66,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Nothing has been sent yet. Of what comes before this nobody may be on the way any more.
+    /// Nothing has been sent yet. Of what was sent before, nothing may be on the way any more.
     #[must_use]
     pub fn begin() -> Self {
         Flood { sent: BTreeMap::new(), lost_before: lost_between_sockets() }
@@ -77,12 +77,12 @@ impl Flood {
         *self.sent.entry(transport.to_owned()).or_default() += count;
     }
 
-    /// Waits until each datagram has been read by the server or is known to be thrown away at its socket, to the datagram
-    /// for each transport, and checks that it stays so.
+    /// Waits until each datagram is counted as read by the server or as dropped at its socket, to the datagram for each
+    /// transport, and checks that it stays so.
     #[track_caller]
     pub fn await_balance(&self, server: &Server) -> Scrape {
         let balances = |scrape: &Scrape| {
-            // That none is lost before it comes to a socket is up to the machine; what it has lost it knows.
+            // The machine may lose some before they come to a socket, and counts them.
             let lost = lost_between_sockets() - self.lost_before;
             self.sent.iter().all(|(transport, sent)| {
                 let transport = [("transport", transport.as_str())];
@@ -100,8 +100,8 @@ impl Flood {
     }
 }
 
-/// How many packets this host has lost between being sent and coming to a socket, because nobody took them out of the
-/// queue of a processor: the second column of a file that `proc(5)` does not explain and every Linux has.
+/// How many packets this host has lost on the way to a socket because the queue of a processor was full: the second column of
+/// a file that `proc(5)` does not explain and every Linux has.
 fn lost_between_sockets() -> u64 {
     let table = fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
     let lost = |row: &str| u64::from_str_radix(row.split_whitespace().nth(1)?, 16).ok();
