@@ -11,7 +11,7 @@ use std::thread;
 
 use crate::foreign;
 use crate::programs::{await_exit, foreign_worker_command, worker_command};
-use crate::retry::LIMIT;
+use crate::retry::{LIMIT, or_fail};
 use crate::route::Route;
 use crate::sys::{self, Signal};
 
@@ -97,7 +97,9 @@ impl AgentProcess {
     #[track_caller]
     pub fn ask(&mut self, command: &str) -> String {
         let stdin = self.stdin.as_mut().expect("its input is open as long as it lives");
-        writeln!(stdin, "{command}").unwrap_or_else(|error| panic!("cannot tell it to {command}: {error}"));
+        or_fail(
+            writeln!(stdin, "{command}").map_err(|error| format!("{command} cannot be sent to it: {error}")),
+        );
         let reply = self.reply(command);
         assert!(!reply.starts_with("error"), "to {command} it says {reply}");
         reply
@@ -108,7 +110,7 @@ impl AgentProcess {
     pub fn fork(&mut self) -> u32 {
         let reply = self.ask("fork");
         let child = reply.strip_prefix("ok ").and_then(|pid| pid.parse().ok());
-        child.unwrap_or_else(|| panic!("to fork it says {reply}"))
+        or_fail(child.ok_or_else(|| format!("to fork it says {reply}")))
     }
 
     /// Sends it a signal.
@@ -119,7 +121,7 @@ impl AgentProcess {
     /// Waits until it has ended.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        await_exit(&mut self.child).unwrap_or_else(|| panic!("it has not ended within {LIMIT:?}"))
+        or_fail(await_exit(&mut self.child).ok_or_else(|| format!("it has not ended within {LIMIT:?}")))
     }
 
     #[track_caller]

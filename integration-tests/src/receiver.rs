@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
 
-use crate::retry::{LIMIT, wait_for};
+use crate::retry::{LIMIT, or_fail, wait_for};
 
 /// The longest request that is of interest.
 const LONGEST: usize = 64 << 20;
@@ -94,10 +94,12 @@ impl Receiver {
         Receiver { address, shared, accepts: Some(accepts) }
     }
 
-    /// An address at which nobody listens now.
+    /// An address at which no program listens now. Its host part is of this process alone, so that no other process gets the
+    /// port meanwhile.
     #[must_use]
     pub fn nowhere() -> SocketAddr {
-        Receiver::start([]).address
+        let [_, high, middle, low] = std::process::id().to_be_bytes();
+        Receiver::start_at(SocketAddr::from(([127, 64 | high, middle, low], 0)), []).address
     }
 
     /// Where it listens.
@@ -128,7 +130,9 @@ impl Receiver {
     #[track_caller]
     pub fn await_that(&self, what: &str, expected: impl Fn(&[Request]) -> bool) -> Vec<Request> {
         let found = wait_for(|| Some(self.requests()).filter(|requests| expected(requests)));
-        found.unwrap_or_else(|| panic!("not so within {LIMIT:?}: {what}; there came {:#?}", self.requests()))
+        or_fail(
+            found.ok_or_else(|| format!("not within {LIMIT:?}: {what}; there came {:#?}", self.requests())),
+        )
     }
 }
 

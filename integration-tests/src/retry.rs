@@ -39,6 +39,16 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     assert!(holds.is_some(), "not within {LIMIT:?}: {what}");
 }
 
+/// Gives the value, or fails the test at the line of whatever called the function that calls this: a closure that panics
+/// would be that place itself.
+#[track_caller]
+pub(crate) fn or_fail<T>(outcome: Result<T, String>) -> T {
+    match outcome {
+        Ok(value) => value,
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::retry::or_fail;
+
 /// The value of one series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
@@ -57,6 +59,7 @@ impl Scrape {
 
     /// The value of the only sample that has all of `labels`; `None` when there is none.
     #[must_use]
+    #[track_caller]
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let mut matching = self.matching(name, labels);
         let found = matching.next()?;
@@ -68,7 +71,9 @@ impl Scrape {
     #[must_use]
     #[track_caller]
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        self.get(name, labels).unwrap_or_else(|| panic!("there is no {name} {labels:?} in\n{}", self.text))
+        or_fail(
+            self.get(name, labels).ok_or_else(|| format!("there is no {name} {labels:?} in\n{}", self.text)),
+        )
     }
 
     /// The value of an agent's row, which there must be.

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::foreign;
 use crate::http;
-use crate::retry::{LIMIT, wait_for};
+use crate::retry::{LIMIT, or_fail, wait_for};
 use crate::route::{Network, Route, write_secret};
 use crate::scrape::Scrape;
 
@@ -104,7 +104,7 @@ impl Watch {
             last = http::get(self.metrics, "/metrics", &[("Authorization", &bearer)]).ok()?.body;
             Scrape::parse(&last).ok().filter(&expected)
         });
-        scrape.unwrap_or_else(|| panic!("not so within {LIMIT:?}: {what}. The last scrape is\n{last}"))
+        or_fail(scrape.ok_or_else(|| format!("not within {LIMIT:?}: {what}\nthe last scrape is\n{last}")))
     }
 }
 
