@@ -14,18 +14,20 @@ mod agent_process;
 mod cgroup;
 mod commands;
 mod counts;
+mod database;
 mod datagrams;
+pub mod expect;
 pub mod foreign;
 pub mod http;
 mod log;
 mod network_host;
-
 mod programs;
 mod receiver;
 mod remote_agent;
 mod retry;
 mod route;
 mod scrape;
+mod scratch;
 mod server;
 mod small_disk;
 pub mod sys;
@@ -35,19 +37,21 @@ pub use agent_process::AgentProcess;
 pub use cgroup::Freezer;
 pub use commands::{Commands, ReceivedCommand};
 pub use counts::{ExpectedCounts, Flood};
+pub use database::{await_in_database, read_database};
 pub use datagrams::{Datagrams, with_checksum};
-pub use log::{Log, Transition};
+pub use expect::{agent, any_agent, line, line_with, metric};
+pub use log::{Line, Log, Transition};
 pub use network_host::{Cable, NetworkHost, in_a_network_of_its_own};
-
 pub use programs::{
-    Ended, as_pid, children, into_pid_namespace, pid_namespaces_work, pids_can_be_chosen, run_to_its_end,
-    server_command, service_command, worker_command,
+    Ended, as_pid, children, into_pid_namespace, pid_namespaces_work, pids_can_be_chosen, refused_start,
+    run_server, run_to_its_end, server_command, service_command, worker_command,
 };
 pub use receiver::{Receiver, Reply, Request};
 pub use remote_agent::{RemoteAgent, loopback_socket, send_from, socket_on};
 pub use retry::{LIMIT, wait_for, wait_for_at, wait_until};
 pub use route::{ANOTHER_KEY, MASTER_KEY, Network, Route, SHARED_KEY, loopbacks, write_secret};
 pub use scrape::{Sample, Scrape};
+pub use scratch::Scratch;
 pub use server::{Options, Server};
 pub use small_disk::SmallDisk;
 pub use sys::Signal;

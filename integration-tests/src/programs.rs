@@ -1,6 +1,7 @@
 //! Where the programs under test are, and how they are run.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 
+use crate::foreign::skip;
 use crate::retry::{LIMIT, wait_for};
 
 /// Cargo's directory for everything that it builds: the one in which the running test lies.
@@ -92,15 +94,19 @@ pub(crate) fn isolated(program: &Path) -> Command {
     command
 }
 
-/// Whether a process can be put into a PID namespace of its own here, which takes root and a kernel that lets it.
+/// Whether a process can be put into a PID namespace of its own here. Where it cannot, the test is skipped, and this says so.
 #[must_use]
 pub fn pid_namespaces_work() -> bool {
     static WORK: OnceLock<bool> = OnceLock::new();
-    *WORK.get_or_init(|| {
+    let work = *WORK.get_or_init(|| {
         let mut trial = into_pid_namespace(&Command::new("true"));
         trial.stdout(Stdio::null()).stderr(Stdio::null());
         trial.status().is_ok_and(|status| status.success())
-    })
+    });
+    if !work {
+        skip("no PID namespaces can be made here: that takes root, `unshare` and a kernel that allows it");
+    }
+    work
 }
 
 /// Has a program run as process 1 of a PID namespace of its own, as in a container. The process that is started here is
@@ -124,18 +130,22 @@ pub fn as_pid(pid: u32, command: &Command) -> Command {
     parent
 }
 
-/// Whether pids can be chosen here, which takes root and Linux 5.5.
+/// Whether pids can be chosen here. Where they cannot, the test is skipped, and this says so.
 #[must_use]
 pub fn pids_can_be_chosen() -> bool {
     static CAN: OnceLock<bool> = OnceLock::new();
-    *CAN.get_or_init(|| {
+    let can = *CAN.get_or_init(|| {
         let ended = Command::new("true").spawn().and_then(|mut child| child.wait().map(|_| child.id()));
         let Ok(free) = ended else { return false };
         let mut trial = as_pid(free, &Command::new("true"));
         // It ends with its input.
         trial.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         trial.status().is_ok_and(|status| status.success())
-    })
+    });
+    if !can {
+        skip("no pid can be chosen here: that takes root and Linux 5.5");
+    }
+    can
 }
 
 /// The children of a process that has one thread.
@@ -177,6 +187,29 @@ pub fn run_to_its_end(mut command: Command) -> Ended {
         panic!("{command:?} has not ended within {LIMIT:?}; it wrote\n{stdout}\n{stderr}")
     });
     Ended { status, stdout, stderr }
+}
+
+/// Runs the server's program to its end, as for a command that answers and ends or with options that keep it from starting.
+#[must_use]
+pub fn run_server<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Ended {
+    let mut command = server_command();
+    command.args(arguments);
+    run_to_its_end(command)
+}
+
+/// Runs a server that ends with this exit status because it cannot start, and gives what it writes to standard error.
+#[track_caller]
+pub fn refused_start<T: AsRef<OsStr>>(
+    status: i32,
+    socket: &Path,
+    arguments: impl IntoIterator<Item = T>,
+) -> String {
+    let mut command = server_command();
+    command.env("VARTA_METRICS_ADDR", "127.0.0.1:0").arg("--socket").arg(socket).args(arguments);
+    let ended = run_to_its_end(command);
+    assert_eq!(ended.status.code(), Some(status), "{}", ended.stderr);
+    assert_eq!(ended.stdout, "", "what is wrong is said on standard error");
+    ended.stderr
 }
 
 /// Waits until a process has ended; `None` when it has not.

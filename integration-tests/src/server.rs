@@ -7,15 +7,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
 
-use tempfile::TempDir;
-
+use crate::agent_process::AgentProcess;
+use crate::expect::{Agent, Expectation, agent, metric, story};
 use crate::http::{self, Response};
-use crate::log::{Log, Transition};
+use crate::log::{Log, Transition, transitions};
 use crate::programs::{await_exit, into_pid_namespace, server_command};
-use crate::retry::{LIMIT, wait_for};
+use crate::retry::{LIMIT, or_fail, wait_for, wait_until};
 use crate::route::{Network, Route, Secret};
 use crate::scrape::Scrape;
+use crate::scratch::Scratch;
 use crate::sys::{self, Signal};
 
 /// What a server's first line about metrics begins with.
@@ -63,6 +66,26 @@ impl Options {
     pub fn socket(mut self, path: &Path) -> Self {
         self.socket = Some(path.to_path_buf());
         self
+    }
+
+    /// Adds an option whose value is a path.
+    #[must_use]
+    pub fn path(self, option: &str, path: &Path) -> Self {
+        self.args([Path::new(option), path])
+    }
+
+    /// Puts the socket where the server before it had its own, and reads and keeps state there.
+    #[must_use]
+    pub fn in_scratch(self, scratch: &Scratch) -> Self {
+        self.socket(&scratch.socket()).path("--state-dir", &scratch.state())
+    }
+
+    /// Writes this text into a file, and has it read as the configuration's file.
+    #[must_use]
+    #[track_caller]
+    pub fn config(self, scratch: &Scratch, text: &str) -> Self {
+        let path = scratch.write("varta.toml", text);
+        self.path("--config", &path)
     }
 
     /// Tells it nothing of a socket: it is expected to come to `path` by itself.
@@ -155,7 +178,7 @@ pub struct Server {
     address: SocketAddr,
     socket: PathBuf,
     /// Removed last.
-    directory: TempDir,
+    scratch: Scratch,
 }
 
 impl Server {
@@ -163,15 +186,13 @@ impl Server {
     #[must_use]
     pub fn start(options: impl Into<Options>) -> Self {
         let options = options.into();
-        let directory = tempfile::Builder::new()
-            .prefix("varta-it-")
-            .tempdir()
-            .expect("there is a place for temporary directories");
+        let scratch = Scratch::make();
+        let directory = scratch.directory();
         if options.is_open_to_all {
-            fs::set_permissions(directory.path(), Permissions::from_mode(0o711))
+            fs::set_permissions(directory, Permissions::from_mode(0o711))
                 .expect("a directory's owner may open it to others");
         }
-        let socket = options.socket.unwrap_or_else(|| directory.path().join("varta.sock"));
+        let socket = options.socket.unwrap_or_else(|| scratch.socket());
         let mut command = server_command();
         // In the environment, where a test's own arguments go before them.
         command.env("VARTA_METRICS_ADDR", "127.0.0.1:0").env("VARTA_LOG_FORMAT", "json");
@@ -180,7 +201,7 @@ impl Server {
         }
         command.args(&options.arguments).envs(options.environment);
         for secret in options.secrets {
-            secret.give(&mut command, directory.path());
+            secret.give(&mut command, directory);
         }
         if options.is_in_a_container {
             command = into_pid_namespace(&command);
@@ -194,18 +215,24 @@ impl Server {
         let enough =
             if options.log_is_left_unread { |line: &str| line.contains(METRICS) } else { |_: &str| false };
         let mut log = Log::read(stderr, enough);
-        let found = wait_for(|| match log.find(METRICS) {
-            Some(line) => Some(line.get("address")?.as_str()?.parse().ok()),
-            // It has ended, and will not serve.
-            None => child.try_wait().ok().flatten().map(|_| None),
-        });
-        let Some(Some(address)) = found else {
+        // The log of a server that does not start is complete when it has ended.
+        let address = log.wait_for(
+            LIMIT,
+            |lines| {
+                lines.iter().find(|line| line.message().starts_with(METRICS))?.fields["address"]
+                    .as_str()?
+                    .parse()
+                    .ok()
+            },
+            |_| (),
+        );
+        let Ok(address) = address else {
             let _ = child.kill();
             let status = child.wait();
             log.finish();
             panic!("{command:?} does not serve: {status:?}, and its log is\n{}", log.lines().join("\n"));
         };
-        Server { child, log, address, socket, directory }
+        Server { child, log, address, socket, scratch }
     }
 
     /// Its pid.
@@ -241,10 +268,18 @@ impl Server {
         network.route(self.listening_address(network.label(), n), self.directory())
     }
 
+    /// The path of its control socket, if it is not told of another.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        let mut path = self.socket.as_os_str().to_owned();
+        path.push(".control");
+        path.into()
+    }
+
     /// A directory that goes when the server does.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        self.directory.path()
+        self.scratch.directory()
     }
 
     /// Where it serves metrics.
@@ -272,19 +307,48 @@ impl Server {
             let status = fs::read_to_string(thread?.path().join("status"))?;
             Ok(status.lines().any(|line| line.starts_with("State:\tT")))
         };
-        let stopped = wait_for(|| {
-            let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).ok()?;
+        wait_until("all threads of the server are stopped", || {
+            let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid())) else { return false };
             let stopped: io::Result<Vec<bool>> = threads.map(is_stopped).collect();
-            stopped.ok()?.into_iter().all(|stopped| stopped).then_some(())
+            stopped.is_ok_and(|stopped| stopped.into_iter().all(|stopped| stopped))
         });
-        assert!(stopped.is_some(), "the server still runs {LIMIT:?} after SIGSTOP");
+    }
+
+    /// Stops it for this time, and lets it go on. This is no wait for a condition: that the server does not run is what
+    /// happens to it.
+    #[track_caller]
+    pub fn pause_for(&self, time: Duration) {
+        self.pause();
+        thread::sleep(time);
+        self.resume();
+    }
+
+    /// Lets it go on after [`pause`](Server::pause).
+    pub fn resume(&self) {
+        self.signal(Signal::Continue);
+    }
+
+    /// Stops it in order with SIGTERM: waits until it has ended with success, and for the last line of its log.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.signal(Signal::Terminate);
+        let status = self.wait();
+        assert!(status.success(), "the server has ended with {status}");
+    }
+
+    /// Kills it with SIGKILL, and waits as [`stop`](Server::stop) does.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.signal(Signal::Kill);
+        let status = self.wait();
+        assert!(!status.success(), "the server has ended with {status}");
     }
 
     /// Waits until it has ended, and for the last line of its log.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let status = await_exit(&mut self.child);
-        let status = status.unwrap_or_else(|| panic!("the server has not ended within {LIMIT:?}"));
+        let status = or_fail(status.ok_or_else(|| format!("the server has not ended within {LIMIT:?}")));
         self.log.finish();
         status
     }
@@ -298,7 +362,7 @@ impl Server {
     #[must_use]
     #[track_caller]
     pub fn get(&self, path: &str) -> Response {
-        self.try_get(path).unwrap_or_else(|error| panic!("GET {path}: {error}"))
+        or_fail(self.try_get(path).map_err(|error| format!("GET {path}: {error}")))
     }
 
     /// Reads its metrics.
@@ -307,32 +371,106 @@ impl Server {
     pub fn scrape(&self) -> Scrape {
         let response = self.get("/metrics");
         assert_eq!(response.status, 200, "{}", response.body);
-        Scrape::parse(&response.body).unwrap_or_else(|fault| panic!("{fault}, in\n{}", response.body))
+        or_fail(Scrape::parse(&response.body).map_err(|fault| format!("{fault}, in\n{}", response.body)))
     }
 
-    /// Reads its metrics again and again until they are as expected, and once more: the rows of one reading may tell of
-    /// different moments, those of the second tell of none before the first. `what` says in words what is expected.
+    /// Starts an agent of ours that beats to its socket, and waits until it is known.
+    #[must_use]
     #[track_caller]
-    pub fn await_scrape(&self, what: &str, mut expected: impl FnMut(&Scrape) -> bool) -> Scrape {
-        let mut last = String::new();
-        let found = wait_for(|| {
-            let mut read = || {
-                // A server that is busy may not answer in time, and be better the next time.
-                last = self.try_get("/metrics").ok()?.body;
-                Scrape::parse(&last).ok().filter(&mut expected)
-            };
-            read()?;
-            read()
-        });
-        found.unwrap_or_else(|| panic!("not so within {LIMIT:?}: {what}. The last scrape is\n{last}"))
+    pub fn start_agent(&self, arguments: &[&str]) -> AgentProcess {
+        let process = AgentProcess::start(self.socket(), arguments);
+        self.expect(agent(&process).up());
+        process
     }
 
-    /// Waits until so many datagrams are accounted for.
+    /// Starts so many agents of ours that beat to its socket, and waits until all of them are known.
+    #[must_use]
     #[track_caller]
-    pub fn await_datagrams(&self, count: f64) -> Scrape {
-        self.await_scrape(&format!("{count} datagrams are accounted for"), |scrape| {
-            scrape.datagrams() >= count
-        })
+    pub fn start_agents(&self, count: usize, arguments: &[&str]) -> Vec<AgentProcess> {
+        let processes: Vec<_> = (0..count).map(|_| AgentProcess::start(self.socket(), arguments)).collect();
+        for process in &processes {
+            self.expect(agent(process).up());
+        }
+        processes
+    }
+
+    /// Waits until an expectation holds, and gives what was found.
+    ///
+    /// # Panics
+    ///
+    /// It does not hold in time. What was seen instead is in the message: see [`expect`](crate::expect).
+    #[track_caller]
+    pub fn expect<E: Expectation>(&self, expectation: E) -> E::Found {
+        or_fail(expectation.wait(self))
+    }
+
+    /// Waits until so many verdicts on an agent are there, and checks that they are these: as [`history`](Server::history)
+    /// gives them, with any cause where a look at the process [came too late](Transition::has_no_look).
+    #[track_caller]
+    pub fn expect_history(&self, agent: impl Into<Agent>, expected: &[&str]) {
+        let agent = agent.into();
+        let is_own = |change: &&Transition| agent.is(change) && !change.is_observer_gap();
+        let are_there = self.log.wait_for(
+            LIMIT,
+            |lines| (transitions(lines).filter(is_own).count() >= expected.len()).then_some(()),
+            |lines| {
+                format!(
+                    "not within {LIMIT:?}: {agent} has the history {expected:?}\n{}",
+                    story(lines, &agent)
+                )
+            },
+        );
+        or_fail(are_there);
+        let own = self.changes_of(&agent);
+        let fits = |(change, wanted): (&Transition, &&str)| {
+            summary(change) == **wanted || (change.has_no_look() && wanted.starts_with("stalled: "))
+        };
+        let history: Vec<_> = own.iter().map(summary).collect();
+        let is_expected = own.len() == expected.len() && own.iter().zip(expected).all(fits);
+        assert!(is_expected, "{agent} has the history {history:?}, and not {expected:?}");
+    }
+
+    /// All verdicts on an agent up to now with their causes, such as `down: killed`, each of which begins where the one before
+    /// ended. [Gaps of the observer](Transition::is_observer_gap) are left out.
+    #[must_use]
+    #[track_caller]
+    pub fn history(&self, agent: impl Into<Agent>) -> Vec<String> {
+        self.changes_of(&agent.into()).iter().map(summary).collect()
+    }
+
+    /// All changes of verdict of an agent up to now but [gaps of the observer](Transition::is_observer_gap). Each change begins
+    /// where the one before ended.
+    #[track_caller]
+    fn changes_of(&self, agent: &Agent) -> Vec<Transition> {
+        let mut own = self.all_transitions();
+        own.retain(|change| agent.is(change));
+        for pair in own.windows(2) {
+            assert_eq!(
+                pair[1].from, pair[0].to,
+                "a change that does not begin where the one before ended: {own:#?}"
+            );
+        }
+        own.retain(|change| !change.is_observer_gap());
+        own
+    }
+
+    /// The same under its old name.
+    #[must_use]
+    #[track_caller]
+    pub fn told(&self, pid: u32) -> Vec<String> {
+        self.history(pid)
+    }
+
+    /// Waits until the log has a change of verdict, and gives the first such line.
+    #[track_caller]
+    pub fn await_transition(&self, pid: u32, to: &str, cause: &str) -> Transition {
+        self.expect(agent(pid).becomes(to).because(cause))
+    }
+
+    /// Waits until the log has that an agent is in a state, for whatever cause, and gives the first such line.
+    #[track_caller]
+    pub fn await_state(&self, pid: u32, to: &str) -> Transition {
+        self.expect(agent(pid).becomes(to))
     }
 
     /// Waits until the only sample with these labels is as expected, and gives its value.
@@ -343,12 +481,78 @@ impl Server {
         scrape.value(name, labels)
     }
 
+    /// All changes of verdict up to now without [gaps of the observer](Transition::is_observer_gap): as many as the metrics
+    /// count, so that no line is still on its way.
+    #[must_use]
+    #[track_caller]
+    pub fn transitions(&self) -> Vec<Transition> {
+        let mut changes = self.all_transitions();
+        changes.retain(|change| !change.is_observer_gap());
+        changes
+    }
+
+    /// All changes of verdict up to now, gaps of the observer among them.
+    #[must_use]
+    #[track_caller]
+    pub fn all_transitions(&self) -> Vec<Transition> {
+        let counted = self.scrape().sum("varta_transitions_total", &[]);
+        let changes = self.log.wait_for(
+            LIMIT,
+            |lines| {
+                let changes: Vec<_> = transitions(lines).cloned().collect();
+                (changes.len() as f64 >= counted).then_some(changes)
+            },
+            |lines| {
+                let story = story(lines, &Agent::default());
+                format!("{counted} changes are counted, and not so many are in the log: {story}")
+            },
+        );
+        or_fail(changes)
+    }
+
+    /// Reads its metrics again and again until they are as expected, and once more: the rows of one reading may be of
+    /// different moments, those of the second are of none before the first. `what` says in words what is expected.
+    #[track_caller]
+    pub fn await_scrape(&self, what: &str, expected: impl FnMut(&Scrape) -> bool) -> Scrape {
+        or_fail(self.wait_for_scrape(what, expected))
+    }
+
+    pub(crate) fn wait_for_scrape(
+        &self,
+        what: &str,
+        mut expected: impl FnMut(&Scrape) -> bool,
+    ) -> Result<Scrape, String> {
+        let mut last = String::new();
+        let found = wait_for(|| {
+            let mut read = || {
+                // A server that is busy may not answer in time, and be better the next time.
+                last = self.try_get("/metrics").ok()?.body;
+                Scrape::parse(&last).ok().filter(&mut expected)
+            };
+            read()?;
+            read()
+        });
+        found.ok_or_else(|| format!("not within {LIMIT:?}: {what}\nthe last scrape is\n{last}"))
+    }
+
+    /// Waits until so many datagrams are accounted for.
+    #[track_caller]
+    pub fn await_datagrams(&self, count: f64) -> Scrape {
+        self.await_scrape(&format!("{count} datagrams are accounted for"), |scrape| {
+            scrape.datagrams() >= count
+        })
+    }
+
     /// Waits until so many agents are in a state.
     #[track_caller]
     pub fn await_agents(&self, state: &str, count: usize) -> Scrape {
-        self.await_scrape(&format!("{count} agents are {state}"), |scrape| {
-            scrape.get("varta_agents", &[("state", state)]) == Some(count as f64)
-        })
+        self.expect(metric("varta_agents").with("state", state).is(count as f64))
+    }
+
+    /// Waits until each of these agents has sent `more` beats from now on.
+    #[track_caller]
+    pub fn await_beats(&self, pids: &[u32], more: u32) -> Scrape {
+        self.await_beats_and_seconds(pids, more, 0.0)
     }
 
     /// Waits until each of these agents has sent `more` beats from now on, and `seconds` have passed by the server's own
@@ -367,53 +571,28 @@ impl Server {
         })
     }
 
-    /// Waits until the log tells of a change of verdict, and gives the first such line.
-    #[track_caller]
-    pub fn await_transition(&self, pid: u32, to: &str, cause: &str) -> Transition {
-        let is_it = |line: &Transition| line.pid == pid && line.to == to && line.cause == cause;
-        wait_for(|| self.log.transitions().into_iter().find(is_it))
-            .unwrap_or_else(|| panic!("not in the log within {LIMIT:?}: {pid} becomes {to}, {cause}"))
-    }
-
-    /// Waits until the log tells that an agent is in a state, whatever for, and gives the first such line.
-    #[track_caller]
-    pub fn await_state(&self, pid: u32, to: &str) -> Transition {
-        let is_it = |line: &Transition| line.pid == pid && line.to == to;
-        wait_for(|| self.log.transitions().into_iter().find(is_it))
-            .unwrap_or_else(|| panic!("not in the log within {LIMIT:?}: {pid} becomes {to}"))
-    }
-
-    /// All that was told of an agent up to now, such as `down: killed`; but not that the server could not see for a while,
-    /// which accuses nobody and happens on a busy machine.
-    #[must_use]
-    #[track_caller]
-    pub fn told(&self, pid: u32) -> Vec<String> {
-        let of_it = self.transitions().into_iter().filter(|line| line.pid == pid && line.to != "unknown");
-        of_it.map(|line| format!("{}: {}", line.to, line.cause)).collect()
-    }
-
-    /// All changes of verdict up to now: as many as the metrics count, so that no line is still on its way.
-    #[must_use]
-    #[track_caller]
-    pub fn transitions(&self) -> Vec<Transition> {
-        let counted = self.scrape().sum("varta_transitions_total", &[]);
-        wait_for(|| Some(self.log.transitions()).filter(|lines| lines.len() as f64 >= counted))
-            .unwrap_or_else(|| panic!("{counted} changes are counted, and not so many are in the log"))
-    }
-
     #[track_caller]
     fn listening_address(&self, transport: &str, n: usize) -> SocketAddr {
-        let address = wait_for(|| {
-            let lines = self.log.find_all(LISTENING).into_iter();
-            let line = lines.filter(|line| line["transport"] == transport).nth(n)?;
-            Some(line.get("address")?.as_str()?.parse().expect("it says where it listens"))
-        });
-        address.unwrap_or_else(|| panic!("it does not say within {LIMIT:?} where {transport} {n} is"))
+        let address = self.log.wait_for(
+            LIMIT,
+            |lines| {
+                let mut lines = lines.iter().filter(|line| line.message().starts_with(LISTENING));
+                let line = lines.by_ref().filter(|line| line.fields["transport"] == transport).nth(n)?;
+                Some(line.fields["address"].as_str()?.parse().expect("it says where it listens"))
+            },
+            |_| format!("it does not say within {LIMIT:?} where {transport} {n} is"),
+        );
+        or_fail(address)
     }
 
     fn try_get(&self, path: &str) -> io::Result<Response> {
         http::get(self.address, path, &[])
     }
+}
+
+/// A change of verdict in short, such as `down: killed`.
+fn summary(change: &Transition) -> String {
+    format!("{}: {}", change.to, change.cause)
 }
 
 impl Drop for Server {
@@ -422,7 +601,7 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.log.finish();
-        if std::thread::panicking() {
+        if thread::panicking() {
             #[expect(clippy::print_stderr, reason = "shown by the test that fails")]
             {
                 eprintln!("the server's log:\n{}", self.log.lines().join("\n"));
