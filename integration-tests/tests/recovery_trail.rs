@@ -1,4 +1,4 @@
-//! The trail of recovery: nothing is done that is not on the disk before, whatever happens to disk and server.
+//! The audit log of recovery: every action is on the disk before it is done, whatever happens to the disk and the server.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -8,42 +8,28 @@ use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tempfile::TempDir;
-use varta_integration_tests::foreign::skip;
 use varta_integration_tests::{
-    AgentProcess, Ended, LIMIT, Options, Server, Signal, SmallDisk, loopback_socket, run_to_its_end,
-    server_command, wait_for,
+    Ended, Options, Scratch, Server, Signal, SmallDisk, loopback_socket, metric, run_server, wait_until,
 };
 use varta_proto::{Frame, Status};
 
-/// A directory that outlives servers.
-struct Place(TempDir);
+/// A command that appends a word to the notes.
+fn note(scratch: &Scratch, word: &str) -> String {
+    format!("/bin/sh -c 'echo $0 >> {}' {word}", scratch.path("notes").display())
+}
 
-impl Place {
-    fn new() -> Self {
-        Place(tempfile::Builder::new().prefix("varta-it-").tempdir().unwrap())
-    }
+/// The words that commands have written.
+fn notes(scratch: &Scratch) -> Vec<String> {
+    scratch.lines("notes")
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// The words that commands have left.
-    fn notes(&self) -> Vec<String> {
-        let notes = fs::read_to_string(self.path("notes")).unwrap_or_default();
-        notes.lines().map(str::to_owned).collect()
-    }
-
-    /// A command that leaves a word.
-    fn note(&self, word: &str) -> String {
-        format!("/bin/sh -c 'echo $0 >> {}' {word}", self.path("notes").display())
-    }
+#[track_caller]
+fn await_notes(scratch: &Scratch, count: usize) {
+    wait_until(&format!("there are {count} notes"), || notes(scratch).len() >= count);
 }
 
 fn verify(log: &Path) -> Ended {
-    let mut command = server_command();
-    command.args(["audit", "verify"]).arg(log);
-    run_to_its_end(command)
+    run_server([Path::new("audit"), Path::new("verify"), log])
 }
 
 /// The records of an event, in all files of a log.
@@ -58,46 +44,36 @@ fn records(log: &Path, event: &str) -> Vec<Value> {
 }
 
 #[test]
-fn a_deed_is_written_down_with_all_that_came_of_it() {
-    let place = Place::new();
-    let log = place.path("audit.log");
+fn an_action_is_recorded_with_its_outcome() {
+    let scratch = Scratch::make();
+    let log = scratch.path("audit.log");
     let exec = "/bin/sh -c 'echo so it goes; exit 3' {pid}";
-    let options = Options::new().args(["--stall-after", "1h", "--recovery-exec", exec]);
-    let options = options.args([Path::new("--audit-log"), &log]);
-    let mut server = Server::start(options.args([
-        "--recovery-attempts",
-        "1",
-        "--recovery-debounce",
-        "0s",
-        "--recovery-backoff",
-        "1ms",
-    ]));
-    let agent = AgentProcess::start(server.socket(), &["--name", "billing"]);
-    server.await_agents("up", 1);
-    agent.signal(Signal::Kill);
-    let done = wait_for(|| (records(&log, "given_up").len() == 1).then_some(()));
-    assert!(done.is_some(), "{:?}", fs::read_to_string(&log));
-    server.signal(Signal::Terminate);
-    assert!(server.wait().success());
+    let options = Options::from(["--stall-after", "1h", "--recovery-exec", exec]).path("--audit-log", &log);
+    let once = ["--recovery-attempts", "1", "--recovery-debounce", "0s", "--recovery-backoff", "1ms"];
+    let mut server = Server::start(options.args(once));
+    let worker = server.start_agent(&["--name", "billing"]);
+    worker.signal(Signal::Kill);
+    wait_until("the end is in the log", || records(&log, "given_up").len() == 1);
+    server.stop();
     let [fired, outcome] = ["fired", "outcome"].map(|event| records(&log, event).remove(0));
     for record in [&fired, &outcome] {
         assert_eq!(
             (&record["agent"], &record["state"], &record["cause"]),
             (&"billing".into(), &"down".into(), &"killed".into())
         );
-        assert_eq!(record["pid"], agent.pid());
+        assert_eq!(record["pid"], worker.pid());
         assert!(record["start_time"].is_u64() && record["attempt"] == 1 && record["step"] == 1);
     }
     assert_eq!(fired["command"][0], "/bin/sh");
-    assert_eq!(fired["command"][3], agent.pid().to_string());
+    assert_eq!(fired["command"][3], worker.pid().to_string());
     assert_eq!((&outcome["result"], &outcome["exit_code"]), (&"failed".into(), &3.into()));
     assert_eq!(outcome["output"], "so it goes\n");
     assert!(outcome["duration_ms"].is_u64());
     assert!(verify(&log).status.success(), "{}", verify(&log).stderr);
 }
 
-/// Has agents of another host beat once, which then fall silent.
-fn fall(server: &Server, socket: &UdpSocket, pids: std::ops::Range<u32>) {
+/// Sends one beat of each of these agents, which are of another host and silent after it.
+fn beat_once(server: &Server, socket: &UdpSocket, pids: std::ops::Range<u32>) {
     for pid in pids {
         let frame = Frame::new(Status::Ok, pid, 1, 1, 0);
         socket.send_to(&frame.to_bytes(), server.udp_address(0)).unwrap();
@@ -107,48 +83,42 @@ fn fall(server: &Server, socket: &UdpSocket, pids: std::ops::Range<u32>) {
 #[test]
 fn a_server_that_is_killed_at_any_moment_has_written_down_all_that_it_did() {
     const LIVES: u32 = 8;
-    const FALL: u32 = 150;
-    let place = Place::new();
-    let log = place.path("audit.log");
-    let rules = place.path("varta.toml");
-    let words = "stall-after = '100ms'\nrecovery-attempts = 1\nallow-recovery-for-remote = true\n\
-                 recovery-budget = '1000000/1s'\nrecovery-group-budget = '1000000/1s'\n";
-    fs::write(
-        &rules,
-        format!(
-            "{words}audit-limit = 200_000\naudit-keep = 0\nrecovery-exec = \"{}\"\n",
-            place.note("{pid}")
-        ),
-    )
-    .unwrap();
+    /// So many agents fall silent at a time.
+    const AGENTS: u32 = 150;
+    let scratch = Scratch::make();
+    let log = scratch.path("audit.log");
+    let rules = format!(
+        "stall-after = '100ms'\nrecovery-attempts = 1\nallow-recovery-for-remote = true\n\
+         recovery-budget = '1000000/1s'\nrecovery-group-budget = '1000000/1s'\n\
+         audit-limit = 200_000\naudit-keep = 0\nrecovery-exec = \"{}\"\n",
+        note(&scratch, "{pid}")
+    );
     let start = || {
-        let options = Options::new().udp("127.0.0.1:0").args([Path::new("--config"), &rules]);
-        Server::start(options.args([Path::new("--audit-log"), &log]))
+        let options = Options::new().udp("127.0.0.1:0").config(&scratch, &rules);
+        Server::start(options.path("--audit-log", &log))
     };
     for life in 0..LIVES {
-        let server = start();
-        let before = place.notes().len();
-        fall(&server, &loopback_socket(), life * 10_000 + 1..life * 10_000 + 1 + FALL);
+        let mut server = start();
+        let before = notes(&scratch).len();
+        beat_once(&server, &loopback_socket(), life * 10_000 + 1..life * 10_000 + 1 + AGENTS);
         // Another moment each time: in the first rush, in the middle, near the end.
         let enough = before + [1, 37, 120, 5, 149, 80, 12, 60][life as usize % 8];
-        assert!(wait_for(|| (place.notes().len() >= enough).then_some(())).is_some(), "within {LIMIT:?}");
-        server.signal(Signal::Kill);
-        drop(server);
+        await_notes(&scratch, enough);
+        server.kill();
     }
     let mut server = start();
     let mut more = 0;
-    while place.notes().len() < 1_000 {
-        let from = 1_000_000 + more * FALL;
-        let enough = place.notes().len() + FALL as usize / 2;
-        fall(&server, &loopback_socket(), from..from + FALL);
+    while notes(&scratch).len() < 1_000 {
+        let from = 1_000_000 + more * AGENTS;
+        let enough = notes(&scratch).len() + AGENTS as usize / 2;
+        beat_once(&server, &loopback_socket(), from..from + AGENTS);
         more += 1;
-        assert!(wait_for(|| (place.notes().len() >= enough).then_some(())).is_some(), "within {LIMIT:?}");
+        await_notes(&scratch, enough);
     }
-    server.signal(Signal::Terminate);
-    assert!(server.wait().success());
+    server.stop();
     let fired: HashSet<String> =
         records(&log, "fired").iter().map(|record| record["pid"].to_string()).collect();
-    let done = place.notes();
+    let done = notes(&scratch);
     assert!(done.len() >= 1_000);
     let missing: Vec<_> = done.iter().filter(|pid| !fired.contains(*pid)).collect();
     assert!(missing.is_empty(), "done and not written down: {missing:?}");
@@ -160,40 +130,34 @@ fn a_server_that_is_killed_at_any_moment_has_written_down_all_that_it_did() {
 #[test]
 fn a_disk_that_is_full_means_that_nothing_is_done_unless_the_operator_says_otherwise() {
     for goes_on in [false, true] {
-        let place = Place::new();
-        let mounted = place.path("disk");
-        fs::create_dir(&mounted).unwrap();
-        let Some(_disk) = SmallDisk::mount(&mounted) else { return skip("nothing can be mounted here") };
-        let log = mounted.join("audit.log");
-        let exec = place.note("{pid}");
-        let options = Options::new().args(["--stall-after", "1h", "--recovery-exec", &exec]);
+        let scratch = Scratch::make();
+        let Some(disk) = SmallDisk::mount(&scratch) else { return };
+        let log = disk.path("audit.log");
+        let exec = note(&scratch, "{pid}");
+        let options = Options::from(["--stall-after", "1h", "--recovery-exec", &exec]);
         let options = options.args(["--recovery-budget", "1000/1s", "--recovery-group-budget", "1000/1s"]);
-        let mut options = options.args([Path::new("--audit-log"), &log]);
+        let mut options = options.path("--audit-log", &log);
         if goes_on {
             options = options.args(["--recovery-without-audit"]);
         }
         let server = Server::start(options);
         // More than fit the page that the log has on the disk already.
-        let agents: Vec<_> = (0..20).map(|_| AgentProcess::start(server.socket(), &[])).collect();
-        server.await_agents("up", agents.len());
-        let ballast = mounted.join("ballast");
-        // What finds no room any more is no fault here.
-        let _ = fs::write(&ballast, vec![0; 1 << 20]);
-        for agent in &agents {
-            agent.signal(Signal::Kill);
+        let workers = server.start_agents(20, &[]);
+        disk.fill();
+        for worker in &workers {
+            worker.signal(Signal::Kill);
         }
-        server.await_sample("varta_audit_missing_total", &[], |missing| missing >= 1.0);
-        let all_done = || (place.notes().len() == agents.len()).then_some(());
+        server.expect(metric("varta_audit_missing_total").at_least(1.0));
+        let all_done = || notes(&scratch).len() == workers.len();
         if goes_on {
-            assert!(wait_for(all_done).is_some(), "{:?}", place.notes());
+            wait_until("all is done", all_done);
             continue;
         }
-        let reason = [("reason", "no_trail")];
-        server.await_sample("varta_recovery_refused_total", &reason, |refused| refused >= 1.0);
+        server.expect(metric("varta_recovery_refused_total").with("reason", "no_trail").at_least(1.0));
         let fired: Vec<_> = records(&log, "fired").iter().map(|record| record["pid"].to_string()).collect();
-        assert!(place.notes().iter().all(|pid| fired.contains(pid)), "{fired:?}");
-        fs::remove_file(&ballast).unwrap();
-        assert!(wait_for(all_done).is_some(), "when there is room again: {:?}", place.notes());
+        assert!(notes(&scratch).iter().all(|pid| fired.contains(pid)), "{fired:?}");
+        disk.make_room();
+        wait_until("all is done when there is room again", all_done);
         assert!(verify(&log).status.success());
     }
 }
