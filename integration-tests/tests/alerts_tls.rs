@@ -1,12 +1,12 @@
-//! Notices over TLS: who is trusted, and who is not.
+//! Notices over TLS: which receiver is trusted.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{BufRead, BufReader, Lines};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 
-use varta_integration_tests::{AgentProcess, Options, Server, foreign, wait_for};
+use varta_integration_tests::{AgentProcess, Options, Scratch, Server, foreign, line_with};
 
 const RECEIVER: &str = include_str!("../src/tls_receiver.py");
 
@@ -42,23 +42,18 @@ impl Drop for Receiver {
 
 #[test]
 fn a_receiver_is_trusted_by_its_authority_and_not_without() {
-    let directory = tempfile::tempdir().unwrap();
-    let Some(mut receiver) = Receiver::start(directory.path()) else { return };
-    let ca: PathBuf = directory.path().join("ca.pem");
+    let scratch = Scratch::make();
+    let Some(mut receiver) = Receiver::start(scratch.directory()) else { return };
     let stranger = Server::start(receiver.options());
-    let mut worker = AgentProcess::start(stranger.socket(), &["--name", "told-to-nobody"]);
+    let mut worker = AgentProcess::start(stranger.socket(), &["--name", "not-sent"]);
     worker.ask("status critical");
-    let is_refused = || {
-        let lines = stranger.log().lines();
-        lines.into_iter().find(|line| line.contains("does not take notices"))
-    };
-    let said = wait_for(is_refused).expect("it says that it cannot send");
-    assert!(said.contains("UnknownIssuer"), "{said}");
+    let refusal = stranger.expect(line_with("does not take notices"));
+    assert!(refusal.to_string().contains("UnknownIssuer"), "{refusal}");
     drop(stranger);
 
-    let server = Server::start(receiver.options().args([Path::new("--alert-ca-file"), &ca]));
-    let mut worker = AgentProcess::start(server.socket(), &["--name", "told"]);
+    let server = Server::start(receiver.options().path("--alert-ca-file", &scratch.path("ca.pem")));
+    let mut worker = AgentProcess::start(server.socket(), &["--name", "sent"]);
     worker.ask("status critical");
     let body = receiver.lines.next().unwrap().unwrap();
-    assert!(body.contains("\"firing\"") && body.contains("\"told\""), "{body}");
+    assert!(body.contains("\"firing\"") && body.contains("\"sent\""), "{body}");
 }
