@@ -1,4 +1,4 @@
-//! Whatever comes in that is no good beat: it is refused for exactly one reason, counted there, and changes nothing else.
+//! Datagrams that are no good beats: each is refused for exactly one reason, counted under it, and changes nothing else.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::{
-    AgentProcess, Datagrams, LIMIT, Options, Scrape, Server, Signal, sys, with_checksum,
+    AgentProcess, Datagrams, LIMIT, Options, Scrape, Server, Signal, agent, sys, wait_until, with_checksum,
 };
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
@@ -142,11 +142,11 @@ fn a_user_who_is_not_allowed_is_refused() {
     }
     let server = Server::start(Options::from(["--stall-after", "1h"]).open_to_all());
     let before = server.scrape();
-    let agent = AgentProcess::start(server.socket(), &["--user", &NOBODY.to_string(), "--beats", "5"]);
+    let worker = AgentProcess::start(server.socket(), &["--user", &NOBODY.to_string(), "--beats", "5"]);
     let after = server.await_datagrams(5.0);
     let rows = [frames("uid_refused"), "varta_frame_auth_failures_total".to_owned()];
     assert_eq!(after.changes_since(&before), rows.map(|row| (row, 5.0)).into());
-    drop(agent);
+    drop(worker);
 }
 
 #[test]
@@ -158,8 +158,8 @@ fn a_user_or_a_group_that_is_allowed_is_heard() {
     // The worker changes its user and keeps its group, which is root's.
     for allowed in [["--allow-uid", &NOBODY.to_string()], ["--allow-gid", "0"]] {
         let server = Server::start(Options::from(allowed).open_to_all());
-        let agent = AgentProcess::start(server.socket(), &["--user", &NOBODY.to_string()]);
-        server.await_beats_and_seconds(&[agent.pid()], 3, 0.0);
+        let worker = AgentProcess::start(server.socket(), &["--user", &NOBODY.to_string()]);
+        server.await_beats(&[worker.pid()], 3);
         assert_eq!(server.scrape().outcome("uid_refused"), 0.0);
     }
 }
@@ -178,13 +178,12 @@ fn passed_file_descriptors_are_refused_with_their_datagram_and_none_is_kept() {
         }
         server.await_datagrams(datagrams.sent());
         // A scrape has a connection of its own, which may just be going.
-        varta_integration_tests::wait_for(|| (descriptors() <= before).then_some(()))
-            .unwrap_or_else(|| panic!("{} descriptors, before it were {before}", descriptors()));
+        wait_until(&format!("there are {before} descriptors as before"), || descriptors() <= before);
     });
-    // The other end hears of it only when nobody has the passed one any more, in no process and on no way.
+    // The other end is closed only when no process has the passed one any more, and no datagram on the way.
     drop(passed);
     witness.set_read_timeout(Some(LIMIT)).unwrap();
-    assert_eq!(witness.read(&mut [0]).unwrap(), 0, "somebody still holds it");
+    assert_eq!(witness.read(&mut [0]).unwrap(), 0, "it is still held");
 }
 
 #[test]
@@ -211,13 +210,11 @@ fn a_refused_beat_does_not_put_off_a_deadline() {
     let mut refused: Vec<Vec<u8>> = vec![ok(5).to_vec(), ok(4).to_vec(), damaged().to_vec(), Vec::new()];
     refused.push(Frame::new(Status::Ok, process::id() + 1, SECOND, 6, 0).to_bytes().to_vec());
     // Sent all the time, until the verdict is there.
-    let stalled = varta_integration_tests::wait_for(|| {
+    wait_until("the sender of nothing but refused beats is stalled", || {
         refused.iter().for_each(|payload| datagrams.send(payload));
-        let mut transitions = server.log().transitions().into_iter();
-        transitions.find(|line| line.to == "stalled")
+        server.log().transitions().iter().any(|change| change.to == "stalled")
     });
-    let stalled = stalled.expect("the sender of nothing but refused beats is stalled");
-    assert!(stalled.pid == process::id() && stalled.silence_ms >= 1_000, "{stalled:?}");
+    server.expect(agent(process::id()).stalled().after_silence(Duration::from_secs(1)));
     let scrape = server.await_datagrams(datagrams.sent());
     assert_eq!(scrape.datagrams(), datagrams.sent());
     assert_eq!(scrape.outcome("accepted"), 1.0);
@@ -279,9 +276,8 @@ fn beats_beyond_the_rate_of_all_agents_are_refused_and_news_never_is() {
 #[test]
 fn an_agent_for_which_there_is_no_room_is_refused_and_the_others_are_left_alone() {
     let server = Server::start(["--stall-after", "1s", "--max-agents", "2"]);
-    let known = [(); 2].map(|()| AgentProcess::start(server.socket(), &[]));
+    let known = [(); 2].map(|()| server.start_agent(&[]));
     let pids = known.each_ref().map(AgentProcess::pid);
-    server.await_agents("up", 2);
     let third = AgentProcess::start(server.socket(), &[]);
     server.await_scrape("the third is refused", |scrape| scrape.outcome("capacity") >= 3.0);
     let scrape = server.await_beats_and_seconds(&pids, 5, 1.5);
@@ -291,30 +287,29 @@ fn an_agent_for_which_there_is_no_room_is_refused_and_the_others_are_left_alone(
     assert_eq!(scrape.get("varta_beats_total", &[("pid", &third.pid().to_string())]), None);
     assert_eq!(scrape.outcome("accepted") + scrape.outcome("capacity"), scrape.datagrams());
     let transitions = server.transitions();
-    assert!(transitions.len() == 2 && transitions.iter().all(|line| line.cause == "first_beat"));
+    assert!(transitions.len() == 2 && transitions.iter().all(|change| change.cause == "first_beat"));
 
     // A silent agent keeps its place: it may come back.
     known[0].signal(Signal::Stop);
-    server.await_transition(pids[0], "stalled", "stopped");
+    server.expect(agent(pids[0]).stalled().seen_as("stopped").within(Duration::from_secs(1)));
     let refused = server.scrape().outcome("capacity");
     server
         .await_scrape("the third is refused as before", |scrape| scrape.outcome("capacity") >= refused + 3.0);
     known[0].signal(Signal::Continue);
-    server.await_transition(pids[0], "up", "recovered");
+    server.expect(agent(pids[0]).up().because("recovered"));
 
     // A dead one makes room: it does not come back.
     known[1].signal(Signal::Kill);
-    server.await_transition(pids[1], "down", "killed");
-    server.await_transition(third.pid(), "up", "first_beat");
+    server.expect(agent(pids[1]).down().because("killed"));
+    server.expect(agent(&third).up().because("first_beat"));
     let refused = server.scrape().outcome("capacity");
     let scrape = server.await_beats_and_seconds(&[pids[0], third.pid()], 5, 1.5);
     assert_eq!(scrape.outcome("capacity"), refused);
     assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), 2.0);
     assert_eq!(scrape.get("varta_beats_total", &[("pid", &pids[1].to_string())]), None);
-    let told: Vec<_> = server.transitions().into_iter().map(|line| (line.pid, line.cause)).collect();
-    let expected =
-        [(pids[0], "stopped"), (pids[0], "recovered"), (pids[1], "killed"), (third.pid(), "first_beat")];
-    assert_eq!(told[2..], expected.map(|(pid, cause)| (pid, cause.to_owned())));
+    let changes: Vec<_> = server.transitions().into_iter().map(|change| (change.pid, change.to)).collect();
+    let expected = [(pids[0], "stalled"), (pids[0], "up"), (pids[1], "down"), (third.pid(), "up")];
+    assert_eq!(changes[2..], expected.map(|(pid, to)| (pid, to.to_owned())));
 }
 
 #[test]

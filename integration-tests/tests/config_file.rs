@@ -7,44 +7,39 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
-use tempfile::TempDir;
-use varta_integration_tests::{Datagrams, Options, Server, Signal, run_to_its_end, server_command, wait_for};
+use varta_integration_tests::{
+    Datagrams, Options, Scratch, Server, Signal, agent, line, refused_start, wait_until,
+};
 use varta_proto::{Frame, Status};
 
-/// A file with this text, in a directory that goes with the test.
-fn file(text: &str) -> (TempDir, PathBuf) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("varta.toml");
-    fs::write(&path, text).unwrap();
-    (directory, path)
+/// A scratch directory, and in it a file with this text.
+fn file(text: &str) -> (Scratch, PathBuf) {
+    let scratch = Scratch::make();
+    let path = scratch.write("varta.toml", text);
+    (scratch, path)
 }
 
 fn with(path: &Path) -> Options {
-    Options::new().args([Path::new("--config"), path])
+    Options::new().path("--config", path)
 }
 
-/// Has this process beat once, and gives for how long it may be silent now.
+/// Sends one beat of this process, and gives for how long it may be silent after it.
 fn stall_after(server: &Server) -> f64 {
     let mut datagrams = Datagrams::to(server.socket());
     datagrams.send(&Frame::new(Status::Ok, process::id(), 1, 1, 0).to_bytes());
-    server.await_agents("up", 1);
+    server.expect(agent(process::id()).up());
     server.scrape().of_agent("varta_agent_stall_after_seconds", process::id())
 }
 
-/// Runs a server that cannot start because of its file, and gives what it says.
+/// What a server writes that cannot start because of its file.
 #[track_caller]
 fn refused(path: &Path) -> String {
-    let mut command = server_command();
-    command.env("VARTA_METRICS_ADDR", "127.0.0.1:0").arg("--config").arg(path);
-    let ended = run_to_its_end(command);
-    assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
-    assert_eq!(ended.stdout, "");
-    ended.stderr
+    refused_start(2, &Scratch::make().socket(), [Path::new("--config"), path])
 }
 
 #[test]
 fn the_command_line_goes_before_the_environment_that_before_the_file_and_that_before_the_default() {
-    let (_directory, path) = file("stall-after = \"7s\"\nmax-agents = 3\n");
+    let (_scratch, path) = file("stall-after = \"7s\"\nmax-agents = 3\n");
     let capacity = |server: &Server| server.scrape().value("varta_tracker_capacity", &[]);
 
     let server = Server::start(with(&path));
@@ -60,8 +55,8 @@ fn the_command_line_goes_before_the_environment_that_before_the_file_and_that_be
 
 #[test]
 fn the_file_may_be_named_by_the_environment_and_lists_replace_its_lists() {
-    let (directory, path) = file("");
-    let socket = directory.path().join("from-file.sock");
+    let (scratch, path) = file("");
+    let socket = scratch.path("from-file.sock");
     fs::write(&path, format!("socket = [\"{}\"]\nudp = [\"127.0.0.1:0\", \"[::1]:0\"]\n", socket.display()))
         .unwrap();
 
@@ -77,24 +72,23 @@ fn the_file_may_be_named_by_the_environment_and_lists_replace_its_lists() {
 
 #[test]
 fn a_relative_path_in_the_file_is_relative_to_the_working_directory_as_a_flag_is() {
-    let (_directory, path) = file("metrics-token-file = \"no-such-token\"\n");
+    let (_scratch, path) = file("metrics-token-file = \"no-such-token\"\n");
     let said = refused(&path);
     assert!(said.contains("varta-server: no-such-token: "), "{said}");
 }
 
 #[test]
 fn a_file_that_everybody_may_write_to_is_warned_of() {
-    let (_directory, path) = file("");
+    let (_scratch, path) = file("");
     fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
     let server = Server::start(with(&path));
-    let start = format!("{}: everybody may write to it", path.display());
-    let warning = wait_for(|| server.log().find(&start)).unwrap();
+    let warning = server.expect(line(&format!("{}: everybody may write to it", path.display())));
     assert_eq!(warning["level"], "WARN");
 }
 
 #[test]
 fn read_again_its_rules_and_expected_agents_count_and_a_file_that_makes_no_sense_changes_nothing() {
-    let (_directory, path) = file("max-agents = 7\n");
+    let (_scratch, path) = file("max-agents = 7\n");
     let server = Server::start(with(&path));
     assert_eq!(stall_after(&server), 5.0);
     let name = fs::read_to_string("/proc/self/comm").unwrap().trim_end().to_owned();
@@ -107,26 +101,25 @@ fn read_again_its_rules_and_expected_agents_count_and_a_file_that_makes_no_sense
     let read_again = |text: String, said: &str| {
         fs::write(&path, text).unwrap();
         server.signal(Signal::HangUp);
-        let start = format!("{}{said}", path.display());
-        wait_for(|| server.log().find(&start)).unwrap()
+        server.expect(line(&format!("{}{said}", path.display())));
     };
     let in_force = || server.scrape().of_agent("varta_agent_stall_after_seconds", process::id());
 
     read_again(now("77s", "nobody"), " was read again: 1 rules, 1 expected agents and 0 pauses");
-    wait_for(|| (in_force() == 77.0).then_some(())).unwrap();
+    wait_until("the rule is in force", || in_force() == 77.0);
     server.await_agents("expected", 1);
     let waits = format!("{}: a change of max-agents counts only after a restart", path.display());
-    assert_eq!(wait_for(|| server.log().find(&waits)).unwrap()["level"], "WARN");
+    assert_eq!(server.expect(line(&waits))["level"], "WARN");
 
     fs::write(&path, "rule = 1").unwrap();
     server.signal(Signal::HangUp);
-    wait_for(|| server.log().find("rules, expected agents and pauses stay as they were: ")).unwrap();
+    server.expect(line("rules, expected agents and pauses stay as they were: "));
     assert_eq!(in_force(), 77.0);
     server.await_agents("expected", 1);
 
-    // Somebody who is there already is not awaited.
+    // An agent that is there already is not awaited.
     read_again(now("88s", &name), " was read again: 1 rules, 1 expected agents and 0 pauses");
-    wait_for(|| (in_force() == 88.0).then_some(())).unwrap();
+    wait_until("the rule is in force", || in_force() == 88.0);
     server.await_agents("expected", 0);
 }
 

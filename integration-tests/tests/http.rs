@@ -93,8 +93,8 @@ fn every_family_is_explained_and_in_one_place() {
     let server = Server::start(Options::new());
     let before = server.scrape();
     assert_families_are_whole_and_explained(&before.text);
-    let agents = [(); 3].map(|()| AgentProcess::start(server.socket(), &[]));
-    server.await_agents("up", agents.len());
+    let workers = [(); 3].map(|()| AgentProcess::start(server.socket(), &[]));
+    server.await_agents("up", workers.len());
     let after = server.scrape();
     assert_families_are_whole_and_explained(&after.text);
     let families = |scrape: &Scrape| -> BTreeSet<String> {
@@ -198,9 +198,9 @@ fn a_crowd_of_silent_clients_keeps_others_waiting_but_not_out_and_holds_up_no_be
 #[test]
 fn a_client_that_does_not_take_its_answer_hurts_nobody() {
     let server = Server::start(Options::new());
-    let agents = [(); 5].map(|()| AgentProcess::start(server.socket(), &[]));
-    server.await_agents("up", agents.len());
-    // Requests one after the other, and nobody reads what comes. Small buffers are full the sooner.
+    let workers = [(); 5].map(|()| AgentProcess::start(server.socket(), &[]));
+    server.await_agents("up", workers.len());
+    // Requests one after the other, whose answers are not read. Small buffers are full the sooner.
     let greedy = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     greedy.set_recv_buffer_size(4096).unwrap();
     greedy.set_send_buffer_size(4096).unwrap();
@@ -215,14 +215,14 @@ fn a_client_that_does_not_take_its_answer_hurts_nobody() {
         Ok(_) => None,
     });
     assert!(over.is_some(), "it takes requests for ever");
-    let pids = agents.each_ref().map(AgentProcess::pid);
-    server.await_beats_and_seconds(&pids, 3, 0.0);
+    let pids = workers.each_ref().map(AgentProcess::pid);
+    server.await_beats(&pids, 3);
 }
 
 #[test]
 fn hostile_requests_are_refused_and_the_server_goes_on() {
     let server = Server::start(Options::new());
-    let agent = AgentProcess::start(server.socket(), &[]);
+    let worker = AgentProcess::start(server.socket(), &[]);
     let long_header = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(1 << 20));
     let many_headers = format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{}\r\n", "X: y\r\n".repeat(10_000));
     let long_path = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(1 << 20));
@@ -249,7 +249,8 @@ fn hostile_requests_are_refused_and_the_server_goes_on() {
         let answer = read_to_the_end(&mut connection);
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{what}: {answer}");
     }
-    server.await_beats_and_seconds(&[agent.pid()], 3, 0.0);
+    server.await_beats(&[worker.pid()], 3);
     assert_eq!((server.get("/metrics").status, server.get("/readyz").status), (200, 200));
-    assert_eq!(server.scrape().outcome("accepted"), server.scrape().datagrams());
+    let scrape = server.scrape();
+    assert_eq!(scrape.outcome("accepted"), scrape.datagrams());
 }

@@ -10,13 +10,13 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process;
 
-use tempfile::TempDir;
 use varta_integration_tests::{
-    AgentProcess, Datagrams, Ended, Options, Server, Signal, http, run_to_its_end, server_command, wait_for,
-    worker_command,
+    AgentProcess, Datagrams, Options, Scratch, Server, Signal, agent, http, line, refused_start, run_server,
+    run_to_its_end, server_command, worker_command,
 };
 use varta_proto::{Frame, Status};
 
+const NO_OPTIONS: [&str; 0] = [];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. The contract with those who write unit files.
@@ -89,38 +89,18 @@ const HIDDEN: [&str; 2] = ["alertmanager", "webhook"];
 const SWITCHES: [&str; 4] =
     ["allow-plaintext-remote", "recovery-dry-run", "allow-recovery-for-remote", "recovery-without-audit"];
 
-fn run(arguments: &[&str]) -> Ended {
-    let mut command = server_command();
-    command.args(arguments);
-    run_to_its_end(command)
-}
-
-/// Runs a server that cannot start, and gives what it says.
-#[track_caller]
-fn ends_with(status: i32, socket: &Path, arguments: &[&str]) -> String {
-    let mut command = server_command();
-    command.env("VARTA_METRICS_ADDR", "127.0.0.1:0").arg("--socket").arg(socket).args(arguments);
-    let ended = run_to_its_end(command);
-    assert_eq!(ended.status.code(), Some(status), "{arguments:?}: {}", ended.stderr);
-    assert_eq!(ended.stdout, "", "what is wrong is said on standard error");
-    ended.stderr
-}
-
-fn directory() -> TempDir {
-    tempfile::tempdir().unwrap()
-}
-
 fn assert_says(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "{part:?} is not in {text:?}");
     }
 }
 
-/// Has this process beat once, and waits until the server has heard it.
+/// Sends one beat of this process, and waits until it is known.
+#[track_caller]
 fn introduce(server: &Server) {
     let mut datagrams = Datagrams::to(server.socket());
     datagrams.send(&Frame::new(Status::Ok, process::id(), 1, 1, 0).to_bytes());
-    server.await_agents("up", 1);
+    server.expect(agent(process::id()).up());
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
@@ -131,7 +111,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 #[test]
 fn help_names_every_option_with_its_variable() {
-    let ended = run(&["--help"]);
+    let ended = run_server(["--help"]);
     assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""));
     let written = OPTIONS.map(|name| (name, format!("--{name} <")));
     for (name, option) in written.into_iter().chain(SWITCHES.map(|name| (name, format!("--{name}\n")))) {
@@ -147,7 +127,7 @@ fn help_names_every_option_with_its_variable() {
 
 #[test]
 fn version_is_a_line_of_name_version_and_commit() {
-    let ended = run(&["--version"]);
+    let ended = run_server(["--version"]);
     assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""));
     let (name_and_version, commit) = ended.stdout.trim_end().split_once(" (").unwrap();
     assert_eq!(name_and_version, concat!("varta-server ", env!("CARGO_PKG_VERSION")));
@@ -159,21 +139,21 @@ fn version_is_a_line_of_name_version_and_commit() {
 #[test]
 fn a_second_server_on_a_socket_is_refused_and_the_first_goes_on() {
     let first = Server::start(Options::new());
-    let agent = AgentProcess::start(first.socket(), &[]);
+    let worker = AgentProcess::start(first.socket(), &[]);
     let before = identity(first.socket()).unwrap();
-    let said = ends_with(1, first.socket(), &[]);
+    let said = refused_start(1, first.socket(), NO_OPTIONS);
     assert_says(&said, &[first.socket().to_str().unwrap(), "another server is listening"]);
     assert_eq!(identity(first.socket()).unwrap(), before);
-    first.await_beats_and_seconds(&[agent.pid()], 5, 0.0);
+    first.await_beats(&[worker.pid()], 5);
     // And whoever comes now finds the first.
     let late = AgentProcess::start(first.socket(), &[]);
-    first.await_beats_and_seconds(&[agent.pid(), late.pid()], 1, 0.0);
+    first.await_beats(&[worker.pid(), late.pid()], 1);
 }
 
 #[test]
 fn the_socket_of_a_server_that_was_killed_is_replaced() {
-    let directory = directory();
-    let path = directory.path().join("varta.sock");
+    let scratch = Scratch::make();
+    let path = scratch.socket();
     let mut first = Server::start(Options::new().socket(&path));
     first.signal(Signal::Kill);
     first.wait();
@@ -184,25 +164,25 @@ fn the_socket_of_a_server_that_was_killed_is_replaced() {
 
 #[test]
 fn a_file_that_is_no_socket_is_refused_and_left_as_it_is() {
-    let directory = directory();
-    let path = directory.path().join("varta.sock");
+    let scratch = Scratch::make();
+    let path = scratch.socket();
     fs::write(&path, "precious").unwrap();
-    assert_says(&ends_with(1, &path, &[]), &[path.to_str().unwrap(), "not a socket"]);
+    assert_says(&refused_start(1, &path, NO_OPTIONS), &[path.to_str().unwrap(), "not a socket"]);
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
 
-    let link = directory.path().join("link.sock");
+    let link = scratch.path("link.sock");
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    assert_says(&ends_with(1, &link, &[]), &[link.to_str().unwrap(), "not a socket"]);
+    assert_says(&refused_start(1, &link, NO_OPTIONS), &[link.to_str().unwrap(), "not a socket"]);
     assert_eq!(fs::read_link(&link).unwrap(), path);
 }
 
 #[test]
 fn a_port_that_is_taken_is_named_and_no_socket_is_left_behind() {
-    let directory = directory();
-    let socket = directory.path().join("varta.sock");
+    let scratch = Scratch::make();
+    let socket = scratch.socket();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    assert_says(&ends_with(1, &socket, &["--metrics-addr", &address]), &[&address, "--metrics-addr"]);
+    assert_says(&refused_start(1, &socket, ["--metrics-addr", &address]), &[&address, "--metrics-addr"]);
     assert!(!socket.exists());
 }
 
@@ -210,24 +190,25 @@ fn a_port_that_is_taken_is_named_and_no_socket_is_left_behind() {
 
 #[test]
 fn a_server_and_an_agent_without_any_options_find_each_other() {
-    let runtime = directory();
-    let directory = runtime.path().join("varta");
+    let runtime = Scratch::make();
+    let directory = runtime.path("varta");
     let socket = directory.join("varta.sock");
-    let server =
-        Server::start(Options::new().env("XDG_RUNTIME_DIR", runtime.path()).finds_its_socket_at(&socket));
+    let server = Server::start(
+        Options::new().env("XDG_RUNTIME_DIR", runtime.directory()).finds_its_socket_at(&socket),
+    );
     assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o777, 0o700);
     assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o600);
 
     let mut command = worker_command();
-    command.arg("--default-socket").env("XDG_RUNTIME_DIR", runtime.path());
-    let agent = AgentProcess::run(command);
-    server.await_beats_and_seconds(&[agent.pid()], 3, 0.0);
+    command.arg("--default-socket").env("XDG_RUNTIME_DIR", runtime.directory());
+    let worker = AgentProcess::run(command);
+    server.await_beats(&[worker.pid()], 3);
 }
 
 #[test]
 fn systemds_runtime_directory_goes_before_the_users() {
-    let directories = [directory(), directory()];
-    let [systemd, user] = directories.each_ref().map(TempDir::path);
+    let scratches = [Scratch::make(), Scratch::make()];
+    let [systemd, user] = scratches.each_ref().map(Scratch::directory);
     let socket = systemd.join("varta.sock");
     let options = Options::new().env("RUNTIME_DIRECTORY", systemd).env("XDG_RUNTIME_DIR", user);
     introduce(&Server::start(options.finds_its_socket_at(&socket)));
@@ -236,12 +217,12 @@ fn systemds_runtime_directory_goes_before_the_users() {
 
 #[test]
 fn a_default_directory_that_others_may_write_to_is_refused() {
-    let runtime = directory();
-    let directory = runtime.path().join("varta");
+    let runtime = Scratch::make();
+    let directory = runtime.path("varta");
     fs::create_dir(&directory).unwrap();
     fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
     let mut command = server_command();
-    command.args(["--metrics-addr", "127.0.0.1:0"]).env("XDG_RUNTIME_DIR", runtime.path());
+    command.args(["--metrics-addr", "127.0.0.1:0"]).env("XDG_RUNTIME_DIR", runtime.directory());
     let ended = run_to_its_end(command);
     assert_eq!(ended.status.code(), Some(1));
     assert_says(&ended.stderr, &[directory.to_str().unwrap(), "0700"]);
@@ -258,11 +239,11 @@ fn the_socket_has_the_mode_and_the_first_line_the_place() {
 
 #[test]
 fn several_sockets_lead_to_the_same_server() {
-    let other = directory();
-    let path = other.path().join("other.sock");
+    let other = Scratch::make();
+    let path = other.path("other.sock");
     let server = Server::start(Options::new().args(["--socket", path.to_str().unwrap()]));
-    let agents = [server.socket(), &path].map(|socket| AgentProcess::start(socket, &[]));
-    server.await_beats_and_seconds(&agents.each_ref().map(AgentProcess::pid), 3, 0.0);
+    let workers = [server.socket(), &path].map(|socket| AgentProcess::start(socket, &[]));
+    server.await_beats(&workers.each_ref().map(AgentProcess::pid), 3);
 }
 
 #[test]
@@ -285,8 +266,8 @@ fn an_option_comes_from_the_environment_unless_it_is_on_the_command_line() {
 
 #[test]
 fn a_token_is_asked_for_everything_but_health() {
-    let directory = directory();
-    let path = directory.path().join("token");
+    let scratch = Scratch::make();
+    let path = scratch.path("token");
     fs::write(&path, format!("{TOKEN}\n")).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     let server = Server::start(["--metrics-token-file", path.to_str().unwrap()]);
@@ -308,8 +289,8 @@ fn a_token_is_asked_for_everything_but_health() {
 
 #[test]
 fn with_a_token_metrics_may_be_for_the_network() {
-    let directory = directory();
-    let path = directory.path().join("token");
+    let scratch = Scratch::make();
+    let path = scratch.path("token");
     fs::write(&path, TOKEN).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     let options = ["--metrics-addr", "0.0.0.0:0", "--metrics-token-file", path.to_str().unwrap()];
@@ -322,8 +303,8 @@ fn with_a_token_metrics_may_be_for_the_network() {
 fn a_signal_to_stop_ends_it_in_order_and_its_socket_goes() {
     for signal in [Signal::Terminate, Signal::Interrupt] {
         let mut server = Server::start(Options::new());
-        let agent = AgentProcess::start(server.socket(), &["--interval-ms", "10"]);
-        server.await_beats_and_seconds(&[agent.pid()], 3, 0.0);
+        let worker = AgentProcess::start(server.socket(), &["--interval-ms", "10"]);
+        server.await_beats(&[worker.pid()], 3);
         server.signal(signal);
         assert_eq!(server.wait().code(), Some(0), "{signal:?}");
         assert!(!server.socket().exists(), "{signal:?}");
@@ -335,12 +316,12 @@ fn a_signal_to_stop_ends_it_in_order_and_its_socket_goes() {
 #[test]
 fn a_hang_up_does_not_stop_it() {
     let server = Server::start(Options::new());
-    let agent = AgentProcess::start(server.socket(), &[]);
+    let worker = AgentProcess::start(server.socket(), &[]);
     for _ in 0..3 {
         server.signal(Signal::HangUp);
     }
-    wait_for(|| server.log().find("there is no file to read again")).unwrap();
-    server.await_beats_and_seconds(&[agent.pid()], 3, 0.0);
+    server.expect(line("there is no file to read again"));
+    server.await_beats(&[worker.pid()], 3);
 }
 
 #[test]
@@ -411,25 +392,23 @@ fn a_log_whose_reader_has_gone_holds_up_neither_beats_nor_the_end() {
 fn figures_in_the_log_are_numbers() {
     let server = Server::start(["--stall-after", "100ms"]);
     introduce(&server);
-    server.await_agents("stalled", 1);
-    for (line, field) in [
-        ("listening on unix:", "stall_after_ms"),
-        ("only 11 beats fit", "max_dgram_qlen"),
-        ("starting[", "pid"),
-        ("starting[", "silence_ms"),
-        ("starting[", "payload"),
-        ("starting[", "beats"),
-    ] {
-        // Not every host has a short queue to warn of.
-        if let Some(line) = server.log().find(line) {
-            assert!(line[field].is_number(), "{field} in {line}");
-        }
+    server.expect(agent(process::id()).stalled());
+    let mut lines = vec![("stall_after_ms", server.expect(line("listening on unix:")))];
+    // Not every host has a short queue to warn of.
+    lines.extend(server.log().find("only 11 beats fit").map(|line| ("max_dgram_qlen", line)));
+    let changes = server.log().find_all("").into_iter().filter(|line| line["target"] == "varta::agent");
+    for change in changes {
+        lines.extend(["pid", "silence_ms", "payload", "beats"].map(|field| (field, change.clone())));
+    }
+    assert!(lines.len() >= 9, "{lines:?}");
+    for (field, line) in lines {
+        assert!(line[field].is_number(), "{field} in {line}");
     }
     let exited = AgentProcess::start(server.socket(), &["--beats", "3", "--exit-code", "4"]);
     let killed = AgentProcess::start(server.socket(), &[]);
     killed.signal(Signal::Kill);
     for (pid, cause, field) in [(exited.pid(), "exited", "exit_code"), (killed.pid(), "killed", "signal")] {
-        server.await_transition(pid, "down", cause);
+        server.expect(agent(pid).down().because(cause));
         let line = server.log().find_all(&format!("it-worker[{pid}]")).pop().unwrap();
         assert!(line[field].is_number(), "{field} in {line}");
     }

@@ -6,15 +6,15 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use varta_integration_tests::{AgentProcess, Server, Signal, wait_for};
+use varta_integration_tests::{Server, Signal, wait_for};
 
-/// How long it is watched at a time: whatever it did once a second, or once in a stall-after, would show.
+/// How long it is watched at a time: what it did once a second, or once in a stall-after, would show.
 const WINDOW: Duration = Duration::from_secs(3);
 const STALL_AFTER: [&str; 2] = ["--stall-after", "100ms"];
-/// So often may it wake up in that time and count as asleep: something else of the system may have looked at it.
+/// The most wake-ups in that time of a server that counts as asleep: another process may have looked at it.
 const AT_MOST: u64 = 1;
 
-/// How often the threads of a process have gone to sleep, all taken together: so often have they woken up.
+/// How often the threads of a process have gone to sleep, which is how often they have woken up.
 fn sleeps(pid: u32) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     threads.map(|thread| sleeps_of_thread(&thread.unwrap().path().join("status"))).sum()
@@ -33,7 +33,7 @@ fn await_sleep(server: &Server) {
     let mut seen = Vec::new();
     let slept = wait_for(|| {
         let before = sleeps(server.pid());
-        // Not a wait for anything: that nothing happens in this time is the claim.
+        // This is no wait for a condition: the claim is that nothing happens in this time.
         thread::sleep(WINDOW);
         let woken = sleeps(server.pid()) - before;
         seen.push(woken);
@@ -60,22 +60,22 @@ fn a_server_that_was_scraped_goes_back_to_sleep() {
 #[test]
 fn a_server_whose_agents_are_all_silent_goes_back_to_sleep() {
     let server = Server::start(STALL_AFTER);
-    let agents = [(); 3].map(|()| AgentProcess::start(server.socket(), &[]));
-    for agent in &agents {
-        agent.signal(Signal::Stop);
+    let workers = [(); 3].map(|()| server.start_agent(&[]));
+    for worker in &workers {
+        worker.signal(Signal::Stop);
     }
-    server.await_agents("stalled", agents.len());
+    server.await_agents("stalled", workers.len());
     await_sleep(&server);
 }
 
 #[test]
 fn a_server_whose_agents_have_died_goes_back_to_sleep() {
     let server = Server::start(STALL_AFTER);
-    let agents = [(); 3].map(|()| AgentProcess::start(server.socket(), &[]));
-    for agent in &agents {
-        agent.signal(Signal::Kill);
+    let workers = [(); 3].map(|()| server.start_agent(&[]));
+    for worker in &workers {
+        worker.signal(Signal::Kill);
     }
-    // Nobody has asked for their exit status so far.
-    server.await_agents("down", agents.len());
+    // Their exit status has not been asked for so far.
+    server.await_agents("down", workers.len());
     await_sleep(&server);
 }
