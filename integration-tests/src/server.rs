@@ -454,33 +454,6 @@ impl Server {
         own
     }
 
-    /// The same under its old name.
-    #[must_use]
-    #[track_caller]
-    pub fn told(&self, pid: u32) -> Vec<String> {
-        self.history(pid)
-    }
-
-    /// Waits until the log has a change of verdict, and gives the first such line.
-    #[track_caller]
-    pub fn await_transition(&self, pid: u32, to: &str, cause: &str) -> Transition {
-        self.expect(agent(pid).becomes(to).because(cause))
-    }
-
-    /// Waits until the log has that an agent is in a state, for whatever cause, and gives the first such line.
-    #[track_caller]
-    pub fn await_state(&self, pid: u32, to: &str) -> Transition {
-        self.expect(agent(pid).becomes(to))
-    }
-
-    /// Waits until the only sample with these labels is as expected, and gives its value.
-    #[track_caller]
-    pub fn await_sample(&self, name: &str, labels: &[(&str, &str)], expected: impl Fn(f64) -> bool) -> f64 {
-        let what = format!("{name} {labels:?} is as expected");
-        let scrape = self.await_scrape(&what, |scrape| scrape.get(name, labels).is_some_and(&expected));
-        scrape.value(name, labels)
-    }
-
     /// All changes of verdict up to now without [gaps of the observer](Transition::is_observer_gap): as many as the metrics
     /// count, so that no line is still on its way.
     #[must_use]
