@@ -2,8 +2,8 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -45,29 +45,55 @@ pub fn server_command() -> Command {
             return program.into();
         }
         let profile_directory = profile_directory();
-        let profile = match profile_directory.file_name().and_then(|name| name.to_str()) {
-            Some("debug") | None => "dev",
-            Some(name) => name,
-        };
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .args(["build", "--quiet", "--package", "varta-server", "--bin", "varta-server"])
-            .args(["--profile", profile, "--target-dir"])
-            .arg(profile_directory.parent().expect("a profile's directory lies in another"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"));
-        // What Cargo has told this test of its own package would have build scripts run anew that ask for it, and after
-        // them most of the server be built again.
-        for (name, _) in env::vars_os() {
-            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.to_string_lossy().starts_with(start))
-            {
-                cargo.env_remove(name);
-            }
-        }
-        let built = cargo.status().expect("Cargo runs, for it has built this test");
-        assert!(built.success(), "the server cannot be built: {built}");
+        once_in_a_run(&profile_directory, || build_server(&profile_directory));
         profile_directory.join("varta-server")
     });
     isolated(program)
+}
+
+/// Builds the server with the profile of the running test.
+fn build_server(profile_directory: &Path) {
+    let profile = match profile_directory.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--quiet", "--package", "varta-server", "--bin", "varta-server"])
+        .args(["--profile", profile, "--target-dir"])
+        .arg(profile_directory.parent().expect("a profile's directory lies in another"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    // The variables that Cargo sets for this test's own package would make build scripts run again that read them, and
+    // after them most of the server be built again.
+    for (name, _) in env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.to_string_lossy().starts_with(start)) {
+            cargo.env_remove(name);
+        }
+    }
+    let built = cargo.status().expect("Cargo runs, for it has built this test");
+    assert!(built.success(), "the server cannot be built: {built}");
+}
+
+/// Builds in the first of all processes of a run. `cargo nextest` runs each test in a process of its own, and gives all of
+/// them the name of the run; other processes build for themselves.
+fn once_in_a_run(directory: &Path, build: impl FnOnce()) {
+    let Ok(run) = env::var("NEXTEST_RUN_ID") else { return build() };
+    let path = directory.join("varta-server.run");
+    let last = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let built_before = last.and_then(|mut last| {
+        // Held until the file is closed: others wait for the server to be built.
+        last.lock()?;
+        let mut name = String::new();
+        last.read_to_string(&mut name)?;
+        if name != run {
+            build();
+            last.set_len(0)?;
+            last.rewind()?;
+            last.write_all(run.as_bytes())?;
+        }
+        Ok(())
+    });
+    built_before.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
 /// A command for one of our agents: the program `it-worker` of this package, which says of itself what it can do.
