@@ -14,8 +14,8 @@ use ring::digest;
 use serde_json::Value;
 use tempfile::TempDir;
 use varta_integration_tests::{
-    AgentProcess, Ended, LIMIT, Network, Options, Receiver, RemoteAgent, Server, Signal, loopback_socket,
-    run_to_its_end, send_from, server_command, wait_for, write_secret,
+    AgentProcess, Ended, LIMIT, Network, Options, Receiver, RemoteAgent, Server, Signal, agent,
+    loopback_socket, metric, run_to_its_end, send_from, server_command, wait_for, write_secret,
 };
 use varta_proto::Status;
 
@@ -142,7 +142,7 @@ fn agents_of_each_release_are_known_and_what_was_sealed_for_it_is_refused() {
         let server = Server::start(options.key_of(Network::SharedKey));
         await_line(&server, "4 agents are known from before this server's start");
         // Its process was one of another boot.
-        let down = server.await_state(BILLING, "down");
+        let down = server.expect(agent(BILLING).down());
         assert_eq!(
             (down.agent.as_str(), down.from.as_str(), down.cause.as_str()),
             ("billing", "up", "exited")
@@ -160,7 +160,7 @@ fn agents_of_each_release_are_known_and_what_was_sealed_for_it_is_refused() {
         assert_eq!(server.await_datagrams(3.0).outcome("replayed"), 3.0);
 
         RemoteAgent::new(Network::Plain, server.udp_address(0), LEDGER).beat();
-        let up = server.await_transition(LEDGER, "up", "recovered");
+        let up = server.expect(agent(LEDGER).up().because("recovered"));
         assert_eq!((up.agent.as_str(), up.from.as_str()), ("ledger", "expected"));
         let scrape = server.scrape();
         assert_eq!(scrape.of_agent("varta_beats_total", LEDGER), 3.0);
@@ -195,16 +195,18 @@ fn alerts_of_each_release_continue_and_are_not_sent_again() {
         };
         posted("beginning", &|_| true);
         // That of an agent that was well again, and whose end the Alertmanager did not get in time.
-        let labels = [("destination", "alertmanager"), ("outcome", "given_up")];
-        server.await_sample("varta_notifications_total", &labels, |count| count == 1.0);
+        let given_up = metric("varta_notifications_total")
+            .with("destination", "alertmanager")
+            .with("outcome", "given_up");
+        server.expect(given_up.is(1.0));
 
         let mut mail = RemoteAgent::new(Network::Plain, server.udp_address(0), MAIL);
         report(&mut mail, Status::Critical);
-        let up = server.await_transition(MAIL, "up", "recovered");
+        let up = server.expect(agent(MAIL).up().because("recovered"));
         assert_eq!((up.agent.as_str(), up.from.as_str()), ("mail", "expected"));
         let _other = fall(&server, "other");
         assert_eq!(notices(&webhook, 2), ["firing billing", "firing other"]);
-        server.await_sample("varta_alerts_firing", &[], |firing| firing == 3.0);
+        server.expect(metric("varta_alerts_firing").is(3.0));
         report(&mut mail, Status::Ok);
         assert_eq!(notices(&webhook, 3)[2], "resolved mail");
         posted("end", &|alert| alert["annotations"]["resolved"].is_string());
@@ -284,8 +286,8 @@ fn audit_logs_of_each_release_are_verified_and_continued() {
         let agent = AgentProcess::start(server.socket(), &[]);
         server.await_agents("up", 1);
         agent.signal(Signal::Kill);
-        let labels = [("action", "command"), ("result", "done")];
-        server.await_sample("varta_recovery_actions_total", &labels, |done| done == 1.0);
+        let done = metric("varta_recovery_actions_total").with("action", "command").with("result", "done");
+        server.expect(done.is(1.0));
         stop(server);
 
         assert!(verified() >= records + 2, "{kind}");
@@ -341,23 +343,23 @@ fn events_are_appended_to_the_file_of_each_release_and_have_all_of_its_keys() {
         let options = Options::from(NO_DEADLINE).args([Path::new("--config"), &rules]);
         let server = Server::start(options.args([Path::new("--events-file"), &files.path("events.json")]));
         let start = |name| {
-            let agent = AgentProcess::start(server.socket(), &["--name", name]);
-            server.await_state(agent.pid(), "up");
-            agent
+            let process = AgentProcess::start(server.socket(), &["--name", name]);
+            server.expect(agent(&process).up());
+            process
         };
         let stopped = start("stopped");
         stopped.signal(Signal::Stop);
-        server.await_transition(stopped.pid(), "stalled", "stopped");
+        server.expect(agent(stopped.pid()).stalled().because("stopped"));
         stopped.signal(Signal::Continue);
-        server.await_transition(stopped.pid(), "up", "recovered");
+        server.expect(agent(stopped.pid()).up().because("recovered"));
         let [killed, mut left, mut failed] = ["killed", "left", "failed"].map(start);
         killed.signal(Signal::Kill);
-        server.await_transition(killed.pid(), "down", "killed");
+        server.expect(agent(killed.pid()).down().because("killed"));
         left.ask("status degraded");
         left.ask("goodbye");
-        server.await_transition(left.pid(), "gone", "goodbye");
+        server.expect(agent(left.pid()).gone().because("goodbye"));
         failed.ask("exit 3");
-        server.await_transition(failed.pid(), "down", "exited");
+        server.expect(agent(failed.pid()).down().because("exited"));
         stop(server);
 
         let all = String::from_utf8(files.read("events.json")).unwrap();
@@ -510,7 +512,7 @@ fn what_the_program_writes_has_the_versions_that_the_page_of_formats_gives() {
         .args(["--webhook", "http://127.0.0.1:1/", "--recovery-exec", "/bin/true"]);
     let server = Server::start(options);
     let _agent = fall(&server, "billing");
-    server.await_sample("varta_alerts_firing", &[], |firing| firing == 1.0);
+    server.expect(metric("varta_alerts_firing").is(1.0));
     let mut command = server_command();
     command.env("VARTA_SOCKET", server.socket()).args(["pause", "batch-*", "--for", "1h"]);
     assert!(run_to_its_end(command).status.success());

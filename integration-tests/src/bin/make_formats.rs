@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use varta_integration_tests::sys::send_signal;
 use varta_integration_tests::{
-    AgentProcess, Network, Options, Receiver, RemoteAgent, Server, Signal, as_pid, run_to_its_end,
+    AgentProcess, Network, Options, Receiver, RemoteAgent, Server, Signal, agent, as_pid, run_to_its_end,
     server_command, wait_for, worker_command, write_secret,
 };
 use varta_proto::control::{AgentName, Goodbye, GoodbyeReason, Hello, Label, LabelSet, MAX_CONTROL_LEN};
@@ -60,17 +60,17 @@ fn stop(mut server: Server) {
 }
 
 /// A local agent with a pid that the host has nothing to do with.
-fn agent(server: &Server, pid: u32, arguments: &[&str]) -> AgentProcess {
+fn start_agent(server: &Server, pid: u32, arguments: &[&str]) -> AgentProcess {
     let mut command = worker_command();
     command.arg("--socket").arg(server.socket()).args(arguments);
-    let agent = AgentProcess::run(as_pid(pid, &command));
-    server.await_state(pid, "up");
-    agent
+    let process = AgentProcess::run(as_pid(pid, &command));
+    server.expect(agent(pid).up());
+    process
 }
 
 fn kill(server: &Server, pid: u32) {
     send_signal(pid, Signal::Kill).unwrap();
-    server.await_state(pid, "down");
+    server.expect(agent(pid).down());
 }
 
 /// A Hello from a pid that beats over UDP, with a label.
@@ -102,7 +102,7 @@ fn state(out: &Path, sealed_to: &Path) {
         .secure_udp("127.0.0.1:0")
         .key_of(Network::SharedKey);
     let server = Server::start(options);
-    let _billing = agent(&server, BILLING, &["--name", "billing"]);
+    let _billing = start_agent(&server, BILLING, &["--name", "billing"]);
 
     let plain = server.udp_address(0);
     let [mut mail, mut ledger] = [MAIL, LEDGER].map(|pid| RemoteAgent::new(Network::Plain, plain, pid));
@@ -190,24 +190,24 @@ fn events_and_audit(out: &Path, pid: u32, events_to: Option<&Path>, key: Option<
     let names: &[&str] = if key.is_some() { &["billing", "mail", "ledger"] } else { &["billing"] };
     for (number, name) in (0..).zip(names) {
         let pid = pid + number;
-        let _agent = agent(&server, pid, &["--name", name, "--interval-ms", "20"]);
+        let _agent = start_agent(&server, pid, &["--name", name, "--interval-ms", "20"]);
         if events_to.is_some() {
             send_signal(pid, Signal::Stop).unwrap();
-            server.await_state(pid, "stalled");
+            server.expect(agent(pid).stalled());
             send_signal(pid, Signal::Continue).unwrap();
-            server.await_transition(pid, "up", "recovered");
+            server.expect(agent(pid).up().because("recovered"));
         }
         kill(&server, pid);
         await_records(&log, "given_up", number + 1);
     }
     if events_to.is_some() {
-        let mut left = agent(&server, pid + 1, &["--name", "mail", "--interval-ms", "20"]);
+        let mut left = start_agent(&server, pid + 1, &["--name", "mail", "--interval-ms", "20"]);
         left.ask("status degraded");
         left.ask("goodbye");
-        server.await_state(pid + 1, "gone");
-        let mut failed = agent(&server, pid + 2, &["--name", "ledger", "--interval-ms", "20"]);
+        server.expect(agent(pid + 1).gone());
+        let mut failed = start_agent(&server, pid + 2, &["--name", "ledger", "--interval-ms", "20"]);
         failed.ask("exit 3");
-        server.await_state(pid + 2, "down");
+        server.expect(agent(pid + 2).down());
         await_records(&log, "given_up", 2);
     }
     stop(server);
@@ -238,18 +238,18 @@ fn recording(out: &Path) {
     let path = place.path().join("recording.varta");
     let options = Options::new().args([Path::new("--record"), &path]).args(["--stall-after", "500ms"]);
     let server = Server::start(options.udp("127.0.0.1:0"));
-    let _billing = agent(&server, RECORDED, &["--name", "billing", "--interval-ms", "100"]);
+    let _billing = start_agent(&server, RECORDED, &["--name", "billing", "--interval-ms", "100"]);
 
     // An agent that is called stalled though it was beating: the beats between are missing.
     let mail = RemoteAgent::new(Network::Plain, server.udp_address(0), MAIL);
     hello(&mail, "mail", None);
     mail.send(&Frame::new(Status::Ok, MAIL, 100_000_000, 1, 0).to_bytes());
-    server.await_state(MAIL, "stalled");
+    server.expect(agent(MAIL).stalled());
     mail.send(&Frame::new(Status::Ok, MAIL, 900_000_000, 9, 0).to_bytes());
-    server.await_transition(MAIL, "up", "recovered");
+    server.expect(agent(MAIL).up().because("recovered"));
     let goodbye = Goodbye::new(MAIL, 900_000_000, 9, [0xd1; 16], GoodbyeReason::Restart);
     mail.send(goodbye.encode(&mut [0; MAX_CONTROL_LEN]).as_bytes());
-    server.await_state(MAIL, "gone");
+    server.expect(agent(MAIL).gone());
     server.await_beats_and_seconds(&[RECORDED], 20, 0.0);
     kill(&server, RECORDED);
     stop(server);
