@@ -1,6 +1,7 @@
 //! The only file that reads a clock.
 //!
-//! Everything else is handed a [`MonoTime`], so that every rule about time can be tested by writing the time down.
+//! All other code takes a [`MonoTime`] as an argument, so that every rule about time can be tested with times
+//! as literals.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,38 +9,38 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::base::time::{MonoTime, WallTime, nanos};
 
-/// The server's clock: cheap to copy, and every copy has the same start.
+/// The server's clock. Copies share the same start.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     start: Instant,
-    /// What the host's monotonic clock said then, or a little before.
+    /// `CLOCK_MONOTONIC` at the start in nanoseconds, or a little less.
     host_start: u64,
 }
 
 impl Clock {
-    /// Starts a clock: now is [`MonoTime::START`].
+    /// Starts a clock: the present is [`MonoTime::START`].
     #[must_use]
     pub fn start() -> Self {
         let host_start = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
         Clock { start: Instant::now(), host_start: nanos(host_start) }
     }
 
-    /// The present moment. Never goes back.
+    /// The present time; never goes back.
     #[must_use]
     pub fn now(&self) -> MonoTime {
         MonoTime::from_nanos(nanos(self.start.elapsed()))
     }
 
-    /// What `CLOCK_MONOTONIC` says at `at`, in nanoseconds: a time that other processes know too. Rather a little early
-    /// than late.
+    /// `CLOCK_MONOTONIC` at `at` in nanoseconds, which other processes of the host share. Errs on the early
+    /// side.
     #[must_use]
     pub const fn host_nanos(&self, at: MonoTime) -> u64 {
         self.host_start.saturating_add(at.as_nanos())
     }
 
-    /// The runtime's name for `at`, to sleep until it.
+    /// `at` as an instant of the runtime, to sleep until it.
     ///
-    /// A moment too far away for the runtime's clock is cut to one that it can name, at least a day ahead.
+    /// A time out of the runtime's range becomes one within it, at least a day ahead.
     #[must_use]
     pub fn instant(&self, at: MonoTime) -> tokio::time::Instant {
         let offset = Duration::from_nanos(at.as_nanos());
@@ -48,7 +49,7 @@ impl Clock {
         tokio::time::Instant::from_std(instant)
     }
 
-    /// Unix time of the server's start as the wall clock counts at this moment, in seconds.
+    /// The Unix time of the server's start in seconds, by the present setting of the wall clock.
     ///
     /// Added to a [`MonoTime`] in seconds it gives the Unix time of that moment.
     #[must_use]
@@ -82,7 +83,7 @@ impl WallClock {
     }
 }
 
-/// The present moment by the wall clock: for what people are told and what outlives this server. It may go back.
+/// The present wall-clock time, for output and for state that outlives the server. May go back.
 #[must_use]
 pub fn wall_now() -> SystemTime {
     SystemTime::now()

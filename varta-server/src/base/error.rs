@@ -1,14 +1,15 @@
-//! What can keep the server from running, in words for the person who started it.
+//! The errors with which the server does not start or ends, each with a remedy for its operator.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Why the server did not start, or ended. Each says what failed, on which file or address, and what to do.
+/// Why the server did not start, or ended. Each message names what failed, on which file or address, and what
+/// to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Another server answers on the socket. Nothing was touched.
+    /// Another server answers on the socket. Nothing was changed.
     #[error(
         "{}: another server is listening on this socket; stop it, or give this one another path with {option}",
         path.display()
@@ -16,18 +17,18 @@ pub enum Error {
     SocketInUse {
         /// The socket's path.
         path: PathBuf,
-        /// The option that gives such a socket another path.
+        /// The option that sets this socket's path.
         option: &'static str,
     },
-    /// Something that is not a socket has the socket's name. It was left as it is.
+    /// The socket's path exists and is no socket. It was left alone.
     #[error("{}: is there and is not a socket; remove it, or give another path with {option}", path.display())]
     NotASocket {
         /// The socket's path.
         path: PathBuf,
-        /// The option that gives such a socket another path.
+        /// The option that sets this socket's path.
         option: &'static str,
     },
-    /// The directory of the default socket belongs to somebody else, or others may write to it.
+    /// The directory of the default socket belongs to another user, or others may write to it.
     #[error(
         "{}: the socket's directory must belong to this user and be closed to others (mode 0700); mend it, or give a \
          path with --socket",
@@ -37,7 +38,7 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
-    /// The socket's path is longer than the kernel takes.
+    /// The socket's path is longer than the kernel allows.
     #[error(
         "{}: the path of a Unix socket may have {most} bytes and this one has {length}; give a shorter one with \
          {option}",
@@ -46,53 +47,53 @@ pub enum Error {
     SocketPathTooLong {
         /// The path.
         path: PathBuf,
-        /// The option that gives such a socket another path.
+        /// The option that sets this socket's path.
         option: &'static str,
         /// Its length in bytes.
         length: usize,
-        /// The most that there may be.
+        /// The maximum in bytes.
         most: usize,
     },
-    /// The group of `--socket-group` is not known here.
+    /// The group of `--socket-group` does not exist.
     #[error("--socket-group {name}: there is no such group on this host")]
     UnknownGroup {
         /// The name or number given.
         name: String,
     },
-    /// Something about the socket failed in the kernel.
+    /// A system call on a socket's file or directory failed.
     #[error("{}: cannot {action}: {source}", path.display())]
     Socket {
         /// The socket's path, or its directory.
         path: PathBuf,
-        /// What was tried.
+        /// The failed operation.
         action: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// A listener's socket failed in the kernel.
+    /// A system call on a listener's socket failed.
     #[error("{endpoint}: cannot {action}: {source}")]
     Listener {
-        /// Where it listens.
+        /// The endpoint of the listener.
         endpoint: String,
-        /// What was tried.
+        /// The failed operation.
         action: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// A UDP address could not be used.
+    /// A UDP address could not be bound.
     #[error(
         "{option} {address}: cannot listen: {source}; is the address one of this host's, and is another program using \
          the port?"
     )]
     UdpAddress {
-        /// The option by which it was asked for.
+        /// The option that gave the address.
         option: &'static str,
         /// The address.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// Plaintext would be taken from the network.
+    /// Plaintext would be accepted from the network.
     #[error(
         "--udp {address}: is not a loopback address, and whoever can reach it could pretend to be any agent, or read \
          what they say; use --secure-udp, or say --allow-plaintext-remote if that network is trusted"
@@ -101,14 +102,14 @@ pub enum Error {
         /// The address.
         address: SocketAddr,
     },
-    /// Something about the directory of `--state-dir` failed.
+    /// An operation on the directory of `--state-dir` failed.
     #[error("{}: cannot {action}: {source}; see --state-dir", path.display())]
     StateDirectory {
         /// The directory, or the file in it.
         path: PathBuf,
-        /// What was tried.
+        /// The failed operation.
         action: &'static str,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// Others may write to the directory of `--state-dir`.
@@ -121,7 +122,7 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
-    /// Another server uses the directory of `--state-dir`. Nothing was touched.
+    /// Another server uses the directory of `--state-dir`. Nothing was changed.
     #[error(
         "{}: another server ({}) keeps its state here; stop it, or give this one another directory with --state-dir",
         path.display(),
@@ -155,7 +156,7 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
-    /// The address for metrics could not be used.
+    /// The address for metrics could not be bound.
     #[error(
         "{address}: cannot listen for metrics: {source}; is another program using the port? Give another address with \
          --metrics-addr, port 0 to have one picked, or `none`"
@@ -163,10 +164,10 @@ pub enum Error {
     MetricsAddress {
         /// The address.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// The metrics would be open to the network.
+    /// The metrics would be readable from the network.
     #[error(
         "--metrics-addr {address}: is not a loopback address, so anyone who can reach it could read the metrics; give \
          a --metrics-token-file as well"
@@ -185,10 +186,10 @@ pub enum Error {
         /// Whether it belongs to the configuration, as a secret or a certificate does.
         is_configuration: bool,
     },
-    /// The command line cannot be understood; or it asks for help or the version, which is no fault.
+    /// The command line is invalid; or it asks for help or the version, which is no error.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// Something in the configuration's file makes no sense.
+    /// An entry of the configuration file is invalid.
     #[error("{}:{line}: {fault}", path.display())]
     ConfigLine {
         /// The file.
@@ -198,7 +199,7 @@ pub enum Error {
         /// The key, what is wrong with it or its value, and what to do.
         fault: String,
     },
-    /// An option has a value that makes no sense.
+    /// An option has an invalid value.
     #[error("{option}: {fault}")]
     Option {
         /// The option as it is written on the command line.
@@ -206,20 +207,20 @@ pub enum Error {
         /// What is wrong with its value.
         fault: String,
     },
-    /// The runtime, a thread or a signal could not be set up.
+    /// The runtime, a thread or a signal handler could not be set up.
     #[error("cannot {action}: {source}")]
     Runtime {
-        /// What was tried.
+        /// The failed operation.
         action: &'static str,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A task that runs as long as the server ended by itself.
+    /// A task that must run as long as the server ended by itself.
     #[error("the {task} ended unasked: {fault}")]
     TaskEnded {
-        /// Which one.
+        /// The task.
         task: &'static str,
-        /// How.
+        /// How it ended.
         fault: String,
     },
 }
@@ -235,7 +236,7 @@ impl Error {
         Error::File { path: path.into(), fault: fault.into(), is_configuration: true }
     }
 
-    /// The exit status for a program that ends with this error: 2 for usage and configuration, 1 for the rest.
+    /// The exit status of a program that ends with this error: 2 for usage and configuration, 1 for the rest.
     #[must_use]
     pub const fn exit_status(&self) -> u8 {
         match self {
@@ -265,7 +266,7 @@ impl Error {
         }
     }
 
-    /// The option whose value is wrong, without the dashes, if it is one option's.
+    /// The option whose value is wrong, without dashes, if there is exactly one.
     pub(crate) fn option(&self) -> Option<&str> {
         match self {
             Error::UnknownGroup { .. } => Some("socket-group"),

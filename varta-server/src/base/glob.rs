@@ -1,8 +1,10 @@
+//! Glob patterns for agent names, as rules and pauses have them.
+
 use std::str::Chars;
 
 use crate::base::limits::EntryError;
 
-/// A pattern for names: `*` stands for any characters or none, `?` for one, everything else for itself.
+/// A glob pattern: `*` matches any characters or none, `?` matches one, and every other character itself.
 ///
 /// ```
 /// use varta_server::config::Glob;
@@ -15,15 +17,15 @@ use crate::base::limits::EntryError;
 pub struct Glob(Box<str>);
 
 impl Glob {
-    /// The length of the longest pattern, in characters.
+    /// The most characters of a pattern.
     pub const MAX_LEN: usize = 128;
 
-    /// Checks a text and makes it a pattern. It may have characters that no agent can give itself in a name: the
-    /// kernel's names for processes, which others go by, may hold anything.
+    /// Parses a pattern. It may contain characters that no agent can choose for its name, because an agent
+    /// without a name has the kernel's name for its process, which may hold anything.
     ///
     /// # Errors
     ///
-    /// [`EntryError::NotAPattern`] when it is empty or too long, or has a control character.
+    /// [`EntryError::NotAPattern`] for a text that is empty, too long, or has a control character.
     pub fn parse(text: &str) -> Result<Self, EntryError> {
         let length = text.chars().take(Self::MAX_LEN + 1).count();
         if length == 0 || length > Self::MAX_LEN || text.chars().any(char::is_control) {
@@ -32,7 +34,7 @@ impl Glob {
         Ok(Glob(text.into()))
     }
 
-    /// The pattern that fits every name.
+    /// The pattern that matches every name.
     #[must_use]
     pub fn any() -> Self {
         Glob("*".into())
@@ -44,11 +46,11 @@ impl Glob {
         &self.0
     }
 
-    /// Whether the whole of `name` fits. Takes no more steps than the product of both lengths.
+    /// Whether the pattern matches the whole `name`, in at most as many steps as the product of both lengths.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let (mut pattern, mut name) = (self.0.chars(), name.chars());
-        // What comes after the last star, and the part of the name at which that was tried.
+        // The pattern after the last star, and the rest of the name at which it was last tried.
         let mut star: Option<(Chars<'_>, Chars<'_>)> = None;
         loop {
             let (mut after, mut rest) = (pattern.clone(), name.clone());
@@ -61,7 +63,8 @@ impl Glob {
                 (Some(wanted), Some(found)) if wanted == '?' || wanted == found => {
                     (pattern, name) = (after, rest);
                 }
-                // The last star alone need be tried anew: an earlier one could only give it less to choose from.
+                // Only the last star needs another try: a longer match of an earlier one leaves it less to
+                // choose from.
                 (Some(_) | None, Some(_) | None) => {
                     let Some((after_star, tried)) = &mut star else { return false };
                     if tried.next().is_none() {

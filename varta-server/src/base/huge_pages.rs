@@ -1,18 +1,18 @@
-//! What the kernel is told of memory: that some of it is better kept in huge pages.
+//! Huge pages, by madvise(2).
 //!
-//! A beat of one of a million agents touches two cache lines somewhere in 80 MB. With pages of 4 KiB the processor has to
-//! look up where each of them is, in tables that are not in its cache either.
+//! A beat of one of a million agents touches two cache lines somewhere in 80 MB. With pages of 4 KiB that
+//! costs TLB misses whose page tables are not cached either.
 #![allow(unsafe_code, reason = "madvise(2) is called through libc")]
 
-/// Asks the kernel to keep the memory of a list in huge pages, that which is not in use yet included. It is a wish: where
-/// there are no huge pages, nothing changes.
+/// Advises the kernel to back a vector with huge pages, its unused capacity included. Without effect where
+/// huge pages are not available.
 pub(crate) fn prefer_huge_pages<T>(list: &Vec<T>) {
     const PAGE: usize = 4096;
     let start = list.as_ptr().addr().next_multiple_of(PAGE);
     let end = (list.as_ptr().addr() + list.capacity() * size_of::<T>()) / PAGE * PAGE;
     if start < end {
-        // Some kernels are built without, and then it stays as it is.
-        // SAFETY: whole pages of the list's own allocation, and the advice changes nothing of what is in them.
+        // The call fails on kernels without huge pages, which changes nothing.
+        // SAFETY: whole pages of the vector's own allocation; the advice does not change their content.
         let _ = unsafe {
             libc::madvise(std::ptr::without_provenance_mut(start), end - start, libc::MADV_HUGEPAGE)
         };

@@ -1,5 +1,5 @@
-//! Log lines: to standard error, through a thread of their own, so that a terminal or a pipe that takes nothing holds
-//! up no beat. Lines beyond the queue are dropped and counted.
+//! Logging to standard error through a thread of its own, so that a terminal or pipe that blocks delays no
+//! beat. Lines that do not fit the queue are dropped and counted.
 
 use std::fmt::{self, Debug};
 use std::io::{self, IsTerminal};
@@ -23,22 +23,23 @@ pub enum LogFormat {
     Json,
 }
 
-/// Lines that wait to be written. The queue is memory that is written to at the start, two milliseconds for eight times as many.
+/// The capacity in lines. The queue is allocated and written at the start, which takes two milliseconds for
+/// eight times as many.
 const QUEUE: usize = 8_192;
 
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// How many lines were dropped because standard error was too slow.
+/// The number of lines dropped because standard error was too slow.
 #[must_use]
 pub fn lines_dropped() -> u64 {
     DROPPED.get().map_or(0, |dropped| dropped.dropped_lines() as u64)
 }
 
-/// Starts logging for this process. What is queued is written out when the guard is dropped.
+/// Starts logging for this process. Dropping the guard flushes the queue.
 ///
 /// # Errors
 ///
-/// When `level` is not understood. Nothing is changed then.
+/// `level` is invalid. Nothing has changed.
 pub fn start(format: Option<LogFormat>, level: &str) -> Result<WorkerGuard, Error> {
     let filter = parse_level(level)?;
     let terminal = io::stderr().is_terminal();
@@ -51,14 +52,14 @@ pub fn start(format: Option<LogFormat>, level: &str) -> Result<WorkerGuard, Erro
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     match format {
-        // The sentence says it all; its parts are for programs, which read the other format.
+        // The message is complete by itself; its fields are for programs, which read the other format.
         LogFormat::Text => builder.with_ansi(terminal).fmt_fields(format::debug_fn(message_only)).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
     Ok(guard)
 }
 
-/// A word that is no level would be taken for the name of a part of the program, and all the rest fall silent.
+/// A word that is no level would be read as a target, and all other targets would be silent.
 fn parse_level(text: &str) -> Result<EnvFilter, Error> {
     let refused =
         |fault: String| Error::Option { option: "--log-level", fault: format!("`{text}`: {fault}") };

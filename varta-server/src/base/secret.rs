@@ -1,4 +1,4 @@
-//! Secrets from files: read only from files that nobody else can read, and never shown.
+//! Secrets from files: only from files that no other user can read, and never displayed.
 
 use std::fmt;
 use std::path::Path;
@@ -8,7 +8,7 @@ use varta_proto::secure::read_private;
 
 use crate::base::error::Error;
 
-/// Shorter ones can be guessed.
+/// The fewest characters of a token: shorter ones can be guessed.
 const SHORTEST_TOKEN: usize = 16;
 
 /// A bearer token. `Debug` does not show it.
@@ -19,8 +19,8 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// When the file is a symlink, belongs to another user, can be read by others, or does not hold one line of 16 or
-    /// more visible ASCII characters.
+    /// The file is a symlink, belongs to another user, is readable by others, or does not hold exactly one
+    /// line of 16 or more visible ASCII characters.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let refused = |fault: String| Error::configuration_file(path, fault);
         let token = read_private(path, token_in).map_err(|error| refused(error.fault().to_string()))?;
@@ -37,7 +37,7 @@ impl Secret {
         self.0.as_bytes()
     }
 
-    /// Whether `candidate` is this secret, in a time that does not tell how much of it is right.
+    /// Whether `candidate` equals this secret, in constant time.
     #[must_use]
     pub fn matches(&self, candidate: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(candidate).into()

@@ -1,5 +1,5 @@
-//! A Unix socket's file: made so that nobody else can slip in, refused while another server uses it, and removed at
-//! the end only if it is still the one that was made.
+//! The file of a Unix socket: created without a window in which another user could connect, refused while
+//! another server uses it, and removed at the end only if it is still the same file.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -13,47 +13,47 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::base::error::Error;
 
-/// What fits a `sockaddr_un`, its closing zero not counted.
+/// The most bytes of a path in `sockaddr_un`, without the terminating zero.
 const LONGEST_PATH: usize = 107;
-/// How often, and how long apart, the lock on the directory is tried before giving up: two seconds in all.
+/// The number of attempts to lock the directory, and the pause between them: two seconds in all.
 const LOCK_TRIES: u32 = 40;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// Where a socket is to be, and who may send to it.
+/// The path of a socket, and its permissions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketOptions {
-    /// The file's path. Its directory is made, with mode 0700, if it is not there.
+    /// The file's path. The directory is created with mode 0700 if it is missing.
     pub path: PathBuf,
-    /// Whether nobody chose the path: then its directory must be ours alone.
+    /// Whether the path is the default: then its directory must be private to this user.
     pub is_default: bool,
     /// The file's permission bits.
     pub mode: u32,
-    /// The group to which the file is given.
+    /// The group of the file; `None` for that of the process.
     pub group: Option<u32>,
 }
 
-/// The file of a bound socket. It goes when this is dropped.
+/// The file of a bound socket, removed on drop.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    /// Device and inode of the file that was made: another server may since have put its own in the same place.
+    /// Device and inode of the created file: another server may since have put its own in the same place.
     identity: (u64, u64),
 }
 
 impl SocketFile {
-    /// Makes a Unix datagram socket that does not block and asks for its senders' credentials, and its file. On an
-    /// error nothing is left behind but a directory that may have been made.
+    /// Creates a non-blocking Unix datagram socket that receives credentials, and its file. After an error
+    /// nothing is left but a directory that may have been created.
     ///
     /// # Errors
     ///
-    /// When a live server or something else has the name, or the kernel refuses.
+    /// A live server or another file has the name, or the kernel refuses.
     pub(crate) fn bind(options: &SocketOptions) -> Result<(UnixDatagram, Self), Error> {
         let (socket, file) = Self::make(options, Type::DGRAM, "--socket")?;
         Ok((OwnedFd::from(socket).into(), file))
     }
 
-    /// Makes a Unix stream socket that does not block and listens, and its file, which only its owner can open.
-    /// `backlog` is how many connections may wait, and `option` what gives such a socket another path.
+    /// Creates a non-blocking, listening Unix stream socket, and its file, which only its owner can open.
+    /// `backlog` is the number of connections that may wait; errors name `option`, which sets the path.
     ///
     /// # Errors
     ///
@@ -84,17 +84,18 @@ impl SocketFile {
         };
         prepare_directory(directory, *is_default)?;
         warn_if_shut_off(directory, *mode);
-        // Two servers that start together must not both find the file stale: the second is to meet the first alive.
+        // Two servers that start at once must not both find the file stale: the second must find the first
+        // one alive.
         let _lock = lock_directory(directory)?;
         remove_stale(path, option)?;
 
         let failed = |action| move |source| Error::Socket { path: path.clone(), action, source };
         let socket = Socket::new(Domain::UNIX, kind.nonblocking(), None).map_err(failed("make a socket"))?;
         if kind == Type::DGRAM {
-            // Before bind: a message that arrives earlier would come without credentials.
+            // Before bind: earlier messages would arrive without credentials.
             socket.set_passcred(true).map_err(failed("ask for senders' credentials (SO_PASSCRED)"))?;
         }
-        // The file takes the socket's mode when it is made, so that it is never open to others, not even for a moment.
+        // The file inherits the socket's mode when it is created, so that it is never open to others.
         set_mode(&socket, mode & 0o600).map_err(failed("set the socket's mode"))?;
         let address = SockAddr::unix(path).map_err(failed("use this as a socket path"))?;
         socket.bind(&address).map_err(failed("bind the socket"))?;
@@ -109,14 +110,14 @@ impl SocketFile {
         &self.path
     }
 
-    /// Gives the file to a group and sets its mode: that of the file that was made, and of none that has its name by now.
+    /// Sets the group and mode of the created file, never of another one that has its name by now.
     fn open_to(&self, group: Option<u32>, mode: u32) -> io::Result<()> {
         let handle =
             OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&self.path)?;
         if identity_of(&handle.metadata()?) != self.identity {
             return Err(io::Error::other("another file has taken its place"));
         }
-        // A handle to a path alone takes neither call itself, but what it stands for can be reached through /proc.
+        // An O_PATH descriptor supports neither call itself; its link in /proc does.
         let file = format!("/proc/self/fd/{}", handle.as_raw_fd());
         if let Some(group) = group {
             chown(&file, None, Some(group))?;
@@ -155,7 +156,7 @@ fn prepare_directory(directory: &Path, must_be_ours: bool) -> Result<(), Error> 
         Err(error) => return Err(failed("make the socket's directory")(error)),
     }
     if must_be_ours {
-        // Not `metadata`: a symlink that somebody else laid in a shared directory is not ours.
+        // Not `metadata`: a symlink that another user put into a shared directory is not acceptable.
         let found = fs::symlink_metadata(directory).map_err(failed("look at the socket's directory"))?;
         let owner_is_us = found.uid() == nix::unistd::geteuid().as_raw();
         if !found.is_dir() || !owner_is_us || found.mode() & 0o022 != 0 {
@@ -165,7 +166,7 @@ fn prepare_directory(directory: &Path, must_be_ours: bool) -> Result<(), Error> 
     Ok(())
 }
 
-/// A mode that lets others connect is of no use behind a directory that they may not enter.
+/// Warns of a mode that lets others connect while the directory does not let them enter.
 fn warn_if_shut_off(directory: &Path, mode: u32) {
     let enters = |shift: u32| fs::metadata(directory).is_ok_and(|found| found.mode() >> shift & 1 != 0);
     for (who, shift) in [("group", 3), ("others", 0)] {
@@ -179,7 +180,8 @@ fn warn_if_shut_off(directory: &Path, mode: u32) {
     }
 }
 
-/// Waits for another server that is just starting, but not for ever: whoever can read a directory can lock it.
+/// Locks the directory while another server may be starting. Gives up after a while: any process that can
+/// read a directory can lock it.
 fn lock_directory(directory: &Path) -> Result<File, Error> {
     let failed = |action| move |source| Error::Socket { path: directory.to_path_buf(), action, source };
     let file = File::open(directory).map_err(failed("open the socket's directory"))?;
@@ -198,7 +200,7 @@ fn lock_directory(directory: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Removes the socket file of a server that is no more.
+/// Removes the socket file of a server that has ended.
 fn remove_stale(path: &Path, option: &'static str) -> Result<(), Error> {
     let failed = |action| move |source| Error::Socket { path: path.to_path_buf(), action, source };
     match fs::symlink_metadata(path) {
@@ -215,7 +217,7 @@ fn remove_stale(path: &Path, option: &'static str) -> Result<(), Error> {
             fs::remove_file(path).map_err(failed("remove the socket of a server that is no more"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Whoever answers, also as another type of socket, is alive.
+        // A process that answers, even with another type of socket, is alive.
         Ok(()) => Err(Error::SocketInUse { path: path.to_path_buf(), option }),
         Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
             Err(Error::SocketInUse { path: path.to_path_buf(), option })

@@ -1,7 +1,7 @@
 //! Time as a value.
 //!
-//! The tracker takes time as an argument and never asks for it; this is the type in which it is handed over.
-//! Only `clock` makes one from a real clock.
+//! The tracker takes the time as an argument and never reads a clock; this is the type of that argument. Only
+//! `clock` makes one from a real clock.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A moment on the server's monotonic clock: nanoseconds since the server started.
+/// A time on the server's monotonic clock: nanoseconds since the server started.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,9 +23,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct MonoTime(u64);
 
 impl MonoTime {
-    /// The moment at which the server started.
+    /// The start of the server.
     pub const START: MonoTime = MonoTime(0);
-    /// Later than any moment that will be reached: 584 years after the start.
+    /// Later than any time that is ever reached: 584 years after the start.
     pub const NEVER: MonoTime = MonoTime(u64::MAX);
 
     /// `nanos` nanoseconds after the start.
@@ -52,13 +52,13 @@ impl MonoTime {
         self.0
     }
 
-    /// The moment that is `earlier` before this one; not before the start.
+    /// The time `earlier` before this one; not before the start.
     #[must_use]
     pub fn before(self, earlier: Duration) -> MonoTime {
         MonoTime(self.0.saturating_sub(nanos(earlier)))
     }
 
-    /// How long this is after `earlier`; zero when it is not after it.
+    /// The duration from `earlier` to this time; zero if `earlier` is not before it.
     #[must_use]
     pub const fn since(self, earlier: MonoTime) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -71,7 +71,7 @@ pub fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Milliseconds of a duration, at most `u64::MAX`: a number that logs can carry as one.
+/// Milliseconds of a duration, at most `u64::MAX`: a field of logs.
 #[must_use]
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -80,8 +80,8 @@ pub fn millis(duration: Duration) -> u64 {
 /// The first moment that RFC 3339 cannot write, since 1970: the year 10000 begins.
 pub(crate) const END_OF_RFC3339: Duration = Duration::from_secs(253_402_300_800);
 
-/// A moment of the wall clock as JSON has it: `2026-11-23T13:12:02.000Z`, always of 24 characters. One that cannot be
-/// written so is shown as the nearest that can.
+/// A wall-clock time in RFC 3339 with milliseconds: `2026-11-23T13:12:02.000Z`, always 24 characters. Times
+/// out of range are clamped.
 pub(crate) fn rfc3339(at: SystemTime) -> String {
     WallTime::from(at).to_string()
 }

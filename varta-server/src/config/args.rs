@@ -1,8 +1,8 @@
-//! The command line, the environment and the configuration's file. Turns what a person wrote into a [`Config`], or says
+//! The command line, the environment and the configuration file. Converts them into a [`Config`], or reports
 //! which option is wrong.
 //!
-//! The file is read as more words of the command line: those that say what neither the command line nor the environment
-//! says. So there is one definition of every option, and one place for every default.
+//! The options of the file are inserted as command-line arguments, as far as neither the command line nor the
+//! environment sets them. So each option has one definition and one default.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -21,9 +21,9 @@ use crate::services::{Sections, Task};
 
 /// Takes heartbeats from processes, says which of them went silent and why, and exports Prometheus metrics.
 ///
-/// Without arguments it listens on a Unix socket in the runtime directory and serves metrics on 127.0.0.1:9843.
-/// Every option can be given in the environment too, under the name shown, and in a file of --config; the command line
-/// goes before the environment, and that before the file.
+/// Without arguments it listens on a Unix socket in the runtime directory and serves metrics on
+/// 127.0.0.1:9843. Every option can be given in the environment too, under the name shown, and in a file of
+/// --config; the command line goes before the environment, and that before the file.
 #[derive(Debug, Parser)]
 #[command(name = "varta-server", version = crate::base::version::VERSION_AND_COMMIT, max_term_width = 100, args_override_self = true, after_help = AFTER_HELP,
           args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
@@ -34,10 +34,10 @@ pub struct Args {
 
     /// File with options, in TOML: those of this list under their names without the dashes
     ///
-    /// As in `stall-after = "2s"` or `udp = ["127.0.0.1:9844"]`. A list given elsewhere replaces the file's. Paths are
-    /// relative to the directory in which the server is started, as they are on the command line. The file may have
-    /// `[[rule]]`, `[[expected]]` and `[[pause]]` tables too: what holds for agents by their names, which agents are to
-    /// come, and which are not to alarm for a time.
+    /// As in `stall-after = "2s"` or `udp = ["127.0.0.1:9844"]`. A list given elsewhere replaces the file's.
+    /// Paths are relative to the directory in which the server is started, as they are on the command line.
+    /// The file may have `[[rule]]`, `[[expected]]` and `[[pause]]` tables too: what holds for agents by
+    /// their names, which agents are to come, and which are not to alarm for a time.
     #[arg(long, env = "VARTA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(long, env = "VARTA_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
 
-    /// The file of `config`, read.
+    /// The parsed file of `config`.
     #[arg(skip)]
     pub file: Option<ConfigFile>,
 }
@@ -80,9 +80,9 @@ const LISTED_BEHIND: [(&str, &str); 4] = [
     ("agent_metrics", "max_agents_per_source"),
 ];
 
-/// The definition of the command line, and with it of the environment and the file.
+/// The definition of the command line, which covers the environment and the file as well.
 ///
-/// An empty variable of the environment counts as unset: that is how a unit or a container's file clears one.
+/// An empty environment variable counts as unset, which is how a systemd unit or a container file clears one.
 pub(crate) fn definition() -> Command {
     in_order_of_help(without_variables(Args::command(), |value| value.is_empty()))
 }
@@ -102,7 +102,7 @@ fn in_order_of_help(command: Command) -> Command {
     })
 }
 
-/// The same without those variables whose present value is one of these.
+/// Removes the environment variables whose present value matches `is_one` from a definition.
 pub(super) fn without_variables(command: Command, is_one: fn(&OsStr) -> bool) -> Command {
     let has_one = |option: &Arg| option.get_env().and_then(env::var_os).is_some_and(|value| is_one(&value));
     command
@@ -111,12 +111,13 @@ pub(super) fn without_variables(command: Command, is_one: fn(&OsStr) -> bool) ->
 }
 
 impl Args {
-    /// Reads the command line, the program's name first, the environment, and the file that they name.
+    /// Parses the command line, which starts with the program's name, the environment, and the file that they
+    /// name.
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] when the command line or the environment cannot be understood, or when help or the version is
-    /// asked for; otherwise what is wrong with the file.
+    /// [`Error::Usage`] when the command line or the environment is invalid, or when help or the version is
+    /// requested; otherwise the fault of the file.
     pub fn read(command_line: impl IntoIterator<Item = OsString>) -> Result<Self, Error> {
         Self::read_by(definition(), command_line)
     }
@@ -132,7 +133,7 @@ impl Args {
         if let Some(path) = matches.get_one::<PathBuf>("config").filter(|_| serves) {
             let mut read = ConfigFile::read(path, &definition)?;
             let from_file = read.count_unless(|key| is_given(&definition, &matches, key));
-            // In front, where no `--` stands before them.
+            // Inserted at the front, before any `--`.
             let behind_name = words.len().min(1);
             words.splice(behind_name..behind_name, from_file.into_iter().map(OsString::from));
             matches = definition.try_get_matches_from(words)?;
@@ -141,7 +142,7 @@ impl Args {
         Ok(Args { file, ..Args::from_arg_matches(&matches)? })
     }
 
-    /// Says of an error about an option which line of the file it comes from, if it comes from there.
+    /// Adds the line of the file to an error about an option that the file has set.
     #[must_use]
     pub fn locate(&self, error: Error) -> Error {
         match &self.file {
@@ -150,11 +151,11 @@ impl Args {
         }
     }
 
-    /// Checks the options against each other and reads the files that they name.
+    /// Checks the options against each other, and reads the files that they name.
     ///
     /// # Errors
     ///
-    /// The first option whose value makes no sense, or the file that cannot be used.
+    /// The first option whose value is out of range or has no effect, or a file that cannot be used.
     pub fn into_config(mut self) -> Result<Config, Error> {
         let Some(file) = self.file.take() else {
             let config = self.options(None)?;
@@ -181,7 +182,7 @@ impl Args {
     }
 }
 
-/// Whether the command line or the environment has this option.
+/// Whether the command line or the environment sets this option.
 fn is_given(definition: &Command, matches: &ArgMatches, key: &str) -> bool {
     let option = definition.get_arguments().find(|option| option.get_long() == Some(key));
     let source = option.and_then(|option| matches.value_source(option.get_id().as_str()));

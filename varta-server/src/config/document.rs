@@ -1,8 +1,8 @@
-//! What stands in the configuration's file.
+//! The content of the configuration file.
 //!
-//! The keys are not written down a second time: the command line's own definition says which there are, and its own
-//! parsers read their values, so that an option means the same wherever it is given. What is read here is which words
-//! the file adds to the command line, and the tables that the command line has no room for.
+//! The keys have no second definition: they are the options of the command line, and its parsers read their
+//! values, so that an option means the same in both places. Parsed here are the command-line arguments that
+//! the file stands for, and the tables that the command line cannot express.
 
 #[cfg(test)]
 mod tests;
@@ -19,12 +19,12 @@ use crate::base::options::table::{Fault, Key, Value, at, decimal, in_order, line
 use crate::engine::EngineTables;
 use crate::services;
 
-/// The option that the file cannot have: it names the file.
+/// The option that the file cannot set, because it names the file.
 const ITSELF: &str = "config";
-/// What a file says.
+/// The parsed content of a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Content {
-    /// In the order in which they stand there.
+    /// The options in the order of the file.
     pub(super) options: Vec<FileOption>,
     pub(super) tables: Tables,
 }
@@ -49,23 +49,23 @@ impl Tables {
     }
 }
 
-/// What a file says of one option.
+/// An option that a file sets.
 #[derive(Clone, Debug)]
 pub(super) struct FileOption {
     /// Its name on the command line, without the dashes.
     pub(super) key: String,
-    /// Where it stands, counted from 1.
+    /// Its line, counted from 1.
     pub(super) line: usize,
-    /// What would say the same on the command line.
+    /// The equivalent command-line arguments.
     pub(super) arguments: Vec<String>,
 }
 
 impl Content {
-    /// Reads a file's text. `command` is the command line's definition.
+    /// Parses the text of a file. `command` is the definition of the command line.
     ///
     /// # Errors
     ///
-    /// The first fault of the syntax, else the first key or value that makes no sense.
+    /// The first syntax error, or else the first unknown key or invalid value.
     pub(super) fn parse(text: &str, command: &Command) -> Result<Self, Fault> {
         let document = DeTable::parse(text).map_err(|error| Fault {
             offset: error.span().map_or(0, |span| span.start),
@@ -89,7 +89,7 @@ impl Content {
 
 // Options.
 
-/// The option of this name, or what to say of a key that is none.
+/// Looks up an option by name, or returns the fault of an unknown key.
 fn find<'c>(command: &'c Command, name: &str) -> Result<&'c Arg, String> {
     if name == ITSELF {
         return Err(format!("{ITSELF}: a file cannot name another; give it on the command line"));
@@ -106,7 +106,7 @@ fn find<'c>(command: &'c Command, name: &str) -> Result<&'c Arg, String> {
     })
 }
 
-/// What says the same on a command line.
+/// The equivalent command-line arguments of a value.
 fn arguments(option: &Arg, name: &str, value: &Value<'_>) -> Result<Vec<String>, Fault> {
     if matches!(option.get_action(), ArgAction::SetTrue) {
         return match value.get_ref() {
@@ -147,7 +147,7 @@ fn argument(option: &Arg, name: &str, value: &Value<'_>) -> Result<String, Fault
         }
     };
     let argument = format!("--{name}={text}");
-    // The option alone, and without its variable: what that says is looked at elsewhere.
+    // Parsed as the only option and without its variable, whose value is checked elsewhere.
     let alone = Command::new("").no_binary_name(true).arg(option.clone().env(None::<&'static str>));
     match alone.try_get_matches_from([&argument]) {
         Ok(_) => Ok(argument),
@@ -155,7 +155,7 @@ fn argument(option: &Arg, name: &str, value: &Value<'_>) -> Result<String, Fault
     }
 }
 
-/// What the command line's parser has against a value.
+/// The fault of a value, from the error of the command-line parser.
 fn fault_of(error: &clap::Error) -> String {
     match (error.get(ContextKind::ValidValue), error.source()) {
         (Some(ContextValue::Strings(valid)), _) if !valid.is_empty() => {

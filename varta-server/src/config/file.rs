@@ -1,7 +1,7 @@
-//! The configuration's file: TOML, with a key for every option of the command line.
+//! The configuration file: TOML with a key for each option of the command line.
 //!
-//! This is the file as a whole: how it is read and read again, and which of its options count. What stands in it is for
-//! [`content`](super::content).
+//! Reads and reloads the file, and keeps track of which of its options are effective. Its content is parsed
+//! by [`document`](super::document).
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
@@ -17,34 +17,34 @@ use crate::config::document::{Content, FileOption, Tables};
 /// A longer file was not written by people.
 const MAX_FILE_LEN: u64 = 1 << 20;
 
-/// A file of `--config` that was read and made sense. It remembers what it said, and can be read again.
+/// A file of `--config` that was parsed successfully. Keeps its content, and can be reloaded.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     path: PathBuf,
     content: Content,
-    /// The options, by their keys, that neither the command line nor the environment has.
+    /// The keys of its effective options, which neither the command line nor the environment sets.
     counting: HashSet<String>,
     warning: Option<String>,
     /// The command line's definition, for when the file is read again.
     definition: Command,
 }
 
-/// What a file says when it is read again.
+/// The content of a reloaded file.
 #[derive(Clone, Debug)]
 pub struct Reread {
     /// The tables that it has now.
     pub tables: Tables,
-    /// The options of which it says something else than at the start. They stay as they were until a restart.
+    /// Options that differ from those at the start. They take effect after a restart.
     pub changed_options: Vec<String>,
 }
 
 impl ConfigFile {
-    /// Reads a file. `command` is the command line's definition.
+    /// Reads a file. `command` is the definition of the command line.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, is no regular file, is too long or no TOML, or when a key or its value makes no sense:
-    /// the first of these, with the line.
+    /// The first of: it cannot be read, is not a regular file, is too long, is not TOML, or has an unknown
+    /// key or an invalid value. Faults of the content come with their line.
     pub(crate) fn read(path: &Path, command: &Command) -> Result<Self, Error> {
         let (text, warning) = read_text(path)?;
         let content = Content::parse(&text, command).map_err(|fault| {
@@ -60,7 +60,7 @@ impl ConfigFile {
         })
     }
 
-    /// Reads the file again. Nothing changes by that: what it says now is handed out.
+    /// Reads the file again and returns its content, which is not applied.
     ///
     /// # Errors
     ///
@@ -76,19 +76,20 @@ impl ConfigFile {
         Error::configuration_file(&self.path, error.to_string())
     }
 
-    /// Where it is.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is not wrong with the file and ought to be otherwise.
+    /// A fault that does not prevent the use of the file.
     #[must_use]
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
 
-    /// Lets those options count that are given nowhere else, and gives the words that say the same on a command line.
+    /// Marks the options that are set nowhere else as effective, and returns the equivalent command-line
+    /// arguments.
     pub(crate) fn count_unless(&mut self, is_given: impl Fn(&str) -> bool) -> Vec<String> {
         let options = self.content.options.iter().filter(|option| !is_given(&option.key));
         let counting: Vec<&FileOption> = options.collect();
@@ -100,7 +101,7 @@ impl ConfigFile {
         &self.content.tables
     }
 
-    /// Says of an error about an option which line of the file it comes from, if it comes from there.
+    /// Adds the line of the file to an error about an option that the file has set.
     pub fn locate(&self, error: Error) -> Error {
         let Some(key) = error.option() else { return error };
         let stands_here = |option: &&FileOption| option.key == key && self.counting.contains(key);
@@ -137,7 +138,7 @@ fn read_text(path: &Path) -> Result<(String, Option<String>), Error> {
     Ok((text, warning))
 }
 
-/// Which options two versions of a file do not say the same of.
+/// The options that differ between two versions of a file.
 fn changed(before: &[FileOption], after: &[FileOption]) -> Vec<String> {
     let differs = |option: &&FileOption, others: &[FileOption]| {
         !others.iter().any(|other| other.key == option.key && other.arguments == option.arguments)

@@ -1,4 +1,4 @@
-//! What the server is to do, checked: whoever has a [`Config`] need not check it again.
+//! The configuration of the server: all settings in one [`Config`], with the checks across them.
 
 pub mod args;
 mod document;
@@ -22,7 +22,7 @@ use crate::services;
 pub use crate::services::Task;
 pub use crate::services::maintenance::{ControlSocket, Maintenance, PlannedPause, PlannedPauses, Reason};
 
-/// Everything that a server needs to know before it starts.
+/// All settings of a server.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,14 +39,14 @@ pub struct Config {
     pub ingest: IngestOptions,
     /// What the capabilities do.
     pub services: services::Options,
-    /// What the tracker goes by.
+    /// The policy of the tracker.
     pub policy: Policy,
-    /// The file of which this is made, to be read again; `None` when there is none.
+    /// The configuration file, for reloads; `None` without one.
     pub file: Option<ConfigFile>,
 }
 
 impl Config {
-    /// The defaults, with one Unix socket at `path`, no metrics and no control socket.
+    /// The defaults with one Unix socket at `path`, no metrics and no control socket.
     #[must_use]
     pub fn for_socket(path: PathBuf) -> Self {
         Config {
@@ -57,11 +57,11 @@ impl Config {
         }
     }
 
-    /// Checks what the types leave open.
+    /// Checks ranges and combinations that the types leave open.
     ///
     /// # Errors
     ///
-    /// The first option whose value makes no sense, by its name on the command line.
+    /// The first option whose value is out of range or has no effect, by its name on the command line.
     pub fn check(&self) -> Result<(), Error> {
         self.ingest.check()?;
         check_policy(&self.policy)?;

@@ -1,4 +1,4 @@
-//! Claims about the command line, and what the file adds to it.
+//! The command line, and how the file supplements it.
 
 use crate::base::Glob;
 use crate::base::error::Error;
@@ -41,12 +41,12 @@ fn a_mode_is_octal() {
     assert!(parse_mode("0888").is_err() && parse_mode("7777").is_err());
 }
 
-/// Whoever runs the tests may have variables for a server of theirs.
+/// The environment of the test run may have variables for a server.
 fn bare_definition() -> Command {
     without_variables(Args::command(), |_| true)
 }
 
-/// What the command line makes of these words and a file with this text.
+/// Parses these arguments together with a file of this text.
 fn read(words: &[&str], text: &str) -> Result<Args, Error> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("varta.toml");
@@ -64,7 +64,7 @@ fn what_is_given_on_the_command_line_goes_before_the_file_and_that_before_the_de
     assert_eq!(args.ingest.allow_uid, [9], "a list replaces the file's");
     assert_eq!(args.ingest.udp.len(), 1);
     assert_eq!(args.engine.forget_after, Duration::from_secs(86_400));
-    // Also when it says on the command line what the default is.
+    // Also if the argument equals the default.
     assert_eq!(read(&["--stall-after=5s"], text).unwrap().engine.stall_after, Duration::from_secs(5));
 }
 
@@ -149,7 +149,7 @@ fn the_example_has_every_option_and_what_it_says_is_the_default() {
     let defaults = format!("{:?}", Args { config: None, file: None, ..read(&[], "").unwrap() });
     assert_eq!(as_it_is, defaults);
 
-    // What is commented out is right too: a `#` without a space before a key or a table.
+    // Commented-out settings are valid too: a `#` without a space before a key or a table.
     let whole: String = EXAMPLE
         .lines()
         .map(|line| {
@@ -163,7 +163,7 @@ fn the_example_has_every_option_and_what_it_says_is_the_default() {
     let Tables { engine, services } = file.tables();
     let counts = [engine.rules.iter().len(), engine.expected.iter().len(), services.maintenance.iter().len()];
     assert_eq!(counts, [1, 1, 1]);
-    // A rule has keys of the same names as options.
+    // A rule has keys with the names of options.
     let (options, _) = whole.split_once("\n[[").unwrap();
     for option in definition().get_arguments().filter(|option| option.get_id() != "config") {
         let key = option.get_long().unwrap();

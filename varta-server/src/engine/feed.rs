@@ -10,7 +10,7 @@ use crate::domain::tracker::Transition;
 use crate::engine::metrics::SINK_DROPPED;
 use crate::metrics::Registry;
 
-/// Changes that may wait for a sink: all of a host's workers may fall in one moment.
+/// The capacity in transitions: all workers of a host may fail in the same moment.
 const QUEUE: usize = 65_536;
 
 /// The sending end of a bounded queue at which nobody waits. Items that are cheap, because agents can bring about as many
@@ -46,29 +46,30 @@ impl<T> BoundedQueue<T> {
     }
 }
 
-/// Hands changes of verdict to a sink. One that is too slow misses some, and that is counted under its name: the tracker
-/// waits for nobody.
+/// The sending end of a subscriber's queue. Transitions that do not fit are dropped, and counted under the
+/// subscriber's name.
 #[derive(Debug)]
 pub(crate) struct Feed {
     queue: BoundedQueue<Transition>,
-    /// Whether it has missed any since it last asked.
+    /// Whether transitions were dropped since the subscriber last resynchronised.
     lost: Arc<AtomicBool>,
 }
 
 impl Feed {
-    /// The two ends of the way to the sink of this name.
+    /// Makes both ends of the queue of the subscriber with this name.
     pub(crate) fn new(registry: &Registry, sink: &'static str) -> (Self, mpsc::Receiver<Transition>) {
         let dropped = registry.counter(SINK_DROPPED, &[("sink", sink)]);
         let (queue, transitions) = BoundedQueue::new(QUEUE, dropped);
         (Feed { queue, lost: Arc::default() }, transitions)
     }
 
-    /// Set when the sink has missed a change; the sink takes it back when it has made up for that.
+    /// The flag that is set when a transition is dropped; the subscriber clears it once it has
+    /// resynchronised.
     pub(crate) fn lost(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.lost)
     }
 
-    /// Hands on a change; a cheap one only while half of the queue is free.
+    /// Queues a transition; a cheap one only while half of the queue is free.
     pub(crate) fn put(&self, transition: &Transition, is_cheap: bool) {
         if !self.queue.put(is_cheap, || transition.clone()) {
             self.lost.store(true, Ordering::Relaxed);

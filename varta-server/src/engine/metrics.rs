@@ -1,3 +1,6 @@
+//! Metrics of the engine: population, transitions and detection times, and the limits that the tracker has
+//! run into.
+
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::PrometheusHandle;
 
@@ -41,7 +44,7 @@ families! {
         "Changes that a sink did not take: it was too slow, or more of a kind that costs nothing came than it takes.";
 }
 
-/// Which changes there are: each is a row from the first scrape on.
+/// The possible pairs of verdict and cause, each of which has a series from the first scrape on.
 const CHANGES: [(usize, &[Cause]); 6] = [
     (Verdict::UP, &[Cause::FirstBeat, Cause::Reported, Cause::Recovered, Cause::Restarted, Cause::Panicked]),
     (
@@ -64,11 +67,11 @@ const CHANGES: [(usize, &[Cause]); 6] = [
     (Verdict::EXPECTED, &[Cause::NeverSeen]),
 ];
 
-/// What the tracker's actor reports.
+/// The metric handles of the engine.
 pub(crate) struct TrackerMetrics {
     agents: [Gauge; Verdict::NAMES.len()],
     pids_tracked: Gauge,
-    /// By the new verdict's and the cause's place among their names.
+    /// Indices of verdict and cause among their names, with the counter of the pair.
     transitions: Vec<(usize, usize, Counter)>,
     detection_latency: Histogram,
     detection_time: Histogram,
@@ -113,7 +116,7 @@ impl TrackerMetrics {
         }
     }
 
-    /// Publishes the tracker's present figures, and how often a process was not watched or looked at.
+    /// Publishes the tracker's statistics, and how often a process was not watched or not inspected.
     pub(crate) fn publish(&self, tracker: &Tracker, watches: Refusals, looks: u64) {
         for (gauge, count) in self.agents.iter().zip(tracker.population()) {
             gauge.set(count as f64);
@@ -143,7 +146,7 @@ impl TrackerMetrics {
             counter.increment(1);
         }
         let is_silent = |verdict: Verdict| matches!(verdict, Verdict::Stalled | Verdict::Down);
-        // Who is stalled and then dies was found out before.
+        // An agent that is stalled and then goes down was detected before.
         let is_found_out = is_silent(transition.to) && !transition.from.is_some_and(is_silent);
         let samples = [
             (&self.detection_latency, transition.detection_latency),

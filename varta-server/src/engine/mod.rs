@@ -1,4 +1,5 @@
-//! The liveness-tracker actor: the task that owns the tracker, and what it does for it outside.
+//! The engine: the task that owns the tracker, and what surrounds it: process monitoring, queries,
+//! subscribers, recording.
 
 mod feed;
 pub(crate) mod metrics;

@@ -132,14 +132,16 @@ impl ReadTables for ExpectedAgents {
     }
 }
 
-/// By which rule an agent that asks for nothing is called silent. A group of options, for each command that tracks
-/// agents.
+/// By which rule an agent that asks for nothing is called silent. A group of options, for each command that
+/// tracks agents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Args)]
 pub struct DetectorArgs {
-    /// How long an agent may be silent that asks for nothing: --stall-after for all, or learned from its own beats
+    /// How long an agent may be silent that asks for nothing: --stall-after for all, or learned from its own
+    /// beats
     ///
-    /// `phi` goes by the gaps between beats; `chen` finds the shortest time that keeps to the bounds of --chen-*. Until
-    /// enough was learned of an agent, and where the bounds cannot be met, it is --stall-after.
+    /// `phi` goes by the gaps between beats; `chen` finds the shortest time that keeps to the bounds of
+    /// --chen-*. Until enough was learned of an agent, and where the bounds cannot be met, it is
+    /// --stall-after.
     #[arg(long, env = "VARTA_DETECTOR", value_name = "RULE", value_enum, default_value_t)]
     pub detector: Detector,
 
@@ -181,15 +183,15 @@ pub enum Detector {
 }
 
 impl DetectorArgs {
-    /// The threshold of phi that nobody has to give: the one of its authors.
+    /// The default of `--phi-threshold`, which is the one of the detector's authors.
     const PHI_THRESHOLD: f64 = 8.0;
 
-    /// What these options say.
+    /// Converts the options to a policy.
     ///
     /// # Errors
     ///
-    /// The first option that belongs to another detector, and would do nothing. Whether values make sense is for
-    /// [`Config::check`](crate::config::Config::check).
+    /// The first option that belongs to another detector, where it would have no effect. Ranges are checked
+    /// by [`Config::check`](crate::config::Config::check).
     pub fn policy(&self) -> Result<ArrivalPolicy, Error> {
         let (kind, theirs): (_, &[&str]) = match self.detector {
             Detector::Fixed => (Kind::Fixed, &[]),
@@ -229,7 +231,7 @@ impl DetectorArgs {
     }
 }
 
-/// Checks what the tracker is to go by.
+/// Checks the ranges of the tracker's policy.
 pub(crate) fn check_policy(policy: &Policy) -> Result<(), Error> {
     let wrong = |option, fault: String| Err(Error::Option { option, fault });
     let Policy { stall_after, forget_after, max_agents, .. } = *policy;
@@ -247,7 +249,7 @@ pub(crate) fn check_policy(policy: &Policy) -> Result<(), Error> {
     check_agents(&policy.rules, &policy.expected, policy)
 }
 
-/// Whether what is said of single agents goes together with what holds for all.
+/// Checks the settings of single agents against those for all.
 pub(crate) fn check_agents(rules: &Rules, expected: &ExpectedAgents, policy: &Policy) -> Result<(), Error> {
     let Policy { forget_after, max_agents, .. } = *policy;
     if let Some(Rule { name, stall_after: Some(longest) }) = rules.longest()
@@ -265,10 +267,10 @@ pub(crate) fn check_agents(rules: &Rules, expected: &ExpectedAgents, policy: &Po
     Ok(())
 }
 
-/// The thresholds of phi: below the least a silence is hardly unlikely, and beyond the most nothing changes any more.
+/// The range of the phi threshold: below it any silence is suspicious, and above it nothing changes any more.
 const PHI_THRESHOLDS: std::ops::RangeInclusive<f64> = 1.0..=100.0;
 
-/// Checks what the types leave open. What is learned must be over before an agent is forgotten.
+/// Checks ranges that the types leave open. A learned timeout must end before an agent is forgotten.
 pub(crate) fn check_detector(policy: &ArrivalPolicy, forget_after: Duration) -> Result<(), Error> {
     let wrong = |option, fault: String| Err(Error::Option { option, fault });
     let ArrivalPolicy { kind, shortest, longest } = *policy;
@@ -327,7 +329,7 @@ mod tests {
 
     use super::*;
 
-    /// Another command that has these options too.
+    /// Another command that includes these options.
     #[derive(Parser)]
     struct Command {
         #[command(flatten)]

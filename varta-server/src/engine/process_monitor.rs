@@ -1,5 +1,5 @@
-//! What the actor does outside on the tracker's behalf: it watches and looks at processes, and records what it tells the
-//! tracker of them.
+//! The process monitor: carries out what the tracker requests about processes (watch, find, inspect), and
+//! records what the tracker learns of them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,28 +17,29 @@ use crate::observe::identify;
 use crate::observe::identify::ProcFs;
 use crate::observe::sampler::{Answer, Looker, REQUESTS};
 
-/// What the tracker asked for and is done in one turn. To watch a process takes as long as twenty beats.
+/// The most requests carried out in one turn. Watching a process takes as long as twenty beats.
 const REQUESTS_PER_TURN: usize = 32;
-/// Glances that are kept to be compared with a closer look. Beyond it, looks have nothing to be compared with.
+/// The most quick samples kept for comparison with a later full snapshot. Beyond it, snapshots come without
+/// comparison.
 const MOST_GLANCES: usize = 4_096;
 
 // The tracker grants a second's inspections at once, and a sampler that waits for nothing has room for all of them.
 const _: () = assert!(Policy::LOOKS_PER_SECOND as usize <= REQUESTS);
 
-/// What the actor knows processes by, and does for the tracker.
+/// Identification, exit watching and inspection of processes for the tracker.
 #[derive(Debug)]
 pub(crate) struct Outside {
     pub(super) processes: Witness<ProcFs>,
     pub(super) watcher: Watcher,
     pub(super) looker: Looker,
-    /// From the looker.
+    /// Results of the sampler.
     pub(super) answers: mpsc::Receiver<Answer>,
-    /// What was seen of agents at half of their silence.
+    /// Quick samples, taken when half of an agent's timeout had passed.
     glances: HashMap<ProcessId, Arc<Dossier>>,
-    /// What is still to be done: no more than the tracker asked for in one turn, which an agent's beats and deadlines bound,
-    /// and to watch or not to watch each agent.
+    /// Requests not yet carried out. Bounded: at most what one turn of the tracker produces, which beats and
+    /// deadlines limit, and one watch or unwatch for each agent.
     pub(super) requests: VecDeque<Request>,
-    /// Of what the tracker is told.
+    /// Records what the tracker is given.
     pub(super) recorder: Recorder,
 }
 
@@ -60,7 +61,7 @@ impl Outside {
         }
     }
 
-    /// Records a batch that the tracker has taken, and what it asked for its sake.
+    /// Records a batch that the tracker has processed, with the process lookups that it needed.
     #[inline]
     pub(super) fn record(&mut self, batch: &Batch) {
         if self.recorder.is_on() {
@@ -71,7 +72,7 @@ impl Outside {
         }
     }
 
-    /// Tells the tracker that a process ended, when every beat that it sent before has been handed in.
+    /// Reports a process exit to the tracker. All earlier beats of the process must have been processed.
     pub(super) fn tell_death(
         &mut self,
         process: ProcessId,
@@ -85,7 +86,7 @@ impl Outside {
         self.recorder.tell(Record::Death { process, death, noticed_at, at: now });
     }
 
-    /// Does some of what the tracker has asked for.
+    /// Carries out some of the tracker's requests.
     pub(super) fn do_requests(&mut self, tracker: &mut Tracker, now: MonoTime) {
         self.requests.extend(std::iter::from_fn(|| tracker.poll_request()));
         for _ in 0..REQUESTS_PER_TURN {
@@ -110,7 +111,7 @@ impl Outside {
         let ProcessId { pid, start_time } = process;
         match self.watcher.watch(u64::from(pid), pid, start_time) {
             Err(NotWatched::Gone) => self.tell_death(process, Death::Unknown, now, tracker, now),
-            // Counted by the watcher. Its end is noticed at its deadline.
+            // Counted by the watcher. The exit will be noticed at the agent's deadline.
             Ok(()) | Err(NotWatched::Full { .. } | NotWatched::Kernel(_)) => {}
         }
     }
@@ -120,13 +121,13 @@ impl Outside {
             InspectionDepth::Quick => None,
             InspectionDepth::Full => self.glances.remove(&process),
         };
-        // Counted by the looker; a verdict that waits for it goes out without.
+        // Counted by the sampler. The pending verdict is issued without evidence.
         if self.looker.request(process, depth, earlier).is_err() {
             tracker.handle_evidence(process, None, now);
         }
     }
 
-    /// Hands on what was seen of a process.
+    /// Passes a sampling result to the tracker.
     pub(super) fn take_answer(&mut self, answer: Answer, tracker: &mut Tracker, now: MonoTime) {
         let Answer { process, dossier } = answer;
         match dossier {
@@ -137,7 +138,7 @@ impl Outside {
                 self.glances.insert(process, glance);
             }
             Some(dossier) => tracker.handle_evidence(process, Some(dossier), now),
-            // The watcher is about to tell, and knows more.
+            // The watcher is about to report the exit, with its status.
             None if self.watcher.watches(u64::from(process.pid)) => {}
             None => self.tell_death(process, Death::Unknown, now, tracker, now),
         }

@@ -1,3 +1,6 @@
+//! Queries to the engine, which alone can read the tracker. Large results come in slices, so that no query
+//! delays beats.
+
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -7,50 +10,51 @@ use crate::domain::{ExpectedAgents, Rules};
 use crate::engine::state_queue::Event;
 use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
 
-/// A question to the actor. The answer is lost when the asker has gone, which is no fault.
+/// A query to the engine. A response whose receiver is gone is dropped.
 #[derive(Debug)]
 pub(crate) enum Query {
-    /// Whether it still takes turns.
+    /// Answered while the engine takes turns.
     Ping(oneshot::Sender<()>),
     /// Starts the rows of a scrape, for these agents.
     StartRows { which: AgentMetrics, answer: oneshot::Sender<Box<AgentRows>> },
-    /// Adds agents to the rows of a scrape, from a slot number on.
+    /// Adds agents to the rows of a scrape, from slot `from` on.
     AddRows { rows: Box<AgentRows>, from: usize, answer: oneshot::Sender<Slice> },
-    /// Has the tracker go by other rules and expect other agents.
+    /// Replaces the rules and the expected agents.
     Rules(Box<(Rules, ExpectedAgents)>),
-    /// How an agent stands, when all that it has sent by now is taken.
+    /// The status of an agent, after all datagrams received so far were processed.
     Standing { agent: AgentId, answer: oneshot::Sender<Option<Standing>> },
-    /// How many agents have a name, counted from a slot number on.
+    /// The number of agents with this name, counted from slot `from` on.
     Named { name: Arc<str>, from: usize, answer: oneshot::Sender<NamedSlice> },
-    /// Who is in alarm, from a slot number on.
+    /// The agents in alarm, from slot `from` on.
     Alarms { from: usize, answer: oneshot::Sender<Alarms> },
-    /// Puts what is to be remembered of some agents, from a slot number on, where a place is kept for it.
+    /// Sends snapshots of agents from slot `from` on through a reserved place of the state queue.
     Slice { from: usize, place: mpsc::OwnedPermit<Event> },
 }
 
-/// An answer to [`Query::AddRows`].
+/// The response to [`Query::AddRows`].
 #[derive(Debug)]
 pub(crate) struct Slice {
     pub(crate) rows: Box<AgentRows>,
-    /// Where to go on; `None` at the end.
+    /// The slot to continue from; `None` at the end.
     pub(crate) next: Option<usize>,
 }
 
-/// An answer to [`Query::Named`].
+/// The response to [`Query::Named`].
 #[derive(Debug)]
 pub(crate) struct NamedSlice {
     pub(crate) named: Named,
-    /// Where to go on; `None` at the end.
+    /// The slot to continue from; `None` at the end.
     pub(crate) next: Option<usize>,
 }
 
-/// An answer to [`Query::Alarms`].
+/// The response to [`Query::Alarms`].
 #[derive(Debug)]
 pub(crate) struct Alarms {
-    /// Those in alarm, and those that may be and are not judged yet; with the first slots also those that have not come.
+    /// Agents in alarm, and those whose verdict is pending; the first slice also has expected agents that are
+    /// missing.
     pub(crate) found: Vec<Transition>,
-    /// With the first slots the names of those that are expected and have time yet.
+    /// In the first slice, the names of expected agents whose time has not run out.
     pub(crate) awaited: Vec<Arc<str>>,
-    /// Where to go on; `None` at the end.
+    /// The slot to continue from; `None` at the end.
     pub(crate) next: Option<usize>,
 }

@@ -1,54 +1,57 @@
+//! The inputs of the tracker as values: a recording is a sequence of them, and a replay feeds them to another
+//! tracker.
+
 use crate::base::time::MonoTime;
 use crate::domain::beat::{ReceivedBeat, ReceivedControl, Transport};
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{Death, ProcessId};
 
-/// One thing that the tracker was told.
+/// One input of the tracker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Record {
     Beat(ReceivedBeat),
     Control(ReceivedControl),
-    /// Who had a pid when that was asked; before the beat for which it was.
+    /// The result of an identity lookup; precedes the beat that caused it.
     Process {
         pid: u32,
         identity: Option<ProcessIdentity>,
     },
-    /// The server could not see.
+    /// The server did not run, and could not observe beats.
     Blind {
         from: MonoTime,
         to: MonoTime,
     },
-    /// Datagrams were lost on the way.
+    /// The kernel dropped datagrams of this transport.
     Loss {
         transport: Transport,
         at: MonoTime,
     },
-    /// A process ended.
+    /// A process exited.
     Death {
         process: ProcessId,
         death: Death,
         noticed_at: MonoTime,
         at: MonoTime,
     },
-    /// There was no process with this pid.
+    /// No process has this pid.
     Absence {
         pid: u32,
         at: MonoTime,
     },
-    /// So many records found no place.
+    /// Records that did not fit the queue of the recording.
     Gap {
         from: MonoTime,
         to: MonoTime,
         records: u64,
     },
-    /// The server was stopped in order.
+    /// The orderly end of the server.
     End {
         at: MonoTime,
     },
 }
 
 impl Record {
-    /// When the tracker was told; the start where that makes no difference.
+    /// The time of the input; [`MonoTime::START`] where it has none.
     pub(crate) fn at(&self) -> MonoTime {
         match self {
             Record::Beat(beat) => beat.received_at,

@@ -1,4 +1,5 @@
-//! What the actor has to do with pages of memory, beside taking what the looks at them hand on.
+//! The engine's own reads of shared memory pages, besides the regular polls: before a verdict, and after an
+//! exit.
 
 use std::num::NonZeroU64;
 
@@ -7,7 +8,8 @@ use crate::domain::beat::{Origin, Sender, Transport};
 use crate::engine::task::Actor;
 
 impl Actor {
-    /// Reads the pages of those whose silence would be judged next. What was sent by datagram before `now` has been taken.
+    /// Reads the pages of processes whose deadline has passed. Datagrams sent before `now` have been
+    /// processed.
     pub(super) fn read_pages(&mut self, now: MonoTime) {
         while let Some(pid) = self.tracker.poll_unread() {
             self.read_page(pid, now);
@@ -27,7 +29,7 @@ impl Actor {
         }
     }
 
-    /// Takes what was sent by datagram up to now, if the process has a page, and then what is in that.
+    /// Processes the datagrams sent up to now, if the process has a page, and then reads the page.
     pub(super) async fn read_page_behind_datagrams(&mut self, pid: u32) {
         if self.pages.has(pid) {
             let now = self.clock.now();
@@ -36,13 +38,13 @@ impl Actor {
         }
     }
 
-    /// Takes the last that a process has written that died.
+    /// Reads what an exited process has last written, and drops its pages.
     pub(super) fn read_last_of(&mut self, pid: u32, start_time: NonZeroU64, noticed_at: MonoTime) {
         self.read_page(pid, noticed_at);
         self.pages.forget(pid, start_time);
     }
 
-    /// Has pages looked at as often as one needs it that has just said something of itself.
+    /// Shortens the poll interval to what the timeout of an agent needs that has just sent a control message.
     pub(super) fn keep_pace(&self, Sender { origin, pid, .. }: Sender) {
         if origin == Origin::Local
             && self.pages.has(pid)

@@ -1,3 +1,5 @@
+//! The queue from the engine to the writer of the state database. The engine never waits for it.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,48 +8,48 @@ use crate::domain::tracker::{Note, Remembered, Transition};
 use crate::engine::feed::BoundedQueue;
 use crate::ingest::Seal;
 
-/// Changes that may wait to be written. Each change of verdict is two of them: one for either table.
+/// The capacity. Each transition takes two places: one for the history and one for the registry.
 pub(crate) const STATE_QUEUE: usize = 65_536;
 
-/// What there is to be written.
+/// A change to write.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// For the history.
     Transition(Box<Transition>),
     /// For the registry.
     Note(Note),
-    /// For the registry too.
+    /// A part of all agents, for the registry.
     Slice(Slice),
-    /// Sessions of the replay table.
+    /// Replay windows.
     Seals(Vec<Seal>),
 }
 
-/// A part of all agents, as they are.
+/// Snapshots of the agents in a range of slots.
 #[derive(Debug)]
 pub(crate) struct Slice {
-    /// The slot number of the first; 0 begins a sweep through all of them.
+    /// The first slot; 0 begins a sweep through all of them.
     pub(crate) from: usize,
-    /// The agents.
+    /// The snapshots.
     pub(crate) agents: Vec<Remembered>,
-    /// Where to go on; `None` at the end.
+    /// The slot to continue from; `None` at the end.
     pub(crate) next: Option<usize>,
 }
 
-/// The way to the thread that writes.
+/// The sending end of the queue.
 #[derive(Debug)]
 pub(crate) struct StateSink {
     pub(crate) queue: BoundedQueue<Event>,
-    /// Whether the registry has missed something since its last sweep began.
+    /// Whether a registry change was dropped since the last sweep began.
     pub(crate) lost: Arc<AtomicBool>,
 }
 
 impl StateSink {
-    /// Hands on a change of verdict; a cheap one only while half of the queue is free.
+    /// Queues a transition; a cheap one only while half of the queue is free.
     pub(crate) fn transition(&self, transition: &Transition, is_cheap: bool) {
         self.queue.put(is_cheap, || Event::Transition(Box::new(transition.clone())));
     }
 
-    /// Hands on what has changed of what is to be remembered.
+    /// Queues a registry change; that of an agent in plaintext only while half of the queue is free.
     pub(crate) fn note(&self, note: Note) {
         let agent = match &note {
             Note::Known(known) => &known.agent,

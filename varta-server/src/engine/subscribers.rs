@@ -1,19 +1,21 @@
+//! The subscribers of transitions: the state database and the queue of each service.
+
 use crate::domain::beat::Transport;
 use crate::domain::tracker::Transition;
 use crate::engine::feed::Feed;
 use crate::engine::state_queue::StateSink;
 
-/// Where changes of verdict go.
+/// The queues to which transitions are dispatched.
 #[derive(Debug)]
 pub(crate) struct Sinks {
     pub(crate) feeds: Vec<Feed>,
-    /// With `--state-dir`.
+    /// The state database, with `--state-dir`.
     pub(crate) state: Option<StateSink>,
 }
 
 impl Sinks {
-    /// What agents can bring about as often as they like, and agents that anybody can make up, cannot take the places of
-    /// those that fell silent.
+    /// Dispatches a transition to all queues. Status reports and agents in plaintext, which can occur at any
+    /// rate, may fill only half of a queue, so that transitions to stalled or down still fit.
     pub(super) fn hand_on(&self, transition: &Transition) {
         let is_cheap = transition.is_report() || transition.agent.origin.transport() == Transport::Udp;
         if let Some(state) = &self.state {

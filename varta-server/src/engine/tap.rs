@@ -1,4 +1,4 @@
-//! The actor's side of a recording: what is handed to the thread that writes.
+//! The engine's end of a recording: the queue of inputs to the writing thread.
 
 use std::mem;
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -11,28 +11,28 @@ use crate::domain::beat::{ReceivedBeat, ReceivedControl, Transport};
 use crate::domain::process::identity::{ProcessIdentity, Processes};
 use crate::engine::record::Record;
 
-/// Entries that may wait for the thread that writes. With 64 beats in each that is tens of milliseconds of a full load.
+/// The capacity. With 64 beats in each entry that is tens of milliseconds at full load.
 pub(crate) const QUEUE: usize = 1_024;
 
-/// Who had a pid when that was asked.
+/// The result of an identity lookup.
 pub(crate) type Answer = (u32, Option<ProcessIdentity>);
 
-/// What is recorded together.
+/// Inputs that are recorded together.
 #[derive(Debug)]
 pub(crate) enum Entry {
-    /// What a listener read at once.
+    /// One batch of a listener.
     Batch {
-        /// What was asked for the sake of the beats.
+        /// The identity lookups that its beats caused.
         answers: Vec<Answer>,
         beats: Vec<ReceivedBeat>,
-        /// Each with the number of beats before it.
+        /// Control messages, each with the number of beats before it.
         controls: Vec<(usize, ReceivedControl)>,
         turned_away: Option<(Transport, MonoTime)>,
     },
     Event(Record),
 }
 
-/// Takes what is to be recorded, and waits for nobody. Without a recording it does nothing.
+/// Queues inputs for the recording without waiting. Without a recording it does nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder(Option<Tape>);
 
@@ -40,7 +40,7 @@ pub(crate) struct Recorder(Option<Tape>);
 struct Tape {
     queue: SyncSender<Entry>,
     dropped: Counter,
-    /// What found no place since something last did.
+    /// The inputs dropped since the last one that fitted.
     gap: Option<Gap>,
 }
 
@@ -56,13 +56,13 @@ impl Recorder {
         Recorder(Some(Tape { queue, dropped, gap: None }))
     }
 
-    /// Whether anything is recorded.
+    /// Whether a recording is being written.
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Records what a listener has read.
+    /// Records a batch of a listener.
     pub(crate) fn take(&mut self, batch: &Batch, answers: Vec<Answer>) {
         let Batch { transport, ref beats, ref controls, turned_away_at } = *batch;
         let first = beats.iter().map(|beat| beat.received_at);
@@ -78,7 +78,7 @@ impl Recorder {
         self.put(at, u64::try_from(records).unwrap_or(u64::MAX), entry);
     }
 
-    /// Records something else that the tracker is told.
+    /// Records any other input.
     pub(crate) fn tell(&mut self, record: Record) {
         if self.is_on() {
             self.put(record.at(), 1, Entry::Event(record));
@@ -97,14 +97,14 @@ impl Recorder {
         match tape.queue.try_send(entry) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => tape.miss(at, records),
-            // The recording has ended, and has said why.
+            // The writer has ended, and has logged why.
             Err(TrySendError::Disconnected(_)) => self.0 = None,
         }
     }
 }
 
 impl Tape {
-    /// Counts what found no place.
+    /// Counts dropped inputs, and extends the gap.
     fn miss(&mut self, at: MonoTime, records: u64) {
         self.dropped.increment(records);
         let gap = self.gap.get_or_insert(Gap { from: at, to: at, records: 0 });
@@ -113,17 +113,17 @@ impl Tape {
     }
 }
 
-/// Says of the last of a gap, if there is place by now.
+/// Queues a last record for an open gap, if it fits.
 impl Drop for Tape {
     fn drop(&mut self) {
         if let Some(Gap { from, to, records }) = self.gap {
-            // What did not fit has been counted.
+            // A gap that does not fit was counted.
             let _ = self.queue.try_send(Entry::Event(Record::Gap { from, to, records }));
         }
     }
 }
 
-/// Asks who processes are, and remembers the answers while they are recorded.
+/// Identifies processes, and collects the results while a recording is being written.
 #[derive(Debug)]
 pub(crate) struct Witness<P> {
     inner: P,
@@ -135,12 +135,12 @@ impl<P> Witness<P> {
         Witness { inner, answers: recorder.is_on().then(Vec::new) }
     }
 
-    /// The answers since this was last asked.
+    /// Takes the results since the last call.
     pub(crate) fn take_answers(&mut self) -> Vec<Answer> {
         self.answers.as_mut().map(mem::take).unwrap_or_default()
     }
 
-    /// Answers need not be remembered any more.
+    /// Stops collecting results.
     pub(crate) fn forget(&mut self) {
         self.answers = None;
     }

@@ -1,9 +1,9 @@
-//! The tracker's actor: the one task that owns the tracker. It takes batches from the listeners, tells the tracker what
-//! time it is, answers questions and hands changes of verdict to the sinks.
+//! The engine: the one task that owns the tracker. It feeds batches, time and process events to the tracker,
+//! answers queries and dispatches transitions to the subscribers.
 //!
-//! Two rules of it keep verdicts true. Before a deadline is held against anybody, what has arrived is taken first. And
-//! when this task itself did not run for a while, for whatever reason, it says so to the tracker instead of accusing
-//! those whose beats could not be seen.
+//! Two rules keep verdicts correct. Before a deadline expires for an agent, everything that has arrived is
+//! processed. And when this task itself did not run for a while, for whatever reason, it reports an observer
+//! gap to the tracker instead of blaming agents whose beats could not be observed.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -31,48 +31,49 @@ use crate::ingest::{Pages, Probe};
 use crate::metrics::agent_rows::AgentRows;
 use crate::observe::exit_watcher::ProcessDeath;
 
-/// Questions that may wait; who asks one more waits.
+/// The capacity of the query queue; senders wait while it is full.
 pub(crate) const QUERIES: usize = 16;
-/// How often, before a deadline is held against anybody, the listeners are given a turn to take what has arrived. Each
-/// time they take more than a socket's queue holds; what still comes then came later.
+/// How often the listeners get to run before a deadline is checked. In each turn they receive more than a
+/// socket's queue holds; whatever arrives after that arrived later.
 const CATCH_UP_TURNS: usize = 8;
-/// Agents written into a scrape before beats get their turn again.
+/// The most agents written into a scrape before beats are processed again.
 const ROWS_PER_TURN: usize = 1_000;
-/// Agents whose names are compared before beats get their turn again.
+/// The most agents whose names are compared before beats are processed again.
 const NAMES_PER_TURN: usize = 20_000;
-/// How long the last state of all agents may take to be handed on when the server stops.
+/// The most time that the last snapshots of all agents may take to be queued when the server stops.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
-/// How late this task may wake up before it counts as having been blind: a share of stall-after, within bounds.
+/// The delay of a wake-up from which on it counts as an observer gap: a fraction of stall-after, within
+/// bounds.
 const BLIND_SHARE: u32 = 8;
 const BLIND_AT_LEAST: Duration = Duration::from_millis(50);
 const BLIND_AT_MOST: Duration = Duration::from_secs(1);
-/// While agents are tracked and none beats, how often this task wakes up to see that it still can: a share of
-/// stall-after.
+/// The interval, as a fraction of stall-after, of wake-ups that detect observer gaps while agents are tracked
+/// and none beats.
 const SELF_CHECK_SHARE: u32 = 4;
 
-/// Deaths that are taken in one turn beside the first.
+/// The most exits processed in one turn after the first.
 const DEATHS_PER_TURN: usize = 64;
 
-/// The task and all that it owns.
+/// The engine task and all that it owns.
 pub(crate) struct Actor {
     pub(crate) tracker: Tracker,
     pub(crate) outside: Outside,
     pub(crate) clock: Clock,
     pub(crate) inbox: mpsc::Receiver<Batch>,
-    /// For each listener, whether something waits to be read.
+    /// The sockets of the listeners, to see whether datagrams wait.
     pub(crate) sockets: Arc<[Probe]>,
-    /// What each of them had lost when that was last asked.
+    /// The kernel's drop count of each socket at the last check.
     pub(crate) drops_seen: Vec<u32>,
-    /// The memory that agents share with this server.
+    /// The shared memory pages.
     pub(crate) pages: Pages,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) sinks: Sinks,
-    /// By [`Transport::index`](crate::beat::Transport::index).
+    /// Indexed by [`Transport::index`](crate::beat::Transport::index).
     pub(crate) frames: [FrameCounters; Transport::ALL.len()],
     pub(crate) metrics: TrackerMetrics,
-    /// The name of this host, for the label `host`.
+    /// The host name, for the label `host`.
     pub(crate) host: String,
-    /// The tracker's own, for how often this task checks itself.
+    /// The tracker's default timeout, from which the self-check follows.
     pub(crate) stall_after: Duration,
 }
 
@@ -81,15 +82,15 @@ fn no_deaths(source: std::io::Error) -> Error {
 }
 
 impl Actor {
-    /// Runs until every listener has gone and what they left is taken.
+    /// Runs until every listener has ended and the inbox is empty.
     ///
     /// # Errors
     ///
-    /// When the kernel does not tell of deaths any more.
+    /// The kernel does not report exits any more.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let mut last_turn = self.clock.now();
-        // One timer for good, set anew only when it has to ring earlier: a beat moves what there is to wait for a little
-        // further away, and a timer that rings too early just finds nothing to do.
+        // A single timer, reset only to an earlier time: each beat moves the deadline a little further, and a
+        // timer that fires early just finds nothing due.
         let mut timer = pin!(tokio::time::sleep_until(self.clock.instant(MonoTime::NEVER)));
         let mut rings_at = None;
         loop {
@@ -123,7 +124,8 @@ impl Actor {
             if let Some(death) = died {
                 self.take_deaths(death).await?;
             }
-            // Read before what has arrived is taken: a beat that was in time is taken before anybody is judged by it.
+            // Read before the catch-up: a beat that arrived in time is processed before any deadline is
+            // checked against it.
             let now = self.clock.now();
             if self.tracker.poll_timeout().is_some_and(|due| due <= now) {
                 self.catch_up().await;
@@ -143,7 +145,7 @@ impl Actor {
         }
     }
 
-    /// Takes note of processes that have ended, when the last that they said has been taken.
+    /// Processes exits, after the last beats of the processes.
     async fn take_deaths(&mut self, first: ProcessDeath) -> Result<(), Error> {
         let noticed_at = self.clock.now();
         self.catch_up().await;
@@ -159,22 +161,22 @@ impl Actor {
         Ok(())
     }
 
-    /// Takes what has arrived in the sockets by now, through their listeners, which run on this thread too.
+    /// Processes what has arrived in the sockets so far, through the listeners, which run on this thread too.
     pub(super) async fn catch_up(&mut self) {
         for _ in 0..CATCH_UP_TURNS {
             tokio::task::yield_now().await;
             let was_full = self.drain_inbox();
-            // Who found it full may be waiting with one batch more.
+            // A listener that found the inbox full may hold one more batch.
             if !was_full && !self.sockets.iter().any(Probe::has_unread) {
                 return;
             }
         }
     }
 
-    /// Takes note of what the kernel threw away since this was last asked.
+    /// Reports to the tracker what the kernel has dropped since the last check.
     fn notice_drops(&mut self, now: MonoTime) {
         for (probe, seen) in self.sockets.iter().zip(&mut self.drops_seen) {
-            // That the kernel does not tell was said at the start.
+            // A kernel without drop counts was reported at the start.
             let Ok(drops) = probe.kernel_drops() else { continue };
             if drops != *seen {
                 *seen = drops;
@@ -184,7 +186,7 @@ impl Actor {
         }
     }
 
-    /// Takes every batch that has been handed on, and says whether it was as many as the inbox holds.
+    /// Processes every batch in the inbox. Returns whether there were as many as the inbox holds.
     fn drain_inbox(&mut self) -> bool {
         let mut taken = 0;
         while let Ok(batch) = self.inbox.try_recv() {
@@ -194,9 +196,9 @@ impl Actor {
         taken >= INBOX_BATCHES
     }
 
-    /// When this task is to wake up if nothing comes; `None` when there is nothing to wait for.
+    /// When the task wakes up without input; `None` when nothing is pending.
     ///
-    /// While somebody is tracked that is soon enough for a pause of this very process to be noticed.
+    /// While agents are tracked, that is soon enough to detect an observer gap.
     fn wake_at(&self, last_turn: MonoTime) -> Option<MonoTime> {
         let due = self.tracker.poll_timeout()?;
         Some(if self.tracker.is_watching() {
@@ -206,7 +208,8 @@ impl Actor {
         })
     }
 
-    /// `expected` is when this turn was to come at the latest; `None` when nothing depended on it.
+    /// Reports an observer gap if this turn is late. `expected` is the latest time at which it was due;
+    /// `None` if nothing was pending.
     fn notice_blindness(&mut self, expected: Option<MonoTime>, now: MonoTime) {
         let Some(expected) = expected else { return };
         let late = now.since(expected);
@@ -255,14 +258,14 @@ impl Actor {
         }
     }
 
-    /// What is to be remembered of some agents, from a slot number on.
+    /// Snapshots of some agents, from slot `from` on.
     fn slice(&self, from: usize) -> StateSlice {
         let end = from.saturating_add(ROWS_PER_TURN);
         let agents = self.tracker.remembered(from..end).collect();
         StateSlice { from, agents, next: (end < self.tracker.slots()).then_some(end) }
     }
 
-    /// Some of the agents in alarm, from a slot number on.
+    /// Some of the agents in alarm, from slot `from` on.
     fn alarms(&self, from: usize) -> Alarms {
         let (now, end) = (self.clock.now(), from.saturating_add(ROWS_PER_TURN));
         let mut found: Vec<_> = self.tracker.alarms(from..end, now).collect();
@@ -274,7 +277,7 @@ impl Actor {
         Alarms { found, awaited, next: (end < self.tracker.slots()).then_some(end) }
     }
 
-    /// Hands on the last state of all agents.
+    /// Queues the last snapshots of all agents.
     async fn hand_over(&self) {
         let Some(state) = &self.sinks.state else { return };
         let all = async {
@@ -314,7 +317,7 @@ impl Actor {
                 }
                 let next = (end < self.tracker.slots()).then_some(end);
                 if next.is_none() {
-                    // The rest of the scrape follows, and nobody looks at these figures before.
+                    // The rest of the scrape follows, and these figures are rendered only after it.
                     let (watches, looks) = (self.outside.watcher.refusals(), self.outside.looker.refused());
                     self.metrics.publish(&self.tracker, watches, looks);
                 }

@@ -1,7 +1,7 @@
-//! The ingest thread: a runtime of its own for listeners and tracker, so that nothing else that the server does, a
-//! scrape above all, stands in a beat's way.
+//! The engine's thread: a runtime of its own for listeners and tracker, so that other work of the server,
+//! such as a scrape, never delays a beat.
 //!
-//! One thread and not several: between a listener and the tracker a batch changes hands some hundred thousand times a
+//! One thread instead of several: a batch passes from a listener to the tracker some hundred thousand times a
 //! second, and a hand-over within one thread costs a tenth of one between two.
 
 use std::io;
@@ -10,11 +10,11 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// A running thread. It ends when this is dropped; what still runs on it is dropped then.
+/// A running thread. Dropping it ends the thread, and drops the tasks that still run there.
 #[derive(Debug)]
 pub(crate) struct IngestThread {
     handle: Handle,
-    /// Dropped first: that is the word to stop.
+    /// Dropped first, which stops the thread.
     running: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -25,13 +25,13 @@ impl IngestThread {
         let handle = runtime.handle().clone();
         let (running, stopped) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name("varta-ingest".to_owned()).spawn(move || {
-            // Only ever fails, when the other end is dropped, and that is what it waits for.
+            // `Err` when the sender is dropped, which is the signal to stop.
             let _ = runtime.block_on(stopped);
         })?;
         Ok(IngestThread { handle, running: Some(running), thread: Some(thread) })
     }
 
-    /// Where tasks for this thread are spawned.
+    /// The handle to spawn tasks on this thread.
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }

@@ -1,15 +1,18 @@
+//! Limits on what agents can make a subscriber write, so that no agent can fill a disk or hide other
+//! transitions.
+
 use crate::base::rate_limit::FixedWindow;
 use crate::base::time::MonoTime;
 use crate::domain::beat::Transport;
 use crate::domain::tracker::Transition;
 
-/// Lines a second for what an agent can bring about as often as it likes: that it reports another status than before, or
-/// that it panicked. One that cannot make up its mind could fill a disk otherwise.
+/// Lines a second for transitions that an agent can cause at any rate: a changed status, or a panic. One that
+/// keeps changing its status could fill a disk otherwise.
 const REPORTS_PER_SECOND: u32 = 100;
-/// Lines a second for agents in plaintext, which anybody can make up.
+/// Lines a second for agents in plaintext, which need no authentication.
 const PLAIN_PER_SECOND: u32 = 100;
 
-/// What a sink takes of those changes that agents can bring about as often as they like, or make up.
+/// The limits on status reports and on agents in plaintext.
 #[derive(Debug)]
 pub(crate) struct Allowances {
     reports: Allowance,
@@ -17,7 +20,7 @@ pub(crate) struct Allowances {
 }
 
 impl Allowances {
-    /// With what is said in the log of either kind when some were not taken.
+    /// Takes the text with which dropped transitions of each kind are logged.
     pub(crate) fn new(reports: &'static str, plain: &'static str) -> Self {
         Allowances {
             reports: Allowance::new(REPORTS_PER_SECOND, reports),
@@ -25,7 +28,7 @@ impl Allowances {
         }
     }
 
-    /// Whether this one is to be taken.
+    /// Whether a transition is within its limit; if so it is counted.
     pub(crate) fn take(&mut self, transition: &Transition) -> bool {
         match (transition.agent.origin.transport(), transition.is_report()) {
             (Transport::Udp, _) => self.plain.take(transition.at),
@@ -37,10 +40,10 @@ impl Allowances {
     }
 }
 
-/// How many lines of a kind were logged in the present second, and how many were not.
+/// A limit on lines per second, with the number of dropped ones.
 #[derive(Debug)]
 pub(crate) struct Allowance {
-    /// What became of what, for the log.
+    /// The fate of dropped lines, for the log.
     what_became: &'static str,
     window: FixedWindow,
     pub(crate) skipped: u64,
@@ -51,7 +54,8 @@ impl Allowance {
         Allowance { what_became, window: FixedWindow::new(per_second), skipped: 0 }
     }
 
-    /// Whether one more may be logged at `at`. A second in which some were not ends with a line that says how many.
+    /// Whether one more line is within the limit at `at`. A second with dropped lines ends with a log line
+    /// that says how many.
     pub(crate) fn take(&mut self, at: MonoTime) -> bool {
         if self.window.advance(at) {
             let Allowance { what_became, window, .. } = *self;

@@ -1,3 +1,9 @@
+//! Authentication and classification of one received batch: beats and control messages go on, refusals are
+//! counted.
+//!
+//! One value for each socket, because each transport proves its senders in its own way: kernel credentials,
+//! source addresses, or authenticated encryption.
+
 use crate::base::time::MonoTime;
 use crate::domain::batch::Batch;
 use crate::domain::beat::{ReceivedBeat, ReceivedControl, Sender, Transport};
@@ -11,15 +17,16 @@ use crate::ingest::shm::Pages;
 use crate::ingest::unix::AllowedSenders;
 use crate::ingest::{udp, unix};
 
-/// Whom to believe.
+/// The admission rules of one socket.
 #[derive(Debug)]
 pub(super) enum Gate {
     Unix {
         allowed: AllowedSenders,
         namespaces: Namespaces,
-        /// How many datagrams fill its queue, if that is known.
+        /// The capacity of the socket's queue in datagrams; `None` where `net.unix.max_dgram_qlen` cannot be
+        /// read.
         queue: Option<usize>,
-        /// Where the memory goes that senders share.
+        /// Receives the shared memory pages that agents attach.
         pages: Pages,
         closer: Closer,
     },
@@ -36,8 +43,8 @@ impl Gate {
         }
     }
 
-    /// How many datagrams read at once show that the queue was full, and somebody was turned away or about to be. A UDP
-    /// socket's drops are counted by the kernel instead.
+    /// The batch size from which on the queue counts as full: senders were refused or are about to be.
+    /// `usize::MAX` for a UDP socket, whose drops the kernel counts.
     fn fills_queue(&self) -> usize {
         match self {
             Gate::Unix { queue: Some(queue), .. } => queue.saturating_add(1).min(BATCH),
@@ -45,7 +52,7 @@ impl Gate {
         }
     }
 
-    /// Whether what is passed along may be received: not while what came before cannot be closed.
+    /// Whether file descriptors may be received now; false while the queue of descriptors to close is full.
     pub(super) fn takes_descriptors(&self) -> bool {
         match self {
             Gate::Unix { closer, .. } => closer.has_room(),
@@ -53,7 +60,7 @@ impl Gate {
         }
     }
 
-    /// Keeps the beats of what was received together, and counts the rest.
+    /// Splits a received batch into accepted beats and control messages, and counts the rest by outcome.
     pub(super) fn sort(&mut self, received: &mut ReceiveBuffer, received_at: MonoTime) -> (Batch, Tally) {
         let mut descriptors = received.take_descriptors();
         let datagrams = received.datagrams();
@@ -65,7 +72,8 @@ impl Gate {
             Ok((sender, Message::Control(said))) => {
                 controls.push((beats.len(), ReceivedControl { received_at, sender, said }));
             }
-            // What was taken is told the tracker; what was not is well-formed all the same.
+            // An Attach whose page was mapped has become a control message. One whose page was refused is
+            // well-formed all the same.
             Ok((_, Message::Attach { .. })) => refused.count(Outcome::Accepted),
             Err(outcome) => refused.count(outcome),
         };

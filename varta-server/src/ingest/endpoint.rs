@@ -1,3 +1,5 @@
+//! The endpoint of a listener: a Unix socket's path or a UDP address, as logs, errors and options write it.
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -6,7 +8,7 @@ use std::path::PathBuf;
 use crate::base::error::Error;
 use crate::domain::beat::Transport;
 
-/// Where a listener listens.
+/// The address that a listener is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     Unix(PathBuf),
@@ -23,7 +25,7 @@ impl Endpoint {
         }
     }
 
-    /// The address of a UDP socket.
+    /// The address of a UDP socket; `None` for a Unix socket.
     pub(crate) const fn address(&self) -> Option<SocketAddr> {
         match self {
             Endpoint::Unix(_) => None,

@@ -1,7 +1,7 @@
-//! Closes what strangers pass along.
+//! Closes received file descriptors away from the receiving thread.
 //!
-//! To close a file is to ask its file system, which may be of the stranger's own making and need not answer, or to wait
-//! for a connection to drain. So nothing but memory is closed on the thread that takes beats.
+//! `close(2)` may block: on a FUSE file system that does not answer, or on a connection that drains. The
+//! receiving thread therefore closes only memfds, and leaves every other descriptor to a thread of its own.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,10 +13,12 @@ use std::thread;
 use crate::ingest::recvmmsg::BATCH;
 use crate::ingest::shm::page::seals_of;
 
-/// Descriptors that may wait. While there is no place for those of a batch none are received: the kernel drops them.
+/// The capacity of the queue. While it has no room for a batch, no descriptors are received: the kernel drops
+/// them.
 const WAITING: usize = 4 * BATCH;
 
-/// A thread that closes descriptors. It ends when this is dropped, unless somebody keeps it waiting.
+/// A thread that closes descriptors. It ends once this value is dropped and its queue is empty; one that is
+/// blocked in `close(2)` goes on.
 #[derive(Debug)]
 pub(super) struct Closer {
     queue: SyncSender<OwnedFd>,
@@ -26,7 +28,7 @@ pub(super) struct Closer {
 impl Closer {
     /// # Errors
     ///
-    /// When there is no thread to be had.
+    /// The thread cannot be spawned.
     pub(super) fn start() -> io::Result<Self> {
         Self::with(drop)
     }
@@ -44,20 +46,20 @@ impl Closer {
         Ok(Closer { queue, waiting })
     }
 
-    /// Whether there is a place for as many as a batch may bring.
+    /// Whether the queue has room for the descriptors of a whole batch.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) + BATCH <= WAITING
     }
 
-    /// Closes a descriptor, sooner or later.
+    /// Closes a memfd at once, and queues any other descriptor.
     pub(super) fn close(&self, descriptor: OwnedFd) {
         if seals_of(&descriptor).is_some() {
             return;
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = self.queue.try_send(descriptor) {
-            // Only if more came than there was room for, or the thread is gone. It is closed here then.
+            // Queue full or thread gone. Dropping the error closes the descriptor here.
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             drop(error);
         }

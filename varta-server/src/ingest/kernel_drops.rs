@@ -1,4 +1,5 @@
-//! What the kernel threw away because a socket's queue was full: asked of the sockets when somebody wants to know.
+//! `varta_kernel_drops_total`: datagrams that the kernel dropped because a socket's receive queue was full,
+//! read from the sockets at each scrape.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,11 +10,11 @@ use crate::ingest::metrics::KERNEL_DROPS;
 use crate::ingest::queue_probe::Probe;
 use crate::metrics::Registry;
 
-/// The sockets, and how much each had lost when it was last asked.
+/// The drop counters of all sockets, with the value that each socket last reported.
 pub(crate) struct KernelDrops {
     probes: Arc<[Probe]>,
     seen: Mutex<Vec<u32>>,
-    /// For each socket.
+    /// One for each of `probes`, in the same order.
     counters: Vec<Counter>,
 }
 
@@ -32,11 +33,11 @@ impl KernelDrops {
         KernelDrops { probes, seen, counters }
     }
 
-    /// Brings the counters up to date.
+    /// Adds what the kernel has dropped since the last call.
     pub(crate) fn publish(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for ((probe, seen), counter) in self.probes.iter().zip(&mut *seen).zip(&self.counters) {
-            // That it fails was said at the start.
+            // A kernel that does not support the call was reported by `new`.
             if let Ok(drops) = probe.kernel_drops() {
                 counter.increment(u64::from(drops.wrapping_sub(*seen)));
                 *seen = drops;

@@ -1,4 +1,5 @@
-//! How much fits the kernel's queues: published as gauges, and said at the start where it is less than it should be.
+//! Sizes of the kernel's receive queues: published as gauges, with a warning at the start where one is too
+//! small.
 
 use std::net::SocketAddr;
 
@@ -7,20 +8,20 @@ use crate::ingest::metrics::{UDP_RECEIVE_BUFFER, UNIX_QUEUE};
 use crate::ingest::queue_probe::unix_queue;
 use crate::metrics::Registry;
 
-/// What a queue should hold so that a host's agents may beat in the same moment, as far as there may be so many: what
-/// systemd sets.
+/// The length of a Unix socket's queue, in datagrams, from which on no warning is logged: the value that
+/// systemd sets. A host's agents may all beat at the same moment.
 const WANTED_UNIX_QUEUE: usize = 512;
 
-/// What the kernel grants.
+/// The queue sizes that the kernel grants.
 pub(crate) struct Queues {
-    /// `net.unix.max_dgram_qlen`, if there are Unix sockets and it can be read.
+    /// `net.unix.max_dgram_qlen`; `None` without Unix sockets or where it cannot be read.
     unix: Option<usize>,
-    /// The bytes of each UDP socket's queue.
+    /// Address and receive buffer of each UDP socket, in bytes.
     udp: Vec<(SocketAddr, usize)>,
 }
 
 impl Queues {
-    /// Asks the kernel, and publishes what it says.
+    /// Reads the queue sizes, and publishes them.
     pub(crate) fn measure(listeners: &[Listener], registry: &Registry) -> Self {
         let has_unix = listeners.iter().any(|listener| listener.endpoint().address().is_none());
         let unix = unix_queue().filter(|_| has_unix);
@@ -36,7 +37,8 @@ impl Queues {
         queues
     }
 
-    /// Says in the log which of them are too short for `max_agents` agents or for what was asked.
+    /// Logs a warning for each queue that is too small for `max_agents` agents or smaller than the
+    /// `wanted_udp` bytes.
     pub(crate) fn warn_if_short(&self, max_agents: usize, wanted_udp: usize) {
         let wanted = max_agents.min(WANTED_UNIX_QUEUE);
         if let Some(length) = self.unix.filter(|length| *length < wanted) {

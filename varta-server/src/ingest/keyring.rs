@@ -1,7 +1,8 @@
-//! The keys of the secure sockets, and what has come under them.
+//! The keys of the secure sockets, and the replay windows of what they have opened.
 //!
-//! One for all of them: what was recorded on one socket is no news on another. The keys are read from files at the
-//! start, and again when the server is told to; a file that cannot be used then changes nothing.
+//! All secure sockets share one keyring, so that a datagram recorded on one of them is a replay on every
+//! other. Key files are read at the start and at each reload; a reload that fails leaves the keys as they
+//! were.
 
 #[cfg(test)]
 mod tests;
@@ -27,29 +28,30 @@ use crate::ingest::recvmmsg::Datagram;
 use crate::ingest::replay::persisted::Seal;
 use crate::ingest::replay::{Line, ReplayTable, Stamp};
 
-/// Every key costs each datagram of its form a trial, genuine or not.
+/// The most keys in one file. Each key costs every datagram of its form one trial decryption, genuine or not.
 const MOST_KEYS: usize = 16;
-/// A session may be forgotten for a new one, if there is no other room, when it was silent for longer than this and than
-/// two deadlines.
+/// The least time for which a session's replay window is protected after its last datagram. When the table is
+/// full, a window that has been silent for longer than this and for longer than two deadlines may be
+/// replaced.
 const LIVE_FOR: Duration = Duration::from_secs(60);
-/// Room in the replay table for each agent: its session, and the one before.
+/// Replay windows for each agent: that of its session, and that of the session before.
 const SESSIONS_PER_AGENT: usize = 2;
-/// And at the least.
+/// The least capacity of the replay table.
 const FEWEST_SESSIONS: usize = 65_536;
 
-/// Where the keys are.
+/// The key files of the secure sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyFiles {
     /// The one key that server and agents share.
     pub key: Option<PathBuf>,
-    /// Shared keys that are accepted beside it: the old and the new one while keys are rotated.
+    /// Further shared keys that are accepted: the old and the new key while keys are rotated.
     pub accepted: Option<PathBuf>,
     /// Master keys, from which each agent's own key is derived.
     pub master: Option<PathBuf>,
 }
 
 impl KeyFiles {
-    /// The option by which the first of them is named.
+    /// The option that names the first of the given files.
     #[must_use]
     pub fn option(&self) -> Option<&'static str> {
         let given = [
@@ -60,23 +62,23 @@ impl KeyFiles {
         given.into_iter().find_map(|(file, option)| file.as_ref().map(|_| option))
     }
 
-    /// Whether no file is named.
+    /// Whether no file is configured.
     #[must_use]
     pub fn are_none(&self) -> bool {
         *self == KeyFiles::default()
     }
 }
 
-/// Keys and replay table, shared by all secure sockets.
+/// The keys and the replay table, shared by all secure sockets; a clone refers to the same state.
 #[derive(Clone, Debug)]
 pub(crate) struct Vault {
     files: Arc<KeyFiles>,
     content: Arc<Mutex<Content>>,
-    /// Told when something has come and all before was taken to be saved.
+    /// Notified when a replay window changes after all earlier changes were taken to be saved.
     news: Arc<Notify>,
 }
 
-/// A vault's content, while it is looked at.
+/// The state of a keyring, behind its lock.
 #[derive(Debug)]
 pub(super) struct Content {
     keys: Keys,
@@ -85,14 +87,14 @@ pub(super) struct Content {
     news: Arc<Notify>,
 }
 
-/// The keys that open datagrams, each with its number.
+/// The keys that open datagrams, each with its id.
 #[derive(Debug, Default)]
 struct Keys {
     shared: Vec<(KeyId, Key)>,
     master: Vec<(KeyId, AgentKeys)>,
 }
 
-/// What a key has opened.
+/// A decrypted datagram and the key that opened it.
 struct Unsealed {
     key: KeyId,
     pid: u32,
@@ -103,12 +105,13 @@ struct Unsealed {
     message: Message,
 }
 
-/// Every key that there has been, by its fingerprint: a key that comes back is the same key.
+/// The fingerprints of all keys that were ever loaded, indexed by [`KeyId`]: a key that returns gets its old
+/// id.
 #[derive(Clone, Debug, Default)]
 struct KnownKeys(Vec<u64>);
 
 impl Vault {
-    /// Reads the keys.
+    /// Reads the key files.
     ///
     /// # Errors
     ///
@@ -134,52 +137,52 @@ impl Vault {
         Ok(StagedKeys { vault: self.clone(), keys, known })
     }
 
-    /// The fingerprints of all keys that there have been, by their numbers.
+    /// The fingerprints of all keys that were ever loaded, indexed by [`KeyId`].
     pub(crate) fn fingerprints(&self) -> Vec<u64> {
         self.open().known.0.clone()
     }
 
-    /// How many sessions the replay table has room for.
+    /// The capacity of the replay table, in sessions.
     pub(crate) fn most_sessions(&self) -> usize {
         self.open().replays.most()
     }
 
-    /// Takes the sessions that a server before this one knew.
+    /// Restores the replay windows that an earlier server saved.
     pub(crate) fn restore(&self, seals: &[Seal]) {
         let content = &mut *self.open();
         for seal in seals {
-            // Beyond that many keys nothing of theirs can be told apart.
+            // The ids are used up: windows of further keys cannot be told apart.
             let Some(key) = content.known.number_of(seal.key) else { continue };
             content.replays.restore(key, seal);
         }
     }
 
-    /// Waits until there is something to be saved that was not there when [`Vault::take_unsaved`] last began.
+    /// Waits for a change that came after [`Vault::take_unsaved`] last began at slot 0.
     pub(crate) async fn changed(&self) {
         self.news.notified().await;
     }
 
-    /// Some of the sessions that are to be saved, from a place on, and the place to go on from; `None` at the end. They
-    /// count as saved then.
+    /// Takes a batch of changed replay windows from slot `from` on, and marks them as saved. Returns them
+    /// with the slot to continue from; `None` at the end of the table.
     pub(crate) fn take_unsaved(&self, from: usize, looks: usize, most: usize) -> (Vec<Seal>, Option<usize>) {
         let Content { known, replays, .. } = &mut *self.open();
         replays.take_unsaved(from, looks, most, |key| known.0.get(usize::from(key.0)).copied())
     }
 
-    /// Has everything count as not saved.
+    /// Marks every replay window as unsaved.
     pub(crate) fn lose_saved(&self) {
         self.open().replays.lose_saved();
         self.news.notify_one();
     }
 
-    /// The number of the key with this fingerprint, also if it is not among the keys now; `None` when there are no
-    /// numbers left.
+    /// The id of the key with this fingerprint, even if it is not loaded now; `None` when the ids are used
+    /// up.
     pub(crate) fn number_of(&self, fingerprint: u64) -> Option<KeyId> {
         self.open().known.number_of(fingerprint)
     }
 
     pub(super) fn open(&self) -> MutexGuard<'_, Content> {
-        // Whoever panicked with it left no half-changed state that could let a datagram in.
+        // Every update leaves the state valid: a panic under the lock admits no datagram that is a replay.
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -204,7 +207,8 @@ impl StagedKeys {
 }
 
 impl Content {
-    /// Who sent what, or why it is refused.
+    /// Authenticates a datagram and checks it for replay. Returns sender and message, or why the datagram is
+    /// refused.
     pub(super) fn judge(
         &mut self,
         datagram: &Datagram<'_>,
@@ -248,7 +252,7 @@ impl Keys {
         Ok(keys)
     }
 
-    /// Opens a datagram with the key that fits it. Every key that could is tried, whichever does.
+    /// Opens a datagram with the key that fits it. All candidate keys are tried, whichever of them fits.
     #[inline]
     fn open(&self, datagram: &[u8]) -> Result<Unsealed, OpenError> {
         let shared = self.shared.iter().map(|(_, key)| Opener::Shared(key));
@@ -305,7 +309,7 @@ impl KnownKeys {
     }
 }
 
-/// Adds a key that is not there yet: none is tried twice.
+/// Adds a key unless it is there already, so that no key is tried twice.
 fn add<K>(keys: &mut Vec<(KeyId, K)>, number: KeyId, key: K, path: &Path) -> Result<(), Error> {
     if keys.iter().all(|(there, _)| *there != number) {
         keys.push((number, key));
@@ -336,7 +340,7 @@ fn outcome_of(error: OpenError) -> Outcome {
         OpenError::BadLength { actual } => Outcome::Malformed(DecodeError::BadLength { actual }),
         OpenError::PidMismatch => Outcome::PidMismatch,
         OpenError::Frame(error) => Outcome::Malformed(error),
-        // The enumeration may grow; what is not known did not open.
+        // `OpenError` is non-exhaustive: an error that is unknown here did not decrypt.
         _ => Outcome::DecryptFailed,
     }
 }

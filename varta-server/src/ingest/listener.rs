@@ -1,5 +1,5 @@
-//! Listeners: one task for each socket. A listener reads what has come, checks who sent it and whether it is a frame,
-//! and hands on what is good. It knows sockets and nothing of agents.
+//! Listeners: one task for each socket receives batches of datagrams, authenticates and decodes them, and
+//! sends the accepted ones to the engine. A listener knows sockets and nothing of agents.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -31,28 +31,29 @@ use crate::ingest::unix::AllowedSenders;
 use crate::ingest::{queue_probe, udp};
 use crate::observe::namespace_pids;
 
-/// How many batches may wait for the tracker. With 64 beats in each that is the work of about a millisecond. A
-/// listener that finds no place waits, and does not read meanwhile: then the kernel's queue fills, which senders see.
+/// The capacity of the engine's inbox in batches. With 64 beats in each, a full inbox is about a millisecond
+/// of work. A listener stops reading while the inbox is full; the kernel's queue then fills, and senders see
+/// the backpressure.
 pub(crate) const INBOX_BATCHES: usize = 32;
-/// System calls in a row before the other tasks of the thread get their turn.
+/// The most receive calls in a row before the task yields.
 const ROUNDS: usize = 8;
-/// How long to leave the socket alone when the kernel is short of something.
+/// The pause after a failed receive call, as when the kernel is short of memory.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
-/// So many failures in a row, a second's worth, and it is not a shortage that passes.
+/// The number of consecutive failures, a second's worth, at which the listener ends with an error.
 const MOST_ERRORS: u32 = 50;
 
-/// A bound socket, and whom to believe on it.
+/// A bound socket and its admission rules.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: OwnedFd,
-    /// That of a Unix socket.
+    /// The path of a Unix socket, removed on drop.
     file: Option<SocketFile>,
     endpoint: Endpoint,
     gate: Gate,
 }
 
 impl Listener {
-    /// Makes a Unix socket and its file.
+    /// Binds a Unix socket.
     pub(crate) fn unix(
         options: &SocketOptions,
         allowed: AllowedSenders,
@@ -68,13 +69,13 @@ impl Listener {
         Ok(Listener { socket: socket.into(), file: Some(file), endpoint, gate })
     }
 
-    /// Takes an address for plaintext.
+    /// Binds a plaintext UDP socket.
     pub(crate) fn udp(options: &UdpOptions) -> Result<Self, Error> {
         let (socket, address) = udp::bind("--udp", options)?;
         Ok(Listener { socket, file: None, endpoint: Endpoint::Udp(address), gate: Gate::Udp })
     }
 
-    /// Takes an address for what the keys of `vault` open.
+    /// Binds a UDP socket for datagrams that the keys of `vault` open.
     pub(crate) fn secure_udp(options: &UdpOptions, vault: Vault) -> Result<Self, Error> {
         let (socket, address) = udp::bind("--secure-udp", options)?;
         let endpoint = Endpoint::SecureUdp(address);
@@ -85,17 +86,17 @@ impl Listener {
         &self.endpoint
     }
 
-    /// The address of a UDP socket and how many bytes its queue was granted.
+    /// The address of a UDP socket and the size of its receive buffer in bytes; `None` for a Unix socket.
     pub(crate) fn udp_queue(&self) -> Option<(SocketAddr, usize)> {
         let granted = socket2::SockRef::from(&self.socket).recv_buffer_size().ok()?;
         Some((self.endpoint.address()?, granted))
     }
 
-    /// Gives what looks at the socket from outside.
+    /// A second descriptor of the socket, for readiness and drop counts.
     ///
     /// # Errors
     ///
-    /// When there is no descriptor left.
+    /// The process is out of file descriptors.
     pub(crate) fn probe(&self) -> Result<Probe, Error> {
         let descriptor = self.socket.try_clone();
         let transport = self.endpoint.transport();
@@ -104,7 +105,7 @@ impl Listener {
             .map_err(|source| self.endpoint.failed("duplicate the socket", source))
     }
 
-    /// Hands on batches of beats until `stop` is cancelled, and then what has arrived by that moment.
+    /// Sends batches to `inbox` until `stop` is cancelled, then drains what has arrived by that moment.
     pub(crate) async fn run(
         self,
         stop: CancellationToken,
@@ -122,20 +123,20 @@ impl Listener {
             Gate::Udp | Gate::SecureUdp(_) => UdpSocket::from_std(socket.into()).map(Watched::Udp),
         };
         let socket = socket.map_err(failed("watch the socket"))?;
-        // Declared after the socket and so dropped before it: as long as the file is there somebody answers behind it,
-        // and no other server takes its place.
+        // Declared after the socket and so dropped before it: while the file exists its socket is open, and
+        // no other server takes over the path.
         let _file = file;
         let mut buffer = match &gate {
             Gate::Unix { .. } => ReceiveBuffer::for_unix(),
             Gate::Udp | Gate::SecureUdp(_) => ReceiveBuffer::for_udp(),
         };
         let mut errors_in_a_row = 0;
-        // Registered once and not for each batch.
+        // Registered once instead of once for each batch.
         let mut stopped = pin!(stop.cancelled());
-        // Whether more is to be expected than the runtime knows of.
+        // Whether more datagrams may wait than the runtime's readiness shows.
         let mut goes_on = false;
         loop {
-            // Looked at before reading, so that what senders were told is delivered by then is still taken.
+            // Read before the receive call, so that everything delivered before the stop is still received.
             let last_round = stop.is_cancelled();
             let at_once = last_round || goes_on;
             if !at_once {
@@ -178,7 +179,8 @@ impl Listener {
                 let (batch, refused) = gate.sort(&mut buffer, clock.now());
                 counters.add(&refused);
                 if batch.is_empty() {
-                    // To refuse a batch may cost more than to hand one on, and whoever sends it must not keep others waiting.
+                    // A refused batch may cost more than an accepted one; its senders must not starve other
+                    // tasks.
                     tokio::task::yield_now().await;
                 } else if inbox.send(batch).await.is_err() {
                     return Ok(());
@@ -190,15 +192,15 @@ impl Listener {
             if last_round {
                 return Ok(());
             }
-            // Beats that keep coming must not keep the tracker from taking them; and while it does, more may come, for which
-            // the kernel is asked directly.
+            // The engine must get to run while beats keep coming. Afterwards the kernel is asked directly,
+            // because more may have arrived.
             give_way().await;
         }
     }
 }
 
-/// Lets the tasks go first that are ready to run. Other than the runtime's own way, it does not have the kernel asked what
-/// else is new.
+/// Lets the ready tasks of this thread run first. Unlike `tokio::task::yield_now`, it does not make the
+/// runtime poll for I/O.
 async fn give_way() {
     let mut has_given = false;
     poll_fn(|context| {

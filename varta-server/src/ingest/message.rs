@@ -1,3 +1,5 @@
+//! What an accepted datagram carries: a beat, a control message, or the announcement of a shared memory page.
+
 use std::time::Duration;
 
 use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
@@ -5,19 +7,19 @@ use varta_proto::{DecodeError, FRAME_LEN, Frame};
 
 use crate::domain::beat::{Introduction, Said};
 
-/// What a datagram says whose sender is believed.
+/// The decoded content of a datagram from an authenticated sender.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message {
     Beat(Frame),
     Control(Said),
-    /// A page of memory comes with it, in which frames are going to have this pid.
+    /// A descriptor of a shared memory page comes along, whose frames will carry this pid.
     Attach {
         pid: u32,
     },
 }
 
 impl Message {
-    /// Reads a plain datagram. Only a beat is as long as a beat.
+    /// Decodes a plaintext datagram. A datagram of a beat's length is always decoded as a beat.
     pub(super) fn decode(payload: &[u8]) -> Result<(u32, Message), DecodeError> {
         if payload.len() != FRAME_LEN && payload.starts_with(&CONTROL_MAGIC) {
             let control = Control::decode(payload)?;
@@ -27,7 +29,7 @@ impl Message {
         Ok((frame.pid, Message::Beat(frame)))
     }
 
-    /// What a control datagram says that is no Attach: memory is shared with nobody but processes of this host.
+    /// Converts a control datagram that is no Attach: memory is shared only with processes of this host.
     pub(super) fn of(control: &Control<'_>) -> Result<Self, DecodeError> {
         let duration = |millis: Option<u32>| millis.map(|millis| Duration::from_millis(u64::from(millis)));
         Ok(Message::Control(match control.kind() {

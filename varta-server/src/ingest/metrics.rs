@@ -1,3 +1,5 @@
+//! Counters of received datagrams by transport and outcome.
+
 use std::sync::Arc;
 
 use metrics::Counter;
@@ -32,11 +34,11 @@ families! {
     CAPACITY_EXCEEDED = "varta_tracker_capacity_exceeded_total", "Beats of new agents refused because there was no room.";
 }
 
-/// The books on datagrams: what became of each, once in `varta_frames_total` and again in the families by which
-/// people have long known some of the refusals.
+/// The frame counters of one transport: each outcome counts once in `varta_frames_total` and, for some
+/// refusals, again in older families of their own.
 #[derive(Clone)]
 pub(crate) struct FrameCounters {
-    /// For each outcome the counters that it moves.
+    /// The counters that each outcome increments, by row.
     by_outcome: Arc<[Vec<Counter>]>,
     io_errors: Counter,
 }
@@ -79,7 +81,7 @@ impl FrameCounters {
         FrameCounters { by_outcome: by_outcome.into(), io_errors }
     }
 
-    /// Enters what became of some datagrams.
+    /// Adds the outcomes of one batch.
     pub(crate) fn add(&self, tally: &Tally) {
         for (row, count) in tally.rows() {
             for counter in &self.by_outcome[row] {

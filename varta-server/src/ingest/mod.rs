@@ -1,4 +1,5 @@
-//! Sockets and pages of memory to batches of beats. Nothing here knows agents.
+//! Ingest: from sockets and shared memory pages to batches of beats for the engine. Nothing here knows
+//! agents.
 
 mod admission;
 pub(crate) mod endpoint;

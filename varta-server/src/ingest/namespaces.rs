@@ -1,24 +1,24 @@
-//! Which pids a process has in the namespaces in which it lives: a frame from a container names one of those, and the
-//! kernel names the one of this server's namespace.
+//! Pids of a process in its nested PID namespaces, to check the pid in a frame that comes from a container.
 //!
-//! What the kernel names is what the process is known by. That the frame names one of the others only shows that it is no
-//! mistake.
+//! Such a frame carries the pid of the container's namespace, while the kernel attests the pid in this
+//! server's. The attested pid identifies the process; that the frame carries one of the others shows only
+//! that it is no mistake.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
 
-/// Processes that are remembered. Beyond it all are forgotten, and looked up anew.
+/// The most cached processes. At the limit the cache is cleared.
 const MOST_PROCESSES: usize = 4_096;
-/// How often one process is looked up at the most: a lookup costs ten times what a beat does.
+/// The least time between two lookups of one process: a lookup costs ten times as much as a beat.
 const LOOKED_UP_EVERY: Duration = Duration::from_secs(1);
 
-/// The pids of processes that name another pid than the kernel does.
+/// A cache of `NSpid` for processes whose frames carry another pid than the kernel attests.
 #[derive(Debug)]
 pub(super) struct Namespaces {
     known: HashMap<u32, Known>,
-    /// Gives the pids of a process, see `NSpid` in proc_pid_status(5). Another one in tests.
+    /// Reads the pids of a process, see `NSpid` in proc_pid_status(5). Replaced in tests.
     look_up: fn(u32) -> Vec<u32>,
 }
 
@@ -33,10 +33,10 @@ impl Namespaces {
         Namespaces { known: HashMap::new(), look_up }
     }
 
-    /// Whether the process that the kernel names `outer` is `inner` in a namespace of its own.
+    /// Whether the process with the attested pid `outer` has the pid `inner` in one of its PID namespaces.
     pub(super) fn has(&mut self, outer: u32, inner: u32, now: MonoTime) -> bool {
         if let Some(known) = self.known.get(&outer) {
-            // Another process may have the pid since.
+            // The pid may have been reused since the lookup.
             if known.pids.contains(&inner) || now.since(known.looked_up_at) < LOOKED_UP_EVERY {
                 return known.pids.contains(&inner);
             }

@@ -13,12 +13,12 @@ use crate::base::options::Mode;
 use crate::base::options::values::{find_group, parse_mode, parse_socket_address};
 use crate::ingest::{AllowedSenders, KeyFiles, UdpOptions};
 
-/// The queue of a UDP socket that nobody has to give, in bytes as the kernel counts them: some ten thousand beats.
+/// The default receive buffer of a UDP socket, in bytes as the kernel counts them: some ten thousand beats.
 const DEFAULT_UDP_RECEIVE_BUFFER: usize = 8 << 20;
-/// How many agents may share memory with the server if nobody says otherwise: each takes one of the 65,530 mappings that a
-/// process usually may have (`vm.max_map_count`).
+/// The default for how many agents may share memory with the server: each takes one of the 65,530 mappings
+/// that a process has by default (`vm.max_map_count`).
 const DEFAULT_MAX_SHM_AGENTS: usize = 16_384;
-/// The most that can be asked for.
+/// The largest receive buffer that can be configured, in bytes.
 const LARGEST_RECEIVE_BUFFER: usize = 1 << 30;
 
 /// Where agents beat. A group of options.

@@ -1,6 +1,7 @@
-//! Looking at a listener's socket from outside: whether something waits to be read, and what the kernel threw away.
+//! Queries a listener's socket from another task: whether datagrams wait, and how many the kernel has
+//! dropped.
 //!
-//! The one place with the unsafe code for `SO_MEMINFO`.
+//! The only file with the unsafe code for `SO_MEMINFO`.
 #![allow(unsafe_code, reason = "getsockopt has no safe interface for SO_MEMINFO")]
 
 use std::fs;
@@ -12,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::domain::beat::Transport;
 
-/// What `SO_MEMINFO` tells, in words of 32 bits (linux/sock_diag.h).
+/// The length of the array that `SO_MEMINFO` returns, in words of 32 bits (`linux/sock_diag.h`).
 const MEMINFO_WORDS: usize = 9;
 const SK_MEMINFO_DROPS: usize = 8;
 
@@ -28,24 +29,23 @@ impl Probe {
         Probe { socket, transport }
     }
 
-    /// To which transport the socket belongs.
+    /// The transport of the socket.
     pub(crate) const fn transport(&self) -> Transport {
         self.transport
     }
 
-    /// Whether something waits to be read. One system call, which does not wait. When it cannot be told, nothing is there
-    /// to wait for.
+    /// Whether a datagram waits to be read, by one `poll(2)` that does not block; false when the call fails.
     pub(crate) fn has_unread(&self) -> bool {
         let mut sockets = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
         poll(&mut sockets, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
-    /// How many datagrams the kernel has thrown away since the socket was made, because its buffer was full. The number
-    /// goes round after 2³².
+    /// The number of datagrams that the kernel has dropped since the socket was made, because its receive
+    /// buffer was full. Wraps around at 2³².
     ///
     /// # Errors
     ///
-    /// What `getsockopt(2)` says.
+    /// What `getsockopt(2)` returns.
     pub(crate) fn kernel_drops(&self) -> io::Result<u32> {
         let mut words = [0_u32; MEMINFO_WORDS];
         let mut length = libc::socklen_t::try_from(mem::size_of_val(&words)).map_err(io::Error::other)?;
@@ -65,7 +65,7 @@ impl Probe {
 
 const UNIX_QUEUE_FILE: &str = "/proc/sys/net/unix/max_dgram_qlen";
 
-/// `net.unix.max_dgram_qlen`: one more datagram than that fits the queue of a Unix socket.
+/// `net.unix.max_dgram_qlen`. The queue of a Unix socket holds one datagram more than that.
 pub(crate) fn unix_queue() -> Option<usize> {
     fs::read_to_string(UNIX_QUEUE_FILE).ok()?.trim().parse().ok()
 }
@@ -83,7 +83,7 @@ mod tests {
         let probe = Probe::new(receiver.try_clone().unwrap().into(), Transport::Udp);
         assert!(!probe.has_unread());
         assert_eq!(probe.kernel_drops().unwrap(), 0);
-        // The least that the kernel grants.
+        // The kernel rounds this up to its minimum.
         socket2::SockRef::from(&receiver).set_recv_buffer_size(1).unwrap();
         const SENT: u32 = 100;
         for _ in 0..SENT {

@@ -1,4 +1,5 @@
-//! A socket that the runtime watches, and how a batch is read from it without asking the kernel what is known already.
+//! Non-blocking batch receive on a socket that is registered with the runtime, with as few system calls as
+//! possible.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,7 +9,7 @@ use tokio::net::{UdpSocket, UnixDatagram};
 
 use crate::ingest::recvmmsg::{BATCH, ReceiveBuffer};
 
-/// A socket that the runtime watches.
+/// A socket that is registered with the runtime.
 pub(super) enum Watched {
     Unix(UnixDatagram),
     Udp(UdpSocket),
@@ -22,7 +23,7 @@ impl Watched {
         }
     }
 
-    /// Calls `receive` if the socket may be readable; when it would block, the socket is not, until more arrives.
+    /// Calls `receive` if the socket may be readable. `WouldBlock` clears the readiness until more arrives.
     fn try_io(&self, receive: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         match self {
             Watched::Unix(socket) => socket.try_io(Interest::READABLE, receive),
@@ -40,7 +41,7 @@ impl AsFd for Watched {
     }
 }
 
-/// Takes what is waiting, at most a batch, whatever the runtime knows of it; 0 when nothing is.
+/// Receives at most one batch regardless of the runtime's readiness; 0 when nothing waits.
 pub(super) fn receive_now(
     socket: &Watched,
     buffer: &mut ReceiveBuffer,
@@ -52,7 +53,7 @@ pub(super) fn receive_now(
     }
 }
 
-/// Takes what is waiting, at most a batch; 0 when nothing is.
+/// Receives at most one batch; 0 when nothing waits.
 pub(super) fn receive(
     socket: &Watched,
     buffer: &mut ReceiveBuffer,
@@ -61,8 +62,9 @@ pub(super) fn receive(
     let mut received = 0;
     let result = socket.try_io(|| {
         received = buffer.receive(socket.as_fd(), takes_descriptors)?;
-        // A batch that is not full has emptied the queue. To ask the kernel once more, only to hear that, would be the
-        // dearest part of a small batch; what arrives from here on makes the socket ready anew.
+        // A batch that is not full has emptied the queue. A second call that only returns `WouldBlock` would
+        // be the most expensive part of a small batch; whatever arrives from here on sets the readiness
+        // again.
         if received < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
     match result {

@@ -1,7 +1,8 @@
-//! Receiving many datagrams with one system call: `recvmmsg(2)`, with the sender's credentials or its address.
+//! Receives many datagrams with one system call, `recvmmsg(2)`, with each sender's credentials or address.
 //!
-//! The one place with the unsafe code for it. Everything the kernel points into lives in a [`ReceiveBuffer`], made
-//! once for each socket; what came is read back through [`Datagram`], which borrows from it.
+//! The only file with the unsafe code for it. All memory that the kernel writes to belongs to a
+//! [`ReceiveBuffer`], made once for each socket; received datagrams are read through [`Datagram`], which
+//! borrows from it.
 #![allow(
     unsafe_code,
     reason = "recvmmsg and control messages have no safe interface that keeps credentials intact"
@@ -13,33 +14,33 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-/// The most datagrams taken with one system call.
+/// The most datagrams received with one system call.
 pub(crate) const BATCH: usize = VLEN as usize;
 const VLEN: libc::c_uint = 64;
-/// Room for one datagram. More than a frame, so that a longer datagram is seen to be longer.
+/// Bytes for one payload: more than a frame, so that a longer datagram is recognised as too long.
 const ROOM: usize = 576;
-/// Room for one `SCM_CREDENTIALS`.
+/// Bytes for one `SCM_CREDENTIALS` message.
 #[allow(clippy::cast_possible_truncation, reason = "twelve bytes")]
 // SAFETY: `CMSG_SPACE` only calculates; it is declared unsafe for being a C macro.
 const CREDENTIALS_ROOM: usize = unsafe { libc::CMSG_SPACE(mem::size_of::<libc::ucred>() as u32) } as usize;
-/// Room for an `SCM_RIGHTS` with one descriptor behind it, and for nothing more: descriptors that find no room are closed
-/// by the kernel, which sets `MSG_CTRUNC`.
+/// Bytes for an `SCM_RIGHTS` message with one descriptor and nothing more: the kernel closes descriptors that
+/// do not fit, and sets `MSG_CTRUNC`.
 #[allow(clippy::cast_possible_truncation, reason = "four bytes")]
 // SAFETY: `CMSG_LEN` only calculates; it is declared unsafe for being a C macro.
 const DESCRIPTOR_ROOM: usize = unsafe { libc::CMSG_LEN(mem::size_of::<libc::c_int>() as u32) } as usize;
 const CONTROL_ROOM: usize = CREDENTIALS_ROOM + DESCRIPTOR_ROOM;
 
-/// `MSG_TRUNC` and `MSG_CTRUNC` are what is looked at; both are given back by the kernel with each message.
+/// The flags of the call. The kernel sets `MSG_TRUNC` and `MSG_CTRUNC` in each message unasked.
 const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
 
-/// Control messages must lie as `cmsghdr` does.
+/// Ancillary data of one message, aligned as `cmsghdr` requires.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 struct Control([u8; CONTROL_ROOM]);
 
 const _: () = assert!(mem::align_of::<Control>() >= mem::align_of::<libc::cmsghdr>());
 
-/// Room for the address of an IPv6 sender, which is longer than that of an IPv4 one.
+/// Bytes for the address of an IPv6 sender, which is longer than that of an IPv4 sender.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 struct Name([u8; NAME_ROOM]);
@@ -51,43 +52,44 @@ const INET: u16 = libc::AF_INET as u16;
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the kernel's type for a family")]
 const INET6: u16 = libc::AF_INET6 as u16;
 
-/// Where the kernel puts a batch of datagrams.
+/// The buffers of one batch of datagrams.
 pub(crate) struct ReceiveBuffer {
-    /// What the kernel is told of the rest, written anew for each call: no pointer is kept from one to the next.
+    /// Written before each call: no pointer lives from one call to the next.
     headers: Box<[libc::mmsghdr]>,
     iovecs: Box<[libc::iovec]>,
     payloads: Box<[[u8; ROOM]]>,
-    /// Those of a Unix socket; empty for others.
+    /// Ancillary data, for Unix sockets only.
     controls: Box<[Control]>,
-    /// Those of a UDP socket; empty for others.
+    /// Source addresses, for UDP sockets only.
     names: Box<[Name]>,
-    /// How many of them the last call filled.
+    /// The number of messages that the last call filled.
     filled: usize,
-    /// What came along with some of them, each with the number of its datagram. Owned as soon as the kernel gives it.
+    /// Received descriptors, each with the index of its datagram. Owned from the moment of the call.
     descriptors: Vec<(usize, OwnedFd)>,
 }
 
 // SAFETY: the raw pointers in it are written before each use, and point into boxes that it owns.
 unsafe impl Send for ReceiveBuffer {}
 
-/// One datagram as it was received.
+/// One received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Datagram<'a> {
-    /// What came, as much of it as there was room for.
+    /// The payload, cut to the size of the buffer.
     pub(crate) payload: &'a [u8],
-    /// Whether it was longer than that.
+    /// Whether the payload was cut.
     pub(crate) truncated: bool,
-    /// Whether it carried ancillary data beyond the credentials and one descriptor. The kernel has thrown that away.
+    /// Whether it carried ancillary data beyond the credentials and one descriptor, which the kernel has
+    /// discarded.
     pub(crate) extra_ancillary: bool,
-    /// Whether a descriptor came with it.
+    /// Whether a descriptor came along.
     pub(crate) has_descriptor: bool,
-    /// Whom the kernel vouches for, if it came with that.
+    /// The credentials that the kernel attests, on a Unix socket.
     pub(crate) credentials: Option<Credentials>,
-    /// The address it came from, on a UDP socket.
+    /// The source address, on a UDP socket.
     pub(crate) source: Option<SocketAddr>,
 }
 
-/// The sender's credentials as the kernel gives them.
+/// The sender's credentials, attested by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Credentials {
     /// In the receiver's PID namespace; 0 when the sender has no pid there.
@@ -97,13 +99,13 @@ pub(crate) struct Credentials {
 }
 
 impl ReceiveBuffer {
-    /// For a socket whose senders are known by their credentials.
+    /// Makes a buffer for a Unix socket, with room for credentials and one descriptor.
     pub(crate) fn for_unix() -> Self {
         let controls = vec![Control([0; CONTROL_ROOM]); BATCH].into_boxed_slice();
         ReceiveBuffer { controls, ..Self::bare() }
     }
 
-    /// For a socket whose senders are known by their addresses.
+    /// Makes a buffer for a UDP socket, with room for source addresses.
     pub(crate) fn for_udp() -> Self {
         ReceiveBuffer { names: vec![Name([0; NAME_ROOM]); BATCH].into_boxed_slice(), ..Self::bare() }
     }
@@ -123,12 +125,13 @@ impl ReceiveBuffer {
         }
     }
 
-    /// Takes what is waiting on `socket`, at most [`BATCH`] datagrams, without waiting for any. Returns how many. With
-    /// `takes_descriptors` one descriptor is received with each, on a socket that has credentials.
+    /// Receives what waits on `socket`, at most [`BATCH`] datagrams, without blocking, and returns their
+    /// number. With `takes_descriptors`, one descriptor is received with each datagram on a Unix socket.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when nothing is waiting; otherwise what `recvmmsg(2)` says. After an error the buffer is empty.
+    /// `WouldBlock` when nothing waits; otherwise what `recvmmsg(2)` returns. After an error the buffer is
+    /// empty.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, takes_descriptors: bool) -> io::Result<usize> {
         let room = if takes_descriptors { CONTROL_ROOM } else { CREDENTIALS_ROOM };
         let buffers = self.iovecs.iter_mut().zip(&mut self.payloads);
@@ -147,12 +150,13 @@ impl ReceiveBuffer {
         }
         self.filled = 0;
         let headers = self.headers.as_mut_ptr();
-        // SAFETY: `headers` are `BATCH` valid headers, whose buffers live in `self`, which is borrowed for the call.
+        // SAFETY: `headers` are `BATCH` valid headers, whose buffers live in `self`, which is borrowed for
+        // the call.
         let received =
             unsafe { libc::recvmmsg(socket.as_raw_fd(), headers, VLEN, FLAGS as _, ptr::null_mut()) };
         self.filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?.min(BATCH);
         for (index, header) in self.headers[..self.filled].iter().enumerate() {
-            // Most datagrams come without.
+            // Most datagrams carry no descriptor.
             if header.msg_hdr.msg_controllen > CREDENTIALS_ROOM
                 && let Some(control) = self.controls.get(index)
                 && let Some(descriptor) = take_descriptor(control, header.msg_hdr.msg_controllen)
@@ -163,18 +167,18 @@ impl ReceiveBuffer {
         Ok(self.filled)
     }
 
-    /// The descriptors that came with what the last call of [`ReceiveBuffer::receive`] took, each with the number of its
-    /// datagram, in their order. To be taken after each of them.
+    /// Takes the descriptors of the last [`ReceiveBuffer::receive`], each with the index of its datagram, in
+    /// their order. Must be called after each receive.
     pub(crate) fn take_descriptors(&mut self) -> Vec<(usize, OwnedFd)> {
         mem::take(&mut self.descriptors)
     }
 
-    /// How many datagrams the last call of [`ReceiveBuffer::receive`] took.
+    /// The number of datagrams in the last batch.
     pub(super) fn len(&self) -> usize {
         self.filled
     }
 
-    /// What the last call of [`ReceiveBuffer::receive`] took.
+    /// The datagrams of the last batch.
     pub(crate) fn datagrams(&self) -> impl ExactSizeIterator<Item = Datagram<'_>> {
         (0..self.filled).map(|index| {
             let header = &self.headers[index];
@@ -196,8 +200,8 @@ impl ReceiveBuffer {
     }
 }
 
-/// Takes the descriptor of the second control message, if it is `SCM_RIGHTS`. To be called once for each message that was
-/// received.
+/// Takes the descriptor of the second control message, if that is `SCM_RIGHTS`. Must be called only once for
+/// each received message.
 fn take_descriptor(control: &Control, length: usize) -> Option<OwnedFd> {
     let message = control.0.get(CREDENTIALS_ROOM..length.min(CONTROL_ROOM))?;
     if message.len() < DESCRIPTOR_ROOM {
@@ -209,11 +213,12 @@ fn take_descriptor(control: &Control, length: usize) -> Option<OwnedFd> {
         return None;
     }
     let descriptor = libc::c_int::from_ne_bytes(*message.last_chunk()?);
-    // SAFETY: the kernel has just opened it for us, and nobody else has read its number.
+    // SAFETY: the kernel has just opened the descriptor for this process, and its number has been read only
+    // here.
     (descriptor >= 0).then(|| unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Reads the first control message if it is `SCM_CREDENTIALS`. Where there is one the kernel puts it first.
+/// Reads the first control message if it is `SCM_CREDENTIALS`, which the kernel always puts first.
 fn read_credentials(control: &Control, length: usize) -> Option<Credentials> {
     if length < CREDENTIALS_ROOM {
         return None;
@@ -228,7 +233,8 @@ fn read_credentials(control: &Control, length: usize) -> Option<Credentials> {
         .0
         .get(mem::size_of::<libc::cmsghdr>()..)?
         .first_chunk::<{ mem::size_of::<libc::ucred>() }>()?;
-    // SAFETY: the array has the size of a `ucred`, three integers for which any bytes are valid; read unaligned.
+    // SAFETY: the array has the size of a `ucred`, three integers for which any bytes are valid; read
+    // unaligned.
     let credentials = unsafe { ptr::read_unaligned(data.as_ptr().cast::<libc::ucred>()) };
     Some(Credentials {
         pid: u32::try_from(credentials.pid).unwrap_or(0),
@@ -237,13 +243,13 @@ fn read_credentials(control: &Control, length: usize) -> Option<Credentials> {
     })
 }
 
-/// Reads the address of an IPv4 or IPv6 sender, as `sockaddr_in` and `sockaddr_in6` lay it out.
+/// Reads the address of an IPv4 or IPv6 sender from the layout of `sockaddr_in` or `sockaddr_in6`.
 fn read_source(name: &Name) -> Option<SocketAddr> {
     let (family, rest) = name.0.split_first_chunk()?;
     let (port, rest) = rest.split_first_chunk()?;
     let address = match u16::from_ne_bytes(*family) {
         INET => IpAddr::from(*rest.first_chunk::<4>()?),
-        // Behind four bytes of flow information.
+        // Skips four bytes of flow information.
         INET6 => IpAddr::from(*rest.get(4..)?.first_chunk::<16>()?),
         _ => return None,
     };

@@ -1,11 +1,13 @@
-//! Which sealed datagrams have come before.
+//! Replay protection of sealed datagrams.
 //!
-//! A sealed datagram is genuine for ever, so whoever recorded one can send it again. Its nonce tells: a prefix that
-//! stands for the sender's session, and a counter that only goes up within it. For each prefix that a key has opened
-//! the highest counter is remembered; what is not higher is refused, from wherever it comes. A sender may have several
-//! sessions at once (two handles, two containers behind one address), so a new prefix by itself ends no other. One is
-//! over when the beats under it are continued under another prefix from the same socket: then what is older than the first
-//! of those is refused too. Nothing that an attacker can make of recordings ends a session that goes on.
+//! A sealed datagram stays genuine for ever, so a recorded one can be sent again. Its nonce holds a prefix,
+//! which stands for the sender's session, and a counter, which only rises within the session. The table keeps
+//! the highest counter of each prefix that a key has opened, and refuses every counter that is not higher,
+//! from any address: an anti-replay window of size one (compare RFC 4303, section 3.4.3). A sender may have
+//! several sessions at once (two handles, two containers behind one address), so a new prefix ends no other
+//! session. A session is over once its beats are continued under another prefix from the same socket; beats
+//! older than the first of those are then refused as well. No replay of recordings can end a session that is
+//! in use.
 
 pub(in crate::ingest) mod persisted;
 #[cfg(test)]
@@ -22,27 +24,27 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::KeyId;
 use crate::domain::outcome::Outcome;
 
-/// How many sessions are looked at to find one that may make room for a new one.
+/// The number of sessions examined to find one to replace.
 const LOOKS: usize = 1024;
-/// Beats continue those under another prefix if their clock started at the same moment, give or take the jitter of a
-/// network.
+/// The largest difference between the clock starts of two prefixes of which one continues the other, in
+/// nanoseconds: the jitter of a network.
 const CONTINUES_WITHIN_NANOS: u64 = 50_000_000;
 
-/// The sessions of authenticated senders.
+/// The replay windows of all authenticated senders.
 #[derive(Debug)]
 pub(super) struct ReplayTable {
     sessions: Vec<Session>,
-    /// The most that there may be.
+    /// The capacity.
     most: usize,
-    /// How long after its last datagram a session is live and cannot be forgotten.
+    /// The time after its last datagram for which a session cannot be replaced.
     live_for: Duration,
-    /// Session numbers by key and prefix.
+    /// Session indices by key and prefix.
     by_prefix: HashTable<u32>,
-    /// The newest session of each socket, by what tells sockets apart.
+    /// The newest session of each socket, by the hash that identifies a socket.
     by_socket: HashTable<u32>,
-    /// Where to look next for one that makes room.
+    /// The clock hand: where the next search for a session to replace begins.
     hand: usize,
-    /// Whether a session has changed since they were last handed out to be saved.
+    /// Whether a session has changed since the last pass of `take_unsaved` began.
     has_unsaved: bool,
     hasher: RandomState,
 }
@@ -50,31 +52,31 @@ pub(super) struct ReplayTable {
 #[derive(Clone, Copy, Debug)]
 struct Session {
     prefix: [u8; 8],
-    /// A number for the socket that it came from first, with key and pid. Of one that a server before this one knew there is
-    /// none until it is heard: the numbers are others in each process.
+    /// The hash of the socket of its first datagram, with key and pid. `None` for a session restored from
+    /// disk until its next datagram: the hashes differ in each process.
     socket: Option<NonZeroU64>,
-    /// Of its newest beat.
+    /// The clock of its newest beat.
     line: Line,
-    /// The nonce of the first beat by which it was continued under another prefix; `u64::MAX` while it was not.
+    /// The nonce of the first beat that continued it under another prefix; `u64::MAX` while there is none.
     continued_at: u64,
     highest: u32,
-    /// When its last datagram came, in seconds.
+    /// The arrival of its last datagram, in whole seconds.
     heard_at: u32,
     key: KeyId,
-    /// Whether it was handed out to be saved as it is.
+    /// Whether its present state was handed out to be saved.
     is_saved: bool,
 }
 
-/// Where the beats under a prefix are: which of them is the newest, and when their clock started.
+/// The position of a session: the nonce of its newest beat, and the start of the sender's clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
     pub(super) nonce: u64,
-    /// On the server's clock, in nanoseconds, which the start of the server may be after.
+    /// On the server's clock, in nanoseconds; negative if before the start of the server.
     pub(super) start: i64,
 }
 
 impl Line {
-    /// Of a beat with `nonce` and `timestamp` that came at `at`.
+    /// The position that a beat with `nonce` and `timestamp` shows, which arrived at `at`.
     pub(super) fn of(nonce: u64, timestamp: u64, at: MonoTime) -> Self {
         let start = i128::from(at.as_nanos()) - i128::from(timestamp);
         Line { nonce, start: i64::try_from(start).unwrap_or(i64::MIN) }
@@ -85,7 +87,7 @@ impl Line {
     }
 }
 
-/// What the outside of a datagram says, its key having opened it.
+/// The header of a sealed datagram that its key has opened.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stamp {
     pub(super) key: KeyId,
@@ -97,7 +99,8 @@ pub(super) struct Stamp {
 }
 
 impl ReplayTable {
-    /// Makes a table for at most `most` sessions, each of which is kept for at least `live_for` after its last datagram.
+    /// Makes a table for at most `most` sessions, each of which is kept for at least `live_for` after its
+    /// last datagram.
     pub(super) fn new(most: usize, live_for: Duration) -> Self {
         ReplayTable {
             sessions: Vec::new(),
@@ -111,12 +114,12 @@ impl ReplayTable {
         }
     }
 
-    /// Takes note of an opened datagram that is new.
+    /// Records the counter of an opened datagram if it is new.
     ///
     /// # Errors
     ///
-    /// [`Outcome::Replayed`] for one that is not, [`Outcome::ReplayTableFull`] for one that begins a session for which
-    /// there is no room. Nothing changes then.
+    /// [`Outcome::Replayed`] for a counter that is not new, [`Outcome::ReplayTableFull`] for a new session
+    /// without room. The table is unchanged then.
     pub(super) fn admit(&mut self, stamp: &Stamp, at: MonoTime) -> Result<(), Outcome> {
         let heard_at = seconds(at);
         let hash = self.hasher.hash_one((stamp.key, stamp.prefix));
@@ -174,7 +177,7 @@ impl ReplayTable {
         Ok(())
     }
 
-    /// Gives a session that a server before this one knew the socket that it was heard from.
+    /// Binds a session that was restored from disk to the socket of its first datagram.
     fn settle(&mut self, number: u32, stamp: &Stamp) {
         let socket = self.number_of_socket(stamp);
         let ReplayTable { sessions, by_socket, .. } = self;
@@ -190,8 +193,8 @@ impl ReplayTable {
         NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN)
     }
 
-    /// Finds a place for a session: a free one, or that of one that has long been silent, the longest of those that are
-    /// looked at. Where there is none, a sender that is known by its socket has that of its own last session.
+    /// Finds a slot for a session: a free one, or that of the longest silent of the examined sessions if that
+    /// is stale, or that of the last session of the same socket.
     fn place(&mut self, session: Session) -> Result<u32, Outcome> {
         let full = |_| Outcome::ReplayTableFull;
         let next = self.sessions.len();
@@ -242,7 +245,7 @@ impl Session {
     }
 }
 
-/// Whole seconds; they do for telling the living from the dead.
+/// Whole seconds, which are exact enough to tell live sessions from stale ones.
 fn seconds(at: MonoTime) -> u32 {
     u32::try_from(at.as_nanos() / 1_000_000_000).unwrap_or(u32::MAX)
 }

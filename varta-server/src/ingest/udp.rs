@@ -1,4 +1,4 @@
-//! A UDP socket: how it is made, and whom to believe when nobody vouches for anything.
+//! UDP sockets: how one is bound, and the admission of plaintext datagrams, whose sender nothing attests.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -15,21 +15,22 @@ use crate::domain::outcome::Outcome;
 use crate::ingest::message::Message;
 use crate::ingest::recvmmsg::Datagram;
 
-/// Where a UDP socket is to be.
+/// The settings of one UDP socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) address: SocketAddr,
-    /// Whether a socket for every IPv6 address leaves the IPv4 addresses to another one.
+    /// Whether an IPv6 wildcard socket leaves the IPv4 addresses to another socket.
     pub(crate) only_v6: bool,
-    /// How many bytes of datagrams are to fit its queue, counted as the kernel does.
+    /// The requested receive buffer in bytes, as the kernel counts them.
     pub(crate) receive_buffer: usize,
 }
 
-/// Makes a socket that does not block. Gives it and its address, with the port that was picked if 0 was asked for.
+/// Binds a non-blocking socket. Returns it with its address, which has the chosen port if port 0 was
+/// requested.
 ///
 /// # Errors
 ///
-/// When the address cannot be had; `option` is by which it was asked for.
+/// The address cannot be bound; the error names `option`, which requested it.
 pub(super) fn bind(option: &'static str, options: &Options) -> Result<(OwnedFd, SocketAddr), Error> {
     let Options { only_v6, receive_buffer, .. } = *options;
     let address = SocketAddr::new(options.address.ip().to_canonical(), options.address.port());
@@ -45,15 +46,15 @@ pub(super) fn bind(option: &'static str, options: &Options) -> Result<(OwnedFd, 
     Ok((socket.into(), bound))
 }
 
-/// Asks for a queue of `bytes`. What was granted is to be read back: without a privilege the kernel grants no more than
-/// `net.core.rmem_max` and does not say so.
+/// Requests a receive buffer of `bytes`. The granted size must be read back: without `CAP_NET_ADMIN` the
+/// kernel silently limits it to `net.core.rmem_max`.
 fn enlarge_queue(socket: &Socket, bytes: usize) -> io::Result<()> {
-    // The kernel takes twice of what it is told, for what it needs itself.
+    // The kernel doubles the value, for its own overhead.
     let told = bytes / 2;
     if setsockopt(socket, RcvBufForce, &told).is_ok() { Ok(()) } else { socket.set_recv_buffer_size(told) }
 }
 
-/// Who claims to have sent what, or why it is refused.
+/// Decodes a datagram, with the sender that it claims. Returns why it is refused otherwise.
 pub(super) fn judge(datagram: &Datagram<'_>) -> Result<(Sender, Message), Outcome> {
     let source = datagram.source.ok_or(Outcome::Unattested)?;
     if datagram.truncated {

@@ -1,4 +1,4 @@
-//! Whom to believe on a Unix datagram socket: every sender is known from the kernel.
+//! Admission on a Unix datagram socket: the kernel attests every sender's pid, uid and gid.
 
 use std::os::fd::OwnedFd;
 
@@ -12,10 +12,11 @@ use crate::ingest::message::Message;
 use crate::ingest::recvmmsg::{Credentials, Datagram};
 use crate::ingest::shm::Pages;
 
-/// An agent that is process 1 of its container may not say so; it sends a number with this bit, which is no pid.
+/// An agent that is pid 1 of its container may not send that pid; it sends a number with this bit instead,
+/// which no pid has.
 const NOT_A_PID: u32 = 1 << 31;
 
-/// Which attested senders are accepted: those with one of the users or one of the groups.
+/// The senders that are accepted: those with one of these uids or one of these gids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedSenders {
     /// User ids.
@@ -30,15 +31,15 @@ impl AllowedSenders {
     }
 }
 
-/// Who sent what, or why it is refused. `is_pid_of` tells whether the process that the kernel names has another pid in a
-/// namespace of its own.
+/// Authenticates and decodes a datagram. Returns sender and message, or why it is refused. `is_pid_of` tells
+/// whether the attested process has another pid in a PID namespace of its own.
 pub(super) fn judge(
     datagram: &Datagram<'_>,
     allowed: &AllowedSenders,
     is_pid_of: &mut impl FnMut(u32, u32) -> bool,
 ) -> Result<(Sender, Message), Outcome> {
     let is_attach = is_attach(datagram.payload);
-    // Nothing but an Attach has anything to pass along.
+    // Only an Attach has a descriptor to pass.
     if datagram.extra_ancillary || datagram.has_descriptor && !is_attach {
         return Err(Outcome::Ancillary);
     }
@@ -58,8 +59,8 @@ pub(super) fn judge(
     Ok((Sender::local(credentials.pid), message))
 }
 
-/// Does for the pages of agents what follows from a datagram: takes one that came with it, and puts the last word of a
-/// panic behind what was written before.
+/// Applies what a datagram means for shared pages: attaches a page that came along, and skips earlier beats
+/// of a process whose datagram reports a panic.
 pub(super) fn settle(
     judged: Result<(Sender, Message), Outcome>,
     pages: &Pages,
@@ -71,7 +72,7 @@ pub(super) fn settle(
             Ok((sender, Message::Control(Said::Attach)))
         }
         Ok((sender, Message::Beat(frame))) if frame.is_terminal() => {
-            // What it wrote before it panicked is no sign that it has survived that.
+            // A beat that was written before the panic is no sign of life after it.
             pages.pass_over(sender.pid);
             judged
         }
@@ -79,7 +80,7 @@ pub(super) fn settle(
     }
 }
 
-/// Whether a datagram says that it is an Attach.
+/// Whether a datagram claims to be an Attach.
 #[inline]
 fn is_attach(payload: &[u8]) -> bool {
     payload.len() != FRAME_LEN

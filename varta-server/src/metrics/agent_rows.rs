@@ -1,8 +1,8 @@
-//! Rows for single agents, written into one buffer for each family.
+//! Series of single agents, rendered into one buffer for each family.
 //!
-//! The text format wants all rows of a family together, and the tracker can give its agents only a slice at a time
-//! lest a scrape hold up the beats: so each slice adds to every family's buffer, and the buffers follow each other in
-//! the body.
+//! The text format wants all series of a family together, while the tracker yields agents only in slices, so
+//! that a scrape does not delay beats. Each slice therefore adds to the buffer of every family, and the body
+//! of the response consists of the buffers one after the other.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::base::time::millis;
 use crate::domain::tracker::{AgentView, Twin, Verdict};
 use crate::metrics::family::{Family, families};
 
-/// Agents with rows of their own under [`AgentMetrics::Auto`].
+/// The most agents that have series of their own under [`AgentMetrics::Auto`].
 pub(crate) const AUTO_LIMIT: usize = 10_000;
 
 /// For which agents there are rows of their own.
@@ -25,7 +25,8 @@ pub enum AgentMetrics {
     Unhealthy,
     /// For none.
     Off,
-    /// For every agent while there are at most 10 000, else for those that are not well, at most 10 000 of them.
+    /// For every agent while there are at most 10 000, else for those that are not well, at most 10 000 of
+    /// them.
     #[default]
     Auto,
 }
@@ -58,11 +59,11 @@ const PER_AGENT: [(Family, &str); 9] = [
     (BEATS_LOST, "counter"),
 ];
 
-/// The rows of one scrape while they are being written.
+/// The series of one scrape under construction.
 #[derive(Debug)]
 pub(crate) struct AgentRows {
     mode: AgentMetrics,
-    /// The name of this host.
+    /// The host name.
     host: String,
     /// Unix time of [`MonoTime::START`], in milliseconds.
     wall_start_millis: u64,
@@ -74,7 +75,7 @@ pub(crate) struct AgentRows {
 }
 
 impl AgentRows {
-    /// Starts the rows of a scrape of a server on `host` that has `agents` agents.
+    /// Begins a scrape on `host` with `agents` agents.
     pub(crate) fn new(mode: AgentMetrics, agents: usize, host: &str, wall_start_seconds: f64) -> Self {
         let mode = match mode {
             AgentMetrics::Auto if agents <= AUTO_LIMIT => AgentMetrics::All,
@@ -82,7 +83,7 @@ impl AgentRows {
         };
         let bodies = PER_AGENT.map(|(family, kind)| {
             let mut body = BytesMut::new();
-            // Writing into memory does not fail.
+            // Writing to memory cannot fail.
             let _ = write!(body, "# HELP {0} {1}\n# TYPE {0} {kind}\n", family.name, family.help);
             body
         });
@@ -104,7 +105,7 @@ impl AgentRows {
         }
     }
 
-    /// Writes an agent's rows, or counts it among those that have none.
+    /// Adds an agent's series, or counts it as omitted.
     pub(crate) fn add(&mut self, agent: &AgentView<'_>) {
         let well = agent.verdict == Verdict::Up(varta_proto::Status::Ok);
         if agent.verdict == Verdict::Gone {
@@ -127,7 +128,8 @@ impl AgentRows {
             Verdict::Stalled | Verdict::Down | Verdict::Gone => 3,
             Verdict::Unknown | Verdict::Expected => agent.last.status as u64,
         };
-        // Known from before a restart of this server, it has time yet; when that is over it is stalled.
+        // Known from before a restart of the server, the agent still has time; once that has passed it is
+        // stalled.
         let has_time = agent.verdict == Verdict::Expected;
         let last_beat = self.wall_start_millis + agent.last_beat.as_nanos() / 1_000_000;
         let values = [
@@ -149,7 +151,7 @@ impl AgentRows {
         }
     }
 
-    /// Writes that agents are missing that were expected: they have no pid, and are not up.
+    /// Adds the expected agents that are missing: without a pid, and not up.
     pub(crate) fn add_missing<'a>(&mut self, names: impl Iterator<Item = &'a Arc<str>>) {
         let Some((body, (family, _))) =
             self.bodies.iter_mut().zip(PER_AGENT).find(|(_, (family, _))| family.name == AGENT_UP.name)
@@ -158,19 +160,19 @@ impl AgentRows {
         };
         for name in names {
             self.rows += 1;
-            // Writing into memory does not fail.
+            // Writing to memory cannot fail.
             let _ = write!(body, "{}{{pid=\"\",agent=\"", family.name);
             put_escaped(body, name);
             let _ = writeln!(body, "\",host=\"{}\",transport=\"\"}} 0", self.host);
         }
     }
 
-    /// Writes how often agents were restarted under each name, for the first of very many names.
+    /// Adds the number of restarts by name, for at most [`AUTO_LIMIT`] names.
     pub(crate) fn add_restarts<'a>(&mut self, restarts: impl Iterator<Item = (&'a Arc<str>, u64)>) {
         for (name, restarts) in restarts.take(AUTO_LIMIT) {
             if self.restarts.is_empty() {
                 let Family { name, help, .. } = RESTARTS;
-                // Writing into memory does not fail.
+                // Writing to memory cannot fail.
                 let _ = write!(self.restarts, "# HELP {name} {help}\n# TYPE {name} counter\n");
             }
             let _ = write!(self.restarts, "{}{{agent=\"", RESTARTS.name);
@@ -179,12 +181,12 @@ impl AgentRows {
         }
     }
 
-    /// How many agents have no rows.
+    /// The number of agents without series.
     pub(crate) fn omitted(&self) -> usize {
         self.omitted
     }
 
-    /// The text, in pieces.
+    /// The body, in pieces.
     pub(crate) fn into_pieces(self) -> impl Iterator<Item = Bytes> {
         let no_rows = self.rows == 0;
         let bodies = self.bodies.into_iter().filter(move |_| !no_rows);
@@ -200,7 +202,7 @@ impl AgentRows {
         self.labels.put_slice(b"\",host=\"");
         match agent.origin.address() {
             None => self.labels.put_slice(self.host.as_bytes()),
-            // Writing into memory does not fail.
+            // Writing to memory cannot fail.
             Some(address) => _ = write!(self.labels, "{address}"),
         }
         self.labels.put_slice(b"\",transport=\"");
@@ -213,11 +215,11 @@ impl AgentRows {
     }
 }
 
-/// A sample's value.
+/// The value of a sample.
 #[derive(Clone, Copy)]
 enum Value {
     Whole(u64),
-    /// Of a second.
+    /// In thousandths, which render as a decimal fraction.
     Thousandths(u64),
 }
 
@@ -228,7 +230,7 @@ impl Value {
             Value::Whole(whole) => body.put_slice(digits.format(whole).as_bytes()),
             Value::Thousandths(thousandths) => {
                 body.put_slice(digits.format(thousandths / 1000).as_bytes());
-                // A leading 1 keeps the zeroes that belong behind the point.
+                // A leading 1 keeps the zeroes after the decimal point.
                 let fraction = digits.format(1000 + thousandths % 1000);
                 body.put_u8(b'.');
                 body.put_slice(&fraction.as_bytes()[1..]);
@@ -237,8 +239,8 @@ impl Value {
     }
 }
 
-/// Escapes a label value as the text format asks: backslash, quote and line feed. Other control characters, which no
-/// honest name has, become `?`.
+/// Escapes a label value as the text format requires: backslash, quote and line feed. Other control
+/// characters become `?`.
 fn put_escaped(body: &mut BytesMut, value: &str) {
     for character in value.chars() {
         match character {

@@ -1,6 +1,6 @@
-//! Metrics. Families with few series are kept by the exporter, with handles taken once at the start; rows for single
-//! agents are written when they are asked for, by [`agents`], because an exporter that keeps a million of them does
-//! nothing else.
+//! The metrics registry. The exporter keeps families with few series, by handles taken once at the start.
+//! Series of single agents are rendered at each scrape by [`agent_rows`], because an exporter that holds a
+//! million of them has time for nothing else.
 
 pub(crate) mod agent_rows;
 pub(crate) mod family;
@@ -12,13 +12,14 @@ use metrics_exporter_prometheus::{
 
 use self::family::Family;
 
-/// The exporter keeps samples of a histogram until somebody scrapes; beyond this many we have it digest them.
+/// The number of histogram samples after which the exporter aggregates them; otherwise it keeps them until a
+/// scrape.
 pub(crate) const SAMPLES_BEFORE_UPKEEP: u32 = 1024;
 
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
 
-/// Registers families and renders them. Not the process's global recorder: two servers in one process, as in tests,
-/// have their own figures.
+/// Registers and renders families. Not the process-wide recorder, so that several servers in one process, as
+/// in tests, have separate metrics.
 pub(crate) struct Registry {
     recorder: PrometheusRecorder,
 }
@@ -73,8 +74,8 @@ fn key(family: Family, labels: &[(&'static str, &str)]) -> Key {
     Key::from_parts(family.name, labels)
 }
 
-/// Puts families and, except for histograms, their rows in the order of their names: the exporter gives them in
-/// another one each time.
+/// Sorts families, and their series except those of histograms, by name: the exporter's order differs each
+/// time.
 pub(crate) fn in_order(rendered: &str) -> String {
     let mut families: Vec<Vec<&str>> =
         rendered.split("\n\n").map(|family| family.lines().collect()).collect();
@@ -82,7 +83,7 @@ pub(crate) fn in_order(rendered: &str) -> String {
     for family in &mut families {
         let histogram = family.iter().any(|line| line.starts_with("# TYPE") && line.ends_with(" histogram"));
         if !histogram {
-            // HELP and TYPE sort before any row.
+            // HELP and TYPE sort before any series.
             family.sort_unstable();
         }
     }

@@ -1,6 +1,6 @@
-//! The cgroup in which a process is: its place, whether it is frozen or throttled, and how short it is of what it needs.
+//! The cgroup of a process: its path, whether it is frozen or CPU-throttled, and its pressure (PSI).
 //!
-//! Only version 2 is asked. On a host that has none, or that has both, what is not there is not told.
+//! Only cgroup version 2 is read. On a host with version 1, or with both, the missing values are `None`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,25 +9,26 @@ use crate::domain::process::text::short;
 use crate::domain::process::{Cgroup, Pressure, Throttled};
 use crate::observe::read_bounded::read_some;
 
-/// How much of a cgroup's path is kept for people to read.
+/// The most bytes of a cgroup's path that are kept for display.
 pub(crate) const MOST_PATH: usize = 256;
-/// Enough for one line of each hierarchy, of which at least the first is whole.
+/// The bytes read of `/proc/PID/cgroup`: one line for each hierarchy, of which at least the first is
+/// complete.
 const LINES_ROOM: usize = 8 * 1024;
-/// Enough for a host with a few hundred mounts before that of cgroups.
+/// The bytes read of `mountinfo`: enough for a few hundred mounts before that of cgroups.
 const MOUNTS_ROOM: usize = 64 * 1024;
-/// More than `cgroup.events` and `cpu.stat` have.
+/// The bytes read of `cgroup.events` and `cpu.stat`, more than they have.
 const FACTS_ROOM: usize = 1024;
 
-/// Where the cgroups of version 2 are mounted.
+/// The mount point of the cgroup version 2 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hierarchy {
     mounted_at: PathBuf,
-    /// The cgroup that is to be seen there: `/`, but for a container that sees a part.
+    /// The cgroup that is mounted there: `/`, except in a container that sees a part of the hierarchy.
     root: String,
 }
 
 impl Hierarchy {
-    /// Finds it; `None` on a host without version 2.
+    /// Finds the hierarchy; `None` on a host without version 2.
     pub(crate) fn find() -> Option<Self> {
         Hierarchy::parse(read_some("/proc/self/mountinfo", &mut vec![0; MOUNTS_ROOM])?)
     }
@@ -44,13 +45,13 @@ impl Hierarchy {
         })
     }
 
-    /// Where the files of the cgroup with this path are; `None` when that is outside of what can be seen.
+    /// The directory of the cgroup with this path; `None` outside of the mounted part.
     pub(crate) fn directory(&self, path: &str) -> Option<PathBuf> {
         let below = match self.root.as_str() {
             "/" => path,
             root => path.strip_prefix(root).filter(|rest| rest.is_empty() || rest.starts_with('/'))?,
         };
-        // A process outside of our cgroup namespace has a path with `/..` in it.
+        // A process outside of this cgroup namespace has a path with `/..` in it.
         if below.split('/').any(|component| component == "..") {
             return None;
         }
@@ -59,7 +60,7 @@ impl Hierarchy {
 }
 
 impl Cgroup {
-    /// Looks at the cgroup of a process; `None` when it cannot be known in which it is.
+    /// Reads the cgroup of a process; `None` when it cannot be determined.
     pub(crate) fn of_process(pid: u32, hierarchy: Option<&Hierarchy>) -> Option<Self> {
         let lines = read_lines(pid)?;
         let path = unified_path(&lines)?;
@@ -80,17 +81,17 @@ impl Cgroup {
     }
 }
 
-/// The file that says in which cgroups a process is.
+/// Reads `/proc/PID/cgroup`, which lists the cgroups of a process.
 pub(crate) fn read_lines(pid: u32) -> Option<String> {
     let mut room = vec![0; LINES_ROOM];
     let lines = read_some(format!("/proc/{pid}/cgroup"), &mut room)?;
     Some(String::from_utf8_lossy(lines).into_owned())
 }
 
-/// The path in the hierarchy of version 2, from the line `0::PATH`.
+/// The path in the version 2 hierarchy, from the line `0::PATH`.
 pub(crate) fn unified_path(lines: &str) -> Option<&str> {
     let path = lines.lines().find_map(|line| line.strip_prefix("0::"))?;
-    // What the kernel adds when the cgroup has been removed under a zombie.
+    // The kernel appends this when the cgroup was removed while a zombie was in it.
     Some(path.strip_suffix(" (deleted)").unwrap_or(path)).filter(|path| path.starts_with('/'))
 }
 
@@ -98,14 +99,14 @@ fn read_number(file: &Path, wanted: &str) -> Option<u64> {
     flat_number(read_some(file, &mut [0; FACTS_ROOM])?, wanted)
 }
 
-/// The number after a name, in a file with one name and number a line.
+/// The number after a name, in a file with one name and one number on each line.
 fn flat_number(file: &[u8], wanted: &str) -> Option<u64> {
     let text = std::str::from_utf8(file).ok()?;
     let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
     pairs.find(|(name, _)| *name == wanted)?.1.trim().parse().ok()
 }
 
-/// Undoes the kernel's way of writing a space, a tab, a newline and a backslash into a list of mounts: `\040`.
+/// Decodes the octal escapes of space, tab, newline and backslash in a list of mounts: `\040`.
 fn unescape(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut plain = parts.next().unwrap_or_default().to_owned();

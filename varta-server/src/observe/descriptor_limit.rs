@@ -1,21 +1,20 @@
-//! How many descriptors this process may have: each watched process takes one.
+//! The limit of open file descriptors: each watched process takes one.
 
 use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors that are left for everything else: sockets, connections, files, and looks into `/proc`.
+/// The descriptors reserved for everything else: sockets, connections, files, and reads of `/proc`.
 pub(crate) const RESERVED: usize = 512;
 
-/// Raises the limit of open descriptors to the highest that this process may give itself, and says what is now in
-/// force.
+/// Raises the soft limit of open files to the hard limit, and returns the limit in force.
 ///
-/// The usual limit of 1024 is only low because select(2) cannot take more, and nothing here uses that. Programs that
-/// this one starts inherit the limit; who starts some may want to lower it for them.
+/// The usual limit of 1024 exists only because select(2) cannot handle more, and nothing here uses that.
+/// Child processes inherit the limit; code that starts one may lower it there.
 ///
 /// # Errors
 ///
-/// When the kernel refuses; the limit is then what it was before.
+/// The kernel refuses; the limit is unchanged.
 pub(crate) fn raise_descriptor_limit() -> io::Result<usize> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {
@@ -24,7 +23,7 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<usize> {
     Ok(usize::try_from(hard).unwrap_or(usize::MAX))
 }
 
-/// How many processes may be watched under a limit of descriptors: all but [`RESERVED`], and of a small limit half.
+/// The most processes to watch under a descriptor limit: all but [`RESERVED`], or half of a small limit.
 #[must_use]
 pub(crate) const fn watch_cap(descriptors: usize) -> usize {
     let reserved = if descriptors / 2 < RESERVED { descriptors - descriptors / 2 } else { RESERVED };

@@ -1,8 +1,8 @@
-//! The watch: tells of the death of processes that are nobody's children here, at the moment at which they die.
+//! The exit watcher: reports the exit of processes that are no children of this one, at the moment they exit.
 //!
-//! One epoll instance of our own holds all pidfds, and only that one is registered with the runtime: a million
-//! registrations there would cost a few hundred bytes each and a walk through the runtime's lists. While nobody dies,
-//! nothing wakes up.
+//! One epoll instance holds all pidfds, and only that one is registered with the runtime: a million
+//! registrations there would cost a few hundred bytes each and walks through the runtime's lists. While no
+//! process exits, nothing wakes up.
 
 #[cfg(test)]
 mod tests;
@@ -21,27 +21,27 @@ use crate::domain::process::Death;
 use crate::observe::pidfd::{EVENTS, Pidfd, PidfdSet, Told};
 use crate::observe::stat::Stat;
 
-/// How long the status of a dead process is waited for that its parent has not asked for yet and that we may not see
-/// before. A parent that cares asks at once; one that does not leaves it for good.
+/// How long the exit status of a zombie is awaited that its parent has not reaped and that this user may not
+/// read before. A parent that reaps does so at once; any other leaves the zombie for good.
 const UNREAPED_FOR: Duration = Duration::from_millis(100);
 
-/// Tells which of the watched processes died.
+/// Reports which of the watched processes exited.
 ///
 /// Belongs to one task of a runtime with I/O and time enabled. Each watched process takes one descriptor.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     pidfds: AsyncFd<PidfdSet>,
-    /// By the caller's key, so that it need not keep one of ours.
+    /// By the caller's key.
     watched: HashMap<u64, Watched>,
-    /// Keys that the kernel named and that were not asked about yet: at most [`EVENTS`].
+    /// Keys that the kernel reported and that were not examined yet: at most [`EVENTS`].
     named: VecDeque<u64>,
-    /// Keys of zombies, in the order in which their time is up. Some may have been dealt with. A queue and no heap:
-    /// each waits for the same time.
+    /// Keys of zombies whose status is awaited, in the order of their deadlines; some may be settled already.
+    /// A queue instead of a heap, because all of them wait equally long.
     unreaped: VecDeque<(MonoTime, u64)>,
     cap: usize,
     counts: Refusals,
     clock: Clock,
-    /// Where the status of a zombie is read. Another one in tests, that may see nothing.
+    /// Reads the status of a zombie. Replaced in tests by one that may read nothing.
     read_stat: fn(u32) -> Option<Stat>,
 }
 
@@ -50,20 +50,20 @@ struct Watched {
     pidfd: Pidfd,
     pid: u32,
     start_time: NonZeroU64,
-    /// Until when its status is waited for; `NEVER` while it lives.
+    /// The deadline for its exit status; `NEVER` while the process lives.
     unreaped_until: MonoTime,
 }
 
-/// A watched process has died. It is not watched any more.
+/// The exit of a watched process, which is not watched any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessDeath {
-    /// What the caller named it by.
+    /// The caller's key.
     pub key: u64,
-    /// The pid it had; somebody else may have it now.
+    /// The pid of the process, which may have been reused since.
     pub pid: u32,
-    /// When it started, in clock ticks after the boot.
+    /// Its start time in clock ticks after the boot.
     pub start_time: NonZeroU64,
-    /// How it died.
+    /// Its exit status.
     pub death: Death,
 }
 
@@ -71,26 +71,26 @@ pub(crate) struct ProcessDeath {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum NotWatched {
-    /// The process is not there any more, or another one has its pid.
+    /// The process does not exist any more, or its pid was reused.
     #[error("the process is gone")]
     Gone,
-    /// As many are watched as may be.
+    /// The cap is reached.
     #[error(
         "{cap} processes are watched, as many as the limit of open files leaves room for; raise LimitNOFILE"
     )]
     Full {
-        /// That many.
+        /// The cap.
         cap: usize,
     },
-    /// The kernel refused: it is too old (before Linux 5.3), or short of descriptors, memory or epoll watches.
+    /// The kernel refuses: it is older than Linux 5.3, or short of descriptors, memory or epoll watches.
     #[error("the kernel refused to watch the process: {0}")]
     Kernel(#[source] io::Error),
 }
 
-/// How often a process was not watched, and why.
+/// The number of processes that were not watched, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Refusals {
-    /// It was gone already.
+    /// The process had exited.
     pub gone: u64,
     /// The cap was reached.
     pub full: u64,
@@ -99,13 +99,13 @@ pub(crate) struct Refusals {
 }
 
 impl Watcher {
-    /// Watches nobody, and later at most `cap` processes; see [`watch_cap`](super::limit::watch_cap).
+    /// Creates a watcher of at most `cap` processes; see [`watch_cap`](super::limit::watch_cap).
     ///
-    /// To be called within a runtime that has I/O and time enabled.
+    /// Must be called within a runtime that has I/O and time enabled.
     ///
     /// # Errors
     ///
-    /// When the kernel gives no epoll instance.
+    /// The kernel refuses to create an epoll instance.
     pub(crate) fn new(clock: Clock, cap: usize) -> io::Result<Self> {
         Ok(Watcher {
             pidfds: PidfdSet::new()?.register()?,
@@ -119,13 +119,13 @@ impl Watcher {
         })
     }
 
-    /// Watches the process that has this pid and started at this time. Whom `key` named before is not watched any more.
+    /// Watches the process with this pid and start time, in place of any other process under `key`.
     ///
-    /// A zombie is watched, and told of at once.
+    /// The exit of a zombie is reported at once.
     ///
     /// # Errors
     ///
-    /// See [`NotWatched`]; each is counted, and nothing else has changed.
+    /// See [`NotWatched`]; each error is counted and changes nothing else.
     pub(crate) fn watch(&mut self, key: u64, pid: u32, start_time: NonZeroU64) -> Result<(), NotWatched> {
         let result = self.try_watch(key, pid, start_time);
         match &result {
@@ -145,7 +145,7 @@ impl Watcher {
             Some(libc::ESRCH) => NotWatched::Gone,
             _ => NotWatched::Kernel(error),
         })?;
-        // Read after it was opened: if this is the process that is meant, the descriptor is of no other.
+        // Read after the pidfd was opened: if the start time is right, the pidfd belongs to this process.
         if Stat::of_thread(pid, pid).is_none_or(|stat| stat.start_time != start_time) {
             return Err(NotWatched::Gone);
         }
@@ -155,20 +155,20 @@ impl Watcher {
         Ok(())
     }
 
-    /// Stops watching, and frees the descriptor. Says whether anybody was watched under that key.
+    /// Stops watching a process, and closes its pidfd. Returns whether `key` was watched.
     pub(crate) fn unwatch(&mut self, key: u64) -> bool {
         let Some(watched) = self.watched.remove(&key) else { return false };
         self.pidfds.get_ref().remove(&watched.pidfd);
         true
     }
 
-    /// Waits for the next death.
+    /// Waits for the next exit.
     ///
-    /// May be dropped at any point and called again: nothing is lost.
+    /// Cancel safe: a dropped future loses nothing.
     ///
     /// # Errors
     ///
-    /// When the kernel fails to wait, which means that nothing is watched any more.
+    /// The kernel fails to wait: no process is watched any more.
     pub(crate) async fn next(&mut self) -> io::Result<ProcessDeath> {
         loop {
             if let Some(death) = self.take_named() {
@@ -180,7 +180,7 @@ impl Watcher {
                 ready = self.pidfds.readable() => {
                     let mut ready = ready?;
                     if ready.get_inner().take_ready(&mut self.named)? < EVENTS {
-                        // Whatever comes from now on makes it ready anew.
+                        // Whatever is reported from now on sets the readiness again.
                         ready.clear_ready();
                     }
                 }
@@ -193,7 +193,7 @@ impl Watcher {
         }
     }
 
-    /// The next death, if one has happened and can be told of now: for who has a moment to take several.
+    /// The next exit that can be reported without waiting, to take several in a row.
     ///
     /// # Errors
     ///
@@ -209,7 +209,7 @@ impl Watcher {
         }
     }
 
-    /// Asks about those whom the kernel named, until one has died whose status is known.
+    /// Examines the reported keys up to the first process whose exit status is known.
     fn take_named(&mut self) -> Option<ProcessDeath> {
         while let Some(key) = self.named.pop_front() {
             if let Some(death) = self.ask(key) {
@@ -219,11 +219,11 @@ impl Watcher {
         None
     }
 
-    /// How this process died; `None` if it lives, or its status is waited for.
+    /// The exit status of a process; `None` while it lives or its status is awaited.
     fn ask(&mut self, key: u64) -> Option<Death> {
         let watched = self.watched.get_mut(&key)?;
         match watched.pidfd.ask() {
-            // The kernel named another process, which had this key before.
+            // The event belongs to the process that was watched under this key before.
             Told::Alive => return None,
             Told::Dead(death) => return Some(death),
             Told::Unreaped => {}
@@ -232,7 +232,7 @@ impl Watcher {
         if let Some(death) = stat.and_then(|stat| stat.death) {
             return Some(death);
         }
-        // Its parent may have asked in between.
+        // The parent may have reaped it in between.
         if let Told::Dead(death) = watched.pidfd.ask() {
             return Some(death);
         }
@@ -243,7 +243,7 @@ impl Watcher {
         None
     }
 
-    /// When the first status has been waited for long enough; `NEVER` when none is waited for.
+    /// The earliest deadline for an exit status; `NEVER` when none is awaited.
     fn unreaped_until(&mut self) -> MonoTime {
         while let Some((until, key)) = self.unreaped.front() {
             if self.watched.get(key).is_some_and(|watched| watched.unreaped_until == *until) {
@@ -254,7 +254,7 @@ impl Watcher {
         MonoTime::NEVER
     }
 
-    /// A death whose status has been waited for long enough.
+    /// The exit of a process whose status did not become available in time.
     fn take_overdue(&mut self, now: MonoTime) -> Option<ProcessDeath> {
         if self.unreaped_until() > now {
             return None;
@@ -269,19 +269,19 @@ impl Watcher {
         Some(ProcessDeath { key, pid, start_time, death })
     }
 
-    /// Whether something is watched under that key.
+    /// Whether a process is watched under this key.
     #[must_use]
     pub(crate) fn watches(&self, key: u64) -> bool {
         self.watched.contains_key(&key)
     }
 
-    /// How many are watched.
+    /// The number of watched processes.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.watched.len()
     }
 
-    /// How often a process was not watched, since the start.
+    /// The number of processes that were not watched since the start, by reason.
     #[must_use]
     pub(crate) fn refusals(&self) -> Refusals {
         self.counts

@@ -1,10 +1,11 @@
-//! Process groups: a program that was started, and what it has started that did not leave.
+//! Process groups: which processes remain of a program that was started, itself and its descendants in the
+//! group.
 
 use std::fs;
 
 use crate::observe::stat::Stat;
 
-/// The pids of the processes of a group that have not ended, as far as they may be seen.
+/// The pids of the live processes of a group, as far as they are visible.
 pub(crate) fn members_of_group(group: u32) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());

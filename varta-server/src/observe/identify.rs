@@ -1,3 +1,6 @@
+//! Identification of processes from `/proc`: by pid and start time, which are unique even though pids are
+//! reused, and by name.
+
 use std::num::NonZeroU64;
 
 use nix::errno::Errno;
@@ -8,14 +11,15 @@ use crate::domain::process::identity::{ProcessIdentity, Processes};
 use crate::observe::name::ProcessName;
 use crate::observe::stat::Stat;
 
-/// Whether there is a process with this pid, be it a zombie. In doubt there is.
+/// Whether a process with this pid exists, if only as a zombie; true in doubt.
 #[must_use]
 pub(crate) fn exists(pid: u32) -> bool {
     let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return true };
     kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
 }
 
-/// When the process with this pid started, in clock ticks after the boot; `None` when there is none or it may not be seen.
+/// The start time of a process in clock ticks after the boot; `None` when it does not exist or may not be
+/// read.
 pub(crate) fn start_time(pid: u32) -> Option<NonZeroU64> {
     Stat::of_thread(pid, pid).map(|stat| stat.start_time)
 }
@@ -23,12 +27,12 @@ pub(crate) fn start_time(pid: u32) -> Option<NonZeroU64> {
 /// Reads identities from `/proc`.
 #[derive(Clone, Debug)]
 pub(crate) struct ProcFs {
-    /// What the server itself is called. What is in the same unit or container is not told apart by its name.
+    /// The server's own name. Processes of the same unit or container are not named by it.
     own: Option<ProcessName>,
 }
 
 impl ProcFs {
-    /// Looks who the server is.
+    /// Reads the server's own name.
     #[must_use]
     pub(crate) fn new() -> Self {
         ProcFs { own: ProcessName::of_process(std::process::id()) }
@@ -43,8 +47,9 @@ impl Default for ProcFs {
 
 impl Processes for ProcFs {
     fn identify(&mut self, pid: u32) -> Option<ProcessIdentity> {
-        // Of the main thread, and not of the process, for which the kernel adds up all threads: a process with ten
-        // thousand of them would cost a hundred times as much. What is read here is the same in both.
+        // Of the main thread instead of the process, for which the kernel adds up all threads: with ten
+        // thousand of them that would cost a hundred times as much. The fields read here are the same in
+        // both.
         let Stat { start_time, name, .. } = Stat::of_thread(pid, pid)?;
         let group = ProcessName::of_group(pid).filter(|(group, _)| self.own.as_ref() != Some(group));
         Some(match group {

@@ -1,6 +1,6 @@
-//! What the kernel knows of a process of this host: who it is, that it has died and of what, and what it is doing.
+//! Observation of the host's processes through the kernel: identity, exit, and what a process is doing.
 //!
-//! Everything here only looks. Nothing is asked of the process itself, which may be the one that cannot answer.
+//! Everything here only reads. The process itself, which may hang, takes no part.
 
 pub(crate) mod boot;
 pub(crate) mod cgroup;

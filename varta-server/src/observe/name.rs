@@ -1,46 +1,46 @@
-//! What a process is called by those who run it: its systemd unit or its container, else its command's name.
+//! The name of a process from its operator's point of view: its systemd unit or container, else its command.
 //!
-//! A restart has a new pid and the same unit, so this is the name under which a series goes on.
+//! A restarted service has a new pid and the same unit, so its metric series continue under this name.
 
 use std::fmt;
 
 use crate::observe::cgroup::{read_lines, unified_path};
 use crate::observe::stat::Stat;
 
-/// What a process is called.
+/// The name of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProcessName {
-    /// Its systemd unit, a `.service` or a `.scope`.
+    /// A systemd unit, `.service` or `.scope`.
     Unit(Box<str>),
-    /// Its container's id: of Docker, Podman, containerd and CRI-O 64 hexadecimal digits, or what LXC calls it.
+    /// A container id: 64 hexadecimal digits in Docker, Podman, containerd and CRI-O, or the name in LXC.
     Container(Box<str>),
-    /// The name of its command, which the process may change.
+    /// The command name, which the process may change.
     Command(Box<str>),
 }
 
-/// Digits of a container's id that tell it apart for people, and the fewest by which one is recognised.
+/// The digits of a container id that are shown, which are also the fewest that are recognised as one.
 const SHORT_ID: usize = 12;
 const WHOLE_ID: usize = 64;
-/// Programs that name a cgroup by a container of theirs, also by a shortened id.
+/// Container runtimes that prefix a cgroup's name, which may end with a shortened id.
 const RUNTIMES: [&str; 8] =
     ["docker", "libpod", "libpod-payload", "cri-containerd", "containerd", "crio", "nerdctl", "podman"];
 
 impl ProcessName {
-    /// What the process is called that has this pid now; `None` when nobody has it.
+    /// The name of the process with this pid; `None` when there is none.
     #[must_use]
     pub fn of_process(pid: u32) -> Option<Self> {
         ProcessName::of_cgroup(pid)
             .or_else(|| Stat::of_thread(pid, pid).map(|stat| ProcessName::Command(stat.name.into())))
     }
 
-    /// The unit or the container of the process that has this pid now; `None` when it has neither, or is gone.
+    /// The unit or container of the process with this pid; `None` without either, or without such a process.
     #[must_use]
     pub fn of_cgroup(pid: u32) -> Option<Self> {
         read_lines(pid).and_then(|lines| ProcessName::parse(&lines))
     }
 
-    /// The same, and whether it is a unit that the service manager of this host knows by that name: not one within a container,
-    /// or of another user's manager, who may call a unit what they like.
+    /// The unit or container, and whether it is a unit of this host's service manager: not one within a
+    /// container, or of another user's manager, where names are arbitrary.
     pub(crate) fn of_group(pid: u32) -> Option<(Self, bool)> {
         let lines = read_lines(pid)?;
         let name = ProcessName::parse(&lines)?;
@@ -51,14 +51,14 @@ impl ProcessName {
         Some((name, is_managed))
     }
 
-    /// Reads the unit or the container out of a `cgroup` file, see proc_pid_cgroup(5).
+    /// Parses the unit or container from a `cgroup` file, see proc_pid_cgroup(5).
     ///
-    /// The hierarchy of version 2 is asked first, then systemd's own, then the others.
+    /// The version 2 hierarchy has precedence, then systemd's own, then the others.
     fn parse(lines: &str) -> Option<Self> {
         paths(lines).chain(of_hierarchy(lines, "*")).find_map(ProcessName::of_path)
     }
 
-    /// The innermost component of a path that names a unit or a container.
+    /// The innermost component of a path that is a unit or a container.
     fn of_path(path: &str) -> Option<Self> {
         let mut components = path.rsplit('/').peekable();
         while let Some(component) = components.next() {
@@ -76,7 +76,8 @@ impl ProcessName {
     }
 }
 
-/// The unit, the first 12 digits of the container's id, or the command. May hold anything: it came from outside.
+/// The unit, the first 12 digits of the container id, or the command. May hold any characters: it is foreign
+/// input.
 impl fmt::Display for ProcessName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -87,12 +88,12 @@ impl fmt::Display for ProcessName {
     }
 }
 
-/// The paths that systemd has made, if it has: in the hierarchy of version 2, and in its own of version 1.
+/// The paths that systemd made, if any: in the version 2 hierarchy, and in its own version 1 hierarchy.
 fn paths(lines: &str) -> impl Iterator<Item = &str> {
     unified_path(lines).into_iter().chain(of_hierarchy(lines, "name=systemd"))
 }
 
-/// The paths in those hierarchies of version 1 that have these controllers; `*` for any.
+/// The paths in the version 1 hierarchies with these controllers; `*` for any.
 fn of_hierarchy<'l>(lines: &'l str, wanted: &'static str) -> impl Iterator<Item = &'l str> {
     lines.lines().filter_map(move |line| {
         let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -100,7 +101,7 @@ fn of_hierarchy<'l>(lines: &'l str, wanted: &'static str) -> impl Iterator<Item 
     })
 }
 
-/// The unit of the service manager that answers to this user: what stands first behind its slices.
+/// The unit that the service manager of this user runs: the first component after its slices.
 fn managed_unit(lines: &str, uid: u32) -> Option<&str> {
     let own_manager = format!("/user.slice/user-{uid}.slice/user@{uid}.service");
     paths(lines).find_map(|path| {
@@ -110,8 +111,8 @@ fn managed_unit(lines: &str, uid: u32) -> Option<&str> {
     })
 }
 
-/// Whether this is a unit that stands for one program. A login, a user's manager and a transient unit, whose name is
-/// another each time, do not.
+/// Whether this unit stands for one program. Logins, user managers and transient units, whose names differ
+/// each time, do not.
 fn is_unit(component: &str) -> bool {
     let Some((name, kind)) = component.rsplit_once('.') else { return false };
     let is_collective = match kind {
@@ -126,25 +127,26 @@ fn is_unit(component: &str) -> bool {
     !name.is_empty() && !is_collective
 }
 
-/// The program that waits for a container is in a cgroup beside it, with the same id.
+/// Whether this is the cgroup of a container's monitor process (`conmon`), which carries the container's id
+/// as well.
 fn is_monitor(name: &str) -> bool {
     name.rsplit_once('-').is_some_and(|(prefix, id)| prefix.ends_with("conmon") && is_id(id))
 }
 
-/// The id of the container whose cgroup has this name.
+/// The container id in the name of a cgroup.
 fn container_id(component: &str) -> Option<&str> {
     let name = component.strip_suffix(".scope").unwrap_or(component);
     if let Some(name) = name.strip_prefix("lxc.payload.") {
         return Some(name);
     }
-    // `kubepods-…:cri-containerd:ID`, where containerd has no systemd to ask.
+    // `kubepods-…:cri-containerd:ID`, where containerd does not use systemd.
     let name = name.rsplit_once(':').map_or(name, |(_, name)| name);
     let (prefix, id) = name.rsplit_once('-').map_or((None, name), |(prefix, id)| (Some(prefix), id));
     match prefix {
         None => (id.len() == WHOLE_ID && is_id(id)).then_some(id),
         Some(prefix) if prefix.ends_with("conmon") => None,
         Some(prefix) if RUNTIMES.contains(&prefix) => is_id(id).then_some(id),
-        // A task of Amazon's ECS.
+        // A task of Amazon ECS.
         Some(task) if task.len() == 32 && is_id(task) => {
             (!id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit())).then_some(name)
         }
@@ -179,7 +181,7 @@ mod tests {
                 unit("sync.service"),
             ),
             ("0::/machine.slice/machine-web.scope/payload\n", unit("machine-web.scope")),
-            // A host with both versions: 2 has nothing but its root.
+            // A host with both versions: only the root of version 2 is in use.
             (
                 "5:devices:/system.slice/a.service\n1:name=systemd:/system.slice/b.service\n0::/\n",
                 unit("b.service"),
@@ -282,7 +284,7 @@ mod tests {
             ("0::/system.slice/system-getty.slice/getty@tty1.service\n", 1000, Some("getty@tty1.service")),
             ("0::/system.slice/worker.service/workers/3\n", 0, Some("worker.service")),
             ("5:devices:/\n1:name=systemd:/system.slice/b.service\n0::/\n", 0, Some("b.service")),
-            // What a user's own manager runs is for a server of that user.
+            // A user's own manager counts for a server of the same user.
             (
                 "0::/user.slice/user-1000.slice/user@1000.service/app.slice/a.service\n",
                 1000,
@@ -290,7 +292,7 @@ mod tests {
             ),
             ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/a.service\n", 0, None),
             ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/a.service\n", 1001, None),
-            // Within a container, and in a cgroup that was made by hand.
+            // Within a container, and in a cgroup made by hand.
             (
                 "0::/machine.slice/machine-web.scope/system.slice/nginx.service\n",
                 0,

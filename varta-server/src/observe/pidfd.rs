@@ -1,8 +1,8 @@
-//! A descriptor that stands for a process, and what the kernel tells through it: pidfd_open(2) and `PIDFD_GET_INFO`.
+//! File descriptors that refer to processes: pidfd_open(2), `PIDFD_GET_INFO`, pidfd_send_signal(2).
 //!
-//! A pid names whoever has it at the moment; a pidfd goes on to name the process for which it was opened, and tells of
-//! its end even when that process is nobody's child here. The one place with the unsafe code for it; the set that holds
-//! all of them is here too.
+//! A pid refers to the process that has it at the moment; a pidfd keeps referring to the process for which it
+//! was opened, and reports its exit even if that process is no child of this one. The only file with the
+//! unsafe code for it, together with the epoll set that holds all pidfds.
 #![allow(unsafe_code, reason = "the two calls, and registering with the runtime, have no safe interface")]
 
 use std::collections::VecDeque;
@@ -20,12 +20,12 @@ use tokio::io::unix::AsyncFd;
 
 use crate::domain::process::Death;
 
-/// `struct pidfd_info` of the kernel's `linux/pidfd.h`, in its first published size. Later ones only add to its end,
-/// and the kernel fills as much as there is room for; the exit code took the place of a spare field.
+/// `struct pidfd_info` of the kernel's `linux/pidfd.h`, in its first published size. Later versions only
+/// append, and the kernel fills as much as fits; the exit code took the place of a spare field.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 struct PidfdInfo {
-    /// What is asked for, and in the answer what was given.
+    /// The requested fields; in the reply the provided ones.
     mask: u64,
     cgroupid: u64,
     pid: u32,
@@ -45,33 +45,34 @@ struct PidfdInfo {
 /// `PIDFD_INFO_SIZE_VER0`: the size is part of the request's number.
 const _: () = assert!(mem::size_of::<PidfdInfo>() == 64);
 
-/// `PIDFD_INFO_EXIT`: the exit status, which the kernel (from Linux 6.15) has once the process is reaped.
+/// `PIDFD_INFO_EXIT`: the exit status, which the kernel provides from Linux 6.15 on once the process is
+/// reaped.
 const INFO_EXIT: u64 = 1 << 3;
 /// `PIDFD_GET_INFO`, from Linux 6.13.
 const GET_INFO: libc::Ioctl = libc::_IOWR::<PidfdInfo>(0xff, 11);
 
-/// A process, even after its end.
+/// A reference to a process, valid even after its exit.
 #[derive(Debug)]
 pub(crate) struct Pidfd(OwnedFd);
 
-/// What the kernel has to say about a process's end.
+/// The state of a process as its pidfd shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// It lives: some thread of it has not ended.
+    /// At least one thread has not ended.
     Alive,
-    /// It is dead, and nobody has asked for its status: that is told once its parent has.
+    /// It has exited and is not reaped: the status becomes available when its parent reaps it.
     Unreaped,
-    /// It is dead, and this is how it died; [`Death::Unknown`] when this kernel will never tell.
+    /// It has exited with this status; [`Death::Unknown`] when this kernel never provides it.
     Dead(Death),
 }
 
 impl Pidfd {
-    /// Opens the process that has this pid now. The descriptor is closed on exec.
+    /// Opens the process with this pid. The descriptor has close-on-exec set.
     ///
     /// # Errors
     ///
-    /// `ESRCH` when nobody has it; `ENOSYS` before Linux 5.3; `EMFILE` and the like when descriptors or memory are
-    /// short.
+    /// `ESRCH` without such a process; `ENOSYS` before Linux 5.3; `EMFILE` and the like when descriptors or
+    /// memory are exhausted.
     pub(crate) fn open(pid: u32) -> io::Result<Self> {
         let no_such_process = || io::Error::from_raw_os_error(libc::ESRCH);
         let pid = libc::pid_t::try_from(pid).map_err(|_| no_such_process())?;
@@ -82,11 +83,11 @@ impl Pidfd {
         let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         let descriptor = RawFd::try_from(descriptor).ok().filter(|descriptor| *descriptor >= 0);
         let descriptor = descriptor.ok_or_else(io::Error::last_os_error)?;
-        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+        // SAFETY: the kernel has just made this descriptor for this process, and only this value knows it.
         Ok(Pidfd(unsafe { OwnedFd::from_raw_fd(descriptor) }))
     }
 
-    /// Asks whether the process has died, and how. Does not wait.
+    /// Polls the state of the process without blocking.
     pub(crate) fn ask(&self) -> Told {
         let info = match self.info() {
             Ok(info) if info.mask & INFO_EXIT != 0 => {
@@ -94,7 +95,7 @@ impl Pidfd {
             }
             other => other,
         };
-        // A kernel that does not know the request is still asked whether the process is there.
+        // On a kernel without the request, the readiness of the pidfd still tells live from dead.
         match (self.has_ended(), info) {
             (false, _) => Told::Alive,
             (true, Ok(_)) => Told::Unreaped,
@@ -102,29 +103,30 @@ impl Pidfd {
         }
     }
 
-    /// Sends the process a signal; never another that has its pid by then. See pidfd_send_signal(2).
+    /// Sends a signal to this very process, even if its pid was reused. See pidfd_send_signal(2).
     ///
     /// # Errors
     ///
-    /// `ESRCH` when it has been reaped; `EPERM` when this user may not.
+    /// `ESRCH` when it was reaped; `EPERM` when this user may not signal it.
     pub(crate) fn send_signal(&self, signal: Signal) -> io::Result<()> {
         let no_information = ptr::null::<libc::siginfo_t>();
         let (descriptor, signal, no_flags) = (self.0.as_raw_fd(), signal as libc::c_int, 0);
-        // SAFETY: three integers, and a null pointer, which the call allows: the kernel then says itself who sends it.
+        // SAFETY: three integers, and a null pointer, which the call allows: the kernel then fills in the
+        // sender.
         let result = unsafe {
             libc::syscall(libc::SYS_pidfd_send_signal, descriptor, signal, no_information, no_flags)
         };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Whether every thread of the process has ended: then the descriptor can be read, and not before.
+    /// Whether every thread of the process has ended: the descriptor is readable from then on.
     pub(crate) fn has_ended(&self) -> bool {
         let mut asked = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         loop {
             match poll(&mut asked, PollTimeout::ZERO) {
-                // A signal that is pending interrupts even a poll that does not wait.
+                // A pending signal interrupts even a poll that does not block.
                 Err(Errno::EINTR) => {}
-                // What cannot be asked is not known to have ended.
+                // A failed call is no evidence of an exit.
                 answer => return answer.is_ok_and(|ready| ready > 0),
             }
         }
@@ -132,11 +134,12 @@ impl Pidfd {
 
     /// # Errors
     ///
-    /// `ESRCH` when the process is reaped and the kernel keeps no status; `ENOTTY` when it does not know the request.
+    /// `ESRCH` when the process is reaped and the kernel keeps no status; `ENOTTY` when the kernel has no
+    /// such request.
     fn info(&self) -> io::Result<PidfdInfo> {
         let mut info = PidfdInfo { mask: INFO_EXIT, ..PidfdInfo::default() };
-        // SAFETY: the request's number says that it reads and writes a `PidfdInfo`, which lives through the call and
-        // holds only integers, so that any bytes are valid.
+        // SAFETY: the request's number says that it reads and writes a `PidfdInfo`, which lives through the
+        // call and holds only integers, so that any bytes are valid.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), GET_INFO, &raw mut info) };
         if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
     }
@@ -148,33 +151,34 @@ impl AsFd for Pidfd {
     }
 }
 
-/// Events that are taken from the kernel with one system call.
+/// The most events taken from the kernel with one system call.
 pub(crate) const EVENTS: usize = 64;
 
-/// Any number of pidfds as one descriptor, which can be read when one of them can.
+/// An epoll set of pidfds as one descriptor, which is readable when one of them is.
 #[derive(Debug)]
 pub(crate) struct PidfdSet(Epoll);
 
 impl PidfdSet {
     /// # Errors
     ///
-    /// When descriptors or memory are short.
+    /// Descriptors or memory are exhausted.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(PidfdSet(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
     }
 
-    /// Has the runtime, within which this is called, look at it.
+    /// Registers the set with the runtime of the caller.
     ///
     /// # Errors
     ///
     /// As the runtime's own registration.
     pub(crate) fn register(self) -> io::Result<AsyncFd<Self>> {
-        // SAFETY: `as_raw_fd` names the same open descriptor as long as this value lives, which the registration owns
-        // and does not hand out but by reference; nothing here closes the descriptor or puts another in its place.
+        // SAFETY: `as_raw_fd` names the same open descriptor as long as this value lives, which the
+        // registration owns and gives out only by reference; nothing here closes the descriptor or puts
+        // another in its place.
         Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE)? })
     }
 
-    /// Adds a process under a key. It is named when it dies, and once more when it is reaped.
+    /// Adds a process under a key. The key is reported when the process exits, and again when it is reaped.
     ///
     /// # Errors
     ///
@@ -184,17 +188,17 @@ impl PidfdSet {
         Ok(self.0.add(pidfd, event)?)
     }
 
-    /// Removes a process that is in it.
+    /// Removes a process from the set.
     pub(crate) fn remove(&self, pidfd: &Pidfd) {
-        // Closing the descriptor would do, but for a child that is being started and holds a copy at this moment.
+        // Closing the descriptor would not do while a child that is being started still holds a copy.
         let _ = self.0.delete(pidfd);
     }
 
-    /// Takes the keys of those that the kernel names, at most [`EVENTS`], without waiting for any. Returns how many.
+    /// Takes the reported keys, at most [`EVENTS`], without blocking, and returns their number.
     ///
     /// # Errors
     ///
-    /// None that is to be expected.
+    /// None is expected.
     pub(crate) fn take_ready(&self, keys: &mut VecDeque<u64>) -> io::Result<usize> {
         let mut events = [EpollEvent::empty(); EVENTS];
         let count = self.0.wait(&mut events, EpollTimeout::ZERO)?;
@@ -239,7 +243,7 @@ mod tests {
     #[test]
     fn the_information_is_about_the_process_that_was_opened() {
         let info = Pidfd::open(std::process::id()).unwrap().info();
-        // A kernel before 6.13 does not know the request.
+        // A kernel before 6.13 does not have the request.
         if let Ok(info) = info {
             assert_eq!((info.pid, info.mask & INFO_EXIT), (std::process::id(), 0));
         }

@@ -1,12 +1,12 @@
-//! Pressure: the share of time in which something waited for CPU, memory or I/O (the kernel's PSI files).
+//! Pressure stall information (PSI): the share of time in which tasks waited for CPU, memory or I/O.
 
 use crate::domain::process::{Pressure, Stall};
 
 impl Pressure {
-    /// Reads what there is, through a function that reads the file for a resource.
+    /// Reads the pressure of each resource through `file`, which reads the file of one resource.
     pub(crate) fn read(mut file: impl FnMut(&str, &mut [u8]) -> Option<usize>) -> Self {
         let mut stall = |resource: &str| {
-            // Two lines of about seventy characters.
+            // A file has two lines of about seventy characters.
             let mut room = [0; 512];
             let length = file(resource, &mut room)?;
             Stall::parse(&room[..length])

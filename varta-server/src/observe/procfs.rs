@@ -1,7 +1,8 @@
-//! A look at a process: the facts of one moment, read from what the kernel shows of it.
+//! Snapshots of processes, read from `/proc`.
 //!
-//! What may not be read, or is not there on this host, is `None`, and no fault. Every file is read up to a bound, and of
-//! the threads only the first [`MAX_THREADS`], so that a look costs about the same whoever is looked at.
+//! What may not be read, or does not exist on this host, is `None` and no error. Each file is read up to a
+//! bound, and of the threads only the first [`MAX_THREADS`], so that the cost of a snapshot hardly depends on
+//! the process.
 
 #[cfg(test)]
 pub(in crate::observe) mod tests;
@@ -22,15 +23,15 @@ use crate::observe::read_bounded::read_some;
 use crate::observe::stat::Stat;
 use crate::observe::status::{Status, parse_call, parse_channel, parse_open_files, parse_run_delay};
 
-/// How much of a command's name is kept: more than the kernel keeps.
+/// The most bytes of a command's name: more than the kernel keeps.
 pub(crate) const MOST_COMMAND: usize = 64;
-/// More than the file of a process that is in many groups.
+/// The bytes read of `status`: enough for a process in many groups.
 const STATUS_ROOM: usize = 16 * 1024;
 const LIMITS_ROOM: usize = 4096;
-/// For the files of one line.
+/// The bytes read of files with one line.
 const LINE_ROOM: usize = 512;
 
-/// What must be known of this host to look at its processes.
+/// The facts about this host that snapshots need: its cgroup hierarchy and the length of a clock tick.
 #[derive(Clone, Debug)]
 pub struct Host {
     hierarchy: Option<Hierarchy>,
@@ -38,20 +39,21 @@ pub struct Host {
 }
 
 impl Host {
-    /// Finds out what must be known.
+    /// Reads the facts from the kernel.
     #[must_use]
     pub fn find() -> Self {
         let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|ticks| u64::try_from(ticks).ok());
-        // Linux has counted in hundredths of a second towards programs for as long as it runs on these machines.
+        // `USER_HZ` is 100 on x86-64 and 64-bit ARM.
         Host {
             hierarchy: Hierarchy::find(),
             ticks_per_second: ticks.filter(|ticks| *ticks > 0).unwrap_or(100),
         }
     }
 
-    /// Looks at one file: enough to say whether a process is there, stopped, or using CPU. `at` is the present time.
+    /// Takes a quick sample at time `at` from one file: enough to tell whether a process exists, is stopped,
+    /// or uses CPU.
     ///
-    /// `None` when no process with this pid and start time is there.
+    /// `None` without a process with this pid and start time.
     #[must_use]
     pub fn glance(&self, pid: u32, start_time: NonZeroU64, at: MonoTime) -> Option<Look> {
         let stat = Stat::of_process(pid).filter(|stat| stat.start_time == start_time)?;
@@ -68,10 +70,10 @@ impl Host {
         })
     }
 
-    /// Looks at everything. `at` is the present time.
+    /// Takes a full snapshot at time `at`.
     ///
-    /// `None` when no process with this pid and start time is there, or it goes while it is looked at: all that is told
-    /// is of that process.
+    /// `None` without a process with this pid and start time, or if it exits meanwhile: a snapshot never
+    /// mixes two processes.
     #[must_use]
     pub fn look(&self, pid: u32, start_time: NonZeroU64, at: MonoTime) -> Option<Look> {
         let mut look = self.glance(pid, start_time, at)?;
@@ -98,13 +100,13 @@ impl Host {
     fn cpu_time(&self, ticks: u64) -> Duration {
         let seconds = ticks / self.ticks_per_second;
         let rest = ticks % self.ticks_per_second;
-        // Less than a second, and never near the bounds of the type.
+        // Less than a second, and far from the bounds of the type.
         Duration::from_secs(seconds) + Duration::from_nanos(rest * 1_000_000_000 / self.ticks_per_second)
     }
 }
 
-/// The pids that a process has in its PID namespaces, from this server's to its own, at most 32. One that is in a
-/// container has there the last of them.
+/// The pids of a process in its nested PID namespaces, from this server's to its own, at most 32. In a
+/// container the process knows itself by the last.
 #[must_use]
 pub fn namespace_pids(pid: u32) -> Vec<u32> {
     let mut room = vec![0; STATUS_ROOM];
@@ -113,13 +115,13 @@ pub fn namespace_pids(pid: u32) -> Vec<u32> {
         .unwrap_or_default()
 }
 
-/// Counts the states of the first threads, and finds one beside the main thread that nothing interrupts.
+/// Counts the states of the first threads, and finds one besides the main thread in uninterruptible sleep.
 fn look_at_threads(pid: u32) -> (States, Option<Stuck>) {
     let (mut states, mut stuck) = (States::default(), None);
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return (states, stuck) };
     for entry in entries.take(MAX_THREADS).map_while(Result::ok) {
         let Some(thread) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // One that has ended in between is not there any more.
+        // The thread has ended since the directory was read.
         let Some(stat) = Stat::of_thread(pid, thread) else { continue };
         let state = State::from_letter(stat.state);
         states.add(state);
@@ -130,10 +132,10 @@ fn look_at_threads(pid: u32) -> (States, Option<Stuck>) {
     (states, stuck)
 }
 
-/// Counts open descriptors; `None` when that may not be known.
+/// Counts the open descriptors; `None` when that is not permitted.
 fn count_descriptors(pid: u32) -> Option<Descriptors> {
     let directory = format!("/proc/{pid}/fd");
-    // From Linux 6.2 on the directory's size is their number, which anyone may know and which costs no walk.
+    // From Linux 6.2 on the size of the directory is their number, readable by all users and without a walk.
     let open = match fs::metadata(&directory) {
         Ok(metadata) if metadata.len() > 0 => metadata.len(),
         _ => u64::try_from(fs::read_dir(&directory).ok()?.take(MAX_DESCRIPTORS).count()).unwrap_or(u64::MAX),
@@ -142,7 +144,7 @@ fn count_descriptors(pid: u32) -> Option<Descriptors> {
     Some(Descriptors { open, limit })
 }
 
-/// Reads a file of one thread that has one line.
+/// Reads and parses a file of one thread that has one line.
 fn read_line<T>(pid: u32, thread: u32, name: &str, parse: fn(&[u8]) -> Option<T>) -> Option<T> {
     parse(read_some(format!("/proc/{pid}/task/{thread}/{name}"), &mut [0; LINE_ROOM])?)
 }

@@ -1,4 +1,4 @@
-//! Reading what the kernel writes: small files of which only so much is taken.
+//! Bounded reads of the kernel's small text files.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Reads at most `room.len()` bytes from the beginning of a file; `None` when it cannot be read.
 ///
-/// A process that ends while its file is read makes the read fail, and is not there any more.
+/// Also `None` if the process exits meanwhile, which makes the read of its file fail.
 pub(crate) fn read_some(path: impl AsRef<Path>, room: &mut [u8]) -> Option<&[u8]> {
     let mut file = File::open(path).ok()?;
     let mut length = 0;

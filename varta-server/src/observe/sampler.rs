@@ -1,4 +1,4 @@
-//! The looker: a thread that looks at processes for others, so that nobody who keeps deadlines waits for a file.
+//! The sampler: a thread that takes snapshots of processes, so that no deadline waits for a file of `/proc`.
 //!
 //! How many inspections there are in a second is the tracker's decision (`inspection_budget`); here is a queue with a bound,
 //! so that a `/proc` that is slow holds up neither the tracker nor memory.
@@ -14,12 +14,12 @@ use crate::base::clock::Clock;
 use crate::domain::process::{Dossier, InspectionDepth, ProcessId};
 use crate::observe::procfs::Host;
 
-/// Requests that may wait; one more is refused.
+/// The capacity of the request queue; further requests are refused.
 pub(crate) const REQUESTS: usize = 256;
-/// Answers that may wait to be taken. When there are more the looker pauses, and its requests pile up.
+/// The capacity of the result queue. While it is full the sampler pauses, and requests queue up.
 pub(crate) const ANSWERS: usize = 256;
 
-/// The way to the looker's thread, which ends when this is dropped and what was asked is answered.
+/// The handle of the sampler's thread, which ends once this is dropped and the queued requests are answered.
 #[derive(Debug)]
 pub(crate) struct Looker {
     requests: SyncSender<Inspection>,
@@ -34,23 +34,23 @@ struct Inspection {
     earlier: Option<Arc<Dossier>>,
 }
 
-/// What the looker has to say.
+/// The result of one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     /// The process.
     pub process: ProcessId,
-    /// What was found; `None` when the process is not there any more.
+    /// The snapshot and its difference to the earlier one; `None` when the process does not exist any more.
     pub dossier: Option<Arc<Dossier>>,
 }
 
-/// Why nobody looks.
+/// Why no snapshot is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum NotLooked {
-    /// The queue is full: the looker is slower than it is asked, or its answers are not taken.
+    /// The queue is full: requests come faster than snapshots, or results are not received.
     #[error("too many looks are waiting")]
     Full,
-    /// The looker's thread has ended, which it only does when its answers have nobody to go to.
+    /// The thread has ended, which it does only when its results have no receiver.
     #[error("nobody looks any more")]
     Ended,
 }
@@ -64,7 +64,7 @@ impl Looker {
     pub(crate) fn start(clock: Clock, host: Host) -> io::Result<(Self, mpsc::Receiver<Answer>)> {
         let (requests, asked) = sync_channel(REQUESTS);
         let (answers, answered) = mpsc::channel(ANSWERS);
-        // Nobody joins it: a file of `/proc` that hangs must not keep the server from ending.
+        // The thread is never joined: a hanging file of `/proc` must not keep the server from ending.
         thread::Builder::new()
             .name("varta-looker".to_owned())
             .spawn(move || run(clock, &host, &asked, &answers))?;
@@ -75,7 +75,7 @@ impl Looker {
     ///
     /// # Errors
     ///
-    /// See [`NotLooked`]; each is counted, and there will be no answer.
+    /// See [`NotLooked`]; each error is counted, and no result follows.
     pub(crate) fn request(
         &mut self,
         process: ProcessId,
@@ -91,7 +91,7 @@ impl Looker {
         })
     }
 
-    /// How many requests were refused since the start.
+    /// The number of refused requests since the start.
     #[must_use]
     pub(crate) fn refused(&self) -> u64 {
         self.refused
@@ -167,9 +167,9 @@ mod tests {
     #[test]
     fn what_finds_no_place_is_refused_and_counted() {
         let child = Child::asleep();
-        // Nobody takes the answers, so that both queues fill.
+        // No results are received, so both queues fill.
         let (mut looker, _answers) = looker();
-        // One more may be in the looker's hands.
+        // One more may be in progress in the thread.
         let most = REQUESTS + ANSWERS + 1;
         let mut taken = 0;
         await_that("the queues are full", || {

@@ -5,49 +5,50 @@ use std::num::NonZeroU64;
 use crate::domain::process::Death;
 use crate::observe::read_bounded::read_some;
 
-/// More than the file has: 52 numbers and a name.
+/// The bytes read: more than 52 numbers and a name need.
 const ROOM: usize = 2048;
 
-/// What is taken from a `stat` file. Times are in clock ticks.
+/// The parsed fields of a `stat` file. Times are in clock ticks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
-    /// The command's name, as the process gave it to itself.
+    /// The command name, which the process may change.
     pub(crate) name: String,
-    /// The state's letter.
+    /// The state letter.
     pub(crate) state: u8,
-    /// Its process group; 0 for what has none.
+    /// The process group; 0 for none.
     pub(crate) group: u32,
-    /// CPU time in user and kernel mode. Of all threads, dead ones too, in a process's own file.
+    /// CPU time in user and kernel mode; in the file of a process summed over all threads, ended ones
+    /// included.
     pub(crate) cpu_ticks: u64,
-    /// Threads of the process, among them a main thread that has ended before the others.
+    /// The number of threads, counting a main thread that has ended before the others.
     pub(crate) threads: u32,
-    /// When it started, after the boot. With the pid it tells processes apart.
+    /// The start time after the boot. Together with the pid it identifies a process.
     pub(crate) start_time: NonZeroU64,
-    /// How it died, if this is a zombie and the kernel lets us know.
+    /// The exit status, if this is a zombie and the status is readable.
     pub(crate) death: Option<Death>,
 }
 
 impl Stat {
-    /// Reads the file of a process, for which the kernel adds up the times of all its threads.
+    /// Reads the file of a process, in which the kernel sums the times of all its threads.
     pub(crate) fn of_process(pid: u32) -> Option<Stat> {
         Stat::parse(read_some(format!("/proc/{pid}/stat"), &mut [0; ROOM])?)
     }
 
-    /// Reads the file of one thread. Costs the same however many threads there are.
+    /// Reads the file of one thread, at a cost that does not depend on the number of threads.
     pub(crate) fn of_thread(pid: u32, thread: u32) -> Option<Stat> {
         Stat::parse(read_some(format!("/proc/{pid}/task/{thread}/stat"), &mut [0; ROOM])?)
     }
 
-    /// Parses a `stat` file. Without a start time (field 22) it is nobody's; other numbers that are missing are 0.
+    /// Parses a `stat` file; `None` without a start time (field 22). Other missing numbers are 0.
     ///
-    /// The name stands in parentheses and may hold anything, parentheses and newlines too; nothing after it does.
+    /// The name is in parentheses and may hold anything, even parentheses and newlines; no later field does.
     pub(crate) fn parse(stat: &[u8]) -> Option<Stat> {
         let open = stat.iter().position(|byte| *byte == b'(')?;
         let close = stat.iter().rposition(|byte| *byte == b')')?;
         let name = String::from_utf8_lossy(stat.get(open + 1..close)?).into_owned();
         let after_name = std::str::from_utf8(&stat[close + 1..]).ok()?;
         let mut fields = Fields { rest: after_name.split_ascii_whitespace(), next: 3 };
-        // In the order of the file: a field that has been passed is not found again.
+        // In the order of the file: the iterator cannot go back.
         let state = *fields.skip_to(3)?.as_bytes().first()?;
         let group = u32::try_from(fields.number(5)).unwrap_or(0);
         let user_ticks = fields.number(14);
@@ -56,7 +57,8 @@ impl Stat {
         let start_time = NonZeroU64::new(fields.skip_to(22)?.parse().ok()?)?;
         let waits = fields.number(35);
         let exit_code = fields.skip_to(52).and_then(|field| field.parse().ok());
-        // To those who may not know it an exit code reads 0, as does the field of waiting, which is 1 for any zombie.
+        // Without permission the exit code reads 0, and so does the field `wchan`, which is 1 for every
+        // zombie.
         let told = exit_code.filter(|code| *code != 0 || waits == 1);
         let cpu_ticks = user_ticks.saturating_add(kernel_ticks);
         let mut stat = Stat { name, state, group, cpu_ticks, threads, start_time, death: None };
@@ -64,29 +66,29 @@ impl Stat {
         Some(stat)
     }
 
-    /// Whether no thread of it runs any more: a zombie that its parent has not asked about.
+    /// Whether every thread has ended: a zombie that its parent has not reaped.
     ///
-    /// A main thread that has ended before the others is a zombie too, of a process that lives.
+    /// A main thread that ended before the others is a zombie too, of a live process.
     pub(super) fn is_dead(&self) -> bool {
         matches!(self.state, b'Z' | b'X') && self.threads <= 1
     }
 }
 
-/// The fields after the name, in order and by the numbers that the manual gives them.
+/// The fields after the name, in order, by the numbers of the manual page.
 struct Fields<'a> {
     rest: std::str::SplitAsciiWhitespace<'a>,
     next: usize,
 }
 
 impl<'a> Fields<'a> {
-    /// The field with this number, which must not have been passed.
+    /// The field with this number, which must not have been passed yet.
     fn skip_to(&mut self, number: usize) -> Option<&'a str> {
         let field = self.rest.nth(number.checked_sub(self.next)?);
         self.next = number + 1;
         field
     }
 
-    /// That field as a number; 0 when it is none.
+    /// The field as a number; 0 if it is none.
     fn number(&mut self, number: usize) -> u64 {
         self.skip_to(number).and_then(|field| field.parse().ok()).unwrap_or(0)
     }
@@ -100,7 +102,7 @@ mod tests {
         b"29029 (python3) Z 28988 28984 26426 0 -1 4227148 227 0 0 0 3 4 0 0 20 0 1 0 1148482 0 0 \
         18446744073709551615 0 0 0 0 0 0 0 16781312 2 1 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 768\n";
 
-    /// A real line with other values in some fields.
+    /// A real line with changed fields.
     fn with(changes: &[(usize, &str)]) -> Vec<u8> {
         let text = std::str::from_utf8(ZOMBIE).unwrap();
         let mut fields: Vec<&str> = text.split_ascii_whitespace().collect();
@@ -145,10 +147,10 @@ mod tests {
         let table = [
             (with(&[(52, "0")]), exited(0)),
             (with(&[(52, "9")]), Some(Death::Killed { signal: 9, core_dumped: false })),
-            // Hidden from us: both fields are 0.
+            // Without permission: both fields are 0.
             (with(&[(52, "0"), (35, "0")]), None),
             (with(&[(52, "256"), (35, "0")]), exited(1)),
-            // The main thread has ended, others have not.
+            // The main thread has ended, the others have not.
             (with(&[(20, "2")]), None),
             (with(&[(3, "S")]), None),
             (with(&[(52, "x")]), None),

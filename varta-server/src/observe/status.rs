@@ -1,25 +1,25 @@
-//! The smaller files of a process: `status`, `wchan`, `syscall`, `schedstat`, `limits`.
+//! Parsers of the smaller files of a process: `status`, `wchan`, `syscall`, `schedstat`, `limits`.
 //!
-//! What each says is read by a pure function over bytes; what is not there, or is written otherwise, is `None`.
+//! Each parser is a pure function over bytes; a value that is missing or malformed is `None`.
 
 use std::time::Duration;
 
 use crate::domain::process::Switches;
 use crate::domain::process::text::short;
 
-/// How much of the name of a wait channel is kept: longer than any function of the kernel.
+/// The most bytes of a wait channel's name: longer than any function name in the kernel.
 pub(crate) const MOST_CHANNEL: usize = 64;
-/// The kernel nests no more PID namespaces.
+/// The most nested PID namespaces that the kernel allows.
 pub(crate) const MOST_NAMESPACES: usize = 32;
 
-/// What is taken from `status`, see proc_pid_status(5).
+/// The parsed fields of `status`, see proc_pid_status(5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Status {
-    /// Its pid in each PID namespace that it is in, from ours to its own.
+    /// The pid in each nested PID namespace, from this server's to the process's own.
     pub(crate) namespace_pids: Vec<u32>,
-    /// Memory in RAM.
+    /// Resident memory.
     pub(crate) resident_bytes: Option<u64>,
-    /// How often the main thread gave up the CPU, and how often it was taken from it.
+    /// Voluntary and involuntary context switches of the main thread.
     pub(crate) switches: Option<Switches>,
 }
 
@@ -48,25 +48,26 @@ impl Status {
     }
 }
 
-/// The function of the kernel in which a thread waits; `None` when it runs, or when we may not know.
+/// The kernel function in which a thread waits; `None` when it runs, or without permission.
 pub(crate) fn parse_channel(file: &[u8]) -> Option<Box<str>> {
     let name = file.trim_ascii();
     (!name.is_empty() && name != b"0").then(|| short(name, MOST_CHANNEL))
 }
 
-/// The number of the system call in which a thread is; `None` when it is in none, or when it runs.
+/// The number of the system call in which a thread is; `None` outside of one, or when it runs.
 pub(crate) fn parse_call(file: &[u8]) -> Option<u32> {
-    // `running`, or -1 when it waits without having called, as in a page fault.
+    // `running`, or -1 when it waits outside of a system call, as in a page fault.
     std::str::from_utf8(file).ok()?.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// How long a thread was ready to run and waited for a CPU, since it started: the second field of `schedstat`.
+/// The time for which a thread was runnable and waited for a CPU since its start: the second field of
+/// `schedstat`.
 pub(crate) fn parse_run_delay(file: &[u8]) -> Option<Duration> {
     let nanos = std::str::from_utf8(file).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(Duration::from_nanos(nanos))
 }
 
-/// How many descriptors a process may have open, from `limits`; `None` also when there is no limit.
+/// The soft limit of open files, from `limits`; `None` also when there is no limit.
 pub(crate) fn parse_open_files(file: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Max open files"))?;

@@ -1,4 +1,4 @@
-//! Real processes for the tests of this module: children that do one thing, and are gone when the test is.
+//! Child processes for tests: each does one thing, and is killed and reaped when the test ends.
 
 use std::io::{BufRead, BufReader, Write};
 use std::num::NonZeroU64;
@@ -12,7 +12,7 @@ use crate::observe::stat::Stat;
 /// A test that waits longer has failed. It is no measure of speed, and no test that succeeds waits so long.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// Names the part of [`helper`] that a child is to play, and something that it is to know.
+/// Environment variables: the part of [`helper`] that a child plays, and an argument for it.
 pub(crate) const PART: &str = "VARTA_TEST_HELPER";
 pub(crate) const ARGUMENT: &str = "VARTA_TEST_ARGUMENT";
 
@@ -26,14 +26,14 @@ pub(crate) fn await_that(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Whether this kernel tells how a process died that is no child of ours: from Linux 6.15.
+/// Whether this kernel (from Linux 6.15) provides the exit status of processes that are no children.
 pub(crate) fn kernel_tells_exits() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
     (numbers.next(), numbers.next()) >= (Some(6), Some(15))
 }
 
-/// A child that is killed and reaped at the end.
+/// A child that is killed and reaped on drop.
 pub(crate) struct Child {
     process: std::process::Child,
     input: Option<ChildStdin>,
@@ -53,12 +53,12 @@ impl Child {
         Child::start(Command::new("sh").args(["-c", script]))
     }
 
-    /// This very test program, playing one part of [`helper`] and nothing else.
+    /// Runs this very test program as one part of [`helper`].
     pub(crate) fn playing(part: &str) -> Self {
         Child::playing_at(part, Path::new(""))
     }
 
-    /// The same, with a path that the part is about.
+    /// Runs a part of [`helper`] with a path as its argument.
     pub(crate) fn playing_at(part: &str, path: &Path) -> Self {
         let program = std::env::current_exe().unwrap();
         let mut command = Command::new(program);
@@ -66,7 +66,7 @@ impl Child {
         Child::start(command.env(PART, part).env(ARGUMENT, path))
     }
 
-    /// A program that waits for a line. It is past its start, and runs no more than that.
+    /// A program that waits for a line, past its start and with no other work.
     pub(crate) fn asleep() -> Self {
         let mut child = Child::start(&mut Command::new("cat"));
         child.say("are you there?");
@@ -88,7 +88,7 @@ impl Child {
         writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    /// Waits until it writes this line; others are passed over.
+    /// Reads lines from the child until one equals `wanted`.
     pub(crate) fn hear(&mut self, wanted: &str) {
         let mut line = String::new();
         while line.trim_end() != wanted {
@@ -106,7 +106,7 @@ impl Child {
         nix::sys::signal::kill(pid, signal).unwrap();
     }
 
-    /// Asks for its status, as a parent does; waits for its end.
+    /// Waits for the end of the child, and reaps it.
     pub(crate) fn reap(&mut self) {
         self.process.wait().unwrap();
     }
@@ -119,7 +119,7 @@ impl Drop for Child {
     }
 }
 
-/// No test: what a child does that [`Child::playing`] started. Without a part it does nothing.
+/// Not a test: the body of a child that [`Child::playing`] started. Without a part it does nothing.
 #[test]
 fn helper() {
     let Ok(part) = std::env::var(PART) else { return };
@@ -133,7 +133,7 @@ fn helper() {
             }
             std::process::exit(4);
         }
-        // A thread that is not the main one becomes another program, which ends every other thread.
+        // A thread other than the main thread calls exec, which ends all other threads.
         "exec" => {
             lines.next();
             let thread = std::thread::spawn(|| {

@@ -1,4 +1,4 @@
-//! The server as a whole: binds everything it needs, runs it, and takes it down in order.
+//! The server as a whole: binds its sockets and files, runs the services, and shuts them down in order.
 
 mod families;
 mod reloader;
@@ -41,11 +41,11 @@ use crate::observe::{Host, descriptor_limit};
 use crate::services::context::Context;
 use crate::services::{ForTracker, Services};
 
-/// The way to a running server: [`Server::bind`], then [`BoundServer::run`].
+/// The entry point: [`Server::bind`], then [`BoundServer::run`].
 #[derive(Debug)]
 pub struct Server;
 
-/// A server that has all its sockets and has not begun to read them. Dropping it gives them up.
+/// A server that has bound its sockets and does not read them yet. A drop releases them.
 #[derive(Debug)]
 pub struct BoundServer {
     config: Config,
@@ -58,11 +58,11 @@ pub struct BoundServer {
 }
 
 impl Server {
-    /// Takes every socket that the configuration names.
+    /// Binds every socket and opens every file of the configuration.
     ///
     /// # Errors
     ///
-    /// The first thing that is wrong. No socket is left behind.
+    /// The first failure. No socket is left behind.
     pub fn bind(mut config: Config) -> Result<BoundServer, Error> {
         config.check()?;
         let clock = Clock::start();
@@ -91,13 +91,13 @@ impl Server {
 }
 
 impl BoundServer {
-    /// Where metrics are served, with the port that was picked if 0 was asked for.
+    /// The address of the metrics endpoint, with the port that the kernel chose if 0 was configured.
     #[must_use]
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
         self.services.http.address()
     }
 
-    /// The Unix sockets.
+    /// The paths of the Unix sockets.
     pub fn socket_paths(&self) -> impl Iterator<Item = &Path> {
         self.listeners.iter().filter_map(|listener| match listener.endpoint() {
             Endpoint::Unix(path) => Some(path.as_path()),
@@ -105,12 +105,13 @@ impl BoundServer {
         })
     }
 
-    /// The UDP sockets, plain and secure, with the ports that were picked if 0 was asked for.
+    /// The addresses of the UDP sockets, plain and secure, with the ports that the kernel chose if 0 was
+    /// configured.
     pub fn udp_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.listeners.iter().filter_map(|listener| listener.endpoint().address())
     }
 
-    /// What has files read again while the server runs.
+    /// The handle that reloads files while the server runs.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         Reloader {
@@ -121,14 +122,14 @@ impl BoundServer {
         }
     }
 
-    /// Runs until `shutdown` is ready, then stops in order: listeners take what has arrived, the tracker what they
-    /// hand on, sinks what it concludes, and HTTP ends last.
+    /// Runs until `shutdown` is ready, then stops in order: listeners drain their sockets, the tracker its
+    /// inbox, the services their queues, and HTTP ends last.
     ///
-    /// To be called within a Tokio runtime that has I/O and time enabled.
+    /// Must be called within a Tokio runtime with I/O and time enabled.
     ///
     /// # Errors
     ///
-    /// When the server could not start, or a part of it ended unasked.
+    /// A failure to start, or a task that ended by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
         let metrics_addr = self.metrics_addr();
@@ -205,7 +206,7 @@ fn bind_sockets(
     Ok(listeners)
 }
 
-/// Says what is listened on: the first lines of the log.
+/// Logs a listening socket: the first lines of the log.
 fn log_endpoint(endpoint: &Endpoint, stall_after: Duration) {
     tracing::info!(
         target: "varta::server",
@@ -220,10 +221,10 @@ fn log_endpoint(endpoint: &Endpoint, stall_after: Duration) {
     );
 }
 
-/// What watches and looks at processes, on the ingest thread.
+/// Starts the process monitor on the ingest thread.
 fn start_outside(ingest: &IngestThread, clock: Clock, recorder: Recorder) -> io::Result<Outside> {
     let limit = descriptor_limit::raise_descriptor_limit()?;
-    // It belongs to the runtime that is entered.
+    // Descriptors are registered with the entered runtime.
     let _entered = ingest.handle().enter();
     let watcher = Watcher::new(clock, descriptor_limit::watch_cap(limit))?;
     let (looker, answers) = Looker::start(clock, Host::find())?;

@@ -1,11 +1,11 @@
-//! What SIGHUP is for: files that a running server reads again.
+//! The reload on SIGHUP: files that a running server reads again.
 
 use crate::base::error::Error;
 use crate::config::{ConfigFile, Reread, Tables};
 use crate::ingest::Vault;
 use crate::{engine, services};
 
-/// The files that a server reads again while it runs: keys, and of the configuration rules, expected agents and pauses.
+/// Reloads key files, and of the configuration file rules, expected agents, recovery rules and pauses.
 #[derive(Clone, Debug)]
 pub struct Reloader {
     pub(super) vault: Option<Vault>,
@@ -15,8 +15,8 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Reads the files again, and says in the log what came of it. A file that cannot be used leaves everything that
-    /// comes from it as it was.
+    /// Reloads all files, and logs the result. A file that cannot be used leaves everything that comes from
+    /// it unchanged.
     pub async fn read_anew(&self) {
         if self.vault.is_none() && self.file.is_none() {
             tracing::info!(

@@ -1,7 +1,7 @@
-//! Files that grow by whole lines, and are renamed when they are long enough.
+//! Append-only files of whole lines, with rotation.
 //!
-//! What the audit log and the file of events have in common. A line is in such a file as a whole or not at all, also when
-//! the disk is full in the middle of it.
+//! The common part of the audit log and the events file. A line is in the file as a whole or not at all, even
+//! if the disk fills up in the middle of it.
 
 #[cfg(test)]
 mod tests;
@@ -15,38 +15,38 @@ use std::path::{Path, PathBuf};
 use crate::base::files::directory::{directory_of, sync_directory_of};
 use crate::base::files::lock::try_lock;
 
-/// A file that is open for appending, and no symlink.
+/// A regular file, open for appending and not reached through a symlink.
 #[derive(Debug)]
 pub(crate) struct AppendFile {
     file: File,
-    /// The bytes of whole lines.
+    /// The length of all whole lines, in bytes.
     length: u64,
-    /// Whether a write failed and may have left part of a line behind them.
+    /// Whether a failed write may have left a part of a line after them.
     is_torn: bool,
     #[cfg(test)]
     pub(crate) disk: testing::Disk,
 }
 
 impl AppendFile {
-    /// Opens a file; makes it, with this mode, if it is not there.
+    /// Opens a file, or creates it with this mode.
     ///
     /// # Errors
     ///
-    /// What the kernel says; or that it is a symlink or no regular file.
+    /// The error of the kernel; or the file is a symlink or no regular file.
     pub(crate) fn open(path: &Path, mode: u32) -> io::Result<Self> {
         Self::open_by(OpenOptions::new().create(true).mode(mode), path)
     }
 
-    /// Makes a file, with this mode.
+    /// Creates a file with this mode.
     ///
     /// # Errors
     ///
-    /// What the kernel says, [`io::ErrorKind::AlreadyExists`] when the name is taken.
+    /// The error of the kernel, [`io::ErrorKind::AlreadyExists`] if the name is taken.
     pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<Self> {
         Self::open_by(OpenOptions::new().create_new(true).mode(mode), path)
     }
 
-    /// Opens a file if it is there.
+    /// Opens a file if it exists.
     ///
     /// # Errors
     ///
@@ -59,7 +59,7 @@ impl AppendFile {
     }
 
     fn open_by(options: &mut OpenOptions, path: &Path) -> io::Result<Self> {
-        // Without waiting: a pipe that nobody reads would hold up the start for ever.
+        // Non-blocking: opening a pipe without a reader would otherwise block the start for ever.
         let options = options.read(true).append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = options.open(path).map_err(|error| match error.raw_os_error() {
             Some(libc::ELOOP) => io::Error::new(error.kind(), "it is a symlink; name the file itself"),
@@ -78,20 +78,20 @@ impl AppendFile {
         })
     }
 
-    /// Whether nobody but this server's user and root may write to it.
+    /// Whether only this server's user and root may write to the file.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(crate) fn is_ours_alone(&self) -> io::Result<bool> {
         self.file.metadata().map(|found| is_ours_alone(&found))
     }
 
-    /// Locks it until it is closed.
+    /// Locks the file until it is closed.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] when another server has it; else what the kernel says.
+    /// [`io::ErrorKind::WouldBlock`] if another server holds the lock; else the error of the kernel.
     pub(crate) fn lock(&self) -> io::Result<()> {
         try_lock(&self.file).map_err(|error| match error {
             TryLockError::WouldBlock => {
@@ -101,37 +101,37 @@ impl AppendFile {
         })
     }
 
-    /// The bytes of whole lines in it.
+    /// The length of all whole lines, in bytes.
     pub(crate) const fn length(&self) -> u64 {
         self.length
     }
 
-    /// The file, to be read from its beginning. What is appended goes to its end all the same.
+    /// The file, positioned at its beginning for reading. Appends still go to its end.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(crate) fn rewound(&self) -> io::Result<&File> {
         (&self.file).rewind()?;
         Ok(&self.file)
     }
 
-    /// Appends whole lines, in one write if the kernel takes them in one.
+    /// Appends whole lines, with one write if the kernel accepts that.
     ///
     /// # Errors
     ///
-    /// What the kernel says. None of it is in the file then: what was written of it is cut off, now or before the next
-    /// lines.
+    /// The error of the kernel. Nothing was appended: a partial write is truncated, now or before the next
+    /// append.
     pub(crate) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         self.mend()?;
-        // Somebody else may have cut it, and what is written goes to the end that it has now.
+        // Another process may have truncated the file, and appends go to its present end.
         self.length = self.file.metadata()?.len();
         let written = self.write_all(lines);
         match written {
             Ok(()) => self.length += lines.len() as u64,
             Err(_) => {
                 self.is_torn = true;
-                // Where that fails too it is done before the next lines.
+                // If that fails too, the next append repeats it.
                 let _ = self.mend();
             }
         }
@@ -147,11 +147,11 @@ impl AppendFile {
         (&self.file).write_all(lines)
     }
 
-    /// Ends the last line, if whoever wrote it did not.
+    /// Terminates the last line, if it is not.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(crate) fn end_line(&mut self) -> io::Result<()> {
         let Some(place) = self.length.checked_sub(1) else { return Ok(()) };
         let mut last = [b'\n'];
@@ -159,28 +159,28 @@ impl AppendFile {
         if last == [b'\n'] { Ok(()) } else { self.append(b"\n") }
     }
 
-    /// Cuts the file off after so many bytes.
+    /// Truncates the file to this length in bytes.
     ///
     /// # Errors
     ///
-    /// What the kernel says. Nothing is appended before it has succeeded.
+    /// The error of the kernel. Nothing is appended until the truncation has succeeded.
     pub(crate) fn cut(&mut self, length: u64) -> io::Result<()> {
         self.length = length;
         self.is_torn = true;
         self.mend()
     }
 
-    /// Cuts off what a write that failed has left of a line, if that was not possible before. To be called before the file
-    /// gets another name.
+    /// Truncates what a failed write left of a line, if that was not possible before. Must be called before
+    /// the file is renamed.
     ///
     /// # Errors
     ///
-    /// What the kernel says. Nothing has changed then.
+    /// The error of the kernel. Nothing has changed.
     pub(crate) fn mend(&mut self) -> io::Result<()> {
         if !self.is_torn {
             return Ok(());
         }
-        // It is not made longer: somebody else may have cut it.
+        // Never extends the file, which another process may have truncated.
         let found = self.file.metadata()?.len();
         if found > self.length {
             #[cfg(test)]
@@ -192,22 +192,23 @@ impl AppendFile {
         Ok(())
     }
 
-    /// Waits until what is in it is on the disk.
+    /// Waits until the content is on the disk.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(crate) fn sync(&self) -> io::Result<()> {
         #[cfg(test)]
         testing::Disk::check(self.disk.refuses_syncs)?;
         self.file.sync_data()
     }
 
-    /// Whether this is still the file with that name. If it is, and somebody else has cut it meanwhile, its length is that.
+    /// Whether `path` still names this file. If so, and the file was truncated meanwhile, the length is
+    /// updated.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(crate) fn is_at(&mut self, path: &Path) -> io::Result<bool> {
         if !self.is_torn {
             self.length = self.file.metadata()?.len();
@@ -215,21 +216,21 @@ impl AppendFile {
         is_at(&self.file, path)
     }
 
-    /// Whether it has no name any more, so that nobody else can find it.
+    /// Whether the file has no name any more, so that no other process can open it.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub(crate) fn is_removed(&self) -> io::Result<bool> {
         Ok(self.file.metadata()?.nlink() == 0)
     }
 }
 
-/// Whether an open file is still the one with that name.
+/// Whether `path` still names an open file.
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// The error of the kernel.
 pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
     match fs::symlink_metadata(path) {
@@ -239,24 +240,24 @@ pub(crate) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Whether nobody but this server's user and root may write to a file.
+/// Whether only this server's user and root may write to a file.
 pub(crate) fn is_ours_alone(found: &Metadata) -> bool {
     let us = nix::unistd::geteuid().as_raw();
     (found.uid() == us || found.uid() == 0) && found.mode() & 0o022 == 0
 }
 
-/// The name of a file that was renamed so often: `FILE.1` is the newest of them.
+/// The name of the rotated file with this number: `FILE.1` is the newest.
 pub(crate) fn numbered(path: &Path, number: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{number}"));
     PathBuf::from(name)
 }
 
-/// The files that had this name before, with their numbers, the newest first.
+/// The rotated files of this name with their numbers, the newest first.
 ///
 /// # Errors
 ///
-/// What the kernel says of the directory.
+/// The error of the kernel when reading the directory.
 pub(crate) fn rotated(path: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut start = OsString::from(name);
@@ -266,7 +267,7 @@ pub(crate) fn rotated(path: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
         let other = entry?.file_name();
         let number = other.as_encoded_bytes().strip_prefix(start.as_encoded_bytes());
         let number = number.and_then(|digits| str::from_utf8(digits).ok()?.parse::<u32>().ok());
-        // Written as we write it: `FILE.01` is somebody else's.
+        // Only the canonical form counts: `FILE.01` was not written by this server.
         if let Some(number) = number
             && number > 0
             && numbered(Path::new(name), number).as_os_str() == other
@@ -278,11 +279,12 @@ pub(crate) fn rotated(path: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
     Ok(found)
 }
 
-/// Renames FILE to FILE.1, that to FILE.2 and so on, and removes those beyond the first `keep`, if that is not 0.
+/// Renames FILE to FILE.1, FILE.1 to FILE.2 and so on, and removes those beyond the first `keep`, unless that
+/// is 0.
 ///
 /// # Errors
 ///
-/// What the kernel says. Some may have been renamed; a number that is free then is used the next time.
+/// The error of the kernel. Some files may have been renamed; the next rotation fills a gap in the numbers.
 pub(crate) fn rotate(path: &Path, keep: u32) -> io::Result<()> {
     let older = rotated(path)?;
     let in_a_row = older.iter().zip(1..).take_while(|((number, _), place)| number == place).count();
@@ -298,15 +300,15 @@ pub(crate) fn rotate(path: &Path, keep: u32) -> io::Result<()> {
     sync_directory_of(path)
 }
 
-/// What no test can ask of a real disk.
+/// Failures that no test can cause on a real disk.
 #[cfg(test)]
 pub(crate) mod testing {
     use std::io;
 
-    /// How a disk fails.
+    /// The failures of a disk.
     #[derive(Debug, Default)]
     pub(crate) struct Disk {
-        /// How many bytes of a write it takes; `None` for all.
+        /// How many bytes of a write it accepts; `None` for all.
         pub(crate) takes: Option<usize>,
         pub(crate) refuses_cuts: bool,
         pub(crate) refuses_syncs: bool,

@@ -1,4 +1,5 @@
-//! A small file that is replaced as a whole: whoever reads it, also after a fall of the host, finds the old one or the new.
+//! Atomic replacement of small files: a reader finds the old file or the new one, even after a crash of the
+//! host.
 
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
@@ -8,22 +9,22 @@ use std::path::Path;
 
 use crate::base::files::directory::sync_directory_of;
 
-/// Puts a file with this content, which only its owner can read, in the place of the one at `path`, and returns when it is
-/// on the disk. Meanwhile it is called the same with `.new` behind it.
+/// Replaces the file at `path` by one with this content and mode 0600, and returns once it is on the disk.
+/// Meanwhile the new file has the suffix `.new`.
 ///
 /// # Errors
 ///
-/// What the system says. The old file is as it was, then; only if the directory itself could not be written out may it be
-/// either.
+/// The error of the system. The old file is unchanged, unless the sync of the directory failed: then the file
+/// may be either.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".new");
     if let Err(error) = write_out(&unfinished, content).and_then(|()| fs::rename(&unfinished, path)) {
-        // It is in nobody's way but the disk's, and the next attempt replaces it.
+        // Only wastes disk space if that fails, and the next attempt overwrites it.
         let _ = fs::remove_file(&unfinished);
         return Err(error);
     }
-    // The new name is to outlive the host's fall, too.
+    // The rename must survive a crash of the host, too.
     sync_directory_of(path)
 }
 

@@ -1,4 +1,4 @@
-//! The directory in which the state is: ours alone, and used by one server at a time.
+//! The state directory: private to the server's user, and used by one server at a time.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -10,24 +10,25 @@ use crate::base::error::Error;
 use crate::base::files::lock::try_lock;
 
 const LOCK: &str = "varta.lock";
-/// The digits of a pid, and some room.
+/// The most bytes read of the lock file: the digits of a pid, and some more.
 const LONGEST_PID: u64 = 32;
 
-/// A directory that no other server uses while this or a clone of it lives. Each part of the server that writes to the
-/// directory holds a clone, so the lock outlives the last write.
+/// A locked state directory. Each part of the server that writes to it holds a clone, so the lock outlives
+/// the last write.
 #[derive(Clone, Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
-    /// Locked until the last clone is closed, by whatever end this process comes to.
+    /// Locked until the last clone is dropped, however this process ends.
     _lock: Arc<File>,
 }
 
 impl StateDir {
-    /// Makes the directory if it is not there, sees to it that nobody else may write to it, and takes its lock.
+    /// Creates the directory if it is missing, checks that only this user may write to it, and locks it.
     ///
     /// # Errors
     ///
-    /// When it cannot be made or written to, belongs to somebody else, is open to others, or another server uses it.
+    /// It cannot be created or written to, belongs to another user, is writable for others, or another server
+    /// holds the lock.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let failed =
             |action| move |source| Error::StateDirectory { path: path.to_path_buf(), action, source };
@@ -64,7 +65,7 @@ impl StateDir {
                 return Err(Error::StateDirectory { path: file, action: "take the lock", source });
             }
         }
-        // Only for whoever comes second and wants to know; the lock itself needs no room on the disk.
+        // Only for the error message of a second server; the lock itself does not depend on it.
         if let Err(error) = write_holder(&mut lock) {
             tracing::warn!(
                 target: "varta::state",
@@ -85,7 +86,7 @@ fn write_holder(lock: &mut File) -> io::Result<()> {
     writeln!(lock, "{}", std::process::id())
 }
 
-/// The pid of the server that has the lock, if it can be read.
+/// The pid of the server that holds the lock, if it can be read.
 fn read_holder(lock: &mut File) -> Option<u32> {
     let mut text = String::new();
     lock.rewind().ok()?;

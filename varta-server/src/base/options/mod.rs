@@ -1,4 +1,5 @@
-//! Building blocks of a configuration section: tables of the file, values, timestamps, suggestions.
+//! Building blocks of configuration sections: tables of the file, typed values, timestamps, suggestions for
+//! misspelt names.
 
 pub(crate) mod nearest;
 pub(crate) mod table;

@@ -1,8 +1,8 @@
-//! Slips of the pen: which name was probably meant.
+//! Suggestions for misspelt names, by edit distance.
 
-/// The name that was probably meant.
+/// The known name with the least edit distance, unless all are too different.
 pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    // A few letters, and never so many that a short name is another one altogether.
+    // At most a third of the letters, so that a short name is not corrected to another word.
     let most = (name.len() / 3).min(3);
     known
         .map(|known| (distance(name, known), known))
@@ -11,7 +11,7 @@ pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> O
         .map(|best| best.1)
 }
 
-/// How many letters must be put in, left out or changed to make one word the other.
+/// The Levenshtein distance of two words; `usize::MAX` if their lengths differ by more than three.
 fn distance(one: &str, other: &str) -> usize {
     if one.len().abs_diff(other.len()) > 3 {
         return usize::MAX;

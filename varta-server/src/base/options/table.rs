@@ -1,3 +1,5 @@
+//! Typed access to the tables of the configuration file, with errors that carry their position.
+
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::time::{Duration, SystemTime};
@@ -9,7 +11,7 @@ use crate::base::limits::check_duration;
 use crate::base::options::nearest::nearest;
 use crate::base::options::timestamp::{NOT_A_MOMENT, parse_moment};
 
-/// What is wrong, and the place in the text, in bytes.
+/// What is wrong with the file, and the position in bytes.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) offset: usize,
@@ -19,7 +21,7 @@ pub(crate) struct Fault {
 pub(crate) type Key<'i> = Spanned<Cow<'i, str>>;
 pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
 
-/// The line of a place in a text, counted from 1.
+/// The line number of a byte offset, counted from 1.
 pub(crate) fn line_at(text: &[u8], offset: usize) -> usize {
     1 + text.iter().take(offset).filter(|byte| **byte == b'\n').count()
 }
@@ -28,7 +30,7 @@ pub(crate) fn at<T>(place: &Spanned<T>, fault: impl Display) -> Fault {
     Fault { offset: place.span().start, text: fault.to_string() }
 }
 
-/// The entries of a table as they stand in the file, so that the first fault is found first.
+/// The entries of a table in the order of the file, so that the first error in it is reported.
 pub(crate) fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Value<'i>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
@@ -54,7 +56,7 @@ pub(crate) fn wrong_type(found: &DeValue<'_>, wanted: &str) -> String {
 
 // Tables.
 
-/// One table, of `[[rule]]` for example.
+/// One table of an array, as of `[[rule]]`.
 pub(crate) struct Table<'t, 'i> {
     pub(crate) what: &'static str,
     pub(crate) place: &'t Value<'i>,
@@ -90,7 +92,7 @@ pub(crate) trait ReadTables {
 }
 
 impl<'t, 'i> Table<'t, 'i> {
-    /// The values of these keys, as far as they are there. Others there may not be.
+    /// The values of these keys, as far as they are present. Any other key is an error.
     pub(crate) fn values<const N: usize>(
         &self,
         keys: [&str; N],
@@ -133,7 +135,7 @@ pub(crate) fn duration(key: &'static str, value: &Value<'_>) -> Result<Duration,
     Ok(duration)
 }
 
-/// A date and time of TOML, or a string that has one.
+/// A TOML datetime, or a string that holds one.
 pub(crate) fn moment(key: &'static str, value: &Value<'_>) -> Result<SystemTime, Fault> {
     let text = match value.get_ref() {
         DeValue::Datetime(written) => Cow::Owned(written.to_string()),

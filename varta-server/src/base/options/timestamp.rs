@@ -1,15 +1,14 @@
-//! Moments as people write them: a date, a time, and how far that is from UTC.
+//! Timestamps with an offset from UTC, as RFC 3339 writes them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::time::{END_OF_RFC3339, parse_rfc3339};
 
-/// What is wrong with a moment.
+/// The error message for an invalid timestamp.
 pub(crate) const NOT_A_MOMENT: &str = "is not a moment from 1970 to 9999 with its offset from UTC, such as \
                                        2026-12-24T22:00:00Z or 2026-12-24T23:00:00+01:00";
 
-/// Reads a moment as RFC 3339 has it. `None` for anything else, for what has no offset, and for what lies before 1970
-/// or after 9999.
+/// Parses an RFC 3339 timestamp. `None` if it is malformed, has no offset, or is before 1970 or after 9999.
 pub(crate) fn parse_moment(text: &str) -> Option<SystemTime> {
     let (local, offset) = split_offset(text)?;
     let local = local.ends_with(|last: char| last.is_ascii_digit()).then_some(local)?;
@@ -21,15 +20,15 @@ pub(crate) fn parse_moment(text: &str) -> Option<SystemTime> {
     at.duration_since(UNIX_EPOCH).is_ok_and(|since| since < END_OF_RFC3339).then_some(at)
 }
 
-/// By how much a clock differs from UTC.
+/// An offset from UTC.
 enum Offset {
-    /// It is ahead.
+    /// Ahead of UTC.
     East(Duration),
-    /// It is behind.
+    /// Behind UTC.
     West(Duration),
 }
 
-/// Takes the offset from the end of a moment.
+/// Splits the offset from the end of a timestamp.
 fn split_offset(text: &str) -> Option<(&str, Offset)> {
     if let Some(local) = text.strip_suffix('Z') {
         return Some((local, Offset::East(Duration::ZERO)));

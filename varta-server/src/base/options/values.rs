@@ -1,14 +1,14 @@
-//! Values of options that are more than a text or a number, and how they are read.
+//! Values of options that are more than a text or a number, with their parsers.
 
 use std::net::SocketAddr;
 
 use crate::base::error::Error;
 
-/// Permissions of a file. They are written in octal, so a plain number is not what they are.
+/// Permission bits of a file, written in octal: a type of its own keeps them apart from plain numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode(pub u32);
 
-/// An address, or `none`.
+/// A socket address, or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address(pub Option<SocketAddr>);
 

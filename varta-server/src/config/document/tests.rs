@@ -1,4 +1,4 @@
-//! Claims about what stands in the file.
+//! The keys and values of the configuration file, and the errors about them.
 
 use super::*;
 use crate::config::args;
@@ -9,7 +9,7 @@ fn parse(text: &str) -> Result<Content, Fault> {
     Content::parse(text, &args::definition())
 }
 
-/// The line and the words.
+/// The line and the text of the fault.
 fn refused(text: &str) -> (usize, String) {
     let fault = parse(text).map(|content| format!("{content:?}")).unwrap_err();
     (line_at(text.as_bytes(), fault.offset), fault.text)
@@ -28,7 +28,7 @@ fn every_option_of_the_command_line_but_its_own_is_a_key_and_nothing_else_is() {
         assert_eq!(find(&definition, option).is_ok(), option != ITSELF, "{option}");
         assert!(Tables::names().all(|name| name != option), "{option} is two things");
     }
-    // What the command line understands beside its options; those that it has no name for, and the names of fields.
+    // Flags without a value, the empty name, field names and complete arguments.
     for other in ["help", "version", "", "stall_after", "--stall-after", "socket none"] {
         assert!(find(&definition, other).is_err(), "{other}");
     }

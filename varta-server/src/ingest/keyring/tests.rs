@@ -1,4 +1,4 @@
-//! The vault's claims.
+//! Tests of the keyring: numbering, rotation, replay across rotations, and key files that cannot be used.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,5 @@
-//! What the replay table hands out so that the next server refuses what came to this one, and takes back.
+//! Saving and restoring replay windows, so that a restarted server refuses replays of what its predecessor
+//! accepted.
 
 use std::hash::BuildHasher;
 
@@ -6,41 +7,41 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::KeyId;
 use crate::ingest::replay::{Line, ReplayTable, Session, seconds};
 
-/// What is kept of a session beyond the life of a server.
+/// The persisted part of a session's replay window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seal {
-    /// Its place in the table, where no other session is.
+    /// The slot of the session in the table; unique.
     pub(crate) place: u32,
     /// The fingerprint of the key that opens its datagrams.
     pub(crate) key: u64,
-    /// The first part of their nonces.
+    /// The prefix of their nonces.
     pub(crate) prefix: [u8; 8],
-    /// The highest counter that came under it.
+    /// The highest accepted counter.
     pub(crate) highest: u32,
-    /// The nonce of the first beat by which it was continued under another prefix; `u64::MAX` while it was not.
+    /// The nonce of the first beat that continued it under another prefix; `u64::MAX` while there is none.
     pub(crate) continued_at: u64,
     /// The nonce of its newest beat.
     pub(crate) nonce: u64,
-    /// When the clock of its beats started, on the server's clock, in nanoseconds.
+    /// The start of the sender's clock, on the server's clock, in nanoseconds.
     pub(crate) start: i64,
-    /// When its last datagram came, to the second.
+    /// The arrival of its last datagram, to the second.
     pub(crate) heard_at: MonoTime,
 }
 
 impl ReplayTable {
-    /// How many sessions there may be.
+    /// The capacity in sessions.
     pub(crate) fn most(&self) -> usize {
         self.most
     }
 
-    /// Whether something came since [`ReplayTable::take_unsaved`] was asked from the beginning.
+    /// Whether a session has changed since [`ReplayTable::take_unsaved`] last began at slot 0.
     pub(crate) fn has_unsaved(&self) -> bool {
         self.has_unsaved
     }
 
-    /// At most `most` sessions that have changed since they were handed out last, from a place on, with `fingerprint` to
-    /// find the fingerprint of a key; they count as saved then. No more than `looks` places are looked at. Gives the place to
-    /// go on from, or `None` at the end of the table.
+    /// Takes at most `most` changed sessions from slot `from` on, examining at most `looks` slots, and marks
+    /// them as saved. `fingerprint` resolves the id of a key. Returns the slot to continue from; `None` at
+    /// the end of the table.
     pub(crate) fn take_unsaved(
         &mut self,
         from: usize,
@@ -70,13 +71,14 @@ impl ReplayTable {
         (seals, (end < self.sessions.len()).then_some(end))
     }
 
-    /// Has all sessions count as changed: what was saved is lost.
+    /// Marks every session as unsaved, because the saved copy is lost.
     pub(crate) fn lose_saved(&mut self) {
         self.sessions.iter_mut().for_each(|session| session.is_saved = false);
         self.has_unsaved = true;
     }
 
-    /// Takes a session that a server before this one knew, as far as there is room. What is known of it already stays.
+    /// Restores a session that an earlier server saved, if there is room. Merged with a known session, the
+    /// stricter of both values holds.
     pub(crate) fn restore(&mut self, key: KeyId, seal: &Seal) {
         let hash = self.hasher.hash_one((key, seal.prefix));
         let ReplayTable { sessions, by_prefix, hasher, .. } = self;
@@ -102,7 +104,7 @@ impl ReplayTable {
             highest: seal.highest,
             heard_at: seconds(seal.heard_at),
             key,
-            // Where there were gaps it has moved up; what stands at its old place is merged with it the next time.
+            // A session that filled a gap has moved to another slot, and is saved again there.
             is_saved: number == seal.place,
         });
         by_prefix.insert_unique(hash, number, |number| sessions[*number as usize].hash(hasher));
@@ -148,7 +150,7 @@ mod tests {
         table
     }
 
-    /// As [`hear`], with the number that the key has for the next server.
+    /// As [`hear`], with the id that the key has in the next server.
     fn hear_next(table: &mut ReplayTable, prefix: u8, counter: u32, line: Line) -> Result<(), Outcome> {
         let source = SocketAddr::from(([10, 0, 0, 1], 7));
         let stamp = Stamp { key: KeyId(9), pid: 42, source, prefix: [prefix; 8], counter, line };
@@ -174,7 +176,7 @@ mod tests {
         hear(&mut table, 2, 1, line(8)).unwrap();
         let mut next = restored(&unsaved(&mut table));
         assert_eq!(hear_next(&mut next, 1, 7, line(7)), REPLAYED);
-        // So does one that is left after the restart.
+        // So does a session that is left after the restart.
         assert_eq!(hear_next(&mut next, 2, 2, line(9)), Ok(()));
         assert_eq!(hear_next(&mut next, 3, 1, line(12)), Ok(()));
         assert_eq!(hear_next(&mut next, 2, 3, line(10)), REPLAYED);

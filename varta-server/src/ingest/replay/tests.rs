@@ -1,4 +1,4 @@
-//! The replay table's claims.
+//! Tests of the replay table: replays, continued sessions, and replacement in a full table.
 
 use super::*;
 
@@ -17,7 +17,8 @@ impl World {
         World { table: ReplayTable::new(most, HOUR), at: MonoTime::from_secs(10) }
     }
 
-    /// A datagram of session `prefix` with `counter`, from a port. Its clock and nonces are those of no other.
+    /// Admits a datagram of session `prefix` with `counter` from a port; its clock and nonces differ from all
+    /// others.
     fn hears(&mut self, prefix: u8, counter: u32, port: u16) -> Result<(), Outcome> {
         let line = Line { nonce: u64::from(counter), start: i64::from(prefix) * 1_000_000_000 };
         self.hears_in(line, prefix, counter, port)
@@ -49,7 +50,7 @@ fn another_port_makes_nothing_new() {
     assert_eq!(world.hears(1, 6, 8), FRESH, "an agent whose port was translated anew goes on");
 }
 
-/// Beat `nonce` of the one handle that there is.
+/// The position of beat `nonce` of a single handle.
 const fn beat(nonce: u64) -> Line {
     Line { nonce, start: 7_000_000_000 }
 }
@@ -69,7 +70,7 @@ fn a_recording_that_seems_to_come_from_its_socket_ends_no_session() {
     let mut world = World::with_room_for(10);
     assert_eq!(world.hears_in(beat(5), 1, 5, 7), FRESH);
     for (prefix, nonce) in [(2, 1), (3, 500)] {
-        // Of a session before: its clock started at another moment.
+        // From an earlier session: its clock started at another moment.
         let line = Line { nonce, start: 1_000_000_000 };
         assert_eq!(world.hears_in(line, prefix, 9, 7), FRESH, "nobody knows it");
     }

@@ -1,11 +1,12 @@
-//! What becomes of a look for which the kernel has no memory.
+//! A SIGBUS handler for reads of shared pages whose memory is gone.
 //!
-//! The other side can give a page's memory back while we have it mapped, and then the next look has the kernel make it
-//! anew. Where it has none left that ends a process (SIGBUS). It must not end this one: an empty page of our own is put in
-//! that place, and the agent, which sees no more promises, goes on by datagrams.
+//! The agent can free a page's memory (`fallocate(2)` with a hole) while the server has it mapped; the next
+//! read then needs a new page, and if the kernel has none it sends SIGBUS, which would end the server. The
+//! handler maps an empty anonymous page in its place; the agent sees no further promises and falls back to
+//! datagrams.
 //!
-//! A handler is the process's, and this one keeps out of everybody's way: whatever is not a page that this thread is
-//! looking at goes to the handler that was there before.
+//! Signal handlers belong to the process. This one handles only faults on the page that its thread is
+//! reading, and leaves every other SIGBUS to the handler that was installed before it.
 #![allow(unsafe_code, reason = "a signal handler is set and memory mapped through libc")]
 
 use std::cell::Cell;
@@ -18,18 +19,18 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use varta_proto::page::BeatPage;
 
 thread_local! {
-    /// The page that this thread has looked at last; 0 for none.
+    /// The address of the page that this thread read last; 0 for none.
     static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// What was there before, or why there is no handler.
+/// The previous handler; `None` if the installation failed.
 static PREVIOUS: OnceLock<Option<libc::sigaction>> = OnceLock::new();
 
-/// Puts the handler in place, the first time.
+/// Installs the handler, once.
 ///
 /// # Errors
 ///
-/// The kernel refuses, which it has no reason to.
+/// The kernel refuses to install it.
 pub(super) fn expect() -> io::Result<()> {
     match PREVIOUS.get_or_init(install) {
         Some(_) => Ok(()),
@@ -37,7 +38,7 @@ pub(super) fn expect() -> io::Result<()> {
     }
 }
 
-/// Gives the handler in whose place ours is now; `None` if it is not.
+/// Installs the handler, and returns the previous one; `None` on failure.
 fn install() -> Option<libc::sigaction> {
     // SAFETY: all zeroes is a valid value of it: no signals are masked.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
@@ -50,15 +51,15 @@ fn install() -> Option<libc::sigaction> {
     (installed == 0).then_some(previous)
 }
 
-/// Says which page this thread looks at from now on.
+/// Records the page that this thread reads from now on.
 #[inline]
 pub(super) fn look_at(page: usize) {
     LOOKED_AT.set(page);
-    // The look itself is not to come before it.
+    // The read must not be reordered before the store.
     compiler_fence(Ordering::SeqCst);
 }
 
-/// Says that a page is going to be unmapped.
+/// Clears the record of a page that is about to be unmapped.
 pub(super) fn look_away_from(page: usize) {
     if LOOKED_AT.get() == page {
         LOOKED_AT.set(0);
@@ -74,20 +75,19 @@ extern "C" fn on_bus_error(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
     if page != 0 && address.wrapping_sub(page) < size_of::<BeatPage>() && replace(page) {
         return;
     }
-    // What led here happens again, and is no business of ours then.
+    // The faulting instruction runs again after the return, and reaches the previous handler.
     if let Some(Some(previous)) = PREVIOUS.get() {
         // SAFETY: it is what the kernel gave as the action before.
         unsafe { libc::sigaction(libc::SIGBUS, previous, ptr::null_mut()) };
     }
 }
 
-/// Puts an empty page in the place of one that is mapped. Whether that was possible.
+/// Maps an empty page over one that is mapped, and returns whether that succeeded.
 fn replace(page: usize) -> bool {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
     let place = ptr::without_provenance_mut(page);
-    // SAFETY: the place is that of a mapping of one page which a `Page` owns, and which nobody relies on to keep its
-    // contents.
+    // SAFETY: the range is the one-page mapping of a `Page`, whose contents no code relies on.
     let replaced = unsafe { libc::mmap(place, size_of::<BeatPage>(), protection, flags, -1, 0) };
     replaced != libc::MAP_FAILED
 }

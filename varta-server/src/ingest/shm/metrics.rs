@@ -1,4 +1,4 @@
-//! Pages that agents share with this server.
+//! Metrics of the shared memory pages.
 
 use metrics::{Counter, Gauge};
 
@@ -12,14 +12,14 @@ families! {
         "Pages of memory that were not taken, by reason; their agents go on by datagrams.";
 }
 
-/// How many there are, and how many were refused for which reason.
+/// The number of mapped pages, and the refused ones by reason.
 pub(crate) struct PageMetrics {
     pages: Gauge,
     refused: Vec<(&'static str, Counter)>,
 }
 
 impl PageMetrics {
-    /// With a row for each reason.
+    /// Registers the gauge and a counter for each reason.
     pub(crate) fn new(
         registry: &Registry,
         most: usize,

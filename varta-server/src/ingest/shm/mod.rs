@@ -1,8 +1,9 @@
-//! The pages that agents write beats to, and the task that looks at them.
+//! Shared memory pages that agents write beats to, and the task that polls them.
 //!
-//! It looks at all of them several times within the shortest deadline of those who have one, sees the newest beat in each,
-//! and hands it on as a listener does. In between the tracker's actor has single pages read: before somebody is called
-//! silent, and when a process has died. All of that happens on one thread; the lock is for the compiler.
+//! The task polls every page several times within the shortest timeout of the agents that have one, and sends
+//! the newest beat of each to the engine, as a listener does. In between the engine reads single pages:
+//! before an agent is marked stalled, and when a process has exited. All of this runs on one thread; the lock
+//! only satisfies the compiler.
 
 mod fault;
 pub(crate) mod metrics;
@@ -31,11 +32,11 @@ use crate::ingest::metrics::FrameCounters;
 use crate::ingest::queue_probe::Probe;
 use crate::metrics::Registry;
 
-/// How often the listeners are given a turn to take what was sent before a look. Each time they take more than a
-/// socket's queue holds.
+/// How often the listeners get to run before a poll. In each turn they receive more than a socket's queue
+/// holds.
 const TURNS: usize = 8;
 
-/// All pages. Every copy is of the same ones.
+/// All shared pages. A clone refers to the same pages.
 #[derive(Clone, Debug)]
 pub(crate) struct Pages {
     shared: Arc<Shared>,
@@ -44,27 +45,27 @@ pub(crate) struct Pages {
 #[derive(Debug)]
 struct Shared {
     table: Mutex<Table>,
-    /// Told when the next look is to come earlier than it was to.
+    /// Notified when the next poll is due earlier than scheduled.
     sooner: Notify,
     clock: Clock,
 }
 
 impl Pages {
-    /// Takes at most so many.
+    /// Makes a table for at most `most` pages.
     pub(crate) fn new(most: usize, clock: Clock) -> Self {
         let shared = Shared { table: Mutex::new(Table::new(most)), sooner: Notify::new(), clock };
         Pages { shared: Arc::new(shared) }
     }
 
-    /// Counts there from now on.
+    /// Registers the metrics of the pages.
     pub(crate) fn count_in(&self, registry: &Registry) {
         let mut table = self.table();
         let reasons = Refused::ALL.map(Refused::as_str);
         table.metrics = Some(PageMetrics::new(registry, table.most(), reasons));
     }
 
-    /// Takes the page that a process has handed over, whose frames are to have the pid `inner`. Says whether it was
-    /// taken; why not is counted.
+    /// Maps the page that a process has handed over; its frames must carry the pid `inner`. Returns whether
+    /// it was accepted; a refusal is counted by its reason.
     pub(super) fn attach(&self, pid: u32, inner: u32, descriptor: Option<&OwnedFd>, at: MonoTime) -> bool {
         let mut table = self.table();
         let result = match descriptor {
@@ -77,7 +78,7 @@ impl Pages {
         result.is_ok()
     }
 
-    /// Passes over what a process has written so far, because it has said something later by datagram.
+    /// Skips what a process has written so far, because a later datagram supersedes it.
     pub(super) fn pass_over(&self, pid: u32) {
         self.table().pass_over(pid);
     }
@@ -87,40 +88,41 @@ impl Pages {
         self.table().has(pid)
     }
 
-    /// Takes what a process has written since it was last looked at. Every datagram that was sent before `settled` has
-    /// been handed on.
+    /// Reads what a process has written since the last poll. All datagrams sent before `settled` have been
+    /// handed to the engine.
     pub(crate) fn read(&self, pid: u32, settled: MonoTime) -> (Batch, Tally) {
         let mut found = Found::default();
         self.table().read(pid, self.shared.clock.host_nanos(settled), settled, &mut found);
         found.into_batch()
     }
 
-    /// Gives up the pages of a process that has died.
+    /// Unmaps the pages of a process that has exited.
     pub(crate) fn forget(&self, pid: u32, start_time: NonZeroU64) {
         self.table().forget(pid, start_time);
     }
 
-    /// Looks so often that a process is seen several times within `stall_after`, at least until [`Pages::set_pace`] says
-    /// otherwise.
+    /// Shortens the poll interval so that a page is polled several times within `stall_after`. Holds at least
+    /// until the next [`Pages::set_pace`].
     pub(crate) fn hurry(&self, stall_after: Duration) {
         if self.table().pace.hurry(stall_after) {
             self.shared.sooner.notify_one();
         }
     }
 
-    /// Whether it is time to ask again how long those who have a page may be silent; if so, who they are.
+    /// The pids of all processes with a page, when the shortest timeout among them is due to be determined
+    /// again.
     pub(crate) fn poll_pace(&self, now: MonoTime) -> Option<Vec<u32>> {
         let mut table = self.table();
         let is_due = table.pace.is_due(now);
         is_due.then(|| table.pids())
     }
 
-    /// Takes the shortest time for which anybody may be silent who has a page.
+    /// Sets the shortest timeout among the processes with a page; `None` when there are none.
     pub(crate) fn set_pace(&self, shortest: Option<Duration>) {
         self.table().pace.set(shortest);
     }
 
-    /// Looks at the pages until `stop` is cancelled, and once more then.
+    /// Polls the pages until `stop` is cancelled, then once more.
     pub(crate) async fn run(
         self,
         stop: CancellationToken,
@@ -139,7 +141,7 @@ impl Pages {
                     () = tokio::time::sleep_until(clock.instant(due)), if due < MonoTime::NEVER => {}
                 }
             } else {
-                // Whoever beats from now on is to notice that nobody is here.
+                // Takes back the promise, so that agents switch to datagrams from their next beat on.
                 self.table().promise(0);
             }
             let settled = clock.now();
@@ -150,7 +152,7 @@ impl Pages {
                 }
                 tokio::task::yield_now().await;
             }
-            // A listener that has taken them may yet have to hand them on.
+            // A listener may have received datagrams that it has not sent to the engine yet.
             let at = clock.now();
             self.table().begin_look(at, (!is_last).then(|| clock.host_nanos(at)));
             let mut from = Some(0);

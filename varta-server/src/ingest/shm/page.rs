@@ -1,7 +1,8 @@
-//! Memory that an agent shares with this server: looked at before it is believed, mapped, and unmapped.
+//! A memory page shared with an agent: verification, mapping, unmapping.
 //!
-//! The one place with the unsafe code for it. What an agent hands over may be any file. Only memory is taken, of exactly
-//! one page, that nobody can make shorter: a file that shrinks would end whoever reads beyond its end.
+//! The only file with the unsafe code for it. The descriptor that an agent hands over may be any file. Only a
+//! memfd of exactly one page is accepted that is sealed against shrinking: a read beyond the end of a file
+//! raises SIGBUS.
 #![allow(unsafe_code, reason = "memory is mapped through libc")]
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,27 +16,27 @@ use varta_proto::page::BeatPage;
 
 use crate::ingest::shm::fault;
 
-/// Why a page is not taken.
+/// Why a page is refused; the metric label `reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ingest) enum Refused {
-    /// There was no descriptor with the datagram, or no place for one.
+    /// The datagram came without a descriptor, or there was no room to receive one.
     NoDescriptor,
-    /// It is not memory that can be sealed.
+    /// The descriptor is no memfd with seals.
     NotMemory,
-    /// It could be made shorter, or it cannot be written to.
+    /// The memfd could shrink, or cannot be written to.
     WrongSeals,
-    /// It is not one page long.
+    /// The memfd is not one page long.
     WrongSize,
-    /// There are as many as there may be, or the process had its last one replaced a moment ago.
+    /// The table is full, or the process had its oldest page replaced a moment ago.
     NoRoom,
-    /// Too many came at once.
+    /// Too many pages were attached in this second.
     TooFast,
     /// The kernel does not map it.
     Kernel,
 }
 
 impl Refused {
-    /// Every reason, by its place in this list.
+    /// Every reason, in the order of the declaration.
     pub(in crate::ingest) const ALL: [Refused; 7] = [
         Refused::NoDescriptor,
         Refused::NotMemory,
@@ -60,13 +61,13 @@ impl Refused {
     }
 }
 
-/// What a file in memory was sealed against; `None` for any other file. It asks nobody but the kernel's own memory: a file
-/// system of somebody's making is not asked anything, for it need not answer.
+/// The seals of a memfd; `None` for any other file. `F_GET_SEALS` is answered by the kernel from its own
+/// memory, never by a FUSE file system, which need not answer.
 pub(in crate::ingest) fn seals_of(descriptor: &OwnedFd) -> Option<SealFlag> {
     fcntl(descriptor, FcntlArg::F_GET_SEALS).ok().map(SealFlag::from_bits_retain)
 }
 
-/// A page that is mapped.
+/// A mapped page.
 #[derive(Debug)]
 pub(in crate::ingest) struct Page {
     memory: NonNull<BeatPage>,
@@ -77,14 +78,14 @@ pub(in crate::ingest) struct Page {
 unsafe impl Send for Page {}
 
 impl Page {
-    /// Maps what an agent has handed over. The descriptor is not needed afterwards.
+    /// Verifies and maps the memfd of an agent. The descriptor may be closed afterwards.
     ///
     /// # Errors
     ///
-    /// What is wrong with it. Nothing is mapped.
+    /// Why it is refused. Nothing is mapped.
     pub(in crate::ingest) fn map(descriptor: &OwnedFd) -> Result<Page, Refused> {
         let seals = seals_of(descriptor).ok_or(Refused::NotMemory)?;
-        // Huge pages can be sealed too, and there are few of them.
+        // Huge pages can be sealed too, but they are scarce.
         let is_ordinary = fstatfs(descriptor).is_ok_and(|status| status.filesystem_type() == TMPFS_MAGIC);
         if !is_ordinary {
             return Err(Refused::NotMemory);
@@ -113,19 +114,19 @@ impl Page {
         Ok(Page { memory, length })
     }
 
-    /// What is in it.
+    /// The shared words.
     #[inline]
     pub(in crate::ingest) fn words(&self) -> &BeatPage {
         fault::look_at(self.memory.addr().get());
-        // SAFETY: it is mapped as long as `self` lives, is aligned to a page and longer than a `BeatPage`, whose words are
-        // atomic and may have any value; where the kernel has no memory for it there is other memory.
+        // SAFETY: mapped as long as `self` lives, aligned to a page and no shorter than a `BeatPage`, whose
+        // words are atomic and may have any value; memory that is gone is replaced by the SIGBUS handler.
         unsafe { self.memory.as_ref() }
     }
 }
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // Whoever still has it is not to wait for us.
+        // An agent that still has the page must not rely on further polls.
         self.words().promise(0);
         fault::look_away_from(self.memory.addr().get());
         // SAFETY: the range is the mapping made for `self`, to which no reference is left.
@@ -144,7 +145,7 @@ pub(in crate::ingest) mod tests {
     use super::*;
 
     impl Page {
-        /// Writes to the first word, past everybody who takes care of it.
+        /// Stores to the first word, past the sequence lock.
         pub(in crate::ingest) fn scribble_sequence(&self, sequence: u64) {
             // SAFETY: the first word of the page is an atomic integer, and the page is mapped.
             unsafe { self.memory.cast::<AtomicU64>().as_ref() }.store(sequence, Ordering::Relaxed);
@@ -159,7 +160,7 @@ pub(in crate::ingest) mod tests {
         if descriptor < 0 {
             return None;
         }
-        // SAFETY: the kernel has just given it to us.
+        // SAFETY: the kernel has just opened the descriptor for this test.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
         File::from(descriptor.try_clone().unwrap()).set_len(length).unwrap();
         fcntl(&descriptor, FcntlArg::F_ADD_SEALS(SealFlag::from_bits_retain(seals))).unwrap();
@@ -213,11 +214,11 @@ pub(in crate::ingest) mod tests {
         let file = File::create(directory.path().join("file")).unwrap();
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         for descriptor in [file.into(), OwnedFd::from(socket), File::open("/dev/null").unwrap().into()] {
-            // A file of tmpfs has seals, and is sealed against seals alone.
+            // A file on tmpfs has seals, and is sealed against sealing alone.
             let said = refused(&descriptor);
             assert!(matches!(said, Some(Refused::NotMemory | Refused::WrongSeals)), "{said:?}");
         }
-        // Where there is support for them.
+        // Only where huge pages are supported.
         if let Some(huge) = memory(libc::MFD_HUGETLB, 0, SEALED) {
             assert_eq!(refused(&huge), Some(Refused::NotMemory));
         }
@@ -229,7 +230,7 @@ pub(in crate::ingest) mod tests {
         let page = Page::map_checked(&descriptor, usize::try_from(length()).unwrap()).unwrap();
         page.words().promise(7);
         page.scribble_sequence(2);
-        // Beyond the end of its file there is none for a page.
+        // Beyond the end of the file there is no memory for a page.
         File::from(descriptor).set_len(0).unwrap();
         assert_eq!(page.words().glance(2, u64::MAX), Glance::Empty { sequence: 0 });
         page.words().promise(9);

@@ -1,18 +1,18 @@
-//! How often pages are looked at.
+//! The poll interval of the shared pages, from the shortest timeout among their processes.
 
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
 
-/// Looks within the shortest time for which anybody may be silent who has a page. A beat is seen so much of it later, at
-/// the most, as it would be through a socket.
+/// Polls within the shortest timeout of the agents with a page. A beat is seen at most one interval later
+/// than through a socket.
 const LOOKS: u32 = 8;
 const MOST_OFTEN: Duration = Duration::from_millis(1);
 const LEAST_OFTEN: Duration = Duration::from_secs(1);
-/// How often the shortest time is asked for anew.
+/// How often the shortest timeout is determined again.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
 
-/// The rate of looks. It goes up as soon as anybody asks for that, and down when everybody was asked.
+/// The poll interval. It shortens at once, and lengthens when the timeouts of all processes are determined.
 #[derive(Debug)]
 pub(super) struct Pace {
     look_every: Duration,
@@ -28,7 +28,7 @@ impl Pace {
         self.look_every
     }
 
-    /// Makes the looks as frequent as somebody needs them who may be silent for so long. Says whether that is a change.
+    /// Shortens the interval to what a timeout of `stall_after` needs. Returns whether it changed.
     pub(super) fn hurry(&mut self, stall_after: Duration) -> bool {
         let look_every = every(stall_after);
         let is_sooner = look_every < self.look_every;
@@ -36,7 +36,7 @@ impl Pace {
         is_sooner
     }
 
-    /// Whether it is time to ask everybody.
+    /// Whether the shortest timeout is due to be determined again.
     pub(super) fn is_due(&mut self, now: MonoTime) -> bool {
         let is_due = now.since(self.asked_at) >= ASKED_EVERY;
         if is_due {
@@ -45,10 +45,10 @@ impl Pace {
         is_due
     }
 
-    /// Takes the shortest time of all; `None` when there is nobody.
+    /// Sets the shortest timeout of all; `None` without processes.
     pub(super) fn set(&mut self, shortest: Option<Duration>) {
         let look_every = shortest.map_or(LEAST_OFTEN, every);
-        // Down by half at a time: what was promised at the faster rate has to hold until the next look.
+        // At most doubles: what was promised at the shorter interval must hold until the next poll.
         self.look_every = look_every.min(self.look_every * 2);
     }
 }

@@ -1,4 +1,5 @@
-//! Which process has which pages, and what was seen in each.
+//! The table of mapped pages: which process has which, what was last read from each, and when a page is
+//! removed.
 
 #[cfg(test)]
 mod tests;
@@ -22,46 +23,48 @@ use crate::ingest::shm::page::{Page, Refused};
 use crate::ingest::shm::poll_interval::Pace;
 use crate::observe::{boot, identify};
 
-/// Pages of one process: it may have so many handles, and the pages of handles that it has dropped without a word.
+/// The most pages of one process: several handles, and the pages of handles that were dropped without a
+/// detach.
 const MOST_OF_A_PROCESS: usize = 4;
-/// How old a process's newest page is at least before another takes the place of its oldest.
+/// The least age of a process's newest page before a further one replaces its oldest.
 const REPLACED_EVERY: Duration = Duration::from_secs(1);
-/// Pages taken in a second. To take one costs as much as thirty beats.
+/// The most pages attached in one second. Mapping one costs as much as thirty beats.
 const TAKEN_IN_A_SECOND: u32 = 1_000;
-/// Pages that are looked at before others get their turn, if there is nothing in them.
+/// The most pages polled in one turn while they hold nothing new.
 const SLOTS_PER_TURN: usize = 1_024;
 
-/// How long a server promises to look, at the least, and for how many looks. It may be held up for a while.
+/// The least time for which a poll is promised, and the promise in poll intervals. The server may be delayed
+/// for a while.
 const PROMISED: Duration = Duration::from_secs(1);
 const LOOKS_PROMISED: u32 = 4;
-/// How often that is said again. Not at each look: to write to a page costs the agent a little of its next beat.
+/// How often promises are renewed. Not at each poll: a store to a page slows the agent's next beat a little.
 const PROMISED_EVERY: Duration = Duration::from_millis(250);
 
-/// How long nothing was written to a page before its process is looked for, and looked for again.
+/// The time without a write after which a page's process is checked for existence, and checked again.
 const IDLE: Duration = Duration::from_secs(10);
-/// How often, among so many pages, and how many processes are looked for at once.
+/// The interval of checks, the most slots that one check examines, and the most processes that it looks up.
 const CHECKED_EVERY: Duration = Duration::from_millis(100);
 const SLOTS_PER_CHECK: usize = 256;
 const MOST_CHECKS: usize = 16;
 
-/// One page.
+/// One mapped page.
 #[derive(Debug)]
 struct Entry {
     page: Page,
-    /// Its sequence when it was last looked at.
+    /// The sequence number at the last read.
     seen: u64,
-    /// The process, on the kernel's word.
+    /// The pid that the kernel attests.
     pid: u32,
-    /// The pid that it goes by in its frames.
+    /// The pid in its frames, which differs in a PID namespace.
     inner: u32,
-    /// `None` where that could not be read.
+    /// `None` where it could not be read.
     start_time: Option<NonZeroU64>,
     taken_at: MonoTime,
-    /// When something was last found in it, or its process.
+    /// The time of its last write, or of the last check that found its process.
     alive_at: MonoTime,
 }
 
-/// What a look found.
+/// What one poll has read.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     beats: Vec<ReceivedBeat>,
@@ -75,26 +78,26 @@ impl Found {
     }
 }
 
-/// All pages.
+/// All mapped pages.
 #[derive(Debug)]
 pub(super) struct Table {
     most: usize,
     slots: Vec<Option<Entry>>,
     free: Vec<usize>,
-    /// The slots of each process, the one that was taken first in front.
+    /// The slots of each process, oldest page first.
     by_pid: HashMap<u32, Vec<usize>>,
     pub(super) pace: Pace,
     pub(super) metrics: Option<PageMetrics>,
     looked_at: MonoTime,
-    /// How long the last look took, with what others did meanwhile.
+    /// The duration of the last poll, with what other tasks did meanwhile.
     look_took: Duration,
-    /// Until when this look promises to look again, by the host's time; `None` if that stands already.
+    /// The promise that this poll writes, on the host's clock in nanoseconds; `None` if the last one stands.
     promise: Option<u64>,
     promised_at: MonoTime,
     /// Pages that were taken in the present second.
     taken: FixedWindow,
     checked_at: MonoTime,
-    /// Where the next check goes on.
+    /// The slot at which the next check begins.
     check_from: usize,
 }
 
@@ -125,7 +128,7 @@ impl Table {
         self.slots.len() - self.free.len()
     }
 
-    /// Takes a page at a time that is `host_now` on the host's clock.
+    /// Maps a page and gives it a slot. `host_now` is `at` on the host's clock, in nanoseconds.
     pub(super) fn attach(
         &mut self,
         pid: u32,
@@ -165,7 +168,7 @@ impl Table {
         Ok(())
     }
 
-    /// Counts a page that was taken, or why it was not.
+    /// Updates the gauge of pages, and counts a refusal by its reason.
     pub(super) fn count(&self, refused: Option<Refused>) {
         if let Some(metrics) = &self.metrics {
             if let Some(refused) = refused {
@@ -195,7 +198,7 @@ impl Table {
         self.by_pid.keys().copied().collect()
     }
 
-    /// Gives up the pages of a process.
+    /// Unmaps the pages of a process that has exited.
     pub(super) fn forget(&mut self, pid: u32, start_time: NonZeroU64) {
         for slot in self.by_pid.get(&pid).cloned().unwrap_or_default() {
             let is_its = |entry: &Entry| entry.start_time.is_none_or(|known| known == start_time);
@@ -205,7 +208,7 @@ impl Table {
         }
     }
 
-    /// Takes what is there for seen.
+    /// Skips what a process has written so far.
     pub(super) fn pass_over(&mut self, pid: u32) {
         for slot in self.by_pid.get(&pid).map_or(&[][..], Vec::as_slice) {
             if let Some(entry) = &mut self.slots[*slot]
@@ -216,7 +219,7 @@ impl Table {
         }
     }
 
-    /// When the next look is due; `NEVER` while there are no pages. Looks take no more than half of the time.
+    /// When the next poll is due; `NEVER` without pages. Polls take at most half of the time.
     pub(super) fn next_look(&self) -> MonoTime {
         if self.len() == 0 {
             MonoTime::NEVER
@@ -225,7 +228,7 @@ impl Table {
         }
     }
 
-    /// Ends a look.
+    /// Ends a poll.
     pub(super) fn end_look(&mut self, now: MonoTime) {
         self.look_took = now.since(self.looked_at);
         self.check_processes(now);
@@ -235,7 +238,7 @@ impl Table {
         (self.pace.look_every() * LOOKS_PROMISED).max(PROMISED)
     }
 
-    /// Begins a look at a time that is `host_now` on the host's clock, or the last one.
+    /// Begins a poll. `host_now` is `at` on the host's clock in nanoseconds; `None` for the last poll.
     pub(super) fn begin_look(&mut self, at: MonoTime, host_now: Option<u64>) {
         self.looked_at = at;
         let is_due = at.since(self.promised_at) >= PROMISED_EVERY;
@@ -245,14 +248,14 @@ impl Table {
         }
     }
 
-    /// Promises to look at every page until then; 0 takes it back.
+    /// Promises polls of every page until `until`; 0 withdraws the promise.
     pub(super) fn promise(&self, until: u64) {
         for entry in self.slots.iter().flatten() {
             entry.page.words().promise(until);
         }
     }
 
-    /// Looks at some pages, from a slot on. Gives where to go on, `None` at the end.
+    /// Polls some pages from slot `from` on. Returns the slot to continue from; `None` at the end.
     pub(super) fn look(
         &mut self,
         from: usize,
@@ -265,8 +268,8 @@ impl Table {
         while next < end && found.beats.is_empty() {
             let some = next..end.min(next + BATCH);
             next = some.end;
-            // All of them are asked first, and those that have something looked at then: so their memory is fetched at
-            // once and not one after the other.
+            // The sequence numbers of a group are read first, and changed pages after that: their cache lines
+            // are fetched in parallel instead of one after the other.
             let mut calls = [false; BATCH];
             for (calls, slot) in calls.iter_mut().zip(&self.slots[some.clone()]) {
                 *calls = slot.as_ref().is_some_and(Entry::calls);
@@ -287,7 +290,7 @@ impl Table {
         (next < self.slots.len()).then_some(next)
     }
 
-    /// Looks at the pages of one process.
+    /// Reads the pages of one process.
     pub(super) fn read(&mut self, pid: u32, settled: u64, at: MonoTime, found: &mut Found) {
         for slot in self.by_pid.get(&pid).map_or(&[][..], Vec::as_slice) {
             if let Some(entry) = &mut self.slots[*slot] {
@@ -296,7 +299,7 @@ impl Table {
         }
     }
 
-    /// Gives up pages whose process has gone without anybody being told, a few at a time.
+    /// Unmaps pages of processes whose exit was not observed, a few at a time.
     fn check_processes(&mut self, at: MonoTime) {
         if at.since(self.checked_at) < CHECKED_EVERY {
             return;
@@ -323,14 +326,14 @@ impl Table {
 }
 
 impl Entry {
-    /// Whether there is anything to look for.
+    /// Whether there is something new to read.
     #[inline]
     fn calls(&self) -> bool {
         let words = self.page.words();
         !words.is_at(self.seen) || words.was_left()
     }
 
-    /// Takes what is in it. Whatever that is, it is counted once, for what was written once.
+    /// Reads a new frame, and counts it once, whatever it holds.
     fn look(&mut self, settled: u64, at: MonoTime, found: &mut Found) {
         let (sequence, frame) = match self.page.words().glance(self.seen, settled) {
             Glance::Same | Glance::Held | Glance::Torn => return,

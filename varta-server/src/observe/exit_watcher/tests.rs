@@ -1,4 +1,4 @@
-//! The watch's claims, on real processes.
+//! Tests of the exit watcher on real processes.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ fn watcher() -> Watcher {
     Watcher::new(Clock::start(), 4096).unwrap()
 }
 
-/// The next death, which must come.
+/// The next exit; fails if none is reported within [`LIMIT`].
 async fn next(watcher: &mut Watcher) -> ProcessDeath {
     tokio::time::timeout(LIMIT, watcher.next()).await.expect("a death is told").unwrap()
 }
@@ -166,7 +166,7 @@ async fn above_the_cap_nobody_is_watched_and_that_is_counted() {
     let refused = watcher.watch(2, children[1].pid(), children[1].start_time());
     assert!(matches!(refused, Err(NotWatched::Full { cap: 1 })));
     assert_eq!((watcher.len(), watcher.refusals()), (1, Refusals { full: 1, ..Refusals::default() }));
-    // The place of one key can be taken by another process.
+    // A freed place can be taken by another process.
     watch(&mut watcher, 1, &children[1]);
     assert!(watcher.unwatch(1));
     watch(&mut watcher, 2, &children[0]);
@@ -192,7 +192,7 @@ async fn a_key_that_is_used_again_does_not_inherit_a_death() {
     let mut watcher = watcher();
     watch(&mut watcher, 1, &first);
     become_zombie(&mut first);
-    // The kernel has named it, and nobody has asked yet.
+    // The kernel has reported it, and the report was not examined yet.
     assert_eq!(watcher.pidfds.get_ref().take_ready(&mut watcher.named).unwrap(), 1);
     watch(&mut watcher, 1, &second);
     assert_eq!(watcher.try_next().unwrap(), None);
@@ -240,7 +240,7 @@ async fn a_thousand_that_die_at_once_are_all_told_of() {
         children.push(child);
     }
     assert_eq!(watcher.len(), CHILDREN);
-    // All of them read from this pipe, and nobody else writes to it.
+    // The children read from this pipe, and no other process writes to it.
     drop(writer);
     let mut told = vec![false; CHILDREN];
     for _ in 0..CHILDREN {

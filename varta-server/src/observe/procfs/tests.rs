@@ -1,4 +1,4 @@
-//! What a look sees, on real processes.
+//! Tests of snapshots on real processes.
 
 use crate::domain::process::Death;
 use crate::domain::process::MAX_THREADS;
@@ -22,7 +22,7 @@ fn look(pid: u32, start_time: NonZeroU64) -> Option<Look> {
     Host::find().look(pid, start_time, Clock::start().now())
 }
 
-/// Looks until it explains the silence so.
+/// Takes snapshots until one shows this activity.
 fn await_doing(child: &Child, doing: Doing) -> Look {
     let (pid, start_time) = (child.pid(), child.start_time());
     let mut last = None;
@@ -41,9 +41,9 @@ fn a_process_that_waits_is_idle_and_it_is_seen_where() {
     assert_eq!((look.threads, details.states.count(State::Sleeping)), (1, 1));
     assert_eq!((look.pid, &*look.command), (child.pid(), "cat"));
     assert!(details.switches.is_some() && details.resident_bytes.is_some_and(|bytes| bytes > 0));
-    // Its input, its output, where its errors go, and what the test program itself was started with.
+    // Standard input, output and error, and descriptors inherited from the test program.
     assert!(details.descriptors.is_some_and(|descriptors| (3..100).contains(&descriptors.open)));
-    // Its system call is shown to those who may trace it, which parents may almost everywhere.
+    // `/proc/PID/syscall` is readable for tracers, which parents may be almost everywhere.
     if let Some(call) = details.call {
         assert_eq!(i64::from(call), libc::SYS_read);
     }
@@ -108,7 +108,7 @@ fn nobody_is_seen_where_nobody_is_or_where_another_is() {
     assert_eq!(look(pid, start_time), None);
 }
 
-/// A pipe with a name, at which a process waits that opens it, without its parent being interruptible meanwhile.
+/// A named pipe whose opening blocks a child, and with it its parent, in uninterruptible sleep.
 struct Trap {
     path: PathBuf,
     _directory: tempfile::TempDir,
@@ -124,15 +124,15 @@ impl Trap {
 }
 
 impl Drop for Trap {
-    /// Lets whoever waits go on: opened for both, a pipe does not make the opener wait.
+    /// Releases the blocked process: opening a pipe for reading and writing does not block.
     fn drop(&mut self) {
         let _ = fs::OpenOptions::new().read(true).write(true).open(&self.path);
     }
 }
 
-/// What the child does that [`Child::playing_at`] starts for a [`Trap`]. The C library makes the new process share this
-/// one's memory, and the kernel holds this one, in state D, until the new one runs its program; before that it is to
-/// open the pipe.
+/// The child's part for [`Child::playing_at`] with a [`Trap`]. The C library lets the new process share the
+/// memory of its parent, which the kernel keeps in state D until the new process runs its program; before
+/// that, the new process opens the pipe.
 pub(crate) fn be_blocked(pipe: &Path) {
     use nix::fcntl::OFlag;
     use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
@@ -150,7 +150,7 @@ fn a_process_that_nothing_interrupts_is_blocked() {
     let trap = Trap::set();
     let child = Child::playing_at("blocked", &trap.path);
     let look = await_doing(&child, Doing::Blocked);
-    // The part is played by a thread of the test program, or by its only one.
+    // The blocked task is one of several threads of the test program, or its only one.
     let stuck = look.details.unwrap().stuck;
     assert!(look.state == State::Uninterruptible || stuck.is_some());
     drop(trap);
@@ -159,14 +159,14 @@ fn a_process_that_nothing_interrupts_is_blocked() {
 #[test]
 fn what_may_not_be_read_is_not_there_and_no_fault() {
     if !Uid::effective().is_root() {
-        // Process 1 is root's, here at least.
+        // Process 1 belongs to root, on this host at least.
         let start_time = Stat::of_thread(1, 1).map(|stat| stat.start_time);
         if let Some(start_time) = start_time {
             assert!(look(1, start_time).is_some());
         }
         return;
     }
-    // Root may read everything, so that somebody else has to look.
+    // Root may read everything, so another user takes the snapshot.
     let target = Child::asleep();
     let seen = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "observe::testing::helper", "--nocapture"])
@@ -187,7 +187,7 @@ fn what_may_not_be_read_is_not_there_and_no_fault() {
     }
 }
 
-/// What a user sees who may not read everything.
+/// Asserts the snapshot that an unprivileged user gets.
 pub(crate) fn be_stranger(pid: u32) {
     let start_time = Stat::of_thread(pid, pid).unwrap().start_time;
     let look = look(pid, start_time).unwrap();
@@ -195,7 +195,7 @@ pub(crate) fn be_stranger(pid: u32) {
     println!("\na stranger sees {}, channel {channel:?}, call {call:?}, threads {states}", look.command);
 }
 
-/// A cgroup of its own, where one can be made.
+/// A new cgroup, where one can be made.
 struct OwnCgroup(PathBuf);
 
 impl OwnCgroup {
@@ -221,7 +221,7 @@ impl Drop for OwnCgroup {
 #[test]
 fn a_process_in_a_frozen_cgroup_is_frozen() {
     let made = OwnCgroup::make();
-    // After the cgroup, so that it is gone before that is removed.
+    // Declared after the cgroup and so dropped before it.
     let child = Child::asleep();
     let cgroup = match made {
         Ok(cgroup) => cgroup,

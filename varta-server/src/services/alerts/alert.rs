@@ -1,4 +1,4 @@
-//! What an alert is: whom it is about, the labels by which it is known everywhere, and what there is to say of it.
+//! Alerts: their subjects, the labels that identify them, and their annotations.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,54 +11,54 @@ use crate::domain::agent_key::AgentKey;
 use crate::domain::beat::Origin;
 use crate::domain::tracker::{AgentId, Transition, Twin, Verdict};
 
-/// Names and values of labels, or of annotations.
+/// Names and values of labels or annotations.
 pub(super) type Texts = BTreeMap<String, String>;
 
-/// One alert, from its beginning until everybody has been told of its end.
+/// One alert, from its start until every receiver has its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Alert {
-    /// What makes it this alert and no other. Never changes while it lasts, whatever becomes of the agent.
+    /// The identity of the alert. Constant while it lasts, whatever happens to the agent.
     pub(super) labels: Texts,
-    /// What there is to say of it at present.
+    /// The present description.
     pub(super) annotations: Texts,
     pub(super) starts_at: WallTime,
-    /// `None` while it lasts.
+    /// `None` while it fires.
     pub(super) ends_at: Option<WallTime>,
     pub(super) subject: Subject,
-    /// What was concluded last: a verdict's and a cause's name. The cause is empty where none is known.
+    /// The newest verdict and cause, by name. The cause is empty where none is known.
     pub(super) state: String,
     pub(super) cause: String,
-    /// Whether it is held until its subject was well for a whole window.
+    /// Whether it fires until its agent was healthy for a whole flap window.
     pub(super) is_flapping: bool,
-    /// Whether the webhook has been told that it began.
+    /// Whether the webhook has taken the notification of its start.
     pub(super) is_said: bool,
 }
 
-/// Whom an alert is about.
+/// The subject of an alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Subject {
     /// One agent.
     Agent(Box<Named>),
-    /// Many of one place that fell together.
+    /// Many agents of one origin that failed together.
     Incident {
-        /// Where.
+        /// The origin of the agents.
         place: Origin,
-        /// The name of the place.
+        /// The host name of the origin.
         host: String,
     },
-    /// Those for whom there is no alert of their own.
+    /// All agents without an alert of their own.
     Many,
 }
 
-/// An agent, with all by which it is named.
+/// An agent with everything that names it in labels and notifications.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Named {
     pub(super) name: String,
     pub(super) place: Origin,
-    /// 0 for one that was expected and has not come.
+    /// 0 for an agent that was expected and has not been seen.
     pub(super) pid: u32,
     pub(super) twin: Twin,
     pub(super) host: String,
@@ -74,7 +74,7 @@ impl Named {
         Named { labels, unit, ..Named::bare(&transition.agent, host) }
     }
 
-    /// Without what only a change of verdict tells.
+    /// Without labels and unit, which only a transition has.
     pub(super) fn bare(agent: &AgentId, host: &str) -> Self {
         Named {
             name: shown(&agent.name),
@@ -92,12 +92,12 @@ impl Named {
         AgentKey::of(&AgentId { name, origin: self.place, pid: self.pid, twin: self.twin })
     }
 
-    /// The value of the label `transport`; none for an agent that has not come.
+    /// The value of the label `transport`; empty for an agent that has not been seen.
     pub(super) fn transport(&self) -> &'static str {
         if self.pid == 0 { "" } else { self.place.transport().as_str() }
     }
 
-    /// The labels of an alert about it, with those that it gave itself behind ours.
+    /// The labels of an alert about the agent: the server's, and then those that the agent set itself.
     pub(super) fn alert_labels(&self, severity: &str) -> Texts {
         let mut labels = Texts::new();
         let mut put = |name: &str, value: String| labels.insert(name.to_owned(), value);
@@ -113,7 +113,7 @@ impl Named {
             put("twin", self.twin.number().to_string());
         }
         let is_ours = |name: &str| OURS.contains(&name);
-        // Those that clash come last, and find a name that nobody has.
+        // Labels that clash with the server's come last, and get a prefix that makes them unique.
         let (ours, others): (Vec<_>, Vec<_>) = self.labels.iter().partition(|(name, _)| is_ours(name));
         for (name, value) in others.into_iter().chain(ours) {
             let mut name = name.clone();
@@ -126,12 +126,12 @@ impl Named {
     }
 }
 
-/// The labels that are ours, also where an alert does not have them: an agent does not decide what a rule that asks for
-/// them finds.
+/// Labels reserved for the server, also on an alert without them: an agent must not influence what an
+/// alerting rule matches.
 const OURS: [&str; 9] =
     ["alertname", "severity", "agent", "host", "transport", "pid", "twin", "state", "incident"];
 
-/// How bad it is that an agent is in this state.
+/// The severity of an agent's verdict.
 pub(super) fn severity(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Down => "critical",
@@ -139,25 +139,25 @@ pub(super) fn severity(verdict: Verdict) -> &'static str {
     }
 }
 
-/// As metrics show it: control characters, which no honest name has, become `?`.
+/// The text as metrics show it: each control character becomes `?`.
 pub(super) fn shown(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }
 
-/// A number that is the same for the same labels, and for no others that anybody can find.
+/// A digest of the labels, which identifies an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Fingerprint([u8; 16]);
 
 impl Fingerprint {
     pub(super) fn of(labels: &Texts) -> Self {
         let texts = labels.iter().flat_map(|(name, value)| [name, value]);
-        // The byte that ends a text stands in none.
+        // 0xff occurs in no UTF-8 text, so it separates names and values unambiguously.
         let bytes: Vec<u8> = texts.flat_map(|text| text.bytes().chain([0xff])).collect();
         Fingerprint(digest(&bytes))
     }
 }
 
-/// The first half of the SHA-256.
+/// The first half of the SHA-256 digest.
 pub(super) fn digest(bytes: &[u8]) -> [u8; 16] {
     let whole = ring::digest::digest(&ring::digest::SHA256, bytes);
     let mut half = [0; 16];
@@ -165,7 +165,7 @@ pub(super) fn digest(bytes: &[u8]) -> [u8; 16] {
     half
 }
 
-/// Which alert it is, and which time: one that ended and began anew is another.
+/// One occurrence of an alert: the same labels that fire again later have another `Id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Id {
     pub(super) fingerprint: Fingerprint,
@@ -177,7 +177,7 @@ impl Id {
         Id { fingerprint: Fingerprint::of(&alert.labels), starts_at: alert.starts_at }
     }
 
-    /// Names something that is said once of it, also by the server after this one.
+    /// The id of one notification about the alert, the same across restarts of the server.
     pub(super) fn delivery(self, what: &str) -> String {
         let text = format!("{} {} {what}", hex(&self.fingerprint.0), self.starts_at);
         hex(&digest(text.as_bytes()))
@@ -188,7 +188,7 @@ impl Id {
 pub(super) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     text

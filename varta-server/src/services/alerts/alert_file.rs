@@ -1,4 +1,4 @@
-//! The file in which alerts outlive the server: `alerts.json` in the directory of `--state-dir`.
+//! The file that carries alerts over a restart: `alerts.json` in the directory of `--state-dir`.
 
 use std::io;
 use std::path::Path;
@@ -12,9 +12,10 @@ use crate::base::files::state_dir::StateDir;
 use crate::services::alerts::lifecycle::Kept;
 
 const NAME: &str = "alerts.json";
-/// The version of its form.
+/// The version of the file's format.
 const VERSION: u32 = 1;
-/// No file is longer that this server wrote, in bytes: there are some five thousand alerts at the most.
+/// The limit of the file's length in bytes. The server writes less: there are some five thousand alerts at
+/// most.
 const MAX_LEN: u64 = 32 << 20;
 
 #[derive(Serialize)]
@@ -30,11 +31,11 @@ struct Found {
     alerts: Vec<Kept>,
 }
 
-/// Where the file is, or is to be.
+/// The path of the file, which need not exist.
 #[derive(Clone, Debug)]
 pub(super) struct AlertFile {
     file: PrivateJson,
-    /// What keeps the directory this server's until the last write is over.
+    /// Holds the lock of the directory until the last write has ended.
     _directory: StateDir,
 }
 
@@ -49,13 +50,13 @@ impl AlertFile {
     ///
     /// # Errors
     ///
-    /// [`Error::NewerState`]. The file is as it was.
+    /// [`Error::NewerState`]. The file is unchanged.
     pub(super) fn refuse_newer(&self) -> Result<(), Error> {
         self.file.refuse_newer()
     }
 
-    /// What the server before this one left; nothing where it left none. What cannot be read is said; a file that is broken
-    /// is moved aside.
+    /// The alerts of the server's previous run; empty without a file. A file that cannot be read is logged,
+    /// and one that is broken is moved aside.
     pub(super) fn read(&self) -> Vec<Kept> {
         let path = self.path().display();
         let fault = match self.file.read(parse) {
@@ -78,11 +79,11 @@ impl AlertFile {
         Vec::new()
     }
 
-    /// Puts a new file in the place of the old one: whoever reads it finds the one or the other, whole.
+    /// Replaces the file atomically: a reader finds the old content or the new one.
     ///
     /// # Errors
     ///
-    /// What the system says. The old file is as it was.
+    /// The error of the write; the old file is unchanged.
     pub(super) fn write(&self, alerts: &[Kept]) -> io::Result<()> {
         self.file.write(&serde_json::to_vec(&Written { version: VERSION, alerts })?)
     }
@@ -160,7 +161,7 @@ mod tests {
         file.write(&[]).unwrap();
         assert_eq!(file.read(), []);
         assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
-        // The other is the lock of the directory.
+        // The other file is the lock of the directory.
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 }

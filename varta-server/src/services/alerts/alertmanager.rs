@@ -1,5 +1,8 @@
-//! Sending to one Alertmanager, which is told what is so and not what happened: the present alerts, in batches, when they
-//! change and again and again while they last. So one that is away for a while misses nothing, and is told nothing twice.
+//! Sends alerts to one Alertmanager.
+//!
+//! The API takes the present state and not events: the task posts the alerts that fire and those that have
+//! ended, in batches, after each change and periodically while they fire. An outage of the Alertmanager
+//! therefore loses nothing.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,12 +25,13 @@ use crate::services::alerts::lifecycle::state::Board;
 use crate::services::alerts::metrics::Outcomes;
 use crate::services::alerts::url::AlertUrl;
 
-/// Alerts in one request.
+/// The most alerts in one request.
 const BATCH: usize = 500;
-/// An alert that is not sent again ends by itself after so many times that between two of them.
+/// `endsAt` of a firing alert, as a multiple of the resend interval: an alert that is not sent again ends by
+/// itself.
 const LASTS_FOR: u32 = 3;
 
-/// An alert as the API takes it.
+/// An alert in the form of Alertmanager's API v2.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Posted<'a> {
@@ -37,9 +41,9 @@ struct Posted<'a> {
     ends_at: WallTime,
 }
 
-/// The task for one of them.
+/// The task that sends to one Alertmanager.
 pub(super) struct Alertmanager {
-    /// Its place on the command line.
+    /// Its position on the command line.
     pub(super) number: usize,
     pub(super) url: AlertUrl,
     pub(super) client: Client,
@@ -51,17 +55,17 @@ pub(super) struct Alertmanager {
     pub(super) stop: CancellationToken,
 }
 
-/// What one of them knows.
+/// The alerts that one Alertmanager has accepted.
 #[derive(Debug, Default)]
 struct Told {
-    /// Alerts that it knows to fire.
+    /// Alerts that it has as firing.
     firing: HashSet<Id>,
-    /// Alerts of which it knows that they have ended, until the board is without them.
+    /// Alerts that it has as ended, until the snapshot no longer contains them.
     ended: HashSet<Id>,
 }
 
 impl Told {
-    /// Forgets what is on the board no more.
+    /// Forgets alerts that the snapshot no longer contains.
     fn keep_to(&mut self, board: &Board) {
         let ids = |alerts: &[Arc<Alert>]| alerts.iter().map(|alert| Id::of(alert)).collect::<HashSet<_>>();
         let (firing, ended) = (ids(&board.firing), ids(&board.ended));
@@ -71,7 +75,7 @@ impl Told {
 }
 
 impl Alertmanager {
-    /// Runs until it is stopped, and then tells what it can at once.
+    /// Runs until it is stopped, then sends once more what is due.
     pub(super) async fn run(mut self) {
         let mut told = Told::default();
         let mut backoff = Backoff::default();
@@ -103,7 +107,7 @@ impl Alertmanager {
                             );
                         }
                         self.outcomes.retried.increment(1);
-                        // What is to be told again and again is not told less often because it failed once.
+                        // A failure must not make resends less frequent.
                         retry_at = Some(now + backoff.next_random_delay(asked).min(self.resend_every));
                     }
                 }
@@ -117,7 +121,7 @@ impl Alertmanager {
                 () = self.stop.cancelled() => {}
                 changed = self.board.changed(), if retry_at.is_none() => {
                     if changed.is_err() {
-                        // The book has gone, and the word to stop follows.
+                        // `AlertTask` has dropped its sender; the stop follows.
                         self.stop.cancelled().await;
                     }
                 }
@@ -126,8 +130,8 @@ impl Alertmanager {
         }
     }
 
-    /// Sends what it does not know, and on a resend everything that fires. Stops at the first failure, with the reason and
-    /// for how long it asks to be left alone.
+    /// Sends alerts whose state the Alertmanager does not have, and on a resend all that fire. Stops at the
+    /// first failure, with its reason and the delay that the response asked for.
     async fn send(
         &self,
         board: &Board,
@@ -145,7 +149,8 @@ impl Alertmanager {
             match post(&self.client, &self.url, HeaderMap::new(), body).await {
                 Answer::Taken => self.outcomes.sent.increment(1),
                 Answer::Refused(reason) => {
-                    // It will be no other the next time; what lasts is tried again with the others.
+                    // A repeat would be refused as well; an alert that still fires goes out with the next
+                    // resend.
                     self.outcomes.refused.increment(1);
                     let alerts = batch.len();
                     tracing::error!(
@@ -184,7 +189,7 @@ impl Alertmanager {
     async fn report_end(&self, id: Id) {
         let report = Report::Ended { alertmanager: self.number, id };
         if self.reports.send(report).await.is_err() {
-            // The server is about to end; the next one tells of it once more.
+            // `AlertTask` has ended; the next run of the server sends the end again.
         }
     }
 

@@ -1,14 +1,14 @@
-//! The annotations of alerts: what people read when they are woken.
+//! The annotations of alerts, which a person on call reads.
 
 use crate::base::clock::WallClock;
 use crate::domain::describe::sentence;
 use crate::domain::tracker::Transition;
 use crate::services::alerts::alert::Texts;
 
-/// No annotation is longer, in bytes.
+/// The longest annotation in bytes.
 const LONGEST: usize = 1_024;
 
-/// What there is to say of one agent that is in alarm.
+/// The annotations of one agent in alarm.
 pub(super) fn of_agent(transition: &Transition, now: WallClock) -> Texts {
     let Transition { to, cause, at, silence, last, dossier, .. } = transition;
     let mut texts = Texts::new();
@@ -27,7 +27,7 @@ pub(super) fn of_agent(transition: &Transition, now: WallClock) -> Texts {
     texts
 }
 
-/// Cuts a text to what an annotation may have.
+/// Truncates a text to the longest annotation.
 fn cut(text: &str) -> String {
     if text.len() <= LONGEST {
         return text.to_owned();

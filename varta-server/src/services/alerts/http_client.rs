@@ -1,4 +1,4 @@
-//! Sending: one HTTP client for all destinations, and how often it is tried again.
+//! The HTTP client of all destinations, its limits, and what a response means for a retry.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,33 +15,33 @@ use crate::base::error::Error;
 use crate::base::files::bounded_read::{self, Checks, Owner, Symlink};
 use crate::services::alerts::url::AlertUrl;
 
-/// How long it may take to get a connection.
+/// The timeout of a connection attempt.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// How long a whole exchange may take.
+/// The timeout of a whole exchange.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// How much of an answer is read, in bytes: it is of interest only for what it says when it is a refusal.
+/// The most bytes read from a response: its body matters only for the reason of a refusal.
 const LONGEST_ANSWER: usize = 16 << 10;
-/// How much of that goes into the log.
+/// The most characters of a reason in the log.
 const LONGEST_REASON: usize = 200;
-/// The longest file of certificates, in bytes.
+/// The largest file of certificates in bytes.
 const MAX_CA_FILE_LEN: u64 = 4 << 20;
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It was taken.
+    /// Status 2xx.
     Taken,
-    /// It was refused, and will be again: with what was said.
+    /// A status that a repeat would not change, with the reason.
     Refused(String),
-    /// Another time it may be taken: with what went wrong, and how long to wait if that was said.
+    /// A temporary failure, with its reason and the delay that `Retry-After` asks for.
     Failed(String, Option<Duration>),
 }
 
-/// Makes the client. Certificates are read only where some destination needs them.
+/// Builds the client. The certificates of the host are loaded only if a destination needs them.
 ///
 /// # Errors
 ///
-/// When a file of certificates cannot be used, or no connection could ever be made.
+/// A file of certificates that cannot be used, or TLS that cannot be set up.
 pub(super) fn client(ca_file: Option<&Path>, needs_tls: bool) -> Result<Client, Error> {
     let failed = |error: &dyn std::error::Error| Error::Runtime {
         action: "set up the client for alerts",
@@ -79,7 +79,7 @@ pub(super) fn client(ca_file: Option<&Path>, needs_tls: bool) -> Result<Client, 
         .user_agent(concat!("varta-server/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_WITHIN)
         .timeout(ANSWER_WITHIN)
-        // Whoever is asked for is asked, and no other that it names.
+        // Only the configured host is contacted, none that a response redirects to.
         .redirect(redirect::Policy::none())
         .pool_max_idle_per_host(1)
         .build()
@@ -97,7 +97,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(certificates)
 }
 
-/// Sends JSON, and says what came of it.
+/// Posts JSON, and classifies the response.
 pub(super) async fn post(client: &Client, url: &AlertUrl, headers: HeaderMap, body: String) -> Answer {
     let request = client
         .post(url.get().clone())
@@ -106,7 +106,7 @@ pub(super) async fn post(client: &Client, url: &AlertUrl, headers: HeaderMap, bo
         .body(body);
     match request.send().await {
         Ok(response) => judge(response).await,
-        // What it names beside the URL has no secrets.
+        // Without the URL the error has no secrets in it.
         Err(error) => Answer::Failed(chain(&error.without_url()), None),
     }
 }
@@ -124,16 +124,16 @@ async fn judge(response: Response) -> Answer {
     if may_pass { Answer::Failed(reason, retry_after) } else { Answer::Refused(reason) }
 }
 
-/// What `Retry-After` says, if it says so in seconds, within bounds.
+/// The seconds of `Retry-After` within bounds; `None` for its other form, a date (RFC 9110, section 10.2.3).
 fn seconds(value: &HeaderValue) -> Option<Duration> {
     let seconds = value.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).clamp(MIN_DELAY, MAX_DELAY))
 }
 
-/// The beginning of what an answer says, as one line for the log.
+/// The beginning of the body, as one line for the log.
 async fn beginning(mut response: Response) -> String {
     let mut said = Vec::new();
-    // With what is left unread the connection is closed. What goes wrong on the way makes no difference to the status.
+    // Unread data closes the connection. An error while reading does not change the status.
     while let Ok(Some(chunk)) = response.chunk().await {
         said.extend_from_slice(&chunk[..chunk.len().min(LONGEST_ANSWER - said.len())]);
         if said.len() >= LONGEST_ANSWER {
@@ -145,7 +145,7 @@ async fn beginning(mut response: Response) -> String {
     line.trim().escape_debug().to_string()
 }
 
-/// An error with what lies behind it.
+/// An error with all its sources.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! What alerts report of themselves.
+//! The metrics of alerts.
 
 use metrics::{Counter, Gauge};
 
@@ -15,7 +15,7 @@ families! {
 /// The value of the metric label `sink`.
 pub(super) const SINK: &str = "alerts";
 
-/// What became of requests to destinations of one kind.
+/// Counts of requests to one kind of destination, by outcome.
 #[derive(Clone)]
 pub(super) struct Outcomes {
     pub(super) sent: Counter,
@@ -37,7 +37,7 @@ impl Outcomes {
     }
 }
 
-/// All of it. There from the start, also where nobody is to be told.
+/// All metrics of alerts, which exist from the start also where no receiver is configured.
 #[derive(Clone)]
 pub(crate) struct AlertMetrics {
     pub(super) firing: Gauge,

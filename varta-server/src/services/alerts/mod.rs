@@ -1,4 +1,4 @@
-//! Alerts: people are told of agents in alarm, through Alertmanagers and a webhook.
+//! Alerts: notifies Alertmanagers and a webhook of agents in alarm.
 //!
 //! What is to be told is in the `book`, which is pure. The task here hands it changes of verdict, compares it
 //! with the tracker now and then, keeps it in a file, and hands what comes of it to one sending task for each destination. All of

@@ -1,4 +1,4 @@
-//! What the webhook is told: one JSON object for each notice. docs/ALERTING.md has its form.
+//! Notifications for the webhook: one JSON object each. docs/ALERTING.md documents the format.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -8,46 +8,46 @@ use crate::domain::process::Dossier;
 use crate::domain::tracker::{AgentId, Transition, Twin};
 use crate::services::alerts::alert::{Alert, Id, Named, Subject, Texts, digest, hex};
 
-/// The version of the form. Fields are added without a new one.
+/// The version of the format. New fields do not raise it.
 const VERSION: u8 = 1;
 
-/// Something that recovery has done, or means to.
+/// A notification of a recovery action that was executed or is planned.
 #[derive(Clone, Debug)]
 pub(crate) struct Notice {
-    /// For whom.
+    /// The agent that the action is for.
     pub(crate) agent: AgentId,
-    /// In a sentence.
+    /// One sentence.
     pub(crate) text: String,
-    /// In figures and words for programs: the field `facts`.
+    /// Details for programs: the field `facts`.
     pub(crate) facts: Map<String, Value>,
 }
 
-/// A notice that is ready to be sent.
+/// A notification that is ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Delivery {
-    /// The same for each try, so that a receiver can tell a repeat from news.
+    /// The same for each attempt, so that a receiver can recognise a repeat.
     pub(super) id: String,
     pub(super) kind: Kind,
-    /// The alert of which it tells.
+    /// The alert of the notification, if it is about one.
     pub(super) about: Option<Id>,
-    /// Whether it tells of that alert's end.
+    /// Whether it announces the end of that alert.
     pub(super) is_end: bool,
     pub(super) body: String,
 }
 
-/// What a notice is about.
+/// The kind of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
-    /// An agent came to be in alarm.
+    /// An agent is in alarm.
     Firing,
-    /// It is well again, or nobody waits for it any more.
+    /// The alert has ended: its agent is healthy, replaced, paused or forgotten.
     Resolved,
-    /// It falls again and again; nothing is said of it any more until it was well for a while.
+    /// It fails repeatedly, and causes no further notification until it was healthy for a while.
     Flapping,
-    /// Many fell together, or that is over.
+    /// Many agents failed together, or that is over.
     Incident,
-    /// Recovery did something.
+    /// A recovery action.
     Recovery,
 }
 
@@ -110,7 +110,7 @@ impl<'a> From<&'a Named> for Agent<'a> {
 struct Incident<'a> {
     host: Option<&'a str>,
     started_at: WallTime,
-    /// Those that are in alarm now, and all that ever were.
+    /// Members that are in alarm now; `agents_in_all` counts all since the start.
     agents: Option<u64>,
     agents_in_all: Option<u64>,
     causes: Option<&'a str>,
@@ -118,8 +118,8 @@ struct Incident<'a> {
 }
 
 impl Delivery {
-    /// What there is to be said of an alert when it begins, changes its nature, or ends: the last by `summary`, and by the
-    /// change of verdict that brought it, if one did.
+    /// The notification that an alert starts, flaps or ends, with `summary` as its text and the details of
+    /// the transition that caused it, if one did.
     pub(super) fn of(
         kind: Kind,
         alert: &Alert,
@@ -171,7 +171,7 @@ impl Delivery {
         Delivery { id: id.delivery(&name), kind, about: Some(id), is_end, body: message.to_json() }
     }
 
-    /// What recovery has to say. `id` is one that nothing else has.
+    /// The notification of a recovery action. `id` must be unique.
     pub(super) fn of_recovery(notice: &Notice, host: &str, id: String, at: WallTime) -> Self {
         let named = Named::bare(&notice.agent, host);
         let message = Message {
@@ -198,7 +198,7 @@ impl Message<'_> {
     }
 }
 
-/// Names a notice as no other is named, of this server or another.
+/// An id that is unique across notifications, servers and restarts.
 pub(super) fn unique_id(host: &str, number: u64, at: WallTime) -> String {
     let text = format!("{host} {} {number} {at}", std::process::id());
     hex(&digest(text.as_bytes()))

@@ -1,3 +1,5 @@
+//! The handle by which other services send notifications to the webhook.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,11 +13,11 @@ use crate::services::alerts::metrics::Outcomes;
 use crate::services::alerts::notification::{self, Delivery, Notice};
 use crate::services::alerts::webhook::Waiting;
 
-/// Says notices to the webhook. Cheap to clone; never waits.
+/// Sends notifications to the webhook. Cheap to clone; never blocks.
 #[derive(Clone, Debug)]
 pub(crate) struct Notifier(pub(super) Option<Arc<Line>>);
 
-/// The way to the webhook.
+/// The queue to the webhook's task.
 pub(super) struct Line {
     pub(super) queue: mpsc::Sender<Waiting>,
     pub(super) host: String,
@@ -24,12 +26,13 @@ pub(super) struct Line {
 }
 
 impl Notifier {
-    /// One that says nothing to anybody.
+    /// A notifier without a webhook, which drops everything.
     pub(super) const fn silent() -> Self {
         Notifier(None)
     }
 
-    /// Says what recovery has done. One that finds no place is counted as given up. Without a webhook nothing happens.
+    /// Sends the notification of a recovery action. A full queue drops it and counts it as given up. Does
+    /// nothing without a webhook.
     pub(crate) fn say(&self, notice: &Notice) {
         let Some(line) = &self.0 else { return };
         let number = line.said.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What is to be told, to whom and how: checked with the rest of the configuration.
+//! The options of alerts: receivers, timing and flap detection.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,32 +12,33 @@ use crate::base::limits::LONGEST_DURATION;
 use crate::base::secret::Secret;
 use crate::services::alerts::url::AlertUrl;
 
-/// Alertmanagers at once.
+/// The most Alertmanagers.
 const MOST_ALERTMANAGERS: usize = 8;
-/// The most falls that can be asked for: they are remembered for each agent that is not well.
+/// The largest flap limit: failures are remembered for each unhealthy agent.
 const MOST_FALLS: usize = 1_000;
 const SHORTEST_RESEND: Duration = Duration::from_millis(100);
 const LONGEST_RESEND: Duration = Duration::from_secs(3_600);
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// Who is told of agents in alarm; nobody, if nothing else is said.
+/// The receivers of alerts and their settings; by default there is no receiver.
 #[derive(Debug)]
 pub struct AlertOptions {
-    /// Alertmanagers; each is told everything.
+    /// Alertmanagers; each gets all alerts.
     pub alertmanagers: Vec<AlertUrl>,
-    /// Where every notice is sent, once.
+    /// The webhook, which gets each notification once.
     pub webhook: Option<AlertUrl>,
-    /// What notices are signed with.
+    /// The HMAC key of the signature on notifications.
     pub webhook_key: Option<Secret>,
-    /// Certificates of authorities that are trusted beside those of the host.
+    /// Certificates of authorities to trust, in addition to those of the host.
     pub ca_file: Option<PathBuf>,
-    /// How often Alertmanagers are told what lasts.
+    /// The interval at which firing alerts are sent again to Alertmanagers.
     pub resend_every: Duration,
-    /// How long a notice, or the end of an alert, is tried to be told.
+    /// How long a notification, or the end of an alert, is retried.
     pub give_up_after: Duration,
-    /// So many falls within the window are flapping; 0 for never.
+    /// So many failures within the window are flapping; 0 turns flap detection off.
     pub flap_limit: usize,
-    /// See [`AlertOptions::flap_limit`]; and for how long an agent that flaps is to be well before it is told so.
+    /// The window of [`AlertOptions::flap_limit`], and how long a flapping agent must be healthy before its
+    /// alert ends.
     pub flap_window: Duration,
 }
 
@@ -57,7 +58,7 @@ impl Default for AlertOptions {
 }
 
 impl AlertOptions {
-    /// Whether anybody is to be told.
+    /// Whether there is a receiver.
     #[must_use]
     pub fn is_on(&self) -> bool {
         !self.alertmanagers.is_empty() || self.webhook.is_some()
@@ -67,11 +68,11 @@ impl AlertOptions {
         self.alertmanagers.iter().chain(&self.webhook)
     }
 
-    /// Checks what the types leave open.
+    /// Checks the ranges and combinations that the types leave open.
     ///
     /// # Errors
     ///
-    /// The first option whose value makes no sense, or would do nothing.
+    /// The first option whose value is out of range or has no effect.
     pub fn check(&self) -> Result<(), Error> {
         let wrong = |option, fault: String| Err(Error::Option { option, fault });
         let AlertOptions { alertmanagers, .. } = self;
@@ -114,7 +115,8 @@ impl AlertOptions {
 /// Who is told of agents in alarm. A group of options.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AlertArgs {
-    /// URL of an Alertmanager, such as http://localhost:9093; may be given more than once, and each is told everything
+    /// URL of an Alertmanager, such as http://localhost:9093; may be given more than once, and each is told
+    /// everything
     ///
     /// Alerts go to its API v2. A user and a password in the URL are used and never shown.
     #[arg(
@@ -138,7 +140,8 @@ pub struct AlertArgs {
     #[arg(long, env = "VARTA_ALERT_CA_FILE", value_name = "FILE")]
     pub alert_ca_file: Option<PathBuf>,
 
-    /// How often Alertmanagers are told what lasts; without being told three times an alert ends by itself [default: 1m]
+    /// How often Alertmanagers are told what lasts; without being told three times an alert ends by itself
+    /// [default: 1m]
     #[arg(long, env = "VARTA_ALERT_RESEND_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub alert_resend_every: Option<Duration>,
 
@@ -146,16 +149,18 @@ pub struct AlertArgs {
     #[arg(long, env = "VARTA_ALERT_GIVE_UP_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub alert_give_up_after: Option<Duration>,
 
-    /// How many falls within --flap-window make an agent one that flaps, which is told once; 0 for never [default: 3]
+    /// How many falls within --flap-window make an agent one that flaps, which is told once; 0 for never
+    /// [default: 3]
     #[arg(long, env = "VARTA_FLAP_LIMIT", value_name = "N")]
     pub flap_limit: Option<usize>,
 
-    /// Within which time falls count together, and how long an agent that flaps must be well to be told so [default: 10m]
+    /// Within which time falls count together, and how long an agent that flaps must be well to be told so
+    /// [default: 10m]
     #[arg(long, env = "VARTA_FLAP_WINDOW", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub flap_window: Option<Duration>,
 }
 
-/// The text of a URL, which may have secrets in it.
+/// The text of a URL, which may contain secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UrlText(String);
 
@@ -174,12 +179,12 @@ impl fmt::Debug for UrlText {
 }
 
 impl AlertArgs {
-    /// What these options say.
+    /// Converts the options.
     ///
     /// # Errors
     ///
-    /// A URL that is none, a secret that cannot be read, or an option that would do nothing. Whether values make sense is
-    /// for [`Config::check`](crate::config::Config::check).
+    /// An invalid URL, a secret that cannot be read, or an option without effect. Ranges are checked by
+    /// [`Config::check`](crate::config::Config::check).
     pub fn options(&self) -> Result<AlertOptions, Error> {
         let (to_alertmanagers, to_webhook) = (!self.alertmanager.is_empty(), self.webhook.is_some());
         let is_any = to_alertmanagers || to_webhook;

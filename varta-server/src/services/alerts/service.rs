@@ -39,11 +39,11 @@ struct Sending {
 }
 
 impl Alerts {
-    /// Makes what sends, if anybody is to be told. With a state directory, alerts outlive the server in it.
+    /// Builds the HTTP client; `None` without a receiver. With a state directory alerts survive a restart.
     ///
     /// # Errors
     ///
-    /// When the file of certificates cannot be used, or a newer server wrote the alerts.
+    /// A file of certificates that cannot be used, or alerts that a newer server wrote.
     pub(crate) fn open(options: AlertOptions, context: &Context) -> Result<Self, Error> {
         if !options.is_on() {
             return Ok(Alerts { sending: None });
@@ -57,7 +57,7 @@ impl Alerts {
 
     /// Starts the task, if anybody is to be told, and gives what others say notices with.
     pub(crate) fn start(self, context: &mut Context, pauses: &Pauses) -> Notifier {
-        // What they count is there also where nobody is to be told.
+        // The metrics exist also without a receiver.
         let metrics = AlertMetrics::new(&context.registry);
         let Some(Sending { options, client, file }) = self.sending else { return Notifier::silent() };
         let (transitions, lost) = context.subscribe_with_loss(SINK);

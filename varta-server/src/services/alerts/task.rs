@@ -1,4 +1,5 @@
-//! The task that keeps the book: it takes what happens, and hands on what is to be told.
+//! The alert task: drives the alert state with transitions, reports, sweeps and time, and passes on its
+//! output.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -24,26 +25,27 @@ use crate::services::alerts::metrics::AlertMetrics;
 use crate::services::alerts::notifier::Notifier;
 use crate::services::maintenance::pauses::Pauses;
 
-/// Changes of verdict that are taken before anything else gets its turn.
+/// The most transitions handled before other events get a turn.
 const TURN: usize = 1_024;
-/// From the end of a sweep to the beginning of the next one.
+/// From the end of a sweep to the start of the next one.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// The same when something was missed.
+/// The same after a transition was lost.
 const SWEEP_AGAIN: Duration = Duration::from_secs(1);
-/// From one write of the file to the next, at the least; and how often it is looked whose alert is paused by now.
+/// The shortest time between two writes of the file; and the interval at which pauses are checked for firing
+/// alerts.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AT_PAUSES_EVERY: Duration = Duration::from_secs(1);
-/// How long what waits may take to be sent when the server stops.
+/// The time limit for pending notifications when the server stops.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
-/// A task that sends.
+/// A sending task.
 pub(super) type Sender = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The task and all that it owns.
 pub(crate) struct Desk {
     pub(super) book: Book,
     pub(super) transitions: mpsc::Receiver<Transition>,
-    /// Set when one of them was dropped.
+    /// Set when a transition was dropped.
     pub(super) lost: Arc<AtomicBool>,
     pub(super) pauses: Pauses,
     pub(super) clock: Clock,
@@ -57,10 +59,10 @@ pub(crate) struct Desk {
     pub(super) saving: Saving,
 }
 
-/// When the tracker is gone through, and what it was asked for.
+/// The sweep over the tracker, and the query that is pending.
 pub(super) struct Sweeping {
     queries: mpsc::Sender<Query>,
-    /// When to begin the next one, if none is going on.
+    /// The start of the next sweep, if none is under way.
     next_at: Instant,
     asked: Option<Pin<Box<dyn Future<Output = Option<Alarms>> + Send>>>,
 }
@@ -80,7 +82,7 @@ impl Sweeping {
     }
 }
 
-/// What is to be written to the file, and when.
+/// The pending write of the file.
 pub(super) struct Saving {
     file: Option<(AlertFile, CoalescingWriter<Vec<Kept>>)>,
     is_due: bool,
@@ -98,7 +100,7 @@ impl Saving {
         Saving { file, is_due: false, not_before: Instant::now(), writing: None, is_failing: false }
     }
 
-    /// When to begin to write, if there is anything to be written and nothing is.
+    /// When to start a write; `None` if there is nothing to write or a write is running.
     fn next_at(&self) -> Option<Instant> {
         (self.file.is_some() && self.is_due && self.writing.is_none()).then_some(self.not_before)
     }
@@ -110,7 +112,7 @@ impl Saving {
         self.writing = Some(writer.put(|| book.kept(now)));
     }
 
-    /// Takes note of how a write ended. One that failed is made up for by the next.
+    /// Handles the result of a write; a failed one is repeated.
     fn finish(&mut self, written: Result<(), String>) {
         let Some((file, _)) = &self.file else { return };
         let path = file.path().display();
@@ -132,7 +134,7 @@ impl Saving {
     }
 }
 
-/// Waits for a thing that may not be there; then for ever.
+/// Awaits a future that may be absent; then pends for ever.
 async fn if_any<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
@@ -141,11 +143,11 @@ async fn if_any<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
 }
 
 impl Desk {
-    /// Runs until the tracker has gone, and then until what waits is sent, or cannot be within two seconds.
+    /// Runs until the tracker has ended, then until all notifications are sent, for two seconds at most.
     ///
     /// # Errors
     ///
-    /// When a task that sends ended by itself.
+    /// A sending task ended by itself.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let mut senders: JoinSet<()> = JoinSet::new();
         for sender in self.senders.drain(..) {
@@ -190,7 +192,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Takes what the server before this one left.
+    /// Restores the alerts of the server's previous run.
     async fn restore(&mut self) {
         let Some((file, _)) = &self.saving.file else { return };
         let file = file.clone();
@@ -224,7 +226,7 @@ impl Desk {
         }
     }
 
-    /// Does what has become due, and hands on what is to be told.
+    /// Handles what is due, and passes on the output of the alert state.
     fn settle(&mut self) {
         let now = self.now();
         self.book.handle_timeout(now);
@@ -244,7 +246,7 @@ impl Desk {
             self.sweeping.next_at = self.sweeping.next_at.min(Instant::now() + SWEEP_AGAIN);
         }
         if self.sweeping.asked.is_none() && self.sweeping.next_at <= Instant::now() {
-            // What is dropped from now on the next sweep makes up for.
+            // The new sweep covers transitions that are lost from now on.
             self.lost.store(false, Ordering::Relaxed);
             self.book.begin_sweep();
             self.sweeping.next_at = Instant::now() + SWEEP_EVERY;
@@ -252,7 +254,7 @@ impl Desk {
         }
     }
 
-    /// When there is something to be done though nothing comes.
+    /// The time of the next work that no event announces.
     fn wake_at(&self) -> Instant {
         let sweep_at = self.sweeping.asked.is_none().then_some(self.sweeping.next_at);
         let timeout = self.book.poll_timeout().map(|at| self.clock.instant(at));
@@ -267,7 +269,7 @@ impl Desk {
         self.book.handle_transition(transition, is_paused, now);
     }
 
-    /// Takes changes that have been handed on by now, so many at the most.
+    /// Handles queued transitions, at most `most`.
     fn take_waiting(&mut self, most: usize) {
         for _ in 0..most {
             let Ok(transition) = self.transitions.try_recv() else { return };
@@ -275,14 +277,14 @@ impl Desk {
         }
     }
 
-    /// Takes a part of a sweep, and asks for the next one.
+    /// Handles one part of a sweep, and requests the next one.
     fn sweep_on(&mut self, alarms: Option<Alarms>) {
         self.sweeping.asked = None;
         let Some(Alarms { found, awaited, next }) = alarms else {
-            // The tracker has gone, and the end of the changes follows.
+            // The tracker has ended; the queue of transitions closes next.
             return;
         };
-        // Whatever was concluded before the tracker answered is taken first.
+        // Transitions from before the tracker's answer come first.
         self.take_waiting(self.transitions.len());
         let now = self.now();
         for found in &found {
@@ -310,7 +312,7 @@ impl Desk {
         }
     }
 
-    /// Has what waits sent, within a limit, and keeps what is so for the next server. What fires is not ended by this.
+    /// Sends what is pending within a time limit, and persists the state. Firing alerts are not ended by it.
     async fn finish(&mut self, mut senders: JoinSet<()>) {
         self.settle();
         self.stop.cancel();
@@ -348,7 +350,7 @@ impl Desk {
 
     /// Writes the file for the last time.
     async fn settle_last(&mut self) {
-        // Nothing of what is on the board now is sent any more.
+        // This snapshot is not sent any more, only persisted.
         self.saving.is_due |= self.book.poll_board().is_some();
         if self.saving.next_at().is_none() {
             return;

@@ -1,23 +1,23 @@
-//! Where alerts go: a URL that never shows its secrets.
+//! The URL of a receiver, which never shows its secrets.
 
 use std::fmt;
 
 use reqwest::Url;
 
-/// An `http` or `https` URL. Shown without user, password, query and, where that is what keeps strangers out, path.
+/// An `http` or `https` URL. Shown without user, password and query, and for a webhook without its path.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AlertUrl {
     url: Url,
-    /// Whether its path is shown: that of a webhook is often all that keeps strangers out.
+    /// Whether its path is shown: that of a webhook is often its only secret.
     shows_path: bool,
 }
 
 impl AlertUrl {
-    /// Where an Alertmanager takes alerts, if its own address is `text`: its API's path comes behind that.
+    /// The API endpoint of the Alertmanager at `text`: the path of API v2 is appended.
     ///
     /// # Errors
     ///
-    /// What is wrong with the text. It does not say what the text is.
+    /// The fault, without the text itself.
     pub fn of_alertmanager(text: &str) -> Result<Self, String> {
         let mut url = parse(text)?;
         if url.query().is_some() {
@@ -28,11 +28,11 @@ impl AlertUrl {
         Ok(AlertUrl { url, shows_path: true })
     }
 
-    /// Where a webhook takes notices.
+    /// The URL of a webhook.
     ///
     /// # Errors
     ///
-    /// What is wrong with the text. It does not say what the text is.
+    /// The fault, without the text itself.
     pub fn of_webhook(text: &str) -> Result<Self, String> {
         Ok(AlertUrl { url: parse(text)?, shows_path: false })
     }
@@ -41,7 +41,7 @@ impl AlertUrl {
         &self.url
     }
 
-    /// Whether what goes there is encrypted.
+    /// Whether requests are encrypted.
     pub(super) fn is_https(&self) -> bool {
         self.url.scheme() == "https"
     }

@@ -1,4 +1,4 @@
-//! Sending to the webhook: one request for each notice, in order, each until it is taken, refused or given up.
+//! Sends notifications to the webhook: one request each, in order, until it is accepted, refused or given up.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -18,16 +18,16 @@ use crate::services::alerts::metrics::Outcomes;
 use crate::services::alerts::notification::Delivery;
 use crate::services::alerts::url::AlertUrl;
 
-/// Notices that may wait.
+/// The capacity of the queue of notifications.
 pub(super) const QUEUE: usize = 4_096;
 
 const DELIVERY: HeaderName = HeaderName::from_static("x-varta-delivery");
 const SIGNATURE: HeaderName = HeaderName::from_static("x-varta-signature");
 
-/// A notice that waits, since when.
+/// A queued notification, and since when it waits.
 pub(super) type Waiting = (Instant, Delivery);
 
-/// The task for it.
+/// The task that sends to the webhook.
 pub(super) struct Webhook {
     pub(super) url: AlertUrl,
     pub(super) key: Option<hmac::Key>,
@@ -40,12 +40,12 @@ pub(super) struct Webhook {
 }
 
 impl Webhook {
-    /// Runs until it is stopped, and then tries each notice that waits once.
+    /// Runs until it is stopped, then tries each queued notification once.
     pub(super) async fn run(mut self) {
         let mut is_failing = false;
         loop {
             if self.stop.is_cancelled() {
-                // What was put in by now is still taken out.
+                // A closed queue still yields its content.
                 self.queue.close();
             }
             let waiting = tokio::select! {
@@ -105,7 +105,7 @@ impl Webhook {
                     self.outcomes.retried.increment(1);
                     tokio::select! {
                         () = tokio::time::sleep(delay) => {}
-                        // There was a last try; the next server tells of what still counts.
+                        // This attempt was the last one; the next run of the server sends what still counts.
                         () = self.stop.cancelled() => return,
                     }
                 }
@@ -114,7 +114,7 @@ impl Webhook {
         let Some(id) = delivery.about else { return };
         let report = if delivery.is_end { Report::SaidEnded(id) } else { Report::Said(id) };
         if self.reports.send(report).await.is_err() {
-            // The server is about to end; the next one may say it once more, under the same id.
+            // `AlertTask` has ended; the next run of the server may send it again, under the same id.
         }
     }
 
@@ -137,7 +137,7 @@ fn unix_seconds() -> u64 {
     wall_now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// What proves that a body comes from who has the key, and when it was sent.
+/// The signature header: an HMAC over the time of sending and the body.
 fn signature(key: &hmac::Key, unix_seconds: u64, body: &str) -> String {
     let tag = hmac::sign(key, format!("{unix_seconds}.{body}").as_bytes());
     format!("t={unix_seconds},v1={}", hex(tag.as_ref()))

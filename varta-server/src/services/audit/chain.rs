@@ -1,4 +1,4 @@
-//! The chain: whether records follow one another as they were written.
+//! The hash chain: verifies that records follow one another as they were written.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
@@ -6,59 +6,59 @@ use std::io::{self, BufRead, Read};
 use crate::services::audit::mac::{Hash, Sealer};
 use crate::services::audit::record::{CONTINUED, FORMAT, Link, MOST_RECORD, Record, STARTED};
 
-/// What is wrong with a log.
+/// A fault of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The line does not have the form of a record.
+    /// The line is not in the format of a record.
     NotARecord,
-    /// The line is longer than a record may be.
+    /// The line is longer than `MAX_RECORD` bytes.
     TooLong,
     /// A newer server wrote the file.
     Newer {
         /// The version of its format.
         format: u64,
     },
-    /// The record's hash does not fit what it says.
+    /// The record's hash does not match its content.
     Changed,
-    /// The file was sealed in another way: with a key and not without, or the other way round.
+    /// The file was authenticated in another way: with a key in place of without one, or the reverse.
     OtherSeal,
     /// Records are missing before this one.
     MissingBefore {
-        /// The record that ought to be here.
+        /// The record that should stand here.
         expected: u64,
     },
-    /// The record comes again, or too late.
+    /// The record is a repeat or out of order.
     Repeated,
-    /// The record does not follow the one before it: one of the two is of another log.
+    /// `prev` does not match the hash of the record before it: one of the two is of another log.
     OtherLog,
-    /// The file does not begin with a record that begins one.
+    /// The first record of the file is not one that begins a file.
     NoBeginning,
-    /// The last line is not finished.
+    /// The last line is incomplete.
     Torn {
-        /// What there is of it, in bytes.
+        /// The length of the incomplete line in bytes.
         bytes: u64,
     },
     /// Records are missing at the end.
     CutOff {
-        /// The last of those that there were.
+        /// The last record that is known to have existed.
         last: u64,
     },
-    /// The file that says where the log ended is missing, or empty.
+    /// The head is missing or empty.
     NoHead,
-    /// The file that says where the log ended was changed, or is of another log.
+    /// The head was changed, or is of another log.
     WrongHead,
-    /// The record that is looked for stands in an older file.
+    /// The expected record is in an older file.
     Older,
-    /// A record has another hash than is expected of it.
+    /// A record has another hash than expected.
     Unexpected,
-    /// The log does not begin here.
+    /// The first record of the log is not among the files.
     NotFromStart,
     /// There are no records.
     Nothing,
 }
 
 impl Fault {
-    /// A name for programs.
+    /// The name of the fault in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -127,11 +127,11 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The records up to here.
+/// The state of a verification: the last verified record.
 #[derive(Debug)]
 pub(super) struct Chain<'s> {
     sealer: &'s Sealer,
-    /// The last of them; `None` before the first.
+    /// `None` before the first record.
     pub(super) last: Option<Link>,
 }
 
@@ -140,10 +140,10 @@ impl<'s> Chain<'s> {
         Chain { sealer, last: None }
     }
 
-    /// Takes the next record, if it is the next one. The first may be any that begins a file.
+    /// Accepts the next record, if it continues the chain. The first may be any that begins a file.
     fn take(&mut self, record: &Record<'_>, begins_file: bool) -> Result<(), Fault> {
         let begins = record.event == if record.seq == 1 { STARTED } else { CONTINUED };
-        // Before the hash: another format may make it in another way.
+        // Checked before the hash, which a newer format may compute in another way.
         if begins && let Some(format) = record.format().filter(|format| *format > FORMAT) {
             return Err(Fault::Newer { format });
         }
@@ -173,11 +173,12 @@ impl<'s> Chain<'s> {
         Ok(())
     }
 
-    /// Takes the records of one file, as far as they are whole, and shows each to `see`.
+    /// Verifies the records of one file, and passes each valid one to `see`, up to the first fault or the
+    /// end.
     ///
     /// # Errors
     ///
-    /// When it cannot be read.
+    /// The file cannot be read.
     pub(super) fn walk(&mut self, file: impl Read, mut see: impl FnMut(&Record<'_>)) -> io::Result<Walk> {
         let mut reader = io::BufReader::with_capacity(MOST_RECORD, file);
         let mut line = Vec::new();
@@ -210,39 +211,39 @@ impl<'s> Chain<'s> {
     }
 }
 
-/// How far a file is whole.
+/// The result of scanning a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Walk {
-    /// Whole lines.
+    /// The number of valid lines.
     pub(super) lines: u64,
-    /// Their bytes.
+    /// Their length in bytes.
     pub(super) bytes: u64,
-    /// What comes then; `None` for the end of the file.
+    /// The first fault; `None` at the end of the file.
     pub(super) stop: Option<Stop>,
 }
 
-/// Where a file is not whole any more.
+/// The fault at which a scan stopped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stop {
-    /// The number that the record gives itself.
+    /// The number in the record, if it could be parsed.
     pub(super) seq: Option<u64>,
     pub(super) fault: Fault,
-    /// The bytes of the line.
+    /// The length of the line in bytes.
     pub(super) length: u64,
 }
 
 impl Stop {
-    /// Whether it is one line that was not finished, and the last `bytes` of its file are nothing else.
+    /// Whether it is a single incomplete line, which makes up the last `bytes` of its file.
     pub(super) fn is_unfinished(&self, bytes: u64) -> bool {
         matches!(self.fault, Fault::Torn { .. } | Fault::NotARecord) && self.length == bytes
     }
 }
 
-/// A place that a log must come by.
+/// A record that a log must contain.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     pub(super) link: Link,
-    /// Whether the record there has the hash; `None` while it was not met.
+    /// Whether the record has the expected hash; `None` while it was not seen.
     fits: Option<bool>,
 }
 
@@ -251,7 +252,7 @@ impl Mark {
         Mark { link, fits: None }
     }
 
-    /// Takes note of a record. One tells its own hash and that of the one before it.
+    /// Compares a record. One shows its own hash and that of its predecessor.
     pub(super) fn see(&mut self, record: &Record<'_>) {
         let Link { seq, hash } = self.link;
         if record.seq == seq {
@@ -261,7 +262,7 @@ impl Mark {
         }
     }
 
-    /// Whether a log came by that ends at `last`. `unlike` is what is wrong where it has another hash there.
+    /// Whether a log that ends at `last` contains the record. `unlike` is the fault if it has another hash.
     pub(super) fn met(&self, last: Option<Link>, unlike: Fault) -> Result<(), Fault> {
         match self.fits {
             Some(true) => Ok(()),

@@ -47,11 +47,12 @@ pub struct VerifyArgs {
 }
 
 impl AuditTask {
-    /// Does what is asked, and prints what came of it.
+    /// Runs the task, and prints its result.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read, nothing can be printed, or the log is not what was written: then that is printed too.
+    /// A file cannot be read, the output cannot be written, or the log is not as it was written, which is
+    /// also printed.
     pub fn run(&self) -> Result<(), Error> {
         let AuditTask::Verify(args) = self;
         let VerifyArgs { ref files, ref key_file, expect_last, from_start, without_head, json } = *args;

@@ -1,7 +1,8 @@
-//! The head: a small file beside the log that says up to where it went, so that nothing is cut off at its end unseen.
+//! The head: a small file next to the log that holds the number and hash of its last record, so that records
+//! removed from the end are noticed.
 //!
-//! It is written in place, after the log: it is never ahead of what is on the disk. It is also what is locked, for the
-//! server never renames it.
+//! It is overwritten in place after each sync of the log, so it is never ahead of the disk. The server never
+//! renames it, and locks it in place of the log.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -16,20 +17,21 @@ use crate::services::audit::chain::Fault;
 use crate::services::audit::mac::{Hash, Sealer};
 use crate::services::audit::record::{Link, number, split_hash};
 
-/// Always as long: less than a disk writes at once, so a crash leaves the old one or the new one.
+/// The fixed length in bytes. Less than a sector, which is written whole, so a crash leaves the old head or
+/// the new one.
 const LENGTH: usize = 192;
 
-/// Of a file that others may change.
+/// The fault of a file that other users may write to.
 pub(super) const OPEN_TO_OTHERS: &str = "others than this server's user may write to it; chown the audit log and its head to that user, and chmod go-w them";
 
-/// The name of the head of a log.
+/// The path of a log's head.
 pub(super) fn head_path(log: &Path) -> PathBuf {
     let mut name = log.as_os_str().to_owned();
     name.push(".head");
     PathBuf::from(name)
 }
 
-/// The head of a log that is being written. While it is open nobody else has the log.
+/// The head of a log that is being written. An open head holds the lock of the log.
 #[derive(Debug)]
 pub(super) struct Head {
     path: PathBuf,
@@ -37,11 +39,11 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Opens the head of a log, makes it if it is not there, and locks it.
+    /// Opens the head of a log, creates it if it does not exist, and locks it.
     ///
     /// # Errors
     ///
-    /// When that fails, others may write to it, or another server has it.
+    /// The file cannot be opened, others may write to it, or another server has the lock.
     pub(super) fn open(log: &Path) -> Result<Self, Error> {
         Self::open_at(head_path(log))
     }
@@ -73,12 +75,12 @@ impl Head {
         &self.path
     }
 
-    /// Makes it anew, empty, if it was moved or removed, and says whether that was so. Without one the next server would not
-    /// start.
+    /// Creates an empty head in place of one that was moved or removed, and returns whether it did. Without a
+    /// head the next start of the server fails.
     ///
     /// # Errors
     ///
-    /// When that fails, or something else is in its place. The next call tries again.
+    /// It cannot be created, or another file is in its place. The next call tries again.
     pub(super) fn keep_place(&mut self) -> io::Result<bool> {
         if is_at(&self.file, &self.path)? {
             return Ok(false);
@@ -100,20 +102,20 @@ impl Head {
         Ok(true)
     }
 
-    /// Where the log ended when this was last written; `None` when nothing was.
+    /// The last record as of the last write; `None` before the first.
     ///
     /// # Errors
     ///
-    /// What the kernel says; or what is wrong with it.
+    /// The error of the read; the inner result has the fault of the content.
     pub(super) fn read(&self, sealer: &Sealer) -> io::Result<Result<Option<Link>, Fault>> {
         read_head(&self.file, sealer)
     }
 
-    /// Writes where the log ends, and waits until that is on the disk.
+    /// Writes the last record, and returns once it is on the disk.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the write or the sync.
     pub(super) fn write(&self, link: Link, sealer: &Sealer) -> io::Result<()> {
         let Link { seq, hash } = link;
         let body = format!("{{\"seq\":{seq},\"last\":\"{hash}\"");
@@ -123,17 +125,17 @@ impl Head {
         self.file.sync_data()
     }
 
-    /// Waits until its name is on the disk.
+    /// Returns once its directory entry is on the disk.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the sync.
     pub(super) fn sync_name(&self) -> io::Result<()> {
         sync_directory_of(&self.path)
     }
 }
 
-/// Reads a head: where the log ended; `None` when it is empty.
+/// Reads a head: the last record of the log; `None` if the file is empty.
 pub(super) fn read_head(file: impl Read, sealer: &Sealer) -> io::Result<Result<Option<Link>, Fault>> {
     let mut text = Vec::new();
     file.take(LENGTH as u64 + 1).read_to_end(&mut text)?;

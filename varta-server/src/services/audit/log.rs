@@ -1,4 +1,4 @@
-//! The log that is being written.
+//! The writer of the audit log.
 
 use std::fs;
 use std::io;
@@ -18,10 +18,10 @@ use crate::services::audit::options::AuditOptions;
 use crate::services::audit::record::{CONTINUED, Entry, FORMAT, Link, REPAIRED, STARTED};
 use crate::services::audit::recover::{Left, unusable};
 
-/// Only the server's user may read it, and nobody else may write to it.
+/// The mode of the files: only the server's user may read and write them.
 const MODE: u32 = 0o600;
 
-/// The audit log. Nobody else writes to its files while it lives.
+/// The audit log, which this server alone writes while it is open.
 #[derive(Debug)]
 pub(crate) struct AuditLog {
     options: AuditOptions,
@@ -30,30 +30,30 @@ pub(crate) struct AuditLog {
     file: AppendFile,
     /// The last record.
     last: Link,
-    /// The number of the record that began the present file.
+    /// The number of the first record in the present file.
     first: u64,
-    /// The last record that is on the disk, and the length of the present file with it.
+    /// The last record that is on the disk, and the length of the present file up to it.
     durable: (Link, u64),
-    /// The number of the record that the head tells of.
+    /// The number of the record in the head.
     told: u64,
-    /// The last record when it was last said whether all are on the disk.
+    /// The last record as of the last [`AuditLog::sync`].
     answered: u64,
-    /// Whether records behind that one were lost.
+    /// Whether records after that one were lost.
     has_lost: bool,
-    /// Whether it was said that the next file cannot be begun.
+    /// Whether a failure to rotate was logged.
     is_stuck: bool,
-    /// Room for a line.
+    /// A buffer for one line.
     line: Vec<u8>,
 }
 
 impl AuditLog {
-    /// Opens the log, or begins one. All of the present file is checked, and that it goes at least as far as the head says.
-    /// What is not whole behind the record of which the head tells is cut off, which is said in the log and recorded.
+    /// Opens the log, or starts one. Verifies the whole present file, and that the log contains the record in
+    /// the head. An incomplete end after that record is cut off, logged and recorded.
     ///
     /// # Errors
     ///
-    /// When the key or a file cannot be used, another server has the log, or records were changed or are missing. Nothing
-    /// was written then, except that an empty head may have been made.
+    /// The key or a file cannot be used, another server has the log, or records were changed or are missing.
+    /// Nothing was written then, except perhaps an empty head.
     pub(crate) fn open(options: &AuditOptions) -> Result<AuditLog, Error> {
         options.check()?;
         let path = options.path.as_path();
@@ -71,7 +71,7 @@ impl AuditLog {
                 if torn > 0 {
                     file.cut(walk.bytes).map_err(failed)?;
                 }
-                // What was read may not have been on the disk.
+                // The content that was read may not have been on the disk.
                 file.sync().map_err(failed)?;
                 file
             }
@@ -107,26 +107,27 @@ impl AuditLog {
             log.append(now, REPAIRED, fields).map_err(failed)?;
         }
         log.sync().map_err(failed)?;
-        // The server that made a file or renamed one may have ended before it came to this.
+        // A server that crashed after it created or renamed a file may not have synced the directory.
         sync_directory_of(&log.options.path).map_err(failed)?;
         Ok(log)
     }
 
-    /// Appends a record, and gives its number. It is handed to the kernel as one line, and is on the disk after
-    /// [`AuditLog::sync`]. When the file is long enough the next one is begun first; while that is not possible the
-    /// present one goes on, which is said in the log.
+    /// Appends a record, and returns its number. The record goes to the kernel as one line, and is on the
+    /// disk after [`AuditLog::sync`]. A file that has reached its limit is rotated first; if that fails, the
+    /// present file grows further, which is logged.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::InvalidInput`] when such a record cannot be: its event or a field has a name that it may not have, or it
-    /// is too long. Else what the kernel says. Nothing of it is in the log then, and the next record may succeed.
+    /// [`io::ErrorKind::InvalidInput`] for a record that is not allowed: a reserved field, an invalid name of
+    /// its event, or too long. Otherwise the error of the write. Nothing was appended then, and the next
+    /// record may succeed.
     pub(crate) fn append(
         &mut self,
         at: SystemTime,
         event: &str,
         fields: Map<String, Value>,
     ) -> io::Result<u64> {
-        // What is written to a file without a name is nowhere.
+        // A record in an unlinked file would be lost.
         self.keep_place(at)?;
         let entry = Entry { at, event, fields };
         let mut link = entry.compose(self.last, &self.sealer, &mut self.line)?;
@@ -151,14 +152,14 @@ impl AuditLog {
         Ok(link.seq)
     }
 
-    /// Waits until all records are on the disk, and writes the head. A file that was moved or removed is followed by a new
-    /// one, which is said in the log.
+    /// Returns once all records are on the disk and the head is written. A file that was moved or removed is
+    /// followed by a new one, which is logged.
     ///
     /// # Errors
     ///
-    /// What the kernel says; or that records since the last call were lost, for the disk did not take them, or their file was
-    /// removed. What the disk did not take is taken back, and its numbers are given again. What is appended after that may
-    /// succeed.
+    /// The error of the sync; or the loss of records since the last call, because the disk refused them or
+    /// their file was removed. Refused records are taken back, and their numbers are used again. Later
+    /// records may succeed.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         let settled = self.settle(clock::wall_now());
         self.answered = self.last.seq;
@@ -172,19 +173,19 @@ impl AuditLog {
         Ok(())
     }
 
-    /// Has all records on the disk, in files that have a name.
+    /// Syncs all records to files that are still linked.
     fn settle(&mut self, at: SystemTime) -> io::Result<()> {
         self.sync_written()?;
         self.keep_place(at)?;
         self.sync_written()
     }
 
-    /// Goes on in a new file if the present one was moved or removed.
+    /// Starts a new file if the present one was moved or removed.
     fn keep_place(&mut self, at: SystemTime) -> io::Result<()> {
         if self.file.is_at(&self.options.path)? {
             return Ok(());
         }
-        // Of a file that was moved the end must be on the disk before the next one begins.
+        // The end of a moved file must be on the disk before the next file begins.
         self.file.mend()?;
         self.sync_written()?;
         self.has_lost |= self.answered < self.last.seq && self.file.is_removed()?;
@@ -212,39 +213,41 @@ impl AuditLog {
         Ok(())
     }
 
-    /// Takes back the records that did not get to the disk. The kernel tells of a failure once, takes what it could not write
-    /// for written, and would let the head vouch for it the next time.
+    /// Takes back the records that did not reach the disk. The kernel reports a failed fsync once and then
+    /// takes the pages for written, so that the head would confirm them after the next sync.
     fn take_back(&mut self) {
         let (last, length) = self.durable;
         self.has_lost |= self.answered < self.last.seq;
         self.last = last;
-        // Where that fails it is done before the next record.
+        // A failed cut is repeated before the next record.
         let _ = self.file.cut(length);
     }
 
-    /// The present file, for what a test does to its disk.
+    /// The present file, on whose disk a test injects faults.
     #[cfg(test)]
     pub(super) fn file(&mut self) -> &mut AppendFile {
         &mut self.file
     }
 
-    /// Begins the next file, or leaves all as it was.
+    /// Rotates the files, or leaves all as it was.
     fn rotate(&mut self, at: SystemTime) -> io::Result<()> {
-        // Once it has another name nobody would cut off what is left of a line.
+        // After the rename no code would cut off an incomplete line.
         self.file.mend()?;
-        // The next file must not be there without the end of this one; that may have begun the next.
+        // The next file must not exist without the end of this one. The sync may have started a new file
+        // itself.
         self.settle(at)?;
         if self.last.seq <= self.first {
             return Ok(());
         }
         rotate(&self.options.path, self.options.keep)?;
         self.follow(at).inspect_err(|_| {
-            // Where that fails the next start finds the end of the log in FILE.1, and the next call begins a new file.
+            // If the rename fails, the next start finds the end of the log in FILE.1, and the next call
+            // creates a new file.
             let _ = fs::rename(numbered(&self.options.path, 1), &self.options.path);
         })
     }
 
-    /// Goes on in a new file.
+    /// Continues the log in a new file.
     fn follow(&mut self, at: SystemTime) -> io::Result<()> {
         let path = self.options.path.clone();
         let next = match AppendFile::create_new(&path, MODE) {
@@ -254,7 +257,7 @@ impl AuditLog {
         let before = std::mem::replace(&mut self.file, next);
         self.begin(at).inspect_err(|_| {
             self.file = before;
-            // Whoever made it, there is nothing in it.
+            // The file has no content, whether the server or another program created it.
             let _ = fs::remove_file(&path);
         })
     }
@@ -282,7 +285,7 @@ impl AuditLog {
     }
 }
 
-/// Opens the empty file that somebody put in the place of the one that was moved away, as logrotate does.
+/// Opens the empty file that another program, such as logrotate, created in place of the moved one.
 fn take_over(path: &Path) -> io::Result<AppendFile> {
     let refused =
         |fault: &str| io::Error::new(io::ErrorKind::AlreadyExists, format!("{}: {fault}", path.display()));
@@ -297,7 +300,7 @@ fn take_over(path: &Path) -> io::Result<AppendFile> {
     Ok(file)
 }
 
-/// What tells a log from all others: 128 random bits.
+/// The identity of a log: 128 random bits.
 fn random_id() -> io::Result<String> {
     let mut bytes = [0; 16];
     SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("the system has no random numbers"))?;

@@ -1,4 +1,5 @@
-//! How a record is sealed: a hash that anybody can make, or one that takes a key.
+//! The hash of a record: SHA-256 (FIPS 180-4), which needs no secret, or HMAC-SHA-256 (RFC 2104), which needs
+//! the key.
 
 use std::fmt;
 use std::path::Path;
@@ -9,20 +10,21 @@ use ring::hmac;
 use crate::base::error::Error;
 use crate::base::secret::Secret;
 
-/// Who has the log may try keys for as long as he likes, so they are longer than what is asked of a token.
+/// The shortest key in characters. It is longer than a token, because a copy of the log allows an offline
+/// search for the key.
 const SHORTEST_KEY: usize = 32;
 
-/// What seals a record: SHA-256 of its bytes, or HMAC-SHA-256.
+/// The hash of a record: SHA-256 or HMAC-SHA-256 of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hash([u8; 32]);
 
 impl Hash {
-    /// What stands before the first record of a log.
+    /// `prev` of the first record of a log.
     pub(super) const NONE: Hash = Hash([0; 32]);
-    /// Its length when it is shown, in bytes.
+    /// The length of its text in bytes.
     pub(super) const TEXT: usize = 64;
 
-    /// Reads it from hexadecimal digits, in the one form in which it is shown.
+    /// Parses 64 lower-case hexadecimal digits, the only form that is written.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let (pairs, []) = text.as_chunks::<2>() else { return None };
         let pairs: &[[u8; 2]; 32] = pairs.try_into().ok()?;
@@ -42,7 +44,7 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-/// 64 hexadecimal digits.
+/// Writes 64 hexadecimal digits.
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -55,7 +57,7 @@ impl fmt::Debug for Hash {
     }
 }
 
-/// What makes seals.
+/// Computes the hashes of records.
 #[derive(Debug)]
 pub(super) enum Sealer {
     Plain,
@@ -67,7 +69,7 @@ impl Sealer {
     ///
     /// # Errors
     ///
-    /// When the file cannot be used.
+    /// The file cannot be used, or the key is too short.
     pub(super) fn read(key_file: Option<&Path>) -> Result<Self, Error> {
         let Some(path) = key_file else { return Ok(Sealer::Plain) };
         let key = Secret::from_file(path)?;
@@ -88,7 +90,7 @@ impl Sealer {
         Hash(sealed.expect("SHA-256 has 32 bytes"))
     }
 
-    /// What the first record of a file says of it.
+    /// The name of the algorithm in the first record of a file.
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Sealer::Plain => "sha256",

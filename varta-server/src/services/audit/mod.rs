@@ -1,8 +1,9 @@
-//! The audit log of recoveries: what this server did, in lines that vouch for one another.
+//! The audit log: a tamper-evident record of recovery actions.
 //!
-//! Each record holds the hash of the one before it, so a record that was changed, removed, repeated or moved is found; a
-//! small file beside the log, its head, says where it ended. With a key nobody without it can make records that fit.
-//! `AuditLog` writes, [`verify()`] checks. The form is in docs/AUDIT.md.
+//! Each record holds the hash of the one before it, so that a changed, removed, repeated or moved record is
+//! found. A small file next to the log, its head, holds the last record, so that removed records at the end
+//! are found too. With a key, valid records can only be made with that key. `AuditLog` writes, [`verify()`]
+//! checks; docs/AUDIT.md documents the format.
 
 mod chain;
 mod command;

@@ -6,34 +6,34 @@ use clap::Args;
 
 use crate::base::error::Error;
 
-/// Where the audit log is, and how much of it is kept.
+/// The audit log, and how much of it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditOptions {
-    /// The file that is written. Beside it are `FILE.head`, and older ones: `FILE.1`, `FILE.2` and so on.
+    /// The file to append to. Next to it are `FILE.head` and older files: `FILE.1`, `FILE.2` and so on.
     pub path: PathBuf,
-    /// The file with the key that seals the records; without one anybody can make records that fit.
+    /// The file with the key for the hashes; without a key valid records can be made by any program.
     pub key_file: Option<PathBuf>,
-    /// The most bytes of one file before the next is begun. A file has at least one record.
+    /// The most bytes of a file before it is rotated. A file has at least one record.
     pub limit: u64,
-    /// How many older files are kept; 0 for all.
+    /// The number of older files kept; 0 for all.
     pub keep: u32,
 }
 
 impl AuditOptions {
-    /// The most bytes of a file if nobody says otherwise.
+    /// The default limit in bytes.
     pub const DEFAULT_LIMIT: u64 = 64 << 20;
-    /// The least that a file can be limited to.
+    /// The smallest limit in bytes.
     pub const SMALLEST_LIMIT: u64 = 4_096;
-    /// The most that a file can be limited to: all of it is checked at the start.
+    /// The largest limit in bytes: each start verifies a whole file.
     pub const LARGEST_LIMIT: u64 = 1 << 30;
-    /// How many older files are kept if nobody says otherwise.
+    /// The default number of older files.
     pub const DEFAULT_KEEP: u32 = 16;
 
-    /// Checks what the types leave open.
+    /// Checks ranges that the types leave open.
     ///
     /// # Errors
     ///
-    /// The first option whose value makes no sense, by its name on the command line.
+    /// The first option whose value is out of range, by its name on the command line.
     pub fn check(&self) -> Result<(), Error> {
         let AuditOptions { ref path, limit, .. } = *self;
         if path.file_name().is_none() {
@@ -54,18 +54,21 @@ impl AuditOptions {
 pub struct AuditArgs {
     /// File in which to record recoveries, each record sealed together with the one before it
     ///
-    /// Only its owner can read it. `varta-server audit verify FILE` finds what was changed, removed or added. It may be one
-    /// server's alone, and nobody else may rename it; FILE.head beside it says up to where it goes.
+    /// Only its owner can read it. `varta-server audit verify FILE` finds what was changed, removed or added.
+    /// It may be one server's alone, and nobody else may rename it; FILE.head beside it says up to where it
+    /// goes.
     #[arg(long, env = "VARTA_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
 
-    /// File with the key that seals the audit log: 32 or more characters, as `openssl rand -hex 32` makes them
+    /// File with the key that seals the audit log: 32 or more characters, as `openssl rand -hex 32` makes
+    /// them
     ///
     /// It must be closed to others (chmod 600). Without it whoever can write to the log can make it up anew.
     #[arg(long, env = "VARTA_AUDIT_KEY_FILE", value_name = "FILE")]
     pub audit_key_file: Option<PathBuf>,
 
-    /// How long a file of the audit log may become before it is renamed to FILE.1, in bytes [default: 67108864]
+    /// How long a file of the audit log may become before it is renamed to FILE.1, in bytes [default:
+    /// 67108864]
     #[arg(long, env = "VARTA_AUDIT_LIMIT", value_name = "BYTES")]
     pub audit_limit: Option<u64>,
 
@@ -75,11 +78,11 @@ pub struct AuditArgs {
 }
 
 impl AuditArgs {
-    /// What these options say; `None` when no log is wanted.
+    /// Converts the options; `None` without a log.
     ///
     /// # Errors
     ///
-    /// The first option that would do nothing without a log.
+    /// The first option that has no effect without a log.
     pub fn options(&self) -> Result<Option<AuditOptions>, Error> {
         let AuditArgs { audit_log, audit_key_file, audit_limit, audit_keep } = self;
         let Some(path) = audit_log else {

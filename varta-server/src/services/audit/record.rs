@@ -1,7 +1,8 @@
-//! One record: a line of JSON, and what is read of it without reading JSON.
+//! The format of a record: one line of JSON that is verified without a JSON parser.
 //!
-//! `{"seq":N,"at":"…","event":"…",<fields>,"prev":"<64 digits>","hash":"<64 digits>"}`. What stands at the beginning and at
-//! the end is in fixed places, so that a line is checked by its bytes. None is ever written anew from what was read.
+//! `{"seq":N,"at":"…","event":"…",<fields>,"prev":"<64 digits>","hash":"<64 digits>"}`. The members at the
+//! beginning and at the end have fixed positions, so that a line is verified by its bytes. A record is never
+//! serialized again from parsed values.
 
 use std::io;
 use std::time::SystemTime;
@@ -11,41 +12,41 @@ use serde_json::{Map, Value};
 use crate::base::time::rfc3339;
 use crate::services::audit::mac::{Hash, Sealer};
 
-/// The most bytes of a record, with the end of its line.
+/// The most bytes of a record, newline included.
 pub(crate) const MOST_RECORD: usize = 64 << 10;
-/// The version of the format. The first record of each file says it.
+/// The version of the format, which the first record of each file states.
 pub(super) const FORMAT: u64 = 1;
-/// The first record of a log.
+/// The event of the first record of a log.
 pub(super) const STARTED: &str = "log_started";
-/// The first record of each later file of it.
+/// The event of the first record of each later file.
 pub(super) const CONTINUED: &str = "log_continued";
-/// That something was cut off behind the record before it.
+/// The event that records a cut after the record before it.
 pub(super) const REPAIRED: &str = "repaired";
 
-/// The keys that every record has.
+/// The keys of every record, which no field may use.
 const KEYS: [&str; 5] = ["seq", "at", "event", "prev", "hash"];
-/// `2026-11-23T13:12:02.000Z`
+/// The length of `2026-11-23T13:12:02.000Z` in bytes.
 const TIME: usize = 24;
 const LONGEST_EVENT: usize = 64;
 
-/// A place in a log: the number of a record, and its hash.
+/// A position in a log: the number of a record and its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The number. The first record has 1.
+    /// The number; the first record has 1.
     pub seq: u64,
     /// The hash.
     pub hash: Hash,
 }
 
 impl Link {
-    /// Before the first record.
+    /// The position before the first record.
     pub(super) const START: Link = Link { seq: 0, hash: Hash::NONE };
 
-    /// Reads `SEQ:HASH`.
+    /// Parses `SEQ:HASH`.
     ///
     /// # Errors
     ///
-    /// That it is nothing of that form.
+    /// The text has another form.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let (seq, hash) = text.split_once(':').ok_or(Self::FORM)?;
         let seq = number(seq.as_bytes()).ok_or(Self::FORM)?;
@@ -56,7 +57,7 @@ impl Link {
         "is not SEQ:HASH, a record's number and 64 hexadecimal digits, as `audit verify` prints it";
 }
 
-/// What is to be written.
+/// A record before it is written.
 #[derive(Debug)]
 pub(super) struct Entry<'e> {
     pub(super) at: SystemTime,
@@ -65,12 +66,13 @@ pub(super) struct Entry<'e> {
 }
 
 impl Entry<'_> {
-    /// Puts the record that follows `last` into `line`, in the place of what is there, and says where the log ends with it.
+    /// Writes the record that follows `last` into `line`, replacing its content, and returns the new
+    /// position.
     ///
     /// # Errors
     ///
-    /// When the name of the event is not of small letters, digits and `_`, a field has the name of something that every
-    /// record has, or the line is longer than [`MOST_RECORD`].
+    /// The name of the event has characters other than small letters, digits and `_`, a field has a key that
+    /// every record has, or the line is longer than [`MOST_RECORD`].
     pub(super) fn compose(&self, last: Link, sealer: &Sealer, line: &mut Vec<u8>) -> io::Result<Link> {
         let refused = |fault: String| Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
         let Entry { at, event, ref fields } = *self;
@@ -100,7 +102,7 @@ impl Entry<'_> {
     }
 }
 
-/// A line that has the form of a record. Whether it is one is for its seal to say.
+/// A line in the format of a record. Its hash is not verified yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record<'l> {
     pub(super) seq: u64,
@@ -108,12 +110,12 @@ pub(super) struct Record<'l> {
     pub(super) event: &'l str,
     pub(super) prev: Hash,
     pub(super) hash: Hash,
-    /// What is sealed.
+    /// The bytes under the hash.
     pub(super) body: &'l [u8],
 }
 
 impl<'l> Record<'l> {
-    /// Reads a line, without its end.
+    /// Parses a line without its newline.
     pub(super) fn parse(line: &'l [u8]) -> Option<Self> {
         let (body, hash) = split_hash(line, b",\"hash\":\"", b"\"}")?;
         let (_, prev) = split_hash(body, b",\"prev\":\"", b"\"")?;
@@ -130,7 +132,7 @@ impl<'l> Record<'l> {
         Some(Record { seq: number(seq)?, at: at.ok()?, event: event.ok()?, prev, hash, body })
     }
 
-    /// The version of the format, as the first record of a file says it.
+    /// The version of the format, which the first record of a file states.
     pub(super) fn format(&self) -> Option<u64> {
         const KEY: &[u8] = b",\"format\":";
         let at = self.body.windows(KEY.len()).position(|text| text == KEY)?;
@@ -143,14 +145,14 @@ impl<'l> Record<'l> {
     }
 }
 
-/// Splits off a hash that stands at the very end, with what is around it.
+/// Splits off the hash at the end of a line, between `before` and `after`.
 pub(super) fn split_hash<'l>(line: &'l [u8], before: &[u8], after: &[u8]) -> Option<(&'l [u8], Hash)> {
     let line = line.strip_suffix(after)?;
     let (line, hash) = line.split_at_checked(line.len().checked_sub(Hash::TEXT)?)?;
     Some((line.strip_suffix(before)?, Hash::parse(hash)?))
 }
 
-/// Reads a number as we write it.
+/// Parses a number in the form that the writer uses: no sign and no leading zeros.
 pub(super) fn number(digits: &[u8]) -> Option<u64> {
     let is_ours =
         digits.iter().all(u8::is_ascii_digit) && (digits.len() == 1 || digits.first() != Some(&b'0'));

@@ -1,4 +1,4 @@
-//! What a server finds of the log that the one before it wrote.
+//! Recovery of the audit log at the start: finds its last record, and an incomplete end after a crash.
 
 use std::io;
 use std::path::Path;
@@ -10,20 +10,21 @@ use crate::services::audit::head::{Head, OPEN_TO_OTHERS};
 use crate::services::audit::mac::Sealer;
 use crate::services::audit::record::Link;
 
-/// What was found of a log.
+/// The existing log, as the server's previous run left it.
 pub(super) struct Left {
-    /// The present file, if there is one, and how far it is whole.
+    /// The present file, if there is one, and the result of scanning it.
     pub(super) file: Option<AppendFile>,
     pub(super) walk: Walk,
-    /// The bytes behind the last record that is whole: what a crash has left of lines that nobody was told of.
+    /// The bytes after the last valid record: lines that a crash left incomplete, whose writes were never
+    /// confirmed.
     pub(super) torn: u64,
     pub(super) first: u64,
-    /// The last record; [`Link::START`] when there is none.
+    /// The last record; [`Link::START`] without one.
     pub(super) last: Link,
 }
 
 impl Left {
-    /// Looks at what there is, and changes nothing.
+    /// Scans the existing files, and changes nothing.
     pub(super) fn find(path: &Path, sealer: &Sealer, head: &Head) -> Result<Self, Error> {
         let head_link = head
             .read(sealer)
@@ -51,7 +52,7 @@ impl Left {
             torn = file.length().saturating_sub(walk.bytes);
         }
         if walk.lines == 0 {
-            // Where a server ended while it began a file, the log ends in the one before.
+            // After a crash while a file was started, the log ends in the file before it.
             let before = numbered(path, 1);
             if let Some(file) =
                 AppendFile::open_existing(&before).map_err(|error| unusable(&before, &error))?
@@ -73,7 +74,7 @@ impl Left {
         let Some(mark) = mark else {
             return match last {
                 Some(_) => Err(broken(head.path(), None, Fault::NoHead)),
-                // Somebody's file that never was a log of ours.
+                // A file that is not an audit log.
                 None if torn > 0 => {
                     let fault = "is there and is no audit log; give another name with --audit-log";
                     Err(Error::file(path, fault))
@@ -85,14 +86,14 @@ impl Left {
             (Link::START, None) => Ok(()),
             _ => mark.met(last, Fault::WrongHead),
         };
-        // More than one line that is not finished.
+        // More than a single incomplete line.
         let more = walk.stop.filter(|stop| !stop.is_unfinished(torn));
         match (met, more) {
-            // A file begins with one line that is synced before there are others.
+            // The first line of a file is synced on its own, so a crash cannot damage it once others follow.
             (Ok(()), Some(stop)) if walk.lines == 0 => {
                 return Err(broken(path, Some((walk.lines, stop)), stop.fault));
             }
-            // Others are synced many at a time, and a crash may leave any of those behind the head as it likes.
+            // Later lines are synced in batches, and a crash may leave any part of those after the head.
             (Ok(()), _) => {}
             (Err(_), Some(stop)) => return Err(broken(path, Some((walk.lines, stop)), stop.fault)),
             (Err(fault), None) => return Err(broken(path, None, fault)),
@@ -105,7 +106,7 @@ pub(super) fn unusable(path: &Path, error: &io::Error) -> Error {
     Error::file(path, format!("cannot be used for the audit log: {error}; see --audit-log"))
 }
 
-/// That the log is not what was written. `place` has the lines before the one that is wrong.
+/// The error of a log that is not as it was written. `place` has the number of lines before the fault.
 fn broken(path: &Path, place: Option<(u64, Stop)>, fault: Fault) -> Error {
     let place = match place {
         Some((lines, Stop { seq: Some(seq), .. })) => format!("line {}, record {seq}: ", lines + 1),

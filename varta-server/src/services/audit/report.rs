@@ -1,4 +1,4 @@
-//! What came of verifying a log, for people and for programs.
+//! The report of a verification, as text and as JSON.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,25 +10,25 @@ use crate::base::error::Error;
 use crate::services::audit::chain::Fault;
 use crate::services::audit::mac::Hash;
 
-/// What was found of a log. [`Display`](fmt::Display) lays it out for people.
+/// The report of a verification. [`Display`](fmt::Display) writes it as text.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The files that were looked at, the oldest first.
+    /// The files that were verified, the oldest first.
     pub files: Vec<PathBuf>,
     pub(super) seal: &'static str,
-    /// How many records are as they were written.
+    /// The number of valid records.
     pub records: u64,
     pub(super) first: Option<Place>,
     pub(super) last: Option<Place>,
-    /// The record at which the head says that the log ended; `None` where it was not asked.
+    /// The number of the record in the head; `None` if the head was not used.
     pub(super) head: Option<u64>,
-    /// The record that was expected, and is there.
+    /// The number of the expected record, which was found.
     pub(super) expected: Option<u64>,
-    /// What is wrong; `None` when all is as it was written.
+    /// The first fault; `None` if the log is as it was written.
     pub broken: Option<Broken>,
 }
 
-/// A record, as far as it is told.
+/// A record in the report.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) seq: u64,
@@ -36,16 +36,16 @@ pub(super) struct Place {
     pub(super) hash: Hash,
 }
 
-/// Where a log is not what was written.
+/// A fault and its position.
 #[derive(Debug)]
 pub struct Broken {
     /// The file.
     pub file: PathBuf,
-    /// The line, counted from 1, if it is one line's fault.
+    /// The line, counted from 1, if the fault is in one line.
     pub line: Option<u64>,
-    /// The number of the record, as far as it is known.
+    /// The number of the record, if known.
     pub seq: Option<u64>,
-    /// What is wrong.
+    /// The fault.
     pub fault: Fault,
 }
 
@@ -63,7 +63,7 @@ impl Broken {
 }
 
 impl Found {
-    /// One JSON object in one line.
+    /// The report as JSON, in one line.
     #[must_use]
     pub fn to_json(&self) -> String {
         let Found { files, seal, records, first, last, head, expected, broken } = self;
@@ -86,11 +86,11 @@ impl Found {
         format!("{object}\n")
     }
 
-    /// What is wrong, as the error with which the program ends.
+    /// Converts a fault into the error with which the program exits.
     ///
     /// # Errors
     ///
-    /// When something is.
+    /// The log has a fault.
     pub fn into_result(self) -> Result<(), Error> {
         match self.broken {
             None => Ok(()),

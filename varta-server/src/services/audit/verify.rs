@@ -1,4 +1,4 @@
-//! Whether a log is what was written.
+//! Verification of an audit log.
 
 use std::fs::File;
 use std::io;
@@ -13,33 +13,34 @@ use crate::services::audit::mac::Sealer;
 use crate::services::audit::record::Link;
 use crate::services::audit::report::{Broken, Found, Place};
 
-/// What is to be verified, and against what.
+/// The files to verify, and the conditions on them.
 #[derive(Clone, Debug)]
 pub struct Files {
-    /// The files of the log, the oldest first. Of one alone, those that had its name before are taken first.
+    /// The files of the log, the oldest first. For a single one its rotated predecessors are found and come
+    /// first.
     pub paths: Vec<PathBuf>,
-    /// The file with the key that sealed the records.
+    /// The file with the key for the hashes.
     pub key_file: Option<PathBuf>,
-    /// A record that was the last one once, and must be there still.
+    /// A record that was once the last one, and must still exist.
     pub expect_last: Option<Link>,
-    /// Whether the first record of the log must be among them.
+    /// Whether the first record of the log must be among the files.
     pub from_start: bool,
-    /// Whether to do without the head, which says where the log ended.
+    /// Whether to verify without the head.
     pub without_head: bool,
 }
 
-/// Verifies a log, line by line, up to the first that is not as it was written.
+/// Verifies a log line by line, up to the first fault.
 ///
 /// # Errors
 ///
-/// When a file cannot be read. What is wrong with the log is no error but stands in what was found.
+/// A file cannot be read. A fault of the log is no error but part of the report.
 pub fn verify(files: &Files) -> Result<Found, Error> {
     let Files { paths, key_file, expect_last, without_head, .. } = files;
     let sealer = Sealer::read(key_file.as_deref())?;
     let paths = with_older(paths)?;
     let mut found = Found { files: paths.clone(), seal: sealer.name(), ..Found::default() };
     let mut head = None;
-    // Before the log: what is written meanwhile is behind it.
+    // The head is read before the log, so that records written meanwhile are after it.
     if let (false, Some(path)) = (without_head, paths.last().map(|path| head_path(path))) {
         match read_head_of(&path, &sealer)? {
             Ok(link) => head = Some((path, Mark::new(link))),
@@ -80,7 +81,7 @@ pub fn verify(files: &Files) -> Result<Found, Error> {
     Ok(found)
 }
 
-/// What is wrong with a log whose records follow one another: it does not begin or end as it must.
+/// Checks the beginning and the end of a log whose records are valid.
 fn at_the_end(
     files: &Files,
     paths: &[PathBuf],
@@ -109,7 +110,7 @@ fn at_the_end(
     Ok(())
 }
 
-/// The files, and in front of a single one those that had its name before.
+/// The files; a single one is preceded by its rotated predecessors.
 fn with_older(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let [path] = paths else { return Ok(paths.to_vec()) };
     let older = rotated(path).map_err(|error| unreadable(path, &error))?;
@@ -126,7 +127,7 @@ fn read_head_of(path: &Path, sealer: &Sealer) -> Result<Result<Link, Fault>, Err
     Ok(read.and_then(|link| link.ok_or(Fault::NoHead)))
 }
 
-/// Opens a regular file, which may be a link's.
+/// Opens a regular file; symbolic links are followed.
 fn open(path: &Path) -> Result<File, Error> {
     match bounded_read::open(path, Symlink::Followed) {
         Ok((file, _)) => Ok(file),

@@ -1,5 +1,5 @@
-//! The trail: what is done is written down before it is done, by a thread of its own, so that a slow disk holds up
-//! recovery and nothing else.
+//! The audit writer: a thread that makes records durable before the actions that they announce, so that a
+//! slow disk delays recovery and nothing else.
 
 use std::io;
 use std::sync::Arc;
@@ -14,29 +14,29 @@ use crate::base::worker_thread;
 use crate::engine::BoundedQueue;
 use crate::services::audit::log::AuditLog;
 
-/// Records that may wait to be written.
+/// The capacity of the queue of records.
 const QUEUE: usize = 1_024;
-/// Records that are made durable together.
+/// The most records in one sync.
 const TOGETHER: usize = 64;
-/// How long a record may take to be on the disk.
+/// The longest wait for a record to be durable.
 const DURABLE_WITHIN: Duration = Duration::from_secs(2);
-/// A disk that fails is told of so often.
+/// The shortest time between two log lines about a failing disk.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// Where records are written.
+/// The destination of records.
 pub(super) trait Ledger: Send + 'static {
-    /// Writes a record.
+    /// Appends a record.
     ///
     /// # Errors
     ///
-    /// When it is not written, and nothing of it is.
+    /// No part of the record is written.
     fn append(&mut self, at: SystemTime, event: &str, fields: Map<String, Value>) -> io::Result<()>;
 
-    /// Returns when what was written is on the disk.
+    /// Returns once all records are on the disk.
     ///
     /// # Errors
     ///
-    /// When that is not known.
+    /// It is not known whether they are.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -50,7 +50,7 @@ impl Ledger for AuditLog {
     }
 }
 
-/// The way to the thread that writes. Without a ledger nothing is written.
+/// The handle of the writer thread. Without a destination it writes nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Trail(Option<Arc<Way>>);
 
@@ -65,21 +65,21 @@ struct Entry {
     at: SystemTime,
     event: &'static str,
     fields: Map<String, Value>,
-    /// `None` when nobody waits for it.
+    /// `None` without a wait for the result.
     written: Option<oneshot::Sender<bool>>,
 }
 
 impl Trail {
-    /// None.
+    /// A handle without a destination.
     pub(super) fn none() -> Self {
         Trail(None)
     }
 
-    /// Starts the thread that writes, and gives what tells of its end. `missing` counts the records that were not written.
+    /// Starts the thread, and returns a receiver of its end. `missing` counts records that were not written.
     ///
     /// # Errors
     ///
-    /// When the thread cannot be started.
+    /// The thread cannot be started.
     pub(super) fn start(ledger: impl Ledger, missing: Counter) -> io::Result<(Self, worker_thread::Ended)> {
         let (queue, entries) = BoundedQueue::new(QUEUE, missing.clone());
         let way = Way { queue, missing: missing.clone() };
@@ -92,7 +92,7 @@ impl Trail {
         self.0.is_some()
     }
 
-    /// Writes a record, and waits until it is on the disk, but not for long. Whether it is.
+    /// Writes a record, waits up to two seconds until it is on the disk, and returns whether it is.
     pub(crate) async fn record(&self, event: &'static str, fields: Map<String, Value>) -> bool {
         let Some(way) = &self.0 else { return true };
         let (written, was_written) = oneshot::channel();
@@ -106,8 +106,8 @@ impl Trail {
         is_durable
     }
 
-    /// Has a record written behind those that wait, and waits for nothing. What very many agents can bring about at once
-    /// leaves half of the queue to what is done.
+    /// Queues a record without a wait. Cheap records, which many agents can cause at once, use only half of
+    /// the queue.
     pub(crate) fn note(&self, event: &'static str, fields: Map<String, Value>, is_cheap: bool) {
         if let Some(way) = &self.0 {
             way.put(event, fields, None, is_cheap);
@@ -128,7 +128,7 @@ impl Way {
     }
 }
 
-/// Writes records until nobody makes any more.
+/// Writes records until all senders are dropped.
 fn write(mut ledger: impl Ledger, mut entries: mpsc::Receiver<Entry>, missing: &Counter) {
     let mut told_at: Option<Instant> = None;
     let mut batch = Vec::with_capacity(TOGETHER);
@@ -145,7 +145,7 @@ fn write(mut ledger: impl Ledger, mut entries: mpsc::Receiver<Entry>, missing: &
         failed = failed.or(synced.err());
         for (written, was_appended) in answers {
             match written {
-                // Who asked may have given up waiting, and has counted that.
+                // A receiver that timed out is dropped, and has counted the record.
                 Some(written) => _ = written.send(was_appended && is_durable),
                 None if was_appended && is_durable => {}
                 None => missing.increment(1),
@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps what is on the disk, and fails when it is told to.
+    /// Holds the records on the disk, and fails on demand.
     #[derive(Clone, Default)]
     struct Book(Arc<Mutex<Pages>>);
 

@@ -1,4 +1,4 @@
-//! One line of the file: a change of verdict as a JSON object.
+//! One line of the events file: a transition as a JSON object.
 
 use std::time::SystemTime;
 
@@ -15,7 +15,7 @@ struct EventRecord<'t> {
     fields: TransitionFields<'t>,
 }
 
-/// Adds the line for a change that was concluded at `at`. `host` is the name of this host.
+/// Appends the line of a transition that was concluded at `at`. `host` is the host name.
 pub(super) fn add_line(transition: &Transition, at: SystemTime, host: &str, lines: &mut Vec<u8>) {
     let record = EventRecord { at: rfc3339(at), fields: transition.fields().on_host(host) };
     serde_json::to_writer(&mut *lines, &record)

@@ -1,7 +1,7 @@
-//! The file of events: every change of verdict as a line of JSON, for log shippers and scripts.
+//! The events file: every transition as a line of JSON, for log shippers and scripts.
 //!
-//! A sink like the log, on a thread of its own, so that no slow or full disk stands in anybody's way. What its lines hold is in
-//! docs/EVENTS.md.
+//! A subscriber like the log, on a thread of its own, so that a slow or full disk delays nothing else.
+//! docs/EVENTS.md describes the fields.
 
 mod event_record;
 pub(in crate::services) mod metrics;

@@ -11,8 +11,8 @@ use crate::base::error::Error;
 pub struct EventsArgs {
     /// File to which every change of verdict is appended, as a line of JSON
     ///
-    /// docs/EVENTS.md has its fields. It may be renamed by logrotate and the like: a new one is begun within a second of the
-    /// next change.
+    /// docs/EVENTS.md has its fields. It may be renamed by logrotate and the like: a new one is begun within
+    /// a second of the next change.
     #[arg(long, env = "VARTA_EVENTS_FILE", value_name = "FILE")]
     pub events_file: Option<PathBuf>,
 
@@ -26,11 +26,11 @@ pub struct EventsArgs {
 }
 
 impl EventsArgs {
-    /// What these options say; `None` when no file is wanted.
+    /// Converts the options; `None` without a file.
     ///
     /// # Errors
     ///
-    /// The first option that would do nothing without a file.
+    /// The first option that has no effect without a file.
     pub fn options(&self) -> Result<Option<EventsOptions>, Error> {
         let EventsArgs { events_file, events_limit, events_keep } = self;
         let Some(path) = events_file else {
@@ -51,32 +51,32 @@ impl EventsArgs {
     }
 }
 
-/// Where the file of events is, and how much of it is kept.
+/// The events file, and how much of it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventsOptions {
-    /// The file that is written. Older ones are beside it: `FILE.1`, `FILE.2` and so on.
+    /// The file to append to. Older files are next to it: `FILE.1`, `FILE.2` and so on.
     pub path: PathBuf,
-    /// The most bytes of one file before the next is begun. A file has at least one line.
+    /// The most bytes of a file before it is rotated. A file has at least one line.
     pub limit: u64,
-    /// How many older files are kept; 0 for all.
+    /// The number of older files kept; 0 for all.
     pub keep: u32,
 }
 
 impl EventsOptions {
-    /// The most bytes of a file if nobody says otherwise: some 100,000 changes.
+    /// The default limit in bytes: some 100,000 transitions.
     pub const DEFAULT_LIMIT: u64 = 64 << 20;
-    /// The least that a file can be limited to.
+    /// The smallest limit that can be configured, in bytes.
     pub const SMALLEST_LIMIT: u64 = 4_096;
-    /// How many older files are kept if nobody says otherwise.
+    /// The default number of older files kept.
     pub const DEFAULT_KEEP: u32 = 4;
-    /// Its group may read it, for whoever ships it.
+    /// Readable for the group, for log shippers.
     pub(super) const MODE: u32 = 0o640;
 
-    /// Checks what the types leave open.
+    /// Checks the ranges of the values.
     ///
     /// # Errors
     ///
-    /// The first option whose value makes no sense, by its name on the command line.
+    /// The first option with an invalid value, by its name on the command line.
     pub fn check(&self) -> Result<(), Error> {
         let EventsOptions { ref path, limit, .. } = *self;
         if path.file_name().is_none() {

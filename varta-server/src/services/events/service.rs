@@ -30,7 +30,7 @@ impl Events {
     ///
     /// # Errors
     ///
-    /// When the thread cannot be started.
+    /// The thread cannot be started.
     pub(crate) fn start(self, context: &mut Context) -> Result<(), Error> {
         let metrics = EventsMetrics::new(&context.registry);
         let Some(file) = self.file else { return Ok(()) };
@@ -51,7 +51,7 @@ impl Events {
     }
 }
 
-/// The file, open and not yet written to.
+/// The open events file.
 #[derive(Debug)]
 pub(super) struct EventsFile {
     pub(super) options: EventsOptions,

@@ -1,7 +1,8 @@
-//! The thread that writes.
+//! The thread that writes the events file.
 //!
-//! What waits is written together, and at once when nothing more waits. While the disk takes nothing it keeps the lines that
-//! it has, fetches no more and tries again; the queue before it fills up, and what finds no place there is counted.
+//! Queued lines are written together, and at once when the queue is empty. While the disk refuses writes, the
+//! thread keeps its lines, stops receiving, and retries; the queue fills, and transitions that do not fit are
+//! counted.
 
 use std::io;
 use std::path::Path;
@@ -20,19 +21,19 @@ use crate::services::events::metrics::EventsMetrics;
 use crate::services::events::options::EventsOptions;
 use crate::services::events::service::EventsFile;
 
-/// Opens the file, or makes it, and keeps other servers out of it.
+/// Opens or creates the file, and locks it against other servers.
 pub(super) fn open_alone(path: &Path) -> io::Result<AppendFile> {
     let file = AppendFile::open(path, EventsOptions::MODE)?;
     file.lock()?;
     Ok(file)
 }
 
-/// How much is collected before it is written, in bytes, if more is waiting.
+/// The most bytes collected before a write while more is queued.
 const BUFFER: usize = 64 << 10;
-/// How often it is looked whether the file is still where it was.
+/// How often `path` is checked for still naming the open file.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The thread's own.
+/// The state of the thread.
 pub(super) struct Writer {
     options: EventsOptions,
     file: AppendFile,
@@ -41,15 +42,15 @@ pub(super) struct Writer {
     host: Arc<str>,
     metrics: EventsMetrics,
     queue: mpsc::Receiver<Transition>,
-    /// Whether it was opened just now, and may end in the middle of a line of somebody else's.
+    /// Whether the file was just opened, and may end with an incomplete line of another server.
     is_fresh: bool,
-    /// Whole lines that are to be written.
+    /// Whole lines to write.
     buffer: Vec<u8>,
-    /// How many.
+    /// The number of lines in the buffer.
     lines: u64,
-    /// When it was last looked whether the file is where it was.
+    /// The time of the last check that `path` names the open file.
     looked_at: MonoTime,
-    /// While writing fails.
+    /// Set while writes fail.
     failing: Option<Failing>,
 }
 
@@ -96,13 +97,13 @@ impl Writer {
                 if self.queue.is_closed() {
                     return self.give_up();
                 }
-                // That the server ends is noticed only by a look.
+                // A closed queue is noticed only by polling.
                 tokio::time::sleep(FIRST_DELAY).await;
             }
         }
     }
 
-    /// How much is collected: no more than leaves a file within its limit.
+    /// The size of a full buffer: at most half of the file's limit.
     fn most(&self) -> usize {
         usize::try_from(self.options.limit / 2).map_or(BUFFER, |half| half.min(BUFFER))
     }
@@ -113,9 +114,9 @@ impl Writer {
         self.lines += 1;
     }
 
-    /// Writes what is there, unless it is too early after a failure, and says whether nothing is left.
+    /// Writes the buffer, unless a retry is not due yet. Returns whether the buffer is empty.
     pub(super) fn write(&mut self, now: MonoTime) -> bool {
-        // At the end there is no later.
+        // At the end there is no later retry.
         if self.failing.is_some_and(|failing| now < failing.retry_at) && !self.queue.is_closed() {
             return false;
         }
@@ -148,16 +149,16 @@ impl Writer {
         let is_due = now.since(self.looked_at) >= LOOK_EVERY || self.failing.is_some();
         if is_due || is_full(&self.file, self.buffer.len()) {
             self.looked_at = now;
-            // Somebody moved it away, to begin a new one.
+            // The file was moved away by log rotation.
             if !self.file.is_at(path)? {
-                // Where that fails, who reads it finds half a line at its end, and nobody waits for that.
+                // If that fails, the moved file ends with half a line.
                 let _ = self.file.mend();
                 self.file = open_alone(path)?;
                 self.is_fresh = true;
             }
         }
         if is_full(&self.file, self.buffer.len()) {
-            // Once it has another name nobody would cut off what is left of a line.
+            // After the rename an incomplete line would remain.
             self.file.mend()?;
             rotate(path, self.options.keep)?;
             self.file = open_alone(path)?;
@@ -184,7 +185,7 @@ impl Writer {
         failing.retry_at = now + failing.backoff.next_delay();
     }
 
-    /// Counts what is not written when the server ends.
+    /// Counts the lines that are not written when the server ends.
     fn give_up(&mut self) {
         let mut lost = self.lines;
         while self.queue.try_recv().is_ok() {

@@ -1,3 +1,5 @@
+//! Metrics of the server itself, and the rendering of all families that the exporter keeps.
+
 use std::time::Duration;
 
 use metrics::{Counter, Gauge};
@@ -14,7 +16,7 @@ families! {
     AGENT_ROWS_OMITTED = "varta_agent_rows_omitted", "Agents without rows of their own in this scrape (--agent-metrics).";
 }
 
-/// What the server reports of itself.
+/// The metric handles of the server.
 pub(crate) struct ServerMetrics {
     uptime: Gauge,
     omitted: Gauge,

@@ -1,4 +1,4 @@
-//! HTTP: `/metrics`, `/healthz` and `/readyz`.
+//! The HTTP service: `/metrics`, `/healthz` and `/readyz`.
 
 pub(in crate::services) mod metrics;
 pub(crate) mod options;

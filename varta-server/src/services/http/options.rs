@@ -11,7 +11,7 @@ use crate::base::options::values::parse_address;
 use crate::base::secret::Secret;
 use crate::metrics::agent_rows::AgentMetrics;
 
-/// The address for metrics that nobody has to give.
+/// The default address for metrics.
 const DEFAULT_METRICS_ADDR: &str = "127.0.0.1:9843";
 
 /// Where metrics are served. A group of options.

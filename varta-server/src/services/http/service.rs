@@ -1,7 +1,7 @@
-//! HTTP: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever watches the watcher.
+//! The HTTP server: `/metrics` for Prometheus, `/healthz` and `/readyz` for supervisors of the server.
 //!
-//! It runs on another thread than the beats. What it wants from the tracker it asks for in slices, and every
-//! connection, request and scrape has a bound.
+//! It runs on another thread than the beats. It queries the engine in slices, and every connection, request
+//! and scrape is bounded.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -41,17 +41,17 @@ use crate::services::context::Context;
 use crate::services::http::metrics::ServerMetrics;
 use crate::services::http::options::HttpOptions;
 
-/// The version is part of it: without one Prometheus 3 refuses the scrape.
+/// The content type with its version, without which Prometheus 3 refuses the scrape.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Connections at once; more wait in the kernel's queue.
+/// The most connections at once; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
-/// Scrapes at once: each may hold the rows of many agents in memory.
+/// The most scrapes at once: each may hold the series of many agents in memory.
 const SCRAPES: usize = 4;
-/// How long a client may take to send the head of a request.
+/// The longest time for a client to send the head of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// How long a connection may last. Each is for one request, so that this cuts off nobody but who reads too slowly.
+/// The longest duration of a connection. Each serves one request, so this ends only those of slow readers.
 const CONNECTION_WITHIN: Duration = Duration::from_secs(30);
-/// How long the tracker may take to answer `/readyz`.
+/// The longest time for the engine to answer `/readyz`.
 const PING_WITHIN: Duration = Duration::from_secs(1);
 
 /// The capability before it runs: a socket that nobody reads yet, or none.
@@ -116,7 +116,7 @@ struct Site {
     token: Option<Secret>,
     agent_metrics: AgentMetrics,
     clock: Clock,
-    /// How many log lines were dropped so far.
+    /// Returns the number of log lines dropped so far.
     log_lines_dropped: fn() -> u64,
 }
 
@@ -125,7 +125,7 @@ struct Shared {
     scrapes: Arc<Semaphore>,
 }
 
-/// Serves until `stop` is cancelled, and then the answers under way for a short while.
+/// Serves until `stop` is cancelled, then gives responses in progress a short while.
 async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
     let shared = Arc::new(Shared { site, scrapes: Arc::new(Semaphore::new(SCRAPES)) });
     let router = Router::new()
@@ -146,12 +146,12 @@ async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_WITHIN)
                 .keep_alive(false)
-                // A client may say that it has no more to ask before it has its answer.
+                // A client may close its sending direction before it has the response.
                 .half_close(true)
                 .max_buf_size(16 * 1024)
                 .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
             let mut connection = std::pin::pin!(connection);
-            // A client that breaks off or talks nonsense is its own affair: hyper has answered it as far as possible.
+            // Errors of a single client are not logged: hyper has answered as far as possible.
             let _ = timeout(CONNECTION_WITHIN, async {
                 tokio::select! {
                     served = connection.as_mut() => served,
@@ -203,7 +203,7 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
     ([(CONTENT_TYPE, TEXT_FORMAT)], Body::new(Pieces { pieces, _place: place })).into_response()
 }
 
-/// Asks the tracker for the rows of all agents, a slice at a time. `None` when it has gone.
+/// Collects the series of all agents from the engine, a slice at a time. `None` when the engine has ended.
 async fn collect_rows(site: &Site) -> Option<Box<AgentRows>> {
     let Site { queries, agent_metrics: which, .. } = site;
     let (answer, answered) = oneshot::channel();
@@ -222,10 +222,10 @@ async fn collect_rows(site: &Site) -> Option<Box<AgentRows>> {
     }
 }
 
-/// A body of pieces that are there already: no piece is copied into a larger one.
+/// A response body of separate chunks, which are not copied into one.
 struct Pieces {
     pieces: VecDeque<Bytes>,
-    /// Kept until the client has read it all: it is the memory that is counted, not the work.
+    /// Held until the client has read everything: the permit bounds the memory, not the work.
     _place: OwnedSemaphorePermit,
 }
 

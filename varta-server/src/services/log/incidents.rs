@@ -1,5 +1,5 @@
-//! Incidents as the log tells them: a line when one begins and one when it is over, in the place of a warning for each
-//! of its agents.
+//! Log lines for incidents: one when an incident begins and one when it is over, instead of a warning for
+//! each of its agents.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
@@ -13,18 +13,18 @@ use crate::domain::beat::Origin;
 use crate::domain::describe::{causes_by_count, counted};
 use crate::domain::tracker::{Cause, Transition, Verdict};
 
-/// An incident is over when nothing was added to it for so long.
+/// The time without a new agent after which an incident is over.
 const QUIET_FOR: Duration = Duration::from_secs(2);
-/// Incidents that are open at once. Beyond it the oldest is closed early.
+/// The most open incidents. At the limit the oldest is closed early.
 const MOST_OPEN: usize = 64;
-/// Names that a summary tells; the others are counted together.
+/// The most names in a summary; the agents of all other names are counted together.
 const MOST_NAMES: usize = 8;
 
-/// The incidents that are not over.
+/// The open incidents by number.
 #[derive(Debug, Default)]
 pub(super) struct OpenIncidents(BTreeMap<NonZeroU64, Summary>);
 
-/// What there is to say of one.
+/// The counts of one incident for its summary.
 #[derive(Debug)]
 struct Summary {
     origin: Origin,
@@ -32,7 +32,7 @@ struct Summary {
     began_at: MonoTime,
     last_at: MonoTime,
     agents: u32,
-    /// By [`Cause::index`], of those that came since it is an incident.
+    /// Indexed by [`Cause::index`]; counts the agents that joined since the incident began.
     causes: [u32; Cause::NAMES.len()],
     names: Vec<(Arc<str>, u32)>,
     other_names: u32,
@@ -40,12 +40,12 @@ struct Summary {
 }
 
 impl OpenIncidents {
-    /// When the next one is over, if nothing is added to it.
+    /// The earliest time at which an incident is over.
     pub(super) fn over_at(&self) -> Option<Instant> {
         self.0.values().map(|summary| summary.over_at).min()
     }
 
-    /// Adds a change to the incident of which it is a part, if it is. The first of one is told.
+    /// Adds a transition to its incident, if it has one. The first of an incident is logged.
     pub(super) fn note(&mut self, transition: &Transition, now: Instant) {
         let Some(incident) = transition.incident else { return };
         if !self.0.contains_key(&incident.number) {
@@ -72,7 +72,7 @@ impl OpenIncidents {
         }
     }
 
-    /// Tells of those that are over by `now`.
+    /// Logs and removes the incidents that are over by `now`.
     pub(super) fn close(&mut self, now: Instant) {
         self.0.retain(|number, summary| {
             let is_open = summary.over_at > now;
@@ -83,7 +83,7 @@ impl OpenIncidents {
         });
     }
 
-    /// Tells of all, at the end.
+    /// Logs and removes all incidents, at the end.
     pub(super) fn close_all(&mut self) {
         while let Some((number, summary)) = self.0.pop_first() {
             summary.log(number);
@@ -91,7 +91,7 @@ impl OpenIncidents {
     }
 }
 
-/// Where agents are, for people.
+/// The display form of an origin.
 struct Place(Origin);
 
 impl std::fmt::Display for Place {
@@ -118,7 +118,8 @@ impl Summary {
         }
     }
 
-    /// Adds a change; no other is to be expected after `quiet_from`, but for one that follows closely.
+    /// Adds a transition. `quiet_from` is the time after which no further one is expected, except one that
+    /// follows closely.
     fn add(&mut self, transition: &Transition, quiet_from: Instant) {
         self.last_at = transition.at;
         self.over_at = quiet_from + QUIET_FOR;
@@ -130,7 +131,7 @@ impl Summary {
         }
     }
 
-    /// The most frequent cause, and each of them with how many agents have it.
+    /// The most frequent cause, and the number of agents for each cause.
     fn causes(&self) -> (&'static str, String) {
         let causes = causes_by_count(&self.causes);
         let common = causes.first().map_or("none", |(cause, _)| cause);

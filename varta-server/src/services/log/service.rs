@@ -1,4 +1,5 @@
-//! Sinks: what happens with a change of verdict. A sink knows changes and nothing of where they come from.
+//! Writes transitions to the log. Agents that change their status without end and agents in plaintext are
+//! rate-limited.
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -18,7 +19,7 @@ pub(crate) fn start(context: &mut Context) {
     });
 }
 
-/// Writes one log line for each change, until nobody makes any more.
+/// Writes one log line for each transition, until the queue is closed.
 async fn log(mut transitions: mpsc::Receiver<Transition>) {
     let mut allowances = Allowances::new(
         "changes of reported status were not logged",
@@ -75,7 +76,7 @@ fn log_transition(transition: &Transition) {
             )
         };
     }
-    // One line speaks for all of an incident.
+    // An incident has a single warning for all of its agents.
     if transition.to.is_alarm() && transition.incident.is_none() {
         line!(warn);
     } else {

@@ -1,4 +1,4 @@
-//! The other end of the control socket: what `varta-server pause` and its like say to a running server.
+//! The client of the control socket, for the commands `pause`, `resume` and `pauses`.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -11,10 +11,11 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::base::error::Error;
 use crate::services::maintenance::protocol::{Answer, LONGEST_ANSWER, Outcome, Request};
 
-/// How long a server may take to take a connection, and to answer: longer than its own limits together, and a slow disk's.
+/// The timeout of the connection and of the response: longer than the server's own limits together, slow disk
+/// included.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Asks the server behind this socket for something, and gives what it answers.
+/// Sends a request to the server behind this socket, and returns its response.
 ///
 /// # Errors
 ///
@@ -50,7 +51,7 @@ pub(crate) fn ask(path: &Path, request: &Request) -> Result<Answer, Error> {
     }
 }
 
-/// A character as a terminal may have it.
+/// Replaces a control character, which a terminal could interpret.
 fn visible(character: char) -> impl Iterator<Item = char> {
     let shown = if character.is_control() { char::REPLACEMENT_CHARACTER } else { character };
     std::iter::once(shown)
@@ -58,7 +59,7 @@ fn visible(character: char) -> impl Iterator<Item = char> {
 
 fn connect(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // It holds for the connection too, where a server that does not run lets the queue fill up.
+    // The write timeout covers `connect` as well, which blocks on the full queue of a server that hangs.
     socket.set_write_timeout(Some(PATIENCE))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.connect(&SockAddr::unix(path)?)?;
@@ -80,7 +81,8 @@ fn no_connection(error: &io::Error) -> String {
 }
 
 fn exchange(mut socket: &Socket, request: &Request) -> io::Result<Vec<u8>> {
-    // A server that refuses does not wait for the request, and what it says is still there to be read.
+    // A server that refuses does not read the request, and its response can still be read after the write has
+    // failed.
     let sent = socket.write_all(request.to_line().as_bytes());
     let mut answer = Vec::new();
     let most = LONGEST_ANSWER as u64;

@@ -1,4 +1,4 @@
-//! Maintenance on the command line: where a server has its control socket, and what is asked there.
+//! The commands `pause`, `resume` and `pauses`, and how they find a server's control socket.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -64,7 +64,7 @@ pub struct ControlArgs {
 }
 
 impl ControlArgs {
-    /// Where the server is listening, as far as that can be known.
+    /// The most likely path of the server's control socket.
     fn path(&self) -> Result<PathBuf, Error> {
         let is_none = |path: &Path| path.as_os_str() == NONE;
         if let Some(path) = &self.control_socket {
@@ -82,7 +82,7 @@ impl ControlArgs {
             }
             return Ok(ControlSocket::beside(socket.clone()).path);
         }
-        // Its environment may differ from ours, so one that is there goes before the one that ought to be.
+        // The server's environment may differ, so the first path that exists comes before the default one.
         let candidates = candidate_socket_paths(nix::unistd::geteuid().as_raw());
         let mut paths = candidates.into_iter().map(|socket| ControlSocket::beside(socket).path);
         let first = paths.next().unwrap_or_default();
@@ -94,7 +94,7 @@ impl ControlArgs {
         ask(&self.path()?, request)
     }
 
-    /// The pauses of an answer.
+    /// The pauses of a response.
     fn pauses(&self, answer: &Answer) -> Result<Vec<Pause>, Error> {
         answer.read_pauses().map_err(|fault| {
             let fault = format!("the answer makes no sense: {fault}; is this the server's version?");
@@ -124,11 +124,11 @@ pub struct PauseArgs {
 }
 
 impl PauseArgs {
-    /// Asks for it, and prints until when it is.
+    /// Requests the pause, and prints its end.
     ///
     /// # Errors
     ///
-    /// When the server cannot be asked, or does not do it.
+    /// The server cannot be reached, or refuses.
     pub fn run(&self) -> Result<(), Error> {
         let PauseArgs { pattern, length, reason, control } = self;
         let (pattern, reason) = (pattern.clone(), reason.clone());
@@ -155,11 +155,11 @@ pub struct ResumeArgs {
 }
 
 impl ResumeArgs {
-    /// Asks for it.
+    /// Requests the end of the pause.
     ///
     /// # Errors
     ///
-    /// When the server cannot be asked, or there is no such pause.
+    /// The server cannot be reached, or has no such pause.
     pub fn run(&self) -> Result<(), Error> {
         let answer = self.control.ask(&Request::Resume { pattern: self.pattern.clone() })?;
         print(&format!("the pause of {} is lifted\n", self.pattern.as_str()))?;
@@ -181,11 +181,11 @@ pub struct PausesArgs {
 }
 
 impl PausesArgs {
-    /// Asks for them, and prints them.
+    /// Requests the pauses, and prints them.
     ///
     /// # Errors
     ///
-    /// When the server cannot be asked.
+    /// The server cannot be reached.
     pub fn run(&self) -> Result<(), Error> {
         let answer = self.control.ask(&Request::Pauses)?;
         let pauses = self.control.pauses(&answer)?;
@@ -196,7 +196,7 @@ impl PausesArgs {
     }
 }
 
-/// Says what the person who asked should know besides. Whether anybody can hear it makes no difference.
+/// Prints the warning of a response. A closed stderr makes no difference.
 fn warn(answer: &Answer) {
     if let Some(warning) = &answer.word {
         let _ = writeln!(io::stderr(), "varta-server: {}", warning.escape_debug());
@@ -208,7 +208,7 @@ fn parse_length(text: &str) -> Result<Duration, String> {
     check_length(length)
 }
 
-/// The pauses as lines, with a heading; what is longer than its column moves the others on that line.
+/// The pauses as a table with a heading; a cell longer than its column shifts the rest of its row.
 fn table(pauses: &[Pause]) -> String {
     let now = wall_now();
     let mut rows = vec![["PATTERN", "FROM", "UNTIL", "BY", "REASON"].map(str::to_owned)];
@@ -231,7 +231,7 @@ fn table(pauses: &[Pause]) -> String {
     for row in &rows {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
         let line = cells.collect::<Vec<_>>().join("  ");
-        // A `String` takes everything.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(text, "{}", line.trim_end());
     }
     text

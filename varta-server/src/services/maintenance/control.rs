@@ -1,5 +1,5 @@
-//! The control socket: takes a request on each connection and answers it. Only this server's user and root are listened
-//! to, and the kernel says who that is.
+//! The control socket: reads one request on each connection, and responds. Only the server's user and root
+//! are accepted, by the credentials that the kernel reports.
 
 use std::os::unix::net::UnixListener as BoundListener;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::services::maintenance::options::ControlSocket;
 use crate::services::maintenance::protocol::{Answer, LONGEST_REQUEST, Request};
 use crate::services::maintenance::requests::Desk;
 
-/// Connections at once; as many more wait in the kernel's queue.
+/// The most connections at once; further ones wait in the kernel's backlog.
 const CONNECTIONS: usize = 16;
-/// The same as the kernel has it.
+/// The backlog of the listening socket.
 const BACKLOG: i32 = 16;
-/// How long a request may take to come.
+/// The timeout of a request.
 const REQUEST_WITHIN: Duration = Duration::from_secs(1);
-/// How long an answer may take to be taken.
+/// The timeout of writing a response.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// The socket, which is not read yet.
+/// The bound control socket before it is served.
 #[derive(Debug)]
 pub(super) struct ControlListener {
     socket: BoundListener,
@@ -38,11 +38,11 @@ impl ControlListener {
         Ok(ControlListener { socket, file })
     }
 
-    /// Answers until `stop` is cancelled.
+    /// Serves requests until `stop` is cancelled.
     ///
     /// # Errors
     ///
-    /// When the runtime cannot watch the socket.
+    /// The runtime cannot register the socket.
     pub(super) async fn serve(self, desk: &Arc<Desk>, stop: &CancellationToken) -> Result<(), Error> {
         let ControlListener { socket, file } = self;
         let path = file.path().to_path_buf();
@@ -51,7 +51,7 @@ impl ControlListener {
             action: "watch the control socket",
             source,
         })?;
-        // Declared after the socket and so dropped before it, as with every socket's file.
+        // Declared after the socket and so dropped before it, as with every socket file.
         let _file = file;
         tracing::info!(
             target: "varta::maintenance",
@@ -71,13 +71,13 @@ impl ControlListener {
             async move { converse(&stream, &desk, &stop).await }
         })
         .await;
-        // Their own limits end them.
+        // Connections end by their own timeouts.
         connections.wait().await;
         Ok(())
     }
 }
 
-/// Answers what is asked on one connection.
+/// Serves one connection.
 async fn converse(stream: &UnixStream, desk: &Desk, stop: &CancellationToken) {
     let answer = match asker(stream) {
         Ok(uid) => {
@@ -97,11 +97,11 @@ async fn converse(stream: &UnixStream, desk: &Desk, stop: &CancellationToken) {
         Err(refused) => refused,
     };
     desk.count(answer.outcome);
-    // Who does not wait for the answer is told nothing; what was done is done.
+    // A client that does not read the response changes nothing about the result.
     let _ = timeout(ANSWER_WITHIN, write_line(stream, answer.to_line().as_bytes())).await;
 }
 
-/// Who asks, if that is somebody who may.
+/// The uid of the peer, if it is allowed.
 fn asker(stream: &UnixStream) -> Result<u32, Answer> {
     let us = nix::unistd::geteuid().as_raw();
     match stream.peer_cred() {
@@ -114,10 +114,10 @@ fn asker(stream: &UnixStream) -> Result<u32, Answer> {
     }
 }
 
-/// Reads one line, up to its end or that of the connection.
+/// Reads one line, up to its newline or the end of the connection.
 async fn read_line(stream: &UnixStream) -> Result<Vec<u8>, String> {
     let failed = |error| format!("cannot be read: {error}");
-    // One more than there may be, to see that there is more.
+    // One byte more than allowed detects a longer request.
     let mut line = vec![0; LONGEST_REQUEST + 1];
     let mut length = 0;
     loop {

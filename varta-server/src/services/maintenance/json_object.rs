@@ -1,27 +1,27 @@
-//! A JSON object from outside, taken apart key by key.
+//! A JSON object from outside, read key by key.
 
 use serde_json::{Map, Value};
 
-/// What is left of an object.
+/// The keys of an object that are not read yet.
 #[derive(Debug)]
 pub(crate) struct Fields(Map<String, Value>);
 
 impl Fields {
-    /// Reads a text.
+    /// Parses a text.
     ///
     /// # Errors
     ///
-    /// When it is no JSON, or no object.
+    /// The text is not JSON, or not an object.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
         let value = serde_json::from_slice(text).map_err(|error| format!("is not JSON: {error}"))?;
         Fields::of(value)
     }
 
-    /// Takes a value.
+    /// Converts a value.
     ///
     /// # Errors
     ///
-    /// When it is no object.
+    /// The value is not an object.
     pub(crate) fn of(value: Value) -> Result<Self, String> {
         match value {
             Value::Object(fields) => Ok(Fields(fields)),
@@ -31,12 +31,12 @@ impl Fields {
         }
     }
 
-    /// Takes a key's value; `null` is as good as nothing.
+    /// Removes a key, and returns its value; `null` counts as absent.
     fn take(&mut self, key: &str) -> Option<Value> {
         self.0.remove(key).filter(|value| !value.is_null())
     }
 
-    /// Takes a text, if it is there.
+    /// Reads an optional string.
     pub(crate) fn text(&mut self, key: &str) -> Result<Option<String>, String> {
         match self.take(key) {
             None => Ok(None),
@@ -45,23 +45,23 @@ impl Fields {
         }
     }
 
-    /// Takes a whole number that is not negative, if it is there.
+    /// Reads an optional integer that is not negative.
     pub(crate) fn number(&mut self, key: &str) -> Result<Option<u64>, String> {
         let wrong = || format!("{key}: is not a whole number from 0 to 18446744073709551615");
         self.take(key).map(|value| value.as_u64().ok_or_else(wrong)).transpose()
     }
 
-    /// Takes a text that must be there.
+    /// Reads a required string.
     pub(crate) fn need_text(&mut self, key: &str) -> Result<String, String> {
         self.text(key)?.ok_or_else(|| format!("{key}: is missing"))
     }
 
-    /// Takes a number that must be there.
+    /// Reads a required integer that is not negative.
     pub(crate) fn need_number(&mut self, key: &str) -> Result<u64, String> {
         self.number(key)?.ok_or_else(|| format!("{key}: is missing"))
     }
 
-    /// Takes a list; one that is not there is empty.
+    /// Reads a list; an absent one is empty.
     pub(crate) fn list(&mut self, key: &str) -> Result<Vec<Value>, String> {
         match self.take(key) {
             None => Ok(Vec::new()),
@@ -70,7 +70,7 @@ impl Fields {
         }
     }
 
-    /// Takes what is true or false; what is not there is false.
+    /// Reads a boolean; an absent one is false.
     pub(crate) fn flag(&mut self, key: &str) -> Result<bool, String> {
         match self.take(key) {
             None => Ok(false),
@@ -79,11 +79,11 @@ impl Fields {
         }
     }
 
-    /// Sees to it that nothing is left.
+    /// Checks that all keys were read.
     ///
     /// # Errors
     ///
-    /// When there is a key that nobody has asked for.
+    /// A key is not known.
     pub(crate) fn end(self) -> Result<(), String> {
         match self.0.into_iter().next() {
             None => Ok(()),

@@ -1,4 +1,4 @@
-//! What is counted of maintenance.
+//! The metrics of maintenance.
 
 use metrics::{Counter, Gauge};
 
@@ -12,7 +12,7 @@ families! {
         "Requests on the control socket: done (ok), understood and not done (refused), or not understood (malformed).";
 }
 
-/// Pauses, and what was asked for on the control socket.
+/// The gauge of pauses in force, and the counters of control requests by outcome.
 pub(crate) struct MaintenanceMetrics {
     in_force: Gauge,
     requests: Vec<(Outcome, Counter)>,
@@ -29,12 +29,12 @@ impl MaintenanceMetrics {
         }
     }
 
-    /// So many pauses are in force.
+    /// Sets the number of pauses in force.
     pub(crate) fn in_force(&self, count: usize) {
         self.in_force.set(count as f64);
     }
 
-    /// A request has come to this.
+    /// Counts a request.
     pub(crate) fn request(&self, outcome: Outcome) {
         if let Some((_, counter)) = self.requests.iter().find(|(counted, _)| *counted == outcome) {
             counter.increment(1);

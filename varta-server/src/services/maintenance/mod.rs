@@ -1,8 +1,8 @@
 //! Maintenance: agents that are paused for a time. They are watched and shown as always, and alarm nobody: the sinks that
 //! act ask `Pauses` first.
 //!
-//! Pauses come from two places. Those of the configuration's file are planned and are read again with it; the others are
-//! asked for on the control socket, and outlive the server in a file of `--state-dir`.
+//! Pauses have two sources. Planned ones are in the configuration file and are reloaded with it; the others
+//! are requested on the control socket, and survive a restart in a file of `--state-dir`.
 
 mod client;
 mod command;

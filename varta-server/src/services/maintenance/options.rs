@@ -1,4 +1,4 @@
-//! Maintenance: where pauses can be asked for, and those that are planned.
+//! The options of maintenance: the control socket and planned pauses.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -9,7 +9,7 @@ use crate::base::error::Error;
 use crate::base::options::table::{Fault, ReadTables, Table, at, moment, text};
 use crate::base::{EntryError, Glob, SocketOptions};
 
-/// What turns a socket off.
+/// The value that turns a socket off.
 pub(super) const NONE: &str = "none";
 
 /// Where a server has its control socket.
@@ -17,7 +17,8 @@ pub(super) const NONE: &str = "none";
 pub struct MaintenanceArgs {
     /// Unix stream socket on which `varta-server pause` and its like are heard; `none` turns it off
     ///
-    /// Default: the path of the first --socket with `.control` behind it. Only this server's user and root can open it.
+    /// Default: the path of the first --socket with `.control` behind it. Only this server's user and root
+    /// can open it.
     #[arg(long, env = "VARTA_CONTROL_SOCKET", value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
 }
@@ -35,12 +36,12 @@ impl MaintenanceArgs {
     }
 }
 
-/// By which ways agents can be paused.
+/// The settings of maintenance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Maintenance {
-    /// The socket on which pauses can be asked for; `None` for none.
+    /// The control socket; `None` without one.
     pub(crate) control: Option<ControlSocket>,
-    /// The pauses of the configuration's file.
+    /// The pauses of the configuration file.
     pub planned: PlannedPauses,
 }
 
@@ -66,14 +67,14 @@ impl Maintenance {
 /// A control socket: a Unix stream socket that only its owner can open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlSocket {
-    /// The file's path. Its directory is made, with mode 0700, if it is not there.
+    /// The path of the socket. A missing directory is created with mode 0700.
     pub path: PathBuf,
-    /// Whether nobody chose the path: then a server that cannot have it because it is too long goes without.
+    /// Whether the path is the default: the server then runs without the socket if the path is too long.
     pub is_default: bool,
 }
 
 impl ControlSocket {
-    /// The one that a server has beside its socket if nobody gives it another: the same path with `.control` behind it.
+    /// The default control socket of a server: the path of its socket with `.control` appended.
     ///
     /// ```
     /// use varta_server::config::ControlSocket;
@@ -89,7 +90,7 @@ impl ControlSocket {
     }
 }
 
-/// Why agents are paused, in a person's words.
+/// The reason of a pause: one line of text.
 ///
 /// ```
 /// use varta_server::config::Reason;
@@ -102,14 +103,14 @@ impl ControlSocket {
 pub struct Reason(Box<str>);
 
 impl Reason {
-    /// The length of the longest reason, in bytes.
+    /// The longest reason in bytes.
     pub const MAX_LEN: usize = 256;
 
-    /// Checks a text and makes it a reason.
+    /// Parses a reason.
     ///
     /// # Errors
     ///
-    /// [`EntryError::NotAReason`] when it is empty or too long, or has a control character.
+    /// [`EntryError::NotAReason`] for a text that is empty, too long, or has a control character.
     pub fn parse(text: &str) -> Result<Self, EntryError> {
         if text.is_empty() || text.len() > Self::MAX_LEN || text.chars().any(char::is_control) {
             return Err(EntryError::NotAReason { most: Self::MAX_LEN });
@@ -117,28 +118,28 @@ impl Reason {
         Ok(Reason(text.into()))
     }
 
-    /// The reason as it was written.
+    /// The text of the reason.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A pause that stands in the configuration's file.
+/// A pause in the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedPause {
-    /// Whose.
+    /// The pattern of the agents' names.
     pub name: Glob,
-    /// When it begins; `None` for at once.
+    /// The start; `None` for at once.
     pub from: Option<SystemTime>,
-    /// When it ends; `None` for when it is taken out of the file.
+    /// The end; `None` for the removal of the entry from the file.
     pub until: Option<SystemTime>,
-    /// Why.
+    /// The reason.
     pub reason: Option<Reason>,
 }
 
-/// The pauses of the configuration's file, in the order in which they were written. A pattern may have several: one for
-/// each night, say.
+/// The pauses of the configuration file in its order. A pattern may have several, for example one for each
+/// night.
 ///
 /// ```
 /// use varta_server::config::{Glob, PlannedPause, PlannedPauses};
@@ -152,15 +153,15 @@ pub struct PlannedPause {
 pub struct PlannedPauses(Vec<PlannedPause>);
 
 impl PlannedPauses {
-    /// How many there may be. Each may be tried whenever somebody is cause for alarm.
+    /// The most planned pauses. Each may be tried for every agent in alarm.
     pub const MOST: usize = 1_024;
 
-    /// Adds a pause behind the others.
+    /// Appends a pause.
     ///
     /// # Errors
     ///
-    /// When there are too many, when it ends before it begins, or when an earlier one has the same pattern and the same
-    /// times. The pauses are as before then.
+    /// There are too many, the pause ends before it starts, or an earlier one has the same pattern and times.
+    /// The pauses are unchanged then.
     pub fn add(&mut self, pause: PlannedPause) -> Result<(), EntryError> {
         if let (Some(from), Some(until)) = (pause.from, pause.until)
             && until <= from
@@ -180,7 +181,7 @@ impl PlannedPauses {
         Ok(())
     }
 
-    /// Every pause, in order.
+    /// All pauses in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &PlannedPause> {
         self.0.iter()
     }

@@ -1,4 +1,4 @@
-//! One pause, and its form in JSON: the same in answers and in the file that keeps it.
+//! A pause, and its JSON form, which responses and the file of pauses share.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -12,19 +12,19 @@ use crate::base::time::{parse_rfc3339, rfc3339};
 use crate::services::maintenance::json_object::Fields;
 use crate::services::maintenance::options::Reason;
 
-/// The shortest pause that can be asked for.
+/// The shortest pause that can be requested.
 pub(crate) const SHORTEST: Duration = Duration::from_secs(1);
 
-/// At whose word agents are paused.
+/// The source of a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
-    /// A user asked for it on the control socket; the kernel says who that is.
+    /// A request on the control socket by this uid, as the kernel reports it.
     User(u32),
-    /// It stands in the configuration's file.
+    /// The configuration file.
     Configuration,
 }
 
-/// `uid 1000`, `configuration`.
+/// Writes `uid 1000` or `configuration`.
 impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -34,35 +34,35 @@ impl fmt::Display for By {
     }
 }
 
-/// Some agents, and a time in which they are not to alarm.
+/// A pattern of agents' names, and a time in which those agents cause no alarm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pause {
-    /// Whose names fit.
+    /// The pattern of the names.
     pub(crate) pattern: Glob,
-    /// When it begins; `None` when it was in force from the first. Only a planned one has a beginning that is to come.
+    /// The start; `None` for the time of the request. Only a planned pause can start in the future.
     pub(crate) from: Option<SystemTime>,
-    /// When it ends; `None`, for planned ones only, when that is not said.
+    /// The end; `None` for a planned pause without one.
     pub(crate) until: Option<SystemTime>,
-    /// Why.
+    /// The reason.
     pub(crate) reason: Option<Reason>,
-    /// At whose word.
+    /// The source.
     pub(crate) by: By,
-    /// When this was asked for, or first read in the configuration.
+    /// The time of the request, or of the first load of the configuration that has it.
     pub(crate) since: SystemTime,
 }
 
 impl Pause {
-    /// Whether it counts at `now`.
+    /// Whether it is in force at `now`.
     pub(crate) fn is_in_force(&self, now: SystemTime) -> bool {
         self.from.is_none_or(|from| from <= now) && !self.is_over(now)
     }
 
-    /// Whether its time has passed at `now`.
+    /// Whether it has ended by `now`.
     pub(crate) fn is_over(&self, now: SystemTime) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
 
-    /// It as a JSON object. Times are RFC 3339 in UTC, with milliseconds.
+    /// Converts the pause to a JSON object. Times are RFC 3339 in UTC, with milliseconds.
     pub(crate) fn to_json(&self) -> Value {
         let (by, uid) = match self.by {
             By::User(uid) => ("user", Some(uid)),
@@ -79,12 +79,12 @@ impl Pause {
         })
     }
 
-    /// Reads what [`to_json`](Pause::to_json) wrote, and believes nothing of it. Keys that are not known are left to those
-    /// that know them.
+    /// Parses the output of [`to_json`](Pause::to_json) with every check. Unknown keys, which a newer version
+    /// may add, are ignored.
     ///
     /// # Errors
     ///
-    /// The first key that makes no sense.
+    /// The first invalid key.
     pub(crate) fn from_json(value: Value) -> Result<Self, String> {
         let mut fields = Fields::of(value)?;
         let pattern = parse_pattern(&fields.need_text("pattern")?)?;
@@ -109,7 +109,7 @@ impl Pause {
         Ok(Pause { pattern, from, until, reason, by, since })
     }
 
-    /// Whether somebody may have asked for it.
+    /// Whether a request can have caused it.
     pub(crate) fn could_be_asked_for(&self) -> bool {
         let length = self.until.and_then(|until| until.duration_since(self.since).ok());
         matches!(self.by, By::User(_))
@@ -118,22 +118,22 @@ impl Pause {
     }
 }
 
-/// Reads a pattern that came from outside.
+/// Parses a pattern from outside.
 ///
 /// # Errors
 ///
-/// What is wrong with it, by its key.
+/// The fault, with its key.
 pub(crate) fn parse_pattern(text: &str) -> Result<Glob, String> {
     Glob::parse(text).map_err(|_| {
         format!("pattern: has 1 to {} characters, and none of them is a control character", Glob::MAX_LEN)
     })
 }
 
-/// Reads a reason that came from outside.
+/// Parses a reason from outside.
 ///
 /// # Errors
 ///
-/// What is wrong with it, by its key.
+/// The fault, with its key.
 pub(crate) fn parse_reason(text: &str) -> Result<Reason, String> {
     Reason::parse(text).map_err(|error| error.to_string())
 }
@@ -149,7 +149,7 @@ mod tests {
         let in_force: Vec<u64> = (8..23).filter(|seconds| pause.is_in_force(at(*seconds))).collect();
         assert_eq!(in_force, (10..20).collect::<Vec<_>>());
         assert!(planned("a", None, None).is_in_force(at(0)));
-        // One that was asked for counts at once, also when the clock is set back then.
+        // A requested pause counts at once, also if the clock is then set back.
         assert!(asked("a", 20).is_in_force(at(0)));
     }
 

@@ -1,7 +1,7 @@
-//! The file in which pauses outlive the server: what was asked for, and nothing that is planned.
+//! The file that carries requested pauses over a restart. Planned ones are not in it.
 //!
-//! It is written anew each time, beside the old one, and takes its place in one step: whatever happens meanwhile, one of
-//! the two is there and whole.
+//! Each write replaces the file atomically: whatever happens meanwhile, the old or the new one exists in
+//! full.
 
 use std::io;
 use std::path::Path;
@@ -17,15 +17,15 @@ use crate::services::maintenance::schedule::List;
 
 const FILE: &str = "pauses.json";
 const VERSION: u64 = 1;
-/// More than as many pauses as there may be can take.
+/// The limit of the file's length in bytes: above what the most pauses can take.
 const MAX_LEN: u64 = 4 << 20;
 
-/// The file, in the directory of `--state-dir`, which is this server's alone.
+/// The file, in the directory of `--state-dir`, which this server has locked.
 #[derive(Clone, Debug)]
 pub(super) struct KeptFile(PrivateJson);
 
 impl KeptFile {
-    /// The file in this directory. Nothing is done yet.
+    /// The file in this directory, without access to it.
     pub(super) fn new(directory: &Path) -> Self {
         KeptFile(PrivateJson::new(directory.join(FILE), VERSION, MAX_LEN, Owner::OursOrRoot))
     }
@@ -34,12 +34,12 @@ impl KeptFile {
         self.0.path()
     }
 
-    /// Reads what the server before this one kept. A file that makes no sense is moved aside, one that cannot be read is
-    /// left; both are said in the log, and nothing is known of before then.
+    /// Reads the pauses of the server's previous run. An invalid file is moved aside, one that cannot be read
+    /// stays; both are logged, and there are no earlier pauses then.
     ///
     /// # Errors
     ///
-    /// [`Error::NewerState`] when a newer server wrote it. It is as it was.
+    /// [`Error::NewerState`] when a newer server wrote it. The file is unchanged.
     pub(super) fn read(&self) -> Result<Vec<Pause>, Error> {
         self.0.refuse_newer()?;
         let path = self.path().display();
@@ -67,18 +67,18 @@ impl KeptFile {
         Ok(Vec::new())
     }
 
-    /// Writes these pauses, and returns when they are on the disk.
+    /// Writes these pauses, and returns once they are on the disk.
     ///
     /// # Errors
     ///
-    /// What the system says. What was kept before is still kept, then; only if the directory itself could not be written
-    /// out may it be either.
+    /// The error of the write. The previous content remains; only if the sync of the directory failed may it
+    /// be the new one.
     pub(super) fn write(&self, pauses: &[Pause]) -> io::Result<()> {
         self.0.write(text_of(pauses).as_bytes())
     }
 }
 
-/// The file's text: one pause a line, for people.
+/// The text of the file, with one pause in a line to be readable.
 fn text_of(pauses: &[Pause]) -> String {
     let lines: Vec<String> = pauses.iter().map(|pause| pause.to_json().to_string()).collect();
     format!("{{\"v\":{VERSION},\"pauses\":[\n{}\n]}}\n", lines.join(",\n"))
@@ -118,7 +118,7 @@ mod tests {
 
     /// Where one goes that makes no sense.
     const ASIDE: &str = "pauses.json.corrupt";
-    /// What it is called while it is written.
+    /// The name of the temporary file.
     const UNFINISHED: &str = "pauses.json.new";
 
     #[test]

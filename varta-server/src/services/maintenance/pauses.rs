@@ -1,3 +1,5 @@
+//! The handle of all pauses, which the server's services share.
+
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -8,18 +10,18 @@ use crate::services::maintenance::options::PlannedPauses;
 use crate::services::maintenance::pause::Pause;
 use crate::services::maintenance::schedule::{List, Replanned, Turn};
 
-/// Where log lines about pauses come from, for those who filter them.
+/// The target of log lines about pauses.
 pub(super) const TARGET: &str = "varta::maintenance";
 
-/// Who is paused. Clones share what they know.
+/// The pauses. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pauses(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Held for as long as it takes to look through it, and never while something outside is done.
+    /// Locked only while it is searched or changed, never across I/O.
     list: RwLock<List>,
-    /// Told when somebody else than time has changed the list.
+    /// Notified when the schedule was changed by something other than time.
     changed: Notify,
 }
 
@@ -29,8 +31,7 @@ impl Pauses {
         self.look(|list| list.is_paused(name, now))
     }
 
-    /// Goes by what the configuration's file plans now, and says in the log which pauses are no more for it, and which it
-    /// plans too late.
+    /// Applies the pauses of a loaded configuration, and logs which it has removed and which end in the past.
     pub(crate) fn plan(&self, planned: &PlannedPauses, now: SystemTime) {
         let Replanned { gone, too_late } = self.change(|list| list.plan(planned, now));
         for Pause { pattern, until, .. } in too_late {
@@ -58,14 +59,14 @@ impl Pauses {
         look(&self.0.list.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes the list, and has time look at it anew.
+    /// Changes the schedule, and wakes the timer.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut List) -> T) -> T {
         let changed = change(&mut self.0.list.write().unwrap_or_else(PoisonError::into_inner));
         self.0.changed.notify_one();
         changed
     }
 
-    /// Does what time has brought, and says in the log what begins and what is over.
+    /// Advances the schedule to `now`, and logs which pauses start and end.
     pub(super) fn turn(&self, now: SystemTime) -> Turn {
         let turn = self.0.list.write().unwrap_or_else(PoisonError::into_inner).turn(now);
         for Pause { pattern, until, reason, by, .. } in &turn.begun {
@@ -90,7 +91,7 @@ impl Pauses {
         turn
     }
 
-    /// Returns when somebody else than time has changed the list since this was last awaited.
+    /// Waits for a change of the schedule by something other than time.
     pub(super) async fn changed(&self) {
         self.0.changed.notified().await;
     }

@@ -1,4 +1,4 @@
-//! Has pauses written to the disk, and waits for that, but not for long.
+//! Writes pauses to the disk, and waits for that up to a limit.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use crate::services::maintenance::pause::Pause;
 use crate::services::maintenance::pause_file::KeptFile;
 use crate::services::maintenance::pauses::Pauses;
 
-/// How long a write is waited for: less than who asks for a pause waits for an answer.
+/// The longest wait for a write: less than a client waits for its response.
 pub(super) const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
-/// What became of the pauses on the disk.
+/// The result of persisting the pauses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kept {
-    /// They are there.
+    /// They are on the disk.
     Written,
-    /// There is no place for them.
+    /// There is no state directory.
     Nowhere,
-    /// They are not there, and why.
+    /// They could not be written, with the fault.
     Failed(String),
 }
 
@@ -35,13 +35,13 @@ impl Keeper {
         Keeper { pauses, file }
     }
 
-    /// Whether there is a place on the disk.
+    /// Whether there is a state directory.
     pub(super) fn has_place(&self) -> bool {
         self.file.is_some()
     }
 
-    /// Has written what is asked for by now, and says what came of it. What takes too long is said to have failed, and is
-    /// written when the disk takes it.
+    /// Persists the present schedule, and returns the result. A write that takes too long is reported as
+    /// failed, and completes when the disk permits.
     pub(super) async fn keep(&self) -> Kept {
         let Some((file, writer)) = &self.file else { return Kept::Nowhere };
         let written = writer.put(|| self.pauses.look(|list| list.asked().cloned().collect()));
@@ -66,7 +66,7 @@ fn describe(file: &KeptFile, fault: &str) -> String {
     format!("{}: cannot be written: {fault}", file.path().display())
 }
 
-/// Says in the log that the file is not what it should be.
+/// Logs that the file is out of date.
 fn log(fault: &str) {
     tracing::error!(
         target: "varta::maintenance",

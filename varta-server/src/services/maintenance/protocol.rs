@@ -1,4 +1,4 @@
-//! What is said on the control socket: one line of JSON each way, then the connection is over.
+//! The protocol of the control socket: one line of JSON each way, then the connection closes.
 
 use std::time::Duration;
 
@@ -13,47 +13,47 @@ use crate::services::maintenance::options::{PlannedPauses, Reason};
 use crate::services::maintenance::pause::{Pause, SHORTEST, parse_pattern, parse_reason};
 use crate::services::maintenance::schedule::List;
 
-/// The version that both sides speak.
+/// The version of the protocol.
 pub(crate) const VERSION: u64 = 1;
-/// The length of the longest request, its line end included, in bytes.
+/// The longest request in bytes, newline included.
 pub(crate) const LONGEST_REQUEST: usize = 8 << 10;
-/// The length of the longest answer, its line end included, in bytes.
+/// The longest response in bytes, newline included.
 pub(crate) const LONGEST_ANSWER: usize = 4 << 20;
 
-// All pauses fit an answer, each with everything about it as long as it may be: a character of a pattern takes up to four
-// bytes, and what JSON escapes twice its own.
+// All pauses fit a response, each with every field at its longest: a character of a pattern takes up to four
+// bytes, and an escaped one of a reason twice its own.
 const _: () = assert!(
     (List::MOST + PlannedPauses::MOST) * (4 * Glob::MAX_LEN + 2 * Reason::MAX_LEN + 512) + 1_024
         <= LONGEST_ANSWER
 );
 
-/// What can be asked for.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// That agents are paused from now on.
+    /// Pauses agents from now on.
     Pause {
-        /// Whose names fit.
+        /// The pattern of the names.
         pattern: Glob,
-        /// For how long.
+        /// The length of the pause.
         length: Duration,
-        /// Why.
+        /// The reason.
         reason: Option<Reason>,
     },
-    /// That the pause of exactly this pattern is lifted.
+    /// Ends the pause of exactly this pattern.
     Resume {
         /// The pattern.
         pattern: Glob,
     },
-    /// Which pauses there are.
+    /// Lists all pauses.
     Pauses,
 }
 
 impl Request {
-    /// Reads a line.
+    /// Parses a line.
     ///
     /// # Errors
     ///
-    /// The first thing that makes no sense, by its key.
+    /// The first fault, with its key.
     pub(crate) fn parse(line: &[u8]) -> Result<Self, String> {
         let mut fields = Fields::parse(line)?;
         match fields.need_number("v")? {
@@ -77,7 +77,7 @@ impl Request {
         Ok(request)
     }
 
-    /// The line that says it.
+    /// The request as a line.
     pub(crate) fn to_line(&self) -> String {
         let fields = match self {
             Request::Pause { pattern, length, reason } => json!({
@@ -96,11 +96,11 @@ impl Request {
     }
 }
 
-/// Sees whether somebody may be paused for so long.
+/// Checks the length of a pause.
 ///
 /// # Errors
 ///
-/// When not: the bounds.
+/// The length is out of range; the text has the bounds.
 pub(crate) fn check_length(length: Duration) -> Result<Duration, String> {
     if (SHORTEST..=LONGEST_DURATION).contains(&length) {
         return Ok(length);
@@ -108,14 +108,14 @@ pub(crate) fn check_length(length: Duration) -> Result<Duration, String> {
     Err(format!("{length:?} is not between 1 second and 366 days"))
 }
 
-/// What becomes of a request, as the answer and the metrics have it.
+/// The outcome of a request, in the response and in the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It was done.
+    /// The request was carried out.
     Ok,
-    /// It was understood, and not done.
+    /// The request was valid and not carried out.
     Refused,
-    /// It was not understood.
+    /// The request was invalid.
     Malformed,
 }
 
@@ -131,15 +131,15 @@ impl Outcome {
     }
 }
 
-/// An answer.
+/// A response.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Answer {
     pub(crate) outcome: Outcome,
-    /// Why it was not done; or, if it was, what the person who asked should know besides.
+    /// The fault; or a warning, if the request was carried out.
     pub(crate) word: Option<String>,
-    /// The pauses that it is about.
+    /// The pauses of the request.
     pub(crate) pauses: Vec<Value>,
-    /// Whether what is asked for outlives this server (`--state-dir`).
+    /// Whether requested pauses survive a restart (`--state-dir`).
     pub(crate) kept: bool,
 }
 
@@ -152,7 +152,7 @@ impl Answer {
         Answer { outcome: Outcome::Malformed, ..Answer::refused(why) }
     }
 
-    /// The line that says it.
+    /// The response as a line.
     pub(crate) fn to_line(&self) -> String {
         let mut fields = Map::new();
         fields.insert("v".to_owned(), json!(VERSION));
@@ -170,11 +170,11 @@ impl Answer {
         format!("{}\n", Value::Object(fields))
     }
 
-    /// Reads a line. Keys that are not known are left to those that know them.
+    /// Parses a line. Unknown keys, which a newer version may add, are ignored.
     ///
     /// # Errors
     ///
-    /// When it makes no sense.
+    /// The line is not a response of this protocol version.
     pub(crate) fn parse(line: &[u8]) -> Result<Self, String> {
         let mut fields = Fields::parse(line)?;
         let version = fields.need_number("v")?;
@@ -188,11 +188,11 @@ impl Answer {
         Ok(Answer { outcome, word, pauses: fields.list("pauses")?, kept: fields.flag("kept")? })
     }
 
-    /// The pauses, read.
+    /// Parses the pauses.
     ///
     /// # Errors
     ///
-    /// When one of them makes no sense.
+    /// One of them is invalid.
     pub(crate) fn read_pauses(&self) -> Result<Vec<Pause>, String> {
         self.pauses.iter().cloned().map(Pause::from_json).collect()
     }

@@ -1,4 +1,4 @@
-//! Where pauses are asked for: it changes the list, has it kept, and says what came of it.
+//! The pause service: carries out requests on the schedule, persists it, and advances it with time.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +20,7 @@ use crate::services::maintenance::protocol::{Answer, Outcome, Request};
 use crate::services::maintenance::schedule::{Full, Lift, List, Turn};
 use crate::services::maintenance::wall_timer::Alarm;
 
-/// What is asked for comes here, and time passes here.
+/// The pauses with their file and metrics.
 #[derive(Debug)]
 pub(super) struct Desk {
     pauses: Pauses,
@@ -34,7 +34,7 @@ impl Desk {
         Desk { pauses, keeper, metrics }
     }
 
-    /// Does what `uid` asks for.
+    /// Carries out a request of `uid`.
     pub(super) async fn answer(&self, request: Request, uid: u32) -> Answer {
         match request {
             Request::Pause { pattern, length, reason } => self.pause(pattern, length, reason, uid).await,
@@ -43,7 +43,7 @@ impl Desk {
         }
     }
 
-    /// Counts what became of a request.
+    /// Counts a request by its outcome.
     pub(super) fn count(&self, outcome: Outcome) {
         self.metrics.request(outcome);
     }
@@ -53,7 +53,7 @@ impl Desk {
         let now = SystemTime::from(WallTime::from(wall_now()));
         let until = Some(now + length);
         let pause = Pause { pattern, from: None, until, reason, by: By::User(uid), since: now };
-        // Those that are over make room.
+        // Pauses that have ended make room first.
         self.settle(now);
         if let Err(Full) = self.pauses.change(|list| list.ask(pause.clone())) {
             let most = List::MOST;
@@ -77,7 +77,7 @@ impl Desk {
 
     async fn resume(&self, pattern: &Glob, uid: u32) -> Answer {
         let text = pattern.as_str().escape_debug();
-        // One that is over by now is not there to be lifted.
+        // A pause that has ended cannot be resumed.
         self.settle(wall_now());
         let lifted = match self.pauses.change(|list| list.lift(pattern)) {
             Lift::Done(pause) => pause,
@@ -125,11 +125,11 @@ impl Desk {
         Answer { outcome: Outcome::Ok, word: warning, pauses, kept: self.keeper.has_place() }
     }
 
-    /// Lets pauses begin and end until `stop` is cancelled.
+    /// Starts and ends pauses in time, until `stop` is cancelled.
     ///
     /// # Errors
     ///
-    /// When the kernel has no timer for it.
+    /// The kernel has no timer left.
     pub(super) async fn keep_time(&self, stop: &CancellationToken) -> Result<(), Error> {
         let failed = |source| Error::Runtime { action: "set a timer for pauses", source };
         let alarm = Alarm::new().map_err(failed)?;
@@ -143,11 +143,11 @@ impl Desk {
         }
     }
 
-    /// Does what time has brought, and gives the moment at which there is more to do.
+    /// Advances the schedule to the present, and returns the time of its next change.
     async fn advance(&self) -> Option<SystemTime> {
         let turn = self.settle(wall_now());
         if turn.over.iter().any(|pause| matches!(pause.by, By::User(_))) {
-            // That it failed is said in the log; what is over is over also for who reads it in the file.
+            // A failure is logged there; an ended pause in the file has no effect.
             self.keeper.keep().await;
         }
         turn.next

@@ -1,4 +1,4 @@
-//! All pauses, and what time makes of them. It takes time as a value and does nothing outside.
+//! The schedule of all pauses. Pure: takes time as an argument and has no side effects.
 
 use std::time::SystemTime;
 
@@ -6,7 +6,7 @@ use crate::base::Glob;
 use crate::services::maintenance::options::PlannedPauses;
 use crate::services::maintenance::pause::{By, Pause};
 
-/// The pauses that are in force or to come.
+/// The pauses that are in force or in the future.
 #[derive(Debug, Default)]
 pub(super) struct List(Vec<Entry>);
 
@@ -16,7 +16,7 @@ struct Entry {
     told: Told,
 }
 
-/// What was told of a pause last.
+/// The state of a pause that was announced last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     Nothing,
@@ -24,41 +24,41 @@ enum Told {
     Over,
 }
 
-/// What has become of the pauses by a moment.
+/// The changes up to a time.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Turn {
-    /// Those that are in force and were not told before.
+    /// Pauses that have come into force.
     pub(super) begun: Vec<Pause>,
-    /// Those that are over and were not told before. Of what somebody asked for the list has no more then.
+    /// Pauses that have ended. Requested ones are no longer in the schedule.
     pub(super) over: Vec<Pause>,
-    /// How many are in force.
+    /// The number in force.
     pub(super) in_force: usize,
-    /// When the next one begins or ends.
+    /// The time of the next start or end.
     pub(super) next: Option<SystemTime>,
 }
 
-/// What reading the plan again has changed.
+/// The changes by a reload of the plan.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Replanned {
-    /// Those that were in force and are not planned any more.
+    /// Pauses that were in force and are no longer planned.
     pub(super) gone: Vec<Pause>,
-    /// Those that are new, and over already.
+    /// New pauses that have already ended.
     pub(super) too_late: Vec<Pause>,
 }
 
-/// What came of lifting a pause.
+/// The result of a resume.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Lift {
-    /// It was this one, and is no more.
+    /// This pause was removed.
     Done(Pause),
-    /// It stands in the configuration's file, and stays.
+    /// The pattern is planned in the configuration file, and stays paused.
     Planned,
-    /// There is none of that pattern.
+    /// No pause has this pattern.
     Unknown,
 }
 
 impl List {
-    /// How many there may be that somebody asked for. As many may be planned.
+    /// The most requested pauses. Planned ones have a limit of their own.
     pub(super) const MOST: usize = 1_024;
 
     /// Whether an agent of this name is paused.
@@ -66,11 +66,11 @@ impl List {
         self.0.iter().any(|Entry { pause, .. }| pause.is_in_force(now) && pause.pattern.matches(name))
     }
 
-    /// Adds a pause that somebody asked for, in the place of one of the same pattern, which is given back.
+    /// Adds a requested pause. One of the same pattern is replaced and returned.
     ///
     /// # Errors
     ///
-    /// When there are as many as there may be. Nothing has changed then.
+    /// The schedule is full. Nothing has changed then.
     pub(super) fn ask(&mut self, pause: Pause) -> Result<Option<Pause>, Full> {
         let entry = Entry { pause, told: Told::Nothing };
         let is_former = |other: &Entry| other.is_asked() && other.pause.pattern == entry.pause.pattern;
@@ -84,7 +84,7 @@ impl List {
         }
     }
 
-    /// Takes back what somebody asked for with exactly this pattern.
+    /// Removes the requested pause with exactly this pattern.
     pub(super) fn lift(&mut self, pattern: &Glob) -> Lift {
         let is_it = |entry: &Entry| entry.pause.pattern == *pattern;
         match self.0.iter().position(|entry| entry.is_asked() && is_it(entry)) {
@@ -94,7 +94,7 @@ impl List {
         }
     }
 
-    /// Puts what is planned now in the place of what was planned before. What was planned before and still is goes on.
+    /// Replaces the planned pauses. One that was planned before and still is keeps its state.
     pub(super) fn plan(&mut self, planned: &PlannedPauses, now: SystemTime) -> Replanned {
         let (asked, mut before): (Vec<_>, Vec<_>) = self.0.drain(..).partition(Entry::is_asked);
         let mut too_late = Vec::new();
@@ -122,14 +122,14 @@ impl List {
         }
     }
 
-    /// Does what time has brought. Called again at the same moment it finds nothing new. What is planned stays when it is
-    /// over: a clock that was ahead for a moment must not end it for good.
+    /// Advances the schedule to `now`. A second call at the same time returns no changes. Planned pauses stay
+    /// after their end: a clock that was ahead for a moment must not end them for good.
     pub(super) fn turn(&mut self, now: SystemTime) -> Turn {
         let mut turn = Turn::default();
         self.0.retain_mut(|Entry { pause, told }| {
             let is_asked = matches!(pause.by, By::User(_));
             if pause.is_over(now) {
-                // What was over before anybody could be told is not worth a word.
+                // A plan that had ended before it was announced is not worth a log line.
                 if *told == Told::Begun || is_asked {
                     turn.over.push(pause.clone());
                     *told = Told::Over;
@@ -150,19 +150,19 @@ impl List {
         turn
     }
 
-    /// Every pause: those that are planned in the order of the file, also when they are over, and those that were asked for in the order in which
-    /// their patterns were first.
+    /// All pauses: planned ones in the order of the file, also after their end, then requested ones in the
+    /// order in which their patterns first came.
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Pause> {
         self.0.iter().map(|entry| &entry.pause)
     }
 
-    /// Those that somebody asked for.
+    /// The requested pauses.
     pub(super) fn asked(&self) -> impl Iterator<Item = &Pause> {
         self.0.iter().filter(|entry| entry.is_asked()).map(|entry| &entry.pause)
     }
 }
 
-/// There are as many pauses as there may be.
+/// The schedule has as many requested pauses as it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
@@ -196,7 +196,7 @@ mod tests {
         assert!(!list.is_paused("batch-1", at(0)));
         list.ask(asked("batch-*", 60)).unwrap();
         assert!(list.is_paused("batch-1", at(59)) && !list.is_paused("mail", at(59)));
-        // Also before anybody has cleared it away.
+        // Also before it is removed from the schedule.
         assert!(!list.is_paused("batch-1", at(60)));
     }
 

@@ -14,7 +14,7 @@ use crate::services::maintenance::pause_file::KeptFile;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::maintenance::requests::Desk;
 
-/// Maintenance of a server that has not begun to run. Dropping it gives its socket up.
+/// The maintenance service before it runs. A drop removes its socket.
 #[derive(Debug)]
 pub(crate) struct Maintenance {
     pauses: Pauses,
@@ -27,8 +27,8 @@ impl Maintenance {
     ///
     /// # Errors
     ///
-    /// When a newer server wrote the file, or the control socket cannot be had. One that nobody asked for and whose path
-    /// would be too long is done without, which is said in the log.
+    /// A newer server wrote the file, or the control socket cannot be bound. A default path that is too long
+    /// is no error: it is logged, and the server runs without the socket.
     pub(crate) fn open(options: &options::Maintenance, context: &Context) -> Result<Self, Error> {
         let control = match options.control.as_ref().map(ControlListener::bind).transpose() {
             Err(error @ Error::SocketPathTooLong { .. })
@@ -44,7 +44,7 @@ impl Maintenance {
         let kept = file.as_ref().map(KeptFile::read).transpose()?.unwrap_or_default();
         pauses.change(|list| {
             for pause in kept {
-                // There are no more in the file than there may be.
+                // The file has no more pauses than the schedule may have.
                 let _former = list.ask(pause);
             }
         });
@@ -52,7 +52,7 @@ impl Maintenance {
         Ok(Maintenance { pauses, file, control })
     }
 
-    /// Who is paused.
+    /// The handle of all pauses.
     pub(crate) fn pauses(&self) -> &Pauses {
         &self.pauses
     }
@@ -73,7 +73,7 @@ impl Maintenance {
     ///
     /// # Errors
     ///
-    /// When the kernel has no timer for it, or refuses to watch the socket.
+    /// The kernel has no timer left, or the runtime cannot register the socket.
     async fn run(self, metrics: MaintenanceMetrics, stop: CancellationToken) -> Result<(), Error> {
         let Maintenance { pauses, file, control } = self;
         let desk = Arc::new(Desk::new(pauses, file, metrics));

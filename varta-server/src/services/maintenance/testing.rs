@@ -1,4 +1,4 @@
-//! What the tests of this module share.
+//! Helpers of the tests of maintenance.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ pub(super) fn glob(text: &str) -> Glob {
     Glob::parse(text).unwrap()
 }
 
-/// One that user 7 asked for in the first moment of Unix time.
+/// A pause requested by user 7 at the start of Unix time.
 pub(super) fn asked(pattern: &str, until: u64) -> Pause {
     let until = Some(at(until));
     Pause { pattern: glob(pattern), from: None, until, reason: None, by: By::User(7), since: at(0) }

@@ -1,7 +1,7 @@
-//! An alarm of the wall clock.
+//! A timer on the wall clock.
 //!
-//! Not the runtime's own sleep: that counts the time for which the host runs. A pause ends at a moment that people read
-//! from a clock, also when that is set or the host was suspended meanwhile; the kernel sees to both.
+//! The runtime's own sleep counts monotonic time. A pause ends at a wall-clock time, also if the clock is set
+//! or the host is suspended meanwhile; the kernel's timerfd handles both.
 #![allow(unsafe_code, reason = "the runtime has no safe way to watch a descriptor")]
 
 use std::io;
@@ -13,11 +13,11 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Rings once at the moment for which it is set.
+/// Fires once at the time for which it is set.
 #[derive(Debug)]
 pub(super) struct Alarm(AsyncFd<Timer>);
 
-/// The kernel's timer, as the runtime wants it.
+/// The kernel's timer as a descriptor for the runtime.
 #[derive(Debug)]
 struct Timer(TimerFd);
 
@@ -28,37 +28,37 @@ impl AsRawFd for Timer {
 }
 
 impl Alarm {
-    /// One that is not set. To be called within a runtime that has I/O enabled.
+    /// Creates a timer that is not set. Must be called within a runtime with I/O enabled.
     ///
     /// # Errors
     ///
-    /// When there is no descriptor left.
+    /// No descriptor is left.
     pub(super) fn new() -> io::Result<Self> {
         let timer =
             TimerFd::new(ClockId::CLOCK_REALTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-        // SAFETY: the timer is owned by what is made here, gives the same descriptor for as long as it lives, and nothing
-        // closes that before.
+        // SAFETY: the timer is owned by the returned value, keeps the same descriptor for its whole life, and
+        // nothing closes that earlier.
         let watched = unsafe { AsyncFd::register_with_interest(Timer(timer), Interest::READABLE)? };
         Ok(Alarm(watched))
     }
 
-    /// Sets it to this moment, which may have passed, and to no other; or to none.
+    /// Sets the timer to this time, which may be past, in place of any other; `None` stops it.
     pub(super) fn set(&self, at: Option<SystemTime>) -> io::Result<()> {
         let Timer(timer) = self.0.get_ref();
         let Some(at) = at else { return Ok(timer.unset()?) };
-        // Zero would stand for none.
+        // A time of zero would stop the timer.
         let since = at.duration_since(UNIX_EPOCH).unwrap_or_default().max(Duration::from_nanos(1));
         let moment = Expiration::OneShot(TimeSpec::from_duration(since));
         Ok(timer.set(moment, TimerSetTimeFlags::TFD_TIMER_ABSTIME)?)
     }
 
-    /// Returns when it rings.
+    /// Waits until the timer fires.
     pub(super) async fn rings(&self) -> io::Result<()> {
         loop {
             let mut ready = self.0.readable().await?;
             match ready.try_io(|timer| timer.get_ref().0.wait().map_err(io::Error::from)) {
                 Ok(rang) => return rang,
-                // It rang for a moment for which it is not set any more.
+                // The readiness was left by an earlier setting.
                 Err(_would_block) => {}
             }
         }
@@ -79,7 +79,7 @@ mod tests {
         alarm.set(Some(soon)).unwrap();
         alarm.rings().await.unwrap();
         assert!(wall_now() >= soon);
-        // It has rung already, and nobody has heard it.
+        // It has fired, and the event was not read.
         alarm.set(Some(UNIX_EPOCH)).unwrap();
         alarm.0.readable().await.unwrap().retain_ready();
         alarm.set(None).unwrap();

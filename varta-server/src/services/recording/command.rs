@@ -1,3 +1,5 @@
+//! The `replay` command: its arguments, and the report that it prints.
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,7 +39,8 @@ pub struct ReplayArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// How long an agent may be silent before it is called stalled [default: as it was when that was recorded]
+    /// How long an agent may be silent before it is called stalled [default: as it was when that was
+    /// recorded]
     #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub stall_after: Option<Duration>,
 

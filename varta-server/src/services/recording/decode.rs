@@ -1,4 +1,4 @@
-//! Reads records: of bytes that anybody may have written.
+//! Decodes records from untrusted bytes.
 
 use std::mem;
 use std::num::NonZeroU64;
@@ -17,19 +17,19 @@ use crate::services::recording::format::{
     Block, Fault, Fields, LONGEST_NAME, TEXT, TEXT_AT, check, end, flag, kind,
 };
 
-/// Makes records of blocks, one after the other.
+/// Assembles records from blocks in sequence.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    /// What has come of the name of the record that is to follow.
+    /// The collected part of the name of the next record.
     name: Vec<u8>,
 }
 
 impl Decoder {
-    /// Takes the next block; `None` when it is a part of the name of the record that follows.
+    /// Decodes the next block; `None` when it is a part of the next record's name.
     ///
     /// # Errors
     ///
-    /// Why the block makes no sense here. What was collected of a name is forgotten then.
+    /// Why the block is invalid here. The collected part of a name is discarded.
     pub(crate) fn decode(&mut self, block: &Block) -> Result<Option<Record>, Fault> {
         let name = mem::take(&mut self.name);
         check(block)?;
@@ -98,7 +98,7 @@ fn record(fields: &Fields, name: Vec<u8>) -> Result<Record, Fault> {
     })
 }
 
-/// A frame as the listeners let it pass.
+/// A frame that the listeners would accept.
 fn frame(fields: &Fields) -> Result<Frame, Fault> {
     let Fields { pid, timestamp, nonce, short: payload, detail, .. } = *fields;
     let status = match Status::from_u8(detail) {
@@ -131,7 +131,7 @@ fn introduction(fields: &Fields, name: Vec<u8>) -> Result<Introduction, Fault> {
         interval: time(flag::INTERVAL, fields.short.into())?,
         stall_after: time(flag::STALL_AFTER, fields.nonce)?,
         busy_for: time(flag::BUSY_FOR, fields.timestamp)?,
-        // What decides nothing is not recorded.
+        // Labels influence no verdict, and are not recorded.
         labels: Labels::default(),
     })
 }

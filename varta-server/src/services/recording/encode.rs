@@ -1,4 +1,4 @@
-//! Writes records.
+//! Encodes records to blocks of 64 bytes, the inverse of `decode`.
 
 use varta_proto::Frame;
 
@@ -11,7 +11,7 @@ use crate::services::recording::format::{
     CRC_AT, Fields, LONGEST_NAME, TEXT, TEXT_AT, close, end, flag, kind,
 };
 
-/// Adds a record as it stands in the file: one block, and before it those of its name if it has one.
+/// Appends a record: one block, after the blocks of its name if it has one.
 pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) {
     match record {
         Record::Beat(beat) => encode_beat(beat, out),

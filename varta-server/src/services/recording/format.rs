@@ -1,6 +1,7 @@
-//! The form of a recording: a header of 64 bytes, and records of 64 bytes each. docs/RECORDING.md describes it.
+//! The file format of recordings: a header of 64 bytes, and records of 64 bytes each; docs/RECORDING.md
+//! describes it.
 //!
-//! What is read was perhaps written by somebody else: every record is checked, and one that makes no sense is an error.
+//! A recording is untrusted input: every record is checked, and an invalid one is an error.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,39 +14,39 @@ use crate::domain::beat::{KeyId, Lane, Origin, Sender};
 
 /// The length of the header and of each record, in bytes.
 pub(crate) const LENGTH: usize = LENGTH_TOLD as usize;
-/// The same as the header has it.
+/// The length as the header holds it.
 const LENGTH_TOLD: u32 = 64;
-/// The first bytes of a recording.
+/// The magic number at the beginning of a recording.
 const MAGIC: [u8; 8] = *b"VARTAREC";
-/// The version of the form.
+/// The version of the format.
 const VERSION: u32 = 1;
-/// Where the checksum stands, behind what it covers.
+/// The offset of the checksum (CRC-32C), which covers everything before it.
 pub(super) const CRC_AT: usize = LENGTH - 4;
-/// Where a part of a name stands, and how much of it fits there.
+/// The offset of a part of a name in its block, and the length of that part.
 pub(super) const TEXT_AT: usize = 16;
 pub(super) const TEXT: usize = CRC_AT - TEXT_AT;
-/// The longest name that is recorded, in bytes; of a longer one the beginning.
+/// The most bytes of a recorded name; a longer one is cut.
 pub(super) const LONGEST_NAME: usize = 3 * TEXT;
 
-/// One record, or the header, as it stands in the file.
+/// One record, or the header, as the file holds it.
 pub(crate) type Block = [u8; LENGTH];
 
-/// What a recording says of itself.
+/// The header of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// Unix time of the recorded server's start, in nanoseconds.
+    /// The Unix time of the recorded server's start, in nanoseconds.
     pub(crate) unix_start: u64,
-    /// How long an agent could be silent that asked for nothing.
+    /// The default timeout of the recorded server.
     pub(crate) stall_after: Duration,
 }
 
-/// What a record is, its first byte.
+/// The kinds of records, in the first byte.
 pub(super) mod kind {
     pub(in crate::services::recording) const BEAT: u8 = 1;
     pub(in crate::services::recording) const HELLO: u8 = 2;
     pub(in crate::services::recording) const GOODBYE: u8 = 3;
     pub(in crate::services::recording) const PROCESS: u8 = 4;
-    /// A part of the name of the hello or process that follows.
+    /// A part of the name of the next hello or process record.
     pub(in crate::services::recording) const NAME: u8 = 5;
     pub(in crate::services::recording) const BLIND: u8 = 6;
     pub(in crate::services::recording) const LOSS: u8 = 7;
@@ -56,21 +57,21 @@ pub(super) mod kind {
     pub(in crate::services::recording) const ATTACH: u8 = 12;
 }
 
-/// How a datagram came.
+/// The transports of datagrams.
 pub(super) mod way {
     pub(in crate::services::recording) const LOCAL: u8 = 0;
     pub(in crate::services::recording) const UDP: u8 = 1;
     pub(in crate::services::recording) const SECURE_UDP: u8 = 2;
 }
 
-/// How a process ended.
+/// The kinds of exits.
 pub(super) mod end {
     pub(in crate::services::recording) const UNKNOWN: u8 = 0;
     pub(in crate::services::recording) const EXITED: u8 = 1;
     pub(in crate::services::recording) const KILLED: u8 = 2;
 }
 
-/// Which of what may be missing is there, as bits of a record's flags.
+/// Bits of a record's flags, which mark optional fields as present.
 pub(super) mod flag {
     pub(in crate::services::recording) const INTERVAL: u32 = 1;
     pub(in crate::services::recording) const STALL_AFTER: u32 = 2;
@@ -81,13 +82,13 @@ pub(super) mod flag {
     pub(in crate::services::recording) const CORE_DUMPED: u32 = 64;
 }
 
-/// The fields of a record, which mean different things in different kinds.
+/// The fields of a record, whose meaning depends on its kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fields {
     pub(super) kind: u8,
-    /// Of a datagram, how it came; of a loss the transport, by [`Transport::index`].
+    /// The transport of a datagram; for a loss [`Transport::index`].
     pub(super) way: u8,
-    /// 4 or 6 for an IP address; 0 for none.
+    /// The address family: 4 or 6; 0 for none.
     pub(super) family: u8,
     pub(super) detail: u8,
     pub(super) pid: u32,
@@ -129,7 +130,7 @@ impl Fields {
         Fields { way, pid, wide, port, key, family, ..Fields::of(kind, at) }
     }
 
-    /// With two numbers in place of an address.
+    /// Sets two numbers in place of an address.
     pub(super) fn with(mut self, first: u64, second: u64) -> Self {
         self.wide[..8].copy_from_slice(&first.to_le_bytes());
         self.wide[8..].copy_from_slice(&second.to_le_bytes());
@@ -197,7 +198,7 @@ impl Fields {
     }
 }
 
-/// Why bytes are no record.
+/// Why bytes are no valid record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("is not a recording of varta-server")]
@@ -218,7 +219,7 @@ pub(crate) enum Fault {
 }
 
 impl Header {
-    /// Of a recording that a server with this clock begins.
+    /// The header for a recording of a server with this clock.
     pub(crate) fn new(clock: Clock, stall_after: Duration) -> Self {
         let unix_start = Duration::try_from_secs_f64(clock.wall_start_seconds());
         Header { unix_start: unix_start.map_or(0, nanos), stall_after }
@@ -236,7 +237,7 @@ impl Header {
         block
     }
 
-    /// Reads what [`Header::encode`] wrote.
+    /// Decodes a header, the inverse of [`Header::encode`].
     pub(crate) fn decode(block: &Block) -> Result<Self, Fault> {
         if block[..8] != MAGIC {
             return Err(Fault::NotARecording);
@@ -253,7 +254,7 @@ impl Header {
     }
 }
 
-/// A part of fixed length of a record.
+/// A field of fixed length.
 pub(super) fn part<const N: usize>(block: &Block, at: usize) -> [u8; N] {
     let mut part = [0; N];
     part.copy_from_slice(&block[at..at + N]);
@@ -265,7 +266,7 @@ pub(super) fn check(block: &Block) -> Result<(), Fault> {
     if crc32c::checksum(&block[..CRC_AT]) == expected { Ok(()) } else { Err(Fault::Checksum) }
 }
 
-/// Ends the record that begins at `begin` with its checksum.
+/// Appends the checksum of the record that begins at `begin`.
 pub(super) fn close(out: &mut Vec<u8>, begin: usize) {
     let checksum = crc32c::checksum(&out[begin..]);
     out.extend(checksum.to_le_bytes());

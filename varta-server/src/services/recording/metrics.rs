@@ -1,3 +1,5 @@
+//! Metrics of the recording that is being written.
+
 use metrics::{Counter, Gauge};
 
 use crate::metrics::Registry;
@@ -11,7 +13,7 @@ families! {
         "1 while what arrives is recorded; 0 without --record, and when that is as long as it may be or failed.";
 }
 
-/// What is told of a recording.
+/// The metric handles of the recording.
 pub(crate) struct RecordingMetrics {
     pub(super) dropped: Counter,
     pub(super) bytes: Gauge,

@@ -1,8 +1,8 @@
-//! Recordings: what the tracker was told, and when, in a file; and what another policy would have made of it.
+//! Recordings of the tracker's inputs, and replays that show what another policy would have made of them.
 //!
-//! While a recording is made the actor puts what it hands to the tracker into a queue, and a thread of its own writes it.
-//! It waits for nobody: what finds no place is counted, and the recording says where. To replay one is to hand the same to
-//! a tracker with another policy; the tracker knows no difference.
+//! During a recording the engine queues every input of the tracker, and a thread of its own writes them. The
+//! engine never waits: inputs that do not fit are counted, and the recording shows the gap. A replay feeds
+//! the recorded inputs to a tracker with another policy, which behaves exactly as in a server.
 
 mod command;
 mod decode;

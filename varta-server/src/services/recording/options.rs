@@ -40,19 +40,19 @@ impl RecordingArgs {
     }
 }
 
-/// What is to be recorded, where, and how much of it.
+/// The file of a recording, and its limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordOptions {
-    /// The file, which must not be there yet.
+    /// The file, which must not exist yet.
     pub path: PathBuf,
-    /// The most that it may have, in bytes.
+    /// The most bytes of the file.
     pub limit: u64,
 }
 
 impl RecordOptions {
-    /// The most that a recording has if nobody says otherwise: four million beats.
+    /// The default limit in bytes: four million beats.
     pub const DEFAULT_LIMIT: u64 = 256 << 20;
-    /// The least that it can be limited to.
+    /// The smallest limit that can be configured, in bytes.
     pub const SMALLEST_LIMIT: u64 = 4_096;
 
     /// Checks what the types leave open.

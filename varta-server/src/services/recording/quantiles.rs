@@ -1,16 +1,17 @@
-//! Quantiles of very many times in little memory.
+//! Quantiles of any number of durations in constant memory: a histogram with log-linear buckets, as in
+//! HdrHistogram.
 
 use std::time::Duration;
 
 use crate::base::time::nanos;
 
-/// Parts of each power of two, as a power of two itself: a quantile is right to within a 256th.
+/// The binary logarithm of the buckets for each power of two: quantiles are exact to within a 256th.
 const PARTS_BITS: u32 = 7;
 const PARTS: usize = 1 << PARTS_BITS;
-/// Below [`PARTS`] each number has a place of its own, and from there on each power of two has so many.
+/// The number of buckets: one for each number below [`PARTS`], and [`PARTS`] for each power of two above.
 const PLACES: usize = PARTS * (64 - PARTS_BITS as usize + 1);
 
-/// Times, counted by how long they are.
+/// A histogram of durations.
 #[derive(Clone, Debug)]
 pub(super) struct Quantiles {
     counts: Vec<u64>,
@@ -40,7 +41,7 @@ impl Quantiles {
         self.count
     }
 
-    /// `None` when there is none to take it of.
+    /// `None` without durations.
     pub(super) fn mean(&self) -> Option<Duration> {
         let mean = self.sum.checked_div(u128::from(self.count))?;
         u64::try_from(mean).ok().map(Duration::from_nanos)
@@ -50,7 +51,7 @@ impl Quantiles {
         (self.count > 0).then_some(Duration::from_nanos(self.most))
     }
 
-    /// The time that so many of a hundred do not exceed, to within a 256th.
+    /// The duration that `percent` of a hundred do not exceed, to within a 256th.
     pub(super) fn percentile(&self, percent: u64) -> Option<Duration> {
         let rank = (u128::from(self.count) * u128::from(percent)).div_ceil(100).max(1);
         let mut seen = 0;
@@ -64,12 +65,12 @@ impl Quantiles {
 
 fn place(time: u64) -> usize {
     let shift = (u64::BITS - time.leading_zeros()).saturating_sub(PARTS_BITS + 1);
-    // Of a number that is shifted the leading one stands for the first of the places before its own.
+    // The leading one of a shifted number selects the first bucket of its power of two.
     let part = usize::try_from(time >> shift).expect("it has eight bits");
     shift as usize * PARTS + part
 }
 
-/// The middle of the times that have a place.
+/// The middle of a bucket.
 fn middle(place: usize) -> u64 {
     let shift = (place / PARTS).saturating_sub(1);
     let part = (place - shift * PARTS) as u64;

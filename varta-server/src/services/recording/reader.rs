@@ -1,4 +1,4 @@
-//! Reads the file of a recording, which anybody may have written.
+//! Reads the file of a recording, which is untrusted input.
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
@@ -10,7 +10,8 @@ use crate::engine::Record;
 use crate::services::recording::decode::Decoder;
 use crate::services::recording::format::{Block, Header, LENGTH};
 
-/// A recording that can be read more than once, and is the same each time: what is added to it meanwhile does not count.
+/// An open recording. Its length is fixed when it is opened, so that every pass over it reads the same
+/// records.
 #[derive(Debug)]
 pub(super) struct RecordingReader {
     path: PathBuf,
@@ -19,14 +20,14 @@ pub(super) struct RecordingReader {
     pub(super) header: Header,
 }
 
-/// The records of a recording, one after the other.
+/// An iterator over the records.
 pub(super) struct Records<'a> {
     recording: &'a RecordingReader,
     input: BufReader<&'a File>,
-    /// Of the next block.
+    /// The offset of the next block.
     offset: u64,
     decoder: Decoder,
-    /// Of the record that is being read.
+    /// The offset of the present record.
     begin: u64,
 }
 
@@ -35,7 +36,7 @@ impl RecordingReader {
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or is no recording.
+    /// The file cannot be read, or is no recording.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let failed = |fault: String| Error::file(path, fault);
         let opened = bounded_read::open(path, Symlink::Followed);
@@ -55,7 +56,7 @@ impl RecordingReader {
         Ok(RecordingReader { path: path.to_path_buf(), file, length: metadata.len(), header })
     }
 
-    /// Its records, from the first on.
+    /// Begins a pass over all records.
     pub(super) fn records(&self) -> Result<Records<'_>, Error> {
         let offset = LENGTH as u64;
         (&self.file)
@@ -75,7 +76,7 @@ impl Records<'_> {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read any more, or has something else there.
+    /// The file cannot be read any more, or holds an invalid record.
     pub(super) fn next(&mut self) -> Result<Option<Record>, Error> {
         self.begin = self.offset;
         while self.offset + LENGTH as u64 <= self.recording.length {
@@ -97,7 +98,7 @@ impl Records<'_> {
         Ok(None)
     }
 
-    /// At the end, how many bytes there are of a last record that was not finished.
+    /// The length of an incomplete last record in bytes, once the end is reached.
     pub(super) fn torn(&self) -> u64 {
         self.recording.length - self.begin
     }

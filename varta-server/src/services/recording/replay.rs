@@ -1,8 +1,8 @@
-//! Hands a recording to a tracker with another policy, and counts what that makes of it.
+//! Feeds a recording to a tracker with another policy, and counts the resulting verdicts.
 //!
-//! Time stands between two records, and what falls due in between is judged then, as the server would have done. Only while
-//! that was blind it did not: so nothing is judged that falls due after the beginning of a blindness until the recording
-//! comes to the place where the tracker was told of it.
+//! Between two records, time advances, and deadlines expire in between as they would have in the server. Only
+//! during an observer gap the server checked no deadlines: so none expires that is due after the beginning of
+//! a gap, until the record of that gap is reached.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -22,14 +22,14 @@ use crate::services::recording::findings::{Findings, Mistaken};
 use crate::services::recording::reader::RecordingReader;
 use crate::services::recording::report::{Recorded, Report};
 
-/// What is to be replayed, and under which policy.
+/// What to replay, and under which policy.
 #[derive(Clone, Debug)]
 pub struct Replay {
     /// The recording.
     pub path: PathBuf,
-    /// How long an agent may be silent that asks for nothing and of which nothing is learned; `None` for what it was.
+    /// The default timeout of agents that request none; `None` for the recorded one.
     pub stall_after: Option<Duration>,
-    /// How that is learned.
+    /// The policy for learned timeouts.
     pub arrival: ArrivalPolicy,
 }
 
@@ -37,7 +37,7 @@ pub struct Replay {
 ///
 /// # Errors
 ///
-/// When the policy makes no sense, or the file cannot be read or is no recording: then with the place.
+/// The policy is invalid, or the file cannot be read or is no recording; the error names the place.
 pub fn replay(replay: &Replay) -> Result<Report, Error> {
     let recording = RecordingReader::open(&replay.path)?;
     let policy = Policy {
@@ -56,8 +56,8 @@ pub fn replay(replay: &Replay) -> Result<Report, Error> {
     Ok(run.into_report(replay.path.clone(), &policy, recorded))
 }
 
-/// Goes over a recording once, and finds out what there is and when the blindnesses begin, in the order in which they are
-/// told.
+/// Makes a first pass over a recording. Returns its contents in numbers, and the beginnings of its observer
+/// gaps in the order of the records.
 fn survey(recording: &RecordingReader) -> Result<(Recorded, VecDeque<MonoTime>), Error> {
     let mut recorded = Recorded::default();
     let mut blind_from = VecDeque::new();
@@ -93,7 +93,7 @@ fn survey(recording: &RecordingReader) -> Result<(Recorded, VecDeque<MonoTime>),
     Ok((recorded, blind_from))
 }
 
-/// Who had which pid when that was asked.
+/// The recorded process of each pid.
 #[derive(Debug, Default)]
 struct ProcessTable(HashMap<u32, ProcessIdentity>);
 
@@ -107,7 +107,7 @@ struct Run {
     tracker: Tracker,
     processes: ProcessTable,
     now: MonoTime,
-    /// Of the blindnesses of which the tracker was not told yet.
+    /// The beginnings of the observer gaps that are still ahead.
     blind_from: VecDeque<MonoTime>,
     found: Findings,
     mistaken: HashMap<AgentKey, Mistaken>,
@@ -139,7 +139,8 @@ impl Run {
             Record::Control(control) => {
                 self.tracker.handle_control(&control);
             }
-            // Beats that were not recorded cannot be missed.
+            // A gap in the recording counts as an observer gap: its beats were dropped, and must not be
+            // missed.
             Record::Blind { from, to } | Record::Gap { from, to, .. } => {
                 self.tracker.handle_blind(from, to);
                 self.blind_from.pop_front();
@@ -165,7 +166,8 @@ impl Run {
         }
     }
 
-    /// Lets time pass, and judges what falls due before `to`: what arrives in the very moment is taken first.
+    /// Advances the time to `to`, and lets all earlier deadlines expire; inputs at exactly `to` come before
+    /// its deadlines.
     fn advance(&mut self, to: MonoTime) {
         let to = to.max(self.now);
         while let Some(due) = self.tracker.poll_timeout().filter(|due| *due < to)
@@ -173,7 +175,7 @@ impl Run {
         {
             self.pass(due.max(self.now));
             self.tracker.handle_timeout(self.now);
-            // What was in pages has been recorded when it was read.
+            // Beats in shared pages were recorded when they were read.
             while let Some(pid) = self.tracker.poll_unread() {
                 self.tracker.handle_read(pid, self.now);
             }
@@ -193,7 +195,7 @@ impl Run {
         while let Some(transition) = self.tracker.poll_transition() {
             self.count(&transition);
         }
-        // Nobody looks at processes that may be long gone.
+        // The processes may be long gone, and are not inspected.
         while self.tracker.poll_request().is_some() {}
     }
 

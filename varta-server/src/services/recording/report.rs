@@ -1,4 +1,4 @@
-//! What came of a replay, for people and for programs.
+//! The report of a replay, as text and as JSON.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -13,11 +13,11 @@ use crate::domain::tracker::Policy;
 use crate::domain::tracker::arrival::{ArrivalPolicy, Bounds, Kind};
 use crate::services::recording::findings::{Findings, Mistaken};
 
-/// How many agents are named.
+/// The most agents listed by name.
 const NAMED: usize = 10;
 const SECONDS_PER_DAY: f64 = 86_400.0;
 
-/// What a recording has, whatever the policy.
+/// The contents of a recording, which do not depend on the policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Recorded {
     pub(super) records: u64,
@@ -25,17 +25,17 @@ pub(super) struct Recorded {
     pub(super) losses: u64,
     pub(super) blindnesses: u64,
     pub(super) blind: Duration,
-    /// Records that found no place.
+    /// Records that did not fit the queue.
     pub(super) dropped: u64,
-    /// Unix time of the first of them, in nanoseconds.
+    /// The Unix time of the first record, in nanoseconds.
     pub(super) unix_first: u64,
-    /// From the first to the last.
+    /// The time from the first to the last record.
     pub(super) span: Duration,
-    /// Bytes of a last record that was not finished.
+    /// The length of an incomplete last record, in bytes.
     pub(super) torn: u64,
 }
 
-/// What a policy makes of a recording. [`Display`](fmt::Display) lays it out for people.
+/// The verdicts of a policy over a recording. [`Display`](fmt::Display) renders it as text.
 #[derive(Debug)]
 pub struct Report {
     path: PathBuf,
@@ -47,7 +47,7 @@ pub struct Report {
 
 impl Report {
     pub(super) fn new(path: PathBuf, policy: &Policy, recorded: Recorded, mut found: Findings) -> Self {
-        // Those with the most mistakes first; of as many, those with the longest.
+        // Most false positives first; among equals the longest first.
         found.mistaken.sort_by(|one, other| {
             let order = |row: &Mistaken| (row.mistakes, row.longest);
             order(other).cmp(&order(one)).then_with(|| one.agent.cmp(&other.agent))
@@ -56,7 +56,7 @@ impl Report {
         Report { path, stall_after: policy.stall_after, arrival: policy.arrival, recorded, found }
     }
 
-    /// Mistakes for each agent and day that it was up; `None` when none was up.
+    /// False positives for each agent and day of uptime; `None` without uptime.
     fn mistakes_per_agent_and_day(&self) -> Option<f64> {
         let days = self.found.up_nanos as f64 / 1e9 / SECONDS_PER_DAY;
         (days > 0.0).then(|| self.found.mistakes.count() as f64 / days)
@@ -86,7 +86,7 @@ impl Report {
         }
     }
 
-    /// One JSON object in one line, with times in seconds; what there is nothing to take of is `null`.
+    /// One JSON object on one line, with times in seconds; undefined values are `null`.
     #[must_use]
     pub fn to_json(&self) -> String {
         ReportJson::from(self).to_line()
@@ -220,12 +220,12 @@ impl Formatter for PlainNumbers {
     }
 }
 
-/// So many of something, as in `1 beat`.
+/// A count with its noun, as in `1 beat`.
 fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A time as people read it, to three places: `2.500s`, `13.1ms`; `–` where there is none.
+/// A duration with three decimals: `2.500s`, `13.1ms`; `–` for none.
 struct Time(Option<Duration>);
 
 impl fmt::Display for Time {

@@ -39,7 +39,7 @@ impl Recording {
     ///
     /// # Errors
     ///
-    /// When the thread cannot be started.
+    /// The thread cannot be started.
     pub(crate) fn start(self, context: &mut Context) -> Result<Recorder, Error> {
         let metrics = RecordingMetrics::new(&context.registry);
         let Some(file) = self.file else { return Ok(Recorder::default()) };
@@ -56,7 +56,7 @@ impl Recording {
     }
 }
 
-/// A new file, to be filled.
+/// A new, empty recording.
 #[derive(Debug)]
 pub(super) struct RecordingFile {
     path: PathBuf,
@@ -65,11 +65,11 @@ pub(super) struct RecordingFile {
 }
 
 impl RecordingFile {
-    /// Makes the file, which only its owner can read.
+    /// Creates the file with mode 0600.
     ///
     /// # Errors
     ///
-    /// When something has its name, or it cannot be made.
+    /// The name is taken, or the file cannot be created.
     pub(super) fn create(options: RecordOptions) -> Result<Self, Error> {
         let RecordOptions { path, limit } = options;
         let mut options = OpenOptions::new();
@@ -89,8 +89,8 @@ impl RecordingFile {
         }
     }
 
-    /// Starts the thread that writes. It ends when the recorder is dropped and what was put there is written, and says so;
-    /// or before, when the file is full or fails.
+    /// Starts the writing thread. It ends once the recorder is dropped and everything queued is written, and
+    /// reports that through the receiver; or earlier, when the file is full or a write fails.
     ///
     /// # Errors
     ///

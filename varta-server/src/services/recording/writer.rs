@@ -1,4 +1,4 @@
-//! The thread that writes a recording, and the file.
+//! The thread that writes a recording to its file.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -10,23 +10,23 @@ use crate::engine::tap::Entry;
 use crate::services::recording::encode::{encode, encode_beat, encode_control};
 use crate::services::recording::metrics::RecordingMetrics;
 
-/// How much is collected before it is written, in bytes, if more is waiting.
+/// The most bytes collected before a write while more is queued.
 const BUFFER: usize = 256 << 10;
 
-/// The thread's own.
+/// The state of the thread.
 pub(super) struct Writer<W> {
     pub(super) path: PathBuf,
     pub(super) file: W,
     pub(super) limit: u64,
-    /// How many bytes may still be written, those in the buffer included.
+    /// How many bytes may still be written, including the buffer.
     pub(super) room: u64,
-    /// Whole records.
+    /// Whole records to write.
     pub(super) buffer: Vec<u8>,
     pub(super) queue: Receiver<Entry>,
     pub(super) metrics: RecordingMetrics,
 }
 
-/// Why a recording ends before the server does.
+/// Why a recording ends before the server.
 enum End {
     Full,
     Failed(io::Error),
@@ -53,8 +53,8 @@ impl<W: Write> Writer<W> {
         self.metrics.active.set(0.0);
     }
 
-    /// Writes until nobody puts anything into the queue any more. What waits is written together, and at once: a recording
-    /// ends with what came before its server was killed.
+    /// Writes until the queue is closed. Queued entries are written together, and at once, so that a
+    /// recording is complete up to the moment at which its server is killed.
     fn write_all(&mut self) -> Result<(), End> {
         self.flush()?;
         while let Ok(entry) = self.queue.recv() {
@@ -104,7 +104,7 @@ impl<W: Write> Writer<W> {
         beats.iter().try_for_each(|beat| self.add(|out| encode_beat(beat, out)))
     }
 
-    /// Adds a whole record, or none of it.
+    /// Appends a whole record, or nothing.
     fn add(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<(), End> {
         let before = self.buffer.len();
         encode(&mut self.buffer);

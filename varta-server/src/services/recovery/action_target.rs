@@ -1,4 +1,5 @@
-//! What is about to be done to whom: the process that is held, the program that is found, the words that are filled in.
+//! The target of an action at the time of acting: the process behind a pidfd, the program of a command and
+//! its arguments.
 
 use std::borrow::Cow;
 use std::env;
@@ -19,21 +20,21 @@ use crate::services::recovery::command::{CommandLine, NotFilled, Place};
 /// The `PATH` of commands when the server has none.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The process of an agent, at the moment of acting.
+/// The process of an agent at the time of acting.
 pub(super) enum Target {
-    /// Held: a signal reaches it and nobody else.
+    /// Alive, and held by a pidfd: a signal cannot reach another process.
     Lives(Pidfd),
-    /// It is there, and the kernel does not let us hold it: descriptors have run out, or it is too old.
+    /// Alive without a pidfd: the server is out of descriptors, or the kernel is too old.
     NotHeld,
-    /// It has ended, and nobody has its pid.
+    /// Ended; no process has its pid.
     Ended,
-    /// It has ended, and its pid is another's.
+    /// Ended; another process has its pid.
     Replaced,
-    /// Of another host, or not known.
+    /// On another host, or not known.
     None,
 }
 
-/// Takes hold of the process of an agent.
+/// Opens a pidfd for the process of an agent.
 pub(super) fn target_of(transition: &Transition) -> Target {
     let Some(process) = transition.process.filter(|_| transition.agent.origin == Origin::Local) else {
         return Target::None;
@@ -53,14 +54,14 @@ pub(super) fn target_of(transition: &Transition) -> Target {
     }
 }
 
-/// What is about to be done.
+/// An action that is ready to be executed.
 pub(super) enum Deed {
     Signal(Pidfd, Signal),
     Command { command: CommandLine, arguments: Vec<String>, timeout: Duration },
 }
 
 impl Deed {
-    /// Adds what a record says of it.
+    /// Adds the action to the fields of an audit record.
     pub(super) fn describe(&self, facts: &mut Map<String, Value>) {
         match self {
             Deed::Signal(_, signal) => {
@@ -90,7 +91,7 @@ impl std::fmt::Display for Deed {
     }
 }
 
-/// A command's arguments, with what is known of the agent.
+/// Fills in the placeholders of a command's arguments.
 pub(super) fn fill(
     command: &CommandLine,
     transition: &Transition,
@@ -138,13 +139,13 @@ pub(super) fn variables_of(transition: &Transition, attempt: u32, host: &str) ->
     variables
 }
 
-/// Where commands are looked for that have no directory: in the `PATH` that an operator gives them, else in the server's.
+/// The search path of commands without a slash: the operator's `PATH` for commands, or else the server's.
 pub(super) fn search_path(environment: &[(String, String)]) -> String {
     let given = environment.iter().rfind(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
     given.or_else(|| env::var("PATH").ok()).unwrap_or_else(|| USUAL_PATH.to_owned())
 }
 
-/// Where a program is, as a shell would find it.
+/// Finds a program as a shell does.
 pub(super) fn find_program(program: &str, search: &str) -> std::io::Result<PathBuf> {
     let is_executable = |path: &Path| {
         path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
@@ -155,7 +156,7 @@ pub(super) fn find_program(program: &str, search: &str) -> std::io::Result<PathB
             || std::io::Error::new(std::io::ErrorKind::NotFound, format!("`{program}` is no program"));
         return if is_executable(&path) { Ok(path) } else { Err(fault()) };
     }
-    // A relative directory would mean another one each time.
+    // A relative directory would depend on the working directory.
     let directories = env::split_paths(search).filter(|directory| directory.is_absolute());
     directories.map(|directory| directory.join(program)).find(|path| is_executable(path)).ok_or_else(|| {
         std::io::Error::new(std::io::ErrorKind::NotFound, format!("`{program}` is not in the PATH {search}"))

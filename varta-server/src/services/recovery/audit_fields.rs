@@ -1,4 +1,4 @@
-//! What is told of recovery: in the log, and in the records of the trail.
+//! The texts and fields that describe actions in the log and in the audit log.
 
 use serde_json::json;
 use serde_json::{Map, Value};
@@ -11,12 +11,12 @@ use crate::services::recovery::metrics::Result as Came;
 use crate::services::recovery::rule::BadState;
 use crate::services::recovery::runner::{End, Ran};
 
-/// What an agent's state is called: a critical one is more than `up`.
+/// The name of an agent's state: a critical one is more than `up`.
 pub(super) fn state(verdict: Verdict) -> &'static str {
     BadState::of(verdict).map_or(verdict.as_str(), BadState::as_str)
 }
 
-/// Why something is done, for people.
+/// The reason of an action as text.
 pub(super) fn why(job: &Job) -> String {
     let Transition { agent, to, cause, silence, .. } = &*job.transition;
     let (step, steps, attempt) = (job.step + 1, job.rule.steps.len(), job.attempt);
@@ -25,7 +25,7 @@ pub(super) fn why(job: &Job) -> String {
     )
 }
 
-/// What a record says of whom it is about.
+/// The fields of an audit record about its agent.
 pub(super) fn facts_of_agent(transition: &Transition, host: &str) -> Map<String, Value> {
     let fields = transition.fields().on_host(host);
     let mut facts = facts([
@@ -63,7 +63,7 @@ pub(super) fn facts<const N: usize>(entries: [(&str, Value); N]) -> Map<String, 
     entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// Tells how a command went.
+/// Logs the result of a command, and returns it for the metrics and the audit record.
 pub(super) fn log_command(
     job: &Job,
     command: &CommandLine,

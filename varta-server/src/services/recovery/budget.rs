@@ -1,4 +1,4 @@
-//! Budgets: so many actions within a time, and no more.
+//! Budgets: a limit on the number of actions within a time.
 //!
 //! A budget is a token bucket (Turner, "New directions in communications", 1986): it holds as many tokens
 //! as the budget allows actions, an action takes one, and they come back evenly over the budget's time.
@@ -11,17 +11,17 @@ use std::time::Duration;
 use crate::base::limits::LONGEST_DURATION;
 use crate::base::rate_limit::RateLimit;
 
-/// So many actions within a time; written as `5/10m`.
+/// A limit of actions within a time; written as `5/10m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// How many.
+    /// The number of actions.
     pub actions: NonZeroU32,
-    /// Within how long.
+    /// The time.
     pub within: Duration,
 }
 
 impl Budget {
-    /// The shortest time for which one can be given.
+    /// The shortest time.
     const SHORTEST: Duration = Duration::from_secs(1);
 
     /// `actions` actions within `seconds` seconds.
@@ -36,7 +36,7 @@ impl Budget {
     }
 }
 
-/// Reads `5/10m`.
+/// Parses `5/10m`.
 impl FromStr for Budget {
     type Err = &'static str;
 

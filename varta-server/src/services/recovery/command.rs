@@ -1,10 +1,10 @@
-//! Commands as an operator writes them: split into words as a shell does, with places for what is known of an agent. No
-//! shell ever sees them.
+//! Command lines of operators: split into words as a shell does, with placeholders for properties of the
+//! agent, and run without a shell.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// What may stand in a command's arguments in braces.
+/// A placeholder in the arguments of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Pid,
@@ -19,7 +19,7 @@ impl Place {
     const ALL: [Place; 6] =
         [Place::Pid, Place::Name, Place::Unit, Place::State, Place::Cause, Place::Silence];
 
-    /// The word in the braces.
+    /// The name in the braces.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Place::Pid => "pid",
@@ -32,7 +32,7 @@ impl Place {
     }
 }
 
-/// A command with places to be filled in.
+/// A command with placeholders.
 ///
 /// ```
 /// use varta_server::recovery::CommandLine;
@@ -55,17 +55,17 @@ enum Part {
     Place(Place),
 }
 
-/// Why a place could not be filled in.
+/// The reason why a placeholder cannot be filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotFilled {
-    /// Nothing is known for it.
+    /// No value is known.
     Unknown(Place),
-    /// What is known might be taken for an option, or has a control character in it.
+    /// The value is empty, could be parsed as an option, or has a control character.
     Unsafe(Place),
 }
 
 impl CommandLine {
-    /// The longest that one may be, in bytes.
+    /// The longest command line in bytes.
     const LONGEST: usize = 4_096;
 
     /// The program.
@@ -74,24 +74,25 @@ impl CommandLine {
         &self.program
     }
 
-    /// Whether what stands in such a place would be an argument, or part of one.
+    /// Whether the placeholder occurs in an argument.
     pub(crate) fn has(&self, place: Place) -> bool {
         self.arguments.iter().flatten().any(|part| *part == Part::Place(place))
     }
 
-    /// Whether it is the same command for all agents of one name: it speaks of the name or the unit, and of no process.
+    /// Whether the command is the same for all agents of a name: it contains the name or the unit, and no
+    /// pid.
     pub(super) fn is_for_group(&self) -> bool {
         (self.has(Place::Unit) || self.has(Place::Name)) && !self.has(Place::Pid)
     }
 
-    /// The arguments, with what `known` gives for each place.
+    /// Fills in the placeholders of the arguments with the values of `known`.
     ///
-    /// What is filled in is one argument or a part of one, whatever is in it. At the beginning of an argument it may not
-    /// begin with a dash: an agent that calls itself `-Hevil` would give the program an option.
+    /// A value is one argument or a part of one, whatever characters it has. At the beginning of an argument
+    /// it must not begin with a dash: an agent with the name `-Hevil` would pass the program an option.
     ///
     /// # Errors
     ///
-    /// [`NotFilled`] for the first place for which there is nothing, or nothing safe.
+    /// [`NotFilled`] for the first placeholder without a value, or without a safe one.
     pub(crate) fn fill<'k>(
         &self,
         known: impl Fn(Place) -> Option<std::borrow::Cow<'k, str>>,
@@ -145,14 +146,14 @@ impl std::str::FromStr for CommandLine {
     }
 }
 
-/// As it was written.
+/// Writes the text that was parsed.
 impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-/// A word's parts. `{{` and `}}` stand for braces.
+/// Splits a word at its placeholders. `{{` and `}}` are escaped braces.
 fn parts_of(word: &str) -> Result<Vec<Part>, String> {
     let mut parts = Vec::new();
     let mut text = String::new();

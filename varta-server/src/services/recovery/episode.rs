@@ -1,4 +1,5 @@
-//! What the planner keeps: a case for each agent in a bad state, and a record of what was tried beyond that.
+//! The state of the planner: an episode for each agent in an unhealthy state, and the history of attempts
+//! beyond it.
 
 use std::sync::Arc;
 
@@ -8,54 +9,54 @@ use crate::domain::tracker::Transition;
 use crate::services::recovery::job::Refusal;
 use crate::services::recovery::rule::RecoveryRule;
 
-/// One agent in a bad state.
+/// An agent in an unhealthy state.
 #[derive(Debug)]
 pub(super) struct Case {
-    /// The last change to a bad state.
+    /// The last transition to an unhealthy state.
     pub(super) transition: Arc<Transition>,
     pub(super) rule: Arc<RecoveryRule>,
     /// The next step.
     pub(super) step: usize,
     pub(super) stage: Stage,
-    /// Whether its process was sent a signal: then it is no wonder if that ends, however it does.
+    /// Whether a signal was sent to its process, whose end is then expected.
     pub(super) was_signalled: bool,
-    /// Whether the last command that was run for it exited with status 0.
+    /// Whether the last command for it exited with status 0.
     pub(super) has_helped: bool,
-    /// Whether the present attempt is counted: from its first action on.
+    /// Whether the present attempt is counted, which it is from its first action on.
     pub(super) is_counted: bool,
-    /// The last reason for which the present step was refused, which is told once.
+    /// The last refusal of the present step, which is reported once.
     pub(super) refused: Option<Refusal>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// For the next step, until then.
+    /// Waiting for the next step until this time.
     Waiting(MonoTime),
-    /// The job with this number is done.
+    /// The job with this number is being executed.
     Acting(u64),
 }
 
-/// What is remembered of an agent beyond one bad time.
+/// The attempts on an agent, kept beyond one episode.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Record {
-    /// Attempts without success so far.
+    /// Failed attempts so far.
     pub(super) attempts: u32,
-    /// When the next one may begin.
+    /// The earliest time of the next attempt.
     pub(super) next_at: MonoTime,
-    /// Since when it is well, if it is.
+    /// The start of the agent's healthy period, if it is healthy.
     pub(super) well_since: Option<MonoTime>,
-    /// When something was last tried.
+    /// The time of the last attempt.
     pub(super) tried_at: MonoTime,
 }
 
-/// What is kept of a job while it is being done.
+/// An action that is being executed.
 #[derive(Debug)]
 pub(super) struct Doing {
     pub(super) key: AgentKey,
-    /// Whose budget it has taken from, if it has.
+    /// The agent's name, if the action has taken from its budget.
     pub(super) group: Option<Arc<str>>,
-    /// Whether it is the same deed for all agents of that name.
+    /// Whether the action is the same for all agents of that name.
     pub(super) is_for_group: bool,
-    /// What was remembered of the agent before, if this is the first action of an attempt.
+    /// The history before the action, if it is the first of an attempt.
     pub(super) before: Option<Record>,
 }

@@ -1,8 +1,8 @@
-//! Does one job: finds out whether it is still to be done, writes down that it is, and does it.
+//! Executes one job: checks that the action is still needed, records it, and carries it out.
 //!
-//! The order is what makes it safe. First the process is held by a descriptor, so that its pid cannot become another's
-//! unnoticed; then the tracker is asked, which has taken by then whatever the agent has sent; then the deed is on the
-//! disk; and because that took a moment, the tracker is asked once more.
+//! The order makes it safe. A pidfd is opened first, so that the pid cannot be reused unnoticed; then the
+//! tracker is queried, which has processed all beats sent so far; then the audit record is made durable; and
+//! because that takes time, the tracker is queried again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +28,13 @@ use crate::services::recovery::metrics::{RecoveryMetrics, Result as Came};
 use crate::services::recovery::rule::{Action, BadState};
 use crate::services::recovery::runner::{self, Kept, Program, Ran};
 
-/// What every job needs.
+/// The parts that every job needs.
 pub(crate) struct Doer {
     pub(crate) queries: mpsc::Sender<Query>,
     pub(crate) pauses: Pauses,
     pub(crate) trail: Trail,
     pub(crate) metrics: RecoveryMetrics,
-    /// What people are told with.
+    /// The handle for notifications.
     pub(crate) notifier: Notifier,
     /// The name of this host.
     pub(crate) host: String,
@@ -44,7 +44,7 @@ pub(crate) struct Doer {
 }
 
 impl Doer {
-    /// Does a job. Commands are told to end when the keeper of `kept` goes.
+    /// Executes a job. Commands are ended when the guard of `kept` is dropped.
     pub(super) async fn act(&self, job: &Job, kept: &Kept) -> Outcome {
         let outcome = self.try_to_act(job, kept).await;
         match outcome {
@@ -104,7 +104,7 @@ impl Doer {
             return Ok(Outcome::Failed);
         }
         let is_written = self.trail.record("fired", facts.clone()).await || self.goes_on_without_trail;
-        // That took a moment.
+        // The agent may have changed while the record was written.
         let still =
             if is_written { self.check_again(job).await } else { Err(Outcome::Refused(Refusal::NoTrail)) };
         if let Err(outcome) = still {
@@ -122,7 +122,7 @@ impl Doer {
         Ok(if came == Came::Done { Outcome::Done } else { Outcome::Failed })
     }
 
-    /// Whether the agent may be acted on at this moment.
+    /// Whether the agent may be acted on at present.
     fn check_may(&self, job: &Job) -> Result<(), Outcome> {
         if self.pauses.is_paused(&job.transition.agent.name, wall_now()) {
             return Err(Outcome::Refused(Refusal::Paused));
@@ -130,7 +130,7 @@ impl Doer {
         Ok(())
     }
 
-    /// Whether the agent is still in a bad state, and still the same.
+    /// Whether the agent is the same, and still in an unhealthy state.
     async fn check_still(&self, job: &Job) -> Result<Standing, Outcome> {
         let Transition { agent, process, .. } = &*job.transition;
         let (answer, answered) = oneshot::channel();
@@ -149,14 +149,14 @@ impl Doer {
         Ok(standing)
     }
 
-    /// The same once more, when the deed is on the disk.
+    /// Repeats the checks once the record is durable.
     async fn check_again(&self, job: &Job) -> Result<(), Outcome> {
         self.check_still(job).await?;
         self.check_may(job)?;
         self.check_pid(job)
     }
 
-    /// Whether a command would be told a pid that is another's by now.
+    /// Whether a command would get a pid that another process has by now.
     fn check_pid(&self, job: &Job) -> Result<(), Outcome> {
         match job.action() {
             Action::Command(command, _)
@@ -168,8 +168,8 @@ impl Doer {
         }
     }
 
-    /// Whether enough others of the same name are well; and whether a command that was run for an agent whose process has
-    /// ended brought one back, be it under a name that tells nobody whose place it has taken.
+    /// Whether enough other agents of the name are healthy; and whether an earlier command has already
+    /// replaced an ended process, perhaps by an agent that does not name its predecessor.
     async fn check_others(&self, job: &Job, standing: Standing) -> Result<(), Outcome> {
         let is_up = matches!(standing.verdict, Verdict::Up(_));
         let keep_up = job.rule.keep_up.unwrap_or(u32::from(is_up));
@@ -238,7 +238,7 @@ impl Doer {
         }
     }
 
-    /// Runs a command on a thread that may wait.
+    /// Runs a command on the blocking pool.
     async fn run(
         &self,
         job: &Job,
@@ -257,7 +257,7 @@ impl Doer {
         ran.unwrap_or_else(|error| Err(std::io::Error::other(error)))
     }
 
-    /// What a command finds in its environment, what the operator has said last.
+    /// The environment of a command; the operator's variables come last and take precedence.
     fn environment_of(&self, job: &Job) -> Vec<(String, String)> {
         let mut variables = vec![("PATH".to_owned(), search_path(&self.environment))];
         variables.extend(variables_of(&job.transition, job.attempt, &self.host));

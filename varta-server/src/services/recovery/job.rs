@@ -1,68 +1,68 @@
-//! What the planner and those who do the work tell each other: jobs, what came of them, and why nothing was done.
+//! The interface between planner and executor: jobs, their outcomes, and refusals.
 
 use std::sync::Arc;
 
 use crate::domain::tracker::Transition;
 use crate::services::recovery::rule::{Action, RecoveryRule};
 
-/// Something to be done.
+/// An action to execute.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
-    /// Its number, which [`Planner::handle_outcome`] is told.
+    /// The number, by which [`Planner::handle_outcome`] identifies it.
     pub(crate) number: u64,
-    /// The change to the bad state.
+    /// The transition to the unhealthy state.
     pub(crate) transition: Arc<Transition>,
     pub(crate) rule: Arc<RecoveryRule>,
-    /// Which of the rule's steps, counted from 0.
+    /// The step of the rule, counted from 0.
     pub(crate) step: usize,
-    /// Which attempt, counted from 1.
+    /// The attempt, counted from 1.
     pub(crate) attempt: u32,
-    /// Whether the agent's process was sent a signal before.
+    /// Whether a signal was sent to the agent's process before.
     pub(crate) was_signalled: bool,
-    /// Whether the last command that was run for it exited with status 0.
+    /// Whether the last command for it exited with status 0.
     pub(crate) has_helped: bool,
 }
 
 impl Job {
-    /// What is to be done.
+    /// The action of the step.
     pub(crate) fn action(&self) -> &Action {
         &self.rule.steps[self.step].action
     }
 }
 
-/// Why nothing was done, for the moment or for good.
+/// The reason why nothing is done, temporary or final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The budget for all agents is spent.
     Budget,
-    /// That for agents of this name is.
+    /// The budget for agents of this name is spent.
     GroupBudget,
-    /// This server could not see lately.
+    /// The agent is not observed: the server had an observer gap.
     Blind,
     /// The agent is paused.
     Paused,
-    /// Too few others of its name are up.
+    /// Too few other agents of its name are up.
     LastOneStanding,
-    /// What was to be done could not be written down before.
+    /// The audit record cannot be made durable.
     NoTrail,
-    /// It is an agent of another host, and those are left alone, or cannot be sent a signal.
+    /// The agent is on another host, where actions are off or signals are impossible.
     Remote,
-    /// Its process cannot be told from another's.
+    /// Its process is not known, so it cannot be told from another one.
     NotAttested,
-    /// The kernel does not let us hold its process.
+    /// No pidfd can be opened for its process.
     NotHeld,
     /// Its pid belongs to another process by now.
     PidReused,
-    /// Nothing, or nothing safe, is known for a place in the command.
+    /// A placeholder of the command has no safe value.
     Argument,
-    /// There are too many agents in bad states.
+    /// Too many agents are in unhealthy states.
     TooMany,
-    /// All attempts were without success.
+    /// All attempts have failed.
     GivenUp,
 }
 
 impl Refusal {
-    /// Every reason, in the order in which metrics list them.
+    /// Every reason, in the order of the metrics.
     pub(crate) const ALL: [Refusal; 13] = [
         Refusal::Budget,
         Refusal::GroupBudget,
@@ -98,7 +98,7 @@ impl Refusal {
         }
     }
 
-    /// Whether it may be otherwise in a moment.
+    /// Whether the reason may be temporary.
     pub(super) const fn may_pass(self) -> bool {
         match self {
             Refusal::Budget
@@ -118,22 +118,22 @@ impl Refusal {
     }
 }
 
-/// What came of a job.
+/// The outcome of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It was done; if it helped the agent will show it.
+    /// The action was carried out; whether it helped shows in the agent.
     Done,
-    /// It was tried, without success, or only said.
+    /// The action failed, or was only logged.
     Failed,
-    /// There was nothing to be done: a process that has ended gets no signal.
+    /// The action was not needed: its process has ended.
     Skipped,
-    /// The agent is well again, or gone, or another has its place.
+    /// The agent is healthy, gone, or replaced by another one.
     Withdrawn,
-    /// It was not done.
+    /// The action was not carried out.
     Refused(Refusal),
 }
 
-/// A refusal that is to be told.
+/// A refusal to report.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
     pub(crate) transition: Arc<Transition>,

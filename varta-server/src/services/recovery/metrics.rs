@@ -1,4 +1,4 @@
-//! What recovery tells of itself in figures.
+//! The metrics of recovery.
 
 use metrics::{Counter, Gauge};
 
@@ -17,20 +17,20 @@ families! {
 /// The value of the metric label `sink`.
 pub(super) const SINK: &str = "recovery";
 
-/// What came of an action, for the metric label `result`.
+/// The result of an action, as the metric label `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Result {
-    /// The signal was sent, the command exited with status 0, people were told.
+    /// The signal was sent, the command exited with status 0, or the notification was issued.
     Done,
-    /// The command could not be started or exited with another status, the signal could not be sent.
+    /// The command could not be started or exited with another status, or the signal could not be sent.
     Failed,
-    /// The command took too long.
+    /// The command timed out.
     TimedOut,
-    /// The process that was to get a signal had ended.
+    /// The process for the signal had ended.
     Skipped,
-    /// The agent was well again, or gone.
+    /// The agent was healthy or gone.
     Withdrawn,
-    /// It was only said.
+    /// A dry run.
     DryRun,
 }
 
@@ -52,14 +52,14 @@ impl Result {
 
 const KINDS: [&str; 3] = ["notify", "signal", "command"];
 
-/// The families.
+/// The metrics of recovery.
 pub(crate) struct RecoveryMetrics {
     /// By kind and result.
     actions: Vec<(&'static str, Result, Counter)>,
     refused: Vec<(Refusal, Counter)>,
-    /// Commands that run.
+    /// Running commands.
     pub(super) running: Gauge,
-    /// Agents that are dealt with.
+    /// Open episodes.
     pub(super) cases: Gauge,
 }
 

@@ -1,13 +1,15 @@
-//! Recovery: acts on agents in bad states. It is the dangerous part, so it is put together of few things, each of which
-//! can be looked at by itself.
+//! Recovery: acts on agents in unhealthy states. It can do harm, so it consists of small parts that are
+//! reviewed one by one.
 //!
-//! - `rule`: whose verdicts are acted on and how, as an operator wrote it; `command` and `budget` are parts of that.
-//! - `planner`: what is to be done about whom, and when. It is pure, and keeps a `case` for each.
-//! - `desk`: the task that has the planner. It takes changes of verdict as any sink does.
-//! - `doing`: does one job, as `deed` says how; `account` is what is told of it. In the moment of acting it asks the kernel and the tracker whether the agent is still the one
-//!   that fell silent, and still silent.
-//! - `trail`: what is done is written down, and is on the disk, before it is done.
-//! - `runner`: runs one command, and leaves nothing of it behind.
+//! - `rule`: which verdicts are acted on and how, as configured; `command` and `budget` are parts of it.
+//! - `planner`: decides which action is due for which agent. It is pure, and keeps an `episode` for each
+//!   agent.
+//! - `task`: drives the planner with transitions, outcomes and time.
+//! - `executor`: executes one job, whose `action_target` it verifies: right before an action it asks the
+//!   kernel and the tracker whether the agent is still the same one, and still unhealthy. `audit_fields`
+//!   describes the job.
+//! - The audit writer makes a record durable before its action is carried out.
+//! - `runner`: runs one command, and ends every process that it started.
 
 mod action_target;
 mod audit_fields;

@@ -20,9 +20,9 @@ use crate::services::recovery::table::{RecoveryEntry, RecoveryTables};
 pub struct RecoveryArgs {
     /// Command to run when an agent is stalled or down, as in 'systemctl restart {unit}'
     ///
-    /// It is split into words as a shell does, and given to no shell. {pid} {name} {unit} {state} {cause} {silence} stand
-    /// for what is known of the agent, in any word but the first. What else may be done, and to whom, say `[[recovery]]`
-    /// tables of --config, which go before this.
+    /// It is split into words as a shell does, and given to no shell. {pid} {name} {unit} {state} {cause}
+    /// {silence} stand for what is known of the agent, in any word but the first. What else may be done, and
+    /// to whom, say `[[recovery]]` tables of --config, which go before this.
     #[arg(long, env = "VARTA_RECOVERY_EXEC", value_name = "COMMAND")]
     pub recovery_exec: Option<CommandLine>,
 
@@ -80,9 +80,9 @@ pub struct RecoveryArgs {
 /// A variable of the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its value.
+    /// The value.
     pub value: String,
 }
 
@@ -96,14 +96,15 @@ fn parse_variable(text: &str) -> Result<Variable, String> {
 }
 
 impl RecoveryArgs {
-    /// How long --recovery-exec waits: for a service manager that restarts the agent by itself, or an operator who does.
+    /// The wait of --recovery-exec before its first action, in which a service manager or an operator may
+    /// restart the agent.
     const FIRST_WAIT: Duration = Duration::from_secs(1);
 
     /// What these options say, with the tables of the file; `None` when there is no file.
     ///
     /// # Errors
     ///
-    /// The first option whose value makes no sense, or that does nothing.
+    /// The first option whose value is out of range or has no effect.
     pub fn options(self, tables: Option<&RecoveryTables>) -> Result<RecoveryOptions, Error> {
         let wrong = |option, fault: String| Err(Error::Option { option, fault });
         if self.recovery_timeout.is_zero() || self.recovery_timeout > MAX_COMMAND_TIMEOUT {
@@ -145,7 +146,7 @@ impl RecoveryArgs {
         })
     }
 
-    /// The rules of the file, with what they leave open, and that of --recovery-exec behind them.
+    /// The rules of the file with defaults for omitted keys, followed by the rule of --recovery-exec.
     pub(crate) fn rules(&self, tables: &RecoveryTables) -> Vec<RecoveryRule> {
         let simple = self.recovery_exec.as_ref().map(|command| {
             let action = Action::Command(command.clone(), self.recovery_timeout);
@@ -172,20 +173,20 @@ impl RecoveryArgs {
     }
 }
 
-/// What is done about agents in bad states. By default nothing is.
+/// The settings of recovery. By default nothing is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveryOptions {
-    /// The first that fits a verdict counts.
+    /// The first rule that matches a transition applies.
     pub rules: Vec<RecoveryRule>,
-    /// How many signals and commands in all.
+    /// The budget of signals and commands over all agents.
     pub budget: Budget,
-    /// The environment of commands, beside `PATH` and what is known of the agent.
+    /// The environment of commands, in addition to `PATH` and the properties of the agent.
     pub environment: Vec<(String, String)>,
-    /// Whether it is only said what would be done.
+    /// Whether actions are only logged.
     pub is_dry_run: bool,
     /// Whether commands are run for agents of other hosts.
     pub allows_remote: bool,
-    /// Whether something is done that could not be written down before.
+    /// Whether actions are carried out without a durable audit record.
     pub goes_on_without_trail: bool,
     /// What the tables of the file leave open, for when the file is read again; `None` when the rules stay as
     /// they are.
@@ -209,7 +210,7 @@ impl RecoveryOptions {
         Ok(())
     }
 
-    /// The programs of commands that are not there at the moment, and what is to be said of each.
+    /// The programs that do not exist at present, each with its fault.
     pub(crate) fn programs_not_found(&self) -> Vec<(&str, String)> {
         let search = search_path(&self.environment);
         let commands = self.rules.iter().flat_map(|rule| &rule.steps).filter_map(|step| match &step.action {

@@ -1,8 +1,9 @@
-//! The planner: decides what is done about whom, and when. It takes changes of verdict, what came of what was done, and
-//! time; it gives jobs.
+//! The planner: decides which action is due for which agent. Transitions, outcomes of jobs and the time go
+//! in; jobs come out.
 //!
-//! It is as pure as the tracker, and for the same reason: what acts by itself must be testable by writing down what
-//! happened when. That an agent is still to be acted on in the very moment of acting is found out by who does a job.
+//! It is as pure as the tracker, and for the same reason: code that acts by itself must be testable by a
+//! script of events and times. Whether an agent must still be acted on at the time of acting is verified by
+//! the executor.
 
 #[cfg(test)]
 pub(in crate::services::recovery) mod testing;
@@ -23,15 +24,15 @@ use crate::services::recovery::episode::{Case, Doing, Record, Stage};
 use crate::services::recovery::job::{Job, Outcome, Refusal, Told};
 use crate::services::recovery::rule::{Action, BadState, RecoveryRule, Rules};
 
-/// Agents that may be dealt with at once. Beyond it no more are taken, which is counted.
+/// The most open episodes, and the most attempt histories. Beyond it agents are refused and counted.
 pub(super) const MOST_CASES: usize = 65_536;
-/// How long until something is tried again that could not be done at the moment.
+/// The delay before an action is tried again that was not possible.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// After how long an agent that never became well is forgotten if nothing is tried any more.
+/// The time after the last attempt at which the history of an agent that never recovered is dropped.
 const FORGET_AFTER: Duration = Duration::from_secs(86_400);
 
-/// Decides what is done about whom.
+/// The planner; see the module.
 #[derive(Debug)]
 pub(crate) struct Planner {
     rules: Rules,
@@ -42,7 +43,7 @@ pub(crate) struct Planner {
     groups: HashMap<Arc<str>, (Usage, Budget)>,
     cases: HashMap<AgentKey, Case>,
     records: HashMap<AgentKey, Record>,
-    /// The cases that wait, by when they have waited long enough.
+    /// The waiting episodes, by the end of their wait.
     due: BTreeSet<(MonoTime, AgentKey)>,
     jobs: HashMap<u64, Doing>,
     last_job: u64,
@@ -68,19 +69,19 @@ impl Planner {
         }
     }
 
-    /// Goes by other rules from now on. What is begun goes on by those under which it was.
+    /// Replaces the rules. Open episodes continue under their own rule.
     pub(crate) fn handle_rules(&mut self, rules: Rules) {
         self.rules = rules;
     }
 
-    /// Takes a change of verdict.
+    /// Handles a transition.
     pub(crate) fn handle_transition(&mut self, transition: &Transition, now: MonoTime) {
         self.prune(now);
         if let Some(predecessor) = &transition.predecessor {
             self.succeed(&AgentKey::of(predecessor), &AgentKey::of(&transition.agent), now);
         }
         if transition.from == Some(Verdict::Expected) {
-            // It was missed under its name alone.
+            // The agent was expected, and its episode has the name alone.
             self.close(&AgentKey::missing(&transition.agent.name));
         }
         let key = AgentKey::of(&transition.agent);
@@ -97,7 +98,7 @@ impl Planner {
         }
     }
 
-    /// Whether a process has ended as it was told to, or is being told to at this moment.
+    /// Whether a process has ended because of a signal, which may be on its way.
     fn is_our_doing(&self, key: &AgentKey, to: Verdict) -> bool {
         let is_signal = |case: &Case| matches!(case.rule.steps[case.step].action, Action::Signal(_));
         let was_told =
@@ -105,7 +106,7 @@ impl Planner {
         matches!(to, Verdict::Gone | Verdict::Down) && self.cases.get(key).is_some_and(was_told)
     }
 
-    /// Another agent goes on in the place of one: what was tried is remembered under its name.
+    /// Moves the history of an agent to its successor.
     fn succeed(&mut self, predecessor: &AgentKey, successor: &AgentKey, now: MonoTime) {
         self.close(predecessor);
         if let Some(record) = self.records.remove(predecessor) {
@@ -126,7 +127,7 @@ impl Planner {
                 }
                 return;
             }
-            // It is something else now, for which there may be another rule.
+            // The state is another one, for which another rule may match.
             self.close(&key);
         }
         let Some(rule) = self.rules.iter().find(|rule| rule.matches(transition)) else { return };
@@ -160,7 +161,7 @@ impl Planner {
         self.cases.insert(key, case);
     }
 
-    /// Goes on behind the signals, for the process that would get them has ended.
+    /// Skips the signals, as the process for them has ended.
     fn pass_signals(&mut self, key: &AgentKey, now: MonoTime) {
         let Some(case) = self.cases.get_mut(key) else { return };
         let Stage::Waiting(due) = case.stage else { return };
@@ -170,10 +171,10 @@ impl Planner {
         let next = (case.step..).find(|step| !is_signal(*step)).unwrap_or(case.step);
         let is_past_all = next >= case.rule.steps.len();
         if is_past_all && (case.transition.to == Verdict::Gone || (0..next).all(is_signal)) {
-            // It has ended as it was told to, or nothing can be done about it.
+            // The process ended as the signal requested, or no further step can apply.
             return self.close(key);
         }
-        // The wait of the first is a second thought about the verdict, and stays.
+        // The wait of the first step is a grace period for the verdict, and stays.
         if next > case.step && case.step > 0 {
             case.step = next;
             let wait = case.rule.steps.get(next).map_or(Duration::ZERO, |step| step.wait);
@@ -182,14 +183,14 @@ impl Planner {
         }
     }
 
-    /// Ends what is going on about an agent. A job that is being done is, and what comes of it is of no interest.
+    /// Ends an episode. A running job continues, and its outcome is ignored.
     fn close(&mut self, key: &AgentKey) {
         if let Some(Case { stage: Stage::Waiting(due), .. }) = self.cases.remove(key) {
             self.due.remove(&(due, key.clone()));
         }
     }
 
-    /// Puts a case off until then; past its last step, begins the next attempt.
+    /// Sets the end of an episode's wait; past its last step, starts the next attempt.
     fn wait_until(&mut self, key: AgentKey, at: MonoTime, now: MonoTime) {
         let Some(case) = self.cases.get_mut(&key) else { return };
         if let Stage::Waiting(due) = case.stage {
@@ -208,17 +209,17 @@ impl Planner {
         self.due.insert((at, key));
     }
 
-    /// When [`Planner::poll_job`] may have something; `None` when there is nothing to wait for.
+    /// The time at which [`Planner::poll_job`] may have a job; `None` without a waiting episode.
     pub(super) fn poll_timeout(&self) -> Option<MonoTime> {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// A refusal that is to be told. To be called until it gives `None`.
+    /// A refusal to report. Drained until it returns `None`.
     pub(crate) fn poll_told(&mut self) -> Option<Told> {
         self.told.pop_front()
     }
 
-    /// What is to be done by now, if anything is. Its outcome is to be [handed in](Planner::handle_outcome).
+    /// The next job that is due. Its outcome must be passed to [`Planner::handle_outcome`].
     pub(crate) fn poll_job(&mut self, now: MonoTime) -> Option<Job> {
         while self.poll_timeout().is_some_and(|due| due <= now) {
             let (_, key) = self.due.pop_first()?;
@@ -251,7 +252,8 @@ impl Planner {
         if is_for_group
             && self.jobs.values().any(|doing| doing.is_for_group && doing.group.as_ref() == Some(&name))
         {
-            // What is being done may bring this one back too: a unit is restarted once and not once for each of its workers.
+            // The running command may bring this agent back too: a unit is restarted once and not once for
+            // each of its workers.
             self.wait_until(key.clone(), now + TRY_AGAIN, now);
             return None;
         }
@@ -280,25 +282,25 @@ impl Planner {
         Some(Job { number, transition, rule, step, attempt: attempt.max(1), was_signalled, has_helped })
     }
 
-    /// Why such an agent may not be acted on like this at all.
+    /// The reason why an action on such an agent is never allowed.
     fn forbids(&self, transition: &Transition, action: &Action) -> Option<Refusal> {
         let Transition { agent, process, to, .. } = transition;
         match (action, agent.origin) {
             (Action::Notify, _) => None,
             (_, Origin::Udp(_) | Origin::SecureUdp(_)) => (!self.allows_remote).then_some(Refusal::Remote),
-            // One that has never come has no process; its name stands in the configuration.
+            // An agent that was never seen has no process; its name is configured.
             (_, Origin::Local) if process.is_some() || *to == Verdict::Expected && agent.pid == 0 => None,
             (_, Origin::Local) => Some(Refusal::NotAttested),
         }
     }
 
-    /// Takes one action from both budgets, or says which is spent, and until when.
+    /// Takes one token from both budgets, or returns which is spent, and until when.
     fn spend(&mut self, name: &Arc<str>, of_group: Budget, now: MonoTime) -> Result<(), (Refusal, MonoTime)> {
         let (group, budget) = self.groups.entry(Arc::clone(name)).or_insert((Usage::default(), of_group));
         *budget = of_group;
         let (of_group, of_all) = (of_group.limit(), self.budget.limit());
         let (group_at, all_at) = (of_group.next_at(*group), of_all.next_at(self.spent));
-        // What is being done may turn out not to be, and costs nothing then.
+        // Running jobs may return their tokens.
         let may_come_back = self.jobs.values().any(|doing| doing.group.is_some());
         let until = |at: MonoTime| if may_come_back { now + TRY_AGAIN } else { at };
         if group_at > now {
@@ -312,7 +314,7 @@ impl Planner {
         Ok(())
     }
 
-    /// Gives back what an action was to take that did not come about.
+    /// Returns the tokens of an action that was not carried out.
     fn unspend(&mut self, name: &Arc<str>) {
         self.budget.limit().give_back(&mut self.spent);
         if let Some((group, budget)) = self.groups.get_mut(name) {
@@ -320,7 +322,7 @@ impl Planner {
         }
     }
 
-    /// Tries the step again later, and tells why once.
+    /// Delays the step, and reports the reason once.
     fn put_off(&mut self, key: AgentKey, refusal: Refusal, until: MonoTime, now: MonoTime) {
         let Some(case) = self.cases.get_mut(&key) else { return };
         if case.refused.replace(refusal) != Some(refusal) {
@@ -329,7 +331,7 @@ impl Planner {
         self.wait_until(key, until.max(now + TRY_AGAIN), now);
     }
 
-    /// Takes what came of a job.
+    /// Handles the outcome of a job.
     pub(crate) fn handle_outcome(&mut self, number: u64, outcome: Outcome, now: MonoTime) {
         let Some(Doing { key, group, before, .. }) = self.jobs.remove(&number) else { return };
         let was_tried = matches!(outcome, Outcome::Done | Outcome::Failed);
@@ -352,7 +354,7 @@ impl Planner {
                 }
                 case.refused = None;
                 if case.transition.to == Verdict::Gone && !case.was_signalled {
-                    // It has left by itself.
+                    // The agent said goodbye by itself.
                     return self.close(&key);
                 }
                 case.step += 1;
@@ -376,7 +378,7 @@ impl Planner {
         }
     }
 
-    /// Forgets what has no bearing on anything any more.
+    /// Drops state that can no longer affect a decision.
     fn prune(&mut self, now: MonoTime) {
         if now.since(self.pruned_at) < RecoveryRule::WELL_AFTER / 10 {
             return;
@@ -388,14 +390,14 @@ impl Planner {
         self.records.retain(|key, record| {
             let is_over = match record.well_since {
                 Some(since) => is_long_ago(since) && record.next_at <= now,
-                // It may have been forgotten by those who knew it.
+                // The tracker may have evicted the agent.
                 None => now.since(record.tried_at) >= FORGET_AFTER && !cases.contains_key(key),
             };
             !is_over
         });
     }
 
-    /// How many agents are dealt with.
+    /// The number of open episodes.
     pub(crate) fn cases(&self) -> usize {
         self.cases.len()
     }

@@ -1,4 +1,4 @@
-//! Rules: whose verdicts are acted on, how, and how often.
+//! Recovery rules: which transitions are acted on, how, and how often.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use crate::domain::tracker::{Cause, Transition, Verdict};
 use crate::services::recovery::budget::Budget;
 use crate::services::recovery::command::CommandLine;
 
-/// A state that may be acted on: one that is cause for alarm.
+/// An unhealthy state, which a rule may act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadState {
-    /// It fell silent.
+    /// The agent is silent.
     Stalled,
     /// Its process ended without a goodbye.
     Down,
-    /// It beats, and says that it is in a critical state.
+    /// It beats and reports a critical status.
     Critical,
-    /// It was expected and has not come.
+    /// It was expected and has not been seen.
     Expected,
 }
 
 impl BadState {
-    /// All of them.
+    /// All states.
     pub const ALL: [BadState; 4] =
         [BadState::Stalled, BadState::Down, BadState::Critical, BadState::Expected];
 
-    /// The state that a verdict is, if it is a bad one.
+    /// The unhealthy state of a verdict; `None` for a healthy one.
     #[must_use]
     pub const fn of(verdict: Verdict) -> Option<Self> {
         match verdict {
@@ -41,7 +41,7 @@ impl BadState {
         }
     }
 
-    /// How rules name it.
+    /// The name in rules.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -53,14 +53,14 @@ impl BadState {
     }
 }
 
-/// What is done in a step.
+/// The action of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// People are told.
+    /// Sends a notification.
     Notify,
-    /// The agent's process gets a signal.
+    /// Sends a signal to the agent's process.
     Signal(nix::sys::signal::Signal),
-    /// A program is run, and killed with all that it started if it takes longer.
+    /// Runs a program, which is killed after the timeout with all that it started.
     Command(CommandLine, Duration),
 }
 
@@ -76,51 +76,51 @@ impl Action {
     }
 }
 
-/// A step: what is done when the agent is still in its bad state after a wait.
+/// A step: an action that follows if the agent is still in an unhealthy state after a wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// From the step before, or for the first one from the verdict.
+    /// The wait since the step before, or since the transition for the first one.
     pub wait: Duration,
-    /// What is done.
+    /// The action.
     pub action: Action,
 }
 
-/// Which verdicts are acted on, and how.
+/// A recovery rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveryRule {
-    /// Whose.
+    /// The pattern of the agents' names.
     pub name: Glob,
-    /// Labels that the agent must have, all of them.
+    /// Labels of which the agent must have all.
     pub labels: Vec<(String, String)>,
-    /// In which states.
+    /// The states.
     pub states: Vec<BadState>,
-    /// For which causes, by their names; all when there are none.
+    /// The causes by name; empty for all.
     pub causes: Vec<&'static str>,
-    /// Beating over which transports; all when there are none.
+    /// The transports; empty for all.
     pub transports: Vec<Transport>,
-    /// What is done, one after the other, while the agent stays in a bad state.
+    /// The steps, taken in order while the agent stays in an unhealthy state.
     pub steps: Vec<Step>,
-    /// How long after the first action of an attempt the next attempt may begin at the earliest.
+    /// The shortest time from the first action of an attempt to the next attempt.
     pub debounce: Duration,
-    /// How long after an attempt without success the next one begins; twice as long each time, up to
+    /// The wait after the first failed attempt, doubled after each further one up to
     /// [`RecoveryRule::LONGEST_BACKOFF`].
     pub backoff: Duration,
-    /// How many attempts there are before it is given up.
+    /// The number of attempts before the agent is given up.
     pub attempts: u32,
-    /// How many actions on all agents of one name.
+    /// The budget for all agents of one name.
     pub budget: Budget,
-    /// How many other agents of the same name must be up, if there are others; `None` for 1 when the agent itself still beats,
-    /// so that the last one is left alone, and 0 when it does not.
+    /// How many other agents of the name must be up, if there are others. `None` means 1 while the agent
+    /// itself still beats, so that the last one is left alone, and 0 otherwise.
     pub keep_up: Option<u32>,
 }
 
 impl RecoveryRule {
     /// The longest wait between two attempts.
     pub const LONGEST_BACKOFF: Duration = Duration::from_secs(3_600);
-    /// How long an agent must have been well for its attempts to be forgotten.
+    /// The healthy period after which the attempts on an agent are forgotten.
     pub const WELL_AFTER: Duration = Duration::from_secs(600);
 
-    /// Whether this rule is for such a verdict.
+    /// Whether the rule applies to a transition.
     pub(super) fn matches(&self, transition: &Transition) -> bool {
         let Transition { agent, labels, to, cause, .. } = transition;
         let is_wanted = |state| self.states.contains(&state);
@@ -131,18 +131,18 @@ impl RecoveryRule {
             && self.name.matches(&agent.name)
     }
 
-    /// How long to wait after the `attempt`th attempt, counted from 1.
+    /// The wait after the `attempt`th attempt, counted from 1.
     pub(super) fn backoff_after(&self, attempt: u32) -> Duration {
         let doubled = self.backoff.saturating_mul(1 << attempt.saturating_sub(1).min(20));
         doubled.min(Self::LONGEST_BACKOFF.max(self.backoff))
     }
 
-    /// A name's causes, if there is such a cause.
+    /// Looks up a cause by name.
     #[must_use]
     pub fn cause_named(name: &str) -> Option<&'static str> {
         Cause::NAMES.into_iter().find(|cause| *cause == name)
     }
 }
 
-/// Rules in the order in which they were written; the first that fits counts.
+/// Rules in the order of the configuration; the first that matches applies.
 pub(super) type Rules = Vec<Arc<RecoveryRule>>;

@@ -1,9 +1,9 @@
-//! Runs a command so that it can hold up nobody and leave nothing behind: in a process group of its own, with an
-//! environment of its own, nothing to read, its output kept as far as there is room and drained beyond that, and for a
-//! bounded time.
+//! Runs a command in bounded time and without leftovers: in its own process group, with a given environment,
+//! no input, and an output that is drained and truncated.
 //!
-//! What the command has started and what has not left its group ends with it. The leader is not reaped before the group
-//! is empty: until then the kernel gives the group's number to nobody else, so no signal can reach a stranger.
+//! Processes that the command started end with it, unless they have left its group. The leader is reaped
+//! after the group is empty: until then the kernel does not reuse the number of the group, so no signal can
+//! reach a stranger.
 
 use std::collections::VecDeque;
 use std::io::{self, PipeReader, PipeWriter, Read};
@@ -20,62 +20,62 @@ use nix::unistd::Pid;
 
 use crate::observe::{Pidfd, members_of_group};
 
-/// How much of a command's output is kept from its beginning, and as much from its end, in bytes.
+/// The bytes kept of a command's output, from its beginning and again from its end.
 pub(super) const KEPT: usize = 2_048;
-/// From SIGTERM to SIGKILL when the server is about to end.
+/// The time from SIGTERM to SIGKILL on shutdown.
 const TERM_TO_KILL_AT_THE_END: Duration = Duration::from_secs(1);
-/// How long a command may go on when the server is about to end.
+/// The longest time that a command may continue on shutdown.
 const LEFT_AT_THE_END: Duration = Duration::from_secs(2);
-/// How long what was killed may take to be gone: one that waits for a dead disk cannot be.
+/// The longest wait for killed processes to end: one in uninterruptible sleep does not.
 const GONE_WITHIN: Duration = Duration::from_secs(2);
-/// Between two looks at who is left of a group whose leader has ended.
+/// The interval of checks for remaining group members and, without a pidfd, for the leader.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What is to be run.
+/// A command to run.
 #[derive(Debug)]
 pub(super) struct Program {
-    /// Its path, with a slash in it.
+    /// The path, which contains a slash.
     pub(super) path: std::path::PathBuf,
     pub(super) arguments: Vec<String>,
-    /// All of it.
+    /// The whole environment.
     pub(super) environment: Vec<(String, String)>,
     pub(super) timeout: Duration,
-    /// From SIGTERM to SIGKILL.
+    /// The time from SIGTERM to SIGKILL.
     pub(super) term_to_kill: Duration,
 }
 
 impl Program {
-    /// How long a command may take to end when it is told to.
+    /// The default of `term_to_kill`.
     pub(super) const TERM_TO_KILL: Duration = Duration::from_secs(5);
 }
 
-/// How it went.
+/// The result of a command.
 #[derive(Debug)]
 pub(super) struct Ran {
     pub(super) end: End,
     pub(super) lasted: Duration,
     pub(super) output: Output,
-    /// Processes that it had left in its group, and that were killed.
+    /// The number of processes that it left in its group, which were killed.
     pub(super) killed: usize,
 }
 
-/// How a command ended.
+/// The end of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Exited(i32),
     Signalled(i32),
-    /// It took too long, or the server was about to end, and it was told to end or killed.
+    /// It timed out, or the server was shut down, and it was ended by a signal.
     TimedOut,
-    /// Neither could it be killed. It is left to the kernel.
+    /// SIGKILL had no effect. The process is abandoned.
     Unkillable,
 }
 
-/// What a command wrote to its standard output and error, in the order in which it came.
+/// The standard output and error of a command, interleaved as written.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     first: Vec<u8>,
     last: VecDeque<u8>,
-    /// All that it wrote, in bytes.
+    /// The number of bytes written.
     pub(super) length: u64,
 }
 
@@ -90,7 +90,7 @@ impl Output {
         self.last.extend(rest);
     }
 
-    /// What was kept, as text; what lies between its beginning and its end is told by its length.
+    /// The kept output as text; the omitted middle is replaced by its length.
     pub(super) fn text(&self) -> String {
         let last: Vec<u8> = self.last.iter().copied().collect();
         let kept = (self.first.len() + last.len()) as u64;
@@ -102,13 +102,13 @@ impl Output {
     }
 }
 
-/// What keeps commands running: when it is dropped, they end soon.
+/// Its drop ends the running commands.
 #[derive(Debug)]
 pub(super) struct Keeper {
     _open: PipeWriter,
 }
 
-/// What a command that runs knows of its [`Keeper`].
+/// The signal to a running command that its [`Keeper`] was dropped.
 #[derive(Debug)]
 pub(super) struct Kept(PipeReader);
 
@@ -125,11 +125,11 @@ impl Kept {
     }
 }
 
-/// Runs a program to its end. Blocks the thread as long as that takes, which is bounded.
+/// Runs a program to its end, and blocks the thread for that bounded time.
 ///
 /// # Errors
 ///
-/// When it cannot be started; nothing runs then.
+/// The program cannot be started.
 pub(super) fn run(program: &Program, kept: &Kept) -> io::Result<Ran> {
     let began = Instant::now();
     let (output, writer) = io::pipe()?;
@@ -151,17 +151,17 @@ pub(super) fn run(program: &Program, kept: &Kept) -> io::Result<Ran> {
     Ok(Ran { end, killed, lasted: began.elapsed(), output: running.captured })
 }
 
-/// A command's process and those that it started.
+/// A command's process and its descendants in the group.
 struct Group {
     child: Child,
-    /// Of the leader; without one (descriptors have run out) it is asked for from time to time.
+    /// Of the leader. Without one, as descriptors are short, the leader is polled.
     pidfd: io::Result<Pidfd>,
 }
 
 impl Group {
     fn signal(&self, signal: Signal) {
         let Ok(group) = i32::try_from(self.child.id()) else { return };
-        // Nobody is left, or none that may be sent a signal: then what is left is told as such.
+        // Fails if the group is empty or out of reach; remaining members are counted afterwards.
         let _ = killpg(Pid::from_raw(group), signal);
     }
 
@@ -173,7 +173,7 @@ impl Group {
         }
     }
 
-    /// Who is left beside the leader.
+    /// The number of group members without the leader.
     fn others(&self) -> usize {
         members_of_group(self.child.id()).into_iter().filter(|pid| *pid != self.child.id()).count()
     }
@@ -181,13 +181,14 @@ impl Group {
 
 struct Running {
     group: Group,
-    /// Until it is closed by all who have it.
+    /// `None` once all writers have closed it.
     output: Option<PipeReader>,
     captured: Output,
 }
 
 impl Running {
-    /// Waits for the leader, and sees to it that nobody is left. How it ended, and how many were killed beside it.
+    /// Waits for the leader, ends the rest of the group, and returns the leader's end and how many were
+    /// killed with it.
     fn see_through(&mut self, program: &Program, kept: &Kept) -> (End, usize) {
         let mut until = Instant::now() + program.timeout;
         let mut is_at_the_end = false;
@@ -226,7 +227,7 @@ impl Running {
         (end, killed)
     }
 
-    /// Ends whom the leader has left behind. How many there were.
+    /// Ends the processes that the leader has left, and returns their number.
     fn end_others(&mut self, program: &Program, mut kept: Option<&Kept>) -> usize {
         let others = self.group.others();
         if others == 0 {
@@ -252,12 +253,12 @@ impl Running {
         others
     }
 
-    /// Waits until something has been written, the leader has ended or the time is over, and takes what was written.
-    /// Whether the server is about to end.
+    /// Waits for output, the end of the leader or the timeout, and drains the output. Returns whether the
+    /// server is shutting down.
     fn wait(&mut self, timeout: Duration, kept: Option<&Kept>) -> bool {
         let mut watched = Vec::with_capacity(3);
         if let Ok(pidfd) = &self.group.pidfd {
-            // Once the leader has ended it is others that are waited for, and its descriptor would wake us all the time.
+            // The pidfd of an ended leader is always readable and would turn the wait into a busy loop.
             if !pidfd.has_ended() {
                 watched.push(PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
             }
@@ -270,12 +271,12 @@ impl Running {
             watched.push(PollFd::new(kept.0.as_fd(), PollFlags::empty()));
         }
         let timeout = if is_waited_for_by_pidfd { timeout } else { timeout.min(LOOK_AGAIN) };
-        // Rounded up: a poll that ends too early is one for nothing.
+        // Rounded up, as a poll that ends too early is wasted.
         let millis = timeout.as_millis().saturating_add(u128::from(timeout.subsec_nanos() % 1_000_000 > 0));
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
         match poll(&mut watched, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
-            // Nothing can be watched: then it is looked at from time to time.
+            // Without a working poll the state is checked periodically.
             Err(_) => std::thread::sleep(LOOK_AGAIN),
         }
         let is_at_the_end = kept.is_some()
@@ -287,7 +288,7 @@ impl Running {
         is_at_the_end
     }
 
-    /// Takes what has been written, at most so much that nobody can keep us here.
+    /// Reads the available output, up to a bound that a fast writer cannot extend.
     fn drain(&mut self) {
         const MOST_AT_ONCE: usize = 64;
         let mut room = [0; 16 * 1024];
@@ -304,7 +305,7 @@ impl Running {
     }
 }
 
-/// How long those may take to end that were told to.
+/// The time from SIGTERM to SIGKILL.
 fn patience(program: &Program, is_at_the_end: bool) -> Duration {
     if is_at_the_end { program.term_to_kill.min(TERM_TO_KILL_AT_THE_END) } else { program.term_to_kill }
 }
@@ -357,7 +358,7 @@ mod tests {
         let text = ran.output.text();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "status 1");
-        // A shell adds some of its own.
+        // A shell adds variables of its own.
         assert!(lines.contains(&"PATH=/usr/bin:/bin") && !text.contains("CARGO"), "{text}");
         assert!(lines.contains(&"/"), "{text}");
         assert_eq!(lines[lines.len() - 2], lines[lines.len() - 1], "it leads its own group");

@@ -108,11 +108,11 @@ impl Staged {
     }
 }
 
-/// Says in the log what may be done, and warns of what will not work.
+/// Logs what recovery may do, and warns of commands that cannot run.
 fn announce(options: &RecoveryOptions, has_trail: bool) {
     let RecoveryOptions { rules, budget, is_dry_run, .. } = options;
     if rules.is_empty() {
-        // There may be some when the file is read again.
+        // A reload may add rules.
         return;
     }
     let what = if *is_dry_run { "says what it would do" } else { "acts" };

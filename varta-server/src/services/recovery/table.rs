@@ -1,4 +1,4 @@
-//! `[[recovery]]`: what is done about whom, as the file says it. What it leaves open is for the options.
+//! The `[[recovery]]` tables of the configuration file. Omitted keys are left to the options.
 
 use std::time::Duration;
 
@@ -37,27 +37,27 @@ impl ReadTables for RecoveryTables {
 /// A table of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveryEntry {
-    /// Whose agents; see [`RecoveryRule`] for this and the others.
+    /// The pattern of the agents' names; see [`RecoveryRule`] for all fields.
     pub name: Glob,
     /// Labels that they must have.
     pub labels: Vec<(String, String)>,
-    /// In which states.
+    /// The states.
     pub states: Vec<BadState>,
-    /// For which causes.
+    /// The causes.
     pub causes: Vec<&'static str>,
-    /// Over which transports.
+    /// The transports.
     pub transports: Vec<Transport>,
-    /// What is done; a command may have no time of its own.
+    /// The steps; a command may have no timeout of its own.
     steps: Vec<(Duration, StepEntry)>,
-    /// If it says so.
+    /// `None` for the option's value.
     pub debounce: Option<Duration>,
-    /// If it says so.
+    /// `None` for the option's value.
     pub backoff: Option<Duration>,
-    /// If it says so.
+    /// `None` for the option's value.
     pub attempts: Option<u32>,
-    /// If it says so.
+    /// `None` for the option's value.
     pub budget: Option<Budget>,
-    /// If it says so.
+    /// `None` for the default of [`RecoveryRule::keep_up`].
     pub keep_up: Option<u32>,
 }
 
@@ -68,7 +68,7 @@ enum StepEntry {
     Command(CommandLine, Option<Duration>),
 }
 
-/// The keys of the table.
+/// The keys of a table.
 const KEYS: [&str; 12] = [
     "name",
     "label",
@@ -85,14 +85,14 @@ const KEYS: [&str; 12] = [
 ];
 /// The keys of a step.
 const STEP_KEYS: [&str; 5] = ["wait", "notify", "signal", "exec", "timeout"];
-/// The transports by which agents differ: who writes to a page of memory is an agent of the Unix socket.
+/// The transports of agents: one that beats through shared memory counts as an agent of the Unix socket.
 const TRANSPORTS: [Transport; 3] = [Transport::Unix, Transport::Udp, Transport::SecureUdp];
-/// How many tables there may be, and how many steps in each.
+/// The most tables, and the most steps in each.
 const MOST: usize = 256;
 const MOST_STEPS: usize = 16;
 
 impl RecoveryEntry {
-    /// For everybody who is stalled or down.
+    /// The entry for all agents that are stalled or down.
     pub(crate) fn for_all() -> Self {
         RecoveryEntry {
             name: Glob::any(),
@@ -109,7 +109,7 @@ impl RecoveryEntry {
         }
     }
 
-    /// The steps, where a command that says nothing of its own may run for so long.
+    /// The steps, with this timeout for commands without one of their own.
     pub(crate) fn steps(&self, timeout: Duration) -> Vec<Step> {
         let step = |(wait, entry): &(Duration, StepEntry)| Step {
             wait: *wait,
@@ -122,7 +122,7 @@ impl RecoveryEntry {
         self.steps.iter().map(step).collect()
     }
 
-    /// Reads a table; `count` are there already.
+    /// Parses a table, of which `count` precede it.
     fn read(table: &Table<'_, '_>, count: usize) -> Result<Self, Fault> {
         let [name, label, state, cause, transport, exec, steps, debounce, backoff, attempts, budget, keep_up] =
             table.values(KEYS)?;
@@ -173,7 +173,7 @@ impl RecoveryEntry {
     }
 }
 
-/// One value, or several in a list.
+/// A single value, or several in a list.
 fn list<'t, 'i, T>(
     value: Option<&'t Value<'i>>,
     read: impl Fn(&'t Value<'i>) -> Result<T, Fault>,
@@ -240,7 +240,7 @@ fn command(value: &Value<'_>) -> Result<CommandLine, Fault> {
     text("exec", value)?.parse().map_err(|fault| at(value, format!("exec: {fault}")))
 }
 
-/// `TERM` or `SIGTERM`.
+/// Parses `TERM` or `SIGTERM`.
 fn parse_signal(value: &Value<'_>) -> Result<Signal, Fault> {
     let name = text("signal", value)?;
     let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
@@ -255,7 +255,7 @@ fn parse_signal(value: &Value<'_>) -> Result<Signal, Fault> {
     })
 }
 
-/// A time that may be none.
+/// Parses a duration that may be zero.
 fn wait(key: &'static str, value: &Value<'_>) -> Result<Duration, Fault> {
     let text = text(key, value)?;
     let time = humantime::parse_duration(text)

@@ -1,4 +1,4 @@
-//! The task that has the planner: takes changes of verdict, has jobs done side by side, and tells what is refused.
+//! The recovery task: drives the planner, runs its jobs concurrently, and reports its refusals.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use crate::services::recovery::planner::Planner;
 use crate::services::recovery::rule::RecoveryRule;
 use crate::services::recovery::runner::{Keeper, Kept};
 
-/// Jobs that are done side by side. The others wait.
+/// The most concurrent jobs. Further ones wait.
 const MOST_AT_ONCE: usize = 256;
-/// How long jobs may take to end when the server does: a command is told to end after two seconds, and killed after three.
+/// The time limit for jobs on shutdown: a command gets SIGTERM after two seconds and SIGKILL after three.
 const END_WITHIN: Duration = Duration::from_millis(4_500);
 
-/// Rules that are to count from now on.
+/// The rules of a reloaded configuration.
 pub(crate) type NewRules = Vec<RecoveryRule>;
 
-/// The sink that acts.
+/// The task and all that it owns.
 pub(crate) struct Desk {
     planner: Planner,
     doer: Arc<Doer>,
@@ -36,14 +36,16 @@ pub(crate) struct Desk {
     new_rules: mpsc::Receiver<NewRules>,
     keeper: Keeper,
     kept: Kept,
-    /// The numbers of the jobs that are done, by their tasks.
+    /// The numbers of running jobs by their tasks.
     tasks: HashMap<task::Id, u64>,
 }
 
 impl Desk {
+    /// Builds the task.
+    ///
     /// # Errors
     ///
-    /// When descriptors are short.
+    /// No file descriptors are left.
     pub(crate) fn new(
         options: RecoveryOptions,
         doer: Doer,
@@ -66,7 +68,8 @@ impl Desk {
         })
     }
 
-    /// Runs until `stop`, or until nobody tells of changes any more. Commands that run then have a short while to end.
+    /// Runs until `stop` is cancelled or the queue of transitions closes. Running commands then have a short
+    /// time to end.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut jobs: JoinSet<Outcome> = JoinSet::new();
         loop {
@@ -141,7 +144,8 @@ impl Desk {
         }
     }
 
-    /// Tells what is refused: in the log, in figures, and in the trail.
+    /// Reports refusals in the log, the metrics, the audit log and, once an agent is given up, to the
+    /// webhook.
     fn tell(&mut self) {
         while let Some(Told { transition, refusal }) = self.planner.poll_told() {
             self.doer.metrics.refused(refusal);
@@ -182,7 +186,7 @@ impl Desk {
     }
 }
 
-/// Why, for people.
+/// The reason as text.
 const fn because(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Budget => "--recovery-budget is spent; it is tried again when there is some",

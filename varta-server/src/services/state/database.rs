@@ -1,3 +1,5 @@
+//! Opening of the state database, and what an earlier server left in it.
+
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -10,44 +12,44 @@ use crate::services::state::registry::Kept;
 use crate::services::state::schema::Fault;
 use crate::services::state::{registry, replay_sessions, schema};
 
-/// What a server left behind.
+/// The state that an earlier server persisted.
 #[derive(Debug, Default)]
 pub(crate) struct Left {
-    /// Whom it knew.
+    /// The agents it knew.
     pub(crate) agents: Vec<Kept>,
-    /// What the replay table knew.
+    /// The windows of its replay table.
     pub(crate) seals: Vec<Seal>,
 }
 
-/// How much of it there is room for.
+/// How much state this server has room for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     pub(crate) agents: usize,
     pub(crate) seals: usize,
 }
 
-/// The database's name in the directory of `--state-dir`.
+/// The file name of the database in the directory of `--state-dir`.
 pub(super) const DATABASE: &str = "varta.db";
 
-/// The directory of `--state-dir`, taken and read.
+/// The open state database in its locked directory.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(super) directory: StateDir,
-    /// `None` when the disk was full or failed at the start: then the writer tries again.
+    /// `None` when the disk was full or failed at the start; the writer tries again.
     pub(super) database: Option<Connection>,
     /// The number of the last sweep.
     pub(super) sweep: i64,
 }
 
 impl Store {
-    /// Reads what the server before this one left there, as far as there is room.
+    /// Reads what an earlier server persisted, as far as there is room.
     ///
-    /// A database that is broken is moved aside. One that cannot be read because the disk is full or fails is left as it
-    /// is; then nothing is known of before.
+    /// A corrupt database is moved aside. A database that cannot be read because the disk is full or fails is
+    /// left alone, and the server starts without earlier state.
     ///
     /// # Errors
     ///
-    /// When the directory or the file cannot be used at all, see [`Error`].
+    /// The directory or the file cannot be used at all, see [`Error`].
     pub(crate) fn open(directory: StateDir, room: Room, clock: Clock) -> Result<(Self, Left), Error> {
         let path = directory.path().join(DATABASE);
         let read = match open_and_read(&path, room, clock) {
@@ -93,7 +95,7 @@ fn open_and_read(path: &Path, room: Room, clock: Clock) -> Result<(Connection, L
     Ok((database, Left { agents, seals }, sweep))
 }
 
-/// Moves a broken database aside, and says so.
+/// Moves a corrupt database aside, and logs that.
 pub(super) fn move_aside(path: &Path, fault: &str) -> std::io::Result<()> {
     let aside = schema::move_aside(path)?;
     tracing::warn!(

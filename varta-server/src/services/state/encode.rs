@@ -1,3 +1,5 @@
+//! Conversions of times, numbers and origins to columns of the database.
+
 use crate::base::time::WallTime;
 use crate::domain::beat::Origin;
 
@@ -6,12 +8,12 @@ pub(super) fn unix_millis(at: WallTime) -> i64 {
     whole(at.as_millis())
 }
 
-/// A number as SQLite can keep it.
+/// A number clamped to SQLite's signed 64-bit integers.
 pub(super) fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Where an agent beats from: `local`, `udp 10.0.0.1`, `secure_udp fd00::1`.
+/// The origin of an agent: `local`, `udp 10.0.0.1`, `secure_udp fd00::1`.
 pub(super) fn origin_text(origin: Origin) -> String {
     match origin {
         Origin::Local => "local".to_owned(),

@@ -1,4 +1,4 @@
-//! The history: what was said of agents, and when.
+//! The history table: the transitions of agents, bounded by number and age.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::base::time::millis;
 use crate::domain::tracker::Transition;
 use crate::services::state::encode::{origin_text, unix_millis, whole};
 
-/// The most rows that are kept, the newest.
+/// The most rows; the newest are kept.
 pub(super) const MOST_ROWS: i64 = 100_000;
-/// How long they are kept.
+/// The longest time for which a row is kept.
 pub(super) const KEPT: Duration = Duration::from_secs(30 * 86_400);
-/// Rows that one write takes out because they are too old.
+/// The most rows that one write deletes for their age.
 const PRUNED_AT_ONCE: i64 = 1_000;
 
 pub(super) fn insert(
@@ -53,7 +53,7 @@ pub(super) fn insert(
     Ok(())
 }
 
-/// Takes out what is too much or too old by `now`.
+/// Deletes the rows beyond the limits of number and of age at `now`.
 pub(super) fn prune(database: &Connection, now: i64) -> rusqlite::Result<()> {
     database
         .prepare_cached("DELETE FROM history WHERE id <= (SELECT max(id) FROM history) - ?1")?

@@ -1,10 +1,10 @@
-//! The memory: what is to survive this server, in a SQLite database that people can open with the tool they know.
+//! Persistent state in a SQLite database, which standard tools can read.
 //!
-//! Three tables. The registry has a row for each agent that is known, so that the next server knows who should be there.
-//! The history has what was said of agents: the newest 100,000 changes of the last 30 days. The seals are what the replay
-//! table knows, so that a recording of what came to this server is refused by the next. All of it is written by a thread
-//! of its own, many changes at once and never more than a second late as long as the disk can take them. Nobody waits for
-//! the disk: when it is full or broken that is said once and counted, and what did not find its place is made up for
+//! Three tables survive a restart. `agents` is the registry: one row for each known agent, so that the next
+//! server knows which agents to expect. `history` holds the newest 100,000 transitions of the last 30 days.
+//! `seals` holds the windows of the replay table, so that the next server refuses replays of what this one
+//! accepted. A thread of its own writes in batches, at most a second late while the disk accepts writes. The
+//! engine never waits for the disk: a failure is logged once and counted, and what was dropped is made up for
 //! later, see `writer`.
 
 mod database;

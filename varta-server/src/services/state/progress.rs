@@ -1,16 +1,18 @@
+//! The progress of the two background passes: sweeps over all agents, and checkpoints of the replay table.
+
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::ingest::Vault;
 
-/// From where on, and when, sessions of the replay table are looked at next.
+/// The slot from which the next replay windows are saved, and when.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Save {
     pub(super) from: usize,
     pub(super) at: MonoTime,
 }
 
-/// Waits until the replay table has changed; for ever where there is none.
+/// Waits until the replay table has changed; for ever without one.
 pub(super) async fn changed(vault: Option<&Vault>) {
     match vault {
         Some(vault) => vault.changed().await,
@@ -18,28 +20,29 @@ pub(super) async fn changed(vault: Option<&Vault>) {
     }
 }
 
-/// How often all agents are gone over.
+/// The pause between two sweeps.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Between two slices, so that a million agents neither hold up beats nor fill the disk's queue.
+/// The pause between two slices, so that a sweep of a million agents neither delays beats nor fills the
+/// disk's queue.
 pub(super) const SLICE_PAUSE: Duration = Duration::from_millis(100);
 
-/// How far the agents have been gone over.
+/// The progress of the present sweep.
 #[derive(Debug)]
 pub(super) struct Sweep {
-    /// Of the one that goes on or was the last: what it wrote bears that number.
+    /// The number of the present or last sweep, which marks the rows it has written.
     pub(super) number: i64,
-    /// Whether every slice of it has been written so far.
+    /// Whether every slice so far has been written.
     pub(super) is_whole: bool,
     pub(super) next: Next,
 }
 
-/// What comes next in a sweep.
+/// The next step of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// To begin one. `NEVER` when there is nobody to go over.
+    /// Begins a sweep. `NEVER` while there are no agents.
     Begin { at: MonoTime },
-    /// To ask for the slice from this slot number on.
+    /// Requests the slice from this slot on.
     Ask { from: usize, at: MonoTime },
-    /// A slice is on its way.
+    /// Awaits a requested slice.
     Wait,
 }

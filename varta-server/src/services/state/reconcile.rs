@@ -1,4 +1,5 @@
-//! Going over all agents, so that the registry has what nobody tells it, and heals.
+//! Reconciliation of the registry: sweeps over all agents update what no event reports, and repair what was
+//! lost.
 
 use std::sync::atomic::Ordering;
 
@@ -8,7 +9,7 @@ use crate::services::state::progress::{Next, SLICE_PAUSE};
 use crate::services::state::writer::Writer;
 
 impl Writer {
-    /// Asks for the next slice of agents, if it is time.
+    /// Requests the next slice of agents when it is due.
     pub(super) fn ask(&mut self, now: MonoTime) {
         if self.failing.is_some() {
             return;
@@ -18,9 +19,11 @@ impl Writer {
             Next::Ask { from, at } if at <= now => from,
             Next::Begin { .. } | Next::Ask { .. } | Next::Wait => return,
         };
-        // A place for the answer is kept, so that it cannot get lost, and comes after all that was told before.
+        // The response gets a reserved place, so that it cannot be lost, and follows all changes queued
+        // before.
         let place = self.own_queue.upgrade().and_then(|queue| queue.try_reserve_owned().ok());
-        // What is lost after the question is asked may be what the answer has.
+        // The flag is cleared before the request: a change that is lost later may or may not be in the
+        // response.
         let makes_up_for_loss = from == 0 && self.lost.swap(false, Ordering::Relaxed);
         let asked = place.map(|place| self.queries.try_send(Query::Slice { from, place }));
         self.sweep.next = if let Some(Ok(())) = asked {

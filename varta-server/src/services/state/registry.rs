@@ -1,4 +1,4 @@
-//! The registry: what the next server is to know of each agent.
+//! The registry table: what the next server must know of each agent.
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;
@@ -16,30 +16,30 @@ use crate::domain::labels::Labels;
 use crate::domain::tracker::{AgentId, LastWord, NameSource, Remembered, Twin, Verdict};
 use crate::services::state::encode::{origin_text, unix_millis, whole};
 
-/// An agent as the server before this one left it.
+/// An agent as an earlier server persisted it.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
-    /// What is to be remembered; its times are those of this server, its key is not yet known.
+    /// Its snapshot, with times on this server's clock; the key is resolved later.
     pub(crate) agent: Remembered,
-    /// The fingerprint of the key under which it beat.
+    /// The fingerprint of its key.
     pub(crate) key: Option<u64>,
-    /// The boot and the PID namespace in which its pid means something.
+    /// The boot and PID namespace in which its pid is valid.
     pub(crate) boot: Option<String>,
 }
 
-/// What there is to be known beside an agent to write it down.
+/// What a row holds besides the snapshot.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) wall: WallClock,
-    /// Of this boot and PID namespace.
+    /// The present boot and PID namespace.
     pub(super) boot: Option<String>,
-    /// By the numbers of keys.
+    /// The fingerprints of all keys, indexed by key id.
     pub(super) fingerprints: Vec<u64>,
-    /// The number of the sweep that goes on or was the last.
+    /// The number of the present or last sweep.
     pub(super) sweep: i64,
 }
 
-/// Writes down what is known of an agent.
+/// Inserts or replaces the row of an agent.
 pub(super) fn put(database: &Connection, agent: &Remembered, context: &Context) -> rusqlite::Result<()> {
     let Remembered { agent: id, lane, last, .. } = agent;
     let Context { wall, boot, fingerprints, sweep } = context;
@@ -66,7 +66,7 @@ pub(super) fn put(database: &Connection, agent: &Remembered, context: &Context) 
             &*id.name,
             name_source_as_str(agent.name_source),
             lane.port,
-            // All 64 bits of it: SQLite's numbers have a sign.
+            // All 64 bits: SQLite's integers are signed.
             key.map(|key| key.cast_signed()),
             agent.start_time.map(|time| whole(time.get())),
             boot.as_ref().filter(|_| id.origin == Origin::Local),
@@ -88,7 +88,7 @@ pub(super) fn put(database: &Connection, agent: &Remembered, context: &Context) 
     Ok(())
 }
 
-/// Takes out an agent.
+/// Deletes the row of an agent.
 pub(super) fn remove(database: &Connection, agent: &AgentId) -> rusqlite::Result<()> {
     database
         .prepare_cached("DELETE FROM agents WHERE origin = ?1 AND pid = ?2 AND twin = ?3")?
@@ -96,14 +96,14 @@ pub(super) fn remove(database: &Connection, agent: &AgentId) -> rusqlite::Result
     Ok(())
 }
 
-/// Takes out all whom the sweep that has come to its end did not meet.
+/// Deletes the rows that the completed sweep has not written.
 pub(super) fn remove_unmet(database: &Connection, sweep: i64) -> rusqlite::Result<()> {
     database.prepare_cached("DELETE FROM agents WHERE sweep < ?1")?.execute([sweep])?;
     Ok(())
 }
 
-/// What was kept: at most `most` agents, those that beat last, as of `now`; how many rows make no sense; and the number of
-/// the last sweep.
+/// Reads the agents that beat last, at most `most`, as of `now`. Returns them with the number of invalid rows
+/// and the number of the last sweep.
 pub(super) fn read(
     database: &Connection,
     most: usize,
@@ -123,7 +123,7 @@ pub(super) fn read(
     Ok((kept, senseless, sweep))
 }
 
-/// What a row says; `None` when it is nothing that a server has written.
+/// Parses a row; `None` if no server can have written it.
 fn read_row(row: &Row<'_>, wall: WallClock, now: MonoTime) -> Option<Kept> {
     let text = |name: &str| row.get::<_, String>(name).ok();
     let number = |name: &str| row.get::<_, i64>(name).ok();
@@ -162,7 +162,7 @@ fn read_row(row: &Row<'_>, wall: WallClock, now: MonoTime) -> Option<Kept> {
         stalls: small("stalls")?,
         lost: small("lost")?,
         last_beat: now,
-        // A clock that was set back makes nobody's last beat come.
+        // A wall clock that was set back must not make a last beat lie in the future.
         silent_before: Duration::from_millis(u64::try_from(silent).unwrap_or(0)),
     };
     Some(Kept { agent, key: number("key").map(i64::cast_unsigned), boot: text("boot") })
@@ -190,7 +190,7 @@ fn parse_verdict(text: &str, status: Status) -> Option<Verdict> {
     all.into_iter().find(|verdict| verdict.as_str() == text)
 }
 
-/// A line for each, `key=value`: neither has a line break in it.
+/// One line `key=value` for each label; neither part can contain a line break.
 fn labels_text(labels: &Labels) -> Option<String> {
     let lines: Vec<_> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     (!lines.is_empty()).then(|| lines.join("\n"))

@@ -1,4 +1,4 @@
-//! The replay table's sessions: what was sealed and came to this server is refused by the next one.
+//! The `seals` table: replay windows, so that the next server refuses what this one has accepted.
 
 use rusqlite::params;
 use rusqlite::{Connection, Row};
@@ -8,7 +8,7 @@ use crate::base::time::MonoTime;
 use crate::ingest::Seal;
 use crate::services::state::encode::unix_millis;
 
-/// Writes down a session, in the place of one that may have had its place in the table before.
+/// Inserts a window, or replaces the one in the same slot.
 pub(super) fn put(database: &Connection, seal: &Seal, wall: WallClock) -> rusqlite::Result<()> {
     let Seal { place, key, prefix, highest, continued_at, nonce, start, heard_at } = seal;
     database
@@ -18,7 +18,7 @@ pub(super) fn put(database: &Connection, seal: &Seal, wall: WallClock) -> rusqli
         )?
         .execute(params![
             place,
-            // All 64 bits of these: SQLite's numbers have a sign.
+            // All 64 bits of these: SQLite's integers are signed.
             key.cast_signed(),
             prefix,
             highest,
@@ -30,7 +30,7 @@ pub(super) fn put(database: &Connection, seal: &Seal, wall: WallClock) -> rusqli
     Ok(())
 }
 
-/// What was kept: at most `most` sessions, those that were heard last.
+/// Reads the windows with the most recent datagrams, at most `most`.
 pub(super) fn read(database: &Connection, most: usize, wall: WallClock) -> rusqlite::Result<Vec<Seal>> {
     let mut statement = database
         .prepare("SELECT * FROM (SELECT * FROM seals ORDER BY heard_ms DESC LIMIT ?1) ORDER BY place")?;
@@ -48,7 +48,7 @@ fn read_row(row: &Row<'_>, wall: WallClock) -> rusqlite::Result<Seal> {
         continued_at: row.get::<_, i64>("continued_at")?.cast_unsigned(),
         nonce: row.get::<_, i64>("nonce")?.cast_unsigned(),
         start: start.saturating_sub(unix_millis(wall.at(MonoTime::START))).saturating_mul(1_000_000),
-        // It was before this server's start, and is kept from then on as one that was heard at that moment.
+        // The last datagram came before this server's start, and counts as if it had come at the start.
         heard_at: MonoTime::START,
     })
 }

@@ -1,4 +1,4 @@
-//! Hands the agents that a server before this one knew to the tracker, with what the kernel knows of them meanwhile.
+//! Restores persisted agents to the tracker, with what the kernel shows of their processes now.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::ingest::Vault;
 use crate::observe::{Boot, is_there};
 use crate::services::state::registry::Kept;
 
-/// Has the tracker remember all of `kept`, and says in the log what came of it.
+/// Restores `kept` to the tracker, and logs the result.
 pub(crate) fn restore(tracker: &mut Tracker, kept: Vec<Kept>, vault: Option<&Vault>, now: MonoTime) {
     if kept.is_empty() {
         return;
@@ -19,7 +19,7 @@ pub(crate) fn restore(tracker: &mut Tracker, kept: Vec<Kept>, vault: Option<&Vau
     let mut taken = 0;
     for Kept { mut agent, key, boot: its_boot } in kept {
         if let Some(fingerprint) = key {
-            // Of a key that is not there any more it keeps the number: when the key comes back it is the same.
+            // An unloaded key keeps its id, and has the same when it is loaded again.
             let Some(number) = vault.and_then(|vault| vault.number_of(fingerprint)) else { continue };
             agent.lane.key = number;
         }
@@ -38,19 +38,20 @@ pub(crate) fn restore(tracker: &mut Tracker, kept: Vec<Kept>, vault: Option<&Vau
     );
 }
 
-/// What the kernel knows of an agent's process. What it cannot know any more is taken from the agent.
+/// The fate of an agent's process. A start time of another boot is cleared, because it is not comparable any
+/// more.
 fn fate(agent: &mut Remembered, its_boot: Option<Boot>, boot: Option<&Boot>) -> Fate {
     if agent.agent.origin != Origin::Local {
         return Fate::Unknown;
     }
     let (Some(its_boot), Some(boot)) = (its_boot, boot) else { return Fate::Unknown };
     if its_boot.id != boot.id {
-        // Start times count from the boot: another process may have this one now.
+        // Start times count from the boot: another process may have the same one now.
         agent.start_time = None;
         return Fate::Gone;
     }
     match agent.start_time {
-        // In another namespace its pid is another, or none.
+        // In another PID namespace the pid means another process, or none.
         Some(start_time) if its_boot.namespace == boot.namespace => {
             if is_there(agent.agent.pid, start_time) {
                 Fate::Lives

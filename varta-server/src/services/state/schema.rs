@@ -1,4 +1,4 @@
-//! The database's file: opened, made, recognised, and moved aside when it is broken.
+//! The schema of the database: creation, recognition, migration, and moving a corrupt file aside.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
-/// The version of the tables, in the file's `user_version`.
+/// The version of the schema, in the file's `user_version`.
 const VERSION: i64 = 2;
-/// `VART`, in the file's `application_id`: no other program's database is touched.
+/// `VART`, in the file's `application_id`: a database of another program is never modified.
 const APPLICATION: i64 = 0x5641_5254;
-/// How long somebody who looks into the file with a tool may hold up a write.
+/// The longest time for which another process with a lock on the database may delay a write.
 const BUSY_FOR: Duration = Duration::from_secs(1);
-/// To what the file of what is not yet in the database is cut when it has been longer, in bytes.
+/// The size to which the write-ahead log is truncated after it was larger, in bytes.
 const JOURNAL_LIMIT: i64 = 16 << 20;
 
 const TABLES: &str = "
@@ -49,20 +49,20 @@ const TABLES: &str = "
     ) STRICT;
 ";
 
-/// What makes tables of version 1 those of version 2.
+/// Migrates version 1 to version 2.
 const FROM_VERSION_1: &str =
     "ALTER TABLE agents ADD COLUMN unit TEXT; ALTER TABLE agents ADD COLUMN labels TEXT;";
 
 /// Why a database cannot be used.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// It was written by a server that knows more than this one.
+    /// A newer server wrote it.
     Newer { version: u64 },
-    /// It is broken, or is none of ours.
+    /// The file is corrupt, or belongs to another program.
     Corrupt(String),
-    /// The file could not be made.
+    /// The file cannot be created.
     File(io::Error),
-    /// SQLite failed.
+    /// SQLite reports an error.
     Sqlite(rusqlite::Error),
 }
 
@@ -105,15 +105,15 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
-/// Whether an error tells that the file itself is broken.
+/// Whether an error means that the file itself is corrupt.
 pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error_code();
     matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
-/// Opens the database, and makes it if it is not there.
+/// Opens the database, or creates it.
 pub(super) fn open(path: &Path) -> Result<Connection, Fault> {
-    // SQLite would let others read it; what it puts beside it has the same mode.
+    // SQLite would create it readable for others. The files that SQLite adds have the same mode.
     OpenOptions::new()
         .write(true)
         .create(true)
@@ -154,7 +154,7 @@ fn make(connection: &mut Connection) -> Result<(), Fault> {
     change(connection, TABLES)
 }
 
-/// Makes the tables those of the present version, or leaves all as it was.
+/// Creates or migrates the tables in one transaction.
 fn change(connection: &mut Connection, how: &str) -> Result<(), Fault> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(how)?;
@@ -164,12 +164,12 @@ fn change(connection: &mut Connection, how: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Moves a broken database aside, in the place of one that may have been moved there before, and says where it is now.
-/// Nobody may have it open.
+/// Moves a corrupt database aside, replacing an earlier one, and returns its new path. The database must not
+/// be open.
 pub(super) fn move_aside(path: &Path) -> io::Result<PathBuf> {
     let aside = with_suffix(path, ".corrupt");
     fs::rename(path, &aside)?;
-    // What belongs to it goes with it: a new database must not find the journal of the old one.
+    // Its journal moves along: a new database must not find the journal of the old one.
     for suffix in ["-wal", "-shm"] {
         let to = with_suffix(&aside, suffix);
         match fs::rename(with_suffix(path, suffix), &to) {

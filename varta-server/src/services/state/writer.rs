@@ -1,10 +1,10 @@
-//! The thread that writes.
+//! The writer thread of the state database.
 //!
-//! It collects changes for a second and writes them in one transaction. What it was told it keeps until it is written;
-//! while the disk does not take it, no more is fetched, the queue before it fills up, and what finds no place there is
-//! counted by whoever wanted to put it there. The history has a gap then. The registry is mended: from time to time it is
-//! gone over from the first agent to the last, a slice at a time, at once if something was lost. That also brings it the
-//! times of last beats, of which nobody tells it otherwise, and rids it of rows of which it was not told that they are over.
+//! It collects changes for a second, and writes them in one transaction. Changes stay pending until they are
+//! written. While the disk refuses writes, the thread stops receiving; the queue fills, and further changes
+//! are dropped and counted. The history then has a gap. The registry is repaired by sweeps over all agents, a
+//! slice at a time: regularly, and at once after a drop. Sweeps also update the times of last beats, which no
+//! event reports, and delete rows whose end was not reported.
 
 use std::io;
 use std::path::PathBuf;
@@ -35,17 +35,18 @@ use crate::services::state::registry::Context;
 use crate::services::state::schema::Fault;
 use crate::services::state::{history, registry, replay_sessions, schema};
 
-/// How old a change may be before it is written.
+/// The longest delay of a change before it is written.
 const WRITE_WITHIN: Duration = Duration::from_secs(1);
-/// Changes that are fetched before they are written.
+/// The most changes taken before they are written.
 const BATCH: usize = 4_096;
 
 impl Store {
-    /// Starts the thread. It ends when the sink is dropped and what was put there is written, and says so.
+    /// Starts the thread. It ends once the queue is closed and its content is written, and reports that
+    /// through the receiver.
     ///
     /// # Errors
     ///
-    /// When the thread cannot be started.
+    /// The thread cannot be started.
     pub(super) fn start(
         self,
         clock: Clock,
@@ -94,24 +95,24 @@ impl Store {
     }
 }
 
-/// The thread's own.
+/// The state of the writer thread.
 pub(super) struct Writer {
     path: PathBuf,
     _directory: StateDir,
-    /// `None` when it has to be opened first.
+    /// `None` when it must be opened first.
     pub(super) database: Option<Connection>,
     queue: mpsc::Receiver<Event>,
-    /// Weak, so that the queue ends with whoever fills it.
+    /// Weak, so that the queue closes when its senders are dropped.
     pub(super) own_queue: mpsc::WeakSender<Event>,
     pub(super) lost: Arc<AtomicBool>,
-    /// What is to be written: at most [`BATCH`], which only a slice exceeds.
+    /// Changes to write: at most [`BATCH`], which only a slice exceeds.
     pub(super) pending: Vec<Event>,
-    /// When it is to be written.
+    /// When the pending changes are due.
     pub(super) write_at: MonoTime,
-    /// While writing fails.
+    /// Set while writes fail.
     pub(super) failing: Option<Failing>,
     pub(super) sweep: Sweep,
-    /// While sessions of the replay table are to be saved.
+    /// Set while replay windows remain to be saved.
     pub(super) save: Option<Save>,
     boot: Option<String>,
     allowances: Allowances,
@@ -153,7 +154,7 @@ impl Writer {
         }
     }
 
-    /// Does what there is to be done at `now`.
+    /// Does what is due at `now`.
     pub(super) fn turn(&mut self, now: MonoTime) {
         self.fetch(now);
         if self.is_due(now) {
@@ -163,7 +164,7 @@ impl Writer {
         self.save(now);
     }
 
-    /// Takes what waits in the queue, as far as there is room.
+    /// Takes changes from the queue, up to [`BATCH`].
     fn fetch(&mut self, now: MonoTime) {
         while self.pending.len() < BATCH
             && let Ok(event) = self.queue.try_recv()
@@ -172,7 +173,7 @@ impl Writer {
         }
     }
 
-    /// Takes one change.
+    /// Adds one change.
     pub(super) fn take(&mut self, event: Event, now: MonoTime) {
         if let Event::Transition(transition) = &event
             && !self.allowances.take(transition)
@@ -180,7 +181,7 @@ impl Writer {
             self.metrics.dropped.increment(1);
             return;
         }
-        // A slice is waited for, and seals have waited.
+        // A sweep waits for its slice to be written, and replay windows have already waited.
         let is_late = matches!(event, Event::Slice(_) | Event::Seals(_));
         let within = if is_late { Duration::ZERO } else { WRITE_WITHIN };
         if self.failing.is_none() {
@@ -192,17 +193,17 @@ impl Writer {
         self.pending.push(event);
     }
 
-    /// When there is something to do if nothing comes.
+    /// When the next turn is due if no change comes.
     fn wake_at(&self, now: MonoTime) -> MonoTime {
         let sweep_at = match self.sweep.next {
-            // Whoever waits to be told that something was lost waits for a sweep.
+            // A dropped change makes a sweep due at once.
             Next::Begin { .. } if self.lost.load(Ordering::Relaxed) => now,
             Next::Begin { at } | Next::Ask { at, .. } => at,
             Next::Wait => MonoTime::NEVER,
         };
         match self.failing {
             None => self.write_at.min(sweep_at).min(self.save.map_or(MonoTime::NEVER, |save| save.at)),
-            // It may be that the end of the queue cannot be seen for all that is in it.
+            // A full queue is not received from, so its end must be detected by regular turns.
             Some(_) => self.write_at.min(now + FIRST_DELAY),
         }
     }
@@ -212,7 +213,7 @@ impl Writer {
         !self.pending.is_empty() && (is_full || self.write_at <= now)
     }
 
-    /// Writes all that is there; if that fails, arranges for another try.
+    /// Writes all pending changes; after a failure a retry is scheduled.
     pub(super) fn write(&mut self, now: MonoTime) {
         match self.try_write() {
             Ok(()) => self.note_written(now),
@@ -289,9 +290,9 @@ impl Writer {
             Fault::Newer { .. } | Fault::Corrupt(_) | Fault::File(_) => None,
         };
         match code {
-            // The connection is as good as before.
+            // The connection is still usable.
             Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {}
-            // Something that it cannot take, and never will.
+            // The database refuses these values for good.
             Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
                 tracing::error!(
                     target: "varta::state",
@@ -308,7 +309,7 @@ impl Writer {
             Fault::Newer { .. } | Fault::File(_) | Fault::Sqlite(_) => false,
         };
         if moved {
-            // What was in it is to be written anew.
+            // Its content must be written again.
             self.lose();
         }
         if self.failing.is_none() && !moved {
@@ -323,7 +324,7 @@ impl Writer {
         self.write_at = now + failing.backoff.next_delay();
     }
 
-    /// Takes note that not all is in the database that was written or was to be.
+    /// Marks registry and replay table as incomplete in the database.
     fn lose(&mut self) {
         self.lost.store(true, Ordering::Relaxed);
         if let Some(vault) = &self.vault {
@@ -331,7 +332,7 @@ impl Writer {
         }
     }
 
-    /// Forgets what is to be written.
+    /// Drops the pending changes.
     fn give_up(&mut self, now: MonoTime) {
         self.metrics.dropped.increment(self.pending.len() as u64);
         self.pending.clear();
@@ -341,7 +342,7 @@ impl Writer {
         self.sweep.next = Next::Begin { at: now + SLICE_PAUSE };
     }
 
-    /// Writes the rest.
+    /// Writes what remains at the end.
     fn finish(mut self) {
         loop {
             let now = self.clock.now();

@@ -1,4 +1,4 @@
-//! Claims about files of whole lines.
+//! Tests of append-only files: rotation, truncation, and failing writes.
 
 use std::os::unix::fs::symlink;
 

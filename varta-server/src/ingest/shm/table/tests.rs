@@ -1,4 +1,5 @@
-//! What is taken of pages, whoever writes them and whatever they write.
+//! Tests of the page table: what is read from pages whatever is written to them, and when pages are replaced
+//! or removed.
 
 use std::process::Command;
 
@@ -53,7 +54,7 @@ impl Agent {
     }
 }
 
-/// Looks at all pages. Gives the nonces that were found, and what was refused.
+/// Polls all pages. Returns the nonces read, and the refused frames.
 fn look(table: &mut Table, settled: u64) -> (Vec<u64>, Tally) {
     let (mut nonces, mut tally) = (Vec::new(), Tally::default());
     let mut from = Some(0);

@@ -1,4 +1,4 @@
-//! What is known of one agent that is in alarm, or was a short while ago.
+//! The state of one agent that is in alarm, or was so within the flap window.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,35 +6,35 @@ use std::time::Duration;
 use crate::base::time::MonoTime;
 use crate::services::alerts::alert::Fingerprint;
 
-/// When an agent that falls again and again is told of once instead of each time.
+/// Flap detection: an agent that fails repeatedly keeps one alert in place of one for each failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Damping {
-    /// So many falls within the window; 0 for never.
+    /// So many failures within the window are flapping; 0 turns it off.
     pub(crate) limit: usize,
     pub(crate) window: Duration,
 }
 
-/// One agent.
+/// The state of one agent.
 #[derive(Debug, Default)]
 pub(super) struct Record {
     /// Whether it is in alarm, as far as is known.
     pub(super) is_ill: bool,
-    /// Whether its alert goes on until it was well for a whole window.
+    /// Whether its alert fires until it was healthy for a whole window.
     pub(super) is_flapping: bool,
-    /// The alert that tells of it, its own or one for many. None for one that is well and does not flap.
+    /// The alert that covers it, its own or a group's. `None` for one that is healthy and does not flap.
     pub(super) told_by: Option<Fingerprint>,
-    /// The newest falls, no more than the limit.
+    /// The newest failures, at most `limit` of them.
     falls: VecDeque<MonoTime>,
-    /// Since when it is well, if it is.
+    /// The start of its healthy period, if it is healthy.
     pub(super) well_since: MonoTime,
-    /// Whether it is in the queue of those that are looked at when a window has passed.
+    /// Whether it is queued for a check at the end of a window.
     pub(super) is_waiting: bool,
-    /// The last sweep that met it.
+    /// The number of the last sweep that found it.
     pub(super) met_in: u64,
 }
 
 impl Record {
-    /// Takes note that it came to be in alarm, and says whether that makes it one that flaps.
+    /// Records a failure, and returns whether the agent starts to flap with it.
     pub(super) fn fall(&mut self, at: MonoTime, damping: Damping) -> bool {
         self.is_ill = true;
         if damping.limit == 0 {
@@ -52,12 +52,12 @@ impl Record {
         is_news
     }
 
-    /// One that a server before this one knew.
+    /// The state of an agent from the server's previous run.
     pub(super) fn restored(is_ill: bool, is_flapping: bool, falls: VecDeque<MonoTime>) -> Self {
         Record { is_ill, is_flapping, falls, ..Record::default() }
     }
 
-    /// One that takes the place of another, and has its falls.
+    /// The state for the successor of an agent, which inherits its failures.
     pub(super) fn successor(self) -> Self {
         Record { is_ill: false, told_by: None, is_flapping: false, is_waiting: false, ..self }
     }
@@ -66,7 +66,7 @@ impl Record {
         self.falls.iter().copied()
     }
 
-    /// Whether there is nothing to know about it any more.
+    /// Whether nothing is left to remember.
     pub(super) fn is_blank(&self) -> bool {
         !self.is_ill && self.told_by.is_none() && self.falls.is_empty()
     }

@@ -1,4 +1,4 @@
-//! How the book begins to tell of agents: by an alert for each, or by one for many.
+//! The start of alerts: each agent gets one of its own, or joins a group's.
 
 use std::mem;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::services::alerts::lifecycle::state::{Book, MOST_GROUPS, MOST_SINGLES}
 use crate::services::alerts::notification::{Delivery, Kind};
 
 impl Book {
-    /// Begins to tell of an agent, by an alert of its own or by one for many, and says by which.
+    /// Covers an agent by an alert of its own or by a group's, and returns its fingerprint.
     pub(super) fn tell(
         &mut self,
         transition: &Transition,
@@ -36,7 +36,7 @@ impl Book {
         let labels = named.alert_labels(severity(transition.to));
         let fingerprint = Fingerprint::of(&labels);
         if self.firing.contains_key(&fingerprint) {
-            // It tells of one that had this pid before, and flaps under another by now.
+            // An agent that had this pid before has this alert, and flaps under another pid by now.
             return self.join(group::many(&self.host, now.wall), transition, now);
         }
         let alert = Alert {
@@ -62,7 +62,7 @@ impl Book {
         fingerprint
     }
 
-    /// The alert for many that an agent is to be told by, if it is to.
+    /// The group's alert that covers an agent, if its own does not.
     fn join_group(&mut self, transition: &Transition, is_found: bool, now: WallClock) -> Option<Fingerprint> {
         if is_found && let Some(fingerprint) = self.adopting(transition) {
             self.groups.get_mut(&fingerprint)?.adopt(transition);
@@ -86,7 +86,7 @@ impl Book {
         Some(fingerprint)
     }
 
-    /// Has an agent told of by an alert for many, which begins if it does not fire already.
+    /// Adds an agent to a group's alert, which starts if it does not fire yet.
     fn join(&mut self, mut alert: Alert, transition: &Transition, now: WallClock) -> Fingerprint {
         let fingerprint = Fingerprint::of(&alert.labels);
         let mut group = self.groups.remove(&fingerprint).unwrap_or_default();
@@ -110,7 +110,8 @@ impl Book {
         now: WallClock,
     ) {
         let fingerprint = Fingerprint::of(&alert.labels);
-        // Who was not told of its end is told that it fires. It is another time, also within one millisecond.
+        // An undelivered end is replaced by the new start, which is another occurrence even within one
+        // millisecond.
         if let Some(ended_at) = self.ended.remove(&fingerprint).and_then(|ended| ended.alert.ends_at) {
             alert.starts_at = alert.starts_at.max(ended_at.after(Duration::from_millis(1)));
         }
@@ -121,7 +122,7 @@ impl Book {
         self.is_changed = true;
     }
 
-    /// An agent of whom an alert tells is otherwise than before. `is_news` says that it flaps, and did not.
+    /// Updates the alert that covers an agent. `is_news` means that the agent has started to flap.
     pub(super) fn change(
         &mut self,
         fingerprint: Fingerprint,

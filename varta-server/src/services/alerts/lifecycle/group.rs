@@ -1,4 +1,4 @@
-//! An alert for many agents: those of an incident, or those for whom there is no alert of their own.
+//! An alert for many agents: the members of an incident, or all agents without an alert of their own.
 
 use std::time::Duration;
 
@@ -8,39 +8,39 @@ use crate::domain::describe::{causes_by_count, counted};
 use crate::domain::tracker::{Cause, Transition};
 use crate::services::alerts::alert::{Alert, Subject, Texts, severity};
 
-/// As long as this after the last one joined, more may follow: then it is not over, also when nobody of it is in alarm.
-/// Longer than what may lie between two of one incident.
+/// A group lasts at least this long after its last member joined, even if none is in alarm. Longer than the
+/// gap between two failures of one incident.
 const MAY_GROW_FOR: Duration = Duration::from_secs(2);
 
-/// Who belongs to it.
+/// The members of a group's alert.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    /// Those that are in alarm, or flap.
+    /// Members that are in alarm or flap.
     pub(super) members: u64,
-    /// All that ever were.
+    /// All members since the start.
     in_all: u64,
     causes: [u32; Cause::NAMES.len()],
     pub(super) may_grow_until: MonoTime,
-    /// Whether a server before this one made it, and its members are still to be found.
+    /// Whether it comes from the server's previous run, and its members have yet to be found.
     pub(super) adopts: bool,
-    /// Whether its annotations tell of another number than there is.
+    /// Whether its annotations are out of date.
     pub(super) is_outdated: bool,
-    /// Whether it was said that some of its members flap.
+    /// Whether the webhook has a notification that members flap.
     pub(super) is_flapping: bool,
 }
 
 impl Group {
-    /// One that a server before this one made.
+    /// A group from the server's previous run.
     pub(super) fn restored(in_all: u64) -> Self {
         Group { in_all, adopts: true, ..Group::default() }
     }
 
-    /// One more belongs to it.
+    /// Adds a member.
     pub(super) fn join(&mut self, transition: &Transition, now: MonoTime) {
         self.members += 1;
         self.in_all += 1;
         if let Some(incident) = transition.incident {
-            // Those that came before it was an incident count.
+            // Agents that failed before the incident was recognised count as well.
             self.in_all = self.in_all.max(u64::from(incident.agents));
             self.may_grow_until = self.may_grow_until.max(incident.open_until + MAY_GROW_FOR);
         }
@@ -49,7 +49,7 @@ impl Group {
         self.is_outdated = true;
     }
 
-    /// One that a server before this one knew to belong to it was found.
+    /// Adds a member of the previous run that a sweep has found.
     pub(super) fn adopt(&mut self, transition: &Transition) {
         self.members += 1;
         self.in_all = self.in_all.max(self.members);
@@ -57,18 +57,18 @@ impl Group {
         self.is_outdated = true;
     }
 
-    /// One of them is well.
+    /// Removes a member.
     pub(super) fn leave(&mut self) {
         self.members = self.members.saturating_sub(1);
         self.is_outdated = true;
     }
 
-    /// When it is over; `None` while somebody of it is in alarm, or is still to be found.
+    /// When the group is over; `None` while it has members or waits for those of the previous run.
     pub(super) fn over_at(&self) -> Option<MonoTime> {
         (self.members == 0 && !self.adopts).then_some(self.may_grow_until)
     }
 
-    /// Writes into its alert how many there are by now.
+    /// Writes the present numbers into the annotations.
     pub(super) fn update(&mut self, alert: &mut Alert) {
         self.is_outdated = false;
         let Group { members, in_all, .. } = *self;
@@ -97,7 +97,7 @@ impl Group {
     }
 }
 
-/// The alert of an incident, of which this is the first change that is told so.
+/// The alert of an incident, out of the first transition that names it.
 pub(super) fn incident(transition: &Transition, host: &str, now: WallClock) -> Alert {
     let origin = transition.agent.origin;
     let (host, state) = (origin.host(host), transition.to.as_str());
@@ -113,13 +113,13 @@ pub(super) fn incident(transition: &Transition, host: &str, now: WallClock) -> A
     alert(labels, Subject::Incident { place: origin, host }, state, starts_at)
 }
 
-/// The alert of those for whom there is none of their own.
+/// The alert for all agents without one of their own.
 pub(super) fn many(host: &str, starts_at: WallTime) -> Alert {
     let labels = texts([("alertname", "VartaManyAgentsUnhealthy"), ("severity", "critical"), ("host", host)]);
     alert(labels, Subject::Many, "", starts_at)
 }
 
-/// Whether an agent that was found in alarm may be one of those that a server before this one knew to belong to it.
+/// Whether an agent in alarm may be a member of this alert of the server's previous run.
 pub(super) fn may_adopt(alert: &Alert, transition: &Transition) -> bool {
     match &alert.subject {
         Subject::Incident { place, .. } => {

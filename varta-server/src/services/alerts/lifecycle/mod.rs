@@ -1,7 +1,8 @@
-//! The book of alerts: which there are, what has to be said of them, and to whom.
+//! The lifecycle of alerts: which fire, which have ended, and which receivers have yet to get that.
 //!
-//! It is pure. Changes of verdict, the results of sweeps and the time go in; alerts and notices come out. Two rules hold: an
-//! alert fires once for each time that its subject comes to be in alarm, and all that fires ends.
+//! [`AlertState`](state) is pure. Transitions, the results of sweeps and the time go in; alerts and
+//! notifications come out. Two rules hold: an alert fires once for each time that its subject comes to be in
+//! alarm, and each alert that fires ends.
 
 mod agent_state;
 mod firing;

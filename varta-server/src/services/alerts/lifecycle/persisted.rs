@@ -1,4 +1,4 @@
-//! What of the book outlives the server.
+//! The part of the alert state that survives a restart, and how it is restored.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use crate::services::alerts::lifecycle::group::Group;
 use crate::services::alerts::lifecycle::state::{Book, Ended, MOST_ENDED, MOST_GROUPS, MOST_SINGLES};
 use crate::services::alerts::notification::{Delivery, Kind};
 
-/// An alert, with what is known of its subject.
+/// An alert with the state of its agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kept {
     alert: Alert,
-    /// Whether its agent is in alarm: one that flaps may be well.
+    /// Whether its agent is in alarm: one that flaps may be healthy.
     is_ill: bool,
-    /// When its agent fell, as far as that counts.
+    /// The failures of its agent that still count.
     falls: Vec<WallTime>,
-    /// Whether the webhook is to be told of its end.
+    /// Whether the webhook has yet to get its end.
     is_owed: bool,
 }
 
-/// More falls than anybody waits for.
+/// The limit of failures in a file, above any that a server writes.
 const MOST_FALLS: usize = 1_000;
 
 impl Book {
-    /// All alerts, for the next server.
+    /// All alerts, for the file.
     pub(crate) fn kept(&self, now: WallClock) -> Vec<Kept> {
         let firing = self.firing.values().map(|alert| {
             let record = match &alert.subject {
@@ -51,8 +51,8 @@ impl Book {
         firing.chain(ended).collect()
     }
 
-    /// Takes the alerts of the server before this one. Nobody is told of them again who was told; a sweep decides which of
-    /// them go on. Gives how many made no sense.
+    /// Restores the alerts of the server's previous run. Receivers that have them get nothing again; the next
+    /// sweep decides which of them still fire. Returns how many are invalid.
     pub(crate) fn restore(&mut self, kept: Vec<Kept>, now: WallClock) -> usize {
         let mut senseless = 0;
         for kept in kept {
@@ -68,7 +68,7 @@ impl Book {
     fn make_sense(&self, kept: &Kept, now: WallClock) -> bool {
         let Alert { labels, starts_at, ends_at, .. } = &kept.alert;
         labels.contains_key("alertname")
-            // A clock that was set back a little makes nobody forget anything.
+            // A wall clock that was set back by up to a day discards no alert.
             && *starts_at <= now.wall.after(Duration::from_secs(86_400))
             && ends_at.is_none_or(|ends_at| ends_at >= *starts_at)
             && kept.falls.len() <= MOST_FALLS

@@ -1,5 +1,5 @@
-//! Sweeps: the book is compared with all agents in alarm, because a change of verdict may not have reached it, and because
-//! agents are forgotten without one.
+//! Sweeps: the alert state is reconciled with all agents in alarm, as a transition may have been lost on its
+//! way, and as the tracker evicts agents without one.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::services::alerts::lifecycle::group;
 use crate::services::alerts::lifecycle::state::{Book, Ending, Judgement, MOST_SINGLES, Sweep};
 
 impl Book {
-    /// Begins a sweep. One that is going on is given up.
+    /// Starts a sweep, in place of one that is under way.
     pub(crate) fn begin_sweep(&mut self) {
         self.sweeps += 1;
         self.sweep = Some(Sweep::default());
     }
 
-    /// Takes an agent that the sweep found in alarm, or not judged yet. All changes of verdict from before it was found
-    /// must have been handed in.
+    /// Takes an agent that the sweep found in alarm or not decided yet. All transitions from before must have
+    /// been handled.
     pub(crate) fn handle_found(&mut self, found: &Transition, is_paused: bool, now: WallClock) {
         let key = AgentKey::of(&found.agent);
         if self.sweep.as_ref().is_none_or(|sweep| sweep.touched.contains(&key)) {
@@ -39,13 +39,13 @@ impl Book {
         self.meet(&key);
     }
 
-    /// Takes the name of an agent that was expected, has not come, and has time yet.
+    /// Takes the name of an agent that is expected, not seen, and still has time.
     pub(crate) fn handle_awaited(&mut self, name: &Arc<str>) {
         self.meet(&AgentKey::missing(name));
     }
 
-    /// Ends a sweep that has been through all agents: who is in alarm by the book, and was not met, is so no more. Says
-    /// whether the sweep was worth anything.
+    /// Ends a sweep over all agents: an agent that is in alarm here and was not found is so no more. Returns
+    /// `false` if too many agents changed meanwhile, and nothing was concluded.
     pub(crate) fn end_sweep(&mut self, now: WallClock) -> bool {
         let Some(sweep) = self.sweep.take().filter(|sweep| !sweep.is_spoilt) else { return false };
         let records = self.records.iter();
@@ -61,7 +61,7 @@ impl Book {
         true
     }
 
-    /// The alert for many, made by a server before this one, to which an agent may have belonged.
+    /// The group of the server's previous run that an agent may be a member of.
     pub(super) fn adopting(&self, found: &Transition) -> Option<Fingerprint> {
         let is_it = |fingerprint: &Fingerprint| {
             self.firing.get(fingerprint).is_some_and(|alert| group::may_adopt(alert, found))
@@ -69,13 +69,13 @@ impl Book {
         let adopting =
             self.groups.iter().filter(|(_, group)| group.adopts).map(|(fingerprint, _)| *fingerprint);
         adopting.filter(is_it).min_by_key(|fingerprint| {
-            // An incident before all others.
+            // Incidents before all others.
             let alert = self.firing.get(fingerprint);
             alert.is_some_and(|alert| matches!(alert.subject, crate::services::alerts::alert::Subject::Many))
         })
     }
 
-    /// Gives an agent that had no place among those with alerts of their own such a place, if there is one by now.
+    /// Gives an agent without an alert of its own one, if there is room by now.
     fn promote(&mut self, key: &AgentKey, told_by: Fingerprint, found: &Transition, now: WallClock) {
         let alert = self.firing.get(&told_by);
         let is_folded =

@@ -1,4 +1,4 @@
-//! How alerts end, and who has not been told of it yet.
+//! The end of alerts, and its delivery to each receiver.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::services::alerts::lifecycle::state::{Book, Ended, Ending, MOST_ENDED}
 use crate::services::alerts::notification::{Delivery, Kind};
 
 impl Book {
-    /// Ends an alert, and begins to tell of that.
+    /// Ends an alert, and queues its notification.
     pub(super) fn end(&mut self, fingerprint: Fingerprint, ending: &Ending<'_>, now: WallClock) {
         let Some(mut alert) = self.firing.remove(&fingerprint) else { return };
         self.is_changed = true;
@@ -30,7 +30,7 @@ impl Book {
         self.keep_ended(Ended { alert, alertmanagers, webhook: self.audience.webhook });
     }
 
-    /// Keeps the end of an alert until everybody has been told of it.
+    /// Keeps an ended alert until all receivers have its end.
     pub(super) fn keep_ended(&mut self, ended: Ended) {
         if ended.alertmanagers.is_empty() && !ended.webhook {
             return;
@@ -45,12 +45,12 @@ impl Book {
         }
     }
 
-    /// Takes note that an Alertmanager knows of the end of an alert, or will not be told any more.
+    /// Records that an Alertmanager has the end of an alert, or that it was given up.
     pub(crate) fn handle_ended(&mut self, id: Id, alertmanager: usize) {
         self.tell_end(id, |ended| _ = ended.alertmanagers.remove(&alertmanager));
     }
 
-    /// Takes note that the webhook knows of the end of an alert, or will not be told any more.
+    /// Records that the webhook has the end of an alert, or that it was given up.
     pub(crate) fn handle_said_ended(&mut self, id: Id) {
         self.tell_end(id, |ended| ended.webhook = false);
     }

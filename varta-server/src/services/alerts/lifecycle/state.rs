@@ -1,3 +1,5 @@
+//! The state of all alerts: agents, groups, sweeps and ends that are not delivered yet.
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -13,34 +15,34 @@ use crate::services::alerts::lifecycle::agent_state::{Damping, Record};
 use crate::services::alerts::lifecycle::group::Group;
 use crate::services::alerts::notification::Delivery;
 
-/// Agents that have an alert of their own at once; all others have one together.
+/// The most alerts about single agents at once; all further agents share one.
 pub(super) const MOST_SINGLES: usize = 1_000;
-/// Alerts for many at once. Who falls in more incidents is told of with those that have no alert of their own.
+/// The most groups at once. An agent of a further incident joins the alert for all others.
 pub(super) const MOST_GROUPS: usize = 64;
-/// Ends of alerts of which somebody is still to be told. Beyond it the oldest is told nobody.
+/// The most undelivered ends. Beyond it the oldest is dropped and counted.
 pub(super) const MOST_ENDED: usize = 4_096;
-/// Agents that are well and whose falls are remembered. Beyond it those that have been well for longest are forgotten: they
-/// may fall more often before they count as flapping.
+/// The most healthy agents with remembered failures. Beyond it those healthy for longest are forgotten, and
+/// need more failures to count as flapping.
 const MOST_WAITING: usize = 65_536;
 
-/// Who is to be told.
+/// The configured receivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::services::alerts) struct Audience {
-    /// How many Alertmanagers there are.
+    /// The number of Alertmanagers.
     pub(in crate::services::alerts) alertmanagers: usize,
-    /// Whether there is a webhook.
+    /// Whether a webhook is configured.
     pub(in crate::services::alerts) webhook: bool,
 }
 
-/// All alerts, as they are to be told.
+/// A snapshot of all alerts for the senders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::services::alerts) struct Board {
     pub(in crate::services::alerts) firing: Vec<Arc<Alert>>,
-    /// Those that have ended, and of whose end somebody is still to be told.
+    /// Ended alerts that some receiver does not have yet.
     pub(in crate::services::alerts) ended: Vec<Arc<Alert>>,
 }
 
-/// See the module.
+/// The state of all alerts; see [the module](super).
 #[derive(Debug)]
 pub(in crate::services::alerts) struct Book {
     pub(super) audience: Audience,
@@ -49,30 +51,30 @@ pub(in crate::services::alerts) struct Book {
     pub(super) host: String,
     pub(super) records: HashMap<AgentKey, Record>,
     pub(super) firing: BTreeMap<Fingerprint, Arc<Alert>>,
-    /// How many of those are about one agent.
+    /// The number of firing alerts about one agent.
     pub(super) singles: usize,
-    /// Those of them that are about many.
+    /// The firing alerts about many.
     pub(super) groups: HashMap<Fingerprint, Group>,
-    /// Which of those tells of an incident of the tracker's.
+    /// The alert of each incident of the tracker.
     pub(super) incidents: HashMap<NonZeroU64, Fingerprint>,
     pub(super) ended: BTreeMap<Fingerprint, Ended>,
-    /// Agents that are well, by when that has been so for a whole window; the number tells apart those of one moment.
+    /// Healthy agents by the end of their window; the number separates equal times.
     waiting: BTreeMap<(MonoTime, u64), AgentKey>,
     waits: u64,
     pub(super) sweeps: u64,
     pub(super) sweep: Option<Sweep>,
-    /// Filled by each `handle_*` and to be drained after it.
+    /// Filled by each `handle_*` and drained after it.
     pub(super) deliveries: VecDeque<Delivery>,
     pub(super) is_changed: bool,
-    /// Ends of which nobody was told.
+    /// Ends that were dropped undelivered.
     pub(super) untold: u64,
 }
 
-/// What a verdict means for alerts.
+/// The meaning of a verdict for alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
     Ill,
-    /// It is not judged yet, or not to be seen: what was so stays so.
+    /// Not decided yet, or not observable: the state before it remains.
     Undecided,
     Well,
 }
@@ -80,7 +82,8 @@ pub(super) enum Judgement {
 impl Judgement {
     pub(super) fn of(transition: &Transition) -> Self {
         match transition.to {
-            // It is known from before a restart and has time yet. One without a pid has had its time.
+            // An agent restored after a restart, which still has time. One without a pid has used up its
+            // time.
             Verdict::Expected if transition.agent.pid != 0 => Judgement::Undecided,
             Verdict::Unknown => Judgement::Undecided,
             verdict if verdict.is_alarm() => Judgement::Ill,
@@ -113,7 +116,7 @@ impl Book {
         }
     }
 
-    /// Takes a change of verdict. `is_paused` says that the agent is not to be told of at present.
+    /// Handles a transition. `is_paused` means that the agent is in maintenance.
     pub(in crate::services::alerts) fn handle_transition(
         &mut self,
         transition: &Transition,
@@ -138,7 +141,7 @@ impl Book {
         }
     }
 
-    /// Ends the alerts of single agents that are paused by now. Those of many are looked at by the next sweep.
+    /// Ends the alerts of single agents that are paused by now. Those of groups are left to the next sweep.
     pub(in crate::services::alerts) fn handle_pauses(
         &mut self,
         is_paused: impl Fn(&str) -> bool,
@@ -153,7 +156,7 @@ impl Book {
         }
     }
 
-    /// Does what follows from the time being `now`.
+    /// Handles what is due at `now`.
     pub(in crate::services::alerts) fn handle_timeout(&mut self, now: WallClock) {
         loop {
             let are_too_many = self.waiting.len() > MOST_WAITING;
@@ -183,18 +186,18 @@ impl Book {
         }
     }
 
-    /// When [`Book::handle_timeout`] is to be called next.
+    /// The time at which [`Book::handle_timeout`] is due.
     pub(in crate::services::alerts) fn poll_timeout(&self) -> Option<MonoTime> {
         let calm = self.waiting.first_key_value().map(|((due, _), _)| *due);
         self.groups.values().filter_map(Group::over_at).chain(calm).min()
     }
 
-    /// What the webhook is to be told next, oldest first. To be called until it gives `None` after each `handle_*`.
+    /// The next notification for the webhook, oldest first. Drained after each `handle_*`.
     pub(in crate::services::alerts) fn poll_delivery(&mut self) -> Option<Delivery> {
         self.deliveries.pop_front()
     }
 
-    /// All alerts, if anything is different from what it was the last time.
+    /// A snapshot of all alerts, if something changed since the last one.
     pub(in crate::services::alerts) fn poll_board(&mut self) -> Option<Board> {
         if !std::mem::take(&mut self.is_changed) {
             return None;
@@ -210,12 +213,12 @@ impl Book {
         })
     }
 
-    /// How many ends of alerts nobody was told of, since this was last asked.
+    /// Takes the number of ends that were dropped undelivered.
     pub(in crate::services::alerts) fn take_untold(&mut self) -> u64 {
         std::mem::take(&mut self.untold)
     }
 
-    /// Takes note that the webhook has been told that an alert began, or that it ended.
+    /// Records that the webhook has the start of an alert.
     pub(in crate::services::alerts) fn handle_said(&mut self, id: Id) {
         if let Some(alert) =
             self.firing.get_mut(&id.fingerprint).filter(|alert| alert.starts_at == id.starts_at)
@@ -225,7 +228,8 @@ impl Book {
         }
     }
 
-    /// An agent came to be in alarm, or is in another way than before. `is_found` says that a sweep tells of it.
+    /// Handles an agent that comes to be in alarm, or changes its alarm. `is_found` means that a sweep found
+    /// it.
     pub(super) fn fall(&mut self, key: &AgentKey, transition: &Transition, is_found: bool, now: WallClock) {
         let record = self.records.entry(key.clone()).or_default();
         let is_news = !record.is_ill && record.fall(transition.at, self.damping);
@@ -240,7 +244,7 @@ impl Book {
         }
     }
 
-    /// An agent is in alarm no more.
+    /// Handles an agent that is no longer in alarm.
     pub(super) fn recover(&mut self, key: &AgentKey, ending: &Ending<'_>, now: WallClock) {
         let Some(record) = self.records.get_mut(key).filter(|record| record.is_ill) else { return };
         record.is_ill = false;
@@ -258,14 +262,14 @@ impl Book {
         self.wait(key);
     }
 
-    /// Forgets an agent, and ends what tells of it.
+    /// Forgets an agent, and ends its alert.
     pub(super) fn drop_out(&mut self, key: &AgentKey, ending: &Ending<'_>, now: WallClock) {
         if let Some(record) = self.records.remove(key) {
             self.release(record.told_by, ending, now);
         }
     }
 
-    /// An agent has taken another's place: with its falls, and if it flaps with its alert.
+    /// Moves the failures of an agent, and its alert if it flaps, to its successor.
     fn succeed(&mut self, predecessor: &AgentId, key: &AgentKey, transition: &Transition, now: WallClock) {
         let old = AgentKey::of(predecessor);
         if old == *key {
@@ -281,7 +285,7 @@ impl Book {
             kept = record.told_by.take();
             let alert = kept.and_then(|fingerprint| self.firing.get_mut(&fingerprint));
             if let Some(alert) = alert.filter(|alert| matches!(alert.subject, Subject::Agent(_))) {
-                // Its labels stay those with which it fired.
+                // Labels identify the alert and stay as they were when it fired.
                 let named = Named::new(transition, &self.host);
                 Arc::make_mut(alert).subject = Subject::Agent(Box::new(named));
             }
@@ -299,7 +303,7 @@ impl Book {
         self.is_changed = true;
     }
 
-    /// Puts an agent that is well among those that are looked at when a window has passed.
+    /// Queues a healthy agent for a check at the end of its window.
     pub(super) fn wait(&mut self, key: &AgentKey) {
         let Some(record) = self.records.get_mut(key).filter(|record| !record.is_waiting) else { return };
         record.is_waiting = true;
@@ -315,7 +319,7 @@ impl Book {
         }
     }
 
-    /// An agent is not to be told of by an alert any more: its own ends, and one for many goes on as long as it has others.
+    /// Removes an agent from its alert: its own ends, a group's lasts while it has other members.
     pub(super) fn release(&mut self, told_by: Option<Fingerprint>, ending: &Ending<'_>, now: WallClock) {
         let Some(fingerprint) = told_by else { return };
         self.is_changed = true;
@@ -326,33 +330,33 @@ impl Book {
     }
 }
 
-/// An alert that has ended.
+/// An ended alert that some receiver does not have yet.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) alert: Arc<Alert>,
-    /// The Alertmanagers that do not know it yet, by their place on the command line.
+    /// The Alertmanagers that do not have it, by position on the command line.
     pub(super) alertmanagers: BTreeSet<usize>,
     pub(super) webhook: bool,
 }
 
-/// Why an alert ends.
+/// The reason why an alert ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ending<'a> {
-    /// Its agent is in alarm no more.
+    /// Its agent is healthy.
     Well(&'a Transition),
-    /// Its agent was missing, and has come.
+    /// Its agent was missing, and was seen.
     Came(&'a AgentId),
-    /// Another process has taken its agent's place.
+    /// Another process is the successor of its agent.
     Succeeded(&'a AgentId),
-    /// Its agent flapped, and was well for so long.
+    /// Its agent flapped, and was healthy for so long.
     Calm(Duration),
-    /// Its agent is not to be told of at present.
+    /// Its agent is in maintenance.
     Paused,
-    /// Nobody knows when: its agent is not among those in alarm.
+    /// A sweep did not find its agent in alarm; the time is unknown.
     NotInAlarm,
-    /// Its agent has gone, and another has its pid.
+    /// Its agent is gone, and another one has its pid.
     Forgotten,
-    /// All whom it told of are in alarm no more.
+    /// All members of its group have left.
     Over,
 }
 
@@ -395,14 +399,14 @@ impl Ending<'_> {
     }
 }
 
-/// Agents whose verdict may change during one sweep. With more it is worth nothing, and another one begins.
+/// The most agents whose verdict may change during one sweep. With more the sweep has no result, and is
+/// repeated.
 const MOST_TOUCHED: usize = 65_536;
 
-/// A sweep that is going on.
+/// A sweep that is under way.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
-    /// Agents of whom a change of verdict has told since it began. That is newer than what the sweep finds, or says the
-    /// same.
+    /// Agents with a transition since its start, which is never older than what the sweep finds.
     pub(super) touched: HashSet<AgentKey>,
     pub(super) is_spoilt: bool,
 }

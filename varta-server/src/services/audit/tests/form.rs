@@ -1,4 +1,4 @@
-//! Claims about the form of a record and of what is printed.
+//! The format of records and of the verification report.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -32,7 +32,7 @@ fn a_record_is_a_line_of_json_that_holds_the_hash_of_the_one_before_it() {
     assert_eq!((&head["seq"], &head["last"]), (&2.into(), &second["hash"]));
 }
 
-/// What anybody can check with `sha256sum` and `openssl dgst`.
+/// Independent of this code: `sha256sum` and `openssl dgst` compute the same.
 #[test]
 fn the_hash_is_that_of_the_line_up_to_where_it_stands() {
     let hash_of = |is_keyed: bool| {

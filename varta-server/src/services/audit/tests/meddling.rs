@@ -1,4 +1,4 @@
-//! Claims about the log that is being written: what others and a failing disk do to its files.
+//! The audit log under interference: other programs move its files, and its disk fails.
 
 use crate::base::files::append_log::testing::Disk;
 use crate::services::audit::options::AuditOptions;
@@ -73,16 +73,16 @@ fn a_record_whose_file_was_removed_is_refused_and_the_next_is_in_a_file() {
     let place = Place::new(true);
     let mut log = place.open();
     let remove = || fs::remove_file(place.path()).unwrap();
-    // While nothing waits nothing is lost that was not on the disk.
+    // Removal after a sync loses nothing that was not on the disk.
     remove();
     append(&mut log, 1);
     log.sync().unwrap();
-    // Before it was synced.
+    // Removal before a sync.
     append(&mut log, 2);
     remove();
     let said = log.sync().unwrap_err().to_string();
     assert!(said.contains("file was removed"), "{said}");
-    // Between two that are synced together.
+    // Removal between two records of one sync.
     append(&mut log, 3);
     remove();
     append(&mut log, 4);
@@ -95,7 +95,7 @@ fn a_record_whose_file_was_removed_is_refused_and_the_next_is_in_a_file() {
     drop(log);
     append(&mut place.open(), 6);
     assert_eq!(place.fault(), Some(Fault::NotFromStart), "and nothing else");
-    // Also when no new one can be made.
+    // The loss is also reported if no new file can be created.
     let mut log = place.open();
     append(&mut log, 7);
     remove();
@@ -118,7 +118,7 @@ fn what_a_disk_has_refused_once_is_taken_back_and_never_vouched_for() {
         append(&mut log, 3);
         log.file().disk = Disk { refuses_syncs: true, refuses_cuts, ..Disk::default() };
         assert_eq!(log.sync().unwrap_err().raw_os_error(), Some(libc::EIO));
-        // It does not fail twice for the same.
+        // The kernel does not report the same failure twice.
         log.file().disk = Disk::default();
         log.sync().unwrap();
         let head: Value = serde_json::from_str(&fs::read_to_string(place.head()).unwrap()).unwrap();
@@ -180,7 +180,7 @@ fn a_head_that_was_moved_or_removed_is_made_anew_and_locked() {
     std::os::unix::fs::symlink(&moved, place.head()).unwrap();
     let said = log.sync().unwrap_err().to_string();
     assert!(said.contains("audit.log.head: cannot be opened"), "{said}");
-    // As a second server leaves it, which found no head and did not start.
+    // The state after a second server, which found no head and did not start.
     fs::remove_file(place.head()).unwrap();
     assert!(place.refused().contains("is missing or empty"));
     log.sync().unwrap();

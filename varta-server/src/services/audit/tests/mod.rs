@@ -1,4 +1,4 @@
-//! Claims about the audit log.
+//! Tests of the audit log.
 
 mod form;
 mod meddling;
@@ -48,7 +48,7 @@ impl Place {
         AuditLog::open(&self.options).unwrap()
     }
 
-    /// Why it cannot be opened.
+    /// The error of opening the log.
     #[track_caller]
     fn refused(&self) -> String {
         let refused = AuditLog::open(&self.options).unwrap_err();
@@ -66,7 +66,7 @@ impl Place {
         }
     }
 
-    /// What is wrong with the log.
+    /// The fault that the verification finds.
     #[track_caller]
     fn fault(&self) -> Option<Fault> {
         verify(&self.files()).unwrap().broken.map(|broken| broken.fault)
@@ -79,7 +79,7 @@ impl Place {
         found
     }
 
-    /// The records of a file, as JSON.
+    /// The records of a file, parsed as JSON.
     #[track_caller]
     fn records(&self, path: &Path) -> Vec<Value> {
         let text = fs::read_to_string(path).unwrap();

@@ -1,4 +1,4 @@
-//! Whatever is done to a log is found.
+//! Every form of tampering with a log is detected.
 
 use proptest::prelude::*;
 use std::sync::OnceLock;
@@ -11,7 +11,7 @@ use crate::services::audit::{head, mac, record};
 /// The files of a log, the oldest first, and its head at the end.
 type Contents = Vec<Vec<u8>>;
 
-/// Two logs in several files each, written with the same key or without one.
+/// Two logs of several files each, with or without a key, which is the same for both.
 fn logs(is_keyed: bool) -> &'static [Contents; 2] {
     static LOGS: [OnceLock<[Contents; 2]>; 2] = [const { OnceLock::new() }; 2];
     LOGS[usize::from(is_keyed)].get_or_init(|| {
@@ -29,7 +29,7 @@ fn logs(is_keyed: bool) -> &'static [Contents; 2] {
     })
 }
 
-/// What verifying finds wrong with these.
+/// The fault that the verification finds in these files.
 fn fault_of(contents: &Contents, is_keyed: bool) -> Option<Fault> {
     let place = Place::new(is_keyed);
     let (head, files) = contents.split_last().unwrap();
@@ -42,7 +42,7 @@ fn fault_of(contents: &Contents, is_keyed: bool) -> Option<Fault> {
     place.fault()
 }
 
-/// Lines of files, with their ends.
+/// The lines of the files, newlines included.
 type Lines = Vec<Vec<Vec<u8>>>;
 
 fn lines(contents: &Contents) -> Lines {
@@ -81,7 +81,7 @@ enum Tampering {
         one: Index,
         other: Index,
     },
-    /// A line of the other log, in the place of one or before it.
+    /// A line of the other log, in place of a line or before it.
     Foreign {
         file: Index,
         line: Index,
@@ -111,7 +111,7 @@ fn tampering() -> impl Strategy<Value = Tampering> {
 }
 
 impl Tampering {
-    /// Does it; what comes of it may be the same as before.
+    /// Applies the change, which may have no effect.
     fn apply(&self, contents: &mut Contents, other: &Contents) {
         let files = contents.len() - 1;
         match self {
@@ -191,7 +191,7 @@ proptest! {
         pieces in proptest::collection::vec((any::<Index>(), any::<Vec<u8>>()), 0..8),
         head: Vec<u8>,
     ) {
-        // Of what looks like a record.
+        // Random bytes between parts of a record.
         let pieces: Vec<u8> = pieces.iter().flat_map(|(place, bytes)| {
             const PARTS: [&str; 6] = ["{\"seq\":", "1", ",\"at\":\"", "\",\"event\":\"", "\",\"prev\":\"", "\"}\n"];
             [PARTS[place.index(PARTS.len())].as_bytes(), bytes].concat()
@@ -272,12 +272,13 @@ fn who_makes_all_hashes_anew_without_the_key_is_found() {
     *forged.last_mut().unwrap() = fs::read(place.head()).unwrap();
     assert_eq!(fault_of(&forged, false), None, "nobody can tell without the key");
     assert_eq!(fault_of(&forged, true), Some(Fault::WrongHead));
-    // Also if the head is left as it was.
+    // Also with the original head.
     *forged.last_mut().unwrap() = log.last().unwrap().clone();
     assert_eq!(fault_of(&forged, true), Some(Fault::Changed));
 }
 
-/// What nobody can find who has only the files; it takes a note of the last hash.
+/// A rollback of log and head is not detectable from the files alone; it takes the last hash, noted
+/// elsewhere.
 #[test]
 fn a_log_that_was_set_back_with_its_head_is_found_by_the_hash_that_was_noted() {
     let place = Place::new(true);

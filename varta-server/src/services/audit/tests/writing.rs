@@ -1,4 +1,4 @@
-//! Claims about the log that is being written: what a crash, a full disk and a second server do to it.
+//! The audit log after a crash, on a full disk, and with a second server.
 
 use crate::services::audit::options::AuditOptions;
 use std::env;
@@ -15,7 +15,7 @@ fn add(path: &Path, bytes: &[u8]) {
     OpenOptions::new().append(true).open(path).unwrap().write_all(bytes).unwrap();
 }
 
-/// Cuts so many bytes off its end.
+/// Cuts so many bytes off the end of a file.
 fn cut(path: &Path, bytes: u64) {
     let file = OpenOptions::new().write(true).open(path).unwrap();
     file.set_len(file.metadata().unwrap().len() - bytes).unwrap();
@@ -114,7 +114,7 @@ fn whatever_a_crash_leaves_of_records_that_were_not_synced_is_cut_off_and_that_i
     drop(log);
     let (bytes, head) = (fs::read(original.path()).unwrap(), fs::read(original.head()).unwrap());
     let line = (bytes.len() - synced) / 4;
-    // In the middle of a line, from one line to another, and to the end.
+    // Zeros in the middle of a line, across lines, and up to the end.
     for zeros in [synced + 10..synced + 90, synced + line + 50..synced + 3 * line, synced + 1..bytes.len()] {
         let place = Place::new(true);
         let mut crashed = bytes.clone();
@@ -133,7 +133,7 @@ fn whatever_a_crash_leaves_of_records_that_were_not_synced_is_cut_off_and_that_i
         log.sync().unwrap();
         drop(log);
         place.assert_whole();
-        // What was on the disk a crash does not change.
+        // A change before the synced end is no effect of a crash.
         let mut changed = fs::read(place.path()).unwrap();
         changed[synced - 40..synced].fill(0);
         fs::write(place.path(), &changed).unwrap();
@@ -273,7 +273,7 @@ fn while_the_next_file_cannot_be_begun_the_present_one_goes_on() {
     assert_eq!(place.assert_whole().files.len(), 2);
 }
 
-/// Set for a process of its own, because the limit holds for all of a process.
+/// Set in a child process, because the limit holds for a whole process.
 const CHILD: &str = "VARTA_TEST_AUDIT_LIMIT";
 
 #[test]
@@ -296,7 +296,7 @@ fn a_disk_that_is_full_in_the_middle_of_a_line_leaves_whole_lines_and_the_chain_
     append(&mut log, 1);
     log.sync().unwrap();
     let length = fs::metadata(place.path()).unwrap().len();
-    // At none, one and nearly all bytes of the next line.
+    // The disk is full after none, one and nearly all bytes of the next line.
     for room in [0, 1, 100, 200] {
         setrlimit(Resource::RLIMIT_FSIZE, length + room, hard).unwrap();
         let refused = log.append(at(2), "command_ended", fields(2)).unwrap_err();
@@ -305,7 +305,7 @@ fn a_disk_that_is_full_in_the_middle_of_a_line_leaves_whole_lines_and_the_chain_
     }
     setrlimit(Resource::RLIMIT_FSIZE, hard, hard).unwrap();
     assert_eq!(append(&mut log, 3), 3);
-    // The next file finds no room either.
+    // The next file has no room either.
     while fs::metadata(place.path()).unwrap().len() + 300 < AuditOptions::SMALLEST_LIMIT {
         append(&mut log, 4);
     }

@@ -1,4 +1,4 @@
-//! Claims about the file of events.
+//! Tests of the events file: lines, rotation, failures, and other servers.
 
 use crate::base::clock::Clock;
 use crate::domain::tracker::Transition;
@@ -70,7 +70,7 @@ fn a_change_tells_all_that_there_is() {
     assert!(!line_of(&change(7, Verdict::Gone, Cause::Goodbye { reason: None })).contains("reason"));
 }
 
-/// A directory, the options for a file in it, and the figures.
+/// A directory, the options of a file in it, and the metrics.
 struct Place {
     directory: TempDir,
     options: EventsOptions,
@@ -89,7 +89,7 @@ impl Place {
         &self.options.path
     }
 
-    /// The thread's own, and the way to it.
+    /// A writer without its thread, and the queue to it.
     fn writer(&self) -> (Feed, Writer) {
         let (feed, queue) = Feed::new(&self.registry, SINK);
         let file = EventsFile::open(self.options.clone()).unwrap();
@@ -190,7 +190,7 @@ fn a_line_that_another_server_did_not_finish_is_ended() {
 fn what_cannot_be_written_is_kept_and_tried_again() {
     let place = Place::new(1);
     let (_feed, mut writer) = place.writer();
-    // The file is to be renamed, and cannot be.
+    // The rotation is due, and fails.
     let obstacle = numbered(place.path(), 1);
     fs::create_dir(&obstacle).unwrap();
     fs::write(place.path(), vec![b'\n'; 4_096]).unwrap();

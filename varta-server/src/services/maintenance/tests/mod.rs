@@ -1,4 +1,4 @@
-//! Claims about maintenance as a whole, without its socket.
+//! Maintenance as a whole, without its socket.
 
 use crate::base::clock::wall_now;
 use crate::base::files::state_dir::StateDir;
@@ -94,7 +94,7 @@ async fn a_pause_counts_at_once_and_a_disk_that_hangs_is_not_waited_for_for_ever
     let directory = tempfile::tempdir().unwrap();
     let pauses = Pauses::default();
     let desk = Arc::new(desk(&pauses, Some(directory.path())));
-    // Opening it waits until somebody reads it.
+    // Opening a named pipe for writing blocks until it has a reader.
     let unfinished = directory.path().join("pauses.json.new");
     nix::unistd::mkfifo(&unfinished, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let mut answers = Vec::new();
@@ -114,7 +114,7 @@ async fn a_pause_counts_at_once_and_a_disk_that_hangs_is_not_waited_for_for_ever
     }
     assert!(!directory.path().join("pauses.json").exists());
 
-    // It takes it at last, and what waits is written with what comes then.
+    // The blocked write completes, and the one that waits covers this request too.
     let reader = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&unfinished).unwrap();
     tokio::time::resume();
     let answer = desk.answer(resume("a"), 7).await;

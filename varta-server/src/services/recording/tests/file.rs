@@ -1,4 +1,4 @@
-//! Claims about the file of a recording, and how it is written.
+//! Tests of the file of a recording: what is written, gaps, limits, and full disks.
 
 use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -116,7 +116,7 @@ fn a_gap_at_the_very_end_is_told_too() {
     assert!(matches!(queue.recv().unwrap(), Entry::Event(Record::Gap { records: 1, .. })));
 }
 
-/// Runs a writer over some batches, and gives what it was told of the recording.
+/// Runs a writer over some batches, and returns its metrics.
 fn run(out: impl Write, limit: u64, batches: u64) -> Registry {
     let registry = Registry::for_test();
     let (to_queue, queue) = sync_channel(100);
@@ -149,7 +149,7 @@ fn a_recording_ends_with_a_whole_record_when_it_is_full() {
     assert_eq!(read(&path).len(), 4_096 / LENGTH - 1);
 }
 
-/// A disk that has room for so many bytes.
+/// A disk with room for this many bytes.
 struct Disk(usize);
 
 impl Write for Disk {

@@ -1,4 +1,4 @@
-//! Claims about the form of a recording.
+//! Tests of the format of recordings, also with hostile input.
 
 use proptest::prelude::*;
 use std::num::NonZeroU64;
@@ -39,7 +39,7 @@ fn process(name: &str) -> Record {
     }
 }
 
-/// One of each kind, and of each form that it has.
+/// A record of each kind, in each of its forms.
 fn all() -> Vec<Record> {
     let remote = |sender| match beat(PID, u64::MAX, 3) {
         Record::Beat(beat) => {
@@ -108,14 +108,14 @@ fn a_changed_bit_is_noticed_wherever_it_is() {
     }
 }
 
-/// A block with a checksum that fits.
+/// A block with a matching checksum.
 fn sealed(mut block: Block) -> Block {
     let checksum = crc32c::checksum(&block[..LENGTH - 4]);
     block[LENGTH - 4..].copy_from_slice(&checksum.to_le_bytes());
     block
 }
 
-/// The first block of a record with another byte somewhere.
+/// Decodes the first block of a record with one byte changed, and a matching checksum.
 fn with_byte(record: &Record, place: usize, value: u8) -> Result<Vec<Record>, Fault> {
     let mut block = blocks(&encoded(std::slice::from_ref(record))).next().unwrap();
     block[place] = value;
@@ -173,7 +173,8 @@ fn a_file_of_another_kind_or_version_is_told_from_a_broken_one() {
 }
 
 proptest! {
-    /// What has the right checksum and nothing else right is a record or an error, and what is a record can be written.
+    /// A block with a valid checksum and arbitrary content decodes to a record or an error, and a record can
+    /// be encoded.
     #[test]
     fn no_block_does_any_harm(kind in 0_u8..14, rest in prop::collection::vec(any::<u8>(), LENGTH - 5)) {
         let mut block = [0; LENGTH];

@@ -1,4 +1,4 @@
-//! Claims about recordings: their form, how they are written, and what a replay makes of them.
+//! Tests of recordings: the format, the file, and replays.
 
 mod file;
 mod form;
@@ -24,12 +24,12 @@ fn at(millis: u64) -> MonoTime {
     MonoTime::from_millis(millis)
 }
 
-/// A beat of a process of this host that arrives when it is sent, by a clock that began at 0.
+/// A beat of a local process that arrives when it is sent, on a clock that started at 0.
 fn beat(pid: u32, nonce: u64, millis: u64) -> Record {
     delayed(pid, nonce, millis, millis)
 }
 
-/// A beat that was sent at one time and arrives at another.
+/// A beat that is sent at one time and arrives at another.
 fn delayed(pid: u32, nonce: u64, sent: u64, arrives: u64) -> Record {
     let frame = Frame::new(Status::Ok, pid, at(sent).as_nanos() + 1, nonce, 7);
     Record::Beat(ReceivedBeat { received_at: at(arrives), sender: Sender::local(pid), frame })
@@ -43,7 +43,7 @@ fn bytes(records: &[Record]) -> Vec<u8> {
     bytes
 }
 
-/// A file with these bytes.
+/// A temporary file with these bytes.
 fn file_of(bytes: &[u8]) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("recording");

@@ -1,4 +1,4 @@
-//! Claims about replays.
+//! Tests of replays: verdicts under another policy, observer gaps, and the report.
 
 use crate::services::recording::replay;
 use std::num::NonZeroU64;
@@ -16,14 +16,14 @@ fn replayed(records: &[Record], stall_after: Option<Duration>, arrival: ArrivalP
     replay(&Replay { path, stall_after, arrival }).unwrap()
 }
 
-/// What a fixed deadline makes of it: stalled, taken back, mistakes, down.
+/// The results under a fixed timeout: stalled, taken back, false positives, down.
 fn verdicts(records: &[Record], stall_after: u64) -> [u64; 4] {
     let report = replayed(records, Some(Duration::from_millis(stall_after)), ArrivalPolicy::default());
     let json = report.to_json();
     ["stalled", "taken_back", "mistakes", "down"].map(|name| number(&json, &format!("\"{name}\":")))
 }
 
-/// The number behind the first place where `before` stands and a number follows.
+/// The first number that directly follows `before`.
 fn number<T: FromStr>(json: &str, before: &str) -> T {
     let mut numbers = json.split(before).skip(1).filter_map(|rest| {
         let end = rest.find([',', '}'])?;
@@ -32,7 +32,7 @@ fn number<T: FromStr>(json: &str, before: &str) -> T {
     numbers.next().unwrap_or_else(|| panic!("{before} in {json}"))
 }
 
-/// Beats of one agent each second from `from` on.
+/// Beats of one agent, one in each of these seconds.
 fn beats(pid: u32, seconds: std::ops::RangeInclusive<u64>) -> impl Iterator<Item = Record> {
     seconds.map(move |second| beat(pid, second + 1, second * 1_000))
 }
@@ -44,7 +44,7 @@ fn end(millis: u64) -> Record {
 #[test]
 fn silence_is_judged_by_the_policy_of_the_replay() {
     let mut records: Vec<_> = beats(PID, 0..=9).collect();
-    // A pause of four seconds, a beat that is three late, and two that are lost.
+    // A pause of four seconds, a beat that is three seconds late, and two that are lost.
     records.extend([
         beat(PID, 11, 13_000),
         delayed(PID, 12, 14_000, 17_000),
@@ -72,7 +72,7 @@ fn what_piled_up_while_the_server_was_blind_is_held_against_nobody() {
     records.extend((3..=20).map(|second| delayed(PID, second + 1, second * 1_000, 20_400)));
     records.extend([Record::Blind { from: at(3_000), to: at(20_500) }, end(24_000)]);
     assert_eq!(verdicts(&records, 5_000), [0, 0, 0, 0]);
-    // Without blindness it would be a mistake.
+    // Without the observer gap it is a false positive.
     records.remove(records.len() - 2);
     assert_eq!(verdicts(&records, 5_000), [1, 1, 1, 0]);
 }

@@ -1,11 +1,11 @@
-//! What tests of recovery share.
+//! Helpers of the tests of recovery.
 
 use std::num::NonZeroU64;
 
 use crate::domain::tracker::tests::sample;
 use crate::domain::tracker::{Cause, Transition, Verdict};
 
-/// That a worker of the team `payments` has come to a verdict.
+/// A transition of a worker with the label `team=payments`.
 pub(crate) fn transition(pid: u32, to: Verdict, cause: Cause) -> Transition {
     sample::transition("worker")
         .pid(pid)

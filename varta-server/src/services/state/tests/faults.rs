@@ -1,4 +1,4 @@
-//! What happens when it cannot be written, or makes no sense.
+//! Tests of the state service with lost changes, full disks, and invalid databases.
 
 use crate::base::error::Error;
 use crate::base::time::MonoTime;
@@ -20,7 +20,7 @@ fn what_was_lost_is_made_up_for_by_a_sweep() {
     }
     run.sink.note(Note::Known(Box::new(agent(1))));
     assert!(world.counted("varta_sink_dropped_total{sink=\"state\"} 1"));
-    // A full queue has no room for the answer yet.
+    // The full queue has no place for the response yet.
     run.turn();
     run.turn();
     run.answer(&[agent(1)]);
@@ -84,7 +84,7 @@ fn a_broken_database_is_moved_aside_at_the_start() {
     assert_eq!(world.open().pids(), [0; 0]);
     let aside = world.directory.path().join("varta.db.corrupt");
     assert!(fs::read_to_string(&aside).unwrap().starts_with("this is not"));
-    // So is one that belongs to somebody else, in the place of the other.
+    // The same for another program's database, which replaces the file moved aside before.
     fs::remove_file(world.path()).unwrap();
     Connection::open(world.path()).unwrap().execute_batch("CREATE TABLE other (x)").unwrap();
     assert_eq!(world.open().pids(), [0; 0]);
@@ -99,7 +99,7 @@ fn a_database_that_breaks_while_it_is_used_is_moved_aside_and_written_anew() {
         run.note(agent(pid));
     }
     run.write();
-    // Everything but the first page, which says what it is.
+    // Overwrites all pages but the first, which identifies the file.
     run.writer
         .database
         .as_ref()

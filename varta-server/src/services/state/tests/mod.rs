@@ -1,4 +1,4 @@
-//! The store by itself: what is written is read again.
+//! Tests of the state service by itself: what one server persists, the next one reads.
 
 mod faults;
 
@@ -37,14 +37,14 @@ use crate::services::state::writer::Writer;
 
 const ROOM: Room = Room { agents: 1_000, seals: 1_000 };
 
-/// A state directory, and a writer that is driven by hand.
+/// A state directory, and a writer whose turns the test takes.
 struct World {
     directory: TempDir,
     clock: Clock,
     metrics: Registry,
 }
 
-/// A server's hold of the directory.
+/// One server that has the directory open.
 struct Run {
     sink: StateSink,
     writer: Writer,
@@ -79,7 +79,7 @@ impl World {
         Run { sink, writer, kept, queries, now: MonoTime::START }
     }
 
-    /// What a tool that people have reads.
+    /// Reads with a connection of its own, as external tools do.
     fn look<T: FromSql>(&self, query: &str) -> T {
         let database = Connection::open(self.path()).unwrap();
         database.query_row(query, [], |row| row.get(0)).unwrap()
@@ -108,13 +108,13 @@ impl Run {
         self.writer.write(self.now);
     }
 
-    /// Takes what is in the queue, writes what is due, and asks for what is wanted next.
+    /// Takes what is queued, writes what is due, and requests the next slice.
     fn turn(&mut self) {
         self.now = self.now + Duration::from_secs(60);
         self.writer.turn(self.now);
     }
 
-    /// Answers the question that the writer has, as an actor that has these agents, one in a slice.
+    /// Responds to the writer's query like an engine that has these agents, one in each slice.
     fn answer(&mut self, agents: &[Remembered]) {
         let Ok(Query::Slice { from, place }) = self.queries.try_recv() else { panic!("nothing is asked") };
         let next = (from + 1 < agents.len()).then_some(from + 1);
@@ -123,7 +123,7 @@ impl Run {
         self.turn();
     }
 
-    /// How much is in the queue.
+    /// The number of queued changes.
     fn waiting(&self) -> usize {
         self.sink.queue.sender().max_capacity() - self.sink.queue.sender().capacity()
     }
@@ -353,7 +353,7 @@ fn a_sweep_brings_what_nobody_told_and_takes_out_who_is_not_there() {
     run.turn();
     let there = [agent(2), agent(3)];
     run.answer(&there);
-    // Somebody comes meanwhile.
+    // An agent arrives meanwhile.
     run.note(agent(4));
     run.turn();
     run.answer(&there);

@@ -1,4 +1,4 @@
-//! Whatever happens: nobody is told twice, and all that fires ends.
+//! Any sequence of steps: no notification is sent twice, and each alert that fires ends.
 
 use crate::domain::agent_key::AgentKey;
 use crate::domain::tracker::Verdict;
@@ -8,22 +8,22 @@ use std::collections::{HashMap, HashSet};
 
 use crate::services::alerts::lifecycle::tests::*;
 
-/// Something that happens.
+/// One step of a sequence.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// The tracker concludes this about an agent; the book is told, or misses it.
+    /// The tracker gives an agent a verdict; the transition arrives or is lost.
     Becomes {
         pid: u32,
         verdict: usize,
         is_missed: bool,
         in_incident: bool,
     },
-    /// An agent takes the place of another.
+    /// An agent is the successor of another.
     Succeeds {
         pid: u32,
         of: u32,
     },
-    /// The tracker forgets an agent and says nothing.
+    /// The tracker evicts an agent without a transition.
     IsForgotten {
         pid: u32,
     },
@@ -50,11 +50,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The book, and what the tracker would say.
+/// The alert state, and what the tracker would report.
 struct Chance {
     world: World,
     verdicts: HashMap<u32, Verdict>,
-    /// Which alerts the webhook believes to fire.
+    /// The alerts that the webhook has as firing.
     open: HashSet<String>,
 }
 
@@ -114,7 +114,7 @@ impl Chance {
         assert!(self.world.book.end_sweep(self.world.now()));
     }
 
-    /// What the webhook hears: of each alert that it begins, and that it ends, in turns.
+    /// Drains the notifications: for each alert its start and its end take turns.
     fn hear(&mut self) {
         while let Some(delivery) = self.world.book.poll_delivery() {
             let Id { fingerprint, starts_at } = delivery.about.unwrap();
@@ -122,7 +122,7 @@ impl Chance {
             if delivery.is_end {
                 assert!(self.open.remove(&alert), "ended, and did not fire: {delivery:?}");
             } else if !self.open.insert(alert) {
-                // Only that it flaps is news of what fires.
+                // The only news about a firing alert is that it flaps.
                 assert_eq!(delivery.kind, Kind::Flapping, "told twice: {delivery:?}");
             }
         }
@@ -139,7 +139,7 @@ proptest! {
         for step in steps {
             chance.take(step);
         }
-        // When everything is known, who is in alarm is told of, and nobody else but who flaps.
+        // After a complete sweep the alerts cover the agents that are in alarm or flap, and no others.
         chance.take(Step::Sweep);
         for (pid, verdict) in chance.verdicts.clone() {
             let key = AgentKey::of(&chance.world.transition(pid, verdict).agent);

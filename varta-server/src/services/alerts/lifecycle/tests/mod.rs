@@ -1,4 +1,4 @@
-//! What the book claims, by virtual time.
+//! The rules of the alert lifecycle, on virtual time.
 
 mod chance;
 mod restarts;
@@ -24,11 +24,11 @@ use crate::services::alerts::notification::Kind;
 const UP: Verdict = Verdict::Up(Status::Ok);
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// A book with one Alertmanager and a webhook, and the clock by which it is told.
+/// An alert state with one Alertmanager and a webhook, and its clock.
 struct World {
     book: Book,
     seconds: u64,
-    /// What the webhook was told: kind and pid, in order.
+    /// The notifications for the webhook: kind and pid, in order.
     said: Vec<(Kind, u32)>,
 }
 
@@ -56,7 +56,7 @@ impl World {
         sample::transition("worker").pid(pid).to(to, cause).at(self.now().mono).last(Status::Ok, 0, 3)
     }
 
-    /// Hands in a change, a second after the last thing that happened.
+    /// Handles a transition one second after the step before it.
     fn becomes(&mut self, pid: u32, to: Verdict) {
         self.seconds += 1;
         let transition = self.transition(pid, to);
@@ -197,7 +197,7 @@ fn who_falls_now_and_then_does_not_flap_and_is_forgotten() {
 #[test]
 fn a_successor_ends_the_alert_and_inherits_the_falls() {
     let mut world = World::new();
-    // A service that its manager starts again each time it dies.
+    // A service that its manager restarts each time it dies.
     for pid in 1..=9 {
         world.becomes(pid, Verdict::Down);
         world.seconds += 1;

@@ -1,17 +1,17 @@
-//! What outlives the server.
+//! Alerts across a restart of the server.
 
 use crate::domain::tracker::Verdict;
 use crate::services::alerts::alert::Id;
 use crate::services::alerts::lifecycle::tests::*;
 
 impl World {
-    /// The next server, which finds what this one kept.
+    /// The next run of the server, with what this one persisted.
     fn restart(&mut self) -> World {
         let kept = self.book.kept(self.now());
-        // Through the form that it has in the file.
+        // Through the format of the file.
         let kept = serde_json::from_str(&serde_json::to_string(&kept).unwrap()).unwrap();
         let mut next = World::new();
-        // Its own clock begins anew, and the wall's goes on.
+        // The monotonic clock restarts, and the wall clock goes on.
         next.seconds = self.seconds;
         assert_eq!(next.book.restore(kept, next.now()), 0);
         next.settle();
@@ -28,7 +28,7 @@ impl World {
         self.settle();
     }
 
-    /// Tells the book that the webhook was told all.
+    /// Confirms all notifications to the webhook.
     fn all_told(&mut self) {
         for alert in self.firing() {
             self.book.handle_said(Id::of(&alert));

@@ -1,4 +1,4 @@
-//! Sweeps.
+//! Sweeps repair lost transitions, and never override newer ones.
 
 use crate::domain::tracker::{Transition, Verdict};
 use crate::services::alerts::lifecycle::state::MOST_SINGLES;
@@ -58,7 +58,7 @@ fn a_change_of_verdict_is_newer_than_the_sweep_in_which_it_comes() {
     let mut world = World::new();
     world.becomes(1, Verdict::Stalled);
     world.book.begin_sweep();
-    // One is well again, and one falls, and the sweep saw both as they were before.
+    // One recovers and one fails, and the sweep saw both as they were before.
     let seen = world.transition(1, Verdict::Stalled);
     world.becomes(1, UP);
     world.becomes(2, Verdict::Stalled);

@@ -1,3 +1,5 @@
+//! The decisions of the planner, on virtual time.
+
 mod order;
 
 use nix::sys::signal::Signal;
@@ -39,7 +41,7 @@ fn rule(steps: impl IntoIterator<Item = (u64, Action)>) -> RecoveryRule {
     }
 }
 
-/// A planner, and what it has asked for.
+/// A planner and the time.
 struct World {
     planner: Planner,
     /// In seconds.
@@ -76,7 +78,7 @@ impl World {
         self.planner.poll_job(MonoTime::from_secs(self.now))
     }
 
-    /// The next job, at the moment at which it comes.
+    /// The next job, at the time at which it is due.
     fn next(&mut self) -> Job {
         for _ in 0..100_000 {
             if let Some(job) = self.job() {
@@ -92,7 +94,7 @@ impl World {
         self.planner.handle_outcome(job.number, outcome, MonoTime::from_secs(self.now));
     }
 
-    /// Has the next job done, and tells when and what that was.
+    /// Completes the next job, and returns its time and action.
     fn does(&mut self) -> (u64, Action) {
         let job = self.next();
         self.comes(&job, Outcome::Done);
@@ -138,7 +140,7 @@ fn who_comes_back_while_something_is_being_done_is_left_alone_afterwards() {
     world.recovers(1);
     world.comes(&job, Outcome::Done);
     world.is_idle();
-    // And what comes of it is not taken for what comes of the next.
+    // The late outcome is not taken for that of the next job.
     world.now += 1_000;
     world.stalls(1);
     let next = world.next();
@@ -164,7 +166,7 @@ fn one_that_ends_well_because_it_was_told_to_is_still_restarted() {
     world.does();
     world.tell(1, Verdict::Gone, Cause::Exited { code: Some(0) });
     assert_eq!(world.does(), (0, command()));
-    // It is as it was told to be, so there is no second attempt.
+    // The process ended as requested, so there is no second attempt.
     world.is_idle();
 }
 
@@ -198,7 +200,7 @@ fn attempts_come_further_and_further_apart_and_then_it_is_given_up_once() {
     assert!(world.planner.poll_job(MonoTime::from_secs(10_000)).is_none());
     assert_eq!(world.told(), [Refusal::GivenUp]);
     world.is_idle();
-    // Not even when it gets worse; only when it has been well for a while.
+    // A worse state changes nothing; only a healthy period does.
     world.tell(1, Verdict::Down, Cause::Killed { signal: 9 });
     assert_eq!(world.told(), [Refusal::GivenUp]);
     world.now = 20_000;
@@ -351,8 +353,8 @@ fn without_labels_nobody_has_one() {
 }
 
 proptest! {
-    /// Whatever happens: an agent has no two jobs at once, nothing is done for who is well, no budget is overdrawn, and
-    /// in the end, when all are well, nothing is left.
+    /// After any sequence of events: an agent has at most one job at a time, healthy agents get none, no
+    /// budget is overdrawn, and once all agents are healthy no state is left.
     #[test]
     fn nothing_is_done_that_should_not_be(happens in prop::collection::vec((0..6_u8, 1..6_u32, 0..40_u64), 1..200)) {
         let budget = "4/20s";

@@ -1,4 +1,4 @@
-//! What comes in another order than one would think, and what is done side by side.
+//! Events in an unexpected order, and jobs that run concurrently.
 
 use crate::services::recovery::planner::tests::*;
 
@@ -11,7 +11,7 @@ fn one_that_ends_well_before_it_is_known_that_the_signal_was_sent_is_restarted_t
     world.comes(&job, Outcome::Done);
     assert_eq!(world.does(), (0, command()));
     world.is_idle();
-    // But not when it turns out that it left by itself.
+    // Unless it turns out that it left by itself.
     world.now += 1_000;
     world.stalls(2);
     let job = world.next();
@@ -105,7 +105,7 @@ fn agents_of_other_hosts_cost_nothing_while_they_are_left_alone() {
     world.stalls(2);
     world.does();
     assert_eq!(world.does().1, TERM);
-    // Where they are not left alone they get no signals, and the command all the same.
+    // With remote recovery on, there are no signals and the command runs.
     let rules = vec![Arc::new(rule([(0, TERM), (0, command())]))];
     world.planner = Planner::new(rules, "9/1h".parse().unwrap(), true);
     world.take(&remote);
