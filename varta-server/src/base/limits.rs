@@ -6,9 +6,9 @@ use varta_proto::control::NameError;
 
 /// The shortest timeout of an agent: below it the scheduling of a general-purpose system decides, not the
 /// agent.
-pub const SHORTEST_STALL_AFTER: Duration = Duration::from_millis(10);
+pub const MIN_STALL_AFTER: Duration = Duration::from_millis(10);
 /// The longest duration of any option.
-pub const LONGEST_DURATION: Duration = Duration::from_secs(366 * 86_400);
+pub const MAX_DURATION: Duration = Duration::from_secs(366 * 86_400);
 
 /// The longest time for a command that the server runs.
 pub(crate) const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(86_400);
@@ -53,7 +53,7 @@ pub enum EntryError {
     #[error("until: is not after from")]
     EndsBeforeItBegins,
     /// A duration is too short or too long.
-    #[error("{key}: {given:?} is not between {SHORTEST_STALL_AFTER:?} and 366 days")]
+    #[error("{key}: {given:?} is not between {MIN_STALL_AFTER:?} and 366 days")]
     OutOfRange {
         /// The key of the entry.
         key: &'static str,
@@ -64,7 +64,7 @@ pub enum EntryError {
 
 /// Checks that a duration of an entry is within the limits.
 pub(crate) fn check_duration(key: &'static str, given: Duration) -> Result<(), EntryError> {
-    if given < SHORTEST_STALL_AFTER || given > LONGEST_DURATION {
+    if given < MIN_STALL_AFTER || given > MAX_DURATION {
         return Err(EntryError::OutOfRange { key, given });
     }
     Ok(())

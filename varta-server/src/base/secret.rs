@@ -9,7 +9,7 @@ use varta_proto::secure::read_private;
 use crate::base::error::Error;
 
 /// The fewest characters of a token: shorter ones can be guessed.
-const SHORTEST_TOKEN: usize = 16;
+const MIN_TOKEN_LEN: usize = 16;
 
 /// A bearer token. `Debug` does not show it.
 pub struct Secret(String);
@@ -26,7 +26,7 @@ impl Secret {
         let token = read_private(path, token_in).map_err(|error| refused(error.fault().to_string()))?;
         token.map(Secret).ok_or_else(|| {
             refused(format!(
-                "must hold a token of at least {SHORTEST_TOKEN} visible ASCII characters on one line; \
+                "must hold a token of at least {MIN_TOKEN_LEN} visible ASCII characters on one line; \
                  `openssl rand -hex 32` makes one"
             ))
         })
@@ -46,7 +46,7 @@ impl Secret {
 
 fn token_in(text: &str) -> Option<String> {
     let token = text.trim_end_matches(['\n', '\r']);
-    let is_token = token.len() >= SHORTEST_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_token = token.len() >= MIN_TOKEN_LEN && token.bytes().all(|byte| byte.is_ascii_graphic());
     is_token.then(|| token.to_owned())
 }
 

@@ -14,7 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::base::error::Error;
 
 /// The most bytes of a path in `sockaddr_un`, without the terminating zero.
-const LONGEST_PATH: usize = 107;
+const MAX_PATH_LEN: usize = 107;
 /// The number of attempts to lock the directory, and the pause between them: two seconds in all.
 const LOCK_TRIES: u32 = 40;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
@@ -74,8 +74,8 @@ impl SocketFile {
     fn make(options: &SocketOptions, kind: Type, option: &'static str) -> Result<(Socket, Self), Error> {
         let SocketOptions { path, is_default, mode, group } = options;
         let length = path.as_os_str().as_bytes().len();
-        if length > LONGEST_PATH {
-            let (path, most) = (path.clone(), LONGEST_PATH);
+        if length > MAX_PATH_LEN {
+            let (path, most) = (path.clone(), MAX_PATH_LEN);
             return Err(Error::SocketPathTooLong { path, option, length, most });
         }
         let directory = match path.parent() {

@@ -15,7 +15,7 @@ use clap::{Arg, ArgAction, Command};
 use toml::de::{DeTable, DeValue};
 
 use crate::base::options::nearest::nearest;
-use crate::base::options::table::{Fault, Key, Value, at, decimal, in_order, line_at, wrong_type};
+use crate::base::options::table::{ParseError, TomlKey, Value, at, decimal, in_order, line_at, wrong_type};
 use crate::engine::EngineTables;
 use crate::services;
 
@@ -23,7 +23,7 @@ use crate::services;
 const ITSELF: &str = "config";
 /// The parsed content of a file.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Content {
+pub(super) struct Document {
     /// The options in the order of the file.
     pub(super) options: Vec<FileOption>,
     pub(super) tables: Tables,
@@ -44,7 +44,7 @@ impl Tables {
     }
 
     /// Reads the value of a key, if the key names tables. Whether it does.
-    fn read(&mut self, key: &Key<'_>, value: &Value<'_>) -> Result<bool, Fault> {
+    fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>) -> Result<bool, ParseError> {
         Ok(self.engine.read(key, value)? || self.services.read(key, value)?)
     }
 }
@@ -60,18 +60,18 @@ pub(super) struct FileOption {
     pub(super) arguments: Vec<String>,
 }
 
-impl Content {
+impl Document {
     /// Parses the text of a file. `command` is the definition of the command line.
     ///
     /// # Errors
     ///
     /// The first syntax error, or else the first unknown key or invalid value.
-    pub(super) fn parse(text: &str, command: &Command) -> Result<Self, Fault> {
-        let document = DeTable::parse(text).map_err(|error| Fault {
+    pub(super) fn parse(text: &str, command: &Command) -> Result<Self, ParseError> {
+        let document = DeTable::parse(text).map_err(|error| ParseError {
             offset: error.span().map_or(0, |span| span.start),
             text: format!("is not TOML: {}", error.message().replace('\n', ", ")),
         })?;
-        let mut content = Content::default();
+        let mut content = Document::default();
         for (key, value) in in_order(document.get_ref()) {
             if content.tables.read(key, value)? {
                 continue;
@@ -79,8 +79,9 @@ impl Content {
             let name = key.get_ref();
             let option = find(command, name).map_err(|fault| at(key, fault))?;
             let line = line_at(text.as_bytes(), key.span().start);
-            let arguments = arguments(option, name, value)
-                .map_err(|Fault { offset, text }| Fault { offset, text: format!("{name}: {text}") })?;
+            let arguments = arguments(option, name, value).map_err(|ParseError { offset, text }| {
+                ParseError { offset, text: format!("{name}: {text}") }
+            })?;
             content.options.push(FileOption { key: name.to_string(), line, arguments });
         }
         Ok(content)
@@ -107,7 +108,7 @@ fn find<'c>(command: &'c Command, name: &str) -> Result<&'c Arg, String> {
 }
 
 /// The equivalent command-line arguments of a value.
-fn arguments(option: &Arg, name: &str, value: &Value<'_>) -> Result<Vec<String>, Fault> {
+fn arguments(option: &Arg, name: &str, value: &Value<'_>) -> Result<Vec<String>, ParseError> {
     if matches!(option.get_action(), ArgAction::SetTrue) {
         return match value.get_ref() {
             DeValue::Boolean(true) => Ok(vec![format!("--{name}")]),
@@ -127,7 +128,7 @@ fn arguments(option: &Arg, name: &str, value: &Value<'_>) -> Result<Vec<String>,
     }
 }
 
-fn argument(option: &Arg, name: &str, value: &Value<'_>) -> Result<String, Fault> {
+fn argument(option: &Arg, name: &str, value: &Value<'_>) -> Result<String, ParseError> {
     let numbers = [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>()];
     let is_number = numbers.iter().any(|number| option.get_value_parser().type_id() == *number);
     let is_fraction = option.get_value_parser().type_id() == TypeId::of::<f64>();

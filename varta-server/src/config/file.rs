@@ -12,7 +12,7 @@ use clap::Command;
 use crate::base::error::Error;
 use crate::base::files::bounded_read::{self, Checks, Owner, ReadError, Symlink, is_ours_or_roots};
 use crate::base::options::table::line_at;
-use crate::config::document::{Content, FileOption, Tables};
+use crate::config::document::{Document, FileOption, Tables};
 
 /// A longer file was not written by people.
 const MAX_FILE_LEN: u64 = 1 << 20;
@@ -21,7 +21,7 @@ const MAX_FILE_LEN: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     path: PathBuf,
-    content: Content,
+    content: Document,
     /// The keys of its effective options, which neither the command line nor the environment sets.
     counting: HashSet<String>,
     warning: Option<String>,
@@ -31,7 +31,7 @@ pub struct ConfigFile {
 
 /// The content of a reloaded file.
 #[derive(Clone, Debug)]
-pub struct Reread {
+pub struct Reloaded {
     /// The tables that it has now.
     pub tables: Tables,
     /// Options that differ from those at the start. They take effect after a restart.
@@ -47,7 +47,7 @@ impl ConfigFile {
     /// key or an invalid value. Faults of the content come with their line.
     pub(crate) fn read(path: &Path, command: &Command) -> Result<Self, Error> {
         let (text, warning) = read_text(path)?;
-        let content = Content::parse(&text, command).map_err(|fault| {
+        let content = Document::parse(&text, command).map_err(|fault| {
             let line = line_at(text.as_bytes(), fault.offset);
             Error::ConfigLine { path: path.to_path_buf(), line, fault: fault.text }
         })?;
@@ -65,10 +65,10 @@ impl ConfigFile {
     /// # Errors
     ///
     /// As at the start.
-    pub fn read_anew(&self) -> Result<Reread, Error> {
-        let Content { options, tables } = ConfigFile::read(&self.path, &self.definition)?.content;
+    pub fn read_anew(&self) -> Result<Reloaded, Error> {
+        let Document { options, tables } = ConfigFile::read(&self.path, &self.definition)?.content;
         let changed_options = changed(&self.content.options, &options);
-        Ok(Reread { tables, changed_options })
+        Ok(Reloaded { tables, changed_options })
     }
 
     /// The error of something that the file says, with the file's name.

@@ -9,10 +9,10 @@ mod tests;
 use std::path::PathBuf;
 
 pub use self::document::Tables;
-pub use self::file::{ConfigFile, Reread};
+pub use self::file::{ConfigFile, Reloaded};
 use crate::base::error::Error;
 pub use crate::base::glob::Glob;
-pub use crate::base::limits::{EntryError, LONGEST_DURATION, SHORTEST_STALL_AFTER};
+pub use crate::base::limits::{EntryError, MAX_DURATION, MIN_STALL_AFTER};
 use crate::domain::tracker::Policy;
 pub use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
 pub use crate::engine::EngineTables;
@@ -20,7 +20,9 @@ use crate::engine::options::check_policy;
 pub use crate::ingest::IngestOptions;
 use crate::services;
 pub use crate::services::Task;
-pub use crate::services::maintenance::{ControlSocket, Maintenance, PlannedPause, PlannedPauses, Reason};
+pub use crate::services::maintenance::{
+    ControlSocket, MaintenanceOptions, PlannedPause, PlannedPauses, Reason,
+};
 
 /// All settings of a server.
 ///

@@ -33,14 +33,14 @@ pub struct ReceivedControl {
     /// The sender, as far as the transport attests it.
     pub sender: Sender,
     /// The decoded message.
-    pub said: Said,
+    pub said: ControlMessage,
 }
 
 /// A control message: what an agent sends in addition to its beats.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum ControlMessage {
     /// The agent's identity and requests.
-    Hello(Introduction),
+    Hello(Hello),
     /// From now on the listener sees only some of the agent's beats, because the agent writes them to a
     /// shared memory page.
     Attach,
@@ -57,7 +57,7 @@ pub enum Said {
 
 /// The content of a Hello: the agent's identity and requests. Every field may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Introduction {
+pub struct Hello {
     /// The agent's name.
     pub name: Option<AgentName>,
     /// The interval at which the agent intends to beat.
@@ -79,7 +79,7 @@ pub struct Sender {
     /// is what the frame says.
     pub pid: u32,
     /// The source port and the key; the same for all processes of this host.
-    pub lane: Lane,
+    pub lane: RemoteEndpoint,
 }
 
 /// The transport and address that beats come from. In JSON `"local"`, `{"udp": "10.0.0.7"}` or
@@ -97,7 +97,7 @@ pub enum Origin {
 
 /// The remote endpoint: what distinguishes senders that share address and pid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Lane {
+pub struct RemoteEndpoint {
     /// The source port. It changes when an agent reconnects.
     pub port: u16,
     /// The key that opened the datagram.
@@ -127,13 +127,13 @@ impl Sender {
     /// A process of this host.
     #[must_use]
     pub const fn local(pid: u32) -> Self {
-        Sender { origin: Origin::Local, pid, lane: Lane { port: 0, key: KeyId(0) } }
+        Sender { origin: Origin::Local, pid, lane: RemoteEndpoint { port: 0, key: KeyId(0) } }
     }
 
     /// The sender of a plaintext datagram from `source`.
     #[must_use]
     pub fn udp(source: SocketAddr, pid: u32) -> Self {
-        let lane = Lane { port: source.port(), key: KeyId(0) };
+        let lane = RemoteEndpoint { port: source.port(), key: KeyId(0) };
         // A host is the same whether its datagrams come through an IPv4 socket or a dual-stack one.
         Sender { origin: Origin::Udp(source.ip().to_canonical()), pid, lane }
     }
@@ -141,7 +141,7 @@ impl Sender {
     /// The sender of a datagram from `source` that `key` opened.
     #[must_use]
     pub fn secure_udp(source: SocketAddr, pid: u32, key: KeyId) -> Self {
-        let lane = Lane { port: source.port(), key };
+        let lane = RemoteEndpoint { port: source.port(), key };
         Sender { origin: Origin::SecureUdp(source.ip().to_canonical()), pid, lane }
     }
 }

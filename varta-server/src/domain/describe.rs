@@ -107,7 +107,7 @@ impl<'t> TransitionFields<'t> {
 
 /// Describes a transition so that a person can act on it: the agent, both verdicts, how long it was silent
 /// and its last report.
-pub(crate) fn sentence(transition: &Transition) -> String {
+pub(crate) fn describe(transition: &Transition) -> String {
     let Transition { agent, from, to, cause, silence, last, dossier, .. } = transition;
     let went = match from {
         Some(from) => format!("{agent} went from {from} to {to}"),

@@ -62,8 +62,8 @@ impl ExpectedAgents {
     /// # Errors
     ///
     /// When there are too many agents, when the name is already among them, or when the grace is not between
-    /// [10 ms](crate::base::limits::SHORTEST_STALL_AFTER) and
-    /// [366 days](crate::base::limits::LONGEST_DURATION). Nothing changes then.
+    /// [10 ms](crate::base::limits::MIN_STALL_AFTER) and
+    /// [366 days](crate::base::limits::MAX_DURATION). Nothing changes then.
     pub fn add(&mut self, agent: Expected) -> Result<(), EntryError> {
         check_duration("grace", agent.grace)?;
         if self.agents.len() >= Self::MOST {

@@ -1,13 +1,13 @@
 //! The outcome of a datagram: accepted, or refused for exactly one reason.
 //!
-//! Every datagram that is read ends in exactly one [`Outcome`], and each outcome is one row of
+//! Every datagram that is read ends in exactly one [`FrameOutcome`], and each outcome is one row of
 //! `varta_frames_total`, so that the counts add up to the number of datagrams.
 
 use varta_proto::DecodeError;
 
 /// The outcome of one datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum FrameOutcome {
     /// An accepted beat, which moved its agent's deadline.
     Accepted,
     /// Not a frame; the error is the rule that it breaks.
@@ -42,36 +42,36 @@ pub enum Outcome {
     ReplayTableFull,
 }
 
-impl Outcome {
+impl FrameOutcome {
     /// The number of outcomes; each kind of malformed frame counts as one.
     pub const COUNT: usize = 14 + DecodeError::KINDS.len();
 
-    /// The outcome's row, below [`Outcome::COUNT`].
+    /// The outcome's row, below [`FrameOutcome::COUNT`].
     #[must_use]
     #[inline]
     pub const fn index(self) -> usize {
         match self {
-            Outcome::Accepted => 0,
-            Outcome::Ancillary => 1,
-            Outcome::Unattested => 2,
-            Outcome::PidMismatch => 3,
-            Outcome::UidRefused => 4,
-            Outcome::Duplicate => 5,
-            Outcome::OutOfOrder => 6,
-            Outcome::RateLimitedAgent => 7,
-            Outcome::RateLimitedGlobal => 8,
-            Outcome::Capacity => 9,
-            Outcome::SourceLimit => 10,
-            Outcome::DecryptFailed => 11,
-            Outcome::Replayed => 12,
-            Outcome::ReplayTableFull => 13,
-            Outcome::Malformed(error) => 14 + error.index(),
+            FrameOutcome::Accepted => 0,
+            FrameOutcome::Ancillary => 1,
+            FrameOutcome::Unattested => 2,
+            FrameOutcome::PidMismatch => 3,
+            FrameOutcome::UidRefused => 4,
+            FrameOutcome::Duplicate => 5,
+            FrameOutcome::OutOfOrder => 6,
+            FrameOutcome::RateLimitedAgent => 7,
+            FrameOutcome::RateLimitedGlobal => 8,
+            FrameOutcome::Capacity => 9,
+            FrameOutcome::SourceLimit => 10,
+            FrameOutcome::DecryptFailed => 11,
+            FrameOutcome::Replayed => 12,
+            FrameOutcome::ReplayTableFull => 13,
+            FrameOutcome::Malformed(error) => 14 + error.index(),
         }
     }
 
-    /// The label values, by [`Outcome::index`].
+    /// The label values, by [`FrameOutcome::index`].
     #[must_use]
-    pub fn labels() -> [&'static str; Outcome::COUNT] {
+    pub fn labels() -> [&'static str; FrameOutcome::COUNT] {
         const OURS: [&str; 14] = [
             "accepted",
             "ancillary",
@@ -97,22 +97,22 @@ impl Outcome {
 
 /// The number of datagrams with each outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tally([u64; Outcome::COUNT]);
+pub struct OutcomeCounts([u64; FrameOutcome::COUNT]);
 
-impl Default for Tally {
+impl Default for OutcomeCounts {
     fn default() -> Self {
-        Tally([0; Outcome::COUNT])
+        OutcomeCounts([0; FrameOutcome::COUNT])
     }
 }
 
-impl Tally {
+impl OutcomeCounts {
     /// Counts one datagram.
     #[inline]
-    pub fn count(&mut self, outcome: Outcome) {
+    pub fn count(&mut self, outcome: FrameOutcome) {
         self.0[outcome.index()] += 1;
     }
 
-    /// Adds `count` to a row, by [`Outcome::index`].
+    /// Adds `count` to a row, by [`FrameOutcome::index`].
     #[cfg(test)]
     pub(crate) fn add(&mut self, row: usize, count: u64) {
         self.0[row] += count;
@@ -120,11 +120,11 @@ impl Tally {
 
     /// The number of datagrams with `outcome`.
     #[must_use]
-    pub const fn of(&self, outcome: Outcome) -> u64 {
+    pub const fn of(&self, outcome: FrameOutcome) -> u64 {
         self.0[outcome.index()]
     }
 
-    /// The rows that are not zero, by [`Outcome::index`].
+    /// The rows that are not zero, by [`FrameOutcome::index`].
     pub fn rows(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
         self.0.iter().copied().enumerate().filter(|(_, count)| *count != 0)
     }
@@ -136,12 +136,12 @@ mod tests {
 
     #[test]
     fn every_row_has_a_name_of_its_own() {
-        let labels = Outcome::labels();
+        let labels = FrameOutcome::labels();
         let distinct: std::collections::HashSet<_> = labels.iter().collect();
-        assert_eq!(distinct.len(), Outcome::COUNT);
-        assert_eq!(labels[Outcome::Accepted.index()], "accepted");
-        assert_eq!(labels[Outcome::Capacity.index()], "capacity");
-        assert_eq!(labels[Outcome::ReplayTableFull.index()], "replay_table_full");
-        assert_eq!(labels[Outcome::Malformed(DecodeError::BadMagic).index()], "bad_magic");
+        assert_eq!(distinct.len(), FrameOutcome::COUNT);
+        assert_eq!(labels[FrameOutcome::Accepted.index()], "accepted");
+        assert_eq!(labels[FrameOutcome::Capacity.index()], "capacity");
+        assert_eq!(labels[FrameOutcome::ReplayTableFull.index()], "replay_table_full");
+        assert_eq!(labels[FrameOutcome::Malformed(DecodeError::BadMagic).index()], "bad_magic");
     }
 }

@@ -39,8 +39,8 @@ impl Rules {
     ///
     /// When there are too many rules, when an earlier rule has the same pattern, or when `stall_after` is out
     /// of
-    /// the range of [10 ms](crate::base::limits::SHORTEST_STALL_AFTER) to
-    /// [366 days](crate::base::limits::LONGEST_DURATION). The rules are unchanged then.
+    /// the range of [10 ms](crate::base::limits::MIN_STALL_AFTER) to
+    /// [366 days](crate::base::limits::MAX_DURATION). The rules are unchanged then.
     pub fn add(&mut self, rule: Rule) -> Result<(), EntryError> {
         if let Some(stall_after) = rule.stall_after {
             check_duration("stall-after", stall_after)?;

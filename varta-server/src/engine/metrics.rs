@@ -7,7 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::domain::tracker::{Cause, Statistics, Tracker, Transition, Verdict};
 use crate::metrics::family::families;
 use crate::metrics::{Registry, SAMPLES_BEFORE_UPKEEP};
-use crate::observe::exit_watcher::Refusals;
+use crate::observe::exit_watcher::WatchRefusals;
 
 /// Upper bounds, in seconds, of the buckets for detection latency.
 const LATENCY_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -117,7 +117,7 @@ impl TrackerMetrics {
     }
 
     /// Publishes the tracker's statistics, and how often a process was not watched or not inspected.
-    pub(crate) fn publish(&self, tracker: &Tracker, watches: Refusals, looks: u64) {
+    pub(crate) fn publish(&self, tracker: &Tracker, watches: WatchRefusals, looks: u64) {
         for (gauge, count) in self.agents.iter().zip(tracker.population()) {
             gauge.set(count as f64);
         }

@@ -18,6 +18,6 @@ pub(crate) mod throttle;
 
 pub(crate) use self::feed::{BoundedQueue, Feed};
 pub use self::options::{Detector, DetectorArgs, EngineArgs, EngineTables};
-pub(crate) use self::process_monitor::Outside;
-pub(crate) use self::record::Record;
+pub(crate) use self::process_monitor::ProcessMonitor;
+pub(crate) use self::record::InputRecord;
 pub(crate) use self::tap::Recorder;

@@ -6,8 +6,8 @@ use clap::{Args, ValueEnum};
 
 use crate::base::Glob;
 use crate::base::error::Error;
-use crate::base::limits::{LONGEST_DURATION, SHORTEST_STALL_AFTER};
-use crate::base::options::table::{Fault, Key, ReadTables, Table, Value, at, duration};
+use crate::base::limits::{MAX_DURATION, MIN_STALL_AFTER};
+use crate::base::options::table::{ParseError, ReadTables, Table, TomlKey, Value, at, duration};
 use crate::domain::tracker::Policy;
 use crate::domain::tracker::arrival::{ArrivalPolicy, Bounds, Kind};
 use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
@@ -95,7 +95,7 @@ impl EngineTables {
     pub(crate) const NAMES: [&str; 2] = [Rules::NAME, ExpectedAgents::NAME];
 
     /// Reads the value of a key, if the key names one of these tables. Whether it does.
-    pub(crate) fn read(&mut self, key: &Key<'_>, value: &Value<'_>) -> Result<bool, Fault> {
+    pub(crate) fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>) -> Result<bool, ParseError> {
         Ok(self.rules.read(key, value)? || self.expected.read(key, value)?)
     }
 }
@@ -106,7 +106,7 @@ const RULE_KEYS: [&str; 2] = ["name", "stall-after"];
 impl ReadTables for Rules {
     const NAME: &str = "rule";
 
-    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError> {
         let [name, stall_after] = table.values(RULE_KEYS)?;
         let (place, name) = table.name(name)?;
         let name = Glob::parse(name).map_err(|error| at(place, error))?;
@@ -121,7 +121,7 @@ const EXPECTED_KEYS: [&str; 2] = ["name", "grace"];
 impl ReadTables for ExpectedAgents {
     const NAME: &str = "expected";
 
-    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError> {
         let [name, grace] = table.values(EXPECTED_KEYS)?;
         let (place, name) = table.name(name)?;
         let mut agent = Expected::named(name).map_err(|error| at(place, error))?;
@@ -235,10 +235,10 @@ impl DetectorArgs {
 pub(crate) fn check_policy(policy: &Policy) -> Result<(), Error> {
     let wrong = |option, fault: String| Err(Error::Option { option, fault });
     let Policy { stall_after, forget_after, max_agents, .. } = *policy;
-    if stall_after < SHORTEST_STALL_AFTER || stall_after > LONGEST_DURATION {
+    if stall_after < MIN_STALL_AFTER || stall_after > MAX_DURATION {
         return wrong("--stall-after", format!("{stall_after:?} is not between 10ms and 366 days"));
     }
-    if forget_after < stall_after || forget_after > LONGEST_DURATION {
+    if forget_after < stall_after || forget_after > MAX_DURATION {
         let fault = format!("{forget_after:?} is not between --stall-after and 366 days");
         return wrong("--forget-after", fault);
     }
@@ -282,7 +282,7 @@ pub(crate) fn check_detector(policy: &ArrivalPolicy, forget_after: Duration) -> 
         Kind::Phi { .. } => {}
         Kind::Chen(bounds) => check_bounds(&bounds, shortest)?,
     }
-    if shortest < SHORTEST_STALL_AFTER || shortest > LONGEST_DURATION {
+    if shortest < MIN_STALL_AFTER || shortest > MAX_DURATION {
         let fault = format!("{shortest:?} is not between 10ms and 366 days");
         return wrong("--min-learned-stall-after", fault);
     }
@@ -305,7 +305,7 @@ fn check_bounds(bounds: &Bounds, shortest: Duration) -> Result<(), Error> {
     ];
     for (option, bound) in all {
         if let Some(bound) = bound
-            && (bound < SHORTEST_STALL_AFTER || bound > LONGEST_DURATION)
+            && (bound < MIN_STALL_AFTER || bound > MAX_DURATION)
         {
             let fault = format!("{bound:?} is not between 10ms and 366 days");
             return Err(Error::Option { option, fault });

@@ -8,50 +8,50 @@ use tokio::sync::mpsc;
 
 use crate::base::time::MonoTime;
 use crate::domain::batch::Batch;
-use crate::domain::process::{Death, Dossier, InspectionDepth, ProcessId};
-use crate::domain::tracker::{Policy, Request, Tracker};
-use crate::engine::record::Record;
-use crate::engine::tap::{Recorder, Witness};
-use crate::observe::exit_watcher::{NotWatched, Watcher};
+use crate::domain::process::{Dossier, ExitStatus, InspectionDepth, ProcessId};
+use crate::domain::tracker::{Policy, Tracker, TrackerRequest};
+use crate::engine::record::InputRecord;
+use crate::engine::tap::{Recorder, RecordingProcesses};
+use crate::observe::exit_watcher::{ExitWatcher, WatchError};
 use crate::observe::identify;
 use crate::observe::identify::ProcFs;
-use crate::observe::sampler::{Answer, Looker, REQUESTS};
+use crate::observe::sampler::{REQUESTS, SampleResult, Sampler};
 
 /// The most requests carried out in one turn. Watching a process takes as long as twenty beats.
 const REQUESTS_PER_TURN: usize = 32;
 /// The most quick samples kept for comparison with a later full snapshot. Beyond it, snapshots come without
 /// comparison.
-const MOST_GLANCES: usize = 4_096;
+const MAX_QUICK_SAMPLES: usize = 4_096;
 
 // The tracker grants a second's inspections at once, and a sampler that waits for nothing has room for all of them.
 const _: () = assert!(Policy::LOOKS_PER_SECOND as usize <= REQUESTS);
 
 /// Identification, exit watching and inspection of processes for the tracker.
 #[derive(Debug)]
-pub(crate) struct Outside {
-    pub(super) processes: Witness<ProcFs>,
-    pub(super) watcher: Watcher,
-    pub(super) looker: Looker,
+pub(crate) struct ProcessMonitor {
+    pub(super) processes: RecordingProcesses<ProcFs>,
+    pub(super) watcher: ExitWatcher,
+    pub(super) looker: Sampler,
     /// Results of the sampler.
-    pub(super) answers: mpsc::Receiver<Answer>,
+    pub(super) answers: mpsc::Receiver<SampleResult>,
     /// Quick samples, taken when half of an agent's timeout had passed.
     glances: HashMap<ProcessId, Arc<Dossier>>,
     /// Requests not yet carried out. Bounded: at most what one turn of the tracker produces, which beats and
     /// deadlines limit, and one watch or unwatch for each agent.
-    pub(super) requests: VecDeque<Request>,
+    pub(super) requests: VecDeque<TrackerRequest>,
     /// Records what the tracker is given.
     pub(super) recorder: Recorder,
 }
 
-impl Outside {
+impl ProcessMonitor {
     pub(crate) fn new(
-        watcher: Watcher,
-        looker: Looker,
-        answers: mpsc::Receiver<Answer>,
+        watcher: ExitWatcher,
+        looker: Sampler,
+        answers: mpsc::Receiver<SampleResult>,
         recorder: Recorder,
     ) -> Self {
-        Outside {
-            processes: Witness::new(ProcFs::new(), &recorder),
+        ProcessMonitor {
+            processes: RecordingProcesses::new(ProcFs::new(), &recorder),
             watcher,
             looker,
             answers,
@@ -76,14 +76,14 @@ impl Outside {
     pub(super) fn tell_death(
         &mut self,
         process: ProcessId,
-        death: Death,
+        death: ExitStatus,
         noticed_at: MonoTime,
         tracker: &mut Tracker,
         now: MonoTime,
     ) {
         self.glances.remove(&process);
         tracker.handle_death(process, death, noticed_at, now);
-        self.recorder.tell(Record::Death { process, death, noticed_at, at: now });
+        self.recorder.tell(InputRecord::Death { process, death, noticed_at, at: now });
     }
 
     /// Carries out some of the tracker's requests.
@@ -92,17 +92,17 @@ impl Outside {
         for _ in 0..REQUESTS_PER_TURN {
             let Some(request) = self.requests.pop_front() else { return };
             match request {
-                Request::Watch(process) => self.watch(process, tracker, now),
-                Request::Unwatch(ProcessId { pid, .. }) => {
+                TrackerRequest::Watch(process) => self.watch(process, tracker, now),
+                TrackerRequest::Unwatch(ProcessId { pid, .. }) => {
                     self.watcher.unwatch(u64::from(pid));
                 }
-                Request::Find(pid) => {
+                TrackerRequest::Find(pid) => {
                     if !identify::exists(pid) {
                         tracker.handle_absence(pid, now);
-                        self.recorder.tell(Record::Absence { pid, at: now });
+                        self.recorder.tell(InputRecord::Absence { pid, at: now });
                     }
                 }
-                Request::Look { process, depth } => self.look(process, depth, tracker, now),
+                TrackerRequest::Look { process, depth } => self.look(process, depth, tracker, now),
             }
         }
     }
@@ -110,9 +110,9 @@ impl Outside {
     fn watch(&mut self, process: ProcessId, tracker: &mut Tracker, now: MonoTime) {
         let ProcessId { pid, start_time } = process;
         match self.watcher.watch(u64::from(pid), pid, start_time) {
-            Err(NotWatched::Gone) => self.tell_death(process, Death::Unknown, now, tracker, now),
+            Err(WatchError::Gone) => self.tell_death(process, ExitStatus::Unknown, now, tracker, now),
             // Counted by the watcher. The exit will be noticed at the agent's deadline.
-            Ok(()) | Err(NotWatched::Full { .. } | NotWatched::Kernel(_)) => {}
+            Ok(()) | Err(WatchError::Full { .. } | WatchError::Kernel(_)) => {}
         }
     }
 
@@ -128,11 +128,11 @@ impl Outside {
     }
 
     /// Passes a sampling result to the tracker.
-    pub(super) fn take_answer(&mut self, answer: Answer, tracker: &mut Tracker, now: MonoTime) {
-        let Answer { process, dossier } = answer;
+    pub(super) fn take_answer(&mut self, answer: SampleResult, tracker: &mut Tracker, now: MonoTime) {
+        let SampleResult { process, dossier } = answer;
         match dossier {
             Some(glance) if glance.look.details.is_none() => {
-                if self.glances.len() >= MOST_GLANCES {
+                if self.glances.len() >= MAX_QUICK_SAMPLES {
                     self.glances.clear();
                 }
                 self.glances.insert(process, glance);
@@ -140,7 +140,7 @@ impl Outside {
             Some(dossier) => tracker.handle_evidence(process, Some(dossier), now),
             // The watcher is about to report the exit, with its status.
             None if self.watcher.watches(u64::from(process.pid)) => {}
-            None => self.tell_death(process, Death::Unknown, now, tracker, now),
+            None => self.tell_death(process, ExitStatus::Unknown, now, tracker, now),
         }
     }
 }

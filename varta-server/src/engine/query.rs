@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::domain::tracker::{AgentId, Named, Standing, Transition};
+use crate::domain::tracker::{AgentId, AgentStatus, NameCount, Transition};
 use crate::domain::{ExpectedAgents, Rules};
 use crate::engine::state_queue::Event;
 use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
@@ -22,7 +22,7 @@ pub(crate) enum Query {
     /// Replaces the rules and the expected agents.
     Rules(Box<(Rules, ExpectedAgents)>),
     /// The status of an agent, after all datagrams received so far were processed.
-    Standing { agent: AgentId, answer: oneshot::Sender<Option<Standing>> },
+    Standing { agent: AgentId, answer: oneshot::Sender<Option<AgentStatus>> },
     /// The number of agents with this name, counted from slot `from` on.
     Named { name: Arc<str>, from: usize, answer: oneshot::Sender<NamedSlice> },
     /// The agents in alarm, from slot `from` on.
@@ -42,7 +42,7 @@ pub(crate) struct Slice {
 /// The response to [`Query::Named`].
 #[derive(Debug)]
 pub(crate) struct NamedSlice {
-    pub(crate) named: Named,
+    pub(crate) named: NameCount,
     /// The slot to continue from; `None` at the end.
     pub(crate) next: Option<usize>,
 }

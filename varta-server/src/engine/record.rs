@@ -4,11 +4,11 @@
 use crate::base::time::MonoTime;
 use crate::domain::beat::{ReceivedBeat, ReceivedControl, Transport};
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{Death, ProcessId};
+use crate::domain::process::{ExitStatus, ProcessId};
 
 /// One input of the tracker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Record {
+pub(crate) enum InputRecord {
     Beat(ReceivedBeat),
     Control(ReceivedControl),
     /// The result of an identity lookup; precedes the beat that caused it.
@@ -29,7 +29,7 @@ pub(crate) enum Record {
     /// A process exited.
     Death {
         process: ProcessId,
-        death: Death,
+        death: ExitStatus,
         noticed_at: MonoTime,
         at: MonoTime,
     },
@@ -50,19 +50,19 @@ pub(crate) enum Record {
     },
 }
 
-impl Record {
+impl InputRecord {
     /// The time of the input; [`MonoTime::START`] where it has none.
     pub(crate) fn at(&self) -> MonoTime {
         match self {
-            Record::Beat(beat) => beat.received_at,
-            Record::Control(control) => control.received_at,
-            Record::Process { .. } => MonoTime::START,
-            Record::Blind { to: at, .. }
-            | Record::Loss { at, .. }
-            | Record::Death { at, .. }
-            | Record::Absence { at, .. }
-            | Record::Gap { to: at, .. }
-            | Record::End { at } => *at,
+            InputRecord::Beat(beat) => beat.received_at,
+            InputRecord::Control(control) => control.received_at,
+            InputRecord::Process { .. } => MonoTime::START,
+            InputRecord::Blind { to: at, .. }
+            | InputRecord::Loss { at, .. }
+            | InputRecord::Death { at, .. }
+            | InputRecord::Absence { at, .. }
+            | InputRecord::Gap { to: at, .. }
+            | InputRecord::End { at } => *at,
         }
     }
 }

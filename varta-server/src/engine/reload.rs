@@ -50,7 +50,7 @@ impl Staged {
 mod tests {
     use super::*;
     use crate::base::Glob;
-    use crate::base::limits::LONGEST_DURATION;
+    use crate::base::limits::MAX_DURATION;
     use crate::domain::{Expected, Rule};
 
     #[tokio::test]
@@ -59,7 +59,7 @@ mod tests {
         let reload = Reload::new(Policy { max_agents: 1, ..Policy::default() }, to_queries);
         let mut patient = EngineTables::default();
         let name = Glob::parse("slow-*").unwrap();
-        patient.rules.add(Rule { name, stall_after: Some(LONGEST_DURATION) }).unwrap();
+        patient.rules.add(Rule { name, stall_after: Some(MAX_DURATION) }).unwrap();
         assert!(reload.stage(patient).unwrap_err().to_string().starts_with("--forget-after"));
         let mut many = EngineTables::default();
         many.expected.add(Expected::named("one").unwrap()).unwrap();

@@ -5,9 +5,9 @@ use std::num::NonZeroU64;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::{Origin, Sender, Transport};
-use crate::engine::task::Actor;
+use crate::engine::task::TrackerActor;
 
-impl Actor {
+impl TrackerActor {
     /// Reads the pages of processes whose deadline has passed. Datagrams sent before `now` have been
     /// processed.
     pub(super) fn read_pages(&mut self, now: MonoTime) {

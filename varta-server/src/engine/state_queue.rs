@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::domain::beat::Transport;
-use crate::domain::tracker::{Note, Remembered, Transition};
+use crate::domain::tracker::{AgentSnapshot, RegistryChange, Transition};
 use crate::engine::feed::BoundedQueue;
-use crate::ingest::Seal;
+use crate::ingest::PersistedWindow;
 
 /// The capacity. Each transition takes two places: one for the history and one for the registry.
 pub(crate) const STATE_QUEUE: usize = 65_536;
@@ -17,11 +17,11 @@ pub(crate) enum Event {
     /// For the history.
     Transition(Box<Transition>),
     /// For the registry.
-    Note(Note),
+    Note(RegistryChange),
     /// A part of all agents, for the registry.
     Slice(Slice),
     /// Replay windows.
-    Seals(Vec<Seal>),
+    Seals(Vec<PersistedWindow>),
 }
 
 /// Snapshots of the agents in a range of slots.
@@ -30,7 +30,7 @@ pub(crate) struct Slice {
     /// The first slot; 0 begins a sweep through all of them.
     pub(crate) from: usize,
     /// The snapshots.
-    pub(crate) agents: Vec<Remembered>,
+    pub(crate) agents: Vec<AgentSnapshot>,
     /// The slot to continue from; `None` at the end.
     pub(crate) next: Option<usize>,
 }
@@ -50,10 +50,10 @@ impl StateSink {
     }
 
     /// Queues a registry change; that of an agent in plaintext only while half of the queue is free.
-    pub(crate) fn note(&self, note: Note) {
+    pub(crate) fn note(&self, note: RegistryChange) {
         let agent = match &note {
-            Note::Known(known) => &known.agent,
-            Note::Forgotten(agent) => agent,
+            RegistryChange::Known(known) => &known.agent,
+            RegistryChange::Forgotten(agent) => agent,
         };
         let is_cheap = agent.origin.transport() == Transport::Udp;
         if !self.queue.put(is_cheap, || Event::Note(note)) {

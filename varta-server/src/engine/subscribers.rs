@@ -7,13 +7,13 @@ use crate::engine::state_queue::StateSink;
 
 /// The queues to which transitions are dispatched.
 #[derive(Debug)]
-pub(crate) struct Sinks {
+pub(crate) struct Subscribers {
     pub(crate) feeds: Vec<Feed>,
     /// The state database, with `--state-dir`.
     pub(crate) state: Option<StateSink>,
 }
 
-impl Sinks {
+impl Subscribers {
     /// Dispatches a transition to all queues. Status reports and agents in plaintext, which can occur at any
     /// rate, may fill only half of a queue, so that transitions to stalled or down still fit.
     pub(super) fn hand_on(&self, transition: &Transition) {

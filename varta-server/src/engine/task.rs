@@ -16,20 +16,20 @@ use crate::base::error::Error;
 use crate::base::time::{MonoTime, millis};
 use crate::domain::batch::Batch;
 use crate::domain::beat::{Origin, Transport};
-use crate::domain::outcome::Tally;
+use crate::domain::outcome::OutcomeCounts;
 use crate::domain::process::ProcessId;
 use crate::domain::tracker::Tracker;
 use crate::engine::metrics::TrackerMetrics;
-use crate::engine::process_monitor::Outside;
+use crate::engine::process_monitor::ProcessMonitor;
 use crate::engine::query::{Alarms, NamedSlice, Query, Slice};
-use crate::engine::record::Record;
+use crate::engine::record::InputRecord;
 use crate::engine::state_queue::{Event, Slice as StateSlice};
-use crate::engine::subscribers::Sinks;
+use crate::engine::subscribers::Subscribers;
 use crate::ingest::listener::INBOX_BATCHES;
 use crate::ingest::metrics::FrameCounters;
-use crate::ingest::{Pages, Probe};
+use crate::ingest::{Probe, ShmPages};
 use crate::metrics::agent_rows::AgentRows;
-use crate::observe::exit_watcher::ProcessDeath;
+use crate::observe::exit_watcher::ProcessExit;
 
 /// The capacity of the query queue; senders wait while it is full.
 pub(crate) const QUERIES: usize = 16;
@@ -45,8 +45,8 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// The delay of a wake-up from which on it counts as an observer gap: a fraction of stall-after, within
 /// bounds.
 const BLIND_SHARE: u32 = 8;
-const BLIND_AT_LEAST: Duration = Duration::from_millis(50);
-const BLIND_AT_MOST: Duration = Duration::from_secs(1);
+const MIN_GAP: Duration = Duration::from_millis(50);
+const MAX_GAP: Duration = Duration::from_secs(1);
 /// The interval, as a fraction of stall-after, of wake-ups that detect observer gaps while agents are tracked
 /// and none beats.
 const SELF_CHECK_SHARE: u32 = 4;
@@ -55,9 +55,9 @@ const SELF_CHECK_SHARE: u32 = 4;
 const DEATHS_PER_TURN: usize = 64;
 
 /// The engine task and all that it owns.
-pub(crate) struct Actor {
+pub(crate) struct TrackerActor {
     pub(crate) tracker: Tracker,
-    pub(crate) outside: Outside,
+    pub(crate) outside: ProcessMonitor,
     pub(crate) clock: Clock,
     pub(crate) inbox: mpsc::Receiver<Batch>,
     /// The sockets of the listeners, to see whether datagrams wait.
@@ -65,9 +65,9 @@ pub(crate) struct Actor {
     /// The kernel's drop count of each socket at the last check.
     pub(crate) drops_seen: Vec<u32>,
     /// The shared memory pages.
-    pub(crate) pages: Pages,
+    pub(crate) pages: ShmPages,
     pub(crate) queries: mpsc::Receiver<Query>,
-    pub(crate) sinks: Sinks,
+    pub(crate) sinks: Subscribers,
     /// Indexed by [`Transport::index`](crate::beat::Transport::index).
     pub(crate) frames: [FrameCounters; Transport::ALL.len()],
     pub(crate) metrics: TrackerMetrics,
@@ -81,7 +81,7 @@ fn no_deaths(source: std::io::Error) -> Error {
     Error::Runtime { action: "learn of processes that ended", source }
 }
 
-impl Actor {
+impl TrackerActor {
     /// Runs until every listener has ended and the inbox is empty.
     ///
     /// # Errors
@@ -138,7 +138,7 @@ impl Actor {
             self.hand_on_transitions();
             last_turn = now;
             if listeners_gone {
-                self.outside.recorder.tell(Record::End { at: now });
+                self.outside.recorder.tell(InputRecord::End { at: now });
                 self.hand_over().await;
                 return Ok(());
             }
@@ -146,13 +146,13 @@ impl Actor {
     }
 
     /// Processes exits, after the last beats of the processes.
-    async fn take_deaths(&mut self, first: ProcessDeath) -> Result<(), Error> {
+    async fn take_deaths(&mut self, first: ProcessExit) -> Result<(), Error> {
         let noticed_at = self.clock.now();
         self.catch_up().await;
         let now = self.clock.now();
         let mut died = Some(first);
         for more in (0..=DEATHS_PER_TURN).rev() {
-            let Some(ProcessDeath { pid, start_time, death, .. }) = died else { break };
+            let Some(ProcessExit { pid, start_time, death, .. }) = died else { break };
             let process = ProcessId { pid, start_time };
             self.read_last_of(pid, start_time, noticed_at);
             self.outside.tell_death(process, death, noticed_at, &mut self.tracker, now);
@@ -181,7 +181,7 @@ impl Actor {
             if drops != *seen {
                 *seen = drops;
                 self.tracker.handle_loss(probe.transport(), now);
-                self.outside.recorder.tell(Record::Loss { transport: probe.transport(), at: now });
+                self.outside.recorder.tell(InputRecord::Loss { transport: probe.transport(), at: now });
             }
         }
     }
@@ -213,9 +213,9 @@ impl Actor {
     fn notice_blindness(&mut self, expected: Option<MonoTime>, now: MonoTime) {
         let Some(expected) = expected else { return };
         let late = now.since(expected);
-        if late >= (self.stall_after / BLIND_SHARE).clamp(BLIND_AT_LEAST, BLIND_AT_MOST) {
+        if late >= (self.stall_after / BLIND_SHARE).clamp(MIN_GAP, MAX_GAP) {
             self.tracker.handle_blind(expected, now);
-            self.outside.recorder.tell(Record::Blind { from: expected, to: now });
+            self.outside.recorder.tell(InputRecord::Blind { from: expected, to: now });
             self.metrics.blind();
             tracing::warn!(
                 target: "varta::engine",
@@ -233,7 +233,7 @@ impl Actor {
         for (before, control) in &batch.controls {
             frames.add(&self.tracker.handle_batch(&batch.beats[taken..*before], &mut self.outside.processes));
             taken = *before;
-            let mut tally = Tally::default();
+            let mut tally = OutcomeCounts::default();
             tally.count(self.tracker.handle_control(control));
             frames.add(&tally);
             self.keep_pace(control.sender);

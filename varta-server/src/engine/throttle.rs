@@ -14,17 +14,17 @@ const PLAIN_PER_SECOND: u32 = 100;
 
 /// The limits on status reports and on agents in plaintext.
 #[derive(Debug)]
-pub(crate) struct Allowances {
-    reports: Allowance,
-    plain: Allowance,
+pub(crate) struct LogThrottle {
+    reports: PerSecondLimit,
+    plain: PerSecondLimit,
 }
 
-impl Allowances {
+impl LogThrottle {
     /// Takes the text with which dropped transitions of each kind are logged.
     pub(crate) fn new(reports: &'static str, plain: &'static str) -> Self {
-        Allowances {
-            reports: Allowance::new(REPORTS_PER_SECOND, reports),
-            plain: Allowance::new(PLAIN_PER_SECOND, plain),
+        LogThrottle {
+            reports: PerSecondLimit::new(REPORTS_PER_SECOND, reports),
+            plain: PerSecondLimit::new(PLAIN_PER_SECOND, plain),
         }
     }
 
@@ -42,23 +42,23 @@ impl Allowances {
 
 /// A limit on lines per second, with the number of dropped ones.
 #[derive(Debug)]
-pub(crate) struct Allowance {
+pub(crate) struct PerSecondLimit {
     /// The fate of dropped lines, for the log.
     what_became: &'static str,
     window: FixedWindow,
     pub(crate) skipped: u64,
 }
 
-impl Allowance {
+impl PerSecondLimit {
     pub(crate) fn new(per_second: u32, what_became: &'static str) -> Self {
-        Allowance { what_became, window: FixedWindow::new(per_second), skipped: 0 }
+        PerSecondLimit { what_became, window: FixedWindow::new(per_second), skipped: 0 }
     }
 
     /// Whether one more line is within the limit at `at`. A second with dropped lines ends with a log line
     /// that says how many.
     pub(crate) fn take(&mut self, at: MonoTime) -> bool {
         if self.window.advance(at) {
-            let Allowance { what_became, window, .. } = *self;
+            let PerSecondLimit { what_became, window, .. } = *self;
             let (per_second, skipped) = (window.per_second(), std::mem::take(&mut self.skipped));
             if skipped > 0 {
                 tracing::warn!(

@@ -7,39 +7,39 @@
 use crate::base::time::MonoTime;
 use crate::domain::batch::Batch;
 use crate::domain::beat::{ReceivedBeat, ReceivedControl, Sender, Transport};
-use crate::domain::outcome::{Outcome, Tally};
-use crate::ingest::fd_reaper::Closer;
-use crate::ingest::keyring::Vault;
+use crate::domain::outcome::{FrameOutcome, OutcomeCounts};
+use crate::ingest::fd_reaper::FdReaper;
+use crate::ingest::keyring::Keyring;
 use crate::ingest::message::Message;
-use crate::ingest::namespaces::Namespaces;
+use crate::ingest::namespaces::PidNamespaces;
 use crate::ingest::recvmmsg::{BATCH, ReceiveBuffer};
-use crate::ingest::shm::Pages;
+use crate::ingest::shm::ShmPages;
 use crate::ingest::unix::AllowedSenders;
 use crate::ingest::{udp, unix};
 
 /// The admission rules of one socket.
 #[derive(Debug)]
-pub(super) enum Gate {
+pub(super) enum Admission {
     Unix {
         allowed: AllowedSenders,
-        namespaces: Namespaces,
+        namespaces: PidNamespaces,
         /// The capacity of the socket's queue in datagrams; `None` where `net.unix.max_dgram_qlen` cannot be
         /// read.
         queue: Option<usize>,
         /// Receives the shared memory pages that agents attach.
-        pages: Pages,
-        closer: Closer,
+        pages: ShmPages,
+        closer: FdReaper,
     },
     Udp,
-    SecureUdp(Vault),
+    SecureUdp(Keyring),
 }
 
-impl Gate {
+impl Admission {
     const fn transport(&self) -> Transport {
         match self {
-            Gate::Unix { .. } => Transport::Unix,
-            Gate::Udp => Transport::Udp,
-            Gate::SecureUdp(_) => Transport::SecureUdp,
+            Admission::Unix { .. } => Transport::Unix,
+            Admission::Udp => Transport::Udp,
+            Admission::SecureUdp(_) => Transport::SecureUdp,
         }
     }
 
@@ -47,52 +47,61 @@ impl Gate {
     /// `usize::MAX` for a UDP socket, whose drops the kernel counts.
     fn fills_queue(&self) -> usize {
         match self {
-            Gate::Unix { queue: Some(queue), .. } => queue.saturating_add(1).min(BATCH),
-            Gate::Unix { queue: None, .. } | Gate::Udp | Gate::SecureUdp(_) => usize::MAX,
+            Admission::Unix { queue: Some(queue), .. } => queue.saturating_add(1).min(BATCH),
+            Admission::Unix { queue: None, .. } | Admission::Udp | Admission::SecureUdp(_) => usize::MAX,
         }
     }
 
     /// Whether file descriptors may be received now; false while the queue of descriptors to close is full.
     pub(super) fn takes_descriptors(&self) -> bool {
         match self {
-            Gate::Unix { closer, .. } => closer.has_room(),
-            Gate::Udp | Gate::SecureUdp(_) => false,
+            Admission::Unix { closer, .. } => closer.has_room(),
+            Admission::Udp | Admission::SecureUdp(_) => false,
         }
     }
 
     /// Splits a received batch into accepted beats and control messages, and counts the rest by outcome.
-    pub(super) fn sort(&mut self, received: &mut ReceiveBuffer, received_at: MonoTime) -> (Batch, Tally) {
+    pub(super) fn sort(
+        &mut self,
+        received: &mut ReceiveBuffer,
+        received_at: MonoTime,
+    ) -> (Batch, OutcomeCounts) {
         let mut descriptors = received.take_descriptors();
         let datagrams = received.datagrams();
         let mut beats = Vec::with_capacity(datagrams.len());
-        let mut refused = Tally::default();
+        let mut refused = OutcomeCounts::default();
         let mut controls = Vec::new();
-        let mut enter = |judged: Result<(Sender, Message), Outcome>| match judged {
+        let mut enter = |judged: Result<(Sender, Message), FrameOutcome>| match judged {
             Ok((sender, Message::Beat(frame))) => beats.push(ReceivedBeat { received_at, sender, frame }),
             Ok((sender, Message::Control(said))) => {
                 controls.push((beats.len(), ReceivedControl { received_at, sender, said }));
             }
             // An Attach whose page was mapped has become a control message. One whose page was refused is
             // well-formed all the same.
-            Ok((_, Message::Attach { .. })) => refused.count(Outcome::Accepted),
+            Ok((_, Message::Attach { .. })) => refused.count(FrameOutcome::Accepted),
             Err(outcome) => refused.count(outcome),
         };
         match self {
-            Gate::Unix { allowed, namespaces, pages, .. } => {
+            Admission::Unix { allowed, namespaces, pages, .. } => {
                 for (index, datagram) in datagrams.enumerate() {
                     let mut is_pid_of = |outer, inner| namespaces.has(outer, inner, received_at);
                     let judged = unix::judge(&datagram, allowed, &mut is_pid_of);
                     let descriptor = descriptors.iter().find(|(number, _)| *number == index);
-                    enter(unix::settle(judged, pages, descriptor.map(|(_, passed)| passed), received_at));
+                    enter(unix::attach_or_skip(
+                        judged,
+                        pages,
+                        descriptor.map(|(_, passed)| passed),
+                        received_at,
+                    ));
                 }
             }
-            Gate::Udp => datagrams.for_each(|datagram| enter(udp::judge(&datagram))),
-            Gate::SecureUdp(vault) => {
+            Admission::Udp => datagrams.for_each(|datagram| enter(udp::judge(&datagram))),
+            Admission::SecureUdp(vault) => {
                 let mut vault = vault.open();
                 datagrams.for_each(|datagram| enter(vault.judge(&datagram, received_at)));
             }
         }
-        if let Gate::Unix { closer, .. } = self {
+        if let Admission::Unix { closer, .. } = self {
             descriptors.drain(..).for_each(|(_, descriptor)| closer.close(descriptor));
         }
         let was_full = received.len() >= self.fills_queue();

@@ -20,12 +20,12 @@ const WAITING: usize = 4 * BATCH;
 /// A thread that closes descriptors. It ends once this value is dropped and its queue is empty; one that is
 /// blocked in `close(2)` goes on.
 #[derive(Debug)]
-pub(super) struct Closer {
+pub(super) struct FdReaper {
     queue: SyncSender<OwnedFd>,
     waiting: Arc<AtomicUsize>,
 }
 
-impl Closer {
+impl FdReaper {
     /// # Errors
     ///
     /// The thread cannot be spawned.
@@ -43,7 +43,7 @@ impl Closer {
                 left.fetch_sub(1, Ordering::Relaxed);
             }
         })?;
-        Ok(Closer { queue, waiting })
+        Ok(FdReaper { queue, waiting })
     }
 
     /// Whether the queue has room for the descriptors of a whole batch.
@@ -82,7 +82,7 @@ mod tests {
     fn one_that_takes_for_ever_holds_up_nobody_and_no_more_are_received() {
         let gate = Arc::new(Barrier::new(2));
         let closed = Arc::clone(&gate);
-        let closer = Closer::with(move |_| _ = closed.wait()).unwrap();
+        let closer = FdReaper::with(move |_| _ = closed.wait()).unwrap();
         for _ in 0..=WAITING - BATCH {
             assert!(closer.has_room());
             closer.close(stranger());

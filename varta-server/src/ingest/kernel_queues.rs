@@ -13,20 +13,20 @@ use crate::metrics::Registry;
 const WANTED_UNIX_QUEUE: usize = 512;
 
 /// The queue sizes that the kernel grants.
-pub(crate) struct Queues {
+pub(crate) struct KernelQueues {
     /// `net.unix.max_dgram_qlen`; `None` without Unix sockets or where it cannot be read.
     unix: Option<usize>,
     /// Address and receive buffer of each UDP socket, in bytes.
     udp: Vec<(SocketAddr, usize)>,
 }
 
-impl Queues {
+impl KernelQueues {
     /// Reads the queue sizes, and publishes them.
     pub(crate) fn measure(listeners: &[Listener], registry: &Registry) -> Self {
         let has_unix = listeners.iter().any(|listener| listener.endpoint().address().is_none());
         let unix = unix_queue().filter(|_| has_unix);
         let udp = listeners.iter().filter_map(Listener::udp_queue).collect();
-        let queues = Queues { unix, udp };
+        let queues = KernelQueues { unix, udp };
         if let Some(length) = queues.unix {
             registry.gauge(UNIX_QUEUE, &[]).set(length as f64);
         }

@@ -22,14 +22,14 @@ use varta_proto::secure::{
 use crate::base::error::Error;
 use crate::base::time::MonoTime;
 use crate::domain::beat::{KeyId, Sender};
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::FrameOutcome;
 use crate::ingest::message::Message;
 use crate::ingest::recvmmsg::Datagram;
-use crate::ingest::replay::persisted::Seal;
-use crate::ingest::replay::{Line, ReplayTable, Stamp};
+use crate::ingest::replay::persisted::PersistedWindow;
+use crate::ingest::replay::{ReplayTable, SealedHeader, SessionClock};
 
 /// The most keys in one file. Each key costs every datagram of its form one trial decryption, genuine or not.
-const MOST_KEYS: usize = 16;
+const MAX_KEYS: usize = 16;
 /// The least time for which a session's replay window is protected after its last datagram. When the table is
 /// full, a window that has been silent for longer than this and for longer than two deadlines may be
 /// replaced.
@@ -71,18 +71,18 @@ impl KeyFiles {
 
 /// The keys and the replay table, shared by all secure sockets; a clone refers to the same state.
 #[derive(Clone, Debug)]
-pub(crate) struct Vault {
+pub(crate) struct Keyring {
     files: Arc<KeyFiles>,
-    content: Arc<Mutex<Content>>,
+    content: Arc<Mutex<KeyringState>>,
     /// Notified when a replay window changes after all earlier changes were taken to be saved.
     news: Arc<Notify>,
 }
 
 /// The state of a keyring, behind its lock.
 #[derive(Debug)]
-pub(super) struct Content {
+pub(super) struct KeyringState {
     keys: Keys,
-    known: KnownKeys,
+    known: KeyIndex,
     replays: ReplayTable,
     news: Arc<Notify>,
 }
@@ -95,7 +95,7 @@ struct Keys {
 }
 
 /// A decrypted datagram and the key that opened it.
-struct Unsealed {
+struct Decrypted {
     key: KeyId,
     pid: u32,
     prefix: [u8; 8],
@@ -108,22 +108,22 @@ struct Unsealed {
 /// The fingerprints of all keys that were ever loaded, indexed by [`KeyId`]: a key that returns gets its old
 /// id.
 #[derive(Clone, Debug, Default)]
-struct KnownKeys(Vec<u64>);
+struct KeyIndex(Vec<u64>);
 
-impl Vault {
+impl Keyring {
     /// Reads the key files.
     ///
     /// # Errors
     ///
     /// The first file that cannot be used.
     pub(crate) fn read(files: KeyFiles, max_agents: usize, stall_after: Duration) -> Result<Self, Error> {
-        let mut known = KnownKeys::default();
+        let mut known = KeyIndex::default();
         let keys = Keys::read(&files, &mut known)?;
         let most = max_agents.saturating_mul(SESSIONS_PER_AGENT).max(FEWEST_SESSIONS);
         let replays = ReplayTable::new(most, LIVE_FOR.max(2 * stall_after));
         let news = Arc::new(Notify::new());
-        let content = Content { keys, known, replays, news: Arc::clone(&news) };
-        Ok(Vault { files: Arc::new(files), content: Arc::new(Mutex::new(content)), news })
+        let content = KeyringState { keys, known, replays, news: Arc::clone(&news) };
+        Ok(Keyring { files: Arc::new(files), content: Arc::new(Mutex::new(content)), news })
     }
 
     /// Reads the key files. Nothing changes by it.
@@ -148,7 +148,7 @@ impl Vault {
     }
 
     /// Restores the replay windows that an earlier server saved.
-    pub(crate) fn restore(&self, seals: &[Seal]) {
+    pub(crate) fn restore(&self, seals: &[PersistedWindow]) {
         let content = &mut *self.open();
         for seal in seals {
             // The ids are used up: windows of further keys cannot be told apart.
@@ -157,15 +157,20 @@ impl Vault {
         }
     }
 
-    /// Waits for a change that came after [`Vault::take_unsaved`] last began at slot 0.
+    /// Waits for a change that came after [`Keyring::take_unsaved`] last began at slot 0.
     pub(crate) async fn changed(&self) {
         self.news.notified().await;
     }
 
     /// Takes a batch of changed replay windows from slot `from` on, and marks them as saved. Returns them
     /// with the slot to continue from; `None` at the end of the table.
-    pub(crate) fn take_unsaved(&self, from: usize, looks: usize, most: usize) -> (Vec<Seal>, Option<usize>) {
-        let Content { known, replays, .. } = &mut *self.open();
+    pub(crate) fn take_unsaved(
+        &self,
+        from: usize,
+        looks: usize,
+        most: usize,
+    ) -> (Vec<PersistedWindow>, Option<usize>) {
+        let KeyringState { known, replays, .. } = &mut *self.open();
         replays.take_unsaved(from, looks, most, |key| known.0.get(usize::from(key.0)).copied())
     }
 
@@ -181,7 +186,7 @@ impl Vault {
         self.open().known.number_of(fingerprint)
     }
 
-    pub(super) fn open(&self) -> MutexGuard<'_, Content> {
+    pub(super) fn open(&self) -> MutexGuard<'_, KeyringState> {
         // Every update leaves the state valid: a panic under the lock admits no datagram that is a replay.
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -190,9 +195,9 @@ impl Vault {
 /// Keys that were read and do not count yet.
 #[derive(Debug)]
 pub(crate) struct StagedKeys {
-    vault: Vault,
+    vault: Keyring,
     keys: Keys,
-    known: KnownKeys,
+    known: KeyIndex,
 }
 
 impl StagedKeys {
@@ -206,23 +211,23 @@ impl StagedKeys {
     }
 }
 
-impl Content {
+impl KeyringState {
     /// Authenticates a datagram and checks it for replay. Returns sender and message, or why the datagram is
     /// refused.
     pub(super) fn judge(
         &mut self,
         datagram: &Datagram<'_>,
         at: MonoTime,
-    ) -> Result<(Sender, Message), Outcome> {
-        let source = datagram.source.ok_or(Outcome::Unattested)?;
+    ) -> Result<(Sender, Message), FrameOutcome> {
+        let source = datagram.source.ok_or(FrameOutcome::Unattested)?;
         if datagram.truncated {
-            return Err(Outcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
+            return Err(FrameOutcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
         }
-        let Unsealed { key, pid, prefix, counter, nonce, timestamp, message } =
+        let Decrypted { key, pid, prefix, counter, nonce, timestamp, message } =
             self.keys.open(datagram.payload).map_err(outcome_of)?;
-        let line = Line::of(nonce, timestamp, at);
+        let line = SessionClock::of(nonce, timestamp, at);
         let had_unsaved = self.replays.has_unsaved();
-        self.replays.admit(&Stamp { key, pid, source, prefix, counter, line }, at)?;
+        self.replays.admit(&SealedHeader { key, pid, source, prefix, counter, line }, at)?;
         if !had_unsaved {
             self.news.notify_one();
         }
@@ -231,7 +236,7 @@ impl Content {
 }
 
 impl Keys {
-    fn read(files: &KeyFiles, known: &mut KnownKeys) -> Result<Self, Error> {
+    fn read(files: &KeyFiles, known: &mut KeyIndex) -> Result<Self, Error> {
         let mut keys = Keys::default();
         if let Some(path) = &files.key {
             let key = Key::from_file(path).map_err(|error| unusable(&error))?;
@@ -254,13 +259,13 @@ impl Keys {
 
     /// Opens a datagram with the key that fits it. All candidate keys are tried, whichever of them fits.
     #[inline]
-    fn open(&self, datagram: &[u8]) -> Result<Unsealed, OpenError> {
+    fn open(&self, datagram: &[u8]) -> Result<Decrypted, OpenError> {
         let shared = self.shared.iter().map(|(_, key)| Opener::Shared(key));
         let master = self.master.iter().map(|(_, keys)| Opener::Agents(keys));
         let openers = shared.chain(master);
         let (index, mut unsealed) = if matches!(datagram.len(), SHARED_LEN | MASTER_LEN) {
             let (index, Opened { frame, iv_random, iv_counter }) = open_any(openers, datagram)?;
-            let unsealed = Unsealed {
+            let unsealed = Decrypted {
                 key: KeyId::default(),
                 pid: frame.pid,
                 prefix: iv_random,
@@ -274,7 +279,7 @@ impl Keys {
             let mut room = [0; MAX_CONTROL_LEN];
             let (index, opened) = open_control_any(openers, datagram, &mut room)?;
             let OpenedControl { control, iv_random, iv_counter } = opened;
-            let unsealed = Unsealed {
+            let unsealed = Decrypted {
                 key: KeyId::default(),
                 pid: control.pid(),
                 prefix: iv_random,
@@ -292,7 +297,7 @@ impl Keys {
     }
 }
 
-impl KnownKeys {
+impl KeyIndex {
     fn number(&mut self, key: &Key, path: &Path) -> Result<KeyId, Error> {
         self.number_of(key.fingerprint()).ok_or_else(|| {
             Error::configuration_file(path, "is one key too many for this server's life; restart it")
@@ -314,8 +319,8 @@ fn add<K>(keys: &mut Vec<(KeyId, K)>, number: KeyId, key: K, path: &Path) -> Res
     if keys.iter().all(|(there, _)| *there != number) {
         keys.push((number, key));
     }
-    if keys.len() > MOST_KEYS {
-        let fault = format!("makes it more than {MOST_KEYS} keys, and each costs every datagram a trial");
+    if keys.len() > MAX_KEYS {
+        let fault = format!("makes it more than {MAX_KEYS} keys, and each costs every datagram a trial");
         return Err(Error::configuration_file(path, fault));
     }
     Ok(())
@@ -323,9 +328,9 @@ fn add<K>(keys: &mut Vec<(KeyId, K)>, number: KeyId, key: K, path: &Path) -> Res
 
 fn read_several(path: &Path) -> Result<Vec<Key>, Error> {
     let keys = Key::all_from_file(path).map_err(|error| unusable(&error))?;
-    if keys.len() > MOST_KEYS {
+    if keys.len() > MAX_KEYS {
         let fault =
-            format!("holds {} keys, and each costs every datagram a trial; at most {MOST_KEYS}", keys.len());
+            format!("holds {} keys, and each costs every datagram a trial; at most {MAX_KEYS}", keys.len());
         return Err(Error::configuration_file(path, fault));
     }
     Ok(keys)
@@ -335,12 +340,12 @@ fn unusable(error: &KeyFileError) -> Error {
     Error::configuration_file(error.path(), error.fault().to_string())
 }
 
-fn outcome_of(error: OpenError) -> Outcome {
+fn outcome_of(error: OpenError) -> FrameOutcome {
     match error {
-        OpenError::BadLength { actual } => Outcome::Malformed(DecodeError::BadLength { actual }),
-        OpenError::PidMismatch => Outcome::PidMismatch,
-        OpenError::Frame(error) => Outcome::Malformed(error),
+        OpenError::BadLength { actual } => FrameOutcome::Malformed(DecodeError::BadLength { actual }),
+        OpenError::PidMismatch => FrameOutcome::PidMismatch,
+        OpenError::Frame(error) => FrameOutcome::Malformed(error),
         // `OpenError` is non-exhaustive: an error that is unknown here did not decrypt.
-        _ => Outcome::DecryptFailed,
+        _ => FrameOutcome::DecryptFailed,
     }
 }

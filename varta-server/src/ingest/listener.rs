@@ -16,16 +16,16 @@ use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::{SocketFile, SocketOptions};
 use crate::domain::batch::Batch;
-use crate::ingest::admission::Gate;
+use crate::ingest::admission::Admission;
 use crate::ingest::endpoint::Endpoint;
-use crate::ingest::fd_reaper::Closer;
-use crate::ingest::keyring::Vault;
+use crate::ingest::fd_reaper::FdReaper;
+use crate::ingest::keyring::Keyring;
 use crate::ingest::metrics::FrameCounters;
-use crate::ingest::namespaces::Namespaces;
+use crate::ingest::namespaces::PidNamespaces;
 use crate::ingest::queue_probe::Probe;
-use crate::ingest::readiness::{Watched, receive, receive_now};
+use crate::ingest::readiness::{AsyncSocket, receive, receive_now};
 use crate::ingest::recvmmsg::{BATCH, ReceiveBuffer};
-use crate::ingest::shm::Pages;
+use crate::ingest::shm::ShmPages;
 use crate::ingest::udp::Options as UdpOptions;
 use crate::ingest::unix::AllowedSenders;
 use crate::ingest::{queue_probe, udp};
@@ -40,7 +40,7 @@ const ROUNDS: usize = 8;
 /// The pause after a failed receive call, as when the kernel is short of memory.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
 /// The number of consecutive failures, a second's worth, at which the listener ends with an error.
-const MOST_ERRORS: u32 = 50;
+const MAX_ERRORS: u32 = 50;
 
 /// A bound socket and its admission rules.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(crate) struct Listener {
     /// The path of a Unix socket, removed on drop.
     file: Option<SocketFile>,
     endpoint: Endpoint,
-    gate: Gate,
+    gate: Admission,
 }
 
 impl Listener {
@@ -57,29 +57,29 @@ impl Listener {
     pub(crate) fn unix(
         options: &SocketOptions,
         allowed: AllowedSenders,
-        pages: Pages,
+        pages: ShmPages,
     ) -> Result<Self, Error> {
         let (socket, file) = SocketFile::bind(options)?;
         let endpoint = Endpoint::Unix(file.path().to_path_buf());
         let queue = queue_probe::unix_queue();
         let failed = |source| endpoint.failed("start a thread for", source);
-        let closer = Closer::start().map_err(failed)?;
-        let namespaces = Namespaces::new(namespace_pids);
-        let gate = Gate::Unix { allowed, namespaces, queue, pages, closer };
+        let closer = FdReaper::start().map_err(failed)?;
+        let namespaces = PidNamespaces::new(namespace_pids);
+        let gate = Admission::Unix { allowed, namespaces, queue, pages, closer };
         Ok(Listener { socket: socket.into(), file: Some(file), endpoint, gate })
     }
 
     /// Binds a plaintext UDP socket.
     pub(crate) fn udp(options: &UdpOptions) -> Result<Self, Error> {
         let (socket, address) = udp::bind("--udp", options)?;
-        Ok(Listener { socket, file: None, endpoint: Endpoint::Udp(address), gate: Gate::Udp })
+        Ok(Listener { socket, file: None, endpoint: Endpoint::Udp(address), gate: Admission::Udp })
     }
 
     /// Binds a UDP socket for datagrams that the keys of `vault` open.
-    pub(crate) fn secure_udp(options: &UdpOptions, vault: Vault) -> Result<Self, Error> {
+    pub(crate) fn secure_udp(options: &UdpOptions, vault: Keyring) -> Result<Self, Error> {
         let (socket, address) = udp::bind("--secure-udp", options)?;
         let endpoint = Endpoint::SecureUdp(address);
-        Ok(Listener { socket, file: None, endpoint, gate: Gate::SecureUdp(vault) })
+        Ok(Listener { socket, file: None, endpoint, gate: Admission::SecureUdp(vault) })
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -119,16 +119,18 @@ impl Listener {
             move |source| endpoint.failed(action, source)
         };
         let socket = match &gate {
-            Gate::Unix { .. } => UnixDatagram::from_std(socket.into()).map(Watched::Unix),
-            Gate::Udp | Gate::SecureUdp(_) => UdpSocket::from_std(socket.into()).map(Watched::Udp),
+            Admission::Unix { .. } => UnixDatagram::from_std(socket.into()).map(AsyncSocket::Unix),
+            Admission::Udp | Admission::SecureUdp(_) => {
+                UdpSocket::from_std(socket.into()).map(AsyncSocket::Udp)
+            }
         };
         let socket = socket.map_err(failed("watch the socket"))?;
         // Declared after the socket and so dropped before it: while the file exists its socket is open, and
         // no other server takes over the path.
         let _file = file;
         let mut buffer = match &gate {
-            Gate::Unix { .. } => ReceiveBuffer::for_unix(),
-            Gate::Udp | Gate::SecureUdp(_) => ReceiveBuffer::for_udp(),
+            Admission::Unix { .. } => ReceiveBuffer::for_unix(),
+            Admission::Udp | Admission::SecureUdp(_) => ReceiveBuffer::for_udp(),
         };
         let mut errors_in_a_row = 0;
         // Registered once instead of once for each batch.
@@ -162,7 +164,7 @@ impl Listener {
                     Err(error) => {
                         errors_in_a_row += 1;
                         counters.io_error();
-                        if errors_in_a_row >= MOST_ERRORS {
+                        if errors_in_a_row >= MAX_ERRORS {
                             return Err(endpoint.failed("receive from the socket", error));
                         }
                         if errors_in_a_row == 1 {

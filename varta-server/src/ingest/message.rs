@@ -5,13 +5,13 @@ use std::time::Duration;
 use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
 use varta_proto::{DecodeError, FRAME_LEN, Frame};
 
-use crate::domain::beat::{Introduction, Said};
+use crate::domain::beat::{ControlMessage, Hello};
 
 /// The decoded content of a datagram from an authenticated sender.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message {
     Beat(Frame),
-    Control(Said),
+    Control(ControlMessage),
     /// A descriptor of a shared memory page comes along, whose frames will carry this pid.
     Attach {
         pid: u32,
@@ -34,14 +34,14 @@ impl Message {
         let duration = |millis: Option<u32>| millis.map(|millis| Duration::from_millis(u64::from(millis)));
         Ok(Message::Control(match control.kind() {
             ControlKind::Attach => return Err(DecodeError::BadKind { actual: ControlKind::Attach as u8 }),
-            ControlKind::Hello => Said::Hello(Introduction {
+            ControlKind::Hello => ControlMessage::Hello(Hello {
                 name: control.name().copied(),
                 interval: duration(control.interval_ms()),
                 stall_after: duration(control.stall_after_ms()),
                 busy_for: duration(control.busy_for_ms()),
                 labels: control.labels().map(|label| (label.key(), label.value())).collect(),
             }),
-            ControlKind::Goodbye => Said::Goodbye {
+            ControlKind::Goodbye => ControlMessage::Goodbye {
                 nonce: control.nonce(),
                 timestamp: control.timestamp(),
                 reason: control.reason(),

@@ -6,7 +6,7 @@ use metrics::Counter;
 use varta_proto::DecodeError;
 
 use crate::domain::beat::Transport;
-use crate::domain::outcome::{Outcome, Tally};
+use crate::domain::outcome::{FrameOutcome, OutcomeCounts};
 use crate::metrics::Registry;
 use crate::metrics::family::families;
 
@@ -45,7 +45,7 @@ pub(crate) struct FrameCounters {
 
 impl FrameCounters {
     pub(crate) fn new(registry: &Registry, transport: Transport) -> Self {
-        let labels = Outcome::labels();
+        let labels = FrameOutcome::labels();
         let mut by_outcome: Vec<Vec<Counter>> = labels
             .iter()
             .map(|outcome| {
@@ -54,24 +54,27 @@ impl FrameCounters {
             })
             .collect();
         let mut also =
-            |outcome: Outcome, counter: &Counter| by_outcome[outcome.index()].push(counter.clone());
+            |outcome: FrameOutcome, counter: &Counter| by_outcome[outcome.index()].push(counter.clone());
 
         let auth_failures = registry.counter(AUTH_FAILURES, &[]);
-        also(Outcome::Unattested, &auth_failures);
-        also(Outcome::PidMismatch, &auth_failures);
-        also(Outcome::UidRefused, &auth_failures);
+        also(FrameOutcome::Unattested, &auth_failures);
+        also(FrameOutcome::PidMismatch, &auth_failures);
+        also(FrameOutcome::UidRefused, &auth_failures);
         let out_of_order = registry.counter(OUT_OF_ORDER, &[]);
-        also(Outcome::OutOfOrder, &out_of_order);
-        also(Outcome::Duplicate, &out_of_order);
-        also(Outcome::RateLimitedAgent, &registry.counter(RATE_LIMITED, &[("reason", "per_pid")]));
-        also(Outcome::RateLimitedGlobal, &registry.counter(RATE_LIMITED, &[("reason", "global")]));
-        also(Outcome::SourceLimit, &registry.counter(SOURCE_LIMITED, &[]));
-        also(Outcome::DecryptFailed, &registry.counter(DECRYPT_FAILURES, &[]));
+        also(FrameOutcome::OutOfOrder, &out_of_order);
+        also(FrameOutcome::Duplicate, &out_of_order);
+        also(FrameOutcome::RateLimitedAgent, &registry.counter(RATE_LIMITED, &[("reason", "per_pid")]));
+        also(FrameOutcome::RateLimitedGlobal, &registry.counter(RATE_LIMITED, &[("reason", "global")]));
+        also(FrameOutcome::SourceLimit, &registry.counter(SOURCE_LIMITED, &[]));
+        also(FrameOutcome::DecryptFailed, &registry.counter(DECRYPT_FAILURES, &[]));
         let replays = registry.counter(REPLAY_REFUSED, &[]);
-        also(Outcome::Replayed, &replays);
-        also(Outcome::ReplayTableFull, &replays);
-        also(Outcome::Capacity, &registry.counter(CAPACITY_EXCEEDED, &[]));
-        also(Outcome::Malformed(DecodeError::BadLength { actual: 0 }), &registry.counter(TRUNCATED, &[]));
+        also(FrameOutcome::Replayed, &replays);
+        also(FrameOutcome::ReplayTableFull, &replays);
+        also(FrameOutcome::Capacity, &registry.counter(CAPACITY_EXCEEDED, &[]));
+        also(
+            FrameOutcome::Malformed(DecodeError::BadLength { actual: 0 }),
+            &registry.counter(TRUNCATED, &[]),
+        );
         for (counters, label) in by_outcome.iter_mut().zip(labels) {
             if DecodeError::KINDS.contains(&label) {
                 counters.push(registry.counter(DECODE_ERRORS, &[("kind", label)]));
@@ -82,7 +85,7 @@ impl FrameCounters {
     }
 
     /// Adds the outcomes of one batch.
-    pub(crate) fn add(&self, tally: &Tally) {
+    pub(crate) fn add(&self, tally: &OutcomeCounts) {
         for (row, count) in tally.rows() {
             for counter in &self.by_outcome[row] {
                 counter.increment(count);
@@ -110,7 +113,7 @@ mod tests {
         let registry = Registry::for_test();
         let _counters = FrameCounters::new(&registry, Transport::Unix);
         let text = registry.handle().render();
-        for outcome in Outcome::labels() {
+        for outcome in FrameOutcome::labels() {
             let row = format!("outcome=\"{outcome}\"}} 0");
             assert!(text.contains(&row), "{row} is missing in\n{text}");
         }
@@ -125,10 +128,10 @@ mod tests {
     fn a_refusal_is_counted_once_in_the_books_and_again_where_people_look_for_it() {
         let registry = Registry::for_test();
         let counters = FrameCounters::new(&registry, Transport::Unix);
-        let mut tally = Tally::default();
-        tally.count(Outcome::Malformed(DecodeError::BadLength { actual: 3 }));
-        tally.count(Outcome::PidMismatch);
-        tally.count(Outcome::UidRefused);
+        let mut tally = OutcomeCounts::default();
+        tally.count(FrameOutcome::Malformed(DecodeError::BadLength { actual: 3 }));
+        tally.count(FrameOutcome::PidMismatch);
+        tally.count(FrameOutcome::UidRefused);
         counters.add(&tally);
         let text = registry.handle().render();
         assert!(text.contains("varta_frames_total{transport=\"unix\",outcome=\"bad_length\"} 1"), "{text}");

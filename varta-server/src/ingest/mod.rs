@@ -21,10 +21,10 @@ mod udp;
 mod unix;
 
 pub use self::keyring::KeyFiles;
-pub(crate) use self::keyring::Vault;
+pub(crate) use self::keyring::Keyring;
 pub use self::options::{IngestArgs, IngestOptions};
 pub(crate) use self::queue_probe::Probe;
-pub(crate) use self::replay::persisted::Seal;
-pub(crate) use self::shm::Pages;
+pub(crate) use self::replay::persisted::PersistedWindow;
+pub(crate) use self::shm::ShmPages;
 pub(crate) use self::udp::Options as UdpOptions;
 pub use self::unix::AllowedSenders;

@@ -10,13 +10,13 @@ use std::time::Duration;
 use crate::base::time::MonoTime;
 
 /// The most cached processes. At the limit the cache is cleared.
-const MOST_PROCESSES: usize = 4_096;
+const MAX_PROCESSES: usize = 4_096;
 /// The least time between two lookups of one process: a lookup costs ten times as much as a beat.
 const LOOKED_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// A cache of `NSpid` for processes whose frames carry another pid than the kernel attests.
 #[derive(Debug)]
-pub(super) struct Namespaces {
+pub(super) struct PidNamespaces {
     known: HashMap<u32, Known>,
     /// Reads the pids of a process, see `NSpid` in proc_pid_status(5). Replaced in tests.
     look_up: fn(u32) -> Vec<u32>,
@@ -28,9 +28,9 @@ struct Known {
     looked_up_at: MonoTime,
 }
 
-impl Namespaces {
+impl PidNamespaces {
     pub(super) fn new(look_up: fn(u32) -> Vec<u32>) -> Self {
-        Namespaces { known: HashMap::new(), look_up }
+        PidNamespaces { known: HashMap::new(), look_up }
     }
 
     /// Whether the process with the attested pid `outer` has the pid `inner` in one of its PID namespaces.
@@ -40,7 +40,7 @@ impl Namespaces {
             if known.pids.contains(&inner) || now.since(known.looked_up_at) < LOOKED_UP_EVERY {
                 return known.pids.contains(&inner);
             }
-        } else if self.known.len() >= MOST_PROCESSES {
+        } else if self.known.len() >= MAX_PROCESSES {
             self.known.clear();
         }
         let pids = (self.look_up)(outer);
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_process_is_known_by_each_of_its_pids_and_by_no_other() {
-        let mut namespaces = Namespaces::new(|outer| vec![outer, 70, 7]);
+        let mut namespaces = PidNamespaces::new(|outer| vec![outer, 70, 7]);
         let now = MonoTime::from_secs(1);
         assert!(namespaces.has(4242, 7, now) && namespaces.has(4242, 70, now));
         assert!(!namespaces.has(4242, 8, now));
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn who_keeps_naming_wrong_pids_is_looked_up_once_a_second() {
         static LOOKED_UP: AtomicU32 = AtomicU32::new(0);
-        let mut namespaces = Namespaces::new(|_| {
+        let mut namespaces = PidNamespaces::new(|_| {
             LOOKED_UP.fetch_add(1, Ordering::Relaxed);
             Vec::new()
         });
@@ -79,10 +79,10 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut namespaces = Namespaces::new(|outer| vec![outer]);
+        let mut namespaces = PidNamespaces::new(|outer| vec![outer]);
         for outer in 0..100_000 {
             namespaces.has(outer, 1, MonoTime::START);
         }
-        assert!(namespaces.known.len() <= MOST_PROCESSES);
+        assert!(namespaces.known.len() <= MAX_PROCESSES);
     }
 }

@@ -19,7 +19,7 @@ const DEFAULT_UDP_RECEIVE_BUFFER: usize = 8 << 20;
 /// that a process has by default (`vm.max_map_count`).
 const DEFAULT_MAX_SHM_AGENTS: usize = 16_384;
 /// The largest receive buffer that can be configured, in bytes.
-const LARGEST_RECEIVE_BUFFER: usize = 1 << 30;
+const MAX_RECEIVE_BUFFER: usize = 1 << 30;
 
 /// Where agents beat. A group of options.
 #[derive(Clone, Debug, Args)]
@@ -212,7 +212,7 @@ impl IngestOptions {
                 return Err(Error::Option { option: "--udp", fault: format!("{address} is given twice") });
             }
         }
-        if self.udp_receive_buffer == 0 || self.udp_receive_buffer > LARGEST_RECEIVE_BUFFER {
+        if self.udp_receive_buffer == 0 || self.udp_receive_buffer > MAX_RECEIVE_BUFFER {
             return wrong("--udp-receive-buffer", "is not between 1 byte and 1 GiB");
         }
         Ok(())

@@ -10,40 +10,40 @@ use tokio::net::{UdpSocket, UnixDatagram};
 use crate::ingest::recvmmsg::{BATCH, ReceiveBuffer};
 
 /// A socket that is registered with the runtime.
-pub(super) enum Watched {
+pub(super) enum AsyncSocket {
     Unix(UnixDatagram),
     Udp(UdpSocket),
 }
 
-impl Watched {
+impl AsyncSocket {
     pub(super) async fn readable(&self) -> io::Result<()> {
         match self {
-            Watched::Unix(socket) => socket.readable().await,
-            Watched::Udp(socket) => socket.readable().await,
+            AsyncSocket::Unix(socket) => socket.readable().await,
+            AsyncSocket::Udp(socket) => socket.readable().await,
         }
     }
 
     /// Calls `receive` if the socket may be readable. `WouldBlock` clears the readiness until more arrives.
     fn try_io(&self, receive: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         match self {
-            Watched::Unix(socket) => socket.try_io(Interest::READABLE, receive),
-            Watched::Udp(socket) => socket.try_io(Interest::READABLE, receive),
+            AsyncSocket::Unix(socket) => socket.try_io(Interest::READABLE, receive),
+            AsyncSocket::Udp(socket) => socket.try_io(Interest::READABLE, receive),
         }
     }
 }
 
-impl AsFd for Watched {
+impl AsFd for AsyncSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Watched::Unix(socket) => socket.as_fd(),
-            Watched::Udp(socket) => socket.as_fd(),
+            AsyncSocket::Unix(socket) => socket.as_fd(),
+            AsyncSocket::Udp(socket) => socket.as_fd(),
         }
     }
 }
 
 /// Receives at most one batch regardless of the runtime's readiness; 0 when nothing waits.
 pub(super) fn receive_now(
-    socket: &Watched,
+    socket: &AsyncSocket,
     buffer: &mut ReceiveBuffer,
     takes_descriptors: bool,
 ) -> io::Result<usize> {
@@ -55,7 +55,7 @@ pub(super) fn receive_now(
 
 /// Receives at most one batch; 0 when nothing waits.
 pub(super) fn receive(
-    socket: &Watched,
+    socket: &AsyncSocket,
     buffer: &mut ReceiveBuffer,
     takes_descriptors: bool,
 ) -> io::Result<usize> {

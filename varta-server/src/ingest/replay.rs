@@ -22,7 +22,7 @@ use hashbrown::HashTable;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::KeyId;
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::FrameOutcome;
 
 /// The number of sessions examined to find one to replace.
 const LOOKS: usize = 1024;
@@ -33,7 +33,7 @@ const CONTINUES_WITHIN_NANOS: u64 = 50_000_000;
 /// The replay windows of all authenticated senders.
 #[derive(Debug)]
 pub(super) struct ReplayTable {
-    sessions: Vec<Session>,
+    sessions: Vec<ReplayWindow>,
     /// The capacity.
     most: usize,
     /// The time after its last datagram for which a session cannot be replaced.
@@ -50,13 +50,13 @@ pub(super) struct ReplayTable {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Session {
+struct ReplayWindow {
     prefix: [u8; 8],
     /// The hash of the socket of its first datagram, with key and pid. `None` for a session restored from
     /// disk until its next datagram: the hashes differ in each process.
     socket: Option<NonZeroU64>,
     /// The clock of its newest beat.
-    line: Line,
+    line: SessionClock,
     /// The nonce of the first beat that continued it under another prefix; `u64::MAX` while there is none.
     continued_at: u64,
     highest: u32,
@@ -69,33 +69,33 @@ struct Session {
 
 /// The position of a session: the nonce of its newest beat, and the start of the sender's clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Line {
+pub(super) struct SessionClock {
     pub(super) nonce: u64,
     /// On the server's clock, in nanoseconds; negative if before the start of the server.
     pub(super) start: i64,
 }
 
-impl Line {
+impl SessionClock {
     /// The position that a beat with `nonce` and `timestamp` shows, which arrived at `at`.
     pub(super) fn of(nonce: u64, timestamp: u64, at: MonoTime) -> Self {
         let start = i128::from(at.as_nanos()) - i128::from(timestamp);
-        Line { nonce, start: i64::try_from(start).unwrap_or(i64::MIN) }
+        SessionClock { nonce, start: i64::try_from(start).unwrap_or(i64::MIN) }
     }
 
-    fn continues(&self, earlier: &Line) -> bool {
+    fn continues(&self, earlier: &SessionClock) -> bool {
         self.nonce > earlier.nonce && self.start.abs_diff(earlier.start) <= CONTINUES_WITHIN_NANOS
     }
 }
 
 /// The header of a sealed datagram that its key has opened.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Stamp {
+pub(super) struct SealedHeader {
     pub(super) key: KeyId,
     pub(super) pid: u32,
     pub(super) source: SocketAddr,
     pub(super) prefix: [u8; 8],
     pub(super) counter: u32,
-    pub(super) line: Line,
+    pub(super) line: SessionClock,
 }
 
 impl ReplayTable {
@@ -118,9 +118,9 @@ impl ReplayTable {
     ///
     /// # Errors
     ///
-    /// [`Outcome::Replayed`] for a counter that is not new, [`Outcome::ReplayTableFull`] for a new session
+    /// [`FrameOutcome::Replayed`] for a counter that is not new, [`FrameOutcome::ReplayTableFull`] for a new session
     /// without room. The table is unchanged then.
-    pub(super) fn admit(&mut self, stamp: &Stamp, at: MonoTime) -> Result<(), Outcome> {
+    pub(super) fn admit(&mut self, stamp: &SealedHeader, at: MonoTime) -> Result<(), FrameOutcome> {
         let heard_at = seconds(at);
         let hash = self.hasher.hash_one((stamp.key, stamp.prefix));
         let known = self.by_prefix.find(hash, |number| {
@@ -131,7 +131,7 @@ impl ReplayTable {
             let session = &mut self.sessions[*number as usize];
             let is_over = session.continued_at != u64::MAX && stamp.line.nonce <= session.continued_at;
             if is_over || stamp.counter <= session.highest {
-                return Err(Outcome::Replayed);
+                return Err(FrameOutcome::Replayed);
             }
             session.highest = stamp.counter;
             session.heard_at = heard_at;
@@ -145,7 +145,7 @@ impl ReplayTable {
             return Ok(());
         }
         let socket = self.number_of_socket(stamp);
-        let session = Session {
+        let session = ReplayWindow {
             prefix: stamp.prefix,
             socket: Some(socket),
             line: stamp.line,
@@ -178,7 +178,7 @@ impl ReplayTable {
     }
 
     /// Binds a session that was restored from disk to the socket of its first datagram.
-    fn settle(&mut self, number: u32, stamp: &Stamp) {
+    fn settle(&mut self, number: u32, stamp: &SealedHeader) {
         let socket = self.number_of_socket(stamp);
         let ReplayTable { sessions, by_socket, .. } = self;
         if by_socket.find(socket.get(), |known| sessions[*known as usize].socket == Some(socket)).is_none() {
@@ -188,15 +188,15 @@ impl ReplayTable {
         sessions[number as usize].socket = Some(socket);
     }
 
-    fn number_of_socket(&self, stamp: &Stamp) -> NonZeroU64 {
+    fn number_of_socket(&self, stamp: &SealedHeader) -> NonZeroU64 {
         let hash = self.hasher.hash_one((stamp.source, stamp.key, stamp.pid));
         NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN)
     }
 
     /// Finds a slot for a session: a free one, or that of the longest silent of the examined sessions if that
     /// is stale, or that of the last session of the same socket.
-    fn place(&mut self, session: Session) -> Result<u32, Outcome> {
-        let full = |_| Outcome::ReplayTableFull;
+    fn place(&mut self, session: ReplayWindow) -> Result<u32, FrameOutcome> {
+        let full = |_| FrameOutcome::ReplayTableFull;
         let next = self.sessions.len();
         if next < self.most {
             self.sessions.push(session);
@@ -213,7 +213,10 @@ impl ReplayTable {
             Some(number) => u32::try_from(number).map_err(full)?,
             None => {
                 let of_socket = |number: &u32| self.sessions[*number as usize].socket == session.socket;
-                *self.by_socket.find(session.hash_of_socket(), of_socket).ok_or(Outcome::ReplayTableFull)?
+                *self
+                    .by_socket
+                    .find(session.hash_of_socket(), of_socket)
+                    .ok_or(FrameOutcome::ReplayTableFull)?
             }
         };
         let before = self.sessions[number as usize];
@@ -222,7 +225,7 @@ impl ReplayTable {
         Ok(number)
     }
 
-    fn forget(&mut self, number: u32, session: &Session) {
+    fn forget(&mut self, number: u32, session: &ReplayWindow) {
         let hash = session.hash(&self.hasher);
         if let Ok(entry) = self.by_prefix.find_entry(hash, |candidate| *candidate == number) {
             entry.remove();
@@ -235,7 +238,7 @@ impl ReplayTable {
     }
 }
 
-impl Session {
+impl ReplayWindow {
     fn hash(&self, hasher: &RandomState) -> u64 {
         hasher.hash_one((self.key, self.prefix))
     }

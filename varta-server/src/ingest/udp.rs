@@ -11,7 +11,7 @@ use varta_proto::DecodeError;
 
 use crate::base::error::Error;
 use crate::domain::beat::Sender;
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::FrameOutcome;
 use crate::ingest::message::Message;
 use crate::ingest::recvmmsg::Datagram;
 
@@ -55,12 +55,12 @@ fn enlarge_queue(socket: &Socket, bytes: usize) -> io::Result<()> {
 }
 
 /// Decodes a datagram, with the sender that it claims. Returns why it is refused otherwise.
-pub(super) fn judge(datagram: &Datagram<'_>) -> Result<(Sender, Message), Outcome> {
-    let source = datagram.source.ok_or(Outcome::Unattested)?;
+pub(super) fn judge(datagram: &Datagram<'_>) -> Result<(Sender, Message), FrameOutcome> {
+    let source = datagram.source.ok_or(FrameOutcome::Unattested)?;
     if datagram.truncated {
-        return Err(Outcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
+        return Err(FrameOutcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
     }
-    let (pid, message) = Message::decode(datagram.payload).map_err(Outcome::Malformed)?;
+    let (pid, message) = Message::decode(datagram.payload).map_err(FrameOutcome::Malformed)?;
     Ok((Sender::udp(source, pid), message))
 }
 

@@ -6,11 +6,11 @@ use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
 use varta_proto::{DecodeError, FRAME_LEN};
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::{Said, Sender};
-use crate::domain::outcome::Outcome;
+use crate::domain::beat::{ControlMessage, Sender};
+use crate::domain::outcome::FrameOutcome;
 use crate::ingest::message::Message;
 use crate::ingest::recvmmsg::{Credentials, Datagram};
-use crate::ingest::shm::Pages;
+use crate::ingest::shm::ShmPages;
 
 /// An agent that is pid 1 of its container may not send that pid; it sends a number with this bit instead,
 /// which no pid has.
@@ -37,39 +37,39 @@ pub(super) fn judge(
     datagram: &Datagram<'_>,
     allowed: &AllowedSenders,
     is_pid_of: &mut impl FnMut(u32, u32) -> bool,
-) -> Result<(Sender, Message), Outcome> {
+) -> Result<(Sender, Message), FrameOutcome> {
     let is_attach = is_attach(datagram.payload);
     // Only an Attach has a descriptor to pass.
     if datagram.extra_ancillary || datagram.has_descriptor && !is_attach {
-        return Err(Outcome::Ancillary);
+        return Err(FrameOutcome::Ancillary);
     }
     let credentials =
-        datagram.credentials.filter(|credentials| credentials.pid != 0).ok_or(Outcome::Unattested)?;
+        datagram.credentials.filter(|credentials| credentials.pid != 0).ok_or(FrameOutcome::Unattested)?;
     if !allowed.include(&credentials) {
-        return Err(Outcome::UidRefused);
+        return Err(FrameOutcome::UidRefused);
     }
     if datagram.truncated {
-        return Err(Outcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
+        return Err(FrameOutcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
     }
     let decoded = if is_attach { decode_attach(datagram.payload) } else { Message::decode(datagram.payload) };
-    let (pid, message) = decoded.map_err(Outcome::Malformed)?;
+    let (pid, message) = decoded.map_err(FrameOutcome::Malformed)?;
     if pid != credentials.pid && pid & NOT_A_PID == 0 && !is_pid_of(credentials.pid, pid) {
-        return Err(Outcome::PidMismatch);
+        return Err(FrameOutcome::PidMismatch);
     }
     Ok((Sender::local(credentials.pid), message))
 }
 
 /// Applies what a datagram means for shared pages: attaches a page that came along, and skips earlier beats
 /// of a process whose datagram reports a panic.
-pub(super) fn settle(
-    judged: Result<(Sender, Message), Outcome>,
-    pages: &Pages,
+pub(super) fn attach_or_skip(
+    judged: Result<(Sender, Message), FrameOutcome>,
+    pages: &ShmPages,
     descriptor: Option<&OwnedFd>,
     at: MonoTime,
-) -> Result<(Sender, Message), Outcome> {
+) -> Result<(Sender, Message), FrameOutcome> {
     match judged {
         Ok((sender, Message::Attach { pid })) if pages.attach(sender.pid, pid, descriptor, at) => {
-            Ok((sender, Message::Control(Said::Attach)))
+            Ok((sender, Message::Control(ControlMessage::Attach)))
         }
         Ok((sender, Message::Beat(frame))) if frame.is_terminal() => {
             // A beat that was written before the panic is no sign of life after it.
@@ -110,7 +110,7 @@ mod tests {
         Frame::new(Status::Ok, pid, 10, 1, 0).to_bytes()
     }
 
-    fn outcome(payload: &[u8], change: impl FnOnce(&mut Datagram<'_>)) -> Outcome {
+    fn outcome(payload: &[u8], change: impl FnOnce(&mut Datagram<'_>)) -> FrameOutcome {
         let mut datagram = Datagram {
             payload,
             truncated: false,
@@ -121,42 +121,45 @@ mod tests {
         };
         change(&mut datagram);
         judge(&datagram, &allowed(), &mut |outer, inner| (outer, inner) == (US.pid, 7))
-            .map_or_else(|refused| refused, |_| Outcome::Accepted)
+            .map_or_else(|refused| refused, |_| FrameOutcome::Accepted)
     }
 
     #[test]
     fn each_fault_has_its_own_outcome() {
         let frame = frame_of(US.pid);
-        assert_eq!(outcome(&frame, |_| {}), Outcome::Accepted);
-        assert_eq!(outcome(&frame, |datagram| datagram.extra_ancillary = true), Outcome::Ancillary);
-        assert_eq!(outcome(&frame, |datagram| datagram.has_descriptor = true), Outcome::Ancillary);
-        assert_eq!(outcome(&frame, |datagram| datagram.credentials = None), Outcome::Unattested);
+        assert_eq!(outcome(&frame, |_| {}), FrameOutcome::Accepted);
+        assert_eq!(outcome(&frame, |datagram| datagram.extra_ancillary = true), FrameOutcome::Ancillary);
+        assert_eq!(outcome(&frame, |datagram| datagram.has_descriptor = true), FrameOutcome::Ancillary);
+        assert_eq!(outcome(&frame, |datagram| datagram.credentials = None), FrameOutcome::Unattested);
         let nobody = Some(Credentials { pid: 0, ..US });
-        assert_eq!(outcome(&frame, |datagram| datagram.credentials = nobody), Outcome::Unattested);
+        assert_eq!(outcome(&frame, |datagram| datagram.credentials = nobody), FrameOutcome::Unattested);
         let foreigner = Some(Credentials { uid: 1001, ..US });
-        assert_eq!(outcome(&frame, |datagram| datagram.credentials = foreigner), Outcome::UidRefused);
-        assert_eq!(outcome(&frame_of(4243), |_| {}), Outcome::PidMismatch);
+        assert_eq!(outcome(&frame, |datagram| datagram.credentials = foreigner), FrameOutcome::UidRefused);
+        assert_eq!(outcome(&frame_of(4243), |_| {}), FrameOutcome::PidMismatch);
         assert!(matches!(
             outcome(&frame[..31], |_| {}),
-            Outcome::Malformed(DecodeError::BadLength { actual: 31 })
+            FrameOutcome::Malformed(DecodeError::BadLength { actual: 31 })
         ));
         assert!(matches!(
             outcome(&frame, |datagram| datagram.truncated = true),
-            Outcome::Malformed(DecodeError::BadLength { .. })
+            FrameOutcome::Malformed(DecodeError::BadLength { .. })
         ));
-        assert_eq!(outcome(&[0; 32], |_| {}), Outcome::Malformed(DecodeError::BadMagic));
+        assert_eq!(outcome(&[0; 32], |_| {}), FrameOutcome::Malformed(DecodeError::BadMagic));
     }
 
     #[test]
     fn an_attach_may_pass_a_descriptor_and_is_judged_as_everything_else() {
         let mut room = [0; MAX_CONTROL_LEN];
         let attach = Attach::new(US.pid, 10, 1, [7; 16]).encode(&mut room);
-        assert_eq!(outcome(&attach, |datagram| datagram.has_descriptor = true), Outcome::Accepted);
-        assert_eq!(outcome(&attach, |datagram| datagram.extra_ancillary = true), Outcome::Ancillary);
+        assert_eq!(outcome(&attach, |datagram| datagram.has_descriptor = true), FrameOutcome::Accepted);
+        assert_eq!(outcome(&attach, |datagram| datagram.extra_ancillary = true), FrameOutcome::Ancillary);
         let foreigner = Some(Credentials { uid: 1001, ..US });
-        assert_eq!(outcome(&attach, |datagram| datagram.credentials = foreigner), Outcome::UidRefused);
+        assert_eq!(outcome(&attach, |datagram| datagram.credentials = foreigner), FrameOutcome::UidRefused);
         let of_another = Attach::new(4243, 10, 1, [7; 16]).encode(&mut room);
-        assert_eq!(outcome(&of_another, |datagram| datagram.has_descriptor = true), Outcome::PidMismatch);
+        assert_eq!(
+            outcome(&of_another, |datagram| datagram.has_descriptor = true),
+            FrameOutcome::PidMismatch
+        );
         let is_refused =
             |bytes: &[u8]| matches!(Message::decode(bytes), Err(DecodeError::BadKind { actual: 3 }));
         assert!(is_refused(&of_another), "on every other way");
@@ -165,17 +168,20 @@ mod tests {
     #[test]
     fn a_group_admits_where_the_user_does_not() {
         let in_group = Some(Credentials { uid: 1001, gid: 7, ..US });
-        assert_eq!(outcome(&frame_of(US.pid), |datagram| datagram.credentials = in_group), Outcome::Accepted);
+        assert_eq!(
+            outcome(&frame_of(US.pid), |datagram| datagram.credentials = in_group),
+            FrameOutcome::Accepted
+        );
     }
 
     #[test]
     fn a_process_of_a_namespace_may_name_the_pid_that_it_has_there() {
-        assert_eq!(outcome(&frame_of(7), |_| {}), Outcome::Accepted);
-        assert_eq!(outcome(&frame_of(8), |_| {}), Outcome::PidMismatch);
+        assert_eq!(outcome(&frame_of(7), |_| {}), FrameOutcome::Accepted);
+        assert_eq!(outcome(&frame_of(8), |_| {}), FrameOutcome::PidMismatch);
     }
 
     #[test]
     fn process_1_of_a_container_is_known_by_the_kernels_word() {
-        assert_eq!(outcome(&frame_of(0x8000_1234), |_| {}), Outcome::Accepted);
+        assert_eq!(outcome(&frame_of(0x8000_1234), |_| {}), FrameOutcome::Accepted);
     }
 }

@@ -269,7 +269,7 @@ mod tests {
     use super::*;
     use crate::base::time::MonoTime;
     use crate::domain::beat::Origin;
-    use crate::domain::tracker::LastWord;
+    use crate::domain::tracker::LastReport;
 
     fn text(mode: AgentMetrics, agents: usize, verdict: Verdict) -> String {
         let mut rows = AgentRows::new(mode, agents, "db-\"1\"", 1_000_000.25);
@@ -280,7 +280,7 @@ mod tests {
             pid: 4242,
             twin: Twin::FIRST,
             verdict,
-            last: LastWord { status: Status::Degraded, payload: 7, terminal: false, beats: 12 },
+            last: LastReport { status: Status::Degraded, payload: 7, terminal: false, beats: 12 },
             last_beat: MonoTime::from_millis(1_500),
             silent_before: Duration::ZERO,
             lost: 3,

@@ -5,12 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::domain::process::text::short;
+use crate::domain::process::text::truncated;
 use crate::domain::process::{Cgroup, Pressure, Throttled};
 use crate::observe::read_bounded::read_some;
 
 /// The most bytes of a cgroup's path that are kept for display.
-pub(crate) const MOST_PATH: usize = 256;
+pub(crate) const MAX_PATH_LEN: usize = 256;
 /// The bytes read of `/proc/PID/cgroup`: one line for each hierarchy, of which at least the first is
 /// complete.
 const LINES_ROOM: usize = 8 * 1024;
@@ -64,7 +64,7 @@ impl Cgroup {
     pub(crate) fn of_process(pid: u32, hierarchy: Option<&Hierarchy>) -> Option<Self> {
         let lines = read_lines(pid)?;
         let path = unified_path(&lines)?;
-        let shown = short(path.as_bytes(), MOST_PATH);
+        let shown = truncated(path.as_bytes(), MAX_PATH_LEN);
         let Some(directory) = hierarchy.and_then(|hierarchy| hierarchy.directory(path)) else {
             return Some(Cgroup { path: shown, ..Cgroup::default() });
         };

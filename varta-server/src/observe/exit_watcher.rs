@@ -17,8 +17,8 @@ use tokio::io::unix::AsyncFd;
 
 use crate::base::clock::Clock;
 use crate::base::time::MonoTime;
-use crate::domain::process::Death;
-use crate::observe::pidfd::{EVENTS, Pidfd, PidfdSet, Told};
+use crate::domain::process::ExitStatus;
+use crate::observe::pidfd::{EVENTS, ExitPoll, Pidfd, PidfdSet};
 use crate::observe::stat::Stat;
 
 /// How long the exit status of a zombie is awaited that its parent has not reaped and that this user may not
@@ -29,7 +29,7 @@ const UNREAPED_FOR: Duration = Duration::from_millis(100);
 ///
 /// Belongs to one task of a runtime with I/O and time enabled. Each watched process takes one descriptor.
 #[derive(Debug)]
-pub(crate) struct Watcher {
+pub(crate) struct ExitWatcher {
     pidfds: AsyncFd<PidfdSet>,
     /// By the caller's key.
     watched: HashMap<u64, Watched>,
@@ -39,7 +39,7 @@ pub(crate) struct Watcher {
     /// A queue instead of a heap, because all of them wait equally long.
     unreaped: VecDeque<(MonoTime, u64)>,
     cap: usize,
-    counts: Refusals,
+    counts: WatchRefusals,
     clock: Clock,
     /// Reads the status of a zombie. Replaced in tests by one that may read nothing.
     read_stat: fn(u32) -> Option<Stat>,
@@ -56,7 +56,7 @@ struct Watched {
 
 /// The exit of a watched process, which is not watched any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ProcessDeath {
+pub(crate) struct ProcessExit {
     /// The caller's key.
     pub key: u64,
     /// The pid of the process, which may have been reused since.
@@ -64,13 +64,13 @@ pub(crate) struct ProcessDeath {
     /// Its start time in clock ticks after the boot.
     pub start_time: NonZeroU64,
     /// Its exit status.
-    pub death: Death,
+    pub death: ExitStatus,
 }
 
 /// Why a process is not watched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum NotWatched {
+pub(crate) enum WatchError {
     /// The process does not exist any more, or its pid was reused.
     #[error("the process is gone")]
     Gone,
@@ -89,7 +89,7 @@ pub(crate) enum NotWatched {
 
 /// The number of processes that were not watched, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Refusals {
+pub(crate) struct WatchRefusals {
     /// The process had exited.
     pub gone: u64,
     /// The cap was reached.
@@ -98,7 +98,7 @@ pub(crate) struct Refusals {
     pub kernel: u64,
 }
 
-impl Watcher {
+impl ExitWatcher {
     /// Creates a watcher of at most `cap` processes; see [`watch_cap`](super::limit::watch_cap).
     ///
     /// Must be called within a runtime that has I/O and time enabled.
@@ -107,13 +107,13 @@ impl Watcher {
     ///
     /// The kernel refuses to create an epoll instance.
     pub(crate) fn new(clock: Clock, cap: usize) -> io::Result<Self> {
-        Ok(Watcher {
+        Ok(ExitWatcher {
             pidfds: PidfdSet::new()?.register()?,
             watched: HashMap::new(),
             named: VecDeque::with_capacity(EVENTS),
             unreaped: VecDeque::new(),
             cap,
-            counts: Refusals::default(),
+            counts: WatchRefusals::default(),
             clock,
             read_stat: Stat::of_process,
         })
@@ -125,31 +125,31 @@ impl Watcher {
     ///
     /// # Errors
     ///
-    /// See [`NotWatched`]; each error is counted and changes nothing else.
-    pub(crate) fn watch(&mut self, key: u64, pid: u32, start_time: NonZeroU64) -> Result<(), NotWatched> {
+    /// See [`WatchError`]; each error is counted and changes nothing else.
+    pub(crate) fn watch(&mut self, key: u64, pid: u32, start_time: NonZeroU64) -> Result<(), WatchError> {
         let result = self.try_watch(key, pid, start_time);
         match &result {
             Ok(()) => {}
-            Err(NotWatched::Gone) => self.counts.gone += 1,
-            Err(NotWatched::Full { .. }) => self.counts.full += 1,
-            Err(NotWatched::Kernel(_)) => self.counts.kernel += 1,
+            Err(WatchError::Gone) => self.counts.gone += 1,
+            Err(WatchError::Full { .. }) => self.counts.full += 1,
+            Err(WatchError::Kernel(_)) => self.counts.kernel += 1,
         }
         result
     }
 
-    fn try_watch(&mut self, key: u64, pid: u32, start_time: NonZeroU64) -> Result<(), NotWatched> {
+    fn try_watch(&mut self, key: u64, pid: u32, start_time: NonZeroU64) -> Result<(), WatchError> {
         if self.watched.len() >= self.cap && !self.watched.contains_key(&key) {
-            return Err(NotWatched::Full { cap: self.cap });
+            return Err(WatchError::Full { cap: self.cap });
         }
         let pidfd = Pidfd::open(pid).map_err(|error| match error.raw_os_error() {
-            Some(libc::ESRCH) => NotWatched::Gone,
-            _ => NotWatched::Kernel(error),
+            Some(libc::ESRCH) => WatchError::Gone,
+            _ => WatchError::Kernel(error),
         })?;
         // Read after the pidfd was opened: if the start time is right, the pidfd belongs to this process.
         if Stat::of_thread(pid, pid).is_none_or(|stat| stat.start_time != start_time) {
-            return Err(NotWatched::Gone);
+            return Err(WatchError::Gone);
         }
-        self.pidfds.get_ref().add(&pidfd, key).map_err(NotWatched::Kernel)?;
+        self.pidfds.get_ref().add(&pidfd, key).map_err(WatchError::Kernel)?;
         self.unwatch(key);
         self.watched.insert(key, Watched { pidfd, pid, start_time, unreaped_until: MonoTime::NEVER });
         Ok(())
@@ -169,7 +169,7 @@ impl Watcher {
     /// # Errors
     ///
     /// The kernel fails to wait: no process is watched any more.
-    pub(crate) async fn next(&mut self) -> io::Result<ProcessDeath> {
+    pub(crate) async fn next(&mut self) -> io::Result<ProcessExit> {
         loop {
             if let Some(death) = self.take_named() {
                 return Ok(death);
@@ -197,8 +197,8 @@ impl Watcher {
     ///
     /// # Errors
     ///
-    /// As [`Watcher::next`].
-    pub(crate) fn try_next(&mut self) -> io::Result<Option<ProcessDeath>> {
+    /// As [`ExitWatcher::next`].
+    pub(crate) fn try_next(&mut self) -> io::Result<Option<ProcessExit>> {
         loop {
             if let Some(death) = self.take_named() {
                 return Ok(Some(death));
@@ -210,7 +210,7 @@ impl Watcher {
     }
 
     /// Examines the reported keys up to the first process whose exit status is known.
-    fn take_named(&mut self) -> Option<ProcessDeath> {
+    fn take_named(&mut self) -> Option<ProcessExit> {
         while let Some(key) = self.named.pop_front() {
             if let Some(death) = self.ask(key) {
                 return self.tell(key, death);
@@ -220,20 +220,20 @@ impl Watcher {
     }
 
     /// The exit status of a process; `None` while it lives or its status is awaited.
-    fn ask(&mut self, key: u64) -> Option<Death> {
+    fn ask(&mut self, key: u64) -> Option<ExitStatus> {
         let watched = self.watched.get_mut(&key)?;
         match watched.pidfd.ask() {
             // The event belongs to the process that was watched under this key before.
-            Told::Alive => return None,
-            Told::Dead(death) => return Some(death),
-            Told::Unreaped => {}
+            ExitPoll::Alive => return None,
+            ExitPoll::Dead(death) => return Some(death),
+            ExitPoll::Unreaped => {}
         }
         let stat = (self.read_stat)(watched.pid).filter(|stat| stat.start_time == watched.start_time);
         if let Some(death) = stat.and_then(|stat| stat.death) {
             return Some(death);
         }
         // The parent may have reaped it in between.
-        if let Told::Dead(death) = watched.pidfd.ask() {
+        if let ExitPoll::Dead(death) = watched.pidfd.ask() {
             return Some(death);
         }
         if watched.unreaped_until == MonoTime::NEVER {
@@ -255,18 +255,18 @@ impl Watcher {
     }
 
     /// The exit of a process whose status did not become available in time.
-    fn take_overdue(&mut self, now: MonoTime) -> Option<ProcessDeath> {
+    fn take_overdue(&mut self, now: MonoTime) -> Option<ProcessExit> {
         if self.unreaped_until() > now {
             return None;
         }
         let (_, key) = self.unreaped.pop_front()?;
-        self.tell(key, Death::Unknown)
+        self.tell(key, ExitStatus::Unknown)
     }
 
-    fn tell(&mut self, key: u64, death: Death) -> Option<ProcessDeath> {
+    fn tell(&mut self, key: u64, death: ExitStatus) -> Option<ProcessExit> {
         let (pid, start_time) = self.watched.get(&key).map(|watched| (watched.pid, watched.start_time))?;
         self.unwatch(key);
-        Some(ProcessDeath { key, pid, start_time, death })
+        Some(ProcessExit { key, pid, start_time, death })
     }
 
     /// Whether a process is watched under this key.
@@ -283,7 +283,7 @@ impl Watcher {
 
     /// The number of processes that were not watched since the start, by reason.
     #[must_use]
-    pub(crate) fn refusals(&self) -> Refusals {
+    pub(crate) fn refusals(&self) -> WatchRefusals {
         self.counts
     }
 }

@@ -23,4 +23,4 @@ pub(crate) use self::boot::{Boot, is_there};
 pub(crate) use self::group::members_of_group;
 pub use self::name::ProcessName;
 pub(crate) use self::pidfd::Pidfd;
-pub use self::procfs::{Host, namespace_pids};
+pub use self::procfs::{ProcReader, namespace_pids};

@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::domain::process::Death;
+use crate::domain::process::ExitStatus;
 
 /// `struct pidfd_info` of the kernel's `linux/pidfd.h`, in its first published size. Later versions only
 /// append, and the kernel fills as much as fits; the exit code took the place of a spare field.
@@ -57,13 +57,13 @@ pub(crate) struct Pidfd(OwnedFd);
 
 /// The state of a process as its pidfd shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum ExitPoll {
     /// At least one thread has not ended.
     Alive,
     /// It has exited and is not reaped: the status becomes available when its parent reaps it.
     Unreaped,
-    /// It has exited with this status; [`Death::Unknown`] when this kernel never provides it.
-    Dead(Death),
+    /// It has exited with this status; [`ExitStatus::Unknown`] when this kernel never provides it.
+    Dead(ExitStatus),
 }
 
 impl Pidfd {
@@ -88,18 +88,18 @@ impl Pidfd {
     }
 
     /// Polls the state of the process without blocking.
-    pub(crate) fn ask(&self) -> Told {
+    pub(crate) fn ask(&self) -> ExitPoll {
         let info = match self.info() {
             Ok(info) if info.mask & INFO_EXIT != 0 => {
-                return Told::Dead(Death::from_wait_status(info.exit_code));
+                return ExitPoll::Dead(ExitStatus::from_wait_status(info.exit_code));
             }
             other => other,
         };
         // On a kernel without the request, the readiness of the pidfd still tells live from dead.
         match (self.has_ended(), info) {
-            (false, _) => Told::Alive,
-            (true, Ok(_)) => Told::Unreaped,
-            (true, Err(_)) => Told::Dead(Death::Unknown),
+            (false, _) => ExitPoll::Alive,
+            (true, Ok(_)) => ExitPoll::Unreaped,
+            (true, Err(_)) => ExitPoll::Dead(ExitStatus::Unknown),
         }
     }
 
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn this_process_lives() {
-        assert_eq!(Pidfd::open(std::process::id()).unwrap().ask(), Told::Alive);
+        assert_eq!(Pidfd::open(std::process::id()).unwrap().ask(), ExitPoll::Alive);
     }
 
     #[test]
@@ -252,23 +252,23 @@ mod tests {
     #[test]
     fn a_death_is_told_in_full_once_the_parent_has_asked() {
         let deaths = [
-            ("exit 0", Death::Exited { code: 0 }),
-            ("exit 3", Death::Exited { code: 3 }),
-            ("kill -KILL $$", Death::Killed { signal: 9, core_dumped: false }),
-            ("ulimit -c 0; kill -SEGV $$", Death::Killed { signal: 11, core_dumped: false }),
+            ("exit 0", ExitStatus::Exited { code: 0 }),
+            ("exit 3", ExitStatus::Exited { code: 3 }),
+            ("kill -KILL $$", ExitStatus::Killed { signal: 9, core_dumped: false }),
+            ("ulimit -c 0; kill -SEGV $$", ExitStatus::Killed { signal: 11, core_dumped: false }),
         ];
         for (script, death) in deaths {
             let mut child = Child::shell(&format!("read line; {script}"));
             let pidfd = Pidfd::open(child.pid()).unwrap();
-            assert_eq!(pidfd.ask(), Told::Alive, "{script}");
+            assert_eq!(pidfd.ask(), ExitPoll::Alive, "{script}");
             child.close_input();
-            await_that("it is dead", || pidfd.ask() != Told::Alive);
+            await_that("it is dead", || pidfd.ask() != ExitPoll::Alive);
             child.reap();
             let told = pidfd.ask();
             if kernel_tells_exits() {
-                assert_eq!(told, Told::Dead(death), "{script}");
+                assert_eq!(told, ExitPoll::Dead(death), "{script}");
             } else {
-                assert_eq!(told, Told::Dead(Death::Unknown), "{script}");
+                assert_eq!(told, ExitPoll::Dead(ExitStatus::Unknown), "{script}");
             }
         }
     }
@@ -278,8 +278,8 @@ mod tests {
         let mut child = Child::shell("read line; exit 3");
         let pidfd = Pidfd::open(child.pid()).unwrap();
         child.close_input();
-        await_that("it is dead", || pidfd.ask() != Told::Alive);
-        let wanted = if kernel_tells_exits() { Told::Unreaped } else { pidfd.ask() };
+        await_that("it is dead", || pidfd.ask() != ExitPoll::Alive);
+        let wanted = if kernel_tells_exits() { ExitPoll::Unreaped } else { pidfd.ask() };
         assert_eq!(pidfd.ask(), wanted);
     }
 }

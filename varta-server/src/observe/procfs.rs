@@ -14,9 +14,10 @@ use std::time::Duration;
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::base::time::MonoTime;
-use crate::domain::process::text::short;
+use crate::domain::process::text::truncated;
 use crate::domain::process::{
-    Cgroup, Descriptors, Details, Look, MAX_DESCRIPTORS, MAX_THREADS, Pressure, State, States, Stuck,
+    BlockedThread, Cgroup, Descriptors, Details, MAX_DESCRIPTORS, MAX_THREADS, Pressure, ProcessSnapshot,
+    State, StateCounts,
 };
 use crate::observe::cgroup::Hierarchy;
 use crate::observe::read_bounded::read_some;
@@ -24,7 +25,7 @@ use crate::observe::stat::Stat;
 use crate::observe::status::{Status, parse_call, parse_channel, parse_open_files, parse_run_delay};
 
 /// The most bytes of a command's name: more than the kernel keeps.
-pub(crate) const MOST_COMMAND: usize = 64;
+pub(crate) const MAX_COMMAND_LEN: usize = 64;
 /// The bytes read of `status`: enough for a process in many groups.
 const STATUS_ROOM: usize = 16 * 1024;
 const LIMITS_ROOM: usize = 4096;
@@ -33,18 +34,18 @@ const LINE_ROOM: usize = 512;
 
 /// The facts about this host that snapshots need: its cgroup hierarchy and the length of a clock tick.
 #[derive(Clone, Debug)]
-pub struct Host {
+pub struct ProcReader {
     hierarchy: Option<Hierarchy>,
     ticks_per_second: u64,
 }
 
-impl Host {
+impl ProcReader {
     /// Reads the facts from the kernel.
     #[must_use]
     pub fn find() -> Self {
         let ticks = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|ticks| u64::try_from(ticks).ok());
         // `USER_HZ` is 100 on x86-64 and 64-bit ARM.
-        Host {
+        ProcReader {
             hierarchy: Hierarchy::find(),
             ticks_per_second: ticks.filter(|ticks| *ticks > 0).unwrap_or(100),
         }
@@ -55,13 +56,13 @@ impl Host {
     ///
     /// `None` without a process with this pid and start time.
     #[must_use]
-    pub fn glance(&self, pid: u32, start_time: NonZeroU64, at: MonoTime) -> Option<Look> {
+    pub fn glance(&self, pid: u32, start_time: NonZeroU64, at: MonoTime) -> Option<ProcessSnapshot> {
         let stat = Stat::of_process(pid).filter(|stat| stat.start_time == start_time)?;
-        Some(Look {
+        Some(ProcessSnapshot {
             at,
             pid,
             start_time,
-            command: short(stat.name.as_bytes(), MOST_COMMAND),
+            command: truncated(stat.name.as_bytes(), MAX_COMMAND_LEN),
             state: State::from_letter(stat.state),
             death: stat.death,
             threads: stat.threads,
@@ -75,7 +76,7 @@ impl Host {
     /// `None` without a process with this pid and start time, or if it exits meanwhile: a snapshot never
     /// mixes two processes.
     #[must_use]
-    pub fn look(&self, pid: u32, start_time: NonZeroU64, at: MonoTime) -> Option<Look> {
+    pub fn look(&self, pid: u32, start_time: NonZeroU64, at: MonoTime) -> Option<ProcessSnapshot> {
         let mut look = self.glance(pid, start_time, at)?;
         let status = read_some(format!("/proc/{pid}/status"), &mut vec![0; STATUS_ROOM]).map(Status::parse);
         let status = status.unwrap_or_default();
@@ -116,8 +117,8 @@ pub fn namespace_pids(pid: u32) -> Vec<u32> {
 }
 
 /// Counts the states of the first threads, and finds one besides the main thread in uninterruptible sleep.
-fn look_at_threads(pid: u32) -> (States, Option<Stuck>) {
-    let (mut states, mut stuck) = (States::default(), None);
+fn look_at_threads(pid: u32) -> (StateCounts, Option<BlockedThread>) {
+    let (mut states, mut stuck) = (StateCounts::default(), None);
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else { return (states, stuck) };
     for entry in entries.take(MAX_THREADS).map_while(Result::ok) {
         let Some(thread) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -126,7 +127,7 @@ fn look_at_threads(pid: u32) -> (States, Option<Stuck>) {
         let state = State::from_letter(stat.state);
         states.add(state);
         if state == State::Uninterruptible && thread != pid && stuck.is_none() {
-            stuck = Some(Stuck { thread, channel: read_line(pid, thread, "wchan", parse_channel) });
+            stuck = Some(BlockedThread { thread, channel: read_line(pid, thread, "wchan", parse_channel) });
         }
     }
     (states, stuck)

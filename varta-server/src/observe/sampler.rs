@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::base::clock::Clock;
 use crate::domain::process::{Dossier, InspectionDepth, ProcessId};
-use crate::observe::procfs::Host;
+use crate::observe::procfs::ProcReader;
 
 /// The capacity of the request queue; further requests are refused.
 pub(crate) const REQUESTS: usize = 256;
@@ -21,7 +21,7 @@ pub(crate) const ANSWERS: usize = 256;
 
 /// The handle of the sampler's thread, which ends once this is dropped and the queued requests are answered.
 #[derive(Debug)]
-pub(crate) struct Looker {
+pub(crate) struct Sampler {
     requests: SyncSender<Inspection>,
     refused: u64,
 }
@@ -36,7 +36,7 @@ struct Inspection {
 
 /// The result of one request.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct SampleResult {
     /// The process.
     pub process: ProcessId,
     /// The snapshot and its difference to the earlier one; `None` when the process does not exist any more.
@@ -46,7 +46,7 @@ pub(crate) struct Answer {
 /// Why no snapshot is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum NotLooked {
+pub(crate) enum NotSampled {
     /// The queue is full: requests come faster than snapshots, or results are not received.
     #[error("too many looks are waiting")]
     Full,
@@ -55,38 +55,38 @@ pub(crate) enum NotLooked {
     Ended,
 }
 
-impl Looker {
+impl Sampler {
     /// Starts the thread.
     ///
     /// # Errors
     ///
     /// When the thread cannot be started.
-    pub(crate) fn start(clock: Clock, host: Host) -> io::Result<(Self, mpsc::Receiver<Answer>)> {
+    pub(crate) fn start(clock: Clock, host: ProcReader) -> io::Result<(Self, mpsc::Receiver<SampleResult>)> {
         let (requests, asked) = sync_channel(REQUESTS);
         let (answers, answered) = mpsc::channel(ANSWERS);
         // The thread is never joined: a hanging file of `/proc` must not keep the server from ending.
         thread::Builder::new()
             .name("varta-looker".to_owned())
             .spawn(move || run(clock, &host, &asked, &answers))?;
-        Ok((Looker { requests, refused: 0 }, answered))
+        Ok((Sampler { requests, refused: 0 }, answered))
     }
 
     /// Asks for a look at a process, and does not wait. What was seen `earlier` is compared with what is seen now.
     ///
     /// # Errors
     ///
-    /// See [`NotLooked`]; each error is counted, and no result follows.
+    /// See [`NotSampled`]; each error is counted, and no result follows.
     pub(crate) fn request(
         &mut self,
         process: ProcessId,
         depth: InspectionDepth,
         earlier: Option<Arc<Dossier>>,
-    ) -> Result<(), NotLooked> {
+    ) -> Result<(), NotSampled> {
         self.requests.try_send(Inspection { process, depth, earlier }).map_err(|error| {
             self.refused += 1;
             match error {
-                TrySendError::Full(_) => NotLooked::Full,
-                TrySendError::Disconnected(_) => NotLooked::Ended,
+                TrySendError::Full(_) => NotSampled::Full,
+                TrySendError::Disconnected(_) => NotSampled::Ended,
             }
         })
     }
@@ -98,7 +98,7 @@ impl Looker {
     }
 }
 
-fn run(clock: Clock, host: &Host, asked: &Receiver<Inspection>, answers: &mpsc::Sender<Answer>) {
+fn run(clock: Clock, host: &ProcReader, asked: &Receiver<Inspection>, answers: &mpsc::Sender<SampleResult>) {
     while let Ok(Inspection { process, depth, earlier }) = asked.recv() {
         let ProcessId { pid, start_time } = process;
         let look = match depth {
@@ -107,7 +107,7 @@ fn run(clock: Clock, host: &Host, asked: &Receiver<Inspection>, answers: &mpsc::
         };
         let earlier = earlier.as_ref().map(|dossier| &dossier.look);
         let dossier = look.map(|look| Arc::new(Dossier::new(look, earlier)));
-        if answers.blocking_send(Answer { process, dossier }).is_err() {
+        if answers.blocking_send(SampleResult { process, dossier }).is_err() {
             return;
         }
     }
@@ -116,18 +116,18 @@ fn run(clock: Clock, host: &Host, asked: &Receiver<Inspection>, answers: &mpsc::
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::process::Doing;
+    use crate::domain::process::ProcessActivity;
     use crate::observe::testing::{Child, LIMIT, await_that};
 
-    fn looker() -> (Looker, mpsc::Receiver<Answer>) {
-        Looker::start(Clock::start(), Host::find()).unwrap()
+    fn looker() -> (Sampler, mpsc::Receiver<SampleResult>) {
+        Sampler::start(Clock::start(), ProcReader::find()).unwrap()
     }
 
     fn process(child: &Child) -> ProcessId {
         ProcessId { pid: child.pid(), start_time: child.start_time() }
     }
 
-    async fn next(answers: &mut mpsc::Receiver<Answer>) -> Answer {
+    async fn next(answers: &mut mpsc::Receiver<SampleResult>) -> SampleResult {
         tokio::time::timeout(LIMIT, answers.recv()).await.expect("an answer comes").unwrap()
     }
 
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!((first.process, second.process), (process(&child), process(&child)));
         let (first, second) = (first.dossier.unwrap(), second.dossier.unwrap());
         assert_eq!((first.look.details.is_some(), second.look.details.is_some()), (false, true));
-        assert_eq!(first.explanation.doing, Doing::Idle);
+        assert_eq!(first.explanation.doing, ProcessActivity::Idle);
     }
 
     #[tokio::test]
@@ -175,13 +175,13 @@ mod tests {
         await_that("the queues are full", || {
             match looker.request(process(&child), InspectionDepth::Quick, None) {
                 Ok(()) => taken += 1,
-                Err(error) => assert_eq!(error, NotLooked::Full),
+                Err(error) => assert_eq!(error, NotSampled::Full),
             }
             taken == most
         });
         let refused = looker.refused();
         let last = looker.request(process(&child), InspectionDepth::Quick, None);
-        assert_eq!((last, looker.refused()), (Err(NotLooked::Full), refused + 1));
+        assert_eq!((last, looker.refused()), (Err(NotSampled::Full), refused + 1));
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
         let (mut looker, answers) = looker();
         drop(answers);
         await_that("the thread has ended", || {
-            looker.request(process(&child), InspectionDepth::Quick, None) == Err(NotLooked::Ended)
+            looker.request(process(&child), InspectionDepth::Quick, None) == Err(NotSampled::Ended)
         });
     }
 

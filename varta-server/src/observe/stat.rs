@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use crate::domain::process::Death;
+use crate::domain::process::ExitStatus;
 use crate::observe::read_bounded::read_some;
 
 /// The bytes read: more than 52 numbers and a name need.
@@ -25,7 +25,7 @@ pub(crate) struct Stat {
     /// The start time after the boot. Together with the pid it identifies a process.
     pub(crate) start_time: NonZeroU64,
     /// The exit status, if this is a zombie and the status is readable.
-    pub(crate) death: Option<Death>,
+    pub(crate) death: Option<ExitStatus>,
 }
 
 impl Stat {
@@ -62,7 +62,7 @@ impl Stat {
         let told = exit_code.filter(|code| *code != 0 || waits == 1);
         let cpu_ticks = user_ticks.saturating_add(kernel_ticks);
         let mut stat = Stat { name, state, group, cpu_ticks, threads, start_time, death: None };
-        stat.death = told.filter(|_| stat.is_dead()).map(Death::from_wait_status);
+        stat.death = told.filter(|_| stat.is_dead()).map(ExitStatus::from_wait_status);
         Some(stat)
     }
 
@@ -137,16 +137,16 @@ mod tests {
     fn each_field_is_where_the_manual_says() {
         let stat = Stat::parse(ZOMBIE).unwrap();
         assert_eq!((stat.state, stat.cpu_ticks, stat.threads), (b'Z', 7, 1));
-        assert_eq!((stat.start_time.get(), stat.death), (1_148_482, Some(Death::Exited { code: 3 })));
+        assert_eq!((stat.start_time.get(), stat.death), (1_148_482, Some(ExitStatus::Exited { code: 3 })));
         assert!(stat.is_dead());
     }
 
     #[test]
     fn an_exit_code_is_believed_only_of_the_dead_and_when_it_may_be_known() {
-        let exited = |code| Some(Death::Exited { code });
+        let exited = |code| Some(ExitStatus::Exited { code });
         let table = [
             (with(&[(52, "0")]), exited(0)),
-            (with(&[(52, "9")]), Some(Death::Killed { signal: 9, core_dumped: false })),
+            (with(&[(52, "9")]), Some(ExitStatus::Killed { signal: 9, core_dumped: false })),
             // Without permission: both fields are 0.
             (with(&[(52, "0"), (35, "0")]), None),
             (with(&[(52, "256"), (35, "0")]), exited(1)),

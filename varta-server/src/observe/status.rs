@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use crate::domain::process::Switches;
-use crate::domain::process::text::short;
+use crate::domain::process::ContextSwitches;
+use crate::domain::process::text::truncated;
 
 /// The most bytes of a wait channel's name: longer than any function name in the kernel.
-pub(crate) const MOST_CHANNEL: usize = 64;
+pub(crate) const MAX_CHANNEL_LEN: usize = 64;
 /// The most nested PID namespaces that the kernel allows.
-pub(crate) const MOST_NAMESPACES: usize = 32;
+pub(crate) const MAX_NAMESPACES: usize = 32;
 
 /// The parsed fields of `status`, see proc_pid_status(5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) struct Status {
     /// Resident memory.
     pub(crate) resident_bytes: Option<u64>,
     /// Voluntary and involuntary context switches of the main thread.
-    pub(crate) switches: Option<Switches>,
+    pub(crate) switches: Option<ContextSwitches>,
 }
 
 impl Status {
@@ -36,14 +36,15 @@ impl Status {
                 "voluntary_ctxt_switches" => voluntary = number(),
                 "nonvoluntary_ctxt_switches" => involuntary = number(),
                 "NSpid" => {
-                    let pids = words.take(MOST_NAMESPACES).map_while(|word| word.parse().ok());
+                    let pids = words.take(MAX_NAMESPACES).map_while(|word| word.parse().ok());
                     status.namespace_pids = pids.collect();
                 }
                 _ => {}
             }
         }
-        status.switches =
-            voluntary.zip(involuntary).map(|(voluntary, involuntary)| Switches { voluntary, involuntary });
+        status.switches = voluntary
+            .zip(involuntary)
+            .map(|(voluntary, involuntary)| ContextSwitches { voluntary, involuntary });
         status
     }
 }
@@ -51,7 +52,7 @@ impl Status {
 /// The kernel function in which a thread waits; `None` when it runs, or without permission.
 pub(crate) fn parse_channel(file: &[u8]) -> Option<Box<str>> {
     let name = file.trim_ascii();
-    (!name.is_empty() && name != b"0").then(|| short(name, MOST_CHANNEL))
+    (!name.is_empty() && name != b"0").then(|| truncated(name, MAX_CHANNEL_LEN))
 }
 
 /// The number of the system call in which a thread is; `None` outside of one, or when it runs.
@@ -86,7 +87,7 @@ mod tests {
         let status = Status {
             namespace_pids: vec![22025, 7, 1],
             resident_bytes: Some(1744 * 1024),
-            switches: Some(Switches { voluntary: 12, involuntary: 3 }),
+            switches: Some(ContextSwitches { voluntary: 12, involuntary: 3 }),
         };
         assert_eq!(Status::parse(file), status);
     }
@@ -105,7 +106,7 @@ mod tests {
             assert_eq!(Status::parse(file), Status::default(), "{}", String::from_utf8_lossy(file));
         }
         let many = format!("NSpid:{}", "\t1".repeat(1000));
-        assert_eq!(Status::parse(many.as_bytes()).namespace_pids.len(), MOST_NAMESPACES);
+        assert_eq!(Status::parse(many.as_bytes()).namespace_pids.len(), MAX_NAMESPACES);
     }
 
     #[test]

@@ -24,20 +24,20 @@ use crate::domain::tracker::{Policy, Tracker};
 use crate::engine::metrics::TrackerMetrics;
 use crate::engine::query::Query;
 use crate::engine::reload::Reload;
-use crate::engine::subscribers::Sinks;
-use crate::engine::task::{Actor, QUERIES};
+use crate::engine::subscribers::Subscribers;
+use crate::engine::task::{QUERIES, TrackerActor};
 use crate::engine::thread::IngestThread;
-use crate::engine::{Outside, Recorder};
+use crate::engine::{ProcessMonitor, Recorder};
 use crate::ingest::endpoint::Endpoint;
 use crate::ingest::kernel_drops::KernelDrops;
-use crate::ingest::kernel_queues::Queues;
+use crate::ingest::kernel_queues::KernelQueues;
 use crate::ingest::listener::{INBOX_BATCHES, Listener};
 use crate::ingest::metrics::FrameCounters;
-use crate::ingest::{IngestOptions, Pages, Probe, Vault};
+use crate::ingest::{IngestOptions, Keyring, Probe, ShmPages};
 use crate::metrics::Registry;
-use crate::observe::exit_watcher::Watcher;
-use crate::observe::sampler::Looker;
-use crate::observe::{Host, descriptor_limit};
+use crate::observe::exit_watcher::ExitWatcher;
+use crate::observe::sampler::Sampler;
+use crate::observe::{ProcReader, descriptor_limit};
 use crate::services::context::Context;
 use crate::services::{ForTracker, Services};
 
@@ -51,8 +51,8 @@ pub struct BoundServer {
     config: Config,
     context: Context,
     listeners: Vec<Listener>,
-    vault: Option<Vault>,
-    pages: Pages,
+    vault: Option<Keyring>,
+    pages: ShmPages,
     queries: mpsc::Receiver<Query>,
     services: Services,
 }
@@ -72,7 +72,7 @@ impl Server {
             let Policy { max_agents, stall_after, ref rules, .. } = config.policy;
             let longest =
                 rules.longest().and_then(|rule| rule.stall_after).unwrap_or_default().max(stall_after);
-            Some(Vault::read(config.ingest.keys.clone(), max_agents, longest)?)
+            Some(Keyring::read(config.ingest.keys.clone(), max_agents, longest)?)
         };
         let state_dir = config.services.state.open_directory()?;
         let registry = Registry::new(families()).map_err(|error| Error::Runtime {
@@ -81,7 +81,7 @@ impl Server {
         })?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
         let context = Context::new(clock, registry, to_queries, state_dir);
-        let pages = Pages::new(config.ingest.max_shm_agents, clock);
+        let pages = ShmPages::new(config.ingest.max_shm_agents, clock);
         let options = mem::take(&mut config.services);
         let bind_sockets = || bind_sockets(&config.ingest, &pages, vault.as_ref());
         let (services, listeners) =
@@ -140,7 +140,7 @@ impl BoundServer {
         let frames = Transport::ALL.map(|transport| FrameCounters::new(&context.registry, transport));
         let sockets = listeners.iter().map(Listener::probe).collect::<Result<Arc<[Probe]>, Error>>()?;
         let kernel_drops = KernelDrops::new(&context.registry, Arc::clone(&sockets));
-        let queues = Queues::measure(&listeners, &context.registry);
+        let queues = KernelQueues::measure(&listeners, &context.registry);
         for listener in listeners {
             log_endpoint(listener.endpoint(), config.policy.stall_after);
             let counters = frames[listener.endpoint().transport().index()].clone();
@@ -168,7 +168,7 @@ impl BoundServer {
         let mut tracker = Tracker::new(config.policy.clone());
         let ForTracker { state, recorder } = services.start(&mut context, &mut tracker, kernel_drops)?;
         let outside = start_outside(&ingest, clock, recorder).map_err(failed("watch processes"))?;
-        let actor = Actor {
+        let actor = TrackerActor {
             tracker,
             outside,
             clock,
@@ -177,7 +177,7 @@ impl BoundServer {
             sockets,
             pages,
             queries,
-            sinks: Sinks { feeds: context.take_subscribers(), state },
+            sinks: Subscribers { feeds: context.take_subscribers(), state },
             frames,
             metrics: TrackerMetrics::new(&context.registry, config.policy.max_agents),
             host: context.host.to_string(),
@@ -190,8 +190,8 @@ impl BoundServer {
 
 fn bind_sockets(
     options: &IngestOptions,
-    pages: &Pages,
-    vault: Option<&Vault>,
+    pages: &ShmPages,
+    vault: Option<&Keyring>,
 ) -> Result<Vec<Listener>, Error> {
     let mut listeners = Vec::new();
     for socket in &options.sockets {
@@ -222,11 +222,11 @@ fn log_endpoint(endpoint: &Endpoint, stall_after: Duration) {
 }
 
 /// Starts the process monitor on the ingest thread.
-fn start_outside(ingest: &IngestThread, clock: Clock, recorder: Recorder) -> io::Result<Outside> {
+fn start_outside(ingest: &IngestThread, clock: Clock, recorder: Recorder) -> io::Result<ProcessMonitor> {
     let limit = descriptor_limit::raise_descriptor_limit()?;
     // Descriptors are registered with the entered runtime.
     let _entered = ingest.handle().enter();
-    let watcher = Watcher::new(clock, descriptor_limit::watch_cap(limit))?;
-    let (looker, answers) = Looker::start(clock, Host::find())?;
-    Ok(Outside::new(watcher, looker, answers, recorder))
+    let watcher = ExitWatcher::new(clock, descriptor_limit::watch_cap(limit))?;
+    let (looker, answers) = Sampler::start(clock, ProcReader::find())?;
+    Ok(ProcessMonitor::new(watcher, looker, answers, recorder))
 }

@@ -1,14 +1,14 @@
 //! The reload on SIGHUP: files that a running server reads again.
 
 use crate::base::error::Error;
-use crate::config::{ConfigFile, Reread, Tables};
-use crate::ingest::Vault;
+use crate::config::{ConfigFile, Reloaded, Tables};
+use crate::ingest::Keyring;
 use crate::{engine, services};
 
 /// Reloads key files, and of the configuration file rules, expected agents, recovery rules and pauses.
 #[derive(Clone, Debug)]
 pub struct Reloader {
-    pub(super) vault: Option<Vault>,
+    pub(super) vault: Option<Keyring>,
     pub(super) file: Option<ConfigFile>,
     pub(super) engine: engine::reload::Reload,
     pub(super) services: services::Reload,
@@ -24,7 +24,7 @@ impl Reloader {
                 "there is no file to read again: neither keys nor --config; options stay as given"
             );
         }
-        match self.vault.as_ref().map(Vault::stage) {
+        match self.vault.as_ref().map(Keyring::stage) {
             None => {}
             Some(Ok(staged)) => {
                 let keys = staged.commit();
@@ -54,7 +54,7 @@ impl Reloader {
 
     /// Reads the file, and prepares what it says now.
     fn stage(&self, file: &ConfigFile) -> Result<Staged, Error> {
-        let Reread { tables: Tables { engine, services }, changed_options } = file.read_anew()?;
+        let Reloaded { tables: Tables { engine, services }, changed_options } = file.read_anew()?;
         let (rules, expected) = (engine.rules.iter().len(), engine.expected.iter().len());
         let pauses = services.maintenance.iter().len();
         Ok(Staged {

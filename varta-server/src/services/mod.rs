@@ -36,11 +36,11 @@ use self::state::service::State;
 use self::state::{StateArgs, StateOptions};
 use crate::base::SocketOptions;
 use crate::base::error::Error;
-use crate::base::options::table::{Fault, Key, ReadTables, Value};
+use crate::base::options::table::{ParseError, ReadTables, TomlKey, Value};
 use crate::domain::tracker::{Policy, Tracker};
 use crate::engine::Recorder;
 use crate::engine::state_queue::StateSink;
-use crate::ingest::Vault;
+use crate::ingest::Keyring;
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::metrics::family::Family;
 
@@ -129,7 +129,7 @@ impl Tables {
     pub(crate) const NAMES: [&str; 2] = [PlannedPauses::NAME, RecoveryTables::NAME];
 
     /// Reads the value of a key, if the key names one of these tables. Whether it does.
-    pub(crate) fn read(&mut self, key: &Key<'_>, value: &Value<'_>) -> Result<bool, Fault> {
+    pub(crate) fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>) -> Result<bool, ParseError> {
         Ok(self.maintenance.read(key, value)? || self.recovery.read(key, value)?)
     }
 }
@@ -142,7 +142,7 @@ pub struct Options {
     /// Where what is known of agents is kept for the next server.
     pub state: StateOptions,
     /// By which ways agents can be paused.
-    pub maintenance: maintenance::Maintenance,
+    pub maintenance: maintenance::MaintenanceOptions,
     /// What is recorded of what arrives; `None` for nothing.
     pub recording: Option<RecordOptions>,
     /// What is done about agents in bad states.
@@ -228,7 +228,7 @@ impl Services {
         options: Options,
         context: &Context,
         policy: &Policy,
-        vault: Option<&Vault>,
+        vault: Option<&Keyring>,
         bind_sockets: impl FnOnce() -> Result<S, Error>,
     ) -> Result<(Self, S), Error> {
         // The context has the directory of the state.

@@ -11,7 +11,7 @@ use crate::base::files::lock::try_lock;
 
 const LOCK: &str = "varta.lock";
 /// The most bytes read of the lock file: the digits of a pid, and some more.
-const LONGEST_PID: u64 = 32;
+const MAX_PID_LEN: u64 = 32;
 
 /// A locked state directory. Each part of the server that writes to it holds a clone, so the lock outlives
 /// the last write.
@@ -90,7 +90,7 @@ fn write_holder(lock: &mut File) -> io::Result<()> {
 fn read_holder(lock: &mut File) -> Option<u32> {
     let mut text = String::new();
     lock.rewind().ok()?;
-    lock.take(LONGEST_PID).read_to_string(&mut text).ok()?;
+    lock.take(MAX_PID_LEN).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
 }
 

@@ -13,12 +13,12 @@ use crate::base::options::timestamp::{NOT_A_MOMENT, parse_moment};
 
 /// What is wrong with the file, and the position in bytes.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct ParseError {
     pub(crate) offset: usize,
     pub(crate) text: String,
 }
 
-pub(crate) type Key<'i> = Spanned<Cow<'i, str>>;
+pub(crate) type TomlKey<'i> = Spanned<Cow<'i, str>>;
 pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
 
 /// The line number of a byte offset, counted from 1.
@@ -26,12 +26,12 @@ pub(crate) fn line_at(text: &[u8], offset: usize) -> usize {
     1 + text.iter().take(offset).filter(|byte| **byte == b'\n').count()
 }
 
-pub(crate) fn at<T>(place: &Spanned<T>, fault: impl Display) -> Fault {
-    Fault { offset: place.span().start, text: fault.to_string() }
+pub(crate) fn at<T>(place: &Spanned<T>, fault: impl Display) -> ParseError {
+    ParseError { offset: place.span().start, text: fault.to_string() }
 }
 
 /// The entries of a table in the order of the file, so that the first error in it is reported.
-pub(crate) fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Value<'i>)> {
+pub(crate) fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t TomlKey<'i>, &'t Value<'i>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
@@ -69,23 +69,24 @@ pub(crate) trait ReadTables {
     const NAME: &'static str;
 
     /// Reads the next table.
-    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), Fault>;
+    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError>;
 
     /// Reads the tables under a key of the file, if it is theirs. Whether it is.
-    fn read(&mut self, key: &Key<'_>, value: &Value<'_>) -> Result<bool, Fault> {
+    fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>) -> Result<bool, ParseError> {
         let what = Self::NAME;
         if key.get_ref() != what {
             return Ok(false);
         }
-        let misused = |place| Fault {
+        let misused = |place| ParseError {
             offset: place,
             text: format!("{what}: stands for tables; write [[{what}]] before each"),
         };
         let DeValue::Array(items) = value.get_ref() else { return Err(misused(key.span().start)) };
         for item in items.iter() {
             let DeValue::Table(entries) = item.get_ref() else { return Err(misused(item.span().start)) };
-            self.add(&Table { what, place: item, entries })
-                .map_err(|Fault { offset, text }| Fault { offset, text: format!("{what}: {text}") })?;
+            self.add(&Table { what, place: item, entries }).map_err(|ParseError { offset, text }| {
+                ParseError { offset, text: format!("{what}: {text}") }
+            })?;
         }
         Ok(true)
     }
@@ -96,7 +97,7 @@ impl<'t, 'i> Table<'t, 'i> {
     pub(crate) fn values<const N: usize>(
         &self,
         keys: [&str; N],
-    ) -> Result<[Option<&'t Value<'i>>; N], Fault> {
+    ) -> Result<[Option<&'t Value<'i>>; N], ParseError> {
         let mut values = [None; N];
         for (key, value) in in_order(self.entries) {
             let name: &str = key.get_ref();
@@ -114,20 +115,20 @@ impl<'t, 'i> Table<'t, 'i> {
         Ok(values)
     }
 
-    pub(crate) fn name(&self, value: Option<&'t Value<'i>>) -> Result<(&'t Value<'i>, &'t str), Fault> {
+    pub(crate) fn name(&self, value: Option<&'t Value<'i>>) -> Result<(&'t Value<'i>, &'t str), ParseError> {
         let value = value.ok_or_else(|| at(self.place, format!("a [[{}]] needs a name", self.what)))?;
         text("name", value).map(|name| (value, name))
     }
 }
 
-pub(crate) fn text<'t>(key: &str, value: &'t Value<'_>) -> Result<&'t str, Fault> {
+pub(crate) fn text<'t>(key: &str, value: &'t Value<'_>) -> Result<&'t str, ParseError> {
     match value.get_ref() {
         DeValue::String(text) => Ok(text),
         other => Err(at(value, format!("{key}: {}", wrong_type(other, "a string is")))),
     }
 }
 
-pub(crate) fn duration(key: &'static str, value: &Value<'_>) -> Result<Duration, Fault> {
+pub(crate) fn duration(key: &'static str, value: &Value<'_>) -> Result<Duration, ParseError> {
     let text = text(key, value)?;
     let duration = humantime::parse_duration(text)
         .map_err(|error| at(value, format!("{key}: `{}`: {error}", text.escape_debug())))?;
@@ -136,7 +137,7 @@ pub(crate) fn duration(key: &'static str, value: &Value<'_>) -> Result<Duration,
 }
 
 /// A TOML datetime, or a string that holds one.
-pub(crate) fn moment(key: &'static str, value: &Value<'_>) -> Result<SystemTime, Fault> {
+pub(crate) fn moment(key: &'static str, value: &Value<'_>) -> Result<SystemTime, ParseError> {
     let text = match value.get_ref() {
         DeValue::Datetime(written) => Cow::Owned(written.to_string()),
         _ => Cow::Borrowed(text(key, value)?),

@@ -5,8 +5,8 @@ use crate::config::args;
 use crate::services::recovery::RecoveryEntry;
 use std::time::{Duration, SystemTime};
 
-fn parse(text: &str) -> Result<Content, Fault> {
-    Content::parse(text, &args::definition())
+fn parse(text: &str) -> Result<Document, ParseError> {
+    Document::parse(text, &args::definition())
 }
 
 /// The line and the text of the fault.

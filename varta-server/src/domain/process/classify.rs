@@ -3,12 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::domain::process::snapshot::Look;
+use crate::domain::process::snapshot::ProcessSnapshot;
 use crate::domain::process::state::State;
 
 /// What a silent process is doing instead of beating.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Doing {
+pub enum ProcessActivity {
     /// The process is dead.
     Gone,
     /// Its cgroup is frozen.
@@ -25,13 +25,16 @@ pub enum Doing {
     Unknown,
 }
 
-impl Doing {
+impl ProcessActivity {
     /// Whether the process cannot beat at all in this state.
     #[must_use]
     pub const fn is_held_up(self) -> bool {
         match self {
-            Doing::Gone | Doing::Frozen | Doing::Stopped | Doing::Blocked => true,
-            Doing::Busy | Doing::Idle | Doing::Unknown => false,
+            ProcessActivity::Gone
+            | ProcessActivity::Frozen
+            | ProcessActivity::Stopped
+            | ProcessActivity::Blocked => true,
+            ProcessActivity::Busy | ProcessActivity::Idle | ProcessActivity::Unknown => false,
         }
     }
 
@@ -39,18 +42,18 @@ impl Doing {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Doing::Gone => "gone",
-            Doing::Frozen => "frozen",
-            Doing::Stopped => "stopped",
-            Doing::Blocked => "blocked",
-            Doing::Busy => "busy",
-            Doing::Idle => "idle",
-            Doing::Unknown => "unknown",
+            ProcessActivity::Gone => "gone",
+            ProcessActivity::Frozen => "frozen",
+            ProcessActivity::Stopped => "stopped",
+            ProcessActivity::Blocked => "blocked",
+            ProcessActivity::Busy => "busy",
+            ProcessActivity::Idle => "idle",
+            ProcessActivity::Unknown => "unknown",
         }
     }
 }
 
-impl fmt::Display for Doing {
+impl fmt::Display for ProcessActivity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -60,7 +63,7 @@ impl fmt::Display for Doing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// The activity.
-    pub doing: Doing,
+    pub doing: ProcessActivity,
     /// A sentence without its full stop: one of a fixed set, with no text from outside.
     pub sentence: &'static str,
 }
@@ -69,7 +72,7 @@ pub struct Explanation {
 /// by version 1 shows nowhere else.
 const FREEZERS: [&str; 2] = ["do_freezer_trap", "__refrigerator"];
 /// The shortest time between two snapshots that says anything: CPU time is counted in hundredths of a second.
-const LEAST_CHANGE: Duration = Duration::from_millis(50);
+const MIN_CHANGE: Duration = Duration::from_millis(50);
 /// The share of one CPU from which on a process counts as working, as a divisor: a quarter. Timers and
 /// garbage collection stay below it.
 const WORK_SHARE: u32 = 4;
@@ -91,9 +94,9 @@ enum Activity {
 }
 
 impl Activity {
-    fn of(now: &Look, earlier: Option<&Look>) -> Self {
+    fn of(now: &ProcessSnapshot, earlier: Option<&ProcessSnapshot>) -> Self {
         let compared = earlier.and_then(|earlier| Some((earlier, now.since(earlier)?)));
-        let Some((earlier, change)) = compared.filter(|(_, change)| change.over >= LEAST_CHANGE) else {
+        let Some((earlier, change)) = compared.filter(|(_, change)| change.over >= MIN_CHANGE) else {
             return Activity::NotKnown;
         };
         let waited = change.run_delay.unwrap_or_default().saturating_mul(STARVED_SHARE) >= change.over;
@@ -110,11 +113,11 @@ impl Activity {
 }
 
 /// Whether some thread of the process runs, or waits only for a CPU.
-fn wants_cpu(look: &Look) -> bool {
+fn wants_cpu(look: &ProcessSnapshot) -> bool {
     look.state == State::Running || count(look, State::Running) > 0
 }
 
-fn count(look: &Look, state: State) -> u32 {
+fn count(look: &ProcessSnapshot, state: State) -> u32 {
     look.details.as_ref().map_or(0, |details| details.states.count(state))
 }
 
@@ -132,7 +135,7 @@ enum Threads {
 }
 
 impl Threads {
-    fn of(look: &Look) -> Self {
+    fn of(look: &ProcessSnapshot) -> Self {
         let has = |state| count(look, state) > 0;
         if has(State::Stopped) || has(State::Traced) {
             Threads::Held
@@ -149,56 +152,60 @@ impl Threads {
 /// Classifies what a process does instead of beating, from a snapshot and an earlier one if there is one.
 /// From one snapshot alone a process that works, but sleeps at this moment, looks idle.
 #[must_use]
-pub fn explain(now: &Look, earlier: Option<&Look>) -> Explanation {
+pub fn classify(now: &ProcessSnapshot, earlier: Option<&ProcessSnapshot>) -> Explanation {
     let activity = Activity::of(now, earlier);
     let (doing, sentence) = if now.is_dead() {
-        (Doing::Gone, "it is dead, and its parent has not asked for its exit status")
+        (ProcessActivity::Gone, "it is dead, and its parent has not asked for its exit status")
     } else if is_frozen(now) {
-        (Doing::Frozen, "its cgroup is frozen and must be thawed for it to go on")
+        (ProcessActivity::Frozen, "its cgroup is frozen and must be thawed for it to go on")
     } else {
         use Activity::{NotKnown, Rested, Starved, Worked};
         use State::{Ended, Other, Running, Sleeping, Stopped, Traced, Uninterruptible};
         // The main thread comes first: as far as known, it is the thread that beats.
         match (now.state, activity, Threads::of(now)) {
-            (Stopped, _, _) => (Doing::Stopped, "a signal has stopped it; SIGCONT lets it go on"),
-            (Traced, _, _) => (Doing::Stopped, "a debugger holds it"),
+            (Stopped, _, _) => (ProcessActivity::Stopped, "a signal has stopped it; SIGCONT lets it go on"),
+            (Traced, _, _) => (ProcessActivity::Stopped, "a debugger holds it"),
             (Uninterruptible, _, _) => (
-                Doing::Blocked,
+                ProcessActivity::Blocked,
                 "it waits in the kernel for what no signal interrupts, such as a disk or a network file system",
             ),
-            (Running, NotKnown | Worked, _) => (Doing::Busy, "it runs without beating"),
-            (Running, Starved, _) => (Doing::Busy, "it is ready to run and is given hardly any CPU"),
-            (Running, Rested, _) => (Doing::Busy, "it runs at this moment and has hardly used the CPU"),
+            (Running, NotKnown | Worked, _) => (ProcessActivity::Busy, "it runs without beating"),
+            (Running, Starved, _) => {
+                (ProcessActivity::Busy, "it is ready to run and is given hardly any CPU")
+            }
+            (Running, Rested, _) => {
+                (ProcessActivity::Busy, "it runs at this moment and has hardly used the CPU")
+            }
             (Sleeping | Ended | Other, _, Threads::Held) => {
-                (Doing::Stopped, "one of its threads is stopped by a signal or held by a debugger")
+                (ProcessActivity::Stopped, "one of its threads is stopped by a signal or held by a debugger")
             }
             (Sleeping | Ended | Other, Worked, Threads::Stuck | Threads::Running | Threads::Quiet) => {
-                (Doing::Busy, "it uses CPU without beating")
+                (ProcessActivity::Busy, "it uses CPU without beating")
             }
             (Sleeping | Ended | Other, Starved, Threads::Stuck | Threads::Running | Threads::Quiet) => {
-                (Doing::Busy, "it is ready to run and is given hardly any CPU")
+                (ProcessActivity::Busy, "it is ready to run and is given hardly any CPU")
             }
             (Sleeping | Ended | Other, NotKnown | Rested, Threads::Stuck) => (
-                Doing::Blocked,
+                ProcessActivity::Blocked,
                 "one of its threads waits in the kernel for what no signal interrupts, such as a disk or a network \
                  file system",
             ),
             (Sleeping | Ended | Other, NotKnown, Threads::Running) => {
-                (Doing::Busy, "one of its threads runs, and it does not beat")
+                (ProcessActivity::Busy, "one of its threads runs, and it does not beat")
             }
-            (Sleeping | Ended, NotKnown, Threads::Quiet) => (Doing::Idle, "it sleeps"),
+            (Sleeping | Ended, NotKnown, Threads::Quiet) => (ProcessActivity::Idle, "it sleeps"),
             (Sleeping | Ended, Rested, Threads::Running | Threads::Quiet) => {
-                (Doing::Idle, "it sleeps and has hardly used the CPU")
+                (ProcessActivity::Idle, "it sleeps and has hardly used the CPU")
             }
             (Other, NotKnown, Threads::Quiet) | (Other, Rested, Threads::Running | Threads::Quiet) => {
-                (Doing::Unknown, "the kernel shows no reason")
+                (ProcessActivity::Unknown, "the kernel shows no reason")
             }
         }
     };
     Explanation { doing, sentence }
 }
 
-fn is_frozen(look: &Look) -> bool {
+fn is_frozen(look: &ProcessSnapshot) -> bool {
     let Some(details) = &look.details else { return false };
     let by_cgroup = details.cgroup.as_ref().and_then(|cgroup| cgroup.frozen) == Some(true);
     by_cgroup || details.channel.as_deref().is_some_and(|channel| FREEZERS.contains(&channel))
@@ -212,15 +219,15 @@ mod tests {
     use crate::base::time::MonoTime;
     use crate::domain::process::cgroup::Cgroup;
     use crate::domain::process::snapshot::Details;
-    use crate::domain::process::state::States;
+    use crate::domain::process::state::StateCounts;
 
     /// A snapshot of a process whose threads have the states of these letters, the main thread first.
-    fn look(letters: &str) -> Look {
-        let mut states = States::default();
+    fn look(letters: &str) -> ProcessSnapshot {
+        let mut states = StateCounts::default();
         for letter in letters.bytes() {
             states.add(State::from_letter(letter));
         }
-        Look {
+        ProcessSnapshot {
             at: MonoTime::from_secs(10),
             pid: 7,
             start_time: NonZeroU64::MIN,
@@ -238,7 +245,7 @@ mod tests {
     }
 
     /// The same process a second before, with so much less CPU time and so much less run delay.
-    fn before(now: &Look, cpu_ms: u64, delay_ms: u64) -> Look {
+    fn before(now: &ProcessSnapshot, cpu_ms: u64, delay_ms: u64) -> ProcessSnapshot {
         let mut earlier = now.clone();
         earlier.at = MonoTime::from_secs(9);
         earlier.cpu -= Duration::from_millis(cpu_ms);
@@ -249,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_table_is_this() {
-        use Doing::{Blocked, Busy, Gone, Idle, Stopped, Unknown};
+        use ProcessActivity::{Blocked, Busy, Gone, Idle, Stopped, Unknown};
         // The threads; CPU time and run delay in the second before, in milliseconds, or nothing to compare
         // with.
         let table = [
@@ -289,7 +296,7 @@ mod tests {
         for (letters, change, doing) in table {
             let now = look(letters);
             let earlier = change.map(|(cpu, delay)| before(&now, cpu, delay));
-            let explained = explain(&now, earlier.as_ref());
+            let explained = classify(&now, earlier.as_ref());
             assert_eq!(explained.doing, doing, "{letters} {change:?}: {}", explained.sentence);
         }
     }
@@ -297,15 +304,15 @@ mod tests {
     #[test]
     fn who_is_ready_to_run_and_does_not_is_told_from_who_runs() {
         let now = look("R");
-        let starved = explain(&now, Some(&before(&now, 0, 0))).sentence;
-        assert_ne!(starved, explain(&now, Some(&before(&now, 900, 0))).sentence);
-        assert_eq!(starved, explain(&look("S"), Some(&before(&look("S"), 0, 900))).sentence);
+        let starved = classify(&now, Some(&before(&now, 0, 0))).sentence;
+        assert_ne!(starved, classify(&now, Some(&before(&now, 900, 0))).sentence);
+        assert_eq!(starved, classify(&look("S"), Some(&before(&look("S"), 0, 900))).sentence);
     }
 
     #[test]
     fn a_thread_that_happens_to_run_at_one_moment_does_not_make_a_process_busy() {
         let rested = before(&look("SS"), 0, 0);
-        assert_eq!(explain(&look("SR"), Some(&rested)).doing, Doing::Idle);
+        assert_eq!(classify(&look("SR"), Some(&rested)).doing, ProcessActivity::Idle);
     }
 
     #[test]
@@ -313,30 +320,33 @@ mod tests {
         for letters in ["S", "D", "T", "R"] {
             let mut now = look(letters);
             now.details.as_mut().unwrap().cgroup = Some(Cgroup { frozen: Some(true), ..Cgroup::default() });
-            assert_eq!(explain(&now, None).doing, Doing::Frozen);
+            assert_eq!(classify(&now, None).doing, ProcessActivity::Frozen);
         }
         let mut old = look("D");
         old.details.as_mut().unwrap().channel = Some("__refrigerator".into());
-        assert_eq!(explain(&old, None).doing, Doing::Frozen);
+        assert_eq!(classify(&old, None).doing, ProcessActivity::Frozen);
     }
 
     #[test]
     fn a_glance_is_enough_for_the_plain_cases() {
-        for (letters, doing) in
-            [("S", Doing::Idle), ("D", Doing::Blocked), ("T", Doing::Stopped), ("Z", Doing::Gone)]
-        {
-            let glance = Look { details: None, ..look(letters) };
-            assert_eq!(explain(&glance, None).doing, doing);
+        for (letters, doing) in [
+            ("S", ProcessActivity::Idle),
+            ("D", ProcessActivity::Blocked),
+            ("T", ProcessActivity::Stopped),
+            ("Z", ProcessActivity::Gone),
+        ] {
+            let glance = ProcessSnapshot { details: None, ..look(letters) };
+            assert_eq!(classify(&glance, None).doing, doing);
         }
     }
 
     #[test]
     fn looks_that_are_too_close_or_at_another_process_say_nothing_of_its_work() {
         let now = look("S");
-        let close = Look { at: MonoTime::from_millis(9_960), cpu: Duration::ZERO, ..now.clone() };
-        let other = Look { pid: 8, cpu: Duration::ZERO, ..before(&now, 0, 0) };
+        let close = ProcessSnapshot { at: MonoTime::from_millis(9_960), cpu: Duration::ZERO, ..now.clone() };
+        let other = ProcessSnapshot { pid: 8, cpu: Duration::ZERO, ..before(&now, 0, 0) };
         for earlier in [close, other] {
-            assert_eq!(explain(&now, Some(&earlier)).sentence, "it sleeps");
+            assert_eq!(classify(&now, Some(&earlier)).sentence, "it sleeps");
         }
     }
 }

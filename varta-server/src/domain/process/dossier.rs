@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::domain::process::classify::{Explanation, explain};
-use crate::domain::process::snapshot::{Change, Details, Look};
-use crate::domain::process::text::Shown;
+use crate::domain::process::classify::{Explanation, classify};
+use crate::domain::process::snapshot::{Details, ProcessSnapshot, SnapshotDelta};
+use crate::domain::process::text::Escaped;
 
 /// The findings about a silent process.
 ///
@@ -18,9 +18,9 @@ use crate::domain::process::text::Shown;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dossier {
     /// The newest snapshot.
-    pub look: Look,
+    pub look: ProcessSnapshot,
     /// What changed since an earlier snapshot.
-    pub change: Option<Change>,
+    pub change: Option<SnapshotDelta>,
     /// What the snapshots mean.
     pub explanation: Explanation,
 }
@@ -33,8 +33,8 @@ impl Dossier {
 
     /// Makes a dossier of a snapshot and an earlier one of the same process, if there is one.
     #[must_use]
-    pub fn new(look: Look, earlier: Option<&Look>) -> Self {
-        let explanation = explain(&look, earlier);
+    pub fn new(look: ProcessSnapshot, earlier: Option<&ProcessSnapshot>) -> Self {
+        let explanation = classify(&look, earlier);
         let change = earlier.and_then(|earlier| look.since(earlier));
         Dossier { look, change, explanation }
     }
@@ -76,7 +76,7 @@ impl fmt::Display for Dossier {
 
 fn show_wait(details: &Details, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if let Some(channel) = &details.channel {
-        write!(f, " in {}", Shown(channel))?;
+        write!(f, " in {}", Escaped(channel))?;
     }
     if let Some(call) = details.call {
         write!(f, " (system call {call})")?;
@@ -84,7 +84,7 @@ fn show_wait(details: &Details, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-fn show_threads(look: &Look, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn show_threads(look: &ProcessSnapshot, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Some(details) = look.details.as_ref().filter(|_| look.threads > 1) else {
         return write!(f, "; {} thread{}", look.threads, if look.threads == 1 { "" } else { "s" });
     };
@@ -97,15 +97,19 @@ fn show_threads(look: &Look, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Some(stuck) = &details.stuck else { return Ok(()) };
     write!(f, " (thread {}", stuck.thread)?;
     if let Some(channel) = &stuck.channel {
-        write!(f, " in {}", Shown(channel))?;
+        write!(f, " in {}", Escaped(channel))?;
     }
     f.write_str(")")
 }
 
 /// Cgroup, pressure, descriptors and memory: possible causes of the silence.
-fn show_surroundings(details: &Details, change: Option<Change>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn show_surroundings(
+    details: &Details,
+    change: Option<SnapshotDelta>,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
     if let Some(cgroup) = &details.cgroup {
-        write!(f, "; cgroup {}", Shown(&cgroup.path))?;
+        write!(f, "; cgroup {}", Escaped(&cgroup.path))?;
         match cgroup.frozen {
             Some(true) => f.write_str(", frozen")?,
             Some(false) => f.write_str(", not frozen")?,
@@ -164,21 +168,21 @@ mod tests {
     use super::*;
     use crate::base::time::MonoTime;
     use crate::domain::process::cgroup::{Cgroup, Throttled};
-    use crate::domain::process::exit::Death;
+    use crate::domain::process::exit::ExitStatus;
     use crate::domain::process::pressure::{Pressure, Stall};
-    use crate::domain::process::snapshot::{Descriptors, Stuck, Switches};
-    use crate::domain::process::state::{State, States};
-    use crate::observe::cgroup::MOST_PATH;
-    use crate::observe::procfs::MOST_COMMAND;
-    use crate::observe::status::MOST_CHANNEL;
+    use crate::domain::process::snapshot::{BlockedThread, ContextSwitches, Descriptors};
+    use crate::domain::process::state::{State, StateCounts};
+    use crate::observe::cgroup::MAX_PATH_LEN;
+    use crate::observe::procfs::MAX_COMMAND_LEN;
+    use crate::observe::status::MAX_CHANNEL_LEN;
 
-    fn look() -> Look {
-        let mut states = States::default();
+    fn look() -> ProcessSnapshot {
+        let mut states = StateCounts::default();
         for letter in *b"SSSSSSD" {
             states.add(State::from_letter(letter));
         }
         let pressure = Pressure { memory: Some(Stall::default()), ..Pressure::default() };
-        Look {
+        ProcessSnapshot {
             at: MonoTime::from_millis(12_500),
             pid: 7,
             start_time: NonZeroU64::MIN,
@@ -191,8 +195,8 @@ mod tests {
                 states,
                 channel: Some("futex_do_wait".into()),
                 call: Some(202),
-                stuck: Some(Stuck { thread: 12, channel: Some("nfs_wait".into()) }),
-                switches: Some(Switches::default()),
+                stuck: Some(BlockedThread { thread: 12, channel: Some("nfs_wait".into()) }),
+                switches: Some(ContextSwitches::default()),
                 run_delay: Some(Duration::from_millis(30)),
                 resident_bytes: Some(50 << 20),
                 descriptors: Some(Descriptors { open: 12, limit: Some(1024) }),
@@ -227,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_glance_reads_as_less() {
-        let glance = Look { details: None, threads: 1, ..look() };
+        let glance = ProcessSnapshot { details: None, threads: 1, ..look() };
         assert_eq!(
             Dossier::new(glance, None).to_string(),
             "idle: it sleeps; main thread sleeping; 1 thread; 1.2 s of CPU since it started"
@@ -236,8 +240,8 @@ mod tests {
 
     #[test]
     fn a_zombie_is_shown_by_its_death() {
-        let death = Some(Death::Exited { code: 3 });
-        let zombie = Look { state: State::Ended, threads: 1, death, ..look() };
+        let death = Some(ExitStatus::Exited { code: 3 });
+        let zombie = ProcessSnapshot { state: State::Ended, threads: 1, death, ..look() };
         assert!(Dossier::new(zombie, None).to_string().ends_with("; exited with status 3"));
     }
 
@@ -246,12 +250,12 @@ mod tests {
         let mut now = look();
         let details = now.details.as_mut().unwrap();
         let hostile = |most: usize| -> Box<str> { "\n\u{7f}".repeat(most / 2).into() };
-        details.channel = Some(hostile(MOST_CHANNEL));
-        details.stuck = Some(Stuck { thread: u32::MAX, channel: Some(hostile(MOST_CHANNEL)) });
-        details.cgroup.as_mut().unwrap().path = hostile(MOST_PATH);
+        details.channel = Some(hostile(MAX_CHANNEL_LEN));
+        details.stuck = Some(BlockedThread { thread: u32::MAX, channel: Some(hostile(MAX_CHANNEL_LEN)) });
+        details.cgroup.as_mut().unwrap().path = hostile(MAX_PATH_LEN);
         details.descriptors = Some(Descriptors { open: u64::MAX, limit: Some(u64::MAX) });
         details.resident_bytes = Some(u64::MAX);
-        now.command = hostile(MOST_COMMAND);
+        now.command = hostile(MAX_COMMAND_LEN);
         now.threads = u32::MAX;
         now.cpu = Duration::MAX;
         let mut earlier = now.clone();
@@ -264,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_it_keeps_elsewhere_is_within_its_bound() {
-        let text = MOST_COMMAND + 2 * MOST_CHANNEL + MOST_PATH;
+        let text = MAX_COMMAND_LEN + 2 * MAX_CHANNEL_LEN + MAX_PATH_LEN;
         assert!(size_of::<Details>() + text <= Dossier::MOST_HEAP, "{}", size_of::<Details>());
     }
 }

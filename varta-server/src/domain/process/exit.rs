@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 /// How a process ended, as far as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Death {
+pub enum ExitStatus {
     /// It exited by itself.
     Exited {
         /// The exit status; 0 is success.
@@ -25,39 +25,39 @@ pub enum Death {
     Unknown,
 }
 
-impl Death {
-    /// Decodes a status of wait(2); any status but that of an end is [`Death::Unknown`].
+impl ExitStatus {
+    /// Decodes a status of wait(2); any status but that of an end is [`ExitStatus::Unknown`].
     pub(crate) fn from_wait_status(status: i32) -> Self {
         // The macros mask both to one byte.
         let byte = |number: i32| u8::try_from(number).ok();
         let death = if libc::WIFEXITED(status) {
-            byte(libc::WEXITSTATUS(status)).map(|code| Death::Exited { code })
+            byte(libc::WEXITSTATUS(status)).map(|code| ExitStatus::Exited { code })
         } else if libc::WIFSIGNALED(status) {
             let core_dumped = libc::WCOREDUMP(status);
-            byte(libc::WTERMSIG(status)).map(|signal| Death::Killed { signal, core_dumped })
+            byte(libc::WTERMSIG(status)).map(|signal| ExitStatus::Killed { signal, core_dumped })
         } else {
             None
         };
-        death.unwrap_or(Death::Unknown)
+        death.unwrap_or(ExitStatus::Unknown)
     }
 
     /// Whether it exited by itself and without an error: exit status 0.
     #[must_use]
     pub const fn is_success(self) -> bool {
-        matches!(self, Death::Exited { code: 0 })
+        matches!(self, ExitStatus::Exited { code: 0 })
     }
 }
 
 /// `exited with status 3`, `killed by SIGSEGV (core dumped)`, `gone, exit status unknown`.
-impl fmt::Display for Death {
+impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Death::Exited { code } => write!(f, "exited with status {code}"),
-            Death::Killed { signal, core_dumped } => {
+            ExitStatus::Exited { code } => write!(f, "exited with status {code}"),
+            ExitStatus::Killed { signal, core_dumped } => {
                 write!(f, "killed by {}", signal_name(signal))?;
                 f.write_str(if core_dumped { " (core dumped)" } else { "" })
             }
-            Death::Unknown => f.write_str("gone, exit status unknown"),
+            ExitStatus::Unknown => f.write_str("gone, exit status unknown"),
         }
     }
 }
@@ -74,20 +74,20 @@ mod tests {
 
     #[test]
     fn every_status_reads_as_wait_writes_it() {
-        let killed = |signal, core_dumped| Death::Killed { signal, core_dumped };
+        let killed = |signal, core_dumped| ExitStatus::Killed { signal, core_dumped };
         let table = [
-            (0, Death::Exited { code: 0 }, "exited with status 0"),
-            (0x0300, Death::Exited { code: 3 }, "exited with status 3"),
-            (0xff00, Death::Exited { code: 255 }, "exited with status 255"),
+            (0, ExitStatus::Exited { code: 0 }, "exited with status 0"),
+            (0x0300, ExitStatus::Exited { code: 3 }, "exited with status 3"),
+            (0xff00, ExitStatus::Exited { code: 255 }, "exited with status 255"),
             (9, killed(9, false), "killed by SIGKILL"),
             (0x8b, killed(11, true), "killed by SIGSEGV (core dumped)"),
             (40, killed(40, false), "killed by signal 40"),
             // Stopped and continued, which is no end.
-            (0x137f, Death::Unknown, "gone, exit status unknown"),
-            (0xffff, Death::Unknown, "gone, exit status unknown"),
+            (0x137f, ExitStatus::Unknown, "gone, exit status unknown"),
+            (0xffff, ExitStatus::Unknown, "gone, exit status unknown"),
         ];
         for (status, death, text) in table {
-            assert_eq!(Death::from_wait_status(status), death, "{status:#x}");
+            assert_eq!(ExitStatus::from_wait_status(status), death, "{status:#x}");
             assert_eq!(death.to_string(), text);
             assert_eq!(death.is_success(), status == 0);
         }

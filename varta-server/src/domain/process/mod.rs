@@ -12,13 +12,14 @@ mod state;
 pub(crate) mod text;
 
 pub use self::cgroup::{Cgroup, Throttled};
-pub use self::classify::{Doing, Explanation, explain};
+pub use self::classify::{Explanation, ProcessActivity, classify};
 pub use self::dossier::Dossier;
-pub use self::exit::Death;
+pub use self::exit::ExitStatus;
 pub(crate) use self::exit::signal_name;
 pub(crate) use self::identity::ProcessId;
 pub use self::pressure::{Pressure, Share, Stall};
 pub use self::snapshot::{
-    Change, Descriptors, Details, InspectionDepth, Look, MAX_DESCRIPTORS, MAX_THREADS, Stuck, Switches,
+    BlockedThread, ContextSwitches, Descriptors, Details, InspectionDepth, MAX_DESCRIPTORS, MAX_THREADS,
+    ProcessSnapshot, SnapshotDelta,
 };
-pub use self::state::{State, States};
+pub use self::state::{State, StateCounts};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::domain::process::cgroup::{Cgroup, Throttled};
-use crate::domain::process::exit::Death;
+use crate::domain::process::exit::ExitStatus;
 use crate::domain::process::pressure::Pressure;
-use crate::domain::process::state::{State, States};
+use crate::domain::process::state::{State, StateCounts};
 
 /// The maximum number of threads whose state is read.
 pub const MAX_THREADS: usize = 64;
@@ -25,7 +25,7 @@ pub enum InspectionDepth {
 
 /// A process at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct ProcessSnapshot {
     /// When the snapshot was taken.
     pub at: MonoTime,
     /// The process id.
@@ -37,7 +37,7 @@ pub struct Look {
     /// The state of the main thread.
     pub state: State,
     /// How the process ended, if it is a zombie and the kernel reports it.
-    pub death: Option<Death>,
+    pub death: Option<ExitStatus>,
     /// The number of threads.
     pub threads: u32,
     /// The CPU time of all threads, in steps of a clock tick (10 ms).
@@ -50,15 +50,15 @@ pub struct Look {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
     /// The number of threads in each state, of at most [`MAX_THREADS`].
-    pub states: States,
+    pub states: StateCounts,
     /// The kernel function in which the main thread waits, at most 64 bytes.
     pub channel: Option<Box<str>>,
     /// The number of the system call that the main thread is in.
     pub call: Option<u32>,
     /// Another thread in uninterruptible sleep: the first that was found.
-    pub stuck: Option<Stuck>,
+    pub stuck: Option<BlockedThread>,
     /// The context switches of the main thread.
-    pub switches: Option<Switches>,
+    pub switches: Option<ContextSwitches>,
     /// The run delay of the main thread: the time in which it waited for a CPU.
     pub run_delay: Option<Duration>,
     /// Resident memory, in bytes.
@@ -73,7 +73,7 @@ pub struct Details {
 
 /// A thread in uninterruptible sleep.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stuck {
+pub struct BlockedThread {
     /// The thread id.
     pub thread: u32,
     /// The kernel function in which it waits, at most 64 bytes.
@@ -91,20 +91,20 @@ pub struct Descriptors {
 
 /// What changed between two snapshots of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct SnapshotDelta {
     /// The time between the snapshots.
     pub over: Duration,
     /// The CPU time that all threads used.
     pub cpu: Duration,
     /// The context switches of the main thread.
-    pub switches: Option<Switches>,
+    pub switches: Option<ContextSwitches>,
     /// The run delay of the main thread.
     pub run_delay: Option<Duration>,
     /// How often and for how long its CPU limit throttled the cgroup.
     pub throttled: Option<Throttled>,
 }
 
-impl Look {
+impl ProcessSnapshot {
     /// Whether the process is dead: a zombie that its parent has not reaped.
     #[must_use]
     pub fn is_dead(&self) -> bool {
@@ -113,7 +113,7 @@ impl Look {
 
     /// What changed since an earlier snapshot; `None` when that is of another process or not earlier.
     #[must_use]
-    pub fn since(&self, earlier: &Look) -> Option<Change> {
+    pub fn since(&self, earlier: &ProcessSnapshot) -> Option<SnapshotDelta> {
         let is_same = (self.pid, self.start_time) == (earlier.pid, earlier.start_time);
         if !is_same || self.at <= earlier.at {
             return None;
@@ -121,7 +121,7 @@ impl Look {
         let both = self.details.as_deref().zip(earlier.details.as_deref());
         // A counter that seems to go back, as after a move to another cgroup, counts as unchanged.
         let switches =
-            both.and_then(|(now, then)| now.switches.zip(then.switches)).map(|(now, then)| Switches {
+            both.and_then(|(now, then)| now.switches.zip(then.switches)).map(|(now, then)| ContextSwitches {
                 voluntary: now.voluntary.saturating_sub(then.voluntary),
                 involuntary: now.involuntary.saturating_sub(then.involuntary),
             });
@@ -134,7 +134,7 @@ impl Look {
             })
         });
         let run_delay = both.and_then(|(now, then)| now.run_delay.zip(then.run_delay));
-        Some(Change {
+        Some(SnapshotDelta {
             over: self.at - earlier.at,
             cpu: self.cpu.saturating_sub(earlier.cpu),
             switches,
@@ -146,7 +146,7 @@ impl Look {
 
 /// The context switches of a thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Switches {
+pub struct ContextSwitches {
     /// To wait for something.
     pub voluntary: u64,
     /// Because the scheduler preferred another thread.

@@ -22,7 +22,7 @@ pub enum State {
 }
 
 impl State {
-    /// Every state, in the order in which [`States`] stores and displays them.
+    /// Every state, in the order in which [`StateCounts`] stores and displays them.
     pub const ALL: [State; 7] = [
         State::Running,
         State::Sleeping,
@@ -81,9 +81,9 @@ impl fmt::Display for State {
 
 /// The number of threads in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct States([u32; State::ALL.len()]);
+pub struct StateCounts([u32; State::ALL.len()]);
 
-impl States {
+impl StateCounts {
     pub(crate) fn add(&mut self, state: State) {
         self.0[state.index()] += 1;
     }
@@ -102,7 +102,7 @@ impl States {
 }
 
 /// `6 sleeping, 1 uninterruptible`.
-impl fmt::Display for States {
+impl fmt::Display for StateCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         for state in State::ALL {
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn only_what_there_is_is_shown() {
-        let mut states = States::default();
+        let mut states = StateCounts::default();
         assert_eq!(states.to_string(), "");
         for letter in *b"SSRD?" {
             states.add(State::from_letter(letter));

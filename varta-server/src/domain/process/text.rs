@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 /// Decodes text of at most `most` bytes: replaces what is not UTF-8, and cuts what is too long.
-pub(crate) fn short(bytes: &[u8], most: usize) -> Box<str> {
+pub(crate) fn truncated(bytes: &[u8], most: usize) -> Box<str> {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(most)]);
     // A replaced byte takes more room than it had.
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
@@ -12,9 +12,9 @@ pub(crate) fn short(bytes: &[u8], most: usize) -> Box<str> {
 
 /// Displays text as it is if it consists of letters, digits and the characters of paths, otherwise quoted and
 /// escaped: it can neither end a line of a log nor look like the words around it.
-pub(crate) struct Shown<'a>(pub(crate) &'a str);
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:@+".contains(&byte);
         if !self.0.is_empty() && self.0.bytes().all(is_plain) {
@@ -49,15 +49,15 @@ mod tests {
             ("\u{202e}x", r#""\u{202e}x""#),
         ];
         for (text, shown) in table {
-            assert_eq!(Shown(text).to_string(), shown);
+            assert_eq!(Escaped(text).to_string(), shown);
         }
     }
 
     #[test]
     fn text_is_cut_between_characters_and_never_longer_than_asked() {
-        assert_eq!(&*short("aä".as_bytes(), 2), "a");
-        assert_eq!(&*short("aä".as_bytes(), 3), "aä");
-        assert_eq!(&*short(b"\xff\xff\xff", 4), "\u{fffd}");
-        assert_eq!(&*short(b"abc", 0), "");
+        assert_eq!(&*truncated("aä".as_bytes(), 2), "a");
+        assert_eq!(&*truncated("aä".as_bytes(), 3), "aä");
+        assert_eq!(&*truncated(b"\xff\xff\xff", 4), "\u{fffd}");
+        assert_eq!(&*truncated(b"abc", 0), "");
     }
 }

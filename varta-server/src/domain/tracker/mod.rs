@@ -20,9 +20,9 @@ mod verdicts;
 
 use self::agents::index::NONE;
 pub use self::agents::names::NameSource;
-pub use self::agents::request::Request;
-pub use self::agents::snapshot::{Fate, Note, Remembered};
-pub use self::agents::status::{Named, Standing};
+pub use self::agents::request::TrackerRequest;
+pub use self::agents::snapshot::{AgentSnapshot, Fate, RegistryChange};
+pub use self::agents::status::{AgentStatus, NameCount};
 use self::agents::table::TOGETHER;
 pub use self::agents::view::{AgentView, Statistics};
 pub use self::detection::arrival;
@@ -31,19 +31,19 @@ pub use self::state::Tracker;
 use self::state::{LOOKS_PER_TURN, WORTH_A_GUESS};
 pub use self::verdicts::cause::Cause;
 pub use self::verdicts::incident::Incident;
-pub use self::verdicts::transition::{AgentId, LastWord, Transition, Twin};
+pub use self::verdicts::transition::{AgentId, LastReport, Transition, Twin};
 pub use self::verdicts::verdict::Verdict;
 use crate::base::time::MonoTime;
 use crate::domain::beat::{ReceivedBeat, Transport};
-use crate::domain::outcome::Tally;
+use crate::domain::outcome::OutcomeCounts;
 pub use crate::domain::process::identity::{ProcessIdentity, Processes};
 
 impl Tracker {
     /// Handles beats in the order in which they arrived, and counts their outcomes.
     ///
     /// A refused beat changes no verdict, and moves no deadline unless it was refused only for its rate.
-    pub fn handle_batch(&mut self, beats: &[ReceivedBeat], processes: &mut impl Processes) -> Tally {
-        let mut tally = Tally::default();
+    pub fn handle_batch(&mut self, beats: &[ReceivedBeat], processes: &mut impl Processes) -> OutcomeCounts {
+        let mut tally = OutcomeCounts::default();
         for some in beats.chunks(TOGETHER) {
             let numbers = if some.len() >= WORTH_A_GUESS {
                 self.agents.guess(some.iter().map(|beat| self.key_of(beat.sender)))
@@ -108,7 +108,7 @@ impl Tracker {
     }
 
     /// The next request to the outside, oldest first. Callers poll until `None` after each `handle_*`.
-    pub fn poll_request(&mut self) -> Option<Request> {
+    pub fn poll_request(&mut self) -> Option<TrackerRequest> {
         self.requests.pop_front()
     }
 

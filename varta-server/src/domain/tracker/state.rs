@@ -12,21 +12,21 @@ use crate::base::time::{MonoTime, nanos};
 use crate::domain::beat::Transport;
 use crate::domain::labels::Labels;
 use crate::domain::process::{Dossier, ProcessId};
-use crate::domain::tracker::agents::agent::{IndexKey, Rest};
-use crate::domain::tracker::agents::expected::Awaited;
+use crate::domain::tracker::agents::agent::{AgentCold, IndexKey};
+use crate::domain::tracker::agents::expected::ExpectedTracker;
 use crate::domain::tracker::agents::names::{NameSource, Names};
 use crate::domain::tracker::agents::origins::{SourceId, Sources};
-use crate::domain::tracker::agents::pending_hellos::Waiting;
-use crate::domain::tracker::agents::port_history::Trails;
-use crate::domain::tracker::agents::request::Request;
-use crate::domain::tracker::agents::snapshot::{Note, Remembered};
+use crate::domain::tracker::agents::pending_hellos::PendingHellos;
+use crate::domain::tracker::agents::port_history::PortHistory;
+use crate::domain::tracker::agents::request::TrackerRequest;
+use crate::domain::tracker::agents::snapshot::{AgentSnapshot, RegistryChange};
 use crate::domain::tracker::agents::table::Table;
 use crate::domain::tracker::agents::view::Statistics;
-use crate::domain::tracker::detection::adaptive::Learned;
+use crate::domain::tracker::detection::adaptive::ArrivalHistories;
 use crate::domain::tracker::detection::incidents::Incidents;
-use crate::domain::tracker::detection::inspection_budget::Looks;
-use crate::domain::tracker::detection::observer_gaps::Blindness;
-use crate::domain::tracker::detection::silence_sample::Crowd;
+use crate::domain::tracker::detection::inspection_budget::InspectionBudget;
+use crate::domain::tracker::detection::observer_gaps::ObserverGaps;
+use crate::domain::tracker::detection::silence_sample::SilenceSample;
 use crate::domain::tracker::detection::wheel::Wheel;
 use crate::domain::tracker::policy::Policy;
 use crate::domain::tracker::verdicts::cause::Cause;
@@ -54,31 +54,31 @@ pub struct Tracker {
     pub(super) agents: Table,
     pub(super) sources: Sources,
     /// By [`Transport::index`].
-    pub(super) trails: [Trails; Transport::ALL.len()],
+    pub(super) trails: [PortHistory; Transport::ALL.len()],
     pub(super) names: Names,
-    pub(super) learned: Learned,
+    pub(super) learned: ArrivalHistories,
     pub(super) wheel: Wheel,
     /// Transitions to poll. Each `handle_*` fills the queue and the caller drains it, so that the work of one
     /// call bounds it.
     pub(super) transitions: VecDeque<Transition>,
     /// Requests to poll; drained and bounded like `transitions`.
-    pub(super) requests: VecDeque<Request>,
+    pub(super) requests: VecDeque<TrackerRequest>,
     /// Pids whose shared memory pages must be read; drained and bounded like `transitions`.
     pub(super) unread: VecDeque<u32>,
     /// Registry changes to poll; drained and bounded like `transitions`. `None` while nothing persists them.
-    pub(super) notes: Option<VecDeque<Note>>,
+    pub(super) notes: Option<VecDeque<RegistryChange>>,
     /// Agents that were down or gone at some time, in that order; some have come back since. At most two for
     /// each slot.
     pub(super) departed: VecDeque<u32>,
-    pub(super) waiting: Waiting,
-    pub(super) awaited: Awaited,
+    pub(super) waiting: PendingHellos,
+    pub(super) awaited: ExpectedTracker,
     /// The slots to which the current rules have not been applied yet.
     pub(super) unruled: Range<usize>,
-    pub(super) looks: Looks,
+    pub(super) looks: InspectionBudget,
     pub(super) population: [usize; Verdict::NAMES.len()],
-    pub(super) blindness: Blindness,
+    pub(super) blindness: ObserverGaps,
     /// By [`Transport::index`].
-    pub(super) crowds: [Crowd; Transport::ALL.len()],
+    pub(super) crowds: [SilenceSample; Transport::ALL.len()],
     pub(super) incidents: Incidents,
     /// When datagrams were last lost on the way, by [`Transport::index`].
     pub(super) lost_at: [Option<MonoTime>; Transport::ALL.len()],
@@ -89,12 +89,12 @@ impl Tracker {
     /// Makes a tracker without agents.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        let awaited = Awaited::new(&policy.expected);
+        let awaited = ExpectedTracker::new(&policy.expected);
         Tracker {
             agent_rate: RateLimit::unlimited_if_zero(policy.max_beat_rate),
             total_rate: RateLimit::unlimited_if_zero(policy.max_total_rate),
-            looks: Looks::new(policy.looks_per_second),
-            learned: Learned::new(policy.arrival),
+            looks: InspectionBudget::new(policy.looks_per_second),
+            learned: ArrivalHistories::new(policy.arrival),
             agents: Table::with_room_for(policy.max_agents),
             policy,
             total_usage: Usage::default(),
@@ -107,11 +107,11 @@ impl Tracker {
             unread: VecDeque::new(),
             notes: None,
             departed: VecDeque::new(),
-            waiting: Waiting::default(),
+            waiting: PendingHellos::default(),
             awaited,
             unruled: 0..0,
             population: [0; Verdict::NAMES.len()],
-            blindness: Blindness::default(),
+            blindness: ObserverGaps::default(),
             crowds: Default::default(),
             incidents: Incidents::default(),
             lost_at: [None; Transport::ALL.len()],
@@ -125,7 +125,7 @@ impl Tracker {
     }
 
     /// The stall timeout by a rule for the name, or a request, or what was learned, or the default.
-    pub(super) fn stall_after_of(&self, number: u32, rest: &Rest) -> Duration {
+    pub(super) fn stall_after_of(&self, number: u32, rest: &AgentCold) -> Duration {
         let learned = || self.learned.stall_after(number);
         rest.promised().or_else(learned).unwrap_or(self.policy.stall_after)
     }
@@ -198,7 +198,7 @@ impl Tracker {
         self.population[after.index()] += 1;
     }
 
-    pub(super) fn announce(&mut self, number: u32, change: Change) {
+    pub(super) fn announce(&mut self, number: u32, change: TransitionDetails) {
         let slot = self.agents.slot(number);
         let to = slot.verdict.unwrap_or(Verdict::Up(Status::Ok));
         let has_fallen = matches!(to, Verdict::Stalled | Verdict::Down);
@@ -209,8 +209,8 @@ impl Tracker {
     }
 
     /// The transition of an agent to `to`, outside an incident.
-    pub(super) fn transition_of(&self, number: u32, to: Verdict, change: Change) -> Transition {
-        let Change { from, cause, at, silence, detection_latency, dossier, predecessor } = change;
+    pub(super) fn transition_of(&self, number: u32, to: Verdict, change: TransitionDetails) -> Transition {
+        let TransitionDetails { from, cause, at, silence, detection_latency, dossier, predecessor } = change;
         Transition {
             agent: self.id(number),
             labels: self.labels(number),
@@ -236,16 +236,16 @@ impl Tracker {
         if self.notes.is_some()
             && let Some(agent) = self.to_be_remembered(number)
         {
-            self.notes.get_or_insert_default().push_back(Note::Known(Box::new(agent)));
+            self.notes.get_or_insert_default().push_back(RegistryChange::Known(Box::new(agent)));
         }
     }
 
-    pub(super) fn to_be_remembered(&self, number: u32) -> Option<Remembered> {
+    pub(super) fn to_be_remembered(&self, number: u32) -> Option<AgentSnapshot> {
         let slot = self.agents.slot(number);
         let verdict = slot.verdict?;
         let rest = self.agents.rest(number);
         let extra = rest.extra.as_deref();
-        Some(Remembered {
+        Some(AgentSnapshot {
             agent: self.id(number),
             name_source: rest.name_source,
             lane: slot.key.lane,
@@ -266,7 +266,7 @@ impl Tracker {
 
 /// What a transition says in addition to the state of its agent.
 #[derive(Debug)]
-pub(super) struct Change {
+pub(super) struct TransitionDetails {
     pub(super) from: Option<Verdict>,
     pub(super) cause: Cause,
     pub(super) at: MonoTime,
@@ -277,13 +277,21 @@ pub(super) struct Change {
     pub(super) predecessor: Option<AgentId>,
 }
 
-impl Change {
+impl TransitionDetails {
     /// Details with no latency, dossier or predecessor.
     pub(super) fn new(from: Option<Verdict>, cause: Cause, at: MonoTime, silence: Duration) -> Self {
-        Change { from, cause, at, silence, detection_latency: None, dossier: None, predecessor: None }
+        TransitionDetails {
+            from,
+            cause,
+            at,
+            silence,
+            detection_latency: None,
+            dossier: None,
+            predecessor: None,
+        }
     }
 
     pub(super) fn of_first_beat(at: MonoTime) -> Self {
-        Change::new(None, Cause::FirstBeat, at, Duration::ZERO)
+        TransitionDetails::new(None, Cause::FirstBeat, at, Duration::ZERO)
     }
 }

@@ -36,8 +36,8 @@ impl World {
         fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     }
 
-    fn vault(&self) -> Vault {
-        Vault::read(self.files.clone(), 100, Duration::from_secs(5)).unwrap()
+    fn vault(&self) -> Keyring {
+        Keyring::read(self.files.clone(), 100, Duration::from_secs(5)).unwrap()
     }
 }
 
@@ -55,7 +55,7 @@ fn mastered(key: u8, pid: u32, salt: u8) -> Vec<u8> {
     seal_master(&key, pid, &mut Session::new([salt; 16]), &frame(1)).unwrap().to_vec()
 }
 
-fn judge(vault: &Vault, payload: &[u8]) -> Result<KeyId, Outcome> {
+fn judge(vault: &Keyring, payload: &[u8]) -> Result<KeyId, FrameOutcome> {
     let datagram = Datagram {
         payload,
         truncated: false,
@@ -83,12 +83,12 @@ fn each_key_opens_what_it_sealed_and_has_a_number_of_its_own() {
 #[test]
 fn what_no_key_opens_is_refused_and_said() {
     let vault = World::new().vault();
-    assert_eq!(judge(&vault, &shared(9, 1)), Err(Outcome::DecryptFailed));
-    assert_eq!(judge(&vault, &mastered(9, PID, 1)), Err(Outcome::DecryptFailed));
-    assert_eq!(judge(&vault, &mastered(4, PID + 1, 1)), Err(Outcome::PidMismatch));
+    assert_eq!(judge(&vault, &shared(9, 1)), Err(FrameOutcome::DecryptFailed));
+    assert_eq!(judge(&vault, &mastered(9, PID, 1)), Err(FrameOutcome::DecryptFailed));
+    assert_eq!(judge(&vault, &mastered(4, PID + 1, 1)), Err(FrameOutcome::PidMismatch));
     assert_eq!(
         judge(&vault, &frame(1)),
-        Err(Outcome::Malformed(DecodeError::BadLength { actual: 32 })),
+        Err(FrameOutcome::Malformed(DecodeError::BadLength { actual: 32 })),
         "plaintext has no business here"
     );
 }
@@ -99,18 +99,18 @@ fn keys_are_rotated_without_forgetting_what_has_come() {
     let vault = world.vault();
     let (old, new) = (shared(1, 1), shared(7, 2));
     assert_eq!(judge(&vault, &old), Ok(KeyId(0)));
-    assert_eq!(judge(&vault, &new), Err(Outcome::DecryptFailed));
+    assert_eq!(judge(&vault, &new), Err(FrameOutcome::DecryptFailed));
     world.write("key", &[7]);
     world.write("accepted", &[1]);
     vault.stage().unwrap().commit();
     assert_eq!(judge(&vault, &new), Ok(KeyId(5)));
-    assert_eq!(judge(&vault, &old), Err(Outcome::Replayed));
+    assert_eq!(judge(&vault, &old), Err(FrameOutcome::Replayed));
     world.write("accepted", &[2]);
     vault.stage().unwrap().commit();
-    assert_eq!(judge(&vault, &old), Err(Outcome::DecryptFailed));
+    assert_eq!(judge(&vault, &old), Err(FrameOutcome::DecryptFailed));
     world.write("accepted", &[1]);
     vault.stage().unwrap().commit();
-    assert_eq!(judge(&vault, &old), Err(Outcome::Replayed), "a key that comes back is the same key");
+    assert_eq!(judge(&vault, &old), Err(FrameOutcome::Replayed), "a key that comes back is the same key");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_file_that_cannot_be_used_leaves_the_keys_as_they_were() {
     world.write("master", &[]);
     let error = vault.stage().unwrap_err().to_string();
     assert!(error.contains("master") && error.contains("key"), "{error}");
-    assert_eq!(judge(&vault, &shared(7, 1)), Err(Outcome::DecryptFailed));
+    assert_eq!(judge(&vault, &shared(7, 1)), Err(FrameOutcome::DecryptFailed));
     assert_eq!(judge(&vault, &shared(1, 1)), Ok(KeyId(0)));
 }
 
@@ -130,6 +130,6 @@ fn a_long_list_of_keys_is_refused() {
     let world = World::new();
     let many: Vec<u8> = (1..=17).collect();
     world.write("accepted", &many);
-    let error = Vault::read(world.files.clone(), 100, Duration::from_secs(5)).unwrap_err().to_string();
+    let error = Keyring::read(world.files.clone(), 100, Duration::from_secs(5)).unwrap_err().to_string();
     assert!(error.contains("holds 17 keys") && error.contains("at most 16"), "{error}");
 }

@@ -5,11 +5,11 @@ use std::hash::BuildHasher;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::KeyId;
-use crate::ingest::replay::{Line, ReplayTable, Session, seconds};
+use crate::ingest::replay::{ReplayTable, ReplayWindow, SessionClock, seconds};
 
 /// The persisted part of a session's replay window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seal {
+pub(crate) struct PersistedWindow {
     /// The slot of the session in the table; unique.
     pub(crate) place: u32,
     /// The fingerprint of the key that opens its datagrams.
@@ -48,7 +48,7 @@ impl ReplayTable {
         looks: usize,
         most: usize,
         fingerprint: impl Fn(KeyId) -> Option<u64>,
-    ) -> (Vec<Seal>, Option<usize>) {
+    ) -> (Vec<PersistedWindow>, Option<usize>) {
         if from == 0 {
             self.has_unsaved = false;
         }
@@ -58,14 +58,23 @@ impl ReplayTable {
             if seals.len() >= most {
                 return (seals, Some(place));
             }
-            let Session { prefix, line, continued_at, highest, heard_at, key, ref mut is_saved, .. } =
+            let ReplayWindow { prefix, line, continued_at, highest, heard_at, key, ref mut is_saved, .. } =
                 self.sessions[place];
             if !std::mem::replace(is_saved, true)
                 && let (Ok(place), Some(key)) = (u32::try_from(place), fingerprint(key))
             {
                 let heard_at = MonoTime::from_secs(u64::from(heard_at));
-                let Line { nonce, start } = line;
-                seals.push(Seal { place, key, prefix, highest, continued_at, nonce, start, heard_at });
+                let SessionClock { nonce, start } = line;
+                seals.push(PersistedWindow {
+                    place,
+                    key,
+                    prefix,
+                    highest,
+                    continued_at,
+                    nonce,
+                    start,
+                    heard_at,
+                });
             }
         }
         (seals, (end < self.sessions.len()).then_some(end))
@@ -79,7 +88,7 @@ impl ReplayTable {
 
     /// Restores a session that an earlier server saved, if there is room. Merged with a known session, the
     /// stricter of both values holds.
-    pub(crate) fn restore(&mut self, key: KeyId, seal: &Seal) {
+    pub(crate) fn restore(&mut self, key: KeyId, seal: &PersistedWindow) {
         let hash = self.hasher.hash_one((key, seal.prefix));
         let ReplayTable { sessions, by_prefix, hasher, .. } = self;
         let known = by_prefix.find(hash, |number| {
@@ -96,10 +105,10 @@ impl ReplayTable {
         }
         let place = sessions.len();
         let Some(number) = u32::try_from(place).ok().filter(|_| place < self.most) else { return };
-        sessions.push(Session {
+        sessions.push(ReplayWindow {
             prefix: seal.prefix,
             socket: None,
-            line: Line { nonce: seal.nonce, start: seal.start },
+            line: SessionClock { nonce: seal.nonce, start: seal.start },
             continued_at: seal.continued_at,
             highest: seal.highest,
             heard_at: seconds(seal.heard_at),
@@ -118,30 +127,35 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::outcome::Outcome;
-    use crate::ingest::replay::Stamp;
+    use crate::domain::outcome::FrameOutcome;
+    use crate::ingest::replay::SealedHeader;
 
-    const REPLAYED: Result<(), Outcome> = Err(Outcome::Replayed);
+    const REPLAYED: Result<(), FrameOutcome> = Err(FrameOutcome::Replayed);
 
     fn table() -> ReplayTable {
         ReplayTable::new(4, Duration::from_secs(60))
     }
 
-    fn hear(table: &mut ReplayTable, prefix: u8, counter: u32, line: Line) -> Result<(), Outcome> {
+    fn hear(
+        table: &mut ReplayTable,
+        prefix: u8,
+        counter: u32,
+        line: SessionClock,
+    ) -> Result<(), FrameOutcome> {
         let source = SocketAddr::from(([10, 0, 0, 1], 7));
-        let stamp = Stamp { key: KeyId(3), pid: 42, source, prefix: [prefix; 8], counter, line };
+        let stamp = SealedHeader { key: KeyId(3), pid: 42, source, prefix: [prefix; 8], counter, line };
         table.admit(&stamp, MonoTime::from_secs(10))
     }
 
-    fn line(nonce: u64) -> Line {
-        Line { nonce, start: 7_000_000_000 }
+    fn line(nonce: u64) -> SessionClock {
+        SessionClock { nonce, start: 7_000_000_000 }
     }
 
-    fn unsaved(table: &mut ReplayTable) -> Vec<Seal> {
+    fn unsaved(table: &mut ReplayTable) -> Vec<PersistedWindow> {
         table.take_unsaved(0, 100, 100, |key| Some(u64::from(key.0) + 100)).0
     }
 
-    fn restored(seals: &[Seal]) -> ReplayTable {
+    fn restored(seals: &[PersistedWindow]) -> ReplayTable {
         let mut table = table();
         for seal in seals {
             assert_eq!(seal.key, 103);
@@ -151,9 +165,14 @@ mod tests {
     }
 
     /// As [`hear`], with the id that the key has in the next server.
-    fn hear_next(table: &mut ReplayTable, prefix: u8, counter: u32, line: Line) -> Result<(), Outcome> {
+    fn hear_next(
+        table: &mut ReplayTable,
+        prefix: u8,
+        counter: u32,
+        line: SessionClock,
+    ) -> Result<(), FrameOutcome> {
         let source = SocketAddr::from(([10, 0, 0, 1], 7));
-        let stamp = Stamp { key: KeyId(9), pid: 42, source, prefix: [prefix; 8], counter, line };
+        let stamp = SealedHeader { key: KeyId(9), pid: 42, source, prefix: [prefix; 8], counter, line };
         table.admit(&stamp, MonoTime::from_secs(1))
     }
 
@@ -189,7 +208,8 @@ mod tests {
             hear(&mut table, prefix, 1, line(1)).unwrap();
         }
         assert!(table.has_unsaved());
-        let prefixes = |seals: Vec<Seal>| seals.iter().map(|seal| seal.prefix[0]).collect::<Vec<_>>();
+        let prefixes =
+            |seals: Vec<PersistedWindow>| seals.iter().map(|seal| seal.prefix[0]).collect::<Vec<_>>();
         let (first, next) = table.take_unsaved(0, 100, 3, |_| Some(0));
         assert_eq!((prefixes(first), next), (vec![1, 2, 3], Some(3)));
         let (last, next) = table.take_unsaved(3, 100, 3, |_| Some(0));
@@ -206,7 +226,7 @@ mod tests {
 
     #[test]
     fn of_one_session_twice_the_highest_counts_and_there_is_no_more_room_than_there_is() {
-        let seal = |place, prefix, highest| Seal {
+        let seal = |place, prefix, highest| PersistedWindow {
             place,
             key: 103,
             prefix: [prefix; 8],
@@ -234,8 +254,9 @@ mod tests {
         }
         let mut next = restored(&unsaved(&mut table));
         let source = SocketAddr::from(([10, 0, 0, 2], 7));
-        let stamp = Stamp { key: KeyId(9), pid: 42, source, prefix: [9; 8], counter: 1, line: line(1) };
-        assert_eq!(next.admit(&stamp, MonoTime::from_secs(5)), Err(Outcome::ReplayTableFull));
+        let stamp =
+            SealedHeader { key: KeyId(9), pid: 42, source, prefix: [9; 8], counter: 1, line: line(1) };
+        assert_eq!(next.admit(&stamp, MonoTime::from_secs(5)), Err(FrameOutcome::ReplayTableFull));
         assert_eq!(next.admit(&stamp, MonoTime::from_secs(500)), Ok(()));
         assert_eq!((next.sessions.len(), next.by_prefix.len()), (4, 4));
     }

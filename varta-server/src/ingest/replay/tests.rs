@@ -3,9 +3,9 @@
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
-const FRESH: Result<(), Outcome> = Ok(());
-const REPLAYED: Result<(), Outcome> = Err(Outcome::Replayed);
-const FULL: Result<(), Outcome> = Err(Outcome::ReplayTableFull);
+const FRESH: Result<(), FrameOutcome> = Ok(());
+const REPLAYED: Result<(), FrameOutcome> = Err(FrameOutcome::Replayed);
+const FULL: Result<(), FrameOutcome> = Err(FrameOutcome::ReplayTableFull);
 
 struct World {
     table: ReplayTable,
@@ -19,14 +19,20 @@ impl World {
 
     /// Admits a datagram of session `prefix` with `counter` from a port; its clock and nonces differ from all
     /// others.
-    fn hears(&mut self, prefix: u8, counter: u32, port: u16) -> Result<(), Outcome> {
-        let line = Line { nonce: u64::from(counter), start: i64::from(prefix) * 1_000_000_000 };
+    fn hears(&mut self, prefix: u8, counter: u32, port: u16) -> Result<(), FrameOutcome> {
+        let line = SessionClock { nonce: u64::from(counter), start: i64::from(prefix) * 1_000_000_000 };
         self.hears_in(line, prefix, counter, port)
     }
 
-    fn hears_in(&mut self, line: Line, prefix: u8, counter: u32, port: u16) -> Result<(), Outcome> {
+    fn hears_in(
+        &mut self,
+        line: SessionClock,
+        prefix: u8,
+        counter: u32,
+        port: u16,
+    ) -> Result<(), FrameOutcome> {
         let source = SocketAddr::from(([10, 0, 0, 1], port));
-        let stamp = Stamp { key: KeyId(0), pid: 42, source, prefix: [prefix; 8], counter, line };
+        let stamp = SealedHeader { key: KeyId(0), pid: 42, source, prefix: [prefix; 8], counter, line };
         self.table.admit(&stamp, self.at)
     }
 }
@@ -51,8 +57,8 @@ fn another_port_makes_nothing_new() {
 }
 
 /// The position of beat `nonce` of a single handle.
-const fn beat(nonce: u64) -> Line {
-    Line { nonce, start: 7_000_000_000 }
+const fn beat(nonce: u64) -> SessionClock {
+    SessionClock { nonce, start: 7_000_000_000 }
 }
 
 #[test]
@@ -71,7 +77,7 @@ fn a_recording_that_seems_to_come_from_its_socket_ends_no_session() {
     assert_eq!(world.hears_in(beat(5), 1, 5, 7), FRESH);
     for (prefix, nonce) in [(2, 1), (3, 500)] {
         // From an earlier session: its clock started at another moment.
-        let line = Line { nonce, start: 1_000_000_000 };
+        let line = SessionClock { nonce, start: 1_000_000_000 };
         assert_eq!(world.hears_in(line, prefix, 9, 7), FRESH, "nobody knows it");
     }
     assert_eq!(world.hears_in(beat(6), 1, 6, 7), FRESH);
@@ -121,8 +127,8 @@ fn the_same_prefix_under_another_key_is_another_session() {
     let mut world = World::with_room_for(10);
     assert_eq!(world.hears(1, 5, 7), FRESH);
     let source = SocketAddr::from(([10, 0, 0, 1], 9));
-    let line = Line { nonce: 1, start: 0 };
-    let other = Stamp { key: KeyId(1), pid: 42, source, prefix: [1; 8], counter: 1, line };
+    let line = SessionClock { nonce: 1, start: 0 };
+    let other = SealedHeader { key: KeyId(1), pid: 42, source, prefix: [1; 8], counter: 1, line };
     assert_eq!(world.table.admit(&other, world.at), FRESH);
     assert_eq!(world.hears(1, 6, 7), FRESH);
 }

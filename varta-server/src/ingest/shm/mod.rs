@@ -21,13 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::metrics::PageMetrics;
 use self::page::Refused;
-use self::table::{Found, Table};
+use self::table::{PageReading, Table};
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::time::MonoTime;
 use crate::domain::batch::Batch;
 use crate::domain::beat::Transport;
-use crate::domain::outcome::Tally;
+use crate::domain::outcome::OutcomeCounts;
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::queue_probe::Probe;
 use crate::metrics::Registry;
@@ -38,23 +38,23 @@ const TURNS: usize = 8;
 
 /// All shared pages. A clone refers to the same pages.
 #[derive(Clone, Debug)]
-pub(crate) struct Pages {
-    shared: Arc<Shared>,
+pub(crate) struct ShmPages {
+    shared: Arc<PagesInner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct PagesInner {
     table: Mutex<Table>,
     /// Notified when the next poll is due earlier than scheduled.
     sooner: Notify,
     clock: Clock,
 }
 
-impl Pages {
+impl ShmPages {
     /// Makes a table for at most `most` pages.
     pub(crate) fn new(most: usize, clock: Clock) -> Self {
-        let shared = Shared { table: Mutex::new(Table::new(most)), sooner: Notify::new(), clock };
-        Pages { shared: Arc::new(shared) }
+        let shared = PagesInner { table: Mutex::new(Table::new(most)), sooner: Notify::new(), clock };
+        ShmPages { shared: Arc::new(shared) }
     }
 
     /// Registers the metrics of the pages.
@@ -90,8 +90,8 @@ impl Pages {
 
     /// Reads what a process has written since the last poll. All datagrams sent before `settled` have been
     /// handed to the engine.
-    pub(crate) fn read(&self, pid: u32, settled: MonoTime) -> (Batch, Tally) {
-        let mut found = Found::default();
+    pub(crate) fn read(&self, pid: u32, settled: MonoTime) -> (Batch, OutcomeCounts) {
+        let mut found = PageReading::default();
         self.table().read(pid, self.shared.clock.host_nanos(settled), settled, &mut found);
         found.into_batch()
     }
@@ -102,7 +102,7 @@ impl Pages {
     }
 
     /// Shortens the poll interval so that a page is polled several times within `stall_after`. Holds at least
-    /// until the next [`Pages::set_pace`].
+    /// until the next [`ShmPages::set_pace`].
     pub(crate) fn hurry(&self, stall_after: Duration) {
         if self.table().pace.hurry(stall_after) {
             self.shared.sooner.notify_one();
@@ -157,7 +157,7 @@ impl Pages {
             self.table().begin_look(at, (!is_last).then(|| clock.host_nanos(at)));
             let mut from = Some(0);
             while let Some(start) = from {
-                let mut found = Found::default();
+                let mut found = PageReading::default();
                 from = self.table().look(start, clock.host_nanos(settled), at, &mut found);
                 let (batch, refused) = found.into_batch();
                 counters.add(&refused);

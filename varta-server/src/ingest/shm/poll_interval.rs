@@ -7,21 +7,21 @@ use crate::base::time::MonoTime;
 /// Polls within the shortest timeout of the agents with a page. A beat is seen at most one interval later
 /// than through a socket.
 const LOOKS: u32 = 8;
-const MOST_OFTEN: Duration = Duration::from_millis(1);
-const LEAST_OFTEN: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
+const MAX_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the shortest timeout is determined again.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
 
 /// The poll interval. It shortens at once, and lengthens when the timeouts of all processes are determined.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct PollInterval {
     look_every: Duration,
     asked_at: MonoTime,
 }
 
-impl Pace {
+impl PollInterval {
     pub(super) const fn new() -> Self {
-        Pace { look_every: LEAST_OFTEN, asked_at: MonoTime::START }
+        PollInterval { look_every: MAX_INTERVAL, asked_at: MonoTime::START }
     }
 
     pub(super) const fn look_every(&self) -> Duration {
@@ -47,14 +47,14 @@ impl Pace {
 
     /// Sets the shortest timeout of all; `None` without processes.
     pub(super) fn set(&mut self, shortest: Option<Duration>) {
-        let look_every = shortest.map_or(LEAST_OFTEN, every);
+        let look_every = shortest.map_or(MAX_INTERVAL, every);
         // At most doubles: what was promised at the shorter interval must hold until the next poll.
         self.look_every = look_every.min(self.look_every * 2);
     }
 }
 
 fn every(stall_after: Duration) -> Duration {
-    (stall_after / LOOKS).clamp(MOST_OFTEN, LEAST_OFTEN)
+    (stall_after / LOOKS).clamp(MIN_INTERVAL, MAX_INTERVAL)
 }
 
 #[cfg(test)]
@@ -63,15 +63,15 @@ mod tests {
 
     #[test]
     fn it_follows_the_shortest_deadline_within_bounds() {
-        let mut pace = Pace::new();
-        assert!(!pace.hurry(Duration::from_secs(3600)) && pace.look_every() == LEAST_OFTEN);
+        let mut pace = PollInterval::new();
+        assert!(!pace.hurry(Duration::from_secs(3600)) && pace.look_every() == MAX_INTERVAL);
         assert!(pace.hurry(Duration::from_secs(2)) && pace.look_every() == Duration::from_millis(250));
         assert!(!pace.hurry(Duration::from_secs(5)));
-        assert!(pace.hurry(Duration::from_millis(1)) && pace.look_every() == MOST_OFTEN);
+        assert!(pace.hurry(Duration::from_millis(1)) && pace.look_every() == MIN_INTERVAL);
         pace.set(Some(Duration::from_secs(4)));
-        assert_eq!(pace.look_every(), MOST_OFTEN * 2);
+        assert_eq!(pace.look_every(), MIN_INTERVAL * 2);
         for (shortest, reached) in
-            [(Some(Duration::from_secs(4)), 500), (None, 1_000), (Some(LEAST_OFTEN), 125)]
+            [(Some(Duration::from_secs(4)), 500), (None, 1_000), (Some(MAX_INTERVAL), 125)]
         {
             (0..20).for_each(|_| pace.set(shortest));
             assert_eq!(pace.look_every(), Duration::from_millis(reached));
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn everybody_is_asked_once_a_second() {
-        let mut pace = Pace::new();
+        let mut pace = PollInterval::new();
         let due: Vec<u64> = (0..3_000).filter(|ms| pace.is_due(MonoTime::from_millis(*ms))).collect();
         assert_eq!(due, [1_000, 2_000]);
     }

@@ -16,16 +16,16 @@ use crate::base::rate_limit::FixedWindow;
 use crate::base::time::{MonoTime, nanos};
 use crate::domain::batch::Batch;
 use crate::domain::beat::{ReceivedBeat, Sender, Transport};
-use crate::domain::outcome::{Outcome, Tally};
+use crate::domain::outcome::{FrameOutcome, OutcomeCounts};
 use crate::ingest::recvmmsg::BATCH;
 use crate::ingest::shm::metrics::PageMetrics;
 use crate::ingest::shm::page::{Page, Refused};
-use crate::ingest::shm::poll_interval::Pace;
+use crate::ingest::shm::poll_interval::PollInterval;
 use crate::observe::{boot, identify};
 
 /// The most pages of one process: several handles, and the pages of handles that were dropped without a
 /// detach.
-const MOST_OF_A_PROCESS: usize = 4;
+const MAX_PAGES_PER_PROCESS: usize = 4;
 /// The least age of a process's newest page before a further one replaces its oldest.
 const REPLACED_EVERY: Duration = Duration::from_secs(1);
 /// The most pages attached in one second. Mapping one costs as much as thirty beats.
@@ -45,11 +45,11 @@ const IDLE: Duration = Duration::from_secs(10);
 /// The interval of checks, the most slots that one check examines, and the most processes that it looks up.
 const CHECKED_EVERY: Duration = Duration::from_millis(100);
 const SLOTS_PER_CHECK: usize = 256;
-const MOST_CHECKS: usize = 16;
+const MAX_CHECKS: usize = 16;
 
 /// One mapped page.
 #[derive(Debug)]
-struct Entry {
+struct PageSlot {
     page: Page,
     /// The sequence number at the last read.
     seen: u64,
@@ -66,14 +66,14 @@ struct Entry {
 
 /// What one poll has read.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct PageReading {
     beats: Vec<ReceivedBeat>,
-    refused: Tally,
+    refused: OutcomeCounts,
 }
 
-impl Found {
-    pub(super) fn into_batch(self) -> (Batch, Tally) {
-        let Found { beats, refused } = self;
+impl PageReading {
+    pub(super) fn into_batch(self) -> (Batch, OutcomeCounts) {
+        let PageReading { beats, refused } = self;
         (Batch { transport: Transport::Shm, beats, controls: Vec::new(), turned_away_at: None }, refused)
     }
 }
@@ -82,11 +82,11 @@ impl Found {
 #[derive(Debug)]
 pub(super) struct Table {
     most: usize,
-    slots: Vec<Option<Entry>>,
+    slots: Vec<Option<PageSlot>>,
     free: Vec<usize>,
     /// The slots of each process, oldest page first.
     by_pid: HashMap<u32, Vec<usize>>,
-    pub(super) pace: Pace,
+    pub(super) pace: PollInterval,
     pub(super) metrics: Option<PageMetrics>,
     looked_at: MonoTime,
     /// The duration of the last poll, with what other tasks did meanwhile.
@@ -108,7 +108,7 @@ impl Table {
             slots: Vec::new(),
             free: Vec::new(),
             by_pid: HashMap::new(),
-            pace: Pace::new(),
+            pace: PollInterval::new(),
             metrics: None,
             looked_at: MonoTime::START,
             look_took: Duration::ZERO,
@@ -142,7 +142,7 @@ impl Table {
             return Err(Refused::TooFast);
         }
         let of_process = self.by_pid.get(&pid).map_or(&[][..], Vec::as_slice);
-        let oldest = of_process.first().copied().filter(|_| of_process.len() >= MOST_OF_A_PROCESS);
+        let oldest = of_process.first().copied().filter(|_| of_process.len() >= MAX_PAGES_PER_PROCESS);
         let newest = of_process.last().and_then(|slot| self.slots[*slot].as_ref());
         let was_replaced = newest.is_some_and(|newest| at.since(newest.taken_at) < REPLACED_EVERY);
         if oldest.is_some() && was_replaced || oldest.is_none() && self.len() >= self.most {
@@ -156,7 +156,7 @@ impl Table {
         let until = host_now.saturating_add(nanos(self.promised_for()));
         page.words().promise(until);
         let start_time = identify::start_time(pid);
-        let entry = Entry { page, seen: 0, pid, inner, start_time, taken_at: at, alive_at: at };
+        let entry = PageSlot { page, seen: 0, pid, inner, start_time, taken_at: at, alive_at: at };
         let slot = if let Some(slot) = self.free.pop() {
             slot
         } else {
@@ -201,7 +201,7 @@ impl Table {
     /// Unmaps the pages of a process that has exited.
     pub(super) fn forget(&mut self, pid: u32, start_time: NonZeroU64) {
         for slot in self.by_pid.get(&pid).cloned().unwrap_or_default() {
-            let is_its = |entry: &Entry| entry.start_time.is_none_or(|known| known == start_time);
+            let is_its = |entry: &PageSlot| entry.start_time.is_none_or(|known| known == start_time);
             if self.slots[slot].as_ref().is_some_and(is_its) {
                 self.remove(slot);
             }
@@ -261,7 +261,7 @@ impl Table {
         from: usize,
         settled: u64,
         at: MonoTime,
-        found: &mut Found,
+        found: &mut PageReading,
     ) -> Option<usize> {
         let end = self.slots.len().min(from.saturating_add(SLOTS_PER_TURN));
         let mut next = from;
@@ -272,7 +272,7 @@ impl Table {
             // are fetched in parallel instead of one after the other.
             let mut calls = [false; BATCH];
             for (calls, slot) in calls.iter_mut().zip(&self.slots[some.clone()]) {
-                *calls = slot.as_ref().is_some_and(Entry::calls);
+                *calls = slot.as_ref().is_some_and(PageSlot::calls);
             }
             for (slot, calls) in some.zip(calls) {
                 let Some(entry) = &mut self.slots[slot] else { continue };
@@ -291,7 +291,7 @@ impl Table {
     }
 
     /// Reads the pages of one process.
-    pub(super) fn read(&mut self, pid: u32, settled: u64, at: MonoTime, found: &mut Found) {
+    pub(super) fn read(&mut self, pid: u32, settled: u64, at: MonoTime, found: &mut PageReading) {
         for slot in self.by_pid.get(&pid).map_or(&[][..], Vec::as_slice) {
             if let Some(entry) = &mut self.slots[*slot] {
                 entry.look(settled, at, found);
@@ -318,14 +318,14 @@ impl Table {
                 self.remove(slot);
             }
             checks += 1;
-            if checks == MOST_CHECKS {
+            if checks == MAX_CHECKS {
                 return;
             }
         }
     }
 }
 
-impl Entry {
+impl PageSlot {
     /// Whether there is something new to read.
     #[inline]
     fn calls(&self) -> bool {
@@ -334,7 +334,7 @@ impl Entry {
     }
 
     /// Reads a new frame, and counts it once, whatever it holds.
-    fn look(&mut self, settled: u64, at: MonoTime, found: &mut Found) {
+    fn look(&mut self, settled: u64, at: MonoTime, found: &mut PageReading) {
         let (sequence, frame) = match self.page.words().glance(self.seen, settled) {
             Glance::Same | Glance::Held | Glance::Torn => return,
             Glance::Empty { sequence } => (sequence, None),
@@ -347,8 +347,8 @@ impl Entry {
             Some(Ok(frame)) if frame.pid == self.inner => {
                 found.beats.push(ReceivedBeat { received_at: at, sender: Sender::local(self.pid), frame });
             }
-            Some(Ok(_)) => found.refused.count(Outcome::PidMismatch),
-            Some(Err(error)) => found.refused.count(Outcome::Malformed(error)),
+            Some(Ok(_)) => found.refused.count(FrameOutcome::PidMismatch),
+            Some(Err(error)) => found.refused.count(FrameOutcome::Malformed(error)),
         }
     }
 

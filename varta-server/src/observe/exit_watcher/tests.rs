@@ -7,16 +7,16 @@ use super::*;
 use crate::observe::descriptor_limit::raise_descriptor_limit;
 use crate::observe::testing::{Child, LIMIT, await_that};
 
-fn watcher() -> Watcher {
-    Watcher::new(Clock::start(), 4096).unwrap()
+fn watcher() -> ExitWatcher {
+    ExitWatcher::new(Clock::start(), 4096).unwrap()
 }
 
 /// The next exit; fails if none is reported within [`LIMIT`].
-async fn next(watcher: &mut Watcher) -> ProcessDeath {
+async fn next(watcher: &mut ExitWatcher) -> ProcessExit {
     tokio::time::timeout(LIMIT, watcher.next()).await.expect("a death is told").unwrap()
 }
 
-fn watch(watcher: &mut Watcher, key: u64, child: &Child) {
+fn watch(watcher: &mut ExitWatcher, key: u64, child: &Child) {
     watcher.watch(key, child.pid(), child.start_time()).unwrap();
 }
 
@@ -29,10 +29,10 @@ fn become_zombie(child: &mut Child) {
 #[tokio::test]
 async fn every_death_is_told_with_how_it_came() {
     let deaths = [
-        ("exit 0", Death::Exited { code: 0 }),
-        ("exit 3", Death::Exited { code: 3 }),
-        ("kill -KILL $$", Death::Killed { signal: 9, core_dumped: false }),
-        ("ulimit -c 0; kill -SEGV $$", Death::Killed { signal: 11, core_dumped: false }),
+        ("exit 0", ExitStatus::Exited { code: 0 }),
+        ("exit 3", ExitStatus::Exited { code: 3 }),
+        ("kill -KILL $$", ExitStatus::Killed { signal: 9, core_dumped: false }),
+        ("ulimit -c 0; kill -SEGV $$", ExitStatus::Killed { signal: 11, core_dumped: false }),
     ];
     let mut watcher = watcher();
     for (key, (script, death)) in deaths.into_iter().enumerate() {
@@ -41,7 +41,7 @@ async fn every_death_is_told_with_how_it_came() {
         let (pid, start_time) = (child.pid(), child.start_time());
         watch(&mut watcher, key, &child);
         child.close_input();
-        assert_eq!(next(&mut watcher).await, ProcessDeath { key, pid, start_time, death }, "{script}");
+        assert_eq!(next(&mut watcher).await, ProcessExit { key, pid, start_time, death }, "{script}");
         assert!(watcher.len() == 0);
     }
 }
@@ -53,7 +53,7 @@ async fn a_process_that_is_dead_before_it_is_watched_is_told_at_once() {
     become_zombie(&mut child);
     let mut watcher = watcher();
     watcher.watch(1, child.pid(), start_time).unwrap();
-    assert_eq!(next(&mut watcher).await.death, Death::Exited { code: 7 });
+    assert_eq!(next(&mut watcher).await.death, ExitStatus::Exited { code: 7 });
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn one_that_is_reaped_before_it_is_watched_is_gone() {
     child.close_input();
     child.reap();
     let mut watcher = watcher();
-    assert!(matches!(watcher.watch(1, pid, start_time), Err(NotWatched::Gone)));
+    assert!(matches!(watcher.watch(1, pid, start_time), Err(WatchError::Gone)));
     assert_eq!((watcher.len(), watcher.refusals().gone), (0, 1));
 }
 
@@ -76,9 +76,9 @@ async fn one_that_is_reaped_after_it_is_watched_is_told_of() {
     child.reap();
     let death = next(&mut watcher).await.death;
     if crate::observe::testing::kernel_tells_exits() {
-        assert_eq!(death, Death::Exited { code: 6 });
+        assert_eq!(death, ExitStatus::Exited { code: 6 });
     } else {
-        assert_eq!(death, Death::Unknown);
+        assert_eq!(death, ExitStatus::Unknown);
     }
 }
 
@@ -87,7 +87,7 @@ async fn another_process_with_the_same_pid_is_not_watched() {
     let child = Child::shell("read line");
     let mut watcher = watcher();
     let another = child.start_time().checked_add(1).unwrap();
-    assert!(matches!(watcher.watch(1, child.pid(), another), Err(NotWatched::Gone)));
+    assert!(matches!(watcher.watch(1, child.pid(), another), Err(WatchError::Gone)));
     assert!(watcher.len() == 0);
 }
 
@@ -102,7 +102,7 @@ async fn the_end_of_a_thread_is_no_death() {
         assert_eq!(watcher.try_next().unwrap(), None);
     }
     child.close_input();
-    assert_eq!(next(&mut watcher).await.death, Death::Exited { code: 4 });
+    assert_eq!(next(&mut watcher).await.death, ExitStatus::Exited { code: 4 });
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn a_process_that_becomes_another_program_is_still_watched() {
     child.hear("another program");
     assert_eq!(watcher.try_next().unwrap(), None);
     child.close_input();
-    assert_eq!(next(&mut watcher).await.death, Death::Exited { code: 5 });
+    assert_eq!(next(&mut watcher).await.death, ExitStatus::Exited { code: 5 });
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn a_status_that_only_the_parent_may_see_is_told_when_the_parent_has_seen_
     }
     assert_eq!(watcher.try_next().unwrap(), None);
     child.reap();
-    assert_eq!(next(&mut watcher).await.death, Death::Exited { code: 3 });
+    assert_eq!(next(&mut watcher).await.death, ExitStatus::Exited { code: 3 });
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn a_status_that_nobody_asks_for_is_not_waited_for_without_end() {
     watcher.read_stat = |_| None;
     watch(&mut watcher, 1, &child);
     become_zombie(&mut child);
-    assert_eq!(next(&mut watcher).await.death, Death::Unknown);
+    assert_eq!(next(&mut watcher).await.death, ExitStatus::Unknown);
     assert!(watcher.len() == 0);
 }
 
@@ -155,17 +155,20 @@ async fn one_who_only_takes_what_there_is_is_told_of_it_too() {
         death = watcher.try_next().unwrap();
         death.is_some()
     });
-    assert_eq!(death.map(|death| death.death), Some(Death::Unknown));
+    assert_eq!(death.map(|death| death.death), Some(ExitStatus::Unknown));
 }
 
 #[tokio::test]
 async fn above_the_cap_nobody_is_watched_and_that_is_counted() {
     let children = [Child::shell("read line"), Child::shell("read line")];
-    let mut watcher = Watcher::new(Clock::start(), 1).unwrap();
+    let mut watcher = ExitWatcher::new(Clock::start(), 1).unwrap();
     watch(&mut watcher, 1, &children[0]);
     let refused = watcher.watch(2, children[1].pid(), children[1].start_time());
-    assert!(matches!(refused, Err(NotWatched::Full { cap: 1 })));
-    assert_eq!((watcher.len(), watcher.refusals()), (1, Refusals { full: 1, ..Refusals::default() }));
+    assert!(matches!(refused, Err(WatchError::Full { cap: 1 })));
+    assert_eq!(
+        (watcher.len(), watcher.refusals()),
+        (1, WatchRefusals { full: 1, ..WatchRefusals::default() })
+    );
     // A freed place can be taken by another process.
     watch(&mut watcher, 1, &children[1]);
     assert!(watcher.unwatch(1));
@@ -197,7 +200,7 @@ async fn a_key_that_is_used_again_does_not_inherit_a_death() {
     watch(&mut watcher, 1, &second);
     assert_eq!(watcher.try_next().unwrap(), None);
     second.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(next(&mut watcher).await.death, Death::Killed { signal: 15, core_dumped: false });
+    assert_eq!(next(&mut watcher).await.death, ExitStatus::Killed { signal: 15, core_dumped: false });
 }
 
 #[tokio::test]
@@ -222,7 +225,7 @@ async fn a_wait_that_is_given_up_loses_nothing() {
         }
     };
     let death = tokio::time::timeout(LIMIT, told).await.expect("a death is told");
-    assert_eq!(death.death, Death::Exited { code: 2 });
+    assert_eq!(death.death, ExitStatus::Exited { code: 2 });
 }
 
 #[tokio::test]
@@ -245,7 +248,7 @@ async fn a_thousand_that_die_at_once_are_all_told_of() {
     let mut told = vec![false; CHILDREN];
     for _ in 0..CHILDREN {
         let death = next(&mut watcher).await;
-        assert_eq!(death.death, Death::Exited { code: 0 });
+        assert_eq!(death.death, ExitStatus::Exited { code: 0 });
         let key = usize::try_from(death.key).unwrap();
         assert_eq!(death.pid, children[key].id());
         assert!(!std::mem::replace(&mut told[key], true), "told twice");

@@ -1,6 +1,6 @@
 //! Tests of snapshots on real processes.
 
-use crate::domain::process::Death;
+use crate::domain::process::ExitStatus;
 use crate::domain::process::MAX_THREADS;
 use std::ffi::CString;
 use std::fs;
@@ -15,20 +15,20 @@ use nix::unistd::{Pid, Uid, mkfifo};
 
 use super::*;
 use crate::base::clock::Clock;
-use crate::domain::process::{Doing, explain};
+use crate::domain::process::{ProcessActivity, classify};
 use crate::observe::testing::{ARGUMENT, Child, PART, await_that};
 
-fn look(pid: u32, start_time: NonZeroU64) -> Option<Look> {
-    Host::find().look(pid, start_time, Clock::start().now())
+fn look(pid: u32, start_time: NonZeroU64) -> Option<ProcessSnapshot> {
+    ProcReader::find().look(pid, start_time, Clock::start().now())
 }
 
 /// Takes snapshots until one shows this activity.
-fn await_doing(child: &Child, doing: Doing) -> Look {
+fn await_doing(child: &Child, doing: ProcessActivity) -> ProcessSnapshot {
     let (pid, start_time) = (child.pid(), child.start_time());
     let mut last = None;
     await_that(doing.as_str(), || {
         last = look(pid, start_time);
-        last.as_ref().is_some_and(|look| explain(look, None).doing == doing)
+        last.as_ref().is_some_and(|look| classify(look, None).doing == doing)
     });
     last.unwrap()
 }
@@ -36,7 +36,7 @@ fn await_doing(child: &Child, doing: Doing) -> Look {
 #[test]
 fn a_process_that_waits_is_idle_and_it_is_seen_where() {
     let child = Child::asleep();
-    let look = await_doing(&child, Doing::Idle);
+    let look = await_doing(&child, ProcessActivity::Idle);
     let details = look.details.as_ref().unwrap();
     assert_eq!((look.threads, details.states.count(State::Sleeping)), (1, 1));
     assert_eq!((look.pid, &*look.command), (child.pid(), "cat"));
@@ -53,9 +53,9 @@ fn a_process_that_waits_is_idle_and_it_is_seen_where() {
 fn a_process_that_a_signal_stopped_is_stopped_until_it_goes_on() {
     let child = Child::asleep();
     child.signal(Signal::SIGSTOP);
-    assert_eq!(await_doing(&child, Doing::Stopped).state, State::Stopped);
+    assert_eq!(await_doing(&child, ProcessActivity::Stopped).state, State::Stopped);
     child.signal(Signal::SIGCONT);
-    await_doing(&child, Doing::Idle);
+    await_doing(&child, ProcessActivity::Idle);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_process_that_a_debugger_holds_is_stopped() {
         println!("not tested: nothing may be traced here: {error}");
         return;
     }
-    assert_eq!(await_doing(&child, Doing::Stopped).state, State::Traced);
+    assert_eq!(await_doing(&child, ProcessActivity::Stopped).state, State::Traced);
 }
 
 #[test]
@@ -74,12 +74,12 @@ fn a_process_that_runs_is_busy_and_has_used_cpu() {
     let mut child = Child::playing("busy");
     child.hear("busy");
     let (pid, start_time, clock) = (child.pid(), child.start_time(), Clock::start());
-    let host = Host::find();
+    let host = ProcReader::find();
     let first = host.look(pid, start_time, clock.now()).unwrap();
     await_that("it has worked", || {
         let now = host.look(pid, start_time, clock.now()).unwrap();
         let has_used = now.since(&first).is_some_and(|change| change.cpu > Duration::ZERO);
-        has_used && explain(&now, Some(&first)).doing == Doing::Busy
+        has_used && classify(&now, Some(&first)).doing == ProcessActivity::Busy
     });
 }
 
@@ -90,12 +90,12 @@ fn a_zombie_is_gone_and_it_is_seen_how_it_died() {
     child.close_input();
     let mut zombie = None;
     await_that("it is a zombie", || {
-        zombie = look(child.pid(), start_time).filter(Look::is_dead);
+        zombie = look(child.pid(), start_time).filter(ProcessSnapshot::is_dead);
         zombie.is_some()
     });
     let zombie = zombie.unwrap();
-    assert_eq!(explain(&zombie, None).doing, Doing::Gone);
-    assert_eq!(zombie.death, Some(Death::Exited { code: 3 }));
+    assert_eq!(classify(&zombie, None).doing, ProcessActivity::Gone);
+    assert_eq!(zombie.death, Some(ExitStatus::Exited { code: 3 }));
 }
 
 #[test]
@@ -149,7 +149,7 @@ pub(crate) fn be_blocked(pipe: &Path) {
 fn a_process_that_nothing_interrupts_is_blocked() {
     let trap = Trap::set();
     let child = Child::playing_at("blocked", &trap.path);
-    let look = await_doing(&child, Doing::Blocked);
+    let look = await_doing(&child, ProcessActivity::Blocked);
     // The blocked task is one of several threads of the test program, or its only one.
     let stuck = look.details.unwrap().stuck;
     assert!(look.state == State::Uninterruptible || stuck.is_some());
@@ -230,13 +230,13 @@ fn a_process_in_a_frozen_cgroup_is_frozen() {
     if let Err(error) = cgroup.write("cgroup.procs", &child.pid().to_string()) {
         return println!("not tested: no process can be moved here: {error}");
     }
-    await_doing(&child, Doing::Idle);
+    await_doing(&child, ProcessActivity::Idle);
     cgroup.write("cgroup.freeze", "1").unwrap();
-    let look = await_doing(&child, Doing::Frozen);
+    let look = await_doing(&child, ProcessActivity::Frozen);
     let seen = look.details.unwrap().cgroup.unwrap();
     assert!(seen.path.ends_with(&format!("/varta-test-{}", std::process::id())), "{seen:?}");
     cgroup.write("cgroup.freeze", "0").unwrap();
-    await_doing(&child, Doing::Idle);
+    await_doing(&child, ProcessActivity::Idle);
     drop(child);
     drop(cgroup);
 }
@@ -260,14 +260,14 @@ fn this_process_has_its_own_pid_in_its_own_namespace() {
 #[test]
 fn changes_are_told_only_between_two_looks_at_one_process_in_their_order() {
     let child = Child::asleep();
-    let host = Host::find();
+    let host = ProcReader::find();
     let at = |seconds| host.look(child.pid(), child.start_time(), MonoTime::from_secs(seconds)).unwrap();
     let (first, second) = (at(1), at(3));
     let change = second.since(&first).unwrap();
     assert_eq!(change.over, Duration::from_secs(2));
     assert!(change.switches.is_some());
     assert_eq!(first.since(&second), None);
-    assert_eq!(second.since(&Look { pid: 1, ..first.clone() }), None);
+    assert_eq!(second.since(&ProcessSnapshot { pid: 1, ..first.clone() }), None);
     let glance = host.glance(child.pid(), child.start_time(), MonoTime::from_secs(4)).unwrap();
     let change = glance.since(&first).unwrap();
     assert_eq!((change.over, change.switches), (Duration::from_secs(3), None));

@@ -9,7 +9,7 @@ use crate::base::error::Error;
 use crate::base::files::bounded_read::{Owner, ReadError};
 use crate::base::files::private_json::{Fault, PrivateJson};
 use crate::base::files::state_dir::StateDir;
-use crate::services::alerts::lifecycle::Kept;
+use crate::services::alerts::lifecycle::PersistedAlert;
 
 const NAME: &str = "alerts.json";
 /// The version of the file's format.
@@ -21,14 +21,14 @@ const MAX_LEN: u64 = 32 << 20;
 #[derive(Serialize)]
 struct Written<'a> {
     version: u32,
-    alerts: &'a [Kept],
+    alerts: &'a [PersistedAlert],
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Found {
+struct AlertFileContent {
     version: u32,
-    alerts: Vec<Kept>,
+    alerts: Vec<PersistedAlert>,
 }
 
 /// The path of the file, which need not exist.
@@ -57,7 +57,7 @@ impl AlertFile {
 
     /// The alerts of the server's previous run; empty without a file. A file that cannot be read is logged,
     /// and one that is broken is moved aside.
-    pub(super) fn read(&self) -> Vec<Kept> {
+    pub(super) fn read(&self) -> Vec<PersistedAlert> {
         let path = self.path().display();
         let fault = match self.file.read(parse) {
             Ok(alerts) => return alerts.unwrap_or_default(),
@@ -84,7 +84,7 @@ impl AlertFile {
     /// # Errors
     ///
     /// The error of the write; the old file is unchanged.
-    pub(super) fn write(&self, alerts: &[Kept]) -> io::Result<()> {
+    pub(super) fn write(&self, alerts: &[PersistedAlert]) -> io::Result<()> {
         self.file.write(&serde_json::to_vec(&Written { version: VERSION, alerts })?)
     }
 
@@ -93,8 +93,8 @@ impl AlertFile {
     }
 }
 
-fn parse(content: &[u8]) -> Result<Vec<Kept>, String> {
-    let found: Found = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+fn parse(content: &[u8]) -> Result<Vec<PersistedAlert>, String> {
+    let found: AlertFileContent = serde_json::from_slice(content).map_err(|error| error.to_string())?;
     if found.version != VERSION {
         return Err(format!("its form has version {}, and this server knows {VERSION}", found.version));
     }

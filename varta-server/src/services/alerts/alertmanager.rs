@@ -20,8 +20,8 @@ use crate::base::clock::wall_now;
 use crate::base::time::{WallTime, millis};
 use crate::services::alerts::alert::{Alert, Id, Texts};
 use crate::services::alerts::delivery::Report;
-use crate::services::alerts::http_client::{Answer, post};
-use crate::services::alerts::lifecycle::state::Board;
+use crate::services::alerts::http_client::{DeliveryResult, post};
+use crate::services::alerts::lifecycle::state::AlertSnapshot;
 use crate::services::alerts::metrics::Outcomes;
 use crate::services::alerts::url::AlertUrl;
 
@@ -34,7 +34,7 @@ const LASTS_FOR: u32 = 3;
 /// An alert in the form of Alertmanager's API v2.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Posted<'a> {
+struct PostedAlerts<'a> {
     labels: &'a Texts,
     annotations: &'a Texts,
     starts_at: WallTime,
@@ -49,7 +49,7 @@ pub(super) struct Alertmanager {
     pub(super) client: Client,
     pub(super) resend_every: Duration,
     pub(super) give_up_after: Duration,
-    pub(super) board: watch::Receiver<Arc<Board>>,
+    pub(super) board: watch::Receiver<Arc<AlertSnapshot>>,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) outcomes: Outcomes,
     pub(super) stop: CancellationToken,
@@ -57,16 +57,16 @@ pub(super) struct Alertmanager {
 
 /// The alerts that one Alertmanager has accepted.
 #[derive(Debug, Default)]
-struct Told {
+struct PostedState {
     /// Alerts that it has as firing.
     firing: HashSet<Id>,
     /// Alerts that it has as ended, until the snapshot no longer contains them.
     ended: HashSet<Id>,
 }
 
-impl Told {
+impl PostedState {
     /// Forgets alerts that the snapshot no longer contains.
-    fn keep_to(&mut self, board: &Board) {
+    fn keep_to(&mut self, board: &AlertSnapshot) {
         let ids = |alerts: &[Arc<Alert>]| alerts.iter().map(|alert| Id::of(alert)).collect::<HashSet<_>>();
         let (firing, ended) = (ids(&board.firing), ids(&board.ended));
         self.firing.retain(|id| firing.contains(id));
@@ -77,7 +77,7 @@ impl Told {
 impl Alertmanager {
     /// Runs until it is stopped, then sends once more what is due.
     pub(super) async fn run(mut self) {
-        let mut told = Told::default();
+        let mut told = PostedState::default();
         let mut backoff = Backoff::default();
         let mut resend_at = Instant::now();
         let mut retry_at = None;
@@ -134,8 +134,8 @@ impl Alertmanager {
     /// first failure, with its reason and the delay that the response asked for.
     async fn send(
         &self,
-        board: &Board,
-        told: &mut Told,
+        board: &AlertSnapshot,
+        told: &mut PostedState,
         is_resend: bool,
     ) -> Result<(), (String, Option<Duration>)> {
         let now = WallTime::from(wall_now());
@@ -147,8 +147,8 @@ impl Alertmanager {
             let posted: Vec<_> = batch.iter().map(|alert| self.posted(alert)).collect();
             let body = serde_json::to_string(&posted).expect("text and times have a form in JSON");
             match post(&self.client, &self.url, HeaderMap::new(), body).await {
-                Answer::Taken => self.outcomes.sent.increment(1),
-                Answer::Refused(reason) => {
+                DeliveryResult::Taken => self.outcomes.sent.increment(1),
+                DeliveryResult::Refused(reason) => {
                     // A repeat would be refused as well; an alert that still fires goes out with the next
                     // resend.
                     self.outcomes.refused.increment(1);
@@ -160,7 +160,7 @@ impl Alertmanager {
                         self.url
                     );
                 }
-                Answer::Failed(reason, asked) => return Err((reason, asked)),
+                DeliveryResult::Failed(reason, asked) => return Err((reason, asked)),
             }
             for alert in batch {
                 self.note(alert, told).await;
@@ -169,14 +169,14 @@ impl Alertmanager {
         Ok(())
     }
 
-    fn posted<'a>(&self, alert: &'a Alert) -> Posted<'a> {
+    fn posted<'a>(&self, alert: &'a Alert) -> PostedAlerts<'a> {
         let Alert { labels, annotations, starts_at, ends_at, .. } = alert;
         let ends_at =
             ends_at.unwrap_or_else(|| WallTime::from(wall_now()).after(self.resend_every * LASTS_FOR));
-        Posted { labels, annotations, starts_at: *starts_at, ends_at }
+        PostedAlerts { labels, annotations, starts_at: *starts_at, ends_at }
     }
 
-    async fn note(&self, alert: &Alert, told: &mut Told) {
+    async fn note(&self, alert: &Alert, told: &mut PostedState) {
         let id = Id::of(alert);
         if alert.ends_at.is_none() {
             told.firing.insert(id);
@@ -193,7 +193,7 @@ impl Alertmanager {
         }
     }
 
-    async fn give_up_old_ends(&self, board: &Board, told: &mut Told, now: WallTime) {
+    async fn give_up_old_ends(&self, board: &AlertSnapshot, told: &mut PostedState, now: WallTime) {
         for alert in &board.ended {
             let id = Id::of(alert);
             let is_old = alert.ends_at.is_some_and(|ends_at| now.since(ends_at) > self.give_up_after);

@@ -1,19 +1,19 @@
 //! The annotations of alerts, which a person on call reads.
 
 use crate::base::clock::WallClock;
-use crate::domain::describe::sentence;
+use crate::domain::describe::describe;
 use crate::domain::tracker::Transition;
 use crate::services::alerts::alert::Texts;
 
 /// The longest annotation in bytes.
-const LONGEST: usize = 1_024;
+const MAX_ANNOTATION_LEN: usize = 1_024;
 
 /// The annotations of one agent in alarm.
 pub(super) fn of_agent(transition: &Transition, now: WallClock) -> Texts {
     let Transition { to, cause, at, silence, last, dossier, .. } = transition;
     let mut texts = Texts::new();
     let mut put = |name: &str, value: &str| texts.insert(name.to_owned(), cut(value));
-    put("summary", &sentence(transition));
+    put("summary", &describe(transition));
     put("state", &to.to_string());
     put("cause", cause.as_str());
     put("silence", &format!("{silence:.3?}"));
@@ -29,10 +29,10 @@ pub(super) fn of_agent(transition: &Transition, now: WallClock) -> Texts {
 
 /// Truncates a text to the longest annotation.
 fn cut(text: &str) -> String {
-    if text.len() <= LONGEST {
+    if text.len() <= MAX_ANNOTATION_LEN {
         return text.to_owned();
     }
-    let mut end = LONGEST - '…'.len_utf8();
+    let mut end = MAX_ANNOTATION_LEN - '…'.len_utf8();
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -45,8 +45,8 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_cut_between_characters() {
-        let long = "ü".repeat(LONGEST);
-        assert!(cut(&long).len() <= LONGEST && cut(&long).ends_with('…'));
+        let long = "ü".repeat(MAX_ANNOTATION_LEN);
+        assert!(cut(&long).len() <= MAX_ANNOTATION_LEN && cut(&long).ends_with('…'));
         assert_eq!(cut("short"), "short");
     }
 }

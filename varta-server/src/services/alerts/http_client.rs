@@ -20,15 +20,15 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// The timeout of a whole exchange.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The most bytes read from a response: its body matters only for the reason of a refusal.
-const LONGEST_ANSWER: usize = 16 << 10;
+const MAX_ANSWER_LEN: usize = 16 << 10;
 /// The most characters of a reason in the log.
-const LONGEST_REASON: usize = 200;
+const MAX_REASON_LEN: usize = 200;
 /// The largest file of certificates in bytes.
 const MAX_CA_FILE_LEN: u64 = 4 << 20;
 
 /// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum DeliveryResult {
     /// Status 2xx.
     Taken,
     /// A status that a repeat would not change, with the reason.
@@ -98,7 +98,12 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 /// Posts JSON, and classifies the response.
-pub(super) async fn post(client: &Client, url: &AlertUrl, headers: HeaderMap, body: String) -> Answer {
+pub(super) async fn post(
+    client: &Client,
+    url: &AlertUrl,
+    headers: HeaderMap,
+    body: String,
+) -> DeliveryResult {
     let request = client
         .post(url.get().clone())
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -107,21 +112,21 @@ pub(super) async fn post(client: &Client, url: &AlertUrl, headers: HeaderMap, bo
     match request.send().await {
         Ok(response) => judge(response).await,
         // Without the URL the error has no secrets in it.
-        Err(error) => Answer::Failed(chain(&error.without_url()), None),
+        Err(error) => DeliveryResult::Failed(chain(&error.without_url()), None),
     }
 }
 
-async fn judge(response: Response) -> Answer {
+async fn judge(response: Response) -> DeliveryResult {
     let status = response.status();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(seconds);
     let said = beginning(response).await;
     if status.is_success() {
-        return Answer::Taken;
+        return DeliveryResult::Taken;
     }
     let reason = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
     let may_pass = status.is_server_error()
         || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-    if may_pass { Answer::Failed(reason, retry_after) } else { Answer::Refused(reason) }
+    if may_pass { DeliveryResult::Failed(reason, retry_after) } else { DeliveryResult::Refused(reason) }
 }
 
 /// The seconds of `Retry-After` within bounds; `None` for its other form, a date (RFC 9110, section 10.2.3).
@@ -135,13 +140,13 @@ async fn beginning(mut response: Response) -> String {
     let mut said = Vec::new();
     // Unread data closes the connection. An error while reading does not change the status.
     while let Ok(Some(chunk)) = response.chunk().await {
-        said.extend_from_slice(&chunk[..chunk.len().min(LONGEST_ANSWER - said.len())]);
-        if said.len() >= LONGEST_ANSWER {
+        said.extend_from_slice(&chunk[..chunk.len().min(MAX_ANSWER_LEN - said.len())]);
+        if said.len() >= MAX_ANSWER_LEN {
             break;
         }
     }
     let text = String::from_utf8_lossy(&said);
-    let line: String = text.chars().take(LONGEST_REASON).collect();
+    let line: String = text.chars().take(MAX_REASON_LEN).collect();
     line.trim().escape_debug().to_string()
 }
 

@@ -20,6 +20,6 @@ mod task;
 mod url;
 mod webhook;
 
-pub(crate) use self::notification::Notice;
+pub(crate) use self::notification::Notification;
 pub use self::options::{AlertArgs, AlertOptions, UrlText};
 pub use self::url::AlertUrl;

@@ -13,7 +13,7 @@ const VERSION: u8 = 1;
 
 /// A notification of a recovery action that was executed or is planned.
 #[derive(Clone, Debug)]
-pub(crate) struct Notice {
+pub(crate) struct Notification {
     /// The agent that the action is for.
     pub(crate) agent: AgentId,
     /// One sentence.
@@ -67,7 +67,7 @@ impl Kind {
 struct Message<'a> {
     version: u8,
     kind: Kind,
-    agent: Option<Agent<'a>>,
+    agent: Option<AgentInfo<'a>>,
     state: Option<&'a str>,
     previous: Option<&'a str>,
     cause: Option<&'a str>,
@@ -75,13 +75,13 @@ struct Message<'a> {
     at: WallTime,
     summary: &'a str,
     dossier: Option<&'a Dossier>,
-    incident: Option<Incident<'a>>,
+    incident: Option<IncidentInfo<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     facts: Option<&'a Map<String, Value>>,
 }
 
 #[derive(Serialize)]
-struct Agent<'a> {
+struct AgentInfo<'a> {
     name: &'a str,
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,9 +92,9 @@ struct Agent<'a> {
     unit: Option<&'a str>,
 }
 
-impl<'a> From<&'a Named> for Agent<'a> {
+impl<'a> From<&'a Named> for AgentInfo<'a> {
     fn from(named: &'a Named) -> Self {
-        Agent {
+        AgentInfo {
             name: &named.name,
             pid: (named.pid != 0).then_some(named.pid),
             twin: (named.twin != Twin::FIRST).then_some(named.twin.number()),
@@ -107,7 +107,7 @@ impl<'a> From<&'a Named> for Agent<'a> {
 }
 
 #[derive(Serialize)]
-struct Incident<'a> {
+struct IncidentInfo<'a> {
     host: Option<&'a str>,
     started_at: WallTime,
     /// Members that are in alarm now; `agents_in_all` counts all since the start.
@@ -132,11 +132,11 @@ impl Delivery {
         let annotation = |name: &str| alert.annotations.get(name).map(String::as_str);
         let number = |name: &str| annotation(name)?.parse().ok();
         let (agent, incident) = match &alert.subject {
-            Subject::Agent(named) => (Some(Agent::from(&**named)), None),
+            Subject::Agent(named) => (Some(AgentInfo::from(&**named)), None),
             Subject::Incident { host, .. } => (None, Some(host.as_str())),
             Subject::Many => (None, None),
         };
-        let incident = agent.is_none().then(|| Incident {
+        let incident = agent.is_none().then(|| IncidentInfo {
             host: incident,
             started_at: alert.starts_at,
             agents: number("agents"),
@@ -172,12 +172,12 @@ impl Delivery {
     }
 
     /// The notification of a recovery action. `id` must be unique.
-    pub(super) fn of_recovery(notice: &Notice, host: &str, id: String, at: WallTime) -> Self {
+    pub(super) fn of_recovery(notice: &Notification, host: &str, id: String, at: WallTime) -> Self {
         let named = Named::bare(&notice.agent, host);
         let message = Message {
             version: VERSION,
             kind: Kind::Recovery,
-            agent: Some(Agent::from(&named)),
+            agent: Some(AgentInfo::from(&named)),
             state: None,
             previous: None,
             cause: None,

@@ -10,15 +10,15 @@ use tokio::time::Instant;
 use crate::base::clock::wall_now;
 use crate::base::time::WallTime;
 use crate::services::alerts::metrics::Outcomes;
-use crate::services::alerts::notification::{self, Delivery, Notice};
+use crate::services::alerts::notification::{self, Delivery, Notification};
 use crate::services::alerts::webhook::Waiting;
 
 /// Sends notifications to the webhook. Cheap to clone; never blocks.
 #[derive(Clone, Debug)]
-pub(crate) struct Notifier(pub(super) Option<Arc<Line>>);
+pub(crate) struct Notifier(pub(super) Option<Arc<WebhookQueue>>);
 
 /// The queue to the webhook's task.
-pub(super) struct Line {
+pub(super) struct WebhookQueue {
     pub(super) queue: mpsc::Sender<Waiting>,
     pub(super) host: String,
     pub(super) outcomes: Outcomes,
@@ -33,7 +33,7 @@ impl Notifier {
 
     /// Sends the notification of a recovery action. A full queue drops it and counts it as given up. Does
     /// nothing without a webhook.
-    pub(crate) fn say(&self, notice: &Notice) {
+    pub(crate) fn say(&self, notice: &Notification) {
         let Some(line) = &self.0 else { return };
         let number = line.said.fetch_add(1, Ordering::Relaxed);
         let now = WallTime::from(wall_now());
@@ -59,7 +59,7 @@ impl Notifier {
     }
 }
 
-impl std::fmt::Debug for Line {
+impl std::fmt::Debug for WebhookQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Line").finish_non_exhaustive()
     }

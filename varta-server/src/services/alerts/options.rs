@@ -8,17 +8,17 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::base::error::Error;
-use crate::base::limits::LONGEST_DURATION;
+use crate::base::limits::MAX_DURATION;
 use crate::base::secret::Secret;
 use crate::services::alerts::url::AlertUrl;
 
 /// The most Alertmanagers.
-const MOST_ALERTMANAGERS: usize = 8;
+const MAX_ALERTMANAGERS: usize = 8;
 /// The largest flap limit: failures are remembered for each unhealthy agent.
-const MOST_FALLS: usize = 1_000;
-const SHORTEST_RESEND: Duration = Duration::from_millis(100);
-const LONGEST_RESEND: Duration = Duration::from_secs(3_600);
-const SHORTEST: Duration = Duration::from_secs(1);
+const MAX_FLAP_LIMIT: usize = 1_000;
+const MIN_RESEND: Duration = Duration::from_millis(100);
+const MAX_RESEND: Duration = Duration::from_secs(3_600);
+const MIN_DURATION: Duration = Duration::from_secs(1);
 
 /// The receivers of alerts and their settings; by default there is no receiver.
 #[derive(Debug)]
@@ -76,9 +76,9 @@ impl AlertOptions {
     pub fn check(&self) -> Result<(), Error> {
         let wrong = |option, fault: String| Err(Error::Option { option, fault });
         let AlertOptions { alertmanagers, .. } = self;
-        if alertmanagers.len() > MOST_ALERTMANAGERS {
+        if alertmanagers.len() > MAX_ALERTMANAGERS {
             let fault =
-                format!("is given {} times, and there may be {MOST_ALERTMANAGERS}", alertmanagers.len());
+                format!("is given {} times, and there may be {MAX_ALERTMANAGERS}", alertmanagers.len());
             return wrong("--alertmanager", fault);
         }
         if let Some(index) =
@@ -93,18 +93,18 @@ impl AlertOptions {
             let fault = "does nothing without an https:// URL for --alertmanager or --webhook".to_owned();
             return wrong("--alert-ca-file", fault);
         }
-        if !(SHORTEST_RESEND..=LONGEST_RESEND).contains(&self.resend_every) {
+        if !(MIN_RESEND..=MAX_RESEND).contains(&self.resend_every) {
             let fault = format!("{:?} is not between 100ms and 1h", self.resend_every);
             return wrong("--alert-resend-every", fault);
         }
-        if !(SHORTEST..=LONGEST_DURATION).contains(&self.give_up_after) {
+        if !(MIN_DURATION..=MAX_DURATION).contains(&self.give_up_after) {
             let fault = format!("{:?} is not between 1s and 366 days", self.give_up_after);
             return wrong("--alert-give-up-after", fault);
         }
-        if self.flap_limit > MOST_FALLS {
-            return wrong("--flap-limit", format!("{} is more than {MOST_FALLS}", self.flap_limit));
+        if self.flap_limit > MAX_FLAP_LIMIT {
+            return wrong("--flap-limit", format!("{} is more than {MAX_FLAP_LIMIT}", self.flap_limit));
         }
-        if !(SHORTEST..=LONGEST_DURATION).contains(&self.flap_window) {
+        if !(MIN_DURATION..=MAX_DURATION).contains(&self.flap_window) {
             let fault = format!("{:?} is not between 1s and 366 days", self.flap_window);
             return wrong("--flap-window", fault);
         }

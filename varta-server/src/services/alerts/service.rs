@@ -12,12 +12,12 @@ use crate::base::error::Error;
 use crate::services::alerts::alert_file::AlertFile;
 use crate::services::alerts::alertmanager::Alertmanager;
 use crate::services::alerts::delivery::REPORTS;
-use crate::services::alerts::lifecycle::Damping;
-use crate::services::alerts::lifecycle::state::{Audience, Board, Book};
+use crate::services::alerts::lifecycle::FlapDetection;
+use crate::services::alerts::lifecycle::state::{AlertSnapshot, AlertState, Receivers};
 use crate::services::alerts::metrics::{AlertMetrics, SINK};
-use crate::services::alerts::notifier::{Line, Notifier};
+use crate::services::alerts::notifier::{Notifier, WebhookQueue};
 use crate::services::alerts::options::AlertOptions;
-use crate::services::alerts::task::{Desk, Saving, Sweeping};
+use crate::services::alerts::task::{AlertTask, Saving, Sweeping};
 use crate::services::alerts::url::AlertUrl;
 use crate::services::alerts::webhook::Webhook;
 use crate::services::alerts::{http_client, task, webhook};
@@ -74,11 +74,11 @@ impl Alerts {
             tracing::info!(target: "varta::alerts", "notices go to {url}, {signed}");
         }
         let audience =
-            Audience { alertmanagers: options.alertmanagers.len(), webhook: options.webhook.is_some() };
-        let damping = Damping { limit: options.flap_limit, window: options.flap_window };
-        let book = Book::new(audience, damping, host.clone());
+            Receivers { alertmanagers: options.alertmanagers.len(), webhook: options.webhook.is_some() };
+        let damping = FlapDetection { limit: options.flap_limit, window: options.flap_window };
+        let book = AlertState::new(audience, damping, host.clone());
         let (to_reports, reports) = mpsc::channel(REPORTS);
-        let (board, seen) = watch::channel(Arc::new(Board::default()));
+        let (board, seen) = watch::channel(Arc::new(AlertSnapshot::default()));
         let stop = CancellationToken::new();
         let mut senders = Vec::new();
         for (number, url) in options.alertmanagers.into_iter().enumerate() {
@@ -99,7 +99,7 @@ impl Alerts {
         if let Some(url) = options.webhook {
             let (queue, waiting) = mpsc::channel(webhook::QUEUE);
             let (outcomes, said) = (metrics.webhook.clone(), AtomicU64::new(0));
-            notifier = Notifier(Some(Arc::new(Line { queue, host, outcomes, said })));
+            notifier = Notifier(Some(Arc::new(WebhookQueue { queue, host, outcomes, said })));
             let task = Webhook {
                 url,
                 key: options.webhook_key.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())),
@@ -112,7 +112,7 @@ impl Alerts {
             };
             senders.push(Box::pin(task.run()) as task::Sender);
         }
-        let desk = Desk {
+        let desk = AlertTask {
             book,
             transitions,
             lost,

@@ -19,8 +19,8 @@ use crate::domain::tracker::Transition;
 use crate::engine::query::{Alarms, Query};
 use crate::services::alerts::alert_file::AlertFile;
 use crate::services::alerts::delivery::Report;
-use crate::services::alerts::lifecycle::Kept;
-use crate::services::alerts::lifecycle::state::{Board, Book};
+use crate::services::alerts::lifecycle::PersistedAlert;
+use crate::services::alerts::lifecycle::state::{AlertSnapshot, AlertState};
 use crate::services::alerts::metrics::AlertMetrics;
 use crate::services::alerts::notifier::Notifier;
 use crate::services::maintenance::pauses::Pauses;
@@ -42,8 +42,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 pub(super) type Sender = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The task and all that it owns.
-pub(crate) struct Desk {
-    pub(super) book: Book,
+pub(crate) struct AlertTask {
+    pub(super) book: AlertState,
     pub(super) transitions: mpsc::Receiver<Transition>,
     /// Set when a transition was dropped.
     pub(super) lost: Arc<AtomicBool>,
@@ -51,7 +51,7 @@ pub(crate) struct Desk {
     pub(super) clock: Clock,
     pub(super) metrics: AlertMetrics,
     pub(super) reports: mpsc::Receiver<Report>,
-    pub(super) board: watch::Sender<Arc<Board>>,
+    pub(super) board: watch::Sender<Arc<AlertSnapshot>>,
     pub(super) notifier: Notifier,
     pub(super) senders: Vec<Sender>,
     pub(super) stop: CancellationToken,
@@ -84,7 +84,7 @@ impl Sweeping {
 
 /// The pending write of the file.
 pub(super) struct Saving {
-    file: Option<(AlertFile, CoalescingWriter<Vec<Kept>>)>,
+    file: Option<(AlertFile, CoalescingWriter<Vec<PersistedAlert>>)>,
     is_due: bool,
     not_before: Instant,
     writing: Option<Written>,
@@ -95,7 +95,7 @@ impl Saving {
     pub(super) fn new(file: Option<AlertFile>) -> Self {
         let file = file.map(|file| {
             let to_write = file.clone();
-            (file, CoalescingWriter::new(move |kept: &Vec<Kept>| to_write.write(kept)))
+            (file, CoalescingWriter::new(move |kept: &Vec<PersistedAlert>| to_write.write(kept)))
         });
         Saving { file, is_due: false, not_before: Instant::now(), writing: None, is_failing: false }
     }
@@ -105,7 +105,7 @@ impl Saving {
         (self.file.is_some() && self.is_due && self.writing.is_none()).then_some(self.not_before)
     }
 
-    fn begin(&mut self, book: &Book, now: WallClock) {
+    fn begin(&mut self, book: &AlertState, now: WallClock) {
         let Some((_, writer)) = &self.file else { return };
         self.is_due = false;
         self.not_before = Instant::now() + SAVE_EVERY;
@@ -142,7 +142,7 @@ async fn if_any<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     }
 }
 
-impl Desk {
+impl AlertTask {
     /// Runs until the tracker has ended, then until all notifications are sent, for two seconds at most.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::base::backoff::Backoff;
 use crate::base::clock::wall_now;
 use crate::services::alerts::alert::hex;
 use crate::services::alerts::delivery::Report;
-use crate::services::alerts::http_client::{Answer, post};
+use crate::services::alerts::http_client::{DeliveryResult, post};
 use crate::services::alerts::metrics::Outcomes;
 use crate::services::alerts::notification::Delivery;
 use crate::services::alerts::url::AlertUrl;
@@ -64,14 +64,14 @@ impl Webhook {
         loop {
             let headers = self.headers(delivery);
             match post(&self.client, url, headers, delivery.body.clone()).await {
-                Answer::Taken => {
+                DeliveryResult::Taken => {
                     self.outcomes.sent.increment(1);
                     if std::mem::take(is_failing) {
                         tracing::info!(target: "varta::alerts", "{url}: takes notices again");
                     }
                     break;
                 }
-                Answer::Refused(reason) => {
+                DeliveryResult::Refused(reason) => {
                     self.outcomes.refused.increment(1);
                     tracing::error!(
                         target: "varta::alerts",
@@ -81,7 +81,7 @@ impl Webhook {
                     );
                     break;
                 }
-                Answer::Failed(reason, asked) => {
+                DeliveryResult::Failed(reason, asked) => {
                     if !std::mem::replace(is_failing, true) {
                         tracing::warn!(
                             target: "varta::alerts",

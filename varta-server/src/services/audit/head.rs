@@ -13,8 +13,8 @@ use crate::base::error::Error;
 use crate::base::files::append_log::{is_at, is_ours_alone};
 use crate::base::files::directory::sync_directory_of;
 use crate::base::files::lock::try_lock;
-use crate::services::audit::chain::Fault;
-use crate::services::audit::mac::{Hash, Sealer};
+use crate::services::audit::chain::ChainError;
+use crate::services::audit::mac::{Authenticator, Hash};
 use crate::services::audit::record::{Link, number, split_hash};
 
 /// The fixed length in bytes. Less than a sector, which is written whole, so a crash leaves the old head or
@@ -107,7 +107,7 @@ impl Head {
     /// # Errors
     ///
     /// The error of the read; the inner result has the fault of the content.
-    pub(super) fn read(&self, sealer: &Sealer) -> io::Result<Result<Option<Link>, Fault>> {
+    pub(super) fn read(&self, sealer: &Authenticator) -> io::Result<Result<Option<Link>, ChainError>> {
         read_head(&self.file, sealer)
     }
 
@@ -116,7 +116,7 @@ impl Head {
     /// # Errors
     ///
     /// The error of the write or the sync.
-    pub(super) fn write(&self, link: Link, sealer: &Sealer) -> io::Result<()> {
+    pub(super) fn write(&self, link: Link, sealer: &Authenticator) -> io::Result<()> {
         let Link { seq, hash } = link;
         let body = format!("{{\"seq\":{seq},\"last\":\"{hash}\"");
         let seal = sealer.seal(body.as_bytes());
@@ -136,16 +136,19 @@ impl Head {
 }
 
 /// Reads a head: the last record of the log; `None` if the file is empty.
-pub(super) fn read_head(file: impl Read, sealer: &Sealer) -> io::Result<Result<Option<Link>, Fault>> {
+pub(super) fn read_head(
+    file: impl Read,
+    sealer: &Authenticator,
+) -> io::Result<Result<Option<Link>, ChainError>> {
     let mut text = Vec::new();
     file.take(LENGTH as u64 + 1).read_to_end(&mut text)?;
     if text.is_empty() {
         return Ok(Ok(None));
     }
-    Ok(parse(&text, sealer).map(Some).ok_or(Fault::WrongHead))
+    Ok(parse(&text, sealer).map(Some).ok_or(ChainError::WrongHead))
 }
 
-fn parse(text: &[u8], sealer: &Sealer) -> Option<Link> {
+fn parse(text: &[u8], sealer: &Authenticator) -> Option<Link> {
     let line = text.strip_suffix(b"\n")?;
     if text.len() != LENGTH {
         return None;

@@ -13,10 +13,10 @@ use crate::base::error::Error;
 use crate::base::files::append_log::{AppendFile, numbered, rotate};
 use crate::base::files::directory::sync_directory_of;
 use crate::services::audit::head::{Head, OPEN_TO_OTHERS};
-use crate::services::audit::mac::Sealer;
+use crate::services::audit::mac::Authenticator;
 use crate::services::audit::options::AuditOptions;
-use crate::services::audit::record::{CONTINUED, Entry, FORMAT, Link, REPAIRED, STARTED};
-use crate::services::audit::recover::{Left, unusable};
+use crate::services::audit::record::{AuditEntry, CONTINUED, FORMAT, Link, REPAIRED, STARTED};
+use crate::services::audit::recover::{ExistingLog, unusable};
 
 /// The mode of the files: only the server's user may read and write them.
 const MODE: u32 = 0o600;
@@ -25,7 +25,7 @@ const MODE: u32 = 0o600;
 #[derive(Debug)]
 pub(crate) struct AuditLog {
     options: AuditOptions,
-    sealer: Sealer,
+    sealer: Authenticator,
     head: Head,
     file: AppendFile,
     /// The last record.
@@ -57,9 +57,9 @@ impl AuditLog {
     pub(crate) fn open(options: &AuditOptions) -> Result<AuditLog, Error> {
         options.check()?;
         let path = options.path.as_path();
-        let sealer = Sealer::read(options.key_file.as_deref())?;
+        let sealer = Authenticator::read(options.key_file.as_deref())?;
         let head = Head::open(path)?;
-        let Left { file, walk, torn, first, last } = Left::find(path, &sealer, &head)?;
+        let ExistingLog { file, walk, torn, first, last } = ExistingLog::find(path, &sealer, &head)?;
         let failed = |error: io::Error| unusable(path, &error);
         let now = clock::wall_now();
         if last == Link::START {
@@ -129,7 +129,7 @@ impl AuditLog {
     ) -> io::Result<u64> {
         // A record in an unlinked file would be lost.
         self.keep_place(at)?;
-        let entry = Entry { at, event, fields };
+        let entry = AuditEntry { at, event, fields };
         let mut link = entry.compose(self.last, &self.sealer, &mut self.line)?;
         let length = self.file.length().saturating_add(self.line.len() as u64);
         if length > self.options.limit && self.last.seq > self.first {
@@ -272,7 +272,7 @@ impl AuditLog {
             fields.insert("log".to_owned(), random_id()?.into());
         }
         let event = if is_new { STARTED } else { CONTINUED };
-        let link = Entry { at, event, fields }.compose(self.last, &self.sealer, &mut self.line)?;
+        let link = AuditEntry { at, event, fields }.compose(self.last, &self.sealer, &mut self.line)?;
         self.file.append(&self.line)?;
         let synced = self.file.sync().and_then(|()| sync_directory_of(&self.options.path));
         if let Err(error) = synced {

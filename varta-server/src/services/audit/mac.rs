@@ -12,7 +12,7 @@ use crate::base::secret::Secret;
 
 /// The shortest key in characters. It is longer than a token, because a copy of the log allows an offline
 /// search for the key.
-const SHORTEST_KEY: usize = 32;
+const MIN_KEY_LEN: usize = 32;
 
 /// The hash of a record: SHA-256 or HMAC-SHA-256 of its bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,33 +59,33 @@ impl fmt::Debug for Hash {
 
 /// Computes the hashes of records.
 #[derive(Debug)]
-pub(super) enum Sealer {
+pub(super) enum Authenticator {
     Plain,
     Keyed(hmac::Key),
 }
 
-impl Sealer {
+impl Authenticator {
     /// Reads the key, if there is one.
     ///
     /// # Errors
     ///
     /// The file cannot be used, or the key is too short.
     pub(super) fn read(key_file: Option<&Path>) -> Result<Self, Error> {
-        let Some(path) = key_file else { return Ok(Sealer::Plain) };
+        let Some(path) = key_file else { return Ok(Authenticator::Plain) };
         let key = Secret::from_file(path)?;
-        if key.as_bytes().len() < SHORTEST_KEY {
+        if key.as_bytes().len() < MIN_KEY_LEN {
             let fault = format!(
-                "must hold a key of at least {SHORTEST_KEY} characters for the audit log; `openssl rand -hex 32` makes one"
+                "must hold a key of at least {MIN_KEY_LEN} characters for the audit log; `openssl rand -hex 32` makes one"
             );
             return Err(Error::configuration_file(path, fault));
         }
-        Ok(Sealer::Keyed(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())))
+        Ok(Authenticator::Keyed(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())))
     }
 
     pub(super) fn seal(&self, bytes: &[u8]) -> Hash {
         let sealed = match self {
-            Sealer::Plain => digest::digest(&digest::SHA256, bytes).as_ref().try_into(),
-            Sealer::Keyed(key) => hmac::sign(key, bytes).as_ref().try_into(),
+            Authenticator::Plain => digest::digest(&digest::SHA256, bytes).as_ref().try_into(),
+            Authenticator::Keyed(key) => hmac::sign(key, bytes).as_ref().try_into(),
         };
         Hash(sealed.expect("SHA-256 has 32 bytes"))
     }
@@ -93,8 +93,8 @@ impl Sealer {
     /// The name of the algorithm in the first record of a file.
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Sealer::Plain => "sha256",
-            Sealer::Keyed(_) => "hmac-sha256",
+            Authenticator::Plain => "sha256",
+            Authenticator::Keyed(_) => "hmac-sha256",
         }
     }
 }

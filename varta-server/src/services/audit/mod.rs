@@ -21,11 +21,11 @@ mod tests;
 mod verify;
 mod writer;
 
-pub use self::chain::Fault;
+pub use self::chain::ChainError;
 pub use self::command::{AuditTask, VerifyArgs};
 pub use self::mac::Hash;
 pub use self::options::{AuditArgs, AuditOptions};
 pub use self::record::Link;
-pub use self::report::{Broken, Found};
+pub use self::report::{Broken, VerifyReport};
 pub use self::verify::{Files, verify};
-pub(crate) use self::writer::Trail;
+pub(crate) use self::writer::AuditWriter;

@@ -10,10 +10,10 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use crate::base::time::rfc3339;
-use crate::services::audit::mac::{Hash, Sealer};
+use crate::services::audit::mac::{Authenticator, Hash};
 
 /// The most bytes of a record, newline included.
-pub(crate) const MOST_RECORD: usize = 64 << 10;
+pub(crate) const MAX_RECORD_LEN: usize = 64 << 10;
 /// The version of the format, which the first record of each file states.
 pub(super) const FORMAT: u64 = 1;
 /// The event of the first record of a log.
@@ -27,7 +27,7 @@ pub(super) const REPAIRED: &str = "repaired";
 const KEYS: [&str; 5] = ["seq", "at", "event", "prev", "hash"];
 /// The length of `2026-11-23T13:12:02.000Z` in bytes.
 const TIME: usize = 24;
-const LONGEST_EVENT: usize = 64;
+const MAX_EVENT_LEN: usize = 64;
 
 /// A position in a log: the number of a record and its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,23 +59,23 @@ impl Link {
 
 /// A record before it is written.
 #[derive(Debug)]
-pub(super) struct Entry<'e> {
+pub(super) struct AuditEntry<'e> {
     pub(super) at: SystemTime,
     pub(super) event: &'e str,
     pub(super) fields: Map<String, Value>,
 }
 
-impl Entry<'_> {
+impl AuditEntry<'_> {
     /// Writes the record that follows `last` into `line`, replacing its content, and returns the new
     /// position.
     ///
     /// # Errors
     ///
     /// The name of the event has characters other than small letters, digits and `_`, a field has a key that
-    /// every record has, or the line is longer than [`MOST_RECORD`].
-    pub(super) fn compose(&self, last: Link, sealer: &Sealer, line: &mut Vec<u8>) -> io::Result<Link> {
+    /// every record has, or the line is longer than [`MAX_RECORD_LEN`].
+    pub(super) fn compose(&self, last: Link, sealer: &Authenticator, line: &mut Vec<u8>) -> io::Result<Link> {
         let refused = |fault: String| Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
-        let Entry { at, event, ref fields } = *self;
+        let AuditEntry { at, event, ref fields } = *self;
         if !is_event(event.as_bytes()) {
             return refused(format!("`{}` is no name of an event for the audit log", event.escape_debug()));
         }
@@ -95,8 +95,8 @@ impl Entry<'_> {
         line.extend_from_slice(format!(",\"prev\":\"{}\"", last.hash).as_bytes());
         let hash = sealer.seal(line);
         line.extend_from_slice(format!(",\"hash\":\"{hash}\"}}\n").as_bytes());
-        if line.len() > MOST_RECORD {
-            return refused(format!("a record of {} bytes is longer than {MOST_RECORD}", line.len()));
+        if line.len() > MAX_RECORD_LEN {
+            return refused(format!("a record of {} bytes is longer than {MAX_RECORD_LEN}", line.len()));
         }
         Ok(Link { seq, hash })
     }
@@ -104,7 +104,7 @@ impl Entry<'_> {
 
 /// A line in the format of a record. Its hash is not verified yet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Record<'l> {
+pub(super) struct AuditRecord<'l> {
     pub(super) seq: u64,
     pub(super) at: &'l str,
     pub(super) event: &'l str,
@@ -114,7 +114,7 @@ pub(super) struct Record<'l> {
     pub(super) body: &'l [u8],
 }
 
-impl<'l> Record<'l> {
+impl<'l> AuditRecord<'l> {
     /// Parses a line without its newline.
     pub(super) fn parse(line: &'l [u8]) -> Option<Self> {
         let (body, hash) = split_hash(line, b",\"hash\":\"", b"\"}")?;
@@ -129,7 +129,7 @@ impl<'l> Record<'l> {
             return None;
         }
         let [at, event] = [at, event].map(str::from_utf8);
-        Some(Record { seq: number(seq)?, at: at.ok()?, event: event.ok()?, prev, hash, body })
+        Some(AuditRecord { seq: number(seq)?, at: at.ok()?, event: event.ok()?, prev, hash, body })
     }
 
     /// The version of the format, which the first record of a file states.
@@ -161,5 +161,5 @@ pub(super) fn number(digits: &[u8]) -> Option<u64> {
 
 fn is_event(name: &[u8]) -> bool {
     let is_part = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
-    (1..=LONGEST_EVENT).contains(&name.len()) && name.iter().all(is_part)
+    (1..=MAX_EVENT_LEN).contains(&name.len()) && name.iter().all(is_part)
 }

@@ -5,16 +5,16 @@ use std::path::Path;
 
 use crate::base::error::Error;
 use crate::base::files::append_log::{AppendFile, numbered};
-use crate::services::audit::chain::{Chain, Fault, Mark, Stop, Walk};
+use crate::services::audit::chain::{Chain, ChainError, ChainScan, ExpectedEntry, ScanStop};
 use crate::services::audit::head::{Head, OPEN_TO_OTHERS};
-use crate::services::audit::mac::Sealer;
+use crate::services::audit::mac::Authenticator;
 use crate::services::audit::record::Link;
 
 /// The existing log, as the server's previous run left it.
-pub(super) struct Left {
+pub(super) struct ExistingLog {
     /// The present file, if there is one, and the result of scanning it.
     pub(super) file: Option<AppendFile>,
-    pub(super) walk: Walk,
+    pub(super) walk: ChainScan,
     /// The bytes after the last valid record: lines that a crash left incomplete, whose writes were never
     /// confirmed.
     pub(super) torn: u64,
@@ -23,18 +23,18 @@ pub(super) struct Left {
     pub(super) last: Link,
 }
 
-impl Left {
+impl ExistingLog {
     /// Scans the existing files, and changes nothing.
-    pub(super) fn find(path: &Path, sealer: &Sealer, head: &Head) -> Result<Self, Error> {
+    pub(super) fn find(path: &Path, sealer: &Authenticator, head: &Head) -> Result<Self, Error> {
         let head_link = head
             .read(sealer)
             .map_err(|error| unusable(head.path(), &error))?
             .map_err(|fault| broken(head.path(), None, fault))?;
-        let mut mark = head_link.map(Mark::new);
+        let mut mark = head_link.map(ExpectedEntry::new);
         let mut chain = Chain::new(sealer);
         let mut first = 0;
         let file = AppendFile::open_existing(path).map_err(|error| unusable(path, &error))?;
-        let mut walk = Walk { lines: 0, bytes: 0, stop: None };
+        let mut walk = ChainScan { lines: 0, bytes: 0, stop: None };
         let mut torn = 0;
         if let Some(file) = &file {
             if !file.is_ours_alone().map_err(|error| unusable(path, &error))? {
@@ -73,18 +73,18 @@ impl Left {
         let last = chain.last;
         let Some(mark) = mark else {
             return match last {
-                Some(_) => Err(broken(head.path(), None, Fault::NoHead)),
+                Some(_) => Err(broken(head.path(), None, ChainError::NoHead)),
                 // A file that is not an audit log.
                 None if torn > 0 => {
                     let fault = "is there and is no audit log; give another name with --audit-log";
                     Err(Error::file(path, fault))
                 }
-                None => Ok(Left { file, walk, torn, first, last: Link::START }),
+                None => Ok(ExistingLog { file, walk, torn, first, last: Link::START }),
             };
         };
         let met = match (mark.link, last) {
             (Link::START, None) => Ok(()),
-            _ => mark.met(last, Fault::WrongHead),
+            _ => mark.met(last, ChainError::WrongHead),
         };
         // More than a single incomplete line.
         let more = walk.stop.filter(|stop| !stop.is_unfinished(torn));
@@ -98,7 +98,7 @@ impl Left {
             (Err(_), Some(stop)) => return Err(broken(path, Some((walk.lines, stop)), stop.fault)),
             (Err(fault), None) => return Err(broken(path, None, fault)),
         }
-        Ok(Left { file, walk, torn, first, last: last.unwrap_or(Link::START) })
+        Ok(ExistingLog { file, walk, torn, first, last: last.unwrap_or(Link::START) })
     }
 }
 
@@ -107,13 +107,13 @@ pub(super) fn unusable(path: &Path, error: &io::Error) -> Error {
 }
 
 /// The error of a log that is not as it was written. `place` has the number of lines before the fault.
-fn broken(path: &Path, place: Option<(u64, Stop)>, fault: Fault) -> Error {
+fn broken(path: &Path, place: Option<(u64, ScanStop)>, fault: ChainError) -> Error {
     let place = match place {
-        Some((lines, Stop { seq: Some(seq), .. })) => format!("line {}, record {seq}: ", lines + 1),
+        Some((lines, ScanStop { seq: Some(seq), .. })) => format!("line {}, record {seq}: ", lines + 1),
         Some((lines, _)) => format!("line {}: ", lines + 1),
         None => String::new(),
     };
-    if let Fault::Newer { .. } = fault {
+    if let ChainError::Newer { .. } = fault {
         let fault = format!("{place}{fault}, or give this one another file with --audit-log");
         return Error::file(path, fault);
     }

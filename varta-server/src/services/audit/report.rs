@@ -7,19 +7,19 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::base::error::Error;
-use crate::services::audit::chain::Fault;
+use crate::services::audit::chain::ChainError;
 use crate::services::audit::mac::Hash;
 
 /// The report of a verification. [`Display`](fmt::Display) writes it as text.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct VerifyReport {
     /// The files that were verified, the oldest first.
     pub files: Vec<PathBuf>,
     pub(super) seal: &'static str,
     /// The number of valid records.
     pub records: u64,
-    pub(super) first: Option<Place>,
-    pub(super) last: Option<Place>,
+    pub(super) first: Option<RecordPosition>,
+    pub(super) last: Option<RecordPosition>,
     /// The number of the record in the head; `None` if the head was not used.
     pub(super) head: Option<u64>,
     /// The number of the expected record, which was found.
@@ -30,7 +30,7 @@ pub struct Found {
 
 /// A record in the report.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct RecordPosition {
     pub(super) seq: u64,
     pub(super) at: String,
     pub(super) hash: Hash,
@@ -46,7 +46,7 @@ pub struct Broken {
     /// The number of the record, if known.
     pub seq: Option<u64>,
     /// The fault.
-    pub fault: Fault,
+    pub fault: ChainError,
 }
 
 impl Broken {
@@ -62,15 +62,15 @@ impl Broken {
     }
 }
 
-impl Found {
+impl VerifyReport {
     /// The report as JSON, in one line.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let Found { files, seal, records, first, last, head, expected, broken } = self;
-        let place = |place: &Option<Place>| {
-            place
-                .as_ref()
-                .map(|Place { seq, at, hash }| json!({"seq": seq, "at": at, "hash": hash.to_string()}))
+        let VerifyReport { files, seal, records, first, last, head, expected, broken } = self;
+        let place = |place: &Option<RecordPosition>| {
+            place.as_ref().map(
+                |RecordPosition { seq, at, hash }| json!({"seq": seq, "at": at, "hash": hash.to_string()}),
+            )
         };
         let broken = broken.as_ref().map(|broken| {
             json!({
@@ -102,9 +102,9 @@ impl Found {
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Found { files, seal, records, first, last, head, expected, broken } = self;
+        let VerifyReport { files, seal, records, first, last, head, expected, broken } = self;
         for (place, file) in files.iter().enumerate() {
             writeln!(f, "{:<12}{}", if place == 0 { "audit log" } else { "" }, file.display())?;
         }
@@ -143,7 +143,7 @@ impl fmt::Display for Found {
             return writeln!(f, "            {}", broken.sentence());
         }
         match last {
-            Some(Place { seq, hash, .. }) => writeln!(f, "last        {seq}:{hash}"),
+            Some(RecordPosition { seq, hash, .. }) => writeln!(f, "last        {seq}:{hash}"),
             None => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use crate::base::error::Error;
 use crate::services::audit::log::AuditLog;
 use crate::services::audit::metrics::missing_records;
 use crate::services::audit::options::AuditOptions;
-use crate::services::audit::writer::Trail;
+use crate::services::audit::writer::AuditWriter;
 use crate::services::context::Context;
 
 /// The capability before it runs. Without `--audit-log` it has its metrics and nothing else.
@@ -29,10 +29,10 @@ impl Audit {
     /// # Errors
     ///
     /// When the thread cannot be started.
-    pub(crate) fn start(self, context: &mut Context) -> Result<Trail, Error> {
+    pub(crate) fn start(self, context: &mut Context) -> Result<AuditWriter, Error> {
         let missing = missing_records(&context.registry);
-        let Some(log) = self.log else { return Ok(Trail::none()) };
-        let (trail, done) = Trail::start(log, missing).map_err(|source| Error::Runtime {
+        let Some(log) = self.log else { return Ok(AuditWriter::none()) };
+        let (trail, done) = AuditWriter::start(log, missing).map_err(|source| Error::Runtime {
             action: "start the thread that writes the audit log",
             source,
         })?;

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use crate::base::error::Error;
 use crate::base::files::append_log::rotated;
 use crate::base::files::bounded_read::{self, ReadError, Symlink};
-use crate::services::audit::chain::{Chain, Fault, Mark};
+use crate::services::audit::chain::{Chain, ChainError, ExpectedEntry};
 use crate::services::audit::head::{head_path, read_head};
-use crate::services::audit::mac::Sealer;
+use crate::services::audit::mac::Authenticator;
 use crate::services::audit::record::Link;
-use crate::services::audit::report::{Broken, Found, Place};
+use crate::services::audit::report::{Broken, RecordPosition, VerifyReport};
 
 /// The files to verify, and the conditions on them.
 #[derive(Clone, Debug)]
@@ -34,27 +34,27 @@ pub struct Files {
 /// # Errors
 ///
 /// A file cannot be read. A fault of the log is no error but part of the report.
-pub fn verify(files: &Files) -> Result<Found, Error> {
+pub fn verify(files: &Files) -> Result<VerifyReport, Error> {
     let Files { paths, key_file, expect_last, without_head, .. } = files;
-    let sealer = Sealer::read(key_file.as_deref())?;
+    let sealer = Authenticator::read(key_file.as_deref())?;
     let paths = with_older(paths)?;
-    let mut found = Found { files: paths.clone(), seal: sealer.name(), ..Found::default() };
+    let mut found = VerifyReport { files: paths.clone(), seal: sealer.name(), ..VerifyReport::default() };
     let mut head = None;
     // The head is read before the log, so that records written meanwhile are after it.
     if let (false, Some(path)) = (without_head, paths.last().map(|path| head_path(path))) {
         match read_head_of(&path, &sealer)? {
-            Ok(link) => head = Some((path, Mark::new(link))),
+            Ok(link) => head = Some((path, ExpectedEntry::new(link))),
             Err(fault) => {
                 found.broken = Some(Broken { file: path, line: None, seq: None, fault });
                 return Ok(found);
             }
         }
     }
-    let mut expected = expect_last.map(Mark::new);
+    let mut expected = expect_last.map(ExpectedEntry::new);
     let mut chain = Chain::new(&sealer);
     for path in &paths {
         let walk = chain.walk(open(path)?, |record| {
-            let place = || Place { seq: record.seq, at: record.at.to_owned(), hash: record.hash };
+            let place = || RecordPosition { seq: record.seq, at: record.at.to_owned(), hash: record.hash };
             found.first.get_or_insert_with(place);
             match &mut found.last {
                 Some(last) => {
@@ -85,27 +85,27 @@ pub fn verify(files: &Files) -> Result<Found, Error> {
 fn at_the_end(
     files: &Files,
     paths: &[PathBuf],
-    found: &Found,
-    head: Option<&(PathBuf, Mark)>,
+    found: &VerifyReport,
+    head: Option<&(PathBuf, ExpectedEntry)>,
     last: Option<Link>,
-    expected: Option<&Mark>,
+    expected: Option<&ExpectedEntry>,
 ) -> Result<(), Broken> {
     let end = paths.last().cloned().unwrap_or_default();
     let broken = |fault| Broken { file: end.clone(), line: None, seq: None, fault };
     if let Some((path, mark)) = head {
-        mark.met(last, Fault::WrongHead).map_err(|fault| match fault {
-            Fault::WrongHead => Broken { file: path.clone(), ..broken(fault) },
+        mark.met(last, ChainError::WrongHead).map_err(|fault| match fault {
+            ChainError::WrongHead => Broken { file: path.clone(), ..broken(fault) },
             _ => broken(fault),
         })?;
     }
-    let Some(first) = &found.first else { return Err(broken(Fault::Nothing)) };
+    let Some(first) = &found.first else { return Err(broken(ChainError::Nothing)) };
     if let Some(mark) = expected {
         let seq = Some(mark.link.seq);
-        mark.met(last, Fault::Unexpected).map_err(|fault| Broken { seq, ..broken(fault) })?;
+        mark.met(last, ChainError::Unexpected).map_err(|fault| Broken { seq, ..broken(fault) })?;
     }
     if files.from_start && first.seq > 1 {
         let file = paths.first().cloned().unwrap_or_default();
-        return Err(Broken { file, line: Some(1), seq: Some(first.seq), fault: Fault::NotFromStart });
+        return Err(Broken { file, line: Some(1), seq: Some(first.seq), fault: ChainError::NotFromStart });
     }
     Ok(())
 }
@@ -118,13 +118,13 @@ fn with_older(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     Ok(older.chain([path.clone()]).collect())
 }
 
-fn read_head_of(path: &Path, sealer: &Sealer) -> Result<Result<Link, Fault>, Error> {
+fn read_head_of(path: &Path, sealer: &Authenticator) -> Result<Result<Link, ChainError>, Error> {
     let file = match open(path) {
-        Err(Error::File { .. }) if !path.exists() => return Ok(Err(Fault::NoHead)),
+        Err(Error::File { .. }) if !path.exists() => return Ok(Err(ChainError::NoHead)),
         opened => opened?,
     };
     let read = read_head(file, sealer).map_err(|error| unreadable(path, &error))?;
-    Ok(read.and_then(|link| link.ok_or(Fault::NoHead)))
+    Ok(read.and_then(|link| link.ok_or(ChainError::NoHead)))
 }
 
 /// Opens a regular file; symbolic links are followed.

@@ -24,7 +24,7 @@ const DURABLE_WITHIN: Duration = Duration::from_secs(2);
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The destination of records.
-pub(super) trait Ledger: Send + 'static {
+pub(super) trait RecordSink: Send + 'static {
     /// Appends a record.
     ///
     /// # Errors
@@ -40,7 +40,7 @@ pub(super) trait Ledger: Send + 'static {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-impl Ledger for AuditLog {
+impl RecordSink for AuditLog {
     fn append(&mut self, at: SystemTime, event: &str, fields: Map<String, Value>) -> io::Result<()> {
         AuditLog::append(self, at, event, fields).map(drop)
     }
@@ -52,16 +52,16 @@ impl Ledger for AuditLog {
 
 /// The handle of the writer thread. Without a destination it writes nothing.
 #[derive(Clone, Debug)]
-pub(crate) struct Trail(Option<Arc<Way>>);
+pub(crate) struct AuditWriter(Option<Arc<WriterQueue>>);
 
 #[derive(Debug)]
-struct Way {
-    queue: BoundedQueue<Entry>,
+struct WriterQueue {
+    queue: BoundedQueue<PendingRecord>,
     missing: Counter,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct PendingRecord {
     at: SystemTime,
     event: &'static str,
     fields: Map<String, Value>,
@@ -69,10 +69,10 @@ struct Entry {
     written: Option<oneshot::Sender<bool>>,
 }
 
-impl Trail {
+impl AuditWriter {
     /// A handle without a destination.
     pub(super) fn none() -> Self {
-        Trail(None)
+        AuditWriter(None)
     }
 
     /// Starts the thread, and returns a receiver of its end. `missing` counts records that were not written.
@@ -80,11 +80,14 @@ impl Trail {
     /// # Errors
     ///
     /// The thread cannot be started.
-    pub(super) fn start(ledger: impl Ledger, missing: Counter) -> io::Result<(Self, worker_thread::Ended)> {
+    pub(super) fn start(
+        ledger: impl RecordSink,
+        missing: Counter,
+    ) -> io::Result<(Self, worker_thread::Ended)> {
         let (queue, entries) = BoundedQueue::new(QUEUE, missing.clone());
-        let way = Way { queue, missing: missing.clone() };
+        let way = WriterQueue { queue, missing: missing.clone() };
         let end = worker_thread::start("varta-audit", move || write(ledger, entries, &missing))?;
-        Ok((Trail(Some(Arc::new(way))), end))
+        Ok((AuditWriter(Some(Arc::new(way))), end))
     }
 
     /// Whether there is a ledger.
@@ -115,7 +118,7 @@ impl Trail {
     }
 }
 
-impl Way {
+impl WriterQueue {
     /// Puts a record into the queue, if there is room; if not, it is counted as missing.
     fn put(
         &self,
@@ -124,18 +127,18 @@ impl Way {
         written: Option<oneshot::Sender<bool>>,
         is_cheap: bool,
     ) -> bool {
-        self.queue.put(is_cheap, || Entry { at: wall_now(), event, fields, written })
+        self.queue.put(is_cheap, || PendingRecord { at: wall_now(), event, fields, written })
     }
 }
 
 /// Writes records until all senders are dropped.
-fn write(mut ledger: impl Ledger, mut entries: mpsc::Receiver<Entry>, missing: &Counter) {
+fn write(mut ledger: impl RecordSink, mut entries: mpsc::Receiver<PendingRecord>, missing: &Counter) {
     let mut told_at: Option<Instant> = None;
     let mut batch = Vec::with_capacity(TOGETHER);
     while entries.blocking_recv_many(&mut batch, TOGETHER) > 0 {
         let mut failed = None;
         let mut answers = Vec::with_capacity(TOGETHER);
-        for Entry { at, event, fields, written } in batch.drain(..) {
+        for PendingRecord { at, event, fields, written } in batch.drain(..) {
             let appended = ledger.append(at, event, fields);
             answers.push((written, appended.is_ok()));
             failed = failed.or(appended.err());
@@ -182,7 +185,7 @@ mod tests {
         hangs: Option<Receiver<()>>,
     }
 
-    impl Ledger for Book {
+    impl RecordSink for Book {
         fn append(&mut self, _: SystemTime, event: &str, _: Map<String, Value>) -> io::Result<()> {
             let mut pages = self.0.lock().unwrap();
             if pages.fails {
@@ -203,9 +206,9 @@ mod tests {
         }
     }
 
-    fn start(book: &Book) -> (Trail, Counter) {
+    fn start(book: &Book) -> (AuditWriter, Counter) {
         let counter = Counter::noop();
-        (Trail::start(book.clone(), counter.clone()).unwrap().0, counter)
+        (AuditWriter::start(book.clone(), counter.clone()).unwrap().0, counter)
     }
 
     #[tokio::test]
@@ -214,7 +217,7 @@ mod tests {
         let (trail, _) = start(&book);
         assert!(trail.record("fired", Map::new()).await);
         assert_eq!(book.0.lock().unwrap().durable, 1);
-        assert!(Trail::none().record("fired", Map::new()).await);
+        assert!(AuditWriter::none().record("fired", Map::new()).await);
     }
 
     #[tokio::test]

@@ -85,7 +85,7 @@ impl Http {
         let Http { listener: Some(listener), options } = self else { return Ok(()) };
         let listener = TcpListener::from_std(listener)
             .map_err(|source| Error::Runtime { action: "watch the metrics socket", source })?;
-        let site = Site {
+        let site = HttpContext {
             queries: context.queries.clone(),
             metrics: ServerMetrics::new(&context.registry, kernel_drops),
             token: options.token,
@@ -110,7 +110,7 @@ fn bind(address: SocketAddr) -> Result<BoundListener, Error> {
 }
 
 /// What the routes need.
-struct Site {
+struct HttpContext {
     queries: mpsc::Sender<Query>,
     metrics: ServerMetrics,
     token: Option<Secret>,
@@ -120,14 +120,14 @@ struct Site {
     log_lines_dropped: fn() -> u64,
 }
 
-struct Shared {
-    site: Site,
+struct HttpState {
+    site: HttpContext,
     scrapes: Arc<Semaphore>,
 }
 
 /// Serves until `stop` is cancelled, then gives responses in progress a short while.
-async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
-    let shared = Arc::new(Shared { site, scrapes: Arc::new(Semaphore::new(SCRAPES)) });
+async fn serve(listener: TcpListener, site: HttpContext, stop: CancellationToken) {
+    let shared = Arc::new(HttpState { site, scrapes: Arc::new(Semaphore::new(SCRAPES)) });
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -168,7 +168,7 @@ async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
     let _ = timeout(PING_WITHIN, connections.wait()).await;
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+async fn ready(State(shared): State<Arc<HttpState>>) -> Response {
     let (answer, answered) = oneshot::channel();
     let ping = async {
         shared.site.queries.send(Query::Ping(answer)).await.ok()?;
@@ -182,7 +182,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+async fn metrics(State(shared): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     if let Some(token) = &shared.site.token {
         let shown = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         if !shown.is_some_and(|shown| token.matches(shown)) {
@@ -196,16 +196,16 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
     let Some(rows) = collect_rows(&shared.site).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").into_response();
     };
-    let Site { clock, log_lines_dropped, .. } = &shared.site;
+    let HttpContext { clock, log_lines_dropped, .. } = &shared.site;
     let families =
         shared.site.metrics.render(clock.now() - MonoTime::START, rows.omitted(), log_lines_dropped());
     let pieces = std::iter::once(Bytes::from(families)).chain(rows.into_pieces()).collect();
-    ([(CONTENT_TYPE, TEXT_FORMAT)], Body::new(Pieces { pieces, _place: place })).into_response()
+    ([(CONTENT_TYPE, TEXT_FORMAT)], Body::new(BodyChunks { pieces, _place: place })).into_response()
 }
 
 /// Collects the series of all agents from the engine, a slice at a time. `None` when the engine has ended.
-async fn collect_rows(site: &Site) -> Option<Box<AgentRows>> {
-    let Site { queries, agent_metrics: which, .. } = site;
+async fn collect_rows(site: &HttpContext) -> Option<Box<AgentRows>> {
+    let HttpContext { queries, agent_metrics: which, .. } = site;
     let (answer, answered) = oneshot::channel();
     queries.send(Query::StartRows { which: *which, answer }).await.ok()?;
     let mut rows = answered.await.ok()?;
@@ -223,13 +223,13 @@ async fn collect_rows(site: &Site) -> Option<Box<AgentRows>> {
 }
 
 /// A response body of separate chunks, which are not copied into one.
-struct Pieces {
+struct BodyChunks {
     pieces: VecDeque<Bytes>,
     /// Held until the client has read everything: the permit bounds the memory, not the work.
     _place: OwnedSemaphorePermit,
 }
 
-impl HttpBody for Pieces {
+impl HttpBody for BodyChunks {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -16,9 +16,9 @@ use crate::domain::tracker::{Cause, Transition, Verdict};
 /// The time without a new agent after which an incident is over.
 const QUIET_FOR: Duration = Duration::from_secs(2);
 /// The most open incidents. At the limit the oldest is closed early.
-const MOST_OPEN: usize = 64;
+const MAX_OPEN_INCIDENTS: usize = 64;
 /// The most names in a summary; the agents of all other names are counted together.
-const MOST_NAMES: usize = 8;
+const MAX_NAMES: usize = 8;
 
 /// The open incidents by number.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl OpenIncidents {
     pub(super) fn note(&mut self, transition: &Transition, now: Instant) {
         let Some(incident) = transition.incident else { return };
         if !self.0.contains_key(&incident.number) {
-            if self.0.len() >= MOST_OPEN
+            if self.0.len() >= MAX_OPEN_INCIDENTS
                 && let Some((number, summary)) = self.0.pop_first()
             {
                 summary.log(number);
@@ -61,7 +61,7 @@ impl OpenIncidents {
                 to = summary.to.as_str(),
                 "incident {}: many agents of {} are {} at once; those that follow are summed up when it is over",
                 incident.number,
-                Place(summary.origin),
+                IncidentKey(summary.origin),
                 summary.to
             );
             self.0.insert(incident.number, summary);
@@ -92,9 +92,9 @@ impl OpenIncidents {
 }
 
 /// The display form of an origin.
-struct Place(Origin);
+struct IncidentKey(Origin);
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for IncidentKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0.address() {
             Some(address) => write!(f, "{address}"),
@@ -126,7 +126,7 @@ impl Summary {
         self.causes[transition.cause.index()] += 1;
         match self.names.iter().position(|(name, _)| *name == transition.agent.name) {
             Some(place) => self.names[place].1 += 1,
-            None if self.names.len() < MOST_NAMES => self.names.push((Arc::clone(&transition.agent.name), 1)),
+            None if self.names.len() < MAX_NAMES => self.names.push((Arc::clone(&transition.agent.name), 1)),
             None => self.other_names += 1,
         }
     }
@@ -160,7 +160,7 @@ impl Summary {
             agents,
             "incident {number} is over: {agents} agents of {} became {to} within {lasted:.3?}; of those that were summed up \
              by cause {causes}, by name {names}",
-            Place(origin)
+            IncidentKey(origin)
         );
     }
 }
@@ -205,7 +205,7 @@ mod tests {
         for number in 1..1_000 {
             open.note(&fallen(number, 10, "worker", Cause::Silent), now);
         }
-        assert_eq!(open.0.len(), MOST_OPEN);
+        assert_eq!(open.0.len(), MAX_OPEN_INCIDENTS);
         open.close_all();
         assert_eq!(open.over_at(), None);
     }

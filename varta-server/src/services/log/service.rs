@@ -4,9 +4,9 @@
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::domain::describe::sentence;
+use crate::domain::describe::describe;
 use crate::domain::tracker::{Transition, Verdict};
-use crate::engine::throttle::Allowances;
+use crate::engine::throttle::LogThrottle;
 use crate::services::context::Context;
 use crate::services::log::incidents::OpenIncidents;
 
@@ -21,7 +21,7 @@ pub(crate) fn start(context: &mut Context) {
 
 /// Writes one log line for each transition, until the queue is closed.
 async fn log(mut transitions: mpsc::Receiver<Transition>) {
-    let mut allowances = Allowances::new(
+    let mut allowances = LogThrottle::new(
         "changes of reported status were not logged",
         "changes of agents in plaintext were not logged",
     );
@@ -72,7 +72,7 @@ fn log_transition(transition: &Transition) {
                 incident = fields.incident,
                 dossier = fields.dossier.map(tracing::field::display),
                 "{}",
-                sentence(transition)
+                describe(transition)
             )
         };
     }
@@ -87,7 +87,7 @@ fn log_transition(transition: &Transition) {
 #[cfg(test)]
 mod tests {
     use crate::base::time::MonoTime;
-    use crate::engine::throttle::Allowance;
+    use crate::engine::throttle::PerSecondLimit;
     use std::io::Write;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
@@ -140,7 +140,7 @@ mod tests {
             ),
         ];
         for (from, to, cause, expected) in cases {
-            assert_eq!(sentence(&transition(from, to, cause)), expected);
+            assert_eq!(describe(&transition(from, to, cause)), expected);
         }
     }
 
@@ -212,12 +212,12 @@ mod tests {
         let expected = "worker[4242] went from stalled to up: it beats again after 5.001s; the silence was this server's \
                         mistake: the agent was beating all along, its beats were late or lost, and it was called stalled \
                         for 1.200s";
-        assert_eq!(sentence(&mistaken), expected);
+        assert_eq!(describe(&mistaken), expected);
     }
 
     #[test]
     fn an_agent_that_cannot_make_up_its_mind_does_not_fill_the_log() {
-        let mut reports = Allowance::new(100, "changes");
+        let mut reports = PerSecondLimit::new(100, "changes");
         let logged = (0..10_000).filter(|_| reports.take(MonoTime::from_secs(5))).count();
         assert_eq!((logged, reports.skipped), (100, 9_900));
         assert!(reports.take(MonoTime::from_secs(6)));
@@ -227,6 +227,6 @@ mod tests {
     fn a_name_cannot_forge_a_log_line() {
         let mut forged = transition(None, Verdict::Stalled, Cause::Silent);
         forged.agent.name = Arc::from("a\nWARN b");
-        assert!(!sentence(&forged).contains('\n'));
+        assert!(!describe(&forged).contains('\n'));
     }
 }

@@ -9,7 +9,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::base::error::Error;
-use crate::services::maintenance::protocol::{Answer, LONGEST_ANSWER, Outcome, Request};
+use crate::services::maintenance::protocol::{MAX_RESPONSE_LEN, Request, Response, ResponseStatus};
 
 /// The timeout of the connection and of the response: longer than the server's own limits together, slow disk
 /// included.
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// [`Error::File`], of the socket, when nobody answers, or somebody who is not to be believed; and when the
 /// server has not done what was asked, with its reason.
-pub(crate) fn ask(path: &Path, request: &Request) -> Result<Answer, Error> {
+pub(crate) fn ask(path: &Path, request: &Request) -> Result<Response, Error> {
     let failed = |fault: String| Error::file(path, fault);
     let socket = connect(path).map_err(|error| failed(no_connection(&error)))?;
     let peer = getsockopt(&socket, PeerCredentials)
@@ -38,12 +38,12 @@ pub(crate) fn ask(path: &Path, request: &Request) -> Result<Answer, Error> {
             _ => format!("the server does not answer: {error}"),
         })
     })?;
-    let answer = Answer::parse(&answer).map_err(|fault| {
+    let answer = Response::parse(&answer).map_err(|fault| {
         failed(format!("the answer makes no sense: {fault}; is this the server's version?"))
     })?;
     match answer.outcome {
-        Outcome::Ok => Ok(answer),
-        Outcome::Refused | Outcome::Malformed => {
+        ResponseStatus::Ok => Ok(answer),
+        ResponseStatus::Refused | ResponseStatus::Malformed => {
             let word =
                 answer.word.unwrap_or_else(|| "it was not done, and the server does not say why".to_owned());
             Err(failed(word.chars().flat_map(visible).collect()))
@@ -85,7 +85,7 @@ fn exchange(mut socket: &Socket, request: &Request) -> io::Result<Vec<u8>> {
     // failed.
     let sent = socket.write_all(request.to_line().as_bytes());
     let mut answer = Vec::new();
-    let most = LONGEST_ANSWER as u64;
+    let most = MAX_RESPONSE_LEN as u64;
     let read = socket.take(most + 1).read_to_end(&mut answer);
     if answer.len() as u64 > most {
         return Err(io::Error::other(format!("what it says is longer than {most} bytes")));

@@ -17,7 +17,7 @@ use crate::base::time::rfc3339;
 use crate::services::maintenance::client::ask;
 use crate::services::maintenance::options::{ControlSocket, NONE, Reason};
 use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason};
-use crate::services::maintenance::protocol::{Answer, Request, check_length};
+use crate::services::maintenance::protocol::{Request, Response, check_length};
 
 /// What a running server can be asked.
 #[derive(Clone, Debug, Subcommand)]
@@ -90,12 +90,12 @@ impl ControlArgs {
         Ok(std::iter::once(first.clone()).chain(paths).find(is_there).unwrap_or(first))
     }
 
-    fn ask(&self, request: &Request) -> Result<Answer, Error> {
+    fn ask(&self, request: &Request) -> Result<Response, Error> {
         ask(&self.path()?, request)
     }
 
     /// The pauses of a response.
-    fn pauses(&self, answer: &Answer) -> Result<Vec<Pause>, Error> {
+    fn pauses(&self, answer: &Response) -> Result<Vec<Pause>, Error> {
         answer.read_pauses().map_err(|fault| {
             let fault = format!("the answer makes no sense: {fault}; is this the server's version?");
             Error::file(self.path().unwrap_or_default(), fault)
@@ -197,7 +197,7 @@ impl PausesArgs {
 }
 
 /// Prints the warning of a response. A closed stderr makes no difference.
-fn warn(answer: &Answer) {
+fn warn(answer: &Response) {
     if let Some(warning) = &answer.word {
         let _ = writeln!(io::stderr(), "varta-server: {}", warning.escape_debug());
     }

@@ -13,8 +13,8 @@ use crate::base::SocketFile;
 use crate::base::accept::accept;
 use crate::base::error::Error;
 use crate::services::maintenance::options::ControlSocket;
-use crate::services::maintenance::protocol::{Answer, LONGEST_REQUEST, Request};
-use crate::services::maintenance::requests::Desk;
+use crate::services::maintenance::protocol::{MAX_REQUEST_LEN, Request, Response};
+use crate::services::maintenance::requests::PauseService;
 
 /// The most connections at once; further ones wait in the kernel's backlog.
 const CONNECTIONS: usize = 16;
@@ -43,7 +43,7 @@ impl ControlListener {
     /// # Errors
     ///
     /// The runtime cannot register the socket.
-    pub(super) async fn serve(self, desk: &Arc<Desk>, stop: &CancellationToken) -> Result<(), Error> {
+    pub(super) async fn serve(self, desk: &Arc<PauseService>, stop: &CancellationToken) -> Result<(), Error> {
         let ControlListener { socket, file } = self;
         let path = file.path().to_path_buf();
         let socket = UnixListener::from_std(socket).map_err(|source| Error::Socket {
@@ -78,7 +78,7 @@ impl ControlListener {
 }
 
 /// Serves one connection.
-async fn converse(stream: &UnixStream, desk: &Desk, stop: &CancellationToken) {
+async fn converse(stream: &UnixStream, desk: &PauseService, stop: &CancellationToken) {
     let answer = match asker(stream) {
         Ok(uid) => {
             let read = tokio::select! {
@@ -91,7 +91,7 @@ async fn converse(stream: &UnixStream, desk: &Desk, stop: &CancellationToken) {
             };
             match request {
                 Ok(request) => desk.answer(request, uid).await,
-                Err(fault) => Answer::malformed(format!("the request makes no sense: {fault}")),
+                Err(fault) => Response::malformed(format!("the request makes no sense: {fault}")),
             }
         }
         Err(refused) => refused,
@@ -102,15 +102,15 @@ async fn converse(stream: &UnixStream, desk: &Desk, stop: &CancellationToken) {
 }
 
 /// The uid of the peer, if it is allowed.
-fn asker(stream: &UnixStream) -> Result<u32, Answer> {
+fn asker(stream: &UnixStream) -> Result<u32, Response> {
     let us = nix::unistd::geteuid().as_raw();
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == us || peer.uid() == 0 => Ok(peer.uid()),
         Ok(peer) => {
             let uid = peer.uid();
-            Err(Answer::refused(format!("uid {uid} may ask for nothing here; uid {us} and root may")))
+            Err(Response::refused(format!("uid {uid} may ask for nothing here; uid {us} and root may")))
         }
-        Err(error) => Err(Answer::refused(format!("the kernel does not say who asks: {error}"))),
+        Err(error) => Err(Response::refused(format!("the kernel does not say who asks: {error}"))),
     }
 }
 
@@ -118,7 +118,7 @@ fn asker(stream: &UnixStream) -> Result<u32, Answer> {
 async fn read_line(stream: &UnixStream) -> Result<Vec<u8>, String> {
     let failed = |error| format!("cannot be read: {error}");
     // One byte more than allowed detects a longer request.
-    let mut line = vec![0; LONGEST_REQUEST + 1];
+    let mut line = vec![0; MAX_REQUEST_LEN + 1];
     let mut length = 0;
     loop {
         stream.readable().await.map_err(failed)?;
@@ -132,8 +132,8 @@ async fn read_line(stream: &UnixStream) -> Result<Vec<u8>, String> {
             Some(end) if length - read + end + 1 < length => {
                 return Err("goes on behind its line; there is one for each connection".to_owned());
             }
-            _ if length > LONGEST_REQUEST => {
-                return Err(format!("is longer than {LONGEST_REQUEST} bytes"));
+            _ if length > MAX_REQUEST_LEN => {
+                return Err(format!("is longer than {MAX_REQUEST_LEN} bytes"));
             }
             None if read > 0 => {}
             Some(_) | None => {

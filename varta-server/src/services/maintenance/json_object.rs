@@ -4,9 +4,9 @@ use serde_json::{Map, Value};
 
 /// The keys of an object that are not read yet.
 #[derive(Debug)]
-pub(crate) struct Fields(Map<String, Value>);
+pub(crate) struct JsonObject(Map<String, Value>);
 
-impl Fields {
+impl JsonObject {
     /// Parses a text.
     ///
     /// # Errors
@@ -14,7 +14,7 @@ impl Fields {
     /// The text is not JSON, or not an object.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
         let value = serde_json::from_slice(text).map_err(|error| format!("is not JSON: {error}"))?;
-        Fields::of(value)
+        JsonObject::of(value)
     }
 
     /// Converts a value.
@@ -24,7 +24,7 @@ impl Fields {
     /// The value is not an object.
     pub(crate) fn of(value: Value) -> Result<Self, String> {
         match value {
-            Value::Object(fields) => Ok(Fields(fields)),
+            Value::Object(fields) => Ok(JsonObject(fields)),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
                 Err("is not a JSON object".to_owned())
             }

@@ -4,7 +4,7 @@ use metrics::{Counter, Gauge};
 
 use crate::metrics::Registry;
 use crate::metrics::family::families;
-use crate::services::maintenance::protocol::Outcome;
+use crate::services::maintenance::protocol::ResponseStatus;
 
 families! {
     PAUSES = "varta_pauses", "Pauses in force: each is a pattern, and whose names fit it alarm nobody.";
@@ -15,17 +15,17 @@ families! {
 /// The gauge of pauses in force, and the counters of control requests by outcome.
 pub(crate) struct MaintenanceMetrics {
     in_force: Gauge,
-    requests: Vec<(Outcome, Counter)>,
+    requests: Vec<(ResponseStatus, Counter)>,
 }
 
 impl MaintenanceMetrics {
     pub(crate) fn new(registry: &Registry) -> Self {
-        let request = |outcome: Outcome| {
+        let request = |outcome: ResponseStatus| {
             (outcome, registry.counter(CONTROL_REQUESTS, &[("outcome", outcome.as_str())]))
         };
         MaintenanceMetrics {
             in_force: registry.gauge(PAUSES, &[]),
-            requests: Outcome::ALL.map(request).into(),
+            requests: ResponseStatus::ALL.map(request).into(),
         }
     }
 
@@ -35,7 +35,7 @@ impl MaintenanceMetrics {
     }
 
     /// Counts a request.
-    pub(crate) fn request(&self, outcome: Outcome) {
+    pub(crate) fn request(&self, outcome: ResponseStatus) {
         if let Some((_, counter)) = self.requests.iter().find(|(counted, _)| *counted == outcome) {
             counter.increment(1);
         }

@@ -25,4 +25,6 @@ mod tests;
 mod wall_timer;
 
 pub use self::command::{ControlArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs};
-pub use self::options::{ControlSocket, Maintenance, MaintenanceArgs, PlannedPause, PlannedPauses, Reason};
+pub use self::options::{
+    ControlSocket, MaintenanceArgs, MaintenanceOptions, PlannedPause, PlannedPauses, Reason,
+};

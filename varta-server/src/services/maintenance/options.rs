@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use clap::Args;
 
 use crate::base::error::Error;
-use crate::base::options::table::{Fault, ReadTables, Table, at, moment, text};
+use crate::base::options::table::{ParseError, ReadTables, Table, at, moment, text};
 use crate::base::{EntryError, Glob, SocketOptions};
 
 /// The value that turns a socket off.
@@ -26,26 +26,26 @@ pub struct MaintenanceArgs {
 impl MaintenanceArgs {
     /// What these options say, with the pauses of the file. `sockets` are those on which agents beat.
     #[must_use]
-    pub fn options(self, planned: PlannedPauses, sockets: &[SocketOptions]) -> Maintenance {
+    pub fn options(self, planned: PlannedPauses, sockets: &[SocketOptions]) -> MaintenanceOptions {
         let control = match self.control_socket {
             Some(path) if path.as_os_str() == NONE => None,
             Some(path) => Some(ControlSocket { path, is_default: false }),
             None => sockets.first().map(|socket| ControlSocket::beside(socket.path.clone())),
         };
-        Maintenance { control, planned }
+        MaintenanceOptions { control, planned }
     }
 }
 
 /// The settings of maintenance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Maintenance {
+pub struct MaintenanceOptions {
     /// The control socket; `None` without one.
     pub(crate) control: Option<ControlSocket>,
     /// The pauses of the configuration file.
     pub planned: PlannedPauses,
 }
 
-impl Maintenance {
+impl MaintenanceOptions {
     /// Checks the control socket. `sockets` are those on which agents beat.
     ///
     /// # Errors
@@ -193,7 +193,7 @@ const PAUSE_KEYS: [&str; 4] = ["name", "from", "until", "reason"];
 impl ReadTables for PlannedPauses {
     const NAME: &str = "pause";
 
-    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError> {
         let [name, from, until, reason] = table.values(PAUSE_KEYS)?;
         let (place, name) = table.name(name)?;
         let name = Glob::parse(name).map_err(|error| at(place, error))?;

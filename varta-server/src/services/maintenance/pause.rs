@@ -7,17 +7,17 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::base::Glob;
-use crate::base::limits::LONGEST_DURATION;
+use crate::base::limits::MAX_DURATION;
 use crate::base::time::{parse_rfc3339, rfc3339};
-use crate::services::maintenance::json_object::Fields;
+use crate::services::maintenance::json_object::JsonObject;
 use crate::services::maintenance::options::Reason;
 
 /// The shortest pause that can be requested.
-pub(crate) const SHORTEST: Duration = Duration::from_secs(1);
+pub(crate) const MIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// The source of a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum By {
+pub(crate) enum RequestedBy {
     /// A request on the control socket by this uid, as the kernel reports it.
     User(u32),
     /// The configuration file.
@@ -25,11 +25,11 @@ pub(crate) enum By {
 }
 
 /// Writes `uid 1000` or `configuration`.
-impl fmt::Display for By {
+impl fmt::Display for RequestedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            By::User(uid) => write!(f, "uid {uid}"),
-            By::Configuration => f.write_str("configuration"),
+            RequestedBy::User(uid) => write!(f, "uid {uid}"),
+            RequestedBy::Configuration => f.write_str("configuration"),
         }
     }
 }
@@ -46,7 +46,7 @@ pub(crate) struct Pause {
     /// The reason.
     pub(crate) reason: Option<Reason>,
     /// The source.
-    pub(crate) by: By,
+    pub(crate) by: RequestedBy,
     /// The time of the request, or of the first load of the configuration that has it.
     pub(crate) since: SystemTime,
 }
@@ -65,8 +65,8 @@ impl Pause {
     /// Converts the pause to a JSON object. Times are RFC 3339 in UTC, with milliseconds.
     pub(crate) fn to_json(&self) -> Value {
         let (by, uid) = match self.by {
-            By::User(uid) => ("user", Some(uid)),
-            By::Configuration => ("configuration", None),
+            RequestedBy::User(uid) => ("user", Some(uid)),
+            RequestedBy::Configuration => ("configuration", None),
         };
         json!({
             "pattern": self.pattern.as_str(),
@@ -86,15 +86,17 @@ impl Pause {
     ///
     /// The first invalid key.
     pub(crate) fn from_json(value: Value) -> Result<Self, String> {
-        let mut fields = Fields::of(value)?;
+        let mut fields = JsonObject::of(value)?;
         let pattern = parse_pattern(&fields.need_text("pattern")?)?;
         let reason = fields.text("reason")?.map(|text| parse_reason(&text)).transpose()?;
         let by = match fields.need_text("by")?.as_str() {
             "user" => {
                 let uid = fields.need_number("uid")?;
-                By::User(u32::try_from(uid).map_err(|_| format!("uid: {uid} is not the id of a user"))?)
+                RequestedBy::User(
+                    u32::try_from(uid).map_err(|_| format!("uid: {uid} is not the id of a user"))?,
+                )
             }
-            "configuration" => By::Configuration,
+            "configuration" => RequestedBy::Configuration,
             other => {
                 return Err(format!("by: `{}` is neither user nor configuration", other.escape_debug()));
             }
@@ -112,9 +114,9 @@ impl Pause {
     /// Whether a request can have caused it.
     pub(crate) fn could_be_asked_for(&self) -> bool {
         let length = self.until.and_then(|until| until.duration_since(self.since).ok());
-        matches!(self.by, By::User(_))
+        matches!(self.by, RequestedBy::User(_))
             && self.from.is_none()
-            && length.is_some_and(|length| (SHORTEST..=LONGEST_DURATION).contains(&length))
+            && length.is_some_and(|length| (MIN_PAUSE..=MAX_DURATION).contains(&length))
     }
 }
 
@@ -193,7 +195,7 @@ mod tests {
     fn only_what_could_have_been_asked_for_passes_for_it() {
         assert!(asked("a", 3_600).could_be_asked_for());
         assert!(!planned("a", None, Some(3_600)).could_be_asked_for());
-        let longest = LONGEST_DURATION.as_secs();
+        let longest = MAX_DURATION.as_secs();
         assert!(asked("a", longest).could_be_asked_for() && !asked("a", longest + 1).could_be_asked_for());
         assert!(!Pause { until: None, ..asked("a", 1) }.could_be_asked_for());
         assert!(!Pause { since: at(5), ..asked("a", 5) }.could_be_asked_for());

@@ -11,9 +11,9 @@ use serde_json::Value;
 use crate::base::error::Error;
 use crate::base::files::bounded_read::{Owner, ReadError};
 use crate::base::files::private_json::{Fault, PrivateJson};
-use crate::services::maintenance::json_object::Fields;
+use crate::services::maintenance::json_object::JsonObject;
 use crate::services::maintenance::pause::Pause;
-use crate::services::maintenance::schedule::List;
+use crate::services::maintenance::schedule::Schedule;
 
 const FILE: &str = "pauses.json";
 const VERSION: u64 = 1;
@@ -22,12 +22,12 @@ const MAX_LEN: u64 = 4 << 20;
 
 /// The file, in the directory of `--state-dir`, which this server has locked.
 #[derive(Clone, Debug)]
-pub(super) struct KeptFile(PrivateJson);
+pub(super) struct PauseFile(PrivateJson);
 
-impl KeptFile {
+impl PauseFile {
     /// The file in this directory, without access to it.
     pub(super) fn new(directory: &Path) -> Self {
-        KeptFile(PrivateJson::new(directory.join(FILE), VERSION, MAX_LEN, Owner::OursOrRoot))
+        PauseFile(PrivateJson::new(directory.join(FILE), VERSION, MAX_LEN, Owner::OursOrRoot))
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -85,14 +85,14 @@ fn text_of(pauses: &[Pause]) -> String {
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<Pause>, String> {
-    let mut fields = Fields::parse(bytes)?;
+    let mut fields = JsonObject::parse(bytes)?;
     match fields.need_number("v")? {
         VERSION => {}
         other => return Err(format!("it is of version {other}, and this server knows version {VERSION}")),
     }
     let entries = fields.list("pauses")?;
-    if entries.len() > List::MOST {
-        return Err(format!("it has more than {} pauses", List::MOST));
+    if entries.len() > Schedule::MOST {
+        return Err(format!("it has more than {} pauses", Schedule::MOST));
     }
     entries.into_iter().map(parse_entry).collect()
 }
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_only_the_owner_can_read_it() {
         let directory = tempfile::tempdir().unwrap();
-        let kept = KeptFile::new(directory.path());
+        let kept = PauseFile::new(directory.path());
         assert_eq!(kept.read().unwrap(), [], "there is none at first");
         let pauses = [asked("batch-*", 3_600), asked("\"größer\"", 60)];
         kept.write(&pauses).unwrap();
@@ -142,7 +142,7 @@ mod tests {
             change(&mut entry);
             json!({ "v": 1, "pauses": [entry] }).to_string()
         };
-        let too_many: Vec<Value> = (0..=List::MOST).map(|_| asked("a", 3_600).to_json()).collect();
+        let too_many: Vec<Value> = (0..=Schedule::MOST).map(|_| asked("a", 3_600).to_json()).collect();
         for text in [
             String::new(),
             "{".to_owned(),
@@ -159,7 +159,7 @@ mod tests {
             " ".repeat(usize::try_from(MAX_LEN).unwrap() + 1),
         ] {
             let directory = tempfile::tempdir().unwrap();
-            let kept = KeptFile::new(directory.path());
+            let kept = PauseFile::new(directory.path());
             fs::write(kept.path(), &text).unwrap();
             assert_eq!(kept.read().unwrap(), [], "{text:.80}");
             assert_eq!(fs::read_to_string(directory.path().join(ASIDE)).unwrap(), text);
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_file_of_a_newer_server_is_refused_and_left_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let kept = KeptFile::new(directory.path());
+        let kept = PauseFile::new(directory.path());
         let newer = r#"{"v":2,"pauses":{},"more":true}"#;
         fs::write(kept.path(), newer).unwrap();
         let refused = kept.read().unwrap_err();
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn what_is_no_regular_file_is_moved_aside_unread() {
         let directory = tempfile::tempdir().unwrap();
-        let kept = KeptFile::new(directory.path());
+        let kept = PauseFile::new(directory.path());
         let other = directory.path().join("other");
         fs::write(&other, text_of(&[asked("a", 3_600)])).unwrap();
         symlink(&other, kept.path()).unwrap();
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn a_link_in_the_place_of_the_unfinished_file_is_not_written_through() {
         let directory = tempfile::tempdir().unwrap();
-        let kept = KeptFile::new(directory.path());
+        let kept = PauseFile::new(directory.path());
         let precious = directory.path().join("precious");
         fs::write(&precious, "precious").unwrap();
         symlink(&precious, directory.path().join(UNFINISHED)).unwrap();
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_directory_that_has_gone_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        let kept = KeptFile::new(&directory.path().join("gone"));
+        let kept = PauseFile::new(&directory.path().join("gone"));
         assert!(kept.write(&[]).is_err());
         assert_eq!(kept.read().unwrap(), []);
     }

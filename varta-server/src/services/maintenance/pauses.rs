@@ -8,19 +8,19 @@ use tokio::sync::Notify;
 use crate::base::time::rfc3339;
 use crate::services::maintenance::options::PlannedPauses;
 use crate::services::maintenance::pause::Pause;
-use crate::services::maintenance::schedule::{List, Replanned, Turn};
+use crate::services::maintenance::schedule::{Replanned, Schedule, Tick};
 
 /// The target of log lines about pauses.
 pub(super) const TARGET: &str = "varta::maintenance";
 
 /// The pauses. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pauses(Arc<Shared>);
+pub(crate) struct Pauses(Arc<PausesInner>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct PausesInner {
     /// Locked only while it is searched or changed, never across I/O.
-    list: RwLock<List>,
+    list: RwLock<Schedule>,
     /// Notified when the schedule was changed by something other than time.
     changed: Notify,
 }
@@ -55,19 +55,19 @@ impl Pauses {
         }
     }
 
-    pub(super) fn look<T>(&self, look: impl FnOnce(&List) -> T) -> T {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Schedule) -> T) -> T {
         look(&self.0.list.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes the schedule, and wakes the timer.
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut List) -> T) -> T {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Schedule) -> T) -> T {
         let changed = change(&mut self.0.list.write().unwrap_or_else(PoisonError::into_inner));
         self.0.changed.notify_one();
         changed
     }
 
     /// Advances the schedule to `now`, and logs which pauses start and end.
-    pub(super) fn turn(&self, now: SystemTime) -> Turn {
+    pub(super) fn turn(&self, now: SystemTime) -> Tick {
         let turn = self.0.list.write().unwrap_or_else(PoisonError::into_inner).turn(now);
         for Pause { pattern, until, reason, by, .. } in &turn.begun {
             let pattern = pattern.as_str().escape_debug();

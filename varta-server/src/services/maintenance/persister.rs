@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::base::files::coalescing_writer::CoalescingWriter;
 use crate::services::maintenance::pause::Pause;
-use crate::services::maintenance::pause_file::KeptFile;
+use crate::services::maintenance::pause_file::PauseFile;
 use crate::services::maintenance::pauses::Pauses;
 
 /// The longest wait for a write: less than a client waits for its response.
@@ -12,7 +12,7 @@ pub(super) const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// The result of persisting the pauses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Kept {
+pub(super) enum WriteOutcome {
     /// They are on the disk.
     Written,
     /// There is no state directory.
@@ -23,16 +23,16 @@ pub(super) enum Kept {
 
 /// The pauses, and the file in which they outlive this server.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct Persister {
     pauses: Pauses,
     /// `None` without `--state-dir`.
-    file: Option<(KeptFile, CoalescingWriter<Vec<Pause>>)>,
+    file: Option<(PauseFile, CoalescingWriter<Vec<Pause>>)>,
 }
 
-impl Keeper {
-    pub(super) fn new(pauses: Pauses, file: Option<KeptFile>) -> Self {
+impl Persister {
+    pub(super) fn new(pauses: Pauses, file: Option<PauseFile>) -> Self {
         let file = file.map(|file| (file.clone(), CoalescingWriter::new(write_to(file))));
-        Keeper { pauses, file }
+        Persister { pauses, file }
     }
 
     /// Whether there is a state directory.
@@ -42,27 +42,27 @@ impl Keeper {
 
     /// Persists the present schedule, and returns the result. A write that takes too long is reported as
     /// failed, and completes when the disk permits.
-    pub(super) async fn keep(&self) -> Kept {
-        let Some((file, writer)) = &self.file else { return Kept::Nowhere };
+    pub(super) async fn keep(&self) -> WriteOutcome {
+        let Some((file, writer)) = &self.file else { return WriteOutcome::Nowhere };
         let written = writer.put(|| self.pauses.look(|list| list.asked().cloned().collect()));
         match tokio::time::timeout(WRITTEN_WITHIN, written).await {
-            Ok(Ok(())) => Kept::Written,
-            Ok(Err(fault)) => Kept::Failed(describe(file, &fault)),
+            Ok(Ok(())) => WriteOutcome::Written,
+            Ok(Err(fault)) => WriteOutcome::Failed(describe(file, &fault)),
             Err(_) => {
                 let fault = describe(file, &format!("the disk has not taken it for {WRITTEN_WITHIN:?}"));
                 log(&fault);
-                Kept::Failed(fault)
+                WriteOutcome::Failed(fault)
             }
         }
     }
 }
 
 /// Writes pauses to a file, and says in the log when that fails, also when nobody waits for it any more.
-fn write_to(file: KeptFile) -> impl Fn(&Vec<Pause>) -> std::io::Result<()> {
+fn write_to(file: PauseFile) -> impl Fn(&Vec<Pause>) -> std::io::Result<()> {
     move |pauses| file.write(pauses).inspect_err(|error| log(&describe(&file, &error.to_string())))
 }
 
-fn describe(file: &KeptFile, fault: &str) -> String {
+fn describe(file: &PauseFile, fault: &str) -> String {
     format!("{}: cannot be written: {fault}", file.path().display())
 }
 

@@ -6,25 +6,25 @@ use serde_json::json;
 use serde_json::{Map, Value};
 
 use crate::base::Glob;
-use crate::base::limits::LONGEST_DURATION;
+use crate::base::limits::MAX_DURATION;
 use crate::base::time::millis;
-use crate::services::maintenance::json_object::Fields;
+use crate::services::maintenance::json_object::JsonObject;
 use crate::services::maintenance::options::{PlannedPauses, Reason};
-use crate::services::maintenance::pause::{Pause, SHORTEST, parse_pattern, parse_reason};
-use crate::services::maintenance::schedule::List;
+use crate::services::maintenance::pause::{MIN_PAUSE, Pause, parse_pattern, parse_reason};
+use crate::services::maintenance::schedule::Schedule;
 
 /// The version of the protocol.
 pub(crate) const VERSION: u64 = 1;
 /// The longest request in bytes, newline included.
-pub(crate) const LONGEST_REQUEST: usize = 8 << 10;
+pub(crate) const MAX_REQUEST_LEN: usize = 8 << 10;
 /// The longest response in bytes, newline included.
-pub(crate) const LONGEST_ANSWER: usize = 4 << 20;
+pub(crate) const MAX_RESPONSE_LEN: usize = 4 << 20;
 
 // All pauses fit a response, each with every field at its longest: a character of a pattern takes up to four
 // bytes, and an escaped one of a reason twice its own.
 const _: () = assert!(
-    (List::MOST + PlannedPauses::MOST) * (4 * Glob::MAX_LEN + 2 * Reason::MAX_LEN + 512) + 1_024
-        <= LONGEST_ANSWER
+    (Schedule::MOST + PlannedPauses::MOST) * (4 * Glob::MAX_LEN + 2 * Reason::MAX_LEN + 512) + 1_024
+        <= MAX_RESPONSE_LEN
 );
 
 /// A request.
@@ -55,7 +55,7 @@ impl Request {
     ///
     /// The first fault, with its key.
     pub(crate) fn parse(line: &[u8]) -> Result<Self, String> {
-        let mut fields = Fields::parse(line)?;
+        let mut fields = JsonObject::parse(line)?;
         match fields.need_number("v")? {
             VERSION => {}
             other => return Err(format!("v: {other} is not spoken here; this server speaks {VERSION}")),
@@ -102,7 +102,7 @@ impl Request {
 ///
 /// The length is out of range; the text has the bounds.
 pub(crate) fn check_length(length: Duration) -> Result<Duration, String> {
-    if (SHORTEST..=LONGEST_DURATION).contains(&length) {
+    if (MIN_PAUSE..=MAX_DURATION).contains(&length) {
         return Ok(length);
     }
     Err(format!("{length:?} is not between 1 second and 366 days"))
@@ -110,7 +110,7 @@ pub(crate) fn check_length(length: Duration) -> Result<Duration, String> {
 
 /// The outcome of a request, in the response and in the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum ResponseStatus {
     /// The request was carried out.
     Ok,
     /// The request was valid and not carried out.
@@ -119,22 +119,23 @@ pub(crate) enum Outcome {
     Malformed,
 }
 
-impl Outcome {
-    pub(crate) const ALL: [Outcome; 3] = [Outcome::Ok, Outcome::Refused, Outcome::Malformed];
+impl ResponseStatus {
+    pub(crate) const ALL: [ResponseStatus; 3] =
+        [ResponseStatus::Ok, ResponseStatus::Refused, ResponseStatus::Malformed];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            Outcome::Ok => "ok",
-            Outcome::Refused => "refused",
-            Outcome::Malformed => "malformed",
+            ResponseStatus::Ok => "ok",
+            ResponseStatus::Refused => "refused",
+            ResponseStatus::Malformed => "malformed",
         }
     }
 }
 
 /// A response.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Answer {
-    pub(crate) outcome: Outcome,
+pub(super) struct Response {
+    pub(crate) outcome: ResponseStatus,
     /// The fault; or a warning, if the request was carried out.
     pub(crate) word: Option<String>,
     /// The pauses of the request.
@@ -143,13 +144,13 @@ pub(super) struct Answer {
     pub(crate) kept: bool,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn refused(why: impl Into<String>) -> Self {
-        Answer { outcome: Outcome::Refused, word: Some(why.into()), pauses: Vec::new(), kept: false }
+        Response { outcome: ResponseStatus::Refused, word: Some(why.into()), pauses: Vec::new(), kept: false }
     }
 
     pub(crate) fn malformed(why: impl Into<String>) -> Self {
-        Answer { outcome: Outcome::Malformed, ..Answer::refused(why) }
+        Response { outcome: ResponseStatus::Malformed, ..Response::refused(why) }
     }
 
     /// The response as a line.
@@ -158,12 +159,12 @@ impl Answer {
         fields.insert("v".to_owned(), json!(VERSION));
         fields.insert("outcome".to_owned(), json!(self.outcome.as_str()));
         match self.outcome {
-            Outcome::Ok => {
+            ResponseStatus::Ok => {
                 fields.insert("warning".to_owned(), json!(self.word));
                 fields.insert("pauses".to_owned(), json!(self.pauses));
                 fields.insert("kept".to_owned(), json!(self.kept));
             }
-            Outcome::Refused | Outcome::Malformed => {
+            ResponseStatus::Refused | ResponseStatus::Malformed => {
                 fields.insert("error".to_owned(), json!(self.word));
             }
         }
@@ -176,16 +177,16 @@ impl Answer {
     ///
     /// The line is not a response of this protocol version.
     pub(crate) fn parse(line: &[u8]) -> Result<Self, String> {
-        let mut fields = Fields::parse(line)?;
+        let mut fields = JsonObject::parse(line)?;
         let version = fields.need_number("v")?;
         if version != VERSION {
             return Err(format!("v: {version} is not spoken here; this program speaks {VERSION}"));
         }
         let text = fields.need_text("outcome")?;
-        let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.as_str() == text);
+        let outcome = ResponseStatus::ALL.into_iter().find(|outcome| outcome.as_str() == text);
         let outcome = outcome.ok_or_else(|| format!("outcome: `{}` is none", text.escape_debug()))?;
-        let word = fields.text(if outcome == Outcome::Ok { "warning" } else { "error" })?;
-        Ok(Answer { outcome, word, pauses: fields.list("pauses")?, kept: fields.flag("kept")? })
+        let word = fields.text(if outcome == ResponseStatus::Ok { "warning" } else { "error" })?;
+        Ok(Response { outcome, word, pauses: fields.list("pauses")?, kept: fields.flag("kept")? })
     }
 
     /// Parses the pauses.
@@ -208,19 +209,23 @@ mod tests {
         let reason = Some(Reason::parse("a \"reason\"").unwrap());
         let pattern = glob("batch-*");
         for request in [
-            Request::Pause { pattern: pattern.clone(), length: SHORTEST, reason },
-            Request::Pause { pattern: pattern.clone(), length: LONGEST_DURATION, reason: None },
+            Request::Pause { pattern: pattern.clone(), length: MIN_PAUSE, reason },
+            Request::Pause { pattern: pattern.clone(), length: MAX_DURATION, reason: None },
             Request::Resume { pattern },
             Request::Pauses,
         ] {
             let line = request.to_line();
-            assert!(line.ends_with('\n') && line.len() <= LONGEST_REQUEST);
+            assert!(line.ends_with('\n') && line.len() <= MAX_REQUEST_LEN);
             assert_eq!(Request::parse(line.as_bytes()), Ok(request));
         }
-        let answer =
-            Answer { outcome: Outcome::Ok, word: None, pauses: vec![asked("a", 9).to_json()], kept: true };
-        for answer in [answer, Answer::refused("no"), Answer::malformed("what?")] {
-            assert_eq!(Answer::parse(answer.to_line().as_bytes()), Ok(answer));
+        let answer = Response {
+            outcome: ResponseStatus::Ok,
+            word: None,
+            pauses: vec![asked("a", 9).to_json()],
+            kept: true,
+        };
+        for answer in [answer, Response::refused("no"), Response::malformed("what?")] {
+            assert_eq!(Response::parse(answer.to_line().as_bytes()), Ok(answer));
         }
     }
 
@@ -252,16 +257,16 @@ mod tests {
             let fault = Request::parse(line.as_bytes()).unwrap_err();
             assert!(fault.starts_with(said), "{line}: {fault}");
         }
-        assert!(Request::parse("[".repeat(LONGEST_REQUEST).as_bytes()).is_err());
+        assert!(Request::parse("[".repeat(MAX_REQUEST_LEN).as_bytes()).is_err());
         assert!(Request::parse(b"{\"v\":1,\"do\":\"\xff\"}").is_err());
     }
 
     #[test]
     fn an_answer_that_makes_no_sense_is_an_error() {
         for line in ["", "{}", r#"{"v":2,"outcome":"ok"}"#, r#"{"v":1,"outcome":"perhaps"}"#] {
-            assert!(Answer::parse(line.as_bytes()).is_err(), "{line}");
+            assert!(Response::parse(line.as_bytes()).is_err(), "{line}");
         }
-        let answer = Answer::parse(br#"{"v":1,"outcome":"ok","pauses":[{}],"new":1}"#).unwrap();
+        let answer = Response::parse(br#"{"v":1,"outcome":"ok","pauses":[{}],"new":1}"#).unwrap();
         assert!(answer.read_pauses().is_err());
     }
 }

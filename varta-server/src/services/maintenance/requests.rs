@@ -12,30 +12,30 @@ use crate::base::error::Error;
 use crate::base::time::WallTime;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::Reason;
-use crate::services::maintenance::pause::{By, Pause};
-use crate::services::maintenance::pause_file::KeptFile;
+use crate::services::maintenance::pause::{Pause, RequestedBy};
+use crate::services::maintenance::pause_file::PauseFile;
 use crate::services::maintenance::pauses::{Pauses, TARGET};
-use crate::services::maintenance::persister::{Keeper, Kept};
-use crate::services::maintenance::protocol::{Answer, Outcome, Request};
-use crate::services::maintenance::schedule::{Full, Lift, List, Turn};
-use crate::services::maintenance::wall_timer::Alarm;
+use crate::services::maintenance::persister::{Persister, WriteOutcome};
+use crate::services::maintenance::protocol::{Request, Response, ResponseStatus};
+use crate::services::maintenance::schedule::{ResumeResult, Schedule, ScheduleFull, Tick};
+use crate::services::maintenance::wall_timer::WallTimer;
 
 /// The pauses with their file and metrics.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct PauseService {
     pauses: Pauses,
-    keeper: Keeper,
+    keeper: Persister,
     metrics: MaintenanceMetrics,
 }
 
-impl Desk {
-    pub(super) fn new(pauses: Pauses, file: Option<KeptFile>, metrics: MaintenanceMetrics) -> Self {
-        let keeper = Keeper::new(pauses.clone(), file);
-        Desk { pauses, keeper, metrics }
+impl PauseService {
+    pub(super) fn new(pauses: Pauses, file: Option<PauseFile>, metrics: MaintenanceMetrics) -> Self {
+        let keeper = Persister::new(pauses.clone(), file);
+        PauseService { pauses, keeper, metrics }
     }
 
     /// Carries out a request of `uid`.
-    pub(super) async fn answer(&self, request: Request, uid: u32) -> Answer {
+    pub(super) async fn answer(&self, request: Request, uid: u32) -> Response {
         match request {
             Request::Pause { pattern, length, reason } => self.pause(pattern, length, reason, uid).await,
             Request::Resume { pattern } => self.resume(&pattern, uid).await,
@@ -44,50 +44,50 @@ impl Desk {
     }
 
     /// Counts a request by its outcome.
-    pub(super) fn count(&self, outcome: Outcome) {
+    pub(super) fn count(&self, outcome: ResponseStatus) {
         self.metrics.request(outcome);
     }
 
-    async fn pause(&self, pattern: Glob, length: Duration, reason: Option<Reason>, uid: u32) -> Answer {
+    async fn pause(&self, pattern: Glob, length: Duration, reason: Option<Reason>, uid: u32) -> Response {
         // As it is written down.
         let now = SystemTime::from(WallTime::from(wall_now()));
         let until = Some(now + length);
-        let pause = Pause { pattern, from: None, until, reason, by: By::User(uid), since: now };
+        let pause = Pause { pattern, from: None, until, reason, by: RequestedBy::User(uid), since: now };
         // Pauses that have ended make room first.
         self.settle(now);
-        if let Err(Full) = self.pauses.change(|list| list.ask(pause.clone())) {
-            let most = List::MOST;
-            return Answer::refused(format!(
+        if let Err(ScheduleFull) = self.pauses.change(|list| list.ask(pause.clone())) {
+            let most = Schedule::MOST;
+            return Response::refused(format!(
                 "there are {most} pauses, which is the most that there may be; resume some of them, or pause a pattern that \
                  fits more names"
             ));
         }
         self.settle(now);
         let warning = match self.keeper.keep().await {
-            Kept::Written => None,
-            Kept::Nowhere => Some(
+            WriteOutcome::Written => None,
+            WriteOutcome::Nowhere => Some(
                 "the server has no --state-dir, so it forgets this pause when it is started again".to_owned(),
             ),
-            Kept::Failed(fault) => {
+            WriteOutcome::Failed(fault) => {
                 Some(format!("{fault}; the server may forget this pause when it is started again"))
             }
         };
         self.done(warning, vec![pause.to_json()])
     }
 
-    async fn resume(&self, pattern: &Glob, uid: u32) -> Answer {
+    async fn resume(&self, pattern: &Glob, uid: u32) -> Response {
         let text = pattern.as_str().escape_debug();
         // A pause that has ended cannot be resumed.
         self.settle(wall_now());
         let lifted = match self.pauses.change(|list| list.lift(pattern)) {
-            Lift::Done(pause) => pause,
-            Lift::Planned => {
-                return Answer::refused(format!(
+            ResumeResult::Done(pause) => pause,
+            ResumeResult::Planned => {
+                return Response::refused(format!(
                     "{text} is paused by the configuration's file; take that out there, and send the server SIGHUP"
                 ));
             }
-            Lift::Unknown => {
-                return Answer::refused(format!(
+            ResumeResult::Unknown => {
+                return Response::refused(format!(
                     "there is no pause of {text}; `varta-server pauses` has those that there are"
                 ));
             }
@@ -102,15 +102,15 @@ impl Desk {
         );
         self.settle(wall_now());
         let warning = match self.keeper.keep().await {
-            Kept::Written | Kept::Nowhere => None,
-            Kept::Failed(fault) => {
+            WriteOutcome::Written | WriteOutcome::Nowhere => None,
+            WriteOutcome::Failed(fault) => {
                 Some(format!("{fault}; the pause may come back when the server is started again"))
             }
         };
         self.done(warning, vec![lifted.to_json()])
     }
 
-    fn list(&self) -> Answer {
+    fn list(&self) -> Response {
         let now = wall_now();
         let listed = |pause: &Pause| {
             let mut listed = pause.to_json();
@@ -121,8 +121,8 @@ impl Desk {
         self.done(None, self.pauses.look(|list| list.iter().filter(is_there).map(listed).collect()))
     }
 
-    fn done(&self, warning: Option<String>, pauses: Vec<Value>) -> Answer {
-        Answer { outcome: Outcome::Ok, word: warning, pauses, kept: self.keeper.has_place() }
+    fn done(&self, warning: Option<String>, pauses: Vec<Value>) -> Response {
+        Response { outcome: ResponseStatus::Ok, word: warning, pauses, kept: self.keeper.has_place() }
     }
 
     /// Starts and ends pauses in time, until `stop` is cancelled.
@@ -132,7 +132,7 @@ impl Desk {
     /// The kernel has no timer left.
     pub(super) async fn keep_time(&self, stop: &CancellationToken) -> Result<(), Error> {
         let failed = |source| Error::Runtime { action: "set a timer for pauses", source };
-        let alarm = Alarm::new().map_err(failed)?;
+        let alarm = WallTimer::new().map_err(failed)?;
         loop {
             alarm.set(self.advance().await).map_err(failed)?;
             tokio::select! {
@@ -146,14 +146,14 @@ impl Desk {
     /// Advances the schedule to the present, and returns the time of its next change.
     async fn advance(&self) -> Option<SystemTime> {
         let turn = self.settle(wall_now());
-        if turn.over.iter().any(|pause| matches!(pause.by, By::User(_))) {
+        if turn.over.iter().any(|pause| matches!(pause.by, RequestedBy::User(_))) {
             // A failure is logged there; an ended pause in the file has no effect.
             self.keeper.keep().await;
         }
         turn.next
     }
 
-    fn settle(&self, now: SystemTime) -> Turn {
+    fn settle(&self, now: SystemTime) -> Tick {
         let turn = self.pauses.turn(now);
         self.metrics.in_force(turn.in_force);
         turn

@@ -4,21 +4,21 @@ use std::time::SystemTime;
 
 use crate::base::Glob;
 use crate::services::maintenance::options::PlannedPauses;
-use crate::services::maintenance::pause::{By, Pause};
+use crate::services::maintenance::pause::{Pause, RequestedBy};
 
 /// The pauses that are in force or in the future.
 #[derive(Debug, Default)]
-pub(super) struct List(Vec<Entry>);
+pub(super) struct Schedule(Vec<ScheduledPause>);
 
 #[derive(Debug)]
-struct Entry {
+struct ScheduledPause {
     pause: Pause,
-    told: Told,
+    told: AnnouncedState,
 }
 
 /// The state of a pause that was announced last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum AnnouncedState {
     Nothing,
     Begun,
     Over,
@@ -26,7 +26,7 @@ enum Told {
 
 /// The changes up to a time.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Turn {
+pub(super) struct Tick {
     /// Pauses that have come into force.
     pub(super) begun: Vec<Pause>,
     /// Pauses that have ended. Requested ones are no longer in the schedule.
@@ -48,7 +48,7 @@ pub(super) struct Replanned {
 
 /// The result of a resume.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Lift {
+pub(super) enum ResumeResult {
     /// This pause was removed.
     Done(Pause),
     /// The pattern is planned in the configuration file, and stays paused.
@@ -57,13 +57,15 @@ pub(super) enum Lift {
     Unknown,
 }
 
-impl List {
+impl Schedule {
     /// The most requested pauses. Planned ones have a limit of their own.
     pub(super) const MOST: usize = 1_024;
 
     /// Whether an agent of this name is paused.
     pub(super) fn is_paused(&self, name: &str, now: SystemTime) -> bool {
-        self.0.iter().any(|Entry { pause, .. }| pause.is_in_force(now) && pause.pattern.matches(name))
+        self.0
+            .iter()
+            .any(|ScheduledPause { pause, .. }| pause.is_in_force(now) && pause.pattern.matches(name))
     }
 
     /// Adds a requested pause. One of the same pattern is replaced and returned.
@@ -71,12 +73,13 @@ impl List {
     /// # Errors
     ///
     /// The schedule is full. Nothing has changed then.
-    pub(super) fn ask(&mut self, pause: Pause) -> Result<Option<Pause>, Full> {
-        let entry = Entry { pause, told: Told::Nothing };
-        let is_former = |other: &Entry| other.is_asked() && other.pause.pattern == entry.pause.pattern;
+    pub(super) fn ask(&mut self, pause: Pause) -> Result<Option<Pause>, ScheduleFull> {
+        let entry = ScheduledPause { pause, told: AnnouncedState::Nothing };
+        let is_former =
+            |other: &ScheduledPause| other.is_asked() && other.pause.pattern == entry.pause.pattern;
         match self.0.iter().position(is_former) {
             Some(place) => Ok(Some(std::mem::replace(&mut self.0[place], entry).pause)),
-            None if self.asked().count() >= Self::MOST => Err(Full),
+            None if self.asked().count() >= Self::MOST => Err(ScheduleFull),
             None => {
                 self.0.push(entry);
                 Ok(None)
@@ -85,37 +88,38 @@ impl List {
     }
 
     /// Removes the requested pause with exactly this pattern.
-    pub(super) fn lift(&mut self, pattern: &Glob) -> Lift {
-        let is_it = |entry: &Entry| entry.pause.pattern == *pattern;
+    pub(super) fn lift(&mut self, pattern: &Glob) -> ResumeResult {
+        let is_it = |entry: &ScheduledPause| entry.pause.pattern == *pattern;
         match self.0.iter().position(|entry| entry.is_asked() && is_it(entry)) {
-            Some(place) => Lift::Done(self.0.remove(place).pause),
-            None if self.0.iter().any(is_it) => Lift::Planned,
-            None => Lift::Unknown,
+            Some(place) => ResumeResult::Done(self.0.remove(place).pause),
+            None if self.0.iter().any(is_it) => ResumeResult::Planned,
+            None => ResumeResult::Unknown,
         }
     }
 
     /// Replaces the planned pauses. One that was planned before and still is keeps its state.
     pub(super) fn plan(&mut self, planned: &PlannedPauses, now: SystemTime) -> Replanned {
-        let (asked, mut before): (Vec<_>, Vec<_>) = self.0.drain(..).partition(Entry::is_asked);
+        let (asked, mut before): (Vec<_>, Vec<_>) = self.0.drain(..).partition(ScheduledPause::is_asked);
         let mut too_late = Vec::new();
         for plan in planned.iter() {
-            let is_same = |entry: &Entry| {
+            let is_same = |entry: &ScheduledPause| {
                 let Pause { pattern, from, until, .. } = &entry.pause;
                 (pattern, *from, *until) == (&plan.name, plan.from, plan.until)
             };
             let known = before.iter().position(is_same).map(|place| before.remove(place));
             let is_new = known.is_none();
-            let (since, told) = known.map_or((now, Told::Nothing), |known| (known.pause.since, known.told));
+            let (since, told) =
+                known.map_or((now, AnnouncedState::Nothing), |known| (known.pause.since, known.told));
             let (pattern, reason) = (plan.name.clone(), plan.reason.clone());
             let (from, until) = (plan.from, plan.until);
-            let pause = Pause { pattern, from, until, reason, by: By::Configuration, since };
+            let pause = Pause { pattern, from, until, reason, by: RequestedBy::Configuration, since };
             if is_new && pause.is_over(now) {
                 too_late.push(pause.clone());
             }
-            self.0.push(Entry { pause, told });
+            self.0.push(ScheduledPause { pause, told });
         }
         self.0.extend(asked);
-        let was_in_force = |entry: &Entry| entry.told == Told::Begun;
+        let was_in_force = |entry: &ScheduledPause| entry.told == AnnouncedState::Begun;
         Replanned {
             gone: before.into_iter().filter(was_in_force).map(|entry| entry.pause).collect(),
             too_late,
@@ -124,22 +128,22 @@ impl List {
 
     /// Advances the schedule to `now`. A second call at the same time returns no changes. Planned pauses stay
     /// after their end: a clock that was ahead for a moment must not end them for good.
-    pub(super) fn turn(&mut self, now: SystemTime) -> Turn {
-        let mut turn = Turn::default();
-        self.0.retain_mut(|Entry { pause, told }| {
-            let is_asked = matches!(pause.by, By::User(_));
+    pub(super) fn turn(&mut self, now: SystemTime) -> Tick {
+        let mut turn = Tick::default();
+        self.0.retain_mut(|ScheduledPause { pause, told }| {
+            let is_asked = matches!(pause.by, RequestedBy::User(_));
             if pause.is_over(now) {
                 // A plan that had ended before it was announced is not worth a log line.
-                if *told == Told::Begun || is_asked {
+                if *told == AnnouncedState::Begun || is_asked {
                     turn.over.push(pause.clone());
-                    *told = Told::Over;
+                    *told = AnnouncedState::Over;
                 }
                 return !is_asked;
             }
             let is_in_force = pause.is_in_force(now);
             if is_in_force {
                 turn.in_force += 1;
-                if std::mem::replace(told, Told::Begun) != Told::Begun {
+                if std::mem::replace(told, AnnouncedState::Begun) != AnnouncedState::Begun {
                     turn.begun.push(pause.clone());
                 }
             }
@@ -164,11 +168,11 @@ impl List {
 
 /// The schedule has as many requested pauses as it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub(super) struct ScheduleFull;
 
-impl Entry {
+impl ScheduledPause {
     fn is_asked(&self) -> bool {
-        matches!(self.pause.by, By::User(_))
+        matches!(self.pause.by, RequestedBy::User(_))
     }
 }
 
@@ -192,7 +196,7 @@ mod tests {
 
     #[test]
     fn those_whose_names_fit_are_paused_until_it_is_over() {
-        let mut list = List::default();
+        let mut list = Schedule::default();
         assert!(!list.is_paused("batch-1", at(0)));
         list.ask(asked("batch-*", 60)).unwrap();
         assert!(list.is_paused("batch-1", at(59)) && !list.is_paused("mail", at(59)));
@@ -202,7 +206,7 @@ mod tests {
 
     #[test]
     fn each_beginning_and_each_end_is_told_once_and_the_next_is_known() {
-        let mut list = List::default();
+        let mut list = Schedule::default();
         list.plan(&plan(&[planned("night", Some(30), Some(40))]), at(0));
         list.ask(asked("batch", 20)).unwrap();
         let turn = list.turn(at(0));
@@ -211,14 +215,14 @@ mod tests {
         assert_eq!((patterns(&turn.over), turn.in_force, turn.next), (vec!["batch"], 0, Some(at(30))));
         let turn = list.turn(at(30));
         assert_eq!((patterns(&turn.begun), turn.in_force, turn.next), (vec!["night"], 1, Some(at(40))));
-        assert_eq!(list.turn(at(30)), Turn { in_force: 1, next: Some(at(40)), ..Turn::default() });
+        assert_eq!(list.turn(at(30)), Tick { in_force: 1, next: Some(at(40)), ..Tick::default() });
         assert_eq!(patterns(&list.turn(at(41)).over), ["night"]);
-        assert_eq!(list.turn(at(99)), Turn::default());
+        assert_eq!(list.turn(at(99)), Tick::default());
     }
 
     #[test]
     fn one_without_an_end_stays_and_asks_for_no_wake_up() {
-        let mut list = List::default();
+        let mut list = Schedule::default();
         list.plan(&plan(&[planned("a", None, None)]), at(0));
         let turn = list.turn(at(0));
         assert_eq!((turn.in_force, turn.next), (1, None));
@@ -227,24 +231,24 @@ mod tests {
 
     #[test]
     fn a_pause_of_the_same_pattern_replaces_the_former_and_not_a_planned_one() {
-        let mut list = List::default();
+        let mut list = Schedule::default();
         list.plan(&plan(&[planned("a", None, None)]), at(0));
         assert_eq!(list.ask(asked("a", 10)), Ok(None));
         assert_eq!(list.ask(asked("a", 20)), Ok(Some(asked("a", 10))));
         assert_eq!(list.iter().len(), 2);
-        assert_eq!(list.lift(&glob("a")), Lift::Done(asked("a", 20)));
-        assert_eq!(list.lift(&glob("a")), Lift::Planned);
-        assert_eq!(list.lift(&glob("a*")), Lift::Unknown);
+        assert_eq!(list.lift(&glob("a")), ResumeResult::Done(asked("a", 20)));
+        assert_eq!(list.lift(&glob("a")), ResumeResult::Planned);
+        assert_eq!(list.lift(&glob("a*")), ResumeResult::Unknown);
     }
 
     #[test]
     fn there_are_no_more_than_there_may_be_and_the_planned_ones_take_no_place() {
-        let mut list = List::default();
+        let mut list = Schedule::default();
         list.plan(&plan(&[planned("planned", None, None)]), at(0));
-        for number in 0..List::MOST {
+        for number in 0..Schedule::MOST {
             list.ask(asked(&format!("a{number}"), 10)).unwrap();
         }
-        assert_eq!(list.ask(asked("one-more", 10)), Err(Full));
+        assert_eq!(list.ask(asked("one-more", 10)), Err(ScheduleFull));
         assert!(list.ask(asked("a0", 20)).is_ok(), "it takes the place of another");
         list.turn(at(10));
         assert!(list.ask(asked("one-more", 30)).is_ok(), "those that are over make room");
@@ -252,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_is_planned_anew_replaces_what_was_planned_and_leaves_what_was_asked_for() {
-        let mut list = List::default();
+        let mut list = Schedule::default();
         let [stays, goes] = ["stays", "goes"].map(|name| planned(name, None, None));
         let later = planned("later", Some(50), None);
         list.plan(&plan(&[goes.clone(), stays.clone(), later]), at(0));
@@ -271,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_plan_that_is_over_when_it_is_read_is_told_as_that_once() {
-        let mut list = List::default();
+        let mut list = Schedule::default();
         let late = planned("a", None, Some(5));
         let plan = plan(&[late.clone(), planned("b", None, None)]);
         let Replanned { gone, too_late } = list.plan(&plan, at(9));
@@ -282,12 +286,12 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_ahead_for_a_moment_ends_no_plan_for_good() {
-        let mut list = List::default();
+        let mut list = Schedule::default();
         list.plan(&plan(&[planned("a", Some(10), Some(20)), planned("later", Some(30), Some(40))]), at(0));
         assert_eq!(patterns(&list.turn(at(10)).begun), ["a"]);
         let turn = list.turn(at(1_000_000));
         assert_eq!((patterns(&turn.over), turn.in_force, turn.next), (vec!["a"], 0, None));
-        assert_eq!(list.turn(at(1_000_001)), Turn::default());
+        assert_eq!(list.turn(at(1_000_001)), Tick::default());
         let turn = list.turn(at(11));
         assert_eq!((patterns(&turn.begun), turn.in_force, turn.next), (vec!["a"], 1, Some(at(20))));
         assert!(list.is_paused("a", at(11)));

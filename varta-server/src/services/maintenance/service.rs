@@ -10,15 +10,15 @@ use crate::services::context::Context;
 use crate::services::maintenance::control::ControlListener;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::{self, PlannedPauses};
-use crate::services::maintenance::pause_file::KeptFile;
+use crate::services::maintenance::pause_file::PauseFile;
 use crate::services::maintenance::pauses::Pauses;
-use crate::services::maintenance::requests::Desk;
+use crate::services::maintenance::requests::PauseService;
 
 /// The maintenance service before it runs. A drop removes its socket.
 #[derive(Debug)]
 pub(crate) struct Maintenance {
     pauses: Pauses,
-    file: Option<KeptFile>,
+    file: Option<PauseFile>,
     pub(super) control: Option<ControlListener>,
 }
 
@@ -29,7 +29,7 @@ impl Maintenance {
     ///
     /// A newer server wrote the file, or the control socket cannot be bound. A default path that is too long
     /// is no error: it is logged, and the server runs without the socket.
-    pub(crate) fn open(options: &options::Maintenance, context: &Context) -> Result<Self, Error> {
+    pub(crate) fn open(options: &options::MaintenanceOptions, context: &Context) -> Result<Self, Error> {
         let control = match options.control.as_ref().map(ControlListener::bind).transpose() {
             Err(error @ Error::SocketPathTooLong { .. })
                 if options.control.as_ref().is_some_and(|control| control.is_default) =>
@@ -40,8 +40,8 @@ impl Maintenance {
             control => control?,
         };
         let pauses = Pauses::default();
-        let file = context.state_dir.as_ref().map(|directory| KeptFile::new(directory.path()));
-        let kept = file.as_ref().map(KeptFile::read).transpose()?.unwrap_or_default();
+        let file = context.state_dir.as_ref().map(|directory| PauseFile::new(directory.path()));
+        let kept = file.as_ref().map(PauseFile::read).transpose()?.unwrap_or_default();
         pauses.change(|list| {
             for pause in kept {
                 // The file has no more pauses than the schedule may have.
@@ -76,7 +76,7 @@ impl Maintenance {
     /// The kernel has no timer left, or the runtime cannot register the socket.
     async fn run(self, metrics: MaintenanceMetrics, stop: CancellationToken) -> Result<(), Error> {
         let Maintenance { pauses, file, control } = self;
-        let desk = Arc::new(Desk::new(pauses, file, metrics));
+        let desk = Arc::new(PauseService::new(pauses, file, metrics));
         let serve = async {
             match control {
                 Some(listener) => listener.serve(&desk, &stop).await,

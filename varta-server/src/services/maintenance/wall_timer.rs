@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 /// Fires once at the time for which it is set.
 #[derive(Debug)]
-pub(super) struct Alarm(AsyncFd<Timer>);
+pub(super) struct WallTimer(AsyncFd<Timer>);
 
 /// The kernel's timer as a descriptor for the runtime.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl AsRawFd for Timer {
     }
 }
 
-impl Alarm {
+impl WallTimer {
     /// Creates a timer that is not set. Must be called within a runtime with I/O enabled.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Alarm {
         // SAFETY: the timer is owned by the returned value, keeps the same descriptor for its whole life, and
         // nothing closes that earlier.
         let watched = unsafe { AsyncFd::register_with_interest(Timer(timer), Interest::READABLE)? };
-        Ok(Alarm(watched))
+        Ok(WallTimer(watched))
     }
 
     /// Sets the timer to this time, which may be past, in place of any other; `None` stops it.
@@ -72,7 +72,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_rings_at_its_moment_and_at_no_other() {
-        let alarm = Alarm::new().unwrap();
+        let alarm = WallTimer::new().unwrap();
         alarm.set(Some(UNIX_EPOCH)).unwrap();
         alarm.rings().await.unwrap();
         let soon = wall_now() + Duration::from_millis(20);

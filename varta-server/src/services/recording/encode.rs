@@ -3,20 +3,20 @@
 use varta_proto::Frame;
 
 use crate::base::time::{MonoTime, millis};
-use crate::domain::beat::{Introduction, ReceivedBeat, ReceivedControl, Said};
+use crate::domain::beat::{ControlMessage, Hello, ReceivedBeat, ReceivedControl};
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{Death, ProcessId};
-use crate::engine::Record;
+use crate::domain::process::{ExitStatus, ProcessId};
+use crate::engine::InputRecord;
 use crate::services::recording::format::{
-    CRC_AT, Fields, LONGEST_NAME, TEXT, TEXT_AT, close, end, flag, kind,
+    CRC_AT, Fields, MAX_NAME_LEN, TEXT, TEXT_AT, close, end, flag, kind,
 };
 
 /// Appends a record: one block, after the blocks of its name if it has one.
-pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) {
+pub(crate) fn encode(record: &InputRecord, out: &mut Vec<u8>) {
     match record {
-        Record::Beat(beat) => encode_beat(beat, out),
-        Record::Control(control) => encode_control(control, out),
-        Record::Process { pid, identity } => {
+        InputRecord::Beat(beat) => encode_beat(beat, out),
+        InputRecord::Control(control) => encode_control(control, out),
+        InputRecord::Process { pid, identity } => {
             let mut fields = Fields { pid: *pid, ..Fields::of(kind::PROCESS, MonoTime::START) };
             if let Some(ProcessIdentity { start_time, name, is_group, is_unit: _ }) = identity {
                 put_name(name, out);
@@ -26,27 +26,27 @@ pub(crate) fn encode(record: &Record, out: &mut Vec<u8>) {
             }
             fields.put(out);
         }
-        Record::Blind { from, to } => Fields::of(kind::BLIND, *to).with(from.as_nanos(), 0).put(out),
-        Record::Loss { transport, at } => {
+        InputRecord::Blind { from, to } => Fields::of(kind::BLIND, *to).with(from.as_nanos(), 0).put(out),
+        InputRecord::Loss { transport, at } => {
             let way = u8::try_from(transport.index()).expect("there are few transports");
             Fields { way, ..Fields::of(kind::LOSS, *at) }.put(out);
         }
-        Record::Death { process: ProcessId { pid, start_time }, death, noticed_at, at } => {
+        InputRecord::Death { process: ProcessId { pid, start_time }, death, noticed_at, at } => {
             let (detail, short, flags) = match *death {
-                Death::Unknown => (end::UNKNOWN, 0, 0),
-                Death::Exited { code } => (end::EXITED, code, 0),
-                Death::Killed { signal, core_dumped } => {
+                ExitStatus::Unknown => (end::UNKNOWN, 0, 0),
+                ExitStatus::Exited { code } => (end::EXITED, code, 0),
+                ExitStatus::Killed { signal, core_dumped } => {
                     (end::KILLED, signal, if core_dumped { flag::CORE_DUMPED } else { 0 })
                 }
             };
             let fields = Fields::of(kind::DEATH, *at).with(start_time.get(), noticed_at.as_nanos());
             Fields { pid: *pid, detail, short: short.into(), flags, ..fields }.put(out);
         }
-        Record::Absence { pid, at } => Fields { pid: *pid, ..Fields::of(kind::ABSENCE, *at) }.put(out),
-        Record::Gap { from, to, records } => {
+        InputRecord::Absence { pid, at } => Fields { pid: *pid, ..Fields::of(kind::ABSENCE, *at) }.put(out),
+        InputRecord::Gap { from, to, records } => {
             Fields::of(kind::GAP, *to).with(from.as_nanos(), *records).put(out);
         }
-        Record::End { at } => Fields::of(kind::END, *at).put(out),
+        InputRecord::End { at } => Fields::of(kind::END, *at).put(out),
     }
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn encode_beat(beat: &ReceivedBeat, out: &mut Vec<u8>) {
 pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
     let ReceivedControl { received_at, sender, ref said } = *control;
     match said {
-        Said::Hello(Introduction { name, interval, stall_after, busy_for, labels: _ }) => {
+        ControlMessage::Hello(Hello { name, interval, stall_after, busy_for, labels: _ }) => {
             if let Some(name) = name {
                 put_name(name.as_str(), out);
             }
@@ -78,18 +78,18 @@ pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
             }
             .put(out);
         }
-        Said::Goodbye { nonce, timestamp, reason } => {
+        ControlMessage::Goodbye { nonce, timestamp, reason } => {
             let fields = Fields::of_sender(kind::GOODBYE, received_at, sender);
             let detail = reason.map_or(0, |reason| reason as u8);
             let flags = if reason.is_some() { flag::REASON } else { 0 };
             Fields { nonce: *nonce, timestamp: *timestamp, detail, flags, ..fields }.put(out);
         }
-        Said::Attach => Fields::of_sender(kind::ATTACH, received_at, sender).put(out),
+        ControlMessage::Attach => Fields::of_sender(kind::ATTACH, received_at, sender).put(out),
     }
 }
 
 fn put_name(name: &str, out: &mut Vec<u8>) {
-    let end = (0..=LONGEST_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    let end = (0..=MAX_NAME_LEN.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
     for text in name.as_bytes()[..end.unwrap_or(0)].chunks(TEXT) {
         let begin = out.len();
         let length = u8::try_from(text.len()).expect("a part is shorter than a record");

@@ -10,7 +10,7 @@ use varta_proto::crc32c;
 
 use crate::base::clock::Clock;
 use crate::base::time::{MonoTime, nanos};
-use crate::domain::beat::{KeyId, Lane, Origin, Sender};
+use crate::domain::beat::{KeyId, Origin, RemoteEndpoint, Sender};
 
 /// The length of the header and of each record, in bytes.
 pub(crate) const LENGTH: usize = LENGTH_TOLD as usize;
@@ -26,7 +26,7 @@ pub(super) const CRC_AT: usize = LENGTH - 4;
 pub(super) const TEXT_AT: usize = 16;
 pub(super) const TEXT: usize = CRC_AT - TEXT_AT;
 /// The most bytes of a recorded name; a longer one is cut.
-pub(super) const LONGEST_NAME: usize = 3 * TEXT;
+pub(super) const MAX_NAME_LEN: usize = 3 * TEXT;
 
 /// One record, or the header, as the file holds it.
 pub(crate) type Block = [u8; LENGTH];
@@ -109,7 +109,7 @@ impl Fields {
     }
 
     pub(super) fn of_sender(kind: u8, at: MonoTime, sender: Sender) -> Self {
-        let Sender { origin, pid, lane: Lane { port, key: KeyId(key) } } = sender;
+        let Sender { origin, pid, lane: RemoteEndpoint { port, key: KeyId(key) } } = sender;
         let way = match origin {
             Origin::Local => way::LOCAL,
             Origin::Udp(_) => way::UDP,
@@ -180,27 +180,27 @@ impl Fields {
         self.flags & flag != 0
     }
 
-    pub(super) fn sender(&self) -> Result<Sender, Fault> {
+    pub(super) fn sender(&self) -> Result<Sender, FormatError> {
         let [a, b, c, d, ..] = self.wide;
         let address = match self.family {
             0 => None,
             4 => Some(IpAddr::from([a, b, c, d])),
             6 => Some(IpAddr::from(self.wide)),
-            other => return Err(Fault::Value { what: "family of an address", found: other.into() }),
+            other => return Err(FormatError::Value { what: "family of an address", found: other.into() }),
         };
         let origin = match (self.way, address) {
             (way::LOCAL, None) => Origin::Local,
             (way::UDP, Some(address)) => Origin::Udp(address),
             (way::SECURE_UDP, Some(address)) => Origin::SecureUdp(address),
-            (other, _) => return Err(Fault::Value { what: "way of a datagram", found: other.into() }),
+            (other, _) => return Err(FormatError::Value { what: "way of a datagram", found: other.into() }),
         };
-        Ok(Sender { origin, pid: self.pid, lane: Lane { port: self.port, key: KeyId(self.key) } })
+        Ok(Sender { origin, pid: self.pid, lane: RemoteEndpoint { port: self.port, key: KeyId(self.key) } })
     }
 }
 
 /// Why bytes are no valid record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Fault {
+pub(crate) enum FormatError {
     #[error("is not a recording of varta-server")]
     NotARecording,
     #[error(
@@ -238,13 +238,13 @@ impl Header {
     }
 
     /// Decodes a header, the inverse of [`Header::encode`].
-    pub(crate) fn decode(block: &Block) -> Result<Self, Fault> {
+    pub(crate) fn decode(block: &Block) -> Result<Self, FormatError> {
         if block[..8] != MAGIC {
-            return Err(Fault::NotARecording);
+            return Err(FormatError::NotARecording);
         }
         let found = u32::from_le_bytes(part(block, 8));
         if found != VERSION {
-            return Err(Fault::Version { found });
+            return Err(FormatError::Version { found });
         }
         check(block)?;
         Ok(Header {
@@ -261,9 +261,9 @@ pub(super) fn part<const N: usize>(block: &Block, at: usize) -> [u8; N] {
     part
 }
 
-pub(super) fn check(block: &Block) -> Result<(), Fault> {
+pub(super) fn check(block: &Block) -> Result<(), FormatError> {
     let expected = u32::from_le_bytes(part(block, CRC_AT));
-    if crc32c::checksum(&block[..CRC_AT]) == expected { Ok(()) } else { Err(Fault::Checksum) }
+    if crc32c::checksum(&block[..CRC_AT]) == expected { Ok(()) } else { Err(FormatError::Checksum) }
 }
 
 /// Appends the checksum of the record that begins at `begin`.

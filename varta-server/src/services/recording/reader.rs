@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::error::Error;
 use crate::base::files::bounded_read::{self, Symlink};
-use crate::engine::Record;
+use crate::engine::InputRecord;
 use crate::services::recording::decode::Decoder;
 use crate::services::recording::format::{Block, Header, LENGTH};
 
@@ -77,7 +77,7 @@ impl Records<'_> {
     /// # Errors
     ///
     /// The file cannot be read any more, or holds an invalid record.
-    pub(super) fn next(&mut self) -> Result<Option<Record>, Error> {
+    pub(super) fn next(&mut self) -> Result<Option<InputRecord>, Error> {
         self.begin = self.offset;
         while self.offset + LENGTH as u64 <= self.recording.length {
             let mut block: Block = [0; LENGTH];

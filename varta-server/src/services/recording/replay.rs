@@ -12,11 +12,11 @@ use crate::base::error::Error;
 use crate::base::time::MonoTime;
 use crate::domain::agent_key::AgentKey;
 use crate::domain::beat::ReceivedBeat;
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::FrameOutcome;
 use crate::domain::process::identity::{ProcessIdentity, Processes};
 use crate::domain::tracker::arrival::ArrivalPolicy;
 use crate::domain::tracker::{Cause, Policy, Tracker, Transition, Verdict};
-use crate::engine::Record;
+use crate::engine::InputRecord;
 use crate::engine::options::check_policy;
 use crate::services::recording::findings::{Findings, Mistaken};
 use crate::services::recording::reader::RecordingReader;
@@ -65,26 +65,26 @@ fn survey(recording: &RecordingReader) -> Result<(Recorded, VecDeque<MonoTime>),
     let mut records = recording.records()?;
     while let Some(record) = records.next()? {
         recorded.records += 1;
-        if !matches!(record, Record::Process { .. }) {
+        if !matches!(record, InputRecord::Process { .. }) {
             (first, last) = (first.min(record.at()), last.max(record.at()));
         }
         match record {
-            Record::Beat(_) => recorded.beats += 1,
-            Record::Loss { .. } => recorded.losses += 1,
-            Record::Blind { from, to } => {
+            InputRecord::Beat(_) => recorded.beats += 1,
+            InputRecord::Loss { .. } => recorded.losses += 1,
+            InputRecord::Blind { from, to } => {
                 recorded.blindnesses += 1;
                 recorded.blind = recorded.blind.saturating_add(to.since(from));
                 blind_from.push_back(from);
             }
-            Record::Gap { from, records, .. } => {
+            InputRecord::Gap { from, records, .. } => {
                 recorded.dropped = recorded.dropped.saturating_add(records);
                 blind_from.push_back(from);
             }
-            Record::Control(_)
-            | Record::Process { .. }
-            | Record::Death { .. }
-            | Record::Absence { .. }
-            | Record::End { .. } => {}
+            InputRecord::Control(_)
+            | InputRecord::Process { .. }
+            | InputRecord::Death { .. }
+            | InputRecord::Absence { .. }
+            | InputRecord::End { .. } => {}
         }
     }
     recorded.unix_first = recording.header.unix_start.saturating_add(first.min(last).as_nanos());
@@ -125,8 +125,8 @@ impl Run {
         }
     }
 
-    fn take(&mut self, record: Record) {
-        if let Record::Process { pid, identity } = record {
+    fn take(&mut self, record: InputRecord) {
+        if let InputRecord::Process { pid, identity } = record {
             match identity {
                 Some(identity) => drop(self.processes.0.insert(pid, identity)),
                 None => drop(self.processes.0.remove(&pid)),
@@ -135,29 +135,29 @@ impl Run {
         }
         self.advance(record.at());
         match record {
-            Record::Beat(beat) => self.take_beat(&beat),
-            Record::Control(control) => {
+            InputRecord::Beat(beat) => self.take_beat(&beat),
+            InputRecord::Control(control) => {
                 self.tracker.handle_control(&control);
             }
             // A gap in the recording counts as an observer gap: its beats were dropped, and must not be
             // missed.
-            Record::Blind { from, to } | Record::Gap { from, to, .. } => {
+            InputRecord::Blind { from, to } | InputRecord::Gap { from, to, .. } => {
                 self.tracker.handle_blind(from, to);
                 self.blind_from.pop_front();
             }
-            Record::Loss { transport, at } => self.tracker.handle_loss(transport, at),
-            Record::Death { process, death, noticed_at, at } => {
+            InputRecord::Loss { transport, at } => self.tracker.handle_loss(transport, at),
+            InputRecord::Death { process, death, noticed_at, at } => {
                 self.tracker.handle_death(process, death, noticed_at, at);
             }
-            Record::Absence { pid, at } => self.tracker.handle_absence(pid, at),
-            Record::Process { .. } | Record::End { .. } => {}
+            InputRecord::Absence { pid, at } => self.tracker.handle_absence(pid, at),
+            InputRecord::Process { .. } | InputRecord::End { .. } => {}
         }
         self.drain();
     }
 
     fn take_beat(&mut self, beat: &ReceivedBeat) {
         let tally = self.tracker.handle_batch(std::slice::from_ref(beat), &mut self.processes);
-        if tally.of(Outcome::Accepted) == 0 {
+        if tally.of(FrameOutcome::Accepted) == 0 {
             return;
         }
         self.found.accepted += 1;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 
 use crate::domain::beat::ReceivedBeat;
-use crate::engine::Record;
-use crate::engine::tap::Entry;
+use crate::engine::InputRecord;
+use crate::engine::tap::TapEntry;
 use crate::services::recording::encode::{encode, encode_beat, encode_control};
 use crate::services::recording::metrics::RecordingMetrics;
 
@@ -22,7 +22,7 @@ pub(super) struct Writer<W> {
     pub(super) room: u64,
     /// Whole records to write.
     pub(super) buffer: Vec<u8>,
-    pub(super) queue: Receiver<Entry>,
+    pub(super) queue: Receiver<TapEntry>,
     pub(super) metrics: RecordingMetrics,
 }
 
@@ -79,13 +79,15 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    fn add_entry(&mut self, entry: Entry) -> Result<(), End> {
+    fn add_entry(&mut self, entry: TapEntry) -> Result<(), End> {
         let (answers, beats, controls, turned_away) = match entry {
-            Entry::Event(record) => return self.add(|out| encode(&record, out)),
-            Entry::Batch { answers, beats, controls, turned_away } => (answers, beats, controls, turned_away),
+            TapEntry::Event(record) => return self.add(|out| encode(&record, out)),
+            TapEntry::Batch { answers, beats, controls, turned_away } => {
+                (answers, beats, controls, turned_away)
+            }
         };
         for (pid, identity) in answers {
-            self.add(|out| encode(&Record::Process { pid, identity }, out))?;
+            self.add(|out| encode(&InputRecord::Process { pid, identity }, out))?;
         }
         let mut taken = 0;
         for (before, control) in &controls {
@@ -95,7 +97,7 @@ impl<W: Write> Writer<W> {
         }
         self.add_beats(&beats[taken..])?;
         match turned_away {
-            Some((transport, at)) => self.add(|out| encode(&Record::Loss { transport, at }, out)),
+            Some((transport, at)) => self.add(|out| encode(&InputRecord::Loss { transport, at }, out)),
             None => Ok(()),
         }
     }

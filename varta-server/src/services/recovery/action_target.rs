@@ -15,13 +15,13 @@ use crate::domain::beat::Origin;
 use crate::domain::tracker::Transition;
 use crate::observe::{Pidfd, identify};
 use crate::services::recovery::audit_fields::state;
-use crate::services::recovery::command::{CommandLine, NotFilled, Place};
+use crate::services::recovery::command::{CommandLine, NotFilled, Placeholder};
 
 /// The `PATH` of commands when the server has none.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The process of an agent at the time of acting.
-pub(super) enum Target {
+pub(super) enum TargetProcess {
     /// Alive, and held by a pidfd: a signal cannot reach another process.
     Lives(Pidfd),
     /// Alive without a pidfd: the server is out of descriptors, or the kernel is too old.
@@ -35,39 +35,39 @@ pub(super) enum Target {
 }
 
 /// Opens a pidfd for the process of an agent.
-pub(super) fn target_of(transition: &Transition) -> Target {
+pub(super) fn target_of(transition: &Transition) -> TargetProcess {
     let Some(process) = transition.process.filter(|_| transition.agent.origin == Origin::Local) else {
-        return Target::None;
+        return TargetProcess::None;
     };
     let held = Pidfd::open(process.pid);
     match (held, identify::start_time(process.pid)) {
         (Ok(pidfd), Some(started)) if started == process.start_time => {
             if pidfd.has_ended() {
-                Target::Ended
+                TargetProcess::Ended
             } else {
-                Target::Lives(pidfd)
+                TargetProcess::Lives(pidfd)
             }
         }
-        (_, Some(started)) if started != process.start_time => Target::Replaced,
-        (Err(error), Some(_)) if error.raw_os_error() != Some(libc::ESRCH) => Target::NotHeld,
-        (_, _) => Target::Ended,
+        (_, Some(started)) if started != process.start_time => TargetProcess::Replaced,
+        (Err(error), Some(_)) if error.raw_os_error() != Some(libc::ESRCH) => TargetProcess::NotHeld,
+        (_, _) => TargetProcess::Ended,
     }
 }
 
 /// An action that is ready to be executed.
-pub(super) enum Deed {
+pub(super) enum PreparedAction {
     Signal(Pidfd, Signal),
     Command { command: CommandLine, arguments: Vec<String>, timeout: Duration },
 }
 
-impl Deed {
+impl PreparedAction {
     /// Adds the action to the fields of an audit record.
     pub(super) fn describe(&self, facts: &mut Map<String, Value>) {
         match self {
-            Deed::Signal(_, signal) => {
+            PreparedAction::Signal(_, signal) => {
                 facts.insert("signal".to_owned(), json!(signal.as_str()));
             }
-            Deed::Command { command, arguments, .. } => {
+            PreparedAction::Command { command, arguments, .. } => {
                 let words: Vec<&str> =
                     std::iter::once(command.program()).chain(arguments.iter().map(String::as_str)).collect();
                 facts.insert("command".to_owned(), json!(words));
@@ -76,11 +76,11 @@ impl Deed {
     }
 }
 
-impl std::fmt::Display for Deed {
+impl std::fmt::Display for PreparedAction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Deed::Signal(_, signal) => write!(f, "send {signal}"),
-            Deed::Command { command, arguments, .. } => {
+            PreparedAction::Signal(_, signal) => write!(f, "send {signal}"),
+            PreparedAction::Command { command, arguments, .. } => {
                 let words = std::iter::once(command.program()).chain(arguments.iter().map(String::as_str));
                 match shlex::try_join(words) {
                     Ok(line) => write!(f, "run {}", line.escape_debug()),
@@ -99,12 +99,12 @@ pub(super) fn fill(
 ) -> Result<Vec<String>, NotFilled> {
     let Transition { agent, unit, to, cause, .. } = transition;
     command.fill(|place| match place {
-        Place::Pid => (agent.pid != 0).then(|| Cow::Owned(agent.pid.to_string())),
-        Place::Name => Some(Cow::Borrowed(&*agent.name)),
-        Place::Unit => unit.as_deref().map(Cow::Borrowed),
-        Place::State => Some(Cow::Borrowed(state(*to))),
-        Place::Cause => Some(Cow::Borrowed(cause.as_str())),
-        Place::Silence => Some(Cow::Owned(format!("{:.3}s", silence.as_secs_f64()))),
+        Placeholder::Pid => (agent.pid != 0).then(|| Cow::Owned(agent.pid.to_string())),
+        Placeholder::Name => Some(Cow::Borrowed(&*agent.name)),
+        Placeholder::Unit => unit.as_deref().map(Cow::Borrowed),
+        Placeholder::State => Some(Cow::Borrowed(state(*to))),
+        Placeholder::Cause => Some(Cow::Borrowed(cause.as_str())),
+        Placeholder::Silence => Some(Cow::Owned(format!("{:.3}s", silence.as_secs_f64()))),
     })
 }
 
@@ -122,8 +122,9 @@ pub(super) fn variables_of(transition: &Transition, attempt: u32, host: &str) ->
         ("VARTA_ATTEMPT".to_owned(), attempt.to_string()),
     ];
     // What a script may send a signal to.
-    let has_pid =
-        agent.origin == Origin::Local && agent.pid != 0 && !matches!(target_of(transition), Target::Replaced);
+    let has_pid = agent.origin == Origin::Local
+        && agent.pid != 0
+        && !matches!(target_of(transition), TargetProcess::Replaced);
     let optional = [
         ("VARTA_PID", has_pid.then(|| agent.pid.to_string())),
         ("VARTA_UNIT", fields.unit.map(str::to_owned)),
@@ -211,16 +212,16 @@ mod tests {
         let mut child = Child::shell("read line");
         let started = identify::start_time(child.pid()).unwrap();
         let fallen = of_process(child.pid(), started);
-        assert!(matches!(target_of(&fallen), Target::Lives(_)));
+        assert!(matches!(target_of(&fallen), TargetProcess::Lives(_)));
         let before = NonZeroU64::new(started.get() - 1).unwrap();
-        assert!(matches!(target_of(&of_process(child.pid(), before)), Target::Replaced));
+        assert!(matches!(target_of(&of_process(child.pid(), before)), TargetProcess::Replaced));
         child.close_input();
-        await_that("it is dead", || !matches!(target_of(&fallen), Target::Lives(_)));
-        assert!(matches!(target_of(&fallen), Target::Ended), "a zombie has its pid yet");
+        await_that("it is dead", || !matches!(target_of(&fallen), TargetProcess::Lives(_)));
+        assert!(matches!(target_of(&fallen), TargetProcess::Ended), "a zombie has its pid yet");
         child.reap();
-        assert!(matches!(target_of(&fallen), Target::Ended));
+        assert!(matches!(target_of(&fallen), TargetProcess::Ended));
         let remote = AgentId { origin: Origin::Udp([10, 0, 0, 1].into()), ..fallen.agent.clone() };
-        assert!(matches!(target_of(&Transition { agent: remote, ..fallen }), Target::None));
+        assert!(matches!(target_of(&Transition { agent: remote, ..fallen }), TargetProcess::None));
     }
 
     #[test]

@@ -7,17 +7,17 @@ use crate::base::time::millis;
 use crate::domain::tracker::{Transition, Verdict};
 use crate::services::recovery::command::CommandLine;
 use crate::services::recovery::job::Job;
-use crate::services::recovery::metrics::Result as Came;
-use crate::services::recovery::rule::BadState;
-use crate::services::recovery::runner::{End, Ran};
+use crate::services::recovery::metrics::ActionResult as Came;
+use crate::services::recovery::rule::UnhealthyState;
+use crate::services::recovery::runner::{CommandEnd, CommandResult};
 
 /// The name of an agent's state: a critical one is more than `up`.
 pub(super) fn state(verdict: Verdict) -> &'static str {
-    BadState::of(verdict).map_or(verdict.as_str(), BadState::as_str)
+    UnhealthyState::of(verdict).map_or(verdict.as_str(), UnhealthyState::as_str)
 }
 
 /// The reason of an action as text.
-pub(super) fn why(job: &Job) -> String {
+pub(super) fn reason_text(job: &Job) -> String {
     let Transition { agent, to, cause, silence, .. } = &*job.transition;
     let (step, steps, attempt) = (job.step + 1, job.rule.steps.len(), job.attempt);
     format!(
@@ -67,10 +67,10 @@ pub(super) fn facts<const N: usize>(entries: [(&str, Value); N]) -> Map<String, 
 pub(super) fn log_command(
     job: &Job,
     command: &CommandLine,
-    ran: std::io::Result<Ran>,
+    ran: std::io::Result<CommandResult>,
 ) -> (Came, Map<String, Value>) {
     let agent = &job.transition.agent;
-    let Ran { end, lasted, output, killed } = match ran {
+    let CommandResult { end, lasted, output, killed } = match ran {
         Ok(ran) => ran,
         Err(error) => {
             tracing::error!(
@@ -82,11 +82,11 @@ pub(super) fn log_command(
         }
     };
     let (came, how) = match end {
-        End::Exited(0) => (Came::Done, "exited with status 0".to_owned()),
-        End::Exited(code) => (Came::Failed, format!("exited with status {code}")),
-        End::Signalled(signal) => (Came::Failed, format!("was killed by signal {signal}")),
-        End::TimedOut => (Came::TimedOut, "took too long and was ended".to_owned()),
-        End::Unkillable => {
+        CommandEnd::Exited(0) => (Came::Done, "exited with status 0".to_owned()),
+        CommandEnd::Exited(code) => (Came::Failed, format!("exited with status {code}")),
+        CommandEnd::Signalled(signal) => (Came::Failed, format!("was killed by signal {signal}")),
+        CommandEnd::TimedOut => (Came::TimedOut, "took too long and was ended".to_owned()),
+        CommandEnd::Unkillable => {
             (Came::TimedOut, "took too long and cannot be killed: it waits in the kernel".to_owned())
         }
     };
@@ -104,7 +104,7 @@ pub(super) fn log_command(
                 duration_ms = millis(lasted),
                 output = %text.escape_debug(),
                 "`{command}` {how} after {lasted:.3?}{left}: {}",
-                why(job)
+                reason_text(job)
             )
         };
     }
@@ -120,9 +120,9 @@ pub(super) fn log_command(
         ("left_behind", json!(killed)),
     ]);
     let (key, value) = match end {
-        End::Exited(code) => ("exit_code", json!(code)),
-        End::Signalled(signal) => ("exit_signal", json!(signal)),
-        End::TimedOut | End::Unkillable => ("ended", json!(how)),
+        CommandEnd::Exited(code) => ("exit_code", json!(code)),
+        CommandEnd::Signalled(signal) => ("exit_signal", json!(signal)),
+        CommandEnd::TimedOut | CommandEnd::Unkillable => ("ended", json!(how)),
     };
     result.insert(key.to_owned(), value);
     (came, result)

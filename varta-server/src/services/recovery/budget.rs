@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::base::limits::LONGEST_DURATION;
+use crate::base::limits::MAX_DURATION;
 use crate::base::rate_limit::RateLimit;
 
 /// A limit of actions within a time; written as `5/10m`.
@@ -45,7 +45,7 @@ impl FromStr for Budget {
         let (actions, within) = text.split_once('/').ok_or(FAULT)?;
         let actions = actions.trim().parse().map_err(|_| FAULT)?;
         let within = humantime::parse_duration(within.trim()).map_err(|_| FAULT)?;
-        if within < Self::SHORTEST || within > LONGEST_DURATION {
+        if within < Self::SHORTEST || within > MAX_DURATION {
             return Err(FAULT);
         }
         Ok(Budget { actions, within })

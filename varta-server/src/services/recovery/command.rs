@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// A placeholder in the arguments of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Placeholder {
     Pid,
     Name,
     Unit,
@@ -15,19 +15,25 @@ pub(crate) enum Place {
     Silence,
 }
 
-impl Place {
-    const ALL: [Place; 6] =
-        [Place::Pid, Place::Name, Place::Unit, Place::State, Place::Cause, Place::Silence];
+impl Placeholder {
+    const ALL: [Placeholder; 6] = [
+        Placeholder::Pid,
+        Placeholder::Name,
+        Placeholder::Unit,
+        Placeholder::State,
+        Placeholder::Cause,
+        Placeholder::Silence,
+    ];
 
     /// The name in the braces.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            Place::Pid => "pid",
-            Place::Name => "name",
-            Place::Unit => "unit",
-            Place::State => "state",
-            Place::Cause => "cause",
-            Place::Silence => "silence",
+            Placeholder::Pid => "pid",
+            Placeholder::Name => "name",
+            Placeholder::Unit => "unit",
+            Placeholder::State => "state",
+            Placeholder::Cause => "cause",
+            Placeholder::Silence => "silence",
         }
     }
 }
@@ -52,16 +58,16 @@ pub struct CommandLine {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(Box<str>),
-    Place(Place),
+    Place(Placeholder),
 }
 
 /// The reason why a placeholder cannot be filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotFilled {
     /// No value is known.
-    Unknown(Place),
+    Unknown(Placeholder),
     /// The value is empty, could be parsed as an option, or has a control character.
-    Unsafe(Place),
+    Unsafe(Placeholder),
 }
 
 impl CommandLine {
@@ -75,14 +81,14 @@ impl CommandLine {
     }
 
     /// Whether the placeholder occurs in an argument.
-    pub(crate) fn has(&self, place: Place) -> bool {
+    pub(crate) fn has(&self, place: Placeholder) -> bool {
         self.arguments.iter().flatten().any(|part| *part == Part::Place(place))
     }
 
     /// Whether the command is the same for all agents of a name: it contains the name or the unit, and no
     /// pid.
     pub(super) fn is_for_group(&self) -> bool {
-        (self.has(Place::Unit) || self.has(Place::Name)) && !self.has(Place::Pid)
+        (self.has(Placeholder::Unit) || self.has(Placeholder::Name)) && !self.has(Placeholder::Pid)
     }
 
     /// Fills in the placeholders of the arguments with the values of `known`.
@@ -95,7 +101,7 @@ impl CommandLine {
     /// [`NotFilled`] for the first placeholder without a value, or without a safe one.
     pub(crate) fn fill<'k>(
         &self,
-        known: impl Fn(Place) -> Option<std::borrow::Cow<'k, str>>,
+        known: impl Fn(Placeholder) -> Option<std::borrow::Cow<'k, str>>,
     ) -> Result<Vec<String>, NotFilled> {
         let argument = |parts: &Vec<Part>| {
             let mut argument = String::new();
@@ -167,10 +173,10 @@ fn parts_of(word: &str) -> Result<Vec<Part>, String> {
             continue;
         }
         let place = after.split_once('}').filter(|_| brace == "{").and_then(|(name, after)| {
-            Some((Place::ALL.into_iter().find(|place| place.as_str() == name)?, after))
+            Some((Placeholder::ALL.into_iter().find(|place| place.as_str() == name)?, after))
         });
         let Some((place, after)) = place else {
-            let known = Place::ALL.map(|place| format!("{{{}}}", place.as_str())).join(" ");
+            let known = Placeholder::ALL.map(|place| format!("{{{}}}", place.as_str())).join(" ");
             return Err(format!("`{word}`: braces stand for one of {known}; write {{{{ and }}}} for braces"));
         };
         if !text.is_empty() {
@@ -195,12 +201,12 @@ mod tests {
     fn fill(command: &str, name: &str) -> Result<Vec<String>, NotFilled> {
         let command: CommandLine = command.parse().unwrap();
         command.fill(|place| match place {
-            Place::Pid => Some(Cow::Borrowed("4242")),
-            Place::Name => Some(Cow::Owned(name.to_owned())),
-            Place::Unit => None,
-            Place::State => Some(Cow::Borrowed("stalled")),
-            Place::Cause => Some(Cow::Borrowed("stopped")),
-            Place::Silence => Some(Cow::Borrowed("5.2s")),
+            Placeholder::Pid => Some(Cow::Borrowed("4242")),
+            Placeholder::Name => Some(Cow::Owned(name.to_owned())),
+            Placeholder::Unit => None,
+            Placeholder::State => Some(Cow::Borrowed("stalled")),
+            Placeholder::Cause => Some(Cow::Borrowed("stopped")),
+            Placeholder::Silence => Some(Cow::Borrowed("5.2s")),
         })
     }
 
@@ -215,11 +221,11 @@ mod tests {
 
     #[test]
     fn what_an_agent_calls_itself_is_never_an_option() {
-        assert_eq!(fill("systemctl restart {name}", "-Hevil"), Err(NotFilled::Unsafe(Place::Name)));
+        assert_eq!(fill("systemctl restart {name}", "-Hevil"), Err(NotFilled::Unsafe(Placeholder::Name)));
         assert_eq!(fill("x --name={name}", "-Hevil").unwrap(), ["--name=-Hevil"]);
-        assert_eq!(fill("x {name}", "a\nb"), Err(NotFilled::Unsafe(Place::Name)));
-        assert_eq!(fill("x {name}", ""), Err(NotFilled::Unsafe(Place::Name)));
-        assert_eq!(fill("x {unit}", "a"), Err(NotFilled::Unknown(Place::Unit)));
+        assert_eq!(fill("x {name}", "a\nb"), Err(NotFilled::Unsafe(Placeholder::Name)));
+        assert_eq!(fill("x {name}", ""), Err(NotFilled::Unsafe(Placeholder::Name)));
+        assert_eq!(fill("x {unit}", "a"), Err(NotFilled::Unknown(Placeholder::Unit)));
     }
 
     #[test]

@@ -11,13 +11,13 @@ use crate::services::recovery::rule::RecoveryRule;
 
 /// An agent in an unhealthy state.
 #[derive(Debug)]
-pub(super) struct Case {
+pub(super) struct Episode {
     /// The last transition to an unhealthy state.
     pub(super) transition: Arc<Transition>,
     pub(super) rule: Arc<RecoveryRule>,
     /// The next step.
     pub(super) step: usize,
-    pub(super) stage: Stage,
+    pub(super) stage: EpisodeState,
     /// Whether a signal was sent to its process, whose end is then expected.
     pub(super) was_signalled: bool,
     /// Whether the last command for it exited with status 0.
@@ -29,7 +29,7 @@ pub(super) struct Case {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum EpisodeState {
     /// Waiting for the next step until this time.
     Waiting(MonoTime),
     /// The job with this number is being executed.
@@ -38,7 +38,7 @@ pub(super) enum Stage {
 
 /// The attempts on an agent, kept beyond one episode.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Record {
+pub(super) struct AttemptHistory {
     /// Failed attempts so far.
     pub(super) attempts: u32,
     /// The earliest time of the next attempt.
@@ -51,12 +51,12 @@ pub(super) struct Record {
 
 /// An action that is being executed.
 #[derive(Debug)]
-pub(super) struct Doing {
+pub(super) struct ActionInFlight {
     pub(super) key: AgentKey,
     /// The agent's name, if the action has taken from its budget.
     pub(super) group: Option<Arc<str>>,
     /// Whether the action is the same for all agents of that name.
     pub(super) is_for_group: bool,
     /// The history before the action, if it is the first of an attempt.
-    pub(super) before: Option<Record>,
+    pub(super) before: Option<AttemptHistory>,
 }

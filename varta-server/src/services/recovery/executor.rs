@@ -12,27 +12,27 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::clock::wall_now;
-use crate::domain::tracker::{Named, Standing, Transition, Verdict};
+use crate::domain::tracker::{AgentStatus, NameCount, Transition, Verdict};
 use crate::engine::query::{NamedSlice, Query};
-use crate::services::alerts::Notice;
+use crate::services::alerts::Notification;
 use crate::services::alerts::notifier::Notifier;
-use crate::services::audit::Trail;
+use crate::services::audit::AuditWriter;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::recovery::action_target::{
-    Deed, Target, fill, find_program, search_path, target_of, variables_of,
+    PreparedAction, TargetProcess, fill, find_program, search_path, target_of, variables_of,
 };
-use crate::services::recovery::audit_fields::{facts, facts_of, log_command, why};
-use crate::services::recovery::command::{CommandLine, NotFilled, Place};
-use crate::services::recovery::job::{Job, Outcome, Refusal};
-use crate::services::recovery::metrics::{RecoveryMetrics, Result as Came};
-use crate::services::recovery::rule::{Action, BadState};
-use crate::services::recovery::runner::{self, Kept, Program, Ran};
+use crate::services::recovery::audit_fields::{facts, facts_of, log_command, reason_text};
+use crate::services::recovery::command::{CommandLine, NotFilled, Placeholder};
+use crate::services::recovery::job::{ActionOutcome, Job, Refusal};
+use crate::services::recovery::metrics::{ActionResult as Came, RecoveryMetrics};
+use crate::services::recovery::rule::{Action, UnhealthyState};
+use crate::services::recovery::runner::{self, CommandResult, Program, ShutdownSignal};
 
 /// The parts that every job needs.
-pub(crate) struct Doer {
+pub(crate) struct ActionExecutor {
     pub(crate) queries: mpsc::Sender<Query>,
     pub(crate) pauses: Pauses,
-    pub(crate) trail: Trail,
+    pub(crate) trail: AuditWriter,
     pub(crate) metrics: RecoveryMetrics,
     /// The handle for notifications.
     pub(crate) notifier: Notifier,
@@ -43,13 +43,13 @@ pub(crate) struct Doer {
     pub(crate) goes_on_without_trail: bool,
 }
 
-impl Doer {
+impl ActionExecutor {
     /// Executes a job. Commands are ended when the guard of `kept` is dropped.
-    pub(super) async fn act(&self, job: &Job, kept: &Kept) -> Outcome {
+    pub(super) async fn act(&self, job: &Job, kept: &ShutdownSignal) -> ActionOutcome {
         let outcome = self.try_to_act(job, kept).await;
         match outcome {
-            Err(outcome @ (Outcome::Skipped | Outcome::Withdrawn)) => {
-                let came = if outcome == Outcome::Skipped { Came::Skipped } else { Came::Withdrawn };
+            Err(outcome @ (ActionOutcome::Skipped | ActionOutcome::Withdrawn)) => {
+                let came = if outcome == ActionOutcome::Skipped { Came::Skipped } else { Came::Withdrawn };
                 self.metrics.action(job.action(), came);
                 outcome
             }
@@ -58,7 +58,7 @@ impl Doer {
         }
     }
 
-    async fn try_to_act(&self, job: &Job, kept: &Kept) -> Result<Outcome, Outcome> {
+    async fn try_to_act(&self, job: &Job, kept: &ShutdownSignal) -> Result<ActionOutcome, ActionOutcome> {
         let action = job.action();
         self.check_may(job)?;
         let target = target_of(&job.transition);
@@ -67,9 +67,11 @@ impl Doer {
         let deed = match action {
             Action::Notify => return self.notify(job),
             Action::Signal(signal) => match target {
-                Target::Lives(pidfd) => Deed::Signal(pidfd, *signal),
-                Target::NotHeld => return Err(Outcome::Refused(Refusal::NotHeld)),
-                Target::Ended | Target::Replaced | Target::None => return Err(Outcome::Skipped),
+                TargetProcess::Lives(pidfd) => PreparedAction::Signal(pidfd, *signal),
+                TargetProcess::NotHeld => return Err(ActionOutcome::Refused(Refusal::NotHeld)),
+                TargetProcess::Ended | TargetProcess::Replaced | TargetProcess::None => {
+                    return Err(ActionOutcome::Skipped);
+                }
             },
             Action::Command(command, timeout) => {
                 self.check_pid(job)?;
@@ -88,9 +90,9 @@ impl Doer {
                         job.transition.agent,
                         place.as_str()
                     );
-                    Outcome::Refused(Refusal::Argument)
+                    ActionOutcome::Refused(Refusal::Argument)
                 })?;
-                Deed::Command { command: command.clone(), arguments, timeout: *timeout }
+                PreparedAction::Command { command: command.clone(), arguments, timeout: *timeout }
             }
         };
         self.check_others(job, standing).await?;
@@ -98,17 +100,20 @@ impl Doer {
         facts.insert("silent_s".to_owned(), fact);
         deed.describe(&mut facts);
         if self.is_dry_run {
-            tracing::warn!(target: "varta::recovery", agent = %job.transition.agent, "would {deed} for {}", why(job));
+            tracing::warn!(target: "varta::recovery", agent = %job.transition.agent, "would {deed} for {}", reason_text(job));
             self.metrics.action(action, Came::DryRun);
             self.trail.record("dry_run", facts).await;
-            return Ok(Outcome::Failed);
+            return Ok(ActionOutcome::Failed);
         }
         let is_written = self.trail.record("fired", facts.clone()).await || self.goes_on_without_trail;
         // The agent may have changed while the record was written.
-        let still =
-            if is_written { self.check_again(job).await } else { Err(Outcome::Refused(Refusal::NoTrail)) };
+        let still = if is_written {
+            self.check_again(job).await
+        } else {
+            Err(ActionOutcome::Refused(Refusal::NoTrail))
+        };
         if let Err(outcome) = still {
-            if let Outcome::Refused(refusal) = outcome {
+            if let ActionOutcome::Refused(refusal) = outcome {
                 facts.insert("reason".to_owned(), json!(refusal.as_str()));
             }
             self.trail.note("withdrawn", facts, false);
@@ -119,50 +124,51 @@ impl Doer {
         facts.insert("result".to_owned(), json!(came.as_str()));
         facts.extend(result);
         self.trail.note("outcome", facts, false);
-        Ok(if came == Came::Done { Outcome::Done } else { Outcome::Failed })
+        Ok(if came == Came::Done { ActionOutcome::Done } else { ActionOutcome::Failed })
     }
 
     /// Whether the agent may be acted on at present.
-    fn check_may(&self, job: &Job) -> Result<(), Outcome> {
+    fn check_may(&self, job: &Job) -> Result<(), ActionOutcome> {
         if self.pauses.is_paused(&job.transition.agent.name, wall_now()) {
-            return Err(Outcome::Refused(Refusal::Paused));
+            return Err(ActionOutcome::Refused(Refusal::Paused));
         }
         Ok(())
     }
 
     /// Whether the agent is the same, and still in an unhealthy state.
-    async fn check_still(&self, job: &Job) -> Result<Standing, Outcome> {
+    async fn check_still(&self, job: &Job) -> Result<AgentStatus, ActionOutcome> {
         let Transition { agent, process, .. } = &*job.transition;
         let (answer, answered) = oneshot::channel();
         let query = Query::Standing { agent: agent.clone(), answer };
-        self.queries.send(query).await.map_err(|_| Outcome::Withdrawn)?;
-        let standing = answered.await.ok().flatten().ok_or(Outcome::Withdrawn)?;
+        self.queries.send(query).await.map_err(|_| ActionOutcome::Withdrawn)?;
+        let standing = answered.await.ok().flatten().ok_or(ActionOutcome::Withdrawn)?;
         let is_for_this =
-            BadState::of(standing.verdict).is_some_and(|state| job.rule.states.contains(&state));
+            UnhealthyState::of(standing.verdict).is_some_and(|state| job.rule.states.contains(&state));
         let has_obeyed = job.was_signalled && matches!(standing.verdict, Verdict::Gone | Verdict::Down);
         if !is_for_this && !has_obeyed || standing.process != *process {
-            return Err(Outcome::Withdrawn);
+            return Err(ActionOutcome::Withdrawn);
         }
         if !standing.is_seen && !matches!(job.action(), Action::Notify) {
-            return Err(Outcome::Refused(Refusal::Blind));
+            return Err(ActionOutcome::Refused(Refusal::Blind));
         }
         Ok(standing)
     }
 
     /// Repeats the checks once the record is durable.
-    async fn check_again(&self, job: &Job) -> Result<(), Outcome> {
+    async fn check_again(&self, job: &Job) -> Result<(), ActionOutcome> {
         self.check_still(job).await?;
         self.check_may(job)?;
         self.check_pid(job)
     }
 
     /// Whether a command would get a pid that another process has by now.
-    fn check_pid(&self, job: &Job) -> Result<(), Outcome> {
+    fn check_pid(&self, job: &Job) -> Result<(), ActionOutcome> {
         match job.action() {
             Action::Command(command, _)
-                if command.has(Place::Pid) && matches!(target_of(&job.transition), Target::Replaced) =>
+                if command.has(Placeholder::Pid)
+                    && matches!(target_of(&job.transition), TargetProcess::Replaced) =>
             {
-                Err(Outcome::Refused(Refusal::PidReused))
+                Err(ActionOutcome::Refused(Refusal::PidReused))
             }
             Action::Command(..) | Action::Signal(_) | Action::Notify => Ok(()),
         }
@@ -170,56 +176,61 @@ impl Doer {
 
     /// Whether enough other agents of the name are healthy; and whether an earlier command has already
     /// replaced an ended process, perhaps by an agent that does not name its predecessor.
-    async fn check_others(&self, job: &Job, standing: Standing) -> Result<(), Outcome> {
+    async fn check_others(&self, job: &Job, standing: AgentStatus) -> Result<(), ActionOutcome> {
         let is_up = matches!(standing.verdict, Verdict::Up(_));
         let keep_up = job.rule.keep_up.unwrap_or(u32::from(is_up));
         let may_have_helped = job.has_helped && matches!(standing.verdict, Verdict::Down | Verdict::Gone);
         if keep_up == 0 && !may_have_helped {
             return Ok(());
         }
-        let mut named = Named::default();
+        let mut named = NameCount::default();
         let mut next = Some(0);
         while let Some(from) = next {
             let (answer, answered) = oneshot::channel();
             let name = Arc::clone(&job.transition.agent.name);
             let query = Query::Named { name, from, answer };
-            self.queries.send(query).await.map_err(|_| Outcome::Withdrawn)?;
-            let slice: NamedSlice = answered.await.map_err(|_| Outcome::Withdrawn)?;
+            self.queries.send(query).await.map_err(|_| ActionOutcome::Withdrawn)?;
+            let slice: NamedSlice = answered.await.map_err(|_| ActionOutcome::Withdrawn)?;
             named += slice.named;
             next = slice.next;
         }
         if may_have_helped && named.up > 0 {
-            return Err(Outcome::Withdrawn);
+            return Err(ActionOutcome::Withdrawn);
         }
         let is_alone = named.all <= 1;
         if is_alone || named.up >= keep_up as usize {
             Ok(())
         } else {
-            Err(Outcome::Refused(Refusal::LastOneStanding))
+            Err(ActionOutcome::Refused(Refusal::LastOneStanding))
         }
     }
 
-    fn notify(&self, job: &Job) -> Result<Outcome, Outcome> {
+    fn notify(&self, job: &Job) -> Result<ActionOutcome, ActionOutcome> {
         tracing::warn!(
             target: "varta::recovery",
             agent = %job.transition.agent,
             attempt = job.attempt,
             "attention: {}",
-            why(job)
+            reason_text(job)
         );
         let Transition { agent, .. } = &*job.transition;
         let facts = facts_of(job, &self.host);
-        self.notifier.say(&Notice { agent: agent.clone(), text: why(job), facts });
+        self.notifier.say(&Notification { agent: agent.clone(), text: reason_text(job), facts });
         self.metrics.action(job.action(), Came::Done);
-        Ok(Outcome::Done)
+        Ok(ActionOutcome::Done)
     }
 
-    async fn do_it(&self, job: &Job, deed: Deed, kept: &Kept) -> (Came, Map<String, Value>) {
+    async fn do_it(
+        &self,
+        job: &Job,
+        deed: PreparedAction,
+        kept: &ShutdownSignal,
+    ) -> (Came, Map<String, Value>) {
         let agent = &job.transition.agent;
         match deed {
-            Deed::Signal(pidfd, signal) => match pidfd.send_signal(signal) {
+            PreparedAction::Signal(pidfd, signal) => match pidfd.send_signal(signal) {
                 Ok(()) => {
-                    tracing::warn!(target: "varta::recovery", agent = %agent, "sent {signal} to {agent}: {}", why(job));
+                    tracing::warn!(target: "varta::recovery", agent = %agent, "sent {signal} to {agent}: {}", reason_text(job));
                     (Came::Done, Map::new())
                 }
                 Err(error) => {
@@ -231,7 +242,7 @@ impl Doer {
                     (Came::Failed, facts([("error", json!(error.to_string()))]))
                 }
             },
-            Deed::Command { command, arguments, timeout } => {
+            PreparedAction::Command { command, arguments, timeout } => {
                 let ran = self.run(job, &command, arguments, timeout, kept).await;
                 log_command(job, &command, ran)
             }
@@ -245,8 +256,8 @@ impl Doer {
         command: &CommandLine,
         arguments: Vec<String>,
         timeout: Duration,
-        kept: &Kept,
-    ) -> std::io::Result<Ran> {
+        kept: &ShutdownSignal,
+    ) -> std::io::Result<CommandResult> {
         let environment = self.environment_of(job);
         let path = find_program(command.program(), &search_path(&self.environment))?;
         let program = Program { path, arguments, environment, timeout, term_to_kill: Program::TERM_TO_KILL };

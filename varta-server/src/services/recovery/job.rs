@@ -120,7 +120,7 @@ impl Refusal {
 
 /// The outcome of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum ActionOutcome {
     /// The action was carried out; whether it helped shows in the agent.
     Done,
     /// The action failed, or was only logged.
@@ -135,7 +135,7 @@ pub(super) enum Outcome {
 
 /// A refusal to report.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
+pub(crate) struct RefusalNotice {
     pub(crate) transition: Arc<Transition>,
     pub(crate) refusal: Refusal,
 }

@@ -19,7 +19,7 @@ pub(super) const SINK: &str = "recovery";
 
 /// The result of an action, as the metric label `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Result {
+pub(super) enum ActionResult {
     /// The signal was sent, the command exited with status 0, or the notification was issued.
     Done,
     /// The command could not be started or exited with another status, or the signal could not be sent.
@@ -34,18 +34,24 @@ pub(super) enum Result {
     DryRun,
 }
 
-impl Result {
-    const ALL: [Result; 6] =
-        [Result::Done, Result::Failed, Result::TimedOut, Result::Skipped, Result::Withdrawn, Result::DryRun];
+impl ActionResult {
+    const ALL: [ActionResult; 6] = [
+        ActionResult::Done,
+        ActionResult::Failed,
+        ActionResult::TimedOut,
+        ActionResult::Skipped,
+        ActionResult::Withdrawn,
+        ActionResult::DryRun,
+    ];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
-            Result::Done => "done",
-            Result::Failed => "failed",
-            Result::TimedOut => "timed_out",
-            Result::Skipped => "skipped",
-            Result::Withdrawn => "withdrawn",
-            Result::DryRun => "dry_run",
+            ActionResult::Done => "done",
+            ActionResult::Failed => "failed",
+            ActionResult::TimedOut => "timed_out",
+            ActionResult::Skipped => "skipped",
+            ActionResult::Withdrawn => "withdrawn",
+            ActionResult::DryRun => "dry_run",
         }
     }
 }
@@ -55,7 +61,7 @@ const KINDS: [&str; 3] = ["notify", "signal", "command"];
 /// The metrics of recovery.
 pub(crate) struct RecoveryMetrics {
     /// By kind and result.
-    actions: Vec<(&'static str, Result, Counter)>,
+    actions: Vec<(&'static str, ActionResult, Counter)>,
     refused: Vec<(Refusal, Counter)>,
     /// Running commands.
     pub(super) running: Gauge,
@@ -65,22 +71,25 @@ pub(crate) struct RecoveryMetrics {
 
 impl RecoveryMetrics {
     pub(crate) fn new(registry: &Registry) -> Self {
-        let row = |kind, result: Result| {
+        let row = |kind, result: ActionResult| {
             let labels = [("action", kind), ("result", result.as_str())];
             (kind, result, registry.counter(RECOVERY_ACTIONS, &labels))
         };
         let refused =
             |reason: Refusal| (reason, registry.counter(RECOVERY_REFUSED, &[("reason", reason.as_str())]));
         RecoveryMetrics {
-            actions: KINDS.into_iter().flat_map(|kind| Result::ALL.map(|result| row(kind, result))).collect(),
+            actions: KINDS
+                .into_iter()
+                .flat_map(|kind| ActionResult::ALL.map(|result| row(kind, result)))
+                .collect(),
             refused: Refusal::ALL.map(refused).into(),
             running: registry.gauge(RECOVERY_RUNNING, &[]),
             cases: registry.gauge(RECOVERY_AGENTS, &[]),
         }
     }
 
-    pub(super) fn action(&self, action: &Action, result: Result) {
-        let is_it = |(kind, of, _): &&(&str, Result, Counter)| *kind == action.kind() && *of == result;
+    pub(super) fn action(&self, action: &Action, result: ActionResult) {
+        let is_it = |(kind, of, _): &&(&str, ActionResult, Counter)| *kind == action.kind() && *of == result;
         if let Some((.., counter)) = self.actions.iter().find(is_it) {
             counter.increment(1);
         }

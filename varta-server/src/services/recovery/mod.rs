@@ -30,5 +30,5 @@ mod task;
 pub use self::budget::Budget;
 pub use self::command::CommandLine;
 pub use self::options::{RecoveryArgs, RecoveryOptions, Variable};
-pub use self::rule::{Action, BadState, RecoveryRule, Step};
+pub use self::rule::{Action, RecoveryRule, Step, UnhealthyState};
 pub use self::table::{RecoveryEntry, RecoveryTables};

@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use crate::base::error::Error;
-use crate::base::limits::{LONGEST_DURATION, MAX_COMMAND_TIMEOUT};
+use crate::base::limits::{MAX_COMMAND_TIMEOUT, MAX_DURATION};
 use crate::services::audit::AuditOptions;
 use crate::services::recovery::action_target::{find_program, search_path};
 use crate::services::recovery::budget::Budget;
@@ -115,7 +115,7 @@ impl RecoveryArgs {
         }
         let times =
             [("--recovery-debounce", self.recovery_debounce), ("--recovery-backoff", self.recovery_backoff)];
-        if let Some((option, given)) = times.into_iter().find(|(_, time)| *time > LONGEST_DURATION) {
+        if let Some((option, given)) = times.into_iter().find(|(_, time)| *time > MAX_DURATION) {
             return wrong(option, format!("{given:?} is more than 366 days"));
         }
         let given = [

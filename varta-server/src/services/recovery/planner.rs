@@ -20,12 +20,12 @@ use crate::domain::agent_key::AgentKey;
 use crate::domain::beat::Origin;
 use crate::domain::tracker::{Transition, Verdict};
 use crate::services::recovery::budget::Budget;
-use crate::services::recovery::episode::{Case, Doing, Record, Stage};
-use crate::services::recovery::job::{Job, Outcome, Refusal, Told};
-use crate::services::recovery::rule::{Action, BadState, RecoveryRule, Rules};
+use crate::services::recovery::episode::{ActionInFlight, AttemptHistory, Episode, EpisodeState};
+use crate::services::recovery::job::{ActionOutcome, Job, Refusal, RefusalNotice};
+use crate::services::recovery::rule::{Action, RecoveryRule, Rules, UnhealthyState};
 
 /// The most open episodes, and the most attempt histories. Beyond it agents are refused and counted.
-pub(super) const MOST_CASES: usize = 65_536;
+pub(super) const MAX_EPISODES: usize = 65_536;
 /// The delay before an action is tried again that was not possible.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -41,13 +41,13 @@ pub(crate) struct Planner {
     spent: Usage,
     /// By the name of agents.
     groups: HashMap<Arc<str>, (Usage, Budget)>,
-    cases: HashMap<AgentKey, Case>,
-    records: HashMap<AgentKey, Record>,
+    cases: HashMap<AgentKey, Episode>,
+    records: HashMap<AgentKey, AttemptHistory>,
     /// The waiting episodes, by the end of their wait.
     due: BTreeSet<(MonoTime, AgentKey)>,
-    jobs: HashMap<u64, Doing>,
+    jobs: HashMap<u64, ActionInFlight>,
     last_job: u64,
-    told: VecDeque<Told>,
+    told: VecDeque<RefusalNotice>,
     pruned_at: MonoTime,
 }
 
@@ -85,7 +85,7 @@ impl Planner {
             self.close(&AgentKey::missing(&transition.agent.name));
         }
         let key = AgentKey::of(&transition.agent);
-        if BadState::of(transition.to).is_some() {
+        if UnhealthyState::of(transition.to).is_some() {
             self.worsen(key, transition, now);
         } else if !self.is_our_doing(&key, transition.to) {
             self.close(&key);
@@ -100,9 +100,10 @@ impl Planner {
 
     /// Whether a process has ended because of a signal, which may be on its way.
     fn is_our_doing(&self, key: &AgentKey, to: Verdict) -> bool {
-        let is_signal = |case: &Case| matches!(case.rule.steps[case.step].action, Action::Signal(_));
-        let was_told =
-            |case: &Case| case.was_signalled || matches!(case.stage, Stage::Acting(_)) && is_signal(case);
+        let is_signal = |case: &Episode| matches!(case.rule.steps[case.step].action, Action::Signal(_));
+        let was_told = |case: &Episode| {
+            case.was_signalled || matches!(case.stage, EpisodeState::Acting(_)) && is_signal(case)
+        };
         matches!(to, Verdict::Gone | Verdict::Down) && self.cases.get(key).is_some_and(was_told)
     }
 
@@ -110,7 +111,7 @@ impl Planner {
     fn succeed(&mut self, predecessor: &AgentKey, successor: &AgentKey, now: MonoTime) {
         self.close(predecessor);
         if let Some(record) = self.records.remove(predecessor) {
-            self.records.insert(successor.clone(), Record { well_since: Some(now), ..record });
+            self.records.insert(successor.clone(), AttemptHistory { well_since: Some(now), ..record });
         }
     }
 
@@ -133,22 +134,22 @@ impl Planner {
         let Some(rule) = self.rules.iter().find(|rule| rule.matches(transition)) else { return };
         let rule = Arc::clone(rule);
         let transition = Arc::new(transition.clone());
-        let Record { attempts, next_at, .. } = self.records.get(&key).copied().unwrap_or_default();
+        let AttemptHistory { attempts, next_at, .. } = self.records.get(&key).copied().unwrap_or_default();
         let refusal = if attempts >= rule.attempts {
             Some(Refusal::GivenUp)
-        } else if self.cases.len().max(self.records.len()) >= MOST_CASES {
+        } else if self.cases.len().max(self.records.len()) >= MAX_EPISODES {
             Some(Refusal::TooMany)
         } else {
             None
         };
         if let Some(refusal) = refusal {
-            self.told.push_back(Told { transition, refusal });
+            self.told.push_back(RefusalNotice { transition, refusal });
             return;
         }
         let due = (now + rule.steps[0].wait).max(next_at);
         self.due.insert((due, key.clone()));
-        let stage = Stage::Waiting(due);
-        let case = Case {
+        let stage = EpisodeState::Waiting(due);
+        let case = Episode {
             transition,
             rule,
             step: 0,
@@ -164,7 +165,7 @@ impl Planner {
     /// Skips the signals, as the process for them has ended.
     fn pass_signals(&mut self, key: &AgentKey, now: MonoTime) {
         let Some(case) = self.cases.get_mut(key) else { return };
-        let Stage::Waiting(due) = case.stage else { return };
+        let EpisodeState::Waiting(due) = case.stage else { return };
         let is_signal = |step: usize| {
             case.rule.steps.get(step).is_some_and(|step| matches!(step.action, Action::Signal(_)))
         };
@@ -185,7 +186,7 @@ impl Planner {
 
     /// Ends an episode. A running job continues, and its outcome is ignored.
     fn close(&mut self, key: &AgentKey) {
-        if let Some(Case { stage: Stage::Waiting(due), .. }) = self.cases.remove(key) {
+        if let Some(Episode { stage: EpisodeState::Waiting(due), .. }) = self.cases.remove(key) {
             self.due.remove(&(due, key.clone()));
         }
     }
@@ -193,7 +194,7 @@ impl Planner {
     /// Sets the end of an episode's wait; past its last step, starts the next attempt.
     fn wait_until(&mut self, key: AgentKey, at: MonoTime, now: MonoTime) {
         let Some(case) = self.cases.get_mut(&key) else { return };
-        if let Stage::Waiting(due) = case.stage {
+        if let EpisodeState::Waiting(due) = case.stage {
             self.due.remove(&(due, key.clone()));
         }
         let mut at = at;
@@ -205,7 +206,7 @@ impl Planner {
             record.next_at = record.next_at.max(now + case.rule.backoff_after(record.attempts));
             (case.step, case.is_counted, at) = (0, false, record.next_at);
         }
-        case.stage = Stage::Waiting(at);
+        case.stage = EpisodeState::Waiting(at);
         self.due.insert((at, key));
     }
 
@@ -215,7 +216,7 @@ impl Planner {
     }
 
     /// A refusal to report. Drained until it returns `None`.
-    pub(crate) fn poll_told(&mut self) -> Option<Told> {
+    pub(crate) fn poll_told(&mut self) -> Option<RefusalNotice> {
         self.told.pop_front()
     }
 
@@ -244,7 +245,7 @@ impl Planner {
         };
         if let Some(refusal) = refusal {
             let transition = Arc::clone(&case.transition);
-            self.told.push_back(Told { transition, refusal });
+            self.told.push_back(RefusalNotice { transition, refusal });
             self.close(key);
             return None;
         }
@@ -265,17 +266,18 @@ impl Planner {
         if !is_free && is_first {
             attempt += 1;
             let next_at = now + rule.debounce;
-            self.records.insert(key.clone(), Record { attempts: attempt, next_at, tried_at: now, ..before });
+            self.records
+                .insert(key.clone(), AttemptHistory { attempts: attempt, next_at, tried_at: now, ..before });
         }
         self.last_job += 1;
         let number = self.last_job;
         let before = (!is_free && is_first).then_some(before);
         self.jobs.insert(
             number,
-            Doing { key: key.clone(), group: (!is_free).then_some(name), is_for_group, before },
+            ActionInFlight { key: key.clone(), group: (!is_free).then_some(name), is_for_group, before },
         );
         let case = self.cases.get_mut(key)?;
-        case.stage = Stage::Acting(number);
+        case.stage = EpisodeState::Acting(number);
         case.is_counted |= !is_free;
         let (was_signalled, has_helped) = (case.was_signalled, case.has_helped);
         let transition = Arc::clone(&case.transition);
@@ -326,30 +328,31 @@ impl Planner {
     fn put_off(&mut self, key: AgentKey, refusal: Refusal, until: MonoTime, now: MonoTime) {
         let Some(case) = self.cases.get_mut(&key) else { return };
         if case.refused.replace(refusal) != Some(refusal) {
-            self.told.push_back(Told { transition: Arc::clone(&case.transition), refusal });
+            self.told.push_back(RefusalNotice { transition: Arc::clone(&case.transition), refusal });
         }
         self.wait_until(key, until.max(now + TRY_AGAIN), now);
     }
 
     /// Handles the outcome of a job.
-    pub(crate) fn handle_outcome(&mut self, number: u64, outcome: Outcome, now: MonoTime) {
-        let Some(Doing { key, group, before, .. }) = self.jobs.remove(&number) else { return };
-        let was_tried = matches!(outcome, Outcome::Done | Outcome::Failed);
+    pub(crate) fn handle_outcome(&mut self, number: u64, outcome: ActionOutcome, now: MonoTime) {
+        let Some(ActionInFlight { key, group, before, .. }) = self.jobs.remove(&number) else { return };
+        let was_tried = matches!(outcome, ActionOutcome::Done | ActionOutcome::Failed);
         if let Some(group) = group.filter(|_| !was_tried) {
             self.unspend(&group);
         }
         if let (false, Some(before), Some(record)) = (was_tried, before, self.records.get_mut(&key)) {
-            *record = Record { well_since: record.well_since, ..before };
+            *record = AttemptHistory { well_since: record.well_since, ..before };
         }
-        let Some(case) = self.cases.get_mut(&key).filter(|case| case.stage == Stage::Acting(number)) else {
+        let Some(case) = self.cases.get_mut(&key).filter(|case| case.stage == EpisodeState::Acting(number))
+        else {
             return;
         };
         match outcome {
-            Outcome::Done | Outcome::Failed | Outcome::Skipped => {
+            ActionOutcome::Done | ActionOutcome::Failed | ActionOutcome::Skipped => {
                 case.is_counted &= was_tried || before.is_none();
                 match &case.rule.steps[case.step].action {
-                    Action::Signal(_) => case.was_signalled |= outcome == Outcome::Done,
-                    Action::Command(..) => case.has_helped = outcome == Outcome::Done,
+                    Action::Signal(_) => case.was_signalled |= outcome == ActionOutcome::Done,
+                    Action::Command(..) => case.has_helped = outcome == ActionOutcome::Done,
                     Action::Notify => {}
                 }
                 case.refused = None;
@@ -358,7 +361,7 @@ impl Planner {
                     return self.close(&key);
                 }
                 case.step += 1;
-                let next = case.rule.steps.get(case.step).filter(|_| outcome != Outcome::Skipped);
+                let next = case.rule.steps.get(case.step).filter(|_| outcome != ActionOutcome::Skipped);
                 let wait = next.map_or(Duration::ZERO, |step| step.wait);
                 let has_ended = matches!(case.transition.to, Verdict::Down | Verdict::Gone);
                 self.wait_until(key.clone(), now + wait, now);
@@ -366,13 +369,13 @@ impl Planner {
                     self.pass_signals(&key, now);
                 }
             }
-            Outcome::Withdrawn => self.close(&key),
-            Outcome::Refused(refusal) if refusal.may_pass() => {
+            ActionOutcome::Withdrawn => self.close(&key),
+            ActionOutcome::Refused(refusal) if refusal.may_pass() => {
                 case.is_counted &= before.is_none();
                 self.put_off(key, refusal, now + TRY_AGAIN, now);
             }
-            Outcome::Refused(refusal) => {
-                self.told.push_back(Told { transition: Arc::clone(&case.transition), refusal });
+            ActionOutcome::Refused(refusal) => {
+                self.told.push_back(RefusalNotice { transition: Arc::clone(&case.transition), refusal });
                 self.close(&key);
             }
         }

@@ -13,7 +13,7 @@ use crate::services::recovery::command::CommandLine;
 
 /// An unhealthy state, which a rule may act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadState {
+pub enum UnhealthyState {
     /// The agent is silent.
     Stalled,
     /// Its process ended without a goodbye.
@@ -24,19 +24,19 @@ pub enum BadState {
     Expected,
 }
 
-impl BadState {
+impl UnhealthyState {
     /// All states.
-    pub const ALL: [BadState; 4] =
-        [BadState::Stalled, BadState::Down, BadState::Critical, BadState::Expected];
+    pub const ALL: [UnhealthyState; 4] =
+        [UnhealthyState::Stalled, UnhealthyState::Down, UnhealthyState::Critical, UnhealthyState::Expected];
 
     /// The unhealthy state of a verdict; `None` for a healthy one.
     #[must_use]
     pub const fn of(verdict: Verdict) -> Option<Self> {
         match verdict {
-            Verdict::Stalled => Some(BadState::Stalled),
-            Verdict::Down => Some(BadState::Down),
-            Verdict::Expected => Some(BadState::Expected),
-            Verdict::Up(Status::Critical | Status::Stall) => Some(BadState::Critical),
+            Verdict::Stalled => Some(UnhealthyState::Stalled),
+            Verdict::Down => Some(UnhealthyState::Down),
+            Verdict::Expected => Some(UnhealthyState::Expected),
+            Verdict::Up(Status::Critical | Status::Stall) => Some(UnhealthyState::Critical),
             Verdict::Up(Status::Ok | Status::Degraded) | Verdict::Gone | Verdict::Unknown => None,
         }
     }
@@ -45,10 +45,10 @@ impl BadState {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            BadState::Stalled => "stalled",
-            BadState::Down => "down",
-            BadState::Critical => "critical",
-            BadState::Expected => "expected",
+            UnhealthyState::Stalled => "stalled",
+            UnhealthyState::Down => "down",
+            UnhealthyState::Critical => "critical",
+            UnhealthyState::Expected => "expected",
         }
     }
 }
@@ -93,7 +93,7 @@ pub struct RecoveryRule {
     /// Labels of which the agent must have all.
     pub labels: Vec<(String, String)>,
     /// The states.
-    pub states: Vec<BadState>,
+    pub states: Vec<UnhealthyState>,
     /// The causes by name; empty for all.
     pub causes: Vec<&'static str>,
     /// The transports; empty for all.
@@ -124,7 +124,7 @@ impl RecoveryRule {
     pub(super) fn matches(&self, transition: &Transition) -> bool {
         let Transition { agent, labels, to, cause, .. } = transition;
         let is_wanted = |state| self.states.contains(&state);
-        BadState::of(*to).is_some_and(is_wanted)
+        UnhealthyState::of(*to).is_some_and(is_wanted)
             && (self.causes.is_empty() || self.causes.contains(&cause.as_str()))
             && (self.transports.is_empty() || self.transports.contains(&agent.origin.transport()))
             && self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))

@@ -51,8 +51,8 @@ impl Program {
 
 /// The result of a command.
 #[derive(Debug)]
-pub(super) struct Ran {
-    pub(super) end: End,
+pub(super) struct CommandResult {
+    pub(super) end: CommandEnd,
     pub(super) lasted: Duration,
     pub(super) output: Output,
     /// The number of processes that it left in its group, which were killed.
@@ -61,7 +61,7 @@ pub(super) struct Ran {
 
 /// The end of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum CommandEnd {
     Exited(i32),
     Signalled(i32),
     /// It timed out, or the server was shut down, and it was ended by a signal.
@@ -104,24 +104,24 @@ impl Output {
 
 /// Its drop ends the running commands.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct ShutdownGuard {
     _open: PipeWriter,
 }
 
-/// The signal to a running command that its [`Keeper`] was dropped.
+/// The signal to a running command that its [`ShutdownGuard`] was dropped.
 #[derive(Debug)]
-pub(super) struct Kept(PipeReader);
+pub(super) struct ShutdownSignal(PipeReader);
 
-impl Keeper {
-    pub(super) fn new() -> io::Result<(Self, Kept)> {
+impl ShutdownGuard {
+    pub(super) fn new() -> io::Result<(Self, ShutdownSignal)> {
         let (kept, keeper) = io::pipe()?;
-        Ok((Keeper { _open: keeper }, Kept(kept)))
+        Ok((ShutdownGuard { _open: keeper }, ShutdownSignal(kept)))
     }
 }
 
-impl Kept {
+impl ShutdownSignal {
     pub(super) fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Kept)
+        self.0.try_clone().map(ShutdownSignal)
     }
 }
 
@@ -130,7 +130,7 @@ impl Kept {
 /// # Errors
 ///
 /// The program cannot be started.
-pub(super) fn run(program: &Program, kept: &Kept) -> io::Result<Ran> {
+pub(super) fn run(program: &Program, kept: &ShutdownSignal) -> io::Result<CommandResult> {
     let began = Instant::now();
     let (output, writer) = io::pipe()?;
     let flags = fcntl(&output, FcntlArg::F_GETFL)?;
@@ -148,7 +148,7 @@ pub(super) fn run(program: &Program, kept: &Kept) -> io::Result<Ran> {
     let group = Group { pidfd: Pidfd::open(child.id()), child };
     let mut running = Running { group, output: Some(output), captured: Output::default() };
     let (end, killed) = running.see_through(program, kept);
-    Ok(Ran { end, killed, lasted: began.elapsed(), output: running.captured })
+    Ok(CommandResult { end, killed, lasted: began.elapsed(), output: running.captured })
 }
 
 /// A command's process and its descendants in the group.
@@ -189,7 +189,7 @@ struct Running {
 impl Running {
     /// Waits for the leader, ends the rest of the group, and returns the leader's end and how many were
     /// killed with it.
-    fn see_through(&mut self, program: &Program, kept: &Kept) -> (End, usize) {
+    fn see_through(&mut self, program: &Program, kept: &ShutdownSignal) -> (CommandEnd, usize) {
         let mut until = Instant::now() + program.timeout;
         let mut is_at_the_end = false;
         let mut was_told = None;
@@ -207,28 +207,28 @@ impl Running {
             let next = match was_told {
                 None => Signal::SIGTERM,
                 Some(Signal::SIGTERM) => Signal::SIGKILL,
-                Some(_) => return (End::Unkillable, 0),
+                Some(_) => return (CommandEnd::Unkillable, 0),
             };
             self.group.signal(next);
             was_told = Some(next);
             until = Instant::now()
                 + match next {
-                    Signal::SIGTERM => patience(program, is_at_the_end),
+                    Signal::SIGTERM => kill_timeout(program, is_at_the_end),
                     _ => GONE_WITHIN,
                 };
         }
         let killed = self.end_others(program, if is_at_the_end { None } else { Some(kept) });
         self.drain();
         let end = match self.group.child.wait() {
-            _ if was_told.is_some() => End::TimedOut,
+            _ if was_told.is_some() => CommandEnd::TimedOut,
             Ok(status) => end_of(status),
-            Err(_) => End::Unkillable,
+            Err(_) => CommandEnd::Unkillable,
         };
         (end, killed)
     }
 
     /// Ends the processes that the leader has left, and returns their number.
-    fn end_others(&mut self, program: &Program, mut kept: Option<&Kept>) -> usize {
+    fn end_others(&mut self, program: &Program, mut kept: Option<&ShutdownSignal>) -> usize {
         let others = self.group.others();
         if others == 0 {
             return 0;
@@ -236,9 +236,12 @@ impl Running {
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             self.group.signal(signal);
             let told_at = Instant::now();
-            let is_over = |kept: Option<&Kept>| {
-                let may_take =
-                    if signal == Signal::SIGTERM { patience(program, kept.is_none()) } else { GONE_WITHIN };
+            let is_over = |kept: Option<&ShutdownSignal>| {
+                let may_take = if signal == Signal::SIGTERM {
+                    kill_timeout(program, kept.is_none())
+                } else {
+                    GONE_WITHIN
+                };
                 told_at.elapsed() >= may_take
             };
             while !is_over(kept) {
@@ -255,7 +258,7 @@ impl Running {
 
     /// Waits for output, the end of the leader or the timeout, and drains the output. Returns whether the
     /// server is shutting down.
-    fn wait(&mut self, timeout: Duration, kept: Option<&Kept>) -> bool {
+    fn wait(&mut self, timeout: Duration, kept: Option<&ShutdownSignal>) -> bool {
         let mut watched = Vec::with_capacity(3);
         if let Ok(pidfd) = &self.group.pidfd {
             // The pidfd of an ended leader is always readable and would turn the wait into a busy loop.
@@ -306,15 +309,15 @@ impl Running {
 }
 
 /// The time from SIGTERM to SIGKILL.
-fn patience(program: &Program, is_at_the_end: bool) -> Duration {
+fn kill_timeout(program: &Program, is_at_the_end: bool) -> Duration {
     if is_at_the_end { program.term_to_kill.min(TERM_TO_KILL_AT_THE_END) } else { program.term_to_kill }
 }
 
-fn end_of(status: ExitStatus) -> End {
+fn end_of(status: ExitStatus) -> CommandEnd {
     match (status.code(), status.signal()) {
-        (Some(code), _) => End::Exited(code),
-        (None, Some(signal)) => End::Signalled(signal),
-        (None, None) => End::Unkillable,
+        (Some(code), _) => CommandEnd::Exited(code),
+        (None, Some(signal)) => CommandEnd::Signalled(signal),
+        (None, None) => CommandEnd::Unkillable,
     }
 }
 
@@ -335,8 +338,8 @@ mod tests {
         }
     }
 
-    fn ran(script: &str, timeout: Duration) -> Ran {
-        let (_keeper, kept) = Keeper::new().unwrap();
+    fn ran(script: &str, timeout: Duration) -> CommandResult {
+        let (_keeper, kept) = ShutdownGuard::new().unwrap();
         run(&shell(script, timeout), &kept).unwrap()
     }
 
@@ -346,9 +349,9 @@ mod tests {
     #[test]
     fn its_end_and_its_words_are_told() {
         let ran = ran("echo one; echo two >&2; exit 3", LONG);
-        assert_eq!((ran.end, ran.killed), (End::Exited(3), 0));
+        assert_eq!((ran.end, ran.killed), (CommandEnd::Exited(3), 0));
         assert_eq!(ran.output.text(), "one\ntwo\n");
-        assert_eq!(self::ran("kill -SEGV $$", LONG).end, End::Signalled(11));
+        assert_eq!(self::ran("kill -SEGV $$", LONG).end, CommandEnd::Signalled(11));
     }
 
     #[test]
@@ -367,7 +370,7 @@ mod tests {
     #[test]
     fn of_very_much_output_the_ends_are_kept_and_nothing_hangs() {
         let ran = ran("echo begin; head -c 100000000 /dev/zero | tr '\\0' x; echo; echo end", LONG);
-        assert_eq!(ran.end, End::Exited(0));
+        assert_eq!(ran.end, CommandEnd::Exited(0));
         assert_eq!(ran.output.length, 100_000_011);
         let text = ran.output.text();
         assert!(text.starts_with("begin\nxxx") && text.ends_with("xxx\nend\n"));
@@ -377,9 +380,9 @@ mod tests {
     #[test]
     fn one_that_never_ends_is_told_to_and_one_that_does_not_listen_is_killed() {
         let obeys = ran("sleep 1000", SHORT);
-        assert_eq!(obeys.end, End::TimedOut);
+        assert_eq!(obeys.end, CommandEnd::TimedOut);
         let deaf = ran("trap '' TERM; echo $$; while :; do sleep 1000; done", SHORT);
-        assert_eq!(deaf.end, End::TimedOut);
+        assert_eq!(deaf.end, CommandEnd::TimedOut);
         assert!(deaf.lasted >= SHORT + Duration::from_millis(200));
         let group: u32 = deaf.output.text().trim().parse().unwrap();
         await_that("nobody is left", || members_of_group(group).is_empty());
@@ -389,7 +392,7 @@ mod tests {
     fn whom_it_has_started_ends_with_it_also_who_does_not_listen() {
         let script = "(trap '' TERM; sleep 1000; sleep 1000) & sleep 1000 & echo $$";
         let ran = ran(script, LONG);
-        assert_eq!(ran.end, End::Exited(0));
+        assert_eq!(ran.end, CommandEnd::Exited(0));
         assert!(ran.killed >= 2, "{}", ran.killed);
         let group: u32 = ran.output.text().trim().parse().unwrap();
         assert!(members_of_group(group).is_empty());
@@ -397,18 +400,18 @@ mod tests {
 
     #[test]
     fn when_the_server_ends_so_does_it() {
-        let (keeper, kept) = Keeper::new().unwrap();
+        let (keeper, kept) = ShutdownGuard::new().unwrap();
         let program = shell("trap '' TERM; sleep 1000; sleep 1000", LONG);
         let running = thread::spawn(move || run(&program, &kept).unwrap());
         drop(keeper);
         let ran = running.join().unwrap();
-        assert_eq!(ran.end, End::TimedOut);
+        assert_eq!(ran.end, CommandEnd::TimedOut);
         assert!(ran.lasted < LONG);
     }
 
     #[test]
     fn what_cannot_be_started_is_an_error() {
-        let (_keeper, kept) = Keeper::new().unwrap();
+        let (_keeper, kept) = ShutdownGuard::new().unwrap();
         let program = Program { path: "/nowhere/at/all".into(), ..shell("", LONG) };
         assert_eq!(run(&program, &kept).unwrap_err().kind(), io::ErrorKind::NotFound);
     }

@@ -4,14 +4,14 @@ use tokio::sync::mpsc;
 
 use crate::base::error::Error;
 use crate::services::alerts::notifier::Notifier;
-use crate::services::audit::Trail;
+use crate::services::audit::AuditWriter;
 use crate::services::context::Context;
 use crate::services::maintenance::pauses::Pauses;
-use crate::services::recovery::executor::Doer;
+use crate::services::recovery::executor::ActionExecutor;
 use crate::services::recovery::metrics::{RecoveryMetrics, SINK};
 use crate::services::recovery::options::{RecoveryArgs, RecoveryOptions};
 use crate::services::recovery::table::RecoveryTables;
-use crate::services::recovery::task::{Desk, NewRules};
+use crate::services::recovery::task::{NewRules, RecoveryTask};
 
 /// The capability before it runs. Without rules, and without a file that may get some, it has its metrics and
 /// nothing else.
@@ -42,7 +42,7 @@ impl Recovery {
     pub(crate) fn start(
         self,
         context: &mut Context,
-        trail: Trail,
+        trail: AuditWriter,
         notifier: Notifier,
         pauses: &Pauses,
     ) -> Result<(), Error> {
@@ -53,7 +53,7 @@ impl Recovery {
         }
         announce(&options, trail.is_on());
         let transitions = context.subscribe(SINK);
-        let doer = Doer {
+        let doer = ActionExecutor {
             queries: context.queries.clone(),
             pauses: pauses.clone(),
             trail,
@@ -64,7 +64,7 @@ impl Recovery {
             is_dry_run: options.is_dry_run,
             goes_on_without_trail: options.goes_on_without_trail,
         };
-        let desk = Desk::new(options, doer, context.clock, transitions, new_rules)
+        let desk = RecoveryTask::new(options, doer, context.clock, transitions, new_rules)
             .map_err(|source| Error::Runtime { action: "start recovery", source })?;
         let stop = context.stop.clone();
         context.spawn("recovery", async {

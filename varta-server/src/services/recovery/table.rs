@@ -6,12 +6,14 @@ use nix::sys::signal::Signal;
 use toml::de::DeValue;
 
 use crate::base::Glob;
-use crate::base::limits::{LONGEST_DURATION, MAX_COMMAND_TIMEOUT};
-use crate::base::options::table::{Fault, ReadTables, Table, Value, at, decimal, duration, text, wrong_type};
+use crate::base::limits::{MAX_COMMAND_TIMEOUT, MAX_DURATION};
+use crate::base::options::table::{
+    ParseError, ReadTables, Table, Value, at, decimal, duration, text, wrong_type,
+};
 use crate::domain::beat::Transport;
 use crate::services::recovery::budget::Budget;
 use crate::services::recovery::command::CommandLine;
-use crate::services::recovery::rule::{Action, BadState, RecoveryRule, Step};
+use crate::services::recovery::rule::{Action, RecoveryRule, Step, UnhealthyState};
 
 /// Each `[[recovery]]` of the file, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +29,7 @@ impl RecoveryTables {
 impl ReadTables for RecoveryTables {
     const NAME: &str = "recovery";
 
-    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), Fault> {
+    fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError> {
         let entry = RecoveryEntry::read(table, self.0.len())?;
         self.0.push(entry);
         Ok(())
@@ -42,7 +44,7 @@ pub struct RecoveryEntry {
     /// Labels that they must have.
     pub labels: Vec<(String, String)>,
     /// The states.
-    pub states: Vec<BadState>,
+    pub states: Vec<UnhealthyState>,
     /// The causes.
     pub causes: Vec<&'static str>,
     /// The transports.
@@ -88,8 +90,8 @@ const STEP_KEYS: [&str; 5] = ["wait", "notify", "signal", "exec", "timeout"];
 /// The transports of agents: one that beats through shared memory counts as an agent of the Unix socket.
 const TRANSPORTS: [Transport; 3] = [Transport::Unix, Transport::Udp, Transport::SecureUdp];
 /// The most tables, and the most steps in each.
-const MOST: usize = 256;
-const MOST_STEPS: usize = 16;
+const MAX_TABLES: usize = 256;
+const MAX_STEPS: usize = 16;
 
 impl RecoveryEntry {
     /// The entry for all agents that are stalled or down.
@@ -97,7 +99,7 @@ impl RecoveryEntry {
         RecoveryEntry {
             name: Glob::any(),
             labels: Vec::new(),
-            states: vec![BadState::Stalled, BadState::Down],
+            states: vec![UnhealthyState::Stalled, UnhealthyState::Down],
             causes: Vec::new(),
             transports: Vec::new(),
             steps: Vec::new(),
@@ -123,13 +125,13 @@ impl RecoveryEntry {
     }
 
     /// Parses a table, of which `count` precede it.
-    fn read(table: &Table<'_, '_>, count: usize) -> Result<Self, Fault> {
+    fn read(table: &Table<'_, '_>, count: usize) -> Result<Self, ParseError> {
         let [name, label, state, cause, transport, exec, steps, debounce, backoff, attempts, budget, keep_up] =
             table.values(KEYS)?;
-        if count >= MOST {
+        if count >= MAX_TABLES {
             return Err(at(
                 table.place,
-                format!("there are more than {MOST}, which is the most that there may be"),
+                format!("there are more than {MAX_TABLES}, which is the most that there may be"),
             ));
         }
         let mut entry = RecoveryEntry::for_all();
@@ -141,7 +143,8 @@ impl RecoveryEntry {
             let (key, wanted) = label.split_once('=').ok_or_else(|| at(value, "label: is not KEY=VALUE"))?;
             Ok((key.to_owned(), wanted.to_owned()))
         })?;
-        let states = list(state, |value| one_of("state", value, &BadState::ALL, |state| state.as_str()))?;
+        let states =
+            list(state, |value| one_of("state", value, &UnhealthyState::ALL, |state| state.as_str()))?;
         if !states.is_empty() {
             entry.states = states;
         }
@@ -176,8 +179,8 @@ impl RecoveryEntry {
 /// A single value, or several in a list.
 fn list<'t, 'i, T>(
     value: Option<&'t Value<'i>>,
-    read: impl Fn(&'t Value<'i>) -> Result<T, Fault>,
-) -> Result<Vec<T>, Fault> {
+    read: impl Fn(&'t Value<'i>) -> Result<T, ParseError>,
+) -> Result<Vec<T>, ParseError> {
     match value.map(|value| (value, value.get_ref())) {
         None => Ok(Vec::new()),
         Some((_, DeValue::Array(items))) => items.iter().map(read).collect(),
@@ -190,7 +193,7 @@ fn one_of<T: Copy>(
     value: &Value<'_>,
     all: &[T],
     name: impl Fn(T) -> &'static str,
-) -> Result<T, Fault> {
+) -> Result<T, ParseError> {
     let wanted = text(key, value)?;
     all.iter().copied().find(|one| name(*one) == wanted).ok_or_else(|| {
         let names: Vec<_> = all.iter().map(|one| name(*one)).collect();
@@ -198,17 +201,17 @@ fn one_of<T: Copy>(
     })
 }
 
-fn read_steps(value: &Value<'_>) -> Result<Vec<(Duration, StepEntry)>, Fault> {
+fn read_steps(value: &Value<'_>) -> Result<Vec<(Duration, StepEntry)>, ParseError> {
     let DeValue::Array(items) = value.get_ref() else {
         return Err(at(value, format!("steps: {}", wrong_type(value.get_ref(), "a list of tables is"))));
     };
-    if items.is_empty() || items.len() > MOST_STEPS {
-        return Err(at(value, format!("steps: there are 1 to {MOST_STEPS} of them")));
+    if items.is_empty() || items.len() > MAX_STEPS {
+        return Err(at(value, format!("steps: there are 1 to {MAX_STEPS} of them")));
     }
     items.iter().map(read_step).collect()
 }
 
-fn read_step(item: &Value<'_>) -> Result<(Duration, StepEntry), Fault> {
+fn read_step(item: &Value<'_>) -> Result<(Duration, StepEntry), ParseError> {
     let DeValue::Table(entries) = item.get_ref() else {
         return Err(at(item, "steps: each is a table, as in { wait = \"5s\", signal = \"TERM\" }"));
     };
@@ -236,12 +239,12 @@ fn read_step(item: &Value<'_>) -> Result<(Duration, StepEntry), Fault> {
     Ok((waits, step))
 }
 
-fn command(value: &Value<'_>) -> Result<CommandLine, Fault> {
+fn command(value: &Value<'_>) -> Result<CommandLine, ParseError> {
     text("exec", value)?.parse().map_err(|fault| at(value, format!("exec: {fault}")))
 }
 
 /// Parses `TERM` or `SIGTERM`.
-fn parse_signal(value: &Value<'_>) -> Result<Signal, Fault> {
+fn parse_signal(value: &Value<'_>) -> Result<Signal, ParseError> {
     let name = text("signal", value)?;
     let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
     full.parse().map_err(|_| {
@@ -256,14 +259,14 @@ fn parse_signal(value: &Value<'_>) -> Result<Signal, Fault> {
 }
 
 /// Parses a duration that may be zero.
-fn wait(key: &'static str, value: &Value<'_>) -> Result<Duration, Fault> {
+fn wait(key: &'static str, value: &Value<'_>) -> Result<Duration, ParseError> {
     let text = text(key, value)?;
     let time = humantime::parse_duration(text)
         .map_err(|error| at(value, format!("{key}: `{}`: {error}", text.escape_debug())))?;
-    if time > LONGEST_DURATION { Err(at(value, format!("{key}: is more than 366 days"))) } else { Ok(time) }
+    if time > MAX_DURATION { Err(at(value, format!("{key}: is more than 366 days"))) } else { Ok(time) }
 }
 
-fn number(key: &str, value: &Value<'_>, least: u32) -> Result<u32, Fault> {
+fn number(key: &str, value: &Value<'_>, least: u32) -> Result<u32, ParseError> {
     let DeValue::Integer(number) = value.get_ref() else {
         return Err(at(value, format!("{key}: {}", wrong_type(value.get_ref(), "a number is"))));
     };

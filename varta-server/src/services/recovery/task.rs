@@ -10,17 +10,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
 use crate::domain::tracker::Transition;
-use crate::services::alerts::Notice;
+use crate::services::alerts::Notification;
 use crate::services::recovery::audit_fields::{facts_of_agent, state};
-use crate::services::recovery::executor::Doer;
-use crate::services::recovery::job::{Outcome, Refusal, Told};
+use crate::services::recovery::executor::ActionExecutor;
+use crate::services::recovery::job::{ActionOutcome, Refusal, RefusalNotice};
 use crate::services::recovery::options::RecoveryOptions;
 use crate::services::recovery::planner::Planner;
 use crate::services::recovery::rule::RecoveryRule;
-use crate::services::recovery::runner::{Keeper, Kept};
+use crate::services::recovery::runner::{ShutdownGuard, ShutdownSignal};
 
 /// The most concurrent jobs. Further ones wait.
-const MOST_AT_ONCE: usize = 256;
+const MAX_ACTIONS_AT_ONCE: usize = 256;
 /// The time limit for jobs on shutdown: a command gets SIGTERM after two seconds and SIGKILL after three.
 const END_WITHIN: Duration = Duration::from_millis(4_500);
 
@@ -28,19 +28,19 @@ const END_WITHIN: Duration = Duration::from_millis(4_500);
 pub(crate) type NewRules = Vec<RecoveryRule>;
 
 /// The task and all that it owns.
-pub(crate) struct Desk {
+pub(crate) struct RecoveryTask {
     planner: Planner,
-    doer: Arc<Doer>,
+    doer: Arc<ActionExecutor>,
     clock: Clock,
     transitions: mpsc::Receiver<Transition>,
     new_rules: mpsc::Receiver<NewRules>,
-    keeper: Keeper,
-    kept: Kept,
+    keeper: ShutdownGuard,
+    kept: ShutdownSignal,
     /// The numbers of running jobs by their tasks.
     tasks: HashMap<task::Id, u64>,
 }
 
-impl Desk {
+impl RecoveryTask {
     /// Builds the task.
     ///
     /// # Errors
@@ -48,15 +48,15 @@ impl Desk {
     /// No file descriptors are left.
     pub(crate) fn new(
         options: RecoveryOptions,
-        doer: Doer,
+        doer: ActionExecutor,
         clock: Clock,
         transitions: mpsc::Receiver<Transition>,
         new_rules: mpsc::Receiver<NewRules>,
     ) -> std::io::Result<Self> {
-        let (keeper, kept) = Keeper::new()?;
+        let (keeper, kept) = ShutdownGuard::new()?;
         let rules = options.rules.into_iter().map(Arc::new).collect();
         let planner = Planner::new(rules, options.budget, options.allows_remote);
-        Ok(Desk {
+        Ok(RecoveryTask {
             planner,
             doer: Arc::new(doer),
             clock,
@@ -71,12 +71,12 @@ impl Desk {
     /// Runs until `stop` is cancelled or the queue of transitions closes. Running commands then have a short
     /// time to end.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut jobs: JoinSet<Outcome> = JoinSet::new();
+        let mut jobs: JoinSet<ActionOutcome> = JoinSet::new();
         loop {
             self.begin_jobs(&mut jobs);
             self.tell();
             self.doer.metrics.cases.set(self.planner.cases() as f64);
-            let due = self.planner.poll_timeout().filter(|_| jobs.len() < MOST_AT_ONCE);
+            let due = self.planner.poll_timeout().filter(|_| jobs.len() < MAX_ACTIONS_AT_ONCE);
             let sleep = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(self.clock.instant(due)).await,
@@ -106,9 +106,9 @@ impl Desk {
         }
     }
 
-    fn begin_jobs(&mut self, jobs: &mut JoinSet<Outcome>) {
+    fn begin_jobs(&mut self, jobs: &mut JoinSet<ActionOutcome>) {
         let now = self.clock.now();
-        while jobs.len() < MOST_AT_ONCE
+        while jobs.len() < MAX_ACTIONS_AT_ONCE
             && let Some(job) = self.planner.poll_job(now)
         {
             let kept = match self.kept.try_clone() {
@@ -119,7 +119,7 @@ impl Desk {
                         "descriptors have run out, and nothing can be done about {}: {error}",
                         job.transition.agent
                     );
-                    let outcome = Outcome::Refused(Refusal::NoTrail);
+                    let outcome = ActionOutcome::Refused(Refusal::NoTrail);
                     self.planner.handle_outcome(job.number, outcome, now);
                     return;
                 }
@@ -131,12 +131,12 @@ impl Desk {
         }
     }
 
-    fn take_outcome(&mut self, ended: Result<(task::Id, Outcome), JoinError>) {
+    fn take_outcome(&mut self, ended: Result<(task::Id, ActionOutcome), JoinError>) {
         let (task, outcome) = match ended {
             Ok((task, outcome)) => (task, outcome),
             Err(error) => {
                 tracing::error!(target: "varta::recovery", "a recovery job ended unasked: {error}");
-                (error.id(), Outcome::Refused(Refusal::NotAttested))
+                (error.id(), ActionOutcome::Refused(Refusal::NotAttested))
             }
         };
         if let Some(number) = self.tasks.remove(&task) {
@@ -147,7 +147,7 @@ impl Desk {
     /// Reports refusals in the log, the metrics, the audit log and, once an agent is given up, to the
     /// webhook.
     fn tell(&mut self) {
-        while let Some(Told { transition, refusal }) = self.planner.poll_told() {
+        while let Some(RefusalNotice { transition, refusal }) = self.planner.poll_told() {
             self.doer.metrics.refused(refusal);
             let agent = &transition.agent;
             macro_rules! line {
@@ -171,14 +171,14 @@ impl Desk {
                     warn,
                     "nothing is done about {agent}, which is {}: {}",
                     transition.to,
-                    because(refusal)
+                    refusal_reason(refusal)
                 ),
             }
             let mut facts = facts_of_agent(&transition, &self.doer.host);
             facts.insert("reason".to_owned(), refusal.as_str().into());
             if refusal == Refusal::GivenUp {
                 let text = format!("given up: no attempt has helped {agent}, which is {}", transition.to);
-                self.doer.notifier.say(&Notice { agent: agent.clone(), text, facts: facts.clone() });
+                self.doer.notifier.say(&Notification { agent: agent.clone(), text, facts: facts.clone() });
             }
             let event = if refusal == Refusal::GivenUp { "given_up" } else { "refused" };
             self.doer.trail.note(event, facts, true);
@@ -187,7 +187,7 @@ impl Desk {
 }
 
 /// The reason as text.
-const fn because(refusal: Refusal) -> &'static str {
+const fn refusal_reason(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Budget => "--recovery-budget is spent; it is tried again when there is some",
         Refusal::GroupBudget => {

@@ -7,23 +7,23 @@ use rusqlite::Connection;
 use crate::base::clock::{Clock, WallClock};
 use crate::base::error::Error;
 use crate::base::files::state_dir::StateDir;
-use crate::ingest::Seal;
-use crate::services::state::registry::Kept;
-use crate::services::state::schema::Fault;
+use crate::ingest::PersistedWindow;
+use crate::services::state::registry::PersistedAgent;
+use crate::services::state::schema::DatabaseError;
 use crate::services::state::{registry, replay_sessions, schema};
 
 /// The state that an earlier server persisted.
 #[derive(Debug, Default)]
-pub(crate) struct Left {
+pub(crate) struct PersistedState {
     /// The agents it knew.
-    pub(crate) agents: Vec<Kept>,
+    pub(crate) agents: Vec<PersistedAgent>,
     /// The windows of its replay table.
-    pub(crate) seals: Vec<Seal>,
+    pub(crate) seals: Vec<PersistedWindow>,
 }
 
 /// How much state this server has room for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
+pub(crate) struct Limits {
     pub(crate) agents: usize,
     pub(crate) seals: usize,
 }
@@ -33,7 +33,7 @@ pub(super) const DATABASE: &str = "varta.db";
 
 /// The open state database in its locked directory.
 #[derive(Debug)]
-pub(crate) struct Store {
+pub(crate) struct StateDatabase {
     pub(super) directory: StateDir,
     /// `None` when the disk was full or failed at the start; the writer tries again.
     pub(super) database: Option<Connection>,
@@ -41,7 +41,7 @@ pub(crate) struct Store {
     pub(super) sweep: i64,
 }
 
-impl Store {
+impl StateDatabase {
     /// Reads what an earlier server persisted, as far as there is room.
     ///
     /// A corrupt database is moved aside. A database that cannot be read because the disk is full or fails is
@@ -50,10 +50,14 @@ impl Store {
     /// # Errors
     ///
     /// The directory or the file cannot be used at all, see [`Error`].
-    pub(crate) fn open(directory: StateDir, room: Room, clock: Clock) -> Result<(Self, Left), Error> {
+    pub(crate) fn open(
+        directory: StateDir,
+        room: Limits,
+        clock: Clock,
+    ) -> Result<(Self, PersistedState), Error> {
         let path = directory.path().join(DATABASE);
         let read = match open_and_read(&path, room, clock) {
-            Err(Fault::Corrupt(fault)) => {
+            Err(DatabaseError::Corrupt(fault)) => {
                 move_aside(&path, &fault).map_err(|source| Error::StateDirectory {
                     path: path.clone(),
                     action: "move the broken database aside",
@@ -64,22 +68,28 @@ impl Store {
             read => read,
         };
         match read {
-            Ok((database, left, sweep)) => Ok((Store { directory, database: Some(database), sweep }, left)),
-            Err(Fault::Newer { version }) => Err(Error::NewerState { path, form: "tables", version }),
+            Ok((database, left, sweep)) => {
+                Ok((StateDatabase { directory, database: Some(database), sweep }, left))
+            }
+            Err(DatabaseError::Newer { version }) => Err(Error::NewerState { path, form: "tables", version }),
             Err(fault) if fault.may_pass() => {
                 tracing::warn!(
                     target: "varta::state",
                     "{}: cannot be read: {fault}; this server starts without what was known before, and goes on trying",
                     path.display()
                 );
-                Ok((Store { directory, database: None, sweep: 0 }, Left::default()))
+                Ok((StateDatabase { directory, database: None, sweep: 0 }, PersistedState::default()))
             }
             Err(fault) => Err(Error::StateDatabase { path, fault: fault.to_string() }),
         }
     }
 }
 
-fn open_and_read(path: &Path, room: Room, clock: Clock) -> Result<(Connection, Left, i64), Fault> {
+fn open_and_read(
+    path: &Path,
+    room: Limits,
+    clock: Clock,
+) -> Result<(Connection, PersistedState, i64), DatabaseError> {
     let database = schema::open(path)?;
     let wall = WallClock::read(clock);
     let (agents, senseless, sweep) = registry::read(&database, room.agents, wall, clock.now())?;
@@ -92,7 +102,7 @@ fn open_and_read(path: &Path, room: Room, clock: Clock) -> Result<(Connection, L
             path.display()
         );
     }
-    Ok((database, Left { agents, seals }, sweep))
+    Ok((database, PersistedState { agents, seals }, sweep))
 }
 
 /// Moves a corrupt database aside, and logs that.

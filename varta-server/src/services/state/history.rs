@@ -11,7 +11,7 @@ use crate::domain::tracker::Transition;
 use crate::services::state::encode::{origin_text, unix_millis, whole};
 
 /// The most rows; the newest are kept.
-pub(super) const MOST_ROWS: i64 = 100_000;
+pub(super) const MAX_ROWS: i64 = 100_000;
 /// The longest time for which a row is kept.
 pub(super) const KEPT: Duration = Duration::from_secs(30 * 86_400);
 /// The most rows that one write deletes for their age.
@@ -57,7 +57,7 @@ pub(super) fn insert(
 pub(super) fn prune(database: &Connection, now: i64) -> rusqlite::Result<()> {
     database
         .prepare_cached("DELETE FROM history WHERE id <= (SELECT max(id) FROM history) - ?1")?
-        .execute([MOST_ROWS])?;
+        .execute([MAX_ROWS])?;
     let too_old = now.saturating_sub(whole(millis(KEPT)));
     database
         .prepare_cached(

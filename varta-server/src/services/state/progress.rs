@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
-use crate::ingest::Vault;
+use crate::ingest::Keyring;
 
 /// The slot from which the next replay windows are saved, and when.
 #[derive(Clone, Copy, Debug)]
@@ -13,7 +13,7 @@ pub(super) struct Save {
 }
 
 /// Waits until the replay table has changed; for ever without one.
-pub(super) async fn changed(vault: Option<&Vault>) {
+pub(super) async fn changed(vault: Option<&Keyring>) {
     match vault {
         Some(vault) => vault.changed().await,
         None => std::future::pending().await,

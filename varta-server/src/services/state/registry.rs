@@ -11,16 +11,16 @@ use varta_proto::Status;
 
 use crate::base::clock::WallClock;
 use crate::base::time::{MonoTime, millis};
-use crate::domain::beat::{KeyId, Lane, Origin};
+use crate::domain::beat::{KeyId, Origin, RemoteEndpoint};
 use crate::domain::labels::Labels;
-use crate::domain::tracker::{AgentId, LastWord, NameSource, Remembered, Twin, Verdict};
+use crate::domain::tracker::{AgentId, AgentSnapshot, LastReport, NameSource, Twin, Verdict};
 use crate::services::state::encode::{origin_text, unix_millis, whole};
 
 /// An agent as an earlier server persisted it.
 #[derive(Clone, Debug)]
-pub(crate) struct Kept {
+pub(crate) struct PersistedAgent {
     /// Its snapshot, with times on this server's clock; the key is resolved later.
-    pub(crate) agent: Remembered,
+    pub(crate) agent: AgentSnapshot,
     /// The fingerprint of its key.
     pub(crate) key: Option<u64>,
     /// The boot and PID namespace in which its pid is valid.
@@ -40,8 +40,8 @@ pub(super) struct Context {
 }
 
 /// Inserts or replaces the row of an agent.
-pub(super) fn put(database: &Connection, agent: &Remembered, context: &Context) -> rusqlite::Result<()> {
-    let Remembered { agent: id, lane, last, .. } = agent;
+pub(super) fn put(database: &Connection, agent: &AgentSnapshot, context: &Context) -> rusqlite::Result<()> {
+    let AgentSnapshot { agent: id, lane, last, .. } = agent;
     let Context { wall, boot, fingerprints, sweep } = context;
     let last_beat = unix_millis(wall.at(agent.last_beat)).saturating_sub(whole(millis(agent.silent_before)));
     let is_sealed = matches!(id.origin, Origin::SecureUdp(_));
@@ -109,7 +109,7 @@ pub(super) fn read(
     most: usize,
     wall: WallClock,
     now: MonoTime,
-) -> rusqlite::Result<(Vec<Kept>, usize, i64)> {
+) -> rusqlite::Result<(Vec<PersistedAgent>, usize, i64)> {
     let mut statement = database.prepare("SELECT * FROM agents ORDER BY last_beat_ms DESC LIMIT ?1")?;
     let mut rows = statement.query([i64::try_from(most).unwrap_or(i64::MAX)])?;
     let (mut kept, mut senseless) = (Vec::new(), 0);
@@ -124,7 +124,7 @@ pub(super) fn read(
 }
 
 /// Parses a row; `None` if no server can have written it.
-fn read_row(row: &Row<'_>, wall: WallClock, now: MonoTime) -> Option<Kept> {
+fn read_row(row: &Row<'_>, wall: WallClock, now: MonoTime) -> Option<PersistedAgent> {
     let text = |name: &str| row.get::<_, String>(name).ok();
     let number = |name: &str| row.get::<_, i64>(name).ok();
     let unsigned = |name: &str| u64::try_from(number(name)?).ok();
@@ -138,7 +138,7 @@ fn read_row(row: &Row<'_>, wall: WallClock, now: MonoTime) -> Option<Kept> {
     let status = (0..=3).filter_map(Status::from_u8).find(|known| known.as_str() == status)?;
     let verdict = parse_verdict(&text("verdict")?, status)?;
     let silent = unix_millis(wall.wall).saturating_sub(number("last_beat_ms")?);
-    let agent = Remembered {
+    let agent = AgentSnapshot {
         agent: AgentId {
             name: Arc::from(text("name")?),
             origin,
@@ -146,10 +146,10 @@ fn read_row(row: &Row<'_>, wall: WallClock, now: MonoTime) -> Option<Kept> {
             twin: Twin::from_number(u8::try_from(number("twin")?).ok()?)?,
         },
         name_source: parse_name_source(&text("name_source")?)?,
-        lane: Lane { port: u16::try_from(number("port")?).ok()?, key: KeyId::default() },
+        lane: RemoteEndpoint { port: u16::try_from(number("port")?).ok()?, key: KeyId::default() },
         start_time: unsigned("start_time").and_then(NonZeroU64::new),
         verdict,
-        last: LastWord {
+        last: LastReport {
             status,
             payload: small("payload")?,
             terminal: number("terminal")? != 0,
@@ -165,7 +165,7 @@ fn read_row(row: &Row<'_>, wall: WallClock, now: MonoTime) -> Option<Kept> {
         // A wall clock that was set back must not make a last beat lie in the future.
         silent_before: Duration::from_millis(u64::try_from(silent).unwrap_or(0)),
     };
-    Some(Kept { agent, key: number("key").map(i64::cast_unsigned), boot: text("boot") })
+    Some(PersistedAgent { agent, key: number("key").map(i64::cast_unsigned), boot: text("boot") })
 }
 
 fn parse_origin(text: &str) -> Option<Origin> {

@@ -5,12 +5,12 @@ use rusqlite::{Connection, Row};
 
 use crate::base::clock::WallClock;
 use crate::base::time::MonoTime;
-use crate::ingest::Seal;
+use crate::ingest::PersistedWindow;
 use crate::services::state::encode::unix_millis;
 
 /// Inserts a window, or replaces the one in the same slot.
-pub(super) fn put(database: &Connection, seal: &Seal, wall: WallClock) -> rusqlite::Result<()> {
-    let Seal { place, key, prefix, highest, continued_at, nonce, start, heard_at } = seal;
+pub(super) fn put(database: &Connection, seal: &PersistedWindow, wall: WallClock) -> rusqlite::Result<()> {
+    let PersistedWindow { place, key, prefix, highest, continued_at, nonce, start, heard_at } = seal;
     database
         .prepare_cached(
             "INSERT OR REPLACE INTO seals (place, key, prefix, highest, continued_at, nonce, start_ms, heard_ms)
@@ -31,16 +31,20 @@ pub(super) fn put(database: &Connection, seal: &Seal, wall: WallClock) -> rusqli
 }
 
 /// Reads the windows with the most recent datagrams, at most `most`.
-pub(super) fn read(database: &Connection, most: usize, wall: WallClock) -> rusqlite::Result<Vec<Seal>> {
+pub(super) fn read(
+    database: &Connection,
+    most: usize,
+    wall: WallClock,
+) -> rusqlite::Result<Vec<PersistedWindow>> {
     let mut statement = database
         .prepare("SELECT * FROM (SELECT * FROM seals ORDER BY heard_ms DESC LIMIT ?1) ORDER BY place")?;
     let rows = statement.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| read_row(row, wall))?;
     rows.collect()
 }
 
-fn read_row(row: &Row<'_>, wall: WallClock) -> rusqlite::Result<Seal> {
+fn read_row(row: &Row<'_>, wall: WallClock) -> rusqlite::Result<PersistedWindow> {
     let start: i64 = row.get("start_ms")?;
-    Ok(Seal {
+    Ok(PersistedWindow {
         place: row.get("place")?,
         key: row.get::<_, i64>("key")?.cast_unsigned(),
         prefix: row.get("prefix")?,

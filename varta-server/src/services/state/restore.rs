@@ -4,20 +4,25 @@ use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
-use crate::domain::tracker::{Fate, Remembered, Tracker, Verdict};
-use crate::ingest::Vault;
+use crate::domain::tracker::{AgentSnapshot, Fate, Tracker, Verdict};
+use crate::ingest::Keyring;
 use crate::observe::{Boot, is_there};
-use crate::services::state::registry::Kept;
+use crate::services::state::registry::PersistedAgent;
 
 /// Restores `kept` to the tracker, and logs the result.
-pub(crate) fn restore(tracker: &mut Tracker, kept: Vec<Kept>, vault: Option<&Vault>, now: MonoTime) {
+pub(crate) fn restore(
+    tracker: &mut Tracker,
+    kept: Vec<PersistedAgent>,
+    vault: Option<&Keyring>,
+    now: MonoTime,
+) {
     if kept.is_empty() {
         return;
     }
     let boot = Boot::this();
     let last_heard = kept.iter().map(|kept| kept.agent.silent_before).min().unwrap_or(Duration::ZERO);
     let mut taken = 0;
-    for Kept { mut agent, key, boot: its_boot } in kept {
+    for PersistedAgent { mut agent, key, boot: its_boot } in kept {
         if let Some(fingerprint) = key {
             // An unloaded key keeps its id, and has the same when it is loaded again.
             let Some(number) = vault.and_then(|vault| vault.number_of(fingerprint)) else { continue };
@@ -40,7 +45,7 @@ pub(crate) fn restore(tracker: &mut Tracker, kept: Vec<Kept>, vault: Option<&Vau
 
 /// The fate of an agent's process. A start time of another boot is cleared, because it is not comparable any
 /// more.
-fn fate(agent: &mut Remembered, its_boot: Option<Boot>, boot: Option<&Boot>) -> Fate {
+fn fate(agent: &mut AgentSnapshot, its_boot: Option<Boot>, boot: Option<&Boot>) -> Fate {
     if agent.agent.origin != Origin::Local {
         return Fate::Unknown;
     }

@@ -55,7 +55,7 @@ const FROM_VERSION_1: &str =
 
 /// Why a database cannot be used.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum DatabaseError {
     /// A newer server wrote it.
     Newer { version: u64 },
     /// The file is corrupt, or belongs to another program.
@@ -66,13 +66,13 @@ pub(super) enum Fault {
     Sqlite(rusqlite::Error),
 }
 
-impl Fault {
+impl DatabaseError {
     /// Whether it may be otherwise later, without anybody changing the configuration.
     pub(super) fn may_pass(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
-            Fault::File(error) => matches!(error.kind(), StorageFull | QuotaExceeded),
-            Fault::Sqlite(error) => matches!(
+            DatabaseError::File(error) => matches!(error.kind(), StorageFull | QuotaExceeded),
+            DatabaseError::Sqlite(error) => matches!(
                 error.sqlite_error_code(),
                 Some(
                     ErrorCode::DiskFull
@@ -81,27 +81,31 @@ impl Fault {
                         | ErrorCode::DatabaseLocked
                 )
             ),
-            Fault::Newer { .. } | Fault::Corrupt(_) => false,
+            DatabaseError::Newer { .. } | DatabaseError::Corrupt(_) => false,
         }
     }
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for DatabaseError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Fault::Newer { version } => {
+            DatabaseError::Newer { version } => {
                 write!(f, "a newer varta-server wrote it (version {version} of its tables)")
             }
-            Fault::Corrupt(fault) => f.write_str(fault),
-            Fault::File(error) => error.fmt(f),
-            Fault::Sqlite(error) => error.fmt(f),
+            DatabaseError::Corrupt(fault) => f.write_str(fault),
+            DatabaseError::File(error) => error.fmt(f),
+            DatabaseError::Sqlite(error) => error.fmt(f),
         }
     }
 }
 
-impl From<rusqlite::Error> for Fault {
+impl From<rusqlite::Error> for DatabaseError {
     fn from(error: rusqlite::Error) -> Self {
-        if is_corrupt(&error) { Fault::Corrupt(error.to_string()) } else { Fault::Sqlite(error) }
+        if is_corrupt(&error) {
+            DatabaseError::Corrupt(error.to_string())
+        } else {
+            DatabaseError::Sqlite(error)
+        }
     }
 }
 
@@ -112,7 +116,7 @@ pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
 }
 
 /// Opens the database, or creates it.
-pub(super) fn open(path: &Path) -> Result<Connection, Fault> {
+pub(super) fn open(path: &Path) -> Result<Connection, DatabaseError> {
     // SQLite would create it readable for others. The files that SQLite adds have the same mode.
     OpenOptions::new()
         .write(true)
@@ -121,7 +125,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, Fault> {
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
-        .map_err(Fault::File)?;
+        .map_err(DatabaseError::File)?;
     let has_journal = with_suffix(path, "-wal").exists();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
@@ -135,7 +139,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, Fault> {
         connection
             .query_row("SELECT count(*) FROM sqlite_schema WHERE type = 'table'", [], |row| row.get(0))?;
     if application == APPLICATION && version > VERSION {
-        return Err(Fault::Newer { version: version.unsigned_abs() });
+        return Err(DatabaseError::Newer { version: version.unsigned_abs() });
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
@@ -145,17 +149,17 @@ pub(super) fn open(path: &Path) -> Result<Connection, Fault> {
         (0, 0) if tables == 0 => make(&mut connection)?,
         (APPLICATION, VERSION) => {}
         (APPLICATION, 1) => change(&mut connection, FROM_VERSION_1)?,
-        _ => return Err(Fault::Corrupt("it is not a database of varta-server".to_owned())),
+        _ => return Err(DatabaseError::Corrupt("it is not a database of varta-server".to_owned())),
     }
     Ok(connection)
 }
 
-fn make(connection: &mut Connection) -> Result<(), Fault> {
+fn make(connection: &mut Connection) -> Result<(), DatabaseError> {
     change(connection, TABLES)
 }
 
 /// Creates or migrates the tables in one transaction.
-fn change(connection: &mut Connection, how: &str) -> Result<(), Fault> {
+fn change(connection: &mut Connection, how: &str) -> Result<(), DatabaseError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(how)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;

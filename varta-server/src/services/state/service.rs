@@ -3,20 +3,20 @@
 use crate::base::error::Error;
 use crate::domain::tracker::Tracker;
 use crate::engine::state_queue::StateSink;
-use crate::ingest::Vault;
+use crate::ingest::Keyring;
 use crate::services::context::Context;
-use crate::services::state::database::{Left, Room, Store};
+use crate::services::state::database::{Limits, PersistedState, StateDatabase};
 use crate::services::state::metrics::StateMetrics;
-use crate::services::state::registry::Kept;
+use crate::services::state::registry::PersistedAgent;
 use crate::services::state::restore::restore;
 
 /// The capability before it runs. Without `--state-dir` it has its metrics and nothing else.
 #[derive(Debug)]
 pub(crate) struct State {
     /// The database, and the agents that the server before this one knew.
-    store: Option<(Store, Vec<Kept>)>,
+    store: Option<(StateDatabase, Vec<PersistedAgent>)>,
     /// The keys and the replay table of the secure sockets.
-    vault: Option<Vault>,
+    vault: Option<Keyring>,
 }
 
 impl State {
@@ -25,12 +25,13 @@ impl State {
     ///
     /// # Errors
     ///
-    /// When the database cannot be used, see [`Store::open`].
-    pub(crate) fn open(context: &Context, max_agents: usize, vault: Option<&Vault>) -> Result<Self, Error> {
-        let room = Room { agents: max_agents, seals: vault.map_or(0, Vault::most_sessions) };
+    /// When the database cannot be used, see [`StateDatabase::open`].
+    pub(crate) fn open(context: &Context, max_agents: usize, vault: Option<&Keyring>) -> Result<Self, Error> {
+        let room = Limits { agents: max_agents, seals: vault.map_or(0, Keyring::most_sessions) };
         let mut store = None;
         if let Some(directory) = context.state_dir.clone() {
-            let (opened, Left { agents, seals }) = Store::open(directory, room, context.clock)?;
+            let (opened, PersistedState { agents, seals }) =
+                StateDatabase::open(directory, room, context.clock)?;
             if let Some(vault) = vault {
                 vault.restore(&seals);
             }

@@ -20,19 +20,19 @@ use crate::base::clock::{Clock, WallClock};
 use crate::base::files::state_dir::StateDir;
 use crate::base::time::MonoTime;
 use crate::base::worker_thread;
-use crate::domain::tracker::Note;
+use crate::domain::tracker::RegistryChange;
 use crate::engine::BoundedQueue;
 use crate::engine::query::Query;
 use crate::engine::state_queue::{Event, STATE_QUEUE, Slice, StateSink};
-use crate::engine::throttle::Allowances;
-use crate::ingest::Vault;
+use crate::engine::throttle::LogThrottle;
+use crate::ingest::Keyring;
 use crate::observe::Boot;
-use crate::services::state::database::{DATABASE, Store, move_aside};
+use crate::services::state::database::{DATABASE, StateDatabase, move_aside};
 use crate::services::state::encode::unix_millis;
 use crate::services::state::metrics::StateMetrics;
 use crate::services::state::progress::{Next, SLICE_PAUSE, SWEEP_EVERY, Save, Sweep, changed};
 use crate::services::state::registry::Context;
-use crate::services::state::schema::Fault;
+use crate::services::state::schema::DatabaseError;
 use crate::services::state::{history, registry, replay_sessions, schema};
 
 /// The longest delay of a change before it is written.
@@ -40,7 +40,7 @@ const WRITE_WITHIN: Duration = Duration::from_secs(1);
 /// The most changes taken before they are written.
 const BATCH: usize = 4_096;
 
-impl Store {
+impl StateDatabase {
     /// Starts the thread. It ends once the queue is closed and its content is written, and reports that
     /// through the receiver.
     ///
@@ -51,7 +51,7 @@ impl Store {
         self,
         clock: Clock,
         queries: mpsc::Sender<Query>,
-        vault: Option<Vault>,
+        vault: Option<Keyring>,
         metrics: StateMetrics,
     ) -> io::Result<(StateSink, worker_thread::Ended)> {
         let (sink, writer) = self.into_writer(clock, queries, vault, metrics);
@@ -63,10 +63,10 @@ impl Store {
         self,
         clock: Clock,
         queries: mpsc::Sender<Query>,
-        vault: Option<Vault>,
+        vault: Option<Keyring>,
         metrics: StateMetrics,
     ) -> (StateSink, Writer) {
-        let Store { directory, database, sweep } = self;
+        let StateDatabase { directory, database, sweep } = self;
         let (to_queue, queue) = BoundedQueue::new(STATE_QUEUE, metrics.dropped.clone());
         let lost = Arc::new(AtomicBool::new(false));
         let writer = Writer {
@@ -82,7 +82,7 @@ impl Store {
             save: None,
             sweep: Sweep { number: sweep, is_whole: false, next: Next::Begin { at: MonoTime::START } },
             boot: Boot::this().map(|boot| boot.to_string()),
-            allowances: Allowances::new(
+            allowances: LogThrottle::new(
                 "changes of reported status are not in the history",
                 "changes of agents in plaintext are not in the history",
             ),
@@ -115,12 +115,12 @@ pub(super) struct Writer {
     /// Set while replay windows remain to be saved.
     pub(super) save: Option<Save>,
     boot: Option<String>,
-    allowances: Allowances,
+    allowances: LogThrottle,
     clock: Clock,
     /// To the tracker's task, for slices of what it knows.
     pub(super) queries: mpsc::Sender<Query>,
     /// For the fingerprints of keys.
-    pub(super) vault: Option<Vault>,
+    pub(super) vault: Option<Keyring>,
     metrics: StateMetrics,
 }
 
@@ -221,7 +221,7 @@ impl Writer {
         }
     }
 
-    fn try_write(&mut self) -> Result<(), Fault> {
+    fn try_write(&mut self) -> Result<(), DatabaseError> {
         let database = match &mut self.database {
             Some(database) => database,
             none => none.insert(schema::open(&self.path)?),
@@ -229,7 +229,7 @@ impl Writer {
         let mut context = Context {
             wall: WallClock::read(self.clock),
             boot: self.boot.clone(),
-            fingerprints: self.vault.as_ref().map(Vault::fingerprints).unwrap_or_default(),
+            fingerprints: self.vault.as_ref().map(Keyring::fingerprints).unwrap_or_default(),
             sweep: self.sweep.number,
         };
         let mut is_whole = self.sweep.is_whole;
@@ -237,8 +237,8 @@ impl Writer {
         for event in &self.pending {
             match event {
                 Event::Transition(transition) => history::insert(&transaction, transition, context.wall)?,
-                Event::Note(Note::Known(agent)) => registry::put(&transaction, agent, &context)?,
-                Event::Note(Note::Forgotten(agent)) => registry::remove(&transaction, agent)?,
+                Event::Note(RegistryChange::Known(agent)) => registry::put(&transaction, agent, &context)?,
+                Event::Note(RegistryChange::Forgotten(agent)) => registry::remove(&transaction, agent)?,
                 Event::Seals(seals) => {
                     for seal in seals {
                         replay_sessions::put(&transaction, seal, context.wall)?;
@@ -283,11 +283,11 @@ impl Writer {
         self.write_at = MonoTime::NEVER;
     }
 
-    fn note_failure(&mut self, fault: &Fault, now: MonoTime) {
+    fn note_failure(&mut self, fault: &DatabaseError, now: MonoTime) {
         self.metrics.write_errors.increment(1);
         let code = match fault {
-            Fault::Sqlite(error) => error.sqlite_error_code(),
-            Fault::Newer { .. } | Fault::Corrupt(_) | Fault::File(_) => None,
+            DatabaseError::Sqlite(error) => error.sqlite_error_code(),
+            DatabaseError::Newer { .. } | DatabaseError::Corrupt(_) | DatabaseError::File(_) => None,
         };
         match code {
             // The connection is still usable.
@@ -305,8 +305,8 @@ impl Writer {
             _ => self.database = None,
         }
         let moved = match fault {
-            Fault::Corrupt(fault) => move_aside(&self.path, fault).is_ok(),
-            Fault::Newer { .. } | Fault::File(_) | Fault::Sqlite(_) => false,
+            DatabaseError::Corrupt(fault) => move_aside(&self.path, fault).is_ok(),
+            DatabaseError::Newer { .. } | DatabaseError::File(_) | DatabaseError::Sqlite(_) => false,
         };
         if moved {
             // Its content must be written again.

@@ -9,12 +9,12 @@ use varta_proto::{Frame, Status};
 
 use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
-use crate::domain::beat::{KeyId, Lane, Transport};
+use crate::domain::beat::{KeyId, RemoteEndpoint, Transport};
 use crate::domain::labels::Labels;
 use crate::domain::tracker::agents::names::{NameId, NameSource};
 use crate::domain::tracker::agents::origins::{SourceId, Sources};
-use crate::domain::tracker::agents::session::{Handles, Newest, OtherSessions, Place, Session};
-use crate::domain::tracker::verdicts::transition::{LastWord, Twin};
+use crate::domain::tracker::agents::session::{FramePosition, Handles, Newest, OtherSessions, Session};
+use crate::domain::tracker::verdicts::transition::{LastReport, Twin};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// The key by which the table finds an agent.
@@ -23,13 +23,13 @@ pub(in crate::domain::tracker) struct IndexKey {
     pub(in crate::domain::tracker) source: SourceId,
     pub(in crate::domain::tracker) pid: u32,
     /// Changes when a remote agent reconnects.
-    pub(in crate::domain::tracker) lane: Lane,
+    pub(in crate::domain::tracker) lane: RemoteEndpoint,
 }
 
 impl IndexKey {
     /// The key of a process of this host.
     pub(in crate::domain::tracker) const fn local(pid: u32) -> Self {
-        IndexKey { source: SourceId::LOCAL, pid, lane: Lane { port: 0, key: KeyId(0) } }
+        IndexKey { source: SourceId::LOCAL, pid, lane: RemoteEndpoint { port: 0, key: KeyId(0) } }
     }
 }
 
@@ -37,7 +37,7 @@ impl IndexKey {
 /// memory access however many agents there are.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(in crate::domain::tracker) struct Slot {
+pub(in crate::domain::tracker) struct AgentHot {
     pub(in crate::domain::tracker) session: Session,
     /// The time of the last beat in any session; a beat that was refused only for its rate counts.
     pub(in crate::domain::tracker) last_beat: MonoTime,
@@ -55,24 +55,24 @@ pub(in crate::domain::tracker) struct Slot {
     pub(in crate::domain::tracker) status: Status,
     /// Whether the newest frame was terminal.
     pub(in crate::domain::tracker) terminal: bool,
-    pub(in crate::domain::tracker) beside: Beside,
+    pub(in crate::domain::tracker) beside: SlotFlags,
 }
 
-const _: () = assert!(size_of::<Slot>() <= 64, "a slot is one cache line");
+const _: () = assert!(size_of::<AgentHot>() <= 64, "a slot is one cache line");
 
 /// The part of an agent that only a first beat, a transition or a scrape needs.
 #[derive(Debug)]
-pub(in crate::domain::tracker) struct Rest {
+pub(in crate::domain::tracker) struct AgentCold {
     /// The start time of the process, in the kernel's ticks since boot; `None` where it could not be read.
     pub(in crate::domain::tracker) start_time: Option<NonZeroU64>,
-    pub(in crate::domain::tracker) extra: Option<Box<Extra>>,
+    pub(in crate::domain::tracker) extra: Option<Box<AgentRare>>,
     /// Beats that this incarnation sent, by its nonces, and that did not arrive; saturates.
     pub(in crate::domain::tracker) lost: u32,
     pub(crate) name: NameId,
     /// How often this agent was called stalled.
     pub(in crate::domain::tracker) stalls: u32,
     pub(in crate::domain::tracker) twin: Twin,
-    pub(in crate::domain::tracker) inquiry: Inquiry,
+    pub(in crate::domain::tracker) inquiry: Inspection,
     /// Whether the process is known to be gone.
     pub(in crate::domain::tracker) is_dead: bool,
     pub(in crate::domain::tracker) name_source: NameSource,
@@ -80,7 +80,7 @@ pub(in crate::domain::tracker) struct Rest {
 
 /// The part that few agents have.
 #[derive(Debug, Default)]
-pub(in crate::domain::tracker) struct Extra {
+pub(in crate::domain::tracker) struct AgentRare {
     pub(in crate::domain::tracker) sessions: OtherSessions,
     /// The stall timeout that a rule sets for its name.
     pub(in crate::domain::tracker) ruled: Option<Duration>,
@@ -100,7 +100,7 @@ pub(in crate::domain::tracker) struct Extra {
 
 /// How far the process of a silent agent has been inspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::domain::tracker) enum Inquiry {
+pub(in crate::domain::tracker) enum Inspection {
     /// Not at all.
     None,
     /// A quick sample was taken, at half of the silence.
@@ -115,16 +115,16 @@ pub(in crate::domain::tracker) enum Inquiry {
 
 /// Flags in one byte: whether `AgentRare::sessions` has entries, and how the agent uses a shared memory page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::domain::tracker) struct Beside(u8);
+pub(in crate::domain::tracker) struct SlotFlags(u8);
 
-impl Beside {
+impl SlotFlags {
     const SESSIONS: u8 = 1;
     const PAGE: u8 = 2;
     const PAGE_IS_READ: u8 = 4;
 
     /// These flags with one bit set or cleared.
     const fn with(self, bit: u8, is_set: bool) -> Self {
-        Beside(if is_set { self.0 | bit } else { self.0 & !bit })
+        SlotFlags(if is_set { self.0 | bit } else { self.0 & !bit })
     }
 
     const fn has(self, bit: u8) -> bool {
@@ -144,11 +144,11 @@ pub(in crate::domain::tracker) enum PageUse {
 }
 
 const _: () = assert!(
-    size_of::<Slot>() + size_of::<Rest>() <= 96,
+    size_of::<AgentHot>() + size_of::<AgentCold>() <= 96,
     "with index and timer an agent takes 128 bytes at the most"
 );
 
-impl Extra {
+impl AgentRare {
     pub(in crate::domain::tracker) fn is_empty(&self) -> bool {
         self.sessions.is_empty()
             && self.ruled.is_none()
@@ -161,7 +161,7 @@ impl Extra {
     }
 }
 
-impl Rest {
+impl AgentCold {
     /// How long it was silent before this server's start; zero if it has beaten since.
     pub(in crate::domain::tracker) fn silent_before(&self) -> Duration {
         self.extra.as_ref().map_or(Duration::ZERO, |extra| extra.silent_before)
@@ -174,24 +174,24 @@ impl Rest {
 
     /// The cold part of a new agent.
     pub(crate) fn new(name: NameId, start_time: Option<NonZeroU64>, twin: Twin) -> Self {
-        Rest {
+        AgentCold {
             start_time,
             extra: None,
             lost: 0,
             name,
             stalls: 0,
             twin,
-            inquiry: Inquiry::None,
+            inquiry: Inspection::None,
             is_dead: false,
             name_source: NameSource::Common,
         }
     }
 }
 
-impl Slot {
+impl AgentHot {
     /// The hot part of a new agent, by its first frame.
     pub(in crate::domain::tracker) fn first_heard(key: IndexKey, frame: &Frame, at: MonoTime) -> Self {
-        Slot {
+        AgentHot {
             session: if frame.is_terminal() { Session::UNHEARD } else { Session::of(frame) },
             last_beat: at,
             beats: 1,
@@ -202,7 +202,7 @@ impl Slot {
             verdict: Some(Verdict::Up(frame.status)),
             status: frame.status,
             terminal: frame.is_terminal(),
-            beside: Beside::default(),
+            beside: SlotFlags::default(),
         }
     }
 
@@ -210,12 +210,12 @@ impl Slot {
     /// there.
     #[inline]
     pub(in crate::domain::tracker) const fn has_page(&self) -> bool {
-        self.beside.has(Beside::PAGE)
+        self.beside.has(SlotFlags::PAGE)
     }
 
     /// How the agent uses a shared memory page.
     pub(in crate::domain::tracker) const fn page(&self) -> PageUse {
-        match (self.has_page(), self.beside.has(Beside::PAGE_IS_READ)) {
+        match (self.has_page(), self.beside.has(SlotFlags::PAGE_IS_READ)) {
             (false, _) => PageUse::None,
             (true, false) => PageUse::Unread,
             (true, true) => PageUse::Read,
@@ -225,17 +225,17 @@ impl Slot {
     /// Sets how the agent uses a shared memory page.
     pub(in crate::domain::tracker) const fn set_page(&mut self, page: PageUse) {
         let (has_page, is_read) = (!matches!(page, PageUse::None), matches!(page, PageUse::Read));
-        self.beside = self.beside.with(Beside::PAGE, has_page).with(Beside::PAGE_IS_READ, is_read);
+        self.beside = self.beside.with(SlotFlags::PAGE, has_page).with(SlotFlags::PAGE_IS_READ, is_read);
     }
 
     /// Whether anything is stored of sessions other than the newest.
     #[inline]
     pub(in crate::domain::tracker) const fn has_others(&self) -> bool {
-        self.beside.has(Beside::SESSIONS)
+        self.beside.has(SlotFlags::SESSIONS)
     }
 
     const fn set_others(&mut self, has_others: bool) {
-        self.beside = self.beside.with(Beside::SESSIONS, has_others);
+        self.beside = self.beside.with(SlotFlags::SESSIONS, has_others);
     }
 
     /// The same without other sessions, for another agent that continues the newest.
@@ -255,7 +255,7 @@ impl Slot {
     }
 
     /// Forgets all sessions and starts with this one.
-    pub(in crate::domain::tracker) fn begin_anew(&mut self, rest: &mut Rest, session: Session) {
+    pub(in crate::domain::tracker) fn begin_anew(&mut self, rest: &mut AgentCold, session: Session) {
         self.session = session;
         self.set_others(false);
         if let Some(extra) = &mut rest.extra {
@@ -268,15 +268,15 @@ impl Slot {
     #[inline]
     pub(in crate::domain::tracker) fn place(
         &mut self,
-        rest: &mut Rest,
+        rest: &mut AgentCold,
         frame: &Frame,
         at: MonoTime,
-    ) -> Place {
+    ) -> FramePosition {
         if !self.has_others()
             && let Some((lost, wrapped)) = self.session.followed_by(frame)
         {
             self.session = Session::of(frame);
-            return Place::Next { lost, wrapped };
+            return FramePosition::Next { lost, wrapped };
         }
         let extra = rest.extra.get_or_insert_default();
         let handles = self.handles();
@@ -294,7 +294,7 @@ impl Slot {
     /// still beat.
     pub(in crate::domain::tracker) fn take_leave(
         &mut self,
-        rest: &mut Rest,
+        rest: &mut AgentCold,
         last: Session,
         at: MonoTime,
         stall_after: Duration,
@@ -311,7 +311,7 @@ impl Slot {
     }
 
     /// Whether several sessions of the agent beat, as of its last beat.
-    pub(in crate::domain::tracker) fn has_several(&self, rest: &Rest) -> bool {
+    pub(in crate::domain::tracker) fn has_several(&self, rest: &AgentCold) -> bool {
         let others_beat =
             || rest.extra.as_ref().is_some_and(|extra| extra.sessions.have_beaten(self.last_beat));
         self.has_others() && self.handles() == Handles::Several && others_beat()
@@ -350,7 +350,7 @@ impl Slot {
         self.terminal = frame.is_terminal();
     }
 
-    pub(in crate::domain::tracker) fn last_word(&self) -> LastWord {
-        LastWord { status: self.status, payload: self.payload, terminal: self.terminal, beats: self.beats }
+    pub(in crate::domain::tracker) fn last_word(&self) -> LastReport {
+        LastReport { status: self.status, payload: self.payload, terminal: self.terminal, beats: self.beats }
     }
 }

@@ -8,9 +8,9 @@ use crate::domain::expected::ExpectedAgents;
 
 /// The expected agents and their deadlines.
 #[derive(Debug)]
-pub(in crate::domain::tracker) struct Awaited {
+pub(in crate::domain::tracker) struct ExpectedTracker {
     /// By deadline, earliest first; those whose deadline has been checked come before all others.
-    agents: Vec<Agent>,
+    agents: Vec<ExpectedAgentState>,
     places: HashMap<Arc<str>, usize>,
     /// The number of deadlines that have been checked.
     judged: usize,
@@ -19,15 +19,16 @@ pub(in crate::domain::tracker) struct Awaited {
 }
 
 #[derive(Debug)]
-struct Agent {
+struct ExpectedAgentState {
     name: Arc<str>,
     due: MonoTime,
     is_heard: bool,
 }
 
-impl Awaited {
+impl ExpectedTracker {
     pub(in crate::domain::tracker) fn new(expected: &ExpectedAgents) -> Self {
-        let mut awaited = Awaited { agents: Vec::new(), places: HashMap::new(), judged: 0, unheard: 0 };
+        let mut awaited =
+            ExpectedTracker { agents: Vec::new(), places: HashMap::new(), judged: 0, unheard: 0 };
         awaited.replace(expected, MonoTime::START, |_| false);
         awaited
     }
@@ -44,10 +45,10 @@ impl Awaited {
             let name = agent.name.as_str();
             let known = self.places.get(name).map(|place| (*place < self.judged, &self.agents[*place]));
             let (is_judged, due, is_heard) = match known {
-                Some((is_judged, Agent { due, is_heard, .. })) => (is_judged, *due, *is_heard),
+                Some((is_judged, ExpectedAgentState { due, is_heard, .. })) => (is_judged, *due, *is_heard),
                 None => (false, now + agent.grace, is_there(name)),
             };
-            (is_judged, Agent { name: Arc::from(name), due, is_heard })
+            (is_judged, ExpectedAgentState { name: Arc::from(name), due, is_heard })
         });
         let mut agents: Vec<_> = agents.collect();
         agents.sort_by_key(|(is_judged, agent)| (!is_judged, agent.due));

@@ -28,7 +28,7 @@ impl SourceId {
 #[derive(Debug)]
 pub(in crate::domain::tracker) struct Sources {
     /// By number; this host is the first.
-    entries: Vec<Entry>,
+    entries: Vec<OriginUsage>,
     vacant: Vec<u32>,
     /// The numbers of the remote origins.
     index: HashTable<u32>,
@@ -40,7 +40,7 @@ pub(in crate::domain::tracker) struct Sources {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct OriginUsage {
     origin: Origin,
     agents: usize,
 }
@@ -48,7 +48,7 @@ struct Entry {
 impl Default for Sources {
     fn default() -> Self {
         Sources {
-            entries: vec![Entry { origin: Origin::Local, agents: 0 }],
+            entries: vec![OriginUsage { origin: Origin::Local, agents: 0 }],
             vacant: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -79,7 +79,7 @@ impl Sources {
             self.entries[known.0 as usize].agents += 1;
             return known;
         }
-        let entry = Entry { origin, agents: 1 };
+        let entry = OriginUsage { origin, agents: 1 };
         let number = match self.vacant.pop() {
             Some(number) => {
                 self.entries[number as usize] = entry;

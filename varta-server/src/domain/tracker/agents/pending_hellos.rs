@@ -2,27 +2,27 @@
 
 use std::collections::VecDeque;
 
-use crate::domain::beat::{Introduction, Sender};
+use crate::domain::beat::{Hello, Sender};
 
 /// The maximum number of Hellos that wait for a first beat. Beyond it the oldest are dropped: an agent
 /// repeats its Hello within a minute.
-const MOST_WAITING: usize = 4_096;
+const MAX_PENDING: usize = 4_096;
 
 /// The Hellos of agents that have not beaten yet.
 #[derive(Debug, Default)]
-pub(in crate::domain::tracker) struct Waiting(VecDeque<(Sender, Introduction)>);
+pub(in crate::domain::tracker) struct PendingHellos(VecDeque<(Sender, Hello)>);
 
-impl Waiting {
-    pub(in crate::domain::tracker) fn put(&mut self, sender: Sender, introduction: Introduction) {
+impl PendingHellos {
+    pub(in crate::domain::tracker) fn put(&mut self, sender: Sender, introduction: Hello) {
         self.0.retain(|(waiting, _)| *waiting != sender);
-        if self.0.len() >= MOST_WAITING {
+        if self.0.len() >= MAX_PENDING {
             self.0.pop_front();
         }
         self.0.push_back((sender, introduction));
     }
 
     #[inline]
-    pub(in crate::domain::tracker) fn take(&mut self, sender: Sender) -> Option<Introduction> {
+    pub(in crate::domain::tracker) fn take(&mut self, sender: Sender) -> Option<Hello> {
         if self.0.is_empty() {
             return None;
         }

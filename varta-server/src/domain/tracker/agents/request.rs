@@ -4,7 +4,7 @@ use crate::domain::process::{InspectionDepth, ProcessId};
 
 /// An action that the tracker requests from the outside. Requests are served in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum TrackerRequest {
     /// Report the end of this process, through
     /// [`Tracker::handle_death`](crate::domain::tracker::Tracker::handle_death).
     Watch(ProcessId),

@@ -111,7 +111,7 @@ struct Closed {
 
 /// The place of a frame among the known sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum FramePosition {
     /// The next frame of a session, after `lost` frames that did not arrive.
     Next { lost: u64, wrapped: bool },
     /// The first frame of a session.
@@ -288,12 +288,12 @@ impl OtherSessions {
         frame: &Frame,
         received_at: MonoTime,
         handles: Handles,
-    ) -> Place {
+    ) -> FramePosition {
         let repeats = |Other { session, heard_at }: Other| {
             session.is_repeated_by(heard_at, frame, received_at, handles)
         };
         if self.closed.is_some_and(|closed| repeats(closed.newest)) {
-            return Place::Duplicate;
+            return FramePosition::Duplicate;
         }
         current.heard_at = current.heard_at.max(self.closed_at());
         self.strays.retain(|stray| received_at.since(stray.heard_at) < STRAYS_KEPT);
@@ -302,10 +302,10 @@ impl OtherSessions {
         }
         match self.find(current, frame, received_at, handles) {
             None => {}
-            Some((index, place @ Place::Next { .. })) => {
+            Some((index, place @ FramePosition::Next { .. })) => {
                 if let Some(other) = self.others.get_mut(index) {
                     if handles == Handles::OneAtATime && current.had_replaced(other, frame) {
-                        return Place::OutOfOrder;
+                        return FramePosition::OutOfOrder;
                     }
                     *other = current.as_other();
                 }
@@ -332,11 +332,11 @@ impl OtherSessions {
             replace_oldest(&mut self.others, most, current.as_other());
             *current.session = Session::of(frame);
             self.closed = None;
-            return Place::Opens;
+            return FramePosition::Opens;
         }
         let stray = Other { session: Session::of(frame), heard_at: received_at };
         replace_oldest(&mut self.strays, MAX_STRAYS, stray);
-        Place::OutOfOrder
+        FramePosition::OutOfOrder
     }
 
     /// The session that a frame is the next of, the time of its newest frame, and the number of frames
@@ -349,7 +349,7 @@ impl OtherSessions {
         handles: Handles,
     ) -> Option<(Session, MonoTime, u64)> {
         let (index, place) = self.find(current, frame, received_at, handles)?;
-        let Place::Next { lost, .. } = place else { return None };
+        let FramePosition::Next { lost, .. } = place else { return None };
         let Other { session, heard_at } = self.others.get(index).copied().unwrap_or(current.as_other());
         Some((session, heard_at, lost))
     }
@@ -362,20 +362,20 @@ impl OtherSessions {
         frame: &Frame,
         received_at: MonoTime,
         handles: Handles,
-    ) -> Option<(usize, Place)> {
+    ) -> Option<(usize, FramePosition)> {
         let all = self.others.iter().copied().chain([current.as_other()]);
         let candidates = all.enumerate().filter_map(|(index, Other { session, heard_at })| {
             let place = if session.is_repeated_by(heard_at, frame, received_at, handles) {
-                Place::Duplicate
+                FramePosition::Duplicate
             } else if let Some((lost, wrapped)) = session.followed_by(frame) {
-                Place::Next { lost, wrapped }
+                FramePosition::Next { lost, wrapped }
             } else if handles == Handles::OneAtATime && session.was_before(heard_at, frame, received_at) {
-                Place::OutOfOrder
+                FramePosition::OutOfOrder
             } else {
                 return None;
             };
             let distance = session.distance(heard_at, frame, received_at);
-            Some((distance, matches!(place, Place::Next { .. }), index, place))
+            Some((distance, matches!(place, FramePosition::Next { .. }), index, place))
         });
         // A coarse clock may show one handle what it showed another: on this host no datagram arrives twice,
         // and a port has left its previous handles behind.

@@ -5,28 +5,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::Lane;
+use crate::domain::beat::RemoteEndpoint;
 use crate::domain::labels::Labels;
 use crate::domain::tracker::agents::names::NameSource;
-use crate::domain::tracker::verdicts::transition::{AgentId, LastWord};
+use crate::domain::tracker::verdicts::transition::{AgentId, LastReport};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// The state of an agent that outlives the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remembered {
+pub struct AgentSnapshot {
     /// The agent's identity.
     pub agent: AgentId,
     /// The source of its name.
     pub name_source: NameSource,
     /// The source port and the key of its last beat.
-    pub lane: Lane,
+    pub lane: RemoteEndpoint,
     /// The start time of its process, in the kernel's ticks since boot; `None` for other hosts, and where it
     /// is not known.
     pub start_time: Option<NonZeroU64>,
     /// The verdict on it.
     pub verdict: Verdict,
     /// Its last report.
-    pub last: LastWord,
+    pub last: LastReport,
     /// The labels that it sent.
     pub labels: Labels,
     /// The unit that it runs in, if its name is another.
@@ -59,9 +59,9 @@ pub enum Fate {
 
 /// A change of what is persisted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
+pub enum RegistryChange {
     /// The agent has this state now.
-    Known(Box<Remembered>),
+    Known(Box<AgentSnapshot>),
     /// The agent with this origin, pid and twin is forgotten.
     Forgotten(AgentId),
 }

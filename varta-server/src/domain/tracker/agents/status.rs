@@ -7,7 +7,7 @@ use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// The status of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct AgentStatus {
     /// The verdict on it.
     pub verdict: Verdict,
     /// Its process, of this host and as far as it is known. It may have ended.
@@ -21,15 +21,15 @@ pub struct Standing {
 
 /// The number of agents with a name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Named {
+pub struct NameCount {
     /// All that are known, including those that are down or gone.
     pub all: usize,
     /// Those that beat and are not in a critical state.
     pub up: usize,
 }
 
-impl std::ops::AddAssign for Named {
-    fn add_assign(&mut self, more: Named) {
+impl std::ops::AddAssign for NameCount {
+    fn add_assign(&mut self, more: NameCount) {
         self.all += more.all;
         self.up += more.up;
     }

@@ -7,15 +7,15 @@ use std::ops::Range;
 use hashbrown::DefaultHashBuilder;
 
 use crate::base::huge_pages::prefer_huge_pages;
-use crate::domain::tracker::agents::agent::{IndexKey, Rest, Slot};
+use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, IndexKey};
 use crate::domain::tracker::agents::index::{Index, NONE};
 
 /// The maximum number of agents, so that slot numbers fit 32 bits.
-pub(in crate::domain::tracker) const MOST_AGENTS: usize = u32::MAX as usize - 1;
+pub(in crate::domain::tracker) const MAX_AGENTS: usize = u32::MAX as usize - 1;
 
 /// The maximum number of slots that are reserved in advance: 1 GiB. Room for more is allocated as agents
 /// come.
-const MOST_RESERVED: usize = 1 << 24;
+const MAX_RESERVED: usize = 1 << 24;
 /// The number of slots, 2 MiB, from which on they are kept in huge pages. With fewer that would be a waste.
 const MANY_SLOTS: usize = 1 << 15;
 /// The number of agents that are looked up together: those of one datagram batch.
@@ -25,10 +25,10 @@ pub(in crate::domain::tracker) const TOGETHER: usize = 64;
 /// time.
 #[derive(Debug, Default)]
 pub(in crate::domain::tracker) struct Table {
-    slots: Vec<Slot>,
+    slots: Vec<AgentHot>,
     /// Apart from `slots`, by the same number: a beat has no use for them and must not drag them into the
     /// cache.
-    rests: Vec<Rest>,
+    rests: Vec<AgentCold>,
     vacant: Vec<u32>,
     /// Slot numbers by source and pid. The key is in the slot, which a beat touches anyway. Twins, which
     /// share source and pid, have the same hash; there are few of them.
@@ -51,7 +51,7 @@ impl Table {
     pub(in crate::domain::tracker) fn with_room_for(most: usize) -> Self {
         let mut table = Table::default();
         // Where the host does not grant that much, the slots move as their number grows.
-        let _ = table.slots.try_reserve_exact(most.min(MOST_RESERVED));
+        let _ = table.slots.try_reserve_exact(most.min(MAX_RESERVED));
         table
     }
 
@@ -60,8 +60,8 @@ impl Table {
         (self.hasher.hash_one((key.source, key.pid)) >> 32) as u32
     }
 
-    /// Adds an agent that is not in the table, and returns its number. There are fewer than [`MOST_AGENTS`].
-    pub(in crate::domain::tracker) fn insert(&mut self, slot: Slot, rest: Rest) -> u32 {
+    /// Adds an agent that is not in the table, and returns its number. There are fewer than [`MAX_AGENTS`].
+    pub(in crate::domain::tracker) fn insert(&mut self, slot: AgentHot, rest: AgentCold) -> u32 {
         let hash = self.hash(slot.key);
         let number = match self.vacant.pop() {
             Some(number) => {
@@ -139,27 +139,27 @@ impl Table {
     }
 
     #[inline]
-    pub(in crate::domain::tracker) fn slot(&self, number: u32) -> &Slot {
+    pub(in crate::domain::tracker) fn slot(&self, number: u32) -> &AgentHot {
         &self.slots[number as usize]
     }
 
     #[inline]
-    pub(in crate::domain::tracker) fn slot_mut(&mut self, number: u32) -> &mut Slot {
+    pub(in crate::domain::tracker) fn slot_mut(&mut self, number: u32) -> &mut AgentHot {
         &mut self.slots[number as usize]
     }
 
-    pub(in crate::domain::tracker) fn rest(&self, number: u32) -> &Rest {
+    pub(in crate::domain::tracker) fn rest(&self, number: u32) -> &AgentCold {
         &self.rests[number as usize]
     }
 
     #[inline]
-    pub(in crate::domain::tracker) fn rest_mut(&mut self, number: u32) -> &mut Rest {
+    pub(in crate::domain::tracker) fn rest_mut(&mut self, number: u32) -> &mut AgentCold {
         &mut self.rests[number as usize]
     }
 
     /// Both parts of an agent.
     #[inline]
-    pub(in crate::domain::tracker) fn both_mut(&mut self, number: u32) -> (&mut Slot, &mut Rest) {
+    pub(in crate::domain::tracker) fn both_mut(&mut self, number: u32) -> (&mut AgentHot, &mut AgentCold) {
         (&mut self.slots[number as usize], &mut self.rests[number as usize])
     }
 
@@ -178,7 +178,7 @@ impl Table {
     pub(in crate::domain::tracker) fn range(
         &self,
         range: Range<usize>,
-    ) -> impl Iterator<Item = (u32, &Slot, &Rest)> {
+    ) -> impl Iterator<Item = (u32, &AgentHot, &AgentCold)> {
         let range = range.start.min(self.slots.len())..range.end.min(self.slots.len());
         let both = self.slots[range.clone()].iter().zip(&self.rests[range.clone()]);
         let numbers = range.map(|number| u32::try_from(number).expect("slots have numbers of that size"));

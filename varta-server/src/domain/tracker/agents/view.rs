@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
-use crate::domain::tracker::verdicts::transition::{LastWord, Twin};
+use crate::domain::tracker::verdicts::transition::{LastReport, Twin};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// Counters of what is no transition, since the start.
@@ -41,7 +41,7 @@ pub struct AgentView<'a> {
     /// The verdict on it.
     pub verdict: Verdict,
     /// Its last report.
-    pub last: LastWord,
+    pub last: LastReport,
     /// The time of its last beat; a beat that was refused only for its rate counts.
     pub last_beat: MonoTime,
     /// How long it was silent before that, if it has not beaten since this server knows it.

@@ -12,31 +12,31 @@ use crate::domain::tracker::detection::arrival::estimator::Arrivals;
 
 /// The arrival history of one agent.
 #[derive(Clone, Debug)]
-pub(in crate::domain::tracker) struct Agent {
+pub(in crate::domain::tracker) struct ArrivalHistory {
     arrivals: Arrivals,
     /// The timeout that follows from it, in nanoseconds; `None` while there is none. It is stored, because to
     /// compute it takes longer than to handle a beat, and a check of many agents needs that of each.
     silence: Option<NonZeroU64>,
 }
 
-impl Agent {
+impl ArrivalHistory {
     /// No frame has a nonce beyond this one, so the next frame starts a new history.
     fn unheard() -> Self {
-        Agent { arrivals: Arrivals::new(MonoTime::START, u64::MAX, 0), silence: None }
+        ArrivalHistory { arrivals: Arrivals::new(MonoTime::START, u64::MAX, 0), silence: None }
     }
 }
 
 /// The arrival histories of all agents.
 #[derive(Debug)]
-pub(in crate::domain::tracker) struct Learned {
+pub(in crate::domain::tracker) struct ArrivalHistories {
     policy: ArrivalPolicy,
     /// By slot number; stays empty under a fixed policy.
-    agents: Vec<Agent>,
+    agents: Vec<ArrivalHistory>,
 }
 
-impl Learned {
+impl ArrivalHistories {
     pub(in crate::domain::tracker) fn new(policy: ArrivalPolicy) -> Self {
-        Learned { policy, agents: Vec::new() }
+        ArrivalHistories { policy, agents: Vec::new() }
     }
 
     /// Whether the policy learns at all.
@@ -56,9 +56,9 @@ impl Learned {
         let index = number as usize;
         while self.agents.len() <= index {
             grow(&mut self.agents);
-            self.agents.push(Agent::unheard());
+            self.agents.push(ArrivalHistory::unheard());
         }
-        let Agent { arrivals, silence } = &mut self.agents[index];
+        let ArrivalHistory { arrivals, silence } = &mut self.agents[index];
         arrivals.observe(at, frame.nonce, frame.timestamp);
         *silence =
             arrivals.stall_after(&self.policy).ok().and_then(|silence| NonZeroU64::new(nanos(silence)));
@@ -73,7 +73,7 @@ impl Learned {
     /// Forgets the history of an agent.
     pub(in crate::domain::tracker) fn forget(&mut self, number: u32) {
         if let Some(agent) = self.agents.get_mut(number as usize) {
-            *agent = Agent::unheard();
+            *agent = ArrivalHistory::unheard();
         }
     }
 }

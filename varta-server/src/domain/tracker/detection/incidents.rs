@@ -13,18 +13,18 @@ use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// The number of agents of one origin, each within [`CLOSE`] of the one before and all within it, that make
 /// an incident.
-const LEAST: u32 = 10;
+const MIN_AGENTS: u32 = 10;
 /// The time within which agents belong together.
 const CLOSE: Duration = Duration::from_secs(1);
 /// The maximum duration of an incident. One that does not end is then another incident.
-const LONGEST: Duration = Duration::from_secs(60);
+const MAX_LENGTH: Duration = Duration::from_secs(60);
 /// The maximum number of open incidents. Beyond it the one in which nothing happened for longest is
 /// forgotten.
-const MOST_PLACES: usize = 64;
+const MAX_OPEN: usize = 64;
 
 /// An open incident, or agents that may become one.
 #[derive(Debug)]
-struct Place {
+struct OpenIncident {
     source: SourceId,
     verdict: usize,
     began_at: MonoTime,
@@ -38,7 +38,7 @@ struct Place {
 /// The open incidents.
 #[derive(Debug, Default)]
 pub(in crate::domain::tracker) struct Incidents {
-    places: Vec<Place>,
+    places: Vec<OpenIncident>,
     /// The number of incidents so far.
     count: u64,
 }
@@ -54,12 +54,19 @@ impl Incidents {
     ) -> Option<Incident> {
         let verdict = verdict.index();
         let known = self.places.iter().position(|place| place.source == source && place.verdict == verdict);
-        let fresh =
-            Place { source, verdict, began_at: at, last_at: at, agents: 0, number: None, open_until: at };
+        let fresh = OpenIncident {
+            source,
+            verdict,
+            began_at: at,
+            last_at: at,
+            agents: 0,
+            number: None,
+            open_until: at,
+        };
         let place = match known {
             Some(known) => {
                 let place = &mut self.places[known];
-                let limit = if place.number.is_some() { LONGEST } else { CLOSE };
+                let limit = if place.number.is_some() { MAX_LENGTH } else { CLOSE };
                 let is_close = at.since(place.last_at.max(place.open_until)) <= CLOSE;
                 let is_held_open = place.number.is_some() && at <= place.open_until + CLOSE;
                 if !is_close || at.since(place.began_at) > limit && !is_held_open {
@@ -68,7 +75,7 @@ impl Incidents {
                 place
             }
             None => {
-                if self.places.len() >= MOST_PLACES
+                if self.places.len() >= MAX_OPEN
                     && let Some(oldest) =
                         (0..self.places.len()).min_by_key(|place| self.places[*place].last_at)
                 {
@@ -80,11 +87,11 @@ impl Incidents {
         };
         place.agents = place.agents.saturating_add(1);
         place.last_at = at;
-        if place.agents == LEAST {
+        if place.agents == MIN_AGENTS {
             self.count += 1;
             place.number = NonZeroU64::new(self.count);
         }
-        let Place { agents, open_until, .. } = *place;
+        let OpenIncident { agents, open_until, .. } = *place;
         place.number.map(|number| Incident { number, agents, open_until })
     }
 
@@ -98,13 +105,13 @@ impl Incidents {
         until: MonoTime,
     ) {
         let verdict = verdict.index();
-        let is_it = |place: &&mut Place| place.source == source && place.verdict == verdict;
+        let is_it = |place: &&mut OpenIncident| place.source == source && place.verdict == verdict;
         if let Some(place) = self.places.iter_mut().find(is_it)
             && at.since(place.last_at) <= CLOSE
-            && at.since(place.began_at) <= LONGEST
+            && at.since(place.began_at) <= MAX_LENGTH
         {
             // A grace beyond the maximum duration of an incident is not waited for.
-            place.open_until = place.open_until.max(until.min(place.began_at + LONGEST));
+            place.open_until = place.open_until.max(until.min(place.began_at + MAX_LENGTH));
         }
     }
 
@@ -168,7 +175,7 @@ mod tests {
     #[test]
     fn other_places_and_other_verdicts_are_apart_and_bounded() {
         let mut incidents = Incidents::default();
-        for _ in 1..LEAST {
+        for _ in 1..MIN_AGENTS {
             assert_eq!(incidents.note(SourceId::LOCAL, Verdict::Down, MonoTime::START), None);
             assert_eq!(incidents.note(SourceId::LOCAL, Verdict::Stalled, MonoTime::START), None);
         }
@@ -176,6 +183,6 @@ mod tests {
         for other in 1..1_000 {
             incidents.note(SourceId::numbered(other), Verdict::Down, MonoTime::from_millis(1));
         }
-        assert_eq!(incidents.places.len(), MOST_PLACES);
+        assert_eq!(incidents.places.len(), MAX_OPEN);
     }
 }

@@ -12,7 +12,7 @@ const WITHIN: Duration = Duration::from_millis(20);
 
 /// The inspections that the tracker has requested.
 #[derive(Debug)]
-pub(in crate::domain::tracker) struct Looks {
+pub(in crate::domain::tracker) struct InspectionBudget {
     limit: RateLimit,
     usage: Usage,
     refused: u64,
@@ -21,9 +21,9 @@ pub(in crate::domain::tracker) struct Looks {
     waiting: VecDeque<(MonoTime, u32)>,
 }
 
-impl Looks {
+impl InspectionBudget {
     pub(in crate::domain::tracker) fn new(per_second: u32) -> Self {
-        Looks {
+        InspectionBudget {
             limit: RateLimit::none_if_zero(per_second),
             usage: Usage::default(),
             refused: 0,
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_verdict_waits_for_the_last_look_that_was_asked_for_and_for_a_moment_only() {
-        let mut looks = Looks::new(200);
+        let mut looks = InspectionBudget::new(200);
         let now = MonoTime::from_secs(1);
         assert_eq!(looks.waits_until(7, now), None);
         looks.wait_for(7, now);
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn no_more_are_granted_than_the_rate_allows_and_what_is_refused_is_counted() {
-        let mut looks = Looks::new(2);
+        let mut looks = InspectionBudget::new(2);
         let mut allow = |millis| looks.allow(MonoTime::from_millis(millis));
         assert_eq!([5_000, 5_000, 5_000, 5_499].map(&mut allow), [true, true, false, false]);
         assert_eq!([5_500, 5_500].map(&mut allow), [true, false]);
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn with_none_a_second_each_is_refused_and_counted() {
-        let mut looks = Looks::new(0);
+        let mut looks = InspectionBudget::new(0);
         assert!(!looks.allow(MonoTime::from_secs(1)));
         assert_eq!(looks.refused(), 1);
     }

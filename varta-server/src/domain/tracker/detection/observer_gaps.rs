@@ -7,11 +7,11 @@ use crate::base::time::MonoTime;
 
 /// The maximum number of gaps that are kept apart. Beyond it the two oldest become one: that matters only on
 /// a server that starves all the time to an agent that was silent throughout, which then gets more time.
-const MOST_APART: usize = 64;
+const MAX_GAPS: usize = 64;
 
 /// A time in which the server could not observe its agents.
 #[derive(Clone, Copy, Debug)]
-struct Blind {
+struct ObserverGap {
     from: MonoTime,
     to: MonoTime,
     /// How much of it was a gap: less than all when it was merged from two.
@@ -26,28 +26,28 @@ struct Blind {
 /// not matter whether the server first handles what has arrived and then records the gap, or the other way
 /// round.
 #[derive(Clone, Debug, Default)]
-pub(in crate::domain::tracker) struct Blindness {
+pub(in crate::domain::tracker) struct ObserverGaps {
     /// In order, without overlaps.
-    times: VecDeque<Blind>,
+    times: VecDeque<ObserverGap>,
     total: Duration,
 }
 
-impl Blindness {
+impl ObserverGaps {
     /// Adds the gap between `from` and `to`.
     pub(in crate::domain::tracker) fn add(&mut self, from: MonoTime, to: MonoTime) {
         let from = from.max(self.sight_since());
         if to <= from {
             return;
         }
-        if self.times.len() >= MOST_APART
+        if self.times.len() >= MAX_GAPS
             && let Some(first) = self.times.pop_front()
             && let Some(second) = self.times.front_mut()
         {
-            let Blind { from, length, before, .. } = first;
-            *second = Blind { from, to: second.to, length: length + second.length, before };
+            let ObserverGap { from, length, before, .. } = first;
+            *second = ObserverGap { from, to: second.to, length: length + second.length, before };
         }
         let length = to.since(from);
-        self.times.push_back(Blind { from, to, length, before: self.total });
+        self.times.push_back(ObserverGap { from, to, length, before: self.total });
         self.total += length;
     }
 
@@ -69,7 +69,9 @@ impl Blindness {
     /// The total length of the gaps after `then`.
     fn after(&self, then: MonoTime) -> Duration {
         let first = self.times.partition_point(|blind| blind.to <= then);
-        let Some(Blind { to, length, before, .. }) = self.times.get(first) else { return Duration::ZERO };
+        let Some(ObserverGap { to, length, before, .. }) = self.times.get(first) else {
+            return Duration::ZERO;
+        };
         let of_first = to.since(then).min(*length);
         of_first + self.total.saturating_sub(*before + *length)
     }
@@ -101,15 +103,15 @@ mod tests {
 
     const STALL_AFTER: Duration = Duration::from_secs(5);
 
-    fn blind(times: impl IntoIterator<Item = (u64, u64)>) -> Blindness {
-        let mut blindness = Blindness::default();
+    fn blind(times: impl IntoIterator<Item = (u64, u64)>) -> ObserverGaps {
+        let mut blindness = ObserverGaps::default();
         for (from, to) in times {
             blindness.add(MonoTime::from_secs(from), MonoTime::from_secs(to));
         }
         blindness
     }
 
-    fn deadline(blindness: &Blindness, last_beat: u64) -> MonoTime {
+    fn deadline(blindness: &ObserverGaps, last_beat: u64) -> MonoTime {
         blindness.deadline(MonoTime::from_secs(last_beat), STALL_AFTER)
     }
 
@@ -146,7 +148,7 @@ mod tests {
         fn it_agrees_with_a_list_of_all_there_was(
             steps in prop::collection::vec((0_u64..10, 1_u64..10), 1..150), then in 0_u64..1_000
         ) {
-            let mut blindness = Blindness::default();
+            let mut blindness = ObserverGaps::default();
             let (mut now, mut expected) = (0, 0);
             for (pass, length) in &steps {
                 let (from, to) = (now + pass, now + pass + length);
@@ -155,10 +157,10 @@ mod tests {
                 expected += to.saturating_sub(from.max(then));
             }
             let found = blindness.after(MonoTime::from_secs(then)).as_secs();
-            prop_assert!(blindness.times.len() <= MOST_APART);
-            prop_assert!(found >= expected && (found == expected || steps.len() > MOST_APART));
+            prop_assert!(blindness.times.len() <= MAX_GAPS);
+            prop_assert!(found >= expected && (found == expected || steps.len() > MAX_GAPS));
             let later = deadline(&blindness, then + 1);
-            prop_assert!(steps.len() > MOST_APART || deadline(&blindness, then) <= later);
+            prop_assert!(steps.len() > MAX_GAPS || deadline(&blindness, then) <= later);
         }
     }
 }

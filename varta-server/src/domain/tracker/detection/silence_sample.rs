@@ -7,7 +7,7 @@ pub(in crate::domain::tracker) const SAMPLE: usize = 64;
 
 /// The last answer, and the seed of the next sample.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::domain::tracker) struct Crowd {
+pub(in crate::domain::tracker) struct SilenceSample {
     pub(in crate::domain::tracker) answered_at: Option<MonoTime>,
     pub(in crate::domain::tracker) is_silent: bool,
     /// A number without a pattern in common with the agents' order, and deterministic, so that a run can be
@@ -15,7 +15,7 @@ pub(in crate::domain::tracker) struct Crowd {
     seed: u64,
 }
 
-impl Crowd {
+impl SilenceSample {
     /// Numbers below `slots`: all of them if they are few, else a sample by a linear congruential generator.
     /// Multiplier and increment are those of Knuth's MMIX, "The Art of Computer Programming", volume 2,
     /// 3.3.4.

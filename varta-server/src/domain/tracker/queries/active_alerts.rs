@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::time::MonoTime;
 use crate::domain::tracker::agents::origins::SourceId;
-use crate::domain::tracker::state::{Change, Tracker};
+use crate::domain::tracker::state::{Tracker, TransitionDetails};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::transition::Transition;
 use crate::domain::tracker::verdicts::verdict::Verdict;
@@ -26,7 +26,7 @@ impl Tracker {
                 Verdict::Expected | Verdict::Stalled if is_local => Cause::Silent,
                 Verdict::Expected | Verdict::Stalled => Cause::Unreachable,
             };
-            let change = Change::new(None, cause, now, self.silence(number, now));
+            let change = TransitionDetails::new(None, cause, now, self.silence(number, now));
             Some(self.transition_of(number, to, change))
         })
     }

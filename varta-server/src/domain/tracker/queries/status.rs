@@ -5,10 +5,10 @@ use std::ops::Range;
 use varta_proto::Status;
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::Lane;
+use crate::domain::beat::RemoteEndpoint;
 use crate::domain::tracker::agents::agent::IndexKey;
 use crate::domain::tracker::agents::origins::SourceId;
-use crate::domain::tracker::agents::status::{Named, Standing};
+use crate::domain::tracker::agents::status::{AgentStatus, NameCount};
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::transition::AgentId;
 use crate::domain::tracker::verdicts::verdict::Verdict;
@@ -17,10 +17,10 @@ impl Tracker {
     /// The status of an agent; `None` when it is not known any more, or was expected and is not missing any
     /// more.
     #[must_use]
-    pub fn standing(&self, agent: &AgentId, now: MonoTime) -> Option<Standing> {
+    pub fn standing(&self, agent: &AgentId, now: MonoTime) -> Option<AgentStatus> {
         let AgentId { ref name, origin, pid, twin } = *agent;
         if pid == 0 {
-            return self.awaited.missing().any(|missing| missing == name).then(|| Standing {
+            return self.awaited.missing().any(|missing| missing == name).then(|| AgentStatus {
                 verdict: Verdict::Expected,
                 process: None,
                 silence: now.since(MonoTime::START),
@@ -31,10 +31,10 @@ impl Tracker {
         let number = if source == SourceId::LOCAL {
             self.agents.find(IndexKey::local(pid))
         } else {
-            let key = IndexKey { source, pid, lane: Lane::default() };
+            let key = IndexKey { source, pid, lane: RemoteEndpoint::default() };
             self.agents.twins(key).find(|number| self.agents.rest(*number).twin == twin)
         }?;
-        Some(Standing {
+        Some(AgentStatus {
             verdict: self.agents.slot(number).verdict?,
             process: self.incarnation(number),
             silence: self.silence(number, now),
@@ -45,9 +45,9 @@ impl Tracker {
     /// The number of agents with this name in a range of slot numbers, and of those that are up and not
     /// critical.
     #[must_use]
-    pub fn named(&self, name: &str, range: Range<usize>) -> Named {
-        let Some(id) = self.names.find(name) else { return Named::default() };
-        let mut named = Named::default();
+    pub fn named(&self, name: &str, range: Range<usize>) -> NameCount {
+        let Some(id) = self.names.find(name) else { return NameCount::default() };
+        let mut named = NameCount::default();
         for (_, slot, rest) in self.agents.range(range) {
             if let Some(verdict) = slot.verdict.filter(|_| rest.name == id) {
                 named.all += 1;

@@ -6,27 +6,34 @@
 use varta_proto::Frame;
 
 use crate::base::time::MonoTime;
-use crate::domain::tracker::agents::session::Place;
-use crate::domain::tracker::detection::adaptive::Agent;
+use crate::domain::tracker::agents::session::FramePosition;
+use crate::domain::tracker::detection::adaptive::ArrivalHistory;
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
-const _: () = assert!(size_of::<Agent>() <= 72, "what docs/DETECTION.md says that an agent takes");
+const _: () = assert!(size_of::<ArrivalHistory>() <= 72, "what docs/DETECTION.md says that an agent takes");
 
 impl Tracker {
     /// Learns from a beat that was handled, when the agent's deadline was `due` before it.
-    pub(super) fn learn(&mut self, number: u32, frame: &Frame, place: Place, at: MonoTime, due: MonoTime) {
+    pub(super) fn learn(
+        &mut self,
+        number: u32,
+        frame: &Frame,
+        place: FramePosition,
+        at: MonoTime,
+        due: MonoTime,
+    ) {
         let rest = self.agents.rest(number);
         // What is seen of a page comes at the pace of its reads, and not at that of the agent.
         if rest.promised().is_some() || self.agents.slot(number).has_page() {
             return;
         }
         match place {
-            Place::Next { .. } if !self.agents.slot(number).has_several(rest) => {
+            FramePosition::Next { .. } if !self.agents.slot(number).has_several(rest) => {
                 self.learned.observe(number, frame, at);
             }
-            Place::Next { .. } | Place::Opens => self.learned.forget(number),
-            Place::Duplicate | Place::OutOfOrder => return,
+            FramePosition::Next { .. } | FramePosition::Opens => self.learned.forget(number),
+            FramePosition::Duplicate | FramePosition::OutOfOrder => return,
         }
         self.bring_forward(number, due);
     }

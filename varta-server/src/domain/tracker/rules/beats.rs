@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::{Origin, ReceivedBeat, Sender};
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::FrameOutcome;
 use crate::domain::process::identity::{ProcessIdentity, Processes};
-use crate::domain::tracker::agents::agent::{IndexKey, Inquiry, Rest, Slot};
+use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, IndexKey, Inspection};
 use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::agents::origins::SourceId;
-use crate::domain::tracker::agents::request::Request;
-use crate::domain::tracker::agents::session::{Place, Session};
-use crate::domain::tracker::state::{Change, NAMELESS, Tracker};
+use crate::domain::tracker::agents::request::TrackerRequest;
+use crate::domain::tracker::agents::session::{FramePosition, Session};
+use crate::domain::tracker::state::{NAMELESS, Tracker, TransitionDetails};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::transition::Twin;
 use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
@@ -32,7 +32,7 @@ impl Tracker {
         beat: &ReceivedBeat,
         number: u32,
         processes: &mut impl Processes,
-    ) -> Outcome {
+    ) -> FrameOutcome {
         let key = self.key_of(beat.sender);
         let found = if self.agents.is(number, key) { Some(number) } else { self.agents.find(key) };
         match found {
@@ -58,7 +58,7 @@ impl Tracker {
 
     /// What [`Tracker::handle_known`] does for such a beat.
     #[inline]
-    fn handle_ordinary(&mut self, number: u32, beat: &ReceivedBeat) -> Outcome {
+    fn handle_ordinary(&mut self, number: u32, beat: &ReceivedBeat) -> FrameOutcome {
         if let Some(limited) = self.limit(number, beat.received_at) {
             self.agents.slot_mut(number).note_limited(&beat.frame, beat.received_at);
             return limited;
@@ -66,7 +66,7 @@ impl Tracker {
         let slot = self.agents.slot_mut(number);
         slot.session = Session::of(&beat.frame);
         slot.accept(&beat.frame, beat.received_at);
-        Outcome::Accepted
+        FrameOutcome::Accepted
     }
 
     pub(super) fn handle_unknown(
@@ -74,18 +74,19 @@ impl Tracker {
         beat: &ReceivedBeat,
         twin: Twin,
         processes: &mut impl Processes,
-    ) -> Outcome {
+    ) -> FrameOutcome {
         let Sender { origin, pid, lane } = beat.sender;
         if let Err(refused) = self.make_room(origin) {
             return refused;
         }
         if !beat.frame.is_terminal() && !self.total_rate.try_take(&mut self.total_usage, beat.received_at) {
-            return Outcome::RateLimitedGlobal;
+            return FrameOutcome::RateLimitedGlobal;
         }
         let Identity { name, source, start_time } = identify(origin, pid, processes);
         let key = IndexKey { source: SourceId::LOCAL, pid, lane };
-        let slot = Slot::first_heard(key, &beat.frame, beat.received_at);
-        let rest = Rest { name_source: source, ..Rest::new(self.names.take(&name), start_time, twin) };
+        let slot = AgentHot::first_heard(key, &beat.frame, beat.received_at);
+        let rest =
+            AgentCold { name_source: source, ..AgentCold::new(self.names.take(&name), start_time, twin) };
         let number = self.add(origin, slot, rest);
         self.apply_rules(number);
         self.watch(number);
@@ -94,9 +95,9 @@ impl Tracker {
         }
         let from = self.welcome(number);
         let change = self.take_place(number, beat.received_at);
-        let first_beat = Change { from, ..Change::of_first_beat(beat.received_at) };
+        let first_beat = TransitionDetails { from, ..TransitionDetails::of_first_beat(beat.received_at) };
         self.announce(number, change.unwrap_or(first_beat));
-        Outcome::Accepted
+        FrameOutcome::Accepted
     }
 
     pub(super) fn handle_known(
@@ -104,7 +105,7 @@ impl Tracker {
         number: u32,
         beat: &ReceivedBeat,
         processes: &mut impl Processes,
-    ) -> Outcome {
+    ) -> FrameOutcome {
         let frame = &beat.frame;
         let slot = self.agents.slot_mut(number);
         let at = beat.received_at.max(slot.last_beat);
@@ -121,7 +122,7 @@ impl Tracker {
         if !is_news && let Some(limited) = self.limit(number, at) {
             let is_next = self.agents.slot_mut(number).note_limited(frame, at);
             if let Some(due) = due.filter(|_| is_next) {
-                self.learn(number, frame, Place::Next { lost: 0, wrapped: false }, at, due);
+                self.learn(number, frame, FramePosition::Next { lost: 0, wrapped: false }, at, due);
             }
             return limited;
         }
@@ -137,7 +138,7 @@ impl Tracker {
             let place = slot.place(rest, frame, at);
             let skips = slot.has_page();
             let may_be_another = match place {
-                Place::Next { lost, wrapped } => {
+                FramePosition::Next { lost, wrapped } => {
                     if lost > 0 && !skips {
                         rest.lost = rest.lost.saturating_add(u32::try_from(lost).unwrap_or(u32::MAX));
                         self.statistics.lost = self.statistics.lost.saturating_add(lost);
@@ -145,8 +146,8 @@ impl Tracker {
                     self.statistics.nonce_wraps += u64::from(wrapped);
                     was_away
                 }
-                Place::Opens | Place::OutOfOrder => true,
-                Place::Duplicate => return Outcome::Duplicate,
+                FramePosition::Opens | FramePosition::OutOfOrder => true,
+                FramePosition::Duplicate => return FrameOutcome::Duplicate,
             };
             // To look up the process costs more than the frame. A beat that passed as new has not been
             // counted yet.
@@ -154,8 +155,8 @@ impl Tracker {
             if may_ask && self.is_new_incarnation(number, processes) {
                 return self.restart(number, beat, at);
             }
-            if place == Place::OutOfOrder {
-                return Outcome::OutOfOrder;
+            if place == FramePosition::OutOfOrder {
+                return FrameOutcome::OutOfOrder;
             }
             learns_from = due.map(|due| (place, due));
         }
@@ -171,16 +172,16 @@ impl Tracker {
                 self.learn(number, frame, place, at, due);
             }
         }
-        Outcome::Accepted
+        FrameOutcome::Accepted
     }
 
     /// Counts a beat against the limits; returns the outcome if one is exceeded.
     #[inline]
-    pub(super) fn limit(&mut self, number: u32, at: MonoTime) -> Option<Outcome> {
+    pub(super) fn limit(&mut self, number: u32, at: MonoTime) -> Option<FrameOutcome> {
         if !self.agent_rate.try_take(&mut self.agents.slot_mut(number).usage, at) {
-            Some(Outcome::RateLimitedAgent)
+            Some(FrameOutcome::RateLimitedAgent)
         } else if !self.total_rate.try_take(&mut self.total_usage, at) {
-            Some(Outcome::RateLimitedGlobal)
+            Some(FrameOutcome::RateLimitedGlobal)
         } else {
             None
         }
@@ -207,11 +208,11 @@ impl Tracker {
                 Cause::Recovered
             }
         };
-        self.agents.rest_mut(number).inquiry = Inquiry::None;
+        self.agents.rest_mut(number).inquiry = Inspection::None;
         if !before.is_awaited() {
             self.wheel.arm(number, self.first_look(number));
         }
-        let change = Change::new(Some(before), cause, at, silence);
+        let change = TransitionDetails::new(Some(before), cause, at, silence);
         self.announce(number, change);
         if let Some(lasted) = mistake {
             self.note_mistake(number, lasted);
@@ -221,16 +222,16 @@ impl Tracker {
     /// Starts a new incarnation: the process that beat under this pid is gone and another has taken the pid.
     /// Nothing of the old one is kept but how often the series stalled, and how often that was a false
     /// positive.
-    fn restart(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) -> Outcome {
+    fn restart(&mut self, number: u32, beat: &ReceivedBeat, at: MonoTime) -> FrameOutcome {
         let silence = self.silence(number, at);
         let slot = self.agents.slot_mut(number);
         let before = slot.verdict;
-        let Slot { usage, key, .. } = *slot;
-        *slot = Slot { usage, ..Slot::first_heard(key, &beat.frame, at) };
+        let AgentHot { usage, key, .. } = *slot;
+        *slot = AgentHot { usage, ..AgentHot::first_heard(key, &beat.frame, at) };
         let rest = self.agents.rest_mut(number);
-        let Rest { stalls, name_source, .. } = *rest;
+        let AgentCold { stalls, name_source, .. } = *rest;
         let mistakes = rest.mistakes();
-        *rest = Rest { stalls, name_source, ..Rest::new(rest.name, rest.start_time, rest.twin) };
+        *rest = AgentCold { stalls, name_source, ..AgentCold::new(rest.name, rest.start_time, rest.twin) };
         rest.add_mistakes(mistakes);
         if let Some(before) = before {
             self.recount(before, Verdict::Up(beat.frame.status));
@@ -239,9 +240,9 @@ impl Tracker {
         self.apply_rules(number);
         self.wheel.arm(number, self.first_look(number));
         self.watch(number);
-        let change = Change::new(before, Cause::Restarted, at, silence);
+        let change = TransitionDetails::new(before, Cause::Restarted, at, silence);
         self.announce(number, change);
-        Outcome::Accepted
+        FrameOutcome::Accepted
     }
 
     /// Whether the pid of a local agent belongs to another process than before. Takes over its identity if
@@ -273,9 +274,9 @@ impl Tracker {
     pub(super) fn watch(&mut self, number: u32) {
         let IndexKey { source, pid, .. } = self.agents.slot(number).key;
         if let Some(process) = self.process(number) {
-            self.requests.push_back(Request::Watch(process));
+            self.requests.push_back(TrackerRequest::Watch(process));
         } else if source == SourceId::LOCAL {
-            self.requests.push_back(Request::Find(pid));
+            self.requests.push_back(TrackerRequest::Find(pid));
         }
     }
 }

@@ -4,54 +4,56 @@
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::{Introduction, ReceivedControl, Said, Sender};
+use crate::domain::beat::{ControlMessage, Hello, ReceivedControl, Sender};
 use crate::domain::expected::ExpectedAgents;
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::FrameOutcome;
 use crate::domain::rules::Rules;
-use crate::domain::tracker::agents::agent::{IndexKey, PageUse, Rest};
+use crate::domain::tracker::agents::agent::{AgentCold, IndexKey, PageUse};
 use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::agents::session::Session;
-use crate::domain::tracker::state::{Change, LOOKS_PER_TURN, Tracker};
+use crate::domain::tracker::state::{LOOKS_PER_TURN, Tracker, TransitionDetails};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// The number of intervals that an agent may be silent if it requests no timeout but sends its interval.
 const INTERVALS: u32 = 3;
 /// The minimum stall timeout that an agent gets, whatever it requests.
-const SHORTEST_SILENCE: Duration = Duration::from_millis(10);
+const MIN_SILENCE: Duration = Duration::from_millis(10);
 
 impl Tracker {
     /// Handles a control datagram, and returns its outcome. It moves no deadline by itself: only work proves
     /// that an agent works.
-    pub fn handle_control(&mut self, control: &ReceivedControl) -> Outcome {
+    pub fn handle_control(&mut self, control: &ReceivedControl) -> FrameOutcome {
         let ReceivedControl { received_at: at, sender, ref said } = *control;
         let Sender { origin, pid, lane } = sender;
         let known =
             self.sources.find(origin).and_then(|source| self.agents.find(IndexKey { source, pid, lane }));
         match (known, said) {
-            (Some(number), Said::Hello(introduction)) => {
+            (Some(number), ControlMessage::Hello(introduction)) => {
                 if let Some(limited) = self.limit(number, at) {
                     return limited;
                 }
                 self.introduce(number, introduction, at);
             }
-            (None, Said::Hello(introduction)) => self.waiting.put(sender, introduction.clone()),
-            (Some(number), Said::Goodbye { nonce, timestamp, reason }) => {
+            (None, ControlMessage::Hello(introduction)) => self.waiting.put(sender, introduction.clone()),
+            (Some(number), ControlMessage::Goodbye { nonce, timestamp, reason }) => {
                 let last = Session { nonce: *nonce, timestamp: *timestamp };
                 self.handle_goodbye(number, last, Cause::Goodbye { reason: *reason }, at);
             }
-            (Some(number), Said::Attach) => {
+            (Some(number), ControlMessage::Attach) => {
                 self.unlearn(number);
                 self.agents.slot_mut(number).set_page(PageUse::Unread);
             }
-            (None, Said::Goodbye { .. } | Said::Attach) => return Outcome::OutOfOrder,
+            (None, ControlMessage::Goodbye { .. } | ControlMessage::Attach) => {
+                return FrameOutcome::OutOfOrder;
+            }
         }
-        Outcome::Accepted
+        FrameOutcome::Accepted
     }
 
     /// Applies what an agent says of itself in a Hello, within bounds.
-    pub(super) fn introduce(&mut self, number: u32, introduction: &Introduction, at: MonoTime) {
-        let Introduction { name, interval, stall_after, busy_for, labels } = introduction;
+    pub(super) fn introduce(&mut self, number: u32, introduction: &Hello, at: MonoTime) {
+        let Hello { name, interval, stall_after, busy_for, labels } = introduction;
         if let Some(name) = name {
             let was_known = self.agents.rest(number).name_source == NameSource::Agent
                 && **self.names.get(self.agents.rest(number).name) == *name.as_str();
@@ -90,7 +92,7 @@ impl Tracker {
 
     /// The stall timeout of an agent that requested this.
     pub(super) fn granted(&self, asked: Duration) -> Duration {
-        asked.clamp(SHORTEST_SILENCE, self.longest_silence())
+        asked.clamp(MIN_SILENCE, self.longest_silence())
     }
 
     /// Gives an agent another name.
@@ -166,14 +168,17 @@ impl Tracker {
         if let Some(change) = self.take_place(number, at) {
             self.announce(number, change);
         } else if was_missing.is_some() {
-            self.announce(number, Change { from: was_missing, ..Change::of_first_beat(at) });
+            self.announce(
+                number,
+                TransitionDetails { from: was_missing, ..TransitionDetails::of_first_beat(at) },
+            );
         }
     }
 
     /// Like [`Tracker::succeed`], but leaves the transition to the caller.
-    pub(super) fn take_place(&mut self, number: u32, at: MonoTime) -> Option<Change> {
+    pub(super) fn take_place(&mut self, number: u32, at: MonoTime) -> Option<TransitionDetails> {
         let source = self.agents.slot(number).key.source;
-        let Rest { name, name_source, .. } = *self.agents.rest(number);
+        let AgentCold { name, name_source, .. } = *self.agents.rest(number);
         if !name_source.is_series() {
             return None;
         }
@@ -183,11 +188,11 @@ impl Tracker {
             if predecessor == number || !is_of_series || !slot.has_departed() {
                 continue;
             }
-            let change = Change {
+            let change = TransitionDetails {
                 predecessor: Some(self.id(predecessor)),
-                ..Change::new(slot.verdict, Cause::Restarted, at, self.silence(predecessor, at))
+                ..TransitionDetails::new(slot.verdict, Cause::Restarted, at, self.silence(predecessor, at))
             };
-            let Rest { stalls, .. } = *self.agents.rest(predecessor);
+            let AgentCold { stalls, .. } = *self.agents.rest(predecessor);
             let mistakes = self.agents.rest(predecessor).mistakes();
             let rest = self.agents.rest_mut(number);
             rest.stalls = rest.stalls.saturating_add(stalls);

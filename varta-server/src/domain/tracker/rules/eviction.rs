@@ -1,26 +1,26 @@
 //! Admission and eviction: an agent takes a slot, and is forgotten.
 
 use crate::domain::beat::Origin;
-use crate::domain::outcome::Outcome;
-use crate::domain::tracker::agents::agent::{Rest, Slot};
-use crate::domain::tracker::agents::request::Request;
-use crate::domain::tracker::agents::table::MOST_AGENTS;
+use crate::domain::outcome::FrameOutcome;
+use crate::domain::tracker::agents::agent::{AgentCold, AgentHot};
+use crate::domain::tracker::agents::request::TrackerRequest;
+use crate::domain::tracker::agents::table::MAX_AGENTS;
 use crate::domain::tracker::policy::Policy;
 use crate::domain::tracker::state::Tracker;
 
 impl Tracker {
     /// Makes room for one more agent from `origin`: evicts agents that are down or gone, the oldest of them
     /// first. Returns the outcome of the beat where there is no room.
-    pub(super) fn make_room(&mut self, origin: Origin) -> Result<(), Outcome> {
+    pub(super) fn make_room(&mut self, origin: Origin) -> Result<(), FrameOutcome> {
         let Policy { max_agents_per_source: most, max_plain_agents, .. } = self.policy;
         if let Origin::Udp(address) = origin
             && (most > 0 && self.sources.plain_agents_near(address) >= most
                 || self.sources.plain_agents() >= max_plain_agents)
         {
-            return Err(Outcome::SourceLimit);
+            return Err(FrameOutcome::SourceLimit);
         }
-        while self.agents.len() >= self.policy.max_agents.min(MOST_AGENTS) {
-            let Some(number) = self.departed.pop_front() else { return Err(Outcome::Capacity) };
+        while self.agents.len() >= self.policy.max_agents.min(MAX_AGENTS) {
+            let Some(number) = self.departed.pop_front() else { return Err(FrameOutcome::Capacity) };
             if self.agents.slot(number).has_departed() {
                 self.forget(number);
             }
@@ -38,7 +38,7 @@ impl Tracker {
     }
 
     /// Adds an agent, arms its first check and returns its number. There is room for it.
-    pub(super) fn add(&mut self, origin: Origin, mut slot: Slot, rest: Rest) -> u32 {
+    pub(super) fn add(&mut self, origin: Origin, mut slot: AgentHot, rest: AgentCold) -> u32 {
         slot.key.source = self.sources.enter(origin);
         if let Some(verdict) = slot.verdict {
             self.population[verdict.index()] += 1;
@@ -51,7 +51,7 @@ impl Tracker {
     /// Forgets an agent.
     pub(super) fn forget(&mut self, number: u32) {
         if let Some(process) = self.process(number) {
-            self.requests.push_back(Request::Unwatch(process));
+            self.requests.push_back(TrackerRequest::Unwatch(process));
         }
         self.note_forgotten(number);
         let slot = self.agents.slot_mut(number);

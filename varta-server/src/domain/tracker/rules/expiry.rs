@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Transport;
-use crate::domain::process::{Death, Doing, Dossier, InspectionDepth, ProcessId};
-use crate::domain::tracker::agents::agent::{IndexKey, Inquiry, PageUse, Rest};
+use crate::domain::process::{Dossier, ExitStatus, InspectionDepth, ProcessActivity, ProcessId};
+use crate::domain::tracker::agents::agent::{AgentCold, IndexKey, Inspection, PageUse};
 use crate::domain::tracker::agents::origins::SourceId;
-use crate::domain::tracker::agents::request::Request;
+use crate::domain::tracker::agents::request::TrackerRequest;
 use crate::domain::tracker::agents::session::Session;
-use crate::domain::tracker::state::{Change, Tracker};
+use crate::domain::tracker::state::{Tracker, TransitionDetails};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
 
@@ -21,7 +21,13 @@ impl Tracker {
     /// Handles the end of a process, when every beat that it sent before has been handled.
     ///
     /// Nothing changes if the process is no agent.
-    pub fn handle_death(&mut self, process: ProcessId, death: Death, noticed_at: MonoTime, now: MonoTime) {
+    pub fn handle_death(
+        &mut self,
+        process: ProcessId,
+        death: ExitStatus,
+        noticed_at: MonoTime,
+        now: MonoTime,
+    ) {
         if let Some(number) = self.find_process(process) {
             self.note_death(number, death, noticed_at, now);
         }
@@ -33,28 +39,28 @@ impl Tracker {
     pub fn handle_absence(&mut self, pid: u32, now: MonoTime) {
         let agent = self.agents.find(IndexKey::local(pid));
         if let Some(number) = agent.filter(|number| self.agents.rest(*number).start_time.is_none()) {
-            self.note_death(number, Death::Unknown, now, now);
+            self.note_death(number, ExitStatus::Unknown, now, now);
         }
     }
 
-    pub(super) fn note_death(&mut self, number: u32, death: Death, noticed_at: MonoTime, now: MonoTime) {
+    pub(super) fn note_death(&mut self, number: u32, death: ExitStatus, noticed_at: MonoTime, now: MonoTime) {
         self.agents.rest_mut(number).is_dead = true;
         let slot = self.agents.slot(number);
         let Some(before) = slot.verdict else { return };
         let (event, cause) = match death {
             _ if slot.terminal => (Event::Died, Cause::Panicked),
-            Death::Exited { code: 0 } => (Event::ExitedWell, Cause::Exited { code: Some(0) }),
-            Death::Exited { code } => (Event::Died, Cause::Exited { code: Some(code) }),
-            Death::Killed { signal, .. } => (Event::Died, Cause::Killed { signal }),
-            Death::Unknown => (Event::Died, Cause::Exited { code: None }),
+            ExitStatus::Exited { code: 0 } => (Event::ExitedWell, Cause::Exited { code: Some(0) }),
+            ExitStatus::Exited { code } => (Event::Died, Cause::Exited { code: Some(code) }),
+            ExitStatus::Killed { signal, .. } => (Event::Died, Cause::Killed { signal }),
+            ExitStatus::Unknown => (Event::Died, Cause::Exited { code: None }),
         };
         let after = before.next(event);
         if after == before {
             return;
         }
-        let change = Change {
+        let change = TransitionDetails {
             detection_latency: Some(now.since(noticed_at)),
-            ..Change::new(Some(before), cause, now, self.silence(number, now))
+            ..TransitionDetails::new(Some(before), cause, now, self.silence(number, now))
         };
         self.depart(number, after, change);
     }
@@ -74,13 +80,14 @@ impl Tracker {
         self.agents.find(IndexKey::local(pid)).map(|number| self.stall_after(number))
     }
 
-    /// Handles the result of a [`Request::Look`]; `None` when the process could not be inspected.
+    /// Handles the result of a [`TrackerRequest::Look`]; `None` when the process could not be inspected.
     ///
     /// Nothing changes if the agent has beaten since, or if the verdict was given without the result.
     pub fn handle_evidence(&mut self, process: ProcessId, seen: Option<Arc<Dossier>>, now: MonoTime) {
         let Some(number) = self.find_process(process) else { return };
         let awaited = self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited);
-        let looking = matches!(self.agents.rest(number).inquiry, Inquiry::Looking | Inquiry::LookingAgain);
+        let looking =
+            matches!(self.agents.rest(number).inquiry, Inspection::Looking | Inspection::LookingAgain);
         if awaited && looking && self.deadline(number) <= now {
             self.conclude(number, now, seen);
         }
@@ -100,7 +107,7 @@ impl Tracker {
             return;
         }
         let silence = self.silence(number, at);
-        let change = Change::new(Some(before), cause, at, silence);
+        let change = TransitionDetails::new(Some(before), cause, at, silence);
         self.depart(number, after, change);
     }
 
@@ -141,19 +148,19 @@ impl Tracker {
             }
             let rest = self.agents.rest_mut(number);
             if now < half {
-                rest.inquiry = Inquiry::None;
+                rest.inquiry = Inspection::None;
                 self.wheel.arm(number, half);
                 return;
             }
             match (rest.inquiry, process) {
-                (Inquiry::None, Some(process)) => {
-                    rest.inquiry = Inquiry::Glanced;
+                (Inspection::None, Some(process)) => {
+                    rest.inquiry = Inspection::Glanced;
                     self.ask_for_look(process, InspectionDepth::Quick, now);
                 }
                 // What is seen before the deadline says nothing of the time after it.
-                (Inquiry::Looking, _) => rest.inquiry = Inquiry::Glanced,
-                (Inquiry::LookingAgain, _) => rest.inquiry = Inquiry::Doubted,
-                (Inquiry::None | Inquiry::Glanced | Inquiry::Doubted, _) => {}
+                (Inspection::Looking, _) => rest.inquiry = Inspection::Glanced,
+                (Inspection::LookingAgain, _) => rest.inquiry = Inspection::Doubted,
+                (Inspection::None | Inspection::Glanced | Inspection::Doubted, _) => {}
             }
             self.wheel.arm(number, deadline);
             return;
@@ -164,12 +171,14 @@ impl Tracker {
         }
         // The wheel may be early, with this time as with any.
         let (looking, waits_until) = match self.agents.rest(number).inquiry {
-            Inquiry::None | Inquiry::Glanced => (Inquiry::Looking, None),
-            Inquiry::Doubted => (Inquiry::LookingAgain, Some(deadline + self.stall_after(number))),
-            at @ (Inquiry::Looking | Inquiry::LookingAgain) => match self.looks.waits_until(number, now) {
-                Some(until) => (at, Some(until)),
-                None => return self.conclude(number, now, None),
-            },
+            Inspection::None | Inspection::Glanced => (Inspection::Looking, None),
+            Inspection::Doubted => (Inspection::LookingAgain, Some(deadline + self.stall_after(number))),
+            at @ (Inspection::Looking | Inspection::LookingAgain) => {
+                match self.looks.waits_until(number, now) {
+                    Some(until) => (at, Some(until)),
+                    None => return self.conclude(number, now, None),
+                }
+            }
         };
         if let Some(until) = waits_until.filter(|until| now < *until) {
             return self.wheel.arm(number, until);
@@ -208,10 +217,10 @@ impl Tracker {
     fn conclude(&mut self, number: u32, now: MonoTime, seen: Option<Arc<Dossier>>) {
         let is_held_up = seen.as_ref().is_some_and(|dossier| dossier.explanation.doing.is_held_up());
         let had_a_chance =
-            matches!(self.agents.rest(number).inquiry, Inquiry::Doubted | Inquiry::LookingAgain);
+            matches!(self.agents.rest(number).inquiry, Inspection::Doubted | Inspection::LookingAgain);
         let doubt = if is_held_up || had_a_chance { None } else { self.doubt(number, now) };
         if let Some(doubt) = doubt {
-            self.agents.rest_mut(number).inquiry = Inquiry::Doubted;
+            self.agents.rest_mut(number).inquiry = Inspection::Doubted;
             let until = self.deadline(number) + self.stall_after(number);
             self.wheel.arm(number, until);
             let source = self.agents.slot(number).key.source;
@@ -249,7 +258,7 @@ impl Tracker {
     fn ask_for_look(&mut self, process: ProcessId, depth: InspectionDepth, now: MonoTime) -> bool {
         let may = self.looks.allow(now);
         if may {
-            self.requests.push_back(Request::Look { process, depth });
+            self.requests.push_back(TrackerRequest::Look { process, depth });
         }
         may
     }
@@ -279,7 +288,7 @@ impl Tracker {
         }
         slot.verdict = Some(after);
         self.recount(before, after);
-        let change = Change::new(Some(before), cause, now, silence);
+        let change = TransitionDetails::new(Some(before), cause, now, silence);
         self.announce(number, change);
     }
 
@@ -300,22 +309,27 @@ impl Tracker {
             None if slot.key.source == SourceId::LOCAL => Cause::Silent,
             None => Cause::Unreachable,
         };
-        let change = Change {
+        let change = TransitionDetails {
             detection_latency: Some(now.since(deadline)),
             dossier,
-            ..Change::new(Some(before), if slot.terminal { Cause::Panicked } else { seen }, now, silence)
+            ..TransitionDetails::new(
+                Some(before),
+                if slot.terminal { Cause::Panicked } else { seen },
+                now,
+                silence,
+            )
         };
         slot.verdict = Some(after);
         slot.note_stalled(now);
         rest.stalls = rest.stalls.saturating_add(1);
-        rest.inquiry = Inquiry::None;
+        rest.inquiry = Inspection::None;
         self.wheel.arm(number, forget_at);
         self.recount(before, after);
         self.announce(number, change);
     }
 
     /// Records that an agent is down or gone.
-    fn depart(&mut self, number: u32, after: Verdict, change: Change) {
+    fn depart(&mut self, number: u32, after: Verdict, change: TransitionDetails) {
         let slot = self.agents.slot_mut(number);
         let Some(before) = slot.verdict.replace(after) else { return };
         let kept = if after == Verdict::Gone { GONE_KEPT } else { self.policy.forget_after };
@@ -328,7 +342,7 @@ impl Tracker {
     /// Records that another agent may take the place of one that is down or gone.
     pub(super) fn make_way(&mut self, number: u32) {
         self.note_departed(number);
-        let Rest { name, name_source, .. } = *self.agents.rest(number);
+        let AgentCold { name, name_source, .. } = *self.agents.rest(number);
         if name_source.is_series() {
             self.names.note_departed(name, number);
         }
@@ -342,14 +356,14 @@ impl Tracker {
 }
 
 /// The cause of the silence of a process with this activity.
-fn cause_of(doing: Doing) -> Cause {
+fn cause_of(doing: ProcessActivity) -> Cause {
     match doing {
-        Doing::Frozen => Cause::Frozen,
-        Doing::Stopped => Cause::Stopped,
-        Doing::Blocked => Cause::Blocked,
-        Doing::Busy => Cause::Busy,
-        Doing::Idle => Cause::Idle,
+        ProcessActivity::Frozen => Cause::Frozen,
+        ProcessActivity::Stopped => Cause::Stopped,
+        ProcessActivity::Blocked => Cause::Blocked,
+        ProcessActivity::Busy => Cause::Busy,
+        ProcessActivity::Idle => Cause::Idle,
         // The end of a process is reported on its own.
-        Doing::Gone | Doing::Unknown => Cause::Silent,
+        ProcessActivity::Gone | ProcessActivity::Unknown => Cause::Silent,
     }
 }

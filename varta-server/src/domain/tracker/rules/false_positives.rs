@@ -12,12 +12,12 @@ use std::time::Duration;
 use varta_proto::Frame;
 
 use crate::base::time::{MonoTime, millis};
-use crate::domain::tracker::agents::agent::{Rest, Slot};
+use crate::domain::tracker::agents::agent::{AgentCold, AgentHot};
 use crate::domain::tracker::agents::session::{Newest, Session};
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
-impl Slot {
+impl AgentHot {
     /// Records when the agent was called stalled.
     pub(super) fn note_stalled(&mut self, now: MonoTime) {
         self.stalled_after = u32::try_from(millis(now.since(self.last_beat))).unwrap_or(0);
@@ -25,7 +25,7 @@ impl Slot {
 
     /// How long the agent has been called stalled by mistake, if `frame`, which arrives at `at`, shows that.
     /// Called before the frame's place is looked for.
-    pub(super) fn find_mistake(&self, rest: &Rest, frame: &Frame, at: MonoTime) -> Option<Duration> {
+    pub(super) fn find_mistake(&self, rest: &AgentCold, frame: &Frame, at: MonoTime) -> Option<Duration> {
         if self.verdict != Some(Verdict::Stalled) || self.stalled_after == 0 {
             return None;
         }
@@ -36,13 +36,13 @@ impl Slot {
         }
         let clock_goes = frame.timestamp > session.timestamp;
         let was_late = clock_goes && session.sent(heard_at, frame, at) < i128::from(stalled_at.as_nanos());
-        let were_lost = lost > 0 && !self.has_page() && keeps_pace(session, frame, lost);
+        let were_lost = lost > 0 && !self.has_page() && beats_on_time(session, frame, lost);
         (were_lost || was_late).then(|| at.since(stalled_at))
     }
 
     /// The session that a frame is the next of, the time of its newest frame, and the number of frames
     /// missing in between.
-    fn followed(&self, rest: &Rest, frame: &Frame, at: MonoTime) -> Option<(Session, MonoTime, u64)> {
+    fn followed(&self, rest: &AgentCold, frame: &Frame, at: MonoTime) -> Option<(Session, MonoTime, u64)> {
         match &rest.extra {
             Some(extra) if self.has_others() => {
                 let mut session = self.session;
@@ -59,7 +59,7 @@ impl Slot {
 
 /// Whether a session sent at least half as many frames up to `frame` as at its pace before, with `lost` that
 /// are missing. A session without a pace yet counts as one that did.
-fn keeps_pace(session: Session, frame: &Frame, lost: u64) -> bool {
+fn beats_on_time(session: Session, frame: &Frame, lost: u64) -> bool {
     let Session { nonce, timestamp } = session;
     let intervals = nonce.saturating_sub(1);
     if intervals == 0 || timestamp == 0 {
@@ -72,7 +72,7 @@ fn keeps_pace(session: Session, frame: &Frame, lost: u64) -> bool {
     sent >= time.saturating_mul(u128::from(intervals))
 }
 
-impl Rest {
+impl AgentCold {
     /// The number of false positives about the agent.
     pub(in crate::domain::tracker) fn mistakes(&self) -> u32 {
         self.extra.as_ref().map_or(0, |extra| extra.mistakes)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Transport;
-use crate::domain::tracker::detection::silence_sample::{Crowd, SAMPLE};
+use crate::domain::tracker::detection::silence_sample::{SAMPLE, SilenceSample};
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
@@ -38,7 +38,7 @@ impl Tracker {
         crowd.is_silent
     }
 
-    fn ask_a_sample(&self, crowd: &mut Crowd, transport: Transport, now: MonoTime) -> bool {
+    fn ask_a_sample(&self, crowd: &mut SilenceSample, transport: Transport, now: MonoTime) -> bool {
         let (mut asked, mut silent) = (0, 0);
         for number in crowd.sample(self.agents.slots()) {
             let Ok(number) = u32::try_from(number) else { continue };

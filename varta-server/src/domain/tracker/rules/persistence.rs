@@ -1,8 +1,8 @@
 //! Agents from before this server started: what is persisted of each so that the next server knows it, and
 //! what that server makes of it.
 //!
-//! Where the state is persisted is not the tracker's concern. The tracker emits [`Note`]s of what has
-//! changed, and takes [`Remembered`] agents with what the kernel knows of them meanwhile.
+//! Where the state is persisted is not the tracker's concern. The tracker emits [`RegistryChange`]s of what has
+//! changed, and takes [`AgentSnapshot`] agents with what the kernel knows of them meanwhile.
 
 use std::mem;
 use std::ops::Range;
@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
-use crate::domain::process::Death;
-use crate::domain::tracker::agents::agent::{Beside, Extra, IndexKey, Rest, Slot};
+use crate::domain::process::ExitStatus;
+use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, AgentRare, IndexKey, SlotFlags};
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::session::Session;
-use crate::domain::tracker::agents::snapshot::{Fate, Note, Remembered};
+use crate::domain::tracker::agents::snapshot::{AgentSnapshot, Fate, RegistryChange};
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::transition::AgentId;
 use crate::domain::tracker::verdicts::verdict::Verdict;
@@ -27,12 +27,12 @@ impl Tracker {
 
     /// The next registry change, oldest first. Callers poll until `None` after each `handle_*`, if
     /// [changes are emitted](Tracker::take_notes).
-    pub fn poll_note(&mut self) -> Option<Note> {
+    pub fn poll_note(&mut self) -> Option<RegistryChange> {
         self.notes.as_mut()?.pop_front()
     }
 
     /// The state to persist of the agents in a range of slot numbers, which is cut at [`Tracker::slots`].
-    pub fn remembered(&self, range: Range<usize>) -> impl Iterator<Item = Remembered> {
+    pub fn remembered(&self, range: Range<usize>) -> impl Iterator<Item = AgentSnapshot> {
         let range = range.start..range.end.min(self.agents.slots());
         range.filter_map(|number| self.to_be_remembered(u32::try_from(number).ok()?))
     }
@@ -41,15 +41,16 @@ impl Tracker {
     /// meanwhile, unless it is known to be gone: then a transition says so at once. An agent that was silent
     /// or gone before stays that, without another transition. Returns whether it was added: not when it had
     /// said goodbye, is known already, is due to be forgotten, or when there is no room.
-    pub fn remember(&mut self, agent: &Remembered, fate: Fate, now: MonoTime) -> bool {
-        let Remembered { agent: AgentId { ref name, origin, pid, twin }, lane, verdict, last, .. } = *agent;
+    pub fn remember(&mut self, agent: &AgentSnapshot, fate: Fate, now: MonoTime) -> bool {
+        let AgentSnapshot { agent: AgentId { ref name, origin, pid, twin }, lane, verdict, last, .. } =
+            *agent;
         let was_awaited = verdict.is_awaited();
         let is_outdated = !was_awaited && agent.silent_before >= self.policy.forget_after;
         if verdict == Verdict::Gone || is_outdated || self.knows(agent) || self.make_room(origin).is_err() {
             return false;
         }
         let verdict = if was_awaited && fate != Fate::Gone { Verdict::Expected } else { verdict };
-        let slot = Slot {
+        let slot = AgentHot {
             // Whatever it sends next follows: beats that no server received do not count as lost.
             session: Session::UNHEARD,
             last_beat: now,
@@ -61,26 +62,26 @@ impl Tracker {
             verdict: Some(verdict),
             status: last.status,
             terminal: last.terminal,
-            beside: Beside::default(),
+            beside: SlotFlags::default(),
         };
         let longest = now + self.longest_silence();
-        let extra = Extra {
+        let extra = AgentRare {
             asked: agent.asked.map(|asked| self.granted(asked)),
             busy_until: if agent.busy_until > now { agent.busy_until.min(longest) } else { MonoTime::START },
             silent_before: agent.silent_before,
             labels: agent.labels.clone(),
             unit: agent.unit.clone(),
-            ..Extra::default()
+            ..AgentRare::default()
         };
         // A process that cannot be identified by its start time has none.
         let start_time = agent.start_time.filter(|_| fate != Fate::Unknown);
-        let rest = Rest {
+        let rest = AgentCold {
             extra: Some(Box::new(extra)),
             lost: agent.lost,
             stalls: agent.stalls,
             is_dead: verdict == Verdict::Down,
             name_source: agent.name_source,
-            ..Rest::new(self.names.take(name), start_time, twin)
+            ..AgentCold::new(self.names.take(name), start_time, twin)
         };
         let number = self.add(origin, slot, rest);
         self.apply_rules(number);
@@ -98,7 +99,7 @@ impl Tracker {
             }
         }
         match fate {
-            Fate::Gone => self.note_death(number, Death::Unknown, MonoTime::START, now),
+            Fate::Gone => self.note_death(number, ExitStatus::Unknown, MonoTime::START, now),
             Fate::Lives => self.watch(number),
             Fate::Unknown => {}
         }
@@ -106,7 +107,7 @@ impl Tracker {
     }
 
     /// Whether an agent exists that would be taken for this one.
-    fn knows(&self, agent: &Remembered) -> bool {
+    fn knows(&self, agent: &AgentSnapshot) -> bool {
         let AgentId { origin, pid, twin, .. } = agent.agent;
         let Some(source) = self.sources.find(origin) else { return false };
         let key = IndexKey { source, pid, lane: agent.lane };
@@ -118,7 +119,7 @@ impl Tracker {
     pub(super) fn note_forgotten(&mut self, number: u32) {
         if self.notes.is_some() {
             let agent = self.id(number);
-            self.notes.get_or_insert_default().push_back(Note::Forgotten(agent));
+            self.notes.get_or_insert_default().push_back(RegistryChange::Forgotten(agent));
         }
     }
 

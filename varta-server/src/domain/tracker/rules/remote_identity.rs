@@ -11,12 +11,12 @@ use varta_proto::Frame;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::ReceivedBeat;
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::FrameOutcome;
 use crate::domain::process::identity::Processes;
-use crate::domain::tracker::agents::agent::{IndexKey, Rest, Slot};
-use crate::domain::tracker::agents::port_history::{Former, Trails};
+use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, IndexKey};
+use crate::domain::tracker::agents::port_history::{PortHistory, PreviousPort};
 use crate::domain::tracker::agents::session::Session;
-use crate::domain::tracker::state::{Change, Tracker};
+use crate::domain::tracker::state::{Tracker, TransitionDetails};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::transition::Twin;
 use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
@@ -26,24 +26,24 @@ use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
 const CONTINUES_WITHIN_NANOS: u128 = 50_000_000;
 
 /// Whether an agent is not up.
-type IsAway = bool;
+type IsDeparted = bool;
 
 /// The agents with one address and pid, as a beat from a new port finds them.
 #[derive(Default)]
-struct Found {
+struct RemoteMatch {
     /// The twin numbers that are taken, a bit for each.
     taken: u64,
     /// The number of agents with the key of the beat.
     same_key: usize,
     /// Of those, the one that was silent for longest; one that is up comes before all that are not.
-    longest_silent: Option<(IsAway, MonoTime, u32)>,
+    longest_silent: Option<(IsDeparted, MonoTime, u32)>,
     /// Of those, the one whose session the beat continues best.
     continued: Option<(u128, u32)>,
     /// Of those, the one that has left the port of the beat, with the index in its history.
     returning: Option<(u32, usize)>,
 }
 
-impl Found {
+impl RemoteMatch {
     fn free_twin(&self) -> Option<Twin> {
         Twin::all().find(|twin| self.taken & twin.bit() == 0)
     }
@@ -56,12 +56,12 @@ impl Tracker {
         key: IndexKey,
         beat: &ReceivedBeat,
         processes: &mut impl Processes,
-    ) -> Outcome {
+    ) -> FrameOutcome {
         let found = self.find_twins(key, beat);
         let Some((.., silent)) = found.longest_silent else {
             return match found.free_twin() {
                 Some(twin) => self.handle_unknown(beat, twin, processes),
-                None => Outcome::SourceLimit,
+                None => FrameOutcome::SourceLimit,
             };
         };
         if beat.frame.is_terminal() {
@@ -77,13 +77,13 @@ impl Tracker {
         {
             if former.session.followed_by(&beat.frame).is_some() {
                 if former.was_sent_before_leaving(&beat.frame) {
-                    return Outcome::OutOfOrder;
+                    return FrameOutcome::OutOfOrder;
                 }
                 self.part(number, place, former, found.free_twin(), beat.received_at);
                 return self.handle_known(number, beat, processes);
             }
             if beat.frame.nonce != 1 {
-                return Outcome::OutOfOrder;
+                return FrameOutcome::OutOfOrder;
             }
         }
         let number = found.continued.map_or(silent, |(_, number)| number);
@@ -102,8 +102,8 @@ impl Tracker {
         self.handle_known(number, beat, processes)
     }
 
-    fn find_twins(&self, key: IndexKey, beat: &ReceivedBeat) -> Found {
-        let mut found = Found::default();
+    fn find_twins(&self, key: IndexKey, beat: &ReceivedBeat) -> RemoteMatch {
+        let mut found = RemoteMatch::default();
         for number in self.agents.twins(key) {
             let slot = self.agents.slot(number);
             found.taken |= self.agents.rest(number).twin.bit();
@@ -116,7 +116,7 @@ impl Tracker {
             if found.longest_silent.is_none_or(|known| silent < known) {
                 found.longest_silent = Some(silent);
             }
-            if let Some(distance) = continues(slot, &beat.frame, beat.received_at)
+            if let Some(distance) = is_same_sender(slot, &beat.frame, beat.received_at)
                 && found.continued.is_none_or(|known| (distance, number) < known)
             {
                 found.continued = Some((distance, number));
@@ -131,8 +131,8 @@ impl Tracker {
 
     fn leave_port(&mut self, number: u32, at: MonoTime) {
         let slot = self.agents.slot(number);
-        let Slot { session, last_beat, beats, key: IndexKey { lane, .. }, .. } = *slot;
-        let former = Former { lane, session, last_beat, left_at: at, beats };
+        let AgentHot { session, last_beat, beats, key: IndexKey { lane, .. }, .. } = *slot;
+        let former = PreviousPort { lane, session, last_beat, left_at: at, beats };
         let kept = self.policy.stall_after;
         self.trails_mut(number).remember(number, former, at, kept);
     }
@@ -140,19 +140,19 @@ impl Tracker {
     /// Separates two agents: the port that an agent left sends again, in addition to its current one. The
     /// agent goes back to the older port. The newcomer is another agent: one that has been silent since, or
     /// else a new one if there is room for it.
-    fn part(&mut self, number: u32, place: usize, former: Former, free: Option<Twin>, at: MonoTime) {
+    fn part(&mut self, number: u32, place: usize, former: PreviousPort, free: Option<Twin>, at: MonoTime) {
         let origin = self.sources.origin(self.agents.slot(number).key.source);
         let twin = free.filter(|_| self.make_room(origin).is_ok());
         // From the previous port on the history is the newcomer's.
         let trail = self.trails_mut(number).by_agent.get_mut(&number).map(|trail| trail.split_off(place));
-        let since = |former: Former, beats: u64| former.beats.saturating_sub(beats);
+        let since = |former: PreviousPort, beats: u64| former.beats.saturating_sub(beats);
         let younger = trail.into_iter().flatten().skip(1);
-        let younger: Vec<Former> =
-            younger.map(|left| Former { beats: since(left, former.beats), ..left }).collect();
+        let younger: Vec<PreviousPort> =
+            younger.map(|left| PreviousPort { beats: since(left, former.beats), ..left }).collect();
 
         self.unlearn(number);
         let (slot, rest) = self.agents.both_mut(number);
-        let newcomer = Slot { beats: slot.beats.saturating_sub(former.beats), ..*slot };
+        let newcomer = AgentHot { beats: slot.beats.saturating_sub(former.beats), ..*slot };
         slot.key.lane = former.lane;
         slot.begin_anew(rest, former.session);
         if let Some(other) = self.silent_since(former.left_at, number) {
@@ -162,7 +162,7 @@ impl Tracker {
             let before = self.agents.slot(other).beats;
             self.go_on_as(other, &newcomer, former.left_at, at);
             for left in younger {
-                let left = Former { beats: left.beats + before, ..left };
+                let left = PreviousPort { beats: left.beats + before, ..left };
                 let kept = self.policy.stall_after;
                 self.trails_mut(other).remember(other, left, at, kept);
             }
@@ -172,23 +172,23 @@ impl Tracker {
         let (slot, rest) = self.agents.both_mut(number);
         slot.beats = former.beats;
         slot.last_beat = former.last_beat;
-        let rest = Rest::new(self.names.share(rest.name), None, twin);
+        let rest = AgentCold::new(self.names.share(rest.name), None, twin);
         let newcomer = self.add(origin, newcomer.without_others(), rest);
         if !younger.is_empty() {
             self.trails_mut(newcomer).by_agent.insert(newcomer, younger);
         }
-        self.announce(newcomer, Change::of_first_beat(at));
+        self.announce(newcomer, TransitionDetails::of_first_beat(at));
     }
 }
 
 impl Tracker {
     /// The port history of the agents on this one's transport: those of one must not use up the room of
     /// others.
-    fn trails(&self, number: u32) -> &Trails {
+    fn trails(&self, number: u32) -> &PortHistory {
         &self.trails[self.agents.slot(number).transport(&self.sources).index()]
     }
 
-    fn trails_mut(&mut self, number: u32) -> &mut Trails {
+    fn trails_mut(&mut self, number: u32) -> &mut PortHistory {
         &mut self.trails[self.agents.slot(number).transport(&self.sources).index()]
     }
 
@@ -205,7 +205,7 @@ impl Tracker {
     }
 
     /// Lets an agent continue as a newcomer that came from another port at `came_at`.
-    fn go_on_as(&mut self, number: u32, newcomer: &Slot, came_at: MonoTime, at: MonoTime) {
+    fn go_on_as(&mut self, number: u32, newcomer: &AgentHot, came_at: MonoTime, at: MonoTime) {
         self.leave_port(number, came_at);
         self.unlearn(number);
         let (slot, rest) = self.agents.both_mut(number);
@@ -229,14 +229,14 @@ impl Tracker {
             self.recount(before, after);
             let was_up = before.is_awaited() && before != Verdict::Expected;
             let cause = if was_up { Cause::Reported } else { Cause::Recovered };
-            let change = Change::new(Some(before), cause, at, silence);
+            let change = TransitionDetails::new(Some(before), cause, at, silence);
             self.announce(number, change);
         }
     }
 }
 
 /// How far the frame is from continuing the session of an agent, in nanoseconds; `None` if it cannot.
-fn continues(slot: &Slot, frame: &Frame, at: MonoTime) -> Option<u128> {
+fn is_same_sender(slot: &AgentHot, frame: &Frame, at: MonoTime) -> Option<u128> {
     slot.session.followed_by(frame)?;
     let distance = slot.session.distance(slot.last_beat, frame, at);
     (distance <= CONTINUES_WITHIN_NANOS).then_some(distance)

@@ -8,7 +8,7 @@ use varta_proto::Status;
 fn a_first_beat_makes_an_agent_with_the_name_that_the_kernel_knows() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(1));
-    assert_eq!(world.hear(handle.next(at(1), Status::Ok)), Outcome::Accepted);
+    assert_eq!(world.hear(handle.next(at(1), Status::Ok)), FrameOutcome::Accepted);
     let transition = world.tracker.poll_transition().unwrap();
     assert_eq!((transition.from, transition.to, transition.cause), (None, UP, Cause::FirstBeat));
     assert_eq!(&*transition.agent.name, "worker");
@@ -78,7 +78,7 @@ fn a_duplicate_beat_does_not_extend_the_deadline() {
     world.hear(handle.next(at(0), Status::Ok));
     world.hear(handle.next(at(1), Status::Ok));
     let again = ReceivedBeat { received_at: at(4), ..handle.frame(at(1), Status::Ok) };
-    assert_eq!(world.hear(again), Outcome::Duplicate);
+    assert_eq!(world.hear(again), FrameOutcome::Duplicate);
     world.pass(at(7));
     assert_eq!(world.verdict(PID), Some(Verdict::Stalled));
 }
@@ -88,7 +88,7 @@ fn a_beat_refused_for_its_rate_proves_that_the_agent_lives() {
     let mut world = World::with(Policy { max_total_rate: 1, max_beat_rate: 0, ..Policy::default() });
     let mut handles = [10, 11, 12].map(|pid| Handle::connect(pid, at(0)));
     for (second, handle) in (0..).zip(&mut handles) {
-        assert_eq!(world.hear(handle.next(at(second), Status::Ok)), Outcome::Accepted);
+        assert_eq!(world.hear(handle.next(at(second), Status::Ok)), FrameOutcome::Accepted);
     }
     for second in 3..30 {
         world.pass(at(second));
@@ -164,7 +164,7 @@ fn an_old_beat_does_not_extend_the_deadline() {
     for beat in &old {
         world.hear(*beat);
     }
-    assert_eq!(world.hear(ReceivedBeat { received_at: at(7), ..old[1] }), Outcome::OutOfOrder);
+    assert_eq!(world.hear(ReceivedBeat { received_at: at(7), ..old[1] }), FrameOutcome::OutOfOrder);
     world.pass(at(9));
     assert_eq!(world.verdict(PID), Some(Verdict::Stalled));
 }
@@ -175,8 +175,8 @@ fn two_handles_of_a_process_are_one_agent_and_neither_is_out_of_order() {
     let mut first = Handle::connect(PID, at(0));
     let mut second = Handle::connect(PID, at(1));
     for beat in 1..50 {
-        assert_eq!(world.hear(first.next(at(beat), Status::Ok)), Outcome::Accepted);
-        assert_eq!(world.hear(second.next(at(beat), Status::Ok)), Outcome::Accepted);
+        assert_eq!(world.hear(first.next(at(beat), Status::Ok)), FrameOutcome::Accepted);
+        assert_eq!(world.hear(second.next(at(beat), Status::Ok)), FrameOutcome::Accepted);
     }
     assert_eq!(world.tracker.len(), 1);
     assert_eq!(world.transitions(), [(PID, UP, Cause::FirstBeat)]);
@@ -193,7 +193,11 @@ fn an_agent_is_up_as_long_as_any_of_its_sessions_beats() {
         world.hear(second.next(at(beat), Status::Ok));
     }
     assert_eq!(world.verdict(PID), Some(UP));
-    assert_eq!(world.hear(first.next(at(50), Status::Ok)), Outcome::Accepted, "the first is still known");
+    assert_eq!(
+        world.hear(first.next(at(50), Status::Ok)),
+        FrameOutcome::Accepted,
+        "the first is still known"
+    );
 }
 
 #[test]
@@ -205,8 +209,8 @@ fn exec_and_a_recreated_handle_begin_a_session_and_take_over_the_name() {
     }
     world.spawn(PID, "after-exec", 100);
     let mut after = Handle::connect(PID, at(11));
-    assert_eq!(world.hear(after.next(at(11), Status::Ok)), Outcome::Accepted);
-    assert_eq!(world.hear(after.next(at(12), Status::Ok)), Outcome::Accepted);
+    assert_eq!(world.hear(after.next(at(11), Status::Ok)), FrameOutcome::Accepted);
+    assert_eq!(world.hear(after.next(at(12), Status::Ok)), FrameOutcome::Accepted);
     let agent = world.tracker.agents(0..usize::MAX).next().unwrap();
     assert_eq!((&**agent.name, agent.last.beats), ("after-exec", 12));
     assert_eq!(world.transitions(), [(PID, UP, Cause::FirstBeat)]);
@@ -236,7 +240,7 @@ fn another_process_with_the_same_pid_is_a_new_incarnation() {
     }
     world.spawn(PID, "successor", 900);
     let mut new = Handle::connect(PID, at(21));
-    assert_eq!(world.hear(new.next(at(21), Status::Ok)), Outcome::Accepted);
+    assert_eq!(world.hear(new.next(at(21), Status::Ok)), FrameOutcome::Accepted);
     let changes = world.transitions();
     assert_eq!(changes.last(), Some(&(PID, UP, Cause::Restarted)));
     let agent = world.tracker.agents(0..usize::MAX).next().unwrap();
@@ -252,7 +256,7 @@ fn a_new_process_whose_first_beats_were_lost_is_recognised_by_its_start_time() {
     }
     world.spawn(PID, "successor", 900);
     let mut new = Handle { nonce: 2, ..Handle::connect(PID, at(21)) };
-    assert_eq!(world.hear(new.next(at(23), Status::Ok)), Outcome::Accepted);
+    assert_eq!(world.hear(new.next(at(23), Status::Ok)), FrameOutcome::Accepted);
     assert_eq!(world.transitions().last(), Some(&(PID, UP, Cause::Restarted)));
 }
 
@@ -262,8 +266,8 @@ fn a_terminal_frame_is_critical_and_ordinary_beats_after_it_mean_that_the_agent_
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
     let last_word = Handle { nonce: NONCE_TERMINAL, ..handle };
-    assert_eq!(world.hear(last_word.frame(at(1), Status::Critical)), Outcome::Accepted);
-    assert_eq!(world.hear(handle.next(at(2), Status::Ok)), Outcome::Accepted);
+    assert_eq!(world.hear(last_word.frame(at(1), Status::Critical)), FrameOutcome::Accepted);
+    assert_eq!(world.hear(handle.next(at(2), Status::Ok)), FrameOutcome::Accepted);
     world.pass(at(20));
     let critical = Verdict::Up(Status::Critical);
     let changes = [
@@ -290,7 +294,7 @@ fn an_agent_known_only_from_its_terminal_frame_lost_no_beats() {
     let mut world = World::new();
     let handle = Handle { nonce: NONCE_TERMINAL, ..Handle::connect(PID, at(0)) };
     world.hear(handle.frame(at(0), Status::Critical));
-    assert_eq!(world.hear(Handle { nonce: 50, ..handle }.frame(at(1), Status::Ok)), Outcome::Accepted);
+    assert_eq!(world.hear(Handle { nonce: 50, ..handle }.frame(at(1), Status::Ok)), FrameOutcome::Accepted);
     assert_eq!(world.tracker.agents(0..usize::MAX).next().unwrap().lost, 0);
 }
 
@@ -301,8 +305,8 @@ fn a_nonce_that_goes_round_is_counted_and_accepted() {
     world.hear(handle.next(at(0), Status::Ok));
     assert_eq!(handle.nonce, NONCE_TERMINAL - 1);
     handle.nonce = 0;
-    assert_eq!(world.hear(handle.frame(at(1), Status::Ok)), Outcome::Accepted);
-    assert_eq!(world.hear(handle.next(at(2), Status::Ok)), Outcome::Accepted);
+    assert_eq!(world.hear(handle.frame(at(1), Status::Ok)), FrameOutcome::Accepted);
+    assert_eq!(world.hear(handle.next(at(2), Status::Ok)), FrameOutcome::Accepted);
     assert_eq!(world.tracker.statistics().nonce_wraps, 1);
     assert_eq!(world.tracker.agents(0..usize::MAX).next().unwrap().lost, 0);
 }
@@ -322,14 +326,14 @@ fn too_many_beats_are_refused_but_never_a_change_or_a_last_word() {
     let mut world = World::with(Policy { max_beat_rate: 10, ..Policy::default() });
     let mut handle = Handle::connect(PID, at(0));
     let mut send = |world: &mut World, status| world.hear(handle.next(at(1), status));
-    let accepted = (0..100).filter(|_| send(&mut world, Status::Ok) == Outcome::Accepted).count();
+    let accepted = (0..100).filter(|_| send(&mut world, Status::Ok) == FrameOutcome::Accepted).count();
     assert_eq!(accepted, 1 + 10, "the first beat introduces the agent");
-    assert_eq!(send(&mut world, Status::Ok), Outcome::RateLimitedAgent);
-    assert_eq!(send(&mut world, Status::Critical), Outcome::Accepted);
-    assert_eq!(send(&mut world, Status::Critical), Outcome::RateLimitedAgent);
+    assert_eq!(send(&mut world, Status::Ok), FrameOutcome::RateLimitedAgent);
+    assert_eq!(send(&mut world, Status::Critical), FrameOutcome::Accepted);
+    assert_eq!(send(&mut world, Status::Critical), FrameOutcome::RateLimitedAgent);
     let last_word = Handle { nonce: NONCE_TERMINAL, ..handle };
-    assert_eq!(world.hear(last_word.frame(at(1), Status::Critical)), Outcome::Accepted);
-    assert_eq!(world.hear(handle.next(at(60), Status::Critical)), Outcome::Accepted);
+    assert_eq!(world.hear(last_word.frame(at(1), Status::Critical)), FrameOutcome::Accepted);
+    assert_eq!(world.hear(handle.next(at(60), Status::Critical)), FrameOutcome::Accepted);
     assert_eq!(world.tracker.agents(0..usize::MAX).next().unwrap().lost, 0, "what was refused did arrive");
 }
 
@@ -338,8 +342,8 @@ fn the_limit_for_all_holds_for_all_together() {
     let mut world = World::with(Policy { max_total_rate: 10, max_beat_rate: 0, ..Policy::default() });
     let outcomes: Vec<_> =
         (0..20).map(|pid| world.hear(Handle::connect(1000 + pid, at(1)).next(at(1), Status::Ok))).collect();
-    assert!(outcomes[..10].iter().all(|outcome| *outcome == Outcome::Accepted));
-    assert!(outcomes[10..].iter().all(|outcome| *outcome == Outcome::RateLimitedGlobal));
+    assert!(outcomes[..10].iter().all(|outcome| *outcome == FrameOutcome::Accepted));
+    assert!(outcomes[10..].iter().all(|outcome| *outcome == FrameOutcome::RateLimitedGlobal));
 }
 
 #[test]
@@ -347,10 +351,10 @@ fn beyond_the_most_agents_new_ones_are_refused_and_known_ones_are_not() {
     let mut world = World::with(Policy { max_agents: 2, ..Policy::default() });
     let mut handles = [10, 11, 12].map(|pid| Handle::connect(pid, at(0)));
     let [first, second, third] = &mut handles;
-    assert_eq!(world.hear(first.next(at(0), Status::Ok)), Outcome::Accepted);
-    assert_eq!(world.hear(second.next(at(0), Status::Ok)), Outcome::Accepted);
-    assert_eq!(world.hear(third.next(at(0), Status::Ok)), Outcome::Capacity);
-    assert_eq!(world.hear(first.next(at(1), Status::Ok)), Outcome::Accepted);
+    assert_eq!(world.hear(first.next(at(0), Status::Ok)), FrameOutcome::Accepted);
+    assert_eq!(world.hear(second.next(at(0), Status::Ok)), FrameOutcome::Accepted);
+    assert_eq!(world.hear(third.next(at(0), Status::Ok)), FrameOutcome::Capacity);
+    assert_eq!(world.hear(first.next(at(1), Status::Ok)), FrameOutcome::Accepted);
 }
 
 #[test]
@@ -363,7 +367,10 @@ fn a_silent_agent_is_forgotten_in_time_and_makes_room() {
     world.pass(at(3_601));
     assert_eq!((world.tracker.len(), world.tracker.statistics().forgotten), (0, 1));
     assert_eq!(world.tracker.poll_timeout(), None, "nobody is left to wait for");
-    assert_eq!(world.hear(Handle::connect(11, at(3_602)).next(at(3_602), Status::Ok)), Outcome::Accepted);
+    assert_eq!(
+        world.hear(Handle::connect(11, at(3_602)).next(at(3_602), Status::Ok)),
+        FrameOutcome::Accepted
+    );
     assert_eq!(world.tracker.slots(), 1, "the slot is used again");
 }
 
@@ -386,7 +393,7 @@ fn a_stamp_older_than_the_last_is_taken_as_equal_and_counted() {
     world.hear(handle.next(at(10), Status::Ok));
     let mut late = handle.next(at(11), Status::Ok);
     late.received_at = at(9);
-    assert_eq!(world.hear(late), Outcome::Accepted);
+    assert_eq!(world.hear(late), FrameOutcome::Accepted);
     assert_eq!(world.tracker.statistics().clamped_stamps, 1);
     assert_eq!(world.tracker.agents(0..usize::MAX).next().unwrap().last_beat, at(10));
 }

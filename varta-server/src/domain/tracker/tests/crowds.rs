@@ -2,7 +2,7 @@
 
 use crate::domain::process::Dossier;
 use crate::domain::process::ProcessId;
-use crate::domain::process::{Doing, Explanation, Look, State};
+use crate::domain::process::{Explanation, ProcessActivity, ProcessSnapshot, State};
 use crate::domain::tracker::tests::*;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -99,11 +99,11 @@ fn what_a_process_shows_ends_all_doubt() {
     let mut crowd = Crowd::of(40);
     crowd.world.tracker.handle_timeout(at(14) + Duration::from_millis(1));
     let close = std::iter::from_fn(|| crowd.world.tracker.poll_request()).find_map(|request| match request {
-        Request::Look { process, depth: InspectionDepth::Full } => Some(process),
+        TrackerRequest::Look { process, depth: InspectionDepth::Full } => Some(process),
         _ => None,
     });
     let process = close.expect("the first deadline has passed");
-    let look = Look {
+    let look = ProcessSnapshot {
         at: at(14),
         pid: process.pid,
         start_time: process.start_time,
@@ -114,7 +114,7 @@ fn what_a_process_shows_ends_all_doubt() {
         cpu: Duration::ZERO,
         details: None,
     };
-    let explanation = Explanation { doing: Doing::Stopped, sentence: "a signal stopped it" };
+    let explanation = Explanation { doing: ProcessActivity::Stopped, sentence: "a signal stopped it" };
     let dossier = Arc::new(Dossier { explanation, ..Dossier::new(look, None) });
     crowd.world.tracker.handle_evidence(process, Some(dossier), at(14) + Duration::from_millis(2));
     let told = crowd.told();
@@ -122,7 +122,7 @@ fn what_a_process_shows_ends_all_doubt() {
     let other = ProcessId { pid: 5_001, start_time: NonZeroU64::new(100).unwrap() };
     crowd.world.pass(at(15));
     crowd.told();
-    let killed = Death::Killed { signal: 9, core_dumped: false };
+    let killed = ExitStatus::Killed { signal: 9, core_dumped: false };
     crowd.world.tracker.handle_death(other, killed, at(16), at(16));
     let told = crowd.told();
     assert_eq!((told[0].from, told[0].to), (Some(Verdict::Unknown), Verdict::Down));
@@ -133,7 +133,7 @@ fn those_who_fall_in_one_moment_are_one_incident() {
     let mut crowd = Crowd::of(40);
     for pid in 5_000..5_040 {
         let process = ProcessId { pid, start_time: NonZeroU64::new(100).unwrap() };
-        crowd.world.tracker.handle_death(process, Death::Unknown, at(10), at(10));
+        crowd.world.tracker.handle_death(process, ExitStatus::Unknown, at(10), at(10));
     }
     let incidents: Vec<_> = crowd.told().into_iter().map(|told| told.incident).collect();
     assert!(incidents[..9].iter().all(Option::is_none));

@@ -1,7 +1,7 @@
 //! Claims about adaptive timeouts: agents that request no timeout get one by their beats.
 
 use crate::base::Glob;
-use crate::domain::beat::{Introduction, ReceivedControl, Said};
+use crate::domain::beat::{ControlMessage, Hello, ReceivedControl};
 use crate::domain::rules::{Rule, Rules};
 use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind};
 use crate::domain::tracker::tests::*;
@@ -35,7 +35,7 @@ impl World {
         for _ in 0..beats {
             now = now + TENTH;
             self.pass(now);
-            assert_eq!(self.hear(way(handle.next(now, Status::Ok))), Outcome::Accepted);
+            assert_eq!(self.hear(way(handle.next(now, Status::Ok))), FrameOutcome::Accepted);
         }
         now
     }
@@ -75,9 +75,13 @@ fn what_an_agent_asks_for_goes_before_what_was_learned() {
     let mut handle = Handle::connect(PID, at(0));
     let last = world.teach(&mut handle, at(1), 50, |beat| beat);
     assert!(world.given() < FIVE);
-    let asks = Introduction { stall_after: Some(Duration::from_secs(30)), ..Introduction::default() };
+    let asks = Hello { stall_after: Some(Duration::from_secs(30)), ..Hello::default() };
     let sender = Sender::local(PID);
-    world.tracker.handle_control(&ReceivedControl { received_at: last, sender, said: Said::Hello(asks) });
+    world.tracker.handle_control(&ReceivedControl {
+        received_at: last,
+        sender,
+        said: ControlMessage::Hello(asks),
+    });
     assert_eq!(world.given(), Duration::from_secs(30));
     world.teach(&mut handle, last, 50, |beat| beat);
     assert_eq!(world.given(), Duration::from_secs(30));
@@ -134,7 +138,7 @@ fn beats_refused_for_their_rate_are_not_lost() {
     for _ in 0..500 {
         now = now + TENTH;
         world.pass(now);
-        refused += usize::from(world.hear(handle.next(now, Status::Ok)) == Outcome::RateLimitedAgent);
+        refused += usize::from(world.hear(handle.next(now, Status::Ok)) == FrameOutcome::RateLimitedAgent);
     }
     assert!(refused > 200, "{refused}");
     assert!(world.given() < Duration::from_secs(1), "{:?}", world.given());

@@ -19,7 +19,7 @@ impl World {
     /// Handles a beat after every deadline before it.
     fn hear_at(&mut self, beat: ReceivedBeat) {
         self.pass(beat.received_at);
-        assert_eq!(self.hear(beat), Outcome::Accepted);
+        assert_eq!(self.hear(beat), FrameOutcome::Accepted);
     }
 
     /// The length of each false positive that was taken back since the last call.
@@ -136,7 +136,7 @@ fn what_a_server_before_this_one_said_is_no_mistake_of_this_one() {
     let mut world = World::new();
     world.hear_at(beat(1, 0, 0));
     world.pass(at(6));
-    let known: Vec<Remembered> = world.tracker.remembered(0..usize::MAX).collect();
+    let known: Vec<AgentSnapshot> = world.tracker.remembered(0..usize::MAX).collect();
     let mut next = World::new();
     assert!(next.tracker.remember(&known[0], Fate::Unknown, at(1)));
     next.hear_at(beat(9, 8_000, 8_000));

@@ -26,8 +26,8 @@ use varta_proto::{Frame, NONCE_TERMINAL};
 
 use super::*;
 use crate::domain::beat::{Origin, Sender};
-use crate::domain::outcome::Outcome;
-use crate::domain::process::{Death, InspectionDepth};
+use crate::domain::outcome::FrameOutcome;
+use crate::domain::process::{ExitStatus, InspectionDepth};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 const STALL_AFTER: Duration = Duration::from_secs(5);
@@ -51,7 +51,7 @@ struct World {
     tracker: Tracker,
     processes: ProcessTable,
     /// The requests other than inspections: those are refused at once, so that no verdict waits.
-    requests: Vec<Request>,
+    requests: Vec<TrackerRequest>,
 }
 
 /// A session of one process, which beats are sent from.
@@ -106,7 +106,7 @@ impl World {
     }
 
     /// Handles one beat and returns its outcome.
-    fn hear(&mut self, beat: ReceivedBeat) -> Outcome {
+    fn hear(&mut self, beat: ReceivedBeat) -> FrameOutcome {
         let tally = self.tracker.handle_batch(&[beat], &mut self.processes);
         let row = tally.rows().next().expect("one beat has one outcome").0;
         for (_, count) in tally.rows() {
@@ -144,11 +144,13 @@ impl World {
     fn refuse_looks(&mut self, at: MonoTime) {
         while let Some(request) = self.tracker.poll_request() {
             match request {
-                Request::Look { process, depth: InspectionDepth::Full } => {
+                TrackerRequest::Look { process, depth: InspectionDepth::Full } => {
                     self.tracker.handle_evidence(process, None, at);
                 }
-                Request::Look { depth: InspectionDepth::Quick, .. } => {}
-                Request::Watch(_) | Request::Unwatch(_) | Request::Find(_) => self.requests.push(request),
+                TrackerRequest::Look { depth: InspectionDepth::Quick, .. } => {}
+                TrackerRequest::Watch(_) | TrackerRequest::Unwatch(_) | TrackerRequest::Find(_) => {
+                    self.requests.push(request)
+                }
             }
         }
     }
@@ -179,15 +181,15 @@ fn at(seconds: u64) -> MonoTime {
 }
 
 /// The tracker's outcome with this row in a count of outcomes.
-fn outcome(row: usize) -> Outcome {
+fn outcome(row: usize) -> FrameOutcome {
     let outcomes = [
-        Outcome::Accepted,
-        Outcome::Duplicate,
-        Outcome::OutOfOrder,
-        Outcome::RateLimitedAgent,
-        Outcome::RateLimitedGlobal,
-        Outcome::Capacity,
-        Outcome::SourceLimit,
+        FrameOutcome::Accepted,
+        FrameOutcome::Duplicate,
+        FrameOutcome::OutOfOrder,
+        FrameOutcome::RateLimitedAgent,
+        FrameOutcome::RateLimitedGlobal,
+        FrameOutcome::Capacity,
+        FrameOutcome::SourceLimit,
     ];
     outcomes.into_iter().find(|outcome| outcome.index() == row).expect("an outcome of the tracker")
 }

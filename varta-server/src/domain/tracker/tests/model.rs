@@ -39,7 +39,7 @@ proptest! {
                 Happening::Beat(pid) => {
                     let (handle, last) = handles.entry(pid).or_insert((Handle::connect(pid, now), now));
                     *last = now;
-                    prop_assert_eq!(world.hear(handle.next(now, Status::Ok)), Outcome::Accepted);
+                    prop_assert_eq!(world.hear(handle.next(now, Status::Ok)), FrameOutcome::Accepted);
                 }
                 Happening::Pass(time) => {
                     now = now + time;

@@ -1,6 +1,6 @@
 //! Claims about agents that write beats to a shared memory page, of which the server sees some.
 
-use crate::domain::beat::{ReceivedControl, Said};
+use crate::domain::beat::{ControlMessage, ReceivedControl};
 use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind};
 use crate::domain::tracker::tests::*;
 use std::time::Duration;
@@ -11,9 +11,13 @@ fn ms(millis: u64) -> MonoTime {
 }
 
 impl World {
-    fn attach(&mut self, pid: u32, at: MonoTime) -> Outcome {
+    fn attach(&mut self, pid: u32, at: MonoTime) -> FrameOutcome {
         let sender = Sender::local(pid);
-        self.tracker.handle_control(&ReceivedControl { received_at: at, sender, said: Said::Attach })
+        self.tracker.handle_control(&ReceivedControl {
+            received_at: at,
+            sender,
+            said: ControlMessage::Attach,
+        })
     }
 
     /// The pids whose pages must be read.
@@ -39,10 +43,10 @@ fn beats_between_two_looks_are_not_lost_and_neither_are_those_before_a_datagram(
     handle.nonce += 2;
     world.hear(handle.next(ms(2), Status::Ok));
     assert_eq!(lost(&world), 2, "all of it were datagrams");
-    assert_eq!(world.attach(PID, ms(2)), Outcome::Accepted);
+    assert_eq!(world.attach(PID, ms(2)), FrameOutcome::Accepted);
     for (millis, status) in [(10, Status::Ok), (20, Status::Degraded), (30, Status::Degraded)] {
         handle.nonce += 1_000;
-        assert_eq!(world.hear(handle.next(ms(millis), status)), Outcome::Accepted);
+        assert_eq!(world.hear(handle.next(ms(millis), status)), FrameOutcome::Accepted);
     }
     assert_eq!(lost(&world), 2);
 }
@@ -50,7 +54,7 @@ fn beats_between_two_looks_are_not_lost_and_neither_are_those_before_a_datagram(
 #[test]
 fn nobody_is_known_by_a_page_alone() {
     let mut world = World::new();
-    assert_eq!(world.attach(PID, ms(1)), Outcome::OutOfOrder);
+    assert_eq!(world.attach(PID, ms(1)), FrameOutcome::OutOfOrder);
     assert!(world.tracker.is_empty());
 }
 

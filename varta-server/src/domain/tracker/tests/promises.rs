@@ -7,7 +7,7 @@ use varta_proto::Status;
 use varta_proto::control::{AgentName, GoodbyeReason};
 
 use crate::base::Glob;
-use crate::domain::beat::{Introduction, ReceivedControl, Said};
+use crate::domain::beat::{ControlMessage, Hello, ReceivedControl};
 use crate::domain::expected::{Expected, ExpectedAgents};
 use crate::domain::rules::{Rule, Rules};
 use crate::domain::tracker::tests::*;
@@ -17,21 +17,25 @@ const SHUTDOWN: Option<GoodbyeReason> = Some(GoodbyeReason::Shutdown);
 impl Handle {
     fn goodbye(&self, at: MonoTime) -> ReceivedControl {
         let timestamp = u64::try_from(at.since(self.connected_at).as_nanos()).unwrap() + 1_000;
-        let said = Said::Goodbye { nonce: self.nonce, timestamp, reason: SHUTDOWN };
+        let said = ControlMessage::Goodbye { nonce: self.nonce, timestamp, reason: SHUTDOWN };
         ReceivedControl { received_at: at, sender: Sender::local(self.pid), said }
     }
 
-    fn hello(&self, at: MonoTime, introduction: Introduction) -> ReceivedControl {
-        ReceivedControl { received_at: at, sender: Sender::local(self.pid), said: Said::Hello(introduction) }
+    fn hello(&self, at: MonoTime, introduction: Hello) -> ReceivedControl {
+        ReceivedControl {
+            received_at: at,
+            sender: Sender::local(self.pid),
+            said: ControlMessage::Hello(introduction),
+        }
     }
 }
 
-fn asks_for(stall_after: Duration) -> Introduction {
-    Introduction { stall_after: Some(stall_after), ..Introduction::default() }
+fn asks_for(stall_after: Duration) -> Hello {
+    Hello { stall_after: Some(stall_after), ..Hello::default() }
 }
 
-fn named(name: &str) -> Introduction {
-    Introduction { name: Some(AgentName::parse(name).unwrap()), ..Introduction::default() }
+fn named(name: &str) -> Hello {
+    Hello { name: Some(AgentName::parse(name).unwrap()), ..Hello::default() }
 }
 
 impl World {
@@ -47,7 +51,7 @@ fn who_says_goodbye_is_gone_and_never_stalled() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
-    assert_eq!(world.tracker.handle_control(&handle.goodbye(at(1))), Outcome::Accepted);
+    assert_eq!(world.tracker.handle_control(&handle.goodbye(at(1))), FrameOutcome::Accepted);
     world.pass(at(100));
     assert_eq!(world.told(), [(UP, Cause::FirstBeat), FAREWELL]);
 }
@@ -60,7 +64,7 @@ fn a_process_that_ends_badly_after_its_goodbye_alarms_nobody() {
     world.tracker.handle_control(&handle.goodbye(at(1)));
     world.told();
     let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
-    world.tracker.handle_death(process, Death::Killed { signal: 15, core_dumped: false }, at(2), at(2));
+    world.tracker.handle_death(process, ExitStatus::Killed { signal: 15, core_dumped: false }, at(2), at(2));
     assert_eq!(world.told(), []);
 }
 
@@ -124,7 +128,7 @@ fn who_tells_only_a_long_interval_is_given_three_of_them() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
-    let slow = Introduction { interval: Some(Duration::from_secs(10)), ..Introduction::default() };
+    let slow = Hello { interval: Some(Duration::from_secs(10)), ..Hello::default() };
     world.tracker.handle_control(&handle.hello(at(0), slow));
     world.told();
     world.pass(at(29));
@@ -138,7 +142,7 @@ fn who_says_that_it_is_busy_is_not_missed_until_then() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
-    let busy = Introduction { busy_for: Some(Duration::from_secs(60)), ..Introduction::default() };
+    let busy = Hello { busy_for: Some(Duration::from_secs(60)), ..Hello::default() };
     world.tracker.handle_control(&handle.hello(at(1), busy));
     world.told();
     world.pass(at(60));
@@ -151,7 +155,7 @@ fn who_says_that_it_is_busy_is_not_missed_until_then() {
 fn an_introduction_waits_for_the_first_beat_and_is_no_beat_itself() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
-    assert_eq!(world.tracker.handle_control(&handle.hello(at(0), named("billing"))), Outcome::Accepted);
+    assert_eq!(world.tracker.handle_control(&handle.hello(at(0), named("billing"))), FrameOutcome::Accepted);
     assert_eq!(world.tracker.len(), 0);
     world.hear(handle.next(at(1), Status::Ok));
     assert_eq!(&*world.tracker.poll_transition().unwrap().agent.name, "billing");
@@ -173,7 +177,7 @@ fn a_new_process_has_promised_nothing() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
-    let promise = Introduction { stall_after: Some(Duration::from_secs(600)), ..named("billing") };
+    let promise = Hello { stall_after: Some(Duration::from_secs(600)), ..named("billing") };
     world.tracker.handle_control(&handle.hello(at(0), promise));
     world.spawn(PID, "another", 200);
     world.hear(Handle::connect(PID, at(1)).next(at(1), Status::Ok));
@@ -197,7 +201,7 @@ fn introductions_of_nobody_are_bounded() {
 fn the_goodbye_of_a_stranger_is_refused() {
     let mut world = World::new();
     let handle = Handle::connect(PID, at(0));
-    assert_eq!(world.tracker.handle_control(&handle.goodbye(at(1))), Outcome::OutOfOrder);
+    assert_eq!(world.tracker.handle_control(&handle.goodbye(at(1))), FrameOutcome::OutOfOrder);
 }
 
 #[test]
@@ -207,7 +211,7 @@ fn who_gives_the_name_of_one_that_died_takes_its_place() {
     world.hear(first.next(at(0), Status::Ok));
     world.tracker.handle_control(&first.hello(at(0), named("billing")));
     let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
-    world.tracker.handle_death(process, Death::Exited { code: 3 }, at(1), at(1));
+    world.tracker.handle_death(process, ExitStatus::Exited { code: 3 }, at(1), at(1));
     world.told();
 
     let mut second = Handle::connect(77, at(2));
@@ -229,10 +233,10 @@ fn a_rule_for_its_name_goes_before_what_an_agent_asks_for() {
     world.hear(handle.next(at(0), Status::Ok));
     let stall_after = |world: &World| world.tracker.agents(0..usize::MAX).next().unwrap().stall_after;
     assert_eq!(stall_after(&world), Duration::from_secs(5));
-    let asks = Introduction { stall_after: Some(Duration::from_secs(10)), ..named("billing-1") };
+    let asks = Hello { stall_after: Some(Duration::from_secs(10)), ..named("billing-1") };
     world.tracker.handle_control(&handle.hello(at(0), asks.clone()));
     assert_eq!(stall_after(&world), Duration::from_secs(30));
-    world.tracker.handle_control(&handle.hello(at(1), Introduction { ..named("mail") }));
+    world.tracker.handle_control(&handle.hello(at(1), Hello { ..named("mail") }));
     assert_eq!(stall_after(&world), Duration::from_secs(10), "what it asked for counts where no rule does");
 }
 

@@ -8,25 +8,25 @@ use varta_proto::Status;
 
 use varta_proto::control::AgentName;
 
-use crate::domain::beat::{Introduction, KeyId, Lane, ReceivedControl, Said};
+use crate::domain::beat::{ControlMessage, Hello, KeyId, ReceivedControl, RemoteEndpoint};
 use crate::domain::expected::{Expected, ExpectedAgents};
 use crate::domain::labels::Labels;
 use crate::domain::tracker::agents::snapshot::Fate::{Gone, Lives, Unknown};
-use crate::domain::tracker::agents::snapshot::{Note, Remembered};
+use crate::domain::tracker::agents::snapshot::{AgentSnapshot, RegistryChange};
 use crate::domain::tracker::tests::*;
 
 const AWAY: Duration = Duration::from_secs(100);
 const START_TIME: NonZeroU64 = NonZeroU64::new(100).unwrap();
 
 /// The agent of [`World`], as a server that stopped 100 seconds ago left it.
-fn kept(verdict: Verdict) -> Remembered {
-    Remembered {
+fn kept(verdict: Verdict) -> AgentSnapshot {
+    AgentSnapshot {
         agent: AgentId { name: "worker".into(), origin: Origin::Local, pid: PID, twin: Twin::FIRST },
         name_source: NameSource::Agent,
-        lane: Lane::default(),
+        lane: RemoteEndpoint::default(),
         start_time: Some(START_TIME),
         verdict,
-        last: LastWord { status: Status::Degraded, payload: 3, terminal: false, beats: 812 },
+        last: LastReport { status: Status::Degraded, payload: 3, terminal: false, beats: 812 },
         labels: Labels::default(),
         unit: None,
         asked: None,
@@ -38,13 +38,13 @@ fn kept(verdict: Verdict) -> Remembered {
     }
 }
 
-fn up() -> Remembered {
+fn up() -> AgentSnapshot {
     kept(Verdict::Up(Status::Degraded))
 }
 
 impl World {
     #[track_caller]
-    fn remembers(&mut self, agent: &Remembered, fate: Fate) {
+    fn remembers(&mut self, agent: &AgentSnapshot, fate: Fate) {
         assert!(self.tracker.remember(agent, fate, MonoTime::START));
         self.refuse_looks(MonoTime::START);
         self.check();
@@ -65,7 +65,7 @@ impl World {
         only
     }
 
-    fn notes(&mut self) -> Vec<Note> {
+    fn notes(&mut self) -> Vec<RegistryChange> {
         std::iter::from_fn(|| self.tracker.poll_note()).collect()
     }
 }
@@ -74,12 +74,12 @@ impl World {
 fn who_was_up_and_lives_is_expected_and_with_a_beat_goes_on_as_before() {
     let mut world = World::new();
     world.remembers(&up(), Lives);
-    assert_eq!(world.requests, [Request::Watch(ProcessId { pid: PID, start_time: START_TIME })]);
+    assert_eq!(world.requests, [TrackerRequest::Watch(ProcessId { pid: PID, start_time: START_TIME })]);
     assert_eq!(world.transitions(), [], "nothing has changed");
     assert_eq!(world.tracker.population()[Verdict::EXPECTED], 1);
 
     let mut handle = Handle { pid: PID, connected_at: MonoTime::START, nonce: 900 };
-    assert_eq!(world.hear(handle.next(at(2), Status::Ok)), Outcome::Accepted);
+    assert_eq!(world.hear(handle.next(at(2), Status::Ok)), FrameOutcome::Accepted);
     let told = world.only_told();
     assert_eq!((told.from, told.to), (Some(Verdict::Expected), Verdict::Up(Status::Ok)));
     assert_eq!((told.cause, told.silence), (Cause::Recovered, AWAY + Duration::from_secs(2)));
@@ -108,7 +108,7 @@ fn who_lives_and_does_not_beat_is_stalled_after_its_grace_and_not_before() {
 fn who_asked_for_more_has_more() {
     let mut world = World::new();
     let asked = Some(Duration::from_secs(20));
-    world.remembers(&Remembered { asked, ..up() }, Lives);
+    world.remembers(&AgentSnapshot { asked, ..up() }, Lives);
     assert_eq!(world.view().stall_after, Duration::from_secs(20));
     world.pass(at(19));
     assert_eq!(world.transitions(), []);
@@ -116,7 +116,7 @@ fn who_asked_for_more_has_more() {
     assert_eq!(world.only_told().to, Verdict::Stalled);
 
     let mut world = World::new();
-    world.remembers(&Remembered { busy_until: at(60), ..up() }, Lives);
+    world.remembers(&AgentSnapshot { busy_until: at(60), ..up() }, Lives);
     world.pass(at(59));
     assert_eq!(world.transitions(), []);
     world.pass(at(61));
@@ -150,7 +150,7 @@ fn who_dies_in_its_grace_is_down_at_once() {
     let mut world = World::new();
     world.remembers(&up(), Lives);
     let process = ProcessId { pid: PID, start_time: START_TIME };
-    world.tracker.handle_death(process, Death::Killed { signal: 9, core_dumped: false }, at(1), at(1));
+    world.tracker.handle_death(process, ExitStatus::Killed { signal: 9, core_dumped: false }, at(1), at(1));
     let told = world.only_told();
     assert_eq!((told.to, told.cause), (Verdict::Down, Cause::Killed { signal: 9 }));
 }
@@ -181,7 +181,7 @@ fn a_stalled_one_that_beats_recovers() {
 fn who_had_left_or_is_to_be_forgotten_or_is_there_already_is_not_taken() {
     let mut world = World::new();
     assert!(!world.tracker.remember(&kept(Verdict::Gone), Lives, MonoTime::START));
-    let long_ago = Remembered { silent_before: Duration::from_secs(86_400), ..kept(Verdict::Down) };
+    let long_ago = AgentSnapshot { silent_before: Duration::from_secs(86_400), ..kept(Verdict::Down) };
     assert!(!world.tracker.remember(&long_ago, Gone, MonoTime::START));
     assert!(world.tracker.is_empty());
     world.remembers(&up(), Lives);
@@ -202,7 +202,7 @@ fn it_is_forgotten_when_it_would_have_been_by_the_server_before() {
 #[test]
 fn who_was_known_when_the_server_was_away_for_days_is_expected_all_the_same() {
     let mut world = World::new();
-    world.remembers(&Remembered { silent_before: Duration::from_secs(300_000), ..up() }, Lives);
+    world.remembers(&AgentSnapshot { silent_before: Duration::from_secs(300_000), ..up() }, Lives);
     world.pass(at(10));
     assert_eq!(world.transitions(), [(PID, Verdict::Stalled, Cause::Silent)]);
 }
@@ -222,7 +222,7 @@ fn another_process_with_its_pid_is_a_restart() {
 #[test]
 fn of_one_that_died_with_the_boot_the_pid_is_free() {
     let mut world = World::new();
-    world.remembers(&Remembered { start_time: None, ..up() }, Gone);
+    world.remembers(&AgentSnapshot { start_time: None, ..up() }, Gone);
     assert_eq!(world.only_told().cause, Cause::Exited { code: None });
     world.hear(Handle::connect(PID, at(1)).next(at(2), Status::Ok));
     assert_eq!(world.only_told().cause, Cause::Restarted);
@@ -236,14 +236,14 @@ fn whose_process_cannot_be_recognised_is_watched_when_it_beats() {
     world.hear(Handle { pid: PID, connected_at: MonoTime::START, nonce: 900 }.next(at(2), Status::Ok));
     world.refuse_looks(at(2));
     assert_eq!(world.only_told().cause, Cause::Recovered);
-    assert_eq!(world.requests, [Request::Watch(ProcessId { pid: PID, start_time: START_TIME })]);
+    assert_eq!(world.requests, [TrackerRequest::Watch(ProcessId { pid: PID, start_time: START_TIME })]);
 }
 
 #[test]
 fn a_new_process_of_the_name_takes_the_place_of_one_that_was_down() {
     for (verdict, fate) in [(Verdict::Down, Gone), (Verdict::Up(Status::Ok), Gone)] {
         let mut world = World::new();
-        let agent = Remembered { name_source: NameSource::Group, ..kept(verdict) };
+        let agent = AgentSnapshot { name_source: NameSource::Group, ..kept(verdict) };
         world.remembers(&agent, fate);
         world.transitions();
         world.spawn_in("worker", PID + 1, 300);
@@ -271,13 +271,13 @@ fn one_that_is_expected_by_name_too_is_expected_once() {
 }
 
 /// An agent of another host.
-fn remote(port: u16, twin: u8) -> (Remembered, ReceivedBeat) {
+fn remote(port: u16, twin: u8) -> (AgentSnapshot, ReceivedBeat) {
     let host: IpAddr = [10, 0, 0, 1].into();
     let sender = Sender::secure_udp(SocketAddr::new(host, port), PID, KeyId(1));
     let agent = AgentId { origin: sender.origin, twin: Twin::from_number(twin).unwrap(), ..up().agent };
     let frame = Frame::new(Status::Ok, PID, 7_000_000, 40, u32::from(twin));
     let beat = ReceivedBeat { received_at: at(2), sender, frame };
-    (Remembered { agent, lane: sender.lane, start_time: None, ..up() }, beat)
+    (AgentSnapshot { agent, lane: sender.lane, start_time: None, ..up() }, beat)
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn an_agent_of_another_host_is_known_again_from_its_port_and_from_another() {
     for port in [4000, 4001] {
         let mut world = World::new();
         world.remembers(&remote(4000, 1).0, Unknown);
-        assert_eq!(world.hear(remote(port, 1).1), Outcome::Accepted);
+        assert_eq!(world.hear(remote(port, 1).1), FrameOutcome::Accepted);
         let told = world.only_told();
         assert_eq!((told.from, told.cause), (Some(Verdict::Expected), Cause::Recovered));
         assert_eq!(world.tracker.len(), 1);
@@ -326,27 +326,30 @@ fn what_is_to_be_remembered_is_told_when_it_changes_and_then_only() {
     world.tracker.take_notes();
     world.hear(handle.next(at(2), Status::Ok));
     assert_eq!(world.notes(), []);
-    let introduction = Introduction {
+    let introduction = Hello {
         name: Some(AgentName::parse("billing").unwrap()),
         stall_after: Some(Duration::from_secs(9)),
-        ..Introduction::default()
+        ..Hello::default()
     };
-    let said = Said::Hello(introduction);
+    let said = ControlMessage::Hello(introduction);
     let hello = ReceivedControl { received_at: at(2), sender: Sender::local(PID), said };
     world.tracker.handle_control(&hello);
     let notes = world.notes();
-    let Some(Note::Known(known)) = notes.last() else { panic!("{notes:?}") };
+    let Some(RegistryChange::Known(known)) = notes.last() else { panic!("{notes:?}") };
     assert_eq!((&*known.agent.name, known.name_source), ("billing", NameSource::Agent));
     assert_eq!((known.asked, known.last_beat), (Some(Duration::from_secs(9)), at(2)));
     world.tracker.handle_control(&hello);
     assert_eq!(world.notes(), [], "it says the same again");
     world.hear(handle.next(at(3), Status::Critical));
     assert!(
-        matches!(&*world.notes(), [Note::Known(known)] if known.verdict == Verdict::Up(Status::Critical))
+        matches!(&*world.notes(), [RegistryChange::Known(known)] if known.verdict == Verdict::Up(Status::Critical))
     );
     world.pass(at(100_000));
     let notes = world.notes();
-    assert!(matches!(&*notes, [Note::Known(_), Note::Forgotten(agent)] if agent.pid == PID), "{notes:?}");
+    assert!(
+        matches!(&*notes, [RegistryChange::Known(_), RegistryChange::Forgotten(agent)] if agent.pid == PID),
+        "{notes:?}"
+    );
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl World {
     }
 
     fn accept(&mut self, beat: ReceivedBeat) {
-        assert_eq!(self.hear(beat), Outcome::Accepted);
+        assert_eq!(self.hear(beat), FrameOutcome::Accepted);
     }
 
     /// Lets each remote beat once a second between `from` and `to`, each a little after the one before.
@@ -196,7 +196,7 @@ fn what_was_overtaken_on_the_way_makes_no_second_agent() {
     let mut moved = agent.moved_to(4001);
     world.accept(moved.beat(at(2)));
     let late = ReceivedBeat { received_at: at(2) + Duration::from_millis(30), ..overtaken };
-    assert_eq!(world.hear(late), Outcome::OutOfOrder);
+    assert_eq!(world.hear(late), FrameOutcome::OutOfOrder);
     world.accept(moved.beat(at(3)));
     assert_eq!(world.tracker.len(), 1);
 }
@@ -213,7 +213,7 @@ fn an_old_frame_from_a_left_port_is_refused() {
     // old.
     agent.handle.nonce = 1;
     let old = ReceivedBeat { received_at: at(4), ..agent.beat(at(2)) };
-    assert_eq!(world.hear(old), Outcome::OutOfOrder);
+    assert_eq!(world.hear(old), FrameOutcome::OutOfOrder);
     assert_eq!(world.tracker.len(), 1);
 }
 
@@ -251,7 +251,7 @@ fn one_address_introduces_so_many_agents_and_no_more() {
     for pid in 100..103 {
         world.accept(invented(pid, HOST).beat(at(1)));
     }
-    assert_eq!(world.hear(invented(103, HOST).beat(at(1))), Outcome::SourceLimit);
+    assert_eq!(world.hear(invented(103, HOST).beat(at(1))), FrameOutcome::SourceLimit);
     world.accept(invented(103, OTHER_HOST).beat(at(1)));
     world.accept(Remote::sealed(4000, 0, at(0)).beat(at(1)));
     world.accept(Handle::connect(PID, at(0)).next(at(1), Status::Ok));
@@ -374,7 +374,7 @@ fn what_was_overtaken_by_far_makes_no_second_agent_either() {
     let overtaken = agent.beat(at(2));
     let mut moved = agent.moved_to(4001);
     world.accept(moved.beat(at(2) + Duration::from_millis(100)));
-    assert_eq!(world.hear(ReceivedBeat { received_at: at(4), ..overtaken }), Outcome::OutOfOrder);
+    assert_eq!(world.hear(ReceivedBeat { received_at: at(4), ..overtaken }), FrameOutcome::OutOfOrder);
     world.accept(moved.beat(at(5)));
     assert_eq!(world.tracker.len(), 1);
 }

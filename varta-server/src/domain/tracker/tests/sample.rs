@@ -10,8 +10,8 @@ use varta_proto::control::GoodbyeReason;
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
 use crate::domain::labels::Labels;
-use crate::domain::process::{Dossier, Look, ProcessId, State};
-use crate::domain::tracker::{AgentId, Cause, Incident, LastWord, Transition, Twin, Verdict};
+use crate::domain::process::{Dossier, ProcessId, ProcessSnapshot, State};
+use crate::domain::tracker::{AgentId, Cause, Incident, LastReport, Transition, Twin, Verdict};
 
 /// The first transition of a local agent with pid 1: it was up, is stalled, and nothing else is known of it.
 pub(crate) fn transition(name: &str) -> Transition {
@@ -26,7 +26,7 @@ pub(crate) fn transition(name: &str) -> Transition {
         cause: Cause::Silent,
         at: MonoTime::START,
         silence: Duration::from_secs(5),
-        last: LastWord { status: Status::Ok, payload: 0, terminal: false, beats: 1 },
+        last: LastReport { status: Status::Ok, payload: 0, terminal: false, beats: 1 },
         stall_after: Duration::from_secs(5),
         detection_latency: None,
         mistake: None,
@@ -38,7 +38,7 @@ pub(crate) fn transition(name: &str) -> Transition {
 /// A transition that has everything that one can have.
 pub(crate) fn complete() -> Transition {
     let start_time = NonZeroU64::MIN;
-    let look = Look {
+    let look = ProcessSnapshot {
         at: MonoTime::from_secs(30),
         pid: 7,
         start_time,
@@ -113,7 +113,7 @@ impl Transition {
 
     /// The last report: its status, its payload, and how many beats there were.
     pub(crate) fn last(mut self, status: Status, payload: u32, beats: u64) -> Self {
-        self.last = LastWord { status, payload, terminal: false, beats };
+        self.last = LastReport { status, payload, terminal: false, beats };
         self
     }
 

@@ -8,15 +8,15 @@ use varta_proto::Status;
 
 use varta_proto::control::AgentName;
 
-use crate::domain::beat::{Introduction, ReceivedControl, Said};
+use crate::domain::beat::{ControlMessage, Hello, ReceivedControl};
 use crate::domain::labels::Labels;
 use crate::domain::tracker::tests::*;
 use crate::domain::tracker::verdicts::transition::Transition;
 
 impl World {
-    fn says(&mut self, at: MonoTime, pid: u32, introduction: Introduction) {
+    fn says(&mut self, at: MonoTime, pid: u32, introduction: Hello) {
         let sender = Sender::local(pid);
-        let said = Said::Hello(introduction);
+        let said = ControlMessage::Hello(introduction);
         self.tracker.handle_control(&ReceivedControl { received_at: at, sender, said });
     }
 
@@ -25,16 +25,16 @@ impl World {
     }
 
     fn named(&self, name: &str) -> (usize, usize) {
-        let Named { all, up } = self.tracker.named(name, 0..usize::MAX);
+        let NameCount { all, up } = self.tracker.named(name, 0..usize::MAX);
         (all, up)
     }
 }
 
-fn team(team: &str) -> Introduction {
-    Introduction {
+fn team(team: &str) -> Hello {
+    Hello {
         name: Some(AgentName::parse("billing").unwrap()),
         labels: [("team", team)].into_iter().collect(),
-        ..Introduction::default()
+        ..Hello::default()
     }
 }
 
@@ -90,7 +90,7 @@ fn agents_of_a_name_are_counted_by_whether_they_are_up() {
     assert_eq!((world.named("worker"), world.named("other")), ((3, 3), (0, 0)));
     world.pass(MonoTime::from_millis(7_500));
     assert_eq!(world.named("worker"), (3, 1));
-    let Named { all, .. } = world.tracker.named("worker", 0..2);
+    let NameCount { all, .. } = world.tracker.named("worker", 0..2);
     assert_eq!(all, 2, "in slices");
 }
 
@@ -103,7 +103,7 @@ fn a_change_tells_the_labels_that_the_agent_said_last() {
     world.says(at(1), PID, team("a"));
     world.says(at(1), PID, team("b"));
     // Labels that a Hello leaves out stay.
-    world.says(at(2), PID, Introduction { labels: Labels::default(), ..team("") });
+    world.says(at(2), PID, Hello { labels: Labels::default(), ..team("") });
     world.hear(handle.next(at(2), Status::Degraded));
     assert_eq!(world.last_told().labels.get("team"), Some("b"));
 }
@@ -133,7 +133,7 @@ fn who_takes_the_place_of_another_says_whose() {
     world.hear(Handle::connect(1, at(0)).next(at(1), Status::Ok));
     let first = world.last_told().agent;
     let process = ProcessId { pid: 1, start_time: NonZeroU64::new(100).unwrap() };
-    world.tracker.handle_death(process, Death::Exited { code: 1 }, at(2), at(2));
+    world.tracker.handle_death(process, ExitStatus::Exited { code: 1 }, at(2), at(2));
     assert_eq!(world.last_told().predecessor, None);
     world.spawn_in("a.service", 2, 200);
     world.hear(Handle::connect(2, at(3)).next(at(3), Status::Ok));

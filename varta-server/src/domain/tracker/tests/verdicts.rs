@@ -8,10 +8,10 @@ use std::time::Duration;
 use varta_proto::Status;
 
 const PROCESS: ProcessId = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
-const KILLED: Death = Death::Killed { signal: 9, core_dumped: false };
+const KILLED: ExitStatus = ExitStatus::Killed { signal: 9, core_dumped: false };
 
 impl World {
-    fn dies(&mut self, death: Death, at: MonoTime) {
+    fn dies(&mut self, death: ExitStatus, at: MonoTime) {
         self.tracker.handle_death(PROCESS, death, at, at);
         self.check();
     }
@@ -38,10 +38,10 @@ impl World {
 #[test]
 fn how_a_process_ended_decides_whether_that_is_an_alarm() {
     let table = [
-        (Death::Exited { code: 0 }, Verdict::Gone, Cause::Exited { code: Some(0) }),
-        (Death::Exited { code: 3 }, Verdict::Down, Cause::Exited { code: Some(3) }),
+        (ExitStatus::Exited { code: 0 }, Verdict::Gone, Cause::Exited { code: Some(0) }),
+        (ExitStatus::Exited { code: 3 }, Verdict::Down, Cause::Exited { code: Some(3) }),
         (KILLED, Verdict::Down, Cause::Killed { signal: 9 }),
-        (Death::Unknown, Verdict::Down, Cause::Exited { code: None }),
+        (ExitStatus::Unknown, Verdict::Down, Cause::Exited { code: None }),
     ];
     for (death, verdict, cause) in table {
         let (mut world, _) = World::with_agent();
@@ -61,7 +61,7 @@ fn who_was_gone_when_its_first_beat_was_read_is_down_and_the_next_owner_of_its_p
     world.hear(Handle::connect(PID, at(0)).next(at(0), Status::Ok));
     world.transitions();
     world.refuse_looks(at(0));
-    assert_eq!(world.requests, [Request::Find(PID)]);
+    assert_eq!(world.requests, [TrackerRequest::Find(PID)]);
     world.tracker.handle_absence(PID, at(1));
     let change = world.change();
     assert_eq!((change.to, change.cause), (Verdict::Down, Cause::Exited { code: None }));
@@ -83,7 +83,7 @@ fn who_panicked_and_ended_is_down_however_it_exited() {
     let frame = Frame::new(Status::Critical, PID, 1, NONCE_TERMINAL, 0);
     world.hear(ReceivedBeat { received_at: at(2), frame, ..handle.frame(at(2), Status::Ok) });
     assert_eq!(world.change().cause, Cause::Panicked);
-    world.dies(Death::Exited { code: 0 }, at(2));
+    world.dies(ExitStatus::Exited { code: 0 }, at(2));
     let change = world.change();
     assert_eq!((change.to, change.cause), (Verdict::Down, Cause::Panicked));
 }
@@ -113,7 +113,7 @@ fn a_beat_that_is_read_after_its_sender_died_revives_nobody() {
     let (mut world, mut handle) = World::with_agent();
     world.dies(KILLED, at(2));
     world.transitions();
-    assert_eq!(world.hear(handle.next(at(3), Status::Ok)), Outcome::Accepted);
+    assert_eq!(world.hear(handle.next(at(3), Status::Ok)), FrameOutcome::Accepted);
     assert_eq!(world.verdict(PID), Some(Verdict::Down));
     assert_eq!(world.transitions(), []);
 }
@@ -131,7 +131,7 @@ fn a_new_process_under_the_pid_of_a_dead_one_is_a_new_incarnation_and_is_watched
     assert_eq!((change.from, change.to, change.cause), (Some(Verdict::Down), UP, Cause::Restarted));
     world.refuse_looks(at(3));
     let newcomer = ProcessId { start_time: NonZeroU64::new(200).unwrap(), ..PROCESS };
-    assert_eq!(world.requests, [Request::Watch(newcomer)]);
+    assert_eq!(world.requests, [TrackerRequest::Watch(newcomer)]);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_process_is_watched_from_its_first_beat_until_it_is_forgotten() {
     let mut world = World::with(Policy { forget_after: STALL_AFTER, ..Policy::default() });
     world.hear(Handle::connect(PID, at(0)).next(at(0), Status::Ok));
     world.pass(at(60));
-    assert_eq!(world.requests, [Request::Watch(PROCESS), Request::Unwatch(PROCESS)]);
+    assert_eq!(world.requests, [TrackerRequest::Watch(PROCESS), TrackerRequest::Unwatch(PROCESS)]);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_silent_process_is_glanced_at_and_then_looked_at_before_anything_is_said() {
         let now = MonoTime::from_millis(millis);
         world.tracker.handle_timeout(now);
         while let Some(request) = world.tracker.poll_request() {
-            if let Request::Look { process, depth } = request {
+            if let TrackerRequest::Look { process, depth } = request {
                 assert_eq!(process, PROCESS);
                 asked.push((millis, depth));
             }
@@ -253,17 +253,17 @@ fn the_dead_make_room_for_the_living_and_the_first_that_left_goes_first() {
     world.spawn(10, "other", 1);
     world.hear(Handle::connect(PID, at(0)).next(at(0), Status::Ok));
     world.hear(Handle::connect(10, at(0)).next(at(0), Status::Ok));
-    assert_eq!(world.hear(Handle::connect(11, at(1)).next(at(1), Status::Ok)), Outcome::Capacity);
+    assert_eq!(world.hear(Handle::connect(11, at(1)).next(at(1), Status::Ok)), FrameOutcome::Capacity);
     world.dies(KILLED, at(1));
-    assert_eq!(world.hear(Handle::connect(11, at(1)).next(at(1), Status::Ok)), Outcome::Accepted);
+    assert_eq!(world.hear(Handle::connect(11, at(1)).next(at(1), Status::Ok)), FrameOutcome::Accepted);
     assert_eq!((world.verdict(PID), world.tracker.len()), (None, 2));
-    assert_eq!(world.hear(Handle::connect(12, at(1)).next(at(1), Status::Ok)), Outcome::Capacity);
+    assert_eq!(world.hear(Handle::connect(12, at(1)).next(at(1), Status::Ok)), FrameOutcome::Capacity);
 }
 
 #[test]
 fn who_is_gone_is_forgotten_after_a_minute() {
     let (mut world, _) = World::with_agent();
-    world.dies(Death::Exited { code: 0 }, at(2));
+    world.dies(ExitStatus::Exited { code: 0 }, at(2));
     world.pass(at(59));
     assert_eq!(world.tracker.len(), 1);
     world.pass(at(63));

@@ -42,7 +42,7 @@ pub struct Transition {
     /// decision. Zero for a first beat.
     pub silence: Duration,
     /// The agent's last report, the beat that caused the transition included.
-    pub last: LastWord,
+    pub last: LastReport,
     /// The agent's stall timeout.
     pub stall_after: Duration,
     /// The time from the moment at which this could first have been known to the decision; `None` for a
@@ -72,7 +72,7 @@ impl Transition {
             cause: Cause::NeverSeen,
             at,
             silence: at.since(MonoTime::START),
-            last: LastWord { status: Status::Ok, payload: 0, terminal: false, beats: 0 },
+            last: LastReport { status: Status::Ok, payload: 0, terminal: false, beats: 0 },
             stall_after: Duration::ZERO,
             detection_latency: None,
             mistake: None,
@@ -156,7 +156,7 @@ impl TryFrom<u8> for Twin {
 
 /// The last report of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastWord {
+pub struct LastReport {
     /// The reported status.
     pub status: Status,
     /// The payload: a number of the application's own.

@@ -55,11 +55,11 @@ impl Agent {
 }
 
 /// Polls all pages. Returns the nonces read, and the refused frames.
-fn look(table: &mut Table, settled: u64) -> (Vec<u64>, Tally) {
-    let (mut nonces, mut tally) = (Vec::new(), Tally::default());
+fn look(table: &mut Table, settled: u64) -> (Vec<u64>, OutcomeCounts) {
+    let (mut nonces, mut tally) = (Vec::new(), OutcomeCounts::default());
     let mut from = Some(0);
     while let Some(start) = from {
-        let mut found = Found::default();
+        let mut found = PageReading::default();
         from = table.look(start, settled, at(1), &mut found);
         assert!(found.beats.len() <= BATCH);
         nonces.extend(found.beats.iter().map(|beat| beat.frame.nonce));
@@ -72,14 +72,14 @@ fn look(table: &mut Table, settled: u64) -> (Vec<u64>, Tally) {
 fn each_beat_is_taken_once_and_only_the_newest_is_seen() {
     let mut table = Table::new(8);
     let mut agent = Agent::attached(&mut table, PID);
-    assert_eq!(look(&mut table, SETTLED), (vec![], Tally::default()));
+    assert_eq!(look(&mut table, SETTLED), (vec![], OutcomeCounts::default()));
     agent.beat(PID, 1);
     agent.beat(PID, 2);
-    assert_eq!(look(&mut table, SETTLED), (vec![2], Tally::default()));
-    assert_eq!(look(&mut table, SETTLED), (vec![], Tally::default()));
+    assert_eq!(look(&mut table, SETTLED), (vec![2], OutcomeCounts::default()));
+    assert_eq!(look(&mut table, SETTLED), (vec![], OutcomeCounts::default()));
     agent.beat(PID, 3);
     agent.writer.empty(agent.page.words());
-    assert_eq!(look(&mut table, SETTLED), (vec![], Tally::default()));
+    assert_eq!(look(&mut table, SETTLED), (vec![], OutcomeCounts::default()));
 }
 
 #[test]
@@ -116,10 +116,10 @@ fn whatever_is_scribbled_into_a_page_costs_one_count_a_look_and_concerns_nobody_
         agent.beat(PID + 1, round.into());
         let (nonces, refused) = look(&mut table, SETTLED);
         assert_eq!(nonces, [u64::from(round)]);
-        assert_eq!(refused.of(Outcome::Malformed(DecodeError::BadMagic)), 1);
+        assert_eq!(refused.of(FrameOutcome::Malformed(DecodeError::BadMagic)), 1);
     }
     scribbler.beat(PID + 1, 7);
-    assert_eq!(look(&mut table, SETTLED).1.of(Outcome::PidMismatch), 1, "nobody speaks for another");
+    assert_eq!(look(&mut table, SETTLED).1.of(FrameOutcome::PidMismatch), 1, "nobody speaks for another");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_sequence_that_is_odd_for_ever_is_passed_over() {
     for (nonce, sequence) in (1..).zip([1, 3, u64::MAX]) {
         agent.beat(PID, nonce);
         agent.page.scribble_sequence(sequence);
-        assert_eq!(look(&mut table, SETTLED), (vec![], Tally::default()));
+        assert_eq!(look(&mut table, SETTLED), (vec![], OutcomeCounts::default()));
     }
 }
 
@@ -150,7 +150,7 @@ fn one_process_is_read_without_looking_at_the_others() {
     let (mut one, mut other) = (Agent::attached(&mut table, PID), Agent::attached(&mut table, PID + 1));
     one.beat(PID, 1);
     other.beat(PID + 1, 2);
-    let mut found = Found::default();
+    let mut found = PageReading::default();
     table.read(PID + 1, SETTLED, at(5), &mut found);
     let beats: Vec<_> = found.beats.iter().map(|beat| (beat.sender.pid, beat.received_at)).collect();
     assert_eq!(beats, [(PID + 1, at(5))]);

@@ -8,7 +8,7 @@ use crate::services::alerts::alert::Fingerprint;
 
 /// Flap detection: an agent that fails repeatedly keeps one alert in place of one for each failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Damping {
+pub(crate) struct FlapDetection {
     /// So many failures within the window are flapping; 0 turns it off.
     pub(crate) limit: usize,
     pub(crate) window: Duration,
@@ -16,7 +16,7 @@ pub(crate) struct Damping {
 
 /// The state of one agent.
 #[derive(Debug, Default)]
-pub(super) struct Record {
+pub(super) struct AgentAlertState {
     /// Whether it is in alarm, as far as is known.
     pub(super) is_ill: bool,
     /// Whether its alert fires until it was healthy for a whole window.
@@ -33,9 +33,9 @@ pub(super) struct Record {
     pub(super) met_in: u64,
 }
 
-impl Record {
+impl AgentAlertState {
     /// Records a failure, and returns whether the agent starts to flap with it.
-    pub(super) fn fall(&mut self, at: MonoTime, damping: Damping) -> bool {
+    pub(super) fn fall(&mut self, at: MonoTime, damping: FlapDetection) -> bool {
         self.is_ill = true;
         if damping.limit == 0 {
             return false;
@@ -54,12 +54,12 @@ impl Record {
 
     /// The state of an agent from the server's previous run.
     pub(super) fn restored(is_ill: bool, is_flapping: bool, falls: VecDeque<MonoTime>) -> Self {
-        Record { is_ill, is_flapping, falls, ..Record::default() }
+        AgentAlertState { is_ill, is_flapping, falls, ..AgentAlertState::default() }
     }
 
     /// The state for the successor of an agent, which inherits its failures.
     pub(super) fn successor(self) -> Self {
-        Record { is_ill: false, told_by: None, is_flapping: false, is_waiting: false, ..self }
+        AgentAlertState { is_ill: false, told_by: None, is_flapping: false, is_waiting: false, ..self }
     }
 
     pub(super) fn falls(&self) -> impl Iterator<Item = MonoTime> + '_ {
@@ -76,11 +76,11 @@ impl Record {
 mod tests {
     use super::*;
 
-    const DAMPING: Damping = Damping { limit: 3, window: Duration::from_secs(600) };
+    const DAMPING: FlapDetection = FlapDetection { limit: 3, window: Duration::from_secs(600) };
 
     #[test]
     fn the_third_fall_within_a_window_is_flapping() {
-        let mut record = Record::default();
+        let mut record = AgentAlertState::default();
         let falls = [0, 300, 601, 602, 603].map(|at| record.fall(MonoTime::from_secs(at), DAMPING));
         assert_eq!(
             falls,
@@ -92,8 +92,8 @@ mod tests {
 
     #[test]
     fn with_a_limit_of_0_nothing_flaps_and_nothing_is_kept() {
-        let mut record = Record::default();
-        let off = Damping { limit: 0, ..DAMPING };
+        let mut record = AgentAlertState::default();
+        let off = FlapDetection { limit: 0, ..DAMPING };
         assert!((0..100).all(|at| !record.fall(MonoTime::from_secs(at), off)));
         assert_eq!(record.falls().count(), 0);
     }

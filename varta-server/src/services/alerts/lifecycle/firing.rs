@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::WallClock;
-use crate::domain::describe::sentence;
+use crate::domain::describe::describe;
 use crate::domain::tracker::Transition;
 use crate::services::alerts::alert::{Alert, Fingerprint, Named, Subject, severity};
 use crate::services::alerts::annotations;
-use crate::services::alerts::lifecycle::agent_state::Damping;
+use crate::services::alerts::lifecycle::agent_state::FlapDetection;
 use crate::services::alerts::lifecycle::group;
-use crate::services::alerts::lifecycle::state::{Book, MOST_GROUPS, MOST_SINGLES};
+use crate::services::alerts::lifecycle::state::{AlertState, MAX_GROUPS, MAX_SINGLES};
 use crate::services::alerts::notification::{Delivery, Kind};
 
-impl Book {
+impl AlertState {
     /// Covers an agent by an alert of its own or by a group's, and returns its fingerprint.
     pub(super) fn tell(
         &mut self,
@@ -51,8 +51,8 @@ impl Book {
             is_said: false,
         };
         self.singles += 1;
-        let Damping { limit, window } = self.damping;
-        let text = sentence(transition);
+        let FlapDetection { limit, window } = self.damping;
+        let text = describe(transition);
         let (kind, text) = if is_flapping {
             (Kind::Flapping, of_flapping(&text, limit, window))
         } else {
@@ -70,7 +70,7 @@ impl Book {
             return Some(fingerprint);
         }
         let Some(incident) = transition.incident else {
-            let is_full = self.singles >= MOST_SINGLES;
+            let is_full = self.singles >= MAX_SINGLES;
             return is_full.then(|| self.join(group::many(&self.host, now.wall), transition, now));
         };
         if let Some(fingerprint) = self.incidents.get(&incident.number).copied() {
@@ -78,7 +78,7 @@ impl Book {
             self.is_changed = true;
             return Some(fingerprint);
         }
-        if self.groups.len() >= MOST_GROUPS {
+        if self.groups.len() >= MAX_GROUPS {
             return Some(self.join(group::many(&self.host, now.wall), transition, now));
         }
         let fingerprint = self.join(group::incident(transition, &self.host, now), transition, now);
@@ -130,7 +130,7 @@ impl Book {
         is_news: bool,
         now: WallClock,
     ) {
-        let Damping { limit, window } = self.damping;
+        let FlapDetection { limit, window } = self.damping;
         let Some(alert) = self.firing.get_mut(&fingerprint) else { return };
         self.is_changed = true;
         let is_news = match self.groups.get_mut(&fingerprint) {
@@ -147,7 +147,7 @@ impl Book {
             }
         };
         if is_news && self.audience.webhook {
-            let text = of_flapping(&sentence(transition), limit, window);
+            let text = of_flapping(&describe(transition), limit, window);
             self.deliveries.push_back(Delivery::of(Kind::Flapping, alert, &text, Some(transition), now.wall));
         }
     }

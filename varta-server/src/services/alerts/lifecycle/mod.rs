@@ -14,5 +14,5 @@ pub(in crate::services::alerts) mod state;
 #[cfg(test)]
 mod tests;
 
-pub(super) use self::agent_state::Damping;
-pub(super) use self::persisted::Kept;
+pub(super) use self::agent_state::FlapDetection;
+pub(super) use self::persisted::PersistedAlert;

@@ -9,15 +9,17 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::WallClock;
 use crate::base::time::WallTime;
 use crate::services::alerts::alert::{Alert, Fingerprint, Subject};
-use crate::services::alerts::lifecycle::agent_state::Record;
+use crate::services::alerts::lifecycle::agent_state::AgentAlertState;
 use crate::services::alerts::lifecycle::group::Group;
-use crate::services::alerts::lifecycle::state::{Book, Ended, MOST_ENDED, MOST_GROUPS, MOST_SINGLES};
+use crate::services::alerts::lifecycle::state::{
+    AlertState, MAX_GROUPS, MAX_RESOLVED, MAX_SINGLES, ResolvedAlert,
+};
 use crate::services::alerts::notification::{Delivery, Kind};
 
 /// An alert with the state of its agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Kept {
+pub(crate) struct PersistedAlert {
     alert: Alert,
     /// Whether its agent is in alarm: one that flaps may be healthy.
     is_ill: bool,
@@ -28,21 +30,22 @@ pub(crate) struct Kept {
 }
 
 /// The limit of failures in a file, above any that a server writes.
-const MOST_FALLS: usize = 1_000;
+const MAX_FAILURES: usize = 1_000;
 
-impl Book {
+impl AlertState {
     /// All alerts, for the file.
-    pub(crate) fn kept(&self, now: WallClock) -> Vec<Kept> {
+    pub(crate) fn kept(&self, now: WallClock) -> Vec<PersistedAlert> {
         let firing = self.firing.values().map(|alert| {
             let record = match &alert.subject {
                 Subject::Agent(named) => self.records.get(&named.key()),
                 Subject::Incident { .. } | Subject::Many => None,
             };
-            let falls = record.into_iter().flat_map(Record::falls).map(|fall| now.at(fall)).collect();
+            let falls =
+                record.into_iter().flat_map(AgentAlertState::falls).map(|fall| now.at(fall)).collect();
             let is_ill = record.is_none_or(|record| record.is_ill);
-            Kept { alert: Alert::clone(alert), is_ill, falls, is_owed: false }
+            PersistedAlert { alert: Alert::clone(alert), is_ill, falls, is_owed: false }
         });
-        let ended = self.ended.values().map(|ended| Kept {
+        let ended = self.ended.values().map(|ended| PersistedAlert {
             alert: Alert::clone(&ended.alert),
             is_ill: false,
             falls: Vec::new(),
@@ -53,7 +56,7 @@ impl Book {
 
     /// Restores the alerts of the server's previous run. Receivers that have them get nothing again; the next
     /// sweep decides which of them still fire. Returns how many are invalid.
-    pub(crate) fn restore(&mut self, kept: Vec<Kept>, now: WallClock) -> usize {
+    pub(crate) fn restore(&mut self, kept: Vec<PersistedAlert>, now: WallClock) -> usize {
         let mut senseless = 0;
         for kept in kept {
             let fingerprint = Fingerprint::of(&kept.alert.labels);
@@ -65,22 +68,22 @@ impl Book {
         senseless
     }
 
-    fn make_sense(&self, kept: &Kept, now: WallClock) -> bool {
+    fn make_sense(&self, kept: &PersistedAlert, now: WallClock) -> bool {
         let Alert { labels, starts_at, ends_at, .. } = &kept.alert;
         labels.contains_key("alertname")
             // A wall clock that was set back by up to a day discards no alert.
             && *starts_at <= now.wall.after(Duration::from_secs(86_400))
             && ends_at.is_none_or(|ends_at| ends_at >= *starts_at)
-            && kept.falls.len() <= MOST_FALLS
+            && kept.falls.len() <= MAX_FAILURES
             && match kept.alert.subject {
-                Subject::Agent(_) => ends_at.is_some() || self.singles < MOST_SINGLES,
-                Subject::Incident { .. } | Subject::Many => ends_at.is_some() || self.groups.len() <= MOST_GROUPS,
+                Subject::Agent(_) => ends_at.is_some() || self.singles < MAX_SINGLES,
+                Subject::Incident { .. } | Subject::Many => ends_at.is_some() || self.groups.len() <= MAX_GROUPS,
             }
-            && self.ended.len() < MOST_ENDED
+            && self.ended.len() < MAX_RESOLVED
     }
 
-    fn take(&mut self, fingerprint: Fingerprint, kept: Kept, now: WallClock) -> bool {
-        let Kept { alert, is_ill, falls, is_owed } = kept;
+    fn take(&mut self, fingerprint: Fingerprint, kept: PersistedAlert, now: WallClock) -> bool {
+        let PersistedAlert { alert, is_ill, falls, is_owed } = kept;
         let summary = |name: &str| alert.annotations.get(name).cloned().unwrap_or_default();
         if alert.ends_at.is_some() {
             let webhook = is_owed && self.audience.webhook;
@@ -93,7 +96,7 @@ impl Book {
                 self.deliveries.push_back(delivery);
             }
             let alertmanagers = (0..self.audience.alertmanagers).collect();
-            self.keep_ended(Ended { alert: Arc::new(alert), alertmanagers, webhook });
+            self.keep_ended(ResolvedAlert { alert: Arc::new(alert), alertmanagers, webhook });
             return true;
         }
         let kind = match &alert.subject {
@@ -104,7 +107,7 @@ impl Book {
                 }
                 let falls: VecDeque<_> =
                     falls.iter().map(|fall| now.mono.before(now.wall.since(*fall))).collect();
-                let mut record = Record::restored(is_ill, alert.is_flapping, falls);
+                let mut record = AgentAlertState::restored(is_ill, alert.is_flapping, falls);
                 record.told_by = Some(fingerprint);
                 record.well_since = now.mono;
                 self.records.insert(key.clone(), record);

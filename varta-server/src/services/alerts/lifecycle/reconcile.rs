@@ -8,9 +8,9 @@ use crate::domain::agent_key::AgentKey;
 use crate::domain::tracker::Transition;
 use crate::services::alerts::alert::Fingerprint;
 use crate::services::alerts::lifecycle::group;
-use crate::services::alerts::lifecycle::state::{Book, Ending, Judgement, MOST_SINGLES, Sweep};
+use crate::services::alerts::lifecycle::state::{AlertState, Judgement, MAX_SINGLES, ResolveReason, Sweep};
 
-impl Book {
+impl AlertState {
     /// Starts a sweep, in place of one that is under way.
     pub(crate) fn begin_sweep(&mut self) {
         self.sweeps += 1;
@@ -27,7 +27,7 @@ impl Book {
         match Judgement::of(found) {
             Judgement::Well => return,
             Judgement::Undecided => {}
-            Judgement::Ill if is_paused => self.drop_out(&key, &Ending::Paused, now),
+            Judgement::Ill if is_paused => self.drop_out(&key, &ResolveReason::Paused, now),
             Judgement::Ill => {
                 let known = self.records.get(&key).filter(|record| record.is_ill);
                 match known.and_then(|record| record.told_by) {
@@ -53,7 +53,7 @@ impl Book {
         let lost: Vec<_> =
             lost.map(|(key, _)| key.clone()).filter(|key| !sweep.touched.contains(key)).collect();
         for key in lost {
-            self.recover(&key, &Ending::NotInAlarm, now);
+            self.recover(&key, &ResolveReason::NotInAlarm, now);
         }
         for group in self.groups.values_mut() {
             group.adopts = false;
@@ -80,12 +80,12 @@ impl Book {
         let alert = self.firing.get(&told_by);
         let is_folded =
             alert.is_some_and(|alert| matches!(alert.subject, crate::services::alerts::alert::Subject::Many));
-        if !is_folded || self.singles >= MOST_SINGLES {
+        if !is_folded || self.singles >= MAX_SINGLES {
             return;
         }
         let Some(record) = self.records.get_mut(key) else { return };
         record.told_by = None;
-        self.release(Some(told_by), &Ending::Over, now);
+        self.release(Some(told_by), &ResolveReason::Over, now);
         self.fall(key, found, false, now);
     }
 

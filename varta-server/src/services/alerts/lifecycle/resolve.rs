@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use crate::base::clock::WallClock;
 use crate::services::alerts::alert::{Fingerprint, Id, Subject};
-use crate::services::alerts::lifecycle::state::{Book, Ended, Ending, MOST_ENDED};
+use crate::services::alerts::lifecycle::state::{AlertState, MAX_RESOLVED, ResolveReason, ResolvedAlert};
 use crate::services::alerts::notification::{Delivery, Kind};
 
-impl Book {
+impl AlertState {
     /// Ends an alert, and queues its notification.
-    pub(super) fn end(&mut self, fingerprint: Fingerprint, ending: &Ending<'_>, now: WallClock) {
+    pub(super) fn end(&mut self, fingerprint: Fingerprint, ending: &ResolveReason<'_>, now: WallClock) {
         let Some(mut alert) = self.firing.remove(&fingerprint) else { return };
         self.is_changed = true;
         let ended = Arc::make_mut(&mut alert);
@@ -27,16 +27,16 @@ impl Book {
         }
         ended.annotations.insert("resolved".to_owned(), summary);
         let alertmanagers = (0..self.audience.alertmanagers).collect();
-        self.keep_ended(Ended { alert, alertmanagers, webhook: self.audience.webhook });
+        self.keep_ended(ResolvedAlert { alert, alertmanagers, webhook: self.audience.webhook });
     }
 
     /// Keeps an ended alert until all receivers have its end.
-    pub(super) fn keep_ended(&mut self, ended: Ended) {
+    pub(super) fn keep_ended(&mut self, ended: ResolvedAlert) {
         if ended.alertmanagers.is_empty() && !ended.webhook {
             return;
         }
         self.ended.insert(Fingerprint::of(&ended.alert.labels), ended);
-        if self.ended.len() > MOST_ENDED {
+        if self.ended.len() > MAX_RESOLVED {
             let oldest = self.ended.iter().min_by_key(|(_, ended)| ended.alert.ends_at);
             if let Some((fingerprint, oldest)) = oldest.map(|(fingerprint, ended)| (*fingerprint, ended)) {
                 self.untold += oldest.alertmanagers.len() as u64;
@@ -55,7 +55,7 @@ impl Book {
         self.tell_end(id, |ended| ended.webhook = false);
     }
 
-    fn tell_end(&mut self, id: Id, told: impl FnOnce(&mut Ended)) {
+    fn tell_end(&mut self, id: Id, told: impl FnOnce(&mut ResolvedAlert)) {
         let Some(ended) = self.ended.get_mut(&id.fingerprint) else { return };
         if ended.alert.starts_at != id.starts_at {
             return;

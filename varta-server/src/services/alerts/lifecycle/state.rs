@@ -8,26 +8,26 @@ use std::time::Duration;
 use crate::base::clock::WallClock;
 use crate::base::time::MonoTime;
 use crate::domain::agent_key::AgentKey;
-use crate::domain::describe::sentence;
+use crate::domain::describe::describe;
 use crate::domain::tracker::{AgentId, Transition, Verdict};
 use crate::services::alerts::alert::{Alert, Fingerprint, Id, Named, Subject};
-use crate::services::alerts::lifecycle::agent_state::{Damping, Record};
+use crate::services::alerts::lifecycle::agent_state::{AgentAlertState, FlapDetection};
 use crate::services::alerts::lifecycle::group::Group;
 use crate::services::alerts::notification::Delivery;
 
 /// The most alerts about single agents at once; all further agents share one.
-pub(super) const MOST_SINGLES: usize = 1_000;
+pub(super) const MAX_SINGLES: usize = 1_000;
 /// The most groups at once. An agent of a further incident joins the alert for all others.
-pub(super) const MOST_GROUPS: usize = 64;
+pub(super) const MAX_GROUPS: usize = 64;
 /// The most undelivered ends. Beyond it the oldest is dropped and counted.
-pub(super) const MOST_ENDED: usize = 4_096;
+pub(super) const MAX_RESOLVED: usize = 4_096;
 /// The most healthy agents with remembered failures. Beyond it those healthy for longest are forgotten, and
 /// need more failures to count as flapping.
-const MOST_WAITING: usize = 65_536;
+const MAX_WAITING: usize = 65_536;
 
 /// The configured receivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::services::alerts) struct Audience {
+pub(in crate::services::alerts) struct Receivers {
     /// The number of Alertmanagers.
     pub(in crate::services::alerts) alertmanagers: usize,
     /// Whether a webhook is configured.
@@ -36,7 +36,7 @@ pub(in crate::services::alerts) struct Audience {
 
 /// A snapshot of all alerts for the senders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::services::alerts) struct Board {
+pub(in crate::services::alerts) struct AlertSnapshot {
     pub(in crate::services::alerts) firing: Vec<Arc<Alert>>,
     /// Ended alerts that some receiver does not have yet.
     pub(in crate::services::alerts) ended: Vec<Arc<Alert>>,
@@ -44,12 +44,12 @@ pub(in crate::services::alerts) struct Board {
 
 /// The state of all alerts; see [the module](super).
 #[derive(Debug)]
-pub(in crate::services::alerts) struct Book {
-    pub(super) audience: Audience,
-    pub(super) damping: Damping,
+pub(in crate::services::alerts) struct AlertState {
+    pub(super) audience: Receivers,
+    pub(super) damping: FlapDetection,
     /// The name of this host.
     pub(super) host: String,
-    pub(super) records: HashMap<AgentKey, Record>,
+    pub(super) records: HashMap<AgentKey, AgentAlertState>,
     pub(super) firing: BTreeMap<Fingerprint, Arc<Alert>>,
     /// The number of firing alerts about one agent.
     pub(super) singles: usize,
@@ -57,7 +57,7 @@ pub(in crate::services::alerts) struct Book {
     pub(super) groups: HashMap<Fingerprint, Group>,
     /// The alert of each incident of the tracker.
     pub(super) incidents: HashMap<NonZeroU64, Fingerprint>,
-    pub(super) ended: BTreeMap<Fingerprint, Ended>,
+    pub(super) ended: BTreeMap<Fingerprint, ResolvedAlert>,
     /// Healthy agents by the end of their window; the number separates equal times.
     waiting: BTreeMap<(MonoTime, u64), AgentKey>,
     waits: u64,
@@ -94,9 +94,13 @@ impl Judgement {
     }
 }
 
-impl Book {
-    pub(in crate::services::alerts) fn new(audience: Audience, damping: Damping, host: String) -> Self {
-        Book {
+impl AlertState {
+    pub(in crate::services::alerts) fn new(
+        audience: Receivers,
+        damping: FlapDetection,
+        host: String,
+    ) -> Self {
+        AlertState {
             audience,
             damping,
             host,
@@ -128,16 +132,20 @@ impl Book {
             sweep.touch(&key);
         }
         if !key.is_missing() {
-            self.drop_out(&AgentKey::missing(&transition.agent.name), &Ending::Came(&transition.agent), now);
+            self.drop_out(
+                &AgentKey::missing(&transition.agent.name),
+                &ResolveReason::Came(&transition.agent),
+                now,
+            );
         }
         if let Some(predecessor) = &transition.predecessor {
             self.succeed(predecessor, &key, transition, now);
         }
         match Judgement::of(transition) {
             Judgement::Undecided => {}
-            Judgement::Ill if is_paused => self.drop_out(&key, &Ending::Paused, now),
+            Judgement::Ill if is_paused => self.drop_out(&key, &ResolveReason::Paused, now),
             Judgement::Ill => self.fall(&key, transition, false, now),
-            Judgement::Well => self.recover(&key, &Ending::Well(transition), now),
+            Judgement::Well => self.recover(&key, &ResolveReason::Well(transition), now),
         }
     }
 
@@ -152,14 +160,14 @@ impl Book {
             Subject::Incident { .. } | Subject::Many => None,
         });
         for key in keys.collect::<Vec<_>>() {
-            self.drop_out(&key, &Ending::Paused, now);
+            self.drop_out(&key, &ResolveReason::Paused, now);
         }
     }
 
     /// Handles what is due at `now`.
     pub(in crate::services::alerts) fn handle_timeout(&mut self, now: WallClock) {
         loop {
-            let are_too_many = self.waiting.len() > MOST_WAITING;
+            let are_too_many = self.waiting.len() > MAX_WAITING;
             let first = self.waiting.first_entry();
             let Some(first) = first.filter(|first| are_too_many || first.key().0 <= now.mono) else { break };
             let key = first.remove();
@@ -172,7 +180,7 @@ impl Book {
             if well_for < self.damping.window && !are_too_many {
                 self.wait(&key);
             } else {
-                self.drop_out(&key, &Ending::Calm(well_for), now);
+                self.drop_out(&key, &ResolveReason::Calm(well_for), now);
             }
         }
         let is_over = |group: &Group| group.over_at().is_some_and(|over_at| over_at <= now.mono);
@@ -182,11 +190,11 @@ impl Book {
             self.update_group(fingerprint);
             self.groups.remove(&fingerprint);
             self.incidents.retain(|_, of| *of != fingerprint);
-            self.end(fingerprint, &Ending::Over, now);
+            self.end(fingerprint, &ResolveReason::Over, now);
         }
     }
 
-    /// The time at which [`Book::handle_timeout`] is due.
+    /// The time at which [`AlertState::handle_timeout`] is due.
     pub(in crate::services::alerts) fn poll_timeout(&self) -> Option<MonoTime> {
         let calm = self.waiting.first_key_value().map(|((due, _), _)| *due);
         self.groups.values().filter_map(Group::over_at).chain(calm).min()
@@ -198,7 +206,7 @@ impl Book {
     }
 
     /// A snapshot of all alerts, if something changed since the last one.
-    pub(in crate::services::alerts) fn poll_board(&mut self) -> Option<Board> {
+    pub(in crate::services::alerts) fn poll_board(&mut self) -> Option<AlertSnapshot> {
         if !std::mem::take(&mut self.is_changed) {
             return None;
         }
@@ -207,7 +215,7 @@ impl Book {
         for fingerprint in outdated {
             self.update_group(fingerprint);
         }
-        Some(Board {
+        Some(AlertSnapshot {
             firing: self.firing.values().map(Arc::clone).collect(),
             ended: self.ended.values().map(|ended| Arc::clone(&ended.alert)).collect(),
         })
@@ -245,7 +253,7 @@ impl Book {
     }
 
     /// Handles an agent that is no longer in alarm.
-    pub(super) fn recover(&mut self, key: &AgentKey, ending: &Ending<'_>, now: WallClock) {
+    pub(super) fn recover(&mut self, key: &AgentKey, ending: &ResolveReason<'_>, now: WallClock) {
         let Some(record) = self.records.get_mut(key).filter(|record| record.is_ill) else { return };
         record.is_ill = false;
         record.well_since = now.mono;
@@ -256,14 +264,14 @@ impl Book {
                 self.records.remove(key);
             }
             self.release(told_by, ending, now);
-        } else if let (Some(fingerprint), Ending::Well(transition)) = (record.told_by, ending) {
+        } else if let (Some(fingerprint), ResolveReason::Well(transition)) = (record.told_by, ending) {
             self.change(fingerprint, transition, false, now);
         }
         self.wait(key);
     }
 
     /// Forgets an agent, and ends its alert.
-    pub(super) fn drop_out(&mut self, key: &AgentKey, ending: &Ending<'_>, now: WallClock) {
+    pub(super) fn drop_out(&mut self, key: &AgentKey, ending: &ResolveReason<'_>, now: WallClock) {
         if let Some(record) = self.records.remove(key) {
             self.release(record.told_by, ending, now);
         }
@@ -279,7 +287,7 @@ impl Book {
             sweep.touch(&old);
         }
         let Some(mut record) = self.records.remove(&old) else { return };
-        self.drop_out(key, &Ending::Forgotten, now);
+        self.drop_out(key, &ResolveReason::Forgotten, now);
         let mut kept = None;
         if record.is_flapping {
             kept = record.told_by.take();
@@ -291,7 +299,7 @@ impl Book {
             }
         }
         let is_flapping = record.is_flapping;
-        self.release(record.told_by, &Ending::Succeeded(&transition.agent), now);
+        self.release(record.told_by, &ResolveReason::Succeeded(&transition.agent), now);
         let mut record = record.successor();
         record.told_by = kept;
         record.is_flapping = is_flapping && kept.is_some();
@@ -320,7 +328,12 @@ impl Book {
     }
 
     /// Removes an agent from its alert: its own ends, a group's lasts while it has other members.
-    pub(super) fn release(&mut self, told_by: Option<Fingerprint>, ending: &Ending<'_>, now: WallClock) {
+    pub(super) fn release(
+        &mut self,
+        told_by: Option<Fingerprint>,
+        ending: &ResolveReason<'_>,
+        now: WallClock,
+    ) {
         let Some(fingerprint) = told_by else { return };
         self.is_changed = true;
         match self.groups.get_mut(&fingerprint) {
@@ -332,7 +345,7 @@ impl Book {
 
 /// An ended alert that some receiver does not have yet.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct ResolvedAlert {
     pub(super) alert: Arc<Alert>,
     /// The Alertmanagers that do not have it, by position on the command line.
     pub(super) alertmanagers: BTreeSet<usize>,
@@ -341,7 +354,7 @@ pub(super) struct Ended {
 
 /// The reason why an alert ends.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Ending<'a> {
+pub(super) enum ResolveReason<'a> {
     /// Its agent is healthy.
     Well(&'a Transition),
     /// Its agent was missing, and was seen.
@@ -360,7 +373,7 @@ pub(super) enum Ending<'a> {
     Over,
 }
 
-impl Ending<'_> {
+impl ResolveReason<'_> {
     pub(super) fn summary(&self, alert: &Alert) -> String {
         let who = match &alert.subject {
             Subject::Agent(named) if named.pid == 0 => named.name.clone(),
@@ -369,39 +382,39 @@ impl Ending<'_> {
             Subject::Many => "the alarm of many agents".to_owned(),
         };
         match self {
-            Ending::Well(transition) => sentence(transition),
-            Ending::Came(agent) => format!("{who} has come: it is {agent}"),
-            Ending::Succeeded(agent) => format!("{who} has a successor: {agent}"),
-            Ending::Calm(window) => {
+            ResolveReason::Well(transition) => describe(transition),
+            ResolveReason::Came(agent) => format!("{who} has come: it is {agent}"),
+            ResolveReason::Succeeded(agent) => format!("{who} has a successor: {agent}"),
+            ResolveReason::Calm(window) => {
                 format!(
                     "{who} fell again and again, and has been well for {}",
                     humantime::format_duration(*window)
                 )
             }
-            Ending::Paused => format!("{who} is paused, and nothing is said of it until that is over"),
-            Ending::NotInAlarm => format!("{who} is in alarm no more"),
-            Ending::Forgotten => format!("{who} has gone, and another process has its pid"),
-            Ending::Over => format!("{who} is over: all of them are well, or were forgotten"),
+            ResolveReason::Paused => format!("{who} is paused, and nothing is said of it until that is over"),
+            ResolveReason::NotInAlarm => format!("{who} is in alarm no more"),
+            ResolveReason::Forgotten => format!("{who} has gone, and another process has its pid"),
+            ResolveReason::Over => format!("{who} is over: all of them are well, or were forgotten"),
         }
     }
 
     pub(super) const fn transition(&self) -> Option<&Transition> {
         match self {
-            Ending::Well(transition) => Some(transition),
-            Ending::Came(_)
-            | Ending::Succeeded(_)
-            | Ending::Calm(_)
-            | Ending::Paused
-            | Ending::NotInAlarm
-            | Ending::Forgotten
-            | Ending::Over => None,
+            ResolveReason::Well(transition) => Some(transition),
+            ResolveReason::Came(_)
+            | ResolveReason::Succeeded(_)
+            | ResolveReason::Calm(_)
+            | ResolveReason::Paused
+            | ResolveReason::NotInAlarm
+            | ResolveReason::Forgotten
+            | ResolveReason::Over => None,
         }
     }
 }
 
 /// The most agents whose verdict may change during one sweep. With more the sweep has no result, and is
 /// repeated.
-const MOST_TOUCHED: usize = 65_536;
+const MAX_TOUCHED: usize = 65_536;
 
 /// A sweep that is under way.
 #[derive(Debug, Default)]
@@ -413,7 +426,7 @@ pub(super) struct Sweep {
 
 impl Sweep {
     pub(super) fn touch(&mut self, key: &AgentKey) {
-        if self.touched.len() < MOST_TOUCHED {
+        if self.touched.len() < MAX_TOUCHED {
             self.touched.insert(key.clone());
         } else {
             self.is_spoilt = true;

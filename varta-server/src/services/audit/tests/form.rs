@@ -39,8 +39,8 @@ fn the_hash_is_that_of_the_line_up_to_where_it_stands() {
         let mut line = Vec::new();
         let directory = tempfile::tempdir().unwrap();
         let key = write_key(directory.path(), KEY);
-        let sealer = mac::Sealer::read(is_keyed.then_some(key.as_path())).unwrap();
-        let entry = record::Entry { at: at(0), event: "e", fields: Map::new() };
+        let sealer = mac::Authenticator::read(is_keyed.then_some(key.as_path())).unwrap();
+        let entry = record::AuditEntry { at: at(0), event: "e", fields: Map::new() };
         let link = entry.compose(Link::START, &sealer, &mut line).unwrap();
         let (body, _) = str::from_utf8(&line).unwrap().split_once(",\"hash\":").unwrap();
         let none = "0".repeat(64);
@@ -106,8 +106,8 @@ fn what_is_printed_tells_people_and_programs_the_same() {
         verify(&files).unwrap().broken.map(|broken| broken.fault)
     };
     assert_eq!(expect(format!("{records}:{hash}")), None);
-    assert_eq!(expect(format!("{}:{hash}", records - 1)), Some(Fault::Unexpected));
-    assert_eq!(expect(format!("{}:{hash}", records + 1)), Some(Fault::CutOff { last: records + 1 }));
+    assert_eq!(expect(format!("{}:{hash}", records - 1)), Some(ChainError::Unexpected));
+    assert_eq!(expect(format!("{}:{hash}", records + 1)), Some(ChainError::CutOff { last: records + 1 }));
     for wrong in ["", "1", "x:y", "01:00", &format!("1:{}", hash.to_uppercase())] {
         assert!(Link::parse(wrong).is_err(), "{wrong}");
     }
@@ -140,9 +140,10 @@ fn a_file_that_a_newer_server_began_is_refused_by_its_version_and_left_as_it_is(
         log.sync().unwrap();
         drop(log);
         let found = place.assert_whole().last.unwrap();
-        let sealer = crate::services::audit::mac::Sealer::read(place.options.key_file.as_deref()).unwrap();
+        let sealer =
+            crate::services::audit::mac::Authenticator::read(place.options.key_file.as_deref()).unwrap();
         let fields = Map::from_iter([("format".to_owned(), Value::from(2))]);
-        let entry = record::Entry { at: at(2), event: record::CONTINUED, fields };
+        let entry = record::AuditEntry { at: at(2), event: record::CONTINUED, fields };
         let (last, mut line) = (Link { seq: found.seq, hash: found.hash }, Vec::new());
         let newest = entry.compose(last, &sealer, &mut line).unwrap();
         fs::rename(place.path(), numbered(place.path(), 1)).unwrap();
@@ -151,7 +152,7 @@ fn a_file_that_a_newer_server_began_is_refused_by_its_version_and_left_as_it_is(
             head::Head::open(place.path()).unwrap().write(newest, &sealer).unwrap();
         }
         let head = fs::read(place.head()).unwrap();
-        assert_eq!(place.fault(), Some(Fault::Newer { format: 2 }));
+        assert_eq!(place.fault(), Some(ChainError::Newer { format: 2 }));
         let said = place.refused();
         let expected = "audit.log: line 1, record 3: a newer varta-server wrote this (version 2 of the format; this one \
                         knows 1); use that one, or give this one another file with --audit-log";

@@ -42,7 +42,7 @@ fn a_file_that_was_moved_away_is_followed_by_another() {
     let paths = vec![moved, place.path().to_path_buf()];
     let found = verify(&Files { paths, ..place.files() }).unwrap();
     assert!(found.broken.is_none(), "{found}");
-    assert_eq!(place.fault(), Some(Fault::NotFromStart));
+    assert_eq!(place.fault(), Some(ChainError::NotFromStart));
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_record_whose_file_was_removed_is_refused_and_the_next_is_in_a_file() {
     assert_eq!((&records[1]["number"], &records[2]["number"]), (&4.into(), &5.into()));
     drop(log);
     append(&mut place.open(), 6);
-    assert_eq!(place.fault(), Some(Fault::NotFromStart), "and nothing else");
+    assert_eq!(place.fault(), Some(ChainError::NotFromStart), "and nothing else");
     // The loss is also reported if no new file can be created.
     let mut log = place.open();
     append(&mut log, 7);

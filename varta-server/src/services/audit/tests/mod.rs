@@ -68,12 +68,12 @@ impl Place {
 
     /// The fault that the verification finds.
     #[track_caller]
-    fn fault(&self) -> Option<Fault> {
+    fn fault(&self) -> Option<ChainError> {
         verify(&self.files()).unwrap().broken.map(|broken| broken.fault)
     }
 
     #[track_caller]
-    fn assert_whole(&self) -> Found {
+    fn assert_whole(&self) -> VerifyReport {
         let found = verify(&self.files()).unwrap();
         assert!(found.broken.is_none(), "{found}");
         found

@@ -30,7 +30,7 @@ fn logs(is_keyed: bool) -> &'static [Contents; 2] {
 }
 
 /// The fault that the verification finds in these files.
-fn fault_of(contents: &Contents, is_keyed: bool) -> Option<Fault> {
+fn fault_of(contents: &Contents, is_keyed: bool) -> Option<ChainError> {
     let place = Place::new(is_keyed);
     let (head, files) = contents.split_last().unwrap();
     for (number, bytes) in files.iter().rev().enumerate() {
@@ -226,28 +226,28 @@ fn each_fault_is_called_by_its_name() {
     };
     let count = u64::try_from(lines(log).concat().len()).unwrap();
     assert_eq!(fault(&|_| {}), None);
-    assert_eq!(fault(&|all| all[0][2][80] ^= 1), Some(Fault::Changed));
-    assert_eq!(fault(&|all| all[0][2].insert(0, b' ')), Some(Fault::NotARecord));
-    assert_eq!(fault(&|all| all[0][2] = vec![b'x'; 70_000]), Some(Fault::TooLong));
-    assert_eq!(fault(&|all| all[0][2..3].fill(Vec::new())), Some(Fault::MissingBefore { expected: 3 }));
-    assert_eq!(fault(&|all| all[0][2] = all[0][1].clone()), Some(Fault::Repeated));
-    assert_eq!(fault(&|all| all[0][2] = lines(other)[0][2].clone()), Some(Fault::OtherLog));
-    assert_eq!(fault(&|all| all[0][0].clear()), Some(Fault::NoBeginning));
+    assert_eq!(fault(&|all| all[0][2][80] ^= 1), Some(ChainError::Changed));
+    assert_eq!(fault(&|all| all[0][2].insert(0, b' ')), Some(ChainError::NotARecord));
+    assert_eq!(fault(&|all| all[0][2] = vec![b'x'; 70_000]), Some(ChainError::TooLong));
+    assert_eq!(fault(&|all| all[0][2..3].fill(Vec::new())), Some(ChainError::MissingBefore { expected: 3 }));
+    assert_eq!(fault(&|all| all[0][2] = all[0][1].clone()), Some(ChainError::Repeated));
+    assert_eq!(fault(&|all| all[0][2] = lines(other)[0][2].clone()), Some(ChainError::OtherLog));
+    assert_eq!(fault(&|all| all[0][0].clear()), Some(ChainError::NoBeginning));
     assert_eq!(
         fault(&|all| all.last_mut().unwrap().last_mut().unwrap().truncate(9)),
-        Some(Fault::Torn { bytes: 9 })
+        Some(ChainError::Torn { bytes: 9 })
     );
     assert_eq!(
         fault(&|all| all.last_mut().unwrap().last_mut().unwrap().clear()),
-        Some(Fault::CutOff { last: count })
+        Some(ChainError::CutOff { last: count })
     );
-    assert_eq!(fault(&|all| all[0].clear()), Some(Fault::NotFromStart));
-    assert_eq!(fault(&|all| all.fill(Vec::new())), Some(Fault::CutOff { last: count }));
-    assert_eq!(fault_of(logs(false).first().unwrap(), true), Some(Fault::WrongHead));
+    assert_eq!(fault(&|all| all[0].clear()), Some(ChainError::NotFromStart));
+    assert_eq!(fault(&|all| all.fill(Vec::new())), Some(ChainError::CutOff { last: count }));
+    assert_eq!(fault_of(logs(false).first().unwrap(), true), Some(ChainError::WrongHead));
     let mut mixed = logs(false)[0].clone();
     mixed.pop();
     mixed.push(log[log.len() - 1].clone());
-    assert_eq!(fault_of(&mixed, true), Some(Fault::OtherSeal));
+    assert_eq!(fault_of(&mixed, true), Some(ChainError::OtherSeal));
 }
 
 #[test]
@@ -261,20 +261,20 @@ fn who_makes_all_hashes_anew_without_the_key_is_found() {
             let mut fields = record.as_object().unwrap().clone();
             fields.retain(|key, _| !["seq", "at", "event", "prev", "hash"].contains(&key.as_str()));
             fields.insert("agent".to_owned(), "somebody else".into());
-            let entry = record::Entry { at: at(0), event: record["event"].as_str().unwrap(), fields };
-            last = entry.compose(last, &mac::Sealer::Plain, &mut line).unwrap();
+            let entry = record::AuditEntry { at: at(0), event: record["event"].as_str().unwrap(), fields };
+            last = entry.compose(last, &mac::Authenticator::Plain, &mut line).unwrap();
             forged[file].extend_from_slice(&line);
         }
     }
     let place = Place::new(false);
     let head = head::Head::open(place.path()).unwrap();
-    head.write(last, &mac::Sealer::Plain).unwrap();
+    head.write(last, &mac::Authenticator::Plain).unwrap();
     *forged.last_mut().unwrap() = fs::read(place.head()).unwrap();
     assert_eq!(fault_of(&forged, false), None, "nobody can tell without the key");
-    assert_eq!(fault_of(&forged, true), Some(Fault::WrongHead));
+    assert_eq!(fault_of(&forged, true), Some(ChainError::WrongHead));
     // Also with the original head.
     *forged.last_mut().unwrap() = log.last().unwrap().clone();
-    assert_eq!(fault_of(&forged, true), Some(Fault::Changed));
+    assert_eq!(fault_of(&forged, true), Some(ChainError::Changed));
 }
 
 /// A rollback of log and head is not detectable from the files alone; it takes the last hash, noted
@@ -296,5 +296,5 @@ fn a_log_that_was_set_back_with_its_head_is_found_by_the_hash_that_was_noted() {
     place.assert_whole();
     let files = Files { expect_last: Some(Link::parse(&noted).unwrap()), ..place.files() };
     let broken = verify(&files).unwrap().broken.unwrap();
-    assert_eq!((broken.fault, broken.seq), (Fault::CutOff { last: 3 }, Some(3)));
+    assert_eq!((broken.fault, broken.seq), (ChainError::CutOff { last: 3 }, Some(3)));
 }

@@ -44,7 +44,7 @@ fn the_chain_goes_on_through_restarts_and_from_file_to_file() {
         }
         let found = verify(&Files { from_start: false, ..place.files() }).unwrap();
         assert!(found.broken.is_none() && found.files.len() == 3, "{found}");
-        assert_eq!(place.fault(), Some(Fault::NotFromStart));
+        assert_eq!(place.fault(), Some(ChainError::NotFromStart));
     }
 }
 
@@ -181,7 +181,7 @@ fn a_log_that_is_not_what_was_written_keeps_the_server_from_starting() {
     fs::write(place.path(), &text).unwrap();
     fs::write(place.head(), "").unwrap();
     assert!(place.refused().contains("audit.log.head: is missing or empty"));
-    assert_eq!(place.fault(), Some(Fault::NoHead));
+    assert_eq!(place.fault(), Some(ChainError::NoHead));
     fs::write(place.head(), "{}").unwrap();
     assert!(place.refused().contains("audit.log.head: was changed"));
     fs::write(place.head(), &head).unwrap();

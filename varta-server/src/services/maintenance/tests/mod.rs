@@ -5,8 +5,8 @@ use crate::base::files::state_dir::StateDir;
 use crate::services::context::Context;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::pauses::Pauses;
-use crate::services::maintenance::protocol::{Outcome, Request};
-use crate::services::maintenance::schedule::List;
+use crate::services::maintenance::protocol::{Request, ResponseStatus};
+use crate::services::maintenance::schedule::Schedule;
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -21,15 +21,15 @@ use super::protocol;
 use super::*;
 use crate::metrics::Registry;
 use crate::services::maintenance::options::{ControlSocket, PlannedPause};
-use crate::services::maintenance::pause_file::KeptFile;
-use crate::services::maintenance::requests::Desk;
+use crate::services::maintenance::pause_file::PauseFile;
+use crate::services::maintenance::requests::PauseService;
 use crate::services::maintenance::testing::{asked, at, glob};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-fn desk(pauses: &Pauses, directory: Option<&Path>) -> Desk {
+fn desk(pauses: &Pauses, directory: Option<&Path>) -> PauseService {
     let metrics = MaintenanceMetrics::new(&Registry::for_test());
-    Desk::new(pauses.clone(), directory.map(KeptFile::new), metrics)
+    PauseService::new(pauses.clone(), directory.map(PauseFile::new), metrics)
 }
 
 fn pause(pattern: &str) -> Request {
@@ -43,7 +43,7 @@ fn resume(pattern: &str) -> Request {
 fn open(state_dir: &Path) -> Pauses {
     let (mut context, _queries) = Context::for_test();
     context.state_dir = Some(StateDir::open(state_dir).unwrap());
-    service::Maintenance::open(&options::Maintenance::default(), &context).unwrap().pauses().clone()
+    service::Maintenance::open(&options::MaintenanceOptions::default(), &context).unwrap().pauses().clone()
 }
 
 #[test]
@@ -62,11 +62,11 @@ async fn a_pause_that_was_answered_is_on_the_disk_and_counts_for_the_next_server
     let pauses = Pauses::default();
     let desk = desk(&pauses, Some(directory.path()));
     let answer = desk.answer(pause("batch-*"), 7).await;
-    assert_eq!((answer.outcome, answer.word, answer.kept), (Outcome::Ok, None, true));
+    assert_eq!((answer.outcome, answer.word, answer.kept), (ResponseStatus::Ok, None, true));
     assert!(pauses.is_paused("batch-1", wall_now()));
     assert!(open(directory.path()).is_paused("batch-1", wall_now()));
 
-    assert_eq!(desk.answer(resume("batch-*"), 7).await.outcome, Outcome::Ok);
+    assert_eq!(desk.answer(resume("batch-*"), 7).await.outcome, ResponseStatus::Ok);
     assert!(!pauses.is_paused("batch-1", wall_now()));
     assert!(!open(directory.path()).is_paused("batch-1", wall_now()));
 }
@@ -83,7 +83,7 @@ async fn a_pause_that_a_restart_forgets_counts_and_the_answer_says_so() {
     let desk = desk(&pauses, Some(&gone));
     for request in [pause("b"), resume("b")] {
         let answer = desk.answer(request, 7).await;
-        assert_eq!(answer.outcome, Outcome::Ok);
+        assert_eq!(answer.outcome, ResponseStatus::Ok);
         let word = answer.word.unwrap();
         assert!(word.contains("pauses.json: cannot be written: No such file"), "{word}");
     }
@@ -108,7 +108,7 @@ async fn a_pause_counts_at_once_and_a_disk_that_hangs_is_not_waited_for_for_ever
     tokio::time::advance(persister::WRITTEN_WITHIN).await;
     for answer in answers {
         let answer = answer.await.unwrap();
-        assert_eq!(answer.outcome, Outcome::Ok);
+        assert_eq!(answer.outcome, ResponseStatus::Ok);
         let word = answer.word.unwrap();
         assert!(word.contains("has not taken it for 5s; the server may forget this pause"), "{word}");
     }
@@ -118,7 +118,7 @@ async fn a_pause_counts_at_once_and_a_disk_that_hangs_is_not_waited_for_for_ever
     let reader = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&unfinished).unwrap();
     tokio::time::resume();
     let answer = desk.answer(resume("a"), 7).await;
-    assert_eq!((answer.outcome, answer.word), (Outcome::Ok, None));
+    assert_eq!((answer.outcome, answer.word), (ResponseStatus::Ok, None));
     drop(reader);
     let next = open(directory.path());
     assert_eq!(["a", "b", "c"].map(|name| next.is_paused(name, wall_now())), [false, true, true]);
@@ -136,19 +136,19 @@ async fn what_cannot_be_done_is_refused_with_the_reason_and_changes_nothing() {
         (resume("nobody"), "there is no pause of nobody"),
     ] {
         let answer = desk.answer(request, 7).await;
-        assert_eq!(answer.outcome, Outcome::Refused);
+        assert_eq!(answer.outcome, ResponseStatus::Refused);
         assert!(answer.word.unwrap().starts_with(said));
     }
     assert!(pauses.is_paused("planned", wall_now()));
-    for number in 0..List::MOST {
-        assert_eq!(desk.answer(pause(&format!("a{number}")), 7).await.outcome, Outcome::Ok);
+    for number in 0..Schedule::MOST {
+        assert_eq!(desk.answer(pause(&format!("a{number}")), 7).await.outcome, ResponseStatus::Ok);
     }
     let refused = desk.answer(pause("one-more"), 7).await;
     assert!(refused.word.unwrap().starts_with("there are 1024 pauses"));
     let listed = desk.answer(Request::Pauses, 7).await;
-    assert_eq!(listed.pauses.len(), List::MOST + 1);
+    assert_eq!(listed.pauses.len(), Schedule::MOST + 1);
     assert_eq!(listed.pauses[0]["in_force"], json!(true));
-    assert!(listed.to_line().len() <= protocol::LONGEST_ANSWER);
+    assert!(listed.to_line().len() <= protocol::MAX_RESPONSE_LEN);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn a_control_socket_that_nobody_asked_for_is_done_without_where_its_path_is_too_
     let open = |is_default| {
         let control = Some(ControlSocket { path: path.clone(), is_default });
         let (context, _queries) = Context::for_test();
-        let options = options::Maintenance { control, planned: PlannedPauses::default() };
+        let options = options::MaintenanceOptions { control, planned: PlannedPauses::default() };
         service::Maintenance::open(&options, &context)
     };
     assert!(open(true).unwrap().control.is_none());

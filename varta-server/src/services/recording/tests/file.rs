@@ -7,7 +7,7 @@ use std::sync::mpsc::sync_channel;
 use crate::domain::batch::Batch;
 use crate::domain::beat::Transport;
 use crate::engine::Recorder;
-use crate::engine::tap::Entry;
+use crate::engine::tap::TapEntry;
 use crate::metrics::Registry;
 use crate::services::recording::metrics::{RECORDING_DROPPED, RecordingMetrics};
 use crate::services::recording::options::RecordOptions;
@@ -18,7 +18,7 @@ use crate::services::recording::writer::Writer;
 
 fn batch(nonces: std::ops::Range<u64>) -> Batch {
     let beats = nonces.map(|nonce| match beat(PID, nonce, nonce) {
-        Record::Beat(beat) => beat,
+        InputRecord::Beat(beat) => beat,
         _ => unreachable!("it is a beat"),
     });
     Batch { transport: Transport::Unix, beats: beats.collect(), controls: Vec::new(), turned_away_at: None }
@@ -30,7 +30,7 @@ fn value(registry: &Registry, name: &str) -> Option<f64> {
     row?.rsplit_once(' ')?.1.parse().ok()
 }
 
-fn read(path: &std::path::Path) -> Vec<Record> {
+fn read(path: &std::path::Path) -> Vec<InputRecord> {
     let recording = RecordingReader::open(path).unwrap();
     let mut records = recording.records().unwrap();
     std::iter::from_fn(|| records.next().unwrap()).collect()
@@ -47,15 +47,15 @@ fn what_the_recorder_took_is_in_the_file_when_the_thread_ends() {
     let header = Header { unix_start: 1, stall_after: STALL_AFTER };
     let (mut recorder, done) = file.start(&header, RecordingMetrics::new(&registry)).unwrap();
     recorder.take(&Batch { turned_away_at: Some(at(3)), ..batch(1..3) }, vec![(PID, None)]);
-    recorder.tell(Record::Blind { from: at(3), to: at(4) });
+    recorder.tell(InputRecord::Blind { from: at(3), to: at(4) });
     drop(recorder);
     done.blocking_recv().unwrap();
     let expected = [
-        Record::Process { pid: PID, identity: None },
+        InputRecord::Process { pid: PID, identity: None },
         beat(PID, 1, 1),
         beat(PID, 2, 2),
-        Record::Loss { transport: Transport::Unix, at: at(3) },
-        Record::Blind { from: at(3), to: at(4) },
+        InputRecord::Loss { transport: Transport::Unix, at: at(3) },
+        InputRecord::Blind { from: at(3), to: at(4) },
     ];
     assert_eq!(read(&path), expected);
     assert_eq!(RecordingReader::open(&path).unwrap().header, header);
@@ -94,12 +94,12 @@ fn what_finds_no_place_is_counted_and_the_recording_says_where_it_is_missing() {
     recorder.take(&batch(41..43), Vec::new());
     let gap = queue.recv().unwrap();
     assert!(
-        matches!(gap, Entry::Event(Record::Gap { from, to, records: 4 }) if (from, to) == (at(21), at(31))),
+        matches!(gap, TapEntry::Event(InputRecord::Gap { from, to, records: 4 }) if (from, to) == (at(21), at(31))),
         "{gap:?}"
     );
-    assert!(matches!(queue.recv().unwrap(), Entry::Batch { .. }));
+    assert!(matches!(queue.recv().unwrap(), TapEntry::Batch { .. }));
     drop(queue);
-    recorder.tell(Record::End { at: at(50) });
+    recorder.tell(InputRecord::End { at: at(50) });
     assert!(!recorder.is_on(), "the recording has ended, and nothing is missing in it");
     assert_eq!(value(&registry, "varta_recording_dropped_total"), Some(4.0));
 }
@@ -113,7 +113,7 @@ fn a_gap_at_the_very_end_is_told_too() {
     recorder.take(&batch(2..3), Vec::new());
     queue.recv().unwrap();
     drop(recorder);
-    assert!(matches!(queue.recv().unwrap(), Entry::Event(Record::Gap { records: 1, .. })));
+    assert!(matches!(queue.recv().unwrap(), TapEntry::Event(InputRecord::Gap { records: 1, .. })));
 }
 
 /// Runs a writer over some batches, and returns its metrics.
@@ -194,12 +194,12 @@ fn what_is_no_recording_is_refused_with_what_is_wrong() {
 fn a_last_record_that_was_cut_off_is_passed_over_and_told_and_a_broken_one_is_an_error_with_its_place() {
     let hello = |name: &str| {
         let name = Some(varta_proto::control::AgentName::parse(name).unwrap());
-        let said = crate::domain::beat::Said::Hello(crate::domain::beat::Introduction {
+        let said = crate::domain::beat::ControlMessage::Hello(crate::domain::beat::Hello {
             name,
             ..Default::default()
         });
         let sender = Sender::local(PID);
-        Record::Control(crate::domain::beat::ReceivedControl { received_at: at(2), sender, said })
+        InputRecord::Control(crate::domain::beat::ReceivedControl { received_at: at(2), sender, said })
     };
     let whole = bytes(&[beat(PID, 1, 1), hello("worker")]);
     for (length, torn, count) in [(4 * LENGTH, 0, 2), (4 * LENGTH - 1, 127, 1), (2 * LENGTH + 5, 5, 1)] {

@@ -6,79 +6,79 @@ use std::num::NonZeroU64;
 use varta_proto::control::{AgentName, GoodbyeReason};
 use varta_proto::crc32c;
 
-use crate::domain::beat::{Introduction, KeyId, ReceivedControl, Said, Transport};
+use crate::domain::beat::{ControlMessage, Hello, KeyId, ReceivedControl, Transport};
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{Death, ProcessId};
+use crate::domain::process::{ExitStatus, ProcessId};
 use crate::services::recording::decode::Decoder;
-use crate::services::recording::format::{Block, Fault};
+use crate::services::recording::format::{Block, FormatError};
 use crate::services::recording::tests::*;
 
 fn blocks(bytes: &[u8]) -> impl Iterator<Item = Block> + '_ {
     bytes.chunks(LENGTH).map(|block| block.try_into().unwrap())
 }
 
-fn decode(bytes: &[u8]) -> Result<Vec<Record>, Fault> {
+fn decode(bytes: &[u8]) -> Result<Vec<InputRecord>, FormatError> {
     let mut decoder = Decoder::default();
     blocks(bytes).filter_map(|block| decoder.decode(&block).transpose()).collect()
 }
 
-fn encoded(records: &[Record]) -> Vec<u8> {
+fn encoded(records: &[InputRecord]) -> Vec<u8> {
     bytes(records).split_off(LENGTH)
 }
 
-fn control(said: Said) -> Record {
+fn control(said: ControlMessage) -> InputRecord {
     let sender = Sender::secure_udp("[fd00::1]:4000".parse().unwrap(), PID, KeyId(3));
-    Record::Control(ReceivedControl { received_at: at(9), sender, said })
+    InputRecord::Control(ReceivedControl { received_at: at(9), sender, said })
 }
 
-fn process(name: &str) -> Record {
+fn process(name: &str) -> InputRecord {
     let start_time = NonZeroU64::new(77).unwrap();
-    Record::Process {
+    InputRecord::Process {
         pid: PID,
         identity: Some(ProcessIdentity { start_time, name: name.to_owned(), is_group: true, is_unit: false }),
     }
 }
 
 /// A record of each kind, in each of its forms.
-fn all() -> Vec<Record> {
+fn all() -> Vec<InputRecord> {
     let remote = |sender| match beat(PID, u64::MAX, 3) {
-        Record::Beat(beat) => {
+        InputRecord::Beat(beat) => {
             let frame = Frame { status: Status::Critical, ..beat.frame };
-            Record::Beat(ReceivedBeat { sender, frame, ..beat })
+            InputRecord::Beat(ReceivedBeat { sender, frame, ..beat })
         }
         other => other,
     };
     let seconds = |seconds| Some(Duration::from_secs(seconds));
-    let whole = Introduction {
+    let whole = Hello {
         name: Some(AgentName::parse(&"n".repeat(AgentName::MAX_LEN)).unwrap()),
         interval: seconds(1),
         stall_after: seconds(5),
         busy_for: seconds(60),
-        ..Introduction::default()
+        ..Hello::default()
     };
     let process_id = ProcessId { pid: PID, start_time: NonZeroU64::new(77).unwrap() };
-    let death = |death| Record::Death { process: process_id, death, noticed_at: at(1), at: at(2) };
+    let death = |death| InputRecord::Death { process: process_id, death, noticed_at: at(1), at: at(2) };
     vec![
         beat(PID, 1, 2),
         remote(Sender::udp("10.0.0.1:4000".parse().unwrap(), PID)),
         remote(Sender::secure_udp("[fd00::1]:4000".parse().unwrap(), PID, KeyId(3))),
-        control(Said::Hello(whole)),
-        control(Said::Hello(Introduction::default())),
-        control(Said::Goodbye { nonce: 5, timestamp: 6, reason: Some(GoodbyeReason::Restart) }),
-        control(Said::Goodbye { nonce: 5, timestamp: 6, reason: None }),
-        control(Said::Attach),
+        control(ControlMessage::Hello(whole)),
+        control(ControlMessage::Hello(Hello::default())),
+        control(ControlMessage::Goodbye { nonce: 5, timestamp: 6, reason: Some(GoodbyeReason::Restart) }),
+        control(ControlMessage::Goodbye { nonce: 5, timestamp: 6, reason: None }),
+        control(ControlMessage::Attach),
         process("worker"),
         process(""),
         process(&"x".repeat(132)),
-        Record::Process { pid: PID, identity: None },
-        Record::Blind { from: at(1), to: at(2) },
-        Record::Loss { transport: Transport::SecureUdp, at: at(2) },
-        death(Death::Exited { code: 3 }),
-        death(Death::Killed { signal: 9, core_dumped: true }),
-        death(Death::Unknown),
-        Record::Absence { pid: PID, at: at(3) },
-        Record::Gap { from: at(1), to: at(2), records: 99 },
-        Record::End { at: at(4) },
+        InputRecord::Process { pid: PID, identity: None },
+        InputRecord::Blind { from: at(1), to: at(2) },
+        InputRecord::Loss { transport: Transport::SecureUdp, at: at(2) },
+        death(ExitStatus::Exited { code: 3 }),
+        death(ExitStatus::Killed { signal: 9, core_dumped: true }),
+        death(ExitStatus::Unknown),
+        InputRecord::Absence { pid: PID, at: at(3) },
+        InputRecord::Gap { from: at(1), to: at(2), records: 99 },
+        InputRecord::End { at: at(4) },
     ]
 }
 
@@ -104,7 +104,7 @@ fn a_changed_bit_is_noticed_wherever_it_is() {
     for bit in 0..whole.len() * 8 {
         let mut changed = whole.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(decode(&changed), Err(Fault::Checksum), "bit {bit}");
+        assert_eq!(decode(&changed), Err(FormatError::Checksum), "bit {bit}");
     }
 }
 
@@ -116,7 +116,7 @@ fn sealed(mut block: Block) -> Block {
 }
 
 /// Decodes the first block of a record with one byte changed, and a matching checksum.
-fn with_byte(record: &Record, place: usize, value: u8) -> Result<Vec<Record>, Fault> {
+fn with_byte(record: &InputRecord, place: usize, value: u8) -> Result<Vec<InputRecord>, FormatError> {
     let mut block = blocks(&encoded(std::slice::from_ref(record))).next().unwrap();
     block[place] = value;
     decode(&sealed(block))
@@ -124,20 +124,21 @@ fn with_byte(record: &Record, place: usize, value: u8) -> Result<Vec<Record>, Fa
 
 #[test]
 fn what_makes_no_sense_is_refused_though_its_checksum_fits() {
-    let value = |what, found| Err(Fault::Value { what, found });
-    assert_eq!(with_byte(&beat(PID, 1, 1), 0, 99), Err(Fault::Kind(99)));
+    let value = |what, found| Err(FormatError::Value { what, found });
+    assert_eq!(with_byte(&beat(PID, 1, 1), 0, 99), Err(FormatError::Kind(99)));
     assert_eq!(with_byte(&beat(PID, 1, 1), 1, 9), value("way of a datagram", 9));
     assert_eq!(with_byte(&beat(PID, 1, 1), 2, 4), value("way of a datagram", 0));
     assert_eq!(with_byte(&beat(PID, 1, 1), 2, 5), value("family of an address", 5));
     assert_eq!(with_byte(&beat(PID, 1, 1), 3, 3), value("status of a beat", 3));
     let terminal = beat(PID, u64::MAX, 1);
     assert_eq!(with_byte(&terminal, 3, 1), value("nonce of such a beat", u64::MAX));
-    let loss = Record::Loss { transport: Transport::Unix, at: at(1) };
+    let loss = InputRecord::Loss { transport: Transport::Unix, at: at(1) };
     assert_eq!(with_byte(&loss, 1, 77), value("transport", 77));
-    let goodbye = control(Said::Goodbye { nonce: 1, timestamp: 1, reason: Some(GoodbyeReason::Shutdown) });
+    let goodbye =
+        control(ControlMessage::Goodbye { nonce: 1, timestamp: 1, reason: Some(GoodbyeReason::Shutdown) });
     assert_eq!(with_byte(&goodbye, 3, 200), value("reason of a goodbye", 200));
     let id = ProcessId { pid: PID, start_time: NonZeroU64::new(77).unwrap() };
-    let death = Record::Death { process: id, death: Death::Unknown, noticed_at: at(1), at: at(1) };
+    let death = InputRecord::Death { process: id, death: ExitStatus::Unknown, noticed_at: at(1), at: at(1) };
     assert_eq!(with_byte(&death, 3, 7), value("end of a process", 7));
     assert_eq!(with_byte(&death, 16, 0), value("start of a process", 0));
 }
@@ -146,17 +147,21 @@ fn what_makes_no_sense_is_refused_though_its_checksum_fits() {
 fn a_name_belongs_to_the_record_that_follows() {
     let named = encoded(&[process("worker")]);
     let (name, owner) = named.split_at(LENGTH);
-    assert_eq!(decode(owner), Err(Fault::Name), "without its name");
-    assert_eq!(decode(&[name, &encoded(&[beat(PID, 1, 1)])].concat()), Err(Fault::Name), "of a beat");
+    assert_eq!(decode(owner), Err(FormatError::Name), "without its name");
+    assert_eq!(decode(&[name, &encoded(&[beat(PID, 1, 1)])].concat()), Err(FormatError::Name), "of a beat");
     assert_eq!(decode(&[name, name, name, name, owner].concat()).map(|records| records.len()), Ok(1));
     let long = encoded(&[process(&"x".repeat(44))]);
     let (part, owner) = long.split_at(LENGTH);
-    assert_eq!(decode(&[part, part, part, part, owner].concat()), Err(Fault::Name), "without end");
+    assert_eq!(decode(&[part, part, part, part, owner].concat()), Err(FormatError::Name), "without end");
     let mut wrong: Block = part.try_into().unwrap();
     wrong[16] = 0xff;
-    assert_eq!(decode(&[&sealed(wrong), owner].concat()), Err(Fault::Name), "no text");
+    assert_eq!(decode(&[&sealed(wrong), owner].concat()), Err(FormatError::Name), "no text");
     wrong[3] = 45;
-    assert_eq!(decode(&[&sealed(wrong), owner].concat()), Err(Fault::Name), "longer than there is room");
+    assert_eq!(
+        decode(&[&sealed(wrong), owner].concat()),
+        Err(FormatError::Name),
+        "longer than there is room"
+    );
 }
 
 #[test]
@@ -167,9 +172,9 @@ fn a_file_of_another_kind_or_version_is_told_from_a_broken_one() {
         block[place] = value;
         Header::decode(&block)
     };
-    assert_eq!(with(0, b'v'), Err(Fault::NotARecording));
-    assert_eq!(with(8, 2), Err(Fault::Version { found: 2 }));
-    assert_eq!(with(30, 1), Err(Fault::Checksum));
+    assert_eq!(with(0, b'v'), Err(FormatError::NotARecording));
+    assert_eq!(with(8, 2), Err(FormatError::Version { found: 2 }));
+    assert_eq!(with(30, 1), Err(FormatError::Checksum));
 }
 
 proptest! {

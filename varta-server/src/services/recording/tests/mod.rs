@@ -13,7 +13,7 @@ use varta_proto::{Frame, Status};
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::{ReceivedBeat, Sender};
-use crate::engine::Record;
+use crate::engine::InputRecord;
 use crate::services::recording::encode::encode;
 use crate::services::recording::format::{Header, LENGTH};
 
@@ -25,17 +25,17 @@ fn at(millis: u64) -> MonoTime {
 }
 
 /// A beat of a local process that arrives when it is sent, on a clock that started at 0.
-fn beat(pid: u32, nonce: u64, millis: u64) -> Record {
+fn beat(pid: u32, nonce: u64, millis: u64) -> InputRecord {
     delayed(pid, nonce, millis, millis)
 }
 
 /// A beat that is sent at one time and arrives at another.
-fn delayed(pid: u32, nonce: u64, sent: u64, arrives: u64) -> Record {
+fn delayed(pid: u32, nonce: u64, sent: u64, arrives: u64) -> InputRecord {
     let frame = Frame::new(Status::Ok, pid, at(sent).as_nanos() + 1, nonce, 7);
-    Record::Beat(ReceivedBeat { received_at: at(arrives), sender: Sender::local(pid), frame })
+    InputRecord::Beat(ReceivedBeat { received_at: at(arrives), sender: Sender::local(pid), frame })
 }
 
-fn bytes(records: &[Record]) -> Vec<u8> {
+fn bytes(records: &[InputRecord]) -> Vec<u8> {
     let mut bytes =
         Header { unix_start: 1_700_000_000_000_000_000, stall_after: STALL_AFTER }.encode().to_vec();
     records.iter().for_each(|record| encode(record, &mut bytes));

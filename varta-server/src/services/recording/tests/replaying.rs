@@ -5,19 +5,19 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{Death, ProcessId};
+use crate::domain::process::{ExitStatus, ProcessId};
 use crate::domain::tracker::arrival::{ArrivalPolicy, Kind};
 use crate::services::recording::replay::Replay;
 use crate::services::recording::report::Report;
 use crate::services::recording::tests::*;
 
-fn replayed(records: &[Record], stall_after: Option<Duration>, arrival: ArrivalPolicy) -> Report {
+fn replayed(records: &[InputRecord], stall_after: Option<Duration>, arrival: ArrivalPolicy) -> Report {
     let (_directory, path) = file_of(&bytes(records));
     replay(&Replay { path, stall_after, arrival }).unwrap()
 }
 
 /// The results under a fixed timeout: stalled, taken back, false positives, down.
-fn verdicts(records: &[Record], stall_after: u64) -> [u64; 4] {
+fn verdicts(records: &[InputRecord], stall_after: u64) -> [u64; 4] {
     let report = replayed(records, Some(Duration::from_millis(stall_after)), ArrivalPolicy::default());
     let json = report.to_json();
     ["stalled", "taken_back", "mistakes", "down"].map(|name| number(&json, &format!("\"{name}\":")))
@@ -33,12 +33,12 @@ fn number<T: FromStr>(json: &str, before: &str) -> T {
 }
 
 /// Beats of one agent, one in each of these seconds.
-fn beats(pid: u32, seconds: std::ops::RangeInclusive<u64>) -> impl Iterator<Item = Record> {
+fn beats(pid: u32, seconds: std::ops::RangeInclusive<u64>) -> impl Iterator<Item = InputRecord> {
     seconds.map(move |second| beat(pid, second + 1, second * 1_000))
 }
 
-fn end(millis: u64) -> Record {
-    Record::End { at: at(millis) }
+fn end(millis: u64) -> InputRecord {
+    InputRecord::End { at: at(millis) }
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn who_stays_silent_to_the_end_is_stalled_if_there_is_time_for_it() {
 fn what_piled_up_while_the_server_was_blind_is_held_against_nobody() {
     let mut records: Vec<_> = beats(PID, 0..=2).collect();
     records.extend((3..=20).map(|second| delayed(PID, second + 1, second * 1_000, 20_400)));
-    records.extend([Record::Blind { from: at(3_000), to: at(20_500) }, end(24_000)]);
+    records.extend([InputRecord::Blind { from: at(3_000), to: at(20_500) }, end(24_000)]);
     assert_eq!(verdicts(&records, 5_000), [0, 0, 0, 0]);
     // Without the observer gap it is a false positive.
     records.remove(records.len() - 2);
@@ -80,7 +80,7 @@ fn what_piled_up_while_the_server_was_blind_is_held_against_nobody() {
 #[test]
 fn beats_that_were_not_recorded_are_held_against_nobody() {
     let mut records: Vec<_> = beats(PID, 0..=2).collect();
-    records.push(Record::Gap { from: at(3_000), to: at(30_000), records: 28 });
+    records.push(InputRecord::Gap { from: at(3_000), to: at(30_000), records: 28 });
     records.extend(beats(PID, 31..=40));
     assert_eq!(verdicts(&records, 5_000), [0, 0, 0, 0]);
 }
@@ -91,13 +91,13 @@ fn a_death_is_no_silence_and_the_next_process_is_another() {
         let start_time = NonZeroU64::new(start).unwrap();
         let identity =
             ProcessIdentity { start_time, name: "worker".to_owned(), is_group: false, is_unit: false };
-        Record::Process { pid: PID, identity: Some(identity) }
+        InputRecord::Process { pid: PID, identity: Some(identity) }
     };
     let process = ProcessId { pid: PID, start_time: NonZeroU64::new(7).unwrap() };
-    let death = Death::Killed { signal: 9, core_dumped: false };
+    let death = ExitStatus::Killed { signal: 9, core_dumped: false };
     let mut records = vec![identity(7)];
     records.extend(beats(PID, 0..=5));
-    records.push(Record::Death { process, death, noticed_at: at(5_100), at: at(5_100) });
+    records.push(InputRecord::Death { process, death, noticed_at: at(5_100), at: at(5_100) });
     records.push(identity(8));
     records.extend((60..=63).map(|second| beat(PID, second - 59, second * 1_000)));
     assert_eq!(verdicts(&records, 5_000), [0, 0, 0, 1]);
@@ -121,7 +121,7 @@ fn how_long_finding_out_takes_is_the_deadline_after_each_beat() {
 #[test]
 fn a_report_in_json_has_these_fields_in_this_order() {
     let mut records: Vec<_> = beats(PID, 0..=9).collect();
-    records.extend([beat(PID, 16, 15_500), Record::Blind { from: at(16_000), to: at(16_250) }]);
+    records.extend([beat(PID, 16, 15_500), InputRecord::Blind { from: at(16_000), to: at(16_250) }]);
     records.extend([beat(PID, 17, 17_000), end(43_200_000)]);
     let (_directory, path) = file_of(&[bytes(&records), vec![1; 9]].concat());
     let report = |arrival| {
@@ -163,7 +163,7 @@ fn the_name_of_a_file_is_closed_where_it_ends() {
 #[test]
 fn a_report_says_all_of_it_in_a_few_lines() {
     let mut records: Vec<_> = beats(PID, 0..=9).collect();
-    records.extend([beat(PID, 16, 15_500), Record::Blind { from: at(16_000), to: at(16_250) }]);
+    records.extend([beat(PID, 16, 15_500), InputRecord::Blind { from: at(16_000), to: at(16_250) }]);
     records.extend([beat(PID, 17, 17_000), end(43_200_000)]);
     let (_directory, path) = file_of(&[bytes(&records), vec![1; 9]].concat());
     let report = replay(&Replay { path: path.clone(), stall_after: None, arrival: ArrivalPolicy::default() });

@@ -2,7 +2,7 @@
 
 use crate::base::error::Error;
 use crate::base::time::MonoTime;
-use crate::domain::tracker::Note;
+use crate::domain::tracker::RegistryChange;
 use crate::engine::state_queue::STATE_QUEUE;
 use crate::services::state::tests::*;
 use rusqlite::Connection;
@@ -16,9 +16,9 @@ fn what_was_lost_is_made_up_for_by_a_sweep() {
     run.answer(&[]);
     assert_eq!(run.writer.sweep.next, Next::Begin { at: MonoTime::NEVER }, "there is nobody to go over");
     for pid in 1..=u32::try_from(STATE_QUEUE).unwrap() {
-        run.sink.note(Note::Forgotten(agent(pid).agent));
+        run.sink.note(RegistryChange::Forgotten(agent(pid).agent));
     }
-    run.sink.note(Note::Known(Box::new(agent(1))));
+    run.sink.note(RegistryChange::Known(Box::new(agent(1))));
     assert!(world.counted("varta_sink_dropped_total{sink=\"state\"} 1"));
     // The full queue has no place for the response yet.
     run.turn();

@@ -7,11 +7,11 @@ use crate::base::error::Error;
 use crate::base::files::state_dir::StateDir;
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
-use crate::domain::tracker::{Note, Remembered, Transition};
+use crate::domain::tracker::{AgentSnapshot, RegistryChange, Transition};
 use crate::engine::state_queue::{Event, Slice, StateSink};
-use crate::ingest::Seal;
-use crate::services::state::database::{Room, Store};
-use crate::services::state::registry::Kept;
+use crate::ingest::PersistedWindow;
+use crate::services::state::database::{Limits, StateDatabase};
+use crate::services::state::registry::PersistedAgent;
 use rusqlite::Connection;
 use std::fs;
 use std::net::IpAddr;
@@ -26,16 +26,16 @@ use tokio::sync::mpsc;
 use varta_proto::Status;
 
 use super::history;
-use crate::domain::beat::{KeyId, Lane};
+use crate::domain::beat::{KeyId, RemoteEndpoint};
 use crate::domain::tracker::tests::sample;
-use crate::domain::tracker::{AgentId, Cause, LastWord, NameSource, Twin, Verdict};
+use crate::domain::tracker::{AgentId, Cause, LastReport, NameSource, Twin, Verdict};
 use crate::engine::query::Query;
 use crate::metrics::Registry;
 use crate::services::state::metrics::StateMetrics;
 use crate::services::state::progress::Next;
 use crate::services::state::writer::Writer;
 
-const ROOM: Room = Room { agents: 1_000, seals: 1_000 };
+const ROOM: Limits = Limits { agents: 1_000, seals: 1_000 };
 
 /// A state directory, and a writer whose turns the test takes.
 struct World {
@@ -48,7 +48,7 @@ struct World {
 struct Run {
     sink: StateSink,
     writer: Writer,
-    kept: Vec<Kept>,
+    kept: Vec<PersistedAgent>,
     queries: mpsc::Receiver<Query>,
     now: MonoTime,
 }
@@ -66,8 +66,8 @@ impl World {
         self.directory.path().join("varta.db")
     }
 
-    fn try_open(&self) -> Result<(Store, Vec<Kept>), Error> {
-        let (store, left) = Store::open(StateDir::open(self.directory.path())?, ROOM, self.clock)?;
+    fn try_open(&self) -> Result<(StateDatabase, Vec<PersistedAgent>), Error> {
+        let (store, left) = StateDatabase::open(StateDir::open(self.directory.path())?, ROOM, self.clock)?;
         Ok((store, left.agents))
     }
 
@@ -95,8 +95,8 @@ impl World {
 }
 
 impl Run {
-    fn note(&mut self, agent: Remembered) {
-        self.take(Event::Note(Note::Known(Box::new(agent))));
+    fn note(&mut self, agent: AgentSnapshot) {
+        self.take(Event::Note(RegistryChange::Known(Box::new(agent))));
     }
 
     fn take(&mut self, event: Event) {
@@ -115,7 +115,7 @@ impl Run {
     }
 
     /// Responds to the writer's query like an engine that has these agents, one in each slice.
-    fn answer(&mut self, agents: &[Remembered]) {
+    fn answer(&mut self, agents: &[AgentSnapshot]) {
         let Ok(Query::Slice { from, place }) = self.queries.try_recv() else { panic!("nothing is asked") };
         let next = (from + 1 < agents.len()).then_some(from + 1);
         let agents = agents.get(from).cloned().into_iter().collect();
@@ -135,14 +135,14 @@ impl Run {
     }
 }
 
-fn agent(pid: u32) -> Remembered {
-    Remembered {
+fn agent(pid: u32) -> AgentSnapshot {
+    AgentSnapshot {
         agent: AgentId { name: "bill \"ing\"".into(), origin: Origin::Local, pid, twin: Twin::FIRST },
         name_source: NameSource::Agent,
-        lane: Lane { port: 0, key: KeyId(0) },
+        lane: RemoteEndpoint { port: 0, key: KeyId(0) },
         start_time: NonZeroU64::new(4_711),
         verdict: Verdict::Up(Status::Degraded),
-        last: LastWord { status: Status::Degraded, payload: u32::MAX, terminal: true, beats: u64::MAX },
+        last: LastReport { status: Status::Degraded, payload: u32::MAX, terminal: true, beats: u64::MAX },
         labels: [("team", "a=b"), ("zone", "")].into_iter().collect(),
         unit: Some("billing.service".into()),
         asked: Some(Duration::from_micros(1_500)),
@@ -155,7 +155,7 @@ fn agent(pid: u32) -> Remembered {
 }
 
 fn transition(pid: u32) -> Transition {
-    let Remembered { agent, last, .. } = agent(pid);
+    let AgentSnapshot { agent, last, .. } = agent(pid);
     let sample = sample::transition(&agent.name)
         .pid(pid)
         .started_at(NonZeroU64::MIN)
@@ -173,9 +173,9 @@ fn event(pid: u32) -> Event {
 fn what_was_known_of_an_agent_is_known_to_the_next_server() {
     let world = World::new();
     let address: IpAddr = "fd00::1".parse().unwrap();
-    let remote = |origin, number| Remembered {
+    let remote = |origin, number| AgentSnapshot {
         agent: AgentId { origin, twin: Twin::from_number(number).unwrap(), ..agent(7).agent },
-        lane: Lane { port: 4_000, key: KeyId(0) },
+        lane: RemoteEndpoint { port: 4_000, key: KeyId(0) },
         start_time: None,
         verdict: Verdict::Stalled,
         asked: None,
@@ -198,7 +198,7 @@ fn what_was_known_of_an_agent_is_known_to_the_next_server() {
     assert_eq!(kept.len(), agents.len());
     for agent in agents {
         let found = kept.iter().find(|kept| kept.agent.agent == agent.agent).unwrap();
-        let Remembered { last_beat, silent_before, busy_until, last, .. } = found.agent;
+        let AgentSnapshot { last_beat, silent_before, busy_until, last, .. } = found.agent;
         assert_eq!(last.beats, i64::MAX.unsigned_abs(), "as much as SQLite takes");
         assert!((10..60).contains(&silent_before.as_secs()), "{silent_before:?}");
         let remaining = busy_until.since(last_beat).as_secs();
@@ -207,7 +207,7 @@ fn what_was_known_of_an_agent_is_known_to_the_next_server() {
         } else {
             (900..=1_000).contains(&remaining)
         });
-        let rest = Remembered { last_beat, silent_before, busy_until, last, ..agent.clone() };
+        let rest = AgentSnapshot { last_beat, silent_before, busy_until, last, ..agent.clone() };
         assert_eq!(found.agent, rest);
         assert_eq!(found.boot.is_some(), agent.agent.origin == Origin::Local);
     }
@@ -218,7 +218,7 @@ fn who_is_forgotten_is_forgotten() {
     let world = World::new();
     let mut run = world.open();
     [1, 2, 3].map(agent).into_iter().for_each(|agent| run.note(agent));
-    run.take(Event::Note(Note::Forgotten(agent(2).agent)));
+    run.take(Event::Note(RegistryChange::Forgotten(agent(2).agent)));
     run.write();
     drop(run);
     assert_eq!(world.open().pids(), [1, 3]);
@@ -235,7 +235,7 @@ fn an_agent_is_first_seen_once_and_another_process_anew() {
     run.note(agent(1));
     run.write();
     assert_eq!(seen(), 5);
-    run.note(Remembered { start_time: NonZeroU64::new(5_000), ..agent(1) });
+    run.note(AgentSnapshot { start_time: NonZeroU64::new(5_000), ..agent(1) });
     run.write();
     assert!(seen() > 5);
 }
@@ -243,7 +243,7 @@ fn an_agent_is_first_seen_once_and_another_process_anew() {
 #[test]
 fn sessions_of_the_replay_table_are_known_to_the_next_server_each_in_its_place() {
     let world = World::new();
-    let seal = |place, highest| Seal {
+    let seal = |place, highest| PersistedWindow {
         place,
         key: u64::MAX - 1,
         prefix: [0, 1, 2, 3, 4, 5, 6, 255],
@@ -259,16 +259,16 @@ fn sessions_of_the_replay_table_are_known_to_the_next_server_each_in_its_place()
     run.write();
     drop(run);
     let (store, left) =
-        Store::open(StateDir::open(world.directory.path()).unwrap(), ROOM, world.clock).unwrap();
+        StateDatabase::open(StateDir::open(world.directory.path()).unwrap(), ROOM, world.clock).unwrap();
     for (found, expected) in left.seals.iter().zip([seal(0, 2), seal(7, u32::MAX)]) {
         assert!(found.start.abs_diff(expected.start) <= 2_000_000, "to the millisecond");
-        assert_eq!(*found, Seal { start: found.start, ..expected });
+        assert_eq!(*found, PersistedWindow { start: found.start, ..expected });
     }
     assert_eq!(left.seals.len(), 2);
     drop(store);
-    let room = Room { seals: 1, ..ROOM };
+    let room = Limits { seals: 1, ..ROOM };
     let (_store, left) =
-        Store::open(StateDir::open(world.directory.path()).unwrap(), room, world.clock).unwrap();
+        StateDatabase::open(StateDir::open(world.directory.path()).unwrap(), room, world.clock).unwrap();
     assert_eq!(left.seals.len(), 1);
 }
 
@@ -316,11 +316,11 @@ fn the_history_is_bounded_by_number_and_age() {
     run.take(event(1));
     run.write();
     let database = Connection::open(world.path()).unwrap();
-    database.execute("UPDATE history SET id = ?1", [2 * history::MOST_ROWS]).unwrap();
+    database.execute("UPDATE history SET id = ?1", [2 * history::MAX_ROWS]).unwrap();
     run.take(event(2));
     run.write();
     assert_eq!(world.count("history"), 2);
-    database.execute("UPDATE history SET id = id - ?1 WHERE pid = 1", [history::MOST_ROWS]).unwrap();
+    database.execute("UPDATE history SET id = id - ?1 WHERE pid = 1", [history::MAX_ROWS]).unwrap();
     run.take(event(3));
     run.write();
     assert_eq!(world.count("history"), 2);
@@ -382,7 +382,7 @@ async fn the_thread_writes_what_it_was_told_before_it_ends() {
     let metrics = StateMetrics::new(&world.metrics);
     let (sink, done) = store.start(world.clock, to_queries, None, metrics).unwrap();
     sink.transition(&transition(7), false);
-    sink.note(Note::Known(Box::new(agent(7))));
+    sink.note(RegistryChange::Known(Box::new(agent(7))));
     drop(sink);
     done.await.unwrap();
     assert_eq!((world.count("history"), world.open().pids()), (1, vec![7]));

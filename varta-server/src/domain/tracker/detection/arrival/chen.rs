@@ -32,10 +32,10 @@ pub(super) struct Link {
 
 /// The minimum variance: no host's scheduler is more precise than half a millisecond, whatever a quiet minute
 /// suggests.
-const LEAST_VARIANCE: f64 = 500_000.0 * 500_000.0;
+const MIN_VARIANCE: f64 = 500_000.0 * 500_000.0;
 /// The maximum number of beats lost in a row that is taken into account. Leaving out the others makes the
 /// bound on the rate of mistakes larger, never smaller.
-const MOST_BEATS: u32 = 64;
+const MAX_BEATS: u32 = 64;
 /// The number of halvings in the search for the margin: of a second they leave a microsecond.
 const HALVINGS: u32 = 20;
 
@@ -71,11 +71,11 @@ pub(super) fn margin(link: &Link, bounds: &Bounds, longest: f64) -> Result<f64, 
 impl Link {
     /// The minimum time between two mistakes with this margin: η/β of the paper's theorem on NFD-U.
     fn mistake_every(&self, margin: f64) -> f64 {
-        let variance = self.variance.max(LEAST_VARIANCE);
+        let variance = self.variance.max(MIN_VARIANCE);
         // A mistake requires that this beat and every later one that would still be in time is lost or late.
         let mut all_fail = 1.0;
         let mut loss = self.loss;
-        for beat in 0..MOST_BEATS {
+        for beat in 0..MAX_BEATS {
             let left = margin - f64::from(beat) * self.interval;
             if left <= 0.0 {
                 break;
@@ -89,7 +89,7 @@ impl Link {
 
     /// The maximum duration of a mistake with this margin: η/γ of the same theorem.
     fn corrected_within(&self, margin: f64) -> f64 {
-        let variance = self.variance.max(LEAST_VARIANCE);
+        let variance = self.variance.max(MIN_VARIANCE);
         let square = (margin + self.interval) * (margin + self.interval);
         self.interval * (variance + square) / ((1.0 - self.loss) * square)
     }

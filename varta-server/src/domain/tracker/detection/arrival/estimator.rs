@@ -18,18 +18,18 @@ use crate::domain::tracker::detection::arrival::policy::{ArrivalPolicy, Kind, No
 use crate::domain::tracker::detection::arrival::{chen, phi};
 
 /// The minimum number of beats for an estimate.
-pub(super) const LEAST_SAMPLES: u16 = 16;
+pub(super) const MIN_SAMPLES: u16 = 16;
 /// The number of beats over which the mean and deviation of intervals and delays are taken, by exponential
 /// weights. Long enough to be steady, short enough to follow a clock that drifts and a network that changes.
 const WINDOW: u16 = 128;
 /// The number of beats over which losses are counted, and the gaps of the phi detector.
 const LONG_WINDOW: u16 = 1_000;
 /// The maximum interval. An agent that sends less often has a timeout of its own, or the fixed one.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(3_600);
+const MAX_INTERVAL: Duration = Duration::from_secs(3_600);
 /// The minimum interval. A clock that advances by less between beats says nothing.
-const SHORTEST_INTERVAL: Duration = Duration::from_micros(100);
+const MIN_INTERVAL: Duration = Duration::from_micros(100);
 /// The maximum gap in the nonces. After a longer one the beats before it say nothing of the time between.
-const MOST_LOST: u64 = 64;
+const MAX_LOST: u64 = 64;
 /// A delay beyond this many deviations, and an interval's [`LENIENCY`], is clipped to that.
 const CLIP: f64 = 4.0;
 /// The share of an interval by which a delay may differ from the mean and always count in full.
@@ -121,12 +121,12 @@ impl Arrivals {
         let beats = nonce.wrapping_sub(self.nonce);
         let sent = timestamp.wrapping_sub(self.timestamp);
         let follows = nonce > self.nonce && timestamp >= self.timestamp;
-        if !follows || sent / beats > nanos(LONGEST_INTERVAL) {
+        if !follows || sent / beats > nanos(MAX_INTERVAL) {
             *self = Arrivals::new(received_at, nonce, timestamp);
             return;
         }
         let gap = nanos(received_at.since(self.received_at)) as f64;
-        if beats <= MOST_LOST {
+        if beats <= MAX_LOST {
             let sent = sent as f64;
             self.learn_interval(sent / beats as f64);
             if gap >= sent * BUNCHED || self.lateness() <= 0.0 {
@@ -148,8 +148,7 @@ impl Arrivals {
     /// [`NoEstimate`] when there is no estimate yet, or the policy asks for what the observed beats do not
     /// allow. Then the fixed deadline holds, as it does without any policy.
     pub fn stall_after(&self, policy: &ArrivalPolicy) -> Result<Duration, NoEstimate> {
-        let learned =
-            self.samples >= LEAST_SAMPLES && f64::from(self.interval) >= nanos(SHORTEST_INTERVAL) as f64;
+        let learned = self.samples >= MIN_SAMPLES && f64::from(self.interval) >= nanos(MIN_INTERVAL) as f64;
         let silence = match policy.kind {
             Kind::Fixed => return Err(NoEstimate::Fixed),
             _ if !learned => return Err(NoEstimate::Learning),

@@ -1,7 +1,7 @@
 //! Cases that are too rare for random worlds, in which the rules leave the tracker a choice: the reference
 //! must allow it.
 
-use crate::domain::beat::{ReceivedControl, Said};
+use crate::domain::beat::{ControlMessage, ReceivedControl};
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::tracker::tests::simulation::Scenario;
 use crate::domain::tracker::tests::simulation::world::{Event, Log, Simulation};
@@ -32,7 +32,7 @@ fn a_process_that_is_identified_after_its_first_beat_is_known_to_be_dead_when_it
         simulation.arrive(event);
     };
     let goodbye = |handle: u32| {
-        let said = Said::Goodbye { nonce: 1, timestamp: 2_000, reason: None };
+        let said = ControlMessage::Goodbye { nonce: 1, timestamp: 2_000, reason: None };
         Event::Control { control: ReceivedControl { received_at: MonoTime::START, sender, said }, handle }
     };
     arrives(&mut simulation, 1_000, beat(sender, (1, 1), Duration::ZERO));
@@ -48,7 +48,7 @@ fn a_process_that_is_identified_after_its_first_beat_is_known_to_be_dead_when_it
     arrives(&mut simulation, 1_200, beat(sender, (2, 1), Duration::ZERO));
     arrives(&mut simulation, 1_300, goodbye(2));
     simulation.processes.processes.clear();
-    let death = Event::Death { pid: PID, start_time, death: Death::Exited { code: 1 } };
+    let death = Event::Death { pid: PID, start_time, death: ExitStatus::Exited { code: 1 } };
     arrives(&mut simulation, 1_400, death);
     arrives(&mut simulation, 1_500, beat(sender, (3, 1), Duration::ZERO));
 }

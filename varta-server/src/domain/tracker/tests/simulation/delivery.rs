@@ -4,7 +4,7 @@ use crate::domain::process::ProcessId;
 use std::fmt::{self, Write as _};
 use std::num::NonZeroU64;
 
-use crate::domain::beat::{Origin, Said};
+use crate::domain::beat::{ControlMessage, Origin};
 use crate::domain::tracker::tests::simulation::world::{Event, Log, Simulation};
 use crate::domain::tracker::tests::*;
 
@@ -39,12 +39,12 @@ impl Simulation {
                 self.note(format_args!("{pid}/{handle} {:?}: {outcome:?}", control.said));
                 self.drain();
                 match &control.said {
-                    Said::Hello(introduction) => {
+                    ControlMessage::Hello(introduction) => {
                         assert!(self.changes.is_empty(), "{:?}", self.changes);
                         self.reference.hello(control.sender, introduction, now);
                     }
-                    Said::Attach => {}
-                    Said::Goodbye { nonce, .. } => {
+                    ControlMessage::Attach => {}
+                    ControlMessage::Goodbye { nonce, .. } => {
                         self.reference.goodbye(control.sender, (handle, *nonce), &self.changes);
                     }
                 }
@@ -78,16 +78,16 @@ impl Simulation {
             self.reference.passed(self.now, &self.changes);
             let Some(request) = self.tracker.poll_request() else { break };
             match request {
-                Request::Watch(process) => {
+                TrackerRequest::Watch(process) => {
                     self.watched.insert(process);
                 }
-                Request::Unwatch(process) => {
+                TrackerRequest::Unwatch(process) => {
                     self.watched.remove(&process);
                 }
-                Request::Look { process, depth: InspectionDepth::Full } if self.answers_looks => {
+                TrackerRequest::Look { process, depth: InspectionDepth::Full } if self.answers_looks => {
                     self.tracker.handle_evidence(process, None, self.now);
                 }
-                Request::Look { .. } | Request::Find(_) => {}
+                TrackerRequest::Look { .. } | TrackerRequest::Find(_) => {}
             }
         }
         self.learned +=

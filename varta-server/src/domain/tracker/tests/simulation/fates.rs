@@ -56,9 +56,12 @@ impl Simulation {
                 worker.state = State::Paused(until);
             }
             2 => {
-                let signal = Death::Killed { signal: 9, core_dumped: false };
-                let death =
-                    worker.chance.one_of(&[signal, Death::Exited { code: 0 }, Death::Exited { code: 3 }]);
+                let signal = ExitStatus::Killed { signal: 9, core_dumped: false };
+                let death = worker.chance.one_of(&[
+                    signal,
+                    ExitStatus::Exited { code: 0 },
+                    ExitStatus::Exited { code: 3 },
+                ]);
                 self.crash(agent, death);
             }
             3 | 4 => {
@@ -71,7 +74,7 @@ impl Simulation {
                     self.plan(at, Event::Control { control: control.clone(), handle });
                 }
                 if ends {
-                    self.crash(agent, Death::Exited { code: 1 });
+                    self.crash(agent, ExitStatus::Exited { code: 1 });
                 }
             }
             5 if worker.may_connect(now) => {
@@ -89,7 +92,7 @@ impl Simulation {
                 for at in worker.link.carry(&mut worker.chance, now).into_iter().flatten() {
                     self.plan(at, Event::Beat { beat, handle });
                 }
-                self.crash(agent, Death::Exited { code: 101 });
+                self.crash(agent, ExitStatus::Exited { code: 101 });
             }
             _ => worker.status = worker.chance.one_of(&STATUSES),
         }
@@ -97,7 +100,7 @@ impl Simulation {
 
     /// Ends the process of an agent. Mostly the tracker gets the exit of a local process, after all that it
     /// sent.
-    fn crash(&mut self, agent: usize, death: Death) {
+    fn crash(&mut self, agent: usize, death: ExitStatus) {
         let worker = &mut self.workers[agent];
         worker.state = State::Away;
         let pid = worker.sender.pid;

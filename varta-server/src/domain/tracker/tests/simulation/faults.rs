@@ -4,7 +4,7 @@ use std::time::Duration;
 use varta_proto::Status;
 use varta_proto::control::GoodbyeReason;
 
-use crate::domain::beat::{ReceivedControl, Said};
+use crate::domain::beat::{ControlMessage, ReceivedControl};
 use crate::domain::tracker::tests::*;
 
 /// A session of an agent on another host.
@@ -25,8 +25,11 @@ impl Remote {
 
     fn goodbye(&self, at: MonoTime) -> ReceivedControl {
         let timestamp = u64::try_from(at.since(self.handle.connected_at).as_nanos()).unwrap() + 1_000;
-        let said =
-            Said::Goodbye { nonce: self.handle.nonce, timestamp, reason: Some(GoodbyeReason::Shutdown) };
+        let said = ControlMessage::Goodbye {
+            nonce: self.handle.nonce,
+            timestamp,
+            reason: Some(GoodbyeReason::Shutdown),
+        };
         ReceivedControl { received_at: at, sender: self.sender, said }
     }
 }
@@ -70,7 +73,7 @@ fn the_only_frame_before_a_goodbye_does_not_outlive_it_when_it_comes_again() {
     let only = remote.beat(at(0));
     world.hear(only);
     world.tracker.handle_control(&remote.goodbye(MonoTime::from_millis(300)));
-    assert_eq!(world.hear(late(only, 4 * MILLIS_100)), Outcome::Duplicate);
+    assert_eq!(world.hear(late(only, 4 * MILLIS_100)), FrameOutcome::Duplicate);
     world.pass(at(30));
     assert_eq!(world.verdict(PID), Some(Verdict::Gone));
 }
@@ -97,11 +100,11 @@ fn frames_that_are_overtaken_are_out_of_order_however_many_there_are() {
     let mut arrives = |index: usize, millis: u64| {
         world.hear(ReceivedBeat { received_at: MonoTime::from_millis(millis), ..beats[index] })
     };
-    assert_eq!(arrives(0, 0), Outcome::Accepted);
-    assert_eq!(arrives(2, 2_010), Outcome::Accepted);
-    assert_eq!(arrives(1, 2_020), Outcome::OutOfOrder);
-    assert_eq!(arrives(4, 4_010), Outcome::Accepted);
-    assert_eq!(arrives(3, 4_020), Outcome::OutOfOrder);
+    assert_eq!(arrives(0, 0), FrameOutcome::Accepted);
+    assert_eq!(arrives(2, 2_010), FrameOutcome::Accepted);
+    assert_eq!(arrives(1, 2_020), FrameOutcome::OutOfOrder);
+    assert_eq!(arrives(4, 4_010), FrameOutcome::Accepted);
+    assert_eq!(arrives(3, 4_020), FrameOutcome::OutOfOrder);
 }
 
 #[test]
@@ -118,7 +121,7 @@ fn what_comes_late_of_an_older_handle_does_not_silence_the_new_one() {
     world.hear(late(overtaken, Duration::from_millis(2_100)));
     for second in 23..40 {
         world.pass(at(second));
-        assert_eq!(world.hear(remote.beat(at(second))), Outcome::Accepted, "at second {second}");
+        assert_eq!(world.hear(remote.beat(at(second))), FrameOutcome::Accepted, "at second {second}");
     }
     assert_eq!(world.verdict(PID), Some(UP));
 }
@@ -129,7 +132,10 @@ fn a_new_handle_may_say_by_chance_what_the_old_one_said_last() {
     for connected_at in [0, 100] {
         let mut handle = Handle::connect(PID, at(connected_at));
         for second in 0..5 {
-            assert_eq!(world.hear(handle.next(at(connected_at + second), Status::Ok)), Outcome::Accepted);
+            assert_eq!(
+                world.hear(handle.next(at(connected_at + second), Status::Ok)),
+                FrameOutcome::Accepted
+            );
         }
     }
 }

@@ -11,9 +11,9 @@ use std::time::Duration;
 use varta_proto::Status;
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::{Introduction, Origin, ReceivedBeat, Sender};
-use crate::domain::outcome::Outcome;
-use crate::domain::process::Death;
+use crate::domain::beat::{Hello, Origin, ReceivedBeat, Sender};
+use crate::domain::outcome::FrameOutcome;
+use crate::domain::process::ExitStatus;
 use crate::domain::tracker::agents::view::AgentView;
 use crate::domain::tracker::detection::arrival::ArrivalPolicy;
 use crate::domain::tracker::policy::Policy;
@@ -67,7 +67,7 @@ pub(super) struct Reference {
     policy: Policy,
     answers_looks: bool,
     agents: Vec<Known>,
-    waiting: Vec<(Sender, Introduction)>,
+    waiting: Vec<(Sender, Hello)>,
     blind: Vec<(MonoTime, MonoTime)>,
 }
 
@@ -139,7 +139,7 @@ impl Reference {
         &mut self,
         beat: &ReceivedBeat,
         handle: u32,
-        outcome: Outcome,
+        outcome: FrameOutcome,
         start_time: Option<u64>,
         changes: &[Transition],
     ) {
@@ -151,7 +151,7 @@ impl Reference {
         };
         let known = &self.agents[index];
         let is_away = !matches!(known.verdict, Verdict::Up(_));
-        let accepted = outcome == Outcome::Accepted;
+        let accepted = outcome == FrameOutcome::Accepted;
         if !frame.is_terminal() {
             let newest = known.handles.iter().map(|(handle, _)| *handle).max();
             // After an observer gap the delay of a frame that it held up is not known.
@@ -237,7 +237,7 @@ impl Reference {
         &mut self,
         beat: &ReceivedBeat,
         handle: u32,
-        outcome: Outcome,
+        outcome: FrameOutcome,
         start_time: Option<u64>,
         changes: &[Transition],
     ) {
@@ -245,14 +245,14 @@ impl Reference {
         let same_origin = self.agents.iter().filter(|known| known.sender.origin == origin).count();
         let is_full = self.agents.len() >= self.policy.max_agents;
         match outcome {
-            Outcome::Accepted => {}
-            Outcome::Capacity => {
+            FrameOutcome::Accepted => {}
+            FrameOutcome::Capacity => {
                 let departed = |known: &Known| matches!(known.verdict, Verdict::Down | Verdict::Gone);
                 assert!(is_full && !self.agents.iter().any(departed), "there is room");
                 assert!(changes.is_empty());
                 return;
             }
-            Outcome::SourceLimit => {
+            FrameOutcome::SourceLimit => {
                 assert!(matches!(origin, Origin::Udp(_)) && same_origin >= self.policy.max_agents_per_source);
                 assert!(changes.is_empty());
                 return;
@@ -285,12 +285,12 @@ impl Reference {
         }
     }
 
-    fn introduction(&mut self, sender: Sender) -> Option<Introduction> {
+    fn introduction(&mut self, sender: Sender) -> Option<Hello> {
         let place = self.waiting.iter().position(|(waiting, _)| *waiting == sender)?;
         Some(self.waiting.remove(place).1)
     }
 
-    pub(super) fn hello(&mut self, sender: Sender, introduction: &Introduction, at: MonoTime) {
+    pub(super) fn hello(&mut self, sender: Sender, introduction: &Hello, at: MonoTime) {
         match self.agents.iter().position(|known| known.sender == sender) {
             Some(index) => self.introduce(index, introduction, at),
             None => {
@@ -300,7 +300,7 @@ impl Reference {
         }
     }
 
-    fn introduce(&mut self, index: usize, introduction: &Introduction, at: MonoTime) {
+    fn introduce(&mut self, index: usize, introduction: &Hello, at: MonoTime) {
         let known = &mut self.agents[index];
         let longest = self.policy.longest_silence.max(self.policy.stall_after);
         let of_interval = introduction.interval.map(|interval| (3 * interval).max(self.policy.stall_after));
@@ -338,7 +338,7 @@ impl Reference {
     }
 
     /// The end of the process that has `pid` and started at `start_time` was handled.
-    pub(super) fn death(&mut self, pid: u32, start_time: u64, death: Death, changes: &[Transition]) {
+    pub(super) fn death(&mut self, pid: u32, start_time: u64, death: ExitStatus, changes: &[Transition]) {
         let found = self.find(Origin::Local, pid).filter(|index| {
             self.agents[*index].start_time == Some(start_time) && !self.agents[*index].is_dead
         });
@@ -358,7 +358,7 @@ impl Reference {
         }
         let [change] = changes else { panic!("a death is one change: {changes:?}") };
         self.check(index, change);
-        let is_well = death == Death::Exited { code: 0 } && !self.agents[index].terminal;
+        let is_well = death == ExitStatus::Exited { code: 0 } && !self.agents[index].terminal;
         assert_eq!(change.to, if is_well { Verdict::Gone } else { Verdict::Down });
         self.agents[index].verdict = change.to;
     }

@@ -6,12 +6,12 @@ use varta_proto::control::GoodbyeReason;
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
 use crate::base::time::{MonoTime, nanos};
-use crate::domain::beat::{Introduction, ReceivedBeat, ReceivedControl, Said, Sender};
+use crate::domain::beat::{ControlMessage, Hello, ReceivedBeat, ReceivedControl, Sender};
 use crate::domain::tracker::tests::simulation::chance::Chance;
 use crate::domain::tracker::tests::simulation::link::Link;
 
 /// The minimum life of a handle on a fixed port.
-const SHORTEST_LIFE: Duration = Duration::from_secs(8);
+const MIN_LIFE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -105,7 +105,7 @@ impl Worker {
     /// but is not restarted so soon that its new handle looks like one whose beats are late.
     pub(super) fn may_connect(&self, now: MonoTime) -> bool {
         if self.has_fixed_port {
-            now > self.connected_at + SHORTEST_LIFE
+            now > self.connected_at + MIN_LIFE
         } else {
             self.start_time.is_some() || now > self.sent_at + self.link.longest()
         }
@@ -129,7 +129,7 @@ impl Worker {
 
     pub(super) fn goodbye(&self, now: MonoTime) -> ReceivedControl {
         let reason = Some(GoodbyeReason::Shutdown);
-        let said = Said::Goodbye { nonce: self.nonce, timestamp: self.clock(now), reason };
+        let said = ControlMessage::Goodbye { nonce: self.nonce, timestamp: self.clock(now), reason };
         ReceivedControl { received_at: now, sender: self.sender, said }
     }
 
@@ -138,8 +138,8 @@ impl Worker {
         let interval = chance.happens(0.4).then_some(self.interval);
         let stall_after = chance.happens(0.4).then(|| chance.millis(5, 8_000));
         let busy_for = chance.happens(0.3).then(|| chance.millis(0, 9_000));
-        let introduction = Introduction { interval, stall_after, busy_for, ..Introduction::default() };
-        ReceivedControl { received_at: now, sender: self.sender, said: Said::Hello(introduction) }
+        let introduction = Hello { interval, stall_after, busy_for, ..Hello::default() };
+        ReceivedControl { received_at: now, sender: self.sender, said: ControlMessage::Hello(introduction) }
     }
 
     fn frame(&self, nonce: u64, status: Status, now: MonoTime) -> ReceivedBeat {

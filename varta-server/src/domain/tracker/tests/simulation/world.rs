@@ -38,7 +38,7 @@ pub(super) enum Event {
     Death {
         pid: u32,
         start_time: u64,
-        death: Death,
+        death: ExitStatus,
     },
     /// The server pauses for this long.
     ServerPause(Duration),

@@ -8,7 +8,9 @@ use crate::base::clock::WallClock;
 use crate::base::time::{MonoTime, WallTime};
 use crate::domain::tracker::{Transition, Verdict};
 use crate::services::alerts::alert::{Alert, Id};
-use crate::services::alerts::lifecycle::state::{Audience, Board, Book, MOST_ENDED, MOST_SINGLES};
+use crate::services::alerts::lifecycle::state::{
+    AlertSnapshot, AlertState, MAX_RESOLVED, MAX_SINGLES, Receivers,
+};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +28,7 @@ const WINDOW: Duration = Duration::from_secs(600);
 
 /// An alert state with one Alertmanager and a webhook, and its clock.
 struct World {
-    book: Book,
+    book: AlertState,
     seconds: u64,
     /// The notifications for the webhook: kind and pid, in order.
     said: Vec<(Kind, u32)>,
@@ -34,8 +36,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let audience = Audience { alertmanagers: 1, webhook: true };
-        let book = Book::new(audience, Damping { limit: 3, window: WINDOW }, "here".to_owned());
+        let audience = Receivers { alertmanagers: 1, webhook: true };
+        let book = AlertState::new(audience, FlapDetection { limit: 3, window: WINDOW }, "here".to_owned());
         World { book, seconds: 10, said: Vec::new() }
     }
 
@@ -270,7 +272,7 @@ fn beyond_the_most_alerts_of_their_own_agents_have_one_together() {
         world.hand_in(&fallen);
     }
     let names = world.names();
-    assert_eq!(names.len(), MOST_SINGLES + 1);
+    assert_eq!(names.len(), MAX_SINGLES + 1);
     let many = names.iter().position(|name| name == "VartaManyAgentsUnhealthy").unwrap();
     assert_eq!(world.firing()[many].annotations["agents"], "500");
     for pid in 1..=1_500 {
@@ -306,7 +308,7 @@ fn the_end_of_an_alert_is_kept_until_everybody_knows_it() {
     world.book.handle_ended(id, 0);
     assert_eq!(world.book.poll_board().unwrap().ended.len(), 1);
     world.book.handle_said_ended(id);
-    assert_eq!(world.book.poll_board().unwrap(), Board::default());
+    assert_eq!(world.book.poll_board().unwrap(), AlertSnapshot::default());
     assert_eq!(world.book.poll_board(), None);
 }
 
@@ -328,11 +330,11 @@ fn one_that_fires_anew_before_its_end_was_told_is_another_time() {
 #[test]
 fn ends_that_nobody_takes_are_bounded_and_counted() {
     let mut world = World::new();
-    let most = u32::try_from(MOST_ENDED).unwrap();
+    let most = u32::try_from(MAX_RESOLVED).unwrap();
     for pid in 1..=most + 5 {
         let (fallen, up) = (world.transition(pid, Verdict::Down), world.transition(pid, UP));
         world.hand_in(&fallen);
         world.hand_in(&up);
     }
-    assert_eq!((world.book.ended.len(), world.book.take_untold()), (MOST_ENDED, 5));
+    assert_eq!((world.book.ended.len(), world.book.take_untold()), (MAX_RESOLVED, 5));
 }

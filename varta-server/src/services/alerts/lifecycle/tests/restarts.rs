@@ -142,7 +142,7 @@ fn what_makes_no_sense_is_passed_over() {
     let with = |change: &dyn Fn(&mut serde_json::Value)| {
         let mut json = json.clone();
         change(&mut json);
-        serde_json::from_value::<Kept>(json).unwrap()
+        serde_json::from_value::<PersistedAlert>(json).unwrap()
     };
     let senseless = vec![
         with(&|json| json["alert"]["labels"] = serde_json::json!({})),

@@ -1,7 +1,7 @@
 //! Sweeps repair lost transitions, and never override newer ones.
 
 use crate::domain::tracker::{Transition, Verdict};
-use crate::services::alerts::lifecycle::state::MOST_SINGLES;
+use crate::services::alerts::lifecycle::state::MAX_SINGLES;
 use crate::services::alerts::lifecycle::tests::*;
 use std::sync::Arc;
 
@@ -105,7 +105,7 @@ fn who_had_no_place_for_an_alert_of_its_own_gets_one_when_there_is() {
     world.sweep(&all[1..]);
     world.pass(Duration::from_secs(3));
     let names = world.names();
-    assert_eq!(names.len(), MOST_SINGLES);
+    assert_eq!(names.len(), MAX_SINGLES);
     assert!(names.iter().all(|name| name == "VartaAgentUnhealthy"));
 }
 

@@ -26,7 +26,7 @@ fn rule(steps: impl IntoIterator<Item = (u64, Action)>) -> RecoveryRule {
     RecoveryRule {
         name: Glob::any(),
         labels: Vec::new(),
-        states: vec![BadState::Stalled, BadState::Down],
+        states: vec![UnhealthyState::Stalled, UnhealthyState::Down],
         causes: Vec::new(),
         transports: Vec::new(),
         steps: steps
@@ -90,14 +90,14 @@ impl World {
         panic!("nothing comes of it");
     }
 
-    fn comes(&mut self, job: &Job, outcome: Outcome) {
+    fn comes(&mut self, job: &Job, outcome: ActionOutcome) {
         self.planner.handle_outcome(job.number, outcome, MonoTime::from_secs(self.now));
     }
 
     /// Completes the next job, and returns its time and action.
     fn does(&mut self) -> (u64, Action) {
         let job = self.next();
-        self.comes(&job, Outcome::Done);
+        self.comes(&job, ActionOutcome::Done);
         (self.now - 100, job.action().clone())
     }
 
@@ -138,14 +138,14 @@ fn who_comes_back_while_something_is_being_done_is_left_alone_afterwards() {
     world.stalls(1);
     let job = world.next();
     world.recovers(1);
-    world.comes(&job, Outcome::Done);
+    world.comes(&job, ActionOutcome::Done);
     world.is_idle();
     // The late outcome is not taken for that of the next job.
     world.now += 1_000;
     world.stalls(1);
     let next = world.next();
-    world.comes(&job, Outcome::Withdrawn);
-    world.comes(&next, Outcome::Done);
+    world.comes(&job, ActionOutcome::Withdrawn);
+    world.comes(&next, ActionOutcome::Done);
     assert_eq!(world.does().1, KILL);
 }
 
@@ -252,7 +252,7 @@ fn no_more_is_done_than_the_budgets_allow_and_each_refusal_is_told_once() {
     }
     let mut done = 0;
     while let Some(job) = world.job() {
-        world.comes(&job, Outcome::Done);
+        world.comes(&job, ActionOutcome::Done);
         done += 1;
     }
     assert_eq!(done, 3);
@@ -272,7 +272,7 @@ fn no_more_is_done_than_the_budgets_allow_and_each_refusal_is_told_once() {
     for pid in 1_001..=1_010 {
         world.take(&other(pid));
         while let Some(job) = world.job() {
-            world.comes(&job, Outcome::Done);
+            world.comes(&job, ActionOutcome::Done);
             done += 1;
         }
     }
@@ -283,7 +283,8 @@ fn no_more_is_done_than_the_budgets_allow_and_each_refusal_is_told_once() {
 #[test]
 fn what_was_not_done_costs_nothing() {
     let mut world = World::with_budget([rule([(0, TERM)])], "1/1h");
-    for outcome in [Outcome::Withdrawn, Outcome::Skipped, Outcome::Refused(Refusal::Remote)] {
+    for outcome in [ActionOutcome::Withdrawn, ActionOutcome::Skipped, ActionOutcome::Refused(Refusal::Remote)]
+    {
         world.stalls(1);
         let job = world.next();
         world.comes(&job, outcome);
@@ -300,12 +301,12 @@ fn what_may_pass_is_tried_again_and_what_may_not_is_over() {
     world.stalls(1);
     for _ in 0..3 {
         let job = world.next();
-        world.comes(&job, Outcome::Refused(Refusal::Blind));
+        world.comes(&job, ActionOutcome::Refused(Refusal::Blind));
     }
     assert_eq!(world.told(), [Refusal::Blind]);
     assert_eq!(world.does(), (3, TERM));
     let job = world.next();
-    world.comes(&job, Outcome::Refused(Refusal::NotAttested));
+    world.comes(&job, ActionOutcome::Refused(Refusal::NotAttested));
     assert_eq!(world.told(), [Refusal::NotAttested]);
     world.is_idle();
 }
@@ -317,7 +318,7 @@ fn the_first_rule_that_fits_in_all_its_parts_counts() {
         named("other", KILL),
         RecoveryRule { labels: vec![("team".to_owned(), "search".to_owned())], ..named("*", KILL) },
         RecoveryRule { causes: vec!["busy"], ..named("*", KILL) },
-        RecoveryRule { states: vec![BadState::Down], ..named("*", KILL) },
+        RecoveryRule { states: vec![UnhealthyState::Down], ..named("*", KILL) },
         RecoveryRule { transports: vec![crate::domain::beat::Transport::Udp], ..named("*", KILL) },
         RecoveryRule {
             labels: vec![("team".to_owned(), "payments".to_owned())],
@@ -381,13 +382,13 @@ proptest! {
                 _ => {
                     if let Some(job) = jobs.pop() {
                         let outcome = match (what, pid) {
-                            (4, _) => Outcome::Done,
-                            (_, 1) => Outcome::Skipped,
-                            (_, 2) => Outcome::Withdrawn,
-                            (_, 3) => Outcome::Refused(Refusal::Paused),
-                            _ => Outcome::Refused(Refusal::Argument),
+                            (4, _) => ActionOutcome::Done,
+                            (_, 1) => ActionOutcome::Skipped,
+                            (_, 2) => ActionOutcome::Withdrawn,
+                            (_, 3) => ActionOutcome::Refused(Refusal::Paused),
+                            _ => ActionOutcome::Refused(Refusal::Argument),
                         };
-                        if outcome == Outcome::Done {
+                        if outcome == ActionOutcome::Done {
                             done.push(world.now);
                         }
                         world.comes(&job, outcome);
@@ -413,7 +414,7 @@ proptest! {
             world.recovers(pid);
         }
         for job in jobs {
-            world.comes(&job, Outcome::Done);
+            world.comes(&job, ActionOutcome::Done);
         }
         world.is_idle();
     }

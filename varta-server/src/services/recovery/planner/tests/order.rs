@@ -8,7 +8,7 @@ fn one_that_ends_well_before_it_is_known_that_the_signal_was_sent_is_restarted_t
     world.stalls(1);
     let job = world.next();
     world.tell(1, Verdict::Gone, Cause::Exited { code: Some(0) });
-    world.comes(&job, Outcome::Done);
+    world.comes(&job, ActionOutcome::Done);
     assert_eq!(world.does(), (0, command()));
     world.is_idle();
     // Unless it turns out that it left by itself.
@@ -16,19 +16,19 @@ fn one_that_ends_well_before_it_is_known_that_the_signal_was_sent_is_restarted_t
     world.stalls(2);
     let job = world.next();
     world.tell(2, Verdict::Gone, Cause::Goodbye { reason: None });
-    world.comes(&job, Outcome::Skipped);
+    world.comes(&job, ActionOutcome::Skipped);
     world.is_idle();
 }
 
 #[test]
 fn a_state_for_which_a_rule_is_not_ends_what_goes_on_by_it_and_another_rule_may_begin() {
-    let of = |states: &[BadState], steps: [(u64, Action); 2]| RecoveryRule {
+    let of = |states: &[UnhealthyState], steps: [(u64, Action); 2]| RecoveryRule {
         states: states.into(),
         ..rule(steps)
     };
     let mut world = World::new([
-        of(&[BadState::Stalled], [(0, NOTIFY), (600, TERM)]),
-        of(&[BadState::Down], [(0, command()), (0, NOTIFY)]),
+        of(&[UnhealthyState::Stalled], [(0, NOTIFY), (600, TERM)]),
+        of(&[UnhealthyState::Down], [(0, command()), (0, NOTIFY)]),
     ]);
     world.stalls(1);
     assert_eq!(world.does(), (0, NOTIFY));
@@ -48,7 +48,7 @@ fn an_attempt_counts_also_when_its_end_comes_after_the_agent_is_back() {
         let job = world.next();
         let predecessor = Some(transition(pid, UP, Cause::Restarted).agent);
         world.take(&Transition { predecessor, ..transition(pid + 1, UP, Cause::Restarted) });
-        world.comes(&job, Outcome::Done);
+        world.comes(&job, ActionOutcome::Done);
     }
     world.tell(4, Verdict::Down, Cause::Exited { code: Some(1) });
     assert!(world.job().is_none());
@@ -62,7 +62,7 @@ fn what_comes_to_nothing_is_no_attempt() {
         world.stalls(1);
         let job = world.next();
         assert_eq!((job.attempt, world.now), (1, 100));
-        world.comes(&job, Outcome::Withdrawn);
+        world.comes(&job, ActionOutcome::Withdrawn);
         world.recovers(1);
     }
 }
@@ -76,7 +76,7 @@ fn commands_for_agents_of_one_name_are_run_one_after_the_other() {
     for pid in 2..=8 {
         world.recovers(pid);
     }
-    world.comes(&first, Outcome::Done);
+    world.comes(&first, ActionOutcome::Done);
     assert!(world.job().is_none());
     assert_eq!((world.planner.cases(), world.told().len()), (1, 0));
 }
@@ -84,7 +84,7 @@ fn commands_for_agents_of_one_name_are_run_one_after_the_other() {
 #[test]
 fn who_was_missed_and_comes_is_missed_no_more() {
     let mut world =
-        World::new([RecoveryRule { states: vec![BadState::Expected], ..rule([(60, command())]) }]);
+        World::new([RecoveryRule { states: vec![UnhealthyState::Expected], ..rule([(60, command())]) }]);
     let mut missing = transition(0, Verdict::Expected, Cause::NeverSeen);
     missing.process = None;
     world.take(&missing);
@@ -110,6 +110,6 @@ fn agents_of_other_hosts_cost_nothing_while_they_are_left_alone() {
     world.planner = Planner::new(rules, "9/1h".parse().unwrap(), true);
     world.take(&remote);
     let job = world.next();
-    world.comes(&job, Outcome::Skipped);
+    world.comes(&job, ActionOutcome::Skipped);
     assert_eq!(world.does().1, command());
 }

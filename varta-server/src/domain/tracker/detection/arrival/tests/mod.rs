@@ -2,7 +2,7 @@
 
 use super::chen;
 use crate::base::time::MonoTime;
-use crate::domain::tracker::detection::arrival::estimator::LEAST_SAMPLES;
+use crate::domain::tracker::detection::arrival::estimator::MIN_SAMPLES;
 use crate::domain::tracker::detection::arrival::estimator::*;
 use crate::domain::tracker::detection::arrival::policy::{ArrivalPolicy, Bounds, Kind, NoEstimate};
 use proptest::prelude::*;
@@ -71,7 +71,7 @@ fn an_even_agent_is_missed_soon() {
 #[test]
 fn nothing_is_concluded_from_a_few_beats() {
     let mut beating = Beating::new();
-    for _ in 1..LEAST_SAMPLES {
+    for _ in 1..MIN_SAMPLES {
         beating.beat(SECOND, MILLI);
         assert_eq!(beating.arrivals.stall_after(&policy(HOURLY)), Err(NoEstimate::Learning));
     }
