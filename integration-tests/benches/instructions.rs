@@ -14,7 +14,7 @@ use std::{env, io};
 
 use varta_agent::{BeatTransport, Frame, Status, Varta};
 use varta_server::beat::{ReceivedBeat, Sender};
-use varta_server::outcome::Tally;
+use varta_server::outcome::OutcomeCounts;
 use varta_server::time::MonoTime;
 use varta_server::tracker::{Policy, ProcessIdentity, Processes, Tracker};
 
@@ -190,6 +190,6 @@ fn track<const TOGETHER: usize>(rounds: u32) -> Fallible<()> {
 }
 
 #[inline(never)]
-fn do_batch(tracker: &mut Tracker, batch: &[ReceivedBeat]) -> Tally {
+fn do_batch(tracker: &mut Tracker, batch: &[ReceivedBeat]) -> OutcomeCounts {
     tracker.handle_batch(batch, &mut Workers)
 }

@@ -57,7 +57,7 @@ fn serve(args: Args) -> Result<(), Error> {
                 tokio::select! {
                     _ = terminate.recv() => return,
                     _ = interrupt.recv() => return,
-                    _ = hang_up.recv() => reloader.read_anew().await,
+                    _ = hang_up.recv() => reloader.reload().await,
                 }
             }
         };

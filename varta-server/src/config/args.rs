@@ -132,7 +132,7 @@ impl Args {
         let serves = matches.subcommand_name().is_none();
         if let Some(path) = matches.get_one::<PathBuf>("config").filter(|_| serves) {
             let mut read = ConfigFile::read(path, &definition)?;
-            let from_file = read.count_unless(|key| is_given(&definition, &matches, key));
+            let from_file = read.count_effective(|key| is_given(&definition, &matches, key));
             // Inserted at the front, before any `--`.
             let behind_name = words.len().min(1);
             words.splice(behind_name..behind_name, from_file.into_iter().map(OsString::from));

@@ -65,7 +65,7 @@ impl ConfigFile {
     /// # Errors
     ///
     /// As at the start.
-    pub fn read_anew(&self) -> Result<Reloaded, Error> {
+    pub fn reload(&self) -> Result<Reloaded, Error> {
         let Document { options, tables } = ConfigFile::read(&self.path, &self.definition)?.content;
         let changed_options = changed(&self.content.options, &options);
         Ok(Reloaded { tables, changed_options })
@@ -90,7 +90,7 @@ impl ConfigFile {
 
     /// Marks the options that are set nowhere else as effective, and returns the equivalent command-line
     /// arguments.
-    pub(crate) fn count_unless(&mut self, is_given: impl Fn(&str) -> bool) -> Vec<String> {
+    pub(crate) fn count_effective(&mut self, is_given: impl Fn(&str) -> bool) -> Vec<String> {
         let options = self.content.options.iter().filter(|option| !is_given(&option.key));
         let counting: Vec<&FileOption> = options.collect();
         self.counting = counting.iter().map(|option| option.key.clone()).collect();
@@ -220,12 +220,12 @@ mod tests {
         let now = "# moved\nstall-after = \"3s\"\nsocket = [\"a\"]\nmax-beat-rate = 1\n\
                    [[rule]]\nname = \"*\"\nstall-after = \"9s\"\n[[expected]]\nname = \"b\"\n";
         fs::write(&path, now).unwrap();
-        let reread = file.read_anew().unwrap();
+        let reread = file.reload().unwrap();
         assert_eq!(reread.changed_options, ["max-agents", "max-beat-rate", "stall-after"]);
         assert_eq!(reread.tables.engine.rules.stall_after_for("x").map(|time| time.as_secs()), Some(9));
         assert_eq!(reread.tables.engine.expected.iter().len(), 1);
 
         fs::write(&path, "rule = 1").unwrap();
-        assert!(file.read_anew().is_err());
+        assert!(file.reload().is_err());
     }
 }

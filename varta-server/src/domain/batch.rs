@@ -13,11 +13,11 @@ pub(crate) struct Batch {
     /// The control messages between the beats, each with the number of beats before it. There are few.
     pub(crate) controls: Vec<(usize, ReceivedControl)>,
     /// When the batch was read, if the socket's queue was full and the kernel turned senders away.
-    pub(crate) turned_away_at: Option<MonoTime>,
+    pub(crate) queue_full_at: Option<MonoTime>,
 }
 
 impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
-        self.beats.is_empty() && self.controls.is_empty() && self.turned_away_at.is_none()
+        self.beats.is_empty() && self.controls.is_empty() && self.queue_full_at.is_none()
     }
 }

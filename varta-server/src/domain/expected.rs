@@ -55,7 +55,7 @@ pub struct ExpectedAgents {
 impl ExpectedAgents {
     /// The maximum number of expected agents: more than people write by hand, and few compared to a tracker's
     /// capacity.
-    pub const MOST: usize = 10_000;
+    pub const MAX_EXPECTED: usize = 10_000;
 
     /// Adds an agent.
     ///
@@ -66,8 +66,8 @@ impl ExpectedAgents {
     /// [366 days](crate::base::limits::MAX_DURATION). Nothing changes then.
     pub fn add(&mut self, agent: Expected) -> Result<(), EntryError> {
         check_duration("grace", agent.grace)?;
-        if self.agents.len() >= Self::MOST {
-            return Err(EntryError::TooMany { most: Self::MOST });
+        if self.agents.len() >= Self::MAX_EXPECTED {
+            return Err(EntryError::TooMany { most: Self::MAX_EXPECTED });
         }
         if !self.names.insert(agent.name) {
             return Err(EntryError::NameTwice { name: agent.name.to_string() });
@@ -110,10 +110,10 @@ mod tests {
         let mut expected = ExpectedAgents::default();
         let hasty = Expected { grace: Duration::ZERO, ..Expected::named("hasty").unwrap() };
         assert!(expected.add(hasty).unwrap_err().to_string().starts_with("grace: "));
-        for number in 0..ExpectedAgents::MOST {
+        for number in 0..ExpectedAgents::MAX_EXPECTED {
             expected.add(Expected::named(&format!("agent-{number}")).unwrap()).unwrap();
         }
         let one_more = expected.add(Expected::named("one-more").unwrap());
-        assert_eq!(one_more, Err(EntryError::TooMany { most: ExpectedAgents::MOST }));
+        assert_eq!(one_more, Err(EntryError::TooMany { most: ExpectedAgents::MAX_EXPECTED }));
     }
 }

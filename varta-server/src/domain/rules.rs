@@ -31,7 +31,7 @@ pub struct Rules(Vec<Rule>);
 
 impl Rules {
     /// The maximum number of rules. Each may be tried when an agent gets a name.
-    pub const MOST: usize = 1_024;
+    pub const MAX_RULES: usize = 1_024;
 
     /// Appends a rule.
     ///
@@ -48,8 +48,8 @@ impl Rules {
         if self.0.iter().any(|earlier| earlier.name == rule.name) {
             return Err(EntryError::NameTwice { name: rule.name.as_str().to_owned() });
         }
-        if self.0.len() >= Self::MOST {
-            return Err(EntryError::TooMany { most: Self::MOST });
+        if self.0.len() >= Self::MAX_RULES {
+            return Err(EntryError::TooMany { most: Self::MAX_RULES });
         }
         self.0.push(rule);
         Ok(())
@@ -160,9 +160,9 @@ mod tests {
         let too_short = Rule { stall_after: Some(Duration::from_millis(9)), ..rule("b*", None) };
         assert!(rules.add(too_short).is_err());
         assert_eq!(rules.iter().len(), 1);
-        for number in 1..Rules::MOST {
+        for number in 1..Rules::MAX_RULES {
             rules.add(rule(&format!("r{number}"), None)).unwrap();
         }
-        assert_eq!(rules.add(rule("one-more", None)), Err(EntryError::TooMany { most: Rules::MOST }));
+        assert_eq!(rules.add(rule("one-more", None)), Err(EntryError::TooMany { most: Rules::MAX_RULES }));
     }
 }

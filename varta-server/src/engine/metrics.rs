@@ -128,7 +128,7 @@ impl TrackerMetrics {
             clamped_stamps,
             looks_refused,
             incidents,
-            mistakes,
+            false_positives: mistakes,
             lost: _,
         } = tracker.statistics();
         self.nonce_wraps.absolute(nonce_wraps);

@@ -72,7 +72,7 @@ impl EngineArgs {
             // What anybody can make up leaves room for those who prove who they are.
             max_plain_agents: if is_only_plain { self.max_agents } else { self.max_agents / 4 * 3 },
             longest_silence: self.longest_silence,
-            least_crowd: Policy::LEAST_CROWD,
+            mass_silence_min_agents: Policy::MASS_SILENCE_MIN_AGENTS,
             looks_per_second: Policy::LOOKS_PER_SECOND,
             rules: tables.rules,
             expected: tables.expected,

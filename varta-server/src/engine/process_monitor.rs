@@ -35,7 +35,7 @@ pub(crate) struct ProcessMonitor {
     /// Results of the sampler.
     pub(super) answers: mpsc::Receiver<SampleResult>,
     /// Quick samples, taken when half of an agent's timeout had passed.
-    glances: HashMap<ProcessId, Arc<Dossier>>,
+    quick_samples: HashMap<ProcessId, Arc<Dossier>>,
     /// Requests not yet carried out. Bounded: at most what one turn of the tracker produces, which beats and
     /// deadlines limit, and one watch or unwatch for each agent.
     pub(super) requests: VecDeque<TrackerRequest>,
@@ -55,7 +55,7 @@ impl ProcessMonitor {
             watcher,
             looker,
             answers,
-            glances: HashMap::new(),
+            quick_samples: HashMap::new(),
             requests: VecDeque::new(),
             recorder,
         }
@@ -73,7 +73,7 @@ impl ProcessMonitor {
     }
 
     /// Reports a process exit to the tracker. All earlier beats of the process must have been processed.
-    pub(super) fn tell_death(
+    pub(super) fn record_exit(
         &mut self,
         process: ProcessId,
         death: ExitStatus,
@@ -81,9 +81,9 @@ impl ProcessMonitor {
         tracker: &mut Tracker,
         now: MonoTime,
     ) {
-        self.glances.remove(&process);
-        tracker.handle_death(process, death, noticed_at, now);
-        self.recorder.tell(InputRecord::Death { process, death, noticed_at, at: now });
+        self.quick_samples.remove(&process);
+        tracker.handle_exit(process, death, noticed_at, now);
+        self.recorder.record(InputRecord::Exit { process, death, noticed_at, at: now });
     }
 
     /// Carries out some of the tracker's requests.
@@ -99,7 +99,7 @@ impl ProcessMonitor {
                 TrackerRequest::Find(pid) => {
                     if !identify::exists(pid) {
                         tracker.handle_absence(pid, now);
-                        self.recorder.tell(InputRecord::Absence { pid, at: now });
+                        self.recorder.record(InputRecord::Absence { pid, at: now });
                     }
                 }
                 TrackerRequest::Look { process, depth } => self.look(process, depth, tracker, now),
@@ -110,7 +110,7 @@ impl ProcessMonitor {
     fn watch(&mut self, process: ProcessId, tracker: &mut Tracker, now: MonoTime) {
         let ProcessId { pid, start_time } = process;
         match self.watcher.watch(u64::from(pid), pid, start_time) {
-            Err(WatchError::Gone) => self.tell_death(process, ExitStatus::Unknown, now, tracker, now),
+            Err(WatchError::Gone) => self.record_exit(process, ExitStatus::Unknown, now, tracker, now),
             // Counted by the watcher. The exit will be noticed at the agent's deadline.
             Ok(()) | Err(WatchError::Full { .. } | WatchError::Kernel(_)) => {}
         }
@@ -119,7 +119,7 @@ impl ProcessMonitor {
     fn look(&mut self, process: ProcessId, depth: InspectionDepth, tracker: &mut Tracker, now: MonoTime) {
         let earlier = match depth {
             InspectionDepth::Quick => None,
-            InspectionDepth::Full => self.glances.remove(&process),
+            InspectionDepth::Full => self.quick_samples.remove(&process),
         };
         // Counted by the sampler. The pending verdict is issued without evidence.
         if self.looker.request(process, depth, earlier).is_err() {
@@ -128,19 +128,19 @@ impl ProcessMonitor {
     }
 
     /// Passes a sampling result to the tracker.
-    pub(super) fn take_answer(&mut self, answer: SampleResult, tracker: &mut Tracker, now: MonoTime) {
+    pub(super) fn apply_sample(&mut self, answer: SampleResult, tracker: &mut Tracker, now: MonoTime) {
         let SampleResult { process, dossier } = answer;
         match dossier {
             Some(glance) if glance.look.details.is_none() => {
-                if self.glances.len() >= MAX_QUICK_SAMPLES {
-                    self.glances.clear();
+                if self.quick_samples.len() >= MAX_QUICK_SAMPLES {
+                    self.quick_samples.clear();
                 }
-                self.glances.insert(process, glance);
+                self.quick_samples.insert(process, glance);
             }
             Some(dossier) => tracker.handle_evidence(process, Some(dossier), now),
             // The watcher is about to report the exit, with its status.
             None if self.watcher.watches(u64::from(process.pid)) => {}
-            None => self.tell_death(process, ExitStatus::Unknown, now, tracker, now),
+            None => self.record_exit(process, ExitStatus::Unknown, now, tracker, now),
         }
     }
 }

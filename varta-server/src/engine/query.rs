@@ -22,9 +22,9 @@ pub(crate) enum Query {
     /// Replaces the rules and the expected agents.
     Rules(Box<(Rules, ExpectedAgents)>),
     /// The status of an agent, after all datagrams received so far were processed.
-    Standing { agent: AgentId, answer: oneshot::Sender<Option<AgentStatus>> },
+    Status { agent: AgentId, answer: oneshot::Sender<Option<AgentStatus>> },
     /// The number of agents with this name, counted from slot `from` on.
-    Named { name: Arc<str>, from: usize, answer: oneshot::Sender<NamedSlice> },
+    CountByName { name: Arc<str>, from: usize, answer: oneshot::Sender<NamedSlice> },
     /// The agents in alarm, from slot `from` on.
     Alarms { from: usize, answer: oneshot::Sender<Alarms> },
     /// Sends snapshots of agents from slot `from` on through a reserved place of the state queue.

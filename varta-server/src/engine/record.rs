@@ -27,7 +27,7 @@ pub(crate) enum InputRecord {
         at: MonoTime,
     },
     /// A process exited.
-    Death {
+    Exit {
         process: ProcessId,
         death: ExitStatus,
         noticed_at: MonoTime,
@@ -59,7 +59,7 @@ impl InputRecord {
             InputRecord::Process { .. } => MonoTime::START,
             InputRecord::Blind { to: at, .. }
             | InputRecord::Loss { at, .. }
-            | InputRecord::Death { at, .. }
+            | InputRecord::Exit { at, .. }
             | InputRecord::Absence { at, .. }
             | InputRecord::Gap { to: at, .. }
             | InputRecord::End { at } => *at,

@@ -33,7 +33,7 @@ impl TrackerActor {
     pub(super) async fn read_page_behind_datagrams(&mut self, pid: u32) {
         if self.pages.has(pid) {
             let now = self.clock.now();
-            self.catch_up().await;
+            self.read_ahead().await;
             self.read_page(pid, now);
         }
     }
@@ -50,7 +50,7 @@ impl TrackerActor {
             && self.pages.has(pid)
             && let Some(stall_after) = self.tracker.stall_after_of_process(pid)
         {
-            self.pages.hurry(stall_after);
+            self.pages.poll_now(stall_after);
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) enum Event {
     /// For the history.
     Transition(Box<Transition>),
     /// For the registry.
-    Note(RegistryChange),
+    RegistryChange(RegistryChange),
     /// A part of all agents, for the registry.
     Slice(Slice),
     /// Replay windows.
@@ -56,7 +56,7 @@ impl StateSink {
             RegistryChange::Forgotten(agent) => agent,
         };
         let is_cheap = agent.origin.transport() == Transport::Udp;
-        if !self.queue.put(is_cheap, || Event::Note(note)) {
+        if !self.queue.put(is_cheap, || Event::RegistryChange(note)) {
             self.lost.store(true, Ordering::Relaxed);
         }
     }

@@ -16,7 +16,7 @@ pub(crate) struct Subscribers {
 impl Subscribers {
     /// Dispatches a transition to all queues. Status reports and agents in plaintext, which can occur at any
     /// rate, may fill only half of a queue, so that transitions to stalled or down still fit.
-    pub(super) fn hand_on(&self, transition: &Transition) {
+    pub(super) fn dispatch(&self, transition: &Transition) {
         let is_cheap = transition.is_report() || transition.agent.origin.transport() == Transport::Udp;
         if let Some(state) = &self.state {
             state.transition(transition, is_cheap);

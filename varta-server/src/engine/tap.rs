@@ -64,7 +64,7 @@ impl Recorder {
 
     /// Records a batch of a listener.
     pub(crate) fn take(&mut self, batch: &Batch, answers: Vec<IdentityLookup>) {
-        let Batch { transport, ref beats, ref controls, turned_away_at } = *batch;
+        let Batch { transport, ref beats, ref controls, queue_full_at: turned_away_at } = *batch;
         let first = beats.iter().map(|beat| beat.received_at);
         let at = first.chain(controls.iter().map(|(_, control)| control.received_at)).next();
         let records = answers.len() + beats.len() + controls.len() + usize::from(turned_away_at.is_some());
@@ -79,7 +79,7 @@ impl Recorder {
     }
 
     /// Records any other input.
-    pub(crate) fn tell(&mut self, record: InputRecord) {
+    pub(crate) fn record(&mut self, record: InputRecord) {
         if self.is_on() {
             self.put(record.at(), 1, TapEntry::Event(record));
         }

@@ -57,7 +57,7 @@ const DEATHS_PER_TURN: usize = 64;
 /// The engine task and all that it owns.
 pub(crate) struct TrackerActor {
     pub(crate) tracker: Tracker,
-    pub(crate) outside: ProcessMonitor,
+    pub(crate) process_monitor: ProcessMonitor,
     pub(crate) clock: Clock,
     pub(crate) inbox: mpsc::Receiver<Batch>,
     /// The sockets of the listeners, to see whether datagrams wait.
@@ -103,18 +103,18 @@ impl TrackerActor {
             }
             let mut listeners_gone = false;
             let mut died = None;
-            let has_requests = !self.outside.requests.is_empty();
+            let has_requests = !self.process_monitor.requests.is_empty();
             tokio::select! {
                 biased;
                 batch = self.inbox.recv() => match batch {
                     Some(batch) => self.take(&batch),
                     None => listeners_gone = true,
                 },
-                death = self.outside.watcher.next() => died = Some(death.map_err(no_deaths)?),
-                Some(answer) = self.outside.answers.recv() => {
+                death = self.process_monitor.watcher.next() => died = Some(death.map_err(no_deaths)?),
+                Some(answer) = self.process_monitor.answers.recv() => {
                     self.read_page_behind_datagrams(answer.process.pid).await;
                     let now = self.clock.now();
-                    self.outside.take_answer(answer, &mut self.tracker, now);
+                    self.process_monitor.apply_sample(answer, &mut self.tracker, now);
                 }
                 Some(query) = self.queries.recv() => self.answer(query).await,
                 () = &mut timer, if rings_at.is_some() => rings_at = None,
@@ -122,23 +122,23 @@ impl TrackerActor {
             }
             self.drain_inbox();
             if let Some(death) = died {
-                self.take_deaths(death).await?;
+                self.apply_exits(death).await?;
             }
             // Read before the catch-up: a beat that arrived in time is processed before any deadline is
             // checked against it.
             let now = self.clock.now();
             if self.tracker.poll_timeout().is_some_and(|due| due <= now) {
-                self.catch_up().await;
+                self.read_ahead().await;
                 self.notice_drops(now);
             }
             self.notice_blindness(wake_at.map(|at| at.max(last_turn)), now);
             self.tracker.handle_timeout(now);
             self.read_pages(now);
-            self.outside.do_requests(&mut self.tracker, now);
+            self.process_monitor.do_requests(&mut self.tracker, now);
             self.hand_on_transitions();
             last_turn = now;
             if listeners_gone {
-                self.outside.recorder.tell(InputRecord::End { at: now });
+                self.process_monitor.recorder.record(InputRecord::End { at: now });
                 self.hand_over().await;
                 return Ok(());
             }
@@ -146,23 +146,23 @@ impl TrackerActor {
     }
 
     /// Processes exits, after the last beats of the processes.
-    async fn take_deaths(&mut self, first: ProcessExit) -> Result<(), Error> {
+    async fn apply_exits(&mut self, first: ProcessExit) -> Result<(), Error> {
         let noticed_at = self.clock.now();
-        self.catch_up().await;
+        self.read_ahead().await;
         let now = self.clock.now();
         let mut died = Some(first);
         for more in (0..=DEATHS_PER_TURN).rev() {
             let Some(ProcessExit { pid, start_time, death, .. }) = died else { break };
             let process = ProcessId { pid, start_time };
             self.read_last_of(pid, start_time, noticed_at);
-            self.outside.tell_death(process, death, noticed_at, &mut self.tracker, now);
-            died = if more > 0 { self.outside.watcher.try_next().map_err(no_deaths)? } else { None };
+            self.process_monitor.record_exit(process, death, noticed_at, &mut self.tracker, now);
+            died = if more > 0 { self.process_monitor.watcher.try_next().map_err(no_deaths)? } else { None };
         }
         Ok(())
     }
 
     /// Processes what has arrived in the sockets so far, through the listeners, which run on this thread too.
-    pub(super) async fn catch_up(&mut self) {
+    pub(super) async fn read_ahead(&mut self) {
         for _ in 0..CATCH_UP_TURNS {
             tokio::task::yield_now().await;
             let was_full = self.drain_inbox();
@@ -181,7 +181,9 @@ impl TrackerActor {
             if drops != *seen {
                 *seen = drops;
                 self.tracker.handle_loss(probe.transport(), now);
-                self.outside.recorder.tell(InputRecord::Loss { transport: probe.transport(), at: now });
+                self.process_monitor
+                    .recorder
+                    .record(InputRecord::Loss { transport: probe.transport(), at: now });
             }
         }
     }
@@ -214,8 +216,8 @@ impl TrackerActor {
         let Some(expected) = expected else { return };
         let late = now.since(expected);
         if late >= (self.stall_after / BLIND_SHARE).clamp(MIN_GAP, MAX_GAP) {
-            self.tracker.handle_blind(expected, now);
-            self.outside.recorder.tell(InputRecord::Blind { from: expected, to: now });
+            self.tracker.handle_observer_gap(expected, now);
+            self.process_monitor.recorder.record(InputRecord::Blind { from: expected, to: now });
             self.metrics.blind();
             tracing::warn!(
                 target: "varta::engine",
@@ -231,27 +233,29 @@ impl TrackerActor {
         let frames = &self.frames[batch.transport.index()];
         let mut taken = 0;
         for (before, control) in &batch.controls {
-            frames.add(&self.tracker.handle_batch(&batch.beats[taken..*before], &mut self.outside.processes));
+            frames.add(
+                &self.tracker.handle_batch(&batch.beats[taken..*before], &mut self.process_monitor.processes),
+            );
             taken = *before;
             let mut tally = OutcomeCounts::default();
             tally.count(self.tracker.handle_control(control));
             frames.add(&tally);
             self.keep_pace(control.sender);
         }
-        frames.add(&self.tracker.handle_batch(&batch.beats[taken..], &mut self.outside.processes));
-        if let Some(at) = batch.turned_away_at {
+        frames.add(&self.tracker.handle_batch(&batch.beats[taken..], &mut self.process_monitor.processes));
+        if let Some(at) = batch.queue_full_at {
             self.tracker.handle_loss(batch.transport, at);
         }
-        self.outside.record(batch);
+        self.process_monitor.record(batch);
         self.hand_on_transitions();
     }
 
     fn hand_on_transitions(&mut self) {
         while let Some(transition) = self.tracker.poll_transition() {
             self.metrics.transition(&transition);
-            self.sinks.hand_on(&transition);
+            self.sinks.dispatch(&transition);
         }
-        while let Some(note) = self.tracker.poll_note() {
+        while let Some(note) = self.tracker.poll_registry_change() {
             if let Some(state) = &self.sinks.state {
                 state.note(note);
             }
@@ -261,7 +265,7 @@ impl TrackerActor {
     /// Snapshots of some agents, from slot `from` on.
     fn slice(&self, from: usize) -> StateSlice {
         let end = from.saturating_add(ROWS_PER_TURN);
-        let agents = self.tracker.remembered(from..end).collect();
+        let agents = self.tracker.snapshot(from..end).collect();
         StateSlice { from, agents, next: (end < self.tracker.slots()).then_some(end) }
     }
 
@@ -318,7 +322,8 @@ impl TrackerActor {
                 let next = (end < self.tracker.slots()).then_some(end);
                 if next.is_none() {
                     // The rest of the scrape follows, and these figures are rendered only after it.
-                    let (watches, looks) = (self.outside.watcher.refusals(), self.outside.looker.refused());
+                    let (watches, looks) =
+                        (self.process_monitor.watcher.refusals(), self.process_monitor.looker.refused());
                     self.metrics.publish(&self.tracker, watches, looks);
                 }
                 let _ = answer.send(Slice { rows, next });
@@ -327,14 +332,14 @@ impl TrackerActor {
                 let (rules, expected) = *new;
                 self.tracker.handle_rules(rules, &expected, self.clock.now());
             }
-            Query::Standing { agent, answer } => {
-                self.catch_up().await;
+            Query::Status { agent, answer } => {
+                self.read_ahead().await;
                 if agent.origin == Origin::Local {
                     self.read_page_behind_datagrams(agent.pid).await;
                 }
-                let _ = answer.send(self.tracker.standing(&agent, self.clock.now()));
+                let _ = answer.send(self.tracker.status(&agent, self.clock.now()));
             }
-            Query::Named { name, from, answer } => {
+            Query::CountByName { name, from, answer } => {
                 let end = from.saturating_add(NAMES_PER_TURN);
                 let named = self.tracker.named(&name, from..end);
                 let next = (end < self.tracker.slots()).then_some(end);

@@ -61,7 +61,7 @@ impl Admission {
     }
 
     /// Splits a received batch into accepted beats and control messages, and counts the rest by outcome.
-    pub(super) fn sort(
+    pub(super) fn classify(
         &mut self,
         received: &mut ReceiveBuffer,
         received_at: MonoTime,
@@ -98,7 +98,7 @@ impl Admission {
             Admission::Udp => datagrams.for_each(|datagram| enter(udp::judge(&datagram))),
             Admission::SecureUdp(vault) => {
                 let mut vault = vault.open();
-                datagrams.for_each(|datagram| enter(vault.judge(&datagram, received_at)));
+                datagrams.for_each(|datagram| enter(vault.authenticate(&datagram, received_at)));
             }
         }
         if let Admission::Unix { closer, .. } = self {
@@ -106,6 +106,6 @@ impl Admission {
         }
         let was_full = received.len() >= self.fills_queue();
         let turned_away_at = was_full.then_some(received_at);
-        (Batch { transport: self.transport(), beats, controls, turned_away_at }, refused)
+        (Batch { transport: self.transport(), beats, controls, queue_full_at: turned_away_at }, refused)
     }
 }

@@ -39,7 +39,7 @@ impl KernelQueues {
 
     /// Logs a warning for each queue that is too small for `max_agents` agents or smaller than the
     /// `wanted_udp` bytes.
-    pub(crate) fn warn_if_short(&self, max_agents: usize, wanted_udp: usize) {
+    pub(crate) fn warn_if_small(&self, max_agents: usize, wanted_udp: usize) {
         let wanted = max_agents.min(WANTED_UNIX_QUEUE);
         if let Some(length) = self.unix.filter(|length| *length < wanted) {
             let fits = length + 1;

@@ -157,26 +157,26 @@ impl Keyring {
         }
     }
 
-    /// Waits for a change that came after [`Keyring::take_unsaved`] last began at slot 0.
+    /// Waits for a change that came after [`Keyring::unsaved_batch`] last began at slot 0.
     pub(crate) async fn changed(&self) {
         self.news.notified().await;
     }
 
     /// Takes a batch of changed replay windows from slot `from` on, and marks them as saved. Returns them
     /// with the slot to continue from; `None` at the end of the table.
-    pub(crate) fn take_unsaved(
+    pub(crate) fn unsaved_batch(
         &self,
         from: usize,
         looks: usize,
         most: usize,
     ) -> (Vec<PersistedWindow>, Option<usize>) {
         let KeyringState { known, replays, .. } = &mut *self.open();
-        replays.take_unsaved(from, looks, most, |key| known.0.get(usize::from(key.0)).copied())
+        replays.unsaved_batch(from, looks, most, |key| known.0.get(usize::from(key.0)).copied())
     }
 
     /// Marks every replay window as unsaved.
-    pub(crate) fn lose_saved(&self) {
-        self.open().replays.lose_saved();
+    pub(crate) fn mark_unsaved(&self) {
+        self.open().replays.mark_unsaved();
         self.news.notify_one();
     }
 
@@ -214,7 +214,7 @@ impl StagedKeys {
 impl KeyringState {
     /// Authenticates a datagram and checks it for replay. Returns sender and message, or why the datagram is
     /// refused.
-    pub(super) fn judge(
+    pub(super) fn authenticate(
         &mut self,
         datagram: &Datagram<'_>,
         at: MonoTime,

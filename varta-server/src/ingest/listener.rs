@@ -178,7 +178,7 @@ impl Listener {
                     }
                 };
                 goes_on = true;
-                let (batch, refused) = gate.sort(&mut buffer, clock.now());
+                let (batch, refused) = gate.classify(&mut buffer, clock.now());
                 counters.add(&refused);
                 if batch.is_empty() {
                     // A refused batch may cost more than an accepted one; its senders must not starve other

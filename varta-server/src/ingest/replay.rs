@@ -44,7 +44,7 @@ pub(super) struct ReplayTable {
     by_socket: HashTable<u32>,
     /// The clock hand: where the next search for a session to replace begins.
     hand: usize,
-    /// Whether a session has changed since the last pass of `take_unsaved` began.
+    /// Whether a session has changed since the last pass of `unsaved_batch` began.
     has_unsaved: bool,
     hasher: RandomState,
 }
@@ -82,7 +82,7 @@ impl SessionClock {
         SessionClock { nonce, start: i64::try_from(start).unwrap_or(i64::MIN) }
     }
 
-    fn continues(&self, earlier: &SessionClock) -> bool {
+    fn is_same_sender(&self, earlier: &SessionClock) -> bool {
         self.nonce > earlier.nonce && self.start.abs_diff(earlier.start) <= CONTINUES_WITHIN_NANOS
     }
 }
@@ -162,7 +162,7 @@ impl ReplayTable {
         match by_socket.find_mut(socket.get(), |number| sessions[*number as usize].socket == Some(socket)) {
             Some(newest) => {
                 let before = &mut sessions[*newest as usize];
-                if stamp.line.continues(&before.line) {
+                if stamp.line.is_same_sender(&before.line) {
                     before.continued_at = stamp.line.nonce;
                     before.is_saved = false;
                 }

@@ -73,7 +73,7 @@ pub(super) fn attach_or_skip(
         }
         Ok((sender, Message::Beat(frame))) if frame.is_terminal() => {
             // A beat that was written before the panic is no sign of life after it.
-            pages.pass_over(sender.pid);
+            pages.skip(sender.pid);
             judged
         }
         Ok(_) | Err(_) => judged,

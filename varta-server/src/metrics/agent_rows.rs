@@ -135,7 +135,7 @@ impl AgentRows {
         let values = [
             Value::Whole(agent.last.beats),
             Value::Whole(u64::from(agent.stalls)),
-            Value::Whole(u64::from(agent.mistakes)),
+            Value::Whole(u64::from(agent.false_positives)),
             Value::Whole(status),
             Value::Whole(u64::from(has_time || !agent.verdict.is_alarm())),
             Value::Thousandths(last_beat.saturating_sub(millis(agent.silent_before))),
@@ -285,7 +285,7 @@ mod tests {
             silent_before: Duration::ZERO,
             lost: 3,
             stalls: 2,
-            mistakes: 1,
+            false_positives: 1,
             stall_after: Duration::from_millis(2_500),
         });
         rows.into_pieces().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect()

@@ -56,7 +56,7 @@ impl ProcReader {
     ///
     /// `None` without a process with this pid and start time.
     #[must_use]
-    pub fn glance(&self, pid: u32, start_time: NonZeroU64, at: MonoTime) -> Option<ProcessSnapshot> {
+    pub fn quick_sample(&self, pid: u32, start_time: NonZeroU64, at: MonoTime) -> Option<ProcessSnapshot> {
         let stat = Stat::of_process(pid).filter(|stat| stat.start_time == start_time)?;
         Some(ProcessSnapshot {
             at,
@@ -77,7 +77,7 @@ impl ProcReader {
     /// mixes two processes.
     #[must_use]
     pub fn look(&self, pid: u32, start_time: NonZeroU64, at: MonoTime) -> Option<ProcessSnapshot> {
-        let mut look = self.glance(pid, start_time, at)?;
+        let mut look = self.quick_sample(pid, start_time, at)?;
         let status = read_some(format!("/proc/{pid}/status"), &mut vec![0; STATUS_ROOM]).map(Status::parse);
         let status = status.unwrap_or_default();
         let (states, stuck) = look_at_threads(pid);

@@ -102,7 +102,7 @@ fn run(clock: Clock, host: &ProcReader, asked: &Receiver<Inspection>, answers: &
     while let Ok(Inspection { process, depth, earlier }) = asked.recv() {
         let ProcessId { pid, start_time } = process;
         let look = match depth {
-            InspectionDepth::Quick => host.glance(pid, start_time, clock.now()),
+            InspectionDepth::Quick => host.quick_sample(pid, start_time, clock.now()),
             InspectionDepth::Full => host.look(pid, start_time, clock.now()),
         };
         let earlier = earlier.as_ref().map(|dossier| &dossier.look);
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!((first.process, second.process), (process(&child), process(&child)));
         let (first, second) = (first.dossier.unwrap(), second.dossier.unwrap());
         assert_eq!((first.look.details.is_some(), second.look.details.is_some()), (false, true));
-        assert_eq!(first.explanation.doing, ProcessActivity::Idle);
+        assert_eq!(first.explanation.activity, ProcessActivity::Idle);
     }
 
     #[tokio::test]

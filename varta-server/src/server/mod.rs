@@ -155,7 +155,7 @@ impl BoundServer {
         if let Some(address) = metrics_addr {
             tracing::info!(target: "varta::server", %address, "metrics on http://{address}/metrics");
         }
-        queues.warn_if_short(config.policy.max_agents, config.ingest.udp_receive_buffer);
+        queues.warn_if_small(config.policy.max_agents, config.ingest.udp_receive_buffer);
         if config.ingest.allow_plaintext_remote {
             tracing::warn!(
                 target: "varta::server",
@@ -170,7 +170,7 @@ impl BoundServer {
         let outside = start_outside(&ingest, clock, recorder).map_err(failed("watch processes"))?;
         let actor = TrackerActor {
             tracker,
-            outside,
+            process_monitor: outside,
             clock,
             inbox,
             drops_seen: vec![0; sockets.len()],

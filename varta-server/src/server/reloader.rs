@@ -17,7 +17,7 @@ pub struct Reloader {
 impl Reloader {
     /// Reloads all files, and logs the result. A file that cannot be used leaves everything that comes from
     /// it unchanged.
-    pub async fn read_anew(&self) {
+    pub async fn reload(&self) {
         if self.vault.is_none() && self.file.is_none() {
             tracing::info!(
                 target: "varta::server",
@@ -54,7 +54,7 @@ impl Reloader {
 
     /// Reads the file, and prepares what it says now.
     fn stage(&self, file: &ConfigFile) -> Result<Staged, Error> {
-        let Reloaded { tables: Tables { engine, services }, changed_options } = file.read_anew()?;
+        let Reloaded { tables: Tables { engine, services }, changed_options } = file.reload()?;
         let (rules, expected) = (engine.rules.iter().len(), engine.expected.iter().len());
         let pauses = services.maintenance.iter().len();
         Ok(Staged {

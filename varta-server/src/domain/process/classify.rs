@@ -28,7 +28,7 @@ pub enum ProcessActivity {
 impl ProcessActivity {
     /// Whether the process cannot beat at all in this state.
     #[must_use]
-    pub const fn is_held_up(self) -> bool {
+    pub const fn is_blocked(self) -> bool {
         match self {
             ProcessActivity::Gone
             | ProcessActivity::Frozen
@@ -63,7 +63,7 @@ impl fmt::Display for ProcessActivity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// The activity.
-    pub doing: ProcessActivity,
+    pub activity: ProcessActivity,
     /// A sentence without its full stop: one of a fixed set, with no text from outside.
     pub sentence: &'static str,
 }
@@ -202,7 +202,7 @@ pub fn classify(now: &ProcessSnapshot, earlier: Option<&ProcessSnapshot>) -> Exp
             }
         }
     };
-    Explanation { doing, sentence }
+    Explanation { activity: doing, sentence }
 }
 
 fn is_frozen(look: &ProcessSnapshot) -> bool {
@@ -297,7 +297,7 @@ mod tests {
             let now = look(letters);
             let earlier = change.map(|(cpu, delay)| before(&now, cpu, delay));
             let explained = classify(&now, earlier.as_ref());
-            assert_eq!(explained.doing, doing, "{letters} {change:?}: {}", explained.sentence);
+            assert_eq!(explained.activity, doing, "{letters} {change:?}: {}", explained.sentence);
         }
     }
 
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn a_thread_that_happens_to_run_at_one_moment_does_not_make_a_process_busy() {
         let rested = before(&look("SS"), 0, 0);
-        assert_eq!(classify(&look("SR"), Some(&rested)).doing, ProcessActivity::Idle);
+        assert_eq!(classify(&look("SR"), Some(&rested)).activity, ProcessActivity::Idle);
     }
 
     #[test]
@@ -320,11 +320,11 @@ mod tests {
         for letters in ["S", "D", "T", "R"] {
             let mut now = look(letters);
             now.details.as_mut().unwrap().cgroup = Some(Cgroup { frozen: Some(true), ..Cgroup::default() });
-            assert_eq!(classify(&now, None).doing, ProcessActivity::Frozen);
+            assert_eq!(classify(&now, None).activity, ProcessActivity::Frozen);
         }
         let mut old = look("D");
         old.details.as_mut().unwrap().channel = Some("__refrigerator".into());
-        assert_eq!(classify(&old, None).doing, ProcessActivity::Frozen);
+        assert_eq!(classify(&old, None).activity, ProcessActivity::Frozen);
     }
 
     #[test]
@@ -336,7 +336,7 @@ mod tests {
             ("Z", ProcessActivity::Gone),
         ] {
             let glance = ProcessSnapshot { details: None, ..look(letters) };
-            assert_eq!(classify(&glance, None).doing, doing);
+            assert_eq!(classify(&glance, None).activity, doing);
         }
     }
 

@@ -12,8 +12,8 @@ use crate::domain::process::text::Escaped;
 
 /// The findings about a silent process.
 ///
-/// The size is bounded: a few hundred bytes inline, and at most [`Dossier::MOST_HEAP`] on the heap. The
-/// displayed form is one line of at most [`Dossier::MOST_TEXT`] bytes, in which text from the process cannot
+/// The size is bounded: a few hundred bytes inline, and at most [`Dossier::MAX_HEAP`] on the heap. The
+/// displayed form is one line of at most [`Dossier::MAX_TEXT_LEN`] bytes, in which text from the process cannot
 /// pass for text of this server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dossier {
@@ -27,9 +27,9 @@ pub struct Dossier {
 
 impl Dossier {
     /// The maximum number of bytes on the heap.
-    pub const MOST_HEAP: usize = 1024;
+    pub const MAX_HEAP: usize = 1024;
     /// The maximum number of bytes of the displayed form. Escaped text takes up to six times its length.
-    pub const MOST_TEXT: usize = 4096;
+    pub const MAX_TEXT_LEN: usize = 4096;
 
     /// Makes a dossier of a snapshot and an earlier one of the same process, if there is one.
     #[must_use]
@@ -52,7 +52,7 @@ impl Serialize for Dossier {
 impl fmt::Display for Dossier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Dossier { look, change, explanation } = self;
-        write!(f, "{}: {}", explanation.doing, explanation.sentence)?;
+        write!(f, "{}: {}", explanation.activity, explanation.sentence)?;
         if let Some(death) = look.death {
             return write!(f, "; {death}");
         }
@@ -64,7 +64,7 @@ impl fmt::Display for Dossier {
         match change {
             Some(change) => {
                 write!(f, "; {} of CPU in {}", Span(change.cpu), Span(change.over))?;
-                if let Some(delay) = change.run_delay.filter(|delay| *delay >= Span::LEAST) {
+                if let Some(delay) = change.run_delay.filter(|delay| *delay >= Span::MIN_DURATION) {
                     write!(f, ", waited {} for one", Span(delay))?;
                 }
             }
@@ -148,7 +148,7 @@ struct Span(Duration);
 
 impl Span {
     /// A shorter duration is displayed as 0.
-    const LEAST: Duration = Duration::from_millis(1);
+    const MIN_DURATION: Duration = Duration::from_millis(1);
 }
 
 impl fmt::Display for Span {
@@ -262,13 +262,13 @@ mod tests {
         earlier.at = MonoTime::START;
         earlier.cpu = Duration::ZERO;
         let text = Dossier::new(now, Some(&earlier)).to_string();
-        assert!(text.len() <= Dossier::MOST_TEXT, "{}", text.len());
+        assert!(text.len() <= Dossier::MAX_TEXT_LEN, "{}", text.len());
         assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text}");
     }
 
     #[test]
     fn what_it_keeps_elsewhere_is_within_its_bound() {
         let text = MAX_COMMAND_LEN + 2 * MAX_CHANNEL_LEN + MAX_PATH_LEN;
-        assert!(size_of::<Details>() + text <= Dossier::MOST_HEAP, "{}", size_of::<Details>());
+        assert!(size_of::<Details>() + text <= Dossier::MAX_HEAP, "{}", size_of::<Details>());
     }
 }

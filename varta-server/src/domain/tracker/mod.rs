@@ -61,8 +61,8 @@ impl Tracker {
     ///
     /// An agent that has not beaten since has a whole stall timeout from `to` on. Repeated gaps do not extend
     /// a deadline without end: it moves by the gaps' total length, and by at most one stall timeout more.
-    pub fn handle_blind(&mut self, from: MonoTime, to: MonoTime) {
-        self.blindness.add(from, to);
+    pub fn handle_observer_gap(&mut self, from: MonoTime, to: MonoTime) {
+        self.observer_gaps.add(from, to);
     }
 
     /// Records that datagrams may have been lost on the way by `at`: the kernel dropped some, or a queue was
@@ -84,22 +84,22 @@ impl Tracker {
             return;
         }
         for _ in 0..LOOKS_PER_TURN {
-            let Some(name) = self.awaited.pop_missing(now) else { break };
+            let Some(name) = self.expected.pop_missing(now) else { break };
             self.transitions.push_back(Transition::of_missing(name, now));
         }
         for _ in 0..LOOKS_PER_TURN {
             let Some(number) = self.wheel.pop(now) else { return };
-            self.look_at(number, now);
+            self.check_deadline(number, now);
         }
     }
 
     /// The time at which [`Tracker::handle_timeout`] is due next; `None` when no deadline is pending.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<MonoTime> {
-        if !self.unruled.is_empty() {
+        if !self.rules_pending.is_empty() {
             return Some(MonoTime::START);
         }
-        [self.wheel.next_due(), self.awaited.next_due()].into_iter().flatten().min()
+        [self.wheel.next_due(), self.expected.next_due()].into_iter().flatten().min()
     }
 
     /// The next transition, oldest first. Callers poll until `None` after each `handle_*`.

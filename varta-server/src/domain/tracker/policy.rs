@@ -19,7 +19,7 @@ pub struct Policy {
     pub longest_silence: Duration,
     /// The minimum number of agents for mass silence, which means that half of them are silent at once; 0
     /// turns that off.
-    pub least_crowd: usize,
+    pub mass_silence_min_agents: usize,
     /// The maximum number of inspections of processes per second; 0 for none.
     pub looks_per_second: u32,
     /// Settings by the agents' names, which take precedence over what agents request.
@@ -41,9 +41,9 @@ pub struct Policy {
 
 impl Policy {
     /// The default maximum silence that an agent may request.
-    pub const DEFAULT_LONGEST_SILENCE: Duration = Duration::from_secs(3600);
+    pub const DEFAULT_MAX_SILENCE: Duration = Duration::from_secs(3600);
     /// The default minimum number of agents for mass silence.
-    pub const LEAST_CROWD: usize = 16;
+    pub const MASS_SILENCE_MIN_AGENTS: usize = 16;
     /// The default maximum number of inspections of processes per second.
     pub const LOOKS_PER_SECOND: u32 = 200;
     /// The default maximum number of agents.
@@ -62,8 +62,8 @@ impl Default for Policy {
             forget_after: Duration::from_secs(86_400),
             rules: Rules::default(),
             expected: ExpectedAgents::default(),
-            longest_silence: Policy::DEFAULT_LONGEST_SILENCE,
-            least_crowd: Policy::LEAST_CROWD,
+            longest_silence: Policy::DEFAULT_MAX_SILENCE,
+            mass_silence_min_agents: Policy::MASS_SILENCE_MIN_AGENTS,
             looks_per_second: Policy::LOOKS_PER_SECOND,
             max_agents: Policy::DEFAULT_MAX_AGENTS,
             max_plain_agents: Policy::DEFAULT_MAX_AGENTS,

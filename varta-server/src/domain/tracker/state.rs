@@ -54,9 +54,9 @@ pub struct Tracker {
     pub(super) agents: Table,
     pub(super) sources: Sources,
     /// By [`Transport::index`].
-    pub(super) trails: [PortHistory; Transport::ALL.len()],
+    pub(super) port_histories: [PortHistory; Transport::ALL.len()],
     pub(super) names: Names,
-    pub(super) learned: ArrivalHistories,
+    pub(super) adaptive_timeouts: ArrivalHistories,
     pub(super) wheel: Wheel,
     /// Transitions to poll. Each `handle_*` fills the queue and the caller drains it, so that the work of one
     /// call bounds it.
@@ -66,17 +66,17 @@ pub struct Tracker {
     /// Pids whose shared memory pages must be read; drained and bounded like `transitions`.
     pub(super) unread: VecDeque<u32>,
     /// Registry changes to poll; drained and bounded like `transitions`. `None` while nothing persists them.
-    pub(super) notes: Option<VecDeque<RegistryChange>>,
+    pub(super) registry_changes: Option<VecDeque<RegistryChange>>,
     /// Agents that were down or gone at some time, in that order; some have come back since. At most two for
     /// each slot.
     pub(super) departed: VecDeque<u32>,
     pub(super) waiting: PendingHellos,
-    pub(super) awaited: ExpectedTracker,
+    pub(super) expected: ExpectedTracker,
     /// The slots to which the current rules have not been applied yet.
-    pub(super) unruled: Range<usize>,
-    pub(super) looks: InspectionBudget,
+    pub(super) rules_pending: Range<usize>,
+    pub(super) inspection_budget: InspectionBudget,
     pub(super) population: [usize; Verdict::NAMES.len()],
-    pub(super) blindness: ObserverGaps,
+    pub(super) observer_gaps: ObserverGaps,
     /// By [`Transport::index`].
     pub(super) crowds: [SilenceSample; Transport::ALL.len()],
     pub(super) incidents: Incidents,
@@ -93,25 +93,25 @@ impl Tracker {
         Tracker {
             agent_rate: RateLimit::unlimited_if_zero(policy.max_beat_rate),
             total_rate: RateLimit::unlimited_if_zero(policy.max_total_rate),
-            looks: InspectionBudget::new(policy.looks_per_second),
-            learned: ArrivalHistories::new(policy.arrival),
+            inspection_budget: InspectionBudget::new(policy.looks_per_second),
+            adaptive_timeouts: ArrivalHistories::new(policy.arrival),
             agents: Table::with_room_for(policy.max_agents),
             policy,
             total_usage: Usage::default(),
             sources: Sources::default(),
-            trails: Default::default(),
+            port_histories: Default::default(),
             names: Names::default(),
             wheel: Wheel::new(),
             transitions: VecDeque::new(),
             requests: VecDeque::new(),
             unread: VecDeque::new(),
-            notes: None,
+            registry_changes: None,
             departed: VecDeque::new(),
             waiting: PendingHellos::default(),
-            awaited,
-            unruled: 0..0,
+            expected: awaited,
+            rules_pending: 0..0,
             population: [0; Verdict::NAMES.len()],
-            blindness: ObserverGaps::default(),
+            observer_gaps: ObserverGaps::default(),
             crowds: Default::default(),
             incidents: Incidents::default(),
             lost_at: [None; Transport::ALL.len()],
@@ -126,20 +126,20 @@ impl Tracker {
 
     /// The stall timeout by a rule for the name, or a request, or what was learned, or the default.
     pub(super) fn stall_after_of(&self, number: u32, rest: &AgentCold) -> Duration {
-        let learned = || self.learned.stall_after(number);
-        rest.promised().or_else(learned).unwrap_or(self.policy.stall_after)
+        let learned = || self.adaptive_timeouts.stall_after(number);
+        rest.requested_timeout().or_else(learned).unwrap_or(self.policy.stall_after)
     }
 
     pub(super) fn deadline(&self, number: u32) -> MonoTime {
         let last_beat = self.agents.slot(number).last_beat;
-        let deadline = self.blindness.deadline(last_beat, self.stall_after(number));
+        let deadline = self.observer_gaps.deadline(last_beat, self.stall_after(number));
         let busy_until = self.agents.rest(number).extra.as_ref().map(|extra| extra.busy_until);
         busy_until.map_or(deadline, |busy_until| deadline.max(busy_until))
     }
 
     /// When an agent that has just beaten is checked first: at half of its silence or a little later, so that
     /// one wake-up serves many agents.
-    pub(super) fn first_look(&self, number: u32) -> MonoTime {
+    pub(super) fn first_check(&self, number: u32) -> MonoTime {
         let (deadline, stall_after) = (self.deadline(number), self.stall_after(number));
         let grain = (nanos(stall_after) / LOOKS_IN_A_SILENCE).max(1);
         // The slots of the wheel begin at multiples of powers of two.
@@ -233,10 +233,10 @@ impl Tracker {
 
     /// Emits the state of an agent, if registry changes are emitted.
     pub(super) fn note(&mut self, number: u32) {
-        if self.notes.is_some()
+        if self.registry_changes.is_some()
             && let Some(agent) = self.to_be_remembered(number)
         {
-            self.notes.get_or_insert_default().push_back(RegistryChange::Known(Box::new(agent)));
+            self.registry_changes.get_or_insert_default().push_back(RegistryChange::Known(Box::new(agent)));
         }
     }
 

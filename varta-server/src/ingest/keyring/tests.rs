@@ -64,7 +64,7 @@ fn judge(vault: &Keyring, payload: &[u8]) -> Result<KeyId, FrameOutcome> {
         credentials: None,
         source: Some(([10, 0, 0, 1], 4000).into()),
     };
-    vault.open().judge(&datagram, MonoTime::from_secs(1)).map(|(sender, _)| sender.lane.key)
+    vault.open().authenticate(&datagram, MonoTime::from_secs(1)).map(|(sender, _)| sender.lane.key)
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl ReplayTable {
         self.most
     }
 
-    /// Whether a session has changed since [`ReplayTable::take_unsaved`] last began at slot 0.
+    /// Whether a session has changed since [`ReplayTable::unsaved_batch`] last began at slot 0.
     pub(crate) fn has_unsaved(&self) -> bool {
         self.has_unsaved
     }
@@ -42,7 +42,7 @@ impl ReplayTable {
     /// Takes at most `most` changed sessions from slot `from` on, examining at most `looks` slots, and marks
     /// them as saved. `fingerprint` resolves the id of a key. Returns the slot to continue from; `None` at
     /// the end of the table.
-    pub(crate) fn take_unsaved(
+    pub(crate) fn unsaved_batch(
         &mut self,
         from: usize,
         looks: usize,
@@ -81,7 +81,7 @@ impl ReplayTable {
     }
 
     /// Marks every session as unsaved, because the saved copy is lost.
-    pub(crate) fn lose_saved(&mut self) {
+    pub(crate) fn mark_unsaved(&mut self) {
         self.sessions.iter_mut().for_each(|session| session.is_saved = false);
         self.has_unsaved = true;
     }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn unsaved(table: &mut ReplayTable) -> Vec<PersistedWindow> {
-        table.take_unsaved(0, 100, 100, |key| Some(u64::from(key.0) + 100)).0
+        table.unsaved_batch(0, 100, 100, |key| Some(u64::from(key.0) + 100)).0
     }
 
     fn restored(seals: &[PersistedWindow]) -> ReplayTable {
@@ -210,18 +210,18 @@ mod tests {
         assert!(table.has_unsaved());
         let prefixes =
             |seals: Vec<PersistedWindow>| seals.iter().map(|seal| seal.prefix[0]).collect::<Vec<_>>();
-        let (first, next) = table.take_unsaved(0, 100, 3, |_| Some(0));
+        let (first, next) = table.unsaved_batch(0, 100, 3, |_| Some(0));
         assert_eq!((prefixes(first), next), (vec![1, 2, 3], Some(3)));
-        let (last, next) = table.take_unsaved(3, 100, 3, |_| Some(0));
+        let (last, next) = table.unsaved_batch(3, 100, 3, |_| Some(0));
         assert_eq!((prefixes(last), next), (vec![4], None));
         assert!(!table.has_unsaved());
         assert_eq!(hear(&mut table, 2, 1, line(1)), REPLAYED);
         assert!(!table.has_unsaved(), "a replay changes nothing");
         hear(&mut table, 2, 2, line(2)).unwrap();
         assert_eq!(prefixes(unsaved(&mut table)), [2]);
-        table.lose_saved();
+        table.mark_unsaved();
         assert_eq!(prefixes(unsaved(&mut table)), [1, 2, 3, 4]);
-        assert_eq!(table.take_unsaved(0, 2, 9, |_| Some(0)).1, Some(2));
+        assert_eq!(table.unsaved_batch(0, 2, 9, |_| Some(0)).1, Some(2));
     }
 
     #[test]

@@ -79,8 +79,8 @@ impl ShmPages {
     }
 
     /// Skips what a process has written so far, because a later datagram supersedes it.
-    pub(super) fn pass_over(&self, pid: u32) {
-        self.table().pass_over(pid);
+    pub(super) fn skip(&self, pid: u32) {
+        self.table().skip(pid);
     }
 
     /// Whether a process has a page.
@@ -103,8 +103,8 @@ impl ShmPages {
 
     /// Shortens the poll interval so that a page is polled several times within `stall_after`. Holds at least
     /// until the next [`ShmPages::set_pace`].
-    pub(crate) fn hurry(&self, stall_after: Duration) {
-        if self.table().pace.hurry(stall_after) {
+    pub(crate) fn poll_now(&self, stall_after: Duration) {
+        if self.table().pace.poll_now(stall_after) {
             self.shared.sooner.notify_one();
         }
     }

@@ -29,7 +29,7 @@ impl PollInterval {
     }
 
     /// Shortens the interval to what a timeout of `stall_after` needs. Returns whether it changed.
-    pub(super) fn hurry(&mut self, stall_after: Duration) -> bool {
+    pub(super) fn poll_now(&mut self, stall_after: Duration) -> bool {
         let look_every = every(stall_after);
         let is_sooner = look_every < self.look_every;
         self.look_every = self.look_every.min(look_every);
@@ -64,10 +64,10 @@ mod tests {
     #[test]
     fn it_follows_the_shortest_deadline_within_bounds() {
         let mut pace = PollInterval::new();
-        assert!(!pace.hurry(Duration::from_secs(3600)) && pace.look_every() == MAX_INTERVAL);
-        assert!(pace.hurry(Duration::from_secs(2)) && pace.look_every() == Duration::from_millis(250));
-        assert!(!pace.hurry(Duration::from_secs(5)));
-        assert!(pace.hurry(Duration::from_millis(1)) && pace.look_every() == MIN_INTERVAL);
+        assert!(!pace.poll_now(Duration::from_secs(3600)) && pace.look_every() == MAX_INTERVAL);
+        assert!(pace.poll_now(Duration::from_secs(2)) && pace.look_every() == Duration::from_millis(250));
+        assert!(!pace.poll_now(Duration::from_secs(5)));
+        assert!(pace.poll_now(Duration::from_millis(1)) && pace.look_every() == MIN_INTERVAL);
         pace.set(Some(Duration::from_secs(4)));
         assert_eq!(pace.look_every(), MIN_INTERVAL * 2);
         for (shortest, reached) in

@@ -74,7 +74,7 @@ pub(super) struct PageReading {
 impl PageReading {
     pub(super) fn into_batch(self) -> (Batch, OutcomeCounts) {
         let PageReading { beats, refused } = self;
-        (Batch { transport: Transport::Shm, beats, controls: Vec::new(), turned_away_at: None }, refused)
+        (Batch { transport: Transport::Shm, beats, controls: Vec::new(), queue_full_at: None }, refused)
     }
 }
 
@@ -209,7 +209,7 @@ impl Table {
     }
 
     /// Skips what a process has written so far.
-    pub(super) fn pass_over(&mut self, pid: u32) {
+    pub(super) fn skip(&mut self, pid: u32) {
         for slot in self.by_pid.get(&pid).map_or(&[][..], Vec::as_slice) {
             if let Some(entry) = &mut self.slots[*slot]
                 && let Glance::Beat { sequence, .. } = entry.page.words().glance(entry.seen, u64::MAX)

@@ -28,7 +28,7 @@ fn await_doing(child: &Child, doing: ProcessActivity) -> ProcessSnapshot {
     let mut last = None;
     await_that(doing.as_str(), || {
         last = look(pid, start_time);
-        last.as_ref().is_some_and(|look| classify(look, None).doing == doing)
+        last.as_ref().is_some_and(|look| classify(look, None).activity == doing)
     });
     last.unwrap()
 }
@@ -79,7 +79,7 @@ fn a_process_that_runs_is_busy_and_has_used_cpu() {
     await_that("it has worked", || {
         let now = host.look(pid, start_time, clock.now()).unwrap();
         let has_used = now.since(&first).is_some_and(|change| change.cpu > Duration::ZERO);
-        has_used && classify(&now, Some(&first)).doing == ProcessActivity::Busy
+        has_used && classify(&now, Some(&first)).activity == ProcessActivity::Busy
     });
 }
 
@@ -94,7 +94,7 @@ fn a_zombie_is_gone_and_it_is_seen_how_it_died() {
         zombie.is_some()
     });
     let zombie = zombie.unwrap();
-    assert_eq!(classify(&zombie, None).doing, ProcessActivity::Gone);
+    assert_eq!(classify(&zombie, None).activity, ProcessActivity::Gone);
     assert_eq!(zombie.death, Some(ExitStatus::Exited { code: 3 }));
 }
 
@@ -268,7 +268,7 @@ fn changes_are_told_only_between_two_looks_at_one_process_in_their_order() {
     assert!(change.switches.is_some());
     assert_eq!(first.since(&second), None);
     assert_eq!(second.since(&ProcessSnapshot { pid: 1, ..first.clone() }), None);
-    let glance = host.glance(child.pid(), child.start_time(), MonoTime::from_secs(4)).unwrap();
+    let glance = host.quick_sample(child.pid(), child.start_time(), MonoTime::from_secs(4)).unwrap();
     let change = glance.since(&first).unwrap();
     assert_eq!((change.over, change.switches), (Duration::from_secs(3), None));
 }

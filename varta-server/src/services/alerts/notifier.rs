@@ -33,7 +33,7 @@ impl Notifier {
 
     /// Sends the notification of a recovery action. A full queue drops it and counts it as given up. Does
     /// nothing without a webhook.
-    pub(crate) fn say(&self, notice: &Notification) {
+    pub(crate) fn send(&self, notice: &Notification) {
         let Some(line) = &self.0 else { return };
         let number = line.said.fetch_add(1, Ordering::Relaxed);
         let now = WallTime::from(wall_now());

@@ -113,7 +113,7 @@ impl Alerts {
             senders.push(Box::pin(task.run()) as task::Sender);
         }
         let desk = AlertTask {
-            book,
+            lifecycle: book,
             transitions,
             lost,
             pauses: pauses.clone(),

@@ -43,7 +43,7 @@ pub(super) type Sender = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The task and all that it owns.
 pub(crate) struct AlertTask {
-    pub(super) book: AlertState,
+    pub(super) lifecycle: AlertState,
     pub(super) transitions: mpsc::Receiver<Transition>,
     /// Set when a transition was dropped.
     pub(super) lost: Arc<AtomicBool>,
@@ -162,7 +162,7 @@ impl AlertTask {
                 look_at_pauses = Instant::now() + LOOK_AT_PAUSES_EVERY;
                 let wall = wall_now();
                 let now = self.now();
-                self.book.handle_pauses(|name| self.pauses.is_paused(name, wall), now);
+                self.lifecycle.handle_pauses(|name| self.pauses.is_paused(name, wall), now);
                 self.settle();
             }
             let wake_at = self.wake_at().min(if has_alerts { look_at_pauses } else { self.wake_at() });
@@ -201,7 +201,7 @@ impl AlertTask {
             Ok(kept) => {
                 let known = kept.len();
                 let now = self.now();
-                let senseless = self.book.restore(kept, now);
+                let senseless = self.lifecycle.restore(kept, now);
                 if senseless > 0 {
                     let path = path.display();
                     tracing::warn!(
@@ -229,18 +229,18 @@ impl AlertTask {
     /// Handles what is due, and passes on the output of the alert state.
     fn settle(&mut self) {
         let now = self.now();
-        self.book.handle_timeout(now);
-        while let Some(delivery) = self.book.poll_delivery() {
+        self.lifecycle.handle_timeout(now);
+        while let Some(delivery) = self.lifecycle.poll_delivery() {
             self.notifier.put(delivery);
         }
-        self.metrics.alertmanager.given_up.increment(self.book.take_untold());
-        if let Some(board) = self.book.poll_board() {
+        self.metrics.alertmanager.given_up.increment(self.lifecycle.take_untold());
+        if let Some(board) = self.lifecycle.poll_board() {
             self.metrics.firing.set(board.firing.len() as f64);
             self.board.send_replace(Arc::new(board));
             self.saving.is_due = true;
         }
         if self.saving.next_at().is_some_and(|at| at <= Instant::now()) {
-            self.saving.begin(&self.book, now);
+            self.saving.begin(&self.lifecycle, now);
         }
         if self.lost.load(Ordering::Relaxed) {
             self.sweeping.next_at = self.sweeping.next_at.min(Instant::now() + SWEEP_AGAIN);
@@ -248,7 +248,7 @@ impl AlertTask {
         if self.sweeping.asked.is_none() && self.sweeping.next_at <= Instant::now() {
             // The new sweep covers transitions that are lost from now on.
             self.lost.store(false, Ordering::Relaxed);
-            self.book.begin_sweep();
+            self.lifecycle.begin_sweep();
             self.sweeping.next_at = Instant::now() + SWEEP_EVERY;
             self.sweeping.ask(0);
         }
@@ -257,7 +257,7 @@ impl AlertTask {
     /// The time of the next work that no event announces.
     fn wake_at(&self) -> Instant {
         let sweep_at = self.sweeping.asked.is_none().then_some(self.sweeping.next_at);
-        let timeout = self.book.poll_timeout().map(|at| self.clock.instant(at));
+        let timeout = self.lifecycle.poll_timeout().map(|at| self.clock.instant(at));
         let save_at = self.saving.next_at();
         let at = [sweep_at, timeout, save_at].into_iter().flatten().min();
         at.unwrap_or_else(|| Instant::now() + SWEEP_EVERY)
@@ -266,7 +266,7 @@ impl AlertTask {
     fn take(&mut self, transition: &Transition) {
         let is_paused = transition.to.is_alarm() && self.is_paused(transition);
         let now = self.now();
-        self.book.handle_transition(transition, is_paused, now);
+        self.lifecycle.handle_transition(transition, is_paused, now);
     }
 
     /// Handles queued transitions, at most `most`.
@@ -289,15 +289,15 @@ impl AlertTask {
         let now = self.now();
         for found in &found {
             let is_paused = self.is_paused(found);
-            self.book.handle_found(found, is_paused, now);
+            self.lifecycle.handle_found(found, is_paused, now);
         }
         for name in &awaited {
-            self.book.handle_awaited(name);
+            self.lifecycle.handle_awaited(name);
         }
         match next {
             Some(next) => self.sweeping.ask(next),
             None => {
-                let is_whole = self.book.end_sweep(now);
+                let is_whole = self.lifecycle.end_sweep(now);
                 let pause = if is_whole { SWEEP_EVERY } else { SWEEP_AGAIN };
                 self.sweeping.next_at = Instant::now() + pause;
             }
@@ -306,9 +306,9 @@ impl AlertTask {
 
     fn note(&mut self, report: Report) {
         match report {
-            Report::Ended { alertmanager, id } => self.book.handle_ended(id, alertmanager),
-            Report::Said(id) => self.book.handle_said(id),
-            Report::SaidEnded(id) => self.book.handle_said_ended(id),
+            Report::Ended { alertmanager, id } => self.lifecycle.handle_ended(id, alertmanager),
+            Report::Said(id) => self.lifecycle.handle_said(id),
+            Report::SaidEnded(id) => self.lifecycle.handle_said_ended(id),
         }
     }
 
@@ -351,12 +351,12 @@ impl AlertTask {
     /// Writes the file for the last time.
     async fn settle_last(&mut self) {
         // This snapshot is not sent any more, only persisted.
-        self.saving.is_due |= self.book.poll_board().is_some();
+        self.saving.is_due |= self.lifecycle.poll_board().is_some();
         if self.saving.next_at().is_none() {
             return;
         }
         let now = self.now();
-        self.saving.begin(&self.book, now);
+        self.saving.begin(&self.lifecycle, now);
         if let Some(writing) = self.saving.writing.take() {
             self.saving.finish(writing.await);
         }

@@ -147,7 +147,7 @@ impl<'s> Chain<'s> {
         if begins && let Some(format) = record.format().filter(|format| *format > FORMAT) {
             return Err(ChainError::Newer { format });
         }
-        if self.sealer.seal(record.body) != record.hash {
+        if self.sealer.mac(record.body) != record.hash {
             let other = match self.sealer {
                 Authenticator::Plain => &b"\"seal\":\"hmac-sha256\""[..],
                 Authenticator::Keyed(_) => b"\"seal\":\"sha256\"",

@@ -119,7 +119,7 @@ impl Head {
     pub(super) fn write(&self, link: Link, sealer: &Authenticator) -> io::Result<()> {
         let Link { seq, hash } = link;
         let body = format!("{{\"seq\":{seq},\"last\":\"{hash}\"");
-        let seal = sealer.seal(body.as_bytes());
+        let seal = sealer.mac(body.as_bytes());
         let line = format!("{body},\"hash\":\"{seal}\"}}");
         self.file.write_all_at(format!("{line:width$}\n", width = LENGTH - 1).as_bytes(), 0)?;
         self.file.sync_data()
@@ -157,5 +157,5 @@ fn parse(text: &[u8], sealer: &Authenticator) -> Option<Link> {
     let (body, seal) = split_hash(line, b",\"hash\":\"", b"\"}")?;
     let (rest, hash): (_, Hash) = split_hash(body, b",\"last\":\"", b"\"")?;
     let seq = number(rest.strip_prefix(b"{\"seq\":")?)?;
-    (sealer.seal(body) == seal).then_some(Link { seq, hash })
+    (sealer.mac(body) == seal).then_some(Link { seq, hash })
 }

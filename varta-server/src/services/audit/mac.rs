@@ -82,7 +82,7 @@ impl Authenticator {
         Ok(Authenticator::Keyed(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())))
     }
 
-    pub(super) fn seal(&self, bytes: &[u8]) -> Hash {
+    pub(super) fn mac(&self, bytes: &[u8]) -> Hash {
         let sealed = match self {
             Authenticator::Plain => digest::digest(&digest::SHA256, bytes).as_ref().try_into(),
             Authenticator::Keyed(key) => hmac::sign(key, bytes).as_ref().try_into(),

@@ -25,7 +25,7 @@ impl AuditOptions {
     /// The smallest limit in bytes.
     pub const SMALLEST_LIMIT: u64 = 4_096;
     /// The largest limit in bytes: each start verifies a whole file.
-    pub const LARGEST_LIMIT: u64 = 1 << 30;
+    pub const MAX_FILE_LIMIT: u64 = 1 << 30;
     /// The default number of older files.
     pub const DEFAULT_KEEP: u32 = 16;
 
@@ -40,9 +40,9 @@ impl AuditOptions {
             let fault = format!("`{}` is no name of a file", path.display());
             return Err(Error::Option { option: "--audit-log", fault });
         }
-        if !(Self::SMALLEST_LIMIT..=Self::LARGEST_LIMIT).contains(&limit) {
+        if !(Self::SMALLEST_LIMIT..=Self::MAX_FILE_LIMIT).contains(&limit) {
             let fault =
-                format!("{limit} is not between {} and {} bytes", Self::SMALLEST_LIMIT, Self::LARGEST_LIMIT);
+                format!("{limit} is not between {} and {} bytes", Self::SMALLEST_LIMIT, Self::MAX_FILE_LIMIT);
             return Err(Error::Option { option: "--audit-limit", fault });
         }
         Ok(())

@@ -93,7 +93,7 @@ impl AuditEntry<'_> {
             serde_json::to_writer(&mut *line, value)?;
         }
         line.extend_from_slice(format!(",\"prev\":\"{}\"", last.hash).as_bytes());
-        let hash = sealer.seal(line);
+        let hash = sealer.mac(line);
         line.extend_from_slice(format!(",\"hash\":\"{hash}\"}}\n").as_bytes());
         if line.len() > MAX_RECORD_LEN {
             return refused(format!("a record of {} bytes is longer than {MAX_RECORD_LEN}", line.len()));

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// [`Error::File`], of the socket, when nobody answers, or somebody who is not to be believed; and when the
 /// server has not done what was asked, with its reason.
-pub(crate) fn ask(path: &Path, request: &Request) -> Result<Response, Error> {
+pub(crate) fn send_request(path: &Path, request: &Request) -> Result<Response, Error> {
     let failed = |fault: String| Error::file(path, fault);
     let socket = connect(path).map_err(|error| failed(no_connection(&error)))?;
     let peer = getsockopt(&socket, PeerCredentials)

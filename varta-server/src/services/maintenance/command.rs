@@ -14,7 +14,7 @@ use crate::base::clock::wall_now;
 use crate::base::error::Error;
 use crate::base::stdout::print;
 use crate::base::time::rfc3339;
-use crate::services::maintenance::client::ask;
+use crate::services::maintenance::client::send_request;
 use crate::services::maintenance::options::{ControlSocket, NONE, Reason};
 use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason};
 use crate::services::maintenance::protocol::{Request, Response, check_length};
@@ -91,7 +91,7 @@ impl ControlArgs {
     }
 
     fn ask(&self, request: &Request) -> Result<Response, Error> {
-        ask(&self.path()?, request)
+        send_request(&self.path()?, request)
     }
 
     /// The pauses of a response.

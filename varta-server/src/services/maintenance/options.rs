@@ -154,7 +154,7 @@ pub struct PlannedPauses(Vec<PlannedPause>);
 
 impl PlannedPauses {
     /// The most planned pauses. Each may be tried for every agent in alarm.
-    pub const MOST: usize = 1_024;
+    pub const MAX_PLANNED: usize = 1_024;
 
     /// Appends a pause.
     ///
@@ -174,8 +174,8 @@ impl PlannedPauses {
         if self.0.iter().any(is_same) {
             return Err(EntryError::NameTwice { name: pause.name.as_str().to_owned() });
         }
-        if self.0.len() >= Self::MOST {
-            return Err(EntryError::TooMany { most: Self::MOST });
+        if self.0.len() >= Self::MAX_PLANNED {
+            return Err(EntryError::TooMany { most: Self::MAX_PLANNED });
         }
         self.0.push(pause);
         Ok(())
@@ -234,10 +234,10 @@ mod tests {
         for until in [1, 2] {
             assert_eq!(pauses.add(pause("a", Some(2), Some(until))), Err(EntryError::EndsBeforeItBegins));
         }
-        for number in 0..PlannedPauses::MOST {
+        for number in 0..PlannedPauses::MAX_PLANNED {
             pauses.add(pause(&format!("a{number}"), None, None)).unwrap();
         }
-        let most = PlannedPauses::MOST;
+        let most = PlannedPauses::MAX_PLANNED;
         assert_eq!(pauses.add(pause("one-more", None, None)), Err(EntryError::TooMany { most }));
     }
 

@@ -91,8 +91,8 @@ fn parse(bytes: &[u8]) -> Result<Vec<Pause>, String> {
         other => return Err(format!("it is of version {other}, and this server knows version {VERSION}")),
     }
     let entries = fields.list("pauses")?;
-    if entries.len() > Schedule::MOST {
-        return Err(format!("it has more than {} pauses", Schedule::MOST));
+    if entries.len() > Schedule::MAX_PAUSES {
+        return Err(format!("it has more than {} pauses", Schedule::MAX_PAUSES));
     }
     entries.into_iter().map(parse_entry).collect()
 }
@@ -142,7 +142,7 @@ mod tests {
             change(&mut entry);
             json!({ "v": 1, "pauses": [entry] }).to_string()
         };
-        let too_many: Vec<Value> = (0..=Schedule::MOST).map(|_| asked("a", 3_600).to_json()).collect();
+        let too_many: Vec<Value> = (0..=Schedule::MAX_PAUSES).map(|_| asked("a", 3_600).to_json()).collect();
         for text in [
             String::new(),
             "{".to_owned(),

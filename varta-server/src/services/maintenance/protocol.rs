@@ -23,7 +23,8 @@ pub(crate) const MAX_RESPONSE_LEN: usize = 4 << 20;
 // All pauses fit a response, each with every field at its longest: a character of a pattern takes up to four
 // bytes, and an escaped one of a reason twice its own.
 const _: () = assert!(
-    (Schedule::MOST + PlannedPauses::MOST) * (4 * Glob::MAX_LEN + 2 * Reason::MAX_LEN + 512) + 1_024
+    (Schedule::MAX_PAUSES + PlannedPauses::MAX_PLANNED) * (4 * Glob::MAX_LEN + 2 * Reason::MAX_LEN + 512)
+        + 1_024
         <= MAX_RESPONSE_LEN
 );
 

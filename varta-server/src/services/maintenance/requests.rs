@@ -55,8 +55,8 @@ impl PauseService {
         let pause = Pause { pattern, from: None, until, reason, by: RequestedBy::User(uid), since: now };
         // Pauses that have ended make room first.
         self.settle(now);
-        if let Err(ScheduleFull) = self.pauses.change(|list| list.ask(pause.clone())) {
-            let most = Schedule::MOST;
+        if let Err(ScheduleFull) = self.pauses.change(|list| list.add(pause.clone())) {
+            let most = Schedule::MAX_PAUSES;
             return Response::refused(format!(
                 "there are {most} pauses, which is the most that there may be; resume some of them, or pause a pattern that \
                  fits more names"

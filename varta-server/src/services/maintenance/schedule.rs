@@ -59,7 +59,7 @@ pub(super) enum ResumeResult {
 
 impl Schedule {
     /// The most requested pauses. Planned ones have a limit of their own.
-    pub(super) const MOST: usize = 1_024;
+    pub(super) const MAX_PAUSES: usize = 1_024;
 
     /// Whether an agent of this name is paused.
     pub(super) fn is_paused(&self, name: &str, now: SystemTime) -> bool {
@@ -73,13 +73,13 @@ impl Schedule {
     /// # Errors
     ///
     /// The schedule is full. Nothing has changed then.
-    pub(super) fn ask(&mut self, pause: Pause) -> Result<Option<Pause>, ScheduleFull> {
+    pub(super) fn add(&mut self, pause: Pause) -> Result<Option<Pause>, ScheduleFull> {
         let entry = ScheduledPause { pause, told: AnnouncedState::Nothing };
         let is_former =
             |other: &ScheduledPause| other.is_asked() && other.pause.pattern == entry.pause.pattern;
         match self.0.iter().position(is_former) {
             Some(place) => Ok(Some(std::mem::replace(&mut self.0[place], entry).pause)),
-            None if self.asked().count() >= Self::MOST => Err(ScheduleFull),
+            None if self.asked().count() >= Self::MAX_PAUSES => Err(ScheduleFull),
             None => {
                 self.0.push(entry);
                 Ok(None)
@@ -198,7 +198,7 @@ mod tests {
     fn those_whose_names_fit_are_paused_until_it_is_over() {
         let mut list = Schedule::default();
         assert!(!list.is_paused("batch-1", at(0)));
-        list.ask(asked("batch-*", 60)).unwrap();
+        list.add(asked("batch-*", 60)).unwrap();
         assert!(list.is_paused("batch-1", at(59)) && !list.is_paused("mail", at(59)));
         // Also before it is removed from the schedule.
         assert!(!list.is_paused("batch-1", at(60)));
@@ -208,7 +208,7 @@ mod tests {
     fn each_beginning_and_each_end_is_told_once_and_the_next_is_known() {
         let mut list = Schedule::default();
         list.plan(&plan(&[planned("night", Some(30), Some(40))]), at(0));
-        list.ask(asked("batch", 20)).unwrap();
+        list.add(asked("batch", 20)).unwrap();
         let turn = list.turn(at(0));
         assert_eq!((patterns(&turn.begun), turn.in_force, turn.next), (vec!["batch"], 1, Some(at(20))));
         let turn = list.turn(at(20));
@@ -233,8 +233,8 @@ mod tests {
     fn a_pause_of_the_same_pattern_replaces_the_former_and_not_a_planned_one() {
         let mut list = Schedule::default();
         list.plan(&plan(&[planned("a", None, None)]), at(0));
-        assert_eq!(list.ask(asked("a", 10)), Ok(None));
-        assert_eq!(list.ask(asked("a", 20)), Ok(Some(asked("a", 10))));
+        assert_eq!(list.add(asked("a", 10)), Ok(None));
+        assert_eq!(list.add(asked("a", 20)), Ok(Some(asked("a", 10))));
         assert_eq!(list.iter().len(), 2);
         assert_eq!(list.lift(&glob("a")), ResumeResult::Done(asked("a", 20)));
         assert_eq!(list.lift(&glob("a")), ResumeResult::Planned);
@@ -245,13 +245,13 @@ mod tests {
     fn there_are_no_more_than_there_may_be_and_the_planned_ones_take_no_place() {
         let mut list = Schedule::default();
         list.plan(&plan(&[planned("planned", None, None)]), at(0));
-        for number in 0..Schedule::MOST {
-            list.ask(asked(&format!("a{number}"), 10)).unwrap();
+        for number in 0..Schedule::MAX_PAUSES {
+            list.add(asked(&format!("a{number}"), 10)).unwrap();
         }
-        assert_eq!(list.ask(asked("one-more", 10)), Err(ScheduleFull));
-        assert!(list.ask(asked("a0", 20)).is_ok(), "it takes the place of another");
+        assert_eq!(list.add(asked("one-more", 10)), Err(ScheduleFull));
+        assert!(list.add(asked("a0", 20)).is_ok(), "it takes the place of another");
         list.turn(at(10));
-        assert!(list.ask(asked("one-more", 30)).is_ok(), "those that are over make room");
+        assert!(list.add(asked("one-more", 30)).is_ok(), "those that are over make room");
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
         let [stays, goes] = ["stays", "goes"].map(|name| planned(name, None, None));
         let later = planned("later", Some(50), None);
         list.plan(&plan(&[goes.clone(), stays.clone(), later]), at(0));
-        list.ask(asked("asked", 90)).unwrap();
+        list.add(asked("asked", 90)).unwrap();
         list.turn(at(0));
         let replanned = list.plan(&plan(&[stays, planned("new", None, None)]), at(7));
         assert_eq!(

@@ -45,7 +45,7 @@ impl Maintenance {
         pauses.change(|list| {
             for pause in kept {
                 // The file has no more pauses than the schedule may have.
-                let _former = list.ask(pause);
+                let _former = list.add(pause);
             }
         });
         pauses.plan(&options.planned, wall_now());

@@ -87,7 +87,7 @@ fn record(fields: &Fields, name: Vec<u8>) -> Result<InputRecord, FormatError> {
             let unknown = FormatError::Value { what: "transport", found: fields.way.into() };
             InputRecord::Loss { transport: transport.ok_or(unknown)?, at }
         }
-        kind::DEATH => InputRecord::Death {
+        kind::DEATH => InputRecord::Exit {
             process: ProcessId { pid, start_time: start_time(first)? },
             death: death(fields)?,
             noticed_at: MonoTime::from_nanos(second),

@@ -31,7 +31,7 @@ pub(crate) fn encode(record: &InputRecord, out: &mut Vec<u8>) {
             let way = u8::try_from(transport.index()).expect("there are few transports");
             Fields { way, ..Fields::of(kind::LOSS, *at) }.put(out);
         }
-        InputRecord::Death { process: ProcessId { pid, start_time }, death, noticed_at, at } => {
+        InputRecord::Exit { process: ProcessId { pid, start_time }, death, noticed_at, at } => {
             let (detail, short, flags) = match *death {
                 ExitStatus::Unknown => (end::UNKNOWN, 0, 0),
                 ExitStatus::Exited { code } => (end::EXITED, code, 0),

@@ -82,7 +82,7 @@ fn survey(recording: &RecordingReader) -> Result<(Recorded, VecDeque<MonoTime>),
             }
             InputRecord::Control(_)
             | InputRecord::Process { .. }
-            | InputRecord::Death { .. }
+            | InputRecord::Exit { .. }
             | InputRecord::Absence { .. }
             | InputRecord::End { .. } => {}
         }
@@ -142,12 +142,12 @@ impl Run {
             // A gap in the recording counts as an observer gap: its beats were dropped, and must not be
             // missed.
             InputRecord::Blind { from, to } | InputRecord::Gap { from, to, .. } => {
-                self.tracker.handle_blind(from, to);
+                self.tracker.handle_observer_gap(from, to);
                 self.blind_from.pop_front();
             }
             InputRecord::Loss { transport, at } => self.tracker.handle_loss(transport, at),
-            InputRecord::Death { process, death, noticed_at, at } => {
-                self.tracker.handle_death(process, death, noticed_at, at);
+            InputRecord::Exit { process, death, noticed_at, at } => {
+                self.tracker.handle_exit(process, death, noticed_at, at);
             }
             InputRecord::Absence { pid, at } => self.tracker.handle_absence(pid, at),
             InputRecord::Process { .. } | InputRecord::End { .. } => {}

@@ -28,7 +28,7 @@ pub(super) fn reason_text(job: &Job) -> String {
 /// The fields of an audit record about its agent.
 pub(super) fn facts_of_agent(transition: &Transition, host: &str) -> Map<String, Value> {
     let fields = transition.fields().on_host(host);
-    let mut facts = facts([
+    let mut facts = job_fields([
         ("agent", json!(fields.agent)),
         ("pid", json!(fields.pid)),
         ("host", json!(fields.host)),
@@ -50,7 +50,7 @@ pub(super) fn facts_of_agent(transition: &Transition, host: &str) -> Map<String,
 
 pub(super) fn facts_of(job: &Job, host: &str) -> Map<String, Value> {
     let mut all = facts_of_agent(&job.transition, host);
-    all.extend(facts([
+    all.extend(job_fields([
         ("action", json!(job.number)),
         ("rule", json!(job.rule.name.as_str())),
         ("step", json!(job.step + 1)),
@@ -59,7 +59,7 @@ pub(super) fn facts_of(job: &Job, host: &str) -> Map<String, Value> {
     all
 }
 
-pub(super) fn facts<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
+pub(super) fn job_fields<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
     entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
@@ -78,7 +78,7 @@ pub(super) fn log_command(
                 agent = %agent,
                 "`{command}` for {agent} cannot be started: {error}"
             );
-            return (Came::Failed, facts([("error", json!(error.to_string()))]));
+            return (Came::Failed, job_fields([("error", json!(error.to_string()))]));
         }
     };
     let (came, how) = match end {
@@ -113,7 +113,7 @@ pub(super) fn log_command(
     } else {
         line!(error);
     }
-    let mut result = facts([
+    let mut result = job_fields([
         ("duration_ms", json!(millis(lasted))),
         ("output", json!(text)),
         ("output_bytes", json!(output.length)),

@@ -22,7 +22,7 @@ pub struct Budget {
 
 impl Budget {
     /// The shortest time.
-    const SHORTEST: Duration = Duration::from_secs(1);
+    const MIN_WINDOW: Duration = Duration::from_secs(1);
 
     /// `actions` actions within `seconds` seconds.
     #[must_use]
@@ -45,7 +45,7 @@ impl FromStr for Budget {
         let (actions, within) = text.split_once('/').ok_or(FAULT)?;
         let actions = actions.trim().parse().map_err(|_| FAULT)?;
         let within = humantime::parse_duration(within.trim()).map_err(|_| FAULT)?;
-        if within < Self::SHORTEST || within > MAX_DURATION {
+        if within < Self::MIN_WINDOW || within > MAX_DURATION {
             return Err(FAULT);
         }
         Ok(Budget { actions, within })

@@ -72,7 +72,7 @@ pub(crate) enum NotFilled {
 
 impl CommandLine {
     /// The longest command line in bytes.
-    const LONGEST: usize = 4_096;
+    const MAX_LEN: usize = 4_096;
 
     /// The program.
     #[must_use]
@@ -128,8 +128,8 @@ impl std::str::FromStr for CommandLine {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.len() > Self::LONGEST || text.chars().any(char::is_control) {
-            return Err(format!("has more than {} bytes, or a control character", Self::LONGEST));
+        if text.len() > Self::MAX_LEN || text.chars().any(char::is_control) {
+            return Err(format!("has more than {} bytes, or a control character", Self::MAX_LEN));
         }
         let words = shlex::split(text).ok_or("has a quote that is not closed, or ends with a backslash")?;
         let Some((program, arguments)) = words.split_first() else {

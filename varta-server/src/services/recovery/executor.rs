@@ -21,7 +21,7 @@ use crate::services::maintenance::pauses::Pauses;
 use crate::services::recovery::action_target::{
     PreparedAction, TargetProcess, fill, find_program, search_path, target_of, variables_of,
 };
-use crate::services::recovery::audit_fields::{facts, facts_of, log_command, reason_text};
+use crate::services::recovery::audit_fields::{facts_of, job_fields, log_command, reason_text};
 use crate::services::recovery::command::{CommandLine, NotFilled, Placeholder};
 use crate::services::recovery::job::{ActionOutcome, Job, Refusal};
 use crate::services::recovery::metrics::{ActionResult as Came, RecoveryMetrics};
@@ -32,7 +32,7 @@ use crate::services::recovery::runner::{self, CommandResult, Program, ShutdownSi
 pub(crate) struct ActionExecutor {
     pub(crate) queries: mpsc::Sender<Query>,
     pub(crate) pauses: Pauses,
-    pub(crate) trail: AuditWriter,
+    pub(crate) audit: AuditWriter,
     pub(crate) metrics: RecoveryMetrics,
     /// The handle for notifications.
     pub(crate) notifier: Notifier,
@@ -40,7 +40,7 @@ pub(crate) struct ActionExecutor {
     pub(crate) host: String,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) is_dry_run: bool,
-    pub(crate) goes_on_without_trail: bool,
+    pub(crate) allow_without_audit: bool,
 }
 
 impl ActionExecutor {
@@ -102,10 +102,10 @@ impl ActionExecutor {
         if self.is_dry_run {
             tracing::warn!(target: "varta::recovery", agent = %job.transition.agent, "would {deed} for {}", reason_text(job));
             self.metrics.action(action, Came::DryRun);
-            self.trail.record("dry_run", facts).await;
+            self.audit.record("dry_run", facts).await;
             return Ok(ActionOutcome::Failed);
         }
-        let is_written = self.trail.record("fired", facts.clone()).await || self.goes_on_without_trail;
+        let is_written = self.audit.record("fired", facts.clone()).await || self.allow_without_audit;
         // The agent may have changed while the record was written.
         let still = if is_written {
             self.check_again(job).await
@@ -116,14 +116,14 @@ impl ActionExecutor {
             if let ActionOutcome::Refused(refusal) = outcome {
                 facts.insert("reason".to_owned(), json!(refusal.as_str()));
             }
-            self.trail.note("withdrawn", facts, false);
+            self.audit.note("withdrawn", facts, false);
             return Err(outcome);
         }
-        let (came, result) = self.do_it(job, deed, kept).await;
+        let (came, result) = self.execute(job, deed, kept).await;
         self.metrics.action(action, came);
         facts.insert("result".to_owned(), json!(came.as_str()));
         facts.extend(result);
-        self.trail.note("outcome", facts, false);
+        self.audit.note("outcome", facts, false);
         Ok(if came == Came::Done { ActionOutcome::Done } else { ActionOutcome::Failed })
     }
 
@@ -139,7 +139,7 @@ impl ActionExecutor {
     async fn check_still(&self, job: &Job) -> Result<AgentStatus, ActionOutcome> {
         let Transition { agent, process, .. } = &*job.transition;
         let (answer, answered) = oneshot::channel();
-        let query = Query::Standing { agent: agent.clone(), answer };
+        let query = Query::Status { agent: agent.clone(), answer };
         self.queries.send(query).await.map_err(|_| ActionOutcome::Withdrawn)?;
         let standing = answered.await.ok().flatten().ok_or(ActionOutcome::Withdrawn)?;
         let is_for_this =
@@ -148,7 +148,7 @@ impl ActionExecutor {
         if !is_for_this && !has_obeyed || standing.process != *process {
             return Err(ActionOutcome::Withdrawn);
         }
-        if !standing.is_seen && !matches!(job.action(), Action::Notify) {
+        if !standing.is_observed && !matches!(job.action(), Action::Notify) {
             return Err(ActionOutcome::Refused(Refusal::Blind));
         }
         Ok(standing)
@@ -178,7 +178,7 @@ impl ActionExecutor {
     /// replaced an ended process, perhaps by an agent that does not name its predecessor.
     async fn check_others(&self, job: &Job, standing: AgentStatus) -> Result<(), ActionOutcome> {
         let is_up = matches!(standing.verdict, Verdict::Up(_));
-        let keep_up = job.rule.keep_up.unwrap_or(u32::from(is_up));
+        let keep_up = job.rule.min_healthy.unwrap_or(u32::from(is_up));
         let may_have_helped = job.has_helped && matches!(standing.verdict, Verdict::Down | Verdict::Gone);
         if keep_up == 0 && !may_have_helped {
             return Ok(());
@@ -188,7 +188,7 @@ impl ActionExecutor {
         while let Some(from) = next {
             let (answer, answered) = oneshot::channel();
             let name = Arc::clone(&job.transition.agent.name);
-            let query = Query::Named { name, from, answer };
+            let query = Query::CountByName { name, from, answer };
             self.queries.send(query).await.map_err(|_| ActionOutcome::Withdrawn)?;
             let slice: NamedSlice = answered.await.map_err(|_| ActionOutcome::Withdrawn)?;
             named += slice.named;
@@ -201,7 +201,7 @@ impl ActionExecutor {
         if is_alone || named.up >= keep_up as usize {
             Ok(())
         } else {
-            Err(ActionOutcome::Refused(Refusal::LastOneStanding))
+            Err(ActionOutcome::Refused(Refusal::MinHealthy))
         }
     }
 
@@ -215,12 +215,12 @@ impl ActionExecutor {
         );
         let Transition { agent, .. } = &*job.transition;
         let facts = facts_of(job, &self.host);
-        self.notifier.say(&Notification { agent: agent.clone(), text: reason_text(job), facts });
+        self.notifier.send(&Notification { agent: agent.clone(), text: reason_text(job), facts });
         self.metrics.action(job.action(), Came::Done);
         Ok(ActionOutcome::Done)
     }
 
-    async fn do_it(
+    async fn execute(
         &self,
         job: &Job,
         deed: PreparedAction,
@@ -239,7 +239,7 @@ impl ActionExecutor {
                         agent = %agent,
                         "{signal} cannot be sent to {agent}: {error}"
                     );
-                    (Came::Failed, facts([("error", json!(error.to_string()))]))
+                    (Came::Failed, job_fields([("error", json!(error.to_string()))]))
                 }
             },
             PreparedAction::Command { command, arguments, timeout } => {

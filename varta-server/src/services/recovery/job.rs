@@ -42,7 +42,7 @@ pub(crate) enum Refusal {
     /// The agent is paused.
     Paused,
     /// Too few other agents of its name are up.
-    LastOneStanding,
+    MinHealthy,
     /// The audit record cannot be made durable.
     NoTrail,
     /// The agent is on another host, where actions are off or signals are impossible.
@@ -68,7 +68,7 @@ impl Refusal {
         Refusal::GroupBudget,
         Refusal::Blind,
         Refusal::Paused,
-        Refusal::LastOneStanding,
+        Refusal::MinHealthy,
         Refusal::NoTrail,
         Refusal::Remote,
         Refusal::NotAttested,
@@ -86,7 +86,7 @@ impl Refusal {
             Refusal::GroupBudget => "group_budget",
             Refusal::Blind => "blind",
             Refusal::Paused => "paused",
-            Refusal::LastOneStanding => "last_one_standing",
+            Refusal::MinHealthy => "last_one_standing",
             Refusal::NoTrail => "no_trail",
             Refusal::Remote => "remote",
             Refusal::NotAttested => "not_attested",
@@ -105,7 +105,7 @@ impl Refusal {
             | Refusal::GroupBudget
             | Refusal::Blind
             | Refusal::Paused
-            | Refusal::LastOneStanding
+            | Refusal::MinHealthy
             | Refusal::NotHeld
             | Refusal::NoTrail => true,
             Refusal::Remote

@@ -141,7 +141,7 @@ impl RecoveryArgs {
                 .collect(),
             is_dry_run: self.recovery_dry_run,
             allows_remote: self.allow_recovery_for_remote,
-            goes_on_without_trail: self.recovery_without_audit,
+            allow_without_audit: self.recovery_without_audit,
             args: tables.is_some().then_some(self),
         })
     }
@@ -168,7 +168,7 @@ impl RecoveryArgs {
             backoff: entry.backoff.unwrap_or(self.recovery_backoff),
             attempts: entry.attempts.unwrap_or(self.recovery_attempts),
             budget: entry.budget.unwrap_or(self.recovery_group_budget),
-            keep_up: entry.keep_up,
+            min_healthy: entry.keep_up,
         }
     }
 }
@@ -187,7 +187,7 @@ pub struct RecoveryOptions {
     /// Whether commands are run for agents of other hosts.
     pub allows_remote: bool,
     /// Whether actions are carried out without a durable audit record.
-    pub goes_on_without_trail: bool,
+    pub allow_without_audit: bool,
     /// What the tables of the file leave open, for when the file is read again; `None` when the rules stay as
     /// they are.
     pub args: Option<RecoveryArgs>,
@@ -201,7 +201,7 @@ impl RecoveryOptions {
     /// The option that would do nothing.
     pub fn check(&self, audit: Option<&AuditOptions>) -> Result<(), Error> {
         let wrong = |option, fault: &str| Err(Error::Option { option, fault: fault.to_owned() });
-        if audit.is_none() && self.goes_on_without_trail {
+        if audit.is_none() && self.allow_without_audit {
             return wrong("--recovery-without-audit", "does nothing without --audit-log");
         }
         if audit.is_some() && self.rules.is_empty() && self.args.is_none() {
@@ -234,7 +234,7 @@ impl Default for RecoveryOptions {
             environment: Vec::new(),
             is_dry_run: false,
             allows_remote: false,
-            goes_on_without_trail: false,
+            allow_without_audit: false,
             args: None,
         }
     }

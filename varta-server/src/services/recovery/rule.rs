@@ -103,7 +103,7 @@ pub struct RecoveryRule {
     /// The shortest time from the first action of an attempt to the next attempt.
     pub debounce: Duration,
     /// The wait after the first failed attempt, doubled after each further one up to
-    /// [`RecoveryRule::LONGEST_BACKOFF`].
+    /// [`RecoveryRule::MAX_BACKOFF`].
     pub backoff: Duration,
     /// The number of attempts before the agent is given up.
     pub attempts: u32,
@@ -111,12 +111,12 @@ pub struct RecoveryRule {
     pub budget: Budget,
     /// How many other agents of the name must be up, if there are others. `None` means 1 while the agent
     /// itself still beats, so that the last one is left alone, and 0 otherwise.
-    pub keep_up: Option<u32>,
+    pub min_healthy: Option<u32>,
 }
 
 impl RecoveryRule {
     /// The longest wait between two attempts.
-    pub const LONGEST_BACKOFF: Duration = Duration::from_secs(3_600);
+    pub const MAX_BACKOFF: Duration = Duration::from_secs(3_600);
     /// The healthy period after which the attempts on an agent are forgotten.
     pub const WELL_AFTER: Duration = Duration::from_secs(600);
 
@@ -134,7 +134,7 @@ impl RecoveryRule {
     /// The wait after the `attempt`th attempt, counted from 1.
     pub(super) fn backoff_after(&self, attempt: u32) -> Duration {
         let doubled = self.backoff.saturating_mul(1 << attempt.saturating_sub(1).min(20));
-        doubled.min(Self::LONGEST_BACKOFF.max(self.backoff))
+        doubled.min(Self::MAX_BACKOFF.max(self.backoff))
     }
 
     /// Looks up a cause by name.

@@ -293,9 +293,9 @@ impl Running {
 
     /// Reads the available output, up to a bound that a fast writer cannot extend.
     fn drain(&mut self) {
-        const MOST_AT_ONCE: usize = 64;
+        const MAX_AT_ONCE: usize = 64;
         let mut room = [0; 16 * 1024];
-        for _ in 0..MOST_AT_ONCE {
+        for _ in 0..MAX_AT_ONCE {
             let Some(output) = &mut self.output else { return };
             match output.read(&mut room) {
                 Ok(0) => self.output = None,

@@ -56,13 +56,13 @@ impl Recovery {
         let doer = ActionExecutor {
             queries: context.queries.clone(),
             pauses: pauses.clone(),
-            trail,
+            audit: trail,
             metrics,
             notifier,
             host: context.host.to_string(),
             environment: options.environment.clone(),
             is_dry_run: options.is_dry_run,
-            goes_on_without_trail: options.goes_on_without_trail,
+            allow_without_audit: options.allow_without_audit,
         };
         let desk = RecoveryTask::new(options, doer, context.clock, transitions, new_rules)
             .map_err(|source| Error::Runtime { action: "start recovery", source })?;

@@ -59,7 +59,7 @@ pub struct RecoveryEntry {
     pub attempts: Option<u32>,
     /// `None` for the option's value.
     pub budget: Option<Budget>,
-    /// `None` for the default of [`RecoveryRule::keep_up`].
+    /// `None` for the default of [`RecoveryRule::min_healthy`].
     pub keep_up: Option<u32>,
 }
 

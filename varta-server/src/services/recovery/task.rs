@@ -178,10 +178,10 @@ impl RecoveryTask {
             facts.insert("reason".to_owned(), refusal.as_str().into());
             if refusal == Refusal::GivenUp {
                 let text = format!("given up: no attempt has helped {agent}, which is {}", transition.to);
-                self.doer.notifier.say(&Notification { agent: agent.clone(), text, facts: facts.clone() });
+                self.doer.notifier.send(&Notification { agent: agent.clone(), text, facts: facts.clone() });
             }
             let event = if refusal == Refusal::GivenUp { "given_up" } else { "refused" };
-            self.doer.trail.note(event, facts, true);
+            self.doer.audit.note(event, facts, true);
         }
     }
 }
@@ -195,7 +195,7 @@ const fn refusal_reason(refusal: Refusal) -> &'static str {
         }
         Refusal::Blind => "this server could not see for a while, and what it missed may have been beats",
         Refusal::Paused => "it is paused",
-        Refusal::LastOneStanding => "too few others of its name are up",
+        Refusal::MinHealthy => "too few others of its name are up",
         Refusal::NoTrail => "it cannot be written down; see --audit-log and --recovery-without-audit",
         Refusal::Remote => {
             "it is of another host; commands are run for such with --allow-recovery-for-remote, and no signals sent"

@@ -18,14 +18,14 @@ pub(crate) struct PersistedState {
     /// The agents it knew.
     pub(crate) agents: Vec<PersistedAgent>,
     /// The windows of its replay table.
-    pub(crate) seals: Vec<PersistedWindow>,
+    pub(crate) replay_sessions: Vec<PersistedWindow>,
 }
 
 /// How much state this server has room for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) agents: usize,
-    pub(crate) seals: usize,
+    pub(crate) replay_sessions: usize,
 }
 
 /// The file name of the database in the directory of `--state-dir`.
@@ -93,7 +93,7 @@ fn open_and_read(
     let database = schema::open(path)?;
     let wall = WallClock::read(clock);
     let (agents, senseless, sweep) = registry::read(&database, room.agents, wall, clock.now())?;
-    let seals = replay_sessions::read(&database, room.seals, wall)?;
+    let seals = replay_sessions::read(&database, room.replay_sessions, wall)?;
     if senseless > 0 {
         tracing::warn!(
             target: "varta::state",
@@ -102,7 +102,7 @@ fn open_and_read(
             path.display()
         );
     }
-    Ok((database, PersistedState { agents, seals }, sweep))
+    Ok((database, PersistedState { agents, replay_sessions: seals }, sweep))
 }
 
 /// Moves a corrupt database aside, and logs that.

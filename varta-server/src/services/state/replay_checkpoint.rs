@@ -15,7 +15,7 @@ impl Writer {
     pub(super) fn save(&mut self, now: MonoTime) {
         let due = self.save.filter(|save| save.at <= now && self.failing.is_none());
         let (Some(Save { from, .. }), Some(vault)) = (due, &self.vault) else { return };
-        let (seals, next) = vault.take_unsaved(from, SEALS_LOOKED_AT, SEALS_AT_ONCE);
+        let (seals, next) = vault.unsaved_batch(from, SEALS_LOOKED_AT, SEALS_AT_ONCE);
         self.save = next.map(|from| Save { from, at: now + SLICE_PAUSE });
         if !seals.is_empty() {
             self.take(Event::Seals(seals), now);

@@ -29,7 +29,7 @@ pub(crate) fn restore(
             agent.lane.key = number;
         }
         let fate = fate(&mut agent, its_boot.as_deref().and_then(Boot::parse), boot.as_ref());
-        taken += usize::from(tracker.remember(&agent, fate, now));
+        taken += usize::from(tracker.restore(&agent, fate, now));
     }
     let population = tracker.population();
     tracing::info!(

@@ -27,10 +27,10 @@ impl State {
     ///
     /// When the database cannot be used, see [`StateDatabase::open`].
     pub(crate) fn open(context: &Context, max_agents: usize, vault: Option<&Keyring>) -> Result<Self, Error> {
-        let room = Limits { agents: max_agents, seals: vault.map_or(0, Keyring::most_sessions) };
+        let room = Limits { agents: max_agents, replay_sessions: vault.map_or(0, Keyring::most_sessions) };
         let mut store = None;
         if let Some(directory) = context.state_dir.clone() {
-            let (opened, PersistedState { agents, seals }) =
+            let (opened, PersistedState { agents, replay_sessions: seals }) =
                 StateDatabase::open(directory, room, context.clock)?;
             if let Some(vault) = vault {
                 vault.restore(&seals);
@@ -52,7 +52,7 @@ impl State {
     ) -> Result<Option<StateSink>, Error> {
         let metrics = StateMetrics::new(&context.registry);
         let State { store: Some((store, agents)), vault } = self else { return Ok(None) };
-        tracker.take_notes();
+        tracker.track_registry_changes();
         restore(tracker, agents, vault.as_ref(), context.clock.now());
         let (sink, done) = store
             .start(context.clock, context.queries.clone(), vault, metrics)

@@ -237,8 +237,12 @@ impl Writer {
         for event in &self.pending {
             match event {
                 Event::Transition(transition) => history::insert(&transaction, transition, context.wall)?,
-                Event::Note(RegistryChange::Known(agent)) => registry::put(&transaction, agent, &context)?,
-                Event::Note(RegistryChange::Forgotten(agent)) => registry::remove(&transaction, agent)?,
+                Event::RegistryChange(RegistryChange::Known(agent)) => {
+                    registry::put(&transaction, agent, &context)?;
+                }
+                Event::RegistryChange(RegistryChange::Forgotten(agent)) => {
+                    registry::remove(&transaction, agent)?;
+                }
                 Event::Seals(seals) => {
                     for seal in seals {
                         replay_sessions::put(&transaction, seal, context.wall)?;
@@ -328,7 +332,7 @@ impl Writer {
     fn lose(&mut self) {
         self.lost.store(true, Ordering::Relaxed);
         if let Some(vault) = &self.vault {
-            vault.lose_saved();
+            vault.mark_unsaved();
         }
     }
 

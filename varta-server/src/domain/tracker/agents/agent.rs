@@ -91,7 +91,7 @@ pub(in crate::domain::tracker) struct AgentRare {
     /// How long the agent was silent before this server knew it, if it has not beaten since.
     pub(in crate::domain::tracker) silent_before: Duration,
     /// How often it was called stalled although it was beating.
-    pub(in crate::domain::tracker) mistakes: u32,
+    pub(in crate::domain::tracker) false_positives: u32,
     /// The labels that the agent sent.
     pub(in crate::domain::tracker) labels: Labels,
     /// The unit that the agent runs in, if its name is another.
@@ -104,11 +104,11 @@ pub(in crate::domain::tracker) enum Inspection {
     /// Not at all.
     None,
     /// A quick sample was taken, at half of the silence.
-    Glanced,
+    Sampled,
     /// A full inspection is under way, and the verdict waits for it for a moment.
     Looking,
     /// Beats may have been lost or not observed, and the agent is in grace.
-    Doubted,
+    InGrace,
     /// The grace is over, and a last inspection is under way.
     LookingAgain,
 }
@@ -155,7 +155,7 @@ impl AgentRare {
             && self.asked.is_none()
             && self.busy_until == MonoTime::START
             && self.silent_before == Duration::ZERO
-            && self.mistakes == 0
+            && self.false_positives == 0
             && self.labels.is_empty()
             && self.unit.is_none()
     }
@@ -168,7 +168,7 @@ impl AgentCold {
     }
 
     /// The stall timeout that a rule sets, or else the one that the agent requested.
-    pub(in crate::domain::tracker) fn promised(&self) -> Option<Duration> {
+    pub(in crate::domain::tracker) fn requested_timeout(&self) -> Option<Duration> {
         self.extra.as_ref().and_then(|extra| extra.ruled.or(extra.asked))
     }
 
@@ -292,7 +292,7 @@ impl AgentHot {
 
     /// Closes the session whose last beat was `last`. Returns whether it was the agent's only session that
     /// still beat.
-    pub(in crate::domain::tracker) fn take_leave(
+    pub(in crate::domain::tracker) fn say_goodbye(
         &mut self,
         rest: &mut AgentCold,
         last: Session,

@@ -99,7 +99,7 @@ impl ExpectedTracker {
         judged.iter().filter(|agent| !agent.is_heard).map(|agent| &agent.name)
     }
     /// The agents that have not been seen and are not overdue yet.
-    pub(in crate::domain::tracker) fn undecided(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub(in crate::domain::tracker) fn pending_decision(&self) -> impl Iterator<Item = &Arc<str>> {
         let undecided = &self.agents[self.judged..];
         undecided.iter().filter(|agent| !agent.is_heard).map(|agent| &agent.name)
     }

@@ -6,7 +6,7 @@ use crate::domain::process::{InspectionDepth, ProcessId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrackerRequest {
     /// Report the end of this process, through
-    /// [`Tracker::handle_death`](crate::domain::tracker::Tracker::handle_death).
+    /// [`Tracker::handle_exit`](crate::domain::tracker::Tracker::handle_exit).
     Watch(ProcessId),
     /// Stop watching this process.
     Unwatch(ProcessId),

@@ -16,7 +16,7 @@ pub struct AgentStatus {
     pub silence: Duration,
     /// Whether there was no observer gap for as long as its stall timeout: otherwise its silence may be this
     /// server's own.
-    pub is_seen: bool,
+    pub is_observed: bool,
 }
 
 /// The number of agents with a name.

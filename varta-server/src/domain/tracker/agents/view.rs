@@ -24,7 +24,7 @@ pub struct Statistics {
     /// Beats that agents sent, by their nonces, and that did not arrive.
     pub lost: u64,
     /// False positives: verdicts `stalled` on agents that were beating.
-    pub mistakes: u64,
+    pub false_positives: u64,
 }
 
 /// One agent as a scrape reads it.
@@ -51,7 +51,7 @@ pub struct AgentView<'a> {
     /// How often it was called stalled.
     pub stalls: u32,
     /// How often that was a false positive: it was beating all along.
-    pub mistakes: u32,
+    pub false_positives: u32,
     /// Its stall timeout.
     pub stall_after: Duration,
 }

@@ -38,6 +38,6 @@ impl Tracker {
 
     /// The names of the expected agents that have not come and are not overdue yet.
     pub fn awaited(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.awaited.undecided()
+        self.expected.pending_decision()
     }
 }

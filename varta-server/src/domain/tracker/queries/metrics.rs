@@ -13,13 +13,13 @@ impl Tracker {
     #[must_use]
     pub fn population(&self) -> [usize; Verdict::NAMES.len()] {
         let mut population = self.population;
-        population[Verdict::EXPECTED] += self.awaited.unheard();
+        population[Verdict::EXPECTED] += self.expected.unheard();
         population
     }
 
     /// The names of the expected agents that are overdue.
     pub fn missing(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.awaited.missing()
+        self.expected.missing()
     }
 
     /// The names under which agents have taken the place of others that were down or gone, and how often.
@@ -31,7 +31,7 @@ impl Tracker {
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         Statistics {
-            looks_refused: self.looks.refused(),
+            looks_refused: self.inspection_budget.refused(),
             incidents: self.incidents.count(),
             ..self.statistics
         }
@@ -57,7 +57,7 @@ impl Tracker {
                 silent_before: rest.silent_before(),
                 lost: u64::from(rest.lost),
                 stalls: rest.stalls,
-                mistakes: rest.mistakes(),
+                false_positives: rest.false_positives(),
                 stall_after: self.stall_after_of(number, rest),
             })
         })

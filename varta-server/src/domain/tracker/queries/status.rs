@@ -17,14 +17,14 @@ impl Tracker {
     /// The status of an agent; `None` when it is not known any more, or was expected and is not missing any
     /// more.
     #[must_use]
-    pub fn standing(&self, agent: &AgentId, now: MonoTime) -> Option<AgentStatus> {
+    pub fn status(&self, agent: &AgentId, now: MonoTime) -> Option<AgentStatus> {
         let AgentId { ref name, origin, pid, twin } = *agent;
         if pid == 0 {
-            return self.awaited.missing().any(|missing| missing == name).then(|| AgentStatus {
+            return self.expected.missing().any(|missing| missing == name).then(|| AgentStatus {
                 verdict: Verdict::Expected,
                 process: None,
                 silence: now.since(MonoTime::START),
-                is_seen: self.blindness.is_over(self.policy.stall_after, now),
+                is_observed: self.observer_gaps.is_over(self.policy.stall_after, now),
             });
         }
         let source = self.sources.find(origin)?;
@@ -38,7 +38,7 @@ impl Tracker {
             verdict: self.agents.slot(number).verdict?,
             process: self.incarnation(number),
             silence: self.silence(number, now),
-            is_seen: self.blindness.is_over(self.stall_after(number), now),
+            is_observed: self.observer_gaps.is_over(self.stall_after(number), now),
         })
     }
 

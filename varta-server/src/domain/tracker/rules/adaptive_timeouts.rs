@@ -15,7 +15,7 @@ const _: () = assert!(size_of::<ArrivalHistory>() <= 72, "what docs/DETECTION.md
 
 impl Tracker {
     /// Learns from a beat that was handled, when the agent's deadline was `due` before it.
-    pub(super) fn learn(
+    pub(super) fn observe(
         &mut self,
         number: u32,
         frame: &Frame,
@@ -25,34 +25,34 @@ impl Tracker {
     ) {
         let rest = self.agents.rest(number);
         // What is seen of a page comes at the pace of its reads, and not at that of the agent.
-        if rest.promised().is_some() || self.agents.slot(number).has_page() {
+        if rest.requested_timeout().is_some() || self.agents.slot(number).has_page() {
             return;
         }
         match place {
             FramePosition::Next { .. } if !self.agents.slot(number).has_several(rest) => {
-                self.learned.observe(number, frame, at);
+                self.adaptive_timeouts.observe(number, frame, at);
             }
-            FramePosition::Next { .. } | FramePosition::Opens => self.learned.forget(number),
+            FramePosition::Next { .. } | FramePosition::Opens => self.adaptive_timeouts.forget(number),
             FramePosition::Duplicate | FramePosition::OutOfOrder => return,
         }
-        self.bring_forward(number, due);
+        self.reschedule_earlier(number, due);
     }
 
     /// Forgets what was learned of an agent, because another session or another sender continues it.
-    pub(super) fn unlearn(&mut self, number: u32) {
-        if self.learned.is_on() {
+    pub(super) fn forget_arrivals(&mut self, number: u32) {
+        if self.adaptive_timeouts.is_on() {
             let due = self.deadline(number);
-            self.learned.forget(number);
-            self.bring_forward(number, due);
+            self.adaptive_timeouts.forget(number);
+            self.reschedule_earlier(number, due);
         }
     }
 
     /// Brings the check of an agent forward if its deadline, which was `due`, is earlier now. A later
     /// deadline needs nothing: the next check finds it.
-    pub(super) fn bring_forward(&mut self, number: u32, due: MonoTime) {
+    pub(super) fn reschedule_earlier(&mut self, number: u32, due: MonoTime) {
         let is_awaited = self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited);
         if is_awaited && self.deadline(number) < due {
-            self.wheel.arm(number, self.first_look(number));
+            self.wheel.arm(number, self.first_check(number));
         }
     }
 }

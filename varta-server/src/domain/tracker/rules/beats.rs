@@ -53,7 +53,7 @@ impl Tracker {
             && !slot.has_others()
             && slot.session.followed_by(frame) == Some((0, false))
             && slot.last_beat <= beat.received_at
-            && !self.learned.is_on()
+            && !self.adaptive_timeouts.is_on()
     }
 
     /// What [`Tracker::handle_known`] does for such a beat.
@@ -93,8 +93,8 @@ impl Tracker {
         if let Some(introduction) = self.waiting.take(beat.sender) {
             self.introduce(number, &introduction, beat.received_at);
         }
-        let from = self.welcome(number);
-        let change = self.take_place(number, beat.received_at);
+        let from = self.mark_seen(number);
+        let change = self.take_over_identity(number, beat.received_at);
         let first_beat = TransitionDetails { from, ..TransitionDetails::of_first_beat(beat.received_at) };
         self.announce(number, change.unwrap_or(first_beat));
         FrameOutcome::Accepted
@@ -114,7 +114,7 @@ impl Tracker {
         }
 
         // The deadline before this beat, if its timeout is about to be learned again.
-        let due = self.learned.is_on().then(|| self.deadline(number));
+        let due = self.adaptive_timeouts.is_on().then(|| self.deadline(number));
         let slot = self.agents.slot_mut(number);
         // A beat that reports something new is never refused for its rate.
         let was_away = !matches!(slot.verdict, Some(Verdict::Up(_)));
@@ -122,7 +122,7 @@ impl Tracker {
         if !is_news && let Some(limited) = self.limit(number, at) {
             let is_next = self.agents.slot_mut(number).note_limited(frame, at);
             if let Some(due) = due.filter(|_| is_next) {
-                self.learn(number, frame, FramePosition::Next { lost: 0, wrapped: false }, at, due);
+                self.observe(number, frame, FramePosition::Next { lost: 0, wrapped: false }, at, due);
             }
             return limited;
         }
@@ -169,7 +169,7 @@ impl Tracker {
             if let Some((place, due)) = learns_from {
                 // An agent that was away has just been armed again, for its current deadline.
                 let due = if was_away { self.deadline(number) } else { due };
-                self.learn(number, frame, place, at, due);
+                self.observe(number, frame, place, at, due);
             }
         }
         FrameOutcome::Accepted
@@ -210,7 +210,7 @@ impl Tracker {
         };
         self.agents.rest_mut(number).inquiry = Inspection::None;
         if !before.is_awaited() {
-            self.wheel.arm(number, self.first_look(number));
+            self.wheel.arm(number, self.first_check(number));
         }
         let change = TransitionDetails::new(Some(before), cause, at, silence);
         self.announce(number, change);
@@ -230,15 +230,15 @@ impl Tracker {
         *slot = AgentHot { usage, ..AgentHot::first_heard(key, &beat.frame, at) };
         let rest = self.agents.rest_mut(number);
         let AgentCold { stalls, name_source, .. } = *rest;
-        let mistakes = rest.mistakes();
+        let mistakes = rest.false_positives();
         *rest = AgentCold { stalls, name_source, ..AgentCold::new(rest.name, rest.start_time, rest.twin) };
         rest.add_mistakes(mistakes);
         if let Some(before) = before {
             self.recount(before, Verdict::Up(beat.frame.status));
         }
-        self.learned.forget(number);
+        self.adaptive_timeouts.forget(number);
         self.apply_rules(number);
-        self.wheel.arm(number, self.first_look(number));
+        self.wheel.arm(number, self.first_check(number));
         self.watch(number);
         let change = TransitionDetails::new(before, Cause::Restarted, at, silence);
         self.announce(number, change);

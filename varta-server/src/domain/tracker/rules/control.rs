@@ -41,7 +41,7 @@ impl Tracker {
                 self.handle_goodbye(number, last, Cause::Goodbye { reason: *reason }, at);
             }
             (Some(number), ControlMessage::Attach) => {
-                self.unlearn(number);
+                self.forget_arrivals(number);
                 self.agents.slot_mut(number).set_page(PageUse::Unread);
             }
             (None, ControlMessage::Goodbye { .. } | ControlMessage::Attach) => {
@@ -59,7 +59,7 @@ impl Tracker {
                 && **self.names.get(self.agents.rest(number).name) == *name.as_str();
             if !was_known {
                 self.rename(number, name.as_str(), NameSource::Agent);
-                self.succeed(number, at);
+                self.replace_predecessor(number, at);
             }
         }
         let of_interval = interval.map(|interval| (interval * INTERVALS).max(self.policy.stall_after));
@@ -81,7 +81,7 @@ impl Tracker {
             self.note(number);
         }
         if self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited) {
-            self.wheel.arm(number, self.first_look(number).max(at));
+            self.wheel.arm(number, self.first_check(number).max(at));
         }
     }
 
@@ -119,20 +119,20 @@ impl Tracker {
     /// agent that was expected before keeps its deadline.
     pub fn handle_rules(&mut self, rules: Rules, expected: &ExpectedAgents, now: MonoTime) {
         self.policy.rules = rules;
-        self.awaited.replace(expected, now, |name| self.names.is_in_use(name));
-        self.unruled = 0..self.agents.slots();
+        self.expected.replace(expected, now, |name| self.names.is_in_use(name));
+        self.rules_pending = 0..self.agents.slots();
     }
 
     /// Applies new rules to some of the agents that existed before them. Returns whether those were all.
     pub(in crate::domain::tracker) fn apply_new_rules(&mut self) -> bool {
         for _ in 0..LOOKS_PER_TURN {
-            let Some(number) = self.unruled.next() else { break };
+            let Some(number) = self.rules_pending.next() else { break };
             let number = u32::try_from(number).expect("slots have numbers of that size");
             if self.agents.slot(number).verdict.is_some() {
                 self.apply_rules(number);
             }
         }
-        self.unruled.is_empty()
+        self.rules_pending.is_empty()
     }
 
     /// Applies the rules for an agent's name.
@@ -143,29 +143,29 @@ impl Tracker {
         if ruled.is_some() || rest.extra.is_some() {
             rest.extra.get_or_insert_default().ruled = ruled;
             self.forget_if_promised(number);
-            self.bring_forward(number, due);
+            self.reschedule_earlier(number, due);
         }
     }
 
     /// A timeout by request or by rule takes precedence over what was learned; and what is not used becomes
     /// stale.
     fn forget_if_promised(&mut self, number: u32) {
-        if self.agents.rest(number).promised().is_some() {
-            self.learned.forget(number);
+        if self.agents.rest(number).requested_timeout().is_some() {
+            self.adaptive_timeouts.forget(number);
         }
     }
 
     /// Marks an agent as seen. Returns its former verdict if it was expected and reported as missing.
-    pub(super) fn welcome(&mut self, number: u32) -> Option<Verdict> {
+    pub(super) fn mark_seen(&mut self, number: u32) -> Option<Verdict> {
         let name = self.names.get(self.agents.rest(number).name);
-        self.awaited.hear(name).then_some(Verdict::Expected)
+        self.expected.hear(name).then_some(Verdict::Expected)
     }
 
     /// Takes the place of an agent with the same name and origin that is down or gone, if there is one: the
     /// series continues, and a transition says so to all that got its end.
-    fn succeed(&mut self, number: u32, at: MonoTime) {
-        let was_missing = self.welcome(number);
-        if let Some(change) = self.take_place(number, at) {
+    fn replace_predecessor(&mut self, number: u32, at: MonoTime) {
+        let was_missing = self.mark_seen(number);
+        if let Some(change) = self.take_over_identity(number, at) {
             self.announce(number, change);
         } else if was_missing.is_some() {
             self.announce(
@@ -176,7 +176,7 @@ impl Tracker {
     }
 
     /// Like [`Tracker::succeed`], but leaves the transition to the caller.
-    pub(super) fn take_place(&mut self, number: u32, at: MonoTime) -> Option<TransitionDetails> {
+    pub(super) fn take_over_identity(&mut self, number: u32, at: MonoTime) -> Option<TransitionDetails> {
         let source = self.agents.slot(number).key.source;
         let AgentCold { name, name_source, .. } = *self.agents.rest(number);
         if !name_source.is_series() {
@@ -193,7 +193,7 @@ impl Tracker {
                 ..TransitionDetails::new(slot.verdict, Cause::Restarted, at, self.silence(predecessor, at))
             };
             let AgentCold { stalls, .. } = *self.agents.rest(predecessor);
-            let mistakes = self.agents.rest(predecessor).mistakes();
+            let mistakes = self.agents.rest(predecessor).false_positives();
             let rest = self.agents.rest_mut(number);
             rest.stalls = rest.stalls.saturating_add(stalls);
             rest.add_mistakes(mistakes);

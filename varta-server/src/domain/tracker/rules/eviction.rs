@@ -44,7 +44,7 @@ impl Tracker {
             self.population[verdict.index()] += 1;
         }
         let number = self.agents.insert(slot, rest);
-        self.wheel.arm(number, self.first_look(number));
+        self.wheel.arm(number, self.first_check(number));
         number
     }
 
@@ -60,9 +60,9 @@ impl Tracker {
         let Some(verdict) = slot.verdict.take() else { return };
         self.names.give_back(self.agents.rest(number).name);
         self.agents.remove(number);
-        self.learned.forget(number);
+        self.adaptive_timeouts.forget(number);
         self.sources.leave(source);
-        self.trails[transport.index()].forget(number);
+        self.port_histories[transport.index()].forget(number);
         self.population[verdict.index()] -= 1;
         self.statistics.forgotten += 1;
     }

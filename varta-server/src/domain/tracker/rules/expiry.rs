@@ -21,7 +21,7 @@ impl Tracker {
     /// Handles the end of a process, when every beat that it sent before has been handled.
     ///
     /// Nothing changes if the process is no agent.
-    pub fn handle_death(
+    pub fn handle_exit(
         &mut self,
         process: ProcessId,
         death: ExitStatus,
@@ -62,7 +62,7 @@ impl Tracker {
             detection_latency: Some(now.since(noticed_at)),
             ..TransitionDetails::new(Some(before), cause, now, self.silence(number, now))
         };
-        self.depart(number, after, change);
+        self.mark_departed(number, after, change);
     }
 
     /// Handles the report that the page that [`Tracker::poll_unread`] named has been read, and its beats
@@ -70,7 +70,7 @@ impl Tracker {
     pub fn handle_read(&mut self, pid: u32, now: MonoTime) {
         let agent = self.agents.find(IndexKey::local(pid));
         if let Some(number) = agent.filter(|number| self.agents.slot(*number).page() == PageUse::Read) {
-            self.look_at(number, now);
+            self.check_deadline(number, now);
         }
     }
 
@@ -89,7 +89,7 @@ impl Tracker {
         let looking =
             matches!(self.agents.rest(number).inquiry, Inspection::Looking | Inspection::LookingAgain);
         if awaited && looking && self.deadline(number) <= now {
-            self.conclude(number, now, seen);
+            self.decide(number, now, seen);
         }
     }
 
@@ -99,7 +99,7 @@ impl Tracker {
         let stall_after = self.stall_after(number);
         let (slot, rest) = self.agents.both_mut(number);
         let Some(before) = slot.verdict else { return };
-        if !slot.take_leave(rest, last, at, stall_after) {
+        if !slot.say_goodbye(rest, last, at, stall_after) {
             return;
         }
         let after = before.next(Event::SaidGoodbye);
@@ -108,11 +108,11 @@ impl Tracker {
         }
         let silence = self.silence(number, at);
         let change = TransitionDetails::new(Some(before), cause, at, silence);
-        self.depart(number, after, change);
+        self.mark_departed(number, after, change);
     }
 
     /// Checks an agent whose entry in the wheel has expired.
-    pub(in crate::domain::tracker) fn look_at(&mut self, number: u32, now: MonoTime) {
+    pub(in crate::domain::tracker) fn check_deadline(&mut self, number: u32, now: MonoTime) {
         match self.agents.slot(number).verdict {
             Some(Verdict::Up(_) | Verdict::Unknown | Verdict::Expected) => self.judge(number, now),
             Some(verdict @ (Verdict::Stalled | Verdict::Down | Verdict::Gone)) => {
@@ -141,7 +141,7 @@ impl Tracker {
         let process = self.process(number);
         if now < deadline {
             self.note_unseen(number, now);
-            let half = self.first_look(number);
+            let half = self.first_check(number);
             let slot = self.agents.slot_mut(number);
             if slot.has_page() {
                 slot.set_page(PageUse::Unread);
@@ -154,13 +154,13 @@ impl Tracker {
             }
             match (rest.inquiry, process) {
                 (Inspection::None, Some(process)) => {
-                    rest.inquiry = Inspection::Glanced;
+                    rest.inquiry = Inspection::Sampled;
                     self.ask_for_look(process, InspectionDepth::Quick, now);
                 }
                 // What is seen before the deadline says nothing of the time after it.
-                (Inspection::Looking, _) => rest.inquiry = Inspection::Glanced,
-                (Inspection::LookingAgain, _) => rest.inquiry = Inspection::Doubted,
-                (Inspection::None | Inspection::Glanced | Inspection::Doubted, _) => {}
+                (Inspection::Looking, _) => rest.inquiry = Inspection::Sampled,
+                (Inspection::LookingAgain, _) => rest.inquiry = Inspection::InGrace,
+                (Inspection::None | Inspection::Sampled | Inspection::InGrace, _) => {}
             }
             self.wheel.arm(number, deadline);
             return;
@@ -171,12 +171,12 @@ impl Tracker {
         }
         // The wheel may be early, with this time as with any.
         let (looking, waits_until) = match self.agents.rest(number).inquiry {
-            Inspection::None | Inspection::Glanced => (Inspection::Looking, None),
-            Inspection::Doubted => (Inspection::LookingAgain, Some(deadline + self.stall_after(number))),
+            Inspection::None | Inspection::Sampled => (Inspection::Looking, None),
+            Inspection::InGrace => (Inspection::LookingAgain, Some(deadline + self.stall_after(number))),
             at @ (Inspection::Looking | Inspection::LookingAgain) => {
-                match self.looks.waits_until(number, now) {
+                match self.inspection_budget.waits_until(number, now) {
                     Some(until) => (at, Some(until)),
-                    None => return self.conclude(number, now, None),
+                    None => return self.decide(number, now, None),
                 }
             }
         };
@@ -186,10 +186,10 @@ impl Tracker {
         match process {
             Some(process) if self.ask_for_look(process, InspectionDepth::Full, now) => {
                 self.agents.rest_mut(number).inquiry = looking;
-                let until = self.looks.wait_for(number, now);
+                let until = self.inspection_budget.wait_for(number, now);
                 self.wheel.arm(number, until);
             }
-            Some(_) | None => self.conclude(number, now, None),
+            Some(_) | None => self.decide(number, now, None),
         }
     }
 
@@ -214,29 +214,29 @@ impl Tracker {
 
     /// Decides on a silence beyond its deadline, with the findings about the process. If those do not explain
     /// it, and beats may have been lost or there is mass silence, the agent is given grace first.
-    fn conclude(&mut self, number: u32, now: MonoTime, seen: Option<Arc<Dossier>>) {
-        let is_held_up = seen.as_ref().is_some_and(|dossier| dossier.explanation.doing.is_held_up());
+    fn decide(&mut self, number: u32, now: MonoTime, seen: Option<Arc<Dossier>>) {
+        let is_held_up = seen.as_ref().is_some_and(|dossier| dossier.explanation.activity.is_blocked());
         let had_a_chance =
-            matches!(self.agents.rest(number).inquiry, Inspection::Doubted | Inspection::LookingAgain);
-        let doubt = if is_held_up || had_a_chance { None } else { self.doubt(number, now) };
+            matches!(self.agents.rest(number).inquiry, Inspection::InGrace | Inspection::LookingAgain);
+        let doubt = if is_held_up || had_a_chance { None } else { self.give_grace(number, now) };
         if let Some(doubt) = doubt {
-            self.agents.rest_mut(number).inquiry = Inspection::Doubted;
+            self.agents.rest_mut(number).inquiry = Inspection::InGrace;
             let until = self.deadline(number) + self.stall_after(number);
             self.wheel.arm(number, until);
             let source = self.agents.slot(number).key.source;
             self.incidents.hold_open(source, Verdict::Stalled, now, until);
             self.call_unknown(number, doubt, now);
         } else {
-            self.call_stalled(number, now, seen);
+            self.mark_stalled(number, now, seen);
         }
     }
 
     /// The reason to give an agent grace: why its silence may not be its own.
-    fn doubt(&mut self, number: u32, now: MonoTime) -> Option<Cause> {
+    fn give_grace(&mut self, number: u32, now: MonoTime) -> Option<Cause> {
         let transport = self.agents.slot(number).transport(&self.sources);
         if self.may_have_lost(number) {
             Some(Cause::Lossy)
-        } else if self.very_many_are_silent(transport, now) {
+        } else if self.is_mass_silence(transport, now) {
             Some(Cause::ObserverBlind)
         } else {
             None
@@ -256,7 +256,7 @@ impl Tracker {
 
     /// Requests an inspection of a process, if the budget allows it.
     fn ask_for_look(&mut self, process: ProcessId, depth: InspectionDepth, now: MonoTime) -> bool {
-        let may = self.looks.allow(now);
+        let may = self.inspection_budget.allow(now);
         if may {
             self.requests.push_back(TrackerRequest::Look { process, depth });
         }
@@ -270,7 +270,7 @@ impl Tracker {
         let silence = now.since(slot.last_beat);
         if slot.verdict.is_none_or(|verdict| verdict == Verdict::Unknown)
             || silence < stall_after
-            || !self.blindness.hides(slot.last_beat)
+            || !self.observer_gaps.hides(slot.last_beat)
         {
             return;
         }
@@ -293,7 +293,7 @@ impl Tracker {
     }
 
     /// Calls an agent `stalled`, with the cause as far as it is known.
-    fn call_stalled(&mut self, number: u32, now: MonoTime, dossier: Option<Arc<Dossier>>) {
+    fn mark_stalled(&mut self, number: u32, now: MonoTime, dossier: Option<Arc<Dossier>>) {
         let deadline = self.deadline(number);
         let may_have_lost = self.may_have_lost(number);
         let silence = self.silence(number, now);
@@ -303,8 +303,8 @@ impl Tracker {
         let after = before.next(Event::DeadlinePassed);
         let seen = match dossier.as_deref() {
             // The process could beat and does not, as far as known.
-            Some(dossier) if may_have_lost && !dossier.explanation.doing.is_held_up() => Cause::Lossy,
-            Some(dossier) => cause_of(dossier.explanation.doing),
+            Some(dossier) if may_have_lost && !dossier.explanation.activity.is_blocked() => Cause::Lossy,
+            Some(dossier) => cause_of(dossier.explanation.activity),
             None if may_have_lost => Cause::Lossy,
             None if slot.key.source == SourceId::LOCAL => Cause::Silent,
             None => Cause::Unreachable,
@@ -329,18 +329,18 @@ impl Tracker {
     }
 
     /// Records that an agent is down or gone.
-    fn depart(&mut self, number: u32, after: Verdict, change: TransitionDetails) {
+    fn mark_departed(&mut self, number: u32, after: Verdict, change: TransitionDetails) {
         let slot = self.agents.slot_mut(number);
         let Some(before) = slot.verdict.replace(after) else { return };
         let kept = if after == Verdict::Gone { GONE_KEPT } else { self.policy.forget_after };
         self.wheel.arm(number, self.forget_at(number, kept));
         self.recount(before, after);
-        self.make_way(number);
+        self.evict_one(number);
         self.announce(number, change);
     }
 
     /// Records that another agent may take the place of one that is down or gone.
-    pub(super) fn make_way(&mut self, number: u32) {
+    pub(super) fn evict_one(&mut self, number: u32) {
         self.note_departed(number);
         let AgentCold { name, name_source, .. } = *self.agents.rest(number);
         if name_source.is_series() {

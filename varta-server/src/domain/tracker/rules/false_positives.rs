@@ -74,15 +74,15 @@ fn beats_on_time(session: Session, frame: &Frame, lost: u64) -> bool {
 
 impl AgentCold {
     /// The number of false positives about the agent.
-    pub(in crate::domain::tracker) fn mistakes(&self) -> u32 {
-        self.extra.as_ref().map_or(0, |extra| extra.mistakes)
+    pub(in crate::domain::tracker) fn false_positives(&self) -> u32 {
+        self.extra.as_ref().map_or(0, |extra| extra.false_positives)
     }
 
     /// Counts more false positives.
     pub(super) fn add_mistakes(&mut self, more: u32) {
         if more > 0 {
             let extra = self.extra.get_or_insert_default();
-            extra.mistakes = extra.mistakes.saturating_add(more);
+            extra.false_positives = extra.false_positives.saturating_add(more);
         }
     }
 }
@@ -91,7 +91,7 @@ impl Tracker {
     /// Counts a false positive that has just been taken back, and notes it in the newest transition.
     pub(super) fn note_mistake(&mut self, number: u32, lasted: Duration) {
         self.agents.rest_mut(number).add_mistakes(1);
-        self.statistics.mistakes += 1;
+        self.statistics.false_positives += 1;
         if let Some(recovered) = self.transitions.back_mut() {
             recovered.mistake = Some(lasted);
         }

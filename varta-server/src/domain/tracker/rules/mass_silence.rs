@@ -18,15 +18,15 @@ const HOLDS_FOR: Duration = Duration::from_millis(10);
 
 impl Tracker {
     /// Whether very many of the agents on this transport are silent: at least half, and of no fewer than
-    /// [`Policy::least_crowd`](crate::domain::tracker::Policy::least_crowd).
+    /// [`Policy::mass_silence_min_agents`](crate::domain::tracker::Policy::mass_silence_min_agents).
     /// An agent that was called stalled does not count.
     ///
     /// "Silent" are those that have used up three quarters of their timeout. Of agents that beat three times
     /// in it none is, when all is well; and when the first of them reaches its deadline because nothing comes
     /// through, most are.
-    pub(super) fn very_many_are_silent(&mut self, transport: Transport, now: MonoTime) -> bool {
+    pub(super) fn is_mass_silence(&mut self, transport: Transport, now: MonoTime) -> bool {
         let [up, unknown] = [Verdict::UP, Verdict::UNKNOWN].map(|state| self.population[state]);
-        if self.policy.least_crowd == 0 || up + unknown < self.policy.least_crowd {
+        if self.policy.mass_silence_min_agents == 0 || up + unknown < self.policy.mass_silence_min_agents {
             return false;
         }
         let mut crowd = self.crowds[transport.index()];
@@ -54,6 +54,6 @@ impl Tracker {
             silent += usize::from(left <= self.stall_after(number) / 4);
         }
         // Of a sample, enough agents must count for the share to mean something.
-        asked >= self.policy.least_crowd.min(SAMPLE / 4) && silent * 2 >= asked
+        asked >= self.policy.mass_silence_min_agents.min(SAMPLE / 4) && silent * 2 >= asked
     }
 }

@@ -20,19 +20,19 @@ use crate::domain::tracker::verdicts::transition::AgentId;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 impl Tracker {
-    /// From now on emits registry changes through [`Tracker::poll_note`].
-    pub fn take_notes(&mut self) {
-        self.notes.get_or_insert_default();
+    /// From now on emits registry changes through [`Tracker::poll_registry_change`].
+    pub fn track_registry_changes(&mut self) {
+        self.registry_changes.get_or_insert_default();
     }
 
     /// The next registry change, oldest first. Callers poll until `None` after each `handle_*`, if
-    /// [changes are emitted](Tracker::take_notes).
-    pub fn poll_note(&mut self) -> Option<RegistryChange> {
-        self.notes.as_mut()?.pop_front()
+    /// [changes are emitted](Tracker::track_registry_changes).
+    pub fn poll_registry_change(&mut self) -> Option<RegistryChange> {
+        self.registry_changes.as_mut()?.pop_front()
     }
 
     /// The state to persist of the agents in a range of slot numbers, which is cut at [`Tracker::slots`].
-    pub fn remembered(&self, range: Range<usize>) -> impl Iterator<Item = AgentSnapshot> {
+    pub fn snapshot(&self, range: Range<usize>) -> impl Iterator<Item = AgentSnapshot> {
         let range = range.start..range.end.min(self.agents.slots());
         range.filter_map(|number| self.to_be_remembered(u32::try_from(number).ok()?))
     }
@@ -41,7 +41,7 @@ impl Tracker {
     /// meanwhile, unless it is known to be gone: then a transition says so at once. An agent that was silent
     /// or gone before stays that, without another transition. Returns whether it was added: not when it had
     /// said goodbye, is known already, is due to be forgotten, or when there is no room.
-    pub fn remember(&mut self, agent: &AgentSnapshot, fate: Fate, now: MonoTime) -> bool {
+    pub fn restore(&mut self, agent: &AgentSnapshot, fate: Fate, now: MonoTime) -> bool {
         let AgentSnapshot { agent: AgentId { ref name, origin, pid, twin }, lane, verdict, last, .. } =
             *agent;
         let was_awaited = verdict.is_awaited();
@@ -86,16 +86,16 @@ impl Tracker {
         let number = self.add(origin, slot, rest);
         self.apply_rules(number);
         // The agent counts as seen if it is also expected, and is not missed twice.
-        self.awaited.hear(name);
+        self.expected.hear(name);
         match verdict {
             Verdict::Up(_) | Verdict::Unknown | Verdict::Expected => {
                 // With the timeout of the rules and of its own request.
-                self.wheel.arm(number, self.first_look(number));
+                self.wheel.arm(number, self.first_check(number));
             }
             Verdict::Stalled => self.wheel.arm(number, self.forget_at(number, self.policy.forget_after)),
             Verdict::Down | Verdict::Gone => {
                 self.wheel.arm(number, self.forget_at(number, self.policy.forget_after));
-                self.make_way(number);
+                self.evict_one(number);
             }
         }
         match fate {
@@ -117,9 +117,9 @@ impl Tracker {
 
     /// Emits that an agent is about to be forgotten, if registry changes are emitted.
     pub(super) fn note_forgotten(&mut self, number: u32) {
-        if self.notes.is_some() {
+        if self.registry_changes.is_some() {
             let agent = self.id(number);
-            self.notes.get_or_insert_default().push_back(RegistryChange::Forgotten(agent));
+            self.registry_changes.get_or_insert_default().push_back(RegistryChange::Forgotten(agent));
         }
     }
 

@@ -89,7 +89,7 @@ impl Tracker {
         let number = found.continued.map_or(silent, |(_, number)| number);
         self.leave_port(number, beat.received_at);
         if found.continued.is_none() {
-            self.unlearn(number);
+            self.forget_arrivals(number);
         }
         let (slot, rest) = self.agents.both_mut(number);
         slot.key = key;
@@ -150,7 +150,7 @@ impl Tracker {
         let younger: Vec<PreviousPort> =
             younger.map(|left| PreviousPort { beats: since(left, former.beats), ..left }).collect();
 
-        self.unlearn(number);
+        self.forget_arrivals(number);
         let (slot, rest) = self.agents.both_mut(number);
         let newcomer = AgentHot { beats: slot.beats.saturating_sub(former.beats), ..*slot };
         slot.key.lane = former.lane;
@@ -185,11 +185,11 @@ impl Tracker {
     /// The port history of the agents on this one's transport: those of one must not use up the room of
     /// others.
     fn trails(&self, number: u32) -> &PortHistory {
-        &self.trails[self.agents.slot(number).transport(&self.sources).index()]
+        &self.port_histories[self.agents.slot(number).transport(&self.sources).index()]
     }
 
     fn trails_mut(&mut self, number: u32) -> &mut PortHistory {
-        &mut self.trails[self.agents.slot(number).transport(&self.sources).index()]
+        &mut self.port_histories[self.agents.slot(number).transport(&self.sources).index()]
     }
 
     /// The twin of an agent, with the same key, that has sent nothing since `then`: the one that was silent
@@ -207,7 +207,7 @@ impl Tracker {
     /// Lets an agent continue as a newcomer that came from another port at `came_at`.
     fn go_on_as(&mut self, number: u32, newcomer: &AgentHot, came_at: MonoTime, at: MonoTime) {
         self.leave_port(number, came_at);
-        self.unlearn(number);
+        self.forget_arrivals(number);
         let (slot, rest) = self.agents.both_mut(number);
         let Some(before) = slot.verdict else { return };
         let silence = newcomer.last_beat.since(slot.last_beat) + rest.silent_before();
@@ -222,7 +222,7 @@ impl Tracker {
         slot.verdict = Some(after);
         self.end_absence(number);
         if !before.is_awaited() {
-            let look = self.first_look(number);
+            let look = self.first_check(number);
             self.wheel.arm(number, look);
         }
         if after != before {

@@ -148,7 +148,7 @@ fn blindness_that_comes_again_and_again_does_not_put_off_a_verdict_for_ever() {
         let from = now + Duration::from_secs(3);
         world.pass(from);
         now = from + Duration::from_secs(1);
-        world.tracker.handle_blind(from, now);
+        world.tracker.handle_observer_gap(from, now);
         assert!(
             now < at(20),
             "a quarter of the time is blind, so a verdict takes a quarter longer and one stall-after"
@@ -379,7 +379,7 @@ fn a_blind_time_accuses_nobody_and_gives_each_agent_its_whole_time_anew() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
-    world.tracker.handle_blind(at(1), at(30));
+    world.tracker.handle_observer_gap(at(1), at(30));
     world.pass(at(34));
     assert!(!world.verdict(PID).unwrap().is_alarm());
     world.pass(at(36));
@@ -410,7 +410,12 @@ fn ordinary_beats_ask_nothing_of_the_kernel() {
 
 #[test]
 fn many_expiries_are_spread_over_turns_and_none_is_lost() {
-    let policy = Policy { stall_after: STALL_AFTER, max_beat_rate: 0, least_crowd: 0, ..Policy::default() };
+    let policy = Policy {
+        stall_after: STALL_AFTER,
+        max_beat_rate: 0,
+        mass_silence_min_agents: 0,
+        ..Policy::default()
+    };
     let mut world = World::with(policy);
     for pid in 2..20_002 {
         world.hear_quietly(Handle::connect(pid, at(0)).next(at(0), Status::Ok));

@@ -66,7 +66,7 @@ fn nothing_is_kept_where_all_have_the_same_time() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
     world.teach(&mut handle, at(1), 100, |beat| beat);
-    assert_eq!((world.given(), world.tracker.learned.room()), (FIVE, 0));
+    assert_eq!((world.given(), world.tracker.adaptive_timeouts.room()), (FIVE, 0));
 }
 
 #[test]

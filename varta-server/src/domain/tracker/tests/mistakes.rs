@@ -32,7 +32,7 @@ impl World {
     /// The false positives of the only agent, and in total.
     fn counts(&self) -> (u32, u64) {
         let agent = self.tracker.agents(0..usize::MAX).next().unwrap();
-        (agent.mistakes, self.tracker.statistics().mistakes)
+        (agent.false_positives, self.tracker.statistics().false_positives)
     }
 }
 
@@ -136,9 +136,9 @@ fn what_a_server_before_this_one_said_is_no_mistake_of_this_one() {
     let mut world = World::new();
     world.hear_at(beat(1, 0, 0));
     world.pass(at(6));
-    let known: Vec<AgentSnapshot> = world.tracker.remembered(0..usize::MAX).collect();
+    let known: Vec<AgentSnapshot> = world.tracker.snapshot(0..usize::MAX).collect();
     let mut next = World::new();
-    assert!(next.tracker.remember(&known[0], Fate::Unknown, at(1)));
+    assert!(next.tracker.restore(&known[0], Fate::Unknown, at(1)));
     next.hear_at(beat(9, 8_000, 8_000));
     assert_eq!(next.mistakes(), [None]);
 }

@@ -149,7 +149,7 @@ impl World {
                 }
                 TrackerRequest::Look { depth: InspectionDepth::Quick, .. } => {}
                 TrackerRequest::Watch(_) | TrackerRequest::Unwatch(_) | TrackerRequest::Find(_) => {
-                    self.requests.push(request)
+                    self.requests.push(request);
                 }
             }
         }

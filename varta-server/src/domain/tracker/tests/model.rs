@@ -49,7 +49,7 @@ proptest! {
                     let from = now;
                     now = now + time;
                     sight_since = now;
-                    world.tracker.handle_blind(from, now);
+                    world.tracker.handle_observer_gap(from, now);
                     world.pass(now);
                 }
             }

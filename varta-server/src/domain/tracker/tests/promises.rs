@@ -64,7 +64,7 @@ fn a_process_that_ends_badly_after_its_goodbye_alarms_nobody() {
     world.tracker.handle_control(&handle.goodbye(at(1)));
     world.told();
     let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
-    world.tracker.handle_death(process, ExitStatus::Killed { signal: 15, core_dumped: false }, at(2), at(2));
+    world.tracker.handle_exit(process, ExitStatus::Killed { signal: 15, core_dumped: false }, at(2), at(2));
     assert_eq!(world.told(), []);
 }
 
@@ -211,7 +211,7 @@ fn who_gives_the_name_of_one_that_died_takes_its_place() {
     world.hear(first.next(at(0), Status::Ok));
     world.tracker.handle_control(&first.hello(at(0), named("billing")));
     let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
-    world.tracker.handle_death(process, ExitStatus::Exited { code: 3 }, at(1), at(1));
+    world.tracker.handle_exit(process, ExitStatus::Exited { code: 3 }, at(1), at(1));
     world.told();
 
     let mut second = Handle::connect(77, at(2));

@@ -45,7 +45,7 @@ fn up() -> AgentSnapshot {
 impl World {
     #[track_caller]
     fn remembers(&mut self, agent: &AgentSnapshot, fate: Fate) {
-        assert!(self.tracker.remember(agent, fate, MonoTime::START));
+        assert!(self.tracker.restore(agent, fate, MonoTime::START));
         self.refuse_looks(MonoTime::START);
         self.check();
     }
@@ -66,7 +66,7 @@ impl World {
     }
 
     fn notes(&mut self) -> Vec<RegistryChange> {
-        std::iter::from_fn(|| self.tracker.poll_note()).collect()
+        std::iter::from_fn(|| self.tracker.poll_registry_change()).collect()
     }
 }
 
@@ -150,7 +150,7 @@ fn who_dies_in_its_grace_is_down_at_once() {
     let mut world = World::new();
     world.remembers(&up(), Lives);
     let process = ProcessId { pid: PID, start_time: START_TIME };
-    world.tracker.handle_death(process, ExitStatus::Killed { signal: 9, core_dumped: false }, at(1), at(1));
+    world.tracker.handle_exit(process, ExitStatus::Killed { signal: 9, core_dumped: false }, at(1), at(1));
     let told = world.only_told();
     assert_eq!((told.to, told.cause), (Verdict::Down, Cause::Killed { signal: 9 }));
 }
@@ -180,12 +180,12 @@ fn a_stalled_one_that_beats_recovers() {
 #[test]
 fn who_had_left_or_is_to_be_forgotten_or_is_there_already_is_not_taken() {
     let mut world = World::new();
-    assert!(!world.tracker.remember(&kept(Verdict::Gone), Lives, MonoTime::START));
+    assert!(!world.tracker.restore(&kept(Verdict::Gone), Lives, MonoTime::START));
     let long_ago = AgentSnapshot { silent_before: Duration::from_secs(86_400), ..kept(Verdict::Down) };
-    assert!(!world.tracker.remember(&long_ago, Gone, MonoTime::START));
+    assert!(!world.tracker.restore(&long_ago, Gone, MonoTime::START));
     assert!(world.tracker.is_empty());
     world.remembers(&up(), Lives);
-    assert!(!world.tracker.remember(&up(), Lives, MonoTime::START));
+    assert!(!world.tracker.restore(&up(), Lives, MonoTime::START));
     assert_eq!(world.tracker.len(), 1);
 }
 
@@ -307,14 +307,14 @@ fn twins_stay_apart() {
         assert_eq!(world.only_told().agent.twin.number(), twin);
     }
     let (again, _) = remote(4002, 2);
-    assert!(!world.tracker.remember(&again, Unknown, at(3)), "that number is taken");
+    assert!(!world.tracker.restore(&again, Unknown, at(3)), "that number is taken");
 }
 
 #[test]
 fn there_is_no_more_room_than_there_is() {
     let mut world = World::with(Policy { max_agents: 1, ..Policy::default() });
     world.remembers(&up(), Lives);
-    assert!(!world.tracker.remember(&remote(4000, 1).0, Unknown, MonoTime::START));
+    assert!(!world.tracker.restore(&remote(4000, 1).0, Unknown, MonoTime::START));
 }
 
 #[test]
@@ -322,8 +322,8 @@ fn what_is_to_be_remembered_is_told_when_it_changes_and_then_only() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(1));
     world.hear(handle.next(at(1), Status::Ok));
-    assert_eq!(world.tracker.poll_note(), None, "nobody wants to know");
-    world.tracker.take_notes();
+    assert_eq!(world.tracker.poll_registry_change(), None, "nobody wants to know");
+    world.tracker.track_registry_changes();
     world.hear(handle.next(at(2), Status::Ok));
     assert_eq!(world.notes(), []);
     let introduction = Hello {
@@ -355,9 +355,9 @@ fn what_is_to_be_remembered_is_told_when_it_changes_and_then_only() {
 #[test]
 fn what_is_told_is_what_a_server_after_this_one_needs() {
     let mut world = World::new();
-    world.tracker.take_notes();
+    world.tracker.track_registry_changes();
     world.remembers(&up(), Lives);
-    let told: Vec<_> = world.tracker.remembered(0..10).collect();
+    let told: Vec<_> = world.tracker.snapshot(0..10).collect();
     assert_eq!(told, [kept(Verdict::Expected)]);
     assert_eq!(world.notes(), [], "it is written down already");
 }

@@ -44,14 +44,14 @@ fn who_stands_how_is_told_as_it_is_at_that_moment() {
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(1), Status::Ok));
     let agent = world.last_told().agent;
-    let standing = world.tracker.standing(&agent, at(2)).unwrap();
+    let standing = world.tracker.status(&agent, at(2)).unwrap();
     assert_eq!((standing.verdict, standing.silence), (UP, Duration::from_secs(1)));
     assert_eq!(standing.process.map(|process| process.pid), Some(PID));
-    assert!(standing.is_seen);
+    assert!(standing.is_observed);
     world.pass(at(7));
-    assert_eq!(world.tracker.standing(&agent, at(7)).unwrap().verdict, Verdict::Stalled);
+    assert_eq!(world.tracker.status(&agent, at(7)).unwrap().verdict, Verdict::Stalled);
     let stranger = AgentId { pid: 1, ..agent };
-    assert_eq!(world.tracker.standing(&stranger, at(7)), None);
+    assert_eq!(world.tracker.status(&stranger, at(7)), None);
 }
 
 #[test]
@@ -61,8 +61,8 @@ fn nothing_is_seen_for_a_whole_deadline_after_a_blindness() {
     world.hear(handle.next(at(1), Status::Ok));
     let agent = world.last_told().agent;
     world.pass(at(7));
-    world.tracker.handle_blind(at(7), at(9));
-    let is_seen = |world: &World, now| world.tracker.standing(&agent, at(now)).unwrap().is_seen;
+    world.tracker.handle_observer_gap(at(7), at(9));
+    let is_seen = |world: &World, now| world.tracker.status(&agent, at(now)).unwrap().is_observed;
     assert_eq!([9, 13, 14].map(|now| is_seen(&world, now)), [false, false, true]);
 }
 
@@ -73,11 +73,11 @@ fn one_that_is_missing_is_so_until_it_comes() {
     let mut world = World::with(policy);
     world.pass(at(61));
     let missing = world.last_told().agent;
-    assert_eq!(world.tracker.standing(&missing, at(61)).unwrap().verdict, Verdict::Expected);
+    assert_eq!(world.tracker.status(&missing, at(61)).unwrap().verdict, Verdict::Expected);
     let mut handle = Handle::connect(PID, at(62));
     world.says(at(62), PID, team("a"));
     world.hear(handle.next(at(62), Status::Ok));
-    assert_eq!(world.tracker.standing(&missing, at(63)), None);
+    assert_eq!(world.tracker.status(&missing, at(63)), None);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn who_takes_the_place_of_another_says_whose() {
     world.hear(Handle::connect(1, at(0)).next(at(1), Status::Ok));
     let first = world.last_told().agent;
     let process = ProcessId { pid: 1, start_time: NonZeroU64::new(100).unwrap() };
-    world.tracker.handle_death(process, ExitStatus::Exited { code: 1 }, at(2), at(2));
+    world.tracker.handle_exit(process, ExitStatus::Exited { code: 1 }, at(2), at(2));
     assert_eq!(world.last_told().predecessor, None);
     world.spawn_in("a.service", 2, 200);
     world.hear(Handle::connect(2, at(3)).next(at(3), Status::Ok));
@@ -149,10 +149,10 @@ fn labels_and_unit_are_remembered() {
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(1), Status::Ok));
     world.says(at(1), PID, team("a"));
-    let kept = world.tracker.remembered(0..1).next().unwrap();
+    let kept = world.tracker.snapshot(0..1).next().unwrap();
     assert_eq!(kept.unit, Some(Arc::from("billing.service")));
     let mut next = World::new();
-    assert!(next.tracker.remember(&kept, Fate::Lives, MonoTime::START));
+    assert!(next.tracker.restore(&kept, Fate::Lives, MonoTime::START));
     next.pass(at(6));
     let told = next.last_told();
     assert_eq!((told.labels.get("team"), told.unit.as_deref()), (Some("a"), Some("billing.service")));

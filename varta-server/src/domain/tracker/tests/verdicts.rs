@@ -12,7 +12,7 @@ const KILLED: ExitStatus = ExitStatus::Killed { signal: 9, core_dumped: false };
 
 impl World {
     fn dies(&mut self, death: ExitStatus, at: MonoTime) {
-        self.tracker.handle_death(PROCESS, death, at, at);
+        self.tracker.handle_exit(PROCESS, death, at, at);
         self.check();
     }
 
@@ -45,7 +45,7 @@ fn how_a_process_ended_decides_whether_that_is_an_alarm() {
     ];
     for (death, verdict, cause) in table {
         let (mut world, _) = World::with_agent();
-        world.tracker.handle_death(PROCESS, death, at(2), at(2) + Duration::from_micros(70));
+        world.tracker.handle_exit(PROCESS, death, at(2), at(2) + Duration::from_micros(70));
         let change = world.change();
         assert_eq!((change.to, change.cause), (verdict, cause));
         assert_eq!(change.detection_latency, Some(Duration::from_micros(70)));
@@ -102,7 +102,7 @@ fn a_stalled_agent_whose_process_ends_is_down() {
 fn the_end_of_an_earlier_owner_of_the_pid_is_nobodys() {
     let (mut world, mut handle) = World::with_agent();
     let earlier = ProcessId { start_time: NonZeroU64::new(99).unwrap(), ..PROCESS };
-    world.tracker.handle_death(earlier, KILLED, at(2), at(2));
+    world.tracker.handle_exit(earlier, KILLED, at(2), at(2));
     assert_eq!(world.transitions(), []);
     world.hear(handle.next(at(2), Status::Ok));
     assert_eq!(world.verdict(PID), Some(UP));
@@ -210,7 +210,7 @@ fn more_silences_than_there_are_looks_are_told_without() {
 #[test]
 fn a_deadline_that_passed_while_nothing_could_be_seen_is_unknown_and_no_alarm() {
     let (mut world, mut handle) = World::with_agent();
-    world.tracker.handle_blind(at(2), at(20));
+    world.tracker.handle_observer_gap(at(2), at(20));
     world.tracker.handle_timeout(at(20));
     world.pass(at(21));
     let change = world.change();
@@ -228,7 +228,7 @@ fn a_deadline_that_passed_while_nothing_could_be_seen_is_unknown_and_no_alarm() 
 #[test]
 fn who_stays_silent_after_a_blind_time_is_stalled_when_it_has_had_its_chance() {
     let (mut world, _) = World::with_agent();
-    world.tracker.handle_blind(at(2), at(20));
+    world.tracker.handle_observer_gap(at(2), at(20));
     world.tracker.handle_timeout(at(20));
     world.pass(at(26));
     let told = world.transitions();
@@ -239,7 +239,7 @@ fn who_stays_silent_after_a_blind_time_is_stalled_when_it_has_had_its_chance() {
 #[test]
 fn evidence_of_death_ends_every_doubt_at_once() {
     let (mut world, _) = World::with_agent();
-    world.tracker.handle_blind(at(2), at(20));
+    world.tracker.handle_observer_gap(at(2), at(20));
     world.tracker.handle_timeout(at(20));
     world.pass(at(21));
     world.transitions();
@@ -333,7 +333,7 @@ fn world_of_units() -> World {
 
 fn dies(world: &mut World, pid: u32, start_time: u64, at: MonoTime) {
     let process = ProcessId { pid, start_time: NonZeroU64::new(start_time).unwrap() };
-    world.tracker.handle_death(process, KILLED, at, at);
+    world.tracker.handle_exit(process, KILLED, at, at);
 }
 
 #[test]

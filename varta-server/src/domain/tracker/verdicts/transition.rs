@@ -114,17 +114,17 @@ pub struct Twin(NonZeroU8);
 impl Twin {
     /// The only one, or the first of several.
     pub const FIRST: Twin = Twin(NonZeroU8::MIN);
-    const MOST: u8 = 64;
+    const MAX_TWINS: u8 = 64;
 
     /// Every number, in order.
     pub(in crate::domain::tracker) fn all() -> impl Iterator<Item = Twin> {
-        (1..=Self::MOST).filter_map(NonZeroU8::new).map(Twin)
+        (1..=Self::MAX_TWINS).filter_map(NonZeroU8::new).map(Twin)
     }
 
     /// The twin with this number; `None` if that is not from 1 to 64.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Twin> {
-        NonZeroU8::new(number).filter(|number| number.get() <= Self::MOST).map(Twin)
+        NonZeroU8::new(number).filter(|number| number.get() <= Self::MAX_TWINS).map(Twin)
     }
 
     /// The number.
@@ -150,7 +150,7 @@ impl TryFrom<u8> for Twin {
 
     fn try_from(number: u8) -> Result<Self, String> {
         Twin::from_number(number)
-            .ok_or_else(|| format!("{number} is no number of a twin: they go from 1 to {}", Twin::MOST))
+            .ok_or_else(|| format!("{number} is no number of a twin: they go from 1 to {}", Twin::MAX_TWINS))
     }
 }
 

@@ -138,7 +138,7 @@ fn what_a_process_wrote_before_its_last_word_is_passed_over() {
     let mut table = Table::new(8);
     let mut agent = Agent::attached(&mut table, PID);
     agent.beat(PID, 1);
-    table.pass_over(PID);
+    table.skip(PID);
     assert_eq!(look(&mut table, SETTLED).0, [0; 0]);
     agent.beat(PID, 2);
     assert_eq!(look(&mut table, SETTLED).0, [2]);
@@ -190,7 +190,7 @@ fn there_are_no_looks_without_pages_and_never_for_more_than_half_of_the_time() {
     let mut table = Table::new(8);
     assert_eq!(table.next_look(), MonoTime::NEVER);
     let _agent = Agent::attached(&mut table, PID);
-    table.pace.hurry(Duration::from_millis(80));
+    table.pace.poll_now(Duration::from_millis(80));
     table.begin_look(at(100), None);
     assert_eq!(table.next_look(), at(110));
     table.end_look(at(107));

@@ -18,7 +18,7 @@ pub(crate) struct FlapDetection {
 #[derive(Debug, Default)]
 pub(super) struct AgentAlertState {
     /// Whether it is in alarm, as far as is known.
-    pub(super) is_ill: bool,
+    pub(super) is_unhealthy: bool,
     /// Whether its alert fires until it was healthy for a whole window.
     pub(super) is_flapping: bool,
     /// The alert that covers it, its own or a group's. `None` for one that is healthy and does not flap.
@@ -35,8 +35,8 @@ pub(super) struct AgentAlertState {
 
 impl AgentAlertState {
     /// Records a failure, and returns whether the agent starts to flap with it.
-    pub(super) fn fall(&mut self, at: MonoTime, damping: FlapDetection) -> bool {
-        self.is_ill = true;
+    pub(super) fn failure(&mut self, at: MonoTime, damping: FlapDetection) -> bool {
+        self.is_unhealthy = true;
         if damping.limit == 0 {
             return false;
         }
@@ -54,12 +54,12 @@ impl AgentAlertState {
 
     /// The state of an agent from the server's previous run.
     pub(super) fn restored(is_ill: bool, is_flapping: bool, falls: VecDeque<MonoTime>) -> Self {
-        AgentAlertState { is_ill, is_flapping, falls, ..AgentAlertState::default() }
+        AgentAlertState { is_unhealthy: is_ill, is_flapping, falls, ..AgentAlertState::default() }
     }
 
     /// The state for the successor of an agent, which inherits its failures.
     pub(super) fn successor(self) -> Self {
-        AgentAlertState { is_ill: false, told_by: None, is_flapping: false, is_waiting: false, ..self }
+        AgentAlertState { is_unhealthy: false, told_by: None, is_flapping: false, is_waiting: false, ..self }
     }
 
     pub(super) fn falls(&self) -> impl Iterator<Item = MonoTime> + '_ {
@@ -68,7 +68,7 @@ impl AgentAlertState {
 
     /// Whether nothing is left to remember.
     pub(super) fn is_blank(&self) -> bool {
-        !self.is_ill && self.told_by.is_none() && self.falls.is_empty()
+        !self.is_unhealthy && self.told_by.is_none() && self.falls.is_empty()
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn the_third_fall_within_a_window_is_flapping() {
         let mut record = AgentAlertState::default();
-        let falls = [0, 300, 601, 602, 603].map(|at| record.fall(MonoTime::from_secs(at), DAMPING));
+        let falls = [0, 300, 601, 602, 603].map(|at| record.failure(MonoTime::from_secs(at), DAMPING));
         assert_eq!(
             falls,
             [false, false, false, true, false],
@@ -94,7 +94,7 @@ mod tests {
     fn with_a_limit_of_0_nothing_flaps_and_nothing_is_kept() {
         let mut record = AgentAlertState::default();
         let off = FlapDetection { limit: 0, ..DAMPING };
-        assert!((0..100).all(|at| !record.fall(MonoTime::from_secs(at), off)));
+        assert!((0..100).all(|at| !record.failure(MonoTime::from_secs(at), off)));
         assert_eq!(record.falls().count(), 0);
     }
 }

@@ -65,7 +65,7 @@ impl AlertState {
     /// The group's alert that covers an agent, if its own does not.
     fn join_group(&mut self, transition: &Transition, is_found: bool, now: WallClock) -> Option<Fingerprint> {
         if is_found && let Some(fingerprint) = self.adopting(transition) {
-            self.groups.get_mut(&fingerprint)?.adopt(transition);
+            self.groups.get_mut(&fingerprint)?.reclaim(transition);
             self.is_changed = true;
             return Some(fingerprint);
         }

@@ -50,7 +50,7 @@ impl Group {
     }
 
     /// Adds a member of the previous run that a sweep has found.
-    pub(super) fn adopt(&mut self, transition: &Transition) {
+    pub(super) fn reclaim(&mut self, transition: &Transition) {
         self.members += 1;
         self.in_all = self.in_all.max(self.members);
         self.causes[transition.cause.index()] += 1;

@@ -42,7 +42,7 @@ impl AlertState {
             };
             let falls =
                 record.into_iter().flat_map(AgentAlertState::falls).map(|fall| now.at(fall)).collect();
-            let is_ill = record.is_none_or(|record| record.is_ill);
+            let is_ill = record.is_none_or(|record| record.is_unhealthy);
             PersistedAlert { alert: Alert::clone(alert), is_ill, falls, is_owed: false }
         });
         let ended = self.ended.values().map(|ended| PersistedAlert {

@@ -29,9 +29,9 @@ impl AlertState {
             Judgement::Undecided => {}
             Judgement::Ill if is_paused => self.drop_out(&key, &ResolveReason::Paused, now),
             Judgement::Ill => {
-                let known = self.records.get(&key).filter(|record| record.is_ill);
+                let known = self.records.get(&key).filter(|record| record.is_unhealthy);
                 match known.and_then(|record| record.told_by) {
-                    None => self.fall(&key, found, true, now),
+                    None => self.failure(&key, found, true, now),
                     Some(told_by) => self.promote(&key, told_by, found, now),
                 }
             }
@@ -49,7 +49,7 @@ impl AlertState {
     pub(crate) fn end_sweep(&mut self, now: WallClock) -> bool {
         let Some(sweep) = self.sweep.take().filter(|sweep| !sweep.is_spoilt) else { return false };
         let records = self.records.iter();
-        let lost = records.filter(|(_, record)| record.is_ill && record.met_in != self.sweeps);
+        let lost = records.filter(|(_, record)| record.is_unhealthy && record.met_in != self.sweeps);
         let lost: Vec<_> =
             lost.map(|(key, _)| key.clone()).filter(|key| !sweep.touched.contains(key)).collect();
         for key in lost {
@@ -86,7 +86,7 @@ impl AlertState {
         let Some(record) = self.records.get_mut(key) else { return };
         record.told_by = None;
         self.release(Some(told_by), &ResolveReason::Over, now);
-        self.fall(key, found, false, now);
+        self.failure(key, found, false, now);
     }
 
     fn meet(&mut self, key: &AgentKey) {

@@ -39,7 +39,7 @@ impl AlertState {
         if self.ended.len() > MAX_RESOLVED {
             let oldest = self.ended.iter().min_by_key(|(_, ended)| ended.alert.ends_at);
             if let Some((fingerprint, oldest)) = oldest.map(|(fingerprint, ended)| (*fingerprint, ended)) {
-                self.untold += oldest.alertmanagers.len() as u64;
+                self.undelivered += oldest.alertmanagers.len() as u64;
                 self.ended.remove(&fingerprint);
             }
         }

@@ -67,7 +67,7 @@ pub(in crate::services::alerts) struct AlertState {
     pub(super) deliveries: VecDeque<Delivery>,
     pub(super) is_changed: bool,
     /// Ends that were dropped undelivered.
-    pub(super) untold: u64,
+    pub(super) undelivered: u64,
 }
 
 /// The meaning of a verdict for alerts.
@@ -116,7 +116,7 @@ impl AlertState {
             sweep: None,
             deliveries: VecDeque::new(),
             is_changed: false,
-            untold: 0,
+            undelivered: 0,
         }
     }
 
@@ -144,7 +144,7 @@ impl AlertState {
         match Judgement::of(transition) {
             Judgement::Undecided => {}
             Judgement::Ill if is_paused => self.drop_out(&key, &ResolveReason::Paused, now),
-            Judgement::Ill => self.fall(&key, transition, false, now),
+            Judgement::Ill => self.failure(&key, transition, false, now),
             Judgement::Well => self.recover(&key, &ResolveReason::Well(transition), now),
         }
     }
@@ -173,7 +173,7 @@ impl AlertState {
             let key = first.remove();
             let Some(record) = self.records.get_mut(&key) else { continue };
             record.is_waiting = false;
-            if record.is_ill {
+            if record.is_unhealthy {
                 continue;
             }
             let well_for = now.mono.since(record.well_since);
@@ -223,7 +223,7 @@ impl AlertState {
 
     /// Takes the number of ends that were dropped undelivered.
     pub(in crate::services::alerts) fn take_untold(&mut self) -> u64 {
-        std::mem::take(&mut self.untold)
+        std::mem::take(&mut self.undelivered)
     }
 
     /// Records that the webhook has the start of an alert.
@@ -238,9 +238,15 @@ impl AlertState {
 
     /// Handles an agent that comes to be in alarm, or changes its alarm. `is_found` means that a sweep found
     /// it.
-    pub(super) fn fall(&mut self, key: &AgentKey, transition: &Transition, is_found: bool, now: WallClock) {
+    pub(super) fn failure(
+        &mut self,
+        key: &AgentKey,
+        transition: &Transition,
+        is_found: bool,
+        now: WallClock,
+    ) {
         let record = self.records.entry(key.clone()).or_default();
-        let is_news = !record.is_ill && record.fall(transition.at, self.damping);
+        let is_news = !record.is_unhealthy && record.failure(transition.at, self.damping);
         let (told_by, is_flapping) = (record.told_by, record.is_flapping);
         if let Some(fingerprint) = told_by {
             self.change(fingerprint, transition, is_news, now);
@@ -254,8 +260,8 @@ impl AlertState {
 
     /// Handles an agent that is no longer in alarm.
     pub(super) fn recover(&mut self, key: &AgentKey, ending: &ResolveReason<'_>, now: WallClock) {
-        let Some(record) = self.records.get_mut(key).filter(|record| record.is_ill) else { return };
-        record.is_ill = false;
+        let Some(record) = self.records.get_mut(key).filter(|record| record.is_unhealthy) else { return };
+        record.is_unhealthy = false;
         record.well_since = now.mono;
         self.is_changed = true;
         if !record.is_flapping {

@@ -51,7 +51,7 @@ fn nobody_is_paused_at_first_and_clones_share_what_they_know() {
     let pauses = Pauses::default();
     let clone = pauses.clone();
     assert!(!clone.is_paused("batch-1", at(0)));
-    pauses.change(|list| list.ask(asked("batch-*", 60))).unwrap();
+    pauses.change(|list| list.add(asked("batch-*", 60))).unwrap();
     assert!(clone.is_paused("batch-1", at(59)));
     assert!(!clone.is_paused("batch-1", at(60)) && !clone.is_paused("mail", at(59)));
 }
@@ -140,13 +140,13 @@ async fn what_cannot_be_done_is_refused_with_the_reason_and_changes_nothing() {
         assert!(answer.word.unwrap().starts_with(said));
     }
     assert!(pauses.is_paused("planned", wall_now()));
-    for number in 0..Schedule::MOST {
+    for number in 0..Schedule::MAX_PAUSES {
         assert_eq!(desk.answer(pause(&format!("a{number}")), 7).await.outcome, ResponseStatus::Ok);
     }
     let refused = desk.answer(pause("one-more"), 7).await;
     assert!(refused.word.unwrap().starts_with("there are 1024 pauses"));
     let listed = desk.answer(Request::Pauses, 7).await;
-    assert_eq!(listed.pauses.len(), Schedule::MOST + 1);
+    assert_eq!(listed.pauses.len(), Schedule::MAX_PAUSES + 1);
     assert_eq!(listed.pauses[0]["in_force"], json!(true));
     assert!(listed.to_line().len() <= protocol::MAX_RESPONSE_LEN);
 }

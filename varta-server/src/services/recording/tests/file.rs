@@ -21,7 +21,7 @@ fn batch(nonces: std::ops::Range<u64>) -> Batch {
         InputRecord::Beat(beat) => beat,
         _ => unreachable!("it is a beat"),
     });
-    Batch { transport: Transport::Unix, beats: beats.collect(), controls: Vec::new(), turned_away_at: None }
+    Batch { transport: Transport::Unix, beats: beats.collect(), controls: Vec::new(), queue_full_at: None }
 }
 
 fn value(registry: &Registry, name: &str) -> Option<f64> {
@@ -46,8 +46,8 @@ fn what_the_recorder_took_is_in_the_file_when_the_thread_ends() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let header = Header { unix_start: 1, stall_after: STALL_AFTER };
     let (mut recorder, done) = file.start(&header, RecordingMetrics::new(&registry)).unwrap();
-    recorder.take(&Batch { turned_away_at: Some(at(3)), ..batch(1..3) }, vec![(PID, None)]);
-    recorder.tell(InputRecord::Blind { from: at(3), to: at(4) });
+    recorder.take(&Batch { queue_full_at: Some(at(3)), ..batch(1..3) }, vec![(PID, None)]);
+    recorder.record(InputRecord::Blind { from: at(3), to: at(4) });
     drop(recorder);
     done.blocking_recv().unwrap();
     let expected = [
@@ -99,7 +99,7 @@ fn what_finds_no_place_is_counted_and_the_recording_says_where_it_is_missing() {
     );
     assert!(matches!(queue.recv().unwrap(), TapEntry::Batch { .. }));
     drop(queue);
-    recorder.tell(InputRecord::End { at: at(50) });
+    recorder.record(InputRecord::End { at: at(50) });
     assert!(!recorder.is_on(), "the recording has ended, and nothing is missing in it");
     assert_eq!(value(&registry, "varta_recording_dropped_total"), Some(4.0));
 }

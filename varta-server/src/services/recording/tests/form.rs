@@ -57,7 +57,7 @@ fn all() -> Vec<InputRecord> {
         ..Hello::default()
     };
     let process_id = ProcessId { pid: PID, start_time: NonZeroU64::new(77).unwrap() };
-    let death = |death| InputRecord::Death { process: process_id, death, noticed_at: at(1), at: at(2) };
+    let death = |death| InputRecord::Exit { process: process_id, death, noticed_at: at(1), at: at(2) };
     vec![
         beat(PID, 1, 2),
         remote(Sender::udp("10.0.0.1:4000".parse().unwrap(), PID)),
@@ -138,7 +138,7 @@ fn what_makes_no_sense_is_refused_though_its_checksum_fits() {
         control(ControlMessage::Goodbye { nonce: 1, timestamp: 1, reason: Some(GoodbyeReason::Shutdown) });
     assert_eq!(with_byte(&goodbye, 3, 200), value("reason of a goodbye", 200));
     let id = ProcessId { pid: PID, start_time: NonZeroU64::new(77).unwrap() };
-    let death = InputRecord::Death { process: id, death: ExitStatus::Unknown, noticed_at: at(1), at: at(1) };
+    let death = InputRecord::Exit { process: id, death: ExitStatus::Unknown, noticed_at: at(1), at: at(1) };
     assert_eq!(with_byte(&death, 3, 7), value("end of a process", 7));
     assert_eq!(with_byte(&death, 16, 0), value("start of a process", 0));
 }

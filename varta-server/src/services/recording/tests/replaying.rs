@@ -97,7 +97,7 @@ fn a_death_is_no_silence_and_the_next_process_is_another() {
     let death = ExitStatus::Killed { signal: 9, core_dumped: false };
     let mut records = vec![identity(7)];
     records.extend(beats(PID, 0..=5));
-    records.push(InputRecord::Death { process, death, noticed_at: at(5_100), at: at(5_100) });
+    records.push(InputRecord::Exit { process, death, noticed_at: at(5_100), at: at(5_100) });
     records.push(identity(8));
     records.extend((60..=63).map(|second| beat(PID, second - 59, second * 1_000)));
     assert_eq!(verdicts(&records, 5_000), [0, 0, 0, 1]);

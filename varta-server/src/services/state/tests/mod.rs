@@ -35,7 +35,7 @@ use crate::services::state::metrics::StateMetrics;
 use crate::services::state::progress::Next;
 use crate::services::state::writer::Writer;
 
-const ROOM: Limits = Limits { agents: 1_000, seals: 1_000 };
+const ROOM: Limits = Limits { agents: 1_000, replay_sessions: 1_000 };
 
 /// A state directory, and a writer whose turns the test takes.
 struct World {
@@ -96,7 +96,7 @@ impl World {
 
 impl Run {
     fn note(&mut self, agent: AgentSnapshot) {
-        self.take(Event::Note(RegistryChange::Known(Box::new(agent))));
+        self.take(Event::RegistryChange(RegistryChange::Known(Box::new(agent))));
     }
 
     fn take(&mut self, event: Event) {
@@ -218,7 +218,7 @@ fn who_is_forgotten_is_forgotten() {
     let world = World::new();
     let mut run = world.open();
     [1, 2, 3].map(agent).into_iter().for_each(|agent| run.note(agent));
-    run.take(Event::Note(RegistryChange::Forgotten(agent(2).agent)));
+    run.take(Event::RegistryChange(RegistryChange::Forgotten(agent(2).agent)));
     run.write();
     drop(run);
     assert_eq!(world.open().pids(), [1, 3]);
@@ -260,16 +260,16 @@ fn sessions_of_the_replay_table_are_known_to_the_next_server_each_in_its_place()
     drop(run);
     let (store, left) =
         StateDatabase::open(StateDir::open(world.directory.path()).unwrap(), ROOM, world.clock).unwrap();
-    for (found, expected) in left.seals.iter().zip([seal(0, 2), seal(7, u32::MAX)]) {
+    for (found, expected) in left.replay_sessions.iter().zip([seal(0, 2), seal(7, u32::MAX)]) {
         assert!(found.start.abs_diff(expected.start) <= 2_000_000, "to the millisecond");
         assert_eq!(*found, PersistedWindow { start: found.start, ..expected });
     }
-    assert_eq!(left.seals.len(), 2);
+    assert_eq!(left.replay_sessions.len(), 2);
     drop(store);
-    let room = Limits { seals: 1, ..ROOM };
+    let room = Limits { replay_sessions: 1, ..ROOM };
     let (_store, left) =
         StateDatabase::open(StateDir::open(world.directory.path()).unwrap(), room, world.clock).unwrap();
-    assert_eq!(left.seals.len(), 1);
+    assert_eq!(left.replay_sessions.len(), 1);
 }
 
 #[test]

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     const SECOND: f64 = 1e9;
-    const LONGEST: f64 = 60.0 * SECOND;
+    const MAX_TIMEOUT_NS: f64 = 60.0 * SECOND;
 
     fn link(deviation: f64, loss: f64) -> Link {
         let deviation = deviation * SECOND;
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_margin_grows_with_jitter_and_with_loss() {
-        let margin = |deviation, loss| margin(&link(deviation, loss), &an_hour(), LONGEST).unwrap();
+        let margin = |deviation, loss| margin(&link(deviation, loss), &an_hour(), MAX_TIMEOUT_NS).unwrap();
         assert!(margin(0.001, 1e-6) < margin(0.01, 1e-6));
         assert!(margin(0.01, 1e-6) < margin(0.01, 0.1));
         assert!(margin(0.01, 0.1) < margin(0.01, 0.3));
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn the_margin_is_the_least_that_keeps_to_the_bound() {
         let link = link(0.02, 0.05);
-        let margin = margin(&link, &an_hour(), LONGEST).unwrap();
+        let margin = margin(&link, &an_hour(), MAX_TIMEOUT_NS).unwrap();
         assert!(link.mistake_every(margin) >= 3_600.0 * SECOND);
         assert!(link.mistake_every(margin - 0.001 * SECOND) < 3_600.0 * SECOND);
     }
@@ -148,35 +148,36 @@ mod tests {
     #[test]
     fn with_a_tenth_lost_no_mistake_in_an_hour_takes_four_beats_of_patience() {
         // 0.1⁴ is once in 10,000 beats, 0.1³ once in 1,000: the margin reaches beyond the third interval.
-        let margin = margin(&link(0.001, 0.1), &an_hour(), LONGEST).unwrap();
+        let margin = margin(&link(0.001, 0.1), &an_hour(), MAX_TIMEOUT_NS).unwrap();
         assert!(margin > 3.0 * SECOND && margin < 3.2 * SECOND, "{margin}");
     }
 
     #[test]
     fn losses_in_a_row_make_for_more_patience_than_as_many_by_themselves() {
         let in_a_row = Link { loss_again: 0.5, ..link(0.001, 0.1) };
-        let margin = |link| margin(&link, &an_hour(), LONGEST).unwrap();
+        let margin = |link| margin(&link, &an_hour(), MAX_TIMEOUT_NS).unwrap();
         assert!(margin(in_a_row) > margin(link(0.001, 0.1)) + 4.0 * SECOND, "{}", margin(in_a_row));
     }
 
     #[test]
     fn a_time_of_detection_alone_is_used_up() {
         let bounds = Bounds { detect_within: Some(Duration::from_secs(3)), ..Bounds::default() };
-        assert_eq!(margin(&link(0.01, 0.01), &bounds, LONGEST), Ok(2.0 * SECOND));
+        assert_eq!(margin(&link(0.01, 0.01), &bounds, MAX_TIMEOUT_NS), Ok(2.0 * SECOND));
     }
 
     #[test]
     fn what_is_impossible_is_said_with_what_would_be_possible() {
         let bounds = Bounds { detect_within: Some(Duration::from_secs(2)), ..an_hour() };
-        let Err(NoEstimate::Impossible { least: Some(least) }) = margin(&link(0.001, 0.3), &bounds, LONGEST)
+        let Err(NoEstimate::Impossible { least: Some(least) }) =
+            margin(&link(0.001, 0.3), &bounds, MAX_TIMEOUT_NS)
         else {
             panic!("a third of the beats is lost, and two seconds are two beats");
         };
         assert!(least > Duration::from_secs(7) && least < Duration::from_secs(9), "{least:?}");
         let bounds = Bounds { detect_within: Some(least), ..bounds };
-        assert!(margin(&link(0.001, 0.3), &bounds, LONGEST).is_ok());
+        assert!(margin(&link(0.001, 0.3), &bounds, MAX_TIMEOUT_NS).is_ok());
         assert_eq!(
-            margin(&link(0.001, 1.0), &bounds, LONGEST),
+            margin(&link(0.001, 1.0), &bounds, MAX_TIMEOUT_NS),
             Err(NoEstimate::Impossible { least: None }),
             "nothing arrives at all"
         );
@@ -186,6 +187,6 @@ mod tests {
     fn detection_within_less_than_an_interval_is_impossible() {
         let bounds = Bounds { detect_within: Some(Duration::from_millis(900)), ..Bounds::default() };
         let least = Some(Duration::from_secs(1));
-        assert_eq!(margin(&link(0.01, 0.0), &bounds, LONGEST), Err(NoEstimate::Impossible { least }));
+        assert_eq!(margin(&link(0.01, 0.0), &bounds, MAX_TIMEOUT_NS), Err(NoEstimate::Impossible { least }));
     }
 }

@@ -59,7 +59,7 @@ pub enum NoEstimate {
 }
 
 impl ArrivalPolicy {
-    /// Whether the policy learns, so that each agent needs an [`Arrivals`].
+    /// Whether the policy learns, so that each agent needs an [`Arrivals`](super::Arrivals).
     #[must_use]
     pub const fn learns(&self) -> bool {
         match self.kind {

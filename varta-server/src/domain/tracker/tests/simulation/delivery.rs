@@ -56,7 +56,7 @@ impl Simulation {
                     !is_awaited || self.watched.contains(&process),
                     "nobody asked to be told of {process:?}"
                 );
-                self.tracker.handle_death(process, death, now, now);
+                self.tracker.handle_exit(process, death, now, now);
                 self.note(format_args!("{process:?}: {death:?}"));
                 self.drain();
                 self.reference.death(pid, start_time, death, &self.changes);

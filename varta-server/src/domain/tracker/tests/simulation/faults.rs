@@ -147,9 +147,9 @@ fn blindness_before_a_beat_does_not_put_off_its_deadline() {
     world.hear(handle.next(at(0), Status::Ok));
     // The order in which the engine does it: it first handles what has arrived.
     world.hear(handle.next(at(60), Status::Ok));
-    world.tracker.handle_blind(at(1), at(60));
+    world.tracker.handle_observer_gap(at(1), at(60));
     world.pass(at(61));
-    world.tracker.handle_blind(at(61), MonoTime::from_millis(61_100));
+    world.tracker.handle_observer_gap(at(61), MonoTime::from_millis(61_100));
     world.pass(at(70));
     assert_eq!(world.verdict(PID), Some(Verdict::Stalled), "it was last heard at second 60, and has five");
 }
@@ -160,9 +160,9 @@ fn a_beat_after_blindness_is_missed_in_time_again() {
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
     world.hear(handle.next(at(31), Status::Ok));
-    world.tracker.handle_blind(at(1), at(31));
+    world.tracker.handle_observer_gap(at(1), at(31));
     world.pass(at(32));
-    world.tracker.handle_blind(at(32), MonoTime::from_millis(32_100));
+    world.tracker.handle_observer_gap(at(32), MonoTime::from_millis(32_100));
     world.pass(at(37));
     world.hear(handle.next(at(37), Status::Ok));
     world.pass(at(43));

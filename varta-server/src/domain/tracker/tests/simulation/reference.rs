@@ -102,7 +102,8 @@ impl Reference {
     fn latest_verdict(&self, known: &Known) -> MonoTime {
         let patience = if self.answers_looks { Duration::ZERO } else { PATIENCE + TICK };
         // An agent that an observer gap has made unknown gets its grace without another transition.
-        let doubted = known.doubted || self.policy.least_crowd > 0 && known.verdict == Verdict::Unknown;
+        let doubted =
+            known.doubted || self.policy.mass_silence_min_agents > 0 && known.verdict == Verdict::Unknown;
         let chance = if doubted { self.stall_after(known) + patience + TICK } else { Duration::ZERO };
         self.deadline(known).max(known.not_before) + chance + patience + TICK
     }
@@ -114,7 +115,7 @@ impl Reference {
             .agents
             .iter()
             .filter(|other| other.verdict.is_awaited() && other.sender.origin.transport() == transport);
-        self.policy.least_crowd > 0 && fellows.count() >= self.policy.least_crowd
+        self.policy.mass_silence_min_agents > 0 && fellows.count() >= self.policy.mass_silence_min_agents
     }
 
     /// The invariants of every transition, whatever caused it.

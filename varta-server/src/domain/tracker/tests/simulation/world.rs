@@ -91,7 +91,7 @@ impl Simulation {
             max_beat_rate: 0,
             max_agents: 40,
             max_agents_per_source: 30,
-            least_crowd: of_crowds.one_of(&[0, 2, 3]),
+            mass_silence_min_agents: of_crowds.one_of(&[0, 2, 3]),
             ..Policy::default()
         };
         let answers_looks = chance.happens(0.8);
@@ -226,13 +226,13 @@ impl Simulation {
         self.reference.blind(from, to);
         let notes_it_first = self.chance.happens(0.5);
         if notes_it_first {
-            self.tracker.handle_blind(from, to);
+            self.tracker.handle_observer_gap(from, to);
         }
         for event in waiting {
             self.arrive(event);
         }
         if !notes_it_first {
-            self.tracker.handle_blind(from, to);
+            self.tracker.handle_observer_gap(from, to);
         }
         self.tracker.handle_timeout(to);
         self.settle();

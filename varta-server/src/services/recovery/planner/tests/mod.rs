@@ -37,7 +37,7 @@ fn rule(steps: impl IntoIterator<Item = (u64, Action)>) -> RecoveryRule {
         backoff: Duration::from_secs(30),
         attempts: 3,
         budget: "1000/1s".parse().unwrap(),
-        keep_up: None,
+        min_healthy: None,
     }
 }
 
