@@ -38,18 +38,19 @@ fn assert_detections(scrape: &Scrape, verdicts: usize) {
     assert!(latencies <= verdicts * limit, "{}", scrape.text);
 }
 
-/// Runs a scenario with a server of its own. One in which the server's look at the process came too late for the verdict,
-/// because the machine is busy, shows nothing: it gives `None`, and is run again.
+/// Runs a scenario with a server of its own. On a busy machine the server's look at the process may come too late for the
+/// verdict, or find it waiting for a processor: such a scenario shows nothing, gives `None`, and is run again.
 #[track_caller]
 fn with_looks_in_time(scenario: impl Fn(&Server) -> Option<()>) {
     wait_until("the server looks at the process in time", || scenario(&Server::start(STALL_AFTER)).is_some());
 }
 
-/// Waits until an agent is stalled, and checks what the line says of its process; `None` if the look at it came too late.
+/// Waits until an agent is stalled, and checks what the line says of its process; `None` if the look at it shows nothing.
 #[track_caller]
 fn expect_stalled(server: &Server, pid: u32, cause: &str, main_thread: &str) -> Option<()> {
     let stalled = server.expect(agent(pid).stalled().after_silence(DEADLINE).within(DEADLINE));
-    if stalled.has_no_look() {
+    // What waits for a processor looks busy.
+    if stalled.has_no_look() || (stalled.cause == "busy" && cause != "busy") {
         return None;
     }
     assert_eq!(stalled.cause, cause, "{stalled}");
