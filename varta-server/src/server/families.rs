@@ -32,9 +32,14 @@ mod tests {
     use crate::config::args::Args;
     use crate::server::Server;
 
+    /// Those of the server, and those of the example of CONTRIBUTING.md, which is held to the same rules.
+    fn families_and_example() -> impl Iterator<Item = &'static Family> {
+        families().chain(services::EXAMPLE_FAMILIES)
+    }
+
     #[test]
     fn names_follow_the_conventions_of_prometheus() {
-        for family in families() {
+        for family in families_and_example() {
             assert!(family.name.starts_with("varta_"), "{}", family.name);
             assert!(
                 family.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
@@ -47,13 +52,13 @@ mod tests {
 
     #[test]
     fn no_name_is_used_twice() {
-        let distinct: HashSet<_> = families().map(|family| family.name).collect();
-        assert_eq!(distinct.len(), families().count());
+        let distinct: HashSet<_> = families_and_example().map(|family| family.name).collect();
+        assert_eq!(distinct.len(), families_and_example().count());
     }
 
     #[test]
     fn buckets_are_in_ascending_order() {
-        for family in families() {
+        for family in families_and_example() {
             let buckets = family.buckets.unwrap_or_default();
             assert!(buckets.is_sorted_by(|lower, upper| lower < upper), "{}", family.name);
         }

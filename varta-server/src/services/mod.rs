@@ -15,6 +15,8 @@ pub mod maintenance;
 pub mod recording;
 pub mod recovery;
 pub mod state;
+#[cfg(test)]
+pub mod worked_example;
 
 use clap::{Args, Subcommand};
 
@@ -43,6 +45,10 @@ use crate::engine::state_queue::StateSink;
 use crate::ingest::Keyring;
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::metrics::family::Family;
+
+/// The families of the example of CONTRIBUTING.md, for the tests of all families. No server exports them.
+#[cfg(test)]
+pub(crate) use self::worked_example::metrics::FAMILIES as EXAMPLE_FAMILIES;
 
 /// The families of metrics of each capability.
 pub(crate) const fn families() -> &'static [&'static [Family]] {
