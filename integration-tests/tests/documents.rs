@@ -195,3 +195,43 @@ fn the_architecture_has_every_folder_of_the_server() {
         }
     }
 }
+
+/// Whether the lines of `block`, with their indentation, stand in `text`.
+fn has_lines(text: &str, block: &str) -> bool {
+    format!("\n{text}").contains(&format!("\n{block}\n"))
+}
+
+#[test]
+fn every_block_of_code_in_the_contributing_guide_stands_in_the_file_that_it_names() {
+    let text = read("CONTRIBUTING.md");
+    let mut parts = text.split("\n```rust\n");
+    let mut before = parts.next().unwrap();
+    let mut compared = 0;
+    for part in parts {
+        let (block, behind) = part.split_once("\n```\n").unwrap();
+        // The paragraph before the block names the file.
+        let paragraph = before.trim_end().rsplit("\n\n").next().unwrap();
+        let file = path_words(paragraph).into_iter().find(|word| word.ends_with(".rs"));
+        let file = file.unwrap_or_else(|| panic!("no file is named before:\n{block}"));
+        assert!(has_lines(&read(file), block), "{file} does not have:\n{block}");
+        compared += 1;
+        before = behind;
+    }
+    assert!(compared >= 7, "{compared}");
+}
+
+#[test]
+fn every_line_of_the_registration_in_the_contributing_guide_stands_there() {
+    let text = read("CONTRIBUTING.md");
+    let registration = read("varta-server/src/services/mod.rs");
+    let (_, behind) = text.split_once("\n| where | line |\n|---|---|\n").unwrap();
+    let rows: Vec<_> = behind.lines().take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() >= 9, "{rows:#?}");
+    for row in rows {
+        let line = row.rsplit('`').nth(1).unwrap();
+        assert!(
+            registration.lines().any(|there| there.trim() == line),
+            "services/mod.rs does not have: {line}"
+        );
+    }
+}
