@@ -19,25 +19,26 @@ use crate::engine::EngineArgs;
 use crate::ingest::IngestArgs;
 use crate::services::{Sections, Task};
 
-/// Takes heartbeats from processes, says which of them went silent and why, and exports Prometheus metrics.
+/// Takes heartbeats from processes, reports which of them are silent and why, and exports Prometheus metrics.
 ///
-/// Without arguments it listens on a Unix socket in the runtime directory and serves metrics on
-/// 127.0.0.1:9843. Every option can be given in the environment too, under the name shown, and in a file of
-/// --config; the command line goes before the environment, and that before the file.
+/// Without arguments the server listens on a Unix socket in the runtime directory and serves metrics on
+/// 127.0.0.1:9843. Every option can also be set by the environment variable shown with it, and in the file of
+/// --config. The command line takes precedence over the environment, and the environment over the file.
 #[derive(Debug, Parser)]
 #[command(name = "varta-server", version = crate::base::version::VERSION_AND_COMMIT, max_term_width = 100, args_override_self = true, after_help = AFTER_HELP,
           args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Args {
-    /// What to do instead of serving.
+    /// The subcommand; without one the server runs.
     #[command(subcommand)]
     pub task: Option<Task>,
 
-    /// File with options, in TOML: those of this list under their names without the dashes
+    /// TOML file with options: those of this list under their names without the dashes
     ///
-    /// As in `stall-after = "2s"` or `udp = ["127.0.0.1:9844"]`. A list given elsewhere replaces the file's.
-    /// Paths are relative to the directory in which the server is started, as they are on the command line.
-    /// The file may have `[[rule]]`, `[[expected]]` and `[[pause]]` tables too: what holds for agents by
-    /// their names, which agents are to come, and which are not to alarm for a time.
+    /// Examples: `stall-after = "2s"`, `udp = ["127.0.0.1:9844"]`. A list on the command line or in the
+    /// environment replaces the list of the file. Paths are relative to the working directory of the server,
+    /// as on the command line. The file may also have `[[rule]]`, `[[expected]]` and `[[pause]]` tables:
+    /// settings for agents by their names, agents that the server waits for, and agents that raise no alarms
+    /// for a time.
     #[arg(long, env = "VARTA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -53,11 +54,12 @@ pub struct Args {
     #[command(flatten)]
     pub services: Sections,
 
-    /// How log lines look [default: text on a terminal, else json]
+    /// Format of log lines [default: text on a terminal, else json]
     #[arg(long, env = "VARTA_LOG_FORMAT", value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
 
-    /// What is logged: off, error, warn, info, debug, trace, or directives such as `info,varta::agent=warn`
+    /// Level of log lines: off, error, warn, info, debug, trace, or directives such as
+    /// `info,varta::agent=warn`
     #[arg(long, env = "VARTA_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
 
@@ -67,9 +69,9 @@ pub struct Args {
 }
 
 const AFTER_HELP: &str = "\
-Durations read like 500ms, 2s or 1h30m. Log lines go to standard error.
-SIGTERM and SIGINT stop the server in order. SIGHUP has key files read again, and of --config rules, expected agents,
-recovery and pauses.
+Durations are written like 500ms, 2s or 1h30m. Log lines go to standard error.
+SIGTERM and SIGINT stop the server cleanly. SIGHUP reloads key files, and from the file of --config
+rules, expected agents, recovery and pauses.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
 
 /// Options that help lists behind an option of another section, since both limit or show the same thing.

@@ -15,12 +15,12 @@ use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
 /// What the tracker goes by. A group of options.
 #[derive(Clone, Debug, Args)]
 pub struct EngineArgs {
-    /// How long an agent may be silent before it is called stalled
+    /// Silence after which an agent counts as stalled
     #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", default_value = "5s",
           value_parser = humantime::parse_duration)]
     pub stall_after: Duration,
 
-    /// How long an agent may ask to be silent, for good or for once
+    /// Longest silence that an agent may request, permanently or once
     #[arg(long, env = "VARTA_LONGEST_SILENCE", value_name = "DURATION", default_value = "1h",
           value_parser = humantime::parse_duration)]
     pub longest_silence: Duration,
@@ -29,27 +29,27 @@ pub struct EngineArgs {
     #[command(flatten)]
     pub detector: DetectorArgs,
 
-    /// How many agents are tracked; beyond it new ones are refused and counted
+    /// Maximum number of tracked agents; further agents are refused and counted
     #[arg(long, env = "VARTA_MAX_AGENTS", value_name = "N", default_value_t = Policy::DEFAULT_MAX_AGENTS)]
     pub max_agents: usize,
 
-    /// How many agents one address may introduce over --udp; 0 for no limit
+    /// Maximum number of agents that one address may introduce over --udp; 0 for no limit
     ///
-    /// All of loopback counts as one address, and so does an IPv6 network of 64 bits. Where there are other ways in, a
-    /// quarter of --max-agents is kept free of plaintext.
+    /// All loopback addresses count as one address, and so does an IPv6 network of 64 bits. If the server has
+    /// other listeners too, it reserves a quarter of --max-agents for agents that do not use plaintext.
     #[arg(long, env = "VARTA_MAX_AGENTS_PER_SOURCE", value_name = "N",
           default_value_t = Policy::DEFAULT_MAX_AGENTS_PER_SOURCE)]
     pub max_agents_per_source: usize,
 
-    /// Beats accepted a second from one agent; 0 for no limit
+    /// Maximum number of beats accepted per second from one agent; 0 for no limit
     #[arg(long, env = "VARTA_MAX_BEAT_RATE", value_name = "N", default_value_t = Policy::DEFAULT_MAX_BEAT_RATE)]
     pub max_beat_rate: u32,
 
-    /// Beats accepted a second from all agents together; 0 for no limit
+    /// Maximum number of beats accepted per second from all agents together; 0 for no limit
     #[arg(long, env = "VARTA_MAX_TOTAL_RATE", value_name = "N", default_value_t = 0)]
     pub max_total_rate: u32,
 
-    /// How long a silent agent is remembered after its last beat
+    /// How long the server remembers a silent agent after its last beat
     #[arg(long, env = "VARTA_FORGET_AFTER", value_name = "DURATION", default_value = "24h",
           value_parser = humantime::parse_duration)]
     pub forget_after: Duration,
@@ -136,36 +136,35 @@ impl ReadTables for ExpectedAgents {
 /// tracks agents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Args)]
 pub struct DetectorArgs {
-    /// How long an agent may be silent that asks for nothing: --stall-after for all, or learned from its own
-    /// beats
+    /// Timeout of agents that request none: --stall-after for all, or learned from the agent's own beats
     ///
-    /// `phi` goes by the gaps between beats; `chen` finds the shortest time that keeps to the bounds of
-    /// --chen-*. Until enough was learned of an agent, and where the bounds cannot be met, it is
-    /// --stall-after.
+    /// `phi` uses the gaps between beats, `chen` the shortest timeout that keeps to --chen-*.
+    /// The timeout is --stall-after until the detector has learned enough of an agent, and where the bounds
+    /// cannot be met.
     #[arg(long, env = "VARTA_DETECTOR", value_name = "RULE", value_enum, default_value_t)]
     pub detector: Detector,
 
-    /// For phi: by how many powers of ten a silence that is too long is unlikely, 1 to 100 [default: 8]
+    /// For phi: a silence is too long once its probability is below 10^-N, N from 1 to 100 [default: 8]
     #[arg(long, env = "VARTA_PHI_THRESHOLD", value_name = "N")]
     pub phi_threshold: Option<f64>,
 
-    /// For chen: the time between two mistakes about one agent, at the least and on average
+    /// For chen: minimum average time between two mistakes about one agent
     #[arg(long, env = "VARTA_CHEN_MISTAKE_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub chen_mistake_every: Option<Duration>,
 
-    /// For chen: how long after its last beat it may take to find out that an agent stopped
+    /// For chen: maximum time from an agent's last beat to the detection that it stopped
     #[arg(long, env = "VARTA_CHEN_DETECT_WITHIN", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub chen_detect_within: Option<Duration>,
 
-    /// For chen: how long a mistake may last, on average
+    /// For chen: maximum average duration of a mistake
     #[arg(long, env = "VARTA_CHEN_CORRECTED_WITHIN", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub chen_corrected_within: Option<Duration>,
 
-    /// For phi and chen: the least that an agent is given by what was learned [default: 100ms]
+    /// For phi and chen: minimum of the learned timeout [default: 100ms]
     #[arg(long, env = "VARTA_MIN_LEARNED_STALL_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub min_learned_stall_after: Option<Duration>,
 
-    /// For phi and chen: the most that an agent is given by what was learned [default: 1m]
+    /// For phi and chen: maximum of the learned timeout [default: 1m]
     #[arg(long, env = "VARTA_MAX_LEARNED_STALL_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub max_learned_stall_after: Option<Duration>,
 }
@@ -173,7 +172,7 @@ pub struct DetectorArgs {
 /// By which rule an agent is given its time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Detector {
-    /// The same for all: --stall-after.
+    /// The same timeout for all agents: --stall-after.
     #[default]
     Fixed,
     /// The phi accrual detector of Hayashibara et al.

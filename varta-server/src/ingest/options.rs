@@ -24,18 +24,19 @@ const MAX_RECEIVE_BUFFER: usize = 1 << 30;
 /// Where agents beat. A group of options.
 #[derive(Clone, Debug, Args)]
 pub struct IngestArgs {
-    /// Unix datagram socket to listen on; may be given more than once; `none` turns it off
+    /// Path of a Unix datagram socket to listen on; may be given more than once; `none` turns it off
     ///
-    /// Default: $RUNTIME_DIRECTORY/varta.sock, else $XDG_RUNTIME_DIR/varta/varta.sock, else /run/varta/varta.sock for
-    /// root and /tmp/varta-UID/varta.sock for others. A missing directory is made, with mode 0700.
+    /// Default: $RUNTIME_DIRECTORY/varta.sock, else $XDG_RUNTIME_DIR/varta/varta.sock, else
+    /// /run/varta/varta.sock for root and /tmp/varta-UID/varta.sock for others. The server creates a missing
+    /// directory with mode 0700.
     #[arg(long, env = "VARTA_SOCKET", value_name = "PATH")]
     pub socket: Vec<PathBuf>,
 
-    /// Permissions of the socket's file, in octal: who may connect
+    /// Permissions of the socket file, in octal: which users may connect
     #[arg(long, env = "VARTA_SOCKET_MODE", value_name = "OCTAL", default_value = "0600", value_parser = parse_mode)]
     pub socket_mode: Mode,
 
-    /// Group, by name or number, to which the socket's file is given
+    /// Group of the socket file, by name or number
     #[arg(long, env = "VARTA_SOCKET_GROUP", value_name = "NAME")]
     pub socket_group: Option<String>,
 
@@ -43,18 +44,19 @@ pub struct IngestArgs {
     #[arg(long, env = "VARTA_ALLOW_UID", value_name = "UID", value_delimiter = ',')]
     pub allow_uid: Vec<u32>,
 
-    /// Group id whose processes may beat too; may be given more than once
+    /// Group id whose processes may also beat; may be given more than once
     #[arg(long, env = "VARTA_ALLOW_GID", value_name = "GID", value_delimiter = ',')]
     pub allow_gid: Vec<u32>,
 
-    /// UDP address for plaintext beats; may be given more than once; port 0 picks one
+    /// UDP address for plaintext beats; may be given more than once; port 0 picks a free port
     ///
-    /// Whoever can reach the address can pretend to be any agent of another host, so one that is not loopback needs
-    /// --allow-plaintext-remote. `[::]` takes IPv4 too, unless 0.0.0.0 is given with the same port.
+    /// Any program that can reach the address can impersonate any agent of another host, so an address that
+    /// is not loopback needs --allow-plaintext-remote. `[::]` also accepts IPv4, unless 0.0.0.0 is given with
+    /// the same port.
     #[arg(long, env = "VARTA_UDP", value_name = "ADDR", value_delimiter = ',', value_parser = parse_socket_address)]
     pub udp: Vec<SocketAddr>,
 
-    /// Take plaintext beats from the network as well
+    /// Also accept plaintext beats from the network
     #[arg(long, env = "VARTA_ALLOW_PLAINTEXT_REMOTE", value_parser = FalseyValueParser::new())]
     pub allow_plaintext_remote: bool,
 
@@ -65,28 +67,29 @@ pub struct IngestArgs {
 
     /// File with the key that server and agents share: 64 hexadecimal characters
     ///
-    /// Key files must be closed to others (chmod 600) and belong to this server's user or root. SIGHUP has them read
-    /// again.
+    /// Key files must be closed to others (chmod 600) and belong to this server's user or root. SIGHUP
+    /// reloads them.
     #[arg(long, env = "VARTA_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 
-    /// File with more shared keys that are accepted, one a line: the old and the new one while keys are rotated
+    /// File with further accepted shared keys, one per line: the old and the new key during a key rotation
     #[arg(long, env = "VARTA_ACCEPTED_KEY_FILE", value_name = "FILE")]
     pub accepted_key_file: Option<PathBuf>,
 
-    /// File with the master key from which agents derive theirs; several, one a line, while it is rotated
+    /// File with the master key from which agents derive their keys; during a rotation several, one per line
     #[arg(long, env = "VARTA_MASTER_KEY_FILE", value_name = "FILE")]
     pub master_key_file: Option<PathBuf>,
 
-    /// How many bytes of datagrams fit the queue of a UDP socket, counted as the kernel does
+    /// Size of the receive buffer of a UDP socket, in bytes as the kernel counts them
     ///
     /// Without CAP_NET_ADMIN the kernel grants no more than twice net.core.rmem_max.
     #[arg(long, env = "VARTA_UDP_RECEIVE_BUFFER", value_name = "BYTES", default_value_t = DEFAULT_UDP_RECEIVE_BUFFER)]
     pub udp_receive_buffer: usize,
 
-    /// How many local agents may beat through a page of memory; beyond it they beat by datagrams; 0 for none
+    /// Maximum number of local agents that beat through a page of memory; further agents beat by datagrams; 0
+    /// for none
     ///
-    /// Each page takes 4 KiB, which the agent pays for, and one of the mappings that vm.max_map_count allows.
+    /// Each page takes 4 KiB, charged to the agent, and one of the mappings that vm.max_map_count allows.
     #[arg(long, env = "VARTA_MAX_SHM_AGENTS", value_name = "N", default_value_t = DEFAULT_MAX_SHM_AGENTS)]
     pub max_shm_agents: usize,
 }

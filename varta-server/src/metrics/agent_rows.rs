@@ -19,14 +19,13 @@ pub(crate) const AUTO_LIMIT: usize = 10_000;
 /// For which agents there are rows of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum AgentMetrics {
-    /// For every agent.
+    /// Every agent.
     All,
-    /// For those that are not up and well.
+    /// Agents that are not up and healthy.
     Unhealthy,
-    /// For none.
+    /// No agent.
     Off,
-    /// For every agent while there are at most 10 000, else for those that are not well, at most 10 000 of
-    /// them.
+    /// Every agent while there are at most 10 000, else those that are not healthy, at most 10 000 of them.
     #[default]
     Auto,
 }

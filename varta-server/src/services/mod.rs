@@ -102,7 +102,7 @@ pub enum Task {
     /// With the pauses of a running server.
     #[command(flatten)]
     Maintenance(MaintenanceTask),
-    /// Looks after an audit log
+    /// Work with an audit log
     #[command(subcommand)]
     Audit(AuditTask),
 }

@@ -115,10 +115,10 @@ impl AlertOptions {
 /// Who is told of agents in alarm. A group of options.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AlertArgs {
-    /// URL of an Alertmanager, such as http://localhost:9093; may be given more than once, and each is told
-    /// everything
+    /// URL of an Alertmanager, such as http://localhost:9093; may be given more than once; each gets all
+    /// alerts
     ///
-    /// Alerts go to its API v2. A user and a password in the URL are used and never shown.
+    /// The server uses API v2. A user and a password in the URL are used and never shown.
     #[arg(
         long,
         env = "VARTA_ALERTMANAGER",
@@ -128,34 +128,34 @@ pub struct AlertArgs {
     )]
     pub alertmanager: Vec<UrlText>,
 
-    /// URL to which each notice is sent, as JSON in a POST: an agent is in alarm, or well again, or flaps
+    /// URL for notifications, each a POST with JSON: an agent is in alarm, is healthy again, or flaps
     #[arg(long, env = "VARTA_WEBHOOK", value_name = "URL", hide_env_values = true)]
     pub webhook: Option<UrlText>,
 
-    /// File with the secret by which notices are signed (HMAC-SHA256); only its owner may be able to read it
+    /// File with the secret that signs notifications (HMAC-SHA256); must be readable by its owner only
     #[arg(long, env = "VARTA_WEBHOOK_KEY_FILE", value_name = "FILE")]
     pub webhook_key_file: Option<PathBuf>,
 
-    /// File with certificates, in PEM, of authorities to trust beside those of this host
+    /// File with certificates, in PEM, of authorities to trust in addition to those of this host
     #[arg(long, env = "VARTA_ALERT_CA_FILE", value_name = "FILE")]
     pub alert_ca_file: Option<PathBuf>,
 
-    /// How often Alertmanagers are told what lasts; without being told three times an alert ends by itself
-    /// [default: 1m]
+    /// Interval at which Alertmanagers get the alerts that still fire; an alert that is not sent again ends
+    /// after three intervals [default: 1m]
     #[arg(long, env = "VARTA_ALERT_RESEND_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub alert_resend_every: Option<Duration>,
 
-    /// How long it is tried to tell a notice, or the end of an alert [default: 1h]
+    /// How long the server retries a notification, or the end of an alert [default: 1h]
     #[arg(long, env = "VARTA_ALERT_GIVE_UP_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub alert_give_up_after: Option<Duration>,
 
-    /// How many falls within --flap-window make an agent one that flaps, which is told once; 0 for never
+    /// Number of failures within --flap-window that make an agent flap, which is notified once; 0 for never
     /// [default: 3]
     #[arg(long, env = "VARTA_FLAP_LIMIT", value_name = "N")]
     pub flap_limit: Option<usize>,
 
-    /// Within which time falls count together, and how long an agent that flaps must be well to be told so
-    /// [default: 10m]
+    /// Time within which failures count together, and for which a flapping agent must be healthy until its
+    /// alert ends [default: 10m]
     #[arg(long, env = "VARTA_FLAP_WINDOW", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub flap_window: Option<Duration>,
 }

@@ -12,16 +12,17 @@ use crate::services::audit::verify::{Files, verify};
 /// What can be done with an audit log.
 #[derive(Clone, Debug, Subcommand)]
 pub enum AuditTask {
-    /// Says whether an audit log is what was written: nothing changed, removed, repeated or moved
+    /// Verify that no record of an audit log was changed, removed, repeated or moved
     ///
-    /// Exit status: 0 when it is; 1 when it is not, or cannot be read. docs/AUDIT.md says what that proves.
+    /// Exit status: 0 if the log is as it was written; 1 if it is not, or cannot be read. docs/AUDIT.md
+    /// explains what that proves.
     Verify(VerifyArgs),
 }
 
 /// Which log to verify, and against what.
 #[derive(Clone, Debug, Args)]
 pub struct VerifyArgs {
-    /// The files, the oldest first; of one alone, FILE.1 and so on are taken before it
+    /// Files of the log, the oldest first; with only one file, FILE.1 and so on are read before it
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 
@@ -29,15 +30,15 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "KEY")]
     pub key_file: Option<PathBuf>,
 
-    /// What an earlier run printed as the last record: it must be there still, as it was
+    /// Last record as an earlier run printed it; the log must still have it, unchanged
     #[arg(long, value_name = "SEQ:HASH", value_parser = Link::parse)]
     pub expect_last: Option<Link>,
 
-    /// Count it as a fault when the log's first record is not among the files
+    /// Report a fault if the first record of the log is not in the files
     #[arg(long)]
     pub from_start: bool,
 
-    /// Do without FILE.head: for files that were moved away, and those that are not the end of a log
+    /// Do not use FILE.head: for files that were moved away from it, and files that are not the end of a log
     #[arg(long)]
     pub without_head: bool,
 

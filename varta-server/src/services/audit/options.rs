@@ -52,27 +52,27 @@ impl AuditOptions {
 /// Where recoveries are recorded. A group of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct AuditArgs {
-    /// File in which to record recoveries, each record sealed together with the one before it
+    /// File in which to record recoveries, each record sealed together with the record before it
     ///
-    /// Only its owner can read it. `varta-server audit verify FILE` finds what was changed, removed or added.
-    /// It may be one server's alone, and nobody else may rename it; FILE.head beside it says up to where it
-    /// goes.
+    /// Only its owner can read it. `varta-server audit verify FILE` finds changed, removed and added records.
+    /// Only one server may use the file, and no other program may rename it; FILE.head next to it says how
+    /// far the log goes.
     #[arg(long, env = "VARTA_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
 
-    /// File with the key that seals the audit log: 32 or more characters, as `openssl rand -hex 32` makes
-    /// them
+    /// File with the key that seals the audit log: 32 or more characters, such as the output of `openssl rand
+    /// -hex 32`
     ///
-    /// It must be closed to others (chmod 600). Without it whoever can write to the log can make it up anew.
+    /// The file must be closed to others (chmod 600). Without a key any program that can write to the log can
+    /// forge all of it.
     #[arg(long, env = "VARTA_AUDIT_KEY_FILE", value_name = "FILE")]
     pub audit_key_file: Option<PathBuf>,
 
-    /// How long a file of the audit log may become before it is renamed to FILE.1, in bytes [default:
-    /// 67108864]
+    /// Maximum length of an audit log file before it is renamed to FILE.1, in bytes [default: 67108864]
     #[arg(long, env = "VARTA_AUDIT_LIMIT", value_name = "BYTES")]
     pub audit_limit: Option<u64>,
 
-    /// How many renamed files of the audit log are kept; 0 for all [default: 16]
+    /// Number of renamed audit log files that are kept; 0 for all [default: 16]
     #[arg(long, env = "VARTA_AUDIT_KEEP", value_name = "N")]
     pub audit_keep: Option<u32>,
 }

@@ -9,18 +9,18 @@ use crate::base::error::Error;
 /// Where changes of verdict are written. A group of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct EventsArgs {
-    /// File to which every change of verdict is appended, as a line of JSON
+    /// File to which the server appends every change of verdict, as a line of JSON
     ///
-    /// docs/EVENTS.md has its fields. It may be renamed by logrotate and the like: a new one is begun within
-    /// a second of the next change.
+    /// docs/EVENTS.md lists the fields. logrotate and similar programs may rename the file: the server
+    /// creates a new one within a second of the next change.
     #[arg(long, env = "VARTA_EVENTS_FILE", value_name = "FILE")]
     pub events_file: Option<PathBuf>,
 
-    /// How long the file of events may become before it is renamed to FILE.1, in bytes [default: 67108864]
+    /// Maximum length of the events file before it is renamed to FILE.1, in bytes [default: 67108864]
     #[arg(long, env = "VARTA_EVENTS_LIMIT", value_name = "BYTES")]
     pub events_limit: Option<u64>,
 
-    /// How many renamed files of events are kept; 0 for all [default: 4]
+    /// Number of renamed events files that are kept; 0 for all [default: 4]
     #[arg(long, env = "VARTA_EVENTS_KEEP", value_name = "N")]
     pub events_keep: Option<u32>,
 }

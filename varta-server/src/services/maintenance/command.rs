@@ -22,15 +22,16 @@ use crate::services::maintenance::protocol::{Request, Response, check_length};
 /// What a running server can be asked.
 #[derive(Clone, Debug, Subcommand)]
 pub enum MaintenanceTask {
-    /// Has a running server pause agents for a time: they are watched and shown, and alarm nobody
+    /// Pause agents of a running server for a time: they are tracked and shown, but raise no alarms
     ///
-    /// Only the server's own user and root may ask for it. A pause of the same pattern replaces the former.
+    /// Only the server's own user and root may do this. A pause with the same pattern replaces the earlier
+    /// one.
     Pause(PauseArgs),
 
-    /// Has a running server lift a pause before it is over
+    /// Lift a pause of a running server before its end
     Resume(ResumeArgs),
 
-    /// Lists the pauses of a running server, those of its configuration's file among them
+    /// List the pauses of a running server, including those of its configuration file
     Pauses(PausesArgs),
 }
 
@@ -52,13 +53,13 @@ impl MaintenanceTask {
 /// Which server is spoken to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct ControlArgs {
-    /// The server's control socket
+    /// Path of the server's control socket
     ///
-    /// Default: beside its socket, with `.control` behind that one's path.
+    /// Default: the path of the server's socket with `.control` appended.
     #[arg(long, env = "VARTA_CONTROL_SOCKET", value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
 
-    /// The server's socket, where it is not at one of the usual places
+    /// Path of the server's socket, if it is not one of the usual paths
     #[arg(long, env = "VARTA_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
@@ -106,15 +107,15 @@ impl ControlArgs {
 /// Whom to pause, for how long, and why.
 #[derive(Clone, Debug, Args)]
 pub struct PauseArgs {
-    /// Whose names fit: `*` stands for any characters or none, `?` for one
+    /// Pattern of agent names: `*` matches any characters or none, `?` matches one
     #[arg(value_name = "PATTERN", value_parser = parse_pattern)]
     pub pattern: Glob,
 
-    /// For how long, from 1s to 366days
+    /// Duration of the pause, from 1s to 366days
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_length)]
     pub length: Duration,
 
-    /// Why, for the log and for whoever lists the pauses
+    /// Reason of the pause, for the log and the list of pauses
     #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
     pub reason: Option<Reason>,
 
@@ -145,7 +146,7 @@ impl PauseArgs {
 /// Whose pause to lift.
 #[derive(Clone, Debug, Args)]
 pub struct ResumeArgs {
-    /// The pattern, exactly as it was paused
+    /// Pattern of the pause, exactly as it was given
     #[arg(value_name = "PATTERN", value_parser = parse_pattern)]
     pub pattern: Glob,
 

@@ -15,10 +15,10 @@ pub(super) const NONE: &str = "none";
 /// Where a server has its control socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct MaintenanceArgs {
-    /// Unix stream socket on which `varta-server pause` and its like are heard; `none` turns it off
+    /// Path of the Unix stream socket for `varta-server pause`, `resume` and `pauses`; `none` turns it off
     ///
-    /// Default: the path of the first --socket with `.control` behind it. Only this server's user and root
-    /// can open it.
+    /// Default: the path of the first --socket with `.control` appended. Only this server's user and root can
+    /// open it.
     #[arg(long, env = "VARTA_CONTROL_SOCKET", value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
 }

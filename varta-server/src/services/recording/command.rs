@@ -13,10 +13,10 @@ use crate::services::recording::replay::{Replay, replay};
 /// What can be done with a recording.
 #[derive(Clone, Debug, Subcommand)]
 pub enum RecordingTask {
-    /// Says what another policy would have made of a recording
+    /// Replay a recording and report how another policy would have judged its agents
     ///
-    /// The file is one that a server wrote with --record. Agents are judged by their silence anew, under the detector and
-    /// the stall-after that are given here, and all other options at their defaults.
+    /// The file is a recording that a server wrote with --record. The replay judges the silences of agents
+    /// with the detector and the stall-after that are given here, and with the defaults of all other options.
     Replay(ReplayArgs),
 }
 
@@ -35,12 +35,11 @@ impl RecordingTask {
 /// What to replay, and under which policy.
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// The recording
+    /// Path of the recording
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// How long an agent may be silent before it is called stalled [default: as it was when that was
-    /// recorded]
+    /// Silence after which an agent counts as stalled [default: the value during the recording]
     #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub stall_after: Option<Duration>,
 

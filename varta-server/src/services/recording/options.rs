@@ -9,13 +9,14 @@ use crate::base::error::Error;
 /// What is recorded. A group of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct RecordingArgs {
-    /// File in which to record what arrives, for `varta-server replay`; it must not be there yet
+    /// File in which to record incoming beats, for `varta-server replay`; must not exist yet
     ///
-    /// Only its owner can read it. It tells who beat when, and what processes are called; of keys it has nothing.
+    /// Only its owner can read it. It contains the times of the beats of each agent and the names of
+    /// processes, but no keys.
     #[arg(long, env = "VARTA_RECORD", value_name = "FILE")]
     pub record: Option<PathBuf>,
 
-    /// How long the recording may become, in bytes [default: 268435456]
+    /// Maximum length of the recording, in bytes [default: 268435456]
     #[arg(long, env = "VARTA_RECORD_LIMIT", value_name = "BYTES")]
     pub record_limit: Option<u64>,
 }

@@ -20,32 +20,33 @@ use crate::services::recovery::table::{RecoveryEntry, RecoveryTables};
 pub struct RecoveryArgs {
     /// Command to run when an agent is stalled or down, as in 'systemctl restart {unit}'
     ///
-    /// It is split into words as a shell does, and given to no shell. {pid} {name} {unit} {state} {cause}
-    /// {silence} stand for what is known of the agent, in any word but the first. What else may be done, and
-    /// to whom, say `[[recovery]]` tables of --config, which go before this.
+    /// The server splits the command into words as a shell does, and runs it without a shell. It replaces
+    /// {pid} {name} {unit} {state} {cause} {silence} by the values of the agent, in any word but the first.
+    /// `[[recovery]]` tables of --config define other actions and their agents; they take precedence over
+    /// this option.
     #[arg(long, env = "VARTA_RECOVERY_EXEC", value_name = "COMMAND")]
     pub recovery_exec: Option<CommandLine>,
 
-    /// How long after an attempt on an agent has begun the next one may begin
+    /// Minimum time between the start of an attempt on an agent and the start of the next
     #[arg(long, env = "VARTA_RECOVERY_DEBOUNCE", value_name = "DURATION", default_value = "1m",
           value_parser = humantime::parse_duration)]
     pub recovery_debounce: Duration,
 
-    /// How long a command may run; then it is told to end, and 5s later it is killed with all that it started
+    /// Maximum run time of a command; then its process group gets SIGTERM, and 5s later SIGKILL
     #[arg(long, env = "VARTA_RECOVERY_TIMEOUT", value_name = "DURATION", default_value = "30s",
           value_parser = humantime::parse_duration)]
     pub recovery_timeout: Duration,
 
-    /// How many attempts there are on an agent before it is given up, until it has been well for ten minutes
+    /// Maximum number of attempts on an agent, until it has been healthy for ten minutes
     #[arg(long, env = "VARTA_RECOVERY_ATTEMPTS", value_name = "N", default_value_t = 5)]
     pub recovery_attempts: u32,
 
-    /// How long to wait after an attempt without success; twice as long each time, up to an hour
+    /// Wait after an attempt without success; doubles each time, up to an hour
     #[arg(long, env = "VARTA_RECOVERY_BACKOFF", value_name = "DURATION", default_value = "30s",
           value_parser = humantime::parse_duration)]
     pub recovery_backoff: Duration,
 
-    /// How many signals and commands on all agents of one name
+    /// Maximum number of signals and commands for all agents of one name, per duration
     #[arg(
         long,
         env = "VARTA_RECOVERY_GROUP_BUDGET",
@@ -54,25 +55,25 @@ pub struct RecoveryArgs {
     )]
     pub recovery_group_budget: Budget,
 
-    /// How many signals and commands in all
+    /// Maximum number of signals and commands for all agents together, per duration
     #[arg(long, env = "VARTA_RECOVERY_BUDGET", value_name = "ACTIONS/DURATION", default_value = "20/10m")]
     pub recovery_budget: Budget,
 
-    /// Variable of the environment of commands; may be given more than once
+    /// Environment variable for commands; may be given more than once
     ///
-    /// Beside these they have PATH, and VARTA_... with what is known of the agent, and nothing else.
+    /// Commands also get PATH, and the values of the agent as VARTA_..., and no other variables.
     #[arg(long, env = "VARTA_RECOVERY_ENV", value_name = "NAME=VALUE", value_parser = parse_variable)]
     pub recovery_env: Vec<Variable>,
 
-    /// Only say what would be done
+    /// Log what recovery would do, and do nothing
     #[arg(long, env = "VARTA_RECOVERY_DRY_RUN", value_parser = FalseyValueParser::new())]
     pub recovery_dry_run: bool,
 
-    /// Run commands for agents of other hosts too, for whose identity nobody vouches; they never get signals
+    /// Run commands also for agents of other hosts, whose identity is not verified; they never get signals
     #[arg(long, env = "VARTA_ALLOW_RECOVERY_FOR_REMOTE", value_parser = FalseyValueParser::new())]
     pub allow_recovery_for_remote: bool,
 
-    /// Go on when what is done cannot be written to --audit-log; otherwise nothing is done then
+    /// Take actions even if they cannot be written to --audit-log; otherwise no action is taken then
     #[arg(long, env = "VARTA_RECOVERY_WITHOUT_AUDIT", value_parser = FalseyValueParser::new())]
     pub recovery_without_audit: bool,
 }

@@ -10,10 +10,11 @@ use crate::base::files::state_dir::StateDir;
 /// Where the state is kept. A group of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct StateArgs {
-    /// Directory in which agents and what was said of them are kept, so that they are known after a restart
+    /// Directory in which the server keeps its agents and the history of their verdicts across restarts
     ///
-    /// It is made, with mode 0700, if it is not there; nobody else may be able to write to it, and it is one server's alone.
-    /// The database in it, varta.db, is SQLite: the agents that are known, and the last 100,000 changes of 30 days.
+    /// The server creates the directory, with mode 0700, if it is missing. No other user may have write
+    /// access, and no other server may use it. Its SQLite database, varta.db, contains the known agents, and
+    /// the last 100,000 changes of 30 days.
     #[arg(long, env = "VARTA_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 }
