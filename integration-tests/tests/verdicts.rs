@@ -442,6 +442,10 @@ fn replace_with_other_program(server: &Server, is_paused: bool) -> (u32, AgentPr
     let program = other_program(server);
     let mut first = server.start_agent(&[]);
     let pid = first.pid();
+    // A process is known by its pid and its start time, which the kernel has in hundredths of a second.
+    let uptime = || fs::read_to_string("/proc/uptime").unwrap().split_whitespace().next().unwrap().to_owned();
+    let started = uptime();
+    wait_until("a process that starts now has another start time", || uptime() != started);
     if is_paused {
         server.pause();
     }
