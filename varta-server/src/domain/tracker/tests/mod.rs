@@ -12,6 +12,7 @@ mod promises;
 mod remembered;
 mod remote;
 pub(crate) mod sample;
+mod sessions;
 mod simulation;
 mod standing;
 mod verdicts;
