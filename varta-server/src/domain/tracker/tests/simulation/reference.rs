@@ -25,6 +25,8 @@ use crate::domain::tracker::verdicts::verdict::Verdict;
 pub(super) const TICK: Duration = Duration::from_millis(1);
 /// How long the tracker waits for an inspection without an answer.
 pub(super) const PATIENCE: Duration = Duration::from_millis(20);
+/// How long the tracker's answer to the question of mass silence holds.
+const ANSWER_HOLDS_FOR: Duration = Duration::from_millis(10);
 /// How long an agent that is gone is kept.
 const GONE_KEPT: Duration = Duration::from_secs(60);
 
@@ -60,6 +62,8 @@ struct Known {
     not_before: MonoTime,
     /// Whether it has been in grace since its last beat, because of mass silence.
     doubted: bool,
+    /// When it was last awaited, if it is not now.
+    awaited_until: Option<MonoTime>,
 }
 
 #[derive(Debug)]
@@ -108,13 +112,18 @@ impl Reference {
         self.deadline(known).max(known.not_before) + chance + patience + TICK
     }
 
-    /// Whether so many agents on this one's transport are awaited that mass silence is possible.
-    fn may_be_in_a_crowd(&self, known: &Known) -> bool {
+    /// Whether so many agents on this one's transport are awaited that mass silence is possible, or were when
+    /// the tracker last answered that question.
+    fn may_be_in_a_crowd(&self, known: &Known, now: MonoTime) -> bool {
         let transport = known.sender.origin.transport();
+        let counts = |other: &Known| {
+            other.verdict.is_awaited()
+                || other.awaited_until.is_some_and(|until| now.since(until) <= ANSWER_HOLDS_FOR)
+        };
         let fellows = self
             .agents
             .iter()
-            .filter(|other| other.verdict.is_awaited() && other.sender.origin.transport() == transport);
+            .filter(|other| counts(other) && other.sender.origin.transport() == transport);
         self.policy.mass_silence_min_agents > 0 && fellows.count() >= self.policy.mass_silence_min_agents
     }
 
@@ -125,6 +134,9 @@ impl Reference {
         let (from, to) = (known.verdict.as_str(), change.to.as_str());
         let allowed = TABLE.iter().any(|(state, next)| *state == from && next.contains(&to));
         assert!(allowed, "not in the table: {change:?}");
+        if known.verdict.is_awaited() && !change.to.is_awaited() {
+            known.awaited_until = Some(change.at);
+        }
         if change.to.is_alarm() {
             assert_eq!(known.farewell, None, "a goodbye is never followed by an alarm: {change:?}");
         }
@@ -160,10 +172,11 @@ impl Reference {
             let was_blind = self.blind.iter().any(|(_, to)| *to > known.last_beat);
             let may_tell = !is_remote || !was_blind && (known.mistaken.is_none() || known.mistaken != newest);
             let of_this = known.handles.iter().find(|(known, _)| *known == handle);
-            // A frame after one that was held up may seem to be of the handle before, by its clock, until it
-            // has caught up with that.
+            // A frame after one that was held up may seem to be of the handle before, or of the session for which
+            // an old frame was taken, by its clock, until it has caught up with that.
             let was_held_up = self.blind.iter().any(|(_, to)| *to >= known.last_beat);
-            let may_be_older = is_remote && known.handles.len() > 1 && was_held_up;
+            let has_others = known.handles.len() > 1 || known.mistaken.is_some();
+            let may_be_older = is_remote && has_others && was_held_up;
             if let Some((_, nonce)) = of_this.filter(|_| newest == Some(handle)) {
                 if frame.nonce > *nonce && known.farewell.is_none() {
                     assert!(accepted || may_be_older, "what is new in a session is accepted: {beat:?}");
@@ -278,6 +291,7 @@ impl Reference {
             farewell: None,
             not_before: beat.received_at,
             doubted: false,
+            awaited_until: None,
         };
         known.note(handle, beat.frame.nonce);
         self.agents.push(known);

@@ -21,7 +21,7 @@ impl Reference {
                     let was_blind = self.blind.iter().any(|(_, to)| *to > known.last_beat);
                     let silence = now.since(known.last_beat);
                     let unseen = was_blind && now < deadline && silence >= self.stall_after(known);
-                    let doubted = now >= deadline && !known.doubted && self.may_be_in_a_crowd(known);
+                    let doubted = now >= deadline && !known.doubted && self.may_be_in_a_crowd(known, now);
                     assert!(unseen || doubted, "{change:?}");
                     is_doubted |= doubted;
                 }
