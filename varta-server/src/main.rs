@@ -1,4 +1,5 @@
-//! `varta-server`: reads its options, starts the server, and stops it on a signal; or does one of the other tasks.
+//! `varta-server`: reads its options, starts the server, and stops it on a signal; or does one of the other
+//! tasks.
 
 use std::env;
 use std::io::{self, Write};
@@ -11,7 +12,7 @@ use varta_server::cli::Args;
 use varta_server::config::ConfigFile;
 use varta_server::{Error, Server, logging};
 
-/// How long what is done beside the runtime may go on when the server has stopped.
+/// The time that blocking work outside the runtime gets when the server has stopped.
 const LAST_WORK_WITHIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -20,7 +21,8 @@ fn main() -> ExitCode {
         // Ends here with status 2 and a message for a wrong option, with 0 for --help and --version.
         Err(Error::Usage(usage)) => usage.exit(),
         Err(error) => {
-            // The last word, when the log may not even have started. Whether anybody can hear it makes no difference.
+            // The last word, when the log may not even have started. Whether anybody can hear it makes no
+            // difference.
             let _ = writeln!(io::stderr(), "varta-server: {error}");
             ExitCode::from(error.exit_status())
         }
@@ -47,9 +49,10 @@ fn serve(args: Args) -> Result<(), Error> {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed("watch for SIGTERM"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("watch for SIGINT"))?;
         let mut hang_up = signal(SignalKind::hangup()).map_err(failed("watch for SIGHUP"))?;
-        // Where files may not be long, a write to the state fails, which is told and counted; it must not end the server.
+        // Beyond RLIMIT_FSIZE a write to the state fails, which is logged and counted; the signal must not
+        // end the server.
         let _ends_nothing = signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(failed("catch SIGXFSZ"))?;
-        // Only now: a signal that comes from here on finds somebody who removes the sockets again.
+        // After the handlers: from here on, a signal ends the server in order, which removes the sockets.
         let server = Server::bind(config)?;
         let reloader = server.reloader();
         let shutdown = async {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::domain::beat::Origin;
 use crate::domain::tracker::{AgentId, Twin};
 
-/// What tells agents apart: origin, pid and twin. An agent may change its name, so that only one that was expected and has
-/// not come, of which nothing else is known, goes by its name.
+/// What tells agents apart: origin, pid and twin. An agent may change its name, so that only one that was
+/// expected and has not come, of which nothing else is known, goes by its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct AgentKey {
     origin: Origin,

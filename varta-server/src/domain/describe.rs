@@ -54,8 +54,8 @@ impl Transition {
     }
 }
 
-/// A transition in plain values, in the order and under the names that a record of all of them has. `None` is what the
-/// transition does not have; JSON leaves it out.
+/// A transition in plain values, in the order and under the names that a record of all of them has. `None` is
+/// what the transition does not have; JSON leaves it out.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct TransitionFields<'t> {
     pub(crate) agent: &'t str,
@@ -63,7 +63,8 @@ pub(crate) struct TransitionFields<'t> {
     /// Except for the first twin, which nearly all agents are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) twin: Option<u8>,
-    /// The address of another host. This host has no name here until [`TransitionFields::on_host`] gives it one.
+    /// The address of another host. This host has no name here until [`TransitionFields::on_host`] gives it
+    /// one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) host: Option<Cow<'t, str>>,
     pub(crate) transport: &'static str,
@@ -182,7 +183,8 @@ pub(crate) fn describe(transition: &Transition) -> String {
     }
 }
 
-/// The causes that occur in `counts`, which is indexed by [`Cause::index`], with their counts, the most frequent first.
+/// The causes that occur in `counts`, which is indexed by [`Cause::index`], with their counts, the most
+/// frequent first.
 pub(crate) fn causes_by_count(counts: &[u32; Cause::NAMES.len()]) -> Vec<(&'static str, u32)> {
     let mut causes: Vec<_> = Cause::NAMES.into_iter().zip(*counts).filter(|(_, count)| *count > 0).collect();
     causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));

@@ -1,4 +1,5 @@
-//! The way from the actor to a sink: a queue that nobody waits at, and in which what matters finds a place.
+//! The queues from the tracker's task to the services. Sending never waits, and cheap items leave room for
+//! the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +14,12 @@ use crate::metrics::Registry;
 /// The capacity in transitions: all workers of a host may fail in the same moment.
 const QUEUE: usize = 65_536;
 
-/// The sending end of a bounded queue at which nobody waits. Items that are cheap, because agents can bring about as many
-/// as they like, leave half of its places to the others.
+/// The sending end of a bounded queue; sending never waits. Cheap items, of which agents can cause any
+/// number, leave half of its places to the others.
 #[derive(Debug)]
 pub(crate) struct BoundedQueue<T> {
     items: mpsc::Sender<T>,
-    /// Items that found no place.
+    /// Items that did not fit.
     dropped: Counter,
 }
 
@@ -29,8 +30,8 @@ impl<T> BoundedQueue<T> {
         (BoundedQueue { items, dropped }, receiver)
     }
 
-    /// Puts an item into the queue, a cheap one only while half of the queue is free. Whether there was a place; if not,
-    /// that is counted, and the item is not even made where the queue has none for cheap ones.
+    /// Puts an item into the queue, a cheap one only while half of the queue is free. Whether there was a
+    /// place; if not, that is counted, and the item is not even made where the queue has none for cheap ones.
     pub(crate) fn put(&self, is_cheap: bool, item: impl FnOnce() -> T) -> bool {
         let has_place = !is_cheap || self.items.capacity() > self.items.max_capacity() / 2;
         let is_taken = has_place && self.items.try_send(item()).is_ok();

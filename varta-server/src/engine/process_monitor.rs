@@ -23,7 +23,8 @@ const REQUESTS_PER_TURN: usize = 32;
 /// comparison.
 const MAX_QUICK_SAMPLES: usize = 4_096;
 
-// The tracker grants a second's inspections at once, and a sampler that waits for nothing has room for all of them.
+// The tracker grants a second's inspections at once, and a sampler that waits for nothing has room for all of
+// them.
 const _: () = assert!(Policy::LOOKS_PER_SECOND as usize <= REQUESTS);
 
 /// Identification, exit watching and inspection of processes for the tracker.

@@ -168,7 +168,7 @@ impl IngestOptions {
         }
     }
 
-    /// Whether all beats come as plaintext over UDP, which vouches for nobody.
+    /// Whether all beats come as plaintext over UDP, which authenticates no sender.
     #[must_use]
     pub fn is_only_plain(&self) -> bool {
         self.sockets.is_empty() && self.secure_udp.is_empty()

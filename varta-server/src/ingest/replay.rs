@@ -118,8 +118,8 @@ impl ReplayTable {
     ///
     /// # Errors
     ///
-    /// [`FrameOutcome::Replayed`] for a counter that is not new, [`FrameOutcome::ReplayTableFull`] for a new session
-    /// without room. The table is unchanged then.
+    /// [`FrameOutcome::Replayed`] for a counter that is not new, [`FrameOutcome::ReplayTableFull`] for a new
+    /// session without room. The table is unchanged then.
     pub(super) fn admit(&mut self, stamp: &SealedHeader, at: MonoTime) -> Result<(), FrameOutcome> {
         let heard_at = seconds(at);
         let hash = self.hasher.hash_one((stamp.key, stamp.prefix));

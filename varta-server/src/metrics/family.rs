@@ -19,8 +19,8 @@ impl Family {
     }
 }
 
-/// Defines a part's families as constants, each by name, HELP text and, if it is a histogram, buckets, and the slice
-/// `FAMILIES` of all of them.
+/// Defines a part's families as constants, each by name, HELP text and, if it is a histogram, buckets, and
+/// the slice `FAMILIES` of all of them.
 macro_rules! families {
     ($($constant:ident = $name:literal, $help:literal $(, $buckets:expr)?;)*) => {
         $(pub(crate) const $constant: $crate::metrics::family::Family =

@@ -1,7 +1,7 @@
 //! The sampler: a thread that takes snapshots of processes, so that no deadline waits for a file of `/proc`.
 //!
-//! How many inspections there are in a second is the tracker's decision (`inspection_budget`); here is a queue with a bound,
-//! so that a `/proc` that is slow holds up neither the tracker nor memory.
+//! How many inspections there are in a second is the tracker's decision (`inspection_budget`); here is a
+//! queue with a bound, so that a `/proc` that is slow holds up neither the tracker nor memory.
 
 use std::io;
 use std::sync::Arc;
@@ -71,7 +71,8 @@ impl Sampler {
         Ok((Sampler { requests, refused: 0 }, answered))
     }
 
-    /// Asks for a look at a process, and does not wait. What was seen `earlier` is compared with what is seen now.
+    /// Asks for a look at a process, and does not wait. What was seen `earlier` is compared with what is seen
+    /// now.
     ///
     /// # Errors
     ///

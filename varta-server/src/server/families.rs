@@ -6,7 +6,8 @@ use crate::metrics::agent_rows;
 use crate::metrics::family::Family;
 use crate::services;
 
-/// The families of what is below the services. The compiler warns of a block that is in no list: it is dead code.
+/// The families of what is below the services. The compiler warns of a block that is in no list: it is dead
+/// code.
 const BELOW_SERVICES: [&[Family]; 4] = [
     ingest::metrics::FAMILIES,
     ingest::shm::metrics::FAMILIES,

@@ -1,7 +1,7 @@
 //! What every service may use, and the tasks of a running server.
 //!
-//! A service starts its tasks and threads through [`Context`], which stops the server when one of them ends too
-//! early, and waits for all of them when the server stops.
+//! A service starts its tasks and threads through [`Context`], which stops the server when one of them ends
+//! too early, and waits for all of them when the server stops.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -91,7 +91,8 @@ impl Context {
         std::mem::take(&mut self.subscribers)
     }
 
-    /// Runs a task on the current runtime. A task that ends before the server stops is an error of the server.
+    /// Runs a task on the current runtime. A task that ends before the server stops is an error of the
+    /// server.
     pub(crate) fn spawn(
         &mut self,
         name: &'static str,

@@ -1,9 +1,10 @@
 //! The registration of all capabilities: one folder each, one line here in each list.
 //!
 //! A capability is added by its folder, its line in the list of modules, and one line each in [`Sections`],
-//! [`Options`], `Services` and their functions, which take those structs apart by name: a line that is missing
-//! does not compile, or leaves dead code of which the compiler warns. A subcommand has a line in [`Task`] too,
-//! tables of the file have theirs in [`Tables`], and what is read again on SIGHUP has one in `Reload`.
+//! [`Options`], `Services` and their functions, which take those structs apart by name: a line that is
+//! missing does not compile, or leaves dead code of which the compiler warns. A subcommand has a line in
+//! [`Task`] too, tables of the file have theirs in [`Tables`], and what is read again on SIGHUP has one in
+//! `Reload`.
 
 pub mod alerts;
 pub mod audit;
@@ -223,9 +224,9 @@ impl Services {
     /// Opens them in the order in which one needs another. What cannot be used is refused here, before any
     /// thread runs.
     ///
-    /// `bind_sockets` takes the sockets on which agents beat. It has a place in that order: a second server is
-    /// refused by the state that it shares with the first, else by these sockets, and only then by the control
-    /// socket.
+    /// `bind_sockets` takes the sockets on which agents beat. It has a place in that order: a second server
+    /// is refused by the state that it shares with the first, else by these sockets, and only then by the
+    /// control socket.
     ///
     /// # Errors
     ///

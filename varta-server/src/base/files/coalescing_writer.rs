@@ -25,7 +25,7 @@ pub(crate) struct CoalescingWriter<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
     write: Write<T>,
-    /// Held while something is written, also when nobody waits for it any more.
+    /// Held during a write, also when its requester no longer waits.
     writing: AsyncMutex<()>,
     next: Mutex<Option<Next<T>>>,
 }

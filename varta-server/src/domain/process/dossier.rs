@@ -13,8 +13,8 @@ use crate::domain::process::text::Escaped;
 /// The findings about a silent process.
 ///
 /// The size is bounded: a few hundred bytes inline, and at most [`Dossier::MAX_HEAP`] on the heap. The
-/// displayed form is one line of at most [`Dossier::MAX_TEXT_LEN`] bytes, in which text from the process cannot
-/// pass for text of this server.
+/// displayed form is one line of at most [`Dossier::MAX_TEXT_LEN`] bytes, in which text from the process
+/// cannot pass for text of this server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dossier {
     /// The newest snapshot.
@@ -48,7 +48,8 @@ impl Serialize for Dossier {
 }
 
 /// `idle: it sleeps and has hardly used the CPU; main thread sleeping in futex_do_wait (system call 202); 7
-/// threads: 6 sleeping, 1 uninterruptible; 0 ms of CPU in 2.5 s; cgroup /system.slice/foo.service, not frozen; …`
+/// threads: 6 sleeping, 1 uninterruptible; 0 ms of CPU in 2.5 s; cgroup /system.slice/foo.service, not
+/// frozen; …`
 impl fmt::Display for Dossier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Dossier { look, change, explanation } = self;

@@ -1,8 +1,8 @@
 //! Alerts: notifies Alertmanagers and a webhook of agents in alarm.
 //!
-//! What is to be told is in the `book`, which is pure. The task here hands it changes of verdict, compares it
-//! with the tracker now and then, keeps it in a file, and hands what comes of it to one sending task for each destination. All of
-//! them are on the main thread, away from the beats.
+//! `lifecycle` decides which alerts fire and resolve, and is pure. `task` hands transitions to it, reconciles
+//! it with the tracker, keeps it in a file, and passes alerts on to one sending task for each receiver. All
+//! of them run on the main thread, away from the beats.
 
 mod alert;
 mod alert_file;

@@ -55,7 +55,7 @@ impl Alerts {
         Ok(Alerts { sending: Some(Sending { options, client, file }) })
     }
 
-    /// Starts the task, if anybody is to be told, and gives what others say notices with.
+    /// Starts the task if there is a receiver, and returns the notifier of other services.
     pub(crate) fn start(self, context: &mut Context, pauses: &Pauses) -> Notifier {
         // The metrics exist also without a receiver.
         let metrics = AlertMetrics::new(&context.registry);

@@ -14,7 +14,7 @@ pub(crate) struct Audit {
 }
 
 impl Audit {
-    /// Opens the log, if there is to be one.
+    /// Opens the log of `--audit-log`, if given.
     ///
     /// # Errors
     ///
@@ -23,8 +23,8 @@ impl Audit {
         Ok(Audit { log: options.map(AuditLog::open).transpose()? })
     }
 
-    /// Starts the thread that writes, and returns the handle to it. The thread ends when the last clone of the
-    /// handle is dropped and all records are written.
+    /// Starts the thread that writes, and returns the handle to it. The thread ends when the last clone of
+    /// the handle is dropped and all records are written.
     ///
     /// # Errors
     ///

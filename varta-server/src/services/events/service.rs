@@ -17,7 +17,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Opens the file, if there is to be one.
+    /// Opens the file of `--events-file`, if given.
     ///
     /// # Errors
     ///

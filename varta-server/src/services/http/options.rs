@@ -1,4 +1,4 @@
-//! Where HTTP is served, and what `/metrics` shows to whom.
+//! The address of HTTP, the token of `/metrics`, and the agents with rows of their own.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

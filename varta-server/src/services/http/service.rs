@@ -54,7 +54,7 @@ const CONNECTION_WITHIN: Duration = Duration::from_secs(30);
 /// The longest time for the engine to answer `/readyz`.
 const PING_WITHIN: Duration = Duration::from_secs(1);
 
-/// The capability before it runs: a socket that nobody reads yet, or none.
+/// The capability before it runs: a bound socket, or none.
 #[derive(Debug)]
 pub(crate) struct Http {
     listener: Option<BoundListener>,

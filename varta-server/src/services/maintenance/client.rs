@@ -19,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 ///
-/// [`Error::File`], of the socket, when nobody answers, or somebody who is not to be believed; and when the
-/// server has not done what was asked, with its reason.
+/// [`Error::File`], of the socket, when there is no answer, or one from a process of another user; and when
+/// the server refused the request, with its reason.
 pub(crate) fn send_request(path: &Path, request: &Request) -> Result<Response, Error> {
     let failed = |fault: String| Error::file(path, fault);
     let socket = connect(path).map_err(|error| failed(no_connection(&error)))?;

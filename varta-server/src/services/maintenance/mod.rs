@@ -1,5 +1,5 @@
-//! Maintenance: agents that are paused for a time. They are watched and shown as always, and alarm nobody: the sinks that
-//! act ask `Pauses` first.
+//! Maintenance: agents that are paused for a time. The server watches and shows them as always, without
+//! alarms: alerts and recovery ask `Pauses` first.
 //!
 //! Pauses have two sources. Planned ones are in the configuration file and are reloaded with it; the others
 //! are requested on the control socket, and survive a restart in a file of `--state-dir`.

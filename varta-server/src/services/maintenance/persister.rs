@@ -57,7 +57,7 @@ impl Persister {
     }
 }
 
-/// Writes pauses to a file, and says in the log when that fails, also when nobody waits for it any more.
+/// Writes pauses to a file, and logs a failure, also when the requester no longer waits.
 fn write_to(file: PauseFile) -> impl Fn(&Vec<Pause>) -> std::io::Result<()> {
     move |pauses| file.write(pauses).inspect_err(|error| log(&describe(&file, &error.to_string())))
 }

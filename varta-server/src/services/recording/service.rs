@@ -26,7 +26,7 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Makes the file, if there is to be one. `stall_after` is for its header.
+    /// Creates the file of `--record`, if given. `stall_after` goes into its header.
     ///
     /// # Errors
     ///

@@ -20,8 +20,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Reads what the server before this one left in the state directory, up to `max_agents` agents, and restores
-    /// the replay table.
+    /// Reads what the server before this one left in the state directory, up to `max_agents` agents, and
+    /// restores the replay table.
     ///
     /// # Errors
     ///
@@ -40,7 +40,8 @@ impl State {
         Ok(State { store, vault: vault.cloned() })
     }
 
-    /// Restores the tracker, and starts the thread that writes. Returns the queue to it, for the tracker's task.
+    /// Restores the tracker, and starts the thread that writes. Returns the queue to it, for the tracker's
+    /// task.
     ///
     /// # Errors
     ///

@@ -55,7 +55,7 @@ pub(in crate::domain::tracker) struct AgentHot {
     pub(in crate::domain::tracker) status: Status,
     /// Whether the newest frame was terminal.
     pub(in crate::domain::tracker) terminal: bool,
-    pub(in crate::domain::tracker) beside: SlotFlags,
+    pub(in crate::domain::tracker) flags: SlotFlags,
 }
 
 const _: () = assert!(size_of::<AgentHot>() <= 64, "a slot is one cache line");
@@ -202,7 +202,7 @@ impl AgentHot {
             verdict: Some(Verdict::Up(frame.status)),
             status: frame.status,
             terminal: frame.is_terminal(),
-            beside: SlotFlags::default(),
+            flags: SlotFlags::default(),
         }
     }
 
@@ -210,12 +210,12 @@ impl AgentHot {
     /// there.
     #[inline]
     pub(in crate::domain::tracker) const fn has_page(&self) -> bool {
-        self.beside.has(SlotFlags::PAGE)
+        self.flags.has(SlotFlags::PAGE)
     }
 
     /// How the agent uses a shared memory page.
     pub(in crate::domain::tracker) const fn page(&self) -> PageUse {
-        match (self.has_page(), self.beside.has(SlotFlags::PAGE_IS_READ)) {
+        match (self.has_page(), self.flags.has(SlotFlags::PAGE_IS_READ)) {
             (false, _) => PageUse::None,
             (true, false) => PageUse::Unread,
             (true, true) => PageUse::Read,
@@ -225,17 +225,17 @@ impl AgentHot {
     /// Sets how the agent uses a shared memory page.
     pub(in crate::domain::tracker) const fn set_page(&mut self, page: PageUse) {
         let (has_page, is_read) = (!matches!(page, PageUse::None), matches!(page, PageUse::Read));
-        self.beside = self.beside.with(SlotFlags::PAGE, has_page).with(SlotFlags::PAGE_IS_READ, is_read);
+        self.flags = self.flags.with(SlotFlags::PAGE, has_page).with(SlotFlags::PAGE_IS_READ, is_read);
     }
 
     /// Whether anything is stored of sessions other than the newest.
     #[inline]
     pub(in crate::domain::tracker) const fn has_others(&self) -> bool {
-        self.beside.has(SlotFlags::SESSIONS)
+        self.flags.has(SlotFlags::SESSIONS)
     }
 
     const fn set_others(&mut self, has_others: bool) {
-        self.beside = self.beside.with(SlotFlags::SESSIONS, has_others);
+        self.flags = self.flags.with(SlotFlags::SESSIONS, has_others);
     }
 
     /// The same without other sessions, for another agent that continues the newest.

@@ -1,8 +1,8 @@
 //! Agents from before this server started: what is persisted of each so that the next server knows it, and
 //! what that server makes of it.
 //!
-//! Where the state is persisted is not the tracker's concern. The tracker emits [`RegistryChange`]s of what has
-//! changed, and takes [`AgentSnapshot`] agents with what the kernel knows of them meanwhile.
+//! Where the state is persisted is not the tracker's concern. The tracker emits [`RegistryChange`]s of what
+//! has changed, and takes [`AgentSnapshot`] agents with what the kernel knows of them meanwhile.
 
 use std::mem;
 use std::ops::Range;
@@ -62,7 +62,7 @@ impl Tracker {
             verdict: Some(verdict),
             status: last.status,
             terminal: last.terminal,
-            beside: SlotFlags::default(),
+            flags: SlotFlags::default(),
         };
         let longest = now + self.longest_silence();
         let extra = AgentRare {

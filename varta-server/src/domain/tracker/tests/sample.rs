@@ -1,4 +1,5 @@
-//! A transition for the tests of everything that takes one: `transition("worker").pid(7).to(Verdict::Stalled)`.
+//! A transition for the tests of everything that takes one:
+//! `transition("worker").pid(7).to(Verdict::Stalled)`.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
