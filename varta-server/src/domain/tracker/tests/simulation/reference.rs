@@ -120,10 +120,8 @@ impl Reference {
             other.verdict.is_awaited()
                 || other.awaited_until.is_some_and(|until| now.since(until) <= ANSWER_HOLDS_FOR)
         };
-        let fellows = self
-            .agents
-            .iter()
-            .filter(|other| counts(other) && other.sender.origin.transport() == transport);
+        let fellows =
+            self.agents.iter().filter(|other| counts(other) && other.sender.origin.transport() == transport);
         self.policy.mass_silence_min_agents > 0 && fellows.count() >= self.policy.mass_silence_min_agents
     }
 
