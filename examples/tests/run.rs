@@ -1,4 +1,4 @@
-//! Runs each program to its end, and holds what it says against what the README shows.
+//! Runs each program to its end, and compares its output with what the README shows.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -18,17 +18,17 @@ use varta_agent::{Control, Frame, GoodbyeReason, Status};
 
 /// A test that waits longer has failed. It is no measure of speed, and no test that succeeds waits so long.
 const LIMIT: Duration = Duration::from_secs(60);
-/// What an agent says that ends in order.
+/// The last datagram of an agent that ends in order.
 const GOODBYE: Sent = Sent::Goodbye(Some(GoodbyeReason::Shutdown));
 
 #[test]
-fn sync_worker_says_how_its_jobs_go() {
+fn sync_worker_prints_the_result_of_its_jobs() {
     let observer = Observer::listen();
     let ended = Program::new(env!("CARGO_BIN_EXE_sync_worker")).arg("8").arg(observer.path()).run();
     assert!(ended.status.success(), "{ended:?}");
     ended.assert_shown_in_readme();
     assert_eq!(
-        ended.said,
+        ended.stdout,
         [
             "job 1: ok, beat sent",
             "job 4: degraded, beat sent",
@@ -44,7 +44,7 @@ fn sync_worker_says_how_its_jobs_go() {
 }
 
 #[test]
-fn without_a_server_a_program_says_what_to_do() {
+fn without_a_server_a_program_prints_what_to_do() {
     let nowhere = tempfile::tempdir().unwrap();
     for program in [
         env!("CARGO_BIN_EXE_sync_worker"),
@@ -56,19 +56,19 @@ fn without_a_server_a_program_says_what_to_do() {
         let ended = Program::new(program).socket_of_this_host(&socket).run();
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
         let socket = socket.display();
-        assert!(ended.complained.contains(&format!("cannot connect to {socket}")), "{ended:?}");
-        assert!(ended.complained.contains("start varta-server"), "{ended:?}");
+        assert!(ended.stderr.contains(&format!("cannot connect to {socket}")), "{ended:?}");
+        assert!(ended.stderr.contains("start varta-server"), "{ended:?}");
     }
 }
 
 #[test]
-fn tokio_service_says_that_too_much_waits() {
+fn tokio_service_reports_that_too_many_jobs_wait() {
     let observer = Observer::listen();
     let ended = Program::new(env!("CARGO_BIN_EXE_tokio_service")).arg("8").arg(observer.path()).run();
     assert!(ended.status.success(), "{ended:?}");
     ended.assert_shown_in_readme();
     assert_eq!(
-        ended.said,
+        ended.stdout,
         [
             "job 1 is done and 7 wait: degraded",
             "job 4 is done and 4 wait: ok",
@@ -94,21 +94,21 @@ fn tokio_service_ends_in_order_when_it_is_interrupted() {
     let ended = running.finish();
     assert!(ended.status.success(), "{ended:?}");
     ended.assert_shown_in_readme();
-    let [.., interrupted, stopping, stopped] = &ended.said[..] else { panic!("{ended:?}") };
+    let [.., interrupted, stopping, stopped] = &ended.stdout[..] else { panic!("{ended:?}") };
     assert_eq!((interrupted.as_str(), stopped.as_str()), ("interrupted", "stopped"));
     assert!(stopping.starts_with("stopping after "), "{ended:?}");
     assert_eq!(observer.all().pop(), Some(GOODBYE));
 }
 
 #[test]
-fn panicking_worker_has_a_last_word() {
+fn panicking_worker_sends_a_terminal_frame() {
     let observer = Observer::listen();
     let ended =
         Program::new(env!("CARGO_BIN_EXE_panicking_worker")).socket_of_this_host(&observer.path()).run();
     assert_eq!(ended.status.code(), Some(101), "{ended:?}");
     ended.assert_shown_in_readme();
-    assert_eq!(ended.said, ["job 1: 3 pieces, beat sent", "job 2: 12 pieces, beat sent"]);
-    assert!(ended.complained.contains("an order begins with a number"), "{ended:?}");
+    assert_eq!(ended.stdout, ["job 1: 3 pieces, beat sent", "job 2: 12 pieces, beat sent"]);
+    assert!(ended.stderr.contains("an order begins with a number"), "{ended:?}");
     let [first, second, last] = beats(observer.all())[..] else { panic!("three frames") };
     assert_eq!([first.nonce, second.nonce], [1, 2]);
     assert!(last.is_terminal());
@@ -122,10 +122,10 @@ fn each_process_of_prefork_is_an_agent_of_its_own() {
     assert!(ended.status.success(), "{ended:?}");
     ended.assert_shown_in_readme();
     for child in 1..=3 {
-        let said = ended.said.iter().find(|line| line.starts_with(&format!("child {child} ["))).unwrap();
+        let said = ended.stdout.iter().find(|line| line.starts_with(&format!("child {child} ["))).unwrap();
         assert!(said.ends_with("1 fork noticed"), "{said}");
     }
-    assert!(ended.said.last().unwrap().ends_with("all children have ended, 0 forks noticed"), "{ended:?}");
+    assert!(ended.stdout.last().unwrap().ends_with("all children have ended, 0 forks noticed"), "{ended:?}");
 
     let mut nonces: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
     for frame in beats(observer.all()) {
@@ -144,7 +144,7 @@ fn custom_transport_shows_what_it_sends() {
     let mut sent = observer.all();
     assert_eq!(sent.pop(), Some(GOODBYE));
     let frames = beats(sent);
-    let [beaten @ .., goodbye] = &ended.said[..] else { panic!("{ended:?}") };
+    let [beaten @ .., goodbye] = &ended.stdout[..] else { panic!("{ended:?}") };
     assert!(goodbye.starts_with("Goodbye, "), "{goodbye}");
     assert_eq!((beaten.len(), frames.len()), (3, 3));
     for (line, frame) in beaten.iter().zip(frames) {
@@ -164,13 +164,13 @@ fn demo_gets_the_verdicts_it_wants_and_leaves_nothing_behind() {
     let mut ended = run();
     // On a busy machine the look at a process may come too late for the verdict, which has no reason then: such a run shows
     // nothing.
-    while ended.said.iter().any(|line| line.contains("stalled: silent")) && started.elapsed() < LIMIT {
+    while ended.stdout.iter().any(|line| line.contains("stalled: silent")) && started.elapsed() < LIMIT {
         ended = run();
     }
     assert!(ended.status.success(), "{ended:?}");
     ended.assert_shown_in_readme();
     assert_eq!(
-        ended.said.last().unwrap(),
+        ended.stdout.last().unwrap(),
         "Every conclusion was as it must be, and there was none about worker-a."
     );
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
@@ -189,7 +189,7 @@ fn the_readme_has_every_program_and_its_command() {
             assert!(readme.contains(&format!("\n## `{name}`\n")), "{name} has no heading");
             assert!(readme.contains(&command), "`{command}` is not in the README");
             let head = fs::read_to_string(&file).unwrap();
-            assert!(head.contains(&format!("//! {command}")), "{name} does not say how to run it");
+            assert!(head.contains(&format!("//! {command}")), "{name} has no command that runs it");
             programs += 1;
         }
     }
@@ -231,12 +231,12 @@ impl Observer {
     fn listen() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(dir.path().join("varta.sock")).unwrap();
-        let (hand_on, sent) = mpsc::channel();
+        let (to_sent, sent) = mpsc::channel();
         thread::spawn(move || {
             let mut datagram = [0; 1024];
             // An empty datagram is the end.
             while let Ok(length @ 1..) = socket.recv(&mut datagram) {
-                let _ = hand_on.send(Sent::read(&datagram[..length]));
+                let _ = to_sent.send(Sent::read(&datagram[..length]));
             }
         });
         Observer { dir, sent }
@@ -258,7 +258,7 @@ impl Observer {
     }
 }
 
-/// A program that is yet to be started.
+/// A program that has not been started.
 struct Program(Command);
 
 impl Program {
@@ -287,8 +287,8 @@ impl Program {
     fn start(mut self) -> Running {
         let child = self.0.spawn().unwrap();
         let pid = Pid::from_raw(child.id().try_into().unwrap());
-        let (hand_on, output) = mpsc::channel();
-        thread::spawn(move || hand_on.send(child.wait_with_output().unwrap()));
+        let (to_sent, output) = mpsc::channel();
+        thread::spawn(move || to_sent.send(child.wait_with_output().unwrap()));
         Running { pid, output }
     }
 
@@ -309,8 +309,8 @@ impl Running {
             let _ = kill(self.pid, Signal::SIGKILL);
             panic!("does not end within {LIMIT:?}");
         };
-        let said = String::from_utf8(stdout).unwrap().lines().map(str::to_owned).collect();
-        Ended { status, said, complained: String::from_utf8(stderr).unwrap() }
+        let stdout = String::from_utf8(stdout).unwrap().lines().map(str::to_owned).collect();
+        Ended { status, stdout, stderr: String::from_utf8(stderr).unwrap() }
     }
 }
 
@@ -319,9 +319,9 @@ impl Running {
 struct Ended {
     status: ExitStatus,
     /// Its standard output, by lines.
-    said: Vec<String>,
+    stdout: Vec<String>,
     /// Its standard error.
-    complained: String,
+    stderr: String,
 }
 
 impl Ended {
@@ -329,7 +329,7 @@ impl Ended {
     fn assert_shown_in_readme(&self) {
         let readme = readme();
         let shown: Vec<String> = readme.lines().map(shape).collect();
-        for line in &self.said {
+        for line in &self.stdout {
             assert!(shown.contains(&shape(line)), "the README does not show: {line}");
         }
     }

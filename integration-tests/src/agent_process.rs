@@ -1,4 +1,4 @@
-//! A process that beats and does what it is told.
+//! A process that beats and obeys commands.
 //!
 //! Whatever the program is, it speaks one language: a line that begins with `ready` after its first beat, and one line
 //! for each command that it was given.
@@ -93,7 +93,7 @@ impl AgentProcess {
         self.child.id()
     }
 
-    /// Gives it a command, and waits for what it says to it.
+    /// Gives it a command, and waits for the answer.
     #[track_caller]
     pub fn ask(&mut self, command: &str) -> String {
         let stdin = self.stdin.as_mut().expect("its input is open as long as it lives");
@@ -136,9 +136,9 @@ impl AgentProcess {
 
 impl Drop for AgentProcess {
     fn drop(&mut self) {
-        // For a forked child that is the word to end.
+        // With this a forked child ends.
         self.stdin.take();
-        // It may have ended already, and there is nobody to tell.
+        // It may have ended already; a failure here has no consequence.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

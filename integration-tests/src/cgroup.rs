@@ -12,7 +12,7 @@ use crate::retry::wait_for;
 pub struct Freezer(PathBuf);
 
 impl Freezer {
-    /// Makes one beside the test's own cgroup, or in it.
+    /// Makes one next to the test's own cgroup, or in it.
     ///
     /// # Errors
     ///
@@ -35,7 +35,7 @@ impl Freezer {
     ///
     /// # Errors
     ///
-    /// What the kernel says: not every user may.
+    /// The error of the kernel: not every user may.
     pub fn take_in(&self, pid: u32) -> io::Result<()> {
         fs::write(self.0.join("cgroup.procs"), pid.to_string())
     }
@@ -44,7 +44,7 @@ impl Freezer {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn freeze(&self) -> io::Result<()> {
         fs::write(self.0.join("cgroup.freeze"), "1")
     }
@@ -53,7 +53,7 @@ impl Freezer {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn thaw(&self) -> io::Result<()> {
         fs::write(self.0.join("cgroup.freeze"), "0")
     }

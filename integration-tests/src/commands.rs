@@ -49,7 +49,7 @@ impl Commands {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The error of the kernel.
     pub fn next(&mut self, limit: Duration) -> io::Result<ReceivedCommand> {
         if let Some(line) = self.take_line() {
             return Ok(ReceivedCommand::Line(line));

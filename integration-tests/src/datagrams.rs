@@ -39,7 +39,7 @@ impl Datagrams {
     /// Sends again and again until the queue takes no more.
     #[track_caller]
     pub fn fill_the_queue(&mut self, payload: &[u8]) {
-        self.socket.set_nonblocking(true).expect("a socket can be told not to wait");
+        self.socket.set_nonblocking(true).expect("a socket can be made non-blocking");
         loop {
             match self.socket.send(payload) {
                 Ok(_) => self.sent += 1,
@@ -47,7 +47,7 @@ impl Datagrams {
                 Err(error) => panic!("{error}"),
             }
         }
-        self.socket.set_nonblocking(false).expect("a socket can be told to wait");
+        self.socket.set_nonblocking(false).expect("a socket can be made blocking");
     }
 
     /// Sends one and file descriptors along with it.

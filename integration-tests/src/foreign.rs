@@ -1,4 +1,4 @@
-//! Programs of other people's making, which `scripts/test` fetches into `foreign` in Cargo's target directory.
+//! Programs of other projects, which `scripts/test` fetches into `foreign` in Cargo's target directory.
 
 use std::env;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::programs::{isolated, target_directory};
 
 /// A command for a foreign program, by its path below `foreign`. Where it was not fetched the test has nothing to show: it
-/// says so and returns, except in continuous integration, where that is a failure.
+/// prints so and returns, except in continuous integration, where that is a failure.
 #[must_use]
 pub fn command(program: &str) -> Option<Command> {
     let path: PathBuf = target_directory().join("foreign").join(program);
@@ -32,9 +32,9 @@ pub fn installed(program: &str) -> Option<Command> {
     }
 }
 
-/// Says why a test has nothing to show here.
+/// Prints why a test has nothing to show here.
 pub fn skip(reason: &str) {
-    #[expect(clippy::print_stdout, reason = "for the person who wonders what was tested")]
+    #[expect(clippy::print_stdout, reason = "shows what was not tested")]
     {
         println!("skipped: {reason}");
     }

@@ -28,7 +28,7 @@ impl Response {
 ///
 /// # Errors
 ///
-/// What the connection says, and `InvalidData` for an answer that is not HTTP.
+/// The error of the connection, and `InvalidData` for an answer that is not HTTP.
 pub fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
@@ -39,11 +39,11 @@ pub fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> io::Res
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is not an answer"))
 }
 
-/// Connects, and says nothing yet.
+/// Connects, and sends nothing.
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// The error of the kernel.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;

@@ -1,13 +1,13 @@
-//! What the integration tests share: a real server, real agents, and patience.
+//! What the integration tests share: a real server, real agents, and expectations.
 //!
 //! Nothing in here looks inside a server or an agent. A test starts the programs that users start, speaks to them
 //! through sockets, signals and standard streams, and reads what an operator reads: metrics, log lines and exit
-//! statuses. It waits for conditions and never for time, so that it says the same on a loaded machine as on an idle one.
+//! statuses. It waits for conditions and never for time, so that its result is the same on a loaded machine as on an idle one.
 
 #![allow(
     clippy::panic,
     clippy::missing_panics_doc,
-    reason = "whatever keeps a test from going on fails the test, with all that is known"
+    reason = "what keeps a test from going on fails the test, with all that is known"
 )]
 
 mod agent_process;

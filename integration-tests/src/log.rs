@@ -142,7 +142,7 @@ pub(crate) fn transitions(lines: &[Line]) -> impl Iterator<Item = &Transition> {
 #[derive(Debug, Default)]
 struct Lines {
     lines: Vec<Line>,
-    /// No line comes after these: the server has ended, or the reader was to stop here.
+    /// No line comes after these: the server has ended, or the reader has stopped here.
     is_complete: bool,
 }
 
@@ -163,12 +163,12 @@ impl Shared {
     }
 }
 
-/// The lines read so far. A line comes a moment after what it says: a test that concludes something from a line that is
+/// The lines read so far. A line comes a moment after the event that it reports: a test that concludes something from a line that is
 /// missing waits for a later one first.
 #[derive(Debug)]
 pub struct Log {
     shared: Arc<Shared>,
-    /// Gives the stream back if it was not to read to the end.
+    /// Gives the stream back where it stops before the end.
     reader: Option<thread::JoinHandle<ChildStderr>>,
 }
 
@@ -241,8 +241,7 @@ impl Log {
         }
     }
 
-    /// Waits for the last line that is to be read, of a server that has ended or that was not to be read further. Then
-    /// the pipe is closed.
+    /// Waits for the last line, of a server that has ended or whose log is not read further. Then the pipe is closed.
     pub(crate) fn finish(&mut self) {
         if let Some(reader) = self.reader.take() {
             // The stream is of no use any more.

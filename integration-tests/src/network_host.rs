@@ -1,8 +1,8 @@
 //! Hosts with a network of their own, each on a cable to the one that the test is on: network namespaces, and a pair of
 //! virtual devices to each of them.
 //!
-//! Nothing of it has a name that others could see, and nothing is left to be cleaned up: the test's own thread goes into a
-//! network of its own first, and all of this is there as long as somebody is in it.
+//! Nothing of it has a name that other processes could see, and nothing needs to be cleaned up: the test's own thread goes into
+//! a network of its own first, and all of this exists as long as a process is in it.
 #![allow(unsafe_code, reason = "unshare has no safe interface in the standard library")]
 
 use std::fs;
@@ -21,7 +21,7 @@ use crate::retry::wait_for;
 const DEVICE: &str = "cable";
 
 /// Runs a test in a network in which there is nothing but itself. Where that cannot be had the test has nothing to show,
-/// and says so.
+/// and prints so.
 pub fn in_a_network_of_its_own(test: fn()) {
     // What may have to be built may need the network that is left behind.
     let _ = server_command();
@@ -53,7 +53,7 @@ pub struct Cable {
 /// A host. What runs on it has to be ended before this is dropped.
 #[derive(Debug)]
 pub struct NetworkHost {
-    /// Somebody who is there, so that the host is.
+    /// A process whose presence keeps the host in existence.
     caretaker: Child,
     number: u8,
     has_ipv6: bool,
@@ -93,13 +93,13 @@ impl NetworkHost {
         cables
     }
 
-    /// Turns off the device at its end of the cable. Whoever sends there is told so.
+    /// Turns off the device at its end of the cable. A program that sends there gets an error.
     #[track_caller]
     pub fn turn_off(&self) {
         must(self.run_there(&["link", "set", DEVICE, "down"]));
     }
 
-    /// Turns off the device at the test's end of the cable. Over there nobody is told, but what is sent goes nowhere.
+    /// Turns off the device at the test's end of the cable. A program over there gets no error, but what it sends is lost.
     #[track_caller]
     pub fn unplug(&self) {
         must(run("ip", &["link", "set", &self.our_end(), "down"]));
@@ -161,13 +161,13 @@ impl NetworkHost {
 
 impl Drop for NetworkHost {
     fn drop(&mut self) {
-        // It may have ended already, and there is nobody to tell.
+        // It may have ended already; a failure here has no consequence.
         let _ = self.caretaker.kill();
         let _ = self.caretaker.wait();
     }
 }
 
-/// Runs a program to its end; what it has to complain of is the error.
+/// Runs a program to its end; what it writes to standard error is the error.
 fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let mut command = Command::new(program);
     command.args(arguments);

@@ -35,8 +35,8 @@ fn profile_directory() -> PathBuf {
 /// The variable of the environment that names the server's program where it is built already, with all that is tested.
 const TESTED_SERVER: &str = "VARTA_TESTED_SERVER";
 
-/// A command for the server as it is now: built when it is first asked for, with the profile of the running test. Its
-/// environment is empty, so that nothing of the person's who runs the tests gets into them.
+/// A command for the server as it is now: built on first use, with the profile of the running test. Its environment is
+/// empty, so that no variable of the shell in which the tests run has an effect.
 #[must_use]
 pub fn server_command() -> Command {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -96,7 +96,7 @@ fn once_in_a_run(directory: &Path, build: impl FnOnce()) {
     built_before.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
-/// A command for one of our agents: the program `it-worker` of this package, which says of itself what it can do.
+/// A command for one of our agents: the program `it-worker` of this package, whose documentation lists its options and commands.
 #[must_use]
 pub fn worker_command() -> Command {
     isolated(&profile_directory().join("it-worker"))
@@ -120,7 +120,7 @@ pub(crate) fn isolated(program: &Path) -> Command {
     command
 }
 
-/// Whether a process can be put into a PID namespace of its own here. Where it cannot, the test is skipped, and this says so.
+/// Whether a process can be put into a PID namespace of its own here. Where it cannot, the test is skipped, and this prints so.
 #[must_use]
 pub fn pid_namespaces_work() -> bool {
     static WORK: OnceLock<bool> = OnceLock::new();
@@ -147,8 +147,8 @@ pub fn into_pid_namespace(command: &Command) -> Command {
     outside
 }
 
-/// Has a program run under a pid of the test's choosing, which nobody may have: as what comes by chance when pids are
-/// used again. The process that is started here is its parent.
+/// Has a program run under a pid of the test's choosing, which must be free: this happens by chance when pids are used
+/// again. The process that is started here is its parent.
 #[must_use]
 pub fn as_pid(pid: u32, command: &Command) -> Command {
     let mut parent = isolated(&profile_directory().join("it-as-pid"));
@@ -156,7 +156,7 @@ pub fn as_pid(pid: u32, command: &Command) -> Command {
     parent
 }
 
-/// Whether pids can be chosen here. Where they cannot, the test is skipped, and this says so.
+/// Whether pids can be chosen here. Where they cannot, the test is skipped, and this prints so.
 #[must_use]
 pub fn pids_can_be_chosen() -> bool {
     static CAN: OnceLock<bool> = OnceLock::new();
@@ -243,7 +243,7 @@ pub(crate) fn await_exit(child: &mut Child) -> Option<ExitStatus> {
     wait_for(|| child.try_wait().expect("a child that nobody else waits for can be waited for"))
 }
 
-/// Reads a stream to its end beside the running test, so that the writer is never held up.
+/// Reads a stream to its end in a thread of its own, so that the writer never blocks.
 fn read_aside(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();

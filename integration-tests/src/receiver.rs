@@ -126,7 +126,7 @@ impl Receiver {
         self.await_that(&format!("{count} requests"), |requests| requests.len() >= count)
     }
 
-    /// Waits until the requests are as expected; `what` says in words how.
+    /// Waits until the requests are as expected; `what` is the condition in words.
     #[track_caller]
     pub fn await_that(&self, what: &str, expected: impl Fn(&[Request]) -> bool) -> Vec<Request> {
         let found = wait_for(|| Some(self.requests()).filter(|requests| expected(requests)));
@@ -182,7 +182,7 @@ fn serve(mut stream: TcpStream, shared: &Mutex<Shared>) {
         if shared.replies.is_empty() { Reply::status(200, "", "") } else { shared.replies.remove(0) }
     };
     match reply {
-        // Whoever asked may have gone.
+        // The client may have hung up.
         Reply::Text(answer) => _ = stream.write_all(answer.as_bytes()),
         // Until the other side, or the receiver's end, closes it.
         Reply::Never => _ = stream.read(&mut [0]),

@@ -1,5 +1,5 @@
 //! An agent on the network that the test itself plays, datagram by datagram: what is on the way can be kept, changed,
-//! held back and sent once more, as somebody who listens and writes there can do it.
+//! held back and sent once more, as an attacker on the path can do it.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,7 +12,7 @@ use varta_proto::{FRAME_LEN, Frame, NONCE_TERMINAL, Status};
 
 use crate::route::{MASTER_KEY, Network, SHARED_KEY};
 
-/// An agent that beats when it is told to.
+/// An agent that beats when the test calls for it.
 #[derive(Debug)]
 pub struct RemoteAgent {
     socket: Arc<UdpSocket>,
@@ -102,7 +102,7 @@ impl RemoteAgent {
         self.nonce
     }
 
-    /// Beats, and gives what went over the wire.
+    /// Beats, and gives the datagram that was sent.
     #[track_caller]
     pub fn beat(&mut self) -> Vec<u8> {
         let datagram = self.hold_back();
@@ -131,7 +131,7 @@ impl RemoteAgent {
         Frame::new(Status::Critical, self.pid, self.now(), NONCE_TERMINAL, 7)
     }
 
-    /// What would go over the wire for a frame, whoever's it is. A nonce is spent for it.
+    /// The datagram for a frame of any agent. A nonce is spent for it.
     #[must_use]
     #[track_caller]
     pub fn wrap(&mut self, frame: &[u8; FRAME_LEN]) -> Vec<u8> {
@@ -156,7 +156,7 @@ impl RemoteAgent {
         self.session.renew(new_salt());
     }
 
-    /// Begins anew, with a new socket and a new session: the process was started again and has the pid that it had.
+    /// Starts again with a new socket and a new session: the process was restarted and has the pid that it had.
     pub fn restart(&mut self) {
         self.socket = Arc::new(loopback_socket());
         self.session = new_session();
@@ -165,7 +165,7 @@ impl RemoteAgent {
         self.nonce = 0;
     }
 
-    /// Puts its clock forward: what it sends next says that so much time has passed.
+    /// Puts its clock forward: the timestamps of its next frames are so much later.
     pub fn put_clock_forward(&mut self, by: Duration) {
         self.ahead += by;
     }

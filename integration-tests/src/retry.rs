@@ -28,7 +28,7 @@ pub fn wait_for_at<T>(pause: Duration, limit: Duration, mut probe: impl FnMut() 
     }
 }
 
-/// Waits until `condition` holds; `what` says the condition in words.
+/// Waits until `condition` holds; `what` is the condition in words.
 ///
 /// # Panics
 ///

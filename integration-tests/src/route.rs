@@ -1,4 +1,4 @@
-//! The ways from an agent to whoever watches it.
+//! The routes from an agent to the program that watches it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use crate::foreign::skip;
 
-/// How an agent gets its beats to whoever watches it.
+/// How the beats of an agent get to the program that watches it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// Through the Unix socket at this path.
@@ -24,7 +24,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// The arguments that tell the route to any of the programs that beat.
+    /// The arguments by which a program that beats takes the route.
     #[must_use]
     pub fn arguments(&self) -> Vec<OsString> {
         let udp = |option: &str, address: &SocketAddr| [option.into(), address.to_string().into()];
@@ -41,7 +41,7 @@ impl Route {
         }
     }
 
-    /// Takes the arguments that tell a route out of a program's arguments; `None` when there are none.
+    /// Takes the arguments for a route out of a program's arguments; `None` when there are none.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Network {
         }
     }
 
-    /// The route to `address`, with the key that whoever listens there has in its `directory`.
+    /// The route to `address`, with the key that the program there has in its `directory`.
     #[must_use]
     pub fn route(self, address: SocketAddr, directory: &Path) -> Route {
         match self {
@@ -102,7 +102,7 @@ impl Network {
         }
     }
 
-    /// What whoever listens is to be told of its key.
+    /// The key of the program that listens, and the option for it.
     pub(crate) fn secret(self) -> Option<Secret> {
         match self {
             Network::Plain => None,
@@ -112,18 +112,18 @@ impl Network {
     }
 }
 
-/// The key that whoever listens shares with all agents.
+/// The key that the program that listens shares with all agents.
 pub const SHARED_KEY: &str = "5d1f0a3c7e9b2846d0c1b2a3948576f7e8d9cabb0c1d2e3f405162738495a6b7";
 /// The key from which an agent derives its own.
 pub const MASTER_KEY: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f90112233445566778899aabbccddeeff00";
-/// A key that nobody listens with, unless a test says so.
+/// A key with which no program listens, unless a test has it so.
 pub const ANOTHER_KEY: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00112233445566778899aabbccddeeff0";
 
 const KEY_OPTION: Secret = Secret { option: "--key-file", file: "shared.key", text: SHARED_KEY };
 const MASTER_KEY_OPTION: Secret =
     Secret { option: "--master-key-file", file: "master.key", text: MASTER_KEY };
 
-/// Something that a program reads from a file, because its arguments are for everybody to see.
+/// A secret that a program reads from a file, because every user can see its arguments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Secret {
     /// The option that names the file. The published observer has the same ones as our server.
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_is_told_and_understood() {
+    fn a_route_survives_the_way_through_arguments() {
         let addresses: [SocketAddr; 2] = ["127.0.0.1:7".parse().unwrap(), "[::1]:7".parse().unwrap()];
         let mut routes = vec![Route::Unix("/run/varta.sock".into())];
         for network in Network::ALL {

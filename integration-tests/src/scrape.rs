@@ -25,8 +25,8 @@ pub struct Scrape {
     pub samples: Vec<Sample>,
 }
 
-/// Families that move by themselves, whatever a test does: time passes, and on a busy machine the server may not run for
-/// a while and say so. The time of a last beat is told on the wall clock, which is read anew for each scrape.
+/// Families that move by themselves, whatever a test does: time passes, and on a busy machine the server may not run for a
+/// while and count that. The time of a last beat is on the wall clock, which is read for each scrape.
 const RESTLESS: [&str; 4] = [
     "varta_watch_uptime_seconds",
     "varta_blind_periods_total",
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_told_by_the_series() {
+    fn a_change_is_listed_by_its_series() {
         let before = Scrape::parse("a{y=\"1\",x=\"2\"} 3\nb 1\nvarta_watch_uptime_seconds 1\n").unwrap();
         let after = Scrape::parse("b 1\na{y=\"1\",x=\"2\"} 5\nc 1\nvarta_watch_uptime_seconds 2\n").unwrap();
         let changes = after.changes_since(&before);

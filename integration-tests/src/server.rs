@@ -26,7 +26,7 @@ const METRICS: &str = "metrics on ";
 /// What its first line about a socket begins with.
 const LISTENING: &str = "listening on ";
 
-/// How a server is to be started. Without more than [`Options::new`] it has its socket in a directory of its own, serves
+/// The options of a server. Without more than [`Options::new`] it has its socket in a directory of its own, serves
 /// metrics on a port that the kernel picks, and has its defaults otherwise.
 #[derive(Debug, Default)]
 pub struct Options {
@@ -61,7 +61,7 @@ impl Options {
         self
     }
 
-    /// Puts the socket where somebody else wants it.
+    /// Puts the socket at this path.
     #[must_use]
     pub fn socket(mut self, path: &Path) -> Self {
         self.socket = Some(path.to_path_buf());
@@ -88,14 +88,14 @@ impl Options {
         self.path("--config", &path)
     }
 
-    /// Tells it nothing of a socket: it is expected to come to `path` by itself.
+    /// Gives it no option for a socket: by its defaults it comes to `path`.
     #[must_use]
     pub fn finds_its_socket_at(mut self, path: &Path) -> Self {
         self.has_no_socket_argument = true;
         self.socket(path)
     }
 
-    /// Has it listen on UDP only, if it is told to.
+    /// Has it listen on UDP only, where an option says so.
     #[must_use]
     pub fn without_unix_socket(mut self) -> Self {
         self.has_no_socket_argument = true;
@@ -154,7 +154,7 @@ impl Options {
         self
     }
 
-    /// Puts it into a PID namespace of its own, where it cannot see who is outside. [`Server::pid`] is then that of its
+    /// Puts it into a PID namespace of its own, where it cannot see the processes outside. [`Server::pid`] is then that of its
     /// parent outside.
     #[must_use]
     pub fn in_a_container(mut self) -> Self {
@@ -247,7 +247,7 @@ impl Server {
         &self.socket
     }
 
-    /// Where its `n`th socket for plaintext is, counted from 0 in the order in which it says so.
+    /// Where its `n`th socket for plaintext is, counted from 0 in the order of its log.
     #[must_use]
     #[track_caller]
     pub fn udp_address(&self, n: usize) -> SocketAddr {
@@ -268,7 +268,7 @@ impl Server {
         network.route(self.listening_address(network.label(), n), self.directory())
     }
 
-    /// The path of its control socket, if it is not told of another.
+    /// The path of its control socket, unless an option gives another.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
         let mut path = self.socket.as_os_str().to_owned();
@@ -484,7 +484,7 @@ impl Server {
     }
 
     /// Reads its metrics again and again until they are as expected, and once more: the rows of one reading may be of
-    /// different moments, those of the second are of none before the first. `what` says in words what is expected.
+    /// different moments, those of the second are of none before the first. `what` is the condition in words.
     #[track_caller]
     pub fn await_scrape(&self, what: &str, expected: impl FnMut(&Scrape) -> bool) -> Scrape {
         or_fail(self.wait_for_scrape(what, expected))
@@ -570,7 +570,7 @@ fn summary(change: &Transition) -> String {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended already, and there is nobody to tell.
+        // It may have ended already; a failure here has no consequence.
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.log.finish();

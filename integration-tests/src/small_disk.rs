@@ -15,7 +15,7 @@ const BALLAST: usize = 1 << 20;
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts one in a scratch directory; `None` where nothing may be mounted. The test is skipped then, and this says so.
+    /// Mounts one in a scratch directory; `None` where nothing may be mounted. The test is skipped then, and this prints so.
     #[must_use]
     #[track_caller]
     pub fn mount(scratch: &Scratch) -> Option<Self> {

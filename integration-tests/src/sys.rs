@@ -15,7 +15,7 @@ pub enum Signal {
     Stop,
     /// SIGCONT: it runs again.
     Continue,
-    /// SIGKILL: it is gone and could not say so.
+    /// SIGKILL: the process ends and cannot handle it.
     Kill,
     /// SIGTERM.
     Terminate,
@@ -42,7 +42,7 @@ impl Signal {
 ///
 /// # Errors
 ///
-/// What `kill(2)` says; `InvalidInput` for what is not the pid of a single process.
+/// The error of `kill(2)`; `InvalidInput` for what is not the pid of a single process.
 pub fn send_signal(pid: u32, signal: Signal) -> io::Result<()> {
     let pid = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0).ok_or(io::ErrorKind::InvalidInput)?;
     // SAFETY: `kill` touches no memory of this process.
@@ -62,7 +62,7 @@ pub enum Forked {
 ///
 /// # Errors
 ///
-/// What `fork(2)` says; `Unsupported` when there are other threads.
+/// The error of `fork(2)`; `Unsupported` when there are other threads.
 pub fn fork() -> io::Result<Forked> {
     expect_one_thread()?;
     // SAFETY: there is only this thread, so the child finds no lock held and no structure half changed.
@@ -72,11 +72,11 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
-/// Forks this process, which must have only one thread, and gives the child the pid `pid`, which nobody may have.
+/// Forks this process, which must have only one thread, and gives the child the pid `pid`, which must be free.
 ///
 /// # Errors
 ///
-/// What `clone3(2)` says: only root may, and `AlreadyExists` when somebody has it. `Unsupported` when there are other
+/// The error of `clone3(2)`: only root may, and `AlreadyExists` when the pid is taken. `Unsupported` when there are other
 /// threads.
 pub fn fork_as(pid: u32) -> io::Result<Forked> {
     expect_one_thread()?;
@@ -106,15 +106,15 @@ pub fn fork_as(pid: u32) -> io::Result<Forked> {
 ///
 /// # Errors
 ///
-/// What `mmap(2)` says.
+/// The error of `mmap(2)`.
 pub fn crash() -> io::Result<()> {
     let (length, flags) = (4096, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: the kernel picks the place, so nobody's memory is there.
+    // SAFETY: the kernel picks the place, so no other memory is there.
     let page = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_NONE, flags, -1, 0) };
     if page == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the page is there and nobody else's, and the kernel ends this process when it is read.
+    // SAFETY: the page is there and has no other user, and the kernel ends this process when it is read.
     let byte = unsafe { page.cast::<u8>().read_volatile() };
     Err(io::Error::other(format!("what nobody may read is {byte}")))
 }
@@ -124,7 +124,7 @@ pub fn crash() -> io::Result<()> {
 pub enum Readiness {
     /// There is something to read, or the end of it.
     Readable,
-    /// Whoever wrote to it has gone.
+    /// All writers have closed it.
     HungUp,
     /// Nothing happened in the time given.
     Nothing,
@@ -135,7 +135,7 @@ pub enum Readiness {
 ///
 /// # Errors
 ///
-/// What `poll(2)` says.
+/// The error of `poll(2)`.
 pub fn wait_readable(
     descriptor: BorrowedFd<'_>,
     only_hang_up: bool,
@@ -161,7 +161,7 @@ pub fn wait_readable(
 ///
 /// # Errors
 ///
-/// What `setuid(2)` says: only root may.
+/// The error of `setuid(2)`: only root may.
 pub fn become_user(uid: u32) -> io::Result<()> {
     // SAFETY: `setuid` touches no memory of this process.
     succeeded(unsafe { libc::setuid(uid) })
@@ -171,7 +171,7 @@ pub fn become_user(uid: u32) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// What `setresuid(2)` says: only root may.
+/// The error of `setresuid(2)`: only root may.
 pub fn as_user<T: Send>(uid: u32, act: impl FnOnce() -> T + Send) -> io::Result<T> {
     let change = move || {
         let (stays, uid) = (-1_i64, i64::from(uid));
@@ -182,7 +182,7 @@ pub fn as_user<T: Send>(uid: u32, act: impl FnOnce() -> T + Send) -> io::Result<
             _ => Err(io::Error::last_os_error()),
         }
     };
-    std::thread::scope(|scope| scope.spawn(change).join().expect("whoever acts does not panic"))
+    std::thread::scope(|scope| scope.spawn(change).join().expect("the action does not panic"))
 }
 
 /// The effective user of this process.

@@ -1,4 +1,4 @@
-//! The published observer, running: the one that an agent of ours may meet instead of our server.
+//! The published observer, running: it may watch an agent of ours in the place of our server.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,7 +15,7 @@ use crate::retry::{LIMIT, or_fail, wait_for};
 use crate::route::{Network, Route, write_secret};
 use crate::scrape::Scrape;
 
-/// What lets in who asks for metrics.
+/// The bearer token for its metrics.
 const TOKEN: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
 /// A running observer. It is killed when this is dropped.
@@ -40,7 +40,7 @@ impl Watch {
     #[must_use]
     #[track_caller]
     pub fn on(network: Network, address: IpAddr, stall_after: Duration) -> Option<Self> {
-        let tell = |command: &mut Command, directory: &Path| {
+        let configure = |command: &mut Command, directory: &Path| {
             command.args(["--udp-port", "0", "--udp-bind-addr", &address.to_string()]);
             // It waits so long at its Unix socket before it looks for one datagram at the other.
             command.args(["--read-timeout-ms", "5"]);
@@ -49,7 +49,7 @@ impl Watch {
                 None => drop(command.arg("--i-accept-plaintext-udp")),
             }
         };
-        Self::start(stall_after, tell, |pid, directory| {
+        Self::start(stall_after, configure, |pid, directory| {
             let port = wait_for(|| udp_port(pid))?;
             Some(network.route(SocketAddr::new(address, port), directory))
         })
@@ -58,19 +58,19 @@ impl Watch {
     #[track_caller]
     fn start(
         stall_after: Duration,
-        tell: impl FnOnce(&mut Command, &Path),
+        configure: impl FnOnce(&mut Command, &Path),
         find_route: impl FnOnce(u32, &Path) -> Option<Route>,
     ) -> Option<Self> {
         let mut command = foreign::command("bin/varta-watch")?;
         let directory = tempfile::tempdir().expect("there is a place for temporary directories");
         let path = directory.path();
         command.args(["--threshold-ms", &stall_after.as_millis().to_string(), "--prom-addr", "127.0.0.1:0"]);
-        // By default it drops a beat that comes within 10 ms of another, and turns away who asks too often.
+        // By default it drops a beat that comes within 10 ms of another, and refuses scrapes that come too often.
         command.args(["--max-beat-rate", "0", "--global-beat-rate", "0"]);
         command.args(["--prom-rate-limit-per-sec", "10000", "--prom-rate-limit-burst", "10000"]);
         command.arg("--prom-token-file").arg(write_secret(path, "token", TOKEN));
         command.arg("--socket").arg(socket_in(path));
-        tell(&mut command, path);
+        configure(&mut command, path);
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -95,7 +95,7 @@ impl Watch {
         &self.route
     }
 
-    /// Reads its metrics again and again until they are as expected. `what` says in words what is expected.
+    /// Reads its metrics again and again until they are as expected. `what` is the condition in words.
     #[track_caller]
     pub fn await_scrape(&self, what: &str, expected: impl Fn(&Scrape) -> bool) -> Scrape {
         let mut last = String::new();
@@ -110,7 +110,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // It may have ended already, and there is nobody to tell.
+        // It may have ended already; a failure here has no consequence.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -120,7 +120,7 @@ fn socket_in(directory: &Path) -> PathBuf {
     directory.join("varta.sock")
 }
 
-/// The port of the UDP socket that a process has, as the kernel tells it: the observer itself does not say. See
+/// The port of the UDP socket that a process has, by the kernel's tables: the observer does not print it. See
 /// `proc_pid_net(5)`.
 fn udp_port(pid: u32) -> Option<u16> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.filter_map(Result::ok);

@@ -21,7 +21,7 @@ const EACH: u64 = 20_000;
 /// How many of them while the server is stopped: more than its queue holds.
 const UNREAD: u64 = 1_000;
 
-/// What a sender sends, one after the other and again. Over the network in plain sight nobody can tell who forges.
+/// What a sender sends, one after the other and again. Over the network in plain sight a forgery cannot be seen.
 fn mixture(agent: &mut RemoteAgent, forger: &mut RemoteAgent) -> [Vec<u8>; 6] {
     let good = agent.next_frame(Status::Ok).to_bytes();
     let forged = Frame { pid: forger.pid(), ..agent.next_frame(Status::Ok) }.to_bytes();
@@ -57,7 +57,7 @@ fn pour(
     sent
 }
 
-/// A sender over a network, from its beginning to its end. First it says how many it sent while the server was stopped.
+/// A sender over a network, from its beginning to its end. It gives how many datagrams the kernel took.
 fn remote(network: Network, server: SocketAddr, pid: u32) -> impl FnMut(u64) -> u64 + Send {
     let socket = Arc::new(loopback_socket());
     let mut agent = RemoteAgent::on(Arc::clone(&socket), network, server, pid);
@@ -68,7 +68,7 @@ fn remote(network: Network, server: SocketAddr, pid: u32) -> impl FnMut(u64) -> 
     }
 }
 
-/// A sender of this host, that does not wait for room in the queue.
+/// A sender of this host that does not wait for room in the queue.
 fn local(path: &Path) -> impl FnMut(u64) -> u64 + Send + use<> {
     let socket = UnixDatagram::unbound().unwrap();
     socket.connect(path).unwrap();
@@ -126,7 +126,7 @@ fn what_was_sent_is_what_was_accepted_and_refused_and_thrown_away() {
     assert_eq!(
         scrape.sum("varta_kernel_drops_total", &[("transport", "unix")]),
         0.0,
-        "there it is told instead"
+        "there the sender gets an error instead"
     );
     let some_ended_as = |transport, outcomes: &[&str]| {
         for outcome in outcomes {

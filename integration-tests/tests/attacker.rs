@@ -1,5 +1,5 @@
-//! Somebody on the network who hears everything that is sent, and sends what it likes: each datagram is refused for the
-//! right reason and stands in the books under it, and nobody else feels anything of it.
+//! An attacker on the network that reads every datagram and sends any: each hostile datagram is refused for the right reason
+//! and counted under it, and no other agent is affected.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -22,11 +22,11 @@ use varta_proto::{Frame, Status};
 const SECURE: &str = "secure_udp";
 const PLAIN: &str = "udp";
 const SEALED: [Network; 2] = [Network::SharedKey, Network::MasterKey];
-/// The agent that somebody is after.
+/// The agent that is attacked.
 const VICTIM: u32 = 4242;
-/// The first pid of those that nobody is after.
+/// The first pid of those that are not attacked.
 const OTHERS: u32 = 200;
-/// So many hostile datagrams come between two beats of everybody else.
+/// So many hostile datagrams come between two beats of all others.
 const BETWEEN_BEATS: u64 = 16;
 /// So many datagrams may be on the way at once, so that the shortest queue there is holds them.
 const ON_THE_WAY: u64 = 48;
@@ -56,7 +56,7 @@ impl World {
         let any = "127.0.0.1:0";
         let options = options.udp(any).secure_udp(any).secure_udp(any);
         let options = options.key_of(Network::SharedKey).key_of(Network::MasterKey);
-        // Generous: what is refused shows in the books, long before a deadline.
+        // Generous: what is refused shows in the counts, long before a deadline.
         let server = Server::start(options.args(["--stall-after", "20s", "--max-beat-rate", "0"]));
         let plain = server.udp_address(0);
         let secure = [0, 1].map(|number| server.secure_udp_address(number));
@@ -86,7 +86,7 @@ impl World {
         RemoteAgent::new(network, address, pid)
     }
 
-    /// An agent beats, and is believed. Gives what went over the wire.
+    /// An agent beats, and its beat is accepted. Gives the datagram.
     #[track_caller]
     fn hear(&mut self, agent: &mut RemoteAgent) -> Vec<u8> {
         let datagram = agent.beat();
@@ -94,7 +94,7 @@ impl World {
         datagram
     }
 
-    /// Somebody sends something that is to end as `outcome`.
+    /// The attacker sends a datagram, which must end as `outcome`.
     #[track_caller]
     fn attack(&mut self, socket: &UdpSocket, to: SocketAddr, datagram: &[u8], outcome: &str) {
         send_from(socket, to, datagram);
@@ -126,8 +126,8 @@ impl World {
         self.counts.check(&self.server)
     }
 
-    /// All others beat once more. Besides them so many agents are known then. There was no verdict on any of them but that it
-    /// is up, and the others have every beat counted.
+    /// All others beat once more. So many agents are known then that are none of them. There was no verdict on any agent but
+    /// that it is up, and the others have every beat counted.
     #[track_caller]
     fn assert_the_others_are_unaffected(mut self, besides: usize) {
         let known = self.bystanders() + besides;
@@ -150,7 +150,7 @@ impl World {
     }
 }
 
-/// Runs an attack on an agent of each sealed network. Besides the bystanders so many agents are known in the end.
+/// Runs an attack on an agent of each sealed network. So many agents are known in the end that are no bystanders.
 #[track_caller]
 fn on_each_sealed_network(besides: usize, attack: impl Fn(&mut World, &mut RemoteAgent)) {
     for network in SEALED {
@@ -161,7 +161,7 @@ fn on_each_sealed_network(besides: usize, attack: impl Fn(&mut World, &mut Remot
     }
 }
 
-/// The value of the row of whoever was there first of all that have this pid.
+/// The value of the row of the first of all agents that have this pid.
 #[track_caller]
 fn of_first(scrape: &Scrape, name: &str, pid: u32) -> f64 {
     let mut rows = scrape.samples.iter().filter(|row| row.name == name && !row.labels.contains_key("twin"));
@@ -279,8 +279,8 @@ fn a_prefix_that_its_sender_has_left_is_over_also_for_what_was_held_back() {
     });
 }
 
-/// It is genuine, its session was never seen to end, and nothing tells that it is not one of a second process with this
-/// pid: so it makes one up.
+/// It is genuine, its session was never seen to end, and it may as well be one of a second process with this pid: so it
+/// makes one up.
 #[test]
 fn what_was_held_back_from_before_a_restart_is_believed_once_and_never_accuses_its_sender() {
     let long = Duration::from_secs(1);
@@ -335,7 +335,7 @@ fn a_datagram_that_was_cut_or_made_longer_is_refused_and_uses_up_nothing() {
         for length in shorter.chain(longer) {
             let mut changed = genuine.clone();
             changed.resize(length, 0);
-            // It is as long as the other form, or as what agents send beside their beats, and nothing else of it.
+            // It is as long as the other form or as a control datagram, and nothing else of it.
             let may_be_one = (60..=544).contains(&length);
             let outcome = if may_be_one { "decrypt_failed" } else { "bad_length" };
             world.attack(&attacker, world.secure[0], &changed, outcome);
@@ -358,7 +358,7 @@ fn whoever_has_not_the_agents_key_cannot_speak_for_it() {
         seal_master(key, outside, &mut session(salt), &frame(inside)).unwrap().to_vec()
     };
     let table = [
-        // The right form, and a key of which the server has never heard.
+        // The right form, and a key that the server does not have.
         (in_shared_form(&another, 1), "decrypt_failed"),
         (in_master_form(&another.agent_key(VICTIM), VICTIM, VICTIM, 2), "decrypt_failed"),
         // A key that the server has, in the form that is not for it.
@@ -409,7 +409,7 @@ fn plaintext_is_refused_on_a_socket_for_sealed_beats_and_they_on_one_for_plainte
     world.assert_the_others_are_unaffected(victims.len());
 }
 
-/// Puts other keys into a file, as a person does.
+/// Puts other keys into a file, as an editor does.
 fn write_keys(path: &Path, keys: &str) {
     fs::write(path, format!("{keys}\n")).unwrap();
 }
@@ -549,13 +549,13 @@ fn pids_that_somebody_makes_up_take_no_room_from_anybody_else() {
         }
         world.hear(&mut victim);
     }
-    // It may also begin anew, from another port.
+    // It may also start again, from another port.
     victim.restart();
     world.hear(&mut victim);
     let scrape = world.check();
     assert_eq!(scrape.value("varta_source_limited_total", &[]), 2.0 * (1_000 - room) as f64);
 
-    // All of loopback is one address: whoever has one of them has them all.
+    // All of loopback is one address: an agent on one of them counts for all.
     let address = Arc::new(socket_on("127.0.0.2".parse().unwrap()));
     let mut neighbour = RemoteAgent::on(Arc::clone(&address), Network::Plain, world.plain, INVENTED);
     world.attack(&address, world.plain, &neighbour.hold_back(), "source_limit");
@@ -570,7 +570,7 @@ fn pids_that_somebody_makes_up_take_no_room_from_anybody_else() {
     }
     let _local = AgentProcess::start(world.server.socket(), &["--interval-ms", "3600000"]);
     world.counts.expect("unix", "accepted", 1);
-    // One of the bystanders is among the most that the address may have; the worker is known besides.
+    // One of the bystanders is among the most that the address may have; the worker is one more.
     let besides = usize::try_from(MOST).unwrap() - 1 + newcomers.len() + 1;
     world.assert_the_others_are_unaffected(besides);
 }
@@ -630,7 +630,7 @@ fn a_flood_of_ports_in_plain_sight_makes_up_no_more_than_it_may_and_silences_nob
     assert_eq!(scrape.value("varta_kernel_drops_total", &[("transport", PLAIN)]), 0.0);
     Memory::of(&server).assert_at_most(32, &memory_before);
 
-    // They fall silent, and who was there before them is up and always was.
+    // They fall silent, and the agent that was there before them is up and always was.
     let scrape = server.await_scrape("one is up, the others had a second chance and are stalled", |scrape| {
         let agents = |state| scrape.value("varta_agents", &[("state", state)]);
         agents("up") == 1.0 && agents("unknown") == 0.0 && agents("stalled") >= 1.0
@@ -650,7 +650,7 @@ fn plaintext_from_this_host_speaks_for_no_process_of_it() {
     let pid = worker.pid();
     server.await_beats(&[pid], 3);
     let mut impostor = RemoteAgent::new(Network::Plain, server.udp_address(0), pid);
-    // Whatever it says, and that it falls silent.
+    // Whatever it reports, and that it falls silent.
     impostor.beat();
     for status in [Status::Degraded, Status::Critical] {
         let frame = impostor.next_frame(status);
@@ -706,7 +706,7 @@ impl Noise {
     }
 }
 
-/// Datagrams that nobody may believe: noise of many lengths, and forgeries of the right one, made of genuine datagrams, as
+/// Datagrams that the server must refuse: noise of many lengths, and forgeries of the right one, made of genuine datagrams, as
 /// many of those that are sealed as of those that are not.
 fn garbage(sealed: &[Vec<u8>], plain: &[Vec<u8>]) -> Vec<Vec<u8>> {
     const LENGTHS: [usize; 13] = [0, 1, 31, 32, 33, 59, 60, 61, 64, 65, 500, 1_400, 9_000];
@@ -765,7 +765,7 @@ fn a_flood_of_garbage_silences_nobody_hides_no_silence_and_takes_no_memory() {
     let server = Server::start(options.key_of(Network::SharedKey).key_of(Network::MasterKey));
     let (plain, secure) = (server.udp_address(0), server.secure_udp_address(0));
 
-    // A thousand who are remote and sealed, ten who are remote and not, and one of this host.
+    // A thousand that are remote and sealed, ten that are remote and not, and one of this host.
     let sockets = [(); 10].map(|()| Arc::new(loopback_socket()));
     let sealed = (1_000..2_000).zip(SEALED.into_iter().cycle()).zip(sockets.iter().cycle());
     let sealed =

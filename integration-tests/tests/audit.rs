@@ -1,4 +1,4 @@
-//! `varta-server audit verify`, on logs that were written here by what docs/AUDIT.md says of their form.
+//! `varta-server audit verify`, on logs that were written here in the form of docs/AUDIT.md.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -14,7 +14,7 @@ use varta_integration_tests::{Ended, run_to_its_end, server_command};
 
 const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-/// A log that somebody else wrote.
+/// A log that this test wrote.
 struct Log {
     directory: TempDir,
     is_keyed: bool,
@@ -80,7 +80,7 @@ impl Log {
         fs::write(self.path(), text.replace(from, to)).unwrap();
     }
 
-    /// Runs the program. What is meant for a server in the environment is none of its business.
+    /// Runs the program. It does not read the variables that are for a server.
     fn verify(&self, paths: &[&Path], arguments: &[&str]) -> Ended {
         let mut command = server_command();
         command
@@ -104,7 +104,7 @@ impl Log {
 }
 
 #[test]
-fn a_log_that_is_as_it_was_written_is_told_with_its_last_hash() {
+fn a_log_that_is_as_it_was_written_is_verified_and_its_last_hash_printed() {
     for is_keyed in [false, true] {
         let log = Log::new(is_keyed);
         let path = log.path();
@@ -140,7 +140,7 @@ fn a_log_that_is_as_it_was_written_is_told_with_its_last_hash() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_file_line_and_record() {
+fn what_is_wrong_is_reported_with_file_line_and_record() {
     for is_keyed in [false, true] {
         let log = Log::new(is_keyed);
         log.change("\"exit_code\":2", "\"exit_code\":0");

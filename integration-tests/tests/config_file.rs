@@ -1,4 +1,4 @@
-//! The configuration's file: what it can say, what goes before it, and what the server says when it makes no sense.
+//! The configuration's file: what it can set, what goes before it, and the error when it makes no sense.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -48,7 +48,7 @@ fn the_command_line_goes_before_the_environment_that_before_the_file_and_that_be
     assert_eq!((stall_after(&server), capacity(&server)), (8.0, 3.0));
     let server = Server::start(with(&path).env("VARTA_STALL_AFTER", "8s").args(["--stall-after", "9s"]));
     assert_eq!((stall_after(&server), capacity(&server)), (9.0, 3.0));
-    // What is given is given, also where it says what the default is.
+    // An option that is given counts, also where its value is the default.
     let server = Server::start(with(&path).args(["--stall-after", "5s"]));
     assert_eq!((stall_after(&server), capacity(&server)), (5.0, 3.0));
 }

@@ -1,4 +1,4 @@
-//! What the documents say of numbers, options and metrics is what the programs say.
+//! Numbers, options and metrics in the documents are those of the programs.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 

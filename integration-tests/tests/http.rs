@@ -14,7 +14,7 @@ use varta_proto::{Frame, Status};
 /// More than the server serves at once.
 const CROWD: usize = 100;
 
-/// Reads what the server says until it hangs up, which it must do within a generous time.
+/// Reads until the server hangs up, which it must do within a generous time.
 #[track_caller]
 fn read_to_the_end(stream: &mut TcpStream) -> String {
     stream.set_read_timeout(Some(LIMIT)).unwrap();
@@ -31,7 +31,7 @@ fn read_to_the_end(stream: &mut TcpStream) -> String {
 /// Connects and sends bytes that may be no proper request.
 fn provoke(server: &Server, bytes: &[u8]) -> TcpStream {
     let mut stream = http::connect(server.address()).unwrap();
-    // It may have heard enough before it was told everything.
+    // It may have read enough before all is sent.
     let _ = stream.write_all(bytes);
     stream
 }

@@ -33,7 +33,7 @@ fn done(server: &Server, words: &[&str]) -> String {
     ended.stdout
 }
 
-/// The same where it cannot. Gives what it says.
+/// The same where it cannot. Gives what it writes to standard error.
 #[track_caller]
 fn refused(server: &Server, words: &[&str]) -> String {
     let ended = command(server.socket(), words);
@@ -259,7 +259,7 @@ fn hostile_input_is_answered_counted_and_hurts_nobody() {
     }
     assert_eq!(requests(&server, "malformed"), hostile.len() as f64);
 
-    // A client that says nothing or does not end its line is cut off after a second; others wait for no longer.
+    // A client that sends nothing or does not end its line is cut off after a second; others wait for no longer.
     let silent: Vec<UnixStream> = (0..24).map(|_| connect(&server)).collect();
     for mut stream in silent.iter().step_by(2) {
         stream.write_all(b"{\"v\":1,").unwrap();

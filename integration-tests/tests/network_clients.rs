@@ -285,7 +285,7 @@ fn a_process_that_survives_its_panic_and_beats_on_stays_up_over_every_network() 
             routes.iter().map(|route| AgentProcess::start_on(route, &["--panic-hook"])).collect();
         let pids = pids(&workers);
         server.await_beats(&pids, 3);
-        // Each of them is heard: no two are sealed with the same nonce.
+        // Each of them is accepted: no two are sealed with the same nonce.
         for _ in 0..2 {
             for worker in &mut workers {
                 worker.ask("panic-in-thread");

@@ -45,7 +45,7 @@ impl World {
         World { workers, server, hosts }
     }
 
-    /// Pulls a host out, as `pull` does it, and plugs it in again: only its own agents are accused, and nobody is in the end.
+    /// Pulls a host out, as `pull` does it, and plugs it in again: only its own agents are accused, and none is in the end.
     fn pull_out_and_plug_in(&mut self, number: usize, pull: fn(&NetworkHost)) {
         let before = self.server.transitions().len();
         let per_host = self.workers.len() / 2;
@@ -98,7 +98,7 @@ impl World {
     }
 }
 
-/// A host's own addresses, as labels tell them.
+/// A host's own addresses, as the labels have them.
 fn addresses(host: &NetworkHost) -> Vec<String> {
     host.cables().iter().map(|cable| IpAddr::to_string(&cable.there)).collect()
 }

@@ -102,7 +102,7 @@ fn a_server_that_was_stopped_accuses_nobody_who_still_beats() {
     assert_eq!(changes(&seen_before, "stalled"), 0.0);
 
     server.pause();
-    // No beat of this time is to be found in the queue afterwards.
+    // The queue has no room for a beat of this time.
     Datagrams::to(server.socket()).fill_the_queue(b"not a frame");
     let (killed, stopped) = (workers.pop().unwrap(), workers.pop().unwrap());
     killed.signal(Signal::Kill);

@@ -1,4 +1,4 @@
-//! How the server starts, what it says when it cannot, and how it ends.
+//! How the server starts, its errors when it cannot, and how it ends.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -19,7 +19,7 @@ use varta_proto::{Frame, Status};
 const NO_OPTIONS: [&str; 0] = [];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// Every option of this version that takes a value. The contract with those who write unit files.
+/// Every option of this version that takes a value. Unit files rely on them.
 const OPTIONS: [&str; 59] = [
     "socket",
     "socket-mode",
@@ -107,7 +107,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
-// What it says of itself.
+// Help and version.
 
 #[test]
 fn help_names_every_option_with_its_variable() {
@@ -116,7 +116,7 @@ fn help_names_every_option_with_its_variable() {
     let written = OPTIONS.map(|name| (name, format!("--{name} <")));
     for (name, option) in written.into_iter().chain(SWITCHES.map(|name| (name, format!("--{name}\n")))) {
         let variable = format!("VARTA_{}", name.replace('-', "_").to_uppercase());
-        // What a variable says that may hold secrets is not shown.
+        // The value of a variable that may hold secrets is not shown.
         let end = if HIDDEN.contains(&name) { "]" } else { "=" };
         assert_says(&ended.stdout, &[&option, &format!("[env: {variable}{end}")]);
     }
@@ -145,7 +145,7 @@ fn a_second_server_on_a_socket_is_refused_and_the_first_goes_on() {
     assert_says(&said, &[first.socket().to_str().unwrap(), "another server is listening"]);
     assert_eq!(identity(first.socket()).unwrap(), before);
     first.await_beats(&[worker.pid()], 5);
-    // And whoever comes now finds the first.
+    // And an agent that comes now finds the first.
     let late = AgentProcess::start(first.socket(), &[]);
     first.await_beats(&[worker.pid(), late.pid()], 1);
 }
@@ -348,7 +348,7 @@ fn an_empty_variable_counts_as_unset_and_a_switch_takes_the_usual_words() {
     for (word, is_taken) in [("1", true), ("true", true), ("0", false), ("no", false)] {
         let mut command = server_command();
         command.env("VARTA_ALLOW_PLAINTEXT_REMOTE", word).args(["--socket", "none", "--udp", "0.0.0.0:0"]);
-        // Where plaintext is allowed the next fault is told.
+        // Where plaintext is allowed the next fault is reported.
         command.args(["--metrics-addr", "0.0.0.0:0"]);
         let said = run_to_its_end(command).stderr;
         assert_eq!(said.contains("--udp 0.0.0.0:0: is not a loopback"), !is_taken, "{word}: {said}");

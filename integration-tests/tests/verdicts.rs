@@ -28,8 +28,8 @@ const NO_DEADLINE: [&str; 2] = ["--stall-after", "1h"];
 const STALL_AFTER: [&str; 2] = ["--stall-after", "1s"];
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// What must hold of all verdicts on deaths and silences: there were so many, and the time between what happened and the
-/// verdict is one in which nobody would have given up waiting.
+/// What must hold of all verdicts on deaths and silences: there were so many, and the time between the event and the
+/// verdict is within the limit of a single wait.
 #[track_caller]
 fn assert_detections(scrape: &Scrape, verdicts: usize) {
     let (verdicts, limit) = (verdicts as f64, LIMIT.as_secs_f64());

@@ -1,4 +1,4 @@
-//! Runs a program under a pid that nobody has, as what comes by chance when pids are used again.
+//! Runs a program under a pid that is free, which happens by chance when pids are used again.
 //!
 //! `it-as-pid PID PROGRAM ARGUMENT…` forks a child with that pid, which becomes the program. The parent waits until
 //! its standard input has ended, and does not ask before whether the program has: a parent that does not care is one of

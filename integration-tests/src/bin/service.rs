@@ -1,7 +1,7 @@
 //! A small Tokio service that beats as long as its work makes progress.
 //!
 //! `it-service --socket PATH` has a heartbeat of 150 ms, a task that works, and a guard that ties the one to the other. It
-//! says `ready` after the first beat. Commands are lines on standard input, and each is answered with a line: `wedge` (the
+//! prints `ready` after the first beat. Commands are lines on standard input, and each is answered with a line: `wedge` (the
 //! work makes no progress any more), `work` (it does again), `alive` (a task of the same runtime answers, after it has
 //! waited for a timer), `stop` (the heartbeat is stopped). It ends when its standard input does.
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let Some(Route::Unix(path)) = Route::take_from(&mut env::args_os().skip(1).collect())? else {
-        return Err("it wants to be told of a Unix socket".into());
+        return Err("it takes a Unix socket only".into());
     };
     let mut heartbeat = Some(Varta::connect(path)?.spawn_heartbeat(INTERVAL)?);
     while heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.beats_sent() == 0) {
@@ -80,7 +80,7 @@ async fn work(guard: Guard, mut gate: watch::Receiver<bool>) {
     }
 }
 
-/// The lines of standard input, which are read beside the runtime.
+/// The lines of standard input, which are read in a thread outside the runtime.
 fn commands() -> mpsc::UnboundedReceiver<String> {
     let (sender, receiver) = mpsc::unbounded_channel();
     thread::spawn(move || {

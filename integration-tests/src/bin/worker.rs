@@ -1,4 +1,4 @@
-//! A small agent that does what a test tells it.
+//! A small agent that obeys the commands of a test.
 //!
 //! `it-worker --socket PATH` beats and says `ready`. It goes other ways with `--udp ADDRESS`, with `--secure-udp ADDRESS
 //! --key-file FILE` and with `--secure-udp ADDRESS --master-key-file FILE`. Further arguments:
@@ -7,25 +7,25 @@
 //! |---|---|
 //! | `--interval-ms N` | beats every `N` ms, 100 if not given |
 //! | `--default-socket` | looks for the server by itself, and needs none of these |
-//! | `--panic-hook` | tells the server of a panic |
+//! | `--panic-hook` | installs the panic hook of the SDK |
 //! | `--handle-per-beat` | makes a new handle for each beat |
 //! | `--user UID` | becomes another user first |
 //! | `--beats N` | ends after `N` beats that the kernel took |
 //! | `--exit-code N` | the exit status of that end |
 //! | `--name NAME` | gives the agent a name, through a Unix socket |
-//! | `--shm` | beats through a page of memory beside the Unix socket, and reconnects |
+//! | `--shm` | beats through a page of memory as well as the Unix socket, and reconnects |
 //! | `--attempts N` | tries a beat that meets a full queue so often, 20 times if not given |
 //!
 //! Commands are lines on standard input, and each is answered with a line: `status ok|degraded|critical` and `payload N`
 //! (both beat at once), `second` (opens one more handle, and beats with all), `drop-first` (closes the oldest handle),
 //! `recreate` (closes all and opens one), `exec` (replaces itself by itself; the answer is `ready` again), `exec PROGRAM` (by
 //! another), `fork` (has a child that beats on with the inherited handles; the answer is its pid), `panic`,
-//! `panic-in-thread`, `dropped` (the answer is how many beats the kernel did not take), `goodbye` (says so, and beats no
+//! `panic-in-thread`, `dropped` (the answer is how many beats the kernel did not take), `goodbye` (sends a goodbye, and beats no
 //! more). It ends when its standard input does.
 //!
 //! Of some it does not come back. To `exit N`, `abort`, `crash` and `panic-and-abort` it answers first and ends then; to
 //! `spin`, `lock` and `block PATH` it answers, and then it runs for ever, waits for a lock for ever, or shares its memory
-//! with a process that waits for somebody at the pipe PATH.
+//! with a process that waits for a writer at the pipe PATH.
 
 #![allow(clippy::print_stdout, reason = "this is how it answers")]
 
@@ -85,7 +85,7 @@ fn run(options: Options) -> Fallible<u8> {
         sys::become_user(user)?;
     }
     if options.panic_hook {
-        install_panic_handler(options.route.as_ref().ok_or("--panic-hook needs to be told where to")?)?;
+        install_panic_handler(options.route.as_ref().ok_or("--panic-hook needs a route")?)?;
     }
     let handles = vec![options.connect()?];
     let commands = Commands::from_stdin()?;
@@ -369,7 +369,7 @@ fn panic_on_request() {
     panic!("as the test wished");
 }
 
-/// Writes a line to standard output; nobody there to read it is nothing to talk about.
+/// Writes a line to standard output; that no reader is left is no error.
 fn answer(line: &str) {
     println!("{line}");
     let _ = io::stdout().flush();
