@@ -162,8 +162,8 @@ fn demo_gets_the_verdicts_it_wants_and_leaves_nothing_behind() {
     // Its processes have its standard error, so its end is the end of the last of them.
     let run = || Program::new(env!("CARGO_BIN_EXE_demo")).scratch(scratch.path()).run();
     let mut ended = run();
-    // On a busy machine the look at a process may come too late for the verdict, which has no reason then: such a run shows
-    // nothing.
+    // On a busy machine the look at a process may come too late for the verdict, which has no reason then:
+    // such a run shows nothing.
     while ended.stdout.iter().any(|line| line.contains("stalled: silent")) && started.elapsed() < LIMIT {
         ended = run();
     }

@@ -1,7 +1,7 @@
 //! A process that beats and obeys commands.
 //!
-//! Whatever the program is, it speaks one language: a line that begins with `ready` after its first beat, and one line
-//! for each command that it was given.
+//! Whatever the program is, it speaks one language: a line that begins with `ready` after its first beat, and
+//! one line for each command that it was given.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -27,7 +27,8 @@ pub struct AgentProcess {
 }
 
 impl AgentProcess {
-    /// Starts one of ours that beats to the socket at this path, and waits until its first beat is on its way.
+    /// Starts one of ours that beats to the socket at this path, and waits until its first beat is on its
+    /// way.
     #[must_use]
     #[track_caller]
     pub fn start(socket: &Path, arguments: &[&str]) -> Self {
@@ -105,7 +106,8 @@ impl AgentProcess {
         reply
     }
 
-    /// Has one of ours fork, and gives the pid of the child, which beats on with the handles that it has inherited.
+    /// Has one of ours fork, and gives the pid of the child, which beats on with the handles that it has
+    /// inherited.
     #[track_caller]
     pub fn fork(&mut self) -> u32 {
         let reply = self.ask("fork");

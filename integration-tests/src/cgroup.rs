@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use crate::retry::wait_for;
 
-/// A cgroup, empty at first. When it is dropped, what is in it is thawed, and it is removed as soon as nothing is in it:
-/// agents that are put into it have to be dropped before.
+/// A cgroup, empty at first. When it is dropped, what is in it is thawed, and it is removed as soon as
+/// nothing is in it: agents that are put into it have to be dropped before.
 #[derive(Debug)]
 pub struct Freezer(PathBuf);
 

@@ -1,7 +1,7 @@
 //! The commands of a test to an agent's process: lines on its standard input.
 //!
-//! They are read without a thread and without a shared buffer, because the process forks and calls `exec` between two of
-//! them.
+//! They are read without a thread and without a shared buffer, because the process forks and calls `exec`
+//! between two of them.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -40,7 +40,8 @@ impl Commands {
         Ok(Commands { input, unread: Vec::new(), only_end: false })
     }
 
-    /// Reads no more commands, and waits only for the end: a forked child must not read what is for its parent.
+    /// Reads no more commands, and waits only for the end: a forked child must not read what is for its
+    /// parent.
     pub fn stop_reading(&mut self) {
         self.only_end = true;
     }

@@ -34,8 +34,8 @@ impl ExpectedCounts {
         self.rows.values().sum()
     }
 
-    /// Waits until so many are counted, and checks that they are in these rows and none in any other, that the kernel has
-    /// dropped none, and that every family that counts them once more has the same number.
+    /// Waits until so many are counted, and checks that they are in these rows and none in any other, that
+    /// the kernel has dropped none, and that every family that counts them once more has the same number.
     #[track_caller]
     pub fn check(&self, server: &Server) -> Scrape {
         let scrape = server.await_datagrams(self.total() as f64);
@@ -77,8 +77,8 @@ impl Flood {
         *self.sent.entry(transport.to_owned()).or_default() += count;
     }
 
-    /// Waits until each datagram is counted as read by the server or as dropped at its socket, to the datagram for each
-    /// transport, and checks that it stays so.
+    /// Waits until each datagram is counted as read by the server or as dropped at its socket, to the
+    /// datagram for each transport, and checks that it stays so.
     #[track_caller]
     pub fn await_balance(&self, server: &Server) -> Scrape {
         let balances = |scrape: &Scrape| {
@@ -100,8 +100,8 @@ impl Flood {
     }
 }
 
-/// How many packets this host has lost on the way to a socket because the queue of a processor was full: the second column of
-/// a file that `proc(5)` does not explain and every Linux has.
+/// How many packets this host has lost on the way to a socket because the queue of a processor was full: the
+/// second column of a file that `proc(5)` does not explain and every Linux has.
 fn lost_between_sockets() -> u64 {
     let table = fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
     let lost = |row: &str| u64::from_str_radix(row.split_whitespace().nth(1)?, 16).ok();

@@ -6,13 +6,14 @@
 //! server.expect(metric("varta_notifications_total").with("outcome", "sent").is(3.0));
 //! ```
 //!
-//! Verdicts are read from the server's log, where each change of verdict is a line of the target `varta::agent`. Every server
-//! of a test writes that log, and the lines stand in the order in which the tracker made the changes. A line that is already
-//! there counts: an expectation holds if the log has the line or gets it in time. Whether an agent had other verdicts
-//! as well is a question for [`Server::history`](crate::Server::history).
+//! Verdicts are read from the server's log, where each change of verdict is a line of the target
+//! `varta::agent`. Every server of a test writes that log, and the lines stand in the order in which the
+//! tracker made the changes. A line that is already there counts: an expectation holds if the log has the
+//! line or gets it in time. Whether an agent had other verdicts as well is a question for
+//! [`Server::history`](crate::Server::history).
 //!
-//! An expectation that fails panics at the line of the test, with all changes of verdict in the order in which they were
-//! seen. The lines of the agent in question are marked with `>`.
+//! An expectation that fails panics at the line of the test, with all changes of verdict in the order in
+//! which they were seen. The lines of the agent in question are marked with `>`.
 
 use std::fmt;
 use std::time::Duration;
@@ -35,7 +36,8 @@ pub trait Expectation {
     ///
     /// # Errors
     ///
-    /// It did not hold in time. The text is for the person who reads the failure: what was expected, and what was seen.
+    /// It did not hold in time. The text is for the person who reads the failure: what was expected, and what
+    /// was seen.
     fn wait(self, server: &Server) -> Result<Self::Found, String>;
 }
 
@@ -187,8 +189,8 @@ impl Verdict {
         Verdict { cause: Some(cause.to_owned()), ..self }
     }
 
-    /// The cause that a look at the process shows. That the look [came too late](Transition::has_no_look) counts as well, for
-    /// tests that are about something else.
+    /// The cause that a look at the process shows. That the look [came too late](Transition::has_no_look)
+    /// counts as well, for tests that are about something else.
     #[must_use]
     pub fn seen_as(self, cause: &str) -> Self {
         Verdict { may_have_no_look: true, ..self.because(cause) }
@@ -224,9 +226,9 @@ impl Verdict {
         Verdict { signal: Some(signal), ..self }
     }
 
-    /// How long the change takes by design, such as a stall-after. The expectation is given up when [`LIMIT`] more than this
-    /// has passed since [`Server::expect`] was called: a limit that no healthy run comes near, however busy the machine is,
-    /// and no assertion of speed. Without it a change is one that comes at once.
+    /// How long the change takes by design, such as a stall-after. The expectation is given up when [`LIMIT`]
+    /// more than this has passed since [`Server::expect`] was called: a limit that no healthy run comes near,
+    /// however busy the machine is, and no assertion of speed. Without it a change is one that comes at once.
     #[must_use]
     pub fn within(self, takes: Duration) -> Self {
         Verdict { takes, ..self }

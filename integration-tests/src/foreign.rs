@@ -6,8 +6,8 @@ use std::process::Command;
 
 use crate::programs::{isolated, target_directory};
 
-/// A command for a foreign program, by its path below `foreign`. Where it was not fetched the test has nothing to show: it
-/// prints so and returns, except in continuous integration, where that is a failure.
+/// A command for a foreign program, by its path below `foreign`. Where it was not fetched the test has
+/// nothing to show: it prints so and returns, except in continuous integration, where that is a failure.
 #[must_use]
 pub fn command(program: &str) -> Option<Command> {
     let path: PathBuf = target_directory().join("foreign").join(program);

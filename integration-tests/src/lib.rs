@@ -1,8 +1,9 @@
 //! What the integration tests share: a real server, real agents, and expectations.
 //!
-//! Nothing in here looks inside a server or an agent. A test starts the programs that users start, speaks to them
-//! through sockets, signals and standard streams, and reads what an operator reads: metrics, log lines and exit
-//! statuses. It waits for conditions and never for time, so that its result is the same on a loaded machine as on an idle one.
+//! Nothing in here looks inside a server or an agent. A test starts the programs that users start, speaks to
+//! them through sockets, signals and standard streams, and reads what an operator reads: metrics, log lines
+//! and exit statuses. It waits for conditions and never for time, so that its result is the same on a loaded
+//! machine as on an idle one.
 
 #![allow(
     clippy::panic,

@@ -71,22 +71,24 @@ impl Transition {
         })
     }
 
-    /// Whether an agent of this host is stalled with nothing known of its process, because the server's look at it came too
-    /// late: a verdict waits for the look for a moment only, and on a busy machine it may take longer.
+    /// Whether an agent of this host is stalled with nothing known of its process, because the server's look
+    /// at it came too late: a verdict waits for the look for a moment only, and on a busy machine it may take
+    /// longer.
     #[must_use]
     pub fn has_no_look(&self) -> bool {
         self.to == "stalled" && self.cause == "silent" && self.host.is_empty() && self.dossier.is_empty()
     }
 
-    /// Whether the change only says that the server could not see for a while, or that this is over: it accuses no agent,
-    /// and happens on a busy machine.
+    /// Whether the change only says that the server could not see for a while, or that this is over: it
+    /// accuses no agent, and happens on a busy machine.
     #[must_use]
     pub fn is_observer_gap(&self) -> bool {
         self.to == "unknown" || (self.from == "unknown" && self.to == "up" && self.cause == "recovered")
     }
 }
 
-/// One line, such as `12:00:01Z billing[4242] by unix: up to stalled: stopped; silent for 2003 ms, ok, payload 0`.
+/// One line, such as `12:00:01Z billing[4242] by unix: up to stalled: stopped; silent for 2003 ms, ok,
+/// payload 0`.
 impl fmt::Display for Transition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Transition { timestamp, agent, pid, transport, from, to, cause, .. } = self;
@@ -163,8 +165,8 @@ impl Shared {
     }
 }
 
-/// The lines read so far. A line comes a moment after the event that it reports: a test that concludes something from a line that is
-/// missing waits for a later one first.
+/// The lines read so far. A line comes a moment after the event that it reports: a test that concludes
+/// something from a line that is missing waits for a later one first.
 #[derive(Debug)]
 pub struct Log {
     shared: Arc<Shared>,
@@ -173,8 +175,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Reads in a thread of its own; to the end, or to the first line for which `enough` holds. After that the pipe stays
-    /// open and is not read any more.
+    /// Reads in a thread of its own; to the end, or to the first line for which `enough` holds. After that
+    /// the pipe stays open and is not read any more.
     pub(crate) fn read(stream: ChildStderr, enough: fn(&str) -> bool) -> Self {
         let shared = Arc::new(Shared::default());
         let filled = Arc::clone(&shared);
@@ -219,8 +221,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// It has given none within `limit`, or for all lines of a log that is complete. The result is what `failure` makes of
-    /// all lines.
+    /// It has given none within `limit`, or for all lines of a log that is complete. The result is what
+    /// `failure` makes of all lines.
     pub(crate) fn wait_for<T, E>(
         &self,
         limit: Duration,
@@ -241,7 +243,8 @@ impl Log {
         }
     }
 
-    /// Waits for the last line, of a server that has ended or whose log is not read further. Then the pipe is closed.
+    /// Waits for the last line, of a server that has ended or whose log is not read further. Then the pipe is
+    /// closed.
     pub(crate) fn finish(&mut self) {
         if let Some(reader) = self.reader.take() {
             // The stream is of no use any more.

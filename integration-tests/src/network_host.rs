@@ -1,8 +1,8 @@
-//! Hosts with a network of their own, each on a cable to the one that the test is on: network namespaces, and a pair of
-//! virtual devices to each of them.
+//! Hosts with a network of their own, each on a cable to the one that the test is on: network namespaces, and
+//! a pair of virtual devices to each of them.
 //!
-//! Nothing of it has a name that other processes could see, and nothing needs to be cleaned up: the test's own thread goes into
-//! a network of its own first, and all of this exists as long as a process is in it.
+//! Nothing of it has a name that other processes could see, and nothing needs to be cleaned up: the test's
+//! own thread goes into a network of its own first, and all of this exists as long as a process is in it.
 #![allow(unsafe_code, reason = "unshare has no safe interface in the standard library")]
 
 use std::fs;
@@ -20,14 +20,15 @@ use crate::retry::wait_for;
 /// A host's name for its end of the cable.
 const DEVICE: &str = "cable";
 
-/// Runs a test in a network in which there is nothing but itself. Where that cannot be had the test has nothing to show,
-/// and prints so.
+/// Runs a test in a network in which there is nothing but itself. Where that cannot be had the test has
+/// nothing to show, and prints so.
 pub fn in_a_network_of_its_own(test: fn()) {
     // What may have to be built may need the network that is left behind.
     let _ = server_command();
     // A thread that has left the network is no good for another test.
     let thread = thread::spawn(move || {
-        // SAFETY: `unshare` touches no memory. This thread, and what it starts from here on, has another network.
+        // SAFETY: `unshare` touches no memory. This thread, and what it starts from here on, has another
+        // network.
         if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
             skip(&format!("no network namespace can be made here: {}", io::Error::last_os_error()));
         } else if let Err(error) = run("ip", &["link", "set", "lo", "up"]) {
@@ -80,7 +81,8 @@ impl NetworkHost {
         host
     }
 
-    /// The addresses by which this host and the test's reach each other: of IPv4 and, where there is such a thing, of IPv6.
+    /// The addresses by which this host and the test's reach each other: of IPv4 and, where there is such a
+    /// thing, of IPv6.
     #[must_use]
     pub fn cables(&self) -> Vec<Cable> {
         let number = self.number;
@@ -99,7 +101,8 @@ impl NetworkHost {
         must(self.run_there(&["link", "set", DEVICE, "down"]));
     }
 
-    /// Turns off the device at the test's end of the cable. A program over there gets no error, but what it sends is lost.
+    /// Turns off the device at the test's end of the cable. A program over there gets no error, but what it
+    /// sends is lost.
     #[track_caller]
     pub fn unplug(&self) {
         must(run("ip", &["link", "set", &self.our_end(), "down"]));
@@ -127,8 +130,8 @@ impl NetworkHost {
         }
     }
 
-    /// Has a program run on it, in a PID namespace of its own and as process 2 there: what one host has, another may have
-    /// as well.
+    /// Has a program run on it, in a PID namespace of its own and as process 2 there: what one host has,
+    /// another may have as well.
     #[must_use]
     pub fn as_process_2(&self, command: &Command) -> Command {
         // Process 1 is the shell, which stays because it has something to do after the program.

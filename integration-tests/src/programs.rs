@@ -32,11 +32,12 @@ fn profile_directory() -> PathBuf {
     own.expect("`deps` lies in a profile's directory").to_path_buf()
 }
 
-/// The variable of the environment that names the server's program where it is built already, with all that is tested.
+/// The variable of the environment that names the server's program where it is built already, with all that
+/// is tested.
 const TESTED_SERVER: &str = "VARTA_TESTED_SERVER";
 
-/// A command for the server as it is now: built on first use, with the profile of the running test. Its environment is
-/// empty, so that no variable of the shell in which the tests run has an effect.
+/// A command for the server as it is now: built on first use, with the profile of the running test. Its
+/// environment is empty, so that no variable of the shell in which the tests run has an effect.
 #[must_use]
 pub fn server_command() -> Command {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -63,8 +64,8 @@ fn build_server(profile_directory: &Path) {
         .args(["--profile", profile, "--target-dir"])
         .arg(profile_directory.parent().expect("a profile's directory lies in another"))
         .current_dir(env!("CARGO_MANIFEST_DIR"));
-    // The variables that Cargo sets for this test's own package would make build scripts run again that read them, and
-    // after them most of the server be built again.
+    // The variables that Cargo sets for this test's own package would make build scripts run again that read
+    // them, and after them most of the server be built again.
     for (name, _) in env::vars_os() {
         if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.to_string_lossy().starts_with(start)) {
             cargo.env_remove(name);
@@ -74,8 +75,8 @@ fn build_server(profile_directory: &Path) {
     assert!(built.success(), "the server cannot be built: {built}");
 }
 
-/// Builds in the first of all processes of a run. `cargo nextest` runs each test in a process of its own, and gives all of
-/// them the name of the run; other processes build for themselves.
+/// Builds in the first of all processes of a run. `cargo nextest` runs each test in a process of its own, and
+/// gives all of them the name of the run; other processes build for themselves.
 fn once_in_a_run(directory: &Path, build: impl FnOnce()) {
     let Ok(run) = env::var("NEXTEST_RUN_ID") else { return build() };
     let path = directory.join("varta-server.run");
@@ -96,7 +97,8 @@ fn once_in_a_run(directory: &Path, build: impl FnOnce()) {
     built_before.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
-/// A command for one of our agents: the program `it-worker` of this package, whose documentation lists its options and commands.
+/// A command for one of our agents: the program `it-worker` of this package, whose documentation lists its
+/// options and commands.
 #[must_use]
 pub fn worker_command() -> Command {
     isolated(&profile_directory().join("it-worker"))
@@ -120,7 +122,8 @@ pub(crate) fn isolated(program: &Path) -> Command {
     command
 }
 
-/// Whether a process can be put into a PID namespace of its own here. Where it cannot, the test is skipped, and this prints so.
+/// Whether a process can be put into a PID namespace of its own here. Where it cannot, the test is skipped,
+/// and this prints so.
 #[must_use]
 pub fn pid_namespaces_work() -> bool {
     static WORK: OnceLock<bool> = OnceLock::new();
@@ -135,8 +138,8 @@ pub fn pid_namespaces_work() -> bool {
     work
 }
 
-/// Has a program run as process 1 of a PID namespace of its own, as in a container. The process that is started here is
-/// its parent outside, and takes it along when it is killed.
+/// Has a program run as process 1 of a PID namespace of its own, as in a container. The process that is
+/// started here is its parent outside, and takes it along when it is killed.
 #[must_use]
 pub fn into_pid_namespace(command: &Command) -> Command {
     let mut outside = isolated(Path::new("unshare"));
@@ -147,8 +150,8 @@ pub fn into_pid_namespace(command: &Command) -> Command {
     outside
 }
 
-/// Has a program run under a pid of the test's choosing, which must be free: this happens by chance when pids are used
-/// again. The process that is started here is its parent.
+/// Has a program run under a pid of the test's choosing, which must be free: this happens by chance when pids
+/// are used again. The process that is started here is its parent.
 #[must_use]
 pub fn as_pid(pid: u32, command: &Command) -> Command {
     let mut parent = isolated(&profile_directory().join("it-as-pid"));
@@ -215,7 +218,8 @@ pub fn run_to_its_end(mut command: Command) -> Ended {
     Ended { status, stdout, stderr }
 }
 
-/// Runs the server's program to its end, as for a command that answers and ends or with options that keep it from starting.
+/// Runs the server's program to its end, as for a command that answers and ends or with options that keep it
+/// from starting.
 #[must_use]
 pub fn run_server<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> Ended {
     let mut command = server_command();
@@ -223,7 +227,8 @@ pub fn run_server<T: AsRef<OsStr>>(arguments: impl IntoIterator<Item = T>) -> En
     run_to_its_end(command)
 }
 
-/// Runs a server that ends with this exit status because it cannot start, and gives what it writes to standard error.
+/// Runs a server that ends with this exit status because it cannot start, and gives what it writes to
+/// standard error.
 #[track_caller]
 pub fn refused_start<T: AsRef<OsStr>>(
     status: i32,

@@ -76,7 +76,8 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Starts one on a port that the kernel picks, with the answers to the first requests. All others are taken.
+    /// Starts one on a port that the kernel picks, with the answers to the first requests. All others are
+    /// taken.
     #[must_use]
     pub fn start(replies: impl IntoIterator<Item = Reply>) -> Self {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), replies)
@@ -94,8 +95,8 @@ impl Receiver {
         Receiver { address, shared, accepts: Some(accepts) }
     }
 
-    /// An address at which no program listens now. Its host part is of this process alone, so that no other process gets the
-    /// port meanwhile.
+    /// An address at which no program listens now. Its host part is of this process alone, so that no other
+    /// process gets the port meanwhile.
     #[must_use]
     pub fn nowhere() -> SocketAddr {
         let [_, high, middle, low] = std::process::id().to_be_bytes();

@@ -1,5 +1,5 @@
-//! An agent on the network that the test itself plays, datagram by datagram: what is on the way can be kept, changed,
-//! held back and sent once more, as an attacker on the path can do it.
+//! An agent on the network that the test itself plays, datagram by datagram: what is on the way can be kept,
+//! changed, held back and sent once more, as an attacker on the path can do it.
 
 use std::fs::File;
 use std::io::Read;
@@ -55,7 +55,8 @@ impl RemoteAgent {
         Self::with_key(socket, network, key, server, pid)
     }
 
-    /// One with a key of the test's choice, in the form of the network; a master key is the one that it derives from.
+    /// One with a key of the test's choice, in the form of the network; a master key is the one that it
+    /// derives from.
     #[must_use]
     #[track_caller]
     pub fn with_key(
@@ -156,7 +157,8 @@ impl RemoteAgent {
         self.session.renew(new_salt());
     }
 
-    /// Starts again with a new socket and a new session: the process was restarted and has the pid that it had.
+    /// Starts again with a new socket and a new session: the process was restarted and has the pid that it
+    /// had.
     pub fn restart(&mut self) {
         self.socket = Arc::new(loopback_socket());
         self.session = new_session();

@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A test that waits longer has failed. It is no measure of speed: a machine that is busy with other work must not fail a
-/// test, and no test that succeeds waits so long.
+/// A test that waits longer has failed. It is no measure of speed: a machine that is busy with other work
+/// must not fail a test, and no test that succeeds waits so long.
 pub const LIMIT: Duration = Duration::from_secs(60);
 /// The pause between two calls of a probe.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -39,8 +39,8 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     assert!(holds.is_some(), "not within {LIMIT:?}: {what}");
 }
 
-/// Gives the value, or fails the test at the line of whatever called the function that calls this: a closure that panics
-/// would be that place itself.
+/// Gives the value, or fails the test at the line of whatever called the function that calls this: a closure
+/// that panics would be that place itself.
 #[track_caller]
 pub(crate) fn or_fail<T>(outcome: Result<T, String>) -> T {
     match outcome {

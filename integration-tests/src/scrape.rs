@@ -25,8 +25,9 @@ pub struct Scrape {
     pub samples: Vec<Sample>,
 }
 
-/// Families that move by themselves, whatever a test does: time passes, and on a busy machine the server may not run for a
-/// while and count that. The time of a last beat is on the wall clock, which is read for each scrape.
+/// Families that move by themselves, whatever a test does: time passes, and on a busy machine the server may
+/// not run for a while and count that. The time of a last beat is on the wall clock, which is read for each
+/// scrape.
 const RESTLESS: [&str; 4] = [
     "varta_watch_uptime_seconds",
     "varta_blind_periods_total",
@@ -95,7 +96,8 @@ impl Scrape {
         self.sum("varta_frames_total", &[])
     }
 
-    /// How many datagrams ended as `outcome`, over all transports; on one of them there must be such an outcome.
+    /// How many datagrams ended as `outcome`, over all transports; on one of them there must be such an
+    /// outcome.
     #[must_use]
     #[track_caller]
     pub fn outcome(&self, outcome: &str) -> f64 {
@@ -105,8 +107,8 @@ impl Scrape {
         self.sum("varta_frames_total", &labels)
     }
 
-    /// By how much each series has changed from `before` to now, without those that always change. A series that one of
-    /// the two does not have counts as zero there.
+    /// By how much each series has changed from `before` to now, without those that always change. A series
+    /// that one of the two does not have counts as zero there.
     #[must_use]
     pub fn changes_since(&self, before: &Scrape) -> BTreeMap<String, f64> {
         let mut changes = BTreeMap::new();

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// A directory for what outlives one server: sockets, state, configuration, and what commands leave behind. It is removed
-/// when this is dropped.
+/// A directory for what outlives one server: sockets, state, configuration, and what commands leave behind.
+/// It is removed when this is dropped.
 #[derive(Debug)]
 pub struct Scratch(TempDir);
 

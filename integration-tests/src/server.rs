@@ -26,8 +26,8 @@ const METRICS: &str = "metrics on ";
 /// What its first line about a socket begins with.
 const LISTENING: &str = "listening on ";
 
-/// The options of a server. Without more than [`Options::new`] it has its socket in a directory of its own, serves
-/// metrics on a port that the kernel picks, and has its defaults otherwise.
+/// The options of a server. Without more than [`Options::new`] it has its socket in a directory of its own,
+/// serves metrics on a port that the kernel picks, and has its defaults otherwise.
 #[derive(Debug, Default)]
 pub struct Options {
     arguments: Vec<OsString>,
@@ -102,13 +102,15 @@ impl Options {
         self.args(["--socket", "none"])
     }
 
-    /// Has it listen for plaintext on this address too; on port 0 the kernel picks one, see [`Server::udp_address`].
+    /// Has it listen for plaintext on this address too; on port 0 the kernel picks one, see
+    /// [`Server::udp_address`].
     #[must_use]
     pub fn udp(self, address: &str) -> Self {
         self.args(["--udp", address])
     }
 
-    /// Has it listen for sealed beats on this address too, as [`udp`](Options::udp) does for others. It needs a key.
+    /// Has it listen for sealed beats on this address too, as [`udp`](Options::udp) does for others. It needs
+    /// a key.
     #[must_use]
     pub fn secure_udp(self, address: &str) -> Self {
         self.args(["--secure-udp", address])
@@ -128,7 +130,8 @@ impl Options {
         self
     }
 
-    /// Has it listen for beats of a network on these addresses, with the key for them. [`Server::route`] leads there.
+    /// Has it listen for beats of a network on these addresses, with the key for them. [`Server::route`]
+    /// leads there.
     #[must_use]
     pub fn on(self, network: Network, addresses: &[IpAddr]) -> Self {
         addresses.iter().fold(self.key_of(network), |options, address| {
@@ -154,8 +157,8 @@ impl Options {
         self
     }
 
-    /// Puts it into a PID namespace of its own, where it cannot see the processes outside. [`Server::pid`] is then that of its
-    /// parent outside.
+    /// Puts it into a PID namespace of its own, where it cannot see the processes outside. [`Server::pid`] is
+    /// then that of its parent outside.
     #[must_use]
     pub fn in_a_container(mut self) -> Self {
         self.is_in_a_container = true;
@@ -314,8 +317,8 @@ impl Server {
         });
     }
 
-    /// Stops it for this time, and lets it go on. This is no wait for a condition: that the server does not run is what
-    /// happens to it.
+    /// Stops it for this time, and lets it go on. This is no wait for a condition: that the server does not
+    /// run is what happens to it.
     #[track_caller]
     pub fn pause_for(&self, time: Duration) {
         self.pause();
@@ -328,7 +331,8 @@ impl Server {
         self.signal(Signal::Continue);
     }
 
-    /// Stops it in order with SIGTERM: waits until it has ended with success, and for the last line of its log.
+    /// Stops it in order with SIGTERM: waits until it has ended with success, and for the last line of its
+    /// log.
     #[track_caller]
     pub fn stop(&mut self) {
         self.signal(Signal::Terminate);
@@ -404,8 +408,9 @@ impl Server {
         or_fail(expectation.wait(self))
     }
 
-    /// Waits until so many verdicts on an agent are there, and checks that they are these: as [`history`](Server::history)
-    /// gives them, with any cause where a look at the process [came too late](Transition::has_no_look).
+    /// Waits until so many verdicts on an agent are there, and checks that they are these: as
+    /// [`history`](Server::history) gives them, with any cause where a look at the process [came too
+    /// late](Transition::has_no_look).
     #[track_caller]
     pub fn expect_history(&self, agent: impl Into<Agent>, expected: &[&str]) {
         let agent = agent.into();
@@ -430,16 +435,16 @@ impl Server {
         assert!(is_expected, "{agent} has the history {history:?}, and not {expected:?}");
     }
 
-    /// All verdicts on an agent up to now with their causes, such as `down: killed`, each of which begins where the one before
-    /// ended. [Gaps of the observer](Transition::is_observer_gap) are left out.
+    /// All verdicts on an agent up to now with their causes, such as `down: killed`, each of which begins
+    /// where the one before ended. [Gaps of the observer](Transition::is_observer_gap) are left out.
     #[must_use]
     #[track_caller]
     pub fn history(&self, agent: impl Into<Agent>) -> Vec<String> {
         self.changes_of(&agent.into()).iter().map(summary).collect()
     }
 
-    /// All changes of verdict of an agent up to now but [gaps of the observer](Transition::is_observer_gap). Each change begins
-    /// where the one before ended.
+    /// All changes of verdict of an agent up to now but [gaps of the observer](Transition::is_observer_gap).
+    /// Each change begins where the one before ended.
     #[track_caller]
     fn changes_of(&self, agent: &Agent) -> Vec<Transition> {
         let mut own = self.all_transitions();
@@ -454,8 +459,8 @@ impl Server {
         own
     }
 
-    /// All changes of verdict up to now without [gaps of the observer](Transition::is_observer_gap): as many as the metrics
-    /// count, so that no line is still on its way.
+    /// All changes of verdict up to now without [gaps of the observer](Transition::is_observer_gap): as many
+    /// as the metrics count, so that no line is still on its way.
     #[must_use]
     #[track_caller]
     pub fn transitions(&self) -> Vec<Transition> {
@@ -483,8 +488,9 @@ impl Server {
         or_fail(changes)
     }
 
-    /// Reads its metrics again and again until they are as expected, and once more: the rows of one reading may be of
-    /// different moments, those of the second are of none before the first. `what` is the condition in words.
+    /// Reads its metrics again and again until they are as expected, and once more: the rows of one reading
+    /// may be of different moments, those of the second are of none before the first. `what` is the condition
+    /// in words.
     #[track_caller]
     pub fn await_scrape(&self, what: &str, expected: impl FnMut(&Scrape) -> bool) -> Scrape {
         or_fail(self.wait_for_scrape(what, expected))
@@ -528,8 +534,8 @@ impl Server {
         self.await_beats_and_seconds(pids, more, 0.0)
     }
 
-    /// Waits until each of these agents has sent `more` beats from now on, and `seconds` have passed by the server's own
-    /// clock.
+    /// Waits until each of these agents has sent `more` beats from now on, and `seconds` have passed by the
+    /// server's own clock.
     #[track_caller]
     pub fn await_beats_and_seconds(&self, pids: &[u32], more: u32, seconds: f64) -> Scrape {
         let now = self.await_scrape("the server answers, and knows the agents", |scrape| {

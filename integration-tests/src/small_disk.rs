@@ -10,12 +10,14 @@ use crate::scratch::Scratch;
 /// The length of the file that takes all the room.
 const BALLAST: usize = 1 << 20;
 
-/// A file system of 512 KiB. It is unmounted when this is dropped, which must be before its scratch directory is.
+/// A file system of 512 KiB. It is unmounted when this is dropped, which must be before its scratch directory
+/// is.
 #[derive(Debug)]
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts one in a scratch directory; `None` where nothing may be mounted. The test is skipped then, and this prints so.
+    /// Mounts one in a scratch directory; `None` where nothing may be mounted. The test is skipped then, and
+    /// this prints so.
     #[must_use]
     #[track_caller]
     pub fn mount(scratch: &Scratch) -> Option<Self> {

@@ -72,12 +72,13 @@ pub fn fork() -> io::Result<Forked> {
     }
 }
 
-/// Forks this process, which must have only one thread, and gives the child the pid `pid`, which must be free.
+/// Forks this process, which must have only one thread, and gives the child the pid `pid`, which must be
+/// free.
 ///
 /// # Errors
 ///
-/// The error of `clone3(2)`: only root may, and `AlreadyExists` when the pid is taken. `Unsupported` when there are other
-/// threads.
+/// The error of `clone3(2)`: only root may, and `AlreadyExists` when the pid is taken. `Unsupported` when
+/// there are other threads.
 pub fn fork_as(pid: u32) -> io::Result<Forked> {
     expect_one_thread()?;
     let wanted = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -94,8 +95,8 @@ pub fn fork_as(pid: u32) -> io::Result<Forked> {
         set_tid_size: 1,
         cgroup: 0,
     };
-    // SAFETY: as with `fork`; without a stack the child goes on with a copy of this one. What `arguments` point to lives
-    // through the call.
+    // SAFETY: as with `fork`; without a stack the child goes on with a copy of this one. What `arguments`
+    // point to lives through the call.
     match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) } {
         0 => Ok(Forked::Child),
         pid => u32::try_from(pid).map(Forked::Parent).map_err(|_| io::Error::last_os_error()),
@@ -130,8 +131,8 @@ pub enum Readiness {
     Nothing,
 }
 
-/// Waits until there is something to read on `descriptor` or its other end has gone. With `only_hang_up` what could be
-/// read is left to somebody else.
+/// Waits until there is something to read on `descriptor` or its other end has gone. With `only_hang_up` what
+/// could be read is left to somebody else.
 ///
 /// # Errors
 ///
@@ -175,8 +176,8 @@ pub fn become_user(uid: u32) -> io::Result<()> {
 pub fn as_user<T: Send>(uid: u32, act: impl FnOnce() -> T + Send) -> io::Result<T> {
     let change = move || {
         let (stays, uid) = (-1_i64, i64::from(uid));
-        // SAFETY: `setresuid` touches no memory of this process. The system call itself, unlike the C library's function of
-        // that name, changes only the thread that makes it, and this one ends soon.
+        // SAFETY: `setresuid` touches no memory of this process. The system call itself, unlike the C
+        // library's function of that name, changes only the thread that makes it, and this one ends soon.
         match unsafe { libc::syscall(libc::SYS_setresuid, stays, uid, stays) } {
             0 => Ok(act()),
             _ => Err(io::Error::last_os_error()),

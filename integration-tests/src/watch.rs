@@ -65,7 +65,8 @@ impl Watch {
         let directory = tempfile::tempdir().expect("there is a place for temporary directories");
         let path = directory.path();
         command.args(["--threshold-ms", &stall_after.as_millis().to_string(), "--prom-addr", "127.0.0.1:0"]);
-        // By default it drops a beat that comes within 10 ms of another, and refuses scrapes that come too often.
+        // By default it drops a beat that comes within 10 ms of another, and refuses scrapes that come too
+        // often.
         command.args(["--max-beat-rate", "0", "--global-beat-rate", "0"]);
         command.args(["--prom-rate-limit-per-sec", "10000", "--prom-rate-limit-burst", "10000"]);
         command.arg("--prom-token-file").arg(write_secret(path, "token", TOKEN));

@@ -1,5 +1,5 @@
-//! Every datagram that is sent is counted once, to the datagram: read and accepted, read and refused, or dropped
-//! by the kernel, however much comes and from however many senders at once.
+//! Every datagram that is sent is counted once, to the datagram: read and accepted, read and refused, or
+//! dropped by the kernel, however much comes and from however many senders at once.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -21,7 +21,8 @@ const EACH: u64 = 20_000;
 /// How many of them while the server is stopped: more than its queue holds.
 const UNREAD: u64 = 1_000;
 
-/// What a sender sends, one after the other and again. Over the network in plain sight a forgery cannot be seen.
+/// What a sender sends, one after the other and again. Over the network in plain sight a forgery cannot be
+/// seen.
 fn mixture(agent: &mut RemoteAgent, forger: &mut RemoteAgent) -> [Vec<u8>; 6] {
     let good = agent.next_frame(Status::Ok).to_bytes();
     let forged = Frame { pid: forger.pid(), ..agent.next_frame(Status::Ok) }.to_bytes();

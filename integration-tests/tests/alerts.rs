@@ -1,4 +1,5 @@
-//! Notifications of agents in alarm: what comes over the wire, and what becomes of it when no receiver takes it.
+//! Notifications of agents in alarm: what comes over the wire, and what becomes of it when no receiver takes
+//! it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,5 +1,5 @@
-//! An attacker on the network that reads every datagram and sends any: each hostile datagram is refused for the right reason
-//! and counted under it, and no other agent is affected.
+//! An attacker on the network that reads every datagram and sends any: each hostile datagram is refused for
+//! the right reason and counted under it, and no other agent is affected.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -31,8 +31,8 @@ const BETWEEN_BEATS: u64 = 16;
 /// So many datagrams may be on the way at once, so that the shortest queue there is holds them.
 const ON_THE_WAY: u64 = 48;
 
-/// A server with a socket for plaintext and two for sealed beats, and an agent on each way to it that beats while others
-/// are attacked.
+/// A server with a socket for plaintext and two for sealed beats, and an agent on each way to it that beats
+/// while others are attacked.
 struct World {
     server: Server,
     counts: ExpectedCounts,
@@ -126,8 +126,8 @@ impl World {
         self.counts.check(&self.server)
     }
 
-    /// All others beat once more. So many agents are known then that are none of them. There was no verdict on any agent but
-    /// that it is up, and the others have every beat counted.
+    /// All others beat once more. So many agents are known then that are none of them. There was no verdict
+    /// on any agent but that it is up, and the others have every beat counted.
     #[track_caller]
     fn assert_the_others_are_unaffected(mut self, besides: usize) {
         let known = self.bystanders() + besides;
@@ -150,7 +150,8 @@ impl World {
     }
 }
 
-/// Runs an attack on an agent of each sealed network. So many agents are known in the end that are no bystanders.
+/// Runs an attack on an agent of each sealed network. So many agents are known in the end that are no
+/// bystanders.
 #[track_caller]
 fn on_each_sealed_network(besides: usize, attack: impl Fn(&mut World, &mut RemoteAgent)) {
     for network in SEALED {
@@ -279,8 +280,8 @@ fn a_prefix_that_its_sender_has_left_is_over_also_for_what_was_held_back() {
     });
 }
 
-/// It is genuine, its session was never seen to end, and it may as well be one of a second process with this pid: so it
-/// makes one up.
+/// It is genuine, its session was never seen to end, and it may as well be one of a second process with this
+/// pid: so it makes one up.
 #[test]
 fn what_was_held_back_from_before_a_restart_is_believed_once_and_never_accuses_its_sender() {
     let long = Duration::from_secs(1);
@@ -534,7 +535,8 @@ fn pids_that_somebody_makes_up_take_no_room_from_anybody_else() {
     const INVENTED: u32 = 10_000;
     let most = MOST.to_string();
     let mut world = World::with(Options::from(["--max-agents-per-source", &most]));
-    // Two are at the address of which they are made up, and were there before: one of the others, and this one.
+    // Two are at the address of which they are made up, and were there before: one of the others, and this
+    // one.
     let mut victim = world.agent(Network::Plain, VICTIM);
     world.hear(&mut victim);
     let room = usize::try_from(MOST).unwrap() - 2;
@@ -706,8 +708,8 @@ impl Noise {
     }
 }
 
-/// Datagrams that the server must refuse: noise of many lengths, and forgeries of the right one, made of genuine datagrams, as
-/// many of those that are sealed as of those that are not.
+/// Datagrams that the server must refuse: noise of many lengths, and forgeries of the right one, made of
+/// genuine datagrams, as many of those that are sealed as of those that are not.
 fn garbage(sealed: &[Vec<u8>], plain: &[Vec<u8>]) -> Vec<Vec<u8>> {
     const LENGTHS: [usize; 13] = [0, 1, 31, 32, 33, 59, 60, 61, 64, 65, 500, 1_400, 9_000];
     let mut noise = Noise(0x5eed_0f1e_55ed_5eed);
@@ -733,8 +735,8 @@ fn garbage(sealed: &[Vec<u8>], plain: &[Vec<u8>]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Sends datagrams round and round to several addresses in turn, about a hundred thousand a second: `count` of them, or as
-/// many as it comes to within `limit`. Gives how many each of the addresses was sent.
+/// Sends datagrams round and round to several addresses in turn, about a hundred thousand a second: `count`
+/// of them, or as many as it comes to within `limit`. Gives how many each of the addresses was sent.
 fn pour<const N: usize>(datagrams: &[Vec<u8>], to: [SocketAddr; N], count: u64, limit: Duration) -> [u64; N] {
     const AT_ONCE: usize = 500;
     const EVERY: Duration = Duration::from_millis(5);
@@ -757,8 +759,8 @@ fn pour<const N: usize>(datagrams: &[Vec<u8>], to: [SocketAddr; N], count: u64, 
 #[test]
 fn a_flood_of_garbage_silences_nobody_hides_no_silence_and_takes_no_memory() {
     const FLOOD: u64 = 250_000;
-    // Shorter than a stall-after by so much that an agent that beats every second is not stalled even if the kernel drops
-    // all of its beats meanwhile.
+    // Shorter than a stall-after by so much that an agent that beats every second is not stalled even if the
+    // kernel drops all of its beats meanwhile.
     const FLOOD_ENDS: Duration = Duration::from_secs(3);
     let any = "127.0.0.1:0";
     let options = Options::from(["--stall-after", "8s", "--agent-metrics", "off"]).udp(any).secure_udp(any);

@@ -1,4 +1,5 @@
-//! Datagrams that are no good beats: each is refused for exactly one reason, counted under it, and changes nothing else.
+//! Datagrams that are no good beats: each is refused for exactly one reason, counted under it, and changes
+//! nothing else.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -55,8 +56,8 @@ fn decode_errors(kind: &str) -> String {
     format!("varta_decode_errors_total{{kind={kind:?}}}")
 }
 
-/// Introduces this process, sends what `send` sends, and checks that each of `rows` moved by the number of datagrams, and
-/// nothing else did: no other row, and nothing of the agent that is known by then.
+/// Introduces this process, sends what `send` sends, and checks that each of `rows` moved by the number of
+/// datagrams, and nothing else did: no other row, and nothing of the agent that is known by then.
 #[track_caller]
 fn assert_only_these_rows_move(server: &Server, rows: &[String], send: impl FnOnce(&mut Datagrams)) {
     let mut datagrams = Datagrams::to(server.socket());

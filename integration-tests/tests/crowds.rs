@@ -1,5 +1,5 @@
-//! Many agents at once: what happens to all of them in one moment is one incident, and the silence of all of them is first
-//! taken for a fault of the server's own sight.
+//! Many agents at once: what happens to all of them in one moment is one incident, and the silence of all of
+//! them is first taken for a fault of the server's own sight.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

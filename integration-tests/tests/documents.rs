@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use varta_integration_tests::{AgentProcess, Options, Server, run_to_its_end, server_command};
 
-/// The documents at the top of the repository that describe the present; the others are in `docs` and `docs/adr`.
+/// The documents at the top of the repository that describe the present; the others are in `docs` and
+/// `docs/adr`.
 const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md"];
 
 fn top() -> PathBuf {
@@ -148,8 +149,8 @@ fn paths(directory: &Path, path: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Every word of a text that could be a path, perhaps with the name of a test: `tests/wakeups.rs::a_name`. Absolute paths
-/// are those of the host.
+/// Every word of a text that could be a path, perhaps with the name of a test: `tests/wakeups.rs::a_name`.
+/// Absolute paths are those of the host.
 fn path_words(text: &str) -> BTreeSet<&str> {
     let is_part = |character: char| character.is_ascii_alphanumeric() || "_-.:/".contains(character);
     let words = text.split(move |character| !is_part(character));

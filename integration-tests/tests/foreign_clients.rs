@@ -1,4 +1,5 @@
-//! The published programs that speak the protocol: their clients with our server, our agent with their observer.
+//! The published programs that speak the protocol: their clients with our server, our agent with their
+//! observer.
 
 use std::time::Duration;
 

@@ -259,7 +259,8 @@ fn hostile_input_is_answered_counted_and_hurts_nobody() {
     }
     assert_eq!(requests(&server, "malformed"), hostile.len() as f64);
 
-    // A client that sends nothing or does not end its line is cut off after a second; others wait for no longer.
+    // A client that sends nothing or does not end its line is cut off after a second; others wait for no
+    // longer.
     let silent: Vec<UnixStream> = (0..24).map(|_| connect(&server)).collect();
     for mut stream in silent.iter().step_by(2) {
         stream.write_all(b"{\"v\":1,").unwrap();

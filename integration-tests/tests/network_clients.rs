@@ -1,4 +1,5 @@
-//! Agents of the published clients and of our own that beat over a network: by UDP in plain sight, and sealed.
+//! Agents of the published clients and of our own that beat over a network: by UDP in plain sight, and
+//! sealed.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -65,8 +66,8 @@ enum PanicHook {
     No,
 }
 
-/// What must hold of agents that beat the payload 7 over a network, one to each address that the server has, and do what
-/// the programs that beat do.
+/// What must hold of agents that beat the payload 7 over a network, one to each address that the server has,
+/// and do what the programs that beat do.
 #[track_caller]
 fn assert_they_are_served(network: Network, hook: PanicHook, start: impl Fn(&Route) -> Option<AgentProcess>) {
     let (server, routes) = listening(network, STALL_AFTER);

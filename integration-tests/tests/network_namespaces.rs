@@ -1,5 +1,5 @@
-//! Agents on other hosts, of which one drops out of the network. A host is a network namespace with a cable to the server, and
-//! the cable can be pulled out.
+//! Agents on other hosts, of which one drops out of the network. A host is a network namespace with a cable
+//! to the server, and the cable can be pulled out.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -45,7 +45,8 @@ impl World {
         World { workers, server, hosts }
     }
 
-    /// Pulls a host out, as `pull` does it, and plugs it in again: only its own agents are accused, and none is in the end.
+    /// Pulls a host out, as `pull` does it, and plugs it in again: only its own agents are accused, and none
+    /// is in the end.
     fn pull_out_and_plug_in(&mut self, number: usize, pull: fn(&NetworkHost)) {
         let before = self.server.transitions().len();
         let per_host = self.workers.len() / 2;
@@ -86,7 +87,8 @@ impl World {
         rows.filter(|row| addresses.contains(&row.labels["host"])).map(ToString::to_string).collect()
     }
 
-    /// Waits until each of these series has grown by so much, and so many seconds have passed by the server's clock.
+    /// Waits until each of these series has grown by so much, and so many seconds have passed by the server's
+    /// clock.
     fn await_beats(&self, rows: &BTreeSet<String>, more: f64, seconds: f64) -> Scrape {
         let uptime = |scrape: &Scrape| scrape.value("varta_watch_uptime_seconds", &[]);
         let now = self.server.scrape();

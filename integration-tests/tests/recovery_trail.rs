@@ -1,4 +1,5 @@
-//! The audit log of recovery: every action is on the disk before it is done, whatever happens to the disk and the server.
+//! The audit log of recovery: every action is on the disk before it is done, whatever happens to the disk and
+//! the server.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 

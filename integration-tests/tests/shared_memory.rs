@@ -1,4 +1,5 @@
-//! Agents that beat through a page of shared memory: what reaches the server that way, and what goes through the socket.
+//! Agents that beat through a page of shared memory: what reaches the server that way, and what goes through
+//! the socket.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -40,7 +41,8 @@ fn beats_that_are_no_news_come_through_the_page_and_nothing_through_the_socket()
     let server = Server::start(["--stall-after", "2s"]);
     let worker = start(&server, &[]);
     await_pages(&server, 1);
-    // A server that did not run for a while, as on a busy machine, lets the promise of its page expire for so long.
+    // A server that did not run for a while, as on a busy machine, lets the promise of its page expire for so
+    // long.
     let is_silent = (0..20).any(|_| {
         let before = server.scrape();
         let after = server.await_scrape("more beats come through the page", |scrape| {
@@ -166,7 +168,8 @@ fn a_server_that_was_stopped_for_a_while_accuses_no_agent_and_goes_on_with_pages
     let mut worker = start(&server, &["--attempts", "1"]);
     await_pages(&server, 1);
     server.pause();
-    // The promise of the page has expired by then, and the queue is full of beats that went by datagram instead.
+    // The promise of the page has expired by then, and the queue is full of beats that went by datagram
+    // instead.
     wait_until("beats are dropped", || worker.ask("dropped") != "ok 0");
     server.resume();
     await_pages(&server, 1);

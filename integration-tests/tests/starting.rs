@@ -355,8 +355,8 @@ fn an_empty_variable_counts_as_unset_and_a_switch_takes_the_usual_words() {
     }
 }
 
-/// Has this process change its status so often that the log is more than a pipe takes, which is 64 KiB: each change is a
-/// line of more than 200 bytes.
+/// Has this process change its status so often that the log is more than a pipe takes, which is 64 KiB: each
+/// change is a line of more than 200 bytes.
 #[track_caller]
 fn assert_beats_are_taken_whatever_becomes_of_the_log(mut server: Server) {
     const CHANGES: u32 = 3_000;

@@ -1,4 +1,5 @@
-//! A server that is killed and started again on the same state directory: it knows which agents should be there.
+//! A server that is killed and started again on the same state directory: it knows which agents should be
+//! there.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -28,8 +28,8 @@ const NO_DEADLINE: [&str; 2] = ["--stall-after", "1h"];
 const STALL_AFTER: [&str; 2] = ["--stall-after", "1s"];
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// What must hold of all verdicts on deaths and silences: there were so many, and the time between the event and the
-/// verdict is within the limit of a single wait.
+/// What must hold of all verdicts on deaths and silences: there were so many, and the time between the event
+/// and the verdict is within the limit of a single wait.
 #[track_caller]
 fn assert_detections(scrape: &Scrape, verdicts: usize) {
     let (verdicts, limit) = (verdicts as f64, LIMIT.as_secs_f64());
@@ -38,14 +38,16 @@ fn assert_detections(scrape: &Scrape, verdicts: usize) {
     assert!(latencies <= verdicts * limit, "{}", scrape.text);
 }
 
-/// Runs a scenario with a server of its own. On a busy machine the server's look at the process may come too late for the
-/// verdict, or find it waiting for a processor: such a scenario shows nothing, gives `None`, and is run again.
+/// Runs a scenario with a server of its own. On a busy machine the server's look at the process may come too
+/// late for the verdict, or find it waiting for a processor: such a scenario shows nothing, gives `None`, and
+/// is run again.
 #[track_caller]
 fn with_looks_in_time(scenario: impl Fn(&Server) -> Option<()>) {
     wait_until("the server looks at the process in time", || scenario(&Server::start(STALL_AFTER)).is_some());
 }
 
-/// Waits until an agent is stalled, and checks what the line says of its process; `None` if the look at it shows nothing.
+/// Waits until an agent is stalled, and checks what the line says of its process; `None` if the look at it
+/// shows nothing.
 #[track_caller]
 fn expect_stalled(server: &Server, pid: u32, cause: &str, main_thread: &str) -> Option<()> {
     let stalled = server.expect(agent(pid).stalled().after_silence(DEADLINE).within(DEADLINE));
@@ -436,8 +438,8 @@ fn a_handle_that_is_made_again_raises_no_alarm() {
     assert_eq!(server.scrape().value("varta_watch_pids_tracked", &[]), 1.0);
 }
 
-/// Kills a worker that beats to this server, and starts another program that has its pid. A server that is paused for that
-/// sees both in one moment.
+/// Kills a worker that beats to this server, and starts another program that has its pid. A server that is
+/// paused for that sees both in one moment.
 fn replace_with_other_program(server: &Server, is_paused: bool) -> (u32, AgentProcess) {
     let program = other_program(server);
     let mut first = server.start_agent(&[]);

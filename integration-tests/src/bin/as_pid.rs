@@ -1,8 +1,8 @@
 //! Runs a program under a pid that is free, which happens by chance when pids are used again.
 //!
-//! `it-as-pid PID PROGRAM ARGUMENT…` forks a child with that pid, which becomes the program. The parent waits until
-//! its standard input has ended, and does not ask before whether the program has: a parent that does not care is one of
-//! the things that a server has to live with.
+//! `it-as-pid PID PROGRAM ARGUMENT…` forks a child with that pid, which becomes the program. The parent waits
+//! until its standard input has ended, and does not ask before whether the program has: a parent that does
+//! not care is one of the things that a server has to live with.
 
 #![allow(clippy::print_stdout, reason = "this is how it answers")]
 

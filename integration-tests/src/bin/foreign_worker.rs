@@ -1,6 +1,6 @@
-//! A small agent of the published client crate: `it-foreign --socket PATH`, or another way as `it-worker` goes it, and then
-//! the commands `second` (opens one more handle, and beats with all), `recreate` (closes all and opens one), `status
-//! ok|degraded|critical` and `panic`, each on a line of standard input.
+//! A small agent of the published client crate: `it-foreign --socket PATH`, or another way as `it-worker`
+//! goes it, and then the commands `second` (opens one more handle, and beats with all), `recreate` (closes
+//! all and opens one), `status ok|degraded|critical` and `panic`, each on a line of standard input.
 
 #![allow(clippy::print_stdout, reason = "this is how it answers")]
 

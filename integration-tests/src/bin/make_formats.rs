@@ -1,7 +1,8 @@
-//! Writes one file of each format that outlives a server, by real runs of the program: what `tests/formats.rs` reads.
+//! Writes one file of each format that outlives a server, by real runs of the program: what
+//! `tests/formats.rs` reads.
 //!
-//! `integration-tests/data/formats/README.md` has the command, and says what each file holds. The files of a release are
-//! made once, with the program of that release, and never again.
+//! `integration-tests/data/formats/README.md` has the command, and says what each file holds. The files of a
+//! release are made once, with the program of that release, and never again.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a run that cannot go on has failed")]
 
@@ -142,7 +143,8 @@ fn state(out: &Path, sealed_to: &Path) {
         fs::copy(state.join(name), out.join(name)).unwrap();
     }
     assert!(!state.join("varta.db-wal").exists(), "the database is whole without its journal");
-    // A pause ends within 366 days. That of `batch-*` is put off by a century, so that it is in force whenever it is read.
+    // A pause ends within 366 days. That of `batch-*` is put off by a century, so that it is in force
+    // whenever it is read.
     let text = fs::read_to_string(out.join("pauses.json")).unwrap();
     let later = |line: &str| {
         if line.contains("batch-*") { line.replace(":\"20", ":\"21") } else { line.to_owned() }

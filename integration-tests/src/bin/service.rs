@@ -1,9 +1,10 @@
 //! A small Tokio service that beats as long as its work makes progress.
 //!
-//! `it-service --socket PATH` has a heartbeat of 150 ms, a task that works, and a guard that ties the one to the other. It
-//! prints `ready` after the first beat. Commands are lines on standard input, and each is answered with a line: `wedge` (the
-//! work makes no progress any more), `work` (it does again), `alive` (a task of the same runtime answers, after it has
-//! waited for a timer), `stop` (the heartbeat is stopped). It ends when its standard input does.
+//! `it-service --socket PATH` has a heartbeat of 150 ms, a task that works, and a guard that ties the one to
+//! the other. It prints `ready` after the first beat. Commands are lines on standard input, and each is
+//! answered with a line: `wedge` (the work makes no progress any more), `work` (it does again), `alive` (a
+//! task of the same runtime answers, after it has waited for a timer), `stop` (the heartbeat is stopped). It
+//! ends when its standard input does.
 
 #![allow(clippy::print_stdout, reason = "this is how it answers")]
 
@@ -20,7 +21,8 @@ use tokio::time;
 use varta_agent::{Guard, Varta};
 use varta_integration_tests::Route;
 
-/// Not a fraction of a second: a look at the process that comes a whole second after a beat comes between two of its ticks.
+/// Not a fraction of a second: a look at the process that comes a whole second after a beat comes between two
+/// of its ticks.
 const INTERVAL: Duration = Duration::from_millis(150);
 /// How long one piece of work takes, and how long it may take.
 const WORK: Duration = Duration::from_millis(20);

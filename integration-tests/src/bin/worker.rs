@@ -1,7 +1,8 @@
 //! A small agent that obeys the commands of a test.
 //!
-//! `it-worker --socket PATH` beats and says `ready`. It goes other ways with `--udp ADDRESS`, with `--secure-udp ADDRESS
-//! --key-file FILE` and with `--secure-udp ADDRESS --master-key-file FILE`. Further arguments:
+//! `it-worker --socket PATH` beats and says `ready`. It goes other ways with `--udp ADDRESS`, with
+//! `--secure-udp ADDRESS --key-file FILE` and with `--secure-udp ADDRESS --master-key-file FILE`. Further
+//! arguments:
 //!
 //! | argument | what it does |
 //! |---|---|
@@ -16,16 +17,17 @@
 //! | `--shm` | beats through a page of memory as well as the Unix socket, and reconnects |
 //! | `--attempts N` | tries a beat that meets a full queue so often, 20 times if not given |
 //!
-//! Commands are lines on standard input, and each is answered with a line: `status ok|degraded|critical` and `payload N`
-//! (both beat at once), `second` (opens one more handle, and beats with all), `drop-first` (closes the oldest handle),
-//! `recreate` (closes all and opens one), `exec` (replaces itself by itself; the answer is `ready` again), `exec PROGRAM` (by
-//! another), `fork` (has a child that beats on with the inherited handles; the answer is its pid), `panic`,
-//! `panic-in-thread`, `dropped` (the answer is how many beats the kernel did not take), `goodbye` (sends a goodbye, and beats no
-//! more). It ends when its standard input does.
+//! Commands are lines on standard input, and each is answered with a line: `status ok|degraded|critical` and
+//! `payload N` (both beat at once), `second` (opens one more handle, and beats with all), `drop-first`
+//! (closes the oldest handle), `recreate` (closes all and opens one), `exec` (replaces itself by itself; the
+//! answer is `ready` again), `exec PROGRAM` (by another), `fork` (has a child that beats on with the
+//! inherited handles; the answer is its pid), `panic`, `panic-in-thread`, `dropped` (the answer is how many
+//! beats the kernel did not take), `goodbye` (sends a goodbye, and beats no more). It ends when its standard
+//! input does.
 //!
-//! Of some it does not come back. To `exit N`, `abort`, `crash` and `panic-and-abort` it answers first and ends then; to
-//! `spin`, `lock` and `block PATH` it answers, and then it runs for ever, waits for a lock for ever, or shares its memory
-//! with a process that waits for a writer at the pipe PATH.
+//! Of some it does not come back. To `exit N`, `abort`, `crash` and `panic-and-abort` it answers first and
+//! ends then; to `spin`, `lock` and `block PATH` it answers, and then it runs for ever, waits for a lock for
+//! ever, or shares its memory with a process that waits for a writer at the pipe PATH.
 
 #![allow(clippy::print_stdout, reason = "this is how it answers")]
 
@@ -354,8 +356,8 @@ fn wait_for_a_lock_for_ever() -> ! {
     })
 }
 
-/// Starts a process that opens a pipe before it runs its program. Until it does that it has this one's memory, and the
-/// kernel does not let this one go on, whatever signal comes.
+/// Starts a process that opens a pipe before it runs its program. Until it does that it has this one's
+/// memory, and the kernel does not let this one go on, whatever signal comes.
 fn wait_for_a_process_at(pipe: &CString) -> Fallible<()> {
     let mut actions = PosixSpawnFileActions::init()?;
     actions.add_open(0, pipe.as_c_str(), OFlag::O_RDONLY, Mode::empty())?;
