@@ -33,19 +33,19 @@ struct Step {
 const STEPS: [Step; 5] = [
     Step { name: "encode", function: "*do_encode*", rounds: 10_000, budget: 104.0, run: encode },
     Step { name: "decode", function: "*do_decode*", rounds: 10_000, budget: 95.0, run: decode },
-    Step { name: "beat() without the send", function: "*do_beat*", rounds: 10_000, budget: 270.0, run: beat },
+    Step { name: "beat() without the send", function: "*do_beat*", rounds: 10_000, budget: 278.0, run: beat },
     Step {
         name: "tracker, a beat of 64 together",
         function: "*do_batch*",
         rounds: 64 * 200,
-        budget: 278.0,
+        budget: 360.0,
         run: track::<64>,
     },
     Step {
         name: "tracker, a beat alone",
         function: "*do_batch*",
         rounds: 10_000,
-        budget: 434.0,
+        budget: 488.0,
         run: track::<1>,
     },
 ];
