@@ -89,7 +89,7 @@ pub struct Sections {
     /// Where recoveries are recorded.
     #[command(flatten)]
     pub audit: AuditArgs,
-    /// Who is told of agents in alarm.
+    /// The receivers of alerts.
     #[command(flatten)]
     pub alerts: AlertArgs,
 }
@@ -158,7 +158,7 @@ pub struct Options {
     pub events: Option<EventsOptions>,
     /// Where recoveries are recorded; `None` for nowhere.
     pub audit: Option<AuditOptions>,
-    /// Who is told of agents in alarm.
+    /// The receivers of alerts.
     pub alerts: AlertOptions,
 }
 

@@ -112,7 +112,7 @@ impl AlertOptions {
     }
 }
 
-/// Who is told of agents in alarm. A group of options.
+/// The receivers of alerts. A group of options.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AlertArgs {
     /// URL of an Alertmanager, such as http://localhost:9093; may be given more than once; each gets all
