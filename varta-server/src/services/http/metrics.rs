@@ -5,6 +5,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::PrometheusHandle;
 
+use crate::base::version::{COMMIT, VERSION};
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::metrics::family::families;
 use crate::metrics::{Registry, in_order};
@@ -27,7 +28,7 @@ pub(crate) struct ServerMetrics {
 
 impl ServerMetrics {
     pub(crate) fn new(registry: &Registry, kernel_drops: KernelDrops) -> Self {
-        let version = [("version", crate::base::version::VERSION), ("commit", crate::base::version::COMMIT)];
+        let version = [("version", VERSION), ("commit", COMMIT)];
         registry.gauge(BUILD_INFO, &version).set(1.0);
         ServerMetrics {
             uptime: registry.gauge(UPTIME, &[]),

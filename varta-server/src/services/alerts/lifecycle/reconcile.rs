@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::base::clock::WallClock;
 use crate::domain::agent_key::AgentKey;
 use crate::domain::tracker::Transition;
-use crate::services::alerts::alert::Fingerprint;
+use crate::services::alerts::alert::{Fingerprint, Subject};
 use crate::services::alerts::lifecycle::group;
 use crate::services::alerts::lifecycle::state::{AlertState, Judgement, MAX_SINGLES, ResolveReason, Sweep};
 
@@ -70,17 +70,18 @@ impl AlertState {
             self.groups.iter().filter(|(_, group)| group.adopts).map(|(fingerprint, _)| *fingerprint);
         adopting.filter(is_it).min_by_key(|fingerprint| {
             // Incidents before all others.
-            let alert = self.firing.get(fingerprint);
-            alert.is_some_and(|alert| matches!(alert.subject, crate::services::alerts::alert::Subject::Many))
+            self.is_for_many(fingerprint)
         })
+    }
+
+    /// Whether the alert is the one for all agents without an alert of their own.
+    fn is_for_many(&self, fingerprint: &Fingerprint) -> bool {
+        self.firing.get(fingerprint).is_some_and(|alert| matches!(alert.subject, Subject::Many))
     }
 
     /// Gives an agent without an alert of its own one, if there is room by now.
     fn promote(&mut self, key: &AgentKey, told_by: Fingerprint, found: &Transition, now: WallClock) {
-        let alert = self.firing.get(&told_by);
-        let is_folded =
-            alert.is_some_and(|alert| matches!(alert.subject, crate::services::alerts::alert::Subject::Many));
-        if !is_folded || self.singles >= MAX_SINGLES {
+        if !self.is_for_many(&told_by) || self.singles >= MAX_SINGLES {
             return;
         }
         let Some(record) = self.records.get_mut(key) else { return };
