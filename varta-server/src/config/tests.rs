@@ -1,5 +1,11 @@
 //! The command line, and how the file supplements it.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Command, CommandFactory};
+
 use crate::base::Glob;
 use crate::base::error::Error;
 use crate::base::limits::MAX_DURATION;
@@ -11,10 +17,7 @@ use crate::domain::{Expected, Rule};
 use crate::services::Task;
 use crate::services::maintenance::ControlSocket;
 use crate::services::recording::{RecordOptions, RecordingTask};
-use clap::{Command, CommandFactory};
-use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
+
 #[test]
 fn the_definition_is_sound() {
     Args::command().debug_assert();

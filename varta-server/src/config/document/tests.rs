@@ -1,9 +1,10 @@
 //! The keys and values of the configuration file, and the errors about them.
 
+use std::time::{Duration, SystemTime};
+
 use super::*;
 use crate::config::args;
 use crate::services::recovery::RecoveryEntry;
-use std::time::{Duration, SystemTime};
 
 fn parse(text: &str) -> Result<Document, ParseError> {
     Document::parse(text, &args::definition())

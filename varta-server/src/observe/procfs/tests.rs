@@ -1,7 +1,5 @@
 //! Tests of snapshots on real processes.
 
-use crate::domain::process::ExitStatus;
-use crate::domain::process::MAX_THREADS;
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -15,6 +13,8 @@ use nix::unistd::{Pid, Uid, mkfifo};
 
 use super::*;
 use crate::base::clock::Clock;
+use crate::domain::process::ExitStatus;
+use crate::domain::process::MAX_THREADS;
 use crate::domain::process::{ProcessActivity, classify};
 use crate::observe::testing::{ARGUMENT, Child, PART, await_that};
 

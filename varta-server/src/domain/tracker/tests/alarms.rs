@@ -1,9 +1,11 @@
 //! Claims about the agents in alarm at present.
 
+use std::time::Duration;
+
+use varta_proto::Status;
+
 use crate::domain::expected::{Expected, ExpectedAgents};
 use crate::domain::tracker::tests::*;
-use std::time::Duration;
-use varta_proto::Status;
 
 fn alarms(world: &World, now: MonoTime) -> Vec<(u32, Verdict)> {
     let tracker = &world.tracker;

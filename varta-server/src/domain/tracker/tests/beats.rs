@@ -1,8 +1,10 @@
 //! Claims about beats: which agent they belong to, and what they change.
 
-use crate::domain::tracker::tests::*;
 use std::time::Duration;
+
 use varta_proto::Status;
+
+use crate::domain::tracker::tests::*;
 
 #[test]
 fn a_first_beat_makes_an_agent_with_the_name_that_the_kernel_knows() {

@@ -1,13 +1,15 @@
 //! Claims about mass silence: many agents that are silent at once.
 
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use varta_proto::Status;
+
 use crate::domain::process::Dossier;
 use crate::domain::process::ProcessId;
 use crate::domain::process::{Explanation, ProcessActivity, ProcessSnapshot, State};
 use crate::domain::tracker::tests::*;
-use std::num::NonZeroU64;
-use std::sync::Arc;
-use std::time::Duration;
-use varta_proto::Status;
 
 /// Agents that beat once a second, each at its own time within the second.
 struct Crowd {

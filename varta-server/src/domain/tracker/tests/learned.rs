@@ -1,12 +1,14 @@
 //! Claims about adaptive timeouts: agents that request no timeout get one by their beats.
 
+use std::time::Duration;
+
+use varta_proto::Status;
+
 use crate::base::Glob;
 use crate::domain::beat::{ControlMessage, Hello, ReceivedControl};
 use crate::domain::rules::{Rule, Rules};
 use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind};
 use crate::domain::tracker::tests::*;
-use std::time::Duration;
-use varta_proto::Status;
 
 const TENTH: Duration = Duration::from_millis(100);
 const FIVE: Duration = Duration::from_secs(5);

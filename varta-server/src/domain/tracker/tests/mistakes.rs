@@ -1,8 +1,9 @@
 //! Claims about false positives: when a verdict that is taken back was wrong from the start.
 
-use proptest::prelude::*;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+use proptest::prelude::*;
 use varta_proto::Status;
 
 use crate::domain::tracker::tests::*;

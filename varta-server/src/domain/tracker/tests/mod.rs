@@ -17,17 +17,17 @@ mod simulation;
 mod standing;
 mod verdicts;
 
-use crate::domain::process::identity::ProcessIdentity;
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::time::Duration;
-use varta_proto::Status;
 
+use varta_proto::Status;
 use varta_proto::{Frame, NONCE_TERMINAL};
 
 use super::*;
 use crate::domain::beat::{Origin, Sender};
 use crate::domain::outcome::FrameOutcome;
+use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{ExitStatus, InspectionDepth};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 

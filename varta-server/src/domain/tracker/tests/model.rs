@@ -1,8 +1,9 @@
 //! The tracker compared with a model that checks all agents all the time.
 
-use proptest::prelude::*;
 use std::collections::HashMap;
 use std::time::Duration;
+
+use proptest::prelude::*;
 
 use crate::domain::tracker::tests::*;
 

@@ -1,10 +1,12 @@
 //! Claims about agents that write beats to a shared memory page, of which the server sees some.
 
+use std::time::Duration;
+
+use varta_proto::Status;
+
 use crate::domain::beat::{ControlMessage, ReceivedControl};
 use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind};
 use crate::domain::tracker::tests::*;
-use std::time::Duration;
-use varta_proto::Status;
 
 fn ms(millis: u64) -> MonoTime {
     MonoTime::from_millis(millis)

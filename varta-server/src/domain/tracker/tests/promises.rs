@@ -1,14 +1,15 @@
 //! Claims about what agents say of themselves in control messages, and what rules say of them.
 
-use crate::domain::process::ProcessId;
 use std::num::NonZeroU64;
 use std::time::Duration;
+
 use varta_proto::Status;
 use varta_proto::control::{AgentName, GoodbyeReason};
 
 use crate::base::Glob;
 use crate::domain::beat::{ControlMessage, Hello, ReceivedControl};
 use crate::domain::expected::{Expected, ExpectedAgents};
+use crate::domain::process::ProcessId;
 use crate::domain::rules::{Rule, Rules};
 use crate::domain::tracker::tests::*;
 

@@ -1,16 +1,16 @@
 //! Claims about agents that a previous server knew.
 
-use crate::domain::process::ProcessId;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::time::Duration;
-use varta_proto::Status;
 
+use varta_proto::Status;
 use varta_proto::control::AgentName;
 
 use crate::domain::beat::{ControlMessage, Hello, KeyId, ReceivedControl, RemoteEndpoint};
 use crate::domain::expected::{Expected, ExpectedAgents};
 use crate::domain::labels::Labels;
+use crate::domain::process::ProcessId;
 use crate::domain::tracker::agents::snapshot::Fate::{Gone, Lives, Unknown};
 use crate::domain::tracker::agents::snapshot::{AgentSnapshot, RegistryChange};
 use crate::domain::tracker::tests::*;

@@ -1,15 +1,15 @@
 //! Claims about the status of agents, their labels and units, and the succession under one name.
 
-use crate::domain::process::ProcessId;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
-use varta_proto::Status;
 
+use varta_proto::Status;
 use varta_proto::control::AgentName;
 
 use crate::domain::beat::{ControlMessage, Hello, ReceivedControl};
 use crate::domain::labels::Labels;
+use crate::domain::process::ProcessId;
 use crate::domain::tracker::tests::*;
 use crate::domain::tracker::verdicts::transition::Transition;
 

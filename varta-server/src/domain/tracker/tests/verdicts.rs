@@ -1,11 +1,13 @@
 //! Claims about the cause of a silence: what the process shows, and what the agent itself says.
 
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use varta_proto::Status;
+
 use crate::domain::beat::Transport;
 use crate::domain::process::ProcessId;
 use crate::domain::tracker::tests::*;
-use std::num::NonZeroU64;
-use std::time::Duration;
-use varta_proto::Status;
 
 const PROCESS: ProcessId = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
 const KILLED: ExitStatus = ExitStatus::Killed { signal: 9, core_dumped: false };

@@ -5,8 +5,6 @@ mod meddling;
 mod tampering;
 mod writing;
 
-use crate::services::audit::log::AuditLog;
-use crate::services::audit::options::AuditOptions;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,6 +15,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::base::files::append_log::numbered;
+use crate::services::audit::log::AuditLog;
+use crate::services::audit::options::AuditOptions;
 
 const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n";
 

@@ -1,8 +1,8 @@
 //! Every form of tampering with a log is detected.
 
-use proptest::prelude::*;
 use std::sync::OnceLock;
 
+use proptest::prelude::*;
 use proptest::sample::Index;
 
 use crate::services::audit::tests::*;

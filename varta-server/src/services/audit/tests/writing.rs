@@ -1,6 +1,5 @@
 //! The audit log after a crash, on a full disk, and with a second server.
 
-use crate::services::audit::options::AuditOptions;
 use std::env;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -9,6 +8,7 @@ use std::process::Command;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::services::audit::options::AuditOptions;
 use crate::services::audit::tests::*;
 
 fn add(path: &Path, bytes: &[u8]) {

@@ -1,28 +1,28 @@
 //! Tests of the events file: lines, rotation, failures, and other servers.
 
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Builder;
+use varta_proto::Status;
+
 use crate::base::clock::Clock;
+use crate::base::files::append_log::numbered;
+use crate::base::time::MonoTime;
 use crate::domain::tracker::Transition;
+use crate::domain::tracker::tests::sample;
+use crate::domain::tracker::{Cause, Verdict};
+use crate::engine::Feed;
 use crate::metrics::Registry;
 use crate::services::context::Context;
+use crate::services::events::event_record::add_line;
 use crate::services::events::metrics::{EventsMetrics, SINK};
 use crate::services::events::options::EventsOptions;
 use crate::services::events::service::{Events, EventsFile};
 use crate::services::events::writer::Writer;
-use std::fs;
-use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
-use tokio::runtime::Builder;
-
-use serde_json::Value;
-use tempfile::TempDir;
-use varta_proto::Status;
-
-use crate::base::files::append_log::numbered;
-use crate::base::time::MonoTime;
-use crate::domain::tracker::tests::sample;
-use crate::domain::tracker::{Cause, Verdict};
-use crate::engine::Feed;
-use crate::services::events::event_record::add_line;
 
 fn change(pid: u32, to: Verdict, cause: Cause) -> Transition {
     sample::transition("billing").pid(pid).to(to, cause).silence(Duration::from_millis(5_001)).last(

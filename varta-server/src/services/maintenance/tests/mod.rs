@@ -1,12 +1,5 @@
 //! Maintenance as a whole, without its socket.
 
-use crate::base::clock::wall_now;
-use crate::base::files::state_dir::StateDir;
-use crate::services::context::Context;
-use crate::services::maintenance::metrics::MaintenanceMetrics;
-use crate::services::maintenance::pauses::Pauses;
-use crate::services::maintenance::protocol::{Request, ResponseStatus};
-use crate::services::maintenance::schedule::Schedule;
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -19,10 +12,17 @@ use super::options;
 use super::persister;
 use super::protocol;
 use super::*;
+use crate::base::clock::wall_now;
+use crate::base::files::state_dir::StateDir;
 use crate::metrics::Registry;
+use crate::services::context::Context;
+use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::{ControlSocket, PlannedPause};
 use crate::services::maintenance::pause_file::PauseFile;
+use crate::services::maintenance::pauses::Pauses;
+use crate::services::maintenance::protocol::{Request, ResponseStatus};
 use crate::services::maintenance::requests::PauseService;
+use crate::services::maintenance::schedule::Schedule;
 use crate::services::maintenance::testing::{asked, at, glob};
 
 const HOUR: Duration = Duration::from_secs(3_600);

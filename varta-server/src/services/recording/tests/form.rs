@@ -1,8 +1,8 @@
 //! Tests of the format of recordings, also with hostile input.
 
-use proptest::prelude::*;
 use std::num::NonZeroU64;
 
+use proptest::prelude::*;
 use varta_proto::control::{AgentName, GoodbyeReason};
 use varta_proto::crc32c;
 

@@ -1,12 +1,12 @@
 //! Tests of replays: verdicts under another policy, observer gaps, and the report.
 
-use crate::services::recording::replay;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{ExitStatus, ProcessId};
 use crate::domain::tracker::arrival::{ArrivalPolicy, Kind};
+use crate::services::recording::replay;
 use crate::services::recording::replay::Replay;
 use crate::services::recording::report::Report;
 use crate::services::recording::tests::*;

@@ -1,12 +1,13 @@
 //! Tests of the state service with lost changes, full disks, and invalid databases.
 
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+
 use crate::base::error::Error;
 use crate::base::time::MonoTime;
 use crate::domain::tracker::RegistryChange;
 use crate::engine::state_queue::STATE_QUEUE;
 use crate::services::state::tests::*;
-use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 
 #[test]
 fn what_was_lost_is_made_up_for_by_a_sweep() {

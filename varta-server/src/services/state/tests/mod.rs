@@ -2,17 +2,6 @@
 
 mod faults;
 
-use crate::base::clock::Clock;
-use crate::base::error::Error;
-use crate::base::files::state_dir::StateDir;
-use crate::base::time::MonoTime;
-use crate::domain::beat::Origin;
-use crate::domain::tracker::{AgentSnapshot, RegistryChange, Transition};
-use crate::engine::state_queue::{Event, Slice, StateSink};
-use crate::ingest::PersistedWindow;
-use crate::services::state::database::{Limits, StateDatabase};
-use crate::services::state::registry::PersistedAgent;
-use rusqlite::Connection;
 use std::fs;
 use std::net::IpAddr;
 use std::num::NonZeroU64;
@@ -20,19 +9,30 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use rusqlite::types::FromSql;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use varta_proto::Status;
 
 use super::history;
+use crate::base::clock::Clock;
+use crate::base::error::Error;
+use crate::base::files::state_dir::StateDir;
+use crate::base::time::MonoTime;
+use crate::domain::beat::Origin;
 use crate::domain::beat::{KeyId, RemoteEndpoint};
 use crate::domain::tracker::tests::sample;
 use crate::domain::tracker::{AgentId, Cause, LastReport, NameSource, Twin, Verdict};
+use crate::domain::tracker::{AgentSnapshot, RegistryChange, Transition};
 use crate::engine::query::Query;
+use crate::engine::state_queue::{Event, Slice, StateSink};
+use crate::ingest::PersistedWindow;
 use crate::metrics::Registry;
+use crate::services::state::database::{Limits, StateDatabase};
 use crate::services::state::metrics::StateMetrics;
 use crate::services::state::progress::Next;
+use crate::services::state::registry::PersistedAgent;
 use crate::services::state::writer::Writer;
 
 const ROOM: Limits = Limits { agents: 1_000, replay_sessions: 1_000 };

@@ -1,14 +1,16 @@
 //! Cases that are too rare for random worlds, in which the rules leave the tracker a choice: the reference
 //! must allow it.
 
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use varta_proto::Status;
+
 use crate::domain::beat::{ControlMessage, ReceivedControl};
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::tracker::tests::simulation::Scenario;
 use crate::domain::tracker::tests::simulation::world::{Event, Log, Simulation};
 use crate::domain::tracker::tests::*;
-use std::num::NonZeroU64;
-use std::time::Duration;
-use varta_proto::Status;
 
 /// A world in which nothing happens by itself.
 fn empty_world() -> Simulation {

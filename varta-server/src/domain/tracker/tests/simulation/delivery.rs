@@ -1,10 +1,10 @@
 //! What reaches the tracker and what it emits: the reference gets both.
 
-use crate::domain::process::ProcessId;
 use std::fmt::{self, Write as _};
 use std::num::NonZeroU64;
 
 use crate::domain::beat::{ControlMessage, Origin};
+use crate::domain::process::ProcessId;
 use crate::domain::tracker::tests::simulation::world::{Event, Log, Simulation};
 use crate::domain::tracker::tests::*;
 

@@ -1,13 +1,14 @@
 //! A world: all agents, and the events to come.
 
-use crate::domain::process::ProcessId;
-use crate::domain::process::identity::ProcessIdentity;
 use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU64;
 use std::time::Duration;
+
 use varta_proto::Status;
 
 use crate::domain::beat::{ReceivedBeat, ReceivedControl};
+use crate::domain::process::ProcessId;
+use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind};
 use crate::domain::tracker::tests::simulation::Scenario;
 use crate::domain::tracker::tests::simulation::chance::Chance;

@@ -1,11 +1,12 @@
 //! Any sequence of steps: no notification is sent twice, and each alert that fires ends.
 
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+
 use crate::domain::agent_key::AgentKey;
 use crate::domain::tracker::Verdict;
 use crate::services::alerts::alert::Id;
-use proptest::prelude::*;
-use std::collections::{HashMap, HashSet};
-
 use crate::services::alerts::lifecycle::tests::*;
 
 /// One step of a sequence.

@@ -4,13 +4,6 @@ mod chance;
 mod restarts;
 mod sweeps;
 
-use crate::base::clock::WallClock;
-use crate::base::time::{MonoTime, WallTime};
-use crate::domain::tracker::{Transition, Verdict};
-use crate::services::alerts::alert::{Alert, Id};
-use crate::services::alerts::lifecycle::state::{
-    AlertSnapshot, AlertState, MAX_RESOLVED, MAX_SINGLES, Receivers,
-};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +11,16 @@ use std::time::Duration;
 use varta_proto::Status;
 
 use super::*;
+use crate::base::clock::WallClock;
+use crate::base::time::{MonoTime, WallTime};
 use crate::domain::tracker::tests::sample;
 use crate::domain::tracker::{Cause, Incident, Twin};
+use crate::domain::tracker::{Transition, Verdict};
 use crate::services::alerts::alert::Texts;
+use crate::services::alerts::alert::{Alert, Id};
+use crate::services::alerts::lifecycle::state::{
+    AlertSnapshot, AlertState, MAX_RESOLVED, MAX_SINGLES, Receivers,
+};
 use crate::services::alerts::notification::Kind;
 
 const UP: Verdict = Verdict::Up(Status::Ok);

@@ -1,9 +1,10 @@
 //! Sweeps repair lost transitions, and never override newer ones.
 
+use std::sync::Arc;
+
 use crate::domain::tracker::{Transition, Verdict};
 use crate::services::alerts::lifecycle::state::MAX_SINGLES;
 use crate::services::alerts::lifecycle::tests::*;
-use std::sync::Arc;
 
 impl World {
     fn sweep(&mut self, found: &[Transition]) {

@@ -1,12 +1,14 @@
 //! Claims about what the arrival estimator learns, and what it does not.
 
+use std::time::Duration;
+
+use proptest::prelude::*;
+
 use super::chen;
 use crate::base::time::MonoTime;
 use crate::domain::tracker::detection::arrival::estimator::MIN_SAMPLES;
 use crate::domain::tracker::detection::arrival::estimator::*;
 use crate::domain::tracker::detection::arrival::policy::{ArrivalPolicy, Bounds, Kind, NoEstimate};
-use proptest::prelude::*;
-use std::time::Duration;
 
 const SECOND: u64 = 1_000_000_000;
 const MILLI: u64 = 1_000_000;
