@@ -81,7 +81,7 @@ impl Server {
         })?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
         let context = Context::new(clock, registry, to_queries, state_dir);
-        let pages = ShmPages::new(config.ingest.max_shm_agents, clock);
+        let pages = ShmPages::new(config.ingest.max_shm_agents, clock, &context.registry);
         let options = mem::take(&mut config.services);
         let bind_sockets = || bind_sockets(&config.ingest, &pages, vault.as_ref());
         let (services, listeners) =
@@ -147,7 +147,6 @@ impl BoundServer {
             let task = listener.run(context.stop.clone(), to_inbox.clone(), clock, counters);
             context.spawn_on(ingest.handle(), "listener", task);
         }
-        pages.count_in(&context.registry);
         let counters = frames[Transport::Shm.index()].clone();
         let look = pages.clone().run(context.stop.clone(), to_inbox.clone(), Arc::clone(&sockets), counters);
         context.spawn_on(ingest.handle(), "look at pages", look);

@@ -51,17 +51,12 @@ struct PagesInner {
 }
 
 impl ShmPages {
-    /// Makes a table for at most `most` pages.
-    pub(crate) fn new(most: usize, clock: Clock) -> Self {
-        let shared = PagesInner { table: Mutex::new(Table::new(most)), sooner: Notify::new(), clock };
-        ShmPages { shared: Arc::new(shared) }
-    }
-
-    /// Registers the metrics of the pages.
-    pub(crate) fn count_in(&self, registry: &Registry) {
-        let mut table = self.table();
-        let reasons = Refused::ALL.map(Refused::as_str);
-        table.metrics = Some(PageMetrics::new(registry, table.most(), reasons));
+    /// Makes a table for at most `most` pages, and registers its metrics: before any listener runs, so that
+    /// the first page is counted too.
+    pub(crate) fn new(most: usize, clock: Clock, registry: &Registry) -> Self {
+        let metrics = PageMetrics::new(registry, most, Refused::ALL.map(Refused::as_str));
+        let table = Mutex::new(Table::new(most, Some(metrics)));
+        ShmPages { shared: Arc::new(PagesInner { table, sooner: Notify::new(), clock }) }
     }
 
     /// Maps the page that a process has handed over; its frames must carry the pid `inner`. Returns whether

@@ -87,7 +87,8 @@ pub(super) struct Table {
     /// The slots of each process, oldest page first.
     by_pid: HashMap<u32, Vec<usize>>,
     pub(super) pace: PollInterval,
-    pub(super) metrics: Option<PageMetrics>,
+    /// `None` in unit tests.
+    metrics: Option<PageMetrics>,
     looked_at: MonoTime,
     /// The duration of the last poll, with what other tasks did meanwhile.
     look_took: Duration,
@@ -102,14 +103,14 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize, metrics: Option<PageMetrics>) -> Self {
         Table {
             most,
             slots: Vec::new(),
             free: Vec::new(),
             by_pid: HashMap::new(),
             pace: PollInterval::new(),
-            metrics: None,
+            metrics,
             looked_at: MonoTime::START,
             look_took: Duration::ZERO,
             promise: None,
@@ -118,10 +119,6 @@ impl Table {
             checked_at: MonoTime::START,
             check_from: 0,
         }
-    }
-
-    pub(super) const fn most(&self) -> usize {
-        self.most
     }
 
     fn len(&self) -> usize {

@@ -70,7 +70,7 @@ fn look(table: &mut Table, settled: u64) -> (Vec<u64>, OutcomeCounts) {
 
 #[test]
 fn each_beat_is_taken_once_and_only_the_newest_is_seen() {
-    let mut table = Table::new(8);
+    let mut table = Table::new(8, None);
     let mut agent = Agent::attached(&mut table, PID);
     assert_eq!(look(&mut table, SETTLED), (vec![], OutcomeCounts::default()));
     agent.beat(PID, 1);
@@ -84,7 +84,7 @@ fn each_beat_is_taken_once_and_only_the_newest_is_seen() {
 
 #[test]
 fn a_look_at_very_many_pages_comes_in_batches() {
-    let mut table = Table::new(300);
+    let mut table = Table::new(300, None);
     let mut agents: Vec<Agent> = (0..300).map(|number| Agent::attached(&mut table, PID + number)).collect();
     for (number, agent) in (0..).zip(&mut agents) {
         agent.beat(PID + number, u64::from(number) + 1);
@@ -94,7 +94,7 @@ fn a_look_at_very_many_pages_comes_in_batches() {
 
 #[test]
 fn what_follows_a_datagram_waits_until_that_was_taken() {
-    let mut table = Table::new(8);
+    let mut table = Table::new(8, None);
     let mut agent = Agent::attached(&mut table, PID);
     agent.words().hold();
     agent.beat(PID, 1);
@@ -106,7 +106,7 @@ fn what_follows_a_datagram_waits_until_that_was_taken() {
 
 #[test]
 fn whatever_is_scribbled_into_a_page_costs_one_count_a_look_and_concerns_nobody_else() {
-    let mut table = Table::new(8);
+    let mut table = Table::new(8, None);
     let mut scribbler = Agent::attached(&mut table, PID);
     let mut agent = Agent::attached(&mut table, PID + 1);
     for round in 1..=50_u8 {
@@ -124,7 +124,7 @@ fn whatever_is_scribbled_into_a_page_costs_one_count_a_look_and_concerns_nobody_
 
 #[test]
 fn a_sequence_that_is_odd_for_ever_is_passed_over() {
-    let mut table = Table::new(8);
+    let mut table = Table::new(8, None);
     let mut agent = Agent::attached(&mut table, PID);
     for (nonce, sequence) in (1..).zip([1, 3, u64::MAX]) {
         agent.beat(PID, nonce);
@@ -135,7 +135,7 @@ fn a_sequence_that_is_odd_for_ever_is_passed_over() {
 
 #[test]
 fn what_a_process_wrote_before_its_last_word_is_passed_over() {
-    let mut table = Table::new(8);
+    let mut table = Table::new(8, None);
     let mut agent = Agent::attached(&mut table, PID);
     agent.beat(PID, 1);
     table.skip(PID);
@@ -146,7 +146,7 @@ fn what_a_process_wrote_before_its_last_word_is_passed_over() {
 
 #[test]
 fn one_process_is_read_without_looking_at_the_others() {
-    let mut table = Table::new(8);
+    let mut table = Table::new(8, None);
     let (mut one, mut other) = (Agent::attached(&mut table, PID), Agent::attached(&mut table, PID + 1));
     one.beat(PID, 1);
     other.beat(PID + 1, 2);
@@ -159,7 +159,7 @@ fn one_process_is_read_without_looking_at_the_others() {
 
 #[test]
 fn a_page_that_was_left_is_given_up_behind_its_last_beat() {
-    let mut table = Table::new(8);
+    let mut table = Table::new(8, None);
     let mut agent = Agent::attached(&mut table, PID);
     agent.beat(PID, 1);
     agent.words().leave();
@@ -170,7 +170,7 @@ fn a_page_that_was_left_is_given_up_behind_its_last_beat() {
 
 #[test]
 fn a_page_is_promised_looks_from_the_start_and_again_as_long_as_there_are_some() {
-    let mut table = Table::new(8);
+    let mut table = Table::new(8, None);
     let agent = Agent::attached(&mut table, PID);
     let is_read = |millis: u64| agent.words().is_read_at(at(millis).as_nanos());
     assert!(is_read(1) && !is_read(10_000));
@@ -187,7 +187,7 @@ fn a_page_is_promised_looks_from_the_start_and_again_as_long_as_there_are_some()
 
 #[test]
 fn there_are_no_looks_without_pages_and_never_for_more_than_half_of_the_time() {
-    let mut table = Table::new(8);
+    let mut table = Table::new(8, None);
     assert_eq!(table.next_look(), MonoTime::NEVER);
     let _agent = Agent::attached(&mut table, PID);
     table.pace.poll_now(Duration::from_millis(80));
@@ -199,15 +199,15 @@ fn there_are_no_looks_without_pages_and_never_for_more_than_half_of_the_time() {
 
 #[test]
 fn there_are_no_more_pages_than_there_may_be() {
-    let mut table = Table::new(2);
+    let mut table = Table::new(2, None);
     let _kept = [0, 1].map(|number| Agent::attached(&mut table, PID + number));
     assert_eq!(Agent::new().attach(&mut table, PID + 2, at(0)), Err(Refused::NoRoom));
-    assert_eq!(Agent::new().attach(&mut Table::new(0), PID, at(0)), Err(Refused::NoRoom));
+    assert_eq!(Agent::new().attach(&mut Table::new(0, None), PID, at(0)), Err(Refused::NoRoom));
 }
 
 #[test]
 fn a_process_has_four_pages_and_another_replaces_the_oldest_now_and_then() {
-    let mut table = Table::new(100);
+    let mut table = Table::new(100, None);
     let agents: Vec<Agent> = (0..4).map(|_| Agent::attached(&mut table, PID)).collect();
     assert_eq!(Agent::new().attach(&mut table, PID, at(999)), Err(Refused::NoRoom));
     let another = Agent::new();
@@ -219,7 +219,7 @@ fn a_process_has_four_pages_and_another_replaces_the_oldest_now_and_then() {
 
 #[test]
 fn no_more_pages_are_taken_in_a_second_than_may_be() {
-    let mut table = Table::new(usize::MAX);
+    let mut table = Table::new(usize::MAX, None);
     let agent = Agent::new();
     for number in 0..TAKEN_IN_A_SECOND {
         assert_eq!(agent.attach(&mut table, PID + number, at(5)), Ok(()));
@@ -230,7 +230,7 @@ fn no_more_pages_are_taken_in_a_second_than_may_be() {
 
 #[test]
 fn a_process_that_died_takes_its_pages_with_it_and_no_others() {
-    let mut table = Table::new(8);
+    let mut table = Table::new(8, None);
     let us = std::process::id();
     let _agents = [us, PID].map(|pid| Agent::attached(&mut table, pid));
     let start_time = identify::start_time(us).unwrap();
@@ -242,7 +242,7 @@ fn a_process_that_died_takes_its_pages_with_it_and_no_others() {
 
 #[test]
 fn a_process_whose_end_nobody_told_of_is_looked_for() {
-    let mut table = Table::new(8);
+    let mut table = Table::new(8, None);
     let mut child = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
     let us = std::process::id();
     let _agents = [us, child.id()].map(|pid| Agent::attached(&mut table, pid));
