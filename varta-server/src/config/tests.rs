@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::{Command, CommandFactory};
 
-use crate::base::Glob;
 use crate::base::error::Error;
 use crate::base::limits::MAX_DURATION;
 use crate::base::options::values::{parse_address, parse_mode};
 use crate::base::options::{Address, Mode};
+use crate::base::{Glob, logging};
 use crate::config::args::{Args, definition, without_variables};
 use crate::config::{Config, Tables};
 use crate::domain::{Expected, Rule};
@@ -21,6 +21,12 @@ use crate::services::recording::{RecordOptions, RecordingTask};
 #[test]
 fn the_definition_is_sound() {
     Args::command().debug_assert();
+}
+
+#[test]
+fn a_group_of_options_leaves_the_description_of_the_command_as_it_is() {
+    let about = definition().get_about().map(ToString::to_string);
+    assert!(about.is_some_and(|about| about.starts_with("Takes heartbeats")));
 }
 
 #[test]
@@ -97,7 +103,7 @@ fn an_option_that_makes_no_sense_beside_others_is_told_with_its_line_only_if_the
     let elsewhere = refused(&["--stall-after=1ms"], "stall-after = \"2s\"");
     assert!(elsewhere.starts_with("--stall-after: 1ms"), "{elsewhere}");
     let log_level = read(&[], "log-level = \"loud\"").unwrap();
-    let error = crate::base::logging::start(None, &log_level.log_level).unwrap_err();
+    let error = logging::start(None, &log_level.log_level).unwrap_err();
     assert!(log_level.locate(error).to_string().contains("varta.toml:1: log-level: `loud`"));
 }
 

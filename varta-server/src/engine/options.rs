@@ -346,12 +346,6 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_has_these_options_keeps_its_own_description() {
-        let about = crate::config::args::definition().get_about().map(ToString::to_string);
-        assert!(about.is_some_and(|about| about.starts_with("Takes heartbeats")));
-    }
-
-    #[test]
     fn each_detector_has_its_own_options() {
         let phi = policy(&["--detector=phi", "--min-learned-stall-after=2s"]).unwrap();
         assert_eq!(phi.kind, Kind::Phi { threshold: 8.0 });

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::observe::descriptor_limit::raise_descriptor_limit;
-use crate::observe::testing::{Child, LIMIT, await_that};
+use crate::observe::testing::{Child, LIMIT, await_that, kernel_tells_exits};
 
 fn watcher() -> ExitWatcher {
     ExitWatcher::new(Clock::start(), 4096).unwrap()
@@ -75,7 +75,7 @@ async fn one_that_is_reaped_after_it_is_watched_is_told_of() {
     child.close_input();
     child.reap();
     let death = next(&mut watcher).await.death;
-    if crate::observe::testing::kernel_tells_exits() {
+    if kernel_tells_exits() {
         assert_eq!(death, ExitStatus::Exited { code: 6 });
     } else {
         assert_eq!(death, ExitStatus::Unknown);
@@ -124,7 +124,7 @@ async fn a_status_that_only_the_parent_may_see_is_told_when_the_parent_has_seen_
     watcher.read_stat = |_| None;
     watch(&mut watcher, 1, &child);
     become_zombie(&mut child);
-    if !crate::observe::testing::kernel_tells_exits() {
+    if !kernel_tells_exits() {
         return;
     }
     assert_eq!(watcher.try_next().unwrap(), None);

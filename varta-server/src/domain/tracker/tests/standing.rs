@@ -8,6 +8,7 @@ use varta_proto::Status;
 use varta_proto::control::AgentName;
 
 use crate::domain::beat::{ControlMessage, Hello, ReceivedControl};
+use crate::domain::expected::Expected;
 use crate::domain::labels::Labels;
 use crate::domain::process::ProcessId;
 use crate::domain::tracker::tests::*;
@@ -69,7 +70,7 @@ fn nothing_is_seen_for_a_whole_deadline_after_a_blindness() {
 #[test]
 fn one_that_is_missing_is_so_until_it_comes() {
     let mut policy = Policy { stall_after: STALL_AFTER, ..Policy::default() };
-    policy.expected.add(crate::domain::expected::Expected::named("billing").unwrap()).unwrap();
+    policy.expected.add(Expected::named("billing").unwrap()).unwrap();
     let mut world = World::with(policy);
     world.pass(at(61));
     let missing = world.last_told().agent;

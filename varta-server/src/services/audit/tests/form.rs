@@ -140,8 +140,7 @@ fn a_file_that_a_newer_server_began_is_refused_by_its_version_and_left_as_it_is(
         log.sync().unwrap();
         drop(log);
         let found = place.assert_whole().last.unwrap();
-        let sealer =
-            crate::services::audit::mac::Authenticator::read(place.options.key_file.as_deref()).unwrap();
+        let sealer = mac::Authenticator::read(place.options.key_file.as_deref()).unwrap();
         let fields = Map::from_iter([("format".to_owned(), Value::from(2))]);
         let entry = record::AuditEntry { at: at(2), event: record::CONTINUED, fields };
         let (last, mut line) = (Link { seq: found.seq, hash: found.hash }, Vec::new());

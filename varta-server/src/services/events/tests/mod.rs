@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 use varta_proto::Status;
 
 use crate::base::clock::Clock;
-use crate::base::files::append_log::numbered;
+use crate::base::files::append_log::{numbered, rotated};
 use crate::base::time::MonoTime;
 use crate::domain::tracker::Transition;
 use crate::domain::tracker::tests::sample;
@@ -131,7 +131,7 @@ async fn what_was_put_there_is_in_the_files_when_the_thread_ends() {
     }
     drop(feeds);
     context.run_until(std::future::ready(())).await.unwrap();
-    let older = crate::base::files::append_log::rotated(place.path()).unwrap();
+    let older = rotated(place.path()).unwrap();
     let files = older.iter().rev().map(|(_, path)| path.as_path()).chain([place.path()]);
     let files: Vec<_> = files.map(|path| (fs::metadata(path).unwrap().len(), pids(path))).collect();
     assert!(files.iter().all(|(length, _)| *length <= EventsOptions::SMALLEST_LIMIT), "{files:?}");

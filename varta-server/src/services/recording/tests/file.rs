@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::mpsc::sync_channel;
 
 use crate::domain::batch::Batch;
-use crate::domain::beat::Transport;
+use crate::domain::beat::{ControlMessage, Hello, ReceivedControl, Transport};
 use crate::engine::Recorder;
 use crate::engine::tap::TapEntry;
 use crate::metrics::Registry;
@@ -194,12 +194,9 @@ fn what_is_no_recording_is_refused_with_what_is_wrong() {
 fn a_last_record_that_was_cut_off_is_passed_over_and_told_and_a_broken_one_is_an_error_with_its_place() {
     let hello = |name: &str| {
         let name = Some(varta_proto::control::AgentName::parse(name).unwrap());
-        let said = crate::domain::beat::ControlMessage::Hello(crate::domain::beat::Hello {
-            name,
-            ..Default::default()
-        });
+        let said = ControlMessage::Hello(Hello { name, ..Default::default() });
         let sender = Sender::local(PID);
-        InputRecord::Control(crate::domain::beat::ReceivedControl { received_at: at(2), sender, said })
+        InputRecord::Control(ReceivedControl { received_at: at(2), sender, said })
     };
     let whole = bytes(&[beat(PID, 1, 1), hello("worker")]);
     for (length, torn, count) in [(4 * LENGTH, 0, 2), (4 * LENGTH - 1, 127, 1), (2 * LENGTH + 5, 5, 1)] {

@@ -8,6 +8,7 @@ use varta_proto::Status;
 
 use super::*;
 use crate::base::Glob;
+use crate::domain::beat::Transport;
 use crate::domain::labels::Labels;
 use crate::domain::tracker::Cause;
 use crate::services::recovery::planner::testing::transition;
@@ -319,7 +320,7 @@ fn the_first_rule_that_fits_in_all_its_parts_counts() {
         RecoveryRule { labels: vec![("team".to_owned(), "search".to_owned())], ..named("*", KILL) },
         RecoveryRule { causes: vec!["busy"], ..named("*", KILL) },
         RecoveryRule { states: vec![UnhealthyState::Down], ..named("*", KILL) },
-        RecoveryRule { transports: vec![crate::domain::beat::Transport::Udp], ..named("*", KILL) },
+        RecoveryRule { transports: vec![Transport::Udp], ..named("*", KILL) },
         RecoveryRule {
             labels: vec![("team".to_owned(), "payments".to_owned())],
             causes: vec!["stopped"],
