@@ -32,7 +32,7 @@ const _: () = assert!(Policy::LOOKS_PER_SECOND as usize <= REQUESTS);
 pub(crate) struct ProcessMonitor {
     pub(super) processes: RecordingProcesses<ProcFs>,
     pub(super) watcher: ExitWatcher,
-    pub(super) looker: Sampler,
+    pub(super) sampler: Sampler,
     /// Results of the sampler.
     pub(super) answers: mpsc::Receiver<SampleResult>,
     /// Quick samples, taken when half of an agent's timeout had passed.
@@ -47,14 +47,14 @@ pub(crate) struct ProcessMonitor {
 impl ProcessMonitor {
     pub(crate) fn new(
         watcher: ExitWatcher,
-        looker: Sampler,
+        sampler: Sampler,
         answers: mpsc::Receiver<SampleResult>,
         recorder: Recorder,
     ) -> Self {
         ProcessMonitor {
             processes: RecordingProcesses::new(ProcFs::new(), &recorder),
             watcher,
-            looker,
+            sampler,
             answers,
             quick_samples: HashMap::new(),
             requests: VecDeque::new(),
@@ -123,7 +123,7 @@ impl ProcessMonitor {
             InspectionDepth::Full => self.quick_samples.remove(&process),
         };
         // Counted by the sampler. The pending verdict is issued without evidence.
-        if self.looker.request(process, depth, earlier).is_err() {
+        if self.sampler.request(process, depth, earlier).is_err() {
             tracker.handle_evidence(process, None, now);
         }
     }

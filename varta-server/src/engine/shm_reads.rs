@@ -50,7 +50,7 @@ impl TrackerActor {
             && self.pages.has(pid)
             && let Some(stall_after) = self.tracker.stall_after_of_process(pid)
         {
-            self.pages.poll_now(stall_after);
+            self.pages.shorten_interval(stall_after);
         }
     }
 }

@@ -323,7 +323,7 @@ impl TrackerActor {
                 if next.is_none() {
                     // The rest of the scrape follows, and these figures are rendered only after it.
                     let (watches, looks) =
-                        (self.process_monitor.watcher.refusals(), self.process_monitor.looker.refused());
+                        (self.process_monitor.watcher.refusals(), self.process_monitor.sampler.refused());
                     self.metrics.publish(&self.tracker, watches, looks);
                 }
                 let _ = answer.send(Slice { rows, next });

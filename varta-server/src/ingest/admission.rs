@@ -96,9 +96,9 @@ impl Admission {
                 }
             }
             Admission::Udp => datagrams.for_each(|datagram| enter(udp::judge(&datagram))),
-            Admission::SecureUdp(vault) => {
-                let mut vault = vault.open();
-                datagrams.for_each(|datagram| enter(vault.authenticate(&datagram, received_at)));
+            Admission::SecureUdp(keyring) => {
+                let mut keyring = keyring.open();
+                datagrams.for_each(|datagram| enter(keyring.authenticate(&datagram, received_at)));
             }
         }
         if let Admission::Unix { closer, .. } = self {

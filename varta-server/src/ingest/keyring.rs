@@ -134,7 +134,7 @@ impl Keyring {
     pub(crate) fn stage(&self) -> Result<StagedKeys, Error> {
         let mut known = self.open().known.clone();
         let keys = Keys::read(&self.files, &mut known)?;
-        Ok(StagedKeys { vault: self.clone(), keys, known })
+        Ok(StagedKeys { keyring: self.clone(), keys, known })
     }
 
     /// The fingerprints of all keys that were ever loaded, indexed by [`KeyId`].
@@ -195,7 +195,7 @@ impl Keyring {
 /// Keys that were read and do not count yet.
 #[derive(Debug)]
 pub(crate) struct StagedKeys {
-    vault: Keyring,
+    keyring: Keyring,
     keys: Keys,
     known: KeyIndex,
 }
@@ -203,8 +203,8 @@ pub(crate) struct StagedKeys {
 impl StagedKeys {
     /// Has the keys count from now on, and gives how many there are. What is remembered of datagrams stays.
     pub(crate) fn commit(self) -> usize {
-        let StagedKeys { vault, keys, known } = self;
-        let mut content = vault.open();
+        let StagedKeys { keyring, keys, known } = self;
+        let mut content = keyring.open();
         content.keys = keys;
         content.known = known;
         content.keys.shared.len() + content.keys.master.len()

@@ -75,11 +75,11 @@ impl Listener {
         Ok(Listener { socket, file: None, endpoint: Endpoint::Udp(address), gate: Admission::Udp })
     }
 
-    /// Binds a UDP socket for datagrams that the keys of `vault` open.
-    pub(crate) fn secure_udp(options: &UdpOptions, vault: Keyring) -> Result<Self, Error> {
+    /// Binds a UDP socket for datagrams that the keys of `keyring` open.
+    pub(crate) fn secure_udp(options: &UdpOptions, keyring: Keyring) -> Result<Self, Error> {
         let (socket, address) = udp::bind("--secure-udp", options)?;
         let endpoint = Endpoint::SecureUdp(address);
-        Ok(Listener { socket, file: None, endpoint, gate: Admission::SecureUdp(vault) })
+        Ok(Listener { socket, file: None, endpoint, gate: Admission::SecureUdp(keyring) })
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {

@@ -66,7 +66,7 @@ impl Sampler {
         let (answers, answered) = mpsc::channel(ANSWERS);
         // The thread is never joined: a hanging file of `/proc` must not keep the server from ending.
         thread::Builder::new()
-            .name("varta-looker".to_owned())
+            .name("varta-sampler".to_owned())
             .spawn(move || run(clock, &host, &asked, &answers))?;
         Ok((Sampler { requests, refused: 0 }, answered))
     }
@@ -120,7 +120,7 @@ mod tests {
     use crate::domain::process::ProcessActivity;
     use crate::observe::testing::{Child, LIMIT, await_that};
 
-    fn looker() -> (Sampler, mpsc::Receiver<SampleResult>) {
+    fn sampler() -> (Sampler, mpsc::Receiver<SampleResult>) {
         Sampler::start(Clock::start(), ProcReader::find()).unwrap()
     }
 
@@ -135,9 +135,9 @@ mod tests {
     #[tokio::test]
     async fn who_asks_is_answered_with_what_he_asked_for() {
         let child = Child::asleep();
-        let (mut looker, mut answers) = looker();
-        looker.request(process(&child), InspectionDepth::Quick, None).unwrap();
-        looker.request(process(&child), InspectionDepth::Full, None).unwrap();
+        let (mut sampler, mut answers) = sampler();
+        sampler.request(process(&child), InspectionDepth::Quick, None).unwrap();
+        sampler.request(process(&child), InspectionDepth::Full, None).unwrap();
         let (first, second) = (next(&mut answers).await, next(&mut answers).await);
         assert_eq!((first.process, second.process), (process(&child), process(&child)));
         let (first, second) = (first.dossier.unwrap(), second.dossier.unwrap());
@@ -148,20 +148,20 @@ mod tests {
     #[tokio::test]
     async fn no_other_process_is_taken_for_the_one_that_is_meant() {
         let child = Child::asleep();
-        let (mut looker, mut answers) = looker();
+        let (mut sampler, mut answers) = sampler();
         let mut other = process(&child);
         other.start_time = other.start_time.checked_add(1).unwrap();
-        looker.request(other, InspectionDepth::Full, None).unwrap();
+        sampler.request(other, InspectionDepth::Full, None).unwrap();
         assert!(next(&mut answers).await.dossier.is_none());
     }
 
     #[tokio::test]
     async fn an_earlier_look_tells_what_has_changed() {
         let child = Child::asleep();
-        let (mut looker, mut answers) = looker();
-        looker.request(process(&child), InspectionDepth::Full, None).unwrap();
+        let (mut sampler, mut answers) = sampler();
+        sampler.request(process(&child), InspectionDepth::Full, None).unwrap();
         let earlier = next(&mut answers).await.dossier;
-        looker.request(process(&child), InspectionDepth::Full, earlier).unwrap();
+        sampler.request(process(&child), InspectionDepth::Full, earlier).unwrap();
         assert!(next(&mut answers).await.dossier.unwrap().change.is_some());
     }
 
@@ -169,36 +169,36 @@ mod tests {
     fn what_finds_no_place_is_refused_and_counted() {
         let child = Child::asleep();
         // No results are received, so both queues fill.
-        let (mut looker, _answers) = looker();
+        let (mut sampler, _answers) = sampler();
         // One more may be in progress in the thread.
         let most = REQUESTS + ANSWERS + 1;
         let mut taken = 0;
         await_that("the queues are full", || {
-            match looker.request(process(&child), InspectionDepth::Quick, None) {
+            match sampler.request(process(&child), InspectionDepth::Quick, None) {
                 Ok(()) => taken += 1,
                 Err(error) => assert_eq!(error, NotSampled::Full),
             }
             taken == most
         });
-        let refused = looker.refused();
-        let last = looker.request(process(&child), InspectionDepth::Quick, None);
-        assert_eq!((last, looker.refused()), (Err(NotSampled::Full), refused + 1));
+        let refused = sampler.refused();
+        let last = sampler.request(process(&child), InspectionDepth::Quick, None);
+        assert_eq!((last, sampler.refused()), (Err(NotSampled::Full), refused + 1));
     }
 
     #[test]
     fn when_nobody_wants_the_answers_it_ends() {
         let child = Child::asleep();
-        let (mut looker, answers) = looker();
+        let (mut sampler, answers) = sampler();
         drop(answers);
         await_that("the thread has ended", || {
-            looker.request(process(&child), InspectionDepth::Quick, None) == Err(NotSampled::Ended)
+            sampler.request(process(&child), InspectionDepth::Quick, None) == Err(NotSampled::Ended)
         });
     }
 
     #[tokio::test]
     async fn when_nobody_asks_any_more_the_answers_end_too() {
-        let (looker, mut answers) = looker();
-        drop(looker);
+        let (sampler, mut answers) = sampler();
+        drop(sampler);
         assert!(tokio::time::timeout(LIMIT, answers.recv()).await.unwrap().is_none());
     }
 }

@@ -51,7 +51,7 @@ pub struct BoundServer {
     config: Config,
     context: Context,
     listeners: Vec<Listener>,
-    vault: Option<Keyring>,
+    keyring: Option<Keyring>,
     pages: ShmPages,
     queries: mpsc::Receiver<Query>,
     services: Services,
@@ -66,7 +66,7 @@ impl Server {
     pub fn bind(mut config: Config) -> Result<BoundServer, Error> {
         config.check()?;
         let clock = Clock::start();
-        let vault = if config.ingest.keys.are_none() {
+        let keyring = if config.ingest.keys.are_none() {
             None
         } else {
             let Policy { max_agents, stall_after, ref rules, .. } = config.policy;
@@ -83,10 +83,10 @@ impl Server {
         let context = Context::new(clock, registry, to_queries, state_dir);
         let pages = ShmPages::new(config.ingest.max_shm_agents, clock, &context.registry);
         let options = mem::take(&mut config.services);
-        let bind_sockets = || bind_sockets(&config.ingest, &pages, vault.as_ref());
+        let bind_sockets = || bind_sockets(&config.ingest, &pages, keyring.as_ref());
         let (services, listeners) =
-            Services::open(options, &context, &config.policy, vault.as_ref(), bind_sockets)?;
-        Ok(BoundServer { config, context, listeners, vault, pages, queries, services })
+            Services::open(options, &context, &config.policy, keyring.as_ref(), bind_sockets)?;
+        Ok(BoundServer { config, context, listeners, keyring, pages, queries, services })
     }
 }
 
@@ -115,7 +115,7 @@ impl BoundServer {
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         Reloader {
-            vault: self.vault.clone(),
+            keyring: self.keyring.clone(),
             file: self.config.file.clone(),
             engine: Reload::new(self.config.policy.clone(), self.context.queries.clone()),
             services: self.services.reload(),
@@ -133,7 +133,7 @@ impl BoundServer {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
         let metrics_addr = self.metrics_addr();
-        let BoundServer { config, mut context, listeners, vault: _, pages, queries, services } = self;
+        let BoundServer { config, mut context, listeners, keyring: _, pages, queries, services } = self;
         let clock = context.clock;
         let ingest = IngestThread::start().map_err(failed("start the ingest thread"))?;
         let (to_inbox, inbox) = mpsc::channel(INBOX_BATCHES);
@@ -148,8 +148,8 @@ impl BoundServer {
             context.spawn_on(ingest.handle(), "listener", task);
         }
         let counters = frames[Transport::Shm.index()].clone();
-        let look = pages.clone().run(context.stop.clone(), to_inbox.clone(), Arc::clone(&sockets), counters);
-        context.spawn_on(ingest.handle(), "look at pages", look);
+        let poll = pages.clone().run(context.stop.clone(), to_inbox.clone(), Arc::clone(&sockets), counters);
+        context.spawn_on(ingest.handle(), "poll of shared pages", poll);
         drop(to_inbox);
         if let Some(address) = metrics_addr {
             tracing::info!(target: "varta::server", %address, "metrics on http://{address}/metrics");
@@ -166,10 +166,11 @@ impl BoundServer {
 
         let mut tracker = Tracker::new(config.policy.clone());
         let ForTracker { state, recorder } = services.start(&mut context, &mut tracker, kernel_drops)?;
-        let outside = start_outside(&ingest, clock, recorder).map_err(failed("watch processes"))?;
+        let process_monitor =
+            start_process_monitor(&ingest, clock, recorder).map_err(failed("watch processes"))?;
         let actor = TrackerActor {
             tracker,
-            process_monitor: outside,
+            process_monitor,
             clock,
             inbox,
             drops_seen: vec![0; sockets.len()],
@@ -190,7 +191,7 @@ impl BoundServer {
 fn bind_sockets(
     options: &IngestOptions,
     pages: &ShmPages,
-    vault: Option<&Keyring>,
+    keyring: Option<&Keyring>,
 ) -> Result<Vec<Listener>, Error> {
     let mut listeners = Vec::new();
     for socket in &options.sockets {
@@ -199,8 +200,8 @@ fn bind_sockets(
     for address in &options.udp {
         listeners.push(Listener::udp(&options.udp_socket(*address))?);
     }
-    for (address, vault) in options.secure_udp.iter().zip(vault.into_iter().cycle()) {
-        listeners.push(Listener::secure_udp(&options.udp_socket(*address), vault.clone())?);
+    for (address, keyring) in options.secure_udp.iter().zip(keyring.into_iter().cycle()) {
+        listeners.push(Listener::secure_udp(&options.udp_socket(*address), keyring.clone())?);
     }
     Ok(listeners)
 }
@@ -221,11 +222,15 @@ fn log_endpoint(endpoint: &Endpoint, stall_after: Duration) {
 }
 
 /// Starts the process monitor on the ingest thread.
-fn start_outside(ingest: &IngestThread, clock: Clock, recorder: Recorder) -> io::Result<ProcessMonitor> {
+fn start_process_monitor(
+    ingest: &IngestThread,
+    clock: Clock,
+    recorder: Recorder,
+) -> io::Result<ProcessMonitor> {
     let limit = descriptor_limit::raise_descriptor_limit()?;
     // Descriptors are registered with the entered runtime.
     let _entered = ingest.handle().enter();
     let watcher = ExitWatcher::new(clock, descriptor_limit::watch_cap(limit))?;
-    let (looker, answers) = Sampler::start(clock, ProcReader::find())?;
-    Ok(ProcessMonitor::new(watcher, looker, answers, recorder))
+    let (sampler, answers) = Sampler::start(clock, ProcReader::find())?;
+    Ok(ProcessMonitor::new(watcher, sampler, answers, recorder))
 }

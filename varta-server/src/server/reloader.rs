@@ -8,7 +8,7 @@ use crate::{engine, services};
 /// Reloads key files, and of the configuration file rules, expected agents, recovery rules and pauses.
 #[derive(Clone, Debug)]
 pub struct Reloader {
-    pub(super) vault: Option<Keyring>,
+    pub(super) keyring: Option<Keyring>,
     pub(super) file: Option<ConfigFile>,
     pub(super) engine: engine::reload::Reload,
     pub(super) services: services::Reload,
@@ -18,13 +18,13 @@ impl Reloader {
     /// Reloads all files, and logs the result. A file that cannot be used leaves everything that comes from
     /// it unchanged.
     pub async fn reload(&self) {
-        if self.vault.is_none() && self.file.is_none() {
+        if self.keyring.is_none() && self.file.is_none() {
             tracing::info!(
                 target: "varta::server",
                 "there is no file to read again: neither keys nor --config; options stay as given"
             );
         }
-        match self.vault.as_ref().map(Keyring::stage) {
+        match self.keyring.as_ref().map(Keyring::stage) {
             None => {}
             Some(Ok(staged)) => {
                 let keys = staged.commit();

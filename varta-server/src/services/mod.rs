@@ -235,12 +235,12 @@ impl Services {
         options: Options,
         context: &Context,
         policy: &Policy,
-        vault: Option<&Keyring>,
+        keyring: Option<&Keyring>,
         bind_sockets: impl FnOnce() -> Result<S, Error>,
     ) -> Result<(Self, S), Error> {
         // The context has the directory of the state.
         let Options { http, state: _, maintenance, recording, recovery, events, audit, alerts } = options;
-        let state = State::open(context, policy.max_agents, vault)?;
+        let state = State::open(context, policy.max_agents, keyring)?;
         let alerts = Alerts::open(alerts, context)?;
         let sockets = bind_sockets()?;
         let maintenance = maintenance::service::Maintenance::open(&maintenance, context)?;
@@ -276,8 +276,8 @@ impl Services {
         let state = state.start(context, tracker)?;
         let recorder = recording.start(context)?;
         let notifier = alerts.start(context, &pauses);
-        let trail = audit.start(context)?;
-        recovery.start(context, trail, notifier, &pauses)?;
+        let audit_writer = audit.start(context)?;
+        recovery.start(context, audit_writer, notifier, &pauses)?;
         events.start(context)?;
         maintenance.start(context);
         http.start(context, kernel_drops)?;

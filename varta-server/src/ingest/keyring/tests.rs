@@ -36,7 +36,7 @@ impl World {
         fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     }
 
-    fn vault(&self) -> Keyring {
+    fn keyring(&self) -> Keyring {
         Keyring::read(self.files.clone(), 100, Duration::from_secs(5)).unwrap()
     }
 }
@@ -55,7 +55,7 @@ fn mastered(key: u8, pid: u32, salt: u8) -> Vec<u8> {
     seal_master(&key, pid, &mut Session::new([salt; 16]), &frame(1)).unwrap().to_vec()
 }
 
-fn judge(vault: &Keyring, payload: &[u8]) -> Result<KeyId, FrameOutcome> {
+fn judge(keyring: &Keyring, payload: &[u8]) -> Result<KeyId, FrameOutcome> {
     let datagram = Datagram {
         payload,
         truncated: false,
@@ -64,30 +64,30 @@ fn judge(vault: &Keyring, payload: &[u8]) -> Result<KeyId, FrameOutcome> {
         credentials: None,
         source: Some(([10, 0, 0, 1], 4000).into()),
     };
-    vault.open().authenticate(&datagram, MonoTime::from_secs(1)).map(|(sender, _)| sender.lane.key)
+    keyring.open().authenticate(&datagram, MonoTime::from_secs(1)).map(|(sender, _)| sender.lane.key)
 }
 
 #[test]
 fn each_key_opens_what_it_sealed_and_has_a_number_of_its_own() {
-    let vault = World::new().vault();
+    let keyring = World::new().keyring();
     let numbers = [
-        judge(&vault, &shared(1, 1)),
-        judge(&vault, &shared(2, 2)),
-        judge(&vault, &shared(3, 3)),
-        judge(&vault, &mastered(4, PID, 4)),
-        judge(&vault, &mastered(5, PID, 5)),
+        judge(&keyring, &shared(1, 1)),
+        judge(&keyring, &shared(2, 2)),
+        judge(&keyring, &shared(3, 3)),
+        judge(&keyring, &mastered(4, PID, 4)),
+        judge(&keyring, &mastered(5, PID, 5)),
     ];
     assert_eq!(numbers, [0, 1, 2, 3, 4].map(|number| Ok(KeyId(number))));
 }
 
 #[test]
 fn what_no_key_opens_is_refused_and_said() {
-    let vault = World::new().vault();
-    assert_eq!(judge(&vault, &shared(9, 1)), Err(FrameOutcome::DecryptFailed));
-    assert_eq!(judge(&vault, &mastered(9, PID, 1)), Err(FrameOutcome::DecryptFailed));
-    assert_eq!(judge(&vault, &mastered(4, PID + 1, 1)), Err(FrameOutcome::PidMismatch));
+    let keyring = World::new().keyring();
+    assert_eq!(judge(&keyring, &shared(9, 1)), Err(FrameOutcome::DecryptFailed));
+    assert_eq!(judge(&keyring, &mastered(9, PID, 1)), Err(FrameOutcome::DecryptFailed));
+    assert_eq!(judge(&keyring, &mastered(4, PID + 1, 1)), Err(FrameOutcome::PidMismatch));
     assert_eq!(
-        judge(&vault, &frame(1)),
+        judge(&keyring, &frame(1)),
         Err(FrameOutcome::Malformed(DecodeError::BadLength { actual: 32 })),
         "plaintext has no business here"
     );
@@ -96,33 +96,33 @@ fn what_no_key_opens_is_refused_and_said() {
 #[test]
 fn keys_are_rotated_without_forgetting_what_has_come() {
     let world = World::new();
-    let vault = world.vault();
+    let keyring = world.keyring();
     let (old, new) = (shared(1, 1), shared(7, 2));
-    assert_eq!(judge(&vault, &old), Ok(KeyId(0)));
-    assert_eq!(judge(&vault, &new), Err(FrameOutcome::DecryptFailed));
+    assert_eq!(judge(&keyring, &old), Ok(KeyId(0)));
+    assert_eq!(judge(&keyring, &new), Err(FrameOutcome::DecryptFailed));
     world.write("key", &[7]);
     world.write("accepted", &[1]);
-    vault.stage().unwrap().commit();
-    assert_eq!(judge(&vault, &new), Ok(KeyId(5)));
-    assert_eq!(judge(&vault, &old), Err(FrameOutcome::Replayed));
+    keyring.stage().unwrap().commit();
+    assert_eq!(judge(&keyring, &new), Ok(KeyId(5)));
+    assert_eq!(judge(&keyring, &old), Err(FrameOutcome::Replayed));
     world.write("accepted", &[2]);
-    vault.stage().unwrap().commit();
-    assert_eq!(judge(&vault, &old), Err(FrameOutcome::DecryptFailed));
+    keyring.stage().unwrap().commit();
+    assert_eq!(judge(&keyring, &old), Err(FrameOutcome::DecryptFailed));
     world.write("accepted", &[1]);
-    vault.stage().unwrap().commit();
-    assert_eq!(judge(&vault, &old), Err(FrameOutcome::Replayed), "a key that comes back is the same key");
+    keyring.stage().unwrap().commit();
+    assert_eq!(judge(&keyring, &old), Err(FrameOutcome::Replayed), "a key that comes back is the same key");
 }
 
 #[test]
 fn a_file_that_cannot_be_used_leaves_the_keys_as_they_were() {
     let world = World::new();
-    let vault = world.vault();
+    let keyring = world.keyring();
     world.write("key", &[7]);
     world.write("master", &[]);
-    let error = vault.stage().unwrap_err().to_string();
+    let error = keyring.stage().unwrap_err().to_string();
     assert!(error.contains("master") && error.contains("key"), "{error}");
-    assert_eq!(judge(&vault, &shared(7, 1)), Err(FrameOutcome::DecryptFailed));
-    assert_eq!(judge(&vault, &shared(1, 1)), Ok(KeyId(0)));
+    assert_eq!(judge(&keyring, &shared(7, 1)), Err(FrameOutcome::DecryptFailed));
+    assert_eq!(judge(&keyring, &shared(1, 1)), Ok(KeyId(0)));
 }
 
 #[test]

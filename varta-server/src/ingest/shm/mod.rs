@@ -98,8 +98,8 @@ impl ShmPages {
 
     /// Shortens the poll interval so that a page is polled several times within `stall_after`. Holds at least
     /// until the next [`ShmPages::set_pace`].
-    pub(crate) fn poll_now(&self, stall_after: Duration) {
-        if self.table().pace.poll_now(stall_after) {
+    pub(crate) fn shorten_interval(&self, stall_after: Duration) {
+        if self.table().pace.shorten_for(stall_after) {
             self.shared.sooner.notify_one();
         }
     }
@@ -127,7 +127,7 @@ impl ShmPages {
     ) -> Result<(), Error> {
         let clock = self.shared.clock;
         loop {
-            let due = self.table().next_look();
+            let due = self.table().next_poll();
             let is_last = stop.is_cancelled();
             if !is_last {
                 tokio::select! {
@@ -149,11 +149,11 @@ impl ShmPages {
             }
             // A listener may have received datagrams that it has not sent to the engine yet.
             let at = clock.now();
-            self.table().begin_look(at, (!is_last).then(|| clock.host_nanos(at)));
+            self.table().begin_poll(at, (!is_last).then(|| clock.host_nanos(at)));
             let mut from = Some(0);
             while let Some(start) = from {
                 let mut found = PageReading::default();
-                from = self.table().look(start, clock.host_nanos(settled), at, &mut found);
+                from = self.table().poll(start, clock.host_nanos(settled), at, &mut found);
                 let (batch, refused) = found.into_batch();
                 counters.add(&refused);
                 if batch.is_empty() {
@@ -162,7 +162,7 @@ impl ShmPages {
                     return Ok(());
                 }
             }
-            self.table().end_look(clock.now());
+            self.table().end_poll(clock.now());
             if is_last {
                 return Ok(());
             }

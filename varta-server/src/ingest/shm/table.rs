@@ -36,7 +36,7 @@ const SLOTS_PER_TURN: usize = 1_024;
 /// The least time for which a poll is promised, and the promise in poll intervals. The server may be delayed
 /// for a while.
 const PROMISED: Duration = Duration::from_secs(1);
-const LOOKS_PROMISED: u32 = 4;
+const POLLS_PROMISED: u32 = 4;
 /// How often promises are renewed. Not at each poll: a store to a page slows the agent's next beat a little.
 const PROMISED_EVERY: Duration = Duration::from_millis(250);
 
@@ -89,9 +89,9 @@ pub(super) struct Table {
     pub(super) pace: PollInterval,
     /// `None` in unit tests.
     metrics: Option<PageMetrics>,
-    looked_at: MonoTime,
+    polled_at: MonoTime,
     /// The duration of the last poll, with what other tasks did meanwhile.
-    look_took: Duration,
+    poll_took: Duration,
     /// The promise that this poll writes, on the host's clock in nanoseconds; `None` if the last one stands.
     promise: Option<u64>,
     promised_at: MonoTime,
@@ -111,8 +111,8 @@ impl Table {
             by_pid: HashMap::new(),
             pace: PollInterval::new(),
             metrics,
-            looked_at: MonoTime::START,
-            look_took: Duration::ZERO,
+            polled_at: MonoTime::START,
+            poll_took: Duration::ZERO,
             promise: None,
             promised_at: MonoTime::START,
             taken: FixedWindow::new(TAKEN_IN_A_SECOND),
@@ -217,27 +217,27 @@ impl Table {
     }
 
     /// When the next poll is due; `NEVER` without pages. Polls take at most half of the time.
-    pub(super) fn next_look(&self) -> MonoTime {
+    pub(super) fn next_poll(&self) -> MonoTime {
         if self.len() == 0 {
             MonoTime::NEVER
         } else {
-            self.looked_at + self.pace.look_every().max(self.look_took * 2)
+            self.polled_at + self.pace.interval().max(self.poll_took * 2)
         }
     }
 
     /// Ends a poll.
-    pub(super) fn end_look(&mut self, now: MonoTime) {
-        self.look_took = now.since(self.looked_at);
+    pub(super) fn end_poll(&mut self, now: MonoTime) {
+        self.poll_took = now.since(self.polled_at);
         self.check_processes(now);
     }
 
     fn promised_for(&self) -> Duration {
-        (self.pace.look_every() * LOOKS_PROMISED).max(PROMISED)
+        (self.pace.interval() * POLLS_PROMISED).max(PROMISED)
     }
 
     /// Begins a poll. `host_now` is `at` on the host's clock in nanoseconds; `None` for the last poll.
-    pub(super) fn begin_look(&mut self, at: MonoTime, host_now: Option<u64>) {
-        self.looked_at = at;
+    pub(super) fn begin_poll(&mut self, at: MonoTime, host_now: Option<u64>) {
+        self.polled_at = at;
         let is_due = at.since(self.promised_at) >= PROMISED_EVERY;
         self.promise = host_now.filter(|_| is_due).map(|now| now.saturating_add(nanos(self.promised_for())));
         if self.promise.is_some() {
@@ -253,7 +253,7 @@ impl Table {
     }
 
     /// Polls some pages from slot `from` on. Returns the slot to continue from; `None` at the end.
-    pub(super) fn look(
+    pub(super) fn poll(
         &mut self,
         from: usize,
         settled: u64,
@@ -274,7 +274,7 @@ impl Table {
             for (slot, calls) in some.zip(calls) {
                 let Some(entry) = &mut self.slots[slot] else { continue };
                 if calls {
-                    entry.look(settled, at, found);
+                    entry.read(settled, at, found);
                 }
                 if let Some(until) = self.promise {
                     entry.page.words().promise(until);
@@ -291,7 +291,7 @@ impl Table {
     pub(super) fn read(&mut self, pid: u32, settled: u64, at: MonoTime, found: &mut PageReading) {
         for slot in self.by_pid.get(&pid).map_or(&[][..], Vec::as_slice) {
             if let Some(entry) = &mut self.slots[*slot] {
-                entry.look(settled, at, found);
+                entry.read(settled, at, found);
             }
         }
     }
@@ -331,7 +331,7 @@ impl PageSlot {
     }
 
     /// Reads a new frame, and counts it once, whatever it holds.
-    fn look(&mut self, settled: u64, at: MonoTime, found: &mut PageReading) {
+    fn read(&mut self, settled: u64, at: MonoTime, found: &mut PageReading) {
         let (sequence, frame) = match self.page.words().glance(self.seen, settled) {
             Glance::Same | Glance::Held | Glance::Torn => return,
             Glance::Empty { sequence } => (sequence, None),

@@ -32,11 +32,11 @@ impl Audit {
     pub(crate) fn start(self, context: &mut Context) -> Result<AuditWriter, Error> {
         let missing = missing_records(&context.registry);
         let Some(log) = self.log else { return Ok(AuditWriter::none()) };
-        let (trail, done) = AuditWriter::start(log, missing).map_err(|source| Error::Runtime {
+        let (writer, ended) = AuditWriter::start(log, missing).map_err(|source| Error::Runtime {
             action: "start the thread that writes the audit log",
             source,
         })?;
-        context.spawn_thread("audit log", "thread that writes the audit log", done);
-        Ok(trail)
+        context.spawn_thread("audit log", "thread that writes the audit log", ended);
+        Ok(writer)
     }
 }

@@ -76,17 +76,17 @@ impl Maintenance {
     /// The kernel has no timer left, or the runtime cannot register the socket.
     async fn run(self, metrics: MaintenanceMetrics, stop: CancellationToken) -> Result<(), Error> {
         let Maintenance { pauses, file, control } = self;
-        let desk = Arc::new(PauseService::new(pauses, file, metrics));
+        let pause_service = Arc::new(PauseService::new(pauses, file, metrics));
         let serve = async {
             match control {
-                Some(listener) => listener.serve(&desk, &stop).await,
+                Some(listener) => listener.serve(&pause_service, &stop).await,
                 None => {
                     stop.cancelled().await;
                     Ok(())
                 }
             }
         };
-        tokio::try_join!(desk.keep_time(&stop), serve)?;
+        tokio::try_join!(pause_service.keep_time(&stop), serve)?;
         Ok(())
     }
 }

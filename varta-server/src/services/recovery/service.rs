@@ -42,7 +42,7 @@ impl Recovery {
     pub(crate) fn start(
         self,
         context: &mut Context,
-        trail: AuditWriter,
+        audit: AuditWriter,
         notifier: Notifier,
         pauses: &Pauses,
     ) -> Result<(), Error> {
@@ -51,12 +51,12 @@ impl Recovery {
         if options.rules.is_empty() && options.args.is_none() {
             return Ok(());
         }
-        announce(&options, trail.is_on());
+        announce(&options, audit.is_on());
         let transitions = context.subscribe(SINK);
-        let doer = ActionExecutor {
+        let executor = ActionExecutor {
             queries: context.queries.clone(),
             pauses: pauses.clone(),
-            audit: trail,
+            audit,
             metrics,
             notifier,
             host: context.host.to_string(),
@@ -64,11 +64,11 @@ impl Recovery {
             is_dry_run: options.is_dry_run,
             allow_without_audit: options.allow_without_audit,
         };
-        let desk = RecoveryTask::new(options, doer, context.clock, transitions, new_rules)
+        let task = RecoveryTask::new(options, executor, context.clock, transitions, new_rules)
             .map_err(|source| Error::Runtime { action: "start recovery", source })?;
         let stop = context.stop.clone();
         context.spawn("recovery", async {
-            desk.run(stop).await;
+            task.run(stop).await;
             Ok(())
         });
         Ok(())
@@ -109,7 +109,7 @@ impl Staged {
 }
 
 /// Logs what recovery may do, and warns of commands that cannot run.
-fn announce(options: &RecoveryOptions, has_trail: bool) {
+fn announce(options: &RecoveryOptions, has_audit_log: bool) {
     let RecoveryOptions { rules, budget, is_dry_run, .. } = options;
     if rules.is_empty() {
         // A reload may add rules.
@@ -122,7 +122,7 @@ fn announce(options: &RecoveryOptions, has_trail: bool) {
         rules = rules.len(),
         %budget,
         dry_run = is_dry_run,
-        audit_log = has_trail,
+        audit_log = has_audit_log,
         "recovery {what} by {} rule{plural}, with a budget of {budget} in all",
         rules.len()
     );

@@ -13,9 +13,9 @@ pub(super) struct Save {
 }
 
 /// Waits until the replay table has changed; for ever without one.
-pub(super) async fn changed(vault: Option<&Keyring>) {
-    match vault {
-        Some(vault) => vault.changed().await,
+pub(super) async fn changed(keyring: Option<&Keyring>) {
+    match keyring {
+        Some(keyring) => keyring.changed().await,
         None => std::future::pending().await,
     }
 }

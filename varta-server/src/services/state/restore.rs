@@ -13,7 +13,7 @@ use crate::services::state::registry::PersistedAgent;
 pub(crate) fn restore(
     tracker: &mut Tracker,
     kept: Vec<PersistedAgent>,
-    vault: Option<&Keyring>,
+    keyring: Option<&Keyring>,
     now: MonoTime,
 ) {
     if kept.is_empty() {
@@ -25,7 +25,7 @@ pub(crate) fn restore(
     for PersistedAgent { mut agent, key, boot: its_boot } in kept {
         if let Some(fingerprint) = key {
             // An unloaded key keeps its id, and has the same when it is loaded again.
-            let Some(number) = vault.and_then(|vault| vault.number_of(fingerprint)) else { continue };
+            let Some(number) = keyring.and_then(|keyring| keyring.number_of(fingerprint)) else { continue };
             agent.lane.key = number;
         }
         let fate = fate(&mut agent, its_boot.as_deref().and_then(Boot::parse), boot.as_ref());

@@ -16,7 +16,7 @@ pub(crate) struct State {
     /// The database, and the agents that the server before this one knew.
     store: Option<(StateDatabase, Vec<PersistedAgent>)>,
     /// The keys and the replay table of the secure sockets.
-    vault: Option<Keyring>,
+    keyring: Option<Keyring>,
 }
 
 impl State {
@@ -26,18 +26,22 @@ impl State {
     /// # Errors
     ///
     /// When the database cannot be used, see [`StateDatabase::open`].
-    pub(crate) fn open(context: &Context, max_agents: usize, vault: Option<&Keyring>) -> Result<Self, Error> {
-        let room = Limits { agents: max_agents, replay_sessions: vault.map_or(0, Keyring::most_sessions) };
+    pub(crate) fn open(
+        context: &Context,
+        max_agents: usize,
+        keyring: Option<&Keyring>,
+    ) -> Result<Self, Error> {
+        let room = Limits { agents: max_agents, replay_sessions: keyring.map_or(0, Keyring::most_sessions) };
         let mut store = None;
         if let Some(directory) = context.state_dir.clone() {
             let (opened, PersistedState { agents, replay_sessions: seals }) =
                 StateDatabase::open(directory, room, context.clock)?;
-            if let Some(vault) = vault {
-                vault.restore(&seals);
+            if let Some(keyring) = keyring {
+                keyring.restore(&seals);
             }
             store = Some((opened, agents));
         }
-        Ok(State { store, vault: vault.cloned() })
+        Ok(State { store, keyring: keyring.cloned() })
     }
 
     /// Restores the tracker, and starts the thread that writes. Returns the queue to it, for the tracker's
@@ -52,11 +56,11 @@ impl State {
         tracker: &mut Tracker,
     ) -> Result<Option<StateSink>, Error> {
         let metrics = StateMetrics::new(&context.registry);
-        let State { store: Some((store, agents)), vault } = self else { return Ok(None) };
+        let State { store: Some((store, agents)), keyring } = self else { return Ok(None) };
         tracker.track_registry_changes();
-        restore(tracker, agents, vault.as_ref(), context.clock.now());
+        restore(tracker, agents, keyring.as_ref(), context.clock.now());
         let (sink, done) = store
-            .start(context.clock, context.queries.clone(), vault, metrics)
+            .start(context.clock, context.queries.clone(), keyring, metrics)
             .map_err(|source| Error::Runtime { action: "start the thread that keeps the state", source })?;
         context.spawn_thread("state", "thread that keeps the state", done);
         Ok(Some(sink))

@@ -51,10 +51,10 @@ impl StateDatabase {
         self,
         clock: Clock,
         queries: mpsc::Sender<Query>,
-        vault: Option<Keyring>,
+        keyring: Option<Keyring>,
         metrics: StateMetrics,
     ) -> io::Result<(StateSink, worker_thread::Ended)> {
-        let (sink, writer) = self.into_writer(clock, queries, vault, metrics);
+        let (sink, writer) = self.into_writer(clock, queries, keyring, metrics);
         Ok((sink, worker_thread::start_async("varta-state", writer.run())?))
     }
 
@@ -63,7 +63,7 @@ impl StateDatabase {
         self,
         clock: Clock,
         queries: mpsc::Sender<Query>,
-        vault: Option<Keyring>,
+        keyring: Option<Keyring>,
         metrics: StateMetrics,
     ) -> (StateSink, Writer) {
         let StateDatabase { directory, database, sweep } = self;
@@ -88,7 +88,7 @@ impl StateDatabase {
             ),
             clock,
             queries,
-            vault,
+            keyring,
             metrics,
         };
         (StateSink { queue: to_queue, lost }, writer)
@@ -120,7 +120,7 @@ pub(super) struct Writer {
     /// To the tracker's task, for slices of what it knows.
     pub(super) queries: mpsc::Sender<Query>,
     /// For the fingerprints of keys.
-    pub(super) vault: Option<Keyring>,
+    pub(super) keyring: Option<Keyring>,
     metrics: StateMetrics,
 }
 
@@ -142,7 +142,7 @@ impl Writer {
                     Some(event) => self.take(event, now),
                     None => return self.finish(),
                 },
-                () = changed(self.vault.as_ref()), if self.save.is_none() => {
+                () = changed(self.keyring.as_ref()), if self.save.is_none() => {
                     self.save = Some(Save { from: 0, at: now + WRITE_WITHIN });
                 }
                 () = tokio::time::sleep_until(self.clock.instant(wake_at)) => {}
@@ -229,7 +229,7 @@ impl Writer {
         let mut context = Context {
             wall: WallClock::read(self.clock),
             boot: self.boot.clone(),
-            fingerprints: self.vault.as_ref().map(Keyring::fingerprints).unwrap_or_default(),
+            fingerprints: self.keyring.as_ref().map(Keyring::fingerprints).unwrap_or_default(),
             sweep: self.sweep.number,
         };
         let mut is_whole = self.sweep.is_whole;
@@ -331,8 +331,8 @@ impl Writer {
     /// Marks registry and replay table as incomplete in the database.
     fn lose(&mut self) {
         self.lost.store(true, Ordering::Relaxed);
-        if let Some(vault) = &self.vault {
-            vault.mark_unsaved();
+        if let Some(keyring) = &self.keyring {
+            keyring.mark_unsaved();
         }
     }
 
@@ -351,7 +351,7 @@ impl Writer {
         loop {
             let now = self.clock.now();
             self.fetch(now);
-            if self.failing.is_none() && self.vault.is_some() {
+            if self.failing.is_none() && self.keyring.is_some() {
                 let from = self.save.map_or(0, |save| save.from);
                 self.save = Some(Save { from, at: now });
                 self.save(now);

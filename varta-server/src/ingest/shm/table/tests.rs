@@ -55,12 +55,12 @@ impl Agent {
 }
 
 /// Polls all pages. Returns the nonces read, and the refused frames.
-fn look(table: &mut Table, settled: u64) -> (Vec<u64>, OutcomeCounts) {
+fn poll(table: &mut Table, settled: u64) -> (Vec<u64>, OutcomeCounts) {
     let (mut nonces, mut tally) = (Vec::new(), OutcomeCounts::default());
     let mut from = Some(0);
     while let Some(start) = from {
         let mut found = PageReading::default();
-        from = table.look(start, settled, at(1), &mut found);
+        from = table.poll(start, settled, at(1), &mut found);
         assert!(found.beats.len() <= BATCH);
         nonces.extend(found.beats.iter().map(|beat| beat.frame.nonce));
         found.refused.rows().for_each(|(row, count)| tally.add(row, count));
@@ -72,24 +72,24 @@ fn look(table: &mut Table, settled: u64) -> (Vec<u64>, OutcomeCounts) {
 fn each_beat_is_taken_once_and_only_the_newest_is_seen() {
     let mut table = Table::new(8, None);
     let mut agent = Agent::attached(&mut table, PID);
-    assert_eq!(look(&mut table, SETTLED), (vec![], OutcomeCounts::default()));
+    assert_eq!(poll(&mut table, SETTLED), (vec![], OutcomeCounts::default()));
     agent.beat(PID, 1);
     agent.beat(PID, 2);
-    assert_eq!(look(&mut table, SETTLED), (vec![2], OutcomeCounts::default()));
-    assert_eq!(look(&mut table, SETTLED), (vec![], OutcomeCounts::default()));
+    assert_eq!(poll(&mut table, SETTLED), (vec![2], OutcomeCounts::default()));
+    assert_eq!(poll(&mut table, SETTLED), (vec![], OutcomeCounts::default()));
     agent.beat(PID, 3);
     agent.writer.empty(agent.page.words());
-    assert_eq!(look(&mut table, SETTLED), (vec![], OutcomeCounts::default()));
+    assert_eq!(poll(&mut table, SETTLED), (vec![], OutcomeCounts::default()));
 }
 
 #[test]
-fn a_look_at_very_many_pages_comes_in_batches() {
+fn a_poll_of_very_many_pages_comes_in_batches() {
     let mut table = Table::new(300, None);
     let mut agents: Vec<Agent> = (0..300).map(|number| Agent::attached(&mut table, PID + number)).collect();
     for (number, agent) in (0..).zip(&mut agents) {
         agent.beat(PID + number, u64::from(number) + 1);
     }
-    assert_eq!(look(&mut table, SETTLED).0, (1..=300).collect::<Vec<u64>>());
+    assert_eq!(poll(&mut table, SETTLED).0, (1..=300).collect::<Vec<u64>>());
 }
 
 #[test]
@@ -98,14 +98,14 @@ fn what_follows_a_datagram_waits_until_that_was_taken() {
     let mut agent = Agent::attached(&mut table, PID);
     agent.words().hold();
     agent.beat(PID, 1);
-    assert_eq!(look(&mut table, SETTLED).0, [0; 0]);
+    assert_eq!(poll(&mut table, SETTLED).0, [0; 0]);
     agent.words().release(100);
-    assert_eq!(look(&mut table, 100).0, [0; 0]);
-    assert_eq!(look(&mut table, 101).0, [1]);
+    assert_eq!(poll(&mut table, 100).0, [0; 0]);
+    assert_eq!(poll(&mut table, 101).0, [1]);
 }
 
 #[test]
-fn whatever_is_scribbled_into_a_page_costs_one_count_a_look_and_concerns_nobody_else() {
+fn whatever_is_scribbled_into_a_page_costs_one_count_a_poll_and_concerns_nobody_else() {
     let mut table = Table::new(8, None);
     let mut scribbler = Agent::attached(&mut table, PID);
     let mut agent = Agent::attached(&mut table, PID + 1);
@@ -114,12 +114,12 @@ fn whatever_is_scribbled_into_a_page_costs_one_count_a_look_and_concerns_nobody_
             scribbler.write(&[round; 32]);
         }
         agent.beat(PID + 1, round.into());
-        let (nonces, refused) = look(&mut table, SETTLED);
+        let (nonces, refused) = poll(&mut table, SETTLED);
         assert_eq!(nonces, [u64::from(round)]);
         assert_eq!(refused.of(FrameOutcome::Malformed(DecodeError::BadMagic)), 1);
     }
     scribbler.beat(PID + 1, 7);
-    assert_eq!(look(&mut table, SETTLED).1.of(FrameOutcome::PidMismatch), 1, "nobody speaks for another");
+    assert_eq!(poll(&mut table, SETTLED).1.of(FrameOutcome::PidMismatch), 1, "nobody speaks for another");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_sequence_that_is_odd_for_ever_is_passed_over() {
     for (nonce, sequence) in (1..).zip([1, 3, u64::MAX]) {
         agent.beat(PID, nonce);
         agent.page.scribble_sequence(sequence);
-        assert_eq!(look(&mut table, SETTLED), (vec![], OutcomeCounts::default()));
+        assert_eq!(poll(&mut table, SETTLED), (vec![], OutcomeCounts::default()));
     }
 }
 
@@ -139,9 +139,9 @@ fn what_a_process_wrote_before_its_last_word_is_passed_over() {
     let mut agent = Agent::attached(&mut table, PID);
     agent.beat(PID, 1);
     table.skip(PID);
-    assert_eq!(look(&mut table, SETTLED).0, [0; 0]);
+    assert_eq!(poll(&mut table, SETTLED).0, [0; 0]);
     agent.beat(PID, 2);
-    assert_eq!(look(&mut table, SETTLED).0, [2]);
+    assert_eq!(poll(&mut table, SETTLED).0, [2]);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn one_process_is_read_without_looking_at_the_others() {
     table.read(PID + 1, SETTLED, at(5), &mut found);
     let beats: Vec<_> = found.beats.iter().map(|beat| (beat.sender.pid, beat.received_at)).collect();
     assert_eq!(beats, [(PID + 1, at(5))]);
-    assert_eq!(look(&mut table, SETTLED).0, [1]);
+    assert_eq!(poll(&mut table, SETTLED).0, [1]);
 }
 
 #[test]
@@ -163,38 +163,38 @@ fn a_page_that_was_left_is_given_up_behind_its_last_beat() {
     let mut agent = Agent::attached(&mut table, PID);
     agent.beat(PID, 1);
     agent.words().leave();
-    assert_eq!(look(&mut table, SETTLED).0, [1]);
+    assert_eq!(poll(&mut table, SETTLED).0, [1]);
     assert!(table.len() == 0 && !table.has(PID));
     assert!(!agent.words().is_read_at(1));
 }
 
 #[test]
-fn a_page_is_promised_looks_from_the_start_and_again_as_long_as_there_are_some() {
+fn a_page_is_promised_polls_from_the_start_and_again_as_long_as_there_are_some() {
     let mut table = Table::new(8, None);
     let agent = Agent::attached(&mut table, PID);
     let is_read = |millis: u64| agent.words().is_read_at(at(millis).as_nanos());
     assert!(is_read(1) && !is_read(10_000));
     for millis in (0..=10_000).step_by(100) {
-        table.begin_look(at(millis), Some(at(millis).as_nanos()));
-        look(&mut table, SETTLED);
+        table.begin_poll(at(millis), Some(at(millis).as_nanos()));
+        poll(&mut table, SETTLED);
         assert!(is_read(millis + 900), "{millis}");
     }
     table.promise(0);
-    table.begin_look(at(11_000), None);
-    look(&mut table, SETTLED);
+    table.begin_poll(at(11_000), None);
+    poll(&mut table, SETTLED);
     assert!(!is_read(10_000));
 }
 
 #[test]
-fn there_are_no_looks_without_pages_and_never_for_more_than_half_of_the_time() {
+fn there_are_no_polls_without_pages_and_never_for_more_than_half_of_the_time() {
     let mut table = Table::new(8, None);
-    assert_eq!(table.next_look(), MonoTime::NEVER);
+    assert_eq!(table.next_poll(), MonoTime::NEVER);
     let _agent = Agent::attached(&mut table, PID);
-    table.pace.poll_now(Duration::from_millis(80));
-    table.begin_look(at(100), None);
-    assert_eq!(table.next_look(), at(110));
-    table.end_look(at(107));
-    assert_eq!(table.next_look(), at(114));
+    table.pace.shorten_for(Duration::from_millis(80));
+    table.begin_poll(at(100), None);
+    assert_eq!(table.next_poll(), at(110));
+    table.end_poll(at(107));
+    assert_eq!(table.next_poll(), at(114));
 }
 
 #[test]
