@@ -39,7 +39,7 @@ pub(crate) struct Slice {
     pub(crate) next: Option<usize>,
 }
 
-/// The response to [`Query::Named`].
+/// The response to [`Query::CountByName`].
 #[derive(Debug)]
 pub(crate) struct NamedSlice {
     pub(crate) named: NameCount,
