@@ -65,21 +65,33 @@ pub(crate) struct WallClock {
     /// By which durations are measured.
     pub(crate) mono: MonoTime,
     pub(crate) wall: WallTime,
+    /// The fraction of a millisecond that `wall` leaves out. With it a moment has the same time of the wall
+    /// clock whenever that is computed, and no later moment has an earlier one.
+    fraction: Duration,
 }
 
 impl WallClock {
     /// The present moment.
     pub(crate) fn read(clock: Clock) -> Self {
-        WallClock { mono: clock.now(), wall: WallTime::from(wall_now()) }
+        WallClock::new(clock.now(), wall_now())
+    }
+
+    /// The moment at which the clocks have these times.
+    pub(crate) fn new(mono: MonoTime, wall: SystemTime) -> Self {
+        let since = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let fraction = Duration::from_nanos(u64::from(since.subsec_nanos() % 1_000_000));
+        WallClock { mono, wall: WallTime::from(wall), fraction }
     }
 
     /// What the wall clock said, or will say, at `at`, as it counts at this moment.
     pub(crate) fn at(self, at: MonoTime) -> WallTime {
-        if at <= self.mono {
-            self.wall.before(self.mono.since(at))
+        let now = Duration::from_millis(self.wall.as_millis()) + self.fraction;
+        let since = if at <= self.mono {
+            now.saturating_sub(self.mono.since(at))
         } else {
-            self.wall.after(at.since(self.mono))
-        }
+            now.saturating_add(at.since(self.mono))
+        };
+        WallTime::default().after(since)
     }
 }
 
@@ -102,11 +114,22 @@ mod tests {
 
     #[test]
     fn the_past_and_the_future_have_a_time_of_the_wall_clock() {
-        let wall = WallTime::from(UNIX_EPOCH + Duration::from_secs(1_000));
-        let clock = WallClock { mono: MonoTime::from_secs(10), wall };
+        let clock = WallClock::new(MonoTime::from_secs(10), UNIX_EPOCH + Duration::from_secs(1_000));
         let at = |secs| clock.at(MonoTime::from_secs(secs)).as_millis();
         assert_eq!([at(0), at(9), at(10), at(11)], [990_000, 999_000, 1_000_000, 1_001_000]);
-        assert_eq!(clock.at(MonoTime::NEVER), wall.after(MonoTime::NEVER.since(clock.mono)));
+        assert_eq!(clock.at(MonoTime::NEVER), clock.wall.after(MonoTime::NEVER.since(clock.mono)));
+    }
+
+    #[test]
+    fn a_moment_has_one_time_of_the_wall_clock_whenever_it_is_computed() {
+        let later = |micros| {
+            let elapsed = Duration::from_micros(micros);
+            WallClock::new(MonoTime::START + elapsed, UNIX_EPOCH + Duration::from_millis(1_000) + elapsed)
+        };
+        let at = MonoTime::START + Duration::from_micros(1_700);
+        for micros in (0..5_000).step_by(100) {
+            assert_eq!(later(micros).at(at).as_millis(), 1_001, "computed after {micros} µs");
+        }
     }
 
     #[test]

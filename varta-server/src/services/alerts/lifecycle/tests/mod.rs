@@ -12,7 +12,7 @@ use varta_proto::Status;
 
 use super::*;
 use crate::base::clock::WallClock;
-use crate::base::time::{MonoTime, WallTime};
+use crate::base::time::MonoTime;
 use crate::domain::tracker::tests::sample;
 use crate::domain::tracker::{Cause, Incident, Twin};
 use crate::domain::tracker::{Transition, Verdict};
@@ -42,11 +42,8 @@ impl World {
     }
 
     fn now(&self) -> WallClock {
-        let start = WallTime::from(std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-        WallClock {
-            mono: MonoTime::from_secs(self.seconds),
-            wall: start.after(Duration::from_secs(self.seconds)),
-        }
+        let wall = std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + self.seconds);
+        WallClock::new(MonoTime::from_secs(self.seconds), wall)
     }
 
     fn transition(&self, pid: u32, to: Verdict) -> Transition {
