@@ -10,6 +10,9 @@ use varta_integration_tests::{AgentProcess, Datagrams, Options, Scrape, Server, 
 /// A deadline comes soon after the last beat.
 const STALL_AFTER: [&str; 2] = ["--stall-after", "1s"];
 const DEADLINE: Duration = Duration::from_secs(1);
+/// A worker that beats so seldom that the socket's queue has room for what its panic hook sends, also while
+/// the server waits for a processor for a second or two.
+const SELDOM_WITH_A_HOOK: [&str; 3] = ["--panic-hook", "--interval-ms", "250"];
 /// The name of the worker's program, which is what the kernel calls it and the label `agent` shows.
 const NAME: &str = "it-worker";
 
@@ -203,7 +206,7 @@ fn a_forked_child_is_an_agent_of_its_own_and_its_parents_fate_is_not_its_own() {
 #[test]
 fn a_panic_is_critical_at_once_and_the_end_after_it_is_known_for_one() {
     let server = Server::start(STALL_AFTER);
-    let mut worker = server.start_agent(&["--panic-hook"]);
+    let mut worker = server.start_agent(&SELDOM_WITH_A_HOOK);
     let pid = worker.pid();
     server.await_beats(&[pid], 3);
     worker.ask("panic");
@@ -252,7 +255,7 @@ fn a_critical_agent_is_an_alarm_before_any_deadline() {
 #[test]
 fn a_process_that_survives_its_panic_and_beats_on_stays_up() {
     let server = Server::start(STALL_AFTER);
-    let mut worker = server.start_agent(&["--panic-hook"]);
+    let mut worker = server.start_agent(&SELDOM_WITH_A_HOOK);
     let pid = worker.pid();
     server.await_beats(&[pid], 3);
     worker.ask("panic-in-thread");

@@ -79,6 +79,7 @@ fn a_stuck_worker_gets_term_then_kill_then_its_command() {
     let pid = worker.pid();
     let note = await_notes(&scratch, 1).remove(0);
     assert!(note.starts_with(&format!("{pid} it-worker ")), "{note}");
+    server.expect(line_with("sent SIGTERM"));
     server.expect(line_with("sent SIGKILL"));
     let lines = server.log().lines();
     let place = |what: &str| lines.iter().position(|line| line.contains(what));

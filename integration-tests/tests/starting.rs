@@ -369,7 +369,7 @@ fn assert_beats_are_taken_whatever_becomes_of_the_log(mut server: Server) {
     let scrape = server.await_datagrams(datagrams.sent());
     assert_eq!(scrape.of_agent("varta_beats_total", process::id()), f64::from(CHANGES));
     assert_eq!(scrape.sum("varta_transitions_total", &[]), f64::from(CHANGES));
-    assert_eq!(server.get("/readyz").status, 200);
+    server.await_ready();
     server.signal(Signal::Terminate);
     assert_eq!(server.wait().code(), Some(0));
     assert!(!server.socket().exists());

@@ -27,6 +27,9 @@ const NO_DEADLINE: [&str; 2] = ["--stall-after", "1h"];
 /// A deadline comes soon after the last beat.
 const STALL_AFTER: [&str; 2] = ["--stall-after", "1s"];
 const DEADLINE: Duration = Duration::from_secs(1);
+/// A worker that beats so seldom that the socket's queue has room for what its panic hook sends, also while
+/// the server waits for a processor for a second or two.
+const SELDOM_WITH_A_HOOK: [&str; 3] = ["--panic-hook", "--interval-ms", "1000"];
 
 /// What must hold of all verdicts on deaths and silences: there were so many, and the time between the event
 /// and the verdict is within the limit of a single wait.
@@ -125,7 +128,7 @@ fn a_death_is_seen_at_once_with_its_exit_status_or_signal() {
 #[test]
 fn a_panic_that_aborts_is_critical_and_then_down() {
     let server = Server::start(NO_DEADLINE);
-    let mut worker = server.start_agent(&["--panic-hook"]);
+    let mut worker = server.start_agent(&SELDOM_WITH_A_HOOK);
     worker.ask("panic-and-abort");
     server.expect(agent(&worker).down().with_status("critical"));
     server.expect_history(&worker, &["up: first_beat", "up: panicked", "down: panicked"]);
@@ -135,7 +138,7 @@ fn a_panic_that_aborts_is_critical_and_then_down() {
 #[test]
 fn a_panic_that_is_survived_is_not_held_against_the_process() {
     let server = Server::start(NO_DEADLINE);
-    let mut worker = server.start_agent(&["--panic-hook"]);
+    let mut worker = server.start_agent(&SELDOM_WITH_A_HOOK);
     let pid = worker.pid();
     worker.ask("panic-in-thread");
     server.expect(agent(pid).up().because("reported"));

@@ -1,7 +1,7 @@
-//! Waiting until a server's metrics are as expected.
+//! Waiting until a server is ready, and its metrics are as expected.
 
 use crate::expect::metric;
-use crate::retry::{LIMIT, or_fail, wait_for};
+use crate::retry::{LIMIT, or_fail, wait_for, wait_until};
 use crate::scrape::Scrape;
 use crate::server::Server;
 
@@ -30,6 +30,13 @@ impl Server {
             read()
         });
         found.ok_or_else(|| format!("not within {LIMIT:?}: {what}\nthe last scrape is\n{last}"))
+    }
+
+    /// Waits until it says that it is ready: on a busy machine its tracker may not answer within the second
+    /// that `/readyz` gives it.
+    #[track_caller]
+    pub fn await_ready(&self) {
+        wait_until("the server is ready", || self.get("/readyz").status == 200);
     }
 
     /// Waits until so many datagrams are accounted for.

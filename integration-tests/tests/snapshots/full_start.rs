@@ -172,7 +172,7 @@ fn metrics_of_a_start_with_every_capability() {
 fn log_of_a_start_with_every_capability() {
     let mut full = FullServer::start();
     let FullServer { server, alertmanager, webhook, directory } = &mut full;
-    assert_eq!(server.get("/readyz").status, 200);
+    server.await_ready();
     let redacted = [
         (directory.path().display().to_string(), "DIR"),
         (server.directory().display().to_string(), "DIR"),
