@@ -1,9 +1,9 @@
 //! The Varta server: takes heartbeats from processes, says which of them went silent and why, and exports
 //! Prometheus metrics.
 //!
-//! Data flows one way: a [`listener`] reads a socket and hands on decoded beats, the actor gives them to the
-//! pure [`tracker`], and sinks get its [`Transition`](tracker::Transition)s. This library is what the program
-//! `varta-server` runs, and what a test starts inside its own process:
+//! Data flows one way: a [`listener`] reads a socket and hands on decoded beats, the engine gives them to the
+//! pure [`tracker`], and the [`services`] get its [`Transition`](tracker::Transition)s. This library is what
+//! the program `varta-server` runs, and what a test starts inside its own process:
 //!
 //! ```no_run
 //! use varta_server::{Server, config::Config};
