@@ -44,8 +44,9 @@ pub use expect::{agent, any_agent, line, line_with, metric};
 pub use log::{Line, Log, Transition};
 pub use network_host::{Cable, NetworkHost, in_a_network_of_its_own};
 pub use programs::{
-    Ended, as_pid, children, into_pid_namespace, pid_namespaces_work, pids_can_be_chosen, refused_start,
-    run_server, run_to_its_end, server_command, service_command, worker_command,
+    Ended, as_pid, children, into_pid_namespace, into_time_namespace, pid_namespaces_work,
+    pids_can_be_chosen, refused_start, run_server, run_to_its_end, server_command, service_command,
+    worker_command,
 };
 pub use receiver::{Receiver, Reply, Request};
 pub use remote_agent::{RemoteAgent, loopback_socket, send_from, socket_on};

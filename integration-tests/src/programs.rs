@@ -150,6 +150,35 @@ pub fn into_pid_namespace(command: &Command) -> Command {
     outside
 }
 
+/// Has a program run in a time namespace of its own, whose boot clock is so many seconds ahead. `None` where
+/// that is not possible; then the test is skipped, and this prints so.
+#[must_use]
+pub fn into_time_namespace(ahead: u32, command: &Command) -> Option<Command> {
+    static WORK: OnceLock<bool> = OnceLock::new();
+    let inside = |command: &Command| {
+        let mut outside = isolated(Path::new("unshare"));
+        outside.args(["--time", "--boottime", &ahead.to_string()]);
+        outside.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            outside.env(name, value.unwrap_or_default());
+        }
+        outside
+    };
+    let work = *WORK.get_or_init(|| {
+        let mut trial = Command::new("cat");
+        trial.arg("/proc/uptime");
+        let text = inside(&trial).output().map(|output| output.stdout).unwrap_or_default();
+        let uptime =
+            String::from_utf8_lossy(&text).split('.').next().and_then(|text| text.parse::<u32>().ok());
+        uptime.is_some_and(|uptime| uptime >= ahead)
+    });
+    if work {
+        return Some(inside(command));
+    }
+    skip("no time namespaces can be made here: that takes root, `unshare` and a kernel that allows it");
+    None
+}
+
 /// Has a program run under a pid of the test's choosing, which must be free: this happens by chance when pids
 /// are used again. The process that is started here is its parent.
 #[must_use]

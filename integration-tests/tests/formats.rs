@@ -141,13 +141,9 @@ fn agents_of_each_release_are_known_and_what_was_sealed_for_it_is_refused() {
         let options = files.on_state().udp("127.0.0.1:0").secure_udp("127.0.0.1:0");
         let server = Server::start(options.key_of(Network::SharedKey));
         await_line(&server, "4 agents are known from before this server's start");
-        // Its process was one of another boot.
-        let down = server.expect(agent(BILLING).down());
-        assert_eq!(
-            (down.agent.as_str(), down.from.as_str(), down.cause.as_str()),
-            ("billing", "up", "exited")
-        );
-        let scrape = server.await_agents("expected", 3);
+        let scrape = server.await_agents("expected", 4);
+        // Its process was one of another boot, and another of its name may come.
+        assert_eq!(scrape.of_agent("varta_beats_total", BILLING), 10.0);
         assert_eq!(scrape.of_agent("varta_agent_stall_after_seconds", LEDGER), 1_800.0);
         assert_eq!(scrape.of_agent("varta_beats_total", LEDGER), 2.0);
 
@@ -205,10 +201,10 @@ fn alerts_of_each_release_continue_and_are_not_sent_again() {
         let up = server.expect(agent(MAIL).up().because("recovered"));
         assert_eq!((up.agent.as_str(), up.from.as_str()), ("mail", "expected"));
         let _other = fall(&server, "other");
-        assert_eq!(notices(&webhook, 2), ["firing billing", "firing other"]);
-        server.expect(metric("varta_alerts_firing").is(3.0));
+        assert_eq!(notices(&webhook, 1), ["firing other"]);
+        server.expect(metric("varta_alerts_firing").is(2.0));
         report(&mut mail, Status::Ok);
-        assert_eq!(notices(&webhook, 3)[2], "resolved mail");
+        assert_eq!(notices(&webhook, 2)[1], "resolved mail");
         posted("end", &|alert| alert["annotations"]["resolved"].is_string());
         stop(server);
         assert!(!files.path("state/alerts.json.corrupt").exists());

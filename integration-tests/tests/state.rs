@@ -7,6 +7,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use varta_integration_tests::foreign::skip;
@@ -18,7 +19,6 @@ use varta_integration_tests::{
 /// Long enough for servers and agents to be started in, short enough to be waited for.
 const GRACE: [&str; 2] = ["--stall-after", "2s"];
 const GRACE_PERIOD: Duration = Duration::from_secs(2);
-const A_MOMENT: Duration = Duration::from_millis(1);
 /// No deadline comes in the lifetime of a test.
 const NO_DEADLINE: [&str; 2] = ["--stall-after", "1h"];
 
@@ -49,7 +49,8 @@ fn after_a_kill_the_next_server_knows_who_died_who_lives_and_who_is_stopped() {
 
     let server = start(&scratch, GRACE);
     for ended in [&dead, &finished] {
-        let down = server.expect(agent(ended).down().from("up").because("exited").after_silence(A_MOMENT));
+        let down = agent(ended).down().from("expected").because("exited");
+        let down = server.expect(down.after_silence(GRACE_PERIOD).within(GRACE_PERIOD));
         assert_eq!(down.exit_code, None, "{down}");
     }
     let living_agent = agent(&living).named("name-of-the-living");
@@ -65,6 +66,69 @@ fn after_a_kill_the_next_server_knows_who_died_who_lives_and_who_is_stopped() {
     assert_eq!(scrape.of_agent("varta_agent_up", living.pid()), 1.0);
     assert_eq!(scrape.of_agent("varta_stalls_total", stopped.pid()), 1.0);
     assert_eq!(scrape.sum("varta_state_write_errors_total", &[]), 0.0);
+}
+
+#[test]
+fn who_was_replaced_while_there_was_no_server_is_not_acted_on() {
+    let scratch = Scratch::make();
+    let start = || {
+        let command =
+            format!("/bin/sh -c 'echo \"$VARTA_AGENT $VARTA_STATE\" >> {}'", scratch.path("notes").display());
+        let options = Options::from(GRACE).in_scratch(&scratch);
+        // Who is replaced has an hour for it, so that no busy machine makes it late.
+        let rules = "[[rule]]\nname = 'name-of-the-replaced'\nstall-after = '1h'\n";
+        Server::start(options.config(&scratch, rules).args(["--recovery-exec", &command]))
+    };
+    let mut server = start();
+    let names = ["name-of-the-replaced", "name-of-the-lost"];
+    let mut agents = names.map(|name| start_agent(&scratch, name));
+    server.await_agents("up", 2);
+    await_in_database(&scratch.state(), &names);
+    server.kill();
+    for process in &mut agents {
+        process.signal(Signal::Kill);
+        process.wait();
+    }
+    let socket = scratch.socket();
+    let successor = thread::spawn(move || AgentProcess::start(&socket, &["--name", names[0], "--lazy"]));
+
+    let server = start();
+    let successor = successor.join().unwrap();
+    let [replaced, lost] = &agents;
+    server.expect(agent(&successor).up().from("expected").because("restarted"));
+    server.expect(agent(lost).down().from("expected").because("exited").within(GRACE_PERIOD));
+    wait_until("the command has run for the other", || !scratch.lines("notes").is_empty());
+    assert_eq!(scratch.lines("notes"), ["name-of-the-lost down"]);
+    assert_eq!(server.history(replaced), [""; 0]);
+}
+
+#[test]
+fn who_lives_is_known_again_by_a_server_whose_boot_clock_is_another() {
+    let scratch = Scratch::make();
+    let start = |ahead: Option<u32>| {
+        let options = Options::from(GRACE).in_scratch(&scratch);
+        Some(Server::start(match ahead {
+            Some(seconds) => options.boot_clock_ahead(seconds)?,
+            None => options,
+        }))
+    };
+    let mut server = start(None).unwrap();
+    let names = ["name-of-the-living", "name-of-the-stopped"];
+    let [living, stopped] = names.map(|name| start_agent(&scratch, name));
+    server.await_agents("up", 2);
+    await_in_database(&scratch.state(), &names);
+    for ahead in [Some(86_400), None] {
+        server.stop();
+        stopped.signal(Signal::Stop);
+        let Some(next) = start(ahead) else { return };
+        server = next;
+        server.expect(agent(&living).up().from("expected").because("recovered"));
+        server.expect(agent(&stopped).stalled().seen_as("stopped").within(GRACE_PERIOD));
+        stopped.signal(Signal::Continue);
+        server.expect(agent(&stopped).up().from("stalled").because("recovered"));
+        assert_eq!(server.history(&living), ["up: recovered"]);
+        server.expect_history(&stopped, &["stalled: stopped", "up: recovered"]);
+    }
 }
 
 #[test]

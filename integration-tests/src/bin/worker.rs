@@ -14,6 +14,7 @@
 //! | `--beats N` | ends after `N` beats that the kernel took |
 //! | `--exit-code N` | the exit status of that end |
 //! | `--name NAME` | gives the agent a name, through a Unix socket |
+//! | `--lazy` | with a name: needs no server at first |
 //! | `--shm` | beats through a page of memory as well as the Unix socket, and reconnects |
 //! | `--attempts N` | tries a beat that meets a full queue so often, 20 times if not given |
 //!
@@ -105,6 +106,7 @@ struct Options {
     beats: Option<u64>,
     exit_code: u8,
     name: Option<OsString>,
+    lazy: bool,
     shm: bool,
     attempts: u32,
 }
@@ -127,6 +129,7 @@ impl Options {
                 "--exit-code" => options.exit_code = number(&value()?)?,
                 "--shm" => options.shm = true,
                 "--name" => options.name = Some(value()?),
+                "--lazy" => options.lazy = true,
                 "--attempts" => options.attempts = number(&value()?)?,
                 _ => return Err(format!("what is {}?", argument.display()).into()),
             }
@@ -142,6 +145,9 @@ impl Options {
             let mut builder = Varta::builder().socket(path);
             if let Some(name) = &self.name {
                 builder = builder.name(name.to_string_lossy());
+            }
+            if self.lazy {
+                builder = builder.lazy();
             }
             return Ok(if self.shm {
                 Box::new(builder.shm().connect()?)
@@ -197,6 +203,9 @@ impl Worker {
     fn run(&mut self) -> Fallible<u8> {
         while self.sent == 0 {
             self.beat()?;
+            if self.sent == 0 {
+                thread::sleep(PAUSE);
+            }
         }
         answer(&format!("ready {}", process::id()));
         let mut due = Instant::now() + self.options.interval;

@@ -18,7 +18,7 @@ use crate::agent_process::AgentProcess;
 use crate::expect::agent;
 use crate::http::{self, Response};
 use crate::log::Log;
-use crate::programs::{await_exit, into_pid_namespace, server_command};
+use crate::programs::{await_exit, into_pid_namespace, into_time_namespace, server_command};
 use crate::retry::{LIMIT, or_fail, wait_until};
 use crate::route::{Network, Route};
 use crate::scrape::Scrape;
@@ -65,6 +65,10 @@ impl Server {
         }
         if options.is_in_a_container {
             command = into_pid_namespace(&command);
+        }
+        if let Some(inside) = options.boot_clock_ahead.and_then(|ahead| into_time_namespace(ahead, &command))
+        {
+            command = inside;
         }
         let mut child = command
             .stdout(Stdio::null())

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use crate::programs::{into_time_namespace, server_command};
 use crate::route::{Network, Secret};
 use crate::scratch::Scratch;
 
@@ -19,6 +20,7 @@ pub struct Options {
     pub(super) is_open_to_all: bool,
     pub(super) log_is_left_unread: bool,
     pub(super) is_in_a_container: bool,
+    pub(super) boot_clock_ahead: Option<u32>,
 }
 
 impl Options {
@@ -144,6 +146,14 @@ impl Options {
     pub fn in_a_container(mut self) -> Self {
         self.is_in_a_container = true;
         self
+    }
+
+    /// Puts it into a time namespace of its own, whose boot clock is so many seconds ahead. `None` where that
+    /// is not possible; then the test is skipped, and this prints so.
+    #[must_use]
+    pub fn boot_clock_ahead(self, seconds: u32) -> Option<Self> {
+        into_time_namespace(seconds, &server_command())?;
+        Some(Options { boot_clock_ahead: Some(seconds), ..self })
     }
 }
 

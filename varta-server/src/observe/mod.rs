@@ -19,7 +19,7 @@ pub(crate) mod status;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use self::boot::{Boot, is_there};
+pub(crate) use self::boot::{Boot, Remains};
 pub(crate) use self::group::members_of_group;
 pub use self::name::ProcessName;
 pub(crate) use self::pidfd::Pidfd;

@@ -6,7 +6,7 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
 use crate::domain::tracker::{AgentSnapshot, Fate, Tracker, Verdict};
 use crate::ingest::Keyring;
-use crate::observe::{Boot, is_there};
+use crate::observe::{Boot, Remains};
 use crate::services::state::registry::PersistedAgent;
 
 /// Restores `kept` to the tracker, and logs the result.
@@ -28,7 +28,8 @@ pub(crate) fn restore(
             let Some(number) = keyring.and_then(|keyring| keyring.number_of(fingerprint)) else { continue };
             agent.lane.key = number;
         }
-        let fate = fate(&mut agent, its_boot.as_deref().and_then(Boot::parse), boot.as_ref());
+        let its_boot = its_boot.as_deref().and_then(Boot::parse);
+        let fate = fate(&mut agent, its_boot.as_ref(), boot.as_ref());
         taken += usize::from(tracker.restore(&agent, fate, now));
     }
     let population = tracker.population();
@@ -43,9 +44,9 @@ pub(crate) fn restore(
     );
 }
 
-/// The fate of an agent's process. A start time of another boot is cleared, because it is not comparable any
-/// more.
-fn fate(agent: &mut AgentSnapshot, its_boot: Option<Boot>, boot: Option<&Boot>) -> Fate {
+/// The fate of an agent's process. The start time becomes that which the process has in this time namespace;
+/// one of another boot is cleared, because it is not comparable any more.
+fn fate(agent: &mut AgentSnapshot, its_boot: Option<&Boot>, boot: Option<&Boot>) -> Fate {
     if agent.agent.origin != Origin::Local {
         return Fate::Unknown;
     }
@@ -53,17 +54,17 @@ fn fate(agent: &mut AgentSnapshot, its_boot: Option<Boot>, boot: Option<&Boot>) 
     if its_boot.id != boot.id {
         // Start times count from the boot: another process may have the same one now.
         agent.start_time = None;
-        return Fate::Gone;
+        return Fate::Rebooted;
     }
-    match agent.start_time {
-        // In another PID namespace the pid means another process, or none.
-        Some(start_time) if its_boot.namespace == boot.namespace => {
-            if is_there(agent.agent.pid, start_time) {
-                Fate::Lives
-            } else {
-                Fate::Gone
-            }
+    // In another PID namespace the pid means another process, or none.
+    let start_time = agent.start_time.filter(|_| its_boot.namespace == boot.namespace);
+    let Some(start_time) = start_time else { return Fate::Unknown };
+    match boot.look_for(its_boot, agent.agent.pid, start_time) {
+        Remains::Lives(start_time) => {
+            agent.start_time = Some(start_time);
+            Fate::Lives
         }
-        Some(_) | None => Fate::Unknown,
+        Remains::Ended => Fate::Gone,
+        Remains::Unknown => Fate::Unknown,
     }
 }

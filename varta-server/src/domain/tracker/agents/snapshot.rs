@@ -55,6 +55,8 @@ pub enum Fate {
     Lives,
     /// It has ended; its exit status is not known.
     Gone,
+    /// It has ended with all others: the host was booted since.
+    Rebooted,
 }
 
 /// A change of what is persisted.

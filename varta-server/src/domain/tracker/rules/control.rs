@@ -185,7 +185,8 @@ impl Tracker {
         while let Some(predecessor) = self.names.next_departed(name) {
             let slot = self.agents.slot(predecessor);
             let is_of_series = self.agents.rest(predecessor).name == name && slot.key.source == source;
-            if predecessor == number || !is_of_series || !slot.has_departed() {
+            let may_be_succeeded = slot.has_departed() || self.awaits_successor(predecessor);
+            if predecessor == number || !is_of_series || !may_be_succeeded {
                 continue;
             }
             let change = TransitionDetails {

@@ -113,6 +113,9 @@ impl Tracker {
 
     /// Checks an agent whose entry in the wheel has expired.
     pub(in crate::domain::tracker) fn check_deadline(&mut self, number: u32, now: MonoTime) {
+        if self.end_grace(number, now) {
+            return;
+        }
         match self.agents.slot(number).verdict {
             Some(Verdict::Up(_) | Verdict::Unknown | Verdict::Expected) => self.judge(number, now),
             Some(verdict @ (Verdict::Stalled | Verdict::Down | Verdict::Gone)) => {

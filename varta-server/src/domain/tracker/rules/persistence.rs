@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
+use crate::domain::expected::Expected;
 use crate::domain::process::ExitStatus;
 use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, AgentRare, IndexKey, SlotFlags};
 use crate::domain::tracker::agents::origins::SourceId;
@@ -18,6 +19,10 @@ use crate::domain::tracker::agents::snapshot::{AgentSnapshot, Fate, RegistryChan
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::transition::AgentId;
 use crate::domain::tracker::verdicts::verdict::Verdict;
+
+/// The shortest grace of an agent of this host whose process ended with the boot: services take their time to
+/// start, and those that the configuration expects have as much.
+const GRACE_AFTER_BOOT: Duration = Expected::DEFAULT_GRACE;
 
 impl Tracker {
     /// From now on emits registry changes through [`Tracker::poll_registry_change`].
@@ -38,9 +43,12 @@ impl Tracker {
     }
 
     /// Adds an agent that a previous server knew. It has one deadline from `now` on and is `expected`
-    /// meanwhile, unless it is known to be gone: then a transition says so at once. An agent that was silent
-    /// or gone before stays that, without another transition. Returns whether it was added: not when it had
-    /// said goodbye, is known already, is due to be forgotten, or when there is no room.
+    /// meanwhile. An agent that was silent or gone before stays that, without another transition. Returns
+    /// whether it was added: not when it had said goodbye, is known already, is due to be forgotten, or when
+    /// there is no room.
+    ///
+    /// The end of a process while there was no server counts from the deadline on: until then a process of
+    /// the same name, which a service manager may have started meanwhile, takes the agent's place.
     pub fn restore(&mut self, agent: &AgentSnapshot, fate: Fate, now: MonoTime) -> bool {
         let AgentSnapshot { agent: AgentId { ref name, origin, pid, twin }, lane, verdict, last, .. } =
             *agent;
@@ -49,7 +57,8 @@ impl Tracker {
         if verdict == Verdict::Gone || is_outdated || self.knows(agent) || self.make_room(origin).is_err() {
             return false;
         }
-        let verdict = if was_awaited && fate != Fate::Gone { Verdict::Expected } else { verdict };
+        let verdict = if was_awaited { Verdict::Expected } else { verdict };
+        let has_ended = matches!(fate, Fate::Gone | Fate::Rebooted);
         let slot = AgentHot {
             // Whatever it sends next follows: beats that no server received do not count as lost.
             session: Session::UNHEARD,
@@ -79,7 +88,7 @@ impl Tracker {
             extra: Some(Box::new(extra)),
             lost: agent.lost,
             stalls: agent.stalls,
-            is_dead: verdict == Verdict::Down,
+            is_dead: verdict == Verdict::Down || has_ended,
             name_source: agent.name_source,
             ..AgentCold::new(self.names.take(name), start_time, twin)
         };
@@ -92,16 +101,60 @@ impl Tracker {
                 // With the timeout of the rules and of its own request.
                 self.wheel.arm(number, self.first_check(number));
             }
-            Verdict::Stalled => self.wheel.arm(number, self.forget_at(number, self.policy.forget_after)),
+            Verdict::Stalled if !has_ended => {
+                self.wheel.arm(number, self.forget_at(number, self.policy.forget_after));
+            }
+            Verdict::Stalled => {}
             Verdict::Down | Verdict::Gone => {
                 self.wheel.arm(number, self.forget_at(number, self.policy.forget_after));
                 self.evict_one(number);
             }
         }
-        match fate {
-            Fate::Gone => self.note_death(number, ExitStatus::Unknown, MonoTime::START, now),
-            Fate::Lives => self.watch(number),
-            Fate::Unknown => {}
+        if fate == Fate::Lives {
+            self.watch(number);
+        }
+        if self.awaits_successor(number) {
+            let AgentCold { name, name_source, .. } = *self.agents.rest(number);
+            if name_source.is_series() {
+                self.names.note_departed(name, number);
+            }
+        }
+        if has_ended && verdict != Verdict::Down {
+            let grace = self.stall_after(number);
+            let grace = if fate == Fate::Rebooted { grace.max(GRACE_AFTER_BOOT) } else { grace };
+            // The verdict on it waits for that, and not for what it asked for when it lived.
+            self.agents.rest_mut(number).extra.get_or_insert_default().busy_until = now + grace;
+            self.wheel.arm(number, now + grace);
+        }
+        true
+    }
+
+    /// Whether an agent was restored, has not beaten since, and has no process that is known to live: another
+    /// process of its name may take its place although nothing was said of its end.
+    pub(super) fn awaits_successor(&self, number: u32) -> bool {
+        let slot = self.agents.slot(number);
+        match slot.verdict {
+            Some(Verdict::Expected) => slot.key.source == SourceId::LOCAL && self.process(number).is_none(),
+            Some(Verdict::Stalled) => self.agents.rest(number).is_dead,
+            Some(Verdict::Up(_) | Verdict::Unknown | Verdict::Down | Verdict::Gone) | None => false,
+        }
+    }
+
+    /// Whether the process of a restored agent ended while there was no server, and nothing was said of that.
+    fn has_ended_unsaid(&self, number: u32) -> bool {
+        self.agents.rest(number).is_dead && self.awaits_successor(number)
+    }
+
+    /// Says that a restored agent has ended, once its grace is over. Returns whether it is such an agent.
+    pub(super) fn end_grace(&mut self, number: u32, now: MonoTime) -> bool {
+        if !self.has_ended_unsaid(number) {
+            return false;
+        }
+        let until = self.agents.rest(number).extra.as_ref().map_or(now, |extra| extra.busy_until);
+        if now < until {
+            self.wheel.arm(number, until);
+        } else {
+            self.note_death(number, ExitStatus::Unknown, until, now);
         }
         true
     }

@@ -11,7 +11,7 @@ use crate::domain::beat::{ControlMessage, Hello, KeyId, ReceivedControl, RemoteE
 use crate::domain::expected::{Expected, ExpectedAgents};
 use crate::domain::labels::Labels;
 use crate::domain::process::ProcessId;
-use crate::domain::tracker::agents::snapshot::Fate::{Gone, Lives, Unknown};
+use crate::domain::tracker::agents::snapshot::Fate::{Gone, Lives, Rebooted, Unknown};
 use crate::domain::tracker::agents::snapshot::{AgentSnapshot, RegistryChange};
 use crate::domain::tracker::tests::*;
 
@@ -124,16 +124,35 @@ fn who_asked_for_more_has_more() {
 }
 
 #[test]
-fn who_died_meanwhile_is_down_at_once_whatever_it_was() {
-    for before in [Verdict::Up(Status::Degraded), Verdict::Unknown, Verdict::Stalled, Verdict::Expected] {
-        let mut world = World::new();
-        world.remembers(&kept(before), Gone);
-        let told = world.only_told();
-        assert_eq!((told.from, told.to), (Some(before), Verdict::Down));
-        assert_eq!((told.cause, told.silence), (Cause::Exited { code: None }, AWAY));
-        assert_eq!(told.at, MonoTime::START);
-        assert_eq!(world.requests, [], "there is nothing to watch");
+fn who_died_meanwhile_is_down_after_its_grace_and_not_before_whatever_it_was() {
+    let stalled = Verdict::Stalled;
+    for before in [Verdict::Up(Status::Degraded), Verdict::Unknown, stalled, Verdict::Expected] {
+        for (fate, grace) in [(Gone, STALL_AFTER), (Rebooted, Duration::from_secs(60))] {
+            let mut world = World::new();
+            world.remembers(&kept(before), fate);
+            assert_eq!(world.requests, [], "there is nothing to watch");
+            world.pass(MonoTime::START + (grace - Duration::from_millis(10)));
+            assert_eq!(world.transitions(), []);
+            world.pass(MonoTime::START + grace + Duration::from_millis(10));
+            let told = world.only_told();
+            let from = if before == stalled { stalled } else { Verdict::Expected };
+            assert_eq!((told.from, told.to), (Some(from), Verdict::Down));
+            assert_eq!(told.cause, Cause::Exited { code: None });
+            assert!((AWAY + grace..AWAY + grace * 2).contains(&told.silence), "{:?}", told.silence);
+            assert_eq!(world.view().stalls, 2);
+        }
     }
+}
+
+#[test]
+fn who_asked_for_a_longer_silence_and_died_meanwhile_has_that_long_to_be_replaced() {
+    let mut world = World::new();
+    let asked = Some(Duration::from_secs(20));
+    world.remembers(&AgentSnapshot { asked, busy_until: at(500), ..up() }, Gone);
+    world.pass(at(19));
+    assert_eq!(world.transitions(), []);
+    world.pass(at(21));
+    assert_eq!(world.only_told().to, Verdict::Down);
 }
 
 #[test]
@@ -142,6 +161,7 @@ fn who_panicked_and_is_gone_has_panicked() {
     let mut agent = up();
     agent.last.terminal = true;
     world.remembers(&agent, Gone);
+    world.pass(at(6));
     assert_eq!(world.only_told().cause, Cause::Panicked);
 }
 
@@ -209,7 +229,8 @@ fn who_was_known_when_the_server_was_away_for_days_is_expected_all_the_same() {
 
 #[test]
 fn another_process_with_its_pid_is_a_restart() {
-    for (verdict, fate) in [(Verdict::Up(Status::Ok), Lives), (Verdict::Down, Gone)] {
+    let up = Verdict::Up(Status::Ok);
+    for (verdict, fate) in [(up, Lives), (up, Gone), (Verdict::Stalled, Gone), (Verdict::Down, Gone)] {
         let mut world = World::new();
         world.remembers(&kept(verdict), fate);
         world.spawn(PID, "worker", 200);
@@ -222,8 +243,7 @@ fn another_process_with_its_pid_is_a_restart() {
 #[test]
 fn of_one_that_died_with_the_boot_the_pid_is_free() {
     let mut world = World::new();
-    world.remembers(&AgentSnapshot { start_time: None, ..up() }, Gone);
-    assert_eq!(world.only_told().cause, Cause::Exited { code: None });
+    world.remembers(&AgentSnapshot { start_time: None, ..up() }, Rebooted);
     world.hear(Handle::connect(PID, at(1)).next(at(2), Status::Ok));
     assert_eq!(world.only_told().cause, Cause::Restarted);
 }
@@ -240,8 +260,15 @@ fn whose_process_cannot_be_recognised_is_watched_when_it_beats() {
 }
 
 #[test]
-fn a_new_process_of_the_name_takes_the_place_of_one_that_was_down() {
-    for (verdict, fate) in [(Verdict::Down, Gone), (Verdict::Up(Status::Ok), Gone)] {
+fn a_new_process_of_the_name_takes_the_place_of_one_that_ended_or_cannot_be_recognised() {
+    let (up, expected) = (Verdict::Up(Status::Ok), Verdict::Expected);
+    for (verdict, fate, from) in [
+        (Verdict::Down, Gone, Verdict::Down),
+        (up, Gone, expected),
+        (up, Rebooted, expected),
+        (up, Unknown, expected),
+        (Verdict::Stalled, Gone, Verdict::Stalled),
+    ] {
         let mut world = World::new();
         let agent = AgentSnapshot { name_source: NameSource::Group, ..kept(verdict) };
         world.remembers(&agent, fate);
@@ -249,11 +276,44 @@ fn a_new_process_of_the_name_takes_the_place_of_one_that_was_down() {
         world.spawn_in("worker", PID + 1, 300);
         world.hear(Handle::connect(PID + 1, at(1)).next(at(2), Status::Ok));
         let told = world.only_told();
-        assert_eq!((told.from, told.cause), (Some(Verdict::Down), Cause::Restarted));
+        assert_eq!((told.from, told.cause), (Some(from), Cause::Restarted));
         assert_eq!(told.silence, AWAY + Duration::from_secs(2));
+        assert_eq!(told.predecessor.map(|predecessor| predecessor.pid), Some(PID));
         assert_eq!(world.view().pid, PID + 1);
         assert_eq!(world.tracker.restarts().map(|(_, times)| times).sum::<u64>(), 1);
     }
+}
+
+#[test]
+fn one_that_lives_and_one_with_a_name_of_strangers_are_not_taken_for_a_predecessor() {
+    for (name_source, fate) in [(NameSource::Group, Lives), (NameSource::Common, Gone)] {
+        let mut world = World::new();
+        world.remembers(&AgentSnapshot { name_source, ..up() }, fate);
+        if name_source == NameSource::Group {
+            world.spawn_in("worker", PID + 1, 300);
+        } else {
+            world.spawn(PID + 1, "worker", 300);
+        }
+        world.hear(Handle::connect(PID + 1, at(1)).next(at(2), Status::Ok));
+        assert_eq!(world.only_told().cause, Cause::FirstBeat);
+        assert_eq!(world.tracker.len(), 2);
+    }
+}
+
+#[test]
+fn of_several_that_ended_as_many_are_replaced_as_come_and_the_others_are_down() {
+    let mut world = World::new();
+    for pid in 1..=3 {
+        let agent = AgentId { pid, ..up().agent };
+        world.remembers(&AgentSnapshot { agent, name_source: NameSource::Group, ..up() }, Gone);
+    }
+    for pid in [11, 12] {
+        world.spawn_in("worker", pid, 300);
+        world.hear(Handle::connect(pid, at(1)).next(at(2), Status::Ok));
+        assert_eq!(world.only_told().cause, Cause::Restarted);
+    }
+    world.pass(at(6));
+    assert_eq!(world.transitions(), [(3, Verdict::Down, Cause::Exited { code: None })]);
 }
 
 #[test]
