@@ -86,7 +86,7 @@ impl Options {
     }
 
     /// Has it listen for plaintext on this address too; on port 0 the kernel picks one, see
-    /// [`Server::udp_address`].
+    /// [`Server::udp_address`](crate::Server::udp_address).
     #[must_use]
     pub fn udp(self, address: &str) -> Self {
         self.args(["--udp", address])
@@ -113,8 +113,8 @@ impl Options {
         self
     }
 
-    /// Has it listen for beats of a network on these addresses, with the key for them. [`Server::route`]
-    /// leads there.
+    /// Has it listen for beats of a network on these addresses, with the key for them.
+    /// [`Server::route`](crate::Server::route) leads there.
     #[must_use]
     pub fn on(self, network: Network, addresses: &[IpAddr]) -> Self {
         addresses.iter().fold(self.key_of(network), |options, address| {
@@ -140,8 +140,8 @@ impl Options {
         self
     }
 
-    /// Puts it into a PID namespace of its own, where it cannot see the processes outside. [`Server::pid`] is
-    /// then that of its parent outside.
+    /// Puts it into a PID namespace of its own, where it cannot see the processes outside.
+    /// [`Server::pid`](crate::Server::pid) is then that of its parent outside.
     #[must_use]
     pub fn in_a_container(mut self) -> Self {
         self.is_in_a_container = true;

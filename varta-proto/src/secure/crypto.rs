@@ -55,7 +55,7 @@ pub(super) fn derive(secret: &[u8], info: &[&[u8]], out: &mut [u8]) {
     expand(&extract(secret), info, out);
 }
 
-/// The extract step of [`derive`], which is the same for every `info`. Returns the pseudorandom key of RFC
+/// The extract step of [`derive`](fn@derive), which is the same for every `info`. Returns the pseudorandom key of RFC
 /// 5869.
 pub(super) fn extract(secret: &[u8]) -> [u8; KEY_LEN] {
     // RFC 5869 defines a missing salt as zeros of the hash's length.
@@ -65,7 +65,7 @@ pub(super) fn extract(secret: &[u8]) -> [u8; KEY_LEN] {
     pseudorandom_key
 }
 
-/// The expand step of [`derive`].
+/// The expand step of [`derive`](fn@derive).
 pub(super) fn expand(pseudorandom_key: &[u8; KEY_LEN], info: &[&[u8]], out: &mut [u8]) {
     Prk::new_less_safe(HKDF_SHA256, pseudorandom_key)
         .expand(info, Length(out.len()))

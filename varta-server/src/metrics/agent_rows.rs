@@ -64,7 +64,7 @@ pub(crate) struct AgentRows {
     mode: AgentMetrics,
     /// The host name.
     host: String,
-    /// Unix time of [`MonoTime::START`], in milliseconds.
+    /// Unix time of [`MonoTime::START`](crate::base::time::MonoTime::START), in milliseconds.
     wall_start_millis: u64,
     bodies: [BytesMut; PER_AGENT.len()],
     restarts: BytesMut,

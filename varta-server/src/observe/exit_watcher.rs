@@ -99,7 +99,8 @@ pub(crate) struct WatchRefusals {
 }
 
 impl ExitWatcher {
-    /// Creates a watcher of at most `cap` processes; see [`watch_cap`](super::limit::watch_cap).
+    /// Creates a watcher of at most `cap` processes; see
+    /// [`watch_cap`](crate::observe::descriptor_limit::watch_cap).
     ///
     /// Must be called within a runtime that has I/O and time enabled.
     ///

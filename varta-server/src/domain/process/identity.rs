@@ -28,7 +28,7 @@ pub trait Processes {
     fn identify(&mut self, pid: u32) -> Option<ProcessIdentity>;
 }
 
-/// A local process, as [`Request`]s and the replies to them name it.
+/// A local process, as requests of the tracker and the replies to them name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProcessId {
     /// The process id.

@@ -86,7 +86,7 @@ pub(super) mod flag {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fields {
     pub(super) kind: u8,
-    /// The transport of a datagram; for a loss [`Transport::index`].
+    /// The transport of a datagram; for a loss [`Transport::index`](crate::domain::beat::Transport::index).
     pub(super) way: u8,
     /// The address family: 4 or 6; 0 for none.
     pub(super) family: u8,

@@ -8,7 +8,7 @@ use crate::services::recovery::rule::{Action, RecoveryRule};
 /// An action to execute.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
-    /// The number, by which [`Planner::handle_outcome`] identifies it.
+    /// The number, by which the planner identifies it when it gets the outcome.
     pub(crate) number: u64,
     /// The transition to the unhealthy state.
     pub(crate) transition: Arc<Transition>,

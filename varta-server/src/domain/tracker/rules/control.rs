@@ -175,7 +175,7 @@ impl Tracker {
         }
     }
 
-    /// Like [`Tracker::succeed`], but leaves the transition to the caller.
+    /// Like [`Tracker::replace_predecessor`], but leaves the transition to the caller.
     pub(super) fn take_over_identity(&mut self, number: u32, at: MonoTime) -> Option<TransitionDetails> {
         let source = self.agents.slot(number).key.source;
         let AgentCold { name, name_source, .. } = *self.agents.rest(number);
