@@ -168,6 +168,21 @@ pub fn become_user(uid: u32) -> io::Result<()> {
     succeeded(unsafe { libc::setuid(uid) })
 }
 
+/// The user and the group that own nothing.
+pub const NOBODY: u32 = 65_534;
+
+/// Puts this process into one supplementary group and into no other, with the primary group of nobody.
+///
+/// # Errors
+///
+/// The error of `setgroups(2)` or `setgid(2)`: only root may.
+pub fn become_member(gid: u32) -> io::Result<()> {
+    // SAFETY: the pointer and the length are those of one group, which lives through the call.
+    succeeded(unsafe { libc::setgroups(1, &raw const gid) })?;
+    // SAFETY: `setgid` touches no memory of this process.
+    succeeded(unsafe { libc::setgid(NOBODY) })
+}
+
 /// Does something in a thread that is one of user `uid`, while the rest of the process stays what it is.
 ///
 /// # Errors

@@ -12,14 +12,14 @@ use std::process;
 use std::time::Duration;
 
 use varta_integration_tests::foreign::skip;
+use varta_integration_tests::sys::NOBODY;
 use varta_integration_tests::{
-    AgentProcess, Datagrams, LIMIT, Options, Scrape, Server, Signal, agent, sys, wait_until, with_checksum,
+    AgentProcess, Datagrams, LIMIT, Options, Scrape, Server, Signal, agent, line_with, sys, wait_until,
+    with_checksum,
 };
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
 const SECOND: u64 = 1_000_000_000;
-/// The user `nobody`, which has no rights anywhere.
-const NOBODY: u32 = 65_534;
 
 /// A server that never gets to a deadline while a test runs.
 fn patient_server() -> Server {
@@ -123,6 +123,10 @@ fn a_pid_that_is_not_the_senders_is_refused() {
     let after = server.await_datagrams(before.datagrams() + datagrams.sent());
     let rows = [frames("pid_mismatch"), "varta_frame_auth_failures_total".to_owned()];
     assert_eq!(after.changes_since(&before), rows.map(|row| (row, datagrams.sent())).into());
+    let who = format!("process {} of uid {}", process::id(), sys::user());
+    server
+        .expect(line_with(&who).with(&format!("carry pid {}", victim.pid())).with("connect after the fork"));
+    assert_eq!(server.log().find_all(&format!("datagrams of {who}")).len(), 1, "and that is said once");
 }
 
 #[test]

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use varta_integration_tests::{
-    AgentProcess, Options, Server, Signal, agent, children, into_pid_namespace, pid_namespaces_work, sys,
-    worker_command,
+    AgentProcess, Options, Server, Signal, agent, children, into_pid_namespace, line_with,
+    pid_namespaces_work, sys, worker_command,
 };
 
 /// One of our agents as process 1 of a namespace, and the pid that it has outside.
@@ -50,6 +50,21 @@ fn process_1_of_a_container_is_an_agent_like_any_other() {
 }
 
 #[test]
+fn process_1_of_a_container_may_send_the_pid_that_it_has_there() {
+    if !pid_namespaces_work() {
+        return;
+    }
+    let server = Server::start(["--stall-after", "1h"]);
+    let mut command = worker_command();
+    command.arg("--socket").arg(server.socket()).arg("--plain");
+    let worker = AgentProcess::run(into_pid_namespace(&command));
+    let [pid] = children(worker.pid())[..] else { panic!("it has one child") };
+    server.await_beats(&[pid], 3);
+    let scrape = server.scrape();
+    assert_eq!(scrape.outcome("accepted"), scrape.datagrams());
+}
+
+#[test]
 fn a_sender_that_the_server_cannot_see_is_refused_for_that() {
     if !pid_namespaces_work() {
         return;
@@ -60,5 +75,7 @@ fn a_sender_that_the_server_cannot_see_is_refused_for_that() {
     assert_eq!(scrape.datagrams(), 5.0);
     assert_eq!(scrape.value("varta_frame_auth_failures_total", &[]), 5.0);
     assert_eq!(scrape.value("varta_watch_pids_tracked", &[]), 0.0);
+    let who = format!("a process of uid {}", sys::user());
+    server.expect(line_with(&who).with("PID namespace that this server cannot see").with("--pid=host"));
     drop(worker);
 }

@@ -38,7 +38,7 @@ pub use self::services::{audit, events, recording, recovery};
 /// The command line, the environment and the file of `--config`, as clap reads them.
 pub mod cli {
     pub use crate::base::logging::LogFormat;
-    pub use crate::base::options::values::{Address, Mode};
+    pub use crate::base::options::values::{Address, Id, Mode};
     pub use crate::config::args::Args;
     pub use crate::engine::{Detector, DetectorArgs, EngineArgs};
     pub use crate::ingest::IngestArgs;

@@ -11,6 +11,8 @@
 //! | `--panic-hook` | installs the panic hook of the SDK |
 //! | `--handle-per-beat` | makes a new handle for each beat |
 //! | `--user UID` | becomes another user first |
+//! | `--group GID` | is in this supplementary group and in no other, and in the primary group of nobody |
+//! | `--plain` | sends frames by itself, with its own pid, without the SDK |
 //! | `--beats N` | ends after `N` beats that the kernel took |
 //! | `--exit-code N` | the exit status of that end |
 //! | `--name NAME` | gives the agent a name, through a Unix socket |
@@ -36,9 +38,10 @@ use std::env;
 use std::error::Error;
 use std::ffi::{CString, OsString};
 use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::panic;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command, ExitCode};
 use std::sync::{Barrier, Mutex};
 use std::thread;
@@ -50,6 +53,7 @@ use nix::sys::stat::Mode;
 use varta_agent::{BeatOutcome, BeatTransport, DropReason, GoodbyeReason, Key, Status, Varta};
 use varta_integration_tests::sys::{self, Forked};
 use varta_integration_tests::{Commands, ReceivedCommand, Route};
+use varta_proto::Frame;
 
 /// How often a beat is tried that meets a full queue, and how long after.
 const ATTEMPTS: u32 = 20;
@@ -73,6 +77,38 @@ impl<T: BeatTransport> Handle for Varta<T> {
     }
 }
 
+/// A sender of frames without the SDK, as other clients are. It counts a beat that was refused, too.
+struct Plain {
+    socket: UnixDatagram,
+    connected_at: Instant,
+    nonce: u64,
+}
+
+impl Plain {
+    fn connect(path: &Path) -> io::Result<Self> {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(path)?;
+        socket.set_nonblocking(true)?;
+        Ok(Plain { socket, connected_at: Instant::now(), nonce: 0 })
+    }
+}
+
+impl Handle for Plain {
+    fn beat(&mut self, status: Status, payload: u32) -> BeatOutcome {
+        self.nonce += 1;
+        let timestamp = u64::try_from(self.connected_at.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
+        let frame = Frame::new(status, process::id(), timestamp, self.nonce, payload);
+        match self.socket.send(&frame.to_bytes()) {
+            Ok(_) => BeatOutcome::Sent,
+            Err(error) => varta_agent::classify_send_error(&error),
+        }
+    }
+
+    fn close(self: Box<Self>) -> BeatOutcome {
+        BeatOutcome::Sent
+    }
+}
+
 fn main() -> ExitCode {
     match Options::from_arguments(env::args_os().skip(1).collect()).and_then(run) {
         Ok(code) => ExitCode::from(code),
@@ -84,6 +120,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> Fallible<u8> {
+    if let Some(group) = options.group {
+        sys::become_member(group)?;
+    }
     if let Some(user) = options.user {
         sys::become_user(user)?;
     }
@@ -103,6 +142,8 @@ struct Options {
     panic_hook: bool,
     handle_per_beat: bool,
     user: Option<u32>,
+    group: Option<u32>,
+    plain: bool,
     beats: Option<u64>,
     exit_code: u8,
     name: Option<OsString>,
@@ -125,6 +166,8 @@ impl Options {
                 "--panic-hook" => options.panic_hook = true,
                 "--handle-per-beat" => options.handle_per_beat = true,
                 "--user" => options.user = Some(number(&value()?)?),
+                "--group" => options.group = Some(number(&value()?)?),
+                "--plain" => options.plain = true,
                 "--beats" => options.beats = Some(number(&value()?)?),
                 "--exit-code" => options.exit_code = number(&value()?)?,
                 "--shm" => options.shm = true,
@@ -138,6 +181,12 @@ impl Options {
     }
 
     fn connect(&self) -> Fallible<Box<dyn Handle>> {
+        if self.plain {
+            let Some(Route::Unix(path)) = &self.route else {
+                return Err("--plain goes with --socket".into());
+            };
+            return Ok(Box::new(Plain::connect(path)?));
+        }
         if self.shm || self.name.is_some() {
             let Some(Route::Unix(path)) = &self.route else {
                 return Err("--name and --shm go with --socket".into());

@@ -50,7 +50,7 @@ fn options() {
         "max-agents = 99999999999999999999",
         "max-agents = -1",
         "max-beat-rate = 4294967296",
-        "allow-uid = [0, \"root\"]",
+        "allow-uid = [0, true]",
         "phi-threshold = \"8\"",
         "detector = \"guess\"",
         "detector = true",

@@ -14,6 +14,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command};
 use toml::de::{DeTable, DeValue};
 
+use crate::base::options::Id;
 use crate::base::options::nearest::nearest;
 use crate::base::options::table::{ParseError, TomlKey, Value, at, decimal, in_order, line_at, wrong_type};
 use crate::engine::EngineTables;
@@ -131,6 +132,7 @@ fn arguments(option: &Arg, name: &str, value: &Value<'_>) -> Result<Vec<String>,
 fn argument(option: &Arg, name: &str, value: &Value<'_>) -> Result<String, ParseError> {
     let numbers = [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>()];
     let is_number = numbers.iter().any(|number| option.get_value_parser().type_id() == *number);
+    let is_id = option.get_value_parser().type_id() == TypeId::of::<Id>();
     let is_fraction = option.get_value_parser().type_id() == TypeId::of::<f64>();
     let text = match value.get_ref() {
         DeValue::Float(number) if is_fraction => number.as_str().to_owned(),
@@ -139,7 +141,12 @@ fn argument(option: &Arg, name: &str, value: &Value<'_>) -> Result<String, Parse
         }
         other if is_fraction => return Err(at(value, wrong_type(other, "a number is"))),
         DeValue::String(text) if !is_number => text.to_string(),
-        DeValue::Integer(number) if is_number => decimal(number).ok_or_else(|| at(value, "is too large"))?,
+        DeValue::Integer(number) if is_number || is_id => {
+            decimal(number).ok_or_else(|| at(value, "is too large"))?
+        }
+        other if is_id && !matches!(other, DeValue::String(_)) => {
+            return Err(at(value, wrong_type(other, "a name or a number is")));
+        }
         other if is_number => return Err(at(value, wrong_type(other, "a number is"))),
         other => {
             let example = option.get_default_values().first().and_then(|default| default.to_str());

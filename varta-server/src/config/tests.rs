@@ -9,7 +9,7 @@ use clap::{Command, CommandFactory};
 use crate::base::error::Error;
 use crate::base::limits::MAX_DURATION;
 use crate::base::options::values::{parse_address, parse_mode};
-use crate::base::options::{Address, Mode};
+use crate::base::options::{Address, Id, Mode};
 use crate::base::{Glob, logging};
 use crate::config::args::{Args, definition, without_variables};
 use crate::config::{Config, Tables};
@@ -70,7 +70,7 @@ fn what_is_given_on_the_command_line_goes_before_the_file_and_that_before_the_de
     let args = read(&["--stall-after", "3s", "--allow-uid", "9"], text).unwrap();
     assert_eq!(args.engine.stall_after, Duration::from_secs(3));
     assert_eq!(args.engine.max_agents, 7);
-    assert_eq!(args.ingest.allow_uid, [9], "a list replaces the file's");
+    assert_eq!(args.ingest.allow_uid, [Id(9)], "a list replaces the file's");
     assert_eq!(args.ingest.udp.len(), 1);
     assert_eq!(args.engine.forget_after, Duration::from_secs(86_400));
     // Also if the argument equals the default.

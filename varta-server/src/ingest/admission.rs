@@ -13,31 +13,37 @@ use crate::ingest::keyring::Keyring;
 use crate::ingest::message::Message;
 use crate::ingest::namespaces::PidNamespaces;
 use crate::ingest::recvmmsg::{BATCH, ReceiveBuffer};
+use crate::ingest::refusals::{Explanation, RefusalLog};
+use crate::ingest::senders::Senders;
 use crate::ingest::shm::ShmPages;
-use crate::ingest::unix::AllowedSenders;
 use crate::ingest::{udp, unix};
 
 /// The admission rules of one socket.
 #[derive(Debug)]
 pub(super) enum Admission {
-    Unix {
-        allowed: AllowedSenders,
-        namespaces: PidNamespaces,
-        /// The capacity of the socket's queue in datagrams; `None` where `net.unix.max_dgram_qlen` cannot be
-        /// read.
-        queue: Option<usize>,
-        /// Receives the shared memory pages that agents attach.
-        pages: ShmPages,
-        closer: FdReaper,
-    },
+    Unix(Box<UnixAdmission>),
     Udp,
     SecureUdp(Keyring),
+}
+
+/// The admission rules of a Unix socket.
+#[derive(Debug)]
+pub(super) struct UnixAdmission {
+    pub(super) senders: Senders,
+    pub(super) namespaces: PidNamespaces,
+    pub(super) refusals: RefusalLog,
+    /// The capacity of the socket's queue in datagrams; `None` where `net.unix.max_dgram_qlen` cannot be
+    /// read.
+    pub(super) queue: Option<usize>,
+    /// Receives the shared memory pages that agents attach.
+    pub(super) pages: ShmPages,
+    pub(super) closer: FdReaper,
 }
 
 impl Admission {
     const fn transport(&self) -> Transport {
         match self {
-            Admission::Unix { .. } => Transport::Unix,
+            Admission::Unix(_) => Transport::Unix,
             Admission::Udp => Transport::Udp,
             Admission::SecureUdp(_) => Transport::SecureUdp,
         }
@@ -47,15 +53,17 @@ impl Admission {
     /// `usize::MAX` for a UDP socket, whose drops the kernel counts.
     fn fills_queue(&self) -> usize {
         match self {
-            Admission::Unix { queue: Some(queue), .. } => queue.saturating_add(1).min(BATCH),
-            Admission::Unix { queue: None, .. } | Admission::Udp | Admission::SecureUdp(_) => usize::MAX,
+            Admission::Unix(unix) => {
+                unix.queue.map_or(usize::MAX, |queue| queue.saturating_add(1).min(BATCH))
+            }
+            Admission::Udp | Admission::SecureUdp(_) => usize::MAX,
         }
     }
 
     /// Whether file descriptors may be received now; false while the queue of descriptors to close is full.
     pub(super) fn takes_descriptors(&self) -> bool {
         match self {
-            Admission::Unix { closer, .. } => closer.has_room(),
+            Admission::Unix(unix) => unix.closer.has_room(),
             Admission::Udp | Admission::SecureUdp(_) => false,
         }
     }
@@ -82,10 +90,15 @@ impl Admission {
             Err(outcome) => refused.count(outcome),
         };
         match self {
-            Admission::Unix { allowed, namespaces, pages, .. } => {
+            Admission::Unix(unix) => {
+                let UnixAdmission { senders, namespaces, refusals, pages, .. } = &mut **unix;
                 for (index, datagram) in datagrams.enumerate() {
-                    let mut is_pid_of = |outer, inner| namespaces.has(outer, inner, received_at);
-                    let judged = unix::judge(&datagram, allowed, &mut is_pid_of);
+                    let judged = unix::judge(&datagram, senders, namespaces, received_at);
+                    if let Err(outcome) = judged
+                        && let Some(explanation) = refusals.note(&datagram, outcome, received_at)
+                    {
+                        log_refusal(&explanation);
+                    }
                     let descriptor = descriptors.iter().find(|(number, _)| *number == index);
                     enter(unix::attach_or_skip(
                         judged,
@@ -101,11 +114,22 @@ impl Admission {
                 datagrams.for_each(|datagram| enter(keyring.authenticate(&datagram, received_at)));
             }
         }
-        if let Admission::Unix { closer, .. } = self {
-            descriptors.drain(..).for_each(|(_, descriptor)| closer.close(descriptor));
+        if let Admission::Unix(unix) = self {
+            descriptors.drain(..).for_each(|(_, descriptor)| unix.closer.close(descriptor));
         }
         let was_full = received.len() >= self.fills_queue();
         let turned_away_at = was_full.then_some(received_at);
         (Batch { transport: self.transport(), beats, controls, queue_full_at: turned_away_at }, refused)
     }
+}
+
+fn log_refusal(explanation: &Explanation) {
+    let sender = explanation.sender;
+    tracing::warn!(
+        target: "varta::ingest",
+        uid = sender.map(|sender| sender.uid),
+        pid = sender.map(|sender| sender.pid),
+        reason = explanation.reason,
+        "{explanation}"
+    );
 }

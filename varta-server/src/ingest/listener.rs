@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::{SocketFile, SocketOptions};
 use crate::domain::batch::Batch;
-use crate::ingest::admission::Admission;
+use crate::ingest::admission::{Admission, UnixAdmission};
 use crate::ingest::endpoint::Endpoint;
 use crate::ingest::fd_reaper::FdReaper;
 use crate::ingest::keyring::Keyring;
@@ -25,11 +26,12 @@ use crate::ingest::namespaces::PidNamespaces;
 use crate::ingest::queue_probe::Probe;
 use crate::ingest::readiness::{AsyncSocket, receive, receive_now};
 use crate::ingest::recvmmsg::{BATCH, ReceiveBuffer};
+use crate::ingest::refusals::RefusalLog;
+use crate::ingest::senders::{AllowedSenders, OverflowIds, Senders};
 use crate::ingest::shm::ShmPages;
 use crate::ingest::udp::Options as UdpOptions;
-use crate::ingest::unix::AllowedSenders;
 use crate::ingest::{queue_probe, udp};
-use crate::observe::namespace_pids;
+use crate::observe::{namespace_pids, user_and_groups};
 
 /// The capacity of the engine's inbox in batches. With 64 beats in each, a full inbox is about a millisecond
 /// of work. A listener stops reading while the inbox is full; the kernel's queue then fills, and senders see
@@ -65,7 +67,11 @@ impl Listener {
         let failed = |source| endpoint.failed("start a thread for", source);
         let closer = FdReaper::start().map_err(failed)?;
         let namespaces = PidNamespaces::new(namespace_pids);
-        let gate = Admission::Unix { allowed, namespaces, queue, pages, closer };
+        let (senders, nobody) = Senders::new(allowed, OverflowIds::of_server(), user_and_groups);
+        nobody.warn();
+        let refusals = RefusalLog::new();
+        let rules = UnixAdmission { senders, namespaces, refusals, queue, pages, closer };
+        let gate = Admission::Unix(Box::new(rules));
         Ok(Listener { socket: socket.into(), file: Some(file), endpoint, gate })
     }
 
@@ -84,6 +90,14 @@ impl Listener {
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// The path of a Unix socket and whose beats are taken there; `None` for a UDP socket.
+    pub(crate) fn unix_access(&self) -> Option<(&Path, &AllowedSenders)> {
+        match (&self.gate, &self.endpoint) {
+            (Admission::Unix(unix), Endpoint::Unix(path)) => Some((path, unix.senders.allowed())),
+            _ => None,
+        }
     }
 
     /// The address of a UDP socket and the size of its receive buffer in bytes; `None` for a Unix socket.
@@ -119,7 +133,7 @@ impl Listener {
             move |source| endpoint.failed(action, source)
         };
         let socket = match &gate {
-            Admission::Unix { .. } => UnixDatagram::from_std(socket.into()).map(AsyncSocket::Unix),
+            Admission::Unix(_) => UnixDatagram::from_std(socket.into()).map(AsyncSocket::Unix),
             Admission::Udp | Admission::SecureUdp(_) => {
                 UdpSocket::from_std(socket.into()).map(AsyncSocket::Udp)
             }
@@ -129,7 +143,7 @@ impl Listener {
         // no other server takes over the path.
         let _file = file;
         let mut buffer = match &gate {
-            Admission::Unix { .. } => ReceiveBuffer::for_unix(),
+            Admission::Unix(_) => ReceiveBuffer::for_unix(),
             Admission::Udp | Admission::SecureUdp(_) => ReceiveBuffer::for_udp(),
         };
         let mut errors_in_a_row = 0;

@@ -1,8 +1,8 @@
 //! Pids of a process in its nested PID namespaces, to check the pid in a frame that comes from a container.
 //!
 //! Such a frame carries the pid of the container's namespace, while the kernel attests the pid in this
-//! server's. The attested pid identifies the process; that the frame carries one of the others shows only
-//! that it is no mistake.
+//! server's. The attested pid identifies the process, whatever the frame carries; another pid in it is a
+//! mistake of the sender only where the kernel shows that the sender has no such pid.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -35,18 +35,28 @@ impl PidNamespaces {
 
     /// Whether the process with the attested pid `outer` has the pid `inner` in one of its PID namespaces.
     pub(super) fn has(&mut self, outer: u32, inner: u32, now: MonoTime) -> bool {
-        if let Some(known) = self.known.get(&outer) {
-            // The pid may have been reused since the lookup.
-            if known.pids.contains(&inner) || now.since(known.looked_up_at) < LOOKED_UP_EVERY {
-                return known.pids.contains(&inner);
+        self.pids(outer, inner, now).contains(&inner)
+    }
+
+    /// Whether the process with the attested pid `outer` may have the pid `inner`: it has, or the kernel does
+    /// not show its pids, because it has ended or `/proc` hides it.
+    pub(super) fn may_have(&mut self, outer: u32, inner: u32, now: MonoTime) -> bool {
+        let pids = self.pids(outer, inner, now);
+        pids.is_empty() || pids.contains(&inner)
+    }
+
+    /// The pids of a process, as they were when it was looked up last; none if it cannot be looked up.
+    fn pids(&mut self, outer: u32, inner: u32, now: MonoTime) -> &[u32] {
+        // The pid may have been reused since the lookup.
+        let holds =
+            |known: &Known| known.pids.contains(&inner) || now.since(known.looked_up_at) < LOOKED_UP_EVERY;
+        if !self.known.get(&outer).is_some_and(holds) {
+            if self.known.len() >= MAX_PROCESSES && !self.known.contains_key(&outer) {
+                self.known.clear();
             }
-        } else if self.known.len() >= MAX_PROCESSES {
-            self.known.clear();
+            self.known.insert(outer, Known { pids: (self.look_up)(outer), looked_up_at: now });
         }
-        let pids = (self.look_up)(outer);
-        let has = pids.contains(&inner);
-        self.known.insert(outer, Known { pids, looked_up_at: now });
-        has
+        self.known.get(&outer).map_or(&[], |known| &known.pids)
     }
 }
 
@@ -62,6 +72,14 @@ mod tests {
         let now = MonoTime::from_secs(1);
         assert!(namespaces.has(4242, 7, now) && namespaces.has(4242, 70, now));
         assert!(!namespaces.has(4242, 8, now));
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_looked_up_is_believed_and_one_that_can_is_not() {
+        let mut namespaces = PidNamespaces::new(|outer| if outer == 4242 { Vec::new() } else { vec![outer] });
+        let now = MonoTime::from_secs(1);
+        assert!(namespaces.may_have(4242, 7, now) && !namespaces.has(4242, 7, now));
+        assert!(!namespaces.may_have(4243, 7, now));
     }
 
     #[test]

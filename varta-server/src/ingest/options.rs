@@ -9,8 +9,8 @@ use varta_proto::address::default_socket_path;
 
 use crate::base::SocketOptions;
 use crate::base::error::Error;
-use crate::base::options::Mode;
-use crate::base::options::values::{find_group, parse_mode, parse_socket_address};
+use crate::base::options::values::{find_group, parse_group, parse_mode, parse_socket_address, parse_user};
+use crate::base::options::{Id, Mode};
 use crate::ingest::{AllowedSenders, KeyFiles, UdpOptions};
 
 /// The default receive buffer of a UDP socket, in bytes as the kernel counts them: some ten thousand beats.
@@ -33,6 +33,9 @@ pub struct IngestArgs {
     pub socket: Vec<PathBuf>,
 
     /// Permissions of the socket file, in octal: which users may connect
+    ///
+    /// With 0666 every user of the host can fill the socket's queue, also one whose beats are refused; 0660
+    /// and --socket-group keep them out.
     #[arg(long, env = "VARTA_SOCKET_MODE", value_name = "OCTAL", default_value = "0600", value_parser = parse_mode)]
     pub socket_mode: Mode,
 
@@ -40,13 +43,18 @@ pub struct IngestArgs {
     #[arg(long, env = "VARTA_SOCKET_GROUP", value_name = "NAME")]
     pub socket_group: Option<String>,
 
-    /// User id whose processes may beat; may be given more than once [default: this server's and 0]
-    #[arg(long, env = "VARTA_ALLOW_UID", value_name = "UID", value_delimiter = ',')]
-    pub allow_uid: Vec<u32>,
+    /// User whose processes may beat besides those of this server's user and of root, by name or number; may
+    /// be given more than once
+    ///
+    /// The user must also be able to open the socket: see --socket-mode and --socket-group.
+    #[arg(long, env = "VARTA_ALLOW_UID", value_name = "USER", value_delimiter = ',', value_parser = parse_user)]
+    pub allow_uid: Vec<Id>,
 
-    /// Group id whose processes may also beat; may be given more than once
-    #[arg(long, env = "VARTA_ALLOW_GID", value_name = "GID", value_delimiter = ',')]
-    pub allow_gid: Vec<u32>,
+    /// Group whose members' processes may also beat, by name or number; may be given more than once
+    ///
+    /// A process is a member by its primary group or by a supplementary one.
+    #[arg(long, env = "VARTA_ALLOW_GID", value_name = "GROUP", value_delimiter = ',', value_parser = parse_group)]
+    pub allow_gid: Vec<Id>,
 
     /// UDP address for plaintext beats; may be given more than once; port 0 picks a free port
     ///
@@ -110,13 +118,11 @@ impl IngestArgs {
             .filter(|path| path.as_os_str() != "none")
             .map(|path| SocketOptions { path, is_default, mode: self.socket_mode.0, group })
             .collect();
-        let mut uids = self.allow_uid;
-        if uids.is_empty() {
-            uids = vec![us, 0];
-        }
+        let mut allowed = AllowedSenders::of_server();
+        allowed.add(self.allow_uid.iter().map(|id| id.0), self.allow_gid.iter().map(|id| id.0));
         Ok(IngestOptions {
             sockets,
-            allowed: AllowedSenders { uids, gids: self.allow_gid },
+            allowed,
             udp: self.udp,
             allow_plaintext_remote: self.allow_plaintext_remote,
             secure_udp: self.secure_udp,
@@ -158,7 +164,7 @@ impl IngestOptions {
     pub fn for_socket(path: PathBuf) -> Self {
         IngestOptions {
             sockets: vec![SocketOptions { path, is_default: false, mode: 0o600, group: None }],
-            allowed: AllowedSenders { uids: vec![nix::unistd::geteuid().as_raw(), 0], gids: Vec::new() },
+            allowed: AllowedSenders::of_server(),
             udp: Vec::new(),
             allow_plaintext_remote: false,
             secure_udp: Vec::new(),

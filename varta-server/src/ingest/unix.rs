@@ -1,42 +1,36 @@
 //! Admission on a Unix datagram socket: the kernel attests every sender's pid, uid and gid.
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use varta_proto::control::{CONTROL_MAGIC, Control, ControlKind};
-use varta_proto::{DecodeError, FRAME_LEN};
+use varta_proto::{DecodeError, FRAME_LEN, crc32c};
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::{ControlMessage, Sender};
 use crate::domain::outcome::FrameOutcome;
 use crate::ingest::message::Message;
-use crate::ingest::recvmmsg::{Credentials, Datagram};
+use crate::ingest::namespaces::PidNamespaces;
+use crate::ingest::recvmmsg::Datagram;
+use crate::ingest::senders::Senders;
 use crate::ingest::shm::ShmPages;
 
-/// An agent that is pid 1 of its container may not send that pid; it sends a number with this bit instead,
-/// which no pid has.
+/// An agent of ours that is pid 1 of its container may not send that pid; it sends a number with this bit
+/// instead, which no pid has.
 const NOT_A_PID: u32 = 1 << 31;
+/// The bytes of the pid in a frame, and the first byte of its checksum, which covers all bytes before it.
+const PID: Range<usize> = 4..8;
+const CHECKSUM: usize = FRAME_LEN - 4;
+/// The pid that a process 1 of a container may send though no frame may carry it.
+const FIRST_PID: u32 = 1;
 
-/// The senders that are accepted: those with one of these uids or one of these gids.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowedSenders {
-    /// User ids.
-    pub uids: Vec<u32>,
-    /// Group ids.
-    pub gids: Vec<u32>,
-}
-
-impl AllowedSenders {
-    fn include(&self, credentials: &Credentials) -> bool {
-        self.uids.contains(&credentials.uid) || self.gids.contains(&credentials.gid)
-    }
-}
-
-/// Authenticates and decodes a datagram. Returns sender and message, or why it is refused. `is_pid_of` tells
-/// whether the attested process has another pid in a PID namespace of its own.
+/// Authenticates and decodes a datagram that was received at `now`. Returns sender and message, or why it is
+/// refused.
 pub(super) fn judge(
     datagram: &Datagram<'_>,
-    allowed: &AllowedSenders,
-    is_pid_of: &mut impl FnMut(u32, u32) -> bool,
+    senders: &mut Senders,
+    namespaces: &mut PidNamespaces,
+    now: MonoTime,
 ) -> Result<(Sender, Message), FrameOutcome> {
     let is_attach = is_attach(datagram.payload);
     // Only an Attach has a descriptor to pass.
@@ -45,15 +39,23 @@ pub(super) fn judge(
     }
     let credentials =
         datagram.credentials.filter(|credentials| credentials.pid != 0).ok_or(FrameOutcome::Unattested)?;
-    if !allowed.include(&credentials) {
+    if !senders.admit(&credentials, now) {
         return Err(FrameOutcome::UidRefused);
     }
     if datagram.truncated {
         return Err(FrameOutcome::Malformed(DecodeError::BadLength { actual: datagram.payload.len() }));
     }
     let decoded = if is_attach { decode_attach(datagram.payload) } else { Message::decode(datagram.payload) };
+    let decoded = match decoded {
+        Err(error @ DecodeError::BadPid { actual: FIRST_PID })
+            if namespaces.has(credentials.pid, FIRST_PID, now) =>
+        {
+            with_pid(datagram.payload, credentials.pid).ok_or(error).and_then(|frame| Message::decode(&frame))
+        }
+        other => other,
+    };
     let (pid, message) = decoded.map_err(FrameOutcome::Malformed)?;
-    if pid != credentials.pid && pid & NOT_A_PID == 0 && !is_pid_of(credentials.pid, pid) {
+    if pid != credentials.pid && pid & NOT_A_PID == 0 && !namespaces.may_have(credentials.pid, pid, now) {
         return Err(FrameOutcome::PidMismatch);
     }
     Ok((Sender::local(credentials.pid), message))
@@ -88,6 +90,15 @@ fn is_attach(payload: &[u8]) -> bool {
         && payload.get(3) == Some(&(ControlKind::Attach as u8))
 }
 
+/// A frame with another pid, and the checksum of that; `None` for what has not the length of a frame.
+fn with_pid(payload: &[u8], pid: u32) -> Option<[u8; FRAME_LEN]> {
+    let mut frame: [u8; FRAME_LEN] = payload.try_into().ok()?;
+    frame[PID].copy_from_slice(&pid.to_le_bytes());
+    let checksum = crc32c::checksum(&frame[..CHECKSUM]);
+    frame[CHECKSUM..].copy_from_slice(&checksum.to_le_bytes());
+    Some(frame)
+}
+
 fn decode_attach(payload: &[u8]) -> Result<(u32, Message), DecodeError> {
     let pid = Control::decode(payload)?.pid();
     Ok((pid, Message::Attach { pid }))
@@ -99,12 +110,12 @@ mod tests {
     use varta_proto::{Frame, Status};
 
     use super::*;
+    use crate::ingest::recvmmsg::Credentials;
+    use crate::ingest::senders::{AllowedSenders, OverflowIds};
 
     const US: Credentials = Credentials { pid: 4242, uid: 1000, gid: 100 };
-
-    fn allowed() -> AllowedSenders {
-        AllowedSenders { uids: vec![1000], gids: vec![7] }
-    }
+    /// The same user's process in a container, with pid 1 there.
+    const CONTAINED: Credentials = Credentials { pid: 5000, ..US };
 
     fn frame_of(pid: u32) -> [u8; 32] {
         Frame::new(Status::Ok, pid, 10, 1, 0).to_bytes()
@@ -120,8 +131,18 @@ mod tests {
             source: None,
         };
         change(&mut datagram);
-        judge(&datagram, &allowed(), &mut |outer, inner| (outer, inner) == (US.pid, 7))
-            .map_or_else(|refused| refused, |_| FrameOutcome::Accepted)
+        judged(&datagram).map_or_else(|refused| refused, |_| FrameOutcome::Accepted)
+    }
+
+    fn judged(datagram: &Datagram<'_>) -> Result<(Sender, Message), FrameOutcome> {
+        let allowed = AllowedSenders { uids: vec![1000], gids: vec![7] };
+        let (mut senders, _) = Senders::new(allowed, OverflowIds::default(), |_| None);
+        let mut namespaces = PidNamespaces::new(|outer| match outer {
+            4242 => vec![4242, 7],
+            5000 => vec![5000, 1],
+            other => vec![other],
+        });
+        judge(datagram, &mut senders, &mut namespaces, MonoTime::from_secs(1))
     }
 
     #[test]
@@ -183,5 +204,31 @@ mod tests {
     #[test]
     fn process_1_of_a_container_is_known_by_the_kernels_word() {
         assert_eq!(outcome(&frame_of(0x8000_1234), |_| {}), FrameOutcome::Accepted);
+    }
+
+    #[test]
+    fn pid_1_is_accepted_from_process_1_of_a_container_and_from_nobody_else() {
+        let sent = frame_of(1);
+        assert_eq!(
+            outcome(&sent, |_| {}),
+            FrameOutcome::Malformed(DecodeError::BadPid { actual: 1 }),
+            "in the namespace of the server"
+        );
+        assert_eq!(outcome(&sent, |datagram| datagram.credentials = Some(CONTAINED)), FrameOutcome::Accepted);
+        let datagram = Datagram {
+            payload: &sent,
+            truncated: false,
+            extra_ancillary: false,
+            has_descriptor: false,
+            credentials: Some(CONTAINED),
+            source: None,
+        };
+        let (sender, message) = judged(&datagram).unwrap();
+        let frame = Frame::new(Status::Ok, CONTAINED.pid, 10, 1, 0);
+        assert_eq!((sender, message), (Sender::local(CONTAINED.pid), Message::Beat(frame)));
+        let mut damaged = sent;
+        damaged[20] ^= 1;
+        let outcome = outcome(&damaged, |datagram| datagram.credentials = Some(CONTAINED));
+        assert!(matches!(outcome, FrameOutcome::Malformed(DecodeError::BadCrc { .. })));
     }
 }

@@ -23,4 +23,5 @@ pub(crate) use self::boot::{Boot, Remains};
 pub(crate) use self::group::members_of_group;
 pub use self::name::ProcessName;
 pub(crate) use self::pidfd::Pidfd;
+pub(crate) use self::procfs::user_and_groups;
 pub use self::procfs::{ProcReader, namespace_pids};

@@ -116,6 +116,13 @@ pub fn namespace_pids(pid: u32) -> Vec<u32> {
         .unwrap_or_default()
 }
 
+/// The real user and the supplementary groups of a process; `None` when they cannot be read.
+pub(crate) fn user_and_groups(pid: u32) -> Option<(u32, Vec<u32>)> {
+    let mut room = vec![0; STATUS_ROOM];
+    let status = Status::parse(read_some(format!("/proc/{pid}/status"), &mut room)?);
+    Some((status.user?, status.groups))
+}
+
 /// Counts the states of the first threads, and finds one besides the main thread in uninterruptible sleep.
 fn look_at_threads(pid: u32) -> (StateCounts, Option<BlockedThread>) {
     let (mut states, mut stuck) = (StateCounts::default(), None);

@@ -17,6 +17,10 @@ pub(crate) const MAX_NAMESPACES: usize = 32;
 pub(crate) struct Status {
     /// The pid in each nested PID namespace, from this server's to the process's own.
     pub(crate) namespace_pids: Vec<u32>,
+    /// The real user id.
+    pub(crate) user: Option<u32>,
+    /// The supplementary groups, as far as the line is complete.
+    pub(crate) groups: Vec<u32>,
     /// Resident memory.
     pub(crate) resident_bytes: Option<u64>,
     /// Voluntary and involuntary context switches of the main thread.
@@ -28,13 +32,18 @@ impl Status {
         let text = String::from_utf8_lossy(file);
         let mut status = Status::default();
         let (mut voluntary, mut involuntary) = (None, None);
-        for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
+        for (key, value) in text.split_inclusive('\n').filter_map(|line| line.split_once(':')) {
             let mut words = value.split_ascii_whitespace();
             let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
             match key {
                 "VmRSS" => status.resident_bytes = number().and_then(|kibibytes| kibibytes.checked_mul(1024)),
                 "voluntary_ctxt_switches" => voluntary = number(),
                 "nonvoluntary_ctxt_switches" => involuntary = number(),
+                "Uid" => status.user = number().and_then(|user| u32::try_from(user).ok()),
+                // The last number of a line that was cut may be the beginning of another.
+                "Groups" if value.ends_with('\n') => {
+                    status.groups = words.map_while(|word| word.parse().ok()).collect();
+                }
                 "NSpid" => {
                     let pids = words.take(MAX_NAMESPACES).map_while(|word| word.parse().ok());
                     status.namespace_pids = pids.collect();
@@ -82,10 +91,12 @@ mod tests {
     #[test]
     fn status_is_read_as_the_kernel_writes_it() {
         let file =
-            b"Name:\tcat\nState:\tS (sleeping)\nNSpid:\t22025\t7\t1\nVmRSS:\t    1744 kB\nThreads:\t1\n\
+            b"Name:\tcat\nState:\tS (sleeping)\nUid:\t1000\t0\t0\t0\nGroups:\t4 27 1000 \nNSpid:\t22025\t7\t1\nVmRSS:\t    1744 kB\nThreads:\t1\n\
             voluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t3\n";
         let status = Status {
             namespace_pids: vec![22025, 7, 1],
+            user: Some(1000),
+            groups: vec![4, 27, 1000],
             resident_bytes: Some(1744 * 1024),
             switches: Some(ContextSwitches { voluntary: 12, involuntary: 3 }),
         };
@@ -94,8 +105,10 @@ mod tests {
 
     #[test]
     fn hostile_status_gives_nothing_that_it_does_not_say() {
-        let table: [&[u8]; 6] = [
+        let table: [&[u8]; 8] = [
             b"",
+            b"Uid:\t4294967296\nGroups:\tx\n",
+            b"Groups:\t4 27 100",
             b"\xff\xff:\xff\n:::\n",
             b"NSpid:\tx 1\nVmRSS:\t-1 kB\n",
             b"VmRSS:\t18446744073709551615 kB\n",

@@ -33,6 +33,7 @@ use crate::ingest::kernel_drops::KernelDrops;
 use crate::ingest::kernel_queues::KernelQueues;
 use crate::ingest::listener::{INBOX_BATCHES, Listener};
 use crate::ingest::metrics::FrameCounters;
+use crate::ingest::socket_access::SocketAccess;
 use crate::ingest::{IngestOptions, Keyring, Probe, ShmPages};
 use crate::metrics::Registry;
 use crate::observe::exit_watcher::ExitWatcher;
@@ -140,6 +141,7 @@ impl BoundServer {
         let frames = Transport::ALL.map(|transport| FrameCounters::new(&context.registry, transport));
         let sockets = listeners.iter().map(Listener::probe).collect::<Result<Arc<[Probe]>, Error>>()?;
         let kernel_drops = KernelDrops::new(&context.registry, Arc::clone(&sockets));
+        let access = SocketAccess::check(&listeners);
         let queues = KernelQueues::measure(&listeners, &context.registry);
         for listener in listeners {
             log_endpoint(listener.endpoint(), config.policy.stall_after);
@@ -154,6 +156,7 @@ impl BoundServer {
         if let Some(address) = metrics_addr {
             tracing::info!(target: "varta::server", %address, "metrics on http://{address}/metrics");
         }
+        access.warn();
         queues.warn_if_small(config.policy.max_agents, config.ingest.udp_receive_buffer);
         if config.ingest.allow_plaintext_remote {
             tracing::warn!(

@@ -6,4 +6,4 @@ pub(crate) mod table;
 pub(crate) mod timestamp;
 pub(crate) mod values;
 
-pub(crate) use self::values::{Address, Mode};
+pub(crate) use self::values::{Address, Id, Mode};

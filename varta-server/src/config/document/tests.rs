@@ -43,7 +43,10 @@ fn a_value_becomes_the_words_that_say_the_same_on_the_command_line() {
     );
     assert_eq!(arguments_of("socket = \"/a\""), ["--socket=/a"]);
     assert_eq!(arguments_of("socket = [\"/a\", \"--b=c\"]"), ["--socket=/a", "--socket=--b=c"]);
-    assert_eq!(arguments_of("allow-uid = [0, 0x10]"), ["--allow-uid=0", "--allow-uid=16"]);
+    assert_eq!(
+        arguments_of("allow-uid = [0, 0x10, \"root\"]"),
+        ["--allow-uid=0", "--allow-uid=16", "--allow-uid=root"]
+    );
     assert_eq!(arguments_of("allow-plaintext-remote = true"), ["--allow-plaintext-remote"]);
     assert!(arguments_of("allow-plaintext-remote = false").is_empty());
     assert_eq!(arguments_of("metrics-addr = \"none\""), ["--metrics-addr=none"]);
