@@ -31,7 +31,22 @@ impl Response {
 /// The error of the connection, and `InvalidData` for an answer that is not HTTP.
 pub fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
+    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n"))
+}
+
+/// Posts JSON to a path.
+///
+/// # Errors
+///
+/// As of [`get`].
+pub fn post_json(address: SocketAddr, path: &str, body: &str) -> io::Result<Response> {
+    let length = body.len();
+    let headers =
+        format!("Connection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n");
+    ask(address, &format!("POST {path} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n{body}"))
+}
+
+fn ask(address: SocketAddr, request: &str) -> io::Result<Response> {
     let mut stream = connect(address)?;
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();

@@ -16,6 +16,21 @@ const PROGRAM: &str = "prometheus-alertmanager";
 /// Short enough to wait for; an alert that is not sent again lasts for three times this.
 const RESEND: [&str; 2] = ["--alert-resend-every", "2s"];
 
+/// Each alert is a notification of its own, sent at once and again only after a day.
+const AT_ONCE: &str = "1s";
+/// Notifications of what has changed since wait for this long.
+const LATER: &str = "10s";
+
+/// Rules of inhibition that many configurations have, each with labels that are to be equal: those of
+/// kube-prometheus, of Debian's package and of the sample of Alertmanager's own documentation, and others.
+const EQUAL: [&str; 5] = [
+    "'namespace', 'alertname'",
+    "'alertname'",
+    "'alertname', 'dev', 'instance'",
+    "'alertname', 'cluster', 'service'",
+    "'instance'",
+];
+
 /// An Alertmanager with its data, and the receiver that it notifies.
 struct Alertmanager {
     address: SocketAddr,
@@ -27,13 +42,18 @@ struct Alertmanager {
 impl Alertmanager {
     /// One that does not run yet; `None` where there is none to be had.
     fn new() -> Option<Self> {
+        Self::with(AT_ONCE, "")
+    }
+
+    /// The same with an interval of its groups, and with more in its configuration.
+    fn with(group_interval: &str, more: &str) -> Option<Self> {
         program()?;
         let people = Receiver::start([]);
         let scratch = Scratch::make();
-        // Each alert is a notification of its own, sent at once and again only after a day.
         let config = format!(
-            "route:\n  receiver: people\n  group_by: ['...']\n  group_wait: 0s\n  group_interval: 1s\n  \
-             repeat_interval: 24h\nreceivers:\n- name: people\n  webhook_configs:\n  - url: {}\n    send_resolved: true\n",
+            "route:\n  receiver: people\n  group_by: ['...']\n  group_wait: 0s\n  group_interval: {group_interval}\n  \
+             repeat_interval: 24h\nreceivers:\n- name: people\n  webhook_configs:\n  - url: {}\n    send_resolved: true\n\
+             {more}",
             people.url("/")
         );
         scratch.write("config.yml", &config);
@@ -81,12 +101,16 @@ impl Alertmanager {
         wait_for(|| self.active(name)).unwrap_or_else(|| panic!("it does not know of {name}"))
     }
 
-    /// The states of its notifications about an agent, in order.
-    fn notified(&self, name: &str) -> Vec<String> {
+    /// Its notifications about an agent, in order.
+    fn notifications(&self, name: &str) -> Vec<Value> {
         let requests = self.people.requests();
         let alerts = requests.iter().flat_map(|request| request.json()["alerts"].as_array().unwrap().clone());
-        let of_it = alerts.filter(|alert| alert["labels"]["agent"] == name);
-        of_it.map(|alert| alert["status"].as_str().unwrap().to_owned()).collect()
+        alerts.filter(|alert| alert["labels"]["agent"] == name).collect()
+    }
+
+    /// Their states.
+    fn notified(&self, name: &str) -> Vec<String> {
+        self.notifications(name).iter().map(|alert| alert["status"].as_str().unwrap().to_owned()).collect()
     }
 
     #[track_caller]
@@ -122,7 +146,7 @@ fn an_alert_fires_stays_the_same_one_while_it_lasts_and_ends() {
     let mut worker = start(server.socket(), "worker");
     worker.ask("status critical");
     let first = alertmanager.await_active("worker");
-    assert_eq!(first["labels"]["alertname"], "VartaAgentUnhealthy");
+    assert_eq!(first["labels"]["alertname"], "VartaAgentCritical");
     assert_eq!(first["labels"]["pid"], worker.pid().to_string());
     assert!(first["annotations"]["summary"].as_str().unwrap().contains("critical"), "{first}");
     alertmanager.await_notified("worker", &["firing"]);
@@ -192,4 +216,97 @@ fn a_server_that_was_killed_goes_on_where_it_was() {
     let last = lasts.expect("it is sent again");
     assert_eq!((&last["startsAt"], &last["labels"]), (&before["startsAt"], &before["labels"]));
     assert_eq!(alertmanager.notified("broken"), ["firing"]);
+}
+
+#[test]
+fn one_dead_agent_silences_no_alert_of_another_under_the_rules_of_inhibition_that_people_have() {
+    let rules = EQUAL.map(|equal| {
+        format!(
+            "- source_matchers: ['severity = critical']\n  target_matchers: ['severity =~ warning|info']\n  \
+             equal: [{equal}]\n"
+        )
+    });
+    let Some(mut alertmanager) = Alertmanager::with(AT_ONCE, &format!("inhibit_rules:\n{}", rules.concat()))
+    else {
+        return;
+    };
+    alertmanager.start();
+    // The rules are in force: alerts that one name has and no instance are inhibited.
+    let alert = |severity: &str, agent: &str| {
+        format!(
+            r#"{{"labels":{{"alertname":"Other","severity":"{severity}","agent":"{agent}"}},"endsAt":"9999-01-01T00:00:00Z"}}"#
+        )
+    };
+    let both = format!("[{},{}]", alert("critical", "source"), alert("warning", "target"));
+    assert_eq!(http::post_json(alertmanager.address, "/api/v2/alerts", &both).unwrap().status, 200);
+    wait_until("the rules are in force", || {
+        alertmanager.active("target").is_some_and(|alert| alert["status"]["state"] == "suppressed")
+    });
+
+    let server = Server::start(alertmanager.options());
+    let [mut dead, critical, stalled] =
+        ["dead", "critical", "stalled"].map(|name| start(server.socket(), name));
+    let mut critical = critical;
+    server.await_beats(&[dead.pid(), stalled.pid()], 1);
+    dead.signal(Signal::Kill);
+    dead.wait();
+    critical.ask("status critical");
+    alertmanager.await_notified("dead", &["firing"]);
+    alertmanager.await_notified("critical", &["firing"]);
+    stalled.signal(Signal::Stop);
+    alertmanager.await_notified("stalled", &["firing"]);
+    let of = |name: &str| {
+        let labels = alertmanager.active(name).unwrap()["labels"].clone();
+        ["alertname", "severity", "instance"].map(|label| labels[label].as_str().unwrap().to_owned())
+    };
+    let [dead_of, critical_of, stalled_of] = ["dead", "critical", "stalled"].map(of);
+    assert_eq!(dead_of[..2], ["VartaAgentDown", "critical"]);
+    assert_eq!(critical_of[..2], ["VartaAgentCritical", "critical"]);
+    assert_eq!(stalled_of[..2], ["VartaAgentStalled", "warning"]);
+    assert!(stalled_of[2].starts_with(&format!("stalled[{}]@", stalled.pid())), "{stalled_of:?}");
+    let state = &alertmanager.active("stalled").unwrap()["status"];
+    assert_eq!((&state["state"], state["inhibitedBy"].as_array().unwrap().len()), (&"active".into(), 0));
+    stalled.signal(Signal::Continue);
+    alertmanager.await_notified("stalled", &["firing", "resolved"]);
+}
+
+#[test]
+fn a_stall_that_becomes_a_death_pages() {
+    let Some(mut alertmanager) = Alertmanager::new() else { return };
+    alertmanager.start();
+    let server = Server::start(alertmanager.options());
+    let mut worker = start(server.socket(), "worker");
+    server.await_beats(&[worker.pid()], 1);
+    worker.signal(Signal::Stop);
+    alertmanager.await_notified("worker", &["firing"]);
+    worker.signal(Signal::Kill);
+    worker.wait();
+    let told = |name: &str, status: &str| {
+        let is_it = |alert: &Value| alert["labels"]["alertname"] == name && alert["status"] == status;
+        alertmanager.notifications("worker").into_iter().find(is_it)
+    };
+    let down = wait_for(|| told("VartaAgentDown", "firing")).expect("its death is told");
+    let stalled = wait_for(|| told("VartaAgentStalled", "resolved")).expect("its stall is over");
+    assert_eq!(down["labels"]["severity"], "critical");
+    assert_eq!(down["annotations"]["escalated_from"], "VartaAgentStalled");
+    assert!(stalled["annotations"]["escalated"].is_string() && stalled["annotations"]["resolved"].is_null());
+    assert_eq!(alertmanager.active("worker").unwrap()["labels"]["alertname"], "VartaAgentDown");
+}
+
+#[test]
+fn an_end_reaches_people_though_the_alertmanager_is_started_again_before_it_tells_them() {
+    let Some(mut alertmanager) = Alertmanager::with(LATER, "") else { return };
+    alertmanager.start();
+    let server = Server::start(alertmanager.options());
+    let mut worker = start(server.socket(), "worker");
+    worker.ask("status critical");
+    alertmanager.await_notified("worker", &["firing"]);
+    alertmanager.await_active("worker");
+    worker.ask("status ok");
+    wait_until("it has the end", || alertmanager.active("worker").is_none());
+    // Nobody is told before the interval of the group is over, and by then it has forgotten what it has not told.
+    alertmanager.stop();
+    assert_eq!(alertmanager.notified("worker"), ["firing"]);
+    alertmanager.start();
+    alertmanager.await_notified("worker", &["firing", "resolved"]);
 }

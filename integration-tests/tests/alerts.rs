@@ -162,32 +162,41 @@ fn who_does_not_answer_holds_up_nobody_else() {
     server.expect(line("not all alerts could be sent within 2s"));
 }
 
-#[test]
-fn an_alertmanager_gets_an_alert_again_and_again_while_it_lasts_and_its_end_once() {
-    let receiver = Receiver::start([]);
-    let every = ["--alert-resend-every", "150ms"];
+/// The alerts that a receiver got in the place of an Alertmanager, of one agent.
+fn alerts_of(receiver: &Receiver, name: &str) -> Vec<Value> {
+    let all = |request: &Request| request.json().as_array().unwrap().clone();
+    let alerts = receiver.requests().iter().flat_map(all).collect::<Vec<_>>();
+    alerts.into_iter().filter(|alert| alert["labels"]["agent"] == name).collect()
+}
+
+fn is_ended(alert: &Value) -> bool {
+    alert["annotations"]["resolved"].is_string()
+}
+
+/// To a receiver in the place of an Alertmanager, with a resend every 150 ms.
+fn to_alertmanager(receiver: &Receiver) -> Options {
     let options = Options::from(NO_DEADLINE).args(["--alertmanager".to_owned(), receiver.url("")]);
-    let mut server = Server::start(options.args(every));
+    options.args(["--alert-resend-every", "150ms"])
+}
+
+#[test]
+fn an_alertmanager_gets_an_alert_again_and_again_while_it_lasts_and_then_the_same_end() {
+    let receiver = Receiver::start([]);
+    let mut server = Server::start(to_alertmanager(&receiver));
     let [mut mended, mut broken] = ["mended", "broken"].map(|name| start(&server, name));
     broken.ask("status critical");
     mended.ask("status critical");
-    let alerts_of = |request: &Request, name: &str| {
-        let alerts = request.json();
-        let alerts: Vec<_> = alerts.as_array().unwrap().clone();
-        alerts.into_iter().filter(|alert| alert["labels"]["agent"] == name).collect::<Vec<_>>()
-    };
-    let of = |name: &str| -> Vec<Value> {
-        receiver.requests().iter().flat_map(|request| alerts_of(request, name)).collect()
-    };
+    let of = |name: &str| alerts_of(&receiver, name);
     wait_until("an alert comes three times", || of("mended").len() >= 3);
     mended.ask("status ok");
-    let ended = |alert: &Value| alert["annotations"]["resolved"].is_string();
-    wait_until("its end comes", || of("mended").iter().any(ended));
+    wait_until("its end comes three times", || {
+        of("mended").iter().filter(|alert| is_ended(alert)).count() >= 3
+    });
     let seen = of("broken").len();
     wait_until("the other comes three times more", || of("broken").len() >= seen + 3);
     let all = of("mended");
-    assert_eq!(all.iter().filter(|alert| ended(alert)).count(), 1);
-    assert!(ended(all.last().unwrap()), "and nothing after it");
+    let end = all.iter().position(is_ended).unwrap();
+    assert!(all[end..].iter().all(|alert| *alert == all[end]), "and nothing but its end after it: {all:?}");
     assert!(
         all.iter()
             .all(|alert| alert["labels"] == all[0]["labels"] && alert["startsAt"] == all[0]["startsAt"])
@@ -196,7 +205,101 @@ fn an_alertmanager_gets_an_alert_again_and_again_while_it_lasts_and_its_end_once
 
     // That this server stops ends no alert.
     server.stop();
-    assert!(!of("broken").iter().any(ended));
+    assert!(!of("broken").iter().any(is_ended));
+}
+
+#[test]
+fn an_end_that_was_refused_is_sent_again_also_by_the_next_server() {
+    let no = Reply::status(400, "", "no");
+    let scratch = Scratch::make();
+    let start_server = |receiver: &Receiver| Server::start(to_alertmanager(receiver).in_scratch(&scratch));
+    let receiver = Receiver::start([Reply::status(200, "", ""), no.clone(), no.clone(), no]);
+    let mut server = start_server(&receiver);
+    let mut worker = start(&server, "worker");
+    let mut other = start(&server, "other");
+    worker.ask("status critical");
+    receiver.await_requests(1);
+    worker.ask("status ok");
+    wait_until("the end is taken in the end", || {
+        receiver.requests().len() >= 5 && is_ended(alerts_of(&receiver, "worker").last().unwrap())
+    });
+    let end = alerts_of(&receiver, "worker").pop().unwrap();
+    other.ask("status critical");
+    let kept = || scratch.lines("state/alerts.json").concat();
+    wait_until("it is written", || kept().contains("\"other\"") && kept().contains("\"resolved\""));
+    server.kill();
+
+    let next = Receiver::start([]);
+    let _server = start_server(&next);
+    wait_until("the next server sends it too", || !alerts_of(&next, "worker").is_empty());
+    assert_eq!(alerts_of(&next, "worker")[0], end);
+}
+
+#[test]
+fn the_times_of_alerts_are_right_by_the_clock_of_the_alertmanager() {
+    // A day and more away from any clock, on either side.
+    for (date, is_ahead) in
+        [("Sat, 01 Jan 2000 00:00:00 GMT", true), ("Fri, 01 Jan 2100 00:00:00 GMT", false)]
+    {
+        let reply = Reply::status(200, &format!("Date: {date}\r\n"), "");
+        let receiver = Receiver::start(std::iter::repeat_n(reply, 1_000));
+        let server = Server::start(to_alertmanager(&receiver));
+        let mut worker = start(&server, "worker");
+        worker.ask("status critical");
+        let day = if is_ahead { "2000-01-01T00:0" } else { "2100-01-01T00:0" };
+        let on_day = |alert: &Value, time: &str| alert[time].as_str().unwrap().starts_with(day);
+        wait_until("it lasts by that clock", || {
+            alerts_of(&receiver, "worker").iter().any(|alert| on_day(alert, "endsAt"))
+        });
+        worker.ask("status ok");
+        wait_until("the end comes", || alerts_of(&receiver, "worker").iter().any(is_ended));
+        let alerts = alerts_of(&receiver, "worker");
+        let end = alerts.iter().find(|alert| is_ended(alert)).unwrap();
+        assert_eq!(on_day(end, "endsAt"), is_ahead, "it is not in that clock's future: {end}");
+        assert!(
+            alerts.iter().all(|alert| alert["startsAt"].as_str() <= alert["endsAt"].as_str()),
+            "{alerts:?}"
+        );
+        let side = if is_ahead { "ahead of" } else { "behind" };
+        let warning = server.expect(line_with("the Date of its answers"));
+        assert!(warning["message"].as_str().unwrap().contains(side), "{warning}");
+        server.await_scrape("it is counted", |scrape| {
+            scrape.value("varta_alertmanager_clock_skew_total", &[]) >= 3.0
+        });
+        let warnings =
+            server.log().lines().iter().filter(|line| line.contains("the Date of its answers")).count();
+        assert_eq!(warnings, 1);
+    }
+}
+
+#[test]
+fn the_webhook_is_told_that_an_agent_got_worse_in_one_notice() {
+    let receiver = Receiver::start([]);
+    let alertmanager = Receiver::start([]);
+    let options = Options::from(["--stall-after", "2s"]).args(webhook(&receiver));
+    let server = Server::start(options.args(["--alertmanager".to_owned(), alertmanager.url("")]));
+    let mut worker = start(&server, "worker");
+    server.await_beats(&[worker.pid()], 1);
+    worker.signal(Signal::Stop);
+    receiver.await_requests(1);
+    worker.signal(Signal::Kill);
+    worker.wait();
+    let requests = receiver.await_requests(2);
+    assert_eq!(notices(&requests), ["firing worker", "escalated worker"]);
+    let worse = requests[1].json();
+    assert_eq!((&worse["previous"], &worse["state"]), (&Value::from("stalled"), &Value::from("down")));
+    // The end of the one and the beginning of the other are in one request.
+    alertmanager.await_that("both in one request", |requests| {
+        requests.iter().any(|request| {
+            let alerts = request.json();
+            let of = |name: &str| {
+                let alerts = alerts.as_array().unwrap();
+                alerts.iter().find(|alert| alert["labels"]["alertname"] == name).cloned()
+            };
+            of("VartaAgentDown").is_some()
+                && of("VartaAgentStalled").is_some_and(|alert| alert["annotations"]["escalated"].is_string())
+        })
+    });
 }
 
 #[test]

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::base::time::WallTime;
 use crate::domain::agent_key::AgentKey;
 use crate::domain::beat::Origin;
-use crate::domain::tracker::{AgentId, Transition, Twin, Verdict};
+use crate::domain::tracker::{AgentId, Transition, Twin};
+use crate::services::alerts::problem::Problem;
 
 /// Names and values of labels or annotations.
 pub(super) type Texts = BTreeMap<String, String>;
@@ -33,6 +34,18 @@ pub(super) struct Alert {
     pub(super) is_flapping: bool,
     /// Whether the webhook has taken the notification of its start.
     pub(super) is_said: bool,
+}
+
+impl Alert {
+    /// What it says is wrong; `None` for the alert of all agents without one of their own.
+    pub(super) fn problem(&self) -> Option<Problem> {
+        Problem::of_alert(&self.labels, &self.state)
+    }
+
+    /// The label `instance`; empty for an alert of a release without it.
+    pub(super) fn instance(&self) -> &str {
+        self.labels.get("instance").map_or("", String::as_str)
+    }
 }
 
 /// The subject of an alert.
@@ -97,12 +110,28 @@ impl Named {
         if self.pid == 0 { "" } else { self.place.transport().as_str() }
     }
 
+    /// The value of the label `instance`, which no two agents have at the same time: name, pid and origin, as
+    /// in `billing[4242]@web-1`. One that has not been seen has no pid: `billing@web-1`.
+    pub(super) fn instance(&self) -> String {
+        let mut text = self.name.clone();
+        if self.pid != 0 {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "[{}]", self.pid);
+        }
+        if self.twin != Twin::FIRST {
+            let _ = write!(text, "#{}", self.twin.number());
+        }
+        let _ = write!(text, "@{}", place(self.place, &self.host));
+        text
+    }
+
     /// The labels of an alert about the agent: the server's, and then those that the agent set itself.
-    pub(super) fn alert_labels(&self, severity: &str) -> Texts {
+    pub(super) fn alert_labels(&self, problem: Problem) -> Texts {
         let mut labels = Texts::new();
         let mut put = |name: &str, value: String| labels.insert(name.to_owned(), value);
-        put("alertname", "VartaAgentUnhealthy".to_owned());
-        put("severity", severity.to_owned());
+        put("alertname", problem.alert_name().to_owned());
+        put("severity", problem.severity().to_owned());
+        put("instance", self.instance());
         put("agent", self.name.clone());
         put("host", self.host.clone());
         if self.pid != 0 {
@@ -126,18 +155,18 @@ impl Named {
     }
 }
 
-/// Labels reserved for the server, also on an alert without them: an agent must not influence what an
-/// alerting rule matches.
-const OURS: [&str; 9] =
-    ["alertname", "severity", "agent", "host", "transport", "pid", "twin", "state", "incident"];
-
-/// The severity of an agent's verdict.
-pub(super) fn severity(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Down => "critical",
-        Verdict::Up(_) | Verdict::Stalled | Verdict::Gone | Verdict::Unknown | Verdict::Expected => "warning",
+/// The part of the label `instance` behind the `@`. One address may have agents on two transports.
+pub(super) fn place(origin: Origin, host: &str) -> String {
+    match origin {
+        Origin::Local => host.to_owned(),
+        Origin::Udp(_) | Origin::SecureUdp(_) => format!("{}:{host}", origin.transport().as_str()),
     }
 }
+
+/// Labels reserved for the server, also on an alert without them: an agent must not influence what an
+/// alerting rule matches.
+const OURS: [&str; 10] =
+    ["alertname", "severity", "instance", "agent", "host", "transport", "pid", "twin", "state", "incident"];
 
 /// The text as metrics show it: each control character becomes `?`.
 pub(super) fn shown(text: &str) -> String {
@@ -197,6 +226,32 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_agents_have_one_instance() {
+        let address = "10.0.0.7".parse().expect("an address");
+        let twin = Twin::from_number(2).expect("there may be two");
+        let instance = |name: &str, origin, pid, twin| {
+            Named::bare(&AgentId { name: Arc::from(name), origin, pid, twin }, "web-1").instance()
+        };
+        let instances = [
+            instance("billing", Origin::Local, 7, Twin::FIRST),
+            instance("billing", Origin::Local, 8, Twin::FIRST),
+            instance("billing", Origin::Local, 0, Twin::FIRST),
+            instance("billing", Origin::Udp(address), 7, Twin::FIRST),
+            instance("billing", Origin::Udp(address), 7, twin),
+            instance("billing", Origin::SecureUdp(address), 7, twin),
+        ];
+        let expected = [
+            "billing[7]@web-1",
+            "billing[8]@web-1",
+            "billing@web-1",
+            "billing[7]@udp:10.0.0.7",
+            "billing[7]#2@udp:10.0.0.7",
+            "billing[7]#2@secure_udp:10.0.0.7",
+        ];
+        assert_eq!(instances, expected);
+    }
 
     #[test]
     fn whom_an_alert_is_about_is_written_in_the_form_that_files_have() {

@@ -8,6 +8,13 @@ use crate::services::alerts::alert::Texts;
 /// The longest annotation in bytes.
 const MAX_ANNOTATION_LEN: usize = 1_024;
 
+/// The annotation that says why an alert is over.
+pub(super) const RESOLVED: &str = "resolved";
+/// The annotation that says why an alert is over of which the agent got worse.
+pub(super) const ESCALATED: &str = "escalated";
+/// The annotation with the `alertname` of the alert that ended because its agent got worse.
+pub(super) const ESCALATED_FROM: &str = "escalated_from";
+
 /// The annotations of one agent in alarm.
 pub(super) fn of_agent(transition: &Transition, now: WallClock) -> Texts {
     let Transition { to, cause, at, silence, last, dossier, .. } = transition;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect;
 use reqwest::{Client, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use crate::base::backoff::{MAX_DELAY, MIN_DELAY};
 use crate::base::error::Error;
 use crate::base::files::bounded_read::{self, Checks, Owner, Symlink};
+use crate::base::time::WallTime;
 use crate::services::alerts::url::AlertUrl;
 
 /// The timeout of a connection attempt.
@@ -25,6 +26,14 @@ const MAX_ANSWER_LEN: usize = 16 << 10;
 const MAX_REASON_LEN: usize = 200;
 /// The largest file of certificates in bytes.
 const MAX_CA_FILE_LEN: u64 = 4 << 20;
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) result: DeliveryResult,
+    /// What the receiver's clock showed, in whole seconds, if it told.
+    pub(super) date: Option<WallTime>,
+}
 
 /// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,12 +107,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 /// Posts JSON, and classifies the response.
-pub(super) async fn post(
-    client: &Client,
-    url: &AlertUrl,
-    headers: HeaderMap,
-    body: String,
-) -> DeliveryResult {
+pub(super) async fn post(client: &Client, url: &AlertUrl, headers: HeaderMap, body: String) -> Answer {
     let request = client
         .post(url.get().clone())
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -112,21 +116,31 @@ pub(super) async fn post(
     match request.send().await {
         Ok(response) => judge(response).await,
         // Without the URL the error has no secrets in it.
-        Err(error) => DeliveryResult::Failed(chain(&error.without_url()), None),
+        Err(error) => {
+            Answer { result: DeliveryResult::Failed(chain(&error.without_url()), None), date: None }
+        }
     }
 }
 
-async fn judge(response: Response) -> DeliveryResult {
+async fn judge(response: Response) -> Answer {
     let status = response.status();
+    let date = response.headers().get(DATE).and_then(moment);
     let retry_after = response.headers().get(RETRY_AFTER).and_then(seconds);
     let said = beginning(response).await;
     if status.is_success() {
-        return DeliveryResult::Taken;
+        return Answer { result: DeliveryResult::Taken, date };
     }
     let reason = if said.is_empty() { status.to_string() } else { format!("{status}: {said}") };
     let may_pass = status.is_server_error()
         || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-    if may_pass { DeliveryResult::Failed(reason, retry_after) } else { DeliveryResult::Refused(reason) }
+    let result =
+        if may_pass { DeliveryResult::Failed(reason, retry_after) } else { DeliveryResult::Refused(reason) };
+    Answer { result, date }
+}
+
+/// The moment of a `Date`; `None` for one that is none.
+fn moment(value: &HeaderValue) -> Option<WallTime> {
+    httpdate::parse_http_date(value.to_str().ok()?).ok().map(WallTime::from)
 }
 
 /// The seconds of `Retry-After` within bounds; `None` for its other form, a date (RFC 9110, section 10.2.3).
@@ -175,6 +189,14 @@ mod tests {
         assert_eq!(of("86400"), Some(MAX_DELAY));
         assert_eq!(of("0"), Some(MIN_DELAY));
         assert_eq!((of("-1"), of("soon"), of("Fri, 31 Dec 1999 23:59:59 GMT")), (None, None, None));
+    }
+
+    #[test]
+    fn a_date_is_read_and_what_is_none_tells_nothing() {
+        let of = |text| moment(&HeaderValue::from_static(text));
+        let read = of("Fri, 15 Jan 2027 08:00:00 GMT").unwrap();
+        assert_eq!(read.to_string(), "2027-01-15T08:00:00.000Z");
+        assert_eq!((of("soon"), of(""), of("Fri, 99 Jan 2027 08:00:00 GMT")), (None, None, None));
     }
 
     #[test]

@@ -10,6 +10,8 @@ families! {
     ALERTS_FIRING = "varta_alerts_firing", "Alerts that fire (--alertmanager, --webhook).";
     NOTIFICATIONS = "varta_notifications_total",
         "Requests to Alertmanagers and to the webhook, by what became of them; ends of alerts and notices given up.";
+    CLOCK_SKEW = "varta_alertmanager_clock_skew_total",
+        "Answers of Alertmanagers whose Date and this host's clock differed by more than two seconds.";
 }
 
 /// The value of the metric label `sink`.
@@ -42,6 +44,7 @@ impl Outcomes {
 pub(crate) struct AlertMetrics {
     pub(super) firing: Gauge,
     pub(super) alertmanager: Outcomes,
+    pub(super) clock_skew: Counter,
     pub(super) webhook: Outcomes,
 }
 
@@ -51,6 +54,7 @@ impl AlertMetrics {
         AlertMetrics {
             firing: registry.gauge(ALERTS_FIRING, &[]),
             alertmanager: Outcomes::new(registry, "alertmanager"),
+            clock_skew: registry.counter(CLOCK_SKEW, &[]),
             webhook: Outcomes::new(registry, "webhook"),
         }
     }

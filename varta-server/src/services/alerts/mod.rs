@@ -15,6 +15,8 @@ pub(in crate::services) mod metrics;
 mod notification;
 pub(in crate::services) mod notifier;
 mod options;
+mod problem;
+mod receiver_clock;
 pub(crate) mod service;
 mod task;
 mod url;

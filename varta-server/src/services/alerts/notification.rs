@@ -43,6 +43,8 @@ pub(super) enum Kind {
     Firing,
     /// The alert has ended: its agent is healthy, replaced, paused or forgotten.
     Resolved,
+    /// It got worse: another alert takes the place of the one that fired.
+    Escalated,
     /// It fails repeatedly, and causes no further notification until it was healthy for a while.
     Flapping,
     /// Many agents failed together, or that is over.
@@ -56,6 +58,7 @@ impl Kind {
         match self {
             Kind::Firing => "firing",
             Kind::Resolved => "resolved",
+            Kind::Escalated => "escalated",
             Kind::Flapping => "flapping",
             Kind::Incident => "incident",
             Kind::Recovery => "recovery",
@@ -208,6 +211,7 @@ pub(super) fn unique_id(host: &str, number: u64, at: WallTime) -> String {
 mod tests {
     use super::*;
     use crate::domain::tracker::tests::sample;
+    use crate::services::alerts::problem::Problem;
 
     #[test]
     fn a_body_has_these_fields_in_this_order() {
@@ -215,7 +219,7 @@ mod tests {
         let at = WallTime::from(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000));
         let named = Named::new(&transition, "db1");
         let alert = Alert {
-            labels: named.alert_labels("warning"),
+            labels: named.alert_labels(Problem::Stalled),
             annotations: Texts::new(),
             starts_at: at,
             ends_at: None,

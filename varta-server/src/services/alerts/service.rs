@@ -91,6 +91,8 @@ impl Alerts {
                 board: seen.clone(),
                 reports: to_reports.clone(),
                 outcomes: metrics.alertmanager.clone(),
+                clock_skew: metrics.clock_skew.clone(),
+                clock: context.clock,
                 stop: stop.clone(),
             };
             senders.push(Box::pin(task.run()) as task::Sender);

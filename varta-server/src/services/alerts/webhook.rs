@@ -63,7 +63,7 @@ impl Webhook {
         let mut backoff = Backoff::default();
         loop {
             let headers = self.headers(delivery);
-            match post(&self.client, url, headers, delivery.body.clone()).await {
+            match post(&self.client, url, headers, delivery.body.clone()).await.result {
                 DeliveryResult::Taken => {
                     self.outcomes.sent.increment(1);
                     if std::mem::take(is_failing) {

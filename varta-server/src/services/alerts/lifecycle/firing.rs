@@ -7,41 +7,84 @@ use std::time::Duration;
 use crate::base::clock::WallClock;
 use crate::domain::describe::describe;
 use crate::domain::tracker::Transition;
-use crate::services::alerts::alert::{Alert, Fingerprint, Named, Subject, severity};
-use crate::services::alerts::annotations;
+use crate::services::alerts::alert::{Alert, Fingerprint, Named, Subject};
+use crate::services::alerts::annotations::{self, ESCALATED_FROM};
 use crate::services::alerts::lifecycle::agent_state::FlapDetection;
+use crate::services::alerts::lifecycle::ending::ResolveReason;
 use crate::services::alerts::lifecycle::group;
 use crate::services::alerts::lifecycle::state::{AlertState, MAX_GROUPS, MAX_SINGLES};
 use crate::services::alerts::notification::{Delivery, Kind};
+use crate::services::alerts::problem::Problem;
 
 impl AlertState {
     /// Covers an agent by an alert of its own or by a group's, and returns its fingerprint.
     pub(super) fn tell(
         &mut self,
+        problem: Problem,
         transition: &Transition,
         is_flapping: bool,
         is_found: bool,
         now: WallClock,
     ) -> Fingerprint {
-        let group = self.join_group(transition, is_found, now);
-        let told_by = group.unwrap_or_else(|| self.tell_alone(transition, is_flapping, now));
+        let group = self.join_group(problem, transition, is_found, now);
+        let told_by = group.unwrap_or_else(|| self.tell_alone(problem, None, transition, is_flapping, now));
         if is_flapping && self.groups.contains_key(&told_by) {
             self.change(told_by, transition, true, now);
         }
         told_by
     }
 
-    fn tell_alone(&mut self, transition: &Transition, is_flapping: bool, now: WallClock) -> Fingerprint {
+    /// Whether a problem is worse than what the alert says.
+    pub(super) fn is_worse(&self, fingerprint: Fingerprint, problem: Problem) -> bool {
+        let known = self.firing.get(&fingerprint).and_then(|alert| alert.problem());
+        known.is_some_and(|known| known < problem)
+    }
+
+    /// Moves an agent that got worse from the alert that covers it to another one, and returns that. The
+    /// former ends, unless it covers others too.
+    pub(super) fn escalate(
+        &mut self,
+        former: Fingerprint,
+        problem: Problem,
+        transition: &Transition,
+        is_flapping: bool,
+        now: WallClock,
+    ) -> Fingerprint {
+        // The place of an alert of its own is that of the next one.
+        let freed = usize::from(!self.groups.contains_key(&former));
+        let was = self.firing.get(&former).and_then(|alert| alert.problem());
+        self.singles -= freed;
+        let group = self.join_group(problem, transition, false, now);
+        let told_by = group.unwrap_or_else(|| self.tell_alone(problem, was, transition, is_flapping, now));
+        self.singles += freed;
+        let is_told = !self.groups.contains_key(&told_by);
+        self.release(Some(former), &ResolveReason::Worse { transition, is_told }, now);
+        told_by
+    }
+
+    /// Starts an alert of its own; `was` is what a former alert about the agent said until it got worse.
+    fn tell_alone(
+        &mut self,
+        problem: Problem,
+        was: Option<Problem>,
+        transition: &Transition,
+        is_flapping: bool,
+        now: WallClock,
+    ) -> Fingerprint {
         let named = Named::new(transition, &self.host);
-        let labels = named.alert_labels(severity(transition.to));
+        let labels = named.alert_labels(problem);
         let fingerprint = Fingerprint::of(&labels);
         if self.firing.contains_key(&fingerprint) {
             // An agent that had this pid before has this alert, and flaps under another pid by now.
             return self.join(group::many(&self.host, now.wall), transition, now);
         }
+        let mut annotations = annotations::of_agent(transition, now);
+        if let Some(was) = was {
+            annotations.insert(ESCALATED_FROM.to_owned(), was.alert_name().to_owned());
+        }
         let alert = Alert {
             labels,
-            annotations: annotations::of_agent(transition, now),
+            annotations,
             starts_at: now.at(transition.at),
             ends_at: None,
             subject: Subject::Agent(Box::new(named)),
@@ -53,7 +96,9 @@ impl AlertState {
         self.singles += 1;
         let FlapDetection { limit, window } = self.damping;
         let text = describe(transition);
-        let (kind, text) = if is_flapping {
+        let (kind, text) = if was.is_some() {
+            (Kind::Escalated, text)
+        } else if is_flapping {
             (Kind::Flapping, of_flapping(&text, limit, window))
         } else {
             (Kind::Firing, text)
@@ -63,7 +108,13 @@ impl AlertState {
     }
 
     /// The group's alert that covers an agent, if its own does not.
-    fn join_group(&mut self, transition: &Transition, is_found: bool, now: WallClock) -> Option<Fingerprint> {
+    fn join_group(
+        &mut self,
+        problem: Problem,
+        transition: &Transition,
+        is_found: bool,
+        now: WallClock,
+    ) -> Option<Fingerprint> {
         if is_found && let Some(fingerprint) = self.adopting(transition) {
             self.groups.get_mut(&fingerprint)?.reclaim(transition);
             self.is_changed = true;
@@ -81,7 +132,7 @@ impl AlertState {
         if self.groups.len() >= MAX_GROUPS {
             return Some(self.join(group::many(&self.host, now.wall), transition, now));
         }
-        let fingerprint = self.join(group::incident(transition, &self.host, now), transition, now);
+        let fingerprint = self.join(group::incident(problem, transition, &self.host, now), transition, now);
         self.incidents.insert(incident.number, fingerprint);
         Some(fingerprint)
     }
@@ -137,9 +188,9 @@ impl AlertState {
             Some(group) => is_news && !mem::replace(&mut group.is_flapping, true),
             None => {
                 let alert = Arc::make_mut(alert);
-                let since = alert.annotations.remove("since");
-                alert.annotations = annotations::of_agent(transition, now);
-                alert.annotations.extend(since.map(|since| ("since".to_owned(), since)));
+                let before = mem::replace(&mut alert.annotations, annotations::of_agent(transition, now));
+                let is_kept = |name: &str| name == "since" || name == ESCALATED_FROM;
+                alert.annotations.extend(before.into_iter().filter(|(name, _)| is_kept(name)));
                 alert.state = transition.to.as_str().to_owned();
                 alert.cause = transition.cause.as_str().to_owned();
                 alert.is_flapping |= is_news;

@@ -6,7 +6,8 @@ use crate::base::clock::WallClock;
 use crate::base::time::{MonoTime, WallTime};
 use crate::domain::describe::{causes_by_count, counted};
 use crate::domain::tracker::{Cause, Transition};
-use crate::services::alerts::alert::{Alert, Subject, Texts, severity};
+use crate::services::alerts::alert::{Alert, Subject, Texts, place};
+use crate::services::alerts::problem::Problem;
 
 /// A group lasts at least this long after its last member joined, even if none is in alarm. Longer than the
 /// gap between two failures of one incident.
@@ -98,13 +99,15 @@ impl Group {
 }
 
 /// The alert of an incident, out of the first transition that names it.
-pub(super) fn incident(transition: &Transition, host: &str, now: WallClock) -> Alert {
+pub(super) fn incident(problem: Problem, transition: &Transition, host: &str, now: WallClock) -> Alert {
     let origin = transition.agent.origin;
     let (host, state) = (origin.host(host), transition.to.as_str());
     let starts_at = now.at(transition.at);
+    let instance = format!("many[{state} {starts_at}]@{}", place(origin, &host));
     let labels = [
-        ("alertname", "VartaIncident"),
-        ("severity", severity(transition.to)),
+        ("alertname", problem.group_name()),
+        ("severity", problem.severity()),
+        ("instance", &instance),
         ("host", &host),
         ("state", state),
         ("incident", &starts_at.to_string()),
@@ -115,7 +118,12 @@ pub(super) fn incident(transition: &Transition, host: &str, now: WallClock) -> A
 
 /// The alert for all agents without one of their own.
 pub(super) fn many(host: &str, starts_at: WallTime) -> Alert {
-    let labels = texts([("alertname", "VartaManyAgentsUnhealthy"), ("severity", "critical"), ("host", host)]);
+    let labels = texts([
+        ("alertname", "VartaManyAgentsUnhealthy"),
+        ("severity", "critical"),
+        ("instance", &format!("many@{host}")),
+        ("host", host),
+    ]);
     alert(labels, Subject::Many, "", starts_at)
 }
 

@@ -5,6 +5,7 @@
 //! alarm, and each alert that fires ends.
 
 mod agent_state;
+mod ending;
 mod firing;
 mod group;
 mod persisted;

@@ -9,11 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::WallClock;
 use crate::base::time::WallTime;
 use crate::services::alerts::alert::{Alert, Fingerprint, Subject};
+use crate::services::alerts::annotations::{ESCALATED, ESCALATED_FROM, RESOLVED};
 use crate::services::alerts::lifecycle::agent_state::AgentAlertState;
 use crate::services::alerts::lifecycle::group::Group;
-use crate::services::alerts::lifecycle::state::{
-    AlertState, MAX_GROUPS, MAX_RESOLVED, MAX_SINGLES, ResolvedAlert,
-};
+use crate::services::alerts::lifecycle::state::{AlertState, MAX_GROUPS, MAX_RESOLVED, MAX_SINGLES};
 use crate::services::alerts::notification::{Delivery, Kind};
 
 /// An alert with the state of its agent.
@@ -88,15 +87,17 @@ impl AlertState {
         if alert.ends_at.is_some() {
             let webhook = is_owed && self.audience.webhook;
             if webhook {
-                let kind = match alert.subject {
-                    Subject::Agent(_) => Kind::Resolved,
-                    Subject::Incident { .. } | Subject::Many => Kind::Incident,
+                let (kind, why) = match alert.subject {
+                    Subject::Agent(_) if alert.annotations.contains_key(ESCALATED) => {
+                        (Kind::Escalated, ESCALATED)
+                    }
+                    Subject::Agent(_) => (Kind::Resolved, RESOLVED),
+                    Subject::Incident { .. } | Subject::Many => (Kind::Incident, RESOLVED),
                 };
-                let delivery = Delivery::of(kind, &alert, &summary("resolved"), None, now.wall);
+                let delivery = Delivery::of(kind, &alert, &summary(why), None, now.wall);
                 self.deliveries.push_back(delivery);
             }
-            let alertmanagers = (0..self.audience.alertmanagers).collect();
-            self.keep_ended(ResolvedAlert { alert: Arc::new(alert), alertmanagers, webhook });
+            self.keep_ended(Arc::new(alert), webhook, now);
             return true;
         }
         let kind = match &alert.subject {
@@ -115,7 +116,13 @@ impl AlertState {
                 if !is_ill {
                     self.wait(&key);
                 }
-                if alert.is_flapping { Kind::Flapping } else { Kind::Firing }
+                if alert.annotations.contains_key(ESCALATED_FROM) {
+                    Kind::Escalated
+                } else if alert.is_flapping {
+                    Kind::Flapping
+                } else {
+                    Kind::Firing
+                }
             }
             Subject::Incident { .. } | Subject::Many => {
                 let in_all = alert.annotations.get("agents_in_all").and_then(|number| number.parse().ok());

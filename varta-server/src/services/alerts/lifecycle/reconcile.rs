@@ -7,8 +7,10 @@ use crate::base::clock::WallClock;
 use crate::domain::agent_key::AgentKey;
 use crate::domain::tracker::Transition;
 use crate::services::alerts::alert::{Fingerprint, Subject};
+use crate::services::alerts::lifecycle::ending::ResolveReason;
 use crate::services::alerts::lifecycle::group;
-use crate::services::alerts::lifecycle::state::{AlertState, Judgement, MAX_SINGLES, ResolveReason, Sweep};
+use crate::services::alerts::lifecycle::state::{AlertState, Judgement, MAX_SINGLES, Sweep};
+use crate::services::alerts::problem::Problem;
 
 impl AlertState {
     /// Starts a sweep, in place of one that is under way.
@@ -27,12 +29,15 @@ impl AlertState {
         match Judgement::of(found) {
             Judgement::Well => return,
             Judgement::Undecided => {}
-            Judgement::Ill if is_paused => self.drop_out(&key, &ResolveReason::Paused, now),
-            Judgement::Ill => {
+            Judgement::Ill(_) if is_paused => self.drop_out(&key, &ResolveReason::Paused, now),
+            Judgement::Ill(problem) => {
                 let known = self.records.get(&key).filter(|record| record.is_unhealthy);
                 match known.and_then(|record| record.told_by) {
-                    None => self.failure(&key, found, true, now),
-                    Some(told_by) => self.promote(&key, told_by, found, now),
+                    None => self.failure(&key, problem, found, true, now),
+                    Some(told_by) if self.is_worse(told_by, problem) => {
+                        self.failure(&key, problem, found, false, now);
+                    }
+                    Some(told_by) => self.promote(&key, told_by, problem, found, now),
                 }
             }
         }
@@ -80,14 +85,21 @@ impl AlertState {
     }
 
     /// Gives an agent without an alert of its own one, if there is room by now.
-    fn promote(&mut self, key: &AgentKey, told_by: Fingerprint, found: &Transition, now: WallClock) {
+    fn promote(
+        &mut self,
+        key: &AgentKey,
+        told_by: Fingerprint,
+        problem: Problem,
+        found: &Transition,
+        now: WallClock,
+    ) {
         if !self.is_for_many(&told_by) || self.singles >= MAX_SINGLES {
             return;
         }
         let Some(record) = self.records.get_mut(key) else { return };
         record.told_by = None;
         self.release(Some(told_by), &ResolveReason::Over, now);
-        self.failure(key, found, false, now);
+        self.failure(key, problem, found, false, now);
     }
 
     fn meet(&mut self, key: &AgentKey) {

@@ -1,25 +1,26 @@
 //! The state of all alerts: agents, groups, sweeps and ends that are not delivered yet.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::clock::WallClock;
 use crate::base::time::MonoTime;
 use crate::domain::agent_key::AgentKey;
-use crate::domain::describe::describe;
 use crate::domain::tracker::{AgentId, Transition, Verdict};
 use crate::services::alerts::alert::{Alert, Fingerprint, Id, Named, Subject};
 use crate::services::alerts::lifecycle::agent_state::{AgentAlertState, FlapDetection};
+use crate::services::alerts::lifecycle::ending::{ResolveReason, ResolvedAlert};
 use crate::services::alerts::lifecycle::group::Group;
 use crate::services::alerts::notification::Delivery;
+use crate::services::alerts::problem::Problem;
 
 /// The most alerts about single agents at once; all further agents share one.
 pub(super) const MAX_SINGLES: usize = 1_000;
 /// The most groups at once. An agent of a further incident joins the alert for all others.
 pub(super) const MAX_GROUPS: usize = 64;
-/// The most undelivered ends. Beyond it the oldest is dropped and counted.
+/// The most ended alerts that are kept: those that a receiver does not have, and those that are repeated.
+/// Beyond it one that all receivers have is dropped, else the oldest, which is counted.
 pub(super) const MAX_RESOLVED: usize = 4_096;
 /// The most healthy agents with remembered failures. Beyond it those healthy for longest are forgotten, and
 /// need more failures to count as flapping.
@@ -38,7 +39,7 @@ pub(in crate::services::alerts) struct Receivers {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::services::alerts) struct AlertSnapshot {
     pub(in crate::services::alerts) firing: Vec<Arc<Alert>>,
-    /// Ended alerts that some receiver does not have yet.
+    /// Ended alerts that some receiver does not have yet, or that are repeated.
     pub(in crate::services::alerts) ended: Vec<Arc<Alert>>,
 }
 
@@ -58,6 +59,8 @@ pub(in crate::services::alerts) struct AlertState {
     /// The alert of each incident of the tracker.
     pub(super) incidents: HashMap<NonZeroU64, Fingerprint>,
     pub(super) ended: BTreeMap<Fingerprint, ResolvedAlert>,
+    /// When the first ended alert may be forgotten, of those that all receivers have.
+    pub(super) forget_at: MonoTime,
     /// Healthy agents by the end of their window; the number separates equal times.
     waiting: BTreeMap<(MonoTime, u64), AgentKey>,
     waits: u64,
@@ -73,7 +76,7 @@ pub(in crate::services::alerts) struct AlertState {
 /// The meaning of a verdict for alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
-    Ill,
+    Ill(Problem),
     /// Not decided yet, or not observable: the state before it remains.
     Undecided,
     Well,
@@ -86,10 +89,7 @@ impl Judgement {
             // time.
             Verdict::Expected if transition.agent.pid != 0 => Judgement::Undecided,
             Verdict::Unknown => Judgement::Undecided,
-            verdict if verdict.is_alarm() => Judgement::Ill,
-            Verdict::Up(_) | Verdict::Stalled | Verdict::Down | Verdict::Gone | Verdict::Expected => {
-                Judgement::Well
-            }
+            verdict => Problem::of(verdict).map_or(Judgement::Well, Judgement::Ill),
         }
     }
 }
@@ -110,6 +110,7 @@ impl AlertState {
             groups: HashMap::new(),
             incidents: HashMap::new(),
             ended: BTreeMap::new(),
+            forget_at: MonoTime::NEVER,
             waiting: BTreeMap::new(),
             waits: 0,
             sweeps: 0,
@@ -143,8 +144,8 @@ impl AlertState {
         }
         match Judgement::of(transition) {
             Judgement::Undecided => {}
-            Judgement::Ill if is_paused => self.drop_out(&key, &ResolveReason::Paused, now),
-            Judgement::Ill => self.failure(&key, transition, false, now),
+            Judgement::Ill(_) if is_paused => self.drop_out(&key, &ResolveReason::Paused, now),
+            Judgement::Ill(problem) => self.failure(&key, problem, transition, false, now),
             Judgement::Well => self.recover(&key, &ResolveReason::Well(transition), now),
         }
     }
@@ -192,12 +193,14 @@ impl AlertState {
             self.incidents.retain(|_, of| *of != fingerprint);
             self.end(fingerprint, &ResolveReason::Over, now);
         }
+        self.forget_ended(now.mono);
     }
 
     /// The time at which [`AlertState::handle_timeout`] is due.
     pub(in crate::services::alerts) fn poll_timeout(&self) -> Option<MonoTime> {
         let calm = self.waiting.first_key_value().map(|((due, _), _)| *due);
-        self.groups.values().filter_map(Group::over_at).chain(calm).min()
+        let forget = (self.forget_at != MonoTime::NEVER).then_some(self.forget_at);
+        self.groups.values().filter_map(Group::over_at).chain(calm).chain(forget).min()
     }
 
     /// The next notification for the webhook, oldest first. Drained after each `handle_*`.
@@ -241,6 +244,7 @@ impl AlertState {
     pub(super) fn failure(
         &mut self,
         key: &AgentKey,
+        problem: Problem,
         transition: &Transition,
         is_found: bool,
         now: WallClock,
@@ -248,11 +252,16 @@ impl AlertState {
         let record = self.records.entry(key.clone()).or_default();
         let is_news = !record.is_unhealthy && record.failure(transition.at, self.damping);
         let (told_by, is_flapping) = (record.told_by, record.is_flapping);
-        if let Some(fingerprint) = told_by {
-            self.change(fingerprint, transition, is_news, now);
-            return;
-        }
-        let told_by = self.tell(transition, is_flapping, is_found, now);
+        let told_by = match told_by {
+            Some(former) if self.is_worse(former, problem) => {
+                self.escalate(former, problem, transition, is_flapping, now)
+            }
+            Some(fingerprint) => {
+                self.change(fingerprint, transition, is_news, now);
+                return;
+            }
+            None => self.tell(problem, transition, is_flapping, is_found, now),
+        };
         if let Some(record) = self.records.get_mut(key) {
             record.told_by = Some(told_by);
         }
@@ -345,75 +354,6 @@ impl AlertState {
         match self.groups.get_mut(&fingerprint) {
             Some(group) => group.leave(),
             None => self.end(fingerprint, ending, now),
-        }
-    }
-}
-
-/// An ended alert that some receiver does not have yet.
-#[derive(Debug)]
-pub(super) struct ResolvedAlert {
-    pub(super) alert: Arc<Alert>,
-    /// The Alertmanagers that do not have it, by position on the command line.
-    pub(super) alertmanagers: BTreeSet<usize>,
-    pub(super) webhook: bool,
-}
-
-/// The reason why an alert ends.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum ResolveReason<'a> {
-    /// Its agent is healthy.
-    Well(&'a Transition),
-    /// Its agent was missing, and was seen.
-    Came(&'a AgentId),
-    /// Another process is the successor of its agent.
-    Succeeded(&'a AgentId),
-    /// Its agent flapped, and was healthy for so long.
-    Calm(Duration),
-    /// Its agent is in maintenance.
-    Paused,
-    /// A sweep did not find its agent in alarm; the time is unknown.
-    NotInAlarm,
-    /// Its agent is gone, and another one has its pid.
-    Forgotten,
-    /// All members of its group have left.
-    Over,
-}
-
-impl ResolveReason<'_> {
-    pub(super) fn summary(&self, alert: &Alert) -> String {
-        let who = match &alert.subject {
-            Subject::Agent(named) if named.pid == 0 => named.name.clone(),
-            Subject::Agent(named) => format!("{}[{}]", named.name, named.pid),
-            Subject::Incident { host, .. } => format!("what many agents of {host} fell in"),
-            Subject::Many => "the alarm of many agents".to_owned(),
-        };
-        match self {
-            ResolveReason::Well(transition) => describe(transition),
-            ResolveReason::Came(agent) => format!("{who} has come: it is {agent}"),
-            ResolveReason::Succeeded(agent) => format!("{who} has a successor: {agent}"),
-            ResolveReason::Calm(window) => {
-                format!(
-                    "{who} fell again and again, and has been well for {}",
-                    humantime::format_duration(*window)
-                )
-            }
-            ResolveReason::Paused => format!("{who} is paused, and nothing is said of it until that is over"),
-            ResolveReason::NotInAlarm => format!("{who} is in alarm no more"),
-            ResolveReason::Forgotten => format!("{who} has gone, and another process has its pid"),
-            ResolveReason::Over => format!("{who} is over: all of them are well, or were forgotten"),
-        }
-    }
-
-    pub(super) const fn transition(&self) -> Option<&Transition> {
-        match self {
-            ResolveReason::Well(transition) => Some(transition),
-            ResolveReason::Came(_)
-            | ResolveReason::Succeeded(_)
-            | ResolveReason::Calm(_)
-            | ResolveReason::Paused
-            | ResolveReason::NotInAlarm
-            | ResolveReason::Forgotten
-            | ResolveReason::Over => None,
         }
     }
 }

@@ -117,9 +117,10 @@ impl Chance {
 
     /// Drains the notifications: for each alert its start and its end take turns.
     fn hear(&mut self) {
+        let mut escalated = 0;
         while let Some(delivery) = self.world.book.poll_delivery() {
-            let Id { fingerprint, starts_at } = delivery.about.unwrap();
-            let alert = format!("{fingerprint:?} {starts_at}");
+            escalated += usize::from(delivery.kind == Kind::Escalated && !delivery.is_end);
+            let alert = text(delivery.about.unwrap());
             if delivery.is_end {
                 assert!(self.open.remove(&alert), "ended, and did not fire: {delivery:?}");
             } else if !self.open.insert(alert) {
@@ -128,8 +129,17 @@ impl Chance {
             }
         }
         let firing = self.world.firing();
+        // One that got worse is told in one notification: the alert before it has ended by it.
+        let ids: HashSet<_> = firing.iter().map(|alert| text(Id::of(alert))).collect();
+        let before = self.open.len();
+        self.open.retain(|alert| ids.contains(alert));
+        assert!(before - self.open.len() <= escalated, "more have ended than have got worse");
         assert_eq!(firing.len(), self.open.len(), "{firing:?}, and {:?}", self.open);
     }
+}
+
+fn text(Id { fingerprint, starts_at }: Id) -> String {
+    format!("{fingerprint:?} {starts_at}")
 }
 
 proptest! {

@@ -1,6 +1,7 @@
 //! The rules of the alert lifecycle, on virtual time.
 
 mod chance;
+mod escalation;
 mod restarts;
 mod sweeps;
 
@@ -18,6 +19,7 @@ use crate::domain::tracker::{Cause, Incident, Twin};
 use crate::domain::tracker::{Transition, Verdict};
 use crate::services::alerts::alert::Texts;
 use crate::services::alerts::alert::{Alert, Id};
+use crate::services::alerts::lifecycle::resolve::REPEAT_FOR;
 use crate::services::alerts::lifecycle::state::{
     AlertSnapshot, AlertState, MAX_RESOLVED, MAX_SINGLES, Receivers,
 };
@@ -102,13 +104,13 @@ impl World {
 #[test]
 fn an_alert_fires_once_keeps_its_labels_and_ends_once() {
     let mut world = World::new();
-    world.becomes(7, Verdict::Stalled);
+    world.becomes(7, Verdict::Up(Status::Critical));
     let first = world.only();
-    assert_eq!(first.labels["severity"], "warning");
-    world.becomes(7, Verdict::Down);
+    assert_eq!((&*first.labels["alertname"], &*first.labels["severity"]), ("VartaAgentCritical", "critical"));
+    world.becomes(7, Verdict::Stalled);
     let second = world.only();
     assert_eq!((&second.labels, second.starts_at), (&first.labels, first.starts_at));
-    assert_eq!(second.annotations["state"], "down");
+    assert_eq!(second.annotations["state"], "stalled");
     assert_eq!(second.annotations["since"], first.annotations["since"]);
     world.becomes(7, UP);
     world.becomes(7, UP);
@@ -124,13 +126,17 @@ fn what_an_agent_says_of_itself_is_a_label_and_never_one_of_ours() {
     let mut world = World::new();
     let mut fallen = world.transition(7, Verdict::Down);
     fallen.labels =
-        [("pid", "1"), ("team", "payments"), ("state", "fine"), ("label_pid", "2")].into_iter().collect();
+        [("pid", "1"), ("team", "payments"), ("state", "fine"), ("label_pid", "2"), ("instance", "other")]
+            .into_iter()
+            .collect();
     fallen.agent.twin = Twin::from_number(2).unwrap();
     world.hand_in(&fallen);
     let expected = [
         ("agent", "worker"),
-        ("alertname", "VartaAgentUnhealthy"),
+        ("alertname", "VartaAgentDown"),
         ("host", "here"),
+        ("instance", "worker[7]#2@here"),
+        ("label_instance", "other"),
         ("label_label_pid", "1"),
         ("label_pid", "2"),
         ("label_state", "fine"),
@@ -242,9 +248,9 @@ fn those_that_fall_together_are_one_alert_that_ends_with_the_last_of_them() {
         world.hand_in(&fallen);
     }
     let names = world.names();
-    assert_eq!(names.iter().filter(|name| *name == "VartaIncident").count(), 1);
+    assert_eq!(names.iter().filter(|name| *name == "VartaAgentsStalled").count(), 1);
     assert_eq!(names.len(), 10);
-    let is_group = |alert: &&Arc<Alert>| alert.labels["alertname"] == "VartaIncident";
+    let is_group = |alert: &&Arc<Alert>| alert.labels["alertname"] == "VartaAgentsStalled";
     let incident = Arc::clone(world.firing().iter().find(is_group).unwrap());
     assert_eq!(incident.annotations["agents"], "91");
     assert_eq!(incident.annotations["agents_in_all"], "100");
@@ -253,7 +259,7 @@ fn those_that_fall_together_are_one_alert_that_ends_with_the_last_of_them() {
     for pid in 1..=99 {
         world.becomes(pid, UP);
     }
-    assert_eq!(world.names(), ["VartaIncident"]);
+    assert_eq!(world.names(), ["VartaAgentsStalled"]);
     world.becomes(100, UP);
     world.pass(Duration::from_secs(3));
     assert_eq!(world.firing(), []);
@@ -303,10 +309,31 @@ fn the_end_of_an_alert_is_kept_until_everybody_knows_it() {
     let other = Id { starts_at: id.starts_at.after(Duration::from_secs(1)), ..id };
     world.book.handle_ended(other, 0);
     world.book.handle_ended(id, 0);
-    assert_eq!(world.book.poll_board().unwrap().ended.len(), 1);
+    world.pass(REPEAT_FOR);
+    assert_eq!(world.book.poll_board().unwrap().ended.len(), 1, "the webhook does not know it");
     world.book.handle_said_ended(id);
+    world.pass(Duration::ZERO);
     assert_eq!(world.book.poll_board().unwrap(), AlertSnapshot::default());
-    assert_eq!(world.book.poll_board(), None);
+    assert_eq!((world.book.poll_board(), world.book.poll_timeout()), (None, None));
+}
+
+#[test]
+fn an_end_that_everybody_knows_is_repeated_for_a_quarter_of_an_hour() {
+    let mut world = World::new();
+    world.becomes(7, Verdict::Down);
+    let id = Id::of(&world.only());
+    world.becomes(7, UP);
+    world.pass(WINDOW);
+    let ended = world.book.poll_board().unwrap().ended;
+    world.book.handle_ended(id, 0);
+    world.book.handle_said_ended(id);
+    let left = REPEAT_FOR - WINDOW;
+    assert_eq!(world.book.poll_timeout(), Some(world.now().mono + left));
+    world.pass(left - Duration::from_secs(1));
+    assert_eq!(world.book.poll_board().unwrap().ended, ended, "it is the same end");
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.book.poll_board().unwrap().ended, []);
+    assert_eq!(world.book.poll_timeout(), None);
 }
 
 #[test]
@@ -334,4 +361,17 @@ fn ends_that_nobody_takes_are_bounded_and_counted() {
         world.hand_in(&up);
     }
     assert_eq!((world.book.ended.len(), world.book.take_untold()), (MAX_RESOLVED, 5));
+    // Those that all receivers have make room first, and are not missed.
+    let ids: Vec<_> = world.book.ended.values().rev().take(10).map(|ended| Id::of(&ended.alert)).collect();
+    for id in &ids {
+        world.book.handle_ended(*id, 0);
+        world.book.handle_said_ended(*id);
+    }
+    for pid in 10_001..=10_010 {
+        let (fallen, up) = (world.transition(pid, Verdict::Down), world.transition(pid, UP));
+        world.hand_in(&fallen);
+        world.hand_in(&up);
+    }
+    assert_eq!((world.book.ended.len(), world.book.take_untold()), (MAX_RESOLVED, 0));
+    assert!(ids.iter().all(|id| !world.book.ended.contains_key(&id.fingerprint)));
 }

@@ -86,6 +86,43 @@ fn what_was_not_told_is_told_by_the_next_server_under_the_same_id() {
 }
 
 #[test]
+fn an_end_is_repeated_by_the_next_server_for_what_is_left_of_its_time() {
+    let mut world = World::new();
+    world.becomes(1, Verdict::Down);
+    let id = Id::of(&world.only());
+    world.becomes(1, UP);
+    world.book.handle_ended(id, 0);
+    world.book.handle_said_ended(id);
+    world.seconds += 600;
+    let before = world.book.poll_board().unwrap().ended;
+    let mut next = world.restart();
+    assert_eq!(next.book.poll_board().unwrap().ended, before);
+    assert_eq!(next.said, [], "the webhook has it");
+    next.book.handle_ended(id, 0);
+    let ended_at = before[0].ends_at.unwrap();
+    let left = REPEAT_FOR - next.now().wall.since(ended_at);
+    next.pass(left - Duration::from_secs(1));
+    assert_eq!(next.book.ended.len(), 1);
+    next.pass(Duration::from_secs(1));
+    assert!(next.book.ended.is_empty());
+}
+
+#[test]
+fn one_that_got_worse_is_told_by_the_next_server_under_the_same_id() {
+    let mut world = World::new();
+    world.becomes(1, Verdict::Stalled);
+    world.all_told();
+    world.becomes(1, Verdict::Down);
+    let id = Id::of(&world.only()).delivery("escalated on");
+    let kept = world.book.kept(world.now());
+    let mut next = World::new();
+    assert_eq!(next.book.restore(kept, world.now()), 0);
+    let delivery = next.book.poll_delivery().unwrap();
+    assert_eq!((delivery.id, delivery.kind), (id, Kind::Escalated));
+    assert_eq!(next.book.poll_delivery(), None, "the former one has ended by it");
+}
+
+#[test]
 fn members_of_an_incident_are_found_again() {
     let mut world = World::new();
     for pid in 1..=50 {

@@ -70,6 +70,17 @@ fn a_change_of_verdict_is_newer_than_the_sweep_in_which_it_comes() {
 }
 
 #[test]
+fn what_got_worse_unheard_escalates() {
+    let mut world = World::new();
+    world.becomes(1, Verdict::Stalled);
+    let found = [world.transition(1, Verdict::Down)];
+    world.sweep(&found);
+    world.sweep(&found);
+    assert_eq!(world.said, [(Kind::Firing, 1), (Kind::Escalated, 1)]);
+    assert_eq!(world.only().labels["alertname"], "VartaAgentDown");
+}
+
+#[test]
 fn a_sweep_in_which_too_much_changes_is_worth_nothing() {
     let mut world = World::new();
     world.becomes(1, Verdict::Stalled);
@@ -107,7 +118,7 @@ fn who_had_no_place_for_an_alert_of_its_own_gets_one_when_there_is() {
     world.pass(Duration::from_secs(3));
     let names = world.names();
     assert_eq!(names.len(), MAX_SINGLES);
-    assert!(names.iter().all(|name| name == "VartaAgentUnhealthy"));
+    assert!(names.iter().all(|name| name == "VartaAgentDown"));
 }
 
 #[test]
