@@ -35,7 +35,7 @@ pub mod sys;
 mod watch;
 
 pub use agent_process::AgentProcess;
-pub use cgroup::Freezer;
+pub use cgroup::{CgroupVersion, Freezer, LittleMemory};
 pub use commands::{Commands, ReceivedCommand};
 pub use counts::{ExpectedCounts, Flood};
 pub use database::{await_in_database, read_database};

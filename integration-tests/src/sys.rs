@@ -49,6 +49,15 @@ pub fn send_signal(pid: u32, signal: Signal) -> io::Result<()> {
     succeeded(unsafe { libc::kill(pid, signal.number()) })
 }
 
+/// Ends the calling thread and no other: of the main thread, the process goes on without it.
+pub fn end_this_thread() -> ! {
+    loop {
+        // SAFETY: the call does not come back. What the thread had on its stack stays there, and no other thread
+        // waits for this one.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }
+}
+
 /// Which of the two processes after a fork this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forked {

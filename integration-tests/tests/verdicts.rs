@@ -17,9 +17,8 @@ use nix::sys::{ptrace, wait};
 use nix::unistd::{Pid, mkfifo};
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::{
-    AgentProcess, Datagrams, Freezer, LIMIT, Scrape, Server, Signal, agent, as_pid, children,
-    into_pid_namespace, pid_namespaces_work, pids_can_be_chosen, service_command, sys, wait_for, wait_until,
-    worker_command,
+    AgentProcess, Datagrams, LIMIT, Scrape, Server, Signal, agent, as_pid, children, into_pid_namespace,
+    pid_namespaces_work, pids_can_be_chosen, service_command, sys, wait_for, wait_until, worker_command,
 };
 
 /// No deadline comes in the lifetime of a test.
@@ -211,7 +210,7 @@ fn a_process_that_a_signal_stopped_is_stopped_until_it_goes_on() {
 }
 
 #[test]
-fn a_process_that_a_debugger_holds_is_stopped_until_it_is_let_go() {
+fn a_process_that_a_debugger_holds_is_traced_until_it_is_let_go() {
     with_looks_in_time(|server| {
         let worker = server.start_agent(&[]);
         let pid = Pid::from_raw(worker.pid().try_into().unwrap());
@@ -223,9 +222,9 @@ fn a_process_that_a_debugger_holds_is_stopped_until_it_is_let_go() {
             result => result.unwrap(),
         }
         wait::waitpid(pid, None).unwrap();
-        expect_stalled(server, worker.pid(), "stopped", "traced")?;
+        expect_stalled(server, worker.pid(), "traced", "traced")?;
         ptrace::detach(pid, None).unwrap();
-        expect_recovery(server, worker.pid(), "stopped");
+        expect_recovery(server, worker.pid(), "traced");
         Some(())
     });
 }
@@ -282,27 +281,6 @@ fn a_process_that_nothing_interrupts_is_blocked_until_it_gets_what_it_waits_for(
         expect_stalled(server, worker.pid(), "blocked", "uninterruptible")?;
         drop(pipe);
         expect_recovery(server, worker.pid(), "blocked");
-        Some(())
-    });
-}
-
-#[test]
-fn a_process_in_a_frozen_cgroup_is_frozen_until_it_is_thawed() {
-    let freezer = match Freezer::make() {
-        Ok(freezer) => freezer,
-        Err(error) => return skip(&format!("no cgroup can be made here: {error}")),
-    };
-    with_looks_in_time(|server| {
-        let worker = server.start_agent(&[]);
-        if let Err(error) = freezer.take_in(worker.pid()) {
-            skip(&format!("no process can be moved to another cgroup here: {error}"));
-            return Some(());
-        }
-        freezer.freeze().unwrap();
-        // The kernel does not define which state the threads have then.
-        expect_stalled(server, worker.pid(), "frozen", "")?;
-        freezer.thaw().unwrap();
-        expect_recovery(server, worker.pid(), "frozen");
         Some(())
     });
 }

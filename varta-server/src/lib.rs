@@ -64,9 +64,9 @@ pub mod listener {
 /// What is known of processes.
 pub mod process {
     pub use crate::domain::process::{
-        BlockedThread, Cgroup, ContextSwitches, Descriptors, Details, Dossier, ExitStatus, Explanation,
-        InspectionDepth, MAX_DESCRIPTORS, MAX_THREADS, Pressure, ProcessActivity, ProcessSnapshot, Share,
-        SnapshotDelta, Stall, State, StateCounts, Throttled, classify,
+        AwaitedChild, BlockedThread, Cgroup, ContextSwitches, Descriptors, Details, Dossier, ExitStatus,
+        Explanation, InspectionDepth, MAX_DESCRIPTORS, MAX_THREADS, Pressure, ProcessActivity,
+        ProcessSnapshot, Share, SnapshotDelta, Stall, State, StateCounts, Throttled, classify,
     };
     pub use crate::observe::{ProcReader, ProcessName, namespace_pids};
 }

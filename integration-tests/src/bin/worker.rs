@@ -30,7 +30,8 @@
 //!
 //! Of some it does not come back. To `exit N`, `abort`, `crash` and `panic-and-abort` it answers first and
 //! ends then; to `spin`, `lock` and `block PATH` it answers, and then it runs for ever, waits for a lock for
-//! ever, or shares its memory with a process that waits for a writer at the pipe PATH.
+//! ever, or shares its memory with a process that waits for a writer at the pipe PATH. To `end-main-thread` it
+//! answers and goes on with another thread only, and to `eat` with more and more memory, up to 256 MiB.
 
 #![allow(clippy::print_stdout, reason = "this is how it answers")]
 
@@ -363,6 +364,8 @@ enum Fate {
     Spin,
     Lock,
     Block(CString),
+    EndMainThread,
+    Eat,
 }
 
 impl Fate {
@@ -375,6 +378,8 @@ impl Fate {
             "spin" => Fate::Spin,
             "lock" => Fate::Lock,
             "block" => Fate::Block(CString::new(operand)?),
+            "end-main-thread" => Fate::EndMainThread,
+            "eat" => Fate::Eat,
             _ => return Err(format!("what is {command}?").into()),
         })
     }
@@ -394,6 +399,18 @@ impl Fate {
             },
             Fate::Lock => wait_for_a_lock_for_ever(),
             Fate::Block(pipe) => wait_for_a_process_at(&pipe),
+            Fate::EndMainThread => {
+                thread::spawn(|| {
+                    loop {
+                        thread::park();
+                    }
+                });
+                sys::end_this_thread()
+            }
+            Fate::Eat => {
+                let eaten: Vec<Vec<u8>> = (0..256).map(|_| vec![1; 1 << 20]).collect();
+                Err(format!("there is too much memory: {} MiB are eaten", eaten.len()).into())
+            }
         }
     }
 }

@@ -11,6 +11,9 @@ use crate::domain::labels::Labels;
 use crate::domain::process::{Dossier, signal_name};
 use crate::domain::tracker::{Cause, Transition, Twin, Verdict};
 
+/// The signal by which the kernel kills for want of memory.
+const SIGKILL: u8 = 9;
+
 impl Transition {
     /// Whether an agent can cause such a transition as often as it likes.
     pub(crate) fn is_report(&self) -> bool {
@@ -23,6 +26,7 @@ impl Transition {
         let (exit_code, signal, reason) = match self.cause {
             Cause::Exited { code } => (code, None, None),
             Cause::Killed { signal } => (None, Some(signal), None),
+            Cause::OomKilled => (None, Some(SIGKILL), None),
             Cause::Goodbye { reason } => (None, None, reason.map(|reason| reason.as_str())),
             _ => (None, None, None),
         };
@@ -49,6 +53,7 @@ impl Transition {
             labels: &self.labels,
             unit: self.unit.as_deref(),
             incident: self.incident.map(|incident| incident.number.get()),
+            oom_cgroup: self.oom_cgroup.as_deref(),
             dossier: self.dossier.as_deref(),
         }
     }
@@ -94,6 +99,8 @@ pub(crate) struct TransitionFields<'t> {
     pub(crate) unit: Option<&'t str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) incident: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) oom_cgroup: Option<&'t str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dossier: Option<&'t Dossier>,
 }
@@ -151,11 +158,24 @@ pub(crate) fn describe(transition: &Transition) -> String {
         Cause::Killed { signal } => {
             format!("its process was killed by {}; it last said {said}", signal_name(*signal))
         }
+        Cause::OomKilled => format!(
+            "the kernel killed its process because memory ran out{}; it last said {said}",
+            transition
+                .oom_cgroup
+                .as_deref()
+                .map_or_else(String::new, |cgroup| format!(" in cgroup {}", cgroup.escape_debug()))
+        ),
         Cause::Goodbye { reason } => match reason {
             Some(reason) => format!("it said goodbye ({reason}); {} beats in all", last.beats),
             None => format!("it said goodbye; {} beats in all", last.beats),
         },
         Cause::Stopped => format!("its process is stopped; {silent}; it last said {said}"),
+        Cause::Traced => {
+            format!("a debugger or another tracer holds its process; {silent}; it last said {said}")
+        }
+        Cause::DumpingCore => {
+            format!("the kernel writes its core dump, after which it ends; {silent}; it last said {said}")
+        }
         Cause::Frozen => format!("its cgroup is frozen; {silent}; it last said {said}"),
         Cause::Blocked => format!("its process waits in the kernel; {silent}; it last said {said}"),
         Cause::Busy => format!("its process runs and does not beat; {silent}; it last said {said}"),

@@ -52,7 +52,9 @@ const CHANGES: [(usize, &[Cause]); 6] = [
         &[
             Cause::Silent,
             Cause::Stopped,
+            Cause::Traced,
             Cause::Frozen,
+            Cause::DumpingCore,
             Cause::Blocked,
             Cause::Busy,
             Cause::Idle,
@@ -61,7 +63,10 @@ const CHANGES: [(usize, &[Cause]); 6] = [
             Cause::Panicked,
         ],
     ),
-    (Verdict::DOWN, &[Cause::Exited { code: None }, Cause::Killed { signal: 0 }, Cause::Panicked]),
+    (
+        Verdict::DOWN,
+        &[Cause::Exited { code: None }, Cause::Killed { signal: 0 }, Cause::OomKilled, Cause::Panicked],
+    ),
     (Verdict::GONE, &[Cause::Exited { code: None }, Cause::Goodbye { reason: None }]),
     (Verdict::UNKNOWN, &[Cause::ObserverBlind, Cause::Lossy]),
     (Verdict::EXPECTED, &[Cause::NeverSeen]),

@@ -13,8 +13,10 @@ use crate::domain::tracker::{Policy, Tracker, TrackerRequest};
 use crate::engine::record::InputRecord;
 use crate::engine::tap::{Recorder, RecordingProcesses};
 use crate::observe::exit_watcher::{ExitWatcher, WatchError};
+use crate::observe::hierarchy::Hierarchies;
 use crate::observe::identify;
 use crate::observe::identify::ProcFs;
+use crate::observe::oom::OomWatch;
 use crate::observe::sampler::{REQUESTS, SampleResult, Sampler};
 
 /// The most requests carried out in one turn. Watching a process takes as long as twenty beats.
@@ -32,6 +34,8 @@ const _: () = assert!(Policy::LOOKS_PER_SECOND as usize <= REQUESTS);
 pub(crate) struct ProcessMonitor {
     pub(super) processes: RecordingProcesses<ProcFs>,
     pub(super) watcher: ExitWatcher,
+    /// Tells kills for want of memory from others.
+    oom: OomWatch,
     pub(super) sampler: Sampler,
     /// Results of the sampler.
     pub(super) answers: mpsc::Receiver<SampleResult>,
@@ -54,6 +58,7 @@ impl ProcessMonitor {
         ProcessMonitor {
             processes: RecordingProcesses::new(ProcFs::new(), &recorder),
             watcher,
+            oom: OomWatch::new(Hierarchies::find()),
             sampler,
             answers,
             quick_samples: HashMap::new(),
@@ -83,7 +88,10 @@ impl ProcessMonitor {
         now: MonoTime,
     ) {
         self.quick_samples.remove(&process);
-        tracker.handle_exit(process, death, noticed_at, now);
+        match self.oom.end(process.pid, death) {
+            Some(cgroup) => tracker.handle_oom_kill(process, cgroup, noticed_at, now),
+            None => tracker.handle_exit(process, death, noticed_at, now),
+        }
         self.recorder.record(InputRecord::Exit { process, death, noticed_at, at: now });
     }
 
@@ -96,6 +104,7 @@ impl ProcessMonitor {
                 TrackerRequest::Watch(process) => self.watch(process, tracker, now),
                 TrackerRequest::Unwatch(ProcessId { pid, .. }) => {
                     self.watcher.unwatch(u64::from(pid));
+                    self.oom.unwatch(pid);
                 }
                 TrackerRequest::Find(pid) => {
                     if !identify::exists(pid) {
@@ -112,8 +121,9 @@ impl ProcessMonitor {
         let ProcessId { pid, start_time } = process;
         match self.watcher.watch(u64::from(pid), pid, start_time) {
             Err(WatchError::Gone) => self.record_exit(process, ExitStatus::Unknown, now, tracker, now),
+            Ok(()) => self.oom.watch(pid),
             // Counted by the watcher. The exit will be noticed at the agent's deadline.
-            Ok(()) | Err(WatchError::Full { .. } | WatchError::Kernel(_)) => {}
+            Err(WatchError::Full { .. } | WatchError::Kernel(_)) => {}
         }
     }
 

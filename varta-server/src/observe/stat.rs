@@ -6,7 +6,7 @@ use crate::domain::process::ExitStatus;
 use crate::observe::read_bounded::read_some;
 
 /// The bytes read: more than 52 numbers and a name need.
-const ROOM: usize = 2048;
+pub(in crate::observe) const ROOM: usize = 2048;
 
 /// The parsed fields of a `stat` file. Times are in clock ticks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(crate) struct Stat {
     pub(crate) name: String,
     /// The state letter.
     pub(crate) state: u8,
+    /// The parent; 0 for none that is visible here.
+    pub(crate) parent: u32,
     /// The process group; 0 for none.
     pub(crate) group: u32,
     /// CPU time in user and kernel mode; in the file of a process summed over all threads, ended ones
@@ -50,6 +52,7 @@ impl Stat {
         let mut fields = Fields { rest: after_name.split_ascii_whitespace(), next: 3 };
         // In the order of the file: the iterator cannot go back.
         let state = *fields.skip_to(3)?.as_bytes().first()?;
+        let parent = u32::try_from(fields.number(4)).unwrap_or(0);
         let group = u32::try_from(fields.number(5)).unwrap_or(0);
         let user_ticks = fields.number(14);
         let kernel_ticks = fields.number(15);
@@ -61,7 +64,7 @@ impl Stat {
         // zombie.
         let told = exit_code.filter(|code| *code != 0 || waits == 1);
         let cpu_ticks = user_ticks.saturating_add(kernel_ticks);
-        let mut stat = Stat { name, state, group, cpu_ticks, threads, start_time, death: None };
+        let mut stat = Stat { name, state, parent, group, cpu_ticks, threads, start_time, death: None };
         stat.death = told.filter(|_| stat.is_dead()).map(ExitStatus::from_wait_status);
         Some(stat)
     }
@@ -137,6 +140,7 @@ mod tests {
     fn each_field_is_where_the_manual_says() {
         let stat = Stat::parse(ZOMBIE).unwrap();
         assert_eq!((stat.state, stat.cpu_ticks, stat.threads), (b'Z', 7, 1));
+        assert_eq!((stat.parent, stat.group), (28_988, 28_984));
         assert_eq!((stat.start_time.get(), stat.death), (1_148_482, Some(ExitStatus::Exited { code: 3 })));
         assert!(stat.is_dead());
     }

@@ -1,4 +1,4 @@
-//! Parsers of the smaller files of a process: `status`, `wchan`, `syscall`, `schedstat`, `limits`.
+//! Parsers of the smaller files of a process: `status`, `wchan`, `syscall`, `schedstat`, `limits`, `children`.
 //!
 //! Each parser is a pure function over bytes; a value that is missing or malformed is `None`.
 
@@ -23,7 +23,9 @@ pub(crate) struct Status {
     pub(crate) groups: Vec<u32>,
     /// Resident memory.
     pub(crate) resident_bytes: Option<u64>,
-    /// Voluntary and involuntary context switches of the main thread.
+    /// Whether the kernel writes a core dump of the process.
+    pub(crate) dumping_core: bool,
+    /// Voluntary and involuntary context switches of the thread.
     pub(crate) switches: Option<ContextSwitches>,
 }
 
@@ -37,6 +39,7 @@ impl Status {
             let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
             match key {
                 "VmRSS" => status.resident_bytes = number().and_then(|kibibytes| kibibytes.checked_mul(1024)),
+                "CoreDumping" => status.dumping_core = number() == Some(1),
                 "voluntary_ctxt_switches" => voluntary = number(),
                 "nonvoluntary_ctxt_switches" => involuntary = number(),
                 "Uid" => status.user = number().and_then(|user| u32::try_from(user).ok()),
@@ -77,6 +80,13 @@ pub(crate) fn parse_run_delay(file: &[u8]) -> Option<Duration> {
     Some(Duration::from_nanos(nanos))
 }
 
+/// The last pid in a list of children, in which the newest stands last. `None` also for a list that is cut
+/// where it was read.
+pub(crate) fn parse_last_child(file: &[u8]) -> Option<u32> {
+    // Each pid is followed by a space.
+    std::str::from_utf8(file).ok()?.strip_suffix(' ')?.rsplit(' ').next()?.parse().ok()
+}
+
 /// The soft limit of open files, from `limits`; `None` also when there is no limit.
 pub(crate) fn parse_open_files(file: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(file).ok()?;
@@ -91,13 +101,14 @@ mod tests {
     #[test]
     fn status_is_read_as_the_kernel_writes_it() {
         let file =
-            b"Name:\tcat\nState:\tS (sleeping)\nUid:\t1000\t0\t0\t0\nGroups:\t4 27 1000 \nNSpid:\t22025\t7\t1\nVmRSS:\t    1744 kB\nThreads:\t1\n\
+            b"Name:\tcat\nState:\tS (sleeping)\nUid:\t1000\t0\t0\t0\nGroups:\t4 27 1000 \nNSpid:\t22025\t7\t1\nVmRSS:\t    1744 kB\nThreads:\t1\nCoreDumping:\t1\n\
             voluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t3\n";
         let status = Status {
             namespace_pids: vec![22025, 7, 1],
             user: Some(1000),
             groups: vec![4, 27, 1000],
             resident_bytes: Some(1744 * 1024),
+            dumping_core: true,
             switches: Some(ContextSwitches { voluntary: 12, involuntary: 3 }),
         };
         assert_eq!(Status::parse(file), status);
@@ -113,7 +124,7 @@ mod tests {
             b"NSpid:\tx 1\nVmRSS:\t-1 kB\n",
             b"VmRSS:\t18446744073709551615 kB\n",
             b"voluntary_ctxt_switches:\t1\n",
-            b"NSpid:\nVmRSS:\n",
+            b"NSpid:\nVmRSS:\nCoreDumping:\t0\n",
         ];
         for file in table {
             assert_eq!(Status::parse(file), Status::default(), "{}", String::from_utf8_lossy(file));
@@ -148,6 +159,15 @@ mod tests {
         ];
         for (file, expected) in table {
             assert_eq!(parse_call(file), expected, "{}", String::from_utf8_lossy(file));
+        }
+    }
+
+    #[test]
+    fn the_last_child_in_a_list_is_the_newest() {
+        let table: [(&[u8], _); 5] =
+            [(b"12 13 400 ", Some(400)), (b"7 ", Some(7)), (b"", None), (b"12 13 40", None), (b"x ", None)];
+        for (file, expected) in table {
+            assert_eq!(parse_last_child(file), expected, "{}", String::from_utf8_lossy(file));
         }
     }
 

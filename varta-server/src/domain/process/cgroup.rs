@@ -9,8 +9,11 @@ use crate::domain::process::pressure::Pressure;
 pub struct Cgroup {
     /// The path, cut to 256 bytes.
     pub path: Box<str>,
-    /// Whether the cgroup is frozen.
+    /// Whether the cgroup, or one above it, is frozen or about to be.
     pub frozen: Option<bool>,
+    /// The path of the outermost cgroup that is frozen, where it is another than the process's own, cut to 256
+    /// bytes.
+    pub frozen_at: Option<Box<str>>,
     /// How often and for how long its CPU limit has throttled the cgroup since its creation.
     pub throttled: Option<Throttled>,
     /// The pressure of the cgroup.

@@ -1,5 +1,8 @@
 //! Why the process of a silent agent does not beat: one table from snapshots of the process to an activity.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -11,9 +14,13 @@ use crate::domain::process::state::State;
 pub enum ProcessActivity {
     /// The process is dead.
     Gone,
+    /// The kernel writes its core dump, after which it ends.
+    DumpingCore,
     /// Its cgroup is frozen.
     Frozen,
-    /// A signal or a debugger has stopped it.
+    /// A debugger or another tracer holds it.
+    Traced,
+    /// A signal has stopped it.
     Stopped,
     /// It waits in the kernel for something that no signal interrupts.
     Blocked,
@@ -31,7 +38,9 @@ impl ProcessActivity {
     pub const fn is_blocked(self) -> bool {
         match self {
             ProcessActivity::Gone
+            | ProcessActivity::DumpingCore
             | ProcessActivity::Frozen
+            | ProcessActivity::Traced
             | ProcessActivity::Stopped
             | ProcessActivity::Blocked => true,
             ProcessActivity::Busy | ProcessActivity::Idle | ProcessActivity::Unknown => false,
@@ -43,7 +52,9 @@ impl ProcessActivity {
     pub const fn as_str(self) -> &'static str {
         match self {
             ProcessActivity::Gone => "gone",
+            ProcessActivity::DumpingCore => "dumping_core",
             ProcessActivity::Frozen => "frozen",
+            ProcessActivity::Traced => "traced",
             ProcessActivity::Stopped => "stopped",
             ProcessActivity::Blocked => "blocked",
             ProcessActivity::Busy => "busy",
@@ -68,9 +79,17 @@ pub struct Explanation {
     pub sentence: &'static str,
 }
 
-/// The kernel function in which the threads of a frozen cgroup wait, in version 2 and in version 1. A freeze
-/// by version 1 shows nowhere else.
+/// The kernel functions in which the threads of a frozen cgroup wait, where its files cannot be read. In
+/// version 1 some wait on in the function in which they slept before.
 const FREEZERS: [&str; 2] = ["do_freezer_trap", "__refrigerator"];
+/// The function in which the frozen trap of version 2 is compiled in. A thread that sleeps there, and is
+/// neither stopped nor traced, is in that trap.
+const SIGNAL_DELIVERY: &str = "get_signal";
+/// The functions in which a parent waits for a child that shares its memory: in the order of kernels, newest
+/// first.
+const VFORK: [&str; 4] = ["kernel_clone", "wait_for_vfork_done", "_do_fork", "do_fork"];
+/// The function in which a thread waits for the answer of a file system in user space.
+const FUSE: &str = "request_wait_answer";
 /// The shortest time between two snapshots that says anything: CPU time is counted in hundredths of a second.
 const MIN_CHANGE: Duration = Duration::from_millis(50);
 /// The share of one CPU from which on a process counts as working, as a divisor: a quarter. Timers and
@@ -124,8 +143,12 @@ fn count(look: &ProcessSnapshot, state: State) -> u32 {
 /// The state among all threads that explains most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Threads {
-    /// One is stopped or traced.
+    /// One is traced.
+    Traced,
+    /// One is stopped.
     Held,
+    /// One waits for a child that shares the memory of the process.
+    Forking,
     /// One is in uninterruptible sleep.
     Stuck,
     /// One runs.
@@ -137,8 +160,13 @@ enum Threads {
 impl Threads {
     fn of(look: &ProcessSnapshot) -> Self {
         let has = |state| count(look, state) > 0;
-        if has(State::Stopped) || has(State::Traced) {
+        let stuck = look.details.as_ref().and_then(|details| details.stuck.as_ref());
+        if has(State::Traced) {
+            Threads::Traced
+        } else if has(State::Stopped) {
             Threads::Held
+        } else if stuck.is_some_and(|stuck| stuck.channel.as_deref().is_some_and(waits_for_child)) {
+            Threads::Forking
         } else if has(State::Uninterruptible) {
             Threads::Stuck
         } else if has(State::Running) {
@@ -156,6 +184,8 @@ pub fn classify(now: &ProcessSnapshot, earlier: Option<&ProcessSnapshot>) -> Exp
     let activity = Activity::of(now, earlier);
     let (doing, sentence) = if now.is_dead() {
         (ProcessActivity::Gone, "it is dead, and its parent has not asked for its exit status")
+    } else if now.details.as_ref().is_some_and(|details| details.dumping_core) {
+        (ProcessActivity::DumpingCore, "the kernel writes its core dump, after which it ends")
     } else if is_frozen(now) {
         (ProcessActivity::Frozen, "its cgroup is frozen and must be thawed for it to go on")
     } else {
@@ -164,7 +194,15 @@ pub fn classify(now: &ProcessSnapshot, earlier: Option<&ProcessSnapshot>) -> Exp
         // The main thread comes first: as far as known, it is the thread that beats.
         match (now.state, activity, Threads::of(now)) {
             (Stopped, _, _) => (ProcessActivity::Stopped, "a signal has stopped it; SIGCONT lets it go on"),
-            (Traced, _, _) => (ProcessActivity::Stopped, "a debugger holds it"),
+            (Traced, _, _) => (ProcessActivity::Traced, "a debugger or another tracer holds it"),
+            (Uninterruptible | Sleeping, _, _) if waits_in(now, |channel| channel == FUSE) => (
+                ProcessActivity::Blocked,
+                "it waits for a file system in user space (FUSE), whose program does not answer",
+            ),
+            (Uninterruptible, _, _) if waits_in(now, waits_for_child) => (
+                ProcessActivity::Blocked,
+                "it waits for a child that shares its memory (vfork) to run its program or to end",
+            ),
             (Uninterruptible, _, _) => (
                 ProcessActivity::Blocked,
                 "it waits in the kernel for what no signal interrupts, such as a disk or a network file system",
@@ -176,15 +214,26 @@ pub fn classify(now: &ProcessSnapshot, earlier: Option<&ProcessSnapshot>) -> Exp
             (Running, Rested, _) => {
                 (ProcessActivity::Busy, "it runs at this moment and has hardly used the CPU")
             }
+            (Sleeping | Ended | Other, _, Threads::Traced) => {
+                (ProcessActivity::Traced, "a debugger or another tracer holds one of its threads")
+            }
             (Sleeping | Ended | Other, _, Threads::Held) => {
-                (ProcessActivity::Stopped, "one of its threads is stopped by a signal or held by a debugger")
+                (ProcessActivity::Stopped, "one of its threads is stopped by a signal")
             }
-            (Sleeping | Ended | Other, Worked, Threads::Stuck | Threads::Running | Threads::Quiet) => {
-                (ProcessActivity::Busy, "it uses CPU without beating")
-            }
-            (Sleeping | Ended | Other, Starved, Threads::Stuck | Threads::Running | Threads::Quiet) => {
-                (ProcessActivity::Busy, "it is ready to run and is given hardly any CPU")
-            }
+            (
+                Sleeping | Ended | Other,
+                Worked,
+                Threads::Forking | Threads::Stuck | Threads::Running | Threads::Quiet,
+            ) => (ProcessActivity::Busy, "it uses CPU without beating"),
+            (
+                Sleeping | Ended | Other,
+                Starved,
+                Threads::Forking | Threads::Stuck | Threads::Running | Threads::Quiet,
+            ) => (ProcessActivity::Busy, "it is ready to run and is given hardly any CPU"),
+            (Sleeping | Ended | Other, NotKnown | Rested, Threads::Forking) => (
+                ProcessActivity::Blocked,
+                "one of its threads waits for a child that shares its memory (vfork) to run its program or to end",
+            ),
             (Sleeping | Ended | Other, NotKnown | Rested, Threads::Stuck) => (
                 ProcessActivity::Blocked,
                 "one of its threads waits in the kernel for what no signal interrupts, such as a disk or a network \
@@ -208,145 +257,16 @@ pub fn classify(now: &ProcessSnapshot, earlier: Option<&ProcessSnapshot>) -> Exp
 fn is_frozen(look: &ProcessSnapshot) -> bool {
     let Some(details) = &look.details else { return false };
     let by_cgroup = details.cgroup.as_ref().and_then(|cgroup| cgroup.frozen) == Some(true);
-    by_cgroup || details.channel.as_deref().is_some_and(|channel| FREEZERS.contains(&channel))
+    let by_version_2 = look.state == State::Sleeping && waits_in(look, |channel| channel == SIGNAL_DELIVERY);
+    by_cgroup || by_version_2 || waits_in(look, |channel| FREEZERS.contains(&channel))
 }
 
-#[cfg(test)]
-mod tests {
-    use std::num::NonZeroU64;
+/// Whether the main thread waits in such a kernel function.
+fn waits_in(look: &ProcessSnapshot, is_it: impl Fn(&str) -> bool) -> bool {
+    look.details.as_ref().and_then(|details| details.channel.as_deref()).is_some_and(is_it)
+}
 
-    use super::*;
-    use crate::base::time::MonoTime;
-    use crate::domain::process::cgroup::Cgroup;
-    use crate::domain::process::snapshot::Details;
-    use crate::domain::process::state::StateCounts;
-
-    /// A snapshot of a process whose threads have the states of these letters, the main thread first.
-    fn look(letters: &str) -> ProcessSnapshot {
-        let mut states = StateCounts::default();
-        for letter in letters.bytes() {
-            states.add(State::from_letter(letter));
-        }
-        ProcessSnapshot {
-            at: MonoTime::from_secs(10),
-            pid: 7,
-            start_time: NonZeroU64::MIN,
-            command: "worker".into(),
-            state: State::from_letter(letters.as_bytes()[0]),
-            death: None,
-            threads: states.total(),
-            cpu: Duration::from_secs(5),
-            details: Some(Box::new(Details {
-                states,
-                run_delay: Some(Duration::from_secs(3)),
-                ..Details::default()
-            })),
-        }
-    }
-
-    /// The same process a second before, with so much less CPU time and so much less run delay.
-    fn before(now: &ProcessSnapshot, cpu_ms: u64, delay_ms: u64) -> ProcessSnapshot {
-        let mut earlier = now.clone();
-        earlier.at = MonoTime::from_secs(9);
-        earlier.cpu -= Duration::from_millis(cpu_ms);
-        let details = earlier.details.as_mut().unwrap();
-        details.run_delay = details.run_delay.map(|delay| delay - Duration::from_millis(delay_ms));
-        earlier
-    }
-
-    #[test]
-    fn the_table_is_this() {
-        use ProcessActivity::{Blocked, Busy, Gone, Idle, Stopped, Unknown};
-        // The threads; CPU time and run delay in the second before, in milliseconds, or nothing to compare
-        // with.
-        let table = [
-            ("Z", None, Gone),
-            ("X", Some((0, 0)), Gone),
-            ("T", None, Stopped),
-            ("TT", Some((900, 0)), Stopped),
-            ("t", None, Stopped),
-            ("St", None, Stopped),
-            ("ST", Some((0, 0)), Stopped),
-            ("D", None, Blocked),
-            ("D", Some((0, 0)), Blocked),
-            ("DR", Some((900, 0)), Blocked),
-            ("SD", Some((0, 0)), Blocked),
-            ("SD", None, Blocked),
-            ("SD", Some((900, 0)), Busy),
-            ("R", None, Busy),
-            ("R", Some((1000, 0)), Busy),
-            ("R", Some((0, 990)), Busy),
-            ("R", Some((0, 0)), Busy),
-            ("S", Some((250, 0)), Busy),
-            ("S", Some((0, 500)), Busy),
-            ("SR", None, Busy),
-            ("SR", Some((900, 0)), Busy),
-            ("ZR", Some((900, 0)), Busy),
-            ("S", None, Idle),
-            ("SSSS", Some((0, 0)), Idle),
-            ("S", Some((240, 490)), Idle),
-            // It runs now, as it did a second before.
-            ("SR", Some((0, 0)), Busy),
-            ("I", None, Idle),
-            // The main thread has ended, another goes on.
-            ("ZS", None, Idle),
-            ("P", None, Unknown),
-            ("P", Some((0, 0)), Unknown),
-        ];
-        for (letters, change, doing) in table {
-            let now = look(letters);
-            let earlier = change.map(|(cpu, delay)| before(&now, cpu, delay));
-            let explained = classify(&now, earlier.as_ref());
-            assert_eq!(explained.activity, doing, "{letters} {change:?}: {}", explained.sentence);
-        }
-    }
-
-    #[test]
-    fn who_is_ready_to_run_and_does_not_is_told_from_who_runs() {
-        let now = look("R");
-        let starved = classify(&now, Some(&before(&now, 0, 0))).sentence;
-        assert_ne!(starved, classify(&now, Some(&before(&now, 900, 0))).sentence);
-        assert_eq!(starved, classify(&look("S"), Some(&before(&look("S"), 0, 900))).sentence);
-    }
-
-    #[test]
-    fn a_thread_that_happens_to_run_at_one_moment_does_not_make_a_process_busy() {
-        let rested = before(&look("SS"), 0, 0);
-        assert_eq!(classify(&look("SR"), Some(&rested)).activity, ProcessActivity::Idle);
-    }
-
-    #[test]
-    fn a_frozen_cgroup_explains_whatever_its_threads_seem_to_do() {
-        for letters in ["S", "D", "T", "R"] {
-            let mut now = look(letters);
-            now.details.as_mut().unwrap().cgroup = Some(Cgroup { frozen: Some(true), ..Cgroup::default() });
-            assert_eq!(classify(&now, None).activity, ProcessActivity::Frozen);
-        }
-        let mut old = look("D");
-        old.details.as_mut().unwrap().channel = Some("__refrigerator".into());
-        assert_eq!(classify(&old, None).activity, ProcessActivity::Frozen);
-    }
-
-    #[test]
-    fn a_glance_is_enough_for_the_plain_cases() {
-        for (letters, doing) in [
-            ("S", ProcessActivity::Idle),
-            ("D", ProcessActivity::Blocked),
-            ("T", ProcessActivity::Stopped),
-            ("Z", ProcessActivity::Gone),
-        ] {
-            let glance = ProcessSnapshot { details: None, ..look(letters) };
-            assert_eq!(classify(&glance, None).activity, doing);
-        }
-    }
-
-    #[test]
-    fn looks_that_are_too_close_or_at_another_process_say_nothing_of_its_work() {
-        let now = look("S");
-        let close = ProcessSnapshot { at: MonoTime::from_millis(9_960), cpu: Duration::ZERO, ..now.clone() };
-        let other = ProcessSnapshot { pid: 8, cpu: Duration::ZERO, ..before(&now, 0, 0) };
-        for earlier in [close, other] {
-            assert_eq!(classify(&now, Some(&earlier)).sentence, "it sleeps");
-        }
-    }
+/// Whether a parent waits in this kernel function for a child that shares its memory.
+pub(crate) fn waits_for_child(channel: &str) -> bool {
+    VFORK.contains(&channel)
 }

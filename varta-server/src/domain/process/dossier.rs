@@ -27,9 +27,9 @@ pub struct Dossier {
 
 impl Dossier {
     /// The maximum number of bytes on the heap.
-    pub const MAX_HEAP: usize = 1024;
+    pub const MAX_HEAP: usize = 1536;
     /// The maximum number of bytes of the displayed form. Escaped text takes up to six times its length.
-    pub const MAX_TEXT_LEN: usize = 4096;
+    pub const MAX_TEXT_LEN: usize = 6144;
 
     /// Makes a dossier of a snapshot and an earlier one of the same process, if there is one.
     #[must_use]
@@ -57,7 +57,10 @@ impl fmt::Display for Dossier {
         if let Some(death) = look.death {
             return write!(f, "; {death}");
         }
-        write!(f, "; main thread {}", look.state)?;
+        match look.details.as_ref().and_then(|details| details.lead) {
+            Some(lead) => write!(f, "; main thread ended; thread {lead} {}", look.state)?,
+            None => write!(f, "; main thread {}", look.state)?,
+        }
         if let Some(details) = &look.details {
             show_wait(details, f)?;
         }
@@ -81,6 +84,12 @@ fn show_wait(details: &Details, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
     if let Some(call) = details.call {
         write!(f, " (system call {call})")?;
+    }
+    if let Some(child) = &details.awaits {
+        write!(f, " for its child {}", child.pid)?;
+        if let Some(channel) = &child.channel {
+            write!(f, " (which is in {})", Escaped(channel))?;
+        }
     }
     Ok(())
 }
@@ -112,7 +121,10 @@ fn show_surroundings(
     if let Some(cgroup) = &details.cgroup {
         write!(f, "; cgroup {}", Escaped(&cgroup.path))?;
         match cgroup.frozen {
-            Some(true) => f.write_str(", frozen")?,
+            Some(true) => match &cgroup.frozen_at {
+                Some(above) => write!(f, ", frozen by {}", Escaped(above))?,
+                None => f.write_str(", frozen")?,
+            },
             Some(false) => f.write_str(", not frozen")?,
             None => {}
         }
@@ -171,7 +183,7 @@ mod tests {
     use crate::domain::process::cgroup::{Cgroup, Throttled};
     use crate::domain::process::exit::ExitStatus;
     use crate::domain::process::pressure::{Pressure, Stall};
-    use crate::domain::process::snapshot::{BlockedThread, ContextSwitches, Descriptors};
+    use crate::domain::process::snapshot::{AwaitedChild, BlockedThread, ContextSwitches, Descriptors};
     use crate::domain::process::state::{State, StateCounts};
     use crate::observe::cgroup::MAX_PATH_LEN;
     use crate::observe::procfs::MAX_COMMAND_LEN;
@@ -196,6 +208,9 @@ mod tests {
                 states,
                 channel: Some("futex_do_wait".into()),
                 call: Some(202),
+                lead: None,
+                dumping_core: false,
+                awaits: None,
                 stuck: Some(BlockedThread { thread: 12, channel: Some("nfs_wait".into()) }),
                 switches: Some(ContextSwitches::default()),
                 run_delay: Some(Duration::from_millis(30)),
@@ -204,6 +219,7 @@ mod tests {
                 cgroup: Some(Cgroup {
                     path: "/system.slice/foo.service".into(),
                     frozen: Some(false),
+                    frozen_at: None,
                     throttled: Some(Throttled { periods: 3, time: Duration::from_millis(120) }),
                     pressure,
                 }),
@@ -240,6 +256,28 @@ mod tests {
     }
 
     #[test]
+    fn it_names_the_thread_that_leads_the_child_that_is_awaited_and_the_cgroup_that_freezes() {
+        let mut now = look();
+        let details = now.details.as_mut().unwrap();
+        details.lead = Some(12);
+        assert!(
+            Dossier::new(now.clone(), None)
+                .to_string()
+                .contains("; main thread ended; thread 12 sleeping in")
+        );
+        let details = now.details.as_mut().unwrap();
+        details.lead = None;
+        details.channel = Some("kernel_clone".into());
+        details.call = None;
+        details.awaits = Some(AwaitedChild { pid: 99, channel: Some("wait_for_partner".into()) });
+        let cgroup = details.cgroup.as_mut().unwrap();
+        (cgroup.frozen, cgroup.frozen_at) = (Some(true), Some("/system.slice".into()));
+        let text = Dossier::new(now, None).to_string();
+        assert!(text.contains(" in kernel_clone for its child 99 (which is in wait_for_partner);"), "{text}");
+        assert!(text.contains("; cgroup /system.slice/foo.service, frozen by /system.slice,"), "{text}");
+    }
+
+    #[test]
     fn a_zombie_is_shown_by_its_death() {
         let death = Some(ExitStatus::Exited { code: 3 });
         let zombie = ProcessSnapshot { state: State::Ended, threads: 1, death, ..look() };
@@ -253,7 +291,11 @@ mod tests {
         let hostile = |most: usize| -> Box<str> { "\n\u{7f}".repeat(most / 2).into() };
         details.channel = Some(hostile(MAX_CHANNEL_LEN));
         details.stuck = Some(BlockedThread { thread: u32::MAX, channel: Some(hostile(MAX_CHANNEL_LEN)) });
-        details.cgroup.as_mut().unwrap().path = hostile(MAX_PATH_LEN);
+        details.awaits = Some(AwaitedChild { pid: u32::MAX, channel: Some(hostile(MAX_CHANNEL_LEN)) });
+        details.lead = Some(u32::MAX);
+        let cgroup = details.cgroup.as_mut().unwrap();
+        cgroup.path = hostile(MAX_PATH_LEN);
+        (cgroup.frozen, cgroup.frozen_at) = (Some(true), Some(hostile(MAX_PATH_LEN)));
         details.descriptors = Some(Descriptors { open: u64::MAX, limit: Some(u64::MAX) });
         details.resident_bytes = Some(u64::MAX);
         now.command = hostile(MAX_COMMAND_LEN);
@@ -269,7 +311,7 @@ mod tests {
 
     #[test]
     fn what_it_keeps_elsewhere_is_within_its_bound() {
-        let text = MAX_COMMAND_LEN + 2 * MAX_CHANNEL_LEN + MAX_PATH_LEN;
+        let text = MAX_COMMAND_LEN + 3 * MAX_CHANNEL_LEN + 2 * MAX_PATH_LEN;
         assert!(size_of::<Details>() + text <= Dossier::MAX_HEAP, "{}", size_of::<Details>());
     }
 }

@@ -12,6 +12,7 @@ mod state;
 pub(crate) mod text;
 
 pub use self::cgroup::{Cgroup, Throttled};
+pub(crate) use self::classify::waits_for_child;
 pub use self::classify::{Explanation, ProcessActivity, classify};
 pub use self::dossier::Dossier;
 pub use self::exit::ExitStatus;
@@ -19,7 +20,7 @@ pub(crate) use self::exit::signal_name;
 pub(crate) use self::identity::ProcessId;
 pub use self::pressure::{Pressure, Share, Stall};
 pub use self::snapshot::{
-    BlockedThread, ContextSwitches, Descriptors, Details, InspectionDepth, MAX_DESCRIPTORS, MAX_THREADS,
-    ProcessSnapshot, SnapshotDelta,
+    AwaitedChild, BlockedThread, ContextSwitches, Descriptors, Details, InspectionDepth, MAX_DESCRIPTORS,
+    MAX_THREADS, ProcessSnapshot, SnapshotDelta,
 };
 pub use self::state::{State, StateCounts};

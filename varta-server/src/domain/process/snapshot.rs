@@ -34,7 +34,7 @@ pub struct ProcessSnapshot {
     pub start_time: NonZeroU64,
     /// The name of its command, at most 64 bytes.
     pub command: Box<str>,
-    /// The state of the main thread.
+    /// The state of the main thread; in a full snapshot that of the leading thread, see [`Details::lead`].
     pub state: State,
     /// How the process ended, if it is a zombie and the kernel reports it.
     pub death: Option<ExitStatus>,
@@ -51,10 +51,17 @@ pub struct ProcessSnapshot {
 pub struct Details {
     /// The number of threads in each state, of at most [`MAX_THREADS`].
     pub states: StateCounts,
+    /// The thread that is read in place of the main thread, where that has ended before the others: the first
+    /// that lives.
+    pub lead: Option<u32>,
+    /// Whether the kernel writes a core dump of the process.
+    pub dumping_core: bool,
     /// The kernel function in which the main thread waits, at most 64 bytes.
     pub channel: Option<Box<str>>,
     /// The number of the system call that the main thread is in.
     pub call: Option<u32>,
+    /// The child that the main thread waits for until it runs its program or ends: one by vfork.
+    pub awaits: Option<AwaitedChild>,
     /// Another thread in uninterruptible sleep: the first that was found.
     pub stuck: Option<BlockedThread>,
     /// The context switches of the main thread.
@@ -69,6 +76,15 @@ pub struct Details {
     pub cgroup: Option<Cgroup>,
     /// The pressure on the whole host.
     pub host: Pressure,
+}
+
+/// A child that shares the memory of its parent, which waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AwaitedChild {
+    /// Its pid.
+    pub pid: u32,
+    /// The kernel function in which it waits itself, at most 64 bytes.
+    pub channel: Option<Box<str>>,
 }
 
 /// A thread in uninterruptible sleep.

@@ -210,7 +210,16 @@ impl Tracker {
 
     /// The transition of an agent to `to`, outside an incident.
     pub(super) fn transition_of(&self, number: u32, to: Verdict, change: TransitionDetails) -> Transition {
-        let TransitionDetails { from, cause, at, silence, detection_latency, dossier, predecessor } = change;
+        let TransitionDetails {
+            from,
+            cause,
+            at,
+            silence,
+            detection_latency,
+            dossier,
+            oom_cgroup,
+            predecessor,
+        } = change;
         Transition {
             agent: self.id(number),
             labels: self.labels(number),
@@ -227,6 +236,7 @@ impl Tracker {
             detection_latency,
             mistake: None,
             dossier,
+            oom_cgroup,
             incident: None,
         }
     }
@@ -273,12 +283,13 @@ pub(super) struct TransitionDetails {
     pub(super) silence: Duration,
     pub(super) detection_latency: Option<Duration>,
     pub(super) dossier: Option<Arc<Dossier>>,
+    pub(super) oom_cgroup: Option<Arc<str>>,
     /// The agent whose place this one takes.
     pub(super) predecessor: Option<AgentId>,
 }
 
 impl TransitionDetails {
-    /// Details with no latency, dossier or predecessor.
+    /// Details with no latency, dossier, cgroup or predecessor.
     pub(super) fn new(from: Option<Verdict>, cause: Cause, at: MonoTime, silence: Duration) -> Self {
         TransitionDetails {
             from,
@@ -287,6 +298,7 @@ impl TransitionDetails {
             silence,
             detection_latency: None,
             dossier: None,
+            oom_cgroup: None,
             predecessor: None,
         }
     }

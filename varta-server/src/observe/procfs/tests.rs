@@ -59,14 +59,14 @@ fn a_process_that_a_signal_stopped_is_stopped_until_it_goes_on() {
 }
 
 #[test]
-fn a_process_that_a_debugger_holds_is_stopped() {
+fn a_process_that_a_debugger_holds_is_traced() {
     let child = Child::asleep();
     let pid = Pid::from_raw(i32::try_from(child.pid()).unwrap());
     if let Err(error) = nix::sys::ptrace::attach(pid) {
         println!("not tested: nothing may be traced here: {error}");
         return;
     }
-    assert_eq!(await_doing(&child, ProcessActivity::Stopped).state, State::Traced);
+    assert_eq!(await_doing(&child, ProcessActivity::Traced).state, State::Traced);
 }
 
 #[test]
@@ -196,49 +196,193 @@ pub(crate) fn be_stranger(pid: u32) {
 }
 
 /// A new cgroup, where one can be made.
-struct OwnCgroup(PathBuf);
+struct OwnCgroup {
+    directory: PathBuf,
+    /// The file that freezes it, and what is written there to freeze and to thaw it.
+    freezer: (&'static str, [&'static str; 2]),
+}
 
 impl OwnCgroup {
-    fn make() -> io::Result<Self> {
-        let hierarchy = Hierarchy::find().ok_or(io::ErrorKind::NotFound)?;
-        let path = hierarchy.directory(&format!("/varta-test-{}", std::process::id())).unwrap();
-        fs::create_dir(&path)?;
-        Ok(OwnCgroup(path))
+    fn make(version_1: bool) -> io::Result<Self> {
+        let hierarchies = Hierarchies::find();
+        let (hierarchy, freezer) = if version_1 {
+            (hierarchies.with_controller("freezer"), ("freezer.state", ["FROZEN", "THAWED"]))
+        } else {
+            (hierarchies.unified.as_ref(), ("cgroup.freeze", ["1", "0"]))
+        };
+        let path = hierarchy.and_then(|found| found.directory(&own_path()));
+        let directory = path.ok_or(io::ErrorKind::NotFound)?;
+        fs::create_dir(&directory)?;
+        fs::create_dir(directory.join("below"))?;
+        Ok(OwnCgroup { directory, freezer })
     }
 
     fn write(&self, file: &str, text: &str) -> io::Result<()> {
-        fs::write(self.0.join(file), text)
+        fs::write(self.directory.join(file), text)
     }
+
+    fn freeze(&self, frozen: bool) -> io::Result<()> {
+        let (file, [freeze, thaw]) = self.freezer;
+        self.write(file, if frozen { freeze } else { thaw })
+    }
+}
+
+fn own_path() -> String {
+    format!("/varta-test-{}", std::process::id())
 }
 
 impl Drop for OwnCgroup {
     fn drop(&mut self) {
-        let _ = self.write("cgroup.freeze", "0");
-        await_that("the cgroup is removed", || fs::remove_dir(&self.0).is_ok() || !self.0.exists());
+        let _ = self.freeze(false);
+        for directory in [&self.directory.join("below"), &self.directory] {
+            await_that("the cgroup is removed", || fs::remove_dir(directory).is_ok() || !directory.exists());
+        }
     }
 }
 
 #[test]
-fn a_process_in_a_frozen_cgroup_is_frozen() {
-    let made = OwnCgroup::make();
-    // Declared after the cgroup and so dropped before it.
-    let child = Child::asleep();
-    let cgroup = match made {
-        Ok(cgroup) => cgroup,
-        Err(error) => return println!("not tested: no cgroup can be made here: {error}"),
-    };
-    if let Err(error) = cgroup.write("cgroup.procs", &child.pid().to_string()) {
-        return println!("not tested: no process can be moved here: {error}");
+fn a_process_below_a_frozen_cgroup_is_frozen_in_either_version_and_it_is_seen_where() {
+    for version_1 in [false, true] {
+        let made = OwnCgroup::make(version_1);
+        // Declared after the cgroup and so dropped before it.
+        let child = Child::asleep();
+        let cgroup = match made {
+            Ok(cgroup) => cgroup,
+            Err(error) => {
+                println!("not tested: no cgroup can be made here: {error}");
+                continue;
+            }
+        };
+        if let Err(error) = cgroup.write("below/cgroup.procs", &child.pid().to_string()) {
+            println!("not tested: no process can be moved here: {error}");
+            continue;
+        }
+        await_doing(&child, ProcessActivity::Idle);
+        cgroup.freeze(true).unwrap();
+        let look = await_doing(&child, ProcessActivity::Frozen);
+        let seen = look.details.unwrap().cgroup.unwrap();
+        assert_eq!(&*seen.path, format!("{}/below", own_path()));
+        assert_eq!(seen.frozen_at.as_deref(), Some(&*own_path()), "version 1: {version_1}");
+        cgroup.freeze(false).unwrap();
+        await_doing(&child, ProcessActivity::Idle);
+        drop(child);
+        drop(cgroup);
     }
-    await_doing(&child, ProcessActivity::Idle);
-    cgroup.write("cgroup.freeze", "1").unwrap();
-    let look = await_doing(&child, ProcessActivity::Frozen);
-    let seen = look.details.unwrap().cgroup.unwrap();
-    assert!(seen.path.ends_with(&format!("/varta-test-{}", std::process::id())), "{seen:?}");
-    cgroup.write("cgroup.freeze", "0").unwrap();
-    await_doing(&child, ProcessActivity::Idle);
-    drop(child);
-    drop(cgroup);
+}
+
+#[test]
+fn a_parent_that_waits_for_its_vfork_child_is_seen_with_that_child() {
+    let trap = Trap::set();
+    let child = Child::playing_at("blocked", &trap.path);
+    let look = await_doing(&child, ProcessActivity::Blocked);
+    let details = look.details.as_ref().unwrap();
+    let explained = classify(&look, None).sentence;
+    match (look.state, details.channel.as_deref(), &details.stuck) {
+        (State::Uninterruptible, Some(_), _) => {
+            assert!(explained.contains("vfork"), "{look:?}");
+            let awaited = details.awaits.as_ref().unwrap();
+            assert_eq!(Stat::of_process(awaited.pid).unwrap().parent, child.pid());
+        }
+        (_, _, Some(BlockedThread { channel: Some(_), .. })) => {
+            assert!(explained.contains("vfork"), "{look:?}");
+        }
+        _ => println!("not tested: the kernel does not show where threads wait"),
+    }
+    drop(trap);
+}
+
+/// A tree that looks like `/proc`.
+struct FakeProc(tempfile::TempDir);
+
+impl FakeProc {
+    fn new() -> Self {
+        FakeProc(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, path: &str, text: &str) -> &Self {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    /// A thread in this state of the process 70, which started at 1000, of so many.
+    fn thread(&self, thread: u32, state: &str, threads: u32) -> &Self {
+        let stat = stat_line(thread, state, 1, threads, 1000);
+        if thread == 70 {
+            self.file("70/stat", &stat);
+        }
+        self.file(&format!("70/task/{thread}/stat"), &stat)
+    }
+
+    fn look(&self) -> ProcessSnapshot {
+        let reader = ProcReader::at(self.0.path().to_owned(), Hierarchies::default());
+        reader.look(70, NonZeroU64::new(1000).unwrap(), MonoTime::START).unwrap()
+    }
+}
+
+fn stat_line(pid: u32, state: &str, parent: u32, threads: u32, started: u32) -> String {
+    format!("{pid} (worker) {state} {parent} 70 70 0 -1 0 0 0 0 0 5 5 0 0 20 0 {threads} 0 {started} 0 0\n")
+}
+
+#[test]
+fn a_process_whose_core_is_dumped_is_known_for_that() {
+    let proc = FakeProc::new();
+    proc.thread(70, "D", 1).file("70/task/70/status", "Name:\tworker\nCoreDumping:\t1\n");
+    assert_eq!(classify(&proc.look(), None).activity, ProcessActivity::DumpingCore);
+    proc.file("70/task/70/status", "Name:\tworker\nCoreDumping:\t0\n");
+    assert_eq!(classify(&proc.look(), None).activity, ProcessActivity::Blocked);
+}
+
+#[test]
+fn a_process_that_waits_for_a_file_system_in_user_space_is_blocked() {
+    let proc = FakeProc::new();
+    proc.thread(70, "S", 1).file("70/task/70/wchan", "request_wait_answer");
+    let explained = classify(&proc.look(), None);
+    assert_eq!(explained.activity, ProcessActivity::Blocked);
+    assert!(explained.sentence.contains("FUSE"), "{}", explained.sentence);
+}
+
+#[test]
+fn where_the_main_thread_has_ended_the_first_that_lives_is_looked_at() {
+    let proc = FakeProc::new();
+    proc.thread(70, "Z", 3).thread(71, "Z", 3).thread(72, "S", 3);
+    proc.file("70/task/70/status", "Name:\tworker\n").file("70/task/70/wchan", "0");
+    proc.file("70/task/72/status", "Name:\tworker\nVmRSS:\t2048 kB\n");
+    proc.file("70/task/72/wchan", "futex_do_wait").file("70/task/72/syscall", "202 0x0\n");
+    proc.file(
+        "70/task/72/limits",
+        "Max open files            20                40                files     \n",
+    );
+    let look = proc.look();
+    let details = look.details.as_deref().unwrap();
+    assert_eq!((look.state, details.lead), (State::Sleeping, Some(72)));
+    assert_eq!((details.channel.as_deref(), details.call), (Some("futex_do_wait"), Some(202)));
+    assert_eq!(details.resident_bytes, Some(2 << 20));
+    assert_eq!(details.states.to_string(), "1 sleeping, 2 ended");
+    assert_eq!(classify(&look, None).activity, ProcessActivity::Idle);
+    // All have ended: a zombie.
+    let proc = FakeProc::new();
+    proc.thread(70, "Z", 1);
+    let look = proc.look();
+    assert_eq!((look.state, look.details.unwrap().lead), (State::Ended, None));
+}
+
+#[test]
+fn the_awaited_child_is_the_newest_and_found_also_where_children_are_not_listed() {
+    let proc = FakeProc::new();
+    proc.thread(70, "D", 1).file("70/task/70/wchan", "kernel_clone");
+    for (pid, parent, started) in [(71, 70, 1500), (75, 70, 1700), (80, 1, 1800), (12, 70, 1600)] {
+        proc.file(&format!("{pid}/stat"), &stat_line(pid, "S", parent, 1, started));
+    }
+    proc.file("75/task/75/wchan", "wait_for_partner").file("71/task/71/wchan", "do_poll");
+    let awaits = |proc: &FakeProc| proc.look().details.unwrap().awaits.unwrap();
+    assert_eq!(awaits(&proc), AwaitedChild { pid: 75, channel: Some("wait_for_partner".into()) });
+    proc.file("70/task/70/children", "12 71 ");
+    assert_eq!(awaits(&proc), AwaitedChild { pid: 71, channel: Some("do_poll".into()) });
+    // One that waits for something else awaits no child.
+    proc.file("70/task/70/wchan", "nfs_wait");
+    assert_eq!(proc.look().details.unwrap().awaits, None);
 }
 
 #[test]

@@ -70,6 +70,7 @@ fn log_transition(transition: &Transition) {
                 exit_code = fields.exit_code,
                 signal = fields.signal,
                 incident = fields.incident,
+                oom_cgroup = fields.oom_cgroup,
                 dossier = fields.dossier.map(tracing::field::display),
                 "{}",
                 describe(transition)
@@ -195,12 +196,12 @@ mod tests {
         let dossier = "idle: it sleeps; main thread sleeping; 1 thread; 1.2 s of CPU since it started";
         let name = r#"a\\n\\\"b\\\\\\u{7f}\\u{2028}é"#;
         let expected = format!(
-            r#"{{"level":"INFO","fields":{{"message":"{name}[7]#2 went from up to gone: it said goodbye (restart); 812 beats in all. {dossier}","agent":"{name}","pid":7,"twin":2,"host":"10.0.0.7","transport":"secure_udp","from":"up","to":"gone","cause":"goodbye","silence_ms":5001,"mistake_ms":2000,"status":"degraded","previous_status":"ok","payload":7,"beats":812,"incident":1,"dossier":"{dossier}"}},"target":"varta::agent"}}"#
+            r#"{{"level":"INFO","fields":{{"message":"{name}[7]#2 went from up to gone: it said goodbye (restart); 812 beats in all. {dossier}","agent":"{name}","pid":7,"twin":2,"host":"10.0.0.7","transport":"secure_udp","from":"up","to":"gone","cause":"goodbye","silence_ms":5001,"mistake_ms":2000,"status":"degraded","previous_status":"ok","payload":7,"beats":812,"incident":1,"oom_cgroup":"/batch","dossier":"{dossier}"}},"target":"varta::agent"}}"#
         );
         assert_eq!(json, expected + "\n");
         let name = r#"a\n\"b\\\u{7f}\u{2028}é"#;
         let expected = format!(
-            r#" INFO varta::agent: {name}[7]#2 went from up to gone: it said goodbye (restart); 812 beats in all. {dossier} agent={name} pid=7 twin=2 host=10.0.0.7 transport="secure_udp" from="up" to="gone" cause="goodbye" silence_ms=5001 mistake_ms=2000 status="degraded" previous_status="ok" payload=7 beats=812 incident=1 dossier={dossier}"#
+            r#" INFO varta::agent: {name}[7]#2 went from up to gone: it said goodbye (restart); 812 beats in all. {dossier} agent={name} pid=7 twin=2 host=10.0.0.7 transport="secure_udp" from="up" to="gone" cause="goodbye" silence_ms=5001 mistake_ms=2000 status="degraded" previous_status="ok" payload=7 beats=812 incident=1 oom_cgroup="/batch" dossier={dossier}"#
         );
         assert_eq!(text, expected + "\n");
     }

@@ -33,6 +33,23 @@ impl Tracker {
         }
     }
 
+    /// Handles the end of a process that the kernel killed for want of memory in this cgroup, when every beat
+    /// that it sent before has been handled.
+    ///
+    /// Nothing changes if the process is no agent.
+    pub fn handle_oom_kill(
+        &mut self,
+        process: ProcessId,
+        cgroup: Arc<str>,
+        noticed_at: MonoTime,
+        now: MonoTime,
+    ) {
+        if let Some(number) = self.find_process(process) {
+            let death = ExitStatus::Killed { signal: 9, core_dumped: false };
+            self.note_death_in(number, death, Some(cgroup), noticed_at, now);
+        }
+    }
+
     /// Handles the report that no process has this pid, when every beat that has arrived has been handled.
     ///
     /// Nothing changes for an agent whose process is known: a watch reports the end of that.
@@ -44,11 +61,24 @@ impl Tracker {
     }
 
     pub(super) fn note_death(&mut self, number: u32, death: ExitStatus, noticed_at: MonoTime, now: MonoTime) {
+        self.note_death_in(number, death, None, noticed_at, now);
+    }
+
+    /// The same, with the cgroup that was out of memory if that was the reason.
+    fn note_death_in(
+        &mut self,
+        number: u32,
+        death: ExitStatus,
+        oom_cgroup: Option<Arc<str>>,
+        noticed_at: MonoTime,
+        now: MonoTime,
+    ) {
         self.agents.rest_mut(number).is_dead = true;
         let slot = self.agents.slot(number);
         let Some(before) = slot.verdict else { return };
         let (event, cause) = match death {
             _ if slot.terminal => (Event::Died, Cause::Panicked),
+            ExitStatus::Killed { .. } if oom_cgroup.is_some() => (Event::Died, Cause::OomKilled),
             ExitStatus::Exited { code: 0 } => (Event::ExitedWell, Cause::Exited { code: Some(0) }),
             ExitStatus::Exited { code } => (Event::Died, Cause::Exited { code: Some(code) }),
             ExitStatus::Killed { signal, .. } => (Event::Died, Cause::Killed { signal }),
@@ -60,6 +90,7 @@ impl Tracker {
         }
         let change = TransitionDetails {
             detection_latency: Some(now.since(noticed_at)),
+            oom_cgroup,
             ..TransitionDetails::new(Some(before), cause, now, self.silence(number, now))
         };
         self.mark_departed(number, after, change);
@@ -361,7 +392,9 @@ impl Tracker {
 /// The cause of the silence of a process with this activity.
 fn cause_of(doing: ProcessActivity) -> Cause {
     match doing {
+        ProcessActivity::DumpingCore => Cause::DumpingCore,
         ProcessActivity::Frozen => Cause::Frozen,
+        ProcessActivity::Traced => Cause::Traced,
         ProcessActivity::Stopped => Cause::Stopped,
         ProcessActivity::Blocked => Cause::Blocked,
         ProcessActivity::Busy => Cause::Busy,

@@ -32,6 +32,7 @@ pub(crate) fn transition(name: &str) -> Transition {
         detection_latency: None,
         mistake: None,
         dossier: None,
+        oom_cgroup: None,
         incident: None,
     }
 }
@@ -65,6 +66,7 @@ pub(crate) fn complete() -> Transition {
         detection_latency: Some(Duration::from_nanos(1_234_567)),
         mistake: Some(Duration::from_secs(2)),
         dossier: Some(Arc::new(Dossier::new(look, None))),
+        oom_cgroup: Some(Arc::from("/batch")),
         incident: Some(Incident { number: NonZeroU64::MIN, agents: 12, open_until: MonoTime::NEVER }),
         ..transition("")
             .labels([("zone", "b"), ("team", "a\n\"b\\\u{7f}\u{2028}é")])

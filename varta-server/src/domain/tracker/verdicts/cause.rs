@@ -32,11 +32,17 @@ pub enum Cause {
         /// The reason; `None` where the agent gave none, or one that is not known here.
         reason: Option<GoodbyeReason>,
     },
-    /// Its process is stopped: by SIGSTOP, or in a debugger.
+    /// The kernel killed its process because a cgroup, or the host, was out of memory.
+    OomKilled,
+    /// Its process is stopped by a signal.
     Stopped,
+    /// A debugger or another tracer holds its process.
+    Traced,
     /// Its cgroup is frozen.
     Frozen,
-    /// Its process is in uninterruptible sleep.
+    /// The kernel writes the core dump of its process.
+    DumpingCore,
+    /// Its process is in uninterruptible sleep, or waits for a file system in user space.
     Blocked,
     /// Its process runs, and does not beat.
     Busy,
@@ -58,7 +64,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause's name, in the order in which metrics list them.
-    pub const NAMES: [&'static str; 18] = [
+    pub const NAMES: [&'static str; 21] = [
         "first_beat",
         "reported",
         "recovered",
@@ -77,6 +83,9 @@ impl Cause {
         "silent",
         "observer_blind",
         "never_seen",
+        "oom_killed",
+        "traced",
+        "dumping_core",
     ];
 
     /// Its place in [`Cause::NAMES`].
@@ -101,6 +110,9 @@ impl Cause {
             Cause::Silent => 15,
             Cause::ObserverBlind => 16,
             Cause::NeverSeen => 17,
+            Cause::OomKilled => 18,
+            Cause::Traced => 19,
+            Cause::DumpingCore => 20,
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Transition {
     pub mistake: Option<Duration>,
     /// The findings of an inspection of its process.
     pub dossier: Option<Arc<Dossier>>,
+    /// The cgroup that was out of memory, if the kernel killed its process for that.
+    pub oom_cgroup: Option<Arc<str>>,
     /// The incident that this is part of, when many agents of one origin came to this verdict at once. The
     /// first few have none: there was no incident yet.
     pub incident: Option<Incident>,
@@ -77,6 +79,7 @@ impl Transition {
             detection_latency: None,
             mistake: None,
             dossier: None,
+            oom_cgroup: None,
             incident: None,
         }
     }

@@ -59,7 +59,7 @@ fn a_change_tells_all_that_there_is() {
         r#""latency_us":1234,"mistake_ms":2000,"payload":7,"beats":812,"labels":{"team":"a\n\"b\\"#,
         "\u{7f}\u{2028}",
         r#"é","zone":"b"},"unit":"billing.service","incident":1,"#,
-        r#""dossier":"idle: it sleeps; main thread sleeping; 1 thread; 1.2 s of CPU since it started"}"#,
+        r#""oom_cgroup":"/batch","dossier":"idle: it sleeps; main thread sleeping; 1 thread; 1.2 s of CPU since it started"}"#,
         "\n"
     );
     assert_eq!(line_of(&sample::complete()), expected);
