@@ -24,8 +24,10 @@ pub(super) struct Episode {
     pub(super) has_helped: bool,
     /// Whether the present attempt is counted, which it is from its first action on.
     pub(super) is_counted: bool,
-    /// The last refusal of the present step, which is reported once.
-    pub(super) refused: Option<Refusal>,
+    /// The refusals of the present step, each of which is reported once.
+    pub(super) refused: Vec<Refusal>,
+    /// Since when a core dump of its process has been waited for.
+    pub(super) dumping_since: Option<MonoTime>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::base::clock::wall_now;
 use crate::domain::tracker::{AgentStatus, NameCount, Transition, Verdict};
 use crate::engine::query::{NamedSlice, Query};
+use crate::observe::ProcReader;
 use crate::services::alerts::Notification;
 use crate::services::alerts::notifier::Notifier;
 use crate::services::audit::AuditWriter;
@@ -23,6 +24,7 @@ use crate::services::recovery::action_target::{
 };
 use crate::services::recovery::audit_fields::{facts_of, job_fields, log_command, reason_text};
 use crate::services::recovery::command::{CommandLine, NotFilled, Placeholder};
+use crate::services::recovery::held::refusal_of_held;
 use crate::services::recovery::job::{ActionOutcome, Job, Refusal};
 use crate::services::recovery::metrics::{ActionResult as Came, RecoveryMetrics};
 use crate::services::recovery::rule::{Action, UnhealthyState};
@@ -34,6 +36,8 @@ pub(crate) struct ActionExecutor {
     pub(crate) pauses: Pauses,
     pub(crate) audit: AuditWriter,
     pub(crate) metrics: RecoveryMetrics,
+    /// Reads what the process of an agent is doing.
+    pub(crate) processes: Arc<ProcReader>,
     /// The handle for notifications.
     pub(crate) notifier: Notifier,
     /// The name of this host.
@@ -63,6 +67,7 @@ impl ActionExecutor {
         self.check_may(job)?;
         let target = target_of(&job.transition);
         let standing = self.check_still(job).await?;
+        self.check_held(job).await?;
         let fact = json!(standing.silence.as_secs_f64());
         let deed = match action {
             Action::Notify => return self.notify(job),
@@ -157,8 +162,21 @@ impl ActionExecutor {
     /// Repeats the checks once the record is durable.
     async fn check_again(&self, job: &Job) -> Result<(), ActionOutcome> {
         self.check_still(job).await?;
+        self.check_held(job).await?;
         self.check_may(job)?;
         self.check_pid(job)
+    }
+
+    /// Whether its process is in a state in which only a rule that names that state acts.
+    async fn check_held(&self, job: &Job) -> Result<(), ActionOutcome> {
+        let (processes, job) = (Arc::clone(&self.processes), job.clone());
+        // Not on this thread, which others wait for: files of `/proc` may be slow.
+        let refusal = tokio::task::spawn_blocking(move || refusal_of_held(&processes, &job)).await;
+        match refusal {
+            Ok(Some(refusal)) => Err(ActionOutcome::Refused(refusal)),
+            // Nothing is held against the action that cannot be seen.
+            Ok(None) | Err(_) => Ok(()),
+        }
     }
 
     /// Whether a command would get a pid that another process has by now.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::process::ProcessActivity;
 use crate::domain::tracker::Transition;
 use crate::services::recovery::rule::{Action, RecoveryRule};
 
@@ -21,6 +22,8 @@ pub(crate) struct Job {
     pub(crate) was_signalled: bool,
     /// Whether the last command for it exited with status 0.
     pub(crate) has_helped: bool,
+    /// Whether a core dump of the process has been waited for as long as it is.
+    pub(crate) has_waited_for_dump: bool,
 }
 
 impl Job {
@@ -51,6 +54,12 @@ pub(crate) enum Refusal {
     NotAttested,
     /// No pidfd can be opened for its process.
     NotHeld,
+    /// The kernel writes the core dump of its process, which a signal would cut off.
+    DumpingCore,
+    /// Its process is frozen by its cgroup.
+    Frozen,
+    /// A debugger or another tracer holds its process.
+    Traced,
     /// Its pid belongs to another process by now.
     PidReused,
     /// A placeholder of the command has no safe value.
@@ -63,7 +72,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of the metrics.
-    pub(crate) const ALL: [Refusal; 13] = [
+    pub(crate) const ALL: [Refusal; 16] = [
         Refusal::Budget,
         Refusal::GroupBudget,
         Refusal::Blind,
@@ -73,6 +82,9 @@ impl Refusal {
         Refusal::Remote,
         Refusal::NotAttested,
         Refusal::NotHeld,
+        Refusal::DumpingCore,
+        Refusal::Frozen,
+        Refusal::Traced,
         Refusal::PidReused,
         Refusal::Argument,
         Refusal::TooMany,
@@ -91,10 +103,29 @@ impl Refusal {
             Refusal::Remote => "remote",
             Refusal::NotAttested => "not_attested",
             Refusal::NotHeld => "not_held",
+            Refusal::DumpingCore => "dumping_core",
+            Refusal::Frozen => "frozen",
+            Refusal::Traced => "traced",
             Refusal::PidReused => "pid_reused",
             Refusal::Argument => "argument",
             Refusal::TooMany => "too_many",
             Refusal::GivenUp => "given_up",
+        }
+    }
+
+    /// The reason why a process that does this is left alone by a rule that does not name its state; `None`
+    /// for any other.
+    pub(super) const fn of_activity(activity: ProcessActivity) -> Option<Self> {
+        match activity {
+            ProcessActivity::DumpingCore => Some(Refusal::DumpingCore),
+            ProcessActivity::Frozen => Some(Refusal::Frozen),
+            ProcessActivity::Traced => Some(Refusal::Traced),
+            ProcessActivity::Gone
+            | ProcessActivity::Stopped
+            | ProcessActivity::Blocked
+            | ProcessActivity::Busy
+            | ProcessActivity::Idle
+            | ProcessActivity::Unknown => None,
         }
     }
 
@@ -107,6 +138,9 @@ impl Refusal {
             | Refusal::Paused
             | Refusal::MinHealthy
             | Refusal::NotHeld
+            | Refusal::DumpingCore
+            | Refusal::Frozen
+            | Refusal::Traced
             | Refusal::NoTrail => true,
             Refusal::Remote
             | Refusal::NotAttested

@@ -6,8 +6,8 @@
 //!   agent.
 //! - `task`: drives the planner with transitions, outcomes and time.
 //! - `executor`: executes one job, whose `action_target` it verifies: right before an action it asks the
-//!   kernel and the tracker whether the agent is still the same one, and still unhealthy. `audit_fields`
-//!   describes the job.
+//!   kernel and the tracker whether the agent is still the same one, still unhealthy, and not `held` by somebody.
+//!   `audit_fields` describes the job.
 //! - The audit writer makes a record durable before its action is carried out.
 //! - `runner`: runs one command, and ends every process that it started.
 
@@ -17,6 +17,7 @@ mod budget;
 mod command;
 mod episode;
 mod executor;
+mod held;
 mod job;
 pub(in crate::services) mod metrics;
 mod options;

@@ -29,6 +29,8 @@ pub(super) const MAX_EPISODES: usize = 65_536;
 /// The delay before an action is tried again that was not possible.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
+/// The longest wait for a core dump. One that takes longer is stuck, and so is the service whose process it is.
+const MAX_DUMP_WAIT: Duration = Duration::from_secs(600);
 /// The time after the last attempt at which the history of an agent that never recovered is dropped.
 const FORGET_AFTER: Duration = Duration::from_secs(86_400);
 
@@ -157,7 +159,8 @@ impl Planner {
             was_signalled: false,
             has_helped: false,
             is_counted: false,
-            refused: None,
+            refused: Vec::new(),
+            dumping_since: None,
         };
         self.cases.insert(key, case);
     }
@@ -279,9 +282,16 @@ impl Planner {
         let case = self.cases.get_mut(key)?;
         case.stage = EpisodeState::Acting(number);
         case.is_counted |= !is_free;
-        let (was_signalled, has_helped) = (case.was_signalled, case.has_helped);
-        let transition = Arc::clone(&case.transition);
-        Some(Job { number, transition, rule, step, attempt: attempt.max(1), was_signalled, has_helped })
+        Some(Job {
+            number,
+            transition: Arc::clone(&case.transition),
+            rule,
+            step,
+            attempt: attempt.max(1),
+            was_signalled: case.was_signalled,
+            has_helped: case.has_helped,
+            has_waited_for_dump: case.dumping_since.is_some_and(|since| now.since(since) >= MAX_DUMP_WAIT),
+        })
     }
 
     /// The reason why an action on such an agent is never allowed.
@@ -327,7 +337,8 @@ impl Planner {
     /// Delays the step, and reports the reason once.
     fn put_off(&mut self, key: AgentKey, refusal: Refusal, until: MonoTime, now: MonoTime) {
         let Some(case) = self.cases.get_mut(&key) else { return };
-        if case.refused.replace(refusal) != Some(refusal) {
+        if !case.refused.contains(&refusal) {
+            case.refused.push(refusal);
             self.told.push_back(RefusalNotice { transition: Arc::clone(&case.transition), refusal });
         }
         self.wait_until(key, until.max(now + TRY_AGAIN), now);
@@ -355,7 +366,8 @@ impl Planner {
                     Action::Command(..) => case.has_helped = outcome == ActionOutcome::Done,
                     Action::Notify => {}
                 }
-                case.refused = None;
+                case.refused.clear();
+                case.dumping_since = None;
                 if case.transition.to == Verdict::Gone && !case.was_signalled {
                     // The agent said goodbye by itself.
                     return self.close(&key);
@@ -372,6 +384,8 @@ impl Planner {
             ActionOutcome::Withdrawn => self.close(&key),
             ActionOutcome::Refused(refusal) if refusal.may_pass() => {
                 case.is_counted &= before.is_none();
+                let is_dumping = refusal == Refusal::DumpingCore;
+                case.dumping_since = is_dumping.then(|| case.dumping_since.unwrap_or(now));
                 self.put_off(key, refusal, now + TRY_AGAIN, now);
             }
             ActionOutcome::Refused(refusal) => {

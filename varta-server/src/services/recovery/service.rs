@@ -1,8 +1,11 @@
 //! Puts recovery together, starts it, and gives it other rules when the file is read again.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 
 use crate::base::error::Error;
+use crate::observe::ProcReader;
 use crate::services::alerts::notifier::Notifier;
 use crate::services::audit::AuditWriter;
 use crate::services::context::Context;
@@ -58,6 +61,7 @@ impl Recovery {
             pauses: pauses.clone(),
             audit,
             metrics,
+            processes: Arc::new(ProcReader::find()),
             notifier,
             host: context.host.to_string(),
             environment: options.environment.clone(),

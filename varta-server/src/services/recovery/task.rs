@@ -204,6 +204,13 @@ const fn refusal_reason(refusal: Refusal) -> &'static str {
         Refusal::NotHeld => {
             "the kernel does not let this server hold its process; are there descriptors left?"
         }
+        Refusal::DumpingCore => {
+            "the kernel writes its core dump; it is looked at again until that is complete, for ten minutes at most"
+        }
+        Refusal::Frozen => "its cgroup is frozen; it is looked at again until that is thawed",
+        Refusal::Traced => {
+            "a debugger or another tracer holds it; it is looked at again until that lets it go"
+        }
         Refusal::PidReused => "its pid belongs to another process by now, and the command has {pid} in it",
         Refusal::Argument => "the command cannot be filled in",
         Refusal::TooMany => "too many agents are in a bad state at once",

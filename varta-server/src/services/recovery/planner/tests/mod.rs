@@ -1,5 +1,6 @@
 //! The decisions of the planner, on virtual time.
 
+mod held;
 mod order;
 
 use nix::sys::signal::Signal;
