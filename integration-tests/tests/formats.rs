@@ -417,11 +417,13 @@ fn a_newer_database_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn newer_alerts_and_pauses_are_refused_and_left_as_they_are() {
-    for (name, key) in [("alerts.json", "version"), ("pauses.json", "v")] {
+fn newer_alerts_pauses_and_instances_are_refused_and_left_as_they_are() {
+    for (name, key) in [("alerts.json", "version"), ("pauses.json", "v"), ("instance.json", "v")] {
         let files = Files::of("0.1");
         let name = format!("state/{name}");
-        let mut content = files.json(&name);
+        // The release had no such file.
+        let is_new = !files.path(&name).exists();
+        let mut content = if is_new { serde_json::json!({}) } else { files.json(&name) };
         content[key] = NEWER.into();
         content["more"] = "that nobody knows yet".into();
         fs::write(files.path(&name), content.to_string()).unwrap();
@@ -525,6 +527,7 @@ fn what_the_program_writes_has_the_versions_that_the_page_of_formats_gives() {
     assert_eq!(u64::from(version), documented("varta.db"));
     assert_eq!(json("state/alerts.json", "version"), documented("alerts.json"));
     assert_eq!(json("state/pauses.json", "v"), documented("pauses.json"));
+    assert_eq!(json("state/instance.json", "v"), documented("instance.json"));
     assert_eq!(json("audit.log", "format"), documented("FILE of --audit-log"));
     assert_eq!(u64::from(read("recording")[8]), documented("FILE of --record"));
 }

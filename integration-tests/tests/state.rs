@@ -8,8 +8,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::{
     AgentProcess, Network, Options, RemoteAgent, Scrape, Scratch, Server, Signal, SmallDisk, agent,
@@ -169,10 +170,71 @@ fn an_agent_goes_on_through_an_orderly_restart_with_its_figures() {
     server.stop();
     let server = start(&scratch, NO_DEADLINE);
     server.expect(agent(&worker).up().because("recovered"));
+    let known = server.log().find_all("billing");
+    let is_exact = |line: &Value| line["message"].as_str().is_some_and(|text| !text.contains("at least"));
+    assert!(!known.is_empty() && known.iter().all(is_exact), "{known:?}");
     let scrape = server.scrape();
     let beats = |scrape: &Scrape| scrape.of_agent("varta_beats_total", worker.pid());
     assert!(beats(&scrape) > beats(&before));
     assert_eq!(server.history(&worker), ["up: recovered"]);
+}
+
+#[test]
+fn a_silence_over_a_kill_is_told_as_no_longer_than_it_can_have_been() {
+    let scratch = Scratch::make();
+    let mut server = start(&scratch, NO_DEADLINE);
+    let worker = start_agent(&scratch, "billing");
+    // Much longer ago than its last beat, it was written down.
+    await_in_database(&scratch.state(), &["billing"]);
+    server.await_beats(&[worker.pid()], 50);
+    let beats = server.scrape().of_agent("varta_beats_total", worker.pid());
+    let before = Instant::now();
+    server.await_scrape("it has beaten since", |scrape| {
+        scrape.of_agent("varta_beats_total", worker.pid()) > beats + 1.0
+    });
+    server.kill();
+    let server = start(&scratch, NO_DEADLINE);
+    let up = server.expect(agent(&worker).up().from("expected").because("recovered"));
+    assert!(u128::from(up.silence_ms) <= before.elapsed().as_millis(), "{up}");
+    server.expect(line("billing").with("this server knows it from before"));
+}
+
+#[test]
+fn a_database_that_is_lost_or_replaced_is_told_and_what_is_none_is_refused() {
+    let scratch = Scratch::make();
+    let database = scratch.path("state/varta.db");
+    let told = |server: &Server, what: &str| {
+        server.expect(line(&format!("{}: {what}", database.display())));
+    };
+    let run = |what: Option<&str>| {
+        let mut server = start(&scratch, NO_DEADLINE);
+        if let Some(what) = what {
+            told(&server, what);
+        }
+        server.stop();
+        let all = server.log().find_all(database.to_str().unwrap());
+        assert_eq!(all.len(), usize::from(what.is_some()), "{all:?}");
+    };
+    run(None);
+    let first = fs::read(&database).unwrap();
+    run(None);
+    fs::write(&database, &first).unwrap();
+    run(Some("is an older copy"));
+    fs::remove_file(&database).unwrap();
+    run(Some("is missing, and this directory had a database"));
+    fs::write(&database, "").unwrap();
+    run(Some("is empty, and this directory had a database"));
+    fs::write(&database, &first).unwrap();
+    run(Some("is not the database that this directory had"));
+    run(None);
+
+    let other = scratch.path("another");
+    fs::create_dir(&other).unwrap();
+    fs::set_permissions(&other, Permissions::from_mode(0o700)).unwrap();
+    fs::write(other.join("varta.db"), "#!/bin/sh").unwrap();
+    let said = refused(&scratch, &other);
+    assert!(said.contains("it is not an SQLite database"), "{said}");
+    assert_eq!(fs::read(other.join("varta.db")).unwrap(), b"#!/bin/sh");
 }
 
 /// The pid of an agent on the network.

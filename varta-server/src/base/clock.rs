@@ -95,6 +95,12 @@ impl WallClock {
     }
 }
 
+/// `CLOCK_BOOTTIME`: the time since the host's boot, suspend included, as this process's time namespace has
+/// it; `None` where the kernel does not have this clock.
+pub(crate) fn since_boot() -> Option<Duration> {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).ok().map(Duration::from)
+}
+
 /// The present wall-clock time, for output and for state that outlives the server. May go back.
 #[must_use]
 pub fn wall_now() -> SystemTime {

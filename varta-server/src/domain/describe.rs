@@ -45,6 +45,7 @@ impl Transition {
             signal,
             reason,
             silence_ms: millis(self.silence),
+            silence_is_at_least: self.silence_is_at_least,
             stall_after_ms: millis(self.stall_after),
             latency_us: self.detection_latency.map(micros),
             mistake_ms: self.mistake.map(millis),
@@ -86,6 +87,8 @@ pub(crate) struct TransitionFields<'t> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<&'static str>,
     pub(crate) silence_ms: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) silence_is_at_least: bool,
     pub(crate) stall_after_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) latency_us: Option<u64>,
@@ -117,33 +120,38 @@ impl<'t> TransitionFields<'t> {
 /// and its last report.
 pub(crate) fn describe(transition: &Transition) -> String {
     let Transition { agent, from, to, cause, silence, last, dossier, .. } = transition;
+    let silence = match transition.silence_is_at_least {
+        false => format!("{silence:.3?}"),
+        true if silence.is_zero() => "an unknown time".to_owned(),
+        true => format!("at least {silence:.3?}"),
+    };
     let went = match from {
         Some(from) => format!("{agent} went from {from} to {to}"),
         None => format!("{agent} is {to}"),
     };
     let said = format!("{}, payload {}, after {} beats", last.status, last.payload, last.beats);
-    let silent = format!("no beat for {silence:.3?}");
+    let silent = format!("no beat for {silence}");
     let because = match cause {
         Cause::FirstBeat => format!("first beat ({}, payload {})", last.status, last.payload),
         Cause::Reported => format!("it reports {said}"),
         Cause::Recovered if *from == Some(Verdict::Gone) => {
-            format!("it beats again, {silence:.3?} after its last beat")
+            format!("it beats again, {silence} after its last beat")
         }
         Cause::Recovered if *from == Some(Verdict::Expected) => {
-            format!("it beats; this server knows it from before, and its last beat was {silence:.3?} ago")
+            format!("it beats; this server knows it from before, and its last beat was {silence} ago")
         }
         Cause::Recovered => match transition.mistake {
             Some(lasted) => format!(
-                "it beats again after {silence:.3?}; the silence was this server's mistake: the agent was beating all along, \
+                "it beats again after {silence}; the silence was this server's mistake: the agent was beating all along, \
                  its beats were late or lost, and it was called stalled for {lasted:.3?}"
             ),
-            None => format!("it beats again after {silence:.3?} of silence"),
+            None => format!("it beats again after {silence} of silence"),
         },
         Cause::Restarted => "a new process has this pid".to_owned(),
         Cause::Panicked => match to {
             Verdict::Up(_) => "it says that it panicked".to_owned(),
             Verdict::Stalled => {
-                format!("it panicked and no beat came for {silence:.3?}; {} beats in all", last.beats)
+                format!("it panicked and no beat came for {silence}; {} beats in all", last.beats)
             }
             Verdict::Down | Verdict::Gone | Verdict::Unknown | Verdict::Expected => {
                 format!("it panicked, and its process ended; {} beats in all", last.beats)
@@ -186,10 +194,10 @@ pub(crate) fn describe(transition: &Transition) -> String {
         Cause::Lossy => format!("{silent}, and beats were lost on the way meanwhile; it last said {said}"),
         Cause::Silent => format!("{silent}; it last said {said}"),
         Cause::Unreachable => format!(
-            "no beat came over the network for {silence:.3?}, which may be its, its host's or the network's fault; it last \
+            "no beat came over the network for {silence}, which may be its, its host's or the network's fault; it last \
              said {said}"
         ),
-        Cause::NeverSeen => format!("it has not beaten in the {silence:.3?} since this server started"),
+        Cause::NeverSeen => format!("it has not beaten in the {silence} since this server started"),
         Cause::ObserverBlind => {
             format!(
                 "{silent}, and this server could not see meanwhile, or so many are silent at once that it doubts itself; \

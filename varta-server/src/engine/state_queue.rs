@@ -22,6 +22,8 @@ pub(crate) enum Event {
     Slice(Slice),
     /// Replay windows.
     Seals(Vec<PersistedWindow>),
+    /// The slices before are all agents as they were when the server stopped.
+    Complete,
 }
 
 /// Snapshots of the agents in a range of slots.

@@ -293,6 +293,8 @@ impl TrackerActor {
                     return;
                 }
             }
+            // A writer that has ended has logged why.
+            let _ = state.queue.sender().send(Event::Complete).await;
         };
         if tokio::time::timeout(HAND_OVER_WITHIN, all).await.is_err() {
             tracing::warn!(

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -50,6 +51,13 @@ impl Boot {
         let (id, rest) = text.split_once(' ')?;
         let (namespace, offset) = rest.split_once(' ').unwrap_or((rest, ""));
         Some(Boot { id: id.to_owned(), namespace: namespace.to_owned(), clock_offset: offset.parse().ok() })
+    }
+
+    /// What `CLOCK_BOOTTIME` of the host says while that of this process says `boot_time`; `None` where that
+    /// is not known.
+    pub(crate) fn host_time(&self, boot_time: Duration) -> Option<Duration> {
+        let nanos = i128::try_from(boot_time.as_nanos()).ok()? - i128::from(self.clock_offset?);
+        Some(Duration::from_nanos(u64::try_from(nanos).ok()?))
     }
 
     /// Looks for a process that had this start time in `then`: the same boot and the same PID namespace, and
@@ -173,6 +181,15 @@ mod tests {
         }
         assert_eq!(ahead(None).is_same_start(ticks(1), &ahead(Some(0)), ticks(1)), None);
         assert_eq!(ahead(Some(0)).is_same_start(ticks(1), &ahead(None), ticks(1)), None);
+    }
+
+    #[test]
+    fn the_hosts_clock_is_that_of_this_process_without_its_offset() {
+        let seconds = Duration::from_secs;
+        assert_eq!(ahead(Some(100_000_000_000)).host_time(seconds(150)), Some(seconds(50)));
+        assert_eq!(ahead(Some(-100_000_000_000)).host_time(seconds(150)), Some(seconds(250)));
+        assert_eq!(ahead(None).host_time(seconds(150)), None);
+        assert_eq!(ahead(Some(i64::MAX)).host_time(seconds(150)), None);
     }
 
     #[test]

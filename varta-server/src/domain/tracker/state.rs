@@ -205,6 +205,9 @@ impl Tracker {
         let incident = has_fallen.then(|| self.incidents.note(slot.key.source, to, change.at)).flatten();
         let transition = self.transition_of(number, to, change);
         self.transitions.push_back(Transition { incident, ..transition });
+        if matches!(to, Verdict::Up(_)) {
+            self.end_doubt(number);
+        }
         self.note(number);
     }
 
@@ -231,6 +234,7 @@ impl Tracker {
             cause,
             at,
             silence,
+            silence_is_at_least: self.agents.rest(number).silent_at_least(),
             last: self.agents.slot(number).last_word(),
             stall_after: self.stall_after(number),
             detection_latency,
@@ -270,6 +274,7 @@ impl Tracker {
             lost: rest.lost,
             last_beat: slot.last_beat,
             silent_before: rest.silent_before(),
+            silent_at_least: rest.silent_at_least(),
         })
     }
 }

@@ -17,15 +17,16 @@ pub(super) const ESCALATED_FROM: &str = "escalated_from";
 
 /// The annotations of one agent in alarm.
 pub(super) fn of_agent(transition: &Transition, now: WallClock) -> Texts {
-    let Transition { to, cause, at, silence, last, dossier, .. } = transition;
+    let Transition { to, cause, at, silence, silence_is_at_least, last, dossier, .. } = transition;
     let mut texts = Texts::new();
     let mut put = |name: &str, value: &str| texts.insert(name.to_owned(), cut(value));
     put("summary", &describe(transition));
     put("state", &to.to_string());
     put("cause", cause.as_str());
-    put("silence", &format!("{silence:.3?}"));
+    let at_least = if *silence_is_at_least { "at least " } else { "" };
+    put("silence", &format!("{at_least}{silence:.3?}"));
     put("since", &now.at(*at).to_string());
-    if last.beats > 0 {
+    if last.beats > 0 && !silence_is_at_least {
         put("last_beat", &now.at(*at).before(*silence).to_string());
     }
     if let Some(dossier) = dossier {

@@ -4,12 +4,15 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::base::clock::{Clock, WallClock};
+use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::files::state_dir::StateDir;
 use crate::ingest::PersistedWindow;
+use crate::observe::Boot;
+use crate::services::state::instance::{self, Instance, InstanceFile};
+use crate::services::state::last_sign::{self, Absence, LastSign, Moment};
 use crate::services::state::registry::PersistedAgent;
-use crate::services::state::schema::DatabaseError;
+use crate::services::state::schema::{DatabaseError, FileState, Opened};
 use crate::services::state::{registry, replay_sessions, schema};
 
 /// The state that an earlier server persisted.
@@ -39,12 +42,19 @@ pub(crate) struct StateDatabase {
     pub(super) database: Option<Connection>,
     /// The number of the last sweep.
     pub(super) sweep: i64,
+    /// The file that names the database.
+    pub(super) instance_file: InstanceFile,
+    /// The sign that this server will give.
+    pub(super) sign: LastSign,
+    /// The time without a server before this one.
+    pub(super) absence: Absence,
 }
 
 impl StateDatabase {
     /// Reads what an earlier server persisted, as far as there is room.
     ///
-    /// A corrupt database is moved aside. A database that cannot be read because the disk is full or fails is
+    /// A corrupt database is moved aside, and so is a file of another kind where a database of this server was
+    /// before; the loss of a database is logged. A database that cannot be read because the disk is full or fails is
     /// left alone, and the server starts without earlier state.
     ///
     /// # Errors
@@ -56,20 +66,31 @@ impl StateDatabase {
         clock: Clock,
     ) -> Result<(Self, PersistedState), Error> {
         let path = directory.path().join(DATABASE);
-        let read = match open_and_read(&path, room, clock) {
-            Err(DatabaseError::Corrupt(fault)) => {
-                move_aside(&path, &fault).map_err(|source| Error::StateDirectory {
+        let instance_file = InstanceFile::new(directory.path());
+        let before = instance_file.read()?;
+        let moment = Moment::now(clock, Boot::this());
+        let mut was_moved = false;
+        let read = match open_and_read(&path, room, &moment) {
+            Err(fault) if fault.is_broken(before.is_some()) => {
+                move_aside(&path, &fault.to_string()).map_err(|source| Error::StateDirectory {
                     path: path.clone(),
                     action: "move the broken database aside",
                     source,
                 })?;
-                open_and_read(&path, room, clock)
+                was_moved = true;
+                open_and_read(&path, room, &moment)
             }
             read => read,
         };
         match read {
-            Ok((database, left, sweep)) => {
-                Ok((StateDatabase { directory, database: Some(database), sweep }, left))
+            Ok(read) => {
+                if !was_moved {
+                    read.warn(&path, before.as_ref());
+                }
+                let Read { database, was: _, state, sweep, last_sign, absence } = read;
+                let sign = next_sign(last_sign, &moment);
+                let database = Some(database);
+                Ok((StateDatabase { directory, database, sweep, instance_file, sign, absence }, state))
             }
             Err(DatabaseError::Newer { version }) => Err(Error::NewerState { path, form: "tables", version }),
             Err(fault) if fault.may_pass() => {
@@ -78,22 +99,49 @@ impl StateDatabase {
                     "{}: cannot be read: {fault}; this server starts without what was known before, and goes on trying",
                     path.display()
                 );
-                Ok((StateDatabase { directory, database: None, sweep: 0 }, PersistedState::default()))
+                let (sign, absence) = (next_sign(None, &moment), Absence::since(None, &moment));
+                let store =
+                    StateDatabase { directory, database: None, sweep: 0, instance_file, sign, absence };
+                Ok((store, PersistedState::default()))
             }
+            Err(DatabaseError::Foreign(fault)) => Err(Error::StateDatabase {
+                path,
+                fault: format!(
+                    "{fault}, and no server has kept its state in this directory before; move the file away, or give this \
+                     server another directory"
+                ),
+            }),
             Err(fault) => Err(Error::StateDatabase { path, fault: fault.to_string() }),
         }
     }
 }
 
-fn open_and_read(
-    path: &Path,
-    room: Limits,
-    clock: Clock,
-) -> Result<(Connection, PersistedState, i64), DatabaseError> {
-    let database = schema::open(path)?;
-    let wall = WallClock::read(clock);
-    let (agents, senseless, sweep) = registry::read(&database, room.agents, wall, clock.now())?;
-    let seals = replay_sessions::read(&database, room.replay_sessions, wall)?;
+/// A database and what was in it.
+struct Read {
+    database: Connection,
+    was: FileState,
+    state: PersistedState,
+    sweep: i64,
+    last_sign: Option<LastSign>,
+    absence: Absence,
+}
+
+impl Read {
+    /// Logs what is lost, and what is wrong with the clocks.
+    fn warn(&self, path: &Path, before: Option<&Instance>) {
+        let loss = instance::warning(before, self.was, self.last_sign.as_ref());
+        for warning in [loss, self.absence.warning()].into_iter().flatten() {
+            tracing::warn!(target: "varta::state", "{}: {warning}", path.display());
+        }
+    }
+}
+
+fn open_and_read(path: &Path, room: Limits, moment: &Moment) -> Result<Read, DatabaseError> {
+    let Opened { connection: database, was, has_sign } = schema::open(path)?;
+    let last_sign = if has_sign { last_sign::read(&database)? } else { None };
+    let absence = Absence::since(last_sign.as_ref(), moment);
+    let (agents, senseless, sweep) = registry::read(&database, room.agents, &absence)?;
+    let replay_sessions = replay_sessions::read(&database, room.replay_sessions, absence.wall)?;
     if senseless > 0 {
         tracing::warn!(
             target: "varta::state",
@@ -102,7 +150,24 @@ fn open_and_read(
             path.display()
         );
     }
-    Ok((database, PersistedState { agents, replay_sessions: seals }, sweep))
+    Ok(Read { database, was, state: PersistedState { agents, replay_sessions }, sweep, last_sign, absence })
+}
+
+/// The sign of a server that starts at this moment, on a database with this sign of the server before.
+fn next_sign(last: Option<LastSign>, moment: &Moment) -> LastSign {
+    let (instance, starts) = match last {
+        Some(LastSign { instance, starts, .. }) => (instance, starts),
+        None => (instance::new_name(), 0),
+    };
+    let Moment { clock, ref boot, since_boot } = *moment;
+    LastSign {
+        instance,
+        starts: starts.saturating_add(1),
+        boot: boot.clone(),
+        since_boot,
+        wall: clock.wall,
+        is_complete: false,
+    }
 }
 
 /// Moves a corrupt database aside, and logs that.

@@ -27,8 +27,8 @@ pub(super) fn insert(
     database
         .prepare_cached(
             "INSERT INTO history (at_ms, name, origin, pid, twin, start_time, was, became, cause, exit_code, signal,
-                reason, silence_ms, latency_us, status, payload, beats, dossier)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+                reason, silence_ms, latency_us, status, payload, beats, dossier, silent_at_least)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
         )?
         .execute(params![
             unix_millis(wall.at(*at)),
@@ -49,6 +49,7 @@ pub(super) fn insert(
             fields.payload,
             whole(fields.beats),
             fields.dossier.map(ToString::to_string),
+            fields.silence_is_at_least,
         ])?;
     Ok(())
 }

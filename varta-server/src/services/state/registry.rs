@@ -15,6 +15,7 @@ use crate::domain::beat::{KeyId, Origin, RemoteEndpoint};
 use crate::domain::labels::Labels;
 use crate::domain::tracker::{AgentId, AgentSnapshot, LastReport, NameSource, Twin, Verdict};
 use crate::services::state::encode::{origin_text, unix_millis, whole};
+use crate::services::state::last_sign::Absence;
 
 /// An agent as an earlier server persisted it.
 #[derive(Clone, Debug)]
@@ -51,12 +52,13 @@ pub(super) fn put(database: &Connection, agent: &AgentSnapshot, context: &Contex
         .prepare_cached(
             "INSERT INTO agents (origin, pid, twin, name, name_source, port, key, start_time, boot, verdict, status,
                 payload, terminal, beats, lost, stalls, asked_us, busy_until_ms, last_beat_ms, first_seen_ms, sweep,
-                unit, labels)
+                unit, labels, silent_at_least)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-                ?23)
+                ?23, ?24)
              ON CONFLICT DO UPDATE SET name = ?4, name_source = ?5, port = ?6, key = ?7, start_time = ?8, boot = ?9,
                 verdict = ?10, status = ?11, payload = ?12, terminal = ?13, beats = ?14, lost = ?15, stalls = ?16,
                 asked_us = ?17, busy_until_ms = ?18, last_beat_ms = ?19, sweep = ?21, unit = ?22, labels = ?23,
+                silent_at_least = ?24,
                 first_seen_ms = iif(start_time IS ?8, first_seen_ms, ?20)",
         )?
         .execute(params![
@@ -84,6 +86,7 @@ pub(super) fn put(database: &Connection, agent: &AgentSnapshot, context: &Contex
             sweep,
             agent.unit.as_deref(),
             labels_text(&agent.labels),
+            agent.silent_at_least,
         ])?;
     Ok(())
 }
@@ -102,19 +105,18 @@ pub(super) fn remove_unmet(database: &Connection, sweep: i64) -> rusqlite::Resul
     Ok(())
 }
 
-/// Reads the agents that beat last, at most `most`, as of `now`. Returns them with the number of invalid rows
+/// Reads the agents that beat last, at most `most`, as of the end of the absence. Returns them with the number of invalid rows
 /// and the number of the last sweep.
 pub(super) fn read(
     database: &Connection,
     most: usize,
-    wall: WallClock,
-    now: MonoTime,
+    absence: &Absence,
 ) -> rusqlite::Result<(Vec<PersistedAgent>, usize, i64)> {
     let mut statement = database.prepare("SELECT * FROM agents ORDER BY last_beat_ms DESC LIMIT ?1")?;
     let mut rows = statement.query([i64::try_from(most).unwrap_or(i64::MAX)])?;
     let (mut kept, mut senseless) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
-        match read_row(row, wall, now) {
+        match read_row(row, absence) {
             Some(agent) => kept.push(agent),
             None => senseless += 1,
         }
@@ -124,20 +126,22 @@ pub(super) fn read(
 }
 
 /// Parses a row; `None` if no server can have written it.
-fn read_row(row: &Row<'_>, wall: WallClock, now: MonoTime) -> Option<PersistedAgent> {
+fn read_row(row: &Row<'_>, absence: &Absence) -> Option<PersistedAgent> {
+    let WallClock { mono: now, wall, .. } = absence.wall;
     let text = |name: &str| row.get::<_, String>(name).ok();
     let number = |name: &str| row.get::<_, i64>(name).ok();
     let unsigned = |name: &str| u64::try_from(number(name)?).ok();
     let small = |name: &str| u32::try_from(number(name)?).ok();
-    let from_now = |at: i64| {
-        Duration::from_millis(u64::try_from(at.saturating_sub(unix_millis(wall.wall))).unwrap_or(0))
-    };
+    let from_now =
+        |at: i64| Duration::from_millis(u64::try_from(at.saturating_sub(unix_millis(wall))).unwrap_or(0));
 
     let origin = parse_origin(&text("origin")?)?;
     let status = text("status")?;
     let status = (0..=3).filter_map(Status::from_u8).find(|known| known.as_str() == status)?;
     let verdict = parse_verdict(&text("verdict")?, status)?;
-    let silent = unix_millis(wall.wall).saturating_sub(number("last_beat_ms")?);
+    // A wall clock that was set back must not make a last beat lie in the future.
+    let by_row = u64::try_from(unix_millis(wall).saturating_sub(number("last_beat_ms")?)).unwrap_or(0);
+    let (silent_before, is_least) = absence.silence(Duration::from_millis(by_row), verdict.is_awaited());
     let agent = AgentSnapshot {
         agent: AgentId {
             name: Arc::from(text("name")?),
@@ -162,8 +166,9 @@ fn read_row(row: &Row<'_>, wall: WallClock, now: MonoTime) -> Option<PersistedAg
         stalls: small("stalls")?,
         lost: small("lost")?,
         last_beat: now,
-        // A wall clock that was set back must not make a last beat lie in the future.
-        silent_before: Duration::from_millis(u64::try_from(silent).unwrap_or(0)),
+        silent_before,
+        // A table of an earlier version has no such column.
+        silent_at_least: is_least || number("silent_at_least").is_some_and(|flag| flag != 0),
     };
     Some(PersistedAgent { agent, key: number("key").map(i64::cast_unsigned), boot: text("boot") })
 }

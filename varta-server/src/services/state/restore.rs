@@ -39,8 +39,8 @@ pub(crate) fn restore(
         expected = population[Verdict::EXPECTED],
         down = population[Verdict::DOWN],
         stalled = population[Verdict::STALLED],
-        "{taken} agents are known from before this server's start, the last beat of any {last_heard:.3?} ago; who lives \
-         is given one deadline from now on"
+        "{taken} agents are known from before this server's start, silent for {last_heard:.3?} at least; each has one \
+         deadline from now on"
     );
 }
 

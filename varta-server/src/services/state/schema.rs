@@ -1,7 +1,7 @@
 //! The schema of the database: creation, recognition, migration, and moving a corrupt file aside.
 
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 /// The version of the schema, in the file's `user_version`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// `VART`, in the file's `application_id`: a database of another program is never modified.
 const APPLICATION: i64 = 0x5641_5254;
 /// The longest time for which another process with a lock on the database may delay a write.
@@ -30,6 +30,7 @@ const TABLES: &str = "
         last_beat_ms INTEGER NOT NULL, first_seen_ms INTEGER NOT NULL,
         sweep INTEGER NOT NULL,
         unit TEXT, labels TEXT,
+        silent_at_least INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (origin, pid, twin)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE history (
@@ -39,7 +40,8 @@ const TABLES: &str = "
         was TEXT, became TEXT NOT NULL, cause TEXT NOT NULL, exit_code INTEGER, signal INTEGER, reason TEXT,
         silence_ms INTEGER NOT NULL, latency_us INTEGER,
         status TEXT NOT NULL, payload INTEGER NOT NULL, beats INTEGER NOT NULL,
-        dossier TEXT
+        dossier TEXT,
+        silent_at_least INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE TABLE seals (
         place INTEGER PRIMARY KEY,
@@ -49,17 +51,39 @@ const TABLES: &str = "
     ) STRICT;
 ";
 
+/// The table that version 3 added.
+const TABLE_OF_SERVER: &str = "
+    CREATE TABLE server (
+        only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
+        instance TEXT NOT NULL, starts INTEGER NOT NULL,
+        boot TEXT, since_boot_ms INTEGER,
+        wall_ms INTEGER NOT NULL,
+        is_complete INTEGER NOT NULL
+    ) STRICT;
+";
+
 /// Migrates version 1 to version 2.
 const FROM_VERSION_1: &str =
     "ALTER TABLE agents ADD COLUMN unit TEXT; ALTER TABLE agents ADD COLUMN labels TEXT;";
+/// Migrates version 2 to version 3, together with [`TABLE_OF_SERVER`].
+const FROM_VERSION_2: &str = "
+    ALTER TABLE agents ADD COLUMN silent_at_least INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE history ADD COLUMN silent_at_least INTEGER NOT NULL DEFAULT 0;
+";
+/// The first bytes of a database.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Why a database cannot be used.
 #[derive(Debug)]
 pub(super) enum DatabaseError {
     /// A newer server wrote it.
     Newer { version: u64 },
-    /// The file is corrupt, or belongs to another program.
+    /// The file is corrupt.
     Corrupt(String),
+    /// The file is no database, or that of another program.
+    Foreign(&'static str),
+    /// There is something else than a file.
+    NotAFile,
     /// The file cannot be created.
     File(io::Error),
     /// SQLite reports an error.
@@ -81,7 +105,24 @@ impl DatabaseError {
                         | ErrorCode::DatabaseLocked
                 )
             ),
-            DatabaseError::Newer { .. } | DatabaseError::Corrupt(_) => false,
+            DatabaseError::Newer { .. }
+            | DatabaseError::Corrupt(_)
+            | DatabaseError::Foreign(_)
+            | DatabaseError::NotAFile => false,
+        }
+    }
+}
+
+impl DatabaseError {
+    /// Whether the file is to be moved aside, where a database of this server was in its place before.
+    pub(super) fn is_broken(&self, was_ours: bool) -> bool {
+        match self {
+            DatabaseError::Corrupt(_) => true,
+            DatabaseError::Foreign(_) => was_ours,
+            DatabaseError::Newer { .. }
+            | DatabaseError::NotAFile
+            | DatabaseError::File(_)
+            | DatabaseError::Sqlite(_) => false,
         }
     }
 }
@@ -93,6 +134,8 @@ impl std::fmt::Display for DatabaseError {
                 write!(f, "a newer varta-server wrote it (version {version} of its tables)")
             }
             DatabaseError::Corrupt(fault) => f.write_str(fault),
+            DatabaseError::Foreign(fault) => f.write_str(fault),
+            DatabaseError::NotAFile => f.write_str("it is not a regular file"),
             DatabaseError::File(error) => error.fmt(f),
             DatabaseError::Sqlite(error) => error.fmt(f),
         }
@@ -115,17 +158,56 @@ pub(super) fn is_corrupt(error: &rusqlite::Error) -> bool {
     matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
-/// Opens the database, or creates it.
-pub(super) fn open(path: &Path) -> Result<Connection, DatabaseError> {
+/// What was there when a database was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileState {
+    /// A database.
+    Present,
+    /// No file.
+    Missing,
+    /// A file without content.
+    Empty,
+}
+
+/// An open database.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    /// What it was before. A file that is not [`FileState::Present`] has new tables.
+    pub(super) was: FileState,
+    /// Whether there is the table `server`: not in a database of an earlier version, before [`migrate`].
+    pub(super) has_sign: bool,
+}
+
+/// Creates the file if it is missing, and checks that it is a database, or empty.
+fn examine(path: &Path) -> Result<FileState, DatabaseError> {
+    let is_missing = path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     // SQLite would create it readable for others. The files that SQLite adds have the same mode.
-    OpenOptions::new()
+    let file = OpenOptions::new()
+        .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)
         .map_err(DatabaseError::File)?;
+    if !file.metadata().map_err(DatabaseError::File)?.is_file() {
+        return Err(DatabaseError::NotAFile);
+    }
+    let mut start = Vec::new();
+    file.take(MAGIC.len() as u64).read_to_end(&mut start).map_err(DatabaseError::File)?;
+    match &*start {
+        _ if is_missing => Ok(FileState::Missing),
+        [] => Ok(FileState::Empty),
+        start if start == MAGIC => Ok(FileState::Present),
+        _ => Err(DatabaseError::Foreign("it is not an SQLite database")),
+    }
+}
+
+/// Opens the database, or creates it.
+pub(super) fn open(path: &Path) -> Result<Opened, DatabaseError> {
+    let was = examine(path)?;
     let has_journal = with_suffix(path, "-wal").exists();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
@@ -141,27 +223,38 @@ pub(super) fn open(path: &Path) -> Result<Connection, DatabaseError> {
     if application == APPLICATION && version > VERSION {
         return Err(DatabaseError::Newer { version: version.unsigned_abs() });
     }
+    let is_new = (application, version, tables) == (0, 0, 0);
+    let is_ours = application == APPLICATION && version >= 1;
+    if !(is_new || is_ours) {
+        return Err(DatabaseError::Foreign("it is not a database of varta-server"));
+    }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_LIMIT)?;
-    match (application, version) {
-        (0, 0) if tables == 0 => make(&mut connection)?,
-        (APPLICATION, VERSION) => {}
-        (APPLICATION, 1) => change(&mut connection, FROM_VERSION_1)?,
-        _ => return Err(DatabaseError::Corrupt("it is not a database of varta-server".to_owned())),
+    if !is_new {
+        return Ok(Opened { connection, was: FileState::Present, has_sign: version == VERSION });
     }
-    Ok(connection)
+    change(&mut connection, &[TABLES, TABLE_OF_SERVER])?;
+    // A database in which nothing was ever made has no content either.
+    let was = if was == FileState::Missing { was } else { FileState::Empty };
+    Ok(Opened { connection, was, has_sign: true })
 }
 
-fn make(connection: &mut Connection) -> Result<(), DatabaseError> {
-    change(connection, TABLES)
+/// Migrates the tables of an earlier version. This is for the first write and not for [`open`]: a server that
+/// cannot start for another reason leaves the database as it is.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), DatabaseError> {
+    match connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
+        1 => change(connection, &[FROM_VERSION_1, FROM_VERSION_2, TABLE_OF_SERVER]),
+        2 => change(connection, &[FROM_VERSION_2, TABLE_OF_SERVER]),
+        _ => Ok(()),
+    }
 }
 
 /// Creates or migrates the tables in one transaction.
-fn change(connection: &mut Connection, how: &str) -> Result<(), DatabaseError> {
+fn change(connection: &mut Connection, steps: &[&str]) -> Result<(), DatabaseError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch(how)?;
+    transaction.execute_batch(&steps.concat())?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;

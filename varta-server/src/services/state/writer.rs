@@ -29,6 +29,8 @@ use crate::ingest::Keyring;
 use crate::observe::Boot;
 use crate::services::state::database::{DATABASE, StateDatabase, move_aside};
 use crate::services::state::encode::unix_millis;
+use crate::services::state::instance::InstanceFile;
+use crate::services::state::last_sign::{self, LastSign, Moment, SIGN_EVERY};
 use crate::services::state::metrics::StateMetrics;
 use crate::services::state::progress::{Next, SLICE_PAUSE, SWEEP_EVERY, Save, Sweep, changed};
 use crate::services::state::registry::Context;
@@ -66,7 +68,7 @@ impl StateDatabase {
         keyring: Option<Keyring>,
         metrics: StateMetrics,
     ) -> (StateSink, Writer) {
-        let StateDatabase { directory, database, sweep } = self;
+        let StateDatabase { directory, database, sweep, instance_file, sign, absence } = self;
         let (to_queue, queue) = BoundedQueue::new(STATE_QUEUE, metrics.dropped.clone());
         let lost = Arc::new(AtomicBool::new(false));
         let writer = Writer {
@@ -81,7 +83,11 @@ impl StateDatabase {
             failing: None,
             save: None,
             sweep: Sweep { number: sweep, is_whole: false, next: Next::Begin { at: MonoTime::START } },
-            boot: Boot::this().map(|boot| boot.to_string()),
+            boot: sign.boot.as_ref().map(Boot::to_string),
+            steady: absence.wall,
+            sign,
+            sign_at: MonoTime::START,
+            instance_file,
             allowances: LogThrottle::new(
                 "changes of reported status are not in the history",
                 "changes of agents in plaintext are not in the history",
@@ -115,6 +121,14 @@ pub(super) struct Writer {
     /// Set while replay windows remain to be saved.
     pub(super) save: Option<Save>,
     boot: Option<String>,
+    /// The wall clock as it was when the server started, by which a wall clock that is set ahead does not make
+    /// the history old.
+    steady: WallClock,
+    /// The sign of this server, as it was written last.
+    pub(super) sign: LastSign,
+    /// When it is due again. `NEVER` while there are no agents.
+    sign_at: MonoTime,
+    instance_file: InstanceFile,
     allowances: LogThrottle,
     clock: Clock,
     /// To the tracker's task, for slices of what it knows.
@@ -202,15 +216,20 @@ impl Writer {
             Next::Wait => MonoTime::NEVER,
         };
         match self.failing {
-            None => self.write_at.min(sweep_at).min(self.save.map_or(MonoTime::NEVER, |save| save.at)),
+            None => {
+                let save_at = self.save.map_or(MonoTime::NEVER, |save| save.at);
+                self.write_at.min(sweep_at).min(save_at).min(self.sign_at)
+            }
             // A full queue is not received from, so its end must be detected by regular turns.
             Some(_) => self.write_at.min(now + FIRST_DELAY),
         }
     }
 
     fn is_due(&self, now: MonoTime) -> bool {
-        let is_full = self.pending.len() >= BATCH && self.failing.is_none();
-        !self.pending.is_empty() && (is_full || self.write_at <= now)
+        if self.failing.is_some() {
+            return self.write_at <= now;
+        }
+        self.pending.len() >= BATCH || self.write_at.min(self.sign_at) <= now
     }
 
     /// Writes all pending changes; after a failure a retry is scheduled.
@@ -224,10 +243,13 @@ impl Writer {
     fn try_write(&mut self) -> Result<(), DatabaseError> {
         let database = match &mut self.database {
             Some(database) => database,
-            none => none.insert(schema::open(&self.path)?),
+            none => none.insert(schema::open(&self.path)?.connection),
         };
+        schema::migrate(database)?;
+        let moment = Moment::now(self.clock, self.sign.boot.clone());
+        let (previous, mut sign) = (&self.sign, self.sign.clone());
         let mut context = Context {
-            wall: WallClock::read(self.clock),
+            wall: moment.clock,
             boot: self.boot.clone(),
             fingerprints: self.keyring.as_ref().map(Keyring::fingerprints).unwrap_or_default(),
             sweep: self.sweep.number,
@@ -260,11 +282,22 @@ impl Writer {
                         registry::remove_unmet(&transaction, context.sweep)?;
                     }
                 }
+                Event::Complete => sign.is_complete = true,
             }
         }
-        history::prune(&transaction, unix_millis(context.wall.wall))?;
+        let WallClock { mono, wall, .. } = moment.clock;
+        history::prune(&transaction, unix_millis(wall.min(self.steady.at(mono))))?;
+        (sign.wall, sign.since_boot) = (wall, moment.since_boot);
+        last_sign::put(&transaction, &sign)?;
         transaction.commit()?;
-        (self.sweep.number, self.sweep.is_whole) = (context.sweep, is_whole);
+        // What was written before a step of the wall clock has other times than what is written after it.
+        if last_sign::is_step(previous, &sign) {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        (self.sweep.number, self.sweep.is_whole, self.sign) = (context.sweep, is_whole, sign);
+        if self.instance_file.write_once(&self.sign).is_err() {
+            self.metrics.write_errors.increment(1);
+        }
         Ok(())
     }
 
@@ -285,13 +318,15 @@ impl Writer {
             };
         }
         self.write_at = MonoTime::NEVER;
+        let has_agents = self.sweep.next != Next::Begin { at: MonoTime::NEVER };
+        self.sign_at = if has_agents { now + SIGN_EVERY } else { MonoTime::NEVER };
     }
 
     fn note_failure(&mut self, fault: &DatabaseError, now: MonoTime) {
         self.metrics.write_errors.increment(1);
         let code = match fault {
             DatabaseError::Sqlite(error) => error.sqlite_error_code(),
-            DatabaseError::Newer { .. } | DatabaseError::Corrupt(_) | DatabaseError::File(_) => None,
+            _ => None,
         };
         match code {
             // The connection is still usable.
@@ -308,10 +343,7 @@ impl Writer {
             }
             _ => self.database = None,
         }
-        let moved = match fault {
-            DatabaseError::Corrupt(fault) => move_aside(&self.path, fault).is_ok(),
-            DatabaseError::Newer { .. } | DatabaseError::File(_) | DatabaseError::Sqlite(_) => false,
-        };
+        let moved = fault.is_broken(true) && move_aside(&self.path, &fault.to_string()).is_ok();
         if moved {
             // Its content must be written again.
             self.lose();

@@ -90,6 +90,8 @@ pub(in crate::domain::tracker) struct AgentRare {
     pub(in crate::domain::tracker) busy_until: MonoTime,
     /// How long the agent was silent before this server knew it, if it has not beaten since.
     pub(in crate::domain::tracker) silent_before: Duration,
+    /// Whether it may have been silent for longer than that. Cleared with the transition that a beat causes.
+    pub(in crate::domain::tracker) silent_at_least: bool,
     /// How often it was called stalled although it was beating.
     pub(in crate::domain::tracker) false_positives: u32,
     /// The labels that the agent sent.
@@ -155,6 +157,7 @@ impl AgentRare {
             && self.asked.is_none()
             && self.busy_until == MonoTime::START
             && self.silent_before == Duration::ZERO
+            && !self.silent_at_least
             && self.false_positives == 0
             && self.labels.is_empty()
             && self.unit.is_none()
@@ -165,6 +168,11 @@ impl AgentCold {
     /// How long it was silent before this server's start; zero if it has beaten since.
     pub(in crate::domain::tracker) fn silent_before(&self) -> Duration {
         self.extra.as_ref().map_or(Duration::ZERO, |extra| extra.silent_before)
+    }
+
+    /// Whether its silence may be longer than is known.
+    pub(in crate::domain::tracker) fn silent_at_least(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.silent_at_least)
     }
 
     /// The stall timeout that a rule sets, or else the one that the agent requested.

@@ -42,8 +42,11 @@ pub struct AgentSnapshot {
     /// The start of its silence on this server's clock: its last beat, or the moment at which this server
     /// learned of it.
     pub last_beat: MonoTime,
-    /// How long it was silent before that, by the wall clock; zero if it has beaten to this server.
+    /// How long it was silent before that; zero if it has beaten to this server.
     pub silent_before: Duration,
+    /// Whether it may have been silent for longer: a server that was killed did not say when the last beat
+    /// was.
+    pub silent_at_least: bool,
 }
 
 /// What the kernel knows of the process of a persisted agent.

@@ -195,9 +195,13 @@ impl Tracker {
             };
             let AgentCold { stalls, .. } = *self.agents.rest(predecessor);
             let mistakes = self.agents.rest(predecessor).false_positives();
+            let at_least = self.agents.rest(predecessor).silent_at_least();
             let rest = self.agents.rest_mut(number);
             rest.stalls = rest.stalls.saturating_add(stalls);
             rest.add_mistakes(mistakes);
+            if at_least {
+                rest.extra.get_or_insert_default().silent_at_least = true;
+            }
             self.names.count_restart(name);
             self.forget(predecessor);
             return Some(change);

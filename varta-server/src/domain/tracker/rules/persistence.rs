@@ -78,6 +78,7 @@ impl Tracker {
             asked: agent.asked.map(|asked| self.granted(asked)),
             busy_until: if agent.busy_until > now { agent.busy_until.min(longest) } else { MonoTime::START },
             silent_before: agent.silent_before,
+            silent_at_least: agent.silent_at_least,
             labels: agent.labels.clone(),
             unit: agent.unit.clone(),
             ..AgentRare::default()
@@ -185,6 +186,17 @@ impl Tracker {
             rest.extra = None;
         }
         absence
+    }
+
+    /// Ends what was not known of its silence, when the transition that ended it was made.
+    pub(in crate::domain::tracker) fn end_doubt(&mut self, number: u32) {
+        let rest = self.agents.rest_mut(number);
+        if let Some(extra) = rest.extra.as_mut().filter(|extra| extra.silent_at_least) {
+            extra.silent_at_least = false;
+            if extra.is_empty() {
+                rest.extra = None;
+            }
+        }
     }
 
     /// When a silent agent is forgotten that is kept for so long after its last beat.

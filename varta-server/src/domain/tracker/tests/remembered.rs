@@ -35,6 +35,7 @@ fn kept(verdict: Verdict) -> AgentSnapshot {
         lost: 5,
         last_beat: MonoTime::START,
         silent_before: AWAY,
+        silent_at_least: false,
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) fn transition(name: &str) -> Transition {
         cause: Cause::Silent,
         at: MonoTime::START,
         silence: Duration::from_secs(5),
+        silence_is_at_least: false,
         last: LastReport { status: Status::Ok, payload: 0, terminal: false, beats: 1 },
         stall_after: Duration::from_secs(5),
         detection_latency: None,

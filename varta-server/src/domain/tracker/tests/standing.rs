@@ -68,6 +68,47 @@ fn nothing_is_seen_for_a_whole_deadline_after_a_blindness() {
 }
 
 #[test]
+fn a_silence_that_is_not_known_is_told_as_the_least_until_a_beat_ends_it() {
+    let mut before = World::new();
+    before.hear(Handle::connect(PID, at(1)).next(at(1), Status::Ok));
+    let known = before.tracker.snapshot(0..1).next().unwrap();
+    let known = AgentSnapshot {
+        silent_before: Duration::from_secs(8),
+        silent_at_least: true,
+        name_source: NameSource::Group,
+        ..known
+    };
+    let told = |world: &mut World| {
+        let told: Vec<_> = std::iter::from_fn(|| world.tracker.poll_transition()).collect();
+        told.iter()
+            .map(|told| (told.to, told.silence.as_secs(), told.silence_is_at_least))
+            .collect::<Vec<_>>()
+    };
+    let (stalled, up) = (Verdict::Stalled, UP);
+
+    let mut world = World::new();
+    assert!(world.tracker.restore(&known, Fate::Lives, MonoTime::START));
+    world.pass(at(6));
+    assert_eq!(told(&mut world), [(stalled, 13, true)]);
+    assert!(world.tracker.snapshot(0..1).next().unwrap().silent_at_least);
+    let mut handle = Handle { pid: PID, connected_at: MonoTime::START, nonce: 900 };
+    world.hear(handle.next(at(7), Status::Ok));
+    assert_eq!(told(&mut world), [(up, 15, true)]);
+    assert!(!world.tracker.snapshot(0..1).next().unwrap().silent_at_least);
+    world.pass(at(13));
+    assert_eq!(told(&mut world), [(stalled, 5, false)]);
+
+    let mut world = World::new();
+    assert!(world.tracker.restore(&known, Fate::Gone, MonoTime::START));
+    world.spawn_in("worker", PID + 1, 300);
+    let mut successor = Handle::connect(PID + 1, at(1));
+    world.hear(successor.next(at(2), Status::Ok));
+    assert_eq!(told(&mut world), [(up, 10, true)], "of its predecessor");
+    world.pass(at(8));
+    assert_eq!(told(&mut world), [(stalled, 5, false)]);
+}
+
+#[test]
 fn one_that_is_missing_is_so_until_it_comes() {
     let mut policy = Policy { stall_after: STALL_AFTER, ..Policy::default() };
     policy.expected.add(Expected::named("billing").unwrap()).unwrap();

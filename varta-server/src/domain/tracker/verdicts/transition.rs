@@ -41,6 +41,9 @@ pub struct Transition {
     /// How long the agent had been silent: from its last beat to the beat that ended the silence, or to the
     /// decision. Zero for a first beat.
     pub silence: Duration,
+    /// Whether it may have been silent for longer: an earlier server was killed and did not say when the last
+    /// beat was.
+    pub silence_is_at_least: bool,
     /// The agent's last report, the beat that caused the transition included.
     pub last: LastReport,
     /// The agent's stall timeout.
@@ -74,6 +77,7 @@ impl Transition {
             cause: Cause::NeverSeen,
             at,
             silence: at.since(MonoTime::START),
+            silence_is_at_least: false,
             last: LastReport { status: Status::Ok, payload: 0, terminal: false, beats: 0 },
             stall_after: Duration::ZERO,
             detection_latency: None,

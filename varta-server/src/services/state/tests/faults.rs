@@ -145,26 +145,37 @@ fn a_newer_database_and_its_journal_are_left_alone_byte_for_byte() {
 }
 
 #[test]
-fn tables_of_the_first_version_are_made_into_those_of_the_present_one() {
-    let world = World::new();
-    let mut run = world.open();
-    run.note(agent(7));
-    run.write();
-    drop(run);
-    let database = Connection::open(world.path()).unwrap();
-    for statement in [
-        "ALTER TABLE agents DROP COLUMN unit",
-        "ALTER TABLE agents DROP COLUMN labels",
-        "PRAGMA user_version = 1",
-    ] {
-        database.execute_batch(statement).unwrap();
+fn tables_of_earlier_versions_are_made_into_those_of_the_present_one() {
+    let before_2 = ["ALTER TABLE agents DROP COLUMN unit", "ALTER TABLE agents DROP COLUMN labels"];
+    let before_3 = [
+        "ALTER TABLE agents DROP COLUMN silent_at_least",
+        "ALTER TABLE history DROP COLUMN silent_at_least",
+        "DROP TABLE server",
+    ];
+    for version in [1, 2] {
+        let world = World::new();
+        let mut run = world.open();
+        run.note(agent(7));
+        run.take(event(7));
+        run.write();
+        drop(run);
+        let database = Connection::open(world.path()).unwrap();
+        let added_since = before_2.iter().filter(|_| version < 2).chain(&before_3);
+        added_since.for_each(|statement| database.execute_batch(statement).unwrap());
+        database.pragma_update(None, "user_version", version).unwrap();
+        drop(database);
+        let mut run = world.open();
+        assert_eq!((run.pids(), world.count("history")), (vec![7], 1));
+        assert_eq!(world.look::<i64>("PRAGMA user_version"), version, "it does not run yet");
+        let known = &run.kept[0].agent;
+        let of_2 = known.unit.is_some() && !known.labels.is_empty();
+        assert_eq!(of_2, version == 2);
+        assert_eq!((known.silent_before, known.silent_at_least), (Duration::ZERO, true), "no sign says when");
+        run.turn();
+        drop(run);
+        assert_eq!(world.look::<i64>("PRAGMA user_version"), 3);
+        assert_eq!((world.open().pids(), world.count("history")), (vec![7], 1));
     }
-    drop(database);
-    let run = world.open();
-    assert_eq!(run.pids(), [7]);
-    assert_eq!((&run.kept[0].agent.unit, run.kept[0].agent.labels.is_empty()), (&None, true));
-    drop(run);
-    assert_eq!(world.look::<i64>("PRAGMA user_version"), 2);
 }
 
 #[test]

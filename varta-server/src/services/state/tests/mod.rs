@@ -1,6 +1,7 @@
 //! Tests of the state service by itself: what one server persists, the next one reads.
 
 mod faults;
+mod restarts;
 
 use std::fs;
 use std::net::IpAddr;
@@ -151,6 +152,7 @@ fn agent(pid: u32) -> AgentSnapshot {
         lost: u32::MAX,
         last_beat: MonoTime::START,
         silent_before: Duration::from_secs(10),
+        silent_at_least: false,
     }
 }
 
@@ -191,6 +193,7 @@ fn what_was_known_of_an_agent_is_known_to_the_next_server() {
     let mut run = world.open();
     assert_eq!(run.pids(), [0; 0]);
     agents.iter().for_each(|agent| run.note(agent.clone()));
+    run.take(Event::Complete);
     run.write();
     drop(run);
 
