@@ -71,10 +71,12 @@ impl ControlSchedule {
         }
     }
 
-    /// Sets the interval in the profile, if there is one, and makes a Hello due if that is a change.
+    /// Takes over the interval of a heartbeat into the profile, if there is one that it concerns, and makes a
+    /// Hello due if that is a change.
     #[cfg(feature = "tokio")]
-    pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<(), ProfileError> {
+    pub(crate) fn set_heartbeat_interval(&mut self, interval: Duration) -> Result<(), ProfileError> {
         if let Some(profile) = &mut self.profile
+            && profile.is_concerned_by_heartbeat(interval)
             && profile.set_interval(interval)?
         {
             profile.check()?;

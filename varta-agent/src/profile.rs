@@ -12,6 +12,10 @@ use varta_proto::control::{AgentName, Hello, Label, LabelError, LabelSet, LabelS
 
 use crate::time::MAX_DURATION;
 
+/// The default of a server's `--stall-after`.
+#[cfg(feature = "tokio")]
+const SERVER_STALL_AFTER: Duration = Duration::from_secs(5);
+
 /// What every Hello of an agent carries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Profile {
@@ -34,6 +38,14 @@ impl Profile {
         let interval_ms =
             milliseconds(interval).ok_or(ProfileError::OutOfRange { what, actual: interval })?;
         Ok(self.interval_ms.replace(interval_ms) != Some(interval_ms))
+    }
+
+    /// Returns whether a heartbeat with this interval must be announced: in place of an interval that was set,
+    /// to be checked against a stall-after, and where a server would not wait for the next beat.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_concerned_by_heartbeat(&self, interval: Duration) -> bool {
+        let is_slow = interval > SERVER_STALL_AFTER / 3;
+        self.interval_ms.is_some() || self.stall_after_ms.is_some() || is_slow
     }
 
     pub(crate) fn set_stall_after(&mut self, stall_after: Duration) -> Result<(), ProfileError> {

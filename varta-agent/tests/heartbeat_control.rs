@@ -126,6 +126,21 @@ async fn the_hellos_of_a_heartbeat_say_its_interval() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_heartbeat_asks_for_no_shorter_timeout_and_a_slow_one_for_a_longer() {
+    for (interval, announced) in
+        [(MILLISECOND * 10, None), (MILLISECOND * 1_666, None), (SECOND * 2, Some(2_000))]
+    {
+        let tape = Tape::default();
+        let agent = Varta::builder().name("worker").transport(tape.clone()).connect().unwrap();
+        let heartbeat = agent.spawn_heartbeat(interval).unwrap();
+        time::sleep(MINUTE).await;
+        let hello = tape.controls().pop().unwrap().1;
+        assert_eq!(Control::decode(&hello).unwrap().interval_ms(), announced, "{interval:?}");
+        drop(heartbeat);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_interval_that_leaves_no_time_to_beat_is_refused() {
     let tape = Tape::default();
     let agent = Varta::builder().stall_after(SECOND).transport(tape.clone()).connect().unwrap();

@@ -92,10 +92,10 @@ impl<T: BeatTransport> Varta<T> {
         outcome
     }
 
-    /// Sets the interval in the Hellos, if the handle sends any.
+    /// Takes over the interval of a heartbeat into the Hellos, if the handle sends any.
     #[cfg(feature = "tokio")]
-    pub(crate) fn set_interval(&mut self, interval: Duration) -> Result<(), ProfileError> {
-        self.control_schedule.set_interval(interval)
+    pub(crate) fn set_heartbeat_interval(&mut self, interval: Duration) -> Result<(), ProfileError> {
+        self.control_schedule.set_heartbeat_interval(interval)
     }
 
     /// Sends a goodbye without waiting, and leaves the handle unchanged.

@@ -112,8 +112,14 @@ impl<S> Builder<S> {
         self.set_profile(|profile| profile.set_name(name.as_ref()))
     }
 
-    /// Sets the interval between beats that the agent announces, rounded up to milliseconds. It does not make
-    /// the handle beat. Zero and more than 49 days are errors of `connect`.
+    /// Announces the interval between the agent's beats, rounded up to milliseconds. It does not make the
+    /// handle beat. Zero and more than 49 days are errors of `connect`.
+    ///
+    /// A server takes it at its word: without a [stall-after](Self::stall_after), an agent is stalled after
+    /// three intervals without a beat, which may be less or more than the server's default. The server's
+    /// limits are 10 ms and its `--longest-silence`; a timeout that its operator sets for this agent's name
+    /// goes before, and so does a timeout that the server has learned from this agent's beats, unless that is
+    /// shorter than the interval.
     ///
     /// ```
     /// use std::time::Duration;
@@ -127,8 +133,12 @@ impl<S> Builder<S> {
     }
 
     /// Sets the silence after which the agent asks the server to count it as stalled, instead of the server's
-    /// default, rounded up to milliseconds. Three intervals are a good value. Zero, more than 49 days, and a
-    /// value that is not longer than the [interval](Self::interval) are errors of `connect`.
+    /// default and of what it learns, rounded up to milliseconds. Three intervals are a good value. Zero, more
+    /// than 49 days, and a value that is not longer than the [interval](Self::interval) are errors of
+    /// `connect`.
+    ///
+    /// A server grants it between 10 ms and its `--longest-silence`, unless its operator sets another timeout
+    /// for this agent's name.
     ///
     /// ```
     /// use std::time::Duration;

@@ -32,9 +32,11 @@ impl<T: BeatTransport> Varta<T> {
     /// restart.
     ///
     /// Tokio's timers have a resolution of a millisecond. The interval should be at most a third of the time
-    /// after which the server calls the process stalled. A handle that sends Hellos, because it has a
-    /// [name](crate::Builder::name) or another setting for them, announces this interval in place of the one
-    /// it was built with.
+    /// after which the server calls the process stalled. A handle that was built with an
+    /// [interval](crate::Builder::interval) announces this one in its place. One that was built without, and
+    /// with a [name](crate::Builder::name) or another setting for Hellos, announces it only if three of them
+    /// are longer than 5 s, the default of a server: a heartbeat does not ask to be missed sooner than the
+    /// server's operator decided.
     ///
     /// # Errors
     ///
@@ -78,7 +80,7 @@ impl<T: BeatTransport> Varta<T> {
                 "this Tokio runtime has no timer: build it with `enable_time`",
             )
         })?;
-        self.set_interval(interval).map_err(ProfileError::into_io)?;
+        self.set_heartbeat_interval(interval).map_err(ProfileError::into_io)?;
         self.ensure_reconnects();
         let not_busy = (0, Instant::now());
         let (state, task_state) =

@@ -12,7 +12,7 @@ use crate::base::time::{MonoTime, nanos};
 use crate::domain::beat::Transport;
 use crate::domain::labels::Labels;
 use crate::domain::process::{Dossier, ProcessId};
-use crate::domain::tracker::agents::agent::{AgentCold, IndexKey};
+use crate::domain::tracker::agents::agent::{AgentCold, AskedTimeout, IndexKey};
 use crate::domain::tracker::agents::expected::ExpectedTracker;
 use crate::domain::tracker::agents::names::{NameSource, Names};
 use crate::domain::tracker::agents::origins::{SourceId, Sources};
@@ -124,10 +124,18 @@ impl Tracker {
         self.stall_after_of(number, self.agents.rest(number))
     }
 
-    /// The stall timeout by a rule for the name, or a request, or what was learned, or the default.
+    /// The stall timeout by a rule for the name, or a request, or what was learned, or the announced interval,
+    /// or the default.
     pub(super) fn stall_after_of(&self, number: u32, rest: &AgentCold) -> Duration {
-        let learned = || self.adaptive_timeouts.stall_after(number);
-        rest.requested_timeout().or_else(learned).unwrap_or(self.policy.stall_after)
+        if let Some(requested) = rest.requested_timeout() {
+            return requested;
+        }
+        let of_interval = rest.three_intervals();
+        // An agent that announces that it will beat less often than it did is not missed before it does.
+        let holds =
+            |learned: &Duration| of_interval.is_none_or(|three| *learned * AskedTimeout::INTERVALS > three);
+        let learned = self.adaptive_timeouts.stall_after(number).filter(holds);
+        learned.or(of_interval).unwrap_or(self.policy.stall_after)
     }
 
     pub(super) fn deadline(&self, number: u32) -> MonoTime {
@@ -268,7 +276,7 @@ impl Tracker {
             last: slot.last_word(),
             labels: self.labels(number),
             unit: extra.and_then(|extra| extra.unit.clone()),
-            asked: extra.and_then(|extra| extra.asked),
+            asked: extra.and_then(|extra| extra.asked).map(AskedTimeout::timeout),
             busy_until: extra.map_or(MonoTime::START, |extra| extra.busy_until),
             stalls: rest.stalls,
             lost: rest.lost,

@@ -84,8 +84,8 @@ pub(in crate::domain::tracker) struct AgentRare {
     pub(in crate::domain::tracker) sessions: OtherSessions,
     /// The stall timeout that a rule sets for its name.
     pub(in crate::domain::tracker) ruled: Option<Duration>,
-    /// The stall timeout that the agent requested, within bounds.
-    pub(in crate::domain::tracker) asked: Option<Duration>,
+    /// The stall timeout that follows from what the agent said of itself, within bounds.
+    pub(in crate::domain::tracker) asked: Option<AskedTimeout>,
     /// Until when the agent may be silent because it requested that ("busy until").
     pub(in crate::domain::tracker) busy_until: MonoTime,
     /// How long the agent was silent before this server knew it, if it has not beaten since.
@@ -98,6 +98,27 @@ pub(in crate::domain::tracker) struct AgentRare {
     pub(in crate::domain::tracker) labels: Labels,
     /// The unit that the agent runs in, if its name is another.
     pub(in crate::domain::tracker) unit: Option<Arc<str>>,
+}
+
+/// The stall timeout that follows from what an agent said of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::domain::tracker) enum AskedTimeout {
+    /// It requested this timeout.
+    Requested(Duration),
+    /// It announced the interval between its beats, and this is three of them: where nothing else is known
+    /// of the agent it holds in place of the default.
+    Intervals(Duration),
+}
+
+impl AskedTimeout {
+    /// The number of intervals that an agent may be silent if it requests no timeout but sends its interval.
+    pub(in crate::domain::tracker) const INTERVALS: u32 = 3;
+
+    pub(in crate::domain::tracker) const fn timeout(self) -> Duration {
+        match self {
+            AskedTimeout::Requested(timeout) | AskedTimeout::Intervals(timeout) => timeout,
+        }
+    }
 }
 
 /// How far the process of a silent agent has been inspected.
@@ -177,7 +198,19 @@ impl AgentCold {
 
     /// The stall timeout that a rule sets, or else the one that the agent requested.
     pub(in crate::domain::tracker) fn requested_timeout(&self) -> Option<Duration> {
-        self.extra.as_ref().and_then(|extra| extra.ruled.or(extra.asked))
+        let extra = self.extra.as_ref()?;
+        extra.ruled.or(match extra.asked {
+            Some(AskedTimeout::Requested(timeout)) => Some(timeout),
+            Some(AskedTimeout::Intervals(_)) | None => None,
+        })
+    }
+
+    /// Three of the intervals that the agent announced, if it requested no timeout.
+    pub(in crate::domain::tracker) fn three_intervals(&self) -> Option<Duration> {
+        match self.extra.as_ref()?.asked {
+            Some(AskedTimeout::Intervals(timeout)) => Some(timeout),
+            Some(AskedTimeout::Requested(_)) | None => None,
+        }
     }
 
     /// The cold part of a new agent.

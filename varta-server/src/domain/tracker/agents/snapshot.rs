@@ -31,7 +31,7 @@ pub struct AgentSnapshot {
     pub labels: Labels,
     /// The unit that it runs in, if its name is another.
     pub unit: Option<Arc<str>>,
-    /// The stall timeout that it requested, if any.
+    /// The stall timeout that it requested, or three of the intervals that it announced, if any.
     pub asked: Option<Duration>,
     /// Until when it may be silent ("busy until"); [`MonoTime::START`] if it did not request that.
     pub busy_until: MonoTime,

@@ -8,15 +8,13 @@ use crate::domain::beat::{ControlMessage, Hello, ReceivedControl, Sender};
 use crate::domain::expected::ExpectedAgents;
 use crate::domain::outcome::FrameOutcome;
 use crate::domain::rules::Rules;
-use crate::domain::tracker::agents::agent::{AgentCold, IndexKey, PageUse};
+use crate::domain::tracker::agents::agent::{AgentCold, AskedTimeout, IndexKey, PageUse};
 use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::agents::session::Session;
 use crate::domain::tracker::state::{LOOKS_PER_TURN, Tracker, TransitionDetails};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
-/// The number of intervals that an agent may be silent if it requests no timeout but sends its interval.
-const INTERVALS: u32 = 3;
 /// The minimum stall timeout that an agent gets, whatever it requests.
 const MIN_SILENCE: Duration = Duration::from_millis(10);
 
@@ -62,11 +60,11 @@ impl Tracker {
                 self.replace_predecessor(number, at);
             }
         }
-        let of_interval = interval.map(|interval| (interval * INTERVALS).max(self.policy.stall_after));
-        if let Some(asked) = stall_after.or(of_interval) {
-            let granted = Some(self.granted(asked));
+        let requested = stall_after.map(|asked| AskedTimeout::Requested(self.granted(asked)));
+        let three = interval.map(|interval| interval.saturating_mul(AskedTimeout::INTERVALS));
+        if let Some(asked) = requested.or(three.map(|asked| AskedTimeout::Intervals(self.granted(asked)))) {
             let extra = self.agents.rest_mut(number).extra.get_or_insert_default();
-            if std::mem::replace(&mut extra.asked, granted) != granted {
+            if extra.asked.replace(asked) != Some(asked) {
                 self.note(number);
             }
             self.forget_if_promised(number);

@@ -12,7 +12,9 @@ use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
 use crate::domain::expected::Expected;
 use crate::domain::process::ExitStatus;
-use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, AgentRare, IndexKey, SlotFlags};
+use crate::domain::tracker::agents::agent::{
+    AgentCold, AgentHot, AgentRare, AskedTimeout, IndexKey, SlotFlags,
+};
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::session::Session;
 use crate::domain::tracker::agents::snapshot::{AgentSnapshot, Fate, RegistryChange};
@@ -75,7 +77,8 @@ impl Tracker {
         };
         let longest = now + self.longest_silence();
         let extra = AgentRare {
-            asked: agent.asked.map(|asked| self.granted(asked)),
+            // The agent's next Hello says whether that is its request or three of its intervals.
+            asked: agent.asked.map(|asked| AskedTimeout::Requested(self.granted(asked))),
             busy_until: if agent.busy_until > now { agent.busy_until.min(longest) } else { MonoTime::START },
             silent_before: agent.silent_before,
             silent_at_least: agent.silent_at_least,

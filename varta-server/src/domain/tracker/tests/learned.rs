@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use varta_proto::Status;
+use varta_proto::control::AgentName;
 
 use crate::base::Glob;
 use crate::domain::beat::{ControlMessage, Hello, ReceivedControl};
@@ -87,6 +88,60 @@ fn what_an_agent_asks_for_goes_before_what_was_learned() {
     assert_eq!(world.given(), Duration::from_secs(30));
     world.teach(&mut handle, last, 50, |beat| beat);
     assert_eq!(world.given(), Duration::from_secs(30));
+}
+
+#[test]
+fn an_agent_that_gives_its_name_its_interval_or_labels_is_learned_as_one_that_gives_none() {
+    let second = Duration::from_secs(1);
+    let name = Some(AgentName::parse("billing").unwrap());
+    for introduction in [
+        Hello { name: name.clone(), ..Hello::default() },
+        Hello { interval: Some(TENTH), ..Hello::default() },
+        Hello { name, interval: Some(TENTH), ..Hello::default() },
+        Hello { busy_for: Some(TENTH), ..Hello::default() },
+    ] {
+        let mut silent = World::with(hourly());
+        let mut told = World::with(hourly());
+        let said = ControlMessage::Hello(introduction.clone());
+        let hello = ReceivedControl { received_at: at(1), sender: Sender::local(PID), said };
+        told.tracker.handle_control(&hello);
+        for (world, is_told) in [(&mut silent, false), (&mut told, true)] {
+            let mut handle = Handle::connect(PID, at(0));
+            let last = world.teach(&mut handle, at(1), 50, |beat| beat);
+            if is_told {
+                world.tracker.handle_control(&ReceivedControl { received_at: last, ..hello.clone() });
+            }
+            world.teach(&mut handle, last, 50, |beat| beat);
+        }
+        assert_eq!(told.given(), silent.given(), "{introduction:?}");
+        assert!(told.given() < second);
+    }
+}
+
+#[test]
+fn until_an_agent_is_learned_three_of_its_intervals_hold() {
+    let mut world = World::with(hourly());
+    let mut handle = Handle::connect(PID, at(0));
+    let said = ControlMessage::Hello(Hello { interval: Some(TENTH), ..Hello::default() });
+    world.tracker.handle_control(&ReceivedControl { received_at: at(0), sender: Sender::local(PID), said });
+    let last = world.teach(&mut handle, at(1), 1, |beat| beat);
+    assert_eq!(world.given(), 3 * TENTH);
+    world.teach(&mut handle, last, 50, |beat| beat);
+    assert_ne!(world.given(), 3 * TENTH);
+}
+
+#[test]
+fn who_announces_to_beat_less_often_than_it_did_is_not_missed_before_that() {
+    let mut world = World::with(hourly());
+    let mut handle = Handle::connect(PID, at(0));
+    let last = world.teach(&mut handle, at(1), 50, |beat| beat);
+    let learned = world.given();
+    for (interval, given) in [(2 * FIVE, 6 * FIVE), (learned, 3 * learned), (learned / 2, learned)] {
+        let said = ControlMessage::Hello(Hello { interval: Some(interval), ..Hello::default() });
+        let sender = Sender::local(PID);
+        world.tracker.handle_control(&ReceivedControl { received_at: last, sender, said });
+        assert_eq!(world.given(), given, "{interval:?}");
+    }
 }
 
 #[test]

@@ -124,18 +124,50 @@ fn an_agent_may_ask_for_a_deadline_of_its_own() {
     }
 }
 
+fn beats_every(interval: Duration) -> Hello {
+    Hello { interval: Some(interval), ..Hello::default() }
+}
+
 #[test]
-fn who_tells_only_a_long_interval_is_given_three_of_them() {
-    let mut world = World::new();
-    let mut handle = Handle::connect(PID, at(0));
-    world.hear(handle.next(at(0), Status::Ok));
-    let slow = Hello { interval: Some(Duration::from_secs(10)), ..Hello::default() };
-    world.tracker.handle_control(&handle.hello(at(0), slow));
-    world.told();
-    world.pass(at(29));
-    assert_eq!(world.told(), []);
-    world.pass(at(31));
-    assert_eq!(world.told().len(), 1);
+fn who_announces_an_interval_and_requests_no_timeout_is_given_three_of_them_shorter_or_longer() {
+    let (milli, hour) = (Duration::from_millis(1), Duration::from_secs(3_600));
+    for (interval, granted) in [
+        (Duration::from_secs(10), Duration::from_secs(30)),
+        (Duration::from_millis(500), Duration::from_millis(1_500)),
+        (milli, Duration::from_millis(10)),
+        (hour, hour),
+        (Duration::MAX, hour),
+    ] {
+        let mut world = World::new();
+        let mut handle = Handle::connect(PID, at(0));
+        world.hear(handle.next(at(0), Status::Ok));
+        world.tracker.handle_control(&handle.hello(at(0), beats_every(interval)));
+        world.told();
+        world.pass((at(0) + granted).before(milli));
+        assert_eq!(world.told(), [], "{interval:?}");
+        world.pass(at(0) + granted + milli);
+        assert_eq!(world.told(), [(Verdict::Stalled, Cause::Silent)], "{interval:?}");
+    }
+}
+
+#[test]
+fn a_requested_timeout_goes_before_three_intervals_in_either_order() {
+    let (second, ten) = (Duration::from_secs(1), Duration::from_secs(10));
+    let both = Hello { interval: Some(second), ..asks_for(ten) };
+    for (hellos, granted) in [
+        (&[both][..], ten),
+        (&[beats_every(second), asks_for(ten)], ten),
+        (&[asks_for(ten), beats_every(second)], 3 * second),
+        (&[asks_for(ten), named("billing"), Hello::default()], ten),
+    ] {
+        let mut world = World::new();
+        let mut handle = Handle::connect(PID, at(0));
+        world.hear(handle.next(at(0), Status::Ok));
+        for hello in hellos {
+            world.tracker.handle_control(&handle.hello(at(0), hello.clone()));
+        }
+        assert_eq!(world.tracker.agents(0..usize::MAX).next().unwrap().stall_after, granted, "{hellos:?}");
+    }
 }
 
 #[test]
@@ -239,6 +271,9 @@ fn a_rule_for_its_name_goes_before_what_an_agent_asks_for() {
     assert_eq!(stall_after(&world), Duration::from_secs(30));
     world.tracker.handle_control(&handle.hello(at(1), Hello { ..named("mail") }));
     assert_eq!(stall_after(&world), Duration::from_secs(10), "what it asked for counts where no rule does");
+    let announces = Hello { interval: Some(Duration::from_secs(1)), ..named("billing-1") };
+    world.tracker.handle_control(&handle.hello(at(2), announces));
+    assert_eq!(stall_after(&world), Duration::from_secs(30), "an interval does not shorten a rule's timeout");
 }
 
 #[test]

@@ -45,6 +45,8 @@ struct Known {
     verdict: Verdict,
     last_beat: MonoTime,
     asked: Option<Duration>,
+    /// Three of the intervals that it announced.
+    three: Option<Duration>,
     /// Its adaptive timeout.
     learned: Option<Duration>,
     busy_until: MonoTime,
@@ -85,7 +87,7 @@ impl Reference {
     }
 
     fn stall_after(&self, known: &Known) -> Duration {
-        known.asked.or(known.learned).unwrap_or(self.policy.stall_after)
+        known.asked.or(known.learned).or(known.three).unwrap_or(self.policy.stall_after)
     }
 
     fn deadline(&self, known: &Known) -> MonoTime {
@@ -226,7 +228,7 @@ impl Reference {
             known.start_time = start_time;
             known.handles.clear();
             known.is_dead = false;
-            known.asked = None;
+            (known.asked, known.three) = (None, None);
             known.learned = None;
             known.busy_until = MonoTime::START;
         }
@@ -279,6 +281,7 @@ impl Reference {
             verdict: up,
             last_beat: beat.received_at,
             asked: None,
+            three: None,
             learned: None,
             busy_until: MonoTime::START,
             handles: Vec::new(),
@@ -316,9 +319,11 @@ impl Reference {
     fn introduce(&mut self, index: usize, introduction: &Hello, at: MonoTime) {
         let known = &mut self.agents[index];
         let longest = self.policy.longest_silence.max(self.policy.stall_after);
-        let of_interval = introduction.interval.map(|interval| (3 * interval).max(self.policy.stall_after));
-        if let Some(asked) = introduction.stall_after.or(of_interval) {
-            known.asked = Some(asked.clamp(Duration::from_millis(10), longest));
+        let granted = |asked: Duration| asked.clamp(Duration::from_millis(10), longest);
+        match (introduction.stall_after, introduction.interval) {
+            (Some(asked), _) => (known.asked, known.three) = (Some(granted(asked)), None),
+            (None, Some(interval)) => (known.asked, known.three) = (None, Some(granted(3 * interval))),
+            (None, None) => {}
         }
         if let Some(busy_for) = introduction.busy_for {
             known.busy_until = at + busy_for.min(longest);

@@ -80,10 +80,12 @@ impl Reference {
         let (ArrivalPolicy { shortest, longest, .. }, fixed) = (self.policy.arrival, self.policy.stall_after);
         let known = &mut self.agents[index];
         let before = known.learned;
+        let unlearned = known.three.unwrap_or(fixed);
         known.learned =
-            (self.policy.arrival.learns() && known.asked.is_none() && given != fixed).then_some(given);
+            (self.policy.arrival.learns() && known.asked.is_none() && given != unlearned).then_some(given);
         if let Some(learned) = known.learned {
             assert!(learned >= shortest && learned <= longest, "{known:?}");
+            assert!(known.three.is_none_or(|three| learned > three / 3), "{known:?}");
         }
         known.learned.is_some() && known.learned != before
     }
