@@ -39,6 +39,8 @@ const OPTIONS: [&str; 59] = [
     "longest-silence",
     "detector",
     "phi-threshold",
+    "phi-acceptable-pause",
+    "phi-min-deviation",
     "chen-mistake-every",
     "chen-detect-within",
     "chen-corrected-within",

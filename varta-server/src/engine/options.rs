@@ -9,7 +9,7 @@ use crate::base::error::Error;
 use crate::base::limits::{MAX_DURATION, MIN_STALL_AFTER};
 use crate::base::options::table::{ParseError, ReadTables, Table, TomlKey, Value, at, duration};
 use crate::domain::tracker::Policy;
-use crate::domain::tracker::arrival::{ArrivalPolicy, Bounds, Kind};
+use crate::domain::tracker::arrival::{ArrivalPolicy, Bounds, Kind, Phi};
 use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
 
 /// What the tracker goes by. A group of options.
@@ -139,14 +139,22 @@ pub struct DetectorArgs {
     /// Timeout of agents that request none: --stall-after for all, or learned from the agent's own beats
     ///
     /// `phi` uses the gaps between beats, `chen` the shortest timeout that keeps to --chen-*.
-    /// The timeout is --stall-after until the detector has learned enough of an agent, and where the bounds
-    /// cannot be met.
+    /// Until the detector has learned enough of an agent, and where the bounds cannot be met, the timeout is
+    /// --stall-after, or three of the intervals that the agent announces.
     #[arg(long, env = "VARTA_DETECTOR", value_name = "RULE", value_enum, default_value_t)]
     pub detector: Detector,
 
     /// For phi: a silence is too long once its probability is below 10^-N, N from 1 to 100 [default: 8]
     #[arg(long, env = "VARTA_PHI_THRESHOLD", value_name = "N")]
     pub phi_threshold: Option<f64>,
+
+    /// For phi: pause that any agent may make, in addition to what its beats suggest [default: 3s]
+    #[arg(long, env = "VARTA_PHI_ACCEPTABLE_PAUSE", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub phi_acceptable_pause: Option<Duration>,
+
+    /// For phi: minimum standard deviation of the gaps between beats, whatever was observed [default: 100ms]
+    #[arg(long, env = "VARTA_PHI_MIN_DEVIATION", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub phi_min_deviation: Option<Duration>,
 
     /// For chen: minimum average time between two mistakes about one agent
     #[arg(long, env = "VARTA_CHEN_MISTAKE_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -182,9 +190,6 @@ pub enum Detector {
 }
 
 impl DetectorArgs {
-    /// The default of `--phi-threshold`, which is the one of the detector's authors.
-    const PHI_THRESHOLD: f64 = 8.0;
-
     /// Converts the options to a policy.
     ///
     /// # Errors
@@ -195,8 +200,13 @@ impl DetectorArgs {
         let (kind, theirs): (_, &[&str]) = match self.detector {
             Detector::Fixed => (Kind::Fixed, &[]),
             Detector::Phi => {
-                let threshold = self.phi_threshold.unwrap_or(Self::PHI_THRESHOLD);
-                (Kind::Phi { threshold }, &["--phi-", "--min-", "--max-"])
+                let usual = Phi::default();
+                let settings = Phi {
+                    threshold: self.phi_threshold.unwrap_or(usual.threshold),
+                    acceptable_pause: self.phi_acceptable_pause.unwrap_or(usual.acceptable_pause),
+                    min_deviation: self.phi_min_deviation.unwrap_or(usual.min_deviation),
+                };
+                (Kind::Phi(settings), &["--phi-", "--min-", "--max-"])
             }
             Detector::Chen => {
                 let bounds = Bounds {
@@ -209,6 +219,8 @@ impl DetectorArgs {
         };
         let options = [
             ("--phi-threshold", self.phi_threshold.is_some(), "phi"),
+            ("--phi-acceptable-pause", self.phi_acceptable_pause.is_some(), "phi"),
+            ("--phi-min-deviation", self.phi_min_deviation.is_some(), "phi"),
             ("--chen-mistake-every", self.chen_mistake_every.is_some(), "chen"),
             ("--chen-detect-within", self.chen_detect_within.is_some(), "chen"),
             ("--chen-corrected-within", self.chen_corrected_within.is_some(), "chen"),
@@ -275,10 +287,7 @@ pub(crate) fn check_detector(policy: &ArrivalPolicy, forget_after: Duration) -> 
     let ArrivalPolicy { kind, shortest, longest } = *policy;
     match kind {
         Kind::Fixed => return Ok(()),
-        Kind::Phi { threshold } if !PHI_THRESHOLDS.contains(&threshold) => {
-            return wrong("--phi-threshold", format!("{threshold} is not between 1 and 100"));
-        }
-        Kind::Phi { .. } => {}
+        Kind::Phi(settings) => check_phi(&settings, longest)?,
         Kind::Chen(bounds) => check_bounds(&bounds, shortest)?,
     }
     if shortest < MIN_STALL_AFTER || shortest > MAX_DURATION {
@@ -291,6 +300,22 @@ pub(crate) fn check_detector(policy: &ArrivalPolicy, forget_after: Duration) -> 
              --forget-after"
         );
         return wrong("--max-learned-stall-after", fault);
+    }
+    Ok(())
+}
+
+fn check_phi(settings: &Phi, longest: Duration) -> Result<(), Error> {
+    let Phi { threshold, acceptable_pause, min_deviation } = *settings;
+    if !PHI_THRESHOLDS.contains(&threshold) {
+        let fault = format!("{threshold} is not between 1 and 100");
+        return Err(Error::Option { option: "--phi-threshold", fault });
+    }
+    let durations = [("--phi-acceptable-pause", acceptable_pause), ("--phi-min-deviation", min_deviation)];
+    for (option, duration) in durations {
+        if duration > longest {
+            let fault = format!("{duration:?} is more than the {longest:?} of --max-learned-stall-after");
+            return Err(Error::Option { option, fault });
+        }
     }
     Ok(())
 }
@@ -348,12 +373,16 @@ mod tests {
     #[test]
     fn each_detector_has_its_own_options() {
         let phi = policy(&["--detector=phi", "--min-learned-stall-after=2s"]).unwrap();
-        assert_eq!(phi.kind, Kind::Phi { threshold: 8.0 });
+        let (second, tenth) = (Duration::from_secs(1), Duration::from_millis(100));
+        let usual = Phi { threshold: 8.0, acceptable_pause: 3 * second, min_deviation: tenth };
+        assert_eq!(phi.kind, Kind::Phi(usual));
         assert_eq!((phi.shortest, phi.longest), (Duration::from_secs(2), Duration::from_secs(60)));
         assert_eq!(
             policy(&["--detector=phi", "--phi-threshold=9.5"]).unwrap().kind,
-            Kind::Phi { threshold: 9.5 }
+            Kind::Phi(Phi { threshold: 9.5, ..usual })
         );
+        let published = ["--detector=phi", "--phi-acceptable-pause=0s", "--phi-min-deviation=0s"];
+        assert_eq!(policy(&published).unwrap().kind, Kind::Phi(Phi::PUBLISHED));
         let chen =
             policy(&["--detector=chen", "--chen-mistake-every=1h", "--max-learned-stall-after=9s"]).unwrap();
         let bounds = Bounds { mistake_every: Some(Duration::from_secs(3_600)), ..Bounds::default() };
@@ -365,6 +394,8 @@ mod tests {
         for (words, said) in [
             (&["--phi-threshold=8"][..], "--phi-threshold: does nothing without --detector phi"),
             (&["--detector=chen", "--phi-threshold=8"], "--phi-threshold: "),
+            (&["--phi-acceptable-pause=1s"], "--phi-acceptable-pause: does nothing without --detector phi"),
+            (&["--detector=chen", "--phi-min-deviation=1s"], "--phi-min-deviation: "),
             (&["--detector=phi", "--chen-detect-within=2s"], "--chen-detect-within: "),
             (&["--chen-mistake-every=1h"], "--chen-mistake-every: does nothing without --detector chen"),
             (
@@ -395,10 +426,15 @@ mod tests {
     #[test]
     fn a_rule_that_makes_no_sense_is_refused_by_the_option_that_is_wrong() {
         let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
-        let phi = |threshold| Kind::Phi { threshold };
+        let phi = |threshold| Kind::Phi(Phi { threshold, ..Phi::PUBLISHED });
+        let lenient = |pause, deviation| {
+            Kind::Phi(Phi { acceptable_pause: pause, min_deviation: deviation, ..Phi::PUBLISHED })
+        };
         for (kind, shortest, longest, said) in [
             (phi(0.0), second, minute, "--phi-threshold: 0 is not between 1 and 100"),
             (phi(f64::NAN), second, minute, "--phi-threshold: NaN is not"),
+            (lenient(minute, second), second, second, "--phi-acceptable-pause: 60s is more than the 1s of"),
+            (lenient(second, minute), second, second, "--phi-min-deviation: 60s is more than the 1s of"),
             (phi(8.0), Duration::from_millis(1), minute, "--min-learned-stall-after: 1ms is not between"),
             (phi(8.0), minute, second, "--max-learned-stall-after: 1s is not between the 60s of"),
             (phi(8.0), second, 2 * DAY, "--max-learned-stall-after: 172800s is not between"),

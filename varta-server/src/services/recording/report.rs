@@ -10,7 +10,7 @@ use serde_json::Serializer;
 use serde_json::ser::Formatter;
 
 use crate::domain::tracker::Policy;
-use crate::domain::tracker::arrival::{ArrivalPolicy, Bounds, Kind};
+use crate::domain::tracker::arrival::{ArrivalPolicy, Bounds, Kind, Phi};
 use crate::services::recording::findings::{Findings, Mistaken};
 
 /// The most agents listed by name.
@@ -72,7 +72,10 @@ impl Report {
         };
         match kind {
             Kind::Fixed => format!("fixed, {fixed} for all that ask for nothing else"),
-            Kind::Phi { threshold } => learned(format!("phi, threshold {threshold}")),
+            Kind::Phi(Phi { threshold, acceptable_pause, min_deviation }) => {
+                let (pause, deviation) = (time(acceptable_pause), time(min_deviation));
+                learned(format!("phi, threshold {threshold}, pause {pause}, deviation at least {deviation}"))
+            }
             Kind::Chen(Bounds { detect_within, mistake_every, corrected_within }) => {
                 let bounds = [
                     ("a mistake every", mistake_every),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{ExitStatus, ProcessId};
-use crate::domain::tracker::arrival::{ArrivalPolicy, Kind};
+use crate::domain::tracker::arrival::{ArrivalPolicy, Kind, Phi};
 use crate::services::recording::replay;
 use crate::services::recording::replay::Replay;
 use crate::services::recording::report::Report;
@@ -113,7 +113,7 @@ fn how_long_finding_out_takes_is_the_deadline_after_each_beat() {
     for name in ["mean", "median", "p99", "most"] {
         assert_eq!(number::<u64>(&fixed, &format!("\"{name}\":")), 5, "{fixed}");
     }
-    let phi = ArrivalPolicy { kind: Kind::Phi { threshold: 8.0 }, ..ArrivalPolicy::default() };
+    let phi = ArrivalPolicy { kind: Kind::Phi(Phi::PUBLISHED), ..ArrivalPolicy::default() };
     let phi = replayed(&records, None, phi).to_json();
     assert!(number::<f64>(&phi, "\"median\":") < 2.0 && number::<u64>(&phi, "\"most\":") == 5, "{phi}");
 }
@@ -195,7 +195,7 @@ fn a_policy_that_makes_no_sense_is_refused_by_its_option() {
         replay(&Replay { path: path.clone(), stall_after, arrival }).unwrap_err().to_string()
     };
     assert!(refused(Some(Duration::ZERO), Kind::Fixed).starts_with("--stall-after: "));
-    assert!(refused(None, Kind::Phi { threshold: 0.0 }).starts_with("--phi-threshold: "));
+    assert!(refused(None, Kind::Phi(Phi { threshold: 0.0, ..Phi::default() })).starts_with("--phi-threshold: "));
     let empty = replayed(&[], None, ArrivalPolicy::default());
     let said = empty.to_string();
     assert!(said.contains("0 agents, 0 beats in 0s from 2023-11-14T22:13:20Z on; 0 records\n"), "{said}");

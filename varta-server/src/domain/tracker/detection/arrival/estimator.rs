@@ -152,8 +152,8 @@ impl Arrivals {
         let silence = match policy.kind {
             Kind::Fixed => return Err(NoEstimate::Fixed),
             _ if !learned => return Err(NoEstimate::Learning),
-            Kind::Phi { threshold } => {
-                phi::silence(f64::from(self.gap), f64::from(self.gap_variance), threshold)
+            Kind::Phi(settings) => {
+                phi::silence(f64::from(self.gap), f64::from(self.gap_variance), &settings)
             }
             Kind::Chen(bounds) => {
                 let link = self.link();
@@ -180,7 +180,8 @@ impl Arrivals {
     /// What was learned of the agent's beats and their way.
     pub(super) fn link(&self) -> chen::Link {
         let (lost, runs) = (f64::from(self.loss), f64::from(self.runs));
-        // Losses that were not seen in so many beats may be as frequent as once in as many.
+        // Losses that were not seen in so many beats may be as frequent as once in as many: Laplace's rule of
+        // succession, so that after 1,000 beats without a loss one beat in 1,002 is taken to be lost.
         let unseen = 1.0 / (f64::from(self.samples) + 2.0);
         let loss = lost + (1.0 - lost) * unseen;
         chen::Link {

@@ -15,4 +15,4 @@ mod tests;
 pub use self::estimator::Arrivals;
 #[cfg(test)]
 pub(crate) use self::phi::deviations;
-pub use self::policy::{ArrivalPolicy, Bounds, Kind, NoEstimate};
+pub use self::policy::{ArrivalPolicy, Bounds, Kind, NoEstimate, Phi};

@@ -5,12 +5,22 @@
 //! at φ ≥ 8. In the paper the distribution is that of the last 1,000 gaps. Here its mean and variance are
 //! those of all gaps until there are 1,000 and then decay with a weight of 1/1000, so that an agent needs no
 //! room for a window; an old gap fades instead of dropping out. The tests compare with the true window.
+//!
+//! The distribution is that of a process that always did what it does: an agent that has beaten evenly for a
+//! minute would be suspected after its first garbage collection. As implementations of the detector do, an
+//! acceptable pause is added to the mean, and the deviation has a minimum.
 
 use std::f64::consts::{LN_10, LOG10_2};
 
-/// The longest silence that is not too improbable, in the unit of the mean.
-pub(super) fn silence(mean: f64, variance: f64, threshold: f64) -> f64 {
-    mean + deviations(threshold) * variance.sqrt()
+use crate::base::time::nanos;
+use crate::domain::tracker::detection::arrival::policy::Phi;
+
+/// The longest silence that is not too improbable, by the mean of the gaps and their variance; all in
+/// nanoseconds.
+pub(super) fn silence(mean: f64, variance: f64, settings: &Phi) -> f64 {
+    let Phi { threshold, acceptable_pause, min_deviation } = *settings;
+    let deviation = variance.sqrt().max(nanos(min_deviation) as f64);
+    mean + nanos(acceptable_pause) as f64 + deviations(threshold) * deviation
 }
 
 /// The number of standard deviations above its mean that a normal variable exceeds with a probability of ten
@@ -29,6 +39,8 @@ pub(crate) fn deviations(threshold: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -37,6 +49,29 @@ mod tests {
         for (threshold, expected) in table {
             let found = deviations(threshold);
             assert!((found - expected).abs() < 0.001, "{threshold}: {found} and not {expected}");
+        }
+    }
+
+    #[test]
+    fn the_silence_is_the_published_formula_with_a_pause_and_a_minimum_of_the_deviation() {
+        let (milli, threshold) = (1e6, 8.0);
+        let settings = |pause, deviation| Phi {
+            threshold,
+            acceptable_pause: Duration::from_millis(pause),
+            min_deviation: Duration::from_millis(deviation),
+        };
+        // Mean and deviation of the gaps, acceptable pause, minimum deviation, all in milliseconds: what follows.
+        for (mean, deviation, pause, least, expected) in [
+            (1_000.0, 50.0, 0, 0, 1_280.6),
+            (1_000.0, 50.0, 3_000, 0, 4_280.6),
+            (1_000.0, 50.0, 3_000, 100, 4_561.2),
+            (1_000.0, 200.0, 3_000, 100, 5_122.4),
+            (100.0, 0.0, 3_000, 100, 3_661.2),
+            (100.0, 1.0, 0, 0, 105.6),
+        ] {
+            let variance = deviation * milli * deviation * milli;
+            let found = silence(mean * milli, variance, &settings(pause, least)) / milli;
+            assert!((found - expected).abs() < 0.1, "{found} and not {expected}");
         }
     }
 

@@ -17,6 +17,33 @@ pub struct Bounds {
     pub corrected_within: Option<Duration>,
 }
 
+/// The settings of the phi accrual detector.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Phi {
+    /// The φ from which on a silence is too long: a probability of ten to the minus φ. 8 in the paper.
+    pub threshold: f64,
+    /// The pause that any agent may make, in addition to what its beats suggest.
+    pub acceptable_pause: Duration,
+    /// The minimum standard deviation of the gaps, whatever was observed.
+    pub min_deviation: Duration,
+}
+
+impl Phi {
+    /// The detector of the paper, which has neither a pause nor a minimum deviation.
+    pub const PUBLISHED: Phi =
+        Phi { threshold: 8.0, acceptable_pause: Duration::ZERO, min_deviation: Duration::ZERO };
+}
+
+impl Default for Phi {
+    fn default() -> Self {
+        Phi {
+            acceptable_pause: Duration::from_secs(3),
+            min_deviation: Duration::from_millis(100),
+            ..Phi::PUBLISHED
+        }
+    }
+}
+
 /// How agents that request no timeout get one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ArrivalPolicy {
@@ -35,10 +62,7 @@ pub enum Kind {
     Fixed,
     /// The phi accrual detector: the longest silence that is not too improbable by the gaps between the beats
     /// before.
-    Phi {
-        /// The φ from which on a silence is too long: a probability of ten to the minus φ. 8 in the paper.
-        threshold: f64,
-    },
+    Phi(Phi),
     /// The detector of Chen, Toueg and Aguilera: the silence that keeps to these bounds.
     Chen(Bounds),
 }
@@ -64,7 +88,7 @@ impl ArrivalPolicy {
     pub const fn learns(&self) -> bool {
         match self.kind {
             Kind::Fixed => false,
-            Kind::Phi { .. } | Kind::Chen(_) => true,
+            Kind::Phi(_) | Kind::Chen(_) => true,
         }
     }
 }

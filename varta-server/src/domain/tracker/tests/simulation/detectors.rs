@@ -6,13 +6,10 @@ use std::time::Duration;
 
 use crate::base::time::{MonoTime, nanos};
 use crate::domain::tracker::detection::arrival::estimator::Arrivals;
-use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind, deviations};
+use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind, Phi, deviations};
 
 /// The window of the phi detector in the paper.
 const PHI_WINDOW: usize = 1_000;
-/// The threshold of the phi detector in the paper.
-pub(super) const PHI_THRESHOLD: f64 = 8.0;
-
 pub(super) trait Detector {
     /// Observes a beat that is newer than all before.
     fn observe(&mut self, read_at: MonoTime, nonce: u64, timestamp: u64);
@@ -55,7 +52,7 @@ impl Detector for PublishedPhi {
         let sum = u128::from(self.sum);
         let mean = self.sum as f64 / count as f64;
         let variance = (self.squares * count - sum * sum) as f64 / (count * count) as f64;
-        let silence = mean + deviations(PHI_THRESHOLD) * variance.sqrt();
+        let silence = mean + deviations(Phi::PUBLISHED.threshold) * variance.sqrt();
         Some(Duration::from_secs_f64(silence / 1e9))
     }
 }
@@ -79,8 +76,8 @@ impl Ours {
         Ours::new(Kind::Fixed, silence)
     }
 
-    pub(super) fn phi() -> Self {
-        Ours::new(Kind::Phi { threshold: PHI_THRESHOLD }, Duration::from_secs(5))
+    pub(super) fn phi(settings: Phi) -> Self {
+        Ours::new(Kind::Phi(settings), Duration::from_secs(5))
     }
 
     /// The whole detection time is used up.

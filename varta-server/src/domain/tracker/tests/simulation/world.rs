@@ -9,7 +9,7 @@ use varta_proto::Status;
 use crate::domain::beat::{ReceivedBeat, ReceivedControl};
 use crate::domain::process::ProcessId;
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind};
+use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind, Phi};
 use crate::domain::tracker::tests::simulation::Scenario;
 use crate::domain::tracker::tests::simulation::chance::Chance;
 use crate::domain::tracker::tests::simulation::reference::Reference;
@@ -251,7 +251,7 @@ fn arrival_policy(chance: &mut Chance) -> ArrivalPolicy {
         detect_within: Some(chance.millis(1_000, 20_000)),
         corrected_within: None,
     };
-    let phi = Kind::Phi { threshold: 1.0 + 9.0 * chance.unit() };
+    let phi = Kind::Phi(Phi { threshold: 1.0 + 9.0 * chance.unit(), ..Phi::PUBLISHED });
     let shortest =
         chance.one_of(&[Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(3)]);
     let longest = chance.one_of(&[Duration::from_secs(3), Duration::from_secs(60)]);

@@ -8,7 +8,7 @@ use super::chen;
 use crate::base::time::MonoTime;
 use crate::domain::tracker::detection::arrival::estimator::MIN_SAMPLES;
 use crate::domain::tracker::detection::arrival::estimator::*;
-use crate::domain::tracker::detection::arrival::policy::{ArrivalPolicy, Bounds, Kind, NoEstimate};
+use crate::domain::tracker::detection::arrival::policy::{ArrivalPolicy, Bounds, Kind, NoEstimate, Phi};
 
 const SECOND: u64 = 1_000_000_000;
 const MILLI: u64 = 1_000_000;
@@ -53,7 +53,7 @@ fn policy(kind: Kind) -> ArrivalPolicy {
     ArrivalPolicy { kind, ..ArrivalPolicy::default() }
 }
 
-const PHI: Kind = Kind::Phi { threshold: 8.0 };
+const PHI: Kind = Kind::Phi(Phi::PUBLISHED);
 const HOURLY: Kind = Kind::Chen(Bounds {
     detect_within: None,
     mistake_every: Some(Duration::from_secs(3_600)),
@@ -215,9 +215,11 @@ proptest! {
     fn nothing_leads_out_of_the_bounds(
         steps in prop::collection::vec((hostile(), hostile(), 0..3 * SECOND, any::<bool>()), 1..80),
         threshold in prop_oneof![Just(8.0), any::<f64>()],
-        bounds in prop::collection::vec(prop::option::of(hostile()), 3),
+        bounds in prop::collection::vec(prop::option::of(hostile()), 5),
     ) {
         let duration = |index: usize| bounds[index].map(Duration::from_nanos);
+        let [acceptable_pause, min_deviation] = [3, 4].map(|index| duration(index).unwrap_or_default());
+        let phi = Phi { threshold, acceptable_pause, min_deviation };
         let bounds = Bounds { detect_within: duration(0), mistake_every: duration(1), corrected_within: duration(2) };
         let mut arrivals = Arrivals::new(MonoTime::START, 1, 0);
         let (mut now, mut nonce, mut timestamp) = (0_u64, 1_u64, 0_u64);
@@ -231,7 +233,7 @@ proptest! {
                 nonce = nonce.wrapping_add(1);
                 timestamp = timestamp.wrapping_add(pass);
             }
-            for kind in [Kind::Phi { threshold }, Kind::Chen(bounds)] {
+            for kind in [Kind::Phi(phi), Kind::Chen(bounds)] {
                 let policy = policy(kind);
                 if let Ok(silence) = arrivals.stall_after(&policy) {
                     prop_assert!(silence >= policy.shortest && silence <= policy.longest, "{:?}", silence);
