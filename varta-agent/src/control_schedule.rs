@@ -8,7 +8,7 @@ use std::time::Duration;
 use varta_proto::control::{EncodedControl, Goodbye, GoodbyeReason, Hello, MAX_CONTROL_LEN};
 
 use crate::entropy;
-use crate::outcome::BeatOutcome;
+use crate::outcome::{BeatOutcome, QUEUE_FULL};
 use crate::profile::Profile;
 #[cfg(feature = "tokio")]
 use crate::profile::ProfileError;
@@ -34,6 +34,8 @@ pub(crate) struct ControlHeader {
 pub(crate) struct ControlSchedule {
     /// When a Hello is due. Early rather than late: a restarted server learns the agent's profile from it.
     hello_due: u64,
+    /// Whether the Hello that is due precedes the beat, because the server has none of this connection.
+    is_introduction: bool,
     /// The number of beats of this session that could not be sent.
     unsent: u64,
     /// The end of the time for which the program has declared itself busy, until a Hello has reported that
@@ -50,12 +52,18 @@ impl ControlSchedule {
     /// Creates a schedule: Hellos for a profile, none without one.
     pub(crate) const fn new(profile: Option<Box<Profile>>) -> Self {
         let hello_due = if profile.is_some() { 0 } else { NEVER };
-        Self { hello_due, unsent: 0, busy_until: None, session: None, profile }
+        let is_introduction = profile.is_some();
+        Self { hello_due, is_introduction, unsent: 0, busy_until: None, session: None, profile }
     }
 
     #[inline]
     pub(crate) const fn is_hello_due(&self, timestamp: u64) -> bool {
         timestamp >= self.hello_due
+    }
+
+    /// Returns whether a Hello is due that precedes the beat.
+    pub(crate) const fn is_introduction_due(&self) -> bool {
+        self.is_introduction
     }
 
     /// Counts a beat that could not be sent.
@@ -68,6 +76,7 @@ impl ControlSchedule {
     pub(crate) const fn handle_reconnect(&mut self) {
         if self.profile.is_some() || self.busy_until.is_some() {
             self.hello_due = 0;
+            self.is_introduction = true;
         }
     }
 
@@ -96,8 +105,10 @@ impl ControlSchedule {
     }
 
     /// Schedules the next Hello after one with this outcome: with the next beat if it was dropped, and after
-    /// the interval if it was sent or if the transport does not carry control datagrams.
+    /// the interval if it was sent or if the transport does not carry control datagrams. After a full queue a
+    /// beat gets the first place in it.
     pub(crate) fn handle_hello(&mut self, timestamp: u64, outcome: BeatOutcome) {
+        self.is_introduction &= outcome.is_dropped() && outcome != QUEUE_FULL;
         if outcome.is_dropped() {
             self.hello_due = 0;
             return;

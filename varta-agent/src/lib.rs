@@ -56,7 +56,7 @@
 //!
 //! - [`Builder::name`], [`interval`](Builder::interval), [`stall_after`](Builder::stall_after) and
 //!   [`label`](Builder::label): the identity of the agent, and the silence after which it counts as stalled.
-//!   The handle repeats them at least once a minute, and after the first beat to a restarted server.
+//!   The handle sends them before its first beat, also to a restarted server, and at least once a minute.
 //! - [`Varta::close`]: the agent ends, and why, so that its silence raises no alert. A heartbeat sends it
 //!   when it is stopped or dropped. Dropping a handle sends nothing, because a program that fails drops its
 //!   handles too.

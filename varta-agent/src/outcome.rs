@@ -31,6 +31,9 @@ pub enum BeatOutcome {
     Failed(BeatError),
 }
 
+/// The outcome for which a later attempt on the same connection may succeed.
+pub(crate) const QUEUE_FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
+
 impl BeatOutcome {
     /// Returns whether the kernel took the beat.
     #[inline]

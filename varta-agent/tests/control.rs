@@ -38,9 +38,9 @@ fn nonce(datagram: &[u8]) -> u64 {
 
 for_each_kind! {
     a_named_handle_says_hello_and_then_beats,
-    a_lazy_handle_says_nothing_before_its_first_beat,
+    a_lazy_handle_says_nothing_until_its_first_beat_and_then_its_name_first,
     a_handle_without_a_name_sends_only_frames,
-    a_server_that_was_restarted_hears_the_name_behind_the_beat_that_found_it,
+    a_server_that_was_restarted_hears_the_name_before_the_beat_that_found_it,
     a_full_queue_has_the_hello_wait_and_takes_the_beat_first,
     a_goodbye_arrives_behind_the_beats_and_dropping_a_handle_sends_nothing,
     a_goodbye_to_a_server_that_was_restarted_arrives,
@@ -56,14 +56,21 @@ fn a_named_handle_says_hello_and_then_beats<W: HandleKind>() {
     assert_eq!((hello(control), nonce(one), nonce(two)), (0, 1, 2));
 }
 
-fn a_lazy_handle_says_nothing_before_its_first_beat<W: HandleKind>() {
-    let server = Server::listening();
-    let mut agent = W::build(worker().socket(server.path()).lazy()).unwrap();
-    assert!(server.datagrams().is_empty());
-    assert!(beat(&mut agent).is_sent());
-    let datagrams = server.datagrams();
-    let [one, control] = &datagrams[..] else { panic!("{datagrams:?}") };
-    assert_eq!((nonce(one), hello(control)), (1, 1));
+fn a_lazy_handle_says_nothing_until_its_first_beat_and_then_its_name_first<W: HandleKind>() {
+    for absent in [false, true] {
+        let mut server = if absent { Server::absent() } else { Server::listening() };
+        let mut agent = W::build(worker().socket(server.path()).lazy()).unwrap();
+        if absent {
+            assert!(beat(&mut agent).is_dropped() && beat(&mut agent).is_dropped());
+            server.start();
+        }
+        assert!(server.datagrams().is_empty());
+        assert!(beat(&mut agent).is_sent());
+        let datagrams = server.datagrams();
+        let [control, one] = &datagrams[..] else { panic!("{datagrams:?}") };
+        let before = if absent { 2 } else { 0 };
+        assert_eq!((hello(control), nonce(one)), (before, before + 1));
+    }
 }
 
 fn a_handle_without_a_name_sends_only_frames<W: HandleKind>() {
@@ -82,7 +89,7 @@ fn a_handle_without_a_name_sends_only_frames<W: HandleKind>() {
     }
 }
 
-fn a_server_that_was_restarted_hears_the_name_behind_the_beat_that_found_it<W: HandleKind>() {
+fn a_server_that_was_restarted_hears_the_name_before_the_beat_that_found_it<W: HandleKind>() {
     let mut server = Server::listening();
     let mut agent = W::build(worker().socket(server.path())).unwrap();
     assert!(beat(&mut agent).is_sent());
@@ -91,8 +98,8 @@ fn a_server_that_was_restarted_hears_the_name_behind_the_beat_that_found_it<W: H
         server.start();
         assert!(beat(&mut agent).is_sent());
         let datagrams = server.datagrams();
-        let [one, control] = &datagrams[..] else { panic!("{datagrams:?}") };
-        assert_eq!((nonce(one), hello(control)), (beats, beats));
+        let [control, one] = &datagrams[..] else { panic!("{datagrams:?}") };
+        assert_eq!((hello(control), nonce(one)), (beats - 1, beats));
     }
 }
 

@@ -1,7 +1,8 @@
 //! The control datagrams of a handle.
 //!
-//! A control datagram is sent after a beat or on its own, and never before a beat: if the queue has one place
-//! left, the beat gets it.
+//! The first Hello of a connection precedes the beat, so that the first verdict of a server has the name. All
+//! other control datagrams are sent after a beat or on their own: if the queue has one place left, the beat
+//! gets it.
 
 use std::io;
 use std::thread;
@@ -9,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use varta_proto::control::{EncodedControl, GoodbyeReason, MAX_CONTROL_LEN};
 
-use super::handle::{QUEUE_FULL, Varta};
+use super::handle::Varta;
 use crate::control_schedule::{ControlHeader, ControlSchedule};
 use crate::fork::ProcessLife;
-use crate::outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
+use crate::outcome::{BeatError, BeatOutcome, DropReason, QUEUE_FULL, classify_send_error};
 use crate::profile::Profile;
 #[cfg(feature = "tokio")]
 use crate::profile::ProfileError;
@@ -132,7 +133,7 @@ impl<T: BeatTransport> Varta<T> {
         self.send_control(datagram)
     }
 
-    /// Creates a handle with a profile, and sends its first Hello `at_once` or after the first beat.
+    /// Creates a handle with a profile, and sends its first Hello `at_once` or with the first beat.
     pub(crate) fn with_profile(
         transport: T,
         reconnect_after: u32,
@@ -143,20 +144,21 @@ impl<T: BeatTransport> Varta<T> {
         let mut agent =
             Self::with(transport, ProcessLife::current(), reconnect_after, control_schedule, true);
         if at_once && agent.control_schedule.is_hello_due(0) {
-            agent.send_hello();
+            agent.send_hello(0);
         }
         agent
     }
 
-    /// Sends a Hello with the timestamp and the nonce of the last beat. Its outcome only affects the schedule
-    /// of the next Hello.
+    /// Sends a Hello with `nonce` as that of the last beat. Its outcome only affects the schedule of the next
+    /// Hello.
     ///
     /// Never inlined, so that the buffer is not on the stack of a beat.
     #[cold]
     #[inline(never)]
-    pub(super) fn send_hello(&mut self) {
+    pub(super) fn send_hello(&mut self, nonce: u64) {
         let mut buffer = [0; MAX_CONTROL_LEN];
-        let hello = self.control_schedule.hello(self.control_header(), &mut buffer);
+        let header = ControlHeader { nonce, ..self.control_header() };
+        let hello = self.control_schedule.hello(header, &mut buffer);
         let outcome = self.send_control(hello);
         self.control_schedule.handle_hello(self.last_timestamp, outcome);
     }

@@ -11,15 +11,13 @@ use varta_proto::{Frame, NONCE_TERMINAL, Status};
 use crate::control_schedule::ControlSchedule;
 use crate::counters::Counters;
 use crate::fork::ProcessLife;
-use crate::outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};
+use crate::outcome::{BeatError, BeatOutcome, DropReason, QUEUE_FULL, classify_send_error};
 use crate::sys;
 use crate::time::nanoseconds;
 use crate::transport::{BeatTransport, UdsTransport};
 
 /// The largest nonce of an ordinary beat.
 const MAX_NONCE: u64 = NONCE_TERMINAL - 1;
-
-pub(super) const QUEUE_FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
 
 const NONCE_WRAPPED_MESSAGE: &str = "varta: a session has used up its nonces and begins again at 0\n";
 
@@ -106,7 +104,8 @@ impl<T: BeatTransport> Varta<T> {
     /// Sends a beat: this process is alive, with this status and a number of the program's choice.
     ///
     /// It never blocks, never panics, and allocates nothing; a lost beat is not stored. The result may be
-    /// ignored. A Hello that is due follows a beat that was sent, and does not affect its outcome.
+    /// ignored. The first Hello of a connection precedes its first beat, later ones follow a beat that was
+    /// sent; a Hello does not affect the outcome.
     ///
     /// - The first beat has nonce 1 and each one the next, lost or not. The timestamp never decreases.
     /// - The first beat after a fork connects again, starts a new session, and counts as a [fork
@@ -252,20 +251,43 @@ impl<T: BeatTransport> Varta<T> {
         let timestamp = self.next_timestamp(now);
         let mut wire = [0; 32];
         Frame::new(status, self.process_life.pid(), timestamp, nonce, payload).encode(&mut wire);
-        let outcome = match self.send(&wire) {
-            dropped @ BeatOutcome::Dropped(_) => self.handle_dropped(&wire, dropped),
-            outcome => {
-                self.dropped_in_a_row = 0;
-                outcome
-            }
+        let outcome = if self.control_schedule.is_hello_due(timestamp) {
+            self.send_frame_and_hello(&wire)
+        } else {
+            self.send_frame(&wire)
         };
         self.counters.count_beat(outcome);
         if !outcome.is_sent() {
             self.control_schedule.count_unsent();
-        } else if self.control_schedule.is_hello_due(timestamp) {
-            self.send_hello();
         }
         outcome
+    }
+
+    /// Sends a frame together with the Hello that is due: the first of a connection before it, any other
+    /// after it.
+    #[cold]
+    #[inline(never)]
+    fn send_frame_and_hello(&mut self, wire: &[u8; 32]) -> BeatOutcome {
+        if self.control_schedule.is_introduction_due() {
+            self.send_hello(self.previous_nonce());
+        }
+        let outcome = self.send_frame(wire);
+        if outcome.is_sent() && self.control_schedule.is_hello_due(self.last_timestamp) {
+            self.send_hello(self.nonce);
+        }
+        outcome
+    }
+
+    /// Sends a frame, and once more on a new connection if that is due.
+    #[inline]
+    fn send_frame(&mut self, wire: &[u8; 32]) -> BeatOutcome {
+        match self.send(wire) {
+            dropped @ BeatOutcome::Dropped(_) => self.handle_dropped(wire, dropped),
+            outcome => {
+                self.dropped_in_a_row = 0;
+                outcome
+            }
+        }
     }
 
     /// Starts a session of this process, if there is a connection for it.
@@ -293,6 +315,15 @@ impl<T: BeatTransport> Varta<T> {
             self.nonce = 0;
         }
         self.nonce
+    }
+
+    /// Returns the nonce of the beat before the one that has taken the current nonce; 0 before the first.
+    const fn previous_nonce(&self) -> u64 {
+        // 0 follows the largest nonce.
+        match self.nonce.checked_sub(1) {
+            Some(nonce) => nonce,
+            None => MAX_NONCE,
+        }
     }
 
     #[inline]
@@ -327,13 +358,22 @@ impl<T: BeatTransport> Varta<T> {
             return dropped;
         }
         self.counters.count_reconnect();
+        if dropped != QUEUE_FULL {
+            self.control_schedule.handle_reconnect();
+            if self.control_schedule.is_introduction_due() {
+                self.send_hello(self.previous_nonce());
+            }
+        }
         let retried = self.send(wire);
         if !retried.is_dropped() {
             self.dropped_in_a_row = 0;
         }
         // If the new queue is full too, it is taken to be the same queue.
-        if (dropped, retried) != (QUEUE_FULL, QUEUE_FULL) {
+        if dropped == QUEUE_FULL && retried != QUEUE_FULL {
             self.control_schedule.handle_reconnect();
+            if retried.is_sent() && self.control_schedule.is_introduction_due() {
+                self.send_hello(self.nonce);
+            }
         }
         retried
     }

@@ -31,9 +31,9 @@ const DEFAULT_RECONNECT_AFTER: u32 = 1;
 /// # Settings that the server receives
 ///
 /// A beat carries no name and no interval. A handle with a [name](Self::name), an [interval](Self::interval),
-/// a [stall-after](Self::stall_after) or [labels](Self::label) sends them to the server in a *Hello*: when it
-/// connects, after the first beat following a fork or a reconnect, and after a beat at least once a minute,
-/// so that a restarted server learns them again. A lost Hello is sent again after a later beat; it never
+/// a [stall-after](Self::stall_after) or [labels](Self::label) sends them to the server in a *Hello*: before
+/// the first beat on each connection and after each fork, so that the server knows the name from the first
+/// beat on, and after a beat at least once a minute. A lost Hello is sent again with a later beat; it never
 /// affects the outcome of a beat. A handle without any of these sends only beats.
 ///
 /// A server without support for Hellos counts them as malformed, and accepts the beats.

@@ -23,7 +23,7 @@ impl Builder {
     /// [`Dropped(NoObserver)`](crate::DropReason::NoObserver) if there is none. It does so with any setting
     /// of [`reconnect_after`](Self::reconnect_after), which only applies to lost connections.
     ///
-    /// The handle sends nothing before its first beat: its Hello follows that beat. So a process that
+    /// The handle sends nothing until its first beat, and then its Hello and that beat. So a process that
     /// connects and leaves all beats to the children that it forks does not appear as an agent.
     pub const fn lazy(mut self) -> Self {
         self.source.lazy = true;

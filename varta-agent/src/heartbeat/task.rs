@@ -10,7 +10,7 @@ use varta_proto::control::GoodbyeReason;
 
 use crate::agent::Varta;
 use crate::entropy;
-use crate::outcome::{BeatOutcome, DropReason};
+use crate::outcome::{BeatOutcome, QUEUE_FULL};
 use crate::progress::{Guards, Progress};
 use crate::retry::RETRY_DELAYS;
 use crate::transport::BeatTransport;
@@ -20,8 +20,6 @@ use crate::transport::BeatTransport;
 /// queue together should not retry together.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(2);
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(8);
-
-const QUEUE_FULL: BeatOutcome = BeatOutcome::Dropped(DropReason::KernelQueueFull);
 
 /// What the program has set: the content of the next beat, and what else is to send.
 #[derive(Clone, Copy, Debug)]

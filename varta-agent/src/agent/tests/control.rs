@@ -152,6 +152,21 @@ fn a_hello_that_is_lost_goes_out_behind_the_next_beat_and_changes_no_outcome() {
 }
 
 #[test]
+fn the_first_hello_of_a_connection_stays_before_the_beat_until_it_meets_a_full_queue() {
+    let (mut agent, transport) = named();
+    agent.reconnect().unwrap();
+    transport.lose_next_controls(&[GONE, io::ErrorKind::ConnectionRefused, FULL]);
+    for _ in 0..3 {
+        assert_eq!(beat(&mut agent), BeatOutcome::Sent);
+    }
+    // The third met a full queue: the beat goes first, and the Hello after it is sent.
+    assert_eq!(transport.frames_before_controls(), [0, 0, 1, 1, 2, 2, 3]);
+    let controls_sent = transport.controls_sent();
+    let nonces: Vec<u64> = controls_sent.iter().map(|hello| hello.control().nonce()).collect();
+    assert_eq!(nonces, [0, 0, 1, 1, 2, 2, 3]);
+}
+
+#[test]
 fn a_hello_waits_for_a_beat_that_gets_through() {
     let (mut agent, transport) = named();
     transport.drop_next(&[FULL, io::ErrorKind::Other, GONE]);
@@ -215,19 +230,21 @@ fn a_transport_that_carries_beats_alone_loses_the_hello_and_no_beat() {
 }
 
 #[test]
-fn after_a_reconnect_the_next_beat_says_hello_again() {
+fn after_a_reconnect_the_next_beat_says_hello_before_itself() {
     let (mut agent, transport) = named();
     assert!(beat(&mut agent).is_sent());
     agent.reconnect().unwrap();
     assert!(beat(&mut agent).is_sent() && beat(&mut agent).is_sent());
-    assert_eq!(transport.frames_before_controls(), [0, 2]);
+    assert_eq!(transport.frames_before_controls(), [0, 1]);
 
     // A beat that detects the restart of the server does the same.
     agent.set_reconnect_after(1);
     transport.drop_next(&[GONE]);
     assert!(beat(&mut agent).is_sent() && beat(&mut agent).is_sent());
-    assert_eq!(transport.frames_before_controls(), [0, 2, 5]);
+    assert_eq!(transport.frames_before_controls(), [0, 1, 4]);
     let controls_sent = transport.controls_sent();
+    let nonces: Vec<u64> = controls_sent.iter().map(|hello| hello.control().nonce()).collect();
+    assert_eq!(nonces, [0, 1, 3], "of the beat before");
     assert!(
         controls_sent.iter().all(|hello| hello.control().session() == controls_sent[0].control().session())
     );
@@ -249,7 +266,7 @@ fn a_reconnect_from_a_full_queue_to_a_full_queue_is_no_reason_to_say_hello() {
 }
 
 #[test]
-fn a_forked_child_says_hello_behind_its_first_beat_in_a_session_of_its_own() {
+fn a_forked_child_says_hello_before_its_first_beat_in_a_session_of_its_own() {
     let (mut agent, transport) = named();
     transport.drop_next(&[FULL]);
     assert!(beat(&mut agent).is_dropped());
@@ -259,11 +276,11 @@ fn a_forked_child_says_hello_behind_its_first_beat_in_a_session_of_its_own() {
     assert_eq!(transport.controls_sent().len(), 1);
 
     assert!(beat(&mut agent).is_sent() && beat(&mut agent).is_sent());
-    assert_eq!(transport.frames_before_controls(), [0, 2]);
+    assert_eq!(transport.frames_before_controls(), [0, 1]);
     let controls_sent = transport.controls_sent();
     let (parent, child) = (controls_sent[0].control(), controls_sent[1].control());
     assert_ne!(parent.session(), child.session());
-    assert_eq!((child.nonce(), child.unsent(), child.name()), (1, Some(0), parent.name()));
+    assert_eq!((child.nonce(), child.unsent(), child.name()), (0, Some(0), parent.name()));
 }
 
 #[test]
