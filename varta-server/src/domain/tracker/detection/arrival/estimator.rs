@@ -152,9 +152,7 @@ impl Arrivals {
         let silence = match policy.kind {
             Kind::Fixed => return Err(NoEstimate::Fixed),
             _ if !learned => return Err(NoEstimate::Learning),
-            Kind::Phi(settings) => {
-                phi::silence(f64::from(self.gap), f64::from(self.gap_variance), &settings)
-            }
+            Kind::Phi(settings) => phi::silence(f64::from(self.gap), f64::from(self.gap_variance), &settings),
             Kind::Chen(bounds) => {
                 let link = self.link();
                 let margin = chen::margin(&link, &bounds, nanos(policy.longest) as f64)?;

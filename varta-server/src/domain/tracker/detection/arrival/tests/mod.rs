@@ -10,6 +10,8 @@ use crate::domain::tracker::detection::arrival::estimator::MIN_SAMPLES;
 use crate::domain::tracker::detection::arrival::estimator::*;
 use crate::domain::tracker::detection::arrival::policy::{ArrivalPolicy, Bounds, Kind, NoEstimate, Phi};
 
+mod recorded;
+
 const SECOND: u64 = 1_000_000_000;
 const MILLI: u64 = 1_000_000;
 
