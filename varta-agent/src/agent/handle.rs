@@ -270,6 +270,7 @@ impl<T: BeatTransport> Varta<T> {
     fn send_frame_and_hello(&mut self, wire: &[u8; 32]) -> BeatOutcome {
         if self.control_schedule.is_introduction_due() {
             self.send_hello(self.previous_nonce());
+            return self.send_frame(wire);
         }
         let outcome = self.send_frame(wire);
         if outcome.is_sent() && self.control_schedule.is_hello_due(self.last_timestamp) {

@@ -165,6 +165,9 @@ impl Tracker {
             self.end_absence(number);
             self.agents.slot_mut(number).accept(frame, at);
         } else {
+            if was_away && let Some(introduction) = self.waiting.take(beat.sender) {
+                self.introduce(number, &introduction, at);
+            }
             self.accept(number, beat, at, mistake);
             if let Some((place, due)) = learns_from {
                 // An agent that was away has just been armed again, for its current deadline.
@@ -238,6 +241,9 @@ impl Tracker {
         }
         self.adaptive_timeouts.forget(number);
         self.apply_rules(number);
+        if let Some(introduction) = self.waiting.take(beat.sender) {
+            self.introduce(number, &introduction, at);
+        }
         self.wheel.arm(number, self.first_check(number));
         self.watch(number);
         let change = TransitionDetails::new(before, Cause::Restarted, at, silence);

@@ -31,7 +31,12 @@ impl Tracker {
                 if let Some(limited) = self.limit(number, at) {
                     return limited;
                 }
-                self.introduce(number, introduction, at);
+                // The next beat under this pid may be that of another process, which says its name first.
+                if self.agents.slot(number).has_departed() {
+                    self.waiting.put(sender, introduction.clone());
+                } else if self.introduce(number, introduction, at) {
+                    self.replace_predecessor(number, at);
+                }
             }
             (None, ControlMessage::Hello(introduction)) => self.waiting.put(sender, introduction.clone()),
             (Some(number), ControlMessage::Goodbye { nonce, timestamp, reason }) => {
@@ -49,16 +54,15 @@ impl Tracker {
         FrameOutcome::Accepted
     }
 
-    /// Applies what an agent says of itself in a Hello, within bounds.
-    pub(super) fn introduce(&mut self, number: u32, introduction: &Hello, at: MonoTime) {
+    /// Applies what an agent says of itself in a Hello, within bounds. Returns whether it took another name.
+    pub(super) fn introduce(&mut self, number: u32, introduction: &Hello, at: MonoTime) -> bool {
         let Hello { name, interval, stall_after, busy_for, labels } = introduction;
-        if let Some(name) = name {
-            let was_known = self.agents.rest(number).name_source == NameSource::Agent
-                && **self.names.get(self.agents.rest(number).name) == *name.as_str();
-            if !was_known {
-                self.rename(number, name.as_str(), NameSource::Agent);
-                self.replace_predecessor(number, at);
-            }
+        let other_name = name.as_ref().filter(|name| {
+            let rest = self.agents.rest(number);
+            rest.name_source != NameSource::Agent || **self.names.get(rest.name) != *name.as_str()
+        });
+        if let Some(name) = other_name {
+            self.rename(number, name.as_str(), NameSource::Agent);
         }
         let requested = stall_after.map(|asked| AskedTimeout::Requested(self.granted(asked)));
         let three = interval.map(|interval| interval.saturating_mul(AskedTimeout::INTERVALS));
@@ -81,6 +85,7 @@ impl Tracker {
         if self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited) {
             self.wheel.arm(number, self.first_check(number).max(at));
         }
+        other_name.is_some()
     }
 
     /// The maximum silence of an agent, whatever it requests.
@@ -161,7 +166,7 @@ impl Tracker {
 
     /// Takes the place of an agent with the same name and origin that is down or gone, if there is one: the
     /// series continues, and a transition says so to all that got its end.
-    fn replace_predecessor(&mut self, number: u32, at: MonoTime) {
+    pub(super) fn replace_predecessor(&mut self, number: u32, at: MonoTime) {
         let was_missing = self.mark_seen(number);
         if let Some(change) = self.take_over_identity(number, at) {
             self.announce(number, change);

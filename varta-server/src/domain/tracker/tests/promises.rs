@@ -195,6 +195,57 @@ fn an_introduction_waits_for_the_first_beat_and_is_no_beat_itself() {
 }
 
 #[test]
+fn the_first_transition_of_a_process_that_takes_a_pid_over_has_the_name_that_it_gave_before_its_first_beat() {
+    let mut world = World::new();
+    let mut first = Handle::connect(PID, at(0));
+    world.tracker.handle_control(&first.hello(at(0), named("billing")));
+    world.hear(first.next(at(0), Status::Ok));
+    let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
+    world.tracker.handle_exit(process, ExitStatus::Exited { code: 3 }, at(1), at(1));
+    world.told();
+
+    world.spawn(PID, "another", 200);
+    let mut second = Handle::connect(PID, at(2));
+    world.tracker.handle_control(&second.hello(at(2), named("mail")));
+    let name = |world: &World| world.tracker.agents(0..usize::MAX).next().unwrap().name.to_string();
+    assert_eq!(name(&world), "billing", "a Hello is no beat, and the dead keep their names");
+    world.hear(second.next(at(2), Status::Ok));
+    let change = world.tracker.poll_transition().unwrap();
+    assert_eq!((&*change.agent.name, change.to), ("mail", UP));
+    assert_eq!(world.told(), []);
+}
+
+#[test]
+fn who_says_hello_after_a_goodbye_is_known_by_it_from_the_next_beat_on() {
+    let mut world = World::new();
+    let mut first = Handle::connect(PID, at(0));
+    world.hear(first.next(at(0), Status::Ok));
+    world.tracker.handle_control(&first.goodbye(at(1)));
+    world.told();
+    let mut second = Handle::connect(PID, at(2));
+    world.tracker.handle_control(&second.hello(at(2), named("mail")));
+    world.hear(second.next(at(2), Status::Ok));
+    let change = world.tracker.poll_transition().unwrap();
+    assert_eq!((&*change.agent.name, change.from, change.to), ("mail", Some(Verdict::Gone), UP));
+}
+
+#[test]
+fn a_successor_that_gives_its_name_before_its_first_beat_is_up_once() {
+    let mut world = World::new();
+    let mut first = Handle::connect(PID, at(0));
+    world.tracker.handle_control(&first.hello(at(0), named("billing")));
+    world.hear(first.next(at(0), Status::Ok));
+    let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
+    world.tracker.handle_exit(process, ExitStatus::Exited { code: 3 }, at(1), at(1));
+    world.told();
+    let mut second = Handle::connect(77, at(2));
+    world.tracker.handle_control(&second.hello(at(2), named("billing")));
+    world.hear(second.next(at(2), Status::Ok));
+    assert_eq!(world.told(), [(UP, Cause::Restarted)]);
+    assert_eq!((world.verdict(PID), world.tracker.len()), (None, 1));
+}
+
+#[test]
 fn a_name_that_was_given_stays_when_the_command_changes() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));

@@ -195,7 +195,9 @@ fn a_policy_that_makes_no_sense_is_refused_by_its_option() {
         replay(&Replay { path: path.clone(), stall_after, arrival }).unwrap_err().to_string()
     };
     assert!(refused(Some(Duration::ZERO), Kind::Fixed).starts_with("--stall-after: "));
-    assert!(refused(None, Kind::Phi(Phi { threshold: 0.0, ..Phi::default() })).starts_with("--phi-threshold: "));
+    assert!(
+        refused(None, Kind::Phi(Phi { threshold: 0.0, ..Phi::default() })).starts_with("--phi-threshold: ")
+    );
     let empty = replayed(&[], None, ArrivalPolicy::default());
     let said = empty.to_string();
     assert!(said.contains("0 agents, 0 beats in 0s from 2023-11-14T22:13:20Z on; 0 records\n"), "{said}");
