@@ -197,14 +197,19 @@ impl DetectorArgs {
     /// The first option that belongs to another detector, where it would have no effect. Ranges are checked
     /// by [`Config::check`](crate::config::Config::check).
     pub fn policy(&self) -> Result<ArrivalPolicy, Error> {
+        let usual = ArrivalPolicy::default();
+        let longest = self.max_learned_stall_after.unwrap_or(usual.longest);
         let (kind, theirs): (_, &[&str]) = match self.detector {
             Detector::Fixed => (Kind::Fixed, &[]),
             Detector::Phi => {
+                // A default is no reason to refuse a shorter maximum.
                 let usual = Phi::default();
                 let settings = Phi {
                     threshold: self.phi_threshold.unwrap_or(usual.threshold),
-                    acceptable_pause: self.phi_acceptable_pause.unwrap_or(usual.acceptable_pause),
-                    min_deviation: self.phi_min_deviation.unwrap_or(usual.min_deviation),
+                    acceptable_pause: self
+                        .phi_acceptable_pause
+                        .unwrap_or_else(|| usual.acceptable_pause.min(longest)),
+                    min_deviation: self.phi_min_deviation.unwrap_or_else(|| usual.min_deviation.min(longest)),
                 };
                 (Kind::Phi(settings), &["--phi-", "--min-", "--max-"])
             }
@@ -233,12 +238,8 @@ impl DetectorArgs {
                 return Err(Error::Option { option, fault });
             }
         }
-        let usual = ArrivalPolicy::default();
-        Ok(ArrivalPolicy {
-            kind,
-            shortest: self.min_learned_stall_after.unwrap_or(usual.shortest),
-            longest: self.max_learned_stall_after.unwrap_or(usual.longest),
-        })
+        let shortest = self.min_learned_stall_after.unwrap_or(usual.shortest);
+        Ok(ArrivalPolicy { kind, shortest, longest })
     }
 }
 
@@ -381,6 +382,8 @@ mod tests {
             policy(&["--detector=phi", "--phi-threshold=9.5"]).unwrap().kind,
             Kind::Phi(Phi { threshold: 9.5, ..usual })
         );
+        let shorter = policy(&["--detector=phi", "--max-learned-stall-after=2s"]).unwrap().kind;
+        assert_eq!(shorter, Kind::Phi(Phi { acceptable_pause: 2 * second, ..usual }));
         let published = ["--detector=phi", "--phi-acceptable-pause=0s", "--phi-min-deviation=0s"];
         assert_eq!(policy(&published).unwrap().kind, Kind::Phi(Phi::PUBLISHED));
         let chen =

@@ -163,8 +163,8 @@ fn the_first_hello_of_a_connection_stays_before_the_beat_until_it_meets_a_full_q
     let expected = [0, 0, 1, 2, 4, 5];
     assert_eq!(transport.frames_before_controls(), expected);
     let controls_sent = transport.controls_sent();
-    let nonces: Vec<usize> = controls_sent.iter().map(|hello| hello.control().nonce() as usize).collect();
-    assert_eq!(nonces, expected);
+    let nonces: Vec<u64> = controls_sent.iter().map(|hello| hello.control().nonce()).collect();
+    assert_eq!(nonces, expected.map(|frames| frames as u64));
 }
 
 #[test]

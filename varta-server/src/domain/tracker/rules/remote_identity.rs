@@ -96,10 +96,10 @@ impl Tracker {
         if found.continued.is_none() {
             slot.begin_anew(rest, Session::UNHEARD);
         }
-        if let Some(introduction) = self.waiting.take(beat.sender) {
-            if self.introduce(number, &introduction, beat.received_at) {
-                self.replace_predecessor(number, beat.received_at);
-            }
+        if let Some(introduction) = self.waiting.take(beat.sender)
+            && self.introduce(number, &introduction, beat.received_at)
+        {
+            self.replace_predecessor(number, beat.received_at);
         }
         self.handle_known(number, beat, processes)
     }
