@@ -20,7 +20,7 @@ const NO_OPTIONS: [&str; 0] = [];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. Unit files rely on them.
-const OPTIONS: [&str; 59] = [
+const OPTIONS: [&str; 61] = [
     "socket",
     "socket-mode",
     "socket-group",

@@ -95,7 +95,7 @@ fn an_agent_that_gives_its_name_its_interval_or_labels_is_learned_as_one_that_gi
     let second = Duration::from_secs(1);
     let name = Some(AgentName::parse("billing").unwrap());
     for introduction in [
-        Hello { name: name.clone(), ..Hello::default() },
+        Hello { name, ..Hello::default() },
         Hello { interval: Some(TENTH), ..Hello::default() },
         Hello { name, interval: Some(TENTH), ..Hello::default() },
         Hello { busy_for: Some(TENTH), ..Hello::default() },
