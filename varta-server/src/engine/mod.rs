@@ -1,6 +1,7 @@
 //! The engine: the task that owns the tracker, and what surrounds it: process monitoring, queries,
 //! subscribers, recording.
 
+mod detector_options;
 mod feed;
 pub(crate) mod metrics;
 pub(crate) mod options;
@@ -16,8 +17,9 @@ pub(crate) mod task;
 pub(crate) mod thread;
 pub(crate) mod throttle;
 
+pub use self::detector_options::{Detector, DetectorArgs};
 pub(crate) use self::feed::{BoundedQueue, Feed};
-pub use self::options::{Detector, DetectorArgs, EngineArgs, EngineTables};
+pub use self::options::{EngineArgs, EngineTables};
 pub(crate) use self::process_monitor::ProcessMonitor;
 pub(crate) use self::record::InputRecord;
 pub(crate) use self::tap::Recorder;
