@@ -79,11 +79,10 @@ struct Staged {
 }
 
 impl Staged {
-    /// Has all of it count from now on, pauses first, and says so. `None` when the server is about to end.
+    /// Has all of it count from now on, and says so. `None` when the server is about to end.
     async fn commit(self, file: &ConfigFile) -> Option<()> {
         let Staged { rules, expected, pauses, engine, services, changed_options } = self;
-        services.commit().await?;
-        engine.commit().await?;
+        services.commit(engine.commit()).await?;
         let path = file.path().display();
         tracing::info!(
             target: "varta::server",
@@ -101,5 +100,40 @@ impl Staged {
             );
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use clap::{CommandFactory, FromArgMatches};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::args::Args;
+    use crate::engine::query::Query;
+    use crate::server::Server;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_tracker_gets_new_rules_also_while_recovery_has_not_taken_older_ones() {
+        let directory = tempfile::tempdir().unwrap();
+        let [socket, path] = ["varta.sock", "varta.toml"].map(|name| directory.path().join(name));
+        fs::write(&path, "[[rule]]\nname = \"a\"\n").unwrap();
+        let command = Args::command().mut_args(|option| option.env(None::<&str>));
+        let words = ["varta-server", "--socket", socket.to_str().unwrap(), "--control-socket=none"];
+        let matches = command.clone().get_matches_from(words.into_iter().chain(["--metrics-addr=none"]));
+        let file = Some(ConfigFile::read(&path, &command).unwrap());
+        let config = Args { file, ..Args::from_arg_matches(&matches).unwrap() }.into_config().unwrap();
+        let mut server = Server::bind(config).unwrap();
+        let reloader = server.reloader();
+        reloader.reload().await;
+        // The server does not run, so nothing takes recovery's rules, for which there is one place.
+        let second = timeout(Duration::from_secs(1), reloader.reload()).await;
+        assert!(second.is_err(), "it waits for recovery");
+        for _ in 0..2 {
+            assert!(matches!(server.queries.try_recv(), Ok(Query::Rules(_))));
+        }
     }
 }

@@ -19,6 +19,8 @@ pub mod state;
 #[cfg(test)]
 pub mod worked_example;
 
+use std::future::Future;
+
 use clap::{Args, Subcommand};
 
 use self::alerts::service::Alerts;
@@ -314,10 +316,12 @@ impl Reload {
 }
 
 impl Staged {
-    /// Has it count from now on. `None` when the server is about to end.
-    pub(crate) async fn commit(self) -> Option<()> {
+    /// Has it count from now on: pauses first, then what `engine` gives the tracker, and recovery last, which
+    /// acts on the tracker's verdicts. `None` when the server is about to end.
+    pub(crate) async fn commit(self, engine: impl Future<Output = Option<()>>) -> Option<()> {
         let Staged { maintenance, recovery } = self;
         maintenance.commit();
+        engine.await?;
         recovery.commit().await
     }
 }
