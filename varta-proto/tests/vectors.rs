@@ -11,7 +11,7 @@ mod test_vectors;
 use serde_json::Value;
 use test_vectors::{for_each, hex, number, optional, text, vectors};
 use varta_proto::control::{
-    AgentName, Control, ControlKind, Goodbye, Hello, Label, LabelSet, MAX_CONTROL_LEN,
+    AgentName, Control, ControlKind, Goodbye, GoodbyeReason, Hello, Label, LabelSet, MAX_CONTROL_LEN,
 };
 use varta_proto::{DecodeError, Frame, NONCE_TERMINAL, Status, VERSION, crc32c};
 
@@ -111,7 +111,7 @@ fn every_control_datagram_of_ours_has_exactly_its_bytes() {
             }
             .encode(&mut out)
         } else {
-            let reason = varta_proto::control::GoodbyeReason::from_u8(number(entry, "reason")).unwrap();
+            let reason = GoodbyeReason::from_u8(number(entry, "reason")).unwrap();
             let unsent = optional(entry, "unsent");
             Goodbye { unsent, ..Goodbye::new(pid, timestamp, nonce, session, reason) }.encode(&mut out)
         };

@@ -6,7 +6,8 @@ use std::process;
 
 use tempfile::TempDir;
 use varta_integration_tests::{
-    ANOTHER_KEY, Datagrams, MASTER_KEY, Options, Receiver, SHARED_KEY, Server, Signal, http, write_secret,
+    ANOTHER_KEY, Datagrams, MASTER_KEY, Options, Receiver, SHARED_KEY, Server, Signal, http, wait_for,
+    write_secret,
 };
 use varta_proto::{Frame, Status};
 
@@ -161,8 +162,7 @@ fn metrics_of_a_start_with_every_capability() {
     let full = FullServer::start();
     beat(&full.server);
     let accepted = "varta_agents{state=\"up\"} 1\n";
-    let text =
-        varta_integration_tests::wait_for(|| Some(full.metrics()).filter(|text| text.contains(accepted)));
+    let text = wait_for(|| Some(full.metrics()).filter(|text| text.contains(accepted)));
     let text = text.unwrap();
     assert_unchanged("metrics_full", &names_and_rows(&text));
     assert!(full.alertmanager.requests().is_empty() && full.webhook.requests().is_empty());
