@@ -360,7 +360,7 @@ fn the_secrets_of_a_url_are_used_and_never_shown() {
 }
 
 #[test]
-fn a_pause_ends_the_alert_that_fires_and_keeps_others_from_firing() {
+fn a_pause_ends_the_alert_that_fires_keeps_others_from_firing_and_its_end_tells_who_is_still_in_alarm() {
     let receiver = Receiver::start([]);
     let server = Server::start(to_webhook(&receiver));
     let [mut before, mut during, mut other] =
@@ -371,7 +371,7 @@ fn a_pause_ends_the_alert_that_fires_and_keeps_others_from_firing() {
     let pause = ["pause", "batch-*", "--for", "1h", "--control-socket"].map(OsStr::new);
     let ended = run_server(pause.into_iter().chain([control.as_os_str()]));
     assert!(ended.status.success(), "{}", ended.stderr);
-    assert_eq!(notices(&receiver.await_requests(2)), ["firing batch-1", "resolved batch-1"]);
+    assert_eq!(notices(&receiver.await_requests(2)), ["firing batch-1", "paused batch-1"]);
     during.ask("status critical");
     server.await_scrape("both are not up", |scrape| {
         let up = |pid: u32| scrape.get("varta_agent_up", &[("pid", &pid.to_string())]);
@@ -379,4 +379,10 @@ fn a_pause_ends_the_alert_that_fires_and_keeps_others_from_firing() {
     });
     other.ask("status critical");
     assert_eq!(notices(&receiver.await_requests(3))[2..], ["firing other"]);
+    let resume = ["resume", "batch-*", "--control-socket"].map(OsStr::new);
+    let ended = run_server(resume.into_iter().chain([control.as_os_str()]));
+    assert!(ended.status.success(), "{}", ended.stderr);
+    let mut after = notices(&receiver.await_requests(5))[3..].to_vec();
+    after.sort();
+    assert_eq!(after, ["firing batch-1", "firing batch-2"]);
 }

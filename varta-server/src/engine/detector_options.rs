@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::base::error::Error;
 use crate::base::limits::{MAX_DURATION, MIN_STALL_AFTER};
+use crate::base::options::parse_duration;
 use crate::domain::tracker::arrival::{ArrivalPolicy, Bounds, Kind, Phi};
 
 /// By which rule an agent that asks for nothing is called silent. A group of options, for each command that
@@ -25,31 +26,31 @@ pub struct DetectorArgs {
     pub phi_threshold: Option<f64>,
 
     /// For phi: pause that any agent may make, in addition to what its beats suggest [default: 3s]
-    #[arg(long, env = "VARTA_PHI_ACCEPTABLE_PAUSE", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "VARTA_PHI_ACCEPTABLE_PAUSE", value_name = "DURATION", value_parser = parse_duration)]
     pub phi_acceptable_pause: Option<Duration>,
 
     /// For phi: minimum standard deviation of the gaps between beats, whatever was observed [default: 100ms]
-    #[arg(long, env = "VARTA_PHI_MIN_DEVIATION", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "VARTA_PHI_MIN_DEVIATION", value_name = "DURATION", value_parser = parse_duration)]
     pub phi_min_deviation: Option<Duration>,
 
     /// For chen: minimum average time between two mistakes about one agent
-    #[arg(long, env = "VARTA_CHEN_MISTAKE_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "VARTA_CHEN_MISTAKE_EVERY", value_name = "DURATION", value_parser = parse_duration)]
     pub chen_mistake_every: Option<Duration>,
 
     /// For chen: maximum time from an agent's last beat to the detection that it stopped
-    #[arg(long, env = "VARTA_CHEN_DETECT_WITHIN", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "VARTA_CHEN_DETECT_WITHIN", value_name = "DURATION", value_parser = parse_duration)]
     pub chen_detect_within: Option<Duration>,
 
     /// For chen: maximum average duration of a mistake
-    #[arg(long, env = "VARTA_CHEN_CORRECTED_WITHIN", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "VARTA_CHEN_CORRECTED_WITHIN", value_name = "DURATION", value_parser = parse_duration)]
     pub chen_corrected_within: Option<Duration>,
 
     /// For phi and chen: minimum of the learned timeout [default: 100ms]
-    #[arg(long, env = "VARTA_MIN_LEARNED_STALL_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "VARTA_MIN_LEARNED_STALL_AFTER", value_name = "DURATION", value_parser = parse_duration)]
     pub min_learned_stall_after: Option<Duration>,
 
     /// For phi and chen: maximum of the learned timeout [default: 1m]
-    #[arg(long, env = "VARTA_MAX_LEARNED_STALL_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "VARTA_MAX_LEARNED_STALL_AFTER", value_name = "DURATION", value_parser = parse_duration)]
     pub max_learned_stall_after: Option<Duration>,
 }
 

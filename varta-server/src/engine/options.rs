@@ -7,6 +7,7 @@ use clap::Args;
 use crate::base::Glob;
 use crate::base::error::Error;
 use crate::base::limits::{MAX_DURATION, MIN_STALL_AFTER};
+use crate::base::options::parse_duration;
 use crate::base::options::table::{ParseError, ReadTables, Table, TomlKey, Value, at, duration};
 use crate::domain::tracker::Policy;
 use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
@@ -17,12 +18,12 @@ use crate::engine::detector_options::{DetectorArgs, check_detector};
 pub struct EngineArgs {
     /// Silence after which an agent counts as stalled
     #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", default_value = "5s",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     pub stall_after: Duration,
 
     /// Longest silence that an agent may request, permanently or once
     #[arg(long, env = "VARTA_LONGEST_SILENCE", value_name = "DURATION", default_value = "1h",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     pub longest_silence: Duration,
 
     /// How long an agent may be silent that asks for nothing.
@@ -51,7 +52,7 @@ pub struct EngineArgs {
 
     /// How long the server remembers a silent agent after its last beat
     #[arg(long, env = "VARTA_FORGET_AFTER", value_name = "DURATION", default_value = "24h",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     pub forget_after: Duration,
 }
 

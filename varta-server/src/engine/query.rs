@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::domain::tracker::{AgentId, AgentStatus, NameCount, Transition};
+use crate::base::Glob;
+use crate::domain::tracker::{AgentId, AgentStatus, NameCount, NameMatches, Transition};
 use crate::domain::{ExpectedAgents, Rules};
 use crate::engine::state_queue::Event;
 use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
@@ -25,6 +26,8 @@ pub(crate) enum Query {
     Status { agent: AgentId, answer: oneshot::Sender<Option<AgentStatus>> },
     /// The number of agents with this name, counted from slot `from` on.
     CountByName { name: Arc<str>, from: usize, answer: oneshot::Sender<NamedSlice> },
+    /// The agents whose names match, from slot `from` on; the first slice has the expected ones too.
+    Matching { pattern: Glob, from: usize, answer: oneshot::Sender<MatchingSlice> },
     /// The agents in alarm, from slot `from` on.
     Alarms { from: usize, answer: oneshot::Sender<Alarms> },
     /// Sends snapshots of agents from slot `from` on through a reserved place of the state queue.
@@ -43,6 +46,14 @@ pub(crate) struct Slice {
 #[derive(Debug)]
 pub(crate) struct NamedSlice {
     pub(crate) named: NameCount,
+    /// The slot to continue from; `None` at the end.
+    pub(crate) next: Option<usize>,
+}
+
+/// The response to [`Query::Matching`].
+#[derive(Debug)]
+pub(crate) struct MatchingSlice {
+    pub(crate) matches: NameMatches,
     /// The slot to continue from; `None` at the end.
     pub(crate) next: Option<usize>,
 }

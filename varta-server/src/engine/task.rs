@@ -21,7 +21,7 @@ use crate::domain::process::ProcessId;
 use crate::domain::tracker::Tracker;
 use crate::engine::metrics::TrackerMetrics;
 use crate::engine::process_monitor::ProcessMonitor;
-use crate::engine::query::{Alarms, NamedSlice, Query, Slice};
+use crate::engine::query::{Alarms, MatchingSlice, NamedSlice, Query, Slice};
 use crate::engine::record::InputRecord;
 use crate::engine::state_queue::{Event, Slice as StateSlice};
 use crate::engine::subscribers::Subscribers;
@@ -40,6 +40,8 @@ const CATCH_UP_TURNS: usize = 8;
 const ROWS_PER_TURN: usize = 1_000;
 /// The most agents whose names are compared before beats are processed again.
 const NAMES_PER_TURN: usize = 20_000;
+/// The most agents whose names are compared with a pattern before beats are processed again.
+const PATTERNS_PER_TURN: usize = 4_096;
 /// The most time that the last snapshots of all agents may take to be queued when the server stops.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// The delay of a wake-up from which on it counts as an observer gap: a fraction of stall-after, within
@@ -346,6 +348,15 @@ impl TrackerActor {
                 let named = self.tracker.named(&name, from..end);
                 let next = (end < self.tracker.slots()).then_some(end);
                 let _ = answer.send(NamedSlice { named, next });
+            }
+            Query::Matching { pattern, from, answer } => {
+                let end = from.saturating_add(PATTERNS_PER_TURN);
+                let mut matches = self.tracker.matching(&pattern, from..end);
+                if from == 0 {
+                    matches += self.tracker.expected_matching(&pattern);
+                }
+                let next = (end < self.tracker.slots()).then_some(end);
+                let _ = answer.send(MatchingSlice { matches, next });
             }
             Query::Alarms { from, answer } => _ = answer.send(self.alarms(from)),
             Query::Slice { from, place } => _ = place.send(Event::Slice(self.slice(from))),

@@ -1,9 +1,11 @@
 //! Building blocks of configuration sections: tables of the file, typed values, timestamps, suggestions for
 //! misspelt names.
 
+pub(crate) mod duration;
 pub(crate) mod nearest;
 pub(crate) mod table;
 pub(crate) mod timestamp;
 pub(crate) mod values;
 
+pub(crate) use self::duration::parse_duration;
 pub(crate) use self::values::{Address, Id, Mode};

@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use crate::base::limits::check_duration;
+use crate::base::options::duration::parse_duration;
 use crate::base::options::nearest::nearest;
 use crate::base::options::timestamp::{NOT_A_MOMENT, parse_moment};
 
@@ -130,7 +131,7 @@ pub(crate) fn text<'t>(key: &str, value: &'t Value<'_>) -> Result<&'t str, Parse
 
 pub(crate) fn duration(key: &'static str, value: &Value<'_>) -> Result<Duration, ParseError> {
     let text = text(key, value)?;
-    let duration = humantime::parse_duration(text)
+    let duration = parse_duration(text)
         .map_err(|error| at(value, format!("{key}: `{}`: {error}", text.escape_debug())))?;
     check_duration(key, duration).map_err(|error| at(value, error))?;
     Ok(duration)

@@ -22,7 +22,7 @@ use self::agents::index::NONE;
 pub use self::agents::names::NameSource;
 pub use self::agents::request::TrackerRequest;
 pub use self::agents::snapshot::{AgentSnapshot, Fate, RegistryChange};
-pub use self::agents::status::{AgentStatus, NameCount};
+pub use self::agents::status::{AgentStatus, NameCount, NameMatches};
 use self::agents::table::TOGETHER;
 pub use self::agents::view::{AgentView, Statistics};
 pub use self::detection::arrival;

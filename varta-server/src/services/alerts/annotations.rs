@@ -12,6 +12,8 @@ const MAX_ANNOTATION_LEN: usize = 1_024;
 pub(super) const RESOLVED: &str = "resolved";
 /// The annotation that says why an alert is over of which the agent got worse.
 pub(super) const ESCALATED: &str = "escalated";
+/// The annotation that says that an alert is over because of a pause, and not because all is well.
+pub(super) const PAUSED: &str = "paused";
 /// The annotation with the `alertname` of the alert that ended because its agent got worse.
 pub(super) const ESCALATED_FROM: &str = "escalated_from";
 

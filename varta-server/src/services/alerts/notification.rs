@@ -41,8 +41,10 @@ pub(super) struct Delivery {
 pub(super) enum Kind {
     /// An agent is in alarm.
     Firing,
-    /// The alert has ended: its agent is healthy, replaced, paused or forgotten.
+    /// The alert has ended: its agent is healthy, replaced or forgotten.
     Resolved,
+    /// The alert has ended because its agent is in maintenance; it may be in alarm as before.
+    Paused,
     /// It got worse: another alert takes the place of the one that fired.
     Escalated,
     /// It fails repeatedly, and causes no further notification until it was healthy for a while.
@@ -58,6 +60,7 @@ impl Kind {
         match self {
             Kind::Firing => "firing",
             Kind::Resolved => "resolved",
+            Kind::Paused => "paused",
             Kind::Escalated => "escalated",
             Kind::Flapping => "flapping",
             Kind::Incident => "incident",

@@ -9,6 +9,7 @@ use clap::Args;
 
 use crate::base::error::Error;
 use crate::base::limits::MAX_DURATION;
+use crate::base::options::parse_duration;
 use crate::base::secret::Secret;
 use crate::services::alerts::url::AlertUrl;
 
@@ -142,11 +143,11 @@ pub struct AlertArgs {
 
     /// Interval at which Alertmanagers get the alerts that still fire; an alert that is not sent again ends
     /// after three intervals [default: 1m]
-    #[arg(long, env = "VARTA_ALERT_RESEND_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "VARTA_ALERT_RESEND_EVERY", value_name = "DURATION", value_parser = parse_duration)]
     pub alert_resend_every: Option<Duration>,
 
     /// How long the server retries a notification, or the end of an alert [default: 1h]
-    #[arg(long, env = "VARTA_ALERT_GIVE_UP_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "VARTA_ALERT_GIVE_UP_AFTER", value_name = "DURATION", value_parser = parse_duration)]
     pub alert_give_up_after: Option<Duration>,
 
     /// Number of failures within --flap-window that make an agent flap, which is notified once; 0 for never
@@ -156,7 +157,7 @@ pub struct AlertArgs {
 
     /// Time within which failures count together, and for which a flapping agent must be healthy until its
     /// alert ends [default: 10m]
-    #[arg(long, env = "VARTA_FLAP_WINDOW", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "VARTA_FLAP_WINDOW", value_name = "DURATION", value_parser = parse_duration)]
     pub flap_window: Option<Duration>,
 }
 

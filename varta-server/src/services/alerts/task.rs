@@ -157,15 +157,18 @@ impl AlertTask {
         let mut look_at_pauses = Instant::now();
         loop {
             self.settle();
-            let has_alerts = !self.board.borrow().firing.is_empty();
-            if has_alerts && look_at_pauses <= Instant::now() {
+            let heeds_pauses = self.lifecycle.heeds_pauses();
+            if heeds_pauses && look_at_pauses <= Instant::now() {
                 look_at_pauses = Instant::now() + LOOK_AT_PAUSES_EVERY;
                 let wall = wall_now();
                 let now = self.now();
-                self.lifecycle.handle_pauses(|name| self.pauses.is_paused(name, wall), now);
+                if self.lifecycle.handle_pauses(|name| self.pauses.is_paused(name, wall), now) {
+                    // Who is still in alarm is found by a sweep, as after a loss.
+                    self.lost.store(true, Ordering::Relaxed);
+                }
                 self.settle();
             }
-            let wake_at = self.wake_at().min(if has_alerts { look_at_pauses } else { self.wake_at() });
+            let wake_at = self.wake_at().min(if heeds_pauses { look_at_pauses } else { self.wake_at() });
             tokio::select! {
                 biased;
                 transition = self.transitions.recv() => match transition {

@@ -12,12 +12,14 @@ use varta_proto::address::candidate_socket_paths;
 use crate::base::Glob;
 use crate::base::clock::wall_now;
 use crate::base::error::Error;
+use crate::base::options::parse_duration;
 use crate::base::stdout::print;
 use crate::base::time::rfc3339;
+use crate::domain::tracker::NameMatches;
 use crate::services::maintenance::client::send_request;
 use crate::services::maintenance::options::{ControlSocket, NONE, Reason};
 use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason};
-use crate::services::maintenance::protocol::{Request, Response, check_length};
+use crate::services::maintenance::protocol::{Matches, Request, Response, check_length};
 
 /// What a running server can be asked.
 #[derive(Clone, Debug, Subcommand)]
@@ -138,7 +140,19 @@ impl PauseArgs {
             let until = until.map_or_else(|| "further notice".to_owned(), rfc3339);
             print(&format!("{} is paused until {until}\n", pattern.as_str()))?;
         }
-        warn(&answer);
+        if let Some(matches) = &answer.matches {
+            let Matches { agents, .. } = matches;
+            let pattern = self.pattern.as_str();
+            match agents {
+                0 => warn(&format!(
+                    "no agent has a name that {pattern} matches now; the pause counts for those that come. `varta_agent_up` \
+                     in the metrics has the names of all agents"
+                )),
+                1 => print(&format!("it matches 1 agent now: {}\n", names(matches)))?,
+                _ => print(&format!("it matches {agents} agents now: {}\n", names(matches)))?,
+            }
+        }
+        warn_of(&answer);
         Ok(())
     }
 }
@@ -164,7 +178,7 @@ impl ResumeArgs {
     pub fn run(&self) -> Result<(), Error> {
         let answer = self.control.ask(&Request::Resume { pattern: self.pattern.clone() })?;
         print(&format!("the pause of {} is lifted\n", self.pattern.as_str()))?;
-        warn(&answer);
+        warn_of(&answer);
         Ok(())
     }
 }
@@ -197,16 +211,29 @@ impl PausesArgs {
     }
 }
 
-/// Prints the warning of a response. A closed stderr makes no difference.
-fn warn(answer: &Response) {
+/// Prints the warning of a response.
+fn warn_of(answer: &Response) {
     if let Some(warning) = &answer.word {
-        let _ = writeln!(io::stderr(), "varta-server: {}", warning.escape_debug());
+        warn(warning);
     }
 }
 
+/// Prints a warning. A closed stderr makes no difference.
+fn warn(warning: &str) {
+    let _ = writeln!(io::stderr(), "varta-server: {}", warning.escape_debug());
+}
+
+/// The first few names that a pattern matches, and that there may be more, if there may. Agents may share one.
+fn names(Matches { agents, names }: &Matches) -> String {
+    let mut text = names.iter().map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ");
+    if names.len() >= NameMatches::MAX_NAMES && *agents > names.len() as u64 {
+        text.push_str(", ...");
+    }
+    text
+}
+
 fn parse_length(text: &str) -> Result<Duration, String> {
-    let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    check_length(length)
+    check_length(parse_duration(text)?)
 }
 
 /// The pauses as a table with a heading; a cell longer than its column shifts the rest of its row.
@@ -300,6 +327,7 @@ mod tests {
             &["pause", "a", "--for", "999ms"],
             &["pause", "a", "--for", "366days 1s"],
             &["pause", "a", "--for", "soon"],
+            &["pause", "a", "--for", "1M"],
             &["pause", "a", "--for", "1h", "--reason", ""],
             &["pause", "a", "--for", "1h", "--stall-after", "1s"],
             &["resume"],
@@ -308,6 +336,16 @@ mod tests {
         ] {
             assert!(task(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn of_many_names_the_first_few_are_shown() {
+        let shown = |agents, found: &[&str]| {
+            names(&Matches { agents, names: found.iter().map(|name| (*name).to_owned()).collect() })
+        };
+        assert_eq!(shown(2, &["a", "b"]), "a, b");
+        assert_eq!(shown(3, &["a", "b\u{7}"]), "a, b\\u{7}", "two of them have one name");
+        assert_eq!(shown(6, &["a", "b", "c", "d", "e"]), "a, b, c, d, e, ...");
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl JsonObject {
         }
     }
 
+    /// Reads any value; `null` counts as absent.
+    pub(crate) fn value(&mut self, key: &str) -> Option<Value> {
+        self.take(key)
+    }
+
     /// Removes a key, and returns its value; `null` counts as absent.
     fn take(&mut self, key: &str) -> Option<Value> {
         self.0.remove(key).filter(|value| !value.is_null())

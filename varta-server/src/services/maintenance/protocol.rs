@@ -143,11 +143,44 @@ pub(super) struct Response {
     pub(crate) pauses: Vec<Value>,
     /// Whether requested pauses survive a restart (`--state-dir`).
     pub(crate) kept: bool,
+    /// The agents that a new pause matches at present; `None` for other requests, and where the server does
+    /// not know.
+    pub(crate) matches: Option<Matches>,
+}
+
+/// The agents that a pattern matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Matches {
+    pub(crate) agents: u64,
+    /// The first few of their names.
+    pub(crate) names: Vec<String>,
+}
+
+impl Matches {
+    fn to_json(&self) -> Value {
+        json!({ "agents": self.agents, "names": self.names })
+    }
+
+    fn of(value: Value) -> Result<Self, String> {
+        let mut fields = JsonObject::of(value)?;
+        let agents = fields.need_number("agents")?;
+        let texts = fields.list("names")?.into_iter().map(|name| match name {
+            Value::String(name) => Ok(name),
+            _ => Err("names: one is not a string".to_owned()),
+        });
+        Ok(Matches { agents, names: texts.collect::<Result<_, _>>()? })
+    }
 }
 
 impl Response {
     pub(crate) fn refused(why: impl Into<String>) -> Self {
-        Response { outcome: ResponseStatus::Refused, word: Some(why.into()), pauses: Vec::new(), kept: false }
+        Response {
+            outcome: ResponseStatus::Refused,
+            word: Some(why.into()),
+            pauses: Vec::new(),
+            kept: false,
+            matches: None,
+        }
     }
 
     pub(crate) fn malformed(why: impl Into<String>) -> Self {
@@ -164,6 +197,9 @@ impl Response {
                 fields.insert("warning".to_owned(), json!(self.word));
                 fields.insert("pauses".to_owned(), json!(self.pauses));
                 fields.insert("kept".to_owned(), json!(self.kept));
+                if let Some(matches) = &self.matches {
+                    fields.insert("matches".to_owned(), matches.to_json());
+                }
             }
             ResponseStatus::Refused | ResponseStatus::Malformed => {
                 fields.insert("error".to_owned(), json!(self.word));
@@ -187,7 +223,10 @@ impl Response {
         let outcome = ResponseStatus::ALL.into_iter().find(|outcome| outcome.as_str() == text);
         let outcome = outcome.ok_or_else(|| format!("outcome: `{}` is none", text.escape_debug()))?;
         let word = fields.text(if outcome == ResponseStatus::Ok { "warning" } else { "error" })?;
-        Ok(Response { outcome, word, pauses: fields.list("pauses")?, kept: fields.flag("kept")? })
+        let matches = fields.value("matches").map(Matches::of).transpose();
+        let matches = matches.map_err(|fault| format!("matches: {fault}"))?;
+        let (pauses, kept) = (fields.list("pauses")?, fields.flag("kept")?);
+        Ok(Response { outcome, word, pauses, kept, matches })
     }
 
     /// Parses the pauses.
@@ -224,6 +263,7 @@ mod tests {
             word: None,
             pauses: vec![asked("a", 9).to_json()],
             kept: true,
+            matches: Some(Matches { agents: 7, names: vec!["a".to_owned(), "a b".to_owned()] }),
         };
         for answer in [answer, Response::refused("no"), Response::malformed("what?")] {
             assert_eq!(Response::parse(answer.to_line().as_bytes()), Ok(answer));
@@ -264,7 +304,8 @@ mod tests {
 
     #[test]
     fn an_answer_that_makes_no_sense_is_an_error() {
-        for line in ["", "{}", r#"{"v":2,"outcome":"ok"}"#, r#"{"v":1,"outcome":"perhaps"}"#] {
+        let matches = r#"{"v":1,"outcome":"ok","pauses":[],"matches":{"agents":1,"names":[1]}}"#;
+        for line in ["", "{}", r#"{"v":2,"outcome":"ok"}"#, r#"{"v":1,"outcome":"perhaps"}"#, matches] {
             assert!(Response::parse(line.as_bytes()).is_err(), "{line}");
         }
         let answer = Response::parse(br#"{"v":1,"outcome":"ok","pauses":[{}],"new":1}"#).unwrap();

@@ -4,19 +4,22 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Glob;
 use crate::base::clock::wall_now;
 use crate::base::error::Error;
 use crate::base::time::WallTime;
+use crate::domain::tracker::NameMatches;
+use crate::engine::query::Query;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::Reason;
 use crate::services::maintenance::pause::{Pause, RequestedBy};
 use crate::services::maintenance::pause_file::PauseFile;
 use crate::services::maintenance::pauses::{Pauses, TARGET};
 use crate::services::maintenance::persister::{Persister, WriteOutcome};
-use crate::services::maintenance::protocol::{Request, Response, ResponseStatus};
+use crate::services::maintenance::protocol::{Matches, Request, Response, ResponseStatus};
 use crate::services::maintenance::schedule::{ResumeResult, Schedule, ScheduleFull, Tick};
 use crate::services::maintenance::wall_timer::WallTimer;
 
@@ -26,12 +29,18 @@ pub(super) struct PauseService {
     pauses: Pauses,
     keeper: Persister,
     metrics: MaintenanceMetrics,
+    queries: mpsc::Sender<Query>,
 }
 
 impl PauseService {
-    pub(super) fn new(pauses: Pauses, file: Option<PauseFile>, metrics: MaintenanceMetrics) -> Self {
+    pub(super) fn new(
+        pauses: Pauses,
+        file: Option<PauseFile>,
+        metrics: MaintenanceMetrics,
+        queries: mpsc::Sender<Query>,
+    ) -> Self {
         let keeper = Persister::new(pauses.clone(), file);
-        PauseService { pauses, keeper, metrics }
+        PauseService { pauses, keeper, metrics, queries }
     }
 
     /// Carries out a request of `uid`.
@@ -72,7 +81,23 @@ impl PauseService {
                 Some(format!("{fault}; the server may forget this pause when it is started again"))
             }
         };
-        self.done(warning, vec![pause.to_json()])
+        let matches = self.matches(&pause.pattern).await;
+        Response { matches, ..self.done(warning, vec![pause.to_json()]) }
+    }
+
+    /// The agents that a pattern matches; `None` when the server stops.
+    async fn matches(&self, pattern: &Glob) -> Option<Matches> {
+        let mut matches = NameMatches::default();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let (answer, answered) = oneshot::channel();
+            self.queries.send(Query::Matching { pattern: pattern.clone(), from, answer }).await.ok()?;
+            let slice = answered.await.ok()?;
+            matches += slice.matches;
+            next = slice.next;
+        }
+        let names = matches.names.iter().map(|name| name.to_string()).collect();
+        Some(Matches { agents: matches.agents as u64, names })
     }
 
     async fn resume(&self, pattern: &Glob, uid: u32) -> Response {
@@ -122,7 +147,8 @@ impl PauseService {
     }
 
     fn done(&self, warning: Option<String>, pauses: Vec<Value>) -> Response {
-        Response { outcome: ResponseStatus::Ok, word: warning, pauses, kept: self.keeper.has_place() }
+        let kept = self.keeper.has_place();
+        Response { outcome: ResponseStatus::Ok, word: warning, pauses, kept, matches: None }
     }
 
     /// Starts and ends pauses in time, until `stop` is cancelled.

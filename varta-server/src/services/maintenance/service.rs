@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::wall_now;
 use crate::base::error::Error;
+use crate::engine::query::Query;
 use crate::services::context::Context;
 use crate::services::maintenance::control::ControlListener;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
@@ -66,7 +68,7 @@ impl Maintenance {
     pub(crate) fn start(self, context: &mut Context) {
         let metrics = MaintenanceMetrics::new(&context.registry);
         let stop = context.stop.clone();
-        context.spawn("maintenance", self.run(metrics, stop));
+        context.spawn("maintenance", self.run(metrics, context.queries.clone(), stop));
     }
 
     /// Runs until `stop` is cancelled.
@@ -74,9 +76,14 @@ impl Maintenance {
     /// # Errors
     ///
     /// The kernel has no timer left, or the runtime cannot register the socket.
-    async fn run(self, metrics: MaintenanceMetrics, stop: CancellationToken) -> Result<(), Error> {
+    async fn run(
+        self,
+        metrics: MaintenanceMetrics,
+        queries: mpsc::Sender<Query>,
+        stop: CancellationToken,
+    ) -> Result<(), Error> {
         let Maintenance { pauses, file, control } = self;
-        let pause_service = Arc::new(PauseService::new(pauses, file, metrics));
+        let pause_service = Arc::new(PauseService::new(pauses, file, metrics, queries));
         let serve = async {
             match control {
                 Some(listener) => listener.serve(&pause_service, &stop).await,

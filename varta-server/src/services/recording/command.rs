@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::base::error::Error;
+use crate::base::options::parse_duration;
 use crate::base::stdout::print;
 use crate::engine::DetectorArgs;
 use crate::services::recording::replay::{Replay, replay};
@@ -40,7 +41,7 @@ pub struct ReplayArgs {
     pub file: PathBuf,
 
     /// Silence after which an agent counts as stalled [default: the value during the recording]
-    #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", value_parser = parse_duration)]
     pub stall_after: Option<Duration>,
 
     /// How long an agent may be silent that asks for nothing.

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::base::limits::MAX_DURATION;
+use crate::base::options::parse_duration;
 use crate::base::rate_limit::RateLimit;
 
 /// A limit of actions within a time; written as `5/10m`.
@@ -44,7 +45,7 @@ impl FromStr for Budget {
         const FAULT: &str = "is not ACTIONS/DURATION, as in 5/10m; at least 1 action, and 1s to 366 days";
         let (actions, within) = text.split_once('/').ok_or(FAULT)?;
         let actions = actions.trim().parse().map_err(|_| FAULT)?;
-        let within = humantime::parse_duration(within.trim()).map_err(|_| FAULT)?;
+        let within = parse_duration(within.trim()).map_err(|_| FAULT)?;
         if within < Self::MIN_WINDOW || within > MAX_DURATION {
             return Err(FAULT);
         }

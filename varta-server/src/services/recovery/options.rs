@@ -8,6 +8,7 @@ use clap::builder::FalseyValueParser;
 
 use crate::base::error::Error;
 use crate::base::limits::{MAX_COMMAND_TIMEOUT, MAX_DURATION};
+use crate::base::options::parse_duration;
 use crate::services::audit::AuditOptions;
 use crate::services::recovery::action_target::{find_program, search_path};
 use crate::services::recovery::budget::Budget;
@@ -29,12 +30,12 @@ pub struct RecoveryArgs {
 
     /// Minimum time between the start of an attempt on an agent and the start of the next
     #[arg(long, env = "VARTA_RECOVERY_DEBOUNCE", value_name = "DURATION", default_value = "1m",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     pub recovery_debounce: Duration,
 
     /// Maximum run time of a command; then its process group gets SIGTERM, and 5s later SIGKILL
     #[arg(long, env = "VARTA_RECOVERY_TIMEOUT", value_name = "DURATION", default_value = "30s",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     pub recovery_timeout: Duration,
 
     /// Maximum number of attempts on an agent, until it has been healthy for ten minutes
@@ -43,7 +44,7 @@ pub struct RecoveryArgs {
 
     /// Wait after an attempt without success; doubles each time, up to an hour
     #[arg(long, env = "VARTA_RECOVERY_BACKOFF", value_name = "DURATION", default_value = "30s",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     pub recovery_backoff: Duration,
 
     /// Maximum number of signals and commands for all agents of one name, per duration

@@ -7,6 +7,7 @@ use toml::de::DeValue;
 
 use crate::base::Glob;
 use crate::base::limits::{MAX_COMMAND_TIMEOUT, MAX_DURATION};
+use crate::base::options::parse_duration;
 use crate::base::options::table::{
     ParseError, ReadTables, Table, Value, at, decimal, duration, text, wrong_type,
 };
@@ -261,7 +262,7 @@ fn parse_signal(value: &Value<'_>) -> Result<Signal, ParseError> {
 /// Parses a duration that may be zero.
 fn wait(key: &'static str, value: &Value<'_>) -> Result<Duration, ParseError> {
     let text = text(key, value)?;
-    let time = humantime::parse_duration(text)
+    let time = parse_duration(text)
         .map_err(|error| at(value, format!("{key}: `{}`: {error}", text.escape_debug())))?;
     if time > MAX_DURATION { Err(at(value, format!("{key}: is more than 366 days"))) } else { Ok(time) }
 }

@@ -1,5 +1,7 @@
 //! The status of an agent, which recovery checks before it acts.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::process::ProcessId;
@@ -26,6 +28,39 @@ pub struct NameCount {
     pub all: usize,
     /// Those that beat and are not in a critical state.
     pub up: usize,
+}
+
+/// The agents whose names match a pattern.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NameMatches {
+    /// All that are known, but those that are gone.
+    pub agents: usize,
+    /// Some of their names, each once and at most [`NameMatches::MAX_NAMES`].
+    pub names: BTreeSet<Arc<str>>,
+}
+
+impl NameMatches {
+    /// The most names that are given.
+    pub const MAX_NAMES: usize = 5;
+
+    /// Counts an agent.
+    pub(in crate::domain::tracker) fn add(&mut self, name: &Arc<str>) {
+        self.agents += 1;
+        if self.names.len() < Self::MAX_NAMES {
+            self.names.insert(Arc::clone(name));
+        }
+    }
+}
+
+impl std::ops::AddAssign for NameMatches {
+    fn add_assign(&mut self, more: NameMatches) {
+        self.agents += more.agents;
+        for name in more.names {
+            if self.names.len() < Self::MAX_NAMES {
+                self.names.insert(name);
+            }
+        }
+    }
 }
 
 impl std::ops::AddAssign for NameCount {

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use varta_proto::Status;
 
+use crate::base::Glob;
 use crate::base::time::MonoTime;
 use crate::domain::beat::RemoteEndpoint;
 use crate::domain::tracker::agents::agent::IndexKey;
 use crate::domain::tracker::agents::origins::SourceId;
-use crate::domain::tracker::agents::status::{AgentStatus, NameCount};
+use crate::domain::tracker::agents::status::{AgentStatus, NameCount, NameMatches};
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::transition::AgentId;
 use crate::domain::tracker::verdicts::verdict::Verdict;
@@ -55,5 +56,26 @@ impl Tracker {
             }
         }
         named
+    }
+
+    /// The agents in a range of slot numbers whose names match a pattern, without those that are gone.
+    pub fn matching(&self, pattern: &Glob, range: Range<usize>) -> NameMatches {
+        let mut matches = NameMatches::default();
+        for (_, slot, rest) in self.agents.range(range) {
+            let name = self.names.get(rest.name);
+            if slot.verdict.is_some_and(|verdict| verdict != Verdict::Gone) && pattern.matches(name) {
+                matches.add(name);
+            }
+        }
+        matches
+    }
+
+    /// The expected agents that have not come and whose names match a pattern.
+    pub fn expected_matching(&self, pattern: &Glob) -> NameMatches {
+        let mut matches = NameMatches::default();
+        for name in self.missing().chain(self.awaited()).filter(|name| pattern.matches(name)) {
+            matches.add(name);
+        }
+        matches
     }
 }

@@ -48,8 +48,8 @@ pub(super) enum ResolveReason<'a> {
     NotInAlarm,
     /// Its agent is gone, and another one has its pid.
     Forgotten,
-    /// All members of its group have left.
-    Over,
+    /// All members of its group have left; `paused` says how many because of a pause.
+    Over { paused: u64 },
 }
 
 impl ResolveReason<'_> {
@@ -73,7 +73,12 @@ impl ResolveReason<'_> {
             ResolveReason::Paused => format!("{who} is paused, and nothing is said of it until that is over"),
             ResolveReason::NotInAlarm => format!("{who} is in alarm no more"),
             ResolveReason::Forgotten => format!("{who} has gone, and another process has its pid"),
-            ResolveReason::Over => format!("{who} is over: all of them are well, or were forgotten"),
+            ResolveReason::Over { paused: 0 } => {
+                format!("{who} is over: all of them are well, or were forgotten")
+            }
+            ResolveReason::Over { paused } => format!(
+                "{who} is told no longer: {paused} of them are paused, and all others are well, or were forgotten"
+            ),
         }
     }
 
@@ -81,14 +86,14 @@ impl ResolveReason<'_> {
     pub(super) const fn annotation(&self) -> &'static str {
         match self {
             ResolveReason::Worse { .. } => annotations::ESCALATED,
+            ResolveReason::Paused | ResolveReason::Over { paused: 1.. } => annotations::PAUSED,
             ResolveReason::Well(_)
             | ResolveReason::Came(_)
             | ResolveReason::Succeeded(_)
             | ResolveReason::Calm(_)
-            | ResolveReason::Paused
             | ResolveReason::NotInAlarm
             | ResolveReason::Forgotten
-            | ResolveReason::Over => annotations::RESOLVED,
+            | ResolveReason::Over { paused: 0 } => annotations::RESOLVED,
         }
     }
 
@@ -101,7 +106,7 @@ impl ResolveReason<'_> {
             | ResolveReason::Paused
             | ResolveReason::NotInAlarm
             | ResolveReason::Forgotten
-            | ResolveReason::Over => None,
+            | ResolveReason::Over { .. } => None,
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Group {
     pub(super) members: u64,
     /// All members since the start.
     in_all: u64,
+    /// Members that have left because of a pause.
+    pub(super) paused: u64,
     causes: [u32; Cause::NAMES.len()],
     pub(super) may_grow_until: MonoTime,
     /// Whether it comes from the server's previous run, and its members have yet to be found.

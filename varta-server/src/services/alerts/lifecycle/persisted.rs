@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::clock::WallClock;
 use crate::base::time::WallTime;
 use crate::services::alerts::alert::{Alert, Fingerprint, Subject};
-use crate::services::alerts::annotations::{ESCALATED, ESCALATED_FROM, RESOLVED};
+use crate::services::alerts::annotations::{ESCALATED, ESCALATED_FROM, PAUSED, RESOLVED};
 use crate::services::alerts::lifecycle::agent_state::AgentAlertState;
 use crate::services::alerts::lifecycle::group::Group;
 use crate::services::alerts::lifecycle::state::{AlertState, MAX_GROUPS, MAX_RESOLVED, MAX_SINGLES};
@@ -91,7 +91,11 @@ impl AlertState {
                     Subject::Agent(_) if alert.annotations.contains_key(ESCALATED) => {
                         (Kind::Escalated, ESCALATED)
                     }
+                    Subject::Agent(_) if alert.annotations.contains_key(PAUSED) => (Kind::Paused, PAUSED),
                     Subject::Agent(_) => (Kind::Resolved, RESOLVED),
+                    Subject::Incident { .. } | Subject::Many if alert.annotations.contains_key(PAUSED) => {
+                        (Kind::Incident, PAUSED)
+                    }
                     Subject::Incident { .. } | Subject::Many => (Kind::Incident, RESOLVED),
                 };
                 let delivery = Delivery::of(kind, &alert, &summary(why), None, now.wall);

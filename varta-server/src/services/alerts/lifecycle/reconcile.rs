@@ -29,7 +29,7 @@ impl AlertState {
         match Judgement::of(found) {
             Judgement::Well => return,
             Judgement::Undecided => {}
-            Judgement::Ill(_) if is_paused => self.drop_out(&key, &ResolveReason::Paused, now),
+            Judgement::Ill(_) if is_paused => self.pause(&key, &found.agent.name, now),
             Judgement::Ill(problem) => {
                 let known = self.records.get(&key).filter(|record| record.is_unhealthy);
                 match known.and_then(|record| record.told_by) {
@@ -98,7 +98,7 @@ impl AlertState {
         }
         let Some(record) = self.records.get_mut(key) else { return };
         record.told_by = None;
-        self.release(Some(told_by), &ResolveReason::Over, now);
+        self.release(Some(told_by), &ResolveReason::Over { paused: 0 }, now);
         self.failure(key, problem, found, false, now);
     }
 

@@ -24,6 +24,7 @@ impl AlertState {
         ended.ends_at = Some(now.wall.max(ended.starts_at));
         let kind = match (&ended.subject, ending) {
             (Subject::Agent(_), ResolveReason::Worse { .. }) => Kind::Escalated,
+            (Subject::Agent(_), ResolveReason::Paused) => Kind::Paused,
             (Subject::Agent(_), _) => Kind::Resolved,
             (Subject::Incident { .. } | Subject::Many, _) => Kind::Incident,
         };

@@ -26,6 +26,10 @@ pub(super) const MAX_RESOLVED: usize = 4_096;
 /// need more failures to count as flapping.
 const MAX_WAITING: usize = 65_536;
 
+/// The most agents in alarm of which the end of a pause is noticed at once. That of others is found by the
+/// next sweep.
+const MAX_PAUSED: usize = 4_096;
+
 /// The configured receivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::services::alerts) struct Receivers {
@@ -64,6 +68,8 @@ pub(in crate::services::alerts) struct AlertState {
     /// Healthy agents by the end of their window; the number separates equal times.
     waiting: BTreeMap<(MonoTime, u64), AgentKey>,
     waits: u64,
+    /// Agents in alarm that are paused, with their names.
+    paused: BTreeMap<AgentKey, Arc<str>>,
     pub(super) sweeps: u64,
     pub(super) sweep: Option<Sweep>,
     /// Filled by each `handle_*` and drained after it.
@@ -113,6 +119,7 @@ impl AlertState {
             forget_at: MonoTime::NEVER,
             waiting: BTreeMap::new(),
             waits: 0,
+            paused: BTreeMap::new(),
             sweeps: 0,
             sweep: None,
             deliveries: VecDeque::new(),
@@ -142,26 +149,45 @@ impl AlertState {
         if let Some(predecessor) = &transition.predecessor {
             self.succeed(predecessor, &key, transition, now);
         }
+        self.paused.remove(&key);
         match Judgement::of(transition) {
             Judgement::Undecided => {}
-            Judgement::Ill(_) if is_paused => self.drop_out(&key, &ResolveReason::Paused, now),
+            Judgement::Ill(_) if is_paused => self.pause(&key, &transition.agent.name, now),
             Judgement::Ill(problem) => self.failure(&key, problem, transition, false, now),
             Judgement::Well => self.recover(&key, &ResolveReason::Well(transition), now),
         }
     }
 
     /// Ends the alerts of single agents that are paused by now. Those of groups are left to the next sweep.
+    /// Returns whether a pause of an agent in alarm is over, so that a sweep has something to find.
     pub(in crate::services::alerts) fn handle_pauses(
         &mut self,
         is_paused: impl Fn(&str) -> bool,
         now: WallClock,
-    ) {
-        let keys = self.firing.values().filter_map(|alert| match &alert.subject {
-            Subject::Agent(named) => is_paused(&named.name).then(|| named.key()),
+    ) -> bool {
+        let known = self.paused.len();
+        self.paused.retain(|_, name| is_paused(name));
+        let are_some_over = self.paused.len() < known;
+        let agents = self.firing.values().filter_map(|alert| match &alert.subject {
+            Subject::Agent(named) => is_paused(&named.name).then(|| (named.key(), Arc::from(&*named.name))),
             Subject::Incident { .. } | Subject::Many => None,
         });
-        for key in keys.collect::<Vec<_>>() {
-            self.drop_out(&key, &ResolveReason::Paused, now);
+        for (key, name) in agents.collect::<Vec<_>>() {
+            self.pause(&key, &name, now);
+        }
+        are_some_over
+    }
+
+    /// Whether pauses matter: an alert fires, or an agent in alarm is paused.
+    pub(in crate::services::alerts) fn heeds_pauses(&self) -> bool {
+        !self.firing.is_empty() || !self.paused.is_empty()
+    }
+
+    /// Ends the alert of an agent that is paused, and remembers that it is in alarm.
+    pub(super) fn pause(&mut self, key: &AgentKey, name: &Arc<str>, now: WallClock) {
+        self.drop_out(key, &ResolveReason::Paused, now);
+        if self.paused.len() < MAX_PAUSED {
+            self.paused.insert(key.clone(), Arc::clone(name));
         }
     }
 
@@ -189,9 +215,9 @@ impl AlertState {
             self.groups.iter().filter(|(_, group)| is_over(group)).map(|(id, _)| *id).collect();
         for fingerprint in over {
             self.update_group(fingerprint);
-            self.groups.remove(&fingerprint);
+            let paused = self.groups.remove(&fingerprint).map_or(0, |group| group.paused);
             self.incidents.retain(|_, of| *of != fingerprint);
-            self.end(fingerprint, &ResolveReason::Over, now);
+            self.end(fingerprint, &ResolveReason::Over { paused }, now);
         }
         self.forget_ended(now.mono);
     }
@@ -352,7 +378,10 @@ impl AlertState {
         let Some(fingerprint) = told_by else { return };
         self.is_changed = true;
         match self.groups.get_mut(&fingerprint) {
-            Some(group) => group.leave(),
+            Some(group) => {
+                group.paused += u64::from(matches!(ending, ResolveReason::Paused));
+                group.leave();
+            }
             None => self.end(fingerprint, ending, now),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::options;
 use super::persister;
@@ -14,22 +15,29 @@ use super::protocol;
 use super::*;
 use crate::base::clock::wall_now;
 use crate::base::files::state_dir::StateDir;
+use crate::domain::tracker::NameMatches;
+use crate::engine::query::{MatchingSlice, Query};
 use crate::metrics::Registry;
 use crate::services::context::Context;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::{ControlSocket, PlannedPause};
 use crate::services::maintenance::pause_file::PauseFile;
 use crate::services::maintenance::pauses::Pauses;
-use crate::services::maintenance::protocol::{Request, ResponseStatus};
+use crate::services::maintenance::protocol::{Matches, Request, ResponseStatus};
 use crate::services::maintenance::requests::PauseService;
 use crate::services::maintenance::schedule::Schedule;
 use crate::services::maintenance::testing::{asked, at, glob};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
+/// A service that nobody answers what it asks of the tracker.
 fn desk(pauses: &Pauses, directory: Option<&Path>) -> PauseService {
+    desk_with(pauses, directory, mpsc::channel(1).0)
+}
+
+fn desk_with(pauses: &Pauses, directory: Option<&Path>, queries: mpsc::Sender<Query>) -> PauseService {
     let metrics = MaintenanceMetrics::new(&Registry::for_test());
-    PauseService::new(pauses.clone(), directory.map(PauseFile::new), metrics)
+    PauseService::new(pauses.clone(), directory.map(PauseFile::new), metrics, queries)
 }
 
 fn pause(pattern: &str) -> Request {
@@ -69,6 +77,27 @@ async fn a_pause_that_was_answered_is_on_the_disk_and_counts_for_the_next_server
     assert_eq!(desk.answer(resume("batch-*"), 7).await.outcome, ResponseStatus::Ok);
     assert!(!pauses.is_paused("batch-1", wall_now()));
     assert!(!open(directory.path()).is_paused("batch-1", wall_now()));
+}
+
+#[tokio::test]
+async fn a_pause_tells_whom_it_matches_now() {
+    let (to_queries, mut queries) = mpsc::channel(1);
+    let pauses = Pauses::default();
+    let desk = desk_with(&pauses, None, to_queries);
+    let tracker = async {
+        for (agents, names, next) in [(4, &["batch-2", "batch-1"][..], Some(4_096)), (1, &["batch-3"], None)]
+        {
+            let Some(Query::Matching { pattern, answer, .. }) = queries.recv().await else {
+                panic!("it asks for matching agents");
+            };
+            assert_eq!(pattern, glob("batch-*"));
+            let names = names.iter().map(|name| Arc::from(*name)).collect();
+            answer.send(MatchingSlice { matches: NameMatches { agents, names }, next }).unwrap();
+        }
+    };
+    let (answer, ()) = tokio::join!(desk.answer(pause("batch-*"), 7), tracker);
+    let names = ["batch-1", "batch-2", "batch-3"].map(str::to_owned).to_vec();
+    assert_eq!(answer.matches, Some(Matches { agents: 5, names }));
 }
 
 #[tokio::test]

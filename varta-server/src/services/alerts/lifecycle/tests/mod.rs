@@ -293,11 +293,37 @@ fn who_is_paused_is_not_told_of() {
     world.book.handle_transition(&fallen, true, world.now());
     assert_eq!(world.firing(), []);
     world.becomes(8, Verdict::Down);
-    world.book.handle_pauses(|name| name == "worker", world.now());
+    assert!(!world.book.handle_pauses(|name| name == "worker", world.now()));
     world.settle();
     assert_eq!(world.firing(), []);
-    assert_eq!(world.said, [(Kind::Firing, 8), (Kind::Resolved, 8)]);
-    assert!(world.book.records.is_empty());
+    assert_eq!(world.said, [(Kind::Firing, 8), (Kind::Paused, 8)], "which is no recovery");
+    let ended = world.book.ended.values().next().unwrap();
+    assert!(
+        ended.alert.annotations.contains_key("paused") && !ended.alert.annotations.contains_key("resolved")
+    );
+    assert!(world.book.records.is_empty() && world.book.heeds_pauses());
+    world.becomes(7, UP);
+    assert!(world.book.handle_pauses(|_| false, world.now()), "8 is still in alarm");
+    assert!(!world.book.handle_pauses(|_| false, world.now()) && !world.book.heeds_pauses());
+}
+
+#[test]
+fn an_incident_whose_members_are_paused_is_not_told_to_be_well() {
+    let mut world = World::new();
+    for pid in 1..=3 {
+        let fallen = member(&world, pid, Verdict::Stalled, 1);
+        world.hand_in(&fallen);
+    }
+    world.becomes(1, UP);
+    world.book.begin_sweep();
+    for pid in [2, 3] {
+        let found = world.transition(pid, Verdict::Stalled);
+        world.book.handle_found(&found, true, world.now());
+    }
+    assert!(world.book.end_sweep(world.now()));
+    world.pass(Duration::from_secs(3));
+    let ended = world.book.ended.values().next().unwrap();
+    assert!(ended.alert.annotations["paused"].contains("2 of them are paused"), "{ended:?}");
 }
 
 #[test]
