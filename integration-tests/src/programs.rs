@@ -1,7 +1,7 @@
 //! Where the programs under test are, and how they are run.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -177,6 +177,17 @@ pub fn into_time_namespace(ahead: u32, command: &Command) -> Option<Command> {
     }
     skip("no time namespaces can be made here: that takes root, `unshare` and a kernel that allows it");
     None
+}
+
+/// Has a program started by another, which gets its words as the last arguments.
+#[must_use]
+pub(crate) fn through(starter: &[OsString], command: &Command) -> Command {
+    let mut outer = isolated(Path::new(&starter[0]));
+    outer.args(&starter[1..]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        outer.env(name, value.unwrap_or_default());
+    }
+    outer
 }
 
 /// Has a program run under a pid of the test's choosing, which must be free: this happens by chance when pids

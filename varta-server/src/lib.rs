@@ -25,7 +25,9 @@ mod observe;
 mod server;
 pub mod services;
 
+pub use self::base::children::reap_adopted_children;
 pub use self::base::error::Error;
+pub use self::base::inherited::reset_inherited;
 pub use self::base::secret::Secret;
 pub use self::base::version::{COMMIT, VERSION, VERSION_AND_COMMIT};
 pub use self::base::{clock, logging, time};

@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use varta_server::cli::Args;
 use varta_server::config::ConfigFile;
-use varta_server::{Error, Server, logging};
+use varta_server::{Error, Server, logging, reap_adopted_children, reset_inherited};
 
 /// The time that blocking work outside the runtime gets when the server has stopped.
 const LAST_WORK_WITHIN: Duration = Duration::from_secs(1);
@@ -37,13 +37,15 @@ fn run(args: Args) -> Result<(), Error> {
 }
 
 fn serve(args: Args) -> Result<(), Error> {
+    let failed = |action| move |source| Error::Runtime { action, source };
+    // Before the log, which starts a thread.
+    reset_inherited().map_err(failed("undo what was done to signals"))?;
     // Written out when it is dropped, so it lives until the end.
     let _log = logging::start(args.log_format, &args.log_level).map_err(|error| args.locate(error))?;
     if let Some(warning) = args.file.as_ref().and_then(ConfigFile::warning) {
         tracing::warn!(target: "varta::server", "{warning}");
     }
     let config = args.into_config()?;
-    let failed = |action| move |source| Error::Runtime { action, source };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(failed("start the runtime"))?;
     let served = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed("watch for SIGTERM"))?;
@@ -52,6 +54,7 @@ fn serve(args: Args) -> Result<(), Error> {
         // Beyond RLIMIT_FSIZE a write to the state fails, which is logged and counted; the signal must not
         // end the server.
         let _ends_nothing = signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(failed("catch SIGXFSZ"))?;
+        reap_adopted_children().map_err(failed("watch for SIGCHLD"))?;
         // After the handlers: from here on, a signal ends the server in order, which removes the sockets.
         let server = Server::bind(config)?;
         let reloader = server.reloader();

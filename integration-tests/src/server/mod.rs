@@ -18,7 +18,7 @@ use crate::agent_process::AgentProcess;
 use crate::expect::agent;
 use crate::http::{self, Response};
 use crate::log::Log;
-use crate::programs::{await_exit, into_pid_namespace, into_time_namespace, server_command};
+use crate::programs::{await_exit, into_pid_namespace, into_time_namespace, server_command, through};
 use crate::retry::{LIMIT, or_fail, wait_until};
 use crate::route::{Network, Route};
 use crate::scrape::Scrape;
@@ -62,6 +62,9 @@ impl Server {
         command.args(&options.arguments).envs(options.environment);
         for secret in options.secrets {
             secret.give(&mut command, directory);
+        }
+        if !options.starter.is_empty() {
+            command = through(&options.starter, &command);
         }
         if options.is_in_a_container {
             command = into_pid_namespace(&command);

@@ -21,6 +21,7 @@ pub struct Options {
     pub(super) log_is_left_unread: bool,
     pub(super) is_in_a_container: bool,
     pub(super) boot_clock_ahead: Option<u32>,
+    pub(super) starter: Vec<OsString>,
 }
 
 impl Options {
@@ -154,6 +155,14 @@ impl Options {
     pub fn boot_clock_ahead(self, seconds: u32) -> Option<Self> {
         into_time_namespace(seconds, &server_command())?;
         Some(Options { boot_clock_ahead: Some(seconds), ..self })
+    }
+
+    /// Has this program start it, which gets the server's command as its last arguments, and replaces itself by
+    /// it.
+    #[must_use]
+    pub fn started_by<T: Into<OsString>>(mut self, words: impl IntoIterator<Item = T>) -> Self {
+        self.starter = words.into_iter().map(Into::into).collect();
+        self
     }
 }
 

@@ -2,11 +2,13 @@
 
 pub(crate) mod accept;
 pub(crate) mod backoff;
+pub(crate) mod children;
 pub mod clock;
 pub(crate) mod error;
 pub(crate) mod files;
 pub(crate) mod glob;
 pub(crate) mod huge_pages;
+pub(crate) mod inherited;
 pub(crate) mod limits;
 pub mod logging;
 pub(crate) mod options;

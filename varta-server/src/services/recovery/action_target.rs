@@ -146,15 +146,19 @@ pub(super) fn search_path(environment: &[(String, String)]) -> String {
     given.or_else(|| env::var("PATH").ok()).unwrap_or_else(|| USUAL_PATH.to_owned())
 }
 
-/// Finds a program as a shell does.
+/// Finds a program as a shell does. One with a slash is in the working directory of the server, and not in that
+/// of the command.
 pub(super) fn find_program(program: &str, search: &str) -> std::io::Result<PathBuf> {
     let is_executable = |path: &Path| {
         path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
     };
     if program.contains('/') {
-        let path = PathBuf::from(program);
-        let fault =
-            || std::io::Error::new(std::io::ErrorKind::NotFound, format!("`{program}` is no program"));
+        let path = std::path::absolute(program)?;
+        let shown = if path == Path::new(program) { String::new() } else { format!(", {}", path.display()) };
+        let fault = || {
+            let fault = format!("`{program}`{shown}: is no file that can be run");
+            std::io::Error::new(std::io::ErrorKind::NotFound, fault)
+        };
         return if is_executable(&path) { Ok(path) } else { Err(fault()) };
     }
     // A relative directory would depend on the working directory.
@@ -230,6 +234,10 @@ mod tests {
         assert!(found.is_absolute() && found.ends_with("sh"));
         assert_eq!(find_program("/bin/sh", "").unwrap(), Path::new("/bin/sh"));
         assert!(find_program("/etc/passwd", "").is_err());
+        // The working directory of the tests is that of the package.
+        let here = std::env::current_dir().unwrap();
+        let fault = find_program("./no-such-script.sh", "").unwrap_err().to_string();
+        assert!(fault.contains("./no-such-script.sh") && fault.contains(here.to_str().unwrap()), "{fault}");
         let fault = find_program("no-such-program", "/bin").unwrap_err().to_string();
         assert!(fault.contains("no-such-program") && fault.contains("/bin"), "{fault}");
     }

@@ -63,12 +63,26 @@ pub(super) fn job_fields<const N: usize>(entries: [(&str, Value); N]) -> Map<Str
     entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// Logs the result of a command, and returns it for the metrics and the audit record.
+/// The result of an action, for the metrics, the audit record and the planner.
+pub(super) struct ActionReport {
+    pub(super) came: Came,
+    pub(super) facts: Map<String, Value>,
+    /// Whether what a command started ended with it.
+    pub(super) did_not_stay: bool,
+}
+
+impl ActionReport {
+    pub(super) fn new<const N: usize>(came: Came, facts: [(&str, Value); N]) -> Self {
+        ActionReport { came, facts: job_fields(facts), did_not_stay: false }
+    }
+}
+
+/// Logs the result of a command.
 pub(super) fn log_command(
     job: &Job,
     command: &CommandLine,
     ran: std::io::Result<CommandResult>,
-) -> (Came, Map<String, Value>) {
+) -> ActionReport {
     let agent = &job.transition.agent;
     let CommandResult { end, lasted, output, killed } = match ran {
         Ok(ran) => ran,
@@ -78,10 +92,14 @@ pub(super) fn log_command(
                 agent = %agent,
                 "`{command}` for {agent} cannot be started: {error}"
             );
-            return (Came::Failed, job_fields([("error", json!(error.to_string()))]));
+            return ActionReport::new(Came::Failed, [("error", json!(error.to_string()))]);
         }
     };
+    let did_not_stay = end == CommandEnd::Exited(0) && killed > 0;
     let (came, how) = match end {
+        CommandEnd::Exited(0) if did_not_stay => {
+            (Came::Failed, "exited with status 0, and what it started did not stay".to_owned())
+        }
         CommandEnd::Exited(0) => (Came::Done, "exited with status 0".to_owned()),
         CommandEnd::Exited(code) => (Came::Failed, format!("exited with status {code}")),
         CommandEnd::Signalled(signal) => (Came::Failed, format!("was killed by signal {signal}")),
@@ -91,10 +109,13 @@ pub(super) fn log_command(
         }
     };
     let text = output.text();
-    let left = if killed > 0 {
-        format!("; {killed} processes that it left behind were ended")
-    } else {
-        String::new()
+    let left = match killed {
+        0 => String::new(),
+        _ if did_not_stay => format!(
+            "; {killed} processes of its group were ended with it: have a service manager start what is to stay, or \
+             systemd-run, or setsid; it is not tried again"
+        ),
+        _ => format!("; {killed} processes that it left behind were ended"),
     };
     macro_rules! line {
         ($level:ident) => {
@@ -125,7 +146,10 @@ pub(super) fn log_command(
         CommandEnd::TimedOut | CommandEnd::Unkillable => ("ended", json!(how)),
     };
     result.insert(key.to_owned(), value);
-    (came, result)
+    if did_not_stay {
+        result.insert("reason".to_owned(), json!("left_behind"));
+    }
+    ActionReport { came, facts: result, did_not_stay }
 }
 
 #[cfg(test)]

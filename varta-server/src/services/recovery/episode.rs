@@ -26,6 +26,8 @@ pub(super) struct Episode {
     pub(super) is_counted: bool,
     /// The refusals of the present step, each of which is reported once.
     pub(super) refused: Vec<Refusal>,
+    /// Whether another attempt is of no use: what a command started ended with it.
+    pub(super) is_hopeless: bool,
     /// Since when a core dump of its process has been waited for.
     pub(super) dumping_since: Option<MonoTime>,
 }

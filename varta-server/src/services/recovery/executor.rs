@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::clock::wall_now;
@@ -22,7 +21,7 @@ use crate::services::maintenance::pauses::Pauses;
 use crate::services::recovery::action_target::{
     PreparedAction, TargetProcess, fill, find_program, search_path, target_of, variables_of,
 };
-use crate::services::recovery::audit_fields::{facts_of, job_fields, log_command, reason_text};
+use crate::services::recovery::audit_fields::{ActionReport, facts_of, log_command, reason_text};
 use crate::services::recovery::command::{CommandLine, NotFilled, Placeholder};
 use crate::services::recovery::held::refusal_of_held;
 use crate::services::recovery::job::{ActionOutcome, Job, Refusal};
@@ -124,12 +123,16 @@ impl ActionExecutor {
             self.audit.note("withdrawn", facts, false);
             return Err(outcome);
         }
-        let (came, result) = self.execute(job, deed, kept).await;
-        self.metrics.action(action, came);
-        facts.insert("result".to_owned(), json!(came.as_str()));
-        facts.extend(result);
+        let report = self.execute(job, deed, kept).await;
+        self.metrics.action(action, report.came);
+        facts.insert("result".to_owned(), json!(report.came.as_str()));
+        facts.extend(report.facts);
         self.audit.note("outcome", facts, false);
-        Ok(if came == Came::Done { ActionOutcome::Done } else { ActionOutcome::Failed })
+        Ok(match report.came {
+            Came::Done => ActionOutcome::Done,
+            _ if report.did_not_stay => ActionOutcome::DidNotStay,
+            _ => ActionOutcome::Failed,
+        })
     }
 
     /// Whether the agent may be acted on at present.
@@ -238,18 +241,13 @@ impl ActionExecutor {
         Ok(ActionOutcome::Done)
     }
 
-    async fn execute(
-        &self,
-        job: &Job,
-        deed: PreparedAction,
-        kept: &ShutdownSignal,
-    ) -> (Came, Map<String, Value>) {
+    async fn execute(&self, job: &Job, deed: PreparedAction, kept: &ShutdownSignal) -> ActionReport {
         let agent = &job.transition.agent;
         match deed {
             PreparedAction::Signal(pidfd, signal) => match pidfd.send_signal(signal) {
                 Ok(()) => {
                     tracing::warn!(target: "varta::recovery", agent = %agent, "sent {signal} to {agent}: {}", reason_text(job));
-                    (Came::Done, Map::new())
+                    ActionReport::new(Came::Done, [])
                 }
                 Err(error) => {
                     tracing::error!(
@@ -257,7 +255,7 @@ impl ActionExecutor {
                         agent = %agent,
                         "{signal} cannot be sent to {agent}: {error}"
                     );
-                    (Came::Failed, job_fields([("error", json!(error.to_string()))]))
+                    ActionReport::new(Came::Failed, [("error", json!(error.to_string()))])
                 }
             },
             PreparedAction::Command { command, arguments, timeout } => {

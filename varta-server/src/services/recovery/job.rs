@@ -159,6 +159,8 @@ pub(super) enum ActionOutcome {
     Done,
     /// The action failed, or was only logged.
     Failed,
+    /// The command succeeded, and what it started ended with it: another attempt would do the same.
+    DidNotStay,
     /// The action was not needed: its process has ended.
     Skipped,
     /// The agent is healthy, gone, or replaced by another one.

@@ -196,11 +196,12 @@ pub struct RecoveryOptions {
 }
 
 impl RecoveryOptions {
-    /// Checks what goes together with the audit log.
+    /// Checks what goes together with the audit log, and that commands are there whose path depends on the
+    /// working directory: where the server was started in another than was meant, none of them would ever run.
     ///
     /// # Errors
     ///
-    /// The option that would do nothing.
+    /// The option that would do nothing, or the command that cannot be run.
     pub fn check(&self, audit: Option<&AuditOptions>) -> Result<(), Error> {
         let wrong = |option, fault: &str| Err(Error::Option { option, fault: fault.to_owned() });
         if audit.is_none() && self.allow_without_audit {
@@ -208,6 +209,11 @@ impl RecoveryOptions {
         }
         if audit.is_some() && self.rules.is_empty() && self.args.is_none() {
             return wrong("--audit-log", "does nothing without --recovery-exec or a [[recovery]] table");
+        }
+        let is_relative = |program: &str| program.contains('/') && !program.starts_with('/');
+        let missing = self.programs_not_found();
+        if let Some((_, fault)) = missing.iter().find(|(program, _)| is_relative(program)) {
+            return wrong("--recovery-exec (or exec of [[recovery]])", fault);
         }
         Ok(())
     }
@@ -269,6 +275,22 @@ mod tests {
         assert_eq!(rule.steps.len(), 1);
         assert_eq!(options.environment, [("A".to_owned(), "b=c".to_owned())]);
         assert!(self::options(&[]).unwrap().rules.is_empty());
+    }
+
+    #[test]
+    fn a_command_whose_path_is_relative_must_be_there_and_others_may_come_later() {
+        let check = |command: &str| {
+            let options = options(&["--recovery-exec", command]).unwrap();
+            options.check(None).map_err(|error| error.to_string())
+        };
+        // The working directory of the tests is that of the package.
+        let fault = check("./no-such-script.sh {pid}").unwrap_err();
+        assert!(fault.starts_with("--recovery-exec") && fault.contains("/no-such-script.sh"), "{fault}");
+        let fault = check("./Cargo.toml").unwrap_err();
+        assert!(fault.contains("is no file that can be run"), "{fault}");
+        for command in ["/nowhere/at/all", "no-such-program", "true"] {
+            check(command).unwrap();
+        }
     }
 
     #[test]

@@ -160,6 +160,7 @@ impl Planner {
             has_helped: false,
             is_counted: false,
             refused: Vec::new(),
+            is_hopeless: false,
             dumping_since: None,
         };
         self.cases.insert(key, case);
@@ -207,6 +208,9 @@ impl Planner {
             }
             let record = self.records.entry(key.clone()).or_default();
             record.next_at = record.next_at.max(now + case.rule.backoff_after(record.attempts));
+            if case.is_hopeless {
+                record.attempts = record.attempts.max(case.rule.attempts);
+            }
             (case.step, case.is_counted, at) = (0, false, record.next_at);
         }
         case.stage = EpisodeState::Waiting(at);
@@ -347,7 +351,8 @@ impl Planner {
     /// Handles the outcome of a job.
     pub(crate) fn handle_outcome(&mut self, number: u64, outcome: ActionOutcome, now: MonoTime) {
         let Some(ActionInFlight { key, group, before, .. }) = self.jobs.remove(&number) else { return };
-        let was_tried = matches!(outcome, ActionOutcome::Done | ActionOutcome::Failed);
+        let was_tried =
+            matches!(outcome, ActionOutcome::Done | ActionOutcome::Failed | ActionOutcome::DidNotStay);
         if let Some(group) = group.filter(|_| !was_tried) {
             self.unspend(&group);
         }
@@ -359,7 +364,11 @@ impl Planner {
             return;
         };
         match outcome {
-            ActionOutcome::Done | ActionOutcome::Failed | ActionOutcome::Skipped => {
+            ActionOutcome::Done
+            | ActionOutcome::Failed
+            | ActionOutcome::DidNotStay
+            | ActionOutcome::Skipped => {
+                case.is_hopeless |= outcome == ActionOutcome::DidNotStay;
                 case.is_counted &= was_tried || before.is_none();
                 match &case.rule.steps[case.step].action {
                     Action::Signal(_) => case.was_signalled |= outcome == ActionOutcome::Done,

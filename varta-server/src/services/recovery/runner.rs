@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -18,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::base::children::{self, OwnChild};
 use crate::observe::{Pidfd, members_of_group};
 
 /// The bytes kept of a command's output, from its beginning and again from its end.
@@ -135,7 +136,8 @@ pub(super) fn run(program: &Program, kept: &ShutdownSignal) -> io::Result<Comman
     let (output, writer) = io::pipe()?;
     let flags = fcntl(&output, FcntlArg::F_GETFL)?;
     fcntl(&output, FcntlArg::F_SETFL(OFlag::from_bits_truncate(flags) | OFlag::O_NONBLOCK))?;
-    let child = Command::new(&program.path)
+    let mut command = Command::new(&program.path);
+    command
         .args(&program.arguments)
         .env_clear()
         .envs(program.environment.iter().map(|(key, value)| (key, value)))
@@ -143,8 +145,10 @@ pub(super) fn run(program: &Program, kept: &ShutdownSignal) -> io::Result<Comman
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer)
-        .process_group(0)
-        .spawn()?;
+        .process_group(0);
+    let child = children::spawn(&mut command)?;
+    // With it the ends of the pipe that are the child's.
+    drop(command);
     let group = Group { pidfd: Pidfd::open(child.id()), child };
     let mut running = Running { group, output: Some(output), captured: Output::default() };
     let (end, killed) = running.see_through(program, kept);
@@ -153,7 +157,7 @@ pub(super) fn run(program: &Program, kept: &ShutdownSignal) -> io::Result<Comman
 
 /// A command's process and its descendants in the group.
 struct Group {
-    child: Child,
+    child: OwnChild,
     /// Of the leader. Without one, as descriptors are short, the leader is polled.
     pidfd: io::Result<Pidfd>,
 }

@@ -1,4 +1,4 @@
-//! Processes that are left alone for as long as somebody holds them.
+//! Processes that are left alone for as long as somebody holds them, and commands that nothing stays of.
 
 use super::*;
 
@@ -67,4 +67,28 @@ fn refusals_that_alternate_are_each_said_once() {
         }
     }
     assert_eq!(world.told(), [Refusal::Frozen, Refusal::Paused]);
+}
+
+#[test]
+fn a_command_whose_processes_end_with_it_is_not_repeated() {
+    let mut world = World::new([rule([(0, command()), (5, NOTIFY)])]);
+    world.stalls(1);
+    let job = world.next();
+    world.comes(&job, ActionOutcome::DidNotStay);
+    assert_eq!(world.does(), (5, NOTIFY), "later steps are taken");
+    assert!(world.job().is_none());
+    while let Some(due) = world.planner.poll_timeout() {
+        world.now = due.as_nanos().div_ceil(1_000_000_000);
+        assert!(world.job().is_none(), "nothing more is done");
+    }
+    assert_eq!(world.told(), [Refusal::GivenUp]);
+    world.stalls(1);
+    assert_eq!(world.told(), [Refusal::GivenUp], "nor when it falls silent again");
+    // Once it has been well for long enough, everything is as at first.
+    world.recovers(1);
+    world.now += 700;
+    world.recovers(2);
+    world.stalls(1);
+    let job = world.next();
+    assert_eq!((job.attempt, job.action().clone()), (1, command()));
 }
