@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -41,6 +41,15 @@ fn make(version: CgroupVersion, controller: &str) -> io::Result<PathBuf> {
     Ok(path)
 }
 
+/// A program that moves itself into a cgroup before it runs another; it ends at once where this user may not do
+/// that.
+fn command_in(cgroup: &Path, program: &Command) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo $$ > \"$0\"/cgroup.procs && exec \"$@\""]).arg(cgroup);
+    command.arg(program.get_program()).args(program.get_args());
+    command
+}
+
 /// A cgroup, empty at first. When it is dropped, what is in it is thawed, and it is removed as soon as
 /// nothing is in it: agents that are put into it have to be dropped before.
 #[derive(Debug)]
@@ -66,6 +75,12 @@ impl Freezer {
     /// The error of the kernel: not every user may.
     pub fn take_in(&self, pid: u32) -> io::Result<()> {
         fs::write(self.path.join("cgroup.procs"), pid.to_string())
+    }
+
+    /// Has a program run in it from its beginning.
+    #[must_use]
+    pub fn command(&self, program: &Command) -> Command {
+        command_in(&self.path, program)
     }
 
     /// Stops all that is in it.
@@ -133,13 +148,10 @@ impl LittleMemory {
         io::Write::write_all(&mut file, bytes.to_string().as_bytes())
     }
 
-    /// Has a program run in it from its beginning, which ends at once where this user may not do that.
+    /// Has a program run in it from its beginning.
     #[must_use]
     pub fn command(&self, program: &Command) -> Command {
-        let mut command = Command::new("sh");
-        command.args(["-c", "echo $$ > \"$0\"/cgroup.procs && exec \"$@\""]).arg(&self.0);
-        command.arg(program.get_program()).args(program.get_args());
-        command
+        command_in(&self.0, program)
     }
 
     /// The last part of its path.

@@ -13,6 +13,11 @@ pub(crate) fn members_of_group(group: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Whether a process leads the group that it is in.
+pub(crate) fn leads_group(pid: u32) -> bool {
+    Stat::of_process(pid).is_some_and(|stat| stat.group == pid)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::CommandExt;

@@ -11,6 +11,7 @@ pub(crate) mod hierarchy;
 pub(crate) mod identify;
 mod name;
 pub(crate) mod oom;
+mod own_cgroup;
 mod pidfd;
 mod pressure;
 pub(crate) mod procfs;
@@ -22,8 +23,9 @@ pub(crate) mod status;
 pub(crate) mod testing;
 
 pub(crate) use self::boot::{Boot, Remains};
-pub(crate) use self::group::members_of_group;
+pub(crate) use self::group::{leads_group, members_of_group};
 pub use self::name::ProcessName;
+pub(crate) use self::own_cgroup::OwnCgroup;
 pub(crate) use self::pidfd::Pidfd;
 pub(crate) use self::procfs::user_and_groups;
 pub use self::procfs::{ProcReader, namespace_pids};

@@ -48,6 +48,8 @@ const _: () = assert!(mem::size_of::<PidfdInfo>() == 64);
 /// `PIDFD_INFO_EXIT`: the exit status, which the kernel provides from Linux 6.15 on once the process is
 /// reaped.
 const INFO_EXIT: u64 = 1 << 3;
+/// `PIDFD_SIGNAL_PROCESS_GROUP`, from Linux 6.9.
+const SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 /// `PIDFD_GET_INFO`, from Linux 6.13.
 const GET_INFO: libc::Ioctl = libc::_IOWR::<PidfdInfo>(0xff, 11);
 
@@ -109,13 +111,26 @@ impl Pidfd {
     ///
     /// `ESRCH` when it was reaped; `EPERM` when this user may not signal it.
     pub(crate) fn send_signal(&self, signal: Signal) -> io::Result<()> {
+        self.signal_with(signal, 0)
+    }
+
+    /// Sends a signal to the process group that this process leads, from Linux 6.9 on.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` on an older kernel; `ESRCH` when the group is empty or another leads it; `EPERM` when this user
+    /// may signal none of it.
+    pub(crate) fn send_signal_to_group(&self, signal: Signal) -> io::Result<()> {
+        self.signal_with(signal, SIGNAL_PROCESS_GROUP)
+    }
+
+    fn signal_with(&self, signal: Signal, flags: libc::c_uint) -> io::Result<()> {
         let no_information = ptr::null::<libc::siginfo_t>();
-        let (descriptor, signal, no_flags) = (self.0.as_raw_fd(), signal as libc::c_int, 0);
+        let (descriptor, signal) = (self.0.as_raw_fd(), signal as libc::c_int);
         // SAFETY: three integers, and a null pointer, which the call allows: the kernel then fills in the
         // sender.
-        let result = unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, descriptor, signal, no_information, no_flags)
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, descriptor, signal, no_information, flags) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 

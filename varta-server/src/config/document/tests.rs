@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::config::args;
-use crate::services::recovery::RecoveryEntry;
+use crate::services::recovery::{Action, RecoveryEntry, SignalScope};
 
 fn parse(text: &str) -> Result<Document, ParseError> {
     Document::parse(text, &args::definition())
@@ -222,7 +222,7 @@ transport = "unix"
 steps = [
   { notify = true },
   { wait = "5s", signal = "TERM" },
-  { wait = "10s", signal = "SIGKILL" },
+  { wait = "10s", signal = { name = "SIGKILL", to = "group" } },
   { exec = "restart {name}", timeout = "1m" },
 ]
 debounce = "0s"
@@ -244,6 +244,12 @@ keep-up = 0
     assert_eq!(seconds(simple), [(0, "command")]);
     assert_eq!((simple.states.len(), simple.debounce), (2, None));
     assert_eq!(seconds(whole), [(0, "notify"), (5, "signal"), (10, "signal"), (0, "command")]);
+    let scopes = whole.steps(Duration::from_secs(30)).into_iter().filter_map(|step| match step.action {
+        Action::Signal(signal, scope) => Some((signal.as_str(), scope)),
+        Action::Notify | Action::Command(..) => None,
+    });
+    let scopes: Vec<_> = scopes.collect();
+    assert_eq!(scopes, [("SIGTERM", SignalScope::Process), ("SIGKILL", SignalScope::Group)]);
     assert_eq!(
         whole.labels,
         [("team".to_owned(), "payments".to_owned()), ("zone".to_owned(), String::new())]
@@ -282,6 +288,17 @@ fn recovery_that_makes_no_sense_is_told_with_its_line() {
         ),
         ("[[recovery]]\nsteps = []", 2, "steps: there are 1 to 16"),
         ("[[recovery]]\nsteps = [{signal = \"STOPP\"}]", 2, "signal: `STOPP`: there is no such signal"),
+        ("[[recovery]]\nsteps = [{signal = {to = \"group\"}}]", 2, "signal: needs a name"),
+        (
+            "[[recovery]]\nsteps = [{signal = {name = \"TERM\", to = \"all\"}}]",
+            2,
+            "`all` is none of process, group",
+        ),
+        (
+            "[[recovery]]\nsteps = [{signal = {name = \"TERM\", whom = \"group\"}}]",
+            2,
+            "whom: there is no such key",
+        ),
         ("[[recovery]]\nsteps = [{signal = \"TERM\", exec = \"a\"}]", 2, "one of notify, signal and exec"),
         (
             "[[recovery]]\nsteps = [{signal = \"TERM\", timeout = \"1s\"}]",

@@ -16,6 +16,7 @@ use crate::domain::tracker::Transition;
 use crate::observe::{Pidfd, identify};
 use crate::services::recovery::audit_fields::state;
 use crate::services::recovery::command::{CommandLine, NotFilled, Placeholder};
+use crate::services::recovery::signal_target::SignalTarget;
 
 /// The `PATH` of commands when the server has none.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -56,7 +57,7 @@ pub(super) fn target_of(transition: &Transition) -> TargetProcess {
 
 /// An action that is ready to be executed.
 pub(super) enum PreparedAction {
-    Signal(Pidfd, Signal),
+    Signal(SignalTarget, Signal),
     Command { command: CommandLine, arguments: Vec<String>, timeout: Duration },
 }
 
@@ -64,8 +65,9 @@ impl PreparedAction {
     /// Adds the action to the fields of an audit record.
     pub(super) fn describe(&self, facts: &mut Map<String, Value>) {
         match self {
-            PreparedAction::Signal(_, signal) => {
+            PreparedAction::Signal(target, signal) => {
                 facts.insert("signal".to_owned(), json!(signal.as_str()));
+                target.describe(facts);
             }
             PreparedAction::Command { command, arguments, .. } => {
                 let words: Vec<&str> =
@@ -79,7 +81,10 @@ impl PreparedAction {
 impl std::fmt::Display for PreparedAction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            PreparedAction::Signal(_, signal) => write!(f, "send {signal}"),
+            PreparedAction::Signal(target, signal) => match target.to_string().as_str() {
+                "" => write!(f, "send {signal}"),
+                others => write!(f, "send {signal} to {}", others.trim_end_matches(" of ")),
+            },
             PreparedAction::Command { command, arguments, .. } => {
                 let words = std::iter::once(command.program()).chain(arguments.iter().map(String::as_str));
                 match shlex::try_join(words) {

@@ -28,6 +28,7 @@ use crate::services::recovery::job::{ActionOutcome, Job, Refusal};
 use crate::services::recovery::metrics::{ActionResult as Came, RecoveryMetrics};
 use crate::services::recovery::rule::{Action, UnhealthyState};
 use crate::services::recovery::runner::{self, CommandResult, Program, ShutdownSignal};
+use crate::services::recovery::signal_target::SignalTarget;
 
 /// The parts that every job needs.
 pub(crate) struct ActionExecutor {
@@ -70,12 +71,20 @@ impl ActionExecutor {
         let fact = json!(standing.silence.as_secs_f64());
         let deed = match action {
             Action::Notify => return self.notify(job),
-            Action::Signal(signal) => match target {
-                TargetProcess::Lives(pidfd) => PreparedAction::Signal(pidfd, *signal),
-                TargetProcess::NotHeld => return Err(ActionOutcome::Refused(Refusal::NotHeld)),
-                TargetProcess::Ended | TargetProcess::Replaced | TargetProcess::None => {
-                    return Err(ActionOutcome::Skipped);
+            Action::Signal(signal, scope) => match (target, job.transition.process) {
+                (TargetProcess::Lives(pidfd), Some(process)) => {
+                    let target =
+                        SignalTarget::find(pidfd, process, *scope).map_err(ActionOutcome::Refused)?;
+                    PreparedAction::Signal(target, *signal)
                 }
+                (TargetProcess::NotHeld, _) => return Err(ActionOutcome::Refused(Refusal::NotHeld)),
+                (
+                    TargetProcess::Lives(_)
+                    | TargetProcess::Ended
+                    | TargetProcess::Replaced
+                    | TargetProcess::None,
+                    _,
+                ) => return Err(ActionOutcome::Skipped),
             },
             Action::Command(command, timeout) => {
                 self.check_pid(job)?;
@@ -191,7 +200,7 @@ impl ActionExecutor {
             {
                 Err(ActionOutcome::Refused(Refusal::PidReused))
             }
-            Action::Command(..) | Action::Signal(_) | Action::Notify => Ok(()),
+            Action::Command(..) | Action::Signal(..) | Action::Notify => Ok(()),
         }
     }
 
@@ -244,20 +253,31 @@ impl ActionExecutor {
     async fn execute(&self, job: &Job, deed: PreparedAction, kept: &ShutdownSignal) -> ActionReport {
         let agent = &job.transition.agent;
         match deed {
-            PreparedAction::Signal(pidfd, signal) => match pidfd.send_signal(signal) {
-                Ok(()) => {
-                    tracing::warn!(target: "varta::recovery", agent = %agent, "sent {signal} to {agent}: {}", reason_text(job));
-                    ActionReport::new(Came::Done, [])
+            PreparedAction::Signal(target, signal) => {
+                let whom = format!("{target}{agent}");
+                // Not on this thread, which others wait for: a cgroup may have very many processes.
+                let sent = tokio::task::spawn_blocking(move || target.send(signal)).await;
+                match sent.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+                    Ok(processes) => {
+                        tracing::warn!(
+                            target: "varta::recovery",
+                            agent = %agent,
+                            processes,
+                            "sent {signal} to {whom}: {}",
+                            reason_text(job)
+                        );
+                        ActionReport::new(Came::Done, [("processes", json!(processes))])
+                    }
+                    Err(error) => {
+                        tracing::error!(
+                            target: "varta::recovery",
+                            agent = %agent,
+                            "{signal} cannot be sent to {whom}: {error}"
+                        );
+                        ActionReport::new(Came::Failed, [("error", json!(error.to_string()))])
+                    }
                 }
-                Err(error) => {
-                    tracing::error!(
-                        target: "varta::recovery",
-                        agent = %agent,
-                        "{signal} cannot be sent to {agent}: {error}"
-                    );
-                    ActionReport::new(Came::Failed, [("error", json!(error.to_string()))])
-                }
-            },
+            }
             PreparedAction::Command { command, arguments, timeout } => {
                 let ran = self.run(job, &command, arguments, timeout, kept).await;
                 log_command(job, &command, ran)

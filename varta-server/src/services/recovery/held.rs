@@ -40,7 +40,7 @@ mod tests {
     use crate::domain::tracker::{Cause, Verdict};
     use crate::observe::hierarchy::Hierarchies;
     use crate::services::recovery::planner::testing::transition;
-    use crate::services::recovery::rule::{RecoveryRule, Step, UnhealthyState};
+    use crate::services::recovery::rule::{RecoveryRule, SignalScope, Step, UnhealthyState};
 
     /// A job for the process with pid 7, which started at 1, by a rule with these causes.
     fn job(action: Action, causes: &[&'static str]) -> Job {
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn who_is_frozen_traced_or_dumping_core_is_left_alone_unless_the_rule_names_that() {
-        let kill = || Action::Signal(Signal::SIGKILL);
+        let kill = || Action::Signal(Signal::SIGKILL, SignalScope::Process);
         let table = [
             (host("S", "CoreDumping:\t0\n", "0\n"), None),
             (host("D", "CoreDumping:\t1\n", "0\n"), Some(Refusal::DumpingCore)),
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_process_that_cannot_be_seen_or_is_another_is_held_by_nobody() {
         let (_directory, reader) = host("S", "CoreDumping:\t1\n", "1\n");
-        let mut other = job(Action::Signal(Signal::SIGKILL), &[]);
+        let mut other = job(Action::Signal(Signal::SIGKILL, SignalScope::Process), &[]);
         let transition = (*other.transition).clone();
         let process = Some(ProcessId { pid: 7, start_time: NonZeroU64::MAX });
         other.transition = Arc::new(Transition { process, ..transition.clone() });

@@ -60,6 +60,10 @@ pub(crate) enum Refusal {
     Frozen,
     /// A debugger or another tracer holds its process.
     Traced,
+    /// Its process leads no process group, or one that this server is in.
+    SharedGroup,
+    /// Its process is in the root of the cgroups, or this server is in its cgroup.
+    SharedCgroup,
     /// Its pid belongs to another process by now.
     PidReused,
     /// A placeholder of the command has no safe value.
@@ -72,7 +76,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// Every reason, in the order of the metrics.
-    pub(crate) const ALL: [Refusal; 16] = [
+    pub(crate) const ALL: [Refusal; 18] = [
         Refusal::Budget,
         Refusal::GroupBudget,
         Refusal::Blind,
@@ -85,6 +89,8 @@ impl Refusal {
         Refusal::DumpingCore,
         Refusal::Frozen,
         Refusal::Traced,
+        Refusal::SharedGroup,
+        Refusal::SharedCgroup,
         Refusal::PidReused,
         Refusal::Argument,
         Refusal::TooMany,
@@ -106,6 +112,8 @@ impl Refusal {
             Refusal::DumpingCore => "dumping_core",
             Refusal::Frozen => "frozen",
             Refusal::Traced => "traced",
+            Refusal::SharedGroup => "shared_group",
+            Refusal::SharedCgroup => "shared_cgroup",
             Refusal::PidReused => "pid_reused",
             Refusal::Argument => "argument",
             Refusal::TooMany => "too_many",
@@ -144,6 +152,8 @@ impl Refusal {
             | Refusal::NoTrail => true,
             Refusal::Remote
             | Refusal::NotAttested
+            | Refusal::SharedGroup
+            | Refusal::SharedCgroup
             | Refusal::PidReused
             | Refusal::Argument
             | Refusal::TooMany

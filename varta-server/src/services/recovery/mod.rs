@@ -9,6 +9,7 @@
 //!   kernel and the tracker whether the agent is still the same one, still unhealthy, and not `held` by somebody.
 //!   `audit_fields` describes the job.
 //! - The audit writer makes a record durable before its action is carried out.
+//! - `signal_target`: whom a signal reaches, and that these are the agent's own.
 //! - `runner`: runs one command, and ends every process that it started.
 
 mod action_target;
@@ -25,11 +26,12 @@ mod planner;
 mod rule;
 mod runner;
 pub(crate) mod service;
+mod signal_target;
 mod table;
 mod task;
 
 pub use self::budget::Budget;
 pub use self::command::CommandLine;
 pub use self::options::{RecoveryArgs, RecoveryOptions, Variable};
-pub use self::rule::{Action, RecoveryRule, Step, UnhealthyState};
+pub use self::rule::{Action, RecoveryRule, SignalScope, Step, UnhealthyState};
 pub use self::table::{RecoveryEntry, RecoveryTables};

@@ -223,7 +223,7 @@ impl RecoveryOptions {
         let search = search_path(&self.environment);
         let commands = self.rules.iter().flat_map(|rule| &rule.steps).filter_map(|step| match &step.action {
             Action::Command(command, _) => Some(command.program()),
-            Action::Notify | Action::Signal(_) => None,
+            Action::Notify | Action::Signal(..) => None,
         });
         let mut missing: Vec<(&str, String)> = commands
             .filter_map(|program| Some((program, find_program(program, &search).err()?.to_string())))

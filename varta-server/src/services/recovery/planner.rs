@@ -102,7 +102,7 @@ impl Planner {
 
     /// Whether a process has ended because of a signal, which may be on its way.
     fn is_our_doing(&self, key: &AgentKey, to: Verdict) -> bool {
-        let is_signal = |case: &Episode| matches!(case.rule.steps[case.step].action, Action::Signal(_));
+        let is_signal = |case: &Episode| matches!(case.rule.steps[case.step].action, Action::Signal(..));
         let was_told = |case: &Episode| {
             case.was_signalled || matches!(case.stage, EpisodeState::Acting(_)) && is_signal(case)
         };
@@ -171,7 +171,7 @@ impl Planner {
         let Some(case) = self.cases.get_mut(key) else { return };
         let EpisodeState::Waiting(due) = case.stage else { return };
         let is_signal = |step: usize| {
-            case.rule.steps.get(step).is_some_and(|step| matches!(step.action, Action::Signal(_)))
+            case.rule.steps.get(step).is_some_and(|step| matches!(step.action, Action::Signal(..)))
         };
         let next = (case.step..).find(|step| !is_signal(*step)).unwrap_or(case.step);
         let is_past_all = next >= case.rule.steps.len();
@@ -371,7 +371,7 @@ impl Planner {
                 case.is_hopeless |= outcome == ActionOutcome::DidNotStay;
                 case.is_counted &= was_tried || before.is_none();
                 match &case.rule.steps[case.step].action {
-                    Action::Signal(_) => case.was_signalled |= outcome == ActionOutcome::Done,
+                    Action::Signal(..) => case.was_signalled |= outcome == ActionOutcome::Done,
                     Action::Command(..) => case.has_helped = outcome == ActionOutcome::Done,
                     Action::Notify => {}
                 }

@@ -53,13 +53,39 @@ impl UnhealthyState {
     }
 }
 
+/// Whom a signal reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalScope {
+    /// The agent's process.
+    Process,
+    /// The process group that it leads.
+    Group,
+    /// All processes of its cgroup, and of the cgroups below.
+    Cgroup,
+}
+
+impl SignalScope {
+    /// All scopes.
+    pub const ALL: [SignalScope; 3] = [SignalScope::Process, SignalScope::Group, SignalScope::Cgroup];
+
+    /// The name in rules and in the audit log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SignalScope::Process => "process",
+            SignalScope::Group => "group",
+            SignalScope::Cgroup => "cgroup",
+        }
+    }
+}
+
 /// The action of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Sends a notification.
     Notify,
-    /// Sends a signal to the agent's process.
-    Signal(nix::sys::signal::Signal),
+    /// Sends a signal to the agent's process, or to more than that.
+    Signal(nix::sys::signal::Signal, SignalScope),
     /// Runs a program, which is killed after the timeout with all that it started.
     Command(CommandLine, Duration),
 }
@@ -70,7 +96,7 @@ impl Action {
     pub const fn kind(&self) -> &'static str {
         match self {
             Action::Notify => "notify",
-            Action::Signal(_) => "signal",
+            Action::Signal(..) => "signal",
             Action::Command(..) => "command",
         }
     }

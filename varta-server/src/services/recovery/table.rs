@@ -14,7 +14,7 @@ use crate::base::options::table::{
 use crate::domain::beat::Transport;
 use crate::services::recovery::budget::Budget;
 use crate::services::recovery::command::CommandLine;
-use crate::services::recovery::rule::{Action, RecoveryRule, Step, UnhealthyState};
+use crate::services::recovery::rule::{Action, RecoveryRule, SignalScope, Step, UnhealthyState};
 
 /// Each `[[recovery]]` of the file, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct RecoveryEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum StepEntry {
     Notify,
-    Signal(Signal),
+    Signal(Signal, SignalScope),
     Command(CommandLine, Option<Duration>),
 }
 
@@ -88,6 +88,8 @@ const KEYS: [&str; 12] = [
 ];
 /// The keys of a step.
 const STEP_KEYS: [&str; 5] = ["wait", "notify", "signal", "exec", "timeout"];
+/// The keys of a signal that is a table.
+const SIGNAL_KEYS: [&str; 2] = ["name", "to"];
 /// The transports of agents: one that beats through shared memory counts as an agent of the Unix socket.
 const TRANSPORTS: [Transport; 3] = [Transport::Unix, Transport::Udp, Transport::SecureUdp];
 /// The most tables, and the most steps in each.
@@ -118,7 +120,7 @@ impl RecoveryEntry {
             wait: *wait,
             action: match entry {
                 StepEntry::Notify => Action::Notify,
-                StepEntry::Signal(signal) => Action::Signal(*signal),
+                StepEntry::Signal(signal, to) => Action::Signal(*signal, *to),
                 StepEntry::Command(command, own) => Action::Command(command.clone(), own.unwrap_or(timeout)),
             },
         };
@@ -233,7 +235,7 @@ fn read_step(item: &Value<'_>) -> Result<(Duration, StepEntry), ParseError> {
             DeValue::Boolean(true) => StepEntry::Notify,
             _ => return Err(at(value, "notify: is true, or left out")),
         },
-        (None, Some(value), None) => StepEntry::Signal(parse_signal(value)?),
+        (None, Some(value), None) => read_signal(value)?,
         (None, None, Some(value)) => StepEntry::Command(command(value)?, own),
         _ => return Err(at(item, "a step has one of notify, signal and exec")),
     };
@@ -242,6 +244,19 @@ fn read_step(item: &Value<'_>) -> Result<(Duration, StepEntry), ParseError> {
 
 fn command(value: &Value<'_>) -> Result<CommandLine, ParseError> {
     text("exec", value)?.parse().map_err(|fault| at(value, format!("exec: {fault}")))
+}
+
+/// Reads `"TERM"`, or `{ name = "TERM", to = "group" }`.
+fn read_signal(value: &Value<'_>) -> Result<StepEntry, ParseError> {
+    let DeValue::Table(entries) = value.get_ref() else {
+        return Ok(StepEntry::Signal(parse_signal(value)?, SignalScope::Process));
+    };
+    let table = Table { what: "signal", place: value, entries };
+    let [name, to] = table.values(SIGNAL_KEYS)?;
+    let name =
+        name.ok_or_else(|| at(value, "signal: needs a name, as in { name = \"TERM\", to = \"group\" }"))?;
+    let to = to.map(|to| one_of("to", to, &SignalScope::ALL, SignalScope::as_str)).transpose()?;
+    Ok(StepEntry::Signal(parse_signal(name)?, to.unwrap_or(SignalScope::Process)))
 }
 
 /// Parses `TERM` or `SIGTERM`.

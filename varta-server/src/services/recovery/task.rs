@@ -211,6 +211,12 @@ const fn refusal_reason(refusal: Refusal) -> &'static str {
         Refusal::Traced => {
             "a debugger or another tracer holds it; it is looked at again until that lets it go"
         }
+        Refusal::SharedGroup => {
+            "its process leads no process group, or this server is in that group; a signal to the group may reach others"
+        }
+        Refusal::SharedCgroup => {
+            "its process is in no cgroup of its own, or this server is in that; a signal to the cgroup may reach others"
+        }
         Refusal::PidReused => "its pid belongs to another process by now, and the command has {pid} in it",
         Refusal::Argument => "the command cannot be filled in",
         Refusal::TooMany => "too many agents are in a bad state at once",

@@ -13,12 +13,12 @@ use crate::domain::beat::Transport;
 use crate::domain::labels::Labels;
 use crate::domain::tracker::Cause;
 use crate::services::recovery::planner::testing::transition;
-use crate::services::recovery::rule::Step;
+use crate::services::recovery::rule::{SignalScope, Step};
 
 const UP: Verdict = Verdict::Up(Status::Ok);
 const NOTIFY: Action = Action::Notify;
-const TERM: Action = Action::Signal(Signal::SIGTERM);
-const KILL: Action = Action::Signal(Signal::SIGKILL);
+const TERM: Action = Action::Signal(Signal::SIGTERM, SignalScope::Process);
+const KILL: Action = Action::Signal(Signal::SIGKILL, SignalScope::Process);
 
 fn command() -> Action {
     Action::Command("restart {name}".parse().unwrap(), Duration::from_secs(1))
