@@ -51,8 +51,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
         Some(jobs) => jobs.parse().map_err(|_| format!("{jobs} is no number of jobs"))?,
         None => u32::MAX,
     };
-    // Lazy: the service can start before its server.
-    let builder = Varta::builder().lazy();
+    // The service can start before its server.
+    let builder = Varta::builder();
     let agent = match arguments.next() {
         Some(socket) => builder.socket(socket).connect()?,
         None => builder.connect()?,

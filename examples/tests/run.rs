@@ -44,21 +44,29 @@ fn sync_worker_prints_the_result_of_its_jobs() {
 }
 
 #[test]
-fn without_a_server_a_program_prints_what_to_do() {
+fn without_a_server_a_program_does_its_work() {
     let nowhere = tempfile::tempdir().unwrap();
-    for program in [
-        env!("CARGO_BIN_EXE_sync_worker"),
-        env!("CARGO_BIN_EXE_prefork"),
-        env!("CARGO_BIN_EXE_panicking_worker"),
-        env!("CARGO_BIN_EXE_custom_transport"),
-    ] {
-        let socket = nowhere.path().join("varta.sock");
-        let ended = Program::new(program).socket_of_this_host(&socket).run();
-        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-        let socket = socket.display();
-        assert!(ended.stderr.contains(&format!("cannot connect to {socket}")), "{ended:?}");
-        assert!(ended.stderr.contains("start varta-server"), "{ended:?}");
-    }
+    let socket = nowhere.path().join("varta.sock");
+    let ended =
+        Program::new(env!("CARGO_BIN_EXE_sync_worker")).socket_of_this_host(&socket).arg("4").run();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(
+        ended.stdout,
+        ["job 1: ok, beat dropped: nobody listens", "job 4: degraded, beat dropped: nobody listens"]
+    );
+    let ended = Program::new(env!("CARGO_BIN_EXE_tokio_service")).arg("2").arg(&socket).run();
+    assert!(ended.status.success(), "{ended:?}");
+}
+
+#[test]
+fn a_transport_that_connects_at_once_prints_what_to_do_without_a_server() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let socket = nowhere.path().join("varta.sock");
+    let ended = Program::new(env!("CARGO_BIN_EXE_custom_transport")).socket_of_this_host(&socket).run();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let socket = socket.display();
+    assert!(ended.stderr.contains(&format!("cannot connect to {socket}")), "{ended:?}");
+    assert!(ended.stderr.contains("start varta-server"), "{ended:?}");
 }
 
 #[test]

@@ -7,12 +7,9 @@
 //! # A loop that beats
 //!
 //! ```
-//! # let dir = tempfile::tempdir()?;
-//! # let path = dir.path().join("varta.sock");
-//! # let server = std::os::unix::net::UnixDatagram::bind(&path)?;
 //! use varta_agent::{Status, Varta};
 //!
-//! let mut agent = Varta::connect(&path)?; // or `connect_default()`, which finds the host's server
+//! let mut agent = Varta::connect_default()?; // whether or not a server runs
 //! for job in 0..3 {
 //!     let _ = agent.beat(Status::Ok, job);
 //! }
@@ -22,9 +19,9 @@
 //! `let _ =` is intended: the server detects missing beats. A program that needs the result matches on the
 //! [`BeatOutcome`].
 //!
-//! A handle from [`Varta::connect`] stays with its socket. One from [`Varta::connect_default`] or
-//! [`Varta::builder`] finds a restarted server automatically, and a [lazy](Builder::lazy) one works before
-//! the server has started.
+//! A handle from [`Varta::connect_default`] or [`Varta::builder`] finds its server with a beat, as soon as there
+//! is one and after each of its restarts; a program never ends or waits because there is none. One from
+//! [`Varta::connect`] fails where nobody listens, and stays with its socket.
 //!
 //! # A Tokio service
 //!
@@ -37,7 +34,7 @@
 //! use std::time::Duration;
 //! use varta_agent::{Status, Varta};
 //!
-//! let agent = Varta::builder().lazy().connect()?;
+//! let agent = Varta::builder().name("billing").connect()?;
 //! let heartbeat = agent.spawn_heartbeat(Duration::from_secs(1))?;
 //! heartbeat.set_status(Status::Degraded)?;
 //! heartbeat.stop().await;

@@ -49,7 +49,10 @@ for_each_kind! {
 
 fn a_named_handle_says_hello_and_then_beats<W: HandleKind>() {
     let server = Server::listening();
-    let mut agent = W::build(worker().socket(server.path())).unwrap();
+    let mut agent = W::build(worker().socket(server.path()).eager()).unwrap();
+    assert_eq!(hello(&server.datagrams()[0]), 0, "an eager handle says it at once");
+    drop(agent);
+    agent = W::build(worker().socket(server.path())).unwrap();
     assert_eq!((beat(&mut agent), beat(&mut agent)), (BeatOutcome::Sent, BeatOutcome::Sent));
     let datagrams = server.datagrams();
     let [control, one, two] = &datagrams[..] else { panic!("{datagrams:?}") };
@@ -59,7 +62,7 @@ fn a_named_handle_says_hello_and_then_beats<W: HandleKind>() {
 fn a_lazy_handle_says_nothing_until_its_first_beat_and_then_its_name_first<W: HandleKind>() {
     for absent in [false, true] {
         let mut server = if absent { Server::absent() } else { Server::listening() };
-        let mut agent = W::build(worker().socket(server.path()).lazy()).unwrap();
+        let mut agent = W::build(worker().socket(server.path())).unwrap();
         if absent {
             assert!(beat(&mut agent).is_dropped() && beat(&mut agent).is_dropped());
             server.start();
@@ -76,7 +79,7 @@ fn a_lazy_handle_says_nothing_until_its_first_beat_and_then_its_name_first<W: Ha
 fn a_handle_without_a_name_sends_only_frames<W: HandleKind>() {
     let server = Server::listening();
     let builder = || Varta::builder().socket(server.path());
-    let agents = [W::connect(server.path()), W::build(builder()), W::build(builder().lazy())];
+    let agents = [W::connect(server.path()), W::build(builder()), W::build(builder().eager())];
     for agent in agents {
         let mut agent = agent.unwrap();
         assert!(beat(&mut agent).is_sent());
@@ -106,7 +109,7 @@ fn a_server_that_was_restarted_hears_the_name_before_the_beat_that_found_it<W: H
 fn a_full_queue_has_the_hello_wait_and_takes_the_beat_first<W: HandleKind>() {
     let server = Server::listening();
     common::fill(&server.path());
-    let mut agent = W::build(worker().socket(server.path()).reconnect_after(0)).unwrap();
+    let mut agent = W::build(worker().socket(server.path()).reconnect_after(0).eager()).unwrap();
     assert_eq!(beat(&mut agent), FULL);
     assert!(server.datagrams().iter().all(|datagram| datagram.len() == 32 && *datagram == [0; 32]));
 

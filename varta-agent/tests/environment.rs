@@ -11,10 +11,11 @@ mod common;
 
 use std::env;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use common::Server;
-use varta_agent::{Frame, Status, Varta};
+use varta_agent::{BeatOutcome, DropReason, Frame, Status, Varta};
 
 /// The child's environment variable with the test that it runs.
 const CHILD: &str = "VARTA_TEST_CHILD";
@@ -65,10 +66,27 @@ fn connect_default_goes_where_the_environment_says() {
 }
 
 #[test]
-fn connect_default_says_where_it_looked() {
-    const NAME: &str = "connect_default_says_where_it_looked";
+fn connect_default_needs_no_server() {
+    const NAME: &str = "connect_default_needs_no_server";
     if is_child(NAME) {
-        println!("{}", Varta::connect_default().unwrap_err());
+        let mut agent = Varta::connect_default().unwrap();
+        let nobody = BeatOutcome::Dropped(DropReason::NoObserver);
+        assert_eq!(agent.beat(Status::Ok, 0), nobody);
+        let path = PathBuf::from(env::var_os("VARTA_SOCKET").unwrap());
+        let server = UnixDatagram::bind(path).unwrap();
+        assert!(agent.beat(Status::Ok, 0).is_sent());
+        assert_eq!(server.recv(&mut [0; 64]).unwrap(), 32);
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    succeeded(&run_again(NAME).env("VARTA_SOCKET", directory.path().join("varta.sock")).output().unwrap());
+}
+
+#[test]
+fn an_eager_handle_says_where_it_looked() {
+    const NAME: &str = "an_eager_handle_says_where_it_looked";
+    if is_child(NAME) {
+        println!("{}", Varta::builder().eager().connect().unwrap_err());
         return;
     }
     let text = succeeded(&run_again(NAME).env("VARTA_SOCKET", "/nowhere/varta.sock").output().unwrap());

@@ -5,7 +5,7 @@
 mod common;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -129,4 +129,15 @@ async fn a_heartbeat_goes_by_udp_too() {
     common::await_beats(&heartbeat, 2).await;
     heartbeat.stop().await;
     assert_eq!(nonces(&server)[..2], [1, 2]);
+}
+
+#[test]
+fn a_handle_of_the_builder_needs_no_route_and_one_of_connect_does() {
+    // The kernel refuses to connect to the broadcast address as it does where there is no route.
+    let nowhere = SocketAddr::from(([255, 255, 255, 255], 9));
+    assert!(Varta::connect_udp(nowhere).is_err());
+    let mut agent = Varta::builder().name("sensor").udp(nowhere).connect().unwrap();
+    for _ in 0..2 {
+        assert!(agent.beat(Status::Ok, 0).is_failed());
+    }
 }

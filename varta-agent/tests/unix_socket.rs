@@ -31,6 +31,7 @@ for_each_kind! {
     without_a_threshold_only_reconnect_leads_to_the_restarted_server,
     a_full_queue_drops_beats_until_it_is_read,
     a_lazy_handle_finds_its_server_as_soon_as_there_is_one,
+    a_handle_of_the_builder_needs_no_server_and_finds_each_that_comes,
     connect_fails_where_nobody_listens_and_names_the_path,
     a_path_that_is_too_long_is_refused_lazy_or_not,
     a_handle_may_move_to_another_thread,
@@ -126,11 +127,39 @@ fn a_lazy_handle_finds_its_server_as_soon_as_there_is_one<W: HandleKind>() {
     }
 }
 
+fn a_handle_of_the_builder_needs_no_server_and_finds_each_that_comes<W: HandleKind>() {
+    let mut server = Server::absent();
+    let mut agent = W::build(Varta::builder().socket(server.path())).unwrap();
+    for round in 0..3 {
+        assert!(beat(&mut agent).is_dropped());
+        server.start();
+        assert_eq!((beat(&mut agent), beat(&mut agent)), (BeatOutcome::Sent, BeatOutcome::Sent));
+        assert_eq!(nonces(&server.arrived()), [round * 3 + 2, round * 3 + 3]);
+        server.kill();
+    }
+}
+
+#[cfg(all(feature = "shm", target_os = "linux"))]
+#[test]
+fn a_handle_of_connect_shm_fails_without_a_server_and_finds_a_restarted_one() {
+    let mut server = Server::absent();
+    assert_eq!(Varta::connect_shm(server.path()).unwrap_err().kind(), io::ErrorKind::NotFound);
+    server.start();
+    let mut agent = Varta::connect_shm(server.path()).unwrap();
+    assert!(beat(&mut agent).is_sent());
+    for nonce in 2..4 {
+        server.kill();
+        server.start();
+        assert!(beat(&mut agent).is_sent());
+        assert_eq!(nonces(&server.arrived()), [nonce]);
+    }
+}
+
 fn connect_fails_where_nobody_listens_and_names_the_path<W: HandleKind>() {
     let mut server = Server::absent();
     let path = server.path();
     let refused = |kind| {
-        for result in [W::connect(path.clone()), W::build(Varta::builder().socket(&path))] {
+        for result in [W::connect(path.clone()), W::build(Varta::builder().socket(&path).eager())] {
             let error = result.unwrap_err();
             assert_eq!(error.kind(), kind);
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
@@ -145,7 +174,7 @@ fn connect_fails_where_nobody_listens_and_names_the_path<W: HandleKind>() {
 
 fn a_path_that_is_too_long_is_refused_lazy_or_not<W: HandleKind>() {
     let path = format!("/tmp/{}", "x".repeat(120));
-    for builder in [Varta::builder(), Varta::builder().lazy()] {
+    for builder in [Varta::builder().eager(), Varta::builder()] {
         let error = W::build(builder.socket(&path)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains(&path), "{error}");

@@ -196,9 +196,7 @@ impl Options {
             if let Some(name) = &self.name {
                 builder = builder.name(name.to_string_lossy());
             }
-            if self.lazy {
-                builder = builder.lazy();
-            }
+            builder = if self.lazy { builder.lazy() } else { builder.eager() };
             return Ok(if self.shm {
                 Box::new(builder.shm().connect()?)
             } else {

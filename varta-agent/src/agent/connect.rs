@@ -48,11 +48,14 @@ impl Varta {
     /// `$XDG_RUNTIME_DIR/varta/varta.sock`, `/run/varta/varta.sock` and `/tmp/varta-<uid>/varta.sock`. A
     /// directory below `/tmp` that belongs to another user is skipped.
     ///
-    /// The handle finds a restarted server automatically, as with `reconnect_after(1)`.
+    /// It is the handle for production, as one from the [`builder`](Self::builder): a missing server is not an
+    /// error, each beat looks for one until it is found, and a restarted server is found again. Without a
+    /// [name](Builder::name) the server names the agent by its systemd unit or container, else by its
+    /// command.
     ///
     /// # Errors
     ///
-    /// No server answers at any of these paths, or at the one in `VARTA_SOCKET`. The message names the paths.
+    /// The path in `VARTA_SOCKET` is invalid for a socket. The message names it.
     ///
     /// ```no_run
     /// use varta_agent::{Status, Varta};
@@ -72,7 +75,7 @@ impl Varta {
     /// # let path = dir.path().join("varta.sock");
     /// use varta_agent::Varta;
     ///
-    /// let agent = Varta::builder().socket(&path).lazy().reconnect_after(3).connect()?;
+    /// let agent = Varta::builder().socket(&path).reconnect_after(3).connect()?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn builder() -> Builder {
@@ -99,8 +102,8 @@ impl Varta {
 /// Beats through a page of memory (feature `shm`, on Linux).
 #[cfg(all(feature = "shm", target_os = "linux"))]
 impl Varta<ShmTransport> {
-    /// Connects to the server that listens on the Unix socket at `path`, as [`connect`](Varta::connect) does,
-    /// and sends most beats without a system call: the handle shares a page of memory with the server and
+    /// Connects to the server that listens on the Unix socket at `path`, as [`connect`](Varta::connect) does
+    /// except that it finds a restarted server automatically, and sends most beats without a system call: the handle shares a page of memory with the server and
     /// writes beats into it, and the server reads the page several times within the shortest deadline.
     ///
     /// A beat with the status of the one before goes through the page. Every other datagram goes through the
@@ -138,7 +141,7 @@ impl Varta<ShmTransport> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn connect_shm(path: impl AsRef<Path>) -> io::Result<Self> {
-        Ok(Self::new(ShmTransport::connect(path)?, 0))
+        Ok(Self::new(ShmTransport::connect(path)?, 1))
     }
 }
 

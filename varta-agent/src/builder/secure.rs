@@ -8,8 +8,8 @@ use varta_proto::secure::Key;
 
 use super::settings::Builder;
 use crate::agent::Varta;
-use crate::transport::SecureUdpTransport;
 use crate::transport::secure::Keys;
+use crate::transport::{SecureUdpTransport, UdpTransport};
 
 /// The source of a [`Builder`]'s transport: a UDP socket that the builder connects, and a key (feature
 /// `secure-udp`).
@@ -68,15 +68,15 @@ impl<S> Builder<S> {
 /// Handles with sealed beats over UDP (feature `secure-udp`).
 impl Builder<SecureUdpServer> {
     /// Creates the handle, as [`Varta::connect_secure_udp`] and
-    /// [`connect_secure_udp_with_master`](Varta::connect_secure_udp_with_master) do.
+    /// [`connect_secure_udp_with_master`](Varta::connect_secure_udp_with_master) do. A missing route to the
+    /// server's address is no error: each beat looks for one.
     ///
     /// # Errors
     ///
-    /// There is no route to the server's address, its port is 0, there is no descriptor left, the operating
-    /// system has no randomness, or a setting is invalid. The message names the address, or the setting and
-    /// why.
+    /// The port of the server's address is 0, the operating system has no randomness, or a setting is invalid.
+    /// The message names the address, or the setting and why.
     pub fn connect(self) -> io::Result<Varta<SecureUdpTransport>> {
         let SecureUdpServer { addr, keys } = self.source;
-        self.settings.build(SecureUdpTransport::with(addr, keys))
+        self.settings.build(SecureUdpTransport::with(addr, keys, UdpTransport::lazy))
     }
 }

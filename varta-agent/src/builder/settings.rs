@@ -14,13 +14,15 @@ const DEFAULT_RECONNECT_AFTER: u32 = 1;
 
 /// Creates a [`Varta`]. [`Varta::builder`] returns one.
 ///
+/// Its defaults are those for production: a program starts with or without a server, finds the server as soon
+/// as there is one, and finds it again after a restart.
+///
 /// ```
 /// # let dir = tempfile::tempdir()?;
 /// # let path = dir.path().join("varta.sock");
 /// use varta_agent::{Status, Varta};
 ///
-/// // A lazy handle needs no server yet.
-/// let mut agent = Varta::builder().socket(&path).lazy().connect()?;
+/// let mut agent = Varta::builder().name("billing-worker").socket(&path).connect()?;
 /// assert!(agent.beat(Status::Ok, 0).is_dropped());
 ///
 /// let server = std::os::unix::net::UnixDatagram::bind(&path)?;
@@ -43,15 +45,16 @@ const DEFAULT_RECONNECT_AFTER: u32 = 1;
 /// # let path = dir.path().join("varta.sock");
 /// # let server = std::os::unix::net::UnixDatagram::bind(&path)?;
 /// use std::time::Duration;
-/// use varta_agent::{Control, Varta};
+/// use varta_agent::{Control, Status, Varta};
 ///
-/// let agent = Varta::builder()
+/// let mut agent = Varta::builder()
 ///     .socket(&path)
 ///     .name("billing-worker")
 ///     .interval(Duration::from_millis(500))
 ///     .stall_after(Duration::from_secs(2))
 ///     .label("team", "payments")
 ///     .connect()?;
+/// let _ = agent.beat(Status::Ok, 0);
 ///
 /// let mut datagram = [0; 512];
 /// let length = server.recv(&mut datagram)?;
@@ -80,7 +83,8 @@ pub(super) struct Settings {
 #[derive(Debug, Default)]
 pub struct UnixSocket {
     pub(super) path: Option<PathBuf>,
-    pub(super) lazy: bool,
+    /// Whether the socket is connected with the handle, which fails without a server.
+    pub(super) is_eager: bool,
 }
 
 impl Builder {
@@ -105,7 +109,7 @@ impl<S> Builder<S> {
     /// ```
     /// use varta_agent::Varta;
     ///
-    /// let error = Varta::builder().lazy().name("my worker").connect().unwrap_err();
+    /// let error = Varta::builder().name("my worker").connect().unwrap_err();
     /// assert!(error.to_string().starts_with("an agent cannot be named \"my worker\": character 3 "));
     /// ```
     pub fn name(self, name: impl AsRef<str>) -> Self {
@@ -125,7 +129,7 @@ impl<S> Builder<S> {
     /// use std::time::Duration;
     /// use varta_agent::Varta;
     ///
-    /// let agent = Varta::builder().lazy().interval(Duration::from_secs(1)).connect()?;
+    /// let agent = Varta::builder().interval(Duration::from_secs(1)).connect()?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn interval(self, interval: Duration) -> Self {
@@ -145,8 +149,8 @@ impl<S> Builder<S> {
     /// use varta_agent::Varta;
     ///
     /// let second = Duration::from_secs(1);
-    /// let agent = Varta::builder().lazy().interval(second).stall_after(3 * second).connect()?;
-    /// assert!(Varta::builder().lazy().interval(second).stall_after(second).connect().is_err());
+    /// let agent = Varta::builder().interval(second).stall_after(3 * second).connect()?;
+    /// assert!(Varta::builder().interval(second).stall_after(second).connect().is_err());
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn stall_after(self, stall_after: Duration) -> Self {
@@ -160,8 +164,8 @@ impl<S> Builder<S> {
     /// ```
     /// use varta_agent::Varta;
     ///
-    /// let agent = Varta::builder().lazy().label("team", "payments").label("zone", "a").connect()?;
-    /// assert!(Varta::builder().lazy().label("my-team", "payments").connect().is_err());
+    /// let agent = Varta::builder().label("team", "payments").label("zone", "a").connect()?;
+    /// assert!(Varta::builder().label("my-team", "payments").connect().is_err());
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn label(self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {

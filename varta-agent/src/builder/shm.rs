@@ -39,8 +39,8 @@ impl Builder<SharedMemory> {
     /// As for a handle without a page.
     pub fn connect(self) -> io::Result<Varta<ShmTransport>> {
         let settings = self.settings.validated()?;
-        let is_lazy = self.source.0.lazy;
+        let is_eager = self.source.0.is_eager;
         let transport = ShmTransport::with_socket(self.source.0.transport()?);
-        Ok(Varta::with_profile(transport, settings.reconnect_after, settings.profile, !is_lazy))
+        Ok(Varta::with_profile(transport, settings.reconnect_after, settings.profile, is_eager))
     }
 }

@@ -31,14 +31,15 @@ impl<S> Builder<S> {
 
 /// Handles with beats over UDP (feature `udp`).
 impl Builder<UdpServer> {
-    /// Creates the handle, as [`Varta::connect_udp`] does.
+    /// Creates the handle, as [`Varta::connect_udp`] does. A missing route to the server's address is no error:
+    /// each beat looks for one.
     ///
     /// # Errors
     ///
-    /// There is no route to the server's address, its port is 0, there is no descriptor left, or a setting is
-    /// invalid. The message names the address, or the setting and why.
+    /// The port of the server's address is 0, or a setting is invalid. The message names the address, or the
+    /// setting and why.
     pub fn connect(self) -> io::Result<Varta<UdpTransport>> {
-        let transport = UdpTransport::connect(self.source.0);
+        let transport = UdpTransport::lazy(self.source.0);
         self.settings.build(transport)
     }
 }

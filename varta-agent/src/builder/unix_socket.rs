@@ -17,7 +17,7 @@ impl Builder {
         self
     }
 
-    /// Connects with the first beat, so that a program can start before its server.
+    /// Connects with the first beat, so that a program can start before its server: the default.
     ///
     /// While there is no server, each beat looks for one and is
     /// [`Dropped(NoObserver)`](crate::DropReason::NoObserver) if there is none. It does so with any setting
@@ -26,7 +26,22 @@ impl Builder {
     /// The handle sends nothing until its first beat, and then its Hello and that beat. So a process that
     /// connects and leaves all beats to the children that it forks does not appear as an agent.
     pub const fn lazy(mut self) -> Self {
-        self.source.lazy = true;
+        self.source.is_eager = false;
+        self
+    }
+
+    /// Connects in [`connect`](Self::connect), which fails if no server listens: for a program that must not
+    /// run unobserved.
+    ///
+    /// ```
+    /// use varta_agent::Varta;
+    ///
+    /// let builder = || Varta::builder().socket("/nowhere/varta.sock");
+    /// assert!(builder().connect().is_ok());
+    /// assert!(builder().eager().connect().is_err());
+    /// ```
+    pub const fn eager(mut self) -> Self {
+        self.source.is_eager = true;
         self
     }
 
@@ -34,24 +49,24 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The path is invalid for a socket, or a setting is invalid. Unless the handle is [`lazy`](Self::lazy),
+    /// The path is invalid for a socket, or a setting is invalid. If the handle is [`eager`](Self::eager),
     /// also: no server listens there, this process has no permission to connect, or there is no descriptor
     /// left. The message names the path and says what to do.
     pub fn connect(self) -> io::Result<Varta> {
         let settings = self.settings.validated()?;
-        let is_lazy = self.source.lazy;
+        let is_eager = self.source.is_eager;
         let transport = self.source.transport()?;
-        Ok(Varta::with_profile(transport, settings.reconnect_after, settings.profile, !is_lazy))
+        Ok(Varta::with_profile(transport, settings.reconnect_after, settings.profile, is_eager))
     }
 }
 
 impl UnixSocket {
-    /// Creates the transport, and connects it unless the handle is lazy.
+    /// Creates the transport, and connects it if the handle is eager.
     pub(super) fn transport(self) -> io::Result<UdsTransport> {
         let (transport, hint) = match self.path {
             Some(path) => (UdsTransport::at(&path)?, ConnectHint::Path),
             None => (UdsTransport::at_default(|name| env::var_os(name))?, ConnectHint::Environment),
         };
-        if self.lazy { Ok(transport) } else { transport.connect_now(hint) }
+        if self.is_eager { transport.connect_now(hint) } else { Ok(transport) }
     }
 }

@@ -58,7 +58,7 @@ impl SecureUdpTransport {
     /// As [`UdpTransport::connect`]; or the operating system has no randomness, as early at boot or in a
     /// chroot without `/dev/urandom` where the system call is forbidden. The message names the address.
     pub fn connect(addr: SocketAddr, key: Key) -> io::Result<Self> {
-        Self::with(addr, Keys::shared(key))
+        Self::with(addr, Keys::shared(key), UdpTransport::connect)
     }
 
     /// Creates a socket for the server at `addr`, and a session under keys that are derived from the server's
@@ -68,13 +68,17 @@ impl SecureUdpTransport {
     ///
     /// As [`connect`](Self::connect).
     pub fn connect_with_master(addr: SocketAddr, key: Key) -> io::Result<Self> {
-        Self::with(addr, Keys::master(key))
+        Self::with(addr, Keys::master(key), UdpTransport::connect)
     }
 
-    pub(crate) fn with(addr: SocketAddr, keys: Box<Keys>) -> io::Result<Self> {
+    pub(crate) fn with(
+        addr: SocketAddr,
+        keys: Box<Keys>,
+        connect: impl FnOnce(SocketAddr) -> io::Result<UdpTransport>,
+    ) -> io::Result<Self> {
         let process_life = ProcessLife::current();
         let session = new_session(addr)?;
-        Ok(Self { udp: UdpTransport::connect(addr)?, keys, session, process_life })
+        Ok(Self { udp: connect(addr)?, keys, session, process_life })
     }
 
     /// Seals in the session of this process, and in a new one after a fork or when the session is exhausted.

@@ -29,8 +29,9 @@ use crate::transport::BeatTransport;
 /// ```
 #[derive(Debug)]
 pub struct UdpTransport {
-    /// Connected, so that the kernel looks up the route once and reports a missing server.
-    socket: UdpSocket,
+    /// Connected, so that the kernel looks up the route once and reports a missing server. `None` until there
+    /// is a route.
+    socket: Option<UdpSocket>,
     server: SocketAddr,
 }
 
@@ -48,7 +49,13 @@ impl UdpTransport {
     /// ```
     pub fn connect(addr: SocketAddr) -> io::Result<Self> {
         let socket = connect_socket(addr).map_err(|source| connect_error(addr, source))?;
-        Ok(Self { socket, server: addr })
+        Ok(Self { socket: Some(socket), server: addr })
+    }
+
+    /// Creates a transport for the server at `addr`. If there is no route to it yet, each send looks for one.
+    pub(crate) fn lazy(addr: SocketAddr) -> io::Result<Self> {
+        check_port(addr).map_err(|source| connect_error(addr, source))?;
+        Ok(Self { socket: connect_socket(addr).ok(), server: addr })
     }
 
     /// Returns the address of the server.
@@ -58,37 +65,40 @@ impl UdpTransport {
     }
 
     /// Sends a datagram of any length.
-    #[cfg(feature = "secure-udp")]
     #[inline]
-    pub(crate) fn send_datagram(&self, datagram: &[u8]) -> io::Result<usize> {
-        sys::send_now(&self.socket, datagram)
+    pub(crate) fn send_datagram(&mut self, datagram: &[u8]) -> io::Result<usize> {
+        if self.socket.is_none() {
+            self.reconnect()?;
+        }
+        match &self.socket {
+            Some(socket) => sys::send_now(socket, datagram),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 }
 
 impl BeatTransport for UdpTransport {
     #[inline]
     fn send(&mut self, frame: &[u8; 32]) -> io::Result<usize> {
-        sys::send_now(&self.socket, frame)
+        self.send_datagram(frame)
     }
 
     #[cold]
     fn reconnect(&mut self) -> io::Result<()> {
-        self.socket = connect_socket(self.server)?;
+        self.socket = Some(connect_socket(self.server)?);
         Ok(())
     }
 
     #[cold]
     fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
-        sys::send_now(&self.socket, &datagram)
+        self.send_datagram(&datagram)
     }
 }
 
 /// Opens a socket of the server's address family, on a port of the kernel's choice, and connects it. It does
 /// not block, and does not allocate unless the port is 0.
 pub(crate) fn connect_socket(server: SocketAddr) -> io::Result<UdpSocket> {
-    if server.port() == 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no server listens on port 0"));
-    }
+    check_port(server)?;
     let anywhere: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -96,6 +106,13 @@ pub(crate) fn connect_socket(server: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((anywhere, 0))?;
     socket.connect(server)?;
     Ok(socket)
+}
+
+fn check_port(server: SocketAddr) -> io::Result<()> {
+    if server.port() == 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no server listens on port 0"));
+    }
+    Ok(())
 }
 
 /// Creates the error of a connect to `server`, with its address in the message.

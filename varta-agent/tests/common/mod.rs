@@ -152,7 +152,10 @@ impl HandleKind for WithPage {
     type Transport = varta_agent::ShmTransport;
 
     fn connect(path: PathBuf) -> io::Result<Varta<Self::Transport>> {
-        Varta::connect_shm(path)
+        let mut agent = Varta::connect_shm(path)?;
+        // As a handle of `connect`, which reconnects only when it is told to.
+        agent.set_reconnect_after(0);
+        Ok(agent)
     }
 
     fn build(builder: Builder) -> io::Result<Varta<Self::Transport>> {
