@@ -86,7 +86,6 @@
 //! | `udp` | `Varta::connect_udp`: beats to another host, without encryption; with `panic-handler` also `install_panic_handler_udp` |
 //! | `secure-udp` | `Varta::connect_secure_udp` and `connect_secure_udp_with_master`: sealed beats to another host (with ring); with `panic-handler` also `install_panic_handler_secure_udp` and `.._with_master`. It enables `udp` |
 //! | `metrics` | the SDK's own counters, through the facade of the crate metrics |
-//! | `test-hooks` | methods that force a fork, a clock that steps back and the exhaustion of nonces; not for production |
 //!
 //! # What the SDK counts
 //!
@@ -211,6 +210,7 @@ pub fn default_socket_path() -> std::path::PathBuf {
 /// Makes the handler of `fork` detect forks instead of the page, as on a system without such a page. Call it
 /// before the first handle is created (feature `test-hooks`).
 #[cfg(feature = "test-hooks")]
+#[doc(hidden)]
 pub fn without_fork_page_for_test() {
     fork::hooks::refuse_page();
 }

@@ -10,6 +10,7 @@ use crate::outcome::BeatOutcome;
 use crate::transport::BeatTransport;
 
 /// Hooks for tests (feature `test-hooks`). Not for production.
+#[doc(hidden)]
 impl<T: BeatTransport> Varta<T> {
     /// Sends a beat with `now` as the time, which may be earlier than that of the beat before.
     pub fn beat_at_for_test(&mut self, now: Instant, status: Status, payload: u32) -> BeatOutcome {

@@ -108,6 +108,7 @@ impl SecureUdpTransport {
     ///
     /// The operating system has no randomness.
     #[cfg(feature = "test-hooks")]
+    #[doc(hidden)]
     pub fn skip_for_test(&mut self, prefixes: u32, datagrams: u32) -> io::Result<()> {
         let salt = strict::salt().map_err(io::Error::other)?;
         self.session = Session::resume_for_test(salt, prefixes, datagrams);

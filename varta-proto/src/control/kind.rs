@@ -11,6 +11,7 @@ use core::fmt;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum ControlKind {
     /// The agent introduces itself, for the first time or again.
     Hello = 1,

@@ -77,6 +77,7 @@ pub struct OpenedControl<'a> {
 /// assert_eq!(format!("{:?}", openers[0]), "Shared(Key(..))");
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Opener<'k> {
     /// The key shared by agents and server: the shared form.
     Shared(&'k Key),

@@ -101,6 +101,7 @@ impl Session {
     /// assert!(seal_shared(&key, &mut session, &[0; 32]).is_err());
     /// ```
     #[cfg(any(test, feature = "test-hooks"))]
+    #[doc(hidden)]
     pub fn resume_for_test(salt: [u8; Self::SALT_LEN], index: u32, counter: u32) -> Self {
         Self::at(salt, index, counter)
     }

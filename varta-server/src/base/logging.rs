@@ -16,6 +16,7 @@ use crate::base::error::Error;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[non_exhaustive]
 pub enum LogFormat {
     /// Human-readable text.
     Text,

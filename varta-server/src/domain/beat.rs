@@ -38,6 +38,7 @@ pub struct ReceivedControl {
 
 /// A control message: what an agent sends in addition to its beats.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ControlMessage {
     /// The agent's identity and requests.
     Hello(Hello),
@@ -86,6 +87,7 @@ pub struct Sender {
 /// `{"secure_udp": "10.0.0.7"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Origin {
     /// A process of this host whose pid the kernel vouches for.
     Local,
@@ -111,6 +113,7 @@ pub struct KeyId(pub u16);
 
 /// The transport of a datagram: the value of the metric label `transport`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Transport {
     /// A Unix datagram socket with kernel credentials.
     Unix,

@@ -7,6 +7,7 @@ use varta_proto::DecodeError;
 
 /// The outcome of one datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FrameOutcome {
     /// An accepted beat, which moved its agent's deadline.
     Accepted,

@@ -56,6 +56,7 @@ pub struct DetectorArgs {
 
 /// By which rule an agent is given its time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[non_exhaustive]
 pub enum Detector {
     /// The same timeout for all agents: --stall-after.
     #[default]

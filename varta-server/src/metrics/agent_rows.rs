@@ -18,6 +18,7 @@ pub(crate) const AUTO_LIMIT: usize = 10_000;
 
 /// For which agents there are rows of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[non_exhaustive]
 pub enum AgentMetrics {
     /// Every agent.
     All,

@@ -9,6 +9,7 @@ use crate::observe::stat::Stat;
 
 /// The name of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ProcessName {
     /// A systemd unit, `.service` or `.scope`.
     Unit(Box<str>),

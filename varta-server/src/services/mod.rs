@@ -98,6 +98,7 @@ pub struct Sections {
 
 /// What the program can do instead of serving.
 #[derive(Clone, Debug, Subcommand)]
+#[non_exhaustive]
 pub enum Task {
     /// With a recording.
     #[command(flatten)]

@@ -11,6 +11,7 @@ use crate::domain::process::state::State;
 
 /// What a silent process is doing instead of beating.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ProcessActivity {
     /// The process is dead.
     Gone,

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 
 /// How a process ended, as far as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ExitStatus {
     /// It exited by itself.
     Exited {

@@ -16,6 +16,7 @@ pub const MAX_DESCRIPTORS: usize = 4096;
 
 /// How much of a process an inspection reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InspectionDepth {
     /// One file: state and CPU time, at next to no cost.
     Quick,

@@ -4,6 +4,7 @@ use std::fmt;
 
 /// The state of a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum State {
     /// It runs, or waits only for a CPU (`R`).
     Running,

@@ -8,6 +8,7 @@ use crate::services::audit::record::{AuditRecord, CONTINUED, FORMAT, Link, MAX_R
 
 /// A fault of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ChainError {
     /// The line is not in the format of a record.
     NotARecord,

@@ -11,6 +11,7 @@ use crate::services::audit::verify::{Files, verify};
 
 /// What can be done with an audit log.
 #[derive(Clone, Debug, Subcommand)]
+#[non_exhaustive]
 pub enum AuditTask {
     /// Verify that no record of an audit log was changed, removed, repeated or moved
     ///

@@ -23,6 +23,7 @@ use crate::services::maintenance::protocol::{Matches, Request, Response, check_l
 
 /// What a running server can be asked.
 #[derive(Clone, Debug, Subcommand)]
+#[non_exhaustive]
 pub enum MaintenanceTask {
     /// Pause agents of a running server for a time: they are tracked and shown, but raise no alarms
     ///

@@ -13,6 +13,7 @@ use crate::services::recording::replay::{Replay, replay};
 
 /// What can be done with a recording.
 #[derive(Clone, Debug, Subcommand)]
+#[non_exhaustive]
 pub enum RecordingTask {
     /// Replay a recording and report how another policy would have judged its agents
     ///

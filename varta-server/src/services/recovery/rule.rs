@@ -13,6 +13,7 @@ use crate::services::recovery::command::CommandLine;
 
 /// An unhealthy state, which a rule may act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum UnhealthyState {
     /// The agent is silent.
     Stalled,
@@ -81,6 +82,7 @@ impl SignalScope {
 
 /// The action of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Action {
     /// Sends a notification.
     Notify,

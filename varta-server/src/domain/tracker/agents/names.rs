@@ -9,6 +9,7 @@ pub(in crate::domain::tracker) struct NameId(u32);
 
 /// Where a name comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NameSource {
     /// The command, or the address of another host. Strangers may have the same name.
     Common,

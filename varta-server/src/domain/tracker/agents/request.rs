@@ -4,6 +4,7 @@ use crate::domain::process::{InspectionDepth, ProcessId};
 
 /// An action that the tracker requests from the outside. Requests are served in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TrackerRequest {
     /// Report the end of this process, through
     /// [`Tracker::handle_exit`](crate::domain::tracker::Tracker::handle_exit).

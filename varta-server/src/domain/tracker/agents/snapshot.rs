@@ -51,6 +51,7 @@ pub struct AgentSnapshot {
 
 /// What the kernel knows of the process of a persisted agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fate {
     /// Nothing: it is on another host, or cannot be identified.
     Unknown,
@@ -64,6 +65,7 @@ pub enum Fate {
 
 /// A change of what is persisted.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RegistryChange {
     /// The agent has this state now.
     Known(Box<AgentSnapshot>),

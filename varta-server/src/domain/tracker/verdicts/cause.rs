@@ -6,6 +6,7 @@ use varta_proto::control::GoodbyeReason;
 
 /// Why a verdict changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Cause {
     /// The first beat of an agent that was not known.
     FirstBeat,

@@ -57,6 +57,7 @@ pub struct ArrivalPolicy {
 
 /// A failure detector.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Kind {
     /// The same stall timeout for all agents. Nothing is learned.
     Fixed,
@@ -69,6 +70,7 @@ pub enum Kind {
 
 /// Why there is no estimate of an agent's timeout. The fixed deadline holds meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NoEstimate {
     /// The policy does not ask for one.
     Fixed,
