@@ -47,8 +47,7 @@ fn sync_worker_prints_the_result_of_its_jobs() {
 fn without_a_server_a_program_does_its_work() {
     let nowhere = tempfile::tempdir().unwrap();
     let socket = nowhere.path().join("varta.sock");
-    let ended =
-        Program::new(env!("CARGO_BIN_EXE_sync_worker")).socket_of_this_host(&socket).arg("4").run();
+    let ended = Program::new(env!("CARGO_BIN_EXE_sync_worker")).socket_of_this_host(&socket).arg("4").run();
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(
         ended.stdout,

@@ -183,7 +183,8 @@ fn a_beat_that_meets_a_full_queue<W: HandleKind>() {
     let server = Server::listening();
     common::fill(&server.path());
     for threshold in [0, 1] {
-        let mut agent = W::build(Varta::builder().socket(server.path()).reconnect_after(threshold)).unwrap();
+        let mut agent =
+            W::build(Varta::builder().socket(server.path()).eager().reconnect_after(threshold)).unwrap();
         for _ in 0..3 {
             assert_eq!(beat(&mut agent), FULL);
         }
@@ -193,7 +194,8 @@ fn a_beat_that_meets_a_full_queue<W: HandleKind>() {
 fn a_beat_whose_server_has_gone<W: HandleKind>() {
     for threshold in [0, 1, 2] {
         let mut server = Server::listening();
-        let mut agent = W::build(Varta::builder().socket(server.path()).reconnect_after(threshold)).unwrap();
+        let mut agent =
+            W::build(Varta::builder().socket(server.path()).eager().reconnect_after(threshold)).unwrap();
         server.kill();
         assert_eq!(beat(&mut agent), NOBODY);
         assert_eq!(beat(&mut agent), GONE);

@@ -52,8 +52,9 @@ fn beats_are_counted_by_what_became_of_them_and_by_all_handles_together() {
 fn reconnects_are_counted_with_any_cause() {
     let counts = Counts::default();
     let mut server = Server::listening();
-    let mut agent =
-        metrics::with_local_recorder(&counts, || Varta::builder().socket(server.path()).connect().unwrap());
+    let mut agent = metrics::with_local_recorder(&counts, || {
+        Varta::builder().socket(server.path()).eager().connect().unwrap()
+    });
     server.kill();
     server.start();
     assert!(agent.beat(Status::Ok, 0).is_sent());

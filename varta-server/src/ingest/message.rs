@@ -33,7 +33,6 @@ impl Message {
     pub(super) fn of(control: &Control<'_>) -> Result<Self, DecodeError> {
         let duration = |millis: Option<u32>| millis.map(|millis| Duration::from_millis(u64::from(millis)));
         Ok(Message::Control(match control.kind() {
-            ControlKind::Attach => return Err(DecodeError::BadKind { actual: ControlKind::Attach as u8 }),
             ControlKind::Hello => ControlMessage::Hello(Hello {
                 name: control.name().copied(),
                 interval: duration(control.interval_ms()),
@@ -46,6 +45,7 @@ impl Message {
                 timestamp: control.timestamp(),
                 reason: control.reason(),
             },
+            other => return Err(DecodeError::BadKind { actual: other as u8 }),
         }))
     }
 }
