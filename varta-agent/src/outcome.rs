@@ -85,8 +85,8 @@ impl fmt::Display for BeatOutcome {
 
 /// Why a beat was dropped. Each reason is temporary and needs no action of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
 #[non_exhaustive]
+#[repr(u8)]
 pub enum DropReason {
     /// The queue of the server's socket is full (`EAGAIN`), or the kernel has no buffer left (`ENOBUFS`). All
     /// senders share that queue, so it says nothing about this one.

@@ -10,8 +10,8 @@ use core::fmt;
 /// assert_eq!(ControlKind::Goodbye as u8, 2);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
 #[non_exhaustive]
+#[repr(u8)]
 pub enum ControlKind {
     /// The agent introduces itself, for the first time or again.
     Hello = 1,
