@@ -56,6 +56,7 @@ impl UnhealthyState {
 
 /// Whom a signal reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SignalScope {
     /// The agent's process.
     Process,
