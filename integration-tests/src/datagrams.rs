@@ -1,6 +1,6 @@
 //! Datagrams of any kind, well formed or not, for a server's socket.
 
-use std::io::{ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
@@ -34,6 +34,20 @@ impl Datagrams {
         let sent = self.socket.send(payload).expect("a server that runs makes room");
         assert_eq!(sent, payload.len(), "a datagram is sent whole");
         self.sent += 1;
+    }
+
+    /// Sends one if there is room for it.
+    ///
+    /// # Errors
+    ///
+    /// That of `send(2)`.
+    #[track_caller]
+    pub fn try_send(&mut self, payload: &[u8]) -> io::Result<()> {
+        self.socket.set_nonblocking(true).expect("a socket can be made non-blocking");
+        self.socket.send(payload)?;
+        self.sent += 1;
+        self.socket.set_nonblocking(false).expect("a socket can be made blocking");
+        Ok(())
     }
 
     /// Sends again and again until the queue takes no more.

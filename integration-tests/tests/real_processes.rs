@@ -99,7 +99,7 @@ fn of_fifty_processes_only_the_stopped_and_the_killed_one_are_accused() {
 
 #[test]
 fn a_server_that_was_stopped_accuses_nobody_who_still_beats() {
-    let server = Server::start(STALL_AFTER);
+    let server = Server::start(Options::from(STALL_AFTER).args(["--socket-queue", "1"]));
     let mut workers = server.start_agents(10, &["--interval-ms", "200"]);
     let seen_before = server.await_beats(&pids(&workers), 3);
     assert_eq!(changes(&seen_before, "stalled"), 0.0);

@@ -164,7 +164,7 @@ fn the_next_server_gets_a_page_whether_the_one_before_was_stopped_or_killed() {
 
 #[test]
 fn a_server_that_was_stopped_for_a_while_accuses_no_agent_and_goes_on_with_pages() {
-    let server = Server::start(["--stall-after", "1s"]);
+    let server = Server::start(["--stall-after", "1s", "--socket-queue", "1"]);
     let mut worker = start(&server, &["--attempts", "1"]);
     await_pages(&server, 1);
     server.pause();

@@ -20,7 +20,7 @@ const NO_OPTIONS: [&str; 0] = [];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. Unit files rely on them.
-const OPTIONS: [&str; 61] = [
+const OPTIONS: [&str; 62] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -32,6 +32,7 @@ const OPTIONS: [&str; 61] = [
     "key-file",
     "accepted-key-file",
     "master-key-file",
+    "socket-queue",
     "udp-receive-buffer",
     "metrics-addr",
     "metrics-token-file",

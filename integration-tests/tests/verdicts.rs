@@ -17,8 +17,9 @@ use nix::sys::{ptrace, wait};
 use nix::unistd::{Pid, mkfifo};
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::{
-    AgentProcess, Datagrams, LIMIT, Scrape, Server, Signal, agent, as_pid, children, into_pid_namespace,
-    pid_namespaces_work, pids_can_be_chosen, service_command, sys, wait_for, wait_until, worker_command,
+    AgentProcess, Datagrams, LIMIT, Options, Scrape, Server, Signal, agent, as_pid, children,
+    into_pid_namespace, pid_namespaces_work, pids_can_be_chosen, service_command, sys, wait_for, wait_until,
+    worker_command,
 };
 
 /// No deadline comes in the lifetime of a test.
@@ -306,7 +307,7 @@ fn a_service_whose_work_is_stuck_is_stalled_however_well_its_runtime_is() {
 
 #[test]
 fn a_process_whose_beats_find_the_queue_full_is_not_called_dead() {
-    let server = Server::start(STALL_AFTER);
+    let server = Server::start(Options::from(STALL_AFTER).args(["--socket-queue", "1"]));
     let mut worker = server.start_agent(&["--interval-ms", "20", "--attempts", "1"]);
     let pid = worker.pid();
     let is_over = AtomicBool::new(false);

@@ -18,6 +18,7 @@
 //! | `--name NAME` | gives the agent a name, through a Unix socket |
 //! | `--lazy` | with a name: needs no server at first |
 //! | `--shm` | beats through a page of memory as well as the Unix socket, and reconnects |
+//! | `--on-the-tick` | beats when the wall clock is a multiple of the interval, as all others with this do |
 //! | `--attempts N` | tries a beat that meets a full queue so often, 20 times if not given |
 //!
 //! Commands are lines on standard input, and each is answered with a line: `status ok|degraded|critical` and
@@ -46,7 +47,7 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command, ExitCode};
 use std::sync::{Barrier, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::OFlag;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
@@ -150,6 +151,7 @@ struct Options {
     name: Option<OsString>,
     lazy: bool,
     shm: bool,
+    on_the_tick: bool,
     attempts: u32,
 }
 
@@ -174,11 +176,23 @@ impl Options {
                 "--shm" => options.shm = true,
                 "--name" => options.name = Some(value()?),
                 "--lazy" => options.lazy = true,
+                "--on-the-tick" => options.on_the_tick = true,
                 "--attempts" => options.attempts = number(&value()?)?,
                 _ => return Err(format!("what is {}?", argument.display()).into()),
             }
         }
         Ok(options)
+    }
+
+    /// When the beat after one of this moment is due.
+    fn next_due(&self) -> Instant {
+        let now = Instant::now();
+        if !self.on_the_tick {
+            return now + self.interval;
+        }
+        let of_wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let past = of_wall.checked_rem(self.interval.as_nanos()).unwrap_or(0);
+        now + self.interval - Duration::from_nanos(u64::try_from(past).unwrap_or(0))
     }
 
     fn connect(&self) -> Fallible<Box<dyn Handle>> {
@@ -256,7 +270,7 @@ impl Worker {
             }
         }
         answer(&format!("ready {}", process::id()));
-        let mut due = Instant::now() + self.options.interval;
+        let mut due = self.options.next_due();
         loop {
             if self.options.beats.is_some_and(|beats| self.sent >= beats) {
                 return Ok(self.options.exit_code);
@@ -267,7 +281,7 @@ impl Worker {
                 ReceivedCommand::Nothing if Instant::now() < due => {}
                 ReceivedCommand::Nothing => {
                     self.beat()?;
-                    due = Instant::now() + self.options.interval;
+                    due = self.options.next_due();
                 }
             }
         }

@@ -198,6 +198,11 @@ pub(crate) fn describe(transition: &Transition) -> String {
              said {said}"
         ),
         Cause::NeverSeen => format!("it has not beaten in the {silence} since this server started"),
+        Cause::QueueFull => format!(
+            "{silent}, and meanwhile the queue of the socket was full, so that the kernel refused beats and nobody knows \
+             whose; the verdict waits until there has been room for {:?}",
+            transition.stall_after
+        ),
         Cause::ObserverBlind => {
             format!(
                 "{silent}, and this server could not see meanwhile, or so many are silent at once that it doubts itself; \

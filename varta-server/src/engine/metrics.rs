@@ -68,7 +68,7 @@ const CHANGES: [(usize, &[Cause]); 6] = [
         &[Cause::Exited { code: None }, Cause::Killed { signal: 0 }, Cause::OomKilled, Cause::Panicked],
     ),
     (Verdict::GONE, &[Cause::Exited { code: None }, Cause::Goodbye { reason: None }]),
-    (Verdict::UNKNOWN, &[Cause::ObserverBlind, Cause::Lossy]),
+    (Verdict::UNKNOWN, &[Cause::ObserverBlind, Cause::Lossy, Cause::QueueFull]),
     (Verdict::EXPECTED, &[Cause::NeverSeen]),
 ];
 

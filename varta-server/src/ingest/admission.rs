@@ -12,6 +12,7 @@ use crate::ingest::fd_reaper::FdReaper;
 use crate::ingest::keyring::Keyring;
 use crate::ingest::message::Message;
 use crate::ingest::namespaces::PidNamespaces;
+use crate::ingest::queue_fill::QueueFill;
 use crate::ingest::recvmmsg::{BATCH, ReceiveBuffer};
 use crate::ingest::refusals::{Explanation, RefusalLog};
 use crate::ingest::senders::Senders;
@@ -32,9 +33,7 @@ pub(super) struct UnixAdmission {
     pub(super) senders: Senders,
     pub(super) namespaces: PidNamespaces,
     pub(super) refusals: RefusalLog,
-    /// The capacity of the socket's queue in datagrams; `None` where `net.unix.max_dgram_qlen` cannot be
-    /// read.
-    pub(super) queue: Option<usize>,
+    pub(super) queue: QueueFill,
     /// Receives the shared memory pages that agents attach.
     pub(super) pages: ShmPages,
     pub(super) closer: FdReaper,
@@ -49,15 +48,24 @@ impl Admission {
         }
     }
 
-    /// The batch size from which on the queue counts as full: senders were refused or are about to be.
-    /// `usize::MAX` for a UDP socket, whose drops the kernel counts.
-    fn fills_queue(&self) -> usize {
-        match self {
-            Admission::Unix(unix) => {
-                unix.queue.map_or(usize::MAX, |queue| queue.saturating_add(1).min(BATCH))
-            }
-            Admission::Udp | Admission::SecureUdp(_) => usize::MAX,
+    /// Notes that no datagram waits.
+    pub(super) fn note_empty(&mut self) {
+        if let Admission::Unix(unix) = self {
+            unix.queue.note_empty();
         }
+    }
+
+    /// Notes the batch just received. When it was received, if the queue was full and the kernel refused
+    /// senders; `None` for a UDP socket, whose drops the kernel counts.
+    fn note_fill(&mut self, received: &ReceiveBuffer, received_at: MonoTime) -> Option<MonoTime> {
+        let Admission::Unix(unix) = self else { return None };
+        if !unix.queue.note(received.len(), received.len() < BATCH) {
+            return None;
+        }
+        if let Some(line) = unix.queue.explain(received.datagrams(), received_at) {
+            tracing::warn!(target: "varta::ingest", "{line}");
+        }
+        Some(received_at)
     }
 
     /// Whether file descriptors may be received now; false while the queue of descriptors to close is full.
@@ -117,9 +125,8 @@ impl Admission {
         if let Admission::Unix(unix) = self {
             descriptors.drain(..).for_each(|(_, descriptor)| unix.closer.close(descriptor));
         }
-        let was_full = received.len() >= self.fills_queue();
-        let turned_away_at = was_full.then_some(received_at);
-        (Batch { transport: self.transport(), beats, controls, queue_full_at: turned_away_at }, refused)
+        let queue_full_at = self.note_fill(received, received_at);
+        (Batch { transport: self.transport(), beats, controls, queue_full_at }, refused)
     }
 }
 

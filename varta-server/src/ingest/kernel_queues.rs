@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 
 use crate::ingest::listener::Listener;
 use crate::ingest::metrics::{UDP_RECEIVE_BUFFER, UNIX_QUEUE};
-use crate::ingest::queue_probe::unix_queue;
 use crate::metrics::Registry;
 
 /// The length of a Unix socket's queue, in datagrams, from which on no warning is logged: the value that
@@ -14,7 +13,8 @@ const WANTED_UNIX_QUEUE: usize = 512;
 
 /// The queue sizes that the kernel grants.
 pub(crate) struct KernelQueues {
-    /// `net.unix.max_dgram_qlen`; `None` without Unix sockets or where it cannot be read.
+    /// The datagrams that the shortest queue of a Unix socket holds; `None` without Unix sockets or where it is
+    /// not known.
     unix: Option<usize>,
     /// Address and receive buffer of each UDP socket, in bytes.
     udp: Vec<(SocketAddr, usize)>,
@@ -23,12 +23,11 @@ pub(crate) struct KernelQueues {
 impl KernelQueues {
     /// Reads the queue sizes, and publishes them.
     pub(crate) fn measure(listeners: &[Listener], registry: &Registry) -> Self {
-        let has_unix = listeners.iter().any(|listener| listener.endpoint().address().is_none());
-        let unix = unix_queue().filter(|_| has_unix);
+        let unix = listeners.iter().filter_map(Listener::unix_queue).min();
         let udp = listeners.iter().filter_map(Listener::udp_queue).collect();
         let queues = KernelQueues { unix, udp };
         if let Some(length) = queues.unix {
-            registry.gauge(UNIX_QUEUE, &[]).set(length as f64);
+            registry.gauge(UNIX_QUEUE, &[]).set(length.saturating_sub(1) as f64);
         }
         for (address, bytes) in &queues.udp {
             let labels = [("address", &*address.to_string())];
@@ -41,15 +40,15 @@ impl KernelQueues {
     /// `wanted_udp` bytes.
     pub(crate) fn warn_if_small(&self, max_agents: usize, wanted_udp: usize) {
         let wanted = max_agents.min(WANTED_UNIX_QUEUE);
-        if let Some(length) = self.unix.filter(|length| *length < wanted) {
-            let fits = length + 1;
+        if let Some(fits) = self.unix.filter(|fits| *fits < wanted) {
             tracing::warn!(
                 target: "varta::ingest",
-                max_dgram_qlen = length,
+                max_dgram_qlen = fits.saturating_sub(1),
                 wanted,
                 "only {fits} beats fit the socket's queue, those of all agents together; beats that more agents send in the \
-                 same moment are refused by the kernel. Raise it with `sysctl -w net.unix.max_dgram_qlen={wanted}` and \
-                 start this server again"
+                 same moment are refused by the kernel. Give this server CAP_SYS_ADMIN for a queue of its own \
+                 (--socket-queue), or raise that of the host with `sysctl -w net.unix.max_dgram_qlen={wanted}`, and start it \
+                 again"
             );
         }
         for (address, bytes) in self.udp.iter().filter(|(_, bytes)| *bytes < wanted_udp / 2 * 2) {

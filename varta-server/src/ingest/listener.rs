@@ -23,6 +23,7 @@ use crate::ingest::fd_reaper::FdReaper;
 use crate::ingest::keyring::Keyring;
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::namespaces::PidNamespaces;
+use crate::ingest::queue_fill::QueueFill;
 use crate::ingest::queue_probe::Probe;
 use crate::ingest::readiness::{AsyncSocket, receive, receive_now};
 use crate::ingest::recvmmsg::{BATCH, ReceiveBuffer};
@@ -30,7 +31,7 @@ use crate::ingest::refusals::RefusalLog;
 use crate::ingest::senders::{AllowedSenders, OverflowIds, Senders};
 use crate::ingest::shm::ShmPages;
 use crate::ingest::udp::Options as UdpOptions;
-use crate::ingest::{queue_probe, udp};
+use crate::ingest::{long_queue, udp};
 use crate::observe::{namespace_pids, user_and_groups};
 
 /// The capacity of the engine's inbox in batches. With 64 beats in each, a full inbox is about a millisecond
@@ -55,15 +56,16 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Binds a Unix socket.
+    /// Binds a Unix socket. `queue` is the number of datagrams that its queue is to hold.
     pub(crate) fn unix(
         options: &SocketOptions,
+        queue: usize,
         allowed: AllowedSenders,
         pages: ShmPages,
     ) -> Result<Self, Error> {
-        let (socket, file) = SocketFile::bind(options)?;
+        let (socket, file, queue) = long_queue::bind(options, queue)?;
         let endpoint = Endpoint::Unix(file.path().to_path_buf());
-        let queue = queue_probe::unix_queue();
+        let queue = QueueFill::new(file.path().to_path_buf(), queue);
         let failed = |source| endpoint.failed("start a thread for", source);
         let closer = FdReaper::start().map_err(failed)?;
         let namespaces = PidNamespaces::new(namespace_pids);
@@ -97,6 +99,14 @@ impl Listener {
         match (&self.gate, &self.endpoint) {
             (Admission::Unix(unix), Endpoint::Unix(path)) => Some((path, unix.senders.allowed())),
             _ => None,
+        }
+    }
+
+    /// The datagrams that the queue of a Unix socket holds; `None` for a UDP socket, and where it is not known.
+    pub(crate) fn unix_queue(&self) -> Option<usize> {
+        match &self.gate {
+            Admission::Unix(unix) => unix.queue.length(),
+            Admission::Udp | Admission::SecureUdp(_) => None,
         }
     }
 
@@ -170,7 +180,10 @@ impl Listener {
                     receive(&socket, &mut buffer, takes_descriptors)
                 };
                 let is_full = match received {
-                    Ok(0) => break,
+                    Ok(0) => {
+                        gate.note_empty();
+                        break;
+                    }
                     Ok(received) => {
                         errors_in_a_row = 0;
                         received == BATCH
@@ -194,6 +207,9 @@ impl Listener {
                 goes_on = true;
                 let (batch, refused) = gate.classify(&mut buffer, clock.now());
                 counters.add(&refused);
+                if batch.queue_full_at.is_some() {
+                    counters.queue_full();
+                }
                 if batch.is_empty() {
                     // A refused batch may cost more than an accepted one; its senders must not starve other
                     // tasks.

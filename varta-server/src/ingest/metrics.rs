@@ -25,7 +25,9 @@ families! {
     UDP_RECEIVE_BUFFER = "varta_udp_receive_buffer_bytes",
         "Bytes of datagrams that fit the queue of a UDP socket, as the kernel granted and counts them.";
     UNIX_QUEUE = "varta_unix_max_dgram_qlen",
-        "Datagrams that wait in a Unix socket's queue, less one, before the kernel refuses more (net.unix.max_dgram_qlen).";
+        "Datagrams that wait in the shortest queue of a Unix socket, less one, before the kernel refuses more (--socket-queue, net.unix.max_dgram_qlen).";
+    UNIX_QUEUE_FULL = "varta_unix_queue_full_total",
+        "Times at which the queue of a Unix socket was found full: the kernel refused beats, or was about to.";
     SOURCE_LIMITED = "varta_source_limited_total",
         "Beats of new agents refused because their address had introduced enough (--max-agents-per-source).";
     IO_ERRORS = "varta_io_errors_total", "Failures to receive from a socket.";
@@ -41,6 +43,7 @@ pub(crate) struct FrameCounters {
     /// The counters that each outcome increments, by row.
     by_outcome: Arc<[Vec<Counter>]>,
     io_errors: Counter,
+    queue_full: Counter,
 }
 
 impl FrameCounters {
@@ -81,7 +84,8 @@ impl FrameCounters {
             }
         }
         let io_errors = registry.counter(IO_ERRORS, &[]);
-        FrameCounters { by_outcome: by_outcome.into(), io_errors }
+        let queue_full = registry.counter(UNIX_QUEUE_FULL, &[]);
+        FrameCounters { by_outcome: by_outcome.into(), io_errors, queue_full }
     }
 
     /// Adds the outcomes of one batch.
@@ -95,6 +99,10 @@ impl FrameCounters {
 
     pub(crate) fn io_error(&self) {
         self.io_errors.increment(1);
+    }
+
+    pub(crate) fn queue_full(&self) {
+        self.queue_full.increment(1);
     }
 }
 

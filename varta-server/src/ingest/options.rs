@@ -13,6 +13,10 @@ use crate::base::options::values::{find_group, parse_group, parse_mode, parse_so
 use crate::base::options::{Id, Mode};
 use crate::ingest::{AllowedSenders, KeyFiles, UdpOptions};
 
+/// The default length of the queue of a Unix socket, in datagrams: more than one sender can have on the way.
+const DEFAULT_SOCKET_QUEUE: usize = 1_024;
+/// The longest that can be configured: all of it may be datagrams of 200 KiB that nobody reads.
+const MAX_SOCKET_QUEUE: usize = 65_536;
 /// The default receive buffer of a UDP socket, in bytes as the kernel counts them: some ten thousand beats.
 const DEFAULT_UDP_RECEIVE_BUFFER: usize = 8 << 20;
 /// The default for how many agents may share memory with the server: each takes one of the 65,530 mappings
@@ -42,6 +46,14 @@ pub struct IngestArgs {
     /// Group of the socket file, by name or number
     #[arg(long, env = "VARTA_SOCKET_GROUP", value_name = "NAME")]
     pub socket_group: Option<String>,
+
+    /// Datagrams that the queue of the socket is to hold: as many may arrive in one moment
+    ///
+    /// More than net.unix.max_dgram_qlen, which is 10 on many hosts, takes CAP_SYS_ADMIN: the server then makes
+    /// the socket in a network namespace of its own, and changes no setting of the host. Without it the queue
+    /// is that of the host.
+    #[arg(long, env = "VARTA_SOCKET_QUEUE", value_name = "N", default_value_t = DEFAULT_SOCKET_QUEUE)]
+    pub socket_queue: usize,
 
     /// User whose processes may beat besides those of this server's user and of root, by name or number; may
     /// be given more than once
@@ -122,6 +134,7 @@ impl IngestArgs {
         allowed.add(self.allow_uid.iter().map(|id| id.0), self.allow_gid.iter().map(|id| id.0));
         Ok(IngestOptions {
             sockets,
+            socket_queue: self.socket_queue,
             allowed,
             udp: self.udp,
             allow_plaintext_remote: self.allow_plaintext_remote,
@@ -142,6 +155,8 @@ impl IngestArgs {
 pub struct IngestOptions {
     /// Unix sockets to listen on.
     pub sockets: Vec<SocketOptions>,
+    /// How many datagrams the queue of each of them is to hold.
+    pub socket_queue: usize,
     /// Whose beats are accepted on them.
     pub allowed: AllowedSenders,
     /// UDP addresses to listen on for plaintext.
@@ -164,6 +179,7 @@ impl IngestOptions {
     pub fn for_socket(path: PathBuf) -> Self {
         IngestOptions {
             sockets: vec![SocketOptions { path, is_default: false, mode: 0o600, group: None }],
+            socket_queue: DEFAULT_SOCKET_QUEUE,
             allowed: AllowedSenders::of_server(),
             udp: Vec::new(),
             allow_plaintext_remote: false,
@@ -220,6 +236,9 @@ impl IngestOptions {
             if address.port() != 0 && addresses[..index].contains(address) {
                 return Err(Error::Option { option: "--udp", fault: format!("{address} is given twice") });
             }
+        }
+        if self.socket_queue == 0 || self.socket_queue > MAX_SOCKET_QUEUE {
+            return wrong("--socket-queue", &format!("is not between 1 and {MAX_SOCKET_QUEUE}"));
         }
         if self.udp_receive_buffer == 0 || self.udp_receive_buffer > MAX_RECEIVE_BUFFER {
             return wrong("--udp-receive-buffer", "is not between 1 byte and 1 GiB");

@@ -4,7 +4,6 @@
 //! The only file with the unsafe code for `SO_MEMINFO`.
 #![allow(unsafe_code, reason = "getsockopt has no safe interface for SO_MEMINFO")]
 
-use std::fs;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -61,13 +60,6 @@ impl Probe {
         };
         if result == 0 { Ok(words[SK_MEMINFO_DROPS]) } else { Err(io::Error::last_os_error()) }
     }
-}
-
-const UNIX_QUEUE_FILE: &str = "/proc/sys/net/unix/max_dgram_qlen";
-
-/// `net.unix.max_dgram_qlen`. The queue of a Unix socket holds one datagram more than that.
-pub(crate) fn unix_queue() -> Option<usize> {
-    fs::read_to_string(UNIX_QUEUE_FILE).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -198,7 +198,7 @@ fn bind_sockets(
 ) -> Result<Vec<Listener>, Error> {
     let mut listeners = Vec::new();
     for socket in &options.sockets {
-        listeners.push(Listener::unix(socket, options.allowed.clone(), pages.clone())?);
+        listeners.push(Listener::unix(socket, options.socket_queue, options.allowed.clone(), pages.clone())?);
     }
     for address in &options.udp {
         listeners.push(Listener::udp(&options.udp_socket(*address))?);

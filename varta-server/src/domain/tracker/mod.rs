@@ -65,10 +65,12 @@ impl Tracker {
         self.observer_gaps.add(from, to);
     }
 
-    /// Records that datagrams may have been lost on the way by `at`: the kernel dropped some, or a queue was
-    /// full.
+    /// Records that datagrams may have been lost on the way by `at`: the kernel dropped some of a network
+    /// socket, or the queue of the Unix socket was full and its senders were refused.
     ///
-    /// An agent that is silent by then gets one more stall timeout, and no more than one.
+    /// An agent of the network that is silent by then gets one more stall timeout, and no more than one. An
+    /// agent of this host is not called stalled before the queue has had room for a stall timeout, unless its
+    /// process is seen to be unable to beat.
     pub fn handle_loss(&mut self, transport: Transport, at: MonoTime) {
         let lost_at = &mut self.lost_at[transport.index()];
         *lost_at = (*lost_at).max(Some(at));

@@ -80,7 +80,7 @@ pub struct Tracker {
     /// By [`Transport::index`].
     pub(super) crowds: [SilenceSample; Transport::ALL.len()],
     pub(super) incidents: Incidents,
-    /// When datagrams were last lost on the way, by [`Transport::index`].
+    /// When datagrams were last lost on the way, or a queue was last full, by [`Transport::index`].
     pub(super) lost_at: [Option<MonoTime>; Transport::ALL.len()],
     pub(super) statistics: Statistics,
 }

@@ -132,6 +132,8 @@ pub(in crate::domain::tracker) enum Inspection {
     Looking,
     /// Beats may have been lost or not observed, and the agent is in grace.
     InGrace,
+    /// Its beats may have been refused, and the queue of its socket has had no room for long enough.
+    AwaitsRoom,
     /// The grace is over, and a last inspection is under way.
     LookingAgain,
 }

@@ -194,7 +194,10 @@ impl Tracker {
                 // What is seen before the deadline says nothing of the time after it.
                 (Inspection::Looking, _) => rest.inquiry = Inspection::Sampled,
                 (Inspection::LookingAgain, _) => rest.inquiry = Inspection::InGrace,
-                (Inspection::None | Inspection::Sampled | Inspection::InGrace, _) => {}
+                (
+                    Inspection::None | Inspection::Sampled | Inspection::InGrace | Inspection::AwaitsRoom,
+                    _,
+                ) => {}
             }
             self.wheel.arm(number, deadline);
             return;
@@ -207,6 +210,7 @@ impl Tracker {
         let (looking, waits_until) = match self.agents.rest(number).inquiry {
             Inspection::None | Inspection::Sampled => (Inspection::Looking, None),
             Inspection::InGrace => (Inspection::LookingAgain, Some(deadline + self.stall_after(number))),
+            Inspection::AwaitsRoom => (Inspection::LookingAgain, self.has_room_at(number)),
             at @ (Inspection::Looking | Inspection::LookingAgain) => {
                 match self.inspection_budget.waits_until(number, now) {
                     Some(until) => (at, Some(until)),
@@ -247,11 +251,19 @@ impl Tracker {
     }
 
     /// Decides on a silence beyond its deadline, with the findings about the process. If those do not explain
-    /// it, and beats may have been lost or there is mass silence, the agent is given grace first.
+    /// it, the agent is `unknown` until the queue of its socket has had room for a stall timeout; and if beats
+    /// may have been lost otherwise or there is mass silence, it is given grace first.
     fn decide(&mut self, number: u32, now: MonoTime, seen: Option<Arc<Dossier>>) {
         let is_held_up = seen.as_ref().is_some_and(|dossier| dossier.explanation.activity.is_blocked());
-        let had_a_chance =
-            matches!(self.agents.rest(number).inquiry, Inspection::InGrace | Inspection::LookingAgain);
+        let had_a_chance = matches!(
+            self.agents.rest(number).inquiry,
+            Inspection::InGrace | Inspection::AwaitsRoom | Inspection::LookingAgain
+        );
+        if let Some(until) = self.has_room_at(number).filter(|until| !is_held_up && now < *until) {
+            self.agents.rest_mut(number).inquiry = Inspection::AwaitsRoom;
+            self.wheel.arm(number, until);
+            return self.call_unknown(number, Cause::QueueFull, now);
+        }
         let doubt = if is_held_up || had_a_chance { None } else { self.give_grace(number, now) };
         if let Some(doubt) = doubt {
             self.agents.rest_mut(number).inquiry = Inspection::InGrace;
@@ -277,15 +289,22 @@ impl Tracker {
         }
     }
 
-    /// Whether beats of a silent agent may have been lost on the way.
-    ///
-    /// A short queue through which very many agents beat is full now and then all the time, so on this host
-    /// that alone excuses only an agent that has lost beats before.
+    /// When the queue of the Unix socket has had room for a stall timeout, if it was full during the silence
+    /// of an agent of this host. The kernel refuses the beats of whoever comes to a full queue, and nothing
+    /// tells whose they are. An agent with a page needs no queue.
+    fn has_room_at(&self, number: u32) -> Option<MonoTime> {
+        let slot = self.agents.slot(number);
+        let uses_queue = slot.key.source == SourceId::LOCAL && !slot.has_page();
+        let full_at = self.lost_at[Transport::Unix.index()].filter(|full_at| *full_at > slot.last_beat)?;
+        uses_queue.then(|| full_at + self.stall_after(number))
+    }
+
+    /// Whether beats of a silent agent of another host may have been lost on the way.
     fn may_have_lost(&self, number: u32) -> bool {
         let slot = self.agents.slot(number);
         let transport = self.sources.origin(slot.key.source).transport();
-        let lost_meanwhile = self.lost_at[transport.index()].is_some_and(|lost_at| lost_at > slot.last_beat);
-        lost_meanwhile && (transport != Transport::Unix || self.agents.rest(number).lost > 0)
+        transport != Transport::Unix
+            && self.lost_at[transport.index()].is_some_and(|lost_at| lost_at > slot.last_beat)
     }
 
     /// Requests an inspection of a process, if the budget allows it.

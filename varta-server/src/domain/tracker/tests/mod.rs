@@ -5,6 +5,7 @@ mod alarms;
 mod beats;
 mod crowds;
 mod learned;
+mod losses;
 mod mistakes;
 mod model;
 mod pages;

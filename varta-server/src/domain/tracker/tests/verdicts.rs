@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use varta_proto::Status;
 
-use crate::domain::beat::Transport;
 use crate::domain::process::ProcessId;
 use crate::domain::tracker::tests::*;
 
@@ -26,7 +25,7 @@ impl World {
     }
 
     /// A world with one agent that has beaten at second 0 and 1.
-    fn with_agent() -> (Self, Handle) {
+    pub(super) fn with_agent() -> (Self, Handle) {
         let mut world = World::new();
         let mut handle = Handle::connect(PID, at(0));
         for second in 0..2 {
@@ -270,56 +269,6 @@ fn who_is_gone_is_forgotten_after_a_minute() {
     assert_eq!(world.tracker.len(), 1);
     world.pass(at(63));
     assert_eq!(world.tracker.len(), 0);
-}
-
-#[test]
-fn who_is_silent_while_beats_are_lost_on_the_way_has_one_more_chance_and_no_second() {
-    let (mut world, mut handle) = World::with_agent();
-    handle.nonce += 1;
-    world.hear(handle.next(at(1), Status::Ok));
-    world.tracker.handle_loss(Transport::Unix, at(3));
-    world.pass(at(7));
-    let change = world.change();
-    assert_eq!((change.to, change.cause), (Verdict::Unknown, Cause::Lossy));
-    world.tracker.handle_loss(Transport::Unix, at(8));
-    world.pass(at(10));
-    assert_eq!(world.transitions(), []);
-    world.pass(at(12));
-    let change = world.change();
-    assert_eq!((change.to, change.cause), (Verdict::Stalled, Cause::Lossy));
-}
-
-#[test]
-fn who_was_given_a_chance_and_used_it_has_another_the_next_time() {
-    let (mut world, mut handle) = World::with_agent();
-    for start in [1, 20] {
-        handle.nonce += 1;
-        world.hear(handle.next(at(start), Status::Ok));
-        world.tracker.handle_loss(Transport::Unix, at(start + 1));
-        world.pass(at(start + 6));
-        assert_eq!(world.change().to, Verdict::Unknown);
-        world.hear(handle.next(at(start + 7), Status::Ok));
-        assert_eq!(world.change().cause, Cause::Recovered);
-    }
-}
-
-#[test]
-fn what_is_lost_on_another_way_or_was_before_the_last_beat_is_no_excuse() {
-    let (mut world, mut handle) = World::with_agent();
-    handle.nonce += 1;
-    world.tracker.handle_loss(Transport::Unix, at(2));
-    world.hear(handle.next(at(3), Status::Ok));
-    world.tracker.handle_loss(Transport::Udp, at(4));
-    world.pass(at(9));
-    assert_eq!(world.change().to, Verdict::Stalled);
-}
-
-#[test]
-fn a_full_queue_excuses_no_process_that_never_lost_a_beat() {
-    let (mut world, _) = World::with_agent();
-    world.tracker.handle_loss(Transport::Unix, at(3));
-    world.pass(at(7));
-    assert_eq!(world.change().to, Verdict::Stalled);
 }
 
 /// Two workers of a unit and one of another, all up.

@@ -49,8 +49,7 @@ pub enum Cause {
     Busy,
     /// Its process sleeps, and does not beat.
     Idle,
-    /// Its beats may have been lost on the way: since the last of them the kernel dropped datagrams, or a
-    /// queue was full.
+    /// Its beats may have been lost on the way: since the last of them the kernel dropped datagrams.
     Lossy,
     /// No beat came from an agent of another host until the deadline; nothing else can be known.
     Unreachable,
@@ -61,11 +60,14 @@ pub enum Cause {
     ObserverBlind,
     /// It was expected, and did not come in time.
     NeverSeen,
+    /// Its beats may have been refused by the kernel: since the last of them the queue of the Unix socket was
+    /// full.
+    QueueFull,
 }
 
 impl Cause {
     /// Every cause's name, in the order in which metrics list them.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 22] = [
         "first_beat",
         "reported",
         "recovered",
@@ -87,6 +89,7 @@ impl Cause {
         "oom_killed",
         "traced",
         "dumping_core",
+        "queue_full",
     ];
 
     /// Its place in [`Cause::NAMES`].
@@ -114,6 +117,7 @@ impl Cause {
             Cause::OomKilled => 18,
             Cause::Traced => 19,
             Cause::DumpingCore => 20,
+            Cause::QueueFull => 21,
         }
     }
 

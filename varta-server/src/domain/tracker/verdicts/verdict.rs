@@ -19,8 +19,8 @@ pub enum Verdict {
     Down,
     /// It said goodbye, or its process exited with status 0.
     Gone,
-    /// Its deadline passed while the server could not observe it; the verdict is decided again after a full
-    /// grace.
+    /// Its deadline passed while the server could not observe it, or while the queue of its socket was full;
+    /// the verdict is decided again after a full grace.
     Unknown,
 }
 

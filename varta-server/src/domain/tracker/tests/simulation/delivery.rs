@@ -61,6 +61,11 @@ impl Simulation {
                 self.drain();
                 self.reference.death(pid, start_time, death, &self.changes);
             }
+            Event::QueueFull => {
+                self.tracker.handle_loss(Transport::Unix, now);
+                self.note(format_args!("the queue is full"));
+                self.reference.queue_full(now);
+            }
             Event::Wake { .. }
             | Event::Fate { .. }
             | Event::ServerPause(_)

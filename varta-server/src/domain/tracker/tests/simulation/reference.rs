@@ -75,11 +75,14 @@ pub(super) struct Reference {
     agents: Vec<Known>,
     waiting: Vec<(Sender, Hello)>,
     blind: Vec<(MonoTime, MonoTime)>,
+    /// The times at which the queue of the Unix socket was full.
+    full: Vec<MonoTime>,
 }
 
 impl Reference {
     pub(super) fn new(policy: Policy, answers_looks: bool) -> Self {
-        Reference { policy, answers_looks, agents: Vec::new(), waiting: Vec::new(), blind: Vec::new() }
+        let (blind, full) = (Vec::new(), Vec::new());
+        Reference { policy, answers_looks, agents: Vec::new(), waiting: Vec::new(), blind, full }
     }
 
     fn find(&self, origin: Origin, pid: u32) -> Option<usize> {
@@ -104,6 +107,13 @@ impl Reference {
         deadline.max(known.busy_until)
     }
 
+    /// Before this time an agent of this host is not called stalled, because the queue was full since its last
+    /// beat.
+    fn has_room_at(&self, known: &Known) -> Option<MonoTime> {
+        let full_at = self.full.iter().copied().max().filter(|_| known.sender.origin == Origin::Local)?;
+        (full_at > known.last_beat).then(|| full_at + self.stall_after(known))
+    }
+
     /// The latest time at which a silent agent must have been called stalled, or given grace.
     fn latest_verdict(&self, known: &Known) -> MonoTime {
         let patience = if self.answers_looks { Duration::ZERO } else { PATIENCE + TICK };
@@ -111,7 +121,9 @@ impl Reference {
         let doubted =
             known.doubted || self.policy.mass_silence_min_agents > 0 && known.verdict == Verdict::Unknown;
         let chance = if doubted { self.stall_after(known) + patience + TICK } else { Duration::ZERO };
-        self.deadline(known).max(known.not_before) + chance + patience + TICK
+        let due = self.deadline(known).max(known.not_before);
+        let waits = self.has_room_at(known).map_or(due, |has_room_at| has_room_at.max(due) + patience + TICK);
+        waits + chance + patience + TICK
     }
 
     /// Whether so many agents on this one's transport are awaited that mass silence is possible, or were when
@@ -387,6 +399,11 @@ impl Reference {
         for known in &mut self.agents {
             known.not_before = known.not_before.max(to);
         }
+    }
+
+    /// The queue of the Unix socket was found full.
+    pub(super) fn queue_full(&mut self, at: MonoTime) {
+        self.full.push(at);
     }
 
     /// Whether the end of this process must reach the tracker.

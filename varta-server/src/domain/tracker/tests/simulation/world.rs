@@ -50,6 +50,8 @@ pub(super) enum Event {
     },
     /// The tracker is called without need.
     Call,
+    /// The queue of the Unix socket is full.
+    QueueFull,
 }
 
 pub(super) struct Simulation {
@@ -124,6 +126,7 @@ impl Simulation {
             simulation.plan_fate(agent);
         }
         simulation.plan_for_the_server();
+        simulation.plan_full_queues();
         simulation
     }
 
@@ -135,6 +138,19 @@ impl Simulation {
     pub(super) fn plan_fate(&mut self, agent: usize) {
         let after = self.workers[agent].chance.millis(500, 20_000);
         self.plan(self.now + after, Event::Fate { agent });
+    }
+
+    /// The queue is full at some moments, in half of the worlds.
+    fn plan_full_queues(&mut self) {
+        // A third generator, so that a seed decides the same world as before full queues were simulated.
+        let mut chance = Chance::new(self.scenario.seed.rotate_left(32));
+        if chance.happens(0.5) {
+            return;
+        }
+        for _ in 0..chance.below(12) {
+            let at = MonoTime::START + chance.millis(0, self.scenario.seconds * 1_000);
+            self.plan(at, Event::QueueFull);
+        }
     }
 
     fn plan_for_the_server(&mut self) {
@@ -216,7 +232,9 @@ impl Simulation {
                     self.settle();
                 }
             }
-            Event::Beat { .. } | Event::Control { .. } | Event::Death { .. } => self.arrive(event),
+            Event::Beat { .. } | Event::Control { .. } | Event::Death { .. } | Event::QueueFull => {
+                self.arrive(event);
+            }
         }
     }
 

@@ -13,6 +13,11 @@ impl Reference {
             let mut is_doubted = known.doubted;
             match change.to {
                 Verdict::Stalled => {
+                    let has_room_at = self.has_room_at(known);
+                    assert!(
+                        has_room_at.is_none_or(|at| now >= at),
+                        "refused, room since {has_room_at:?}: {change:?}"
+                    );
                     assert!(now >= deadline, "accused before its deadline {deadline}: {change:?}");
                     assert!(now <= self.latest_verdict(known), "late, it was due at {deadline}: {change:?}");
                     assert_eq!(change.detection_latency, Some(now.since(deadline)));
@@ -22,8 +27,10 @@ impl Reference {
                     let silence = now.since(known.last_beat);
                     let unseen = was_blind && now < deadline && silence >= self.stall_after(known);
                     let doubted = now >= deadline && !known.doubted && self.may_be_in_a_crowd(known, now);
-                    assert!(unseen || doubted, "{change:?}");
-                    is_doubted |= doubted;
+                    let refused = now >= deadline && self.has_room_at(known).is_some_and(|at| now < at);
+                    let cause = if refused { Cause::QueueFull } else { Cause::ObserverBlind };
+                    assert!((unseen || doubted || refused) && change.cause == cause, "{change:?}");
+                    is_doubted |= doubted && !refused;
                 }
                 Verdict::Up(_) | Verdict::Down | Verdict::Gone | Verdict::Expected => {
                     panic!("time alone does not make {change:?}")
