@@ -4,6 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::services::recovery::interpreter::{CodeWord, Word, code_word};
+
 /// A placeholder in the arguments of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placeholder {
@@ -143,12 +145,29 @@ impl std::str::FromStr for CommandLine {
                 "`{program}`: what is known of an agent may stand in any word but the first, which is the program"
             ));
         }
-        let arguments: Result<Vec<_>, String> = arguments.iter().map(|word| parts_of(word)).collect();
+        let arguments: Vec<Vec<Part>> =
+            arguments.iter().map(|word| parts_of(word)).collect::<Result<_, String>>()?;
+        check_for_code(&words, &arguments)?;
         Ok(CommandLine {
             text: text.into(),
             program: program.replace("{{", "{").replace("}}", "}").into(),
-            arguments: arguments?.into(),
+            arguments: arguments.into(),
         })
+    }
+}
+
+/// Refuses a placeholder in a word that an interpreter takes for code.
+fn check_for_code(words: &[String], arguments: &[Vec<Part>]) -> Result<(), String> {
+    let has_place = |parts: &Vec<Part>| parts.iter().any(|part| matches!(part, Part::Place(_)));
+    let with_places = std::iter::once(false).chain(arguments.iter().map(has_place));
+    let words: Vec<_> =
+        words.iter().zip(with_places).map(|(text, has_placeholder)| Word { text, has_placeholder }).collect();
+    match code_word(&words) {
+        None => Ok(()),
+        Some(CodeWord { program, word }) => Err(format!(
+            "`{word}`: {program} takes this word for code, and what an agent calls itself would run as a part of it; \
+             have the code take it as an argument, as in sh -c 'restart \"$1\"' -- {{name}}"
+        )),
     }
 }
 
@@ -240,6 +259,9 @@ mod tests {
             ("restart {name", "{name}"),
             ("restart name}", "{name}"),
             ("a\nb", "control"),
+            ("sh -c 'systemctl restart {name}'", "sh takes this word for code"),
+            ("env sh -c 'kill {pid}'", "sh -c 'restart \"$1\"' -- {name}"),
+            ("sh {name}", "for code"),
         ] {
             let said = command.parse::<CommandLine>().unwrap_err();
             assert!(said.contains(fault), "{command}: {said}");

@@ -1,7 +1,8 @@
 //! Recovery: acts on agents in unhealthy states. It can do harm, so it consists of small parts that are
 //! reviewed one by one.
 //!
-//! - `rule`: which verdicts are acted on and how, as configured; `command` and `budget` are parts of it.
+//! - `rule`: which verdicts are acted on and how, as configured; `command` and `budget` are parts of it, and
+//!   `interpreter` refuses commands that would run what an agent says.
 //! - `planner`: decides which action is due for which agent. It is pure, and keeps an `episode` for each
 //!   agent.
 //! - `task`: drives the planner with transitions, outcomes and time.
@@ -19,6 +20,7 @@ mod command;
 mod episode;
 mod executor;
 mod held;
+mod interpreter;
 mod job;
 pub(in crate::services) mod metrics;
 mod options;

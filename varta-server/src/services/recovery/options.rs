@@ -22,7 +22,8 @@ pub struct RecoveryArgs {
     /// Command to run when an agent is stalled or down, as in 'systemctl restart {unit}'
     ///
     /// The server splits the command into words as a shell does, and runs it without a shell. It replaces
-    /// {pid} {name} {unit} {state} {cause} {silence} by the values of the agent, in any word but the first.
+    /// {pid} {name} {unit} {state} {cause} {silence} by the values of the agent, in any word but the first and
+    /// those that a shell or another interpreter takes for code; write sh -c 'restart "$1"' -- {name}.
     /// `[[recovery]]` tables of --config define other actions and their agents; they take precedence over
     /// this option.
     #[arg(long, env = "VARTA_RECOVERY_EXEC", value_name = "COMMAND")]
