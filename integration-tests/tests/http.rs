@@ -12,7 +12,7 @@ use varta_integration_tests::{AgentProcess, Datagrams, LIMIT, Options, Scrape, S
 use varta_proto::{Frame, Status};
 
 /// More than the server serves at once.
-const CROWD: usize = 100;
+const CROWD: usize = 200;
 
 /// Reads until the server hangs up, which it must do within a generous time.
 #[track_caller]
@@ -184,7 +184,7 @@ fn a_client_that_says_nothing_is_cut_off_and_hurts_nobody() {
 }
 
 #[test]
-fn a_crowd_of_silent_clients_keeps_others_waiting_but_not_out_and_holds_up_no_beat() {
+fn a_crowd_of_silent_clients_keeps_nobody_else_out_and_holds_up_no_beat() {
     let server = Server::start(["--stall-after", "1h"]);
     let crowd: Vec<_> = (0..CROWD).map(|_| http::connect(server.address()).unwrap()).collect();
     let mut datagrams = Datagrams::to(server.socket());
@@ -193,7 +193,13 @@ fn a_crowd_of_silent_clients_keeps_others_waiting_but_not_out_and_holds_up_no_be
     }
     let scrape = server.await_datagrams(datagrams.sent());
     assert_eq!(scrape.outcome("accepted"), 500.0);
-    drop(crowd);
+    // Those that came last are still connected, and make no others wait.
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    let mut last = crowd.into_iter().next_back().unwrap();
+    last.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert!(read_to_the_end(&mut last).starts_with("HTTP/1.1 200 "));
 }
 
 #[test]

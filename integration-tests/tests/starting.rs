@@ -10,6 +10,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use varta_integration_tests::{
     AgentProcess, Datagrams, Options, Scratch, Server, Signal, agent, http, line, refused_start, run_server,
     run_to_its_end, server_command, worker_command,
@@ -283,11 +285,62 @@ fn a_token_is_asked_for_everything_but_health() {
     assert_eq!((refused.status, refused.header("www-authenticate")), (401, Some("Bearer")));
     assert!(!refused.body.contains("varta_"));
     assert_eq!(status("/metrics", Some(&format!("Bearer {TOKEN}"))), 200);
+    for scheme in ["bearer", "BEARER"] {
+        assert_eq!(status("/metrics", Some(&format!("{scheme} {TOKEN}"))), 200, "{scheme}");
+    }
     for wrong in [&format!("Bearer {TOKEN}x"), &format!("Basic {TOKEN}"), TOKEN, "Bearer ", ""] {
         assert_eq!(status("/metrics", Some(wrong)), 401, "{wrong}");
     }
     assert_eq!((status("/healthz", None), status("/readyz", None)), (200, 200));
     assert!(!server.log().lines().concat().contains(TOKEN));
+}
+
+#[test]
+fn a_pipe_given_as_any_file_ends_the_start_at_once_and_is_named() {
+    let scratch = Scratch::make();
+    let pipe = scratch.path("pipe");
+    mkfifo(&pipe, Mode::from_bits_truncate(0o600)).unwrap();
+    let state = scratch.path("state");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
+    let name = pipe.to_str().unwrap();
+    let https = "https://localhost:9093";
+    let exec = "--recovery-exec=true";
+    for arguments in [
+        &["--config", name][..],
+        &["--metrics-token-file", name],
+        &["--secure-udp", "127.0.0.1:0", "--key-file", name],
+        &["--secure-udp", "127.0.0.1:0", "--accepted-key-file", name],
+        &["--secure-udp", "127.0.0.1:0", "--master-key-file", name],
+        &["--alertmanager", https, "--alert-ca-file", name],
+        &["--webhook", https, "--webhook-key-file", name],
+        &["--events-file", name],
+        &[exec, "--audit-log", name],
+        &[exec, "--audit-log", "audit.log", "--audit-key-file", name],
+        &["--state-dir", name],
+        &["--record", name],
+    ] {
+        let mut command = server_command();
+        command
+            .env("VARTA_METRICS_ADDR", "127.0.0.1:0")
+            .arg("--socket")
+            .arg(scratch.socket())
+            .args(arguments);
+        let ended = run_to_its_end(command);
+        assert!(matches!(ended.status.code(), Some(1 | 2)), "{arguments:?}: {:?}", ended.status);
+        assert!(ended.stderr.contains(name), "{arguments:?}: {}", ended.stderr);
+    }
+    for file in ["varta.db", "varta.db-journal", "varta.db-wal", "varta.lock"] {
+        let path = state.join(file);
+        mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
+        let said = refused_start(1, &scratch.socket(), ["--state-dir", state.to_str().unwrap()]);
+        assert!(said.contains("varta.") && said.contains("is not a regular file"), "{file}: {said}");
+        fs::remove_dir_all(&state).unwrap();
+        fs::create_dir(&state).unwrap();
+        fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
+    }
+    let said = refused_start(1, &pipe.join("varta.sock"), NO_OPTIONS);
+    assert!(said.contains(name), "{said}");
 }
 
 #[test]

@@ -38,13 +38,15 @@ impl Listener for UnixListener {
 }
 
 /// Accepts connections until `stop` is cancelled, and serves each on a task of its own: at most `limit` at
-/// once, more wait in the kernel's queue. The first failure to accept after a success goes to `warn`. Gives
-/// the tasks that still run.
+/// once, more wait in the kernel's queue. When all places are taken `make_room` is called, which may end one of
+/// those tasks, so that the next client finds a place. The first failure to accept after a success goes to
+/// `warn`. Gives the tasks that still run.
 pub(crate) async fn accept<L: Listener, F>(
     listener: &L,
     limit: usize,
     stop: &CancellationToken,
     warn: impl Fn(&io::Error),
+    make_room: impl Fn(),
     serve: impl Fn(L::Stream) -> F,
 ) -> TaskTracker
 where
@@ -57,6 +59,9 @@ where
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = async {
+                if places.available_permits() == 0 {
+                    make_room();
+                }
                 // The semaphore is never closed.
                 let place = Arc::clone(&places).acquire_owned().await.ok()?;
                 Some((place, listener.accept().await))
@@ -126,6 +131,7 @@ mod tests {
                 3,
                 stop,
                 |_| {},
+                || {},
                 move |_| {
                     let (running, most, served) = (Arc::clone(running), Arc::clone(most), Arc::clone(served));
                     let stop = stop.clone();
@@ -152,15 +158,22 @@ mod tests {
         let stop = CancellationToken::new();
         let (warnings, served) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
         let warn = |_: &io::Error| _ = warnings.fetch_add(1, Ordering::Relaxed);
-        let connections = accept(&Script::new(script), 1, &stop, warn, |number| {
-            let (served, stop) = (Arc::clone(&served), stop.clone());
-            async move {
-                served.fetch_add(1, Ordering::Relaxed);
-                if number == 2 {
-                    stop.cancel();
+        let connections = accept(
+            &Script::new(script),
+            1,
+            &stop,
+            warn,
+            || {},
+            |number| {
+                let (served, stop) = (Arc::clone(&served), stop.clone());
+                async move {
+                    served.fetch_add(1, Ordering::Relaxed);
+                    if number == 2 {
+                        stop.cancel();
+                    }
                 }
-            }
-        })
+            },
+        )
         .await;
         connections.wait().await;
         assert_eq!((warnings.load(Ordering::Relaxed), served.load(Ordering::Relaxed)), (2, 2));

@@ -186,6 +186,14 @@ pub enum Error {
         /// Whether it belongs to the configuration, as a secret or a certificate does.
         is_configuration: bool,
     },
+    /// The audit log is not as this server left it, or cannot be written at present.
+    #[error("{}: {fault}", path.display())]
+    AuditLog {
+        /// The file of the log.
+        path: PathBuf,
+        /// What is wrong with it, where, and what to do.
+        fault: String,
+    },
     /// The command line is invalid; or it asks for help or the version, which is no error.
     #[error(transparent)]
     Usage(#[from] clap::Error),
@@ -260,6 +268,7 @@ impl Error {
             | Error::NewerState { .. }
             | Error::StateDatabase { .. }
             | Error::MetricsAddress { .. }
+            | Error::AuditLog { .. }
             | Error::File { is_configuration: false, .. }
             | Error::Runtime { .. }
             | Error::TaskEnded { .. } => 1,
@@ -286,6 +295,7 @@ impl Error {
             | Error::NewerState { .. }
             | Error::StateDatabase { .. }
             | Error::MetricsAddress { .. }
+            | Error::AuditLog { .. }
             | Error::File { .. }
             | Error::Usage(_)
             | Error::ConfigLine { .. }

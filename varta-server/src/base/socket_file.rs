@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::base::error::Error;
+use crate::base::files::directory::open_directory;
 
 /// The most bytes of a path in `sockaddr_un`, without the terminating zero.
 const MAX_PATH_LEN: usize = 107;
@@ -184,7 +185,7 @@ fn warn_if_shut_off(directory: &Path, mode: u32) {
 /// read a directory can lock it.
 fn lock_directory(directory: &Path) -> Result<File, Error> {
     let failed = |action| move |source| Error::Socket { path: directory.to_path_buf(), action, source };
-    let file = File::open(directory).map_err(failed("open the socket's directory"))?;
+    let file = open_directory(directory).map_err(failed("open the socket's directory"))?;
     for _ in 0..LOCK_TRIES {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -335,6 +336,15 @@ mod tests {
         fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
         let default = SocketOptions { is_default: true, ..options(dir.path().join("varta.sock")) };
         assert!(matches!(SocketFile::bind(&default), Err(Error::UnsafeDirectory { .. })));
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_the_directory_is_refused_without_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let refused = SocketFile::bind(&options(pipe.join("varta.sock"))).unwrap_err().to_string();
+        assert!(refused.contains("open the socket's directory"), "{refused}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub(crate) mod agent_rows;
 pub(crate) mod family;
+pub(crate) mod faults;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::domain::process::text::truncated;
 use crate::domain::process::{Cgroup, Pressure, Throttled};
 use crate::observe::hierarchy::{Hierarchies, Hierarchy};
-use crate::observe::read_bounded::read_some;
+use crate::observe::kernel_file::read_some;
 
 /// The most bytes of a cgroup's path that are kept for display.
 pub(crate) const MAX_PATH_LEN: usize = 256;

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::observe::read_bounded::read_some;
+use crate::observe::kernel_file::read_some;
 
 /// The bytes read of `mountinfo`: enough for a few hundred mounts before those of cgroups.
 const MOUNTS_ROOM: usize = 64 * 1024;

@@ -22,7 +22,7 @@ use crate::domain::process::{
 };
 use crate::observe::cgroup::read_lines_of;
 use crate::observe::hierarchy::Hierarchies;
-use crate::observe::read_bounded::read_some;
+use crate::observe::kernel_file::read_some;
 use crate::observe::stat::{self, Stat};
 use crate::observe::status::{
     Status, parse_call, parse_channel, parse_last_child, parse_open_files, parse_run_delay,

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 
 use crate::domain::process::ExitStatus;
-use crate::observe::read_bounded::read_some;
+use crate::observe::kernel_file::read_some;
 
 /// The bytes read: more than 52 numbers and a name need.
 pub(in crate::observe) const ROOM: usize = 2048;

@@ -2,17 +2,18 @@
 
 use crate::engine;
 use crate::ingest;
-use crate::metrics::agent_rows;
 use crate::metrics::family::Family;
+use crate::metrics::{agent_rows, faults};
 use crate::services;
 
 /// The families of what is below the services. The compiler warns of a block that is in no list: it is dead
 /// code.
-const BELOW_SERVICES: [&[Family]; 4] = [
+const BELOW_SERVICES: [&[Family]; 5] = [
     ingest::metrics::FAMILIES,
     ingest::shm::metrics::FAMILIES,
     engine::metrics::FAMILIES,
     agent_rows::FAMILIES,
+    faults::FAMILIES,
 ];
 
 pub(super) fn families() -> impl Iterator<Item = &'static Family> {

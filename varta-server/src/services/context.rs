@@ -16,10 +16,12 @@ use tokio_util::sync::CancellationToken;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::files::state_dir::StateDir;
+use crate::base::files::watch::FileWatcher;
 use crate::domain::tracker::Transition;
 use crate::engine::Feed;
 use crate::engine::query::Query;
 use crate::metrics::Registry;
+use crate::metrics::faults::Faults;
 
 /// How long the tasks may take to end in order before the server ends without them.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -37,6 +39,10 @@ pub(crate) struct Context {
     pub(crate) registry: Registry,
     /// Questions to the tracker.
     pub(crate) queries: mpsc::Sender<Query>,
+    /// Notices that files of the server are removed or moved.
+    pub(crate) watcher: FileWatcher,
+    /// What of the server does not work at present.
+    pub(crate) faults: Faults,
     /// The directory of `--state-dir`, locked for this server.
     pub(crate) state_dir: Option<StateDir>,
     /// Cancelled when the server stops.
@@ -59,6 +65,8 @@ impl Context {
         Context {
             clock,
             host: host_name().into(),
+            watcher: FileWatcher::new(),
+            faults: Faults::new(&registry),
             registry,
             queries,
             state_dir,
@@ -137,6 +145,10 @@ impl Context {
     ///
     /// The first error of a task, or that one ended too early.
     pub(crate) async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let watching = self.watcher.clone().run(self.stop.clone());
+        self.spawn("watch of files", async {
+            watching.await.map_err(|source| Error::Runtime { action: "watch files", source })
+        });
         let mut result = tokio::select! {
             () = shutdown => Ok(()),
             Some(ended) = self.tasks.join_next() => Err(ended_unasked(ended)),

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::files::directory::{directory_of, sync_directory_of};
 use crate::base::files::lock::try_lock;
+use crate::base::files::regular_file::{self, Symlink};
 
 /// A regular file, open for appending and not reached through a symlink.
 #[derive(Debug)]
@@ -59,16 +60,7 @@ impl AppendFile {
     }
 
     fn open_by(options: &mut OpenOptions, path: &Path) -> io::Result<Self> {
-        // Non-blocking: opening a pipe without a reader would otherwise block the start for ever.
-        let options = options.read(true).append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        let file = options.open(path).map_err(|error| match error.raw_os_error() {
-            Some(libc::ELOOP) => io::Error::new(error.kind(), "it is a symlink; name the file itself"),
-            _ => error,
-        })?;
-        let found = file.metadata()?;
-        if !found.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-        }
+        let (file, found) = regular_file::open(options.read(true).append(true), path, Symlink::Refused)?;
         Ok(AppendFile {
             file,
             length: found.len(),
@@ -214,6 +206,20 @@ impl AppendFile {
             self.length = self.file.metadata()?.len();
         }
         is_at(&self.file, path)
+    }
+
+    /// The length that the file had, and the shorter one that another program has cut it off to since, each in
+    /// bytes. Each cut is returned once.
+    ///
+    /// # Errors
+    ///
+    /// The error of the kernel.
+    pub(crate) fn take_cut(&mut self) -> io::Result<Option<(u64, u64)>> {
+        let found = self.file.metadata()?.len();
+        if found >= self.length {
+            return Ok(None);
+        }
+        Ok(Some((std::mem::replace(&mut self.length, found), found)))
     }
 
     /// Whether the file has no name any more, so that no other process can open it.

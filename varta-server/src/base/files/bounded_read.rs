@@ -3,8 +3,11 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use crate::base::files::regular_file::{self, OpenFault};
+pub(crate) use crate::base::files::regular_file::{Symlink, is_ours_or_roots};
 
 /// What a regular file must be like to be read.
 #[derive(Clone, Copy, Debug)]
@@ -13,13 +16,6 @@ pub(crate) struct Checks {
     pub(crate) max_len: u64,
     pub(crate) symlink: Symlink,
     pub(crate) owner: Owner,
-}
-
-/// What becomes of a path that leads to a symlink.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Symlink {
-    Followed,
-    Refused,
 }
 
 /// Whose file it may be.
@@ -65,27 +61,17 @@ pub(crate) fn read(path: &Path, checks: Checks) -> Result<(Vec<u8>, Metadata), R
     Ok((content, metadata))
 }
 
-/// Opens a regular file. It never blocks: a pipe without a writer would hold up the start for ever.
+/// Opens a regular file, for reading at leisure.
 ///
 /// # Errors
 ///
 /// When it is no regular file, or a symlink and those are refused; or what the kernel says.
 pub(crate) fn open(path: &Path, symlink: Symlink) -> Result<(File, Metadata), ReadError> {
-    let no_follow = if symlink == Symlink::Refused { libc::O_NOFOLLOW } else { 0 };
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | no_follow).open(path);
-    let file = match opened {
-        Err(error) if symlink == Symlink::Refused && error.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(ReadError::Symlink);
-        }
-        opened => opened?,
-    };
-    let metadata = file.metadata()?;
-    if metadata.is_file() { Ok((file, metadata)) } else { Err(ReadError::NotAFile) }
-}
-
-/// Whether a file belongs to this server's user or to root.
-pub(crate) fn is_ours_or_roots(metadata: &Metadata) -> bool {
-    metadata.uid() == nix::unistd::geteuid().as_raw() || metadata.uid() == 0
+    regular_file::open(OpenOptions::new().read(true), path, symlink).map_err(|fault| match fault {
+        OpenFault::Io(error) => ReadError::Io(error),
+        OpenFault::Symlink => ReadError::Symlink,
+        OpenFault::NotAFile => ReadError::NotAFile,
+    })
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Files that outlive a crash: append-only logs, atomic replacement, locks, bounded reads.
+//! Files: opening, bounded reads, and writing so that a crash is outlived: append-only logs, atomic replacement,
+//! locks.
 
 pub(crate) mod append_log;
 pub(crate) mod atomic;
@@ -7,4 +8,6 @@ pub(crate) mod coalescing_writer;
 pub(crate) mod directory;
 pub(crate) mod lock;
 pub(crate) mod private_json;
+pub(crate) mod regular_file;
 pub(crate) mod state_dir;
+pub(crate) mod watch;

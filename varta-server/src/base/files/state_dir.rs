@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::base::error::Error;
 use crate::base::files::lock::try_lock;
+use crate::base::files::regular_file::{self, Symlink};
 
 const LOCK: &str = "varta.lock";
 /// The most bytes read of the lock file: the digits of a pid, and some more.
@@ -43,19 +44,14 @@ impl StateDir {
             return Err(Error::UnsafeStateDirectory { path: path.to_path_buf() });
         }
         let file = path.join(LOCK);
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&file)
-            .map_err(|source| Error::StateDirectory {
-                path: file.clone(),
-                action: "open the lock",
-                source,
-            })?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let opened = regular_file::open(&mut options, &file, Symlink::Refused);
+        let (mut lock, _) = opened.map_err(|fault| Error::StateDirectory {
+            path: file.clone(),
+            action: "open the lock",
+            source: fault.into(),
+        })?;
         match try_lock(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -21,14 +21,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::accept::accept;
+use crate::base::accept::{Listener, accept};
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::logging;
@@ -37,20 +39,14 @@ use crate::base::time::MonoTime;
 use crate::engine::query::{Query, Slice};
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
+use crate::metrics::faults::Faults;
 use crate::services::context::Context;
+use crate::services::http::connections::{Limits, ScrapePlaces, SilentClients, StallGuard};
 use crate::services::http::metrics::ServerMetrics;
 use crate::services::http::options::HttpOptions;
 
 /// The content type with its version, without which Prometheus 3 refuses the scrape.
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// The most connections at once; more wait in the kernel's queue.
-const CONNECTIONS: usize = 64;
-/// The most scrapes at once: each may hold the series of many agents in memory.
-const SCRAPES: usize = 4;
-/// The longest time for a client to send the head of a request.
-const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// The longest duration of a connection. Each serves one request, so this ends only those of slow readers.
-const CONNECTION_WITHIN: Duration = Duration::from_secs(30);
 /// The longest time for the engine to answer `/readyz`.
 const PING_WITHIN: Duration = Duration::from_secs(1);
 
@@ -91,11 +87,12 @@ impl Http {
             token: options.token,
             agent_metrics: options.agent_metrics,
             clock: context.clock,
+            faults: context.faults.clone(),
             log_lines_dropped: logging::lines_dropped,
         };
         let stop = context.stop_last.clone();
         context.spawn_last("metrics endpoint", async {
-            serve(listener, site, stop).await;
+            serve(listener, site, Limits::DEFAULT, stop).await;
             Ok(())
         });
         Ok(())
@@ -110,24 +107,41 @@ fn bind(address: SocketAddr) -> Result<BoundListener, Error> {
 }
 
 /// What the routes need.
-struct HttpContext {
-    queries: mpsc::Sender<Query>,
-    metrics: ServerMetrics,
-    token: Option<Secret>,
-    agent_metrics: AgentMetrics,
-    clock: Clock,
+pub(super) struct HttpContext {
+    pub(super) queries: mpsc::Sender<Query>,
+    pub(super) metrics: ServerMetrics,
+    pub(super) token: Option<Secret>,
+    pub(super) agent_metrics: AgentMetrics,
+    pub(super) clock: Clock,
+    pub(super) faults: Faults,
     /// Returns the number of log lines dropped so far.
-    log_lines_dropped: fn() -> u64,
+    pub(super) log_lines_dropped: fn() -> u64,
+}
+
+impl HttpContext {
+    /// Whether a request may read more than whether the server is well.
+    fn is_allowed(&self, headers: &HeaderMap) -> bool {
+        let shown = || headers.get(AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes()));
+        self.token.as_ref().is_none_or(|token| shown().is_some_and(|shown| token.matches(shown)))
+    }
 }
 
 struct HttpState {
     site: HttpContext,
-    scrapes: Arc<Semaphore>,
+    scrapes: ScrapePlaces,
 }
 
 /// Serves until `stop` is cancelled, then gives responses in progress a short while.
-async fn serve(listener: TcpListener, site: HttpContext, stop: CancellationToken) {
-    let shared = Arc::new(HttpState { site, scrapes: Arc::new(Semaphore::new(SCRAPES)) });
+pub(super) async fn serve<L: Listener>(
+    listener: L,
+    site: HttpContext,
+    limits: Limits,
+    stop: CancellationToken,
+) where
+    L::Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let scrapes = ScrapePlaces::new(&limits);
+    let shared = Arc::new(HttpState { site, scrapes: scrapes.clone() });
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -139,43 +153,57 @@ async fn serve(listener: TcpListener, site: HttpContext, stop: CancellationToken
             "cannot accept a connection for metrics: {error}; trying again"
         );
     };
-    let connections = accept(&listener, CONNECTIONS, &stop, warn, |stream| {
-        let (router, stop) = (router.clone(), stop.clone());
+    let silent = SilentClients::default();
+    let make_room = || silent.evict_oldest();
+    let connections = accept(&listener, limits.connections, &stop, warn, make_room, |stream| {
+        let (stop, client) = (stop.clone(), Arc::new(silent.enter()));
+        let stream = StallGuard::new(stream, limits, scrapes.clone());
+        let (routes, asking) = (TowerToHyperService::new(router.clone()), Arc::clone(&client));
+        let service = service_fn(move |request| {
+            asking.has_asked();
+            routes.call(request)
+        });
         async move {
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_WITHIN)
+                .header_read_timeout(limits.head_within)
                 .keep_alive(false)
                 // A client may close its sending direction before it has the response.
                 .half_close(true)
                 .max_buf_size(16 * 1024)
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+                .serve_connection(TokioIo::new(stream), service);
             let mut connection = std::pin::pin!(connection);
             // Errors of a single client are not logged: hyper has answered as far as possible.
-            let _ = timeout(CONNECTION_WITHIN, async {
-                tokio::select! {
-                    served = connection.as_mut() => served,
-                    () = stop.cancelled() => {
-                        connection.as_mut().graceful_shutdown();
-                        connection.await
-                    }
+            let _ = tokio::select! {
+                served = connection.as_mut() => served,
+                () = client.evicted() => return,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
                 }
-            })
-            .await;
+            };
         }
     })
     .await;
     let _ = timeout(PING_WITHIN, connections.wait()).await;
 }
 
-async fn ready(State(shared): State<Arc<HttpState>>) -> Response {
+async fn ready(State(shared): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
     let (answer, answered) = oneshot::channel();
     let ping = async {
         shared.site.queries.send(Query::Ping(answer)).await.ok()?;
         answered.await.ok()
     };
     match timeout(PING_WITHIN, ping).await {
-        Ok(Some(())) => "ready\n".into_response(),
+        Ok(Some(())) => {
+            // Names of files are for those who may read the metrics.
+            let (is_ready, faults) = shared.site.faults.report(shared.site.is_allowed(&headers));
+            let (status, said) = match is_ready {
+                true => (StatusCode::OK, "ready"),
+                false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+            };
+            (status, format!("{said}\n{faults}")).into_response()
+        }
         Ok(None) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: the server is stopping\n").into_response(),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: the tracker has not answered for a second\n")
             .into_response(),
@@ -183,15 +211,12 @@ async fn ready(State(shared): State<Arc<HttpState>>) -> Response {
 }
 
 async fn metrics(State(shared): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
-    if let Some(token) = &shared.site.token {
-        let shown = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        if !shown.is_some_and(|shown| token.matches(shown)) {
-            let challenge = [(WWW_AUTHENTICATE, "Bearer")];
-            return (StatusCode::UNAUTHORIZED, challenge, "a bearer token is needed\n").into_response();
-        }
+    if !shared.site.is_allowed(&headers) {
+        let challenge = [(WWW_AUTHENTICATE, "Bearer")];
+        return (StatusCode::UNAUTHORIZED, challenge, "a bearer token is needed\n").into_response();
     }
-    let Ok(place) = Arc::clone(&shared.scrapes).acquire_owned().await else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    let Some(place) = shared.scrapes.take().await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once\n").into_response();
     };
     let Some(rows) = collect_rows(&shared.site).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").into_response();
@@ -199,8 +224,16 @@ async fn metrics(State(shared): State<Arc<HttpState>>, headers: HeaderMap) -> Re
     let HttpContext { clock, log_lines_dropped, .. } = &shared.site;
     let families =
         shared.site.metrics.render(clock.now() - MonoTime::START, rows.omitted(), log_lines_dropped());
-    let pieces = std::iter::once(Bytes::from(families)).chain(rows.into_pieces()).collect();
-    ([(CONTENT_TYPE, TEXT_FORMAT)], Body::new(BodyChunks { pieces, _place: place })).into_response()
+    let pieces = std::iter::once(Bytes::from(families)).chain(rows.into_pieces());
+    let pieces = place.hold_for(pieces).collect();
+    ([(CONTENT_TYPE, TEXT_FORMAT)], Body::new(BodyChunks { pieces })).into_response()
+}
+
+/// The token of the header `Authorization`, whose scheme may be in any case (RFC 9110, section 11.1).
+fn bearer_token(header: &[u8]) -> Option<&[u8]> {
+    let space = header.iter().position(|byte| *byte == b' ')?;
+    let (scheme, token) = header.split_at(space);
+    scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii())
 }
 
 /// Collects the series of all agents from the engine, a slice at a time. `None` when the engine has ended.
@@ -225,8 +258,6 @@ async fn collect_rows(site: &HttpContext) -> Option<Box<AgentRows>> {
 /// A response body of separate chunks, which are not copied into one.
 struct BodyChunks {
     pieces: VecDeque<Bytes>,
-    /// Held until the client has read everything: the permit bounds the memory, not the work.
-    _place: OwnedSemaphorePermit,
 }
 
 impl HttpBody for BodyChunks {
@@ -246,5 +277,20 @@ impl HttpBody for BodyChunks {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.pieces.iter().map(|piece| piece.len() as u64).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_of_the_token_may_be_in_any_case_and_is_needed() {
+        for header in ["Bearer abc", "bearer abc", "BEARER abc", "bEaReR   abc "] {
+            assert_eq!(bearer_token(header.as_bytes()), Some(&b"abc"[..]), "{header}");
+        }
+        for header in ["abc", "Bearerabc", "Basic abc", "", "Bearer", " Bearer abc"] {
+            assert_eq!(bearer_token(header.as_bytes()), None, "{header}");
+        }
     }
 }

@@ -66,10 +66,17 @@ impl ControlListener {
                 path.display()
             );
         };
-        let connections = accept(&socket, CONNECTIONS, stop, warn, |stream| {
-            let (desk, stop) = (Arc::clone(desk), stop.clone());
-            async move { converse(&stream, &desk, &stop).await }
-        })
+        let connections = accept(
+            &socket,
+            CONNECTIONS,
+            stop,
+            warn,
+            || (),
+            |stream| {
+                let (desk, stop) = (Arc::clone(desk), stop.clone());
+                async move { converse(&stream, &desk, &stop).await }
+            },
+        )
         .await;
         // Connections end by their own timeouts.
         connections.wait().await;

@@ -8,6 +8,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use crate::base::error::Error;
+use crate::base::files::regular_file::{self, Symlink};
 use crate::base::worker_thread;
 use crate::engine::Recorder;
 use crate::engine::tap::QUEUE;
@@ -73,9 +74,9 @@ impl RecordingFile {
     pub(super) fn create(options: RecordOptions) -> Result<Self, Error> {
         let RecordOptions { path, limit } = options;
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        match options.open(&path) {
-            Ok(file) => Ok(RecordingFile { path, file, limit }),
+        options.write(true).create_new(true).mode(0o600);
+        match regular_file::open(&mut options, &path, Symlink::Refused).map_err(io::Error::from) {
+            Ok((file, _)) => Ok(RecordingFile { path, file, limit }),
             Err(error) => {
                 let fault = if error.kind() == io::ErrorKind::AlreadyExists {
                     "is there already, and a recording is not written over; move it away, or give another name with \

@@ -9,6 +9,8 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use crate::base::files::regular_file::{self, OpenFault, Symlink};
+
 /// The version of the schema, in the file's `user_version`.
 const VERSION: i64 = 3;
 /// `VART`, in the file's `application_id`: a database of another program is never modified.
@@ -183,17 +185,17 @@ pub(super) struct Opened {
 fn examine(path: &Path) -> Result<FileState, DatabaseError> {
     let is_missing = path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     // SQLite would create it readable for others. The files that SQLite adds have the same mode.
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)
-        .map_err(DatabaseError::File)?;
-    if !file.metadata().map_err(DatabaseError::File)?.is_file() {
-        return Err(DatabaseError::NotAFile);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let opened = regular_file::open(&mut options, path, Symlink::Refused);
+    let (file, _) = opened.map_err(|fault| match fault {
+        OpenFault::NotAFile => DatabaseError::NotAFile,
+        fault @ (OpenFault::Io(_) | OpenFault::Symlink) => DatabaseError::File(fault.into()),
+    })?;
+    // SQLite opens these by itself, and would wait for the other end of a pipe. Only this user and root can put
+    // anything there.
+    for suffix in ["-journal", "-wal", "-shm"] {
+        check_companion(&with_suffix(path, suffix)).map_err(DatabaseError::File)?;
     }
     let mut start = Vec::new();
     file.take(MAGIC.len() as u64).read_to_end(&mut start).map_err(DatabaseError::File)?;
@@ -239,6 +241,19 @@ pub(super) fn open(path: &Path) -> Result<Opened, DatabaseError> {
     // A database in which nothing was ever made has no content either.
     let was = if was == FileState::Missing { was } else { FileState::Empty };
     Ok(Opened { connection, was, has_sign: true })
+}
+
+/// Refuses what is in the place of a file of SQLite's and is no regular file.
+fn check_companion(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(_) => {
+            let fault = format!("{} is not a regular file", path.display());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, fault))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Migrates the tables of an earlier version. This is for the first write and not for [`open`]: a server that

@@ -1,7 +1,6 @@
 //! Maintenance as a whole, without its socket.
 
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use super::persister;
 use super::protocol;
 use super::*;
 use crate::base::clock::wall_now;
+use crate::base::files::atomic::testing::HeldFile;
 use crate::base::files::state_dir::StateDir;
 use crate::domain::tracker::NameMatches;
 use crate::engine::query::{MatchingSlice, Query};
@@ -123,9 +123,7 @@ async fn a_pause_counts_at_once_and_a_disk_that_hangs_is_not_waited_for_for_ever
     let directory = tempfile::tempdir().unwrap();
     let pauses = Pauses::default();
     let desk = Arc::new(desk(&pauses, Some(directory.path())));
-    // Opening a named pipe for writing blocks until it has a reader.
-    let unfinished = directory.path().join("pauses.json.new");
-    nix::unistd::mkfifo(&unfinished, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let held = HeldFile::new(&directory.path().join("pauses.json"));
     let mut answers = Vec::new();
     for pattern in ["a", "b", "c"] {
         let desk = Arc::clone(&desk);
@@ -144,11 +142,10 @@ async fn a_pause_counts_at_once_and_a_disk_that_hangs_is_not_waited_for_for_ever
     assert!(!directory.path().join("pauses.json").exists());
 
     // The blocked write completes, and the one that waits covers this request too.
-    let reader = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&unfinished).unwrap();
+    drop(held);
     tokio::time::resume();
     let answer = desk.answer(resume("a"), 7).await;
     assert_eq!((answer.outcome, answer.word), (ResponseStatus::Ok, None));
-    drop(reader);
     let next = open(directory.path());
     assert_eq!(["a", "b", "c"].map(|name| next.is_paused(name, wall_now())), [false, true, true]);
 }

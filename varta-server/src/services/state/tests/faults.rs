@@ -93,6 +93,18 @@ fn a_broken_database_is_moved_aside_at_the_start() {
 }
 
 #[test]
+fn a_pipe_in_the_place_of_the_database_or_of_its_journals_is_refused_without_waiting() {
+    for name in ["varta.db", "varta.db-journal", "varta.db-wal", "varta.db-shm"] {
+        let world = World::new();
+        let pipe = world.directory.path().join(name);
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let refused = world.try_open().unwrap_err();
+        assert!(matches!(refused, Error::StateDatabase { .. }), "{refused}");
+        assert!(refused.to_string().contains("is not a regular file"), "{refused}");
+    }
+}
+
+#[test]
 fn a_database_that_breaks_while_it_is_used_is_moved_aside_and_written_anew() {
     let world = World::new();
     let mut run = world.open();

@@ -1,0 +1,274 @@
+//! What a client may take of the HTTP server: a place among the connections until another needs it and this one
+//! has asked for nothing, and time for as long as it goes on reading.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{self, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// The bounds of what clients may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// The most connections at once; more wait in the kernel's queue.
+    pub(super) connections: usize,
+    /// The most connections that may be at a scrape: the others are left for `/healthz` and `/readyz`.
+    pub(super) scraping: usize,
+    /// The most scrapes at once: each may hold the series of many agents in memory.
+    pub(super) scrapes: usize,
+    /// The longest time for a client to send the head of a request.
+    pub(super) head_within: Duration,
+    /// The longest time in which a client takes nothing of its response.
+    pub(super) stalled_within: Duration,
+    /// The same while another client waits for the place of a scrape.
+    pub(super) stalled_within_if_wanted: Duration,
+}
+
+impl Limits {
+    pub(super) const DEFAULT: Limits = Limits {
+        connections: 64,
+        scraping: 32,
+        scrapes: 4,
+        head_within: Duration::from_secs(5),
+        stalled_within: Duration::from_secs(10),
+        stalled_within_if_wanted: Duration::from_secs(1),
+    };
+}
+
+/// The clients that are connected and have not sent the head of a request: each can be disconnected for another.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SilentClients(Arc<Mutex<Silent>>);
+
+#[derive(Debug, Default)]
+struct Silent {
+    next: u64,
+    /// By the order in which they came.
+    clients: BTreeMap<u64, CancellationToken>,
+}
+
+impl SilentClients {
+    /// A client that has just connected.
+    pub(super) fn enter(&self) -> Client {
+        let evicted = CancellationToken::new();
+        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = silent.next;
+        silent.next += 1;
+        silent.clients.insert(number, evicted.clone());
+        Client { number, evicted, all: self.clone() }
+    }
+
+    /// Disconnects the client that has been silent for the longest time, if there is one.
+    pub(super) fn evict_oldest(&self) {
+        let oldest = self.0.lock().unwrap_or_else(PoisonError::into_inner).clients.pop_first();
+        if let Some((_, evicted)) = oldest {
+            evicted.cancel();
+        }
+    }
+
+    fn leave(&self, number: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clients.remove(&number);
+    }
+}
+
+/// A connected client.
+#[derive(Debug)]
+pub(super) struct Client {
+    number: u64,
+    evicted: CancellationToken,
+    all: SilentClients,
+}
+
+impl Client {
+    /// Notes that it has sent a request, so that no other takes its place.
+    pub(super) fn has_asked(&self) {
+        self.all.leave(self.number);
+    }
+
+    /// Resolves when another is to have its place.
+    pub(super) async fn evicted(&self) {
+        self.evicted.cancelled().await;
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.all.leave(self.number);
+    }
+}
+
+/// The places for scrapes.
+#[derive(Clone, Debug)]
+pub(super) struct ScrapePlaces {
+    /// Of connections that wait for their rows or are read.
+    scraping: Arc<Semaphore>,
+    /// Of rows in memory.
+    scrapes: Arc<Semaphore>,
+    /// How many wait for one of those.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// The place of a scrape, until the client has read all of it: it bounds the memory, not the work.
+#[derive(Debug)]
+pub(super) struct ScrapePlace {
+    _scraping: OwnedSemaphorePermit,
+    _scrape: OwnedSemaphorePermit,
+}
+
+impl ScrapePlaces {
+    pub(super) fn new(limits: &Limits) -> Self {
+        ScrapePlaces {
+            scraping: Arc::new(Semaphore::new(limits.scraping)),
+            scrapes: Arc::new(Semaphore::new(limits.scrapes)),
+            waiting: Arc::default(),
+        }
+    }
+
+    /// A place for a scrape, as soon as there is one. `None` when too many others wait already.
+    pub(super) async fn take(&self) -> Option<ScrapePlace> {
+        let scraping = Arc::clone(&self.scraping).try_acquire_owned().ok()?;
+        let _waiting = Waiting::new(&self.waiting);
+        // The semaphore is never closed.
+        let scrape = Arc::clone(&self.scrapes).acquire_owned().await.ok()?;
+        Some(ScrapePlace { _scraping: scraping, _scrape: scrape })
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl ScrapePlace {
+    /// The pieces of a response, which hold the place until the last of them has gone to the kernel.
+    pub(super) fn hold_for(self, pieces: impl Iterator<Item = Bytes>) -> impl Iterator<Item = Bytes> {
+        let place = Arc::new(self);
+        pieces.map(move |bytes| Bytes::from_owner(Piece { bytes, _place: Arc::clone(&place) }))
+    }
+}
+
+struct Piece {
+    bytes: Bytes,
+    _place: Arc<ScrapePlace>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Counts itself for as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A stream whose writes fail when the client takes nothing for too long. It may take what it takes as slowly as
+/// it likes.
+#[derive(Debug)]
+pub(super) struct StallGuard<S> {
+    stream: S,
+    limits: Limits,
+    places: ScrapePlaces,
+    /// Set while a write waits for the client.
+    stalled: Option<Stalled>,
+}
+
+#[derive(Debug)]
+struct Stalled {
+    since: Instant,
+    next_look: Pin<Box<Sleep>>,
+}
+
+impl<S> StallGuard<S> {
+    pub(super) fn new(stream: S, limits: Limits, places: ScrapePlaces) -> Self {
+        StallGuard { stream, limits, places, stalled: None }
+    }
+
+    /// What a write says that waits for the client.
+    fn wait(&mut self, context: &mut task::Context<'_>) -> Poll<io::Result<usize>> {
+        let step = self.limits.stalled_within_if_wanted;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Stalled { since: Instant::now(), next_look: Box::pin(sleep(step)) });
+        loop {
+            ready!(stalled.next_look.as_mut().poll(context));
+            let within = if self.places.is_wanted() { step } else { self.limits.stalled_within };
+            if stalled.since.elapsed() >= within {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            stalled.next_look.as_mut().reset(Instant::now() + step);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for StallGuard<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.stream).poll_write(context, bytes) {
+            Poll::Pending => this.wait(context),
+            written => {
+                this.stalled = None;
+                written
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.stream).poll_write_vectored(context, pieces) {
+            Poll::Pending => this.wait(context),
+            written => {
+                this.stalled = None;
+                written
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
