@@ -46,13 +46,18 @@ fn head(seq: u32, record: &str) -> String {
     format!("{line:191}\n")
 }
 
+/// Options with which a server reads its audit log and then ends: it writes no recording over a file. A log that
+/// cannot be continued is told before, and does not keep it from starting.
+const ENDS_AFTERWARDS: [&str; 2] = ["--record", "there"];
+
 /// Verifies `audit.log`, and starts a server that is to continue it.
 fn verify_and_serve(sandbox: &mut Sandbox, what: &str, log: &str, head: &str) {
     sandbox.comment(what);
     sandbox.write("audit.log", log);
     sandbox.write("audit.log.head", head);
     sandbox.run(&["audit", "verify", "audit.log"]);
-    sandbox.run(&["--audit-log", "audit.log", "--recovery-exec", "true"]);
+    sandbox.write("there", "");
+    sandbox.run(&[&["--audit-log", "audit.log", "--recovery-exec", "true"][..], &ENDS_AFTERWARDS].concat());
 }
 
 #[test]
@@ -153,7 +158,8 @@ fn files_that_cannot_be_used() {
     sandbox.chmod("open", 0o666);
     sandbox.chmod("head-is-open.head", 0o666);
     sandbox.write("file", "");
-    let log = |name| ["--recovery-exec", "true", "--audit-log", name];
+    sandbox.write("there", "");
+    let log = |name| [&["--recovery-exec", "true", "--audit-log", name][..], &ENDS_AFTERWARDS].concat();
     for name in [
         "directory",
         "link",

@@ -249,7 +249,7 @@ impl Services {
         let maintenance = maintenance::service::Maintenance::open(&maintenance, context)?;
         let http = Http::open(http)?;
         let events = Events::open(events)?;
-        let audit = Audit::open(audit.as_ref())?;
+        let audit = Audit::open(audit.as_ref(), context)?;
         let recovery = Recovery::open(recovery);
         // Last: a server that could not start leaves no file behind that keeps the next from starting.
         let recording = Recording::open(recording, policy.stall_after)?;

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use crate::base::error::Error;
 use crate::base::stdout::print;
 use crate::services::audit::record::Link;
+use crate::services::audit::restart::{parse_reason, restart};
 use crate::services::audit::verify::{Files, verify};
 
 /// What can be done with an audit log.
@@ -18,6 +19,27 @@ pub enum AuditTask {
     /// Exit status: 0 if the log is as it was written; 1 if it is not, or cannot be read. docs/AUDIT.md
     /// explains what that proves.
     Verify(VerifyArgs),
+    /// Begin a new audit log in the place of one that the server cannot continue
+    ///
+    /// Moves FILE, FILE.head, FILE.1 and so on aside, to FILE.before-TIME, and keeps them. The new log says who
+    /// decided that, why, and what was wrong. A running server goes on with it, and acts again.
+    Restart(RestartArgs),
+}
+
+/// Which log to begin anew, and why.
+#[derive(Clone, Debug, Args)]
+pub struct RestartArgs {
+    /// File of --audit-log
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Why the old log cannot be continued; stands in the new one
+    #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
+    pub why: String,
+
+    /// File with the key that seals the new log, if there is one
+    #[arg(long, value_name = "KEY")]
+    pub key_file: Option<PathBuf>,
 }
 
 /// Which log to verify, and against what.
@@ -53,11 +75,22 @@ impl AuditTask {
     ///
     /// # Errors
     ///
-    /// A file cannot be read, the output cannot be written, or the log is not as it was written, which is
-    /// also printed.
+    /// A file cannot be read or moved, the output cannot be written, or the log is not as it was written, which
+    /// is also printed.
     pub fn run(&self) -> Result<(), Error> {
-        let AuditTask::Verify(args) = self;
-        let VerifyArgs { ref files, ref key_file, expect_last, from_start, without_head, json } = *args;
+        match self {
+            AuditTask::Verify(args) => args.run(),
+            AuditTask::Restart(RestartArgs { file, why, key_file }) => {
+                let aside = restart(file, key_file.as_deref(), why)?;
+                print(&format!("{} begins anew; the log before it is {}\n", file.display(), aside.display()))
+            }
+        }
+    }
+}
+
+impl VerifyArgs {
+    fn run(&self) -> Result<(), Error> {
+        let VerifyArgs { ref files, ref key_file, expect_last, from_start, without_head, json } = *self;
         let (paths, key_file) = (files.clone(), key_file.clone());
         let found = verify(&Files { paths, key_file, expect_last, from_start, without_head })?;
         print(&if json { found.to_json() } else { found.to_string() })?;

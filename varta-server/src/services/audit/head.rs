@@ -13,6 +13,7 @@ use crate::base::error::Error;
 use crate::base::files::append_log::{is_at, is_ours_alone};
 use crate::base::files::directory::sync_directory_of;
 use crate::base::files::lock::try_lock;
+use crate::base::files::regular_file::{self, Symlink};
 use crate::services::audit::chain::ChainError;
 use crate::services::audit::mac::{Authenticator, Hash};
 use crate::services::audit::record::{Link, number, split_hash};
@@ -50,16 +51,16 @@ impl Head {
 
     fn open_at(path: PathBuf) -> Result<Self, Error> {
         let refused = |fault: String| Error::file(&path, fault);
-        let failed = |error: io::Error| refused(format!("cannot be opened: {error}; see --audit-log"));
+        let failed = |error: io::Error| {
+            let fault = format!("cannot be opened: {error}; see --audit-log");
+            if may_pass(&error) { Error::AuditLog { path: path.clone(), fault } } else { refused(fault) }
+        };
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path).map_err(failed)?;
-        let found = file.metadata().map_err(failed)?;
-        if !found.is_file() {
-            return Err(refused("is not a regular file; see --audit-log".to_owned()));
-        }
+        let opened = regular_file::open(&mut options, &path, Symlink::Refused);
+        let (file, found) = opened.map_err(|fault| failed(fault.into()))?;
         if !is_ours_alone(&found) {
-            return Err(refused(OPEN_TO_OTHERS.to_owned()));
+            return Err(Error::AuditLog { path, fault: OPEN_TO_OTHERS.to_owned() });
         }
         try_lock(&file).map_err(|error| match error {
             std::fs::TryLockError::WouldBlock => refused(
@@ -133,6 +134,13 @@ impl Head {
     pub(super) fn sync_name(&self) -> io::Result<()> {
         sync_directory_of(&self.path)
     }
+}
+
+/// Whether an error of the disk may be otherwise later, without anybody changing the options.
+pub(super) fn may_pass(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+        || error.raw_os_error() == Some(libc::EIO)
 }
 
 /// Reads a head: the last record of the log; `None` if the file is empty.

@@ -12,10 +12,11 @@ use crate::base::clock;
 use crate::base::error::Error;
 use crate::base::files::append_log::{AppendFile, numbered, rotate};
 use crate::base::files::directory::sync_directory_of;
+use crate::metrics::faults::{Faults, Part};
 use crate::services::audit::head::{Head, OPEN_TO_OTHERS};
 use crate::services::audit::mac::Authenticator;
 use crate::services::audit::options::AuditOptions;
-use crate::services::audit::record::{AuditEntry, CONTINUED, FORMAT, Link, REPAIRED, STARTED};
+use crate::services::audit::record::{AuditEntry, CONTINUED, CUT_OFF, FORMAT, Link, REPAIRED, STARTED};
 use crate::services::audit::recover::{ExistingLog, unusable};
 
 /// The mode of the files: only the server's user may read and write them.
@@ -40,10 +41,21 @@ pub(crate) struct AuditLog {
     answered: u64,
     /// Whether records after that one were lost.
     has_lost: bool,
+    /// Set when another program has cut off the present file, until the log has gone on.
+    cut: Option<Cut>,
+    /// Where such events are counted.
+    faults: Option<Faults>,
     /// Whether a failure to rotate was logged.
     is_stuck: bool,
     /// A buffer for one line.
     line: Vec<u8>,
+}
+
+/// What another program has done to the present file: its length before and after that, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    before: u64,
+    after: u64,
 }
 
 impl AuditLog {
@@ -89,6 +101,8 @@ impl AuditLog {
             told: Link::START.seq,
             answered: last.seq,
             has_lost: false,
+            cut: None,
+            faults: None,
             is_stuck: false,
             line: Vec::new(),
         };
@@ -110,6 +124,18 @@ impl AuditLog {
         // A server that crashed after it created or renamed a file may not have synced the directory.
         sync_directory_of(&log.options.path).map_err(failed)?;
         Ok(log)
+    }
+
+    /// Has files that are moved, removed or cut off counted there.
+    pub(super) fn with_faults(mut self, faults: Faults) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
+    fn count_replaced(&self) {
+        if let Some(faults) = &self.faults {
+            faults.count_replaced(Part::Audit);
+        }
     }
 
     /// Appends a record, and returns its number. The record goes to the kernel as one line, and is on the
@@ -180,8 +206,24 @@ impl AuditLog {
         self.sync_written()
     }
 
-    /// Starts a new file if the present one was moved or removed.
+    /// Starts a new file if the present one was moved or removed, and goes on if it was cut off.
     fn keep_place(&mut self, at: SystemTime) -> io::Result<()> {
+        if let Some((before, after)) = self.file.take_cut()? {
+            tracing::error!(
+                target: "varta::audit",
+                before,
+                after,
+                "{}: another program has cut it off from {before} to {after} bytes, as logrotate does by `copytruncate`; \
+                 records that stood there are only in copies, if there are any",
+                self.options.path.display()
+            );
+            self.count_replaced();
+            self.has_lost |= self.answered < self.last.seq;
+            self.cut = Some(Cut { before, after });
+        }
+        if let Some(cut) = self.cut {
+            self.go_on_after(cut, at)?;
+        }
         if self.file.is_at(&self.options.path)? {
             return Ok(());
         }
@@ -195,7 +237,26 @@ impl AuditLog {
             "{}: was moved or removed while it was written to; a new file was begun",
             self.options.path.display()
         );
+        self.count_replaced();
         Ok(())
+    }
+
+    /// Goes on in the present file, if it is empty, else in a new one: what was left of it may end anywhere, and
+    /// is kept.
+    fn go_on_after(&mut self, cut: Cut, at: SystemTime) -> io::Result<()> {
+        let Cut { before, after } = cut;
+        if after == 0 {
+            self.begin(at)?;
+        } else {
+            if self.file.is_at(&self.options.path)? {
+                rotate(&self.options.path, self.options.keep)?;
+            }
+            self.follow(at)?;
+        }
+        self.cut = None;
+        let fields = [("bytes_before", before), ("bytes_left", after)];
+        let fields = fields.map(|(key, bytes)| (key.to_owned(), Value::from(bytes)));
+        self.append(at, CUT_OFF, Map::from_iter(fields)).map(drop)
     }
 
     fn sync_written(&mut self) -> io::Result<()> {

@@ -7,6 +7,7 @@
 
 mod chain;
 mod command;
+mod guarded;
 mod head;
 mod log;
 mod mac;
@@ -15,6 +16,7 @@ mod options;
 mod record;
 mod recover;
 mod report;
+mod restart;
 pub(crate) mod service;
 #[cfg(test)]
 mod tests;
@@ -22,7 +24,7 @@ mod verify;
 mod writer;
 
 pub use self::chain::ChainError;
-pub use self::command::{AuditTask, VerifyArgs};
+pub use self::command::{AuditTask, RestartArgs, VerifyArgs};
 pub use self::mac::Hash;
 pub use self::options::{AuditArgs, AuditOptions};
 pub use self::record::Link;

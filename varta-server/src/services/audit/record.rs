@@ -23,6 +23,11 @@ pub(super) const CONTINUED: &str = "log_continued";
 /// The event that records a cut after the record before it.
 pub(super) const REPAIRED: &str = "repaired";
 
+/// The event that records that another program cut the file before this one off.
+pub(super) const CUT_OFF: &str = "cut_off";
+/// The event that records the decision to begin this log in the place of another.
+pub(super) const RESTARTED: &str = "restarted";
+
 /// The keys of every record, which no field may use.
 const KEYS: [&str; 5] = ["seq", "at", "event", "prev", "hash"];
 /// The length of `2026-11-23T13:12:02.000Z` in bytes.

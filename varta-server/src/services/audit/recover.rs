@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::base::error::Error;
 use crate::base::files::append_log::{AppendFile, numbered};
 use crate::services::audit::chain::{Chain, ChainError, ChainScan, ExpectedEntry, ScanStop};
-use crate::services::audit::head::{Head, OPEN_TO_OTHERS};
+use crate::services::audit::head::{Head, OPEN_TO_OTHERS, may_pass};
 use crate::services::audit::mac::Authenticator;
 use crate::services::audit::record::Link;
 
@@ -38,7 +38,7 @@ impl ExistingLog {
         let mut torn = 0;
         if let Some(file) = &file {
             if !file.is_ours_alone().map_err(|error| unusable(path, &error))? {
-                return Err(Error::file(path, OPEN_TO_OTHERS));
+                return Err(Error::AuditLog { path: path.to_path_buf(), fault: OPEN_TO_OTHERS.to_owned() });
             }
             let walked = file.rewound().and_then(|start| {
                 chain.walk(start, |record| {
@@ -102,8 +102,14 @@ impl ExistingLog {
     }
 }
 
+/// The error of a file that cannot be read or written. A disk that is full or fails may be well again later.
 pub(super) fn unusable(path: &Path, error: &io::Error) -> Error {
-    Error::file(path, format!("cannot be used for the audit log: {error}; see --audit-log"))
+    let fault = format!("cannot be used for the audit log: {error}; see --audit-log");
+    if may_pass(error) {
+        Error::AuditLog { path: path.to_path_buf(), fault }
+    } else {
+        Error::file(path, fault)
+    }
 }
 
 /// The error of a log that is not as it was written. `place` has the number of lines before the fault.
@@ -118,8 +124,8 @@ fn broken(path: &Path, place: Option<(u64, ScanStop)>, fault: ChainError) -> Err
         return Error::file(path, fault);
     }
     let fault = format!(
-        "{place}{fault}; `varta-server audit verify` looks at the whole log. Move the log, its .head and its .1, .2 and so on \
-         aside, and keep them: the server begins a new log when it is started then"
+        "{place}{fault}; `varta-server audit verify` looks at the whole log, and `varta-server audit restart` moves it aside and \
+         begins a new one"
     );
-    Error::file(path, fault)
+    Error::AuditLog { path: path.to_path_buf(), fault }
 }

@@ -12,7 +12,6 @@ use tokio::sync::{mpsc, oneshot};
 use crate::base::clock::wall_now;
 use crate::base::worker_thread;
 use crate::engine::BoundedQueue;
-use crate::services::audit::log::AuditLog;
 
 /// The capacity of the queue of records.
 const QUEUE: usize = 1_024;
@@ -38,16 +37,9 @@ pub(super) trait RecordSink: Send + 'static {
     ///
     /// It is not known whether they are.
     fn sync(&mut self) -> io::Result<()>;
-}
 
-impl RecordSink for AuditLog {
-    fn append(&mut self, at: SystemTime, event: &str, fields: Map<String, Value>) -> io::Result<()> {
-        AuditLog::append(self, at, event, fields).map(drop)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        AuditLog::sync(self)
-    }
+    /// Looks at what may have changed without a record: at the start, at the end, and when the files have changed.
+    fn check(&mut self) {}
 }
 
 /// The handle of the writer thread. Without a destination it writes nothing.
@@ -56,12 +48,19 @@ pub(crate) struct AuditWriter(Option<Arc<WriterQueue>>);
 
 #[derive(Debug)]
 struct WriterQueue {
-    queue: BoundedQueue<PendingRecord>,
+    queue: BoundedQueue<Entry>,
     missing: Counter,
 }
 
 #[derive(Debug)]
-struct PendingRecord {
+pub(super) enum Entry {
+    Record(PendingRecord),
+    /// Have a look at the files.
+    Check,
+}
+
+#[derive(Debug)]
+pub(super) struct PendingRecord {
     at: SystemTime,
     event: &'static str,
     fields: Map<String, Value>,
@@ -109,11 +108,29 @@ impl AuditWriter {
         is_durable
     }
 
+    /// What has the thread look at its files. It does not keep the thread running.
+    pub(super) fn checker(&self) -> Checker {
+        Checker(self.0.as_ref().map(|way| way.queue.sender().downgrade()))
+    }
+
     /// Queues a record without a wait. Cheap records, which many agents can cause at once, use only half of
     /// the queue.
     pub(crate) fn note(&self, event: &'static str, fields: Map<String, Value>, is_cheap: bool) {
         if let Some(way) = &self.0 {
             way.put(event, fields, None, is_cheap);
+        }
+    }
+}
+
+/// Has the writer look at its files, which may have changed.
+#[derive(Debug)]
+pub(super) struct Checker(Option<mpsc::WeakSender<Entry>>);
+
+impl Checker {
+    pub(super) fn check(&self) {
+        if let Some(queue) = self.0.as_ref().and_then(mpsc::WeakSender::upgrade) {
+            // A full queue is full of records, which make it look as well.
+            let _ = queue.try_send(Entry::Check);
         }
     }
 }
@@ -127,21 +144,28 @@ impl WriterQueue {
         written: Option<oneshot::Sender<bool>>,
         is_cheap: bool,
     ) -> bool {
-        self.queue.put(is_cheap, || PendingRecord { at: wall_now(), event, fields, written })
+        self.queue.put(is_cheap, || Entry::Record(PendingRecord { at: wall_now(), event, fields, written }))
     }
 }
 
 /// Writes records until all senders are dropped.
-fn write(mut ledger: impl RecordSink, mut entries: mpsc::Receiver<PendingRecord>, missing: &Counter) {
+fn write(mut ledger: impl RecordSink, mut entries: mpsc::Receiver<Entry>, missing: &Counter) {
     let mut told_at: Option<Instant> = None;
     let mut batch = Vec::with_capacity(TOGETHER);
     while entries.blocking_recv_many(&mut batch, TOGETHER) > 0 {
         let mut failed = None;
         let mut answers = Vec::with_capacity(TOGETHER);
-        for PendingRecord { at, event, fields, written } in batch.drain(..) {
+        for entry in batch.drain(..) {
+            let Entry::Record(PendingRecord { at, event, fields, written }) = entry else {
+                ledger.check();
+                continue;
+            };
             let appended = ledger.append(at, event, fields);
             answers.push((written, appended.is_ok()));
             failed = failed.or(appended.err());
+        }
+        if answers.is_empty() {
+            continue;
         }
         let synced = ledger.sync();
         let is_durable = synced.is_ok();
@@ -164,6 +188,8 @@ fn write(mut ledger: impl RecordSink, mut entries: mpsc::Receiver<PendingRecord>
             );
         }
     }
+    // A file that was cut off since the last record would keep the next server from continuing it.
+    ledger.check();
 }
 
 #[cfg(test)]

@@ -188,3 +188,46 @@ fn a_head_that_was_moved_or_removed_is_made_anew_and_locked() {
     append(&mut place.open(), 4);
     assert_eq!(place.assert_whole().records, 5);
 }
+
+#[test]
+fn a_file_that_is_cut_off_to_nothing_is_gone_on_with_and_the_copy_before_it_completes_the_log() {
+    let place = Place::new(true);
+    let mut log = place.open();
+    append(&mut log, 1);
+    log.sync().unwrap();
+    // As logrotate does it by `copytruncate`.
+    fs::copy(place.path(), numbered(place.path(), 1)).unwrap();
+    fs::OpenOptions::new().write(true).truncate(true).open(place.path()).unwrap();
+    append(&mut log, 2);
+    log.sync().unwrap();
+    let records = place.records(place.path());
+    let events: Vec<_> = records.iter().map(|record| record["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["log_continued", "cut_off", "command_ended"]);
+    assert!(records[1]["bytes_before"].as_u64() > Some(0) && records[1]["bytes_left"] == 0);
+    assert_eq!(place.assert_whole().files.len(), 2);
+    drop(log);
+    append(&mut place.open(), 3);
+    place.assert_whole();
+}
+
+#[test]
+fn a_file_that_is_cut_off_in_the_middle_is_kept_as_it_is_and_the_log_goes_on_in_the_next() {
+    let place = Place::new(true);
+    let mut log = place.open();
+    append(&mut log, 1);
+    log.sync().unwrap();
+    append(&mut log, 2);
+    let left = log.file().length() - 5;
+    fs::OpenOptions::new().write(true).open(place.path()).unwrap().set_len(left).unwrap();
+    let said = log.sync().unwrap_err().to_string();
+    assert!(said.contains("records were lost"), "{said}");
+    append(&mut log, 3);
+    log.sync().unwrap();
+    let older = numbered(place.path(), 1);
+    assert_eq!(fs::metadata(&older).unwrap().len(), left);
+    let events: Vec<_> = place.records(place.path()).iter().map(|record| record["event"].clone()).collect();
+    assert_eq!(events, ["log_continued", "cut_off", "command_ended"]);
+    assert!(matches!(place.fault(), Some(ChainError::Torn { .. })), "the rest of it is evidence");
+    drop(log);
+    append(&mut place.open(), 4);
+}

@@ -1,5 +1,6 @@
 //! Tests of the audit log.
 
+mod deciding;
 mod form;
 mod meddling;
 mod tampering;
