@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::observe::cgroup::{controller_path, read_lines, unified_path};
 use crate::observe::hierarchy::Hierarchies;
-use crate::observe::read_bounded::read_some;
+use crate::observe::kernel_file::read_some;
 
 /// The hierarchies of version 1 in which service managers and container runtimes make cgroups, the best first.
 const OLD: [&str; 4] = ["name=systemd", "pids", "memory", "freezer"];
