@@ -97,6 +97,10 @@ fn state_files_that_cannot_be_used() {
     let state_dir = ["--state-dir".as_ref(), state.as_os_str()];
     let options =
         || Options::from(["--max-agents", "10", "--webhook", "http://localhost:9/"]).args(state_dir);
+    // Where no server was before, another kind of file is refused.
+    let mut server = Server::start(options());
+    server.signal(Signal::Terminate);
+    assert_eq!(server.wait().code(), Some(0));
     let mut text = String::new();
     for (name, content) in [
         ("varta.db", "this is no database, and longer than the header of one: ".repeat(40)),
