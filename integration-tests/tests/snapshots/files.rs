@@ -203,8 +203,9 @@ fn files_of_another_user() {
         &["--secure-udp", "127.0.0.1:0", "--key-file", "key"],
         &["--metrics-token-file", "key"],
         &["--state-dir", "state"],
-        &["--audit-log", "audit.log", "--recovery-exec", "true"],
-        &["--audit-log", "other.log", "--recovery-exec", "true"],
+        // Such a log is told and keeps no server from starting: the recording, which is there, does.
+        &["--audit-log", "audit.log", "--recovery-exec", "true", "--record", "key"],
+        &["--audit-log", "other.log", "--recovery-exec", "true", "--record", "key"],
     ]);
     sandbox.write("varta.toml", "max-agents = 0");
     sandbox.run(&["--log-format", "text", "--config", "varta.toml"]);

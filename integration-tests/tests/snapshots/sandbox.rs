@@ -141,7 +141,7 @@ impl Sandbox {
         if !ended.stdout.is_empty() && !ended.stderr.is_empty() {
             self.add("[standard error]");
         }
-        self.add(&ended.stderr);
+        self.add(&without_times(&ended.stderr));
         assert_eq!(ended.status.success(), ended.stderr.is_empty(), "{ended:?}");
         let status = ended.status.code().unwrap();
         self.transcript += &format!("[exit status {status}]\n\n");
@@ -172,4 +172,15 @@ fn quoted(text: &str) -> String {
     } else {
         format!("'{}'", text.escape_debug())
     }
+}
+
+/// Log lines without their times.
+fn without_times(text: &str) -> String {
+    const BEFORE: &str = "\"timestamp\":\"";
+    let mut pieces = text.split(BEFORE);
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |text, piece| {
+        let (_, rest) = piece.split_once('"').unwrap_or(("", piece));
+        format!("{text}{BEFORE}TIME\"{rest}")
+    })
 }
