@@ -23,5 +23,5 @@ pub(crate) mod worker_thread;
 pub(crate) use self::glob::Glob;
 pub(crate) use self::limits::EntryError;
 pub(crate) use self::logging::LogFormat;
-pub(crate) use self::socket_file::SocketFile;
 pub use self::socket_file::SocketOptions;
+pub(crate) use self::socket_file::{SocketFile, SocketPlace};

@@ -36,9 +36,26 @@ pub struct SocketOptions {
 /// The file of a bound socket, removed on drop.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
+    place: SocketPlace,
+}
+
+/// The place of a socket's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SocketPlace {
     path: PathBuf,
     /// Device and inode of the created file: another server may since have put its own in the same place.
     identity: (u64, u64),
+}
+
+impl SocketPlace {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the file is still there, and no other.
+    pub(crate) fn is_held(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|found| identity_of(&found) == self.identity)
+    }
 }
 
 impl SocketFile {
@@ -101,21 +118,26 @@ impl SocketFile {
         let address = SockAddr::unix(path).map_err(failed("use this as a socket path"))?;
         socket.bind(&address).map_err(failed("bind the socket"))?;
         let identity = fs::symlink_metadata(path).map_err(failed("look at the socket just made"))?;
-        let file = SocketFile { path: path.clone(), identity: identity_of(&identity) };
+        let place = SocketPlace { path: path.clone(), identity: identity_of(&identity) };
+        let file = SocketFile { place };
 
         file.open_to(*group, *mode).map_err(failed("set the socket's mode and group"))?;
         Ok((socket, file))
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        &self.place.path
+    }
+
+    pub(crate) fn place(&self) -> &SocketPlace {
+        &self.place
     }
 
     /// Sets the group and mode of the created file, never of another one that has its name by now.
     fn open_to(&self, group: Option<u32>, mode: u32) -> io::Result<()> {
         let handle =
-            OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&self.path)?;
-        if identity_of(&handle.metadata()?) != self.identity {
+            OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(self.path())?;
+        if identity_of(&handle.metadata()?) != self.place.identity {
             return Err(io::Error::other("another file has taken its place"));
         }
         // An O_PATH descriptor supports neither call itself; its link in /proc does.
@@ -129,12 +151,13 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| identity_of(&found) == self.identity);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
+        if self.place.is_held()
+            && let Err(error) = fs::remove_file(self.path())
+        {
             tracing::warn!(
                 target: "varta::socket",
                 "{}: cannot remove the socket: {error}",
-                self.path.display()
+                self.path().display()
             );
         }
     }
@@ -253,7 +276,7 @@ mod tests {
         let path = dir.path().join("varta.sock");
         let (_socket, first) = SocketFile::bind(&options(path.clone())).unwrap();
         assert!(matches!(SocketFile::bind(&options(path.clone())), Err(Error::SocketInUse { .. })));
-        assert_eq!(identity_of(&fs::symlink_metadata(&path).unwrap()), first.identity);
+        assert_eq!(identity_of(&fs::symlink_metadata(&path).unwrap()), first.place.identity);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
 use crate::base::error::Error;
-use crate::base::{SocketFile, SocketOptions};
+use crate::base::{SocketFile, SocketOptions, SocketPlace};
 use crate::domain::batch::Batch;
 use crate::ingest::admission::{Admission, UnixAdmission};
 use crate::ingest::endpoint::Endpoint;
@@ -90,6 +90,20 @@ impl Listener {
         Ok(Listener { socket, file: None, endpoint, gate: Admission::SecureUdp(keyring) })
     }
 
+    /// Where the file of a Unix socket is.
+    pub(crate) fn place(&self) -> Option<SocketPlace> {
+        self.file.as_ref().map(|file| file.place().clone())
+    }
+
+    /// A second descriptor of the socket.
+    ///
+    /// # Errors
+    ///
+    /// The process is out of file descriptors.
+    pub(super) fn duplicate(&self) -> Result<OwnedFd, Error> {
+        self.socket.try_clone().map_err(|source| self.endpoint.failed("duplicate the socket", source))
+    }
+
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
@@ -122,11 +136,7 @@ impl Listener {
     ///
     /// The process is out of file descriptors.
     pub(crate) fn probe(&self) -> Result<Probe, Error> {
-        let descriptor = self.socket.try_clone();
-        let transport = self.endpoint.transport();
-        descriptor
-            .map(|descriptor| Probe::new(descriptor, transport))
-            .map_err(|source| self.endpoint.failed("duplicate the socket", source))
+        Ok(Probe::new(self.duplicate()?, self.endpoint.transport()))
     }
 
     /// Sends batches to `inbox` until `stop` is cancelled, then drains what has arrived by that moment.

@@ -22,6 +22,8 @@ mod replay;
 mod senders;
 pub(crate) mod shm;
 pub(crate) mod socket_access;
+pub(crate) mod socket_keeper;
+pub(crate) mod socket_place;
 mod udp;
 mod unix;
 

@@ -4,9 +4,11 @@
 //! The only file with the unsafe code for `SO_MEMINFO`.
 #![allow(unsafe_code, reason = "getsockopt has no safe interface for SO_MEMINFO")]
 
+use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{PoisonError, RwLock};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -16,16 +18,17 @@ use crate::domain::beat::Transport;
 const MEMINFO_WORDS: usize = 9;
 const SK_MEMINFO_DROPS: usize = 8;
 
-/// A second descriptor of a listener's socket.
+/// A second descriptor of a listener's socket, and of those that took its place.
 #[derive(Debug)]
 pub(crate) struct Probe {
-    socket: OwnedFd,
+    /// The oldest first; one but where the file of a Unix socket was removed.
+    sockets: RwLock<VecDeque<OwnedFd>>,
     transport: Transport,
 }
 
 impl Probe {
     pub(super) fn new(socket: OwnedFd, transport: Transport) -> Self {
-        Probe { socket, transport }
+        Probe { sockets: RwLock::new(VecDeque::from([socket])), transport }
     }
 
     /// The transport of the socket.
@@ -35,23 +38,34 @@ impl Probe {
 
     /// Whether a datagram waits to be read, by one `poll(2)` that does not block; false when the call fails.
     pub(crate) fn has_unread(&self) -> bool {
-        let mut sockets = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        poll(&mut sockets, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        self.sockets.read().unwrap_or_else(PoisonError::into_inner).iter().any(has_unread)
     }
 
-    /// The number of datagrams that the kernel has dropped since the socket was made, because its receive
-    /// buffer was full. Wraps around at 2³².
+    /// Takes one more socket, if wanted in the place of the oldest.
+    pub(super) fn add(&self, socket: OwnedFd, replaces_oldest: bool) {
+        let mut sockets = self.sockets.write().unwrap_or_else(PoisonError::into_inner);
+        if replaces_oldest {
+            sockets.pop_front();
+        }
+        sockets.push_back(socket);
+    }
+
+    /// The number of datagrams that the kernel has dropped since the first socket was made, because its receive
+    /// buffer was full. Wraps around at 2³². The kernel drops none at a Unix socket, so that it does not matter
+    /// which of several is asked.
     ///
     /// # Errors
     ///
     /// What `getsockopt(2)` returns.
     pub(crate) fn kernel_drops(&self) -> io::Result<u32> {
+        let sockets = self.sockets.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(socket) = sockets.front() else { return Ok(0) };
         let mut words = [0_u32; MEMINFO_WORDS];
         let mut length = libc::socklen_t::try_from(mem::size_of_val(&words)).map_err(io::Error::other)?;
         // SAFETY: the pointer and the length are those of `words`, for which any bytes are valid.
         let result = unsafe {
             libc::getsockopt(
-                self.socket.as_raw_fd(),
+                socket.as_raw_fd(),
                 libc::SOL_SOCKET,
                 libc::SO_MEMINFO,
                 words.as_mut_ptr().cast(),
@@ -60,6 +74,11 @@ impl Probe {
         };
         if result == 0 { Ok(words[SK_MEMINFO_DROPS]) } else { Err(io::Error::last_os_error()) }
     }
+}
+
+fn has_unread(socket: &OwnedFd) -> bool {
+    let mut sockets = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    poll(&mut sockets, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]

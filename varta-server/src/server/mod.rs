@@ -34,8 +34,10 @@ use crate::ingest::kernel_queues::KernelQueues;
 use crate::ingest::listener::{INBOX_BATCHES, Listener};
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::socket_access::SocketAccess;
+use crate::ingest::socket_keeper::{Intake, SocketKeeper};
 use crate::ingest::{IngestOptions, Keyring, Probe, ShmPages};
 use crate::metrics::Registry;
+use crate::metrics::faults::Part;
 use crate::observe::exit_watcher::ExitWatcher;
 use crate::observe::sampler::Sampler;
 use crate::observe::{ProcReader, descriptor_limit};
@@ -143,11 +145,26 @@ impl BoundServer {
         let kernel_drops = KernelDrops::new(&context.registry, Arc::clone(&sockets));
         let access = SocketAccess::check(&listeners);
         let queues = KernelQueues::measure(&listeners, &context.registry);
-        for listener in listeners {
+        for (index, listener) in listeners.into_iter().enumerate() {
             log_endpoint(listener.endpoint(), config.policy.stall_after);
             let counters = frames[listener.endpoint().transport().index()].clone();
-            let task = listener.run(context.stop.clone(), to_inbox.clone(), clock, counters);
-            context.spawn_on(ingest.handle(), "listener", task);
+            let (stop, inbox) = (context.stop.clone(), to_inbox.clone());
+            // The Unix sockets come first, see `bind_sockets`.
+            let Some(options) = config.ingest.sockets.get(index) else {
+                context.spawn_on(ingest.handle(), "listener", listener.run(stop, inbox, clock, counters));
+                continue;
+            };
+            let keeper = SocketKeeper {
+                options: options.clone(),
+                queue: config.ingest.socket_queue,
+                allowed: config.ingest.allowed.clone(),
+                pages: pages.clone(),
+                probes: Arc::clone(&sockets),
+                index,
+                place: context.place_keeper(Part::Socket),
+            };
+            let intake = Intake { stop, inbox, clock, counters };
+            context.spawn_on(ingest.handle(), "listener", keeper.run(listener, intake));
         }
         let counters = frames[Transport::Shm.index()].clone();
         let poll = pages.clone().run(context.stop.clone(), to_inbox.clone(), Arc::clone(&sockets), counters);

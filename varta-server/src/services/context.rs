@@ -20,8 +20,9 @@ use crate::base::files::watch::FileWatcher;
 use crate::domain::tracker::Transition;
 use crate::engine::Feed;
 use crate::engine::query::Query;
+use crate::ingest::socket_place::PlaceKeeper;
 use crate::metrics::Registry;
-use crate::metrics::faults::Faults;
+use crate::metrics::faults::{Faults, Part};
 
 /// How long the tasks may take to end in order before the server ends without them.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -76,6 +77,11 @@ impl Context {
             last_tasks: JoinSet::new(),
             subscribers: Vec::new(),
         }
+    }
+
+    /// What makes a socket of this part again when its file is removed.
+    pub(crate) fn place_keeper(&self, part: Part) -> PlaceKeeper {
+        PlaceKeeper { part, watcher: self.watcher.clone(), faults: self.faults.clone() }
     }
 
     /// A queue of all transitions. Those that do not fit are counted under the label `sink`.

@@ -4,9 +4,10 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::error::Error;
+use crate::base::files::append_log::is_at;
 use crate::base::files::lock::try_lock;
 use crate::base::files::regular_file::{self, Symlink};
 
@@ -20,7 +21,7 @@ const MAX_PID_LEN: u64 = 32;
 pub(crate) struct StateDir {
     path: PathBuf,
     /// Locked until the last clone is dropped, however this process ends.
-    _lock: Arc<File>,
+    lock: Arc<Mutex<File>>,
 }
 
 impl StateDir {
@@ -31,50 +32,80 @@ impl StateDir {
     /// It cannot be created or written to, belongs to another user, is writable for others, or another server
     /// holds the lock.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let failed =
-            |action| move |source| Error::StateDirectory { path: path.to_path_buf(), action, source };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(failed("make the directory for the state"))?;
-        let found = fs::metadata(path).map_err(failed("look at the directory for the state"))?;
-        let us = nix::unistd::geteuid().as_raw();
-        if found.uid() != us && found.uid() != 0 || found.mode() & 0o022 != 0 {
-            return Err(Error::UnsafeStateDirectory { path: path.to_path_buf() });
-        }
-        let file = path.join(LOCK);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let opened = regular_file::open(&mut options, &file, Symlink::Refused);
-        let (mut lock, _) = opened.map_err(|fault| Error::StateDirectory {
-            path: file.clone(),
-            action: "open the lock",
-            source: fault.into(),
-        })?;
-        match try_lock(&lock) {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::StateInUse { path: path.to_path_buf(), holder: read_holder(&mut lock) });
-            }
-            Err(TryLockError::Error(source)) => {
-                return Err(Error::StateDirectory { path: file, action: "take the lock", source });
-            }
-        }
-        // Only for the error message of a second server; the lock itself does not depend on it.
-        if let Err(error) = write_holder(&mut lock) {
-            tracing::warn!(
-                target: "varta::state",
-                "{}: cannot write who has the lock: {error}",
-                file.display()
-            );
-        }
-        Ok(StateDir { path: path.to_path_buf(), _lock: Arc::new(lock) })
+        Ok(StateDir { path: path.to_path_buf(), lock: Arc::new(Mutex::new(make_and_lock(path)?)) })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// The path of the file that is locked.
+    pub(crate) fn lock_path(&self) -> PathBuf {
+        self.path.join(LOCK)
+    }
+
+    /// Whether the directory is still at its path, with the lock in it.
+    ///
+    /// # Errors
+    ///
+    /// The error of the kernel.
+    pub(crate) fn is_in_place(&self) -> io::Result<bool> {
+        is_at(&self.lock.lock().unwrap_or_else(PoisonError::into_inner), &self.lock_path())
+    }
+
+    /// Makes and locks the directory, or its lock, again if others have removed or moved it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`StateDir::open`].
+    pub(crate) fn keep_place(&self) -> Result<(), Error> {
+        if !matches!(self.is_in_place(), Ok(true)) {
+            let made = make_and_lock(&self.path)?;
+            *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = made;
+        }
+        Ok(())
+    }
+}
+
+fn make_and_lock(path: &Path) -> Result<File, Error> {
+    let failed = |action| move |source| Error::StateDirectory { path: path.to_path_buf(), action, source };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed("make the directory for the state"))?;
+    let found = fs::metadata(path).map_err(failed("look at the directory for the state"))?;
+    let us = nix::unistd::geteuid().as_raw();
+    if found.uid() != us && found.uid() != 0 || found.mode() & 0o022 != 0 {
+        return Err(Error::UnsafeStateDirectory { path: path.to_path_buf() });
+    }
+    let file = path.join(LOCK);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let opened = regular_file::open(&mut options, &file, Symlink::Refused);
+    let (mut lock, _) = opened.map_err(|fault| Error::StateDirectory {
+        path: file.clone(),
+        action: "open the lock",
+        source: fault.into(),
+    })?;
+    match try_lock(&lock) {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(Error::StateInUse { path: path.to_path_buf(), holder: read_holder(&mut lock) });
+        }
+        Err(TryLockError::Error(source)) => {
+            return Err(Error::StateDirectory { path: file, action: "take the lock", source });
+        }
+    }
+    // Only for the error message of a second server; the lock itself does not depend on it.
+    if let Err(error) = write_holder(&mut lock) {
+        tracing::warn!(
+            target: "varta::state",
+            "{}: cannot write who has the lock: {error}",
+            file.display()
+        );
+    }
+    Ok(lock)
 }
 
 fn write_holder(lock: &mut File) -> io::Result<()> {
@@ -116,6 +147,27 @@ mod tests {
         assert!(said.contains(&format!("pid {}", std::process::id())), "{said}");
         drop(first);
         StateDir::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_was_moved_is_made_and_locked_again_and_so_is_a_lock_that_was_removed() {
+        let outside = tempfile::tempdir().unwrap();
+        let [path, moved] = ["varta", "moved"].map(|name| outside.path().join(name));
+        let directory = StateDir::open(&path).unwrap();
+        assert!(directory.is_in_place().unwrap());
+        fs::rename(&path, &moved).unwrap();
+        for _ in 0..2 {
+            assert!(!directory.is_in_place().unwrap());
+            directory.keep_place().unwrap();
+            assert!(directory.is_in_place().unwrap());
+            assert!(matches!(StateDir::open(&path), Err(Error::StateInUse { .. })));
+            fs::remove_file(directory.lock_path()).unwrap();
+        }
+        drop(StateDir::open(&moved).unwrap());
+        let other = StateDir::open(&path).unwrap();
+        assert!(matches!(directory.keep_place(), Err(Error::StateInUse { .. })));
+        drop(other);
+        directory.keep_place().unwrap();
     }
 
     #[test]

@@ -8,10 +8,12 @@ use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::base::SocketFile;
 use crate::base::accept::accept;
 use crate::base::error::Error;
+use crate::ingest::socket_place::PlaceKeeper;
 use crate::services::maintenance::options::ControlSocket;
 use crate::services::maintenance::protocol::{MAX_REQUEST_LEN, Request, Response};
 use crate::services::maintenance::requests::PauseService;
@@ -28,6 +30,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// The bound control socket before it is served.
 #[derive(Debug)]
 pub(super) struct ControlListener {
+    options: ControlSocket,
     socket: BoundListener,
     file: SocketFile,
 }
@@ -35,16 +38,56 @@ pub(super) struct ControlListener {
 impl ControlListener {
     pub(super) fn bind(options: &ControlSocket) -> Result<Self, Error> {
         let (socket, file) = SocketFile::listen(&options.path, BACKLOG, "--control-socket")?;
-        Ok(ControlListener { socket, file })
+        Ok(ControlListener { options: options.clone(), socket, file })
     }
 
-    /// Serves requests until `stop` is cancelled.
+    /// Serves requests until `stop` is cancelled, on another socket where others have removed this one.
     ///
     /// # Errors
     ///
     /// The runtime cannot register the socket.
-    pub(super) async fn serve(self, desk: &Arc<PauseService>, stop: &CancellationToken) -> Result<(), Error> {
-        let ControlListener { socket, file } = self;
+    pub(super) async fn serve(
+        self,
+        desk: &Arc<PauseService>,
+        keeper: &PlaceKeeper,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let path = self.file.path().display().to_string();
+        tracing::info!(
+            target: "varta::maintenance",
+            path,
+            "pauses can be asked for on {path}"
+        );
+        let mut present = self;
+        loop {
+            let (place, options) = (present.file.place().clone(), present.options.clone());
+            let replaced = stop.child_token();
+            let replace = async {
+                let next = keeper.replacement(&place, move || ControlListener::bind(&options), stop).await;
+                replaced.cancel();
+                Ok(next)
+            };
+            let (connections, next) = tokio::try_join!(present.accept(desk, stop, &replaced), replace)?;
+            match next {
+                Some(next) => present = next,
+                None => {
+                    // Connections end by their own timeouts.
+                    connections.wait().await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Accepts connections until `until` is cancelled. Gives those that are still served, until they end by
+    /// themselves or `stop` is cancelled.
+    async fn accept(
+        self,
+        desk: &Arc<PauseService>,
+        stop: &CancellationToken,
+        until: &CancellationToken,
+    ) -> Result<TaskTracker, Error> {
+        let ControlListener { socket, file, .. } = self;
         let path = file.path().to_path_buf();
         let socket = UnixListener::from_std(socket).map_err(|source| Error::Socket {
             path: path.clone(),
@@ -53,12 +96,6 @@ impl ControlListener {
         })?;
         // Declared after the socket and so dropped before it, as with every socket file.
         let _file = file;
-        tracing::info!(
-            target: "varta::maintenance",
-            path = %path.display(),
-            "pauses can be asked for on {}",
-            path.display()
-        );
         let warn = |error: &std::io::Error| {
             tracing::warn!(
                 target: "varta::maintenance",
@@ -66,21 +103,11 @@ impl ControlListener {
                 path.display()
             );
         };
-        let connections = accept(
-            &socket,
-            CONNECTIONS,
-            stop,
-            warn,
-            || (),
-            |stream| {
-                let (desk, stop) = (Arc::clone(desk), stop.clone());
-                async move { converse(&stream, &desk, &stop).await }
-            },
-        )
-        .await;
-        // Connections end by their own timeouts.
-        connections.wait().await;
-        Ok(())
+        let serve = |stream| {
+            let (desk, stop) = (Arc::clone(desk), stop.clone());
+            async move { converse(&stream, &desk, &stop).await }
+        };
+        Ok(accept(&socket, CONNECTIONS, until, warn, || (), serve).await)
     }
 }
 

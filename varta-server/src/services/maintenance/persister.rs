@@ -1,5 +1,6 @@
 //! Writes pauses to the disk, and waits for that up to a limit.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::base::files::coalescing_writer::CoalescingWriter;
@@ -33,6 +34,11 @@ impl Persister {
     pub(super) fn new(pauses: Pauses, file: Option<PauseFile>) -> Self {
         let file = file.map(|file| (file.clone(), CoalescingWriter::new(write_to(file))));
         Persister { pauses, file }
+    }
+
+    /// Where the pauses are kept; `None` without a state directory.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|(file, _)| file.path())
     }
 
     /// Whether there is a state directory.

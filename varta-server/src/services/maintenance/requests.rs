@@ -8,8 +8,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Glob;
+use crate::base::backoff::FIRST_DELAY;
 use crate::base::clock::wall_now;
 use crate::base::error::Error;
+use crate::base::files::watch::FileWatcher;
 use crate::base::time::WallTime;
 use crate::domain::tracker::NameMatches;
 use crate::engine::query::Query;
@@ -165,6 +167,23 @@ impl PauseService {
                 () = stop.cancelled() => return Ok(()),
                 () = self.pauses.changed() => {}
                 rang = alarm.rings() => rang.map_err(failed)?,
+            }
+        }
+    }
+
+    /// Writes the pauses again when others have removed or moved their file, until `stop` is cancelled.
+    pub(super) async fn keep_file(&self, watcher: &FileWatcher, stop: &CancellationToken) {
+        let Some(path) = self.keeper.path() else { return stop.cancelled().await };
+        loop {
+            // Before the look, so that no change in between is missed.
+            let mut changes = watcher.watch(path);
+            let is_missing = self.pauses.look(|list| list.asked().next().is_some()) && !path.exists();
+            let is_written = !is_missing || self.keeper.keep().await == WriteOutcome::Written;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = changes.next() => {}
+                // The directory is made again by the state service.
+                () = tokio::time::sleep(FIRST_DELAY), if !is_written => {}
             }
         }
     }

@@ -8,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 use crate::base::clock::wall_now;
 use crate::base::error::Error;
 use crate::engine::query::Query;
+use crate::ingest::socket_place::PlaceKeeper;
+use crate::metrics::faults::Part;
 use crate::services::context::Context;
 use crate::services::maintenance::control::ControlListener;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
@@ -67,8 +69,9 @@ impl Maintenance {
     /// Starts the task that lets pauses begin and end, and does what is asked for on the control socket.
     pub(crate) fn start(self, context: &mut Context) {
         let metrics = MaintenanceMetrics::new(&context.registry);
+        let keeper = context.place_keeper(Part::ControlSocket);
         let stop = context.stop.clone();
-        context.spawn("maintenance", self.run(metrics, context.queries.clone(), stop));
+        context.spawn("maintenance", self.run(metrics, context.queries.clone(), keeper, stop));
     }
 
     /// Runs until `stop` is cancelled.
@@ -80,20 +83,25 @@ impl Maintenance {
         self,
         metrics: MaintenanceMetrics,
         queries: mpsc::Sender<Query>,
+        keeper: PlaceKeeper,
         stop: CancellationToken,
     ) -> Result<(), Error> {
         let Maintenance { pauses, file, control } = self;
         let pause_service = Arc::new(PauseService::new(pauses, file, metrics, queries));
         let serve = async {
             match control {
-                Some(listener) => listener.serve(&pause_service, &stop).await,
+                Some(listener) => listener.serve(&pause_service, &keeper, &stop).await,
                 None => {
                     stop.cancelled().await;
                     Ok(())
                 }
             }
         };
-        tokio::try_join!(pause_service.keep_time(&stop), serve)?;
+        let keep_file = async {
+            pause_service.keep_file(&keeper.watcher, &stop).await;
+            Ok(())
+        };
+        tokio::try_join!(pause_service.keep_time(&stop), serve, keep_file)?;
         Ok(())
     }
 }

@@ -75,6 +75,11 @@ impl InstanceFile {
         Ok(None)
     }
 
+    /// Has the next write replace the file, because the database or its directory is another.
+    pub(super) fn write_again(&mut self) {
+        self.is_written = false;
+    }
+
     /// Replaces the file by what there is to say of the database that gives this sign, unless it was replaced
     /// before.
     ///

@@ -10,11 +10,13 @@
 
 mod database;
 mod encode;
+mod files;
 mod history;
 mod instance;
 mod last_sign;
 pub(in crate::services) mod metrics;
 mod options;
+mod place;
 mod progress;
 mod reconcile;
 mod registry;

@@ -296,7 +296,7 @@ pub(super) fn move_aside(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// A file whose name is that of the database with something behind it.
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

@@ -55,12 +55,12 @@ impl State {
         context: &mut Context,
         tracker: &mut Tracker,
     ) -> Result<Option<StateSink>, Error> {
-        let metrics = StateMetrics::new(&context.registry);
+        let metrics = StateMetrics::new(&context.registry, context.faults.clone());
         let State { store: Some((store, agents)), keyring } = self else { return Ok(None) };
         tracker.track_registry_changes();
         restore(tracker, agents, keyring.as_ref(), context.clock.now());
         let (sink, done) = store
-            .start(context.clock, context.queries.clone(), keyring, metrics)
+            .start(context.clock, context.queries.clone(), keyring, metrics, context.watcher.clone())
             .map_err(|source| Error::Runtime { action: "start the thread that keeps the state", source })?;
         context.spawn_thread("state", "thread that keeps the state", done);
         Ok(Some(sink))

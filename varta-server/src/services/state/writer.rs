@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::base::backoff::{Backoff, FIRST_DELAY};
 use crate::base::clock::{Clock, WallClock};
 use crate::base::files::state_dir::StateDir;
+use crate::base::files::watch::{FileChanges, FileWatcher};
 use crate::base::time::MonoTime;
 use crate::base::worker_thread;
 use crate::domain::tracker::RegistryChange;
@@ -26,15 +27,17 @@ use crate::engine::query::Query;
 use crate::engine::state_queue::{Event, STATE_QUEUE, Slice, StateSink};
 use crate::engine::throttle::LogThrottle;
 use crate::ingest::Keyring;
+use crate::metrics::faults::Part;
 use crate::observe::Boot;
 use crate::services::state::database::{DATABASE, StateDatabase, move_aside};
 use crate::services::state::encode::unix_millis;
+use crate::services::state::files::DatabaseFiles;
 use crate::services::state::instance::InstanceFile;
 use crate::services::state::last_sign::{self, LastSign, Moment, SIGN_EVERY};
 use crate::services::state::metrics::StateMetrics;
 use crate::services::state::progress::{Next, SLICE_PAUSE, SWEEP_EVERY, Save, Sweep, changed};
 use crate::services::state::registry::Context;
-use crate::services::state::schema::DatabaseError;
+use crate::services::state::schema::{DatabaseError, with_suffix};
 use crate::services::state::{history, registry, replay_sessions, schema};
 
 /// The longest delay of a change before it is written.
@@ -55,8 +58,9 @@ impl StateDatabase {
         queries: mpsc::Sender<Query>,
         keyring: Option<Keyring>,
         metrics: StateMetrics,
+        watcher: FileWatcher,
     ) -> io::Result<(StateSink, worker_thread::Ended)> {
-        let (sink, writer) = self.into_writer(clock, queries, keyring, metrics);
+        let (sink, writer) = self.into_writer(clock, queries, keyring, metrics, watcher);
         Ok((sink, worker_thread::start_async("varta-state", writer.run())?))
     }
 
@@ -67,13 +71,22 @@ impl StateDatabase {
         queries: mpsc::Sender<Query>,
         keyring: Option<Keyring>,
         metrics: StateMetrics,
+        watcher: FileWatcher,
     ) -> (StateSink, Writer) {
         let StateDatabase { directory, database, sweep, instance_file, sign, absence } = self;
         let (to_queue, queue) = BoundedQueue::new(STATE_QUEUE, metrics.dropped.clone());
         let lost = Arc::new(AtomicBool::new(false));
+        let path = directory.path().join(DATABASE);
+        let files = database.as_ref().map(|_| DatabaseFiles::of(&path)).unwrap_or_default();
+        let changes = watcher.watch(&path);
+        let _ = watcher.watch(&with_suffix(&path, "-wal"));
+        let _ = watcher.watch(&directory.lock_path());
         let writer = Writer {
-            path: directory.path().join(DATABASE),
-            _directory: directory,
+            path,
+            directory,
+            files,
+            watcher,
+            changes,
             database,
             queue,
             own_queue: to_queue.sender().downgrade(),
@@ -103,8 +116,13 @@ impl StateDatabase {
 
 /// The state of the writer thread.
 pub(super) struct Writer {
-    path: PathBuf,
-    _directory: StateDir,
+    pub(super) path: PathBuf,
+    pub(super) directory: StateDir,
+    /// Those of the open database.
+    pub(super) files: DatabaseFiles,
+    watcher: FileWatcher,
+    /// Reports that somebody may have removed or moved them.
+    changes: FileChanges,
     /// `None` when it must be opened first.
     pub(super) database: Option<Connection>,
     queue: mpsc::Receiver<Event>,
@@ -135,7 +153,7 @@ pub(super) struct Writer {
     pub(super) queries: mpsc::Sender<Query>,
     /// For the fingerprints of keys.
     pub(super) keyring: Option<Keyring>,
-    metrics: StateMetrics,
+    pub(super) metrics: StateMetrics,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +174,9 @@ impl Writer {
                     Some(event) => self.take(event, now),
                     None => return self.finish(),
                 },
+                () = self.changes.next() => {
+                    self.look(now);
+                }
                 () = changed(self.keyring.as_ref()), if self.save.is_none() => {
                     self.save = Some(Save { from: 0, at: now + WRITE_WITHIN });
                 }
@@ -234,6 +255,12 @@ impl Writer {
 
     /// Writes all pending changes; after a failure a retry is scheduled.
     pub(super) fn write(&mut self, now: MonoTime) {
+        if !self.look(now) {
+            self.write_now(now);
+        }
+    }
+
+    pub(super) fn write_now(&mut self, now: MonoTime) {
         match self.try_write() {
             Ok(()) => self.note_written(now),
             Err(fault) => self.note_failure(&fault, now),
@@ -243,7 +270,14 @@ impl Writer {
     fn try_write(&mut self) -> Result<(), DatabaseError> {
         let database = match &mut self.database {
             Some(database) => database,
-            none => none.insert(schema::open(&self.path)?.connection),
+            none => {
+                let locked = self.directory.keep_place();
+                locked.map_err(|error| DatabaseError::File(io::Error::other(error.to_string())))?;
+                let opened = schema::open(&self.path)?;
+                self.files = DatabaseFiles::default();
+                self.instance_file.write_again();
+                none.insert(opened.connection)
+            }
         };
         schema::migrate(database)?;
         let moment = Moment::now(self.clock, self.sign.boot.clone());
@@ -302,6 +336,10 @@ impl Writer {
     }
 
     fn note_written(&mut self, now: MonoTime) {
+        if self.files.complete(&self.path) {
+            self.watcher.refresh();
+        }
+        self.metrics.faults.clear(Part::State, &self.path);
         if let Some(Failing { since, .. }) = self.failing.take() {
             tracing::info!(
                 target: "varta::state",
@@ -348,6 +386,9 @@ impl Writer {
             // Its content must be written again.
             self.lose();
         }
+        if !moved {
+            self.metrics.faults.set(Part::State, &self.path, format!("cannot be written to: {fault}"));
+        }
         if self.failing.is_none() && !moved {
             tracing::warn!(
                 target: "varta::state",
@@ -361,7 +402,7 @@ impl Writer {
     }
 
     /// Marks registry and replay table as incomplete in the database.
-    fn lose(&mut self) {
+    pub(super) fn lose(&mut self) {
         self.lost.store(true, Ordering::Relaxed);
         if let Some(keyring) = &self.keyring {
             keyring.mark_unsaved();

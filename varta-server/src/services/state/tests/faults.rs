@@ -105,6 +105,55 @@ fn a_pipe_in_the_place_of_the_database_or_of_its_journals_is_refused_without_wai
 }
 
 #[test]
+fn files_that_are_removed_or_moved_while_they_are_used_are_noticed_and_begun_anew_with_all_agents() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let steps: [&dyn Fn(&World); 5] = [
+        &|world| fs::remove_file(world.path()).unwrap(),
+        &|world| fs::rename(world.path(), world.directory.path().join("moved.db")).unwrap(),
+        &|world| fs::remove_file(world.directory.path().join("varta.db-wal")).unwrap(),
+        &|world| fs::rename(world.directory.path(), elsewhere.path().join("moved")).unwrap(),
+        &|world| {
+            fs::remove_dir_all(world.directory.path()).unwrap();
+            fs::write(elsewhere.path().join("other"), "").unwrap();
+        },
+    ];
+    for (number, step) in steps.iter().enumerate() {
+        let world = World::new();
+        let mut run = world.open();
+        run.note(agent(1));
+        run.write();
+        run.sweep(&[agent(1)]);
+        step(&world);
+        let now = run.now;
+        assert!(run.writer.look(now), "step {number}");
+        assert!(!run.writer.look(now), "step {number}: it is in place again");
+        assert!(world.counted("varta_files_replaced_total{part=\"state\"} 1"));
+        assert!(world.counted("varta_faults{part=\"state\"} 0"));
+        run.sweep(&[agent(1), agent(2)]);
+        drop(run);
+        assert_eq!(world.open().pids(), [1, 2], "step {number}: from the sweep");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_again_is_a_fault_until_it_can() {
+    let world = World::new();
+    let mut run = world.open();
+    run.note(agent(1));
+    run.write();
+    fs::remove_dir_all(world.directory.path()).unwrap();
+    fs::write(world.directory.path(), "in the way").unwrap();
+    let now = run.now;
+    assert!(run.writer.look(now));
+    let (is_ready, said) = world.faults.report(true);
+    assert!(!is_ready && said.contains("cannot be written to"), "{said}");
+    fs::remove_file(world.directory.path()).unwrap();
+    run.writer.write(now);
+    assert_eq!(world.faults.report(true), (true, String::new()));
+    assert!(world.path().exists());
+}
+
+#[test]
 fn a_database_that_breaks_while_it_is_used_is_moved_aside_and_written_anew() {
     let world = World::new();
     let mut run = world.open();

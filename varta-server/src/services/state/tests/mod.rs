@@ -20,6 +20,7 @@ use super::history;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::files::state_dir::StateDir;
+use crate::base::files::watch::FileWatcher;
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
 use crate::domain::beat::{KeyId, RemoteEndpoint};
@@ -30,6 +31,7 @@ use crate::engine::query::Query;
 use crate::engine::state_queue::{Event, Slice, StateSink};
 use crate::ingest::PersistedWindow;
 use crate::metrics::Registry;
+use crate::metrics::faults::Faults;
 use crate::services::state::database::{Limits, StateDatabase};
 use crate::services::state::metrics::StateMetrics;
 use crate::services::state::progress::Next;
@@ -43,6 +45,7 @@ struct World {
     directory: TempDir,
     clock: Clock,
     metrics: Registry,
+    faults: Faults,
 }
 
 /// One server that has the directory open.
@@ -56,11 +59,9 @@ struct Run {
 
 impl World {
     fn new() -> Self {
-        World {
-            directory: tempfile::tempdir().unwrap(),
-            clock: Clock::start(),
-            metrics: Registry::for_test(),
-        }
+        let metrics = Registry::for_test();
+        let faults = Faults::new(&metrics);
+        World { directory: tempfile::tempdir().unwrap(), clock: Clock::start(), metrics, faults }
     }
 
     fn path(&self) -> PathBuf {
@@ -75,8 +76,8 @@ impl World {
     fn open(&self) -> Run {
         let (store, kept) = self.try_open().unwrap();
         let (to_queries, queries) = mpsc::channel(16);
-        let metrics = StateMetrics::new(&self.metrics);
-        let (sink, writer) = store.into_writer(self.clock, to_queries, None, metrics);
+        let metrics = StateMetrics::new(&self.metrics, self.faults.clone());
+        let (sink, writer) = store.into_writer(self.clock, to_queries, None, metrics, FileWatcher::new());
         Run { sink, writer, kept, queries, now: MonoTime::START }
     }
 
@@ -122,6 +123,20 @@ impl Run {
         let agents = agents.get(from).cloned().into_iter().collect();
         place.send(Event::Slice(Slice { from, agents, next }));
         self.turn();
+    }
+
+    /// Responds to all of the writer's queries in a sweep, by an engine that has these agents.
+    fn sweep(&mut self, agents: &[AgentSnapshot]) {
+        self.turn();
+        while !self.queries.is_empty() {
+            self.answer(agents);
+            // The next slice is due a moment later. After the last one the next sweep is begun, which is not answered.
+            let is_over = matches!(self.writer.sweep.next, Next::Begin { .. });
+            if is_over {
+                return;
+            }
+            self.turn();
+        }
     }
 
     /// The number of queued changes.
@@ -382,8 +397,8 @@ async fn the_thread_writes_what_it_was_told_before_it_ends() {
     let (store, _) = world.try_open().unwrap();
     let (to_queries, queries) = mpsc::channel(16);
     drop(queries);
-    let metrics = StateMetrics::new(&world.metrics);
-    let (sink, done) = store.start(world.clock, to_queries, None, metrics).unwrap();
+    let metrics = StateMetrics::new(&world.metrics, world.faults.clone());
+    let (sink, done) = store.start(world.clock, to_queries, None, metrics, FileWatcher::new()).unwrap();
     sink.transition(&transition(7), false);
     sink.note(RegistryChange::Known(Box::new(agent(7))));
     drop(sink);

@@ -1,0 +1,121 @@
+//! Reads the Unix socket of one path, and those that take its place when its file is removed or moved.
+//!
+//! Who is connected to a former socket does not notice, so it is read on. The number of sockets is bounded: beyond
+//! it the oldest is closed, and an agent that is still connected to that one finds the present one.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::base::SocketOptions;
+use crate::base::clock::Clock;
+use crate::base::error::Error;
+use crate::domain::batch::Batch;
+use crate::ingest::listener::Listener;
+use crate::ingest::metrics::FrameCounters;
+use crate::ingest::queue_probe::Probe;
+use crate::ingest::senders::AllowedSenders;
+use crate::ingest::shm::ShmPages;
+use crate::ingest::socket_place::PlaceKeeper;
+
+/// The most sockets of one path that are read at once.
+const MAX_SOCKETS: usize = 4;
+
+/// Where a listener sends what it receives.
+#[derive(Clone)]
+pub(crate) struct Intake {
+    pub(crate) stop: CancellationToken,
+    pub(crate) inbox: mpsc::Sender<Batch>,
+    pub(crate) clock: Clock,
+    pub(crate) counters: FrameCounters,
+}
+
+/// What binds the socket of one path again.
+#[derive(Debug)]
+pub(crate) struct SocketKeeper {
+    pub(crate) options: SocketOptions,
+    /// The number of datagrams that its queue is to hold.
+    pub(crate) queue: usize,
+    pub(crate) allowed: AllowedSenders,
+    pub(crate) pages: ShmPages,
+    /// The probes of all listeners, and the place of this one's among them.
+    pub(crate) probes: Arc<[Probe]>,
+    pub(crate) index: usize,
+    pub(crate) place: PlaceKeeper,
+}
+
+/// The sockets that are read.
+struct Readers {
+    intake: Intake,
+    tasks: JoinSet<Result<(), Error>>,
+    /// One to end each of them, the oldest first.
+    stops: VecDeque<CancellationToken>,
+}
+
+impl Readers {
+    fn begin(&mut self, listener: Listener) {
+        let Intake { stop, inbox, clock, counters } = self.intake.clone();
+        let stop = stop.child_token();
+        self.stops.push_back(stop.clone());
+        self.tasks.spawn(listener.run(stop, inbox, clock, counters));
+    }
+
+    /// Waits for the end of a reader, and returns whether the others go on.
+    async fn next_end(&mut self) -> Result<bool, Error> {
+        match self.tasks.join_next().await {
+            Some(Ok(result)) => result?,
+            Some(Err(error)) => return Err(Error::TaskEnded { task: "listener", fault: error.to_string() }),
+            None => return Ok(false),
+        }
+        Ok(!self.intake.inbox.is_closed())
+    }
+}
+
+impl SocketKeeper {
+    /// Reads the socket, and those that take its place, until the server stops.
+    ///
+    /// # Errors
+    ///
+    /// A socket cannot be read. One that cannot be bound again is a fault, and no error.
+    pub(crate) async fn run(self, first: Listener, intake: Intake) -> Result<(), Error> {
+        let stop = intake.stop.clone();
+        let mut readers = Readers { intake, tasks: JoinSet::new(), stops: VecDeque::new() };
+        let mut place = first.place();
+        readers.begin(first);
+        while let Some(held) = place {
+            let (options, allowed, pages) = (self.options.clone(), self.allowed.clone(), self.pages.clone());
+            let queue = self.queue;
+            let bind = move || Listener::unix(&options, queue, allowed.clone(), pages.clone());
+            let mut replaced = pin!(self.place.replacement(&held, bind, &stop));
+            let next = loop {
+                tokio::select! {
+                    next = replaced.as_mut() => break next,
+                    goes_on = readers.next_end() => if !goes_on? {
+                        return Ok(());
+                    }
+                }
+            };
+            place = next.as_ref().and_then(Listener::place);
+            if let Some(listener) = next {
+                self.take(listener, &mut readers)?;
+            }
+        }
+        while readers.next_end().await? {}
+        Ok(())
+    }
+
+    /// Reads one more socket, and lets go of the oldest if there are too many.
+    fn take(&self, listener: Listener, readers: &mut Readers) -> Result<(), Error> {
+        let is_full = readers.stops.len() >= MAX_SOCKETS;
+        self.probes[self.index].add(listener.duplicate()?, is_full);
+        readers.begin(listener);
+        if is_full && let Some(oldest) = readers.stops.pop_front() {
+            oldest.cancel();
+        }
+        Ok(())
+    }
+}
