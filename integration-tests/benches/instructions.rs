@@ -16,7 +16,7 @@ use varta_agent::{BeatTransport, Frame, Status, Varta};
 use varta_server::beat::{ReceivedBeat, Sender};
 use varta_server::outcome::OutcomeCounts;
 use varta_server::time::MonoTime;
-use varta_server::tracker::{Policy, ProcessIdentity, Processes, Tracker};
+use varta_server::tracker::{Lineage, Policy, ProcessIdentity, Processes, Tracker};
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -163,6 +163,8 @@ impl Processes for Workers {
             name: "worker".to_owned(),
             is_group: false,
             is_unit: false,
+            lineage: Lineage::default(),
+            has_ended: false,
         })
     }
 }

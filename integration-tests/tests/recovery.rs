@@ -275,8 +275,11 @@ fn rules_are_read_again_while_it_runs() {
     server.signal(Signal::HangUp);
     server.expect(line_with("was read again"));
     // Recovery gets the rules a moment later.
+    let mut names = (0..).map(|number| format!("victim-{number}"));
     wait_until("the new rule has a command run", || {
-        server.start_agent(&[]).signal(Signal::Kill);
+        // None of them takes the place of another.
+        let name = names.next().unwrap_or_default();
+        server.start_agent(&["--name", &name]).signal(Signal::Kill);
         !notes(&scratch).is_empty()
     });
 }

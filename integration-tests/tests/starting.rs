@@ -22,7 +22,7 @@ const NO_OPTIONS: [&str; 0] = [];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. Unit files rely on them.
-const OPTIONS: [&str; 62] = [
+const OPTIONS: [&str; 63] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -57,6 +57,7 @@ const OPTIONS: [&str; 62] = [
     "max-beat-rate",
     "max-total-rate",
     "forget-after",
+    "replaced-within",
     "state-dir",
     "record",
     "record-limit",

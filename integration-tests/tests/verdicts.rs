@@ -102,7 +102,7 @@ fn a_death_is_seen_at_once_with_its_exit_status_or_signal() {
         (End::Command("abort"), "down", "killed", (None, Some(6))),
         (End::Command("crash"), "down", "killed", (None, Some(11))),
         (End::Signal(Signal::Kill), "down", "killed", (None, Some(9))),
-        (End::Signal(Signal::Terminate), "down", "killed", (None, Some(15))),
+        (End::Signal(Signal::Terminate), "gone", "killed", (None, Some(15))),
     ];
     let mut workers: Vec<_> = rows.iter().map(|_| server.start_agent(&[])).collect();
     for (worker, (end, ..)) in workers.iter_mut().zip(&rows) {
@@ -116,7 +116,7 @@ fn a_death_is_seen_at_once_with_its_exit_status_or_signal() {
         assert_eq!((change.exit_code, change.signal), *how, "{change}");
         server.expect_history(worker, &["up: first_beat", &format!("{to}: {cause}")]);
     }
-    let scrape = server.await_agents("down", rows.len() - 1);
+    let scrape = server.await_agents("down", rows.len() - 2);
     assert_detections(&scrape, rows.len());
     for (worker, (_, to, ..)) in workers.iter().zip(&rows) {
         let up = scrape.get("varta_agent_up", &[("pid", &worker.pid().to_string())]);
@@ -177,7 +177,7 @@ fn an_agent_that_dies_before_its_first_beat_is_read_is_down_all_the_same() {
 }
 
 #[test]
-fn a_process_that_has_vanished_before_its_first_beat_is_read_is_down_and_gone_if_it_said_goodbye() {
+fn a_process_that_has_vanished_before_its_first_beat_is_read_is_gone_and_no_alarm() {
     let server = Server::start(NO_DEADLINE);
     server.pause();
     let ended_after = |commands: &[&str]| {
@@ -191,8 +191,8 @@ fn a_process_that_has_vanished_before_its_first_beat_is_read_is_down_and_gone_if
     let vanished = ended_after(&["exit 3"]);
     let left = ended_after(&["goodbye", "exit 3"]);
     server.resume();
-    let down = server.expect(agent(vanished).down().because("exited"));
-    assert_eq!(down.exit_code, None, "{down}");
+    let gone = server.expect(agent(vanished).gone().because("exited"));
+    assert_eq!(gone.exit_code, None, "{gone}");
     server.expect_history(left, &["up: first_beat", "gone: goodbye"]);
 }
 
@@ -450,7 +450,7 @@ fn another_program_with_the_pid_of_a_dead_one_is_a_new_incarnation() {
     let (pid, second) = replace_with_other_program(&server, false);
     server.expect(agent(pid).named("it-other").up().because("restarted").from("down"));
     // The new one has a death of its own.
-    sys::send_signal(pid, Signal::Terminate).unwrap();
+    sys::send_signal(pid, Signal::Kill).unwrap();
     server.await_scrape("the new one is down", |scrape| scrape.of_agent("varta_agent_up", pid) == 0.0);
     server.expect_history(pid, &["up: first_beat", "down: killed", "up: restarted", "down: killed"]);
     assert_eq!(server.scrape().value("varta_watch_pids_tracked", &[]), 1.0);
@@ -469,8 +469,8 @@ fn a_death_that_is_seen_late_is_not_that_of_the_process_that_has_the_pid_by_then
     let scrape = server.await_beats(&[pid], 5);
     assert_eq!(scrape.of_agent("varta_agent_up", pid), 1.0);
     sys::send_signal(pid, Signal::Terminate).unwrap();
-    server.expect(agent(pid).down().signal(15));
-    server.expect_history(pid, &["up: first_beat", "up: restarted", "down: killed"]);
+    server.expect(agent(pid).gone().signal(15));
+    server.expect_history(pid, &["up: first_beat", "up: restarted", "gone: killed"]);
     drop(second);
 }
 

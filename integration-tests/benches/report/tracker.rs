@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use varta_agent::{Frame, Status};
 use varta_server::beat::{ReceivedBeat, Sender};
 use varta_server::time::MonoTime;
-use varta_server::tracker::{Policy, ProcessIdentity, Processes, Tracker};
+use varta_server::tracker::{Lineage, Policy, ProcessIdentity, Processes, Tracker};
 
 use crate::statistics::Comparison;
 use crate::{Fallible, sys};
@@ -56,6 +56,8 @@ impl Processes for Nobody {
             name: format!("worker-{}", pid % 100),
             is_group: false,
             is_unit: false,
+            lineage: Lineage::default(),
+            has_ended: false,
         })
     }
 }

@@ -9,6 +9,9 @@ use varta_proto::control::NameError;
 pub const MIN_STALL_AFTER: Duration = Duration::from_millis(10);
 /// The longest duration of any option.
 pub const MAX_DURATION: Duration = Duration::from_secs(366 * 86_400);
+/// The longest time for which the end of a process is no alarm because another may take its place: an alarm
+/// that comes later would be of little use.
+pub const MAX_REPLACED_WITHIN: Duration = Duration::from_secs(600);
 
 /// The longest time for a command that the server runs.
 pub(crate) const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(86_400);
@@ -52,6 +55,14 @@ pub enum EntryError {
     /// A pause ends before it begins.
     #[error("until: is not after from")]
     EndsBeforeItBegins,
+    /// A grace is too long.
+    #[error("{key}: {given:?} is more than 10 minutes")]
+    GraceTooLong {
+        /// The key of the entry.
+        key: &'static str,
+        /// The given duration.
+        given: Duration,
+    },
     /// A duration is too short or too long.
     #[error("{key}: {given:?} is not between {MIN_STALL_AFTER:?} and 366 days")]
     OutOfRange {
@@ -60,6 +71,14 @@ pub enum EntryError {
         /// The given duration.
         given: Duration,
     },
+}
+
+/// Checks that a grace, which may be zero, is not too long.
+pub(crate) fn check_grace(key: &'static str, given: Duration) -> Result<(), EntryError> {
+    if given > MAX_REPLACED_WITHIN {
+        return Err(EntryError::GraceTooLong { key, given });
+    }
+    Ok(())
 }
 
 /// Checks that a duration of an entry is within the limits.

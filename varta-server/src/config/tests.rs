@@ -218,7 +218,7 @@ fn values_that_make_no_sense_are_refused_by_name() {
     assert!(refused(|config| config.ingest.secure_udp.push(from_anywhere())).contains("--key-file"));
     assert!(refused(|config| config.ingest.keys.key = Some("key".into())).contains("--secure-udp"));
     assert!(refused(|config| config.ingest.udp_receive_buffer = 0).starts_with("--udp-receive-buffer"));
-    let patient = Rule { name: Glob::parse("slow-*").unwrap(), stall_after: Some(MAX_DURATION) };
+    let patient = Rule { stall_after: Some(MAX_DURATION), ..Rule::of(Glob::parse("slow-*").unwrap()) };
     let said = refused(|config| config.policy.rules.add(patient).unwrap());
     assert!(said.starts_with("--forget-after") && said.contains("slow-*"), "{said}");
     let said = refused(|config| {

@@ -147,7 +147,10 @@ pub(crate) fn describe(transition: &Transition) -> String {
             ),
             None => format!("it beats again after {silence} of silence"),
         },
-        Cause::Restarted => "a new process has this pid".to_owned(),
+        Cause::Restarted => match &transition.predecessor {
+            Some(predecessor) => format!("it takes the place of {predecessor}"),
+            None => "a new process has this pid".to_owned(),
+        },
         Cause::Panicked => match to {
             Verdict::Up(_) => "it says that it panicked".to_owned(),
             Verdict::Stalled => {
@@ -164,7 +167,8 @@ pub(crate) fn describe(transition: &Transition) -> String {
             format!("its process ended, the kernel does not tell how; it last said {said}")
         }
         Cause::Killed { signal } => {
-            format!("its process was killed by {}; it last said {said}", signal_name(*signal))
+            let how = if *to == Verdict::Gone { "ended by" } else { "killed by" };
+            format!("its process was {how} {}; it last said {said}", signal_name(*signal))
         }
         Cause::OomKilled => format!(
             "the kernel killed its process because memory ran out{}; it last said {said}",
@@ -210,9 +214,13 @@ pub(crate) fn describe(transition: &Transition) -> String {
             )
         }
     };
+    let replaced = match &transition.successor {
+        Some(successor) => format!("; {successor} has taken its place"),
+        None => String::new(),
+    };
     match dossier {
-        Some(dossier) => format!("{went}: {because}. {dossier}"),
-        None => format!("{went}: {because}"),
+        Some(dossier) => format!("{went}: {because}{replaced}. {dossier}"),
+        None => format!("{went}: {because}{replaced}"),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::base::limits::check_duration;
+use crate::base::limits::{check_duration, check_grace};
 use crate::base::{EntryError, Glob};
+use crate::domain::process::SuccessExit;
 
 /// Settings for the agents whose names match.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +13,19 @@ pub struct Rule {
     pub name: Glob,
     /// The stall timeout of these agents; `None` leaves it to the agents and to the default.
     pub stall_after: Option<Duration>,
+    /// The ends of their processes that are ordinary; `None` for the default.
+    pub success_exit: Option<SuccessExit>,
+    /// How long after the end of such a process another may take its place without an alarm; `None` for the
+    /// default.
+    pub replaced_within: Option<Duration>,
+}
+
+impl Rule {
+    /// A rule for the agents whose names match, without any setting.
+    #[must_use]
+    pub const fn of(name: Glob) -> Self {
+        Rule { name, stall_after: None, success_exit: None, replaced_within: None }
+    }
 }
 
 /// Rules in order. Only the first rule that matches a name applies to it.
@@ -21,7 +35,8 @@ pub struct Rule {
 /// use varta_server::config::{Glob, Rule, Rules};
 ///
 /// let mut rules = Rules::default();
-/// rules.add(Rule { name: Glob::parse("billing-*")?, stall_after: Some(Duration::from_secs(30)) })?;
+/// let billing = Glob::parse("billing-*")?;
+/// rules.add(Rule { stall_after: Some(Duration::from_secs(30)), ..Rule::of(billing) })?;
 /// assert_eq!(rules.stall_after_for("billing-7"), Some(Duration::from_secs(30)));
 /// assert_eq!(rules.stall_after_for("mail"), None);
 /// # Ok::<(), varta_server::config::EntryError>(())
@@ -37,13 +52,16 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// When there are too many rules, when an earlier rule has the same pattern, or when `stall_after` is out
-    /// of
+    /// When there are too many rules, when an earlier rule has the same pattern, when `stall_after` is out of
     /// the range of [10 ms](crate::base::limits::MIN_STALL_AFTER) to
-    /// [366 days](crate::base::limits::MAX_DURATION). The rules are unchanged then.
+    /// [366 days](crate::base::limits::MAX_DURATION), or when `replaced_within` is longer than
+    /// [10 minutes](crate::base::limits::MAX_REPLACED_WITHIN). The rules are unchanged then.
     pub fn add(&mut self, rule: Rule) -> Result<(), EntryError> {
         if let Some(stall_after) = rule.stall_after {
             check_duration("stall-after", stall_after)?;
+        }
+        if let Some(within) = rule.replaced_within {
+            check_grace("replaced-within", within)?;
         }
         if self.0.iter().any(|earlier| earlier.name == rule.name) {
             return Err(EntryError::NameTwice { name: rule.name.as_str().to_owned() });
@@ -65,6 +83,19 @@ impl Rules {
     #[must_use]
     pub fn stall_after_for(&self, name: &str) -> Option<Duration> {
         self.find(name)?.stall_after
+    }
+
+    /// The ends that are ordinary for agents of this name.
+    #[must_use]
+    pub fn success_exit_for(&self, name: &str) -> SuccessExit {
+        self.find(name).and_then(|rule| rule.success_exit).unwrap_or_default()
+    }
+
+    /// How long another may take the place of an agent of this name without an alarm; `None` if no rule says
+    /// it.
+    #[must_use]
+    pub fn replaced_within_for(&self, name: &str) -> Option<Duration> {
+        self.find(name)?.replaced_within
     }
 
     /// The rule with the longest stall timeout.
@@ -90,7 +121,8 @@ mod tests {
     use super::*;
 
     fn rule(name: &str, stall_after: Option<u64>) -> Rule {
-        Rule { name: Glob::parse(name).unwrap(), stall_after: stall_after.map(Duration::from_secs) }
+        let name = Glob::parse(name).unwrap();
+        Rule { stall_after: stall_after.map(Duration::from_secs), ..Rule::of(name) }
     }
 
     #[test]

@@ -67,7 +67,15 @@ const CHANGES: [(usize, &[Cause]); 6] = [
         Verdict::DOWN,
         &[Cause::Exited { code: None }, Cause::Killed { signal: 0 }, Cause::OomKilled, Cause::Panicked],
     ),
-    (Verdict::GONE, &[Cause::Exited { code: None }, Cause::Goodbye { reason: None }]),
+    (
+        Verdict::GONE,
+        &[
+            Cause::Exited { code: None },
+            Cause::Killed { signal: 0 },
+            Cause::OomKilled,
+            Cause::Goodbye { reason: None },
+        ],
+    ),
     (Verdict::UNKNOWN, &[Cause::ObserverBlind, Cause::Lossy, Cause::QueueFull]),
     (Verdict::EXPECTED, &[Cause::NeverSeen]),
 ];
@@ -147,7 +155,12 @@ impl TrackerMetrics {
 
     pub(crate) fn transition(&mut self, transition: &Transition) {
         let row = (transition.to.index(), transition.cause.index());
-        if let Some((.., counter)) = self.transitions.iter().find(|(to, cause, _)| (*to, *cause) == row) {
+        // An agent that was counted when it came, and takes the place of another once it says its name.
+        let was_counted =
+            transition.predecessor.is_some() && transition.from.is_some_and(|from| from == transition.to);
+        if !was_counted
+            && let Some((.., counter)) = self.transitions.iter().find(|(to, cause, _)| (*to, *cause) == row)
+        {
             counter.increment(1);
         }
         let is_silent = |verdict: Verdict| matches!(verdict, Verdict::Stalled | Verdict::Down);

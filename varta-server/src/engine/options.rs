@@ -1,14 +1,19 @@
 //! By which rules agents are judged: their number, their rate and their time.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use clap::Args;
+use toml::de::DeValue;
 
 use crate::base::Glob;
 use crate::base::error::Error;
-use crate::base::limits::{MAX_DURATION, MIN_STALL_AFTER};
+use crate::base::limits::{MAX_DURATION, MAX_REPLACED_WITHIN, MIN_STALL_AFTER};
 use crate::base::options::parse_duration;
-use crate::base::options::table::{ParseError, ReadTables, Table, TomlKey, Value, at, duration};
+use crate::base::options::table::{
+    ParseError, ReadTables, Table, TomlKey, Value, at, decimal, duration, grace, wrong_type,
+};
+use crate::domain::process::SuccessExit;
 use crate::domain::tracker::Policy;
 use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
 use crate::engine::detector_options::{DetectorArgs, check_detector};
@@ -54,6 +59,14 @@ pub struct EngineArgs {
     #[arg(long, env = "VARTA_FORGET_AFTER", value_name = "DURATION", default_value = "24h",
           value_parser = parse_duration)]
     pub forget_after: Duration,
+
+    /// How long after the end of a process another may take its place without an alarm; 0s for not at all
+    ///
+    /// A process takes the place of one of the same name, or of the same command line and directory if it has
+    /// no other name than its command. The end itself is logged and counted at once.
+    #[arg(long, env = "VARTA_REPLACED_WITHIN", value_name = "DURATION", default_value = "2s",
+          value_parser = parse_duration)]
+    pub replaced_within: Duration,
 }
 
 impl EngineArgs {
@@ -68,6 +81,7 @@ impl EngineArgs {
             stall_after: self.stall_after,
             arrival: self.detector.policy()?,
             forget_after: self.forget_after,
+            replaced_within: self.replaced_within,
             max_agents: self.max_agents,
             max_agents_per_source: self.max_agents_per_source,
             // What anybody can make up leaves room for those who prove who they are.
@@ -102,18 +116,41 @@ impl EngineTables {
 }
 
 /// The keys of a rule.
-const RULE_KEYS: [&str; 2] = ["name", "stall-after"];
+const RULE_KEYS: [&str; 4] = ["name", "stall-after", "success-exit", "replaced-within"];
 
 impl ReadTables for Rules {
     const NAME: &str = "rule";
 
     fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError> {
-        let [name, stall_after] = table.values(RULE_KEYS)?;
+        let [name, stall_after, success_exit, replaced_within] = table.values(RULE_KEYS)?;
         let (place, name) = table.name(name)?;
         let name = Glob::parse(name).map_err(|error| at(place, error))?;
         let stall_after = stall_after.map(|value| duration("stall-after", value)).transpose()?;
-        Rules::add(self, Rule { name, stall_after }).map_err(|error| at(place, error))
+        let success_exit = success_exit.map(read_success_exit).transpose()?;
+        let replaced_within = replaced_within.map(|value| grace("replaced-within", value)).transpose()?;
+        let rule = Rule { stall_after, success_exit, replaced_within, ..Rule::of(name) };
+        Rules::add(self, rule).map_err(|error| at(place, error))
     }
+}
+
+/// A list of exit statuses and names of signals, as `[0, 30, "SIGTERM"]`.
+fn read_success_exit(value: &Value<'_>) -> Result<SuccessExit, ParseError> {
+    const KEY: &str = "success-exit";
+    let wrong = |place, found| at(place, format!("{KEY}: {}", wrong_type(found, "a list is")));
+    let DeValue::Array(items) = value.get_ref() else { return Err(wrong(value, value.get_ref())) };
+    let mut set = SuccessExit::NONE;
+    for item in items.iter() {
+        let end = match item.get_ref() {
+            DeValue::Integer(number) => Cow::Owned(decimal(number).unwrap_or_default()),
+            DeValue::String(name) => Cow::Borrowed(&**name),
+            other => {
+                let fault = wrong_type(other, "an exit status or the name of a signal is");
+                return Err(at(item, format!("{KEY}: {fault}")));
+            }
+        };
+        set.add(end.parse().map_err(|fault| at(item, format!("{KEY}: {fault}")))?);
+    }
+    Ok(set)
 }
 
 /// The keys of an expected agent.
@@ -144,6 +181,9 @@ pub(crate) fn check_policy(policy: &Policy) -> Result<(), Error> {
         let fault = format!("{forget_after:?} is not between --stall-after and 366 days");
         return wrong("--forget-after", fault);
     }
+    if policy.replaced_within > MAX_REPLACED_WITHIN {
+        return wrong("--replaced-within", format!("{:?} is more than 10 minutes", policy.replaced_within));
+    }
     check_detector(&policy.arrival, forget_after)?;
     if max_agents == 0 {
         return wrong("--max-agents", "0 leaves no room for any agent".to_owned());
@@ -154,7 +194,7 @@ pub(crate) fn check_policy(policy: &Policy) -> Result<(), Error> {
 /// Checks the settings of single agents against those for all.
 pub(crate) fn check_agents(rules: &Rules, expected: &ExpectedAgents, policy: &Policy) -> Result<(), Error> {
     let Policy { forget_after, max_agents, .. } = *policy;
-    if let Some(Rule { name, stall_after: Some(longest) }) = rules.longest()
+    if let Some(Rule { name, stall_after: Some(longest), .. }) = rules.longest()
         && *longest > forget_after
     {
         let name = name.as_str();

@@ -2,20 +2,21 @@
 //! records what the tracker learns of them.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use crate::base::time::MonoTime;
 use crate::domain::batch::Batch;
-use crate::domain::process::{Dossier, ExitStatus, InspectionDepth, ProcessId};
+use crate::domain::process::identity::{ProcessIdentity, Processes};
+use crate::domain::process::{Dossier, EndedProcess, ExitStatus, InspectionDepth, Lineage, ProcessId};
 use crate::domain::tracker::{Policy, Tracker, TrackerRequest};
 use crate::engine::record::InputRecord;
 use crate::engine::tap::{Recorder, RecordingProcesses};
-use crate::observe::exit_watcher::{ExitWatcher, WatchError};
+use crate::observe::exit_watcher::{ExitWatcher, ProcessExit, WatchError, WatchedProcess};
 use crate::observe::hierarchy::Hierarchies;
-use crate::observe::identify;
-use crate::observe::identify::ProcFs;
+use crate::observe::identify::{self, Presence, ProcFs};
 use crate::observe::oom::OomWatch;
 use crate::observe::sampler::{REQUESTS, SampleResult, Sampler};
 
@@ -48,6 +49,28 @@ pub(crate) struct ProcessMonitor {
     pub(super) recorder: Recorder,
 }
 
+/// Identifies processes, and knows which have just ended.
+pub(super) struct ProcessLookup<'m> {
+    processes: &'m mut RecordingProcesses<ProcFs>,
+    watcher: &'m mut ExitWatcher,
+}
+
+impl Processes for ProcessLookup<'_> {
+    #[inline]
+    fn identify(&mut self, pid: u32) -> Option<ProcessIdentity> {
+        self.processes.identify(pid)
+    }
+
+    fn ended(&mut self) -> Vec<EndedProcess> {
+        let ended = |exit: &ProcessExit| {
+            let WatchedProcess { pid, start_time, lineage } = exit.process;
+            let process = ProcessId { pid, start_time: start_time? };
+            Some(EndedProcess { process, death: exit.death, lineage })
+        };
+        self.watcher.peek().filter_map(ended).collect()
+    }
+}
+
 impl ProcessMonitor {
     pub(crate) fn new(
         watcher: ExitWatcher,
@@ -67,6 +90,11 @@ impl ProcessMonitor {
         }
     }
 
+    /// What the tracker may ask while it handles beats.
+    pub(super) fn lookup(&mut self) -> ProcessLookup<'_> {
+        ProcessLookup { processes: &mut self.processes, watcher: &mut self.watcher }
+    }
+
     /// Records a batch that the tracker has processed, with the process lookups that it needed.
     #[inline]
     pub(super) fn record(&mut self, batch: &Batch) {
@@ -81,18 +109,35 @@ impl ProcessMonitor {
     /// Reports a process exit to the tracker. All earlier beats of the process must have been processed.
     pub(super) fn record_exit(
         &mut self,
-        process: ProcessId,
-        death: ExitStatus,
+        exit: ProcessExit,
         noticed_at: MonoTime,
         tracker: &mut Tracker,
         now: MonoTime,
     ) {
+        let ProcessExit { process: WatchedProcess { pid, start_time, lineage }, death, .. } = exit;
+        let Some(start_time) = start_time else {
+            return self.record_absence(pid, None, death, tracker, now);
+        };
+        let process = ProcessId { pid, start_time };
         self.quick_samples.remove(&process);
         match self.oom.end(process.pid, death) {
-            Some(cgroup) => tracker.handle_oom_kill(process, cgroup, noticed_at, now),
-            None => tracker.handle_exit(process, death, noticed_at, now),
+            Some(cgroup) => tracker.handle_oom_kill(process, cgroup, lineage, noticed_at, now),
+            None => tracker.handle_exit(process, death, lineage, noticed_at, now),
         }
-        self.recorder.record(InputRecord::Exit { process, death, noticed_at, at: now });
+        self.recorder.record(InputRecord::Exit { process, death, lineage, noticed_at, at: now });
+    }
+
+    /// Reports to the tracker the end of a process that could not be watched, or not be identified.
+    fn record_absence(
+        &mut self,
+        pid: u32,
+        start_time: Option<NonZeroU64>,
+        death: ExitStatus,
+        tracker: &mut Tracker,
+        now: MonoTime,
+    ) {
+        tracker.handle_absence(pid, start_time, death, now);
+        self.recorder.record(InputRecord::Absence { pid, start_time, death, at: now });
     }
 
     /// Carries out some of the tracker's requests.
@@ -101,26 +146,28 @@ impl ProcessMonitor {
         for _ in 0..REQUESTS_PER_TURN {
             let Some(request) = self.requests.pop_front() else { return };
             match request {
-                TrackerRequest::Watch(process) => self.watch(process, tracker, now),
-                TrackerRequest::Unwatch(ProcessId { pid, .. }) => {
+                TrackerRequest::Watch(process @ ProcessId { pid, start_time }) => {
+                    let lineage = self.processes.inner_mut().take_lineage(process);
+                    let process = WatchedProcess { pid, start_time: Some(start_time), lineage };
+                    self.watch(process, tracker, now);
+                }
+                TrackerRequest::Unwatch(pid) => {
                     self.watcher.unwatch(u64::from(pid));
                     self.oom.unwatch(pid);
                 }
                 TrackerRequest::Find(pid) => {
-                    if !identify::exists(pid) {
-                        tracker.handle_absence(pid, now);
-                        self.recorder.record(InputRecord::Absence { pid, at: now });
-                    }
+                    let hidden = WatchedProcess { pid, start_time: None, lineage: Lineage::default() };
+                    self.watch(hidden, tracker, now);
                 }
                 TrackerRequest::Look { process, depth } => self.look(process, depth, tracker, now),
             }
         }
     }
 
-    fn watch(&mut self, process: ProcessId, tracker: &mut Tracker, now: MonoTime) {
-        let ProcessId { pid, start_time } = process;
-        match self.watcher.watch(u64::from(pid), pid, start_time) {
-            Err(WatchError::Gone) => self.record_exit(process, ExitStatus::Unknown, now, tracker, now),
+    fn watch(&mut self, process: WatchedProcess, tracker: &mut Tracker, now: MonoTime) {
+        let WatchedProcess { pid, start_time, .. } = process;
+        match self.watcher.watch(u64::from(pid), process) {
+            Err(WatchError::Gone) => self.record_absence(pid, start_time, ExitStatus::Unknown, tracker, now),
             Ok(()) => self.oom.watch(pid),
             // Counted by the watcher. The exit will be noticed at the agent's deadline.
             Err(WatchError::Full { .. } | WatchError::Kernel(_)) => {}
@@ -151,7 +198,17 @@ impl ProcessMonitor {
             Some(dossier) => tracker.handle_evidence(process, Some(dossier), now),
             // The watcher is about to report the exit, with its status.
             None if self.watcher.watches(u64::from(process.pid)) => {}
-            None => self.record_exit(process, ExitStatus::Unknown, now, tracker, now),
+            None => match identify::presence(process.pid, process.start_time) {
+                Presence::Gone => {
+                    let ProcessId { pid, start_time } = process;
+                    let lineage = Lineage::default();
+                    let process = WatchedProcess { pid, start_time: Some(start_time), lineage };
+                    let exit = ProcessExit { key: u64::from(pid), process, death: ExitStatus::Unknown };
+                    self.record_exit(exit, now, tracker, now);
+                }
+                // It could not be read, which says nothing about it.
+                Presence::There | Presence::Unknown => tracker.handle_evidence(process, None, now),
+            },
         }
     }
 }

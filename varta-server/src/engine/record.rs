@@ -1,10 +1,12 @@
 //! The inputs of the tracker as values: a recording is a sequence of them, and a replay feeds them to another
 //! tracker.
 
+use std::num::NonZeroU64;
+
 use crate::base::time::MonoTime;
 use crate::domain::beat::{ReceivedBeat, ReceivedControl, Transport};
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{ExitStatus, ProcessId};
+use crate::domain::process::{ExitStatus, Lineage, ProcessId};
 
 /// One input of the tracker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +32,17 @@ pub(crate) enum InputRecord {
     Exit {
         process: ProcessId,
         death: ExitStatus,
+        lineage: Lineage,
         noticed_at: MonoTime,
         at: MonoTime,
     },
-    /// No process has this pid.
+    /// A process ended that could not be watched, or not be identified.
     Absence {
         pid: u32,
+        /// The start time of the process that had it, if it was identified.
+        start_time: Option<NonZeroU64>,
+        /// How the process that had it ended.
+        death: ExitStatus,
         at: MonoTime,
     },
     /// Records that did not fit the queue of the recording.

@@ -59,7 +59,7 @@ mod tests {
         let reload = Reload::new(Policy { max_agents: 1, ..Policy::default() }, to_queries);
         let mut patient = EngineTables::default();
         let name = Glob::parse("slow-*").unwrap();
-        patient.rules.add(Rule { name, stall_after: Some(MAX_DURATION) }).unwrap();
+        patient.rules.add(Rule { stall_after: Some(MAX_DURATION), ..Rule::of(name) }).unwrap();
         assert!(reload.stage(patient).unwrap_err().to_string().starts_with("--forget-after"));
         let mut many = EngineTables::default();
         many.expected.add(Expected::named("one").unwrap()).unwrap();

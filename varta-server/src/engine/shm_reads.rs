@@ -39,7 +39,7 @@ impl TrackerActor {
     }
 
     /// Reads what an exited process has last written, and drops its pages.
-    pub(super) fn read_last_of(&mut self, pid: u32, start_time: NonZeroU64, noticed_at: MonoTime) {
+    pub(super) fn read_last_of(&mut self, pid: u32, start_time: Option<NonZeroU64>, noticed_at: MonoTime) {
         self.read_page(pid, noticed_at);
         self.pages.forget(pid, start_time);
     }

@@ -135,6 +135,11 @@ impl<P> RecordingProcesses<P> {
         RecordingProcesses { inner, answers: recorder.is_on().then(Vec::new) }
     }
 
+    /// What identifies them.
+    pub(crate) fn inner_mut(&mut self) -> &mut P {
+        &mut self.inner
+    }
+
     /// Takes the results since the last call.
     pub(crate) fn take_answers(&mut self) -> Vec<IdentityLookup> {
         self.answers.as_mut().map(mem::take).unwrap_or_default()

@@ -17,7 +17,6 @@ use crate::base::time::{MonoTime, millis};
 use crate::domain::batch::Batch;
 use crate::domain::beat::{Origin, Transport};
 use crate::domain::outcome::OutcomeCounts;
-use crate::domain::process::ProcessId;
 use crate::domain::tracker::Tracker;
 use crate::engine::metrics::TrackerMetrics;
 use crate::engine::process_monitor::ProcessMonitor;
@@ -29,7 +28,7 @@ use crate::ingest::listener::INBOX_BATCHES;
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::{Probe, ShmPages};
 use crate::metrics::agent_rows::AgentRows;
-use crate::observe::exit_watcher::ProcessExit;
+use crate::observe::exit_watcher::{ProcessExit, WatchedProcess};
 
 /// The capacity of the query queue; senders wait while it is full.
 pub(crate) const QUERIES: usize = 16;
@@ -154,10 +153,10 @@ impl TrackerActor {
         let now = self.clock.now();
         let mut died = Some(first);
         for more in (0..=DEATHS_PER_TURN).rev() {
-            let Some(ProcessExit { pid, start_time, death, .. }) = died else { break };
-            let process = ProcessId { pid, start_time };
+            let Some(exit) = died else { break };
+            let WatchedProcess { pid, start_time, .. } = exit.process;
             self.read_last_of(pid, start_time, noticed_at);
-            self.process_monitor.record_exit(process, death, noticed_at, &mut self.tracker, now);
+            self.process_monitor.record_exit(exit, noticed_at, &mut self.tracker, now);
             died = if more > 0 { self.process_monitor.watcher.try_next().map_err(no_deaths)? } else { None };
         }
         Ok(())
@@ -236,15 +235,15 @@ impl TrackerActor {
         let mut taken = 0;
         for (before, control) in &batch.controls {
             frames.add(
-                &self.tracker.handle_batch(&batch.beats[taken..*before], &mut self.process_monitor.processes),
+                &self.tracker.handle_batch(&batch.beats[taken..*before], &mut self.process_monitor.lookup()),
             );
             taken = *before;
             let mut tally = OutcomeCounts::default();
-            tally.count(self.tracker.handle_control(control));
+            tally.count(self.tracker.handle_control(control, &mut self.process_monitor.lookup()));
             frames.add(&tally);
             self.keep_pace(control.sender);
         }
-        frames.add(&self.tracker.handle_batch(&batch.beats[taken..], &mut self.process_monitor.processes));
+        frames.add(&self.tracker.handle_batch(&batch.beats[taken..], &mut self.process_monitor.lookup()));
         if let Some(at) = batch.queue_full_at {
             self.tracker.handle_loss(batch.transport, at);
         }

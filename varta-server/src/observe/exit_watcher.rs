@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::base::clock::Clock;
 use crate::base::time::MonoTime;
-use crate::domain::process::ExitStatus;
+use crate::domain::process::{ExitStatus, Lineage};
 use crate::observe::pidfd::{EVENTS, ExitPoll, Pidfd, PidfdSet};
 use crate::observe::stat::Stat;
 
@@ -38,6 +38,8 @@ pub(crate) struct ExitWatcher {
     /// Keys of zombies whose status is awaited, in the order of their deadlines; some may be settled already.
     /// A queue instead of a heap, because all of them wait equally long.
     unreaped: VecDeque<(MonoTime, u64)>,
+    /// Exits that were looked at ahead of their turn: at most [`EVENTS`].
+    peeked: VecDeque<ProcessExit>,
     cap: usize,
     counts: WatchRefusals,
     clock: Clock,
@@ -48,22 +50,32 @@ pub(crate) struct ExitWatcher {
 #[derive(Debug)]
 struct Watched {
     pidfd: Pidfd,
-    pid: u32,
-    start_time: NonZeroU64,
-    /// The deadline for its exit status; `NEVER` while the process lives.
+    process: WatchedProcess,
+    /// The deadline for its exit status; `NEVER` while the process lives, and after its exit was reported
+    /// without the status.
     unreaped_until: MonoTime,
+    is_reported: bool,
 }
 
-/// The exit of a watched process, which is not watched any more.
+/// A process to watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WatchedProcess {
+    pub pid: u32,
+    /// Its start time in clock ticks after the boot; `None` where `/proc` hides it.
+    pub start_time: Option<NonZeroU64>,
+    /// What it has in common with its successor.
+    pub lineage: Lineage,
+}
+
+/// The exit of a watched process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessExit {
     /// The caller's key.
     pub key: u64,
-    /// The pid of the process, which may have been reused since.
-    pub pid: u32,
-    /// Its start time in clock ticks after the boot.
-    pub start_time: NonZeroU64,
-    /// Its exit status.
+    /// The process, whose pid may have been reused since.
+    pub process: WatchedProcess,
+    /// Its exit status. While it is unknown because the parent of the process does not ask for it, the exit
+    /// is reported once more when it does.
     pub death: ExitStatus,
 }
 
@@ -113,6 +125,7 @@ impl ExitWatcher {
             watched: HashMap::new(),
             named: VecDeque::with_capacity(EVENTS),
             unreaped: VecDeque::new(),
+            peeked: VecDeque::new(),
             cap,
             counts: WatchRefusals::default(),
             clock,
@@ -120,15 +133,15 @@ impl ExitWatcher {
         })
     }
 
-    /// Watches the process with this pid and start time, in place of any other process under `key`.
+    /// Watches a process, in place of any other process under `key`.
     ///
     /// The exit of a zombie is reported at once.
     ///
     /// # Errors
     ///
     /// See [`WatchError`]; each error is counted and changes nothing else.
-    pub(crate) fn watch(&mut self, key: u64, pid: u32, start_time: NonZeroU64) -> Result<(), WatchError> {
-        let result = self.try_watch(key, pid, start_time);
+    pub(crate) fn watch(&mut self, key: u64, process: WatchedProcess) -> Result<(), WatchError> {
+        let result = self.try_watch(key, process);
         match &result {
             Ok(()) => {}
             Err(WatchError::Gone) => self.counts.gone += 1,
@@ -138,21 +151,26 @@ impl ExitWatcher {
         result
     }
 
-    fn try_watch(&mut self, key: u64, pid: u32, start_time: NonZeroU64) -> Result<(), WatchError> {
+    fn try_watch(&mut self, key: u64, process: WatchedProcess) -> Result<(), WatchError> {
         if self.watched.len() >= self.cap && !self.watched.contains_key(&key) {
             return Err(WatchError::Full { cap: self.cap });
         }
-        let pidfd = Pidfd::open(pid).map_err(|error| match error.raw_os_error() {
+        let pidfd = Pidfd::open(process.pid).map_err(|error| match error.raw_os_error() {
             Some(libc::ESRCH) => WatchError::Gone,
             _ => WatchError::Kernel(error),
         })?;
-        // Read after the pidfd was opened: if the start time is right, the pidfd belongs to this process.
-        if Stat::of_thread(pid, pid).is_none_or(|stat| stat.start_time != start_time) {
+        // Read after the pidfd was opened: if the start time is right, the pidfd belongs to this process. That
+        // it cannot be read is no evidence of another.
+        let is_another = |start_time| {
+            Stat::of_thread(process.pid, process.pid).is_some_and(|stat| stat.start_time != start_time)
+        };
+        if process.start_time.is_some_and(is_another) {
             return Err(WatchError::Gone);
         }
         self.pidfds.get_ref().add(&pidfd, key).map_err(WatchError::Kernel)?;
         self.unwatch(key);
-        self.watched.insert(key, Watched { pidfd, pid, start_time, unreaped_until: MonoTime::NEVER });
+        let watched = Watched { pidfd, process, unreaped_until: MonoTime::NEVER, is_reported: false };
+        self.watched.insert(key, watched);
         Ok(())
     }
 
@@ -171,6 +189,9 @@ impl ExitWatcher {
     ///
     /// The kernel fails to wait: no process is watched any more.
     pub(crate) async fn next(&mut self) -> io::Result<ProcessExit> {
+        if let Some(exit) = self.peeked.pop_front() {
+            return Ok(exit);
+        }
         loop {
             if let Some(death) = self.take_named() {
                 return Ok(death);
@@ -200,6 +221,24 @@ impl ExitWatcher {
     ///
     /// As [`ExitWatcher::next`].
     pub(crate) fn try_next(&mut self) -> io::Result<Option<ProcessExit>> {
+        if let Some(exit) = self.peeked.pop_front() {
+            return Ok(Some(exit));
+        }
+        self.find_next()
+    }
+
+    /// Looks at the exits that the kernel has reported, some dozens of them at most, and leaves them to be
+    /// taken.
+    pub(crate) fn peek(&mut self) -> impl Iterator<Item = &ProcessExit> {
+        while self.peeked.len() < EVENTS {
+            // What fails here fails again when it is taken.
+            let Ok(Some(exit)) = self.find_next() else { break };
+            self.peeked.push_back(exit);
+        }
+        self.peeked.iter()
+    }
+
+    fn find_next(&mut self) -> io::Result<Option<ProcessExit>> {
         loop {
             if let Some(death) = self.take_named() {
                 return Ok(Some(death));
@@ -229,7 +268,12 @@ impl ExitWatcher {
             ExitPoll::Dead(death) => return Some(death),
             ExitPoll::Unreaped => {}
         }
-        let stat = (self.read_stat)(watched.pid).filter(|stat| stat.start_time == watched.start_time);
+        if watched.is_reported {
+            return None;
+        }
+        let is_its =
+            |stat: &Stat| watched.process.start_time.is_none_or(|start_time| stat.start_time == start_time);
+        let stat = (self.read_stat)(watched.process.pid).filter(is_its);
         if let Some(death) = stat.and_then(|stat| stat.death) {
             return Some(death);
         }
@@ -255,25 +299,36 @@ impl ExitWatcher {
         MonoTime::NEVER
     }
 
-    /// The exit of a process whose status did not become available in time.
+    /// The exit of a process whose status did not become available in time. The process stays watched: the
+    /// kernel reports once more when its parent asks for the status.
     fn take_overdue(&mut self, now: MonoTime) -> Option<ProcessExit> {
         if self.unreaped_until() > now {
             return None;
         }
         let (_, key) = self.unreaped.pop_front()?;
-        self.tell(key, ExitStatus::Unknown)
+        let watched = self.watched.get_mut(&key)?;
+        // In the moment of its end a process shows no status yet.
+        let stat = (self.read_stat)(watched.process.pid);
+        let is_its =
+            |stat: &Stat| watched.process.start_time.is_none_or(|start_time| stat.start_time == start_time);
+        if let Some(death) = stat.filter(is_its).and_then(|stat| stat.death) {
+            return self.tell(key, death);
+        }
+        watched.unreaped_until = MonoTime::NEVER;
+        watched.is_reported = true;
+        Some(ProcessExit { key, process: watched.process, death: ExitStatus::Unknown })
     }
 
     fn tell(&mut self, key: u64, death: ExitStatus) -> Option<ProcessExit> {
-        let (pid, start_time) = self.watched.get(&key).map(|watched| (watched.pid, watched.start_time))?;
+        let process = self.watched.get(&key).map(|watched| watched.process)?;
         self.unwatch(key);
-        Some(ProcessExit { key, pid, start_time, death })
+        Some(ProcessExit { key, process, death })
     }
 
-    /// Whether a process is watched under this key.
+    /// Whether the exit of the process under this key is still to be reported.
     #[must_use]
     pub(crate) fn watches(&self, key: u64) -> bool {
-        self.watched.contains_key(&key)
+        self.watched.get(&key).is_some_and(|watched| !watched.is_reported)
     }
 
     /// The number of watched processes.

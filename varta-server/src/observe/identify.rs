@@ -1,6 +1,9 @@
 //! Identification of processes from `/proc`: by pid and start time, which are unique even though pids are
 //! reused, and by name.
 
+use std::collections::HashMap;
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU64;
 
 use nix::errno::Errno;
@@ -8,6 +11,8 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use crate::domain::process::identity::{ProcessIdentity, Processes};
+use crate::domain::process::{Lineage, ProcessId};
+use crate::observe::kernel_file::read_some;
 use crate::observe::name::ProcessName;
 use crate::observe::stat::Stat;
 
@@ -18,24 +23,82 @@ pub(crate) fn exists(pid: u32) -> bool {
     kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
 }
 
+/// What is known of whether a process still exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// It exists, if only as a zombie.
+    There,
+    /// No process has its pid, or another has it.
+    Gone,
+    /// A process has its pid and cannot be read: because descriptors have run out, or because `/proc` hides
+    /// the processes of other users.
+    Unknown,
+}
+
+/// Whether the process with this pid and start time still exists. A failing read is no evidence that it does
+/// not.
+pub(crate) fn presence(pid: u32, start_time: NonZeroU64) -> Presence {
+    match Stat::of_thread(pid, pid) {
+        Some(stat) if stat.start_time == start_time => Presence::There,
+        Some(_) => Presence::Gone,
+        None if exists(pid) => Presence::Unknown,
+        None => Presence::Gone,
+    }
+}
+
 /// The start time of a process in clock ticks after the boot; `None` when it does not exist or may not be
 /// read.
 pub(crate) fn start_time(pid: u32) -> Option<NonZeroU64> {
     Stat::of_thread(pid, pid).map(|stat| stat.start_time)
 }
 
+/// The bytes of a command line that are compared.
+const COMMAND_LINE_ROOM: usize = 4096;
+/// The maximum number of lineages that are kept for [`ProcFs::take_lineage`]. Beyond it they are read again.
+const MAX_LINEAGES: usize = 1_024;
+
 /// Reads identities from `/proc`.
 #[derive(Clone, Debug)]
 pub(crate) struct ProcFs {
     /// The server's own name. Processes of the same unit or container are not named by it.
     own: Option<ProcessName>,
+    /// Keyed differently in each server, so that nobody can choose command lines that collide.
+    hasher: RandomState,
+    /// Lineages of processes that were just identified, and are about to be watched.
+    lineages: HashMap<ProcessId, Lineage>,
 }
 
 impl ProcFs {
     /// Reads the server's own name.
     #[must_use]
     pub(crate) fn new() -> Self {
-        ProcFs { own: ProcessName::of_process(std::process::id()) }
+        ProcFs {
+            own: ProcessName::of_process(std::process::id()),
+            hasher: RandomState::new(),
+            lineages: HashMap::new(),
+        }
+    }
+
+    /// What a process has in common with its successor, once; read now if it was not identified a moment ago.
+    pub(crate) fn take_lineage(&mut self, process: ProcessId) -> Lineage {
+        if let Some(lineage) = self.lineages.remove(&process) {
+            return lineage;
+        }
+        let stat = Stat::of_thread(process.pid, process.pid);
+        stat.map_or_else(Lineage::default, |stat| self.read_lineage(process.pid, &stat))
+    }
+
+    fn read_lineage(&self, pid: u32, stat: &Stat) -> Lineage {
+        let mut room = [0; COMMAND_LINE_ROOM];
+        let line = read_some(format!("/proc/{pid}/cmdline"), &mut room).filter(|line| !line.is_empty());
+        let command = line.map_or(0, |line| {
+            // Processes of other users do not show their directory.
+            let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok();
+            let hash = self.hasher.hash_one((line, directory));
+            // 0 stands for an unknown one.
+            u32::try_from(hash & u64::from(u32::MAX)).unwrap_or(u32::MAX).max(1)
+        });
+        Lineage { parent: stat.parent, command }
     }
 }
 
@@ -50,13 +113,21 @@ impl Processes for ProcFs {
         // Of the main thread instead of the process, for which the kernel adds up all threads: with ten
         // thousand of them that would cost a hundred times as much. The fields read here are the same in
         // both.
-        let Stat { start_time, name, .. } = Stat::of_thread(pid, pid)?;
+        let stat = Stat::of_thread(pid, pid)?;
+        let lineage = self.read_lineage(pid, &stat);
+        if self.lineages.len() >= MAX_LINEAGES {
+            self.lineages.clear();
+        }
+        self.lineages.insert(ProcessId { pid, start_time: stat.start_time }, lineage);
+        let has_ended = stat.is_dead();
+        let Stat { start_time, name, .. } = stat;
         let group = ProcessName::of_group(pid).filter(|(group, _)| self.own.as_ref() != Some(group));
         Some(match group {
             Some((group, is_unit)) => {
-                ProcessIdentity { start_time, name: group.to_string(), is_group: true, is_unit }
+                let name = group.to_string();
+                ProcessIdentity { start_time, name, is_group: true, is_unit, lineage, has_ended }
             }
-            None => ProcessIdentity { start_time, name, is_group: false, is_unit: false },
+            None => ProcessIdentity { start_time, name, is_group: false, is_unit: false, lineage, has_ended },
         })
     }
 }
@@ -64,12 +135,13 @@ impl Processes for ProcFs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::identify::{ProcFs, exists};
+    use crate::observe::testing::Child;
 
     #[test]
     fn this_process_is_identified_the_same_each_time() {
-        let first = ProcFs::new().identify(std::process::id()).unwrap();
-        assert_eq!(ProcFs::new().identify(std::process::id()), Some(first));
+        let mut processes = ProcFs::new();
+        let first = processes.identify(std::process::id()).unwrap();
+        assert_eq!(processes.identify(std::process::id()), Some(first));
     }
 
     #[test]
@@ -79,6 +151,41 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         child.wait().unwrap();
         assert!(!exists(child.id()));
+    }
+
+    #[test]
+    fn what_has_a_pid_is_there_only_with_its_own_start_time() {
+        let child = Child::asleep();
+        assert_eq!(presence(child.pid(), child.start_time()), Presence::There);
+        let another = child.start_time().checked_add(1).unwrap();
+        assert_eq!(presence(child.pid(), another), Presence::Gone);
+        let (pid, start_time) = (child.pid(), child.start_time());
+        drop(child);
+        assert_eq!(presence(pid, start_time), Presence::Gone);
+        assert_eq!(presence(u32::MAX, start_time), Presence::Unknown, "no pid, of which nothing can be said");
+    }
+
+    #[test]
+    fn processes_that_one_parent_started_by_one_command_have_one_lineage() {
+        let (one, other, unlike) = (Child::asleep(), Child::asleep(), Child::shell("read other"));
+        let mut processes = ProcFs::new();
+        let [one, other, unlike] =
+            [&one, &other, &unlike].map(|child| processes.identify(child.pid()).unwrap().lineage);
+        assert!(one.is_sibling(other) && one.has_same_command(other));
+        assert!(one.is_sibling(unlike) && !one.has_same_command(unlike));
+        assert_eq!(one.parent, std::process::id());
+    }
+
+    #[test]
+    fn a_lineage_is_kept_until_it_is_taken_and_read_again_after_that() {
+        let child = Child::asleep();
+        let process = ProcessId { pid: child.pid(), start_time: child.start_time() };
+        let mut processes = ProcFs::new();
+        let lineage = processes.identify(child.pid()).unwrap().lineage;
+        assert_eq!(processes.lineages.len(), 1);
+        assert_eq!(processes.take_lineage(process), lineage);
+        assert!(processes.lineages.is_empty());
+        assert_eq!(processes.take_lineage(process), lineage);
     }
 
     #[test]

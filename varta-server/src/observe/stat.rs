@@ -72,7 +72,7 @@ impl Stat {
     /// Whether every thread has ended: a zombie that its parent has not reaped.
     ///
     /// A main thread that ended before the others is a zombie too, of a live process.
-    pub(super) fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         matches!(self.state, b'Z' | b'X') && self.threads <= 1
     }
 }

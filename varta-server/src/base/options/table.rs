@@ -137,6 +137,13 @@ pub(crate) fn duration(key: &'static str, value: &Value<'_>) -> Result<Duration,
     Ok(duration)
 }
 
+/// A grace, which may be zero.
+pub(crate) fn grace(key: &'static str, value: &Value<'_>) -> Result<Duration, ParseError> {
+    let text = text(key, value)?;
+    humantime::parse_duration(text)
+        .map_err(|error| at(value, format!("{key}: `{}`: {error}", text.escape_debug())))
+}
+
 /// A TOML datetime, or a string that holds one.
 pub(crate) fn moment(key: &'static str, value: &Value<'_>) -> Result<SystemTime, ParseError> {
     let text = match value.get_ref() {

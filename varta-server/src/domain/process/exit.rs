@@ -41,12 +41,6 @@ impl ExitStatus {
         };
         death.unwrap_or(ExitStatus::Unknown)
     }
-
-    /// Whether it exited by itself and without an error: exit status 0.
-    #[must_use]
-    pub const fn is_success(self) -> bool {
-        matches!(self, ExitStatus::Exited { code: 0 })
-    }
 }
 
 /// `exited with status 3`, `killed by SIGSEGV (core dumped)`, `gone, exit status unknown`.
@@ -90,7 +84,6 @@ mod tests {
         for (status, death, text) in table {
             assert_eq!(ExitStatus::from_wait_status(status), death, "{status:#x}");
             assert_eq!(death.to_string(), text);
-            assert_eq!(death.is_success(), status == 0);
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use std::num::NonZeroU64;
 
+use crate::domain::process::ExitStatus;
+
 /// The identity of a process beyond its pid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessIdentity {
@@ -17,15 +19,61 @@ pub struct ProcessIdentity {
     pub is_group: bool,
     /// Whether the name is that of a unit that this host's service manager knows.
     pub is_unit: bool,
+    /// What it has in common with a process that takes its place.
+    pub lineage: Lineage,
+    /// Whether it has ended, and its parent has not asked for its status yet.
+    pub has_ended: bool,
+}
+
+/// What a process has in common with the one that takes its place, as far as it could be read; 0 where not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// The pid of its parent.
+    pub parent: u32,
+    /// A hash of its command line and its working directory.
+    pub command: u32,
+}
+
+impl Lineage {
+    /// Whether both have the same parent.
+    #[must_use]
+    pub const fn is_sibling(self, other: Lineage) -> bool {
+        self.parent != 0 && self.parent == other.parent
+    }
+
+    /// Whether both were started by the same command in the same directory.
+    #[must_use]
+    pub const fn has_same_command(self, other: Lineage) -> bool {
+        self.command != 0 && self.command == other.command
+    }
 }
 
 /// Looks up which process has a pid on this host.
 pub trait Processes {
     /// The process that has `pid` now; `None` when there is none or it may not be seen.
     ///
+    /// `Some` only of a process that exists: failing to read it, as without descriptors, is no evidence.
+    ///
     /// Called on an agent's first beat, on a frame that fits none of its sessions and on a beat after a
     /// silence: never for an ordinary beat.
     fn identify(&mut self, pid: u32) -> Option<ProcessIdentity>;
+
+    /// The processes whose end is known and has not been handled yet, so that a newcomer is recognised as the
+    /// successor of one of them. Called on the first beat of an agent.
+    fn ended(&mut self) -> Vec<EndedProcess> {
+        Vec::new()
+    }
+}
+
+/// A process that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedProcess {
+    /// The process.
+    pub process: ProcessId,
+    /// How it ended.
+    pub death: ExitStatus,
+    /// What it has in common with its successor.
+    pub lineage: Lineage,
 }
 
 /// A local process, as requests of the tracker and the replies to them name it.

@@ -9,6 +9,7 @@ pub(crate) mod identity;
 mod pressure;
 mod snapshot;
 mod state;
+mod success_exit;
 pub(crate) mod text;
 
 pub use self::cgroup::{Cgroup, Throttled};
@@ -17,10 +18,11 @@ pub use self::classify::{Explanation, ProcessActivity, classify};
 pub use self::dossier::Dossier;
 pub use self::exit::ExitStatus;
 pub(crate) use self::exit::signal_name;
-pub(crate) use self::identity::ProcessId;
+pub(crate) use self::identity::{EndedProcess, Lineage, ProcessId};
 pub use self::pressure::{Pressure, Share, Stall};
 pub use self::snapshot::{
     AwaitedChild, BlockedThread, ContextSwitches, Descriptors, Details, InspectionDepth, MAX_DESCRIPTORS,
     MAX_THREADS, ProcessSnapshot, SnapshotDelta,
 };
 pub use self::state::{State, StateCounts};
+pub use self::success_exit::{OrdinaryEnd, SuccessExit};

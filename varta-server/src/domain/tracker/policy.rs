@@ -15,6 +15,9 @@ pub struct Policy {
     pub arrival: ArrivalPolicy,
     /// How long a silent agent is kept after its last beat.
     pub forget_after: Duration,
+    /// How long after the end of an agent's process another may take its place without an alarm, where no
+    /// rule says it.
+    pub replaced_within: Duration,
     /// The maximum silence that an agent may request, by a stall timeout or by "busy until".
     pub longest_silence: Duration,
     /// The minimum number of agents for mass silence, which means that half of them are silent at once; 0
@@ -40,6 +43,8 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The default time in which another may take the place of an agent without an alarm.
+    pub const DEFAULT_REPLACED_WITHIN: Duration = Duration::from_secs(2);
     /// The default maximum silence that an agent may request.
     pub const DEFAULT_MAX_SILENCE: Duration = Duration::from_secs(3600);
     /// The default minimum number of agents for mass silence.
@@ -60,6 +65,7 @@ impl Default for Policy {
             stall_after: Duration::from_secs(5),
             arrival: ArrivalPolicy::default(),
             forget_after: Duration::from_secs(86_400),
+            replaced_within: Policy::DEFAULT_REPLACED_WITHIN,
             rules: Rules::default(),
             expected: ExpectedAgents::default(),
             longest_silence: Policy::DEFAULT_MAX_SILENCE,

@@ -230,12 +230,16 @@ impl Tracker {
             dossier,
             oom_cgroup,
             predecessor,
+            successor,
         } = change;
+        let may_be_replaced = to == Verdict::Down && cause != Cause::Panicked;
         Transition {
             agent: self.id(number),
             labels: self.labels(number),
             unit: self.unit(number),
             predecessor,
+            successor,
+            settles_at: if may_be_replaced { at.max(self.settles_at(number)) } else { at },
             process: self.incarnation(number),
             from,
             to,
@@ -299,6 +303,8 @@ pub(super) struct TransitionDetails {
     pub(super) oom_cgroup: Option<Arc<str>>,
     /// The agent whose place this one takes.
     pub(super) predecessor: Option<AgentId>,
+    /// The agent that has taken the place of this one.
+    pub(super) successor: Option<AgentId>,
 }
 
 impl TransitionDetails {
@@ -313,6 +319,7 @@ impl TransitionDetails {
             dossier: None,
             oom_cgroup: None,
             predecessor: None,
+            successor: None,
         }
     }
 

@@ -91,8 +91,8 @@ impl ShmPages {
         found.into_batch()
     }
 
-    /// Unmaps the pages of a process that has exited.
-    pub(crate) fn forget(&self, pid: u32, start_time: NonZeroU64) {
+    /// Unmaps the pages of a process that has exited; `None` where its start time is not known.
+    pub(crate) fn forget(&self, pid: u32, start_time: Option<NonZeroU64>) {
         self.table().forget(pid, start_time);
     }
 

@@ -196,9 +196,11 @@ impl Table {
     }
 
     /// Unmaps the pages of a process that has exited.
-    pub(super) fn forget(&mut self, pid: u32, start_time: NonZeroU64) {
+    pub(super) fn forget(&mut self, pid: u32, start_time: Option<NonZeroU64>) {
         for slot in self.by_pid.get(&pid).cloned().unwrap_or_default() {
-            let is_its = |entry: &PageSlot| entry.start_time.is_none_or(|known| known == start_time);
+            let is_its = |entry: &PageSlot| {
+                start_time.is_none() || entry.start_time.is_none() || entry.start_time == start_time
+            };
             if self.slots[slot].as_ref().is_some_and(is_its) {
                 self.remove(slot);
             }

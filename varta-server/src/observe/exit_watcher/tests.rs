@@ -16,8 +16,18 @@ async fn next(watcher: &mut ExitWatcher) -> ProcessExit {
     tokio::time::timeout(LIMIT, watcher.next()).await.expect("a death is told").unwrap()
 }
 
+/// The process of a child.
+fn of(child: &Child) -> WatchedProcess {
+    with(child.pid(), child.start_time())
+}
+
+fn with(pid: u32, start_time: NonZeroU64) -> WatchedProcess {
+    let lineage = Lineage { parent: std::process::id(), command: 7 };
+    WatchedProcess { pid, start_time: Some(start_time), lineage }
+}
+
 fn watch(watcher: &mut ExitWatcher, key: u64, child: &Child) {
-    watcher.watch(key, child.pid(), child.start_time()).unwrap();
+    watcher.watch(key, of(child)).unwrap();
 }
 
 fn become_zombie(child: &mut Child) {
@@ -38,10 +48,10 @@ async fn every_death_is_told_with_how_it_came() {
     for (key, (script, death)) in deaths.into_iter().enumerate() {
         let key = u64::try_from(key).unwrap();
         let mut child = Child::shell(&format!("read line; {script}"));
-        let (pid, start_time) = (child.pid(), child.start_time());
+        let process = of(&child);
         watch(&mut watcher, key, &child);
         child.close_input();
-        assert_eq!(next(&mut watcher).await, ProcessExit { key, pid, start_time, death }, "{script}");
+        assert_eq!(next(&mut watcher).await, ProcessExit { key, process, death }, "{script}");
         assert!(watcher.len() == 0);
     }
 }
@@ -52,7 +62,7 @@ async fn a_process_that_is_dead_before_it_is_watched_is_told_at_once() {
     let start_time = child.start_time();
     become_zombie(&mut child);
     let mut watcher = watcher();
-    watcher.watch(1, child.pid(), start_time).unwrap();
+    watcher.watch(1, with(child.pid(), start_time)).unwrap();
     assert_eq!(next(&mut watcher).await.death, ExitStatus::Exited { code: 7 });
 }
 
@@ -63,8 +73,23 @@ async fn one_that_is_reaped_before_it_is_watched_is_gone() {
     child.close_input();
     child.reap();
     let mut watcher = watcher();
-    assert!(matches!(watcher.watch(1, pid, start_time), Err(WatchError::Gone)));
+    assert!(matches!(watcher.watch(1, with(pid, start_time)), Err(WatchError::Gone)));
     assert_eq!((watcher.len(), watcher.refusals().gone), (0, 1));
+}
+
+#[tokio::test]
+async fn an_exit_that_was_looked_at_is_still_to_be_taken_once() {
+    let mut child = Child::shell("read line; exit 7");
+    let mut watcher = watcher();
+    watch(&mut watcher, 1, &child);
+    assert_eq!(watcher.peek().count(), 0);
+    become_zombie(&mut child);
+    for _ in 0..2 {
+        let deaths: Vec<_> = watcher.peek().map(|exit| exit.death).collect();
+        assert_eq!(deaths, [ExitStatus::Exited { code: 7 }]);
+    }
+    assert_eq!(next(&mut watcher).await.death, ExitStatus::Exited { code: 7 });
+    assert_eq!(watcher.try_next().unwrap(), None);
 }
 
 #[tokio::test]
@@ -87,7 +112,7 @@ async fn another_process_with_the_same_pid_is_not_watched() {
     let child = Child::shell("read line");
     let mut watcher = watcher();
     let another = child.start_time().checked_add(1).unwrap();
-    assert!(matches!(watcher.watch(1, child.pid(), another), Err(WatchError::Gone)));
+    assert!(matches!(watcher.watch(1, with(child.pid(), another)), Err(WatchError::Gone)));
     assert!(watcher.len() == 0);
 }
 
@@ -140,7 +165,30 @@ async fn a_status_that_nobody_asks_for_is_not_waited_for_without_end() {
     watch(&mut watcher, 1, &child);
     become_zombie(&mut child);
     assert_eq!(next(&mut watcher).await.death, ExitStatus::Unknown);
-    assert!(watcher.len() == 0);
+    assert!(!watcher.watches(1));
+    // It may be asked for after all.
+    if crate::observe::testing::kernel_tells_exits() {
+        assert_eq!(watcher.try_next().unwrap(), None);
+        child.reap();
+        assert_eq!(next(&mut watcher).await.death, ExitStatus::Exited { code: 3 });
+        assert!(watcher.len() == 0);
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_proc_hides_is_watched_by_its_pid_alone() {
+    let mut child = Child::shell("read line; exit 3");
+    let mut watcher = watcher();
+    watcher.read_stat = |_| None;
+    let process = WatchedProcess { pid: child.pid(), start_time: None, lineage: Lineage::default() };
+    watcher.watch(1, process).unwrap();
+    child.close_input();
+    child.reap();
+    let exit = next(&mut watcher).await;
+    assert_eq!(exit.process, process);
+    if crate::observe::testing::kernel_tells_exits() {
+        assert_eq!(exit.death, ExitStatus::Exited { code: 3 });
+    }
 }
 
 #[tokio::test]
@@ -163,7 +211,7 @@ async fn above_the_cap_nobody_is_watched_and_that_is_counted() {
     let children = [Child::shell("read line"), Child::shell("read line")];
     let mut watcher = ExitWatcher::new(Clock::start(), 1).unwrap();
     watch(&mut watcher, 1, &children[0]);
-    let refused = watcher.watch(2, children[1].pid(), children[1].start_time());
+    let refused = watcher.watch(2, of(&children[1]));
     assert!(matches!(refused, Err(WatchError::Full { cap: 1 })));
     assert_eq!(
         (watcher.len(), watcher.refusals()),
@@ -239,7 +287,7 @@ async fn a_thousand_that_die_at_once_are_all_told_of() {
         let mut command = Command::new("cat");
         let child = command.stdin(reader.try_clone().unwrap()).stdout(Stdio::null()).spawn().unwrap();
         let start_time = Stat::of_thread(child.id(), child.id()).unwrap().start_time;
-        watcher.watch(u64::try_from(key).unwrap(), child.id(), start_time).unwrap();
+        watcher.watch(u64::try_from(key).unwrap(), with(child.id(), start_time)).unwrap();
         children.push(child);
     }
     assert_eq!(watcher.len(), CHILDREN);
@@ -250,7 +298,7 @@ async fn a_thousand_that_die_at_once_are_all_told_of() {
         let death = next(&mut watcher).await;
         assert_eq!(death.death, ExitStatus::Exited { code: 0 });
         let key = usize::try_from(death.key).unwrap();
-        assert_eq!(death.pid, children[key].id());
+        assert_eq!(death.process.pid, children[key].id());
         assert!(!std::mem::replace(&mut told[key], true), "told twice");
     }
     assert!(watcher.len() == 0);

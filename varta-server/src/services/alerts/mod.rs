@@ -18,6 +18,7 @@ mod options;
 mod problem;
 mod receiver_clock;
 pub(crate) mod service;
+mod settling;
 mod task;
 mod url;
 mod webhook;

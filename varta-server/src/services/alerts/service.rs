@@ -17,6 +17,7 @@ use crate::services::alerts::lifecycle::state::{AlertSnapshot, AlertState, Recei
 use crate::services::alerts::metrics::{AlertMetrics, SINK};
 use crate::services::alerts::notifier::{Notifier, WebhookQueue};
 use crate::services::alerts::options::AlertOptions;
+use crate::services::alerts::settling::Settling;
 use crate::services::alerts::task::{AlertTask, Saving, Sweeping};
 use crate::services::alerts::url::AlertUrl;
 use crate::services::alerts::webhook::Webhook;
@@ -116,6 +117,7 @@ impl Alerts {
         }
         let desk = AlertTask {
             lifecycle: book,
+            settling: Settling::default(),
             transitions,
             lost,
             pauses: pauses.clone(),

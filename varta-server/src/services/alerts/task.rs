@@ -23,6 +23,7 @@ use crate::services::alerts::lifecycle::PersistedAlert;
 use crate::services::alerts::lifecycle::state::{AlertSnapshot, AlertState};
 use crate::services::alerts::metrics::AlertMetrics;
 use crate::services::alerts::notifier::Notifier;
+use crate::services::alerts::settling::Settling;
 use crate::services::maintenance::pauses::Pauses;
 
 /// The most transitions handled before other events get a turn.
@@ -44,6 +45,7 @@ pub(super) type Sender = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The task and all that it owns.
 pub(crate) struct AlertTask {
     pub(super) lifecycle: AlertState,
+    pub(super) settling: Settling,
     pub(super) transitions: mpsc::Receiver<Transition>,
     /// Set when a transition was dropped.
     pub(super) lost: Arc<AtomicBool>,
@@ -173,7 +175,7 @@ impl AlertTask {
                 biased;
                 transition = self.transitions.recv() => match transition {
                     Some(transition) => {
-                        self.take(&transition);
+                        self.take(transition);
                         self.take_waiting(TURN);
                     }
                     None => break,
@@ -231,6 +233,9 @@ impl AlertTask {
 
     /// Handles what is due, and passes on the output of the alert state.
     fn settle(&mut self) {
+        while let Some(settled) = self.settling.poll(self.clock.now()) {
+            self.handle(&settled);
+        }
         let now = self.now();
         self.lifecycle.handle_timeout(now);
         while let Some(delivery) = self.lifecycle.poll_delivery() {
@@ -262,11 +267,19 @@ impl AlertTask {
         let sweep_at = self.sweeping.asked.is_none().then_some(self.sweeping.next_at);
         let timeout = self.lifecycle.poll_timeout().map(|at| self.clock.instant(at));
         let save_at = self.saving.next_at();
-        let at = [sweep_at, timeout, save_at].into_iter().flatten().min();
+        let settled_at = self.settling.next_at().map(|at| self.clock.instant(at));
+        let at = [sweep_at, timeout, save_at, settled_at].into_iter().flatten().min();
         at.unwrap_or_else(|| Instant::now() + SWEEP_EVERY)
     }
 
-    fn take(&mut self, transition: &Transition) {
+    /// Handles a transition, unless it has to settle first.
+    fn take(&mut self, transition: Transition) {
+        if let Some(transition) = self.settling.take(transition, self.clock.now()) {
+            self.handle(&transition);
+        }
+    }
+
+    fn handle(&mut self, transition: &Transition) {
         let is_paused = transition.to.is_alarm() && self.is_paused(transition);
         let now = self.now();
         self.lifecycle.handle_transition(transition, is_paused, now);
@@ -276,7 +289,7 @@ impl AlertTask {
     fn take_waiting(&mut self, most: usize) {
         for _ in 0..most {
             let Ok(transition) = self.transitions.try_recv() else { return };
-            self.take(&transition);
+            self.take(transition);
         }
     }
 

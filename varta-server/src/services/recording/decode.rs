@@ -11,7 +11,7 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::{ControlMessage, Hello, ReceivedBeat, ReceivedControl, Transport};
 use crate::domain::labels::Labels;
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{ExitStatus, ProcessId};
+use crate::domain::process::{ExitStatus, Lineage, ProcessId};
 use crate::engine::InputRecord;
 use crate::services::recording::format::{
     Block, Fields, FormatError, MAX_NAME_LEN, TEXT, TEXT_AT, check, end, flag, kind,
@@ -90,10 +90,13 @@ fn record(fields: &Fields, name: Vec<u8>) -> Result<InputRecord, FormatError> {
         kind::DEATH => InputRecord::Exit {
             process: ProcessId { pid, start_time: start_time(first)? },
             death: death(fields)?,
+            lineage: lineage(fields.nonce),
             noticed_at: MonoTime::from_nanos(second),
             at,
         },
-        kind::ABSENCE => InputRecord::Absence { pid, at },
+        kind::ABSENCE => {
+            InputRecord::Absence { pid, start_time: NonZeroU64::new(first), death: death(fields)?, at }
+        }
         kind::GAP => InputRecord::Gap { from: MonoTime::from_nanos(first), to: at, records: second },
         kind::END => InputRecord::End { at },
         unknown => return Err(FormatError::Kind(unknown)),
@@ -147,7 +150,15 @@ fn identity(fields: &Fields, name: Vec<u8>) -> Result<Option<ProcessIdentity>, F
         name,
         is_group,
         is_unit: false,
+        lineage: lineage(fields.nonce),
+        has_ended: fields.has(flag::ENDED),
     }))
+}
+
+/// The inverse of what the encoder makes of it; a recording of an earlier version has none.
+fn lineage(both: u64) -> Lineage {
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is the parent")]
+    Lineage { parent: both as u32, command: (both >> 32) as u32 }
 }
 
 fn text(name: Vec<u8>) -> Result<String, FormatError> {

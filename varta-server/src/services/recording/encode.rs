@@ -1,11 +1,13 @@
 //! Encodes records to blocks of 64 bytes, the inverse of `decode`.
 
+use std::num::NonZeroU64;
+
 use varta_proto::Frame;
 
 use crate::base::time::{MonoTime, millis};
 use crate::domain::beat::{ControlMessage, Hello, ReceivedBeat, ReceivedControl};
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{ExitStatus, ProcessId};
+use crate::domain::process::{ExitStatus, Lineage, ProcessId};
 use crate::engine::InputRecord;
 use crate::services::recording::format::{
     CRC_AT, Fields, MAX_NAME_LEN, TEXT, TEXT_AT, close, end, flag, kind,
@@ -18,11 +20,16 @@ pub(crate) fn encode(record: &InputRecord, out: &mut Vec<u8>) {
         InputRecord::Control(control) => encode_control(control, out),
         InputRecord::Process { pid, identity } => {
             let mut fields = Fields { pid: *pid, ..Fields::of(kind::PROCESS, MonoTime::START) };
-            if let Some(ProcessIdentity { start_time, name, is_group, is_unit: _ }) = identity {
+            if let Some(ProcessIdentity { start_time, name, is_group, is_unit: _, lineage, has_ended }) =
+                identity
+            {
                 put_name(name, out);
                 fields = fields.with(start_time.get(), 0);
-                let of_name = if name.is_empty() { 0 } else { flag::NAME };
-                fields.flags = of_name | if *is_group { flag::GROUP } else { 0 };
+                fields.nonce = of_lineage(*lineage);
+                let flags =
+                    [(!name.is_empty(), flag::NAME), (*is_group, flag::GROUP), (*has_ended, flag::ENDED)];
+                fields.flags =
+                    flags.iter().filter(|(is_set, _)| *is_set).fold(0, |flags, (_, bit)| flags | bit);
             }
             fields.put(out);
         }
@@ -31,18 +38,14 @@ pub(crate) fn encode(record: &InputRecord, out: &mut Vec<u8>) {
             let way = u8::try_from(transport.index()).expect("there are few transports");
             Fields { way, ..Fields::of(kind::LOSS, *at) }.put(out);
         }
-        InputRecord::Exit { process: ProcessId { pid, start_time }, death, noticed_at, at } => {
-            let (detail, short, flags) = match *death {
-                ExitStatus::Unknown => (end::UNKNOWN, 0, 0),
-                ExitStatus::Exited { code } => (end::EXITED, code, 0),
-                ExitStatus::Killed { signal, core_dumped } => {
-                    (end::KILLED, signal, if core_dumped { flag::CORE_DUMPED } else { 0 })
-                }
-            };
+        InputRecord::Exit { process: ProcessId { pid, start_time }, death, lineage, noticed_at, at } => {
             let fields = Fields::of(kind::DEATH, *at).with(start_time.get(), noticed_at.as_nanos());
-            Fields { pid: *pid, detail, short: short.into(), flags, ..fields }.put(out);
+            Fields { pid: *pid, nonce: of_lineage(*lineage), ..fields }.of_death(*death).put(out);
         }
-        InputRecord::Absence { pid, at } => Fields { pid: *pid, ..Fields::of(kind::ABSENCE, *at) }.put(out),
+        InputRecord::Absence { pid, start_time, death, at } => {
+            let fields = Fields::of(kind::ABSENCE, *at).with(start_time.map_or(0, NonZeroU64::get), 0);
+            Fields { pid: *pid, ..fields }.of_death(*death).put(out);
+        }
         InputRecord::Gap { from, to, records } => {
             Fields::of(kind::GAP, *to).with(from.as_nanos(), *records).put(out);
         }
@@ -85,6 +88,23 @@ pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
             Fields { nonce: *nonce, timestamp: *timestamp, detail, flags, ..fields }.put(out);
         }
         ControlMessage::Attach => Fields::of_sender(kind::ATTACH, received_at, sender).put(out),
+    }
+}
+
+fn of_lineage(Lineage { parent, command }: Lineage) -> u64 {
+    u64::from(parent) | u64::from(command) << 32
+}
+
+impl Fields {
+    fn of_death(self, death: ExitStatus) -> Self {
+        let (detail, short, flags) = match death {
+            ExitStatus::Unknown => (end::UNKNOWN, 0, 0),
+            ExitStatus::Exited { code } => (end::EXITED, code, 0),
+            ExitStatus::Killed { signal, core_dumped } => {
+                (end::KILLED, signal, if core_dumped { flag::CORE_DUMPED } else { 0 })
+            }
+        };
+        Fields { detail, short: short.into(), flags, ..self }
     }
 }
 

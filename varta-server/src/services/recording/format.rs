@@ -80,6 +80,7 @@ pub(super) mod flag {
     pub(in crate::services::recording) const REASON: u32 = 16;
     pub(in crate::services::recording) const GROUP: u32 = 32;
     pub(in crate::services::recording) const CORE_DUMPED: u32 = 64;
+    pub(in crate::services::recording) const ENDED: u32 = 128;
 }
 
 /// The fields of a record, whose meaning depends on its kind.

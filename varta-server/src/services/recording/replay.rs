@@ -137,7 +137,7 @@ impl Run {
         match record {
             InputRecord::Beat(beat) => self.take_beat(&beat),
             InputRecord::Control(control) => {
-                self.tracker.handle_control(&control);
+                self.tracker.handle_control(&control, &mut self.processes);
             }
             // A gap in the recording counts as an observer gap: its beats were dropped, and must not be
             // missed.
@@ -146,10 +146,12 @@ impl Run {
                 self.blind_from.pop_front();
             }
             InputRecord::Loss { transport, at } => self.tracker.handle_loss(transport, at),
-            InputRecord::Exit { process, death, noticed_at, at } => {
-                self.tracker.handle_exit(process, death, noticed_at, at);
+            InputRecord::Exit { process, death, lineage, noticed_at, at } => {
+                self.tracker.handle_exit(process, death, lineage, noticed_at, at);
             }
-            InputRecord::Absence { pid, at } => self.tracker.handle_absence(pid, at),
+            InputRecord::Absence { pid, start_time, death, at } => {
+                self.tracker.handle_absence(pid, start_time, death, at);
+            }
             InputRecord::Process { .. } | InputRecord::End { .. } => {}
         }
         self.drain();

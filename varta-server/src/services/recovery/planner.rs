@@ -148,7 +148,8 @@ impl Planner {
             self.told.push_back(RefusalNotice { transition, refusal });
             return;
         }
-        let due = (now + rule.steps[0].wait).max(next_at);
+        // Whoever takes its place until then needs no help.
+        let due = (now + rule.steps[0].wait).max(next_at).max(transition.settles_at);
         self.due.insert((due, key.clone()));
         let stage = EpisodeState::Waiting(due);
         let case = Episode {

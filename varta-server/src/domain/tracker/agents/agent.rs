@@ -46,9 +46,9 @@ pub(in crate::domain::tracker) struct AgentHot {
     pub(in crate::domain::tracker) usage: Usage,
     pub(in crate::domain::tracker) key: IndexKey,
     pub(in crate::domain::tracker) payload: u32,
-    /// The milliseconds without a beat after which it was called stalled, while it is; 0 when that is not
-    /// known.
-    pub(in crate::domain::tracker) stalled_after: u32,
+    /// The milliseconds without a beat after which it was called stalled, down or gone, while it is; 0 when
+    /// that is not known.
+    pub(in crate::domain::tracker) fell_after: u32,
     /// `None` for a vacant slot.
     pub(in crate::domain::tracker) verdict: Option<Verdict>,
     /// The last reported status, which a stalled agent keeps.
@@ -241,7 +241,7 @@ impl AgentHot {
             usage: Usage::default(),
             key,
             payload: frame.payload,
-            stalled_after: 0,
+            fell_after: 0,
             verdict: Some(Verdict::Up(frame.status)),
             status: frame.status,
             terminal: frame.is_terminal(),

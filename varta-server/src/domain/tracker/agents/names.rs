@@ -3,6 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use crate::domain::process::Lineage;
+
 /// A name by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::domain::tracker) struct NameId(u32);
@@ -38,8 +40,16 @@ struct Name {
     agents: u32,
     /// How often an agent took the place of another with this name.
     restarts: u64,
-    /// Agents with this name that are down or gone, in that order.
-    departed: VecDeque<u32>,
+    /// Agents with this name that became down or gone, in that order; some have come back since.
+    departed: VecDeque<Departed>,
+}
+
+/// An agent that is down or gone, and whose place another may take.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::domain::tracker) struct Departed {
+    /// The slot number of the agent.
+    pub(in crate::domain::tracker) number: u32,
+    pub(in crate::domain::tracker) lineage: Lineage,
 }
 
 /// The names in use, at most as many as agents.
@@ -103,17 +113,23 @@ impl Names {
     }
 
     /// Records that an agent with this name is down or gone; at most as many as have the name.
-    pub(in crate::domain::tracker) fn note_departed(&mut self, id: NameId, number: u32) {
+    pub(in crate::domain::tracker) fn note_departed(&mut self, id: NameId, departed: Departed) {
         let name = &mut self.names[id.0 as usize];
         if name.departed.len() >= name.agents as usize {
             name.departed.pop_front();
         }
-        name.departed.push_back(number);
+        name.departed.push_back(departed);
     }
 
-    /// Removes the first agent that became down or gone under this name; it may have come back since.
-    pub(in crate::domain::tracker) fn next_departed(&mut self, id: NameId) -> Option<u32> {
-        self.names[id.0 as usize].departed.pop_front()
+    /// The agents that became down or gone under this name, the first of them first; some have come back, or
+    /// are other agents by now.
+    pub(in crate::domain::tracker) fn departed(&self, id: NameId) -> impl Iterator<Item = &Departed> {
+        self.names[id.0 as usize].departed.iter()
+    }
+
+    /// Removes one of [`Names::departed`], by its place there.
+    pub(in crate::domain::tracker) fn take_departed(&mut self, id: NameId, index: usize) -> Option<u32> {
+        self.names[id.0 as usize].departed.remove(index).map(|departed| departed.number)
     }
 
     pub(in crate::domain::tracker) fn count_restart(&mut self, id: NameId) {

@@ -9,11 +9,10 @@ pub enum TrackerRequest {
     /// Report the end of this process, through
     /// [`Tracker::handle_exit`](crate::domain::tracker::Tracker::handle_exit).
     Watch(ProcessId),
-    /// Stop watching this process.
-    Unwatch(ProcessId),
-    /// Check whether a process has this pid, because the process that beat under it could not be identified.
-    /// Report if there is none, through
-    /// [`Tracker::handle_absence`](crate::domain::tracker::Tracker::handle_absence).
+    /// Stop watching the process with this pid.
+    Unwatch(u32),
+    /// Report the end of the process with this pid, which could not be identified, or that there is none,
+    /// through [`Tracker::handle_absence`](crate::domain::tracker::Tracker::handle_absence).
     Find(u32),
     /// Inspect this process. The result of a full inspection comes in through
     /// [`Tracker::handle_evidence`](crate::domain::tracker::Tracker::handle_evidence); a quick sample is only

@@ -14,10 +14,12 @@ impl Tracker {
     /// The agents in a range of slot numbers that are in alarm, and those that may be and are not decided
     /// yet: `unknown`, and `expected` because a previous server knew them. Each as if it had come to that
     /// verdict just now, by the weakest cause that may have led there. The range is cut at
-    /// [`Tracker::slots`].
+    /// [`Tracker::slots`]. One that has just ended, and whose place another may take, is not decided yet.
     pub fn alarms(&self, range: Range<usize>, now: MonoTime) -> impl Iterator<Item = Transition> + '_ {
         self.agents.range(range).filter_map(move |(number, slot, _)| {
             let to = slot.verdict.filter(|verdict| verdict.is_alarm() || *verdict == Verdict::Unknown)?;
+            let may_be_replaced = to == Verdict::Down && !slot.terminal && now < self.settles_at(number);
+            let to = if may_be_replaced { Verdict::Unknown } else { to };
             let is_local = slot.key.source == SourceId::LOCAL;
             let cause = match to {
                 Verdict::Up(_) | Verdict::Gone => Cause::Reported,

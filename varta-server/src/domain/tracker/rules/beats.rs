@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::base::time::MonoTime;
 use crate::domain::beat::{Origin, ReceivedBeat, Sender};
 use crate::domain::outcome::FrameOutcome;
+use crate::domain::process::Lineage;
 use crate::domain::process::identity::{ProcessIdentity, Processes};
 use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, IndexKey, Inspection};
 use crate::domain::tracker::agents::names::NameSource;
@@ -82,7 +83,7 @@ impl Tracker {
         if !beat.frame.is_terminal() && !self.total_rate.try_take(&mut self.total_usage, beat.received_at) {
             return FrameOutcome::RateLimitedGlobal;
         }
-        let Identity { name, source, start_time } = identify(origin, pid, processes);
+        let Identity { name, source, start_time, lineage, .. } = identify(origin, pid, processes);
         let key = IndexKey { source: SourceId::LOCAL, pid, lane };
         let slot = AgentHot::first_heard(key, &beat.frame, beat.received_at);
         let rest =
@@ -94,7 +95,7 @@ impl Tracker {
             self.introduce(number, &introduction, beat.received_at);
         }
         let from = self.mark_seen(number);
-        let change = self.take_over_identity(number, beat.received_at);
+        let change = self.take_over_identity(number, lineage, beat.received_at, processes);
         let first_beat = TransitionDetails { from, ..TransitionDetails::of_first_beat(beat.received_at) };
         self.announce(number, change.unwrap_or(first_beat));
         FrameOutcome::Accepted
@@ -258,7 +259,8 @@ impl Tracker {
         if source != SourceId::LOCAL {
             return false;
         }
-        let Identity { name, source: name_source, start_time } = identify(Origin::Local, pid, processes);
+        let Identity { name, source: name_source, start_time, has_ended, .. } =
+            identify(Origin::Local, pid, processes);
         if start_time.is_none() {
             return false;
         }
@@ -270,7 +272,11 @@ impl Tracker {
         if is_another || rest.name_source != NameSource::Agent {
             self.rename(number, &name, name_source);
         }
-        if before.is_none() && !is_another {
+        let rest = self.agents.rest_mut(number);
+        // A beat of a process that is there proves that it lives, whatever was concluded before.
+        let has_revived = rest.is_dead && !is_another && !has_ended;
+        rest.is_dead &= !has_revived;
+        if !is_another && (before.is_none() || has_revived) {
             self.watch(number);
         }
         is_another
@@ -293,20 +299,28 @@ struct Identity {
     source: NameSource,
     /// The start time of its process, if that is known.
     start_time: Option<NonZeroU64>,
+    lineage: Lineage,
+    has_ended: bool,
 }
 
 fn identify(origin: Origin, pid: u32, processes: &mut impl Processes) -> Identity {
-    let common = |name| Identity { name, source: NameSource::Common, start_time: None };
+    let common = |name| Identity {
+        name,
+        source: NameSource::Common,
+        start_time: None,
+        lineage: Lineage::default(),
+        has_ended: false,
+    };
     match origin.address() {
         Some(address) => common(address.to_string()),
         None => match processes.identify(pid) {
-            Some(ProcessIdentity { start_time, name, is_group, is_unit }) => {
+            Some(ProcessIdentity { start_time, name, is_group, is_unit, lineage, has_ended }) => {
                 let source = match (is_group, is_unit) {
                     (_, true) => NameSource::Unit,
                     (true, false) => NameSource::Group,
                     (false, false) => NameSource::Common,
                 };
-                Identity { name, source, start_time: Some(start_time) }
+                Identity { name, source, start_time: Some(start_time), lineage, has_ended }
             }
             None => common(NAMELESS.to_owned()),
         },

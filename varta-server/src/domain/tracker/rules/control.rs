@@ -1,5 +1,4 @@
-//! Control messages and rules: the names and timeouts of agents, their goodbyes, and the succession under one
-//! name.
+//! Control messages and rules: the names and timeouts of agents, and their goodbyes.
 
 use std::time::Duration;
 
@@ -7,11 +6,12 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::{ControlMessage, Hello, ReceivedControl, Sender};
 use crate::domain::expected::ExpectedAgents;
 use crate::domain::outcome::FrameOutcome;
+use crate::domain::process::identity::Processes;
 use crate::domain::rules::Rules;
-use crate::domain::tracker::agents::agent::{AgentCold, AskedTimeout, IndexKey, PageUse};
+use crate::domain::tracker::agents::agent::{AskedTimeout, IndexKey, PageUse};
 use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::agents::session::Session;
-use crate::domain::tracker::state::{LOOKS_PER_TURN, Tracker, TransitionDetails};
+use crate::domain::tracker::state::{LOOKS_PER_TURN, Tracker};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
@@ -21,7 +21,11 @@ const MIN_SILENCE: Duration = Duration::from_millis(10);
 impl Tracker {
     /// Handles a control datagram, and returns its outcome. It moves no deadline by itself: only work proves
     /// that an agent works.
-    pub fn handle_control(&mut self, control: &ReceivedControl) -> FrameOutcome {
+    pub fn handle_control(
+        &mut self,
+        control: &ReceivedControl,
+        processes: &mut impl Processes,
+    ) -> FrameOutcome {
         let ReceivedControl { received_at: at, sender, ref said } = *control;
         let Sender { origin, pid, lane } = sender;
         let known =
@@ -35,7 +39,7 @@ impl Tracker {
                 if self.agents.slot(number).has_departed() {
                     self.waiting.put(sender, introduction.clone());
                 } else if self.introduce(number, introduction, at) {
-                    self.replace_predecessor(number, at);
+                    self.replace_predecessor(number, at, processes);
                 }
             }
             (None, ControlMessage::Hello(introduction)) => self.waiting.put(sender, introduction.clone()),
@@ -162,53 +166,5 @@ impl Tracker {
     pub(super) fn mark_seen(&mut self, number: u32) -> Option<Verdict> {
         let name = self.names.get(self.agents.rest(number).name);
         self.expected.hear(name).then_some(Verdict::Expected)
-    }
-
-    /// Takes the place of an agent with the same name and origin that is down or gone, if there is one: the
-    /// series continues, and a transition says so to all that got its end.
-    pub(super) fn replace_predecessor(&mut self, number: u32, at: MonoTime) {
-        let was_missing = self.mark_seen(number);
-        if let Some(change) = self.take_over_identity(number, at) {
-            self.announce(number, change);
-        } else if was_missing.is_some() {
-            self.announce(
-                number,
-                TransitionDetails { from: was_missing, ..TransitionDetails::of_first_beat(at) },
-            );
-        }
-    }
-
-    /// Like [`Tracker::replace_predecessor`], but leaves the transition to the caller.
-    pub(super) fn take_over_identity(&mut self, number: u32, at: MonoTime) -> Option<TransitionDetails> {
-        let source = self.agents.slot(number).key.source;
-        let AgentCold { name, name_source, .. } = *self.agents.rest(number);
-        if !name_source.is_series() {
-            return None;
-        }
-        while let Some(predecessor) = self.names.next_departed(name) {
-            let slot = self.agents.slot(predecessor);
-            let is_of_series = self.agents.rest(predecessor).name == name && slot.key.source == source;
-            let may_be_succeeded = slot.has_departed() || self.awaits_successor(predecessor);
-            if predecessor == number || !is_of_series || !may_be_succeeded {
-                continue;
-            }
-            let change = TransitionDetails {
-                predecessor: Some(self.id(predecessor)),
-                ..TransitionDetails::new(slot.verdict, Cause::Restarted, at, self.silence(predecessor, at))
-            };
-            let AgentCold { stalls, .. } = *self.agents.rest(predecessor);
-            let mistakes = self.agents.rest(predecessor).false_positives();
-            let at_least = self.agents.rest(predecessor).silent_at_least();
-            let rest = self.agents.rest_mut(number);
-            rest.stalls = rest.stalls.saturating_add(stalls);
-            rest.add_mistakes(mistakes);
-            if at_least {
-                rest.extra.get_or_insert_default().silent_at_least = true;
-            }
-            self.names.count_restart(name);
-            self.forget(predecessor);
-            return Some(change);
-        }
-        None
     }
 }

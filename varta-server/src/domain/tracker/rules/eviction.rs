@@ -2,7 +2,8 @@
 
 use crate::domain::beat::Origin;
 use crate::domain::outcome::FrameOutcome;
-use crate::domain::tracker::agents::agent::{AgentCold, AgentHot};
+use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, IndexKey};
+use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::request::TrackerRequest;
 use crate::domain::tracker::agents::table::MAX_AGENTS;
 use crate::domain::tracker::policy::Policy;
@@ -50,8 +51,10 @@ impl Tracker {
 
     /// Forgets an agent.
     pub(super) fn forget(&mut self, number: u32) {
-        if let Some(process) = self.process(number) {
-            self.requests.push_back(TrackerRequest::Unwatch(process));
+        let IndexKey { source, pid, .. } = self.agents.slot(number).key;
+        if source == SourceId::LOCAL {
+            // Also of one that has ended, if its parent has not asked for its status yet.
+            self.requests.push_back(TrackerRequest::Unwatch(pid));
         }
         self.note_forgotten(number);
         let slot = self.agents.slot_mut(number);

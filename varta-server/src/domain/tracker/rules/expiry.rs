@@ -1,12 +1,14 @@
-//! The effects of a passed deadline, a process exit, an inspection and a goodbye on an agent.
+//! The effects of a passed deadline, an inspection and a goodbye on an agent.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Transport;
-use crate::domain::process::{Dossier, ExitStatus, InspectionDepth, ProcessActivity, ProcessId};
+use crate::domain::process::{Dossier, ExitStatus, InspectionDepth, Lineage, ProcessActivity, ProcessId};
 use crate::domain::tracker::agents::agent::{AgentCold, IndexKey, Inspection, PageUse};
+use crate::domain::tracker::agents::names::Departed;
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::request::TrackerRequest;
 use crate::domain::tracker::agents::session::Session;
@@ -15,87 +17,9 @@ use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
 
 /// How long an agent that is gone is kept.
-const GONE_KEPT: Duration = Duration::from_secs(60);
+pub(super) const GONE_KEPT: Duration = Duration::from_secs(60);
 
 impl Tracker {
-    /// Handles the end of a process, when every beat that it sent before has been handled.
-    ///
-    /// Nothing changes if the process is no agent.
-    pub fn handle_exit(
-        &mut self,
-        process: ProcessId,
-        death: ExitStatus,
-        noticed_at: MonoTime,
-        now: MonoTime,
-    ) {
-        if let Some(number) = self.find_process(process) {
-            self.note_death(number, death, noticed_at, now);
-        }
-    }
-
-    /// Handles the end of a process that the kernel killed for want of memory in this cgroup, when every beat
-    /// that it sent before has been handled.
-    ///
-    /// Nothing changes if the process is no agent.
-    pub fn handle_oom_kill(
-        &mut self,
-        process: ProcessId,
-        cgroup: Arc<str>,
-        noticed_at: MonoTime,
-        now: MonoTime,
-    ) {
-        if let Some(number) = self.find_process(process) {
-            let death = ExitStatus::Killed { signal: 9, core_dumped: false };
-            self.note_death_in(number, death, Some(cgroup), noticed_at, now);
-        }
-    }
-
-    /// Handles the report that no process has this pid, when every beat that has arrived has been handled.
-    ///
-    /// Nothing changes for an agent whose process is known: a watch reports the end of that.
-    pub fn handle_absence(&mut self, pid: u32, now: MonoTime) {
-        let agent = self.agents.find(IndexKey::local(pid));
-        if let Some(number) = agent.filter(|number| self.agents.rest(*number).start_time.is_none()) {
-            self.note_death(number, ExitStatus::Unknown, now, now);
-        }
-    }
-
-    pub(super) fn note_death(&mut self, number: u32, death: ExitStatus, noticed_at: MonoTime, now: MonoTime) {
-        self.note_death_in(number, death, None, noticed_at, now);
-    }
-
-    /// The same, with the cgroup that was out of memory if that was the reason.
-    fn note_death_in(
-        &mut self,
-        number: u32,
-        death: ExitStatus,
-        oom_cgroup: Option<Arc<str>>,
-        noticed_at: MonoTime,
-        now: MonoTime,
-    ) {
-        self.agents.rest_mut(number).is_dead = true;
-        let slot = self.agents.slot(number);
-        let Some(before) = slot.verdict else { return };
-        let (event, cause) = match death {
-            _ if slot.terminal => (Event::Died, Cause::Panicked),
-            ExitStatus::Killed { .. } if oom_cgroup.is_some() => (Event::Died, Cause::OomKilled),
-            ExitStatus::Exited { code: 0 } => (Event::ExitedWell, Cause::Exited { code: Some(0) }),
-            ExitStatus::Exited { code } => (Event::Died, Cause::Exited { code: Some(code) }),
-            ExitStatus::Killed { signal, .. } => (Event::Died, Cause::Killed { signal }),
-            ExitStatus::Unknown => (Event::Died, Cause::Exited { code: None }),
-        };
-        let after = before.next(event);
-        if after == before {
-            return;
-        }
-        let change = TransitionDetails {
-            detection_latency: Some(now.since(noticed_at)),
-            oom_cgroup,
-            ..TransitionDetails::new(Some(before), cause, now, self.silence(number, now))
-        };
-        self.mark_departed(number, after, change);
-    }
-
     /// Handles the report that the page that [`Tracker::poll_unread`] named has been read, and its beats
     /// handled.
     pub fn handle_read(&mut self, pid: u32, now: MonoTime) {
@@ -139,7 +63,7 @@ impl Tracker {
         }
         let silence = self.silence(number, at);
         let change = TransitionDetails::new(Some(before), cause, at, silence);
-        self.mark_departed(number, after, change);
+        self.mark_departed(number, after, Lineage::default(), change);
     }
 
     /// Checks an agent whose entry in the wheel has expired.
@@ -373,7 +297,7 @@ impl Tracker {
             )
         };
         slot.verdict = Some(after);
-        slot.note_stalled(now);
+        slot.note_fallen(now);
         rest.stalls = rest.stalls.saturating_add(1);
         rest.inquiry = Inspection::None;
         self.wheel.arm(number, forget_at);
@@ -381,31 +305,6 @@ impl Tracker {
         self.announce(number, change);
     }
 
-    /// Records that an agent is down or gone.
-    fn mark_departed(&mut self, number: u32, after: Verdict, change: TransitionDetails) {
-        let slot = self.agents.slot_mut(number);
-        let Some(before) = slot.verdict.replace(after) else { return };
-        let kept = if after == Verdict::Gone { GONE_KEPT } else { self.policy.forget_after };
-        self.wheel.arm(number, self.forget_at(number, kept));
-        self.recount(before, after);
-        self.evict_one(number);
-        self.announce(number, change);
-    }
-
-    /// Records that another agent may take the place of one that is down or gone.
-    pub(super) fn evict_one(&mut self, number: u32) {
-        self.note_departed(number);
-        let AgentCold { name, name_source, .. } = *self.agents.rest(number);
-        if name_source.is_series() {
-            self.names.note_departed(name, number);
-        }
-    }
-
-    /// The agent that is this living local process.
-    fn find_process(&self, process: ProcessId) -> Option<u32> {
-        let number = self.agents.find(IndexKey::local(process.pid))?;
-        (self.process(number) == Some(process)).then_some(number)
-    }
 }
 
 /// The cause of the silence of a process with this activity.

@@ -18,18 +18,18 @@ use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 impl AgentHot {
-    /// Records when the agent was called stalled.
-    pub(super) fn note_stalled(&mut self, now: MonoTime) {
-        self.stalled_after = u32::try_from(millis(now.since(self.last_beat))).unwrap_or(0);
+    /// Records when the agent was called stalled, down or gone.
+    pub(super) fn note_fallen(&mut self, now: MonoTime) {
+        self.fell_after = u32::try_from(millis(now.since(self.last_beat))).unwrap_or(0);
     }
 
     /// How long the agent has been called stalled by mistake, if `frame`, which arrives at `at`, shows that.
     /// Called before the frame's place is looked for.
     pub(super) fn find_mistake(&self, rest: &AgentCold, frame: &Frame, at: MonoTime) -> Option<Duration> {
-        if self.verdict != Some(Verdict::Stalled) || self.stalled_after == 0 {
+        if self.verdict != Some(Verdict::Stalled) || self.fell_after == 0 {
             return None;
         }
-        let stalled_at = self.last_beat + Duration::from_millis(u64::from(self.stalled_after));
+        let stalled_at = self.last_beat + Duration::from_millis(u64::from(self.fell_after));
         let (session, heard_at, lost) = self.followed(rest, frame, at)?;
         if session == Session::UNHEARD {
             return None;

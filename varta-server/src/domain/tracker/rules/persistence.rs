@@ -11,13 +11,15 @@ use std::time::Duration;
 use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
 use crate::domain::expected::Expected;
-use crate::domain::process::ExitStatus;
+use crate::domain::process::{ExitStatus, Lineage};
 use crate::domain::tracker::agents::agent::{
     AgentCold, AgentHot, AgentRare, AskedTimeout, IndexKey, SlotFlags,
 };
+use crate::domain::tracker::agents::names::Departed;
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::session::Session;
 use crate::domain::tracker::agents::snapshot::{AgentSnapshot, Fate, RegistryChange};
+use crate::domain::tracker::rules::exits::Ending;
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::transition::AgentId;
 use crate::domain::tracker::verdicts::verdict::Verdict;
@@ -69,7 +71,7 @@ impl Tracker {
             usage: Usage::default(),
             key: IndexKey { source: SourceId::LOCAL, pid, lane },
             payload: last.payload,
-            stalled_after: 0,
+            fell_after: 0,
             verdict: Some(verdict),
             status: last.status,
             terminal: last.terminal,
@@ -111,7 +113,7 @@ impl Tracker {
             Verdict::Stalled => {}
             Verdict::Down | Verdict::Gone => {
                 self.wheel.arm(number, self.forget_at(number, self.policy.forget_after));
-                self.evict_one(number);
+                self.evict_one(number, Lineage::default());
             }
         }
         if fate == Fate::Lives {
@@ -120,7 +122,7 @@ impl Tracker {
         if self.awaits_successor(number) {
             let AgentCold { name, name_source, .. } = *self.agents.rest(number);
             if name_source.is_series() {
-                self.names.note_departed(name, number);
+                self.names.note_departed(name, Departed { number, lineage: Lineage::default() });
             }
         }
         if has_ended && verdict != Verdict::Down {
@@ -158,7 +160,8 @@ impl Tracker {
         if now < until {
             self.wheel.arm(number, until);
         } else {
-            self.note_death(number, ExitStatus::Unknown, until, now);
+            let ending = Ending { noticed_at: until, ..Ending::of(ExitStatus::Unknown) };
+            self.note_death(number, ending, None, now);
         }
         true
     }

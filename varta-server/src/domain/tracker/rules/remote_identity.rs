@@ -99,7 +99,7 @@ impl Tracker {
         if let Some(introduction) = self.waiting.take(beat.sender)
             && self.introduce(number, &introduction, beat.received_at)
         {
-            self.replace_predecessor(number, beat.received_at);
+            self.replace_predecessor(number, beat.received_at, processes);
         }
         self.handle_known(number, beat, processes)
     }

@@ -125,7 +125,7 @@ fn what_a_process_shows_ends_all_doubt() {
     crowd.world.pass(at(15));
     crowd.told();
     let killed = ExitStatus::Killed { signal: 9, core_dumped: false };
-    crowd.world.tracker.handle_exit(other, killed, at(16), at(16));
+    crowd.world.tracker.handle_exit(other, killed, Lineage::default(), at(16), at(16));
     let told = crowd.told();
     assert_eq!((told[0].from, told[0].to), (Some(Verdict::Unknown), Verdict::Down));
 }
@@ -135,7 +135,7 @@ fn those_who_fall_in_one_moment_are_one_incident() {
     let mut crowd = Crowd::of(40);
     for pid in 5_000..5_040 {
         let process = ProcessId { pid, start_time: NonZeroU64::new(100).unwrap() };
-        crowd.world.tracker.handle_exit(process, ExitStatus::Unknown, at(10), at(10));
+        crowd.world.tracker.handle_exit(process, ExitStatus::Unknown, Lineage::default(), at(10), at(10));
     }
     let incidents: Vec<_> = crowd.told().into_iter().map(|told| told.incident).collect();
     assert!(incidents[..9].iter().all(Option::is_none));

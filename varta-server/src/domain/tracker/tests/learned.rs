@@ -80,11 +80,7 @@ fn what_an_agent_asks_for_goes_before_what_was_learned() {
     assert!(world.given() < FIVE);
     let asks = Hello { stall_after: Some(Duration::from_secs(30)), ..Hello::default() };
     let sender = Sender::local(PID);
-    world.tracker.handle_control(&ReceivedControl {
-        received_at: last,
-        sender,
-        said: ControlMessage::Hello(asks),
-    });
+    world.handle_control(&ReceivedControl { received_at: last, sender, said: ControlMessage::Hello(asks) });
     assert_eq!(world.given(), Duration::from_secs(30));
     world.teach(&mut handle, last, 50, |beat| beat);
     assert_eq!(world.given(), Duration::from_secs(30));
@@ -104,12 +100,12 @@ fn an_agent_that_gives_its_name_its_interval_or_labels_is_learned_as_one_that_gi
         let mut told = World::with(hourly());
         let said = ControlMessage::Hello(introduction.clone());
         let hello = ReceivedControl { received_at: at(1), sender: Sender::local(PID), said };
-        told.tracker.handle_control(&hello);
+        told.handle_control(&hello);
         for (world, is_told) in [(&mut silent, false), (&mut told, true)] {
             let mut handle = Handle::connect(PID, at(0));
             let last = world.teach(&mut handle, at(1), 50, |beat| beat);
             if is_told {
-                world.tracker.handle_control(&ReceivedControl { received_at: last, ..hello.clone() });
+                world.handle_control(&ReceivedControl { received_at: last, ..hello.clone() });
             }
             world.teach(&mut handle, last, 50, |beat| beat);
         }
@@ -123,7 +119,7 @@ fn until_an_agent_is_learned_three_of_its_intervals_hold() {
     let mut world = World::with(hourly());
     let mut handle = Handle::connect(PID, at(0));
     let said = ControlMessage::Hello(Hello { interval: Some(TENTH), ..Hello::default() });
-    world.tracker.handle_control(&ReceivedControl { received_at: at(0), sender: Sender::local(PID), said });
+    world.handle_control(&ReceivedControl { received_at: at(0), sender: Sender::local(PID), said });
     let last = world.teach(&mut handle, at(1), 1, |beat| beat);
     assert_eq!(world.given(), 3 * TENTH);
     world.teach(&mut handle, last, 50, |beat| beat);
@@ -139,7 +135,7 @@ fn who_announces_to_beat_less_often_than_it_did_is_not_missed_before_that() {
     for (interval, given) in [(2 * FIVE, 6 * FIVE), (learned, 3 * learned), (learned / 2, learned)] {
         let said = ControlMessage::Hello(Hello { interval: Some(interval), ..Hello::default() });
         let sender = Sender::local(PID);
-        world.tracker.handle_control(&ReceivedControl { received_at: last, sender, said });
+        world.handle_control(&ReceivedControl { received_at: last, sender, said });
         assert_eq!(world.given(), given, "{interval:?}");
     }
 }
@@ -151,7 +147,7 @@ fn a_rule_goes_before_what_was_learned_and_when_it_goes_that_begins_anew() {
     let last = world.teach(&mut handle, at(1), 50, |beat| beat);
     let mut rules = Rules::default();
     let name = Glob::parse("*").unwrap();
-    rules.add(Rule { name, stall_after: Some(Duration::from_secs(20)) }).unwrap();
+    rules.add(Rule { stall_after: Some(Duration::from_secs(20)), ..Rule::of(name) }).unwrap();
     world.tracker.handle_rules(rules, &Default::default(), last);
     world.pass(last);
     assert_eq!(world.given(), Duration::from_secs(20));
@@ -205,7 +201,7 @@ fn beats_refused_for_their_rate_are_not_lost() {
 fn a_rule_that_makes_an_agent_be_missed_sooner_counts_from_its_first_beat() {
     let mut rules = Rules::default();
     let name = Glob::parse("10.*").unwrap();
-    rules.add(Rule { name, stall_after: Some(Duration::from_secs(1)) }).unwrap();
+    rules.add(Rule { stall_after: Some(Duration::from_secs(1)), ..Rule::of(name) }).unwrap();
     let mut world = World::with(Policy { rules, ..Policy::default() });
     world.hear(remote(Handle::connect(PID, at(0)).next(at(0), Status::Ok)));
     world.pass(MonoTime::from_millis(1_001));
@@ -216,7 +212,7 @@ fn a_rule_that_makes_an_agent_be_missed_sooner_counts_from_its_first_beat() {
 fn a_rule_holds_for_the_process_that_takes_the_pid_of_another() {
     let mut rules = Rules::default();
     let name = Glob::parse("worker").unwrap();
-    rules.add(Rule { name, stall_after: Some(Duration::from_secs(20)) }).unwrap();
+    rules.add(Rule { stall_after: Some(Duration::from_secs(20)), ..Rule::of(name) }).unwrap();
     let mut world = World::with(Policy { rules, ..Policy::default() });
     for start_time in [100, 200] {
         world.spawn(PID, "worker", start_time);

@@ -103,16 +103,12 @@ fn a_full_queue_hides_no_death_and_no_goodbye() {
         if ends {
             let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
             let killed = ExitStatus::Killed { signal: 9, core_dumped: false };
-            world.tracker.handle_exit(process, killed, at(8), at(8));
+            world.tracker.handle_exit(process, killed, Lineage::default(), at(8), at(8));
             assert_eq!(world.transitions(), [(PID, Verdict::Down, Cause::Killed { signal: 9 })]);
         } else {
             let said =
                 ControlMessage::Goodbye { nonce: handle.nonce, timestamp: 8_000_001_000, reason: None };
-            world.tracker.handle_control(&ReceivedControl {
-                received_at: at(8),
-                sender: Sender::local(PID),
-                said,
-            });
+            world.handle_control(&ReceivedControl { received_at: at(8), sender: Sender::local(PID), said });
             assert_eq!(world.verdict(PID), Some(Verdict::Gone));
         }
     }

@@ -16,6 +16,7 @@ pub(crate) mod sample;
 mod sessions;
 mod simulation;
 mod standing;
+mod succession;
 mod verdicts;
 
 use std::collections::HashMap;
@@ -26,10 +27,10 @@ use varta_proto::Status;
 use varta_proto::{Frame, NONCE_TERMINAL};
 
 use super::*;
-use crate::domain::beat::{Origin, Sender};
+use crate::domain::beat::{Origin, ReceivedControl, Sender};
 use crate::domain::outcome::FrameOutcome;
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{ExitStatus, InspectionDepth};
+use crate::domain::process::{ExitStatus, InspectionDepth, Lineage};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 const STALL_AFTER: Duration = Duration::from_secs(5);
@@ -39,6 +40,8 @@ const UP: Verdict = Verdict::Up(Status::Ok);
 #[derive(Default)]
 struct ProcessTable {
     processes: HashMap<u32, ProcessIdentity>,
+    /// Those that have ended.
+    ended: Vec<EndedProcess>,
     questions: usize,
 }
 
@@ -46,6 +49,10 @@ impl Processes for ProcessTable {
     fn identify(&mut self, pid: u32) -> Option<ProcessIdentity> {
         self.questions += 1;
         self.processes.get(&pid).cloned()
+    }
+
+    fn ended(&mut self) -> Vec<EndedProcess> {
+        self.ended.clone()
     }
 }
 
@@ -96,9 +103,17 @@ impl World {
     fn spawn(&mut self, pid: u32, name: &str, start_time: u64) {
         let start_time = NonZeroU64::new(start_time).unwrap();
         let name = name.to_owned();
-        self.processes
-            .processes
-            .insert(pid, ProcessIdentity { start_time, name, is_group: false, is_unit: false });
+        self.processes.processes.insert(
+            pid,
+            ProcessIdentity {
+                start_time,
+                name,
+                is_group: false,
+                is_unit: false,
+                lineage: Lineage::default(),
+                has_ended: false,
+            },
+        );
     }
 
     /// A process of a unit.
@@ -117,6 +132,11 @@ impl World {
         let outcome = outcome(row);
         self.check();
         outcome
+    }
+
+    /// Handles one control datagram and returns its outcome.
+    fn handle_control(&mut self, control: &ReceivedControl) -> FrameOutcome {
+        self.tracker.handle_control(control, &mut self.processes)
     }
 
     /// Handles a beat without the recount of [`World::hear`].

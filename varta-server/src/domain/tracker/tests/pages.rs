@@ -15,11 +15,7 @@ fn ms(millis: u64) -> MonoTime {
 impl World {
     fn attach(&mut self, pid: u32, at: MonoTime) -> FrameOutcome {
         let sender = Sender::local(pid);
-        self.tracker.handle_control(&ReceivedControl {
-            received_at: at,
-            sender,
-            said: ControlMessage::Attach,
-        })
+        self.handle_control(&ReceivedControl { received_at: at, sender, said: ControlMessage::Attach })
     }
 
     /// The pids whose pages must be read.

@@ -52,7 +52,7 @@ fn who_says_goodbye_is_gone_and_never_stalled() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
-    assert_eq!(world.tracker.handle_control(&handle.goodbye(at(1))), FrameOutcome::Accepted);
+    assert_eq!(world.handle_control(&handle.goodbye(at(1))), FrameOutcome::Accepted);
     world.pass(at(100));
     assert_eq!(world.told(), [(UP, Cause::FirstBeat), FAREWELL]);
 }
@@ -62,10 +62,16 @@ fn a_process_that_ends_badly_after_its_goodbye_alarms_nobody() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
-    world.tracker.handle_control(&handle.goodbye(at(1)));
+    world.handle_control(&handle.goodbye(at(1)));
     world.told();
     let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
-    world.tracker.handle_exit(process, ExitStatus::Killed { signal: 15, core_dumped: false }, at(2), at(2));
+    world.tracker.handle_exit(
+        process,
+        ExitStatus::Killed { signal: 15, core_dumped: false },
+        Lineage::default(),
+        at(2),
+        at(2),
+    );
     assert_eq!(world.told(), []);
 }
 
@@ -76,10 +82,10 @@ fn the_goodbye_of_one_handle_is_not_that_of_another() {
     world.hear(first.next(at(3), Status::Ok));
     world.hear(second.next(at(3), Status::Ok));
     world.hear(first.next(at(4), Status::Ok));
-    world.tracker.handle_control(&first.goodbye(at(5)));
+    world.handle_control(&first.goodbye(at(5)));
     assert_eq!(world.verdict(PID), Some(UP));
     world.hear(second.next(at(5), Status::Ok));
-    world.tracker.handle_control(&second.goodbye(at(6)));
+    world.handle_control(&second.goodbye(at(6)));
     assert_eq!(world.verdict(PID), Some(Verdict::Gone));
 }
 
@@ -92,7 +98,7 @@ fn an_old_handles_goodbye_after_its_successors_first_beat_is_no_goodbye() {
     }
     let mut new = Handle::connect(PID, at(5));
     world.hear(new.next(at(5), Status::Ok));
-    world.tracker.handle_control(&old.goodbye(at(5)));
+    world.handle_control(&old.goodbye(at(5)));
     world.hear(new.next(at(6), Status::Ok));
     assert_eq!(world.told(), [(UP, Cause::FirstBeat)]);
 }
@@ -102,7 +108,7 @@ fn who_beats_again_after_its_goodbye_is_up() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
-    world.tracker.handle_control(&handle.goodbye(at(1)));
+    world.handle_control(&handle.goodbye(at(1)));
     world.hear(Handle::connect(PID, at(20)).next(at(20), Status::Ok));
     assert_eq!(world.told(), [(UP, Cause::FirstBeat), FAREWELL, (UP, Cause::Recovered)]);
     world.pass(at(26));
@@ -115,7 +121,7 @@ fn an_agent_may_ask_for_a_deadline_of_its_own() {
         let mut world = World::new();
         let mut handle = Handle::connect(PID, at(0));
         world.hear(handle.next(at(0), Status::Ok));
-        world.tracker.handle_control(&handle.hello(at(0), asks_for(Duration::from_secs(asked))));
+        world.handle_control(&handle.hello(at(0), asks_for(Duration::from_secs(asked))));
         world.told();
         world.pass(at(granted).before(Duration::from_millis(1)));
         assert_eq!(world.told(), [], "{asked}");
@@ -141,7 +147,7 @@ fn who_announces_an_interval_and_requests_no_timeout_is_given_three_of_them_shor
         let mut world = World::new();
         let mut handle = Handle::connect(PID, at(0));
         world.hear(handle.next(at(0), Status::Ok));
-        world.tracker.handle_control(&handle.hello(at(0), beats_every(interval)));
+        world.handle_control(&handle.hello(at(0), beats_every(interval)));
         world.told();
         world.pass((at(0) + granted).before(milli));
         assert_eq!(world.told(), [], "{interval:?}");
@@ -164,7 +170,7 @@ fn a_requested_timeout_goes_before_three_intervals_in_either_order() {
         let mut handle = Handle::connect(PID, at(0));
         world.hear(handle.next(at(0), Status::Ok));
         for hello in hellos {
-            world.tracker.handle_control(&handle.hello(at(0), hello.clone()));
+            world.handle_control(&handle.hello(at(0), hello.clone()));
         }
         assert_eq!(world.tracker.agents(0..usize::MAX).next().unwrap().stall_after, granted, "{hellos:?}");
     }
@@ -176,7 +182,7 @@ fn who_says_that_it_is_busy_is_not_missed_until_then() {
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
     let busy = Hello { busy_for: Some(Duration::from_secs(60)), ..Hello::default() };
-    world.tracker.handle_control(&handle.hello(at(1), busy));
+    world.handle_control(&handle.hello(at(1), busy));
     world.told();
     world.pass(at(60));
     assert_eq!(world.told(), []);
@@ -188,7 +194,7 @@ fn who_says_that_it_is_busy_is_not_missed_until_then() {
 fn an_introduction_waits_for_the_first_beat_and_is_no_beat_itself() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
-    assert_eq!(world.tracker.handle_control(&handle.hello(at(0), named("billing"))), FrameOutcome::Accepted);
+    assert_eq!(world.handle_control(&handle.hello(at(0), named("billing"))), FrameOutcome::Accepted);
     assert_eq!(world.tracker.len(), 0);
     world.hear(handle.next(at(1), Status::Ok));
     assert_eq!(&*world.tracker.poll_transition().unwrap().agent.name, "billing");
@@ -198,15 +204,15 @@ fn an_introduction_waits_for_the_first_beat_and_is_no_beat_itself() {
 fn the_first_transition_of_a_process_that_takes_a_pid_over_has_the_name_that_it_gave_before_its_first_beat() {
     let mut world = World::new();
     let mut first = Handle::connect(PID, at(0));
-    world.tracker.handle_control(&first.hello(at(0), named("billing")));
+    world.handle_control(&first.hello(at(0), named("billing")));
     world.hear(first.next(at(0), Status::Ok));
     let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
-    world.tracker.handle_exit(process, ExitStatus::Exited { code: 3 }, at(1), at(1));
+    world.tracker.handle_exit(process, ExitStatus::Exited { code: 3 }, Lineage::default(), at(1), at(1));
     world.told();
 
     world.spawn(PID, "another", 200);
     let mut second = Handle::connect(PID, at(2));
-    world.tracker.handle_control(&second.hello(at(2), named("mail")));
+    world.handle_control(&second.hello(at(2), named("mail")));
     let name = |world: &World| world.tracker.agents(0..usize::MAX).next().unwrap().name.to_string();
     assert_eq!(name(&world), "billing", "a Hello is no beat, and the dead keep their names");
     world.hear(second.next(at(2), Status::Ok));
@@ -220,10 +226,10 @@ fn who_says_hello_after_a_goodbye_is_known_by_it_from_the_next_beat_on() {
     let mut world = World::new();
     let mut first = Handle::connect(PID, at(0));
     world.hear(first.next(at(0), Status::Ok));
-    world.tracker.handle_control(&first.goodbye(at(1)));
+    world.handle_control(&first.goodbye(at(1)));
     world.told();
     let mut second = Handle::connect(PID, at(2));
-    world.tracker.handle_control(&second.hello(at(2), named("mail")));
+    world.handle_control(&second.hello(at(2), named("mail")));
     world.hear(second.next(at(2), Status::Ok));
     let change = world.tracker.poll_transition().unwrap();
     assert_eq!((&*change.agent.name, change.from, change.to), ("mail", Some(Verdict::Gone), UP));
@@ -233,13 +239,13 @@ fn who_says_hello_after_a_goodbye_is_known_by_it_from_the_next_beat_on() {
 fn a_successor_that_gives_its_name_before_its_first_beat_is_up_once() {
     let mut world = World::new();
     let mut first = Handle::connect(PID, at(0));
-    world.tracker.handle_control(&first.hello(at(0), named("billing")));
+    world.handle_control(&first.hello(at(0), named("billing")));
     world.hear(first.next(at(0), Status::Ok));
     let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
-    world.tracker.handle_exit(process, ExitStatus::Exited { code: 3 }, at(1), at(1));
+    world.tracker.handle_exit(process, ExitStatus::Exited { code: 3 }, Lineage::default(), at(1), at(1));
     world.told();
     let mut second = Handle::connect(77, at(2));
-    world.tracker.handle_control(&second.hello(at(2), named("billing")));
+    world.handle_control(&second.hello(at(2), named("billing")));
     world.hear(second.next(at(2), Status::Ok));
     assert_eq!(world.told(), [(UP, Cause::Restarted)]);
     assert_eq!((world.verdict(PID), world.tracker.len()), (None, 1));
@@ -250,7 +256,7 @@ fn a_name_that_was_given_stays_when_the_command_changes() {
     let mut world = World::new();
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
-    world.tracker.handle_control(&handle.hello(at(0), named("billing")));
+    world.handle_control(&handle.hello(at(0), named("billing")));
     world.spawn(PID, "renamed", 100);
     world.hear(Handle::connect(PID, at(1)).next(at(1), Status::Ok));
     assert_eq!(&**world.tracker.agents(0..usize::MAX).next().unwrap().name, "billing");
@@ -262,7 +268,7 @@ fn a_new_process_has_promised_nothing() {
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
     let promise = Hello { stall_after: Some(Duration::from_secs(600)), ..named("billing") };
-    world.tracker.handle_control(&handle.hello(at(0), promise));
+    world.handle_control(&handle.hello(at(0), promise));
     world.spawn(PID, "another", 200);
     world.hear(Handle::connect(PID, at(1)).next(at(1), Status::Ok));
     let agent = world.tracker.agents(0..usize::MAX).next().unwrap();
@@ -273,7 +279,7 @@ fn a_new_process_has_promised_nothing() {
 fn introductions_of_nobody_are_bounded() {
     let mut world = World::new();
     for pid in 2..10_002 {
-        world.tracker.handle_control(&Handle::connect(pid, at(0)).hello(at(0), named("nobody")));
+        world.handle_control(&Handle::connect(pid, at(0)).hello(at(0), named("nobody")));
     }
     world.hear(Handle::connect(2, at(0)).next(at(1), Status::Ok));
     assert_eq!(&*world.tracker.poll_transition().unwrap().agent.name, "unknown", "the oldest were dropped");
@@ -285,7 +291,7 @@ fn introductions_of_nobody_are_bounded() {
 fn the_goodbye_of_a_stranger_is_refused() {
     let mut world = World::new();
     let handle = Handle::connect(PID, at(0));
-    assert_eq!(world.tracker.handle_control(&handle.goodbye(at(1))), FrameOutcome::OutOfOrder);
+    assert_eq!(world.handle_control(&handle.goodbye(at(1))), FrameOutcome::OutOfOrder);
 }
 
 #[test]
@@ -293,17 +299,17 @@ fn who_gives_the_name_of_one_that_died_takes_its_place() {
     let mut world = World::new();
     let mut first = Handle::connect(PID, at(0));
     world.hear(first.next(at(0), Status::Ok));
-    world.tracker.handle_control(&first.hello(at(0), named("billing")));
+    world.handle_control(&first.hello(at(0), named("billing")));
     let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
-    world.tracker.handle_exit(process, ExitStatus::Exited { code: 3 }, at(1), at(1));
+    world.tracker.handle_exit(process, ExitStatus::Exited { code: 3 }, Lineage::default(), at(1), at(1));
     world.told();
 
     let mut second = Handle::connect(77, at(2));
     world.hear(second.next(at(2), Status::Ok));
-    world.tracker.handle_control(&second.hello(at(2), named("billing")));
+    world.handle_control(&second.hello(at(2), named("billing")));
     assert_eq!(world.told(), [(UP, Cause::FirstBeat), (UP, Cause::Restarted)]);
     assert_eq!((world.verdict(PID), world.tracker.len()), (None, 1));
-    world.tracker.handle_control(&second.hello(at(3), named("billing")));
+    world.handle_control(&second.hello(at(3), named("billing")));
     assert_eq!(world.told(), [], "once is enough");
 }
 
@@ -311,19 +317,19 @@ fn who_gives_the_name_of_one_that_died_takes_its_place() {
 fn a_rule_for_its_name_goes_before_what_an_agent_asks_for() {
     let mut rules = Rules::default();
     let name = Glob::parse("billing-*").unwrap();
-    rules.add(Rule { name, stall_after: Some(Duration::from_secs(30)) }).unwrap();
+    rules.add(Rule { stall_after: Some(Duration::from_secs(30)), ..Rule::of(name) }).unwrap();
     let mut world = World::with(Policy { rules, ..Policy::default() });
     let mut handle = Handle::connect(PID, at(0));
     world.hear(handle.next(at(0), Status::Ok));
     let stall_after = |world: &World| world.tracker.agents(0..usize::MAX).next().unwrap().stall_after;
     assert_eq!(stall_after(&world), Duration::from_secs(5));
     let asks = Hello { stall_after: Some(Duration::from_secs(10)), ..named("billing-1") };
-    world.tracker.handle_control(&handle.hello(at(0), asks.clone()));
+    world.handle_control(&handle.hello(at(0), asks.clone()));
     assert_eq!(stall_after(&world), Duration::from_secs(30));
-    world.tracker.handle_control(&handle.hello(at(1), Hello { ..named("mail") }));
+    world.handle_control(&handle.hello(at(1), Hello { ..named("mail") }));
     assert_eq!(stall_after(&world), Duration::from_secs(10), "what it asked for counts where no rule does");
     let announces = Hello { interval: Some(Duration::from_secs(1)), ..named("billing-1") };
-    world.tracker.handle_control(&handle.hello(at(2), announces));
+    world.handle_control(&handle.hello(at(2), announces));
     assert_eq!(stall_after(&world), Duration::from_secs(30), "an interval does not shorten a rule's timeout");
 }
 
@@ -337,7 +343,7 @@ fn other_rules_hold_for_those_who_are_there_a_bounded_number_in_each_turn() {
     world.told();
     let mut rules = Rules::default();
     let name = Glob::parse("*").unwrap();
-    rules.add(Rule { name, stall_after: Some(Duration::from_secs(2)) }).unwrap();
+    rules.add(Rule { stall_after: Some(Duration::from_secs(2)), ..Rule::of(name) }).unwrap();
     world.tracker.handle_rules(rules, &ExpectedAgents::default(), at(1));
     let ruled = |world: &World| {
         let agents = world.tracker.agents(0..usize::MAX);
@@ -398,7 +404,7 @@ fn who_is_expected_and_does_not_come_is_an_alarm_once() {
     let mut handle = Handle::connect(PID, at(100));
     world.hear(handle.next(at(100), Status::Ok));
     world.told();
-    world.tracker.handle_control(&handle.hello(at(100), named("billing")));
+    world.handle_control(&handle.hello(at(100), named("billing")));
     let there = world.tracker.poll_transition().unwrap();
     assert_eq!((there.from, there.to, there.cause), (Some(Verdict::Expected), UP, Cause::FirstBeat));
     assert_eq!((world.tracker.missing().count(), world.tracker.population()[Verdict::EXPECTED]), (0, 0));

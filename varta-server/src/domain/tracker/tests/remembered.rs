@@ -171,7 +171,13 @@ fn who_dies_in_its_grace_is_down_at_once() {
     let mut world = World::new();
     world.remembers(&up(), Lives);
     let process = ProcessId { pid: PID, start_time: START_TIME };
-    world.tracker.handle_exit(process, ExitStatus::Killed { signal: 9, core_dumped: false }, at(1), at(1));
+    world.tracker.handle_exit(
+        process,
+        ExitStatus::Killed { signal: 9, core_dumped: false },
+        Lineage::default(),
+        at(1),
+        at(1),
+    );
     let told = world.only_told();
     assert_eq!((told.to, told.cause), (Verdict::Down, Cause::Killed { signal: 9 }));
 }
@@ -394,12 +400,12 @@ fn what_is_to_be_remembered_is_told_when_it_changes_and_then_only() {
     };
     let said = ControlMessage::Hello(introduction);
     let hello = ReceivedControl { received_at: at(2), sender: Sender::local(PID), said };
-    world.tracker.handle_control(&hello);
+    world.handle_control(&hello);
     let notes = world.notes();
     let Some(RegistryChange::Known(known)) = notes.last() else { panic!("{notes:?}") };
     assert_eq!((&*known.agent.name, known.name_source), ("billing", NameSource::Agent));
     assert_eq!((known.asked, known.last_beat), (Some(Duration::from_secs(9)), at(2)));
-    world.tracker.handle_control(&hello);
+    world.handle_control(&hello);
     assert_eq!(world.notes(), [], "it says the same again");
     world.hear(handle.next(at(3), Status::Critical));
     assert!(

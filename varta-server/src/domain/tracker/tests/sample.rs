@@ -21,6 +21,8 @@ pub(crate) fn transition(name: &str) -> Transition {
         labels: Labels::default(),
         unit: None,
         predecessor: None,
+        successor: None,
+        settles_at: MonoTime::START,
         process: None,
         from: Some(Verdict::Up(Status::Ok)),
         to: Verdict::Stalled,

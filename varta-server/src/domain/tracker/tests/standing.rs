@@ -18,7 +18,7 @@ impl World {
     fn says(&mut self, at: MonoTime, pid: u32, introduction: Hello) {
         let sender = Sender::local(pid);
         let said = ControlMessage::Hello(introduction);
-        self.tracker.handle_control(&ReceivedControl { received_at: at, sender, said });
+        self.handle_control(&ReceivedControl { received_at: at, sender, said });
     }
 
     fn last_told(&mut self) -> Transition {
@@ -175,7 +175,7 @@ fn who_takes_the_place_of_another_says_whose() {
     world.hear(Handle::connect(1, at(0)).next(at(1), Status::Ok));
     let first = world.last_told().agent;
     let process = ProcessId { pid: 1, start_time: NonZeroU64::new(100).unwrap() };
-    world.tracker.handle_exit(process, ExitStatus::Exited { code: 1 }, at(2), at(2));
+    world.tracker.handle_exit(process, ExitStatus::Exited { code: 1 }, Lineage::default(), at(2), at(2));
     assert_eq!(world.last_told().predecessor, None);
     world.spawn_in("a.service", 2, 200);
     world.hear(Handle::connect(2, at(3)).next(at(3), Status::Ok));

@@ -13,7 +13,7 @@ const KILLED: ExitStatus = ExitStatus::Killed { signal: 9, core_dumped: false };
 
 impl World {
     fn dies(&mut self, death: ExitStatus, at: MonoTime) {
-        self.tracker.handle_exit(PROCESS, death, at, at);
+        self.tracker.handle_exit(PROCESS, death, Lineage::default(), at, at);
         self.check();
     }
 
@@ -46,7 +46,13 @@ fn how_a_process_ended_decides_whether_that_is_an_alarm() {
     ];
     for (death, verdict, cause) in table {
         let (mut world, _) = World::with_agent();
-        world.tracker.handle_exit(PROCESS, death, at(2), at(2) + Duration::from_micros(70));
+        world.tracker.handle_exit(
+            PROCESS,
+            death,
+            Lineage::default(),
+            at(2),
+            at(2) + Duration::from_micros(70),
+        );
         let change = world.change();
         assert_eq!((change.to, change.cause), (verdict, cause));
         assert_eq!(change.detection_latency, Some(Duration::from_micros(70)));
@@ -56,25 +62,25 @@ fn how_a_process_ended_decides_whether_that_is_an_alarm() {
 }
 
 #[test]
-fn who_was_gone_when_its_first_beat_was_read_is_down_and_the_next_owner_of_its_pid_is_another() {
+fn who_was_gone_when_its_first_beat_was_read_is_gone_and_the_next_owner_of_its_pid_is_another() {
     let mut world = World::new();
     world.processes.processes.clear();
     world.hear(Handle::connect(PID, at(0)).next(at(0), Status::Ok));
     world.transitions();
     world.refuse_looks(at(0));
     assert_eq!(world.requests, [TrackerRequest::Find(PID)]);
-    world.tracker.handle_absence(PID, at(1));
+    world.tracker.handle_absence(PID, None, ExitStatus::Unknown, at(1));
     let change = world.change();
-    assert_eq!((change.to, change.cause), (Verdict::Down, Cause::Exited { code: None }));
-    world.tracker.handle_absence(PID, at(2));
-    world.tracker.handle_absence(PID + 1, at(2));
+    assert_eq!((change.to, change.cause), (Verdict::Gone, Cause::Exited { code: None }));
+    world.tracker.handle_absence(PID, None, ExitStatus::Unknown, at(2));
+    world.tracker.handle_absence(PID + 1, None, ExitStatus::Unknown, at(2));
     assert_eq!(world.transitions(), []);
 
     world.spawn(PID, "worker", 300);
     world.hear(Handle::connect(PID, at(3)).next(at(3), Status::Ok));
     let change = world.change();
-    assert_eq!((change.from, change.to, change.cause), (Some(Verdict::Down), UP, Cause::Restarted));
-    world.tracker.handle_absence(PID, at(4));
+    assert_eq!((change.from, change.to, change.cause), (Some(Verdict::Gone), UP, Cause::Restarted));
+    world.tracker.handle_absence(PID, None, ExitStatus::Unknown, at(4));
     assert_eq!(world.verdict(PID), Some(UP), "a process that is known is watched");
 }
 
@@ -103,7 +109,7 @@ fn a_stalled_agent_whose_process_ends_is_down() {
 fn the_end_of_an_earlier_owner_of_the_pid_is_nobodys() {
     let (mut world, mut handle) = World::with_agent();
     let earlier = ProcessId { start_time: NonZeroU64::new(99).unwrap(), ..PROCESS };
-    world.tracker.handle_exit(earlier, KILLED, at(2), at(2));
+    world.tracker.handle_exit(earlier, KILLED, Lineage::default(), at(2), at(2));
     assert_eq!(world.transitions(), []);
     world.hear(handle.next(at(2), Status::Ok));
     assert_eq!(world.verdict(PID), Some(UP));
@@ -114,6 +120,8 @@ fn a_beat_that_is_read_after_its_sender_died_revives_nobody() {
     let (mut world, mut handle) = World::with_agent();
     world.dies(KILLED, at(2));
     world.transitions();
+    // Its parent has not asked for its status yet.
+    world.processes.processes.entry(PID).and_modify(|process| process.has_ended = true);
     assert_eq!(world.hear(handle.next(at(3), Status::Ok)), FrameOutcome::Accepted);
     assert_eq!(world.verdict(PID), Some(Verdict::Down));
     assert_eq!(world.transitions(), []);
@@ -140,7 +148,7 @@ fn a_process_is_watched_from_its_first_beat_until_it_is_forgotten() {
     let mut world = World::with(Policy { forget_after: STALL_AFTER, ..Policy::default() });
     world.hear(Handle::connect(PID, at(0)).next(at(0), Status::Ok));
     world.pass(at(60));
-    assert_eq!(world.requests, [TrackerRequest::Watch(PROCESS), TrackerRequest::Unwatch(PROCESS)]);
+    assert_eq!(world.requests, [TrackerRequest::Watch(PROCESS), TrackerRequest::Unwatch(PID)]);
 }
 
 #[test]
@@ -284,7 +292,7 @@ fn world_of_units() -> World {
 
 fn dies(world: &mut World, pid: u32, start_time: u64, at: MonoTime) {
     let process = ProcessId { pid, start_time: NonZeroU64::new(start_time).unwrap() };
-    world.tracker.handle_exit(process, KILLED, at, at);
+    world.tracker.handle_exit(process, KILLED, Lineage::default(), at, at);
 }
 
 #[test]

@@ -27,6 +27,12 @@ pub struct Transition {
     pub unit: Option<Arc<str>>,
     /// The agent of the same name whose place this one has just taken. The tracker has forgotten it.
     pub predecessor: Option<AgentId>,
+    /// The agent of the same name that has taken the place of this one, whose process has ended. The tracker
+    /// has forgotten this one.
+    pub successor: Option<AgentId>,
+    /// Until when another may take the place of this agent, which is down: before that an alarm would be
+    /// premature. The time of the transition in any other case.
+    pub settles_at: MonoTime,
     /// The agent's process with its start time; `None` for other hosts, and where the start time could not be
     /// read. The process may have ended.
     pub process: Option<ProcessId>,
@@ -71,6 +77,8 @@ impl Transition {
             labels: Labels::default(),
             unit: None,
             predecessor: None,
+            successor: None,
+            settles_at: at,
             process: None,
             from: None,
             to: Verdict::Expected,

@@ -15,9 +15,9 @@ pub enum Verdict {
     Up(Status),
     /// Its deadline has passed and, as far as known, its process exists.
     Stalled,
-    /// Its process is known to be gone, without a goodbye or exit status 0.
+    /// Its process is known to be gone, without a goodbye and not as it should.
     Down,
-    /// It said goodbye, or its process exited with status 0.
+    /// It said goodbye, its process ended as it should, or another has taken its place.
     Gone,
     /// Its deadline passed while the server could not observe it, or while the queue of its socket was full;
     /// the verdict is decided again after a full grace.
@@ -36,8 +36,8 @@ pub(in crate::domain::tracker) enum Event {
     DeadlinePassedUnseen,
     /// The agent said goodbye.
     SaidGoodbye,
-    /// The process exited with status 0, without a panic before.
-    ExitedWell,
+    /// The process ended as it should, without a panic before, or another has taken its place.
+    EndedWell,
     /// The process ended in any other way.
     Died,
 }
@@ -75,7 +75,7 @@ impl Verdict {
 
             (
                 Verdict::Up(_) | Verdict::Stalled | Verdict::Unknown | Verdict::Expected,
-                Event::SaidGoodbye | Event::ExitedWell,
+                Event::SaidGoodbye | Event::EndedWell,
             ) => Verdict::Gone,
             (Verdict::Up(_) | Verdict::Stalled | Verdict::Unknown | Verdict::Expected, Event::Died) => {
                 Verdict::Down
@@ -83,18 +83,16 @@ impl Verdict {
 
             (
                 Verdict::Down,
-                Event::DeadlinePassed
-                | Event::DeadlinePassedUnseen
-                | Event::SaidGoodbye
-                | Event::ExitedWell
-                | Event::Died,
+                Event::DeadlinePassed | Event::DeadlinePassedUnseen | Event::SaidGoodbye | Event::Died,
             ) => Verdict::Down,
+            // Its parent has asked for its status late.
+            (Verdict::Down, Event::EndedWell) => Verdict::Gone,
             (
                 Verdict::Gone,
                 Event::DeadlinePassed
                 | Event::DeadlinePassedUnseen
                 | Event::SaidGoodbye
-                | Event::ExitedWell
+                | Event::EndedWell
                 | Event::Died,
             ) => Verdict::Gone,
         }
@@ -173,15 +171,15 @@ mod tests {
 
     #[test]
     fn the_table_is_this() {
-        use Event::{Beat, DeadlinePassed, DeadlinePassedUnseen, Died, ExitedWell, SaidGoodbye};
+        use Event::{Beat, DeadlinePassed, DeadlinePassedUnseen, Died, EndedWell, SaidGoodbye};
         use Verdict::{Down, Expected, Gone, Stalled, Unknown, Up};
-        let events = [Beat(Status::Ok), DeadlinePassed, DeadlinePassedUnseen, SaidGoodbye, ExitedWell, Died];
+        let events = [Beat(Status::Ok), DeadlinePassed, DeadlinePassedUnseen, SaidGoodbye, EndedWell, Died];
         let up = Up(Status::Ok);
         let table = [
             (Up(Status::Critical), [up, Stalled, Unknown, Gone, Gone, Down]),
             (Stalled, [up, Stalled, Stalled, Gone, Gone, Down]),
             (Unknown, [up, Stalled, Unknown, Gone, Gone, Down]),
-            (Down, [up, Down, Down, Down, Down, Down]),
+            (Down, [up, Down, Down, Down, Gone, Down]),
             (Gone, [up, Gone, Gone, Gone, Gone, Gone]),
             (Expected, [up, Stalled, Expected, Gone, Gone, Down]),
         ];

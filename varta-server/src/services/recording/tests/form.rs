@@ -8,7 +8,7 @@ use varta_proto::crc32c;
 
 use crate::domain::beat::{ControlMessage, Hello, KeyId, ReceivedControl, Transport};
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{ExitStatus, ProcessId};
+use crate::domain::process::{ExitStatus, Lineage, ProcessId};
 use crate::services::recording::decode::Decoder;
 use crate::services::recording::format::{Block, FormatError};
 use crate::services::recording::tests::*;
@@ -35,7 +35,14 @@ fn process(name: &str) -> InputRecord {
     let start_time = NonZeroU64::new(77).unwrap();
     InputRecord::Process {
         pid: PID,
-        identity: Some(ProcessIdentity { start_time, name: name.to_owned(), is_group: true, is_unit: false }),
+        identity: Some(ProcessIdentity {
+            start_time,
+            name: name.to_owned(),
+            is_group: true,
+            is_unit: false,
+            lineage: Lineage { parent: 9, command: 77 },
+            has_ended: true,
+        }),
     }
 }
 
@@ -57,7 +64,13 @@ fn all() -> Vec<InputRecord> {
         ..Hello::default()
     };
     let process_id = ProcessId { pid: PID, start_time: NonZeroU64::new(77).unwrap() };
-    let death = |death| InputRecord::Exit { process: process_id, death, noticed_at: at(1), at: at(2) };
+    let death = |death| InputRecord::Exit {
+        process: process_id,
+        death,
+        lineage: Lineage { parent: 3, command: u32::MAX },
+        noticed_at: at(1),
+        at: at(2),
+    };
     vec![
         beat(PID, 1, 2),
         remote(Sender::udp("10.0.0.1:4000".parse().unwrap(), PID)),
@@ -76,7 +89,7 @@ fn all() -> Vec<InputRecord> {
         death(ExitStatus::Exited { code: 3 }),
         death(ExitStatus::Killed { signal: 9, core_dumped: true }),
         death(ExitStatus::Unknown),
-        InputRecord::Absence { pid: PID, at: at(3) },
+        InputRecord::Absence { pid: PID, start_time: None, death: ExitStatus::Exited { code: 9 }, at: at(3) },
         InputRecord::Gap { from: at(1), to: at(2), records: 99 },
         InputRecord::End { at: at(4) },
     ]
@@ -138,7 +151,13 @@ fn what_makes_no_sense_is_refused_though_its_checksum_fits() {
         control(ControlMessage::Goodbye { nonce: 1, timestamp: 1, reason: Some(GoodbyeReason::Shutdown) });
     assert_eq!(with_byte(&goodbye, 3, 200), value("reason of a goodbye", 200));
     let id = ProcessId { pid: PID, start_time: NonZeroU64::new(77).unwrap() };
-    let death = InputRecord::Exit { process: id, death: ExitStatus::Unknown, noticed_at: at(1), at: at(1) };
+    let death = InputRecord::Exit {
+        process: id,
+        death: ExitStatus::Unknown,
+        lineage: Lineage::default(),
+        noticed_at: at(1),
+        at: at(1),
+    };
     assert_eq!(with_byte(&death, 3, 7), value("end of a process", 7));
     assert_eq!(with_byte(&death, 16, 0), value("start of a process", 0));
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{ExitStatus, ProcessId};
+use crate::domain::process::{ExitStatus, Lineage, ProcessId};
 use crate::domain::tracker::arrival::{ArrivalPolicy, Kind, Phi};
 use crate::services::recording::replay;
 use crate::services::recording::replay::Replay;
@@ -89,15 +89,27 @@ fn beats_that_were_not_recorded_are_held_against_nobody() {
 fn a_death_is_no_silence_and_the_next_process_is_another() {
     let identity = |start| {
         let start_time = NonZeroU64::new(start).unwrap();
-        let identity =
-            ProcessIdentity { start_time, name: "worker".to_owned(), is_group: false, is_unit: false };
+        let identity = ProcessIdentity {
+            start_time,
+            name: "worker".to_owned(),
+            is_group: false,
+            is_unit: false,
+            lineage: Lineage::default(),
+            has_ended: false,
+        };
         InputRecord::Process { pid: PID, identity: Some(identity) }
     };
     let process = ProcessId { pid: PID, start_time: NonZeroU64::new(7).unwrap() };
     let death = ExitStatus::Killed { signal: 9, core_dumped: false };
     let mut records = vec![identity(7)];
     records.extend(beats(PID, 0..=5));
-    records.push(InputRecord::Exit { process, death, noticed_at: at(5_100), at: at(5_100) });
+    records.push(InputRecord::Exit {
+        process,
+        death,
+        lineage: Lineage::default(),
+        noticed_at: at(5_100),
+        at: at(5_100),
+    });
     records.push(identity(8));
     records.extend((60..=63).map(|second| beat(PID, second - 59, second * 1_000)));
     assert_eq!(verdicts(&records, 5_000), [0, 0, 0, 1]);

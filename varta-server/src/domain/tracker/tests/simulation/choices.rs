@@ -7,6 +7,7 @@ use std::time::Duration;
 use varta_proto::Status;
 
 use crate::domain::beat::{ControlMessage, ReceivedControl};
+use crate::domain::process::Lineage;
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::tracker::tests::simulation::Scenario;
 use crate::domain::tracker::tests::simulation::world::{Event, Log, Simulation};
@@ -45,6 +46,8 @@ fn a_process_that_is_identified_after_its_first_beat_is_known_to_be_dead_when_it
         name: "worker".to_owned(),
         is_group: false,
         is_unit: false,
+        lineage: Lineage::default(),
+        has_ended: false,
     };
     simulation.processes.processes.insert(PID, identity);
     arrives(&mut simulation, 1_200, beat(sender, (2, 1), Duration::ZERO));

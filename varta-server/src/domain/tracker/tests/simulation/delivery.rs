@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::num::NonZeroU64;
 
 use crate::domain::beat::{ControlMessage, Origin};
-use crate::domain::process::ProcessId;
+use crate::domain::process::{Lineage, ProcessId};
 use crate::domain::tracker::tests::simulation::world::{Event, Log, Simulation};
 use crate::domain::tracker::tests::*;
 
@@ -34,7 +34,7 @@ impl Simulation {
             }
             Event::Control { mut control, handle } => {
                 control.received_at = now;
-                let outcome = self.tracker.handle_control(&control);
+                let outcome = self.tracker.handle_control(&control, &mut self.processes);
                 let pid = control.sender.pid;
                 self.note(format_args!("{pid}/{handle} {:?}: {outcome:?}", control.said));
                 self.drain();
@@ -56,7 +56,7 @@ impl Simulation {
                     !is_awaited || self.watched.contains(&process),
                     "nobody asked to be told of {process:?}"
                 );
-                self.tracker.handle_exit(process, death, now, now);
+                self.tracker.handle_exit(process, death, Lineage::default(), now, now);
                 self.note(format_args!("{process:?}: {death:?}"));
                 self.drain();
                 self.reference.death(pid, start_time, death, &self.changes);
@@ -87,7 +87,7 @@ impl Simulation {
                     self.watched.insert(process);
                 }
                 TrackerRequest::Unwatch(process) => {
-                    self.watched.remove(&process);
+                    self.watched.retain(|watched| watched.pid != process);
                 }
                 TrackerRequest::Look { process, depth: InspectionDepth::Full } if self.answers_looks => {
                     self.tracker.handle_evidence(process, None, self.now);

@@ -46,7 +46,7 @@ fn a_goodbye_that_overtakes_the_last_beat_is_still_the_last_word() {
     let mut remote = Remote::connect(at(0));
     world.hear(remote.beat(at(0)));
     let overtaken = remote.beat(at(1));
-    world.tracker.handle_control(&remote.goodbye(at(1)));
+    world.handle_control(&remote.goodbye(at(1)));
     world.hear(late(overtaken, MILLIS_100));
     world.pass(at(30));
     assert_eq!(world.verdict(PID), Some(Verdict::Gone));
@@ -62,7 +62,7 @@ fn a_first_frame_that_comes_twice_does_not_outlive_the_goodbye() {
     for second in 1..4 {
         world.hear(remote.beat(at(second)));
     }
-    world.tracker.handle_control(&remote.goodbye(at(4)));
+    world.handle_control(&remote.goodbye(at(4)));
     assert_eq!(world.verdict(PID), Some(Verdict::Gone));
 }
 
@@ -72,7 +72,7 @@ fn the_only_frame_before_a_goodbye_does_not_outlive_it_when_it_comes_again() {
     let mut remote = Remote::connect(at(0));
     let only = remote.beat(at(0));
     world.hear(only);
-    world.tracker.handle_control(&remote.goodbye(MonoTime::from_millis(300)));
+    world.handle_control(&remote.goodbye(MonoTime::from_millis(300)));
     assert_eq!(world.hear(late(only, 4 * MILLIS_100)), FrameOutcome::Duplicate);
     world.pass(at(30));
     assert_eq!(world.verdict(PID), Some(Verdict::Gone));
@@ -88,7 +88,7 @@ fn a_first_frame_that_is_overtaken_does_not_outlive_the_goodbye() {
     for second in 2..5 {
         world.hear(remote.beat(at(second)));
     }
-    world.tracker.handle_control(&remote.goodbye(at(5)));
+    world.handle_control(&remote.goodbye(at(5)));
     assert_eq!(world.verdict(PID), Some(Verdict::Gone));
 }
 

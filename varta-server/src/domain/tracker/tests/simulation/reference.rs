@@ -257,6 +257,10 @@ impl Reference {
             known.mistaken = known.handles.iter().map(|(handle, _)| *handle).max();
         }
         known.note(handle, frame.nonce);
+        let has_come_back = restarted || is_away && !known.is_dead;
+        if has_come_back && let Some(introduction) = self.introduction(sender) {
+            self.introduce(index, &introduction, beat.received_at);
+        }
     }
 
     fn first_beat(
@@ -319,9 +323,11 @@ impl Reference {
     }
 
     pub(super) fn hello(&mut self, sender: Sender, introduction: &Hello, at: MonoTime) {
+        // One that has ended may have a successor under its pid, which says its name first.
+        let is_there = |known: &Known| !matches!(known.verdict, Verdict::Down | Verdict::Gone);
         match self.agents.iter().position(|known| known.sender == sender) {
-            Some(index) => self.introduce(index, introduction, at),
-            None => {
+            Some(index) if is_there(&self.agents[index]) => self.introduce(index, introduction, at),
+            Some(_) | None => {
                 self.waiting.retain(|(waiting, _)| *waiting != sender);
                 self.waiting.push((sender, introduction.clone()));
             }
