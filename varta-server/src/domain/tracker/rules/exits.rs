@@ -139,7 +139,13 @@ impl Tracker {
     }
 
     /// Records that an agent is down or gone.
-    pub(super) fn mark_departed(&mut self, number: u32, after: Verdict, lineage: Lineage, change: TransitionDetails) {
+    pub(super) fn mark_departed(
+        &mut self,
+        number: u32,
+        after: Verdict,
+        lineage: Lineage,
+        change: TransitionDetails,
+    ) {
         let slot = self.agents.slot_mut(number);
         let Some(before) = slot.verdict.replace(after) else { return };
         slot.note_fallen(change.at);

@@ -1,14 +1,12 @@
 //! The effects of a passed deadline, an inspection and a goodbye on an agent.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Transport;
-use crate::domain::process::{Dossier, ExitStatus, InspectionDepth, Lineage, ProcessActivity, ProcessId};
-use crate::domain::tracker::agents::agent::{AgentCold, IndexKey, Inspection, PageUse};
-use crate::domain::tracker::agents::names::Departed;
+use crate::domain::process::{Dossier, InspectionDepth, Lineage, ProcessActivity, ProcessId};
+use crate::domain::tracker::agents::agent::{IndexKey, Inspection, PageUse};
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::request::TrackerRequest;
 use crate::domain::tracker::agents::session::Session;
@@ -304,7 +302,6 @@ impl Tracker {
         self.recount(before, after);
         self.announce(number, change);
     }
-
 }
 
 /// The cause of the silence of a process with this activity.
