@@ -21,6 +21,7 @@ pub mod expect;
 pub mod foreign;
 pub mod http;
 mod log;
+mod mail_server;
 mod network_host;
 mod programs;
 mod receiver;
@@ -42,6 +43,7 @@ pub use database::{await_in_database, read_database};
 pub use datagrams::{Datagrams, with_checksum};
 pub use expect::{agent, any_agent, line, line_with, metric};
 pub use log::{Line, Log, Transition};
+pub use mail_server::{MailServer, ReceivedMail};
 pub use network_host::{Cable, NetworkHost, in_a_network_of_its_own};
 pub use programs::{
     Ended, as_pid, children, into_pid_namespace, into_time_namespace, pid_namespaces_work,

@@ -8,8 +8,8 @@ use std::ffi::OsStr;
 use ring::hmac;
 use serde_json::Value;
 use varta_integration_tests::{
-    AgentProcess, Options, Receiver, Reply, Request, Scratch, Server, Signal, agent, await_in_database, line,
-    line_with, metric, run_server, wait_until, write_secret,
+    AgentProcess, MailServer, Options, Receiver, Reply, Request, Scratch, Server, Signal, agent,
+    await_in_database, line, line_with, metric, run_server, wait_until, write_secret,
 };
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -90,7 +90,7 @@ fn the_webhook_is_told_once_of_each_alarm_and_of_its_end_and_can_tell_who_says_s
 }
 
 #[test]
-fn what_fails_is_tried_again_under_one_id_and_what_comes_later_waits() {
+fn what_fails_is_tried_again_under_one_id() {
     let fails = [
         Reply::status(500, "", "not now"),
         Reply::status(429, "Retry-After: 1\r\n", ""),
@@ -100,7 +100,7 @@ fn what_fails_is_tried_again_under_one_id_and_what_comes_later_waits() {
     let server = Server::start(to_webhook(&receiver));
     let [mut one, mut other] = ["one", "other"].map(|name| start(&server, name));
     one.ask("status critical");
-    receiver.await_requests(1);
+    receiver.await_requests(4);
     other.ask("status critical");
     let requests = receiver.await_requests(5);
     assert_eq!(notices(&requests), ["firing one", "firing one", "firing one", "firing one", "firing other"]);
@@ -109,6 +109,93 @@ fn what_fails_is_tried_again_under_one_id_and_what_comes_later_waits() {
     assert_ne!(id(&requests[4]), id(&requests[0]));
     await_outcome(&server, "retried", 3.0);
     await_outcome(&server, "sent", 2.0);
+}
+
+#[test]
+fn a_notice_that_is_not_answered_holds_up_those_of_its_own_agent_only() {
+    let receiver = Receiver::start([Reply::Never]);
+    let server = Server::start(to_webhook(&receiver));
+    let [mut slow, mut other] = ["slow", "other"].map(|name| start(&server, name));
+    slow.ask("status critical");
+    receiver.await_requests(1);
+    slow.ask("status ok");
+    other.ask("status critical");
+    receiver.await_requests(2);
+    other.ask("status ok");
+    let requests = receiver.await_requests(3);
+    assert_eq!(notices(&requests), ["firing slow", "firing other", "resolved other"]);
+    // The first one is given up on after its time, and sent again before what came after it.
+    let requests = receiver.await_requests(5);
+    assert_eq!(notices(&requests[3..]), ["firing slow", "resolved slow"]);
+    assert_eq!(requests[3].header("x-varta-delivery"), requests[0].header("x-varta-delivery"));
+    await_outcome(&server, "sent", 4.0);
+}
+
+#[test]
+fn a_receiver_with_a_form_and_a_signature_of_its_own_gets_them() {
+    let receiver = Receiver::start([]);
+    let scratch = Scratch::make();
+    let key = write_secret(scratch.directory(), "key", SECRET);
+    let form = ["--webhook-signature", "x-hub-signature-256", "--webhook-template", "slack"];
+    let server = Server::start(to_webhook(&receiver).path("--webhook-key-file", &key).args(form));
+    let mut worker = start(&server, "worker");
+    worker.ask("status critical");
+    let request = receiver.await_requests(1).remove(0);
+    let text = request.json()["text"].as_str().unwrap().to_owned();
+    assert!(text.starts_with(&format!("firing: worker[{}] on ", worker.pid())), "{text}");
+    assert!(request.json()["attachments"][0]["text"].as_str().unwrap().contains("critical"));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    let expected = hmac::sign(&key, request.body.as_bytes());
+    let expected: String = expected.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(request.header("x-hub-signature-256"), Some(&*format!("sha256={expected}")));
+    assert_eq!(request.header("x-varta-signature"), None);
+
+    let mine = scratch.path("mine.txt");
+    std::fs::write(&mine, "{{ kind }} of {{ agent.name }}").unwrap();
+    let said = varta_integration_tests::refused_start(
+        2,
+        &scratch.path("socket"),
+        ["--webhook", "http://localhost/", "--webhook-template", mine.to_str().unwrap()],
+    );
+    assert!(said.contains("mine.txt") && said.contains("incident"), "an incident has no agent: {said}");
+}
+
+#[test]
+fn people_get_mails_in_order_and_one_that_is_put_off_comes_again() {
+    let mails = MailServer::start(["451 not now", "250 taken", "550 not this one"]);
+    let scratch = Scratch::make();
+    let login = write_secret(scratch.directory(), "login", "varta:pass word");
+    let to = ["--mail-from", "Varta <varta@example.test>", "--mail-to", "a@example.test,b@example.test"];
+    let options = Options::from(NO_DEADLINE).args(["--mail-relay".to_owned(), mails.url()]).args(to);
+    let server = Server::start(options.path("--mail-credentials-file", &login));
+    let mut worker = start(&server, "worker");
+    worker.ask("status critical");
+    mails.await_mails(2);
+    worker.ask("status ok");
+    mails.await_mails(3);
+    worker.ask("status critical");
+    let mails = mails.await_mails(4);
+    let subjects: Vec<_> =
+        mails.iter().map(|mail| mail.header("Subject").split(':').next().unwrap()).collect();
+    assert_eq!(subjects, ["firing", "firing", "resolved", "firing"]);
+    assert_eq!(mails[0].header("Message-ID"), mails[1].header("Message-ID"));
+    assert_ne!(mails[1].header("Message-ID"), mails[3].header("Message-ID"));
+    let commands = &mails[0].commands;
+    // \0varta\0pass word
+    assert!(commands.contains(&"AUTH PLAIN AHZhcnRhAHBhc3Mgd29yZA==".to_owned()), "{commands:?}");
+    for expected in ["MAIL FROM:<varta@example.test>", "RCPT TO:<a@example.test>", "RCPT TO:<b@example.test>"]
+    {
+        assert!(commands.iter().any(|command| command.starts_with(expected)), "{commands:?}");
+    }
+    assert_eq!(mails[0].header("Auto-Submitted"), "auto-generated");
+    assert!(mails[0].text().contains("state: up"), "{}", mails[0].text());
+    let mail = |outcome: &str, count: f64| {
+        let notifications = metric("varta_notifications_total").with("destination", "mail");
+        server.expect(notifications.with("outcome", outcome).is(count));
+    };
+    mail("sent", 2.0);
+    mail("retried", 1.0);
+    mail("refused", 1.0);
 }
 
 #[test]
@@ -122,7 +209,9 @@ fn what_is_refused_is_said_and_not_sent_again_and_nobody_is_followed_elsewhere()
         worker.ask("status critical");
     }
     let requests = receiver.await_requests(3);
-    assert_eq!(notices(&requests), ["firing one", "firing two", "firing three"]);
+    let mut all = notices(&requests);
+    all.sort();
+    assert_eq!(all, ["firing one", "firing three", "firing two"]);
     await_outcome(&server, "refused", 2.0);
     await_outcome(&server, "sent", 1.0);
     server.expect(line_with("refused a notice"));

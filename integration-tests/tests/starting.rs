@@ -22,7 +22,7 @@ const NO_OPTIONS: [&str; 0] = [];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. Unit files rely on them.
-const OPTIONS: [&str; 63] = [
+const OPTIONS: [&str; 70] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -79,6 +79,13 @@ const OPTIONS: [&str; 63] = [
     "alertmanager",
     "webhook",
     "webhook-key-file",
+    "webhook-signature",
+    "webhook-template",
+    "mail-relay",
+    "mail-from",
+    "mail-to",
+    "mail-credentials-file",
+    "mail-template",
     "alert-ca-file",
     "alert-resend-every",
     "alert-give-up-after",

@@ -34,7 +34,9 @@ pub use self::base::{clock, logging, time};
 pub use self::domain::{beat, labels, outcome, tracker};
 pub use self::metrics::agent_rows::AgentMetrics;
 pub use self::server::{BoundServer, Reloader, Server};
-pub use self::services::alerts::{AlertOptions, AlertUrl};
+pub use self::services::alerts::{
+    AlertOptions, AlertUrl, Login, MailAddress, MailOptions, Relay, Template, TemplateName, WebhookSignature,
+};
 pub use self::services::{audit, events, recording, recovery};
 
 /// The command line, the environment and the file of `--config`, as clap reads them.

@@ -21,7 +21,7 @@ use crate::base::clock::{Clock, WallClock};
 use crate::base::time::{MonoTime, WallTime, millis};
 use crate::services::alerts::alert::{Alert, Id, Texts};
 use crate::services::alerts::delivery::Report;
-use crate::services::alerts::http_client::{Answer, DeliveryResult, post};
+use crate::services::alerts::http_client::{Answer, DeliveryResult, JSON, post};
 use crate::services::alerts::lifecycle::state::AlertSnapshot;
 use crate::services::alerts::metrics::Outcomes;
 use crate::services::alerts::receiver_clock::{ClockSkew, ReceiverClock, SentTimes};
@@ -215,7 +215,7 @@ impl Alertmanager {
             let posted: Vec<_> =
                 batch.iter().zip(&sent).map(|(alert, times)| posted(alert, *times)).collect();
             let body = serde_json::to_string(&posted).expect("text and times have a form in JSON");
-            let Answer { result, date } = post(&self.client, &self.url, HeaderMap::new(), body).await;
+            let Answer { result, date } = post(&self.client, &self.url, JSON, HeaderMap::new(), body).await;
             let now = WallClock::read(self.clock);
             let skew = told.clock.learn(date, asked.mono, now);
             self.note_skew(skew, told, now.mono);

@@ -95,6 +95,16 @@ pub(super) fn client(ca_file: Option<&Path>, needs_tls: bool) -> Result<Client, 
         .map_err(|error| failed(&error))
 }
 
+/// The certificates of authorities in a file.
+///
+/// # Errors
+///
+/// A file that cannot be used.
+pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    certificates(path)
+        .map_err(|fault| Error::configuration_file(path, format!("{fault}; see --alert-ca-file")))
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let checks = Checks { max_len: MAX_CA_FILE_LEN, symlink: Symlink::Followed, owner: Owner::Anybody };
     let (content, _) = bounded_read::read(path, checks).map_err(|error| error.to_string())?;
@@ -106,11 +116,20 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(certificates)
 }
 
-/// Posts JSON, and classifies the response.
-pub(super) async fn post(client: &Client, url: &AlertUrl, headers: HeaderMap, body: String) -> Answer {
+/// The type of JSON.
+pub(super) const JSON: &str = "application/json";
+
+/// Posts a body, and classifies the response.
+pub(super) async fn post(
+    client: &Client,
+    url: &AlertUrl,
+    content_type: &'static str,
+    headers: HeaderMap,
+    body: String,
+) -> Answer {
     let request = client
         .post(url.get().clone())
-        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
         .headers(headers)
         .body(body);
     match request.send().await {

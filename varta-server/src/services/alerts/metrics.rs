@@ -7,9 +7,9 @@ use crate::metrics::Registry;
 use crate::metrics::family::families;
 
 families! {
-    ALERTS_FIRING = "varta_alerts_firing", "Alerts that fire (--alertmanager, --webhook).";
+    ALERTS_FIRING = "varta_alerts_firing", "Alerts that fire (--alertmanager, --webhook, --mail-relay).";
     NOTIFICATIONS = "varta_notifications_total",
-        "Requests to Alertmanagers and to the webhook, by what became of them; ends of alerts and notices given up.";
+        "Requests to Alertmanagers and to the webhook, and mails, by what became of them; ends of alerts and notices given up.";
     CLOCK_SKEW = "varta_alertmanager_clock_skew_total",
         "Answers of Alertmanagers whose Date and this host's clock differed by more than two seconds.";
 }
@@ -46,6 +46,7 @@ pub(crate) struct AlertMetrics {
     pub(super) alertmanager: Outcomes,
     pub(super) clock_skew: Counter,
     pub(super) webhook: Outcomes,
+    pub(super) mail: Outcomes,
 }
 
 impl AlertMetrics {
@@ -56,6 +57,7 @@ impl AlertMetrics {
             alertmanager: Outcomes::new(registry, "alertmanager"),
             clock_skew: registry.counter(CLOCK_SKEW, &[]),
             webhook: Outcomes::new(registry, "webhook"),
+            mail: Outcomes::new(registry, "mail"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Alerts: notifies Alertmanagers and a webhook of agents in alarm.
+//! Alerts: notifies Alertmanagers, a webhook and people by mail of agents in alarm.
 //!
 //! `lifecycle` decides which alerts fire and resolve, and is pure. `task` hands transitions to it, reconciles
 //! it with the tracker, keeps it in a file, and passes alerts on to one sending task for each receiver. All
@@ -8,9 +8,12 @@ mod alert;
 mod alert_file;
 mod alertmanager;
 mod annotations;
+mod courier;
 mod delivery;
 mod http_client;
+mod lanes;
 mod lifecycle;
+mod mail;
 pub(in crate::services) mod metrics;
 mod notification;
 pub(in crate::services) mod notifier;
@@ -20,9 +23,13 @@ mod receiver_clock;
 pub(crate) mod service;
 mod settling;
 mod task;
+mod templates;
 mod url;
 mod webhook;
 
+pub use self::mail::{Login, MailAddress, MailOptions, Relay};
 pub(crate) use self::notification::Notification;
 pub use self::options::{AlertArgs, AlertOptions, UrlText};
+pub use self::templates::{Template, TemplateName};
 pub use self::url::AlertUrl;
+pub use self::webhook::WebhookSignature;

@@ -1,4 +1,4 @@
-//! Notifications for the webhook: one JSON object each. docs/ALERTING.md documents the format.
+//! Notifications for the webhook and for mails: one JSON object each. docs/ALERTING.md documents the format.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -28,6 +28,8 @@ pub(super) struct Delivery {
     /// The same for each attempt, so that a receiver can recognise a repeat.
     pub(super) id: String,
     pub(super) kind: Kind,
+    /// The agent or group that it is about: notifications with the same one go out in order.
+    pub(super) lane: String,
     /// The alert of the notification, if it is about one.
     pub(super) about: Option<Id>,
     /// Whether it announces the end of that alert.
@@ -174,7 +176,11 @@ impl Delivery {
         };
         let is_end = alert.ends_at.is_some();
         let name = format!("{} {}", kind.as_str(), if is_end { "over" } else { "on" });
-        Delivery { id: id.delivery(&name), kind, about: Some(id), is_end, body: message.to_json() }
+        let lane = match alert.instance() {
+            "" => id.delivery("lane"),
+            instance => instance.to_owned(),
+        };
+        Delivery { id: id.delivery(&name), kind, lane, about: Some(id), is_end, body: message.to_json() }
     }
 
     /// The notification of a recovery action. `id` must be unique.
@@ -194,7 +200,8 @@ impl Delivery {
             incident: None,
             facts: Some(&notice.facts),
         };
-        Delivery { id, kind: Kind::Recovery, about: None, is_end: false, body: message.to_json() }
+        let (kind, lane) = (Kind::Recovery, named.instance());
+        Delivery { id, kind, lane, about: None, is_end: false, body: message.to_json() }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The handle by which other services send notifications to the webhook.
+//! The handle by which notifications reach the receivers that get each one once, for this service and others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,58 +9,77 @@ use tokio::time::Instant;
 
 use crate::base::clock::wall_now;
 use crate::base::time::WallTime;
+use crate::services::alerts::courier::Waiting;
+use crate::services::alerts::delivery::Notice;
 use crate::services::alerts::metrics::Outcomes;
 use crate::services::alerts::notification::{self, Delivery, Notification};
-use crate::services::alerts::webhook::Waiting;
 
-/// Sends notifications to the webhook. Cheap to clone; never blocks.
+/// Sends notifications to the webhook and by mail. Cheap to clone; never blocks.
 #[derive(Clone, Debug)]
-pub(crate) struct Notifier(pub(super) Option<Arc<WebhookQueue>>);
+pub(crate) struct Notifier(pub(super) Arc<NoticeQueues>);
 
-/// The queue to the webhook's task.
-pub(super) struct WebhookQueue {
-    pub(super) queue: mpsc::Sender<Waiting>,
+/// The queues to the tasks of all receivers.
+pub(super) struct NoticeQueues {
+    pub(super) queues: Vec<NoticeQueue>,
     pub(super) host: String,
-    pub(super) outcomes: Outcomes,
     pub(super) said: AtomicU64,
 }
 
+/// The queue to the task of one receiver.
+pub(super) struct NoticeQueue {
+    /// Such as `webhook`.
+    pub(super) destination: &'static str,
+    pub(super) queue: mpsc::Sender<Waiting>,
+    pub(super) outcomes: Outcomes,
+}
+
 impl Notifier {
-    /// A notifier without a webhook, which drops everything.
-    pub(super) const fn silent() -> Self {
-        Notifier(None)
+    /// A notifier for these receivers. Without any it drops everything.
+    pub(super) fn new(host: String, queues: Vec<NoticeQueue>) -> Self {
+        Notifier(Arc::new(NoticeQueues { queues, host, said: AtomicU64::new(0) }))
+    }
+
+    /// Whether there is a receiver.
+    pub(super) fn is_on(&self) -> bool {
+        !self.0.queues.is_empty()
     }
 
     /// Sends the notification of a recovery action. A full queue drops it and counts it as given up. Does
-    /// nothing without a webhook.
+    /// nothing without a receiver.
     pub(crate) fn send(&self, notice: &Notification) {
-        let Some(line) = &self.0 else { return };
-        let number = line.said.fetch_add(1, Ordering::Relaxed);
+        if !self.is_on() {
+            return;
+        }
+        let number = self.0.said.fetch_add(1, Ordering::Relaxed);
         let now = WallTime::from(wall_now());
-        let id = notification::unique_id(&line.host, number, now);
-        self.put(Delivery::of_recovery(notice, &line.host, id, now));
+        let id = notification::unique_id(&self.0.host, number, now);
+        self.put(Delivery::of_recovery(notice, &self.0.host, id, now));
     }
 
     pub(super) fn put(&self, delivery: Delivery) {
-        let Some(line) = &self.0 else { return };
-        match line.queue.try_send((Instant::now(), delivery)) {
-            Ok(()) => {}
-            Err(TrySendError::Full((_, delivery)) | TrySendError::Closed((_, delivery))) => {
-                line.outcomes.given_up.increment(1);
-                let (id, kind) = (&delivery.id, delivery.kind.as_str());
-                tracing::warn!(
-                    target: "varta::alerts",
-                    %id,
-                    kind,
-                    "a notice ({kind}) is not sent: too many wait for the webhook, or the server ends"
-                );
+        let NoticeQueues { queues, .. } = &*self.0;
+        let notice = Arc::new(Notice::new(delivery, queues.len()));
+        for NoticeQueue { destination, queue, outcomes } in queues {
+            match queue.try_send((Instant::now(), Arc::clone(&notice))) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
+                    outcomes.given_up.increment(1);
+                    let (id, kind) = (&notice.delivery.id, notice.delivery.kind.as_str());
+                    tracing::warn!(
+                        target: "varta::alerts",
+                        %id,
+                        kind,
+                        destination,
+                        "a notice ({kind}) is not sent: too many wait for the {destination}, or the server ends"
+                    );
+                }
             }
         }
     }
 }
 
-impl std::fmt::Debug for WebhookQueue {
+impl std::fmt::Debug for NoticeQueues {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Line").finish_non_exhaustive()
+        f.debug_struct("NoticeQueues").finish_non_exhaustive()
     }
 }

@@ -11,7 +11,10 @@ use crate::base::error::Error;
 use crate::base::limits::MAX_DURATION;
 use crate::base::options::parse_duration;
 use crate::base::secret::Secret;
+use crate::services::alerts::mail::{Login, MAX_ADDRESSES, MailAddress, MailOptions, Relay};
+use crate::services::alerts::templates::{Template, TemplateName};
 use crate::services::alerts::url::AlertUrl;
+use crate::services::alerts::webhook::WebhookSignature;
 
 /// The most Alertmanagers.
 const MAX_ALERTMANAGERS: usize = 8;
@@ -30,6 +33,12 @@ pub struct AlertOptions {
     pub webhook: Option<AlertUrl>,
     /// The HMAC key of the signature on notifications.
     pub webhook_key: Option<Secret>,
+    /// The header that carries the signature.
+    pub webhook_signature: WebhookSignature,
+    /// What writes the body of a notification; `None` for the JSON of docs/ALERTING.md.
+    pub webhook_template: Option<Template>,
+    /// How notifications go out as mails; `None` for not at all.
+    pub mail: Option<MailOptions>,
     /// Certificates of authorities to trust, in addition to those of the host.
     pub ca_file: Option<PathBuf>,
     /// The interval at which firing alerts are sent again to Alertmanagers.
@@ -49,6 +58,9 @@ impl Default for AlertOptions {
             alertmanagers: Vec::new(),
             webhook: None,
             webhook_key: None,
+            webhook_signature: WebhookSignature::default(),
+            webhook_template: None,
+            mail: None,
             ca_file: None,
             resend_every: Duration::from_secs(60),
             give_up_after: Duration::from_secs(3_600),
@@ -62,7 +74,7 @@ impl AlertOptions {
     /// Whether there is a receiver.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        !self.alertmanagers.is_empty() || self.webhook.is_some()
+        !self.alertmanagers.is_empty() || self.webhook.is_some() || self.mail.is_some()
     }
 
     pub(super) fn urls(&self) -> impl Iterator<Item = &AlertUrl> {
@@ -90,8 +102,16 @@ impl AlertOptions {
         if self.webhook_key.is_some() && self.webhook.is_none() {
             return wrong("--webhook-key-file", "does nothing without --webhook".to_owned());
         }
-        if self.ca_file.is_some() && !self.urls().any(AlertUrl::is_https) {
-            let fault = "does nothing without an https:// URL for --alertmanager or --webhook".to_owned();
+        if let Some(mail) = &self.mail
+            && !(1..=MAX_ADDRESSES).contains(&mail.to.len())
+        {
+            let fault = format!("has {} addresses, and there may be 1 to {MAX_ADDRESSES}", mail.to.len());
+            return wrong("--mail-to", fault);
+        }
+        let mail_is_encrypted = self.mail.as_ref().is_some_and(|mail| mail.relay.is_encrypted());
+        if self.ca_file.is_some() && !mail_is_encrypted && !self.urls().any(AlertUrl::is_https) {
+            let fault = "does nothing without an https:// URL for --alertmanager or --webhook, or a --mail-relay on                          another host"
+                .to_owned();
             return wrong("--alert-ca-file", fault);
         }
         if !(MIN_RESEND..=MAX_RESEND).contains(&self.resend_every) {
@@ -136,6 +156,38 @@ pub struct AlertArgs {
     /// File with the secret that signs notifications (HMAC-SHA256); must be readable by its owner only
     #[arg(long, env = "VARTA_WEBHOOK_KEY_FILE", value_name = "FILE")]
     pub webhook_key_file: Option<PathBuf>,
+
+    /// Header that signs notifications; x-hub-signature-256 is that of GitHub, which many receivers check
+    /// [default: x-varta-signature]
+    #[arg(long, env = "VARTA_WEBHOOK_SIGNATURE", value_name = "HEADER")]
+    pub webhook_signature: Option<WebhookSignature>,
+
+    /// Body of notifications: slack, teams, text, or a file with a template in Jinja; without it the JSON of
+    /// docs/ALERTING.md
+    #[arg(long, env = "VARTA_WEBHOOK_TEMPLATE", value_name = "NAME|FILE")]
+    pub webhook_template: Option<TemplateName>,
+
+    /// Relay for notifications as mails, such as smtp://mail.example or smtps://mail.example:465
+    ///
+    /// smtp:// is with STARTTLS, and without it to this host only.
+    #[arg(long, env = "VARTA_MAIL_RELAY", value_name = "URL")]
+    pub mail_relay: Option<String>,
+
+    /// Sender of mails
+    #[arg(long, env = "VARTA_MAIL_FROM", value_name = "ADDRESS")]
+    pub mail_from: Option<String>,
+
+    /// Receiver of mails; may be given more than once
+    #[arg(long, env = "VARTA_MAIL_TO", value_name = "ADDRESS", value_delimiter = ',')]
+    pub mail_to: Vec<String>,
+
+    /// File with USER:PASSWORD for the mail relay; must be readable by its owner only
+    #[arg(long, env = "VARTA_MAIL_CREDENTIALS_FILE", value_name = "FILE")]
+    pub mail_credentials_file: Option<PathBuf>,
+
+    /// Text of mails: text, or a file with a template in Jinja [default: text]
+    #[arg(long, env = "VARTA_MAIL_TEMPLATE", value_name = "NAME|FILE")]
+    pub mail_template: Option<TemplateName>,
 
     /// File with certificates, in PEM, of authorities to trust in addition to those of this host
     #[arg(long, env = "VARTA_ALERT_CA_FILE", value_name = "FILE")]
@@ -188,18 +240,21 @@ impl AlertArgs {
     /// [`Config::check`](crate::config::Config::check).
     pub fn options(&self) -> Result<AlertOptions, Error> {
         let (to_alertmanagers, to_webhook) = (!self.alertmanager.is_empty(), self.webhook.is_some());
-        let is_any = to_alertmanagers || to_webhook;
+        let by_mail = self.mail_relay.is_some();
+        let is_any = to_alertmanagers || to_webhook || by_mail;
+        let (key, any) = ("--webhook-key-file", "--alertmanager, --webhook or --mail-relay");
         let useless = [
             ("--alert-resend-every", self.alert_resend_every.is_some(), to_alertmanagers, "--alertmanager"),
-            ("--webhook-key-file", self.webhook_key_file.is_some(), to_webhook, "--webhook"),
-            (
-                "--alert-give-up-after",
-                self.alert_give_up_after.is_some(),
-                is_any,
-                "--alertmanager or --webhook",
-            ),
-            ("--flap-limit", self.flap_limit.is_some(), is_any, "--alertmanager or --webhook"),
-            ("--flap-window", self.flap_window.is_some(), is_any, "--alertmanager or --webhook"),
+            (key, self.webhook_key_file.is_some(), to_webhook, "--webhook"),
+            ("--webhook-signature", self.webhook_signature.is_some(), self.webhook_key_file.is_some(), key),
+            ("--webhook-template", self.webhook_template.is_some(), to_webhook, "--webhook"),
+            ("--mail-from", self.mail_from.is_some(), by_mail, "--mail-relay"),
+            ("--mail-to", !self.mail_to.is_empty(), by_mail, "--mail-relay"),
+            ("--mail-credentials-file", self.mail_credentials_file.is_some(), by_mail, "--mail-relay"),
+            ("--mail-template", self.mail_template.is_some(), by_mail, "--mail-relay"),
+            ("--alert-give-up-after", self.alert_give_up_after.is_some(), is_any, any),
+            ("--flap-limit", self.flap_limit.is_some(), is_any, any),
+            ("--flap-window", self.flap_window.is_some(), is_any, any),
         ];
         for (option, is_given, does_something, needed) in useless {
             if is_given && !does_something {
@@ -214,11 +269,35 @@ impl AlertArgs {
             alertmanagers: alertmanagers.collect::<Result<_, _>>().map_err(wrong("--alertmanager"))?,
             webhook: webhook.transpose().map_err(wrong("--webhook"))?,
             webhook_key: self.webhook_key_file.as_deref().map(Secret::from_file).transpose()?,
+            webhook_signature: self.webhook_signature.unwrap_or_default(),
+            webhook_template: self.webhook_template.as_ref().map(Template::open).transpose()?,
+            mail: self.mail_relay.as_deref().map(|relay| self.mail_options(relay)).transpose()?,
             ca_file: self.alert_ca_file.clone(),
             resend_every: self.alert_resend_every.unwrap_or(default.resend_every),
             give_up_after: self.alert_give_up_after.unwrap_or(default.give_up_after),
             flap_limit: self.flap_limit.unwrap_or(default.flap_limit),
             flap_window: self.flap_window.unwrap_or(default.flap_window),
+        })
+    }
+
+    fn mail_options(&self, relay: &str) -> Result<MailOptions, Error> {
+        let wrong = |option: &'static str| move |fault: String| Error::Option { option, fault };
+        let needed = |option: &'static str| {
+            let fault = "is needed, so that --mail-relay has something to do".to_owned();
+            Error::Option { option, fault }
+        };
+        let from = self.mail_from.as_deref().ok_or_else(|| needed("--mail-from"))?;
+        if self.mail_to.is_empty() {
+            return Err(needed("--mail-to"));
+        }
+        let to = self.mail_to.iter().map(|to| to.parse::<MailAddress>());
+        let template = self.mail_template.clone().unwrap_or(TemplateName::BuiltIn("text"));
+        Ok(MailOptions {
+            relay: relay.parse::<Relay>().map_err(wrong("--mail-relay"))?,
+            from: from.parse::<MailAddress>().map_err(wrong("--mail-from"))?,
+            to: to.collect::<Result<_, _>>().map_err(wrong("--mail-to"))?,
+            login: self.mail_credentials_file.as_deref().map(Login::from_file).transpose()?,
+            template: Template::open(&template)?,
         })
     }
 }
@@ -271,8 +350,30 @@ mod tests {
                 "--webhook-key-file",
             ),
             (
-                AlertArgs { alert_resend_every: window, webhook: hook, ..AlertArgs::default() },
+                AlertArgs { alert_resend_every: window, webhook: hook.clone(), ..AlertArgs::default() },
                 "--alert-resend-every",
+            ),
+            (
+                AlertArgs {
+                    webhook_signature: Some(WebhookSignature::Hub),
+                    webhook: hook,
+                    ..AlertArgs::default()
+                },
+                "--webhook-signature",
+            ),
+            (
+                AlertArgs { webhook_template: Some(TemplateName::BuiltIn("slack")), ..AlertArgs::default() },
+                "--webhook-template",
+            ),
+            (AlertArgs { mail_from: Some("a@b.example".to_owned()), ..AlertArgs::default() }, "--mail-from"),
+            (AlertArgs { mail_to: vec!["a@b.example".to_owned()], ..AlertArgs::default() }, "--mail-to"),
+            (
+                AlertArgs { mail_credentials_file: Some("login".into()), ..AlertArgs::default() },
+                "--mail-credentials-file",
+            ),
+            (
+                AlertArgs { mail_template: Some(TemplateName::BuiltIn("text")), ..AlertArgs::default() },
+                "--mail-template",
             ),
         ];
         for (args, option) in cases {
@@ -280,6 +381,30 @@ mod tests {
             assert!(said.starts_with(option) && said.contains("does nothing"), "{said}");
         }
         assert!(!AlertArgs::default().options().unwrap().is_on());
+    }
+
+    #[test]
+    fn mails_need_a_sender_and_a_receiver_that_are_addresses() {
+        let args = |from: &str, to: &[&str]| AlertArgs {
+            mail_relay: Some("smtp://localhost".to_owned()),
+            mail_from: Some(from.to_owned()).filter(|from| !from.is_empty()),
+            mail_to: to.iter().map(|to| (*to).to_owned()).collect(),
+            ..AlertArgs::default()
+        };
+        let options = args("Varta <varta@example.test>", &["a@example.test"]).options().unwrap();
+        options.check().unwrap();
+        assert!(options.is_on());
+        for (wrong, option) in [
+            (args("", &["a@example.test"]), "--mail-from"),
+            (args("varta", &["a@example.test"]), "--mail-from"),
+            (args("varta@example.test", &[]), "--mail-to"),
+            (args("varta@example.test", &["a b"]), "--mail-to"),
+        ] {
+            let said = wrong.options().unwrap_err().to_string();
+            assert!(said.starts_with(option), "{said}");
+        }
+        let many = args("varta@example.test", &["a@example.test"; 17]).options().unwrap();
+        assert!(many.check().unwrap_err().to_string().starts_with("--mail-to: has 17 addresses"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Prepares what sends alerts, and starts the task that decides on them.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use reqwest::Client;
 use ring::hmac;
@@ -11,17 +11,19 @@ use tokio_util::sync::CancellationToken;
 use crate::base::error::Error;
 use crate::services::alerts::alert_file::AlertFile;
 use crate::services::alerts::alertmanager::Alertmanager;
-use crate::services::alerts::delivery::REPORTS;
+use crate::services::alerts::courier::{self, Courier, NoticeReceiver};
+use crate::services::alerts::delivery::{REPORTS, Report};
 use crate::services::alerts::lifecycle::FlapDetection;
 use crate::services::alerts::lifecycle::state::{AlertSnapshot, AlertState, Receivers};
-use crate::services::alerts::metrics::{AlertMetrics, SINK};
-use crate::services::alerts::notifier::{Notifier, WebhookQueue};
+use crate::services::alerts::mail::Mail;
+use crate::services::alerts::metrics::{AlertMetrics, Outcomes, SINK};
+use crate::services::alerts::notifier::{NoticeQueue, Notifier};
 use crate::services::alerts::options::AlertOptions;
 use crate::services::alerts::settling::Settling;
 use crate::services::alerts::task::{AlertTask, Saving, Sweeping};
 use crate::services::alerts::url::AlertUrl;
 use crate::services::alerts::webhook::Webhook;
-use crate::services::alerts::{http_client, task, webhook};
+use crate::services::alerts::{http_client, task};
 use crate::services::context::Context;
 use crate::services::maintenance::pauses::Pauses;
 
@@ -36,33 +38,46 @@ pub(crate) struct Alerts {
 struct Sending {
     options: AlertOptions,
     client: Client,
+    mail: Option<Mail>,
     file: Option<AlertFile>,
 }
 
+/// What all sending tasks share.
+struct Sendings {
+    senders: Vec<task::Sender>,
+    queues: Vec<NoticeQueue>,
+    reports: mpsc::Sender<Report>,
+    stop: CancellationToken,
+}
+
 impl Alerts {
-    /// Builds the HTTP client; `None` without a receiver. With a state directory alerts survive a restart.
+    /// Builds the clients; `None` without a receiver. With a state directory alerts survive a restart.
     ///
     /// # Errors
     ///
     /// A file of certificates that cannot be used, or alerts that a newer server wrote.
-    pub(crate) fn open(options: AlertOptions, context: &Context) -> Result<Self, Error> {
+    pub(crate) fn open(mut options: AlertOptions, context: &Context) -> Result<Self, Error> {
         if !options.is_on() {
             return Ok(Alerts { sending: None });
         }
         let needs_tls = options.urls().any(AlertUrl::is_https);
-        let client = http_client::client(options.ca_file.as_deref(), needs_tls)?;
+        let ca_file = options.ca_file.as_deref();
+        let client = http_client::client(ca_file, needs_tls)?;
+        let mail = options.mail.take().map(|mail| Mail::open(mail, ca_file, &context.host)).transpose()?;
         let file = context.state_dir.as_ref().map(AlertFile::new);
         file.as_ref().map_or(Ok(()), AlertFile::refuse_newer)?;
-        Ok(Alerts { sending: Some(Sending { options, client, file }) })
+        Ok(Alerts { sending: Some(Sending { options, client, mail, file }) })
     }
 
     /// Starts the task if there is a receiver, and returns the notifier of other services.
     pub(crate) fn start(self, context: &mut Context, pauses: &Pauses) -> Notifier {
         // The metrics exist also without a receiver.
         let metrics = AlertMetrics::new(&context.registry);
-        let Some(Sending { options, client, file }) = self.sending else { return Notifier::silent() };
-        let (transitions, lost) = context.subscribe_with_loss(SINK);
         let host = context.host.to_string();
+        let Some(Sending { options, client, mail, file }) = self.sending else {
+            return Notifier::new(host, Vec::new());
+        };
+        let (transitions, lost) = context.subscribe_with_loss(SINK);
         for url in &options.alertmanagers {
             tracing::info!(
                 target: "varta::alerts",
@@ -70,18 +85,12 @@ impl Alerts {
                 options.resend_every
             );
         }
-        if let Some(url) = &options.webhook {
-            let signed = if options.webhook_key.is_some() { "signed" } else { "not signed" };
-            tracing::info!(target: "varta::alerts", "notices go to {url}, {signed}");
-        }
-        let audience =
-            Receivers { alertmanagers: options.alertmanagers.len(), webhook: options.webhook.is_some() };
-        let damping = FlapDetection { limit: options.flap_limit, window: options.flap_window };
-        let book = AlertState::new(audience, damping, host.clone());
+        let alertmanagers = options.alertmanagers.len();
         let (to_reports, reports) = mpsc::channel(REPORTS);
         let (board, seen) = watch::channel(Arc::new(AlertSnapshot::default()));
         let stop = CancellationToken::new();
-        let mut senders = Vec::new();
+        let mut sendings =
+            Sendings { senders: Vec::new(), queues: Vec::new(), reports: to_reports, stop: stop.clone() };
         for (number, url) in options.alertmanagers.into_iter().enumerate() {
             let task = Alertmanager {
                 number,
@@ -90,33 +99,39 @@ impl Alerts {
                 resend_every: options.resend_every,
                 give_up_after: options.give_up_after,
                 board: seen.clone(),
-                reports: to_reports.clone(),
+                reports: sendings.reports.clone(),
                 outcomes: metrics.alertmanager.clone(),
                 clock_skew: metrics.clock_skew.clone(),
                 clock: context.clock,
                 stop: stop.clone(),
             };
-            senders.push(Box::pin(task.run()) as task::Sender);
+            sendings.senders.push(Box::pin(task.run()));
         }
-        let mut notifier = Notifier::silent();
+        let give_up_after = options.give_up_after;
         if let Some(url) = options.webhook {
-            let (queue, waiting) = mpsc::channel(webhook::QUEUE);
-            let (outcomes, said) = (metrics.webhook.clone(), AtomicU64::new(0));
-            notifier = Notifier(Some(Arc::new(WebhookQueue { queue, host, outcomes, said })));
-            let task = Webhook {
-                url,
-                key: options.webhook_key.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())),
-                client,
-                give_up_after: options.give_up_after,
-                queue: waiting,
-                reports: to_reports,
-                outcomes: metrics.webhook.clone(),
-                stop: stop.clone(),
-            };
-            senders.push(Box::pin(task.run()) as task::Sender);
+            let signed = if options.webhook_key.is_some() { "signed" } else { "not signed" };
+            tracing::info!(target: "varta::alerts", "notices go to {url}, {signed}");
+            let key = options.webhook_key.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()));
+            let (signature, template) = (options.webhook_signature, options.webhook_template);
+            let webhook = Webhook { url, key, signature, template, client };
+            sendings.add(
+                "webhook",
+                NoticeReceiver::Webhook(Box::new(webhook)),
+                give_up_after,
+                metrics.webhook.clone(),
+            );
         }
-        let desk = AlertTask {
-            lifecycle: book,
+        if let Some(mail) = mail {
+            tracing::info!(target: "varta::alerts", "notices go out as mails by {}", mail.name());
+            let receiver = NoticeReceiver::Mail(Box::new(mail));
+            sendings.add("mail relay", receiver, give_up_after, metrics.mail.clone());
+        }
+        let Sendings { senders, queues, .. } = sendings;
+        let notifier = Notifier::new(host.clone(), queues);
+        let audience = Receivers { alertmanagers, notices: notifier.is_on() };
+        let damping = FlapDetection { limit: options.flap_limit, window: options.flap_window };
+        let task = AlertTask {
+            lifecycle: AlertState::new(audience, damping, host),
             settling: Settling::default(),
             transitions,
             lost,
@@ -131,7 +146,24 @@ impl Alerts {
             sweeping: Sweeping::new(context.queries.clone()),
             saving: Saving::new(file),
         };
-        context.spawn("alerts", desk.run());
+        context.spawn("alerts", task.run());
         notifier
+    }
+}
+
+impl Sendings {
+    /// Adds the task and the queue of a receiver that gets each notification once.
+    fn add(
+        &mut self,
+        destination: &'static str,
+        receiver: NoticeReceiver,
+        give_up_after: Duration,
+        outcomes: Outcomes,
+    ) {
+        let (queue, waiting) = mpsc::channel(courier::QUEUE);
+        self.queues.push(NoticeQueue { destination, queue, outcomes: outcomes.clone() });
+        let (reports, stop) = (self.reports.clone(), self.stop.clone());
+        let task = Courier { receiver, give_up_after, queue: waiting, reports, outcomes, stop };
+        self.senders.push(Box::pin(task.run()));
     }
 }

@@ -16,8 +16,8 @@ pub(super) struct ResolvedAlert {
     pub(super) alert: Arc<Alert>,
     /// The Alertmanagers that do not have it, by position on the command line.
     pub(super) alertmanagers: BTreeSet<usize>,
-    /// Whether the webhook does not have it.
-    pub(super) webhook: bool,
+    /// Whether the receivers of notices do not have it.
+    pub(super) notices: bool,
     /// Until when Alertmanagers get it again although they have it.
     pub(super) repeat_until: MonoTime,
 }
@@ -25,7 +25,7 @@ pub(super) struct ResolvedAlert {
 impl ResolvedAlert {
     /// Whether all receivers have it.
     pub(super) fn is_told(&self) -> bool {
-        self.alertmanagers.is_empty() && !self.webhook
+        self.alertmanagers.is_empty() && !self.notices
     }
 }
 

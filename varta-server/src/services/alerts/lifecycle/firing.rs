@@ -166,7 +166,7 @@ impl AlertState {
         if let Some(ended_at) = self.ended.remove(&fingerprint).and_then(|ended| ended.alert.ends_at) {
             alert.starts_at = alert.starts_at.max(ended_at.after(Duration::from_millis(1)));
         }
-        if self.audience.webhook {
+        if self.audience.notices {
             self.deliveries.push_back(Delivery::of(kind, &alert, summary, of, now.wall));
         }
         self.firing.insert(fingerprint, Arc::new(alert));
@@ -197,7 +197,7 @@ impl AlertState {
                 is_news
             }
         };
-        if is_news && self.audience.webhook {
+        if is_news && self.audience.notices {
             let text = of_flapping(&describe(transition), limit, window);
             self.deliveries.push_back(Delivery::of(Kind::Flapping, alert, &text, Some(transition), now.wall));
         }

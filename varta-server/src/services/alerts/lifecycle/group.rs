@@ -28,7 +28,7 @@ pub(super) struct Group {
     pub(super) adopts: bool,
     /// Whether its annotations are out of date.
     pub(super) is_outdated: bool,
-    /// Whether the webhook has a notification that members flap.
+    /// Whether the receivers of notices have a notification that members flap.
     pub(super) is_flapping: bool,
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct PersistedAlert {
     is_ill: bool,
     /// The failures of its agent that still count.
     falls: Vec<WallTime>,
-    /// Whether the webhook has yet to get its end.
+    /// Whether the receivers of notices have yet to get its end.
     is_owed: bool,
 }
 
@@ -48,7 +48,7 @@ impl AlertState {
             alert: Alert::clone(&ended.alert),
             is_ill: false,
             falls: Vec::new(),
-            is_owed: ended.webhook,
+            is_owed: ended.notices,
         });
         firing.chain(ended).collect()
     }
@@ -85,8 +85,8 @@ impl AlertState {
         let PersistedAlert { alert, is_ill, falls, is_owed } = kept;
         let summary = |name: &str| alert.annotations.get(name).cloned().unwrap_or_default();
         if alert.ends_at.is_some() {
-            let webhook = is_owed && self.audience.webhook;
-            if webhook {
+            let notices = is_owed && self.audience.notices;
+            if notices {
                 let (kind, why) = match alert.subject {
                     Subject::Agent(_) if alert.annotations.contains_key(ESCALATED) => {
                         (Kind::Escalated, ESCALATED)
@@ -101,7 +101,7 @@ impl AlertState {
                 let delivery = Delivery::of(kind, &alert, &summary(why), None, now.wall);
                 self.deliveries.push_back(delivery);
             }
-            self.keep_ended(Arc::new(alert), webhook, now);
+            self.keep_ended(Arc::new(alert), notices, now);
             return true;
         }
         let kind = match &alert.subject {
@@ -134,7 +134,7 @@ impl AlertState {
                 Kind::Incident
             }
         };
-        if self.audience.webhook && !alert.is_said {
+        if self.audience.notices && !alert.is_said {
             self.deliveries.push_back(Delivery::of(kind, &alert, &summary("summary"), None, now.wall));
         }
         self.firing.insert(fingerprint, Arc::new(alert));

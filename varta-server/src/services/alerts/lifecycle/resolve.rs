@@ -31,24 +31,24 @@ impl AlertState {
         self.singles -= usize::from(matches!(ended.subject, Subject::Agent(_)));
         let summary = ending.summary(ended);
         let is_told = matches!(ending, ResolveReason::Worse { is_told: true, .. });
-        let webhook = self.audience.webhook && !is_told;
-        if webhook {
+        let notices = self.audience.notices && !is_told;
+        if notices {
             self.deliveries.push_back(Delivery::of(kind, ended, &summary, ending.transition(), now.wall));
         }
         ended.annotations.insert(ending.annotation().to_owned(), summary);
-        self.keep_ended(alert, webhook, now);
+        self.keep_ended(alert, notices, now);
     }
 
     /// Keeps an ended alert until all receivers have its end, and Alertmanagers had it again for a while.
-    pub(super) fn keep_ended(&mut self, alert: Arc<Alert>, webhook: bool, now: WallClock) {
+    pub(super) fn keep_ended(&mut self, alert: Arc<Alert>, notices: bool, now: WallClock) {
         let alertmanagers: BTreeSet<usize> = (0..self.audience.alertmanagers).collect();
-        if alertmanagers.is_empty() && !webhook {
+        if alertmanagers.is_empty() && !notices {
             return;
         }
         let since_end = alert.ends_at.map_or(Duration::ZERO, |ends_at| now.wall.since(ends_at));
         let left =
             if alertmanagers.is_empty() { Duration::ZERO } else { REPEAT_FOR.saturating_sub(since_end) };
-        let ended = ResolvedAlert { alert, alertmanagers, webhook, repeat_until: now.mono + left };
+        let ended = ResolvedAlert { alert, alertmanagers, notices, repeat_until: now.mono + left };
         self.ended.insert(Fingerprint::of(&ended.alert.labels), ended);
         if self.ended.len() > MAX_RESOLVED {
             let oldest = self.ended.iter().min_by_key(|(_, ended)| (!ended.is_told(), ended.alert.ends_at));
@@ -75,9 +75,9 @@ impl AlertState {
         self.tell_end(id, |ended| _ = ended.alertmanagers.remove(&alertmanager));
     }
 
-    /// Records that the webhook has the end of an alert, or that it was given up.
+    /// Records that the receivers of notices have the end of an alert, or that it was given up.
     pub(crate) fn handle_said_ended(&mut self, id: Id) {
-        self.tell_end(id, |ended| ended.webhook = false);
+        self.tell_end(id, |ended| ended.notices = false);
     }
 
     fn tell_end(&mut self, id: Id, told: impl FnOnce(&mut ResolvedAlert)) {

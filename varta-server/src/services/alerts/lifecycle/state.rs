@@ -35,8 +35,8 @@ const MAX_PAUSED: usize = 4_096;
 pub(in crate::services::alerts) struct Receivers {
     /// The number of Alertmanagers.
     pub(in crate::services::alerts) alertmanagers: usize,
-    /// Whether a webhook is configured.
-    pub(in crate::services::alerts) webhook: bool,
+    /// Whether there is a receiver that gets each notification once.
+    pub(in crate::services::alerts) notices: bool,
 }
 
 /// A snapshot of all alerts for the senders.
@@ -229,7 +229,7 @@ impl AlertState {
         self.groups.values().filter_map(Group::over_at).chain(calm).chain(forget).min()
     }
 
-    /// The next notification for the webhook, oldest first. Drained after each `handle_*`.
+    /// The next notification for the receivers of notices, oldest first. Drained after each `handle_*`.
     pub(in crate::services::alerts) fn poll_delivery(&mut self) -> Option<Delivery> {
         self.deliveries.pop_front()
     }
@@ -255,7 +255,7 @@ impl AlertState {
         std::mem::take(&mut self.undelivered)
     }
 
-    /// Records that the webhook has the start of an alert.
+    /// Records that the receivers of notices have the start of an alert.
     pub(in crate::services::alerts) fn handle_said(&mut self, id: Id) {
         if let Some(alert) =
             self.firing.get_mut(&id.fingerprint).filter(|alert| alert.starts_at == id.starts_at)

@@ -55,7 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Chance {
     world: World,
     verdicts: HashMap<u32, Verdict>,
-    /// The alerts that the webhook has as firing.
+    /// The alerts that the receivers of notices have as firing.
     open: HashSet<String>,
 }
 

@@ -28,17 +28,17 @@ use crate::services::alerts::notification::Kind;
 const UP: Verdict = Verdict::Up(Status::Ok);
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// An alert state with one Alertmanager and a webhook, and its clock.
+/// An alert state with one Alertmanager and a receiver of notices, and its clock.
 struct World {
     book: AlertState,
     seconds: u64,
-    /// The notifications for the webhook: kind and pid, in order.
+    /// The notifications for the receivers of notices: kind and pid, in order.
     said: Vec<(Kind, u32)>,
 }
 
 impl World {
     fn new() -> Self {
-        let audience = Receivers { alertmanagers: 1, webhook: true };
+        let audience = Receivers { alertmanagers: 1, notices: true };
         let book = AlertState::new(audience, FlapDetection { limit: 3, window: WINDOW }, "here".to_owned());
         World { book, seconds: 10, said: Vec::new() }
     }

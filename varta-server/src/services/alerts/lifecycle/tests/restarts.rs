@@ -28,7 +28,7 @@ impl World {
         self.settle();
     }
 
-    /// Confirms all notifications to the webhook.
+    /// Confirms all notifications to the receivers of notices.
     fn all_told(&mut self) {
         for alert in self.firing() {
             self.book.handle_said(Id::of(&alert));
