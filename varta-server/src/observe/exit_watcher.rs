@@ -67,6 +67,15 @@ pub(crate) struct WatchedProcess {
     pub lineage: Lineage,
 }
 
+impl WatchedProcess {
+    /// Its exit status, if it is a zombie that shows the status to this user.
+    fn death_by(&self, read_stat: fn(u32) -> Option<Stat>) -> Option<ExitStatus> {
+        let stat = read_stat(self.pid)?;
+        let is_its = self.start_time.is_none_or(|start_time| stat.start_time == start_time);
+        stat.death.filter(|_| is_its)
+    }
+}
+
 /// The exit of a watched process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProcessExit {
@@ -271,10 +280,7 @@ impl ExitWatcher {
         if watched.is_reported {
             return None;
         }
-        let is_its =
-            |stat: &Stat| watched.process.start_time.is_none_or(|start_time| stat.start_time == start_time);
-        let stat = (self.read_stat)(watched.process.pid).filter(is_its);
-        if let Some(death) = stat.and_then(|stat| stat.death) {
+        if let Some(death) = watched.process.death_by(self.read_stat) {
             return Some(death);
         }
         // The parent may have reaped it in between.
@@ -308,10 +314,7 @@ impl ExitWatcher {
         let (_, key) = self.unreaped.pop_front()?;
         let watched = self.watched.get_mut(&key)?;
         // In the moment of its end a process shows no status yet.
-        let stat = (self.read_stat)(watched.process.pid);
-        let is_its =
-            |stat: &Stat| watched.process.start_time.is_none_or(|start_time| stat.start_time == start_time);
-        if let Some(death) = stat.filter(is_its).and_then(|stat| stat.death) {
+        if let Some(death) = watched.process.death_by(self.read_stat) {
             return self.tell(key, death);
         }
         watched.unreaped_until = MonoTime::NEVER;

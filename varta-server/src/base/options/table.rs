@@ -130,18 +130,15 @@ pub(crate) fn text<'t>(key: &str, value: &'t Value<'_>) -> Result<&'t str, Parse
 }
 
 pub(crate) fn duration(key: &'static str, value: &Value<'_>) -> Result<Duration, ParseError> {
-    let text = text(key, value)?;
-    let duration = parse_duration(text)
-        .map_err(|error| at(value, format!("{key}: `{}`: {error}", text.escape_debug())))?;
+    let duration = grace(key, value)?;
     check_duration(key, duration).map_err(|error| at(value, error))?;
     Ok(duration)
 }
 
-/// A grace, which may be zero.
+/// A duration of any length, also zero; its range is for the caller to check.
 pub(crate) fn grace(key: &'static str, value: &Value<'_>) -> Result<Duration, ParseError> {
     let text = text(key, value)?;
-    humantime::parse_duration(text)
-        .map_err(|error| at(value, format!("{key}: `{}`: {error}", text.escape_debug())))
+    parse_duration(text).map_err(|error| at(value, format!("{key}: `{}`: {error}", text.escape_debug())))
 }
 
 /// A TOML datetime, or a string that holds one.
