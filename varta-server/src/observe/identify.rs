@@ -84,11 +84,10 @@ impl ProcFs {
         if let Some(lineage) = self.lineages.remove(&process) {
             return lineage;
         }
-        let stat = Stat::of_thread(process.pid, process.pid);
-        stat.map_or_else(Lineage::default, |stat| self.read_lineage(process.pid, &stat))
+        self.read_lineage(process.pid)
     }
 
-    fn read_lineage(&self, pid: u32, stat: &Stat) -> Lineage {
+    fn read_lineage(&self, pid: u32) -> Lineage {
         let mut room = [0; COMMAND_LINE_ROOM];
         let line = read_some(format!("/proc/{pid}/cmdline"), &mut room).filter(|line| !line.is_empty());
         let command = line.map_or(0, |line| {
@@ -98,7 +97,7 @@ impl ProcFs {
             // 0 stands for an unknown one.
             u32::try_from(hash & u64::from(u32::MAX)).unwrap_or(u32::MAX).max(1)
         });
-        Lineage { parent: stat.parent, command }
+        Lineage { command }
     }
 }
 
@@ -114,7 +113,7 @@ impl Processes for ProcFs {
         // thousand of them that would cost a hundred times as much. The fields read here are the same in
         // both.
         let stat = Stat::of_thread(pid, pid)?;
-        let lineage = self.read_lineage(pid, &stat);
+        let lineage = self.read_lineage(pid);
         if self.lineages.len() >= MAX_LINEAGES {
             self.lineages.clear();
         }
@@ -166,14 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_one_parent_started_by_one_command_have_one_lineage() {
+    fn processes_that_were_started_by_one_command_in_one_directory_have_one_lineage() {
         let (one, other, unlike) = (Child::asleep(), Child::asleep(), Child::shell("read other"));
         let mut processes = ProcFs::new();
         let [one, other, unlike] =
             [&one, &other, &unlike].map(|child| processes.identify(child.pid()).unwrap().lineage);
-        assert!(one.is_sibling(other) && one.has_same_command(other));
-        assert!(one.is_sibling(unlike) && !one.has_same_command(unlike));
-        assert_eq!(one.parent, std::process::id());
+        assert!(one.has_same_command(other) && !one.has_same_command(unlike));
     }
 
     #[test]

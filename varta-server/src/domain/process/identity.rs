@@ -25,22 +25,14 @@ pub struct ProcessIdentity {
     pub has_ended: bool,
 }
 
-/// What a process has in common with the one that takes its place, as far as it could be read; 0 where not.
+/// What a process has in common with the one that takes its place, as far as it could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lineage {
-    /// The pid of its parent.
-    pub parent: u32,
-    /// A hash of its command line and its working directory.
+    /// A hash of its command line and its working directory; 0 where that is unknown.
     pub command: u32,
 }
 
 impl Lineage {
-    /// Whether both have the same parent.
-    #[must_use]
-    pub const fn is_sibling(self, other: Lineage) -> bool {
-        self.parent != 0 && self.parent == other.parent
-    }
-
     /// Whether both were started by the same command in the same directory.
     #[must_use]
     pub const fn has_same_command(self, other: Lineage) -> bool {

@@ -22,7 +22,7 @@ fn of(child: &Child) -> WatchedProcess {
 }
 
 fn with(pid: u32, start_time: NonZeroU64) -> WatchedProcess {
-    let lineage = Lineage { parent: std::process::id(), command: 7 };
+    let lineage = Lineage { command: 7 };
     WatchedProcess { pid, start_time: Some(start_time), lineage }
 }
 

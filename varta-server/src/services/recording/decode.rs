@@ -90,7 +90,7 @@ fn record(fields: &Fields, name: Vec<u8>) -> Result<InputRecord, FormatError> {
         kind::DEATH => InputRecord::Exit {
             process: ProcessId { pid, start_time: start_time(first)? },
             death: death(fields)?,
-            lineage: lineage(fields.nonce),
+            lineage: lineage(fields.nonce)?,
             noticed_at: MonoTime::from_nanos(second),
             at,
         },
@@ -145,20 +145,21 @@ fn identity(fields: &Fields, name: Vec<u8>) -> Result<Option<ProcessIdentity>, F
     let [started, _] = fields.numbers();
     let name = text(name)?;
     let is_group = fields.has(flag::GROUP);
+    let lineage = lineage(fields.nonce)?;
     Ok(NonZeroU64::new(started).map(|start_time| ProcessIdentity {
         start_time,
         name,
         is_group,
         is_unit: false,
-        lineage: lineage(fields.nonce),
+        lineage,
         has_ended: fields.has(flag::ENDED),
     }))
 }
 
-/// The inverse of what the encoder makes of it; a recording of an earlier version has none.
-fn lineage(both: u64) -> Lineage {
-    #[expect(clippy::cast_possible_truncation, reason = "the lower half is the parent")]
-    Lineage { parent: both as u32, command: (both >> 32) as u32 }
+/// A recording of an earlier version has none.
+fn lineage(command: u64) -> Result<Lineage, FormatError> {
+    let unknown = FormatError::Value { what: "lineage", found: command };
+    u32::try_from(command).map(|command| Lineage { command }).map_err(|_| unknown)
 }
 
 fn text(name: Vec<u8>) -> Result<String, FormatError> {

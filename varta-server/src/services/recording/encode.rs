@@ -7,7 +7,7 @@ use varta_proto::Frame;
 use crate::base::time::{MonoTime, millis};
 use crate::domain::beat::{ControlMessage, Hello, ReceivedBeat, ReceivedControl};
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{ExitStatus, Lineage, ProcessId};
+use crate::domain::process::{ExitStatus, ProcessId};
 use crate::engine::InputRecord;
 use crate::services::recording::format::{
     CRC_AT, Fields, MAX_NAME_LEN, TEXT, TEXT_AT, close, end, flag, kind,
@@ -25,7 +25,7 @@ pub(crate) fn encode(record: &InputRecord, out: &mut Vec<u8>) {
             {
                 put_name(name, out);
                 fields = fields.with(start_time.get(), 0);
-                fields.nonce = of_lineage(*lineage);
+                fields.nonce = lineage.command.into();
                 let flags =
                     [(!name.is_empty(), flag::NAME), (*is_group, flag::GROUP), (*has_ended, flag::ENDED)];
                 fields.flags =
@@ -40,7 +40,7 @@ pub(crate) fn encode(record: &InputRecord, out: &mut Vec<u8>) {
         }
         InputRecord::Exit { process: ProcessId { pid, start_time }, death, lineage, noticed_at, at } => {
             let fields = Fields::of(kind::DEATH, *at).with(start_time.get(), noticed_at.as_nanos());
-            Fields { pid: *pid, nonce: of_lineage(*lineage), ..fields }.of_death(*death).put(out);
+            Fields { pid: *pid, nonce: lineage.command.into(), ..fields }.of_death(*death).put(out);
         }
         InputRecord::Absence { pid, start_time, death, at } => {
             let fields = Fields::of(kind::ABSENCE, *at).with(start_time.map_or(0, NonZeroU64::get), 0);
@@ -89,10 +89,6 @@ pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
         }
         ControlMessage::Attach => Fields::of_sender(kind::ATTACH, received_at, sender).put(out),
     }
-}
-
-fn of_lineage(Lineage { parent, command }: Lineage) -> u64 {
-    u64::from(parent) | u64::from(command) << 32
 }
 
 impl Fields {

@@ -13,11 +13,10 @@ use crate::domain::rules::{Rule, Rules};
 use crate::domain::tracker::tests::*;
 
 const KILLED: ExitStatus = ExitStatus::Killed { signal: 9, core_dumped: false };
-const PARENT: u32 = 1_000;
 const WITHIN: Duration = Policy::DEFAULT_REPLACED_WITHIN;
 
 /// A worker of one prefork server.
-const WORKER: Lineage = Lineage { parent: PARENT, command: 7 };
+const WORKER: Lineage = Lineage { command: 7 };
 
 impl World {
     /// A process of this name and lineage comes and beats once.
@@ -54,6 +53,12 @@ impl World {
 fn ended(pid: u32, death: ExitStatus) -> EndedProcess {
     let process = ProcessId { pid, start_time: NonZeroU64::new(u64::from(pid)).unwrap() };
     EndedProcess { process, death, lineage: WORKER }
+}
+
+/// A Hello with the name `billing`.
+fn says_billing(pid: u32, at: MonoTime) -> ReceivedControl {
+    let hello = Hello { name: Some(AgentName::parse("billing").unwrap()), ..Hello::default() };
+    ReceivedControl { received_at: at, sender: Sender::local(pid), said: ControlMessage::Hello(hello) }
 }
 
 fn with_rule(name: &str, set: impl FnOnce(&mut Rule)) -> World {
@@ -194,21 +199,14 @@ fn a_worker_that_is_added_beside_others_takes_nobodys_place() {
 
 #[test]
 fn a_name_that_is_only_a_command_is_succeeded_by_the_same_command_in_the_same_directory() {
-    // Started by hand, each time from another shell.
-    let from = |parent| Lineage { parent, ..WORKER };
     let mut world = World::new();
-    world.comes(7, "python3", from(1), at(0));
+    world.comes(7, "python3", WORKER, at(0));
     for round in 1..=5 {
         let (pid, next) = (6 + round, 7 + round);
-        world.ends(pid, KILLED, from(round), at(u64::from(round) * 100));
-        world.comes(
-            9_000 + round,
-            "python3",
-            Lineage { command: 99, ..WORKER },
-            at(u64::from(round) * 100 + 1),
-        );
+        world.ends(pid, KILLED, WORKER, at(u64::from(round) * 100));
+        world.comes(9_000 + round, "python3", Lineage { command: 99 }, at(u64::from(round) * 100 + 1));
         assert_eq!(world.verdict(pid), Some(Verdict::Down), "a stranger of the same name takes no place");
-        world.comes(next, "python3", from(round + 1), at(u64::from(round) * 100 + 2));
+        world.comes(next, "python3", WORKER, at(u64::from(round) * 100 + 2));
         assert_eq!(world.verdict(pid), None);
     }
     assert_eq!(world.restarts(), 5);
@@ -217,20 +215,12 @@ fn a_name_that_is_only_a_command_is_succeeded_by_the_same_command_in_the_same_di
 #[test]
 fn a_successor_that_says_its_name_later_comes_up_once() {
     let mut world = World::new();
-    let hello = |pid, at| ReceivedControl {
-        received_at: at,
-        sender: Sender::local(pid),
-        said: ControlMessage::Hello(Hello {
-            name: Some(AgentName::parse("billing").unwrap()),
-            ..Hello::default()
-        }),
-    };
     world.comes(7, "python3", Lineage::default(), at(0));
-    world.handle_control(&hello(7, at(0)));
+    world.handle_control(&says_billing(7, at(0)));
     world.ends(7, KILLED, Lineage::default(), at(1));
     world.changes();
     world.comes(8, "python3", Lineage::default(), at(9));
-    world.handle_control(&hello(8, at(9)));
+    world.handle_control(&says_billing(8, at(9)));
     let changes = world.changes();
     let [first, second] = &changes[..] else { panic!("{changes:?}") };
     assert_eq!((first.from, first.to), (None, UP));
@@ -241,20 +231,12 @@ fn a_successor_that_says_its_name_later_comes_up_once() {
 #[test]
 fn an_end_that_is_known_by_the_hello_of_the_successor_is_handled_before_it() {
     let mut world = World::new();
-    let hello = |pid, at| ReceivedControl {
-        received_at: at,
-        sender: Sender::local(pid),
-        said: ControlMessage::Hello(Hello {
-            name: Some(AgentName::parse("billing").unwrap()),
-            ..Hello::default()
-        }),
-    };
     world.comes(7, "python3", Lineage::default(), at(0));
-    world.handle_control(&hello(7, at(0)));
+    world.handle_control(&says_billing(7, at(0)));
     world.changes();
     world.processes.ended = vec![ended(7, KILLED)];
     world.comes(8, "python3", Lineage::default(), at(9));
-    world.handle_control(&hello(8, at(9)));
+    world.handle_control(&says_billing(8, at(9)));
     let changes = world.changes();
     let [up, gone] = &changes[..] else { panic!("{changes:?}") };
     assert_eq!((up.agent.pid, up.to, up.cause), (8, UP, Cause::FirstBeat));

@@ -40,7 +40,7 @@ fn process(name: &str) -> InputRecord {
             name: name.to_owned(),
             is_group: true,
             is_unit: false,
-            lineage: Lineage { parent: 9, command: 77 },
+            lineage: Lineage { command: 77 },
             has_ended: true,
         }),
     }
@@ -67,7 +67,7 @@ fn all() -> Vec<InputRecord> {
     let death = |death| InputRecord::Exit {
         process: process_id,
         death,
-        lineage: Lineage { parent: 3, command: u32::MAX },
+        lineage: Lineage { command: u32::MAX },
         noticed_at: at(1),
         at: at(2),
     };
