@@ -14,6 +14,9 @@ use varta_integration_tests::{AgentProcess, Datagrams, Options, Server, Signal, 
 /// Clients that beat at the same moments: four times as many as the shortest queue holds.
 const CLIENTS: usize = 40;
 const STALL_AFTER: Duration = Duration::from_secs(1);
+/// It beats once, as soon as the queue has room for it. Then it lives, sleeps and does not beat again: as far as
+/// the server can know its beats are refused.
+const BEATS_ONCE: [&str; 5] = ["--plain", "--interval-ms", "3600000", "--attempts", "1000000"];
 
 /// A server with the queue that the host gives to everybody.
 fn server_with_short_queue() -> Server {
@@ -22,7 +25,7 @@ fn server_with_short_queue() -> Server {
 
 /// Sends garbage from several threads, which wait for room, while `act` runs. The kernel has refused beats
 /// before that.
-fn while_the_queue_is_full(server: &Server, act: impl FnOnce()) {
+fn while_the_queue_is_full<T>(server: &Server, act: impl FnOnce() -> T) -> T {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..8 {
@@ -38,13 +41,11 @@ fn while_the_queue_is_full(server: &Server, act: impl FnOnce()) {
             server.await_scrape("the queue is full", |scrape| {
                 scrape.value("varta_unix_queue_full_total", &[]) > 0.0
             });
-            act();
+            act()
         }));
         is_over.store(true, Ordering::Relaxed);
-        if let Err(panicked) = ended {
-            std::panic::resume_unwind(panicked);
-        }
-    });
+        ended.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked))
+    })
 }
 
 /// How often agents were called stalled.
@@ -57,12 +58,10 @@ fn forty_that_beat_at_the_same_moments_are_not_called_stalled_for_a_full_queue_a
     let server = server_with_short_queue();
     let arguments = ["--plain", "--interval-ms", "250", "--on-the-tick", "--attempts", "1"];
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.start_agent(&arguments)).collect();
-    // It lives, sleeps and does not beat again: as far as the server can know its beats are refused.
-    let silent = server.start_agent(&["--plain", "--interval-ms", "3600000"]);
-    let doomed = server.start_agent(&["--plain", "--interval-ms", "3600000"]);
-    server.await_agents("up", CLIENTS + 2);
 
-    while_the_queue_is_full(&server, || {
+    let silent = while_the_queue_is_full(&server, || {
+        let silent = server.start_agent(&BEATS_ONCE);
+        let doomed = server.start_agent(&BEATS_ONCE);
         server.expect(agent(silent.pid()).unknown().because("queue_full"));
         server.expect(line_with("which holds").with("was full").with("--socket-queue"));
         server.await_scrape("it is silent for four stall timeouts", |scrape| {
@@ -74,6 +73,7 @@ fn forty_that_beat_at_the_same_moments_are_not_called_stalled_for_a_full_queue_a
         doomed.signal(Signal::Kill);
         server.expect(agent(doomed.pid()).down().because("killed"));
         assert_eq!(stalls(&server), 0, "{:?}", server.transitions());
+        silent
     });
 
     // Forty at once may fill the queue further on. With room for a stall timeout nobody has an excuse.
@@ -95,8 +95,6 @@ fn a_user_who_is_not_let_in_and_floods_the_socket_makes_nobody_stalled() {
     let options = Options::from(["--stall-after", "1s", "--socket-queue", "1"]).open_to_all();
     let server = Server::start(options);
     let agents: Vec<_> = (0..10).map(|_| server.start_agent(&["--plain", "--attempts", "1"])).collect();
-    let silent = server.start_agent(&["--plain", "--interval-ms", "3600000"]);
-    server.await_agents("up", agents.len() + 1);
     let user = NOBODY.to_string();
     let flooders: Vec<_> = (0..4)
         .map(|_| {
@@ -104,6 +102,10 @@ fn a_user_who_is_not_let_in_and_floods_the_socket_makes_nobody_stalled() {
             AgentProcess::start(server.socket(), &arguments)
         })
         .collect();
+    server.await_scrape("they are refused, and the queue is full", |scrape| {
+        scrape.outcome("uid_refused") > 0.0 && scrape.value("varta_unix_queue_full_total", &[]) > 0.0
+    });
+    let silent = server.start_agent(&BEATS_ONCE);
     server.expect(agent(silent.pid()).unknown().because("queue_full"));
     let refused = server.scrape().outcome("uid_refused");
     server.await_scrape("the flood goes on", |scrape| scrape.outcome("uid_refused") > refused + 10_000.0);
