@@ -45,6 +45,19 @@ pub(in crate::domain::tracker) fn grow<T>(list: &mut Vec<T>) {
     }
 }
 
+/// The first 64 bits of the fraction of pi.
+const SPREADING: u64 = 0x243f_6a88_85a3_08d3;
+
+/// The half of a hash that determines the bucket, after one more multiplication.
+///
+/// The hasher spreads consecutive pids by one multiplication with its seed, and there are seeds, one in some
+/// thousands, by which the pids of a busy host fill a thousand buckets in a row.
+#[inline]
+const fn spread(hash: u64) -> u32 {
+    let product = hash as u128 * SPREADING as u128;
+    ((product >> 96) ^ (product >> 32)) as u32
+}
+
 impl Table {
     /// Makes a table for at most `most` agents. Their slots are reserved from the beginning, so that they
     /// never move; unused room takes no memory.
@@ -57,7 +70,7 @@ impl Table {
 
     #[inline]
     fn hash(&self, key: IndexKey) -> u32 {
-        (self.hasher.hash_one((key.source, key.pid)) >> 32) as u32
+        spread(self.hasher.hash_one((key.source, key.pid)))
     }
 
     /// Adds an agent that is not in the table, and returns its number. There are fewer than [`MAX_AGENTS`].
@@ -183,5 +196,26 @@ impl Table {
         let both = self.slots[range.clone()].iter().zip(&self.rests[range.clone()]);
         let numbers = range.map(|number| u32::try_from(number).expect("slots have numbers of that size"));
         numbers.zip(both).map(|(number, (slot, rest))| (number, slot, rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_at_any_distance_are_spread_over_the_buckets() {
+        const PARTS: usize = 4_000;
+        for distance in [1, 1 << 32, u64::MAX / 2 + 2, u64::MAX / 3 + 1, u64::MAX / 7 + 1, 0x5555_5555 << 32]
+        {
+            let mut counts = vec![0; PARTS];
+            for number in 1..=20_000_u64 {
+                let hash = spread(number.wrapping_mul(distance));
+                counts[(hash as usize * PARTS) >> 32] += 1;
+            }
+            let most = counts.into_iter().max().unwrap();
+            // There are five in the mean; one of 4,000 has eighteen by chance.
+            assert!(most < 40, "{most} of 20,000 at the distance {distance:#x} are in one of {PARTS} parts");
+        }
     }
 }
