@@ -251,44 +251,25 @@ impl<T: BeatTransport> Varta<T> {
         let timestamp = self.next_timestamp(now);
         let mut wire = [0; 32];
         Frame::new(status, self.process_life.pid(), timestamp, nonce, payload).encode(&mut wire);
-        let outcome = if self.control_schedule.is_hello_due(timestamp) {
-            self.send_frame_and_hello(&wire)
-        } else {
-            self.send_frame(&wire)
-        };
-        self.counters.count_beat(outcome);
-        if !outcome.is_sent() {
-            self.control_schedule.count_unsent();
-        }
-        outcome
-    }
-
-    /// Sends a frame together with the Hello that is due: the first of a connection before it, any other
-    /// after it.
-    #[cold]
-    #[inline(never)]
-    fn send_frame_and_hello(&mut self, wire: &[u8; 32]) -> BeatOutcome {
         if self.control_schedule.is_introduction_due() {
             self.send_hello(self.previous_nonce());
-            return self.send_frame(wire);
         }
-        let outcome = self.send_frame(wire);
-        if outcome.is_sent() && self.control_schedule.is_hello_due(self.last_timestamp) {
-            self.send_hello(self.nonce);
-        }
-        outcome
-    }
-
-    /// Sends a frame, and once more on a new connection if that is due.
-    #[inline]
-    fn send_frame(&mut self, wire: &[u8; 32]) -> BeatOutcome {
-        match self.send(wire) {
-            dropped @ BeatOutcome::Dropped(_) => self.handle_dropped(wire, dropped),
+        let outcome = match self.send(&wire) {
+            dropped @ BeatOutcome::Dropped(_) => self.handle_dropped(&wire, dropped),
             outcome => {
                 self.dropped_in_a_row = 0;
                 outcome
             }
+        };
+        self.counters.count_beat(outcome);
+        if !outcome.is_sent() {
+            self.control_schedule.count_unsent();
+        } else if self.control_schedule.is_hello_due(timestamp)
+            && !self.control_schedule.is_introduction_due()
+        {
+            self.send_hello(self.nonce);
         }
+        outcome
     }
 
     /// Starts a session of this process, if there is a connection for it.

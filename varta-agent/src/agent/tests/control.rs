@@ -160,7 +160,7 @@ fn the_first_hello_of_a_connection_stays_before_the_beat_until_it_meets_a_full_q
         assert_eq!(beat(&mut agent), BeatOutcome::Sent);
     }
     // Three beats have it before them. The third met a full queue, and from then on the beats go first.
-    let expected = [0, 0, 1, 2, 4, 5];
+    let expected = [0, 0, 1, 2, 3, 4];
     assert_eq!(transport.frames_before_controls(), expected);
     let controls_sent = transport.controls_sent();
     let nonces: Vec<u64> = controls_sent.iter().map(|hello| hello.control().nonce()).collect();
