@@ -211,8 +211,8 @@ fn a_handle_shows_nothing_of_its_keys() {
         assert!(beat(&mut agent).is_sent());
         let shown = format!("{agent:?}");
         assert!(shown.contains(mode) && shown.contains(&server.addr().to_string()), "{shown}");
-        // 0x8f, in either base.
-        assert!(!shown.contains("143") && !shown.to_lowercase().contains("8f8f"), "{shown}");
+        // 0x8f twice, in either base: a port may have the digits of one.
+        assert!(!shown.contains("143, 143") && !shown.to_lowercase().contains("8f8f"), "{shown}");
     }
 }
 
