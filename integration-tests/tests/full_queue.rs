@@ -94,7 +94,7 @@ fn a_user_who_is_not_let_in_and_floods_the_socket_makes_nobody_stalled() {
     }
     let options = Options::from(["--stall-after", "1s", "--socket-queue", "1"]).open_to_all();
     let server = Server::start(options);
-    let agents: Vec<_> = (0..10).map(|_| server.start_agent(&["--plain", "--attempts", "1"])).collect();
+    let _agents: Vec<_> = (0..10).map(|_| server.start_agent(&["--plain", "--attempts", "1"])).collect();
     let user = NOBODY.to_string();
     let flooders: Vec<_> = (0..4)
         .map(|_| {

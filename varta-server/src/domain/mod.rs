@@ -2,7 +2,6 @@
 //! metric.
 
 pub(crate) mod agent_key;
-pub(crate) mod batch;
 pub mod beat;
 pub(crate) mod describe;
 mod expected;

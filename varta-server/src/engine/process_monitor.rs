@@ -3,21 +3,23 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use crate::base::time::MonoTime;
-use crate::domain::batch::Batch;
 use crate::domain::process::identity::{ProcessIdentity, Processes};
 use crate::domain::process::{Dossier, EndedProcess, ExitStatus, InspectionDepth, Lineage, ProcessId};
 use crate::domain::tracker::{Policy, Tracker, TrackerRequest};
 use crate::engine::record::InputRecord;
 use crate::engine::tap::{Recorder, RecordingProcesses};
+use crate::ingest::batch::Batch;
 use crate::observe::exit_watcher::{ExitWatcher, ProcessExit, WatchError, WatchedProcess};
 use crate::observe::hierarchy::Hierarchies;
 use crate::observe::identify::{self, Presence, ProcFs};
 use crate::observe::oom::OomWatch;
+use crate::observe::pidfd::Pidfd;
 use crate::observe::sampler::{REQUESTS, SampleResult, Sampler};
 
 /// The most requests carried out in one turn. Watching a process takes as long as twenty beats.
@@ -29,6 +31,10 @@ const MAX_QUICK_SAMPLES: usize = 4_096;
 // The tracker grants a second's inspections at once, and a sampler that waits for nothing has room for all of
 // them.
 const _: () = assert!(Policy::LOOKS_PER_SECOND as usize <= REQUESTS);
+
+/// The most pidfds of senders that are kept until the tracker has asked for the processes to be watched. The
+/// processes of further ones are opened by their pids.
+const MAX_ARRIVED: usize = 256;
 
 /// Identification, exit watching and inspection of processes for the tracker.
 #[derive(Debug)]
@@ -45,6 +51,8 @@ pub(crate) struct ProcessMonitor {
     /// Requests not yet carried out. Bounded: at most what one turn of the tracker produces, which beats and
     /// deadlines limit, and one watch or unwatch for each agent.
     pub(super) requests: VecDeque<TrackerRequest>,
+    /// Pidfds that came with the datagrams of this turn, by pid.
+    arrived: Vec<(u32, Pidfd)>,
     /// Records what the tracker is given.
     pub(super) recorder: Recorder,
 }
@@ -86,6 +94,7 @@ impl ProcessMonitor {
             answers,
             quick_samples: HashMap::new(),
             requests: VecDeque::new(),
+            arrived: Vec::new(),
             recorder,
         }
     }
@@ -93,6 +102,13 @@ impl ProcessMonitor {
     /// What the tracker may ask while it handles beats.
     pub(super) fn lookup(&mut self) -> ProcessLookup<'_> {
         ProcessLookup { processes: &mut self.processes, watcher: &mut self.watcher }
+    }
+
+    /// Keeps the pidfds that came with a batch while its senders may have to be watched.
+    pub(super) fn keep(&mut self, pidfds: Vec<(u32, OwnedFd)>) {
+        let free = MAX_ARRIVED.saturating_sub(self.arrived.len());
+        let pidfds = pidfds.into_iter().take(free);
+        self.arrived.extend(pidfds.map(|(pid, pidfd)| (pid, Pidfd::of_sender(pidfd))));
     }
 
     /// Records a batch that the tracker has processed, with the process lookups that it needed.
@@ -144,7 +160,7 @@ impl ProcessMonitor {
     pub(super) fn do_requests(&mut self, tracker: &mut Tracker, now: MonoTime) {
         self.requests.extend(std::iter::from_fn(|| tracker.poll_request()));
         for _ in 0..REQUESTS_PER_TURN {
-            let Some(request) = self.requests.pop_front() else { return };
+            let Some(request) = self.requests.pop_front() else { return self.arrived.clear() };
             match request {
                 TrackerRequest::Watch(process @ ProcessId { pid, start_time }) => {
                     let lineage = self.processes.inner_mut().take_lineage(process);
@@ -166,7 +182,9 @@ impl ProcessMonitor {
 
     fn watch(&mut self, process: WatchedProcess, tracker: &mut Tracker, now: MonoTime) {
         let WatchedProcess { pid, start_time, .. } = process;
-        match self.watcher.watch(u64::from(pid), process) {
+        let arrived = self.arrived.iter().position(|(sender, _)| *sender == pid);
+        let arrived = arrived.map(|place| self.arrived.swap_remove(place).1);
+        match self.watcher.watch(u64::from(pid), process, arrived) {
             Err(WatchError::Gone) => self.record_absence(pid, start_time, ExitStatus::Unknown, tracker, now),
             Ok(()) => self.oom.watch(pid),
             // Counted by the watcher. The exit will be noticed at the agent's deadline.

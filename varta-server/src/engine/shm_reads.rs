@@ -25,7 +25,7 @@ impl TrackerActor {
         if self.pages.has(pid) {
             let (batch, refused) = self.pages.read(pid, now);
             self.frames[Transport::Shm.index()].add(&refused);
-            self.take(&batch);
+            self.take(batch);
         }
     }
 

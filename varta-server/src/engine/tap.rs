@@ -6,10 +6,10 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use metrics::Counter;
 
 use crate::base::time::MonoTime;
-use crate::domain::batch::Batch;
 use crate::domain::beat::{ReceivedBeat, ReceivedControl, Transport};
 use crate::domain::process::identity::{ProcessIdentity, Processes};
 use crate::engine::record::InputRecord;
+use crate::ingest::batch::Batch;
 
 /// The capacity. With 64 beats in each entry that is tens of milliseconds at full load.
 pub(crate) const QUEUE: usize = 1_024;
@@ -64,7 +64,7 @@ impl Recorder {
 
     /// Records a batch of a listener.
     pub(crate) fn take(&mut self, batch: &Batch, answers: Vec<IdentityLookup>) {
-        let Batch { transport, ref beats, ref controls, queue_full_at: turned_away_at } = *batch;
+        let Batch { transport, ref beats, ref controls, queue_full_at: turned_away_at, .. } = *batch;
         let first = beats.iter().map(|beat| beat.received_at);
         let at = first.chain(controls.iter().map(|(_, control)| control.received_at)).next();
         let records = answers.len() + beats.len() + controls.len() + usize::from(turned_away_at.is_some());

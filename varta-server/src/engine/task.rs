@@ -5,6 +5,7 @@
 //! processed. And when this task itself did not run for a while, for whatever reason, it reports an observer
 //! gap to the tracker instead of blaming agents whose beats could not be observed.
 
+use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,6 @@ use tokio::sync::mpsc;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::time::{MonoTime, millis};
-use crate::domain::batch::Batch;
 use crate::domain::beat::{Origin, Transport};
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::tracker::Tracker;
@@ -24,6 +24,7 @@ use crate::engine::query::{Alarms, MatchingSlice, NamedSlice, Query, Slice};
 use crate::engine::record::InputRecord;
 use crate::engine::state_queue::{Event, Slice as StateSlice};
 use crate::engine::subscribers::Subscribers;
+use crate::ingest::batch::Batch;
 use crate::ingest::listener::INBOX_BATCHES;
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::{Probe, ShmPages};
@@ -108,7 +109,7 @@ impl TrackerActor {
             tokio::select! {
                 biased;
                 batch = self.inbox.recv() => match batch {
-                    Some(batch) => self.take(&batch),
+                    Some(batch) => self.take(batch),
                     None => listeners_gone = true,
                 },
                 death = self.process_monitor.watcher.next() => died = Some(death.map_err(no_deaths)?),
@@ -193,7 +194,7 @@ impl TrackerActor {
     fn drain_inbox(&mut self) -> bool {
         let mut taken = 0;
         while let Ok(batch) = self.inbox.try_recv() {
-            self.take(&batch);
+            self.take(batch);
             taken += 1;
         }
         taken >= INBOX_BATCHES
@@ -230,7 +231,8 @@ impl TrackerActor {
         }
     }
 
-    pub(super) fn take(&mut self, batch: &Batch) {
+    pub(super) fn take(&mut self, mut batch: Batch) {
+        self.process_monitor.keep(mem::take(&mut batch.pidfds));
         let frames = &self.frames[batch.transport.index()];
         let mut taken = 0;
         for (before, control) in &batch.controls {
@@ -247,7 +249,7 @@ impl TrackerActor {
         if let Some(at) = batch.queue_full_at {
             self.tracker.handle_loss(batch.transport, at);
         }
-        self.process_monitor.record(batch);
+        self.process_monitor.record(&batch);
         self.hand_on_transitions();
     }
 

@@ -4,17 +4,20 @@
 //! One value for each socket, because each transport proves its senders in its own way: kernel credentials,
 //! source addresses, or authenticated encryption.
 
+use std::os::fd::BorrowedFd;
+
 use crate::base::time::MonoTime;
-use crate::domain::batch::Batch;
 use crate::domain::beat::{ReceivedBeat, ReceivedControl, Sender, Transport};
 use crate::domain::outcome::{FrameOutcome, OutcomeCounts};
+use crate::ingest::batch::Batch;
 use crate::ingest::fd_reaper::FdReaper;
 use crate::ingest::keyring::Keyring;
 use crate::ingest::message::Message;
 use crate::ingest::namespaces::PidNamespaces;
 use crate::ingest::queue_fill::QueueFill;
-use crate::ingest::recvmmsg::{BATCH, ReceiveBuffer};
+use crate::ingest::recvmmsg::{BATCH, Passed, ReceiveBuffer};
 use crate::ingest::refusals::{Explanation, RefusalLog};
+use crate::ingest::sender_pidfds::SenderPidfds;
 use crate::ingest::senders::Senders;
 use crate::ingest::shm::ShmPages;
 use crate::ingest::{udp, unix};
@@ -37,6 +40,7 @@ pub(super) struct UnixAdmission {
     /// Receives the shared memory pages that agents attach.
     pub(super) pages: ShmPages,
     pub(super) closer: FdReaper,
+    pub(super) pidfds: SenderPidfds,
 }
 
 impl Admission {
@@ -68,11 +72,30 @@ impl Admission {
         Some(received_at)
     }
 
-    /// Whether file descriptors may be received now; false while the queue of descriptors to close is full.
-    pub(super) fn takes_descriptors(&self) -> bool {
-        match self {
-            Admission::Unix(unix) => unix.closer.has_room(),
-            Admission::Udp | Admission::SecureUdp(_) => false,
+    /// What is received with each datagram of `socket` now: no descriptors while the queue of those to close
+    /// is full.
+    pub(super) fn passed(&mut self, socket: BorrowedFd<'_>) -> Passed {
+        let Admission::Unix(unix) = self else { return Passed::Nothing };
+        let has_room = unix.closer.has_room();
+        match unix.pidfds.ask(socket, has_room) {
+            true => Passed::DescriptorAndPidfd,
+            false if has_room => Passed::Descriptor,
+            false => Passed::Nothing,
+        }
+    }
+
+    /// When pidfds of senders are asked for again; `None` while they are.
+    #[inline]
+    pub(super) fn pidfds_resume_at(&self) -> Option<MonoTime> {
+        let Admission::Unix(unix) = self else { return None };
+        unix.pidfds.resumes_at()
+    }
+
+    /// Asks for the pidfds of those who send to `socket` again.
+    pub(super) fn resume_pidfds(&mut self, socket: BorrowedFd<'_>, now: MonoTime) {
+        if let Admission::Unix(unix) = self {
+            unix.pidfds.begin(now);
+            self.passed(socket);
         }
     }
 
@@ -83,6 +106,8 @@ impl Admission {
         received_at: MonoTime,
     ) -> (Batch, OutcomeCounts) {
         let mut descriptors = received.take_descriptors();
+        let mut arrived = received.take_pidfds().into_iter().peekable();
+        let mut pidfds = Vec::new();
         let datagrams = received.datagrams();
         let mut beats = Vec::with_capacity(datagrams.len());
         let mut refused = OutcomeCounts::default();
@@ -107,6 +132,11 @@ impl Admission {
                     {
                         log_refusal(&explanation);
                     }
+                    if let Some((_, pidfd)) = arrived.next_if(|(number, _)| *number == index)
+                        && let Ok((sender, _)) = judged
+                    {
+                        pidfds.push((sender.pid, pidfd));
+                    }
                     let descriptor = descriptors.iter().find(|(number, _)| *number == index);
                     enter(unix::attach_or_skip(
                         judged,
@@ -124,9 +154,10 @@ impl Admission {
         }
         if let Admission::Unix(unix) = self {
             descriptors.drain(..).for_each(|(_, descriptor)| unix.closer.close(descriptor));
+            unix.pidfds.note(received.len(), received_at);
         }
         let queue_full_at = self.note_fill(received, received_at);
-        (Batch { transport: self.transport(), beats, controls, queue_full_at }, refused)
+        (Batch { transport: self.transport(), beats, controls, queue_full_at, pidfds }, refused)
     }
 }
 

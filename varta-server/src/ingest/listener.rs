@@ -3,7 +3,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::pin::pin;
 use std::task::Poll;
@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
 use crate::base::error::Error;
+use crate::base::time::MonoTime;
 use crate::base::{SocketFile, SocketOptions, SocketPlace};
-use crate::domain::batch::Batch;
 use crate::ingest::admission::{Admission, UnixAdmission};
+use crate::ingest::batch::Batch;
 use crate::ingest::endpoint::Endpoint;
 use crate::ingest::fd_reaper::FdReaper;
 use crate::ingest::keyring::Keyring;
@@ -28,6 +29,7 @@ use crate::ingest::queue_probe::Probe;
 use crate::ingest::readiness::{AsyncSocket, receive, receive_now};
 use crate::ingest::recvmmsg::{BATCH, ReceiveBuffer};
 use crate::ingest::refusals::RefusalLog;
+use crate::ingest::sender_pidfds::SenderPidfds;
 use crate::ingest::senders::{AllowedSenders, OverflowIds, Senders};
 use crate::ingest::shm::ShmPages;
 use crate::ingest::udp::Options as UdpOptions;
@@ -72,7 +74,8 @@ impl Listener {
         let (senders, nobody) = Senders::new(allowed, OverflowIds::of_server(), user_and_groups);
         nobody.warn();
         let refusals = RefusalLog::new();
-        let rules = UnixAdmission { senders, namespaces, refusals, queue, pages, closer };
+        let pidfds = SenderPidfds::of(socket.as_fd());
+        let rules = UnixAdmission { senders, namespaces, refusals, queue, pages, closer, pidfds };
         let gate = Admission::Unix(Box::new(rules));
         Ok(Listener { socket: socket.into(), file: Some(file), endpoint, gate })
     }
@@ -171,6 +174,8 @@ impl Listener {
         let mut stopped = pin!(stop.cancelled());
         // Whether more datagrams may wait than the runtime's readiness shows.
         let mut goes_on = false;
+        let mut pidfds_timer = pin!(tokio::time::sleep_until(clock.instant(MonoTime::NEVER)));
+        let mut pidfds_resume_at = None;
         loop {
             // Read before the receive call, so that everything delivered before the stop is still received.
             let last_round = stop.is_cancelled();
@@ -179,15 +184,20 @@ impl Listener {
                 tokio::select! {
                     ready = socket.readable() => ready.map_err(failed("wait for the socket"))?,
                     () = &mut stopped => continue,
+                    () = &mut pidfds_timer, if pidfds_resume_at.is_some() => {
+                        pidfds_resume_at = None;
+                        gate.resume_pidfds(socket.as_fd(), clock.now());
+                        continue;
+                    }
                 }
             }
             goes_on = false;
             for _ in 0..ROUNDS {
-                let takes_descriptors = gate.takes_descriptors();
+                let passed = gate.passed(socket.as_fd());
                 let received = if at_once {
-                    receive_now(&socket, &mut buffer, takes_descriptors)
+                    receive_now(&socket, &mut buffer, passed)
                 } else {
-                    receive(&socket, &mut buffer, takes_descriptors)
+                    receive(&socket, &mut buffer, passed)
                 };
                 let is_full = match received {
                     Ok(0) => {
@@ -217,6 +227,11 @@ impl Listener {
                 goes_on = true;
                 let (batch, refused) = gate.classify(&mut buffer, clock.now());
                 counters.add(&refused);
+                let resumes_at = gate.pidfds_resume_at();
+                if pidfds_resume_at != resumes_at {
+                    pidfds_resume_at = resumes_at;
+                    pidfds_timer.as_mut().reset(clock.instant(resumes_at.unwrap_or(MonoTime::NEVER)));
+                }
                 if batch.queue_full_at.is_some() {
                     counters.queue_full();
                 }

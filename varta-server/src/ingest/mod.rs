@@ -2,6 +2,7 @@
 //! agents.
 
 mod admission;
+pub(crate) mod batch;
 pub(crate) mod endpoint;
 mod fd_reaper;
 pub(crate) mod kernel_drops;
@@ -19,6 +20,7 @@ mod readiness;
 mod recvmmsg;
 mod refusals;
 mod replay;
+mod sender_pidfds;
 mod senders;
 pub(crate) mod shm;
 pub(crate) mod socket_access;

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use tokio::io::Interest;
 use tokio::net::{UdpSocket, UnixDatagram};
 
-use crate::ingest::recvmmsg::{BATCH, ReceiveBuffer};
+use crate::ingest::recvmmsg::{BATCH, Passed, ReceiveBuffer};
 
 /// A socket that is registered with the runtime.
 pub(super) enum AsyncSocket {
@@ -45,23 +45,19 @@ impl AsFd for AsyncSocket {
 pub(super) fn receive_now(
     socket: &AsyncSocket,
     buffer: &mut ReceiveBuffer,
-    takes_descriptors: bool,
+    passed: Passed,
 ) -> io::Result<usize> {
-    match buffer.receive(socket.as_fd(), takes_descriptors) {
+    match buffer.receive(socket.as_fd(), passed) {
         Err(error) if is_nothing(&error) => Ok(0),
         received => received,
     }
 }
 
 /// Receives at most one batch; 0 when nothing waits.
-pub(super) fn receive(
-    socket: &AsyncSocket,
-    buffer: &mut ReceiveBuffer,
-    takes_descriptors: bool,
-) -> io::Result<usize> {
+pub(super) fn receive(socket: &AsyncSocket, buffer: &mut ReceiveBuffer, passed: Passed) -> io::Result<usize> {
     let mut received = 0;
     let result = socket.try_io(|| {
-        received = buffer.receive(socket.as_fd(), takes_descriptors)?;
+        received = buffer.receive(socket.as_fd(), passed)?;
         // A batch that is not full has emptied the queue. A second call that only returns `WouldBlock` would
         // be the most expensive part of a small batch; whatever arrives from here on sets the readiness
         // again.

@@ -8,6 +8,9 @@
     reason = "recvmmsg and control messages have no safe interface that keeps credentials intact"
 )]
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
@@ -28,7 +31,52 @@ const CREDENTIALS_ROOM: usize = unsafe { libc::CMSG_SPACE(mem::size_of::<libc::u
 #[allow(clippy::cast_possible_truncation, reason = "four bytes")]
 // SAFETY: `CMSG_LEN` only calculates; it is declared unsafe for being a C macro.
 const DESCRIPTOR_ROOM: usize = unsafe { libc::CMSG_LEN(mem::size_of::<libc::c_int>() as u32) } as usize;
-const CONTROL_ROOM: usize = CREDENTIALS_ROOM + DESCRIPTOR_ROOM;
+/// The same, padded for another message behind it.
+#[allow(clippy::cast_possible_truncation, reason = "four bytes")]
+// SAFETY: `CMSG_SPACE` only calculates; it is declared unsafe for being a C macro.
+const PADDED_DESCRIPTOR_ROOM: usize =
+    unsafe { libc::CMSG_SPACE(mem::size_of::<libc::c_int>() as u32) } as usize;
+/// Bytes for credentials, one descriptor and the pidfd of the sender, in the order in which the kernel puts
+/// them.
+const CONTROL_ROOM: usize = CREDENTIALS_ROOM + PADDED_DESCRIPTOR_ROOM + DESCRIPTOR_ROOM;
+/// The type of the message with the pidfd of the sender, from Linux 6.5 on.
+const SCM_PIDFD: libc::c_int = 4;
+
+/// What is received with each datagram on a Unix socket, besides the credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// Nothing: the kernel discards what senders pass.
+    Nothing,
+    /// One descriptor.
+    Descriptor,
+    /// One descriptor, and the pidfd of the sender, which the socket is set to pass.
+    DescriptorAndPidfd,
+}
+
+impl Passed {
+    const fn room(self) -> usize {
+        match self {
+            Passed::Nothing => CREDENTIALS_ROOM,
+            Passed::Descriptor => CREDENTIALS_ROOM + DESCRIPTOR_ROOM,
+            Passed::DescriptorAndPidfd => CONTROL_ROOM,
+        }
+    }
+}
+
+/// Sets whether the kernel opens a pidfd of the sender with each datagram that is received.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` before Linux 6.5.
+#[allow(clippy::cast_possible_truncation, reason = "four bytes")]
+pub(crate) fn pass_pidfds(socket: BorrowedFd<'_>, passes: bool) -> io::Result<()> {
+    let value = libc::c_int::from(passes);
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_PASSPIDFD);
+    let (pointer, length) = (ptr::from_ref(&value).cast(), mem::size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: the option takes an integer, which lives through the call.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, pointer, length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
 
 /// The flags of the call. The kernel sets `MSG_TRUNC` and `MSG_CTRUNC` in each message unasked.
 const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
@@ -66,6 +114,8 @@ pub(crate) struct ReceiveBuffer {
     filled: usize,
     /// Received descriptors, each with the index of its datagram. Owned from the moment of the call.
     descriptors: Vec<(usize, OwnedFd)>,
+    /// Pidfds of senders, each with the index of its datagram.
+    pidfds: Vec<(usize, OwnedFd)>,
 }
 
 // SAFETY: the raw pointers in it are written before each use, and point into boxes that it owns.
@@ -122,18 +172,19 @@ impl ReceiveBuffer {
             names: Box::default(),
             filled: 0,
             descriptors: Vec::new(),
+            pidfds: Vec::new(),
         }
     }
 
     /// Receives what waits on `socket`, at most [`BATCH`] datagrams, without blocking, and returns their
-    /// number. With `takes_descriptors`, one descriptor is received with each datagram on a Unix socket.
+    /// number. On a Unix socket `passed` is received with each.
     ///
     /// # Errors
     ///
     /// `WouldBlock` when nothing waits; otherwise what `recvmmsg(2)` returns. After an error the buffer is
     /// empty.
-    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, takes_descriptors: bool) -> io::Result<usize> {
-        let room = if takes_descriptors { CONTROL_ROOM } else { CREDENTIALS_ROOM };
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, passed: Passed) -> io::Result<usize> {
+        let room = passed.room();
         let buffers = self.iovecs.iter_mut().zip(&mut self.payloads);
         for (header, (iovec, payload)) in self.headers.iter_mut().zip(buffers) {
             *iovec = libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: ROOM };
@@ -159,9 +210,10 @@ impl ReceiveBuffer {
             // Most datagrams carry no descriptor.
             if header.msg_hdr.msg_controllen > CREDENTIALS_ROOM
                 && let Some(control) = self.controls.get(index)
-                && let Some(descriptor) = take_descriptor(control, header.msg_hdr.msg_controllen)
             {
-                self.descriptors.push((index, descriptor));
+                let Opened { descriptor, pidfd } = take_opened(control, header.msg_hdr.msg_controllen);
+                self.descriptors.extend(descriptor.map(|descriptor| (index, descriptor)));
+                self.pidfds.extend(pidfd.map(|pidfd| (index, pidfd)));
             }
         }
         Ok(self.filled)
@@ -171,6 +223,13 @@ impl ReceiveBuffer {
     /// their order. Must be called after each receive.
     pub(crate) fn take_descriptors(&mut self) -> Vec<(usize, OwnedFd)> {
         mem::take(&mut self.descriptors)
+    }
+
+    /// Takes the pidfds of senders of the last [`ReceiveBuffer::receive`], each with the index of its datagram,
+    /// in their order. Must be called after each receive. There is none of a sender that was reaped before
+    /// Linux 6.16, nor while descriptors have run out.
+    pub(crate) fn take_pidfds(&mut self) -> Vec<(usize, OwnedFd)> {
+        mem::take(&mut self.pidfds)
     }
 
     /// The number of datagrams in the last batch.
@@ -185,11 +244,12 @@ impl ReceiveBuffer {
             let flags = header.msg_hdr.msg_flags;
             let length = (header.msg_len as usize).min(ROOM);
             let control_length = header.msg_hdr.msg_controllen.min(CONTROL_ROOM);
+            let descriptors = self.controls.get(index).map_or(0, |control| passed(control, control_length));
             Datagram {
                 payload: &self.payloads[index][..length],
                 truncated: flags & libc::MSG_TRUNC != 0,
-                extra_ancillary: flags & libc::MSG_CTRUNC != 0,
-                has_descriptor: control_length > CREDENTIALS_ROOM,
+                extra_ancillary: flags & libc::MSG_CTRUNC != 0 || descriptors > 1,
+                has_descriptor: descriptors > 0,
                 credentials: self
                     .controls
                     .get(index)
@@ -200,22 +260,56 @@ impl ReceiveBuffer {
     }
 }
 
-/// Takes the descriptor of the second control message, if that is `SCM_RIGHTS`. Must be called only once for
-/// each received message.
-fn take_descriptor(control: &Control, length: usize) -> Option<OwnedFd> {
-    let message = control.0.get(CREDENTIALS_ROOM..length.min(CONTROL_ROOM))?;
-    if message.len() < DESCRIPTOR_ROOM {
-        return None;
+/// The descriptors that the kernel has opened for this process with one message.
+#[derive(Default)]
+struct Opened {
+    descriptor: Option<OwnedFd>,
+    pidfd: Option<OwnedFd>,
+}
+
+/// The control message at `offset`: its type, its data, and where the next one is. `None` at the end.
+fn control_message(control: &Control, length: usize, offset: usize) -> Option<(libc::c_int, &[u8], usize)> {
+    const HEADER: usize = mem::size_of::<libc::cmsghdr>();
+    let rest = control.0.get(offset..length.min(CONTROL_ROOM)).filter(|rest| rest.len() >= HEADER)?;
+    // SAFETY: the slice is at least as long as a `cmsghdr`, for which any bytes are valid; read unaligned.
+    let header = unsafe { ptr::read_unaligned(rest.as_ptr().cast::<libc::cmsghdr>()) };
+    let own = header.cmsg_len.clamp(HEADER, rest.len());
+    let next = offset + own.next_multiple_of(mem::align_of::<libc::cmsghdr>());
+    (header.cmsg_level == libc::SOL_SOCKET).then(|| (header.cmsg_type, &rest[HEADER..own], next))
+}
+
+/// The number of descriptors that the sender has passed and that were received.
+fn passed(control: &Control, length: usize) -> usize {
+    match control_message(control, length, CREDENTIALS_ROOM) {
+        Some((libc::SCM_RIGHTS, data, _)) => data.len() / mem::size_of::<libc::c_int>(),
+        _ => 0,
     }
-    // SAFETY: the slice is longer than a `cmsghdr`, for which any bytes are valid; read unaligned.
-    let header = unsafe { ptr::read_unaligned(message.as_ptr().cast::<libc::cmsghdr>()) };
-    if header.cmsg_level != libc::SOL_SOCKET || header.cmsg_type != libc::SCM_RIGHTS {
-        return None;
+}
+
+/// Takes what was opened with a message, and closes all but the first descriptor that the sender has passed.
+/// Must be called only once for each received message.
+fn take_opened(control: &Control, length: usize) -> Opened {
+    let mut opened = Opened::default();
+    let mut offset = CREDENTIALS_ROOM;
+    while let Some((kind, data, next)) = control_message(control, length, offset) {
+        offset = next;
+        if kind != libc::SCM_RIGHTS && kind != SCM_PIDFD {
+            continue;
+        }
+        let (numbers, _) = data.as_chunks::<{ mem::size_of::<libc::c_int>() }>();
+        for number in numbers.iter().map(|bytes| libc::c_int::from_ne_bytes(*bytes)) {
+            // A pidfd that could not be opened has an error's number, which is negative.
+            if number < 0 {
+                continue;
+            }
+            // SAFETY: the kernel has just opened the descriptor for this process, and its number is read only
+            // here.
+            let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+            let place = if kind == SCM_PIDFD { &mut opened.pidfd } else { &mut opened.descriptor };
+            place.get_or_insert(descriptor);
+        }
     }
-    let descriptor = libc::c_int::from_ne_bytes(*message.last_chunk()?);
-    // SAFETY: the kernel has just opened the descriptor for this process, and its number has been read only
-    // here.
-    (descriptor >= 0).then(|| unsafe { OwnedFd::from_raw_fd(descriptor) })
+    opened
 }
 
 /// Reads the first control message if it is `SCM_CREDENTIALS`, which the kernel always puts first.
@@ -254,138 +348,4 @@ fn read_source(name: &Name) -> Option<SocketAddr> {
         _ => return None,
     };
     Some(SocketAddr::new(address, u16::from_be_bytes(*port)))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{IoSlice, Write};
-    use std::net::UdpSocket;
-    use std::os::fd::{AsFd, RawFd};
-    use std::os::unix::net::UnixDatagram;
-
-    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-    use socket2::{Domain, SockAddr, Socket, Type};
-
-    use super::*;
-
-    fn pair() -> (Socket, UnixDatagram, tempfile::TempDir) {
-        let dir = tempfile::tempdir().unwrap();
-        let receiver = Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap();
-        receiver.set_passcred(true).unwrap();
-        receiver.bind(&SockAddr::unix(dir.path().join("socket")).unwrap()).unwrap();
-        let sender = UnixDatagram::unbound().unwrap();
-        sender.connect(dir.path().join("socket")).unwrap();
-        (receiver, sender, dir)
-    }
-
-    #[test]
-    fn nothing_waiting_would_block() {
-        let (receiver, _sender, _dir) = pair();
-        let mut buffer = ReceiveBuffer::for_unix();
-        assert_eq!(buffer.receive(receiver.as_fd(), true).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        assert_eq!(buffer.datagrams().count(), 0);
-    }
-
-    #[test]
-    fn every_datagram_of_every_batch_comes_with_its_sender() {
-        let (receiver, sender, _dir) = pair();
-        let mut buffer = ReceiveBuffer::for_unix();
-        for round in 0..100_u8 {
-            let batch = 1 + usize::from(round) % 5;
-            for number in 0..batch {
-                sender.send(&[round, u8::try_from(number).unwrap()]).unwrap();
-            }
-            assert_eq!(buffer.receive(receiver.as_fd(), true).unwrap(), batch);
-            for (number, datagram) in buffer.datagrams().enumerate() {
-                assert_eq!(datagram.payload, [round, u8::try_from(number).unwrap()]);
-                assert!(!datagram.truncated && !datagram.extra_ancillary);
-                assert_eq!(datagram.credentials.map(|credentials| credentials.pid), Some(std::process::id()));
-            }
-        }
-    }
-
-    fn pass(sender: &UnixDatagram, descriptors: &[RawFd]) {
-        let rights = [ControlMessage::ScmRights(descriptors)];
-        let bytes = [IoSlice::new(&[7])];
-        sendmsg::<()>(sender.as_raw_fd(), &bytes, &rights, MsgFlags::empty(), None).unwrap();
-    }
-
-    #[test]
-    fn one_descriptor_is_taken_with_a_datagram_and_owned() {
-        let (receiver, sender, _dir) = pair();
-        let mut buffer = ReceiveBuffer::for_unix();
-        let (reader, writer) = std::io::pipe().unwrap();
-        sender.send(&[1]).unwrap();
-        pass(&sender, &[reader.as_raw_fd()]);
-        pass(&sender, &[reader.as_raw_fd(), reader.as_raw_fd()]);
-        drop(reader);
-        assert_eq!(buffer.receive(receiver.as_fd(), true).unwrap(), 3);
-        let seen: Vec<_> = buffer
-            .datagrams()
-            .map(|one| (one.has_descriptor, one.extra_ancillary, one.credentials.is_some()))
-            .collect();
-        assert_eq!(seen, [(false, false, true), (true, false, true), (true, true, true)]);
-        let descriptors = buffer.take_descriptors();
-        assert_eq!(descriptors.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 2]);
-        assert!(buffer.take_descriptors().is_empty());
-        (&writer).write_all(&[1]).unwrap();
-        drop(descriptors);
-        assert_eq!(
-            (&writer).write_all(&[1]).unwrap_err().kind(),
-            io::ErrorKind::BrokenPipe,
-            "all are closed"
-        );
-    }
-
-    #[test]
-    fn no_descriptor_is_taken_where_none_is_wanted() {
-        let (receiver, sender, _dir) = pair();
-        let mut buffer = ReceiveBuffer::for_unix();
-        pass(&sender, &[receiver.as_raw_fd()]);
-        buffer.receive(receiver.as_fd(), false).unwrap();
-        let seen: Vec<_> = buffer
-            .datagrams()
-            .map(|one| (one.has_descriptor, one.extra_ancillary, one.credentials.is_some()))
-            .collect();
-        assert_eq!(seen, [(false, true, true)]);
-        assert!(buffer.take_descriptors().is_empty());
-    }
-
-    #[test]
-    fn a_longer_datagram_is_seen_to_be_longer() {
-        let (receiver, sender, _dir) = pair();
-        let mut buffer = ReceiveBuffer::for_unix();
-        sender.send(&[1; ROOM + 1]).unwrap();
-        sender.send(&[2; ROOM]).unwrap();
-        sender.send(&[]).unwrap();
-        buffer.receive(receiver.as_fd(), true).unwrap();
-        let seen: Vec<_> =
-            buffer.datagrams().map(|datagram| (datagram.payload.len(), datagram.truncated)).collect();
-        assert_eq!(seen, [(ROOM, true), (ROOM, false), (0, false)]);
-    }
-
-    #[test]
-    fn without_credentials_there_are_none() {
-        let (receiver, sender, _dir) = pair();
-        receiver.set_passcred(false).unwrap();
-        let mut buffer = ReceiveBuffer::for_unix();
-        sender.send(&[1]).unwrap();
-        buffer.receive(receiver.as_fd(), true).unwrap();
-        assert!(buffer.datagrams().all(|datagram| datagram.credentials.is_none()));
-    }
-
-    #[test]
-    fn a_udp_sender_is_known_by_its_address_in_both_families() {
-        for loopback in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(receiver) = UdpSocket::bind(loopback) else { continue };
-            let sender = UdpSocket::bind(loopback).unwrap();
-            sender.send_to(b"one", receiver.local_addr().unwrap()).unwrap();
-            sender.send_to(b"two", receiver.local_addr().unwrap()).unwrap();
-            let mut buffer = ReceiveBuffer::for_udp();
-            assert_eq!(buffer.receive(receiver.as_fd(), true).unwrap(), 2);
-            let received: Vec<_> = buffer.datagrams().map(|one| (one.payload, one.source)).collect();
-            let source = Some(sender.local_addr().unwrap());
-            assert_eq!(received, [(&b"one"[..], source), (&b"two"[..], source)]);
-        }
-    }
 }

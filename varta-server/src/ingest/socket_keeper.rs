@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::SocketOptions;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
-use crate::domain::batch::Batch;
+use crate::ingest::batch::Batch;
 use crate::ingest::listener::Listener;
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::queue_probe::Probe;

@@ -68,6 +68,12 @@ pub(crate) struct WatchedProcess {
 }
 
 impl WatchedProcess {
+    /// Whether a living process has its pid and its start time.
+    fn is_alive(&self) -> bool {
+        Stat::of_thread(self.pid, self.pid)
+            .is_some_and(|stat| !stat.is_dead() && self.start_time == Some(stat.start_time))
+    }
+
     /// Its exit status, if it is a zombie that shows the status to this user.
     fn death_by(&self, read_stat: fn(u32) -> Option<Stat>) -> Option<ExitStatus> {
         let stat = read_stat(self.pid)?;
@@ -142,15 +148,21 @@ impl ExitWatcher {
         })
     }
 
-    /// Watches a process, in place of any other process under `key`.
+    /// Watches a process, in place of any other process under `key`, by the pidfd that came with its datagram,
+    /// or else by one that is opened by its pid.
     ///
-    /// The exit of a zombie is reported at once.
+    /// The exit of a zombie is reported at once, and that of a process that was reaped if its pidfd came.
     ///
     /// # Errors
     ///
     /// See [`WatchError`]; each error is counted and changes nothing else.
-    pub(crate) fn watch(&mut self, key: u64, process: WatchedProcess) -> Result<(), WatchError> {
-        let result = self.try_watch(key, process);
+    pub(crate) fn watch(
+        &mut self,
+        key: u64,
+        process: WatchedProcess,
+        arrived: Option<Pidfd>,
+    ) -> Result<(), WatchError> {
+        let result = self.try_watch(key, process, arrived);
         match &result {
             Ok(()) => {}
             Err(WatchError::Gone) => self.counts.gone += 1,
@@ -160,14 +172,23 @@ impl ExitWatcher {
         result
     }
 
-    fn try_watch(&mut self, key: u64, process: WatchedProcess) -> Result<(), WatchError> {
+    fn try_watch(
+        &mut self,
+        key: u64,
+        process: WatchedProcess,
+        arrived: Option<Pidfd>,
+    ) -> Result<(), WatchError> {
         if self.watched.len() >= self.cap && !self.watched.contains_key(&key) {
             return Err(WatchError::Full { cap: self.cap });
         }
-        let pidfd = Pidfd::open(process.pid).map_err(|error| match error.raw_os_error() {
-            Some(libc::ESRCH) => WatchError::Gone,
-            _ => WatchError::Kernel(error),
-        })?;
+        let pidfd = match arrived {
+            Some(pidfd) if !(pidfd.has_ended() && process.is_alive()) => pidfd,
+            // Its pid has been reused since: what is to be watched is its successor.
+            Some(_) | None => Pidfd::open(process.pid).map_err(|error| match error.raw_os_error() {
+                Some(libc::ESRCH) => WatchError::Gone,
+                _ => WatchError::Kernel(error),
+            })?,
+        };
         // Read after the pidfd was opened: if the start time is right, the pidfd belongs to this process. That
         // it cannot be read is no evidence of another.
         let is_another = |start_time| {

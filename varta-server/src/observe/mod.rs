@@ -13,7 +13,7 @@ mod kernel_file;
 mod name;
 pub(crate) mod oom;
 mod own_cgroup;
-mod pidfd;
+pub(crate) mod pidfd;
 mod pressure;
 pub(crate) mod procfs;
 pub(crate) mod sampler;

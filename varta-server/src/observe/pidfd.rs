@@ -89,6 +89,11 @@ impl Pidfd {
         Ok(Pidfd(unsafe { OwnedFd::from_raw_fd(descriptor) }))
     }
 
+    /// The pidfd that the kernel has opened with a datagram, of the process that sent it.
+    pub(crate) fn of_sender(descriptor: OwnedFd) -> Self {
+        Pidfd(descriptor)
+    }
+
     /// Polls the state of the process without blocking.
     pub(crate) fn ask(&self) -> ExitPoll {
         let info = match self.info() {

@@ -14,9 +14,9 @@ use varta_proto::page::Glance;
 
 use crate::base::rate_limit::FixedWindow;
 use crate::base::time::{MonoTime, nanos};
-use crate::domain::batch::Batch;
 use crate::domain::beat::{ReceivedBeat, Sender, Transport};
 use crate::domain::outcome::{FrameOutcome, OutcomeCounts};
+use crate::ingest::batch::Batch;
 use crate::ingest::recvmmsg::BATCH;
 use crate::ingest::shm::metrics::PageMetrics;
 use crate::ingest::shm::page::{Page, Refused};
@@ -74,7 +74,14 @@ pub(super) struct PageReading {
 impl PageReading {
     pub(super) fn into_batch(self) -> (Batch, OutcomeCounts) {
         let PageReading { beats, refused } = self;
-        (Batch { transport: Transport::Shm, beats, controls: Vec::new(), queue_full_at: None }, refused)
+        let batch = Batch {
+            transport: Transport::Shm,
+            beats,
+            controls: Vec::new(),
+            queue_full_at: None,
+            pidfds: Vec::new(),
+        };
+        (batch, refused)
     }
 }
 

@@ -27,7 +27,7 @@ fn with(pid: u32, start_time: NonZeroU64) -> WatchedProcess {
 }
 
 fn watch(watcher: &mut ExitWatcher, key: u64, child: &Child) {
-    watcher.watch(key, of(child)).unwrap();
+    watcher.watch(key, of(child), None).unwrap();
 }
 
 fn become_zombie(child: &mut Child) {
@@ -62,7 +62,7 @@ async fn a_process_that_is_dead_before_it_is_watched_is_told_at_once() {
     let start_time = child.start_time();
     become_zombie(&mut child);
     let mut watcher = watcher();
-    watcher.watch(1, with(child.pid(), start_time)).unwrap();
+    watcher.watch(1, with(child.pid(), start_time), None).unwrap();
     assert_eq!(next(&mut watcher).await.death, ExitStatus::Exited { code: 7 });
 }
 
@@ -73,7 +73,7 @@ async fn one_that_is_reaped_before_it_is_watched_is_gone() {
     child.close_input();
     child.reap();
     let mut watcher = watcher();
-    assert!(matches!(watcher.watch(1, with(pid, start_time)), Err(WatchError::Gone)));
+    assert!(matches!(watcher.watch(1, with(pid, start_time), None), Err(WatchError::Gone)));
     assert_eq!((watcher.len(), watcher.refusals().gone), (0, 1));
 }
 
@@ -112,7 +112,7 @@ async fn another_process_with_the_same_pid_is_not_watched() {
     let child = Child::shell("read line");
     let mut watcher = watcher();
     let another = child.start_time().checked_add(1).unwrap();
-    assert!(matches!(watcher.watch(1, with(child.pid(), another)), Err(WatchError::Gone)));
+    assert!(matches!(watcher.watch(1, with(child.pid(), another), None), Err(WatchError::Gone)));
     assert!(watcher.len() == 0);
 }
 
@@ -181,7 +181,7 @@ async fn a_process_that_proc_hides_is_watched_by_its_pid_alone() {
     let mut watcher = watcher();
     watcher.read_stat = |_| None;
     let process = WatchedProcess { pid: child.pid(), start_time: None, lineage: Lineage::default() };
-    watcher.watch(1, process).unwrap();
+    watcher.watch(1, process, None).unwrap();
     child.close_input();
     child.reap();
     let exit = next(&mut watcher).await;
@@ -211,7 +211,7 @@ async fn above_the_cap_nobody_is_watched_and_that_is_counted() {
     let children = [Child::shell("read line"), Child::shell("read line")];
     let mut watcher = ExitWatcher::new(Clock::start(), 1).unwrap();
     watch(&mut watcher, 1, &children[0]);
-    let refused = watcher.watch(2, of(&children[1]));
+    let refused = watcher.watch(2, of(&children[1]), None);
     assert!(matches!(refused, Err(WatchError::Full { cap: 1 })));
     assert_eq!(
         (watcher.len(), watcher.refusals()),
@@ -287,7 +287,7 @@ async fn a_thousand_that_die_at_once_are_all_told_of() {
         let mut command = Command::new("cat");
         let child = command.stdin(reader.try_clone().unwrap()).stdout(Stdio::null()).spawn().unwrap();
         let start_time = Stat::of_thread(child.id(), child.id()).unwrap().start_time;
-        watcher.watch(u64::try_from(key).unwrap(), with(child.id(), start_time)).unwrap();
+        watcher.watch(u64::try_from(key).unwrap(), with(child.id(), start_time), None).unwrap();
         children.push(child);
     }
     assert_eq!(watcher.len(), CHILDREN);

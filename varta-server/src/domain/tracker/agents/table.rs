@@ -53,6 +53,7 @@ const SPREADING: u64 = 0x243f_6a88_85a3_08d3;
 /// The hasher spreads consecutive pids by one multiplication with its seed, and there are seeds, one in some
 /// thousands, by which the pids of a busy host fill a thousand buckets in a row.
 #[inline]
+#[allow(clippy::cast_possible_truncation, reason = "the lower half of each is folded")]
 const fn spread(hash: u64) -> u32 {
     let product = hash as u128 * SPREADING as u128;
     ((product >> 96) ^ (product >> 32)) as u32

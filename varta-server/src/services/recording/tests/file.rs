@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::mpsc::sync_channel;
 
-use crate::domain::batch::Batch;
 use crate::domain::beat::{ControlMessage, Hello, ReceivedControl, Transport};
 use crate::engine::Recorder;
 use crate::engine::tap::TapEntry;
+use crate::ingest::batch::Batch;
 use crate::metrics::Registry;
 use crate::services::recording::metrics::{RECORDING_DROPPED, RecordingMetrics};
 use crate::services::recording::options::RecordOptions;
@@ -21,7 +21,13 @@ fn batch(nonces: std::ops::Range<u64>) -> Batch {
         InputRecord::Beat(beat) => beat,
         _ => unreachable!("it is a beat"),
     });
-    Batch { transport: Transport::Unix, beats: beats.collect(), controls: Vec::new(), queue_full_at: None }
+    Batch {
+        transport: Transport::Unix,
+        beats: beats.collect(),
+        controls: Vec::new(),
+        queue_full_at: None,
+        pidfds: Vec::new(),
+    }
 }
 
 fn value(registry: &Registry, name: &str) -> Option<f64> {

@@ -2,6 +2,8 @@
 //!
 //! Listeners hand batches to the engine, so that one reading of the clock and one send serve many beats.
 
+use std::os::fd::OwnedFd;
+
 use crate::base::time::MonoTime;
 use crate::domain::beat::{ReceivedBeat, ReceivedControl, Transport};
 
@@ -14,6 +16,8 @@ pub(crate) struct Batch {
     pub(crate) controls: Vec<(usize, ReceivedControl)>,
     /// When the batch was read, if the socket's queue was full and the kernel turned senders away.
     pub(crate) queue_full_at: Option<MonoTime>,
+    /// Pidfds of senders, with their pids: while there is little to read, and never all of a crowd.
+    pub(crate) pidfds: Vec<(u32, OwnedFd)>,
 }
 
 impl Batch {

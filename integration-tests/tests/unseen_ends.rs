@@ -1,0 +1,76 @@
+//! Ends that `/proc` does not show: of processes that are gone when the server reads their only beat, and of
+//! those that a `/proc` mounted with `hidepid` hides from it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::process::Command;
+
+use varta_integration_tests::foreign::skip;
+use varta_integration_tests::sys::{self, NOBODY};
+use varta_integration_tests::{AgentProcess, Options, Server, Signal, agent};
+
+/// Whether the kernel gives the status of a process that was reaped before its datagram was read: Linux 6.16
+/// and later do.
+fn kernel_remembers_senders() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 16)
+}
+
+#[test]
+fn how_a_process_ended_that_was_gone_before_its_only_beat_was_read_is_known() {
+    let server = Server::start(["--stall-after", "1h"]);
+    server.pause();
+    let ends = ["0", "3"].map(|code| {
+        let arguments = ["--beats", "1", "--interval-ms", "0", "--exit-code", code];
+        let mut process = AgentProcess::start(server.socket(), &arguments);
+        let pid = process.pid();
+        process.wait();
+        pid
+    });
+    server.resume();
+    let [well, badly] = ends;
+    server.expect(agent(well).gone());
+    if kernel_remembers_senders() {
+        server.expect(agent(badly).down().because("exited"));
+        assert_eq!(
+            server.scrape().value("varta_transitions_total", &[("to", "down"), ("cause", "exited")]),
+            1.0
+        );
+    } else {
+        // Of what is not known nobody makes an alarm.
+        server.expect(agent(badly).gone());
+    }
+}
+
+#[test]
+fn ends_and_silences_are_noticed_though_proc_hides_the_agents() {
+    let script =
+        "mount -t proc -o hidepid=2,gid=65533 proc /proc && exec setpriv --bounding-set -sys_ptrace \"$@\"";
+    let starter = ["unshare", "--mount", "/bin/sh", "-c", script, "starter"];
+    let trial = Command::new(starter[0]).args(&starter[1..]).arg("true").output();
+    if sys::user() != 0 || !trial.is_ok_and(|trial| trial.status.success()) {
+        return skip("/proc cannot be mounted here: that takes root, `unshare` and `setpriv`");
+    }
+    let user = NOBODY.to_string();
+    let options = Options::from(["--stall-after", "1s", "--allow-uid", &user]).open_to_all();
+    let server = Server::start(options.started_by(starter));
+    let arguments = ["--user", &user];
+    let mut well = server.start_agent(&arguments);
+    let mut badly = server.start_agent(&arguments);
+    let mut killed = server.start_agent(&arguments);
+    let silent = server.start_agent(&arguments);
+    well.ask("exit 0");
+    badly.ask("exit 3");
+    killed.signal(Signal::Kill);
+    for ended in [&mut well, &mut badly, &mut killed] {
+        ended.wait();
+    }
+    silent.signal(Signal::Stop);
+    server.expect(agent(&well).gone());
+    server.expect(agent(&badly).down().because("exited"));
+    server.expect(agent(&killed).down().because("killed"));
+    server.expect(agent(&silent).stalled().because("silent"));
+}
