@@ -88,7 +88,7 @@ type Failure = Box<dyn Error>;
 
 /// Runs the server, until standard input ends.
 async fn serve(socket: PathBuf) -> Result<(), Failure> {
-    let _log = logging::start(Some(LogFormat::Json), "info")?;
+    let _log = logging::start(Some(LogFormat::Json), Some("info"))?;
     let mut config = Config::for_socket(socket);
     config.policy.stall_after = STALL_AFTER;
     let server = Server::bind(config)?;

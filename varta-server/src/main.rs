@@ -41,7 +41,8 @@ fn serve(args: Args) -> Result<(), Error> {
     // Before the log, which starts a thread.
     reset_inherited().map_err(failed("undo what was done to signals"))?;
     // Written out when it is dropped, so it lives until the end.
-    let _log = logging::start(args.log_format, &args.log_level).map_err(|error| args.locate(error))?;
+    let _log =
+        logging::start(args.log_format, args.log_level.as_deref()).map_err(|error| args.locate(error))?;
     if let Some(warning) = args.file.as_ref().and_then(ConfigFile::warning) {
         tracing::warn!(target: "varta::server", "{warning}");
     }

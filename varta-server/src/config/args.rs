@@ -59,9 +59,9 @@ pub struct Args {
     pub log_format: Option<LogFormat>,
 
     /// Level of log lines: off, error, warn, info, debug, trace, or directives such as
-    /// `info,varta::agent=warn`
-    #[arg(long, env = "VARTA_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
-    pub log_level: String,
+    /// `info,varta::agent=warn` [default: RUST_LOG, else info]
+    #[arg(long, env = "VARTA_LOG_LEVEL", value_name = "LEVEL")]
+    pub log_level: Option<String>,
 
     /// The parsed file of `config`.
     #[arg(skip)]

@@ -103,7 +103,7 @@ fn an_option_that_makes_no_sense_beside_others_is_told_with_its_line_only_if_the
     let elsewhere = refused(&["--stall-after=1ms"], "stall-after = \"2s\"");
     assert!(elsewhere.starts_with("--stall-after: 1ms"), "{elsewhere}");
     let log_level = read(&[], "log-level = \"loud\"").unwrap();
-    let error = logging::start(None, &log_level.log_level).unwrap_err();
+    let error = logging::start(None, log_level.log_level.as_deref()).unwrap_err();
     assert!(log_level.locate(error).to_string().contains("varta.toml:1: log-level: `loud`"));
 }
 
