@@ -4,11 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
+use std::net::TcpStream;
 use std::process::Command;
 
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::{
-    Options, Scratch, Server, Signal, agent, line_with, metric, pid_namespaces_work, wait_until,
+    AgentProcess, Options, Scratch, Server, Signal, agent, line_with, metric, pid_namespaces_work, wait_until,
 };
 
 /// A server that runs this command for each agent that is down.
@@ -136,4 +137,30 @@ fn as_process_1_it_reaps_what_others_leave_to_it_and_learns_how_its_commands_end
         !processes().iter().any(|(_, state, parent)| *state == 'Z' && *parent == inside)
     });
     assert_eq!(server.scrape().value("varta_recovery_running", &[]), 0.0);
+}
+
+#[test]
+fn with_few_descriptors_every_living_agent_stays_up_and_ends_are_noticed_and_acted_on() {
+    let scratch = Scratch::make();
+    let starter = ["/bin/sh", "-c", "ulimit -n 96 && exec \"$@\"", "starter"];
+    let server =
+        server(Options::new().started_by(starter).args(["--stall-after", "2s"]), &note(&scratch, "echo ran"));
+    let mut living = server.start_agents(60, &[]);
+    // As many clients as want to say nothing.
+    let silent: Vec<_> = (0..60).map(|_| TcpStream::connect(server.address()).unwrap()).collect();
+    let killed = living.split_off(40);
+    for agent in &killed {
+        agent.signal(Signal::Kill);
+    }
+    for ended in &killed {
+        server.expect(agent(ended).down());
+    }
+    // Recovery has a budget, and so not all have one.
+    await_notes(&scratch, 1);
+    let pids: Vec<_> = living.iter().map(AgentProcess::pid).collect();
+    server.await_beats(&pids, 20);
+    for agent in &living {
+        assert_eq!(server.history(agent), ["up: first_beat"]);
+    }
+    drop(silent);
 }

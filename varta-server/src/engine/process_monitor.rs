@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 
 use crate::base::time::MonoTime;
 use crate::domain::process::identity::{ProcessIdentity, Processes};
-use crate::domain::process::{Dossier, EndedProcess, ExitStatus, InspectionDepth, Lineage, ProcessId};
+use crate::domain::process::{
+    Dossier, EndedProcess, ExitStatus, InspectionDepth, Lineage, ProcessActivity, ProcessId,
+};
 use crate::domain::tracker::{Policy, Tracker, TrackerRequest};
 use crate::engine::record::InputRecord;
 use crate::engine::tap::{Recorder, RecordingProcesses};
@@ -206,27 +208,30 @@ impl ProcessMonitor {
     /// Passes a sampling result to the tracker.
     pub(super) fn apply_sample(&mut self, answer: SampleResult, tracker: &mut Tracker, now: MonoTime) {
         let SampleResult { process, dossier } = answer;
-        match dossier {
+        let death = match dossier {
             Some(glance) if glance.look.details.is_none() => {
                 if self.quick_samples.len() >= MAX_QUICK_SAMPLES {
                     self.quick_samples.clear();
                 }
                 self.quick_samples.insert(process, glance);
+                return;
             }
-            Some(dossier) => tracker.handle_evidence(process, Some(dossier), now),
+            Some(dossier) if dossier.explanation.activity != ProcessActivity::Gone => {
+                return tracker.handle_evidence(process, Some(dossier), now);
+            }
             // The watcher is about to report the exit, with its status.
-            None if self.watcher.watches(u64::from(process.pid)) => {}
+            Some(_) | None if self.watcher.watches(u64::from(process.pid)) => return,
+            // A zombie that nobody watches, for want of descriptors.
+            Some(dossier) => dossier.look.death.unwrap_or(ExitStatus::Unknown),
             None => match identify::presence(process.pid, process.start_time) {
-                Presence::Gone => {
-                    let ProcessId { pid, start_time } = process;
-                    let lineage = Lineage::default();
-                    let process = WatchedProcess { pid, start_time: Some(start_time), lineage };
-                    let exit = ProcessExit { key: u64::from(pid), process, death: ExitStatus::Unknown };
-                    self.record_exit(exit, now, tracker, now);
-                }
+                Presence::Gone => ExitStatus::Unknown,
                 // It could not be read, which says nothing about it.
-                Presence::There | Presence::Unknown => tracker.handle_evidence(process, None, now),
+                Presence::There | Presence::Unknown => return tracker.handle_evidence(process, None, now),
             },
-        }
+        };
+        let ProcessId { pid, start_time } = process;
+        let lineage = Lineage::default();
+        let process = WatchedProcess { pid, start_time: Some(start_time), lineage };
+        self.record_exit(ProcessExit { key: u64::from(pid), process, death }, now, tracker, now);
     }
 }

@@ -4,8 +4,17 @@ use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// The descriptors reserved for everything else: sockets, connections, files, and reads of `/proc`.
-pub(crate) const RESERVED: usize = 512;
+/// The bounds of the descriptors for sockets, files, notices, reads of `/proc`, and what comes with datagrams.
+/// An idle server has some twenty.
+const MIN_RESERVED: usize = 40;
+const MAX_RESERVED: usize = 512;
+/// The most recovery commands at once, and the descriptors that one of them takes: its pidfd, what ends it
+/// together with the server, and the pipes of its outputs, of which it has the other ends while it starts.
+const MAX_COMMANDS: usize = 256;
+const PER_COMMAND: usize = 6;
+/// The bounds of the connections to the metrics address.
+const MIN_CONNECTIONS: usize = 4;
+const MAX_CONNECTIONS: usize = 64;
 
 /// Raises the soft limit of open files to the hard limit, and returns the limit in force.
 ///
@@ -23,11 +32,35 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<usize> {
     Ok(usize::try_from(hard).unwrap_or(usize::MAX))
 }
 
-/// The most processes to watch under a descriptor limit: all but [`RESERVED`], or half of a small limit.
-#[must_use]
-pub(crate) const fn watch_cap(descriptors: usize) -> usize {
-    let reserved = if descriptors / 2 < RESERVED { descriptors - descriptors / 2 } else { RESERVED };
-    descriptors - reserved
+/// How the descriptors of this process are shared out, so that what happens in one place takes none of
+/// another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DescriptorShares {
+    /// The most processes to watch; each takes a descriptor.
+    pub(crate) watched: usize,
+    /// The most recovery commands that run at once.
+    pub(crate) commands: usize,
+    /// The most connections to the metrics address.
+    pub(crate) connections: usize,
+}
+
+impl DescriptorShares {
+    /// Shares out `limit` descriptors: nobody but the watch of processes has more than a quarter.
+    #[must_use]
+    pub(crate) const fn of(limit: usize) -> Self {
+        let commands = least(limit / 4 / PER_COMMAND, MAX_COMMANDS);
+        let commands = if commands == 0 { 1 } else { commands };
+        let connections = least(limit / 8, MAX_CONNECTIONS);
+        let connections = if connections < MIN_CONNECTIONS { MIN_CONNECTIONS } else { connections };
+        let reserved = least(limit / 4, MAX_RESERVED);
+        let reserved = if reserved < MIN_RESERVED { MIN_RESERVED } else { reserved };
+        let others = reserved + commands * PER_COMMAND + connections;
+        DescriptorShares { watched: limit.saturating_sub(others), commands, connections }
+    }
+}
+
+const fn least(left: usize, right: usize) -> usize {
+    if left < right { left } else { right }
 }
 
 #[cfg(test)]
@@ -42,10 +75,18 @@ mod tests {
     }
 
     #[test]
-    fn something_is_always_left_for_the_rest() {
-        let table = [(0, 0), (1, 0), (64, 32), (1024, 512), (4096, 3584), (1_048_576, 1_048_064)];
-        for (descriptors, cap) in table {
-            assert_eq!(watch_cap(descriptors), cap, "{descriptors}");
+    fn every_use_has_a_share_and_all_shares_together_fit_the_limit() {
+        for limit in [128, 256, 1_024, 4_096, 20_000, 1_048_576] {
+            let DescriptorShares { watched, commands, connections } = DescriptorShares::of(limit);
+            assert!(watched >= limit / 4, "{limit}: {watched}");
+            assert!((1..=MAX_COMMANDS).contains(&commands), "{limit}: {commands}");
+            assert!((MIN_CONNECTIONS..=MAX_CONNECTIONS).contains(&connections), "{limit}: {connections}");
+            let rest = limit - watched - commands * PER_COMMAND - connections;
+            assert!(rest >= MIN_RESERVED && rest <= MAX_RESERVED, "{limit}: {rest}");
         }
+        let full = DescriptorShares::of(1_048_576);
+        assert_eq!((full.commands, full.connections), (MAX_COMMANDS, MAX_CONNECTIONS));
+        // With less than that nobody is watched, and ends are noticed at the deadline.
+        assert_eq!(DescriptorShares::of(32), DescriptorShares { watched: 0, commands: 1, connections: 4 });
     }
 }

@@ -127,7 +127,7 @@ pub(crate) struct WatchRefusals {
 
 impl ExitWatcher {
     /// Creates a watcher of at most `cap` processes; see
-    /// [`watch_cap`](crate::observe::descriptor_limit::watch_cap).
+    /// [`DescriptorShares`](crate::observe::descriptor_limit::DescriptorShares).
     ///
     /// Must be called within a runtime that has I/O and time enabled.
     ///

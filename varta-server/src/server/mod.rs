@@ -38,9 +38,10 @@ use crate::ingest::socket_keeper::{Intake, SocketKeeper};
 use crate::ingest::{IngestOptions, Keyring, Probe, ShmPages};
 use crate::metrics::Registry;
 use crate::metrics::faults::Part;
+use crate::observe::ProcReader;
+use crate::observe::descriptor_limit::{DescriptorShares, raise_descriptor_limit};
 use crate::observe::exit_watcher::ExitWatcher;
 use crate::observe::sampler::Sampler;
-use crate::observe::{ProcReader, descriptor_limit};
 use crate::services::context::Context;
 use crate::services::{ForTracker, Services};
 
@@ -77,13 +78,16 @@ impl Server {
                 rules.longest().and_then(|rule| rule.stall_after).unwrap_or_default().max(stall_after);
             Some(Keyring::read(config.ingest.keys.clone(), max_agents, longest)?)
         };
+        let descriptors = raise_descriptor_limit()
+            .map(DescriptorShares::of)
+            .map_err(|source| Error::Runtime { action: "raise the limit of open files", source })?;
         let state_dir = config.services.state.open_directory()?;
         let registry = Registry::new(families()).map_err(|error| Error::Runtime {
             action: "set up metrics",
             source: std::io::Error::other(error),
         })?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
-        let context = Context::new(clock, registry, to_queries, state_dir);
+        let context = Context::new(clock, registry, to_queries, state_dir, descriptors);
         let pages = ShmPages::new(config.ingest.max_shm_agents, clock, &context.registry);
         let options = mem::take(&mut config.services);
         let bind_sockets = || bind_sockets(&config.ingest, &pages, keyring.as_ref());
@@ -186,8 +190,8 @@ impl BoundServer {
 
         let mut tracker = Tracker::new(config.policy.clone());
         let ForTracker { state, recorder } = services.start(&mut context, &mut tracker, kernel_drops)?;
-        let process_monitor =
-            start_process_monitor(&ingest, clock, recorder).map_err(failed("watch processes"))?;
+        let process_monitor = start_process_monitor(&ingest, clock, context.descriptors.watched, recorder)
+            .map_err(failed("watch processes"))?;
         let actor = TrackerActor {
             tracker,
             process_monitor,
@@ -245,12 +249,12 @@ fn log_endpoint(endpoint: &Endpoint, stall_after: Duration) {
 fn start_process_monitor(
     ingest: &IngestThread,
     clock: Clock,
+    watched: usize,
     recorder: Recorder,
 ) -> io::Result<ProcessMonitor> {
-    let limit = descriptor_limit::raise_descriptor_limit()?;
     // Descriptors are registered with the entered runtime.
     let _entered = ingest.handle().enter();
-    let watcher = ExitWatcher::new(clock, descriptor_limit::watch_cap(limit))?;
+    let watcher = ExitWatcher::new(clock, watched)?;
     let (sampler, answers) = Sampler::start(clock, ProcReader::find())?;
     Ok(ProcessMonitor::new(watcher, sampler, answers, recorder))
 }

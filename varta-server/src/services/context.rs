@@ -23,6 +23,7 @@ use crate::engine::query::Query;
 use crate::ingest::socket_place::PlaceKeeper;
 use crate::metrics::Registry;
 use crate::metrics::faults::{Faults, Part};
+use crate::observe::descriptor_limit::DescriptorShares;
 
 /// How long the tasks may take to end in order before the server ends without them.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -46,6 +47,8 @@ pub(crate) struct Context {
     pub(crate) faults: Faults,
     /// The directory of `--state-dir`, locked for this server.
     pub(crate) state_dir: Option<StateDir>,
+    /// The descriptors that services may take.
+    pub(crate) descriptors: DescriptorShares,
     /// Cancelled when the server stops.
     pub(crate) stop: CancellationToken,
     /// Cancelled when all tasks have ended but those of [`Context::spawn_last`].
@@ -62,6 +65,7 @@ impl Context {
         registry: Registry,
         queries: mpsc::Sender<Query>,
         state_dir: Option<StateDir>,
+        descriptors: DescriptorShares,
     ) -> Self {
         Context {
             clock,
@@ -71,6 +75,7 @@ impl Context {
             registry,
             queries,
             state_dir,
+            descriptors,
             stop: CancellationToken::new(),
             stop_last: CancellationToken::new(),
             tasks: JoinSet::new(),
@@ -182,7 +187,8 @@ impl Context {
     /// A context for the test of a service, and the questions that the service asks.
     pub(crate) fn for_test() -> (Self, mpsc::Receiver<Query>) {
         let (to_queries, queries) = mpsc::channel(16);
-        (Context::new(Clock::start(), Registry::for_test(), to_queries, None), queries)
+        let descriptors = DescriptorShares::of(1_024);
+        (Context::new(Clock::start(), Registry::for_test(), to_queries, None, descriptors), queries)
     }
 }
 

@@ -41,6 +41,14 @@ impl Limits {
         stalled_within: Duration::from_secs(10),
         stalled_within_if_wanted: Duration::from_secs(1),
     };
+
+    /// The limits where at most so many connections find descriptors: half of them may be at a scrape.
+    pub(super) fn of(connections: usize) -> Limits {
+        let connections = connections.min(Limits::DEFAULT.connections);
+        let scraping = connections.div_ceil(2);
+        let scrapes = Limits::DEFAULT.scrapes.min(scraping);
+        Limits { connections, scraping, scrapes, ..Limits::DEFAULT }
+    }
 }
 
 /// The clients that are connected and have not sent the head of a request: each can be disconnected for another.

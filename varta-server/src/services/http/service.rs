@@ -91,8 +91,9 @@ impl Http {
             log_lines_dropped: logging::lines_dropped,
         };
         let stop = context.stop_last.clone();
-        context.spawn_last("metrics endpoint", async {
-            serve(listener, site, Limits::DEFAULT, stop).await;
+        let limits = Limits::of(context.descriptors.connections);
+        context.spawn_last("metrics endpoint", async move {
+            serve(listener, site, limits, stop).await;
             Ok(())
         });
         Ok(())

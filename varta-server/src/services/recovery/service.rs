@@ -68,7 +68,8 @@ impl Recovery {
             is_dry_run: options.is_dry_run,
             allow_without_audit: options.allow_without_audit,
         };
-        let task = RecoveryTask::new(options, executor, context.clock, transitions, new_rules)
+        let most = context.descriptors.commands;
+        let task = RecoveryTask::new(options, executor, most, context.clock, transitions, new_rules)
             .map_err(|source| Error::Runtime { action: "start recovery", source })?;
         let stop = context.stop.clone();
         context.spawn("recovery", async {

@@ -19,8 +19,6 @@ use crate::services::recovery::planner::Planner;
 use crate::services::recovery::rule::RecoveryRule;
 use crate::services::recovery::runner::{ShutdownGuard, ShutdownSignal};
 
-/// The most concurrent jobs. Further ones wait.
-const MAX_ACTIONS_AT_ONCE: usize = 256;
 /// The time limit for jobs on shutdown: a command gets SIGTERM after two seconds and SIGKILL after three.
 const END_WITHIN: Duration = Duration::from_millis(4_500);
 
@@ -31,6 +29,8 @@ pub(crate) type NewRules = Vec<RecoveryRule>;
 pub(crate) struct RecoveryTask {
     planner: Planner,
     doer: Arc<ActionExecutor>,
+    /// The most concurrent jobs. Further ones wait.
+    most_at_once: usize,
     clock: Clock,
     transitions: mpsc::Receiver<Transition>,
     new_rules: mpsc::Receiver<NewRules>,
@@ -49,6 +49,7 @@ impl RecoveryTask {
     pub(crate) fn new(
         options: RecoveryOptions,
         doer: ActionExecutor,
+        most_at_once: usize,
         clock: Clock,
         transitions: mpsc::Receiver<Transition>,
         new_rules: mpsc::Receiver<NewRules>,
@@ -59,6 +60,7 @@ impl RecoveryTask {
         Ok(RecoveryTask {
             planner,
             doer: Arc::new(doer),
+            most_at_once,
             clock,
             transitions,
             new_rules,
@@ -76,7 +78,7 @@ impl RecoveryTask {
             self.begin_jobs(&mut jobs);
             self.tell();
             self.doer.metrics.cases.set(self.planner.cases() as f64);
-            let due = self.planner.poll_timeout().filter(|_| jobs.len() < MAX_ACTIONS_AT_ONCE);
+            let due = self.planner.poll_timeout().filter(|_| jobs.len() < self.most_at_once);
             let sleep = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(self.clock.instant(due)).await,
@@ -108,7 +110,7 @@ impl RecoveryTask {
 
     fn begin_jobs(&mut self, jobs: &mut JoinSet<ActionOutcome>) {
         let now = self.clock.now();
-        while jobs.len() < MAX_ACTIONS_AT_ONCE
+        while jobs.len() < self.most_at_once
             && let Some(job) = self.planner.poll_job(now)
         {
             let kept = match self.kept.try_clone() {
