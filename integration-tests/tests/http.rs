@@ -108,6 +108,7 @@ fn every_family_is_explained_and_in_one_place() {
             "varta_agent_last_beat_timestamp_seconds",
             "varta_agent_mistakes_total",
             "varta_agent_payload",
+            "varta_agent_restarts_total",
             "varta_agent_stall_after_seconds",
             "varta_agent_up",
             "varta_beats_total",

@@ -126,7 +126,7 @@ fn without_changing_values(series: &str) -> String {
     let is_of_agent = labels.contains("pid=\"");
     let labels = labels.split("\",").map(|label| {
         let (name, _) = label.split_once('=').unwrap();
-        let changes = is_of_agent || ["version", "commit", "address"].contains(&name);
+        let changes = is_of_agent || ["agent", "version", "commit", "address"].contains(&name);
         if changes { name.to_owned() } else { format!("{}\"", label.trim_end_matches('"')) }
     });
     format!("{name}{{{}}}", labels.collect::<Vec<_>>().join(","))

@@ -28,7 +28,7 @@ use crate::ingest::batch::Batch;
 use crate::ingest::listener::INBOX_BATCHES;
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::{Probe, ShmPages};
-use crate::metrics::agent_rows::AgentRows;
+use crate::metrics::agent_rows::{AgentRows, AutoRows};
 use crate::observe::exit_watcher::{ProcessExit, WatchedProcess};
 
 /// The capacity of the query queue; senders wait while it is full.
@@ -75,6 +75,8 @@ pub(crate) struct TrackerActor {
     pub(crate) metrics: TrackerMetrics,
     /// The host name, for the label `host`.
     pub(crate) host: String,
+    /// For which agents a scrape has rows, as of the last.
+    pub(crate) auto_rows: AutoRows,
     /// The tracker's default timeout, from which the self-check follows.
     pub(crate) stall_after: Duration,
 }
@@ -314,7 +316,8 @@ impl TrackerActor {
             }
             Query::StartRows { which, answer } => {
                 let wall_start = self.clock.wall_start_seconds();
-                let mut rows = AgentRows::new(which, self.tracker.len(), &self.host, wall_start);
+                let which = self.auto_rows.choose(which, self.tracker.len());
+                let mut rows = AgentRows::new(which, &self.host, wall_start);
                 rows.add_restarts(self.tracker.restarts());
                 rows.add_missing(self.tracker.missing());
                 let _ = answer.send(Box::new(rows));

@@ -13,8 +13,13 @@ use crate::base::time::millis;
 use crate::domain::tracker::{AgentView, Twin, Verdict};
 use crate::metrics::family::{Family, families};
 
-/// The most agents that have series of their own under [`AgentMetrics::Auto`].
+/// The most agents of which all have series of their own under [`AgentMetrics::Auto`], and the most names that
+/// have a row before any process with them was restarted.
 pub(crate) const AUTO_LIMIT: usize = 10_000;
+/// The number of agents below which all of them have series again, after they were more than [`AUTO_LIMIT`].
+const AUTO_AGAIN: usize = 9_000;
+/// The most agents that are not well and have series while there are more than [`AUTO_LIMIT`] agents.
+const AUTO_UNWELL_LIMIT: usize = 100_000;
 
 /// For which agents there are rows of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -26,9 +31,28 @@ pub enum AgentMetrics {
     Unhealthy,
     /// No agent.
     Off,
-    /// Every agent while there are at most 10 000, else those that are not healthy, at most 10 000 of them.
+    /// Every agent while there are at most 10 000, else those that are not healthy, at most 100 000 of them.
     #[default]
     Auto,
+}
+
+/// Whether [`AgentMetrics::Auto`] leaves out agents that are well. It does so above [`AUTO_LIMIT`] agents until
+/// there are fewer than [`AUTO_AGAIN`], so that a number of agents that varies about a limit does not make
+/// their rows come and go.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AutoRows {
+    only_unwell: bool,
+}
+
+impl AutoRows {
+    /// Which agents have rows while there are so many.
+    pub(crate) fn choose(&mut self, mode: AgentMetrics, agents: usize) -> AgentMetrics {
+        self.only_unwell = agents > AUTO_LIMIT || (self.only_unwell && agents >= AUTO_AGAIN);
+        match mode {
+            AgentMetrics::Auto if !self.only_unwell => AgentMetrics::All,
+            other => other,
+        }
+    }
 }
 
 families! {
@@ -75,12 +99,8 @@ pub(crate) struct AgentRows {
 }
 
 impl AgentRows {
-    /// Begins a scrape on `host` with `agents` agents.
-    pub(crate) fn new(mode: AgentMetrics, agents: usize, host: &str, wall_start_seconds: f64) -> Self {
-        let mode = match mode {
-            AgentMetrics::Auto if agents <= AUTO_LIMIT => AgentMetrics::All,
-            other => other,
-        };
+    /// Begins a scrape on `host`, as [`AutoRows::choose`] has chosen.
+    pub(crate) fn new(mode: AgentMetrics, host: &str, wall_start_seconds: f64) -> Self {
         let bodies = PER_AGENT.map(|(family, kind)| {
             let mut body = BytesMut::new();
             // Writing to memory cannot fail.
@@ -115,7 +135,7 @@ impl AgentRows {
             AgentMetrics::All => true,
             AgentMetrics::Unhealthy => !well,
             AgentMetrics::Off => false,
-            AgentMetrics::Auto => !well && self.rows < AUTO_LIMIT,
+            AgentMetrics::Auto => !well && self.rows < AUTO_UNWELL_LIMIT,
         };
         if !wanted {
             self.omitted += 1;
@@ -167,9 +187,18 @@ impl AgentRows {
         }
     }
 
-    /// Adds the number of restarts by name, for at most [`AUTO_LIMIT`] names.
+    /// Adds the number of restarts by name, for at most [`AUTO_LIMIT`] names without and as many with restarts.
+    ///
+    /// A name has its row at 0 from its first beat on: `increase()` of a counter does not see the step with
+    /// which its row begins.
     pub(crate) fn add_restarts<'a>(&mut self, restarts: impl Iterator<Item = (&'a Arc<str>, u64)>) {
-        for (name, restarts) in restarts.take(AUTO_LIMIT) {
+        let (mut unchanged, mut restarted) = (AUTO_LIMIT, AUTO_LIMIT);
+        for (name, restarts) in restarts {
+            let room = if restarts == 0 { &mut unchanged } else { &mut restarted };
+            if *room == 0 {
+                continue;
+            }
+            *room -= 1;
             if self.restarts.is_empty() {
                 let Family { name, help, .. } = RESTARTS;
                 // Writing to memory cannot fail.
@@ -272,7 +301,8 @@ mod tests {
     use crate::domain::tracker::LastReport;
 
     fn text(mode: AgentMetrics, agents: usize, verdict: Verdict) -> String {
-        let mut rows = AgentRows::new(mode, agents, "db-\"1\"", 1_000_000.25);
+        let mode = AutoRows::default().choose(mode, agents);
+        let mut rows = AgentRows::new(mode, "db-\"1\"", 1_000_000.25);
         let name: Arc<str> = Arc::from("wor\\ker\n");
         rows.add(&AgentView {
             name: &name,
@@ -328,5 +358,31 @@ mod tests {
         assert_eq!(text(AgentMetrics::Auto, AUTO_LIMIT + 1, Verdict::Up(Status::Ok)), "");
         assert!(text(AgentMetrics::Auto, AUTO_LIMIT + 1, Verdict::Stalled).contains("4242"));
         assert_eq!(text(AgentMetrics::Off, 1, Verdict::Stalled), "");
+    }
+
+    #[test]
+    fn a_number_of_agents_that_varies_about_the_limit_does_not_make_rows_come_and_go() {
+        let mut auto = AutoRows::default();
+        let mut has_all = |agents| auto.choose(AgentMetrics::Auto, agents) == AgentMetrics::All;
+        assert!(has_all(AUTO_AGAIN) && has_all(AUTO_LIMIT));
+        assert!(!has_all(AUTO_LIMIT + 1) && !has_all(AUTO_LIMIT) && !has_all(AUTO_AGAIN));
+        assert!(has_all(AUTO_AGAIN - 1) && has_all(AUTO_LIMIT));
+    }
+
+    #[test]
+    fn a_name_has_its_row_at_0_before_a_restart_and_a_restart_is_told_however_many_names_there_are() {
+        let names: Vec<Arc<str>> = (0..=AUTO_LIMIT).map(|number| format!("worker-{number}").into()).collect();
+        let last = names.len() - 1;
+        let rows = |restarts_of_last| {
+            let mut rows = AgentRows::new(AgentMetrics::All, "host", 0.0);
+            let restarts = |(number, name)| (name, if number == last { restarts_of_last } else { 0 });
+            rows.add_restarts(names.iter().enumerate().map(restarts));
+            rows.into_pieces().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect::<String>()
+        };
+        let row = |number: usize, restarts: u64| {
+            format!("varta_agent_restarts_total{{agent=\"worker-{number}\"}} {restarts}\n")
+        };
+        assert!(rows(0).contains(&row(0, 0)) && !rows(0).contains(&row(last, 0)));
+        assert!(rows(1).contains(&row(0, 0)) && rows(1).contains(&row(last, 1)));
     }
 }

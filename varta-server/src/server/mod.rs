@@ -37,6 +37,7 @@ use crate::ingest::socket_access::SocketAccess;
 use crate::ingest::socket_keeper::{Intake, SocketKeeper};
 use crate::ingest::{IngestOptions, Keyring, Probe, ShmPages};
 use crate::metrics::Registry;
+use crate::metrics::agent_rows::AutoRows;
 use crate::metrics::faults::Part;
 use crate::observe::ProcReader;
 use crate::observe::descriptor_limit::{DescriptorShares, raise_descriptor_limit};
@@ -204,6 +205,7 @@ impl BoundServer {
             sinks: Subscribers { feeds: context.take_subscribers(), state },
             frames,
             metrics: TrackerMetrics::new(&context.registry, config.policy.max_agents),
+            auto_rows: AutoRows::default(),
             host: context.host.to_string(),
             stall_after: config.policy.stall_after,
         };

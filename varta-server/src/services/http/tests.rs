@@ -60,7 +60,7 @@ impl Server {
                 match query {
                     Query::Ping(answer) => _ = answer.send(()),
                     Query::StartRows { which, answer } => {
-                        _ = answer.send(Box::new(AgentRows::new(which, 0, "host", 0.0)));
+                        _ = answer.send(Box::new(AgentRows::new(which, "host", 0.0)));
                     }
                     Query::AddRows { rows, answer, .. } => _ = answer.send(Slice { rows, next: None }),
                     other => unreachable!("{other:?}"),

@@ -136,9 +136,9 @@ impl Names {
         self.names[id.0 as usize].restarts += 1;
     }
 
-    /// The names under which agents were restarted, and how often.
+    /// The names in use, and how often agents were restarted under each.
     pub(in crate::domain::tracker) fn restarts(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
-        let in_use = self.names.iter().filter(|name| name.agents > 0 && name.restarts > 0);
+        let in_use = self.names.iter().filter(|name| name.agents > 0);
         in_use.map(|name| (&name.text, name.restarts))
     }
 

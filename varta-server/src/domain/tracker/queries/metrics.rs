@@ -22,7 +22,7 @@ impl Tracker {
         self.expected.missing()
     }
 
-    /// The names under which agents have taken the place of others that were down or gone, and how often.
+    /// The names of agents, and how often one has taken the place of another that was down or gone.
     pub fn restarts(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
         self.names.restarts()
     }

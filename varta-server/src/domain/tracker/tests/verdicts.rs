@@ -307,6 +307,7 @@ fn a_worker_of_the_same_unit_takes_the_place_of_one_that_died() {
     assert_eq!((change.cause, change.silence), (Cause::Restarted, Duration::from_secs(2)));
     assert_eq!((world.verdict(10), world.tracker.len()), (None, 3));
     let restarts: Vec<_> = world.tracker.restarts().map(|(name, count)| (&**name, count)).collect();
+    let restarts: Vec<_> = restarts.into_iter().filter(|(_, count)| *count > 0).collect();
     assert_eq!(restarts, [("web.service", 1)]);
 
     world.spawn_in("web.service", 21, 3);
