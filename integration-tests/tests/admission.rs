@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::time::Duration;
+
+use varta_agent::{Admission, Varta};
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::sys::{self, NOBODY};
 use varta_integration_tests::{AgentProcess, Options, Server, line_with};
@@ -115,4 +118,11 @@ fn a_user_who_is_allowed_and_cannot_open_the_socket_is_a_warning_at_the_start() 
         !mentions(&server, "can open") && !mentions(&server, "cannot open"),
         "the default keeps others out and allows none"
     );
+}
+
+#[test]
+fn an_agent_that_asks_is_told_that_its_beats_are_taken() {
+    let server = Server::start(STALL_AFTER);
+    let agent = Varta::connect(server.socket()).unwrap();
+    assert_eq!(agent.check(Duration::from_secs(60)).unwrap(), Admission::Accepted);
 }

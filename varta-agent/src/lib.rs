@@ -144,6 +144,7 @@ compile_error!("varta-agent beats through Unix sockets, which this system does n
 
 mod agent;
 mod builder;
+mod check;
 mod control_schedule;
 mod counters;
 mod entropy;
@@ -169,6 +170,7 @@ pub use builder::SharedMemory;
 #[cfg(feature = "udp")]
 pub use builder::UdpServer;
 pub use builder::{Builder, CustomTransport, UnixSocket};
+pub use check::Admission;
 #[cfg(feature = "tokio")]
 pub use heartbeat::Heartbeat;
 pub use outcome::{BeatError, BeatOutcome, DropReason, classify_send_error};

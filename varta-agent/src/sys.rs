@@ -5,9 +5,11 @@
 #![allow(unsafe_code, reason = "the kernel is spoken to through libc")]
 
 use std::io;
-#[cfg(all(feature = "shm", target_os = "linux"))]
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// Each call is non-blocking, and the socket is not: setting the socket would take a system call on every
 /// reconnect.
@@ -61,6 +63,67 @@ pub(crate) fn send_with_descriptor(
     // SAFETY: the message points to one live slice and one live control message, which the kernel only reads.
     let sent = unsafe { libc::sendmsg(socket, &raw const message, SEND_FLAGS) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Connects to a socket for packets, without blocking: `WouldBlock` if its queue of connections is full.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn connect_packets(path: &Path) -> io::Result<UnixStream> {
+    let (address, length) = unix_address(path)?;
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: the call takes no pointer.
+    let socket = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened the descriptor, and nobody else knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: the address is live, has this length, and is only read.
+    let connected = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    if connected == 0 { Ok(socket.into()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Listens on a socket for packets, as a server does.
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) fn listen_for_packets_for_test(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    let (address, length) = unix_address(path)?;
+    // SAFETY: the call takes no pointer.
+    let socket = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened the descriptor, and nobody else knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: the address is live, has this length, and is only read.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    // SAFETY: the call takes no pointer.
+    if bound != 0 || unsafe { libc::listen(socket.as_raw_fd(), 16) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(socket.into())
+}
+
+/// The address of a path.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn unix_address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
+    // SAFETY: all zeroes is a valid value of it.
+    let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
+    let path = path.as_os_str().as_bytes();
+    // The last byte of the address stays zero.
+    if path.len() >= address.sun_path.len() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    address.sun_family = libc::sa_family_t::try_from(libc::AF_UNIX).map_err(io::Error::other)?;
+    for (to, from) in address.sun_path.iter_mut().zip(path) {
+        *to = libc::c_char::from_ne_bytes([*from]);
+    }
+    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_un>()).map_err(io::Error::other)?;
+    Ok((address, length))
+}
+
+/// Stands in for it on systems on which no server runs.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn connect_packets(_: &Path) -> io::Result<UnixStream> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Reads the host's monotonic clock, in nanoseconds.

@@ -5,7 +5,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{format, vec::Vec};
 
 /// The environment variable with the path of the socket, for agents and for servers.
@@ -22,6 +22,9 @@ use std::{format, vec::Vec};
 /// assert!(socket.file_name().is_some());
 /// ```
 pub const SOCKET_ENV: &str = "VARTA_SOCKET";
+
+/// The most bytes of an answer on the check socket, see [`check_socket_path`].
+pub const MAX_CHECK_ANSWER_LEN: usize = 512;
 
 /// The file name of the socket in each directory.
 const SOCKET: &str = "varta.sock";
@@ -44,6 +47,27 @@ const SOCKET: &str = "varta.sock";
 /// ```
 pub fn default_socket_path(uid: u32) -> PathBuf {
     default_socket_path_from(uid, |name| env::var_os(name))
+}
+
+/// Returns the path of the check socket of the server whose socket is at `socket`: the same with `.check`
+/// appended.
+///
+/// It is a sequenced-packet socket. A client sends a packet that could be a datagram to the other socket, and
+/// the server answers with one packet of at most [`MAX_CHECK_ANSWER_LEN`] bytes and closes the connection:
+/// `ok` if it would take that datagram, else `refused`, the reason as in `varta_frames_total`, and what to do,
+/// each after a space. Nothing comes of the packet otherwise.
+///
+/// ```
+/// use std::path::Path;
+/// use varta_proto::address::check_socket_path;
+///
+/// let path = check_socket_path(Path::new("/run/varta/varta.sock"));
+/// assert_eq!(path, Path::new("/run/varta/varta.sock.check"));
+/// ```
+pub fn check_socket_path(socket: &Path) -> PathBuf {
+    let mut path = OsString::from(socket);
+    path.push(".check");
+    path.into()
 }
 
 /// Returns what [`default_socket_path`] returns, with environment variables from `lookup`.

@@ -4,10 +4,11 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
+use crate::check::{self, Admission};
 use crate::control_schedule::ControlSchedule;
 use crate::counters::Counters;
 use crate::fork::ProcessLife;
@@ -135,6 +136,34 @@ impl<T: BeatTransport> Varta<T> {
         match self.reject(status) {
             Some(rejected) => rejected,
             None => self.beat_at(Instant::now(), status, payload),
+        }
+    }
+
+    /// Asks the server whether it takes the beats of this process, and waits at most `timeout` for the answer. A
+    /// beat that the server refuses is [`Sent`](BeatOutcome::Sent) all the same.
+    ///
+    /// The server judges as it judges beats: by the user, the groups and the pid of the process that asks. It does
+    /// not say whether it has room for one more agent. No beat asks; a program may, at its start.
+    ///
+    /// # Errors
+    ///
+    /// The check socket of the server, its path with `.check` appended, cannot be opened; there is no answer within
+    /// `timeout`, or one that makes no sense.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use varta_agent::{Admission, Varta};
+    ///
+    /// let agent = Varta::connect_default()?;
+    /// if let Admission::Refused { advice, .. } = agent.check(Duration::from_secs(1))? {
+    ///     eprintln!("nobody watches this process: {advice}");
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn check(&self, timeout: Duration) -> io::Result<Admission> {
+        match self.transport.server_path() {
+            Some(server) if self.enabled => check::check(&server, timeout),
+            Some(_) | None => Ok(Admission::Unknown),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The trait of transports.
 
 use std::io;
+use std::path::PathBuf;
 
 use varta_proto::control::EncodedControl;
 
@@ -103,5 +104,12 @@ pub trait BeatTransport: Send + 'static {
     fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
         let _ = datagram;
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Returns the path of the Unix socket to which the frames go, for [`Varta::check`](crate::Varta::check);
+    /// `None`, the default, if they do not go to one or it is not known yet. A transport that wraps another
+    /// asks that one.
+    fn server_path(&self) -> Option<PathBuf> {
+        None
     }
 }

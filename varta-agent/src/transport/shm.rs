@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use varta_proto::control::{Attach, ControlKind, EncodedControl, MAX_CONTROL_LEN};
@@ -164,6 +164,10 @@ impl BeatTransport for ShmTransport {
         } else {
             self.socket.send_control(datagram)
         }
+    }
+
+    fn server_path(&self) -> Option<PathBuf> {
+        self.socket.server_path()
     }
 }
 

@@ -166,6 +166,12 @@ impl BeatTransport for UdsTransport {
     fn send_control(&mut self, datagram: EncodedControl<'_>) -> io::Result<usize> {
         self.send_datagram(&datagram)
     }
+
+    fn server_path(&self) -> Option<PathBuf> {
+        // Which of several it is, is known by its answer.
+        let is_it = |candidate: &&SocketCandidate| candidate.connect().is_ok();
+        self.candidates.iter().find(is_it).map(|candidate| candidate.path().to_path_buf())
+    }
 }
 
 impl fmt::Debug for UdsTransport {

@@ -14,6 +14,7 @@ pub mod logging;
 pub(crate) mod options;
 pub(crate) mod rate_limit;
 pub(crate) mod secret;
+pub(crate) mod silent_clients;
 mod socket_file;
 pub(crate) mod stdout;
 pub mod time;

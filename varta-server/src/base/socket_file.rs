@@ -67,6 +67,7 @@ impl SocketFile {
     /// A live server or another file has the name, or the kernel refuses.
     pub(crate) fn bind(options: &SocketOptions) -> Result<(UnixDatagram, Self), Error> {
         let (socket, file) = Self::make(options, Type::DGRAM, "--socket")?;
+        warn_if_shut_off(directory_of(&options.path), options.mode);
         Ok((OwnedFd::from(socket).into(), file))
     }
 
@@ -89,6 +90,22 @@ impl SocketFile {
         Ok((OwnedFd::from(socket).into(), file))
     }
 
+    /// Creates a non-blocking, listening Unix socket for packets, which receives credentials, and its file.
+    /// `backlog` is the number of connections that may wait.
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind`](SocketFile::bind).
+    pub(crate) fn listen_for_packets(
+        options: &SocketOptions,
+        backlog: i32,
+    ) -> Result<(UnixListener, Self), Error> {
+        let (socket, file) = Self::make(options, Type::SEQPACKET, "--socket")?;
+        let failed = |source| Error::Socket { path: options.path.clone(), action: "listen on it", source };
+        socket.listen(backlog).map_err(failed)?;
+        Ok((OwnedFd::from(socket).into(), file))
+    }
+
     fn make(options: &SocketOptions, kind: Type, option: &'static str) -> Result<(Socket, Self), Error> {
         let SocketOptions { path, is_default, mode, group } = options;
         let length = path.as_os_str().as_bytes().len();
@@ -96,12 +113,8 @@ impl SocketFile {
             let (path, most) = (path.clone(), MAX_PATH_LEN);
             return Err(Error::SocketPathTooLong { path, option, length, most });
         }
-        let directory = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
+        let directory = directory_of(path);
         prepare_directory(directory, *is_default)?;
-        warn_if_shut_off(directory, *mode);
         // Two servers that start at once must not both find the file stale: the second must find the first
         // one alive.
         let _lock = lock_directory(directory)?;
@@ -109,7 +122,7 @@ impl SocketFile {
 
         let failed = |action| move |source| Error::Socket { path: path.clone(), action, source };
         let socket = Socket::new(Domain::UNIX, kind.nonblocking(), None).map_err(failed("make a socket"))?;
-        if kind == Type::DGRAM {
+        if kind != Type::STREAM {
             // Before bind: earlier messages would arrive without credentials.
             socket.set_passcred(true).map_err(failed("ask for senders' credentials (SO_PASSCRED)"))?;
         }
@@ -160,6 +173,13 @@ impl Drop for SocketFile {
                 self.path().display()
             );
         }
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod admission;
 pub(crate) mod batch;
+pub(crate) mod check;
 pub(crate) mod endpoint;
 mod fd_reaper;
 pub(crate) mod kernel_drops;

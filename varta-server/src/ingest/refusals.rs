@@ -112,7 +112,7 @@ impl fmt::Display for Explanation {
 }
 
 /// What is wrong with a datagram, and what to do.
-fn explain(datagram: &Datagram<'_>, outcome: FrameOutcome) -> String {
+pub(super) fn explain(datagram: &Datagram<'_>, outcome: FrameOutcome) -> String {
     match (outcome, datagram.credentials) {
         (FrameOutcome::UidRefused, Some(Credentials { uid, gid, .. })) => format!(
             "neither its user nor a group of it is allowed; to take its beats, start the server with --allow-uid {uid}, or \

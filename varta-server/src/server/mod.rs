@@ -28,6 +28,7 @@ use crate::engine::subscribers::Subscribers;
 use crate::engine::task::{QUERIES, TrackerActor};
 use crate::engine::thread::IngestThread;
 use crate::engine::{ProcessMonitor, Recorder};
+use crate::ingest::check::CheckSocket;
 use crate::ingest::endpoint::Endpoint;
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::ingest::kernel_queues::KernelQueues;
@@ -56,6 +57,7 @@ pub struct BoundServer {
     config: Config,
     context: Context,
     listeners: Vec<Listener>,
+    checks: Vec<CheckSocket>,
     keyring: Option<Keyring>,
     pages: ShmPages,
     queries: mpsc::Receiver<Query>,
@@ -92,9 +94,9 @@ impl Server {
         let pages = ShmPages::new(config.ingest.max_shm_agents, clock, &context.registry);
         let options = mem::take(&mut config.services);
         let bind_sockets = || bind_sockets(&config.ingest, &pages, keyring.as_ref());
-        let (services, listeners) =
+        let (services, (listeners, checks)) =
             Services::open(options, &context, &config.policy, keyring.as_ref(), bind_sockets)?;
-        Ok(BoundServer { config, context, listeners, keyring, pages, queries, services })
+        Ok(BoundServer { config, context, listeners, checks, keyring, pages, queries, services })
     }
 }
 
@@ -141,7 +143,8 @@ impl BoundServer {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
         let metrics_addr = self.metrics_addr();
-        let BoundServer { config, mut context, listeners, keyring: _, pages, queries, services } = self;
+        let BoundServer { config, mut context, listeners, checks, keyring: _, pages, queries, services } =
+            self;
         let clock = context.clock;
         let ingest = IngestThread::start().map_err(failed("start the ingest thread"))?;
         let (to_inbox, inbox) = mpsc::channel(INBOX_BATCHES);
@@ -170,6 +173,10 @@ impl BoundServer {
             };
             let intake = Intake { stop, inbox, clock, counters };
             context.spawn_on(ingest.handle(), "listener", keeper.run(listener, intake));
+        }
+        for check in checks {
+            let serve = check.run(context.place_keeper(Part::Socket), clock, context.stop.clone());
+            context.spawn("check socket", serve);
         }
         let counters = frames[Transport::Shm.index()].clone();
         let poll = pages.clone().run(context.stop.clone(), to_inbox.clone(), Arc::clone(&sockets), counters);
@@ -218,7 +225,7 @@ fn bind_sockets(
     options: &IngestOptions,
     pages: &ShmPages,
     keyring: Option<&Keyring>,
-) -> Result<Vec<Listener>, Error> {
+) -> Result<(Vec<Listener>, Vec<CheckSocket>), Error> {
     let mut listeners = Vec::new();
     for socket in &options.sockets {
         listeners.push(Listener::unix(socket, options.socket_queue, options.allowed.clone(), pages.clone())?);
@@ -229,7 +236,8 @@ fn bind_sockets(
     for (address, keyring) in options.secure_udp.iter().zip(keyring.into_iter().cycle()) {
         listeners.push(Listener::secure_udp(&options.udp_socket(*address), keyring.clone())?);
     }
-    Ok(listeners)
+    let checks = options.sockets.iter().filter_map(|socket| CheckSocket::beside(socket, &options.allowed));
+    Ok((listeners, checks.collect()))
 }
 
 /// Logs a listening socket: the first lines of the log.

@@ -1,11 +1,10 @@
 //! What a client may take of the HTTP server: a place among the connections until another needs it and this one
 //! has asked for nothing, and time for as long as it goes on reading.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{self, Poll, ready};
 use std::time::Duration;
 
@@ -13,7 +12,6 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
-use tokio_util::sync::CancellationToken;
 
 /// The bounds of what clients may take.
 #[derive(Clone, Copy, Debug)]
@@ -48,67 +46,6 @@ impl Limits {
         let scraping = connections.div_ceil(2);
         let scrapes = Limits::DEFAULT.scrapes.min(scraping);
         Limits { connections, scraping, scrapes, ..Limits::DEFAULT }
-    }
-}
-
-/// The clients that are connected and have not sent the head of a request: each can be disconnected for another.
-#[derive(Clone, Debug, Default)]
-pub(super) struct SilentClients(Arc<Mutex<Silent>>);
-
-#[derive(Debug, Default)]
-struct Silent {
-    next: u64,
-    /// By the order in which they came.
-    clients: BTreeMap<u64, CancellationToken>,
-}
-
-impl SilentClients {
-    /// A client that has just connected.
-    pub(super) fn enter(&self) -> Client {
-        let evicted = CancellationToken::new();
-        let mut silent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = silent.next;
-        silent.next += 1;
-        silent.clients.insert(number, evicted.clone());
-        Client { number, evicted, all: self.clone() }
-    }
-
-    /// Disconnects the client that has been silent for the longest time, if there is one.
-    pub(super) fn evict_oldest(&self) {
-        let oldest = self.0.lock().unwrap_or_else(PoisonError::into_inner).clients.pop_first();
-        if let Some((_, evicted)) = oldest {
-            evicted.cancel();
-        }
-    }
-
-    fn leave(&self, number: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clients.remove(&number);
-    }
-}
-
-/// A connected client.
-#[derive(Debug)]
-pub(super) struct Client {
-    number: u64,
-    evicted: CancellationToken,
-    all: SilentClients,
-}
-
-impl Client {
-    /// Notes that it has sent a request, so that no other takes its place.
-    pub(super) fn has_asked(&self) {
-        self.all.leave(self.number);
-    }
-
-    /// Resolves when another is to have its place.
-    pub(super) async fn evicted(&self) {
-        self.evicted.cancelled().await;
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.all.leave(self.number);
     }
 }
 

@@ -35,13 +35,14 @@ use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::logging;
 use crate::base::secret::Secret;
+use crate::base::silent_clients::SilentClients;
 use crate::base::time::MonoTime;
 use crate::engine::query::{Query, Slice};
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
 use crate::metrics::faults::Faults;
 use crate::services::context::Context;
-use crate::services::http::connections::{Limits, ScrapePlaces, SilentClients, StallGuard};
+use crate::services::http::connections::{Limits, ScrapePlaces, StallGuard};
 use crate::services::http::metrics::ServerMetrics;
 use crate::services::http::options::HttpOptions;
 
