@@ -82,7 +82,7 @@ mod tests {
             assert!((1..=MAX_COMMANDS).contains(&commands), "{limit}: {commands}");
             assert!((MIN_CONNECTIONS..=MAX_CONNECTIONS).contains(&connections), "{limit}: {connections}");
             let rest = limit - watched - commands * PER_COMMAND - connections;
-            assert!(rest >= MIN_RESERVED && rest <= MAX_RESERVED, "{limit}: {rest}");
+            assert!((MIN_RESERVED..=MAX_RESERVED).contains(&rest), "{limit}: {rest}");
         }
         let full = DescriptorShares::of(1_048_576);
         assert_eq!((full.commands, full.connections), (MAX_COMMANDS, MAX_CONNECTIONS));
