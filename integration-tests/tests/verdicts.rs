@@ -177,23 +177,15 @@ fn an_agent_that_dies_before_its_first_beat_is_read_is_down_all_the_same() {
 }
 
 #[test]
-fn a_process_that_has_vanished_before_its_first_beat_is_read_is_gone_and_no_alarm() {
+fn a_process_that_has_vanished_before_its_goodbye_is_read_is_gone_by_that() {
     let server = Server::start(NO_DEADLINE);
     server.pause();
-    let ended_after = |commands: &[&str]| {
-        let mut worker = AgentProcess::start(server.socket(), &[]);
-        for command in commands {
-            worker.ask(command);
-        }
-        worker.wait();
-        worker.pid()
-    };
-    let vanished = ended_after(&["exit 3"]);
-    let left = ended_after(&["goodbye", "exit 3"]);
+    let mut worker = AgentProcess::start(server.socket(), &[]);
+    worker.ask("goodbye");
+    worker.ask("exit 3");
+    worker.wait();
     server.resume();
-    let gone = server.expect(agent(vanished).gone().because("exited"));
-    assert_eq!(gone.exit_code, None, "{gone}");
-    server.expect_history(left, &["up: first_beat", "gone: goodbye"]);
+    server.expect_history(&worker, &["up: first_beat", "gone: goodbye"]);
 }
 
 // Silences.
