@@ -15,7 +15,7 @@ pub use crate::base::glob::Glob;
 pub use crate::base::limits::{EntryError, MAX_DURATION, MAX_REPLACED_WITHIN, MIN_STALL_AFTER};
 pub use crate::domain::process::{OrdinaryEnd, SuccessExit};
 use crate::domain::tracker::Policy;
-pub use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
+pub use crate::domain::{Expected, ExpectedAgents, ForgetAfter, Rule, Rules};
 pub use crate::engine::EngineTables;
 use crate::engine::options::check_policy;
 pub use crate::ingest::IngestOptions;

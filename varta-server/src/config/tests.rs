@@ -12,7 +12,7 @@ use crate::base::options::values::{parse_address, parse_mode};
 use crate::base::options::{Address, Id, Mode};
 use crate::base::{Glob, logging};
 use crate::config::args::{Args, definition, without_variables};
-use crate::config::{Config, Tables};
+use crate::config::{Config, ForgetAfter, Tables};
 use crate::domain::{Expected, Rule};
 use crate::services::Task;
 use crate::services::maintenance::ControlSocket;
@@ -85,6 +85,30 @@ fn the_configuration_has_the_rules_the_expected_agents_and_the_file() {
     assert!(config.file.is_some());
     assert_eq!(config.ingest.sockets[0].path.to_str(), Some("/tmp/varta.sock"));
     assert!(!config.ingest.sockets[0].is_default);
+}
+
+#[test]
+fn a_rule_says_how_long_its_agents_are_kept_for_all_states_or_by_state() {
+    let config = |value: &str| {
+        let text = format!("[[rule]]\nname = \"a\"\nforget-after = {value}");
+        read(&[], &text).and_then(Args::into_config).map_err(|error| error.to_string())
+    };
+    let kept = |value: &str| config(value).unwrap().policy.rules.forget_after_for("a");
+    let minutes = |minutes: u64| Some(Duration::from_secs(60 * minutes));
+    assert_eq!(kept("\"5m\""), ForgetAfter::all(Duration::from_secs(300)));
+    assert_eq!(
+        kept("{ down = \"1m\", gone = \"2m\" }"),
+        ForgetAfter { stalled: None, down: minutes(1), gone: minutes(2) }
+    );
+    for (value, said) in [
+        ("{ up = \"1m\" }", "forget-after: `up`: an agent is kept for a time while it is"),
+        ("{ down = \"1ms\" }", "forget-after: 1ms is not between 10ms and 366 days"),
+        ("{ down = 5 }", "forget-after"),
+        ("\"4s\"", "4s of the rule for `a` is less than its 5s of silence"),
+    ] {
+        let error = config(value).unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub(crate) mod agent_key;
 pub mod beat;
 pub(crate) mod describe;
 mod expected;
+mod forget_after;
 pub mod labels;
 pub mod outcome;
 pub(crate) mod process;
@@ -12,4 +13,5 @@ mod rules;
 pub mod tracker;
 
 pub use self::expected::{Expected, ExpectedAgents};
+pub use self::forget_after::ForgetAfter;
 pub use self::rules::{Rule, Rules};

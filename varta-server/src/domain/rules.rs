@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::base::limits::{check_duration, check_grace};
 use crate::base::{EntryError, Glob};
+use crate::domain::forget_after::ForgetAfter;
 use crate::domain::process::SuccessExit;
 
 /// Settings for the agents whose names match.
@@ -18,13 +19,16 @@ pub struct Rule {
     /// How long after the end of such a process another may take its place without an alarm; `None` for the
     /// default.
     pub replaced_within: Option<Duration>,
+    /// How long these agents are kept after their last beats, by their states.
+    pub forget_after: ForgetAfter,
 }
 
 impl Rule {
     /// A rule for the agents whose names match, without any setting.
     #[must_use]
     pub const fn of(name: Glob) -> Self {
-        Rule { name, stall_after: None, success_exit: None, replaced_within: None }
+        let forget_after = ForgetAfter { stalled: None, down: None, gone: None };
+        Rule { name, stall_after: None, success_exit: None, replaced_within: None, forget_after }
     }
 }
 
@@ -54,7 +58,7 @@ impl Rules {
     ///
     /// When there are too many rules, when an earlier rule has the same pattern, when `stall_after` is out of
     /// the range of [10 ms](crate::base::limits::MIN_STALL_AFTER) to
-    /// [366 days](crate::base::limits::MAX_DURATION), or when `replaced_within` is longer than
+    /// [366 days](crate::base::limits::MAX_DURATION), when a duration of `forget_after` is, or when `replaced_within` is longer than
     /// [10 minutes](crate::base::limits::MAX_REPLACED_WITHIN). The rules are unchanged then.
     pub fn add(&mut self, rule: Rule) -> Result<(), EntryError> {
         if let Some(stall_after) = rule.stall_after {
@@ -63,6 +67,7 @@ impl Rules {
         if let Some(within) = rule.replaced_within {
             check_grace("replaced-within", within)?;
         }
+        rule.forget_after.check()?;
         if self.0.iter().any(|earlier| earlier.name == rule.name) {
             return Err(EntryError::NameTwice { name: rule.name.as_str().to_owned() });
         }
@@ -96,6 +101,12 @@ impl Rules {
     #[must_use]
     pub fn replaced_within_for(&self, name: &str) -> Option<Duration> {
         self.find(name)?.replaced_within
+    }
+
+    /// How long agents of this name are kept, by their states.
+    #[must_use]
+    pub fn forget_after_for(&self, name: &str) -> ForgetAfter {
+        self.find(name).map(|rule| rule.forget_after).unwrap_or_default()
     }
 
     /// The rule with the longest stall timeout.

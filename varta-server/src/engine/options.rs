@@ -15,7 +15,7 @@ use crate::base::options::table::{
 };
 use crate::domain::process::SuccessExit;
 use crate::domain::tracker::Policy;
-use crate::domain::{Expected, ExpectedAgents, Rule, Rules};
+use crate::domain::{Expected, ExpectedAgents, ForgetAfter, Rule, Rules};
 use crate::engine::detector_options::{DetectorArgs, check_detector};
 
 /// What the tracker goes by. A group of options.
@@ -116,19 +116,20 @@ impl EngineTables {
 }
 
 /// The keys of a rule.
-const RULE_KEYS: [&str; 4] = ["name", "stall-after", "success-exit", "replaced-within"];
+const RULE_KEYS: [&str; 5] = ["name", "stall-after", "success-exit", "replaced-within", "forget-after"];
 
 impl ReadTables for Rules {
     const NAME: &str = "rule";
 
     fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError> {
-        let [name, stall_after, success_exit, replaced_within] = table.values(RULE_KEYS)?;
+        let [name, stall_after, success_exit, replaced_within, forget_after] = table.values(RULE_KEYS)?;
         let (place, name) = table.name(name)?;
         let name = Glob::parse(name).map_err(|error| at(place, error))?;
         let stall_after = stall_after.map(|value| duration("stall-after", value)).transpose()?;
         let success_exit = success_exit.map(read_success_exit).transpose()?;
         let replaced_within = replaced_within.map(|value| grace("replaced-within", value)).transpose()?;
-        let rule = Rule { stall_after, success_exit, replaced_within, ..Rule::of(name) };
+        let forget_after = forget_after.map(read_forget_after).transpose()?.unwrap_or_default();
+        let rule = Rule { stall_after, success_exit, replaced_within, forget_after, ..Rule::of(name) };
         Rules::add(self, rule).map_err(|error| at(place, error))
     }
 }
@@ -151,6 +152,29 @@ fn read_success_exit(value: &Value<'_>) -> Result<SuccessExit, ParseError> {
         set.add(end.parse().map_err(|fault| at(item, format!("{KEY}: {fault}")))?);
     }
     Ok(set)
+}
+
+/// A duration for all states, or a table of durations by state.
+fn read_forget_after(value: &Value<'_>) -> Result<ForgetAfter, ParseError> {
+    const KEY: &str = "forget-after";
+    let DeValue::Table(states) = value.get_ref() else { return duration(KEY, value).map(ForgetAfter::all) };
+    let mut kept = ForgetAfter::default();
+    for (state, value) in states {
+        let place = match &**state.get_ref() {
+            "stalled" => &mut kept.stalled,
+            "down" => &mut kept.down,
+            "gone" => &mut kept.gone,
+            other => {
+                let fault = format!(
+                    "{KEY}: `{}`: an agent is kept for a time while it is `stalled`, `down` or `gone`",
+                    other.escape_debug()
+                );
+                return Err(at(value, fault));
+            }
+        };
+        *place = Some(duration(KEY, value)?);
+    }
+    Ok(kept)
 }
 
 /// The keys of an expected agent.
@@ -194,11 +218,17 @@ pub(crate) fn check_policy(policy: &Policy) -> Result<(), Error> {
 /// Checks the settings of single agents against those for all.
 pub(crate) fn check_agents(rules: &Rules, expected: &ExpectedAgents, policy: &Policy) -> Result<(), Error> {
     let Policy { forget_after, max_agents, .. } = *policy;
-    if let Some(Rule { name, stall_after: Some(longest), .. }) = rules.longest()
-        && *longest > forget_after
-    {
-        let name = name.as_str();
-        let fault = format!("{forget_after:?} is less than the {longest:?} that the rule for `{name}` gives");
+    for Rule { name, stall_after, forget_after: by_rule, .. } in rules.iter() {
+        let (stall_after, name) = (stall_after.unwrap_or(policy.stall_after), name.as_str());
+        let fault = match by_rule.stalled {
+            Some(kept) if kept < stall_after => {
+                format!("{kept:?} of the rule for `{name}` is less than its {stall_after:?} of silence")
+            }
+            None if forget_after < stall_after => {
+                format!("{forget_after:?} is less than the {stall_after:?} that the rule for `{name}` gives")
+            }
+            Some(_) | None => continue,
+        };
         return Err(Error::Option { option: "--forget-after", fault });
     }
     let expected = expected.iter().len();

@@ -137,9 +137,19 @@ impl Tracker {
             let number = u32::try_from(number).expect("slots have numbers of that size");
             if self.agents.slot(number).verdict.is_some() {
                 self.apply_rules(number);
+                self.reschedule_forgetting(number);
             }
         }
         self.rules_pending.is_empty()
+    }
+
+    /// Applies new times for which agents are kept.
+    fn reschedule_forgetting(&mut self, number: u32) {
+        if let Some(verdict @ (Verdict::Stalled | Verdict::Down | Verdict::Gone)) =
+            self.agents.slot(number).verdict
+        {
+            self.wheel.arm(number, self.forget_at(number, verdict));
+        }
     }
 
     /// Applies the rules for an agent's name.

@@ -7,7 +7,6 @@ use crate::base::time::MonoTime;
 use crate::domain::process::{ExitStatus, Lineage, ProcessId};
 use crate::domain::tracker::agents::agent::{AgentCold, IndexKey};
 use crate::domain::tracker::agents::names::Departed;
-use crate::domain::tracker::rules::expiry::GONE_KEPT;
 use crate::domain::tracker::state::{Tracker, TransitionDetails};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
@@ -149,8 +148,7 @@ impl Tracker {
         let slot = self.agents.slot_mut(number);
         let Some(before) = slot.verdict.replace(after) else { return };
         slot.note_fallen(change.at);
-        let kept = if after == Verdict::Gone { GONE_KEPT } else { self.policy.forget_after };
-        self.wheel.arm(number, self.forget_at(number, kept));
+        self.wheel.arm(number, self.forget_at(number, after));
         self.recount(before, after);
         // One that was down before, and turns out to have ended well, is in the lists already.
         if before != Verdict::Down {

@@ -15,7 +15,7 @@ use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
 
 /// How long an agent that is gone is kept.
-pub(super) const GONE_KEPT: Duration = Duration::from_secs(60);
+const GONE_KEPT: Duration = Duration::from_secs(60);
 
 impl Tracker {
     /// Handles the report that the page that [`Tracker::poll_unread`] named has been read, and its beats
@@ -72,15 +72,7 @@ impl Tracker {
         match self.agents.slot(number).verdict {
             Some(Verdict::Up(_) | Verdict::Unknown | Verdict::Expected) => self.judge(number, now),
             Some(verdict @ (Verdict::Stalled | Verdict::Down | Verdict::Gone)) => {
-                let kept = match verdict {
-                    Verdict::Gone => GONE_KEPT.min(self.policy.forget_after),
-                    Verdict::Stalled
-                    | Verdict::Down
-                    | Verdict::Up(_)
-                    | Verdict::Unknown
-                    | Verdict::Expected => self.policy.forget_after,
-                };
-                let forget_at = self.forget_at(number, kept);
+                let forget_at = self.forget_at(number, verdict);
                 if now >= forget_at {
                     self.forget(number);
                 } else {
@@ -89,6 +81,23 @@ impl Tracker {
             }
             None => {}
         }
+    }
+
+    /// When an agent with this verdict is forgotten.
+    pub(super) fn forget_at(&self, number: u32, verdict: Verdict) -> MonoTime {
+        let rest = self.agents.rest(number);
+        let kept = self.kept(self.names.get(rest.name), verdict).saturating_sub(rest.silent_before());
+        self.agents.slot(number).last_beat + kept
+    }
+
+    /// How long an agent of this name is kept with this verdict after its last beat.
+    pub(super) fn kept(&self, name: &str, verdict: Verdict) -> Duration {
+        self.policy.rules.forget_after_for(name).with(verdict).unwrap_or(match verdict {
+            Verdict::Gone => GONE_KEPT.min(self.policy.forget_after),
+            Verdict::Stalled | Verdict::Down | Verdict::Up(_) | Verdict::Unknown | Verdict::Expected => {
+                self.policy.forget_after
+            }
+        })
     }
 
     /// Checks the deadline of an agent whose beat is awaited.
@@ -272,7 +281,7 @@ impl Tracker {
         let deadline = self.deadline(number);
         let may_have_lost = self.may_have_lost(number);
         let silence = self.silence(number, now);
-        let forget_at = self.forget_at(number, self.policy.forget_after);
+        let forget_at = self.forget_at(number, Verdict::Stalled);
         let (slot, rest) = self.agents.both_mut(number);
         let Some(before) = slot.verdict else { return };
         let after = before.next(Event::DeadlinePassed);

@@ -57,7 +57,7 @@ impl Tracker {
         let AgentSnapshot { agent: AgentId { ref name, origin, pid, twin }, lane, verdict, last, .. } =
             *agent;
         let was_awaited = verdict.is_awaited();
-        let is_outdated = !was_awaited && agent.silent_before >= self.policy.forget_after;
+        let is_outdated = !was_awaited && agent.silent_before >= self.kept(name, verdict);
         if verdict == Verdict::Gone || is_outdated || self.knows(agent) || self.make_room(origin).is_err() {
             return false;
         }
@@ -108,11 +108,11 @@ impl Tracker {
                 self.wheel.arm(number, self.first_check(number));
             }
             Verdict::Stalled if !has_ended => {
-                self.wheel.arm(number, self.forget_at(number, self.policy.forget_after));
+                self.wheel.arm(number, self.forget_at(number, verdict));
             }
             Verdict::Stalled => {}
             Verdict::Down | Verdict::Gone => {
-                self.wheel.arm(number, self.forget_at(number, self.policy.forget_after));
+                self.wheel.arm(number, self.forget_at(number, verdict));
                 self.evict_one(number, Lineage::default());
             }
         }
@@ -203,11 +203,5 @@ impl Tracker {
                 rest.extra = None;
             }
         }
-    }
-
-    /// When a silent agent is forgotten that is kept for so long after its last beat.
-    pub(super) fn forget_at(&self, number: u32, kept: Duration) -> MonoTime {
-        let kept = kept.saturating_sub(self.agents.rest(number).silent_before());
-        self.agents.slot(number).last_beat + kept
     }
 }

@@ -4,6 +4,7 @@
 mod alarms;
 mod beats;
 mod crowds;
+mod forgetting;
 mod learned;
 mod losses;
 mod mistakes;
