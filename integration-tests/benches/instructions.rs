@@ -16,7 +16,7 @@ use varta_agent::{BeatTransport, Frame, Status, Varta};
 use varta_server::beat::{ReceivedBeat, Sender};
 use varta_server::outcome::OutcomeCounts;
 use varta_server::time::MonoTime;
-use varta_server::tracker::{Lineage, Policy, ProcessIdentity, Processes, Tracker};
+use varta_server::tracker::{Policy, ProcessIdentity, Processes, Tracker};
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -158,14 +158,7 @@ struct Workers;
 
 impl Processes for Workers {
     fn identify(&mut self, _: u32) -> Option<ProcessIdentity> {
-        Some(ProcessIdentity {
-            start_time: NonZeroU64::MIN,
-            name: "worker".to_owned(),
-            is_group: false,
-            is_unit: false,
-            lineage: Lineage::default(),
-            has_ended: false,
-        })
+        Some(ProcessIdentity::of_command(NonZeroU64::MIN, "worker".to_owned()))
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 use varta_proto::{Frame, Status};
 use varta_server::beat::{ReceivedBeat, Sender};
 use varta_server::time::MonoTime;
-use varta_server::tracker::{Lineage, Policy, ProcessIdentity, Processes, Tracker};
+use varta_server::tracker::{Policy, ProcessIdentity, Processes, Tracker};
 
 /// What an agent may cost, in bytes.
 const BUDGET: usize = 128;
@@ -48,14 +48,7 @@ struct Workers;
 impl Processes for Workers {
     fn identify(&mut self, pid: u32) -> Option<ProcessIdentity> {
         let start_time = NonZeroU64::new(u64::from(pid))?;
-        Some(ProcessIdentity {
-            start_time,
-            name: "worker".to_owned(),
-            is_group: false,
-            is_unit: false,
-            lineage: Lineage::default(),
-            has_ended: false,
-        })
+        Some(ProcessIdentity::of_command(start_time, "worker".to_owned()))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use varta_agent::{Frame, Status};
 use varta_server::beat::{ReceivedBeat, Sender};
 use varta_server::time::MonoTime;
-use varta_server::tracker::{Lineage, Policy, ProcessIdentity, Processes, Tracker};
+use varta_server::tracker::{Policy, ProcessIdentity, Processes, Tracker};
 
 use crate::statistics::Comparison;
 use crate::{Fallible, sys};
@@ -51,14 +51,7 @@ struct Nobody;
 
 impl Processes for Nobody {
     fn identify(&mut self, pid: u32) -> Option<ProcessIdentity> {
-        Some(ProcessIdentity {
-            start_time: NonZeroU64::MIN,
-            name: format!("worker-{}", pid % 100),
-            is_group: false,
-            is_unit: false,
-            lineage: Lineage::default(),
-            has_ended: false,
-        })
+        Some(ProcessIdentity::of_command(NonZeroU64::MIN, format!("worker-{}", pid % 100)))
     }
 }
 

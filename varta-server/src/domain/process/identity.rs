@@ -25,6 +25,15 @@ pub struct ProcessIdentity {
     pub has_ended: bool,
 }
 
+impl ProcessIdentity {
+    /// A living process that is known by its command's name and nothing else.
+    #[must_use]
+    pub fn of_command(start_time: NonZeroU64, name: String) -> Self {
+        let lineage = Lineage::default();
+        ProcessIdentity { start_time, name, is_group: false, is_unit: false, lineage, has_ended: false }
+    }
+}
+
 /// What a process has in common with the one that takes its place, as far as it could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lineage {

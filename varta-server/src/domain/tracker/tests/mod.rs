@@ -104,17 +104,7 @@ impl World {
     fn spawn(&mut self, pid: u32, name: &str, start_time: u64) {
         let start_time = NonZeroU64::new(start_time).unwrap();
         let name = name.to_owned();
-        self.processes.processes.insert(
-            pid,
-            ProcessIdentity {
-                start_time,
-                name,
-                is_group: false,
-                is_unit: false,
-                lineage: Lineage::default(),
-                has_ended: false,
-            },
-        );
+        self.processes.processes.insert(pid, ProcessIdentity::of_command(start_time, name));
     }
 
     /// A process of a unit.

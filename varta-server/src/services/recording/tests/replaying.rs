@@ -89,14 +89,7 @@ fn beats_that_were_not_recorded_are_held_against_nobody() {
 fn a_death_is_no_silence_and_the_next_process_is_another() {
     let identity = |start| {
         let start_time = NonZeroU64::new(start).unwrap();
-        let identity = ProcessIdentity {
-            start_time,
-            name: "worker".to_owned(),
-            is_group: false,
-            is_unit: false,
-            lineage: Lineage::default(),
-            has_ended: false,
-        };
+        let identity = ProcessIdentity::of_command(start_time, "worker".to_owned());
         InputRecord::Process { pid: PID, identity: Some(identity) }
     };
     let process = ProcessId { pid: PID, start_time: NonZeroU64::new(7).unwrap() };

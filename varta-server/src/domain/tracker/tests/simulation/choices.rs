@@ -7,7 +7,6 @@ use std::time::Duration;
 use varta_proto::Status;
 
 use crate::domain::beat::{ControlMessage, ReceivedControl};
-use crate::domain::process::Lineage;
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::tracker::tests::simulation::Scenario;
 use crate::domain::tracker::tests::simulation::world::{Event, Log, Simulation};
@@ -41,14 +40,7 @@ fn a_process_that_is_identified_after_its_first_beat_is_known_to_be_dead_when_it
     arrives(&mut simulation, 1_000, beat(sender, (1, 1), Duration::ZERO));
     arrives(&mut simulation, 1_100, goodbye(1));
     let start_time = 1_001;
-    let identity = ProcessIdentity {
-        start_time: NonZeroU64::new(start_time).unwrap(),
-        name: "worker".to_owned(),
-        is_group: false,
-        is_unit: false,
-        lineage: Lineage::default(),
-        has_ended: false,
-    };
+    let identity = ProcessIdentity::of_command(NonZeroU64::new(start_time).unwrap(), "worker".to_owned());
     simulation.processes.processes.insert(PID, identity);
     arrives(&mut simulation, 1_200, beat(sender, (2, 1), Duration::ZERO));
     arrives(&mut simulation, 1_300, goodbye(2));

@@ -7,8 +7,8 @@ use std::time::Duration;
 use varta_proto::Status;
 
 use crate::domain::beat::{ReceivedBeat, ReceivedControl};
+use crate::domain::process::ProcessId;
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{Lineage, ProcessId};
 use crate::domain::tracker::detection::arrival::{ArrivalPolicy, Bounds, Kind, Phi};
 use crate::domain::tracker::tests::simulation::Scenario;
 use crate::domain::tracker::tests::simulation::chance::Chance;
@@ -175,14 +175,7 @@ impl Simulation {
     pub(super) fn spawn(&mut self, worker: &Worker) {
         if let Some(start_time) = worker.start_time.and_then(NonZeroU64::new) {
             let name = "worker".to_owned();
-            let identity = ProcessIdentity {
-                start_time,
-                name,
-                is_group: false,
-                is_unit: false,
-                lineage: Lineage::default(),
-                has_ended: false,
-            };
+            let identity = ProcessIdentity::of_command(start_time, name);
             self.processes.processes.insert(worker.sender.pid, identity);
         }
     }
