@@ -183,7 +183,7 @@ impl ExitWatcher {
         }
         let pidfd = match arrived {
             Some(pidfd) if !(pidfd.has_ended() && process.is_alive()) => pidfd,
-            // Its pid has been reused since: what is to be watched is its successor.
+            // Its pid has been reused since, and the process that has it now is watched.
             Some(_) | None => Pidfd::open(process.pid).map_err(|error| match error.raw_os_error() {
                 Some(libc::ESRCH) => WatchError::Gone,
                 _ => WatchError::Kernel(error),
