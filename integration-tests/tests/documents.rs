@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use varta_integration_tests::{AgentProcess, Options, Server, run_to_its_end, server_command};
+use varta_integration_tests::{AgentProcess, Options, Scrape, Server, run_to_its_end, server_command};
 
 /// The documents at the top of the repository that describe the present; the others are in `docs` and
 /// `docs/adr`.
@@ -92,15 +92,120 @@ fn every_option_that_a_document_names_exists() {
 
 #[test]
 fn every_metric_that_a_document_names_is_there() {
-    let server = Server::start(Options::new());
-    let _agent = AgentProcess::start(server.socket(), &[]);
-    server.await_agents("up", 1);
-    let text = server.get("/metrics").body;
+    let text = scrape_of_everything().text;
     for name in documents() {
         for metric in words(&prose(&read(&name)), "varta_") {
             assert!(text.contains(&format!("\n# TYPE {metric} ")), "{name} names {metric}");
         }
     }
+}
+
+/// The rows of all tables of a document that have this header, each a list of cells.
+fn table_rows<'a>(text: &'a str, header: &str) -> Vec<Vec<&'a str>> {
+    let mut rows = Vec::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line == header && lines.next().is_some_and(|line| line.starts_with("|---|")) {
+            while let Some(row) = lines.next_if(|line| line.starts_with('|')) {
+                rows.push(row.trim_matches('|').split('|').map(str::trim).collect());
+            }
+        }
+    }
+    rows
+}
+
+/// Every word that a cell quotes as code.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// A server on which each family has all of its rows, and what it exports with one agent.
+fn scrape_of_everything() -> Scrape {
+    let recovery = ["--recovery-exec", "/bin/true"];
+    let server = Server::start(Options::new().udp("127.0.0.1:0").args(recovery));
+    let _agent = AgentProcess::start(server.socket(), &[]);
+    server.await_agents("up", 1)
+}
+
+/// The family of a sample, by the families that there are.
+fn family_of<'a>(sample: &'a str, families: &BTreeMap<&str, (&str, &str)>) -> &'a str {
+    let base = ["_bucket", "_sum", "_count"].into_iter().find_map(|suffix| sample.strip_suffix(suffix));
+    base.filter(|base| families.contains_key(base)).unwrap_or(sample)
+}
+
+#[test]
+fn the_reference_of_metrics_has_every_family_with_its_type_unit_labels_and_help_and_no_other() {
+    let scrape = scrape_of_everything();
+    let comments = |kind: &'static str| {
+        let comments = scrape.text.lines().filter_map(move |line| line.strip_prefix(kind));
+        comments.map(|comment| comment.split_once(' ').unwrap())
+    };
+    let help: BTreeMap<_, _> = comments("# HELP ").collect();
+    let families: BTreeMap<_, _> =
+        comments("# TYPE ").map(|(name, kind)| (name, (kind, help[name]))).collect();
+    let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for sample in &scrape.samples {
+        let names = sample.labels.keys().map(String::as_str).filter(|name| *name != "le");
+        labels.entry(family_of(&sample.name, &families)).or_default().extend(names);
+    }
+    let unit = |name: &str| {
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        ["seconds", "bytes"].into_iter().find(|unit| name.ends_with(unit)).unwrap_or_default()
+    };
+    let exported: BTreeSet<_> = families
+        .iter()
+        .map(|(name, (kind, help))| (*name, *kind, unit(name), labels[name].clone(), *help))
+        .collect();
+
+    let text = read("docs/METRICS.md");
+    let rows = table_rows(&text, "| family | type | unit | labels | meaning |");
+    let documented: BTreeSet<_> = rows
+        .iter()
+        .map(|row| {
+            let [name, kind, unit, labels, help] = row[..] else { panic!("{row:?}") };
+            (name.trim_matches('`'), kind, unit, quoted(labels).collect(), help)
+        })
+        .collect();
+    assert_eq!(rows.len(), documented.len(), "a family stands there twice");
+    let [missing, wrong] =
+        [exported.difference(&documented), documented.difference(&exported)].map(Vec::from_iter);
+    assert!(missing.is_empty() && wrong.is_empty(), "missing: {missing:#?}\nnot exported: {wrong:#?}");
+}
+
+#[test]
+fn the_reference_of_metrics_has_every_value_of_a_label_and_every_cause_and_no_other() {
+    /// Labels whose values are not the server's to choose.
+    const OPEN: [&str; 8] = ["pid", "agent", "host", "address", "version", "commit", "le", "cause"];
+    let scrape = scrape_of_everything();
+    let mut exported = BTreeSet::new();
+    let mut exported_causes = BTreeSet::new();
+    for sample in scrape.samples.iter().filter(|sample| !sample.labels.contains_key("pid")) {
+        let labels = sample.labels.iter().filter(|(label, _)| !OPEN.contains(&label.as_str()));
+        let of = |label: &str| format!("{}{{{label}}}", sample.name);
+        exported.extend(labels.map(|(label, value)| (of(label), value.clone())));
+        if let (Some(cause), Some(to)) = (sample.labels.get("cause"), sample.labels.get("to")) {
+            exported_causes.insert((cause.as_str(), to.as_str()));
+        }
+    }
+
+    let text = read("docs/METRICS.md");
+    let mut documented = BTreeSet::new();
+    for row in table_rows(&text, "| value | of | meaning |") {
+        let [value, of, meaning] = row[..] else { panic!("{row:?}") };
+        assert!(!meaning.is_empty(), "{row:?}");
+        for of in quoted(of) {
+            let value = value.trim_matches('`').to_owned();
+            assert!(documented.insert((of.to_owned(), value)), "{row:?} stands there twice");
+        }
+    }
+    assert_eq!(documented, exported);
+
+    let causes = table_rows(&text, "| cause | changes to | meaning |");
+    let pairs = causes.iter().flat_map(|row| row[1].split(", ").map(|to| (row[0].trim_matches('`'), to)));
+    assert_eq!(pairs.collect::<BTreeSet<_>>(), exported_causes);
+    let names = causes.iter().map(|row| row[0].trim_matches('`'));
+    let all = varta_server::tracker::Cause::NAMES;
+    assert_eq!(names.collect::<BTreeSet<_>>(), BTreeSet::from(all));
 }
 
 /// Collects the names of all functions below a directory.
