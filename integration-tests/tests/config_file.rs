@@ -87,6 +87,18 @@ fn a_file_that_everybody_may_write_to_is_warned_of() {
 }
 
 #[test]
+fn a_variable_that_no_option_has_is_warned_of_and_those_of_kubernetes_are_not() {
+    let options = Options::new().env("VARTA_STAL_AFTER", "2s").env("VARTA_SERVICE_HOST", "10.0.0.1");
+    let server = Server::start(options.env("VARTA_PORT", "tcp://10.0.0.1:9843"));
+    let warning = server.expect(line("VARTA_STAL_AFTER: no option has this variable"));
+    assert_eq!(warning["level"], "WARN");
+    assert!(warning["message"].as_str().unwrap().ends_with("did you mean VARTA_STALL_AFTER?"), "{warning}");
+    // Before the first line of the start, as are all others of their kind.
+    server.expect(line("listening on "));
+    assert_eq!(server.log().find_all("VARTA_").len(), 1);
+}
+
+#[test]
 fn read_again_its_rules_and_expected_agents_count_and_a_file_that_makes_no_sense_changes_nothing() {
     let (_scratch, path) = file("max-agents = 7\n");
     let server = Server::start(with(&path));

@@ -44,6 +44,7 @@ pub mod cli {
     pub use crate::base::logging::LogFormat;
     pub use crate::base::options::values::{Address, Id, Mode};
     pub use crate::config::args::Args;
+    pub use crate::config::environment::unknown_variables;
     pub use crate::engine::{Detector, DetectorArgs, EngineArgs};
     pub use crate::ingest::IngestArgs;
     pub use crate::services::alerts::{AlertArgs, UrlText};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
-use varta_server::cli::Args;
+use varta_server::cli::{Args, unknown_variables};
 use varta_server::config::ConfigFile;
 use varta_server::{Error, Server, logging, reap_adopted_children, reset_inherited};
 
@@ -43,7 +43,8 @@ fn serve(args: Args) -> Result<(), Error> {
     // Written out when it is dropped, so it lives until the end.
     let _log =
         logging::start(args.log_format, args.log_level.as_deref()).map_err(|error| args.locate(error))?;
-    if let Some(warning) = args.file.as_ref().and_then(ConfigFile::warning) {
+    let of_file = args.file.as_ref().and_then(ConfigFile::warning).map(str::to_owned);
+    for warning in of_file.into_iter().chain(unknown_variables()) {
         tracing::warn!(target: "varta::server", "{warning}");
     }
     let config = args.into_config()?;

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod document;
+pub(crate) mod environment;
 mod file;
 #[cfg(test)]
 mod tests;

@@ -113,6 +113,27 @@ pub(super) fn fill(
     })
 }
 
+/// The variables that a command may find in its environment, but for those of labels.
+const VARIABLES: [&str; 10] = [
+    "VARTA_AGENT",
+    "VARTA_HOST",
+    "VARTA_TRANSPORT",
+    "VARTA_STATE",
+    "VARTA_CAUSE",
+    "VARTA_SILENCE_MS",
+    "VARTA_ATTEMPT",
+    "VARTA_PID",
+    "VARTA_UNIT",
+    "VARTA_INCIDENT",
+];
+/// What the names of those of labels begin with.
+const LABEL: &str = "VARTA_LABEL_";
+
+/// Whether a variable of the environment is one that recovery gives its commands.
+pub(crate) fn is_variable_of_commands(name: &str) -> bool {
+    VARIABLES.contains(&name) || name.starts_with(LABEL)
+}
+
 /// What a command finds of the agent in its environment. `host` is the name of this host.
 pub(super) fn variables_of(transition: &Transition, attempt: u32, host: &str) -> Vec<(String, String)> {
     let agent = &transition.agent;
@@ -136,7 +157,7 @@ pub(super) fn variables_of(transition: &Transition, attempt: u32, host: &str) ->
         ("VARTA_INCIDENT", fields.incident.map(|incident| incident.to_string())),
     ];
     variables.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-    let labels = fields.labels.iter().map(|(key, value)| (format!("VARTA_LABEL_{key}"), value.to_owned()));
+    let labels = fields.labels.iter().map(|(key, value)| (format!("{LABEL}{key}"), value.to_owned()));
     variables.extend(labels);
     // A name that the kernel tells may hold anything, but not that.
     for (_, value) in &mut variables {
@@ -209,6 +230,9 @@ mod tests {
         let expected = ["VARTA_HOST=10.0.0.7", "VARTA_UNIT=billing.service", "VARTA_INCIDENT=1"];
         assert!(expected.iter().all(|variable| complete.iter().any(|one| one == variable)), "{complete:?}");
         assert!(!complete.iter().any(|variable| variable.starts_with("VARTA_PID=")), "{complete:?}");
+        let all =
+            variables_of(&agent, 2, "db1").into_iter().chain(variables_of(&sample::complete(), 2, "db1"));
+        assert!(all.into_iter().all(|(name, _)| is_variable_of_commands(&name)));
     }
 
     fn of_process(pid: u32, start_time: NonZeroU64) -> Transition {

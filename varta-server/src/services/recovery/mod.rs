@@ -32,6 +32,7 @@ mod signal_target;
 mod table;
 mod task;
 
+pub(crate) use self::action_target::is_variable_of_commands;
 pub use self::budget::Budget;
 pub use self::command::CommandLine;
 pub use self::options::{RecoveryArgs, RecoveryOptions, Variable};
