@@ -77,7 +77,7 @@ fn every_change_is_a_line_and_all_are_there_when_the_server_is_stopped() {
 fn a_file_that_is_long_enough_is_renamed_and_the_oldest_go() {
     let scratch = Scratch::make();
     let path = scratch.path("events.json");
-    let mut server = start(&path, &["--events-limit", "4096", "--events-keep", "2"]);
+    let mut server = start(&path, &["--events-limit", "4KiB", "--events-keep", "2"]);
     let mut worker = AgentProcess::start(server.socket(), &[]);
     change_status(&mut worker, 30);
     server.stop();

@@ -60,6 +60,8 @@ fn options() {
         "allow-plaintext-remote = \"yes\"",
         "allow-plaintext-remote = 1",
         "metrics-addr = \"localhost\"",
+        "record-limit = \"64MB\"",
+        "audit-limit = true",
         "recovery-exec = \"{name}\"",
         "recovery-budget = \"5\"",
         "recovery-env = [\"A\"]",

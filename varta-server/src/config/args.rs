@@ -69,7 +69,8 @@ pub struct Args {
 }
 
 const AFTER_HELP: &str = "\
-Durations are written like 500ms, 2s or 1h30m. Log lines go to standard error.
+Durations are written like 500ms, 2s or 1h30m; sizes in bytes like 4096, or like 64M or 64MiB, which
+are the same: units are powers of 1024. Log lines go to standard error.
 SIGTERM and SIGINT stop the server cleanly. SIGHUP reloads key files, and from the file of --config
 rules, expected agents, recovery and pauses.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";

@@ -14,9 +14,9 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command};
 use toml::de::{DeTable, DeValue};
 
-use crate::base::options::Id;
 use crate::base::options::nearest::nearest;
 use crate::base::options::table::{ParseError, TomlKey, Value, at, decimal, in_order, line_at, wrong_type};
+use crate::base::options::{Id, Size};
 use crate::engine::EngineTables;
 use crate::services;
 
@@ -133,6 +133,7 @@ fn argument(option: &Arg, name: &str, value: &Value<'_>) -> Result<String, Parse
     let numbers = [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>()];
     let is_number = numbers.iter().any(|number| option.get_value_parser().type_id() == *number);
     let is_id = option.get_value_parser().type_id() == TypeId::of::<Id>();
+    let is_size = option.get_value_parser().type_id() == TypeId::of::<Size>();
     let is_fraction = option.get_value_parser().type_id() == TypeId::of::<f64>();
     let text = match value.get_ref() {
         DeValue::Float(number) if is_fraction => number.as_str().to_owned(),
@@ -141,11 +142,14 @@ fn argument(option: &Arg, name: &str, value: &Value<'_>) -> Result<String, Parse
         }
         other if is_fraction => return Err(at(value, wrong_type(other, "a number is"))),
         DeValue::String(text) if !is_number => text.to_string(),
-        DeValue::Integer(number) if is_number || is_id => {
+        DeValue::Integer(number) if is_number || is_id || is_size => {
             decimal(number).ok_or_else(|| at(value, "is too large"))?
         }
         other if is_id && !matches!(other, DeValue::String(_)) => {
             return Err(at(value, wrong_type(other, "a name or a number is")));
+        }
+        other if is_size && !matches!(other, DeValue::String(_)) => {
+            return Err(at(value, wrong_type(other, "a size such as 4096 or \"64MiB\" is")));
         }
         other if is_number => return Err(at(value, wrong_type(other, "a number is"))),
         other => {

@@ -10,7 +10,7 @@ use varta_proto::address::default_socket_path;
 use crate::base::SocketOptions;
 use crate::base::error::Error;
 use crate::base::options::values::{find_group, parse_group, parse_mode, parse_socket_address, parse_user};
-use crate::base::options::{Id, Mode};
+use crate::base::options::{Id, Mode, Size, parse_size};
 use crate::ingest::{AllowedSenders, KeyFiles, UdpOptions};
 
 /// The default length of the queue of a Unix socket, in datagrams: more than one sender can have on the way.
@@ -100,11 +100,11 @@ pub struct IngestArgs {
     #[arg(long, env = "VARTA_MASTER_KEY_FILE", value_name = "FILE")]
     pub master_key_file: Option<PathBuf>,
 
-    /// Size of the receive buffer of a UDP socket, in bytes as the kernel counts them
+    /// Size of the receive buffer of a UDP socket, as the kernel counts it
     ///
     /// Without CAP_NET_ADMIN the kernel grants no more than twice net.core.rmem_max.
-    #[arg(long, env = "VARTA_UDP_RECEIVE_BUFFER", value_name = "BYTES", default_value_t = DEFAULT_UDP_RECEIVE_BUFFER)]
-    pub udp_receive_buffer: usize,
+    #[arg(long, env = "VARTA_UDP_RECEIVE_BUFFER", value_name = "SIZE", default_value_t = Size(DEFAULT_UDP_RECEIVE_BUFFER as u64), value_parser = parse_size)]
+    pub udp_receive_buffer: Size,
 
     /// Maximum number of local agents that beat through a page of memory; further agents beat by datagrams; 0
     /// for none
@@ -145,7 +145,7 @@ impl IngestArgs {
                 master: self.master_key_file,
             },
             max_shm_agents: self.max_shm_agents,
-            udp_receive_buffer: self.udp_receive_buffer,
+            udp_receive_buffer: usize::try_from(self.udp_receive_buffer.0).unwrap_or(usize::MAX),
         })
     }
 }

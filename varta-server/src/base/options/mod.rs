@@ -3,9 +3,11 @@
 
 pub(crate) mod duration;
 pub(crate) mod nearest;
+pub(crate) mod size;
 pub(crate) mod table;
 pub(crate) mod timestamp;
 pub(crate) mod values;
 
 pub(crate) use self::duration::parse_duration;
+pub(crate) use self::size::{Size, parse_size};
 pub(crate) use self::values::{Address, Id, Mode};

@@ -51,6 +51,10 @@ fn a_value_becomes_the_words_that_say_the_same_on_the_command_line() {
     assert!(arguments_of("allow-plaintext-remote = false").is_empty());
     assert_eq!(arguments_of("metrics-addr = \"none\""), ["--metrics-addr=none"]);
     assert_eq!(arguments_of("\"socket-mode\" = \"0660\""), ["--socket-mode=0660"]);
+    assert_eq!(
+        arguments_of("audit-limit = 4_096\nevents-limit = \"64M\""),
+        ["--audit-limit=4096", "--events-limit=64M"]
+    );
     assert_eq!(arguments_of("phi-threshold = 9.5"), ["--phi-threshold=9.5"]);
     assert_eq!(arguments_of("phi-threshold = 8"), ["--phi-threshold=8"]);
 }
@@ -75,6 +79,11 @@ fn what_makes_no_sense_is_told_with_line_and_key() {
         ("socket = \"\"", 1, "socket: ``: "),
         ("udp = \"localhost:9844\"", 1, "udp: `localhost:9844`: is not IP:PORT"),
         ("max-agents = \"7\"", 1, "max-agents: is a string, and a number is wanted"),
+        (
+            "audit-limit = 1.5",
+            1,
+            "audit-limit: is a fraction, and a size such as 4096 or \"64MiB\" is wanted",
+        ),
         ("max-agents = 7.5", 1, "max-agents: is a fraction, and a number is wanted"),
         ("phi-threshold = \"8\"", 1, "phi-threshold: is a string, and a number is wanted"),
         ("max-beat-rate = -1", 1, "max-beat-rate: `-1`: "),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::base::error::Error;
+use crate::base::options::{Size, parse_size};
 
 /// The audit log, and how much of it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +69,9 @@ pub struct AuditArgs {
     #[arg(long, env = "VARTA_AUDIT_KEY_FILE", value_name = "FILE")]
     pub audit_key_file: Option<PathBuf>,
 
-    /// Maximum length of an audit log file before it is renamed to FILE.1, in bytes [default: 67108864]
-    #[arg(long, env = "VARTA_AUDIT_LIMIT", value_name = "BYTES")]
-    pub audit_limit: Option<u64>,
+    /// Maximum length of an audit log file before it is renamed to FILE.1 [default: 64MiB]
+    #[arg(long, env = "VARTA_AUDIT_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    pub audit_limit: Option<Size>,
 
     /// Number of renamed audit log files that are kept; 0 for all [default: 16]
     #[arg(long, env = "VARTA_AUDIT_KEEP", value_name = "N")]
@@ -101,7 +102,7 @@ impl AuditArgs {
         Ok(Some(AuditOptions {
             path: path.clone(),
             key_file: audit_key_file.clone(),
-            limit: audit_limit.unwrap_or(AuditOptions::DEFAULT_LIMIT),
+            limit: audit_limit.map_or(AuditOptions::DEFAULT_LIMIT, |Size(bytes)| bytes),
             keep: audit_keep.unwrap_or(AuditOptions::DEFAULT_KEEP),
         }))
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::base::error::Error;
+use crate::base::options::{Size, parse_size};
 
 /// Where changes of verdict are written. A group of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -16,9 +17,9 @@ pub struct EventsArgs {
     #[arg(long, env = "VARTA_EVENTS_FILE", value_name = "FILE")]
     pub events_file: Option<PathBuf>,
 
-    /// Maximum length of the events file before it is renamed to FILE.1, in bytes [default: 67108864]
-    #[arg(long, env = "VARTA_EVENTS_LIMIT", value_name = "BYTES")]
-    pub events_limit: Option<u64>,
+    /// Maximum length of the events file before it is renamed to FILE.1 [default: 64MiB]
+    #[arg(long, env = "VARTA_EVENTS_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    pub events_limit: Option<Size>,
 
     /// Number of renamed events files that are kept; 0 for all [default: 4]
     #[arg(long, env = "VARTA_EVENTS_KEEP", value_name = "N")]
@@ -45,7 +46,7 @@ impl EventsArgs {
         };
         Ok(Some(EventsOptions {
             path: path.clone(),
-            limit: events_limit.unwrap_or(EventsOptions::DEFAULT_LIMIT),
+            limit: events_limit.map_or(EventsOptions::DEFAULT_LIMIT, |Size(bytes)| bytes),
             keep: events_keep.unwrap_or(EventsOptions::DEFAULT_KEEP),
         }))
     }

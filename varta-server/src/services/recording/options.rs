@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::base::error::Error;
+use crate::base::options::{Size, parse_size};
 
 /// What is recorded. A group of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -16,9 +17,9 @@ pub struct RecordingArgs {
     #[arg(long, env = "VARTA_RECORD", value_name = "FILE")]
     pub record: Option<PathBuf>,
 
-    /// Maximum length of the recording, in bytes [default: 268435456]
-    #[arg(long, env = "VARTA_RECORD_LIMIT", value_name = "BYTES")]
-    pub record_limit: Option<u64>,
+    /// Maximum length of the recording [default: 256MiB]
+    #[arg(long, env = "VARTA_RECORD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    pub record_limit: Option<Size>,
 }
 
 impl RecordingArgs {
@@ -29,9 +30,10 @@ impl RecordingArgs {
     /// A limit that would do nothing without a file.
     pub fn options(self) -> Result<Option<RecordOptions>, Error> {
         match (self.record, self.record_limit) {
-            (Some(path), limit) => {
-                Ok(Some(RecordOptions { path, limit: limit.unwrap_or(RecordOptions::DEFAULT_LIMIT) }))
-            }
+            (Some(path), limit) => Ok(Some(RecordOptions {
+                path,
+                limit: limit.map_or(RecordOptions::DEFAULT_LIMIT, |Size(bytes)| bytes),
+            })),
             (None, None) => Ok(None),
             (None, Some(_)) => {
                 let fault = "does nothing without --record".to_owned();
