@@ -4,12 +4,13 @@ use varta_integration_tests::{run_to_its_end, server_command};
 
 use super::sandbox::{Sandbox, assert_unchanged};
 
-/// The subcommands that a help text lists.
+/// The subcommands that a help text lists, but for the one that prints such texts.
 fn subcommands(help: &str) -> Vec<String> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     // A description that does not fit stands further to the right.
     let listed = listed.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
-    listed.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
+    let names = listed.filter_map(|line| line.split_whitespace().next().map(str::to_owned));
+    names.filter(|name| name != "help").collect()
 }
 
 /// The help of the program itself or of a subcommand, and of all below it.
@@ -36,6 +37,25 @@ fn help_of_the_program_and_of_every_subcommand() {
         }
         assert_unchanged(name, &transcript);
     }
+}
+
+#[test]
+fn the_command_help_says_what_the_option_says() {
+    let said = |words: &[&str]| {
+        let mut command = server_command();
+        // Of which help does not care.
+        command.env("VARTA_CONFIG", "/nowhere").env("VARTA_STALL_AFTER", "soon").args(words);
+        run_to_its_end(command)
+    };
+    for task in [&[][..], &["pause"], &["audit"], &["audit", "verify"]] {
+        let [by_command, by_option] =
+            [[&["help"], task].concat(), [task, &["--help"]].concat()].map(|words| said(&words));
+        assert_eq!(by_command.status.code(), Some(0), "{by_command:?}");
+        assert_eq!(by_command.stdout, by_option.stdout);
+    }
+    let unknown = said(&["help", "paus"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(unknown.stderr.contains("paus"), "{unknown:?}");
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn task_arguments_that_cannot_be_parsed() {
         &["audit", "verify"],
         &["audit", "verify", "FILE", "--expect-last", "7"],
         &["audit", "verify", "FILE", "--expect-last", "7:abc"],
-        &["help"],
+        &["help", "paus"],
     ]);
     sandbox.assert_unchanged("options_of_tasks_not_parsed");
 }

@@ -26,7 +26,7 @@ use crate::services::{Sections, Task};
 /// --config. The command line takes precedence over the environment, and the environment over the file.
 #[derive(Debug, Parser)]
 #[command(name = "varta-server", version = crate::base::version::VERSION_AND_COMMIT, max_term_width = 100, args_override_self = true, after_help = AFTER_HELP,
-          args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+          args_conflicts_with_subcommands = true)]
 pub struct Args {
     /// The subcommand; without one the server runs.
     #[command(subcommand)]
