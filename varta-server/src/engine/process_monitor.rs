@@ -18,7 +18,6 @@ use crate::engine::record::InputRecord;
 use crate::engine::tap::{Recorder, RecordingProcesses};
 use crate::ingest::batch::Batch;
 use crate::observe::exit_watcher::{ExitWatcher, ProcessExit, WatchError, WatchedProcess};
-use crate::observe::hierarchy::Hierarchies;
 use crate::observe::identify::{self, Presence, ProcFs};
 use crate::observe::oom::OomWatch;
 use crate::observe::pidfd::Pidfd;
@@ -84,6 +83,7 @@ impl Processes for ProcessLookup<'_> {
 impl ProcessMonitor {
     pub(crate) fn new(
         watcher: ExitWatcher,
+        oom: OomWatch,
         sampler: Sampler,
         answers: mpsc::Receiver<SampleResult>,
         recorder: Recorder,
@@ -91,7 +91,7 @@ impl ProcessMonitor {
         ProcessMonitor {
             processes: RecordingProcesses::new(ProcFs::new(), &recorder),
             watcher,
-            oom: OomWatch::new(Hierarchies::find()),
+            oom,
             sampler,
             answers,
             quick_samples: HashMap::new(),

@@ -4,13 +4,14 @@
 //! Freezing is read from version 2 and from version 1, which a host may have at once; throttling and pressure
 //! from version 2. Missing values are `None`.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::domain::process::text::truncated;
 use crate::domain::process::{Cgroup, Pressure, Throttled};
 use crate::observe::hierarchy::{Hierarchies, Hierarchy};
-use crate::observe::kernel_file::read_some;
+use crate::observe::kernel_file::{read_again, read_some};
 
 /// The most bytes of a cgroup's path that are kept for display.
 pub(crate) const MAX_PATH_LEN: usize = 256;
@@ -127,6 +128,11 @@ fn path_of(path: &str) -> Option<&str> {
 /// The number after a name, in a file with one name and one number on each line.
 pub(crate) fn read_number(file: &Path, wanted: &str) -> Option<u64> {
     flat_number(read_some(file, &mut [0; FACTS_ROOM])?, wanted)
+}
+
+/// The same of a file that is kept open.
+pub(crate) fn read_number_again(file: &File, wanted: &str) -> Option<u64> {
+    flat_number(read_again(file, &mut [0; FACTS_ROOM])?, wanted)
 }
 
 fn read_word(file: &Path) -> Option<String> {

@@ -15,6 +15,8 @@ const PER_COMMAND: usize = 6;
 /// The bounds of the connections to the metrics address.
 const MIN_CONNECTIONS: usize = 4;
 const MAX_CONNECTIONS: usize = 64;
+/// The most files with counts of kills that are kept open.
+const MAX_KILL_COUNTS: usize = 128;
 
 /// Raises the soft limit of open files to the hard limit, and returns the limit in force.
 ///
@@ -42,6 +44,8 @@ pub(crate) struct DescriptorShares {
     pub(crate) commands: usize,
     /// The most connections to the metrics address.
     pub(crate) connections: usize,
+    /// The most files with counts of kills that are kept open.
+    pub(crate) kill_counts: usize,
 }
 
 impl DescriptorShares {
@@ -54,8 +58,9 @@ impl DescriptorShares {
         let connections = if connections < MIN_CONNECTIONS { MIN_CONNECTIONS } else { connections };
         let reserved = least(limit / 4, MAX_RESERVED);
         let reserved = if reserved < MIN_RESERVED { MIN_RESERVED } else { reserved };
-        let others = reserved + commands * PER_COMMAND + connections;
-        DescriptorShares { watched: limit.saturating_sub(others), commands, connections }
+        let kill_counts = least(limit / 64, MAX_KILL_COUNTS);
+        let others = reserved + commands * PER_COMMAND + connections + kill_counts;
+        DescriptorShares { watched: limit.saturating_sub(others), commands, connections, kill_counts }
     }
 }
 
@@ -77,16 +82,20 @@ mod tests {
     #[test]
     fn every_use_has_a_share_and_all_shares_together_fit_the_limit() {
         for limit in [128, 256, 1_024, 4_096, 20_000, 1_048_576] {
-            let DescriptorShares { watched, commands, connections } = DescriptorShares::of(limit);
+            let DescriptorShares { watched, commands, connections, kill_counts } =
+                DescriptorShares::of(limit);
             assert!(watched >= limit / 4, "{limit}: {watched}");
             assert!((1..=MAX_COMMANDS).contains(&commands), "{limit}: {commands}");
             assert!((MIN_CONNECTIONS..=MAX_CONNECTIONS).contains(&connections), "{limit}: {connections}");
-            let rest = limit - watched - commands * PER_COMMAND - connections;
+            assert!((1..=MAX_KILL_COUNTS).contains(&kill_counts), "{limit}: {kill_counts}");
+            let rest = limit - watched - commands * PER_COMMAND - connections - kill_counts;
             assert!((MIN_RESERVED..=MAX_RESERVED).contains(&rest), "{limit}: {rest}");
         }
         let full = DescriptorShares::of(1_048_576);
         assert_eq!((full.commands, full.connections), (MAX_COMMANDS, MAX_CONNECTIONS));
+        assert_eq!(full.kill_counts, MAX_KILL_COUNTS);
         // With less than that nobody is watched, and ends are noticed at the deadline.
-        assert_eq!(DescriptorShares::of(32), DescriptorShares { watched: 0, commands: 1, connections: 4 });
+        let least = DescriptorShares { watched: 0, commands: 1, connections: 4, kill_counts: 0 };
+        assert_eq!(DescriptorShares::of(32), least);
     }
 }

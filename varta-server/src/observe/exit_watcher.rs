@@ -40,6 +40,8 @@ pub(crate) struct ExitWatcher {
     unreaped: VecDeque<(MonoTime, u64)>,
     /// Exits that were looked at ahead of their turn: at most [`EVENTS`].
     peeked: VecDeque<ProcessExit>,
+    /// The processes whose exits were reported in this turn, to be closed when that has led to a verdict.
+    ended: Vec<Pidfd>,
     cap: usize,
     counts: WatchRefusals,
     clock: Clock,
@@ -141,6 +143,7 @@ impl ExitWatcher {
             named: VecDeque::with_capacity(EVENTS),
             unreaped: VecDeque::new(),
             peeked: VecDeque::new(),
+            ended: Vec::new(),
             cap,
             counts: WatchRefusals::default(),
             clock,
@@ -162,6 +165,7 @@ impl ExitWatcher {
         process: WatchedProcess,
         arrived: Option<Pidfd>,
     ) -> Result<(), WatchError> {
+        self.close_ended();
         let result = self.try_watch(key, process, arrived);
         match &result {
             Ok(()) => {}
@@ -211,6 +215,12 @@ impl ExitWatcher {
         true
     }
 
+    fn close_ended(&mut self) {
+        for pidfd in self.ended.drain(..) {
+            self.pidfds.get_ref().remove(&pidfd);
+        }
+    }
+
     /// Waits for the next exit.
     ///
     /// Cancel safe: a dropped future loses nothing.
@@ -222,6 +232,7 @@ impl ExitWatcher {
         if let Some(exit) = self.peeked.pop_front() {
             return Ok(exit);
         }
+        self.close_ended();
         loop {
             if let Some(death) = self.take_named() {
                 return Ok(death);
@@ -344,8 +355,8 @@ impl ExitWatcher {
     }
 
     fn tell(&mut self, key: u64, death: ExitStatus) -> Option<ProcessExit> {
-        let process = self.watched.get(&key).map(|watched| watched.process)?;
-        self.unwatch(key);
+        let Watched { pidfd, process, .. } = self.watched.remove(&key)?;
+        self.ended.push(pidfd);
         Some(ProcessExit { key, process, death })
     }
 

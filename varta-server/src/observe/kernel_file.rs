@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Reads at most `room.len()` bytes from the beginning of a file; `None` when it cannot be read.
@@ -21,9 +22,34 @@ pub(crate) fn read_some(path: impl AsRef<Path>, room: &mut [u8]) -> Option<&[u8]
     Some(&room[..length])
 }
 
+/// Reads an open file anew from its beginning, with a single call, which returns all of a file of less than a
+/// page; `None` when it cannot be read, as after the removal of its cgroup.
+pub(crate) fn read_again<'r>(file: &File, room: &'r mut [u8]) -> Option<&'r [u8]> {
+    loop {
+        match file.read_at(room, 0) {
+            Ok(length) => return Some(&room[..length]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_open_file_is_read_from_its_beginning_each_time() {
+        let file = File::open("/proc/self/stat").unwrap();
+        let mut room = [0; 2048];
+        for _ in 0..2 {
+            assert!(
+                read_again(&file, &mut room)
+                    .unwrap()
+                    .starts_with(format!("{} ", std::process::id()).as_bytes())
+            );
+        }
+    }
 
     #[test]
     fn no_more_is_taken_than_there_is_room_for() {

@@ -3,15 +3,18 @@
 //!
 //! The exit status is that of any SIGKILL. The kernel counts such kills for each cgroup, so the count at the
 //! first watch of a cgroup is kept, and compared when a process of it dies by SIGKILL. A beat costs nothing
-//! here, a watched process one file and one more for each cgroup that is new, and an end by SIGKILL one.
+//! here, a watched process one file and one more for each cgroup that is new, and an end by SIGKILL one read.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use crate::domain::process::ExitStatus;
-use crate::observe::cgroup::{controller_path, levels, read_lines, read_number, unified_path};
+use crate::observe::cgroup::{
+    controller_path, levels, read_lines, read_number, read_number_again, unified_path,
+};
 use crate::observe::hierarchy::Hierarchies;
 
 /// The most cgroups whose counts are kept. An end in a further one is told as that by any SIGKILL.
@@ -29,12 +32,17 @@ pub(crate) struct OomWatch {
     counts: HashMap<Arc<str>, KillCount>,
     /// The cgroup of each watched process.
     of_process: HashMap<u32, Arc<str>>,
+    /// The most files that are kept open, so that an end is told sooner, and the number that are.
+    max_open: usize,
+    open: usize,
 }
 
 /// A count of kills in a cgroup.
 #[derive(Debug)]
 struct KillCount {
     file: PathBuf,
+    /// The same, kept open.
+    open: Option<File>,
     /// The kills that were there at first, and those that have explained the end of a process since.
     seen: u64,
     /// The watched processes in the cgroup and below.
@@ -42,9 +50,9 @@ struct KillCount {
 }
 
 impl OomWatch {
-    /// Watches no process yet.
-    pub(crate) fn new(hierarchies: Hierarchies) -> Self {
-        OomWatch { hierarchies, counts: HashMap::new(), of_process: HashMap::new() }
+    /// Watches no process yet, and never keeps more than `max_open` files open.
+    pub(crate) fn new(hierarchies: Hierarchies, max_open: usize) -> Self {
+        OomWatch { hierarchies, counts: HashMap::new(), of_process: HashMap::new(), max_open, open: 0 }
     }
 
     /// Notes the cgroup of a process, and the counts of those cgroups that are new. Nothing is noted where no
@@ -68,9 +76,12 @@ impl OomWatch {
                 is_counted = true;
             } else if self.counts.len() < MAX_CGROUPS
                 && let Some(file) = version.file(level, &self.hierarchies)
-                && let Some(seen) = read(&file)
+                && let Some(seen) = read_number(&file, KILLS)
             {
-                self.counts.insert(level.into(), KillCount { file, seen, processes: 1 });
+                let may_keep = self.open < self.max_open;
+                let open = may_keep.then(|| File::open(&file).ok()).flatten();
+                self.open += usize::from(open.is_some());
+                self.counts.insert(level.into(), KillCount { file, open, seen, processes: 1 });
                 is_counted = true;
             }
         }
@@ -88,6 +99,7 @@ impl OomWatch {
             if let Some(count) = self.counts.get_mut(level) {
                 count.processes = count.processes.saturating_sub(1);
                 if count.processes == 0 {
+                    self.open -= usize::from(count.open.is_some());
                     self.counts.remove(level);
                 }
             }
@@ -110,7 +122,7 @@ impl OomWatch {
         // have removed the cgroup of the process by now.
         let is_new = levels(&path).take(MAX_LEVELS).find_map(|level| {
             let (level, count) = self.counts.get_key_value(level)?;
-            Some((read(&count.file)? > count.seen).then(|| Arc::clone(level)))
+            Some((count.read()? > count.seen).then(|| Arc::clone(level)))
         });
         let killed_in = is_new.flatten()?;
         for level in levels(&path).take(MAX_LEVELS) {
@@ -122,9 +134,15 @@ impl OomWatch {
     }
 }
 
-/// The number of kills for want of memory, in either version's file.
-fn read(file: &Path) -> Option<u64> {
-    read_number(file, "oom_kill")
+/// The name of the number of kills for want of memory, in either version's file.
+const KILLS: &str = "oom_kill";
+
+impl KillCount {
+    /// The kills by now. A cgroup that was removed and made again has another file under the same name.
+    fn read(&self) -> Option<u64> {
+        let kept = self.open.as_ref().and_then(|file| read_number_again(file, KILLS));
+        kept.or_else(|| read_number(&self.file, KILLS))
+    }
 }
 
 /// The version of the hierarchy that limits a process's memory.
@@ -174,7 +192,7 @@ mod tests {
     }
 
     impl Host {
-        fn new(version: Version) -> (Self, OomWatch) {
+        fn new(version: Version, max_open: usize) -> (Self, OomWatch) {
             let directory = tempfile::tempdir().unwrap();
             let at = directory.path().to_str().unwrap();
             let (mount, name) = match version {
@@ -182,7 +200,7 @@ mod tests {
                 Version::Two => ("cgroup2 cgroup2 rw", "memory.events"),
             };
             let hierarchies = Hierarchies::parse(format!("1 2 0:1 / {at} rw - {mount}\n").as_bytes());
-            (Host { directory, name }, OomWatch::new(hierarchies))
+            (Host { directory, name }, OomWatch::new(hierarchies, max_open))
         }
 
         fn kills(&self, cgroup: &str, number: u32) {
@@ -199,8 +217,9 @@ mod tests {
 
     #[test]
     fn a_kill_that_the_cgroup_has_counted_since_the_watch_explains_one_end_by_that_signal() {
-        for (version, lines) in [(Version::Two, "0::/web\n"), (Version::One, "4:memory:/web\n0::/\n")] {
-            let (host, mut watch) = Host::new(version);
+        let kinds = [(Version::Two, "0::/web\n"), (Version::One, "4:memory:/web\n0::/\n")];
+        for ((version, lines), max_open) in kinds.into_iter().flat_map(|kind| [(kind, 0), (kind, 1)]) {
+            let (host, mut watch) = Host::new(version, max_open);
             host.kills("web", 3);
             for pid in 1..=5 {
                 watch.watch_in(pid, lines);
@@ -216,7 +235,7 @@ mod tests {
 
     #[test]
     fn when_the_cgroup_is_removed_at_once_the_one_above_tells() {
-        let (host, mut watch) = Host::new(Version::Two);
+        let (host, mut watch) = Host::new(Version::Two, 0);
         for (cgroup, kills) in [("s", 1), ("s/a", 0), ("s/b", 1)] {
             host.kills(cgroup, kills);
         }
@@ -233,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_process_in_a_cgroup_without_a_count_is_told_by_the_one_above() {
-        let (host, mut watch) = Host::new(Version::Two);
+        let (host, mut watch) = Host::new(Version::Two, 0);
         host.kills("s", 0);
         watch.watch_in(1, "0::/s/without\n");
         host.kills("s", 1);
@@ -242,21 +261,21 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_of_processes_that_are_forgotten_and_no_more_than_the_bound_of_others() {
-        let (host, mut watch) = Host::new(Version::Two);
+        let (host, mut watch) = Host::new(Version::Two, 1);
         host.kills("s", 0);
         host.kills("s/a", 0);
         for pid in 1..=3 {
             watch.watch_in(pid, "0::/s/a\n");
         }
-        assert_eq!((watch.counts.len(), watch.of_process.len()), (2, 3));
+        assert_eq!((watch.counts.len(), watch.of_process.len(), watch.open), (2, 3, 1));
         watch.unwatch(1);
         watch.watch_in(2, "0::/s\n");
         watch.end(3, KILLED);
         assert_eq!((watch.counts.len(), watch.of_process.len()), (1, 1));
         watch.unwatch(2);
-        assert_eq!((watch.counts.len(), watch.of_process.len()), (0, 0));
+        assert_eq!((watch.counts.len(), watch.of_process.len(), watch.open), (0, 0, 0));
         for number in 0..MAX_CGROUPS {
-            let unread = KillCount { file: PathBuf::new(), seen: 0, processes: 1 };
+            let unread = KillCount { file: PathBuf::new(), open: None, seen: 0, processes: 1 };
             watch.counts.insert(format!("/other/{number}").into(), unread);
         }
         watch.watch_in(4, "0::/s/a\n");
@@ -267,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_host_without_counts_has_no_such_kills() {
-        let mut watch = OomWatch::new(Hierarchies::default());
+        let mut watch = OomWatch::new(Hierarchies::default(), 1);
         watch.watch(std::process::id());
         watch.watch(u32::MAX);
         assert_eq!(watch.end(std::process::id(), KILLED), None);

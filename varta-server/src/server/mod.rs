@@ -43,6 +43,8 @@ use crate::metrics::faults::Part;
 use crate::observe::ProcReader;
 use crate::observe::descriptor_limit::{DescriptorShares, raise_descriptor_limit};
 use crate::observe::exit_watcher::ExitWatcher;
+use crate::observe::hierarchy::Hierarchies;
+use crate::observe::oom::OomWatch;
 use crate::observe::sampler::Sampler;
 use crate::services::context::Context;
 use crate::services::{ForTracker, Services};
@@ -198,7 +200,7 @@ impl BoundServer {
 
         let mut tracker = Tracker::new(config.policy.clone());
         let ForTracker { state, recorder } = services.start(&mut context, &mut tracker, kernel_drops)?;
-        let process_monitor = start_process_monitor(&ingest, clock, context.descriptors.watched, recorder)
+        let process_monitor = start_process_monitor(&ingest, clock, context.descriptors, recorder)
             .map_err(failed("watch processes"))?;
         let actor = TrackerActor {
             tracker,
@@ -259,12 +261,13 @@ fn log_endpoint(endpoint: &Endpoint, stall_after: Duration) {
 fn start_process_monitor(
     ingest: &IngestThread,
     clock: Clock,
-    watched: usize,
+    descriptors: DescriptorShares,
     recorder: Recorder,
 ) -> io::Result<ProcessMonitor> {
     // Descriptors are registered with the entered runtime.
     let _entered = ingest.handle().enter();
-    let watcher = ExitWatcher::new(clock, watched)?;
+    let watcher = ExitWatcher::new(clock, descriptors.watched)?;
+    let oom = OomWatch::new(Hierarchies::find(), descriptors.kill_counts);
     let (sampler, answers) = Sampler::start(clock, ProcReader::find())?;
-    Ok(ProcessMonitor::new(watcher, sampler, answers, recorder))
+    Ok(ProcessMonitor::new(watcher, oom, sampler, answers, recorder))
 }
