@@ -60,7 +60,7 @@ fn recordings_that_cannot_be_replayed() {
         ("empty", vec![]),
         ("short", vec![0; 63]),
         ("other", vec![b'x'; 64]),
-        ("newer", header(2)),
+        ("newer", header(3)),
         ("damaged-header", damaged(header(1))),
         ("nothing", header(1)),
         ("damaged", [header(1), record(11, 0, 0, 0), damaged(record(11, 0, 0, 0))].concat()),

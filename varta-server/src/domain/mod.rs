@@ -2,6 +2,7 @@
 //! metric.
 
 pub(crate) mod agent_key;
+mod agent_pattern;
 pub mod beat;
 pub(crate) mod describe;
 mod expected;
@@ -12,6 +13,7 @@ pub(crate) mod process;
 mod rules;
 pub mod tracker;
 
+pub(crate) use self::agent_pattern::AgentPattern;
 pub use self::expected::{Expected, ExpectedAgents};
 pub use self::forget_after::ForgetAfter;
 pub use self::rules::{Rule, Rules};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use metrics::Counter;
 use tokio::sync::mpsc;
 
-use crate::domain::tracker::Transition;
+use crate::domain::tracker::{Forgotten, Transition};
 use crate::engine::metrics::SINK_DROPPED;
 use crate::metrics::Registry;
 
@@ -52,6 +52,8 @@ impl<T> BoundedQueue<T> {
 #[derive(Debug)]
 pub(crate) struct Feed {
     queue: BoundedQueue<Transition>,
+    /// Of a subscriber to agents that are forgotten.
+    forgotten: Option<BoundedQueue<Forgotten>>,
     /// Whether transitions were dropped since the subscriber last resynchronised.
     lost: Arc<AtomicBool>,
 }
@@ -61,7 +63,14 @@ impl Feed {
     pub(crate) fn new(registry: &Registry, sink: &'static str) -> (Self, mpsc::Receiver<Transition>) {
         let dropped = registry.counter(SINK_DROPPED, &[("sink", sink)]);
         let (queue, transitions) = BoundedQueue::new(QUEUE, dropped);
-        (Feed { queue, lost: Arc::default() }, transitions)
+        (Feed { queue, forgotten: None, lost: Arc::default() }, transitions)
+    }
+
+    /// Adds a queue of the agents that are forgotten, and returns its end.
+    pub(crate) fn add_forgotten(&mut self) -> mpsc::Receiver<Forgotten> {
+        let (queue, forgotten) = BoundedQueue::new(QUEUE, self.queue.dropped.clone());
+        self.forgotten = Some(queue);
+        forgotten
     }
 
     /// The flag that is set when a transition is dropped; the subscriber clears it once it has
@@ -76,6 +85,15 @@ impl Feed {
             self.lost.store(true, Ordering::Relaxed);
         }
     }
+
+    /// Queues an agent that is forgotten, if the subscriber asked for it.
+    pub(crate) fn put_forgotten(&self, forgotten: &Forgotten) {
+        if let Some(queue) = &self.forgotten
+            && !queue.put(false, || forgotten.clone())
+        {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -87,7 +105,7 @@ mod tests {
     fn what_finds_no_place_is_counted_and_the_sink_can_see_that_it_missed_something() {
         let registry = Registry::for_test();
         let (feed, transitions) = Feed::new(&registry, "test");
-        let transition = Transition::of_missing("agent".into(), MonoTime::START);
+        let transition = Transition::of_missing(&"agent".into(), MonoTime::START);
         for _ in 0..QUEUE / 2 {
             feed.put(&transition, true);
         }

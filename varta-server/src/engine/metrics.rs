@@ -197,7 +197,7 @@ mod tests {
     fn every_change_is_a_row_from_the_start_and_one_that_happens_is_counted_in_its_own() {
         let registry = Registry::for_test();
         let mut metrics = TrackerMetrics::new(&registry, 100);
-        metrics.transition(&Transition::of_missing("agent".into(), MonoTime::START));
+        metrics.transition(&Transition::of_missing(&"agent".into(), MonoTime::START));
         let text = registry.handle().render();
         let rows: Vec<_> = text.lines().filter(|line| line.starts_with("varta_transitions_total{")).collect();
         assert_eq!(rows.len(), CHANGES.iter().map(|(_, causes)| causes.len()).sum::<usize>());
@@ -210,7 +210,7 @@ mod tests {
         let registry = Registry::new(FAMILIES).unwrap();
         let mut metrics = TrackerMetrics::new(&registry, 100);
         let mistake = Some(std::time::Duration::from_secs(7));
-        let missing = Transition::of_missing("agent".into(), MonoTime::START);
+        let missing = Transition::of_missing(&"agent".into(), MonoTime::START);
         metrics.transition(&Transition { mistake, ..missing });
         let text = registry.handle().render();
         assert!(text.contains("varta_mistake_duration_seconds_bucket{le=\"5\"} 0"), "{text}");

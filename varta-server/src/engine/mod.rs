@@ -3,6 +3,7 @@
 
 mod detector_options;
 mod feed;
+mod forget;
 pub(crate) mod metrics;
 pub(crate) mod options;
 mod process_monitor;

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::base::Glob;
 use crate::domain::tracker::{AgentId, AgentStatus, NameCount, NameMatches, Transition};
-use crate::domain::{ExpectedAgents, Rules};
+use crate::domain::{AgentPattern, ExpectedAgents, Rules};
 use crate::engine::state_queue::Event;
 use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
 
@@ -28,6 +28,9 @@ pub(crate) enum Query {
     CountByName { name: Arc<str>, from: usize, answer: oneshot::Sender<NamedSlice> },
     /// The agents whose names match, from slot `from` on; the first slice has the expected ones too.
     Matching { pattern: Glob, from: usize, answer: oneshot::Sender<MatchingSlice> },
+    /// Forgets the selected agents that do not live, from slot `from` on; the first slice has the expected ones
+    /// too.
+    Forget { who: AgentPattern, from: usize, answer: oneshot::Sender<ForgetSlice> },
     /// The agents in alarm, from slot `from` on.
     Alarms { from: usize, answer: oneshot::Sender<Alarms> },
     /// Sends snapshots of agents from slot `from` on through a reserved place of the state queue.
@@ -54,6 +57,17 @@ pub(crate) struct NamedSlice {
 #[derive(Debug)]
 pub(crate) struct MatchingSlice {
     pub(crate) matches: NameMatches,
+    /// The slot to continue from; `None` at the end.
+    pub(crate) next: Option<usize>,
+}
+
+/// The response to [`Query::Forget`].
+#[derive(Debug)]
+pub(crate) struct ForgetSlice {
+    /// Those that are forgotten.
+    pub(crate) forgotten: Vec<AgentId>,
+    /// Those that live, and are not forgotten.
+    pub(crate) living: Vec<AgentId>,
     /// The slot to continue from; `None` at the end.
     pub(crate) next: Option<usize>,
 }

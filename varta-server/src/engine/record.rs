@@ -7,6 +7,7 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::{ReceivedBeat, ReceivedControl, Transport};
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{ExitStatus, Lineage, ProcessId};
+use crate::domain::tracker::AgentId;
 
 /// One input of the tracker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,11 @@ pub(crate) enum InputRecord {
         death: ExitStatus,
         at: MonoTime,
     },
+    /// A user asked for an agent to be forgotten, and it was.
+    Forget {
+        agent: AgentId,
+        at: MonoTime,
+    },
     /// Records that did not fit the queue of the recording.
     Gap {
         from: MonoTime,
@@ -68,6 +74,7 @@ impl InputRecord {
             | InputRecord::Loss { at, .. }
             | InputRecord::Exit { at, .. }
             | InputRecord::Absence { at, .. }
+            | InputRecord::Forget { at, .. }
             | InputRecord::Gap { to: at, .. }
             | InputRecord::End { at } => *at,
         }

@@ -55,7 +55,7 @@ impl StateSink {
     pub(crate) fn note(&self, note: RegistryChange) {
         let agent = match &note {
             RegistryChange::Known(known) => &known.agent,
-            RegistryChange::Forgotten(agent) => agent,
+            RegistryChange::Forgotten(forgotten) => &forgotten.agent,
         };
         let is_cheap = agent.origin.transport() == Transport::Udp;
         if !self.queue.put(is_cheap, || Event::RegistryChange(note)) {

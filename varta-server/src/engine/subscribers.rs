@@ -1,7 +1,7 @@
 //! The subscribers of transitions: the state database and the queue of each service.
 
 use crate::domain::beat::Transport;
-use crate::domain::tracker::Transition;
+use crate::domain::tracker::{Forgotten, Transition};
 use crate::engine::feed::Feed;
 use crate::engine::state_queue::StateSink;
 
@@ -23,6 +23,13 @@ impl Subscribers {
         }
         for feed in &self.feeds {
             feed.put(transition, is_cheap);
+        }
+    }
+
+    /// Dispatches an agent that is forgotten, behind its transitions, to the queues of those that asked for it.
+    pub(super) fn dispatch_forgotten(&self, forgotten: &Forgotten) {
+        for feed in &self.feeds {
+            feed.put_forgotten(forgotten);
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::base::error::Error;
 use crate::base::time::{MonoTime, millis};
 use crate::domain::beat::{Origin, Transport};
 use crate::domain::outcome::OutcomeCounts;
-use crate::domain::tracker::Tracker;
+use crate::domain::tracker::{RegistryChange, Tracker};
 use crate::engine::metrics::TrackerMetrics;
 use crate::engine::process_monitor::ProcessMonitor;
 use crate::engine::query::{Alarms, MatchingSlice, NamedSlice, Query, Slice};
@@ -261,6 +261,9 @@ impl TrackerActor {
             self.sinks.dispatch(&transition);
         }
         while let Some(note) = self.tracker.poll_registry_change() {
+            if let RegistryChange::Forgotten(forgotten) = &note {
+                self.sinks.dispatch_forgotten(forgotten);
+            }
             if let Some(state) = &self.sinks.state {
                 state.note(note);
             }
@@ -361,6 +364,11 @@ impl TrackerActor {
                 }
                 let next = (end < self.tracker.slots()).then_some(end);
                 let _ = answer.send(MatchingSlice { matches, next });
+            }
+            Query::Forget { who, from, answer } => {
+                // One that has just come back lives.
+                self.read_ahead().await;
+                let _ = answer.send(self.forget(&who, from));
             }
             Query::Alarms { from, answer } => _ = answer.send(self.alarms(from)),
             Query::Slice { from, place } => _ = place.send(Event::Slice(self.slice(from))),

@@ -17,7 +17,7 @@ use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::files::state_dir::StateDir;
 use crate::base::files::watch::FileWatcher;
-use crate::domain::tracker::Transition;
+use crate::domain::tracker::{Forgotten, Transition};
 use crate::engine::Feed;
 use crate::engine::query::Query;
 use crate::ingest::socket_place::PlaceKeeper;
@@ -103,6 +103,18 @@ impl Context {
         let lost = feed.lost();
         self.subscribers.push(feed);
         (transitions, lost)
+    }
+
+    /// The same, and the agents that the tracker forgets. Those come after their transitions, in a queue of
+    /// their own.
+    pub(crate) fn subscribe_with_forgotten(
+        &mut self,
+        sink: &'static str,
+    ) -> (mpsc::Receiver<Transition>, mpsc::Receiver<Forgotten>, Arc<AtomicBool>) {
+        let (mut feed, transitions) = Feed::new(&self.registry, sink);
+        let (forgotten, lost) = (feed.add_forgotten(), feed.lost());
+        self.subscribers.push(feed);
+        (transitions, forgotten, lost)
     }
 
     /// The sending ends of all subscriptions, in their order. The tracker's task closes them when it ends.

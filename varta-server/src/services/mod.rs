@@ -103,7 +103,7 @@ pub enum Task {
     /// With a recording.
     #[command(flatten)]
     Recording(RecordingTask),
-    /// With the pauses of a running server.
+    /// With the agents of a running server.
     #[command(flatten)]
     Maintenance(MaintenanceTask),
     /// Work with an audit log
@@ -280,9 +280,9 @@ impl Services {
         let recorder = recording.start(context)?;
         let notifier = alerts.start(context, &pauses);
         let audit_writer = audit.start(context)?;
-        recovery.start(context, audit_writer, notifier, &pauses)?;
+        recovery.start(context, audit_writer.clone(), notifier, &pauses)?;
         events.start(context)?;
-        maintenance.start(context);
+        maintenance.start(context, audit_writer);
         http.start(context, kernel_drops)?;
         Ok(ForTracker { state, recorder })
     }

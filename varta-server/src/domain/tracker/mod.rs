@@ -21,7 +21,7 @@ mod verdicts;
 use self::agents::index::NONE;
 pub use self::agents::names::NameSource;
 pub use self::agents::request::TrackerRequest;
-pub use self::agents::snapshot::{AgentSnapshot, Fate, RegistryChange};
+pub use self::agents::snapshot::{AgentSnapshot, Fate, ForgetReason, Forgotten, RegistryChange};
 pub use self::agents::status::{AgentStatus, NameCount, NameMatches};
 use self::agents::table::TOGETHER;
 pub use self::agents::view::{AgentView, Statistics};
@@ -87,7 +87,7 @@ impl Tracker {
         }
         for _ in 0..LOOKS_PER_TURN {
             let Some(name) = self.expected.pop_missing(now) else { break };
-            self.transitions.push_back(Transition::of_missing(name, now));
+            self.transitions.push_back(Transition::of_missing(&name, now));
         }
         for _ in 0..LOOKS_PER_TURN {
             let Some(number) = self.wheel.pop(now) else { return };
@@ -118,6 +118,11 @@ impl Tracker {
     /// [`Tracker::handle_read`]. Callers poll until `None` after each [`Tracker::handle_timeout`].
     pub fn poll_unread(&mut self) -> Option<u32> {
         self.unread.pop_front()
+    }
+
+    /// The next registry change, oldest first. Callers poll until `None` after each `handle_*`.
+    pub fn poll_registry_change(&mut self) -> Option<RegistryChange> {
+        self.registry_changes.pop_front()
     }
 
     /// The number of agents, silent ones included.

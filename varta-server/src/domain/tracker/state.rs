@@ -9,7 +9,7 @@ use varta_proto::Status;
 
 use crate::base::rate_limit::{RateLimit, Usage};
 use crate::base::time::{MonoTime, nanos};
-use crate::domain::beat::Transport;
+use crate::domain::beat::{RemoteEndpoint, Transport};
 use crate::domain::labels::Labels;
 use crate::domain::process::{Dossier, ProcessId};
 use crate::domain::tracker::agents::agent::{AgentCold, AskedTimeout, IndexKey};
@@ -65,8 +65,10 @@ pub struct Tracker {
     pub(super) requests: VecDeque<TrackerRequest>,
     /// Pids whose shared memory pages must be read; drained and bounded like `transitions`.
     pub(super) unread: VecDeque<u32>,
-    /// Registry changes to poll; drained and bounded like `transitions`. `None` while nothing persists them.
-    pub(super) registry_changes: Option<VecDeque<RegistryChange>>,
+    /// Registry changes to poll; drained and bounded like `transitions`.
+    pub(super) registry_changes: VecDeque<RegistryChange>,
+    /// Whether the states of agents are among them.
+    pub(super) is_persisted: bool,
     /// Agents that were down or gone at some time, in that order; some have come back since. At most two for
     /// each slot.
     pub(super) departed: VecDeque<u32>,
@@ -105,7 +107,8 @@ impl Tracker {
             transitions: VecDeque::new(),
             requests: VecDeque::new(),
             unread: VecDeque::new(),
-            registry_changes: None,
+            registry_changes: VecDeque::new(),
+            is_persisted: false,
             departed: VecDeque::new(),
             waiting: PendingHellos::default(),
             expected: awaited,
@@ -166,6 +169,16 @@ impl Tracker {
             pid: slot.key.pid,
             twin: rest.twin,
         }
+    }
+
+    /// The agent with this identity, whatever its name; `None` for one that has not come.
+    pub(super) fn find(&self, agent: &AgentId) -> Option<u32> {
+        let source = self.sources.find(agent.origin).filter(|_| agent.pid != 0)?;
+        if source == SourceId::LOCAL {
+            return self.agents.find(IndexKey::local(agent.pid));
+        }
+        let key = IndexKey { source, pid: agent.pid, lane: RemoteEndpoint::default() };
+        self.agents.twins(key).find(|number| self.agents.rest(*number).twin == agent.twin)
     }
 
     /// The labels of an agent.
@@ -257,12 +270,12 @@ impl Tracker {
         }
     }
 
-    /// Emits the state of an agent, if registry changes are emitted.
+    /// Emits the state of an agent, if it is persisted.
     pub(super) fn note(&mut self, number: u32) {
-        if self.registry_changes.is_some()
+        if self.is_persisted
             && let Some(agent) = self.to_be_remembered(number)
         {
-            self.registry_changes.get_or_insert_default().push_back(RegistryChange::Known(Box::new(agent)));
+            self.registry_changes.push_back(RegistryChange::Known(Box::new(agent)));
         }
     }
 

@@ -77,7 +77,7 @@ impl Alerts {
         let Some(Sending { options, client, mail, file }) = self.sending else {
             return Notifier::new(host, Vec::new());
         };
-        let (transitions, lost) = context.subscribe_with_loss(SINK);
+        let (transitions, forgotten, lost) = context.subscribe_with_forgotten(SINK);
         for url in &options.alertmanagers {
             tracing::info!(
                 target: "varta::alerts",
@@ -134,6 +134,7 @@ impl Alerts {
             lifecycle: AlertState::new(audience, damping, host),
             settling: Settling::default(),
             transitions,
+            forgotten,
             lost,
             pauses: pauses.clone(),
             clock: context.clock,

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::base::time::MonoTime;
 use crate::domain::agent_key::AgentKey;
-use crate::domain::tracker::Transition;
+use crate::domain::tracker::{AgentId, Transition};
 
 /// The maximum number of transitions that are held back; beyond it they are handed on at once.
 const MAX_HELD: usize = 65_536;
@@ -33,6 +33,11 @@ impl Settling {
         None
     }
 
+    /// Drops what is held back of an agent that is forgotten.
+    pub(super) fn forget(&mut self, agent: &AgentId) {
+        self.drop_held(&AgentKey::of(agent));
+    }
+
     /// The next transition that has settled. Drained until it returns `None`.
     pub(super) fn poll(&mut self, now: MonoTime) -> Option<Transition> {
         let (at, _) = self.due.first()?;
@@ -58,8 +63,8 @@ impl Settling {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::tracker::Verdict;
     use crate::domain::tracker::tests::sample::transition;
-    use crate::domain::tracker::{AgentId, Verdict};
 
     fn at(seconds: u64) -> MonoTime {
         MonoTime::from_secs(seconds)
@@ -93,6 +98,8 @@ mod tests {
         settling.take(down(2, 5), at(3));
         let successor = Transition { predecessor: Some(down(1, 5).agent), settles_at: at(0), ..down(3, 0) };
         assert_eq!(settling.take(successor.clone(), at(4)), Some(successor));
+        settling.take(down(4, 5), at(3));
+        settling.forget(&down(4, 5).agent);
         let back = Transition { to: Verdict::Gone, ..down(2, 0) };
         assert_eq!(settling.take(back.clone(), at(4)), Some(back));
         assert_eq!((settling.poll(at(9)), settling.next_at()), (None, None));

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::clock::{Clock, WallClock, wall_now};
 use crate::base::error::Error;
 use crate::base::files::coalescing_writer::{CoalescingWriter, Written};
-use crate::domain::tracker::Transition;
+use crate::domain::tracker::{Forgotten, Transition};
 use crate::engine::query::{Alarms, Query};
 use crate::services::alerts::alert_file::AlertFile;
 use crate::services::alerts::delivery::Report;
@@ -47,6 +47,8 @@ pub(crate) struct AlertTask {
     pub(super) lifecycle: AlertState,
     pub(super) settling: Settling,
     pub(super) transitions: mpsc::Receiver<Transition>,
+    /// Agents that the tracker has forgotten.
+    pub(super) forgotten: mpsc::Receiver<Forgotten>,
     /// Set when a transition was dropped.
     pub(super) lost: Arc<AtomicBool>,
     pub(super) pauses: Pauses,
@@ -180,6 +182,7 @@ impl AlertTask {
                     }
                     None => break,
                 },
+                Some(forgotten) = self.forgotten.recv() => self.forget(&forgotten),
                 Some(report) = self.reports.recv() => self.note(report),
                 alarms = if_any(&mut self.sweeping.asked) => self.sweep_on(alarms),
                 written = if_any(&mut self.saving.writing) => {
@@ -279,6 +282,14 @@ impl AlertTask {
         }
     }
 
+    /// Handles an agent that the tracker has forgotten, after its transitions.
+    fn forget(&mut self, forgotten: &Forgotten) {
+        self.take_waiting(self.transitions.len());
+        self.settling.forget(&forgotten.agent);
+        let now = self.now();
+        self.lifecycle.handle_forgotten(forgotten, now);
+    }
+
     fn handle(&mut self, transition: &Transition) {
         let is_paused = transition.to.is_alarm() && self.is_paused(transition);
         let now = self.now();
@@ -330,6 +341,9 @@ impl AlertTask {
 
     /// Sends what is pending within a time limit, and persists the state. Firing alerts are not ended by it.
     async fn finish(&mut self, mut senders: JoinSet<()>) {
+        while let Ok(forgotten) = self.forgotten.try_recv() {
+            self.forget(&forgotten);
+        }
         self.settle();
         self.stop.cancel();
         let deadline = Instant::now() + STOP_WITHIN;

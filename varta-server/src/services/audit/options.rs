@@ -1,4 +1,4 @@
-//! Where recoveries are recorded.
+//! Where recoveries and requests of users are recorded.
 
 use std::path::PathBuf;
 
@@ -53,7 +53,8 @@ impl AuditOptions {
 /// Where recoveries are recorded. A group of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct AuditArgs {
-    /// File in which to record recoveries, each record sealed together with the record before it
+    /// File in which to record recoveries and what users have the server forget, each record sealed together with the
+    /// record before it
     ///
     /// Only its owner can read it. `varta-server audit verify FILE` finds changed, removed and added records.
     /// Only one server may use the file, and no other program may rename it; FILE.head next to it says how

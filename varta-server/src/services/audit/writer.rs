@@ -70,7 +70,7 @@ pub(super) struct PendingRecord {
 
 impl AuditWriter {
     /// A handle without a destination.
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         AuditWriter(None)
     }
 

@@ -1,4 +1,4 @@
-//! The client of the control socket, for the commands `pause`, `resume` and `pauses`.
+//! The client of the control socket, for the commands that ask a running server.
 
 use std::io::{self, Read, Write};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The commands `pause`, `resume` and `pauses`, and how they find a server's control socket.
+//! The commands `pause`, `resume`, `pauses` and `forget`, and how they find a server's control socket.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -15,11 +15,11 @@ use crate::base::error::Error;
 use crate::base::options::parse_duration;
 use crate::base::stdout::print;
 use crate::base::time::rfc3339;
-use crate::domain::tracker::NameMatches;
+use crate::domain::AgentPattern;
 use crate::services::maintenance::client::send_request;
 use crate::services::maintenance::options::{ControlSocket, NONE, Reason};
 use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason};
-use crate::services::maintenance::protocol::{Matches, Request, Response, check_length};
+use crate::services::maintenance::protocol::{Matches, Request, Response, check_length, parse_who};
 
 /// What a running server can be asked.
 #[derive(Clone, Debug, Subcommand)]
@@ -36,6 +36,13 @@ pub enum MaintenanceTask {
 
     /// List the pauses of a running server, including those of its configuration file
     Pauses(PausesArgs),
+
+    /// Have a running server forget agents that are down, gone or missing: their rows and their alerts end
+    ///
+    /// Only the server's own user and root may do this. The audit log records who did it, and why. An agent that
+    /// lives is not forgotten: its next beat would bring it back. Exit status: 0 if an agent was forgotten, 1 if
+    /// none was.
+    Forget(ForgetArgs),
 }
 
 impl MaintenanceTask {
@@ -49,6 +56,7 @@ impl MaintenanceTask {
             MaintenanceTask::Pause(args) => args.run(),
             MaintenanceTask::Resume(args) => args.run(),
             MaintenanceTask::Pauses(args) => args.run(),
+            MaintenanceTask::Forget(args) => args.run(),
         }
     }
 }
@@ -149,8 +157,8 @@ impl PauseArgs {
                     "no agent has a name that {pattern} matches now; the pause counts for those that come. `varta_agent_up` \
                      in the metrics has the names of all agents"
                 )),
-                1 => print(&format!("it matches 1 agent now: {}\n", names(matches)))?,
-                _ => print(&format!("it matches {agents} agents now: {}\n", names(matches)))?,
+                1 => print(&format!("it matches 1 agent now: {}\n", matches.shown()))?,
+                _ => print(&format!("it matches {agents} agents now: {}\n", matches.shown()))?,
             }
         }
         warn_of(&answer);
@@ -212,6 +220,48 @@ impl PausesArgs {
     }
 }
 
+/// Whom to forget, and why.
+#[derive(Clone, Debug, Args)]
+pub struct ForgetArgs {
+    /// Name of an agent, with `*` and `?` as in `pause`, or its pid
+    #[arg(value_name = "NAME|PID", value_parser = parse_who)]
+    who: AgentPattern,
+
+    /// Reason, for the log and the audit log
+    #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
+    pub reason: Option<Reason>,
+
+    /// Which server is asked.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+impl ForgetArgs {
+    /// Requests it, and prints who was forgotten.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached, knows nobody who is meant, or all of them live.
+    pub fn run(&self) -> Result<(), Error> {
+        let ForgetArgs { who, reason, control } = self;
+        let answer = control.ask(&Request::Forget { who: who.clone(), reason: reason.clone() })?;
+        let forgotten = answer.forgotten.clone().unwrap_or(Matches { agents: 0, names: Vec::new() });
+        match forgotten.agents {
+            1 => print(&format!("1 agent is forgotten: {}\n", forgotten.shown()))?,
+            agents => print(&format!("{agents} agents are forgotten: {}\n", forgotten.shown()))?,
+        }
+        match &answer.living {
+            None => {}
+            Some(living) if living.agents == 1 => {
+                warn(&format!("1 agent lives and is kept: {}", living.shown()));
+            }
+            Some(living) => warn(&format!("{} agents live and are kept: {}", living.agents, living.shown())),
+        }
+        warn_of(&answer);
+        Ok(())
+    }
+}
+
 /// Prints the warning of a response.
 fn warn_of(answer: &Response) {
     if let Some(warning) = &answer.word {
@@ -222,15 +272,6 @@ fn warn_of(answer: &Response) {
 /// Prints a warning. A closed stderr makes no difference.
 fn warn(warning: &str) {
     let _ = writeln!(io::stderr(), "varta-server: {}", warning.escape_debug());
-}
-
-/// The first few names that a pattern matches, and that there may be more, if there may. Agents may share one.
-fn names(Matches { agents, names }: &Matches) -> String {
-    let mut text = names.iter().map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ");
-    if names.len() >= NameMatches::MAX_NAMES && *agents > names.len() as u64 {
-        text.push_str(", ...");
-    }
-    text
 }
 
 fn parse_length(text: &str) -> Result<Duration, String> {
@@ -334,6 +375,10 @@ mod tests {
             &["resume"],
             &["resume", "a", "b"],
             &["pauses", "a"],
+            &["forget"],
+            &["forget", ""],
+            &["forget", "a", "b"],
+            &["forget", "a", "--reason", ""],
         ] {
             assert!(task(wrong).is_err(), "{wrong:?}");
         }
@@ -342,7 +387,7 @@ mod tests {
     #[test]
     fn of_many_names_the_first_few_are_shown() {
         let shown = |agents, found: &[&str]| {
-            names(&Matches { agents, names: found.iter().map(|name| (*name).to_owned()).collect() })
+            Matches { agents, names: found.iter().map(|name| (*name).to_owned()).collect() }.shown()
         };
         assert_eq!(shown(2, &["a", "b"]), "a, b");
         assert_eq!(shown(3, &["a", "b\u{7}"]), "a, b\\u{7}", "two of them have one name");

@@ -128,23 +128,23 @@ async fn converse(stream: &UnixStream, desk: &PauseService, stop: &CancellationT
                 Err(fault) => Response::malformed(format!("the request makes no sense: {fault}")),
             }
         }
-        Err(refused) => refused,
+        Err(fault) => Response::refused(fault),
     };
     desk.count(answer.outcome);
     // A client that does not read the response changes nothing about the result.
     let _ = timeout(ANSWER_WITHIN, write_line(stream, answer.to_line().as_bytes())).await;
 }
 
-/// The uid of the peer, if it is allowed.
-fn asker(stream: &UnixStream) -> Result<u32, Response> {
+/// The uid of the peer, if it is allowed; else why it is not.
+fn asker(stream: &UnixStream) -> Result<u32, String> {
     let us = nix::unistd::geteuid().as_raw();
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == us || peer.uid() == 0 => Ok(peer.uid()),
         Ok(peer) => {
             let uid = peer.uid();
-            Err(Response::refused(format!("uid {uid} may ask for nothing here; uid {us} and root may")))
+            Err(format!("uid {uid} may ask for nothing here; uid {us} and root may"))
         }
-        Err(error) => Err(Response::refused(format!("the kernel does not say who asks: {error}"))),
+        Err(error) => Err(format!("the kernel does not say who asks: {error}")),
     }
 }
 

@@ -1,5 +1,6 @@
-//! Maintenance: agents that are paused for a time. The server watches and shows them as always, without
-//! alarms: alerts and recovery ask `Pauses` first.
+//! Maintenance: what users ask of a running server about its agents. Agents are paused for a time: the server
+//! watches and shows them as always, without alarms, as alerts and recovery ask `Pauses` first. Agents that are
+//! no more are forgotten, and the audit log says who asked for that.
 //!
 //! Pauses have two sources. Planned ones are in the configuration file and are reloaded with it; the others
 //! are requested on the control socket, and survive a restart in a file of `--state-dir`.
@@ -7,6 +8,7 @@
 mod client;
 mod command;
 mod control;
+mod forget;
 mod json_object;
 pub(in crate::services) mod metrics;
 mod options;
@@ -24,7 +26,7 @@ mod testing;
 mod tests;
 mod wall_timer;
 
-pub use self::command::{ControlArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs};
+pub use self::command::{ControlArgs, ForgetArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs};
 pub use self::options::{
     ControlSocket, MaintenanceArgs, MaintenanceOptions, PlannedPause, PlannedPauses, Reason,
 };

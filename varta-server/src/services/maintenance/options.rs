@@ -15,7 +15,7 @@ pub(super) const NONE: &str = "none";
 /// Where a server has its control socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct MaintenanceArgs {
-    /// Path of the Unix stream socket for `varta-server pause`, `resume` and `pauses`; `none` turns it off
+    /// Path of the Unix stream socket for `varta-server pause`, `forget` and others; `none` turns it off
     ///
     /// Default: the path of the first --socket with `.control` appended. Only this server's user and root can
     /// open it.

@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 use crate::base::Glob;
 use crate::base::limits::MAX_DURATION;
 use crate::base::time::millis;
+use crate::domain::AgentPattern;
+use crate::domain::tracker::NameMatches;
 use crate::services::maintenance::json_object::JsonObject;
 use crate::services::maintenance::options::{PlannedPauses, Reason};
 use crate::services::maintenance::pause::{MIN_PAUSE, Pause, parse_pattern, parse_reason};
@@ -47,6 +49,13 @@ pub(super) enum Request {
     },
     /// Lists all pauses.
     Pauses,
+    /// Forgets agents that do not live.
+    Forget {
+        /// The agents.
+        who: AgentPattern,
+        /// The reason.
+        reason: Option<Reason>,
+    },
 }
 
 impl Request {
@@ -70,8 +79,15 @@ impl Request {
             },
             "resume" => Request::Resume { pattern: parse_pattern(&fields.need_text("pattern")?)? },
             "pauses" => Request::Pauses,
+            "forget" => Request::Forget {
+                who: parse_who(&fields.need_text("who")?)?,
+                reason: fields.text("reason")?.map(|text| parse_reason(&text)).transpose()?,
+            },
             other => {
-                return Err(format!("do: `{}` is none of pause, resume, pauses", other.escape_debug()));
+                return Err(format!(
+                    "do: `{}` is none of pause, resume, pauses, forget",
+                    other.escape_debug()
+                ));
             }
         };
         fields.end()?;
@@ -92,6 +108,12 @@ impl Request {
                 json!({ "v": VERSION, "do": "resume", "pattern": pattern.as_str() })
             }
             Request::Pauses => json!({ "v": VERSION, "do": "pauses" }),
+            Request::Forget { who, reason } => json!({
+                "v": VERSION,
+                "do": "forget",
+                "who": who.as_str(),
+                "reason": reason.as_ref().map(Reason::as_str),
+            }),
         };
         format!("{fields}\n")
     }
@@ -107,6 +129,17 @@ pub(crate) fn check_length(length: Duration) -> Result<Duration, String> {
         return Ok(length);
     }
     Err(format!("{length:?} is not between 1 second and 366 days"))
+}
+
+/// Parses what names agents, or one by its pid.
+///
+/// # Errors
+///
+/// The fault, with its key.
+pub(super) fn parse_who(text: &str) -> Result<AgentPattern, String> {
+    AgentPattern::parse(text).map_err(|_| {
+        format!("who: has 1 to {} characters, and none of them is a control character", Glob::MAX_LEN)
+    })
 }
 
 /// The outcome of a request, in the response and in the metrics.
@@ -146,6 +179,10 @@ pub(super) struct Response {
     /// The agents that a new pause matches at present; `None` for other requests, and where the server does
     /// not know.
     pub(crate) matches: Option<Matches>,
+    /// The agents that were forgotten, by name and pid.
+    pub(crate) forgotten: Option<Matches>,
+    /// The agents that were selected, and live.
+    pub(crate) living: Option<Matches>,
 }
 
 /// The agents that a pattern matches.
@@ -157,6 +194,17 @@ pub(super) struct Matches {
 }
 
 impl Matches {
+    /// The first few of the names, and that there may be more, if there may. Agents may share a name.
+    pub(super) fn shown(&self) -> String {
+        let Matches { agents, names } = self;
+        let mut text =
+            names.iter().map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ");
+        if names.len() >= NameMatches::MAX_NAMES && *agents > names.len() as u64 {
+            text.push_str(", ...");
+        }
+        text
+    }
+
     fn to_json(&self) -> Value {
         json!({ "agents": self.agents, "names": self.names })
     }
@@ -180,6 +228,8 @@ impl Response {
             pauses: Vec::new(),
             kept: false,
             matches: None,
+            forgotten: None,
+            living: None,
         }
     }
 
@@ -197,8 +247,12 @@ impl Response {
                 fields.insert("warning".to_owned(), json!(self.word));
                 fields.insert("pauses".to_owned(), json!(self.pauses));
                 fields.insert("kept".to_owned(), json!(self.kept));
-                if let Some(matches) = &self.matches {
-                    fields.insert("matches".to_owned(), matches.to_json());
+                let agents =
+                    [("matches", &self.matches), ("forgotten", &self.forgotten), ("living", &self.living)];
+                for (key, agents) in agents {
+                    if let Some(agents) = agents {
+                        fields.insert(key.to_owned(), agents.to_json());
+                    }
                 }
             }
             ResponseStatus::Refused | ResponseStatus::Malformed => {
@@ -223,10 +277,13 @@ impl Response {
         let outcome = ResponseStatus::ALL.into_iter().find(|outcome| outcome.as_str() == text);
         let outcome = outcome.ok_or_else(|| format!("outcome: `{}` is none", text.escape_debug()))?;
         let word = fields.text(if outcome == ResponseStatus::Ok { "warning" } else { "error" })?;
-        let matches = fields.value("matches").map(Matches::of).transpose();
-        let matches = matches.map_err(|fault| format!("matches: {fault}"))?;
+        let mut agents = |key: &str| {
+            let agents = fields.value(key).map(Matches::of).transpose();
+            agents.map_err(|fault| format!("{key}: {fault}"))
+        };
+        let [matches, forgotten, living] = [agents("matches")?, agents("forgotten")?, agents("living")?];
         let (pauses, kept) = (fields.list("pauses")?, fields.flag("kept")?);
-        Ok(Response { outcome, word, pauses, kept, matches })
+        Ok(Response { outcome, word, pauses, kept, matches, forgotten, living })
     }
 
     /// Parses the pauses.
@@ -253,6 +310,7 @@ mod tests {
             Request::Pause { pattern: pattern.clone(), length: MAX_DURATION, reason: None },
             Request::Resume { pattern },
             Request::Pauses,
+            Request::Forget { who: AgentPattern::parse("4242").unwrap(), reason: None },
         ] {
             let line = request.to_line();
             assert!(line.ends_with('\n') && line.len() <= MAX_REQUEST_LEN);
@@ -264,6 +322,8 @@ mod tests {
             pauses: vec![asked("a", 9).to_json()],
             kept: true,
             matches: Some(Matches { agents: 7, names: vec!["a".to_owned(), "a b".to_owned()] }),
+            forgotten: Some(Matches { agents: 1, names: vec!["a[7]".to_owned()] }),
+            living: None,
         };
         for answer in [answer, Response::refused("no"), Response::malformed("what?")] {
             assert_eq!(Response::parse(answer.to_line().as_bytes()), Ok(answer));
@@ -282,8 +342,10 @@ mod tests {
             (r#"{"v":"1"}"#, "v: is not a whole number"),
             (r#"{"v":2,"do":"pauses"}"#, "v: 2 is not spoken here"),
             (r#"{"v":1}"#, "do: is missing"),
-            (r#"{"v":1,"do":"stop"}"#, "do: `stop` is none of pause, resume, pauses"),
+            (r#"{"v":1,"do":"stop"}"#, "do: `stop` is none of pause, resume, pauses, forget"),
             (r#"{"v":1,"do":"pauses","all":true}"#, "all: there is no such key here"),
+            (r#"{"v":1,"do":"forget"}"#, "who: is missing"),
+            (r#"{"v":1,"do":"forget","who":""}"#, "who: has 1 to 128 characters"),
             (r#"{"v":1,"do":"resume"}"#, "pattern: is missing"),
             (r#"{"v":1,"do":"resume","pattern":""}"#, "pattern: has 1 to 128 characters"),
             (r#"{"v":1,"do":"resume","pattern":"a","for_ms":1000}"#, "for_ms: there is no such key here"),

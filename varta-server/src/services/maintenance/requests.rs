@@ -1,4 +1,5 @@
-//! The pause service: carries out requests on the schedule, persists it, and advances it with time.
+//! The service behind the control socket: carries out requests, persists the schedule of pauses, and advances it
+//! with time.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +16,7 @@ use crate::base::files::watch::FileWatcher;
 use crate::base::time::WallTime;
 use crate::domain::tracker::NameMatches;
 use crate::engine::query::Query;
+use crate::services::maintenance::forget::ForgetService;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::Reason;
 use crate::services::maintenance::pause::{Pause, RequestedBy};
@@ -32,6 +34,7 @@ pub(super) struct PauseService {
     keeper: Persister,
     metrics: MaintenanceMetrics,
     queries: mpsc::Sender<Query>,
+    forget: ForgetService,
 }
 
 impl PauseService {
@@ -39,10 +42,10 @@ impl PauseService {
         pauses: Pauses,
         file: Option<PauseFile>,
         metrics: MaintenanceMetrics,
-        queries: mpsc::Sender<Query>,
+        forget: ForgetService,
     ) -> Self {
         let keeper = Persister::new(pauses.clone(), file);
-        PauseService { pauses, keeper, metrics, queries }
+        PauseService { pauses, keeper, metrics, queries: forget.queries.clone(), forget }
     }
 
     /// Carries out a request of `uid`.
@@ -51,6 +54,10 @@ impl PauseService {
             Request::Pause { pattern, length, reason } => self.pause(pattern, length, reason, uid).await,
             Request::Resume { pattern } => self.resume(&pattern, uid).await,
             Request::Pauses => self.list(),
+            Request::Forget { who, reason } => {
+                let answer = self.forget.forget(who, reason, uid).await;
+                Response { kept: self.keeper.has_place(), ..answer }
+            }
         }
     }
 
@@ -150,7 +157,7 @@ impl PauseService {
 
     fn done(&self, warning: Option<String>, pauses: Vec<Value>) -> Response {
         let kept = self.keeper.has_place();
-        Response { outcome: ResponseStatus::Ok, word: warning, pauses, kept, matches: None }
+        Response { outcome: ResponseStatus::Ok, word: warning, pauses, kept, ..Response::refused("") }
     }
 
     /// Starts and ends pauses in time, until `stop` is cancelled.

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::wall_now;
 use crate::base::error::Error;
-use crate::engine::query::Query;
 use crate::ingest::socket_place::PlaceKeeper;
 use crate::metrics::faults::Part;
+use crate::services::audit::AuditWriter;
 use crate::services::context::Context;
 use crate::services::maintenance::control::ControlListener;
+use crate::services::maintenance::forget::ForgetService;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::{self, PlannedPauses};
 use crate::services::maintenance::pause_file::PauseFile;
@@ -67,11 +67,14 @@ impl Maintenance {
     }
 
     /// Starts the task that lets pauses begin and end, and does what is asked for on the control socket.
-    pub(crate) fn start(self, context: &mut Context) {
+    /// `audit` is where agents that are forgotten are recorded.
+    pub(crate) fn start(self, context: &mut Context, audit: AuditWriter) {
         let metrics = MaintenanceMetrics::new(&context.registry);
         let keeper = context.place_keeper(Part::ControlSocket);
         let stop = context.stop.clone();
-        context.spawn("maintenance", self.run(metrics, context.queries.clone(), keeper, stop));
+        let forget =
+            ForgetService { queries: context.queries.clone(), audit, host: Arc::clone(&context.host) };
+        context.spawn("maintenance", self.run(metrics, forget, keeper, stop));
     }
 
     /// Runs until `stop` is cancelled.
@@ -82,12 +85,12 @@ impl Maintenance {
     async fn run(
         self,
         metrics: MaintenanceMetrics,
-        queries: mpsc::Sender<Query>,
+        forget: ForgetService,
         keeper: PlaceKeeper,
         stop: CancellationToken,
     ) -> Result<(), Error> {
         let Maintenance { pauses, file, control } = self;
-        let pause_service = Arc::new(PauseService::new(pauses, file, metrics, queries));
+        let pause_service = Arc::new(PauseService::new(pauses, file, metrics, forget));
         let serve = async {
             match control {
                 Some(listener) => listener.serve(&pause_service, &keeper, &stop).await,

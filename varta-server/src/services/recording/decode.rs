@@ -8,10 +8,11 @@ use varta_proto::control::{AgentName, GoodbyeReason};
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::{ControlMessage, Hello, ReceivedBeat, ReceivedControl, Transport};
+use crate::domain::beat::{ControlMessage, Hello, ReceivedBeat, ReceivedControl, Sender, Transport};
 use crate::domain::labels::Labels;
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{ExitStatus, Lineage, ProcessId};
+use crate::domain::tracker::{AgentId, Twin};
 use crate::engine::InputRecord;
 use crate::services::recording::format::{
     Block, Fields, FormatError, MAX_NAME_LEN, TEXT, TEXT_AT, check, end, flag, kind,
@@ -38,7 +39,8 @@ impl Decoder {
             self.name = extended(name, block, usize::from(fields.detail))?;
             return Ok(None);
         }
-        let has_name = matches!(fields.kind, kind::HELLO | kind::PROCESS) && fields.has(flag::NAME);
+        let has_name =
+            matches!(fields.kind, kind::HELLO | kind::PROCESS | kind::FORGET) && fields.has(flag::NAME);
         if has_name == name.is_empty() {
             return Err(FormatError::Name);
         }
@@ -97,6 +99,7 @@ fn record(fields: &Fields, name: Vec<u8>) -> Result<InputRecord, FormatError> {
         kind::ABSENCE => {
             InputRecord::Absence { pid, start_time: NonZeroU64::new(first), death: death(fields)?, at }
         }
+        kind::FORGET => InputRecord::Forget { agent: agent(fields, name)?, at },
         kind::GAP => InputRecord::Gap { from: MonoTime::from_nanos(first), to: at, records: second },
         kind::END => InputRecord::End { at },
         unknown => return Err(FormatError::Kind(unknown)),
@@ -154,6 +157,14 @@ fn identity(fields: &Fields, name: Vec<u8>) -> Result<Option<ProcessIdentity>, F
         lineage,
         has_ended: fields.has(flag::ENDED),
     }))
+}
+
+/// An agent that was forgotten.
+fn agent(fields: &Fields, name: Vec<u8>) -> Result<AgentId, FormatError> {
+    let unknown = FormatError::Value { what: "number of a twin", found: fields.detail.into() };
+    let Sender { origin, pid, .. } = fields.sender()?;
+    let twin = Twin::from_number(fields.detail).ok_or(unknown)?;
+    Ok(AgentId { name: text(name)?.into(), origin, pid, twin })
 }
 
 /// A recording of an earlier version has none.

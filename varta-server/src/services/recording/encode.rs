@@ -5,9 +5,10 @@ use std::num::NonZeroU64;
 use varta_proto::Frame;
 
 use crate::base::time::{MonoTime, millis};
-use crate::domain::beat::{ControlMessage, Hello, ReceivedBeat, ReceivedControl};
+use crate::domain::beat::{ControlMessage, Hello, ReceivedBeat, ReceivedControl, RemoteEndpoint, Sender};
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{ExitStatus, ProcessId};
+use crate::domain::tracker::AgentId;
 use crate::engine::InputRecord;
 use crate::services::recording::format::{
     CRC_AT, Fields, MAX_NAME_LEN, TEXT, TEXT_AT, close, end, flag, kind,
@@ -45,6 +46,13 @@ pub(crate) fn encode(record: &InputRecord, out: &mut Vec<u8>) {
         InputRecord::Absence { pid, start_time, death, at } => {
             let fields = Fields::of(kind::ABSENCE, *at).with(start_time.map_or(0, NonZeroU64::get), 0);
             Fields { pid: *pid, ..fields }.of_death(*death).put(out);
+        }
+        InputRecord::Forget { agent: AgentId { name, origin, pid, twin }, at } => {
+            put_name(name, out);
+            let sender = Sender { origin: *origin, pid: *pid, lane: RemoteEndpoint::default() };
+            let flags = if name.is_empty() { 0 } else { flag::NAME };
+            let fields = Fields::of_sender(kind::FORGET, *at, sender);
+            Fields { detail: twin.number(), flags, ..fields }.put(out);
         }
         InputRecord::Gap { from, to, records } => {
             Fields::of(kind::GAP, *to).with(from.as_nanos(), *records).put(out);

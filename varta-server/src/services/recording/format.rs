@@ -18,8 +18,8 @@ pub(crate) const LENGTH: usize = LENGTH_TOLD as usize;
 const LENGTH_TOLD: u32 = 64;
 /// The magic number at the beginning of a recording.
 const MAGIC: [u8; 8] = *b"VARTAREC";
-/// The version of the format.
-const VERSION: u32 = 1;
+/// The version of the format: version 1 has no agents that are forgotten on request.
+const VERSION: u32 = 2;
 /// The offset of the checksum (CRC-32C), which covers everything before it.
 pub(super) const CRC_AT: usize = LENGTH - 4;
 /// The offset of a part of a name in its block, and the length of that part.
@@ -46,7 +46,7 @@ pub(super) mod kind {
     pub(in crate::services::recording) const HELLO: u8 = 2;
     pub(in crate::services::recording) const GOODBYE: u8 = 3;
     pub(in crate::services::recording) const PROCESS: u8 = 4;
-    /// A part of the name of the next hello or process record.
+    /// A part of the name of the next hello, process or forget record.
     pub(in crate::services::recording) const NAME: u8 = 5;
     pub(in crate::services::recording) const BLIND: u8 = 6;
     pub(in crate::services::recording) const LOSS: u8 = 7;
@@ -55,6 +55,7 @@ pub(super) mod kind {
     pub(in crate::services::recording) const GAP: u8 = 10;
     pub(in crate::services::recording) const END: u8 = 11;
     pub(in crate::services::recording) const ATTACH: u8 = 12;
+    pub(in crate::services::recording) const FORGET: u8 = 13;
 }
 
 /// The transports of datagrams.
@@ -205,7 +206,7 @@ pub(crate) enum FormatError {
     #[error("is not a recording of varta-server")]
     NotARecording,
     #[error(
-        "was written by another version of varta-server (version {found} of its form; this one reads {VERSION}); \
+        "was written by another version of varta-server (version {found} of its form; this one reads 1 to {VERSION}); \
          replay it with that one"
     )]
     Version { found: u32 },
@@ -215,7 +216,7 @@ pub(crate) enum FormatError {
     Kind(u8),
     #[error("{found} is no {what}")]
     Value { what: &'static str, found: u64 },
-    #[error("the name of a hello or process makes no sense")]
+    #[error("the name of a hello, process or agent makes no sense")]
     Name,
 }
 
@@ -244,7 +245,7 @@ impl Header {
             return Err(FormatError::NotARecording);
         }
         let found = u32::from_le_bytes(part(block, 8));
-        if found != VERSION {
+        if !(1..=VERSION).contains(&found) {
             return Err(FormatError::Version { found });
         }
         check(block)?;

@@ -84,6 +84,7 @@ fn survey(recording: &RecordingReader) -> Result<(Recorded, VecDeque<MonoTime>),
             | InputRecord::Process { .. }
             | InputRecord::Exit { .. }
             | InputRecord::Absence { .. }
+            | InputRecord::Forget { .. }
             | InputRecord::End { .. } => {}
         }
     }
@@ -152,6 +153,7 @@ impl Run {
             InputRecord::Absence { pid, start_time, death, at } => {
                 self.tracker.handle_absence(pid, start_time, death, at);
             }
+            InputRecord::Forget { agent, .. } => _ = self.tracker.handle_forget(&agent),
             InputRecord::Process { .. } | InputRecord::End { .. } => {}
         }
         self.drain();
@@ -199,6 +201,7 @@ impl Run {
         }
         // The processes may be long gone, and are not inspected.
         while self.tracker.poll_request().is_some() {}
+        while self.tracker.poll_registry_change().is_some() {}
     }
 
     fn count(&mut self, transition: &Transition) {

@@ -208,9 +208,6 @@ impl RecoveryOptions {
         if audit.is_none() && self.allow_without_audit {
             return wrong("--recovery-without-audit", "does nothing without --audit-log");
         }
-        if audit.is_some() && self.rules.is_empty() && self.args.is_none() {
-            return wrong("--audit-log", "does nothing without --recovery-exec or a [[recovery]] table");
-        }
         let is_relative = |program: &str| program.contains('/') && !program.starts_with('/');
         let missing = self.programs_not_found();
         if let Some((_, fault)) = missing.iter().find(|(program, _)| is_relative(program)) {

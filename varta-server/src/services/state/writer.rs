@@ -21,7 +21,7 @@ use crate::base::files::state_dir::StateDir;
 use crate::base::files::watch::{FileChanges, FileWatcher};
 use crate::base::time::MonoTime;
 use crate::base::worker_thread;
-use crate::domain::tracker::RegistryChange;
+use crate::domain::tracker::{Forgotten, RegistryChange};
 use crate::engine::BoundedQueue;
 use crate::engine::query::Query;
 use crate::engine::state_queue::{Event, STATE_QUEUE, Slice, StateSink};
@@ -296,7 +296,7 @@ impl Writer {
                 Event::RegistryChange(RegistryChange::Known(agent)) => {
                     registry::put(&transaction, agent, &context)?;
                 }
-                Event::RegistryChange(RegistryChange::Forgotten(agent)) => {
+                Event::RegistryChange(RegistryChange::Forgotten(Forgotten { agent, .. })) => {
                     registry::remove(&transaction, agent)?;
                 }
                 Event::Seals(seals) => {

@@ -72,6 +72,13 @@ impl ExpectedTracker {
         was_missing
     }
 
+    /// Marks an agent of this name as not expected any more. Returns whether it was, and had not been seen.
+    pub(in crate::domain::tracker) fn forget(&mut self, name: &str) -> bool {
+        let unheard = self.unheard;
+        self.hear(name);
+        self.unheard < unheard
+    }
+
     /// The next deadline.
     pub(in crate::domain::tracker) fn next_due(&self) -> Option<MonoTime> {
         self.agents.get(self.judged).map(|agent| agent.due)
@@ -98,6 +105,7 @@ impl ExpectedTracker {
         let judged = &self.agents[..self.judged];
         judged.iter().filter(|agent| !agent.is_heard).map(|agent| &agent.name)
     }
+
     /// The agents that have not been seen and are not overdue yet.
     pub(in crate::domain::tracker) fn pending_decision(&self) -> impl Iterator<Item = &Arc<str>> {
         let undecided = &self.agents[self.judged..];

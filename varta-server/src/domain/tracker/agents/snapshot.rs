@@ -70,5 +70,28 @@ pub enum RegistryChange {
     /// The agent has this state now.
     Known(Box<AgentSnapshot>),
     /// The agent with this origin, pid and twin is forgotten.
-    Forgotten(AgentId),
+    Forgotten(Forgotten),
+}
+
+/// An agent that is forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// The agent's identity.
+    pub agent: AgentId,
+    /// Why it is forgotten.
+    pub reason: ForgetReason,
+}
+
+/// Why an agent is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ForgetReason {
+    /// Another agent has taken its place.
+    Succeeded,
+    /// It has not beaten for as long as it is kept.
+    Expired,
+    /// Another agent needed the room.
+    Evicted,
+    /// A user asked for it.
+    Requested,
 }

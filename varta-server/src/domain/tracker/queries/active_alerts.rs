@@ -35,7 +35,7 @@ impl Tracker {
 
     /// The expected agents that are overdue, in the same form.
     pub fn missing_alarms(&self, now: MonoTime) -> impl Iterator<Item = Transition> + '_ {
-        self.missing().map(move |name| Transition::of_missing(Arc::clone(name), now))
+        self.missing().map(move |name| Transition::of_missing(name, now))
     }
 
     /// The names of the expected agents that have not come and are not overdue yet.

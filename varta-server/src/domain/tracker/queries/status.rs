@@ -6,9 +6,6 @@ use varta_proto::Status;
 
 use crate::base::Glob;
 use crate::base::time::MonoTime;
-use crate::domain::beat::RemoteEndpoint;
-use crate::domain::tracker::agents::agent::IndexKey;
-use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::status::{AgentStatus, NameCount, NameMatches};
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::transition::AgentId;
@@ -19,22 +16,16 @@ impl Tracker {
     /// more.
     #[must_use]
     pub fn status(&self, agent: &AgentId, now: MonoTime) -> Option<AgentStatus> {
-        let AgentId { ref name, origin, pid, twin } = *agent;
-        if pid == 0 {
-            return self.expected.missing().any(|missing| missing == name).then(|| AgentStatus {
+        if agent.pid == 0 {
+            let is_missing = self.expected.missing().any(|missing| *missing == agent.name);
+            return is_missing.then(|| AgentStatus {
                 verdict: Verdict::Expected,
                 process: None,
                 silence: now.since(MonoTime::START),
                 is_observed: self.observer_gaps.is_over(self.policy.stall_after, now),
             });
         }
-        let source = self.sources.find(origin)?;
-        let number = if source == SourceId::LOCAL {
-            self.agents.find(IndexKey::local(pid))
-        } else {
-            let key = IndexKey { source, pid, lane: RemoteEndpoint::default() };
-            self.agents.twins(key).find(|number| self.agents.rest(*number).twin == twin)
-        }?;
+        let number = self.find(agent)?;
         Some(AgentStatus {
             verdict: self.agents.slot(number).verdict?,
             process: self.incarnation(number),

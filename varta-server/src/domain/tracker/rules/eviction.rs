@@ -5,6 +5,7 @@ use crate::domain::outcome::FrameOutcome;
 use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, IndexKey};
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::request::TrackerRequest;
+use crate::domain::tracker::agents::snapshot::{ForgetReason, Forgotten, RegistryChange};
 use crate::domain::tracker::agents::table::MAX_AGENTS;
 use crate::domain::tracker::policy::Policy;
 use crate::domain::tracker::state::Tracker;
@@ -23,7 +24,7 @@ impl Tracker {
         while self.agents.len() >= self.policy.max_agents.min(MAX_AGENTS) {
             let Some(number) = self.departed.pop_front() else { return Err(FrameOutcome::Capacity) };
             if self.agents.slot(number).has_departed() {
-                self.forget(number);
+                self.forget(number, ForgetReason::Evicted);
             }
         }
         Ok(())
@@ -50,13 +51,14 @@ impl Tracker {
     }
 
     /// Forgets an agent.
-    pub(super) fn forget(&mut self, number: u32) {
+    pub(super) fn forget(&mut self, number: u32, reason: ForgetReason) {
         let IndexKey { source, pid, .. } = self.agents.slot(number).key;
         if source == SourceId::LOCAL {
             // Also of one that has ended, if its parent has not asked for its status yet.
             self.requests.push_back(TrackerRequest::Unwatch(pid));
         }
-        self.note_forgotten(number);
+        let agent = self.id(number);
+        self.registry_changes.push_back(RegistryChange::Forgotten(Forgotten { agent, reason }));
         let slot = self.agents.slot_mut(number);
         let source = slot.key.source;
         let transport = slot.transport(&self.sources);

@@ -10,6 +10,7 @@ use crate::domain::tracker::agents::agent::{IndexKey, Inspection, PageUse};
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::request::TrackerRequest;
 use crate::domain::tracker::agents::session::Session;
+use crate::domain::tracker::agents::snapshot::ForgetReason;
 use crate::domain::tracker::state::{Tracker, TransitionDetails};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::verdict::{Event, Verdict};
@@ -74,7 +75,7 @@ impl Tracker {
             Some(verdict @ (Verdict::Stalled | Verdict::Down | Verdict::Gone)) => {
                 let forget_at = self.forget_at(number, verdict);
                 if now >= forget_at {
-                    self.forget(number);
+                    self.forget(number, ForgetReason::Expired);
                 } else {
                     self.wheel.arm(number, forget_at);
                 }

@@ -7,6 +7,7 @@ mod eviction;
 mod exits;
 mod expiry;
 mod false_positives;
+mod forgetting;
 mod mass_silence;
 mod persistence;
 mod remote_identity;

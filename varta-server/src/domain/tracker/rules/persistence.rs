@@ -1,8 +1,9 @@
 //! Agents from before this server started: what is persisted of each so that the next server knows it, and
 //! what that server makes of it.
 //!
-//! Where the state is persisted is not the tracker's concern. The tracker emits [`RegistryChange`]s of what
-//! has changed, and takes [`AgentSnapshot`] agents with what the kernel knows of them meanwhile.
+//! Where the state is persisted is not the tracker's concern. The tracker emits a
+//! [`RegistryChange`](crate::domain::tracker::RegistryChange) for what has changed, and takes
+//! [`AgentSnapshot`] agents with what the kernel knows of them meanwhile.
 
 use std::mem;
 use std::ops::Range;
@@ -18,7 +19,7 @@ use crate::domain::tracker::agents::agent::{
 use crate::domain::tracker::agents::names::Departed;
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::session::Session;
-use crate::domain::tracker::agents::snapshot::{AgentSnapshot, Fate, RegistryChange};
+use crate::domain::tracker::agents::snapshot::{AgentSnapshot, Fate};
 use crate::domain::tracker::rules::exits::Ending;
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::transition::AgentId;
@@ -29,15 +30,10 @@ use crate::domain::tracker::verdicts::verdict::Verdict;
 const GRACE_AFTER_BOOT: Duration = Expected::DEFAULT_GRACE;
 
 impl Tracker {
-    /// From now on emits registry changes through [`Tracker::poll_registry_change`].
+    /// From now on emits the states of agents through [`Tracker::poll_registry_change`]. Agents that are
+    /// forgotten are emitted in any case.
     pub fn track_registry_changes(&mut self) {
-        self.registry_changes.get_or_insert_default();
-    }
-
-    /// The next registry change, oldest first. Callers poll until `None` after each `handle_*`, if
-    /// [changes are emitted](Tracker::track_registry_changes).
-    pub fn poll_registry_change(&mut self) -> Option<RegistryChange> {
-        self.registry_changes.as_mut()?.pop_front()
+        self.is_persisted = true;
     }
 
     /// The state to persist of the agents in a range of slot numbers, which is cut at [`Tracker::slots`].
@@ -173,14 +169,6 @@ impl Tracker {
         let key = IndexKey { source, pid, lane: agent.lane };
         let is_there = |number| self.agents.rest(number).twin == twin || self.agents.slot(number).key == key;
         self.agents.twins(key).any(is_there)
-    }
-
-    /// Emits that an agent is about to be forgotten, if registry changes are emitted.
-    pub(super) fn note_forgotten(&mut self, number: u32) {
-        if self.registry_changes.is_some() {
-            let agent = self.id(number);
-            self.registry_changes.get_or_insert_default().push_back(RegistryChange::Forgotten(agent));
-        }
     }
 
     /// Ends the silence from before this server's start, and returns its length.

@@ -19,6 +19,7 @@ use crate::domain::process::{EndedProcess, Lineage};
 use crate::domain::tracker::agents::agent::AgentCold;
 use crate::domain::tracker::agents::names::NameId;
 use crate::domain::tracker::agents::origins::SourceId;
+use crate::domain::tracker::agents::snapshot::ForgetReason;
 use crate::domain::tracker::rules::exits::Ending;
 use crate::domain::tracker::state::{Tracker, TransitionDetails};
 use crate::domain::tracker::verdicts::cause::Cause;
@@ -133,7 +134,7 @@ impl Tracker {
             rest.extra.get_or_insert_default().silent_at_least = true;
         }
         self.names.count_restart(name);
-        self.forget(predecessor);
+        self.forget(predecessor, ForgetReason::Succeeded);
     }
 
     /// How long another may take the place of this agent, after its end, without an alarm.

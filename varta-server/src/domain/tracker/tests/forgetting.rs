@@ -1,9 +1,10 @@
-//! How long agents are kept that do not beat: by a rule for their names, and by their states.
+//! How long agents are kept that do not beat: by a rule for their names, by their states, and until a user asks for
+//! their end.
 
 use super::*;
 use crate::base::Glob;
 use crate::domain::process::ProcessId;
-use crate::domain::{ExpectedAgents, ForgetAfter, Rule, Rules};
+use crate::domain::{AgentPattern, Expected, ExpectedAgents, ForgetAfter, Rule, Rules};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -75,4 +76,95 @@ fn other_rules_hold_for_those_who_are_silent_already() {
     world.tracker.handle_rules(longer, &ExpectedAgents::default(), at(602));
     world.pass(at(86_402));
     assert_eq!(world.verdict(PID + 1), None, "the default is a day");
+}
+
+impl World {
+    /// The pids of the selected agents that are forgotten, and of those that live.
+    fn forget(&mut self, who: &str) -> (Vec<u32>, Vec<u32>) {
+        let who = AgentPattern::parse(who).unwrap();
+        let selected = self.tracker.selected(&who, 0..usize::MAX);
+        let expected = self.tracker.selected_expected(&who).into_iter().map(|agent| (agent, false));
+        let (mut forgotten, mut living) = (Vec::new(), Vec::new());
+        for (agent, lives) in selected.into_iter().chain(expected) {
+            let is_forgotten = self.tracker.handle_forget(&agent);
+            assert_eq!(is_forgotten, !lives, "{agent}");
+            if is_forgotten { &mut forgotten } else { &mut living }.push(agent.pid);
+        }
+        self.check();
+        (forgotten, living)
+    }
+
+    /// The agents that were forgotten since the last call.
+    fn forgotten(&mut self) -> Vec<(u32, ForgetReason)> {
+        let changes = std::iter::from_fn(|| self.tracker.poll_registry_change());
+        let of = |change| match change {
+            RegistryChange::Forgotten(Forgotten { agent, reason }) => Some((agent.pid, reason)),
+            RegistryChange::Known(_) => None,
+        };
+        changes.filter_map(of).collect()
+    }
+}
+
+#[test]
+fn who_is_down_or_gone_is_forgotten_on_request_and_who_lives_is_not() {
+    let mut world = with_rule(ForgetAfter::default());
+    assert_eq!(world.forget("worker"), (vec![], vec![PID]), "it is up");
+    world.pass(at(60));
+    assert_eq!(world.verdict(PID), Some(Verdict::Stalled));
+    assert_eq!(world.forget("w*"), (vec![], vec![PID]), "its process hangs");
+    for (pid, code) in [(PID, 1), (PID + 1, 0)] {
+        end(&mut world, pid, ExitStatus::Exited { code });
+    }
+    world.transitions();
+    assert_eq!(world.forget("nobody"), (vec![], vec![]));
+    assert_eq!(world.forget(&PID.to_string()), (vec![PID], vec![]));
+    assert_eq!(world.forget("*"), (vec![PID + 1], vec![]));
+    assert_eq!((world.verdict(PID), world.tracker.len()), (None, 0));
+    assert_eq!(world.forgotten(), [PID, PID + 1].map(|pid| (pid, ForgetReason::Requested)));
+    assert_eq!(world.transitions(), [], "no verdict has changed");
+    // Its pid is another's by now.
+    world.spawn(PID, "worker", 200);
+    world.hear(Handle::connect(PID, at(70)).next(at(70), Status::Ok));
+    assert_eq!(world.verdict(PID), Some(UP));
+}
+
+#[test]
+fn who_is_silent_on_another_host_is_forgotten_on_request() {
+    let mut world = World::new();
+    let sender = Sender::udp("10.0.0.7:4000".parse().unwrap(), 7);
+    let beat = ReceivedBeat { sender, ..Handle::connect(7, at(1)).next(at(1), Status::Ok) };
+    assert_eq!(world.hear(beat), FrameOutcome::Accepted);
+    assert_eq!(world.forget("7"), (vec![], vec![7]));
+    world.pass(at(60));
+    assert_eq!(world.forget("7"), (vec![7], vec![]));
+    world.pass(at(100_000));
+    assert_eq!(world.forgotten(), [(7, ForgetReason::Requested)], "once");
+}
+
+#[test]
+fn who_is_expected_and_has_not_come_is_not_waited_for_after_a_request() {
+    let mut expected = ExpectedAgents::default();
+    for name in ["backup", "billing"] {
+        expected.add(Expected::named(name).unwrap()).unwrap();
+    }
+    let mut world = World::with(Policy { expected, ..Policy::default() });
+    assert_eq!(world.forget("billing"), (vec![0], vec![]));
+    world.pass(at(600));
+    assert_eq!(world.transitions(), [(0, Verdict::Expected, Cause::NeverSeen)], "the other is missing");
+    assert_eq!(world.forget("b*"), (vec![0], vec![]));
+    assert_eq!(world.tracker.missing().count(), 0);
+    assert_eq!(world.forgotten(), [(0, ForgetReason::Requested); 2]);
+}
+
+#[test]
+fn whoever_is_forgotten_is_told_with_the_reason() {
+    let mut world = World::with(Policy { max_agents: 1, stall_after: STALL_AFTER, ..Policy::default() });
+    for (pid, death) in [(PID, ExitStatus::Exited { code: 1 }), (PID + 1, ExitStatus::Exited { code: 1 })] {
+        world.spawn(pid, &format!("worker-{pid}"), 100);
+        assert_eq!(world.hear(Handle::connect(pid, at(1)).next(at(1), Status::Ok)), FrameOutcome::Accepted);
+        end(&mut world, pid, death);
+    }
+    assert_eq!(world.forgotten(), [(PID, ForgetReason::Evicted)]);
+    world.pass(at(100_000));
+    assert_eq!(world.forgotten(), [(PID + 1, ForgetReason::Expired)]);
 }

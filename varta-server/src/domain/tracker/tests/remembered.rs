@@ -12,7 +12,7 @@ use crate::domain::expected::{Expected, ExpectedAgents};
 use crate::domain::labels::Labels;
 use crate::domain::process::ProcessId;
 use crate::domain::tracker::agents::snapshot::Fate::{Gone, Lives, Rebooted, Unknown};
-use crate::domain::tracker::agents::snapshot::{AgentSnapshot, RegistryChange};
+use crate::domain::tracker::agents::snapshot::{AgentSnapshot, ForgetReason, Forgotten, RegistryChange};
 use crate::domain::tracker::tests::*;
 
 const AWAY: Duration = Duration::from_secs(100);
@@ -413,10 +413,10 @@ fn what_is_to_be_remembered_is_told_when_it_changes_and_then_only() {
     );
     world.pass(at(100_000));
     let notes = world.notes();
-    assert!(
-        matches!(&*notes, [RegistryChange::Known(_), RegistryChange::Forgotten(agent)] if agent.pid == PID),
-        "{notes:?}"
-    );
+    let [RegistryChange::Known(_), RegistryChange::Forgotten(Forgotten { agent, reason })] = &*notes else {
+        panic!("{notes:?}")
+    };
+    assert_eq!((agent.pid, *reason), (PID, ForgetReason::Expired));
 }
 
 #[test]

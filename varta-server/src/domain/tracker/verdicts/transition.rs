@@ -71,9 +71,9 @@ pub struct Transition {
 
 impl Transition {
     /// The transition of an expected agent, of this host or another, that has not come in time.
-    pub(crate) fn of_missing(name: Arc<str>, at: MonoTime) -> Self {
+    pub(crate) fn of_missing(name: &Arc<str>, at: MonoTime) -> Self {
         Transition {
-            agent: AgentId { name, origin: Origin::Local, pid: 0, twin: Twin::FIRST },
+            agent: AgentId::expected(name),
             labels: Labels::default(),
             unit: None,
             predecessor: None,
@@ -108,6 +108,13 @@ pub struct AgentId {
     pub pid: u32,
     /// Distinguishes agents that share origin and pid.
     pub twin: Twin,
+}
+
+impl AgentId {
+    /// The identity of an expected agent that has not come.
+    pub(crate) fn expected(name: &Arc<str>) -> Self {
+        AgentId { name: Arc::clone(name), origin: Origin::Local, pid: 0, twin: Twin::FIRST }
+    }
 }
 
 /// `name[pid]`, as in system logs; `name[pid]#2` for the second of two twins.

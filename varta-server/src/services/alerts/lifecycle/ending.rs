@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::domain::describe::describe;
-use crate::domain::tracker::{AgentId, Transition};
+use crate::domain::tracker::{AgentId, ForgetReason, Transition};
 use crate::services::alerts::alert::{Alert, Subject};
 use crate::services::alerts::annotations;
 
@@ -47,7 +47,9 @@ pub(super) enum ResolveReason<'a> {
     /// A sweep did not find its agent in alarm; the time is unknown.
     NotInAlarm,
     /// Its agent is gone, and another one has its pid.
-    Forgotten,
+    Replaced,
+    /// The tracker has forgotten its agent.
+    Forgotten(ForgetReason),
     /// All members of its group have left; `paused` says how many because of a pause.
     Over { paused: u64 },
 }
@@ -72,7 +74,10 @@ impl ResolveReason<'_> {
             }
             ResolveReason::Paused => format!("{who} is paused, and nothing is said of it until that is over"),
             ResolveReason::NotInAlarm => format!("{who} is in alarm no more"),
-            ResolveReason::Forgotten => format!("{who} has gone, and another process has its pid"),
+            ResolveReason::Replaced => format!("{who} has gone, and another process has its pid"),
+            ResolveReason::Forgotten(reason) => {
+                format!("{who} was forgotten: {}", forgotten_because(*reason))
+            }
             ResolveReason::Over { paused: 0 } => {
                 format!("{who} is over: all of them are well, or were forgotten")
             }
@@ -92,7 +97,8 @@ impl ResolveReason<'_> {
             | ResolveReason::Succeeded(_)
             | ResolveReason::Calm(_)
             | ResolveReason::NotInAlarm
-            | ResolveReason::Forgotten
+            | ResolveReason::Replaced
+            | ResolveReason::Forgotten(_)
             | ResolveReason::Over { paused: 0 } => annotations::RESOLVED,
         }
     }
@@ -105,8 +111,18 @@ impl ResolveReason<'_> {
             | ResolveReason::Calm(_)
             | ResolveReason::Paused
             | ResolveReason::NotInAlarm
-            | ResolveReason::Forgotten
+            | ResolveReason::Replaced
+            | ResolveReason::Forgotten(_)
             | ResolveReason::Over { .. } => None,
         }
+    }
+}
+
+const fn forgotten_because(reason: ForgetReason) -> &'static str {
+    match reason {
+        ForgetReason::Succeeded => "another has its place",
+        ForgetReason::Expired => "it has not beaten for as long as it is kept",
+        ForgetReason::Evicted => "its room was needed for another",
+        ForgetReason::Requested => "a user asked for it; the log of the server says who and why",
     }
 }

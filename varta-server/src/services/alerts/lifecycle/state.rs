@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::clock::WallClock;
 use crate::base::time::MonoTime;
 use crate::domain::agent_key::AgentKey;
-use crate::domain::tracker::{AgentId, Transition, Verdict};
+use crate::domain::tracker::{AgentId, ForgetReason, Forgotten, Transition, Verdict};
 use crate::services::alerts::alert::{Alert, Fingerprint, Id, Named, Subject};
 use crate::services::alerts::lifecycle::agent_state::{AgentAlertState, FlapDetection};
 use crate::services::alerts::lifecycle::ending::{ResolveReason, ResolvedAlert};
@@ -155,6 +155,21 @@ impl AlertState {
             Judgement::Ill(_) if is_paused => self.pause(&key, &transition.agent.name, now),
             Judgement::Ill(problem) => self.failure(&key, problem, transition, false, now),
             Judgement::Well => self.recover(&key, &ResolveReason::Well(transition), now),
+        }
+    }
+
+    /// Handles an agent that the tracker has forgotten, after all its transitions. Its alert ends, unless it
+    /// flaps: that lasts until it was calm, or until a user has the agent forgotten.
+    pub(in crate::services::alerts) fn handle_forgotten(&mut self, forgotten: &Forgotten, now: WallClock) {
+        let Forgotten { agent, reason } = forgotten;
+        let key = AgentKey::of(agent);
+        if let Some(sweep) = &mut self.sweep {
+            sweep.touch(&key);
+        }
+        self.paused.remove(&key);
+        match reason {
+            ForgetReason::Requested => self.drop_out(&key, &ResolveReason::Forgotten(*reason), now),
+            _ => self.recover(&key, &ResolveReason::Forgotten(*reason), now),
         }
     }
 
@@ -328,7 +343,7 @@ impl AlertState {
             sweep.touch(&old);
         }
         let Some(mut record) = self.records.remove(&old) else { return };
-        self.drop_out(key, &ResolveReason::Forgotten, now);
+        self.drop_out(key, &ResolveReason::Replaced, now);
         let mut kept = None;
         if record.is_flapping {
             kept = record.told_by.take();

@@ -15,15 +15,19 @@ use super::*;
 use crate::base::clock::wall_now;
 use crate::base::files::atomic::testing::HeldFile;
 use crate::base::files::state_dir::StateDir;
-use crate::domain::tracker::NameMatches;
-use crate::engine::query::{MatchingSlice, Query};
+use crate::domain::AgentPattern;
+use crate::domain::beat::Origin;
+use crate::domain::tracker::{AgentId, NameMatches, Twin};
+use crate::engine::query::{ForgetSlice, MatchingSlice, Query};
 use crate::metrics::Registry;
+use crate::services::audit::AuditWriter;
 use crate::services::context::Context;
+use crate::services::maintenance::forget::ForgetService;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::{ControlSocket, PlannedPause};
 use crate::services::maintenance::pause_file::PauseFile;
 use crate::services::maintenance::pauses::Pauses;
-use crate::services::maintenance::protocol::{Matches, Request, ResponseStatus};
+use crate::services::maintenance::protocol::{Matches, Request, Response, ResponseStatus};
 use crate::services::maintenance::requests::PauseService;
 use crate::services::maintenance::schedule::Schedule;
 use crate::services::maintenance::testing::{asked, at, glob};
@@ -37,7 +41,8 @@ fn desk(pauses: &Pauses, directory: Option<&Path>) -> PauseService {
 
 fn desk_with(pauses: &Pauses, directory: Option<&Path>, queries: mpsc::Sender<Query>) -> PauseService {
     let metrics = MaintenanceMetrics::new(&Registry::for_test());
-    PauseService::new(pauses.clone(), directory.map(PauseFile::new), metrics, queries)
+    let forget = ForgetService { queries, audit: AuditWriter::none(), host: "here".into() };
+    PauseService::new(pauses.clone(), directory.map(PauseFile::new), metrics, forget)
 }
 
 fn pause(pattern: &str) -> Request {
@@ -192,4 +197,51 @@ fn a_control_socket_that_nobody_asked_for_is_done_without_where_its_path_is_too_
     assert_eq!(refused.exit_status(), 2);
     assert!(refused.to_string().ends_with("give a shorter one with --control-socket"), "{refused}");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+/// Answers the first queries as a tracker does that has these agents in each slice.
+async fn answer_forget(queries: &mut mpsc::Receiver<Query>, slices: &[(&[&str], &[&str])]) {
+    let agents = |names: &[&str]| names.iter().map(|name| agent(name)).collect();
+    for (number, (forgotten, living)) in slices.iter().enumerate() {
+        let Some(Query::Forget { who, answer, from }) = queries.recv().await else {
+            panic!("it asks for agents to be forgotten");
+        };
+        assert_eq!((who.as_str(), from), ("worker-*", number * 1_024));
+        let next = (number + 1 < slices.len()).then_some((number + 1) * 1_024);
+        answer.send(ForgetSlice { forgotten: agents(forgotten), living: agents(living), next }).unwrap();
+    }
+}
+
+fn agent(name: &str) -> AgentId {
+    AgentId { name: name.into(), origin: Origin::Local, pid: 7, twin: Twin::FIRST }
+}
+
+async fn forget(slices: &[(&[&str], &[&str])]) -> Response {
+    let (to_queries, mut queries) = mpsc::channel(1);
+    let desk = desk_with(&Pauses::default(), None, to_queries);
+    let request = Request::Forget { who: AgentPattern::parse("worker-*").unwrap(), reason: None };
+    tokio::join!(desk.answer(request, 7), answer_forget(&mut queries, slices)).0
+}
+
+#[tokio::test]
+async fn who_is_forgotten_is_told_and_who_lives_is_named() {
+    let answer = forget(&[(&["worker-1"], &["worker-3"]), (&["worker-2"], &[])]).await;
+    let forgotten = ["worker-1[7]", "worker-2[7]"].map(str::to_owned).to_vec();
+    assert_eq!(answer.forgotten, Some(Matches { agents: 2, names: forgotten }));
+    assert_eq!(answer.living, Some(Matches { agents: 1, names: vec!["worker-3[7]".to_owned()] }));
+    assert_eq!((answer.outcome, answer.word), (ResponseStatus::Ok, None));
+}
+
+#[tokio::test]
+async fn a_request_that_finds_nobody_or_only_who_lives_is_refused() {
+    for (slice, said) in [
+        ((&[][..], &[][..]), "nobody has the name or pid worker-*"),
+        ((&[], &["worker-1"]), "worker-1[7] lives, and the next beat"),
+        ((&[], &["worker-1", "worker-2"]), "worker-1[7], worker-2[7] live, and"),
+    ] {
+        let answer = forget(&[slice]).await;
+        assert_eq!(answer.outcome, ResponseStatus::Refused);
+        let word = answer.word.unwrap();
+        assert!(word.starts_with(said), "{word}");
+    }
 }

@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use varta_proto::control::{AgentName, GoodbyeReason};
 use varta_proto::crc32c;
 
-use crate::domain::beat::{ControlMessage, Hello, KeyId, ReceivedControl, Transport};
+use crate::domain::beat::{ControlMessage, Hello, KeyId, Origin, ReceivedControl, Transport};
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{ExitStatus, Lineage, ProcessId};
+use crate::domain::tracker::{AgentId, Twin};
 use crate::services::recording::decode::Decoder;
 use crate::services::recording::format::{Block, FormatError};
 use crate::services::recording::tests::*;
@@ -29,6 +30,11 @@ fn encoded(records: &[InputRecord]) -> Vec<u8> {
 fn control(said: ControlMessage) -> InputRecord {
     let sender = Sender::secure_udp("[fd00::1]:4000".parse().unwrap(), PID, KeyId(3));
     InputRecord::Control(ReceivedControl { received_at: at(9), sender, said })
+}
+
+fn forget(origin: Origin, name: &str, pid: u32, twin: u8) -> InputRecord {
+    let twin = Twin::from_number(twin).unwrap();
+    InputRecord::Forget { agent: AgentId { name: name.into(), origin, pid, twin }, at: at(5) }
 }
 
 fn process(name: &str) -> InputRecord {
@@ -90,6 +96,9 @@ fn all() -> Vec<InputRecord> {
         death(ExitStatus::Killed { signal: 9, core_dumped: true }),
         death(ExitStatus::Unknown),
         InputRecord::Absence { pid: PID, start_time: None, death: ExitStatus::Exited { code: 9 }, at: at(3) },
+        forget(Origin::Local, "worker", 7, 1),
+        forget(Origin::SecureUdp("fd00::1".parse().unwrap()), "", 7, 64),
+        forget(Origin::Local, &"x".repeat(132), 0, 1),
         InputRecord::Gap { from: at(1), to: at(2), records: 99 },
         InputRecord::End { at: at(4) },
     ]
@@ -151,6 +160,7 @@ fn what_makes_no_sense_is_refused_though_its_checksum_fits() {
         control(ControlMessage::Goodbye { nonce: 1, timestamp: 1, reason: Some(GoodbyeReason::Shutdown) });
     assert_eq!(with_byte(&goodbye, 3, 200), value("reason of a goodbye", 200));
     let id = ProcessId { pid: PID, start_time: NonZeroU64::new(77).unwrap() };
+    assert_eq!(with_byte(&forget(Origin::Local, "", 7, 1), 3, 65), value("number of a twin", 65));
     let death = InputRecord::Exit {
         process: id,
         death: ExitStatus::Unknown,
@@ -192,7 +202,11 @@ fn a_file_of_another_kind_or_version_is_told_from_a_broken_one() {
         Header::decode(&block)
     };
     assert_eq!(with(0, b'v'), Err(FormatError::NotARecording));
-    assert_eq!(with(8, 2), Err(FormatError::Version { found: 2 }));
+    assert_eq!(
+        [0, 3].map(|version| with(8, version)),
+        [0, 3].map(|found| Err(FormatError::Version { found }))
+    );
+    assert_eq!(with(8, 1), Err(FormatError::Checksum), "version 1 is read");
     assert_eq!(with(30, 1), Err(FormatError::Checksum));
 }
 
@@ -200,7 +214,7 @@ proptest! {
     /// A block with a valid checksum and arbitrary content decodes to a record or an error, and a record can
     /// be encoded.
     #[test]
-    fn no_block_does_any_harm(kind in 0_u8..14, rest in prop::collection::vec(any::<u8>(), LENGTH - 5)) {
+    fn no_block_does_any_harm(kind in 0_u8..15, rest in prop::collection::vec(any::<u8>(), LENGTH - 5)) {
         let mut block = [0; LENGTH];
         block[0] = kind;
         block[1..LENGTH - 4].copy_from_slice(&rest);

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{ExitStatus, Lineage, ProcessId};
 use crate::domain::tracker::arrival::{ArrivalPolicy, Kind, Phi};
+use crate::domain::tracker::{AgentId, Twin};
 use crate::services::recording::replay;
 use crate::services::recording::replay::Replay;
 use crate::services::recording::report::Report;
@@ -208,4 +209,22 @@ fn a_policy_that_makes_no_sense_is_refused_by_its_option() {
     assert!(said.contains("0 agents, 0 beats in 0s from 2023-11-14T22:13:20Z on; 0 records\n"), "{said}");
     assert!(said.contains("mistakes    none\n"), "{said}");
     assert!(empty.to_json().contains("\"mean\":null"));
+}
+
+#[test]
+fn who_was_forgotten_on_request_is_another_agent_when_it_comes_again_and_who_lives_in_the_replay_is_kept() {
+    let sender = Sender::udp("10.0.0.7:4000".parse().unwrap(), PID);
+    let beat = |second: u64| match beat(PID, second, second * 1_000) {
+        InputRecord::Beat(beat) => InputRecord::Beat(ReceivedBeat { sender, ..beat }),
+        other => other,
+    };
+    let agent = AgentId { name: PID.to_string().into(), origin: sender.origin, pid: PID, twin: Twin::FIRST };
+    let mut records: Vec<_> = (1..=9).map(beat).collect();
+    records.push(InputRecord::Forget { agent, at: at(20_000) });
+    records.extend((21..=30).map(beat));
+    let agents = |stall_after| {
+        let report = replayed(&records, Some(Duration::from_secs(stall_after)), ArrivalPolicy::default());
+        number::<u64>(&report.to_json(), "\"agents\":")
+    };
+    assert_eq!([5, 60].map(agents), [2, 1]);
 }

@@ -17,7 +17,7 @@ fn what_was_lost_is_made_up_for_by_a_sweep() {
     run.answer(&[]);
     assert_eq!(run.writer.sweep.next, Next::Begin { at: MonoTime::NEVER }, "there is nobody to go over");
     for pid in 1..=u32::try_from(STATE_QUEUE).unwrap() {
-        run.sink.note(RegistryChange::Forgotten(agent(pid).agent));
+        run.sink.note(RegistryChange::Forgotten(forgotten(pid)));
     }
     run.sink.note(RegistryChange::Known(Box::new(agent(1))));
     assert!(world.counted("varta_sink_dropped_total{sink=\"state\"} 1"));

@@ -26,7 +26,7 @@ use crate::domain::beat::Origin;
 use crate::domain::beat::{KeyId, RemoteEndpoint};
 use crate::domain::tracker::tests::sample;
 use crate::domain::tracker::{AgentId, Cause, LastReport, NameSource, Twin, Verdict};
-use crate::domain::tracker::{AgentSnapshot, RegistryChange, Transition};
+use crate::domain::tracker::{AgentSnapshot, ForgetReason, Forgotten, RegistryChange, Transition};
 use crate::engine::query::Query;
 use crate::engine::state_queue::{Event, Slice, StateSink};
 use crate::ingest::PersistedWindow;
@@ -151,6 +151,10 @@ impl Run {
     }
 }
 
+fn forgotten(pid: u32) -> Forgotten {
+    Forgotten { agent: agent(pid).agent, reason: ForgetReason::Expired }
+}
+
 fn agent(pid: u32) -> AgentSnapshot {
     AgentSnapshot {
         agent: AgentId { name: "bill \"ing\"".into(), origin: Origin::Local, pid, twin: Twin::FIRST },
@@ -236,7 +240,7 @@ fn who_is_forgotten_is_forgotten() {
     let world = World::new();
     let mut run = world.open();
     [1, 2, 3].map(agent).into_iter().for_each(|agent| run.note(agent));
-    run.take(Event::RegistryChange(RegistryChange::Forgotten(agent(2).agent)));
+    run.take(Event::RegistryChange(RegistryChange::Forgotten(forgotten(2))));
     run.write();
     drop(run);
     assert_eq!(world.open().pids(), [1, 3]);

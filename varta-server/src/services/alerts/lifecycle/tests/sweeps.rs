@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::tracker::{Transition, Verdict};
+use crate::domain::tracker::{ForgetReason, Forgotten, Transition, Verdict};
 use crate::services::alerts::lifecycle::state::MAX_SINGLES;
 use crate::services::alerts::lifecycle::tests::*;
 
@@ -132,4 +132,49 @@ fn one_that_flaps_and_is_well_is_not_ended_by_a_sweep() {
     assert!(world.only().is_flapping);
     world.pass(WINDOW);
     assert_eq!(world.firing(), []);
+}
+
+/// The agent of the worker with this pid, as it is forgotten.
+fn forgotten(world: &World, pid: u32, reason: ForgetReason) -> Forgotten {
+    Forgotten { agent: world.transition(pid, UP).agent, reason }
+}
+
+#[test]
+fn the_alert_of_a_forgotten_agent_ends_at_once_and_says_why() {
+    for (reason, said) in [
+        (ForgetReason::Requested, "worker[7] was forgotten: a user asked for it"),
+        (ForgetReason::Expired, "worker[7] was forgotten: it has not beaten for as long as it is kept"),
+        (ForgetReason::Evicted, "worker[7] was forgotten: its room was needed for another"),
+    ] {
+        let mut world = World::new();
+        world.becomes(7, Verdict::Down);
+        world.becomes(8, Verdict::Down);
+        let found = world.transition(7, Verdict::Down);
+        // The answer to a sweep that is under way may be from before.
+        world.book.begin_sweep();
+        let event = forgotten(&world, 7, reason);
+        world.book.handle_forgotten(&event, world.now());
+        world.book.handle_found(&found, false, world.now());
+        world.settle();
+        assert_eq!(world.said, [(Kind::Firing, 7), (Kind::Firing, 8), (Kind::Resolved, 7)]);
+        assert_eq!(world.only().labels["pid"], "8");
+        let ended = &world.book.ended.values().next().unwrap().alert;
+        assert!(ended.annotations["resolved"].starts_with(said), "{:?}", ended.annotations);
+    }
+}
+
+#[test]
+fn the_alert_of_an_agent_that_flaps_outlasts_its_room_and_not_a_request() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        world.becomes(7, Verdict::Stalled);
+        world.becomes(7, UP);
+    }
+    world.becomes(7, Verdict::Down);
+    for (reason, firing) in [(ForgetReason::Expired, 1), (ForgetReason::Requested, 0)] {
+        let event = forgotten(&world, 7, reason);
+        world.book.handle_forgotten(&event, world.now());
+        world.settle();
+        assert_eq!(world.firing().len(), firing, "{reason:?}");
+    }
 }
