@@ -77,11 +77,14 @@ impl Server {
         changes
     }
 
-    /// All changes of verdict up to now, gaps of the observer among them.
+    /// All changes of verdict up to now, gaps of the observer among them, but those that the log leaves out.
     #[must_use]
     #[track_caller]
     pub fn all_transitions(&self) -> Vec<Transition> {
-        let counted = self.scrape().sum("varta_transitions_total", &[]);
+        let scrape = self.scrape();
+        let left_out = |kind| scrape.value("varta_log_lines_suppressed_total", &[("kind", kind)]);
+        let left_out: f64 = ["alarm", "change", "report", "plaintext"].map(left_out).iter().sum();
+        let counted = scrape.sum("varta_transitions_total", &[]) - left_out;
         let changes = self.log.wait_for(
             LIMIT,
             |lines| {

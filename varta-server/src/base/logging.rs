@@ -15,8 +15,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{self, Writer};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::base::error::Error;
+use crate::base::log_limit::LineLimit;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,8 +74,11 @@ pub fn start(format: Option<LogFormat>, level: Option<&str>) -> Result<WorkerGua
     let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     match format {
         // The message is complete by itself; its fields are for programs, which read the other format.
-        LogFormat::Text => builder.with_ansi(colours).fmt_fields(format::debug_fn(message_only)).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => {
+            let builder = builder.with_ansi(colours).fmt_fields(format::debug_fn(message_only));
+            builder.finish().with(LineLimit::new()).init();
+        }
+        LogFormat::Json => builder.json().flatten_event(true).finish().with(LineLimit::new()).init(),
     }
     if let Some(warning) = warning {
         tracing::warn!(target: "varta::log", "{warning}");

@@ -10,6 +10,7 @@ pub(crate) mod glob;
 pub(crate) mod huge_pages;
 pub(crate) mod inherited;
 pub(crate) mod limits;
+pub(crate) mod log_limit;
 pub mod logging;
 pub(crate) mod options;
 pub(crate) mod rate_limit;

@@ -16,7 +16,6 @@ pub(crate) mod subscribers;
 pub(crate) mod tap;
 pub(crate) mod task;
 pub(crate) mod thread;
-pub(crate) mod throttle;
 
 pub use self::detector_options::{Detector, DetectorArgs};
 pub(crate) use self::feed::{BoundedQueue, Feed};

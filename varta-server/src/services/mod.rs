@@ -64,6 +64,7 @@ pub(crate) const fn families() -> &'static [&'static [Family]] {
         events::metrics::FAMILIES,
         recording::metrics::FAMILIES,
         http::metrics::FAMILIES,
+        log::metrics::FAMILIES,
     ]
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,13 +11,12 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
 use crate::domain::describe::{causes_by_count, counted};
 use crate::domain::tracker::{Cause, Transition, Verdict};
+use crate::services::log::names::NameCounts;
 
 /// The time without a new agent after which an incident is over.
 const QUIET_FOR: Duration = Duration::from_secs(2);
 /// The most open incidents. At the limit the oldest is closed early.
 const MAX_OPEN_INCIDENTS: usize = 64;
-/// The most names in a summary; the agents of all other names are counted together.
-const MAX_NAMES: usize = 8;
 
 /// The open incidents by number.
 #[derive(Debug, Default)]
@@ -34,8 +32,7 @@ struct Summary {
     agents: u32,
     /// Indexed by [`Cause::index`]; counts the agents that joined since the incident began.
     causes: [u32; Cause::NAMES.len()],
-    names: Vec<(Arc<str>, u32)>,
-    other_names: u32,
+    names: NameCounts,
     over_at: Instant,
 }
 
@@ -112,8 +109,7 @@ impl Summary {
             last_at: transition.at,
             agents: 0,
             causes: [0; Cause::NAMES.len()],
-            names: Vec::new(),
-            other_names: 0,
+            names: NameCounts::default(),
             over_at: now + QUIET_FOR,
         }
     }
@@ -124,11 +120,7 @@ impl Summary {
         self.last_at = transition.at;
         self.over_at = quiet_from + QUIET_FOR;
         self.causes[transition.cause.index()] += 1;
-        match self.names.iter().position(|(name, _)| *name == transition.agent.name) {
-            Some(place) => self.names[place].1 += 1,
-            None if self.names.len() < MAX_NAMES => self.names.push((Arc::clone(&transition.agent.name), 1)),
-            None => self.other_names += 1,
-        }
+        self.names.add(&transition.agent.name);
     }
 
     /// The most frequent cause, and the number of agents for each cause.
@@ -138,20 +130,11 @@ impl Summary {
         (common, counted(causes))
     }
 
-    fn names(&self) -> String {
-        let mut names = self.names.clone();
-        names.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        let escaped: Vec<_> =
-            names.iter().map(|(name, count)| (name.escape_debug().to_string(), *count)).collect();
-        let others = (self.other_names > 0).then_some(("others", self.other_names));
-        counted(escaped.iter().map(|(name, count)| (name.as_str(), *count)).chain(others))
-    }
-
     fn log(&self, number: NonZeroU64) {
         let Summary { origin, to, agents, .. } = *self;
         let lasted = self.last_at.since(self.began_at);
         let (cause, causes) = self.causes();
-        let names = self.names();
+        let names = &self.names;
         tracing::warn!(
             target: "varta::incident",
             incident = number,
@@ -190,7 +173,7 @@ mod tests {
         let summary = &open.0[&NonZeroU64::MIN];
         assert_eq!(summary.agents, 50);
         assert_eq!(summary.causes(), ("stopped", "stopped 31, silent 10".to_owned()));
-        let names = summary.names();
+        let names = summary.names.to_string();
         assert!(names.starts_with("worker0 5, ") && names.ends_with(", others 8"), "{names}");
         assert_eq!(open.over_at(), Some(start + QUIET_FOR));
         open.close(start);

@@ -1,49 +1,134 @@
-//! Writes transitions to the log. Agents that change their status without end and agents in plaintext are
-//! rate-limited.
+//! Writes transitions to the log, within limits, and tells what was left out of it.
 
+use metrics::Counter;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Duration, Instant, sleep_until};
 
+use crate::base::clock::Clock;
+use crate::base::log_limit::{AGENT_TARGET, AT_ONCE, OMITTED};
 use crate::domain::describe::describe;
 use crate::domain::tracker::{Transition, Verdict};
-use crate::engine::throttle::LogThrottle;
 use crate::services::context::Context;
 use crate::services::log::incidents::OpenIncidents;
+use crate::services::log::limits::{LineKind, LineLimits, Omitted};
+use crate::services::log::metrics::suppressed;
+
+/// How often it is told how many lines were left out that are not about agents.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Starts the sink.
 pub(crate) fn start(context: &mut Context) {
     let transitions = context.subscribe("log");
+    let registry = &context.registry;
+    let log = Log {
+        clock: context.clock,
+        incidents: OpenIncidents::default(),
+        limits: LineLimits::new(),
+        told_at: None,
+        suppressed: LineKind::ALL.map(|kind| suppressed(registry, kind.as_str())),
+        suppressed_others: suppressed(registry, "other"),
+    };
     context.spawn("log sink", async {
-        log(transitions).await;
+        log.run(transitions).await;
         Ok(())
     });
 }
 
-/// Writes one log line for each transition, until the queue is closed.
-async fn log(mut transitions: mpsc::Receiver<Transition>) {
-    let mut allowances = LogThrottle::new(
-        "changes of reported status were not logged",
-        "changes of agents in plaintext were not logged",
-    );
-    let mut incidents = OpenIncidents::default();
-    loop {
-        let transition = match incidents.over_at() {
-            None => transitions.recv().await,
-            Some(over_at) => match timeout_at(over_at, transitions.recv()).await {
-                Ok(transition) => transition,
-                Err(_) => {
-                    incidents.close(Instant::now());
-                    continue;
+/// The sink.
+struct Log {
+    clock: Clock,
+    incidents: OpenIncidents,
+    limits: LineLimits,
+    /// When it is told how many other lines were left out.
+    told_at: Option<Instant>,
+    /// By kind.
+    suppressed: [Counter; LineKind::ALL.len()],
+    suppressed_others: Counter,
+}
+
+impl Log {
+    /// Writes transitions until the queue is closed.
+    async fn run(mut self, mut transitions: mpsc::Receiver<Transition>) {
+        loop {
+            let limits_at = self.limits.told_at().map(|at| self.clock.instant(at));
+            let wake_at = [self.incidents.over_at(), limits_at, self.told_at].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {
+                    self.tell_what_is_due();
                 }
-            },
-        };
-        let Some(transition) = transition else { break };
-        incidents.note(&transition, Instant::now());
-        if allowances.take(&transition) {
-            log_transition(&transition);
+                transition = transitions.recv() => match transition {
+                    Some(transition) => self.write(&transition),
+                    None => break,
+                },
+                () = OMITTED.grew() => {
+                    self.suppressed_others.absolute(OMITTED.count());
+                    self.told_at.get_or_insert_with(|| Instant::now() + TOLD_EVERY);
+                }
+            }
+        }
+        self.incidents.close_all();
+        if let Some(omitted) = self.limits.take_omitted() {
+            tell_omitted(&omitted);
+        }
+        tell_others();
+    }
+
+    fn write(&mut self, transition: &Transition) {
+        self.incidents.note(transition, Instant::now());
+        // What nobody wants to read takes no room.
+        if is_wanted(transition)
+            && let Err(kind) = self.limits.try_take(transition, self.clock.now())
+        {
+            self.suppressed[kind as usize].increment(1);
+            return;
+        }
+        log_transition(transition);
+    }
+
+    fn tell_what_is_due(&mut self) {
+        let now = Instant::now();
+        self.incidents.close(now);
+        if let Some(omitted) = self.limits.poll_omitted(self.clock.now()) {
+            tell_omitted(&omitted);
+        }
+        if self.told_at.take_if(|at| *at <= now).is_some() {
+            tell_others();
         }
     }
-    incidents.close_all();
+}
+
+fn tell_omitted(omitted: &Omitted) {
+    tracing::warn!(target: "varta::log", lines = omitted.count(), "{omitted}");
+}
+
+/// Tells how many lines were left out that are not about agents.
+fn tell_others() {
+    let omitted = OMITTED.take_untold();
+    let lines: u64 = omitted.values().sum();
+    if lines == 0 {
+        return;
+    }
+    let targets: Vec<_> = omitted.iter().map(|(target, count)| format!("{target} {count}")).collect();
+    tracing::warn!(
+        target: "varta::log",
+        lines,
+        "{lines} lines were left out, by target {}: a line comes {AT_ONCE} times at once and once a second from then on",
+        targets.join(", ")
+    );
+}
+
+/// Whether a transition is a warning. An incident has a single one for all of its agents.
+fn is_warning(transition: &Transition) -> bool {
+    transition.to.is_alarm() && transition.incident.is_none()
+}
+
+fn is_wanted(transition: &Transition) -> bool {
+    if is_warning(transition) {
+        tracing::enabled!(target: AGENT_TARGET, tracing::Level::WARN)
+    } else {
+        tracing::enabled!(target: AGENT_TARGET, tracing::Level::INFO)
+    }
 }
 
 fn log_transition(transition: &Transition) {
@@ -52,7 +137,7 @@ fn log_transition(transition: &Transition) {
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(
-                target: "varta::agent",
+                target: AGENT_TARGET,
                 agent = %fields.agent.escape_debug(),
                 pid = fields.pid,
                 twin = fields.twin,
@@ -77,8 +162,7 @@ fn log_transition(transition: &Transition) {
             )
         };
     }
-    // An incident has a single warning for all of its agents.
-    if transition.to.is_alarm() && transition.incident.is_none() {
+    if is_warning(transition) {
         line!(warn);
     } else {
         line!(info);
@@ -87,8 +171,6 @@ fn log_transition(transition: &Transition) {
 
 #[cfg(test)]
 mod tests {
-    use crate::base::time::MonoTime;
-    use crate::engine::throttle::PerSecondLimit;
     use std::io::Write;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
@@ -214,14 +296,6 @@ mod tests {
                         mistake: the agent was beating all along, its beats were late or lost, and it was called stalled \
                         for 1.200s";
         assert_eq!(describe(&mistaken), expected);
-    }
-
-    #[test]
-    fn an_agent_that_cannot_make_up_its_mind_does_not_fill_the_log() {
-        let mut reports = PerSecondLimit::new(100, "changes");
-        let logged = (0..10_000).filter(|_| reports.take(MonoTime::from_secs(5))).count();
-        assert_eq!((logged, reports.skipped), (100, 9_900));
-        assert!(reports.take(MonoTime::from_secs(6)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod database;
 mod encode;
 mod files;
 mod history;
+mod history_limit;
 mod instance;
 mod last_sign;
 pub(in crate::services) mod metrics;

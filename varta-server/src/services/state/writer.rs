@@ -25,13 +25,13 @@ use crate::domain::tracker::{Forgotten, RegistryChange};
 use crate::engine::BoundedQueue;
 use crate::engine::query::Query;
 use crate::engine::state_queue::{Event, STATE_QUEUE, Slice, StateSink};
-use crate::engine::throttle::LogThrottle;
 use crate::ingest::Keyring;
 use crate::metrics::faults::Part;
 use crate::observe::Boot;
 use crate::services::state::database::{DATABASE, StateDatabase, move_aside};
 use crate::services::state::encode::unix_millis;
 use crate::services::state::files::DatabaseFiles;
+use crate::services::state::history_limit::HistoryLimit;
 use crate::services::state::instance::InstanceFile;
 use crate::services::state::last_sign::{self, LastSign, Moment, SIGN_EVERY};
 use crate::services::state::metrics::StateMetrics;
@@ -101,10 +101,7 @@ impl StateDatabase {
             sign,
             sign_at: MonoTime::START,
             instance_file,
-            allowances: LogThrottle::new(
-                "changes of reported status are not in the history",
-                "changes of agents in plaintext are not in the history",
-            ),
+            limit: HistoryLimit::new(),
             clock,
             queries,
             keyring,
@@ -147,7 +144,7 @@ pub(super) struct Writer {
     /// When it is due again. `NEVER` while there are no agents.
     sign_at: MonoTime,
     instance_file: InstanceFile,
-    allowances: LogThrottle,
+    limit: HistoryLimit,
     clock: Clock,
     /// To the tracker's task, for slices of what it knows.
     pub(super) queries: mpsc::Sender<Query>,
@@ -211,7 +208,7 @@ impl Writer {
     /// Adds one change.
     pub(super) fn take(&mut self, event: Event, now: MonoTime) {
         if let Event::Transition(transition) = &event
-            && !self.allowances.take(transition)
+            && !self.limit.take(transition)
         {
             self.metrics.dropped.increment(1);
             return;
