@@ -57,6 +57,40 @@ fn await_in_force(server: &Server, count: f64) {
     server.expect(metric("varta_pauses").is(count));
 }
 
+#[test]
+fn the_commands_find_a_server_by_its_configuration_file() {
+    let scratch = Scratch::make();
+    let [file, control] = ["varta.toml", "elsewhere.control"].map(|name| scratch.path(name));
+    let other = scratch.path("other.toml");
+    let text = format!("socket = \"{}\"\n", scratch.socket().display());
+    fs::write(&other, &text).unwrap();
+    fs::write(&file, text + &format!("control-socket = \"{}\"\n", control.display())).unwrap();
+    let server =
+        Server::start(Options::new().env("VARTA_CONFIG", &file).finds_its_socket_at(&scratch.socket()));
+    server.expect(line("pauses can be asked for on "));
+    let asked = |variables: &[(&str, &Path)], words: &[&str]| {
+        let mut command = server_command();
+        command.envs(variables.iter().copied()).args(words);
+        run_to_its_end(command)
+    };
+    let pauses = asked(&[], &["pauses", "--config", file.to_str().unwrap()]);
+    assert_eq!((pauses.stdout.as_str(), pauses.stderr.as_str()), ("nobody is paused\n", ""));
+    let paused = asked(&[("VARTA_CONFIG", &file)], &["pause", "a", "--for", "1h"]);
+    assert!(paused.stdout.starts_with("a is paused until "), "{paused:?}");
+    // A variable goes before the file, and a flag before both; where the file has no control socket it is
+    // beside the socket.
+    let nowhere = Path::new("/nowhere/control");
+    let variables = [("VARTA_CONFIG", file.as_path()), ("VARTA_CONTROL_SOCKET", nowhere)];
+    assert!(asked(&variables, &["pauses"]).stderr.contains("/nowhere/control: no server answers here"));
+    assert!(asked(&variables, &["pauses", "--control-socket", control.to_str().unwrap()]).status.success());
+    let beside = asked(&[], &["pauses", "--config", other.to_str().unwrap()]).stderr;
+    assert!(beside.contains(&format!("{}.control: no server", scratch.socket().display())), "{beside}");
+    fs::write(&other, "\ncontrol-socket = \"none\"").unwrap();
+    let off = asked(&[("VARTA_CONFIG", &other)], &["pauses"]);
+    assert_eq!(off.status.code(), Some(2));
+    assert!(off.stderr.contains("other.toml:2: control-socket none: is turned off"), "{off:?}");
+}
+
 fn requests(server: &Server, outcome: &str) -> f64 {
     server.scrape().value("varta_control_requests_total", &[("outcome", outcome)])
 }

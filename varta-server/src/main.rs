@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<(), Error> {
     match &args.task {
-        Some(task) => task.run(),
+        Some(task) => task.run().map_err(|error| args.locate(error)),
         None => serve(args),
     }
 }

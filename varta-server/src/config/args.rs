@@ -132,13 +132,14 @@ impl Args {
         let mut words: Vec<OsString> = command_line.into_iter().collect();
         let mut matches = definition.clone().try_get_matches_from(&words)?;
         let mut file = None;
-        let serves = matches.subcommand_name().is_none();
-        if let Some(path) = matches.get_one::<PathBuf>("config").filter(|_| serves) {
+        let (depth, command, given) = innermost(&definition, &matches);
+        // A subcommand without the option is an error here, and reads no file.
+        if let Ok(Some(path)) = given.try_get_one::<PathBuf>("config") {
             let mut read = ConfigFile::read(path, &definition)?;
-            let from_file = read.count_effective(|key| is_given(&definition, &matches, key));
-            // Inserted at the front, before any `--`.
-            let behind_name = words.len().min(1);
-            words.splice(behind_name..behind_name, from_file.into_iter().map(OsString::from));
+            let from_file = read.count_effective(|key| is_open(command, given, key));
+            // Inserted at the front, behind the names of the program and the subcommand, and before any `--`.
+            let behind_names = words.len().min(1 + depth);
+            words.splice(behind_names..behind_names, from_file.into_iter().map(OsString::from));
             matches = definition.try_get_matches_from(words)?;
             file = Some(read);
         }
@@ -185,9 +186,22 @@ impl Args {
     }
 }
 
-/// Whether the command line or the environment sets this option.
-fn is_given(definition: &Command, matches: &ArgMatches, key: &str) -> bool {
-    let option = definition.get_arguments().find(|option| option.get_long() == Some(key));
-    let source = option.and_then(|option| matches.value_source(option.get_id().as_str()));
-    matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+/// The subcommand that is asked for, its arguments, and how many names lead to it; the program itself if none
+/// is.
+fn innermost<'d>(definition: &'d Command, matches: &'d ArgMatches) -> (usize, &'d Command, &'d ArgMatches) {
+    let below =
+        matches.subcommand().and_then(|(name, given)| Some((definition.find_subcommand(name)?, given)));
+    below.map_or((0, definition, matches), |(command, given)| {
+        let (depth, command, given) = innermost(command, given);
+        (depth + 1, command, given)
+    })
+}
+
+/// Whether a command has this option, and neither the command line nor the environment sets it.
+fn is_open(command: &Command, given: &ArgMatches, key: &str) -> bool {
+    let Some(option) = command.get_arguments().find(|option| option.get_long() == Some(key)) else {
+        return false;
+    };
+    let source = given.value_source(option.get_id().as_str());
+    !matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
 }

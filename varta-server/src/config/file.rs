@@ -88,10 +88,10 @@ impl ConfigFile {
         self.warning.as_deref()
     }
 
-    /// Marks the options that are set nowhere else as effective, and returns the equivalent command-line
-    /// arguments.
-    pub(crate) fn count_effective(&mut self, is_given: impl Fn(&str) -> bool) -> Vec<String> {
-        let options = self.content.options.iter().filter(|option| !is_given(&option.key));
+    /// Marks the options that the command has and nothing else sets as effective, and returns the equivalent
+    /// command-line arguments.
+    pub(crate) fn count_effective(&mut self, is_open: impl Fn(&str) -> bool) -> Vec<String> {
+        let options = self.content.options.iter().filter(|option| is_open(&option.key));
         let counting: Vec<&FileOption> = options.collect();
         self.counting = counting.iter().map(|option| option.key.clone()).collect();
         counting.into_iter().flat_map(|option| option.arguments.clone()).collect()

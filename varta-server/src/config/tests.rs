@@ -15,7 +15,7 @@ use crate::config::args::{Args, definition, without_variables};
 use crate::config::{Config, ForgetAfter, Tables};
 use crate::domain::{Expected, Rule};
 use crate::services::Task;
-use crate::services::maintenance::ControlSocket;
+use crate::services::maintenance::{ControlSocket, MaintenanceTask};
 use crate::services::recording::{RecordOptions, RecordingTask};
 
 #[test]
@@ -129,6 +129,29 @@ fn an_option_that_makes_no_sense_beside_others_is_told_with_its_line_only_if_the
     let log_level = read(&[], "log-level = \"loud\"").unwrap();
     let error = logging::start(None, log_level.log_level.as_deref()).unwrap_err();
     assert!(log_level.locate(error).to_string().contains("varta.toml:1: log-level: `loud`"));
+}
+
+#[test]
+fn what_is_asked_of_a_server_goes_where_its_file_says() {
+    let control = |words: &[&str], text: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("varta.toml");
+        std::fs::write(&path, text).unwrap();
+        let start = ["varta-server", "pauses", "--config", path.to_str().unwrap()];
+        let words = start.iter().chain(words);
+        let args =
+            Args::read_by(bare_definition(), words.map(OsString::from)).map_err(|error| error.to_string())?;
+        let Some(Task::Maintenance(MaintenanceTask::Pauses(pauses))) = args.task else { unreachable!() };
+        Ok::<_, String>((pauses.control.control_socket, pauses.control.socket))
+    };
+    let both =
+        "stall-after = \"2s\"\ncontrol-socket = \"/c\"\nsocket = [\"/a\", \"/b\"]\n[[rule]]\nname = \"a\"";
+    let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
+    assert_eq!(control(&[], both), Ok((Some("/c".into()), paths(&["/a", "/b"]))));
+    assert_eq!(control(&["--control-socket", "/d"], both), Ok((Some("/d".into()), paths(&["/a", "/b"]))));
+    assert_eq!(control(&["--socket", "/d"], "socket = \"/a\""), Ok((None, paths(&["/d"]))));
+    assert_eq!(control(&["--json"], "udp = \"127.0.0.1:1\""), Ok((None, Vec::new())));
+    assert!(control(&[], "\nsockt = \"/a\"").unwrap_err().contains("varta.toml:2: sockt: "));
 }
 
 #[test]

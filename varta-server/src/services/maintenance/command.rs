@@ -64,15 +64,21 @@ impl MaintenanceTask {
 /// Which server is spoken to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct ControlArgs {
+    /// TOML file of the server, which says where its sockets are
+    ///
+    /// Its other options have no effect here. Relative paths in it are relative to the working directory.
+    #[arg(long, env = "VARTA_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Path of the server's control socket
     ///
     /// Default: the path of the server's socket with `.control` appended.
     #[arg(long, env = "VARTA_CONTROL_SOCKET", value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
 
-    /// Path of the server's socket, if it is not one of the usual paths
+    /// Path of the server's socket, if it is not one of the usual paths; of several the first
     #[arg(long, env = "VARTA_SOCKET", value_name = "PATH")]
-    pub socket: Option<PathBuf>,
+    pub socket: Vec<PathBuf>,
 }
 
 impl ControlArgs {
@@ -87,7 +93,7 @@ impl ControlArgs {
             }
             return Ok(path.clone());
         }
-        if let Some(socket) = &self.socket {
+        if let Some(socket) = self.socket.first() {
             if is_none(socket) {
                 let fault = "a server without a socket has no control socket beside it; say with --control-socket where it is";
                 return Err(Error::Option { option: "--socket none", fault: fault.to_owned() });
@@ -326,7 +332,8 @@ mod tests {
     }
 
     fn control(control_socket: Option<&str>, socket: Option<&str>) -> ControlArgs {
-        ControlArgs { control_socket: control_socket.map(Into::into), socket: socket.map(Into::into) }
+        let socket = socket.into_iter().map(Into::into).collect();
+        ControlArgs { config: None, control_socket: control_socket.map(Into::into), socket }
     }
 
     #[test]
