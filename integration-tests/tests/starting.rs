@@ -278,6 +278,25 @@ fn an_option_comes_from_the_environment_unless_it_is_on_the_command_line() {
 // Who may read the metrics.
 
 #[test]
+fn a_host_may_be_named_and_its_first_ipv4_address_is_taken() {
+    let server = Server::start(["--metrics-addr", "localhost:0", "--udp", "localhost:0"]);
+    assert!(server.address().ip().is_ipv4() && server.address().ip().is_loopback());
+    server.expect(line("listening on udp:127.0.0.1:"));
+    // No resolver is asked for a label of more than 63 letters, and none knows it.
+    let host = "x".repeat(70);
+    let address = format!("{host}:9844");
+    for option in ["--udp", "--secure-udp", "--metrics-addr"] {
+        let scratch = Scratch::make();
+        let said = refused_start(1, &scratch.socket(), [option, &address]);
+        assert_says(
+            &said,
+            &[&format!("{option} {address}: the address of the host {host} cannot be found: ")],
+        );
+        assert!(!scratch.socket().exists());
+    }
+}
+
+#[test]
 fn a_token_is_asked_for_everything_but_health() {
     let scratch = Scratch::make();
     let path = scratch.path("token");

@@ -42,6 +42,7 @@ pub use self::services::{audit, events, recording, recovery};
 /// The command line, the environment and the file of `--config`, as clap reads them.
 pub mod cli {
     pub use crate::base::logging::LogFormat;
+    pub use crate::base::options::host_port::HostPort;
     pub use crate::base::options::size::Size;
     pub use crate::base::options::values::{Address, Id, Mode};
     pub use crate::config::args::Args;

@@ -29,7 +29,7 @@ fn values_that_cannot_be_parsed() {
         &["--socket-mode", "7777"],
         &["--allow-uid", "somebody"],
         &["--allow-gid", "4294967296"],
-        &["--udp", "localhost:9844"],
+        &["--udp", "127.1:9844"],
         &["--secure-udp", "127.0.0.1"],
         &["--udp-receive-buffer", "much"],
         &["--metrics-addr", "localhost"],

@@ -156,6 +156,18 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
+    /// The name of a host in an address to listen on could not be resolved.
+    #[error("{option} {host}:{port}: the address of the host {host} cannot be found: {source}")]
+    HostName {
+        /// The option that gave the address.
+        option: &'static str,
+        /// The name.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The error of the resolver.
+        source: io::Error,
+    },
     /// The address for metrics could not be bound.
     #[error(
         "{address}: cannot listen for metrics: {source}; is another program using the port? Give another address with \
@@ -267,6 +279,7 @@ impl Error {
             | Error::StateInUse { .. }
             | Error::NewerState { .. }
             | Error::StateDatabase { .. }
+            | Error::HostName { .. }
             | Error::MetricsAddress { .. }
             | Error::AuditLog { .. }
             | Error::File { is_configuration: false, .. }
@@ -281,7 +294,9 @@ impl Error {
             Error::UnknownGroup { .. } => Some("socket-group"),
             Error::PlaintextRemote { .. } => Some("udp"),
             Error::MetricsUnprotected { .. } => Some("metrics-addr"),
-            Error::Option { option, .. } => option.strip_prefix("--")?.split(' ').next(),
+            Error::Option { option, .. } | Error::HostName { option, .. } => {
+                option.strip_prefix("--")?.split(' ').next()
+            }
             Error::SocketInUse { .. }
             | Error::NotASocket { .. }
             | Error::UnsafeDirectory { .. }

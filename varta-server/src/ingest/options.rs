@@ -9,8 +9,8 @@ use varta_proto::address::default_socket_path;
 
 use crate::base::SocketOptions;
 use crate::base::error::Error;
-use crate::base::options::values::{find_group, parse_group, parse_mode, parse_socket_address, parse_user};
-use crate::base::options::{Id, Mode, Size, parse_size};
+use crate::base::options::values::{find_group, parse_group, parse_mode, parse_user};
+use crate::base::options::{HostPort, Id, Mode, Size, parse_host_port, parse_size};
 use crate::ingest::{AllowedSenders, KeyFiles, UdpOptions};
 
 /// The default length of the queue of a Unix socket, in datagrams: more than one sender can have on the way.
@@ -70,20 +70,23 @@ pub struct IngestArgs {
 
     /// UDP address for plaintext beats; may be given more than once; port 0 picks a free port
     ///
+    /// An IP address, or the name of a host: of its addresses the first IPv4 one is taken, else the first.
     /// Any program that can reach the address can impersonate any agent of another host, so an address that
     /// is not loopback needs --allow-plaintext-remote. `[::]` also accepts IPv4, unless 0.0.0.0 is given with
     /// the same port.
-    #[arg(long, env = "VARTA_UDP", value_name = "ADDR", value_delimiter = ',', value_parser = parse_socket_address)]
-    pub udp: Vec<SocketAddr>,
+    #[arg(long, env = "VARTA_UDP", value_name = "ADDR", value_delimiter = ',', value_parser = parse_host_port)]
+    pub udp: Vec<HostPort>,
 
     /// Also accept plaintext beats from the network
     #[arg(long, env = "VARTA_ALLOW_PLAINTEXT_REMOTE", value_parser = FalseyValueParser::new())]
     pub allow_plaintext_remote: bool,
 
     /// UDP address for encrypted beats; may be given more than once; needs a key file
+    ///
+    /// An IP address, or the name of a host: of its addresses the first IPv4 one is taken, else the first.
     #[arg(long, env = "VARTA_SECURE_UDP", value_name = "ADDR", value_delimiter = ',',
-          value_parser = parse_socket_address)]
-    pub secure_udp: Vec<SocketAddr>,
+          value_parser = parse_host_port)]
+    pub secure_udp: Vec<HostPort>,
 
     /// File with the key that server and agents share: 64 hexadecimal characters
     ///
@@ -119,7 +122,7 @@ impl IngestArgs {
     ///
     /// # Errors
     ///
-    /// When the group is not known.
+    /// When the group is not known, or the host of an address has no address.
     pub fn options(self) -> Result<IngestOptions, Error> {
         let us = nix::unistd::geteuid().as_raw();
         let group = self.socket_group.map(find_group).transpose()?;
@@ -136,9 +139,9 @@ impl IngestArgs {
             sockets,
             socket_queue: self.socket_queue,
             allowed,
-            udp: self.udp,
+            udp: resolve("--udp", &self.udp)?,
             allow_plaintext_remote: self.allow_plaintext_remote,
-            secure_udp: self.secure_udp,
+            secure_udp: resolve("--secure-udp", &self.secure_udp)?,
             keys: KeyFiles {
                 key: self.key_file,
                 accepted: self.accepted_key_file,
@@ -148,6 +151,11 @@ impl IngestArgs {
             udp_receive_buffer: usize::try_from(self.udp_receive_buffer.0).unwrap_or(usize::MAX),
         })
     }
+}
+
+/// The addresses, with the names in them looked up.
+fn resolve(option: &'static str, addresses: &[HostPort]) -> Result<Vec<SocketAddr>, Error> {
+    addresses.iter().map(|address| address.resolve(option)).collect()
 }
 
 /// Where agents beat, and whose beats are taken.

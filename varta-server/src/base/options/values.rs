@@ -1,8 +1,7 @@
 //! Values of options that are more than a text or a number, with their parsers.
 
-use std::net::SocketAddr;
-
 use crate::base::error::Error;
+use crate::base::options::host_port::{HostPort, parse_host_port};
 
 /// Permission bits of a file, written in octal: a type of its own keeps them apart from plain numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,9 +11,9 @@ pub struct Mode(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id(pub u32);
 
-/// A socket address, or `none`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address(pub Option<SocketAddr>);
+/// An address to listen on, or `none`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address(pub Option<HostPort>);
 
 pub(crate) fn parse_mode(text: &str) -> Result<Mode, String> {
     match u32::from_str_radix(text, 8) {
@@ -27,13 +26,7 @@ pub(crate) fn parse_address(text: &str) -> Result<Address, String> {
     if text == "none" {
         return Ok(Address(None));
     }
-    let address =
-        text.parse().map_err(|_| "is neither IP:PORT, as in 127.0.0.1:9843 or [::1]:9843, nor `none`")?;
-    Ok(Address(Some(address)))
-}
-
-pub(crate) fn parse_socket_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "is not IP:PORT, as in 127.0.0.1:9844 or [::1]:9844".to_owned())
+    parse_host_port(text).map(|address| Address(Some(address))).map_err(|error| error + ", nor `none`")
 }
 
 pub(crate) fn parse_user(text: &str) -> Result<Id, String> {

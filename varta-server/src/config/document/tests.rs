@@ -77,7 +77,7 @@ fn what_makes_no_sense_is_told_with_line_and_key() {
         ("socket = [\n\"a\",\n7]", 3, "socket: is an integer, and a string is wanted"),
         ("socket = []", 1, "socket: is an empty list; leave the key out"),
         ("socket = \"\"", 1, "socket: ``: "),
-        ("udp = \"localhost:9844\"", 1, "udp: `localhost:9844`: is not IP:PORT"),
+        ("udp = \"127.1:9844\"", 1, "udp: `127.1:9844`: is neither IP:PORT nor HOST:PORT"),
         ("max-agents = \"7\"", 1, "max-agents: is a string, and a number is wanted"),
         (
             "audit-limit = 1.5",

@@ -19,7 +19,8 @@ const DEFAULT_METRICS_ADDR: &str = "127.0.0.1:9843";
 pub struct HttpArgs {
     /// Address for /metrics, /healthz and /readyz; port 0 picks a free port; `none` turns it off
     ///
-    /// An address that is not loopback needs --metrics-token-file.
+    /// An IP address, or the name of a host: of its addresses the first IPv4 one is taken, else the first. An
+    /// address that is not loopback needs --metrics-token-file.
     #[arg(long, env = "VARTA_METRICS_ADDR", value_name = "ADDR", default_value = DEFAULT_METRICS_ADDR,
           value_parser = parse_address)]
     pub metrics_addr: Address,
@@ -38,11 +39,12 @@ impl HttpArgs {
     ///
     /// # Errors
     ///
-    /// When the token cannot be read.
+    /// When the token cannot be read, or the host of the address has no address.
     pub fn options(self) -> Result<HttpOptions, Error> {
         let HttpArgs { metrics_addr, metrics_token_file, agent_metrics } = self;
         let token = metrics_token_file.as_deref().map(Secret::from_file).transpose()?;
-        Ok(HttpOptions { address: metrics_addr.0, token, agent_metrics })
+        let address = metrics_addr.0.map(|address| address.resolve("--metrics-addr")).transpose()?;
+        Ok(HttpOptions { address, token, agent_metrics })
     }
 }
 
