@@ -1,6 +1,7 @@
 //! The engine: the task that owns the tracker, and what surrounds it: process monitoring, queries,
 //! subscribers, recording.
 
+mod debugging;
 mod detector_options;
 mod feed;
 mod forget;

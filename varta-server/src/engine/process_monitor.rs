@@ -14,6 +14,7 @@ use crate::domain::process::{
     Dossier, EndedProcess, ExitStatus, InspectionDepth, Lineage, ProcessActivity, ProcessId,
 };
 use crate::domain::tracker::{Policy, Tracker, TrackerRequest};
+use crate::engine::debugging::{debug_evidence, debug_look};
 use crate::engine::record::InputRecord;
 use crate::engine::tap::{Recorder, RecordingProcesses};
 use crate::ingest::batch::Batch;
@@ -195,6 +196,7 @@ impl ProcessMonitor {
     }
 
     fn look(&mut self, process: ProcessId, depth: InspectionDepth, tracker: &mut Tracker, now: MonoTime) {
+        debug_look(process, depth);
         let earlier = match depth {
             InspectionDepth::Quick => None,
             InspectionDepth::Full => self.quick_samples.remove(&process),
@@ -208,6 +210,7 @@ impl ProcessMonitor {
     /// Passes a sampling result to the tracker.
     pub(super) fn apply_sample(&mut self, answer: SampleResult, tracker: &mut Tracker, now: MonoTime) {
         let SampleResult { process, dossier } = answer;
+        debug_evidence(process, dossier.as_deref());
         let death = match dossier {
             Some(glance) if glance.look.details.is_none() => {
                 if self.quick_samples.len() >= MAX_QUICK_SAMPLES {

@@ -18,6 +18,7 @@ use crate::base::time::{MonoTime, millis};
 use crate::domain::beat::{Origin, Transport};
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::tracker::{RegistryChange, Tracker};
+use crate::engine::debugging::{debug_refusals, debug_verdict};
 use crate::engine::metrics::TrackerMetrics;
 use crate::engine::process_monitor::ProcessMonitor;
 use crate::engine::query::{Alarms, MatchingSlice, NamedSlice, Query, Slice};
@@ -104,6 +105,12 @@ impl TrackerActor {
             {
                 timer.as_mut().reset(self.clock.instant(wake_at));
                 rings_at = Some(wake_at);
+                tracing::trace!(
+                    target: "varta::engine",
+                    in_ms = millis(wake_at.since(self.clock.now())),
+                    "the next deadline, or look at the server's own turns, is in {:.3?}",
+                    wake_at.since(self.clock.now())
+                );
             }
             let mut listeners_gone = false;
             let mut died = None;
@@ -132,6 +139,7 @@ impl TrackerActor {
             // checked against it.
             let now = self.clock.now();
             if self.tracker.poll_timeout().is_some_and(|due| due <= now) {
+                tracing::trace!(target: "varta::engine", "deadlines are due; what has arrived is read first");
                 self.read_ahead().await;
                 self.notice_drops(now);
             }
@@ -238,16 +246,19 @@ impl TrackerActor {
         let frames = &self.frames[batch.transport.index()];
         let mut taken = 0;
         for (before, control) in &batch.controls {
-            frames.add(
-                &self.tracker.handle_batch(&batch.beats[taken..*before], &mut self.process_monitor.lookup()),
-            );
+            let counts =
+                self.tracker.handle_batch(&batch.beats[taken..*before], &mut self.process_monitor.lookup());
+            debug_refusals(batch.transport, &counts);
+            frames.add(&counts);
             taken = *before;
             let mut tally = OutcomeCounts::default();
             tally.count(self.tracker.handle_control(control, &mut self.process_monitor.lookup()));
             frames.add(&tally);
             self.keep_pace(control.sender);
         }
-        frames.add(&self.tracker.handle_batch(&batch.beats[taken..], &mut self.process_monitor.lookup()));
+        let counts = self.tracker.handle_batch(&batch.beats[taken..], &mut self.process_monitor.lookup());
+        debug_refusals(batch.transport, &counts);
+        frames.add(&counts);
         if let Some(at) = batch.queue_full_at {
             self.tracker.handle_loss(batch.transport, at);
         }
@@ -257,6 +268,7 @@ impl TrackerActor {
 
     fn hand_on_transitions(&mut self) {
         while let Some(transition) = self.tracker.poll_transition() {
+            debug_verdict(&transition);
             self.metrics.transition(&transition);
             self.sinks.dispatch(&transition);
         }

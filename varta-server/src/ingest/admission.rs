@@ -15,7 +15,7 @@ use crate::ingest::keyring::Keyring;
 use crate::ingest::message::Message;
 use crate::ingest::namespaces::PidNamespaces;
 use crate::ingest::queue_fill::QueueFill;
-use crate::ingest::recvmmsg::{BATCH, Passed, ReceiveBuffer};
+use crate::ingest::recvmmsg::{BATCH, Datagram, Passed, ReceiveBuffer};
 use crate::ingest::refusals::{Explanation, RefusalLog};
 use crate::ingest::sender_pidfds::SenderPidfds;
 use crate::ingest::senders::Senders;
@@ -112,16 +112,21 @@ impl Admission {
         let mut beats = Vec::with_capacity(datagrams.len());
         let mut refused = OutcomeCounts::default();
         let mut controls = Vec::new();
-        let mut enter = |judged: Result<(Sender, Message), FrameOutcome>| match judged {
-            Ok((sender, Message::Beat(frame))) => beats.push(ReceivedBeat { received_at, sender, frame }),
-            Ok((sender, Message::Control(said))) => {
-                controls.push((beats.len(), ReceivedControl { received_at, sender, said }));
-            }
-            // An Attach whose page was mapped has become a control message. One whose page was refused is
-            // well-formed all the same.
-            Ok((_, Message::Attach { .. })) => refused.count(FrameOutcome::Accepted),
-            Err(outcome) => refused.count(outcome),
-        };
+        let transport = self.transport();
+        let mut enter =
+            |judged: Result<(Sender, Message), FrameOutcome>, datagram: &Datagram<'_>| match judged {
+                Ok((sender, Message::Beat(frame))) => beats.push(ReceivedBeat { received_at, sender, frame }),
+                Ok((sender, Message::Control(said))) => {
+                    controls.push((beats.len(), ReceivedControl { received_at, sender, said }));
+                }
+                // An Attach whose page was mapped has become a control message. One whose page was refused is
+                // well-formed all the same.
+                Ok((_, Message::Attach { .. })) => refused.count(FrameOutcome::Accepted),
+                Err(outcome) => {
+                    debug_refusal(transport, datagram, outcome);
+                    refused.count(outcome);
+                }
+            };
         match self {
             Admission::Unix(unix) => {
                 let UnixAdmission { senders, namespaces, refusals, pages, .. } = &mut **unix;
@@ -138,18 +143,16 @@ impl Admission {
                         pidfds.push((sender.pid, pidfd));
                     }
                     let descriptor = descriptors.iter().find(|(number, _)| *number == index);
-                    enter(unix::attach_or_skip(
-                        judged,
-                        pages,
-                        descriptor.map(|(_, passed)| passed),
-                        received_at,
-                    ));
+                    let passed = descriptor.map(|(_, passed)| passed);
+                    enter(unix::attach_or_skip(judged, pages, passed, received_at), &datagram);
                 }
             }
-            Admission::Udp => datagrams.for_each(|datagram| enter(udp::judge(&datagram))),
+            Admission::Udp => datagrams.for_each(|datagram| enter(udp::judge(&datagram), &datagram)),
             Admission::SecureUdp(keyring) => {
                 let mut keyring = keyring.open();
-                datagrams.for_each(|datagram| enter(keyring.authenticate(&datagram, received_at)));
+                datagrams.for_each(|datagram| {
+                    enter(keyring.authenticate(&datagram, received_at), &datagram);
+                });
             }
         }
         if let Admission::Unix(unix) = self {
@@ -157,7 +160,34 @@ impl Admission {
             unix.pidfds.note(received.len(), received_at);
         }
         let queue_full_at = self.note_fill(received, received_at);
-        (Batch { transport: self.transport(), beats, controls, queue_full_at, pidfds }, refused)
+        (Batch { transport, beats, controls, queue_full_at, pidfds }, refused)
+    }
+}
+
+/// Each refused datagram, for who looks into it.
+#[cold]
+fn debug_refusal(transport: Transport, datagram: &Datagram<'_>, outcome: FrameOutcome) {
+    let sender = datagram.credentials;
+    tracing::debug!(
+        target: "varta::ingest",
+        transport = transport.as_str(),
+        uid = sender.map(|sender| sender.uid),
+        pid = sender.map(|sender| sender.pid),
+        source = datagram.source.map(tracing::field::display),
+        bytes = datagram.payload.len(),
+        reason = FrameOutcome::labels()[outcome.index()],
+        "a datagram of {} bytes from {} is refused: {}",
+        datagram.payload.len(),
+        sender_text(datagram),
+        FrameOutcome::labels()[outcome.index()]
+    );
+}
+
+fn sender_text(datagram: &Datagram<'_>) -> String {
+    match (datagram.credentials, datagram.source) {
+        (Some(sender), _) => format!("process {} of uid {}", sender.pid, sender.uid),
+        (None, Some(source)) => source.to_string(),
+        (None, None) => "somebody".to_owned(),
     }
 }
 

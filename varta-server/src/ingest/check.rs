@@ -159,6 +159,7 @@ async fn answer(stream: &UnixStream, rules: &Mutex<Rules>, clock: Clock) -> io::
         }
     };
     let Some(answer) = answer else { return Ok(()) };
+    tracing::debug!(target: "varta::ingest", answer, "a process asked whether its beats are taken: {answer}");
     stream.writable().await?;
     stream.try_write(answer.as_bytes()).map(drop)
 }

@@ -140,6 +140,7 @@ impl Settlement {
     async fn note(&self, attempt: Attempt, lanes: &mut Lanes<Waiting>, state: &mut State) {
         let Attempt { agent, since, notice, result } = attempt;
         let (name, id, kind) = (&self.name, &notice.delivery.id, notice.delivery.kind.as_str());
+        tracing::debug!(target: "varta::alerts", %id, kind, "{name}: the notice {id} ({kind}) is {result}");
         match result {
             DeliveryResult::Taken => {
                 self.outcomes.sent.increment(1);

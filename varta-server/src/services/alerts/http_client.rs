@@ -1,5 +1,6 @@
 //! The HTTP client of all destinations, its limits, and what a response means for a retry.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,17 @@ pub(super) enum DeliveryResult {
     Refused(String),
     /// A temporary failure, with its reason and the delay that `Retry-After` asks for.
     Failed(String, Option<Duration>),
+}
+
+/// What became of it, as the end of a sentence.
+impl fmt::Display for DeliveryResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeliveryResult::Taken => f.write_str("taken"),
+            DeliveryResult::Refused(reason) => write!(f, "refused: {reason}"),
+            DeliveryResult::Failed(reason, _) => write!(f, "not taken: {reason}"),
+        }
+    }
 }
 
 /// Builds the client. The certificates of the host are loaded only if a destination needs them.
@@ -127,18 +139,21 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: String,
 ) -> Answer {
+    let bytes = body.len();
     let request = client
         .post(url.get().clone())
         .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
         .headers(headers)
         .body(body);
-    match request.send().await {
+    let answer = match request.send().await {
         Ok(response) => judge(response).await,
         // Without the URL the error has no secrets in it.
         Err(error) => {
             Answer { result: DeliveryResult::Failed(chain(&error.without_url()), None), date: None }
         }
-    }
+    };
+    tracing::debug!(target: "varta::alerts", bytes, "{url}: {bytes} bytes are {}", answer.result);
+    answer
 }
 
 async fn judge(response: Response) -> Answer {

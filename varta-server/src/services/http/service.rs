@@ -16,7 +16,7 @@ use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::State;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::accept::{Listener, accept};
@@ -163,7 +163,9 @@ pub(super) async fn serve<L: Listener>(
         let (routes, asking) = (TowerToHyperService::new(router.clone()), Arc::clone(&client));
         let service = service_fn(move |request| {
             asking.has_asked();
-            routes.call(request)
+            let asked = Asked::of(&request);
+            let answer = routes.call(request);
+            async move { answer.await.inspect(|answer| asked.debug(answer.status())) }
         });
         async move {
             let connection = hyper::server::conn::http1::Builder::new()
@@ -224,11 +226,36 @@ async fn metrics(State(shared): State<Arc<HttpState>>, headers: HeaderMap) -> Re
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").into_response();
     };
     let HttpContext { clock, log_lines_dropped, .. } = &shared.site;
-    let families =
-        shared.site.metrics.render(clock.now() - MonoTime::START, rows.omitted(), log_lines_dropped());
+    let omitted = rows.omitted();
+    let families = shared.site.metrics.render(clock.now() - MonoTime::START, omitted, log_lines_dropped());
     let pieces = std::iter::once(Bytes::from(families)).chain(rows.into_pieces());
-    let pieces = place.hold_for(pieces).collect();
+    let pieces: VecDeque<_> = place.hold_for(pieces).collect();
+    tracing::trace!(
+        target: "varta::http",
+        "a scrape has {} bytes in {} pieces; {} agents have no rows",
+        pieces.iter().map(Bytes::len).sum::<usize>(),
+        pieces.len(),
+        omitted
+    );
     ([(CONTENT_TYPE, TEXT_FORMAT)], Body::new(BodyChunks { pieces })).into_response()
+}
+
+/// A request as it is told to who looks into it, if anybody does.
+struct Asked(Option<(String, Instant)>);
+
+impl Asked {
+    fn of<B>(request: &Request<B>) -> Self {
+        let is_wanted = tracing::enabled!(target: "varta::http", tracing::Level::DEBUG);
+        // Without its query, which may have secrets in it.
+        let line = || format!("{} {}", request.method(), request.uri().path().escape_debug());
+        Asked(is_wanted.then(|| (line(), Instant::now())))
+    }
+
+    fn debug(self, status: StatusCode) {
+        let Some((line, since)) = self.0 else { return };
+        let (status, took) = (status.as_u16(), since.elapsed());
+        tracing::debug!(target: "varta::http", request = line, status, "{line}: {status} after {took:.3?}");
+    }
 }
 
 /// The token of the header `Authorization`, whose scheme may be in any case (RFC 9110, section 11.1).

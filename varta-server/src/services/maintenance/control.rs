@@ -123,6 +123,7 @@ async fn converse(stream: &UnixStream, desk: &PauseService, stop: &CancellationT
                 Ok(read) => read.and_then(|line| Request::parse(&line)),
                 Err(_) => Err(format!("did not come within {REQUEST_WITHIN:?}")),
             };
+            tracing::debug!(target: "varta::maintenance", uid, "uid {uid} asks on the control socket: {request:?}");
             match request {
                 Ok(request) => desk.answer(request, uid).await,
                 Err(fault) => Response::malformed(format!("the request makes no sense: {fault}")),
@@ -131,6 +132,12 @@ async fn converse(stream: &UnixStream, desk: &PauseService, stop: &CancellationT
         Err(fault) => Response::refused(fault),
     };
     desk.count(answer.outcome);
+    tracing::debug!(
+        target: "varta::maintenance",
+        outcome = answer.outcome.as_str(),
+        "a request on the control socket is answered: {}",
+        answer.to_line().trim_end()
+    );
     // A client that does not read the response changes nothing about the result.
     let _ = timeout(ANSWER_WITHIN, write_line(stream, answer.to_line().as_bytes())).await;
 }

@@ -128,6 +128,18 @@ impl RecoveryTask {
             };
             let doer = Arc::clone(&self.doer);
             let number = job.number;
+            tracing::debug!(
+                target: "varta::recovery",
+                job = number,
+                agent = %job.transition.agent,
+                step = job.step,
+                attempt = job.attempt,
+                "job {number} begins: step {} of attempt {} for {}, which is {}",
+                job.step + 1,
+                job.attempt,
+                job.transition.agent,
+                job.transition.to
+            );
             let task = jobs.spawn(async move { doer.act(&job, &kept).await });
             self.tasks.insert(task.id(), number);
         }
@@ -142,6 +154,7 @@ impl RecoveryTask {
             }
         };
         if let Some(number) = self.tasks.remove(&task) {
+            tracing::debug!(target: "varta::recovery", job = number, "job {number} has ended: {outcome:?}");
             self.planner.handle_outcome(number, outcome, self.clock.now());
         }
     }
