@@ -274,12 +274,12 @@ impl Services {
         tracker: &mut Tracker,
         kernel_drops: KernelDrops,
     ) -> Result<ForTracker, Error> {
-        let Services { http, state, maintenance, recording, recovery, events, audit, alerts } = self;
+        let Services { http, state, mut maintenance, recording, recovery, events, audit, alerts } = self;
         let pauses = maintenance.pauses().clone();
         log::service::start(context);
         let state = state.start(context, tracker)?;
         let recorder = recording.start(context)?;
-        let notifier = alerts.start(context, &pauses);
+        let notifier = alerts.start(context, &pauses, maintenance.take_ack_requests());
         let audit_writer = audit.start(context)?;
         recovery.start(context, audit_writer.clone(), notifier, &pauses)?;
         events.start(context)?;

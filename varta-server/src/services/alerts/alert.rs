@@ -101,8 +101,13 @@ impl Named {
     }
 
     pub(super) fn key(&self) -> AgentKey {
+        AgentKey::of(&self.id())
+    }
+
+    /// The identity, with the name as metrics show it.
+    pub(super) fn id(&self) -> AgentId {
         let name = Arc::from(self.name.as_str());
-        AgentKey::of(&AgentId { name, origin: self.place, pid: self.pid, twin: self.twin })
+        AgentId { name, origin: self.place, pid: self.pid, twin: self.twin }
     }
 
     /// The value of the label `transport`; empty for an agent that has not been seen.

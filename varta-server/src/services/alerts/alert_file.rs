@@ -9,11 +9,11 @@ use crate::base::error::Error;
 use crate::base::files::bounded_read::{Owner, ReadError};
 use crate::base::files::private_json::{Fault, PrivateJson};
 use crate::base::files::state_dir::StateDir;
-use crate::services::alerts::lifecycle::PersistedAlert;
+use crate::services::alerts::lifecycle::{PersistedAck, PersistedAlert};
 
 const NAME: &str = "alerts.json";
-/// The version of the file's format.
-const VERSION: u32 = 1;
+/// The version of the file's format: version 1 has no acknowledgements.
+const VERSION: u32 = 2;
 /// The limit of the file's length in bytes. The server writes less: there are some five thousand alerts at
 /// most.
 const MAX_LEN: u64 = 32 << 20;
@@ -22,6 +22,7 @@ const MAX_LEN: u64 = 32 << 20;
 struct Written<'a> {
     version: u32,
     alerts: &'a [PersistedAlert],
+    acks: &'a [PersistedAck],
 }
 
 #[derive(Deserialize)]
@@ -29,6 +30,15 @@ struct Written<'a> {
 struct AlertFileContent {
     version: u32,
     alerts: Vec<PersistedAlert>,
+    #[serde(default)]
+    acks: Vec<PersistedAck>,
+}
+
+/// What outlives the server.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct KeptAlerts {
+    pub(super) alerts: Vec<PersistedAlert>,
+    pub(super) acks: Vec<PersistedAck>,
 }
 
 /// The path of the file, which need not exist.
@@ -57,7 +67,7 @@ impl AlertFile {
 
     /// The alerts of the server's previous run; empty without a file. A file that cannot be read is logged,
     /// and one that is broken is moved aside.
-    pub(super) fn read(&self) -> Vec<PersistedAlert> {
+    pub(super) fn read(&self) -> KeptAlerts {
         let path = self.path().display();
         let fault = match self.file.read(parse) {
             Ok(alerts) => return alerts.unwrap_or_default(),
@@ -68,7 +78,7 @@ impl AlertFile {
                     target: "varta::alerts",
                     "{path}: {error}; alerts that fired before may fire again"
                 );
-                return Vec::new();
+                return KeptAlerts::default();
             }
         };
         let moved = self.file.move_aside();
@@ -76,7 +86,7 @@ impl AlertFile {
             target: "varta::alerts",
             "{path}: is broken ({fault}); {moved}, and alerts that fired before may fire again"
         );
-        Vec::new()
+        KeptAlerts::default()
     }
 
     /// Replaces the file atomically: a reader finds the old content or the new one.
@@ -84,8 +94,9 @@ impl AlertFile {
     /// # Errors
     ///
     /// The error of the write; the old file is unchanged.
-    pub(super) fn write(&self, alerts: &[PersistedAlert]) -> io::Result<()> {
-        self.file.write(&serde_json::to_vec(&Written { version: VERSION, alerts })?)
+    pub(super) fn write(&self, kept: &KeptAlerts) -> io::Result<()> {
+        let KeptAlerts { alerts, acks } = kept;
+        self.file.write(&serde_json::to_vec(&Written { version: VERSION, alerts, acks })?)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -93,12 +104,13 @@ impl AlertFile {
     }
 }
 
-fn parse(content: &[u8]) -> Result<Vec<PersistedAlert>, String> {
-    let found: AlertFileContent = serde_json::from_slice(content).map_err(|error| error.to_string())?;
-    if found.version != VERSION {
-        return Err(format!("its form has version {}, and this server knows {VERSION}", found.version));
+fn parse(content: &[u8]) -> Result<KeptAlerts, String> {
+    let AlertFileContent { version, alerts, acks } =
+        serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    if !(1..=VERSION).contains(&version) {
+        return Err(format!("its form has version {version}, and this server knows 1 to {VERSION}"));
     }
-    Ok(found.alerts)
+    Ok(KeptAlerts { alerts, acks })
 }
 
 #[cfg(test)]
@@ -115,12 +127,12 @@ mod tests {
     fn a_file_that_is_not_there_says_nothing_and_a_broken_one_is_moved_aside() {
         let directory = tempfile::tempdir().unwrap();
         let file = file_in(directory.path());
-        assert_eq!(file.read(), []);
+        assert_eq!(file.read(), KeptAlerts::default());
         let broken =
-            ["", "{", "[]", r#"{"version":2,"alerts":[]}"#, r#"{"version":1,"alerts":[{}]}"#, "\u{0}"];
+            ["", "{", "[]", r#"{"version":0,"alerts":[]}"#, r#"{"version":1,"alerts":[{}]}"#, "\u{0}"];
         for content in broken {
             fs::write(file.path(), content).unwrap();
-            assert_eq!(file.read(), [], "{content}");
+            assert_eq!(file.read(), KeptAlerts::default(), "{content}");
             assert!(!file.path().exists(), "{content}");
             let aside = fs::read_to_string(directory.path().join("alerts.json.corrupt")).unwrap();
             assert_eq!(aside, content);
@@ -136,10 +148,10 @@ mod tests {
             fs::write(file.path(), content).unwrap();
             assert!(file.refuse_newer().is_ok(), "{content}");
         }
-        let newer = r#"{"version":2,"alerts":{},"more":true}"#;
+        let newer = r#"{"version":3,"alerts":{},"more":true}"#;
         fs::write(file.path(), newer).unwrap();
         let refused = file.refuse_newer().unwrap_err();
-        assert!(matches!(refused, Error::NewerState { version: 2, .. }), "{refused}");
+        assert!(matches!(refused, Error::NewerState { version: 3, .. }), "{refused}");
         assert_eq!(fs::read_to_string(file.path()).unwrap(), newer);
     }
 
@@ -148,7 +160,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = file_in(directory.path());
         std::os::unix::fs::symlink("/dev/zero", file.path()).unwrap();
-        assert_eq!(file.read(), []);
+        assert_eq!(file.read(), KeptAlerts::default());
         assert!(file.path().is_symlink());
     }
 
@@ -157,9 +169,9 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let file = file_in(directory.path());
-        file.write(&[]).unwrap();
-        file.write(&[]).unwrap();
-        assert_eq!(file.read(), []);
+        file.write(&KeptAlerts::default()).unwrap();
+        file.write(&KeptAlerts::default()).unwrap();
+        assert_eq!(file.read(), KeptAlerts::default());
         assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
         // The other file is the lock of the directory.
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);

@@ -17,6 +17,9 @@ pub(super) const PAUSED: &str = "paused";
 /// The annotation with the `alertname` of the alert that ended because its agent got worse.
 pub(super) const ESCALATED_FROM: &str = "escalated_from";
 
+/// The annotation that says who has acknowledged the alarm, when and why.
+pub(super) const ACKNOWLEDGED: &str = "acknowledged";
+
 /// The annotations of one agent in alarm.
 pub(super) fn of_agent(transition: &Transition, now: WallClock) -> Texts {
     let Transition { to, cause, at, silence, silence_is_at_least, last, dossier, .. } = transition;

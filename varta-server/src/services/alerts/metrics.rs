@@ -24,6 +24,7 @@ pub(super) struct Outcomes {
     pub(super) retried: Counter,
     pub(super) given_up: Counter,
     pub(super) refused: Counter,
+    pub(super) acknowledged: Counter,
 }
 
 impl Outcomes {
@@ -35,6 +36,7 @@ impl Outcomes {
             retried: counter("retried"),
             given_up: counter("given_up"),
             refused: counter("refused"),
+            acknowledged: counter("acknowledged"),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The handle by which notifications reach the receivers that get each one once, for this service and others.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::base::clock::wall_now;
 use crate::base::time::WallTime;
+use crate::domain::agent_key::AgentKey;
 use crate::services::alerts::courier::Waiting;
 use crate::services::alerts::delivery::Notice;
 use crate::services::alerts::metrics::Outcomes;
@@ -23,6 +25,8 @@ pub(super) struct NoticeQueues {
     pub(super) queues: Vec<NoticeQueue>,
     pub(super) host: String,
     pub(super) said: AtomicU64,
+    /// The agents whose alarms are acknowledged.
+    pub(super) acknowledged: RwLock<HashSet<AgentKey>>,
 }
 
 /// The queue to the task of one receiver.
@@ -36,7 +40,8 @@ pub(super) struct NoticeQueue {
 impl Notifier {
     /// A notifier for these receivers. Without any it drops everything.
     pub(super) fn new(host: String, queues: Vec<NoticeQueue>) -> Self {
-        Notifier(Arc::new(NoticeQueues { queues, host, said: AtomicU64::new(0) }))
+        let acknowledged = RwLock::default();
+        Notifier(Arc::new(NoticeQueues { queues, host, said: AtomicU64::new(0), acknowledged }))
     }
 
     /// Whether there is a receiver.
@@ -44,16 +49,32 @@ impl Notifier {
         !self.0.queues.is_empty()
     }
 
-    /// Sends the notification of a recovery action. A full queue drops it and counts it as given up. Does
-    /// nothing without a receiver.
+    /// Sends the notification of a recovery action, unless the alarm of its agent is acknowledged. A full queue
+    /// drops it and counts it as given up. Does nothing without a receiver.
     pub(crate) fn send(&self, notice: &Notification) {
         if !self.is_on() {
             return;
+        }
+        let acknowledged = self.0.acknowledged.read().unwrap_or_else(PoisonError::into_inner);
+        if acknowledged.contains(&AgentKey::of(&notice.agent)) {
+            return self.count_acknowledged(1);
         }
         let number = self.0.said.fetch_add(1, Ordering::Relaxed);
         let now = WallTime::from(wall_now());
         let id = notification::unique_id(&self.0.host, number, now);
         self.put(Delivery::of_recovery(notice, &self.0.host, id, now));
+    }
+
+    /// Replaces the agents whose alarms are acknowledged.
+    pub(super) fn acknowledge(&self, agents: HashSet<AgentKey>) {
+        *self.0.acknowledged.write().unwrap_or_else(PoisonError::into_inner) = agents;
+    }
+
+    /// Counts notifications that are not sent because of acknowledgements.
+    pub(super) fn count_acknowledged(&self, count: u64) {
+        for queue in &self.0.queues {
+            queue.outcomes.acknowledged.increment(count);
+        }
     }
 
     pub(super) fn put(&self, delivery: Delivery) {

@@ -1,10 +1,13 @@
 //! What is wrong with the subject of an alert: its name, its severity, and which of two is worse.
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::tracker::Verdict;
 use crate::services::alerts::alert::Texts;
 
 /// What is wrong with an agent, from the least to the worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Problem {
     /// It is expected and has never come.
     Missing,

@@ -25,6 +25,7 @@ use crate::services::alerts::url::AlertUrl;
 use crate::services::alerts::webhook::Webhook;
 use crate::services::alerts::{http_client, task};
 use crate::services::context::Context;
+use crate::services::maintenance::acks::AckRequest;
 use crate::services::maintenance::pauses::Pauses;
 
 /// The capability before it runs. Without a destination it has its metrics and nothing else.
@@ -69,8 +70,14 @@ impl Alerts {
         Ok(Alerts { sending: Some(Sending { options, client, mail, file }) })
     }
 
-    /// Starts the task if there is a receiver, and returns the notifier of other services.
-    pub(crate) fn start(self, context: &mut Context, pauses: &Pauses) -> Notifier {
+    /// Starts the task if there is a receiver, and returns the notifier of other services. `acks` are requests to
+    /// acknowledge alarms.
+    pub(crate) fn start(
+        self,
+        context: &mut Context,
+        pauses: &Pauses,
+        acks: Option<mpsc::Receiver<AckRequest>>,
+    ) -> Notifier {
         // The metrics exist also without a receiver.
         let metrics = AlertMetrics::new(&context.registry);
         let host = context.host.to_string();
@@ -139,6 +146,7 @@ impl Alerts {
             pauses: pauses.clone(),
             clock: context.clock,
             metrics,
+            acks,
             reports,
             board,
             notifier: notifier.clone(),

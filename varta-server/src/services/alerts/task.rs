@@ -17,13 +17,14 @@ use crate::base::error::Error;
 use crate::base::files::coalescing_writer::{CoalescingWriter, Written};
 use crate::domain::tracker::{Forgotten, Transition};
 use crate::engine::query::{Alarms, Query};
-use crate::services::alerts::alert_file::AlertFile;
+use crate::services::alerts::alert_file::{AlertFile, KeptAlerts};
 use crate::services::alerts::delivery::Report;
-use crate::services::alerts::lifecycle::PersistedAlert;
+use crate::services::alerts::lifecycle::Acknowledged;
 use crate::services::alerts::lifecycle::state::{AlertSnapshot, AlertState};
 use crate::services::alerts::metrics::AlertMetrics;
 use crate::services::alerts::notifier::Notifier;
 use crate::services::alerts::settling::Settling;
+use crate::services::maintenance::acks::{AckAction, AckOutcome, AckRequest};
 use crate::services::maintenance::pauses::Pauses;
 
 /// The most transitions handled before other events get a turn.
@@ -54,6 +55,7 @@ pub(crate) struct AlertTask {
     pub(super) pauses: Pauses,
     pub(super) clock: Clock,
     pub(super) metrics: AlertMetrics,
+    pub(super) acks: Option<mpsc::Receiver<AckRequest>>,
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) board: watch::Sender<Arc<AlertSnapshot>>,
     pub(super) notifier: Notifier,
@@ -88,7 +90,7 @@ impl Sweeping {
 
 /// The pending write of the file.
 pub(super) struct Saving {
-    file: Option<(AlertFile, CoalescingWriter<Vec<PersistedAlert>>)>,
+    file: Option<(AlertFile, CoalescingWriter<KeptAlerts>)>,
     is_due: bool,
     not_before: Instant,
     writing: Option<Written>,
@@ -99,7 +101,7 @@ impl Saving {
     pub(super) fn new(file: Option<AlertFile>) -> Self {
         let file = file.map(|file| {
             let to_write = file.clone();
-            (file, CoalescingWriter::new(move |kept: &Vec<PersistedAlert>| to_write.write(kept)))
+            (file, CoalescingWriter::new(move |kept: &KeptAlerts| to_write.write(kept)))
         });
         Saving { file, is_due: false, not_before: Instant::now(), writing: None, is_failing: false }
     }
@@ -113,7 +115,7 @@ impl Saving {
         let Some((_, writer)) = &self.file else { return };
         self.is_due = false;
         self.not_before = Instant::now() + SAVE_EVERY;
-        self.writing = Some(writer.put(|| book.kept(now)));
+        self.writing = Some(writer.put(|| KeptAlerts { alerts: book.kept(now), acks: book.kept_acks() }));
     }
 
     /// Handles the result of a write; a failed one is repeated.
@@ -135,6 +137,14 @@ impl Saving {
                 self.is_due = true;
             }
         }
+    }
+}
+
+/// The next request; pends for ever without a queue of them.
+async fn next_request(requests: &mut Option<mpsc::Receiver<AckRequest>>) -> Option<AckRequest> {
+    match requests {
+        Some(requests) => requests.recv().await,
+        None => pending().await,
     }
 }
 
@@ -183,6 +193,7 @@ impl AlertTask {
                     None => break,
                 },
                 Some(forgotten) = self.forgotten.recv() => self.forget(&forgotten),
+                Some(request) = next_request(&mut self.acks) => self.serve(request),
                 Some(report) = self.reports.recv() => self.note(report),
                 alarms = if_any(&mut self.sweeping.asked) => self.sweep_on(alarms),
                 written = if_any(&mut self.saving.writing) => {
@@ -206,16 +217,16 @@ impl AlertTask {
         let file = file.clone();
         let path = file.path().to_path_buf();
         match spawn_blocking(move || file.read()).await {
-            Ok(kept) => {
-                let known = kept.len();
+            Ok(KeptAlerts { alerts, acks }) => {
+                let known = alerts.len();
                 let now = self.now();
-                let senseless = self.lifecycle.restore(kept, now);
+                let senseless = self.lifecycle.restore_acks(acks) + self.lifecycle.restore(alerts, now);
                 if senseless > 0 {
                     let path = path.display();
                     tracing::warn!(
                         target: "varta::alerts",
                         senseless,
-                        "{path}: {senseless} alerts make no sense and are passed over"
+                        "{path}: {senseless} alerts or acknowledgements make no sense and are passed over"
                     );
                 }
                 if known > 0 {
@@ -244,6 +255,10 @@ impl AlertTask {
         while let Some(delivery) = self.lifecycle.poll_delivery() {
             self.notifier.put(delivery);
         }
+        if let Some(agents) = self.lifecycle.poll_acks() {
+            self.notifier.acknowledge(agents);
+        }
+        self.notifier.count_acknowledged(self.lifecycle.take_unsent());
         self.metrics.alertmanager.given_up.increment(self.lifecycle.take_untold());
         if let Some(board) = self.lifecycle.poll_board() {
             self.metrics.firing.set(board.firing.len() as f64);
@@ -288,6 +303,26 @@ impl AlertTask {
         self.settling.forget(&forgotten.agent);
         let now = self.now();
         self.lifecycle.handle_forgotten(forgotten, now);
+    }
+
+    /// Carries out a request to acknowledge alarms, after the transitions from before the tracker's answer.
+    fn serve(&mut self, AckRequest { action, answer }: AckRequest) {
+        self.take_waiting(self.transitions.len());
+        let mut outcome = AckOutcome::default();
+        match action {
+            AckAction::Acknowledge { found, by } => {
+                for found in found {
+                    match self.lifecycle.acknowledge(&found, &by) {
+                        Acknowledged::Done => outcome.agents.push(found.agent),
+                        Acknowledged::NotInAlarm => {}
+                        Acknowledged::Full => outcome.is_full = true,
+                    }
+                }
+            }
+            AckAction::TakeBack(who) => outcome.agents = self.lifecycle.take_back(&who),
+        }
+        // Nobody waits for it when the client has gone.
+        let _ = answer.send(outcome);
     }
 
     fn handle(&mut self, transition: &Transition) {

@@ -1,4 +1,4 @@
-//! The commands `pause`, `resume`, `pauses` and `forget`, and how they find a server's control socket.
+//! The commands that ask a running server: those about pauses, and how all find its control socket.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -15,11 +15,11 @@ use crate::base::error::Error;
 use crate::base::options::parse_duration;
 use crate::base::stdout::print;
 use crate::base::time::rfc3339;
-use crate::domain::AgentPattern;
+use crate::services::maintenance::agent_commands::{AckArgs, ForgetArgs, UnackArgs};
 use crate::services::maintenance::client::send_request;
 use crate::services::maintenance::options::{ControlSocket, NONE, Reason};
 use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason};
-use crate::services::maintenance::protocol::{Matches, Request, Response, check_length, parse_who};
+use crate::services::maintenance::protocol::{Matches, Request, Response, check_length};
 
 /// What a running server can be asked.
 #[derive(Clone, Debug, Subcommand)]
@@ -43,6 +43,16 @@ pub enum MaintenanceTask {
     /// lives is not forgotten: its next beat would bring it back. Exit status: 0 if an agent was forgotten, 1 if
     /// none was.
     Forget(ForgetArgs),
+
+    /// Acknowledge alarms of a running server: nothing more is sent about them until their state changes
+    ///
+    /// Only the server's own user and root may do this. The alert goes on firing, with an annotation that says
+    /// who acknowledged it, why and when, and recovery acts as before. The acknowledgement ends when the agent
+    /// recovers, or comes to be in another state. Exit status: 1 if nobody who is meant is in alarm.
+    Ack(AckArgs),
+
+    /// Take back an acknowledgement
+    Unack(UnackArgs),
 }
 
 impl MaintenanceTask {
@@ -57,6 +67,8 @@ impl MaintenanceTask {
             MaintenanceTask::Resume(args) => args.run(),
             MaintenanceTask::Pauses(args) => args.run(),
             MaintenanceTask::Forget(args) => args.run(),
+            MaintenanceTask::Ack(args) => args.run(),
+            MaintenanceTask::Unack(args) => args.run(),
         }
     }
 }
@@ -108,7 +120,7 @@ impl ControlArgs {
         Ok(std::iter::once(first.clone()).chain(paths).find(is_there).unwrap_or(first))
     }
 
-    fn ask(&self, request: &Request) -> Result<Response, Error> {
+    pub(super) fn ask(&self, request: &Request) -> Result<Response, Error> {
         send_request(&self.path()?, request)
     }
 
@@ -226,57 +238,15 @@ impl PausesArgs {
     }
 }
 
-/// Whom to forget, and why.
-#[derive(Clone, Debug, Args)]
-pub struct ForgetArgs {
-    /// Name of an agent, with `*` and `?` as in `pause`, or its pid
-    #[arg(value_name = "NAME|PID", value_parser = parse_who)]
-    who: AgentPattern,
-
-    /// Reason, for the log and the audit log
-    #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
-    pub reason: Option<Reason>,
-
-    /// Which server is asked.
-    #[command(flatten)]
-    pub control: ControlArgs,
-}
-
-impl ForgetArgs {
-    /// Requests it, and prints who was forgotten.
-    ///
-    /// # Errors
-    ///
-    /// The server cannot be reached, knows nobody who is meant, or all of them live.
-    pub fn run(&self) -> Result<(), Error> {
-        let ForgetArgs { who, reason, control } = self;
-        let answer = control.ask(&Request::Forget { who: who.clone(), reason: reason.clone() })?;
-        let forgotten = answer.forgotten.clone().unwrap_or(Matches { agents: 0, names: Vec::new() });
-        match forgotten.agents {
-            1 => print(&format!("1 agent is forgotten: {}\n", forgotten.shown()))?,
-            agents => print(&format!("{agents} agents are forgotten: {}\n", forgotten.shown()))?,
-        }
-        match &answer.living {
-            None => {}
-            Some(living) if living.agents == 1 => {
-                warn(&format!("1 agent lives and is kept: {}", living.shown()));
-            }
-            Some(living) => warn(&format!("{} agents live and are kept: {}", living.agents, living.shown())),
-        }
-        warn_of(&answer);
-        Ok(())
-    }
-}
-
 /// Prints the warning of a response.
-fn warn_of(answer: &Response) {
+pub(super) fn warn_of(answer: &Response) {
     if let Some(warning) = &answer.word {
         warn(warning);
     }
 }
 
 /// Prints a warning. A closed stderr makes no difference.
-fn warn(warning: &str) {
+pub(super) fn warn(warning: &str) {
     let _ = writeln!(io::stderr(), "varta-server: {}", warning.escape_debug());
 }
 
@@ -386,6 +356,9 @@ mod tests {
             &["forget", ""],
             &["forget", "a", "b"],
             &["forget", "a", "--reason", ""],
+            &["ack"],
+            &["ack", "a", "b"],
+            &["unack", "a", "--reason", "b"],
         ] {
             assert!(task(wrong).is_err(), "{wrong:?}");
         }

@@ -1,28 +1,22 @@
 //! Agents that a user asks the server to forget.
 
-use std::sync::Arc;
-
-use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::AgentPattern;
 use crate::domain::tracker::{AgentId, NameMatches};
 use crate::engine::query::{ForgetSlice, Query};
-use crate::services::audit::AuditWriter;
 use crate::services::maintenance::options::Reason;
 use crate::services::maintenance::pauses::TARGET;
 use crate::services::maintenance::protocol::{Matches, Response, ResponseStatus};
+use crate::services::maintenance::trail::{Events, Trail, room_for};
 
-/// The most forgotten agents of one request that have a record of their own in the audit log.
-const MAX_RECORDED: usize = 256;
+const EVENTS: Events = Events { requested: "forget_requested", agent: "forgotten", done: "forget_done" };
 
 /// What forgets agents, and records that.
 #[derive(Debug)]
 pub(super) struct ForgetService {
     pub(super) queries: mpsc::Sender<Query>,
-    pub(super) audit: AuditWriter,
-    /// The name of this host.
-    pub(super) host: Arc<str>,
+    pub(super) trail: Trail,
 }
 
 /// Who was forgotten by a request, and who was not.
@@ -33,32 +27,24 @@ struct Outcome {
     forgotten: Vec<AgentId>,
     living: u64,
     /// The first few of those that live.
-    living_named: Vec<String>,
+    living_first: Vec<AgentId>,
 }
 
 impl ForgetService {
     /// Forgets the selected agents that do not live. With an audit log the request is on the disk before.
     pub(super) async fn forget(&self, who: AgentPattern, reason: Option<Reason>, uid: u32) -> Response {
-        let request = self.fields(&who, reason.as_ref(), uid);
-        if !self.audit.record("forget_requested", request.clone()).await {
+        let Some(request) = self.trail.begin(EVENTS, &who, reason.as_ref(), uid).await else {
             return Response::refused(
                 "nobody is forgotten: the audit log does not take the record of that; the server's log says why",
             );
-        }
+        };
         let Some(outcome) = self.carry_out(&who).await else {
             return Response::refused("the server ends");
         };
         let text = who.as_str().escape_debug();
-        let why = reason.as_ref().map_or("no reason was given", Reason::as_str);
-        let Outcome { agents, ref forgotten, living, ref living_named } = outcome;
-        for agent in forgotten {
-            self.audit.note("forgotten", self.record_of(agent, &request), false);
-        }
-        let mut done = request;
-        done.insert("agents".to_owned(), json!(agents));
-        done.insert("living".to_owned(), json!(living));
-        let is_recorded = self.audit.record("forget_done", done).await;
-        let living = (living > 0).then(|| Matches { agents: living, names: living_named.clone() });
+        let Outcome { agents, ref forgotten, living, ref living_first } = outcome;
+        let is_recorded = self.trail.end(request, agents, forgotten.iter(), Some(("living", living))).await;
+        let living = (living > 0).then(|| Matches::of_agents(living, living_first));
         if agents == 0 {
             let Some(living) = living else {
                 return Response::refused(format!(
@@ -71,8 +57,8 @@ impl ForgetService {
                 if living.agents == 1 { "lives" } else { "live" }
             ));
         }
-        let forgotten =
-            Matches { agents, names: forgotten.iter().take(NameMatches::MAX_NAMES).map(shown).collect() };
+        let forgotten = Matches::of_agents(agents, forgotten);
+        let why = reason.as_ref().map_or("no reason was given", Reason::as_str);
         tracing::info!(
             target: TARGET,
             pattern = %text,
@@ -84,10 +70,7 @@ impl ForgetService {
         );
         Response {
             outcome: ResponseStatus::Ok,
-            word: (!is_recorded).then(|| {
-                "the audit log has the request, and not all of what came of it; the server's log says why"
-                    .to_owned()
-            }),
+            word: (!is_recorded).then(|| Trail::INCOMPLETE.to_owned()),
             forgotten: Some(forgotten),
             living,
             ..Response::refused("")
@@ -105,37 +88,10 @@ impl ForgetService {
             next = further;
             outcome.agents += forgotten.len() as u64;
             outcome.living += living.len() as u64;
-            let room = MAX_RECORDED.saturating_sub(outcome.forgotten.len());
-            outcome.forgotten.extend(forgotten.into_iter().take(room));
-            let room = NameMatches::MAX_NAMES.saturating_sub(outcome.living_named.len());
-            outcome.living_named.extend(living.iter().take(room).map(shown));
+            outcome.forgotten.extend(forgotten.into_iter().take(room_for(outcome.forgotten.len())));
+            let room = NameMatches::MAX_NAMES.saturating_sub(outcome.living_first.len());
+            outcome.living_first.extend(living.into_iter().take(room));
         }
         Some(outcome)
     }
-
-    /// What every record of a request says.
-    fn fields(&self, who: &AgentPattern, reason: Option<&Reason>, uid: u32) -> Map<String, Value> {
-        let mut fields = Map::new();
-        fields.insert("pattern".to_owned(), json!(who.as_str()));
-        fields.insert("uid".to_owned(), json!(uid));
-        fields.insert("reason".to_owned(), json!(reason.map(Reason::as_str)));
-        fields
-    }
-
-    /// The record of one agent.
-    fn record_of(&self, agent: &AgentId, request: &Map<String, Value>) -> Map<String, Value> {
-        let mut fields = request.clone();
-        let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
-        put("agent", json!(*agent.name));
-        put("pid", json!(agent.pid));
-        put("host", json!(agent.origin.host(&self.host)));
-        put("transport", json!(agent.origin.transport().as_str()));
-        put("twin", json!(agent.twin.number()));
-        fields
-    }
-}
-
-/// An agent by name and pid; one that has not come has no pid.
-fn shown(agent: &AgentId) -> String {
-    if agent.pid == 0 { agent.name.to_string() } else { format!("{}[{}]", agent.name, agent.pid) }
 }

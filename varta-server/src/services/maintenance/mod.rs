@@ -5,6 +5,8 @@
 //! Pauses have two sources. Planned ones are in the configuration file and are reloaded with it; the others
 //! are requested on the control socket, and survive a restart in a file of `--state-dir`.
 
+pub(crate) mod acks;
+mod agent_commands;
 mod client;
 mod command;
 mod control;
@@ -24,9 +26,11 @@ pub(crate) mod service;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod wall_timer;
 
-pub use self::command::{ControlArgs, ForgetArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs};
+pub use self::agent_commands::{AckArgs, ForgetArgs, UnackArgs};
+pub use self::command::{ControlArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs};
 pub use self::options::{
     ControlSocket, MaintenanceArgs, MaintenanceOptions, PlannedPause, PlannedPauses, Reason,
 };

@@ -9,7 +9,7 @@ use crate::base::Glob;
 use crate::base::limits::MAX_DURATION;
 use crate::base::time::millis;
 use crate::domain::AgentPattern;
-use crate::domain::tracker::NameMatches;
+use crate::domain::tracker::{AgentId, NameMatches};
 use crate::services::maintenance::json_object::JsonObject;
 use crate::services::maintenance::options::{PlannedPauses, Reason};
 use crate::services::maintenance::pause::{MIN_PAUSE, Pause, parse_pattern, parse_reason};
@@ -56,6 +56,18 @@ pub(super) enum Request {
         /// The reason.
         reason: Option<Reason>,
     },
+    /// Acknowledges the alarms of agents.
+    Acknowledge {
+        /// The agents.
+        who: AgentPattern,
+        /// The reason.
+        reason: Option<Reason>,
+    },
+    /// Ends acknowledgements.
+    TakeBack {
+        /// The agents.
+        who: AgentPattern,
+    },
 }
 
 impl Request {
@@ -83,11 +95,14 @@ impl Request {
                 who: parse_who(&fields.need_text("who")?)?,
                 reason: fields.text("reason")?.map(|text| parse_reason(&text)).transpose()?,
             },
+            "ack" => Request::Acknowledge {
+                who: parse_who(&fields.need_text("who")?)?,
+                reason: fields.text("reason")?.map(|text| parse_reason(&text)).transpose()?,
+            },
+            "unack" => Request::TakeBack { who: parse_who(&fields.need_text("who")?)? },
             other => {
-                return Err(format!(
-                    "do: `{}` is none of pause, resume, pauses, forget",
-                    other.escape_debug()
-                ));
+                let other = other.escape_debug();
+                return Err(format!("do: `{other}` is none of pause, resume, pauses, forget, ack, unack"));
             }
         };
         fields.end()?;
@@ -114,6 +129,13 @@ impl Request {
                 "who": who.as_str(),
                 "reason": reason.as_ref().map(Reason::as_str),
             }),
+            Request::Acknowledge { who, reason } => json!({
+                "v": VERSION,
+                "do": "ack",
+                "who": who.as_str(),
+                "reason": reason.as_ref().map(Reason::as_str),
+            }),
+            Request::TakeBack { who } => json!({ "v": VERSION, "do": "unack", "who": who.as_str() }),
         };
         format!("{fields}\n")
     }
@@ -183,6 +205,8 @@ pub(super) struct Response {
     pub(crate) forgotten: Option<Matches>,
     /// The agents that were selected, and live.
     pub(crate) living: Option<Matches>,
+    /// The agents whose alarms were acknowledged, or are so no more.
+    pub(crate) acknowledged: Option<Matches>,
 }
 
 /// The agents that a pattern matches.
@@ -194,6 +218,15 @@ pub(super) struct Matches {
 }
 
 impl Matches {
+    /// So many agents, the first of which are given: by name and pid, if they have come.
+    pub(super) fn of_agents(agents: u64, first: &[AgentId]) -> Self {
+        let shown = |agent: &AgentId| match agent.pid {
+            0 => agent.name.to_string(),
+            pid => format!("{}[{pid}]", agent.name),
+        };
+        Matches { agents, names: first.iter().take(NameMatches::MAX_NAMES).map(shown).collect() }
+    }
+
     /// The first few of the names, and that there may be more, if there may. Agents may share a name.
     pub(super) fn shown(&self) -> String {
         let Matches { agents, names } = self;
@@ -230,6 +263,7 @@ impl Response {
             matches: None,
             forgotten: None,
             living: None,
+            acknowledged: None,
         }
     }
 
@@ -247,8 +281,12 @@ impl Response {
                 fields.insert("warning".to_owned(), json!(self.word));
                 fields.insert("pauses".to_owned(), json!(self.pauses));
                 fields.insert("kept".to_owned(), json!(self.kept));
-                let agents =
-                    [("matches", &self.matches), ("forgotten", &self.forgotten), ("living", &self.living)];
+                let agents = [
+                    ("matches", &self.matches),
+                    ("forgotten", &self.forgotten),
+                    ("living", &self.living),
+                    ("acknowledged", &self.acknowledged),
+                ];
                 for (key, agents) in agents {
                     if let Some(agents) = agents {
                         fields.insert(key.to_owned(), agents.to_json());
@@ -281,9 +319,10 @@ impl Response {
             let agents = fields.value(key).map(Matches::of).transpose();
             agents.map_err(|fault| format!("{key}: {fault}"))
         };
-        let [matches, forgotten, living] = [agents("matches")?, agents("forgotten")?, agents("living")?];
+        let [matches, forgotten, living, acknowledged] =
+            [agents("matches")?, agents("forgotten")?, agents("living")?, agents("acknowledged")?];
         let (pauses, kept) = (fields.list("pauses")?, fields.flag("kept")?);
-        Ok(Response { outcome, word, pauses, kept, matches, forgotten, living })
+        Ok(Response { outcome, word, pauses, kept, matches, forgotten, living, acknowledged })
     }
 
     /// Parses the pauses.
@@ -311,6 +350,11 @@ mod tests {
             Request::Resume { pattern },
             Request::Pauses,
             Request::Forget { who: AgentPattern::parse("4242").unwrap(), reason: None },
+            Request::Acknowledge {
+                who: AgentPattern::parse("a").unwrap(),
+                reason: Some(Reason::parse("b").unwrap()),
+            },
+            Request::TakeBack { who: AgentPattern::parse("a*").unwrap() },
         ] {
             let line = request.to_line();
             assert!(line.ends_with('\n') && line.len() <= MAX_REQUEST_LEN);
@@ -324,6 +368,7 @@ mod tests {
             matches: Some(Matches { agents: 7, names: vec!["a".to_owned(), "a b".to_owned()] }),
             forgotten: Some(Matches { agents: 1, names: vec!["a[7]".to_owned()] }),
             living: None,
+            acknowledged: None,
         };
         for answer in [answer, Response::refused("no"), Response::malformed("what?")] {
             assert_eq!(Response::parse(answer.to_line().as_bytes()), Ok(answer));
@@ -342,7 +387,7 @@ mod tests {
             (r#"{"v":"1"}"#, "v: is not a whole number"),
             (r#"{"v":2,"do":"pauses"}"#, "v: 2 is not spoken here"),
             (r#"{"v":1}"#, "do: is missing"),
-            (r#"{"v":1,"do":"stop"}"#, "do: `stop` is none of pause, resume, pauses, forget"),
+            (r#"{"v":1,"do":"stop"}"#, "do: `stop` is none of pause, resume, pauses, forget, ack, unack"),
             (r#"{"v":1,"do":"pauses","all":true}"#, "all: there is no such key here"),
             (r#"{"v":1,"do":"forget"}"#, "who: is missing"),
             (r#"{"v":1,"do":"forget","who":""}"#, "who: has 1 to 128 characters"),

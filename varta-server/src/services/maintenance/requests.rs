@@ -16,6 +16,7 @@ use crate::base::files::watch::FileWatcher;
 use crate::base::time::WallTime;
 use crate::domain::tracker::NameMatches;
 use crate::engine::query::Query;
+use crate::services::maintenance::acks::{AckRequest, AckService};
 use crate::services::maintenance::forget::ForgetService;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::Reason;
@@ -35,6 +36,7 @@ pub(super) struct PauseService {
     metrics: MaintenanceMetrics,
     queries: mpsc::Sender<Query>,
     forget: ForgetService,
+    acks: AckService,
 }
 
 impl PauseService {
@@ -43,9 +45,13 @@ impl PauseService {
         file: Option<PauseFile>,
         metrics: MaintenanceMetrics,
         forget: ForgetService,
+        requests: mpsc::Sender<AckRequest>,
     ) -> Self {
         let keeper = Persister::new(pauses.clone(), file);
-        PauseService { pauses, keeper, metrics, queries: forget.queries.clone(), forget }
+        let ForgetService { queries, trail } = &forget;
+        let (queries, is_kept) = (queries.clone(), keeper.has_place());
+        let acks = AckService { queries: queries.clone(), trail: trail.clone(), requests, is_kept };
+        PauseService { pauses, keeper, metrics, queries, forget, acks }
     }
 
     /// Carries out a request of `uid`.
@@ -56,6 +62,14 @@ impl PauseService {
             Request::Pauses => self.list(),
             Request::Forget { who, reason } => {
                 let answer = self.forget.forget(who, reason, uid).await;
+                Response { kept: self.keeper.has_place(), ..answer }
+            }
+            Request::Acknowledge { who, reason } => {
+                let answer = self.acks.acknowledge(who, reason, uid).await;
+                Response { kept: self.keeper.has_place(), ..answer }
+            }
+            Request::TakeBack { who } => {
+                let answer = self.acks.take_back(who, uid).await;
                 Response { kept: self.keeper.has_place(), ..answer }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::wall_now;
@@ -10,6 +11,7 @@ use crate::ingest::socket_place::PlaceKeeper;
 use crate::metrics::faults::Part;
 use crate::services::audit::AuditWriter;
 use crate::services::context::Context;
+use crate::services::maintenance::acks::{self, AckRequest};
 use crate::services::maintenance::control::ControlListener;
 use crate::services::maintenance::forget::ForgetService;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
@@ -17,6 +19,7 @@ use crate::services::maintenance::options::{self, PlannedPauses};
 use crate::services::maintenance::pause_file::PauseFile;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::maintenance::requests::PauseService;
+use crate::services::maintenance::trail::Trail;
 
 /// The maintenance service before it runs. A drop removes its socket.
 #[derive(Debug)]
@@ -24,6 +27,9 @@ pub(crate) struct Maintenance {
     pauses: Pauses,
     file: Option<PauseFile>,
     pub(super) control: Option<ControlListener>,
+    acks: mpsc::Sender<AckRequest>,
+    /// Until the alert service takes it.
+    ack_requests: Option<mpsc::Receiver<AckRequest>>,
 }
 
 impl Maintenance {
@@ -53,12 +59,18 @@ impl Maintenance {
             }
         });
         pauses.plan(&options.planned, wall_now());
-        Ok(Maintenance { pauses, file, control })
+        let (acks, ack_requests) = mpsc::channel(acks::QUEUE);
+        Ok(Maintenance { pauses, file, control, acks, ack_requests: Some(ack_requests) })
     }
 
     /// The handle of all pauses.
     pub(crate) fn pauses(&self) -> &Pauses {
         &self.pauses
+    }
+
+    /// Takes the requests to acknowledge alarms, which the alert service serves.
+    pub(crate) fn take_ack_requests(&mut self) -> Option<mpsc::Receiver<AckRequest>> {
+        self.ack_requests.take()
     }
 
     /// The way to give it other planned pauses while it runs.
@@ -67,13 +79,13 @@ impl Maintenance {
     }
 
     /// Starts the task that lets pauses begin and end, and does what is asked for on the control socket.
-    /// `audit` is where agents that are forgotten are recorded.
+    /// `audit` is where what users ask for about agents is recorded.
     pub(crate) fn start(self, context: &mut Context, audit: AuditWriter) {
         let metrics = MaintenanceMetrics::new(&context.registry);
         let keeper = context.place_keeper(Part::ControlSocket);
         let stop = context.stop.clone();
-        let forget =
-            ForgetService { queries: context.queries.clone(), audit, host: Arc::clone(&context.host) };
+        let trail = Trail { audit, host: Arc::clone(&context.host) };
+        let forget = ForgetService { queries: context.queries.clone(), trail };
         context.spawn("maintenance", self.run(metrics, forget, keeper, stop));
     }
 
@@ -89,8 +101,8 @@ impl Maintenance {
         keeper: PlaceKeeper,
         stop: CancellationToken,
     ) -> Result<(), Error> {
-        let Maintenance { pauses, file, control } = self;
-        let pause_service = Arc::new(PauseService::new(pauses, file, metrics, forget));
+        let Maintenance { pauses, file, control, acks, ack_requests: _ } = self;
+        let pause_service = Arc::new(PauseService::new(pauses, file, metrics, forget, acks));
         let serve = async {
             match control {
                 Some(listener) => listener.serve(&pause_service, &keeper, &stop).await,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::WallClock;
+use crate::domain::agent_key::AgentKey;
 use crate::domain::describe::describe;
 use crate::domain::tracker::Transition;
 use crate::services::alerts::alert::{Alert, Fingerprint, Named, Subject};
-use crate::services::alerts::annotations::{self, ESCALATED_FROM};
+use crate::services::alerts::annotations::{self, ACKNOWLEDGED, ESCALATED_FROM};
 use crate::services::alerts::lifecycle::agent_state::FlapDetection;
 use crate::services::alerts::lifecycle::ending::ResolveReason;
 use crate::services::alerts::lifecycle::group;
@@ -81,6 +82,9 @@ impl AlertState {
         let mut annotations = annotations::of_agent(transition, now);
         if let Some(was) = was {
             annotations.insert(ESCALATED_FROM.to_owned(), was.alert_name().to_owned());
+        }
+        if let Some(text) = self.ack_text(&AgentKey::of(&transition.agent), problem) {
+            annotations.insert(ACKNOWLEDGED.to_owned(), text);
         }
         let alert = Alert {
             labels,
@@ -166,7 +170,10 @@ impl AlertState {
         if let Some(ended_at) = self.ended.remove(&fingerprint).and_then(|ended| ended.alert.ends_at) {
             alert.starts_at = alert.starts_at.max(ended_at.after(Duration::from_millis(1)));
         }
-        if self.audience.notices {
+        if alert.annotations.contains_key(ACKNOWLEDGED) {
+            alert.is_said = true;
+            self.unsent += u64::from(self.audience.notices);
+        } else if self.audience.notices {
             self.deliveries.push_back(Delivery::of(kind, &alert, summary, of, now.wall));
         }
         self.firing.insert(fingerprint, Arc::new(alert));
@@ -189,7 +196,7 @@ impl AlertState {
             None => {
                 let alert = Arc::make_mut(alert);
                 let before = mem::replace(&mut alert.annotations, annotations::of_agent(transition, now));
-                let is_kept = |name: &str| name == "since" || name == ESCALATED_FROM;
+                let is_kept = |name: &str| ["since", ESCALATED_FROM, ACKNOWLEDGED].contains(&name);
                 alert.annotations.extend(before.into_iter().filter(|(name, _)| is_kept(name)));
                 alert.state = transition.to.as_str().to_owned();
                 alert.cause = transition.cause.as_str().to_owned();

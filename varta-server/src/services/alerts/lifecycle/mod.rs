@@ -4,6 +4,7 @@
 //! notifications come out. Two rules hold: an alert fires once for each time that its subject comes to be in
 //! alarm, and each alert that fires ends.
 
+mod acks;
 mod agent_state;
 mod ending;
 mod firing;
@@ -15,5 +16,6 @@ pub(in crate::services::alerts) mod state;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::acks::{Acknowledged, PersistedAck};
 pub(super) use self::agent_state::FlapDetection;
 pub(super) use self::persisted::PersistedAlert;

@@ -26,6 +26,7 @@ impl AlertState {
         if self.sweep.as_ref().is_none_or(|sweep| sweep.touched.contains(&key)) {
             return;
         }
+        self.review_ack(&key, Judgement::of(found));
         match Judgement::of(found) {
             Judgement::Well => return,
             Judgement::Undecided => {}
@@ -57,6 +58,7 @@ impl AlertState {
         let lost = records.filter(|(_, record)| record.is_unhealthy && record.met_in != self.sweeps);
         let lost: Vec<_> =
             lost.map(|(key, _)| key.clone()).filter(|key| !sweep.touched.contains(key)).collect();
+        self.end_unmet_acks(&sweep.touched);
         for key in lost {
             self.recover(&key, &ResolveReason::NotInAlarm, now);
         }
@@ -103,6 +105,7 @@ impl AlertState {
     }
 
     fn meet(&mut self, key: &AgentKey) {
+        self.meet_ack(key);
         if let Some(record) = self.records.get_mut(key) {
             record.met_in = self.sweeps;
         }

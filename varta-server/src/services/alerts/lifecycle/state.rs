@@ -9,6 +9,7 @@ use crate::base::time::MonoTime;
 use crate::domain::agent_key::AgentKey;
 use crate::domain::tracker::{AgentId, ForgetReason, Forgotten, Transition, Verdict};
 use crate::services::alerts::alert::{Alert, Fingerprint, Id, Named, Subject};
+use crate::services::alerts::lifecycle::acks::Ack;
 use crate::services::alerts::lifecycle::agent_state::{AgentAlertState, FlapDetection};
 use crate::services::alerts::lifecycle::ending::{ResolveReason, ResolvedAlert};
 use crate::services::alerts::lifecycle::group::Group;
@@ -70,6 +71,11 @@ pub(in crate::services::alerts) struct AlertState {
     waits: u64,
     /// Agents in alarm that are paused, with their names.
     paused: BTreeMap<AgentKey, Arc<str>>,
+    /// Acknowledged alarms.
+    pub(super) acks: BTreeMap<AgentKey, Ack>,
+    pub(super) are_acks_changed: bool,
+    /// Notifications that were not sent because of acknowledgements.
+    pub(super) unsent: u64,
     pub(super) sweeps: u64,
     pub(super) sweep: Option<Sweep>,
     /// Filled by each `handle_*` and drained after it.
@@ -120,6 +126,9 @@ impl AlertState {
             waiting: BTreeMap::new(),
             waits: 0,
             paused: BTreeMap::new(),
+            acks: BTreeMap::new(),
+            are_acks_changed: false,
+            unsent: 0,
             sweeps: 0,
             sweep: None,
             deliveries: VecDeque::new(),
@@ -150,6 +159,7 @@ impl AlertState {
             self.succeed(predecessor, &key, transition, now);
         }
         self.paused.remove(&key);
+        self.review_ack(&key, Judgement::of(transition));
         match Judgement::of(transition) {
             Judgement::Undecided => {}
             Judgement::Ill(_) if is_paused => self.pause(&key, &transition.agent.name, now),
@@ -167,6 +177,7 @@ impl AlertState {
             sweep.touch(&key);
         }
         self.paused.remove(&key);
+        self.end_ack(&key);
         match reason {
             ForgetReason::Requested => self.drop_out(&key, &ResolveReason::Forgotten(*reason), now),
             _ => self.recover(&key, &ResolveReason::Forgotten(*reason), now),
@@ -328,6 +339,9 @@ impl AlertState {
 
     /// Forgets an agent, and ends its alert.
     pub(super) fn drop_out(&mut self, key: &AgentKey, ending: &ResolveReason<'_>, now: WallClock) {
+        if !matches!(ending, ResolveReason::Paused) {
+            self.end_ack(key);
+        }
         if let Some(record) = self.records.remove(key) {
             self.release(record.told_by, ending, now);
         }
@@ -342,6 +356,7 @@ impl AlertState {
         if let Some(sweep) = &mut self.sweep {
             sweep.touch(&old);
         }
+        self.end_ack(&old);
         let Some(mut record) = self.records.remove(&old) else { return };
         self.drop_out(key, &ResolveReason::Replaced, now);
         let mut kept = None;

@@ -31,6 +31,7 @@ use crate::services::maintenance::protocol::{Matches, Request, Response, Respons
 use crate::services::maintenance::requests::PauseService;
 use crate::services::maintenance::schedule::Schedule;
 use crate::services::maintenance::testing::{asked, at, glob};
+use crate::services::maintenance::trail::Trail;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -41,8 +42,9 @@ fn desk(pauses: &Pauses, directory: Option<&Path>) -> PauseService {
 
 fn desk_with(pauses: &Pauses, directory: Option<&Path>, queries: mpsc::Sender<Query>) -> PauseService {
     let metrics = MaintenanceMetrics::new(&Registry::for_test());
-    let forget = ForgetService { queries, audit: AuditWriter::none(), host: "here".into() };
-    PauseService::new(pauses.clone(), directory.map(PauseFile::new), metrics, forget)
+    let trail = Trail { audit: AuditWriter::none(), host: "here".into() };
+    let forget = ForgetService { queries, trail };
+    PauseService::new(pauses.clone(), directory.map(PauseFile::new), metrics, forget, mpsc::channel(1).0)
 }
 
 fn pause(pattern: &str) -> Request {

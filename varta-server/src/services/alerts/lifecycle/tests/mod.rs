@@ -1,5 +1,6 @@
 //! The rules of the alert lifecycle, on virtual time.
 
+mod acks;
 mod chance;
 mod escalation;
 mod restarts;

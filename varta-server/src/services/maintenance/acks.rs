@@ -1,0 +1,184 @@
+//! Alarms that a user acknowledges: nothing more is sent about them until the state of their agents changes.
+//!
+//! The alert service keeps them, as they are part of its state. This end finds the agents that are meant,
+//! records the request, and hands it over.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::base::clock::wall_now;
+use crate::base::time::WallTime;
+use crate::domain::AgentPattern;
+use crate::domain::tracker::{AgentId, Transition};
+use crate::engine::query::{Alarms, Query};
+use crate::services::maintenance::options::Reason;
+use crate::services::maintenance::pauses::TARGET;
+use crate::services::maintenance::protocol::{Matches, Response, ResponseStatus};
+use crate::services::maintenance::trail::{Events, Trail};
+
+/// The most alarms that are acknowledged at a time.
+pub(crate) const MAX_ACKS: usize = 1_024;
+/// The capacity of the queue of requests: as many as there are connections.
+pub(super) const QUEUE: usize = 16;
+
+const ACK: Events = Events { requested: "ack_requested", agent: "acknowledged", done: "ack_done" };
+const UNACK: Events = Events { requested: "unack_requested", agent: "unacknowledged", done: "unack_done" };
+const NOT_RECORDED: &str =
+    "nothing is done: the audit log does not take the record of that; the server's log says why";
+const NO_RECEIVER: &str = "this server sends no alerts, so there is nothing to acknowledge; see --alertmanager, --webhook and --mail-relay";
+
+/// A request to the alert service.
+#[derive(Debug)]
+pub(crate) struct AckRequest {
+    pub(crate) action: AckAction,
+    pub(crate) answer: oneshot::Sender<AckOutcome>,
+}
+
+/// What a user asks for.
+#[derive(Debug)]
+pub(crate) enum AckAction {
+    /// Acknowledges the alarms of these agents, as the tracker has them.
+    Acknowledge { found: Vec<Transition>, by: AckedBy },
+    /// Ends the acknowledgements of these agents.
+    TakeBack(AgentPattern),
+}
+
+/// Who acknowledges an alarm, why and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AckedBy {
+    pub(crate) uid: u32,
+    pub(crate) reason: Option<Reason>,
+    pub(crate) at: WallTime,
+}
+
+/// What the alert service has done.
+#[derive(Debug, Default)]
+pub(crate) struct AckOutcome {
+    /// The agents whose acknowledgement has begun or ended.
+    pub(crate) agents: Vec<AgentId>,
+    /// Whether there was no room for some.
+    pub(crate) is_full: bool,
+}
+
+/// What passes on requests to acknowledge alarms, and records them.
+#[derive(Debug)]
+pub(super) struct AckService {
+    pub(super) queries: mpsc::Sender<Query>,
+    pub(super) trail: Trail,
+    /// Closed on the other side where there is no receiver of alerts.
+    pub(super) requests: mpsc::Sender<AckRequest>,
+    /// Whether acknowledgements survive a restart.
+    pub(super) is_kept: bool,
+}
+
+impl AckService {
+    /// Acknowledges the alarms of the selected agents.
+    pub(super) async fn acknowledge(&self, who: AgentPattern, reason: Option<Reason>, uid: u32) -> Response {
+        if self.requests.is_closed() {
+            return Response::refused(NO_RECEIVER);
+        }
+        let Some(request) = self.trail.begin(ACK, &who, reason.as_ref(), uid).await else {
+            return Response::refused(NOT_RECORDED);
+        };
+        let Some(found) = self.alarms(&who).await else { return Response::refused("the server ends") };
+        let by = AckedBy { uid, reason: reason.clone(), at: WallTime::from(wall_now()) };
+        let Some(AckOutcome { agents, is_full }) = self.ask(AckAction::Acknowledge { found, by }).await
+        else {
+            return Response::refused("the server ends");
+        };
+        let count = agents.len() as u64;
+        let is_recorded = self.trail.end(request, count, agents.iter(), None).await;
+        let text = who.as_str().escape_debug();
+        let full = format!(
+            "{MAX_ACKS} alarms are acknowledged, which is the most that there may be; unack some of them"
+        );
+        if agents.is_empty() {
+            let nobody = format!("nobody with the name or pid {text} is in alarm");
+            return Response::refused(if is_full { full } else { nobody });
+        }
+        let acknowledged = Matches::of_agents(count, &agents);
+        let why = reason.as_ref().map_or("no reason was given", Reason::as_str);
+        tracing::info!(
+            target: TARGET,
+            pattern = %text,
+            uid,
+            reason = why,
+            agents = count,
+            "acknowledged, by uid {uid}: the alarm of {}: {why}",
+            acknowledged.shown()
+        );
+        let word = if !is_recorded {
+            Some(Trail::INCOMPLETE.to_owned())
+        } else if is_full {
+            Some(full)
+        } else if !self.is_kept {
+            Some("the server has no --state-dir, so it forgets this when it is started again".to_owned())
+        } else {
+            None
+        };
+        Response {
+            outcome: ResponseStatus::Ok,
+            word,
+            acknowledged: Some(acknowledged),
+            ..Response::refused("")
+        }
+    }
+
+    /// Ends acknowledgements of the selected agents.
+    pub(super) async fn take_back(&self, who: AgentPattern, uid: u32) -> Response {
+        if self.requests.is_closed() {
+            return Response::refused(NO_RECEIVER);
+        }
+        let Some(request) = self.trail.begin(UNACK, &who, None, uid).await else {
+            return Response::refused(NOT_RECORDED);
+        };
+        let text = who.as_str().escape_debug().to_string();
+        let Some(AckOutcome { agents, .. }) = self.ask(AckAction::TakeBack(who)).await else {
+            return Response::refused("the server ends");
+        };
+        let count = agents.len() as u64;
+        let is_recorded = self.trail.end(request, count, agents.iter(), None).await;
+        if agents.is_empty() {
+            return Response::refused(format!(
+                "no alarm of an agent with the name or pid {text} is acknowledged"
+            ));
+        }
+        let acknowledged = Matches::of_agents(count, &agents);
+        tracing::info!(
+            target: TARGET,
+            pattern = %text,
+            uid,
+            agents = count,
+            "no longer acknowledged, by uid {uid}: the alarm of {}",
+            acknowledged.shown()
+        );
+        let word = (!is_recorded).then(|| Trail::INCOMPLETE.to_owned());
+        Response {
+            outcome: ResponseStatus::Ok,
+            word,
+            acknowledged: Some(acknowledged),
+            ..Response::refused("")
+        }
+    }
+
+    /// The selected agents that are in alarm or not decided yet, at most one more than can be acknowledged.
+    /// `None` when the server stops.
+    async fn alarms(&self, who: &AgentPattern) -> Option<Vec<Transition>> {
+        let mut alarms = Vec::new();
+        let mut next = Some(0);
+        while let Some(from) = next.filter(|_| alarms.len() <= MAX_ACKS) {
+            let (answer, answered) = oneshot::channel();
+            self.queries.send(Query::Alarms { from, answer }).await.ok()?;
+            let Alarms { found, next: further, .. } = answered.await.ok()?;
+            next = further;
+            alarms.extend(found.into_iter().filter(|alarm| who.matches(&alarm.agent.name, alarm.agent.pid)));
+        }
+        Some(alarms)
+    }
+
+    /// `None` when the server stops.
+    async fn ask(&self, action: AckAction) -> Option<AckOutcome> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(AckRequest { action, answer }).await.ok()?;
+        answered.await.ok()
+    }
+}
