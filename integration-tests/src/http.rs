@@ -12,8 +12,10 @@ pub struct Response {
     pub status: u16,
     /// Names, in lower case, and values, in the order in which they came.
     pub headers: Vec<(String, String)>,
-    /// The body as text.
+    /// The body as text; empty where it is none.
     pub body: String,
+    /// The body as it came.
+    pub bytes: Vec<u8>,
 }
 
 impl Response {
@@ -34,6 +36,16 @@ pub fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> io::Res
     ask(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n"))
 }
 
+/// Asks for the headers that [`get`] would have, which come without a body.
+///
+/// # Errors
+///
+/// As of [`get`].
+pub fn head(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    ask(address, &format!("HEAD {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n"))
+}
+
 /// Posts JSON to a path.
 ///
 /// # Errors
@@ -51,7 +63,8 @@ fn ask(address: SocketAddr, request: &str) -> io::Result<Response> {
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is not an answer"))
+    let response = parse(&answer, request.starts_with("HEAD "));
+    response.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is not an answer"))
 }
 
 /// Connects, and sends nothing.
@@ -66,21 +79,45 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn parse(answer: &[u8]) -> Option<Response> {
-    let answer = std::str::from_utf8(answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
+fn parse(answer: &[u8], is_head: bool) -> Option<Response> {
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    let (head, body) = (std::str::from_utf8(&answer[..end]).ok()?, &answer[end + 4..]);
     let mut lines = head.split("\r\n");
     let (version, status) = lines.next()?.split_once(' ')?;
     let status = status.get(..3).filter(|_| version.starts_with("HTTP/1."))?.parse().ok()?;
     let headers: Option<Vec<_>> = lines
         .map(|line| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned())))
         .collect();
-    let response = Response { status, headers: headers?, body: body.to_owned() };
+    let mut response = Response { status, headers: headers?, body: String::new(), bytes: Vec::new() };
+    if is_head {
+        return body.is_empty().then_some(response);
+    }
+    response.bytes = match response.header("transfer-encoding") {
+        Some("chunked") => join_chunks(body)?,
+        Some(_) => return None,
+        None => body.to_vec(),
+    };
     // A body that was cut short must not pass for a whole one.
-    let promised = response.header("content-length").map(str::parse::<usize>);
-    match promised {
-        Some(Ok(length)) if length != response.body.len() => None,
-        Some(Err(_)) => None,
-        _ => Some(response),
+    if let Some(promised) = response.header("content-length")
+        && promised.parse() != Ok(response.bytes.len())
+    {
+        return None;
+    }
+    response.body = String::from_utf8(response.bytes.clone()).unwrap_or_default();
+    Some(response)
+}
+
+/// A body that came in chunks; `None` when the last of them is missing.
+fn join_chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|bytes| bytes == b"\r\n")?;
+        let length = usize::from_str_radix(std::str::from_utf8(&rest[..end]).ok()?, 16).ok()?;
+        let chunk = rest.get(end + 2..)?;
+        body.extend_from_slice(chunk.get(..length)?);
+        rest = chunk.get(length..)?.strip_prefix(b"\r\n")?;
+        if length == 0 {
+            return rest.is_empty().then_some(body);
+        }
     }
 }

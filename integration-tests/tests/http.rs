@@ -5,10 +5,15 @@
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::process;
+use std::os::unix::fs::symlink;
+use std::process::{self, Command};
 
+use flate2::read::GzDecoder;
 use socket2::{Domain, Socket, Type};
-use varta_integration_tests::{AgentProcess, Datagrams, LIMIT, Options, Scrape, Server, http, wait_for};
+use varta_integration_tests::{
+    AgentProcess, Datagrams, LIMIT, Options, Scrape, Server, agent, foreign, http, run_to_its_end, wait_for,
+    worker_command,
+};
 use varta_proto::{Frame, Status};
 
 /// More than the server serves at once.
@@ -86,6 +91,123 @@ fn the_content_type_is_that_of_the_text_format_with_its_version() {
     let response = Server::start(Options::new()).get("/metrics");
     assert_eq!(response.status, 200);
     assert_eq!(response.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+}
+
+/// As Prometheus asks since its version 2.5.
+const PROMETHEUS: (&str, &str) = (
+    "Accept",
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+     text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+);
+
+#[test]
+fn who_asks_for_openmetrics_gets_it_and_all_others_the_text_format() {
+    let server = Server::start(Options::new());
+    let _agent = server.start_agent(&[]);
+    let response = http::get(server.address(), "/metrics", &[PROMETHEUS]).unwrap();
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!((response.status, response.header("content-type")), (200, Some(kind)));
+    assert_eq!(response.header("vary"), Some("Accept, Accept-Encoding"));
+    let text = response.body;
+    assert!(text.ends_with("\n# EOF\n") && text.matches("# EOF").count() == 1, "{text}");
+    for lines in [
+        "# TYPE varta_beats counter\n# HELP varta_beats Beats accepted from this agent.\nvarta_beats_total{",
+        "# TYPE varta_watch_uptime_seconds gauge\n# UNIT varta_watch_uptime_seconds seconds\n",
+        "varta_detection_latency_seconds_bucket{le=\"1.0\"} ",
+    ] {
+        assert!(text.contains(lines), "{lines:?} is missing in\n{text}");
+    }
+    for other in ["*/*", "text/plain", "application/json", "application/openmetrics-text;q=0"] {
+        let response = http::get(server.address(), "/metrics", &[("Accept", other)]).unwrap();
+        assert_eq!(
+            response.header("content-type"),
+            Some("text/plain; version=0.0.4; charset=utf-8"),
+            "{other}"
+        );
+        assert_eq!(response.header("vary"), Some("Accept, Accept-Encoding"));
+        assert!(!response.body.contains("# EOF"), "{other}");
+    }
+}
+
+#[test]
+fn who_asks_for_gzip_gets_the_same_text_compressed_and_only_who_asks_for_it() {
+    let server = Server::start(Options::new());
+    let gzip = ("Accept-Encoding", "gzip");
+    for format in [("Accept", "*/*"), PROMETHEUS] {
+        let plain = http::get(server.address(), "/metrics", &[format]).unwrap();
+        let zipped = http::get(server.address(), "/metrics", &[format, gzip]).unwrap();
+        assert_eq!(
+            (plain.header("content-encoding"), zipped.header("content-encoding")),
+            (None, Some("gzip"))
+        );
+        assert_eq!(plain.header("content-type"), zipped.header("content-type"));
+        assert_eq!(zipped.header("vary"), Some("Accept, Accept-Encoding"));
+        let mut text = String::new();
+        GzDecoder::new(&zipped.bytes[..]).read_to_string(&mut text).unwrap();
+        // The values are those of another moment.
+        let series = |text: &str| -> Vec<String> {
+            text.lines()
+                .map(|line| line.rsplit_once(' ').map_or(line, |(series, _)| series).to_owned())
+                .collect()
+        };
+        assert_eq!(series(&text), series(&plain.body));
+        assert!(zipped.bytes.len() * 4 < text.len(), "{} of {}", zipped.bytes.len(), text.len());
+    }
+    for other in ["identity", "gzip;q=0", "br"] {
+        let response = http::get(server.address(), "/metrics", &[("Accept-Encoding", other)]).unwrap();
+        assert_eq!(response.header("content-encoding"), None, "{other}");
+        assert!(response.body.contains("varta_frames_total"), "{other}");
+    }
+    let health = http::get(server.address(), "/healthz", &[gzip]).unwrap();
+    assert_eq!((health.header("content-encoding"), &*health.body), (None, "ok\n"));
+}
+
+#[test]
+fn head_has_the_headers_of_get_and_no_body() {
+    let server = Server::start(Options::new());
+    for headers in [&[][..], &[PROMETHEUS], &[("Accept-Encoding", "gzip")]] {
+        let [get, head] =
+            [http::get, http::head].map(|ask| ask(server.address(), "/metrics", headers).unwrap());
+        for name in ["content-type", "content-encoding", "vary"] {
+            assert_eq!(get.header(name), head.header(name), "{headers:?}");
+        }
+        assert_eq!((head.status, head.bytes.len()), (200, 0), "{headers:?}");
+        let has_length = |header: Option<&str>| header.is_some();
+        assert_eq!(has_length(get.header("content-length")), has_length(head.header("content-length")));
+    }
+}
+
+#[test]
+fn the_strict_parser_of_another_project_reads_all_of_openmetrics_and_finds_what_the_text_format_has() {
+    let Some(mut client) = foreign::command("venv/bin/python") else { return };
+    let server = Server::start(Options::new().udp("127.0.0.1:0"));
+    let _named = server.start_agent(&["--name", "worker"]);
+    // A process may have any name.
+    let strange = server.directory().join("a\"b\\c {d=\"e\",}");
+    symlink(worker_command().get_program(), &strange).unwrap();
+    let mut command = Command::new(strange);
+    command.arg("--socket").arg(server.socket());
+    let strange = AgentProcess::run(command);
+    server.expect(agent(&strange).up());
+    client.args([
+        "-c",
+        include_str!("../src/metrics_client.py"),
+        &format!("http://{}/metrics", server.address()),
+    ]);
+    let ended = run_to_its_end(client);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    assert!(!ended.stdout.contains("only in one of them"), "{}", ended.stdout);
+    for family in [
+        "counter varta_beats ",
+        "counter varta_frames ",
+        "gauge varta_agents ",
+        "gauge varta_agent_stall_after_seconds seconds",
+        "histogram varta_detection_time_seconds seconds",
+        "agent worker",
+        "agent a\"b\\c {d=\"e\",}",
+    ] {
+        assert!(ended.stdout.lines().any(|line| line == family), "{family} is missing in\n{}", ended.stdout);
+    }
 }
 
 #[test]

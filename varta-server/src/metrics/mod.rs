@@ -5,6 +5,7 @@
 pub(crate) mod agent_rows;
 pub(crate) mod family;
 pub(crate) mod faults;
+pub(crate) mod openmetrics;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{

@@ -1,7 +1,9 @@
 //! The HTTP service: `/metrics`, `/healthz` and `/readyz`.
 
+mod body;
 mod connections;
 pub(in crate::services) mod metrics;
+mod negotiation;
 pub(crate) mod options;
 pub(crate) mod service;
 #[cfg(test)]

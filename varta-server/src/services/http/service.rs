@@ -4,23 +4,19 @@
 //! and scrape is bounded.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as BoundListener};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{self, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, VARY, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -41,13 +37,14 @@ use crate::engine::query::{Query, Slice};
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
 use crate::metrics::faults::Faults;
+use crate::metrics::openmetrics;
 use crate::services::context::Context;
+use crate::services::http::body::{Gzip, InSteps, Plain};
 use crate::services::http::connections::{Limits, ScrapePlaces, StallGuard};
 use crate::services::http::metrics::ServerMetrics;
+use crate::services::http::negotiation::{Format, wants_gzip};
 use crate::services::http::options::HttpOptions;
 
-/// The content type with its version, without which Prometheus 3 refuses the scrape.
-const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The longest time for the engine to answer `/readyz`.
 const PING_WITHIN: Duration = Duration::from_secs(1);
 
@@ -228,16 +225,29 @@ async fn metrics(State(shared): State<Arc<HttpState>>, headers: HeaderMap) -> Re
     let HttpContext { clock, log_lines_dropped, .. } = &shared.site;
     let omitted = rows.omitted();
     let families = shared.site.metrics.render(clock.now() - MonoTime::START, omitted, log_lines_dropped());
-    let pieces = std::iter::once(Bytes::from(families)).chain(rows.into_pieces());
-    let pieces: VecDeque<_> = place.hold_for(pieces).collect();
+    let format = Format::wanted(&headers);
+    let pieces: VecDeque<Bytes> = match format {
+        Format::Text => std::iter::once(Bytes::from(families)).chain(rows.into_pieces()).collect(),
+        Format::OpenMetrics => {
+            let families = Bytes::from(openmetrics::rewrite(&families));
+            let rows = rows.into_pieces().flat_map(|family| openmetrics::rewrite_rows(&family));
+            std::iter::once(families).chain(rows).chain([Bytes::from(openmetrics::END)]).collect()
+        }
+    };
+    let is_compressed = wants_gzip(&headers);
     tracing::trace!(
         target: "varta::http",
-        "a scrape has {} bytes in {} pieces; {} agents have no rows",
+        "a scrape has {} bytes in {} pieces, {format:?}{}; {omitted} agents have no rows",
         pieces.iter().map(Bytes::len).sum::<usize>(),
         pieces.len(),
-        omitted
+        if is_compressed { ", and is compressed" } else { "" }
     );
-    ([(CONTENT_TYPE, TEXT_FORMAT)], Body::new(BodyChunks { pieces })).into_response()
+    let head = [(CONTENT_TYPE, format.content_type()), (VARY, "Accept, Accept-Encoding")];
+    if is_compressed {
+        let body = InSteps::new(place.hold_for(Gzip::new(pieces)));
+        return (head, [(CONTENT_ENCODING, "gzip")], Body::new(body)).into_response();
+    }
+    (head, Body::new(Plain { pieces: place.hold_for(pieces.into_iter()).collect() })).into_response()
 }
 
 /// A request as it is told to who looks into it, if anybody does.
@@ -281,31 +291,6 @@ async fn collect_rows(site: &HttpContext) -> Option<Box<AgentRows>> {
             Some(next) => from = next,
             None => return Some(rows),
         }
-    }
-}
-
-/// A response body of separate chunks, which are not copied into one.
-struct BodyChunks {
-    pieces: VecDeque<Bytes>,
-}
-
-impl HttpBody for BodyChunks {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.pieces.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.pieces.iter().map(|piece| piece.len() as u64).sum())
     }
 }
 

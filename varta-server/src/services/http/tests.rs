@@ -120,6 +120,25 @@ async fn who_does_not_read_is_cut_off_when_another_wants_its_place_and_after_a_w
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_compressed_scrape_that_nobody_reads_keeps_its_place_as_long_as_any_other() {
+    let server = Server::start();
+    let mut unread = Vec::new();
+    for _ in 0..LIMITS.scrapes {
+        let mut client = server.connect();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        unread.push(client);
+    }
+    let (answer, waited) = server.get("/metrics").await;
+    assert!(is_whole(&answer));
+    assert!(waited >= LIMITS.stalled_within_if_wanted, "{waited:?}");
+    assert!(waited <= 2 * LIMITS.stalled_within_if_wanted, "{waited:?}");
+    let mut rest = Vec::new();
+    unread[0].read_to_end(&mut rest).await.unwrap();
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "it was cut off");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_reads_slowly_gets_all_of_it_however_long_that_takes() {
     let server = Server::start();
     let begin = Instant::now();
