@@ -27,8 +27,13 @@ pub struct Scrape {
 
 /// Families that move by themselves, whatever a test does: time passes, and on a busy machine the server may
 /// not run for a while and count that. The time of a last beat is on the wall clock, which is read for each
-/// scrape.
-const RESTLESS: [&str; 4] = [
+/// scrape. And what the process of the server uses varies.
+const RESTLESS: [&str; 9] = [
+    "process_cpu_seconds_total",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_threads",
+    "process_virtual_memory_bytes",
     "varta_watch_uptime_seconds",
     "varta_blind_periods_total",
     "varta_clamped_stamps_total",

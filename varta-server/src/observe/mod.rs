@@ -13,6 +13,7 @@ mod kernel_file;
 mod name;
 pub(crate) mod oom;
 mod own_cgroup;
+pub(crate) mod own_process;
 pub(crate) mod pidfd;
 mod pressure;
 pub(crate) mod procfs;

@@ -36,6 +36,11 @@ impl Stat {
         Stat::parse(read_some(format!("/proc/{pid}/stat"), &mut [0; ROOM])?)
     }
 
+    /// Reads the file of this process.
+    pub(in crate::observe) fn of_self() -> Option<Stat> {
+        Stat::parse(read_some("/proc/self/stat", &mut [0; ROOM])?)
+    }
+
     /// Reads the file of one thread, at a cost that does not depend on the number of threads.
     pub(crate) fn of_thread(pid: u32, thread: u32) -> Option<Stat> {
         Stat::parse(read_some(format!("/proc/{pid}/task/{thread}/stat"), &mut [0; ROOM])?)

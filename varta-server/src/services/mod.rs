@@ -53,6 +53,10 @@ use crate::metrics::family::Family;
 #[cfg(test)]
 pub(crate) use self::worked_example::metrics::FAMILIES as EXAMPLE_FAMILIES;
 
+/// The families of the server's own process.
+#[cfg(test)]
+pub(crate) use self::http::process::FAMILIES as PROCESS_FAMILIES;
+
 /// The families of metrics of each capability.
 pub(crate) const fn families() -> &'static [&'static [Family]] {
     &[
@@ -65,6 +69,7 @@ pub(crate) const fn families() -> &'static [&'static [Family]] {
         recording::metrics::FAMILIES,
         http::metrics::FAMILIES,
         log::metrics::FAMILIES,
+        http::process::FAMILIES,
     ]
 }
 

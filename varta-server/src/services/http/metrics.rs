@@ -1,4 +1,4 @@
-//! Metrics of the server itself, and the rendering of all families that the exporter keeps.
+//! Metrics of the server itself, and the rendering of all families that are not of single agents.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use crate::base::version::{COMMIT, VERSION};
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::metrics::family::families;
 use crate::metrics::{Registry, in_order};
+use crate::services::http::process::ProcessMetrics;
 
 families! {
     UPTIME = "varta_watch_uptime_seconds", "Time since this server started.";
@@ -23,6 +24,7 @@ pub(crate) struct ServerMetrics {
     omitted: Gauge,
     log_dropped: Counter,
     kernel_drops: KernelDrops,
+    process: ProcessMetrics,
     handle: PrometheusHandle,
 }
 
@@ -35,17 +37,18 @@ impl ServerMetrics {
             omitted: registry.gauge(AGENT_ROWS_OMITTED, &[]),
             log_dropped: registry.counter(LOG_DROPPED, &[]),
             kernel_drops,
+            process: ProcessMetrics::new(),
             handle: registry.handle(),
         }
     }
 
-    /// Renders all families that the exporter keeps.
+    /// Renders the families of the process, and all that the exporter keeps.
     pub(crate) fn render(&self, uptime: Duration, omitted: usize, log_lines_dropped: u64) -> String {
         self.uptime.set(uptime.as_secs_f64());
         self.omitted.set(omitted as f64);
         self.log_dropped.absolute(log_lines_dropped);
         self.kernel_drops.publish();
-        in_order(&self.handle.render())
+        self.process.render() + &in_order(&self.handle.render())
     }
 }
 

@@ -5,6 +5,7 @@ mod connections;
 pub(in crate::services) mod metrics;
 mod negotiation;
 pub(crate) mod options;
+pub(in crate::services) mod process;
 pub(crate) mod service;
 #[cfg(test)]
 mod tests;
