@@ -27,7 +27,7 @@ const AUTO_UNWELL_LIMIT: usize = 100_000;
 pub enum AgentMetrics {
     /// Every agent.
     All,
-    /// Agents that are not up and healthy.
+    /// Agents that are not up and healthy; of the others only `varta_stalls_total`, at most 10 000 of them.
     Unhealthy,
     /// No agent.
     Off,
@@ -83,6 +83,11 @@ const PER_AGENT: [(Family, &str); 9] = [
     (BEATS_LOST, "counter"),
 ];
 
+/// Places in [`PER_AGENT`].
+const STALLS_ROW: usize = 1;
+const MISTAKES_ROW: usize = 2;
+const AGENT_UP_ROW: usize = 4;
+
 /// The series of one scrape under construction.
 #[derive(Debug)]
 pub(crate) struct AgentRows {
@@ -94,19 +99,17 @@ pub(crate) struct AgentRows {
     bodies: [BytesMut; PER_AGENT.len()],
     restarts: BytesMut,
     labels: BytesMut,
+    /// The number of agents with all of their rows.
     rows: usize,
+    /// The number of further agents that may have rows of their stalls only: of those that never stalled, and
+    /// of those that did.
+    room_for_stalls: [usize; 2],
     omitted: usize,
 }
 
 impl AgentRows {
     /// Begins a scrape on `host`, as [`AutoRows::choose`] has chosen.
     pub(crate) fn new(mode: AgentMetrics, host: &str, wall_start_seconds: f64) -> Self {
-        let bodies = PER_AGENT.map(|(family, kind)| {
-            let mut body = BytesMut::new();
-            // Writing to memory cannot fail.
-            let _ = write!(body, "# HELP {0} {1}\n# TYPE {0} {kind}\n", family.name, family.help);
-            body
-        });
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -117,10 +120,11 @@ impl AgentRows {
             mode,
             host: escape(host),
             wall_start_millis,
-            bodies,
+            bodies: PER_AGENT.map(|_| BytesMut::new()),
             restarts: BytesMut::new(),
             labels: BytesMut::new(),
             rows: 0,
+            room_for_stalls: [AUTO_LIMIT; 2],
             omitted: 0,
         }
     }
@@ -139,6 +143,9 @@ impl AgentRows {
         };
         if !wanted {
             self.omitted += 1;
+            if well && self.mode != AgentMetrics::Off {
+                self.add_stalls(agent);
+            }
             return;
         }
         self.rows += 1;
@@ -163,25 +170,43 @@ impl AgentRows {
             Value::Whole(u64::from(agent.last.payload)),
             Value::Whole(agent.lost),
         ];
-        for ((body, (family, _)), value) in self.bodies.iter_mut().zip(PER_AGENT).zip(values) {
-            body.put_slice(family.name.as_bytes());
-            body.put_slice(&self.labels);
-            value.put(body);
-            body.put_u8(b'\n');
+        for (row, value) in values.into_iter().enumerate() {
+            self.put(row, value);
         }
+    }
+
+    /// Adds the counters of stalls of an agent that is well and has no other rows, at 0 from its first beat on:
+    /// `increase()` of a counter does not see the step with which its row begins.
+    fn add_stalls(&mut self, agent: &AgentView<'_>) {
+        let has_stalled = agent.stalls > 0;
+        let room = &mut self.room_for_stalls[usize::from(has_stalled)];
+        if *room == 0 {
+            return;
+        }
+        *room -= 1;
+        self.write_labels(agent);
+        self.put(STALLS_ROW, Value::Whole(u64::from(agent.stalls)));
+        if has_stalled {
+            // A mistake is known once the agent is well again.
+            self.put(MISTAKES_ROW, Value::Whole(u64::from(agent.false_positives)));
+        }
+    }
+
+    /// Adds a row with the labels of the present agent.
+    fn put(&mut self, row: usize, value: Value) {
+        let body = begun(&mut self.bodies[row], PER_AGENT[row]);
+        body.put_slice(PER_AGENT[row].0.name.as_bytes());
+        body.put_slice(&self.labels);
+        value.put(body);
+        body.put_u8(b'\n');
     }
 
     /// Adds the expected agents that are missing: without a pid, and not up.
     pub(crate) fn add_missing<'a>(&mut self, names: impl Iterator<Item = &'a Arc<str>>) {
-        let Some((body, (family, _))) =
-            self.bodies.iter_mut().zip(PER_AGENT).find(|(_, (family, _))| family.name == AGENT_UP.name)
-        else {
-            return;
-        };
         for name in names {
-            self.rows += 1;
+            let body = begun(&mut self.bodies[AGENT_UP_ROW], PER_AGENT[AGENT_UP_ROW]);
             // Writing to memory cannot fail.
-            let _ = write!(body, "{}{{pid=\"\",agent=\"", family.name);
+            let _ = write!(body, "{}{{pid=\"\",agent=\"", AGENT_UP.name);
             put_escaped(body, name);
             let _ = writeln!(body, "\",host=\"{}\",transport=\"\"}} 0", self.host);
         }
@@ -199,27 +224,22 @@ impl AgentRows {
                 continue;
             }
             *room -= 1;
-            if self.restarts.is_empty() {
-                let Family { name, help, .. } = RESTARTS;
-                // Writing to memory cannot fail.
-                let _ = write!(self.restarts, "# HELP {name} {help}\n# TYPE {name} counter\n");
-            }
-            let _ = write!(self.restarts, "{}{{agent=\"", RESTARTS.name);
-            put_escaped(&mut self.restarts, name);
-            let _ = writeln!(self.restarts, "\"}} {restarts}");
+            let body = begun(&mut self.restarts, (RESTARTS, "counter"));
+            // Writing to memory cannot fail.
+            let _ = write!(body, "{}{{agent=\"", RESTARTS.name);
+            put_escaped(body, name);
+            let _ = writeln!(body, "\"}} {restarts}");
         }
     }
 
-    /// The number of agents without series.
+    /// The number of agents without rows, or with those of their stalls only.
     pub(crate) fn omitted(&self) -> usize {
         self.omitted
     }
 
     /// The body, in pieces.
     pub(crate) fn into_pieces(self) -> impl Iterator<Item = Bytes> {
-        let no_rows = self.rows == 0;
-        let bodies = self.bodies.into_iter().filter(move |_| !no_rows);
-        bodies.chain([self.restarts]).filter(|body| !body.is_empty()).map(BytesMut::freeze)
+        self.bodies.into_iter().chain([self.restarts]).filter(|body| !body.is_empty()).map(BytesMut::freeze)
     }
 
     fn write_labels(&mut self, agent: &AgentView<'_>) {
@@ -242,6 +262,16 @@ impl AgentRows {
         }
         self.labels.put_slice(b"\"} ");
     }
+}
+
+/// The buffer of a family, with the family's comments at its beginning.
+fn begun<'b>(body: &'b mut BytesMut, (family, kind): (Family, &str)) -> &'b mut BytesMut {
+    if body.is_empty() {
+        let Family { name, help, .. } = family;
+        // Writing to memory cannot fail.
+        let _ = write!(body, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+    body
 }
 
 /// The value of a sample.
@@ -289,100 +319,4 @@ fn escape(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use varta_proto::Status;
-
-    use super::*;
-    use crate::base::time::MonoTime;
-    use crate::domain::beat::Origin;
-    use crate::domain::tracker::LastReport;
-
-    fn text(mode: AgentMetrics, agents: usize, verdict: Verdict) -> String {
-        let mode = AutoRows::default().choose(mode, agents);
-        let mut rows = AgentRows::new(mode, "db-\"1\"", 1_000_000.25);
-        let name: Arc<str> = Arc::from("wor\\ker\n");
-        rows.add(&AgentView {
-            name: &name,
-            origin: Origin::Local,
-            pid: 4242,
-            twin: Twin::FIRST,
-            verdict,
-            last: LastReport { status: Status::Degraded, payload: 7, terminal: false, beats: 12 },
-            last_beat: MonoTime::from_millis(1_500),
-            silent_before: Duration::ZERO,
-            lost: 3,
-            stalls: 2,
-            false_positives: 1,
-            stall_after: Duration::from_millis(2_500),
-        });
-        rows.into_pieces().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect()
-    }
-
-    #[test]
-    fn an_agent_has_a_row_in_each_family() {
-        let text = text(AgentMetrics::All, 1, Verdict::Up(Status::Degraded));
-        let labels = r#"{pid="4242",agent="wor\\ker\n",host="db-\"1\"",transport="unix"}"#;
-        for row in [
-            "varta_beats_total 12",
-            "varta_stalls_total 2",
-            "varta_agent_mistakes_total 1",
-            "varta_status 1",
-            "varta_agent_up 1",
-            "varta_agent_last_beat_timestamp_seconds 1000001.750",
-            "varta_agent_stall_after_seconds 2.500",
-            "varta_agent_payload 7",
-            "varta_agent_beats_lost_total 3",
-        ] {
-            let (name, value) = row.split_once(' ').unwrap();
-            assert!(text.contains(&format!("\n{name}{labels} {value}\n")), "{row} in\n{text}");
-            assert!(
-                text.contains(&format!("# HELP {name} ")) && text.contains(&format!("# TYPE {name} ")),
-                "{name}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_stalled_agent_is_not_up_and_its_status_is_3() {
-        let text = text(AgentMetrics::All, 1, Verdict::Stalled);
-        assert!(text.lines().any(|line| line.starts_with("varta_status{") && line.ends_with(" 3")));
-        assert!(text.lines().any(|line| line.starts_with("varta_agent_up{") && line.ends_with(" 0")));
-    }
-
-    #[test]
-    fn with_very_many_agents_only_those_that_are_not_well_have_rows() {
-        assert!(text(AgentMetrics::Auto, AUTO_LIMIT, Verdict::Up(Status::Ok)).contains("4242"));
-        assert_eq!(text(AgentMetrics::Auto, AUTO_LIMIT + 1, Verdict::Up(Status::Ok)), "");
-        assert!(text(AgentMetrics::Auto, AUTO_LIMIT + 1, Verdict::Stalled).contains("4242"));
-        assert_eq!(text(AgentMetrics::Off, 1, Verdict::Stalled), "");
-    }
-
-    #[test]
-    fn a_number_of_agents_that_varies_about_the_limit_does_not_make_rows_come_and_go() {
-        let mut auto = AutoRows::default();
-        let mut has_all = |agents| auto.choose(AgentMetrics::Auto, agents) == AgentMetrics::All;
-        assert!(has_all(AUTO_AGAIN) && has_all(AUTO_LIMIT));
-        assert!(!has_all(AUTO_LIMIT + 1) && !has_all(AUTO_LIMIT) && !has_all(AUTO_AGAIN));
-        assert!(has_all(AUTO_AGAIN - 1) && has_all(AUTO_LIMIT));
-    }
-
-    #[test]
-    fn a_name_has_its_row_at_0_before_a_restart_and_a_restart_is_told_however_many_names_there_are() {
-        let names: Vec<Arc<str>> = (0..=AUTO_LIMIT).map(|number| format!("worker-{number}").into()).collect();
-        let last = names.len() - 1;
-        let rows = |restarts_of_last| {
-            let mut rows = AgentRows::new(AgentMetrics::All, "host", 0.0);
-            let restarts = |(number, name)| (name, if number == last { restarts_of_last } else { 0 });
-            rows.add_restarts(names.iter().enumerate().map(restarts));
-            rows.into_pieces().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect::<String>()
-        };
-        let row = |number: usize, restarts: u64| {
-            format!("varta_agent_restarts_total{{agent=\"worker-{number}\"}} {restarts}\n")
-        };
-        assert!(rows(0).contains(&row(0, 0)) && !rows(0).contains(&row(last, 0)));
-        assert!(rows(1).contains(&row(0, 0)) && rows(1).contains(&row(last, 1)));
-    }
-}
+mod tests;

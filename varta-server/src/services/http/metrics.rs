@@ -15,7 +15,7 @@ families! {
     UPTIME = "varta_watch_uptime_seconds", "Time since this server started.";
     BUILD_INFO = "varta_build_info", "1, with version and commit of this server.";
     LOG_DROPPED = "varta_log_lines_dropped_total", "Log lines dropped because standard error was too slow.";
-    AGENT_ROWS_OMITTED = "varta_agent_rows_omitted", "Agents without rows of their own in this scrape (--agent-metrics).";
+    AGENT_ROWS_OMITTED = "varta_agent_rows_omitted", "Agents without rows of their own in this scrape, or with that of varta_stalls_total only (--agent-metrics).";
 }
 
 /// The metric handles of the server.
