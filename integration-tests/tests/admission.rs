@@ -3,12 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use varta_agent::{Admission, Varta};
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::sys::{self, NOBODY};
-use varta_integration_tests::{AgentProcess, Options, Server, line_with};
+use varta_integration_tests::{
+    AgentProcess, Options, Scratch, Server, agent, line_with, service_command, wait_until,
+};
 
 /// A group that no user of the host is in.
 const GROUP: u32 = 3_999_999_999;
@@ -118,6 +123,76 @@ fn a_user_who_is_allowed_and_cannot_open_the_socket_is_a_warning_at_the_start() 
         !mentions(&server, "can open") && !mentions(&server, "cannot open"),
         "the default keeps others out and allows none"
     );
+}
+
+/// A service of nobody with a heartbeat.
+fn service_of_nobody(socket: &Path) -> AgentProcess {
+    let mut command = service_command();
+    command.arg("--socket").arg(socket).args(["--user", &NOBODY.to_string()]);
+    AgentProcess::run(command)
+}
+
+/// Waits until the heartbeat of a service knows this of its beats, and gives all that it knows.
+fn await_admission(service: &mut AgentProcess, expected: &str) -> String {
+    let mut known = String::new();
+    wait_until(&format!("the heartbeat knows that its beats are {expected}"), || {
+        known = service.ask("admission");
+        known.starts_with(&format!("ok {expected}"))
+    });
+    known
+}
+
+#[test]
+fn an_agent_of_another_user_is_told_by_its_check_and_by_its_heartbeat_why_it_is_refused() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::make();
+    fs::set_permissions(scratch.directory(), Permissions::from_mode(0o711)).unwrap();
+    let open = |options: &[&str]| {
+        let options = Options::from(STALL_AFTER).args(options.iter().copied());
+        Server::start(options.socket(&scratch.socket()).open_to_all())
+    };
+    let mut server = open(&[]);
+    let mut service = service_of_nobody(&scratch.socket());
+    let advice = format!("--allow-uid {NOBODY}");
+    let told = await_admission(&mut service, "refused uid_refused ");
+    assert!(told.contains(&advice), "{told}");
+    assert_eq!(service.ask("check"), told);
+    let who = format!("datagrams of process {} of uid {NOBODY}", service.pid());
+    server.expect(line_with(&who).with(&advice));
+    server.await_scrape("more beats are refused", |scrape| scrape.outcome("uid_refused") >= 5.0);
+    assert_eq!(server.log().find_all(&who).len(), 1, "the server says it once");
+    let log = service.ask("log");
+    assert_eq!(log.matches("WARN").count(), 1, "the agent says it once: {log}");
+    assert!(log.contains("the server refuses the beats of this process (uid_refused): "), "{log}");
+    assert!(log.contains(&advice), "{log}");
+
+    // A server that lets it in is asked again.
+    server.stop();
+    let server = open(&["--allow-uid", "nobody"]);
+    server.expect(agent(&service).up());
+    await_admission(&mut service, "accepted");
+    assert_eq!(service.ask("check"), "ok accepted");
+    let log = service.ask("log");
+    assert_eq!((log.matches("WARN").count(), log.matches("INFO").count()), (1, 1), "{log}");
+    assert!(log.contains("the server takes the beats of this process"), "{log}");
+}
+
+#[test]
+fn an_agent_that_may_not_open_the_socket_is_told_so_and_what_to_do() {
+    if !is_root() {
+        return;
+    }
+    let scratch = Scratch::make();
+    fs::set_permissions(scratch.directory(), Permissions::from_mode(0o711)).unwrap();
+    let server = Server::start(Options::from(STALL_AFTER).socket(&scratch.socket()));
+    let mut service = service_of_nobody(server.socket());
+    let told = await_admission(&mut service, "refused no_permission ");
+    assert!(told.contains(server.socket().to_str().unwrap()) && told.contains("--socket-mode"), "{told}");
+    assert_eq!(service.ask("check"), told);
+    let log = service.ask("log");
+    assert!(log.contains("WARN") && log.contains("(no_permission): this process may not open"), "{log}");
 }
 
 #[test]

@@ -288,7 +288,7 @@ fn a_service_whose_work_is_stuck_is_stalled_however_well_its_runtime_is() {
         server.await_beats_and_seconds(&[pid], 5, 1.5);
         service.ask("wedge");
         expect_stalled(server, pid, "idle", "sleeping")?;
-        assert_eq!(service.ask("alive"), "ok");
+        assert_eq!(service.ask("alive"), "ok ");
         service.ask("work");
         expect_recovery(server, pid, "idle");
         service.ask("stop");

@@ -26,7 +26,7 @@ pub enum Admission {
     /// It does not.
     Refused {
         /// The reason, as in the server's metric `varta_frames_total`: `uid_refused` for a user who is not
-        /// allowed.
+        /// allowed. It is `no_permission` where this process may not open the server's socket.
         reason: String,
         /// What is wrong and what its operator can do, in English.
         advice: String,
@@ -42,16 +42,20 @@ pub enum Admission {
 pub(crate) struct Question(UnixStream);
 
 impl Question {
-    /// Asks the server whose socket is at `server`, without waiting; `None` if it has no check socket.
-    pub(crate) fn ask(server: &Path) -> io::Result<Option<Self>> {
+    /// Asks the server whose socket is at `server`, without waiting; gives the answer if it is known at once,
+    /// because there is no check socket or this process may not open it.
+    pub(crate) fn ask(server: &Path) -> io::Result<Result<Self, Admission>> {
         let stream = match sys::connect_packets(&check_socket_path(server)) {
             Ok(stream) => stream,
-            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) if is_missing(&error) => return Ok(Err(Admission::Unknown)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Ok(Err(no_permission(server)));
+            }
             Err(error) => return Err(error),
         };
         let frame = Frame::new(Status::Ok, ProcessLife::current().pid(), 0, 1, 0);
         sys::send_now(&stream, &frame.to_bytes())?;
-        Ok(Some(Self(stream)))
+        Ok(Ok(Self(stream)))
     }
 
     /// Reads the answer: `WouldBlock` while there is none.
@@ -65,6 +69,17 @@ impl Question {
         parse(&answer[..length]).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "the answer on the check socket makes no sense")
         })
+    }
+}
+
+#[cfg(test)]
+#[cfg(all(feature = "tokio", target_os = "linux"))]
+impl Question {
+    /// Waits until there is something to read.
+    pub(crate) fn wait_for_test(&self) {
+        self.0.set_nonblocking(false).unwrap();
+        sys::peek_for_test(&self.0).unwrap();
+        self.0.set_nonblocking(true).unwrap();
     }
 }
 
@@ -87,11 +102,23 @@ pub(crate) fn check(server: &Path, timeout: Duration) -> io::Result<Admission> {
 }
 
 fn ask_until(server: &Path, deadline: Instant) -> io::Result<Admission> {
-    let Some(question) = Question::ask(server)? else { return Ok(Admission::Unknown) };
+    let question = match Question::ask(server)? {
+        Ok(question) => question,
+        Err(answer) => return Ok(answer),
+    };
     let left = deadline.saturating_duration_since(Instant::now());
     question.0.set_nonblocking(false)?;
     question.0.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
     question.read_answer()
+}
+
+fn no_permission(server: &Path) -> Admission {
+    let advice = format!(
+        "this process may not open {}; start the server with a --socket-mode or a --socket-group that lets it, and \
+         with --allow-uid or --allow-gid",
+        server.display()
+    );
+    Admission::Refused { reason: "no_permission".to_owned(), advice: advice.escape_debug().to_string() }
 }
 
 fn parse(answer: &[u8]) -> Option<Admission> {
@@ -116,7 +143,7 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 /// Whether the server may have an answer a moment later.
-const fn is_temporary(kind: io::ErrorKind) -> bool {
+pub(crate) const fn is_temporary(kind: io::ErrorKind) -> bool {
     matches!(
         kind,
         io::ErrorKind::WouldBlock

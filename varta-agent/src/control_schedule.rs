@@ -44,6 +44,9 @@ pub(crate) struct ControlSchedule {
     /// The session id, the same in all control datagrams of a session. It is drawn for the first of them,
     /// because most sessions send none.
     session: Option<[u8; 16]>,
+    /// How often the connection was replaced by one that may lead to another server.
+    #[cfg(feature = "tokio")]
+    reconnects: u32,
     /// Boxed, because labels take memory that most handles do not need.
     profile: Option<Box<Profile>>,
 }
@@ -53,7 +56,22 @@ impl ControlSchedule {
     pub(crate) const fn new(profile: Option<Box<Profile>>) -> Self {
         let hello_due = if profile.is_some() { 0 } else { NEVER };
         let is_introduction = profile.is_some();
-        Self { hello_due, is_introduction, unsent: 0, busy_until: None, session: None, profile }
+        Self {
+            hello_due,
+            is_introduction,
+            unsent: 0,
+            busy_until: None,
+            session: None,
+            #[cfg(feature = "tokio")]
+            reconnects: 0,
+            profile,
+        }
+    }
+
+    /// Returns how often the connection was replaced by one that may lead to another server.
+    #[cfg(feature = "tokio")]
+    pub(crate) const fn reconnects(&self) -> u32 {
+        self.reconnects
     }
 
     #[inline]
@@ -74,6 +92,10 @@ impl ControlSchedule {
 
     /// Makes a Hello due, because the new connection may lead to another server.
     pub(crate) const fn handle_reconnect(&mut self) {
+        #[cfg(feature = "tokio")]
+        {
+            self.reconnects = self.reconnects.wrapping_add(1);
+        }
         if self.profile.is_some() || self.busy_until.is_some() {
             self.hello_due = 0;
             self.is_introduction = true;

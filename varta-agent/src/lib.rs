@@ -42,6 +42,9 @@
 //! # }
 //! ```
 //!
+//! The task also asks the server whether it takes the beats, which are sent whether it does or not; a refusal is
+//! logged with what to do about it, and `Heartbeat::admission` has it. Without a task, [`Varta::check`] asks.
+//!
 //! A timer that beats proves only that the timer runs. A `Heartbeat::guard` ties the heartbeat to work that
 //! must make progress: without progress the beats are withheld.
 //!

@@ -82,6 +82,16 @@ pub(crate) fn connect_packets(path: &Path) -> io::Result<UnixStream> {
     if connected == 0 { Ok(socket.into()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Waits until a socket has something to read, and leaves it there.
+#[cfg(all(test, feature = "tokio", target_os = "linux"))]
+pub(crate) fn peek_for_test(socket: &impl AsFd) -> io::Result<()> {
+    let mut byte = 0_u8;
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: pointer and length are those of one live byte, which nobody else refers to.
+    let peeked = unsafe { libc::recv(socket, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
+    if peeked < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Listens on a socket for packets, as a server does.
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) fn listen_for_packets_for_test(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {

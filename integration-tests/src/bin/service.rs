@@ -1,25 +1,29 @@
 //! A small Tokio service that beats as long as its work makes progress.
 //!
-//! `it-service --socket PATH` has a heartbeat of 150 ms, a task that works, and a guard that ties the one to
-//! the other. It prints `ready` after the first beat. Commands are lines on standard input, and each is
-//! answered with a line: `wedge` (the work makes no progress any more), `work` (it does again), `alive` (a
-//! task of the same runtime answers, after it has waited for a timer), `stop` (the heartbeat is stopped). It
-//! ends when its standard input does.
+//! `it-service --socket PATH [--user UID]` has a heartbeat of 150 ms, a task that works, and a guard that ties
+//! the one to the other. It becomes the user first, needs no server, and prints `ready` after the first beat,
+//! sent or not. Commands are lines on standard input, and each is answered with a line: `wedge` (the work makes
+//! no progress any more), `work` (it does again), `alive` (a task of the same runtime answers, after it has
+//! waited for a timer), `admission` and `check` (what the heartbeat knows, and what a new handle is told, of
+//! whether its beats are taken), `log` (the lines that the SDK has logged), `stop` (the heartbeat is stopped).
+//! It ends when its standard input does.
 
 #![allow(clippy::print_stdout, reason = "this is how it answers")]
 
 use std::env;
 use std::error::Error;
-use std::io;
+use std::ffi::OsString;
+use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::time;
-use varta_agent::{Guard, Varta};
-use varta_integration_tests::Route;
+use varta_agent::{Admission, Guard, Varta};
+use varta_integration_tests::{LIMIT as PATIENCE, Route, sys};
 
 /// Not a fraction of a second: a look at the process that comes a whole second after a beat comes between two
 /// of its ticks.
@@ -39,12 +43,57 @@ fn main() -> ExitCode {
     }
 }
 
+/// The log of the SDK.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Begins it.
+    fn start() -> Self {
+        let log = Log::default();
+        let writer = log.clone();
+        let format = tracing_subscriber::fmt().with_ansi(false).without_time();
+        format.with_writer(move || writer.clone()).init();
+        log
+    }
+
+    fn text(&self) -> String {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).trim_end().replace('\n', "; ")
+    }
+}
+
+/// Takes `--user` out of the arguments.
+fn take_user(arguments: &mut Vec<OsString>) -> Result<Option<u32>, Box<dyn Error>> {
+    let Some(place) = arguments.iter().position(|argument| argument == "--user") else { return Ok(None) };
+    let uid =
+        arguments.get(place + 1).and_then(|uid| uid.to_str()).ok_or("--user needs a number")?.parse()?;
+    arguments.drain(place..=place + 1);
+    Ok(Some(uid))
+}
+
 async fn run() -> Result<(), Box<dyn Error>> {
-    let Some(Route::Unix(path)) = Route::take_from(&mut env::args_os().skip(1).collect())? else {
+    let log = Log::start();
+    let mut arguments = env::args_os().skip(1).collect();
+    let user = take_user(&mut arguments)?;
+    let Some(Route::Unix(path)) = Route::take_from(&mut arguments)? else {
         return Err("it takes a Unix socket only".into());
     };
-    let mut heartbeat = Some(Varta::connect(path)?.spawn_heartbeat(INTERVAL)?);
-    while heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.beats_sent() == 0) {
+    if let Some(user) = user {
+        sys::become_user(user)?;
+    }
+    let mut heartbeat = Some(Varta::builder().socket(&path).connect()?.spawn_heartbeat(INTERVAL)?);
+    while heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.last_outcome().is_none()) {
         time::sleep(WORK).await;
     }
     let (may_work, gate) = watch::channel(true);
@@ -54,7 +103,14 @@ async fn run() -> Result<(), Box<dyn Error>> {
     println!("ready");
     let mut commands = commands();
     while let Some(command) = commands.recv().await {
+        let mut answer = String::new();
         match command.as_str() {
+            "admission" => {
+                answer =
+                    heartbeat.as_ref().map_or_else(String::new, |heartbeat| words(&heartbeat.admission()));
+            }
+            "check" => answer = words(&Varta::builder().socket(&path).connect()?.check(PATIENCE)?),
+            "log" => answer = log.text(),
             "wedge" => {
                 may_work.send_replace(false);
             }
@@ -69,9 +125,17 @@ async fn run() -> Result<(), Box<dyn Error>> {
             }
             _ => return Err(format!("what is {command}?").into()),
         }
-        println!("ok");
+        println!("ok {answer}");
     }
     Ok(())
+}
+
+fn words(admission: &Admission) -> String {
+    match admission {
+        Admission::Accepted => "accepted".to_owned(),
+        Admission::Refused { reason, advice } => format!("refused {reason} {advice}"),
+        _ => "unknown".to_owned(),
+    }
 }
 
 /// Works as long as the gate is open, and waits for that.

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
@@ -147,8 +148,8 @@ impl<T: BeatTransport> Varta<T> {
     ///
     /// # Errors
     ///
-    /// The check socket of the server, its path with `.check` appended, cannot be opened; there is no answer within
-    /// `timeout`, or one that makes no sense.
+    /// The check socket of the server, its path with `.check` appended, cannot be opened, for another reason than
+    /// that this process has no permission; there is no answer within `timeout`, or one that makes no sense.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -161,10 +162,18 @@ impl<T: BeatTransport> Varta<T> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn check(&self, timeout: Duration) -> io::Result<Admission> {
-        match self.transport.server_path() {
-            Some(server) if self.enabled => check::check(&server, timeout),
-            Some(_) | None => Ok(Admission::Unknown),
-        }
+        self.server_path().map_or(Ok(Admission::Unknown), |server| check::check(&server, timeout))
+    }
+
+    /// Returns the path of the server's socket, if the handle sends to one.
+    pub(crate) fn server_path(&self) -> Option<PathBuf> {
+        if self.enabled { self.transport.server_path() } else { None }
+    }
+
+    /// Returns a number that is another one after each reconnect.
+    #[cfg(feature = "tokio")]
+    pub(crate) const fn connection(&self) -> u32 {
+        self.control_schedule.reconnects()
     }
 
     /// Replaces the connection, and nothing else: the nonce, the clock and all counts continue.

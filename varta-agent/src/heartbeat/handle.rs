@@ -13,8 +13,10 @@ use tokio::time::{self, Instant};
 use varta_proto::Status;
 use varta_proto::control::GoodbyeReason;
 
+use super::admission::AdmissionCheck;
 use super::task::{HeartbeatState, HeartbeatTask, Report};
 use crate::agent::Varta;
+use crate::check::Admission;
 use crate::outcome::{BeatError, BeatOutcome, DropReason};
 use crate::profile::ProfileError;
 use crate::progress::{Guard, Guards};
@@ -89,6 +91,7 @@ impl<T: BeatTransport> Varta<T> {
             beats_sent: 0,
             last_outcome: None,
             busy: (0, BeatOutcome::Dropped(DropReason::NoObserver)),
+            admission: Admission::Unknown,
         });
         let guards = Arc::<Guards>::default();
         let task = HeartbeatTask {
@@ -98,6 +101,7 @@ impl<T: BeatTransport> Varta<T> {
             report: task_report,
             goodbye_sent: false,
             guards: guards.clone(),
+            admission: AdmissionCheck::new(),
         };
         Ok(Heartbeat { guards, state, report, task: Some(runtime.spawn(task.run())) })
     }
@@ -172,6 +176,29 @@ impl Heartbeat {
     /// Returns the outcome of the last beat; `None` before the first.
     pub fn last_outcome(&self) -> Option<BeatOutcome> {
         self.report.borrow().last_outcome
+    }
+
+    /// Returns whether the server takes the beats: a beat that it refuses is sent all the same.
+    ///
+    /// The task asks as [`Varta::check`] does, without ever waiting: with the first beat on each connection, and
+    /// once a minute while no beat is sent. It is [`Unknown`](Admission::Unknown) until the server has answered.
+    /// A refusal is logged once, as a warning with its reason and what to do.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use varta_agent::{Admission, Varta};
+    ///
+    /// let heartbeat = Varta::connect_default()?.spawn_heartbeat(Duration::from_secs(1))?;
+    /// if let Admission::Refused { reason, advice } = heartbeat.admission() {
+    ///     eprintln!("nobody watches this process ({reason}): {advice}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn admission(&self) -> Admission {
+        self.report.borrow().admission.clone()
     }
 
     /// Creates a guard for a piece of work, which must [tick](Guard::tick) at least once in `limit` from now

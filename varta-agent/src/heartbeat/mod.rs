@@ -4,6 +4,7 @@
 //! the next beat carries. A watch channel connects the two, because only the latest values count and because
 //! its end is the end of the task.
 
+mod admission;
 mod handle;
 mod task;
 

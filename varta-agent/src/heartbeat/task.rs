@@ -8,7 +8,9 @@ use tokio::time::{self, Instant};
 use varta_proto::Status;
 use varta_proto::control::GoodbyeReason;
 
+use super::admission::{self, AdmissionCheck};
 use crate::agent::Varta;
+use crate::check::Admission;
 use crate::entropy;
 use crate::outcome::{BeatOutcome, QUEUE_FULL};
 use crate::progress::{Guards, Progress};
@@ -39,6 +41,8 @@ pub(super) struct Report {
     pub(super) last_outcome: Option<BeatOutcome>,
     /// The number of calls of `busy_for` that were sent, and the outcome of the last.
     pub(super) busy: (u64, BeatOutcome),
+    /// Whether the server takes the beats.
+    pub(super) admission: Admission,
 }
 
 /// The heartbeat task.
@@ -49,6 +53,7 @@ pub(super) struct HeartbeatTask<T: BeatTransport> {
     pub(super) report: watch::Sender<Report>,
     pub(super) goodbye_sent: bool,
     pub(super) guards: Arc<Guards>,
+    pub(super) admission: AdmissionCheck,
 }
 
 impl<T: BeatTransport> HeartbeatTask<T> {
@@ -59,11 +64,17 @@ impl<T: BeatTransport> HeartbeatTask<T> {
         loop {
             // The watch is polled first: a change made before the end is still sent, and then the end is
             // seen.
-            let woken = time::timeout_at(retry.unwrap_or(due).min(due), self.state.changed()).await;
+            let beat_at = retry.unwrap_or(due).min(due);
+            let wake_at = self.admission.wake_at().map_or(beat_at, |at| at.min(beat_at));
+            let woken = time::timeout_at(wake_at, self.state.changed()).await;
             if let Ok(Err(_)) = woken {
                 break;
             }
             let now = Instant::now();
+            if woken.is_err() && now < beat_at {
+                self.check_admission(now);
+                continue;
+            }
             let retries = retry.take().is_some();
             if now >= due {
                 due = next_due(due, now, self.interval);
@@ -97,7 +108,16 @@ impl<T: BeatTransport> HeartbeatTask<T> {
             report.beats_sent += u64::from(outcome.is_sent());
             report.last_outcome = Some(outcome);
         });
+        self.admission.handle_beat(outcome, self.agent.connection(), now);
+        self.check_admission(now);
         Some(outcome)
+    }
+
+    /// Asks the server whether it takes the beats, if that is due, and reports its answer.
+    fn check_admission(&mut self, now: Instant) {
+        let Some(answer) = self.admission.advance(|| self.agent.server_path(), now) else { return };
+        admission::log(&self.report.borrow().admission, &answer);
+        self.report.send_modify(|report| report.admission = answer);
     }
 
     /// Sends a Hello with the busy time, if `busy_for` was called since the last one.

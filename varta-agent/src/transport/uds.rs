@@ -168,9 +168,19 @@ impl BeatTransport for UdsTransport {
     }
 
     fn server_path(&self) -> Option<PathBuf> {
-        // Which of several it is, is known by its answer.
-        let is_it = |candidate: &&SocketCandidate| candidate.connect().is_ok();
-        self.candidates.iter().find(is_it).map(|candidate| candidate.path().to_path_buf())
+        // Which of several it is, is known by its answer; where there is none, one that this process may not open
+        // is most likely the one.
+        let mut closed = None;
+        for candidate in &self.candidates {
+            match candidate.connect() {
+                Ok(_) => return Some(candidate.path().to_path_buf()),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    closed = closed.or(Some(candidate));
+                }
+                Err(_) => {}
+            }
+        }
+        closed.map(|candidate| candidate.path().to_path_buf())
     }
 }
 
