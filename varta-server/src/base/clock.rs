@@ -31,6 +31,12 @@ impl Clock {
         MonoTime::from_nanos(nanos(self.start.elapsed()))
     }
 
+    /// `CLOCK_MONOTONIC` at present.
+    #[must_use]
+    pub(crate) fn monotonic_now() -> Duration {
+        clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
+    }
+
     /// `CLOCK_MONOTONIC` at `at` in nanoseconds, which other processes of the host share. Errs on the early
     /// side.
     #[must_use]

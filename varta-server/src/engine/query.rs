@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::Glob;
-use crate::domain::tracker::{AgentId, AgentStatus, NameCount, NameMatches, Transition};
+use crate::domain::tracker::{AgentId, AgentStatus, NameCount, NameMatches, Transition, Verdict};
 use crate::domain::{AgentPattern, ExpectedAgents, Rules};
 use crate::engine::state_queue::Event;
 use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
@@ -16,6 +16,8 @@ use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
 pub(crate) enum Query {
     /// Answered while the engine takes turns.
     Ping(oneshot::Sender<()>),
+    /// The number of agents by verdict, answered between two turns.
+    Population(oneshot::Sender<Population>),
     /// Starts the rows of a scrape, for these agents.
     StartRows { which: AgentMetrics, answer: oneshot::Sender<Box<AgentRows>> },
     /// Adds agents to the rows of a scrape, from slot `from` on.
@@ -36,6 +38,9 @@ pub(crate) enum Query {
     /// Sends snapshots of agents from slot `from` on through a reserved place of the state queue.
     Slice { from: usize, place: mpsc::OwnedPermit<Event> },
 }
+
+/// The response to [`Query::Population`]: the number of agents by [`Verdict::index`].
+pub(crate) type Population = [usize; Verdict::NAMES.len()];
 
 /// The response to [`Query::AddRows`].
 #[derive(Debug)]

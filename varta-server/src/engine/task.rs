@@ -329,6 +329,7 @@ impl TrackerActor {
             Query::Ping(answer) => {
                 let _ = answer.send(());
             }
+            Query::Population(answer) => _ = answer.send(self.tracker.population()),
             Query::StartRows { which, answer } => {
                 let wall_start = self.clock.wall_start_seconds();
                 let which = self.auto_rows.choose(which, self.tracker.len());

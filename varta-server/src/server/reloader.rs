@@ -18,6 +18,12 @@ impl Reloader {
     /// Reloads all files, and logs the result. A file that cannot be used leaves everything that comes from
     /// it unchanged.
     pub async fn reload(&self) {
+        self.services.notice.begin().await;
+        self.read_again().await;
+        self.services.notice.end().await;
+    }
+
+    async fn read_again(&self) {
         if self.keyring.is_none() && self.file.is_none() {
             tracing::info!(
                 target: "varta::server",

@@ -16,6 +16,7 @@ pub mod maintenance;
 pub mod recording;
 pub mod recovery;
 pub mod state;
+pub(crate) mod systemd;
 #[cfg(test)]
 pub mod worked_example;
 
@@ -39,6 +40,7 @@ use self::recovery::service::Recovery;
 use self::recovery::{RecoveryArgs, RecoveryOptions, RecoveryTables};
 use self::state::service::State;
 use self::state::{StateArgs, StateOptions};
+use self::systemd::service::{ReloadNotice, Systemd};
 use crate::base::SocketOptions;
 use crate::base::error::Error;
 use crate::base::options::table::{ParseError, ReadTables, TomlKey, Value};
@@ -70,6 +72,7 @@ pub(crate) const fn families() -> &'static [&'static [Family]] {
         http::metrics::FAMILIES,
         log::metrics::FAMILIES,
         http::process::FAMILIES,
+        systemd::metrics::FAMILIES,
     ]
 }
 
@@ -227,6 +230,7 @@ pub(crate) struct Services {
     events: Events,
     audit: Audit,
     alerts: Alerts,
+    systemd: Systemd,
 }
 
 impl Services {
@@ -259,13 +263,19 @@ impl Services {
         let recovery = Recovery::open(recovery);
         // Last: a server that could not start leaves no file behind that keeps the next from starting.
         let recording = Recording::open(recording, policy.stall_after)?;
-        let services = Services { http, state, maintenance, recording, recovery, events, audit, alerts };
+        let systemd = Systemd::open(context);
+        let services =
+            Services { http, state, maintenance, recording, recovery, events, audit, alerts, systemd };
         Ok((services, sockets))
     }
 
     /// The way to have them read the file again while they run.
     pub(crate) fn reload(&self) -> Reload {
-        Reload { maintenance: self.maintenance.reload(), recovery: self.recovery.reload() }
+        Reload {
+            maintenance: self.maintenance.reload(),
+            recovery: self.recovery.reload(),
+            notice: self.systemd.reload(),
+        }
     }
 
     /// Starts all of them, and returns what the tracker's task needs of them.
@@ -279,7 +289,8 @@ impl Services {
         tracker: &mut Tracker,
         kernel_drops: KernelDrops,
     ) -> Result<ForTracker, Error> {
-        let Services { http, state, mut maintenance, recording, recovery, events, audit, alerts } = self;
+        let Services { http, state, mut maintenance, recording, recovery, events, audit, alerts, systemd } =
+            self;
         let pauses = maintenance.pauses().clone();
         log::service::start(context);
         let state = state.start(context, tracker)?;
@@ -290,6 +301,7 @@ impl Services {
         events.start(context)?;
         maintenance.start(context, audit_writer);
         http.start(context, kernel_drops)?;
+        systemd.start(context);
         Ok(ForTracker { state, recorder })
     }
 }
@@ -305,6 +317,8 @@ pub(crate) struct ForTracker {
 pub(crate) struct Reload {
     maintenance: maintenance::service::Reload,
     recovery: recovery::service::Reload,
+    /// Tells the service manager of it.
+    pub(crate) notice: ReloadNotice,
 }
 
 /// What was read and does not count yet.
