@@ -5,9 +5,12 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use varta_agent::{Admission, Varta};
 use varta_integration_tests::{
-    AgentProcess, Options, Scratch, Server, agent, await_in_database, line_with, metric, run_server,
+    AgentProcess, LIMIT, Options, Scratch, Server, agent, await_in_database, line_with, metric, run_server,
     wait_until,
 };
 
@@ -68,7 +71,8 @@ fn a_socket_that_cannot_be_bound_again_is_told_and_comes_back_when_it_can() {
     fs::write(scratch.path("run"), "in the way").unwrap();
     await_readiness(&server, false);
     let ready = server.get("/readyz");
-    assert!(ready.body.starts_with("not ready\nsocket: ") && ready.body.contains("run"), "{}", ready.body);
+    assert!(ready.body.starts_with("not ready\n") && ready.body.contains("run"), "{}", ready.body);
+    wait_until("/readyz names the socket", || server.get("/readyz").body.contains("\nsocket: "));
     server.expect(metric("varta_faults").with("part", "socket").is(1.0));
     assert_eq!(server.get("/healthz").status, 200);
     fs::remove_file(scratch.path("run")).unwrap();
@@ -76,6 +80,32 @@ fn a_socket_that_cannot_be_bound_again_is_told_and_comes_back_when_it_can() {
     let new = AgentProcess::start(&socket, &[]);
     server.expect(agent(&new).up());
     server.await_beats(&[connected.pid()], 3);
+}
+
+#[test]
+fn a_check_socket_that_cannot_be_bound_again_is_told_by_its_name_and_the_server_is_ready_without() {
+    let server = Server::start(["--stall-after", "1h"]);
+    let check = PathBuf::from(format!("{}.check", server.socket().display()));
+    fs::remove_file(&check).unwrap();
+    await_replaced(&server, "check_socket", 1.0);
+    let agent = Varta::connect(server.socket()).unwrap();
+    assert_eq!(agent.check(LIMIT).unwrap(), Admission::Accepted);
+
+    // In one step, so that the server finds something in its way.
+    let obstacle = server.directory().join("obstacle");
+    fs::create_dir(&obstacle).unwrap();
+    renameat2(AT_FDCWD, &obstacle, AT_FDCWD, &check, RenameFlags::RENAME_EXCHANGE).unwrap();
+    server.expect(metric("varta_faults").with("part", "check_socket").is(1.0));
+    server.expect(metric("varta_faults").with("part", "socket").is(0.0));
+    let ready = server.get("/readyz");
+    let told = "ready\ncheck_socket: ";
+    assert!(ready.status == 200 && ready.body.starts_with(told), "{}", ready.body);
+    assert!(ready.body.contains("agents cannot ask whether their beats are taken"), "{}", ready.body);
+    server.expect(line_with("cannot be made again, and agents cannot ask"));
+    assert_eq!(agent.check(LIMIT).unwrap(), Admission::Unknown);
+    fs::remove_dir(&check).unwrap();
+    await_replaced(&server, "check_socket", 2.0);
+    assert_eq!(agent.check(LIMIT).unwrap(), Admission::Accepted);
 }
 
 #[test]

@@ -205,7 +205,7 @@ mod tests {
         let allowed = AllowedSenders { uids: vec![uid], gids: Vec::new() };
         let check = CheckSocket::beside(&options, &allowed).unwrap();
         let faults = Faults::new(&Registry::for_test());
-        let keeper = PlaceKeeper { part: Part::Socket, watcher: FileWatcher::new(), faults };
+        let keeper = PlaceKeeper { part: Part::CheckSocket, watcher: FileWatcher::new(), faults };
         let stop = CancellationToken::new();
         tokio::spawn(check.run(keeper, Clock::start(), stop.clone()));
         stop

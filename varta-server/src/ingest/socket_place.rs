@@ -70,10 +70,11 @@ impl PlaceKeeper {
                 if *former != error {
                     tracing::error!(
                         target: "varta::socket",
-                        "{}: cannot be made again, and nobody finds this server: {error}; it goes on trying",
-                        path.display()
+                        "{}: cannot be made again, and {}: {error}; it goes on trying",
+                        path.display(),
+                        self.part.loss()
                     );
-                    self.faults.set(self.part, path, format!("nobody finds this server: {error}"));
+                    self.faults.set(self.part, path, format!("{}: {error}", self.part.loss()));
                     *former = error;
                 }
                 retry = Some(backoff.next_delay());

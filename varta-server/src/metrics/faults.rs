@@ -19,29 +19,42 @@ families! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     Audit,
+    CheckSocket,
     ControlSocket,
     Socket,
     State,
 }
 
 impl Part {
-    const ALL: [Part; 4] = [Part::Audit, Part::ControlSocket, Part::Socket, Part::State];
+    const ALL: [Part; 5] = [Part::Audit, Part::CheckSocket, Part::ControlSocket, Part::Socket, Part::State];
 
     const fn as_str(self) -> &'static str {
         match self {
             Part::Audit => "audit",
+            Part::CheckSocket => "check_socket",
             Part::ControlSocket => "control_socket",
             Part::Socket => "socket",
             Part::State => "state",
         }
     }
 
-    /// Whether the server is not ready without it. It is without the audit log: it watches, and acts on
-    /// nothing.
+    /// What does not work without it, as a sentence.
+    pub(crate) const fn loss(self) -> &'static str {
+        match self {
+            Part::Audit => "no action is taken",
+            Part::CheckSocket => "agents cannot ask whether their beats are taken",
+            Part::ControlSocket => "nobody can ask for pauses and other changes",
+            Part::Socket => "nobody finds this server",
+            Part::State => "nothing is kept for the next server",
+        }
+    }
+
+    /// Whether the server is not ready without it. It is without the audit log, as it watches and acts on
+    /// nothing, and without a check socket, with which no beat has to do.
     const fn is_needed(self) -> bool {
         match self {
             Part::ControlSocket | Part::Socket | Part::State => true,
-            Part::Audit => false,
+            Part::Audit | Part::CheckSocket => false,
         }
     }
 }
@@ -137,10 +150,12 @@ mod tests {
     }
 
     #[test]
-    fn without_its_audit_log_the_server_is_ready_and_says_what_it_lacks() {
+    fn without_its_audit_log_and_its_check_socket_the_server_is_ready_and_says_what_it_lacks() {
         let faults = Faults::new(&Registry::for_test());
         faults.set(Part::Audit, Path::new("audit.log"), "is broken");
-        assert_eq!(faults.report(true), (true, "audit: audit.log: is broken\n".to_owned()));
+        faults.set(Part::CheckSocket, Path::new("varta.sock.check"), "is taken");
+        let lines = "audit: audit.log: is broken\ncheck_socket: varta.sock.check: is taken\n";
+        assert_eq!(faults.report(true), (true, lines.to_owned()));
         assert!(Part::ALL.iter().enumerate().all(|(index, part)| index == *part as usize));
     }
 }

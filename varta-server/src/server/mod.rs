@@ -177,7 +177,7 @@ impl BoundServer {
             context.spawn_on(ingest.handle(), "listener", keeper.run(listener, intake));
         }
         for check in checks {
-            let serve = check.run(context.place_keeper(Part::Socket), clock, context.stop.clone());
+            let serve = check.run(context.place_keeper(Part::CheckSocket), clock, context.stop.clone());
             context.spawn("check socket", serve);
         }
         let counters = frames[Transport::Shm.index()].clone();
