@@ -199,6 +199,15 @@ pub fn as_pid(pid: u32, command: &Command) -> Command {
     parent
 }
 
+/// A program that starts two agents one after the other that have the same pid and the same start time. It does
+/// that each time when it is told `next`, kills the second of the time before, and answers with the pid.
+#[must_use]
+pub fn same_pid(socket: &Path) -> Command {
+    let mut program = isolated(&profile_directory().join("it-same-pid"));
+    program.arg(socket);
+    program
+}
+
 /// Whether pids can be chosen here. Where they cannot, the test is skipped, and this prints so.
 #[must_use]
 pub fn pids_can_be_chosen() -> bool {

@@ -18,8 +18,8 @@ use nix::unistd::{Pid, mkfifo};
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::{
     AgentProcess, Datagrams, LIMIT, Options, Scrape, Server, Signal, agent, as_pid, children,
-    into_pid_namespace, pid_namespaces_work, pids_can_be_chosen, service_command, sys, wait_for, wait_until,
-    worker_command,
+    into_pid_namespace, pid_namespaces_work, pids_can_be_chosen, same_pid, service_command, sys, wait_for,
+    wait_until, worker_command,
 };
 
 /// No deadline comes in the lifetime of a test.
@@ -464,6 +464,35 @@ fn a_death_that_is_seen_late_is_not_that_of_the_process_that_has_the_pid_by_then
     server.expect(agent(pid).gone().signal(15));
     server.expect_history(pid, &["up: first_beat", "up: restarted", "gone: killed"]);
     drop(second);
+}
+
+/// Whether the kernel gives each process an inode number of its own (pidfs, from Linux 6.9 on).
+fn processes_have_inodes() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (6, 9) {
+        skip("this kernel does not number its processes");
+    }
+    version >= (6, 9)
+}
+
+#[test]
+fn another_process_with_the_same_pid_and_the_same_start_time_is_another_agent_and_lives() {
+    if !pids_can_be_chosen() || !processes_have_inodes() {
+        return;
+    }
+    let server = Server::start(NO_DEADLINE);
+    let mut pairs = AgentProcess::run(same_pid(server.socket()));
+    // The first one may be gone before the server has read of it: then the second is all that it ever knew.
+    let is_told = (0..200).any(|_| {
+        let reply = pairs.ask("next");
+        let pid: u32 = reply.strip_prefix("ok ").unwrap().parse().unwrap();
+        server.await_beats(&[pid], 3);
+        assert_eq!(server.scrape().of_agent("varta_agent_up", pid), 1.0);
+        server.history(pid).last().is_some_and(|last| last == "up: restarted")
+    });
+    assert!(is_told, "none was told as another");
 }
 
 #[test]

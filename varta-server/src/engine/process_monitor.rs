@@ -2,7 +2,6 @@
 //! records what the tracker learns of them.
 
 use std::collections::{HashMap, VecDeque};
-use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::base::time::MonoTime;
 use crate::domain::process::identity::{ProcessIdentity, Processes};
 use crate::domain::process::{
-    Dossier, EndedProcess, ExitStatus, InspectionDepth, Lineage, ProcessActivity, ProcessId,
+    Dossier, EndedProcess, ExitStatus, InspectionDepth, Lineage, PidfdTag, ProcessActivity, ProcessId,
 };
 use crate::domain::tracker::{Policy, Tracker, TrackerRequest};
 use crate::engine::debugging::{debug_evidence, debug_look};
@@ -73,8 +72,8 @@ impl Processes for ProcessLookup<'_> {
 
     fn ended(&mut self) -> Vec<EndedProcess> {
         let ended = |exit: &ProcessExit| {
-            let WatchedProcess { pid, start_time, lineage } = exit.process;
-            let process = ProcessId { pid, start_time: start_time? };
+            let WatchedProcess { pid, start_time, tag, lineage } = exit.process;
+            let process = ProcessId { pid, start_time: start_time?, tag };
             Some(EndedProcess { process, death: exit.death, lineage })
         };
         self.watcher.peek().filter_map(ended).collect()
@@ -133,11 +132,11 @@ impl ProcessMonitor {
         tracker: &mut Tracker,
         now: MonoTime,
     ) {
-        let ProcessExit { process: WatchedProcess { pid, start_time, lineage }, death, .. } = exit;
+        let ProcessExit { process: WatchedProcess { pid, start_time, tag, lineage }, death, .. } = exit;
         let Some(start_time) = start_time else {
             return self.record_absence(pid, None, death, tracker, now);
         };
-        let process = ProcessId { pid, start_time };
+        let process = ProcessId { pid, start_time, tag };
         self.quick_samples.remove(&process);
         match self.oom.end(process.pid, death) {
             Some(cgroup) => tracker.handle_oom_kill(process, cgroup, lineage, noticed_at, now),
@@ -150,13 +149,13 @@ impl ProcessMonitor {
     fn record_absence(
         &mut self,
         pid: u32,
-        start_time: Option<NonZeroU64>,
+        process: Option<ProcessId>,
         death: ExitStatus,
         tracker: &mut Tracker,
         now: MonoTime,
     ) {
-        tracker.handle_absence(pid, start_time, death, now);
-        self.recorder.record(InputRecord::Absence { pid, start_time, death, at: now });
+        tracker.handle_absence(pid, process, death, now);
+        self.recorder.record(InputRecord::Absence { pid, process, death, at: now });
     }
 
     /// Carries out some of the tracker's requests.
@@ -165,9 +164,9 @@ impl ProcessMonitor {
         for _ in 0..REQUESTS_PER_TURN {
             let Some(request) = self.requests.pop_front() else { return self.arrived.clear() };
             match request {
-                TrackerRequest::Watch(process @ ProcessId { pid, start_time }) => {
+                TrackerRequest::Watch(process @ ProcessId { pid, start_time, tag }) => {
                     let lineage = self.processes.inner_mut().take_lineage(process);
-                    let process = WatchedProcess { pid, start_time: Some(start_time), lineage };
+                    let process = WatchedProcess { pid, start_time: Some(start_time), tag, lineage };
                     self.watch(process, tracker, now);
                 }
                 TrackerRequest::Unwatch(pid) => {
@@ -175,7 +174,8 @@ impl ProcessMonitor {
                     self.oom.unwatch(pid);
                 }
                 TrackerRequest::Find(pid) => {
-                    let hidden = WatchedProcess { pid, start_time: None, lineage: Lineage::default() };
+                    let (tag, lineage) = (PidfdTag::UNKNOWN, Lineage::default());
+                    let hidden = WatchedProcess { pid, start_time: None, tag, lineage };
                     self.watch(hidden, tracker, now);
                 }
                 TrackerRequest::Look { process, depth } => self.look(process, depth, tracker, now),
@@ -184,11 +184,12 @@ impl ProcessMonitor {
     }
 
     fn watch(&mut self, process: WatchedProcess, tracker: &mut Tracker, now: MonoTime) {
-        let WatchedProcess { pid, start_time, .. } = process;
+        let WatchedProcess { pid, start_time, tag, .. } = process;
+        let identified = start_time.map(|start_time| ProcessId { pid, start_time, tag });
         let arrived = self.arrived.iter().position(|(sender, _)| *sender == pid);
         let arrived = arrived.map(|place| self.arrived.swap_remove(place).1);
         match self.watcher.watch(u64::from(pid), process, arrived) {
-            Err(WatchError::Gone) => self.record_absence(pid, start_time, ExitStatus::Unknown, tracker, now),
+            Err(WatchError::Gone) => self.record_absence(pid, identified, ExitStatus::Unknown, tracker, now),
             Ok(()) => self.oom.watch(pid),
             // Counted by the watcher. The exit will be noticed at the agent's deadline.
             Err(WatchError::Full { .. } | WatchError::Kernel(_)) => {}
@@ -232,9 +233,9 @@ impl ProcessMonitor {
                 Presence::There | Presence::Unknown => return tracker.handle_evidence(process, None, now),
             },
         };
-        let ProcessId { pid, start_time } = process;
+        let ProcessId { pid, start_time, tag } = process;
         let lineage = Lineage::default();
-        let process = WatchedProcess { pid, start_time: Some(start_time), lineage };
+        let process = WatchedProcess { pid, start_time: Some(start_time), tag, lineage };
         self.record_exit(ProcessExit { key: u64::from(pid), process, death }, now, tracker, now);
     }
 }

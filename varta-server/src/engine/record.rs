@@ -1,8 +1,6 @@
 //! The inputs of the tracker as values: a recording is a sequence of them, and a replay feeds them to another
 //! tracker.
 
-use std::num::NonZeroU64;
-
 use crate::base::time::MonoTime;
 use crate::domain::beat::{ReceivedBeat, ReceivedControl, Transport};
 use crate::domain::process::identity::ProcessIdentity;
@@ -40,8 +38,8 @@ pub(crate) enum InputRecord {
     /// A process ended that could not be watched, or not be identified.
     Absence {
         pid: u32,
-        /// The start time of the process that had it, if it was identified.
-        start_time: Option<NonZeroU64>,
+        /// The process that had it, if it was identified.
+        process: Option<ProcessId>,
         /// How the process that had it ended.
         death: ExitStatus,
         at: MonoTime,

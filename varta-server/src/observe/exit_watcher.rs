@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::base::clock::Clock;
 use crate::base::time::MonoTime;
-use crate::domain::process::{ExitStatus, Lineage};
+use crate::domain::process::{ExitStatus, Lineage, PidfdTag};
 use crate::observe::pidfd::{EVENTS, ExitPoll, Pidfd, PidfdSet};
 use crate::observe::stat::Stat;
 
@@ -65,6 +65,8 @@ pub(crate) struct WatchedProcess {
     pub pid: u32,
     /// Its start time in clock ticks after the boot; `None` where `/proc` hides it.
     pub start_time: Option<NonZeroU64>,
+    /// Tells it from another process with the same pid and start time, if it is known.
+    pub tag: PidfdTag,
     /// What it has in common with its successor.
     pub lineage: Lineage,
 }
@@ -186,6 +188,7 @@ impl ExitWatcher {
             return Err(WatchError::Full { cap: self.cap });
         }
         let pidfd = match arrived {
+            Some(pidfd) if process.tag != PidfdTag::UNKNOWN && process.tag == pidfd.tag() => pidfd,
             Some(pidfd) if !(pidfd.has_ended() && process.is_alive()) => pidfd,
             // Its pid has been reused since, and the process that has it now is watched.
             Some(_) | None => Pidfd::open(process.pid).map_err(|error| match error.raw_os_error() {
@@ -198,7 +201,7 @@ impl ExitWatcher {
         let is_another = |start_time| {
             Stat::of_thread(process.pid, process.pid).is_some_and(|stat| stat.start_time != start_time)
         };
-        if process.start_time.is_some_and(is_another) {
+        if process.start_time.is_some_and(is_another) || !process.tag.may_be(pidfd.tag()) {
             return Err(WatchError::Gone);
         }
         self.pidfds.get_ref().add(&pidfd, key).map_err(WatchError::Kernel)?;

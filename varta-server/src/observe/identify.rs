@@ -11,9 +11,10 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use crate::domain::process::identity::{ProcessIdentity, Processes};
-use crate::domain::process::{Lineage, ProcessId};
+use crate::domain::process::{Lineage, PidfdTag, ProcessId};
 use crate::observe::kernel_file::read_some;
 use crate::observe::name::ProcessName;
+use crate::observe::pidfd::Pidfd;
 use crate::observe::stat::Stat;
 
 /// Whether a process with this pid exists, if only as a zombie; true in doubt.
@@ -112,21 +113,28 @@ impl Processes for ProcFs {
         // Of the main thread instead of the process, for which the kernel adds up all threads: with ten
         // thousand of them that would cost a hundred times as much. The fields read here are the same in
         // both.
+        // Opened before the rest is read, so that it belongs to that if it agrees with it.
+        let pidfd = Pidfd::open(pid).ok();
         let stat = Stat::of_thread(pid, pid)?;
+        let tag = pidfd
+            .filter(|pidfd| pidfd.has_ended() == stat.is_dead())
+            .map_or(PidfdTag::UNKNOWN, |pidfd| pidfd.tag());
         let lineage = self.read_lineage(pid);
         if self.lineages.len() >= MAX_LINEAGES {
             self.lineages.clear();
         }
-        self.lineages.insert(ProcessId { pid, start_time: stat.start_time }, lineage);
+        self.lineages.insert(ProcessId { pid, start_time: stat.start_time, tag }, lineage);
         let has_ended = stat.is_dead();
         let Stat { start_time, name, .. } = stat;
         let group = ProcessName::of_group(pid).filter(|(group, _)| self.own.as_ref() != Some(group));
         Some(match group {
             Some((group, is_unit)) => {
                 let name = group.to_string();
-                ProcessIdentity { start_time, name, is_group: true, is_unit, lineage, has_ended }
+                ProcessIdentity { start_time, tag, name, is_group: true, is_unit, lineage, has_ended }
             }
-            None => ProcessIdentity { start_time, name, is_group: false, is_unit: false, lineage, has_ended },
+            None => {
+                ProcessIdentity { start_time, tag, name, is_group: false, is_unit: false, lineage, has_ended }
+            }
         })
     }
 }
@@ -176,9 +184,9 @@ mod tests {
     #[test]
     fn a_lineage_is_kept_until_it_is_taken_and_read_again_after_that() {
         let child = Child::asleep();
-        let process = ProcessId { pid: child.pid(), start_time: child.start_time() };
         let mut processes = ProcFs::new();
-        let lineage = processes.identify(child.pid()).unwrap().lineage;
+        let ProcessIdentity { lineage, start_time, tag, .. } = processes.identify(child.pid()).unwrap();
+        let process = ProcessId { pid: child.pid(), start_time, tag };
         assert_eq!(processes.lineages.len(), 1);
         assert_eq!(processes.take_lineage(process), lineage);
         assert!(processes.lineages.is_empty());
@@ -188,5 +196,31 @@ mod tests {
     #[test]
     fn a_pid_that_nobody_has_is_nobody() {
         assert_eq!(ProcFs::new().identify(u32::MAX), None);
+    }
+
+    #[test]
+    fn two_processes_have_two_tags_where_the_kernel_numbers_them_and_one_keeps_its_own() {
+        let children: Vec<_> = (0..20).map(|_| Child::asleep()).collect();
+        let mut processes = ProcFs::new();
+        let mut tags = || -> Vec<_> {
+            children.iter().map(|child| processes.identify(child.pid()).unwrap().tag).collect()
+        };
+        let [mut first, second] = [tags(), tags()];
+        assert_eq!(first, second);
+        if !has_inodes() {
+            eprintln!("skipped: the kernel gives pidfds no inode numbers of their own");
+            assert!(first.iter().all(|tag| *tag == PidfdTag::UNKNOWN));
+            return;
+        }
+        first.sort_by_key(|tag| tag.number());
+        first.dedup();
+        assert_eq!(first.len(), children.len());
+    }
+
+    /// Whether two pidfds of different processes are different files.
+    fn has_inodes() -> bool {
+        use std::os::fd::AsFd;
+        let inode = |pid| nix::sys::stat::fstat(Pidfd::open(pid).unwrap().as_fd()).unwrap().st_ino;
+        inode(std::process::id()) != inode(1)
     }
 }

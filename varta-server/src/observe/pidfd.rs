@@ -15,10 +15,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
+use nix::sys::stat::fstat;
+use nix::sys::statfs::{FsType, fstatfs};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::domain::process::ExitStatus;
+use crate::domain::process::{ExitStatus, PidfdTag};
 
 /// `struct pidfd_info` of the kernel's `linux/pidfd.h`, in its first published size. Later versions only
 /// append, and the kernel fills as much as fits; the exit code took the place of a spare field.
@@ -50,6 +52,8 @@ const _: () = assert!(mem::size_of::<PidfdInfo>() == 64);
 const INFO_EXIT: u64 = 1 << 3;
 /// `PIDFD_SIGNAL_PROCESS_GROUP`, from Linux 6.9.
 const SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+/// `PID_FS_MAGIC`: the file system in which each process has an inode number of its own.
+const PIDFS: FsType = FsType(0x5049_4446);
 /// `PIDFD_GET_INFO`, from Linux 6.13.
 const GET_INFO: libc::Ioctl = libc::_IOWR::<PidfdInfo>(0xff, 11);
 
@@ -150,6 +154,13 @@ impl Pidfd {
                 answer => return answer.is_ok_and(|ready| ready > 0),
             }
         }
+    }
+
+    /// The tag of the process, by the inode number of the descriptor, which is unique from Linux 6.9 on.
+    pub(crate) fn tag(&self) -> PidfdTag {
+        let is_unique = fstatfs(self.0.as_fd()).is_ok_and(|found| found.filesystem_type() == PIDFS);
+        let number = is_unique.then(|| fstat(self.0.as_fd()).ok()).flatten();
+        number.map_or(PidfdTag::UNKNOWN, |found| PidfdTag::of_inode(found.st_ino))
     }
 
     /// # Errors

@@ -101,7 +101,7 @@ impl Sampler {
 
 fn run(clock: Clock, host: &ProcReader, asked: &Receiver<Inspection>, answers: &mpsc::Sender<SampleResult>) {
     while let Ok(Inspection { process, depth, earlier }) = asked.recv() {
-        let ProcessId { pid, start_time } = process;
+        let ProcessId { pid, start_time, .. } = process;
         let look = match depth {
             InspectionDepth::Quick => host.quick_sample(pid, start_time, clock.now()),
             InspectionDepth::Full => host.look(pid, start_time, clock.now()),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn process(child: &Child) -> ProcessId {
-        ProcessId { pid: child.pid(), start_time: child.start_time() }
+        ProcessId::new(child.pid(), child.start_time())
     }
 
     async fn next(answers: &mut mpsc::Receiver<SampleResult>) -> SampleResult {

@@ -12,6 +12,8 @@ pub struct ProcessIdentity {
     /// The start time, in the kernel's ticks since boot. Together with the pid it identifies one process
     /// life.
     pub start_time: NonZeroU64,
+    /// Tells it from another process that had the same pid and was started in the same tick.
+    pub tag: PidfdTag,
     /// The name of the process, its unit or its container.
     pub name: String,
     /// Whether the name is that of its unit or container and not of its command, so that a successor of the
@@ -30,7 +32,8 @@ impl ProcessIdentity {
     #[must_use]
     pub fn of_command(start_time: NonZeroU64, name: String) -> Self {
         let lineage = Lineage::default();
-        ProcessIdentity { start_time, name, is_group: false, is_unit: false, lineage, has_ended: false }
+        let tag = PidfdTag::UNKNOWN;
+        ProcessIdentity { start_time, tag, name, is_group: false, is_unit: false, lineage, has_ended: false }
     }
 }
 
@@ -84,4 +87,115 @@ pub struct ProcessId {
     pub pid: u32,
     /// The start time, in the kernel's ticks since boot.
     pub start_time: NonZeroU64,
+    /// Tells it from another process that had the same pid and was started in the same tick.
+    pub tag: PidfdTag,
+}
+
+impl ProcessId {
+    /// A process of which nothing else is known.
+    #[must_use]
+    pub const fn new(pid: u32, start_time: NonZeroU64) -> Self {
+        ProcessId { pid, start_time, tag: PidfdTag::UNKNOWN }
+    }
+
+    /// Whether this and the other are one process, as far as is known.
+    #[must_use]
+    pub fn may_be(self, other: ProcessId) -> bool {
+        (self.pid, self.start_time) == (other.pid, other.start_time) && self.tag.may_be(other.tag)
+    }
+}
+
+/// The low 16 bits of the inode number of a process's pidfd, which no two processes of a boot share; unknown where
+/// the kernel has no such numbers (before Linux 6.9).
+///
+/// It only has to tell apart processes that were started in one tick of the clock, which is ten milliseconds, and
+/// the kernel counts the numbers up: 16 bits do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PidfdTag(u16);
+
+impl PidfdTag {
+    /// The tag of a process whose inode number is not known.
+    pub const UNKNOWN: PidfdTag = PidfdTag(0);
+
+    /// The tag of the process with this inode number. One whose low bits are 0 counts as not known.
+    #[must_use]
+    pub const fn of_inode(number: u64) -> Self {
+        let [low, high, ..] = number.to_le_bytes();
+        PidfdTag(u16::from_le_bytes([low, high]))
+    }
+
+    /// The tag as a number; 0 for an unknown one.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+
+    /// Whether both may be tags of one process: they are equal, or one is not known.
+    #[must_use]
+    pub fn may_be(self, other: PidfdTag) -> bool {
+        self == other || self == PidfdTag::UNKNOWN || other == PidfdTag::UNKNOWN
+    }
+}
+
+/// When a process was started, and its tag, in eight bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProcessStart(NonZeroU64);
+
+impl ProcessStart {
+    /// The bits of the time: ticks of nearly ninety thousand years.
+    const TIME: u64 = (1 << 48) - 1;
+
+    /// A time that is too late for its bits is cut to the latest one.
+    pub(crate) fn new(start_time: NonZeroU64, tag: PidfdTag) -> Self {
+        let time = start_time.get().min(Self::TIME);
+        ProcessStart(NonZeroU64::new(time | u64::from(tag.0) << 48).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// In ticks since boot.
+    pub(crate) fn time(self) -> NonZeroU64 {
+        NonZeroU64::new(self.0.get() & Self::TIME).unwrap_or(NonZeroU64::MIN)
+    }
+
+    pub(crate) fn tag(self) -> PidfdTag {
+        let [.., low, high] = self.0.get().to_le_bytes();
+        PidfdTag(u16::from_le_bytes([low, high]))
+    }
+
+    /// Whether two processes with one pid are one, as far as is known.
+    pub(crate) fn may_be(self, other: ProcessStart) -> bool {
+        self.time() == other.time() && self.tag().may_be(other.tag())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_holds_its_time_and_its_tag() {
+        let ticks = |ticks: u64| NonZeroU64::new(ticks).unwrap();
+        for inode in [0, 1, 0xffff, 0x1_0000, 0x12_3456, u64::MAX] {
+            for time in [1, 77, (1 << 48) - 1] {
+                let start = ProcessStart::new(ticks(time), PidfdTag::of_inode(inode));
+                assert_eq!((start.time(), u64::from(start.tag().number())), (ticks(time), inode & 0xffff));
+            }
+        }
+        assert_eq!(ProcessStart::new(NonZeroU64::MAX, PidfdTag::UNKNOWN).time(), ticks((1 << 48) - 1));
+    }
+
+    #[test]
+    fn who_started_in_one_tick_is_told_apart_by_known_tags_only() {
+        let process = |start: u64, tag| ProcessId {
+            tag: PidfdTag(tag),
+            ..ProcessId::new(7, NonZeroU64::new(start).unwrap())
+        };
+        let may_be = |(start, tag), (other, other_tag)| {
+            let [one, other] = [process(start, tag), process(other, other_tag)];
+            let starts = [one, other].map(|process| ProcessStart::new(process.start_time, process.tag));
+            assert_eq!(one.may_be(other), starts[0].may_be(starts[1]));
+            one.may_be(other)
+        };
+        assert!(may_be((1, 5), (1, 5)) && may_be((1, 0), (1, 5)) && may_be((1, 5), (1, 0)));
+        assert!(!may_be((1, 5), (1, 6)) && !may_be((1, 5), (2, 5)) && !may_be((1, 0), (2, 0)));
+    }
 }

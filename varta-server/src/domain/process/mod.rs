@@ -18,7 +18,7 @@ pub use self::classify::{Explanation, ProcessActivity, classify};
 pub use self::dossier::Dossier;
 pub use self::exit::ExitStatus;
 pub(crate) use self::exit::signal_name;
-pub(crate) use self::identity::{EndedProcess, Lineage, ProcessId};
+pub(crate) use self::identity::{EndedProcess, Lineage, PidfdTag, ProcessId, ProcessStart};
 pub use self::pressure::{Pressure, Share, Stall};
 pub use self::snapshot::{
     AwaitedChild, BlockedThread, ContextSwitches, Descriptors, Details, InspectionDepth, MAX_DESCRIPTORS,

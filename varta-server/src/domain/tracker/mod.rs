@@ -36,7 +36,7 @@ pub use self::verdicts::verdict::Verdict;
 use crate::base::time::MonoTime;
 use crate::domain::beat::{ReceivedBeat, Transport};
 use crate::domain::outcome::OutcomeCounts;
-pub use crate::domain::process::identity::{EndedProcess, Lineage, ProcessIdentity, Processes};
+pub use crate::domain::process::identity::{EndedProcess, Lineage, PidfdTag, ProcessIdentity, Processes};
 
 impl Tracker {
     /// Handles beats in the order in which they arrived, and counts their outcomes.

@@ -200,8 +200,8 @@ impl Tracker {
     /// The local process that an agent is or was, as far as it is known.
     pub(super) fn incarnation(&self, number: u32) -> Option<ProcessId> {
         let IndexKey { source, pid, .. } = self.agents.slot(number).key;
-        let start_time = self.agents.rest(number).start_time.filter(|_| source == SourceId::LOCAL)?;
-        Some(ProcessId { pid, start_time })
+        let started = self.agents.rest(number).started.filter(|_| source == SourceId::LOCAL)?;
+        Some(ProcessId { pid, start_time: started.time(), tag: started.tag() })
     }
 
     /// The local process that an agent is, as far as it is known and alive.
@@ -288,7 +288,7 @@ impl Tracker {
             agent: self.id(number),
             name_source: rest.name_source,
             lane: slot.key.lane,
-            start_time: rest.start_time,
+            start_time: rest.start_time(),
             verdict,
             last: slot.last_word(),
             labels: self.labels(number),

@@ -23,7 +23,7 @@ fn of(child: &Child) -> WatchedProcess {
 
 fn with(pid: u32, start_time: NonZeroU64) -> WatchedProcess {
     let lineage = Lineage { command: 7 };
-    WatchedProcess { pid, start_time: Some(start_time), lineage }
+    WatchedProcess { pid, start_time: Some(start_time), tag: PidfdTag::UNKNOWN, lineage }
 }
 
 fn watch(watcher: &mut ExitWatcher, key: u64, child: &Child) {
@@ -180,7 +180,12 @@ async fn a_process_that_proc_hides_is_watched_by_its_pid_alone() {
     let mut child = Child::shell("read line; exit 3");
     let mut watcher = watcher();
     watcher.read_stat = |_| None;
-    let process = WatchedProcess { pid: child.pid(), start_time: None, lineage: Lineage::default() };
+    let process = WatchedProcess {
+        pid: child.pid(),
+        start_time: None,
+        tag: PidfdTag::UNKNOWN,
+        lineage: Lineage::default(),
+    };
     watcher.watch(1, process, None).unwrap();
     child.close_input();
     child.reap();

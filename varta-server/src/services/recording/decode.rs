@@ -11,7 +11,7 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::{ControlMessage, Hello, ReceivedBeat, ReceivedControl, Sender, Transport};
 use crate::domain::labels::Labels;
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{ExitStatus, Lineage, ProcessId};
+use crate::domain::process::{ExitStatus, Lineage, PidfdTag, ProcessId};
 use crate::domain::tracker::{AgentId, Twin};
 use crate::engine::InputRecord;
 use crate::services::recording::format::{
@@ -90,14 +90,16 @@ fn record(fields: &Fields, name: Vec<u8>) -> Result<InputRecord, FormatError> {
             InputRecord::Loss { transport: transport.ok_or(unknown)?, at }
         }
         kind::DEATH => InputRecord::Exit {
-            process: ProcessId { pid, start_time: start_time(first)? },
+            process: ProcessId { pid, start_time: start_time(first)?, tag: tag(fields.timestamp)? },
             death: death(fields)?,
             lineage: lineage(fields.nonce)?,
             noticed_at: MonoTime::from_nanos(second),
             at,
         },
         kind::ABSENCE => {
-            InputRecord::Absence { pid, start_time: NonZeroU64::new(first), death: death(fields)?, at }
+            let tag = tag(second)?;
+            let process = NonZeroU64::new(first).map(|start_time| ProcessId { pid, start_time, tag });
+            InputRecord::Absence { pid, process, death: death(fields)?, at }
         }
         kind::FORGET => InputRecord::Forget { agent: agent(fields, name)?, at },
         kind::GAP => InputRecord::Gap { from: MonoTime::from_nanos(first), to: at, records: second },
@@ -145,18 +147,26 @@ fn introduction(fields: &Fields, name: Vec<u8>) -> Result<Hello, FormatError> {
 }
 
 fn identity(fields: &Fields, name: Vec<u8>) -> Result<Option<ProcessIdentity>, FormatError> {
-    let [started, _] = fields.numbers();
+    let [started, number] = fields.numbers();
+    let tag = tag(number)?;
     let name = text(name)?;
     let is_group = fields.has(flag::GROUP);
     let lineage = lineage(fields.nonce)?;
     Ok(NonZeroU64::new(started).map(|start_time| ProcessIdentity {
         start_time,
+        tag,
         name,
         is_group,
         is_unit: false,
         lineage,
         has_ended: fields.has(flag::ENDED),
     }))
+}
+
+/// A recording of version 1 has none.
+fn tag(number: u64) -> Result<PidfdTag, FormatError> {
+    let unknown = FormatError::Value { what: "tag of a process", found: number };
+    u16::try_from(number).map(|number| PidfdTag::of_inode(number.into())).map_err(|_| unknown)
 }
 
 /// An agent that was forgotten.

@@ -1,7 +1,5 @@
 //! Encodes records to blocks of 64 bytes, the inverse of `decode`.
 
-use std::num::NonZeroU64;
-
 use varta_proto::Frame;
 
 use crate::base::time::{MonoTime, millis};
@@ -21,11 +19,11 @@ pub(crate) fn encode(record: &InputRecord, out: &mut Vec<u8>) {
         InputRecord::Control(control) => encode_control(control, out),
         InputRecord::Process { pid, identity } => {
             let mut fields = Fields { pid: *pid, ..Fields::of(kind::PROCESS, MonoTime::START) };
-            if let Some(ProcessIdentity { start_time, name, is_group, is_unit: _, lineage, has_ended }) =
+            if let Some(ProcessIdentity { start_time, tag, name, is_group, is_unit: _, lineage, has_ended }) =
                 identity
             {
                 put_name(name, out);
-                fields = fields.with(start_time.get(), 0);
+                fields = fields.with(start_time.get(), tag.number().into());
                 fields.nonce = lineage.command.into();
                 let flags =
                     [(!name.is_empty(), flag::NAME), (*is_group, flag::GROUP), (*has_ended, flag::ENDED)];
@@ -39,12 +37,15 @@ pub(crate) fn encode(record: &InputRecord, out: &mut Vec<u8>) {
             let way = u8::try_from(transport.index()).expect("there are few transports");
             Fields { way, ..Fields::of(kind::LOSS, *at) }.put(out);
         }
-        InputRecord::Exit { process: ProcessId { pid, start_time }, death, lineage, noticed_at, at } => {
+        InputRecord::Exit { process: ProcessId { pid, start_time, tag }, death, lineage, noticed_at, at } => {
             let fields = Fields::of(kind::DEATH, *at).with(start_time.get(), noticed_at.as_nanos());
-            Fields { pid: *pid, nonce: lineage.command.into(), ..fields }.of_death(*death).put(out);
+            let (nonce, timestamp) = (lineage.command.into(), tag.number().into());
+            Fields { pid: *pid, nonce, timestamp, ..fields }.of_death(*death).put(out);
         }
-        InputRecord::Absence { pid, start_time, death, at } => {
-            let fields = Fields::of(kind::ABSENCE, *at).with(start_time.map_or(0, NonZeroU64::get), 0);
+        InputRecord::Absence { pid, process, death, at } => {
+            let (start, tag) =
+                process.map_or((0, 0), |process| (process.start_time.get(), process.tag.number()));
+            let fields = Fields::of(kind::ABSENCE, *at).with(start, tag.into());
             Fields { pid: *pid, ..fields }.of_death(*death).put(out);
         }
         InputRecord::Forget { agent: AgentId { name, origin, pid, twin }, at } => {

@@ -150,8 +150,8 @@ impl Run {
             InputRecord::Exit { process, death, lineage, noticed_at, at } => {
                 self.tracker.handle_exit(process, death, lineage, noticed_at, at);
             }
-            InputRecord::Absence { pid, start_time, death, at } => {
-                self.tracker.handle_absence(pid, start_time, death, at);
+            InputRecord::Absence { pid, process, death, at } => {
+                self.tracker.handle_absence(pid, process, death, at);
             }
             InputRecord::Forget { agent, .. } => _ = self.tracker.handle_forget(&agent),
             InputRecord::Process { .. } | InputRecord::End { .. } => {}

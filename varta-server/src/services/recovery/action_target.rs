@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn of_process(pid: u32, start_time: NonZeroU64) -> Transition {
-        let process = Some(ProcessId { pid, start_time });
+        let process = Some(ProcessId::new(pid, start_time));
         Transition { process, ..transition(pid, Verdict::Stalled, Cause::Stopped) }
     }
 

@@ -162,7 +162,11 @@ impl ActionExecutor {
         let is_for_this =
             UnhealthyState::of(standing.verdict).is_some_and(|state| job.rule.states.contains(&state));
         let has_obeyed = job.was_signalled && matches!(standing.verdict, Verdict::Gone | Verdict::Down);
-        if !is_for_this && !has_obeyed || standing.process != *process {
+        let is_another = match (standing.process, *process) {
+            (Some(present), Some(then)) => !present.may_be(then),
+            (present, then) => present.is_some() != then.is_some(),
+        };
+        if !is_for_this && !has_obeyed || is_another {
             return Err(ActionOutcome::Withdrawn);
         }
         if !standing.is_observed && !matches!(job.action(), Action::Notify) {

@@ -18,7 +18,7 @@ pub(super) fn refusal_of_held(processes: &ProcReader, job: &Job) -> Option<Refus
     if matches!(job.action(), Action::Notify) || agent.origin != Origin::Local {
         return None;
     }
-    let ProcessId { pid, start_time } = (*process)?;
+    let ProcessId { pid, start_time, .. } = (*process)?;
     let look = processes.look(pid, start_time, MonoTime::START)?;
     let refusal = Refusal::of_activity(classify(&look, None).activity)?;
     let is_named = job.rule.causes.contains(&refusal.as_str());
@@ -45,7 +45,7 @@ mod tests {
     /// A job for the process with pid 7, which started at 1, by a rule with these causes.
     fn job(action: Action, causes: &[&'static str]) -> Job {
         let transition = Transition {
-            process: Some(ProcessId { pid: 7, start_time: NonZeroU64::MIN }),
+            process: Some(ProcessId::new(7, NonZeroU64::MIN)),
             ..transition(7, Verdict::Stalled, Cause::Busy)
         };
         let rule = RecoveryRule {
@@ -123,7 +123,7 @@ mod tests {
         let (_directory, reader) = host("S", "CoreDumping:\t1\n", "1\n");
         let mut other = job(Action::Signal(Signal::SIGKILL, SignalScope::Process), &[]);
         let transition = (*other.transition).clone();
-        let process = Some(ProcessId { pid: 7, start_time: NonZeroU64::MAX });
+        let process = Some(ProcessId::new(7, NonZeroU64::MAX));
         other.transition = Arc::new(Transition { process, ..transition.clone() });
         assert_eq!(refusal_of_held(&reader, &other), None);
         other.transition = Arc::new(Transition { process: None, ..transition });

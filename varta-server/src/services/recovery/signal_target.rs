@@ -154,7 +154,7 @@ mod tests {
     use crate::observe::testing::{Child, await_that};
 
     fn target(child: &Child, scope: SignalScope) -> Result<SignalTarget, Refusal> {
-        let process = ProcessId { pid: child.pid(), start_time: child.start_time() };
+        let process = ProcessId::new(child.pid(), child.start_time());
         SignalTarget::find(Pidfd::open(child.pid()).unwrap(), process, scope)
     }
 
@@ -173,7 +173,7 @@ mod tests {
     fn a_process_in_the_group_of_another_reaches_itself_and_no_group() {
         let child = Child::asleep();
         assert_eq!(target(&child, SignalScope::Group).err(), Some(Refusal::SharedGroup));
-        let own = ProcessId { pid: std::process::id(), start_time: child.start_time() };
+        let own = ProcessId::new(std::process::id(), child.start_time());
         let pidfd = Pidfd::open(own.pid).unwrap();
         // Whether or not this test leads its group.
         assert_eq!(SignalTarget::find(pidfd, own, SignalScope::Group).err(), Some(Refusal::SharedGroup));

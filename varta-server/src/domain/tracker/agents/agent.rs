@@ -11,6 +11,7 @@ use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
 use crate::domain::beat::{KeyId, RemoteEndpoint, Transport};
 use crate::domain::labels::Labels;
+use crate::domain::process::ProcessStart;
 use crate::domain::tracker::agents::names::{NameId, NameSource};
 use crate::domain::tracker::agents::origins::{SourceId, Sources};
 use crate::domain::tracker::agents::session::{FramePosition, Handles, Newest, OtherSessions, Session};
@@ -63,8 +64,9 @@ const _: () = assert!(size_of::<AgentHot>() <= 64, "a slot is one cache line");
 /// The part of an agent that only a first beat, a transition or a scrape needs.
 #[derive(Debug)]
 pub(in crate::domain::tracker) struct AgentCold {
-    /// The start time of the process, in the kernel's ticks since boot; `None` where it could not be read.
-    pub(in crate::domain::tracker) start_time: Option<NonZeroU64>,
+    /// When the process was started, and which of those that were started then it is; `None` where that could not
+    /// be read.
+    pub(in crate::domain::tracker) started: Option<ProcessStart>,
     pub(in crate::domain::tracker) extra: Option<Box<AgentRare>>,
     /// Beats that this incarnation sent, by its nonces, and that did not arrive; saturates.
     pub(in crate::domain::tracker) lost: u32,
@@ -188,6 +190,11 @@ impl AgentRare {
 }
 
 impl AgentCold {
+    /// The start time of the process, in the kernel's ticks since boot.
+    pub(in crate::domain::tracker) fn start_time(&self) -> Option<NonZeroU64> {
+        self.started.map(ProcessStart::time)
+    }
+
     /// How long it was silent before this server's start; zero if it has beaten since.
     pub(in crate::domain::tracker) fn silent_before(&self) -> Duration {
         self.extra.as_ref().map_or(Duration::ZERO, |extra| extra.silent_before)
@@ -216,9 +223,9 @@ impl AgentCold {
     }
 
     /// The cold part of a new agent.
-    pub(crate) fn new(name: NameId, start_time: Option<NonZeroU64>, twin: Twin) -> Self {
+    pub(crate) fn new(name: NameId, started: Option<ProcessStart>, twin: Twin) -> Self {
         AgentCold {
-            start_time,
+            started,
             extra: None,
             lost: 0,
             name,

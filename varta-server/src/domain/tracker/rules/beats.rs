@@ -1,13 +1,12 @@
 //! The effect of a beat on the agent that it comes from, or that it makes known.
 
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::{Origin, ReceivedBeat, Sender};
 use crate::domain::outcome::FrameOutcome;
-use crate::domain::process::Lineage;
 use crate::domain::process::identity::{ProcessIdentity, Processes};
+use crate::domain::process::{Lineage, PidfdTag, ProcessStart};
 use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, IndexKey, Inspection};
 use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::agents::origins::SourceId;
@@ -83,11 +82,10 @@ impl Tracker {
         if !beat.frame.is_terminal() && !self.total_rate.try_take(&mut self.total_usage, beat.received_at) {
             return FrameOutcome::RateLimitedGlobal;
         }
-        let Identity { name, source, start_time, lineage, .. } = identify(origin, pid, processes);
+        let Identity { name, source, started, lineage, .. } = identify(origin, pid, processes);
         let key = IndexKey { source: SourceId::LOCAL, pid, lane };
         let slot = AgentHot::first_heard(key, &beat.frame, beat.received_at);
-        let rest =
-            AgentCold { name_source: source, ..AgentCold::new(self.names.take(&name), start_time, twin) };
+        let rest = AgentCold { name_source: source, ..AgentCold::new(self.names.take(&name), started, twin) };
         let number = self.add(origin, slot, rest);
         self.apply_rules(number);
         self.watch(number);
@@ -235,7 +233,7 @@ impl Tracker {
         let rest = self.agents.rest_mut(number);
         let AgentCold { stalls, name_source, .. } = *rest;
         let mistakes = rest.false_positives();
-        *rest = AgentCold { stalls, name_source, ..AgentCold::new(rest.name, rest.start_time, rest.twin) };
+        *rest = AgentCold { stalls, name_source, ..AgentCold::new(rest.name, rest.started, rest.twin) };
         rest.add_mistakes(mistakes);
         if let Some(before) = before {
             self.recount(before, Verdict::Up(beat.frame.status));
@@ -259,16 +257,18 @@ impl Tracker {
         if source != SourceId::LOCAL {
             return false;
         }
-        let Identity { name, source: name_source, start_time, has_ended, .. } =
+        let Identity { name, source: name_source, started, has_ended, .. } =
             identify(Origin::Local, pid, processes);
-        if start_time.is_none() {
-            return false;
-        }
+        let Some(started) = started else { return false };
         let rest = self.agents.rest_mut(number);
-        let before = std::mem::replace(&mut rest.start_time, start_time);
+        let before = rest.started;
         // Of a process that had ended when its first beat was handled, or while there was no server, nothing
         // is known; but a process that can be looked up is another.
-        let is_another = before != start_time && (before.is_some() || rest.is_dead);
+        let is_another = before.map_or(rest.is_dead, |before| !before.may_be(started));
+        // What is known of it is not forgotten when that cannot be read again.
+        if is_another || started.tag() != PidfdTag::UNKNOWN || before.is_none() {
+            rest.started = Some(started);
+        }
         if is_another || rest.name_source != NameSource::Agent {
             self.rename(number, &name, name_source);
         }
@@ -297,8 +297,8 @@ impl Tracker {
 struct Identity {
     name: String,
     source: NameSource,
-    /// The start time of its process, if that is known.
-    start_time: Option<NonZeroU64>,
+    /// When its process was started, if that is known.
+    started: Option<ProcessStart>,
     lineage: Lineage,
     has_ended: bool,
 }
@@ -307,20 +307,21 @@ fn identify(origin: Origin, pid: u32, processes: &mut impl Processes) -> Identit
     let common = |name| Identity {
         name,
         source: NameSource::Common,
-        start_time: None,
+        started: None,
         lineage: Lineage::default(),
         has_ended: false,
     };
     match origin.address() {
         Some(address) => common(address.to_string()),
         None => match processes.identify(pid) {
-            Some(ProcessIdentity { start_time, name, is_group, is_unit, lineage, has_ended }) => {
+            Some(ProcessIdentity { start_time, tag, name, is_group, is_unit, lineage, has_ended }) => {
                 let source = match (is_group, is_unit) {
                     (_, true) => NameSource::Unit,
                     (true, false) => NameSource::Group,
                     (false, false) => NameSource::Common,
                 };
-                Identity { name, source, start_time: Some(start_time), lineage, has_ended }
+                let started = Some(ProcessStart::new(start_time, tag));
+                Identity { name, source, started, lineage, has_ended }
             }
             None => common(NAMELESS.to_owned()),
         },

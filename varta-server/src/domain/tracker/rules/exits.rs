@@ -1,6 +1,5 @@
 //! The effects of the end of a process on its agent.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::base::time::MonoTime;
@@ -76,20 +75,17 @@ impl Tracker {
     }
 
     /// Handles the end of a process that could not be watched, or not be identified, when every beat that has
-    /// arrived has been handled: it had this pid and start time, as far as known, and ended so.
+    /// arrived has been handled: it had this pid, was this process if that is known, and ended so.
     ///
     /// An end of which nothing is known is no alarm: the process was there too short a time to be looked at.
     /// Nothing changes for an agent that is another process, or whose process has been identified since: a
     /// watch reports the end of that.
-    pub fn handle_absence(
-        &mut self,
-        pid: u32,
-        start_time: Option<NonZeroU64>,
-        death: ExitStatus,
-        now: MonoTime,
-    ) {
-        let agent = self.agents.find(IndexKey::local(pid));
-        if let Some(number) = agent.filter(|number| self.agents.rest(*number).start_time == start_time) {
+    pub fn handle_absence(&mut self, pid: u32, process: Option<ProcessId>, death: ExitStatus, now: MonoTime) {
+        let is_it = |number: &u32| match (self.incarnation(*number), process) {
+            (Some(own), Some(process)) => own.may_be(process),
+            (own, process) => own.is_none() && process.is_none(),
+        };
+        if let Some(number) = self.agents.find(IndexKey::local(pid)).filter(is_it) {
             let ending = Ending { noticed_at: now, was_watched: false, ..Ending::of(death) };
             self.note_death(number, ending, None, now);
         }
@@ -174,6 +170,6 @@ impl Tracker {
     /// The agent that is or was this local process.
     fn find_incarnation(&self, process: ProcessId) -> Option<u32> {
         let number = self.agents.find(IndexKey::local(process.pid))?;
-        (self.incarnation(number) == Some(process)).then_some(number)
+        self.incarnation(number).is_some_and(|own| own.may_be(process)).then_some(number)
     }
 }

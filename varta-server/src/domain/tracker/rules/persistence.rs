@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
 use crate::domain::expected::Expected;
-use crate::domain::process::{ExitStatus, Lineage};
+use crate::domain::process::{ExitStatus, Lineage, PidfdTag, ProcessStart};
 use crate::domain::tracker::agents::agent::{
     AgentCold, AgentHot, AgentRare, AskedTimeout, IndexKey, SlotFlags,
 };
@@ -86,13 +86,14 @@ impl Tracker {
         };
         // A process that cannot be identified by its start time has none.
         let start_time = agent.start_time.filter(|_| fate != Fate::Unknown);
+        let started = start_time.map(|start_time| ProcessStart::new(start_time, PidfdTag::UNKNOWN));
         let rest = AgentCold {
             extra: Some(Box::new(extra)),
             lost: agent.lost,
             stalls: agent.stalls,
             is_dead: verdict == Verdict::Down || has_ended,
             name_source: agent.name_source,
-            ..AgentCold::new(self.names.take(name), start_time, twin)
+            ..AgentCold::new(self.names.take(name), started, twin)
         };
         let number = self.add(origin, slot, rest);
         self.apply_rules(number);

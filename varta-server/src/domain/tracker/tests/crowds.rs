@@ -121,7 +121,7 @@ fn what_a_process_shows_ends_all_doubt() {
     crowd.world.tracker.handle_evidence(process, Some(dossier), at(14) + Duration::from_millis(2));
     let told = crowd.told();
     assert_eq!((told.len(), told[0].to, told[0].cause), (1, Verdict::Stalled, Cause::Stopped));
-    let other = ProcessId { pid: 5_001, start_time: NonZeroU64::new(100).unwrap() };
+    let other = ProcessId::new(5_001, NonZeroU64::new(100).unwrap());
     crowd.world.pass(at(15));
     crowd.told();
     let killed = ExitStatus::Killed { signal: 9, core_dumped: false };
@@ -134,7 +134,7 @@ fn what_a_process_shows_ends_all_doubt() {
 fn those_who_fall_in_one_moment_are_one_incident() {
     let mut crowd = Crowd::of(40);
     for pid in 5_000..5_040 {
-        let process = ProcessId { pid, start_time: NonZeroU64::new(100).unwrap() };
+        let process = ProcessId::new(pid, NonZeroU64::new(100).unwrap());
         crowd.world.tracker.handle_exit(process, ExitStatus::Unknown, Lineage::default(), at(10), at(10));
     }
     let incidents: Vec<_> = crowd.told().into_iter().map(|told| told.incident).collect();

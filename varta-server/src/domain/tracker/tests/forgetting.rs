@@ -30,7 +30,7 @@ fn with_rule(forget_after: ForgetAfter) -> World {
 }
 
 fn end(world: &mut World, pid: u32, death: ExitStatus) {
-    let process = ProcessId { pid, start_time: NonZeroU64::new(100).unwrap() };
+    let process = ProcessId::new(pid, NonZeroU64::new(100).unwrap());
     world.tracker.handle_exit(process, death, Lineage::default(), at(1), at(1));
 }
 

@@ -101,7 +101,7 @@ fn a_full_queue_hides_no_death_and_no_goodbye() {
         world.pass(at(8));
         world.transitions();
         if ends {
-            let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
+            let process = ProcessId::new(PID, NonZeroU64::new(100).unwrap());
             let killed = ExitStatus::Killed { signal: 9, core_dumped: false };
             world.tracker.handle_exit(process, killed, Lineage::default(), at(8), at(8));
             assert_eq!(world.transitions(), [(PID, Verdict::Down, Cause::Killed { signal: 9 })]);
@@ -129,7 +129,7 @@ fn a_process_that_is_seen_to_be_unable_to_beat_is_stalled_whatever_the_queue() {
             break;
         }
     }
-    let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
+    let process = ProcessId::new(PID, NonZeroU64::new(100).unwrap());
     let look = ProcessSnapshot {
         at: at(6),
         pid: PID,

@@ -64,7 +64,7 @@ fn a_process_that_ends_badly_after_its_goodbye_alarms_nobody() {
     world.hear(handle.next(at(0), Status::Ok));
     world.handle_control(&handle.goodbye(at(1)));
     world.told();
-    let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
+    let process = ProcessId::new(PID, NonZeroU64::new(100).unwrap());
     world.tracker.handle_exit(
         process,
         ExitStatus::Killed { signal: 15, core_dumped: false },
@@ -206,7 +206,7 @@ fn the_first_transition_of_a_process_that_takes_a_pid_over_has_the_name_that_it_
     let mut first = Handle::connect(PID, at(0));
     world.handle_control(&first.hello(at(0), named("billing")));
     world.hear(first.next(at(0), Status::Ok));
-    let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
+    let process = ProcessId::new(PID, NonZeroU64::new(100).unwrap());
     world.tracker.handle_exit(process, ExitStatus::Exited { code: 3 }, Lineage::default(), at(1), at(1));
     world.told();
 
@@ -241,7 +241,7 @@ fn a_successor_that_gives_its_name_before_its_first_beat_is_up_once() {
     let mut first = Handle::connect(PID, at(0));
     world.handle_control(&first.hello(at(0), named("billing")));
     world.hear(first.next(at(0), Status::Ok));
-    let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
+    let process = ProcessId::new(PID, NonZeroU64::new(100).unwrap());
     world.tracker.handle_exit(process, ExitStatus::Exited { code: 3 }, Lineage::default(), at(1), at(1));
     world.told();
     let mut second = Handle::connect(77, at(2));
@@ -300,7 +300,7 @@ fn who_gives_the_name_of_one_that_died_takes_its_place() {
     let mut first = Handle::connect(PID, at(0));
     world.hear(first.next(at(0), Status::Ok));
     world.handle_control(&first.hello(at(0), named("billing")));
-    let process = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
+    let process = ProcessId::new(PID, NonZeroU64::new(100).unwrap());
     world.tracker.handle_exit(process, ExitStatus::Exited { code: 3 }, Lineage::default(), at(1), at(1));
     world.told();
 

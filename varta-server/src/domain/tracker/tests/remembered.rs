@@ -75,7 +75,7 @@ impl World {
 fn who_was_up_and_lives_is_expected_and_with_a_beat_goes_on_as_before() {
     let mut world = World::new();
     world.remembers(&up(), Lives);
-    assert_eq!(world.requests, [TrackerRequest::Watch(ProcessId { pid: PID, start_time: START_TIME })]);
+    assert_eq!(world.requests, [TrackerRequest::Watch(ProcessId::new(PID, START_TIME))]);
     assert_eq!(world.transitions(), [], "nothing has changed");
     assert_eq!(world.tracker.population()[Verdict::EXPECTED], 1);
 
@@ -101,7 +101,7 @@ fn who_lives_and_does_not_beat_is_stalled_after_its_grace_and_not_before() {
     let told = world.only_told();
     assert_eq!((told.from, told.to, told.cause), (Some(Verdict::Expected), Verdict::Stalled, Cause::Silent));
     assert!(told.silence >= AWAY + STALL_AFTER, "{:?}", told.silence);
-    assert_eq!(told.process, Some(ProcessId { pid: PID, start_time: START_TIME }));
+    assert_eq!(told.process, Some(ProcessId::new(PID, START_TIME)));
     assert_eq!(world.view().stalls, 3);
 }
 
@@ -170,7 +170,7 @@ fn who_panicked_and_is_gone_has_panicked() {
 fn who_dies_in_its_grace_is_down_at_once() {
     let mut world = World::new();
     world.remembers(&up(), Lives);
-    let process = ProcessId { pid: PID, start_time: START_TIME };
+    let process = ProcessId::new(PID, START_TIME);
     world.tracker.handle_exit(
         process,
         ExitStatus::Killed { signal: 9, core_dumped: false },
@@ -263,7 +263,7 @@ fn whose_process_cannot_be_recognised_is_watched_when_it_beats() {
     world.hear(Handle { pid: PID, connected_at: MonoTime::START, nonce: 900 }.next(at(2), Status::Ok));
     world.refuse_looks(at(2));
     assert_eq!(world.only_told().cause, Cause::Recovered);
-    assert_eq!(world.requests, [TrackerRequest::Watch(ProcessId { pid: PID, start_time: START_TIME })]);
+    assert_eq!(world.requests, [TrackerRequest::Watch(ProcessId::new(PID, START_TIME))]);
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub(crate) fn complete() -> Transition {
         agent: agent.clone(),
         unit: Some(Arc::from("billing.service")),
         predecessor: Some(AgentId { twin: Twin::FIRST, ..agent }),
-        process: Some(ProcessId { pid: 7, start_time }),
+        process: Some(ProcessId::new(7, start_time)),
         detection_latency: Some(Duration::from_nanos(1_234_567)),
         mistake: Some(Duration::from_secs(2)),
         dossier: Some(Arc::new(Dossier::new(look, None))),
@@ -88,7 +88,7 @@ impl Transition {
 
     /// The process of the agent's pid, which is known with its start time then.
     pub(crate) fn started_at(mut self, start_time: NonZeroU64) -> Self {
-        self.process = Some(ProcessId { pid: self.agent.pid, start_time });
+        self.process = Some(ProcessId::new(self.agent.pid, start_time));
         self
     }
 

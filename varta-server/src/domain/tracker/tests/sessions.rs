@@ -2,6 +2,7 @@
 
 use varta_proto::Status;
 
+use crate::domain::process::ProcessId;
 use crate::domain::tracker::tests::*;
 
 #[test]
@@ -131,4 +132,74 @@ fn an_agent_known_only_from_its_terminal_frame_lost_no_beats() {
     world.hear(handle.frame(at(0), Status::Critical));
     assert_eq!(world.hear(Handle { nonce: 50, ..handle }.frame(at(1), Status::Ok)), FrameOutcome::Accepted);
     assert_eq!(world.tracker.agents(0..usize::MAX).next().unwrap().lost, 0);
+}
+
+/// The process with this pid has ended, and another was started in the same tick of the clock.
+fn another_in_the_same_tick(world: &mut World) -> [ProcessId; 2] {
+    [1, 2].map(|inode| {
+        let tag = PidfdTag::of_inode(inode);
+        world.processes.processes.entry(PID).and_modify(|process| process.tag = tag);
+        ProcessId { tag, ..ProcessId::new(PID, NonZeroU64::new(100).unwrap()) }
+    })
+}
+
+#[test]
+fn another_process_with_the_same_pid_that_was_started_in_the_same_tick_is_a_new_incarnation() {
+    // In the order in which the kernel tells of both, and the other way round.
+    for is_late in [false, true] {
+        let mut world = World::new();
+        let [old, _] = another_in_the_same_tick(&mut world);
+        world.processes.processes.entry(PID).and_modify(|process| process.tag = old.tag);
+        world.hear(Handle::connect(PID, at(1)).next(at(1), Status::Ok));
+        let [old, new] = another_in_the_same_tick(&mut world);
+        let exit = |world: &mut World, process| {
+            let death = ExitStatus::Killed { signal: 9, core_dumped: false };
+            world.tracker.handle_exit(process, death, Lineage::default(), at(1), at(1));
+        };
+        if !is_late {
+            exit(&mut world, old);
+        }
+        let soon = at(1) + Duration::from_millis(5);
+        assert_eq!(world.hear(Handle::connect(PID, at(1)).next(soon, Status::Ok)), FrameOutcome::Accepted);
+        if is_late {
+            exit(&mut world, old);
+        }
+        assert_eq!(world.verdict(PID), Some(UP), "{is_late}");
+        assert_eq!(world.transitions().last(), Some(&(PID, UP, Cause::Restarted)));
+        world.refuse_looks(at(1));
+        assert_eq!(world.requests.last(), Some(&TrackerRequest::Watch(new)));
+        exit(&mut world, new);
+        assert_eq!(world.verdict(PID), Some(Verdict::Down));
+    }
+}
+
+#[test]
+fn a_process_whose_inode_cannot_be_read_is_known_by_its_start_time() {
+    let mut world = World::new();
+    let [old, _] = another_in_the_same_tick(&mut world);
+    world.processes.processes.entry(PID).and_modify(|process| process.tag = old.tag);
+    let mut handle = Handle::connect(PID, at(1));
+    world.hear(handle.next(at(1), Status::Ok));
+    for tag in [PidfdTag::UNKNOWN, old.tag] {
+        world.processes.processes.entry(PID).and_modify(|process| process.tag = tag);
+        // Of another session, so that the process is looked up.
+        world.hear(Handle::connect(PID, at(2)).next(at(2), Status::Ok));
+    }
+    assert_eq!(world.transitions(), [(PID, UP, Cause::FirstBeat)]);
+    // It is still known which one it was.
+    another_in_the_same_tick(&mut world);
+    world.hear(Handle::connect(PID, at(3)).next(at(3), Status::Ok));
+    assert_eq!(world.transitions(), [(PID, UP, Cause::Restarted)]);
+}
+
+#[test]
+fn that_a_process_has_gone_says_nothing_of_the_one_that_took_its_pid_in_the_same_tick() {
+    let mut world = World::new();
+    let [old, new] = another_in_the_same_tick(&mut world);
+    world.hear(Handle::connect(PID, at(1)).next(at(1), Status::Ok));
+    world.tracker.handle_absence(PID, Some(old), ExitStatus::Unknown, at(1));
+    world.tracker.handle_absence(PID, None, ExitStatus::Unknown, at(1));
+    assert_eq!(world.verdict(PID), Some(UP));
+    world.tracker.handle_absence(PID, Some(new), ExitStatus::Unknown, at(1));
+    assert_eq!(world.verdict(PID), Some(Verdict::Gone));
 }

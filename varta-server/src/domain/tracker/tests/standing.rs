@@ -174,7 +174,7 @@ fn who_takes_the_place_of_another_says_whose() {
     world.spawn_in("a.service", 1, 100);
     world.hear(Handle::connect(1, at(0)).next(at(1), Status::Ok));
     let first = world.last_told().agent;
-    let process = ProcessId { pid: 1, start_time: NonZeroU64::new(100).unwrap() };
+    let process = ProcessId::new(1, NonZeroU64::new(100).unwrap());
     world.tracker.handle_exit(process, ExitStatus::Exited { code: 1 }, Lineage::default(), at(2), at(2));
     assert_eq!(world.last_told().predecessor, None);
     world.spawn_in("a.service", 2, 200);

@@ -31,7 +31,7 @@ impl World {
     /// The process of [`World::comes`] ends.
     fn ends(&mut self, pid: u32, death: ExitStatus, lineage: Lineage, at: MonoTime) {
         self.processes.processes.remove(&pid);
-        let process = ProcessId { pid, start_time: NonZeroU64::new(u64::from(pid)).unwrap() };
+        let process = ProcessId::new(pid, NonZeroU64::new(u64::from(pid)).unwrap());
         self.tracker.handle_exit(process, death, lineage, at, at);
         self.check();
     }
@@ -51,7 +51,7 @@ impl World {
 
 /// The end of a process of [`World::comes`] that the kernel has reported.
 fn ended(pid: u32, death: ExitStatus) -> EndedProcess {
-    let process = ProcessId { pid, start_time: NonZeroU64::new(u64::from(pid)).unwrap() };
+    let process = ProcessId::new(pid, NonZeroU64::new(u64::from(pid)).unwrap());
     EndedProcess { process, death, lineage: WORKER }
 }
 
@@ -305,7 +305,12 @@ fn a_process_that_ended_before_it_could_be_looked_at_is_no_alarm_unless_it_is_kn
     // Identified, and gone when it was to be watched.
     let mut world = World::new();
     world.comes(7, "worker", WORKER, at(0));
-    world.tracker.handle_absence(7, NonZeroU64::new(7), ExitStatus::Unknown, at(0));
+    world.tracker.handle_absence(
+        7,
+        Some(ProcessId::new(7, NonZeroU64::new(7).unwrap())),
+        ExitStatus::Unknown,
+        at(0),
+    );
     assert_eq!(world.verdict(7), Some(Verdict::Gone));
 }
 
@@ -313,7 +318,7 @@ fn a_process_that_ended_before_it_could_be_looked_at_is_no_alarm_unless_it_is_kn
 fn a_beat_of_a_process_that_is_there_proves_that_it_lives() {
     let mut world = World::new();
     let mut handle = world.comes(7, "worker", WORKER, at(0));
-    let process = ProcessId { pid: 7, start_time: NonZeroU64::new(7).unwrap() };
+    let process = ProcessId::new(7, NonZeroU64::new(7).unwrap());
     // A wrong conclusion, as from a look that failed.
     world.tracker.handle_exit(process, ExitStatus::Unknown, WORKER, at(1), at(1));
     world.changes();

@@ -8,7 +8,7 @@ use varta_proto::Status;
 use crate::domain::process::ProcessId;
 use crate::domain::tracker::tests::*;
 
-const PROCESS: ProcessId = ProcessId { pid: PID, start_time: NonZeroU64::new(100).unwrap() };
+const PROCESS: ProcessId = ProcessId::new(PID, NonZeroU64::new(100).unwrap());
 const KILLED: ExitStatus = ExitStatus::Killed { signal: 9, core_dumped: false };
 
 impl World {
@@ -291,7 +291,7 @@ fn world_of_units() -> World {
 }
 
 fn dies(world: &mut World, pid: u32, start_time: u64, at: MonoTime) {
-    let process = ProcessId { pid, start_time: NonZeroU64::new(start_time).unwrap() };
+    let process = ProcessId::new(pid, NonZeroU64::new(start_time).unwrap());
     world.tracker.handle_exit(process, KILLED, Lineage::default(), at, at);
 }
 

@@ -8,7 +8,7 @@ use varta_proto::crc32c;
 
 use crate::domain::beat::{ControlMessage, Hello, KeyId, Origin, ReceivedControl, Transport};
 use crate::domain::process::identity::ProcessIdentity;
-use crate::domain::process::{ExitStatus, Lineage, ProcessId};
+use crate::domain::process::{ExitStatus, Lineage, PidfdTag, ProcessId};
 use crate::domain::tracker::{AgentId, Twin};
 use crate::services::recording::decode::Decoder;
 use crate::services::recording::format::{Block, FormatError};
@@ -42,6 +42,7 @@ fn process(name: &str) -> InputRecord {
     InputRecord::Process {
         pid: PID,
         identity: Some(ProcessIdentity {
+            tag: PidfdTag::of_inode(0xffff),
             start_time,
             name: name.to_owned(),
             is_group: true,
@@ -69,7 +70,8 @@ fn all() -> Vec<InputRecord> {
         busy_for: seconds(60),
         ..Hello::default()
     };
-    let process_id = ProcessId { pid: PID, start_time: NonZeroU64::new(77).unwrap() };
+    let process_id =
+        ProcessId { tag: PidfdTag::of_inode(7), ..ProcessId::new(PID, NonZeroU64::new(77).unwrap()) };
     let death = |death| InputRecord::Exit {
         process: process_id,
         death,
@@ -95,7 +97,8 @@ fn all() -> Vec<InputRecord> {
         death(ExitStatus::Exited { code: 3 }),
         death(ExitStatus::Killed { signal: 9, core_dumped: true }),
         death(ExitStatus::Unknown),
-        InputRecord::Absence { pid: PID, start_time: None, death: ExitStatus::Exited { code: 9 }, at: at(3) },
+        InputRecord::Absence { pid: PID, process: None, death: ExitStatus::Exited { code: 9 }, at: at(3) },
+        InputRecord::Absence { pid: PID, process: Some(process_id), death: ExitStatus::Unknown, at: at(3) },
         forget(Origin::Local, "worker", 7, 1),
         forget(Origin::SecureUdp("fd00::1".parse().unwrap()), "", 7, 64),
         forget(Origin::Local, &"x".repeat(132), 0, 1),
@@ -159,7 +162,7 @@ fn what_makes_no_sense_is_refused_though_its_checksum_fits() {
     let goodbye =
         control(ControlMessage::Goodbye { nonce: 1, timestamp: 1, reason: Some(GoodbyeReason::Shutdown) });
     assert_eq!(with_byte(&goodbye, 3, 200), value("reason of a goodbye", 200));
-    let id = ProcessId { pid: PID, start_time: NonZeroU64::new(77).unwrap() };
+    let id = ProcessId::new(PID, NonZeroU64::new(77).unwrap());
     assert_eq!(with_byte(&forget(Origin::Local, "", 7, 1), 3, 65), value("number of a twin", 65));
     let death = InputRecord::Exit {
         process: id,

@@ -93,7 +93,7 @@ fn a_death_is_no_silence_and_the_next_process_is_another() {
         let identity = ProcessIdentity::of_command(start_time, "worker".to_owned());
         InputRecord::Process { pid: PID, identity: Some(identity) }
     };
-    let process = ProcessId { pid: PID, start_time: NonZeroU64::new(7).unwrap() };
+    let process = ProcessId::new(PID, NonZeroU64::new(7).unwrap());
     let death = ExitStatus::Killed { signal: 9, core_dumped: false };
     let mut records = vec![identity(7)];
     records.extend(beats(PID, 0..=5));

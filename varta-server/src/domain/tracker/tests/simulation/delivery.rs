@@ -50,7 +50,7 @@ impl Simulation {
                 }
             }
             Event::Death { pid, start_time, death } => {
-                let process = ProcessId { pid, start_time: NonZeroU64::new(start_time).unwrap() };
+                let process = ProcessId::new(pid, NonZeroU64::new(start_time).unwrap());
                 let is_awaited = self.reference.waits_for_death(pid, start_time);
                 assert!(
                     !is_awaited || self.watched.contains(&process),
