@@ -1,4 +1,5 @@
-//! A custom transport, which prints each beat on its way to the server, and the goodbye after the last.
+//! A custom transport, which prints each beat on its way to the server, the Hello with the agent's name before the
+//! first, and the goodbye after the last.
 //!
 //! It shows how small a [`BeatTransport`] is, and that a handle treats it like a socket. A transport of this
 //! shape records beats in a test, or sends them over a serial line.
@@ -14,6 +15,7 @@
 use std::env;
 use std::error::Error;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -57,6 +59,11 @@ impl<T: BeatTransport, W: Write + Send + 'static> BeatTransport for Tee<T, W> {
         };
         sent
     }
+
+    // For `Varta::check`, and for a heartbeat, which checks by itself.
+    fn server_path(&self) -> Option<PathBuf> {
+        self.server.server_path()
+    }
 }
 
 fn main() -> ExitCode {
@@ -80,7 +87,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         None => varta_agent::default_socket_path(),
     };
     let tee = Tee { server: UdsTransport::connect(socket)?, output: io::stdout() };
-    let mut agent = Varta::builder().transport(tee).connect()?;
+    let mut agent = Varta::builder().name("custom_transport").transport(tee).connect()?;
     for beat in 1..=beats {
         let outcome = agent.beat(Status::Ok, beat * 100);
         if !outcome.is_sent() {

@@ -19,7 +19,6 @@ use std::env;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -102,10 +101,8 @@ async fn serve(socket: PathBuf) -> Result<(), Failure> {
 fn work(name: &str, socket: &Path) -> Result<(), Failure> {
     // A stopped worker does not see the end of its input.
     set_pdeathsig(Signal::SIGKILL)?;
-    // The server names a process as the kernel does.
-    fs::write("/proc/self/comm", name)?;
     varta_agent::install_panic_handler(socket)?;
-    let mut agent = Varta::builder().socket(socket).connect()?;
+    let mut agent = Varta::builder().name(name).socket(socket).connect()?;
     let (sender, orders) = mpsc::channel();
     thread::spawn(move || {
         for order in io::stdin().lines().map_while(Result::ok) {

@@ -36,7 +36,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         None => varta_agent::default_socket_path(),
     };
     varta_agent::install_panic_handler(&socket)?;
-    let mut agent = Varta::builder().socket(&socket).connect()?;
+    let mut agent = Varta::builder().name("panicking_worker").socket(&socket).connect()?;
     for (job, order) in (1..).zip(ORDERS) {
         let pieces = count(order);
         println!("job {job}: {pieces} pieces, beat {}", agent.beat(Status::Ok, job));

@@ -42,9 +42,10 @@ fn run() -> Result<(), Box<dyn Error>> {
         Some(beats) => beats.parse().map_err(|_| format!("{beats} is no number of beats"))?,
         None => u32::MAX,
     };
+    let builder = Varta::builder().name("prefork");
     let mut agent = match arguments.next() {
-        Some(socket) => Varta::builder().socket(socket).connect()?,
-        None => Varta::connect_default()?,
+        Some(socket) => builder.socket(socket).connect()?,
+        None => builder.connect()?,
     };
     println!("parent [{}]: beat {}", process::id(), agent.beat(Status::Ok, 0));
     for child in 1..=CHILDREN {

@@ -1,7 +1,9 @@
 //! A loop that sends a beat with each job: no thread, no timer, no runtime.
 //!
-//! It shows how a worker finds its server, how a beat carries the status of the work, and a use of the
-//! [`BeatOutcome`]: reporting that beats are being lost. The work goes on either way.
+//! It shows a handle for production: it has a name, needs no server at its start, and finds one with a beat, now
+//! or later and after a restart. It shows how a worker learns that its beats are refused, how a beat carries the
+//! status of the work, and a use of the [`BeatOutcome`]: reporting that beats are being lost. The work goes on in
+//! any case.
 //!
 //! ```text
 //! cargo run -p varta-examples --bin sync_worker                  # until Ctrl-C
@@ -17,10 +19,12 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use varta_agent::{BeatOutcome, Status, Varta};
+use varta_agent::{Admission, BeatOutcome, Status, Varta};
 
 /// The duration of a job.
 const JOB: Duration = Duration::from_millis(100);
+/// How long the server is waited for when it is asked whether it takes the beats.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     match run() {
@@ -38,10 +42,20 @@ fn run() -> Result<(), Box<dyn Error>> {
         Some(jobs) => jobs.parse().map_err(|_| format!("{jobs} is no number of jobs"))?,
         None => u32::MAX,
     };
+    let builder = Varta::builder().name("sync_worker");
     let mut agent = match arguments.next() {
-        Some(socket) => Varta::builder().socket(socket).connect()?,
-        None => Varta::connect_default()?,
+        Some(socket) => builder.socket(socket).connect()?,
+        None => builder.connect()?,
     };
+    // A beat that the server refuses is sent all the same.
+    match agent.check(ANSWER_WITHIN) {
+        Ok(Admission::Refused { reason, advice }) => {
+            eprintln!("nobody watches this worker ({reason}): {advice}");
+        }
+        // That there is no server shows in the beats.
+        Ok(_) => {}
+        Err(error) => eprintln!("it is not known whether somebody watches this worker: {error}"),
+    }
     let mut failed_in_a_row = 0;
     let mut shown = None;
     for job in 1..=jobs {

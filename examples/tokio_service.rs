@@ -1,8 +1,9 @@
 //! A Tokio service with a heartbeat.
 //!
-//! It shows `spawn_heartbeat`, which is all that a service needs to be monitored; how the work changes the
-//! status, here by the number of waiting jobs; and the orderly end after Ctrl-C: the current job is finished,
-//! then the heartbeat says goodbye.
+//! It shows `spawn_heartbeat`, which is all that a service needs to be monitored: a handle with a name, before or
+//! after its server, and a log line of `tracing` if the server refuses its beats. It shows how the work changes
+//! the status, here by the number of waiting jobs; and the orderly end after Ctrl-C: the current job is
+//! finished, then the heartbeat says goodbye.
 //!
 //! ```text
 //! cargo run -p varta-examples --bin tokio_service                # until Ctrl-C
@@ -14,6 +15,7 @@
 
 use std::env;
 use std::error::Error;
+use std::io;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -51,8 +53,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
         Some(jobs) => jobs.parse().map_err(|_| format!("{jobs} is no number of jobs"))?,
         None => u32::MAX,
     };
+    // The heartbeat logs here that the server refuses its beats, and that work makes no progress.
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
     // The service can start before its server.
-    let builder = Varta::builder();
+    let builder = Varta::builder().name("tokio_service");
     let agent = match arguments.next() {
         Some(socket) => builder.socket(socket).connect()?,
         None => builder.connect()?,

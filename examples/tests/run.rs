@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use varta_agent::{Control, Frame, GoodbyeReason, Status};
+use varta_agent::{Control, ControlKind, Frame, GoodbyeReason, Status};
 
 /// A test that waits longer has failed. It is no measure of speed, and no test that succeeds waits so long.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -36,7 +36,9 @@ fn sync_worker_prints_the_result_of_its_jobs() {
             "job 7: ok, beat sent",
         ]
     );
-    let frames = beats(observer.all());
+    let sent = observer.all();
+    assert_eq!(sent[0], Sent::Hello("sync_worker".to_owned()));
+    let frames = beats(sent);
     assert!(frames.iter().all(|frame| u64::from(frame.payload) == frame.nonce));
     let statuses: Vec<Status> = frames.iter().map(|frame| frame.status).collect();
     let (ok, degraded) = (Status::Ok, Status::Degraded);
@@ -151,8 +153,8 @@ fn custom_transport_shows_what_it_sends() {
     let mut sent = observer.all();
     assert_eq!(sent.pop(), Some(GOODBYE));
     let frames = beats(sent);
-    let [beaten @ .., goodbye] = &ended.stdout[..] else { panic!("{ended:?}") };
-    assert!(goodbye.starts_with("Goodbye, "), "{goodbye}");
+    let [hello, beaten @ .., goodbye] = &ended.stdout[..] else { panic!("{ended:?}") };
+    assert!(hello.starts_with("Hello, ") && goodbye.starts_with("Goodbye, "), "{hello} {goodbye}");
     assert_eq!((beaten.len(), frames.len()), (3, 3));
     for (line, frame) in beaten.iter().zip(frames) {
         let hex: String = frame.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -207,6 +209,8 @@ fn the_readme_has_every_program_and_its_command() {
 #[derive(Debug, PartialEq)]
 enum Sent {
     Beat(Frame),
+    /// With the name in it.
+    Hello(String),
     Goodbye(Option<GoodbyeReason>),
 }
 
@@ -214,18 +218,30 @@ impl Sent {
     fn read(datagram: &[u8]) -> Self {
         match Frame::decode(datagram) {
             Ok(frame) => Sent::Beat(frame),
-            Err(_) => Sent::Goodbye(Control::decode(datagram).unwrap().reason()),
+            Err(_) => {
+                let control = Control::decode(datagram).unwrap();
+                match control.kind() {
+                    ControlKind::Hello => {
+                        Sent::Hello(control.name().map(ToString::to_string).unwrap_or_default())
+                    }
+                    _ => Sent::Goodbye(control.reason()),
+                }
+            }
         }
     }
 }
 
-/// The frames of datagrams that are beats and nothing else.
+/// The frames of datagrams, of which each session begins with its name and none is a goodbye.
 fn beats(sent: Vec<Sent>) -> Vec<Frame> {
     let frame = |sent| match sent {
-        Sent::Beat(frame) => frame,
+        Sent::Beat(frame) => Some(frame),
+        Sent::Hello(name) => {
+            assert!(!name.is_empty());
+            None
+        }
         Sent::Goodbye(_) => panic!("a goodbye before the last beat"),
     };
-    sent.into_iter().map(frame).collect()
+    sent.into_iter().filter_map(frame).collect()
 }
 
 /// A socket on which a server might listen, and what arrives there.
