@@ -181,6 +181,19 @@ fn what_cannot_be_verified_is_refused_by_name() {
         assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
         assert!(ended.stderr.contains(path.to_str().unwrap()), "{}", ended.stderr);
     }
+    // Something else that was taken for a log has no head either, and that is not what is wrong with it.
+    let other = log.directory.path().join("other");
+    for (text, fault) in
+        [("log: a line\n", "this is no audit log"), ("no end", "no audit log"), ("", "no records")]
+    {
+        fs::write(&other, text).unwrap();
+        let ended = log.verify(&[&other], &[]);
+        assert_eq!(ended.status.code(), Some(1));
+        assert!(ended.stderr.contains(fault) && !ended.stderr.contains(".head"), "{}", ended.stderr);
+    }
+    fs::remove_file(&other).unwrap();
+    let ended = log.verify(&[&other], &[]);
+    assert!(ended.stderr.contains("other: cannot be read: No such file"), "{}", ended.stderr);
     fs::set_permissions(log.key(), fs::Permissions::from_mode(0o644)).unwrap();
     let ended = log.verify(&[&log.path()], &[]);
     assert_eq!(ended.status.code(), Some(2));

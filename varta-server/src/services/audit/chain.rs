@@ -12,6 +12,8 @@ use crate::services::audit::record::{AuditRecord, CONTINUED, FORMAT, Link, MAX_R
 pub enum ChainError {
     /// The line is not in the format of a record.
     NotARecord,
+    /// The file has no head, and begins with something else than a record.
+    NotALog,
     /// The line is longer than `MAX_RECORD` bytes.
     TooLong,
     /// A newer server wrote the file.
@@ -64,6 +66,7 @@ impl ChainError {
     pub const fn as_str(self) -> &'static str {
         match self {
             ChainError::NotARecord => "not_a_record",
+            ChainError::NotALog => "not_a_log",
             ChainError::TooLong => "too_long",
             ChainError::Newer { .. } => "newer",
             ChainError::Changed => "changed",
@@ -88,6 +91,7 @@ impl fmt::Display for ChainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ChainError::NotARecord => f.write_str("this is no record; it was changed, or never was one"),
+            ChainError::NotALog => f.write_str("this is no audit log: it does not begin with a record"),
             ChainError::TooLong => write!(f, "the line is longer than the {MAX_RECORD_LEN} bytes that a record may have"),
             ChainError::Newer { format } => write!(
                 f,

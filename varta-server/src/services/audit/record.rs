@@ -14,6 +14,8 @@ use crate::services::audit::mac::{Authenticator, Hash};
 
 /// The most bytes of a record, newline included.
 pub(crate) const MAX_RECORD_LEN: usize = 64 << 10;
+/// What every record begins with.
+pub(super) const RECORD_START: &[u8] = b"{\"seq\":";
 /// The version of the format, which the first record of each file states.
 pub(super) const FORMAT: u64 = 1;
 /// The event of the first record of a log.
@@ -124,7 +126,7 @@ impl<'l> AuditRecord<'l> {
     pub(super) fn parse(line: &'l [u8]) -> Option<Self> {
         let (body, hash) = split_hash(line, b",\"hash\":\"", b"\"}")?;
         let (_, prev) = split_hash(body, b",\"prev\":\"", b"\"")?;
-        let rest = body.strip_prefix(b"{\"seq\":")?;
+        let rest = body.strip_prefix(RECORD_START)?;
         let (seq, rest) = rest.split_at(rest.iter().take_while(|byte| byte.is_ascii_digit()).count());
         let (at, rest) = rest.strip_prefix(b",\"at\":\"")?.split_at_checked(TIME)?;
         let rest = rest.strip_prefix(b"\",\"event\":\"")?;

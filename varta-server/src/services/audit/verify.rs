@@ -1,7 +1,7 @@
 //! Verification of an audit log.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use crate::base::error::Error;
@@ -10,7 +10,7 @@ use crate::base::files::bounded_read::{self, ReadError, Symlink};
 use crate::services::audit::chain::{Chain, ChainError, ExpectedEntry};
 use crate::services::audit::head::{head_path, read_head};
 use crate::services::audit::mac::Authenticator;
-use crate::services::audit::record::Link;
+use crate::services::audit::record::{Link, MAX_RECORD_LEN, RECORD_START};
 use crate::services::audit::report::{Broken, RecordPosition, VerifyReport};
 
 /// The files to verify, and the conditions on them.
@@ -45,6 +45,13 @@ pub fn verify(files: &Files) -> Result<VerifyReport, Error> {
         match read_head_of(&path, &sealer)? {
             Ok(link) => head = Some((path, ExpectedEntry::new(link))),
             Err(fault) => {
+                if let (ChainError::NoHead, Some(first)) = (fault, paths.first())
+                    && let Some(fault) = is_no_log(first)?
+                {
+                    let line = (fault == ChainError::NotALog).then_some(1);
+                    found.broken = Some(Broken { file: first.clone(), line, seq: None, fault });
+                    return Ok(found);
+                }
                 found.broken = Some(Broken { file: path, line: None, seq: None, fault });
                 return Ok(found);
             }
@@ -116,6 +123,18 @@ fn with_older(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let older = rotated(path).map_err(|error| unreadable(path, &error))?;
     let older = older.into_iter().rev().map(|(_, older)| older);
     Ok(older.chain([path.clone()]).collect())
+}
+
+/// Why a file without a head is none of an audit log; `None` if it may be one.
+fn is_no_log(path: &Path) -> Result<Option<ChainError>, Error> {
+    let mut line = Vec::new();
+    let file = open(path)?.take(MAX_RECORD_LEN as u64);
+    io::BufReader::new(file).read_until(b'\n', &mut line).map_err(|error| unreadable(path, &error))?;
+    Ok(match line.as_slice() {
+        b"" => Some(ChainError::Nothing),
+        text if text.starts_with(RECORD_START) => None,
+        _ => Some(ChainError::NotALog),
+    })
 }
 
 fn read_head_of(path: &Path, sealer: &Authenticator) -> Result<Result<Link, ChainError>, Error> {
