@@ -59,15 +59,72 @@ fn the_command_help_says_what_the_option_says() {
     assert!(unknown.stderr.contains("paus"), "{unknown:?}");
 }
 
+/// The options of a help text by their headings, in order.
+fn headings(help: &str) -> Vec<(&str, Vec<&str>)> {
+    let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
+    for line in help.lines() {
+        let option = line.split_whitespace().find(|word| word.starts_with("--"));
+        match (line.strip_suffix(':'), found.last_mut()) {
+            (Some(heading), _) if !line.starts_with(' ') => found.push((heading, Vec::new())),
+            (_, Some((_, options))) if line.starts_with("  -") || line.starts_with("      --") => {
+                options.extend(option);
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn the_summary_has_a_line_for_each_option_and_leaves_out_those_that_few_need() {
+    let said = |words: &[&str]| {
+        let mut command = server_command();
+        command.env("VARTA_STALL_AFTER", "7s").args(words);
+        run_to_its_end(command).stdout
+    };
+    for task in [
+        &[][..],
+        &["replay"],
+        &["pause"],
+        &["resume"],
+        &["pauses"],
+        &["forget"],
+        &["ack"],
+        &["unack"],
+        &["audit", "verify"],
+        &["audit", "restart"],
+    ] {
+        let short = said(&[task, &["-h"]].concat());
+        let lists = short.lines().skip_while(|line| !line.ends_with(':'));
+        // A text that does not fit its line goes on further to the right than any option begins.
+        let continued: Vec<_> = lists.filter(|line| line.starts_with("       ")).collect();
+        assert!(continued.is_empty(), "{task:?}: {continued:#?}");
+        assert!(!short.contains("[env: "), "{short}");
+        let long = said(&[task, &["--help"]].concat());
+        let (short, long) = (headings(&short), headings(&long));
+        for (heading, options) in &short {
+            let all = long.iter().find(|(long, _)| long == heading);
+            let all = all.unwrap_or_else(|| unreachable!("{heading}: {long:?}"));
+            assert!(options.iter().all(|option| all.1.contains(option)), "{options:?}, {all:?}");
+        }
+    }
+    let count = |help: &str| headings(help).iter().map(|(_, options)| options.len()).sum::<usize>();
+    let (short, long) = (said(&["-h"]), said(&["--help"]));
+    assert!(count(&short) < 40 && count(&long) > 70, "{} of {}", count(&short), count(&long));
+    let options: Vec<_> = headings(&long).into_iter().filter(|(_, options)| !options.is_empty()).collect();
+    let in_none = options.iter().find(|(heading, _)| *heading == "Options").unwrap();
+    assert_eq!(in_none.1, ["--config", "--help", "--version"]);
+}
+
 #[test]
 fn help_shows_what_the_environment_says_and_hides_what_may_be_secret() {
     let mut command = server_command();
-    command.env("VARTA_STALL_AFTER", "7s").env("VARTA_WEBHOOK", "http://localhost/secret").arg("-h");
+    command.env("VARTA_STALL_AFTER", "7s").env("VARTA_WEBHOOK", "http://localhost/secret").arg("--help");
     let help = run_to_its_end(command).stdout;
     let shown = |option: &str| -> String {
         let lines = help.lines().skip_while(|line| !line.trim_start().starts_with(option)).skip(1);
-        let lines = lines.take_while(|line| !line.trim_start().starts_with("--") && !line.is_empty());
-        lines.map(|line| format!("{}\n", line.trim())).collect()
+        let lines = lines.take_while(|line| !line.trim_start().starts_with("--") && !line.ends_with(':'));
+        lines.filter(|line| !line.trim().is_empty()).map(|line| format!("{}\n", line.trim())).collect()
     };
     assert!(!help.contains("localhost/secret"), "{help}");
     assert_unchanged("help_environment", &format!("{}{}", shown("--stall-after"), shown("--webhook ")));

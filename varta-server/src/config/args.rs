@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Id, Parser};
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 
 use crate::base::LogFormat;
 use crate::base::error::Error;
@@ -25,29 +25,30 @@ use crate::services::{Sections, Task};
 /// 127.0.0.1:9843. Every option can also be set by the environment variable shown with it, and in the file of
 /// --config. The command line takes precedence over the environment, and the environment over the file.
 #[derive(Debug, Parser)]
-#[command(name = "varta-server", version = crate::base::version::VERSION_AND_COMMIT, max_term_width = 100, args_override_self = true, after_help = AFTER_HELP,
+#[command(name = "varta-server", version = crate::base::version::VERSION_AND_COMMIT, max_term_width = 100, args_override_self = true,
+          after_help = AFTER_SHORT_HELP, after_long_help = AFTER_HELP,
           args_conflicts_with_subcommands = true)]
 pub struct Args {
     /// The subcommand; without one the server runs.
     #[command(subcommand)]
     pub task: Option<Task>,
 
-    /// TOML file with options: those of this list under their names without the dashes
+    /// TOML file with these options, and with rules for agents
     ///
-    /// Examples: `stall-after = "2s"`, `udp = ["127.0.0.1:9844"]`. A list on the command line or in the
-    /// environment replaces the list of the file. Paths are relative to the working directory of the server,
-    /// as on the command line. The file may also have `[[rule]]`, `[[expected]]` and `[[pause]]` tables:
-    /// settings for agents by their names, agents that the server waits for, and agents that raise no alarms
-    /// for a time.
+    /// Its keys are the options of this list without the dashes. Examples: `stall-after = "2s"`, `udp =
+    /// ["127.0.0.1:9844"]`. A list on the command line or in the environment replaces the list of the file.
+    /// Paths are relative to the working directory of the server, as on the command line. The file may also
+    /// have `[[rule]]`, `[[expected]]` and `[[pause]]` tables: settings for agents by their names, agents that
+    /// the server waits for, and agents that raise no alarms for a time.
     #[arg(long, env = "VARTA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
     /// Where agents beat.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Sockets and agents' beats")]
     pub ingest: IngestArgs,
 
     /// What the tracker goes by.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Verdicts")]
     pub engine: EngineArgs,
 
     /// What the capabilities do.
@@ -55,18 +56,24 @@ pub struct Args {
     pub services: Sections,
 
     /// Format of log lines [default: text on a terminal, else json]
-    #[arg(long, env = "VARTA_LOG_FORMAT", value_name = "FORMAT", value_enum)]
+    #[arg(long, env = "VARTA_LOG_FORMAT", value_name = "FORMAT", value_enum, help_heading = LOG)]
     pub log_format: Option<LogFormat>,
 
-    /// Level of log lines: off, error, warn, info, debug, trace, or directives such as
-    /// `info,varta::agent=warn` [default: RUST_LOG, else info]
-    #[arg(long, env = "VARTA_LOG_LEVEL", value_name = "LEVEL")]
+    /// Level of log lines [default: RUST_LOG, else info]
+    ///
+    /// off, error, warn, info, debug, trace, or directives such as `info,varta::agent=warn`.
+    #[arg(long, env = "VARTA_LOG_LEVEL", value_name = "LEVEL", help_heading = LOG)]
     pub log_level: Option<String>,
 
     /// The parsed file of `config`.
     #[arg(skip)]
     pub file: Option<ConfigFile>,
 }
+
+const LOG: &str = "Log";
+
+const AFTER_SHORT_HELP: &str =
+    "`varta-server --help` has all options, with their variables of the environment.";
 
 const AFTER_HELP: &str = "\
 Durations are written like 500ms, 2s or 1h30m; sizes in bytes like 4096, or like 64M or 64MiB, which
@@ -75,34 +82,21 @@ SIGTERM and SIGINT stop the server cleanly. SIGHUP reloads key files, and from t
 rules, expected agents, recovery and pauses.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
 
-/// Options that help lists behind an option of another section, since both limit or show the same thing.
-const LISTED_BEHIND: [(&str, &str); 4] = [
-    ("metrics_addr", "udp_receive_buffer"),
-    ("metrics_token_file", "metrics_addr"),
-    ("max_shm_agents", "max_agents"),
-    ("agent_metrics", "max_agents_per_source"),
-];
-
 /// The definition of the command line, which covers the environment and the file as well.
 ///
 /// An empty environment variable counts as unset, which is how a systemd unit or a container file clears one.
 pub(crate) fn definition() -> Command {
-    in_order_of_help(without_variables(Args::command(), |value| value.is_empty()))
+    without_variables(Args::command(), |value| value.is_empty())
 }
 
-/// The same with numbers by which help lists the options: section by section, but for [`LISTED_BEHIND`].
-fn in_order_of_help(command: Command) -> Command {
-    let mut order: Vec<Id> = command.get_arguments().map(|option| option.get_id().clone()).collect();
-    for (option, other) in LISTED_BEHIND {
-        order.retain(|id| id != option);
-        if let Some(place) = order.iter().position(|id| id == other) {
-            order.insert(place + 1, Id::from(option));
-        }
-    }
-    command.mut_args(|option| {
-        let place = order.iter().position(|id| id == option.get_id());
-        option.display_order(place.unwrap_or(order.len()))
-    })
+/// The definition for the summary of `-h`: a line for each option, so without its variable and the values that
+/// it may have.
+fn in_short(command: Command) -> Command {
+    let shortened = |option: Arg| {
+        let has_value = option.get_action().takes_values();
+        option.hide_env(true).hide_possible_values(has_value)
+    };
+    command.mut_args(shortened).mut_subcommands(in_short)
 }
 
 /// Removes the environment variables whose present value matches `is_one` from a definition.
@@ -122,7 +116,9 @@ impl Args {
     /// [`Error::Usage`] when the command line or the environment is invalid, or when help or the version is
     /// requested; otherwise the fault of the file.
     pub fn read(command_line: impl IntoIterator<Item = OsString>) -> Result<Self, Error> {
-        Self::read_by(definition(), command_line)
+        let words: Vec<OsString> = command_line.into_iter().collect();
+        let is_short = words.iter().any(|word| word == "-h");
+        Self::read_by(if is_short { in_short(definition()) } else { definition() }, words)
     }
 
     pub(super) fn read_by(

@@ -13,44 +13,52 @@ use crate::domain::tracker::arrival::{ArrivalPolicy, Bounds, Kind, Phi};
 /// tracks agents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Args)]
 pub struct DetectorArgs {
-    /// Timeout of agents that request none: --stall-after for all, or learned from the agent's own beats
+    /// Timeout of agents that request none
     ///
-    /// `phi` uses the gaps between beats, `chen` the shortest timeout that keeps to --chen-*.
-    /// Until the detector has learned enough of an agent, and where the bounds cannot be met, the timeout is
-    /// --stall-after, or three of the intervals that the agent announces.
+    /// --stall-after for all, or learned from the agent's own beats. `phi` uses the gaps between beats, `chen`
+    /// the shortest timeout that keeps to --chen-*. Until the detector has learned enough of an agent, and
+    /// where the bounds cannot be met, the timeout is --stall-after, or three of the intervals that the agent
+    /// announces.
     #[arg(long, env = "VARTA_DETECTOR", value_name = "RULE", value_enum, default_value_t)]
     pub detector: Detector,
 
     /// For phi: a silence is too long once its probability is below 10^-N, N from 1 to 100 [default: 8]
-    #[arg(long, env = "VARTA_PHI_THRESHOLD", value_name = "N")]
+    #[arg(long, env = "VARTA_PHI_THRESHOLD", value_name = "N", hide_short_help = true)]
     pub phi_threshold: Option<f64>,
 
     /// For phi: pause that any agent may make, in addition to what its beats suggest [default: 3s]
-    #[arg(long, env = "VARTA_PHI_ACCEPTABLE_PAUSE", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, env = "VARTA_PHI_ACCEPTABLE_PAUSE", value_name = "DURATION", value_parser = parse_duration,
+          hide_short_help = true)]
     pub phi_acceptable_pause: Option<Duration>,
 
     /// For phi: minimum standard deviation of the gaps between beats, whatever was observed [default: 100ms]
-    #[arg(long, env = "VARTA_PHI_MIN_DEVIATION", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, env = "VARTA_PHI_MIN_DEVIATION", value_name = "DURATION", value_parser = parse_duration,
+          hide_short_help = true)]
     pub phi_min_deviation: Option<Duration>,
 
     /// For chen: minimum average time between two mistakes about one agent
-    #[arg(long, env = "VARTA_CHEN_MISTAKE_EVERY", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, env = "VARTA_CHEN_MISTAKE_EVERY", value_name = "DURATION", value_parser = parse_duration,
+          hide_short_help = true)]
     pub chen_mistake_every: Option<Duration>,
 
     /// For chen: maximum time from an agent's last beat to the detection that it stopped
-    #[arg(long, env = "VARTA_CHEN_DETECT_WITHIN", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, env = "VARTA_CHEN_DETECT_WITHIN", value_name = "DURATION", value_parser = parse_duration,
+          hide_short_help = true)]
     pub chen_detect_within: Option<Duration>,
 
     /// For chen: maximum average duration of a mistake
-    #[arg(long, env = "VARTA_CHEN_CORRECTED_WITHIN", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, env = "VARTA_CHEN_CORRECTED_WITHIN", value_name = "DURATION", value_parser = parse_duration,
+          hide_short_help = true)]
     pub chen_corrected_within: Option<Duration>,
 
     /// For phi and chen: minimum of the learned timeout [default: 100ms]
-    #[arg(long, env = "VARTA_MIN_LEARNED_STALL_AFTER", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, env = "VARTA_MIN_LEARNED_STALL_AFTER", value_name = "DURATION",
+          value_parser = parse_duration, hide_short_help = true)]
     pub min_learned_stall_after: Option<Duration>,
 
     /// For phi and chen: maximum of the learned timeout [default: 1m]
-    #[arg(long, env = "VARTA_MAX_LEARNED_STALL_AFTER", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, env = "VARTA_MAX_LEARNED_STALL_AFTER", value_name = "DURATION",
+          value_parser = parse_duration, hide_short_help = true)]
     pub max_learned_stall_after: Option<Duration>,
 }
 

@@ -28,14 +28,12 @@ pub struct EngineArgs {
 
     /// Longest silence that an agent may request, permanently or once
     #[arg(long, env = "VARTA_LONGEST_SILENCE", value_name = "DURATION", default_value = "1h",
-          value_parser = parse_duration)]
+          value_parser = parse_duration, hide_short_help = true)]
     pub longest_silence: Duration,
 
-    /// How long an agent may be silent that asks for nothing.
-    #[command(flatten)]
-    pub detector: DetectorArgs,
-
-    /// Maximum number of tracked agents; further agents are refused and counted
+    /// Maximum number of tracked agents
+    ///
+    /// Further agents are refused and counted.
     #[arg(long, env = "VARTA_MAX_AGENTS", value_name = "N", default_value_t = Policy::DEFAULT_MAX_AGENTS)]
     pub max_agents: usize,
 
@@ -44,18 +42,19 @@ pub struct EngineArgs {
     /// All loopback addresses count as one address, and so does an IPv6 network of 64 bits. If the server has
     /// other listeners too, it reserves a quarter of --max-agents for agents that do not use plaintext.
     #[arg(long, env = "VARTA_MAX_AGENTS_PER_SOURCE", value_name = "N",
-          default_value_t = Policy::DEFAULT_MAX_AGENTS_PER_SOURCE)]
+          default_value_t = Policy::DEFAULT_MAX_AGENTS_PER_SOURCE, hide_short_help = true)]
     pub max_agents_per_source: usize,
 
     /// Maximum number of beats accepted per second from one agent; 0 for no limit
-    #[arg(long, env = "VARTA_MAX_BEAT_RATE", value_name = "N", default_value_t = Policy::DEFAULT_MAX_BEAT_RATE)]
+    #[arg(long, env = "VARTA_MAX_BEAT_RATE", value_name = "N",
+          default_value_t = Policy::DEFAULT_MAX_BEAT_RATE, hide_short_help = true)]
     pub max_beat_rate: u32,
 
     /// Maximum number of beats accepted per second from all agents together; 0 for no limit
-    #[arg(long, env = "VARTA_MAX_TOTAL_RATE", value_name = "N", default_value_t = 0)]
+    #[arg(long, env = "VARTA_MAX_TOTAL_RATE", value_name = "N", default_value_t = 0, hide_short_help = true)]
     pub max_total_rate: u32,
 
-    /// How long the server remembers a silent agent after its last beat
+    /// How long a silent agent is remembered
     #[arg(long, env = "VARTA_FORGET_AFTER", value_name = "DURATION", default_value = "24h",
           value_parser = parse_duration)]
     pub forget_after: Duration,
@@ -65,8 +64,12 @@ pub struct EngineArgs {
     /// A process takes the place of one of the same name, or of the same command line and directory if it has
     /// no other name than its command. The end itself is logged and counted at once.
     #[arg(long, env = "VARTA_REPLACED_WITHIN", value_name = "DURATION", default_value = "2s",
-          value_parser = parse_duration)]
+          value_parser = parse_duration, hide_short_help = true)]
     pub replaced_within: Duration,
+
+    /// How long an agent may be silent that asks for nothing. Last: the fields behind it would be under its heading.
+    #[command(flatten, next_help_heading = "Learned timeouts")]
+    pub detector: DetectorArgs,
 }
 
 impl EngineArgs {

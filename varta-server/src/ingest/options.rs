@@ -28,19 +28,20 @@ const MAX_RECEIVE_BUFFER: usize = 1 << 30;
 /// Where agents beat. A group of options.
 #[derive(Clone, Debug, Args)]
 pub struct IngestArgs {
-    /// Path of a Unix datagram socket to listen on; may be given more than once; `none` turns it off
+    /// Path of a Unix datagram socket to listen on; `none` for none
     ///
-    /// Default: $RUNTIME_DIRECTORY/varta.sock, else $XDG_RUNTIME_DIR/varta/varta.sock, else
-    /// /run/varta/varta.sock for root and /tmp/varta-UID/varta.sock for others. The server creates a missing
-    /// directory with mode 0700.
+    /// May be given more than once. Default: $RUNTIME_DIRECTORY/varta.sock, else
+    /// $XDG_RUNTIME_DIR/varta/varta.sock, else /run/varta/varta.sock for root and /tmp/varta-UID/varta.sock for
+    /// others. The server creates a missing directory with mode 0700.
     #[arg(long, env = "VARTA_SOCKET", value_name = "PATH")]
     pub socket: Vec<PathBuf>,
 
-    /// Permissions of the socket file, in octal: which users may connect
+    /// Permissions of the socket file, in octal
     ///
-    /// With 0666 every user of the host can fill the socket's queue, also one whose beats are refused; 0660
-    /// and --socket-group keep them out.
-    #[arg(long, env = "VARTA_SOCKET_MODE", value_name = "OCTAL", default_value = "0600", value_parser = parse_mode)]
+    /// They say which users may connect. With 0666 every user of the host can fill the socket's queue, also one
+    /// whose beats are refused; 0660 and --socket-group keep them out.
+    #[arg(long, env = "VARTA_SOCKET_MODE", value_name = "OCTAL", default_value = "0600",
+          value_parser = parse_mode)]
     pub socket_mode: Mode,
 
     /// Group of the socket file, by name or number
@@ -52,68 +53,79 @@ pub struct IngestArgs {
     /// More than net.unix.max_dgram_qlen, which is 10 on many hosts, takes CAP_SYS_ADMIN: the server then makes
     /// the socket in a network namespace of its own, and changes no setting of the host. Without it the queue
     /// is that of the host.
-    #[arg(long, env = "VARTA_SOCKET_QUEUE", value_name = "N", default_value_t = DEFAULT_SOCKET_QUEUE)]
+    #[arg(long, env = "VARTA_SOCKET_QUEUE", value_name = "N", default_value_t = DEFAULT_SOCKET_QUEUE,
+          hide_short_help = true)]
     pub socket_queue: usize,
 
-    /// User whose processes may beat besides those of this server's user and of root, by name or number; may
-    /// be given more than once
+    /// User whose processes may also beat, by name or number
     ///
-    /// The user must also be able to open the socket: see --socket-mode and --socket-group.
-    #[arg(long, env = "VARTA_ALLOW_UID", value_name = "USER", value_delimiter = ',', value_parser = parse_user)]
+    /// Besides those of this server's user and of root. May be given more than once. The user must also be able
+    /// to open the socket: see --socket-mode and --socket-group.
+    #[arg(long, env = "VARTA_ALLOW_UID", value_name = "USER", value_delimiter = ',',
+          value_parser = parse_user)]
     pub allow_uid: Vec<Id>,
 
-    /// Group whose members' processes may also beat, by name or number; may be given more than once
+    /// Group whose members' processes may also beat
     ///
-    /// A process is a member by its primary group or by a supplementary one.
-    #[arg(long, env = "VARTA_ALLOW_GID", value_name = "GROUP", value_delimiter = ',', value_parser = parse_group)]
+    /// By name or number; may be given more than once. A process is a member by its primary group or by a
+    /// supplementary one.
+    #[arg(long, env = "VARTA_ALLOW_GID", value_name = "GROUP", value_delimiter = ',',
+          value_parser = parse_group)]
     pub allow_gid: Vec<Id>,
 
-    /// UDP address for plaintext beats; may be given more than once; port 0 picks a free port
+    /// UDP address for plaintext beats; port 0 picks a free port
     ///
-    /// An IP address, or the name of a host: of its addresses the first IPv4 one is taken, else the first.
-    /// Any program that can reach the address can impersonate any agent of another host, so an address that
-    /// is not loopback needs --allow-plaintext-remote. `[::]` also accepts IPv4, unless 0.0.0.0 is given with
-    /// the same port.
-    #[arg(long, env = "VARTA_UDP", value_name = "ADDR", value_delimiter = ',', value_parser = parse_host_port)]
+    /// May be given more than once. An IP address, or the name of a host: of its addresses the first IPv4 one
+    /// is taken, else the first. Any program that can reach the address can impersonate any agent of another
+    /// host, so an address that is not loopback needs --allow-plaintext-remote. `[::]` also accepts IPv4,
+    /// unless 0.0.0.0 is given with the same port.
+    #[arg(long, env = "VARTA_UDP", value_name = "ADDR", value_delimiter = ',',
+          value_parser = parse_host_port)]
     pub udp: Vec<HostPort>,
 
     /// Also accept plaintext beats from the network
     #[arg(long, env = "VARTA_ALLOW_PLAINTEXT_REMOTE", value_parser = FalseyValueParser::new())]
     pub allow_plaintext_remote: bool,
 
-    /// UDP address for encrypted beats; may be given more than once; needs a key file
+    /// UDP address for encrypted beats; needs a key file
     ///
-    /// An IP address, or the name of a host: of its addresses the first IPv4 one is taken, else the first.
+    /// May be given more than once. An IP address, or the name of a host: of its addresses the first IPv4 one
+    /// is taken, else the first.
     #[arg(long, env = "VARTA_SECURE_UDP", value_name = "ADDR", value_delimiter = ',',
           value_parser = parse_host_port)]
     pub secure_udp: Vec<HostPort>,
 
-    /// File with the key that server and agents share: 64 hexadecimal characters
+    /// File with the key that server and agents share
     ///
-    /// Key files must be closed to others (chmod 600) and belong to this server's user or root. SIGHUP
-    /// reloads them.
+    /// 64 hexadecimal characters. Key files must be closed to others (chmod 600) and belong to this server's
+    /// user or root. SIGHUP reloads them.
     #[arg(long, env = "VARTA_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 
     /// File with further accepted shared keys, one per line: the old and the new key during a key rotation
-    #[arg(long, env = "VARTA_ACCEPTED_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env = "VARTA_ACCEPTED_KEY_FILE", value_name = "FILE", hide_short_help = true)]
     pub accepted_key_file: Option<PathBuf>,
 
-    /// File with the master key from which agents derive their keys; during a rotation several, one per line
+    /// File with the master key from which agents derive their keys
+    ///
+    /// During a rotation several, one per line.
     #[arg(long, env = "VARTA_MASTER_KEY_FILE", value_name = "FILE")]
     pub master_key_file: Option<PathBuf>,
 
     /// Size of the receive buffer of a UDP socket, as the kernel counts it
     ///
     /// Without CAP_NET_ADMIN the kernel grants no more than twice net.core.rmem_max.
-    #[arg(long, env = "VARTA_UDP_RECEIVE_BUFFER", value_name = "SIZE", default_value_t = Size(DEFAULT_UDP_RECEIVE_BUFFER as u64), value_parser = parse_size)]
+    #[arg(long, env = "VARTA_UDP_RECEIVE_BUFFER", value_name = "SIZE",
+          default_value_t = Size(DEFAULT_UDP_RECEIVE_BUFFER as u64), value_parser = parse_size,
+          hide_short_help = true)]
     pub udp_receive_buffer: Size,
 
     /// Maximum number of local agents that beat through a page of memory; further agents beat by datagrams; 0
     /// for none
     ///
     /// Each page takes 4 KiB, charged to the agent, and one of the mappings that vm.max_map_count allows.
-    #[arg(long, env = "VARTA_MAX_SHM_AGENTS", value_name = "N", default_value_t = DEFAULT_MAX_SHM_AGENTS)]
+    #[arg(long, env = "VARTA_MAX_SHM_AGENTS", value_name = "N", default_value_t = DEFAULT_MAX_SHM_AGENTS,
+          hide_short_help = true)]
     pub max_shm_agents: usize,
 }
 

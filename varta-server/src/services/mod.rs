@@ -80,28 +80,28 @@ pub(crate) const fn families() -> &'static [&'static [Family]] {
 #[derive(Clone, Debug, Args)]
 pub struct Sections {
     /// Where metrics are served.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Metrics")]
     pub http: HttpArgs,
     /// Where the state is kept.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "State")]
     pub state: StateArgs,
     /// Where pauses are asked for.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Maintenance")]
     pub maintenance: MaintenanceArgs,
     /// What is recorded.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Recording")]
     pub recording: RecordingArgs,
     /// What is done about agents that are stalled or down.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Recovery")]
     pub recovery: RecoveryArgs,
     /// Where changes of verdict are written.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Events")]
     pub events: EventsArgs,
     /// Where recoveries are recorded.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Audit log")]
     pub audit: AuditArgs,
     /// The receivers of alerts.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Alerts")]
     pub alerts: AlertArgs,
 }
 

@@ -136,10 +136,10 @@ impl AlertOptions {
 /// The receivers of alerts. A group of options.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AlertArgs {
-    /// URL of an Alertmanager, such as http://localhost:9093; may be given more than once; each gets all
-    /// alerts
+    /// URL of an Alertmanager, such as http://localhost:9093
     ///
-    /// The server uses API v2. A user and a password in the URL are used and never shown.
+    /// May be given more than once; each gets all alerts. The server uses API v2. A user and a password in the
+    /// URL are used and never shown.
     #[arg(
         long,
         env = "VARTA_ALERTMANAGER",
@@ -149,27 +149,29 @@ pub struct AlertArgs {
     )]
     pub alertmanager: Vec<UrlText>,
 
-    /// URL for notifications, each a POST with JSON: an agent is in alarm, is healthy again, or flaps
+    /// URL for notifications, each a POST with JSON
+    ///
+    /// There is one when an agent is in alarm, is healthy again, or flaps.
     #[arg(long, env = "VARTA_WEBHOOK", value_name = "URL", hide_env_values = true)]
     pub webhook: Option<UrlText>,
 
     /// File with the secret that signs notifications (HMAC-SHA256); must be readable by its owner only
-    #[arg(long, env = "VARTA_WEBHOOK_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env = "VARTA_WEBHOOK_KEY_FILE", value_name = "FILE", hide_short_help = true)]
     pub webhook_key_file: Option<PathBuf>,
 
     /// Header that signs notifications; x-hub-signature-256 is that of GitHub, which many receivers check
     /// [default: x-varta-signature]
-    #[arg(long, env = "VARTA_WEBHOOK_SIGNATURE", value_name = "HEADER")]
+    #[arg(long, env = "VARTA_WEBHOOK_SIGNATURE", value_name = "HEADER", hide_short_help = true)]
     pub webhook_signature: Option<WebhookSignature>,
 
     /// Body of notifications: slack, teams, text, or a file with a template in Jinja; without it the JSON of
     /// docs/ALERTING.md
-    #[arg(long, env = "VARTA_WEBHOOK_TEMPLATE", value_name = "NAME|FILE")]
+    #[arg(long, env = "VARTA_WEBHOOK_TEMPLATE", value_name = "NAME|FILE", hide_short_help = true)]
     pub webhook_template: Option<TemplateName>,
 
-    /// Relay for notifications as mails, such as smtp://mail.example or smtps://mail.example:465
+    /// Relay for notifications as mails, such as smtp://mail.example
     ///
-    /// smtp:// is with STARTTLS, and without it to this host only.
+    /// Or smtps://mail.example:465. smtp:// is with STARTTLS, and without it to this host only.
     #[arg(long, env = "VARTA_MAIL_RELAY", value_name = "URL")]
     pub mail_relay: Option<String>,
 
@@ -177,39 +179,44 @@ pub struct AlertArgs {
     #[arg(long, env = "VARTA_MAIL_FROM", value_name = "ADDRESS")]
     pub mail_from: Option<String>,
 
-    /// Receiver of mails; may be given more than once
+    /// Receiver of mails
+    ///
+    /// May be given more than once.
     #[arg(long, env = "VARTA_MAIL_TO", value_name = "ADDRESS", value_delimiter = ',')]
     pub mail_to: Vec<String>,
 
     /// File with USER:PASSWORD for the mail relay; must be readable by its owner only
-    #[arg(long, env = "VARTA_MAIL_CREDENTIALS_FILE", value_name = "FILE")]
+    #[arg(long, env = "VARTA_MAIL_CREDENTIALS_FILE", value_name = "FILE", hide_short_help = true)]
     pub mail_credentials_file: Option<PathBuf>,
 
     /// Text of mails: text, or a file with a template in Jinja [default: text]
-    #[arg(long, env = "VARTA_MAIL_TEMPLATE", value_name = "NAME|FILE")]
+    #[arg(long, env = "VARTA_MAIL_TEMPLATE", value_name = "NAME|FILE", hide_short_help = true)]
     pub mail_template: Option<TemplateName>,
 
     /// File with certificates, in PEM, of authorities to trust in addition to those of this host
-    #[arg(long, env = "VARTA_ALERT_CA_FILE", value_name = "FILE")]
+    #[arg(long, env = "VARTA_ALERT_CA_FILE", value_name = "FILE", hide_short_help = true)]
     pub alert_ca_file: Option<PathBuf>,
 
     /// Interval at which Alertmanagers get the alerts that still fire; an alert that is not sent again ends
     /// after three intervals [default: 1m]
-    #[arg(long, env = "VARTA_ALERT_RESEND_EVERY", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, env = "VARTA_ALERT_RESEND_EVERY", value_name = "DURATION", value_parser = parse_duration,
+          hide_short_help = true)]
     pub alert_resend_every: Option<Duration>,
 
     /// How long the server retries a notification, or the end of an alert [default: 1h]
-    #[arg(long, env = "VARTA_ALERT_GIVE_UP_AFTER", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, env = "VARTA_ALERT_GIVE_UP_AFTER", value_name = "DURATION", value_parser = parse_duration,
+          hide_short_help = true)]
     pub alert_give_up_after: Option<Duration>,
 
     /// Number of failures within --flap-window that make an agent flap, which is notified once; 0 for never
     /// [default: 3]
-    #[arg(long, env = "VARTA_FLAP_LIMIT", value_name = "N")]
+    #[arg(long, env = "VARTA_FLAP_LIMIT", value_name = "N", hide_short_help = true)]
     pub flap_limit: Option<usize>,
 
     /// Time within which failures count together, and for which a flapping agent must be healthy until its
     /// alert ends [default: 10m]
-    #[arg(long, env = "VARTA_FLAP_WINDOW", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, env = "VARTA_FLAP_WINDOW", value_name = "DURATION", value_parser = parse_duration,
+          hide_short_help = true)]
     pub flap_window: Option<Duration>,
 }
 

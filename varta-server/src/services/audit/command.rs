@@ -14,12 +14,14 @@ use crate::services::audit::verify::{Files, verify};
 #[derive(Clone, Debug, Subcommand)]
 #[non_exhaustive]
 pub enum AuditTask {
-    /// Verify that no record of an audit log was changed, removed, repeated or moved
+    /// Verify that an audit log is as it was written
+    ///
+    /// No record of it was changed, removed, repeated or moved.
     ///
     /// Exit status: 0 if the log is as it was written; 1 if it is not, or cannot be read. docs/AUDIT.md
     /// explains what that proves.
     Verify(VerifyArgs),
-    /// Begin a new audit log in the place of one that the server cannot continue
+    /// Begin a new audit log where the server cannot continue one
     ///
     /// Moves FILE, FILE.head, FILE.1 and so on aside, to FILE.before-TIME, and keeps them. The new log says who
     /// decided that, why, and what was wrong. A running server goes on with it, and acts again.
@@ -45,7 +47,9 @@ pub struct RestartArgs {
 /// Which log to verify, and against what.
 #[derive(Clone, Debug, Args)]
 pub struct VerifyArgs {
-    /// Files of the log, the oldest first; with only one file, FILE.1 and so on are read before it
+    /// Files of the log, the oldest first
+    ///
+    /// With only one file, FILE.1 and so on are read before it.
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 
@@ -53,7 +57,9 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "KEY")]
     pub key_file: Option<PathBuf>,
 
-    /// Last record as an earlier run printed it; the log must still have it, unchanged
+    /// Last record as an earlier run printed it
+    ///
+    /// The log must still have it, unchanged.
     #[arg(long, value_name = "SEQ:HASH", value_parser = Link::parse)]
     pub expect_last: Option<Link>,
 
@@ -61,7 +67,9 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub from_start: bool,
 
-    /// Do not use FILE.head: for files that were moved away from it, and files that are not the end of a log
+    /// Do not use FILE.head
+    ///
+    /// For files that were moved away from it, and files that are not the end of a log.
     #[arg(long)]
     pub without_head: bool,
 

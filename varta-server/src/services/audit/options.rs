@@ -53,29 +53,29 @@ impl AuditOptions {
 /// Where recoveries are recorded. A group of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct AuditArgs {
-    /// File in which to record recoveries and what users have the server forget, each record sealed together with the
-    /// record before it
+    /// File in which recoveries are recorded
     ///
-    /// Only its owner can read it. `varta-server audit verify FILE` finds changed, removed and added records.
-    /// Only one server may use the file, and no other program may rename it; FILE.head next to it says how
-    /// far the log goes.
+    /// And what users have the server forget. Each record is sealed together with the record before it. Only
+    /// its owner can read the file; a missing directory is made with mode 0700. `varta-server audit verify
+    /// FILE` finds changed, removed and added records. Only one server may use the file, and no other program
+    /// may rename it; FILE.head next to it says how far the log goes.
     #[arg(long, env = "VARTA_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
 
-    /// File with the key that seals the audit log: 32 or more characters, such as the output of `openssl rand
-    /// -hex 32`
+    /// File with the key that seals the audit log
     ///
-    /// The file must be closed to others (chmod 600). Without a key any program that can write to the log can
-    /// forge all of it.
+    /// 32 or more characters, such as the output of `openssl rand -hex 32`. The file must be closed to others
+    /// (chmod 600). Without a key any program that can write to the log can forge all of it.
     #[arg(long, env = "VARTA_AUDIT_KEY_FILE", value_name = "FILE")]
     pub audit_key_file: Option<PathBuf>,
 
     /// Maximum length of an audit log file before it is renamed to FILE.1 [default: 64MiB]
-    #[arg(long, env = "VARTA_AUDIT_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, env = "VARTA_AUDIT_LIMIT", value_name = "SIZE", value_parser = parse_size,
+          hide_short_help = true)]
     pub audit_limit: Option<Size>,
 
     /// Number of renamed audit log files that are kept; 0 for all [default: 16]
-    #[arg(long, env = "VARTA_AUDIT_KEEP", value_name = "N")]
+    #[arg(long, env = "VARTA_AUDIT_KEEP", value_name = "N", hide_short_help = true)]
     pub audit_keep: Option<u32>,
 }
 

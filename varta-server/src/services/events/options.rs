@@ -10,19 +10,21 @@ use crate::base::options::{Size, parse_size};
 /// Where changes of verdict are written. A group of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct EventsArgs {
-    /// File to which the server appends every change of verdict, as a line of JSON
+    /// File for every change of verdict, as a line of JSON
     ///
-    /// docs/EVENTS.md lists the fields. logrotate and similar programs may rename the file: the server
-    /// creates a new one within a second of the next change.
+    /// The server appends to it, and makes a missing directory with mode 0750. docs/EVENTS.md lists the fields.
+    /// logrotate and similar programs may rename the file: the server creates a new one within a second of the
+    /// next change.
     #[arg(long, env = "VARTA_EVENTS_FILE", value_name = "FILE")]
     pub events_file: Option<PathBuf>,
 
     /// Maximum length of the events file before it is renamed to FILE.1 [default: 64MiB]
-    #[arg(long, env = "VARTA_EVENTS_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, env = "VARTA_EVENTS_LIMIT", value_name = "SIZE", value_parser = parse_size,
+          hide_short_help = true)]
     pub events_limit: Option<Size>,
 
     /// Number of renamed events files that are kept; 0 for all [default: 4]
-    #[arg(long, env = "VARTA_EVENTS_KEEP", value_name = "N")]
+    #[arg(long, env = "VARTA_EVENTS_KEEP", value_name = "N", hide_short_help = true)]
     pub events_keep: Option<u32>,
 }
 
@@ -72,6 +74,8 @@ impl EventsOptions {
     pub const DEFAULT_KEEP: u32 = 4;
     /// Readable for the group, for log shippers.
     pub(super) const MODE: u32 = 0o640;
+    /// The mode of its directory, if that is missing: its group reads the file.
+    pub(super) const DIRECTORY_MODE: u32 = 0o750;
 
     /// Checks the ranges of the values.
     ///

@@ -17,20 +17,30 @@ const DEFAULT_METRICS_ADDR: &str = "127.0.0.1:9843";
 /// Where metrics are served. A group of options.
 #[derive(Clone, Debug, Args)]
 pub struct HttpArgs {
-    /// Address for /metrics, /healthz and /readyz; port 0 picks a free port; `none` turns it off
+    /// Address for metrics, or `none`
     ///
-    /// An IP address, or the name of a host: of its addresses the first IPv4 one is taken, else the first. An
-    /// address that is not loopback needs --metrics-token-file.
+    /// It serves /metrics, /healthz and /readyz; port 0 picks a free port. An IP address, or the name of a
+    /// host: of its addresses the first IPv4 one is taken, else the first. An address that is not loopback
+    /// needs --metrics-token-file.
     #[arg(long, env = "VARTA_METRICS_ADDR", value_name = "ADDR", default_value = DEFAULT_METRICS_ADDR,
           value_parser = parse_address)]
     pub metrics_addr: Address,
 
-    /// File with the bearer token that /metrics requires; must be readable by its owner only
+    /// File with the bearer token that /metrics requires
+    ///
+    /// It must be readable by its owner only.
     #[arg(long, env = "VARTA_METRICS_TOKEN_FILE", value_name = "FILE")]
     pub metrics_token_file: Option<PathBuf>,
 
     /// Agents that have series of their own in /metrics
-    #[arg(long, env = "VARTA_AGENT_METRICS", value_name = "WHICH", value_enum, default_value_t)]
+    #[arg(
+        long,
+        env = "VARTA_AGENT_METRICS",
+        value_name = "WHICH",
+        value_enum,
+        default_value_t,
+        hide_short_help = true
+    )]
     pub agent_metrics: AgentMetrics,
 }
 

@@ -25,30 +25,33 @@ use crate::services::maintenance::protocol::{Matches, Request, Response, check_l
 #[derive(Clone, Debug, Subcommand)]
 #[non_exhaustive]
 pub enum MaintenanceTask {
-    /// Pause agents of a running server for a time: they are tracked and shown, but raise no alarms
+    /// Pause the alarms of agents of a running server for a time
     ///
-    /// Only the server's own user and root may do this. A pause with the same pattern replaces the earlier
-    /// one.
+    /// They are tracked and shown, but raise no alarms. Only the server's own user and root may do this. A
+    /// pause with the same pattern replaces the earlier one.
     Pause(PauseArgs),
 
     /// Lift a pause of a running server before its end
     Resume(ResumeArgs),
 
-    /// List the pauses of a running server, including those of its configuration file
+    /// List the pauses of a running server
+    ///
+    /// Those of its configuration file are among them.
     Pauses(PausesArgs),
 
-    /// Have a running server forget agents that are down, gone or missing: their rows and their alerts end
+    /// Have a running server forget agents that are down, gone or missing
     ///
-    /// Only the server's own user and root may do this. The audit log records who did it, and why. An agent that
-    /// lives is not forgotten: its next beat would bring it back. Exit status: 0 if an agent was forgotten, 1 if
-    /// none was.
+    /// Their rows and their alerts end. Only the server's own user and root may do this. The audit log records
+    /// who did it, and why. An agent that lives is not forgotten: its next beat would bring it back. Exit
+    /// status: 0 if an agent was forgotten, 1 if none was.
     Forget(ForgetArgs),
 
-    /// Acknowledge alarms of a running server: nothing more is sent about them until their state changes
+    /// Acknowledge alarms of a running server
     ///
-    /// Only the server's own user and root may do this. The alert goes on firing, with an annotation that says
-    /// who acknowledged it, why and when, and recovery acts as before. The acknowledgement ends when the agent
-    /// recovers, or comes to be in another state. Exit status: 1 if nobody who is meant is in alarm.
+    /// Nothing more is sent about them until their state changes. Only the server's own user and root may do
+    /// this. The alert goes on firing, with an annotation that says who acknowledged it, why and when, and
+    /// recovery acts as before. The acknowledgement ends when the agent recovers, or comes to be in another
+    /// state. Exit status: 1 if nobody who is meant is in alarm.
     Ack(AckArgs),
 
     /// Take back an acknowledgement
@@ -88,7 +91,9 @@ pub struct ControlArgs {
     #[arg(long, env = "VARTA_CONTROL_SOCKET", value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
 
-    /// Path of the server's socket, if it is not one of the usual paths; of several the first
+    /// Path of the server's socket, if it is not a usual one
+    ///
+    /// Its control socket is beside it. Of several paths the first counts.
     #[arg(long, env = "VARTA_SOCKET", value_name = "PATH")]
     pub socket: Vec<PathBuf>,
 }
@@ -136,7 +141,9 @@ impl ControlArgs {
 /// Whom to pause, for how long, and why.
 #[derive(Clone, Debug, Args)]
 pub struct PauseArgs {
-    /// Pattern of agent names: `*` matches any characters or none, `?` matches one
+    /// Pattern of agent names, as batch-*
+    ///
+    /// `*` matches any characters or none, `?` matches one.
     #[arg(value_name = "PATTERN", value_parser = parse_pattern)]
     pub pattern: Glob,
 

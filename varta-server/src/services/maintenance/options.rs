@@ -15,10 +15,11 @@ pub(super) const NONE: &str = "none";
 /// Where a server has its control socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct MaintenanceArgs {
-    /// Path of the Unix stream socket for `varta-server pause`, `forget` and others; `none` turns it off
+    /// Path of the control socket, or `none`
     ///
-    /// Default: the path of the first --socket with `.control` appended. Only this server's user and root can
-    /// open it.
+    /// On this Unix stream socket the server is asked by `varta-server pause`, `forget` and others. Default:
+    /// the path of the first --socket with `.control` appended. Only this server's user and root can open it. A
+    /// missing directory is made with mode 0700.
     #[arg(long, env = "VARTA_CONTROL_SOCKET", value_name = "PATH")]
     pub control_socket: Option<PathBuf>,
 }

@@ -41,7 +41,7 @@ pub struct ReplayArgs {
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
-    /// Silence after which an agent counts as stalled [default: the value during the recording]
+    /// Silence after which an agent is stalled [default: as recorded]
     #[arg(long, env = "VARTA_STALL_AFTER", value_name = "DURATION", value_parser = parse_duration)]
     pub stall_after: Option<Duration>,
 

@@ -10,15 +10,16 @@ use crate::base::options::{Size, parse_size};
 /// What is recorded. A group of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct RecordingArgs {
-    /// File in which to record incoming beats, for `varta-server replay`; must not exist yet
+    /// File in which to record beats, for `varta-server replay`
     ///
-    /// Only its owner can read it. It contains the times of the beats of each agent and the names of
-    /// processes, but no keys.
+    /// It must not exist yet; a missing directory is made with mode 0700. Only its owner can read it. It
+    /// contains the times of the beats of each agent and the names of processes, but no keys.
     #[arg(long, env = "VARTA_RECORD", value_name = "FILE")]
     pub record: Option<PathBuf>,
 
     /// Maximum length of the recording [default: 256MiB]
-    #[arg(long, env = "VARTA_RECORD_LIMIT", value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, env = "VARTA_RECORD_LIMIT", value_name = "SIZE", value_parser = parse_size,
+          hide_short_help = true)]
     pub record_limit: Option<Size>,
 }
 

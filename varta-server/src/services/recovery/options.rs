@@ -19,33 +19,39 @@ use crate::services::recovery::table::{RecoveryEntry, RecoveryTables};
 /// What is done about agents that are stalled or down.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct RecoveryArgs {
-    /// Command to run when an agent is stalled or down, as in 'systemctl restart {unit}'
+    /// Command to run when an agent is stalled or down
     ///
-    /// The server splits the command into words as a shell does, and runs it without a shell. It replaces
-    /// {pid} {name} {unit} {state} {cause} {silence} by the values of the agent, in any word but the first and
-    /// those that a shell or another interpreter takes for code; write sh -c 'restart "$1"' -- {name}.
-    /// `[[recovery]]` tables of --config define other actions and their agents; they take precedence over
-    /// this option.
+    /// As in 'systemctl restart {unit}'. The server splits the command into words as a shell does, and runs it
+    /// without a shell. It replaces {pid} {name} {unit} {state} {cause} {silence} by the values of the agent,
+    /// in any word but the first and those that a shell or another interpreter takes for code; write sh -c
+    /// 'restart "$1"' -- {name}. `[[recovery]]` tables of --config define other actions and their agents; they
+    /// take precedence over this option.
     #[arg(long, env = "VARTA_RECOVERY_EXEC", value_name = "COMMAND")]
     pub recovery_exec: Option<CommandLine>,
 
     /// Minimum time between the start of an attempt on an agent and the start of the next
     #[arg(long, env = "VARTA_RECOVERY_DEBOUNCE", value_name = "DURATION", default_value = "1m",
-          value_parser = parse_duration)]
+          value_parser = parse_duration, hide_short_help = true)]
     pub recovery_debounce: Duration,
 
     /// Maximum run time of a command; then its process group gets SIGTERM, and 5s later SIGKILL
     #[arg(long, env = "VARTA_RECOVERY_TIMEOUT", value_name = "DURATION", default_value = "30s",
-          value_parser = parse_duration)]
+          value_parser = parse_duration, hide_short_help = true)]
     pub recovery_timeout: Duration,
 
     /// Maximum number of attempts on an agent, until it has been healthy for ten minutes
-    #[arg(long, env = "VARTA_RECOVERY_ATTEMPTS", value_name = "N", default_value_t = 5)]
+    #[arg(
+        long,
+        env = "VARTA_RECOVERY_ATTEMPTS",
+        value_name = "N",
+        default_value_t = 5,
+        hide_short_help = true
+    )]
     pub recovery_attempts: u32,
 
     /// Wait after an attempt without success; doubles each time, up to an hour
     #[arg(long, env = "VARTA_RECOVERY_BACKOFF", value_name = "DURATION", default_value = "30s",
-          value_parser = parse_duration)]
+          value_parser = parse_duration, hide_short_help = true)]
     pub recovery_backoff: Duration,
 
     /// Maximum number of signals and commands for all agents of one name, per duration
@@ -53,18 +59,26 @@ pub struct RecoveryArgs {
         long,
         env = "VARTA_RECOVERY_GROUP_BUDGET",
         value_name = "ACTIONS/DURATION",
-        default_value = "5/10m"
+        default_value = "5/10m",
+        hide_short_help = true
     )]
     pub recovery_group_budget: Budget,
 
     /// Maximum number of signals and commands for all agents together, per duration
-    #[arg(long, env = "VARTA_RECOVERY_BUDGET", value_name = "ACTIONS/DURATION", default_value = "20/10m")]
+    #[arg(
+        long,
+        env = "VARTA_RECOVERY_BUDGET",
+        value_name = "ACTIONS/DURATION",
+        default_value = "20/10m",
+        hide_short_help = true
+    )]
     pub recovery_budget: Budget,
 
     /// Environment variable for commands; may be given more than once
     ///
     /// Commands also get PATH, and the values of the agent as VARTA_..., and no other variables.
-    #[arg(long, env = "VARTA_RECOVERY_ENV", value_name = "NAME=VALUE", value_parser = parse_variable)]
+    #[arg(long, env = "VARTA_RECOVERY_ENV", value_name = "NAME=VALUE", value_parser = parse_variable,
+          hide_short_help = true)]
     pub recovery_env: Vec<Variable>,
 
     /// Log what recovery would do, and do nothing
@@ -72,11 +86,13 @@ pub struct RecoveryArgs {
     pub recovery_dry_run: bool,
 
     /// Run commands also for agents of other hosts, whose identity is not verified; they never get signals
-    #[arg(long, env = "VARTA_ALLOW_RECOVERY_FOR_REMOTE", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "VARTA_ALLOW_RECOVERY_FOR_REMOTE", value_parser = FalseyValueParser::new(),
+          hide_short_help = true)]
     pub allow_recovery_for_remote: bool,
 
     /// Take actions even if they cannot be written to --audit-log; otherwise no action is taken then
-    #[arg(long, env = "VARTA_RECOVERY_WITHOUT_AUDIT", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "VARTA_RECOVERY_WITHOUT_AUDIT", value_parser = FalseyValueParser::new(),
+          hide_short_help = true)]
     pub recovery_without_audit: bool,
 }
 

@@ -10,11 +10,11 @@ use crate::base::files::state_dir::StateDir;
 /// Where the state is kept. A group of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct StateArgs {
-    /// Directory in which the server keeps its agents and the history of their verdicts across restarts
+    /// Directory in which agents and their history are kept
     ///
-    /// The server creates the directory, with mode 0700, if it is missing. No other user may have write
-    /// access, and no other server may use it. Its SQLite database, varta.db, contains the known agents, and
-    /// the last 100,000 changes of 30 days.
+    /// They outlive the server. It creates the directory, with mode 0700, if it is missing. No other user may
+    /// have write access, and no other server may use it. Its SQLite database, varta.db, contains the known
+    /// agents, and the last 100,000 changes of 30 days.
     #[arg(long, env = "VARTA_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 }
