@@ -133,7 +133,7 @@ fn help_names_every_option_with_its_variable() {
         let end = if HIDDEN.contains(&name) { "]" } else { "=" };
         assert_says(&ended.stdout, &[&option, &format!("[env: {variable}{end}")]);
     }
-    let named: Vec<_> = ended.stdout.lines().filter(|line| line.trim_start().starts_with("--")).collect();
+    let named: Vec<_> = ended.stdout.lines().filter(|line| line.starts_with("      --")).collect();
     assert_eq!(named.len(), OPTIONS.len() + SWITCHES.len(), "an option that nobody expects: {named:#?}");
     assert_says(&ended.stdout, &["Exit status: 0", "SIGTERM", "SIGHUP"]);
 }
@@ -248,6 +248,37 @@ fn the_socket_has_the_mode_and_the_first_line_the_place() {
     let first = server.log().find("listening on unix:").unwrap();
     assert_eq!(first["path"].as_str(), server.socket().to_str());
     assert!(server.log().lines()[0].contains("listening on unix:"), "it is the first line");
+}
+
+#[test]
+fn directories_that_are_missing_are_made_for_their_owner_only_and_logged() {
+    let scratch = Scratch::make();
+    // (Option, directory, file in it, mode of the directory.)
+    let places = [
+        ("--socket", "run/varta", "varta.sock", 0o700),
+        ("--control-socket", "control/varta", "control", 0o700),
+        ("--state-dir", "lib/varta", "varta.db", 0o700),
+        ("--record", "recordings/today", "beats", 0o700),
+        ("--events-file", "log/varta", "events.json", 0o750),
+        ("--audit-log", "audit/varta", "audit.log", 0o700),
+    ];
+    let options = places.iter().fold(Options::new(), |options, (option, directory, file, _)| {
+        let directory = scratch.path(directory);
+        match *option {
+            "--socket" => options.socket(&directory.join(file)),
+            "--state-dir" => options.path(option, &directory),
+            _ => options.path(option, &directory.join(file)),
+        }
+    });
+    let server = Server::start(options);
+    for (option, directory, file, mode) in places {
+        let path = scratch.path(directory);
+        let made =
+            server.expect(line(&format!("made the directory {} with mode {mode:04o}", path.display())));
+        assert_eq!(made["level"], "INFO");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode, "{option}");
+        assert!(path.join(file).exists(), "{option}");
+    }
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn files_that_cannot_be_used() {
         "open",
         "head-is-open",
         "file/below",
-        "not/there",
+        "link/there",
     ] {
         sandbox.run(&log(name));
     }

@@ -135,7 +135,7 @@ fn events_files() {
     fs::create_dir(sandbox.path("directory")).unwrap();
     symlink("file", sandbox.path("link")).unwrap();
     nix::unistd::mkfifo(&sandbox.path("pipe"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-    for name in ["directory", "link", "pipe", "file/below", "not/there"] {
+    for name in ["directory", "link", "pipe", "file/below", "link/there"] {
         sandbox.run(&["--events-file", name]);
     }
     let _server = start("--events-file", &sandbox.path("used"));

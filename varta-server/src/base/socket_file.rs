@@ -1,18 +1,18 @@
 //! The file of a Unix socket: created without a window in which another user could connect, refused while
 //! another server uses it, and removed at the end only if it is still the same file.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::base::error::Error;
-use crate::base::files::directory::open_directory;
+use crate::base::files::directory::{directory_of, make_directory, open_directory};
 
 /// The most bytes of a path in `sockaddr_un`, without the terminating zero.
 const MAX_PATH_LEN: usize = 107;
@@ -176,13 +176,6 @@ impl Drop for SocketFile {
     }
 }
 
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
-}
-
 fn identity_of(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
@@ -194,11 +187,7 @@ fn set_mode(socket: &Socket, mode: u32) -> io::Result<()> {
 
 fn prepare_directory(directory: &Path, must_be_ours: bool) -> Result<(), Error> {
     let failed = |action| move |source| Error::Socket { path: directory.to_path_buf(), action, source };
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(failed("make the socket's directory")(error)),
-    }
+    make_directory(directory, 0o700).map_err(failed("make the socket's directory"))?;
     if must_be_ours {
         // Not `metadata`: a symlink that another user put into a shared directory is not acceptable.
         let found = fs::symlink_metadata(directory).map_err(failed("look at the socket's directory"))?;
@@ -387,7 +376,7 @@ mod tests {
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
         let refused = SocketFile::bind(&options(pipe.join("varta.sock"))).unwrap_err().to_string();
-        assert!(refused.contains("open the socket's directory"), "{refused}");
+        assert!(refused.contains("make the socket's directory: Not a directory"), "{refused}");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The state directory: private to the server's user, and used by one server at a time.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::error::Error;
 use crate::base::files::append_log::is_at;
+use crate::base::files::directory::make_directory;
 use crate::base::files::lock::try_lock;
 use crate::base::files::regular_file::{self, Symlink};
 
@@ -69,11 +70,7 @@ impl StateDir {
 
 fn make_and_lock(path: &Path) -> Result<File, Error> {
     let failed = |action| move |source| Error::StateDirectory { path: path.to_path_buf(), action, source };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(failed("make the directory for the state"))?;
+    make_directory(path, 0o700).map_err(failed("make the directory for the state"))?;
     let found = fs::metadata(path).map_err(failed("look at the directory for the state"))?;
     let us = nix::unistd::geteuid().as_raw();
     if found.uid() != us && found.uid() != 0 || found.mode() & 0o022 != 0 {

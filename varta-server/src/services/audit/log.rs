@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::base::clock;
 use crate::base::error::Error;
 use crate::base::files::append_log::{AppendFile, numbered, rotate};
-use crate::base::files::directory::sync_directory_of;
+use crate::base::files::directory::{make_directory_of, sync_directory_of};
 use crate::metrics::faults::{Faults, Part};
 use crate::services::audit::head::{Head, OPEN_TO_OTHERS};
 use crate::services::audit::mac::Authenticator;
@@ -21,6 +21,8 @@ use crate::services::audit::recover::{ExistingLog, unusable};
 
 /// The mode of the files: only the server's user may read and write them.
 const MODE: u32 = 0o600;
+/// The mode of their directory, if it is missing.
+const DIRECTORY_MODE: u32 = 0o700;
 
 /// The audit log, which this server alone writes while it is open.
 #[derive(Debug)]
@@ -65,11 +67,12 @@ impl AuditLog {
     /// # Errors
     ///
     /// The key or a file cannot be used, another server has the log, or records were changed or are missing.
-    /// Nothing was written then, except perhaps an empty head.
+    /// Nothing was written then, except perhaps an empty head, and a directory for it.
     pub(crate) fn open(options: &AuditOptions) -> Result<AuditLog, Error> {
         options.check()?;
         let path = options.path.as_path();
         let sealer = Authenticator::read(options.key_file.as_deref())?;
+        make_directory_of(path, DIRECTORY_MODE).map_err(|error| unusable(path, &error))?;
         let head = Head::open(path)?;
         let ExistingLog { file, walk, torn, first, last } = ExistingLog::find(path, &sealer, &head)?;
         let failed = |error: io::Error| unusable(path, &error);

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::base::backoff::{Backoff, FIRST_DELAY};
 use crate::base::clock::{Clock, WallClock};
 use crate::base::files::append_log::{AppendFile, rotate};
+use crate::base::files::directory::make_directory_of;
 use crate::base::time::MonoTime;
 use crate::domain::tracker::Transition;
 use crate::services::events::event_record::add_line;
@@ -21,8 +22,9 @@ use crate::services::events::metrics::EventsMetrics;
 use crate::services::events::options::EventsOptions;
 use crate::services::events::service::EventsFile;
 
-/// Opens or creates the file, and locks it against other servers.
+/// Opens or creates the file, and its directory, and locks it against other servers.
 pub(super) fn open_alone(path: &Path) -> io::Result<AppendFile> {
+    make_directory_of(path, EventsOptions::DIRECTORY_MODE)?;
     let file = AppendFile::open(path, EventsOptions::MODE)?;
     file.lock()?;
     Ok(file)

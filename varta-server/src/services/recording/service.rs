@@ -8,6 +8,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use crate::base::error::Error;
+use crate::base::files::directory::make_directory_of;
 use crate::base::files::regular_file::{self, Symlink};
 use crate::base::worker_thread;
 use crate::engine::Recorder;
@@ -66,7 +67,7 @@ pub(super) struct RecordingFile {
 }
 
 impl RecordingFile {
-    /// Creates the file with mode 0600.
+    /// Creates the file with mode 0600, and its directory with mode 0700 if it is missing.
     ///
     /// # Errors
     ///
@@ -75,7 +76,10 @@ impl RecordingFile {
         let RecordOptions { path, limit } = options;
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
-        match regular_file::open(&mut options, &path, Symlink::Refused).map_err(io::Error::from) {
+        let made = make_directory_of(&path, 0o700).and_then(|()| {
+            regular_file::open(&mut options, &path, Symlink::Refused).map_err(io::Error::from)
+        });
+        match made {
             Ok((file, _)) => Ok(RecordingFile { path, file, limit }),
             Err(error) => {
                 let fault = if error.kind() == io::ErrorKind::AlreadyExists {

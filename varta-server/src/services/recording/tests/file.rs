@@ -82,8 +82,8 @@ fn a_file_that_is_there_and_a_link_are_left_alone() {
     }
     assert_eq!(fs::read(&path).unwrap(), b"somebody's");
     assert!(!directory.path().join("elsewhere").exists());
-    let nowhere = RecordOptions { path: directory.path().join("no/recording"), limit: 4_096 };
-    assert!(RecordingFile::create(nowhere).unwrap_err().to_string().contains("see --record"));
+    let below = RecordOptions { path: path.join("recording"), limit: 4_096 };
+    assert!(RecordingFile::create(below).unwrap_err().to_string().contains("see --record"));
 }
 
 #[test]
