@@ -47,6 +47,8 @@ use crate::services::http::options::HttpOptions;
 
 /// The longest time for the engine to answer `/readyz`.
 const PING_WITHIN: Duration = Duration::from_secs(1);
+/// The most bytes of the head of a request.
+const MAX_HEAD_LEN: usize = 16 << 10;
 
 /// The capability before it runs: a bound socket, or none.
 #[derive(Debug)]
@@ -171,7 +173,7 @@ pub(super) async fn serve<L: Listener>(
                 .keep_alive(false)
                 // A client may close its sending direction before it has the response.
                 .half_close(true)
-                .max_buf_size(16 * 1024)
+                .max_buf_size(MAX_HEAD_LEN)
                 .serve_connection(TokioIo::new(stream), service);
             let mut connection = std::pin::pin!(connection);
             // Errors of a single client are not logged: hyper has answered as far as possible.
