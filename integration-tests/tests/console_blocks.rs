@@ -1,4 +1,5 @@
-//! The commands of the documents work as they are written, for a user who has only what stands before them.
+//! The commands and configuration files of the documents work as they are written, for a user who has only what
+//! stands before them.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
@@ -19,17 +20,31 @@ const NOT_RUN: [&str; 7] = [
     "varta-server unack ",
 ];
 
-/// The commands of each block of a document in which the server's program is called.
-fn blocks(document: &str) -> Vec<Vec<String>> {
+/// The documents that are for users.
+fn documents() -> Vec<String> {
+    let top = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let docs = fs::read_dir(top.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut documents: Vec<_> = docs.chain([top.join("README.md")]).collect();
+    documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    documents.into_iter().map(|path| path.into_os_string().into_string().unwrap()).collect()
+}
+
+/// The blocks of code in this language.
+fn blocks(document: &str, language: &str) -> Vec<String> {
     let text = fs::read_to_string(document).unwrap_or_else(|error| panic!("{document}: {error}"));
-    let blocks = text.split("```console\n").skip(1).filter_map(|rest| rest.split("\n```").next());
-    let blocks = blocks.filter(|block| block.contains("$ varta-server"));
-    let commands = |block: &str| {
+    let start = format!("```{language}\n");
+    let blocks = text.split(&start).skip(1);
+    blocks.filter_map(|rest| rest.split("\n```").next().map(str::to_owned)).collect()
+}
+
+/// The commands of a document, of each block in which the server's program is called.
+fn commands(document: &str) -> Vec<String> {
+    let blocks = blocks(document, "console").into_iter().filter(|block| block.contains("$ varta-server"));
+    let lines = blocks.flat_map(|block| {
         let block = block.replace("\\\n", " ");
-        let lines = block.lines().filter_map(|line| line.strip_prefix("$ ").map(str::to_owned));
-        lines.filter(|line| !NOT_RUN.iter().any(|start| line.starts_with(start))).collect()
-    };
-    blocks.map(commands).collect()
+        block.lines().filter_map(|line| line.strip_prefix("$ ").map(str::to_owned)).collect::<Vec<_>>()
+    });
+    lines.filter(|line| !NOT_RUN.iter().any(|start| line.starts_with(start))).collect()
 }
 
 /// A user of this host, whose directories are all in one place.
@@ -98,20 +113,26 @@ impl User {
 
 #[test]
 fn the_commands_of_the_documents_work_as_they_are_written() {
-    let top = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let mut documents: Vec<_> =
-        fs::read_dir(top.join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    documents.push(top.join("README.md"));
-    documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     let mut count = 0;
-    for document in documents.iter().map(|path| path.to_str().unwrap()) {
+    for document in documents() {
         let mut user = User { scratch: Scratch::make(), server: None };
         fs::create_dir(user.scratch.path("run")).unwrap();
-        for command in blocks(document).iter().flatten() {
-            user.run(document, command);
+        for command in commands(&document) {
+            user.run(&document, &command);
             count += 1;
         }
         user.stop();
     }
     assert!(count > 20, "{count} commands");
+}
+
+#[test]
+fn the_configuration_files_of_the_documents_are_taken_as_they_are_written() {
+    let files: Vec<_> = documents().iter().flat_map(|document| blocks(document, "toml")).collect();
+    for text in &files {
+        let scratch = Scratch::make();
+        let mut server = Server::start(Options::new().config(&scratch, text));
+        server.stop();
+    }
+    assert!(files.len() >= 4, "{files:#?}");
 }
