@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 
 use crate::domain::agent_key::AgentKey;
-use crate::domain::tracker::Verdict;
+use crate::domain::tracker::{ForgetReason, Forgotten, Verdict};
 use crate::services::alerts::alert::Id;
 use crate::services::alerts::lifecycle::tests::*;
+use crate::services::maintenance::acks::AckedBy;
 
 /// One step of a sequence.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +25,13 @@ enum Step {
         pid: u32,
         of: u32,
     },
-    /// The tracker evicts an agent without a transition.
+    /// The tracker forgets an agent without a transition; nothing is said of it if there is no reason.
     IsForgotten {
+        pid: u32,
+        reason: Option<ForgetReason>,
+    },
+    /// A user acknowledges the alarm of an agent.
+    IsAcknowledged {
         pid: u32,
     },
     Passes {
@@ -36,6 +42,7 @@ enum Step {
 }
 
 const PIDS: std::ops::Range<u32> = 1..6;
+const REASONS: [Option<ForgetReason>; 3] = [None, Some(ForgetReason::Expired), Some(ForgetReason::Requested)];
 const VERDICTS: [Verdict; 6] =
     [UP, Verdict::Up(Status::Critical), Verdict::Stalled, Verdict::Down, Verdict::Gone, Verdict::Unknown];
 
@@ -44,7 +51,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => becomes.prop_map(|(pid, verdict, is_missed, in_incident)| Step::Becomes { pid, verdict, is_missed, in_incident }),
         1 => (PIDS, PIDS).prop_map(|(pid, of)| Step::Succeeds { pid, of }),
-        1 => PIDS.prop_map(|pid| Step::IsForgotten { pid }),
+        1 => (PIDS, 0..REASONS.len()).prop_map(|(pid, reason)| Step::IsForgotten { pid, reason: REASONS[reason] }),
+        1 => PIDS.prop_map(|pid| Step::IsAcknowledged { pid }),
         2 => (1_u64..700).prop_map(|seconds| Step::Passes { seconds }),
         1 => Just(Step::Sweep),
         1 => Just(Step::Restart),
@@ -81,7 +89,20 @@ impl Chance {
                 change.predecessor = (pid != of).then(|| self.world.transition(of, UP).agent);
                 self.world.book.handle_transition(&change, false, self.world.now());
             }
-            Step::IsForgotten { pid } => _ = self.verdicts.remove(&pid),
+            Step::IsForgotten { pid, reason } => {
+                self.verdicts.remove(&pid);
+                if let Some(reason) = reason {
+                    let forgotten = Forgotten { agent: self.world.transition(pid, UP).agent, reason };
+                    self.world.book.handle_forgotten(&forgotten, self.world.now());
+                }
+            }
+            Step::IsAcknowledged { pid } => {
+                if let Some(verdict) = self.verdicts.get(&pid) {
+                    let found = self.world.transition(pid, *verdict);
+                    let by = AckedBy { uid: 7, reason: None, at: self.world.now().wall };
+                    self.world.book.acknowledge(&found, &by);
+                }
+            }
             Step::Passes { seconds } => {
                 self.world.seconds += seconds;
                 self.world.book.handle_timeout(self.world.now());
@@ -95,9 +116,10 @@ impl Chance {
                 let ended: Vec<_> =
                     self.world.book.ended.values().map(|ended| Id::of(&ended.alert)).collect();
                 ended.into_iter().for_each(|id| self.world.book.handle_said_ended(id));
-                let kept = self.world.book.kept(self.world.now());
+                let (kept, acks) = (self.world.book.kept(self.world.now()), self.world.book.kept_acks());
                 let mut next = World::new();
                 next.seconds = self.world.seconds;
+                assert_eq!(next.book.restore_acks(acks), 0);
                 assert_eq!(next.book.restore(kept, next.now()), 0);
                 self.world = next;
                 self.sweep();
@@ -129,6 +151,9 @@ impl Chance {
             }
         }
         let firing = self.world.firing();
+        // What was acknowledged before it fired is not told.
+        let acknowledged = firing.iter().filter(|alert| alert.annotations.contains_key("acknowledged"));
+        self.open.extend(acknowledged.map(|alert| text(Id::of(alert))));
         // One that got worse is told in one notification: the alert before it has ended by it.
         let ids: HashSet<_> = firing.iter().map(|alert| text(Id::of(alert))).collect();
         let before = self.open.len();
@@ -169,6 +194,7 @@ proptest! {
         chance.take(Step::Passes { seconds: 601 });
         prop_assert!(chance.open.is_empty(), "{:?}", chance.open);
         prop_assert!(chance.world.book.records.is_empty());
+        prop_assert_eq!(chance.world.book.kept_acks(), []);
         prop_assert_eq!(chance.world.book.singles, 0);
     }
 }
