@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::symlink;
@@ -10,6 +11,7 @@ use std::process::{self, Command};
 
 use flate2::read::GzDecoder;
 use socket2::{Domain, Socket, Type};
+use varta_agent::{BeatOutcome, Varta};
 use varta_integration_tests::{
     AgentProcess, Datagrams, LIMIT, Options, Scrape, Server, agent, foreign, http, run_to_its_end, wait_for,
     worker_command,
@@ -211,6 +213,33 @@ fn the_strict_parser_of_another_project_reads_all_of_openmetrics_and_finds_what_
 }
 
 #[test]
+fn what_is_known_of_an_agent_is_in_a_row_that_joins_with_its_others() {
+    let server = Server::start(Options::new());
+    let agent = Varta::builder().socket(server.socket()).name("worker").label("version", "1.2");
+    let mut agent = agent.label("team", "payments").connect().unwrap();
+    assert_eq!(agent.beat(Status::Ok, 0), BeatOutcome::Sent);
+    let pid = process::id();
+    let scrape = server.await_scrape("its labels", |scrape| {
+        scrape.get("varta_agent_info", &[("label_team", "payments")]) == Some(1.0)
+    });
+    let [up, info] = ["varta_agent_up", "varta_agent_info"]
+        .map(|name| scrape.matching(name, &[("pid", &pid.to_string())]).next().unwrap());
+    assert!(up.labels.iter().all(|(label, value)| info.labels.get(label) == Some(value)), "{info}");
+    assert_eq!(info.labels["version"], "1.2");
+    assert!(!info.labels.contains_key("label_version"), "{info}");
+    // This process is in the root of the cgroups, or in one of them.
+    let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let paths = cgroups.lines().map(|line| line.splitn(3, ':').nth(2).unwrap());
+    let paths: Vec<_> = paths.filter(|path| *path != "/").collect();
+    let cgroup = info.labels.get("cgroup");
+    assert_eq!(cgroup.is_some(), !paths.is_empty(), "{info} {cgroups}");
+    assert!(
+        cgroup.is_none_or(|cgroup| paths.iter().any(|path| path.starts_with(cgroup))),
+        "{info} {cgroups}"
+    );
+}
+
+#[test]
 fn every_family_is_explained_and_in_one_place() {
     let server = Server::start(Options::new());
     let before = server.scrape();
@@ -227,6 +256,7 @@ fn every_family_is_explained_and_in_one_place() {
         per_agent,
         [
             "varta_agent_beats_lost_total",
+            "varta_agent_info",
             "varta_agent_last_beat_timestamp_seconds",
             "varta_agent_mistakes_total",
             "varta_agent_payload",

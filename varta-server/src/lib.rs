@@ -72,7 +72,7 @@ pub mod listener {
 pub mod process {
     pub use crate::domain::process::{
         AwaitedChild, BlockedThread, Cgroup, ContextSwitches, Descriptors, Details, Dossier, ExitStatus,
-        Explanation, InspectionDepth, MAX_DESCRIPTORS, MAX_THREADS, Pressure, ProcessActivity,
+        Explanation, InspectionDepth, MAX_DESCRIPTORS, MAX_THREADS, Pressure, ProcessActivity, ProcessPlace,
         ProcessSnapshot, Share, SnapshotDelta, Stall, State, StateCounts, Throttled, classify,
     };
     pub use crate::observe::{ProcReader, ProcessName, namespace_pids};

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::base::time::millis;
+use crate::domain::labels::Labels;
 use crate::domain::tracker::{AgentView, Twin, Verdict};
 use crate::metrics::family::{Family, families};
 
@@ -68,6 +69,8 @@ families! {
     RESTARTS = "varta_agent_restarts_total",
         "Processes that took the place of one with the same name that was down or gone.";
     BEATS_LOST = "varta_agent_beats_lost_total", "Beats that this agent sent, by its nonces, and that did not arrive.";
+    INFO = "varta_agent_info",
+        "1, with the unit, the cgroup and the container of this agent, and the labels that it gave itself.";
 }
 
 /// The families with a row for each agent, and the type of each.
@@ -83,6 +86,9 @@ const PER_AGENT: [(Family, &str); 9] = [
     (BEATS_LOST, "counter"),
 ];
 
+/// The label of an agent that is the label `version` of its row of information.
+const VERSION: &str = "version";
+
 /// Places in [`PER_AGENT`].
 const STALLS_ROW: usize = 1;
 const MISTAKES_ROW: usize = 2;
@@ -97,6 +103,7 @@ pub(crate) struct AgentRows {
     /// Unix time of [`MonoTime::START`](crate::base::time::MonoTime::START), in milliseconds.
     wall_start_millis: u64,
     bodies: [BytesMut; PER_AGENT.len()],
+    info: BytesMut,
     restarts: BytesMut,
     labels: BytesMut,
     /// The number of agents with all of their rows.
@@ -121,6 +128,7 @@ impl AgentRows {
             host: escape(host),
             wall_start_millis,
             bodies: PER_AGENT.map(|_| BytesMut::new()),
+            info: BytesMut::new(),
             restarts: BytesMut::new(),
             labels: BytesMut::new(),
             rows: 0,
@@ -173,6 +181,36 @@ impl AgentRows {
         for (row, value) in values.into_iter().enumerate() {
             self.put(row, value);
         }
+        self.put_info(agent);
+    }
+
+    /// Adds what is known of an agent, as labels beside those of its other rows. What is not known is left out.
+    fn put_info(&mut self, agent: &AgentView<'_>) {
+        let body = begun(&mut self.info, (INFO, "gauge"));
+        body.put_slice(INFO.name.as_bytes());
+        body.put_slice(self.labels.strip_suffix(b"} ").unwrap_or(&self.labels));
+        let known = [
+            ("unit", agent.unit),
+            ("cgroup", agent.place.map(|place| &*place.cgroup)),
+            ("container", agent.place.and_then(|place| place.container.as_deref())),
+            ("version", agent.labels.and_then(|labels| labels.get(VERSION))),
+        ];
+        let mut put = |prefix: &str, name: &str, value: &str| {
+            // Writing to memory cannot fail.
+            let _ = write!(body, ",{prefix}{name}=\"");
+            put_escaped(body, value);
+            body.put_u8(b'"');
+        };
+        for (name, value) in known {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                put("", name, value);
+            }
+        }
+        let own = agent.labels.into_iter().flat_map(Labels::iter);
+        for (key, value) in own.filter(|(key, value)| *key != VERSION && !value.is_empty()) {
+            put("label_", key, value);
+        }
+        body.put_slice(b"} 1\n");
     }
 
     /// Adds the counters of stalls of an agent that is well and has no other rows, at 0 from its first beat on:
@@ -239,7 +277,11 @@ impl AgentRows {
 
     /// The body, in pieces.
     pub(crate) fn into_pieces(self) -> impl Iterator<Item = Bytes> {
-        self.bodies.into_iter().chain([self.restarts]).filter(|body| !body.is_empty()).map(BytesMut::freeze)
+        self.bodies
+            .into_iter()
+            .chain([self.info, self.restarts])
+            .filter(|body| !body.is_empty())
+            .map(BytesMut::freeze)
     }
 
     fn write_labels(&mut self, agent: &AgentView<'_>) {

@@ -126,16 +126,13 @@ impl Processes for ProcFs {
         self.lineages.insert(ProcessId { pid, start_time: stat.start_time, tag }, lineage);
         let has_ended = stat.is_dead();
         let Stat { start_time, name, .. } = stat;
-        let group = ProcessName::of_group(pid).filter(|(group, _)| self.own.as_ref() != Some(group));
-        Some(match group {
-            Some((group, is_unit)) => {
-                let name = group.to_string();
-                ProcessIdentity { start_time, tag, name, is_group: true, is_unit, lineage, has_ended }
-            }
-            None => {
-                ProcessIdentity { start_time, tag, name, is_group: false, is_unit: false, lineage, has_ended }
-            }
-        })
+        let (group, place) = ProcessName::of_group(pid);
+        let group = group.filter(|(group, _)| self.own.as_ref() != Some(group));
+        let (name, is_group, is_unit) = match group {
+            Some((group, is_unit)) => (group.to_string(), true, is_unit),
+            None => (name, false, false),
+        };
+        Some(ProcessIdentity { start_time, tag, name, is_group, is_unit, place, lineage, has_ended })
     }
 }
 

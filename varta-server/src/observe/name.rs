@@ -4,7 +4,9 @@
 
 use std::fmt;
 
-use crate::observe::cgroup::{read_lines, unified_path};
+use crate::domain::process::ProcessPlace;
+use crate::domain::process::text::truncated;
+use crate::observe::cgroup::{MAX_PATH_LEN, read_lines, unified_path};
 use crate::observe::stat::Stat;
 
 /// The name of a process.
@@ -41,15 +43,19 @@ impl ProcessName {
     }
 
     /// The unit or container, and whether it is a unit of this host's service manager: not one within a
-    /// container, or of another user's manager, where names are arbitrary.
-    pub(crate) fn of_group(pid: u32) -> Option<(Self, bool)> {
-        let lines = read_lines(pid)?;
-        let name = ProcessName::parse(&lines)?;
-        let is_managed = match &name {
-            ProcessName::Unit(unit) => managed_unit(&lines, nix::unistd::geteuid().as_raw()) == Some(&**unit),
-            ProcessName::Container(_) | ProcessName::Command(_) => false,
-        };
-        Some((name, is_managed))
+    /// container, or of another user's manager, where names are arbitrary. And the place where the process runs.
+    pub(crate) fn of_group(pid: u32) -> (Option<(Self, bool)>, Option<ProcessPlace>) {
+        let Some(lines) = read_lines(pid) else { return (None, None) };
+        let named = ProcessName::parse(&lines).map(|name| {
+            let is_managed = match &name {
+                ProcessName::Unit(unit) => {
+                    managed_unit(&lines, nix::unistd::geteuid().as_raw()) == Some(&**unit)
+                }
+                ProcessName::Container(_) | ProcessName::Command(_) => false,
+            };
+            (name, is_managed)
+        });
+        (named, place(&lines))
     }
 
     /// Parses the unit or container from a `cgroup` file, see proc_pid_cgroup(5).
@@ -61,19 +67,10 @@ impl ProcessName {
 
     /// The innermost component of a path that is a unit or a container.
     fn of_path(path: &str) -> Option<Self> {
-        let mut components = path.rsplit('/').peekable();
-        while let Some(component) = components.next() {
-            if let Some(id) = container_id(component) {
-                return Some(ProcessName::Container(id.into()));
-            }
-            if components.peek() == Some(&"lxc") && !component.is_empty() {
-                return Some(ProcessName::Container(component.into()));
-            }
-            if is_unit(component) {
-                return Some(ProcessName::Unit(component.into()));
-            }
-        }
-        None
+        components(path).find_map(|(component, parent)| match container(component, parent) {
+            Some(id) => Some(ProcessName::Container(id.into())),
+            None => is_unit(component).then(|| ProcessName::Unit(component.into())),
+        })
     }
 }
 
@@ -87,6 +84,25 @@ impl fmt::Display for ProcessName {
             ProcessName::Container(name) => f.write_str(name),
         }
     }
+}
+
+/// The first cgroup that is not the root, and the innermost container in its path.
+fn place(lines: &str) -> Option<ProcessPlace> {
+    let is_telling = |path: &&str| path.starts_with('/') && *path != "/";
+    let path = paths(lines).chain(of_hierarchy(lines, "*")).find(is_telling)?;
+    let container = components(path).find_map(|(component, parent)| container(component, parent));
+    let shown = |id: &str| ProcessName::Container(id.into()).to_string().into();
+    Some(ProcessPlace { cgroup: truncated(path.as_bytes(), MAX_PATH_LEN), container: container.map(shown) })
+}
+
+/// The components of a path, the innermost first, each with the one that it is in.
+fn components(path: &str) -> impl Iterator<Item = (&str, &str)> {
+    path.rsplit('/').zip(path.rsplit('/').skip(1).chain([""]))
+}
+
+/// The container that a component of a path stands for.
+fn container<'c>(component: &'c str, parent: &str) -> Option<&'c str> {
+    container_id(component).or((parent == "lxc" && !component.is_empty()).then_some(component))
 }
 
 /// The paths that systemd made, if any: in the version 2 hierarchy, and in its own version 1 hierarchy.
@@ -305,6 +321,28 @@ mod tests {
         ];
         for (lines, uid, expected) in table {
             assert_eq!(managed_unit(lines, uid), expected, "{lines} {uid}");
+        }
+    }
+
+    #[test]
+    fn a_process_has_its_cgroup_and_the_innermost_container_also_where_a_unit_names_it() {
+        let long = format!("/{}", "x".repeat(300));
+        let table = [
+            (format!("0::/docker/{ID}/system.slice/app.service\n"), None, Some("4f0c3b1d2e5a")),
+            ("0::/lxc/web/workers\n".to_owned(), Some("/lxc/web/workers"), Some("web")),
+            ("0::/my-processes\n".to_owned(), Some("/my-processes"), None),
+            ("0::/system.slice/cron.service\n".to_owned(), Some("/system.slice/cron.service"), None),
+            ("5:devices:/a\n1:name=systemd:/b\n0::/\n".to_owned(), Some("/b"), None),
+            ("5:devices:/a\n0::/\n".to_owned(), Some("/a"), None),
+            (format!("0::{long}\n"), Some(&long[..MAX_PATH_LEN]), None),
+        ];
+        for (lines, cgroup, container) in table {
+            let place = place(&lines).unwrap();
+            assert!(cgroup.is_none_or(|cgroup| cgroup == &*place.cgroup), "{lines}: {place:?}");
+            assert_eq!(place.container.as_deref(), container, "{lines}");
+        }
+        for lines in ["0::/\n", "5:devices:/\n0::/\n", "", "0::\n", ":::\n"] {
+            assert_eq!(place(lines), None, "{lines}");
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::num::NonZeroU64;
 
-use crate::domain::process::ExitStatus;
+use crate::domain::process::{ExitStatus, ProcessPlace};
 
 /// The identity of a process beyond its pid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct ProcessIdentity {
     pub is_group: bool,
     /// Whether the name is that of a unit that this host's service manager knows.
     pub is_unit: bool,
+    /// Where it runs; `None` in the root of the cgroups, and where that cannot be read.
+    pub place: Option<ProcessPlace>,
     /// What it has in common with a process that takes its place.
     pub lineage: Lineage,
     /// Whether it has ended, and its parent has not asked for its status yet.
@@ -31,9 +33,16 @@ impl ProcessIdentity {
     /// A living process that is known by its command's name and nothing else.
     #[must_use]
     pub fn of_command(start_time: NonZeroU64, name: String) -> Self {
-        let lineage = Lineage::default();
-        let tag = PidfdTag::UNKNOWN;
-        ProcessIdentity { start_time, tag, name, is_group: false, is_unit: false, lineage, has_ended: false }
+        ProcessIdentity {
+            start_time,
+            tag: PidfdTag::UNKNOWN,
+            name,
+            is_group: false,
+            is_unit: false,
+            place: None,
+            lineage: Lineage::default(),
+            has_ended: false,
+        }
     }
 }
 

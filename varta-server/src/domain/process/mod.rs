@@ -6,6 +6,7 @@ mod classify;
 mod dossier;
 mod exit;
 pub(crate) mod identity;
+mod place;
 mod pressure;
 mod snapshot;
 mod state;
@@ -19,6 +20,7 @@ pub use self::dossier::Dossier;
 pub use self::exit::ExitStatus;
 pub(crate) use self::exit::signal_name;
 pub(crate) use self::identity::{EndedProcess, Lineage, PidfdTag, ProcessId, ProcessStart};
+pub use self::place::ProcessPlace;
 pub use self::pressure::{Pressure, Share, Stall};
 pub use self::snapshot::{
     AwaitedChild, BlockedThread, ContextSwitches, Descriptors, Details, InspectionDepth, MAX_DESCRIPTORS,

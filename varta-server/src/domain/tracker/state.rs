@@ -17,6 +17,7 @@ use crate::domain::tracker::agents::expected::ExpectedTracker;
 use crate::domain::tracker::agents::names::{NameSource, Names};
 use crate::domain::tracker::agents::origins::{SourceId, Sources};
 use crate::domain::tracker::agents::pending_hellos::PendingHellos;
+use crate::domain::tracker::agents::places::Places;
 use crate::domain::tracker::agents::port_history::PortHistory;
 use crate::domain::tracker::agents::request::TrackerRequest;
 use crate::domain::tracker::agents::snapshot::{AgentSnapshot, RegistryChange};
@@ -56,6 +57,7 @@ pub struct Tracker {
     /// By [`Transport::index`].
     pub(super) port_histories: [PortHistory; Transport::ALL.len()],
     pub(super) names: Names,
+    pub(super) places: Places,
     pub(super) adaptive_timeouts: ArrivalHistories,
     pub(super) wheel: Wheel,
     /// Transitions to poll. Each `handle_*` fills the queue and the caller drains it, so that the work of one
@@ -103,6 +105,7 @@ impl Tracker {
             sources: Sources::default(),
             port_histories: Default::default(),
             names: Names::default(),
+            places: Places::default(),
             wheel: Wheel::new(),
             transitions: VecDeque::new(),
             requests: VecDeque::new(),
@@ -188,12 +191,14 @@ impl Tracker {
 
     /// The unit of this host's service manager that an agent runs in.
     pub(super) fn unit(&self, number: u32) -> Option<Arc<str>> {
-        let rest = self.agents.rest(number);
+        self.unit_of(self.agents.rest(number)).cloned()
+    }
+
+    /// The same, by the agent's cold part.
+    pub(super) fn unit_of<'a>(&'a self, rest: &'a AgentCold) -> Option<&'a Arc<str>> {
         match rest.name_source {
-            NameSource::Unit => Some(Arc::clone(self.names.get(rest.name))),
-            NameSource::Common | NameSource::Group | NameSource::Agent => {
-                rest.extra.as_ref().and_then(|extra| extra.unit.clone())
-            }
+            NameSource::Unit => Some(self.names.get(rest.name)),
+            NameSource::Common | NameSource::Group | NameSource::Agent => rest.extra.as_ref()?.unit.as_ref(),
         }
     }
 

@@ -8,6 +8,7 @@ use varta_proto::Status;
 use super::*;
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
+use crate::domain::process::ProcessPlace;
 use crate::domain::tracker::LastReport;
 
 fn view(name: &Arc<str>, verdict: Verdict) -> AgentView<'_> {
@@ -24,6 +25,9 @@ fn view(name: &Arc<str>, verdict: Verdict) -> AgentView<'_> {
         stalls: 2,
         false_positives: 1,
         stall_after: Duration::from_millis(2_500),
+        unit: None,
+        labels: None,
+        place: None,
     }
 }
 
@@ -77,6 +81,28 @@ fn with_very_many_agents_only_those_that_are_not_well_have_rows() {
 }
 
 #[test]
+fn what_is_known_of_an_agent_are_labels_of_one_row_and_what_is_not_is_left_out() {
+    let name: Arc<str> = Arc::from("worker");
+    let row = |agent: AgentView<'_>| {
+        let text = text_of(AgentMetrics::All, [agent]);
+        let row = text.lines().find_map(|line| line.strip_prefix("varta_agent_info{")).unwrap();
+        row.strip_prefix(r#"pid="4242",agent="worker",host="db-\"1\"",transport="unix""#).unwrap().to_owned()
+    };
+    let agent = view(&name, Verdict::Up(Status::Ok));
+    assert_eq!(row(agent), "} 1");
+    let labels: Labels =
+        [("version", "1.2"), ("team", "pay\"ments"), ("unit", "mine"), ("zone", "")].into_iter().collect();
+    let place = ProcessPlace { cgroup: "/a\\b\n".into(), container: Some("4f0c3b1d2e5a".into()) };
+    let known = AgentView { unit: Some("a.service"), labels: Some(&labels), place: Some(&place), ..agent };
+    let expected = r#",unit="a.service",cgroup="/a\\b\n",container="4f0c3b1d2e5a",version="1.2",label_team="pay\"ments",label_unit="mine"} 1"#;
+    assert_eq!(row(known), expected);
+    assert_eq!(
+        row(AgentView { twin: Twin::from_number(2).unwrap(), ..known }),
+        format!(r#",twin="2"{expected}"#)
+    );
+}
+
+#[test]
 fn an_agent_that_is_well_has_its_row_of_stalls_at_0_so_that_its_first_stall_is_seen() {
     let name: Arc<str> = Arc::from("worker");
     let well = AgentView { stalls: 0, false_positives: 0, ..view(&name, Verdict::Up(Status::Ok)) };
@@ -91,7 +117,7 @@ fn an_agent_that_is_well_has_its_row_of_stalls_at_0_so_that_its_first_stall_is_s
     for mode in [AgentMetrics::Unhealthy, AgentMetrics::Auto] {
         assert_eq!(samples(mode, well), [row("varta_stalls_total", "0")]);
         let stalled = samples(mode, AgentView { stalls: 1, verdict: Verdict::Stalled, ..well });
-        assert_eq!(stalled.len(), PER_AGENT.len());
+        assert_eq!(stalled.len(), PER_AGENT.len() + 1);
         assert!(stalled.contains(&row("varta_stalls_total", "1")));
         assert!(stalled.contains(&row("varta_agent_mistakes_total", "0")));
         let well_again = samples(mode, AgentView { stalls: 1, false_positives: 1, ..well });

@@ -158,6 +158,8 @@ fn identity(fields: &Fields, name: Vec<u8>) -> Result<Option<ProcessIdentity>, F
         name,
         is_group,
         is_unit: false,
+        // It influences no verdict, and is not recorded.
+        place: None,
         lineage,
         has_ended: fields.has(flag::ENDED),
     }))

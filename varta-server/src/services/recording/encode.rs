@@ -19,8 +19,16 @@ pub(crate) fn encode(record: &InputRecord, out: &mut Vec<u8>) {
         InputRecord::Control(control) => encode_control(control, out),
         InputRecord::Process { pid, identity } => {
             let mut fields = Fields { pid: *pid, ..Fields::of(kind::PROCESS, MonoTime::START) };
-            if let Some(ProcessIdentity { start_time, tag, name, is_group, is_unit: _, lineage, has_ended }) =
-                identity
+            if let Some(ProcessIdentity {
+                start_time,
+                tag,
+                name,
+                is_group,
+                is_unit: _,
+                place: _,
+                lineage,
+                has_ended,
+            }) = identity
             {
                 put_name(name, out);
                 fields = fields.with(start_time.get(), tag.number().into());

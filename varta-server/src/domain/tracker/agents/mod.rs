@@ -6,6 +6,7 @@ pub(in crate::domain::tracker) mod index;
 pub(in crate::domain::tracker) mod names;
 pub(in crate::domain::tracker) mod origins;
 pub(in crate::domain::tracker) mod pending_hellos;
+pub(in crate::domain::tracker) mod places;
 pub(in crate::domain::tracker) mod port_history;
 pub(in crate::domain::tracker) mod request;
 pub(in crate::domain::tracker) mod session;

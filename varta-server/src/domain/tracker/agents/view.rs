@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
+use crate::domain::labels::Labels;
+use crate::domain::process::ProcessPlace;
 use crate::domain::tracker::verdicts::transition::{LastReport, Twin};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
@@ -54,4 +56,10 @@ pub struct AgentView<'a> {
     pub false_positives: u32,
     /// Its stall timeout.
     pub stall_after: Duration,
+    /// The unit of this host's service manager that it runs in.
+    pub unit: Option<&'a str>,
+    /// The labels that it gave itself.
+    pub labels: Option<&'a Labels>,
+    /// Where it runs on this host.
+    pub place: Option<&'a ProcessPlace>,
 }

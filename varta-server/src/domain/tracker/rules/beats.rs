@@ -6,7 +6,7 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::{Origin, ReceivedBeat, Sender};
 use crate::domain::outcome::FrameOutcome;
 use crate::domain::process::identity::{ProcessIdentity, Processes};
-use crate::domain::process::{Lineage, PidfdTag, ProcessStart};
+use crate::domain::process::{Lineage, PidfdTag, ProcessPlace, ProcessStart};
 use crate::domain::tracker::agents::agent::{AgentCold, AgentHot, IndexKey, Inspection};
 use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::agents::origins::SourceId;
@@ -82,11 +82,12 @@ impl Tracker {
         if !beat.frame.is_terminal() && !self.total_rate.try_take(&mut self.total_usage, beat.received_at) {
             return FrameOutcome::RateLimitedGlobal;
         }
-        let Identity { name, source, started, lineage, .. } = identify(origin, pid, processes);
+        let Identity { name, source, started, place, lineage, .. } = identify(origin, pid, processes);
         let key = IndexKey { source: SourceId::LOCAL, pid, lane };
         let slot = AgentHot::first_heard(key, &beat.frame, beat.received_at);
         let rest = AgentCold { name_source: source, ..AgentCold::new(self.names.take(&name), started, twin) };
         let number = self.add(origin, slot, rest);
+        self.places.set(number, place);
         self.apply_rules(number);
         self.watch(number);
         if let Some(introduction) = self.waiting.take(beat.sender) {
@@ -257,9 +258,10 @@ impl Tracker {
         if source != SourceId::LOCAL {
             return false;
         }
-        let Identity { name, source: name_source, started, has_ended, .. } =
+        let Identity { name, source: name_source, started, place, has_ended, .. } =
             identify(Origin::Local, pid, processes);
         let Some(started) = started else { return false };
+        self.places.set(number, place);
         let rest = self.agents.rest_mut(number);
         let before = rest.started;
         // Of a process that had ended when its first beat was handled, or while there was no server, nothing
@@ -299,6 +301,7 @@ struct Identity {
     source: NameSource,
     /// When its process was started, if that is known.
     started: Option<ProcessStart>,
+    place: Option<ProcessPlace>,
     lineage: Lineage,
     has_ended: bool,
 }
@@ -308,20 +311,21 @@ fn identify(origin: Origin, pid: u32, processes: &mut impl Processes) -> Identit
         name,
         source: NameSource::Common,
         started: None,
+        place: None,
         lineage: Lineage::default(),
         has_ended: false,
     };
     match origin.address() {
         Some(address) => common(address.to_string()),
         None => match processes.identify(pid) {
-            Some(ProcessIdentity { start_time, tag, name, is_group, is_unit, lineage, has_ended }) => {
+            Some(ProcessIdentity { start_time, tag, name, is_group, is_unit, place, lineage, has_ended }) => {
                 let source = match (is_group, is_unit) {
                     (_, true) => NameSource::Unit,
                     (true, false) => NameSource::Group,
                     (false, false) => NameSource::Common,
                 };
                 let started = Some(ProcessStart::new(start_time, tag));
-                Identity { name, source, started, lineage, has_ended }
+                Identity { name, source, started, place, lineage, has_ended }
             }
             None => common(NAMELESS.to_owned()),
         },

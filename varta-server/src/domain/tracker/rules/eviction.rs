@@ -66,6 +66,7 @@ impl Tracker {
         self.names.give_back(self.agents.rest(number).name);
         self.agents.remove(number);
         self.adaptive_timeouts.forget(number);
+        self.places.forget(number);
         self.sources.leave(source);
         self.port_histories[transport.index()].forget(number);
         self.population[verdict.index()] -= 1;

@@ -10,7 +10,7 @@ use varta_proto::control::AgentName;
 use crate::domain::beat::{ControlMessage, Hello, ReceivedControl};
 use crate::domain::expected::Expected;
 use crate::domain::labels::Labels;
-use crate::domain::process::ProcessId;
+use crate::domain::process::{ProcessId, ProcessPlace};
 use crate::domain::tracker::tests::*;
 use crate::domain::tracker::verdicts::transition::Transition;
 
@@ -166,6 +166,35 @@ fn an_agent_of_a_unit_is_of_it_under_any_name() {
     world.spawn_in("billing.service", 7, 100);
     world.hear(Handle::connect(7, at(0)).next(at(3), Status::Ok));
     assert_eq!(world.last_told().unit, None);
+}
+
+#[test]
+fn an_agent_is_where_its_present_process_runs() {
+    let mut world = World::new();
+    let runs_in = |world: &mut World, cgroup: &str, start_time| {
+        world.spawn_in("billing.service", PID, start_time);
+        let place = Some(ProcessPlace { cgroup: cgroup.into(), container: Some("box".into()) });
+        world.processes.processes.entry(PID).and_modify(|process| process.place = place);
+    };
+    let seen = |world: &World| -> Vec<(String, Option<String>)> {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let agents = world.tracker.agents(0..usize::MAX);
+        let place = |agent: AgentView<'_>| {
+            let place = agent.place?;
+            Some((place.cgroup.to_string(), text(place.container.as_deref())))
+        };
+        agents.filter_map(place).collect()
+    };
+    runs_in(&mut world, "/a", 100);
+    world.hear(Handle::connect(PID, at(0)).next(at(1), Status::Ok));
+    assert_eq!(seen(&world), [("/a".to_owned(), Some("box".to_owned()))]);
+    // Another process with this pid, in another cgroup; then one in the root.
+    runs_in(&mut world, "/b", 200);
+    world.hear(Handle::connect(PID, at(2)).next(at(3), Status::Ok));
+    assert_eq!(seen(&world), [("/b".to_owned(), Some("box".to_owned()))]);
+    world.spawn(PID, "billing", 300);
+    world.hear(Handle::connect(PID, at(4)).next(at(5), Status::Ok));
+    assert_eq!(seen(&world), []);
 }
 
 #[test]

@@ -47,6 +47,7 @@ fn process(name: &str) -> InputRecord {
             name: name.to_owned(),
             is_group: true,
             is_unit: false,
+            place: None,
             lineage: Lineage { command: 77 },
             has_ended: true,
         }),
