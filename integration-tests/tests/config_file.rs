@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use varta_integration_tests::{
-    Datagrams, Options, Scratch, Server, Signal, agent, line, refused_start, wait_until,
+    Datagrams, Ended, Options, Scratch, Server, Signal, agent, line, line_with, refused_start, run_server,
+    wait_until, write_secret,
 };
 use varta_proto::{Frame, Status};
 
@@ -117,7 +118,7 @@ fn read_again_its_rules_and_expected_agents_count_and_a_file_that_makes_no_sense
     };
     let in_force = || server.scrape().of_agent("varta_agent_stall_after_seconds", process::id());
 
-    read_again(now("77s", "nobody"), " was read again: 1 rules, 1 expected agents and 0 pauses");
+    read_again(now("77s", "nobody"), " was read again: 1 rules, 1 expected agents, 0 pauses");
     wait_until("the rule is in force", || in_force() == 77.0);
     server.await_agents("expected", 1);
     let waits = format!("{}: a change of max-agents counts only after a restart", path.display());
@@ -125,14 +126,73 @@ fn read_again_its_rules_and_expected_agents_count_and_a_file_that_makes_no_sense
 
     fs::write(&path, "rule = 1").unwrap();
     server.signal(Signal::HangUp);
-    server.expect(line("rules, expected agents and pauses stay as they were: "));
+    server.expect(line("keys and configuration stay as they were: "));
     assert_eq!(in_force(), 77.0);
     server.await_agents("expected", 1);
 
     // An agent that is there already is not awaited.
-    read_again(now("88s", &name), " was read again: 1 rules, 1 expected agents and 0 pauses");
+    read_again(now("88s", &name), " was read again: 1 rules, 1 expected agents, 0 pauses");
     wait_until("the rule is in force", || in_force() == 88.0);
     server.await_agents("expected", 0);
+}
+
+/// Runs `varta-server reload` for a server.
+fn reload(server: &Server) -> Ended {
+    run_server([Path::new("reload"), Path::new("--control-socket"), &server.control_socket()])
+}
+
+#[test]
+fn a_reload_that_is_asked_for_takes_over_thresholds_token_and_log_level_and_names_what_waits() {
+    let (scratch, path) = file("stall-after = \"5s\"\n");
+    let server = Server::start(with(&path));
+    assert_eq!(stall_after(&server), 5.0);
+    let worker = server.start_agent(&[]);
+    let hash = server.scrape().value("varta_config_hash", &[]);
+    let token = write_secret(scratch.directory(), "token", "0123456789abcdef");
+    let text = format!(
+        "stall-after = \"700ms\"\nmax-agents = 9\nlog-level = \"debug\"\nmetrics-token-file = \"{}\"\n",
+        token.display()
+    );
+    fs::write(&path, text).unwrap();
+    let Ended { status, stdout, stderr } = reload(&server);
+    assert!(status.success(), "{stderr}");
+    assert!(stdout.starts_with(&format!("{} was read again: 0 rules", path.display())), "{stdout}");
+    assert_eq!(stderr, "varta-server: a change of max-agents counts only after a restart\n");
+    assert_eq!(server.get("/metrics").status, 401);
+    // The deadline of who is there already is the new one.
+    worker.signal(Signal::Stop);
+    server.expect(agent(&worker).stalled());
+    fs::write(&path, "stall-after = \"700ms\"\n").unwrap();
+    assert!(reload(&server).status.success());
+    // At the level debug, which ends with this reload.
+    server.expect(line_with("asks on the control socket"));
+    let scrape = server.scrape();
+    assert_eq!(scrape.of_agent("varta_agent_stall_after_seconds", worker.pid()), 0.7);
+    assert_ne!(scrape.value("varta_config_hash", &[]), hash);
+}
+
+#[test]
+fn a_reload_takes_over_all_or_nothing_and_says_so_until_one_succeeds() {
+    let (scratch, path) = file("stall-after = \"5s\"\n");
+    let key = write_secret(scratch.directory(), "key", &"01".repeat(32));
+    let options = with(&path).args(["--secure-udp", "127.0.0.1:0"]).path("--key-file", &key);
+    let server = Server::start(options);
+    let successful = || server.scrape().value("varta_config_last_reload_successful", &[]);
+    assert_eq!(successful(), 1.0);
+    // The file is good, and the key is not.
+    fs::write(&path, "stall-after = \"9s\"\n").unwrap();
+    fs::write(&key, "short").unwrap();
+    let Ended { status, stdout, stderr } = reload(&server);
+    assert_eq!((status.code(), &*stdout), (Some(1), ""));
+    assert!(stderr.contains("keys and configuration stay as they were"), "{stderr}");
+    assert_eq!((stall_after(&server), successful()), (5.0, 0.0));
+    let ready = server.get("/readyz");
+    assert_eq!(ready.status, 200, "the server goes on");
+    assert!(ready.body.contains("configuration: "), "{}", ready.body);
+    fs::write(&key, "02".repeat(32)).unwrap();
+    assert!(reload(&server).status.success());
+    assert_eq!((stall_after(&server), successful()), (9.0, 1.0));
+    assert_eq!(server.get("/readyz").body, "ready\n");
 }
 
 #[test]

@@ -63,6 +63,11 @@ const ROWS: &[Row] = &[
         ],
     ),
     ("Hellos that wait", &[("4,096", "domain/tracker/agents/pending_hellos.rs", "MAX_PENDING")]),
+    // The wire has one byte for the length of a value.
+    (
+        "labels in a row of `varta_agent_info`",
+        &[("255", "", "255"), ("256", "observe/cgroup.rs", "MAX_PATH_LEN")],
+    ),
     ("inspections that wait", &[("256", "observe/sampler.rs", "REQUESTS")]),
     (
         "cgroups whose counts of kills",

@@ -390,10 +390,10 @@ fn pauses_of_the_file_are_in_force_and_read_again_and_leave_those_that_were_aske
     };
     let name = scratch.path("varta.toml");
     let name = name.display();
-    read_again("[[pause]]\nname = 7\n", "rules, expected agents and pauses stay as they were: ");
+    read_again("[[pause]]\nname = 7\n", "keys and configuration stay as they were: ");
     assert_eq!(listed(&server).len(), 3);
     let text = format!("{later}[[pause]]\nname = \"new\"\nuntil = 9000-01-01T00:00:00Z\n");
-    read_again(&text, &format!("{name} was read again: 0 rules, 0 expected agents and 2 pauses"));
+    read_again(&text, &format!("{name} was read again: 0 rules, 0 expected agents, 2 pauses"));
     server.expect(line("now is no longer paused: that was taken out of the configuration's file"));
     server.expect(line("new is paused until 9000-01-01T00:00:00.000Z, by configuration"));
     let expected = [("later", false), ("new", true), ("asked", true)];

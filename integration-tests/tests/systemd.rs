@@ -129,8 +129,8 @@ mkdir -p "$HOME/.config/systemd/user"
 cat >"$HOME/.config/systemd/user/varta.service" <<UNIT
 [Service]
 Type=notify
-ExecStart=$1 --socket $2/varta.sock --metrics-addr none --control-socket none
-ExecReload=/bin/kill -HUP \$MAINPID
+ExecStart=$1 --socket $2/varta.sock --metrics-addr none
+ExecReload=$1 reload --socket $2/varta.sock
 WatchdogSec=1s
 Restart=always
 RestartSec=10ms

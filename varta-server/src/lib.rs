@@ -37,6 +37,7 @@ pub use self::server::{BoundServer, Reloader, Server};
 pub use self::services::alerts::{
     AlertOptions, AlertUrl, Login, MailAddress, MailOptions, Relay, Template, TemplateName, WebhookSignature,
 };
+pub use self::services::context::{ReloadReport, ReloadedFile};
 pub use self::services::{audit, events, recording, recovery};
 
 /// The command line, the environment and the file of `--config`, as clap reads them.
@@ -54,7 +55,7 @@ pub mod cli {
     pub use crate::services::events::EventsArgs;
     pub use crate::services::http::HttpArgs;
     pub use crate::services::maintenance::{
-        ControlArgs, MaintenanceArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs,
+        ControlArgs, MaintenanceArgs, MaintenanceTask, PauseArgs, PausesArgs, ReloadArgs, ResumeArgs,
     };
     pub use crate::services::recording::{RecordingArgs, RecordingTask, ReplayArgs};
     pub use crate::services::recovery::{RecoveryArgs, Variable};

@@ -65,7 +65,8 @@ fn serve(args: Args) -> Result<(), Error> {
                 tokio::select! {
                     _ = terminate.recv() => return,
                     _ = interrupt.recv() => return,
-                    _ = hang_up.recv() => reloader.reload().await,
+                    // The result is in the log.
+                    _ = hang_up.recv() => drop(reloader.reload().await),
                 }
             }
         };

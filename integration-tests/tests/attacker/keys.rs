@@ -82,7 +82,7 @@ fn a_key_that_was_taken_away_opens_nothing_and_when_it_comes_back_nothing_old() 
 
 #[test]
 fn a_new_key_file_that_cannot_be_used_leaves_all_keys_as_they_were_and_is_named() {
-    const KEPT: &str = "the keys stay as they were";
+    const KEPT: &str = "keys and configuration stay as they were";
     let mut world = World::new();
     let address = world.secure[0];
     let directory = world.server.directory().to_path_buf();

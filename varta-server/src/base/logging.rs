@@ -35,6 +35,11 @@ pub enum LogFormat {
 /// eight times as many.
 const QUEUE: usize = 8_192;
 
+/// Replaces the filter of the running log.
+type SetFilter = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
+
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
 /// The number of lines dropped because standard error was too slow.
@@ -70,20 +75,50 @@ pub fn start(format: Option<LogFormat>, level: Option<&str>) -> Result<WorkerGua
         .finish(io::stderr());
     DROPPED.get_or_init(|| writer.error_counter());
     let writer = Lines { writer, in_journal };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_writer(writer);
     let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     match format {
         // The message is complete by itself; its fields are for programs, which read the other format.
         LogFormat::Text => {
             let builder = builder.with_ansi(colours).fmt_fields(format::debug_fn(message_only));
+            let builder = builder.with_env_filter(filter).with_filter_reloading();
+            let handle = builder.reload_handle();
+            SET_FILTER.get_or_init(|| Box::new(move |filter| handle.reload(filter).is_ok()));
             builder.finish().with(LineLimit::new()).init();
         }
-        LogFormat::Json => builder.json().flatten_event(true).finish().with(LineLimit::new()).init(),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_env_filter(filter).with_filter_reloading();
+            let handle = builder.reload_handle();
+            SET_FILTER.get_or_init(|| Box::new(move |filter| handle.reload(filter).is_ok()));
+            builder.finish().with(LineLimit::new()).init();
+        }
     }
     if let Some(warning) = warning {
         tracing::warn!(target: "varta::log", "{warning}");
     }
     Ok(guard)
+}
+
+/// A level of log lines that does not count yet.
+#[derive(Debug)]
+pub(crate) struct StagedLevel(EnvFilter);
+
+impl StagedLevel {
+    /// Parses the level as [`start`] does.
+    ///
+    /// # Errors
+    ///
+    /// `level` is invalid.
+    pub(crate) fn new(level: Option<&str>) -> Result<Self, Error> {
+        level.map_or_else(|| Ok(level_of(env::var_os("RUST_LOG")).0), parse_level).map(StagedLevel)
+    }
+
+    /// Has it count from now on. Does nothing where the log was not started here.
+    pub(crate) fn commit(self) {
+        if let Some(set) = SET_FILTER.get() {
+            set(self.0);
+        }
+    }
 }
 
 /// The filter that `RUST_LOG` asks for, and what is wrong with it.

@@ -78,8 +78,8 @@ const AFTER_SHORT_HELP: &str =
 const AFTER_HELP: &str = "\
 Durations are written like 500ms, 2s or 1h30m; sizes in bytes like 4096, or like 64M or 64MiB, which
 are the same: units are powers of 1024. Log lines go to standard error.
-SIGTERM and SIGINT stop the server cleanly. SIGHUP reloads key files, and from the file of --config
-rules, expected agents, recovery and pauses.
+SIGTERM and SIGINT stop the server cleanly. SIGHUP reads key files and the
+configuration file again, as `varta-server reload` does.
 Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or configuration.";
 
 /// The definition of the command line, which covers the environment and the file as well.
@@ -100,7 +100,7 @@ fn in_short(command: Command) -> Command {
 }
 
 /// Removes the environment variables whose present value matches `is_one` from a definition.
-pub(super) fn without_variables(command: Command, is_one: fn(&OsStr) -> bool) -> Command {
+pub(crate) fn without_variables(command: Command, is_one: fn(&OsStr) -> bool) -> Command {
     let has_one = |option: &Arg| option.get_env().and_then(env::var_os).is_some_and(|value| is_one(&value));
     command
         .mut_args(|option| if has_one(&option) { option.env(None::<&'static str>) } else { option })
@@ -121,7 +121,7 @@ impl Args {
         Self::read_by(if is_short { in_short(definition()) } else { definition() }, words)
     }
 
-    pub(super) fn read_by(
+    pub(crate) fn read_by(
         definition: Command,
         command_line: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, Error> {
@@ -131,7 +131,7 @@ impl Args {
         let (depth, command, given) = innermost(&definition, &matches);
         // A subcommand without the option is an error here, and reads no file.
         if let Ok(Some(path)) = given.try_get_one::<PathBuf>("config") {
-            let mut read = ConfigFile::read(path, &definition)?;
+            let mut read = ConfigFile::read(path, &words, &definition)?;
             let from_file = read.count_effective(|key| is_open(command, given, key));
             // Inserted at the front, behind the names of the program and the subcommand, and before any `--`.
             let behind_names = words.len().min(1 + depth);

@@ -4,6 +4,7 @@
 //! by [`document`](super::document).
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,8 @@ use clap::Command;
 use crate::base::error::Error;
 use crate::base::files::bounded_read::{self, Checks, Owner, ReadError, Symlink, is_ours_or_roots};
 use crate::base::options::table::line_at;
+use crate::config::Config;
+use crate::config::args::Args;
 use crate::config::document::{Document, FileOption, Tables};
 
 /// A longer file was not written by people.
@@ -25,27 +28,31 @@ pub struct ConfigFile {
     /// The keys of its effective options, which neither the command line nor the environment sets.
     counting: HashSet<String>,
     warning: Option<String>,
-    /// The command line's definition, for when the file is read again.
+    hash: u64,
+    /// The command line and its definition, for when the file is read again.
+    words: Vec<OsString>,
     definition: Command,
 }
 
-/// The content of a reloaded file.
-#[derive(Clone, Debug)]
+/// What the command line, the environment and the file say now.
+#[derive(Debug)]
 pub struct Reloaded {
-    /// The tables that it has now.
-    pub tables: Tables,
-    /// Options that differ from those at the start. They take effect after a restart.
+    /// All settings, checked against each other. Its file is the one that was read.
+    pub config: Config,
+    /// The level of log lines, if one is given.
+    pub log_level: Option<String>,
+    /// The effective options of the file that differ from those of its former content, by their names.
     pub changed_options: Vec<String>,
 }
 
 impl ConfigFile {
-    /// Reads a file. `command` is the definition of the command line.
+    /// Reads a file. `words` is the command line that names it, and `command` the definition of that.
     ///
     /// # Errors
     ///
     /// The first of: it cannot be read, is not a regular file, is too long, is not TOML, or has an unknown
     /// key or an invalid value. Faults of the content come with their line.
-    pub(crate) fn read(path: &Path, command: &Command) -> Result<Self, Error> {
+    pub(crate) fn read(path: &Path, words: &[OsString], command: &Command) -> Result<Self, Error> {
         let (text, warning) = read_text(path)?;
         let content = Document::parse(&text, command).map_err(|fault| {
             let line = line_at(text.as_bytes(), fault.offset);
@@ -56,24 +63,35 @@ impl ConfigFile {
             content,
             counting: HashSet::new(),
             warning,
+            hash: hash_of(text.as_bytes()),
+            words: words.to_vec(),
             definition: command.clone(),
         })
     }
 
-    /// Reads the file again and returns its content, which is not applied.
+    /// Reads the file again, and the files that it names, and returns all settings, which are not applied.
     ///
     /// # Errors
     ///
     /// As at the start.
     pub fn reload(&self) -> Result<Reloaded, Error> {
-        let Document { options, tables } = ConfigFile::read(&self.path, &self.definition)?.content;
-        let changed_options = changed(&self.content.options, &options);
-        Ok(Reloaded { tables, changed_options })
+        let mut args = Args::read_by(self.definition.clone(), self.words.iter().cloned())?;
+        let log_level = args.log_level.take();
+        let config = args.into_config()?;
+        let now = config.file.as_ref().map(ConfigFile::effective).unwrap_or_default();
+        let changed_options = changed(&self.effective(), &now);
+        Ok(Reloaded { config, log_level, changed_options })
     }
 
-    /// The error of something that the file says, with the file's name.
-    pub(crate) fn fault(&self, error: &Error) -> Error {
-        Error::configuration_file(&self.path, error.to_string())
+    /// The options of the file that are set nowhere else.
+    fn effective(&self) -> Vec<&FileOption> {
+        self.content.options.iter().filter(|option| self.counting.contains(&option.key)).collect()
+    }
+
+    /// The first 48 bits of the SHA-256 of the file, which fit the mantissa of a `f64`.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.hash
     }
 
     /// The path of the file.
@@ -112,6 +130,11 @@ impl ConfigFile {
     }
 }
 
+fn hash_of(text: &[u8]) -> u64 {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text);
+    digest.as_ref().iter().take(6).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+}
+
 /// Reads the text, and says what ought to be otherwise with the file.
 fn read_text(path: &Path) -> Result<(String, Option<String>), Error> {
     let checks = Checks { max_len: MAX_FILE_LEN, symlink: Symlink::Followed, owner: Owner::Anybody };
@@ -139,8 +162,8 @@ fn read_text(path: &Path) -> Result<(String, Option<String>), Error> {
 }
 
 /// The options that differ between two versions of a file.
-fn changed(before: &[FileOption], after: &[FileOption]) -> Vec<String> {
-    let differs = |option: &&FileOption, others: &[FileOption]| {
+fn changed(before: &[&FileOption], after: &[&FileOption]) -> Vec<String> {
+    let differs = |option: &&&FileOption, others: &[&FileOption]| {
         !others.iter().any(|other| other.key == option.key && other.arguments == option.arguments)
     };
     let removed_or_changed = before.iter().filter(|option| differs(option, after));
@@ -159,6 +182,7 @@ mod tests {
 
     use super::*;
     use crate::config::args;
+    use crate::domain::tracker::Policy;
 
     fn directory_with(text: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
@@ -168,7 +192,8 @@ mod tests {
     }
 
     fn read(path: &Path) -> Result<ConfigFile, Error> {
-        ConfigFile::read(path, &args::definition())
+        let words = ["varta-server".into(), "--config".into(), path.into()];
+        ConfigFile::read(path, &words, &args::definition())
     }
 
     fn refused(path: &Path) -> String {
@@ -214,18 +239,26 @@ mod tests {
     }
 
     #[test]
-    fn read_again_it_gives_what_it_says_of_agents_now_and_names_the_options_that_wait() {
+    fn read_again_it_gives_all_settings_and_names_the_effective_options_that_differ() {
         let (_directory, path) = directory_with("stall-after = \"2s\"\nmax-agents = 7\nsocket = \"a\"");
-        let file = read(&path).unwrap();
+        let words =
+            ["varta-server", "--max-beat-rate=5", "--config", path.to_str().unwrap()].map(OsString::from);
+        let args = Args::read_by(args::without_variables(args::definition(), |_| true), words).unwrap();
+        let file = args.into_config().unwrap().file.unwrap();
         let now = "# moved\nstall-after = \"3s\"\nsocket = [\"a\"]\nmax-beat-rate = 1\n\
                    [[rule]]\nname = \"*\"\nstall-after = \"9s\"\n[[expected]]\nname = \"b\"\n";
         fs::write(&path, now).unwrap();
-        let reread = file.reload().unwrap();
-        assert_eq!(reread.changed_options, ["max-agents", "max-beat-rate", "stall-after"]);
-        assert_eq!(reread.tables.engine.rules.stall_after_for("x").map(|time| time.as_secs()), Some(9));
-        assert_eq!(reread.tables.engine.expected.iter().len(), 1);
+        let Reloaded { config, changed_options, .. } = file.reload().unwrap();
+        assert_eq!(changed_options, ["max-agents", "stall-after"]);
+        let Policy { stall_after, max_beat_rate, rules, expected, .. } = config.policy;
+        assert_eq!((stall_after.as_secs(), max_beat_rate), (3, 5), "the command line takes precedence");
+        assert_eq!(rules.stall_after_for("x").map(|time| time.as_secs()), Some(9));
+        assert_eq!(expected.iter().len(), 1);
+        assert_ne!(config.file.unwrap().hash(), file.hash());
 
         fs::write(&path, "rule = 1").unwrap();
         assert!(file.reload().is_err());
+        fs::write(&path, "stall-after = \"1ms\"").unwrap();
+        assert!(file.reload().unwrap_err().to_string().contains("varta.toml:1: stall-after"));
     }
 }

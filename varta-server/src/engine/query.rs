@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::Glob;
-use crate::domain::tracker::{AgentId, AgentStatus, NameCount, NameMatches, Transition, Verdict};
-use crate::domain::{AgentPattern, ExpectedAgents, Rules};
+use crate::domain::AgentPattern;
+use crate::domain::tracker::{AgentId, AgentStatus, NameCount, NameMatches, Policy, Transition, Verdict};
 use crate::engine::state_queue::Event;
 use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
 
@@ -22,8 +22,8 @@ pub(crate) enum Query {
     StartRows { which: AgentMetrics, answer: oneshot::Sender<Box<AgentRows>> },
     /// Adds agents to the rows of a scrape, from slot `from` on.
     AddRows { rows: Box<AgentRows>, from: usize, answer: oneshot::Sender<Slice> },
-    /// Replaces the rules and the expected agents.
-    Rules(Box<(Rules, ExpectedAgents)>),
+    /// Replaces the policy of the tracker, with its rules and expected agents.
+    Policy(Box<Policy>),
     /// The status of an agent, after all datagrams received so far were processed.
     Status { agent: AgentId, answer: oneshot::Sender<Option<AgentStatus>> },
     /// The number of agents with this name, counted from slot `from` on.

@@ -1,48 +1,57 @@
-//! What the file of `--config` says of agents by their names, read while the server runs.
+//! The policy of the tracker, read while the server runs.
 
+use clap::{Arg, Args, Command};
 use tokio::sync::mpsc;
 
 use crate::base::error::Error;
 use crate::domain::tracker::Policy;
-use crate::engine::options::{EngineTables, check_agents};
+use crate::engine::options::{EngineArgs, check_policy};
 use crate::engine::query::Query;
 
-/// The way to give the tracker other rules.
+/// The options that the running tracker takes over: all of [`EngineArgs`] but the number of agents, for which it
+/// has laid out memory.
+pub(crate) fn options() -> impl Iterator<Item = String> {
+    let command = EngineArgs::augment_args(Command::new(""));
+    let options: Vec<_> = command.get_arguments().filter_map(Arg::get_long).map(str::to_owned).collect();
+    options.into_iter().filter(|option| option != "max-agents")
+}
+
+/// The way to give the tracker another policy.
 #[derive(Clone, Debug)]
 pub(crate) struct Reload {
+    max_agents: usize,
+    queries: mpsc::Sender<Query>,
+}
+
+/// A policy that does not count yet.
+#[derive(Debug)]
+pub(crate) struct Staged {
     policy: Policy,
     queries: mpsc::Sender<Query>,
 }
 
-/// Rules and expected agents that do not count yet.
-#[derive(Debug)]
-pub(crate) struct Staged {
-    tables: EngineTables,
-    queries: mpsc::Sender<Query>,
-}
-
 impl Reload {
-    /// `policy` is what new rules have to go together with.
-    pub(crate) fn new(policy: Policy, queries: mpsc::Sender<Query>) -> Self {
-        Reload { policy, queries }
+    /// For a tracker with room for so many agents.
+    pub(crate) fn new(max_agents: usize, queries: mpsc::Sender<Query>) -> Self {
+        Reload { max_agents, queries }
     }
 
-    /// Checks the tables. Nothing changes by it.
+    /// Checks the policy beside the room that the tracker has. Nothing changes by it.
     ///
     /// # Errors
     ///
-    /// When they do not go together with the policy.
-    pub(crate) fn stage(&self, tables: EngineTables) -> Result<Staged, Error> {
-        check_agents(&tables.rules, &tables.expected, &self.policy)?;
-        Ok(Staged { tables, queries: self.queries.clone() })
+    /// When they do not go together.
+    pub(crate) fn stage(&self, policy: Policy) -> Result<Staged, Error> {
+        let policy = Policy { max_agents: self.max_agents, ..policy };
+        check_policy(&policy)?;
+        Ok(Staged { policy, queries: self.queries.clone() })
     }
 }
 
 impl Staged {
-    /// Has them count from now on. `None` when the server is about to end.
+    /// Has it count from now on. `None` when the server is about to end.
     pub(crate) async fn commit(self) -> Option<()> {
-        let EngineTables { rules, expected } = self.tables;
-        self.queries.send(Query::Rules(Box::new((rules, expected)))).await.ok()
+        self.queries.send(Query::Policy(Box::new(self.policy))).await.ok()
     }
 }
 
@@ -54,20 +63,20 @@ mod tests {
     use crate::domain::{Expected, Rule};
 
     #[tokio::test]
-    async fn what_does_not_go_together_with_the_policy_is_refused_before_anything_changes() {
+    async fn what_does_not_go_together_with_the_room_for_agents_is_refused_before_anything_changes() {
         let (to_queries, mut queries) = mpsc::channel(1);
-        let reload = Reload::new(Policy { max_agents: 1, ..Policy::default() }, to_queries);
-        let mut patient = EngineTables::default();
+        let reload = Reload::new(1, to_queries);
+        let mut patient = Policy::default();
         let name = Glob::parse("slow-*").unwrap();
         patient.rules.add(Rule { stall_after: Some(MAX_DURATION), ..Rule::of(name) }).unwrap();
         assert!(reload.stage(patient).unwrap_err().to_string().starts_with("--forget-after"));
-        let mut many = EngineTables::default();
+        let mut many = Policy::default();
         many.expected.add(Expected::named("one").unwrap()).unwrap();
         let one = reload.stage(many.clone()).unwrap();
         many.expected.add(Expected::named("two").unwrap()).unwrap();
         assert!(reload.stage(many).unwrap_err().to_string().starts_with("--max-agents"));
         assert!(queries.try_recv().is_err());
         one.commit().await.unwrap();
-        assert!(matches!(queries.try_recv(), Ok(Query::Rules(_))));
+        assert!(matches!(queries.try_recv(), Ok(Query::Policy(policy)) if policy.max_agents == 1));
     }
 }

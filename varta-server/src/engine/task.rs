@@ -352,9 +352,9 @@ impl TrackerActor {
                 }
                 let _ = answer.send(Slice { rows, next });
             }
-            Query::Rules(new) => {
-                let (rules, expected) = *new;
-                self.tracker.handle_rules(rules, &expected, self.clock.now());
+            Query::Policy(policy) => {
+                self.stall_after = policy.stall_after;
+                self.tracker.handle_policy(*policy, self.clock.now());
             }
             Query::Status { agent, answer } => {
                 self.read_ahead().await;

@@ -31,7 +31,7 @@ mod udp;
 mod unix;
 
 pub use self::keyring::KeyFiles;
-pub(crate) use self::keyring::Keyring;
+pub(crate) use self::keyring::{Keyring, StagedKeys};
 pub use self::options::{IngestArgs, IngestOptions};
 pub(crate) use self::queue_probe::Probe;
 pub(crate) use self::replay::persisted::PersistedWindow;

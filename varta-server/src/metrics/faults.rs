@@ -20,18 +20,21 @@ families! {
 pub(crate) enum Part {
     Audit,
     CheckSocket,
+    Configuration,
     ControlSocket,
     Socket,
     State,
 }
 
 impl Part {
-    const ALL: [Part; 5] = [Part::Audit, Part::CheckSocket, Part::ControlSocket, Part::Socket, Part::State];
+    const ALL: [Part; 6] =
+        [Part::Audit, Part::CheckSocket, Part::Configuration, Part::ControlSocket, Part::Socket, Part::State];
 
     const fn as_str(self) -> &'static str {
         match self {
             Part::Audit => "audit",
             Part::CheckSocket => "check_socket",
+            Part::Configuration => "configuration",
             Part::ControlSocket => "control_socket",
             Part::Socket => "socket",
             Part::State => "state",
@@ -43,6 +46,7 @@ impl Part {
         match self {
             Part::Audit => "no action is taken",
             Part::CheckSocket => "agents cannot ask whether their beats are taken",
+            Part::Configuration => "the former one counts",
             Part::ControlSocket => "nobody can ask for pauses and other changes",
             Part::Socket => "nobody finds this server",
             Part::State => "nothing is kept for the next server",
@@ -50,11 +54,12 @@ impl Part {
     }
 
     /// Whether the server is not ready without it. It is without the audit log, as it watches and acts on
-    /// nothing, and without a check socket, with which no beat has to do.
+    /// nothing, without a check socket, with which no beat has to do, and with a
+    /// configuration that cannot be used, which leaves the former one.
     const fn is_needed(self) -> bool {
         match self {
             Part::ControlSocket | Part::Socket | Part::State => true,
-            Part::Audit | Part::CheckSocket => false,
+            Part::Audit | Part::CheckSocket | Part::Configuration => false,
         }
     }
 }

@@ -4,11 +4,13 @@ use crate::engine;
 use crate::ingest;
 use crate::metrics::family::Family;
 use crate::metrics::{agent_rows, faults};
+use crate::server::reload_metrics;
 use crate::services;
 
-/// The families of what is below the services. The compiler warns of a block that is in no list: it is dead
+/// The families of what is no service. The compiler warns of a block that is in no list: it is dead
 /// code.
-const BELOW_SERVICES: [&[Family]; 5] = [
+const OTHERS: [&[Family]; 6] = [
+    reload_metrics::FAMILIES,
     ingest::metrics::FAMILIES,
     ingest::shm::metrics::FAMILIES,
     engine::metrics::FAMILIES,
@@ -17,7 +19,7 @@ const BELOW_SERVICES: [&[Family]; 5] = [
 ];
 
 pub(super) fn families() -> impl Iterator<Item = &'static Family> {
-    BELOW_SERVICES.iter().chain(services::families()).copied().flatten()
+    OTHERS.iter().chain(services::families()).copied().flatten()
 }
 
 #[cfg(test)]

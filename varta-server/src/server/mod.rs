@@ -1,6 +1,7 @@
 //! The server as a whole: binds its sockets and files, runs the services, and shuts them down in order.
 
 mod families;
+mod reload_metrics;
 mod reloader;
 
 use std::future::Future;
@@ -14,6 +15,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use self::families::families;
+use self::reload_metrics::ReloadMetrics;
+use self::reloader::ReloadTask;
 pub use self::reloader::Reloader;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
@@ -46,8 +49,11 @@ use crate::observe::exit_watcher::ExitWatcher;
 use crate::observe::hierarchy::Hierarchies;
 use crate::observe::oom::OomWatch;
 use crate::observe::sampler::Sampler;
-use crate::services::context::Context;
+use crate::services::context::{Context, ReloadRequest};
 use crate::services::{ForTracker, Services};
+
+/// The requests to reload that wait while one is carried out.
+const RELOADS: usize = 4;
 
 /// The entry point: [`Server::bind`], then [`BoundServer::run`].
 #[derive(Debug)]
@@ -64,6 +70,7 @@ pub struct BoundServer {
     pages: ShmPages,
     queries: mpsc::Receiver<Query>,
     services: Services,
+    reloads: mpsc::Receiver<ReloadRequest>,
 }
 
 impl Server {
@@ -92,13 +99,14 @@ impl Server {
             source: std::io::Error::other(error),
         })?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
-        let context = Context::new(clock, registry, to_queries, state_dir, descriptors);
+        let (to_reloads, reloads) = mpsc::channel(RELOADS);
+        let context = Context::new(clock, registry, to_queries, to_reloads, state_dir, descriptors);
         let pages = ShmPages::new(config.ingest.max_shm_agents, clock, &context.registry);
         let options = mem::take(&mut config.services);
         let bind_sockets = || bind_sockets(&config.ingest, &pages, keyring.as_ref());
         let (services, (listeners, checks)) =
             Services::open(options, &context, &config.policy, keyring.as_ref(), bind_sockets)?;
-        Ok(BoundServer { config, context, listeners, checks, keyring, pages, queries, services })
+        Ok(BoundServer { config, context, listeners, checks, keyring, pages, queries, services, reloads })
     }
 }
 
@@ -126,11 +134,18 @@ impl BoundServer {
     /// The handle that reloads files while the server runs.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
-        Reloader {
+        Reloader::new(self.context.reloads.clone())
+    }
+
+    /// What reloads them.
+    fn reload_task(&self) -> ReloadTask {
+        ReloadTask {
             keyring: self.keyring.clone(),
             file: self.config.file.clone(),
-            engine: Reload::new(self.config.policy.clone(), self.context.queries.clone()),
+            engine: Reload::new(self.config.policy.max_agents, self.context.queries.clone()),
             services: self.services.reload(),
+            faults: self.context.faults.clone(),
+            metrics: ReloadMetrics::new(&self.context.registry, self.config.file.as_ref()),
         }
     }
 
@@ -145,8 +160,18 @@ impl BoundServer {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
         let metrics_addr = self.metrics_addr();
-        let BoundServer { config, mut context, listeners, checks, keyring: _, pages, queries, services } =
-            self;
+        let reload = self.reload_task();
+        let BoundServer {
+            config,
+            mut context,
+            listeners,
+            checks,
+            keyring: _,
+            pages,
+            queries,
+            services,
+            reloads,
+        } = self;
         let clock = context.clock;
         let ingest = IngestThread::start().map_err(failed("start the ingest thread"))?;
         let (to_inbox, inbox) = mpsc::channel(INBOX_BATCHES);
@@ -219,6 +244,7 @@ impl BoundServer {
             stall_after: config.policy.stall_after,
         };
         context.spawn_on(ingest.handle(), "tracker", actor.run());
+        context.spawn("reload", reload.run(reloads, context.stop.clone()));
         context.run_until(shutdown).await
     }
 }

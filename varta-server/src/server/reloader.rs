@@ -1,124 +1,202 @@
-//! The reload on SIGHUP: files that a running server reads again.
+//! The reload: keys and configuration that a running server reads again, by SIGHUP or by request.
+//!
+//! All that may fail is done before anything changes, so that a reload takes over all of it or nothing.
+
+use std::path::Path;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::base::error::Error;
-use crate::config::{ConfigFile, Reloaded, Tables};
-use crate::ingest::Keyring;
+use crate::base::logging::StagedLevel;
+use crate::config::{ConfigFile, Reloaded};
+use crate::ingest::{Keyring, StagedKeys};
+use crate::metrics::faults::{Faults, Part};
+use crate::server::reload_metrics::ReloadMetrics;
+use crate::services::context::{ReloadReport, ReloadRequest, ReloadedFile};
 use crate::{engine, services};
 
-/// Reloads key files, and of the configuration file rules, expected agents, recovery rules and pauses.
+/// The option of the level of log lines.
+const LOG_LEVEL: &str = "log-level";
+
+/// Asks a running server to read its keys and its configuration again.
 #[derive(Clone, Debug)]
 pub struct Reloader {
-    pub(super) keyring: Option<Keyring>,
-    pub(super) file: Option<ConfigFile>,
-    pub(super) engine: engine::reload::Reload,
-    pub(super) services: services::Reload,
+    requests: mpsc::Sender<ReloadRequest>,
 }
 
 impl Reloader {
-    /// Reloads all files, and logs the result. A file that cannot be used leaves everything that comes from
-    /// it unchanged.
-    pub async fn reload(&self) {
-        self.services.notice.begin().await;
-        self.read_again().await;
-        self.services.notice.end().await;
+    pub(super) fn new(requests: mpsc::Sender<ReloadRequest>) -> Self {
+        Reloader { requests }
     }
 
-    async fn read_again(&self) {
-        if self.keyring.is_none() && self.file.is_none() {
-            tracing::info!(
-                target: "varta::server",
-                "there is no file to read again: neither keys nor --config; options stay as given"
-            );
-        }
-        match self.keyring.as_ref().map(Keyring::stage) {
-            None => {}
-            Some(Ok(staged)) => {
-                let keys = staged.commit();
-                tracing::info!(
-                    target: "varta::server",
-                    keys,
-                    "the key files were read again; {keys} keys open datagrams"
-                );
+    /// Has the server reload, and waits for it. The result is logged as well.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be used. Nothing has changed.
+    pub async fn reload(&self) -> Result<ReloadReport, String> {
+        let (answer, answered) = oneshot::channel();
+        let stopping = || "the server is stopping".to_owned();
+        self.requests.send(answer).await.map_err(|_| stopping())?;
+        answered.await.unwrap_or_else(|_| Err(stopping()))
+    }
+}
+
+/// Carries out reloads, one after the other.
+#[derive(Debug)]
+pub(super) struct ReloadTask {
+    pub(super) keyring: Option<Keyring>,
+    /// As it was at the start.
+    pub(super) file: Option<ConfigFile>,
+    pub(super) engine: engine::reload::Reload,
+    pub(super) services: services::Reload,
+    pub(super) faults: Faults,
+    pub(super) metrics: ReloadMetrics,
+}
+
+impl ReloadTask {
+    /// Runs until `stop` is cancelled.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub(super) async fn run(
+        self,
+        mut requests: mpsc::Receiver<ReloadRequest>,
+        stop: CancellationToken,
+    ) -> Result<(), Error> {
+        let serve = async {
+            while let Some(answer) = requests.recv().await {
+                self.services.notice.begin().await;
+                let result = self.reload().await;
+                self.services.notice.end().await;
+                // Who asked may have gone.
+                let _ = answer.send(result);
             }
-            Some(Err(error)) => tracing::error!(
-                target: "varta::server",
-                "the keys stay as they were: {error}"
-            ),
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = serve => {}
         }
-        match self.file.as_ref().map(|file| (file, self.stage(file))) {
-            None => {}
-            // It gives `None` when the server is about to end: then there is nothing to say.
-            Some((file, Ok(staged))) => _ = staged.commit(file).await,
-            Some((_, Err(error))) => {
-                tracing::error!(
-                    target: "varta::server",
-                    "rules, expected agents and pauses stay as they were: {error}"
-                );
+        Ok(())
+    }
+
+    /// Reads all files, has them count from now on, and logs the result. Files that cannot be used leave
+    /// everything as it was.
+    async fn reload(&self) -> Result<ReloadReport, String> {
+        let place = self.file.as_ref().map_or(Path::new("keys"), ConfigFile::path);
+        match self.stage() {
+            Ok(staged) => {
+                let file = staged.file.clone();
+                let report = staged.commit().await.ok_or("the server is stopping")?;
+                self.metrics.succeeded(file.as_ref());
+                self.faults.clear(Part::Configuration, place);
+                log(&report);
+                if !report.waiting.is_empty() {
+                    let options = report.waiting.join(", ");
+                    tracing::warn!(
+                        target: "varta::server",
+                        %options,
+                        "{}: a change of {options} counts only after a restart",
+                        place.display()
+                    );
+                }
+                Ok(report)
+            }
+            Err(error) => {
+                self.metrics.failed();
+                self.faults.set(Part::Configuration, place, error.to_string());
+                tracing::error!(target: "varta::server", "keys and configuration stay as they were: {error}");
+                Err(error.to_string())
             }
         }
     }
 
-    /// Reads the file, and prepares what it says now.
-    fn stage(&self, file: &ConfigFile) -> Result<Staged, Error> {
-        let Reloaded { tables: Tables { engine, services }, changed_options } = file.reload()?;
-        let (rules, expected) = (engine.rules.iter().len(), engine.expected.iter().len());
-        let pauses = services.maintenance.iter().len();
+    /// Reads the files, and prepares what they say. Nothing changes by it.
+    fn stage(&self) -> Result<Staged, Error> {
+        let keys = self.keyring.as_ref().map(Keyring::stage).transpose()?;
+        let Some(file) = &self.file else {
+            return Ok(Staged { keys, file: None, settings: None, report: ReloadReport::default() });
+        };
+        let Reloaded { config, log_level, changed_options } = file.reload()?;
+        let (rules, expected) = (config.policy.rules.iter().len(), config.policy.expected.iter().len());
+        let pauses = config.services.maintenance.planned.iter().len();
+        let recovery = config.services.recovery.rules.len();
+        let path = file.path().to_path_buf();
+        let waiting = changed_options.into_iter().filter(|option| !is_live(option)).collect();
         Ok(Staged {
-            rules,
-            expected,
-            pauses,
-            engine: self.engine.stage(engine).map_err(|error| file.fault(&error))?,
-            services: self.services.stage(services),
-            changed_options,
+            keys,
+            file: config.file,
+            settings: Some(Settings {
+                engine: self.engine.stage(config.policy)?,
+                services: self.services.stage(config.services)?,
+                level: StagedLevel::new(log_level.as_deref())?,
+            }),
+            report: ReloadReport {
+                keys: None,
+                file: Some(ReloadedFile { path, rules, expected, pauses, recovery }),
+                waiting,
+            },
         })
     }
 }
 
-/// What a file says that was read again, and does not count yet.
+/// Logs what counts from now on.
+fn log(report: &ReloadReport) {
+    let ReloadReport { keys, file, .. } = report;
+    let number = |of: fn(&ReloadedFile) -> usize| file.as_ref().map(of);
+    let [rules, expected] = [number(|file| file.rules), number(|file| file.expected)];
+    let [pauses, recovery] = [number(|file| file.pauses), number(|file| file.recovery)];
+    for line in report.lines() {
+        tracing::info!(target: "varta::server", keys, rules, expected, pauses, recovery, "{line}");
+    }
+}
+
+/// Whether a running server takes over a change of this option.
+fn is_live(option: &str) -> bool {
+    option == LOG_LEVEL
+        || services::Reload::options().any(|live| live == option)
+        || engine::reload::options().any(|live| live == option)
+}
+
+/// What was read, and does not count yet.
 struct Staged {
-    rules: usize,
-    expected: usize,
-    pauses: usize,
+    keys: Option<StagedKeys>,
+    file: Option<ConfigFile>,
+    settings: Option<Settings>,
+    report: ReloadReport,
+}
+
+struct Settings {
     engine: engine::reload::Staged,
     services: services::Staged,
-    changed_options: Vec<String>,
+    level: StagedLevel,
 }
 
 impl Staged {
-    /// Has all of it count from now on, and says so. `None` when the server is about to end.
-    async fn commit(self, file: &ConfigFile) -> Option<()> {
-        let Staged { rules, expected, pauses, engine, services, changed_options } = self;
-        services.commit(engine.commit()).await?;
-        let path = file.path().display();
-        tracing::info!(
-            target: "varta::server",
-            rules,
-            expected,
-            pauses,
-            "{path} was read again: {rules} rules, {expected} expected agents and {pauses} pauses count from now on"
-        );
-        if !changed_options.is_empty() {
-            let options = changed_options.join(", ");
-            tracing::warn!(
-                target: "varta::server",
-                %options,
-                "{path}: a change of {options} counts only after a restart"
-            );
+    /// Has all of it count from now on, and says what does. `None` when the server is about to end.
+    async fn commit(self) -> Option<ReloadReport> {
+        let Staged { keys, file: _, settings, mut report } = self;
+        report.keys = keys.map(StagedKeys::commit);
+        if let Some(Settings { engine, services, level }) = settings {
+            services.commit(engine.commit()).await?;
+            level.commit();
         }
-        Some(())
+        Some(report)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
     use std::fs;
     use std::time::Duration;
 
-    use clap::{CommandFactory, FromArgMatches};
     use tokio::time::timeout;
 
     use super::*;
-    use crate::config::args::Args;
+    use crate::config::args::{Args, definition, without_variables};
     use crate::engine::query::Query;
     use crate::server::Server;
 
@@ -127,19 +205,36 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let [socket, path] = ["varta.sock", "varta.toml"].map(|name| directory.path().join(name));
         fs::write(&path, "[[rule]]\nname = \"a\"\n").unwrap();
-        let command = Args::command().mut_args(|option| option.env(None::<&str>));
-        let words = ["varta-server", "--socket", socket.to_str().unwrap(), "--control-socket=none"];
-        let matches = command.clone().get_matches_from(words.into_iter().chain(["--metrics-addr=none"]));
-        let file = Some(ConfigFile::read(&path, &command).unwrap());
-        let config = Args { file, ..Args::from_arg_matches(&matches).unwrap() }.into_config().unwrap();
-        let mut server = Server::bind(config).unwrap();
-        let reloader = server.reloader();
-        reloader.reload().await;
+        let words =
+            ["varta-server", "--control-socket=none", "--metrics-addr=none", "--socket"].map(OsString::from);
+        let words = words.into_iter().chain([socket.into(), "--config".into(), path.into()]);
+        let args = Args::read_by(without_variables(definition(), |_| true), words).unwrap();
+        let mut server = Server::bind(args.into_config().unwrap()).unwrap();
+        let task = server.reload_task();
+        task.reload().await.unwrap();
         // The server does not run, so nothing takes recovery's rules, for which there is one place.
-        let second = timeout(Duration::from_secs(1), reloader.reload()).await;
+        let second = timeout(Duration::from_secs(1), task.reload()).await;
         assert!(second.is_err(), "it waits for recovery");
         for _ in 0..2 {
-            assert!(matches!(server.queries.try_recv(), Ok(Query::Rules(_))));
+            assert!(matches!(server.queries.try_recv(), Ok(Query::Policy(_))));
         }
+    }
+
+    #[test]
+    fn a_running_server_takes_over_what_agents_are_judged_by_and_lays_out_no_memory_anew() {
+        let live =
+            ["stall-after", "detector", "phi-threshold", "log-level", "metrics-token-file", "recovery-exec"];
+        assert!(live.into_iter().all(is_live));
+        assert!(!["max-agents", "socket", "metrics-addr", "state-dir", "x"].into_iter().any(is_live));
+    }
+
+    #[test]
+    fn every_option_that_is_taken_over_is_one_of_the_command_line() {
+        let command = definition();
+        let options: Vec<_> = command.get_arguments().filter_map(|option| option.get_long()).collect();
+        for option in services::Reload::options().map(str::to_owned).chain(engine::reload::options()) {
+            assert!(options.contains(&option.as_str()), "{option}");
+        }
+        assert!(options.contains(&LOG_LEVEL));
     }
 }

@@ -3,7 +3,9 @@
 //! A service starts its tasks and threads through [`Context`], which stops the server when one of them ends
 //! too early, and waits for all of them when the server stops.
 
+use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -28,6 +30,62 @@ use crate::observe::descriptor_limit::DescriptorShares;
 /// How long the tasks may take to end in order before the server ends without them.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
+/// A request to read keys and configuration again: where the answer goes.
+pub(crate) type ReloadRequest = oneshot::Sender<Result<ReloadReport, String>>;
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReloadReport {
+    /// The keys that open datagrams; `None` without key files.
+    pub keys: Option<usize>,
+    /// What the configuration file says; `None` without one.
+    pub file: Option<ReloadedFile>,
+    /// Options of the file that differ from those at the start, and count only after a restart.
+    pub waiting: Vec<String>,
+}
+
+impl ReloadReport {
+    /// What counts from now on, a line for each kind of file that was read.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let keys = self.keys.map(|keys| format!("the key files were read again; {keys} keys open datagrams"));
+        let file = self.file.as_ref().map(ToString::to_string);
+        let lines: Vec<_> = keys.into_iter().chain(file).collect();
+        if lines.is_empty() {
+            let none = "there is no file to read again: neither keys nor --config; options stay as given";
+            return vec![none.to_owned()];
+        }
+        lines
+    }
+}
+
+/// What a configuration file says that was read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadedFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// The number of rules.
+    pub rules: usize,
+    /// The number of expected agents.
+    pub expected: usize,
+    /// The number of planned pauses.
+    pub pauses: usize,
+    /// The number of rules of recovery.
+    pub recovery: usize,
+}
+
+impl fmt::Display for ReloadedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ReloadedFile { path, rules, expected, pauses, recovery } = self;
+        write!(
+            f,
+            "{} was read again: {rules} rules, {expected} expected agents, {pauses} pauses and {recovery} \
+             recovery rules count from now on",
+            path.display()
+        )
+    }
+}
+
 /// How a task ended, by the task's name.
 type Ended = (&'static str, Result<(), Error>);
 
@@ -41,6 +99,8 @@ pub(crate) struct Context {
     pub(crate) registry: Registry,
     /// Questions to the tracker.
     pub(crate) queries: mpsc::Sender<Query>,
+    /// Requests to read keys and configuration again.
+    pub(crate) reloads: mpsc::Sender<ReloadRequest>,
     /// Notices that files of the server are removed or moved.
     pub(crate) watcher: FileWatcher,
     /// What of the server does not work at present.
@@ -64,6 +124,7 @@ impl Context {
         clock: Clock,
         registry: Registry,
         queries: mpsc::Sender<Query>,
+        reloads: mpsc::Sender<ReloadRequest>,
         state_dir: Option<StateDir>,
         descriptors: DescriptorShares,
     ) -> Self {
@@ -74,6 +135,7 @@ impl Context {
             faults: Faults::new(&registry),
             registry,
             queries,
+            reloads,
             state_dir,
             descriptors,
             stop: CancellationToken::new(),
@@ -200,7 +262,8 @@ impl Context {
     pub(crate) fn for_test() -> (Self, mpsc::Receiver<Query>) {
         let (to_queries, queries) = mpsc::channel(16);
         let descriptors = DescriptorShares::of(1_024);
-        (Context::new(Clock::start(), Registry::for_test(), to_queries, None, descriptors), queries)
+        let (reloads, _) = mpsc::channel(1);
+        (Context::new(Clock::start(), Registry::for_test(), to_queries, reloads, None, descriptors), queries)
     }
 }
 

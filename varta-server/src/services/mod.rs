@@ -274,6 +274,7 @@ impl Services {
         Reload {
             maintenance: self.maintenance.reload(),
             recovery: self.recovery.reload(),
+            http: self.http.reload(),
             notice: self.systemd.reload(),
         }
     }
@@ -317,6 +318,7 @@ pub(crate) struct ForTracker {
 pub(crate) struct Reload {
     maintenance: maintenance::service::Reload,
     recovery: recovery::service::Reload,
+    http: http::service::Reload,
     /// Tells the service manager of it.
     pub(crate) notice: ReloadNotice,
 }
@@ -326,13 +328,27 @@ pub(crate) struct Reload {
 pub(crate) struct Staged {
     maintenance: maintenance::service::Staged,
     recovery: recovery::service::Staged,
+    http: http::service::Staged,
 }
 
 impl Reload {
-    /// Prepares what the tables say now. Nothing changes by it.
-    pub(crate) fn stage(&self, tables: Tables) -> Staged {
-        let Tables { maintenance, recovery } = tables;
-        Staged { maintenance: self.maintenance.stage(maintenance), recovery: self.recovery.stage(&recovery) }
+    /// The options that running capabilities take over.
+    pub(crate) fn options() -> impl Iterator<Item = &'static str> {
+        recovery::service::Reload::OPTIONS.into_iter().chain(http::service::Reload::OPTIONS)
+    }
+
+    /// Prepares what the options and tables say now, which have been checked. Nothing changes by it.
+    ///
+    /// # Errors
+    ///
+    /// What does not go together with what cannot change while the server runs.
+    pub(crate) fn stage(&self, options: Options) -> Result<Staged, Error> {
+        let Options { http, maintenance, recovery, .. } = options;
+        Ok(Staged {
+            maintenance: self.maintenance.stage(maintenance.planned),
+            recovery: self.recovery.stage(recovery.rules),
+            http: self.http.stage(http)?,
+        })
     }
 }
 
@@ -340,8 +356,9 @@ impl Staged {
     /// Has it count from now on: pauses first, then what `engine` gives the tracker, and recovery last, which
     /// acts on the tracker's verdicts. `None` when the server is about to end.
     pub(crate) async fn commit(self, engine: impl Future<Output = Option<()>>) -> Option<()> {
-        let Staged { maintenance, recovery } = self;
+        let Staged { maintenance, recovery, http } = self;
         maintenance.commit();
+        http.commit();
         engine.await?;
         recovery.commit().await
     }

@@ -78,6 +78,8 @@ pub struct Tracker {
     pub(super) expected: ExpectedTracker,
     /// The slots to which the current rules have not been applied yet.
     pub(super) rules_pending: Range<usize>,
+    /// Whether a new policy, which has not reached all agents, makes some of their deadlines earlier.
+    pub(super) deadlines_are_sooner: bool,
     pub(super) inspection_budget: InspectionBudget,
     pub(super) population: [usize; Verdict::NAMES.len()],
     pub(super) observer_gaps: ObserverGaps,
@@ -116,6 +118,7 @@ impl Tracker {
             waiting: PendingHellos::default(),
             expected: awaited,
             rules_pending: 0..0,
+            deadlines_are_sooner: false,
             population: [0; Verdict::NAMES.len()],
             observer_gaps: ObserverGaps::default(),
             crowds: Default::default(),

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener as BoundListener};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -54,7 +54,65 @@ const MAX_HEAD_LEN: usize = 16 << 10;
 #[derive(Debug)]
 pub(crate) struct Http {
     listener: Option<BoundListener>,
-    options: HttpOptions,
+    address: Option<SocketAddr>,
+    access: Access,
+}
+
+/// What may change while it runs: who may read the metrics, and which rows they get. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Access(Arc<RwLock<(Option<Secret>, AgentMetrics)>>);
+
+impl Access {
+    pub(super) fn new(token: Option<Secret>, which: AgentMetrics) -> Self {
+        Access(Arc::new(RwLock::new((token, which))))
+    }
+
+    /// Whether a request with this bearer token, or none, may read the metrics.
+    fn allows(&self, shown: Option<&[u8]>) -> bool {
+        let present = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        present.0.as_ref().is_none_or(|token| shown.is_some_and(|shown| token.matches(shown)))
+    }
+
+    fn agent_metrics(&self) -> AgentMetrics {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).1
+    }
+}
+
+/// The way to give it another token and other rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Reload {
+    address: Option<SocketAddr>,
+    access: Access,
+}
+
+/// A token and rows that do not count yet.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    access: Access,
+    next: (Option<Secret>, AgentMetrics),
+}
+
+impl Reload {
+    /// The options that a running server takes over.
+    pub(crate) const OPTIONS: [&str; 2] = ["metrics-token-file", "agent-metrics"];
+
+    /// Takes the options, which have been checked. Nothing changes by it.
+    ///
+    /// # Errors
+    ///
+    /// The metrics would be open to the network at the address where they are.
+    pub(crate) fn stage(&self, options: HttpOptions) -> Result<Staged, Error> {
+        let options = HttpOptions { address: self.address, ..options };
+        options.check()?;
+        Ok(Staged { access: self.access.clone(), next: (options.token, options.agent_metrics) })
+    }
+}
+
+impl Staged {
+    /// Has them count from the next request on.
+    pub(crate) fn commit(self) {
+        *self.access.0.write().unwrap_or_else(PoisonError::into_inner) = self.next;
+    }
 }
 
 impl Http {
@@ -64,12 +122,19 @@ impl Http {
     ///
     /// When it cannot be had.
     pub(crate) fn open(options: HttpOptions) -> Result<Self, Error> {
-        Ok(Http { listener: options.address.map(bind).transpose()?, options })
+        let HttpOptions { address, token, agent_metrics } = options;
+        let listener = address.map(bind).transpose()?;
+        Ok(Http { listener, address, access: Access::new(token, agent_metrics) })
     }
 
     /// Where it is served, with the port that was picked if 0 was asked for.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// The way to change it while it runs.
+    pub(crate) fn reload(&self) -> Reload {
+        Reload { address: self.address, access: self.access.clone() }
     }
 
     /// Serves until all else has ended.
@@ -78,14 +143,13 @@ impl Http {
     ///
     /// When the runtime cannot watch the socket.
     pub(crate) fn start(self, context: &mut Context, kernel_drops: KernelDrops) -> Result<(), Error> {
-        let Http { listener: Some(listener), options } = self else { return Ok(()) };
+        let Http { listener: Some(listener), access, .. } = self else { return Ok(()) };
         let listener = TcpListener::from_std(listener)
             .map_err(|source| Error::Runtime { action: "watch the metrics socket", source })?;
         let site = HttpContext {
             queries: context.queries.clone(),
             metrics: ServerMetrics::new(&context.registry, kernel_drops),
-            token: options.token,
-            agent_metrics: options.agent_metrics,
+            access,
             clock: context.clock,
             faults: context.faults.clone(),
             log_lines_dropped: logging::lines_dropped,
@@ -111,8 +175,7 @@ fn bind(address: SocketAddr) -> Result<BoundListener, Error> {
 pub(super) struct HttpContext {
     pub(super) queries: mpsc::Sender<Query>,
     pub(super) metrics: ServerMetrics,
-    pub(super) token: Option<Secret>,
-    pub(super) agent_metrics: AgentMetrics,
+    pub(super) access: Access,
     pub(super) clock: Clock,
     pub(super) faults: Faults,
     /// Returns the number of log lines dropped so far.
@@ -122,8 +185,7 @@ pub(super) struct HttpContext {
 impl HttpContext {
     /// Whether a request may read more than whether the server is well.
     fn is_allowed(&self, headers: &HeaderMap) -> bool {
-        let shown = || headers.get(AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes()));
-        self.token.as_ref().is_none_or(|token| shown().is_some_and(|shown| token.matches(shown)))
+        self.access.allows(headers.get(AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes())))
     }
 }
 
@@ -279,9 +341,9 @@ fn bearer_token(header: &[u8]) -> Option<&[u8]> {
 
 /// Collects the series of all agents from the engine, a slice at a time. `None` when the engine has ended.
 async fn collect_rows(site: &HttpContext) -> Option<Box<AgentRows>> {
-    let HttpContext { queries, agent_metrics: which, .. } = site;
+    let HttpContext { queries, access, .. } = site;
     let (answer, answered) = oneshot::channel();
-    queries.send(Query::StartRows { which: *which, answer }).await.ok()?;
+    queries.send(Query::StartRows { which: access.agent_metrics(), answer }).await.ok()?;
     let mut rows = answered.await.ok()?;
     let mut from = 0;
     loop {

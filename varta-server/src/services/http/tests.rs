@@ -18,7 +18,7 @@ use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
 use crate::metrics::faults::Faults;
 use crate::services::http::connections::Limits;
 use crate::services::http::metrics::ServerMetrics;
-use crate::services::http::service::{HttpContext, serve};
+use crate::services::http::service::{Access, HttpContext, serve};
 
 /// What the stream holds of a response that is not read: less than a scrape.
 const ROOM: usize = 256;
@@ -49,8 +49,7 @@ impl Server {
         let site = HttpContext {
             queries,
             metrics: ServerMetrics::new(&registry, KernelDrops::new(&registry, Arc::default())),
-            token: None,
-            agent_metrics: AgentMetrics::All,
+            access: Access::new(None, AgentMetrics::All),
             clock: Clock::start(),
             faults: Faults::new(&registry),
             log_lines_dropped: || 0,

@@ -56,6 +56,13 @@ pub enum MaintenanceTask {
 
     /// Take back an acknowledgement
     Unack(UnackArgs),
+
+    /// Have a running server read its keys and its configuration file again
+    ///
+    /// Only the server's own user and root may do this. Either all of it counts or nothing: a file that cannot be
+    /// used leaves everything as it was. Options that count only after a restart are named. Exit status: 1 if
+    /// nothing was taken over.
+    Reload(ReloadArgs),
 }
 
 impl MaintenanceTask {
@@ -72,6 +79,7 @@ impl MaintenanceTask {
             MaintenanceTask::Forget(args) => args.run(),
             MaintenanceTask::Ack(args) => args.run(),
             MaintenanceTask::Unack(args) => args.run(),
+            MaintenanceTask::Reload(args) => args.run(),
         }
     }
 }
@@ -242,6 +250,30 @@ impl PausesArgs {
             return print(&format!("{}\n", json!({ "pauses": answer.pauses, "kept": answer.kept })));
         }
         print(&table(&pauses))
+    }
+}
+
+/// Which server reloads.
+#[derive(Clone, Debug, Args)]
+pub struct ReloadArgs {
+    /// Which server is asked.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+impl ReloadArgs {
+    /// Requests the reload, and prints what counts from now on.
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached, or its files cannot be used.
+    pub fn run(&self) -> Result<(), Error> {
+        let answer = self.control.ask(&Request::Reload)?;
+        for line in &answer.lines {
+            print(&format!("{}\n", line.escape_debug()))?;
+        }
+        warn_of(&answer);
+        Ok(())
     }
 }
 

@@ -30,7 +30,7 @@ mod trail;
 mod wall_timer;
 
 pub use self::agent_commands::{AckArgs, ForgetArgs, UnackArgs};
-pub use self::command::{ControlArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs};
+pub use self::command::{ControlArgs, MaintenanceTask, PauseArgs, PausesArgs, ReloadArgs, ResumeArgs};
 pub use self::options::{
     ControlSocket, MaintenanceArgs, MaintenanceOptions, PlannedPause, PlannedPauses, Reason,
 };

@@ -63,6 +63,8 @@ pub(super) enum Request {
         /// The reason.
         reason: Option<Reason>,
     },
+    /// Reads keys and configuration again.
+    Reload,
     /// Ends acknowledgements.
     TakeBack {
         /// The agents.
@@ -99,10 +101,13 @@ impl Request {
                 who: parse_who(&fields.need_text("who")?)?,
                 reason: fields.text("reason")?.map(|text| parse_reason(&text)).transpose()?,
             },
+            "reload" => Request::Reload,
             "unack" => Request::TakeBack { who: parse_who(&fields.need_text("who")?)? },
             other => {
                 let other = other.escape_debug();
-                return Err(format!("do: `{other}` is none of pause, resume, pauses, forget, ack, unack"));
+                return Err(format!(
+                    "do: `{other}` is none of pause, resume, pauses, forget, ack, unack, reload"
+                ));
             }
         };
         fields.end()?;
@@ -135,6 +140,7 @@ impl Request {
                 "who": who.as_str(),
                 "reason": reason.as_ref().map(Reason::as_str),
             }),
+            Request::Reload => json!({ "v": VERSION, "do": "reload" }),
             Request::TakeBack { who } => json!({ "v": VERSION, "do": "unack", "who": who.as_str() }),
         };
         format!("{fields}\n")
@@ -207,6 +213,8 @@ pub(super) struct Response {
     pub(crate) living: Option<Matches>,
     /// The agents whose alarms were acknowledged, or are so no more.
     pub(crate) acknowledged: Option<Matches>,
+    /// What counts from now on after a reload, a line for each file that was read.
+    pub(crate) lines: Vec<String>,
 }
 
 /// The agents that a pattern matches.
@@ -264,6 +272,7 @@ impl Response {
             forgotten: None,
             living: None,
             acknowledged: None,
+            lines: Vec::new(),
         }
     }
 
@@ -281,6 +290,9 @@ impl Response {
                 fields.insert("warning".to_owned(), json!(self.word));
                 fields.insert("pauses".to_owned(), json!(self.pauses));
                 fields.insert("kept".to_owned(), json!(self.kept));
+                if !self.lines.is_empty() {
+                    fields.insert("lines".to_owned(), json!(self.lines));
+                }
                 let agents = [
                     ("matches", &self.matches),
                     ("forgotten", &self.forgotten),
@@ -322,7 +334,12 @@ impl Response {
         let [matches, forgotten, living, acknowledged] =
             [agents("matches")?, agents("forgotten")?, agents("living")?, agents("acknowledged")?];
         let (pauses, kept) = (fields.list("pauses")?, fields.flag("kept")?);
-        Ok(Response { outcome, word, pauses, kept, matches, forgotten, living, acknowledged })
+        let lines = fields.list("lines")?.into_iter().map(|line| match line {
+            Value::String(line) => Ok(line),
+            _ => Err("lines: one is not a string".to_owned()),
+        });
+        let lines = lines.collect::<Result<_, _>>()?;
+        Ok(Response { outcome, word, pauses, kept, matches, forgotten, living, acknowledged, lines })
     }
 
     /// Parses the pauses.
@@ -355,6 +372,7 @@ mod tests {
                 reason: Some(Reason::parse("b").unwrap()),
             },
             Request::TakeBack { who: AgentPattern::parse("a*").unwrap() },
+            Request::Reload,
         ] {
             let line = request.to_line();
             assert!(line.ends_with('\n') && line.len() <= MAX_REQUEST_LEN);
@@ -369,6 +387,7 @@ mod tests {
             forgotten: Some(Matches { agents: 1, names: vec!["a[7]".to_owned()] }),
             living: None,
             acknowledged: None,
+            lines: vec!["a was read again".to_owned()],
         };
         for answer in [answer, Response::refused("no"), Response::malformed("what?")] {
             assert_eq!(Response::parse(answer.to_line().as_bytes()), Ok(answer));

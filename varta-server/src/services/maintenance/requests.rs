@@ -16,6 +16,7 @@ use crate::base::files::watch::FileWatcher;
 use crate::base::time::WallTime;
 use crate::domain::tracker::NameMatches;
 use crate::engine::query::Query;
+use crate::services::context::ReloadRequest;
 use crate::services::maintenance::acks::{AckRequest, AckService};
 use crate::services::maintenance::forget::ForgetService;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
@@ -37,6 +38,7 @@ pub(super) struct PauseService {
     queries: mpsc::Sender<Query>,
     forget: ForgetService,
     acks: AckService,
+    reloads: mpsc::Sender<ReloadRequest>,
 }
 
 impl PauseService {
@@ -46,12 +48,13 @@ impl PauseService {
         metrics: MaintenanceMetrics,
         forget: ForgetService,
         requests: mpsc::Sender<AckRequest>,
+        reloads: mpsc::Sender<ReloadRequest>,
     ) -> Self {
         let keeper = Persister::new(pauses.clone(), file);
         let ForgetService { queries, trail } = &forget;
         let (queries, is_kept) = (queries.clone(), keeper.has_place());
         let acks = AckService { queries: queries.clone(), trail: trail.clone(), requests, is_kept };
-        PauseService { pauses, keeper, metrics, queries, forget, acks }
+        PauseService { pauses, keeper, metrics, queries, forget, acks, reloads }
     }
 
     /// Carries out a request of `uid`.
@@ -68,10 +71,30 @@ impl PauseService {
                 let answer = self.acks.acknowledge(who, reason, uid).await;
                 Response { kept: self.keeper.has_place(), ..answer }
             }
+            Request::Reload => self.reload(uid).await,
             Request::TakeBack { who } => {
                 let answer = self.acks.take_back(who, uid).await;
                 Response { kept: self.keeper.has_place(), ..answer }
             }
+        }
+    }
+
+    async fn reload(&self, uid: u32) -> Response {
+        tracing::info!(target: TARGET, reload_asked_by = uid, "uid {uid} asks for a reload");
+        let stopping = || "the server is stopping".to_owned();
+        let (answer, answered) = oneshot::channel();
+        let result = match self.reloads.send(answer).await {
+            Ok(()) => answered.await.unwrap_or_else(|_| Err(stopping())),
+            Err(_) => Err(stopping()),
+        };
+        match result {
+            Ok(report) => {
+                let waiting = report.waiting.join(", ");
+                let warning = (!report.waiting.is_empty())
+                    .then(|| format!("a change of {waiting} counts only after a restart"));
+                Response { lines: report.lines(), ..self.done(warning, Vec::new()) }
+            }
+            Err(fault) => Response::refused(format!("keys and configuration stay as they were: {fault}")),
         }
     }
 

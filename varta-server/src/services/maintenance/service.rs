@@ -10,7 +10,7 @@ use crate::base::error::Error;
 use crate::ingest::socket_place::PlaceKeeper;
 use crate::metrics::faults::Part;
 use crate::services::audit::AuditWriter;
-use crate::services::context::Context;
+use crate::services::context::{Context, ReloadRequest};
 use crate::services::maintenance::acks::{self, AckRequest};
 use crate::services::maintenance::control::ControlListener;
 use crate::services::maintenance::forget::ForgetService;
@@ -83,10 +83,10 @@ impl Maintenance {
     pub(crate) fn start(self, context: &mut Context, audit: AuditWriter) {
         let metrics = MaintenanceMetrics::new(&context.registry);
         let keeper = context.place_keeper(Part::ControlSocket);
-        let stop = context.stop.clone();
+        let (stop, reloads) = (context.stop.clone(), context.reloads.clone());
         let trail = Trail { audit, host: Arc::clone(&context.host) };
         let forget = ForgetService { queries: context.queries.clone(), trail };
-        context.spawn("maintenance", self.run(metrics, forget, keeper, stop));
+        context.spawn("maintenance", self.run(metrics, forget, reloads, keeper, stop));
     }
 
     /// Runs until `stop` is cancelled.
@@ -98,11 +98,12 @@ impl Maintenance {
         self,
         metrics: MaintenanceMetrics,
         forget: ForgetService,
+        reloads: mpsc::Sender<ReloadRequest>,
         keeper: PlaceKeeper,
         stop: CancellationToken,
     ) -> Result<(), Error> {
         let Maintenance { pauses, file, control, acks, ack_requests: _ } = self;
-        let pause_service = Arc::new(PauseService::new(pauses, file, metrics, forget, acks));
+        let pause_service = Arc::new(PauseService::new(pauses, file, metrics, forget, acks, reloads));
         let serve = async {
             match control {
                 Some(listener) => listener.serve(&pause_service, &keeper, &stop).await,

@@ -161,7 +161,7 @@ impl RecoveryArgs {
             is_dry_run: self.recovery_dry_run,
             allows_remote: self.allow_recovery_for_remote,
             allow_without_audit: self.recovery_without_audit,
-            args: tables.is_some().then_some(self),
+            may_get_rules: tables.is_some(),
         })
     }
 
@@ -207,9 +207,8 @@ pub struct RecoveryOptions {
     pub allows_remote: bool,
     /// Whether actions are carried out without a durable audit record.
     pub allow_without_audit: bool,
-    /// What the tables of the file leave open, for when the file is read again; `None` when the rules stay as
-    /// they are.
-    pub args: Option<RecoveryArgs>,
+    /// Whether a reload may bring rules, as with a configuration file.
+    pub may_get_rules: bool,
 }
 
 impl RecoveryOptions {
@@ -257,7 +256,7 @@ impl Default for RecoveryOptions {
             is_dry_run: false,
             allows_remote: false,
             allow_without_audit: false,
-            args: None,
+            may_get_rules: false,
         }
     }
 }

@@ -12,8 +12,7 @@ use crate::services::context::Context;
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::recovery::executor::ActionExecutor;
 use crate::services::recovery::metrics::{RecoveryMetrics, SINK};
-use crate::services::recovery::options::{RecoveryArgs, RecoveryOptions};
-use crate::services::recovery::table::RecoveryTables;
+use crate::services::recovery::options::RecoveryOptions;
 use crate::services::recovery::task::{NewRules, RecoveryTask};
 
 /// The capability before it runs. Without rules, and without a file that may get some, it has its metrics and
@@ -34,7 +33,7 @@ impl Recovery {
 
     /// The way to give it other rules while it runs.
     pub(crate) fn reload(&self) -> Reload {
-        Reload { args: self.options.args.clone(), to_rules: self.to_rules.clone() }
+        Reload { to_rules: self.to_rules.clone() }
     }
 
     /// Starts the task that acts, if there is or may be a rule by which something is done.
@@ -51,7 +50,7 @@ impl Recovery {
     ) -> Result<(), Error> {
         let metrics = RecoveryMetrics::new(&context.registry);
         let Recovery { options, new_rules, .. } = self;
-        if options.rules.is_empty() && options.args.is_none() {
+        if options.rules.is_empty() && !options.may_get_rules {
             return Ok(());
         }
         announce(&options, audit.is_on());
@@ -83,22 +82,29 @@ impl Recovery {
 /// What the file of `--config` says of recovery, read while the server runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Reload {
-    /// What the tables of the file leave open.
-    args: Option<RecoveryArgs>,
     to_rules: mpsc::Sender<NewRules>,
 }
 
 /// Rules that do not count yet.
 #[derive(Debug)]
 pub(crate) struct Staged {
-    rules: Option<NewRules>,
+    rules: NewRules,
     to_rules: mpsc::Sender<NewRules>,
 }
 
 impl Reload {
-    /// Makes rules of the tables. Nothing changes by it.
-    pub(crate) fn stage(&self, tables: &RecoveryTables) -> Staged {
-        let rules = self.args.as_ref().map(|args| args.rules(tables));
+    /// The options that running recovery takes over: those of which rules are made.
+    pub(crate) const OPTIONS: [&str; 6] = [
+        "recovery-exec",
+        "recovery-timeout",
+        "recovery-debounce",
+        "recovery-backoff",
+        "recovery-attempts",
+        "recovery-group-budget",
+    ];
+
+    /// Takes the rules, which have been checked. Nothing changes by it.
+    pub(crate) fn stage(&self, rules: NewRules) -> Staged {
         Staged { rules, to_rules: self.to_rules.clone() }
     }
 }
@@ -106,10 +112,7 @@ impl Reload {
 impl Staged {
     /// Has the rules count from now on. `None` when the server is about to end.
     pub(crate) async fn commit(self) -> Option<()> {
-        match self.rules {
-            Some(rules) => self.to_rules.send(rules).await.ok(),
-            None => Some(()),
-        }
+        self.to_rules.send(self.rules).await.ok()
     }
 }
 

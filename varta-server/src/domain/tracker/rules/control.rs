@@ -1,7 +1,9 @@
 //! Control messages and rules: the names and timeouts of agents, and their goodbyes.
 
+use std::mem;
 use std::time::Duration;
 
+use crate::base::rate_limit::RateLimit;
 use crate::base::time::MonoTime;
 use crate::domain::beat::{ControlMessage, Hello, ReceivedControl, Sender};
 use crate::domain::expected::ExpectedAgents;
@@ -11,6 +13,8 @@ use crate::domain::rules::Rules;
 use crate::domain::tracker::agents::agent::{AskedTimeout, IndexKey, PageUse};
 use crate::domain::tracker::agents::names::NameSource;
 use crate::domain::tracker::agents::session::Session;
+use crate::domain::tracker::detection::adaptive::ArrivalHistories;
+use crate::domain::tracker::policy::Policy;
 use crate::domain::tracker::state::{LOOKS_PER_TURN, Tracker};
 use crate::domain::tracker::verdicts::cause::Cause;
 use crate::domain::tracker::verdicts::verdict::Verdict;
@@ -130,6 +134,25 @@ impl Tracker {
         self.rules_pending = 0..self.agents.slots();
     }
 
+    /// Replaces the policy, but for the maximum numbers of agents, for which memory is laid out at the start. What
+    /// was learned of the agents' beats is forgotten if the arrival policy is another.
+    ///
+    /// Agents that exist are judged by it as their turn comes: some in each turn, all within a few.
+    pub fn handle_policy(&mut self, policy: Policy, now: MonoTime) {
+        let Policy { max_agents, max_plain_agents, .. } = self.policy;
+        let Policy { rules, expected, .. } = &policy;
+        let (rules, expected) = (rules.clone(), expected.clone());
+        let former = mem::replace(&mut self.policy, Policy { max_agents, max_plain_agents, ..policy });
+        self.agent_rate = RateLimit::unlimited_if_zero(self.policy.max_beat_rate);
+        self.total_rate = RateLimit::unlimited_if_zero(self.policy.max_total_rate);
+        if former.arrival != self.policy.arrival {
+            self.adaptive_timeouts = ArrivalHistories::new(self.policy.arrival);
+        }
+        self.deadlines_are_sooner |=
+            former.arrival != self.policy.arrival || self.policy.stall_after < former.stall_after;
+        self.handle_rules(rules, &expected, now);
+    }
+
     /// Applies new rules to some of the agents that existed before them. Returns whether those were all.
     pub(in crate::domain::tracker) fn apply_new_rules(&mut self) -> bool {
         for _ in 0..LOOKS_PER_TURN {
@@ -137,10 +160,22 @@ impl Tracker {
             let number = u32::try_from(number).expect("slots have numbers of that size");
             if self.agents.slot(number).verdict.is_some() {
                 self.apply_rules(number);
+                if self.deadlines_are_sooner {
+                    self.check_anew(number);
+                }
                 self.reschedule_forgetting(number);
             }
         }
-        self.rules_pending.is_empty()
+        let is_done = self.rules_pending.is_empty();
+        self.deadlines_are_sooner &= !is_done;
+        is_done
+    }
+
+    /// Schedules the check of an agent by its deadline under the present policy.
+    fn check_anew(&mut self, number: u32) {
+        if self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited) {
+            self.wheel.arm(number, self.first_check(number));
+        }
     }
 
     /// Applies new times for which agents are kept.

@@ -10,6 +10,7 @@ mod losses;
 mod mistakes;
 mod model;
 mod pages;
+mod policy;
 mod promises;
 mod remembered;
 mod remote;

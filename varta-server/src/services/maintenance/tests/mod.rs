@@ -44,7 +44,14 @@ fn desk_with(pauses: &Pauses, directory: Option<&Path>, queries: mpsc::Sender<Qu
     let metrics = MaintenanceMetrics::new(&Registry::for_test());
     let trail = Trail { audit: AuditWriter::none(), host: "here".into() };
     let forget = ForgetService { queries, trail };
-    PauseService::new(pauses.clone(), directory.map(PauseFile::new), metrics, forget, mpsc::channel(1).0)
+    PauseService::new(
+        pauses.clone(),
+        directory.map(PauseFile::new),
+        metrics,
+        forget,
+        mpsc::channel(1).0,
+        mpsc::channel(1).0,
+    )
 }
 
 fn pause(pattern: &str) -> Request {
