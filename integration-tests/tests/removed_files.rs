@@ -133,7 +133,11 @@ fn a_state_directory_that_was_moved_or_removed_is_written_anew_with_all_that_is_
     let steps: [&dyn Fn(); 3] = [
         &|| fs::remove_file(&database).unwrap(),
         &|| fs::rename(scratch.state(), scratch.path("moved")).unwrap(),
-        &|| fs::remove_dir_all(scratch.state()).unwrap(),
+        // In one step, as the server may be about to write into it.
+        &|| {
+            fs::rename(scratch.state(), scratch.path("removed")).unwrap();
+            fs::remove_dir_all(scratch.path("removed")).unwrap();
+        },
     ];
     for (step, count) in steps.iter().zip([1.0, 2.0, 3.0]) {
         step();
