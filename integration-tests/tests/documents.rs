@@ -67,7 +67,8 @@ fn the_oldest_rust_stands_in_one_place_and_the_readme_agrees() {
         read("README.md").contains(&format!("Rust {version} or later")),
         "README.md does not say {version}"
     );
-    for member in ["varta-proto", "varta-agent", "varta-server", "examples", "integration-tests"] {
+    for member in ["varta-proto", "varta-agent", "varta-server", "examples", "integration-tests", "packaging"]
+    {
         let manifest = read(&format!("{member}/Cargo.toml"));
         assert!(manifest.contains("rust-version.workspace = true"), "{member} has a version of its own");
     }

@@ -1,0 +1,85 @@
+//! Writes the manual pages and the shell completions of `varta-server`, from the definition of its command
+//! line, for packages: `varta-packaging DIRECTORY DATE`.
+//!
+//! A program of its own, so that the server carries neither generator. The directory is made if it is missing.
+//! It then has `man1/` with a page for the program and one for each subcommand, and `completions/` with the
+//! files for bash, zsh and fish under the names that these shells look for.
+
+use std::env;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Arg, Command, CommandFactory, value_parser};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use varta_server::cli::Args;
+
+/// The program that is described.
+const PROGRAM: &str = "varta-server";
+
+fn main() -> ExitCode {
+    let mut matches = definition().get_matches_from(env::args_os());
+    let directory: PathBuf = matches.remove_one("directory").expect("clap requires it");
+    let date: String = matches.remove_one("date").expect("clap requires it");
+    match write(&directory, &date) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "the only word of a program that a person runs")]
+            {
+                eprintln!("varta-packaging: {}: {error}", directory.display());
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn definition() -> Command {
+    let directory = Arg::new("directory")
+        .value_name("DIRECTORY")
+        .help("Where man1/ and completions/ are written")
+        .value_parser(value_parser!(PathBuf))
+        .required(true);
+    let date = Arg::new("date").value_name("DATE").help("Date of the pages: YYYY-MM-DD").required(true);
+    Command::new("varta-packaging")
+        .about("Writes the manual pages and shell completions of varta-server")
+        .args([directory, date])
+}
+
+fn write(directory: &Path, date: &str) -> io::Result<()> {
+    let pages = directory.join("man1");
+    fs::create_dir_all(&pages)?;
+    let mut program = Args::command()
+        .disable_help_subcommand(true)
+        // All of the many options, one behind the other, would tell nobody anything.
+        .override_usage("varta-server [OPTIONS]\nvarta-server COMMAND [OPTIONS] ...");
+    program.build();
+    write_pages(&program, &pages, date)?;
+    let completions = directory.join("completions");
+    fs::create_dir_all(&completions)?;
+    for (shell, name) in [
+        (Shell::Bash, PROGRAM.to_owned()),
+        (Shell::Zsh, format!("_{PROGRAM}")),
+        (Shell::Fish, format!("{PROGRAM}.fish")),
+    ] {
+        let mut file = File::create(completions.join(name))?;
+        clap_complete::generate(shell, &mut Args::command(), PROGRAM, &mut file);
+    }
+    Ok(())
+}
+
+/// Writes the page of a command, and those of its subcommands.
+fn write_pages(command: &Command, directory: &Path, date: &str) -> io::Result<()> {
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
+        write_pages(subcommand, directory, date)?;
+    }
+    let name = command.get_display_name().unwrap_or(PROGRAM);
+    Man::new(command.clone())
+        .title(name.to_uppercase())
+        .date(date)
+        .source(format!("Varta {}", env!("CARGO_PKG_VERSION")))
+        .manual("Varta")
+        .generate_to(directory)
+        .map(drop)
+}
