@@ -179,6 +179,14 @@ fn a_reload_takes_over_all_or_nothing_and_says_so_until_one_succeeds() {
     let server = Server::start(options);
     let successful = || server.scrape().value("varta_config_last_reload_successful", &[]);
     assert_eq!(successful(), 1.0);
+    fs::write(&path, "stall-after = 9\n\nmax-agent = 1\n").unwrap();
+    let said = reload(&server).stderr;
+    let ends: Vec<_> = said.lines().filter_map(|line| line.split_once("varta.toml:")).collect();
+    assert!(
+        ends.len() == 2 && ends[0].1.starts_with("1: stall") && ends[1].1.starts_with("3: max-a"),
+        "{said}"
+    );
+    server.expect(line_with("varta.toml:3: max-agent: there is no such option"));
     // The file is good, and the key is not.
     fs::write(&path, "stall-after = \"9s\"\n").unwrap();
     fs::write(&key, "short").unwrap();

@@ -23,7 +23,8 @@ fn main() -> ExitCode {
         Err(error) => {
             // The last word, when the log may not even have started. Whether anybody can hear it makes no
             // difference.
-            let _ = writeln!(io::stderr(), "varta-server: {error}");
+            let lines = error.to_string().replace('\n', "\nvarta-server: ");
+            let _ = writeln!(io::stderr(), "varta-server: {lines}");
             ExitCode::from(error.exit_status())
         }
     }

@@ -30,6 +30,7 @@ fn options() {
         "stall-after = \"1s\"\nstall-after = \"2s\"",
         "a.b = 1",
         "config = \"other.toml\"",
+        "udp = 1\nmax-agents = \"a\"\n\nstal-after = \"1s\"\n[[rule]]\nname = 1\ncolour = 1\n[[pause]]\nuntil = 1",
         "# first\n\nstal-after = \"2s\"",
         "tcp = 1",
         "rules = 1",

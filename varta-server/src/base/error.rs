@@ -1,8 +1,9 @@
 //! The errors with which the server does not start or ends, each with a remedy for its operator.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why the server did not start, or ended. Each message names what failed, on which file or address, and what
 /// to do.
@@ -219,6 +220,16 @@ pub enum Error {
         /// The key, what is wrong with it or its value, and what to do.
         fault: String,
     },
+    /// Several entries of the configuration file are invalid. A line for each.
+    #[error("{}", Lines { path, faults, more: *more })]
+    ConfigLines {
+        /// The file.
+        path: PathBuf,
+        /// Lines, counted from 1, and what is wrong there as in [`Error::ConfigLine`]; in the order of the file.
+        faults: Vec<(usize, String)>,
+        /// How many more faults there are, which are not listed.
+        more: usize,
+    },
     /// An option has an invalid value.
     #[error("{option}: {fault}")]
     Option {
@@ -267,6 +278,7 @@ impl Error {
             | Error::File { is_configuration: true, .. }
             | Error::Usage(_)
             | Error::ConfigLine { .. }
+            | Error::ConfigLines { .. }
             | Error::Option { .. } => 2,
             Error::SocketInUse { .. }
             | Error::NotASocket { .. }
@@ -314,8 +326,30 @@ impl Error {
             | Error::File { .. }
             | Error::Usage(_)
             | Error::ConfigLine { .. }
+            | Error::ConfigLines { .. }
             | Error::Runtime { .. }
             | Error::TaskEnded { .. } => None,
+        }
+    }
+}
+
+/// The faults of a file, a line for each.
+struct Lines<'e> {
+    path: &'e Path,
+    faults: &'e [(usize, String)],
+    more: usize,
+}
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        for (index, (line, fault)) in self.faults.iter().enumerate() {
+            let end = if index == 0 { "" } else { "\n" };
+            write!(formatter, "{end}{path}:{line}: {fault}")?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(formatter, "\n{path}: and {more} more faults"),
         }
     }
 }

@@ -15,7 +15,9 @@ use clap::{Arg, ArgAction, Command};
 use toml::de::{DeTable, DeValue};
 
 use crate::base::options::nearest::nearest;
-use crate::base::options::table::{ParseError, TomlKey, Value, at, decimal, in_order, line_at, wrong_type};
+use crate::base::options::table::{
+    ParseError, ParseErrors, TomlKey, Value, at, decimal, in_order, line_at, wrong_type,
+};
 use crate::base::options::{Id, Size};
 use crate::engine::EngineTables;
 use crate::services;
@@ -45,8 +47,8 @@ impl Tables {
     }
 
     /// Reads the value of a key, if the key names tables. Whether it does.
-    fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>) -> Result<bool, ParseError> {
-        Ok(self.engine.read(key, value)? || self.services.read(key, value)?)
+    fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>, faults: &mut ParseErrors) -> bool {
+        self.engine.read(key, value, faults) || self.services.read(key, value, faults)
     }
 }
 
@@ -66,30 +68,45 @@ impl Document {
     ///
     /// # Errors
     ///
-    /// The first syntax error, or else the first unknown key or invalid value.
-    pub(super) fn parse(text: &str, command: &Command) -> Result<Self, ParseError> {
-        let document = DeTable::parse(text).map_err(|error| ParseError {
-            offset: error.span().map_or(0, |span| span.start),
-            text: format!("is not TOML: {}", error.message().replace('\n', ", ")),
-        })?;
+    /// The first syntax error, or else all unknown keys and invalid values.
+    pub(super) fn parse(text: &str, command: &Command) -> Result<Self, ParseErrors> {
+        let mut faults = ParseErrors::default();
+        let document = match DeTable::parse(text) {
+            Ok(document) => document,
+            Err(error) => {
+                faults.push(ParseError {
+                    offset: error.span().map_or(0, |span| span.start),
+                    text: format!("is not TOML: {}", error.message().replace('\n', ", ")),
+                });
+                return Err(faults);
+            }
+        };
         let mut content = Document::default();
         for (key, value) in in_order(document.get_ref()) {
-            if content.tables.read(key, value)? {
+            if content.tables.read(key, value, &mut faults) {
                 continue;
             }
-            let name = key.get_ref();
-            let option = find(command, name).map_err(|fault| at(key, fault))?;
             let line = line_at(text.as_bytes(), key.span().start);
-            let arguments = arguments(option, name, value).map_err(|ParseError { offset, text }| {
-                ParseError { offset, text: format!("{name}: {text}") }
-            })?;
-            content.options.push(FileOption { key: name.to_string(), line, arguments });
+            match read_option(command, key, value) {
+                Ok(arguments) => {
+                    content.options.push(FileOption { key: key.get_ref().to_string(), line, arguments });
+                }
+                Err(fault) => faults.push(fault),
+            }
         }
-        Ok(content)
+        if faults.is_empty() { Ok(content) } else { Err(faults) }
     }
 }
 
 // Options.
+
+/// The equivalent command-line arguments of a key that names no tables.
+fn read_option(command: &Command, key: &TomlKey<'_>, value: &Value<'_>) -> Result<Vec<String>, ParseError> {
+    let name = key.get_ref();
+    let option = find(command, name).map_err(|fault| at(key, fault))?;
+    arguments(option, name, value)
+        .map_err(|ParseError { offset, text }| ParseError { offset, text: format!("{name}: {text}") })
+}
 
 /// Looks up an option by name, or returns the fault of an unknown key.
 fn find<'c>(command: &'c Command, name: &str) -> Result<&'c Arg, String> {

@@ -12,7 +12,7 @@ use clap::Command;
 
 use crate::base::error::Error;
 use crate::base::files::bounded_read::{self, Checks, Owner, ReadError, Symlink, is_ours_or_roots};
-use crate::base::options::table::line_at;
+use crate::base::options::table::{ParseErrors, line_at};
 use crate::config::Config;
 use crate::config::args::Args;
 use crate::config::document::{Document, FileOption, Tables};
@@ -50,14 +50,12 @@ impl ConfigFile {
     ///
     /// # Errors
     ///
-    /// The first of: it cannot be read, is not a regular file, is too long, is not TOML, or has an unknown
-    /// key or an invalid value. Faults of the content come with their line.
+    /// The first of: it cannot be read, is not a regular file, is too long, or is not TOML; else all unknown
+    /// keys and invalid values, each with its line.
     pub(crate) fn read(path: &Path, words: &[OsString], command: &Command) -> Result<Self, Error> {
         let (text, warning) = read_text(path)?;
-        let content = Document::parse(&text, command).map_err(|fault| {
-            let line = line_at(text.as_bytes(), fault.offset);
-            Error::ConfigLine { path: path.to_path_buf(), line, fault: fault.text }
-        })?;
+        let content =
+            Document::parse(&text, command).map_err(|faults| located(path, text.as_bytes(), faults))?;
         Ok(ConfigFile {
             path: path.to_path_buf(),
             content,
@@ -128,6 +126,19 @@ impl ConfigFile {
         let fault = said.strip_prefix("--").unwrap_or(&said).to_owned();
         Error::ConfigLine { path: self.path.clone(), line: option.line, fault }
     }
+}
+
+/// The faults of the text of a file, each with its line.
+fn located(path: &Path, text: &[u8], faults: ParseErrors) -> Error {
+    let (faults, more) = faults.in_order();
+    let mut lines = faults.into_iter().map(|fault| (line_at(text, fault.offset), fault.text));
+    let (line, fault) = lines.next().unwrap_or_default();
+    let others: Vec<_> = lines.collect();
+    let path = path.to_path_buf();
+    if others.is_empty() {
+        return Error::ConfigLine { path, line, fault };
+    }
+    Error::ConfigLines { path, faults: std::iter::once((line, fault)).chain(others).collect(), more }
 }
 
 fn hash_of(text: &[u8]) -> u64 {

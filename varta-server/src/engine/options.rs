@@ -11,7 +11,7 @@ use crate::base::error::Error;
 use crate::base::limits::{MAX_DURATION, MAX_REPLACED_WITHIN, MIN_STALL_AFTER};
 use crate::base::options::parse_duration;
 use crate::base::options::table::{
-    ParseError, ReadTables, Table, TomlKey, Value, at, decimal, duration, grace, wrong_type,
+    ParseError, ParseErrors, ReadTables, Table, TomlKey, Value, at, decimal, duration, grace, wrong_type,
 };
 use crate::domain::process::SuccessExit;
 use crate::domain::tracker::Policy;
@@ -113,8 +113,8 @@ impl EngineTables {
     pub(crate) const NAMES: [&str; 2] = [Rules::NAME, ExpectedAgents::NAME];
 
     /// Reads the value of a key, if the key names one of these tables. Whether it does.
-    pub(crate) fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>) -> Result<bool, ParseError> {
-        Ok(self.rules.read(key, value)? || self.expected.read(key, value)?)
+    pub(crate) fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>, faults: &mut ParseErrors) -> bool {
+        self.rules.read(key, value, faults) || self.expected.read(key, value, faults)
     }
 }
 

@@ -34,7 +34,7 @@ impl Reloader {
     ///
     /// # Errors
     ///
-    /// What cannot be used. Nothing has changed.
+    /// What cannot be used, a line for each fault. Nothing has changed.
     pub async fn reload(&self) -> Result<ReloadReport, String> {
         let (answer, answered) = oneshot::channel();
         let stopping = || "the server is stopping".to_owned();
@@ -106,9 +106,12 @@ impl ReloadTask {
             }
             Err(error) => {
                 self.metrics.failed();
-                self.faults.set(Part::Configuration, place, error.to_string());
-                tracing::error!(target: "varta::server", "keys and configuration stay as they were: {error}");
-                Err(error.to_string())
+                let said = error.to_string();
+                self.faults.set(Part::Configuration, place, said.replace('\n', "; "));
+                for fault in said.lines() {
+                    tracing::error!(target: "varta::server", "keys and configuration stay as they were: {fault}");
+                }
+                Err(said)
             }
         }
     }

@@ -43,7 +43,7 @@ use self::state::{StateArgs, StateOptions};
 use self::systemd::service::{ReloadNotice, Systemd};
 use crate::base::SocketOptions;
 use crate::base::error::Error;
-use crate::base::options::table::{ParseError, ReadTables, TomlKey, Value};
+use crate::base::options::table::{ParseErrors, ReadTables, TomlKey, Value};
 use crate::domain::tracker::{Policy, Tracker};
 use crate::engine::Recorder;
 use crate::engine::state_queue::StateSink;
@@ -148,8 +148,8 @@ impl Tables {
     pub(crate) const NAMES: [&str; 2] = [PlannedPauses::NAME, RecoveryTables::NAME];
 
     /// Reads the value of a key, if the key names one of these tables. Whether it does.
-    pub(crate) fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>) -> Result<bool, ParseError> {
-        Ok(self.maintenance.read(key, value)? || self.recovery.read(key, value)?)
+    pub(crate) fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>, faults: &mut ParseErrors) -> bool {
+        self.maintenance.read(key, value, faults) || self.recovery.read(key, value, faults)
     }
 }
 

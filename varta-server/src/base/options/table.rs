@@ -19,6 +19,36 @@ pub(crate) struct ParseError {
     pub(crate) text: String,
 }
 
+/// The faults of a file, of which the first [`ParseErrors::MAX`] are kept.
+#[derive(Debug, Default)]
+pub(crate) struct ParseErrors {
+    first: Vec<ParseError>,
+    more: usize,
+}
+
+impl ParseErrors {
+    /// As many are told; a file with more is another file, and not one with mistakes.
+    pub(crate) const MAX: usize = 20;
+
+    pub(crate) fn push(&mut self, error: ParseError) {
+        if self.first.len() < Self::MAX {
+            self.first.push(error);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// The faults in the order of the file, and how many more there are.
+    pub(crate) fn in_order(mut self) -> (Vec<ParseError>, usize) {
+        self.first.sort_by_key(|error| error.offset);
+        (self.first, self.more)
+    }
+}
+
 pub(crate) type TomlKey<'i> = Spanned<Cow<'i, str>>;
 pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
 
@@ -31,7 +61,7 @@ pub(crate) fn at<T>(place: &Spanned<T>, fault: impl Display) -> ParseError {
     ParseError { offset: place.span().start, text: fault.to_string() }
 }
 
-/// The entries of a table in the order of the file, so that the first error in it is reported.
+/// The entries of a table in the order of the file, in which errors are reported.
 pub(crate) fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t TomlKey<'i>, &'t Value<'i>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
@@ -65,35 +95,91 @@ pub(crate) struct Table<'t, 'i> {
 }
 
 /// All tables of one kind in a file, such as each `[[rule]]`.
-pub(crate) trait ReadTables {
+pub(crate) trait ReadTables: Default {
     /// What stands between the brackets.
     const NAME: &'static str;
+    /// The keys without which a table is none, each with a value that is right in any of them.
+    const REQUIRED: &'static [(&'static str, &'static str)] = &[("name", "a")];
 
     /// Reads the next table.
     fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError>;
 
     /// Reads the tables under a key of the file, if it is theirs. Whether it is.
-    fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>) -> Result<bool, ParseError> {
+    fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>, faults: &mut ParseErrors) -> bool {
         let what = Self::NAME;
         if key.get_ref() != what {
-            return Ok(false);
+            return false;
         }
         let misused = |place| ParseError {
             offset: place,
             text: format!("{what}: stands for tables; write [[{what}]] before each"),
         };
-        let DeValue::Array(items) = value.get_ref() else { return Err(misused(key.span().start)) };
+        let DeValue::Array(items) = value.get_ref() else {
+            faults.push(misused(key.span().start));
+            return true;
+        };
         for item in items.iter() {
-            let DeValue::Table(entries) = item.get_ref() else { return Err(misused(item.span().start)) };
-            self.add(&Table { what, place: item, entries }).map_err(|ParseError { offset, text }| {
-                ParseError { offset, text: format!("{what}: {text}") }
-            })?;
+            let DeValue::Table(entries) = item.get_ref() else {
+                faults.push(misused(item.span().start));
+                continue;
+            };
+            let table = Table { what, place: item, entries };
+            if let Err(first) = self.add(&table) {
+                for ParseError { offset, text } in table.all_faults::<Self>(first) {
+                    faults.push(ParseError { offset, text: format!("{what}: {text}") });
+                }
+            }
         }
-        Ok(true)
+        true
     }
 }
 
 impl<'t, 'i> Table<'t, 'i> {
+    /// The faults of the table: the first one, and those that come to light when the entry that has it is left
+    /// out, or made right if the table needs it. At most [`ParseErrors::MAX`].
+    fn all_faults<T: ReadTables>(&self, first: ParseError) -> Vec<ParseError> {
+        let place = self.place.span().start;
+        let mut entries = self.entries.clone();
+        let supply = |entries: &mut DeTable<'i>, (key, value): (&'static str, &'static str)| {
+            // Spans that hold no position: faults there are not those of an entry.
+            let value = DeValue::String(Cow::Borrowed(value));
+            entries.insert(Spanned::new(place..place, key.into()), Spanned::new(place..place, value));
+        };
+        let mut faults = Vec::new();
+        let mut next = Some(first);
+        let mut is_whole = true;
+        for _ in 0..ParseErrors::MAX {
+            let Some(fault) = next.take() else { break };
+            let has_it = |(key, value): &(&TomlKey<'i>, &Value<'i>)| {
+                [key.span(), value.span()].iter().any(|span| span.contains(&fault.offset))
+            };
+            let found = entries.iter().find(has_it).map(|(key, _)| key.clone());
+            let mut is_told = true;
+            if let Some(key) = found {
+                // Without an unknown key the table is as it was meant to be.
+                is_whole &= key.span().contains(&fault.offset);
+                entries.remove(&key);
+                let required = T::REQUIRED.iter().find(|(name, _)| *name == key.get_ref());
+                required.into_iter().for_each(|required| supply(&mut entries, *required));
+            } else {
+                // Something is missing, which is a fault of the file only if nothing was left out here.
+                is_told = is_whole;
+                let missing: Vec<_> =
+                    T::REQUIRED.iter().filter(|(name, _)| !entries.contains_key(*name)).collect();
+                if missing.is_empty() {
+                    faults.extend(is_told.then_some(fault));
+                    break;
+                }
+                missing.into_iter().for_each(|required| supply(&mut entries, *required));
+                is_whole = false;
+            }
+            faults.extend(is_told.then_some(fault));
+            let rest = Table { what: self.what, place: self.place, entries: &entries };
+            next = T::default().add(&rest).err();
+        }
+        faults
+    }
+
     /// The values of these keys, as far as they are present. Any other key is an error.
     pub(crate) fn values<const N: usize>(
         &self,

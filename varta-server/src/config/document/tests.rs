@@ -6,14 +6,22 @@ use super::*;
 use crate::config::args;
 use crate::services::recovery::{Action, RecoveryEntry, SignalScope};
 
-fn parse(text: &str) -> Result<Document, ParseError> {
+fn parse(text: &str) -> Result<Document, ParseErrors> {
     Document::parse(text, &args::definition())
 }
 
-/// The line and the text of the fault.
+/// The lines and the texts of the faults, and how many more there are.
+fn all_faults(text: &str) -> (Vec<(usize, String)>, usize) {
+    let faults = parse(text).map(|content| format!("{content:?}")).unwrap_err();
+    let (faults, more) = faults.in_order();
+    (faults.into_iter().map(|fault| (line_at(text.as_bytes(), fault.offset), fault.text)).collect(), more)
+}
+
+/// The line and the text of the only fault.
 fn refused(text: &str) -> (usize, String) {
-    let fault = parse(text).map(|content| format!("{content:?}")).unwrap_err();
-    (line_at(text.as_bytes(), fault.offset), fault.text)
+    let (mut faults, more) = all_faults(text);
+    assert_eq!((faults.len(), more), (1, 0), "{text:?}: {faults:?}");
+    faults.remove(0)
 }
 
 fn arguments_of(text: &str) -> Vec<String> {
@@ -101,10 +109,53 @@ fn what_makes_no_sense_is_told_with_line_and_key() {
     }
 }
 
+/// The faults, written as they stand behind the name of the file.
+fn told(text: &str) -> Vec<String> {
+    all_faults(text).0.into_iter().map(|(line, fault)| format!("{line}: {fault}")).collect()
+}
+
 #[test]
-fn the_first_fault_of_several_is_told() {
-    assert_eq!(refused("udp = 1\nmax-agents = \"a\"\nallow-uid = true").0, 1);
-    assert_eq!(refused("[[rule]]\nstall-after = 1\n\n[[rule]]\nname = 1").0, 1);
+fn all_faults_of_options_are_told_in_the_order_of_the_file() {
+    let text =
+        "udp = 1\nmax-agents = \"a\"\nstal-after = \"1s\"\nsocket = \"/a\"\nallow-uid = true\nrule = 1";
+    let said = told(text);
+    let begin =
+        ["1: udp: is an", "2: max-agents: is a", "3: stal-after: there", "5: allow-uid: is", "6: rule: st"];
+    assert_eq!(said.len(), begin.len(), "{said:#?}");
+    assert!(said.iter().zip(begin).all(|(said, begin)| said.starts_with(begin)), "{said:#?}");
+}
+
+#[test]
+fn all_faults_of_tables_are_told_also_several_of_one() {
+    let text = "[[rule]]\nstall-after = 1\ncolour = 1\n\n[[rule]]\nname = 1\nreplaced-within = 7\n\n\
+                [[expected]]\nname = \"b\"\ngrace = 7\n[[pause]]\nname = \"\"\nuntil = \"soon\"\nfrom = 1\n\
+                [[recovery]]\nexec = 7\nbudget = \"a\"\n[[rule]]\nname = \"good\"\n";
+    let said = told(text);
+    let begin = [
+        "1: rule: a [[rule]] needs a name",
+        "2: rule: stall-after: is an integer",
+        "3: rule: colour: there is no such key",
+        "6: rule: name: is an integer",
+        "7: rule: replaced-within: is an integer",
+        "11: expected: grace: is an integer",
+        "13: pause: name: ",
+        "14: pause: until: `soon`",
+        "15: pause: from: is an integer",
+        "17: recovery: exec: is an integer",
+        "18: recovery: budget: is not",
+    ];
+    assert_eq!(said.len(), begin.len(), "{said:#?}");
+    assert!(said.iter().zip(begin).all(|(said, begin)| said.starts_with(begin)), "{said:#?}");
+}
+
+#[test]
+fn of_very_many_faults_the_first_are_told_and_the_others_counted() {
+    let options: String = (0..100).map(|number| format!("a{number} = 1\n")).collect();
+    let (faults, more) = all_faults(&options);
+    assert_eq!((faults.len(), more), (ParseErrors::MAX, 100 - ParseErrors::MAX));
+    assert!(faults[19].1.starts_with("a19: "), "{faults:?}");
+    let (faults, more) = all_faults(&format!("[[rule]]\nname = \"a\"\n{options}"));
+    assert_eq!((faults.len(), more), (ParseErrors::MAX, 0), "of one table not more are looked for");
 }
 
 #[test]

@@ -51,9 +51,10 @@ pub(crate) fn send_request(path: &Path, request: &Request) -> Result<Response, E
     }
 }
 
-/// Replaces a control character, which a terminal could interpret.
+/// Replaces a control character, which a terminal could interpret, but for the end of a line.
 fn visible(character: char) -> impl Iterator<Item = char> {
-    let shown = if character.is_control() { char::REPLACEMENT_CHARACTER } else { character };
+    let shown =
+        if character.is_control() && character != '\n' { char::REPLACEMENT_CHARACTER } else { character };
     std::iter::once(shown)
 }
 

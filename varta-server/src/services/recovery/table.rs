@@ -29,6 +29,7 @@ impl RecoveryTables {
 
 impl ReadTables for RecoveryTables {
     const NAME: &str = "recovery";
+    const REQUIRED: &[(&str, &str)] = &[("exec", "true")];
 
     fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError> {
         let entry = RecoveryEntry::read(table, self.0.len())?;
