@@ -180,6 +180,14 @@ const ROWS: &[Row] = &[
         ],
     ),
     (
+        "messages on their way to `--heartbeat-url`",
+        &[
+            ("1", "", "1"),
+            ("10 s", "services/alerts/http_client.rs", "ANSWER_WITHIN"),
+            ("3 s", "services/heartbeat/url_target.rs", "FAIL_WITHIN"),
+        ],
+    ),
+    (
         "a template",
         &[
             ("64 KiB", "services/alerts/templates.rs", "MAX_TEMPLATE_LEN"),

@@ -22,7 +22,7 @@ const NO_OPTIONS: [&str; 0] = [];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. Unit files rely on them.
-const OPTIONS: [&str; 70] = [
+const OPTIONS: [&str; 73] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -91,12 +91,15 @@ const OPTIONS: [&str; 70] = [
     "alert-give-up-after",
     "flap-limit",
     "flap-window",
+    "heartbeat-url",
+    "heartbeat-every",
+    "heartbeat-ca-file",
     "log-format",
     "log-level",
 ];
 
 /// Those of them whose values may hold secrets.
-const HIDDEN: [&str; 2] = ["alertmanager", "webhook"];
+const HIDDEN: [&str; 3] = ["alertmanager", "webhook", "heartbeat-url"];
 
 /// And every one that takes none.
 const SWITCHES: [&str; 4] =

@@ -38,7 +38,7 @@ pub use self::services::alerts::{
     AlertOptions, AlertUrl, Login, MailAddress, MailOptions, Relay, Template, TemplateName, WebhookSignature,
 };
 pub use self::services::context::{ReloadReport, ReloadedFile};
-pub use self::services::{audit, events, recording, recovery};
+pub use self::services::{audit, events, heartbeat, recording, recovery};
 
 /// The command line, the environment and the file of `--config`, as clap reads them.
 pub mod cli {
@@ -53,6 +53,7 @@ pub mod cli {
     pub use crate::services::alerts::{AlertArgs, UrlText};
     pub use crate::services::audit::{AuditArgs, AuditTask, VerifyArgs};
     pub use crate::services::events::EventsArgs;
+    pub use crate::services::heartbeat::HeartbeatArgs;
     pub use crate::services::http::HttpArgs;
     pub use crate::services::maintenance::{
         ControlArgs, MaintenanceArgs, MaintenanceTask, PauseArgs, PausesArgs, ReloadArgs, ResumeArgs,

@@ -42,6 +42,30 @@ pub(crate) enum Query {
 /// The response to [`Query::Population`]: the number of agents by [`Verdict::index`].
 pub(crate) type Population = [usize; Verdict::NAMES.len()];
 
+/// The number of agents by verdict, which the engine tells between two turns of the tracker; `None` when it has
+/// ended. While it takes no turns there is no answer.
+pub(crate) async fn population(queries: &mpsc::Sender<Query>) -> Option<Population> {
+    let (answer, answered) = oneshot::channel();
+    queries.send(Query::Population(answer)).await.ok()?;
+    answered.await.ok()
+}
+
+/// The agents by verdict as one line, such as `12 agents: 10 up, 2 stalled`.
+pub(crate) fn summary(population: &Population) -> String {
+    let total: usize = population.iter().sum();
+    let by_verdict: Vec<_> = population
+        .iter()
+        .zip(Verdict::NAMES)
+        .filter(|(count, _)| **count > 0)
+        .map(|(count, name)| format!("{count} {name}"))
+        .collect();
+    match total {
+        0 => "no agents".to_owned(),
+        1 => format!("1 agent: {}", by_verdict.join(", ")),
+        total => format!("{total} agents: {}", by_verdict.join(", ")),
+    }
+}
+
 /// The response to [`Query::AddRows`].
 #[derive(Debug)]
 pub(crate) struct Slice {
@@ -87,4 +111,21 @@ pub(crate) struct Alarms {
     pub(crate) awaited: Vec<Arc<str>>,
     /// The slot to continue from; `None` at the end.
     pub(crate) next: Option<usize>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_names_the_verdicts_that_agents_have() {
+        let table = [
+            ([0; 6], "no agents"),
+            ([1, 0, 0, 0, 0, 0], "1 agent: 1 up"),
+            ([10, 2, 0, 1, 0, 3], "16 agents: 10 up, 2 stalled, 1 gone, 3 expected"),
+        ];
+        for (population, wanted) in table {
+            assert_eq!(summary(&population), wanted);
+        }
+    }
 }

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -113,6 +113,8 @@ pub(crate) struct Context {
     pub(crate) stop: CancellationToken,
     /// Cancelled when all tasks have ended but those of [`Context::spawn_last`].
     pub(crate) stop_last: CancellationToken,
+    /// Why the server ends, if that is because of an error: set before `stop_last` is cancelled.
+    pub(crate) failure: Arc<OnceLock<String>>,
     tasks: JoinSet<Ended>,
     last_tasks: JoinSet<Ended>,
     subscribers: Vec<Feed>,
@@ -140,6 +142,7 @@ impl Context {
             descriptors,
             stop: CancellationToken::new(),
             stop_last: CancellationToken::new(),
+            failure: Arc::default(),
             tasks: JoinSet::new(),
             last_tasks: JoinSet::new(),
             subscribers: Vec::new(),
@@ -248,6 +251,9 @@ impl Context {
                 target: "varta::server",
                 "not all tasks ended within {STOP_WITHIN:?}; ending without them"
             );
+        }
+        if let Err(error) = &result {
+            _ = self.failure.set(error.to_string());
         }
         self.stop_last.cancel();
         // Its own limits end it.

@@ -10,6 +10,7 @@ pub mod alerts;
 pub mod audit;
 pub(crate) mod context;
 pub mod events;
+pub mod heartbeat;
 pub mod http;
 pub(crate) mod log;
 pub mod maintenance;
@@ -31,6 +32,8 @@ use self::audit::{AuditArgs, AuditOptions, AuditTask};
 use self::context::Context;
 use self::events::service::Events;
 use self::events::{EventsArgs, EventsOptions};
+use self::heartbeat::service::Heartbeat;
+use self::heartbeat::{HeartbeatArgs, HeartbeatOptions};
 use self::http::service::Http;
 use self::http::{HttpArgs, HttpOptions};
 use self::maintenance::{MaintenanceArgs, MaintenanceTask, PlannedPauses};
@@ -66,6 +69,7 @@ pub(crate) const fn families() -> &'static [&'static [Family]] {
         maintenance::metrics::FAMILIES,
         audit::metrics::FAMILIES,
         alerts::metrics::FAMILIES,
+        heartbeat::metrics::FAMILIES,
         recovery::metrics::FAMILIES,
         events::metrics::FAMILIES,
         recording::metrics::FAMILIES,
@@ -103,6 +107,9 @@ pub struct Sections {
     /// The receivers of alerts.
     #[command(flatten, next_help_heading = "Alerts")]
     pub alerts: AlertArgs,
+    /// Who watches this server.
+    #[command(flatten, next_help_heading = "Heartbeat of the server")]
+    pub heartbeat: HeartbeatArgs,
 }
 
 /// What the program can do instead of serving.
@@ -172,6 +179,8 @@ pub struct Options {
     pub audit: Option<AuditOptions>,
     /// The receivers of alerts.
     pub alerts: AlertOptions,
+    /// Who is told that this server works.
+    pub heartbeat: HeartbeatOptions,
 }
 
 impl Sections {
@@ -186,7 +195,8 @@ impl Sections {
         tables: Option<&Tables>,
         sockets: &[SocketOptions],
     ) -> Result<Options, Error> {
-        let Sections { http, state, maintenance, recording, recovery, events, audit, alerts } = self;
+        let Sections { http, state, maintenance, recording, recovery, events, audit, alerts, heartbeat } =
+            self;
         let pauses = tables.map(|tables| tables.maintenance.clone()).unwrap_or_default();
         Ok(Options {
             http: http.options()?,
@@ -196,6 +206,7 @@ impl Sections {
             events: events.options()?,
             audit: audit.options()?,
             alerts: alerts.options()?,
+            heartbeat: heartbeat.options()?,
             recovery: recovery.options(tables.map(|tables| &tables.recovery))?,
         })
     }
@@ -208,9 +219,11 @@ impl Options {
     ///
     /// The first option whose value makes no sense, by its name on the command line.
     pub(crate) fn check(&self, sockets: &[SocketOptions]) -> Result<(), Error> {
-        let Options { http, state: _, maintenance, recording, recovery, events, audit, alerts } = self;
+        let Options { http, state: _, maintenance, recording, recovery, events, audit, alerts, heartbeat } =
+            self;
         maintenance.check(sockets)?;
         alerts.check()?;
+        heartbeat.check()?;
         recording.as_ref().map_or(Ok(()), RecordOptions::check)?;
         audit.as_ref().map_or(Ok(()), AuditOptions::check)?;
         recovery.check(audit.as_ref())?;
@@ -230,6 +243,7 @@ pub(crate) struct Services {
     events: Events,
     audit: Audit,
     alerts: Alerts,
+    heartbeat: Heartbeat,
     systemd: Systemd,
 }
 
@@ -252,7 +266,8 @@ impl Services {
         bind_sockets: impl FnOnce() -> Result<S, Error>,
     ) -> Result<(Self, S), Error> {
         // The context has the directory of the state.
-        let Options { http, state: _, maintenance, recording, recovery, events, audit, alerts } = options;
+        let Options { http, state: _, maintenance, recording, recovery, events, audit, alerts, heartbeat } =
+            options;
         let state = State::open(context, policy.max_agents, keyring)?;
         let alerts = Alerts::open(alerts, context)?;
         let sockets = bind_sockets()?;
@@ -261,11 +276,22 @@ impl Services {
         let events = Events::open(events)?;
         let audit = Audit::open(audit.as_ref(), context)?;
         let recovery = Recovery::open(recovery);
+        let heartbeat = Heartbeat::open(heartbeat)?;
         // Last: a server that could not start leaves no file behind that keeps the next from starting.
         let recording = Recording::open(recording, policy.stall_after)?;
         let systemd = Systemd::open(context);
-        let services =
-            Services { http, state, maintenance, recording, recovery, events, audit, alerts, systemd };
+        let services = Services {
+            http,
+            state,
+            maintenance,
+            recording,
+            recovery,
+            events,
+            audit,
+            alerts,
+            heartbeat,
+            systemd,
+        };
         Ok((services, sockets))
     }
 
@@ -290,8 +316,18 @@ impl Services {
         tracker: &mut Tracker,
         kernel_drops: KernelDrops,
     ) -> Result<ForTracker, Error> {
-        let Services { http, state, mut maintenance, recording, recovery, events, audit, alerts, systemd } =
-            self;
+        let Services {
+            http,
+            state,
+            mut maintenance,
+            recording,
+            recovery,
+            events,
+            audit,
+            alerts,
+            heartbeat,
+            systemd,
+        } = self;
         let pauses = maintenance.pauses().clone();
         log::service::start(context);
         let state = state.start(context, tracker)?;
@@ -302,6 +338,7 @@ impl Services {
         events.start(context)?;
         maintenance.start(context, audit_writer);
         http.start(context, kernel_drops)?;
+        heartbeat.start(context);
         systemd.start(context);
         Ok(ForTracker { state, recorder })
     }

@@ -30,15 +30,15 @@ const MAX_CA_FILE_LEN: u64 = 4 << 20;
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) result: DeliveryResult,
+pub(in crate::services) struct Answer {
+    pub(in crate::services) result: DeliveryResult,
     /// What the receiver's clock showed, in whole seconds, if it told.
     pub(super) date: Option<WallTime>,
 }
 
 /// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum DeliveryResult {
+pub(in crate::services) enum DeliveryResult {
     /// Status 2xx.
     Taken,
     /// A status that a repeat would not change, with the reason.
@@ -58,14 +58,18 @@ impl fmt::Display for DeliveryResult {
     }
 }
 
-/// Builds the client. The certificates of the host are loaded only if a destination needs them.
+/// Builds the client. `ca_option` is the option that gave the file. The certificates of the host are loaded only if a destination needs them.
 ///
 /// # Errors
 ///
 /// A file of certificates that cannot be used, or TLS that cannot be set up.
-pub(super) fn client(ca_file: Option<&Path>, needs_tls: bool) -> Result<Client, Error> {
+pub(in crate::services) fn client(
+    ca_file: Option<&Path>,
+    ca_option: &str,
+    needs_tls: bool,
+) -> Result<Client, Error> {
     let failed = |error: &dyn std::error::Error| Error::Runtime {
-        action: "set up the client for alerts",
+        action: "set up the client for HTTP",
         source: std::io::Error::other(chain(error)),
     };
     let mut roots = rustls::RootCertStore::empty();
@@ -75,14 +79,13 @@ pub(super) fn client(ca_file: Option<&Path>, needs_tls: bool) -> Result<Client, 
         if taken == 0 && ca_file.is_none() {
             tracing::warn!(
                 target: "varta::alerts",
-                "this host has no certificates of authorities, so nobody can be sent alerts over https; install its \
-                 package of them (ca-certificates), or give --alert-ca-file"
+                "this host has no certificates of authorities, so nothing can be sent over https; install its package of \
+                 them (ca-certificates), or give {ca_option}"
             );
         }
     }
     if let Some(path) = ca_file {
-        let refused =
-            |fault: String| Error::configuration_file(path, format!("{fault}; see --alert-ca-file"));
+        let refused = |fault: String| Error::configuration_file(path, format!("{fault}; see {ca_option}"));
         for certificate in certificates(path).map_err(refused)? {
             roots
                 .add(certificate)
@@ -132,7 +135,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 pub(super) const JSON: &str = "application/json";
 
 /// Posts a body, and classifies the response.
-pub(super) async fn post(
+pub(in crate::services) async fn post(
     client: &Client,
     url: &AlertUrl,
     content_type: &'static str,
@@ -238,7 +241,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pipe = directory.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-        let refused = client(Some(&pipe), true).unwrap_err();
+        let refused = client(Some(&pipe), "--alert-ca-file", true).unwrap_err();
         assert_eq!(refused.exit_status(), 2);
         let said = format!("{}: is not a regular file; see --alert-ca-file", pipe.display());
         assert_eq!(refused.to_string(), said);
@@ -247,12 +250,12 @@ mod tests {
     #[test]
     fn a_file_without_certificates_is_refused_by_name() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let said = client(Some(file.path()), false).unwrap_err();
+        let said = client(Some(file.path()), "--alert-ca-file", false).unwrap_err();
         assert_eq!(said.exit_status(), 2);
         assert!(said.to_string().starts_with(file.path().to_str().unwrap()), "{said}");
         std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
             .unwrap();
-        assert!(client(Some(file.path()), false).is_err());
-        client(None, false).unwrap();
+        assert!(client(Some(file.path()), "--alert-ca-file", false).is_err());
+        client(None, "--alert-ca-file", false).unwrap();
     }
 }

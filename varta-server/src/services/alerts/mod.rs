@@ -10,7 +10,7 @@ mod alertmanager;
 mod annotations;
 mod courier;
 mod delivery;
-mod http_client;
+pub(in crate::services) mod http_client;
 mod lanes;
 mod lifecycle;
 mod mail;

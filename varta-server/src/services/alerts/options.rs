@@ -224,6 +224,13 @@ pub struct AlertArgs {
 #[derive(Clone, PartialEq, Eq)]
 pub struct UrlText(String);
 
+impl UrlText {
+    /// The text, for a parser that does not repeat it.
+    pub(in crate::services) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl FromStr for UrlText {
     type Err = std::convert::Infallible;
 

@@ -63,7 +63,7 @@ impl Alerts {
         }
         let needs_tls = options.urls().any(AlertUrl::is_https);
         let ca_file = options.ca_file.as_deref();
-        let client = http_client::client(ca_file, needs_tls)?;
+        let client = http_client::client(ca_file, "--alert-ca-file", needs_tls)?;
         let mail = options.mail.take().map(|mail| Mail::open(mail, ca_file, &context.host)).transpose()?;
         let file = context.state_dir.as_ref().map(AlertFile::new);
         file.as_ref().map_or(Ok(()), AlertFile::refuse_newer)?;

@@ -37,12 +37,20 @@ impl AlertUrl {
         Ok(AlertUrl { url: parse(text)?, shows_path: false })
     }
 
+    /// The URL with a segment more in its path, before its query.
+    pub(in crate::services) fn below(&self, segment: &str) -> Self {
+        let mut url = self.url.clone();
+        let path = format!("{}/{segment}", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        AlertUrl { url, shows_path: self.shows_path }
+    }
+
     pub(super) fn get(&self) -> &Url {
         &self.url
     }
 
     /// Whether requests are encrypted.
-    pub(super) fn is_https(&self) -> bool {
+    pub(in crate::services) fn is_https(&self) -> bool {
         self.url.scheme() == "https"
     }
 }
@@ -91,6 +99,17 @@ mod tests {
         assert_eq!(of("http://localhost:9093"), "http://localhost:9093/api/v2/alerts");
         assert_eq!(of("https://am.example/prefix/"), "https://am.example/prefix/api/v2/alerts");
         assert_eq!(of("http://[::1]:9093"), "http://[::1]:9093/api/v2/alerts");
+    }
+
+    #[test]
+    fn a_segment_is_appended_to_the_path_and_the_query_stays() {
+        for (text, wanted) in [
+            ("https://hc.example/key", "https://hc.example/key/start"),
+            ("https://hc.example/key/?a=b", "https://hc.example/key/start?a=b"),
+            ("https://hc.example", "https://hc.example/start"),
+        ] {
+            assert_eq!(AlertUrl::of_webhook(text).unwrap().below("start").get().as_str(), wanted);
+        }
     }
 
     #[test]

@@ -4,14 +4,14 @@ use std::env;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
 use crate::base::error::Error;
-use crate::domain::tracker::{Transition, Verdict};
-use crate::engine::query::{Population, Query};
+use crate::domain::tracker::Transition;
+use crate::engine::query::{Query, population, summary};
 use crate::services::context::Context;
 use crate::services::systemd::metrics::{SINK, failures};
 use crate::services::systemd::notifier::Notifier;
@@ -130,8 +130,8 @@ impl Conversation {
 
     /// Ends when the tracker does.
     async fn converse(&mut self) {
-        let Some(population) = self.ask().await else { return };
-        let mut told = summary(&population);
+        let Some(agents) = population(&self.queries).await else { return };
+        let mut told = summary(&agents);
         self.notifier.send(&format!("READY=1\nSTATUS={told}")).await;
         let started = Instant::now();
         let mut next_status = started + STATUS_EVERY;
@@ -144,16 +144,16 @@ impl Conversation {
                 biased;
                 () = sleep_until(next_keep_alive), if keep_alive.is_some() => {
                     // A tracker that does not take turns gives no answer, and then nothing is sent.
-                    if self.ask().await.is_none() {
+                    if population(&self.queries).await.is_none() {
                         return;
                     }
                     self.notifier.send("WATCHDOG=1").await;
                     next_keep_alive = Instant::now() + keep_alive.unwrap_or_default();
                 }
                 () = sleep_until(next_status), if has_changed => {
-                    let Some(population) = self.ask().await else { return };
+                    let Some(agents) = population(&self.queries).await else { return };
                     has_changed = false;
-                    let status = summary(&population);
+                    let status = summary(&agents);
                     if status != told {
                         self.notifier.send(&format!("STATUS={status}")).await;
                         told = status;
@@ -170,29 +170,6 @@ impl Conversation {
             }
         }
     }
-
-    /// The answer of the tracker, which it gives between two turns; `None` when it has ended.
-    async fn ask(&self) -> Option<Population> {
-        let (answer, answered) = oneshot::channel();
-        self.queries.send(Query::Population(answer)).await.ok()?;
-        answered.await.ok()
-    }
-}
-
-/// The agents by verdict as one line, such as `12 agents: 10 up, 2 stalled`.
-fn summary(population: &Population) -> String {
-    let total: usize = population.iter().sum();
-    let by_verdict: Vec<_> = population
-        .iter()
-        .zip(Verdict::NAMES)
-        .filter(|(count, _)| **count > 0)
-        .map(|(count, name)| format!("{count} {name}"))
-        .collect();
-    match total {
-        0 => "no agents".to_owned(),
-        1 => format!("1 agent: {}", by_verdict.join(", ")),
-        total => format!("{total} agents: {}", by_verdict.join(", ")),
-    }
 }
 
 #[cfg(test)]
@@ -200,21 +177,11 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
     use std::path::Path;
 
+    use tokio::sync::oneshot;
     use tokio::time::timeout;
 
     use super::*;
-
-    #[test]
-    fn a_summary_names_the_verdicts_that_agents_have() {
-        let table = [
-            ([0; 6], "no agents"),
-            ([1, 0, 0, 0, 0, 0], "1 agent: 1 up"),
-            ([10, 2, 0, 1, 0, 3], "16 agents: 10 up, 2 stalled, 1 gone, 3 expected"),
-        ];
-        for (population, wanted) in table {
-            assert_eq!(summary(&population), wanted);
-        }
-    }
+    use crate::engine::query::Population;
 
     struct Manager {
         socket: tokio::net::UnixDatagram,

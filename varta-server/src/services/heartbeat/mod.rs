@@ -1,0 +1,11 @@
+//! Heartbeats of the server itself, for who watches it: sent only after a completed turn of the tracker.
+//!
+//! A timer that still runs beside a tracker that hangs sends nothing. The receiver alarms when heartbeats stay
+//! away, whatever has ended with the server: its process, its host, or its network.
+
+pub(in crate::services) mod metrics;
+mod options;
+pub(crate) mod service;
+mod url_target;
+
+pub use self::options::{HeartbeatArgs, HeartbeatOptions, UrlOptions};
