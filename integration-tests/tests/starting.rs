@@ -22,7 +22,7 @@ const NO_OPTIONS: [&str; 0] = [];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. Unit files rely on them.
-const OPTIONS: [&str; 73] = [
+const OPTIONS: [&str; 77] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -94,6 +94,10 @@ const OPTIONS: [&str; 73] = [
     "heartbeat-url",
     "heartbeat-every",
     "heartbeat-ca-file",
+    "beat-to",
+    "beat-every",
+    "hw-watchdog",
+    "hw-watchdog-timeout",
     "log-format",
     "log-level",
 ];

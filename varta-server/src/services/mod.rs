@@ -223,7 +223,7 @@ impl Options {
             self;
         maintenance.check(sockets)?;
         alerts.check()?;
-        heartbeat.check()?;
+        heartbeat.check(sockets)?;
         recording.as_ref().map_or(Ok(()), RecordOptions::check)?;
         audit.as_ref().map_or(Ok(()), AuditOptions::check)?;
         recovery.check(audit.as_ref())?;
@@ -276,7 +276,7 @@ impl Services {
         let events = Events::open(events)?;
         let audit = Audit::open(audit.as_ref(), context)?;
         let recovery = Recovery::open(recovery);
-        let heartbeat = Heartbeat::open(heartbeat)?;
+        let heartbeat = Heartbeat::open(heartbeat, &context.host)?;
         // Last: a server that could not start leaves no file behind that keeps the next from starting.
         let recording = Recording::open(recording, policy.stall_after)?;
         let systemd = Systemd::open(context);

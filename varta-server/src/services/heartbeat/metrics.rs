@@ -10,10 +10,20 @@ families! {
 }
 
 /// The counters of one kind of destination.
-#[derive(Clone)]
 pub(super) struct Outcomes {
-    pub(super) sent: Counter,
-    pub(super) failed: Counter,
+    sent: Counter,
+    failed: Counter,
+    /// Whether the last heartbeat was not taken.
+    is_failing: bool,
+}
+
+/// What is worth a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The first failure after a success.
+    Fails,
+    /// The first success after a failure.
+    WorksAgain,
 }
 
 impl Outcomes {
@@ -21,6 +31,18 @@ impl Outcomes {
     pub(super) fn new(registry: &Registry, destination: &str) -> Self {
         let counter =
             |outcome| registry.counter(HEARTBEATS, &[("destination", destination), ("outcome", outcome)]);
-        Outcomes { sent: counter("sent"), failed: counter("failed") }
+        Outcomes { sent: counter("sent"), failed: counter("failed"), is_failing: false }
+    }
+
+    /// Counts what became of a heartbeat.
+    pub(super) fn count(&mut self, is_taken: bool) -> Option<Change> {
+        let counter = if is_taken { &self.sent } else { &self.failed };
+        counter.increment(1);
+        let change = match (std::mem::replace(&mut self.is_failing, !is_taken), is_taken) {
+            (false, false) => Change::Fails,
+            (true, true) => Change::WorksAgain,
+            (false, true) | (true, false) => return None,
+        };
+        Some(change)
     }
 }

@@ -5,13 +5,20 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::base::SocketOptions;
 use crate::base::error::Error;
+use crate::base::options::host_port::{HostPort, parse_host_port};
 use crate::base::options::parse_duration;
 use crate::services::alerts::{AlertUrl, UrlText};
+use crate::services::heartbeat::device_target::MIN_TIMEOUT;
 
 const DEFAULT_EVERY: Duration = Duration::from_secs(60);
 const MIN_EVERY: Duration = Duration::from_secs(1);
 const MAX_EVERY: Duration = Duration::from_secs(86_400);
+const DEFAULT_BEAT_EVERY: Duration = Duration::from_secs(1);
+const MIN_BEAT_EVERY: Duration = Duration::from_millis(100);
+const MAX_BEAT_EVERY: Duration = Duration::from_secs(600);
+const MAX_HW_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// Who is told that this server works. A group of options.
 #[derive(Clone, Debug, Default, Args)]
@@ -33,6 +40,48 @@ pub struct HeartbeatArgs {
     /// host
     #[arg(long, env = "VARTA_HEARTBEAT_CA_FILE", value_name = "FILE", hide_short_help = true)]
     pub heartbeat_ca_file: Option<PathBuf>,
+
+    /// Another varta-server that watches this one, unix:PATH or udp:ADDR
+    ///
+    /// It gets beats in plaintext as from any agent, under the name varta-server@HOST, only after completed turns
+    /// of the tracker, and is asked to bear a silence of five intervals.
+    #[arg(long, env = "VARTA_BEAT_TO", value_name = "SERVER", value_parser = parse_beat_to)]
+    pub beat_to: Option<BeatTo>,
+
+    /// Interval of beats to --beat-to [default: 1s]
+    #[arg(long, env = "VARTA_BEAT_EVERY", value_name = "DURATION", value_parser = parse_duration,
+          hide_short_help = true)]
+    pub beat_every: Option<Duration>,
+
+    /// Device of a hardware watchdog, such as /dev/watchdog0
+    ///
+    /// It resets the host when the tracker completes no turn for the time of the device. An orderly stop disarms
+    /// it, and an end because of an error does not.
+    #[arg(long, env = "VARTA_HW_WATCHDOG", value_name = "DEVICE", hide_short_help = true)]
+    pub hw_watchdog: Option<PathBuf>,
+
+    /// Time that is set on the device of --hw-watchdog, in whole seconds; without it the device keeps its own
+    #[arg(long, env = "VARTA_HW_WATCHDOG_TIMEOUT", value_name = "DURATION", value_parser = parse_duration,
+          hide_short_help = true)]
+    pub hw_watchdog_timeout: Option<Duration>,
+}
+
+/// Another server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BeatTo {
+    /// The path of its Unix socket.
+    Unix(PathBuf),
+    /// The address on which it listens for plaintext UDP.
+    Udp(HostPort),
+}
+
+fn parse_beat_to(text: &str) -> Result<BeatTo, String> {
+    match text.split_once(':') {
+        Some(("unix", path)) if !path.is_empty() => Ok(BeatTo::Unix(path.into())),
+        Some(("udp", address)) => parse_host_port(address).map(BeatTo::Udp),
+        _ => Err("is neither unix:PATH nor udp:ADDR, as in udp:watcher.example:9844".to_owned()),
+    }
 }
 
 impl HeartbeatArgs {
@@ -43,23 +92,33 @@ impl HeartbeatArgs {
     /// An invalid URL, or an option without effect. Ranges are checked by
     /// [`Config::check`](crate::config::Config::check).
     pub fn options(self) -> Result<HeartbeatOptions, Error> {
-        let HeartbeatArgs { heartbeat_url, heartbeat_every, heartbeat_ca_file } = self;
+        let to_url = self.heartbeat_url.is_some();
         let useless = [
-            ("--heartbeat-every", heartbeat_every.is_some()),
-            ("--heartbeat-ca-file", heartbeat_ca_file.is_some()),
+            ("--heartbeat-every", self.heartbeat_every.is_some(), to_url, "--heartbeat-url"),
+            ("--heartbeat-ca-file", self.heartbeat_ca_file.is_some(), to_url, "--heartbeat-url"),
+            ("--beat-every", self.beat_every.is_some(), self.beat_to.is_some(), "--beat-to"),
+            (
+                "--hw-watchdog-timeout",
+                self.hw_watchdog_timeout.is_some(),
+                self.hw_watchdog.is_some(),
+                "--hw-watchdog",
+            ),
         ];
-        let Some(text) = heartbeat_url else {
-            return match useless.into_iter().find(|(_, is_given)| *is_given) {
-                Some((option, _)) => {
-                    Err(Error::Option { option, fault: "does nothing without --heartbeat-url".to_owned() })
-                }
-                None => Ok(HeartbeatOptions::default()),
-            };
-        };
-        let url = AlertUrl::of_webhook(text.as_str())
-            .map_err(|fault| Error::Option { option: "--heartbeat-url", fault })?;
-        let every = heartbeat_every.unwrap_or(DEFAULT_EVERY);
-        Ok(HeartbeatOptions { url: Some(UrlOptions { url, every, ca_file: heartbeat_ca_file }) })
+        for (option, is_given, does_something, needed) in useless {
+            if is_given && !does_something {
+                return Err(Error::Option { option, fault: format!("does nothing without {needed}") });
+            }
+        }
+        let url = self.heartbeat_url.map(|text| AlertUrl::of_webhook(text.as_str())).transpose();
+        let url = url.map_err(|fault| Error::Option { option: "--heartbeat-url", fault })?;
+        let (every, ca_file) = (self.heartbeat_every.unwrap_or(DEFAULT_EVERY), self.heartbeat_ca_file);
+        let beat_every = self.beat_every.unwrap_or(DEFAULT_BEAT_EVERY);
+        let timeout = self.hw_watchdog_timeout;
+        Ok(HeartbeatOptions {
+            url: url.map(|url| UrlOptions { url, every, ca_file }),
+            peer: self.beat_to.map(|to| PeerOptions { to, every: beat_every }),
+            device: self.hw_watchdog.map(|path| DeviceOptions { path, timeout }),
+        })
     }
 }
 
@@ -68,6 +127,28 @@ impl HeartbeatArgs {
 pub struct HeartbeatOptions {
     /// The URL that gets heartbeats.
     pub url: Option<UrlOptions>,
+    /// The server that gets beats.
+    pub peer: Option<PeerOptions>,
+    /// The watchdog that is fed.
+    pub device: Option<DeviceOptions>,
+}
+
+/// Beats to another server.
+#[derive(Debug)]
+pub struct PeerOptions {
+    /// Where they go.
+    pub to: BeatTo,
+    /// Their interval.
+    pub every: Duration,
+}
+
+/// A hardware watchdog.
+#[derive(Debug)]
+pub struct DeviceOptions {
+    /// Its device.
+    pub path: PathBuf,
+    /// The time that is set on it, in whole seconds; `None` for its own.
+    pub timeout: Option<Duration>,
 }
 
 /// Heartbeats to a URL.
@@ -82,14 +163,16 @@ pub struct UrlOptions {
 }
 
 impl HeartbeatOptions {
-    /// Checks the ranges and combinations that the types leave open.
+    /// Checks the ranges and combinations that the types leave open. `sockets` are those of this server.
     ///
     /// # Errors
     ///
     /// The first option whose value is out of range or has no effect.
-    pub fn check(&self) -> Result<(), Error> {
-        let HeartbeatOptions { url } = self;
-        url.as_ref().map_or(Ok(()), UrlOptions::check)
+    pub fn check(&self, sockets: &[SocketOptions]) -> Result<(), Error> {
+        let HeartbeatOptions { url, peer, device } = self;
+        url.as_ref().map_or(Ok(()), UrlOptions::check)?;
+        peer.as_ref().map_or(Ok(()), |peer| peer.check(sockets))?;
+        device.as_ref().map_or(Ok(()), DeviceOptions::check)
     }
 }
 
@@ -107,6 +190,33 @@ impl UrlOptions {
     }
 }
 
+impl PeerOptions {
+    fn check(&self, sockets: &[SocketOptions]) -> Result<(), Error> {
+        if let BeatTo::Unix(path) = &self.to
+            && sockets.iter().any(|socket| socket.path == *path)
+        {
+            let fault = format!("unix:{} is a socket of this server itself", path.display());
+            return Err(Error::Option { option: "--beat-to", fault });
+        }
+        if !(MIN_BEAT_EVERY..=MAX_BEAT_EVERY).contains(&self.every) {
+            let fault = format!("{:?} is not between 100ms and 10m", self.every);
+            return Err(Error::Option { option: "--beat-every", fault });
+        }
+        Ok(())
+    }
+}
+
+impl DeviceOptions {
+    fn check(&self) -> Result<(), Error> {
+        let Some(timeout) = self.timeout else { return Ok(()) };
+        if (MIN_TIMEOUT..=MAX_HW_TIMEOUT).contains(&timeout) && timeout.subsec_nanos() == 0 {
+            return Ok(());
+        }
+        let fault = format!("{timeout:?} is no number of whole seconds between 10s and 1h");
+        Err(Error::Option { option: "--hw-watchdog-timeout", fault })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -121,13 +231,16 @@ mod tests {
 
     fn options(words: &[&str]) -> Result<HeartbeatOptions, String> {
         let command = Command::try_parse_from(["command"].iter().chain(words)).unwrap();
+        let own = SocketOptions { path: "/own.sock".into(), is_default: false, mode: 0o600, group: None };
+        let sockets = [own];
         let options = command.heartbeat.options().map_err(|error| error.to_string())?;
-        options.check().map_err(|error| error.to_string()).map(|()| options)
+        options.check(&sockets).map_err(|error| error.to_string()).map(|()| options)
     }
 
     #[test]
     fn nobody_is_told_by_default_and_a_url_every_minute() {
-        assert!(options(&[]).unwrap().url.is_none());
+        let nobody = options(&[]).unwrap();
+        assert!(nobody.url.is_none() && nobody.peer.is_none() && nobody.device.is_none());
         let url = options(&["--heartbeat-url=https://hc.example/secret"]).unwrap().url.unwrap();
         assert_eq!(url.every, Duration::from_secs(60));
         assert_eq!(url.url.to_string(), "https://hc.example/…");
@@ -136,7 +249,22 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_by_its_option_and_the_url_is_not_repeated() {
         let http = "--heartbeat-url=http://localhost/secret";
-        let table: [(&[&str], &str); 6] = [
+        let (peer, device) = ("--beat-to=unix:/other.sock", "--hw-watchdog=/dev/watchdog0");
+        options(&[peer, "--beat-every=10m"]).unwrap();
+        options(&[device, "--hw-watchdog-timeout=10s"]).unwrap();
+        let table: [(&[&str], &str); 12] = [
+            (&["--beat-every=1s"], "--beat-every: does nothing without --beat-to"),
+            (&["--beat-to=unix:/own.sock"], "--beat-to: unix:/own.sock is a socket of this server itself"),
+            (&[peer, "--beat-every=50ms"], "--beat-every: 50ms is not between 100ms and 10m"),
+            (&["--hw-watchdog-timeout=10s"], "--hw-watchdog-timeout: does nothing without --hw-watchdog"),
+            (
+                &[device, "--hw-watchdog-timeout=9s"],
+                "--hw-watchdog-timeout: 9s is no number of whole seconds",
+            ),
+            (
+                &[device, "--hw-watchdog-timeout=10500ms"],
+                "--hw-watchdog-timeout: 10.5s is no number of whole",
+            ),
             (&["--heartbeat-every=1m"], "--heartbeat-every: does nothing without --heartbeat-url"),
             (&["--heartbeat-ca-file=x"], "--heartbeat-ca-file: does nothing without --heartbeat-url"),
             (&[http, "--heartbeat-ca-file=x"], "--heartbeat-ca-file: does nothing without an https:// URL"),
@@ -148,6 +276,15 @@ mod tests {
             let refused = options(words).unwrap_err();
             assert!(refused.starts_with(said), "{refused}");
             assert!(!refused.contains("secret"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn another_server_is_a_unix_socket_or_an_address() {
+        assert_eq!(parse_beat_to("unix:/run/b.sock"), Ok(BeatTo::Unix("/run/b.sock".into())));
+        assert_eq!(parse_beat_to("udp:[::1]:9844"), parse_host_port("[::1]:9844").map(BeatTo::Udp));
+        for text in ["", "unix:", "/run/b.sock", "udp:", "udp:localhost", "tcp:localhost:1"] {
+            assert!(parse_beat_to(text).is_err(), "{text}");
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::engine::query::{Query, population, summary};
 use crate::services::alerts::AlertUrl;
 use crate::services::alerts::http_client::{self, DeliveryResult};
 use crate::services::context::Context;
-use crate::services::heartbeat::metrics::Outcomes;
+use crate::services::heartbeat::metrics::{Change, Outcomes};
 use crate::services::heartbeat::options::UrlOptions;
 
 /// The longest time that the last message may take, with which the server says that it ends because of an error.
@@ -52,7 +52,7 @@ impl UrlTarget {
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let (stop, failure) = (context.stop_last.clone(), context.failure.clone());
         let queries = context.queries.clone();
-        let mut sender = Sender { target: self, outcomes, is_failing: false };
+        let mut sender = Sender { target: self, outcomes };
         async move {
             tokio::select! {
                 biased;
@@ -74,8 +74,6 @@ impl UrlTarget {
 struct Sender {
     target: UrlTarget,
     outcomes: Outcomes,
-    /// Whether the last message was not taken.
-    is_failing: bool,
 }
 
 impl Sender {
@@ -88,7 +86,7 @@ impl Sender {
             sleep_until(next).await;
         }
         // The tracker has ended, and the server follows.
-        pending().await
+        pending::<()>().await;
     }
 
     async fn send(&mut self, which: usize, body: String) {
@@ -101,24 +99,17 @@ impl Sender {
     /// after a failure.
     fn judge(&mut self, result: &DeliveryResult) {
         let (url, every) = (&self.target.urls[0], self.target.every);
-        let is_failing = !matches!(result, DeliveryResult::Taken);
-        if is_failing {
-            self.outcomes.failed.increment(1);
-        } else {
-            self.outcomes.sent.increment(1);
-        }
-        match (self.is_failing, is_failing) {
-            (false, true) => tracing::warn!(
+        match self.outcomes.count(matches!(result, DeliveryResult::Taken)) {
+            Some(Change::Fails) => tracing::warn!(
                 target: "varta::heartbeat",
                 "a heartbeat to {url} is {result}; the next one follows in {every:?}, see --heartbeat-url"
             ),
-            (true, false) => tracing::info!(
+            Some(Change::WorksAgain) => tracing::info!(
                 target: "varta::heartbeat",
                 "heartbeats to {url} are taken again"
             ),
-            (true, true) | (false, false) => {}
+            None => {}
         }
-        self.is_failing = is_failing;
     }
 }
 
@@ -144,7 +135,11 @@ mod tests {
             let url = format!("http://{}/key", listener.local_addr().unwrap());
             let url = AlertUrl::of_webhook(&url).unwrap();
             let url = UrlOptions { url, every: Duration::from_millis(10), ca_file: None };
-            (Watcher(listener), Heartbeat::open(HeartbeatOptions { url: Some(url) }).unwrap())
+            (
+                Watcher(listener),
+                Heartbeat::open(HeartbeatOptions { url: Some(url), ..HeartbeatOptions::default() }, "host")
+                    .unwrap(),
+            )
         }
 
         /// The path and the body of the next message, which gets this status.
