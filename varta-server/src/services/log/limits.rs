@@ -1,8 +1,8 @@
 //! Limits on the lines about agents: no agent, and no number of them, fills a disk or hides the alarms of others.
 //!
-//! A line needs room in two limits: that of its agent, so that one that goes up and down without end takes a
-//! small part of the log, and that of its kind. What finds none is left out, counted, and told every
-//! [`TOLD_EVERY`].
+//! A line needs room in two limits: that of its agent for lines of this kind to this verdict, so that one that goes
+//! up and down without end takes a small part of the log and its death is a line all the same, and that of its
+//! kind. What finds none is left out, counted, and told every [`TOLD_EVERY`].
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -16,13 +16,14 @@ use crate::domain::beat::Transport;
 use crate::domain::tracker::Transition;
 use crate::services::log::names::NameCounts;
 
-/// The lines of one agent at once, and the time after which it may have as many again: two lines a minute.
+/// The lines of one agent of a kind and to a verdict at once, and the time after which it may have as many again:
+/// two lines a minute.
 const OF_AGENT: NonZeroU32 = NonZeroU32::new(20).expect("more than zero");
 const OF_AGENT_WITHIN: Duration = Duration::from_secs(600);
 /// The same for all lines of a kind: ten lines a second.
 const OF_KIND: NonZeroU32 = NonZeroU32::new(1_000).expect("more than zero");
 const OF_KIND_WITHIN: Duration = Duration::from_secs(100);
-/// The places for what agents have used of their limits. Agents are spread over them at random; two in one place
+/// The places for what agents have used of their limits. They are spread over them at random; two in one place
 /// share its limit.
 const PLACES: usize = 4_096;
 /// How often it is told what was left out.
@@ -126,7 +127,9 @@ impl LineLimits {
     }
 
     fn place_of(&self, transition: &Transition) -> usize {
-        let [low, high, ..] = self.places.hash_one(AgentKey::of(&transition.agent)).to_ne_bytes();
+        let line =
+            (AgentKey::of(&transition.agent), LineKind::of(transition).as_str(), transition.to.as_str());
+        let [low, high, ..] = self.places.hash_one(line).to_ne_bytes();
         usize::from(u16::from_ne_bytes([low, high])) % PLACES
     }
 
@@ -160,8 +163,9 @@ impl fmt::Display for Omitted {
         let kinds: Vec<_> = kinds.map(|(kind, count)| format!("{} {count}", kind.as_str())).collect();
         write!(
             f,
-            "{} lines about agents were left out: by kind {}, by name {}; an agent has {OF_AGENT} lines at once and two a \
-             minute, and a kind {OF_KIND} and ten a second; metrics, alerts, the events file and the history have all changes",
+            "{} lines about agents were left out: by kind {}, by name {}; an agent has {OF_AGENT} lines of \
+             each kind to each verdict at once and two a minute, and a kind {OF_KIND} and ten a second; metrics, alerts and \
+             the events file have all changes",
             self.count(),
             kinds.join(", "),
             self.names
@@ -214,10 +218,30 @@ mod tests {
             now = now + Duration::from_millis(10);
         }
         // Ten minutes of it.
-        assert_eq!(lines, 20 + 19);
-        let other =
-            (8..).find(|pid| limits.place_of(&stalled(*pid)) != limits.place_of(&stalled(7))).unwrap();
+        assert_eq!(lines, 2 * (20 + 19));
+        let used = [stalled(7), recovered(7)].map(|transition| limits.place_of(&transition));
+        let is_free = |pid: &u32| {
+            [stalled(*pid), recovered(*pid)].iter().all(|of| !used.contains(&limits.place_of(of)))
+        };
+        let other = (8..).find(is_free).unwrap();
         assert_eq!(taken(&mut limits, now, [stalled(other), recovered(other)]), 2);
+    }
+
+    #[test]
+    fn what_an_agent_reports_and_how_often_it_stalls_hides_neither_its_silence_nor_its_death() {
+        let mut limits = LineLimits::new();
+        let now = MonoTime::from_secs(1_000);
+        let down = |pid| sample::transition("worker").pid(pid).to(Verdict::Down, Cause::Killed { signal: 9 });
+        // Three places of their own.
+        let is_apart = |pid: &u32| {
+            let mut places = [reported(*pid), stalled(*pid), down(*pid)].map(|of| limits.place_of(&of));
+            places.sort_unstable();
+            places.windows(2).all(|pair| pair[0] != pair[1])
+        };
+        let pid = (7..).find(is_apart).unwrap();
+        assert_eq!(taken(&mut limits, now, (0..100).map(|_| reported(pid))), 20);
+        assert_eq!(taken(&mut limits, now, (0..100).map(|_| stalled(pid))), 20);
+        assert_eq!(limits.try_take(&down(pid), now), Ok(()));
     }
 
     #[test]
@@ -258,13 +282,13 @@ mod tests {
         let now = MonoTime::from_secs(1_000);
         taken(&mut limits, now, (0..20).map(|_| stalled(7)));
         assert_eq!(limits.told_at(), None);
-        taken(&mut limits, now, (0..5).map(|_| recovered(7)));
+        taken(&mut limits, now, (0..23).map(|_| recovered(7)));
         assert!(limits.try_take(&stalled(7), now + Duration::from_secs(9)).is_err());
         assert_eq!(limits.told_at(), Some(now + TOLD_EVERY));
         assert!(limits.poll_omitted(now + Duration::from_secs(9)).is_none());
         let omitted = limits.poll_omitted(now + TOLD_EVERY).unwrap();
         let told = omitted.to_string();
-        let expected = "6 lines about agents were left out: by kind alarm 1, change 5, by name worker 6; ";
+        let expected = "4 lines about agents were left out: by kind alarm 1, change 3, by name worker 4; ";
         assert!(told.starts_with(expected), "{told}");
         assert_eq!(limits.told_at(), None);
     }
