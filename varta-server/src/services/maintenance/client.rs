@@ -46,16 +46,15 @@ pub(crate) fn send_request(path: &Path, request: &Request) -> Result<Response, E
         ResponseStatus::Refused | ResponseStatus::Malformed => {
             let word =
                 answer.word.unwrap_or_else(|| "it was not done, and the server does not say why".to_owned());
-            Err(failed(word.chars().flat_map(visible).collect()))
+            Err(failed(visible(&word)))
         }
     }
 }
 
-/// Replaces a control character, which a terminal could interpret, but for the end of a line.
-fn visible(character: char) -> impl Iterator<Item = char> {
-    let shown =
-        if character.is_control() && character != '\n' { char::REPLACEMENT_CHARACTER } else { character };
-    std::iter::once(shown)
+/// Replaces control characters, which a terminal could interpret, but for the ends of lines.
+pub(super) fn visible(text: &str) -> String {
+    let is_hidden = |character: char| character.is_control() && character != '\n';
+    text.chars().map(|shown| if is_hidden(shown) { char::REPLACEMENT_CHARACTER } else { shown }).collect()
 }
 
 fn connect(path: &Path) -> io::Result<Socket> {
@@ -97,4 +96,15 @@ fn exchange(mut socket: &Socket, request: &Request) -> io::Result<Vec<u8>> {
     read?;
     sent?;
     Err(io::ErrorKind::UnexpectedEof.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_is_shown_as_it_is_but_for_what_a_terminal_would_obey() {
+        assert_eq!(visible("the server's log: \"é\\\""), "the server's log: \"é\\\"");
+        assert_eq!(visible("a\u{1b}[2Jb\nc\u{9b}d\r"), "a\u{fffd}[2Jb\nc\u{fffd}d\u{fffd}");
+    }
 }

@@ -16,7 +16,7 @@ use crate::base::options::parse_duration;
 use crate::base::stdout::print;
 use crate::base::time::rfc3339;
 use crate::services::maintenance::agent_commands::{AckArgs, ForgetArgs, UnackArgs};
-use crate::services::maintenance::client::send_request;
+use crate::services::maintenance::client::{send_request, visible};
 use crate::services::maintenance::options::{ControlSocket, NONE, Reason};
 use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason};
 use crate::services::maintenance::protocol::{Matches, Request, Response, check_length};
@@ -286,7 +286,7 @@ pub(super) fn warn_of(answer: &Response) {
 
 /// Prints a warning. A closed stderr makes no difference.
 pub(super) fn warn(warning: &str) {
-    let _ = writeln!(io::stderr(), "varta-server: {}", warning.escape_debug());
+    let _ = writeln!(io::stderr(), "varta-server: {}", visible(warning));
 }
 
 fn parse_length(text: &str) -> Result<Duration, String> {
