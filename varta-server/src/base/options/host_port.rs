@@ -31,7 +31,7 @@ pub(crate) fn parse_host_port(text: &str) -> Result<HostPort, String> {
         let is_name = host.len() <= MAX_HOST_LEN
             && host.bytes().all(is_letter)
             && !host.starts_with(['-', '.'])
-            && last.bytes().any(|byte| !byte.is_ascii_digit());
+            && !is_number(last);
         let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
         (is_name && is_port).then(|| Some(Host::Name(host.to_owned(), port.parse().ok()?)))?
     };
@@ -39,6 +39,13 @@ pub(crate) fn parse_host_port(text: &str) -> Result<HostPort, String> {
     host.map(HostPort).ok_or_else(|| {
         "is neither IP:PORT nor HOST:PORT, as in 127.0.0.1:9843, [::1]:9843 or localhost:9843".to_owned()
     })
+}
+
+/// Whether resolvers take a label for a number: digits, or hexadecimal ones behind `0x`.
+fn is_number(label: &str) -> bool {
+    let hexadecimal = label.strip_prefix("0x").or(label.strip_prefix("0X"));
+    label.bytes().all(|byte| byte.is_ascii_digit())
+        || hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 impl HostPort {
@@ -108,6 +115,9 @@ mod tests {
             "127.1:9843",
             "10.0.0:1",
             "256.0.0.1:1",
+            "0x7f000001:1",
+            "127.0.0.0X1:1",
+            "0x:1",
             "1:1",
             "a b:1",
             "größe:1",
