@@ -61,14 +61,18 @@ fn serve(args: Args) -> Result<(), Error> {
         // After the handlers: from here on, a signal ends the server in order, which removes the sockets.
         let server = Server::bind(config)?;
         let reloader = server.reloader();
+        let reloads = async {
+            while hang_up.recv().await.is_some() {
+                // The result is in the log.
+                drop(reloader.reload().await);
+            }
+        };
+        // A reload that takes long does not hold up the end.
         let shutdown = async {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => return,
-                    _ = interrupt.recv() => return,
-                    // The result is in the log.
-                    _ = hang_up.recv() => drop(reloader.reload().await),
-                }
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = reloads => {}
             }
         };
         server.run(shutdown).await

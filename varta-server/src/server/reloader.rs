@@ -2,9 +2,11 @@
 //!
 //! All that may fail is done before anything changes, so that a reload takes over all of it or nothing.
 
+use std::io;
 use std::path::Path;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::error::Error;
@@ -86,7 +88,7 @@ impl ReloadTask {
     /// everything as it was.
     async fn reload(&self) -> Result<ReloadReport, String> {
         let place = self.file.as_ref().map_or(Path::new("keys"), ConfigFile::path);
-        match self.stage() {
+        match self.stage().await {
             Ok(staged) => {
                 let file = staged.file.clone();
                 let report = staged.commit().await.ok_or("the server is stopping")?;
@@ -117,12 +119,17 @@ impl ReloadTask {
     }
 
     /// Reads the files, and prepares what they say. Nothing changes by it.
-    fn stage(&self) -> Result<Staged, Error> {
+    async fn stage(&self) -> Result<Staged, Error> {
         let keys = self.keyring.as_ref().map(Keyring::stage).transpose()?;
         let Some(file) = &self.file else {
             return Ok(Staged { keys, file: None, settings: None, report: ReloadReport::default() });
         };
-        let Reloaded { config, log_level, changed_options } = file.reload()?;
+        // On another thread: the name of a host is looked up, and who is asked may not answer.
+        let former = file.clone();
+        let reading = spawn_blocking(move || former.reload()).await;
+        let failed =
+            |error| Error::Runtime { action: "read the configuration", source: io::Error::other(error) };
+        let Reloaded { config, log_level, changed_options } = reading.map_err(failed)??;
         let (rules, expected) = (config.policy.rules.iter().len(), config.policy.expected.iter().len());
         let pauses = config.services.maintenance.planned.iter().len();
         let recovery = config.services.recovery.rules.len();
@@ -194,25 +201,72 @@ impl Staged {
 mod tests {
     use std::ffi::OsString;
     use std::fs;
+    use std::path::PathBuf;
+    use std::pin::pin;
     use std::time::Duration;
 
+    use tempfile::TempDir;
+    use tokio::runtime::Builder;
+    use tokio::task::yield_now;
     use tokio::time::timeout;
 
     use super::*;
     use crate::config::args::{Args, definition, without_variables};
     use crate::engine::query::Query;
-    use crate::server::Server;
+    use crate::server::{BoundServer, Server};
 
-    #[tokio::test(start_paused = true)]
-    async fn the_tracker_gets_new_rules_also_while_recovery_has_not_taken_older_ones() {
-        let directory = tempfile::tempdir().unwrap();
+    /// A server that does not run, and its file.
+    fn server(directory: &TempDir) -> (BoundServer, PathBuf) {
         let [socket, path] = ["varta.sock", "varta.toml"].map(|name| directory.path().join(name));
         fs::write(&path, "[[rule]]\nname = \"a\"\n").unwrap();
         let words =
             ["varta-server", "--control-socket=none", "--metrics-addr=none", "--socket"].map(OsString::from);
-        let words = words.into_iter().chain([socket.into(), "--config".into(), path.into()]);
+        let words = words.into_iter().chain([socket.into(), "--config".into(), path.clone().into()]);
         let args = Args::read_by(without_variables(definition(), |_| true), words).unwrap();
-        let mut server = Server::bind(args.into_config().unwrap()).unwrap();
+        (Server::bind(args.into_config().unwrap()).unwrap(), path)
+    }
+
+    #[test]
+    fn other_tasks_run_while_the_file_is_read_and_names_are_looked_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let (server, _) = server(&directory);
+            let task = server.reload_task();
+            // Nothing is read before the only other thread is free.
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            let busy = spawn_blocking(move || released.recv());
+            let mut reload = pin!(task.reload());
+            tokio::select! {
+                biased;
+                _ = &mut reload => panic!("it reads on the thread of all tasks"),
+                () = yield_now() => drop(release),
+            }
+            assert!(busy.await.unwrap().is_err());
+            reload.await.unwrap();
+        });
+    }
+
+    #[tokio::test]
+    async fn rules_of_recovery_are_refused_that_would_be_carried_out_with_fewer_bounds_than_the_file_has() {
+        let directory = tempfile::tempdir().unwrap();
+        let (server, path) = server(&directory);
+        let task = server.reload_task();
+        let audit = format!("audit-log = \"{}\"", directory.path().join("audit").display());
+        let rule = "[[recovery]]\nname = \"a\"\nexec = \"/bin/true\"\n";
+        for (option, bound) in [("--recovery-dry-run", "recovery-dry-run = true"), ("--audit-log", &audit)] {
+            fs::write(&path, format!("{bound}\n{rule}")).unwrap();
+            let refused = task.reload().await.unwrap_err();
+            assert!(refused.contains(option) && refused.contains("restart"), "{refused}");
+        }
+        fs::write(&path, rule).unwrap();
+        assert_eq!(task.reload().await.unwrap().file.unwrap().recovery, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_tracker_gets_new_rules_also_while_recovery_has_not_taken_older_ones() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut server, _) = server(&directory);
         let task = server.reload_task();
         task.reload().await.unwrap();
         // The server does not run, so nothing takes recovery's rules, for which there is one place.

@@ -299,7 +299,7 @@ impl Services {
     pub(crate) fn reload(&self) -> Reload {
         Reload {
             maintenance: self.maintenance.reload(),
-            recovery: self.recovery.reload(),
+            recovery: self.recovery.reload(self.audit.is_asked()),
             http: self.http.reload(),
             notice: self.systemd.reload(),
         }
@@ -380,10 +380,10 @@ impl Reload {
     ///
     /// What does not go together with what cannot change while the server runs.
     pub(crate) fn stage(&self, options: Options) -> Result<Staged, Error> {
-        let Options { http, maintenance, recovery, .. } = options;
+        let Options { http, maintenance, recovery, audit, .. } = options;
         Ok(Staged {
             maintenance: self.maintenance.stage(maintenance.planned),
-            recovery: self.recovery.stage(recovery.rules),
+            recovery: self.recovery.stage(recovery, audit.is_some())?,
             http: self.http.stage(http)?,
         })
     }

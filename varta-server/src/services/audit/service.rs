@@ -24,6 +24,11 @@ impl Audit {
         Ok(Audit { log: options.map(|options| GuardedLog::open(options, &context.faults)).transpose()? })
     }
 
+    /// Whether there is to be an audit log.
+    pub(crate) const fn is_asked(&self) -> bool {
+        self.log.is_some()
+    }
+
     /// Starts the thread that writes, and returns the handle to it. The thread ends when the last clone of
     /// the handle is dropped and all records are written.
     ///

@@ -32,8 +32,9 @@ impl Recovery {
     }
 
     /// The way to give it other rules while it runs.
-    pub(crate) fn reload(&self) -> Reload {
-        Reload { to_rules: self.to_rules.clone() }
+    pub(crate) fn reload(&self, is_audited: bool) -> Reload {
+        let bounds = Bounds::of(&self.options, is_audited);
+        Reload { bounds, to_rules: self.to_rules.clone() }
     }
 
     /// Starts the task that acts, if there is or may be a rule by which something is done.
@@ -82,13 +83,41 @@ impl Recovery {
 /// What the file of `--config` says of recovery, read while the server runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Reload {
+    bounds: Bounds,
     to_rules: mpsc::Sender<NewRules>,
+}
+
+/// What bounds recovery, and stays as it was at the start.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    is_dry_run: bool,
+    allows_remote: bool,
+    is_audited: bool,
+    allow_without_audit: bool,
+}
+
+impl Bounds {
+    const fn of(options: &RecoveryOptions, is_audited: bool) -> Self {
+        let RecoveryOptions { is_dry_run, allows_remote, allow_without_audit, .. } = *options;
+        Bounds { is_dry_run, allows_remote, is_audited, allow_without_audit }
+    }
+
+    /// The option by which these are narrower than others.
+    fn narrower_than(self, other: Bounds) -> Option<&'static str> {
+        let by = [
+            ("--recovery-dry-run", self.is_dry_run && !other.is_dry_run),
+            ("--allow-recovery-for-remote", !self.allows_remote && other.allows_remote),
+            ("--audit-log", self.is_audited && !other.is_audited),
+            ("--recovery-without-audit", !self.allow_without_audit && other.allow_without_audit),
+        ];
+        by.into_iter().find(|(_, is_narrower)| *is_narrower).map(|(option, _)| option)
+    }
 }
 
 /// Rules that do not count yet.
 #[derive(Debug)]
 pub(crate) struct Staged {
-    rules: NewRules,
+    options: RecoveryOptions,
     to_rules: mpsc::Sender<NewRules>,
 }
 
@@ -103,16 +132,28 @@ impl Reload {
         "recovery-group-budget",
     ];
 
-    /// Takes the rules, which have been checked. Nothing changes by it.
-    pub(crate) fn stage(&self, rules: NewRules) -> Staged {
-        Staged { rules, to_rules: self.to_rules.clone() }
+    /// Takes the rules of the options, which have been checked. Nothing changes by it.
+    ///
+    /// # Errors
+    ///
+    /// The rules would be carried out though the options bound them more narrowly than at the start.
+    pub(crate) fn stage(&self, options: RecoveryOptions, is_audited: bool) -> Result<Staged, Error> {
+        let narrower = Bounds::of(&options, is_audited).narrower_than(self.bounds);
+        match narrower.filter(|_| !options.rules.is_empty()) {
+            None => Ok(Staged { options, to_rules: self.to_rules.clone() }),
+            Some(option) => {
+                let fault = "counts only after a restart, and recovery would act without it until then; restart the server";
+                Err(Error::Option { option, fault: fault.to_owned() })
+            }
+        }
     }
 }
 
 impl Staged {
     /// Has the rules count from now on. `None` when the server is about to end.
     pub(crate) async fn commit(self) -> Option<()> {
-        self.to_rules.send(self.rules).await.ok()
+        warn_of_programs(&self.options);
+        self.to_rules.send(self.options.rules).await.ok()
     }
 }
 
@@ -134,6 +175,11 @@ fn announce(options: &RecoveryOptions, has_audit_log: bool) {
         "recovery {what} by {} rule{plural}, with a budget of {budget} in all",
         rules.len()
     );
+    warn_of_programs(options);
+}
+
+/// Warns of commands that cannot run.
+fn warn_of_programs(options: &RecoveryOptions) {
     for (program, fault) in options.programs_not_found() {
         tracing::warn!(
             target: "varta::recovery",
