@@ -54,12 +54,15 @@ impl Notifier {
         Ok(Notifier { address, failures, fails: Arc::default() })
     }
 
-    /// Sends assignments, one on each line. A failure is counted, and logged if the message before it was
-    /// taken.
-    pub(super) async fn send(&self, message: &str) {
+    /// Sends assignments, one on each line, and returns whether they were taken. A failure is counted, and
+    /// logged if the message before it was taken.
+    pub(super) async fn send(&self, message: &str) -> bool {
         let sent = timeout(SEND_WITHIN, self.try_send(message)).await;
         match sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(()) => self.fails.store(false, Ordering::Relaxed),
+            Ok(()) => {
+                self.fails.store(false, Ordering::Relaxed);
+                true
+            }
             Err(error) => {
                 self.failures.increment(1);
                 if !self.fails.swap(true, Ordering::Relaxed) {
@@ -68,6 +71,7 @@ impl Notifier {
                         "the service manager at NOTIFY_SOCKET did not take a message: {error}"
                     );
                 }
+                false
             }
         }
     }
@@ -127,9 +131,9 @@ mod tests {
         let path = directory.path().join("notify");
         let (registry, notifier) = notifier(&path);
         let notifier = notifier.unwrap();
-        notifier.send("READY=1").await;
+        assert!(!notifier.send("READY=1").await);
         let receiver = StdDatagram::bind(&path).unwrap();
-        notifier.send("STATUS=one").await;
+        assert!(notifier.send("STATUS=one").await);
         assert_eq!(received(&receiver), "STATUS=one");
         std::fs::remove_file(&path).unwrap();
         let receiver = StdDatagram::bind(&path).unwrap();

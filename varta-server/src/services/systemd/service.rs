@@ -17,7 +17,7 @@ use crate::services::systemd::metrics::{SINK, failures};
 use crate::services::systemd::notifier::Notifier;
 use crate::services::systemd::watchdog;
 
-/// The least time between two summaries.
+/// The least time between two summaries, and between two attempts to say that the server is ready.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// The most transitions that are taken from the subscription at once.
 const TRANSITIONS: usize = 1_024;
@@ -132,7 +132,8 @@ impl Conversation {
     async fn converse(&mut self) {
         let Some(agents) = population(&self.queries).await else { return };
         let mut told = summary(&agents);
-        self.notifier.send(&format!("READY=1\nSTATUS={told}")).await;
+        // Without it a service manager gives the start up, so it is said until it is heard.
+        let mut is_ready = self.notifier.send(&format!("READY=1\nSTATUS={told}")).await;
         let started = Instant::now();
         let mut next_status = started + STATUS_EVERY;
         let mut next_keep_alive = started;
@@ -150,15 +151,17 @@ impl Conversation {
                     self.notifier.send("WATCHDOG=1").await;
                     next_keep_alive = Instant::now() + keep_alive.unwrap_or_default();
                 }
-                () = sleep_until(next_status), if has_changed => {
+                () = sleep_until(next_status), if has_changed || !is_ready => {
                     let Some(agents) = population(&self.queries).await else { return };
                     has_changed = false;
                     let status = summary(&agents);
-                    if status != told {
+                    if !is_ready {
+                        is_ready = self.notifier.send(&format!("READY=1\nSTATUS={status}")).await;
+                    } else if status != told {
                         self.notifier.send(&format!("STATUS={status}")).await;
-                        told = status;
-                        next_status = Instant::now() + STATUS_EVERY;
                     }
+                    told = status;
+                    next_status = Instant::now() + STATUS_EVERY;
                 }
                 count = self.transitions.recv_many(&mut taken, TRANSITIONS) => {
                     if count == 0 {
@@ -242,6 +245,28 @@ mod tests {
         assert_eq!(manager.next().await, "STOPPING=1\nWATCHDOG_USEC=0\nSTATUS=stopping");
         drop((hung, feeds));
         context.run_until(std::future::ready(())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_service_manager_that_missed_that_the_server_is_ready_is_told_once_more() {
+        let (manager, address) = Manager::new();
+        let (mut context, mut queries) = Context::for_test();
+        let systemd =
+            Systemd::from_environment(&context, |name| (name == "NOTIFY_SOCKET").then(|| address.clone()));
+        std::fs::remove_file(&address).unwrap();
+        systemd.start(&mut context);
+        let _feeds = context.take_subscribers();
+        asked(&mut queries).await.send([1, 0, 0, 0, 0, 0]).unwrap();
+        // The next attempt, after the first has failed.
+        let answer = asked(&mut queries).await;
+        let again = bind(Path::new(&address));
+        answer.send([2, 0, 0, 0, 0, 0]).unwrap();
+        let manager = Manager { socket: again, ..manager };
+        assert_eq!(manager.next().await, "READY=1\nSTATUS=2 agents: 2 up");
+        assert!(
+            timeout(Duration::from_millis(20), queries.recv()).await.is_err(),
+            "nothing has changed since"
+        );
     }
 
     #[tokio::test]
