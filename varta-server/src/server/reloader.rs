@@ -72,9 +72,9 @@ impl ReloadTask {
             while let Some(answer) = requests.recv().await {
                 self.services.notice.begin().await;
                 let result = self.reload().await;
-                self.services.notice.end().await;
                 // Who asked may have gone.
                 let _ = answer.send(result);
+                self.services.notice.end().await;
             }
         };
         tokio::select! {

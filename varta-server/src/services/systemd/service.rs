@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
@@ -19,6 +19,8 @@ use crate::services::systemd::watchdog;
 
 /// The least time between two summaries, and between two attempts to say that the server is ready.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// The most attempts to say that a reload has ended.
+const READY_ATTEMPTS: usize = 10;
 /// The most transitions that are taken from the subscription at once.
 const TRANSITIONS: usize = 1_024;
 
@@ -95,10 +97,15 @@ impl ReloadNotice {
         }
     }
 
-    /// Says that it is ready again.
+    /// Says that it is ready again, until that is heard or was said ten times: without it a service manager
+    /// waits for the end of the reload.
     pub(crate) async fn end(&self) {
-        if let Some(notifier) = &self.notifier {
-            notifier.send("READY=1").await;
+        let Some(notifier) = &self.notifier else { return };
+        for _ in 0..READY_ATTEMPTS {
+            if notifier.send("READY=1").await {
+                return;
+            }
+            sleep(STATUS_EVERY).await;
         }
     }
 }
@@ -282,6 +289,21 @@ mod tests {
         assert!((before..=Clock::monotonic_now().as_micros()).contains(&at));
         systemd.reload().end().await;
         assert_eq!(manager.next().await, "READY=1");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_reload_is_said_until_it_is_heard() {
+        let (manager, address) = Manager::new();
+        let (context, _queries) = Context::for_test();
+        let systemd =
+            Systemd::from_environment(&context, |name| (name == "NOTIFY_SOCKET").then(|| address.clone()));
+        std::fs::remove_file(&address).unwrap();
+        let notice = systemd.reload();
+        let end = tokio::spawn(async move { notice.end().await });
+        assert!(timeout(Duration::from_millis(20), manager.next()).await.is_err());
+        let manager = Manager { socket: bind(Path::new(&address)), ..manager };
+        assert_eq!(manager.next().await, "READY=1");
+        end.await.unwrap();
     }
 
     #[tokio::test]
