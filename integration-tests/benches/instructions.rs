@@ -38,7 +38,7 @@ const STEPS: [Step; 5] = [
         name: "tracker, a beat of 64 together",
         function: "*do_batch*",
         rounds: 64 * 200,
-        budget: 360.0,
+        budget: 375.0,
         run: track::<64>,
     },
     Step {
