@@ -3,9 +3,11 @@
 //! They are read without a thread and without a shared buffer, because the process forks and calls `exec`
 //! between two of them.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::sys::{self, Readiness};
@@ -27,6 +29,21 @@ pub enum ReceivedCommand {
     Nothing,
     /// The test has gone.
     End,
+}
+
+/// The exit status of an agent's process. A failure is told to the test by a line that begins with `error`.
+#[must_use]
+pub fn exit_code(result: Result<(), Box<dyn Error>>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stdout, reason = "this is how an agent's process answers")]
+            {
+                println!("error {error}");
+            }
+            ExitCode::FAILURE
+        }
+    }
 }
 
 impl Commands {

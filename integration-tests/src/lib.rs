@@ -37,7 +37,7 @@ mod watch;
 
 pub use agent_process::AgentProcess;
 pub use cgroup::{CgroupVersion, Freezer, LittleMemory};
-pub use commands::{Commands, ReceivedCommand};
+pub use commands::{Commands, ReceivedCommand, exit_code};
 pub use counts::{ExpectedCounts, Flood};
 pub use database::{await_in_database, read_database};
 pub use datagrams::{Datagrams, with_checksum};

@@ -4,8 +4,6 @@
 //! until its standard input has ended, and does not ask before whether the program has: a parent that does
 //! not care is one of the things that a server has to live with.
 
-#![allow(clippy::print_stdout, reason = "this is how it answers")]
-
 use std::env;
 use std::error::Error;
 use std::os::unix::process::CommandExt;
@@ -14,16 +12,10 @@ use std::time::Duration;
 
 use nix::sys::wait::wait;
 use varta_integration_tests::sys::{self, Forked};
-use varta_integration_tests::{Commands, ReceivedCommand};
+use varta_integration_tests::{Commands, ReceivedCommand, exit_code};
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("error {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run())
 }
 
 fn run() -> Result<(), Box<dyn Error>> {

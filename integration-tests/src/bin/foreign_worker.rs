@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use varta_client::{BeatOutcome, BeatTransport, Status, Varta};
-use varta_integration_tests::{Commands, ReceivedCommand, Route};
+use varta_integration_tests::{Commands, ReceivedCommand, Route, exit_code};
 use varta_vlp::crypto::Key;
 
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -21,13 +21,7 @@ type Fallible<T> = Result<T, Box<dyn Error>>;
 type Handle = Box<dyn FnMut(Status, u32) -> BeatOutcome>;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("error {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run())
 }
 
 fn run() -> Fallible<()> {

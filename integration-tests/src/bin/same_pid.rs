@@ -20,19 +20,13 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::Pid;
 use varta_agent::{Status, Varta};
 use varta_integration_tests::sys::{self, Forked};
-use varta_integration_tests::{Commands, ReceivedCommand, Signal};
+use varta_integration_tests::{Commands, ReceivedCommand, Signal, exit_code};
 
 /// The pids that are tried for one pair: the two start in one tick more often than not.
 const TRIES: usize = 1_000;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("error {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(run())
 }
 
 fn run() -> Result<(), Box<dyn Error>> {

@@ -23,7 +23,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::time;
 use varta_agent::{Admission, Guard, Varta};
-use varta_integration_tests::{LIMIT as PATIENCE, Route, sys};
+use varta_integration_tests::{LIMIT as PATIENCE, Route, exit_code, sys};
 
 /// Not a fraction of a second: a look at the process that comes a whole second after a beat comes between two
 /// of its ticks.
@@ -34,13 +34,7 @@ const LIMIT: Duration = Duration::from_millis(400);
 
 fn main() -> ExitCode {
     let runtime = runtime::Builder::new_current_thread().enable_time().build();
-    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("error {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run())))
 }
 
 /// The log of the SDK.
