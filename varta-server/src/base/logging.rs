@@ -16,6 +16,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::base::error::Error;
@@ -36,7 +37,7 @@ pub enum LogFormat {
 const QUEUE: usize = 8_192;
 
 /// Replaces the filter of the running log.
-type SetFilter = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+type SetFilter = Box<dyn Fn(EnvFilter) + Send + Sync>;
 
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
@@ -61,10 +62,7 @@ const DEFAULT_LEVEL: &str = "info";
 ///
 /// `level` is invalid. Nothing has changed.
 pub fn start(format: Option<LogFormat>, level: Option<&str>) -> Result<WorkerGuard, Error> {
-    let (filter, warning) = match level {
-        Some(level) => (parse_level(level)?, None),
-        None => level_of(env::var_os("RUST_LOG")),
-    };
+    let (filter, warning) = filter_of(level)?;
     let terminal = io::stderr().is_terminal();
     let colours = terminal && has_colours(env::var_os("NO_COLOR").as_deref(), env::var_os("TERM").as_deref());
     let in_journal = is_journal(env::var_os("JOURNAL_STREAM").as_deref(), stderr_identity());
@@ -82,14 +80,12 @@ pub fn start(format: Option<LogFormat>, level: Option<&str>) -> Result<WorkerGua
         LogFormat::Text => {
             let builder = builder.with_ansi(colours).fmt_fields(format::debug_fn(message_only));
             let builder = builder.with_env_filter(filter).with_filter_reloading();
-            let handle = builder.reload_handle();
-            SET_FILTER.get_or_init(|| Box::new(move |filter| handle.reload(filter).is_ok()));
+            keep(builder.reload_handle());
             builder.finish().with(LineLimit::new()).init();
         }
         LogFormat::Json => {
             let builder = builder.json().flatten_event(true).with_env_filter(filter).with_filter_reloading();
-            let handle = builder.reload_handle();
-            SET_FILTER.get_or_init(|| Box::new(move |filter| handle.reload(filter).is_ok()));
+            keep(builder.reload_handle());
             builder.finish().with(LineLimit::new()).init();
         }
     }
@@ -110,7 +106,7 @@ impl StagedLevel {
     ///
     /// `level` is invalid.
     pub(crate) fn new(level: Option<&str>) -> Result<Self, Error> {
-        level.map_or_else(|| Ok(level_of(env::var_os("RUST_LOG")).0), parse_level).map(StagedLevel)
+        filter_of(level).map(|(filter, _)| StagedLevel(filter))
     }
 
     /// Has it count from now on. Does nothing where the log was not started here.
@@ -118,6 +114,20 @@ impl StagedLevel {
         if let Some(set) = SET_FILTER.get() {
             set(self.0);
         }
+    }
+}
+
+/// Keeps what replaces the filter of the log that starts.
+fn keep<S: 'static>(handle: reload::Handle<EnvFilter, S>) {
+    // It fails only when the log has ended, which lives as long as the process.
+    SET_FILTER.get_or_init(|| Box::new(move |filter| drop(handle.reload(filter))));
+}
+
+/// The filter of an option's level, or without one that of the environment, and what is wrong with that.
+fn filter_of(level: Option<&str>) -> Result<(EnvFilter, Option<String>), Error> {
+    match level {
+        Some(level) => Ok((parse_level(level)?, None)),
+        None => Ok(level_of(env::var_os("RUST_LOG"))),
     }
 }
 
