@@ -33,11 +33,11 @@ pub use self::base::version::{COMMIT, VERSION, VERSION_AND_COMMIT};
 pub use self::base::{clock, logging, time};
 pub use self::domain::{beat, labels, outcome, tracker};
 pub use self::metrics::agent_rows::AgentMetrics;
-pub use self::server::{BoundServer, Reloader, Server};
+pub use self::server::{BoundServer, Server};
 pub use self::services::alerts::{
     AlertOptions, AlertUrl, Login, MailAddress, MailOptions, Relay, Template, TemplateName, WebhookSignature,
 };
-pub use self::services::context::{ReloadReport, ReloadedFile};
+pub use self::services::context::{ReloadReport, ReloadedFile, Reloader};
 pub use self::services::{audit, events, heartbeat, recording, recovery};
 
 /// The command line, the environment and the file of `--config`, as clap reads them.

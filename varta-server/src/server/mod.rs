@@ -17,7 +17,6 @@ use tokio::sync::mpsc;
 use self::families::families;
 use self::reload_metrics::ReloadMetrics;
 use self::reloader::ReloadTask;
-pub use self::reloader::Reloader;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::time::millis;
@@ -49,7 +48,7 @@ use crate::observe::exit_watcher::ExitWatcher;
 use crate::observe::hierarchy::Hierarchies;
 use crate::observe::oom::OomWatch;
 use crate::observe::sampler::Sampler;
-use crate::services::context::{Context, ReloadRequest};
+use crate::services::context::{Context, ReloadRequest, Reloader};
 use crate::services::{ForTracker, Services};
 
 /// The requests to reload that wait while one is carried out.
@@ -100,7 +99,8 @@ impl Server {
         })?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
         let (to_reloads, reloads) = mpsc::channel(RELOADS);
-        let context = Context::new(clock, registry, to_queries, to_reloads, state_dir, descriptors);
+        let context =
+            Context::new(clock, registry, to_queries, Reloader::new(to_reloads), state_dir, descriptors);
         let pages = ShmPages::new(config.ingest.max_shm_agents, clock, &context.registry);
         let options = mem::take(&mut config.services);
         let bind_sockets = || bind_sockets(&config.ingest, &pages, keyring.as_ref());
@@ -134,7 +134,7 @@ impl BoundServer {
     /// The handle that reloads files while the server runs.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
-        Reloader::new(self.context.reloads.clone())
+        self.context.reloads.clone()
     }
 
     /// What reloads them.

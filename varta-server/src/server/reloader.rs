@@ -5,7 +5,7 @@
 use std::io;
 use std::path::Path;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
@@ -20,30 +20,6 @@ use crate::{engine, services};
 
 /// The option of the level of log lines.
 const LOG_LEVEL: &str = "log-level";
-
-/// Asks a running server to read its keys and its configuration again.
-#[derive(Clone, Debug)]
-pub struct Reloader {
-    requests: mpsc::Sender<ReloadRequest>,
-}
-
-impl Reloader {
-    pub(super) fn new(requests: mpsc::Sender<ReloadRequest>) -> Self {
-        Reloader { requests }
-    }
-
-    /// Has the server reload, and waits for it. The result is logged as well.
-    ///
-    /// # Errors
-    ///
-    /// What cannot be used, a line for each fault. Nothing has changed.
-    pub async fn reload(&self) -> Result<ReloadReport, String> {
-        let (answer, answered) = oneshot::channel();
-        let stopping = || "the server is stopping".to_owned();
-        self.requests.send(answer).await.map_err(|_| stopping())?;
-        answered.await.unwrap_or_else(|_| Err(stopping()))
-    }
-}
 
 /// Carries out reloads, one after the other.
 #[derive(Debug)]

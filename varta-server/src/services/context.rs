@@ -33,6 +33,30 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// A request to read keys and configuration again: where the answer goes.
 pub(crate) type ReloadRequest = oneshot::Sender<Result<ReloadReport, String>>;
 
+/// Asks a running server to read its keys and its configuration again.
+#[derive(Clone, Debug)]
+pub struct Reloader {
+    requests: mpsc::Sender<ReloadRequest>,
+}
+
+impl Reloader {
+    pub(crate) fn new(requests: mpsc::Sender<ReloadRequest>) -> Self {
+        Reloader { requests }
+    }
+
+    /// Has the server reload, and waits for it. The result is logged as well.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be used, a line for each fault. Nothing has changed.
+    pub async fn reload(&self) -> Result<ReloadReport, String> {
+        let (answer, answered) = oneshot::channel();
+        let stopping = || "the server is stopping".to_owned();
+        self.requests.send(answer).await.map_err(|_| stopping())?;
+        answered.await.unwrap_or_else(|_| Err(stopping()))
+    }
+}
+
 /// What a reload did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReloadReport {
@@ -100,7 +124,7 @@ pub(crate) struct Context {
     /// Questions to the tracker.
     pub(crate) queries: mpsc::Sender<Query>,
     /// Requests to read keys and configuration again.
-    pub(crate) reloads: mpsc::Sender<ReloadRequest>,
+    pub(crate) reloads: Reloader,
     /// Notices that files of the server are removed or moved.
     pub(crate) watcher: FileWatcher,
     /// What of the server does not work at present.
@@ -126,7 +150,7 @@ impl Context {
         clock: Clock,
         registry: Registry,
         queries: mpsc::Sender<Query>,
-        reloads: mpsc::Sender<ReloadRequest>,
+        reloads: Reloader,
         state_dir: Option<StateDir>,
         descriptors: DescriptorShares,
     ) -> Self {
@@ -268,7 +292,7 @@ impl Context {
     pub(crate) fn for_test() -> (Self, mpsc::Receiver<Query>) {
         let (to_queries, queries) = mpsc::channel(16);
         let descriptors = DescriptorShares::of(1_024);
-        let (reloads, _) = mpsc::channel(1);
+        let reloads = Reloader::new(mpsc::channel(1).0);
         (Context::new(Clock::start(), Registry::for_test(), to_queries, reloads, None, descriptors), queries)
     }
 }

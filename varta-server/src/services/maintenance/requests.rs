@@ -16,7 +16,7 @@ use crate::base::files::watch::FileWatcher;
 use crate::base::time::WallTime;
 use crate::domain::tracker::NameMatches;
 use crate::engine::query::Query;
-use crate::services::context::ReloadRequest;
+use crate::services::context::Reloader;
 use crate::services::maintenance::acks::{AckRequest, AckService};
 use crate::services::maintenance::forget::ForgetService;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
@@ -38,7 +38,7 @@ pub(super) struct PauseService {
     queries: mpsc::Sender<Query>,
     forget: ForgetService,
     acks: AckService,
-    reloads: mpsc::Sender<ReloadRequest>,
+    reloads: Reloader,
 }
 
 impl PauseService {
@@ -48,7 +48,7 @@ impl PauseService {
         metrics: MaintenanceMetrics,
         forget: ForgetService,
         requests: mpsc::Sender<AckRequest>,
-        reloads: mpsc::Sender<ReloadRequest>,
+        reloads: Reloader,
     ) -> Self {
         let keeper = Persister::new(pauses.clone(), file);
         let ForgetService { queries, trail } = &forget;
@@ -81,13 +81,7 @@ impl PauseService {
 
     async fn reload(&self, uid: u32) -> Response {
         tracing::info!(target: TARGET, reload_asked_by = uid, "uid {uid} asks for a reload");
-        let stopping = || "the server is stopping".to_owned();
-        let (answer, answered) = oneshot::channel();
-        let result = match self.reloads.send(answer).await {
-            Ok(()) => answered.await.unwrap_or_else(|_| Err(stopping())),
-            Err(_) => Err(stopping()),
-        };
-        match result {
+        match self.reloads.reload().await {
             Ok(report) => {
                 let waiting = report.waiting.join(", ");
                 let warning = (!report.waiting.is_empty())

@@ -10,7 +10,7 @@ use crate::base::error::Error;
 use crate::ingest::socket_place::PlaceKeeper;
 use crate::metrics::faults::Part;
 use crate::services::audit::AuditWriter;
-use crate::services::context::{Context, ReloadRequest};
+use crate::services::context::{Context, Reloader};
 use crate::services::maintenance::acks::{self, AckRequest};
 use crate::services::maintenance::control::ControlListener;
 use crate::services::maintenance::forget::ForgetService;
@@ -98,7 +98,7 @@ impl Maintenance {
         self,
         metrics: MaintenanceMetrics,
         forget: ForgetService,
-        reloads: mpsc::Sender<ReloadRequest>,
+        reloads: Reloader,
         keeper: PlaceKeeper,
         stop: CancellationToken,
     ) -> Result<(), Error> {

@@ -21,7 +21,7 @@ use crate::domain::tracker::{AgentId, NameMatches, Twin};
 use crate::engine::query::{ForgetSlice, MatchingSlice, Query};
 use crate::metrics::Registry;
 use crate::services::audit::AuditWriter;
-use crate::services::context::Context;
+use crate::services::context::{Context, Reloader};
 use crate::services::maintenance::forget::ForgetService;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::{ControlSocket, PlannedPause};
@@ -50,7 +50,7 @@ fn desk_with(pauses: &Pauses, directory: Option<&Path>, queries: mpsc::Sender<Qu
         metrics,
         forget,
         mpsc::channel(1).0,
-        mpsc::channel(1).0,
+        Reloader::new(mpsc::channel(1).0),
     )
 }
 
