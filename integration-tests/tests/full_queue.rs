@@ -14,9 +14,8 @@ use varta_integration_tests::{AgentProcess, Datagrams, Options, Server, Signal, 
 /// Clients that beat at the same moments: four times as many as the shortest queue holds.
 const CLIENTS: usize = 40;
 const STALL_AFTER: Duration = Duration::from_secs(1);
-/// It beats once, as soon as the queue has room for it. Then it lives, sleeps and does not beat again: as far as
-/// the server can know its beats are refused.
-const BEATS_ONCE: [&str; 5] = ["--plain", "--interval-ms", "3600000", "--attempts", "1000000"];
+/// Beats, and tries each beat once.
+const PLAIN: [&str; 3] = ["--plain", "--attempts", "1"];
 
 /// A server with the queue that the host gives to everybody.
 fn server_with_short_queue() -> Server {
@@ -59,9 +58,12 @@ fn forty_that_beat_at_the_same_moments_are_not_called_stalled_for_a_full_queue_a
     let arguments = ["--plain", "--interval-ms", "250", "--on-the-tick", "--attempts", "1"];
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.start_agent(&arguments)).collect();
 
-    let silent = while_the_queue_is_full(&server, || {
-        let silent = server.start_agent(&BEATS_ONCE);
-        let doomed = server.start_agent(&BEATS_ONCE);
+    let [mut silent, mut doomed] = [(); 2].map(|()| server.start_agent(&PLAIN));
+
+    while_the_queue_is_full(&server, || {
+        // They live and sleep: as far as the server can know, their beats are refused.
+        silent.ask("rest");
+        doomed.ask("rest");
         server.expect(agent(silent.pid()).unknown().because("queue_full"));
         server.expect(line_with("which holds").with("was full").with("--socket-queue"));
         server.await_scrape("it is silent for four stall timeouts", |scrape| {
@@ -73,7 +75,6 @@ fn forty_that_beat_at_the_same_moments_are_not_called_stalled_for_a_full_queue_a
         doomed.signal(Signal::Kill);
         server.expect(agent(doomed.pid()).down().because("killed"));
         assert_eq!(stalls(&server), 0, "{:?}", server.transitions());
-        silent
     });
 
     // Forty at once may fill the queue further on. With room for a stall timeout nobody has an excuse.
@@ -94,7 +95,8 @@ fn a_user_who_is_not_let_in_and_floods_the_socket_makes_nobody_stalled() {
     }
     let options = Options::from(["--stall-after", "1s", "--socket-queue", "1"]).open_to_all();
     let server = Server::start(options);
-    let _agents: Vec<_> = (0..10).map(|_| server.start_agent(&["--plain", "--attempts", "1"])).collect();
+    let _agents: Vec<_> = (0..10).map(|_| server.start_agent(&PLAIN)).collect();
+    let mut silent = server.start_agent(&PLAIN);
     let user = NOBODY.to_string();
     let flooders: Vec<_> = (0..4)
         .map(|_| {
@@ -105,7 +107,7 @@ fn a_user_who_is_not_let_in_and_floods_the_socket_makes_nobody_stalled() {
     server.await_scrape("they are refused, and the queue is full", |scrape| {
         scrape.outcome("uid_refused") > 0.0 && scrape.value("varta_unix_queue_full_total", &[]) > 0.0
     });
-    let silent = server.start_agent(&BEATS_ONCE);
+    silent.ask("rest");
     server.expect(agent(silent.pid()).unknown().because("queue_full"));
     let refused = server.scrape().outcome("uid_refused");
     server.await_scrape("the flood goes on", |scrape| scrape.outcome("uid_refused") > refused + 10_000.0);

@@ -26,8 +26,8 @@
 //! (closes the oldest handle), `recreate` (closes all and opens one), `exec` (replaces itself by itself; the
 //! answer is `ready` again), `exec PROGRAM` (by another), `fork` (has a child that beats on with the
 //! inherited handles; the answer is its pid), `panic`, `panic-in-thread`, `dropped` (the answer is how many
-//! beats the kernel did not take), `goodbye` (sends a goodbye, and beats no more). It ends when its standard
-//! input does.
+//! beats the kernel did not take), `rest` (beats no more, and lives), `goodbye` (sends a goodbye, and beats no
+//! more). It ends when its standard input does.
 //!
 //! Of some it does not come back. To `exit N`, `abort`, `crash` and `panic-and-abort` it answers first and
 //! ends then; to `spin`, `lock` and `block PATH` it answers, and then it runs for ever, waits for a lock for
@@ -60,6 +60,8 @@ use varta_proto::Frame;
 /// How often a beat is tried that meets a full queue, and how long after.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(1);
+/// How long one rests that beats no more: longer than any test takes.
+const REST: Duration = Duration::from_secs(3600);
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
@@ -277,6 +279,11 @@ impl Worker {
             }
             match self.commands.next(due.saturating_duration_since(Instant::now()))? {
                 ReceivedCommand::End => return Ok(0),
+                ReceivedCommand::Line(command) if command == "rest" => {
+                    self.options.interval = REST;
+                    due = self.options.next_due();
+                    answer("ok");
+                }
                 ReceivedCommand::Line(command) => self.obey(&command)?,
                 ReceivedCommand::Nothing if Instant::now() < due => {}
                 ReceivedCommand::Nothing => {
