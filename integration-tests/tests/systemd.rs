@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use nix::sys::{ptrace, wait};
 use nix::unistd::Pid;
 use varta_integration_tests::foreign::skip;
-use varta_integration_tests::{LIMIT, Options, Scratch, Server, Signal, server_command, sys, wait_until};
+use varta_integration_tests::{
+    LIMIT, Options, Scratch, Server, Signal, server_command, sys, wait_until, worker_command,
+};
 
 /// What a service manager does with `NOTIFY_SOCKET`.
 struct Manager(UnixDatagram);
@@ -117,7 +119,7 @@ fn while_the_tracker_hangs_there_is_no_keep_alive_though_the_rest_of_the_server_
 }
 
 /// Runs systemd as the manager of a user, in cgroups and with a `/run` of its own, and `$4` with it: `$1` is the
-/// server, `$2` a directory, and `$3` the name of the cgroups.
+/// server, `$2` a directory, `$3` the name of the cgroups, and `$5` a program that beats.
 const WITH_SYSTEMD: &str = r#"
 for hierarchy in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
     [ -f "$hierarchy/cgroup.procs" ] || continue
@@ -142,22 +144,16 @@ until systemctl --user show-environment >/dev/null 2>&1; do
     tries=$((tries + 1)); [ $tries -lt 200 ] || exit 77
     sleep 0.1
 done
-sh -euc "$4"
+sh -euc "$4" sh "$1" "$2" "$3" "$4" "$5"
 result=$?
-systemctl --user stop varta
+systemctl --user stop varta varta.socket varta-control.socket
 kill -KILL $manager
 exit $result
 "#;
 
 #[test]
 fn a_real_systemd_knows_when_it_is_ready_what_it_says_and_that_it_hangs() {
-    let systemd = Path::new("/lib/systemd/systemd");
-    if !systemd.exists() || sys::user() != 0 {
-        return skip("this wants root, and systemd at /lib/systemd/systemd");
-    }
     let scratch = Scratch::make();
-    let cgroup = format!("varta-it-systemd-{}", std::process::id());
-    let program = server_command().get_program().to_owned();
     let script = "
         systemctl --user start varta
         show() { systemctl --user show --value -p \"$1\" varta; }
@@ -171,22 +167,75 @@ fn a_real_systemd_knows_when_it_is_ready_what_it_says_and_that_it_hangs() {
             sleep 0.1
         done
         echo restarted";
+    let Some(said) = with_systemd(&scratch, "hang", script) else { return };
+    assert_eq!(said, ["active/running/no agents", "active", "restarted"]);
+}
+
+/// Runs a script with a systemd of its own, and gives the lines that it prints; `None` where systemd does not run.
+fn with_systemd(scratch: &Scratch, name: &str, script: &str) -> Option<Vec<String>> {
+    let systemd = Path::new("/lib/systemd/systemd");
+    if !systemd.exists() || sys::user() != 0 {
+        skip("this wants root, and systemd at /lib/systemd/systemd");
+        return None;
+    }
+    let cgroup = format!("varta-it-systemd-{name}-{}", std::process::id());
+    let program = server_command().get_program().to_owned();
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", WITH_SYSTEMD, "sh"]);
     command.arg(program).arg(scratch.directory()).arg(&cgroup).arg(script);
+    command.arg(worker_command().get_program());
     let output = command.output().unwrap();
     remove_cgroups(&cgroup);
     let log = fs::read_to_string(scratch.directory().join("manager.log")).unwrap_or_default();
     if output.status.code() == Some(77) {
-        return skip(&format!("systemd does not run here: {output:?} {log}"));
+        skip(&format!("systemd does not run here: {output:?} {log}"));
+        return None;
     }
     assert!(output.status.success(), "{output:?}\n{log}");
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(
-        said.lines().collect::<Vec<_>>(),
-        ["active/running/no agents", "active", "restarted"],
-        "{log}"
-    );
+    Some(String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn a_real_systemd_holds_the_sockets_and_the_first_beat_starts_the_service() {
+    let scratch = Scratch::make();
+    let script = r#"
+        cat >"$HOME/.config/systemd/user/varta.socket" <<UNIT
+[Socket]
+ListenDatagram=$2/varta.sock
+ListenDatagram=127.0.0.1:45983
+PassCredentials=yes
+UNIT
+        cat >"$HOME/.config/systemd/user/varta-control.socket" <<UNIT
+[Socket]
+ListenStream=$2/varta.sock.control
+Service=varta.service
+UNIT
+        sed -i 's/^ExecStart=.*/& --udp 127.0.0.1:45983/' "$HOME/.config/systemd/user/varta.service"
+        systemctl --user daemon-reload
+        show() { systemctl --user show --value -p "$1" varta; }
+        await() {
+            tries=0
+            until [ "$(show StatusText)" = "$1" ] && [ "$(show NRestarts)" = "$2" ]; do
+                tries=$((tries + 1)); [ $tries -lt 300 ] || { systemctl --user status varta; exit 1; }
+                sleep 0.1
+            done
+        }
+        systemctl --user start varta.socket varta-control.socket
+        inode=$(stat -c %i "$2/varta.sock")
+        show ActiveState
+        mkfifo "$2/commands"
+        "$5" --socket "$2/varta.sock" <"$2/commands" >/dev/null &
+        exec 3>"$2/commands"
+        await "1 agent: 1 up" 0
+        "$1" pause nobody --for 1h --socket "$2/varta.sock" >/dev/null 2>&1
+        kill -KILL "$(show MainPID)"
+        await "1 agent: 1 up" 1
+        systemctl --user stop varta
+        [ "$(stat -c %i "$2/varta.sock")" = "$inode" ]
+        exec 3>&-
+        echo done"#;
+    let Some(said) = with_systemd(&scratch, "sockets", script) else { return };
+    assert_eq!(said, ["inactive", "done"]);
 }
 
 /// Removes the cgroups of a manager that has ended, as soon as nothing is in them.
@@ -225,12 +274,19 @@ fn shipped(name: &str) -> PathBuf {
 }
 
 #[test]
-fn the_unit_is_without_fault_and_exposes_little_with_and_without_recovery() {
+fn the_units_are_without_fault_and_expose_little_with_and_without_recovery() {
     let scratch = Scratch::make();
     let unit = scratch.directory().join("varta.service");
     let text = fs::read_to_string(shipped("varta.service")).unwrap();
     let program = server_command().get_program().to_str().unwrap().to_owned();
     fs::write(&unit, text.replace("/usr/bin/varta-server", &program)).unwrap();
+    for socket in ["varta.socket", "varta-udp.socket"] {
+        fs::copy(shipped(socket), scratch.directory().join(socket)).unwrap();
+    }
+    for socket in ["varta.socket", "varta-udp.socket"] {
+        let Some(verified) = analyze(&["verify"], &scratch.directory().join(socket)) else { return };
+        assert!(verified.status.success() && verified.stderr.is_empty(), "{verified:?}");
+    }
     let drop_ins = scratch.directory().join("varta.service.d");
     for has_recovery in [false, true] {
         if has_recovery {

@@ -27,6 +27,7 @@ pub mod services;
 
 pub use self::base::children::reap_adopted_children;
 pub use self::base::error::Error;
+pub use self::base::given_sockets::GivenSockets;
 pub use self::base::inherited::reset_inherited;
 pub use self::base::secret::Secret;
 pub use self::base::version::{COMMIT, VERSION, VERSION_AND_COMMIT};

@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use varta_server::cli::{Args, unknown_variables};
 use varta_server::config::ConfigFile;
-use varta_server::{Error, Server, logging, reap_adopted_children, reset_inherited};
+use varta_server::{Error, GivenSockets, Server, logging, reap_adopted_children, reset_inherited};
 
 /// The time that blocking work outside the runtime gets when the server has stopped.
 const LAST_WORK_WITHIN: Duration = Duration::from_secs(1);
@@ -41,6 +41,7 @@ fn serve(args: Args) -> Result<(), Error> {
     let failed = |action| move |source| Error::Runtime { action, source };
     // Before the log, which starts a thread.
     reset_inherited().map_err(failed("undo what was done to signals"))?;
+    let given = GivenSockets::from_environment()?;
     // Written out when it is dropped, so it lives until the end.
     let _log =
         logging::start(args.log_format, args.log_level.as_deref()).map_err(|error| args.locate(error))?;
@@ -59,7 +60,7 @@ fn serve(args: Args) -> Result<(), Error> {
         let _ends_nothing = signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(failed("catch SIGXFSZ"))?;
         reap_adopted_children().map_err(failed("watch for SIGCHLD"))?;
         // After the handlers: from here on, a signal ends the server in order, which removes the sockets.
-        let server = Server::bind(config)?;
+        let server = Server::bind_or_take(config, given)?;
         let reloader = server.reloader();
         let reloads = async {
             while hang_up.recv().await.is_some() {

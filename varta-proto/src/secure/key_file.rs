@@ -3,11 +3,13 @@
 //! A key that other users can read or replace is not secret. So a file is rejected unless it is private, and
 //! an error names the file, the line and the fault, but never the content.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::vec::Vec;
 
 use zeroize::Zeroizing;
@@ -23,7 +25,8 @@ impl Key {
     /// The file must be a regular file and not a symlink, have no permissions for group and others, and
     /// belong to the effective user of this process or to root. The effective user is the owner of
     /// `/proc/self`. On a system without `/proc/self` any owner is accepted, because only its owner and root
-    /// can read a file without permissions for others.
+    /// can read a file without permissions for others. A file of root directly below `$CREDENTIALS_DIRECTORY` may
+    /// have mode 0440 too, as systemd makes it.
     ///
     /// ```
     /// use std::os::unix::fs::PermissionsExt;
@@ -148,8 +151,30 @@ fn open_private(path: &Path) -> Result<File, KeyFileFault> {
     if (found.dev(), found.ino()) != (seen.dev(), seen.ino()) {
         return Err(KeyFileFault::Replaced);
     }
-    check_private(&found, fs::metadata("/proc/self").ok().map(|ours| ours.uid()))?;
+    let us = fs::metadata("/proc/self").ok().map(|ours| ours.uid());
+    let credentials = env::var_os("CREDENTIALS_DIRECTORY");
+    if !is_credential(path, &found, credentials.as_deref()) {
+        check_private(&found, us)?;
+    }
     Ok(file)
+}
+
+/// The mode of a credential that systemd has opened to the user of a service by an access list, whose mask is
+/// where the permissions of the group would be.
+const CREDENTIAL_MODE: u32 = 0o440;
+
+/// Whether a file is one that root has put directly into this directory of credentials, which the environment
+/// names.
+fn is_credential(path: &Path, found: &Metadata, credentials: Option<&OsStr>) -> bool {
+    found.uid() == 0 && found.mode() & 0o7777 == CREDENTIAL_MODE && is_below(path, credentials)
+}
+
+fn is_below(path: &Path, credentials: Option<&OsStr>) -> bool {
+    let Some(directory) = credentials.map(Path::new).filter(|directory| directory.is_absolute()) else {
+        return false;
+    };
+    let mut below = path.strip_prefix(directory).into_iter().flat_map(Path::components);
+    matches!((below.next(), below.next()), (Some(Component::Normal(_)), None))
 }
 
 /// Checks owner and mode of the file. `us` is the effective user of this process, if known.

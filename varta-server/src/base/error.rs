@@ -71,6 +71,14 @@ pub enum Error {
         /// The error of the kernel.
         source: io::Error,
     },
+    /// A socket that the service manager, or the server before this one, has given cannot be used.
+    #[error("{who}: {fault}")]
+    GivenSocket {
+        /// Who gave it, and which it is.
+        who: String,
+        /// What is wrong with it.
+        fault: String,
+    },
     /// A system call on a listener's socket failed.
     #[error("{endpoint}: cannot {action}: {source}")]
     Listener {
@@ -284,6 +292,7 @@ impl Error {
             | Error::NotASocket { .. }
             | Error::UnsafeDirectory { .. }
             | Error::Socket { .. }
+            | Error::GivenSocket { .. }
             | Error::Listener { .. }
             | Error::UdpAddress { .. }
             | Error::StateDirectory { .. }
@@ -314,6 +323,7 @@ impl Error {
             | Error::UnsafeDirectory { .. }
             | Error::SocketPathTooLong { .. }
             | Error::Socket { .. }
+            | Error::GivenSocket { .. }
             | Error::Listener { .. }
             | Error::UdpAddress { .. }
             | Error::StateDirectory { .. }

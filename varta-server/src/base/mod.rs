@@ -6,6 +6,7 @@ pub(crate) mod children;
 pub mod clock;
 pub(crate) mod error;
 pub(crate) mod files;
+pub(crate) mod given_sockets;
 pub(crate) mod glob;
 pub(crate) mod huge_pages;
 pub(crate) mod inherited;

@@ -13,6 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::base::error::Error;
 use crate::base::files::directory::{directory_of, make_directory, open_directory};
+use crate::base::given_sockets::GivenSocket;
 
 /// The most bytes of a path in `sockaddr_un`, without the terminating zero.
 const MAX_PATH_LEN: usize = 107;
@@ -33,10 +34,11 @@ pub struct SocketOptions {
     pub group: Option<u32>,
 }
 
-/// The file of a bound socket, removed on drop.
+/// The file of a bound socket, removed on drop unless others keep it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     place: SocketPlace,
+    is_removed: bool,
 }
 
 /// The place of a socket's file.
@@ -106,6 +108,23 @@ impl SocketFile {
         Ok((OwnedFd::from(socket).into(), file))
     }
 
+    /// Takes a Unix socket that was bound to this path before, and receives credentials from then on if it is for
+    /// datagrams or packets. Without a file there, or with another, the socket counts as removed.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub(crate) fn adopt(given: GivenSocket, path: &Path) -> Result<(Socket, Self), Error> {
+        let failed = |action| move |source| Error::Socket { path: path.to_path_buf(), action, source };
+        let (socket, is_removed) = given.into_socket();
+        if socket.r#type().map_err(failed("look at the given socket"))? != Type::STREAM {
+            socket.set_passcred(true).map_err(failed("ask for senders' credentials (SO_PASSCRED)"))?;
+        }
+        let identity = fs::symlink_metadata(path).map_or((0, 0), |found| identity_of(&found));
+        let place = SocketPlace { path: path.to_path_buf(), identity };
+        Ok((socket, SocketFile { place, is_removed }))
+    }
+
     fn make(options: &SocketOptions, kind: Type, option: &'static str) -> Result<(Socket, Self), Error> {
         let SocketOptions { path, is_default, mode, group } = options;
         let length = path.as_os_str().as_bytes().len();
@@ -132,7 +151,7 @@ impl SocketFile {
         socket.bind(&address).map_err(failed("bind the socket"))?;
         let identity = fs::symlink_metadata(path).map_err(failed("look at the socket just made"))?;
         let place = SocketPlace { path: path.clone(), identity: identity_of(&identity) };
-        let file = SocketFile { place };
+        let file = SocketFile { place, is_removed: true };
 
         file.open_to(*group, *mode).map_err(failed("set the socket's mode and group"))?;
         Ok((socket, file))
@@ -164,7 +183,8 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.place.is_held()
+        if self.is_removed
+            && self.place.is_held()
             && let Err(error) = fs::remove_file(self.path())
         {
             tracing::warn!(

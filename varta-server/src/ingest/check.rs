@@ -5,11 +5,12 @@
 //! them. Nothing else comes of them.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as BoundListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use socket2::Type;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -19,6 +20,7 @@ use varta_proto::address::{MAX_CHECK_ANSWER_LEN, check_socket_path};
 use crate::base::accept::accept;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
+use crate::base::given_sockets::GivenSockets;
 use crate::base::silent_clients::SilentClients;
 use crate::base::time::MonoTime;
 use crate::base::{SocketFile, SocketOptions};
@@ -57,9 +59,13 @@ struct Rules {
 impl CheckSocket {
     /// Binds the check socket beside a socket, with the same owner and mode. `None`, with a warning, where that
     /// cannot be done: the server works without.
-    pub(crate) fn beside(socket: &SocketOptions, allowed: &AllowedSenders) -> Option<Self> {
+    pub(crate) fn beside(
+        socket: &SocketOptions,
+        allowed: &AllowedSenders,
+        given: &GivenSockets,
+    ) -> Option<Self> {
         let options = SocketOptions { path: check_socket_path(&socket.path), ..socket.clone() };
-        Self::bind(&options, allowed)
+        Self::bind(&options, allowed, given)
             .inspect_err(|error| {
                 tracing::warn!(
                     target: "varta::ingest",
@@ -69,8 +75,14 @@ impl CheckSocket {
             .ok()
     }
 
-    fn bind(options: &SocketOptions, allowed: &AllowedSenders) -> Result<Self, Error> {
-        let (socket, file) = SocketFile::listen_for_packets(options, BACKLOG)?;
+    fn bind(options: &SocketOptions, allowed: &AllowedSenders, given: &GivenSockets) -> Result<Self, Error> {
+        let (socket, file) = match given.take_unix(&options.path, Type::SEQPACKET, "--socket")? {
+            Some(given) => {
+                let (socket, file) = SocketFile::adopt(given, &options.path)?;
+                (OwnedFd::from(socket).into(), file)
+            }
+            None => SocketFile::listen_for_packets(options, BACKLOG)?,
+        };
         Ok(CheckSocket { options: options.clone(), allowed: allowed.clone(), socket, file })
     }
 
@@ -95,7 +107,7 @@ impl CheckSocket {
             let allowed = socket.allowed.clone();
             let replaced = stop.child_token();
             let replace = async {
-                let bind = move || CheckSocket::bind(&options, &allowed);
+                let bind = move || CheckSocket::bind(&options, &allowed, &GivenSockets::default());
                 let next = keeper.replacement(&place, bind, &stop).await;
                 replaced.cancel();
                 Ok(next)
@@ -190,7 +202,7 @@ fn refusal(outcome: FrameOutcome, advice: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use socket2::{Domain, SockAddr, Socket, Type};
+    use socket2::{Domain, SockAddr, Socket};
     use varta_proto::{Frame, Status};
 
     use super::*;
@@ -203,7 +215,7 @@ mod tests {
         let path = directory.path().join("varta.sock");
         let options = SocketOptions { path, is_default: false, mode: 0o600, group: None };
         let allowed = AllowedSenders { uids: vec![uid], gids: Vec::new() };
-        let check = CheckSocket::beside(&options, &allowed).unwrap();
+        let check = CheckSocket::beside(&options, &allowed, &GivenSockets::default()).unwrap();
         let faults = Faults::new(&Registry::for_test());
         let keeper = PlaceKeeper { part: Part::CheckSocket, watcher: FileWatcher::new(), faults };
         let stop = CancellationToken::new();
@@ -269,7 +281,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let beside = |path: std::path::PathBuf| {
             let options = SocketOptions { path, is_default: false, mode: 0o600, group: None };
-            CheckSocket::beside(&options, &AllowedSenders::of_server())
+            CheckSocket::beside(&options, &AllowedSenders::of_server(), &GivenSockets::default())
         };
         assert!(beside(directory.path().join("x".repeat(100))).is_none());
         let path = directory.path().join("varta.sock");

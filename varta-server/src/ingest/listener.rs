@@ -9,12 +9,14 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use socket2::Type;
 use tokio::net::{UdpSocket, UnixDatagram};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
 use crate::base::error::Error;
+use crate::base::given_sockets::GivenSockets;
 use crate::base::time::MonoTime;
 use crate::base::{SocketFile, SocketOptions, SocketPlace};
 use crate::ingest::admission::{Admission, UnixAdmission};
@@ -58,14 +60,19 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Binds a Unix socket. `queue` is the number of datagrams that its queue is to hold.
+    /// Binds a Unix socket, or takes a given one that is bound to its path. `queue` is the number of datagrams that
+    /// the queue of a new one is to hold.
     pub(crate) fn unix(
         options: &SocketOptions,
         queue: usize,
         allowed: AllowedSenders,
         pages: ShmPages,
+        given: &GivenSockets,
     ) -> Result<Self, Error> {
-        let (socket, file, queue) = long_queue::bind(options, queue)?;
+        let (socket, file, queue) = match given.take_unix(&options.path, Type::DGRAM, "--socket")? {
+            Some(given) => long_queue::adopt(given, options)?,
+            None => long_queue::bind(options, queue)?,
+        };
         let endpoint = Endpoint::Unix(file.path().to_path_buf());
         let queue = QueueFill::new(file.path().to_path_buf(), queue);
         let failed = |source| endpoint.failed("start a thread for", source);
@@ -80,15 +87,19 @@ impl Listener {
         Ok(Listener { socket: socket.into(), file: Some(file), endpoint, gate })
     }
 
-    /// Binds a plaintext UDP socket.
-    pub(crate) fn udp(options: &UdpOptions) -> Result<Self, Error> {
-        let (socket, address) = udp::bind("--udp", options)?;
+    /// Binds a plaintext UDP socket, or takes a given one.
+    pub(crate) fn udp(options: &UdpOptions, given: &GivenSockets) -> Result<Self, Error> {
+        let (socket, address) = udp::bind_or_take("--udp", options, given)?;
         Ok(Listener { socket, file: None, endpoint: Endpoint::Udp(address), gate: Admission::Udp })
     }
 
-    /// Binds a UDP socket for datagrams that the keys of `keyring` open.
-    pub(crate) fn secure_udp(options: &UdpOptions, keyring: Keyring) -> Result<Self, Error> {
-        let (socket, address) = udp::bind("--secure-udp", options)?;
+    /// Binds a UDP socket for datagrams that the keys of `keyring` open, or takes a given one.
+    pub(crate) fn secure_udp(
+        options: &UdpOptions,
+        keyring: Keyring,
+        given: &GivenSockets,
+    ) -> Result<Self, Error> {
+        let (socket, address) = udp::bind_or_take("--secure-udp", options, given)?;
         let endpoint = Endpoint::SecureUdp(address);
         Ok(Listener { socket, file: None, endpoint, gate: Admission::SecureUdp(keyring) })
     }

@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::panic;
 use std::thread;
@@ -15,6 +16,7 @@ use std::thread;
 use nix::sched::{CloneFlags, unshare};
 
 use crate::base::error::Error;
+use crate::base::given_sockets::GivenSocket;
 use crate::base::{SocketFile, SocketOptions};
 
 const QUEUE_FILE: &str = "/proc/sys/net/unix/max_dgram_qlen";
@@ -36,6 +38,17 @@ pub(super) fn bind(options: &SocketOptions, wanted: usize) -> Result<Bound, Erro
     }
     let (socket, file) = SocketFile::bind(options)?;
     Ok((socket, file, queue_length()))
+}
+
+/// Takes a Unix socket that was bound before. Its queue is as long as it was made: as those are that the host
+/// makes, as far as is known.
+///
+/// # Errors
+///
+/// As for [`SocketFile::adopt`].
+pub(super) fn adopt(given: GivenSocket, options: &SocketOptions) -> Result<Bound, Error> {
+    let (socket, file) = SocketFile::adopt(given, &options.path)?;
+    Ok((OwnedFd::from(socket).into(), file, queue_length()))
 }
 
 /// `None` when this process may not make a network namespace or set the length there.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::SocketOptions;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
+use crate::base::given_sockets::GivenSockets;
 use crate::ingest::batch::Batch;
 use crate::ingest::listener::Listener;
 use crate::ingest::metrics::FrameCounters;
@@ -89,7 +90,9 @@ impl SocketKeeper {
         while let Some(held) = place {
             let (options, allowed, pages) = (self.options.clone(), self.allowed.clone(), self.pages.clone());
             let queue = self.queue;
-            let bind = move || Listener::unix(&options, queue, allowed.clone(), pages.clone());
+            let bind = move || {
+                Listener::unix(&options, queue, allowed.clone(), pages.clone(), &GivenSockets::default())
+            };
             let mut replaced = pin!(self.place.replacement(&held, bind, &stop));
             let next = loop {
                 tokio::select! {

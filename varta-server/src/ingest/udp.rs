@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use varta_proto::DecodeError;
 
 use crate::base::error::Error;
+use crate::base::given_sockets::GivenSockets;
 use crate::domain::beat::Sender;
 use crate::domain::outcome::FrameOutcome;
 use crate::ingest::message::Message;
@@ -23,6 +24,26 @@ pub(crate) struct Options {
     pub(crate) only_v6: bool,
     /// The requested receive buffer in bytes, as the kernel counts them.
     pub(crate) receive_buffer: usize,
+}
+
+/// Takes the given socket of this address, or binds one, as [`bind`] does.
+///
+/// # Errors
+///
+/// The address cannot be bound, or the given socket cannot be used.
+pub(super) fn bind_or_take(
+    option: &'static str,
+    options: &Options,
+    given: &GivenSockets,
+) -> Result<(OwnedFd, SocketAddr), Error> {
+    let Some(given) = given.take_inet(options.address, Type::DGRAM, option)? else {
+        return bind(option, options);
+    };
+    let failed = |source| Error::UdpAddress { option, address: options.address, source };
+    let (socket, _) = given.into_socket();
+    enlarge_queue(&socket, options.receive_buffer).map_err(failed)?;
+    let bound = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(options.address);
+    Ok((socket.into(), bound))
 }
 
 /// Binds a non-blocking socket. Returns it with its address, which has the chosen port if port 0 was

@@ -3,6 +3,7 @@
 mod families;
 mod reload_metrics;
 mod reloader;
+mod sockets;
 
 use std::future::Future;
 use std::io;
@@ -10,16 +11,16 @@ use std::mem;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use self::families::families;
 use self::reload_metrics::ReloadMetrics;
 use self::reloader::ReloadTask;
+use self::sockets::{bind_sockets, log_endpoint};
 use crate::base::clock::Clock;
 use crate::base::error::Error;
-use crate::base::time::millis;
+use crate::base::given_sockets::GivenSockets;
 use crate::config::Config;
 use crate::domain::beat::Transport;
 use crate::domain::tracker::{Policy, Tracker};
@@ -38,7 +39,7 @@ use crate::ingest::listener::{INBOX_BATCHES, Listener};
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::socket_access::SocketAccess;
 use crate::ingest::socket_keeper::{Intake, SocketKeeper};
-use crate::ingest::{IngestOptions, Keyring, Probe, ShmPages};
+use crate::ingest::{Keyring, Probe, ShmPages};
 use crate::metrics::Registry;
 use crate::metrics::agent_rows::AutoRows;
 use crate::metrics::faults::Part;
@@ -78,7 +79,16 @@ impl Server {
     /// # Errors
     ///
     /// The first failure. No socket is left behind.
-    pub fn bind(mut config: Config) -> Result<BoundServer, Error> {
+    pub fn bind(config: Config) -> Result<BoundServer, Error> {
+        Self::bind_or_take(config, GivenSockets::default())
+    }
+
+    /// The same with sockets that were bound before: each is used where an option names its address.
+    ///
+    /// # Errors
+    ///
+    /// The first failure, among them that no option names one of the given sockets.
+    pub fn bind_or_take(mut config: Config, given: GivenSockets) -> Result<BoundServer, Error> {
         config.check()?;
         let clock = Clock::start();
         let keyring = if config.ingest.keys.are_none() {
@@ -99,13 +109,14 @@ impl Server {
         })?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
         let (to_reloads, reloads) = mpsc::channel(RELOADS);
-        let context =
-            Context::new(clock, registry, to_queries, Reloader::new(to_reloads), state_dir, descriptors);
+        let reloader = Reloader::new(to_reloads);
+        let context = Context::new(clock, registry, to_queries, reloader, state_dir, descriptors, given);
         let pages = ShmPages::new(config.ingest.max_shm_agents, clock, &context.registry);
         let options = mem::take(&mut config.services);
-        let bind_sockets = || bind_sockets(&config.ingest, &pages, keyring.as_ref());
+        let bind_sockets = || bind_sockets(&config.ingest, &pages, keyring.as_ref(), &context.given);
         let (services, (listeners, checks)) =
             Services::open(options, &context, &config.policy, keyring.as_ref(), bind_sockets)?;
+        context.given.check_all_taken()?;
         Ok(BoundServer { config, context, listeners, checks, keyring, pages, queries, services, reloads })
     }
 }
@@ -247,40 +258,6 @@ impl BoundServer {
         context.spawn("reload", reload.run(reloads, context.stop.clone()));
         context.run_until(shutdown).await
     }
-}
-
-fn bind_sockets(
-    options: &IngestOptions,
-    pages: &ShmPages,
-    keyring: Option<&Keyring>,
-) -> Result<(Vec<Listener>, Vec<CheckSocket>), Error> {
-    let mut listeners = Vec::new();
-    for socket in &options.sockets {
-        listeners.push(Listener::unix(socket, options.socket_queue, options.allowed.clone(), pages.clone())?);
-    }
-    for address in &options.udp {
-        listeners.push(Listener::udp(&options.udp_socket(*address))?);
-    }
-    for (address, keyring) in options.secure_udp.iter().zip(keyring.into_iter().cycle()) {
-        listeners.push(Listener::secure_udp(&options.udp_socket(*address), keyring.clone())?);
-    }
-    let checks = options.sockets.iter().filter_map(|socket| CheckSocket::beside(socket, &options.allowed));
-    Ok((listeners, checks.collect()))
-}
-
-/// Logs a listening socket: the first lines of the log.
-fn log_endpoint(endpoint: &Endpoint, stall_after: Duration) {
-    tracing::info!(
-        target: "varta::server",
-        path = match endpoint {
-            Endpoint::Unix(path) => Some(tracing::field::display(path.display())),
-            Endpoint::Udp(_) | Endpoint::SecureUdp(_) => None,
-        },
-        address = endpoint.address().map(tracing::field::display),
-        transport = endpoint.transport().as_str(),
-        stall_after_ms = millis(stall_after),
-        "listening on {endpoint}; an agent is stalled after {stall_after:?} of silence"
-    );
 }
 
 /// Starts the process monitor on the ingest thread.

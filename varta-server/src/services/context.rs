@@ -19,6 +19,7 @@ use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::files::state_dir::StateDir;
 use crate::base::files::watch::FileWatcher;
+use crate::base::given_sockets::GivenSockets;
 use crate::domain::tracker::{Forgotten, Transition};
 use crate::engine::Feed;
 use crate::engine::query::Query;
@@ -127,6 +128,8 @@ pub(crate) struct Context {
     pub(crate) reloads: Reloader,
     /// Notices that files of the server are removed or moved.
     pub(crate) watcher: FileWatcher,
+    /// Sockets that were bound before this server was started.
+    pub(crate) given: GivenSockets,
     /// What of the server does not work at present.
     pub(crate) faults: Faults,
     /// The directory of `--state-dir`, locked for this server.
@@ -153,11 +156,13 @@ impl Context {
         reloads: Reloader,
         state_dir: Option<StateDir>,
         descriptors: DescriptorShares,
+        given: GivenSockets,
     ) -> Self {
         Context {
             clock,
             host: host_name().into(),
             watcher: FileWatcher::new(),
+            given,
             faults: Faults::new(&registry),
             registry,
             queries,
@@ -293,7 +298,8 @@ impl Context {
         let (to_queries, queries) = mpsc::channel(16);
         let descriptors = DescriptorShares::of(1_024);
         let reloads = Reloader::new(mpsc::channel(1).0);
-        (Context::new(Clock::start(), Registry::for_test(), to_queries, reloads, None, descriptors), queries)
+        let (clock, registry, given) = (Clock::start(), Registry::for_test(), GivenSockets::default());
+        (Context::new(clock, registry, to_queries, reloads, None, descriptors, given), queries)
     }
 }
 

@@ -272,7 +272,7 @@ impl Services {
         let alerts = Alerts::open(alerts, context)?;
         let sockets = bind_sockets()?;
         let maintenance = maintenance::service::Maintenance::open(&maintenance, context)?;
-        let http = Http::open(http)?;
+        let http = Http::open(http, context)?;
         let events = Events::open(events)?;
         let audit = Audit::open(audit.as_ref(), context)?;
         let recovery = Recovery::open(recovery);

@@ -97,3 +97,31 @@ fn the_owner_is_us_or_root_where_it_is_known_who_we_are() {
         assert!(matches!(fault, KeyFileFault::ForeignOwner { uid } if uid == owner));
     }
 }
+
+#[test]
+fn what_systemd_opens_to_the_service_by_an_access_list_counts_below_its_directory_only() {
+    let below = |path: &str, directory: Option<&str>| is_below(Path::new(path), directory.map(OsStr::new));
+    let directory = Some("/run/credentials/varta.service");
+    assert!(below("/run/credentials/varta.service/key", directory));
+    for path in [
+        "/run/credentials/varta.service",
+        "/run/credentials/varta.service/../key",
+        "/run/credentials/varta.service/a/key",
+        "/run/credentials/other/key",
+        "key",
+    ] {
+        assert!(!below(path, directory), "{path}");
+    }
+    assert!(!below("/key", None) && !below("/key", Some("")) && !below("run/key", Some("run")));
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key");
+    fs::write(&path, KEY).unwrap();
+    for (mode, is_right) in [(0o440, true), (0o400, false), (0o640, false), (0o444, false)] {
+        fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        let found = fs::metadata(&path).unwrap();
+        let is_roots = found.uid() == 0;
+        let credentials = Some(directory.path().as_os_str());
+        assert_eq!(is_credential(&path, &found, credentials), is_right && is_roots, "{mode:o}");
+    }
+}

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener as BoundListener};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::Type;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -29,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::accept::{Listener, accept};
 use crate::base::clock::Clock;
 use crate::base::error::Error;
+use crate::base::given_sockets::GivenSockets;
 use crate::base::logging;
 use crate::base::secret::Secret;
 use crate::base::silent_clients::SilentClients;
@@ -121,9 +124,9 @@ impl Http {
     /// # Errors
     ///
     /// When it cannot be had.
-    pub(crate) fn open(options: HttpOptions) -> Result<Self, Error> {
+    pub(crate) fn open(options: HttpOptions, context: &Context) -> Result<Self, Error> {
         let HttpOptions { address, token, agent_metrics } = options;
-        let listener = address.map(bind).transpose()?;
+        let listener = address.map(|address| bind_or_take(address, &context.given)).transpose()?;
         Ok(Http { listener, address, access: Access::new(token, agent_metrics) })
     }
 
@@ -161,6 +164,14 @@ impl Http {
             Ok(())
         });
         Ok(())
+    }
+}
+
+/// Takes the given socket of this address, or binds one.
+fn bind_or_take(address: SocketAddr, given: &GivenSockets) -> Result<BoundListener, Error> {
+    match given.take_inet(address, Type::STREAM, "--metrics-addr")? {
+        Some(given) => Ok(OwnedFd::from(given.into_socket().0).into()),
+        None => bind(address),
     }
 }
 

@@ -1,10 +1,12 @@
 //! The control socket: reads one request on each connection, and responds. Only the server's user and root
 //! are accepted, by the credentials that the kernel reports.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as BoundListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::Type;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::base::SocketFile;
 use crate::base::accept::accept;
 use crate::base::error::Error;
+use crate::base::given_sockets::GivenSockets;
 use crate::ingest::socket_place::PlaceKeeper;
 use crate::services::maintenance::options::ControlSocket;
 use crate::services::maintenance::protocol::{MAX_REQUEST_LEN, Request, Response};
@@ -36,8 +39,16 @@ pub(super) struct ControlListener {
 }
 
 impl ControlListener {
-    pub(super) fn bind(options: &ControlSocket) -> Result<Self, Error> {
-        let (socket, file) = SocketFile::listen(&options.path, BACKLOG, "--control-socket")?;
+    /// Binds the socket, or takes a given one that is bound to its path.
+    pub(super) fn bind(options: &ControlSocket, given: &GivenSockets) -> Result<Self, Error> {
+        const OPTION: &str = "--control-socket";
+        let (socket, file) = match given.take_unix(&options.path, Type::STREAM, OPTION)? {
+            Some(given) => {
+                let (socket, file) = SocketFile::adopt(given, &options.path)?;
+                (OwnedFd::from(socket).into(), file)
+            }
+            None => SocketFile::listen(&options.path, BACKLOG, OPTION)?,
+        };
         Ok(ControlListener { options: options.clone(), socket, file })
     }
 
@@ -63,7 +74,8 @@ impl ControlListener {
             let (place, options) = (present.file.place().clone(), present.options.clone());
             let replaced = stop.child_token();
             let replace = async {
-                let next = keeper.replacement(&place, move || ControlListener::bind(&options), stop).await;
+                let bind = move || ControlListener::bind(&options, &GivenSockets::default());
+                let next = keeper.replacement(&place, bind, stop).await;
                 replaced.cancel();
                 Ok(next)
             };

@@ -40,7 +40,8 @@ impl Maintenance {
     /// A newer server wrote the file, or the control socket cannot be bound. A default path that is too long
     /// is no error: it is logged, and the server runs without the socket.
     pub(crate) fn open(options: &options::MaintenanceOptions, context: &Context) -> Result<Self, Error> {
-        let control = match options.control.as_ref().map(ControlListener::bind).transpose() {
+        let bind = |control| ControlListener::bind(control, &context.given);
+        let control = match options.control.as_ref().map(bind).transpose() {
             Err(error @ Error::SocketPathTooLong { .. })
                 if options.control.as_ref().is_some_and(|control| control.is_default) =>
             {

@@ -1,0 +1,401 @@
+//! Sockets that others have bound for this server: the service manager, as in sd_listen_fds(3).
+//!
+//! A given socket is used where an option names its address. Its file is removed at the end only if this server
+//! may do that: a service manager keeps the sockets that it gives.
+#![allow(unsafe_code, reason = "the environment names descriptors by their numbers")]
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::stat::fstat;
+use socket2::{Socket, Type};
+
+use crate::base::error::Error;
+
+/// The number of the first descriptor that a service manager gives.
+const FIRST: RawFd = 3;
+/// The most descriptors that are taken.
+const MAX_GIVEN: usize = 4_096;
+/// The names (`FileDescriptorName=`) that say for which option a socket is meant.
+const NAMES_OF_OPTIONS: [&str; 5] = ["socket", "udp", "secure-udp", "metrics-addr", "control-socket"];
+
+/// The descriptors of the environment have an owner already.
+static ARE_TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Sockets that were bound before this server was started. Clones share them: each is taken once.
+#[derive(Clone, Debug, Default)]
+pub struct GivenSockets(Arc<Mutex<Vec<GivenSocket>>>);
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct GivenSocket {
+    socket: Socket,
+    /// Whether its file is removed when it is not used any more.
+    removes_file: bool,
+    /// How errors name it.
+    name: Name,
+}
+
+/// The number and the name that the service manager has given a socket.
+#[derive(Clone, Debug)]
+struct Name(RawFd, String);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Name(number, name) = self;
+        write!(f, "descriptor {number} ({}) of the service manager", name.escape_debug())
+    }
+}
+
+impl GivenSockets {
+    /// Takes the sockets that a service manager has given this process by `LISTEN_FDS`. Each is closed on `exec`
+    /// and does not block from then on. None where the variables are not set, or mean another process.
+    ///
+    /// To be called before the program opens any file. Only the first call takes them.
+    ///
+    /// # Errors
+    ///
+    /// A variable makes no sense, or names what is no open socket.
+    pub fn from_environment() -> Result<Self, Error> {
+        if ARE_TAKEN.swap(true, Ordering::Relaxed) {
+            return Ok(GivenSockets::default());
+        }
+        let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
+        let Some(names) = descriptors(variable, std::process::id(), own_pidfd_inode)? else {
+            return Ok(GivenSockets::default());
+        };
+        let given = names.into_iter().map(|(number, name)| {
+            let who = Name(number, name);
+            let failed = |error: io::Error| refused(&who, &error.to_string());
+            // SAFETY: the number is only looked at; one that is not open gives an error.
+            let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+            if flags < 0 {
+                return Err(failed(io::Error::last_os_error()));
+            }
+            // SAFETY: it is open, the program has opened nothing yet, and this function takes it only once.
+            let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+            GivenSocket::new(descriptor, false, who.clone()).map_err(failed)
+        });
+        Ok(GivenSockets(Arc::new(Mutex::new(given.collect::<Result<_, _>>()?))))
+    }
+
+    /// Takes the Unix socket at this path, which `option` names.
+    ///
+    /// # Errors
+    ///
+    /// It is of another kind, or does not listen though it must.
+    pub(crate) fn take_unix(
+        &self,
+        path: &Path,
+        kind: Type,
+        option: &'static str,
+    ) -> Result<Option<GivenSocket>, Error> {
+        let mut list = self.lock();
+        let place = list.iter().position(|given| given.path().is_some_and(|at| is_same_place(&at, path)));
+        let Some(given) = place.map(|place| list.remove(place)) else { return Ok(None) };
+        given.check(kind, option).map(Some)
+    }
+
+    /// Takes the socket of this kind at this internet address, which `option` names: port 0 stands for any.
+    ///
+    /// # Errors
+    ///
+    /// It does not listen though it must.
+    pub(crate) fn take_inet(
+        &self,
+        address: SocketAddr,
+        kind: Type,
+        option: &'static str,
+    ) -> Result<Option<GivenSocket>, Error> {
+        let mut list = self.lock();
+        let meant_for = option.trim_start_matches('-');
+        let is_at = |given: &GivenSocket| {
+            given.socket.r#type().is_ok_and(|its| its == kind)
+                && given.inet().is_some_and(|at| {
+                    at.ip().to_canonical() == address.ip().to_canonical()
+                        && (address.port() == 0 || at.port() == address.port())
+                })
+        };
+        let named = |given: &GivenSocket| given.name() == meant_for;
+        let is_free = |given: &GivenSocket| !NAMES_OF_OPTIONS.contains(&given.name());
+        let place = list
+            .iter()
+            .position(|given| is_at(given) && named(given))
+            .or_else(|| list.iter().position(|given| is_at(given) && is_free(given)));
+        let Some(given) = place.map(|place| list.remove(place)) else { return Ok(None) };
+        given.check(kind, option).map(Some)
+    }
+
+    /// Refuses what no option has taken: datagrams would wait there for ever.
+    ///
+    /// # Errors
+    ///
+    /// There is such a socket.
+    pub(crate) fn check_all_taken(&self) -> Result<(), Error> {
+        let list = self.lock();
+        let Some(given) = list.first() else { return Ok(()) };
+        Err(refused(
+            &given.name,
+            &format!(
+                "no option names {}; give the option, or take the socket out of the socket unit",
+                given.address()
+            ),
+        ))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<GivenSocket>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl GivenSocket {
+    fn new(descriptor: OwnedFd, removes_file: bool, name: Name) -> io::Result<Self> {
+        let flags = FdFlag::from_bits_retain(fcntl(&descriptor, FcntlArg::F_GETFD)?);
+        fcntl(&descriptor, FcntlArg::F_SETFD(flags | FdFlag::FD_CLOEXEC))?;
+        let socket = Socket::from(descriptor);
+        // Fails on what is no socket.
+        socket.r#type()?;
+        socket.set_nonblocking(true)?;
+        Ok(GivenSocket { socket, removes_file, name })
+    }
+
+    /// The socket, and whether its file is removed when it is not used any more.
+    pub(crate) fn into_socket(self) -> (Socket, bool) {
+        (self.socket, self.removes_file)
+    }
+
+    fn check(self, kind: Type, option: &'static str) -> Result<Self, Error> {
+        let its = self.socket.r#type().map_err(|error| refused(&self.name, &error.to_string()))?;
+        let fault = |fault: &str| Err(refused(&self.name, &format!("{option} {}: {fault}", self.address())));
+        if its != kind {
+            return fault(&format!("is a {} socket, and a {} socket is needed", shown(its), shown(kind)));
+        }
+        if kind != Type::DGRAM && !self.socket.is_listener().unwrap_or(false) {
+            return fault("does not listen for connections");
+        }
+        Ok(self)
+    }
+
+    fn name(&self) -> &str {
+        &self.name.1
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        self.socket.local_addr().ok()?.as_pathname().map(Path::to_path_buf)
+    }
+
+    fn inet(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()?.as_socket()
+    }
+
+    /// Its kind and address, for people.
+    fn address(&self) -> String {
+        let kind = self.socket.r#type().map_or("", shown);
+        match (self.path(), self.inet()) {
+            (Some(path), _) => format!("{} ({kind})", path.display()),
+            (None, Some(address)) => format!("{address} ({kind})"),
+            (None, None) => format!("an address without path and port ({kind})"),
+        }
+    }
+}
+
+fn shown(kind: Type) -> &'static str {
+    match kind {
+        Type::DGRAM => "datagram",
+        Type::STREAM => "stream",
+        Type::SEQPACKET => "sequential-packet",
+        _ => "raw",
+    }
+}
+
+fn refused(who: &Name, fault: &str) -> Error {
+    Error::GivenSocket { who: who.to_string(), fault: fault.to_owned() }
+}
+
+/// Whether two paths lead to one file, whatever symlinks are on the way to its directory.
+fn is_same_place(one: &Path, other: &Path) -> bool {
+    let directory = |path: &Path| path.parent().and_then(|directory| directory.canonicalize().ok());
+    one == other
+        || one.file_name() == other.file_name()
+            && directory(one).is_some_and(|at| directory(other).is_some_and(|other| at == other))
+}
+
+/// The numbers and names of the descriptors that the variables give the process with this pid.
+///
+/// # Errors
+///
+/// A variable makes no sense.
+fn descriptors(
+    variable: impl Fn(&str) -> Option<OsString>,
+    pid: u32,
+    pidfd_inode: impl FnOnce() -> Option<u64>,
+) -> Result<Option<Vec<(RawFd, String)>>, Error> {
+    let wrong = |name: &str, value: &OsString| Error::GivenSocket {
+        who: format!("{name}={}", value.display()),
+        fault: "makes no sense".to_owned(),
+    };
+    let number = |name: &str| {
+        let value = variable(name);
+        value
+            .map(|value| value.to_str().and_then(|text| text.parse::<u64>().ok()).ok_or(wrong(name, &value)))
+            .transpose()
+    };
+    let (Some(count), Some(of)) = (number("LISTEN_FDS")?, number("LISTEN_PID")?) else { return Ok(None) };
+    let is_of_other_process =
+        number("LISTEN_PIDFDID")?.is_some_and(|inode| pidfd_inode().is_some_and(|own| own != inode));
+    if of != u64::from(pid) || is_of_other_process {
+        return Ok(None);
+    }
+    let count = usize::try_from(count).ok().filter(|count| *count <= MAX_GIVEN);
+    let count = count.ok_or_else(|| wrong("LISTEN_FDS", &variable("LISTEN_FDS").unwrap_or_default()))?;
+    let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.to_str().unwrap_or_default().split(':');
+    let named = (FIRST..).take(count).map(|number| {
+        let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown");
+        (number, name.to_owned())
+    });
+    Ok(Some(named.collect()))
+}
+
+/// The inode number of a pidfd of this process, by which newer kernels tell it from all others; `None` where they
+/// do not.
+fn own_pidfd_inode() -> Option<u64> {
+    // SAFETY: the call takes numbers only, and its result is looked at.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(std::process::id()), 0) };
+    let number = RawFd::try_from(result).ok().filter(|number| *number >= 0)?;
+    // SAFETY: the kernel has just made it for this process.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(number) };
+    Some(fstat(pidfd.as_fd()).ok()?.st_ino)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::unix::net::{UnixDatagram, UnixListener};
+
+    use super::*;
+
+    fn given(sockets: impl IntoIterator<Item = (OwnedFd, &'static str)>) -> GivenSockets {
+        let given = sockets
+            .into_iter()
+            .map(|(socket, name)| GivenSocket::new(socket, false, Name(FIRST, name.to_owned())).unwrap());
+        GivenSockets(Arc::new(Mutex::new(given.collect())))
+    }
+
+    fn read(variables: &[(&str, &str)]) -> Result<Option<Vec<(RawFd, String)>>, Error> {
+        let find =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        descriptors(find, 7, || Some(99))
+    }
+
+    #[test]
+    fn only_what_is_meant_for_this_process_is_taken_with_the_names_that_there_are() {
+        let named = |names: &[(RawFd, &str)]| {
+            Some(names.iter().map(|(number, name)| (*number, (*name).to_owned())).collect::<Vec<_>>())
+        };
+        let table: [(&[(&str, &str)], _); 6] = [
+            (&[], None),
+            (&[("LISTEN_FDS", "2")], None),
+            (&[("LISTEN_FDS", "2"), ("LISTEN_PID", "8")], None),
+            (&[("LISTEN_FDS", "1"), ("LISTEN_PID", "7"), ("LISTEN_PIDFDID", "98")], None),
+            (
+                &[("LISTEN_FDS", "2"), ("LISTEN_PID", "7"), ("LISTEN_PIDFDID", "99")],
+                named(&[(3, "unknown"), (4, "unknown")]),
+            ),
+            (
+                &[("LISTEN_FDS", "3"), ("LISTEN_PID", "7"), ("LISTEN_FDNAMES", "a::c:d")],
+                named(&[(3, "a"), (4, "unknown"), (5, "c")]),
+            ),
+        ];
+        for (variables, wanted) in table {
+            assert_eq!(read(variables).unwrap(), wanted, "{variables:?}");
+        }
+        for wrong in ["x", "-1", "5000", "99999999999999999999"] {
+            let said = read(&[("LISTEN_FDS", wrong), ("LISTEN_PID", "7")]).unwrap_err().to_string();
+            assert!(said.contains(&format!("LISTEN_FDS={wrong}")), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_socket_is_taken_once_by_the_option_that_names_its_address() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("varta.sock");
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpListener::bind(udp.local_addr().unwrap()).unwrap();
+        let address = udp.local_addr().unwrap();
+        let sockets = given([
+            (UnixDatagram::bind(&path).unwrap().into(), "varta.socket"),
+            (udp.into(), "varta.socket"),
+            (tcp.into(), "varta.socket"),
+        ]);
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(directory.path(), &link).unwrap();
+        let take = |path: &Path| sockets.take_unix(path, Type::DGRAM, "--socket").unwrap();
+        assert!(take(&directory.path().join("other")).is_none());
+        let unix = take(&link.join("varta.sock")).unwrap();
+        assert!(!unix.into_socket().1, "its file stays");
+        assert!(take(&path).is_none());
+        let inet = |address, kind, option| sockets.take_inet(address, kind, option).unwrap();
+        let any_port = SocketAddr::new(address.ip(), 0);
+        assert!(inet(SocketAddr::from(([127, 0, 0, 2], 0)), Type::DGRAM, "--udp").is_none());
+        assert!(inet(any_port, Type::DGRAM, "--udp").is_some());
+        assert!(inet(address, Type::DGRAM, "--udp").is_none());
+        let said = sockets.check_all_taken().unwrap_err().to_string();
+        assert!(said.contains(&format!("no option names {address} (stream)")), "{said}");
+        assert!(inet(address, Type::STREAM, "--metrics-addr").is_some());
+        sockets.check_all_taken().unwrap();
+    }
+
+    #[test]
+    fn where_any_port_will_do_the_name_says_which_socket_is_meant() {
+        let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let [plain, sealed] = [bind(), bind()];
+        let wanted = sealed.local_addr().unwrap();
+        let sockets = given([(plain.into(), "udp"), (sealed.into(), "secure-udp")]);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let taken = sockets.take_inet(any, Type::DGRAM, "--secure-udp").unwrap().unwrap();
+        assert_eq!(taken.inet(), Some(wanted));
+        assert!(
+            sockets.take_inet(any, Type::DGRAM, "--secure-udp").unwrap().is_none(),
+            "the other is for --udp"
+        );
+    }
+
+    #[test]
+    fn one_of_another_kind_or_that_does_not_listen_is_refused_with_what_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("varta.sock");
+        let sockets = given([(UnixListener::bind(&path).unwrap().into(), "control")]);
+        let said = sockets.take_unix(&path, Type::DGRAM, "--socket").unwrap_err().to_string();
+        assert!(
+            said.starts_with("descriptor 3 (control) of the service manager: --socket")
+                && said.contains("is a stream socket, and a datagram socket is needed"),
+            "{said}"
+        );
+        let silent = Socket::new(socket2::Domain::IPV4, Type::STREAM, None).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        silent.bind(&any.into()).unwrap();
+        let sockets = given([(silent.into(), "metrics-addr")]);
+        let said = sockets.take_inet(any, Type::STREAM, "--metrics-addr").unwrap_err().to_string();
+        assert!(said.contains("does not listen"), "{said}");
+    }
+
+    #[test]
+    fn what_is_taken_does_not_block_and_is_not_inherited() {
+        let (one, _other) = UnixDatagram::pair().unwrap();
+        fcntl(&one, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        let taken = GivenSocket::new(one.into(), false, Name(FIRST, String::new())).unwrap();
+        assert!(taken.socket.nonblocking().unwrap());
+        assert_eq!(fcntl(&taken.socket, FcntlArg::F_GETFD).unwrap(), FdFlag::FD_CLOEXEC.bits());
+        let file = tempfile::tempfile().unwrap();
+        assert!(GivenSocket::new(file.into(), false, Name(FIRST, String::new())).is_err());
+    }
+}
