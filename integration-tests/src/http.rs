@@ -32,8 +32,23 @@ impl Response {
 ///
 /// The error of the connection, and `InvalidData` for an answer that is not HTTP.
 pub fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
+    get_over(&mut connect(address)?, address, path, headers)
+}
+
+/// As [`get`], over a connection that is there.
+///
+/// # Errors
+///
+/// As of [`get`].
+pub fn get_over(
+    stream: &mut (impl Read + Write),
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> io::Result<Response> {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n"))
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
+    ask_over(stream, &head)
 }
 
 /// Asks for the headers that [`get`] would have, which come without a body.
@@ -59,7 +74,10 @@ pub fn post_json(address: SocketAddr, path: &str, body: &str) -> io::Result<Resp
 }
 
 fn ask(address: SocketAddr, request: &str) -> io::Result<Response> {
-    let mut stream = connect(address)?;
+    ask_over(&mut connect(address)?, request)
+}
+
+fn ask_over(stream: &mut (impl Read + Write), request: &str) -> io::Result<Response> {
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

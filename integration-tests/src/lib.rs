@@ -33,6 +33,7 @@ mod scratch;
 mod server;
 mod small_disk;
 pub mod sys;
+pub mod tls;
 mod watch;
 
 pub use agent_process::AgentProcess;

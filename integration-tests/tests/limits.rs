@@ -247,6 +247,13 @@ const ROWS: &[Row] = &[
             ("5 s", "services/http/connections.rs", "head_within"),
         ],
     ),
+    (
+        "certificates of `--metrics-tls-cert`, and the file of its key",
+        &[
+            ("4096 KiB", "base/files/certificates.rs", "MAX_LEN"),
+            ("64 KiB", "base/files/certificates.rs", "MAX_KEY_FILE_LEN"),
+        ],
+    ),
     ("HTTP connections at a scrape", &[("32", "services/http/connections.rs", "scraping")]),
     ("scrapes, until the client", &[("4", "services/http/connections.rs", "scrapes")]),
 ];

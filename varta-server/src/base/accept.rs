@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,11 @@ pub(crate) trait Listener {
     type Stream;
 
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// The address of the other end, where it has one.
+    fn peer(_stream: &Self::Stream) -> Option<SocketAddr> {
+        None
+    }
 }
 
 impl Listener for TcpListener {
@@ -26,6 +32,10 @@ impl Listener for TcpListener {
 
     async fn accept(&self) -> io::Result<TcpStream> {
         TcpListener::accept(self).await.map(|(stream, _)| stream)
+    }
+
+    fn peer(stream: &TcpStream) -> Option<SocketAddr> {
+        stream.peer_addr().ok()
     }
 }
 

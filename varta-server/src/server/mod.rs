@@ -170,7 +170,7 @@ impl BoundServer {
     /// A failure to start, or a task that ended by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
-        let metrics_addr = self.metrics_addr();
+        let (metrics_addr, scheme) = (self.metrics_addr(), self.services.http.scheme());
         let reload = self.reload_task();
         let BoundServer {
             config,
@@ -221,7 +221,7 @@ impl BoundServer {
         context.spawn_on(ingest.handle(), "poll of shared pages", poll);
         drop(to_inbox);
         if let Some(address) = metrics_addr {
-            tracing::info!(target: "varta::server", %address, "metrics on http://{address}/metrics");
+            tracing::info!(target: "varta::server", %address, "metrics on {scheme}://{address}/metrics");
         }
         access.warn();
         queues.warn_if_small(config.policy.max_agents, config.ingest.udp_receive_buffer);

@@ -74,6 +74,7 @@ pub(crate) const fn families() -> &'static [&'static [Family]] {
         events::metrics::FAMILIES,
         recording::metrics::FAMILIES,
         http::metrics::FAMILIES,
+        http::tls::FAMILIES,
         log::metrics::FAMILIES,
         http::process::FAMILIES,
         systemd::metrics::FAMILIES,

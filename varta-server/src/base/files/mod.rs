@@ -4,9 +4,11 @@
 pub(crate) mod append_log;
 pub(crate) mod atomic;
 pub(crate) mod bounded_read;
+pub(crate) mod certificates;
 pub(crate) mod coalescing_writer;
 pub(crate) mod directory;
 pub(crate) mod lock;
+pub(crate) mod private_file;
 pub(crate) mod private_json;
 pub(crate) mod regular_file;
 pub(crate) mod state_dir;

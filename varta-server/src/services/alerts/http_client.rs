@@ -9,11 +9,10 @@ use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::redirect;
 use reqwest::{Client, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
 use crate::base::backoff::{MAX_DELAY, MIN_DELAY};
 use crate::base::error::Error;
-use crate::base::files::bounded_read::{self, Checks, Owner, Symlink};
+use crate::base::files::certificates;
 use crate::base::time::WallTime;
 use crate::services::alerts::url::AlertUrl;
 
@@ -25,8 +24,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const MAX_ANSWER_LEN: usize = 16 << 10;
 /// The most characters of a reason in the log.
 const MAX_REASON_LEN: usize = 200;
-/// The largest file of certificates in bytes.
-const MAX_CA_FILE_LEN: u64 = 4 << 20;
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +83,7 @@ pub(in crate::services) fn client(
     }
     if let Some(path) = ca_file {
         let refused = |fault: String| Error::configuration_file(path, format!("{fault}; see {ca_option}"));
-        for certificate in certificates(path).map_err(refused)? {
+        for certificate in certificates::read(path).map_err(refused)? {
             roots
                 .add(certificate)
                 .map_err(|error| refused(format!("one of its certificates cannot be used: {error}")))?;
@@ -116,19 +113,8 @@ pub(in crate::services) fn client(
 ///
 /// A file that cannot be used.
 pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    certificates(path)
+    certificates::read(path)
         .map_err(|fault| Error::configuration_file(path, format!("{fault}; see --alert-ca-file")))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let checks = Checks { max_len: MAX_CA_FILE_LEN, symlink: Symlink::Followed, owner: Owner::Anybody };
-    let (content, _) = bounded_read::read(path, checks).map_err(|error| error.to_string())?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
-    let certificates = certificates.map_err(|error| format!("is no file of certificates in PEM: {error}"))?;
-    if certificates.is_empty() {
-        return Err("has no certificate in PEM in it".to_owned());
-    }
-    Ok(certificates)
 }
 
 /// The type of JSON.

@@ -10,6 +10,7 @@ use crate::ingest::kernel_drops::KernelDrops;
 use crate::metrics::family::families;
 use crate::metrics::{Registry, in_order};
 use crate::services::http::process::ProcessMetrics;
+use crate::services::http::tls::CERTIFICATE_EXPIRY;
 
 families! {
     UPTIME = "varta_watch_uptime_seconds", "Time since this server started.";
@@ -23,6 +24,7 @@ pub(crate) struct ServerMetrics {
     uptime: Gauge,
     omitted: Gauge,
     log_dropped: Counter,
+    certificate_expiry: Gauge,
     kernel_drops: KernelDrops,
     process: ProcessMetrics,
     handle: PrometheusHandle,
@@ -36,6 +38,7 @@ impl ServerMetrics {
             uptime: registry.gauge(UPTIME, &[]),
             omitted: registry.gauge(AGENT_ROWS_OMITTED, &[]),
             log_dropped: registry.counter(LOG_DROPPED, &[]),
+            certificate_expiry: registry.gauge(CERTIFICATE_EXPIRY, &[]),
             kernel_drops,
             process: ProcessMetrics::new(),
             handle: registry.handle(),
@@ -43,10 +46,18 @@ impl ServerMetrics {
     }
 
     /// Renders the families of the process, and all that the exporter keeps.
-    pub(crate) fn render(&self, uptime: Duration, omitted: usize, log_lines_dropped: u64) -> String {
+    /// `certificate_expiry` is in seconds of Unix time.
+    pub(crate) fn render(
+        &self,
+        uptime: Duration,
+        omitted: usize,
+        log_lines_dropped: u64,
+        certificate_expiry: f64,
+    ) -> String {
         self.uptime.set(uptime.as_secs_f64());
         self.omitted.set(omitted as f64);
         self.log_dropped.absolute(log_lines_dropped);
+        self.certificate_expiry.set(certificate_expiry);
         self.kernel_drops.publish();
         self.process.render() + &in_order(&self.handle.render())
     }
@@ -63,11 +74,12 @@ mod tests {
         let registry = Registry::for_test();
         let kernel_drops = KernelDrops::new(&registry, Arc::default());
         let metrics = ServerMetrics::new(&registry, kernel_drops);
-        let text = metrics.render(Duration::from_millis(1_500), 3, 7);
+        let text = metrics.render(Duration::from_millis(1_500), 3, 7, 2e9);
         for row in [
             "varta_watch_uptime_seconds 1.5",
             "varta_agent_rows_omitted 3",
             "varta_log_lines_dropped_total 7",
+            "varta_tls_certificate_expiry_timestamp_seconds 2000000000",
             "varta_kernel_drops_total{transport=\"udp\"} 0",
         ] {
             assert!(text.lines().any(|line| line == row), "{row} is missing in\n{text}");

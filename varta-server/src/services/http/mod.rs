@@ -1,6 +1,8 @@
 //! The HTTP service: `/metrics`, `/healthz` and `/readyz`.
 
+mod access;
 mod body;
+mod certificate;
 mod connections;
 pub(in crate::services) mod metrics;
 mod negotiation;
@@ -9,5 +11,7 @@ pub(in crate::services) mod process;
 pub(crate) mod service;
 #[cfg(test)]
 mod tests;
+pub(in crate::services) mod tls;
 
+pub use self::certificate::TlsIdentity;
 pub use self::options::{HttpArgs, HttpOptions};

@@ -10,6 +10,7 @@ use crate::base::options::Address;
 use crate::base::options::values::parse_address;
 use crate::base::secret::Secret;
 use crate::metrics::agent_rows::AgentMetrics;
+use crate::services::http::certificate::TlsIdentity;
 
 /// The default address for metrics.
 const DEFAULT_METRICS_ADDR: &str = "127.0.0.1:9843";
@@ -32,6 +33,19 @@ pub struct HttpArgs {
     #[arg(long, env = "VARTA_METRICS_TOKEN_FILE", value_name = "FILE")]
     pub metrics_token_file: Option<PathBuf>,
 
+    /// File with the certificate, and those of its chain, for HTTPS
+    ///
+    /// PEM; the first certificate is that of this server. With it the address answers over TLS 1.2 and 1.3, and
+    /// not in plaintext. A reload reads it again.
+    #[arg(long, env = "VARTA_METRICS_TLS_CERT", value_name = "FILE")]
+    pub metrics_tls_cert: Option<PathBuf>,
+
+    /// File with the private key of that certificate
+    ///
+    /// PEM: PKCS #8, PKCS #1 or SEC 1, not encrypted. No other user may read it, but a group if it belongs to root.
+    #[arg(long, env = "VARTA_METRICS_TLS_KEY", value_name = "FILE")]
+    pub metrics_tls_key: Option<PathBuf>,
+
     /// Agents that have series of their own in /metrics
     #[arg(
         long,
@@ -49,13 +63,24 @@ impl HttpArgs {
     ///
     /// # Errors
     ///
-    /// When the token cannot be read, or the host of the address has no address.
+    /// When the token or the certificate cannot be used, or the host of the address has no address.
     pub fn options(self) -> Result<HttpOptions, Error> {
-        let HttpArgs { metrics_addr, metrics_token_file, agent_metrics } = self;
+        let HttpArgs { metrics_addr, metrics_token_file, metrics_tls_cert, metrics_tls_key, agent_metrics } =
+            self;
         let token = metrics_token_file.as_deref().map(Secret::from_file).transpose()?;
         let address = metrics_addr.0.map(|address| address.resolve("--metrics-addr")).transpose()?;
-        Ok(HttpOptions { address, token, agent_metrics })
+        let tls = match (metrics_tls_cert, metrics_tls_key) {
+            (Some(certificate), Some(key)) => Some(TlsIdentity::read(&certificate, &key)?),
+            (Some(_), None) => return alone("--metrics-tls-cert", "--metrics-tls-key"),
+            (None, Some(_)) => return alone("--metrics-tls-key", "--metrics-tls-cert"),
+            (None, None) => None,
+        };
+        Ok(HttpOptions { address, token, tls, agent_metrics })
     }
+}
+
+fn alone<T>(option: &'static str, needed: &str) -> Result<T, Error> {
+    Err(Error::Option { option, fault: format!("does nothing without {needed}") })
 }
 
 /// Where HTTP is served; nowhere by default.
@@ -65,6 +90,8 @@ pub struct HttpOptions {
     pub address: Option<SocketAddr>,
     /// What a client must show to read metrics.
     pub token: Option<Secret>,
+    /// With what it is served over TLS; `None` for plaintext.
+    pub tls: Option<TlsIdentity>,
     /// For which agents there are rows of their own.
     pub agent_metrics: AgentMetrics,
 }

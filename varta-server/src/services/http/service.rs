@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener as BoundListener};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -33,20 +33,21 @@ use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::given_sockets::GivenSockets;
 use crate::base::logging;
-use crate::base::secret::Secret;
-use crate::base::silent_clients::SilentClients;
+use crate::base::silent_clients::{Client, SilentClients};
 use crate::base::time::MonoTime;
 use crate::engine::query::{Query, Slice};
 use crate::ingest::kernel_drops::KernelDrops;
-use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
+use crate::metrics::agent_rows::AgentRows;
 use crate::metrics::faults::Faults;
 use crate::metrics::openmetrics;
 use crate::services::context::Context;
+use crate::services::http::access::{Access, Settings};
 use crate::services::http::body::{Gzip, InSteps, Plain};
 use crate::services::http::connections::{Limits, ScrapePlaces, StallGuard};
 use crate::services::http::metrics::ServerMetrics;
 use crate::services::http::negotiation::{Format, wants_gzip};
 use crate::services::http::options::HttpOptions;
+use crate::services::http::tls::{self, HandshakeFailures, Opened};
 
 /// The longest time for the engine to answer `/readyz`.
 const PING_WITHIN: Duration = Duration::from_secs(1);
@@ -61,43 +62,24 @@ pub(crate) struct Http {
     access: Access,
 }
 
-/// What may change while it runs: who may read the metrics, and which rows they get. Clones share it.
-#[derive(Clone, Debug)]
-pub(super) struct Access(Arc<RwLock<(Option<Secret>, AgentMetrics)>>);
-
-impl Access {
-    pub(super) fn new(token: Option<Secret>, which: AgentMetrics) -> Self {
-        Access(Arc::new(RwLock::new((token, which))))
-    }
-
-    /// Whether a request with this bearer token, or none, may read the metrics.
-    fn allows(&self, shown: Option<&[u8]>) -> bool {
-        let present = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        present.0.as_ref().is_none_or(|token| shown.is_some_and(|shown| token.matches(shown)))
-    }
-
-    fn agent_metrics(&self) -> AgentMetrics {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).1
-    }
-}
-
-/// The way to give it another token and other rows.
+/// The way to give it other settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Reload {
     address: Option<SocketAddr>,
     access: Access,
 }
 
-/// A token and rows that do not count yet.
+/// Settings that do not count yet.
 #[derive(Debug)]
 pub(crate) struct Staged {
     access: Access,
-    next: (Option<Secret>, AgentMetrics),
+    next: Settings,
 }
 
 impl Reload {
     /// The options that a running server takes over.
-    pub(crate) const OPTIONS: [&str; 2] = ["metrics-token-file", "agent-metrics"];
+    pub(crate) const OPTIONS: [&str; 4] =
+        ["metrics-token-file", "metrics-tls-cert", "metrics-tls-key", "agent-metrics"];
 
     /// Takes the options, which have been checked. Nothing changes by it.
     ///
@@ -107,14 +89,14 @@ impl Reload {
     pub(crate) fn stage(&self, options: HttpOptions) -> Result<Staged, Error> {
         let options = HttpOptions { address: self.address, ..options };
         options.check()?;
-        Ok(Staged { access: self.access.clone(), next: (options.token, options.agent_metrics) })
+        Ok(Staged { access: self.access.clone(), next: options.into() })
     }
 }
 
 impl Staged {
-    /// Has them count from the next request on.
+    /// Has them count from now on.
     pub(crate) fn commit(self) {
-        *self.access.0.write().unwrap_or_else(PoisonError::into_inner) = self.next;
+        self.access.set(self.next);
     }
 }
 
@@ -125,14 +107,19 @@ impl Http {
     ///
     /// When it cannot be had.
     pub(crate) fn open(options: HttpOptions, context: &Context) -> Result<Self, Error> {
-        let HttpOptions { address, token, agent_metrics } = options;
+        let address = options.address;
         let listener = address.map(|address| bind_or_take(address, &context.given)).transpose()?;
-        Ok(Http { listener, address, access: Access::new(token, agent_metrics) })
+        Ok(Http { listener, address, access: Access::new(options.into()) })
     }
 
     /// Where it is served, with the port that was picked if 0 was asked for.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// The scheme of its URLs.
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.access.scheme()
     }
 
     /// The way to change it while it runs.
@@ -149,9 +136,11 @@ impl Http {
         let Http { listener: Some(listener), access, .. } = self else { return Ok(()) };
         let listener = TcpListener::from_std(listener)
             .map_err(|source| Error::Runtime { action: "watch the metrics socket", source })?;
+        access.warn();
         let site = HttpContext {
             queries: context.queries.clone(),
             metrics: ServerMetrics::new(&context.registry, kernel_drops),
+            handshake_failures: HandshakeFailures::new(&context.registry),
             access,
             clock: context.clock,
             faults: context.faults.clone(),
@@ -186,6 +175,7 @@ fn bind(address: SocketAddr) -> Result<BoundListener, Error> {
 pub(super) struct HttpContext {
     pub(super) queries: mpsc::Sender<Query>,
     pub(super) metrics: ServerMetrics,
+    pub(super) handshake_failures: HandshakeFailures,
     pub(super) access: Access,
     pub(super) clock: Clock,
     pub(super) faults: Faults,
@@ -215,6 +205,7 @@ pub(super) async fn serve<L: Listener>(
     L::Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let scrapes = ScrapePlaces::new(&limits);
+    let (access, handshake_failures) = (site.access.clone(), site.handshake_failures.clone());
     let shared = Arc::new(HttpState { site, scrapes: scrapes.clone() });
     let router = Router::new()
         .route("/metrics", get(metrics))
@@ -230,38 +221,80 @@ pub(super) async fn serve<L: Listener>(
     let silent = SilentClients::default();
     let make_room = || silent.evict_oldest();
     let connections = accept(&listener, limits.connections, &stop, warn, make_room, |stream| {
-        let (stop, client) = (stop.clone(), Arc::new(silent.enter()));
+        let deadline = Instant::now() + limits.head_within;
+        let talk = Conversation { client: silent.enter(), deadline, stop: stop.clone() };
+        let peer = L::peer(&stream);
         let stream = StallGuard::new(stream, limits, scrapes.clone());
-        let (routes, asking) = (TowerToHyperService::new(router.clone()), Arc::clone(&client));
+        let (router, tls, failures) = (router.clone(), access.tls(), handshake_failures.clone());
+        async move {
+            let Some(config) = tls else { return talk.hold(stream, router).await };
+            let opened = tokio::select! {
+                opened = tls::open(stream, config, deadline) => opened,
+                () = talk.client.evicted() => return,
+                () = talk.stop.cancelled() => return,
+            };
+            match opened {
+                Ok(Opened::Tls(stream)) => talk.hold(stream, router).await,
+                Ok(Opened::Plain(stream)) => {
+                    failures.plaintext();
+                    talk.hold(stream, Router::new().fallback(speaks_https)).await;
+                }
+                Err(fault) => failures.failed(&fault, peer),
+            }
+        }
+    })
+    .await;
+    let _ = timeout(PING_WITHIN, connections.wait()).await;
+}
+
+/// The answer to a request in plaintext where TLS is spoken.
+async fn speaks_https() -> Response {
+    (StatusCode::BAD_REQUEST, "this address speaks HTTPS, and the request came in plaintext\n")
+        .into_response()
+}
+
+/// A connection until its end.
+struct Conversation {
+    client: Client,
+    /// By when the client has to send the head of its request.
+    deadline: Instant,
+    stop: CancellationToken,
+}
+
+impl Conversation {
+    /// Answers one request.
+    async fn hold<S>(self, stream: S, router: Router)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Conversation { client, deadline, stop } = self;
+        let client = Arc::new(client);
+        let (routes, asking) = (TowerToHyperService::new(router), Arc::clone(&client));
         let service = service_fn(move |request| {
             asking.has_asked();
             let asked = Asked::of(&request);
             let answer = routes.call(request);
             async move { answer.await.inspect(|answer| asked.debug(answer.status())) }
         });
-        async move {
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(limits.head_within)
-                .keep_alive(false)
-                // A client may close its sending direction before it has the response.
-                .half_close(true)
-                .max_buf_size(MAX_HEAD_LEN)
-                .serve_connection(TokioIo::new(stream), service);
-            let mut connection = std::pin::pin!(connection);
-            // Errors of a single client are not logged: hyper has answered as far as possible.
-            let _ = tokio::select! {
-                served = connection.as_mut() => served,
-                () = client.evicted() => return,
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-        }
-    })
-    .await;
-    let _ = timeout(PING_WITHIN, connections.wait()).await;
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(deadline.saturating_duration_since(Instant::now()))
+            .keep_alive(false)
+            // A client may close its sending direction before it has the response.
+            .half_close(true)
+            .max_buf_size(MAX_HEAD_LEN)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        // Errors of a single client are not logged: hyper has answered as far as possible.
+        let _ = tokio::select! {
+            served = connection.as_mut() => served,
+            () = client.evicted() => return,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+    }
 }
 
 async fn ready(State(shared): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
@@ -299,7 +332,9 @@ async fn metrics(State(shared): State<Arc<HttpState>>, headers: HeaderMap) -> Re
     };
     let HttpContext { clock, log_lines_dropped, .. } = &shared.site;
     let omitted = rows.omitted();
-    let families = shared.site.metrics.render(clock.now() - MonoTime::START, omitted, log_lines_dropped());
+    let expiry = shared.site.access.certificate_expiry();
+    let families =
+        shared.site.metrics.render(clock.now() - MonoTime::START, omitted, log_lines_dropped(), expiry);
     let format = Format::wanted(&headers);
     let pieces: VecDeque<Bytes> = match format {
         Format::Text => std::iter::once(Bytes::from(families)).chain(rows.into_pieces()).collect(),

@@ -16,9 +16,12 @@ use crate::ingest::kernel_drops::KernelDrops;
 use crate::metrics::Registry;
 use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
 use crate::metrics::faults::Faults;
+use crate::services::http::access::Access;
 use crate::services::http::connections::Limits;
 use crate::services::http::metrics::ServerMetrics;
-use crate::services::http::service::{Access, HttpContext, serve};
+use crate::services::http::options::HttpOptions;
+use crate::services::http::service::{HttpContext, serve};
+use crate::services::http::tls::HandshakeFailures;
 
 /// What the stream holds of a response that is not read: less than a scrape.
 const ROOM: usize = 256;
@@ -49,7 +52,10 @@ impl Server {
         let site = HttpContext {
             queries,
             metrics: ServerMetrics::new(&registry, KernelDrops::new(&registry, Arc::default())),
-            access: Access::new(None, AgentMetrics::All),
+            handshake_failures: HandshakeFailures::new(&registry),
+            access: Access::new(
+                HttpOptions { agent_metrics: AgentMetrics::All, ..HttpOptions::default() }.into(),
+            ),
             clock: Clock::start(),
             faults: Faults::new(&registry),
             log_lines_dropped: || 0,
