@@ -157,18 +157,22 @@ impl TrackerActor {
         }
     }
 
-    /// Processes exits, after the last beats of the processes.
+    /// Processes exits, after the last beats of the processes: all exits are known before the sockets are read, so
+    /// that what each of the processes has sent is in them.
     async fn apply_exits(&mut self, first: ProcessExit) -> Result<(), Error> {
         let noticed_at = self.clock.now();
+        let mut exits = vec![first];
+        while exits.len() <= DEATHS_PER_TURN
+            && let Some(exit) = self.process_monitor.watcher.try_next().map_err(no_deaths)?
+        {
+            exits.push(exit);
+        }
         self.read_ahead().await;
         let now = self.clock.now();
-        let mut died = Some(first);
-        for more in (0..=DEATHS_PER_TURN).rev() {
-            let Some(exit) = died else { break };
+        for exit in exits {
             let WatchedProcess { pid, start_time, .. } = exit.process;
             self.read_last_of(pid, start_time, noticed_at);
             self.process_monitor.record_exit(exit, noticed_at, &mut self.tracker, now);
-            died = if more > 0 { self.process_monitor.watcher.try_next().map_err(no_deaths)? } else { None };
         }
         Ok(())
     }
