@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use varta_integration_tests::{
-    Datagrams, Ended, Options, Scratch, Server, Signal, agent, line, line_with, refused_start, run_server,
-    wait_until, write_secret,
+    Datagrams, Ended, Options, Scratch, Server, Signal, agent, line, line_with, refused_start, wait_until,
+    write_secret,
 };
 use varta_proto::{Frame, Status};
 
@@ -136,11 +136,6 @@ fn read_again_its_rules_and_expected_agents_count_and_a_file_that_makes_no_sense
     server.await_agents("expected", 0);
 }
 
-/// Runs `varta-server reload` for a server.
-fn reload(server: &Server) -> Ended {
-    run_server([Path::new("reload"), Path::new("--control-socket"), &server.control_socket()])
-}
-
 #[test]
 fn a_reload_that_is_asked_for_takes_over_thresholds_token_and_log_level_and_names_what_waits() {
     let (scratch, path) = file("stall-after = \"5s\"\n");
@@ -154,7 +149,7 @@ fn a_reload_that_is_asked_for_takes_over_thresholds_token_and_log_level_and_name
         token.display()
     );
     fs::write(&path, text).unwrap();
-    let Ended { status, stdout, stderr } = reload(&server);
+    let Ended { status, stdout, stderr } = server.reload();
     assert!(status.success(), "{stderr}");
     assert!(stdout.starts_with(&format!("{} was read again: 0 rules", path.display())), "{stdout}");
     assert_eq!(stderr, "varta-server: a change of max-agents counts only after a restart\n");
@@ -163,7 +158,7 @@ fn a_reload_that_is_asked_for_takes_over_thresholds_token_and_log_level_and_name
     worker.signal(Signal::Stop);
     server.expect(agent(&worker).stalled());
     fs::write(&path, "stall-after = \"700ms\"\n").unwrap();
-    assert!(reload(&server).status.success());
+    assert!(server.reload().status.success());
     // At the level debug, which ends with this reload.
     server.expect(line_with("asks on the control socket"));
     let scrape = server.scrape();
@@ -180,7 +175,7 @@ fn a_reload_takes_over_all_or_nothing_and_says_so_until_one_succeeds() {
     let successful = || server.scrape().value("varta_config_last_reload_successful", &[]);
     assert_eq!(successful(), 1.0);
     fs::write(&path, "stall-after = 9\n\nmax-agent = 1\n").unwrap();
-    let said = reload(&server).stderr;
+    let said = server.reload().stderr;
     let ends: Vec<_> = said.lines().filter_map(|line| line.split_once("varta.toml:")).collect();
     assert!(
         ends.len() == 2 && ends[0].1.starts_with("1: stall") && ends[1].1.starts_with("3: max-a"),
@@ -190,7 +185,7 @@ fn a_reload_takes_over_all_or_nothing_and_says_so_until_one_succeeds() {
     // The file is good, and the key is not.
     fs::write(&path, "stall-after = \"9s\"\n").unwrap();
     fs::write(&key, "short").unwrap();
-    let Ended { status, stdout, stderr } = reload(&server);
+    let Ended { status, stdout, stderr } = server.reload();
     assert_eq!((status.code(), &*stdout), (Some(1), ""));
     assert!(stderr.contains("keys and configuration stay as they were"), "{stderr}");
     assert_eq!((stall_after(&server), successful()), (5.0, 0.0));
@@ -198,7 +193,7 @@ fn a_reload_takes_over_all_or_nothing_and_says_so_until_one_succeeds() {
     assert_eq!(ready.status, 200, "the server goes on");
     assert!(ready.body.contains("configuration: "), "{}", ready.body);
     fs::write(&key, "02".repeat(32)).unwrap();
-    assert!(reload(&server).status.success());
+    assert!(server.reload().status.success());
     assert_eq!((stall_after(&server), successful()), (9.0, 1.0));
     assert_eq!(server.get("/readyz").body, "ready\n");
 }

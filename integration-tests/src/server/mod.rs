@@ -18,7 +18,9 @@ use crate::agent_process::AgentProcess;
 use crate::expect::agent;
 use crate::http::{self, Response};
 use crate::log::Log;
-use crate::programs::{await_exit, into_pid_namespace, into_time_namespace, server_command, through};
+use crate::programs::{
+    Ended, await_exit, into_pid_namespace, into_time_namespace, run_server, server_command, through,
+};
 use crate::retry::{LIMIT, or_fail, wait_until};
 use crate::route::{Network, Route};
 use crate::scrape::Scrape;
@@ -141,6 +143,12 @@ impl Server {
         let mut path = self.socket.as_os_str().to_owned();
         path.push(".control");
         path.into()
+    }
+
+    /// Runs `varta-server reload` for it.
+    #[must_use]
+    pub fn reload(&self) -> Ended {
+        run_server([Path::new("reload"), Path::new("--control-socket"), &self.control_socket()])
     }
 
     /// A directory that goes when the server does.

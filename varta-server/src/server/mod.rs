@@ -170,7 +170,6 @@ impl BoundServer {
     /// A failure to start, or a task that ended by itself.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
-        let (metrics_addr, scheme) = (self.metrics_addr(), self.services.http.scheme());
         let reload = self.reload_task();
         let BoundServer {
             config,
@@ -220,9 +219,6 @@ impl BoundServer {
         let poll = pages.clone().run(context.stop.clone(), to_inbox.clone(), Arc::clone(&sockets), counters);
         context.spawn_on(ingest.handle(), "poll of shared pages", poll);
         drop(to_inbox);
-        if let Some(address) = metrics_addr {
-            tracing::info!(target: "varta::server", %address, "metrics on {scheme}://{address}/metrics");
-        }
         access.warn();
         queues.warn_if_small(config.policy.max_agents, config.ingest.udp_receive_buffer);
         if config.ingest.allow_plaintext_remote {

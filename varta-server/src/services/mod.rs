@@ -356,7 +356,7 @@ pub(crate) struct ForTracker {
 pub(crate) struct Reload {
     maintenance: maintenance::service::Reload,
     recovery: recovery::service::Reload,
-    http: http::service::Reload,
+    http: http::reload::Reload,
     /// Tells the service manager of it.
     pub(crate) notice: ReloadNotice,
 }
@@ -366,13 +366,13 @@ pub(crate) struct Reload {
 pub(crate) struct Staged {
     maintenance: maintenance::service::Staged,
     recovery: recovery::service::Staged,
-    http: http::service::Staged,
+    http: http::reload::Staged,
 }
 
 impl Reload {
     /// The options that running capabilities take over.
     pub(crate) fn options() -> impl Iterator<Item = &'static str> {
-        recovery::service::Reload::OPTIONS.into_iter().chain(http::service::Reload::OPTIONS)
+        recovery::service::Reload::OPTIONS.into_iter().chain(http::reload::Reload::OPTIONS)
     }
 
     /// Prepares what the options and tables say now, which have been checked. Nothing changes by it.

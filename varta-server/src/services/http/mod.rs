@@ -4,10 +4,12 @@ mod access;
 mod body;
 mod certificate;
 mod connections;
+mod listener;
 pub(in crate::services) mod metrics;
 mod negotiation;
 pub(crate) mod options;
 pub(in crate::services) mod process;
+pub(in crate::services) mod reload;
 pub(crate) mod service;
 #[cfg(test)]
 mod tests;

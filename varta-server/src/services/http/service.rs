@@ -6,24 +6,22 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener as BoundListener};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, VARY, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use socket2::Type;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -31,22 +29,23 @@ use tokio_util::sync::CancellationToken;
 use crate::base::accept::{Listener, accept};
 use crate::base::clock::Clock;
 use crate::base::error::Error;
-use crate::base::given_sockets::GivenSockets;
 use crate::base::logging;
 use crate::base::silent_clients::{Client, SilentClients};
 use crate::base::time::MonoTime;
 use crate::engine::query::{Query, Slice};
 use crate::ingest::kernel_drops::KernelDrops;
-use crate::metrics::agent_rows::AgentRows;
+use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
 use crate::metrics::faults::Faults;
 use crate::metrics::openmetrics;
 use crate::services::context::Context;
-use crate::services::http::access::{Access, Settings};
+use crate::services::http::access::Access;
 use crate::services::http::body::{Gzip, InSteps, Plain};
 use crate::services::http::connections::{Limits, ScrapePlaces, StallGuard};
+use crate::services::http::listener::Guarded;
 use crate::services::http::metrics::ServerMetrics;
 use crate::services::http::negotiation::{Format, wants_gzip};
 use crate::services::http::options::HttpOptions;
+use crate::services::http::reload::{Place, Reload, bind_or_take, listen};
 use crate::services::http::tls::{self, HandshakeFailures, Opened};
 
 /// The longest time for the engine to answer `/readyz`.
@@ -58,46 +57,8 @@ const MAX_HEAD_LEN: usize = 16 << 10;
 #[derive(Debug)]
 pub(crate) struct Http {
     listener: Option<BoundListener>,
-    address: Option<SocketAddr>,
     access: Access,
-}
-
-/// The way to give it other settings.
-#[derive(Clone, Debug)]
-pub(crate) struct Reload {
-    address: Option<SocketAddr>,
-    access: Access,
-}
-
-/// Settings that do not count yet.
-#[derive(Debug)]
-pub(crate) struct Staged {
-    access: Access,
-    next: Settings,
-}
-
-impl Reload {
-    /// The options that a running server takes over.
-    pub(crate) const OPTIONS: [&str; 4] =
-        ["metrics-token-file", "metrics-tls-cert", "metrics-tls-key", "agent-metrics"];
-
-    /// Takes the options, which have been checked. Nothing changes by it.
-    ///
-    /// # Errors
-    ///
-    /// The metrics would be open to the network at the address where they are.
-    pub(crate) fn stage(&self, options: HttpOptions) -> Result<Staged, Error> {
-        let options = HttpOptions { address: self.address, ..options };
-        options.check()?;
-        Ok(Staged { access: self.access.clone(), next: options.into() })
-    }
-}
-
-impl Staged {
-    /// Has them count from now on.
-    pub(crate) fn commit(self) {
-        self.access.set(self.next);
-    }
+    place: Place,
 }
 
 impl Http {
@@ -109,7 +70,7 @@ impl Http {
     pub(crate) fn open(options: HttpOptions, context: &Context) -> Result<Self, Error> {
         let address = options.address;
         let listener = address.map(|address| bind_or_take(address, &context.given)).transpose()?;
-        Ok(Http { listener, address, access: Access::new(options.into()) })
+        Ok(Http { listener, access: Access::new(options.into()), place: Place::new(address) })
     }
 
     /// Where it is served, with the port that was picked if 0 was asked for.
@@ -117,14 +78,9 @@ impl Http {
         self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// The scheme of its URLs.
-    pub(crate) fn scheme(&self) -> &'static str {
-        self.access.scheme()
-    }
-
     /// The way to change it while it runs.
     pub(crate) fn reload(&self) -> Reload {
-        Reload { address: self.address, access: self.access.clone() }
+        Reload(self.place.clone())
     }
 
     /// Serves until all else has ended.
@@ -133,15 +89,16 @@ impl Http {
     ///
     /// When the runtime cannot watch the socket.
     pub(crate) fn start(self, context: &mut Context, kernel_drops: KernelDrops) -> Result<(), Error> {
-        let Http { listener: Some(listener), access, .. } = self else { return Ok(()) };
-        let listener = TcpListener::from_std(listener)
-            .map_err(|source| Error::Runtime { action: "watch the metrics socket", source })?;
+        let Http { listener, access, place } = self;
         access.warn();
+        if let Some(socket) = listener {
+            place.take(Some(listen(socket, access)?));
+        }
+        let listener = place.listener();
         let site = HttpContext {
             queries: context.queries.clone(),
             metrics: ServerMetrics::new(&context.registry, kernel_drops),
             handshake_failures: HandshakeFailures::new(&context.registry),
-            access,
             clock: context.clock,
             faults: context.faults.clone(),
             log_lines_dropped: logging::lines_dropped,
@@ -156,38 +113,20 @@ impl Http {
     }
 }
 
-/// Takes the given socket of this address, or binds one.
-fn bind_or_take(address: SocketAddr, given: &GivenSockets) -> Result<BoundListener, Error> {
-    match given.take_inet(address, Type::STREAM, "--metrics-addr")? {
-        Some(given) => Ok(OwnedFd::from(given.into_socket().0).into()),
-        None => bind(address),
-    }
-}
-
-fn bind(address: SocketAddr) -> Result<BoundListener, Error> {
-    let failed = |source| Error::MetricsAddress { address, source };
-    let listener = BoundListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
-}
-
 /// What the routes need.
 pub(super) struct HttpContext {
     pub(super) queries: mpsc::Sender<Query>,
     pub(super) metrics: ServerMetrics,
     pub(super) handshake_failures: HandshakeFailures,
-    pub(super) access: Access,
     pub(super) clock: Clock,
     pub(super) faults: Faults,
     /// Returns the number of log lines dropped so far.
     pub(super) log_lines_dropped: fn() -> u64,
 }
 
-impl HttpContext {
-    /// Whether a request may read more than whether the server is well.
-    fn is_allowed(&self, headers: &HeaderMap) -> bool {
-        self.access.allows(headers.get(AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes())))
-    }
+/// Whether a request may read more than whether the server is well.
+fn is_allowed(access: &Access, headers: &HeaderMap) -> bool {
+    access.allows(headers.get(AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes())))
 }
 
 struct HttpState {
@@ -202,10 +141,10 @@ pub(super) async fn serve<L: Listener>(
     limits: Limits,
     stop: CancellationToken,
 ) where
-    L::Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    L::Stream: Guarded + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let scrapes = ScrapePlaces::new(&limits);
-    let (access, handshake_failures) = (site.access.clone(), site.handshake_failures.clone());
+    let handshake_failures = site.handshake_failures.clone();
     let shared = Arc::new(HttpState { site, scrapes: scrapes.clone() });
     let router = Router::new()
         .route("/metrics", get(metrics))
@@ -222,10 +161,12 @@ pub(super) async fn serve<L: Listener>(
     let make_room = || silent.evict_oldest();
     let connections = accept(&listener, limits.connections, &stop, warn, make_room, |stream| {
         let deadline = Instant::now() + limits.head_within;
-        let talk = Conversation { client: silent.enter(), deadline, stop: stop.clone() };
+        let access = stream.access();
+        let tls = access.tls();
+        let talk = Conversation { client: silent.enter(), deadline, stop: stop.clone(), access };
         let peer = L::peer(&stream);
         let stream = StallGuard::new(stream, limits, scrapes.clone());
-        let (router, tls, failures) = (router.clone(), access.tls(), handshake_failures.clone());
+        let (router, failures) = (router.clone(), handshake_failures.clone());
         async move {
             let Some(config) = tls else { return talk.hold(stream, router).await };
             let opened = tokio::select! {
@@ -259,6 +200,8 @@ struct Conversation {
     /// By when the client has to send the head of its request.
     deadline: Instant,
     stop: CancellationToken,
+    /// What its request must show.
+    access: Access,
 }
 
 impl Conversation {
@@ -267,11 +210,12 @@ impl Conversation {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Conversation { client, deadline, stop } = self;
+        let Conversation { client, deadline, stop, access } = self;
         let client = Arc::new(client);
         let (routes, asking) = (TowerToHyperService::new(router), Arc::clone(&client));
-        let service = service_fn(move |request| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
             asking.has_asked();
+            request.extensions_mut().insert(access.clone());
             let asked = Asked::of(&request);
             let answer = routes.call(request);
             async move { answer.await.inspect(|answer| asked.debug(answer.status())) }
@@ -297,7 +241,11 @@ impl Conversation {
     }
 }
 
-async fn ready(State(shared): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
+async fn ready(
+    State(shared): State<Arc<HttpState>>,
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+) -> Response {
     let (answer, answered) = oneshot::channel();
     let ping = async {
         shared.site.queries.send(Query::Ping(answer)).await.ok()?;
@@ -306,7 +254,7 @@ async fn ready(State(shared): State<Arc<HttpState>>, headers: HeaderMap) -> Resp
     match timeout(PING_WITHIN, ping).await {
         Ok(Some(())) => {
             // Names of files are for those who may read the metrics.
-            let (is_ready, faults) = shared.site.faults.report(shared.site.is_allowed(&headers));
+            let (is_ready, faults) = shared.site.faults.report(is_allowed(&access, &headers));
             let (status, said) = match is_ready {
                 true => (StatusCode::OK, "ready"),
                 false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
@@ -319,20 +267,24 @@ async fn ready(State(shared): State<Arc<HttpState>>, headers: HeaderMap) -> Resp
     }
 }
 
-async fn metrics(State(shared): State<Arc<HttpState>>, headers: HeaderMap) -> Response {
-    if !shared.site.is_allowed(&headers) {
+async fn metrics(
+    State(shared): State<Arc<HttpState>>,
+    Extension(access): Extension<Access>,
+    headers: HeaderMap,
+) -> Response {
+    if !is_allowed(&access, &headers) {
         let challenge = [(WWW_AUTHENTICATE, "Bearer")];
         return (StatusCode::UNAUTHORIZED, challenge, "a bearer token is needed\n").into_response();
     }
     let Some(place) = shared.scrapes.take().await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once\n").into_response();
     };
-    let Some(rows) = collect_rows(&shared.site).await else {
+    let Some(rows) = collect_rows(&shared.site.queries, access.agent_metrics()).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").into_response();
     };
     let HttpContext { clock, log_lines_dropped, .. } = &shared.site;
     let omitted = rows.omitted();
-    let expiry = shared.site.access.certificate_expiry();
+    let expiry = access.certificate_expiry();
     let families =
         shared.site.metrics.render(clock.now() - MonoTime::START, omitted, log_lines_dropped(), expiry);
     let format = Format::wanted(&headers);
@@ -386,10 +338,9 @@ fn bearer_token(header: &[u8]) -> Option<&[u8]> {
 }
 
 /// Collects the series of all agents from the engine, a slice at a time. `None` when the engine has ended.
-async fn collect_rows(site: &HttpContext) -> Option<Box<AgentRows>> {
-    let HttpContext { queries, access, .. } = site;
+async fn collect_rows(queries: &mpsc::Sender<Query>, which: AgentMetrics) -> Option<Box<AgentRows>> {
     let (answer, answered) = oneshot::channel();
-    queries.send(Query::StartRows { which: access.agent_metrics(), answer }).await.ok()?;
+    queries.send(Query::StartRows { which, answer }).await.ok()?;
     let mut rows = answered.await.ok()?;
     let mut from = 0;
     loop {

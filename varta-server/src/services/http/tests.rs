@@ -18,6 +18,7 @@ use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
 use crate::metrics::faults::Faults;
 use crate::services::http::access::Access;
 use crate::services::http::connections::Limits;
+use crate::services::http::listener::Guarded;
 use crate::services::http::metrics::ServerMetrics;
 use crate::services::http::options::HttpOptions;
 use crate::services::http::service::{HttpContext, serve};
@@ -41,6 +42,12 @@ impl Listener for Streams {
     }
 }
 
+impl Guarded for DuplexStream {
+    fn access(&self) -> Access {
+        Access::new(HttpOptions { agent_metrics: AgentMetrics::All, ..HttpOptions::default() }.into())
+    }
+}
+
 /// A server on the paused clock.
 struct Server(mpsc::UnboundedSender<DuplexStream>);
 
@@ -53,9 +60,6 @@ impl Server {
             queries,
             metrics: ServerMetrics::new(&registry, KernelDrops::new(&registry, Arc::default())),
             handshake_failures: HandshakeFailures::new(&registry),
-            access: Access::new(
-                HttpOptions { agent_metrics: AgentMetrics::All, ..HttpOptions::default() }.into(),
-            ),
             clock: Clock::start(),
             faults: Faults::new(&registry),
             log_lines_dropped: || 0,
