@@ -18,6 +18,8 @@ use varta_integration_tests::{
 };
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+/// Of the password `secret`, by crypt(3) of libxcrypt.
+const SECRET_HASH: &str = "$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
 /// More than the server serves at once.
 const CROWD: usize = 200;
 /// The end of a validity that no run of this test sees.
@@ -235,22 +237,16 @@ impl Drop for Prometheus {
     }
 }
 
-#[test]
-fn prometheus_scrapes_it_by_the_configuration_of_the_documents() {
-    let Some(mut command) = foreign::installed("prometheus") else { return };
+/// Has a Prometheus scrape by a configuration of the documents, with these replacements, until it has succeeded over
+/// HTTPS. Whether there is a Prometheus.
+fn is_scraped_by_prometheus(block: usize, replacements: &[(&str, String)]) -> bool {
+    let Some(mut command) = foreign::installed("prometheus") else { return false };
     let scratch = Scratch::make();
-    let token = write_secret(scratch.directory(), "token", TOKEN);
-    let (_scratch, authority, server) = start(Options::new().path("--metrics-token-file", &token));
-    let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/HTTP.md")).unwrap();
-    let block = document.split("```yaml\n").find(|block| block.starts_with("scrape_configs:")).unwrap();
-    let block = block.split("```").next().unwrap();
-    let config = [
-        ("/etc/prometheus/varta-ca.pem", authority.path.display().to_string()),
-        ("/etc/prometheus/varta.token", token.display().to_string()),
-        ("varta.example:9843", server.address().to_string()),
-    ]
-    .iter()
-    .fold(block.to_owned(), |text, (shown, real)| {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/HTTP.md");
+    let document = fs::read_to_string(path).unwrap();
+    let blocks = document.split("```yaml\n").filter(|block| block.starts_with("scrape_configs:"));
+    let block = blocks.filter_map(|block| block.split("```").next()).nth(block).unwrap();
+    let config = replacements.iter().fold(block.to_owned(), |text, (shown, real)| {
         assert!(text.contains(shown), "{shown} is not in {text}");
         text.replace(shown, real)
     });
@@ -270,4 +266,40 @@ fn prometheus_scrapes_it_by_the_configuration_of_the_documents() {
         target["health"] == "up"
             && target["scrapeUrl"].as_str().is_some_and(|url| url.starts_with("https://"))
     });
+    true
+}
+
+#[test]
+fn prometheus_scrapes_it_with_the_token_by_the_configuration_of_the_documents() {
+    let scratch = Scratch::make();
+    let token = write_secret(scratch.directory(), "token", TOKEN);
+    let (_scratch, authority, server) = start(Options::new().path("--metrics-token-file", &token));
+    let was_scraped = is_scraped_by_prometheus(
+        0,
+        &[
+            ("/etc/prometheus/varta-ca.pem", authority.path.display().to_string()),
+            ("/etc/prometheus/varta.token", token.display().to_string()),
+            ("varta.example:9843", server.address().to_string()),
+        ],
+    );
+    let refused = authority.get(server.address(), "/metrics", &[]).unwrap();
+    assert!(!was_scraped || refused.status == 401);
+}
+
+#[test]
+fn prometheus_scrapes_it_with_a_password_by_the_configuration_of_the_documents() {
+    let scratch = Scratch::make();
+    let users = write_secret(scratch.directory(), "users", &format!("prometheus:{SECRET_HASH}"));
+    let password = write_secret(scratch.directory(), "password", "secret");
+    let (_scratch, authority, server) = start(Options::new().path("--metrics-basic-auth-file", &users));
+    let was_scraped = is_scraped_by_prometheus(
+        1,
+        &[
+            ("/etc/prometheus/varta-ca.pem", authority.path.display().to_string()),
+            ("/etc/prometheus/varta.password", password.display().to_string()),
+            ("varta.example:9843", server.address().to_string()),
+        ],
+    );
+    let refused = authority.get(server.address(), "/metrics", &[]).unwrap();
+    assert!(!was_scraped || refused.status == 401);
 }

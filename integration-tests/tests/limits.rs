@@ -254,6 +254,21 @@ const ROWS: &[Row] = &[
             ("64 KiB", "base/files/certificates.rs", "MAX_KEY_FILE_LEN"),
         ],
     ),
+    (
+        "users of `--metrics-basic-auth-file`, and its length",
+        &[
+            ("64", "services/http/users.rs", "MAX_USERS"),
+            ("64 KiB", "services/http/users.rs", "MAX_FILE_LEN"),
+            ("14", "services/http/users.rs", "MAX_COST"),
+        ],
+    ),
+    (
+        "passwords that wait to be checked, one at a time",
+        &[
+            ("16", "services/http/credentials.rs", "MAX_WAITING"),
+            ("4", "services/http/credentials.rs", "MAX_WAITING_OF_ADDRESS"),
+        ],
+    ),
     ("HTTP connections at a scrape", &[("32", "services/http/connections.rs", "scraping")]),
     ("scrapes, until the client", &[("4", "services/http/connections.rs", "scrapes")]),
 ];

@@ -22,7 +22,7 @@ const NO_OPTIONS: [&str; 0] = [];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. Unit files rely on them.
-const OPTIONS: [&str; 79] = [
+const OPTIONS: [&str; 80] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -38,6 +38,7 @@ const OPTIONS: [&str; 79] = [
     "udp-receive-buffer",
     "metrics-addr",
     "metrics-token-file",
+    "metrics-basic-auth-file",
     "metrics-tls-cert",
     "metrics-tls-key",
     "stall-after",
@@ -376,6 +377,7 @@ fn a_pipe_given_as_any_file_ends_the_start_at_once_and_is_named() {
     for arguments in [
         &["--config", name][..],
         &["--metrics-token-file", name],
+        &["--metrics-basic-auth-file", name],
         &["--metrics-tls-cert", name, "--metrics-tls-key", "tls.key"],
         &["--secure-udp", "127.0.0.1:0", "--key-file", name],
         &["--secure-udp", "127.0.0.1:0", "--accepted-key-file", name],

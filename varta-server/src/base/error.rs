@@ -191,7 +191,7 @@ pub enum Error {
     /// The metrics would be readable from the network.
     #[error(
         "--metrics-addr {address}: is not a loopback address, so anyone who can reach it could read the metrics; give \
-         a --metrics-token-file as well"
+         a --metrics-token-file or --metrics-basic-auth-file as well"
     )]
     MetricsUnprotected {
         /// The address.

@@ -75,6 +75,7 @@ pub(crate) const fn families() -> &'static [&'static [Family]] {
         recording::metrics::FAMILIES,
         http::metrics::FAMILIES,
         http::tls::FAMILIES,
+        http::credentials::FAMILIES,
         log::metrics::FAMILIES,
         http::process::FAMILIES,
         systemd::metrics::FAMILIES,

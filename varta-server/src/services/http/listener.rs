@@ -134,8 +134,11 @@ mod tests {
 
     use tokio::task::yield_now;
 
+    use axum::http::HeaderMap;
+
     use super::*;
     use crate::base::secret::Secret;
+    use crate::services::http::credentials::Answer;
     use crate::services::http::options::HttpOptions;
 
     fn secret() -> Secret {
@@ -165,7 +168,8 @@ mod tests {
         for (client, is_open) in waiting.iter().map(|client| (client, false)).chain([(&last, true)]) {
             let accepted = listener.accept().await.unwrap();
             assert_eq!(accepted.stream.peer_addr().unwrap(), client.local_addr().unwrap());
-            assert_eq!(accepted.access().allows(None), is_open);
+            let answer = accepted.access().check(&HeaderMap::new(), None).await;
+            assert_eq!(answer == Answer::Allowed, is_open);
         }
         assert!(TcpStream::connect(former).await.is_err(), "it is closed");
     }

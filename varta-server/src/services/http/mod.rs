@@ -4,6 +4,7 @@ mod access;
 mod body;
 mod certificate;
 mod connections;
+pub(in crate::services) mod credentials;
 mod listener;
 pub(in crate::services) mod metrics;
 mod negotiation;
@@ -14,6 +15,8 @@ pub(crate) mod service;
 #[cfg(test)]
 mod tests;
 pub(in crate::services) mod tls;
+mod users;
 
 pub use self::certificate::TlsIdentity;
 pub use self::options::{HttpArgs, HttpOptions};
+pub use self::users::Users;

@@ -1,4 +1,4 @@
-//! The address of HTTP, the token of `/metrics`, and the agents with rows of their own.
+//! The address of HTTP, who may read `/metrics`, and the agents with rows of their own.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use crate::base::options::values::parse_address;
 use crate::base::secret::Secret;
 use crate::metrics::agent_rows::AgentMetrics;
 use crate::services::http::certificate::TlsIdentity;
+use crate::services::http::users::Users;
 
 /// The default address for metrics.
 const DEFAULT_METRICS_ADDR: &str = "127.0.0.1:9843";
@@ -22,7 +23,7 @@ pub struct HttpArgs {
     ///
     /// It serves /metrics, /healthz and /readyz; port 0 picks a free port. An IP address, or the name of a
     /// host: of its addresses the first IPv4 one is taken, else the first. An address that is not loopback
-    /// needs --metrics-token-file.
+    /// needs --metrics-token-file or --metrics-basic-auth-file.
     #[arg(long, env = "VARTA_METRICS_ADDR", value_name = "ADDR", default_value = DEFAULT_METRICS_ADDR,
           value_parser = parse_address)]
     pub metrics_addr: Address,
@@ -32,6 +33,14 @@ pub struct HttpArgs {
     /// It must be readable by its owner only.
     #[arg(long, env = "VARTA_METRICS_TOKEN_FILE", value_name = "FILE")]
     pub metrics_token_file: Option<PathBuf>,
+
+    /// File with names and passwords for /metrics
+    ///
+    /// Lines of NAME:HASH with hashes of bcrypt, as `htpasswd -nB NAME` prints them, of a cost of at most 14. With
+    /// --metrics-token-file a token or a password is enough. No other user may read the file, but a group if it
+    /// belongs to root.
+    #[arg(long, env = "VARTA_METRICS_BASIC_AUTH_FILE", value_name = "FILE")]
+    pub metrics_basic_auth_file: Option<PathBuf>,
 
     /// File with the certificate, and those of its chain, for HTTPS
     ///
@@ -63,11 +72,18 @@ impl HttpArgs {
     ///
     /// # Errors
     ///
-    /// When the token or the certificate cannot be used, or the host of the address has no address.
+    /// When the token, the passwords or the certificate cannot be used, or the host of the address has no address.
     pub fn options(self) -> Result<HttpOptions, Error> {
-        let HttpArgs { metrics_addr, metrics_token_file, metrics_tls_cert, metrics_tls_key, agent_metrics } =
-            self;
+        let HttpArgs {
+            metrics_addr,
+            metrics_token_file,
+            metrics_basic_auth_file,
+            metrics_tls_cert,
+            metrics_tls_key,
+            agent_metrics,
+        } = self;
         let token = metrics_token_file.as_deref().map(Secret::from_file).transpose()?;
+        let users = metrics_basic_auth_file.as_deref().map(Users::read).transpose()?;
         let address = metrics_addr.0.map(|address| address.resolve("--metrics-addr")).transpose()?;
         let tls = match (metrics_tls_cert, metrics_tls_key) {
             (Some(certificate), Some(key)) => Some(TlsIdentity::read(&certificate, &key)?),
@@ -75,7 +91,7 @@ impl HttpArgs {
             (None, Some(_)) => return alone("--metrics-tls-key", "--metrics-tls-cert"),
             (None, None) => None,
         };
-        Ok(HttpOptions { address, token, tls, agent_metrics })
+        Ok(HttpOptions { address, token, users, tls, agent_metrics })
     }
 }
 
@@ -90,6 +106,8 @@ pub struct HttpOptions {
     pub address: Option<SocketAddr>,
     /// What a client must show to read metrics.
     pub token: Option<Secret>,
+    /// The users whose passwords let a client read metrics, too.
+    pub users: Option<Users>,
     /// With what it is served over TLS; `None` for plaintext.
     pub tls: Option<TlsIdentity>,
     /// For which agents there are rows of their own.
@@ -104,7 +122,7 @@ impl HttpOptions {
     /// When metrics would be open to the network.
     pub fn check(&self) -> Result<(), Error> {
         match self.address {
-            Some(address) if !address.ip().is_loopback() && self.token.is_none() => {
+            Some(address) if !address.ip().is_loopback() && self.token.is_none() && self.users.is_none() => {
                 Err(Error::MetricsUnprotected { address })
             }
             Some(_) | None => Ok(()),

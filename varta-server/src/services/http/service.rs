@@ -5,14 +5,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpListener as BoundListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as BoundListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, VARY, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -41,6 +41,7 @@ use crate::services::context::Context;
 use crate::services::http::access::Access;
 use crate::services::http::body::{Gzip, InSteps, Plain};
 use crate::services::http::connections::{Limits, ScrapePlaces, StallGuard};
+use crate::services::http::credentials::{Answer, Unauthorized};
 use crate::services::http::listener::Guarded;
 use crate::services::http::metrics::ServerMetrics;
 use crate::services::http::negotiation::{Format, wants_gzip};
@@ -99,6 +100,7 @@ impl Http {
             queries: context.queries.clone(),
             metrics: ServerMetrics::new(&context.registry, kernel_drops),
             handshake_failures: HandshakeFailures::new(&context.registry),
+            unauthorized: Unauthorized::new(&context.registry),
             clock: context.clock,
             faults: context.faults.clone(),
             log_lines_dropped: logging::lines_dropped,
@@ -118,15 +120,11 @@ pub(super) struct HttpContext {
     pub(super) queries: mpsc::Sender<Query>,
     pub(super) metrics: ServerMetrics,
     pub(super) handshake_failures: HandshakeFailures,
+    pub(super) unauthorized: Unauthorized,
     pub(super) clock: Clock,
     pub(super) faults: Faults,
     /// Returns the number of log lines dropped so far.
     pub(super) log_lines_dropped: fn() -> u64,
-}
-
-/// Whether a request may read more than whether the server is well.
-fn is_allowed(access: &Access, headers: &HeaderMap) -> bool {
-    access.allows(headers.get(AUTHORIZATION).and_then(|value| bearer_token(value.as_bytes())))
 }
 
 struct HttpState {
@@ -161,10 +159,10 @@ pub(super) async fn serve<L: Listener>(
     let make_room = || silent.evict_oldest();
     let connections = accept(&listener, limits.connections, &stop, warn, make_room, |stream| {
         let deadline = Instant::now() + limits.head_within;
-        let access = stream.access();
+        let (access, peer) = (stream.access(), L::peer(&stream));
         let tls = access.tls();
-        let talk = Conversation { client: silent.enter(), deadline, stop: stop.clone(), access };
-        let peer = L::peer(&stream);
+        let asker = Asker { access, address: peer.map(|peer| peer.ip()) };
+        let talk = Conversation { client: silent.enter(), deadline, stop: stop.clone(), asker };
         let stream = StallGuard::new(stream, limits, scrapes.clone());
         let (router, failures) = (router.clone(), handshake_failures.clone());
         async move {
@@ -194,14 +192,28 @@ async fn speaks_https() -> Response {
         .into_response()
 }
 
+/// Who sends a request.
+#[derive(Clone, Debug)]
+struct Asker {
+    /// What its request must show.
+    access: Access,
+    address: Option<IpAddr>,
+}
+
+impl Asker {
+    /// Whether a request with these headers may read the metrics.
+    async fn check(&self, headers: &HeaderMap) -> Answer {
+        self.access.check(headers, self.address).await
+    }
+}
+
 /// A connection until its end.
 struct Conversation {
     client: Client,
     /// By when the client has to send the head of its request.
     deadline: Instant,
     stop: CancellationToken,
-    /// What its request must show.
-    access: Access,
+    asker: Asker,
 }
 
 impl Conversation {
@@ -210,12 +222,12 @@ impl Conversation {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Conversation { client, deadline, stop, access } = self;
+        let Conversation { client, deadline, stop, asker } = self;
         let client = Arc::new(client);
         let (routes, asking) = (TowerToHyperService::new(router), Arc::clone(&client));
         let service = service_fn(move |mut request: Request<Incoming>| {
             asking.has_asked();
-            request.extensions_mut().insert(access.clone());
+            request.extensions_mut().insert(asker.clone());
             let asked = Asked::of(&request);
             let answer = routes.call(request);
             async move { answer.await.inspect(|answer| asked.debug(answer.status())) }
@@ -243,7 +255,7 @@ impl Conversation {
 
 async fn ready(
     State(shared): State<Arc<HttpState>>,
-    Extension(access): Extension<Access>,
+    Extension(asker): Extension<Asker>,
     headers: HeaderMap,
 ) -> Response {
     let (answer, answered) = oneshot::channel();
@@ -254,7 +266,8 @@ async fn ready(
     match timeout(PING_WITHIN, ping).await {
         Ok(Some(())) => {
             // Names of files are for those who may read the metrics.
-            let (is_ready, faults) = shared.site.faults.report(is_allowed(&access, &headers));
+            let is_allowed = asker.check(&headers).await == Answer::Allowed;
+            let (is_ready, faults) = shared.site.faults.report(is_allowed);
             let (status, said) = match is_ready {
                 true => (StatusCode::OK, "ready"),
                 false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
@@ -269,12 +282,12 @@ async fn ready(
 
 async fn metrics(
     State(shared): State<Arc<HttpState>>,
-    Extension(access): Extension<Access>,
+    Extension(asker): Extension<Asker>,
     headers: HeaderMap,
 ) -> Response {
-    if !is_allowed(&access, &headers) {
-        let challenge = [(WWW_AUTHENTICATE, "Bearer")];
-        return (StatusCode::UNAUTHORIZED, challenge, "a bearer token is needed\n").into_response();
+    let (answer, access) = (asker.check(&headers).await, &asker.access);
+    if let Some(refusal) = shared.site.unauthorized.refusal(answer, access.challenges()) {
+        return refusal;
     }
     let Some(place) = shared.scrapes.take().await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once\n").into_response();
@@ -330,13 +343,6 @@ impl Asked {
     }
 }
 
-/// The token of the header `Authorization`, whose scheme may be in any case (RFC 9110, section 11.1).
-fn bearer_token(header: &[u8]) -> Option<&[u8]> {
-    let space = header.iter().position(|byte| *byte == b' ')?;
-    let (scheme, token) = header.split_at(space);
-    scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii())
-}
-
 /// Collects the series of all agents from the engine, a slice at a time. `None` when the engine has ended.
 async fn collect_rows(queries: &mpsc::Sender<Query>, which: AgentMetrics) -> Option<Box<AgentRows>> {
     let (answer, answered) = oneshot::channel();
@@ -351,21 +357,6 @@ async fn collect_rows(queries: &mpsc::Sender<Query>, which: AgentMetrics) -> Opt
         match next {
             Some(next) => from = next,
             None => return Some(rows),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_scheme_of_the_token_may_be_in_any_case_and_is_needed() {
-        for header in ["Bearer abc", "bearer abc", "BEARER abc", "bEaReR   abc "] {
-            assert_eq!(bearer_token(header.as_bytes()), Some(&b"abc"[..]), "{header}");
-        }
-        for header in ["abc", "Bearerabc", "Basic abc", "", "Bearer", " Bearer abc"] {
-            assert_eq!(bearer_token(header.as_bytes()), None, "{header}");
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
 use crate::metrics::faults::Faults;
 use crate::services::http::access::Access;
 use crate::services::http::connections::Limits;
+use crate::services::http::credentials::Unauthorized;
 use crate::services::http::listener::Guarded;
 use crate::services::http::metrics::ServerMetrics;
 use crate::services::http::options::HttpOptions;
@@ -60,6 +61,7 @@ impl Server {
             queries,
             metrics: ServerMetrics::new(&registry, KernelDrops::new(&registry, Arc::default())),
             handshake_failures: HandshakeFailures::new(&registry),
+            unauthorized: Unauthorized::new(&registry),
             clock: Clock::start(),
             faults: Faults::new(&registry),
             log_lines_dropped: || 0,
