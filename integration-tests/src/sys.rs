@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// What a test does to a process.
@@ -127,6 +128,25 @@ pub fn crash() -> io::Result<()> {
     // SAFETY: the page is there and has no other user, and the kernel ends this process when it is read.
     let byte = unsafe { page.cast::<u8>().read_volatile() };
     Err(io::Error::other(format!("what nobody may read is {byte}")))
+}
+
+/// Makes words of memory, all 0, that this process shares with all that it forks from then on. They stay for as
+/// long as the process does.
+///
+/// # Errors
+///
+/// The error of `mmap(2)`; `InvalidInput` for more words than there is memory.
+pub fn shared_words(count: usize) -> io::Result<&'static [AtomicU64]> {
+    let length = count.checked_mul(size_of::<AtomicU64>()).ok_or(io::ErrorKind::InvalidInput)?;
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    // SAFETY: the kernel picks the place, so no other memory is there.
+    let memory = unsafe { libc::mmap(std::ptr::null_mut(), length, access, flags, -1, 0) };
+    if memory == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the memory is that long, begins at a page, is 0, which is a word, and is never given back. Other
+    // processes change it by atomic operations only.
+    Ok(unsafe { std::slice::from_raw_parts(memory.cast::<AtomicU64>(), count) })
 }
 
 /// What a file descriptor was found to be.

@@ -273,12 +273,12 @@ fn path_words(text: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn every_path_and_every_test_that_the_architecture_names_exists() {
+fn every_path_and_every_test_that_the_architecture_and_the_promises_name_exists() {
     let mut there = BTreeSet::new();
     paths(&top(), "", &mut there);
-    let text = read("ARCHITECTURE.md");
     let mut tests = 0;
-    for word in path_words(&text) {
+    let texts = ["ARCHITECTURE.md", "docs/PROMISES.md"].map(read);
+    for word in texts.iter().flat_map(|text| path_words(text)) {
         let (path, test) = word.split_once("::").map_or((word, None), |(path, test)| (path, Some(test)));
         // A path may be named from its end.
         let mut found = there.iter().filter(|there| there.ends_with(&format!("/{path}"))).peekable();
@@ -292,7 +292,18 @@ fn every_path_and_every_test_that_the_architecture_names_exists() {
             assert!(found.any(is_in), "there is no {test} in {path}");
         }
     }
-    assert!(tests > 30, "{tests}");
+    assert!(tests > 80, "{tests}");
+}
+
+#[test]
+fn the_table_of_contents_has_every_document() {
+    let text = read("docs/README.md");
+    for name in documents() {
+        let link = name.strip_prefix("docs/").map_or_else(|| format!("../{name}"), str::to_owned);
+        let is_listed =
+            text.contains(&format!("]({link}")) || link == "README.md" || link.starts_with("adr/");
+        assert!(is_listed, "{name} is not in docs/README.md");
+    }
 }
 
 #[test]

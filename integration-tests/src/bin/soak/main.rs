@@ -1,0 +1,326 @@
+//! Runs a server among many agents for a long time, and holds it to everything that was done to them.
+//!
+//! `it-soak [--agents N] [--for TIME] [--seed N]` starts a server and so many processes that beat: most through
+//! its Unix socket, some through pages of shared memory, some sealed over UDP. By chance, which the seed
+//! repeats, they are killed, stopped, exit, abort, hang, say goodbye, report that they are critical, send what
+//! nobody may send, and are started again. Meanwhile the server is scraped, its configuration is changed and
+//! broken, its agents are paused and acknowledged, and the Alertmanager goes away and comes back.
+//!
+//! It fails unless each verdict is that of what was done, and no other was given; each datagram is accounted for;
+//! no counter falls; each alert has ended when its agent is well or forgotten; and memory and descriptors are as
+//! they were.
+
+#![allow(clippy::print_stdout, reason = "this is how it reports")]
+
+mod agent;
+mod chance;
+mod disturbances;
+mod events;
+mod nursery;
+mod slots;
+mod world;
+
+use std::env;
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use varta_integration_tests::{
+    Network, Options, Receiver, Scrape, Scratch, Server, exit_code, http, run_server, wait_for,
+};
+
+use crate::agent::Way;
+use crate::disturbances::{Told, Usage};
+use crate::events::Events;
+use crate::nursery::Nursery;
+use crate::slots::Slots;
+use crate::world::{Faults, STALL_AFTER, World};
+
+/// The pause between two turns.
+const TURN: Duration = Duration::from_millis(20);
+/// How long all may take at the end until everything that has to be said of them was said.
+const SETTLING: Duration = Duration::from_secs(120);
+/// What memory may grow by beside its use in the first half, which caches and the allocator take: a part of it, and
+/// bytes.
+const GROWTH: (f64, f64) = (0.10, 8_388_608.0);
+
+fn main() -> ExitCode {
+    exit_code(run())
+}
+
+/// What is asked for.
+struct Plan {
+    agents: usize,
+    duration: Duration,
+    seed: u64,
+}
+
+impl Plan {
+    fn read() -> Result<Self, Box<dyn Error>> {
+        let mut plan = Plan { agents: 2_000, duration: Duration::from_secs(30 * 60), seed: 1 };
+        let mut arguments = env::args().skip(1);
+        while let Some(option) = arguments.next() {
+            let value = arguments.next().ok_or_else(|| format!("{option} takes a value"))?;
+            match option.as_str() {
+                "--agents" => plan.agents = value.parse()?,
+                "--for" => plan.duration = humantime::parse_duration(&value)?,
+                "--seed" => plan.seed = value.parse()?,
+                _ => return Err(format!("there is no option {option}").into()),
+            }
+        }
+        Ok(plan)
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    let Plan { agents, duration, seed } = Plan::read()?;
+    println!("{agents} agents for {}, seed {seed}", humantime::format_duration(duration));
+    // Forked first of all, while this process has one thread.
+    let slots = Slots::make(agents)?;
+    let nursery = Nursery::fork(slots)?;
+    let scratch = Scratch::make();
+    let alertmanager = Receiver::start([]);
+    let [events, audit] = ["events.json", "audit.log"].map(|name| scratch.path(name));
+    let mut server = Server::start(
+        Options::new()
+            .in_scratch(&scratch)
+            .config(&scratch, &disturbances::configuration(0))
+            .on(Network::SharedKey, &[[127, 0, 0, 1].into()])
+            .path("--events-file", &events)
+            .path("--audit-log", &audit)
+            .args(["--events-limit", "4G", "--alertmanager", &alertmanager.url("")])
+            .args(["--recovery-exec", "/bin/true", "--max-shm-agents", "1000"]),
+    );
+    let before = server.scrape();
+    let socket = server.socket().to_path_buf();
+    let key = server.directory().join("key");
+    let varta_integration_tests::Route::SharedKey(address, key) = server.route(Network::SharedKey, 0) else {
+        return Err(format!("{} is no key", key.display()).into());
+    };
+    let ways = [Way::Unix(socket.clone()), Way::Shm(socket), Way::SecureUdp(address, key)];
+    let mut world = World::new(slots, nursery, seed, &ways);
+    let mut events = Events::open(&events)?;
+
+    let (is_over, is_told) = (AtomicBool::new(false), AtomicBool::new(false));
+    let config = scratch.path("varta.toml");
+    let (ended, scrapes, reloads, requests, told) = thread::scope(|scope| {
+        let scrapes = scope.spawn(|| disturbances::scrape(&server, &is_over));
+        let reloads = scope.spawn(|| disturbances::reload(&server, &config, &is_over));
+        let requests = scope.spawn(|| disturbances::maintain(&server, seed, &is_over));
+        let told = scope.spawn(|| {
+            disturbances::run_alertmanager(alertmanager, seed, &is_over, || is_told.load(Ordering::SeqCst))
+        });
+        let ended = let_live(&mut world, &mut events, duration);
+        is_over.store(true, Ordering::SeqCst);
+        let settled = ended.and_then(|()| {
+            await_the_end(&mut world, &mut events)?;
+            await_nothing(&mut world, &server);
+            Ok(())
+        });
+        is_told.store(true, Ordering::SeqCst);
+        let [reloads, requests] = [reloads, requests].map(|thread| thread.join().expect("it does not panic"));
+        let scrapes = scrapes.join().expect("it does not panic");
+        (settled, scrapes, reloads, requests, told.join().expect("it does not panic"))
+    });
+    ended?;
+    world.heed(events.read()?)?;
+    let after = server.scrape();
+
+    report(&world, &scrapes.usage, &told);
+    println!("reloads {}, rounds of requests {}, scrapes {}", reloads.0, requests.0, scrapes.usage.len());
+    let mut faults = vec![world.faults.clone(), scrapes.faults, reloads.1, requests.1];
+    faults.push(books(&world, &after, events.count));
+    faults.push(remains(&before, &after, &scrapes.usage, &told));
+    server.stop();
+    let verified = run_server(["audit".as_ref(), "verify".as_ref(), audit.as_os_str()]);
+    if !verified.status.success() {
+        let mut of_audit = Faults::default();
+        of_audit.add(|| format!("the audit log: {verified:?}"));
+        faults.push(of_audit);
+    }
+    let count: u64 = faults.iter().map(|faults| faults.count).sum();
+    for fault in faults.iter().flat_map(|faults| &faults.kept) {
+        println!("FAULT {fault}");
+    }
+    println!("{count} faults");
+    if count > 0 { Err("the server is not what it should be".into()) } else { Ok(()) }
+}
+
+/// The agents come and go for this long.
+fn let_live(world: &mut World, events: &mut Events, duration: Duration) -> io::Result<()> {
+    let began = Instant::now();
+    let (mut owed, mut said) = (0.0, Instant::now());
+    // A hundredth of all agents each second.
+    let pace = |agents: f64, time: Duration| agents / 100.0 * time.as_secs_f64();
+    let mut last = Instant::now();
+    while began.elapsed() < duration {
+        world.heed(events.read()?)?;
+        owed += pace(f64::from(u32::try_from(world.count()).unwrap_or(u32::MAX)), last.elapsed());
+        last = Instant::now();
+        let mut actions = 0;
+        while owed >= 1.0 {
+            owed -= 1.0;
+            actions += 1;
+        }
+        world.turn(actions)?;
+        if said.elapsed() >= Duration::from_secs(60) {
+            println!(
+                "{} s: {} processes, {} faults",
+                began.elapsed().as_secs(),
+                world.processes,
+                world.faults.count
+            );
+            io::stdout().flush()?;
+            said = Instant::now();
+        }
+        thread::sleep(TURN);
+    }
+    Ok(())
+}
+
+/// Nothing more happens, all say goodbye, and everything is said that has to be said.
+fn await_the_end(world: &mut World, events: &mut Events) -> io::Result<()> {
+    world.calm_down();
+    for _ in 0..2 {
+        let began = Instant::now();
+        while !world.is_settled() && began.elapsed() < SETTLING {
+            world.heed(events.read()?)?;
+            world.turn(0)?;
+            thread::sleep(TURN);
+        }
+        world.dismiss_all()?;
+    }
+    if !world.is_settled() {
+        let missing = world.count() - world.settled();
+        world.faults.add(|| format!("{missing} agents are not settled after {SETTLING:?}"));
+    }
+    Ok(())
+}
+
+/// Waits until all agents are forgotten and all alerts have ended.
+fn await_nothing(world: &mut World, server: &Server) {
+    let mut left = Vec::new();
+    let nothing = wait_for(|| {
+        let response = http::get(server.address(), "/metrics", &[]).ok()?;
+        let scrape = Scrape::parse(&response.body).ok()?;
+        let counts = scrape.samples.into_iter().filter(|sample| {
+            ["varta_agents", "varta_alerts_firing", "varta_agent_up"].contains(&sample.name.as_str())
+        });
+        left = counts.filter(|sample| sample.value > 0.0 || sample.name == "varta_agent_up").collect();
+        left.is_empty().then_some(())
+    });
+    if nothing.is_none() {
+        left.truncate(20);
+        world.faults.add(|| format!("not everything ends: {left:?}"));
+    }
+}
+
+fn report(world: &World, usage: &[Usage], told: &Told) {
+    println!("processes started: {}", world.processes);
+    for (fate, count) in &world.done {
+        println!("  {fate:?}: {count}");
+    }
+    println!(
+        "slowest verdict: {:?} (deadlines are {STALL_AFTER:?}); starved agents: {}; verdicts unknown: {}",
+        world.slowest, world.starved, world.unknown
+    );
+    println!(
+        "Alertmanager: {} outages, {} requests, {} alerts",
+        told.outages,
+        told.requests,
+        told.alerts.len()
+    );
+    println!(
+        "resident memory grew by {:.1} KiB an hour, over the second half",
+        slope(usage) * 3600.0 / 1024.0
+    );
+}
+
+/// Every datagram is in one row, and every event is a transition.
+fn books(world: &World, after: &Scrape, events: u64) -> Faults {
+    let mut faults = Faults::default();
+    let transitions = after.sum("varta_transitions_total", &[]);
+    let dropped = after.sum("varta_sink_dropped_total", &[("sink", "events")]);
+    println!("transitions: {transitions}, events: {events}, events dropped: {dropped}");
+    if transitions != as_number(events) + dropped {
+        faults.add(|| format!("{transitions} transitions are not {events} events and {dropped} dropped"));
+    }
+    for (label, of_way) in [
+        ("unix", (|way: &Way| matches!(way, Way::Unix(_))) as fn(&Way) -> bool),
+        ("secure_udp", |way: &Way| matches!(way, Way::SecureUdp(..))),
+    ] {
+        let sent = world.sent(of_way);
+        let bad = world.sent(|way| label == "unix" && way.is_local());
+        let accepted = after.sum("varta_frames_total", &[("transport", label), ("outcome", "accepted")]);
+        let all = after.sum("varta_frames_total", &[("transport", label)]);
+        let dropped = after.sum("varta_kernel_drops_total", &[("transport", label)]);
+        println!(
+            "{label}: {} beats begun, {} taken by the kernel; {} others begun, {} taken; received {all}, of which \
+             accepted {accepted}; dropped by the kernel {dropped}",
+            sent.attempted, sent.taken, bad.bad_attempted, bad.bad_taken
+        );
+        // Introductions are accepted as well as beats.
+        if accepted + dropped < as_number(sent.taken) {
+            faults.add(|| format!("{label}: beats are missing"));
+        }
+        let refused = all - accepted;
+        let (least, most) = (as_number(bad.bad_taken), as_number(bad.bad_attempted));
+        if refused + dropped < least || refused > most {
+            faults.add(|| format!("{label}: {refused} were refused, and {least} to {most} were to be"));
+        }
+    }
+    faults
+}
+
+/// What stays behind when all are gone.
+fn remains(before: &Scrape, after: &Scrape, usage: &[Usage], told: &Told) -> Faults {
+    let mut faults = Faults::default();
+    let descriptors = |scrape: &Scrape| scrape.value("process_open_fds", &[]);
+    println!("descriptors: {} before, {} after", descriptors(before), descriptors(after));
+    if descriptors(after) > descriptors(before) {
+        faults.add(|| "descriptors were left open".to_owned());
+    }
+    let highest = |usage: &[Usage]| usage.iter().map(|usage| usage.resident).fold(0.0, f64::max);
+    let (first, second) = usage.split_at(usage.len() / 2);
+    let (first, second) = (highest(first), highest(second));
+    println!(
+        "resident memory: {:.1} MiB at most in the first half, {:.1} in the second",
+        mib(first),
+        mib(second)
+    );
+    if second > first * (1.0 + GROWTH.0) + GROWTH.1 {
+        faults.add(|| "memory grows".to_owned());
+    }
+    let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    for alert in told.open(&now) {
+        faults.add(|| format!("the Alertmanager does not know that this has ended: {alert}"));
+    }
+    faults
+}
+
+/// By how many bytes a second memory grew in the second half: the slope of the line of least squares.
+fn slope(usage: &[Usage]) -> f64 {
+    let usage = &usage[usage.len() / 2..];
+    let count = as_number(usage.len() as u64);
+    let mean = |of: fn(&Usage) -> f64| usage.iter().map(of).sum::<f64>() / count;
+    let (time, memory) = (mean(|usage| usage.at.as_secs_f64()), mean(|usage| usage.resident));
+    let (mut above, mut below) = (0.0, 0.0);
+    for point in usage {
+        let from_mean = point.at.as_secs_f64() - time;
+        above += from_mean * (point.resident - memory);
+        below += from_mean * from_mean;
+    }
+    if below > 0.0 { above / below } else { 0.0 }
+}
+
+fn mib(bytes: f64) -> f64 {
+    bytes / 1_048_576.0
+}
+
+#[allow(clippy::cast_precision_loss, reason = "no count of a run comes near 2^53")]
+fn as_number(count: u64) -> f64 {
+    count as f64
+}
