@@ -50,10 +50,14 @@ fn prose(text: &str) -> String {
     prose
 }
 
-/// Every word that a text quotes as code, other than a call of cargo, and that begins with `start`.
+/// Programs of others, whose options are theirs.
+const OTHER_PROGRAMS: [&str; 2] = ["cargo ", "systemctl "];
+
+/// Every word that a text quotes as code, other than a call of another program, and that begins with `start`.
 fn words<'a>(prose: &'a str, start: &str) -> BTreeSet<&'a str> {
     let is_part = |character: char| character.is_ascii_alphanumeric() || "_-:".contains(character);
-    let quoted = prose.split('`').skip(1).step_by(2).filter(|code| !code.starts_with("cargo "));
+    let is_call = |code: &&str| OTHER_PROGRAMS.iter().any(|program| code.starts_with(program));
+    let quoted = prose.split('`').skip(1).step_by(2).filter(|code| !is_call(code));
     let pieces = quoted.flat_map(|code| code.split(move |character| !is_part(character)));
     pieces.filter(|word| word.starts_with(start)).collect()
 }
