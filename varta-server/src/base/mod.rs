@@ -27,4 +27,4 @@ pub(crate) use self::glob::Glob;
 pub(crate) use self::limits::EntryError;
 pub(crate) use self::logging::LogFormat;
 pub use self::socket_file::SocketOptions;
-pub(crate) use self::socket_file::{SocketFile, SocketPlace};
+pub(crate) use self::socket_file::{FileAccess, SocketFile, SocketPlace};

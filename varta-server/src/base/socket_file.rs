@@ -49,6 +49,13 @@ pub(crate) struct SocketPlace {
     identity: (u64, u64),
 }
 
+/// Who may connect to a socket, by its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileAccess {
+    pub(crate) mode: u32,
+    pub(crate) gid: u32,
+}
+
 impl SocketPlace {
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -57,6 +64,37 @@ impl SocketPlace {
     /// Whether the file is still there, and no other.
     pub(crate) fn is_held(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|found| identity_of(&found) == self.identity)
+    }
+
+    /// Gives the file another mode and group, `None` for that of the process. Returns what it had.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses. Nothing has changed.
+    pub(crate) fn give_access(&self, mode: u32, group: Option<u32>) -> Result<FileAccess, Error> {
+        let failed = |source| {
+            let action = "set the socket's mode and group";
+            Error::Socket { path: self.path.clone(), action, source }
+        };
+        let found = fs::symlink_metadata(&self.path).map_err(failed)?;
+        let gid = group.unwrap_or_else(|| nix::unistd::getegid().as_raw());
+        self.open_to(Some(gid).filter(|gid| *gid != found.gid()), mode).map_err(failed)?;
+        Ok(FileAccess { mode: found.mode() & 0o777, gid: found.gid() })
+    }
+
+    /// Sets the group and mode of the created file, never of another one that has its name by now.
+    fn open_to(&self, group: Option<u32>, mode: u32) -> io::Result<()> {
+        let handle =
+            OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&self.path)?;
+        if identity_of(&handle.metadata()?) != self.identity {
+            return Err(io::Error::other("another file has taken its place"));
+        }
+        // An O_PATH descriptor supports neither call itself; its link in /proc does.
+        let file = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        if let Some(group) = group {
+            chown(&file, None, Some(group))?;
+        }
+        fs::set_permissions(&file, Permissions::from_mode(mode))
     }
 }
 
@@ -153,7 +191,7 @@ impl SocketFile {
         let place = SocketPlace { path: path.clone(), identity: identity_of(&identity) };
         let file = SocketFile { place, is_removed: true };
 
-        file.open_to(*group, *mode).map_err(failed("set the socket's mode and group"))?;
+        file.place.open_to(*group, *mode).map_err(failed("set the socket's mode and group"))?;
         Ok((socket, file))
     }
 
@@ -165,19 +203,9 @@ impl SocketFile {
         &self.place
     }
 
-    /// Sets the group and mode of the created file, never of another one that has its name by now.
-    fn open_to(&self, group: Option<u32>, mode: u32) -> io::Result<()> {
-        let handle =
-            OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(self.path())?;
-        if identity_of(&handle.metadata()?) != self.place.identity {
-            return Err(io::Error::other("another file has taken its place"));
-        }
-        // An O_PATH descriptor supports neither call itself; its link in /proc does.
-        let file = format!("/proc/self/fd/{}", handle.as_raw_fd());
-        if let Some(group) = group {
-            chown(&file, None, Some(group))?;
-        }
-        fs::set_permissions(&file, Permissions::from_mode(mode))
+    /// Whether it is removed at the end, as one that this server has made.
+    pub(crate) const fn is_removed(&self) -> bool {
+        self.is_removed
     }
 }
 
@@ -378,7 +406,7 @@ mod tests {
         fs::set_permissions(&precious, Permissions::from_mode(0o600)).unwrap();
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(&precious, &path).unwrap();
-        assert!(file.open_to(None, 0o666).is_err());
+        assert!(file.place.open_to(None, 0o666).is_err());
         assert_eq!(fs::metadata(&precious).unwrap().mode() & 0o777, 0o600);
     }
 

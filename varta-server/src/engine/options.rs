@@ -87,8 +87,7 @@ impl EngineArgs {
             replaced_within: self.replaced_within,
             max_agents: self.max_agents,
             max_agents_per_source: self.max_agents_per_source,
-            // What anybody can make up leaves room for those who prove who they are.
-            max_plain_agents: if is_only_plain { self.max_agents } else { self.max_agents / 4 * 3 },
+            max_plain_agents: max_plain_agents(self.max_agents, is_only_plain),
             longest_silence: self.longest_silence,
             mass_silence_min_agents: Policy::MASS_SILENCE_MIN_AGENTS,
             looks_per_second: Policy::LOOKS_PER_SECOND,
@@ -98,6 +97,12 @@ impl EngineArgs {
             max_total_rate: self.max_total_rate,
         })
     }
+}
+
+/// The number of agents over plaintext UDP: what anybody can make up leaves room for those who prove who they are,
+/// if any can.
+pub(crate) const fn max_plain_agents(max_agents: usize, is_only_plain: bool) -> usize {
+    if is_only_plain { max_agents } else { max_agents / 4 * 3 }
 }
 
 /// The tables of the file that the tracker goes by.

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use crate::base::error::Error;
 use crate::domain::tracker::Policy;
-use crate::engine::options::{EngineArgs, check_policy};
+use crate::engine::options::{EngineArgs, check_policy, max_plain_agents};
 use crate::engine::query::Query;
 
 /// The options that the running tracker takes over: all of [`EngineArgs`] but the number of agents, for which it
@@ -36,13 +36,16 @@ impl Reload {
         Reload { max_agents, queries }
     }
 
-    /// Checks the policy beside the room that the tracker has. Nothing changes by it.
+    /// Checks the policy beside the room that the tracker has. `is_only_plain` when nothing vouches for any agent.
+    /// Nothing changes by it.
     ///
     /// # Errors
     ///
     /// When they do not go together.
-    pub(crate) fn stage(&self, policy: Policy) -> Result<Staged, Error> {
-        let policy = Policy { max_agents: self.max_agents, ..policy };
+    pub(crate) fn stage(&self, policy: Policy, is_only_plain: bool) -> Result<Staged, Error> {
+        let max_agents = self.max_agents;
+        let max_plain_agents = max_plain_agents(max_agents, is_only_plain);
+        let policy = Policy { max_agents, max_plain_agents, ..policy };
         check_policy(&policy)?;
         Ok(Staged { policy, queries: self.queries.clone() })
     }
@@ -69,14 +72,16 @@ mod tests {
         let mut patient = Policy::default();
         let name = Glob::parse("slow-*").unwrap();
         patient.rules.add(Rule { stall_after: Some(MAX_DURATION), ..Rule::of(name) }).unwrap();
-        assert!(reload.stage(patient).unwrap_err().to_string().starts_with("--forget-after"));
+        assert!(reload.stage(patient, false).unwrap_err().to_string().starts_with("--forget-after"));
         let mut many = Policy::default();
         many.expected.add(Expected::named("one").unwrap()).unwrap();
-        let one = reload.stage(many.clone()).unwrap();
+        let one = reload.stage(many.clone(), true).unwrap();
         many.expected.add(Expected::named("two").unwrap()).unwrap();
-        assert!(reload.stage(many).unwrap_err().to_string().starts_with("--max-agents"));
+        assert!(reload.stage(many, false).unwrap_err().to_string().starts_with("--max-agents"));
         assert!(queries.try_recv().is_err());
         one.commit().await.unwrap();
-        assert!(matches!(queries.try_recv(), Ok(Query::Policy(policy)) if policy.max_agents == 1));
+        assert!(
+            matches!(queries.try_recv(), Ok(Query::Policy(policy)) if policy.max_agents == 1 && policy.max_plain_agents == 1)
+        );
     }
 }

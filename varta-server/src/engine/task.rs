@@ -28,7 +28,7 @@ use crate::engine::subscribers::Subscribers;
 use crate::ingest::batch::Batch;
 use crate::ingest::listener::INBOX_BATCHES;
 use crate::ingest::metrics::FrameCounters;
-use crate::ingest::{Probe, ShmPages};
+use crate::ingest::{Probes, ShmPages};
 use crate::metrics::agent_rows::{AgentRows, AutoRows};
 use crate::observe::exit_watcher::{ProcessExit, WatchedProcess};
 
@@ -64,9 +64,7 @@ pub(crate) struct TrackerActor {
     pub(crate) clock: Clock,
     pub(crate) inbox: mpsc::Receiver<Batch>,
     /// The sockets of the listeners, to see whether datagrams wait.
-    pub(crate) sockets: Arc<[Probe]>,
-    /// The kernel's drop count of each socket at the last check.
-    pub(crate) drops_seen: Vec<u32>,
+    pub(crate) sockets: Probes,
     /// The shared memory pages.
     pub(crate) pages: ShmPages,
     pub(crate) queries: mpsc::Receiver<Query>,
@@ -183,7 +181,7 @@ impl TrackerActor {
             tokio::task::yield_now().await;
             let was_full = self.drain_inbox();
             // A listener that found the inbox full may hold one more batch.
-            if !was_full && !self.sockets.iter().any(Probe::has_unread) {
+            if !was_full && !self.sockets.have_unread() {
                 return;
             }
         }
@@ -191,17 +189,13 @@ impl TrackerActor {
 
     /// Reports to the tracker what the kernel has dropped since the last check.
     fn notice_drops(&mut self, now: MonoTime) {
-        for (probe, seen) in self.sockets.iter().zip(&mut self.drops_seen) {
-            // A kernel without drop counts was reported at the start.
-            let Ok(drops) = probe.kernel_drops() else { continue };
-            if drops != *seen {
-                *seen = drops;
-                self.tracker.handle_loss(probe.transport(), now);
-                self.process_monitor
-                    .recorder
-                    .record(InputRecord::Loss { transport: probe.transport(), at: now });
+        let TrackerActor { sockets, tracker, process_monitor, .. } = self;
+        sockets.each(|probe| {
+            if probe.has_new_drops() {
+                tracker.handle_loss(probe.transport(), now);
+                process_monitor.recorder.record(InputRecord::Loss { transport: probe.transport(), at: now });
             }
-        }
+        });
     }
 
     /// Processes every batch in the inbox. Returns whether there were as many as the inbox holds.

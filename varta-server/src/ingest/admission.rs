@@ -130,6 +130,7 @@ impl Admission {
         match self {
             Admission::Unix(unix) => {
                 let UnixAdmission { senders, namespaces, refusals, pages, .. } = &mut **unix;
+                senders.refresh();
                 for (index, datagram) in datagrams.enumerate() {
                     let judged = unix::judge(&datagram, senders, namespaces, received_at);
                     if let Err(outcome) = judged

@@ -13,6 +13,7 @@ use std::time::Duration;
 use socket2::Type;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use varta_proto::address::{MAX_CHECK_ANSWER_LEN, check_socket_path};
@@ -25,6 +26,7 @@ use crate::base::silent_clients::SilentClients;
 use crate::base::time::MonoTime;
 use crate::base::{SocketFile, SocketOptions};
 use crate::domain::outcome::FrameOutcome;
+use crate::ingest::held_socket::HeldSocket;
 use crate::ingest::namespaces::PidNamespaces;
 use crate::ingest::recvmmsg::{Passed, ReceiveBuffer};
 use crate::ingest::refusals::explain;
@@ -43,8 +45,8 @@ const WITHIN: Duration = Duration::from_secs(1);
 /// The bound check socket of one Unix socket, before it is served.
 #[derive(Debug)]
 pub(crate) struct CheckSocket {
-    options: SocketOptions,
-    allowed: AllowedSenders,
+    held: HeldSocket,
+    allowed: watch::Receiver<AllowedSenders>,
     socket: BoundListener,
     file: SocketFile,
 }
@@ -61,7 +63,7 @@ impl CheckSocket {
     /// cannot be done: the server works without.
     pub(crate) fn beside(
         socket: &SocketOptions,
-        allowed: &AllowedSenders,
+        allowed: watch::Receiver<AllowedSenders>,
         given: &GivenSockets,
     ) -> Option<Self> {
         let options = SocketOptions { path: check_socket_path(&socket.path), ..socket.clone() };
@@ -75,7 +77,11 @@ impl CheckSocket {
             .ok()
     }
 
-    fn bind(options: &SocketOptions, allowed: &AllowedSenders, given: &GivenSockets) -> Result<Self, Error> {
+    fn bind(
+        options: &SocketOptions,
+        allowed: watch::Receiver<AllowedSenders>,
+        given: &GivenSockets,
+    ) -> Result<Self, Error> {
         let (socket, file) = match given.take_unix(&options.path, Type::SEQPACKET, "--socket")? {
             Some(given) => {
                 let (socket, file) = SocketFile::adopt(given, &options.path)?;
@@ -83,7 +89,13 @@ impl CheckSocket {
             }
             None => SocketFile::listen_for_packets(options, BACKLOG)?,
         };
-        Ok(CheckSocket { options: options.clone(), allowed: allowed.clone(), socket, file })
+        let held = HeldSocket::new(options.clone(), file.place().clone(), file.is_removed());
+        Ok(CheckSocket { held, allowed, socket, file })
+    }
+
+    /// Where its file is.
+    pub(super) fn file(&self) -> &HeldSocket {
+        &self.held
     }
 
     /// Answers until `stop` is cancelled, on another socket where others have removed this one.
@@ -101,19 +113,27 @@ impl CheckSocket {
         let namespaces = PidNamespaces::new(namespace_pids);
         let buffer = ReceiveBuffer::for_unix();
         let rules = Arc::new(Mutex::new(Rules { senders, namespaces, buffer }));
+        let path = self.file.path().to_path_buf();
         let mut present = Some(self);
         while let Some(socket) = present {
-            let (place, options) = (socket.file.place().clone(), socket.options.clone());
-            let allowed = socket.allowed.clone();
+            let (held, allowed) = (socket.held.clone(), socket.allowed.clone());
+            let place = held.place();
             let replaced = stop.child_token();
             let replace = async {
-                let bind = move || CheckSocket::bind(&options, &allowed, &GivenSockets::default());
-                let next = keeper.replacement(&place, bind, &stop).await;
+                let by = held.clone();
+                let bind =
+                    move || CheckSocket::bind(&by.options(), allowed.clone(), &GivenSockets::default());
+                let mut next = keeper.replacement(&place, bind, &stop).await;
+                if let Some(next) = &mut next {
+                    held.is_replaced(next.file.place().clone());
+                    next.held = held.clone();
+                }
                 replaced.cancel();
                 Ok(next)
             };
             ((), present) = tokio::try_join!(socket.serve(&rules, clock, &stop, &replaced), replace)?;
         }
+        keeper.forget(&path);
         Ok(())
     }
 
@@ -180,6 +200,7 @@ impl Rules {
     /// Receives what a client has sent, and returns the answer to its first packet; `None` if it sent none.
     fn judge(&mut self, stream: &UnixStream, now: MonoTime) -> io::Result<Option<String>> {
         let Rules { senders, namespaces, buffer } = self;
+        senders.refresh();
         buffer.receive(stream.as_fd(), Passed::Nothing)?;
         // None is received; one that came along has been discarded.
         drop(buffer.take_descriptors());
@@ -215,7 +236,8 @@ mod tests {
         let path = directory.path().join("varta.sock");
         let options = SocketOptions { path, is_default: false, mode: 0o600, group: None };
         let allowed = AllowedSenders { uids: vec![uid], gids: Vec::new() };
-        let check = CheckSocket::beside(&options, &allowed, &GivenSockets::default()).unwrap();
+        let check =
+            CheckSocket::beside(&options, watch::channel(allowed).1, &GivenSockets::default()).unwrap();
         let faults = Faults::new(&Registry::for_test());
         let keeper = PlaceKeeper { part: Part::CheckSocket, watcher: FileWatcher::new(), faults };
         let stop = CancellationToken::new();
@@ -281,7 +303,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let beside = |path: std::path::PathBuf| {
             let options = SocketOptions { path, is_default: false, mode: 0o600, group: None };
-            CheckSocket::beside(&options, &AllowedSenders::of_server(), &GivenSockets::default())
+            let allowed = watch::channel(AllowedSenders::of_server()).1;
+            CheckSocket::beside(&options, allowed, &GivenSockets::default())
         };
         assert!(beside(directory.path().join("x".repeat(100))).is_none());
         let path = directory.path().join("varta.sock");

@@ -1,47 +1,52 @@
 //! `varta_kernel_drops_total`: datagrams that the kernel dropped because a socket's receive queue was full,
-//! read from the sockets at each scrape.
-
-use std::sync::{Arc, Mutex, PoisonError};
+//! read from the sockets at each scrape, and from each that is closed.
 
 use metrics::Counter;
 
 use crate::domain::beat::Transport;
+use crate::ingest::kernel_queues;
 use crate::ingest::metrics::KERNEL_DROPS;
-use crate::ingest::queue_probe::Probe;
+use crate::ingest::probes::Probes;
 use crate::metrics::Registry;
 
-/// The drop counters of all sockets, with the value that each socket last reported.
+/// The drop counters of all sockets, and the sockets. Clones share them.
+#[derive(Clone)]
 pub(crate) struct KernelDrops {
-    probes: Arc<[Probe]>,
-    seen: Mutex<Vec<u32>>,
-    /// One for each of `probes`, in the same order.
-    counters: Vec<Counter>,
+    probes: Probes,
+    /// Indexed by [`Transport::index`].
+    counters: [Counter; Transport::ALL.len()],
 }
 
 impl KernelDrops {
-    pub(crate) fn new(registry: &Registry, probes: Arc<[Probe]>) -> Self {
-        let all = Transport::ALL
+    pub(crate) fn new(registry: &Registry, probes: Probes) -> Self {
+        let counters = Transport::ALL
             .map(|transport| registry.counter(KERNEL_DROPS, &[("transport", transport.as_str())]));
-        let counters = probes.iter().map(|probe| all[probe.transport().index()].clone()).collect();
-        if let Some(Err(error)) = probes.first().map(Probe::kernel_drops) {
+        let mut fault = None;
+        probes.each(|probe| fault = fault.take().or(probe.kernel_drops().err()));
+        if let Some(error) = fault {
             tracing::warn!(
                 target: "varta::ingest",
                 "the kernel does not tell what it drops ({error}): varta_kernel_drops_total stays 0"
             );
         }
-        let seen = Mutex::new(vec![0; probes.len()]);
-        KernelDrops { probes, seen, counters }
+        KernelDrops { probes, counters }
     }
 
     /// Adds what the kernel has dropped since the last call.
     pub(crate) fn publish(&self) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((probe, seen), counter) in self.probes.iter().zip(&mut *seen).zip(&self.counters) {
-            // A kernel that does not support the call was reported by `new`.
-            if let Ok(drops) = probe.kernel_drops() {
-                counter.increment(u64::from(drops.wrapping_sub(*seen)));
-                *seen = drops;
-            }
-        }
+        self.probes.each(|probe| {
+            self.counters[probe.transport().index()].increment(u64::from(probe.take_drops()));
+        });
+    }
+
+    /// The rows of the queues of the sockets, in the text format of Prometheus.
+    pub(crate) fn queue_rows(&self) -> String {
+        kernel_queues::rows(&self.probes)
+    }
+}
+
+impl std::fmt::Debug for KernelDrops {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KernelDrops").finish_non_exhaustive()
     }
 }

@@ -1,57 +1,60 @@
-//! Sizes of the kernel's receive queues: published as gauges, with a warning at the start where one is too
-//! small.
+//! Sizes of the kernel's receive queues: their rows in the metrics, and warnings where one is too small.
 
-use std::net::SocketAddr;
+use std::fmt::Write as _;
 
-use crate::ingest::listener::Listener;
 use crate::ingest::metrics::{UDP_RECEIVE_BUFFER, UNIX_QUEUE};
-use crate::metrics::Registry;
+use crate::ingest::probes::Probes;
+use crate::ingest::queue_probe::Probe;
+use crate::metrics::family::Family;
 
 /// The length of a Unix socket's queue, in datagrams, from which on no warning is logged: the value that
 /// systemd sets. A host's agents may all beat at the same moment.
 const WANTED_UNIX_QUEUE: usize = 512;
 
-/// The queue sizes that the kernel grants.
-pub(crate) struct KernelQueues {
-    /// The datagrams that the shortest queue of a Unix socket holds; `None` without Unix sockets or where it is
-    /// not known.
-    unix: Option<usize>,
-    /// Address and receive buffer of each UDP socket, in bytes.
-    udp: Vec<(SocketAddr, usize)>,
+/// The rows of the queues, in the text format of Prometheus: listeners come and go, and the exporter keeps what
+/// it has. No family where there is no such socket.
+pub(super) fn rows(probes: &Probes) -> String {
+    let mut shortest: Option<usize> = None;
+    let mut udp = Vec::new();
+    probes.each(|probe| {
+        shortest = shortest.into_iter().chain(probe.unix_queue()).min();
+        if let (Some(address), Some(bytes)) = (probe.endpoint().address(), probe.udp_queue()) {
+            udp.push(format!("{{address=\"{address}\"}} {bytes}"));
+        }
+    });
+    let unix = shortest.map(|length| format!(" {}", length.saturating_sub(1)));
+    gauge(UDP_RECEIVE_BUFFER, udp) + &gauge(UNIX_QUEUE, unix)
 }
 
-impl KernelQueues {
-    /// Reads the queue sizes, and publishes them.
-    pub(crate) fn measure(listeners: &[Listener], registry: &Registry) -> Self {
-        let unix = listeners.iter().filter_map(Listener::unix_queue).min();
-        let udp = listeners.iter().filter_map(Listener::udp_queue).collect();
-        let queues = KernelQueues { unix, udp };
-        if let Some(length) = queues.unix {
-            registry.gauge(UNIX_QUEUE, &[]).set(length.saturating_sub(1) as f64);
+/// A family with these labels and values; nothing without any.
+fn gauge(family: Family, rows: impl IntoIterator<Item = String>) -> String {
+    let mut text = String::new();
+    for row in rows {
+        if text.is_empty() {
+            // A write to a string cannot fail.
+            let _ = writeln!(text, "# HELP {} {}\n# TYPE {0} gauge", family.name, family.help);
         }
-        for (address, bytes) in &queues.udp {
-            let labels = [("address", &*address.to_string())];
-            registry.gauge(UDP_RECEIVE_BUFFER, &labels).set(*bytes as f64);
-        }
-        queues
+        let _ = writeln!(text, "{}{row}", family.name);
     }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text
+}
 
-    /// Logs a warning for each queue that is too small for `max_agents` agents or smaller than the
-    /// `wanted_udp` bytes.
-    pub(crate) fn warn_if_small(&self, max_agents: usize, wanted_udp: usize) {
-        let wanted = max_agents.min(WANTED_UNIX_QUEUE);
-        if let Some(fits) = self.unix.filter(|fits| *fits < wanted) {
-            tracing::warn!(
-                target: "varta::ingest",
-                max_dgram_qlen = fits.saturating_sub(1),
-                wanted,
-                "only {fits} beats fit the socket's queue, those of all agents together; beats that more agents send in the \
-                 same moment are refused by the kernel. Give this server CAP_SYS_ADMIN for a queue of its own \
-                 (--socket-queue), or raise that of the host with `sysctl -w net.unix.max_dgram_qlen={wanted}`, and start it \
-                 again"
-            );
-        }
-        for (address, bytes) in self.udp.iter().filter(|(_, bytes)| *bytes < wanted_udp / 2 * 2) {
+/// Logs a warning for each queue that is too small for `max_agents` agents or smaller than the `wanted_udp` bytes.
+pub(crate) fn warn_if_small<'p>(
+    probes: impl IntoIterator<Item = &'p Probe>,
+    max_agents: usize,
+    wanted_udp: usize,
+) {
+    let wanted = max_agents.min(WANTED_UNIX_QUEUE);
+    let mut shortest: Option<usize> = None;
+    for probe in probes {
+        shortest = shortest.into_iter().chain(probe.unix_queue()).min();
+        if let (Some(address), Some(bytes)) = (probe.endpoint().address(), probe.udp_queue())
+            && bytes < wanted_udp / 2 * 2
+        {
             tracing::warn!(
                 target: "varta::ingest",
                 %address,
@@ -63,5 +66,16 @@ impl KernelQueues {
                 wanted_udp / 2
             );
         }
+    }
+    if let Some(fits) = shortest.filter(|fits| *fits < wanted) {
+        tracing::warn!(
+            target: "varta::ingest",
+            max_dgram_qlen = fits.saturating_sub(1),
+            wanted,
+            "only {fits} beats fit the socket's queue, those of all agents together; beats that more agents send in the \
+             same moment are refused by the kernel. Give this server CAP_SYS_ADMIN for a queue of its own \
+             (--socket-queue), or raise that of the host with `sysctl -w net.unix.max_dgram_qlen={wanted}`, and start it \
+             again"
+        );
     }
 }

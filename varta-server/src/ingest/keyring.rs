@@ -51,6 +51,9 @@ pub struct KeyFiles {
 }
 
 impl KeyFiles {
+    /// The options that name them, which a reload takes over.
+    pub(crate) const OPTIONS: [&str; 3] = ["key-file", "accepted-key-file", "master-key-file"];
+
     /// The option that names the first of the given files.
     #[must_use]
     pub fn option(&self) -> Option<&'static str> {
@@ -72,7 +75,6 @@ impl KeyFiles {
 /// The keys and the replay table, shared by all secure sockets; a clone refers to the same state.
 #[derive(Clone, Debug)]
 pub(crate) struct Keyring {
-    files: Arc<KeyFiles>,
     content: Arc<Mutex<KeyringState>>,
     /// Notified when a replay window changes after all earlier changes were taken to be saved.
     news: Arc<Notify>,
@@ -111,30 +113,31 @@ struct Decrypted {
 struct KeyIndex(Vec<u64>);
 
 impl Keyring {
-    /// Reads the key files.
+    /// Reads the key files, if there are any. `stall_after` is the longest timeout of an agent.
     ///
     /// # Errors
     ///
     /// The first file that cannot be used.
-    pub(crate) fn read(files: KeyFiles, max_agents: usize, stall_after: Duration) -> Result<Self, Error> {
+    pub(crate) fn read(files: &KeyFiles, max_agents: usize, stall_after: Duration) -> Result<Self, Error> {
         let mut known = KeyIndex::default();
-        let keys = Keys::read(&files, &mut known)?;
+        let keys = Keys::read(files, &mut known)?;
         let most = max_agents.saturating_mul(SESSIONS_PER_AGENT).max(FEWEST_SESSIONS);
-        let replays = ReplayTable::new(most, LIVE_FOR.max(2 * stall_after));
+        let replays = ReplayTable::new(most, live_for(stall_after));
         let news = Arc::new(Notify::new());
         let content = KeyringState { keys, known, replays, news: Arc::clone(&news) };
-        Ok(Keyring { files: Arc::new(files), content: Arc::new(Mutex::new(content)), news })
+        Ok(Keyring { content: Arc::new(Mutex::new(content)), news })
     }
 
-    /// Reads the key files. Nothing changes by it.
+    /// Reads other key files, or the same again. `stall_after` is the longest timeout of an agent. Nothing changes by
+    /// it.
     ///
     /// # Errors
     ///
     /// The first file that cannot be used.
-    pub(crate) fn stage(&self) -> Result<StagedKeys, Error> {
+    pub(crate) fn stage(&self, files: &KeyFiles, stall_after: Duration) -> Result<StagedKeys, Error> {
         let mut known = self.open().known.clone();
-        let keys = Keys::read(&self.files, &mut known)?;
-        Ok(StagedKeys { keyring: self.clone(), keys, known })
+        let keys = Keys::read(files, &mut known)?;
+        Ok(StagedKeys { keyring: self.clone(), keys, known, live_for: live_for(stall_after) })
     }
 
     /// The fingerprints of all keys that were ever loaded, indexed by [`KeyId`].
@@ -192,19 +195,26 @@ impl Keyring {
     }
 }
 
+/// The time for which the replay window of a session is protected where agents may be silent for so long.
+fn live_for(stall_after: Duration) -> Duration {
+    LIVE_FOR.max(2 * stall_after)
+}
+
 /// Keys that were read and do not count yet.
 #[derive(Debug)]
 pub(crate) struct StagedKeys {
     keyring: Keyring,
     keys: Keys,
     known: KeyIndex,
+    live_for: Duration,
 }
 
 impl StagedKeys {
     /// Has the keys count from now on, and gives how many there are. What is remembered of datagrams stays.
     pub(crate) fn commit(self) -> usize {
-        let StagedKeys { keyring, keys, known } = self;
+        let StagedKeys { keyring, keys, known, live_for } = self;
         let mut content = keyring.open();
+        content.replays.keep_for(live_for);
         content.keys = keys;
         content.known = known;
         content.keys.shared.len() + content.keys.master.len()

@@ -2,27 +2,26 @@
 //! sends the accepted ones to the engine. A listener knows sockets and nothing of agents.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use socket2::Type;
 use tokio::net::{UdpSocket, UnixDatagram};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::given_sockets::GivenSockets;
 use crate::base::time::MonoTime;
-use crate::base::{SocketFile, SocketOptions, SocketPlace};
+use crate::base::{SocketFile, SocketOptions};
 use crate::ingest::admission::{Admission, UnixAdmission};
 use crate::ingest::batch::Batch;
 use crate::ingest::endpoint::Endpoint;
 use crate::ingest::fd_reaper::FdReaper;
+use crate::ingest::held_socket::HeldSocket;
 use crate::ingest::keyring::Keyring;
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::namespaces::PidNamespaces;
@@ -44,6 +43,8 @@ use crate::observe::{namespace_pids, user_and_groups};
 pub(crate) const INBOX_BATCHES: usize = 32;
 /// The most receive calls in a row before the task yields.
 const ROUNDS: usize = 8;
+/// The same before the listener ends: more than the longest queue of a Unix socket holds.
+const LAST_ROUNDS: usize = 1_024;
 /// The pause after a failed receive call, as when the kernel is short of memory.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
 /// The number of consecutive failures, a second's worth, at which the listener ends with an error.
@@ -53,8 +54,8 @@ const MAX_ERRORS: u32 = 50;
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: OwnedFd,
-    /// The path of a Unix socket, removed on drop.
-    file: Option<SocketFile>,
+    /// The file of a Unix socket, removed on drop.
+    file: Option<(SocketFile, HeldSocket)>,
     endpoint: Endpoint,
     gate: Admission,
 }
@@ -65,7 +66,7 @@ impl Listener {
     pub(crate) fn unix(
         options: &SocketOptions,
         queue: usize,
-        allowed: AllowedSenders,
+        allowed: watch::Receiver<AllowedSenders>,
         pages: ShmPages,
         given: &GivenSockets,
     ) -> Result<Self, Error> {
@@ -84,7 +85,8 @@ impl Listener {
         let pidfds = SenderPidfds::of(socket.as_fd());
         let rules = UnixAdmission { senders, namespaces, refusals, queue, pages, closer, pidfds };
         let gate = Admission::Unix(Box::new(rules));
-        Ok(Listener { socket: socket.into(), file: Some(file), endpoint, gate })
+        let held = HeldSocket::new(options.clone(), file.place().clone(), file.is_removed());
+        Ok(Listener { socket: socket.into(), file: Some((file, held)), endpoint, gate })
     }
 
     /// Binds a plaintext UDP socket, or takes a given one.
@@ -104,9 +106,9 @@ impl Listener {
         Ok(Listener { socket, file: None, endpoint, gate: Admission::SecureUdp(keyring) })
     }
 
-    /// Where the file of a Unix socket is.
-    pub(crate) fn place(&self) -> Option<SocketPlace> {
-        self.file.as_ref().map(|file| file.place().clone())
+    /// The file of a Unix socket.
+    pub(super) fn file(&self) -> Option<&HeldSocket> {
+        self.file.as_ref().map(|(_, held)| held)
     }
 
     /// A second descriptor of the socket.
@@ -122,26 +124,12 @@ impl Listener {
         &self.endpoint
     }
 
-    /// The path of a Unix socket and whose beats are taken there; `None` for a UDP socket.
-    pub(crate) fn unix_access(&self) -> Option<(&Path, &AllowedSenders)> {
-        match (&self.gate, &self.endpoint) {
-            (Admission::Unix(unix), Endpoint::Unix(path)) => Some((path, unix.senders.allowed())),
-            _ => None,
-        }
-    }
-
     /// The datagrams that the queue of a Unix socket holds; `None` for a UDP socket, and where it is not known.
-    pub(crate) fn unix_queue(&self) -> Option<usize> {
+    fn unix_queue(&self) -> Option<usize> {
         match &self.gate {
             Admission::Unix(unix) => unix.queue.length(),
             Admission::Udp | Admission::SecureUdp(_) => None,
         }
-    }
-
-    /// The address of a UDP socket and the size of its receive buffer in bytes; `None` for a Unix socket.
-    pub(crate) fn udp_queue(&self) -> Option<(SocketAddr, usize)> {
-        let granted = socket2::SockRef::from(&self.socket).recv_buffer_size().ok()?;
-        Some((self.endpoint.address()?, granted))
     }
 
     /// A second descriptor of the socket, for readiness and drop counts.
@@ -150,7 +138,7 @@ impl Listener {
     ///
     /// The process is out of file descriptors.
     pub(crate) fn probe(&self) -> Result<Probe, Error> {
-        Ok(Probe::new(self.duplicate()?, self.endpoint.transport()))
+        Ok(Probe::new(self.duplicate()?, self.endpoint.clone(), self.unix_queue()))
     }
 
     /// Sends batches to `inbox` until `stop` is cancelled, then drains what has arrived by that moment.
@@ -190,6 +178,7 @@ impl Listener {
         loop {
             // Read before the receive call, so that everything delivered before the stop is still received.
             let last_round = stop.is_cancelled();
+            let rounds = if last_round { LAST_ROUNDS } else { ROUNDS };
             let at_once = last_round || goes_on;
             if !at_once {
                 tokio::select! {
@@ -203,7 +192,7 @@ impl Listener {
                 }
             }
             goes_on = false;
-            for _ in 0..ROUNDS {
+            for _ in 0..rounds {
                 let passed = gate.passed(socket.as_fd());
                 let received = if at_once {
                     receive_now(&socket, &mut buffer, passed)

@@ -22,6 +22,8 @@ const DEFAULT_UDP_RECEIVE_BUFFER: usize = 8 << 20;
 /// The default for how many agents may share memory with the server: each takes one of the 65,530 mappings
 /// that a process has by default (`vm.max_map_count`).
 const DEFAULT_MAX_SHM_AGENTS: usize = 16_384;
+/// The most sockets on which agents beat.
+const MAX_LISTENERS: usize = 64;
 /// The largest receive buffer that can be configured, in bytes.
 const MAX_RECEIVE_BUFFER: usize = 1 << 30;
 
@@ -250,6 +252,11 @@ impl IngestOptions {
             && let Some(option) = self.keys.option()
         {
             return wrong(option, "keys do nothing without --secure-udp");
+        }
+        let listeners = self.sockets.len() + self.udp.len() + self.secure_udp.len();
+        if listeners > MAX_LISTENERS {
+            let fault = format!("{listeners} sockets to listen on with --socket, --udp and --secure-udp");
+            return wrong("--socket", &format!("makes it {fault}; at most {MAX_LISTENERS}"));
         }
         let addresses: Vec<_> = self.udp.iter().chain(&self.secure_udp).collect();
         for (index, address) in addresses.iter().enumerate() {

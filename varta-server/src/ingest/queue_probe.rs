@@ -8,11 +8,15 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Shutdown, shutdown};
+use socket2::SockRef;
 
 use crate::domain::beat::Transport;
+use crate::ingest::endpoint::Endpoint;
+use crate::ingest::udp::enlarge_queue;
 
 /// The length of the array that `SO_MEMINFO` returns, in words of 32 bits (`linux/sock_diag.h`).
 const MEMINFO_WORDS: usize = 9;
@@ -23,17 +27,62 @@ const SK_MEMINFO_DROPS: usize = 8;
 pub(crate) struct Probe {
     /// The oldest first; one but where the file of a Unix socket was removed.
     sockets: RwLock<VecDeque<OwnedFd>>,
-    transport: Transport,
+    endpoint: Endpoint,
+    /// The datagrams that the queue of a Unix socket holds; `None` for a UDP socket, and where it is not known.
+    unix_queue: Option<usize>,
+    /// The drops that were counted before, for the metrics and for the tracker.
+    published: Mutex<u32>,
+    noticed: Mutex<u32>,
 }
 
 impl Probe {
-    pub(super) fn new(socket: OwnedFd, transport: Transport) -> Self {
-        Probe { sockets: RwLock::new(VecDeque::from([socket])), transport }
+    pub(super) fn new(socket: OwnedFd, endpoint: Endpoint, unix_queue: Option<usize>) -> Self {
+        Probe {
+            sockets: RwLock::new(VecDeque::from([socket])),
+            endpoint,
+            unix_queue,
+            published: Mutex::default(),
+            noticed: Mutex::default(),
+        }
+    }
+
+    /// Where the listener reads.
+    pub(super) const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// The transport of the socket.
     pub(crate) const fn transport(&self) -> Transport {
-        self.transport
+        self.endpoint.transport()
+    }
+
+    /// The datagrams that the queue of a Unix socket holds; `None` for a UDP socket, and where it is not known.
+    pub(super) const fn unix_queue(&self) -> Option<usize> {
+        self.unix_queue
+    }
+
+    /// The size of the receive buffer of a UDP socket in bytes, as the kernel counts them.
+    pub(super) fn udp_queue(&self) -> Option<usize> {
+        self.endpoint.address()?;
+        let sockets = self.sockets.read().unwrap_or_else(PoisonError::into_inner);
+        SockRef::from(sockets.front()?).recv_buffer_size().ok()
+    }
+
+    /// Asks for a receive buffer of `bytes` for a UDP socket.
+    pub(super) fn resize(&self, bytes: usize) -> io::Result<()> {
+        let sockets = self.sockets.read().unwrap_or_else(PoisonError::into_inner);
+        match sockets.front() {
+            Some(socket) if self.endpoint.address().is_some() => enlarge_queue(&SockRef::from(socket), bytes),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Has the kernel refuse what is sent to a Unix socket from this moment on. What it holds can be read.
+    pub(super) fn refuse_more(&self) {
+        for socket in self.sockets.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            // It fails for no Unix socket, and without it what is sent before the end of the socket is lost with it.
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Read);
+        }
     }
 
     /// Whether a datagram waits to be read, by one `poll(2)` that does not block; false when the call fails.
@@ -50,6 +99,23 @@ impl Probe {
         sockets.push_back(socket);
     }
 
+    /// The number of datagrams that the kernel has dropped since the last call, for the metrics.
+    pub(super) fn take_drops(&self) -> u32 {
+        self.drops_since(&self.published)
+    }
+
+    /// Whether the kernel has dropped datagrams since the last call, for the tracker.
+    pub(crate) fn has_new_drops(&self) -> bool {
+        self.drops_since(&self.noticed) > 0
+    }
+
+    /// None where the kernel does not tell, which is reported at the start.
+    fn drops_since(&self, seen: &Mutex<u32>) -> u32 {
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(drops) = self.kernel_drops() else { return 0 };
+        drops.wrapping_sub(mem::replace(&mut *seen, drops))
+    }
+
     /// The number of datagrams that the kernel has dropped since the first socket was made, because its receive
     /// buffer was full. Wraps around at 2³². The kernel drops none at a Unix socket, so that it does not matter
     /// which of several is asked.
@@ -57,7 +123,7 @@ impl Probe {
     /// # Errors
     ///
     /// What `getsockopt(2)` returns.
-    pub(crate) fn kernel_drops(&self) -> io::Result<u32> {
+    pub(super) fn kernel_drops(&self) -> io::Result<u32> {
         let sockets = self.sockets.read().unwrap_or_else(PoisonError::into_inner);
         let Some(socket) = sockets.front() else { return Ok(0) };
         let mut words = [0_u32; MEMINFO_WORDS];
@@ -84,6 +150,7 @@ fn has_unread(socket: &OwnedFd) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
+    use std::os::unix::net::UnixDatagram;
 
     use super::*;
 
@@ -91,7 +158,8 @@ mod tests {
     fn what_the_kernel_throws_away_is_known_to_the_datagram() {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let probe = Probe::new(receiver.try_clone().unwrap().into(), Transport::Udp);
+        let endpoint = Endpoint::Udp(receiver.local_addr().unwrap());
+        let probe = Probe::new(receiver.try_clone().unwrap().into(), endpoint, None);
         assert!(!probe.has_unread());
         assert_eq!(probe.kernel_drops().unwrap(), 0);
         // The kernel rounds this up to its minimum.
@@ -104,6 +172,24 @@ mod tests {
         receiver.set_nonblocking(true).unwrap();
         let received = (0..).take_while(|_| receiver.recv(&mut [0; 32]).is_ok()).count();
         assert!(received > 0 && !probe.has_unread());
-        assert_eq!(probe.kernel_drops().unwrap(), SENT - u32::try_from(received).unwrap());
+        let dropped = SENT - u32::try_from(received).unwrap();
+        assert_eq!((probe.take_drops(), probe.take_drops()), (dropped, 0));
+        assert!(probe.has_new_drops() && !probe.has_new_drops());
+    }
+
+    #[test]
+    fn who_sends_to_a_unix_socket_that_is_about_to_close_is_refused_and_what_came_before_can_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("varta.sock");
+        let receiver = UnixDatagram::bind(&path).unwrap();
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.connect(&path).unwrap();
+        sender.send(b"before").unwrap();
+        let probe = Probe::new(receiver.try_clone().unwrap().into(), Endpoint::Unix(path), None);
+        probe.refuse_more();
+        assert_eq!(sender.send(b"after").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        receiver.set_nonblocking(true).unwrap();
+        assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 6);
+        assert!(receiver.recv(&mut [0; 8]).is_err());
     }
 }

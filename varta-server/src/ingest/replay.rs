@@ -114,6 +114,11 @@ impl ReplayTable {
         }
     }
 
+    /// Keeps each session for at least so long after its last datagram.
+    pub(super) fn keep_for(&mut self, live_for: Duration) {
+        self.live_for = live_for;
+    }
+
     /// Records the counter of an opened datagram if it is new.
     ///
     /// # Errors

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::base::time::MonoTime;
 use crate::ingest::recvmmsg::Credentials;
 
@@ -49,7 +51,7 @@ impl AllowedSenders {
     }
 
     /// Takes out what stands for nobody, and returns it.
-    fn without(&mut self, overflow: OverflowIds) -> Nobody {
+    pub(super) fn without(&mut self, overflow: OverflowIds) -> Nobody {
         let take = |ids: &mut Vec<u32>, overflow: Option<u32>| {
             let before = ids.len();
             ids.retain(|id| Some(*id) != overflow);
@@ -116,6 +118,9 @@ fn maps_all(map: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Senders {
     allowed: AllowedSenders,
+    /// Whom a reload allows.
+    changes: watch::Receiver<AllowedSenders>,
+    overflow: OverflowIds,
     /// The processes that were admitted by a supplementary group.
     members: HashMap<Process, MonoTime>,
     /// The processes that were not.
@@ -134,14 +139,34 @@ struct Process {
 }
 
 impl Senders {
-    /// Also returns the ids in `allowed` that stand for nobody, which are not admitted.
-    pub(super) fn new(mut allowed: AllowedSenders, overflow: OverflowIds, look_up: LookUp) -> (Self, Nobody) {
+    /// Also returns the ids that are allowed and stand for nobody, which are not admitted.
+    pub(super) fn new(
+        mut changes: watch::Receiver<AllowedSenders>,
+        overflow: OverflowIds,
+        look_up: LookUp,
+    ) -> (Self, Nobody) {
+        let mut allowed = changes.borrow_and_update().clone();
         let nobody = allowed.without(overflow);
-        (Senders { allowed, members: HashMap::new(), others: HashMap::new(), look_up }, nobody)
+        let (members, others) = (HashMap::new(), HashMap::new());
+        (Senders { allowed, changes, overflow, members, others, look_up }, nobody)
     }
 
-    pub(super) fn allowed(&self) -> &AllowedSenders {
-        &self.allowed
+    /// Goes by whom a reload has allowed since the last call.
+    #[inline]
+    pub(super) fn refresh(&mut self) {
+        // It fails when nobody can reload any more.
+        if self.changes.has_changed().unwrap_or(false) {
+            let mut allowed = self.changes.borrow_and_update().clone();
+            allowed.without(self.overflow);
+            *self = Senders {
+                allowed,
+                members: HashMap::new(),
+                others: HashMap::new(),
+                changes: self.changes.clone(),
+                overflow: self.overflow,
+                look_up: self.look_up,
+            };
+        }
     }
 
     /// Whether a sender is admitted by its user, its primary group, or a supplementary one.
@@ -190,7 +215,7 @@ mod tests {
 
     fn senders(uids: &[u32], gids: &[u32], look_up: LookUp) -> Senders {
         let allowed = AllowedSenders { uids: uids.to_vec(), gids: gids.to_vec() };
-        Senders::new(allowed, OverflowIds::default(), look_up).0
+        Senders::new(watch::channel(allowed).1, OverflowIds::default(), look_up).0
     }
 
     fn at(seconds: u64) -> MonoTime {
@@ -210,6 +235,21 @@ mod tests {
             let mut senders = senders(uids, gids, |_| Some((1000, vec![4, 27])));
             assert_eq!(senders.admit(&SENDER, at(1)), admitted, "{uids:?} {gids:?}");
         }
+    }
+
+    #[test]
+    fn whom_a_reload_allows_counts_for_those_too_whose_groups_were_looked_up_before() {
+        let allowed = |gids: &[u32]| AllowedSenders { uids: vec![0], gids: gids.to_vec() };
+        let (reload, changes) = watch::channel(allowed(&[27]));
+        let (mut senders, _) = Senders::new(changes, OverflowIds::default(), |_| Some((1000, vec![27])));
+        assert!(senders.admit(&SENDER, at(1)));
+        reload.send_replace(allowed(&[28]));
+        senders.refresh();
+        assert!(!senders.admit(&SENDER, at(1)));
+        reload.send_replace(allowed(&[27]));
+        drop(reload);
+        senders.refresh();
+        assert!(!senders.admit(&SENDER, at(1)), "a server that stops goes by what counted");
     }
 
     #[test]
@@ -258,13 +298,13 @@ mod tests {
         let allowed = AllowedSenders { uids: vec![65_534, 0], gids: vec![65_534, 4] };
         let of_namespace = OverflowIds { uid: Some(65_534), gid: Some(65_534) };
         let (mut senders, nobody) =
-            Senders::new(allowed.clone(), of_namespace, |_| Some((65_534, vec![65_534])));
+            Senders::new(watch::channel(allowed.clone()).1, of_namespace, |_| Some((65_534, vec![65_534])));
         assert_eq!(nobody, Nobody { uid: Some(65_534), gid: Some(65_534) });
         let unmapped = Credentials { pid: 4242, uid: 65_534, gid: 65_534 };
         assert!(!senders.admit(&unmapped, at(1)));
         assert!(senders.admit(&Credentials { gid: 4, ..unmapped }, at(1)), "a group that has an id");
         // Outside of all namespaces it is the id of a user like any other.
-        let (mut senders, nobody) = Senders::new(allowed, OverflowIds::default(), |_| None);
+        let (mut senders, nobody) = Senders::new(watch::channel(allowed).1, OverflowIds::default(), |_| None);
         assert_eq!(nobody, Nobody { uid: None, gid: None });
         assert!(senders.admit(&unmapped, at(1)));
     }

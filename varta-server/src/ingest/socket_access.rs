@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User, geteuid, getgrouplist};
 
-use crate::ingest::listener::Listener;
-use crate::ingest::senders::AllowedSenders;
+use crate::ingest::senders::{AllowedSenders, OverflowIds};
 
 /// The permission to pass a directory, and to send to a socket.
 const PASS: u32 = 0o1;
@@ -99,21 +98,13 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// The warnings about all Unix sockets, to be logged when the server runs.
-pub(crate) struct SocketAccess(Vec<String>);
-
-impl SocketAccess {
-    /// Looks at the sockets. What cannot be looked at gives no warning: the socket is there, and the next
-    /// agent finds out.
-    pub(crate) fn check(listeners: &[Listener]) -> Self {
-        let unix = listeners.iter().filter_map(Listener::unix_access);
-        SocketAccess(unix.flat_map(|(path, allowed)| warnings(path, allowed)).collect())
-    }
-
-    pub(crate) fn warn(&self) {
-        for warning in &self.0 {
-            tracing::warn!(target: "varta::ingest", "{warning}");
-        }
+/// Looks at the Unix sockets of these paths, and logs the warnings. What cannot be looked at gives none: the socket
+/// is there, and the next agent finds out.
+pub(crate) fn warn<'p>(paths: impl Iterator<Item = &'p Path>, allowed: &AllowedSenders) {
+    let mut allowed = allowed.clone();
+    allowed.without(OverflowIds::of_server());
+    for warning in paths.flat_map(|path| warnings(path, &allowed)) {
+        tracing::warn!(target: "varta::ingest", "{warning}");
     }
 }
 

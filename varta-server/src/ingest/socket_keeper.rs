@@ -7,15 +7,15 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::SocketOptions;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::given_sockets::GivenSockets;
 use crate::ingest::batch::Batch;
+use crate::ingest::held_socket::HeldSocket;
 use crate::ingest::listener::Listener;
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::queue_probe::Probe;
@@ -38,14 +38,12 @@ pub(crate) struct Intake {
 /// What binds the socket of one path again.
 #[derive(Debug)]
 pub(crate) struct SocketKeeper {
-    pub(crate) options: SocketOptions,
+    pub(crate) file: HeldSocket,
     /// The number of datagrams that its queue is to hold.
     pub(crate) queue: usize,
-    pub(crate) allowed: AllowedSenders,
+    pub(crate) allowed: watch::Receiver<AllowedSenders>,
     pub(crate) pages: ShmPages,
-    /// The probes of all listeners, and the place of this one's among them.
-    pub(crate) probes: Arc<[Probe]>,
-    pub(crate) index: usize,
+    pub(crate) probe: Arc<Probe>,
     pub(crate) place: PlaceKeeper,
 }
 
@@ -85,12 +83,13 @@ impl SocketKeeper {
     pub(crate) async fn run(self, first: Listener, intake: Intake) -> Result<(), Error> {
         let stop = intake.stop.clone();
         let mut readers = Readers { intake, tasks: JoinSet::new(), stops: VecDeque::new() };
-        let mut place = first.place();
         readers.begin(first);
-        while let Some(held) = place {
-            let (options, allowed, pages) = (self.options.clone(), self.allowed.clone(), self.pages.clone());
+        loop {
+            let held = self.file.place();
+            let (file, allowed, pages) = (self.file.clone(), self.allowed.clone(), self.pages.clone());
             let queue = self.queue;
             let bind = move || {
+                let options = file.options();
                 Listener::unix(&options, queue, allowed.clone(), pages.clone(), &GivenSockets::default())
             };
             let mut replaced = pin!(self.place.replacement(&held, bind, &stop));
@@ -102,19 +101,21 @@ impl SocketKeeper {
                     }
                 }
             };
-            place = next.as_ref().and_then(Listener::place);
-            if let Some(listener) = next {
-                self.take(listener, &mut readers)?;
-            }
+            let Some(listener) = next else { break };
+            self.take(listener, &mut readers)?;
         }
         while readers.next_end().await? {}
+        self.place.forget(self.file.place().path());
         Ok(())
     }
 
     /// Reads one more socket, and lets go of the oldest if there are too many.
     fn take(&self, listener: Listener, readers: &mut Readers) -> Result<(), Error> {
         let is_full = readers.stops.len() >= MAX_SOCKETS;
-        self.probes[self.index].add(listener.duplicate()?, is_full);
+        self.probe.add(listener.duplicate()?, is_full);
+        if let Some(file) = listener.file() {
+            self.file.is_replaced(file.place());
+        }
         readers.begin(listener);
         if is_full && let Some(oldest) = readers.stops.pop_front() {
             oldest.cancel();

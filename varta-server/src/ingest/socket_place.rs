@@ -1,5 +1,6 @@
 //! Makes a Unix socket again whose file others have removed or moved: nobody could find the server.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
@@ -20,6 +21,11 @@ pub(crate) struct PlaceKeeper {
 }
 
 impl PlaceKeeper {
+    /// Forgets what is wrong with a socket that is no more.
+    pub(super) fn forget(&self, path: &Path) {
+        self.faults.clear(self.part, path);
+    }
+
     /// Waits until the file of a socket is not at its path any more, and binds another, which may take several
     /// attempts. `bind` runs on a thread for what blocks. `None` when `stop` is cancelled.
     pub(crate) async fn replacement<T: Send + 'static>(

@@ -69,7 +69,7 @@ pub(super) fn bind(option: &'static str, options: &Options) -> Result<(OwnedFd, 
 
 /// Requests a receive buffer of `bytes`. The granted size must be read back: without `CAP_NET_ADMIN` the
 /// kernel silently limits it to `net.core.rmem_max`.
-fn enlarge_queue(socket: &Socket, bytes: usize) -> io::Result<()> {
+pub(super) fn enlarge_queue(socket: &Socket, bytes: usize) -> io::Result<()> {
     // The kernel doubles the value, for its own overhead.
     let told = bytes / 2;
     if setsockopt(socket, RcvBufForce, &told).is_ok() { Ok(()) } else { socket.set_recv_buffer_size(told) }

@@ -106,6 +106,7 @@ fn decode_attach(payload: &[u8]) -> Result<(u32, Message), DecodeError> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
     use varta_proto::control::{Attach, MAX_CONTROL_LEN};
     use varta_proto::{Frame, Status};
 
@@ -136,7 +137,7 @@ mod tests {
 
     fn judged(datagram: &Datagram<'_>) -> Result<(Sender, Message), FrameOutcome> {
         let allowed = AllowedSenders { uids: vec![1000], gids: vec![7] };
-        let (mut senders, _) = Senders::new(allowed, OverflowIds::default(), |_| None);
+        let (mut senders, _) = Senders::new(watch::channel(allowed).1, OverflowIds::default(), |_| None);
         let mut namespaces = PidNamespaces::new(|outer| match outer {
             4242 => vec![4242, 7],
             5000 => vec![5000, 1],

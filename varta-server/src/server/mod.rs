@@ -3,21 +3,18 @@
 mod families;
 mod reload_metrics;
 mod reloader;
-mod sockets;
 
 use std::future::Future;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use self::families::families;
 use self::reload_metrics::ReloadMetrics;
 use self::reloader::ReloadTask;
-use self::sockets::{bind_sockets, log_endpoint};
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::given_sockets::GivenSockets;
@@ -31,18 +28,12 @@ use crate::engine::subscribers::Subscribers;
 use crate::engine::task::{QUERIES, TrackerActor};
 use crate::engine::thread::IngestThread;
 use crate::engine::{ProcessMonitor, Recorder};
-use crate::ingest::check::CheckSocket;
-use crate::ingest::endpoint::Endpoint;
-use crate::ingest::kernel_drops::KernelDrops;
-use crate::ingest::kernel_queues::KernelQueues;
-use crate::ingest::listener::{INBOX_BATCHES, Listener};
+use crate::ingest::listener::INBOX_BATCHES;
+use crate::ingest::listeners::{Listeners, Surroundings};
 use crate::ingest::metrics::FrameCounters;
-use crate::ingest::socket_access::SocketAccess;
-use crate::ingest::socket_keeper::{Intake, SocketKeeper};
-use crate::ingest::{Keyring, Probe, ShmPages};
+use crate::ingest::{Keyring, ShmPages};
 use crate::metrics::Registry;
 use crate::metrics::agent_rows::AutoRows;
-use crate::metrics::faults::Part;
 use crate::observe::ProcReader;
 use crate::observe::descriptor_limit::{DescriptorShares, raise_descriptor_limit};
 use crate::observe::exit_watcher::ExitWatcher;
@@ -64,9 +55,8 @@ pub struct Server;
 pub struct BoundServer {
     config: Config,
     context: Context,
-    listeners: Vec<Listener>,
-    checks: Vec<CheckSocket>,
-    keyring: Option<Keyring>,
+    listeners: Listeners,
+    keyring: Keyring,
     pages: ShmPages,
     queries: mpsc::Receiver<Query>,
     services: Services,
@@ -91,14 +81,9 @@ impl Server {
     pub fn bind_or_take(mut config: Config, given: GivenSockets) -> Result<BoundServer, Error> {
         config.check()?;
         let clock = Clock::start();
-        let keyring = if config.ingest.keys.are_none() {
-            None
-        } else {
-            let Policy { max_agents, stall_after, ref rules, .. } = config.policy;
-            let longest =
-                rules.longest().and_then(|rule| rule.stall_after).unwrap_or_default().max(stall_after);
-            Some(Keyring::read(config.ingest.keys.clone(), max_agents, longest)?)
-        };
+        let Policy { max_agents, .. } = config.policy;
+        let longest = config.policy.longest_stall_after();
+        let keyring = Keyring::read(&config.ingest.keys, max_agents, longest)?;
         let descriptors = raise_descriptor_limit()
             .map(DescriptorShares::of)
             .map_err(|source| Error::Runtime { action: "raise the limit of open files", source })?;
@@ -113,11 +98,14 @@ impl Server {
         let context = Context::new(clock, registry, to_queries, reloader, state_dir, descriptors, given);
         let pages = ShmPages::new(config.ingest.max_shm_agents, clock, &context.registry);
         let options = mem::take(&mut config.services);
-        let bind_sockets = || bind_sockets(&config.ingest, &pages, keyring.as_ref(), &context.given);
-        let (services, (listeners, checks)) =
-            Services::open(options, &context, &config.policy, keyring.as_ref(), bind_sockets)?;
+        let bind_sockets = || {
+            let (given, registry, stop) = (&context.given, &context.registry, &context.stop);
+            Listeners::bind(&config.ingest, &pages, &keyring, given, registry, stop)
+        };
+        let (services, listeners) =
+            Services::open(options, &context, &config.policy, &keyring, bind_sockets)?;
         context.given.check_all_taken()?;
-        Ok(BoundServer { config, context, listeners, checks, keyring, pages, queries, services, reloads })
+        Ok(BoundServer { config, context, listeners, keyring, pages, queries, services, reloads })
     }
 }
 
@@ -130,16 +118,13 @@ impl BoundServer {
 
     /// The paths of the Unix sockets.
     pub fn socket_paths(&self) -> impl Iterator<Item = &Path> {
-        self.listeners.iter().filter_map(|listener| match listener.endpoint() {
-            Endpoint::Unix(path) => Some(path.as_path()),
-            Endpoint::Udp(_) | Endpoint::SecureUdp(_) => None,
-        })
+        self.listeners.paths()
     }
 
     /// The addresses of the UDP sockets, plain and secure, with the ports that the kernel chose if 0 was
     /// configured.
     pub fn udp_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.listeners.iter().filter_map(|listener| listener.endpoint().address())
+        self.listeners.addresses()
     }
 
     /// The handle that reloads files while the server runs.
@@ -152,6 +137,9 @@ impl BoundServer {
     fn reload_task(&self) -> ReloadTask {
         ReloadTask {
             keyring: self.keyring.clone(),
+            keys: self.config.ingest.keys.clone(),
+            listeners: self.listeners.set().clone(),
+            policy: self.config.policy.clone(),
             file: self.config.file.clone(),
             engine: Reload::new(self.config.policy.max_agents, self.context.queries.clone()),
             services: self.services.reload(),
@@ -171,64 +159,28 @@ impl BoundServer {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let failed = |action| move |source| Error::Runtime { action, source };
         let reload = self.reload_task();
-        let BoundServer {
-            config,
-            mut context,
-            listeners,
-            checks,
-            keyring: _,
-            pages,
-            queries,
-            services,
-            reloads,
-        } = self;
+        let BoundServer { config, mut context, listeners, keyring: _, pages, queries, services, reloads } =
+            self;
         let clock = context.clock;
         let ingest = IngestThread::start().map_err(failed("start the ingest thread"))?;
         let (to_inbox, inbox) = mpsc::channel(INBOX_BATCHES);
         let frames = Transport::ALL.map(|transport| FrameCounters::new(&context.registry, transport));
-        let sockets = listeners.iter().map(Listener::probe).collect::<Result<Arc<[Probe]>, Error>>()?;
-        let kernel_drops = KernelDrops::new(&context.registry, Arc::clone(&sockets));
-        let access = SocketAccess::check(&listeners);
-        let queues = KernelQueues::measure(&listeners, &context.registry);
-        for (index, listener) in listeners.into_iter().enumerate() {
-            log_endpoint(listener.endpoint(), config.policy.stall_after);
-            let counters = frames[listener.endpoint().transport().index()].clone();
-            let (stop, inbox) = (context.stop.clone(), to_inbox.clone());
-            // The Unix sockets come first, see `bind_sockets`.
-            let Some(options) = config.ingest.sockets.get(index) else {
-                context.spawn_on(ingest.handle(), "listener", listener.run(stop, inbox, clock, counters));
-                continue;
-            };
-            let keeper = SocketKeeper {
-                options: options.clone(),
-                queue: config.ingest.socket_queue,
-                allowed: config.ingest.allowed.clone(),
-                pages: pages.clone(),
-                probes: Arc::clone(&sockets),
-                index,
-                place: context.place_keeper(Part::Socket),
-            };
-            let intake = Intake { stop, inbox, clock, counters };
-            context.spawn_on(ingest.handle(), "listener", keeper.run(listener, intake));
-        }
-        for check in checks {
-            let serve = check.run(context.place_keeper(Part::CheckSocket), clock, context.stop.clone());
-            context.spawn("check socket", serve);
-        }
+        let (sockets, kernel_drops) =
+            (listeners.set().probes().clone(), listeners.set().kernel_drops().clone());
+        let surroundings = Surroundings {
+            ingest: ingest.handle().clone(),
+            inbox: to_inbox.clone(),
+            clock,
+            frames: frames.clone(),
+            watcher: context.watcher.clone(),
+            faults: context.faults.clone(),
+        };
+        listeners.announce(&config.ingest, config.policy.stall_after, config.policy.max_agents);
+        context.spawn("listeners", listeners.start(surroundings).run(context.stop.clone()));
         let counters = frames[Transport::Shm.index()].clone();
-        let poll = pages.clone().run(context.stop.clone(), to_inbox.clone(), Arc::clone(&sockets), counters);
+        let poll = pages.clone().run(context.stop.clone(), to_inbox.clone(), sockets.clone(), counters);
         context.spawn_on(ingest.handle(), "poll of shared pages", poll);
         drop(to_inbox);
-        access.warn();
-        queues.warn_if_small(config.policy.max_agents, config.ingest.udp_receive_buffer);
-        if config.ingest.allow_plaintext_remote {
-            tracing::warn!(
-                target: "varta::server",
-                "beats are taken from the network in plaintext (--allow-plaintext-remote): anyone on it can read them, \
-                 pretend to be any agent of another host, keep a dead one alive, and make up new ones; use --secure-udp \
-                 where that matters"
-            );
-        }
 
         let mut tracker = Tracker::new(config.policy.clone());
         let ForTracker { state, recorder } = services.start(&mut context, &mut tracker, kernel_drops)?;
@@ -239,7 +191,6 @@ impl BoundServer {
             process_monitor,
             clock,
             inbox,
-            drops_seen: vec![0; sockets.len()],
             sockets,
             pages,
             queries,

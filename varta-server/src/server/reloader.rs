@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -12,7 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::base::error::Error;
 use crate::base::logging::StagedLevel;
 use crate::config::{ConfigFile, Reloaded};
-use crate::ingest::{Keyring, StagedKeys};
+use crate::domain::tracker::Policy;
+use crate::ingest::listeners::reload::Staged as StagedListeners;
+use crate::ingest::listeners::{self, ListenerSet};
+use crate::ingest::{KeyFiles, Keyring, StagedKeys};
 use crate::metrics::faults::{Faults, Part};
 use crate::server::reload_metrics::ReloadMetrics;
 use crate::services::context::{ReloadReport, ReloadRequest, ReloadedFile};
@@ -24,7 +28,11 @@ const LOG_LEVEL: &str = "log-level";
 /// Carries out reloads, one after the other.
 #[derive(Debug)]
 pub(super) struct ReloadTask {
-    pub(super) keyring: Option<Keyring>,
+    pub(super) keyring: Keyring,
+    pub(super) listeners: ListenerSet,
+    /// As they were at the start, for a server without a file.
+    pub(super) keys: KeyFiles,
+    pub(super) policy: Policy,
     /// As it was at the start.
     pub(super) file: Option<ConfigFile>,
     pub(super) engine: engine::reload::Reload,
@@ -94,10 +102,16 @@ impl ReloadTask {
         }
     }
 
+    /// Reads the key files, for agents that are judged by this policy.
+    fn stage_keys(&self, files: &KeyFiles, policy: &Policy) -> Result<(StagedKeys, bool), Error> {
+        let staged = self.keyring.stage(files, policy.longest_stall_after())?;
+        Ok((staged, !files.are_none()))
+    }
+
     /// Reads the files, and prepares what they say. Nothing changes by it.
     async fn stage(&self) -> Result<Staged, Error> {
-        let keys = self.keyring.as_ref().map(Keyring::stage).transpose()?;
         let Some(file) = &self.file else {
+            let keys = self.stage_keys(&self.keys, &self.policy)?;
             return Ok(Staged { keys, file: None, settings: None, report: ReloadReport::default() });
         };
         // On another thread: the name of a host is looked up, and who is asked may not answer.
@@ -111,13 +125,18 @@ impl ReloadTask {
         let recovery = config.services.recovery.rules.len();
         let path = file.path().to_path_buf();
         let waiting = changed_options.into_iter().filter(|option| !is_live(option)).collect();
+        let (stall_after, max_agents) = (config.policy.stall_after, self.policy.max_agents);
         Ok(Staged {
-            keys,
+            keys: self.stage_keys(&config.ingest.keys, &config.policy)?,
             file: config.file,
             settings: Some(Settings {
-                engine: self.engine.stage(config.policy)?,
+                engine: self.engine.stage(config.policy, config.ingest.is_only_plain())?,
                 services: self.services.stage(config.services)?,
                 level: StagedLevel::new(log_level.as_deref())?,
+                // Last: others see the sockets that it binds.
+                listeners: self.listeners.stage(config.ingest).await?,
+                stall_after,
+                max_agents,
             }),
             report: ReloadReport {
                 keys: None,
@@ -144,11 +163,14 @@ fn is_live(option: &str) -> bool {
     option == LOG_LEVEL
         || services::Reload::options().any(|live| live == option)
         || engine::reload::options().any(|live| live == option)
+        || listeners::reload::OPTIONS.contains(&option)
+        || KeyFiles::OPTIONS.contains(&option)
 }
 
 /// What was read, and does not count yet.
 struct Staged {
-    keys: Option<StagedKeys>,
+    /// Also whether there are key files.
+    keys: (StagedKeys, bool),
     file: Option<ConfigFile>,
     settings: Option<Settings>,
     report: ReloadReport,
@@ -158,16 +180,22 @@ struct Settings {
     engine: engine::reload::Staged,
     services: services::Staged,
     level: StagedLevel,
+    listeners: StagedListeners,
+    stall_after: Duration,
+    max_agents: usize,
 }
 
 impl Staged {
     /// Has all of it count from now on, and says what does. `None` when the server is about to end.
     async fn commit(self) -> Option<ReloadReport> {
-        let Staged { keys, file: _, settings, mut report } = self;
-        report.keys = keys.map(StagedKeys::commit);
-        if let Some(Settings { engine, services, level }) = settings {
+        let Staged { keys: (keys, has_key_files), file: _, settings, mut report } = self;
+        // Before the listeners that need them.
+        let keys = keys.commit();
+        report.keys = has_key_files.then_some(keys);
+        if let Some(Settings { engine, services, level, listeners, stall_after, max_agents }) = settings {
             services.commit(engine.commit()).await?;
             level.commit();
+            listeners.commit(stall_after, max_agents).await?;
         }
         Some(report)
     }
@@ -258,15 +286,17 @@ mod tests {
         let live =
             ["stall-after", "detector", "phi-threshold", "log-level", "metrics-token-file", "recovery-exec"];
         assert!(live.into_iter().all(is_live));
-        assert!(is_live("metrics-addr"));
-        assert!(!["max-agents", "socket", "state-dir", "x"].into_iter().any(is_live));
+        assert!(["metrics-addr", "socket", "secure-udp", "master-key-file"].into_iter().all(is_live));
+        assert!(!["max-agents", "socket-queue", "state-dir", "x"].into_iter().any(is_live));
     }
 
     #[test]
     fn every_option_that_is_taken_over_is_one_of_the_command_line() {
         let command = definition();
         let options: Vec<_> = command.get_arguments().filter_map(|option| option.get_long()).collect();
-        for option in services::Reload::options().map(str::to_owned).chain(engine::reload::options()) {
+        let of_ingest = listeners::reload::OPTIONS.into_iter().chain(KeyFiles::OPTIONS);
+        let live = services::Reload::options().chain(of_ingest).map(str::to_owned);
+        for option in live.chain(engine::reload::options()) {
             assert!(options.contains(&option.as_str()), "{option}");
         }
         assert!(options.contains(&LOG_LEVEL));

@@ -264,13 +264,13 @@ impl Services {
         options: Options,
         context: &Context,
         policy: &Policy,
-        keyring: Option<&Keyring>,
+        keyring: &Keyring,
         bind_sockets: impl FnOnce() -> Result<S, Error>,
     ) -> Result<(Self, S), Error> {
         // The context has the directory of the state.
         let Options { http, state: _, maintenance, recording, recovery, events, audit, alerts, heartbeat } =
             options;
-        let state = State::open(context, policy.max_agents, keyring)?;
+        let state = State::open(context, policy.max_agents, Some(keyring))?;
         let alerts = Alerts::open(alerts, context)?;
         let sockets = bind_sockets()?;
         let maintenance = maintenance::service::Maintenance::open(&maintenance, context)?;

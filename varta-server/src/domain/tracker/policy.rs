@@ -57,6 +57,12 @@ impl Policy {
     pub const DEFAULT_MAX_AGENTS_PER_SOURCE: usize = 4_096;
     /// The default maximum number of beats per second from one agent.
     pub const DEFAULT_MAX_BEAT_RATE: u32 = 1_000;
+
+    /// The longest stall timeout that it gives by itself or by a rule.
+    pub(crate) fn longest_stall_after(&self) -> Duration {
+        let by_rule = self.rules.longest().and_then(|rule| rule.stall_after);
+        by_rule.unwrap_or_default().max(self.stall_after)
+    }
 }
 
 impl Default for Policy {

@@ -37,7 +37,7 @@ impl World {
     }
 
     fn keyring(&self) -> Keyring {
-        Keyring::read(self.files.clone(), 100, Duration::from_secs(5)).unwrap()
+        Keyring::read(&self.files, 100, Duration::from_secs(5)).unwrap()
     }
 }
 
@@ -102,14 +102,14 @@ fn keys_are_rotated_without_forgetting_what_has_come() {
     assert_eq!(judge(&keyring, &new), Err(FrameOutcome::DecryptFailed));
     world.write("key", &[7]);
     world.write("accepted", &[1]);
-    keyring.stage().unwrap().commit();
+    keyring.stage(&world.files, Duration::from_secs(5)).unwrap().commit();
     assert_eq!(judge(&keyring, &new), Ok(KeyId(5)));
     assert_eq!(judge(&keyring, &old), Err(FrameOutcome::Replayed));
     world.write("accepted", &[2]);
-    keyring.stage().unwrap().commit();
+    keyring.stage(&world.files, Duration::from_secs(5)).unwrap().commit();
     assert_eq!(judge(&keyring, &old), Err(FrameOutcome::DecryptFailed));
     world.write("accepted", &[1]);
-    keyring.stage().unwrap().commit();
+    keyring.stage(&world.files, Duration::from_secs(5)).unwrap().commit();
     assert_eq!(judge(&keyring, &old), Err(FrameOutcome::Replayed), "a key that comes back is the same key");
 }
 
@@ -119,7 +119,7 @@ fn a_file_that_cannot_be_used_leaves_the_keys_as_they_were() {
     let keyring = world.keyring();
     world.write("key", &[7]);
     world.write("master", &[]);
-    let error = keyring.stage().unwrap_err().to_string();
+    let error = keyring.stage(&world.files, Duration::from_secs(5)).unwrap_err().to_string();
     assert!(error.contains("master") && error.contains("key"), "{error}");
     assert_eq!(judge(&keyring, &shared(7, 1)), Err(FrameOutcome::DecryptFailed));
     assert_eq!(judge(&keyring, &shared(1, 1)), Ok(KeyId(0)));
@@ -130,6 +130,6 @@ fn a_long_list_of_keys_is_refused() {
     let world = World::new();
     let many: Vec<u8> = (1..=17).collect();
     world.write("accepted", &many);
-    let error = Keyring::read(world.files.clone(), 100, Duration::from_secs(5)).unwrap_err().to_string();
+    let error = Keyring::read(&world.files, 100, Duration::from_secs(5)).unwrap_err().to_string();
     assert!(error.contains("holds 17 keys") && error.contains("at most 16"), "{error}");
 }

@@ -29,7 +29,7 @@ use crate::domain::beat::Transport;
 use crate::domain::outcome::OutcomeCounts;
 use crate::ingest::batch::Batch;
 use crate::ingest::metrics::FrameCounters;
-use crate::ingest::queue_probe::Probe;
+use crate::ingest::probes::Probes;
 use crate::metrics::Registry;
 
 /// How often the listeners get to run before a poll. In each turn they receive more than a socket's queue
@@ -122,7 +122,7 @@ impl ShmPages {
         self,
         stop: CancellationToken,
         inbox: mpsc::Sender<Batch>,
-        sockets: Arc<[Probe]>,
+        sockets: Probes,
         counters: FrameCounters,
     ) -> Result<(), Error> {
         let clock = self.shared.clock;
@@ -141,8 +141,7 @@ impl ShmPages {
             }
             let settled = clock.now();
             for _ in 0..TURNS {
-                if !sockets.iter().any(|socket| socket.transport() == Transport::Unix && socket.has_unread())
-                {
+                if !sockets.have_unread_of(Transport::Unix) {
                     break;
                 }
                 tokio::task::yield_now().await;

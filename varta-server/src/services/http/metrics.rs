@@ -59,20 +59,19 @@ impl ServerMetrics {
         self.log_dropped.absolute(log_lines_dropped);
         self.certificate_expiry.set(certificate_expiry);
         self.kernel_drops.publish();
-        self.process.render() + &in_order(&self.handle.render())
+        self.process.render() + &in_order(&(self.handle.render() + &self.kernel_drops.queue_rows()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+    use crate::ingest::Probes;
 
     #[test]
     fn families_come_in_the_order_of_their_names_with_the_figures_of_the_scrape() {
         let registry = Registry::for_test();
-        let kernel_drops = KernelDrops::new(&registry, Arc::default());
+        let kernel_drops = KernelDrops::new(&registry, Probes::default());
         let metrics = ServerMetrics::new(&registry, kernel_drops);
         let text = metrics.render(Duration::from_millis(1_500), 3, 7, 2e9);
         for row in [

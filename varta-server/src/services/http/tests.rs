@@ -1,7 +1,6 @@
 //! Clients that take their time, over streams in memory and on a clock that the test moves.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -12,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::accept::Listener;
 use crate::base::clock::Clock;
 use crate::engine::query::{Query, Slice};
+use crate::ingest::Probes;
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::metrics::Registry;
 use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
@@ -59,7 +59,7 @@ impl Server {
         let registry = Registry::for_test();
         let site = HttpContext {
             queries,
-            metrics: ServerMetrics::new(&registry, KernelDrops::new(&registry, Arc::default())),
+            metrics: ServerMetrics::new(&registry, KernelDrops::new(&registry, Probes::default())),
             handshake_failures: HandshakeFailures::new(&registry),
             unauthorized: Unauthorized::new(&registry),
             clock: Clock::start(),

@@ -134,15 +134,15 @@ impl Tracker {
         self.rules_pending = 0..self.agents.slots();
     }
 
-    /// Replaces the policy, but for the maximum numbers of agents, for which memory is laid out at the start. What
-    /// was learned of the agents' beats is forgotten if the arrival policy is another.
+    /// Replaces the policy, but for the maximum number of agents, for which memory is laid out at the start. What was
+    /// learned of the agents' beats is forgotten if the arrival policy is another.
     ///
     /// Agents that exist are judged by it as their turn comes: some in each turn, all within a few.
     pub fn handle_policy(&mut self, policy: Policy, now: MonoTime) {
-        let Policy { max_agents, max_plain_agents, .. } = self.policy;
+        let max_agents = self.policy.max_agents;
         let Policy { rules, expected, .. } = &policy;
         let (rules, expected) = (rules.clone(), expected.clone());
-        let former = mem::replace(&mut self.policy, Policy { max_agents, max_plain_agents, ..policy });
+        let former = mem::replace(&mut self.policy, Policy { max_agents, ..policy });
         self.agent_rate = RateLimit::unlimited_if_zero(self.policy.max_beat_rate);
         self.total_rate = RateLimit::unlimited_if_zero(self.policy.max_total_rate);
         if former.arrival != self.policy.arrival {

@@ -382,13 +382,16 @@ fn what_was_overtaken_by_far_makes_no_second_agent_either() {
 #[test]
 fn plaintext_from_everywhere_leaves_room_for_those_who_prove_who_they_are() {
     let policy = Policy { max_agents: 100, max_plain_agents: 75, ..Policy::default() };
-    let mut world = World::with(policy);
+    let mut world = World::with(policy.clone());
     for host in 0..100 {
         world.hear_quietly(Remote::plain(&format!("10.0.1.{host}"), 4000, at(0)).beat(at(1)));
     }
     assert_eq!(world.tracker.len(), 75);
     world.accept(Remote::sealed(4000, 0, at(0)).beat(at(1)));
     world.accept(Handle::connect(PID, at(0)).next(at(1), Status::Ok));
+    // Another policy may say that nobody can prove that.
+    world.tracker.handle_policy(Policy { max_plain_agents: 100, ..policy }, at(1));
+    world.accept(Remote::plain("10.0.2.1", 4000, at(0)).beat(at(1)));
 }
 
 #[test]
