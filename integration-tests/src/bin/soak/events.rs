@@ -11,6 +11,8 @@ use serde_json::Value;
 pub(crate) struct Event {
     pub(crate) agent: String,
     pub(crate) pid: u32,
+    /// The verdict before, empty for an agent that was not known.
+    pub(crate) from: String,
     pub(crate) to: String,
     pub(crate) cause: String,
     pub(crate) line: String,
@@ -43,12 +45,28 @@ impl Events {
     }
 }
 
+impl Event {
+    /// Whether an agent that came under the name of its command takes, by its own name, the place of another: it
+    /// was counted when it came.
+    pub(crate) fn is_late_introduction(&self) -> bool {
+        self.from == self.to && self.cause == "restarted"
+    }
+
+    /// The event in short.
+    pub(crate) fn brief(&self) -> String {
+        let Event { from, to, cause, .. } = self;
+        let at = self.line.split('"').nth(3).unwrap_or_default();
+        format!("{at} {from} to {to} ({cause})")
+    }
+}
+
 fn parse(line: &str) -> Option<Event> {
     let fields: Value = serde_json::from_str(line).ok()?;
     let text = |name: &str| fields.get(name)?.as_str().map(str::to_owned);
     Some(Event {
         agent: text("agent")?,
         pid: fields.get("pid")?.as_u64()?.try_into().ok()?,
+        from: text("from").unwrap_or_default(),
         to: text("to")?,
         cause: text("cause").unwrap_or_default(),
         line: line.to_owned(),

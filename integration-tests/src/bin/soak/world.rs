@@ -1,6 +1,6 @@
 //! What is done to agents, and what the server has to say about it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,13 @@ pub(crate) const STALL_AFTER: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(500);
 /// The longest time from the end of an agent to the next with its name.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(6);
+/// From the start of an agent to that of the next at the beginning: who starts at once with very many others finds
+/// the socket's queue full, and is introduced late.
+const APART: Duration = Duration::from_millis(10);
+/// The events of an agent that are shown with a fault.
+const HISTORY: usize = 8;
+/// The name of an agent that is not introduced yet.
+const COMMAND: &str = "it-soak";
 /// Faults that are kept in words; more are counted.
 const MAX_FAULTS: usize = 50;
 
@@ -129,6 +136,8 @@ struct Agent {
     phase: Phase,
     /// It was called silent, and nothing was done to it: whether that was right shows when it beats again.
     accused: Option<String>,
+    /// The last events about it, in short.
+    history: VecDeque<String>,
 }
 
 /// All agents.
@@ -148,6 +157,10 @@ pub(crate) struct World {
     /// Verdicts `unknown`, of which each was followed by another.
     pub(crate) unknown: u64,
     pub(crate) slowest: Duration,
+    /// Agents whose first beat was read before they were introduced; and of them those that took the place of another
+    /// then, which is an event and no transition that is counted.
+    pub(crate) late: u64,
+    pub(crate) uncounted: u64,
     /// Nothing more begins.
     is_ending: bool,
 }
@@ -167,8 +180,9 @@ impl World {
                 }]
                 .clone(),
                 pid: 0,
-                phase: Phase::Absent(now),
+                phase: Phase::Absent(now + APART * u32::try_from(index).unwrap_or(u32::MAX)),
                 accused: None,
+                history: VecDeque::new(),
             })
             .collect();
         World {
@@ -183,6 +197,8 @@ impl World {
             starved: 0,
             unknown: 0,
             slowest: Duration::ZERO,
+            late: 0,
+            uncounted: 0,
             is_ending: false,
         }
     }
@@ -190,10 +206,20 @@ impl World {
     /// Takes note of what the server says.
     pub(crate) fn heed(&mut self, events: Vec<Event>) -> io::Result<()> {
         for event in events {
-            let Some(&index) = self.by_name.get(&event.agent) else {
+            let mut index = self.by_name.get(&event.agent).copied();
+            if event.agent == COMMAND {
+                index = self.agents.iter().position(|agent| agent.pid == event.pid);
+                self.late += u64::from(event.cause == "first_beat");
+            }
+            let Some(index) = index else {
                 self.faults.add(|| format!("nobody has this name: {}", event.line));
                 continue;
             };
+            let history = &mut self.agents[index].history;
+            if history.len() == HISTORY {
+                history.pop_front();
+            }
+            history.push_back(event.brief());
             self.heed_one(index, &event)?;
         }
         Ok(())
@@ -203,6 +229,10 @@ impl World {
         let agent = &mut self.agents[index];
         if event.pid != agent.pid {
             self.faults.add(|| format!("its process is {}: {}", agent.pid, event.line));
+            return Ok(());
+        }
+        if event.is_late_introduction() {
+            self.uncounted += 1;
             return Ok(());
         }
         if event.to == "unknown" {
