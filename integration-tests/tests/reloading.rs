@@ -14,8 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use varta_integration_tests::{
-    Datagrams, Ended, Network, Options, RemoteAgent, SHARED_KEY, Scratch, Server, agent, http, line,
-    line_with, wait_until, write_secret,
+    Datagrams, Ended, Network, Options, Receiver, RemoteAgent, SHARED_KEY, Scratch, Server, Signal, agent,
+    http, line, line_with, wait_until, write_secret,
 };
 use varta_proto::{Frame, Status};
 
@@ -287,6 +287,55 @@ fn a_hundred_reloads_leave_nothing_open_and_nothing_behind() {
     let scrape = server.scrape();
     assert_eq!(scrape.matching("varta_udp_receive_buffer_bytes", &[]).count(), 0);
     assert_eq!(scrape.value("varta_config_last_reload_successful", &[]), 1.0);
+}
+
+#[test]
+fn new_receivers_of_alerts_are_told_what_fires_and_those_that_stay_hear_nothing_twice() {
+    let [former, present, alertmanager] = [Receiver::start([]), Receiver::start([]), Receiver::start([])];
+    let text = |webhook: &Receiver, more: &str| {
+        format!("stall-after = \"700ms\"\nwebhook = {:?}\n{more}", webhook.url("/hook"))
+    };
+    let reloaded = Reloaded::start(&text(&former, ""), Options::new());
+    let server = &reloaded.server;
+    let worker = server.start_agent(&[]);
+    worker.signal(Signal::Stop);
+    let told = |receiver: &Receiver| -> Vec<String> {
+        receiver
+            .requests()
+            .iter()
+            .map(|request| request.json()["kind"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    former.await_requests(1);
+    let more = format!("alertmanager = {:?}\n", alertmanager.url(""));
+    reloaded.take_over(&text(&present, &more));
+    let firing = present.await_requests(1)[0].json();
+    assert_eq!((&firing["kind"], &firing["agent"]["pid"]), (&"firing".into(), &worker.pid().into()));
+    alertmanager.await_requests(1);
+    assert!(alertmanager.requests()[0].body.contains("VartaAgentStalled"));
+    // Other settings of the same receivers.
+    reloaded.take_over(&text(&present, &format!("{more}alert-give-up-after = \"5s\"\nflap-limit = 7\n")));
+    worker.signal(Signal::Continue);
+    present.await_requests(2);
+    assert_eq!(told(&present), ["firing", "resolved"]);
+    assert_eq!(told(&former), ["firing"], "who is gone hears nothing");
+    alertmanager
+        .await_that("the end", |requests| requests.iter().any(|request| request.body.contains("resolved")));
+    assert_eq!(server.scrape().value("varta_alerts_firing", &[]), 0.0);
+
+    // From none to one, and what nobody takes is counted when its receiver goes.
+    reloaded.take_over("stall-after = \"700ms\"\n");
+    worker.signal(Signal::Stop);
+    server.expect(agent(&worker).stalled());
+    let nowhere = format!("stall-after = \"700ms\"\nwebhook = \"http://{}/\"\n", Receiver::nowhere());
+    reloaded.take_over(&nowhere);
+    server.expect(line_with("does not take notices"));
+    reloaded.take_over("stall-after = \"700ms\"\n");
+    let given_up = [("destination", "webhook"), ("outcome", "given_up")];
+    wait_until("it is counted", || server.scrape().value("varta_notifications_total", &given_up) == 1.0);
+    worker.signal(Signal::Continue);
+    let wrong = reloaded.refuse("webhook = \"http://localhost/\"\nwebhook-key-file = \"/nowhere/key\"\n");
+    assert!(wrong.contains("/nowhere/key"), "{wrong}");
 }
 
 #[test]

@@ -22,8 +22,9 @@ pub(crate) enum Query {
     StartRows { which: AgentMetrics, answer: oneshot::Sender<Box<AgentRows>> },
     /// Adds agents to the rows of a scrape, from slot `from` on.
     AddRows { rows: Box<AgentRows>, from: usize, answer: oneshot::Sender<Slice> },
-    /// Replaces the policy of the tracker, with its rules and expected agents.
-    Policy(Box<Policy>),
+    /// Replaces the policy of the tracker, with its rules and expected agents. The answer is how many of these are not
+    /// awaited, because they were forgotten.
+    Policy { policy: Box<Policy>, answer: oneshot::Sender<usize> },
     /// The status of an agent, after all datagrams received so far were processed.
     Status { agent: AgentId, answer: oneshot::Sender<Option<AgentStatus>> },
     /// The number of agents with this name, counted from slot `from` on.

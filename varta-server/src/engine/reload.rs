@@ -1,7 +1,7 @@
 //! The policy of the tracker, read while the server runs.
 
 use clap::{Arg, Args, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::base::error::Error;
 use crate::domain::tracker::Policy;
@@ -52,9 +52,12 @@ impl Reload {
 }
 
 impl Staged {
-    /// Has it count from now on. `None` when the server is about to end.
-    pub(crate) async fn commit(self) -> Option<()> {
-        self.queries.send(Query::Policy(Box::new(self.policy))).await.ok()
+    /// Has it count, and says how many of the expected agents are not awaited, because they were forgotten. `None`
+    /// when the server is about to end.
+    pub(crate) async fn commit(self) -> Option<usize> {
+        let (answer, answered) = oneshot::channel();
+        self.queries.send(Query::Policy { policy: Box::new(self.policy), answer }).await.ok()?;
+        answered.await.ok()
     }
 }
 
@@ -79,9 +82,14 @@ mod tests {
         many.expected.add(Expected::named("two").unwrap()).unwrap();
         assert!(reload.stage(many, false).unwrap_err().to_string().starts_with("--max-agents"));
         assert!(queries.try_recv().is_err());
-        one.commit().await.unwrap();
-        assert!(
-            matches!(queries.try_recv(), Ok(Query::Policy(policy)) if policy.max_agents == 1 && policy.max_plain_agents == 1)
-        );
+        let engine = async {
+            let Some(Query::Policy { policy, answer }) = queries.recv().await else {
+                panic!("it is a policy")
+            };
+            answer.send(3).unwrap();
+            (policy.max_agents, policy.max_plain_agents)
+        };
+        let (committed, taken) = tokio::join!(one.commit(), engine);
+        assert_eq!((committed, taken), (Some(3), (1, 1)));
     }
 }

@@ -350,9 +350,10 @@ impl TrackerActor {
                 }
                 let _ = answer.send(Slice { rows, next });
             }
-            Query::Policy(policy) => {
+            Query::Policy { policy, answer } => {
                 self.stall_after = policy.stall_after;
                 self.tracker.handle_policy(*policy, self.clock.now());
+                let _ = answer.send(self.tracker.expected_forgotten());
             }
             Query::Status { agent, answer } => {
                 self.read_ahead().await;

@@ -53,6 +53,11 @@ impl Part {
         }
     }
 
+    /// Whether others can take its file away while it is in use. The configuration is read, and not held.
+    const fn is_held(self) -> bool {
+        !matches!(self, Part::Configuration)
+    }
+
     /// Whether the server is not ready without it. It is without the audit log, as it watches and acts on
     /// nothing, without a check socket, with which no beat has to do, and with a
     /// configuration that cannot be used, which leaves the former one.
@@ -84,7 +89,9 @@ impl Faults {
         Faults(Arc::new(Inner {
             present: Mutex::default(),
             gauges: Part::ALL.map(|part| registry.gauge(FAULTS, &label(part))),
-            replaced: Part::ALL.map(|part| registry.counter(FILES_REPLACED, &label(part))),
+            replaced: Part::ALL.map(|part| {
+                if part.is_held() { registry.counter(FILES_REPLACED, &label(part)) } else { Counter::noop() }
+            }),
         }))
     }
 

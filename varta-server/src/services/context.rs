@@ -93,6 +93,8 @@ pub struct ReloadedFile {
     pub rules: usize,
     /// The number of expected agents.
     pub expected: usize,
+    /// How many of these are not awaited, because a user has had them forgotten and they have not come since.
+    pub forgotten: usize,
     /// The number of planned pauses.
     pub pauses: usize,
     /// The number of rules of recovery.
@@ -101,13 +103,19 @@ pub struct ReloadedFile {
 
 impl fmt::Display for ReloadedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ReloadedFile { path, rules, expected, pauses, recovery } = self;
+        let ReloadedFile { path, rules, expected, forgotten, pauses, recovery } = self;
         write!(
             f,
             "{} was read again: {rules} rules, {expected} expected agents, {pauses} pauses and {recovery} \
              recovery rules count from now on",
             path.display()
-        )
+        )?;
+        match forgotten {
+            0 => Ok(()),
+            count => {
+                write!(f, "; {count} expected agents are not awaited, because they were forgotten by request")
+            }
+        }
     }
 }
 

@@ -207,7 +207,7 @@ impl Sections {
             recording: recording.options()?,
             events: events.options()?,
             audit: audit.options()?,
-            alerts: alerts.options()?,
+            alerts: alerts.options(tables.is_some())?,
             heartbeat: heartbeat.options()?,
             recovery: recovery.options(tables.map(|tables| &tables.recovery))?,
         })
@@ -302,6 +302,7 @@ impl Services {
         Reload {
             maintenance: self.maintenance.reload(),
             recovery: self.recovery.reload(self.audit.is_asked()),
+            alerts: self.alerts.reload(),
             http: self.http.reload(),
             notice: self.systemd.reload(),
         }
@@ -357,6 +358,7 @@ pub(crate) struct ForTracker {
 pub(crate) struct Reload {
     maintenance: maintenance::service::Reload,
     recovery: recovery::service::Reload,
+    alerts: alerts::service::Reload,
     http: http::reload::Reload,
     /// Tells the service manager of it.
     pub(crate) notice: ReloadNotice,
@@ -367,13 +369,15 @@ pub(crate) struct Reload {
 pub(crate) struct Staged {
     maintenance: maintenance::service::Staged,
     recovery: recovery::service::Staged,
+    alerts: alerts::service::Staged,
     http: http::reload::Staged,
 }
 
 impl Reload {
     /// The options that running capabilities take over.
     pub(crate) fn options() -> impl Iterator<Item = &'static str> {
-        recovery::service::Reload::OPTIONS.into_iter().chain(http::reload::Reload::OPTIONS)
+        let others = http::reload::Reload::OPTIONS.into_iter().chain(alerts::service::Reload::OPTIONS);
+        recovery::service::Reload::OPTIONS.into_iter().chain(others)
     }
 
     /// Prepares what the options and tables say now, which have been checked. Nothing changes by it.
@@ -382,10 +386,11 @@ impl Reload {
     ///
     /// What does not go together with what cannot change while the server runs.
     pub(crate) fn stage(&self, options: Options) -> Result<Staged, Error> {
-        let Options { http, maintenance, recovery, audit, .. } = options;
+        let Options { http, maintenance, recovery, audit, alerts, .. } = options;
         Ok(Staged {
             maintenance: self.maintenance.stage(maintenance.planned),
             recovery: self.recovery.stage(recovery, audit.is_some())?,
+            alerts: self.alerts.stage(alerts)?,
             http: self.http.stage(http)?,
         })
     }
@@ -393,12 +398,14 @@ impl Reload {
 
 impl Staged {
     /// Has it count from now on: pauses first, then what `engine` gives the tracker, and recovery last, which
-    /// acts on the tracker's verdicts. `None` when the server is about to end.
-    pub(crate) async fn commit(self, engine: impl Future<Output = Option<()>>) -> Option<()> {
-        let Staged { maintenance, recovery, http } = self;
+    /// acts on the tracker's verdicts. Gives what `engine` does; `None` when the server is about to end.
+    pub(crate) async fn commit<T>(self, engine: impl Future<Output = Option<T>>) -> Option<T> {
+        let Staged { maintenance, recovery, alerts, http } = self;
         maintenance.commit();
         http.commit();
-        engine.await?;
-        recovery.commit().await
+        let given = engine.await?;
+        alerts.commit().await?;
+        recovery.commit().await?;
+        Some(given)
     }
 }

@@ -20,7 +20,7 @@ use crate::ingest::senders::AllowedSenders;
 use crate::ingest::socket_access;
 
 /// The options that running listeners take over.
-pub(crate) const OPTIONS: [&str; 9] = [
+pub(crate) const OPTIONS: [&str; 10] = [
     "socket",
     "socket-mode",
     "socket-group",
@@ -30,6 +30,7 @@ pub(crate) const OPTIONS: [&str; 9] = [
     "allow-plaintext-remote",
     "secure-udp",
     "udp-receive-buffer",
+    "max-shm-agents",
 ];
 
 /// Other listeners, which do not read yet. A drop releases them and takes back what has changed.
@@ -43,6 +44,7 @@ pub(crate) struct Staged {
     allowed: AllowedSenders,
     receive_buffer: usize,
     is_open_to_network: bool,
+    max_pages: usize,
 }
 
 impl ListenerSet {
@@ -91,6 +93,7 @@ impl ListenerSet {
             allowed: options.allowed,
             receive_buffer: options.udp_receive_buffer,
             is_open_to_network: options.allow_plaintext_remote,
+            max_pages: options.max_shm_agents,
         })
     }
 }
@@ -133,7 +136,9 @@ impl Staged {
     /// Has the new listeners read, and then ends the others, which read what has arrived before. `stall_after` is
     /// what agents are judged by, of which there may be `max_agents`. `None` when the server is about to end.
     pub(crate) async fn commit(self, stall_after: Duration, max_agents: usize) -> Option<()> {
-        let Staged { set, begin, kept, end, changed, allowed, receive_buffer, is_open_to_network } = self;
+        let Staged { set, begin, kept, end, changed, allowed, receive_buffer, is_open_to_network, max_pages } =
+            self;
+        set.0.parts.pages.resize(max_pages);
         let is_another = !begin.is_empty() || !changed.is_empty() || *set.0.allowed.borrow() != allowed;
         changed.into_iter().for_each(Changed::keep);
         set.0.allowed.send_replace(allowed.clone());

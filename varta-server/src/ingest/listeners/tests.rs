@@ -131,8 +131,10 @@ async fn the_rows_of_queues_are_those_of_the_sockets_that_are_there() {
     let mut options = udp(world.directory.path());
     options.udp.pop();
     options.udp_receive_buffer = 100_000;
+    options.max_shm_agents = 7;
     world.reload(options).await.unwrap();
     assert_eq!(rows().0, 1);
+    assert!(world.registry.handle().render().contains("varta_shm_capacity 7\n"));
     let text = world.set.kernel_drops().queue_rows();
     assert!(text.lines().any(|line| line.ends_with("} 100000")), "{text}");
     world.reload(IngestOptions::for_socket(world.path("one"))).await.unwrap();

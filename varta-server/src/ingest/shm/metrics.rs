@@ -14,6 +14,7 @@ families! {
 
 /// The number of mapped pages, and the refused ones by reason.
 pub(crate) struct PageMetrics {
+    capacity: Gauge,
     pages: Gauge,
     refused: Vec<(&'static str, Counter)>,
 }
@@ -25,12 +26,18 @@ impl PageMetrics {
         most: usize,
         reasons: impl IntoIterator<Item = &'static str>,
     ) -> Self {
-        registry.gauge(SHM_CAPACITY, &[]).set(most as f64);
         let counter = |reason| (reason, registry.counter(SHM_REFUSED, &[("reason", reason)]));
+        let capacity = registry.gauge(SHM_CAPACITY, &[]);
+        capacity.set(most as f64);
         PageMetrics {
+            capacity,
             pages: registry.gauge(SHM_PAGES, &[]),
             refused: reasons.into_iter().map(counter).collect(),
         }
+    }
+
+    pub(crate) fn capacity(&self, most: usize) {
+        self.capacity.set(most as f64);
     }
 
     pub(crate) fn pages(&self, count: usize) {

@@ -73,6 +73,11 @@ impl ShmPages {
         result.is_ok()
     }
 
+    /// Has room for so many pages from the next one on. Those that are there stay.
+    pub(super) fn resize(&self, most: usize) {
+        self.table().resize(most);
+    }
+
     /// Skips what a process has written so far, because a later datagram supersedes it.
     pub(super) fn skip(&self, pid: u32) {
         self.table().skip(pid);

@@ -128,6 +128,14 @@ impl Table {
         }
     }
 
+    /// Has room for so many pages from the next one on. Those that are there stay.
+    pub(super) fn resize(&mut self, most: usize) {
+        self.most = most;
+        if let Some(metrics) = &self.metrics {
+            metrics.capacity(most);
+        }
+    }
+
     fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }

@@ -49,7 +49,7 @@ struct PostedAlert<'a> {
 
 /// The task that sends to one Alertmanager.
 pub(super) struct Alertmanager {
-    /// Its position on the command line.
+    /// Its number, which no other has had.
     pub(super) number: usize,
     pub(super) url: AlertUrl,
     pub(super) client: Client,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,27 @@ impl NoticeReceiver {
         }
     }
 
+    /// Who gets the notifications: with another one, another receiver takes its place.
+    pub(super) fn target(&self) -> String {
+        match self {
+            NoticeReceiver::Webhook(webhook) => webhook.url.get().to_string(),
+            NoticeReceiver::Mail(mail) => mail.target(),
+        }
+    }
+
+    /// Logs where notifications go.
+    pub(super) fn announce(&self) {
+        match self {
+            NoticeReceiver::Webhook(webhook) => {
+                let signed = if webhook.key.is_some() { "signed" } else { "not signed" };
+                tracing::info!(target: "varta::alerts", "notices go to {}, {signed}", webhook.url);
+            }
+            NoticeReceiver::Mail(mail) => {
+                tracing::info!(target: "varta::alerts", "notices go out as mails by {}", mail.name());
+            }
+        }
+    }
+
     /// Its address without secrets, for the log.
     fn name(&self) -> String {
         match self {
@@ -48,14 +69,22 @@ impl NoticeReceiver {
     }
 }
 
+/// How it is sent at present.
+#[derive(Clone)]
+pub(super) struct Setting {
+    pub(super) receiver: Arc<NoticeReceiver>,
+    pub(super) give_up_after: Duration,
+}
+
 /// The task that delivers to one receiver.
 pub(super) struct Courier {
-    pub(super) receiver: NoticeReceiver,
-    pub(super) give_up_after: Duration,
+    pub(super) settings: watch::Receiver<Setting>,
     pub(super) queue: mpsc::Receiver<Waiting>,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) outcomes: Outcomes,
     pub(super) stop: CancellationToken,
+    /// Cancelled when the options do not name the receiver any more.
+    pub(super) removed: CancellationToken,
 }
 
 /// What came of one attempt.
@@ -71,16 +100,18 @@ struct Attempt {
 struct State {
     is_failing: bool,
     is_stopping: bool,
+    is_removed: bool,
     /// Until when the receiver asked for no further request.
     asked_until: Option<Instant>,
 }
 
 impl Courier {
-    /// Runs until it is stopped, then tries each notification that waits once.
+    /// Runs until it is stopped, then tries each notification that waits once. One whose receiver is removed gives up
+    /// what waits.
     pub(super) async fn run(self) {
-        let Courier { receiver, give_up_after, mut queue, reports, outcomes, stop } = self;
-        let receiver = Arc::new(receiver);
-        let settlement = Settlement { name: receiver.name(), give_up_after, reports, outcomes };
+        let Courier { mut settings, mut queue, reports, outcomes, stop, removed } = self;
+        let Setting { mut receiver, give_up_after } = settings.borrow_and_update().clone();
+        let mut settlement = Settlement { name: receiver.name(), give_up_after, reports, outcomes };
         let mut lanes: Lanes<Waiting> = Lanes::new();
         let mut attempts: JoinSet<Attempt> = JoinSet::new();
         let mut state = State::default();
@@ -109,6 +140,22 @@ impl Courier {
                     // It panicked. `AlertTask` ends the server when this task does.
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
+                () = removed.cancelled(), if !state.is_removed => {
+                    (state.is_removed, state.is_stopping) = (true, true);
+                    queue.close();
+                    while let Some((_, notice)) = queue.recv().await {
+                        settlement.drop_undelivered(&notice).await;
+                    }
+                    for (_, notice) in lanes.take_all() {
+                        settlement.drop_undelivered(&notice).await;
+                    }
+                    is_open = false;
+                }
+                Ok(()) = settings.changed() => {
+                    let setting = settings.borrow_and_update().clone();
+                    (receiver, settlement.give_up_after) = (setting.receiver, setting.give_up_after);
+                    settlement.name = receiver.name();
+                }
                 waiting = queue.recv(), if is_open && lanes.len() < QUEUE => match waiting {
                     Some(waiting) => {
                         let agent = waiting.1.delivery.lane.clone();
@@ -137,6 +184,29 @@ struct Settlement {
 }
 
 impl Settlement {
+    /// Counts a notification whose receiver is gone.
+    async fn drop_undelivered(&self, notice: &Notice) {
+        self.outcomes.given_up.increment(1);
+        let (id, kind) = (&notice.delivery.id, notice.delivery.kind.as_str());
+        tracing::warn!(
+            target: "varta::alerts",
+            %id,
+            kind,
+            "{}: a notice ({kind}) is given up: it gets no more",
+            self.name
+        );
+        self.report(notice).await;
+    }
+
+    /// Reports that the receiver is done with a notification.
+    async fn report(&self, notice: &Notice) {
+        if let Some(report) = notice.settle()
+            && self.reports.send(report).await.is_err()
+        {
+            // `AlertTask` has ended; the next run of the server may send it again, under the same id.
+        }
+    }
+
     async fn note(&self, attempt: Attempt, lanes: &mut Lanes<Waiting>, state: &mut State) {
         let Attempt { agent, since, notice, result } = attempt;
         let (name, id, kind) = (&self.name, &notice.delivery.id, notice.delivery.kind.as_str());
@@ -166,6 +236,11 @@ impl Settlement {
                         "{name}: does not take notices: {reason}; trying again"
                     );
                 }
+                if state.is_removed {
+                    self.drop_undelivered(&notice).await;
+                    lanes.finish(agent);
+                    return;
+                }
                 if state.is_stopping {
                     // This attempt was the last one; the next run of the server sends what still counts.
                     lanes.finish(agent);
@@ -193,10 +268,6 @@ impl Settlement {
             }
         }
         lanes.finish(agent);
-        if let Some(report) = notice.settle()
-            && self.reports.send(report).await.is_err()
-        {
-            // `AlertTask` has ended; the next run of the server may send it again, under the same id.
-        }
+        self.report(&notice).await;
     }
 }

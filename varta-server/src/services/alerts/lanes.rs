@@ -90,6 +90,12 @@ impl<T> Lanes<T> {
         self.delayed.insert((at, agent));
     }
 
+    /// Takes all notifications that wait.
+    pub(super) fn take_all(&mut self) -> Vec<T> {
+        (self.waiting, self.ready, self.delayed) = (0, VecDeque::new(), BTreeSet::new());
+        self.lanes.drain().flat_map(|(_, lane)| lane.queue).collect()
+    }
+
     /// Lets all notifications go out at once.
     pub(super) fn hurry(&mut self) {
         self.ready.extend(std::mem::take(&mut self.delayed).into_iter().map(|(_, agent)| agent));

@@ -204,6 +204,12 @@ impl Mail {
         Ok(Mail { transport: builder.build(), from, to, template, host: domain(host), name })
     }
 
+    /// Who gets the mails, and by which relay.
+    pub(super) fn target(&self) -> String {
+        let to: Vec<_> = self.to.iter().map(|MailAddress(address)| address.to_string()).collect();
+        format!("{} {}", self.name, to.join(" "))
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.name
     }

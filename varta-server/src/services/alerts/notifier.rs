@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -22,11 +22,11 @@ pub(crate) struct Notifier(pub(super) Arc<NoticeQueues>);
 
 /// The queues to the tasks of all receivers.
 pub(super) struct NoticeQueues {
-    pub(super) queues: Vec<NoticeQueue>,
-    pub(super) host: String,
-    pub(super) said: AtomicU64,
+    queues: RwLock<Vec<NoticeQueue>>,
+    host: String,
+    said: AtomicU64,
     /// The agents whose alarms are acknowledged.
-    pub(super) acknowledged: RwLock<HashSet<AgentKey>>,
+    acknowledged: RwLock<HashSet<AgentKey>>,
 }
 
 /// The queue to the task of one receiver.
@@ -38,15 +38,30 @@ pub(super) struct NoticeQueue {
 }
 
 impl Notifier {
-    /// A notifier for these receivers. Without any it drops everything.
-    pub(super) fn new(host: String, queues: Vec<NoticeQueue>) -> Self {
-        let acknowledged = RwLock::default();
+    /// A notifier without receivers, which drops everything.
+    pub(super) fn new(host: String) -> Self {
+        let (queues, acknowledged) = (RwLock::default(), RwLock::default());
         Notifier(Arc::new(NoticeQueues { queues, host, said: AtomicU64::new(0), acknowledged }))
+    }
+
+    /// Adds a receiver.
+    pub(super) fn add(&self, queue: NoticeQueue) {
+        self.0.queues.write().unwrap_or_else(PoisonError::into_inner).push(queue);
+    }
+
+    /// Takes a receiver away.
+    pub(super) fn remove(&self, destination: &str) {
+        let mut queues = self.0.queues.write().unwrap_or_else(PoisonError::into_inner);
+        queues.retain(|queue| queue.destination != destination);
     }
 
     /// Whether there is a receiver.
     pub(super) fn is_on(&self) -> bool {
-        !self.0.queues.is_empty()
+        !self.queues().is_empty()
+    }
+
+    fn queues(&self) -> RwLockReadGuard<'_, Vec<NoticeQueue>> {
+        self.0.queues.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends the notification of a recovery action, unless the alarm of its agent is acknowledged. A full queue
@@ -72,15 +87,26 @@ impl Notifier {
 
     /// Counts notifications that are not sent because of acknowledgements.
     pub(super) fn count_acknowledged(&self, count: u64) {
-        for queue in &self.0.queues {
+        for queue in &*self.queues() {
             queue.outcomes.acknowledged.increment(count);
         }
     }
 
+    /// Sends a notification to all receivers.
     pub(super) fn put(&self, delivery: Delivery) {
-        let NoticeQueues { queues, .. } = &*self.0;
-        let notice = Arc::new(Notice::new(delivery, queues.len()));
-        for NoticeQueue { destination, queue, outcomes } in queues {
+        self.put_for(delivery, |_| true);
+    }
+
+    /// Sends a notification to these receivers only.
+    pub(super) fn put_to(&self, destinations: &[&'static str], delivery: Delivery) {
+        self.put_for(delivery, |destination| destinations.contains(&destination));
+    }
+
+    fn put_for(&self, delivery: Delivery, is_meant: impl Fn(&'static str) -> bool) {
+        let queues = self.queues();
+        let meant: Vec<_> = queues.iter().filter(|queue| is_meant(queue.destination)).collect();
+        let notice = Arc::new(Notice::new(delivery, meant.len()));
+        for NoticeQueue { destination, queue, outcomes } in meant {
             match queue.try_send((Instant::now(), Arc::clone(&notice))) {
                 Ok(()) => {}
                 Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {

@@ -45,6 +45,8 @@ pub struct AlertOptions {
     pub resend_every: Duration,
     /// How long a notification, or the end of an alert, is retried.
     pub give_up_after: Duration,
+    /// Whether a reload may bring receivers, as with a configuration file.
+    pub may_get_receivers: bool,
     /// So many failures within the window are flapping; 0 turns flap detection off.
     pub flap_limit: usize,
     /// The window of [`AlertOptions::flap_limit`], and how long a flapping agent must be healthy before its
@@ -64,6 +66,7 @@ impl Default for AlertOptions {
             ca_file: None,
             resend_every: Duration::from_secs(60),
             give_up_after: Duration::from_secs(3_600),
+            may_get_receivers: false,
             flap_limit: 3,
             flap_window: Duration::from_secs(600),
         }
@@ -246,13 +249,13 @@ impl fmt::Debug for UrlText {
 }
 
 impl AlertArgs {
-    /// Converts the options.
+    /// Converts the options. `has_file` means that a file may bring others while the server runs.
     ///
     /// # Errors
     ///
     /// An invalid URL, a secret that cannot be read, or an option without effect. Ranges are checked by
     /// [`Config::check`](crate::config::Config::check).
-    pub fn options(&self) -> Result<AlertOptions, Error> {
+    pub fn options(&self, has_file: bool) -> Result<AlertOptions, Error> {
         let (to_alertmanagers, to_webhook) = (!self.alertmanager.is_empty(), self.webhook.is_some());
         let by_mail = self.mail_relay.is_some();
         let is_any = to_alertmanagers || to_webhook || by_mail;
@@ -289,6 +292,7 @@ impl AlertArgs {
             ca_file: self.alert_ca_file.clone(),
             resend_every: self.alert_resend_every.unwrap_or(default.resend_every),
             give_up_after: self.alert_give_up_after.unwrap_or(default.give_up_after),
+            may_get_receivers: has_file,
             flap_limit: self.flap_limit.unwrap_or(default.flap_limit),
             flap_window: self.flap_window.unwrap_or(default.flap_window),
         })
@@ -391,10 +395,10 @@ mod tests {
             ),
         ];
         for (args, option) in cases {
-            let said = args.options().unwrap_err().to_string();
+            let said = args.options(false).unwrap_err().to_string();
             assert!(said.starts_with(option) && said.contains("does nothing"), "{said}");
         }
-        assert!(!AlertArgs::default().options().unwrap().is_on());
+        assert!(!AlertArgs::default().options(false).unwrap().is_on());
     }
 
     #[test]
@@ -405,7 +409,7 @@ mod tests {
             mail_to: to.iter().map(|to| (*to).to_owned()).collect(),
             ..AlertArgs::default()
         };
-        let options = args("Varta <varta@example.test>", &["a@example.test"]).options().unwrap();
+        let options = args("Varta <varta@example.test>", &["a@example.test"]).options(false).unwrap();
         options.check().unwrap();
         assert!(options.is_on());
         for (wrong, option) in [
@@ -414,17 +418,17 @@ mod tests {
             (args("varta@example.test", &[]), "--mail-to"),
             (args("varta@example.test", &["a b"]), "--mail-to"),
         ] {
-            let said = wrong.options().unwrap_err().to_string();
+            let said = wrong.options(false).unwrap_err().to_string();
             assert!(said.starts_with(option), "{said}");
         }
-        let many = args("varta@example.test", &["a@example.test"; 17]).options().unwrap();
+        let many = args("varta@example.test", &["a@example.test"; 17]).options(false).unwrap();
         assert!(many.check().unwrap_err().to_string().starts_with("--mail-to: has 17 addresses"));
     }
 
     #[test]
     fn a_wrong_url_is_named_by_its_option_and_not_shown() {
         let args = AlertArgs { webhook: url("ftp://user:secret@localhost/"), ..AlertArgs::default() };
-        let said = args.options().unwrap_err().to_string();
+        let said = args.options(false).unwrap_err().to_string();
         assert!(said.starts_with("--webhook") && !said.contains("secret"), "{said}");
         assert!(!format!("{args:?}").contains("secret"));
     }

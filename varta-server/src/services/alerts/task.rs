@@ -8,22 +8,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::{Clock, WallClock, wall_now};
 use crate::base::error::Error;
-use crate::base::files::coalescing_writer::{CoalescingWriter, Written};
 use crate::domain::tracker::{Forgotten, Transition};
 use crate::engine::query::{Alarms, Query};
-use crate::services::alerts::alert_file::{AlertFile, KeptAlerts};
+use crate::services::alerts::alert_file::KeptAlerts;
 use crate::services::alerts::delivery::Report;
 use crate::services::alerts::lifecycle::Acknowledged;
 use crate::services::alerts::lifecycle::state::{AlertSnapshot, AlertState};
 use crate::services::alerts::metrics::AlertMetrics;
 use crate::services::alerts::notifier::Notifier;
+use crate::services::alerts::saving::Saving;
+use crate::services::alerts::senders::{Changed, Senders};
 use crate::services::alerts::settling::Settling;
+use crate::services::alerts::targets::Targets;
 use crate::services::maintenance::acks::{AckAction, AckOutcome, AckRequest};
 use crate::services::maintenance::pauses::Pauses;
 
@@ -33,15 +35,10 @@ const TURN: usize = 1_024;
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// The same after a transition was lost.
 const SWEEP_AGAIN: Duration = Duration::from_secs(1);
-/// The shortest time between two writes of the file; and the interval at which pauses are checked for firing
-/// alerts.
-const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// The interval at which pauses are checked for firing alerts.
 const LOOK_AT_PAUSES_EVERY: Duration = Duration::from_secs(1);
 /// The time limit for pending notifications when the server stops.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
-
-/// A sending task.
-pub(super) type Sender = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The task and all that it owns.
 pub(crate) struct AlertTask {
@@ -59,7 +56,9 @@ pub(crate) struct AlertTask {
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) board: watch::Sender<Arc<AlertSnapshot>>,
     pub(super) notifier: Notifier,
-    pub(super) senders: Vec<Sender>,
+    pub(super) senders: Senders,
+    /// Other receivers.
+    pub(super) changes: mpsc::Receiver<Targets>,
     pub(super) stop: CancellationToken,
     pub(super) sweeping: Sweeping,
     pub(super) saving: Saving,
@@ -88,58 +87,6 @@ impl Sweeping {
     }
 }
 
-/// The pending write of the file.
-pub(super) struct Saving {
-    file: Option<(AlertFile, CoalescingWriter<KeptAlerts>)>,
-    is_due: bool,
-    not_before: Instant,
-    writing: Option<Written>,
-    is_failing: bool,
-}
-
-impl Saving {
-    pub(super) fn new(file: Option<AlertFile>) -> Self {
-        let file = file.map(|file| {
-            let to_write = file.clone();
-            (file, CoalescingWriter::new(move |kept: &KeptAlerts| to_write.write(kept)))
-        });
-        Saving { file, is_due: false, not_before: Instant::now(), writing: None, is_failing: false }
-    }
-
-    /// When to start a write; `None` if there is nothing to write or a write is running.
-    fn next_at(&self) -> Option<Instant> {
-        (self.file.is_some() && self.is_due && self.writing.is_none()).then_some(self.not_before)
-    }
-
-    fn begin(&mut self, book: &AlertState, now: WallClock) {
-        let Some((_, writer)) = &self.file else { return };
-        self.is_due = false;
-        self.not_before = Instant::now() + SAVE_EVERY;
-        self.writing = Some(writer.put(|| KeptAlerts { alerts: book.kept(now), acks: book.kept_acks() }));
-    }
-
-    /// Handles the result of a write; a failed one is repeated.
-    fn finish(&mut self, written: Result<(), String>) {
-        let Some((file, _)) = &self.file else { return };
-        let path = file.path().display();
-        match written {
-            Ok(()) if std::mem::take(&mut self.is_failing) => {
-                tracing::info!(target: "varta::alerts", "{path}: alerts are kept there again");
-            }
-            Ok(()) => {}
-            Err(error) => {
-                if !std::mem::replace(&mut self.is_failing, true) {
-                    tracing::error!(
-                        target: "varta::alerts",
-                        "{path}: cannot be written: {error}; trying again"
-                    );
-                }
-                self.is_due = true;
-            }
-        }
-    }
-}
-
 /// The next request; pends for ever without a queue of them.
 async fn next_request(requests: &mut Option<mpsc::Receiver<AckRequest>>) -> Option<AckRequest> {
     match requests {
@@ -163,10 +110,6 @@ impl AlertTask {
     ///
     /// A sending task ended by itself.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
-        let mut senders: JoinSet<()> = JoinSet::new();
-        for sender in self.senders.drain(..) {
-            senders.spawn(sender);
-        }
         self.restore().await;
         let mut look_at_pauses = Instant::now();
         loop {
@@ -200,14 +143,12 @@ impl AlertTask {
                     self.saving.writing = None;
                     self.saving.finish(written);
                 }
-                Some(sender) = senders.join_next() => {
-                    let fault = sender.err().map_or("it thought that it was done".to_owned(), |error| error.to_string());
-                    return Err(Error::TaskEnded { task: "task that sends alerts", fault });
-                }
+                Some(targets) = self.changes.recv() => self.change(targets),
+                ended = self.senders.next_end() => ended?,
                 () = tokio::time::sleep_until(wake_at) => {}
             }
         }
-        self.finish(senders).await;
+        self.finish().await;
         Ok(())
     }
 
@@ -366,6 +307,29 @@ impl AlertTask {
         }
     }
 
+    /// Tells other receivers from now on. What fires is told to those that are new.
+    fn change(&mut self, targets: Targets) {
+        // What was said before goes to those that there were.
+        self.settle();
+        let (now, had_notices) = (self.now(), self.notifier.is_on());
+        let damping = targets.damping;
+        let Changed { receivers, new } = self.senders.change(targets);
+        let untold = self.lifecycle.handle_receivers(receivers, damping, now);
+        if untold > 0 {
+            tracing::warn!(
+                target: "varta::alerts",
+                untold,
+                "Alertmanagers that get no more alerts are not told of {untold} ends; there an alert ends three resends \
+                 after the last"
+            );
+        }
+        if !new.is_empty() {
+            for delivery in self.lifecycle.notices_of_firing(!had_notices, now) {
+                self.notifier.put_to(&new, delivery);
+            }
+        }
+    }
+
     fn note(&mut self, report: Report) {
         match report {
             Report::Ended { alertmanager, id } => self.lifecycle.handle_ended(id, alertmanager),
@@ -375,7 +339,7 @@ impl AlertTask {
     }
 
     /// Sends what is pending within a time limit, and persists the state. Firing alerts are not ended by it.
-    async fn finish(&mut self, mut senders: JoinSet<()>) {
+    async fn finish(&mut self) {
         while let Ok(forgotten) = self.forgotten.try_recv() {
             self.forget(&forgotten);
         }
@@ -387,13 +351,13 @@ impl AlertTask {
                 tokio::select! {
                     biased;
                     Some(report) = self.reports.recv() => Some(report),
-                    joined = senders.join_next() => { let _ = joined?; None }
+                    joined = self.senders.join_next() => { let _ = joined?; None }
                     else => None,
                 }
             };
             match timeout_at(deadline, step).await {
                 Ok(Some(report)) => self.note(report),
-                Ok(None) if senders.is_empty() => break,
+                Ok(None) if self.senders.are_none() => break,
                 Ok(None) => {}
                 Err(_) => {
                     tracing::warn!(

@@ -1,6 +1,7 @@
 //! Sends notifications to the webhook: one request each, signed and by a template if that is asked for.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::UNIX_EPOCH;
 
 use clap::ValueEnum;
@@ -55,6 +56,12 @@ pub(super) struct Webhook {
     pub(super) signature: WebhookSignature,
     pub(super) template: Option<Template>,
     pub(super) client: Client,
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhook").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 impl Webhook {

@@ -26,6 +26,7 @@ use crate::services::recovery::command::{CommandLine, NotFilled, Placeholder};
 use crate::services::recovery::held::refusal_of_held;
 use crate::services::recovery::job::{ActionOutcome, Job, Refusal};
 use crate::services::recovery::metrics::{ActionResult as Came, RecoveryMetrics};
+use crate::services::recovery::options::RecoveryOptions;
 use crate::services::recovery::rule::{Action, UnhealthyState};
 use crate::services::recovery::runner::{self, CommandResult, Program, ShutdownSignal};
 use crate::services::recovery::signal_target::SignalTarget;
@@ -35,7 +36,7 @@ pub(crate) struct ActionExecutor {
     pub(crate) queries: mpsc::Sender<Query>,
     pub(crate) pauses: Pauses,
     pub(crate) audit: AuditWriter,
-    pub(crate) metrics: RecoveryMetrics,
+    pub(crate) metrics: Arc<RecoveryMetrics>,
     /// Reads what the process of an agent is doing.
     pub(crate) processes: Arc<ProcReader>,
     /// The handle for notifications.
@@ -48,6 +49,22 @@ pub(crate) struct ActionExecutor {
 }
 
 impl ActionExecutor {
+    /// The same, by other options.
+    pub(super) fn by(&self, options: &RecoveryOptions) -> Self {
+        ActionExecutor {
+            queries: self.queries.clone(),
+            pauses: self.pauses.clone(),
+            audit: self.audit.clone(),
+            metrics: Arc::clone(&self.metrics),
+            processes: Arc::clone(&self.processes),
+            notifier: self.notifier.clone(),
+            host: self.host.clone(),
+            environment: options.environment.clone(),
+            is_dry_run: options.is_dry_run,
+            allow_without_audit: options.allow_without_audit,
+        }
+    }
+
     /// Executes a job. Commands are ended when the guard of `kept` is dropped.
     pub(super) async fn act(&self, job: &Job, kept: &ShutdownSignal) -> ActionOutcome {
         let outcome = self.try_to_act(job, kept).await;

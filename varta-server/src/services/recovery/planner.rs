@@ -71,9 +71,9 @@ impl Planner {
         }
     }
 
-    /// Replaces the rules. Open episodes continue under their own rule.
-    pub(crate) fn handle_rules(&mut self, rules: Rules) {
-        self.rules = rules;
+    /// Replaces the rules and limits. Open episodes continue under their own rule.
+    pub(crate) fn handle_options(&mut self, rules: Rules, budget: Budget, allows_remote: bool) {
+        (self.rules, self.budget, self.allows_remote) = (rules, budget, allows_remote);
     }
 
     /// Handles a transition.

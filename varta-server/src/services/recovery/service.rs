@@ -13,28 +13,27 @@ use crate::services::maintenance::pauses::Pauses;
 use crate::services::recovery::executor::ActionExecutor;
 use crate::services::recovery::metrics::{RecoveryMetrics, SINK};
 use crate::services::recovery::options::RecoveryOptions;
-use crate::services::recovery::task::{NewRules, RecoveryTask};
+use crate::services::recovery::task::RecoveryTask;
 
 /// The capability before it runs. Without rules, and without a file that may get some, it has its metrics and
 /// nothing else.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     options: RecoveryOptions,
-    to_rules: mpsc::Sender<NewRules>,
-    new_rules: mpsc::Receiver<NewRules>,
+    to_task: mpsc::Sender<RecoveryOptions>,
+    changes: mpsc::Receiver<RecoveryOptions>,
 }
 
 impl Recovery {
     /// Takes the options, which have been checked.
     pub(crate) fn open(options: RecoveryOptions) -> Self {
-        let (to_rules, new_rules) = mpsc::channel(1);
-        Recovery { options, to_rules, new_rules }
+        let (to_task, changes) = mpsc::channel(1);
+        Recovery { options, to_task, changes }
     }
 
-    /// The way to give it other rules while it runs.
+    /// The way to give it other rules and limits while it runs.
     pub(crate) fn reload(&self, is_audited: bool) -> Reload {
-        let bounds = Bounds::of(&self.options, is_audited);
-        Reload { bounds, to_rules: self.to_rules.clone() }
+        Reload { is_audited, to_task: self.to_task.clone() }
     }
 
     /// Starts the task that acts, if there is or may be a rule by which something is done.
@@ -49,8 +48,8 @@ impl Recovery {
         notifier: Notifier,
         pauses: &Pauses,
     ) -> Result<(), Error> {
-        let metrics = RecoveryMetrics::new(&context.registry);
-        let Recovery { options, new_rules, .. } = self;
+        let metrics = Arc::new(RecoveryMetrics::new(&context.registry));
+        let Recovery { options, changes, .. } = self;
         if options.rules.is_empty() && !options.may_get_rules {
             return Ok(());
         }
@@ -69,7 +68,7 @@ impl Recovery {
             allow_without_audit: options.allow_without_audit,
         };
         let most = context.descriptors.commands;
-        let task = RecoveryTask::new(options, executor, most, context.clock, transitions, new_rules)
+        let task = RecoveryTask::new(options, executor, most, context.clock, transitions, changes)
             .map_err(|source| Error::Runtime { action: "start recovery", source })?;
         let stop = context.stop.clone();
         context.spawn("recovery", async {
@@ -83,77 +82,53 @@ impl Recovery {
 /// What the file of `--config` says of recovery, read while the server runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Reload {
-    bounds: Bounds,
-    to_rules: mpsc::Sender<NewRules>,
-}
-
-/// What bounds recovery, and stays as it was at the start.
-#[derive(Clone, Copy, Debug)]
-struct Bounds {
-    is_dry_run: bool,
-    allows_remote: bool,
+    /// Whether there is an audit log, as it was at the start.
     is_audited: bool,
-    allow_without_audit: bool,
+    to_task: mpsc::Sender<RecoveryOptions>,
 }
 
-impl Bounds {
-    const fn of(options: &RecoveryOptions, is_audited: bool) -> Self {
-        let RecoveryOptions { is_dry_run, allows_remote, allow_without_audit, .. } = *options;
-        Bounds { is_dry_run, allows_remote, is_audited, allow_without_audit }
-    }
-
-    /// The option by which these are narrower than others.
-    fn narrower_than(self, other: Bounds) -> Option<&'static str> {
-        let by = [
-            ("--recovery-dry-run", self.is_dry_run && !other.is_dry_run),
-            ("--allow-recovery-for-remote", !self.allows_remote && other.allows_remote),
-            ("--audit-log", self.is_audited && !other.is_audited),
-            ("--recovery-without-audit", !self.allow_without_audit && other.allow_without_audit),
-        ];
-        by.into_iter().find(|(_, is_narrower)| *is_narrower).map(|(option, _)| option)
-    }
-}
-
-/// Rules that do not count yet.
+/// Rules and limits that do not count yet.
 #[derive(Debug)]
 pub(crate) struct Staged {
     options: RecoveryOptions,
-    to_rules: mpsc::Sender<NewRules>,
+    to_task: mpsc::Sender<RecoveryOptions>,
 }
 
 impl Reload {
-    /// The options that running recovery takes over: those of which rules are made.
-    pub(crate) const OPTIONS: [&str; 6] = [
+    /// The options that running recovery takes over.
+    pub(crate) const OPTIONS: [&str; 11] = [
         "recovery-exec",
         "recovery-timeout",
         "recovery-debounce",
         "recovery-backoff",
         "recovery-attempts",
         "recovery-group-budget",
+        "recovery-budget",
+        "recovery-env",
+        "recovery-dry-run",
+        "allow-recovery-for-remote",
+        "recovery-without-audit",
     ];
 
-    /// Takes the rules of the options, which have been checked. Nothing changes by it.
+    /// Takes the options, which have been checked. Nothing changes by it.
     ///
     /// # Errors
     ///
-    /// The rules would be carried out though the options bound them more narrowly than at the start.
+    /// The rules would be carried out without the audit log that the options name, as there was none at the start.
     pub(crate) fn stage(&self, options: RecoveryOptions, is_audited: bool) -> Result<Staged, Error> {
-        let narrower = Bounds::of(&options, is_audited).narrower_than(self.bounds);
-        match narrower.filter(|_| !options.rules.is_empty()) {
-            None => Ok(Staged { options, to_rules: self.to_rules.clone() }),
-            Some(option) => {
-                let fault = "counts only after a restart, and recovery would act without it until then; restart the server";
-                Err(Error::Option { option, fault: fault.to_owned() })
-            }
+        if is_audited && !self.is_audited && !options.rules.is_empty() {
+            let fault = "counts only after a restart, and recovery would act without it until then; restart the server";
+            return Err(Error::Option { option: "--audit-log", fault: fault.to_owned() });
         }
+        Ok(Staged { options, to_task: self.to_task.clone() })
     }
 }
 
 impl Staged {
-    /// Has the rules count from now on. `None` when the server is about to end.
+    /// Has them count from now on. `None` when the server is about to end.
     pub(crate) async fn commit(self) -> Option<()> {
         warn_of_programs(&self.options);
-        self.to_rules.send(self.options.rules).await.ok()
+        self.to_task.send(self.options).await.ok()
     }
 }
 

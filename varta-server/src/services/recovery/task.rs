@@ -16,14 +16,10 @@ use crate::services::recovery::executor::ActionExecutor;
 use crate::services::recovery::job::{ActionOutcome, Refusal, RefusalNotice};
 use crate::services::recovery::options::RecoveryOptions;
 use crate::services::recovery::planner::Planner;
-use crate::services::recovery::rule::RecoveryRule;
 use crate::services::recovery::runner::{ShutdownGuard, ShutdownSignal};
 
 /// The time limit for jobs on shutdown: a command gets SIGTERM after two seconds and SIGKILL after three.
 const END_WITHIN: Duration = Duration::from_millis(4_500);
-
-/// The rules of a reloaded configuration.
-pub(crate) type NewRules = Vec<RecoveryRule>;
 
 /// The task and all that it owns.
 pub(crate) struct RecoveryTask {
@@ -33,7 +29,7 @@ pub(crate) struct RecoveryTask {
     most_at_once: usize,
     clock: Clock,
     transitions: mpsc::Receiver<Transition>,
-    new_rules: mpsc::Receiver<NewRules>,
+    changes: mpsc::Receiver<RecoveryOptions>,
     keeper: ShutdownGuard,
     kept: ShutdownSignal,
     /// The numbers of running jobs by their tasks.
@@ -52,7 +48,7 @@ impl RecoveryTask {
         most_at_once: usize,
         clock: Clock,
         transitions: mpsc::Receiver<Transition>,
-        new_rules: mpsc::Receiver<NewRules>,
+        changes: mpsc::Receiver<RecoveryOptions>,
     ) -> std::io::Result<Self> {
         let (keeper, kept) = ShutdownGuard::new()?;
         let rules = options.rules.into_iter().map(Arc::new).collect();
@@ -63,7 +59,7 @@ impl RecoveryTask {
             most_at_once,
             clock,
             transitions,
-            new_rules,
+            changes,
             keeper,
             kept,
             tasks: HashMap::new(),
@@ -92,9 +88,7 @@ impl RecoveryTask {
                     None => break,
                 },
                 Some(ended) = jobs.join_next_with_id() => self.take_outcome(ended),
-                Some(rules) = self.new_rules.recv() => {
-                    self.planner.handle_rules(rules.into_iter().map(Arc::new).collect());
-                }
+                Some(options) = self.changes.recv() => self.change(options),
                 () = sleep => {}
             }
         }
@@ -106,6 +100,13 @@ impl RecoveryTask {
                 "not all recovery commands have ended within {END_WITHIN:?}; they are left to themselves"
             );
         }
+    }
+
+    /// Goes by other options. Jobs that run go on by those that counted when they began.
+    fn change(&mut self, options: RecoveryOptions) {
+        self.doer = Arc::new(self.doer.by(&options));
+        let rules = options.rules.into_iter().map(Arc::new).collect();
+        self.planner.handle_options(rules, options.budget, options.allows_remote);
     }
 
     fn begin_jobs(&mut self, jobs: &mut JoinSet<ActionOutcome>) {

@@ -23,6 +23,8 @@ struct ExpectedAgentState {
     name: Arc<str>,
     due: MonoTime,
     is_heard: bool,
+    /// Whether a user has had it forgotten: it is not awaited any more, also after a reload.
+    is_forgotten: bool,
 }
 
 impl ExpectedTracker {
@@ -44,11 +46,18 @@ impl ExpectedTracker {
         let agents = expected.iter().map(|agent| {
             let name = agent.name.as_str();
             let known = self.places.get(name).map(|place| (*place < self.judged, &self.agents[*place]));
-            let (is_judged, due, is_heard) = match known {
-                Some((is_judged, ExpectedAgentState { due, is_heard, .. })) => (is_judged, *due, *is_heard),
-                None => (false, now + agent.grace, is_there(name)),
-            };
-            (is_judged, ExpectedAgentState { name: Arc::from(name), due, is_heard })
+            let name = Arc::from(name);
+            match known {
+                Some((is_judged, ExpectedAgentState { due, is_heard, is_forgotten, .. })) => {
+                    let (due, is_heard, is_forgotten) = (*due, *is_heard, *is_forgotten);
+                    (is_judged, ExpectedAgentState { name, due, is_heard, is_forgotten })
+                }
+                None => {
+                    let is_heard = is_there(&name);
+                    let due = now + agent.grace;
+                    (false, ExpectedAgentState { name, due, is_heard, is_forgotten: false })
+                }
+            }
         });
         let mut agents: Vec<_> = agents.collect();
         agents.sort_by_key(|(is_judged, agent)| (!is_judged, agent.due));
@@ -76,7 +85,17 @@ impl ExpectedTracker {
     pub(in crate::domain::tracker) fn forget(&mut self, name: &str) -> bool {
         let unheard = self.unheard;
         self.hear(name);
-        self.unheard < unheard
+        let was_awaited = self.unheard < unheard;
+        if was_awaited && let Some(place) = self.places.get(name) {
+            self.agents[*place].is_forgotten = true;
+        }
+        was_awaited
+    }
+
+    /// The number of agents that are expected, and not awaited because they were forgotten; `is_there` says whether
+    /// one has been seen since.
+    pub(in crate::domain::tracker) fn forgotten(&self, is_there: impl Fn(&str) -> bool) -> usize {
+        self.agents.iter().filter(|agent| agent.is_forgotten && !is_there(&agent.name)).count()
     }
 
     /// The next deadline.

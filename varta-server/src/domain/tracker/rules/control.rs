@@ -134,6 +134,11 @@ impl Tracker {
         self.rules_pending = 0..self.agents.slots();
     }
 
+    /// The number of expected agents that are not awaited, because a user has had them forgotten.
+    pub fn expected_forgotten(&self) -> usize {
+        self.expected.forgotten(|name| self.names.is_in_use(name))
+    }
+
     /// Replaces the policy, but for the maximum number of agents, for which memory is laid out at the start. What was
     /// learned of the agents' beats is forgotten if the arrival policy is another.
     ///

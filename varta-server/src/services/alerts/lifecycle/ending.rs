@@ -14,7 +14,7 @@ use crate::services::alerts::annotations;
 #[derive(Debug)]
 pub(super) struct ResolvedAlert {
     pub(super) alert: Arc<Alert>,
-    /// The Alertmanagers that do not have it, by position on the command line.
+    /// The Alertmanagers that do not have it, by their numbers.
     pub(super) alertmanagers: BTreeSet<usize>,
     /// Whether the receivers of notices do not have it.
     pub(super) notices: bool,

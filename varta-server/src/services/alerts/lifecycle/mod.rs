@@ -10,6 +10,7 @@ mod ending;
 mod firing;
 mod group;
 mod persisted;
+mod receivers;
 mod reconcile;
 mod resolve;
 pub(in crate::services::alerts) mod state;

@@ -1,6 +1,5 @@
 //! The end of alerts, and its delivery to each receiver.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +40,7 @@ impl AlertState {
 
     /// Keeps an ended alert until all receivers have its end, and Alertmanagers had it again for a while.
     pub(super) fn keep_ended(&mut self, alert: Arc<Alert>, notices: bool, now: WallClock) {
-        let alertmanagers: BTreeSet<usize> = (0..self.audience.alertmanagers).collect();
+        let alertmanagers = self.audience.alertmanagers.clone();
         if alertmanagers.is_empty() && !notices {
             return;
         }

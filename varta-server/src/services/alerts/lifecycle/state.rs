@@ -1,6 +1,6 @@
 //! The state of all alerts: agents, groups, sweeps and ends that are not delivered yet.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -32,10 +32,10 @@ const MAX_WAITING: usize = 65_536;
 const MAX_PAUSED: usize = 4_096;
 
 /// The configured receivers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::services::alerts) struct Receivers {
-    /// The number of Alertmanagers.
-    pub(in crate::services::alerts) alertmanagers: usize,
+    /// The numbers of the Alertmanagers.
+    pub(in crate::services::alerts) alertmanagers: BTreeSet<usize>,
     /// Whether there is a receiver that gets each notification once.
     pub(in crate::services::alerts) notices: bool,
 }

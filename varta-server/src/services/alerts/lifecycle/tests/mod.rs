@@ -3,6 +3,7 @@
 mod acks;
 mod chance;
 mod escalation;
+mod receivers;
 mod restarts;
 mod sweeps;
 
@@ -39,7 +40,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let audience = Receivers { alertmanagers: 1, notices: true };
+        let audience = Receivers { alertmanagers: [0].into(), notices: true };
         let book = AlertState::new(audience, FlapDetection { limit: 3, window: WINDOW }, "here".to_owned());
         World { book, seconds: 10, said: Vec::new() }
     }

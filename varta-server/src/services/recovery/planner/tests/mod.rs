@@ -340,7 +340,8 @@ fn other_rules_count_for_who_falls_from_then_on() {
     let mut world = World::new([rule([(0, TERM), (5, KILL)])]);
     world.stalls(1);
     world.does();
-    world.planner.handle_rules(vec![Arc::new(rule([(0, command())]))]);
+    let Planner { budget, allows_remote, .. } = world.planner;
+    world.planner.handle_options(vec![Arc::new(rule([(0, command())]))], budget, allows_remote);
     assert_eq!(world.does().1, KILL);
     world.stalls(2);
     assert_eq!(world.does().1, command());
