@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use varta_integration_tests::{
     Datagrams, Ended, Network, Options, Receiver, RemoteAgent, SHARED_KEY, Scratch, Server, Signal, agent,
-    http, line, line_with, wait_until, write_secret,
+    http, line, line_with, run_server, wait_until, write_secret,
 };
 use varta_proto::{Frame, Status};
 
@@ -336,6 +336,44 @@ fn new_receivers_of_alerts_are_told_what_fires_and_those_that_stay_hear_nothing_
     worker.signal(Signal::Continue);
     let wrong = reloaded.refuse("webhook = \"http://localhost/\"\nwebhook-key-file = \"/nowhere/key\"\n");
     assert!(wrong.contains("/nowhere/key"), "{wrong}");
+}
+
+#[test]
+fn an_expected_agent_that_was_forgotten_stays_so_after_a_reload_which_says_it() {
+    let text = "[[expected]]\nname = \"nobody\"\ngrace = \"10ms\"\n";
+    let reloaded = Reloaded::start(text, Options::new());
+    let server = &reloaded.server;
+    assert!(!reloaded.take_over(text).contains("forgotten"));
+    let control = server.control_socket();
+    let forgotten =
+        run_server([Path::new("forget"), Path::new("nobody"), Path::new("--control-socket"), &control]);
+    assert!(forgotten.status.success(), "{}", forgotten.stderr);
+    let said = reloaded.take_over(&format!("stall-after = \"9s\"\n{text}"));
+    assert!(
+        said.contains("1 expected agents are not awaited, because they were forgotten by request"),
+        "{said}"
+    );
+    server.await_agents("expected", 0);
+}
+
+#[test]
+fn recovery_acts_from_the_reload_on_that_ends_its_dry_run() {
+    let reloaded = Reloaded::start("recovery-dry-run = true\n", Options::new());
+    let server = &reloaded.server;
+    let text = |more: &str| {
+        let to = reloaded.scratch.directory().display().to_string();
+        format!("stall-after = \"700ms\"\nrecovery-exec = \"touch {to}/{{pid}}\"\n{more}")
+    };
+    reloaded.take_over(&text("recovery-dry-run = true\n"));
+    let [first, second] = [server.start_agent(&[]), server.start_agent(&[])];
+    first.signal(Signal::Stop);
+    server.expect(line_with("would "));
+    reloaded.take_over(&text(""));
+    second.signal(Signal::Stop);
+    let touched = |pid: u32| reloaded.scratch.path(&pid.to_string()).exists();
+    wait_until("the command has run", || touched(second.pid()));
+    assert!(!touched(first.pid()), "its first attempt was a dry one, and the next is a minute away");
+    [first, second].iter().for_each(|worker| worker.signal(Signal::Continue));
 }
 
 #[test]
