@@ -19,6 +19,7 @@ mod database;
 mod datagrams;
 pub mod expect;
 pub mod foreign;
+pub mod handover_peer;
 pub mod http;
 mod log;
 mod mail_server;

@@ -85,8 +85,8 @@ fn every_option_that_a_document_names_exists() {
         command.args(arguments);
         run_to_its_end(command).stdout
     };
-    let tasks =
-        ["replay", "pause", "resume", "pauses", "forget", "ack", "unack"].map(|task| help(&[task, "--help"]));
+    let tasks = ["replay", "pause", "resume", "pauses", "forget", "ack", "unack", "upgrade"]
+        .map(|task| help(&[task, "--help"]));
     let help = help(&["--help"]) + &tasks.concat() + &help(&["audit", "verify", "--help"]);
     for name in documents() {
         for option in words(&prose(&read(&name)), "--") {

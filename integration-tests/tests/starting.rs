@@ -109,8 +109,13 @@ const OPTIONS: [&str; 80] = [
 const HIDDEN: [&str; 3] = ["alertmanager", "webhook", "heartbeat-url"];
 
 /// And every one that takes none.
-const SWITCHES: [&str; 4] =
-    ["allow-plaintext-remote", "recovery-dry-run", "allow-recovery-for-remote", "recovery-without-audit"];
+const SWITCHES: [&str; 5] = [
+    "allow-plaintext-remote",
+    "recovery-dry-run",
+    "allow-recovery-for-remote",
+    "recovery-without-audit",
+    "take-over",
+];
 
 fn assert_says(text: &str, parts: &[&str]) {
     for part in parts {

@@ -171,6 +171,46 @@ fn a_real_systemd_knows_when_it_is_ready_what_it_says_and_that_it_hangs() {
     assert_eq!(said, ["active/running/no agents", "active", "restarted"]);
 }
 
+#[test]
+fn a_real_systemd_goes_on_with_the_server_that_has_taken_over() {
+    let scratch = Scratch::make();
+    let script = r#"
+        show() { systemctl --user show --value -p "$1" varta; }
+        systemctl --user start varta
+        mkfifo "$2/commands"
+        "$5" --socket "$2/varta.sock" <"$2/commands" >/dev/null &
+        exec 3>"$2/commands"
+        tries=0
+        until [ "$(show StatusText)" = "1 agent: 1 up" ]; do
+            tries=$((tries + 1)); [ $tries -lt 300 ] || { systemctl --user status varta; exit 1; }
+            sleep 0.1
+        done
+        for upgrade in 1 2 3; do
+            before=$(show MainPID)
+            "$1" upgrade --socket "$2/varta.sock" >/dev/null
+            tries=0
+            until [ "$(show MainPID)" != "$before" ] && ! [ -d "/proc/$before" ]; do
+                tries=$((tries + 1)); [ $tries -lt 300 ] || { systemctl --user status varta; exit 1; }
+                sleep 0.1
+            done
+            echo "$(show ActiveState)/$(show SubState)/$(show NRestarts)"
+        done
+        # The watchdog is that of the new one, and a hung one is restarted.
+        sleep 2
+        echo "$(show ActiveState)/$(show SubState)/$(show NRestarts)"
+        kill -STOP "$(show MainPID)"
+        tries=0
+        until [ "$(show NRestarts)" = 1 ] && [ "$(show SubState)" = running ]; do
+            tries=$((tries + 1)); [ $tries -lt 300 ] || { systemctl --user status varta; exit 1; }
+            sleep 0.1
+        done
+        exec 3>&-
+        echo restarted"#;
+    let Some(said) = with_systemd(&scratch, "upgrade", script) else { return };
+    let same = "active/running/0";
+    assert_eq!(said, [same, same, same, same, "restarted"]);
+}
+
 /// Runs a script with a systemd of its own, and gives the lines that it prints; `None` where systemd does not run.
 fn with_systemd(scratch: &Scratch, name: &str, script: &str) -> Option<Vec<String>> {
     let systemd = Path::new("/lib/systemd/systemd");

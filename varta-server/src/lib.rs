@@ -34,7 +34,7 @@ pub use self::base::version::{COMMIT, VERSION, VERSION_AND_COMMIT};
 pub use self::base::{clock, logging, time};
 pub use self::domain::{beat, labels, outcome, tracker};
 pub use self::metrics::agent_rows::AgentMetrics;
-pub use self::server::{BoundServer, Server};
+pub use self::server::{BoundServer, Program, Server};
 pub use self::services::alerts::{
     AlertOptions, AlertUrl, Login, MailAddress, MailOptions, Relay, Template, TemplateName, WebhookSignature,
 };
@@ -58,6 +58,7 @@ pub mod cli {
     pub use crate::services::http::HttpArgs;
     pub use crate::services::maintenance::{
         ControlArgs, MaintenanceArgs, MaintenanceTask, PauseArgs, PausesArgs, ReloadArgs, ResumeArgs,
+        UpgradeArgs,
     };
     pub use crate::services::recording::{RecordingArgs, RecordingTask, ReplayArgs};
     pub use crate::services::recovery::{RecoveryArgs, Variable};

@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use varta_server::cli::{Args, unknown_variables};
 use varta_server::config::ConfigFile;
-use varta_server::{Error, GivenSockets, Server, logging, reap_adopted_children, reset_inherited};
+use varta_server::{Error, GivenSockets, Program, Server, logging, reap_adopted_children, reset_inherited};
 
 /// The time that blocking work outside the runtime gets when the server has stopped.
 const LAST_WORK_WITHIN: Duration = Duration::from_secs(1);
@@ -49,6 +49,8 @@ fn serve(args: Args) -> Result<(), Error> {
     for warning in of_file.into_iter().chain(unknown_variables()) {
         tracing::warn!(target: "varta::server", "{warning}");
     }
+    let program = Program::of_this_process().map_err(failed("find out where this program is"))?;
+    let takes_over = args.take_over;
     let config = args.into_config()?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(failed("start the runtime"))?;
     let served = runtime.block_on(async {
@@ -60,7 +62,9 @@ fn serve(args: Args) -> Result<(), Error> {
         let _ends_nothing = signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(failed("catch SIGXFSZ"))?;
         reap_adopted_children().map_err(failed("watch for SIGCHLD"))?;
         // After the handlers: from here on, a signal ends the server in order, which removes the sockets.
-        let server = Server::bind_or_take(config, given)?;
+        let server =
+            if takes_over { Server::take_over(config, given) } else { Server::bind_or_take(config, given) };
+        let server = server?.upgrade_by(program);
         let reloader = server.reloader();
         let reloads = async {
             while hang_up.recv().await.is_some() {

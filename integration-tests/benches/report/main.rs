@@ -30,6 +30,7 @@ mod sys;
 mod table;
 mod tracker;
 mod udp;
+mod upgrade;
 mod verdicts;
 
 use std::process::ExitCode;
@@ -39,7 +40,7 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 19] = [
+const BENCHMARKS: [(&str, Benchmark); 20] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
     ("shm", shm::measure),
@@ -59,6 +60,7 @@ const BENCHMARKS: [(&str, Benchmark); 19] = [
     ("death", verdicts::measure_deaths),
     ("deadline", verdicts::measure_deadlines),
     ("recovery", recovery::measure),
+    ("upgrade", upgrade::measure),
 ];
 
 fn main() -> ExitCode {

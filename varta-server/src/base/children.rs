@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ChildStderr, Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -61,6 +61,11 @@ impl OwnChild {
     /// The pid.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its standard error, if that is a pipe that nobody has taken.
+    pub(crate) fn take_stderr(&mut self) -> Option<ChildStderr> {
+        self.child.stderr.take()
     }
 
     /// Waits for the end, and reaps the child.

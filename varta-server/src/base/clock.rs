@@ -9,6 +9,9 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::base::time::{MonoTime, WallTime, nanos};
 
+/// More than passes between two readings of the clock in a row.
+const CLOCK_DOUBT: Duration = Duration::from_micros(20);
+
 /// The server's clock. Copies share the same start.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -23,6 +26,22 @@ impl Clock {
     pub fn start() -> Self {
         let host_start = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
         Clock { start: Instant::now(), host_start: nanos(host_start) }
+    }
+
+    /// Goes on with the clock of another process of this host, by what that says of [`Clock::host_start`]. No time
+    /// that the other has given is later than the present.
+    #[must_use]
+    pub(crate) fn resume(host_start: u64) -> Self {
+        let host_now = nanos(Self::monotonic_now());
+        let elapsed = Duration::from_nanos(host_now.saturating_sub(host_start)) + CLOCK_DOUBT;
+        let now = Instant::now();
+        Clock { start: now.checked_sub(elapsed).unwrap_or(now), host_start: host_start.min(host_now) }
+    }
+
+    /// `CLOCK_MONOTONIC` at the start, in nanoseconds.
+    #[must_use]
+    pub(crate) const fn host_start(&self) -> u64 {
+        self.host_start
     }
 
     /// The present time; never goes back.
@@ -116,6 +135,16 @@ pub fn wall_now() -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_goes_on_with_it_and_never_before_it() {
+        let clock = Clock::start();
+        let before = clock.now();
+        let other = Clock::resume(clock.host_start());
+        let (now, after) = (other.now(), clock.now());
+        assert!(before <= now && now <= after + CLOCK_DOUBT + Duration::from_secs(1), "{before:?} {now:?}");
+        assert_eq!(other.host_start(), clock.host_start());
+    }
 
     #[test]
     fn it_never_goes_back() {

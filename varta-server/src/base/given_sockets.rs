@@ -1,4 +1,5 @@
-//! Sockets that others have bound for this server: the service manager, as in sd_listen_fds(3).
+//! Sockets that others have bound for this server: the service manager, as in sd_listen_fds(3), or the server
+//! that this one takes over from.
 //!
 //! A given socket is used where an option names its address. Its file is removed at the end only if this server
 //! may do that: a service manager keeps the sockets that it gives.
@@ -18,6 +19,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::stat::fstat;
 use socket2::{Socket, Type};
 
+use crate::base::SocketFiles;
 use crate::base::error::Error;
 
 /// The number of the first descriptor that a service manager gives.
@@ -30,9 +32,13 @@ const NAMES_OF_OPTIONS: [&str; 5] = ["socket", "udp", "secure-udp", "metrics-add
 /// The descriptors of the environment have an owner already.
 static ARE_TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Sockets that were bound before this server was started. Clones share them: each is taken once.
+/// Sockets that were bound before this server was started, and the files of all Unix sockets that it has bound.
+/// Clones share them: each is taken once.
 #[derive(Clone, Debug, Default)]
-pub struct GivenSockets(Arc<Mutex<Vec<GivenSocket>>>);
+pub struct GivenSockets {
+    list: Arc<Mutex<Vec<GivenSocket>>>,
+    files: SocketFiles,
+}
 
 /// One of them.
 #[derive(Debug)]
@@ -40,18 +46,28 @@ pub(crate) struct GivenSocket {
     socket: Socket,
     /// Whether its file is removed when it is not used any more.
     removes_file: bool,
+    /// The datagrams that its queue holds, where that is known.
+    queue: Option<usize>,
     /// How errors name it.
     name: Name,
 }
 
-/// The number and the name that the service manager has given a socket.
 #[derive(Clone, Debug)]
-struct Name(RawFd, String);
+enum Name {
+    /// By the service manager, with this number and name.
+    OfManager(RawFd, String),
+    /// By the server before this one, for this option.
+    OfPredecessor(String),
+}
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Name(number, name) = self;
-        write!(f, "descriptor {number} ({}) of the service manager", name.escape_debug())
+        match self {
+            Name::OfManager(number, name) => {
+                write!(f, "descriptor {number} ({}) of the service manager", name.escape_debug())
+            }
+            Name::OfPredecessor(_) => f.write_str("a socket of the server before this one"),
+        }
     }
 }
 
@@ -73,7 +89,7 @@ impl GivenSockets {
             return Ok(GivenSockets::default());
         };
         let given = names.into_iter().map(|(number, name)| {
-            let who = Name(number, name);
+            let who = Name::OfManager(number, name);
             let failed = |error: io::Error| refused(&who, &error.to_string());
             // SAFETY: the number is only looked at; one that is not open gives an error.
             let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
@@ -84,7 +100,36 @@ impl GivenSockets {
             let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
             GivenSocket::new(descriptor, false, who.clone()).map_err(failed)
         });
-        Ok(GivenSockets(Arc::new(Mutex::new(given.collect::<Result<_, _>>()?))))
+        let list = Arc::new(Mutex::new(given.collect::<Result<_, _>>()?));
+        Ok(GivenSockets { list, files: SocketFiles::default() })
+    }
+
+    /// Adds a socket of the server before this one that is for this option, without dashes. `removes_file` says
+    /// whether its file is removed in the end, and `queue` how many datagrams its queue holds.
+    ///
+    /// # Errors
+    ///
+    /// It is no socket.
+    pub(crate) fn add_inherited(
+        &self,
+        socket: OwnedFd,
+        option: String,
+        removes_file: bool,
+        queue: Option<usize>,
+    ) -> io::Result<()> {
+        let given = GivenSocket::new(socket, removes_file, Name::OfPredecessor(option))?;
+        self.lock().push(GivenSocket { queue, ..given });
+        Ok(())
+    }
+
+    /// Closes what no option has taken of the sockets of the server before this one.
+    pub(crate) fn close_inherited(&self) {
+        self.lock().retain(|given| matches!(given.name, Name::OfManager(..)));
+    }
+
+    /// The files of the Unix sockets of this server.
+    pub(crate) const fn files(&self) -> &SocketFiles {
+        &self.files
     }
 
     /// Takes the Unix socket at this path, which `option` names.
@@ -141,7 +186,8 @@ impl GivenSockets {
     /// There is such a socket.
     pub(crate) fn check_all_taken(&self) -> Result<(), Error> {
         let list = self.lock();
-        let Some(given) = list.first() else { return Ok(()) };
+        let is_of_manager = |given: &&GivenSocket| matches!(given.name, Name::OfManager(..));
+        let Some(given) = list.iter().find(is_of_manager) else { return Ok(()) };
         Err(refused(
             &given.name,
             &format!(
@@ -152,7 +198,7 @@ impl GivenSockets {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<GivenSocket>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -164,12 +210,22 @@ impl GivenSocket {
         // Fails on what is no socket.
         socket.r#type()?;
         socket.set_nonblocking(true)?;
-        Ok(GivenSocket { socket, removes_file, name })
+        Ok(GivenSocket { socket, removes_file, queue: None, name })
     }
 
-    /// The socket, and whether its file is removed when it is not used any more.
-    pub(crate) fn into_socket(self) -> (Socket, bool) {
-        (self.socket, self.removes_file)
+    /// Whether its file is removed when it is not used any more.
+    pub(crate) const fn removes_file(&self) -> bool {
+        self.removes_file
+    }
+
+    /// The datagrams that its queue holds, where the server before this one has said that.
+    pub(crate) const fn queue(&self) -> Option<usize> {
+        self.queue
+    }
+
+    /// The socket itself.
+    pub(crate) fn into_socket(self) -> Socket {
+        self.socket
     }
 
     fn check(self, kind: Type, option: &'static str) -> Result<Self, Error> {
@@ -185,7 +241,9 @@ impl GivenSocket {
     }
 
     fn name(&self) -> &str {
-        &self.name.1
+        match &self.name {
+            Name::OfManager(_, name) | Name::OfPredecessor(name) => name,
+        }
     }
 
     fn path(&self) -> Option<PathBuf> {
@@ -277,125 +335,4 @@ fn own_pidfd_inode() -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::{TcpListener, UdpSocket};
-    use std::os::unix::net::{UnixDatagram, UnixListener};
-
-    use super::*;
-
-    fn given(sockets: impl IntoIterator<Item = (OwnedFd, &'static str)>) -> GivenSockets {
-        let given = sockets
-            .into_iter()
-            .map(|(socket, name)| GivenSocket::new(socket, false, Name(FIRST, name.to_owned())).unwrap());
-        GivenSockets(Arc::new(Mutex::new(given.collect())))
-    }
-
-    fn read(variables: &[(&str, &str)]) -> Result<Option<Vec<(RawFd, String)>>, Error> {
-        let find =
-            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
-        descriptors(find, 7, || Some(99))
-    }
-
-    #[test]
-    fn only_what_is_meant_for_this_process_is_taken_with_the_names_that_there_are() {
-        let named = |names: &[(RawFd, &str)]| {
-            Some(names.iter().map(|(number, name)| (*number, (*name).to_owned())).collect::<Vec<_>>())
-        };
-        let table: [(&[(&str, &str)], _); 6] = [
-            (&[], None),
-            (&[("LISTEN_FDS", "2")], None),
-            (&[("LISTEN_FDS", "2"), ("LISTEN_PID", "8")], None),
-            (&[("LISTEN_FDS", "1"), ("LISTEN_PID", "7"), ("LISTEN_PIDFDID", "98")], None),
-            (
-                &[("LISTEN_FDS", "2"), ("LISTEN_PID", "7"), ("LISTEN_PIDFDID", "99")],
-                named(&[(3, "unknown"), (4, "unknown")]),
-            ),
-            (
-                &[("LISTEN_FDS", "3"), ("LISTEN_PID", "7"), ("LISTEN_FDNAMES", "a::c:d")],
-                named(&[(3, "a"), (4, "unknown"), (5, "c")]),
-            ),
-        ];
-        for (variables, wanted) in table {
-            assert_eq!(read(variables).unwrap(), wanted, "{variables:?}");
-        }
-        for wrong in ["x", "-1", "5000", "99999999999999999999"] {
-            let said = read(&[("LISTEN_FDS", wrong), ("LISTEN_PID", "7")]).unwrap_err().to_string();
-            assert!(said.contains(&format!("LISTEN_FDS={wrong}")), "{said}");
-        }
-    }
-
-    #[test]
-    fn a_socket_is_taken_once_by_the_option_that_names_its_address() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("varta.sock");
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let tcp = TcpListener::bind(udp.local_addr().unwrap()).unwrap();
-        let address = udp.local_addr().unwrap();
-        let sockets = given([
-            (UnixDatagram::bind(&path).unwrap().into(), "varta.socket"),
-            (udp.into(), "varta.socket"),
-            (tcp.into(), "varta.socket"),
-        ]);
-        let link = directory.path().join("link");
-        std::os::unix::fs::symlink(directory.path(), &link).unwrap();
-        let take = |path: &Path| sockets.take_unix(path, Type::DGRAM, "--socket").unwrap();
-        assert!(take(&directory.path().join("other")).is_none());
-        let unix = take(&link.join("varta.sock")).unwrap();
-        assert!(!unix.into_socket().1, "its file stays");
-        assert!(take(&path).is_none());
-        let inet = |address, kind, option| sockets.take_inet(address, kind, option).unwrap();
-        let any_port = SocketAddr::new(address.ip(), 0);
-        assert!(inet(SocketAddr::from(([127, 0, 0, 2], 0)), Type::DGRAM, "--udp").is_none());
-        assert!(inet(any_port, Type::DGRAM, "--udp").is_some());
-        assert!(inet(address, Type::DGRAM, "--udp").is_none());
-        let said = sockets.check_all_taken().unwrap_err().to_string();
-        assert!(said.contains(&format!("no option names {address} (stream)")), "{said}");
-        assert!(inet(address, Type::STREAM, "--metrics-addr").is_some());
-        sockets.check_all_taken().unwrap();
-    }
-
-    #[test]
-    fn where_any_port_will_do_the_name_says_which_socket_is_meant() {
-        let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
-        let [plain, sealed] = [bind(), bind()];
-        let wanted = sealed.local_addr().unwrap();
-        let sockets = given([(plain.into(), "udp"), (sealed.into(), "secure-udp")]);
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let taken = sockets.take_inet(any, Type::DGRAM, "--secure-udp").unwrap().unwrap();
-        assert_eq!(taken.inet(), Some(wanted));
-        assert!(
-            sockets.take_inet(any, Type::DGRAM, "--secure-udp").unwrap().is_none(),
-            "the other is for --udp"
-        );
-    }
-
-    #[test]
-    fn one_of_another_kind_or_that_does_not_listen_is_refused_with_what_it_is() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("varta.sock");
-        let sockets = given([(UnixListener::bind(&path).unwrap().into(), "control")]);
-        let said = sockets.take_unix(&path, Type::DGRAM, "--socket").unwrap_err().to_string();
-        assert!(
-            said.starts_with("descriptor 3 (control) of the service manager: --socket")
-                && said.contains("is a stream socket, and a datagram socket is needed"),
-            "{said}"
-        );
-        let silent = Socket::new(socket2::Domain::IPV4, Type::STREAM, None).unwrap();
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        silent.bind(&any.into()).unwrap();
-        let sockets = given([(silent.into(), "metrics-addr")]);
-        let said = sockets.take_inet(any, Type::STREAM, "--metrics-addr").unwrap_err().to_string();
-        assert!(said.contains("does not listen"), "{said}");
-    }
-
-    #[test]
-    fn what_is_taken_does_not_block_and_is_not_inherited() {
-        let (one, _other) = UnixDatagram::pair().unwrap();
-        fcntl(&one, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
-        let taken = GivenSocket::new(one.into(), false, Name(FIRST, String::new())).unwrap();
-        assert!(taken.socket.nonblocking().unwrap());
-        assert_eq!(fcntl(&taken.socket, FcntlArg::F_GETFD).unwrap(), FdFlag::FD_CLOEXEC.bits());
-        let file = tempfile::tempfile().unwrap();
-        assert!(GivenSocket::new(file.into(), false, Name(FIRST, String::new())).is_err());
-    }
-}
+mod tests;

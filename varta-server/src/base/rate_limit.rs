@@ -7,6 +7,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::time::{MonoTime, nanos};
 
 const SECOND: u64 = 1_000_000_000;
@@ -21,7 +23,7 @@ pub(crate) struct RateLimit {
 }
 
 /// What has been used of a limit: the moment at which all of it will be free again.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Usage(u64);
 
 impl RateLimit {

@@ -8,12 +8,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::base::error::Error;
 use crate::base::files::directory::{directory_of, make_directory, open_directory};
 use crate::base::given_sockets::GivenSocket;
+use crate::base::socket_files::{BoundSocket, SocketFiles};
 
 /// The most bytes of a path in `sockaddr_un`, without the terminating zero.
 const MAX_PATH_LEN: usize = 107;
@@ -37,8 +39,9 @@ pub struct SocketOptions {
 /// The file of a bound socket, removed on drop unless others keep it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
-    place: SocketPlace,
-    is_removed: bool,
+    /// Also among the files of the server, as long as this lives.
+    bound: Arc<BoundSocket>,
+    files: SocketFiles,
 }
 
 /// The place of a socket's file.
@@ -105,8 +108,8 @@ impl SocketFile {
     /// # Errors
     ///
     /// A live server or another file has the name, or the kernel refuses.
-    pub(crate) fn bind(options: &SocketOptions) -> Result<(UnixDatagram, Self), Error> {
-        let (socket, file) = Self::make(options, Type::DGRAM, "--socket")?;
+    pub(crate) fn bind(options: &SocketOptions, files: &SocketFiles) -> Result<(UnixDatagram, Self), Error> {
+        let (socket, file) = Self::make(options, Type::DGRAM, "--socket", files)?;
         warn_if_shut_off(directory_of(&options.path), options.mode);
         Ok((OwnedFd::from(socket).into(), file))
     }
@@ -121,10 +124,11 @@ impl SocketFile {
         path: &Path,
         backlog: i32,
         option: &'static str,
+        files: &SocketFiles,
     ) -> Result<(UnixListener, Self), Error> {
         let path = path.to_path_buf();
         let options = SocketOptions { path, is_default: false, mode: 0o600, group: None };
-        let (socket, file) = Self::make(&options, Type::STREAM, option)?;
+        let (socket, file) = Self::make(&options, Type::STREAM, option, files)?;
         let failed = |source| Error::Socket { path: options.path.clone(), action: "listen on it", source };
         socket.listen(backlog).map_err(failed)?;
         Ok((OwnedFd::from(socket).into(), file))
@@ -139,8 +143,9 @@ impl SocketFile {
     pub(crate) fn listen_for_packets(
         options: &SocketOptions,
         backlog: i32,
+        files: &SocketFiles,
     ) -> Result<(UnixListener, Self), Error> {
-        let (socket, file) = Self::make(options, Type::SEQPACKET, "--socket")?;
+        let (socket, file) = Self::make(options, Type::SEQPACKET, "--socket", files)?;
         let failed = |source| Error::Socket { path: options.path.clone(), action: "listen on it", source };
         socket.listen(backlog).map_err(failed)?;
         Ok((OwnedFd::from(socket).into(), file))
@@ -152,18 +157,33 @@ impl SocketFile {
     /// # Errors
     ///
     /// The kernel refuses.
-    pub(crate) fn adopt(given: GivenSocket, path: &Path) -> Result<(Socket, Self), Error> {
+    pub(crate) fn adopt(
+        given: GivenSocket,
+        path: &Path,
+        files: &SocketFiles,
+    ) -> Result<(Socket, Self), Error> {
         let failed = |action| move |source| Error::Socket { path: path.to_path_buf(), action, source };
-        let (socket, is_removed) = given.into_socket();
+        let is_removed = given.removes_file();
+        let socket = given.into_socket();
         if socket.r#type().map_err(failed("look at the given socket"))? != Type::STREAM {
             socket.set_passcred(true).map_err(failed("ask for senders' credentials (SO_PASSCRED)"))?;
         }
         let identity = fs::symlink_metadata(path).map_or((0, 0), |found| identity_of(&found));
         let place = SocketPlace { path: path.to_path_buf(), identity };
-        Ok((socket, SocketFile { place, is_removed }))
+        let file = Self::listed(&socket, place, is_removed, files);
+        Ok((socket, file))
     }
 
-    fn make(options: &SocketOptions, kind: Type, option: &'static str) -> Result<(Socket, Self), Error> {
+    fn listed(socket: &Socket, place: SocketPlace, is_removed: bool, files: &SocketFiles) -> Self {
+        SocketFile { bound: files.add(socket, place, is_removed), files: files.clone() }
+    }
+
+    fn make(
+        options: &SocketOptions,
+        kind: Type,
+        option: &'static str,
+        files: &SocketFiles,
+    ) -> Result<(Socket, Self), Error> {
         let SocketOptions { path, is_default, mode, group } = options;
         let length = path.as_os_str().as_bytes().len();
         if length > MAX_PATH_LEN {
@@ -189,30 +209,38 @@ impl SocketFile {
         socket.bind(&address).map_err(failed("bind the socket"))?;
         let identity = fs::symlink_metadata(path).map_err(failed("look at the socket just made"))?;
         let place = SocketPlace { path: path.clone(), identity: identity_of(&identity) };
-        let file = SocketFile { place, is_removed: true };
+        let file = Self::listed(&socket, place, true, files);
 
-        file.place.open_to(*group, *mode).map_err(failed("set the socket's mode and group"))?;
+        file.place().open_to(*group, *mode).map_err(failed("set the socket's mode and group"))?;
         Ok((socket, file))
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.place.path
+        &self.bound.place.path
     }
 
     pub(crate) fn place(&self) -> &SocketPlace {
-        &self.place
+        &self.bound.place
+    }
+
+    /// Notes how many datagrams the queue of the socket holds, for a server that takes it over.
+    pub(crate) fn note_queue(&self, length: Option<usize>) {
+        if let Some(length) = length {
+            self.bound.queue.get_or_init(|| length);
+        }
     }
 
     /// Whether it is removed at the end, as one that this server has made.
-    pub(crate) const fn is_removed(&self) -> bool {
-        self.is_removed
+    pub(crate) fn is_removed(&self) -> bool {
+        self.bound.is_removed
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.is_removed
-            && self.place.is_held()
+        if self.bound.is_removed
+            && !self.files.are_kept()
+            && self.bound.place.is_held()
             && let Err(error) = fs::remove_file(self.path())
         {
             tracing::warn!(
@@ -308,131 +336,4 @@ fn remove_stale(path: &Path, option: &'static str) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(path: PathBuf) -> SocketOptions {
-        SocketOptions { path, is_default: false, mode: 0o600, group: None }
-    }
-
-    #[test]
-    fn the_file_has_the_mode_asked_for_and_goes_with_the_socket() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("made/varta.sock");
-        let (_socket, file) =
-            SocketFile::bind(&SocketOptions { mode: 0o660, ..options(path.clone()) }).unwrap();
-        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o660);
-        assert_eq!(fs::metadata(dir.path().join("made")).unwrap().mode() & 0o777, 0o700);
-        drop(file);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_live_server_is_refused_and_keeps_its_socket() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("varta.sock");
-        let (_socket, first) = SocketFile::bind(&options(path.clone())).unwrap();
-        assert!(matches!(SocketFile::bind(&options(path.clone())), Err(Error::SocketInUse { .. })));
-        assert_eq!(identity_of(&fs::symlink_metadata(&path).unwrap()), first.place.identity);
-    }
-
-    #[test]
-    fn another_type_of_socket_that_is_alive_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("varta.sock");
-        let _stream = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert!(matches!(SocketFile::bind(&options(path)), Err(Error::SocketInUse { .. })));
-    }
-
-    #[test]
-    fn a_socket_for_connections_is_made_with_the_same_care() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("varta.sock.control");
-        let listen = || SocketFile::listen(&path, 1, "--control-socket");
-        let (socket, file) = listen().unwrap();
-        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o777, 0o600);
-        let refused = listen().unwrap_err().to_string();
-        assert!(
-            refused.contains("another server") && refused.ends_with("with --control-socket"),
-            "{refused}"
-        );
-        std::os::unix::net::UnixStream::connect(&path).unwrap();
-        drop(file);
-        assert!(!path.exists());
-        drop((socket, UnixListener::bind(&path).unwrap()));
-        assert!(path.exists(), "a plain socket leaves its file behind");
-        drop(listen().unwrap());
-        assert!(!path.exists());
-        fs::write(&path, "").unwrap();
-        assert!(listen().unwrap_err().to_string().contains("is not a socket"));
-    }
-
-    #[test]
-    fn the_socket_of_a_dead_server_is_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("varta.sock");
-        drop(UnixDatagram::bind(&path).unwrap());
-        assert!(path.exists(), "a plain socket leaves its file behind");
-        SocketFile::bind(&options(path)).unwrap();
-    }
-
-    #[test]
-    fn a_file_that_is_no_socket_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("varta.sock");
-        fs::write(&path, "precious").unwrap();
-        assert!(matches!(SocketFile::bind(&options(path.clone())), Err(Error::NotASocket { .. })));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
-    }
-
-    #[test]
-    fn a_file_that_another_server_put_in_its_place_is_not_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("varta.sock");
-        let (_socket, file) = SocketFile::bind(&options(path.clone())).unwrap();
-        fs::remove_file(&path).unwrap();
-        let _other = UnixDatagram::bind(&path).unwrap();
-        drop(file);
-        assert!(path.exists());
-    }
-
-    #[test]
-    fn a_link_that_took_the_files_place_is_not_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("varta.sock");
-        let (_socket, file) = SocketFile::bind(&options(path.clone())).unwrap();
-        let precious = dir.path().join("precious");
-        fs::write(&precious, "").unwrap();
-        fs::set_permissions(&precious, Permissions::from_mode(0o600)).unwrap();
-        fs::remove_file(&path).unwrap();
-        std::os::unix::fs::symlink(&precious, &path).unwrap();
-        assert!(file.place.open_to(None, 0o666).is_err());
-        assert_eq!(fs::metadata(&precious).unwrap().mode() & 0o777, 0o600);
-    }
-
-    #[test]
-    fn a_default_directory_that_others_may_write_to_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
-        let default = SocketOptions { is_default: true, ..options(dir.path().join("varta.sock")) };
-        assert!(matches!(SocketFile::bind(&default), Err(Error::UnsafeDirectory { .. })));
-    }
-
-    #[test]
-    fn a_pipe_in_the_place_of_the_directory_is_refused_without_waiting() {
-        let dir = tempfile::tempdir().unwrap();
-        let pipe = dir.path().join("pipe");
-        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-        let refused = SocketFile::bind(&options(pipe.join("varta.sock"))).unwrap_err().to_string();
-        assert!(refused.contains("make the socket's directory: Not a directory"), "{refused}");
-    }
-
-    #[test]
-    fn a_path_that_is_too_long_is_refused_with_its_length() {
-        let long = options(PathBuf::from(format!("/tmp/{}", "x".repeat(120))));
-        assert!(matches!(
-            SocketFile::bind(&long),
-            Err(Error::SocketPathTooLong { length: 125, most: 107, .. })
-        ));
-    }
-}
+mod tests;

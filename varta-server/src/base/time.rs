@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// assert_eq!(beat + Duration::from_millis(500), MonoTime::from_millis(30_500));
 /// assert_eq!(MonoTime::from_secs(31) - beat, Duration::from_secs(1));
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MonoTime(u64);
 
 impl MonoTime {

@@ -8,6 +8,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 
@@ -42,6 +43,13 @@ pub struct Args {
     /// the server waits for, and agents that raise no alarms for a time.
     #[arg(long, env = "VARTA_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+
+    /// Take over from the server that runs with the same control socket
+    ///
+    /// That server serves until this one has read its configuration and keys; then it hands its sockets and all that
+    /// it knows over, and ends. What `varta-server upgrade` starts has this option.
+    #[arg(long, env = "VARTA_TAKE_OVER", hide_short_help = true, value_parser = FalseyValueParser::new())]
+    pub take_over: bool,
 
     /// Where agents beat.
     #[command(flatten, next_help_heading = "Sockets and agents' beats")]

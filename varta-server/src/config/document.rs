@@ -24,6 +24,8 @@ use crate::services;
 
 /// The option that the file cannot set, because it names the file.
 const ITSELF: &str = "config";
+/// The option that the file cannot set, because it is meant for one start.
+const FOR_ONE_START: &str = "take-over";
 /// The parsed content of a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Document {
@@ -113,8 +115,11 @@ fn find<'c>(command: &'c Command, name: &str) -> Result<&'c Arg, String> {
     if name == ITSELF {
         return Err(format!("{ITSELF}: a file cannot name another; give it on the command line"));
     }
-    let options =
-        || command.get_arguments().filter(|option| option.get_long().is_some_and(|long| long != ITSELF));
+    if name == FOR_ONE_START {
+        return Err(format!("{FOR_ONE_START}: is for one start; give it on the command line"));
+    }
+    let is_key = |long: &str| long != ITSELF && long != FOR_ONE_START;
+    let options = || command.get_arguments().filter(|option| option.get_long().is_some_and(is_key));
     options().find(|option| option.get_long() == Some(name)).ok_or_else(|| {
         let known = options().filter_map(Arg::get_long).chain(Tables::names());
         let hint = match nearest(name, known) {

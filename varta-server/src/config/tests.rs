@@ -221,7 +221,8 @@ fn the_example_has_every_option_and_what_it_says_is_the_default() {
     assert_eq!(counts, [1, 1, 1]);
     // A rule has keys with the names of options.
     let (options, _) = whole.split_once("\n[[").unwrap();
-    for option in definition().get_arguments().filter(|option| option.get_id() != "config") {
+    let is_key = |option: &&clap::Arg| option.get_id() != "config" && option.get_id() != "take_over";
+    for option in definition().get_arguments().filter(is_key) {
         let key = option.get_long().unwrap();
         let is_key = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(" = "));
         let is_switch = !option.get_action().takes_values();

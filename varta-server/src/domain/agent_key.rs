@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::beat::Origin;
 use crate::domain::tracker::{AgentId, Twin};
 
 /// What tells agents apart: origin, pid and twin. An agent may change its name, so that only one that was
 /// expected and has not come, of which nothing else is known, goes by its name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct AgentKey {
     origin: Origin,
     pid: u32,

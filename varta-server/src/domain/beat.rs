@@ -12,6 +12,7 @@ use varta_proto::Frame;
 use varta_proto::control::{AgentName, GoodbyeReason};
 
 use crate::base::time::MonoTime;
+use crate::domain::by_value;
 use crate::domain::labels::Labels;
 
 /// A well-formed frame from an accepted sender, on its way to the tracker.
@@ -57,9 +58,10 @@ pub enum ControlMessage {
 }
 
 /// The content of a Hello: the agent's identity and requests. Every field may be missing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The agent's name.
+    #[serde(with = "by_value::name")]
     pub name: Option<AgentName>,
     /// The interval at which the agent intends to beat.
     pub interval: Option<Duration>,
@@ -68,11 +70,12 @@ pub struct Hello {
     /// The time from now on in which the agent may be silent ("busy until").
     pub busy_for: Option<Duration>,
     /// The agent's labels, by which operators sort agents.
+    #[serde(with = "by_value::labels")]
     pub labels: Labels,
 }
 
 /// The sender of a datagram, as far as the transport attests it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Sender {
     /// The transport and address that the datagram came from.
     pub origin: Origin,
@@ -98,7 +101,7 @@ pub enum Origin {
 }
 
 /// The remote endpoint: what distinguishes senders that share address and pid.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RemoteEndpoint {
     /// The source port. It changes when an agent reconnects.
     pub port: u16,
@@ -108,7 +111,7 @@ pub struct RemoteEndpoint {
 
 /// A key by its number. Numbers are assigned in the order in which keys are first seen, and never reused for
 /// another key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct KeyId(pub u16);
 
 /// The transport of a datagram: the value of the metric label `transport`.

@@ -4,6 +4,7 @@
 pub(crate) mod agent_key;
 mod agent_pattern;
 pub mod beat;
+mod by_value;
 pub(crate) mod describe;
 mod expected;
 mod forget_after;

@@ -86,6 +86,12 @@ impl Feed {
         }
     }
 
+    /// Counts transitions that never got as far as the queue.
+    pub(crate) fn miss(&self, number: u64) {
+        self.queue.dropped.increment(number);
+        self.lost.store(true, Ordering::Relaxed);
+    }
+
     /// Queues an agent that is forgotten, if the subscriber asked for it.
     pub(crate) fn put_forgotten(&self, forgotten: &Forgotten) {
         if let Some(queue) = &self.forgotten

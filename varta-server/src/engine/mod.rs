@@ -5,6 +5,7 @@ mod debugging;
 mod detector_options;
 mod feed;
 mod forget;
+pub(crate) mod handover;
 pub(crate) mod metrics;
 pub(crate) mod options;
 mod process_monitor;

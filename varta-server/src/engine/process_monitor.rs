@@ -52,6 +52,8 @@ pub(crate) struct ProcessMonitor {
     /// Requests not yet carried out. Bounded: at most what one turn of the tracker produces, which beats and
     /// deadlines limit, and one watch or unwatch for each agent.
     pub(super) requests: VecDeque<TrackerRequest>,
+    /// Processes that the server before this one watched, and are not watched yet. Bounded by what it watched.
+    pub(super) inherited: VecDeque<(WatchedProcess, Option<Pidfd>)>,
     /// Pidfds that came with the datagrams of this turn, by pid.
     arrived: Vec<(u32, Pidfd)>,
     /// Records what the tracker is given.
@@ -96,6 +98,7 @@ impl ProcessMonitor {
             answers,
             quick_samples: HashMap::new(),
             requests: VecDeque::new(),
+            inherited: VecDeque::new(),
             arrived: Vec::new(),
             recorder,
         }
@@ -158,8 +161,29 @@ impl ProcessMonitor {
         self.recorder.record(InputRecord::Absence { pid, process, death, at: now });
     }
 
+    /// Takes over processes that another server watches, with the pidfds that it has passed.
+    pub(crate) fn inherit(&mut self, processes: Vec<WatchedProcess>, pidfds: Vec<OwnedFd>) {
+        let mut pidfds = pidfds.into_iter().map(Pidfd::of_sender);
+        self.inherited = processes.into_iter().map(|process| (process, pidfds.next())).collect();
+    }
+
+    /// Whether there is something to do that no event announces.
+    pub(super) fn has_requests(&self) -> bool {
+        !self.requests.is_empty() || !self.inherited.is_empty()
+    }
+
+    fn watch_inherited(&mut self, tracker: &mut Tracker, now: MonoTime) {
+        for _ in 0..REQUESTS_PER_TURN {
+            let Some((process, pidfd)) = self.inherited.pop_front() else { return };
+            self.watch_by(process, pidfd, tracker, now);
+        }
+    }
+
     /// Carries out some of the tracker's requests.
     pub(super) fn do_requests(&mut self, tracker: &mut Tracker, now: MonoTime) {
+        if !self.inherited.is_empty() {
+            self.watch_inherited(tracker, now);
+        }
         self.requests.extend(std::iter::from_fn(|| tracker.poll_request()));
         for _ in 0..REQUESTS_PER_TURN {
             let Some(request) = self.requests.pop_front() else { return self.arrived.clear() };
@@ -184,10 +208,20 @@ impl ProcessMonitor {
     }
 
     fn watch(&mut self, process: WatchedProcess, tracker: &mut Tracker, now: MonoTime) {
+        let arrived = self.arrived.iter().position(|(sender, _)| *sender == process.pid);
+        let arrived = arrived.map(|place| self.arrived.swap_remove(place).1);
+        self.watch_by(process, arrived, tracker, now);
+    }
+
+    fn watch_by(
+        &mut self,
+        process: WatchedProcess,
+        arrived: Option<Pidfd>,
+        tracker: &mut Tracker,
+        now: MonoTime,
+    ) {
         let WatchedProcess { pid, start_time, tag, .. } = process;
         let identified = start_time.map(|start_time| ProcessId { pid, start_time, tag });
-        let arrived = self.arrived.iter().position(|(sender, _)| *sender == pid);
-        let arrived = arrived.map(|place| self.arrived.swap_remove(place).1);
         match self.watcher.watch(u64::from(pid), process, arrived) {
             Err(WatchError::Gone) => self.record_absence(pid, identified, ExitStatus::Unknown, tracker, now),
             Ok(()) => self.oom.watch(pid),

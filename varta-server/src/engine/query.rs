@@ -8,7 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::base::Glob;
 use crate::domain::AgentPattern;
 use crate::domain::tracker::{AgentId, AgentStatus, NameCount, NameMatches, Policy, Transition, Verdict};
+use crate::engine::handover::GiveAway;
 use crate::engine::state_queue::Event;
+use crate::engine::subscribers::Subscribers;
 use crate::metrics::agent_rows::{AgentMetrics, AgentRows};
 
 /// A query to the engine. A response whose receiver is gone is dropped.
@@ -36,6 +38,10 @@ pub(crate) enum Query {
     Forget { who: AgentPattern, from: usize, answer: oneshot::Sender<ForgetSlice> },
     /// The agents in alarm, from slot `from` on.
     Alarms { from: usize, answer: oneshot::Sender<Alarms> },
+    /// Gives the state to another server, while the listeners stand still.
+    GiveAway(GiveAway),
+    /// The subscribers that come later than the engine.
+    Attach(Box<Subscribers>),
     /// Sends snapshots of agents from slot `from` on through a reserved place of the state queue.
     Slice { from: usize, place: mpsc::OwnedPermit<Event> },
 }

@@ -19,6 +19,7 @@ use crate::domain::beat::{Origin, Transport};
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::tracker::{RegistryChange, Tracker};
 use crate::engine::debugging::{debug_refusals, debug_verdict};
+use crate::engine::handover::{Export, GiveAway};
 use crate::engine::metrics::TrackerMetrics;
 use crate::engine::process_monitor::ProcessMonitor;
 use crate::engine::query::{Alarms, MatchingSlice, NamedSlice, Query, Slice};
@@ -78,6 +79,8 @@ pub(crate) struct TrackerActor {
     pub(crate) auto_rows: AutoRows,
     /// The tracker's default timeout, from which the self-check follows.
     pub(crate) stall_after: Duration,
+    /// When the server before this one stopped reading.
+    pub(crate) unread_since: Option<MonoTime>,
 }
 
 fn no_deaths(source: std::io::Error) -> Error {
@@ -92,6 +95,7 @@ impl TrackerActor {
     /// The kernel does not report exits any more.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let mut last_turn = self.clock.now();
+        self.notice_blindness(self.unread_since, last_turn);
         // A single timer, reset only to an earlier time: each beat moves the deadline a little further, and a
         // timer that fires early just finds nothing due.
         let mut timer = pin!(tokio::time::sleep_until(self.clock.instant(MonoTime::NEVER)));
@@ -112,7 +116,7 @@ impl TrackerActor {
             }
             let mut listeners_gone = false;
             let mut died = None;
-            let has_requests = !self.process_monitor.requests.is_empty();
+            let has_requests = self.process_monitor.has_requests();
             tokio::select! {
                 biased;
                 batch = self.inbox.recv() => match batch {
@@ -125,7 +129,15 @@ impl TrackerActor {
                     let now = self.clock.now();
                     self.process_monitor.apply_sample(answer, &mut self.tracker, now);
                 }
-                Some(query) = self.queries.recv() => self.answer(query).await,
+                Some(query) = self.queries.recv() => {
+                    if let Query::GiveAway(GiveAway(give)) = query {
+                        if self.give_away(give).await? {
+                            return Ok(());
+                        }
+                    } else {
+                        self.answer(query).await;
+                    }
+                }
                 () = &mut timer, if rings_at.is_some() => rings_at = None,
                 () = std::future::ready(()), if has_requests => {}
             }
@@ -153,6 +165,21 @@ impl TrackerActor {
                 return Ok(());
             }
         }
+    }
+
+    /// Gives the state to another server. Whether that has taken it. All that has been received is handled before,
+    /// and nothing is received meanwhile.
+    async fn give_away(&mut self, give: Box<dyn FnOnce(&Export<'_>) -> bool + Send>) -> Result<bool, Error> {
+        self.drain_inbox();
+        if let Some(death) = self.process_monitor.watcher.try_next().map_err(no_deaths)? {
+            self.apply_exits(death).await?;
+        }
+        let now = self.clock.now();
+        while self.process_monitor.has_requests() {
+            self.process_monitor.do_requests(&mut self.tracker, now);
+        }
+        self.hand_on_transitions();
+        Ok(give(&Export::new(self.tracker.state(), &self.process_monitor.watcher)))
     }
 
     /// Processes exits, after the last beats of the processes: all exits are known before the sockets are read, so
@@ -381,6 +408,13 @@ impl TrackerActor {
                 // One that has just come back lives.
                 self.read_ahead().await;
                 let _ = answer.send(self.forget(&who, from));
+            }
+            Query::GiveAway(_) => {}
+            Query::Attach(subscribers) => {
+                if subscribers.state.is_some() {
+                    self.tracker.track_registry_changes();
+                }
+                self.sinks.attach(*subscribers);
             }
             Query::Alarms { from, answer } => _ = answer.send(self.alarms(from)),
             Query::Slice { from, place } => _ = place.send(Event::Slice(self.slice(from))),

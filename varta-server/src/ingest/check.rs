@@ -49,6 +49,8 @@ pub(crate) struct CheckSocket {
     allowed: watch::Receiver<AllowedSenders>,
     socket: BoundListener,
     file: SocketFile,
+    /// The sockets of the server, for the one that takes the place of this.
+    given: GivenSockets,
 }
 
 /// The rules by which datagrams are judged, with caches of their own.
@@ -83,14 +85,14 @@ impl CheckSocket {
         given: &GivenSockets,
     ) -> Result<Self, Error> {
         let (socket, file) = match given.take_unix(&options.path, Type::SEQPACKET, "--socket")? {
-            Some(given) => {
-                let (socket, file) = SocketFile::adopt(given, &options.path)?;
+            Some(socket) => {
+                let (socket, file) = SocketFile::adopt(socket, &options.path, given.files())?;
                 (OwnedFd::from(socket).into(), file)
             }
-            None => SocketFile::listen_for_packets(options, BACKLOG)?,
+            None => SocketFile::listen_for_packets(options, BACKLOG, given.files())?,
         };
         let held = HeldSocket::new(options.clone(), file.place().clone(), file.is_removed());
-        Ok(CheckSocket { held, allowed, socket, file })
+        Ok(CheckSocket { held, allowed, socket, file, given: given.clone() })
     }
 
     /// Where its file is.
@@ -117,12 +119,11 @@ impl CheckSocket {
         let mut present = Some(self);
         while let Some(socket) = present {
             let (held, allowed) = (socket.held.clone(), socket.allowed.clone());
-            let place = held.place();
+            let (place, given) = (held.place(), socket.given.clone());
             let replaced = stop.child_token();
             let replace = async {
                 let by = held.clone();
-                let bind =
-                    move || CheckSocket::bind(&by.options(), allowed.clone(), &GivenSockets::default());
+                let bind = move || CheckSocket::bind(&by.options(), allowed.clone(), &given);
                 let mut next = keeper.replacement(&place, bind, &stop).await;
                 if let Some(next) = &mut next {
                     held.is_replaced(next.file.place().clone());

@@ -101,14 +101,14 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
-    use crate::base::SocketFile;
+    use crate::base::{SocketFile, SocketFiles};
 
     #[test]
     fn a_change_of_mode_is_taken_back_unless_it_is_kept_and_the_next_socket_has_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("varta.sock");
         let options = SocketOptions { path: path.clone(), is_default: false, mode: 0o600, group: None };
-        let (_socket, file) = SocketFile::bind(&options).unwrap();
+        let (_socket, file) = SocketFile::bind(&options, &SocketFiles::default()).unwrap();
         let held = HeldSocket::new(options, file.place().clone(), true);
         let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert!(held.change(0o600, None).unwrap().is_none());
@@ -123,7 +123,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("varta.sock");
         let options = SocketOptions { path: path.clone(), is_default: false, mode: 0o600, group: None };
-        let (_socket, file) = SocketFile::bind(&options).unwrap();
+        let (_socket, file) = SocketFile::bind(&options, &SocketFiles::default()).unwrap();
         let gid = fs::metadata(&path).unwrap().gid();
         let given = HeldSocket::new(options.clone(), file.place().clone(), false);
         given.change(0o660, Some(gid)).unwrap().unwrap().keep();

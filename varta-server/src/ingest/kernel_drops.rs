@@ -8,6 +8,7 @@ use crate::ingest::kernel_queues;
 use crate::ingest::metrics::KERNEL_DROPS;
 use crate::ingest::probes::Probes;
 use crate::metrics::Registry;
+use crate::metrics::counters::CounterValue;
 
 /// The drop counters of all sockets, and the sockets. Clones share them.
 #[derive(Clone)]
@@ -30,6 +31,29 @@ impl KernelDrops {
             );
         }
         KernelDrops { probes, counters }
+    }
+
+    /// Whether a family is that of these counters.
+    pub(crate) fn is_its(family: &str) -> bool {
+        family == KERNEL_DROPS.name
+    }
+
+    /// Goes on from the counters of another server, which had these sockets too: what the kernel has dropped there is
+    /// counted by this one, and the rest was dropped at sockets that are no more.
+    pub(crate) fn resume(&self, former: &[CounterValue]) {
+        for transport in Transport::ALL {
+            let is_its = |(name, labels, _): &&CounterValue| {
+                Self::is_its(name) && labels.iter().any(|(_, value)| value == transport.as_str())
+            };
+            let counted = former.iter().find(is_its).map_or(0, |(_, _, value)| *value);
+            let mut known = 0;
+            self.probes.each(|probe| {
+                if probe.transport() == transport {
+                    known += u64::from(probe.kernel_drops().unwrap_or(0));
+                }
+            });
+            self.counters[transport.index()].increment(counted.saturating_sub(known));
+        }
     }
 
     /// Adds what the kernel has dropped since the last call.

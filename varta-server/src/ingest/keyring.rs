@@ -113,13 +113,19 @@ struct Decrypted {
 struct KeyIndex(Vec<u64>);
 
 impl Keyring {
-    /// Reads the key files, if there are any. `stall_after` is the longest timeout of an agent.
+    /// Reads the key files, if there are any. `stall_after` is the longest timeout of an agent. `known` are the
+    /// fingerprints of the server that this one takes over from, whose keys keep their ids.
     ///
     /// # Errors
     ///
     /// The first file that cannot be used.
-    pub(crate) fn read(files: &KeyFiles, max_agents: usize, stall_after: Duration) -> Result<Self, Error> {
-        let mut known = KeyIndex::default();
+    pub(crate) fn read(
+        files: &KeyFiles,
+        max_agents: usize,
+        stall_after: Duration,
+        known: Vec<u64>,
+    ) -> Result<Self, Error> {
+        let mut known = KeyIndex(known);
         let keys = Keys::read(files, &mut known)?;
         let most = max_agents.saturating_mul(SESSIONS_PER_AGENT).max(FEWEST_SESSIONS);
         let replays = ReplayTable::new(most, live_for(stall_after));
@@ -148,6 +154,12 @@ impl Keyring {
     /// The capacity of the replay table, in sessions.
     pub(crate) fn most_sessions(&self) -> usize {
         self.open().replays.most()
+    }
+
+    /// All replay windows, for the server that takes over.
+    pub(crate) fn windows(&self) -> Vec<PersistedWindow> {
+        let content = self.open();
+        content.replays.windows(|key| content.known.0.get(usize::from(key.0)).copied())
     }
 
     /// Restores the replay windows that an earlier server saved.

@@ -21,6 +21,7 @@ use crate::ingest::admission::{Admission, UnixAdmission};
 use crate::ingest::batch::Batch;
 use crate::ingest::endpoint::Endpoint;
 use crate::ingest::fd_reaper::FdReaper;
+use crate::ingest::gate::Gate;
 use crate::ingest::held_socket::HeldSocket;
 use crate::ingest::keyring::Keyring;
 use crate::ingest::metrics::FrameCounters;
@@ -50,6 +51,17 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
 /// The number of consecutive failures, a second's worth, at which the listener ends with an error.
 const MAX_ERRORS: u32 = 50;
 
+/// Where a listener sends what it receives, and when.
+#[derive(Clone)]
+pub(crate) struct Intake {
+    pub(crate) stop: CancellationToken,
+    pub(crate) inbox: mpsc::Sender<Batch>,
+    pub(crate) clock: Clock,
+    pub(crate) counters: FrameCounters,
+    /// Shut while another server takes over.
+    pub(crate) gate: Gate,
+}
+
 /// A bound socket and its admission rules.
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -71,9 +83,10 @@ impl Listener {
         given: &GivenSockets,
     ) -> Result<Self, Error> {
         let (socket, file, queue) = match given.take_unix(&options.path, Type::DGRAM, "--socket")? {
-            Some(given) => long_queue::adopt(given, options)?,
-            None => long_queue::bind(options, queue)?,
+            Some(socket) => long_queue::adopt(socket, options, given.files())?,
+            None => long_queue::bind(options, queue, given.files())?,
         };
+        file.note_queue(queue);
         let endpoint = Endpoint::Unix(file.path().to_path_buf());
         let queue = QueueFill::new(file.path().to_path_buf(), queue);
         let failed = |source| endpoint.failed("start a thread for", source);
@@ -141,14 +154,10 @@ impl Listener {
         Ok(Probe::new(self.duplicate()?, self.endpoint.clone(), self.unix_queue()))
     }
 
-    /// Sends batches to `inbox` until `stop` is cancelled, then drains what has arrived by that moment.
-    pub(crate) async fn run(
-        self,
-        stop: CancellationToken,
-        inbox: mpsc::Sender<Batch>,
-        clock: Clock,
-        counters: FrameCounters,
-    ) -> Result<(), Error> {
+    /// Sends batches to `inbox` until `stop` is cancelled, then drains what has arrived by that moment. While the
+    /// gate is shut it reads nothing.
+    pub(crate) async fn run(self, intake: Intake) -> Result<(), Error> {
+        let Intake { stop, inbox, clock, counters, gate: way } = intake;
         let Listener { socket, file, endpoint, mut gate } = self;
         let failed = |action| {
             let endpoint = &endpoint;
@@ -169,6 +178,8 @@ impl Listener {
             Admission::Udp | Admission::SecureUdp(_) => ReceiveBuffer::for_udp(),
         };
         let mut errors_in_a_row = 0;
+        let Some(mut permit) = way.enter(&stop).await else { return Ok(()) };
+        let mut shut = pin!(way.shut());
         // Registered once instead of once for each batch.
         let mut stopped = pin!(stop.cancelled());
         // Whether more datagrams may wait than the runtime's readiness shows.
@@ -176,6 +187,13 @@ impl Listener {
         let mut pidfds_timer = pin!(tokio::time::sleep_until(clock.instant(MonoTime::NEVER)));
         let mut pidfds_resume_at = None;
         loop {
+            if way.is_shut() {
+                drop(permit);
+                let Some(next) = way.enter(&stop).await else { return Ok(()) };
+                permit = next;
+                shut.set(way.shut());
+                goes_on = true;
+            }
             // Read before the receive call, so that everything delivered before the stop is still received.
             let last_round = stop.is_cancelled();
             let rounds = if last_round { LAST_ROUNDS } else { ROUNDS };
@@ -184,6 +202,7 @@ impl Listener {
                 tokio::select! {
                     ready = socket.readable() => ready.map_err(failed("wait for the socket"))?,
                     () = &mut stopped => continue,
+                    () = &mut shut => continue,
                     () = &mut pidfds_timer, if pidfds_resume_at.is_some() => {
                         pidfds_resume_at = None;
                         gate.resume_pidfds(socket.as_fd(), clock.now());

@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::base::error::Error;
 use crate::base::given_sockets::GivenSocket;
-use crate::base::{SocketFile, SocketOptions};
+use crate::base::{SocketFile, SocketFiles, SocketOptions};
 
 const QUEUE_FILE: &str = "/proc/sys/net/unix/max_dgram_qlen";
 
@@ -30,13 +30,13 @@ type Bound = (UnixDatagram, SocketFile, Option<usize>);
 /// # Errors
 ///
 /// As for [`SocketFile::bind`].
-pub(super) fn bind(options: &SocketOptions, wanted: usize) -> Result<Bound, Error> {
+pub(super) fn bind(options: &SocketOptions, wanted: usize, files: &SocketFiles) -> Result<Bound, Error> {
     if queue_length().is_none_or(|length| length < wanted)
-        && let Some(bound) = bind_in_own_namespace(options, wanted)
+        && let Some(bound) = bind_in_own_namespace(options, wanted, files)
     {
         return bound;
     }
-    let (socket, file) = SocketFile::bind(options)?;
+    let (socket, file) = SocketFile::bind(options, files)?;
     Ok((socket, file, queue_length()))
 }
 
@@ -46,16 +46,25 @@ pub(super) fn bind(options: &SocketOptions, wanted: usize) -> Result<Bound, Erro
 /// # Errors
 ///
 /// As for [`SocketFile::adopt`].
-pub(super) fn adopt(given: GivenSocket, options: &SocketOptions) -> Result<Bound, Error> {
-    let (socket, file) = SocketFile::adopt(given, &options.path)?;
-    Ok((OwnedFd::from(socket).into(), file, queue_length()))
+pub(super) fn adopt(
+    given: GivenSocket,
+    options: &SocketOptions,
+    files: &SocketFiles,
+) -> Result<Bound, Error> {
+    let queue = given.queue().or_else(queue_length);
+    let (socket, file) = SocketFile::adopt(given, &options.path, files)?;
+    Ok((OwnedFd::from(socket).into(), file, queue))
 }
 
 /// `None` when this process may not make a network namespace or set the length there.
-fn bind_in_own_namespace(options: &SocketOptions, wanted: usize) -> Option<Result<Bound, Error>> {
+fn bind_in_own_namespace(
+    options: &SocketOptions,
+    wanted: usize,
+    files: &SocketFiles,
+) -> Option<Result<Bound, Error>> {
     let work = || {
         enter_own_namespace(wanted).ok()?;
-        let bound = SocketFile::bind(options);
+        let bound = SocketFile::bind(options, files);
         Some(bound.map(|(socket, file)| (socket, file, queue_length())))
     };
     // The namespace is that of the thread, and lasts as long as the socket.
@@ -111,7 +120,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("varta.sock");
         let options = SocketOptions { path: path.clone(), is_default: false, mode: 0o600, group: None };
-        let (socket, file, length) = bind(&options, wanted).unwrap();
+        let (socket, file, length) = bind(&options, wanted, &SocketFiles::default()).unwrap();
         assert!(length == Some(wanted) || length == of_host, "{length:?}");
         if let Some(length) = length {
             assert_eq!(fill(&path), length);
@@ -128,8 +137,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("varta.sock");
         let options = SocketOptions { path: path.clone(), is_default: false, mode: 0o600, group: None };
-        let _first = bind(&options, 700).unwrap();
-        assert!(matches!(bind(&options, 700), Err(Error::SocketInUse { .. })));
+        let _first = bind(&options, 700, &SocketFiles::default()).unwrap();
+        assert!(matches!(bind(&options, 700, &SocketFiles::default()), Err(Error::SocketInUse { .. })));
         assert!(path.exists());
     }
 }

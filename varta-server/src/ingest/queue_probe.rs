@@ -85,6 +85,21 @@ impl Probe {
         }
     }
 
+    /// A further descriptor of a UDP socket, and the option that it belongs to; `None` for a Unix socket.
+    ///
+    /// # Errors
+    ///
+    /// Descriptors are short.
+    pub(crate) fn inet(&self) -> io::Result<Option<(&'static str, OwnedFd)>> {
+        let option = match self.transport() {
+            Transport::Udp => "udp",
+            Transport::SecureUdp => "secure-udp",
+            Transport::Unix | Transport::Shm => return Ok(None),
+        };
+        let sockets = self.sockets.read().unwrap_or_else(PoisonError::into_inner);
+        sockets.back().map(OwnedFd::try_clone).transpose().map(|socket| Some((option, socket?)))
+    }
+
     /// Whether a datagram waits to be read, by one `poll(2)` that does not block; false when the call fails.
     pub(crate) fn has_unread(&self) -> bool {
         self.sockets.read().unwrap_or_else(PoisonError::into_inner).iter().any(has_unread)

@@ -7,17 +7,14 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::given_sockets::GivenSockets;
-use crate::ingest::batch::Batch;
 use crate::ingest::held_socket::HeldSocket;
-use crate::ingest::listener::Listener;
-use crate::ingest::metrics::FrameCounters;
+use crate::ingest::listener::{Intake, Listener};
 use crate::ingest::queue_probe::Probe;
 use crate::ingest::senders::AllowedSenders;
 use crate::ingest::shm::ShmPages;
@@ -25,15 +22,6 @@ use crate::ingest::socket_place::PlaceKeeper;
 
 /// The most sockets of one path that are read at once.
 const MAX_SOCKETS: usize = 4;
-
-/// Where a listener sends what it receives.
-#[derive(Clone)]
-pub(crate) struct Intake {
-    pub(crate) stop: CancellationToken,
-    pub(crate) inbox: mpsc::Sender<Batch>,
-    pub(crate) clock: Clock,
-    pub(crate) counters: FrameCounters,
-}
 
 /// What binds the socket of one path again.
 #[derive(Debug)]
@@ -45,6 +33,8 @@ pub(crate) struct SocketKeeper {
     pub(crate) pages: ShmPages,
     pub(crate) probe: Arc<Probe>,
     pub(crate) place: PlaceKeeper,
+    /// The sockets of the server, for those that take the place of the first.
+    pub(crate) given: GivenSockets,
 }
 
 /// The sockets that are read.
@@ -57,10 +47,9 @@ struct Readers {
 
 impl Readers {
     fn begin(&mut self, listener: Listener) {
-        let Intake { stop, inbox, clock, counters } = self.intake.clone();
-        let stop = stop.child_token();
+        let stop = self.intake.stop.child_token();
         self.stops.push_back(stop.clone());
-        self.tasks.spawn(listener.run(stop, inbox, clock, counters));
+        self.tasks.spawn(listener.run(Intake { stop, ..self.intake.clone() }));
     }
 
     /// Waits for the end of a reader, and returns whether the others go on.
@@ -87,10 +76,10 @@ impl SocketKeeper {
         loop {
             let held = self.file.place();
             let (file, allowed, pages) = (self.file.clone(), self.allowed.clone(), self.pages.clone());
-            let queue = self.queue;
+            let (queue, given) = (self.queue, self.given.clone());
             let bind = move || {
                 let options = file.options();
-                Listener::unix(&options, queue, allowed.clone(), pages.clone(), &GivenSockets::default())
+                Listener::unix(&options, queue, allowed.clone(), pages.clone(), &given)
             };
             let mut replaced = pin!(self.place.replacement(&held, bind, &stop));
             let next = loop {

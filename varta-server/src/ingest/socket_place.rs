@@ -101,7 +101,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::base::{SocketFile, SocketOptions};
+    use crate::base::{SocketFile, SocketFiles, SocketOptions};
     use crate::metrics::Registry;
 
     struct World {
@@ -127,7 +127,7 @@ mod tests {
         fn bind(&self) -> impl Fn() -> Result<Bound, Error> + Clone + Send + 'static + use<> {
             let options =
                 SocketOptions { path: self.path.clone(), is_default: false, mode: 0o600, group: None };
-            move || SocketFile::bind(&options)
+            move || SocketFile::bind(&options, &SocketFiles::default())
         }
 
         async fn replacement(&self, former: &Bound) -> Option<Bound> {

@@ -40,7 +40,7 @@ pub(super) fn bind_or_take(
         return bind(option, options);
     };
     let failed = |source| Error::UdpAddress { option, address: options.address, source };
-    let (socket, _) = given.into_socket();
+    let socket = given.into_socket();
     enlarge_queue(&socket, options.receive_buffer).map_err(failed)?;
     let bound = socket.local_addr().map_err(failed)?.as_socket().unwrap_or(options.address);
     Ok((socket.into(), bound))

@@ -3,9 +3,12 @@
 //! million of them has time for nothing else.
 
 pub(crate) mod agent_rows;
+pub(crate) mod counters;
 pub(crate) mod family;
 pub(crate) mod faults;
 pub(crate) mod openmetrics;
+
+use std::collections::HashSet;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{
@@ -24,18 +27,22 @@ const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, N
 /// in tests, have separate metrics.
 pub(crate) struct Registry {
     recorder: PrometheusRecorder,
+    /// Those of all families.
+    names: HashSet<&'static str>,
 }
 
 impl Registry {
     /// Sets the buckets of those families that are histograms.
     pub(crate) fn new(families: impl IntoIterator<Item = &'static Family>) -> Result<Self, BuildError> {
         let mut builder = PrometheusBuilder::new();
+        let mut names = HashSet::new();
         for family in families {
+            names.insert(family.name);
             if let Some(buckets) = family.buckets {
                 builder = builder.set_buckets_for_metric(Matcher::Full(family.name.to_owned()), buckets)?;
             }
         }
-        Ok(Registry { recorder: builder.build_recorder() })
+        Ok(Registry { recorder: builder.build_recorder(), names })
     }
 
     /// A registry for a unit test, which has no histograms.

@@ -10,9 +10,11 @@ mod tests;
 use std::collections::VecDeque;
 use std::io;
 use std::num::NonZeroU64;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
 use crate::base::clock::Clock;
@@ -60,7 +62,7 @@ struct Watched {
 }
 
 /// A process to watch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WatchedProcess {
     pub pid: u32,
     /// Its start time in clock ticks after the boot; `None` where `/proc` hides it.
@@ -216,6 +218,12 @@ impl ExitWatcher {
         let Some(watched) = self.watched.remove(&key) else { return false };
         self.pidfds.get_ref().remove(&watched.pidfd);
         true
+    }
+
+    /// The watched processes whose exits were not reported, with their pidfds.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = (WatchedProcess, BorrowedFd<'_>)> {
+        let unreported = self.watched.values().filter(|watched| !watched.is_reported);
+        unreported.map(|watched| (watched.process, watched.pidfd.as_fd()))
     }
 
     fn close_ended(&mut self) {

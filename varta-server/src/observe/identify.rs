@@ -216,7 +216,6 @@ mod tests {
 
     /// Whether two pidfds of different processes are different files.
     fn has_inodes() -> bool {
-        use std::os::fd::AsFd;
         let inode = |pid| nix::sys::stat::fstat(Pidfd::open(pid).unwrap().as_fd()).unwrap().st_ino;
         inode(std::process::id()) != inode(1)
     }

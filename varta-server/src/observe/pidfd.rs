@@ -98,6 +98,10 @@ impl Pidfd {
         Pidfd(descriptor)
     }
 
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     /// Polls the state of the process without blocking.
     pub(crate) fn ask(&self) -> ExitPoll {
         let info = match self.info() {

@@ -1,10 +1,11 @@
 //! The server as a whole: binds its sockets and files, runs the services, and shuts them down in order.
 
 mod families;
+mod handover;
 mod reload_metrics;
 mod reloader;
+mod running;
 
-use std::future::Future;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
@@ -13,38 +14,28 @@ use std::path::Path;
 use tokio::sync::mpsc;
 
 use self::families::families;
-use self::reload_metrics::ReloadMetrics;
-use self::reloader::ReloadTask;
+use self::handover::Predecessor;
+pub use self::handover::Program;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::given_sockets::GivenSockets;
 use crate::config::Config;
-use crate::domain::beat::Transport;
-use crate::domain::tracker::{Policy, Tracker};
-use crate::engine::metrics::TrackerMetrics;
+use crate::domain::tracker::Policy;
+use crate::engine::handover::HandoverRequest;
 use crate::engine::query::Query;
-use crate::engine::reload::Reload;
-use crate::engine::subscribers::Subscribers;
-use crate::engine::task::{QUERIES, TrackerActor};
-use crate::engine::thread::IngestThread;
-use crate::engine::{ProcessMonitor, Recorder};
-use crate::ingest::listener::INBOX_BATCHES;
-use crate::ingest::listeners::{Listeners, Surroundings};
-use crate::ingest::metrics::FrameCounters;
+use crate::engine::task::QUERIES;
+use crate::ingest::listeners::Listeners;
 use crate::ingest::{Keyring, ShmPages};
 use crate::metrics::Registry;
-use crate::metrics::agent_rows::AutoRows;
-use crate::observe::ProcReader;
 use crate::observe::descriptor_limit::{DescriptorShares, raise_descriptor_limit};
-use crate::observe::exit_watcher::ExitWatcher;
-use crate::observe::hierarchy::Hierarchies;
-use crate::observe::oom::OomWatch;
-use crate::observe::sampler::Sampler;
 use crate::services::context::{Context, ReloadRequest, Reloader};
-use crate::services::{ForTracker, Services};
+use crate::services::{self, Services};
 
 /// The requests to reload that wait while one is carried out.
 const RELOADS: usize = 4;
+
+/// The requests to hand over that wait while one is carried out.
+const HANDOVERS: usize = 4;
 
 /// The entry point: [`Server::bind`], then [`BoundServer::run`].
 #[derive(Debug)]
@@ -59,8 +50,21 @@ pub struct BoundServer {
     keyring: Keyring,
     pages: ShmPages,
     queries: mpsc::Receiver<Query>,
-    services: Services,
+    services: Prepared,
     reloads: mpsc::Receiver<ReloadRequest>,
+    handovers: mpsc::Receiver<HandoverRequest>,
+    /// The server that this one takes over from.
+    predecessor: Option<Predecessor>,
+    program: Option<Program>,
+}
+
+/// The services before they run.
+#[derive(Debug)]
+enum Prepared {
+    /// With their files and sockets.
+    Open(Box<Services>),
+    /// The server before this one has their files until it ends.
+    Later(Box<services::Options>),
 }
 
 impl Server {
@@ -78,34 +82,77 @@ impl Server {
     /// # Errors
     ///
     /// The first failure, among them that no option names one of the given sockets.
-    pub fn bind_or_take(mut config: Config, given: GivenSockets) -> Result<BoundServer, Error> {
+    pub fn bind_or_take(config: Config, given: GivenSockets) -> Result<BoundServer, Error> {
+        Self::prepare(config, given, None)
+    }
+
+    /// Takes over from the server that runs with the same control socket. That one serves until this one
+    /// [runs](BoundServer::run).
+    ///
+    /// # Errors
+    ///
+    /// No server is there, it does not hand over to this version, or the first failure as for
+    /// [`bind`](Server::bind). The other server goes on.
+    pub fn take_over(config: Config, given: GivenSockets) -> Result<BoundServer, Error> {
         config.check()?;
-        let clock = Clock::start();
+        let predecessor = Predecessor::connect(&config, &given)?;
+        let link = predecessor.link();
+        Self::prepare(config, given, Some(predecessor)).inspect_err(|error| handover::refuse(&link, error))
+    }
+
+    fn prepare(
+        mut config: Config,
+        given: GivenSockets,
+        mut predecessor: Option<Predecessor>,
+    ) -> Result<BoundServer, Error> {
+        config.check()?;
+        let clock = predecessor.as_ref().map_or_else(Clock::start, Predecessor::clock);
         let Policy { max_agents, .. } = config.policy;
         let longest = config.policy.longest_stall_after();
-        let keyring = Keyring::read(&config.ingest.keys, max_agents, longest)?;
+        let known = predecessor.as_ref().map(Predecessor::fingerprints).unwrap_or_default();
+        let keyring = Keyring::read(&config.ingest.keys, max_agents, longest, known)?;
         let descriptors = raise_descriptor_limit()
             .map(DescriptorShares::of)
             .map_err(|source| Error::Runtime { action: "raise the limit of open files", source })?;
-        let state_dir = config.services.state.open_directory()?;
-        let registry = Registry::new(families()).map_err(|error| Error::Runtime {
-            action: "set up metrics",
-            source: std::io::Error::other(error),
-        })?;
+        let lock = predecessor.as_mut().and_then(Predecessor::take_lock);
+        let state_dir = config.services.state.take_over_directory(lock)?;
+        let registry = Registry::new(families())
+            .map_err(|error| Error::Runtime { action: "set up metrics", source: io::Error::other(error) })?;
         let (to_queries, queries) = mpsc::channel(QUERIES);
         let (to_reloads, reloads) = mpsc::channel(RELOADS);
+        let (to_handovers, handovers) = mpsc::channel(HANDOVERS);
         let reloader = Reloader::new(to_reloads);
-        let context = Context::new(clock, registry, to_queries, reloader, state_dir, descriptors, given);
+        let mut context = Context::new(clock, registry, to_queries, reloader, state_dir, descriptors, given);
+        context.handovers = to_handovers;
         let pages = ShmPages::new(config.ingest.max_shm_agents, clock, &context.registry);
         let options = mem::take(&mut config.services);
         let bind_sockets = || {
             let (given, registry, stop) = (&context.given, &context.registry, &context.stop);
             Listeners::bind(&config.ingest, &pages, &keyring, given, registry, stop)
         };
-        let (services, listeners) =
-            Services::open(options, &context, &config.policy, &keyring, bind_sockets)?;
-        context.given.check_all_taken()?;
-        Ok(BoundServer { config, context, listeners, keyring, pages, queries, services, reloads })
+        let (services, listeners) = if predecessor.is_some() {
+            context.given.files().keep(true);
+            (Prepared::Later(Box::new(options)), bind_sockets()?)
+        } else {
+            let (services, listeners) =
+                Services::open(options, &context, &config.policy, &keyring, bind_sockets)?;
+            context.given.check_all_taken()?;
+            context.is_alone.cancel();
+            (Prepared::Open(Box::new(services)), listeners)
+        };
+        Ok(BoundServer {
+            config,
+            context,
+            listeners,
+            keyring,
+            pages,
+            queries,
+            services,
+            reloads,
+            handovers,
+            predecessor,
+            program: None,
+        })
     }
 }
 
@@ -113,7 +160,16 @@ impl BoundServer {
     /// The address of the metrics endpoint, with the port that the kernel chose if 0 was configured.
     #[must_use]
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
-        self.services.http.address()
+        match &self.services {
+            Prepared::Open(services) => services.http.address(),
+            Prepared::Later(options) => options.http.address,
+        }
+    }
+
+    /// The program that the server starts when it is asked for an upgrade; without one it refuses.
+    #[must_use]
+    pub fn upgrade_by(self, program: Program) -> Self {
+        BoundServer { program: Some(program), ..self }
     }
 
     /// The paths of the Unix sockets.
@@ -132,92 +188,4 @@ impl BoundServer {
     pub fn reloader(&self) -> Reloader {
         self.context.reloads.clone()
     }
-
-    /// What reloads them.
-    fn reload_task(&self) -> ReloadTask {
-        ReloadTask {
-            keyring: self.keyring.clone(),
-            keys: self.config.ingest.keys.clone(),
-            listeners: self.listeners.set().clone(),
-            policy: self.config.policy.clone(),
-            file: self.config.file.clone(),
-            engine: Reload::new(self.config.policy.max_agents, self.context.queries.clone()),
-            services: self.services.reload(),
-            faults: self.context.faults.clone(),
-            metrics: ReloadMetrics::new(&self.context.registry, self.config.file.as_ref()),
-        }
-    }
-
-    /// Runs until `shutdown` is ready, then stops in order: listeners drain their sockets, the tracker its
-    /// inbox, the services their queues, and HTTP ends last.
-    ///
-    /// Must be called within a Tokio runtime with I/O and time enabled.
-    ///
-    /// # Errors
-    ///
-    /// A failure to start, or a task that ended by itself.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let failed = |action| move |source| Error::Runtime { action, source };
-        let reload = self.reload_task();
-        let BoundServer { config, mut context, listeners, keyring: _, pages, queries, services, reloads } =
-            self;
-        let clock = context.clock;
-        let ingest = IngestThread::start().map_err(failed("start the ingest thread"))?;
-        let (to_inbox, inbox) = mpsc::channel(INBOX_BATCHES);
-        let frames = Transport::ALL.map(|transport| FrameCounters::new(&context.registry, transport));
-        let (sockets, kernel_drops) =
-            (listeners.set().probes().clone(), listeners.set().kernel_drops().clone());
-        let surroundings = Surroundings {
-            ingest: ingest.handle().clone(),
-            inbox: to_inbox.clone(),
-            clock,
-            frames: frames.clone(),
-            watcher: context.watcher.clone(),
-            faults: context.faults.clone(),
-        };
-        listeners.announce(&config.ingest, config.policy.stall_after, config.policy.max_agents);
-        context.spawn("listeners", listeners.start(surroundings).run(context.stop.clone()));
-        let counters = frames[Transport::Shm.index()].clone();
-        let poll = pages.clone().run(context.stop.clone(), to_inbox.clone(), sockets.clone(), counters);
-        context.spawn_on(ingest.handle(), "poll of shared pages", poll);
-        drop(to_inbox);
-
-        let mut tracker = Tracker::new(config.policy.clone());
-        let ForTracker { state, recorder } = services.start(&mut context, &mut tracker, kernel_drops)?;
-        let process_monitor = start_process_monitor(&ingest, clock, context.descriptors, recorder)
-            .map_err(failed("watch processes"))?;
-        let actor = TrackerActor {
-            tracker,
-            process_monitor,
-            clock,
-            inbox,
-            sockets,
-            pages,
-            queries,
-            sinks: Subscribers { feeds: context.take_subscribers(), state },
-            frames,
-            metrics: TrackerMetrics::new(&context.registry, config.policy.max_agents),
-            auto_rows: AutoRows::default(),
-            host: context.host.to_string(),
-            stall_after: config.policy.stall_after,
-        };
-        context.spawn_on(ingest.handle(), "tracker", actor.run());
-        context.spawn("reload", reload.run(reloads, context.stop.clone()));
-        context.run_until(shutdown).await
-    }
-}
-
-/// Starts the process monitor on the ingest thread.
-fn start_process_monitor(
-    ingest: &IngestThread,
-    clock: Clock,
-    descriptors: DescriptorShares,
-    recorder: Recorder,
-) -> io::Result<ProcessMonitor> {
-    // Descriptors are registered with the entered runtime.
-    let _entered = ingest.handle().enter();
-    let watcher = ExitWatcher::new(clock, descriptors.watched)?;
-    let oom = OomWatch::new(Hierarchies::find(), descriptors.kill_counts);
-    let (sampler, answers) = Sampler::start(clock, ProcReader::find())?;
-    Ok(ProcessMonitor::new(watcher, oom, sampler, answers, recorder))
 }

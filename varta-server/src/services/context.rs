@@ -22,6 +22,7 @@ use crate::base::files::watch::FileWatcher;
 use crate::base::given_sockets::GivenSockets;
 use crate::domain::tracker::{Forgotten, Transition};
 use crate::engine::Feed;
+use crate::engine::handover::{Estate, HandoverRequest, WorkInHand};
 use crate::engine::query::Query;
 use crate::ingest::socket_place::PlaceKeeper;
 use crate::metrics::Registry;
@@ -134,6 +135,16 @@ pub(crate) struct Context {
     pub(crate) queries: mpsc::Sender<Query>,
     /// Requests to read keys and configuration again.
     pub(crate) reloads: Reloader,
+    /// Requests to hand over to another server.
+    pub(crate) handovers: mpsc::Sender<HandoverRequest>,
+    /// Cancelled when another server has taken over, and this one stops because of that.
+    pub(crate) is_handed_over: CancellationToken,
+    /// Cancelled when this server is the only one: at once, unless it takes over from another.
+    pub(crate) is_alone: CancellationToken,
+    /// Work that a hand-over waits for.
+    pub(crate) work: WorkInHand,
+    /// What services leave to those of the next server, and have from those of the one before, by their names.
+    pub(crate) estate: Estate,
     /// Notices that files of the server are removed or moved.
     pub(crate) watcher: FileWatcher,
     /// Sockets that were bound before this server was started.
@@ -175,6 +186,11 @@ impl Context {
             registry,
             queries,
             reloads,
+            handovers: mpsc::channel(1).0,
+            is_handed_over: CancellationToken::new(),
+            is_alone: CancellationToken::new(),
+            work: WorkInHand::default(),
+            estate: Estate::default(),
             state_dir,
             descriptors,
             stop: CancellationToken::new(),
@@ -275,11 +291,15 @@ impl Context {
             watching.await.map_err(|source| Error::Runtime { action: "watch files", source })
         });
         let mut result = tokio::select! {
+            biased;
+            () = self.is_handed_over.cancelled() => Ok(()),
             () = shutdown => Ok(()),
             Some(ended) = self.tasks.join_next() => Err(ended_unasked(ended)),
             Some(ended) = self.last_tasks.join_next() => Err(ended_unasked(ended)),
         };
-        if result.is_ok() {
+        if self.is_handed_over.is_cancelled() {
+            tracing::info!(target: "varta::server", "another server has taken over; stopping");
+        } else if result.is_ok() {
             tracing::info!(target: "varta::server", "stopping");
         }
         self.stop.cancel();

@@ -36,6 +36,36 @@ impl StateDir {
         Ok(StateDir { path: path.to_path_buf(), lock: Arc::new(Mutex::new(make_and_lock(path)?)) })
     }
 
+    /// Takes over the directory, and the lock of it that the server before this one has passed, if that is this
+    /// directory's.
+    ///
+    /// # Errors
+    ///
+    /// As for [`StateDir::open`].
+    pub(crate) fn take_over(path: &Path, lock: File) -> Result<Self, Error> {
+        let is_its = is_at(&lock, &path.join(LOCK)).unwrap_or(false);
+        if !is_its {
+            return Self::open(path);
+        }
+        Ok(StateDir { path: path.to_path_buf(), lock: Arc::new(Mutex::new(lock)) })
+    }
+
+    /// A second descriptor of the lock, for the server that takes over. The directory stays locked while one of
+    /// them is open.
+    ///
+    /// # Errors
+    ///
+    /// Descriptors are short.
+    pub(crate) fn pass_lock(&self) -> io::Result<File> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).try_clone()
+    }
+
+    /// Writes down that this process holds the lock.
+    pub(crate) fn sign(&self) {
+        // Only for the error message of another server.
+        let _ = write_holder(&mut self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -107,6 +137,7 @@ fn make_and_lock(path: &Path) -> Result<File, Error> {
 
 fn write_holder(lock: &mut File) -> io::Result<()> {
     lock.set_len(0)?;
+    lock.rewind()?;
     writeln!(lock, "{}", std::process::id())
 }
 

@@ -4,6 +4,8 @@
 
 use std::num::NonZeroU64;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::process::{ExitStatus, ProcessPlace};
 
 /// The identity of a process beyond its pid.
@@ -47,7 +49,7 @@ impl ProcessIdentity {
 }
 
 /// What a process has in common with the one that takes its place, as far as it could be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {
     /// A hash of its command line and its working directory; 0 where that is unknown.
     pub command: u32,
@@ -119,7 +121,7 @@ impl ProcessId {
 ///
 /// It only has to tell apart processes that were started in one tick of the clock, which is ten milliseconds, and
 /// the kernel counts the numbers up: 16 bits do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PidfdTag(u16);
 
 impl PidfdTag {
@@ -147,7 +149,7 @@ impl PidfdTag {
 }
 
 /// When a process was started, and its tag, in eight bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessStart(NonZeroU64);
 
 impl ProcessStart {

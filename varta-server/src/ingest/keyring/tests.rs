@@ -37,7 +37,7 @@ impl World {
     }
 
     fn keyring(&self) -> Keyring {
-        Keyring::read(&self.files, 100, Duration::from_secs(5)).unwrap()
+        Keyring::read(&self.files, 100, Duration::from_secs(5), Vec::new()).unwrap()
     }
 }
 
@@ -130,6 +130,6 @@ fn a_long_list_of_keys_is_refused() {
     let world = World::new();
     let many: Vec<u8> = (1..=17).collect();
     world.write("accepted", &many);
-    let error = Keyring::read(&world.files, 100, Duration::from_secs(5)).unwrap_err().to_string();
+    let error = Keyring::read(&world.files, 100, Duration::from_secs(5), Vec::new()).unwrap_err().to_string();
     assert!(error.contains("holds 17 keys") && error.contains("at most 16"), "{error}");
 }

@@ -62,6 +62,8 @@ pub(super) struct Parts {
     pub(super) pages: ShmPages,
     pub(super) keyring: Keyring,
     pub(super) allowed: watch::Receiver<AllowedSenders>,
+    /// Sockets that were bound before, and the files of all.
+    pub(super) given: GivenSockets,
 }
 
 /// A bound listener, and the check socket beside a Unix socket. A drop releases them.
@@ -78,7 +80,8 @@ pub(super) struct Bound {
 impl Parts {
     /// Binds a listener, or takes a given socket. `queue` is the number of datagrams that the queue of a Unix socket
     /// is to hold.
-    pub(super) fn bind(&self, wanted: Wanted, queue: usize, given: &GivenSockets) -> Result<Bound, Error> {
+    pub(super) fn bind(&self, wanted: Wanted, queue: usize) -> Result<Bound, Error> {
+        let given = &self.given;
         let listener = match &wanted {
             Wanted::Unix(options) => {
                 Listener::unix(options, queue, self.allowed.clone(), self.pages.clone(), given)?

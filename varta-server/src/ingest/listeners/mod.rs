@@ -88,8 +88,9 @@ impl Listeners {
         stop: &CancellationToken,
     ) -> Result<Self, Error> {
         let (allowed, changes) = watch::channel(options.allowed.clone());
-        let parts = Parts { pages: pages.clone(), keyring: keyring.clone(), allowed: changes };
-        let bind = |wanted| parts.bind(wanted, options.socket_queue, given);
+        let (pages, keyring, given) = (pages.clone(), keyring.clone(), given.clone());
+        let parts = Parts { pages, keyring, allowed: changes, given };
+        let bind = |wanted| parts.bind(wanted, options.socket_queue);
         let bound = Wanted::all(options).map(bind).collect::<Result<Vec<_>, Error>>()?;
         let probes = Probes::default();
         bound.iter().for_each(|bound| probes.add(Arc::clone(&bound.probe)));

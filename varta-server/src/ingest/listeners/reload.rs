@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use crate::base::error::Error;
-use crate::base::given_sockets::GivenSockets;
 use crate::base::time::millis;
 use crate::ingest::endpoint::Endpoint;
 use crate::ingest::held_socket::Changed;
@@ -72,7 +71,7 @@ impl ListenerSet {
         }
         let (parts, queue) = (self.0.parts.clone(), options.socket_queue);
         let bind = move || {
-            let bind = |wanted| parts.bind(wanted, queue, &GivenSockets::default());
+            let bind = |wanted| parts.bind(wanted, queue);
             new.into_iter().map(bind).collect::<Result<Vec<_>, Error>>()
         };
         let bound = spawn_blocking(bind).await.map_err(|error| Error::Runtime {

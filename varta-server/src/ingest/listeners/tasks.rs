@@ -12,9 +12,11 @@ use crate::base::error::Error;
 use crate::base::files::watch::FileWatcher;
 use crate::domain::beat::Transport;
 use crate::ingest::batch::Batch;
+use crate::ingest::gate::Gate;
+use crate::ingest::listener::Intake;
 use crate::ingest::listeners::bound::{Bound, Parts, Wanted};
 use crate::ingest::metrics::FrameCounters;
-use crate::ingest::socket_keeper::{Intake, SocketKeeper};
+use crate::ingest::socket_keeper::SocketKeeper;
 use crate::ingest::socket_place::PlaceKeeper;
 use crate::metrics::faults::{Faults, Part};
 
@@ -28,6 +30,8 @@ pub(crate) struct Surroundings {
     pub(crate) frames: [FrameCounters; Transport::ALL.len()],
     pub(crate) watcher: FileWatcher,
     pub(crate) faults: Faults,
+    /// Shut while another server takes over.
+    pub(crate) gate: Gate,
 }
 
 /// A listener that is to read.
@@ -59,22 +63,21 @@ impl ListenerTasks {
     pub(super) fn begin(&mut self, starting: Starting) {
         let Starting { bound, stop, ended, parts } = starting;
         let Bound { wanted, listener, check, probe, queue } = bound;
-        let Surroundings { inbox, clock, frames, .. } = &self.surroundings;
+        let Surroundings { inbox, clock, frames, gate, .. } = &self.surroundings;
         let counters = frames[listener.endpoint().transport().index()].clone();
-        let intake = Intake { stop: stop.clone(), inbox: inbox.clone(), clock: *clock, counters };
+        let (inbox, gate) = (inbox.clone(), gate.clone());
+        let intake = Intake { stop: stop.clone(), inbox, clock: *clock, counters, gate };
         let (ingest, clock) = (self.surroundings.ingest.clone(), *clock);
         let mut ended = ended.into_iter();
         match (wanted, listener.file().cloned()) {
             (Wanted::Unix(_), Some(file)) => {
-                let Parts { allowed, pages, .. } = parts;
+                let Parts { allowed, pages, given, .. } = parts;
                 let place = self.place_keeper(Part::Socket);
-                let keeper = SocketKeeper { file, queue, allowed, pages, probe, place };
+                let keeper = SocketKeeper { file, queue, allowed, pages, probe, place, given };
                 self.spawn("listener", &ingest, &stop, ended.next(), keeper.run(listener, intake));
             }
             _ => {
-                let Intake { inbox, counters, .. } = intake;
-                let read = listener.run(stop.clone(), inbox, clock, counters);
-                self.spawn("listener", &ingest, &stop, ended.next(), read);
+                self.spawn("listener", &ingest, &stop, ended.next(), listener.run(intake));
             }
         }
         if let Some(check) = check {

@@ -16,6 +16,7 @@ use crate::base::files::watch::FileWatcher;
 use crate::base::given_sockets::GivenSockets;
 use crate::domain::beat::Transport;
 use crate::ingest::batch::Batch;
+use crate::ingest::gate::Gate;
 use crate::ingest::keyring::{KeyFiles, Keyring};
 use crate::ingest::listeners::{ListenerSet, Listeners, Surroundings};
 use crate::ingest::metrics::FrameCounters;
@@ -40,7 +41,7 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let (clock, registry, stop) = (Clock::start(), Registry::for_test(), CancellationToken::new());
         let pages = ShmPages::new(0, clock, &registry);
-        let keyring = Keyring::read(&KeyFiles::default(), 1, STALL_AFTER).unwrap();
+        let keyring = Keyring::read(&KeyFiles::default(), 1, STALL_AFTER, Vec::new()).unwrap();
         let options = options(directory.path());
         let given = GivenSockets::default();
         let listeners = Listeners::bind(&options, &pages, &keyring, &given, &registry, &stop).unwrap();
@@ -52,6 +53,7 @@ impl World {
             frames: Transport::ALL.map(|transport| FrameCounters::new(&registry, transport)),
             watcher: FileWatcher::new(),
             faults: Faults::new(&registry),
+            gate: Gate::new(false),
         };
         let set = listeners.set().clone();
         tokio::spawn(listeners.start(surroundings).run(stop.clone()));

@@ -3,12 +3,14 @@
 
 use std::hash::BuildHasher;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::time::MonoTime;
 use crate::domain::beat::KeyId;
 use crate::ingest::replay::{ReplayTable, ReplayWindow, SessionClock, seconds};
 
 /// The persisted part of a session's replay window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PersistedWindow {
     /// The slot of the session in the table; unique.
     pub(crate) place: u32,
@@ -78,6 +80,18 @@ impl ReplayTable {
             }
         }
         (seals, (end < self.sessions.len()).then_some(end))
+    }
+
+    /// All sessions whose keys have fingerprints.
+    pub(crate) fn windows(&self, fingerprint: impl Fn(KeyId) -> Option<u64>) -> Vec<PersistedWindow> {
+        let windows = (0_u32..).zip(&self.sessions).filter_map(|(place, session)| {
+            let ReplayWindow { prefix, line, continued_at, highest, heard_at, key, .. } = *session;
+            let SessionClock { nonce, start } = line;
+            let heard_at = MonoTime::from_secs(u64::from(heard_at));
+            let key = fingerprint(key)?;
+            Some(PersistedWindow { place, key, prefix, highest, continued_at, nonce, start, heard_at })
+        });
+        windows.collect()
     }
 
     /// Marks every session as unsaved, because the saved copy is lost.

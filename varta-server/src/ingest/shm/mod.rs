@@ -28,6 +28,7 @@ use crate::base::time::MonoTime;
 use crate::domain::beat::Transport;
 use crate::domain::outcome::OutcomeCounts;
 use crate::ingest::batch::Batch;
+use crate::ingest::gate::Gate;
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::probes::Probes;
 use crate::metrics::Registry;
@@ -122,21 +123,26 @@ impl ShmPages {
         self.table().pace.set(shortest);
     }
 
-    /// Polls the pages until `stop` is cancelled, then once more.
+    /// Polls the pages until `stop` is cancelled, then once more. While the gate is shut nothing is promised, and
+    /// agents beat by datagrams.
     pub(crate) async fn run(
         self,
         stop: CancellationToken,
         inbox: mpsc::Sender<Batch>,
         sockets: Probes,
         counters: FrameCounters,
+        gate: Gate,
     ) -> Result<(), Error> {
         let clock = self.shared.clock;
+        let Some(mut permit) = gate.enter(&stop).await else { return Ok(()) };
         loop {
             let due = self.table().next_poll();
-            let is_last = stop.is_cancelled();
+            let is_shut = gate.is_shut();
+            let is_last = stop.is_cancelled() || is_shut;
             if !is_last {
                 tokio::select! {
                     () = stop.cancelled() => continue,
+                    () = gate.shut() => continue,
                     () = self.shared.sooner.notified() => continue,
                     () = tokio::time::sleep_until(clock.instant(due)), if due < MonoTime::NEVER => {}
                 }
@@ -167,7 +173,11 @@ impl ShmPages {
                 }
             }
             self.table().end_poll(clock.now());
-            if is_last {
+            if is_shut {
+                drop(permit);
+                let Some(next) = gate.enter(&stop).await else { return Ok(()) };
+                permit = next;
+            } else if is_last {
                 return Ok(());
             }
         }

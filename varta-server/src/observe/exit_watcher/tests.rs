@@ -1,6 +1,6 @@
 //! Tests of the exit watcher on real processes.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 
 use super::*;

@@ -41,6 +41,29 @@ pub(super) struct KeptAlerts {
     pub(super) acks: Vec<PersistedAck>,
 }
 
+impl KeptAlerts {
+    /// The content of a file, also for a server that takes over and has none.
+    ///
+    /// # Errors
+    ///
+    /// None is expected.
+    pub(super) fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
+        let KeptAlerts { alerts, acks } = self;
+        serde_json::to_vec(&Written { version: VERSION, alerts, acks })
+    }
+
+    /// Reads what [`KeptAlerts::to_bytes`] has written; nothing, with a log line, where that makes no sense.
+    pub(super) fn from_bytes(content: &[u8]) -> Self {
+        parse(content).unwrap_or_else(|fault| {
+            tracing::error!(
+                target: "varta::alerts",
+                "the alerts of the server before this one make no sense ({fault}), and may fire again"
+            );
+            KeptAlerts::default()
+        })
+    }
+}
+
 /// The path of the file, which need not exist.
 #[derive(Clone, Debug)]
 pub(super) struct AlertFile {
@@ -95,8 +118,7 @@ impl AlertFile {
     ///
     /// The error of the write; the old file is unchanged.
     pub(super) fn write(&self, kept: &KeptAlerts) -> io::Result<()> {
-        let KeptAlerts { alerts, acks } = kept;
-        self.file.write(&serde_json::to_vec(&Written { version: VERSION, alerts, acks })?)
+        self.file.write(&kept.to_bytes()?)
     }
 
     pub(super) fn path(&self) -> &Path {

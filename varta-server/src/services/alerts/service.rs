@@ -91,6 +91,7 @@ impl Alerts {
             stop,
             sweeping: Sweeping::new(context.queries.clone()),
             saving: Saving::new(file),
+            estate: context.estate.clone(),
         };
         context.spawn("alerts", task.run());
         notifier

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::clock::{Clock, WallClock, wall_now};
 use crate::base::error::Error;
 use crate::domain::tracker::{Forgotten, Transition};
+use crate::engine::handover::Estate;
 use crate::engine::query::{Alarms, Query};
 use crate::services::alerts::alert_file::KeptAlerts;
 use crate::services::alerts::delivery::Report;
@@ -40,6 +41,9 @@ const LOOK_AT_PAUSES_EVERY: Duration = Duration::from_secs(1);
 /// The time limit for pending notifications when the server stops.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
+/// The name of what is left to the next server.
+const ESTATE: &str = "alerts";
+
 /// The task and all that it owns.
 pub(crate) struct AlertTask {
     pub(super) lifecycle: AlertState,
@@ -62,6 +66,7 @@ pub(crate) struct AlertTask {
     pub(super) stop: CancellationToken,
     pub(super) sweeping: Sweeping,
     pub(super) saving: Saving,
+    pub(super) estate: Estate,
 }
 
 /// The sweep over the tracker, and the query that is pending.
@@ -152,37 +157,33 @@ impl AlertTask {
         Ok(())
     }
 
-    /// Restores the alerts of the server's previous run.
+    /// Restores the alerts of the server's previous run, or of the server before this one.
     async fn restore(&mut self) {
-        let Some((file, _)) = &self.saving.file else { return };
-        let file = file.clone();
-        let path = file.path().to_path_buf();
-        match spawn_blocking(move || file.read()).await {
-            Ok(KeptAlerts { alerts, acks }) => {
-                let known = alerts.len();
-                let now = self.now();
-                let senseless = self.lifecycle.restore_acks(acks) + self.lifecycle.restore(alerts, now);
-                if senseless > 0 {
-                    let path = path.display();
-                    tracing::warn!(
-                        target: "varta::alerts",
-                        senseless,
-                        "{path}: {senseless} alerts or acknowledgements make no sense and are passed over"
-                    );
-                }
-                if known > 0 {
-                    tracing::info!(
-                        target: "varta::alerts",
-                        known,
-                        "{known} alerts are known from before this server's start"
-                    );
-                }
+        let left = self.estate.take(ESTATE);
+        let KeptAlerts { alerts, acks } = match (&self.saving.file, left) {
+            (Some((file, _)), _) => {
+                let file = file.clone();
+                // What panicked has said so.
+                spawn_blocking(move || file.read()).await.unwrap_or_default()
             }
-            Err(error) => tracing::error!(
+            (None, Some(left)) => KeptAlerts::from_bytes(&left),
+            (None, None) => return,
+        };
+        let (known, now) = (alerts.len(), self.now());
+        let senseless = self.lifecycle.restore_acks(acks) + self.lifecycle.restore(alerts, now);
+        if senseless > 0 {
+            tracing::warn!(
                 target: "varta::alerts",
-                "{}: reading it failed: {error}",
-                path.display()
-            ),
+                senseless,
+                "{senseless} alerts or acknowledgements from before this server's start make no sense and are passed over"
+            );
+        }
+        if known > 0 {
+            tracing::info!(
+                target: "varta::alerts",
+                known,
+                "{known} alerts are known from before this server's start"
+            );
         }
     }
 
@@ -377,8 +378,16 @@ impl AlertTask {
         self.settle_last().await;
     }
 
-    /// Writes the file for the last time.
+    /// Writes the file for the last time; without one, leaves it to the next server.
     async fn settle_last(&mut self) {
+        if self.saving.file.is_none() {
+            let kept =
+                KeptAlerts { alerts: self.lifecycle.kept(self.now()), acks: self.lifecycle.kept_acks() };
+            if let Ok(kept) = kept.to_bytes() {
+                self.estate.leave(ESTATE, kept);
+            }
+            return;
+        }
         // This snapshot is not sent any more, only persisted.
         self.saving.is_due |= self.lifecycle.poll_board().is_some();
         if self.saving.next_at().is_none() {

@@ -124,7 +124,7 @@ impl Place {
 /// Takes the given socket of this address, or binds one.
 pub(super) fn bind_or_take(address: SocketAddr, given: &GivenSockets) -> Result<BoundListener, Error> {
     match given.take_inet(address, Type::STREAM, "--metrics-addr")? {
-        Some(given) => Ok(OwnedFd::from(given.into_socket().0).into()),
+        Some(given) => Ok(OwnedFd::from(given.into_socket()).into()),
         None => bind(address),
     }
 }

@@ -22,6 +22,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// [`Error::File`], of the socket, when there is no answer, or one from a process of another user; and when
 /// the server refused the request, with its reason.
 pub(crate) fn send_request(path: &Path, request: &Request) -> Result<Response, Error> {
+    send_request_within(path, request, PATIENCE)
+}
+
+/// The same, and waits so long for the response.
+///
+/// # Errors
+///
+/// As for [`send_request`].
+pub(crate) fn send_request_within(
+    path: &Path,
+    request: &Request,
+    patience: Duration,
+) -> Result<Response, Error> {
     let failed = |fault: String| Error::file(path, fault);
     let socket = connect(path).map_err(|error| failed(no_connection(&error)))?;
     let peer = getsockopt(&socket, PeerCredentials)
@@ -32,9 +45,11 @@ pub(crate) fn send_request(path: &Path, request: &Request) -> Result<Response, E
             format!("uid {} answers here, who is not to be believed; see --control-socket", peer.uid());
         return Err(failed(fault));
     }
+    let timed_out = |error| failed(no_connection(&error));
+    socket.set_read_timeout(Some(patience)).map_err(timed_out)?;
     let answer = exchange(&socket, request).map_err(|error| {
         failed(match error.kind() {
-            io::ErrorKind::WouldBlock => format!("the server has not answered for {PATIENCE:?}"),
+            io::ErrorKind::WouldBlock => format!("the server has not answered for {patience:?}"),
             _ => format!("the server does not answer: {error}"),
         })
     })?;

@@ -16,10 +16,11 @@ use crate::base::options::parse_duration;
 use crate::base::stdout::print;
 use crate::base::time::rfc3339;
 use crate::services::maintenance::agent_commands::{AckArgs, ForgetArgs, UnackArgs};
-use crate::services::maintenance::client::{send_request, visible};
+use crate::services::maintenance::client::{send_request, send_request_within, visible};
 use crate::services::maintenance::options::{ControlSocket, NONE, Reason};
 use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason};
 use crate::services::maintenance::protocol::{Matches, Request, Response, check_length};
+use crate::services::maintenance::server_commands::{ReloadArgs, UpgradeArgs};
 
 /// What a running server can be asked.
 #[derive(Clone, Debug, Subcommand)]
@@ -63,6 +64,14 @@ pub enum MaintenanceTask {
     /// used leaves everything as it was. Options that count only after a restart are named. Exit status: 1 if
     /// nothing was taken over.
     Reload(ReloadArgs),
+
+    /// Have a running server start its program anew, which takes over without a gap
+    ///
+    /// Only the server's own user and root may do this. The program that is at the server's path now is started with
+    /// the same arguments and environment. Once it has read its configuration and keys, the old server hands its
+    /// sockets and all that it knows over and ends; the new one goes on reading. If the new one cannot start, the
+    /// old one serves on. Exit status: 1 if nothing was handed over.
+    Upgrade(UpgradeArgs),
 }
 
 impl MaintenanceTask {
@@ -80,6 +89,7 @@ impl MaintenanceTask {
             MaintenanceTask::Ack(args) => args.run(),
             MaintenanceTask::Unack(args) => args.run(),
             MaintenanceTask::Reload(args) => args.run(),
+            MaintenanceTask::Upgrade(args) => args.run(),
         }
     }
 }
@@ -135,6 +145,11 @@ impl ControlArgs {
 
     pub(super) fn ask(&self, request: &Request) -> Result<Response, Error> {
         send_request(&self.path()?, request)
+    }
+
+    /// The same, and waits so long for the response.
+    pub(super) fn ask_within(&self, request: &Request, patience: Duration) -> Result<Response, Error> {
+        send_request_within(&self.path()?, request, patience)
     }
 
     /// The pauses of a response.
@@ -250,30 +265,6 @@ impl PausesArgs {
             return print(&format!("{}\n", json!({ "pauses": answer.pauses, "kept": answer.kept })));
         }
         print(&table(&pauses))
-    }
-}
-
-/// Which server reloads.
-#[derive(Clone, Debug, Args)]
-pub struct ReloadArgs {
-    /// Which server is asked.
-    #[command(flatten)]
-    pub control: ControlArgs,
-}
-
-impl ReloadArgs {
-    /// Requests the reload, and prints what counts from now on.
-    ///
-    /// # Errors
-    ///
-    /// The server cannot be reached, or its files cannot be used.
-    pub fn run(&self) -> Result<(), Error> {
-        let answer = self.control.ask(&Request::Reload)?;
-        for line in &answer.lines {
-            print(&format!("{}\n", line.escape_debug()))?;
-        }
-        warn_of(&answer);
-        Ok(())
     }
 }
 

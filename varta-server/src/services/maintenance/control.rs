@@ -18,7 +18,7 @@ use crate::base::error::Error;
 use crate::base::given_sockets::GivenSockets;
 use crate::ingest::socket_place::PlaceKeeper;
 use crate::services::maintenance::options::ControlSocket;
-use crate::services::maintenance::protocol::{MAX_REQUEST_LEN, Request, Response};
+use crate::services::maintenance::protocol::{MAX_REQUEST_LEN, Request, Response, ResponseStatus};
 use crate::services::maintenance::requests::PauseService;
 
 /// The most connections at once; further ones wait in the kernel's backlog.
@@ -36,6 +36,8 @@ pub(super) struct ControlListener {
     options: ControlSocket,
     socket: BoundListener,
     file: SocketFile,
+    /// The sockets of the server, for the one that takes the place of this.
+    given: GivenSockets,
 }
 
 impl ControlListener {
@@ -43,13 +45,13 @@ impl ControlListener {
     pub(super) fn bind(options: &ControlSocket, given: &GivenSockets) -> Result<Self, Error> {
         const OPTION: &str = "--control-socket";
         let (socket, file) = match given.take_unix(&options.path, Type::STREAM, OPTION)? {
-            Some(given) => {
-                let (socket, file) = SocketFile::adopt(given, &options.path)?;
+            Some(socket) => {
+                let (socket, file) = SocketFile::adopt(socket, &options.path, given.files())?;
                 (OwnedFd::from(socket).into(), file)
             }
-            None => SocketFile::listen(&options.path, BACKLOG, OPTION)?,
+            None => SocketFile::listen(&options.path, BACKLOG, OPTION, given.files())?,
         };
-        Ok(ControlListener { options: options.clone(), socket, file })
+        Ok(ControlListener { options: options.clone(), socket, file, given: given.clone() })
     }
 
     /// Serves requests until `stop` is cancelled, on another socket where others have removed this one.
@@ -72,9 +74,10 @@ impl ControlListener {
         let mut present = self;
         loop {
             let (place, options) = (present.file.place().clone(), present.options.clone());
+            let given = present.given.clone();
             let replaced = stop.child_token();
             let replace = async {
-                let bind = move || ControlListener::bind(&options, &GivenSockets::default());
+                let bind = move || ControlListener::bind(&options, &given);
                 let next = keeper.replacement(&place, bind, stop).await;
                 replaced.cancel();
                 Ok(next)
@@ -117,19 +120,19 @@ impl ControlListener {
         };
         let serve = |stream| {
             let (desk, stop) = (Arc::clone(desk), stop.clone());
-            async move { converse(&stream, &desk, &stop).await }
+            async move { converse(stream, &desk, &stop).await }
         };
         Ok(accept(&socket, CONNECTIONS, until, warn, || (), serve).await)
     }
 }
 
 /// Serves one connection.
-async fn converse(stream: &UnixStream, desk: &PauseService, stop: &CancellationToken) {
-    let answer = match asker(stream) {
+async fn converse(stream: UnixStream, desk: &PauseService, stop: &CancellationToken) {
+    let answer = match asker(&stream) {
         Ok(uid) => {
             let read = tokio::select! {
                 () = stop.cancelled() => return,
-                read = timeout(REQUEST_WITHIN, read_line(stream)) => read,
+                read = timeout(REQUEST_WITHIN, read_line(&stream)) => read,
             };
             let request = match read {
                 Ok(read) => read.and_then(|line| Request::parse(&line)),
@@ -137,6 +140,11 @@ async fn converse(stream: &UnixStream, desk: &PauseService, stop: &CancellationT
             };
             tracing::debug!(target: "varta::maintenance", uid, "uid {uid} asks on the control socket: {request:?}");
             match request {
+                // The connection goes with these, and the answer comes from elsewhere.
+                Ok(request @ (Request::Upgrade | Request::TakeOver { .. })) => {
+                    desk.count(ResponseStatus::Ok);
+                    return desk.hand_over(request, stream, uid).await;
+                }
                 Ok(request) => desk.answer(request, uid).await,
                 Err(fault) => Response::malformed(format!("the request makes no sense: {fault}")),
             }
@@ -151,7 +159,7 @@ async fn converse(stream: &UnixStream, desk: &PauseService, stop: &CancellationT
         answer.to_line().trim_end()
     );
     // A client that does not read the response changes nothing about the result.
-    let _ = timeout(ANSWER_WITHIN, write_line(stream, answer.to_line().as_bytes())).await;
+    let _ = timeout(ANSWER_WITHIN, write_line(&stream, answer.to_line().as_bytes())).await;
 }
 
 /// The uid of the peer, if it is allowed; else why it is not.

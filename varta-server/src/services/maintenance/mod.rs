@@ -21,6 +21,7 @@ mod persister;
 mod protocol;
 mod requests;
 mod schedule;
+mod server_commands;
 pub(crate) mod service;
 #[cfg(test)]
 mod testing;
@@ -30,7 +31,9 @@ mod trail;
 mod wall_timer;
 
 pub use self::agent_commands::{AckArgs, ForgetArgs, UnackArgs};
-pub use self::command::{ControlArgs, MaintenanceTask, PauseArgs, PausesArgs, ReloadArgs, ResumeArgs};
+pub use self::command::{ControlArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs};
 pub use self::options::{
     ControlSocket, MaintenanceArgs, MaintenanceOptions, PlannedPause, PlannedPauses, Reason,
 };
+pub(crate) use self::protocol::{take_over_request, upgrade_answer};
+pub use self::server_commands::{ReloadArgs, UpgradeArgs};

@@ -1,6 +1,6 @@
 //! The options of maintenance: the control socket and planned pauses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::Args;
@@ -47,6 +47,12 @@ pub struct MaintenanceOptions {
 }
 
 impl MaintenanceOptions {
+    /// The path of the control socket, if there is one.
+    #[must_use]
+    pub fn control_path(&self) -> Option<&Path> {
+        self.control.as_ref().map(|control| control.path.as_path())
+    }
+
     /// Checks the control socket. `sockets` are those on which agents beat.
     ///
     /// # Errors

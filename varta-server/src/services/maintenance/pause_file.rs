@@ -78,6 +78,20 @@ impl PauseFile {
     }
 }
 
+/// The pauses as the bytes of a file, for a server that takes over and has none.
+pub(super) fn to_bytes(pauses: &[Pause]) -> Vec<u8> {
+    text_of(pauses).into_bytes()
+}
+
+/// Reads what [`to_bytes`] has written.
+///
+/// # Errors
+///
+/// The first fault.
+pub(super) fn from_bytes(bytes: &[u8]) -> Result<Vec<Pause>, String> {
+    parse(bytes)
+}
+
 /// The text of the file, with one pause in a line to be readable.
 fn text_of(pauses: &[Pause]) -> String {
     let lines: Vec<String> = pauses.iter().map(|pause| pause.to_json().to_string()).collect();

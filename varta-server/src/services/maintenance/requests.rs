@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use serde_json::json;
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,7 @@ use crate::base::error::Error;
 use crate::base::files::watch::FileWatcher;
 use crate::base::time::WallTime;
 use crate::domain::tracker::NameMatches;
+use crate::engine::handover::HandoverRequest;
 use crate::engine::query::Query;
 use crate::services::context::Reloader;
 use crate::services::maintenance::acks::{AckRequest, AckService};
@@ -39,6 +41,7 @@ pub(super) struct PauseService {
     forget: ForgetService,
     acks: AckService,
     reloads: Reloader,
+    handovers: mpsc::Sender<HandoverRequest>,
 }
 
 impl PauseService {
@@ -49,12 +52,13 @@ impl PauseService {
         forget: ForgetService,
         requests: mpsc::Sender<AckRequest>,
         reloads: Reloader,
+        handovers: mpsc::Sender<HandoverRequest>,
     ) -> Self {
         let keeper = Persister::new(pauses.clone(), file);
         let ForgetService { queries, trail } = &forget;
         let (queries, is_kept) = (queries.clone(), keeper.has_place());
         let acks = AckService { queries: queries.clone(), trail: trail.clone(), requests, is_kept };
-        PauseService { pauses, keeper, metrics, queries, forget, acks, reloads }
+        PauseService { pauses, keeper, metrics, queries, forget, acks, reloads, handovers }
     }
 
     /// Carries out a request of `uid`.
@@ -72,11 +76,24 @@ impl PauseService {
                 Response { kept: self.keeper.has_place(), ..answer }
             }
             Request::Reload => self.reload(uid).await,
+            // They go with their connection, see [`PauseService::hand_over`].
+            Request::Upgrade | Request::TakeOver { .. } => Response::refused("not here"),
             Request::TakeBack { who } => {
                 let answer = self.acks.take_back(who, uid).await;
                 Response { kept: self.keeper.has_place(), ..answer }
             }
         }
+    }
+
+    /// Passes on a request for a hand-over with its connection, on which it is answered.
+    pub(super) async fn hand_over(&self, request: Request, stream: UnixStream, uid: u32) {
+        let Ok(stream) = stream.into_std() else { return };
+        let request = match request {
+            Request::TakeOver { version } => HandoverRequest::TakeOver { stream, version },
+            _ => HandoverRequest::Upgrade { stream, uid },
+        };
+        // The connection is closed when the server stops.
+        let _ = self.handovers.send(request).await;
     }
 
     async fn reload(&self, uid: u32) -> Response {

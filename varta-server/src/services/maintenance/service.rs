@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::wall_now;
 use crate::base::error::Error;
+use crate::engine::handover::HandoverRequest;
 use crate::ingest::socket_place::PlaceKeeper;
 use crate::metrics::faults::Part;
 use crate::services::audit::AuditWriter;
@@ -16,10 +17,13 @@ use crate::services::maintenance::control::ControlListener;
 use crate::services::maintenance::forget::ForgetService;
 use crate::services::maintenance::metrics::MaintenanceMetrics;
 use crate::services::maintenance::options::{self, PlannedPauses};
-use crate::services::maintenance::pause_file::PauseFile;
+use crate::services::maintenance::pause_file::{self, PauseFile};
 use crate::services::maintenance::pauses::Pauses;
 use crate::services::maintenance::requests::PauseService;
 use crate::services::maintenance::trail::Trail;
+
+/// The name of what is left to the next server.
+const ESTATE: &str = "pauses";
 
 /// The maintenance service before it runs. A drop removes its socket.
 #[derive(Debug)]
@@ -52,7 +56,18 @@ impl Maintenance {
         };
         let pauses = Pauses::default();
         let file = context.state_dir.as_ref().map(|directory| PauseFile::new(directory.path()));
-        let kept = file.as_ref().map(PauseFile::read).transpose()?.unwrap_or_default();
+        let left = context.estate.take(ESTATE);
+        let kept = match (&file, left) {
+            (Some(file), _) => file.read()?,
+            (None, Some(left)) => pause_file::from_bytes(&left).unwrap_or_else(|fault| {
+                tracing::error!(
+                    target: "varta::maintenance",
+                    "the pauses of the server before this one are not in force: {fault}"
+                );
+                Vec::new()
+            }),
+            (None, None) => Vec::new(),
+        };
         pauses.change(|list| {
             for pause in kept {
                 // The file has no more pauses than the schedule may have.
@@ -85,9 +100,19 @@ impl Maintenance {
         let metrics = MaintenanceMetrics::new(&context.registry);
         let keeper = context.place_keeper(Part::ControlSocket);
         let (stop, reloads) = (context.stop.clone(), context.reloads.clone());
+        let (handovers, estate) = (context.handovers.clone(), context.estate.clone());
         let trail = Trail { audit, host: Arc::clone(&context.host) };
         let forget = ForgetService { queries: context.queries.clone(), trail };
-        context.spawn("maintenance", self.run(metrics, forget, reloads, keeper, stop));
+        let (pauses, has_file) = (self.pauses.clone(), self.file.is_some());
+        let task = self.run(metrics, forget, reloads, handovers, keeper, stop);
+        context.spawn("maintenance", async move {
+            task.await?;
+            if !has_file {
+                let asked: Vec<_> = pauses.look(|list| list.asked().cloned().collect());
+                estate.leave(ESTATE, pause_file::to_bytes(&asked));
+            }
+            Ok(())
+        });
     }
 
     /// Runs until `stop` is cancelled.
@@ -100,11 +125,13 @@ impl Maintenance {
         metrics: MaintenanceMetrics,
         forget: ForgetService,
         reloads: Reloader,
+        handovers: mpsc::Sender<HandoverRequest>,
         keeper: PlaceKeeper,
         stop: CancellationToken,
     ) -> Result<(), Error> {
         let Maintenance { pauses, file, control, acks, ack_requests: _ } = self;
-        let pause_service = Arc::new(PauseService::new(pauses, file, metrics, forget, acks, reloads));
+        let pause_service =
+            Arc::new(PauseService::new(pauses, file, metrics, forget, acks, reloads, handovers));
         let serve = async {
             match control {
                 Some(listener) => listener.serve(&pause_service, &keeper, &stop).await,

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::time::MonoTime;
 use crate::domain::agent_key::AgentKey;
 use crate::domain::tracker::Transition;
@@ -41,7 +43,7 @@ pub(super) enum EpisodeState {
 }
 
 /// The attempts on an agent, kept beyond one episode.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct AttemptHistory {
     /// Failed attempts so far.
     pub(super) attempts: u32,

@@ -5,6 +5,7 @@
 //! script of events and times. Whether an agent must still be acted on at the time of acting is verified by
 //! the executor.
 
+pub(super) mod estate;
 #[cfg(test)]
 pub(in crate::services::recovery) mod testing;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::services::maintenance::pauses::Pauses;
 use crate::services::recovery::executor::ActionExecutor;
 use crate::services::recovery::metrics::{RecoveryMetrics, SINK};
 use crate::services::recovery::options::RecoveryOptions;
-use crate::services::recovery::task::RecoveryTask;
+use crate::services::recovery::task::{ForHandover, RecoveryTask};
 
 /// The capability before it runs. Without rules, and without a file that may get some, it has its metrics and
 /// nothing else.
@@ -68,7 +68,9 @@ impl Recovery {
             allow_without_audit: options.allow_without_audit,
         };
         let most = context.descriptors.commands;
-        let task = RecoveryTask::new(options, executor, most, context.clock, transitions, changes)
+        let (work, estate, queries) = (context.work.clone(), context.estate.clone(), context.queries.clone());
+        let handover = ForHandover { work, estate, queries };
+        let task = RecoveryTask::new(options, executor, most, context.clock, transitions, changes, handover)
             .map_err(|source| Error::Runtime { action: "start recovery", source })?;
         let stop = context.stop.clone();
         context.spawn("recovery", async {

@@ -4,18 +4,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
 use crate::domain::tracker::Transition;
+use crate::engine::handover::{Estate, WorkInHand};
+use crate::engine::query::{Alarms, Query};
 use crate::services::alerts::Notification;
 use crate::services::recovery::audit_fields::{facts_of_agent, state};
 use crate::services::recovery::executor::ActionExecutor;
 use crate::services::recovery::job::{ActionOutcome, Refusal, RefusalNotice};
 use crate::services::recovery::options::RecoveryOptions;
 use crate::services::recovery::planner::Planner;
+use crate::services::recovery::planner::estate::PlannerEstate;
 use crate::services::recovery::runner::{ShutdownGuard, ShutdownSignal};
 
 /// The time limit for jobs on shutdown: a command gets SIGTERM after two seconds and SIGKILL after three.
@@ -34,7 +37,20 @@ pub(crate) struct RecoveryTask {
     kept: ShutdownSignal,
     /// The numbers of running jobs by their tasks.
     tasks: HashMap<task::Id, u64>,
+    /// What the server before this one has left, and what this one leaves.
+    inherited: PlannerEstate,
+    handover: ForHandover,
 }
+
+/// What recovery needs for a hand-over.
+pub(crate) struct ForHandover {
+    pub(crate) work: WorkInHand,
+    pub(crate) estate: Estate,
+    pub(crate) queries: mpsc::Sender<Query>,
+}
+
+/// The name of what is left to the next server.
+const ESTATE: &str = "recovery";
 
 impl RecoveryTask {
     /// Builds the task.
@@ -49,10 +65,14 @@ impl RecoveryTask {
         clock: Clock,
         transitions: mpsc::Receiver<Transition>,
         changes: mpsc::Receiver<RecoveryOptions>,
+        handover: ForHandover,
     ) -> std::io::Result<Self> {
         let (keeper, kept) = ShutdownGuard::new()?;
         let rules = options.rules.into_iter().map(Arc::new).collect();
-        let planner = Planner::new(rules, options.budget, options.allows_remote);
+        let mut planner = Planner::new(rules, options.budget, options.allows_remote);
+        let left = handover.estate.take(ESTATE);
+        let mut inherited = left.and_then(|left| postcard::from_bytes(&left).ok()).unwrap_or_default();
+        planner.inherit(&mut inherited);
         Ok(RecoveryTask {
             planner,
             doer: Arc::new(doer),
@@ -63,6 +83,8 @@ impl RecoveryTask {
             keeper,
             kept,
             tasks: HashMap::new(),
+            inherited,
+            handover,
         })
     }
 
@@ -70,11 +92,14 @@ impl RecoveryTask {
     /// time to end.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut jobs: JoinSet<ActionOutcome> = JoinSet::new();
+        self.take_up().await;
         loop {
             self.begin_jobs(&mut jobs);
+            self.handover.work.set(jobs.len());
             self.tell();
             self.doer.metrics.cases.set(self.planner.cases() as f64);
-            let due = self.planner.poll_timeout().filter(|_| jobs.len() < self.most_at_once);
+            let is_held = self.handover.work.is_held();
+            let due = self.planner.poll_timeout().filter(|_| !is_held && jobs.len() < self.most_at_once);
             let sleep = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(self.clock.instant(due)).await,
@@ -90,7 +115,11 @@ impl RecoveryTask {
                 Some(ended) = jobs.join_next_with_id() => self.take_outcome(ended),
                 Some(options) = self.changes.recv() => self.change(options),
                 () = sleep => {}
+                () = self.handover.work.may_begin(), if is_held => {}
             }
+        }
+        if let Ok(left) = postcard::to_allocvec(&self.planner.leave()) {
+            self.handover.estate.leave(ESTATE, left);
         }
         drop(self.keeper);
         let all = async { while jobs.join_next().await.is_some() {} };
@@ -109,9 +138,26 @@ impl RecoveryTask {
         self.planner.handle_options(rules, options.budget, options.allows_remote);
     }
 
+    /// Goes on with what the server before this one was about to do about agents that are still in a bad state.
+    async fn take_up(&mut self) {
+        let mut next = Some(0).filter(|_| self.inherited.has_episodes());
+        while let Some(from) = next {
+            let (answer, answered) = oneshot::channel();
+            if self.handover.queries.send(Query::Alarms { from, answer }).await.is_err() {
+                return;
+            }
+            let Ok(Alarms { found, next: behind, .. }) = answered.await else { return };
+            for found in &found {
+                self.planner.take_up(found, &mut self.inherited);
+            }
+            next = behind;
+        }
+    }
+
     fn begin_jobs(&mut self, jobs: &mut JoinSet<ActionOutcome>) {
         let now = self.clock.now();
-        while jobs.len() < self.most_at_once
+        while !self.handover.work.is_held()
+            && jobs.len() < self.most_at_once
             && let Some(job) = self.planner.poll_job(now)
         {
             let kept = match self.kept.try_clone() {

@@ -1,5 +1,6 @@
 //! Where the state is kept.
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -43,5 +44,17 @@ impl StateOptions {
     /// See [`StateDir::open`].
     pub(crate) fn open_directory(&self) -> Result<Option<StateDir>, Error> {
         self.directory.as_deref().map(StateDir::open).transpose()
+    }
+
+    /// The same with the lock that the server before this one has passed, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// See [`StateDir::take_over`].
+    pub(crate) fn take_over_directory(&self, lock: Option<File>) -> Result<Option<StateDir>, Error> {
+        match (&self.directory, lock) {
+            (Some(path), Some(lock)) => StateDir::take_over(path, lock).map(Some),
+            _ => self.open_directory(),
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::time::Duration;
 
+use metrics::Counter;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -77,9 +78,19 @@ impl Systemd {
             queries: context.queries.clone(),
             transitions: context.subscribe(SINK),
             stop: context.stop.clone(),
+            is_alone: context.is_alone.clone(),
+            is_handed_over: context.is_handed_over.clone(),
         };
         context.spawn("service manager", conversation.run());
     }
+}
+
+/// Tells the service manager that the process with this pid is the server from now on. Does nothing without one.
+pub(crate) async fn name_successor(pid: u32) {
+    let address = env::var_os("NOTIFY_SOCKET").filter(|value| !value.is_empty());
+    // What cannot be used was logged at the start.
+    let Some(Ok(notifier)) = address.map(|address| Notifier::new(&address, Counter::noop())) else { return };
+    notifier.send(&format!("MAINPID={pid}")).await;
 }
 
 /// Tells the service manager that the server reloads. Does nothing without one.
@@ -117,6 +128,9 @@ struct Conversation {
     queries: mpsc::Sender<Query>,
     transitions: mpsc::Receiver<Transition>,
     stop: CancellationToken,
+    /// Before, the service manager listens to another server.
+    is_alone: CancellationToken,
+    is_handed_over: CancellationToken,
 }
 
 impl Conversation {
@@ -129,7 +143,10 @@ impl Conversation {
             () = stop.cancelled() => {}
             () = self.converse() => {}
         }
-        self.notifier.send("STOPPING=1\nWATCHDOG_USEC=0\nSTATUS=stopping").await;
+        // The service goes on with another server.
+        if !self.is_handed_over.is_cancelled() {
+            self.notifier.send("STOPPING=1\nWATCHDOG_USEC=0\nSTATUS=stopping").await;
+        }
         // A subscription that nobody takes from counts what is lost with it.
         while self.transitions.recv().await.is_some() {}
         Ok(())
@@ -137,6 +154,7 @@ impl Conversation {
 
     /// Ends when the tracker does.
     async fn converse(&mut self) {
+        self.is_alone.cancelled().await;
         let Some(agents) = population(&self.queries).await else { return };
         let mut told = summary(&agents);
         // Without it a service manager gives the start up, so it is said until it is heard.
@@ -235,6 +253,7 @@ mod tests {
             "WATCHDOG_USEC" => Some("30000".into()),
             _ => None,
         });
+        context.is_alone.cancel();
         systemd.start(&mut context);
         let stop = context.stop.clone();
         let feeds = context.take_subscribers();
@@ -261,6 +280,7 @@ mod tests {
         let systemd =
             Systemd::from_environment(&context, |name| (name == "NOTIFY_SOCKET").then(|| address.clone()));
         std::fs::remove_file(&address).unwrap();
+        context.is_alone.cancel();
         systemd.start(&mut context);
         let _feeds = context.take_subscribers();
         asked(&mut queries).await.send([1, 0, 0, 0, 0, 0]).unwrap();
@@ -314,6 +334,7 @@ mod tests {
                 address.filter(|_| name == "NOTIFY_SOCKET").map(OsString::from)
             });
             systemd.reload().begin().await;
+            context.is_alone.cancel();
             systemd.start(&mut context);
             assert!(context.take_subscribers().is_empty());
             assert!(queries.try_recv().is_err());

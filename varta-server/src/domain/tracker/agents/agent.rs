@@ -5,11 +5,13 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use varta_proto::{Frame, Status};
 
 use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
 use crate::domain::beat::{KeyId, RemoteEndpoint, Transport};
+use crate::domain::by_value;
 use crate::domain::labels::Labels;
 use crate::domain::process::ProcessStart;
 use crate::domain::tracker::agents::names::{NameId, NameSource};
@@ -19,7 +21,7 @@ use crate::domain::tracker::verdicts::transition::{LastReport, Twin};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// The key by which the table finds an agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct IndexKey {
     pub(in crate::domain::tracker) source: SourceId,
     pub(in crate::domain::tracker) pid: u32,
@@ -36,7 +38,7 @@ impl IndexKey {
 
 /// The part of an agent that a beat writes: one cache line and not parts of two, so that a beat costs one
 /// memory access however many agents there are.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[repr(align(64))]
 pub(in crate::domain::tracker) struct AgentHot {
     pub(in crate::domain::tracker) session: Session,
@@ -53,6 +55,7 @@ pub(in crate::domain::tracker) struct AgentHot {
     /// `None` for a vacant slot.
     pub(in crate::domain::tracker) verdict: Option<Verdict>,
     /// The last reported status, which a stalled agent keeps.
+    #[serde(with = "by_value::status")]
     pub(in crate::domain::tracker) status: Status,
     /// Whether the newest frame was terminal.
     pub(in crate::domain::tracker) terminal: bool,
@@ -62,7 +65,7 @@ pub(in crate::domain::tracker) struct AgentHot {
 const _: () = assert!(size_of::<AgentHot>() <= 64, "a slot is one cache line");
 
 /// The part of an agent that only a first beat, a transition or a scrape needs.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct AgentCold {
     /// When the process was started, and which of those that were started then it is; `None` where that could not
     /// be read.
@@ -81,7 +84,7 @@ pub(in crate::domain::tracker) struct AgentCold {
 }
 
 /// The part that few agents have.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct AgentRare {
     pub(in crate::domain::tracker) sessions: OtherSessions,
     /// The stall timeout that a rule sets for its name.
@@ -97,13 +100,14 @@ pub(in crate::domain::tracker) struct AgentRare {
     /// How often it was called stalled although it was beating.
     pub(in crate::domain::tracker) false_positives: u32,
     /// The labels that the agent sent.
+    #[serde(with = "by_value::labels")]
     pub(in crate::domain::tracker) labels: Labels,
     /// The unit that the agent runs in, if its name is another.
     pub(in crate::domain::tracker) unit: Option<Arc<str>>,
 }
 
 /// The stall timeout that follows from what an agent said of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::domain::tracker) enum AskedTimeout {
     /// It requested this timeout.
     Requested(Duration),
@@ -124,7 +128,7 @@ impl AskedTimeout {
 }
 
 /// How far the process of a silent agent has been inspected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::domain::tracker) enum Inspection {
     /// Not at all.
     None,
@@ -141,7 +145,7 @@ pub(in crate::domain::tracker) enum Inspection {
 }
 
 /// Flags in one byte: whether `AgentRare::sessions` has entries, and how the agent uses a shared memory page.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct SlotFlags(u8);
 
 impl SlotFlags {

@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::time::MonoTime;
 use crate::domain::expected::ExpectedAgents;
 
 /// The expected agents and their deadlines.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct ExpectedTracker {
     /// By deadline, earliest first; those whose deadline has been checked come before all others.
     agents: Vec<ExpectedAgentState>,
+    #[serde(skip)]
     places: HashMap<Arc<str>, usize>,
     /// The number of deadlines that have been checked.
     judged: usize,
@@ -18,7 +21,7 @@ pub(in crate::domain::tracker) struct ExpectedTracker {
     unheard: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct ExpectedAgentState {
     name: Arc<str>,
     due: MonoTime,
@@ -33,6 +36,14 @@ impl ExpectedTracker {
             ExpectedTracker { agents: Vec::new(), places: HashMap::new(), judged: 0, unheard: 0 };
         awaited.replace(expected, MonoTime::START, |_| false);
         awaited
+    }
+
+    /// Finds the places of all again, after they were read. Whether their numbers make sense.
+    pub(in crate::domain::tracker) fn reindex(&mut self) -> bool {
+        let places = self.agents.iter().enumerate();
+        self.places = places.map(|(place, agent)| (Arc::clone(&agent.name), place)).collect();
+        self.judged <= self.agents.len()
+            && self.unheard == self.agents.iter().filter(|agent| !agent.is_heard).count()
     }
 
     /// Replaces the expected agents from `now` on. An agent that was expected before keeps its state; for a

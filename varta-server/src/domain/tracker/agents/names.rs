@@ -3,14 +3,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::process::Lineage;
 
 /// A name by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct NameId(u32);
 
 /// Where a name comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum NameSource {
     /// The command, or the address of another host. Strangers may have the same name.
@@ -33,7 +35,7 @@ impl NameSource {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Name {
     text: Arc<str>,
     /// The number of agents with this name.
@@ -45,7 +47,7 @@ struct Name {
 }
 
 /// An agent that is down or gone, and whose place another may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct Departed {
     /// The slot number of the agent.
     pub(in crate::domain::tracker) number: u32,
@@ -53,15 +55,32 @@ pub(in crate::domain::tracker) struct Departed {
 }
 
 /// The names in use, at most as many as agents.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct Names {
     /// By number.
     names: Vec<Name>,
     vacant: Vec<u32>,
+    #[serde(skip)]
     numbers: HashMap<Arc<str>, u32>,
 }
 
 impl Names {
+    /// Finds the numbers of all names again, after they were read.
+    pub(in crate::domain::tracker) fn reindex(&mut self) {
+        let in_use = (0_u32..).zip(&self.names).filter(|(_, name)| name.agents > 0);
+        self.numbers = in_use.map(|(number, name)| (Arc::clone(&name.text), number)).collect();
+    }
+
+    /// Whether all agents that were down or gone under some name have such numbers.
+    pub(in crate::domain::tracker) fn departed_are(&self, is_right: impl Fn(&u32) -> bool) -> bool {
+        self.names.iter().flat_map(|name| &name.departed).all(|departed| is_right(&departed.number))
+    }
+
+    /// Whether there is a name with this number.
+    pub(in crate::domain::tracker) fn has(&self, id: NameId) -> bool {
+        self.names.get(id.0 as usize).is_some_and(|name| name.agents > 0)
+    }
+
     /// Gives a name to one more agent.
     pub(in crate::domain::tracker) fn take(&mut self, name: &str) -> NameId {
         if let Some(number) = self.numbers.get(name) {

@@ -6,10 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::beat::Origin;
 
 /// An origin by its number, which fits an agent's cache line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct SourceId(u32);
 
 impl SourceId {
@@ -25,21 +27,23 @@ impl SourceId {
 }
 
 /// The origins of all agents, at most as many as agents, and this host.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct Sources {
     /// By number; this host is the first.
     entries: Vec<OriginUsage>,
     vacant: Vec<u32>,
     /// The numbers of the remote origins.
+    #[serde(skip)]
     index: HashTable<u32>,
     /// Seeded differently in each process, so that nobody can choose addresses that collide.
+    #[serde(skip)]
     hasher: DefaultHashBuilder,
     /// The number of plaintext agents in each neighbourhood.
     plain: HashMap<IpAddr, usize>,
     plain_in_all: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct OriginUsage {
     origin: Origin,
     agents: usize,
@@ -59,6 +63,23 @@ impl Default for Sources {
 }
 
 impl Sources {
+    /// Finds the numbers of all origins again, after they were read.
+    pub(in crate::domain::tracker) fn reindex(&mut self) {
+        let Sources { entries, index, hasher, .. } = self;
+        index.clear();
+        for (number, entry) in (0_u32..).zip(entries.iter()).skip(1).filter(|(_, entry)| entry.agents > 0) {
+            index.insert_unique(hasher.hash_one(entry.origin), number, |number| {
+                hasher.hash_one(entries[*number as usize].origin)
+            });
+        }
+    }
+
+    /// Whether there is an origin with this number.
+    pub(in crate::domain::tracker) fn has(&self, source: SourceId) -> bool {
+        source == SourceId::LOCAL && !self.entries.is_empty()
+            || self.entries.get(source.0 as usize).is_some_and(|entry| entry.agents > 0)
+    }
+
     /// The number of an origin that has agents, and of this host in any case.
     #[inline]
     pub(in crate::domain::tracker) fn find(&self, origin: Origin) -> Option<SourceId> {

@@ -13,6 +13,11 @@ const MAX_PENDING: usize = 4_096;
 pub(in crate::domain::tracker) struct PendingHellos(VecDeque<(Sender, Hello)>);
 
 impl PendingHellos {
+    /// All of them, the oldest first.
+    pub(in crate::domain::tracker) fn iter(&self) -> impl Iterator<Item = (&Sender, &Hello)> {
+        self.0.iter().map(|(sender, hello)| (sender, hello))
+    }
+
     pub(in crate::domain::tracker) fn put(&mut self, sender: Sender, introduction: Hello) {
         self.0.retain(|(waiting, _)| *waiting != sender);
         if self.0.len() >= MAX_PENDING {

@@ -14,6 +14,11 @@ pub(in crate::domain::tracker) struct Places {
 }
 
 impl Places {
+    /// The place of each agent that has one.
+    pub(in crate::domain::tracker) fn iter(&self) -> impl Iterator<Item = (u32, &ProcessPlace)> {
+        self.of.iter().map(|(number, place)| (*number, &**place))
+    }
+
     /// Sets the place of an agent.
     pub(in crate::domain::tracker) fn set(&mut self, number: u32, place: Option<ProcessPlace>) {
         let Some(place) = place else { return self.forget(number) };

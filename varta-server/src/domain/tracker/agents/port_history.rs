@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use varta_proto::Frame;
 
 use crate::base::time::MonoTime;
@@ -24,7 +25,7 @@ const MAX_HISTORIES: usize = 16_384;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// A port that an agent has left.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct PreviousPort {
     pub(in crate::domain::tracker) lane: RemoteEndpoint,
     pub(in crate::domain::tracker) session: Session,
@@ -44,7 +45,7 @@ impl PreviousPort {
 }
 
 /// The ports that agents left within the last stall timeout, in the order in which they left them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct PortHistory {
     pub(in crate::domain::tracker) by_agent: HashMap<u32, Vec<PreviousPort>>,
     swept_at: MonoTime,

@@ -15,6 +15,7 @@ mod tests;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use varta_proto::{Frame, NONCE_TERMINAL};
 
 use crate::base::time::MonoTime;
@@ -57,14 +58,14 @@ pub(crate) enum Handles {
 }
 
 /// A session, by the newest frame that was accepted in it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Session {
     pub(crate) nonce: u64,
     pub(crate) timestamp: u64,
 }
 
 /// A session that is not the newest.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Other {
     session: Session,
     heard_at: MonoTime,
@@ -90,7 +91,7 @@ impl Newest<'_> {
 }
 
 /// The sessions of a process other than the newest. Most processes have none.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct OtherSessions {
     others: Vec<Other>,
     /// Frames that fit no session. When another frame follows a stray at the pace of real time, the two are
@@ -101,7 +102,7 @@ pub(crate) struct OtherSessions {
 }
 
 /// The goodbye of a session.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Closed {
     at: MonoTime,
     /// The newest frame before it. The clock of the goodbye has replaced it in the session, which would not

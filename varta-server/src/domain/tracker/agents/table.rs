@@ -69,6 +69,35 @@ impl Table {
         table
     }
 
+    /// The slots, their cold parts, and the numbers of vacant ones.
+    pub(in crate::domain::tracker) fn parts(&self) -> (&[AgentHot], &[AgentCold], &[u32]) {
+        (&self.slots, &self.rests, &self.vacant)
+    }
+
+    /// The table of these parts, which belong together: see [`Table::parts`].
+    pub(in crate::domain::tracker) fn from_parts(
+        most: usize,
+        slots: Vec<AgentHot>,
+        rests: Vec<AgentCold>,
+        vacant: Vec<u32>,
+    ) -> Self {
+        let mut table = Table::with_room_for(most.max(slots.len()));
+        table.slots.extend(slots);
+        if table.slots.len() >= MANY_SLOTS {
+            prefer_huge_pages(&table.slots);
+        }
+        table.rests = rests;
+        table.vacant = vacant;
+        for number in 0..table.slots.len() {
+            let slot = &table.slots[number];
+            if slot.verdict.is_some() {
+                let hash = table.hash(slot.key);
+                table.index.insert(hash, u32::try_from(number).expect("slots have numbers of that size"));
+            }
+        }
+        table
+    }
+
     #[inline]
     fn hash(&self, key: IndexKey) -> u32 {
         spread(self.hasher.hash_one((key.source, key.pid)))

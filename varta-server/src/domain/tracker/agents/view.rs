@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::time::MonoTime;
 use crate::domain::beat::Origin;
 use crate::domain::labels::Labels;
@@ -11,7 +13,7 @@ use crate::domain::tracker::verdicts::transition::{LastReport, Twin};
 use crate::domain::tracker::verdicts::verdict::Verdict;
 
 /// Counters of what is no transition, since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statistics {
     /// Sessions whose nonce wrapped.
     pub nonce_wraps: u64,

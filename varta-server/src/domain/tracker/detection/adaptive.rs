@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use varta_proto::Frame;
 
 use crate::base::time::{MonoTime, nanos};
@@ -11,7 +12,7 @@ use crate::domain::tracker::detection::arrival::ArrivalPolicy;
 use crate::domain::tracker::detection::arrival::estimator::Arrivals;
 
 /// The arrival history of one agent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct ArrivalHistory {
     arrivals: Arrivals,
     /// The timeout that follows from it, in nanoseconds; `None` while there is none. It is stored, because to
@@ -37,6 +38,16 @@ pub(in crate::domain::tracker) struct ArrivalHistories {
 impl ArrivalHistories {
     pub(in crate::domain::tracker) fn new(policy: ArrivalPolicy) -> Self {
         ArrivalHistories { policy, agents: Vec::new() }
+    }
+
+    /// What was learned of the agent in each slot.
+    pub(in crate::domain::tracker) fn all(&self) -> &[ArrivalHistory] {
+        &self.agents
+    }
+
+    /// Goes on with what another tracker learned under this policy.
+    pub(in crate::domain::tracker) fn resume(policy: ArrivalPolicy, agents: Vec<ArrivalHistory>) -> Self {
+        ArrivalHistories { policy, agents }
     }
 
     /// Whether the policy learns at all.

@@ -6,6 +6,8 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::time::MonoTime;
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::verdicts::incident::Incident;
@@ -23,7 +25,7 @@ const MAX_LENGTH: Duration = Duration::from_secs(60);
 const MAX_OPEN: usize = 64;
 
 /// An open incident, or agents that may become one.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct OpenIncident {
     source: SourceId,
     verdict: usize,
@@ -36,7 +38,7 @@ struct OpenIncident {
 }
 
 /// The open incidents.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct Incidents {
     places: Vec<OpenIncident>,
     /// The number of incidents so far.

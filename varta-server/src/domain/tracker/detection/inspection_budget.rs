@@ -54,6 +54,11 @@ impl InspectionBudget {
         of_agent.map(|(until, _)| *until).filter(|until| now < *until)
     }
 
+    /// Goes on counting from so many refused inspections.
+    pub(in crate::domain::tracker) const fn set_refused(&mut self, refused: u64) {
+        self.refused = refused;
+    }
+
     /// The number of refused inspections.
     pub(in crate::domain::tracker) const fn refused(&self) -> u64 {
         self.refused

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::time::MonoTime;
 
 /// The maximum number of gaps that are kept apart. Beyond it the two oldest become one: that matters only on
@@ -10,7 +12,7 @@ use crate::base::time::MonoTime;
 const MAX_GAPS: usize = 64;
 
 /// A time in which the server could not observe its agents.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct ObserverGap {
     from: MonoTime,
     to: MonoTime,
@@ -25,7 +27,7 @@ struct ObserverGap {
 /// A gap counts by the time at which it was, and not by what was known when a beat was handled. So it does
 /// not matter whether the server first handles what has arrived and then records the gap, or the other way
 /// round.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct ObserverGaps {
     /// In order, without overlaps.
     times: VecDeque<ObserverGap>,

@@ -8,6 +8,7 @@ mod exits;
 mod expiry;
 mod false_positives;
 mod forgetting;
+pub(super) mod handover;
 mod mass_silence;
 mod persistence;
 mod remote_identity;

@@ -5,6 +5,7 @@ mod alarms;
 mod beats;
 mod crowds;
 mod forgetting;
+mod handover;
 mod learned;
 mod losses;
 mod mistakes;

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use varta_proto::Status;
 
 /// What the tracker concludes about an agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
 pub enum Verdict {
     /// A beat is awaited. An agent that the configuration names was not seen and its grace is over: before
     /// that it has no verdict. Or an agent that a previous server knew was not seen since, and its grace is
@@ -40,6 +42,33 @@ pub(in crate::domain::tracker) enum Event {
     EndedWell,
     /// The process ended in any other way.
     Died,
+}
+
+/// As a number: 0 to 3 for `Up` with this status, then the others in order.
+impl From<Verdict> for u8 {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Up(status) => status as u8,
+            Verdict::Stalled => 4,
+            Verdict::Down => 5,
+            Verdict::Gone => 6,
+            Verdict::Unknown => 7,
+            Verdict::Expected => 8,
+        }
+    }
+}
+
+impl TryFrom<u8> for Verdict {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<Self, String> {
+        let others = [Verdict::Stalled, Verdict::Down, Verdict::Gone, Verdict::Unknown, Verdict::Expected];
+        let other = || others.get(usize::from(number.checked_sub(4)?)).copied();
+        Status::from_u8(number)
+            .map(Verdict::Up)
+            .or_else(other)
+            .ok_or_else(|| format!("{number} is no number of a verdict"))
+    }
 }
 
 impl Verdict {

@@ -51,6 +51,7 @@ fn desk_with(pauses: &Pauses, directory: Option<&Path>, queries: mpsc::Sender<Qu
         forget,
         mpsc::channel(1).0,
         Reloader::new(mpsc::channel(1).0),
+        mpsc::channel(1).0,
     )
 }
 

@@ -13,6 +13,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::time::{MonoTime, nanos};
 use crate::domain::tracker::detection::arrival::policy::{ArrivalPolicy, Kind, NoEstimate};
 use crate::domain::tracker::detection::arrival::{chen, phi};
@@ -59,7 +61,7 @@ const BUNCHED: f64 = 1.0 / 16.0;
 /// let silence = arrivals.stall_after(&policy).unwrap();
 /// assert!(silence > Duration::from_secs(1) && silence < Duration::from_secs(4), "{silence:?}");
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Arrivals {
     /// The nonce of the newest beat.
     nonce: u64,

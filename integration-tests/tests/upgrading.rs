@@ -1,0 +1,375 @@
+//! A server that hands over to another: agents beat all the time, and one server reads at any moment.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use varta_integration_tests::handover_peer::{self, HandoverMessage, HandoverPeer};
+use varta_integration_tests::{
+    AgentProcess, Ended, Network, Options, Receiver, Scrape, Scratch, Server, Signal, agent, line_with,
+    loopbacks, metric, run_to_its_end, server_command, sys, wait_until,
+};
+
+/// A server that has taken over. It is killed when this is dropped.
+struct Successor(u32);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        // It may have handed over in turn.
+        let _ = sys::send_signal(self.0, Signal::Kill);
+    }
+}
+
+/// Asks for an upgrade.
+fn ask(control: &Path) -> Ended {
+    let mut command = server_command();
+    command.arg("upgrade").arg("--control-socket").arg(control);
+    run_to_its_end(command)
+}
+
+/// Has a server upgraded, and gives the one that is there then.
+#[track_caller]
+fn upgrade(server: &Server) -> Successor {
+    let ended = ask(&server.control_socket());
+    assert!(ended.status.success(), "{}", ended.stderr);
+    let pid = ended.stdout.strip_prefix("the server has pid ").and_then(|rest| rest.split(' ').next());
+    Successor(pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("{}", ended.stdout)))
+}
+
+/// The same where it is expected to fail. Gives what is said.
+#[track_caller]
+fn refused(server: &Server) -> String {
+    let ended = ask(&server.control_socket());
+    assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
+    ended.stderr
+}
+
+/// The counters of a scrape, each with its labels.
+fn counters(scrape: &Scrape) -> BTreeMap<(String, BTreeMap<String, String>), f64> {
+    let is_counter = |name: &str| scrape.text.contains(&format!("# TYPE {name} counter\n"));
+    let samples = scrape.samples.iter().filter(|sample| is_counter(&sample.name));
+    samples.map(|sample| ((sample.name.clone(), sample.labels.clone()), sample.value)).collect()
+}
+
+/// No counter of `before` has fallen or gone by now.
+#[track_caller]
+fn assert_no_counter_fell(before: &Scrape, after: &Scrape) {
+    let after = counters(after);
+    for (series, value) in counters(before) {
+        // Of the process, and not of what it counts.
+        if series.0.starts_with("process_") {
+            continue;
+        }
+        let now = after.get(&series).copied();
+        assert!(now.is_some_and(|now| now >= value), "{series:?} was {value} and is {now:?}");
+    }
+}
+
+#[test]
+fn agents_of_all_transports_beat_through_ten_upgrades_and_nobody_is_accused_or_missed() {
+    let [loopback, ..] = loopbacks()[..] else { panic!("there is a loopback address") };
+    let options = Options::from(["--stall-after", "2s"]).on(Network::Plain, &[loopback]);
+    let server = Server::start(options.on(Network::SharedKey, &[loopback]));
+    let mut agents = server.start_agents(3, &["--interval-ms", "20"]);
+    agents.push(server.start_agent(&["--interval-ms", "20", "--name", "named"]));
+    agents.push(server.start_agent(&["--interval-ms", "20", "--shm"]));
+    for network in [Network::Plain, Network::SharedKey] {
+        let remote = AgentProcess::start_on(&server.route(network, 0), &["--interval-ms", "20"]);
+        server.expect(agent(&remote).up());
+        agents.push(remote);
+    }
+    let pids: Vec<u32> = agents.iter().map(AgentProcess::pid).collect();
+    let mut before = server.scrape();
+    let mut successors = Vec::new();
+    for _ in 0..10 {
+        successors.push(upgrade(&server));
+        server.await_beats(&pids, 5);
+        let after = server.scrape();
+        assert_no_counter_fell(&before, &after);
+        before = after;
+    }
+    assert_eq!(before.sum("varta_transitions_total", &[("to", "stalled")]), 0.0, "{}", before.text);
+    assert_eq!(before.sum("varta_transitions_total", &[("to", "down")]), 0.0, "{}", before.text);
+    assert_eq!(before.sum("varta_agent_beats_lost_total", &[]), 0.0, "{}", before.text);
+    assert_eq!(before.sum("varta_kernel_drops_total", &[]), 0.0, "{}", before.text);
+    assert_eq!(before.outcome("accepted"), before.datagrams(), "{}", before.text);
+    for agent in &mut agents {
+        assert_eq!(agent.ask("dropped"), "ok 0");
+        assert_eq!(server.history(&*agent), ["up: first_beat"]);
+    }
+    // The last one stops as any server does, and takes its files with it.
+    sys::send_signal(successors.last().unwrap().0, Signal::Terminate).unwrap();
+    wait_until("the socket goes with the last server", || !server.socket().exists());
+}
+
+#[test]
+fn an_agent_that_is_killed_during_an_upgrade_is_told_down_with_its_signal() {
+    let server = Server::start(["--stall-after", "1h"]);
+    let mut successors = Vec::new();
+    for _ in 0..5 {
+        let agents = server.start_agents(8, &[]);
+        thread::scope(|scope| {
+            let upgrading = scope.spawn(|| upgrade(&server));
+            for agent in &agents {
+                agent.signal(Signal::Kill);
+                thread::yield_now();
+            }
+            successors.push(upgrading.join().unwrap());
+        });
+        for process in &agents {
+            server.expect(agent(process).down().because("killed"));
+        }
+    }
+}
+
+#[test]
+fn what_was_asked_for_and_what_is_remembered_passes_on_without_a_state_directory() {
+    let server = Server::start(["--stall-after", "1h"]);
+    let stopped = server.start_agent(&["--name", "stopped"]);
+    let living = server.start_agent(&["--name", "living"]);
+    stopped.signal(Signal::Kill);
+    server.expect(agent(&stopped).down());
+    let mut pause = server_command();
+    pause.args(["pause", "batch-*", "--for", "1h", "--control-socket"]).arg(server.control_socket());
+    assert!(run_to_its_end(pause).status.success());
+    let _successor = upgrade(&server);
+    server.expect(line_with("took over from the server with pid"));
+    server.await_beats(&[living.pid()], 3);
+    assert_eq!(server.scrape().of_agent("varta_agent_up", stopped.pid()), 0.0);
+    let mut pauses = server_command();
+    pauses.args(["pauses", "--control-socket"]).arg(server.control_socket());
+    let listed = run_to_its_end(pauses).stdout;
+    assert!(listed.contains("batch-*"), "{listed}");
+    assert_eq!(server.history(&stopped), ["up: first_beat", "down: killed"]);
+}
+
+#[test]
+fn the_state_directory_passes_on_with_its_lock_and_a_third_server_is_refused() {
+    let scratch = Scratch::make();
+    let state = scratch.state();
+    let server = Server::start(Options::new().path("--state-dir", &state));
+    let worker = server.start_agent(&["--name", "worker"]);
+    let successor = upgrade(&server);
+    server.await_beats(&[worker.pid()], 3);
+    let mut third = server_command();
+    third.args(["--control-socket", "none", "--metrics-addr", "none", "--socket"]).arg(scratch.socket());
+    third.arg("--state-dir").arg(&state);
+    let ended = run_to_its_end(third);
+    assert!(ended.stderr.contains(&format!("pid {}", successor.0)), "{}", ended.stderr);
+    // A restart from what the second has written.
+    sys::send_signal(successor.0, Signal::Terminate).unwrap();
+    wait_until("it has ended", || !server.socket().exists());
+    let restarted = Server::start(Options::new().path("--state-dir", &state).socket(server.socket()));
+    restarted.await_beats(&[worker.pid()], 3);
+    assert_eq!(restarted.history(&worker), ["up: recovered"]);
+}
+
+/// A server that runs from a file of its own, which can be replaced.
+fn from_its_own_file(scratch: &Scratch, options: Options) -> (Server, PathBuf) {
+    let program = scratch.path("varta-server");
+    fs::copy(server_command().get_program(), &program).unwrap();
+    let run = format!("shift; exec {} \"$@\"", program.display());
+    (Server::start(options.started_by(["/bin/sh", "-c", &run, "sh"])), program)
+}
+
+/// Puts another program in the place of one that may be running.
+fn replace(program: &Path, script: &str) {
+    let next = program.with_extension("next");
+    fs::write(&next, script).unwrap();
+    fs::set_permissions(&next, Permissions::from_mode(0o755)).unwrap();
+    fs::rename(next, program).unwrap();
+}
+
+#[test]
+fn a_new_program_that_cannot_start_leaves_the_old_one_serving_and_says_why() {
+    let scratch = Scratch::make();
+    let file = scratch.write("varta.toml", "stall-after = \"2s\"\n");
+    let (server, program) = from_its_own_file(&scratch, Options::new().path("--config", &file));
+    let worker = server.start_agent(&["--interval-ms", "20"]);
+    fs::write(&file, "stall-after = \"2s\"\nno-such-key = 1\n").unwrap();
+    let said = refused(&server);
+    assert!(said.contains("no-such-key") && said.contains("goes on as before"), "{said}");
+    fs::write(&file, "stall-after = \"2s\"\nrecord = \"/tmp/x\"\n").unwrap();
+    let said = refused(&server);
+    assert!(said.contains("--record"), "{said}");
+    fs::write(&file, "stall-after = \"2s\"\n").unwrap();
+    replace(&program, "#!/bin/sh\necho not today >&2\nexit 7\n");
+    let said = refused(&server);
+    assert!(said.contains("exit status: 7") && said.contains("not today"), "{said}");
+    // It is killed before it has said anything.
+    replace(&program, "#!/bin/sh\nkill -KILL $$\n");
+    let said = refused(&server);
+    assert!(said.contains("signal: 9"), "{said}");
+    fs::remove_file(&program).unwrap();
+    let said = refused(&server);
+    assert!(said.contains("cannot be started"), "{said}");
+    server.await_beats(&[worker.pid()], 5);
+    assert_eq!(server.history(&worker), ["up: first_beat"]);
+    assert!(Path::new(&format!("/proc/{}", server.pid())).exists());
+}
+
+#[test]
+fn a_server_that_is_started_by_hand_takes_over_with_another_configuration() {
+    let server = Server::start(["--stall-after", "1h"]);
+    let worker = server.start_agent(&["--interval-ms", "20", "--name", "worker"]);
+    let mut command = server_command();
+    command.args([
+        "--take-over",
+        "--stall-after",
+        "90s",
+        "--metrics-addr",
+        "127.0.0.1:0",
+        "--log-format",
+        "json",
+    ]);
+    command.arg("--socket").arg(server.socket());
+    let mut second = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let successor = Successor(second.id());
+    server.expect(line_with("another server has taken over"));
+    server.await_beats(&[worker.pid()], 5);
+    wait_until("the other timeout counts", || {
+        server.scrape().of_agent("varta_agent_stall_after_seconds", worker.pid()) == 90.0
+    });
+    drop(successor);
+    second.wait().unwrap();
+}
+
+#[test]
+fn without_a_server_there_is_nothing_to_take_over() {
+    let scratch = Scratch::make();
+    let mut command: Command = server_command();
+    command.args(["--take-over", "--metrics-addr", "none", "--socket"]).arg(scratch.socket());
+    let ended = run_to_its_end(command);
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains("cannot take over"), "{}", ended.stderr);
+}
+
+/// The form of what is handed over that this version understands.
+const FORM: u32 = 1;
+
+/// Plays a new server until the old one has said something of this kind.
+#[track_caller]
+fn received(peer: &HandoverPeer, kind: u32) -> HandoverMessage {
+    let message = peer.receive().unwrap().expect("the server is there");
+    assert_eq!(message.kind, kind, "{}", String::from_utf8_lossy(&message.bytes));
+    message
+}
+
+#[test]
+fn a_new_server_that_dies_or_gives_up_at_any_moment_before_it_reads_leaves_the_old_one_reading() {
+    let server = Server::start(["--stall-after", "1h"]);
+    let mut worker = server.start_agent(&["--interval-ms", "20"]);
+    for _ in 0..2 {
+        let asks = || HandoverPeer::ask(&server.control_socket(), FORM).unwrap();
+        let peer = asks();
+        received(&peer, handover_peer::WELCOME);
+        drop(peer);
+        server.await_beats(&[worker.pid()], 3);
+        let peer = asks();
+        received(&peer, handover_peer::WELCOME);
+        peer.send(handover_peer::PREPARED, b"", &[]).unwrap();
+        drop(peer);
+        server.await_beats(&[worker.pid()], 3);
+        // With everything in its hands.
+        let peer = asks();
+        received(&peer, handover_peer::WELCOME);
+        peer.send(handover_peer::PREPARED, b"", &[]).unwrap();
+        received(&peer, handover_peer::STATE);
+        drop(peer);
+        server.await_beats(&[worker.pid()], 3);
+        let peer = asks();
+        received(&peer, handover_peer::WELCOME);
+        peer.send(handover_peer::FAILED, b"not today", &[]).unwrap();
+        server.expect(line_with("not today"));
+        server.await_beats(&[worker.pid()], 3);
+    }
+    assert_eq!(worker.ask("dropped"), "ok 0");
+    assert_eq!(server.history(&worker), ["up: first_beat"]);
+    // And it hands over to one that lives.
+    let _successor = upgrade(&server);
+    server.await_beats(&[worker.pid()], 3);
+}
+
+#[test]
+fn an_old_server_that_is_killed_when_it_has_given_everything_is_followed_by_the_new_one() {
+    let scratch = Scratch::make();
+    let mut server = Server::start(["--stall-after", "1h"]);
+    let worker = server.start_agent(&["--interval-ms", "200"]);
+    let peer = HandoverPeer::ask(&server.control_socket(), FORM).unwrap();
+    let welcome = received(&peer, handover_peer::WELCOME);
+    peer.send(handover_peer::PREPARED, b"", &[]).unwrap();
+    let state = received(&peer, handover_peer::STATE);
+    server.kill();
+    // What it gave goes to a new server, and the connection closes before that one hears that it may read.
+    let control = scratch.path("control");
+    let listener = UnixListener::bind(&control).unwrap();
+    let mut command = server_command();
+    command.args(["--take-over", "--stall-after", "1h", "--metrics-addr", "127.0.0.1:0", "--socket"]);
+    command.arg(server.socket()).arg("--control-socket").arg(&control);
+    let mut new = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let _successor = Successor(new.id());
+    let (stream, _) = listener.accept().unwrap();
+    let peer = HandoverPeer::answer(stream).unwrap();
+    drop(listener);
+    fs::remove_file(&control).unwrap();
+    peer.send(handover_peer::WELCOME, &welcome.bytes, &welcome.descriptors).unwrap();
+    received(&peer, handover_peer::PREPARED);
+    peer.send(handover_peer::STATE, &state.bytes, &state.descriptors).unwrap();
+    received(&peer, handover_peer::TAKEN);
+    drop((peer, welcome, state));
+    server.await_beats(&[worker.pid()], 3);
+    assert_eq!(server.scrape().of_agent("varta_agent_up", worker.pid()), 1.0);
+    assert_eq!(server.scrape().sum("varta_transitions_total", &[("to", "stalled")]), 0.0);
+    sys::send_signal(new.id(), Signal::Kill).unwrap();
+    new.wait().unwrap();
+}
+
+#[test]
+fn a_server_that_knows_another_form_is_refused_clearly_and_the_old_one_goes_on() {
+    let server = Server::start(["--stall-after", "1h"]);
+    let worker = server.start_agent(&["--interval-ms", "20"]);
+    let peer = HandoverPeer::ask(&server.control_socket(), FORM + 1).unwrap();
+    let refusal = received(&peer, handover_peer::FAILED);
+    let said = String::from_utf8(refusal.bytes).unwrap();
+    assert!(said.contains("form 2") && said.contains("form 1"), "{said}");
+    server.await_beats(&[worker.pid()], 3);
+}
+
+#[test]
+fn an_alert_that_fires_is_sent_once_and_ended_by_the_new_server() {
+    let receiver = Receiver::start([]);
+    let webhook = ["--webhook".to_owned(), receiver.url("/hook")];
+    let server = Server::start(Options::from(["--stall-after", "1h"]).args(webhook));
+    let mut worker = server.start_agent(&["--name", "worker", "--interval-ms", "20"]);
+    worker.ask("status critical");
+    receiver.await_requests(1);
+    let _successors = [upgrade(&server), upgrade(&server)];
+    server.await_beats(&[worker.pid()], 3);
+    worker.ask("status ok");
+    let requests = receiver.await_requests(2);
+    let kinds: Vec<_> = requests.iter().map(|request| request.json()["kind"].clone()).collect();
+    assert_eq!(kinds, ["firing", "resolved"]);
+}
+
+#[test]
+fn an_episode_of_recovery_goes_on_where_it_was() {
+    let scratch = Scratch::make();
+    let rules =
+        "[[recovery]]\nstate = 'stalled'\nsteps = [{ notify = true }, { wait = '3s', signal = 'KILL' }]\n";
+    let options = Options::from(["--stall-after", "1s"]);
+    let server = Server::start(options.config(&scratch, rules));
+    let worker = server.start_agent(&["--interval-ms", "20"]);
+    worker.signal(Signal::Stop);
+    let actions = metric("varta_recovery_actions_total").with("result", "done");
+    server.expect(actions.with("action", "notify").at_least(1.0));
+    let _successor = upgrade(&server);
+    server.expect(agent(&worker).down().because("killed"));
+    let notified = [("action", "notify"), ("result", "done")];
+    assert_eq!(server.scrape().value("varta_recovery_actions_total", &notified), 1.0);
+}
