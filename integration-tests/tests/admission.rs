@@ -142,6 +142,16 @@ fn await_admission(service: &mut AgentProcess, expected: &str) -> String {
     known
 }
 
+/// Waits until the log of a service has this, and gives all of it. What the heartbeat knows it logs afterwards.
+fn await_log(service: &mut AgentProcess, text: &str) -> String {
+    let mut log = String::new();
+    wait_until(&format!("the log of the service has: {text}"), || {
+        log = service.ask("log");
+        log.contains(text)
+    });
+    log
+}
+
 #[test]
 fn an_agent_of_another_user_is_told_by_its_check_and_by_its_heartbeat_why_it_is_refused() {
     if !is_root() {
@@ -163,9 +173,8 @@ fn an_agent_of_another_user_is_told_by_its_check_and_by_its_heartbeat_why_it_is_
     server.expect(line_with(&who).with(&advice));
     server.await_scrape("more beats are refused", |scrape| scrape.outcome("uid_refused") >= 5.0);
     assert_eq!(server.log().find_all(&who).len(), 1, "the server says it once");
-    let log = service.ask("log");
+    let log = await_log(&mut service, "the server refuses the beats of this process (uid_refused): ");
     assert_eq!(log.matches("WARN").count(), 1, "the agent says it once: {log}");
-    assert!(log.contains("the server refuses the beats of this process (uid_refused): "), "{log}");
     assert!(log.contains(&advice), "{log}");
 
     // A server that lets it in is asked again.
@@ -174,9 +183,8 @@ fn an_agent_of_another_user_is_told_by_its_check_and_by_its_heartbeat_why_it_is_
     server.expect(agent(&service).up());
     await_admission(&mut service, "accepted");
     assert_eq!(service.ask("check"), "ok accepted");
-    let log = service.ask("log");
+    let log = await_log(&mut service, "the server takes the beats of this process");
     assert_eq!((log.matches("WARN").count(), log.matches("INFO").count()), (1, 1), "{log}");
-    assert!(log.contains("the server takes the beats of this process"), "{log}");
 }
 
 #[test]

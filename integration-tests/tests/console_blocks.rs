@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use varta_integration_tests::{Options, Scratch, Server, Signal, run_to_its_end, server_command};
+use varta_integration_tests::{Options, Scratch, Server, Signal, run_to_its_end, server_command, sys};
 
 /// What the commands of the documents are for: other programs, and agents that the reader has.
 const NOT_RUN: [&str; 7] = [
@@ -51,6 +51,8 @@ fn commands(document: &str) -> Vec<String> {
 struct User {
     scratch: Scratch,
     server: Option<Server>,
+    /// The pid of the server that has taken over from it.
+    successor: Option<u32>,
 }
 
 impl User {
@@ -74,6 +76,9 @@ impl User {
 
     /// Stops the server that runs, if one does, which is no failure.
     fn stop(&mut self) {
+        if let Some(pid) = self.successor.take() {
+            sys::send_signal(pid, Signal::Terminate).unwrap();
+        }
         if let Some(mut server) = self.server.take() {
             server.signal(Signal::Terminate);
             assert_eq!(server.wait().code(), Some(0));
@@ -108,6 +113,9 @@ impl User {
         }
         let ended = run_to_its_end(self.program(&["sh", "-c", &own]));
         assert!(ended.status.success(), "{document}: {command}: {ended:?}");
+        if own.starts_with("varta-server upgrade") {
+            self.successor = ended.stdout.split(' ').find_map(|word| word.parse().ok());
+        }
     }
 }
 
@@ -115,7 +123,7 @@ impl User {
 fn the_commands_of_the_documents_work_as_they_are_written() {
     let mut count = 0;
     for document in documents() {
-        let mut user = User { scratch: Scratch::make(), server: None };
+        let mut user = User { scratch: Scratch::make(), server: None, successor: None };
         fs::create_dir(user.scratch.path("run")).unwrap();
         for command in commands(&document) {
             user.run(&document, &command);

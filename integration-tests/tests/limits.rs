@@ -12,6 +12,7 @@ type Row = (&'static str, &'static [(&'static str, &'static str, &'static str)])
 
 /// The rows that have numbers. One that comes to the document comes here, too.
 const ROWS: &[Row] = &[
+    ("sockets on which agents beat", &[("64", "ingest/options.rs", "MAX_LISTENERS")]),
     ("the kernel's queue of a Unix socket", &[("1", "", "1")]),
     ("sockets of one path", &[("4", "ingest/socket_keeper.rs", "MAX_SOCKETS")]),
     (

@@ -47,7 +47,8 @@ impl Gate {
         let _ = self.0.changes.subscribe().wait_for(|is_shut| *is_shut).await;
     }
 
-    /// Waits until this reader may read; `None` when the server stops before that.
+    /// Waits until this reader may read; `None` when `stop` is cancelled before that. A reader that may read at once
+    /// does, also after `stop`, so that what has arrived by then is read.
     pub(crate) async fn enter(&self, stop: &CancellationToken) -> Option<ReadPermit> {
         let mut changes = self.0.changes.subscribe();
         let open = async {
@@ -61,8 +62,8 @@ impl Gate {
         };
         tokio::select! {
             biased;
-            () = stop.cancelled() => None,
             permit = open => Some(permit),
+            () = stop.cancelled() => None,
         }
     }
 
@@ -83,6 +84,15 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_was_stopped_before_it_could_read_once_reads_once_unless_the_gate_is_shut() {
+        let (gate, stop) = (Gate::new(false), CancellationToken::new());
+        stop.cancel();
+        assert!(gate.enter(&stop).await.is_some());
+        drop(gate.close().await);
+        assert!(gate.enter(&stop).await.is_none());
+    }
 
     #[tokio::test]
     async fn who_shuts_it_waits_for_all_readers_and_they_wait_until_it_is_open() {
