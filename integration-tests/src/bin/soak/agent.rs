@@ -19,6 +19,8 @@ pub(crate) const INTERVAL: Duration = Duration::from_millis(500);
 const SOON: Duration = Duration::from_millis(5);
 /// The exit status after a goodbye, by which any is good.
 const AFTER_GOODBYE: i32 = 9;
+/// The same where the kernel has refused the goodbye: the agent is gone all the same.
+const UNHEARD_GOODBYE: i32 = 0;
 /// Exit statuses of an agent that cannot do what it is there for.
 const CANNOT_CONNECT: i32 = 90;
 const IS_AN_ORPHAN: i32 = 91;
@@ -115,8 +117,12 @@ fn live<T: BeatTransport>(slot: Slot, parent: u32, socket: Option<&Path>, mut ha
             Order::Exit(status) => process::exit(status.into()),
             Order::Abort => process::abort(),
             Order::Goodbye => {
-                slot.beat(|| handle.close(GoodbyeReason::Shutdown) == BeatOutcome::Sent);
-                process::exit(AFTER_GOODBYE)
+                let mut is_sent = false;
+                slot.beat(|| {
+                    is_sent = handle.close(GoodbyeReason::Shutdown) == BeatOutcome::Sent;
+                    is_sent
+                });
+                process::exit(if is_sent { AFTER_GOODBYE } else { UNHEARD_GOODBYE })
             }
         }
         last = order;

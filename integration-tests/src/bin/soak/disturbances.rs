@@ -6,9 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use varta_integration_tests::{Ended, Receiver, Scrape, Server, run_server};
+use varta_integration_tests::{Ended, LIMIT, Receiver, Scrape, Server, run_server};
 
 use crate::chance::Chance;
 use crate::world::Faults;
@@ -152,13 +152,16 @@ fn control(server: &Server, request: &[&str]) -> Ended {
 pub(crate) struct Told {
     pub(crate) outages: u64,
     pub(crate) requests: u64,
+    /// Those of the receiver that is there.
+    taken: usize,
     /// The last `startsAt` and `endsAt` of each alert, by its labels.
     pub(crate) alerts: BTreeMap<String, (String, String)>,
 }
 
 impl Told {
     fn take(&mut self, receiver: &Receiver) {
-        for request in receiver.requests() {
+        for request in receiver.requests().into_iter().skip(self.taken) {
+            self.taken += 1;
             self.requests += 1;
             for alert in request.json().as_array().into_iter().flatten() {
                 let text = |name: &str| alert[name].as_str().unwrap_or_default().to_owned();
@@ -193,6 +196,7 @@ pub(crate) fn run_alertmanager(
             receiver = match receiver.take() {
                 Some(present) => {
                     told.take(&present);
+                    told.taken = 0;
                     told.outages += 1;
                     None
                 }
@@ -206,6 +210,15 @@ pub(crate) fn run_alertmanager(
     while !is_told() {
         thread::sleep(TICK);
     }
-    told.take(&receiver);
+    // The last ends are on their way.
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        told.take(&receiver);
+        let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        if told.open(&now).is_empty() || Instant::now() >= deadline {
+            break;
+        }
+        thread::sleep(TICK);
+    }
     told
 }

@@ -80,6 +80,8 @@ impl Fate {
     /// A look at a process may come too late on a busy machine, and then nothing explains a silence.
     fn wanted(self, is_local: bool) -> Option<Wanted> {
         Some(match self {
+            // Its exit is well where the kernel has refused the goodbye.
+            Fate::Goodbye if is_local => wanted("gone", &["goodbye", "exited"]),
             Fate::Goodbye => wanted("gone", &["goodbye"]),
             Fate::Critical => REPORTED,
             Fate::StopBriefly | Fate::Misbehave => return None,
