@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -274,7 +275,10 @@ UNIT
         [ "$(stat -c %i "$2/varta.sock")" = "$inode" ]
         exec 3>&-
         echo done"#;
-    let Some(said) = with_systemd(&scratch, "sockets", script) else { return };
+    // A port that nobody has at the moment.
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let script = script.replace("45983", &port);
+    let Some(said) = with_systemd(&scratch, "sockets", &script) else { return };
     assert_eq!(said, ["inactive", "done"]);
 }
 
