@@ -1,9 +1,9 @@
 //! The policy of the tracker, read while the server runs.
 
-use clap::{Arg, Args, Command};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::error::Error;
+use crate::base::options::names;
 use crate::domain::tracker::Policy;
 use crate::engine::options::{EngineArgs, check_policy, max_plain_agents};
 use crate::engine::query::Query;
@@ -11,9 +11,7 @@ use crate::engine::query::Query;
 /// The options that the running tracker takes over: all of [`EngineArgs`] but the number of agents, for which it
 /// has laid out memory.
 pub(crate) fn options() -> impl Iterator<Item = String> {
-    let command = EngineArgs::augment_args(Command::new(""));
-    let options: Vec<_> = command.get_arguments().filter_map(Arg::get_long).map(str::to_owned).collect();
-    options.into_iter().filter(|option| option != "max-agents")
+    names::<EngineArgs>().into_iter().filter(|option| option != "max-agents")
 }
 
 /// The way to give the tracker another policy.

@@ -51,9 +51,6 @@ pub struct KeyFiles {
 }
 
 impl KeyFiles {
-    /// The options that name them, which a reload takes over.
-    pub(crate) const OPTIONS: [&str; 3] = ["key-file", "accepted-key-file", "master-key-file"];
-
     /// The option that names the first of the given files.
     #[must_use]
     pub fn option(&self) -> Option<&'static str> {

@@ -10,7 +10,7 @@ use varta_proto::address::default_socket_path;
 use crate::base::SocketOptions;
 use crate::base::error::Error;
 use crate::base::options::values::{find_group, parse_group, parse_mode, parse_user};
-use crate::base::options::{HostPort, Id, Mode, Size, parse_host_port, parse_size};
+use crate::base::options::{HostPort, Id, Mode, Size, names, parse_host_port, parse_size};
 use crate::ingest::{AllowedSenders, KeyFiles, UdpOptions};
 
 /// The default length of the queue of a Unix socket, in datagrams: more than one sender can have on the way.
@@ -129,6 +129,12 @@ pub struct IngestArgs {
     #[arg(long, env = "VARTA_MAX_SHM_AGENTS", value_name = "N", default_value_t = DEFAULT_MAX_SHM_AGENTS,
           hide_short_help = true)]
     pub max_shm_agents: usize,
+}
+
+/// The options that running listeners and their keys take over: all of [`IngestArgs`] but the length of a queue, which
+/// the kernel gives a socket when it is made.
+pub(crate) fn live_options() -> impl Iterator<Item = String> {
+    names::<IngestArgs>().into_iter().filter(|option| option != "socket-queue")
 }
 
 impl IngestArgs {

@@ -14,13 +14,13 @@ use crate::base::error::Error;
 use crate::base::logging::StagedLevel;
 use crate::config::{ConfigFile, Reloaded};
 use crate::domain::tracker::Policy;
+use crate::ingest::listeners::ListenerSet;
 use crate::ingest::listeners::reload::Staged as StagedListeners;
-use crate::ingest::listeners::{self, ListenerSet};
 use crate::ingest::{KeyFiles, Keyring, StagedKeys};
 use crate::metrics::faults::{Faults, Part};
 use crate::server::reload_metrics::ReloadMetrics;
 use crate::services::context::{ReloadReport, ReloadRequest, ReloadedFile};
-use crate::{engine, services};
+use crate::{engine, ingest, services};
 
 /// The option of the level of log lines.
 const LOG_LEVEL: &str = "log-level";
@@ -163,8 +163,7 @@ fn is_live(option: &str) -> bool {
     option == LOG_LEVEL
         || services::Reload::options().any(|live| live == option)
         || engine::reload::options().any(|live| live == option)
-        || listeners::reload::OPTIONS.contains(&option)
-        || KeyFiles::OPTIONS.contains(&option)
+        || ingest::options::live_options().any(|live| live == option)
 }
 
 /// What was read, and does not count yet.
@@ -322,8 +321,7 @@ mod tests {
     fn every_option_that_is_taken_over_is_one_of_the_command_line() {
         let command = definition();
         let options: Vec<_> = command.get_arguments().filter_map(|option| option.get_long()).collect();
-        let of_ingest = listeners::reload::OPTIONS.into_iter().chain(KeyFiles::OPTIONS);
-        let live = services::Reload::options().chain(of_ingest).map(str::to_owned);
+        let live = services::Reload::options().chain(ingest::options::live_options());
         for option in live.chain(engine::reload::options()) {
             assert!(options.contains(&option.as_str()), "{option}");
         }

@@ -46,6 +46,7 @@ use self::state::{StateArgs, StateOptions};
 use self::systemd::service::{ReloadNotice, Systemd};
 use crate::base::SocketOptions;
 use crate::base::error::Error;
+use crate::base::options::names;
 use crate::base::options::table::{ParseErrors, ReadTables, TomlKey, Value};
 use crate::domain::tracker::{Policy, Tracker};
 use crate::engine::Recorder;
@@ -375,9 +376,8 @@ pub(crate) struct Staged {
 
 impl Reload {
     /// The options that running capabilities take over.
-    pub(crate) fn options() -> impl Iterator<Item = &'static str> {
-        let others = http::reload::Reload::OPTIONS.into_iter().chain(alerts::service::Reload::OPTIONS);
-        recovery::service::Reload::OPTIONS.into_iter().chain(others)
+    pub(crate) fn options() -> impl Iterator<Item = String> {
+        [names::<HttpArgs>(), names::<AlertArgs>(), names::<RecoveryArgs>()].into_iter().flatten()
     }
 
     /// Prepares what the options and tables say now, which have been checked. Nothing changes by it.

@@ -3,6 +3,7 @@
 
 pub(crate) mod duration;
 pub(crate) mod host_port;
+pub(crate) mod names;
 pub(crate) mod nearest;
 pub(crate) mod size;
 pub(crate) mod table;
@@ -11,5 +12,6 @@ pub(crate) mod values;
 
 pub(crate) use self::duration::parse_duration;
 pub(crate) use self::host_port::{HostPort, parse_host_port};
+pub(crate) use self::names::names;
 pub(crate) use self::size::{Size, parse_size};
 pub(crate) use self::values::{Address, Id, Mode};

@@ -18,20 +18,6 @@ use crate::ingest::options::IngestOptions;
 use crate::ingest::senders::AllowedSenders;
 use crate::ingest::socket_access;
 
-/// The options that running listeners take over.
-pub(crate) const OPTIONS: [&str; 10] = [
-    "socket",
-    "socket-mode",
-    "socket-group",
-    "allow-uid",
-    "allow-gid",
-    "udp",
-    "allow-plaintext-remote",
-    "secure-udp",
-    "udp-receive-buffer",
-    "max-shm-agents",
-];
-
 /// Other listeners, which do not read yet. A drop releases them and takes back what has changed.
 #[derive(Debug)]
 pub(crate) struct Staged {

@@ -113,25 +113,6 @@ pub(crate) struct Staged {
 }
 
 impl Reload {
-    /// The options that running alerts take over.
-    pub(crate) const OPTIONS: [&str; 15] = [
-        "alertmanager",
-        "webhook",
-        "webhook-key-file",
-        "webhook-signature",
-        "webhook-template",
-        "mail-relay",
-        "mail-from",
-        "mail-to",
-        "mail-credentials-file",
-        "mail-template",
-        "alert-ca-file",
-        "alert-resend-every",
-        "alert-give-up-after",
-        "flap-limit",
-        "flap-window",
-    ];
-
     /// Builds the clients for the receivers of the options, which have been checked. Nothing changes by it.
     ///
     /// # Errors

@@ -42,16 +42,6 @@ enum Next {
 }
 
 impl Reload {
-    /// The options that a running server takes over.
-    pub(crate) const OPTIONS: [&str; 6] = [
-        "metrics-addr",
-        "metrics-token-file",
-        "metrics-basic-auth-file",
-        "metrics-tls-cert",
-        "metrics-tls-key",
-        "agent-metrics",
-    ];
-
     /// Takes the options, which have been checked, and the address if it is another one.
     ///
     /// # Errors

@@ -97,21 +97,6 @@ pub(crate) struct Staged {
 }
 
 impl Reload {
-    /// The options that running recovery takes over.
-    pub(crate) const OPTIONS: [&str; 11] = [
-        "recovery-exec",
-        "recovery-timeout",
-        "recovery-debounce",
-        "recovery-backoff",
-        "recovery-attempts",
-        "recovery-group-budget",
-        "recovery-budget",
-        "recovery-env",
-        "recovery-dry-run",
-        "allow-recovery-for-remote",
-        "recovery-without-audit",
-    ];
-
     /// Takes the options, which have been checked. Nothing changes by it.
     ///
     /// # Errors
