@@ -1,16 +1,12 @@
 //! Feeds a hardware watchdog, so that a host whose server hangs or is gone is reset.
 
-use std::future::pending;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
-
 use crate::base::error::Error;
-use crate::engine::query::{Query, population};
 use crate::services::context::Context;
 use crate::services::heartbeat::metrics::{Change, Outcomes};
 use crate::services::heartbeat::options::DeviceOptions;
+use crate::services::heartbeat::turns::Turns;
 use crate::services::heartbeat::watchdog_device::WatchdogDevice;
 
 /// How often the device is fed within its time: two may be late.
@@ -60,13 +56,13 @@ impl DeviceTarget {
         mut outcomes: Outcomes,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let (stop, failure) = (context.stop_last.clone(), context.failure.clone());
-        let queries = context.queries.clone();
         let DeviceTarget(mut device) = self;
+        let turns = Turns::new(context.queries.clone(), device.timeout() / PER_TIMEOUT);
         async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = feed(&mut device, &queries, &mut outcomes) => {}
+                () = feed(&mut device, turns, &mut outcomes) => {}
             }
             let name = device.to_string();
             if failure.get().is_some() {
@@ -83,10 +79,10 @@ impl DeviceTarget {
     }
 }
 
-/// Does not end. A tracker that takes no turns gives no answer, and then the device is not fed.
-async fn feed(device: &mut WatchdogDevice, queries: &mpsc::Sender<Query>, outcomes: &mut Outcomes) {
-    while population(queries).await.is_some() {
-        let next = Instant::now() + device.timeout() / PER_TIMEOUT;
+/// Does not end.
+async fn feed(device: &mut WatchdogDevice, mut turns: Turns, outcomes: &mut Outcomes) {
+    loop {
+        turns.next().await;
         let fed = device.feed();
         match outcomes.count(fed.is_ok()) {
             Some(Change::Fails) => tracing::error!(
@@ -98,18 +94,16 @@ async fn feed(device: &mut WatchdogDevice, queries: &mpsc::Sender<Query>, outcom
             Some(Change::WorksAgain) => tracing::info!(target: "varta::heartbeat", "{device} is fed again"),
             None => {}
         }
-        sleep_until(next).await;
     }
-    // The tracker has ended, and the server follows.
-    pending::<()>().await;
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::future::ready;
+    use std::future::{pending, ready};
 
     use super::*;
+    use crate::engine::query::Query;
 
     /// The time of the device in which the test feeds it three times.
     const TIMEOUT: Duration = Duration::from_millis(30);

@@ -8,6 +8,7 @@ pub(in crate::services) mod metrics;
 mod options;
 mod peer_target;
 pub(crate) mod service;
+mod turns;
 mod url_target;
 mod watchdog_device;
 

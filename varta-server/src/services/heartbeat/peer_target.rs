@@ -2,7 +2,6 @@
 //! goodbye at an orderly stop.
 
 use std::fmt;
-use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
@@ -10,18 +9,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
 use varta_proto::control::{AgentName, Goodbye, GoodbyeReason, Hello, MAX_CONTROL_LEN};
 use varta_proto::{Frame, Status};
 
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::time::{millis, nanos};
-use crate::engine::query::{Query, population};
 use crate::services::context::Context;
 use crate::services::heartbeat::metrics::{Change, Outcomes};
 use crate::services::heartbeat::options::{BeatTo, PeerOptions};
+use crate::services::heartbeat::turns::Turns;
 
 /// The silence that the other server is asked to bear, in intervals.
 const INTERVALS: u32 = 5;
@@ -91,12 +88,12 @@ impl PeerTarget {
         mut outcomes: Outcomes,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let (stop, failure) = (context.stop_last.clone(), context.failure.clone());
-        let queries = context.queries.clone();
+        let turns = Turns::new(context.queries.clone(), self.every);
         async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = self.converse(&queries, &mut outcomes) => {}
+                () = self.converse(turns, &mut outcomes) => {}
             }
             if failure.get().is_none()
                 && let Err(error) = self.say_goodbye()
@@ -107,10 +104,10 @@ impl PeerTarget {
         }
     }
 
-    /// Does not end. A tracker that takes no turns gives no answer, and then nothing is sent.
-    async fn converse(&mut self, queries: &mpsc::Sender<Query>, outcomes: &mut Outcomes) {
-        while population(queries).await.is_some() {
-            let next = Instant::now() + self.every;
+    /// Does not end.
+    async fn converse(&mut self, mut turns: Turns, outcomes: &mut Outcomes) {
+        loop {
+            turns.next().await;
             let sent = self.beat();
             match outcomes.count(sent.is_ok()) {
                 Some(Change::Fails) => tracing::warn!(
@@ -127,10 +124,7 @@ impl PeerTarget {
                 ),
                 None => {}
             }
-            sleep_until(next).await;
         }
-        // The tracker has ended, and the server follows.
-        pending::<()>().await;
     }
 
     /// Sends a beat. A server that was restarted has another socket, and gets this beat too.

@@ -1,20 +1,19 @@
 //! Heartbeats to a URL, by the conventions of healthchecks.io.
 
-use std::future::pending;
 use std::time::Duration;
 
 use reqwest::Client;
 use reqwest::header::HeaderMap;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
 use crate::base::error::Error;
-use crate::engine::query::{Query, population, summary};
+use crate::engine::query::summary;
 use crate::services::alerts::AlertUrl;
 use crate::services::alerts::http_client::{self, DeliveryResult};
 use crate::services::context::Context;
 use crate::services::heartbeat::metrics::{Change, Outcomes};
 use crate::services::heartbeat::options::UrlOptions;
+use crate::services::heartbeat::turns::Turns;
 
 /// The longest time that the last message may take, with which the server says that it ends because of an error.
 const FAIL_WITHIN: Duration = Duration::from_secs(3);
@@ -51,13 +50,13 @@ impl UrlTarget {
         outcomes: Outcomes,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static {
         let (stop, failure) = (context.stop_last.clone(), context.failure.clone());
-        let queries = context.queries.clone();
+        let turns = Turns::new(context.queries.clone(), self.every);
         let mut sender = Sender { target: self, outcomes };
         async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = sender.converse(&queries) => {}
+                () = sender.converse(turns) => {}
             }
             if let Some(reason) = failure.get() {
                 let reason = reason.chars().take(MAX_REASON_LEN).collect();
@@ -77,16 +76,13 @@ struct Sender {
 }
 
 impl Sender {
-    /// Does not end. A tracker that takes no turns gives no answer, and then nothing is sent.
-    async fn converse(&mut self, queries: &mpsc::Sender<Query>) {
+    /// Does not end.
+    async fn converse(&mut self, mut turns: Turns) {
         self.send(1, "starting".to_owned()).await;
-        while let Some(population) = population(queries).await {
-            let next = Instant::now() + self.target.every;
+        loop {
+            let population = turns.next().await;
             self.send(0, summary(&population)).await;
-            sleep_until(next).await;
         }
-        // The tracker has ended, and the server follows.
-        pending::<()>().await;
     }
 
     async fn send(&mut self, which: usize, body: String) {
@@ -115,14 +111,14 @@ impl Sender {
 
 #[cfg(test)]
 mod tests {
-    use std::future::ready;
+    use std::future::{pending, ready};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
-    use tokio::sync::oneshot;
+    use tokio::sync::{mpsc, oneshot};
 
     use super::*;
-    use crate::engine::query::Population;
+    use crate::engine::query::{Population, Query};
     use crate::services::heartbeat::HeartbeatOptions;
     use crate::services::heartbeat::service::Heartbeat;
 
