@@ -156,16 +156,7 @@ impl Senders {
     pub(super) fn refresh(&mut self) {
         // It fails when nobody can reload any more.
         if self.changes.has_changed().unwrap_or(false) {
-            let mut allowed = self.changes.borrow_and_update().clone();
-            allowed.without(self.overflow);
-            *self = Senders {
-                allowed,
-                members: HashMap::new(),
-                others: HashMap::new(),
-                changes: self.changes.clone(),
-                overflow: self.overflow,
-                look_up: self.look_up,
-            };
+            (*self, _) = Senders::new(self.changes.clone(), self.overflow, self.look_up);
         }
     }
 

@@ -30,6 +30,15 @@ pub(crate) struct PersistedWindow {
     pub(crate) heard_at: MonoTime,
 }
 
+impl ReplayWindow {
+    /// The persisted part, of the session at this place of the table, whose key has this fingerprint.
+    fn persisted(&self, place: u32, key: u64) -> PersistedWindow {
+        let ReplayWindow { prefix, line: SessionClock { nonce, start }, continued_at, highest, .. } = *self;
+        let heard_at = MonoTime::from_secs(u64::from(self.heard_at));
+        PersistedWindow { place, key, prefix, highest, continued_at, nonce, start, heard_at }
+    }
+}
+
 impl ReplayTable {
     /// The capacity in sessions.
     pub(crate) fn most(&self) -> usize {
@@ -60,23 +69,11 @@ impl ReplayTable {
             if seals.len() >= most {
                 return (seals, Some(place));
             }
-            let ReplayWindow { prefix, line, continued_at, highest, heard_at, key, ref mut is_saved, .. } =
-                self.sessions[place];
-            if !std::mem::replace(is_saved, true)
-                && let (Ok(place), Some(key)) = (u32::try_from(place), fingerprint(key))
+            let session = &mut self.sessions[place];
+            if !std::mem::replace(&mut session.is_saved, true)
+                && let (Ok(place), Some(key)) = (u32::try_from(place), fingerprint(session.key))
             {
-                let heard_at = MonoTime::from_secs(u64::from(heard_at));
-                let SessionClock { nonce, start } = line;
-                seals.push(PersistedWindow {
-                    place,
-                    key,
-                    prefix,
-                    highest,
-                    continued_at,
-                    nonce,
-                    start,
-                    heard_at,
-                });
+                seals.push(session.persisted(place, key));
             }
         }
         (seals, (end < self.sessions.len()).then_some(end))
@@ -84,14 +81,10 @@ impl ReplayTable {
 
     /// All sessions whose keys have fingerprints.
     pub(crate) fn windows(&self, fingerprint: impl Fn(KeyId) -> Option<u64>) -> Vec<PersistedWindow> {
-        let windows = (0_u32..).zip(&self.sessions).filter_map(|(place, session)| {
-            let ReplayWindow { prefix, line, continued_at, highest, heard_at, key, .. } = *session;
-            let SessionClock { nonce, start } = line;
-            let heard_at = MonoTime::from_secs(u64::from(heard_at));
-            let key = fingerprint(key)?;
-            Some(PersistedWindow { place, key, prefix, highest, continued_at, nonce, start, heard_at })
-        });
-        windows.collect()
+        let windows = (0_u32..).zip(&self.sessions);
+        windows
+            .filter_map(|(place, session)| Some(session.persisted(place, fingerprint(session.key)?)))
+            .collect()
     }
 
     /// Marks every session as unsaved, because the saved copy is lost.
