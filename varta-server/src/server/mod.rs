@@ -83,6 +83,7 @@ impl Server {
     ///
     /// The first failure, among them that no option names one of the given sockets.
     pub fn bind_or_take(config: Config, given: GivenSockets) -> Result<BoundServer, Error> {
+        config.check()?;
         Self::prepare(config, given, None)
     }
 
@@ -100,12 +101,12 @@ impl Server {
         Self::prepare(config, given, Some(predecessor)).inspect_err(|error| handover::refuse(&link, error))
     }
 
+    /// Binds and opens what a checked configuration names.
     fn prepare(
         mut config: Config,
         given: GivenSockets,
         mut predecessor: Option<Predecessor>,
     ) -> Result<BoundServer, Error> {
-        config.check()?;
         let clock = predecessor.as_ref().map_or_else(Clock::start, Predecessor::clock);
         let Policy { max_agents, .. } = config.policy;
         let longest = config.policy.longest_stall_after();

@@ -131,6 +131,7 @@ impl Base<'_> {
             start_process_monitor(&ingest.thread, context.clock, context.descriptors, Recorder::default())
                 .map_err(failed("watch processes"))?;
         let state = predecessor.state().await?;
+        let stopped_at = state.stopped_at();
         let kernel_drops = self.listeners.kernel_drops().clone();
         let taken = state.resume(self.config, context, self.keyring, &kernel_drops, &mut monitor);
         let tracker = match taken {
@@ -139,9 +140,10 @@ impl Base<'_> {
         };
         predecessor.take().await?;
         let parts = (tracker, monitor, Subscribers::that_come_later());
-        self.start_tracker(context, ingest, inputs, parts, Some(predecessor.stopped_at()));
+        let unread_since = MonoTime::from_nanos(stopped_at.saturating_sub(context.clock.host_start()));
+        self.start_tracker(context, ingest, inputs, parts, Some(unread_since));
         ingest.gate.open();
-        predecessor.log_pause();
+        predecessor.log_pause(stopped_at);
 
         context.estate.put_all(predecessor.release().await);
         if let Some(directory) = &context.state_dir {

@@ -73,13 +73,16 @@ pub(super) fn expect(link: &DescriptorLink, kind: u32, other: &str) -> Result<Me
         Ok(Message { kind: FAILED, bytes, .. }) => Err(String::from_utf8_lossy(&bytes).into_owned()),
         Ok(Message { kind, .. }) => Err(format!("{other} says what is not expected (message {kind})")),
         Err(error) => Err(match error.kind() {
-            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
-                format!("{other} has ended")
-            }
+            _ if is_end(&error) => format!("{other} has ended"),
             ErrorKind::WouldBlock => format!("{other} does not answer"),
             _ => format!("{other} cannot be understood: {error}"),
         }),
     }
+}
+
+/// Whether a link failed because the other end is gone.
+pub(super) fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
 
 /// Does something with the link that blocks, on a thread for that.

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::unistd::dup2_stderr;
@@ -17,7 +16,7 @@ use crate::base::clock::Clock;
 use crate::base::descriptor_link::DescriptorLink;
 use crate::base::error::Error;
 use crate::base::given_sockets::GivenSockets;
-use crate::base::time::{MonoTime, millis};
+use crate::base::time::{millis, nanos};
 use crate::config::Config;
 use crate::domain::tracker::Tracker;
 use crate::engine::ProcessMonitor;
@@ -26,7 +25,7 @@ use crate::ingest::Keyring;
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::server::handover::message::{
     FAILED, PREPARED, PassedSocket, RELEASED, RUNNING, STATE, STEP_WITHIN, State, TAKEN, WELCOME, Welcome,
-    YOURS, blocking, expect, fault,
+    YOURS, blocking, expect, fault, is_end,
 };
 use crate::services::context::Context;
 use crate::services::maintenance::take_over_request;
@@ -43,7 +42,6 @@ pub(in crate::server) struct Predecessor {
     welcome: Welcome,
     lock: Option<File>,
     stderr: Option<OwnedFd>,
-    stopped_at: AtomicU64,
 }
 
 /// What the other server knew, and its pidfds.
@@ -103,8 +101,8 @@ impl Predecessor {
         }
         let lock = if welcome.has_lock { descriptors.next().map(File::from) } else { None };
         let stderr = if welcome.has_stderr { descriptors.next() } else { None };
-        let (link, path, stopped_at) = (Arc::new(link), path.to_path_buf(), AtomicU64::new(0));
-        Ok(Predecessor { link, path, pid, welcome, lock, stderr, stopped_at })
+        let (link, path) = (Arc::new(link), path.to_path_buf());
+        Ok(Predecessor { link, path, pid, welcome, lock, stderr })
     }
 
     pub(in crate::server) fn link(&self) -> Arc<DescriptorLink> {
@@ -138,9 +136,7 @@ impl Predecessor {
             let state = postcard::from_bytes(&message.bytes).map_err(|error| error.to_string())?;
             Ok(TakenState { state, pidfds: message.descriptors })
         });
-        let taken = taken.await.map_err(|fault| self.failed(&fault))?;
-        self.stopped_at.store(taken.state.stopped_at, Ordering::Relaxed);
-        Ok(taken)
+        taken.await.map_err(|fault| self.failed(&fault))
     }
 
     /// Takes all: from the return on this server reads, and the other never again.
@@ -167,15 +163,10 @@ impl Predecessor {
         Ok(())
     }
 
-    /// When the other server stopped reading.
-    pub(in crate::server) fn stopped_at(&self) -> MonoTime {
-        MonoTime::from_nanos(self.stopped_at.load(Ordering::Relaxed).saturating_sub(self.welcome.host_start))
-    }
-
-    /// Logs for how long nobody has read.
-    pub(in crate::server) fn log_pause(&self) {
-        let now = u64::try_from(Clock::monotonic_now().as_nanos()).unwrap_or(u64::MAX);
-        let pause = Duration::from_nanos(now.saturating_sub(self.stopped_at.load(Ordering::Relaxed)));
+    /// Logs for how long nobody has read, since the other server stopped at this time on the clock of the host, in
+    /// nanoseconds.
+    pub(in crate::server) fn log_pause(&self, stopped_at: u64) {
+        let pause = Duration::from_nanos(nanos(Clock::monotonic_now()).saturating_sub(stopped_at));
         tracing::info!(
             target: "varta::server",
             from_pid = self.pid,
@@ -228,12 +219,12 @@ impl Predecessor {
     }
 }
 
-fn is_end(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
-}
-
 impl TakenState {
+    /// When the other server stopped reading, on the clock of the host in nanoseconds.
+    pub(in crate::server) fn stopped_at(&self) -> u64 {
+        self.state.stopped_at
+    }
+
     /// Goes on with it: counters, replay windows and watched processes, and the tracker that is returned.
     ///
     /// # Errors
