@@ -271,7 +271,7 @@ impl Services {
         // The context has the directory of the state.
         let Options { http, state: _, maintenance, recording, recovery, events, audit, alerts, heartbeat } =
             options;
-        let state = State::open(context, policy.max_agents, Some(keyring))?;
+        let state = State::open(context, policy.max_agents, keyring)?;
         let alerts = Alerts::open(alerts, context)?;
         let sockets = bind_sockets()?;
         let maintenance = maintenance::service::Maintenance::open(&maintenance, context)?;

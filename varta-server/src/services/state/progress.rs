@@ -3,21 +3,12 @@
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
-use crate::ingest::Keyring;
 
 /// The slot from which the next replay windows are saved, and when.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Save {
     pub(super) from: usize,
     pub(super) at: MonoTime,
-}
-
-/// Waits until the replay table has changed; for ever without one.
-pub(super) async fn changed(keyring: Option<&Keyring>) {
-    match keyring {
-        Some(keyring) => keyring.changed().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// The pause between two sweeps.

@@ -14,8 +14,8 @@ impl Writer {
     /// Takes changed replay windows to be written, when a checkpoint is due.
     pub(super) fn save(&mut self, now: MonoTime) {
         let due = self.save.filter(|save| save.at <= now && self.failing.is_none());
-        let (Some(Save { from, .. }), Some(keyring)) = (due, &self.keyring) else { return };
-        let (seals, next) = keyring.unsaved_batch(from, SEALS_LOOKED_AT, SEALS_AT_ONCE);
+        let Some(Save { from, .. }) = due else { return };
+        let (seals, next) = self.keyring.unsaved_batch(from, SEALS_LOOKED_AT, SEALS_AT_ONCE);
         self.save = next.map(|from| Save { from, at: now + SLICE_PAUSE });
         if !seals.is_empty() {
             self.take(Event::Seals(seals), now);

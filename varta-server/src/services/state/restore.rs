@@ -10,12 +10,7 @@ use crate::observe::{Boot, Remains};
 use crate::services::state::registry::PersistedAgent;
 
 /// Restores `kept` to the tracker, and logs the result.
-pub(crate) fn restore(
-    tracker: &mut Tracker,
-    kept: Vec<PersistedAgent>,
-    keyring: Option<&Keyring>,
-    now: MonoTime,
-) {
+pub(crate) fn restore(tracker: &mut Tracker, kept: Vec<PersistedAgent>, keyring: &Keyring, now: MonoTime) {
     if kept.is_empty() {
         return;
     }
@@ -25,7 +20,7 @@ pub(crate) fn restore(
     for PersistedAgent { mut agent, key, boot: its_boot } in kept {
         if let Some(fingerprint) = key {
             // An unloaded key keeps its id, and has the same when it is loaded again.
-            let Some(number) = keyring.and_then(|keyring| keyring.number_of(fingerprint)) else { continue };
+            let Some(number) = keyring.number_of(fingerprint) else { continue };
             agent.lane.key = number;
         }
         let its_boot = its_boot.as_deref().and_then(Boot::parse);

@@ -16,7 +16,7 @@ pub(crate) struct State {
     /// The database, and the agents that the server before this one knew.
     store: Option<(StateDatabase, Vec<PersistedAgent>)>,
     /// The keys and the replay table of the secure sockets.
-    keyring: Option<Keyring>,
+    keyring: Keyring,
 }
 
 impl State {
@@ -26,22 +26,16 @@ impl State {
     /// # Errors
     ///
     /// When the database cannot be used, see [`StateDatabase::open`].
-    pub(crate) fn open(
-        context: &Context,
-        max_agents: usize,
-        keyring: Option<&Keyring>,
-    ) -> Result<Self, Error> {
-        let room = Limits { agents: max_agents, replay_sessions: keyring.map_or(0, Keyring::most_sessions) };
+    pub(crate) fn open(context: &Context, max_agents: usize, keyring: &Keyring) -> Result<Self, Error> {
+        let room = Limits { agents: max_agents, replay_sessions: keyring.most_sessions() };
         let mut store = None;
         if let Some(directory) = context.state_dir.clone() {
             let (opened, PersistedState { agents, replay_sessions: seals }) =
                 StateDatabase::open(directory, room, context.clock)?;
-            if let Some(keyring) = keyring {
-                keyring.restore(&seals);
-            }
+            keyring.restore(&seals);
             store = Some((opened, agents));
         }
-        Ok(State { store, keyring: keyring.cloned() })
+        Ok(State { store, keyring: keyring.clone() })
     }
 
     /// Restores the tracker, and starts the thread that writes. Returns the queue to it, for the tracker's
@@ -58,7 +52,7 @@ impl State {
         let metrics = StateMetrics::new(&context.registry, context.faults.clone());
         let State { store: Some((store, agents)), keyring } = self else { return Ok(None) };
         tracker.track_registry_changes();
-        restore(tracker, agents, keyring.as_ref(), context.clock.now());
+        restore(tracker, agents, &keyring, context.clock.now());
         let (sink, done) = store
             .start(context.clock, context.queries.clone(), keyring, metrics, context.watcher.clone())
             .map_err(|source| Error::Runtime { action: "start the thread that keeps the state", source })?;

@@ -35,7 +35,7 @@ use crate::services::state::history_limit::HistoryLimit;
 use crate::services::state::instance::InstanceFile;
 use crate::services::state::last_sign::{self, LastSign, Moment, SIGN_EVERY};
 use crate::services::state::metrics::StateMetrics;
-use crate::services::state::progress::{Next, SLICE_PAUSE, SWEEP_EVERY, Save, Sweep, changed};
+use crate::services::state::progress::{Next, SLICE_PAUSE, SWEEP_EVERY, Save, Sweep};
 use crate::services::state::registry::Context;
 use crate::services::state::schema::{DatabaseError, with_suffix};
 use crate::services::state::{history, registry, replay_sessions, schema};
@@ -56,7 +56,7 @@ impl StateDatabase {
         self,
         clock: Clock,
         queries: mpsc::Sender<Query>,
-        keyring: Option<Keyring>,
+        keyring: Keyring,
         metrics: StateMetrics,
         watcher: FileWatcher,
     ) -> io::Result<(StateSink, worker_thread::Ended)> {
@@ -69,7 +69,7 @@ impl StateDatabase {
         self,
         clock: Clock,
         queries: mpsc::Sender<Query>,
-        keyring: Option<Keyring>,
+        keyring: Keyring,
         metrics: StateMetrics,
         watcher: FileWatcher,
     ) -> (StateSink, Writer) {
@@ -149,7 +149,7 @@ pub(super) struct Writer {
     /// To the tracker's task, for slices of what it knows.
     pub(super) queries: mpsc::Sender<Query>,
     /// For the fingerprints of keys.
-    pub(super) keyring: Option<Keyring>,
+    pub(super) keyring: Keyring,
     pub(super) metrics: StateMetrics,
 }
 
@@ -174,7 +174,7 @@ impl Writer {
                 () = self.changes.next() => {
                     self.look(now);
                 }
-                () = changed(self.keyring.as_ref()), if self.save.is_none() => {
+                () = self.keyring.changed(), if self.save.is_none() => {
                     self.save = Some(Save { from: 0, at: now + WRITE_WITHIN });
                 }
                 () = tokio::time::sleep_until(self.clock.instant(wake_at)) => {}
@@ -282,7 +282,7 @@ impl Writer {
         let mut context = Context {
             wall: moment.clock,
             boot: self.boot.clone(),
-            fingerprints: self.keyring.as_ref().map(Keyring::fingerprints).unwrap_or_default(),
+            fingerprints: self.keyring.fingerprints(),
             sweep: self.sweep.number,
         };
         let mut is_whole = self.sweep.is_whole;
@@ -401,9 +401,7 @@ impl Writer {
     /// Marks registry and replay table as incomplete in the database.
     pub(super) fn lose(&mut self) {
         self.lost.store(true, Ordering::Relaxed);
-        if let Some(keyring) = &self.keyring {
-            keyring.mark_unsaved();
-        }
+        self.keyring.mark_unsaved();
     }
 
     /// Drops the pending changes.
@@ -421,7 +419,7 @@ impl Writer {
         loop {
             let now = self.clock.now();
             self.fetch(now);
-            if self.failing.is_none() && self.keyring.is_some() {
+            if self.failing.is_none() {
                 let from = self.save.map_or(0, |save| save.from);
                 self.save = Some(Save { from, at: now });
                 self.save(now);

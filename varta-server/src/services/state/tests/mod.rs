@@ -29,7 +29,7 @@ use crate::domain::tracker::{AgentId, Cause, LastReport, NameSource, Twin, Verdi
 use crate::domain::tracker::{AgentSnapshot, ForgetReason, Forgotten, RegistryChange, Transition};
 use crate::engine::query::Query;
 use crate::engine::state_queue::{Event, Slice, StateSink};
-use crate::ingest::PersistedWindow;
+use crate::ingest::{KeyFiles, Keyring, PersistedWindow};
 use crate::metrics::Registry;
 use crate::metrics::faults::Faults;
 use crate::services::state::database::{Limits, StateDatabase};
@@ -57,6 +57,11 @@ struct Run {
     now: MonoTime,
 }
 
+/// The keyring of a server without keys.
+fn no_keys() -> Keyring {
+    Keyring::read(&KeyFiles::default(), 16, Duration::ZERO, Vec::new()).unwrap()
+}
+
 impl World {
     fn new() -> Self {
         let metrics = Registry::for_test();
@@ -77,7 +82,8 @@ impl World {
         let (store, kept) = self.try_open().unwrap();
         let (to_queries, queries) = mpsc::channel(16);
         let metrics = StateMetrics::new(&self.metrics, self.faults.clone());
-        let (sink, writer) = store.into_writer(self.clock, to_queries, None, metrics, FileWatcher::new());
+        let (sink, writer) =
+            store.into_writer(self.clock, to_queries, no_keys(), metrics, FileWatcher::new());
         Run { sink, writer, kept, queries, now: MonoTime::START }
     }
 
@@ -402,7 +408,7 @@ async fn the_thread_writes_what_it_was_told_before_it_ends() {
     let (to_queries, queries) = mpsc::channel(16);
     drop(queries);
     let metrics = StateMetrics::new(&world.metrics, world.faults.clone());
-    let (sink, done) = store.start(world.clock, to_queries, None, metrics, FileWatcher::new()).unwrap();
+    let (sink, done) = store.start(world.clock, to_queries, no_keys(), metrics, FileWatcher::new()).unwrap();
     sink.transition(&transition(7), false);
     sink.note(RegistryChange::Known(Box::new(agent(7))));
     drop(sink);
