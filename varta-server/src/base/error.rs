@@ -265,6 +265,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// A task has ended by itself, and says of no error.
+    pub(crate) fn ended_unasked(task: &'static str) -> Self {
+        Error::TaskEnded { task, fault: "it thought that it was done".to_owned() }
+    }
+
     /// A file or socket that the server works with cannot be used.
     pub(crate) fn file(path: impl Into<PathBuf>, fault: impl Into<String>) -> Self {
         Error::File { path: path.into(), fault: fault.into(), is_configuration: false }

@@ -347,7 +347,7 @@ async fn join_all(tasks: &mut JoinSet<Ended>, result: &mut Result<(), Error>) {
 fn ended_unasked(ended: Result<Ended, JoinError>) -> Error {
     match ended {
         Ok((_, Err(error))) => error,
-        Ok((task, Ok(()))) => Error::TaskEnded { task, fault: "it thought that it was done".to_owned() },
+        Ok((task, Ok(()))) => Error::ended_unasked(task),
         Err(error) => Error::TaskEnded { task: "server", fault: error.to_string() },
     }
 }

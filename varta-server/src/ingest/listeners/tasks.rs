@@ -135,9 +135,7 @@ fn judge(ended: Result<Ended, JoinError>) -> Result<(), Error> {
     match ended {
         Ok((_, true, result)) => result,
         Ok((_, false, Err(error))) => Err(error),
-        Ok((task, false, Ok(()))) => {
-            Err(Error::TaskEnded { task, fault: "it thought that it was done".to_owned() })
-        }
+        Ok((task, false, Ok(()))) => Err(Error::ended_unasked(task)),
         Err(error) => Err(Error::TaskEnded { task: "listener", fault: error.to_string() }),
     }
 }

@@ -18,6 +18,8 @@ use crate::services::alerts::notifier::{NoticeQueue, Notifier};
 use crate::services::alerts::targets::Targets;
 use crate::services::alerts::url::AlertUrl;
 
+/// How errors name one of them.
+const TASK: &str = "task that sends alerts";
 const WEBHOOK: &str = "webhook";
 const MAIL: &str = "mail relay";
 
@@ -92,21 +94,14 @@ impl Senders {
         let (to_webhook, by_mail) = (self.metrics.webhook.clone(), self.metrics.mail.clone());
         let webhook = webhook.map(|webhook| NoticeReceiver::Webhook(Box::new(webhook)));
         let mail = mail.map(|mail| NoticeReceiver::Mail(Box::new(mail)));
-        let is_new = [
-            (WEBHOOK, self.change_courier(WEBHOOK, webhook, give_up_after, to_webhook)),
-            (MAIL, self.change_courier(MAIL, mail, give_up_after, by_mail)),
-        ];
-        Changed {
-            receivers: Receivers {
-                alertmanagers: self.alertmanagers.iter().map(|running| running.number).collect(),
-                notices: self.notifier.is_on(),
-            },
-            new: is_new
-                .into_iter()
-                .filter(|(_, is_new)| *is_new)
-                .map(|(destination, _)| destination)
-                .collect(),
+        let mut new = Vec::new();
+        for (destination, receiver, outcomes) in [(WEBHOOK, webhook, to_webhook), (MAIL, mail, by_mail)] {
+            if self.change_courier(destination, receiver, give_up_after, outcomes) {
+                new.push(destination);
+            }
         }
+        let alertmanagers = self.alertmanagers.iter().map(|running| running.number).collect();
+        Changed { receivers: Receivers { alertmanagers, notices: self.notifier.is_on() }, new }
     }
 
     fn change_alertmanagers(&mut self, targets: &Targets) {
@@ -234,13 +229,12 @@ impl Senders {
     /// It has ended by itself.
     pub(super) async fn next_end(&mut self) -> Result<(), Error> {
         let Some(ended) = self.tasks.join_next().await else { return std::future::pending().await };
-        let fault = match ended {
-            Ok(true) => return Ok(()),
-            Err(error) if error.is_cancelled() => return Ok(()),
-            Ok(false) => "it thought that it was done".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        Err(Error::TaskEnded { task: "task that sends alerts", fault })
+        match ended {
+            Ok(true) => Ok(()),
+            Err(error) if error.is_cancelled() => Ok(()),
+            Ok(false) => Err(Error::ended_unasked(TASK)),
+            Err(error) => Err(Error::TaskEnded { task: TASK, fault: error.to_string() }),
+        }
     }
 
     /// Waits for the end of a task after the stop; `None` when all have ended.
