@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use varta_integration_tests::{Ended, LIMIT, Receiver, Scrape, Server, run_server};
+use varta_integration_tests::{Ended, LIMIT, Receiver, Sample, Scrape, Server, http, run_server};
 
 use crate::chance::Chance;
 use crate::world::Faults;
@@ -47,7 +47,7 @@ pub(crate) fn scrape(server: &Server, is_over: &AtomicBool) -> Scrapes {
     let mut scrapes = Scrapes::default();
     let mut before: Option<Scrape> = None;
     at_pace(Duration::from_secs(1), is_over, || {
-        let response = match varta_integration_tests::http::get(server.address(), "/metrics", &[]) {
+        let response = match http::get(server.address(), "/metrics", &[]) {
             Ok(response) if response.status == 200 => response,
             other => {
                 return scrapes.faults.add(|| format!("no scrape: {:?}", other.map(|answer| answer.status)));
@@ -71,7 +71,7 @@ pub(crate) fn scrape(server: &Server, is_over: &AtomicBool) -> Scrapes {
 
 /// Counters of the server as a whole that are less than before. An agent's rows go with it.
 fn fallen_counters(before: &Scrape, now: &Scrape) -> Vec<String> {
-    let key = |sample: &varta_integration_tests::Sample| (sample.name.clone(), sample.labels.clone());
+    let key = |sample: &Sample| (sample.name.clone(), sample.labels.clone());
     let counters = |scrape: &Scrape| -> BTreeMap<_, f64> {
         let of_server = scrape.samples.iter().filter(|sample| {
             sample.name.ends_with("_total")
@@ -180,8 +180,8 @@ impl Told {
     }
 }
 
-/// Runs the Alertmanager, which is away for some seconds now and then. It is there when this ends, which is when
-/// `until` says so.
+/// Runs the Alertmanager, which is away for some seconds now and then until it is over. From then on it is there:
+/// until `is_told`, and until it knows the end of each alert.
 pub(crate) fn run_alertmanager(
     first: Receiver,
     seed: u64,

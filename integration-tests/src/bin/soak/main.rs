@@ -29,7 +29,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use varta_integration_tests::{
-    Network, Options, Receiver, Scrape, Scratch, Server, exit_code, http, run_server, wait_for,
+    Network, Options, Receiver, Route, Scrape, Scratch, Server, exit_code, http, run_server, wait_for,
 };
 
 use crate::agent::Way;
@@ -99,9 +99,8 @@ fn run() -> Result<(), Box<dyn Error>> {
     );
     let before = server.scrape();
     let socket = server.socket().to_path_buf();
-    let key = server.directory().join("key");
-    let varta_integration_tests::Route::SharedKey(address, key) = server.route(Network::SharedKey, 0) else {
-        return Err(format!("{} is no key", key.display()).into());
+    let Route::SharedKey(address, key) = server.route(Network::SharedKey, 0) else {
+        return Err("the route of a shared key is another".into());
     };
     let ways = [Way::Unix(socket.clone()), Way::Shm(socket), Way::SecureUdp(address, key)];
     let mut world = World::new(slots, nursery, seed, &ways);

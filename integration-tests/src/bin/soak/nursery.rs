@@ -1,7 +1,7 @@
 //! The parent of all agents: a process with one thread, which forks them when it is told, and waits for those
 //! that have ended only when it is told, so that the kernel keeps how they ended until the server has seen it.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
 use std::process;
 
@@ -62,7 +62,7 @@ impl Nursery {
 
 /// Obeys until its orders end, and ends all agents then.
 fn serve(slots: Slots, orders: impl BufRead, mut answers: PipeWriter) -> io::Result<()> {
-    let mut alive = HashMap::new();
+    let mut alive = HashSet::new();
     for order in orders.lines() {
         let order = order?;
         let words: Vec<_> = order.split(' ').collect();
@@ -73,7 +73,7 @@ fn serve(slots: Slots, orders: impl BufRead, mut answers: PipeWriter) -> io::Res
         };
         match answer {
             Ok(Done::Started(pid)) => {
-                alive.insert(pid, ());
+                alive.insert(pid);
                 writeln!(answers, "{pid}")?;
             }
             Ok(Done::Reaped(pid)) => {
@@ -83,7 +83,7 @@ fn serve(slots: Slots, orders: impl BufRead, mut answers: PipeWriter) -> io::Res
             Err(error) => writeln!(answers, "error {error}")?,
         }
     }
-    for pid in alive.into_keys() {
+    for pid in alive {
         // It may have ended already.
         let _ = sys::send_signal(pid, Signal::Kill);
     }
