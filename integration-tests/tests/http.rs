@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::process::{self, Command};
 
@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 use varta_agent::{BeatOutcome, Varta};
 use varta_integration_tests::{
     AgentProcess, Datagrams, LIMIT, Options, Scrape, Server, agent, foreign, http, run_to_its_end, wait_for,
-    worker_command,
+    wait_until, worker_command,
 };
 use varta_proto::{Frame, Status};
 
@@ -377,6 +377,48 @@ fn a_client_that_does_not_take_its_answer_hurts_nobody() {
     assert!(over.is_some(), "it takes requests for ever");
     let pids = workers.each_ref().map(AgentProcess::pid);
     server.await_beats(&pids, 3);
+}
+
+/// Has so many agents of a network that a scrape has megabytes.
+fn introduce(server: &Server, agents: u32) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(server.udp_address(0)).unwrap();
+    wait_until("all of them are known", || {
+        let known = server.scrape().value("varta_watch_pids_tracked", &[]);
+        if known >= f64::from(agents) {
+            return true;
+        }
+        // What the queue has no room for is sent again.
+        for pid in 100_000..100_000 + agents {
+            socket.send(&Frame::new(Status::Ok, pid, 1, 1, 0).to_bytes()).unwrap();
+        }
+        false
+    });
+}
+
+#[test]
+fn a_scrape_is_answered_beside_sixty_clients_that_read_nothing_of_megabytes() {
+    let server = Server::start(Options::new().udp("127.0.0.1:0").args(["--agent-metrics", "all"]));
+    introduce(&server, 2_000);
+    let length = server.get("/metrics").body.len();
+    assert!(length > 1_500_000, "{length} bytes are none that a socket cannot hold");
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    // More and more come, until some of them had to go: together many more than are served at once.
+    let mut crowd = Vec::new();
+    wait_until("some are cut off", || {
+        for _ in 0..60 {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            socket.connect(&server.address().into()).unwrap();
+            socket.send(request).unwrap();
+            crowd.push(socket);
+        }
+        for path in ["/metrics", "/healthz", "/metrics", "/readyz"] {
+            assert_eq!(server.get(path).status, 200, "{path}, beside {}", crowd.len());
+        }
+        crowd.len() >= 180
+            && server.scrape().value("varta_http_connections_cut_total", &[("reason", "slow")]) > 0.0
+    });
 }
 
 #[test]

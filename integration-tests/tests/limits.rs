@@ -242,6 +242,18 @@ const ROWS: &[Row] = &[
     ),
     ("HTTP connections, one request each", &[("64", "services/http/connections.rs", "connections")]),
     (
+        "how slowly an HTTP client reads",
+        &[
+            ("250", "services/http/readers.rs", "GRACE_MILLIS"),
+            ("64 KiB", "services/http/readers.rs", "LEAST_PACE"),
+        ],
+    ),
+    ("an HTTP client that takes nothing", &[("10 s", "services/http/connections.rs", "stalled_within")]),
+    (
+        "bytes of an answer that the kernel keeps",
+        &[("128 KiB", "services/http/listener.rs", "SEND_BUFFER_LEN")],
+    ),
+    (
         "the head of an HTTP request",
         &[
             ("16 KiB", "services/http/service.rs", "MAX_HEAD_LEN"),
@@ -270,8 +282,7 @@ const ROWS: &[Row] = &[
             ("4", "services/http/credentials.rs", "MAX_WAITING_OF_ADDRESS"),
         ],
     ),
-    ("HTTP connections at a scrape", &[("32", "services/http/connections.rs", "scraping")]),
-    ("scrapes, until the client", &[("4", "services/http/connections.rs", "scrapes")]),
+    ("bodies of scrapes in memory", &[("4", "services/http/connections.rs", "scrapes")]),
 ];
 
 /// The units of the document, in bytes and seconds.

@@ -1,13 +1,14 @@
 //! Accepting connections, a limited number at once.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -47,16 +48,31 @@ impl Listener for UnixListener {
     }
 }
 
+/// What gives up places for those who wait for one.
+pub(crate) trait MakeRoom {
+    /// Ends somebody who has a place, and waits for that; waits for ever where nobody is to be ended. It is asked again
+    /// for as long as somebody waits.
+    fn make_room(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Places that nobody gives up before the end.
+pub(crate) struct NoRoom;
+
+impl MakeRoom for NoRoom {
+    async fn make_room(&self) {
+        pending::<()>().await;
+    }
+}
+
 /// Accepts connections until `stop` is cancelled, and serves each on a task of its own: at most `limit` at
-/// once, more wait in the kernel's queue. When all places are taken `make_room` is called, which may end one of
-/// those tasks, so that the next client finds a place. The first failure to accept after a success goes to
-/// `warn`. Gives the tasks that still run.
+/// once, the next waits, and more wait in the kernel's queue. While one waits, `room` makes room. The first failure to accept after a
+/// success goes to `warn`. Gives the tasks that still run.
 pub(crate) async fn accept<L: Listener, F>(
     listener: &L,
     limit: usize,
     stop: &CancellationToken,
     warn: impl Fn(&io::Error),
-    make_room: impl Fn(),
+    room: &impl MakeRoom,
     serve: impl Fn(L::Stream) -> F,
 ) -> TaskTracker
 where
@@ -68,36 +84,44 @@ where
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = async {
-                if places.available_permits() == 0 {
-                    make_room();
-                }
-                // The semaphore is never closed.
-                let place = Arc::clone(&places).acquire_owned().await.ok()?;
-                Some((place, listener.accept().await))
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Some((place, Ok(stream))) => {
+            Ok(stream) => {
                 is_failing = false;
+                let place = tokio::select! {
+                    () = stop.cancelled() => break,
+                    place = take(&places, room) => place,
+                };
                 let served = serve(stream);
                 connections.spawn(async move {
                     served.await;
                     drop(place);
                 });
             }
-            Some((_, Err(error))) => {
+            Err(error) => {
                 if !is_failing {
                     warn(&error);
                 }
                 is_failing = true;
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-            None => break,
         }
     }
     connections.close();
     connections
+}
+
+/// Takes a place, as soon as there is one, for which `room` makes room.
+pub(crate) async fn take(places: &Arc<Semaphore>, room: &impl MakeRoom) -> OwnedSemaphorePermit {
+    let mut free = pin!(Arc::clone(places).acquire_owned());
+    loop {
+        tokio::select! {
+            biased;
+            place = &mut free => return place.expect("the semaphore is never closed"),
+            () = room.make_room() => {}
+        }
+    }
 }
 
 #[cfg(test)]
@@ -141,7 +165,7 @@ mod tests {
                 3,
                 stop,
                 |_| {},
-                || {},
+                &NoRoom,
                 move |_| {
                     let (running, most, served) = (Arc::clone(running), Arc::clone(most), Arc::clone(served));
                     let stop = stop.clone();
@@ -168,22 +192,15 @@ mod tests {
         let stop = CancellationToken::new();
         let (warnings, served) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
         let warn = |_: &io::Error| _ = warnings.fetch_add(1, Ordering::Relaxed);
-        let connections = accept(
-            &Script::new(script),
-            1,
-            &stop,
-            warn,
-            || {},
-            |number| {
-                let (served, stop) = (Arc::clone(&served), stop.clone());
-                async move {
-                    served.fetch_add(1, Ordering::Relaxed);
-                    if number == 2 {
-                        stop.cancel();
-                    }
+        let connections = accept(&Script::new(script), 1, &stop, warn, &NoRoom, |number| {
+            let (served, stop) = (Arc::clone(&served), stop.clone());
+            async move {
+                served.fetch_add(1, Ordering::Relaxed);
+                if number == 2 {
+                    stop.cancel();
                 }
-            },
-        )
+            }
+        })
         .await;
         connections.wait().await;
         assert_eq!((warnings.load(Ordering::Relaxed), served.load(Ordering::Relaxed)), (2, 2));

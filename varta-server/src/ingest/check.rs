@@ -173,7 +173,7 @@ impl CheckSocket {
             }
         };
         // The connections end by their own timeouts.
-        drop(accept(&socket, CONNECTIONS, until, warn, || silent.evict_oldest(), serve).await);
+        drop(accept(&socket, CONNECTIONS, until, warn, &silent, serve).await);
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ const AUTO_AGAIN: usize = 9_000;
 const AUTO_UNWELL_LIMIT: usize = 100_000;
 
 /// For which agents there are rows of their own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, clap::ValueEnum)]
 #[non_exhaustive]
 pub enum AgentMetrics {
     /// Every agent.

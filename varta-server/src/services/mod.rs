@@ -77,6 +77,7 @@ pub(crate) const fn families() -> &'static [&'static [Family]] {
         http::metrics::FAMILIES,
         http::tls::FAMILIES,
         http::credentials::FAMILIES,
+        http::readers::FAMILIES,
         log::metrics::FAMILIES,
         http::process::FAMILIES,
         systemd::metrics::FAMILIES,

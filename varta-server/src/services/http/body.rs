@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::io::Write;
 use std::mem;
 use std::pin::Pin;
-use std::task::{self, Poll, ready};
+use std::task::{self, Poll};
 
 use axum::body::HttpBody;
 use bytes::{Buf, Bytes};
@@ -46,14 +46,14 @@ impl HttpBody for Plain {
 }
 
 /// Compresses pieces of text, some of it with each step. A step that has nothing to send yet is empty.
-pub(super) struct Gzip {
+struct Gzip {
     pieces: VecDeque<Bytes>,
     /// `None` at the end.
     encoder: Option<GzEncoder<Vec<u8>>>,
 }
 
 impl Gzip {
-    pub(super) fn new(pieces: VecDeque<Bytes>) -> Self {
+    fn new(pieces: VecDeque<Bytes>) -> Self {
         Gzip { pieces, encoder: Some(GzEncoder::new(Vec::new(), LEVEL)) }
     }
 }
@@ -84,40 +84,16 @@ impl Iterator for Gzip {
     }
 }
 
-/// A body that is made while it is sent. After each of its steps other tasks of the thread run.
-pub(super) struct InSteps<I> {
-    steps: I,
-    /// While other tasks run.
-    pause: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-impl<I: Iterator<Item = Bytes> + Unpin> InSteps<I> {
-    pub(super) fn new(steps: I) -> Self {
-        InSteps { steps, pause: None }
-    }
-}
-
-impl<I: Iterator<Item = Bytes> + Unpin> HttpBody for InSteps<I> {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let InSteps { steps, pause } = self.get_mut();
-        loop {
-            if let Some(until) = pause {
-                ready!(until.as_mut().poll(context));
-                *pause = None;
-            }
-            let Some(step) = steps.next() else { return Poll::Ready(None) };
-            *pause = Some(Box::pin(tokio::task::yield_now()));
-            if !step.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(step))));
-            }
+/// Compresses pieces of text. Other tasks of the thread run meanwhile.
+pub(super) async fn compressed(pieces: VecDeque<Bytes>) -> Vec<Bytes> {
+    let mut whole = Vec::new();
+    for step in Gzip::new(pieces) {
+        if !step.is_empty() {
+            whole.push(step);
         }
+        tokio::task::yield_now().await;
     }
+    whole
 }
 
 #[cfg(test)]
@@ -155,32 +131,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_tasks_run_between_the_steps_of_a_body() {
+    async fn other_tasks_run_while_a_body_is_compressed() {
         use std::cell::Cell;
-        use std::rc::Rc;
 
-        let (turns, steps) =
-            (Rc::new(Cell::new(0)), [Bytes::new(), Bytes::from("x"), Bytes::new(), Bytes::from("y")]);
-        let count = Rc::clone(&turns);
-        let other = async move {
+        let (turns, text) = (Cell::new(0), rows(10_000));
+        let other = async {
             loop {
-                count.set(count.get() + 1);
+                turns.set(turns.get() + 1);
                 tokio::task::yield_now().await;
             }
         };
-        let mut body = InSteps::new(steps.into_iter());
-        let whole = async {
-            let mut text = Vec::new();
-            while let Some(frame) =
-                std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
-            {
-                text.extend(frame.unwrap().into_data().unwrap());
-            }
-            text
-        };
-        let local = tokio::task::LocalSet::new();
-        local.spawn_local(other);
-        assert_eq!(local.run_until(whole).await, b"xy");
-        assert!(turns.get() >= 4, "{}", turns.get());
+        let steps = text.len().div_ceil(TURN_LEN);
+        tokio::select! {
+            () = other => {}
+            whole = compressed([text.clone()].into()) => assert_eq!(unzipped(&whole.concat()), text),
+        }
+        assert!(steps > 5 && turns.get() >= steps, "{} of {steps}", turns.get());
     }
 }

@@ -7,12 +7,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, watch};
 
 use crate::base::accept::Listener;
 use crate::services::http::access::Access;
+
+/// What the kernel keeps for a client that has not read it, in bytes; it takes as much again for its own needs.
+const SEND_BUFFER_LEN: usize = 128 << 10;
 
 /// A socket that listens, and what a request that comes by it must show. The two belong together: who came by an
 /// address that needs a token needs it also when a reload puts one in its place that needs none.
@@ -79,6 +83,8 @@ async fn accept(endpoint: Option<&Endpoint>) -> io::Result<Connection> {
     match endpoint {
         Some(Endpoint { socket, access }) => {
             let stream = Listener::accept(socket).await?;
+            // What a client does not read would grow to megabytes in the kernel else.
+            SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_LEN)?;
             Ok(Connection { stream, access: access.clone() })
         }
         None => pending().await,

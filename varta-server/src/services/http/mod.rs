@@ -10,7 +10,10 @@ pub(in crate::services) mod metrics;
 mod negotiation;
 pub(crate) mod options;
 pub(in crate::services) mod process;
+pub(in crate::services) mod readers;
 pub(in crate::services) mod reload;
+mod routes;
+mod scrapes;
 pub(crate) mod service;
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::base::SocketFile;
-use crate::base::accept::accept;
+use crate::base::accept::{NoRoom, accept};
 use crate::base::error::Error;
 use crate::base::given_sockets::GivenSockets;
 use crate::ingest::socket_place::PlaceKeeper;
@@ -122,7 +122,7 @@ impl ControlListener {
             let (desk, stop) = (Arc::clone(desk), stop.clone());
             async move { converse(stream, &desk, &stop).await }
         };
-        Ok(accept(&socket, CONNECTIONS, until, warn, || (), serve).await)
+        Ok(accept(&socket, CONNECTIONS, until, warn, &NoRoom, serve).await)
     }
 }
 
