@@ -67,7 +67,7 @@ fn the_commands_find_a_server_by_its_configuration_file() {
     fs::write(&file, text + &format!("control-socket = \"{}\"\n", control.display())).unwrap();
     let server =
         Server::start(Options::new().env("VARTA_CONFIG", &file).finds_its_socket_at(&scratch.socket()));
-    server.expect(line("pauses can be asked for on "));
+    server.expect(line("requests (pause, forget, ack, reload) are taken on "));
     let asked = |variables: &[(&str, &Path)], words: &[&str]| {
         let mut command = server_command();
         command.envs(variables.iter().copied()).args(words);
@@ -272,7 +272,7 @@ fn a_control_socket_belongs_to_one_server_and_may_be_elsewhere_or_nowhere() {
     assert!(said.contains("no server answers here") && said.contains("--control-socket"), "{said}");
     let mut remote = Server::start(Options::new().without_unix_socket().udp("127.0.0.1:0"));
     remote.stop();
-    assert!(remote.log().find("pauses can be asked for").is_none());
+    assert!(remote.log().find("requests (pause, forget, ack, reload)").is_none());
 }
 
 fn connect(server: &Server) -> UnixStream {

@@ -44,7 +44,7 @@ fn files_that_sighup_reads_again() {
         options.args(["--config".as_ref(), config.as_os_str(), "--key-file".as_ref(), key.as_os_str()]);
     let server = Server::start(options);
     // The last line of the start.
-    wait_for(|| server.log().find("pauses can be asked for on ")).unwrap();
+    wait_for(|| server.log().find("requests (pause, forget, ack, reload) are taken on ")).unwrap();
     let begun = server.log().lines().len();
     for (key_text, config_text, lines) in [
         (ANOTHER_KEY, "max-agents = 3\n[[rule]]\nname = \"a\"\n[[expected]]\nname = \"b\"\n", 3),

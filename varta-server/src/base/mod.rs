@@ -23,6 +23,7 @@ pub(crate) mod socket_files;
 pub(crate) mod stdout;
 pub mod time;
 pub(crate) mod version;
+pub(crate) mod visible;
 pub(crate) mod worker_thread;
 
 pub(crate) use self::glob::Glob;

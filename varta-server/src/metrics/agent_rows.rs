@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::base::time::millis;
+use crate::base::visible::visible;
 use crate::domain::labels::Labels;
 use crate::domain::tracker::{AgentView, Twin, Verdict};
 use crate::metrics::family::{Family, families};
@@ -348,8 +349,7 @@ fn put_escaped(body: &mut BytesMut, value: &str) {
             '\\' => body.put_slice(b"\\\\"),
             '"' => body.put_slice(b"\\\""),
             '\n' => body.put_slice(b"\\n"),
-            control if control.is_control() => body.put_u8(b'?'),
-            other => body.put_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
+            other => body.put_slice(visible(other).encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }
 }

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::error::Error;
@@ -22,6 +23,8 @@ use crate::server::reload_metrics::ReloadMetrics;
 use crate::services::context::{ReloadReport, ReloadRequest, ReloadedFile};
 use crate::{engine, ingest, services};
 
+/// The longest time for files to be read and names of hosts to be looked up: less than a client waits.
+const READ_WITHIN: Duration = Duration::from_secs(30);
 /// The option of the level of log lines.
 const LOG_LEVEL: &str = "log-level";
 
@@ -116,10 +119,8 @@ impl ReloadTask {
         };
         // On another thread: the name of a host is looked up, and who is asked may not answer.
         let former = file.clone();
-        let reading = spawn_blocking(move || former.reload()).await;
-        let failed =
-            |error| Error::Runtime { action: "read the configuration", source: io::Error::other(error) };
-        let Reloaded { config, log_level, changed_options } = reading.map_err(failed)??;
+        let reading = spawn_blocking(move || former.reload());
+        let Reloaded { config, log_level, changed_options } = in_time(reading).await??;
         let (rules, expected) = (config.policy.rules.iter().len(), config.policy.expected.iter().len());
         let pauses = config.services.maintenance.planned.iter().len();
         let recovery = config.services.recovery.rules.len();
@@ -144,6 +145,16 @@ impl ReloadTask {
                 waiting,
             },
         })
+    }
+}
+
+/// The result of reading files and looking up names, unless that takes too long: what comes of it then is dropped.
+async fn in_time<T>(reading: impl Future<Output = Result<T, JoinError>>) -> Result<T, Error> {
+    let failed = |source| Error::Runtime { action: "read the configuration", source };
+    let late = || format!("that takes more than {READ_WITHIN:?}; does the server of host names answer?");
+    match timeout(READ_WITHIN, reading).await {
+        Ok(read) => read.map_err(|error| failed(io::Error::other(error))),
+        Err(_) => Err(failed(io::Error::other(late()))),
     }
 }
 
@@ -214,7 +225,6 @@ mod tests {
     use tempfile::TempDir;
     use tokio::runtime::Builder;
     use tokio::task::yield_now;
-    use tokio::time::timeout;
 
     use super::*;
     use crate::config::args::{Args, definition, without_variables};
@@ -248,6 +258,15 @@ mod tests {
             result = task.reload() => result,
             () = answer(&mut server.queries, &mut policies) => unreachable!("the task can ask"),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_that_takes_too_long_to_read_fails_and_changes_nothing() {
+        let refused = in_time(std::future::pending::<Result<(), JoinError>>()).await.unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "cannot read the configuration: that takes more than 30s; does the server of host names answer?"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::base::time::WallTime;
+use crate::base::visible::visible_text;
 use crate::domain::agent_key::AgentKey;
 use crate::domain::beat::Origin;
 use crate::domain::tracker::{AgentId, Transition, Twin};
@@ -175,7 +176,7 @@ const OURS: [&str; 10] =
 
 /// The text as metrics show it: each control character becomes `?`.
 pub(super) fn shown(text: &str) -> String {
-    text.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
+    visible_text(text)
 }
 
 /// A digest of the labels, which identifies an alert.

@@ -183,7 +183,7 @@ fn write(mut ledger: impl RecordSink, mut entries: mpsc::Receiver<Entry>, missin
         {
             told_at = Some(Instant::now());
             tracing::error!(
-                target: "varta::recovery",
+                target: "varta::audit",
                 "the audit log cannot be written: {error}; see --audit-log"
             );
         }

@@ -27,7 +27,7 @@ const OF_KIND_WITHIN: Duration = Duration::from_secs(100);
 /// share its limit.
 const PLACES: usize = 4_096;
 /// How often it is told what was left out.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
+pub(super) const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// What a line is, by what it says and by how easily it is provoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

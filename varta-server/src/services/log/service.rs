@@ -2,7 +2,7 @@
 
 use metrics::Counter;
 use tokio::sync::mpsc;
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::base::clock::Clock;
 use crate::base::log_limit::{AGENT_TARGET, AT_ONCE, OMITTED};
@@ -10,11 +10,8 @@ use crate::domain::describe::describe;
 use crate::domain::tracker::{Transition, Verdict};
 use crate::services::context::Context;
 use crate::services::log::incidents::OpenIncidents;
-use crate::services::log::limits::{LineKind, LineLimits, Omitted};
+use crate::services::log::limits::{LineKind, LineLimits, Omitted, TOLD_EVERY};
 use crate::services::log::metrics::suppressed;
-
-/// How often it is told how many lines were left out that are not about agents.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Starts the sink.
 pub(crate) fn start(context: &mut Context) {

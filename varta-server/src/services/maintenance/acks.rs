@@ -3,12 +3,14 @@
 //! The alert service keeps them, as they are part of its state. This end finds the agents that are meant,
 //! records the request, and hands it over.
 
+use std::cmp::Ordering;
+
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::clock::wall_now;
 use crate::base::time::WallTime;
 use crate::domain::AgentPattern;
-use crate::domain::tracker::{AgentId, Transition};
+use crate::domain::tracker::{AgentId, Transition, Verdict};
 use crate::engine::query::{Alarms, Query};
 use crate::services::maintenance::options::Reason;
 use crate::services::maintenance::pauses::TARGET;
@@ -160,19 +162,10 @@ impl AckService {
         }
     }
 
-    /// The selected agents that are in alarm or not decided yet, at most one more than can be acknowledged.
-    /// `None` when the server stops.
+    /// The selected agents that are in alarm or not decided yet, the worst first, at most one more than can be
+    /// acknowledged. `None` when the server stops.
     async fn alarms(&self, who: &AgentPattern) -> Option<Vec<Transition>> {
-        let mut alarms = Vec::new();
-        let mut next = Some(0);
-        while let Some(from) = next.filter(|_| alarms.len() <= MAX_ACKS) {
-            let (answer, answered) = oneshot::channel();
-            self.queries.send(Query::Alarms { from, answer }).await.ok()?;
-            let Alarms { found, next: further, .. } = answered.await.ok()?;
-            next = further;
-            alarms.extend(found.into_iter().filter(|alarm| who.matches(&alarm.agent.name, alarm.agent.pid)));
-        }
-        Some(alarms)
+        alarms(&self.queries, who).await
     }
 
     /// `None` when the server stops.
@@ -180,5 +173,71 @@ impl AckService {
         let (answer, answered) = oneshot::channel();
         self.requests.send(AckRequest { action, answer }).await.ok()?;
         answered.await.ok()
+    }
+}
+
+async fn alarms(queries: &mpsc::Sender<Query>, who: &AgentPattern) -> Option<Vec<Transition>> {
+    let mut alarms = Vec::new();
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let (answer, answered) = oneshot::channel();
+        queries.send(Query::Alarms { from, answer }).await.ok()?;
+        let Alarms { found, next: further, .. } = answered.await.ok()?;
+        next = further;
+        alarms.extend(found.into_iter().filter(|alarm| who.matches(&alarm.agent.name, alarm.agent.pid)));
+        alarms.sort_by(worst_first);
+        alarms.truncate(MAX_ACKS + 1);
+    }
+    Some(alarms)
+}
+
+/// Orders agents by how bad their verdict is, then by how long it has stood, then by name and pid.
+fn worst_first(one: &Transition, other: &Transition) -> Ordering {
+    let key = |found: &Transition| {
+        let rank = match found.to {
+            Verdict::Down => 0,
+            Verdict::Up(_) => 1,
+            Verdict::Stalled => 2,
+            Verdict::Expected => 3,
+            Verdict::Unknown | Verdict::Gone => 4,
+        };
+        (rank, found.at)
+    };
+    let by_agent = || one.agent.name.cmp(&other.agent.name).then(one.agent.pid.cmp(&other.agent.pid));
+    key(one).cmp(&key(other)).then_with(by_agent)
+}
+
+#[cfg(test)]
+mod tests {
+    use varta_proto::Status;
+
+    use super::*;
+    use crate::domain::tracker::tests::sample;
+
+    #[tokio::test]
+    async fn of_more_alarms_than_can_be_acknowledged_the_worst_come_first_wherever_they_stand() {
+        let alarm = |name: String, to| Transition { to, ..sample::transition(&name) };
+        let slices = [
+            (0..1_000).map(|n| alarm(format!("a{n:04}"), Verdict::Stalled)).collect(),
+            (0..1_000).map(|n| alarm(format!("b{n:04}"), Verdict::Expected)).collect(),
+            vec![
+                alarm("critical".into(), Verdict::Up(Status::Critical)),
+                alarm("down".into(), Verdict::Down),
+            ],
+        ];
+        let (queries, mut asked) = mpsc::channel(1);
+        let engine = async {
+            for (index, found) in slices.into_iter().enumerate() {
+                let Some(Query::Alarms { answer, .. }) = asked.recv().await else { panic!("another query") };
+                let next = (index < 2).then_some(index + 1);
+                assert!(answer.send(Alarms { found, awaited: Vec::new(), next }).is_ok());
+            }
+        };
+        let who = AgentPattern::parse("*").unwrap();
+        let (found, ()) = tokio::join!(alarms(&queries, &who), engine);
+        let names: Vec<_> = found.unwrap().iter().map(|alarm| alarm.agent.name.to_string()).collect();
+        assert_eq!(names.len(), MAX_ACKS + 1);
+        assert_eq!(names[..3], ["down", "critical", "a0000"]);
+        assert_eq!(names[1_002..], (0..23).map(|n| format!("b{n:04}")).collect::<Vec<_>>());
     }
 }

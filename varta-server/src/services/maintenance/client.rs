@@ -9,11 +9,14 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::base::error::Error;
+use crate::base::visible::visible_lines;
 use crate::services::maintenance::protocol::{MAX_RESPONSE_LEN, Request, Response, ResponseStatus};
 
 /// The timeout of the connection and of the response: longer than the server's own limits together, slow disk
 /// included.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for a reload, for which names of hosts may be looked up: the server gives that up earlier.
+const PATIENCE_WITH_RELOAD: Duration = Duration::from_secs(60);
 
 /// Sends a request to the server behind this socket, and returns its response.
 ///
@@ -22,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// [`Error::File`], of the socket, when there is no answer, or one from a process of another user; and when
 /// the server refused the request, with its reason.
 pub(crate) fn send_request(path: &Path, request: &Request) -> Result<Response, Error> {
-    send_request_within(path, request, PATIENCE)
+    send_request_within(path, request, patience(request))
 }
 
 /// The same, and waits so long for the response.
@@ -49,7 +52,7 @@ pub(crate) fn send_request_within(
     socket.set_read_timeout(Some(patience)).map_err(timed_out)?;
     let answer = exchange(&socket, request).map_err(|error| {
         failed(match error.kind() {
-            io::ErrorKind::WouldBlock => format!("the server has not answered for {patience:?}"),
+            io::ErrorKind::WouldBlock => unanswered(request, patience),
             _ => format!("the server does not answer: {error}"),
         })
     })?;
@@ -61,22 +64,15 @@ pub(crate) fn send_request_within(
         ResponseStatus::Refused | ResponseStatus::Malformed => {
             let word =
                 answer.word.unwrap_or_else(|| "it was not done, and the server does not say why".to_owned());
-            Err(failed(visible(&word)))
+            Err(failed(visible_lines(&word)))
         }
     }
-}
-
-/// Replaces control characters, which a terminal could interpret, but for the ends of lines.
-pub(super) fn visible(text: &str) -> String {
-    let is_hidden = |character: char| character.is_control() && character != '\n';
-    text.chars().map(|shown| if is_hidden(shown) { char::REPLACEMENT_CHARACTER } else { shown }).collect()
 }
 
 fn connect(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // The write timeout covers `connect` as well, which blocks on the full queue of a server that hangs.
     socket.set_write_timeout(Some(PATIENCE))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(socket)
 }
@@ -92,6 +88,24 @@ fn no_connection(error: &io::Error) -> String {
         }
         io::ErrorKind::WouldBlock => format!("the server has not taken a connection for {PATIENCE:?}"),
         _ => format!("cannot connect: {error}; see --control-socket"),
+    }
+}
+
+/// How long an answer is waited for.
+const fn patience(request: &Request) -> Duration {
+    match request {
+        Request::Reload => PATIENCE_WITH_RELOAD,
+        _ => PATIENCE,
+    }
+}
+
+/// What is said when none has come.
+fn unanswered(request: &Request, patience: Duration) -> String {
+    match request {
+        Request::Reload => format!(
+            "the server has not answered for {patience:?}: whether the files count is not known, and its log will say"
+        ),
+        _ => format!("the server has not answered for {patience:?}: whether it has done this is not known"),
     }
 }
 
@@ -118,8 +132,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_server_says_is_shown_as_it_is_but_for_what_a_terminal_would_obey() {
-        assert_eq!(visible("the server's log: \"é\\\""), "the server's log: \"é\\\"");
-        assert_eq!(visible("a\u{1b}[2Jb\nc\u{9b}d\r"), "a\u{fffd}[2Jb\nc\u{fffd}d\u{fffd}");
+    fn who_waits_in_vain_is_told_what_is_not_known() {
+        let said = unanswered(&Request::Reload, patience(&Request::Reload));
+        assert_eq!(
+            said,
+            "the server has not answered for 60s: whether the files count is not known, and its log will say"
+        );
+        assert!(patience(&Request::Pauses) < patience(&Request::Reload));
     }
 }

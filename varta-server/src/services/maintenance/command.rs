@@ -15,8 +15,9 @@ use crate::base::error::Error;
 use crate::base::options::parse_duration;
 use crate::base::stdout::print;
 use crate::base::time::rfc3339;
+use crate::base::visible::visible_lines;
 use crate::services::maintenance::agent_commands::{AckArgs, ForgetArgs, UnackArgs};
-use crate::services::maintenance::client::{send_request, send_request_within, visible};
+use crate::services::maintenance::client::{send_request, send_request_within};
 use crate::services::maintenance::options::{ControlSocket, NONE, Reason};
 use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason};
 use crate::services::maintenance::protocol::{Matches, Request, Response, check_length};
@@ -277,7 +278,7 @@ pub(super) fn warn_of(answer: &Response) {
 
 /// Prints a warning. A closed stderr makes no difference.
 pub(super) fn warn(warning: &str) {
-    let _ = writeln!(io::stderr(), "varta-server: {}", visible(warning));
+    let _ = writeln!(io::stderr(), "varta-server: {}", visible_lines(warning));
 }
 
 fn parse_length(text: &str) -> Result<Duration, String> {

@@ -69,7 +69,7 @@ impl ControlListener {
         tracing::info!(
             target: "varta::maintenance",
             path,
-            "pauses can be asked for on {path}"
+            "requests (pause, forget, ack, reload) are taken on {path}"
         );
         let mut present = self;
         loop {

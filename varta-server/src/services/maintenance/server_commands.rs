@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::base::error::Error;
 use crate::base::stdout::print;
+use crate::base::visible::visible_lines;
 use crate::services::maintenance::command::{ControlArgs, warn_of};
 use crate::services::maintenance::protocol::Request;
 
@@ -26,7 +27,7 @@ impl ReloadArgs {
     pub fn run(&self) -> Result<(), Error> {
         let answer = self.control.ask(&Request::Reload)?;
         for line in &answer.lines {
-            print(&format!("{}\n", line.escape_debug()))?;
+            print(&format!("{}\n", visible_lines(line)))?;
         }
         warn_of(&answer);
         Ok(())
@@ -53,7 +54,7 @@ impl UpgradeArgs {
     pub fn run(&self) -> Result<(), Error> {
         let answer = self.control.ask_within(&Request::Upgrade, UPGRADE_WITHIN)?;
         for line in &answer.lines {
-            print(&format!("{}\n", line.escape_debug()))?;
+            print(&format!("{}\n", visible_lines(line)))?;
         }
         Ok(())
     }

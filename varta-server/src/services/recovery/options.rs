@@ -221,7 +221,10 @@ impl RecoveryOptions {
     pub fn check(&self, audit: Option<&AuditOptions>) -> Result<(), Error> {
         let wrong = |option, fault: &str| Err(Error::Option { option, fault: fault.to_owned() });
         if audit.is_none() && self.allow_without_audit {
-            return wrong("--recovery-without-audit", "does nothing without --audit-log");
+            return wrong(
+                "--recovery-without-audit",
+                "does nothing without --audit-log: where there is none, recovery acts and nothing is recorded; leave it out",
+            );
         }
         let is_relative = |program: &str| program.contains('/') && !program.starts_with('/');
         let missing = self.programs_not_found();
