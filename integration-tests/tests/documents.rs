@@ -87,7 +87,9 @@ fn every_option_that_a_document_names_exists() {
     };
     let tasks = ["replay", "pause", "resume", "pauses", "forget", "ack", "unack", "upgrade"]
         .map(|task| help(&[task, "--help"]));
-    let help = help(&["--help"]) + &tasks.concat() + &help(&["audit", "verify", "--help"]);
+    let of_groups =
+        [["audit", "verify"], ["config", "check"]].map(|[group, task]| help(&[group, task, "--help"]));
+    let help = help(&["--help"]) + &tasks.concat() + &of_groups.concat();
     for name in documents() {
         for option in words(&prose(&read(&name)), "--") {
             let is_there = [" ", "\n"].iter().any(|end| help.contains(&format!("{option}{end}")));

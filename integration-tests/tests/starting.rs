@@ -333,7 +333,10 @@ fn a_host_may_be_named_and_its_first_ipv4_address_is_taken() {
     let address = format!("{host}:9844");
     for option in ["--udp", "--secure-udp", "--metrics-addr"] {
         let scratch = Scratch::make();
-        let said = refused_start(1, &scratch.socket(), [option, &address]);
+        // Which --secure-udp needs, and the others do not take.
+        let key = (option == "--secure-udp").then_some(["--key-file", "key"]);
+        let words = [option, &address].into_iter().chain(key.into_iter().flatten());
+        let said = refused_start(1, &scratch.socket(), words);
         assert_says(
             &said,
             &[&format!("{option} {address}: the address of the host {host} cannot be found: ")],

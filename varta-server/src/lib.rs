@@ -45,10 +45,12 @@ pub use self::services::{audit, events, heartbeat, recording, recovery};
 pub mod cli {
     pub use crate::base::logging::LogFormat;
     pub use crate::base::options::host_port::HostPort;
+    pub use crate::base::options::look_ups::LookUps;
     pub use crate::base::options::size::Size;
     pub use crate::base::options::values::{Address, Id, Mode};
     pub use crate::config::args::Args;
     pub use crate::config::environment::unknown_variables;
+    pub use crate::config::{CheckArgs, ConfigTask, Task};
     pub use crate::engine::{Detector, DetectorArgs, EngineArgs};
     pub use crate::ingest::IngestArgs;
     pub use crate::services::alerts::{AlertArgs, UrlText};
@@ -63,7 +65,7 @@ pub mod cli {
     pub use crate::services::recording::{RecordingArgs, RecordingTask, ReplayArgs};
     pub use crate::services::recovery::{RecoveryArgs, Variable};
     pub use crate::services::state::StateArgs;
-    pub use crate::services::{Sections, Task};
+    pub use crate::services::{Sections, Task as ServiceTask};
 }
 
 /// What can be configured of the sockets.

@@ -43,8 +43,11 @@ fn serve(args: Args) -> Result<(), Error> {
     reset_inherited().map_err(failed("undo what was done to signals"))?;
     let given = GivenSockets::from_environment()?;
     // Written out when it is dropped, so it lives until the end.
-    let _log =
-        logging::start(args.log_format, args.log_level.as_deref()).map_err(|error| args.locate(error))?;
+    let _log = match logging::start(args.log_format, args.log_level.as_deref()) {
+        Ok(log) => log,
+        // With all other faults of the configuration.
+        Err(error) => return Err(args.into_config().err().unwrap_or(error)),
+    };
     let of_file = args.file.as_ref().and_then(ConfigFile::warning).map(str::to_owned);
     for warning in of_file.into_iter().chain(unknown_variables()) {
         tracing::warn!(target: "varta::server", "{warning}");

@@ -32,8 +32,19 @@ fn help_of_the_program_and_of_every_subcommand() {
         let mut sandbox = Sandbox::new();
         add_help(option, &[], &mut sandbox);
         let transcript = sandbox.transcript();
-        for task in ["replay", "pause", "resume", "pauses", "forget", "ack", "unack", "audit", "audit verify"]
-        {
+        for task in [
+            "replay",
+            "pause",
+            "resume",
+            "pauses",
+            "forget",
+            "ack",
+            "unack",
+            "audit",
+            "audit verify",
+            "config",
+            "config check",
+        ] {
             assert!(transcript.contains(&format!("$ varta-server {task} {option}\n")), "{task} is missing");
         }
         assert_unchanged(name, &transcript);

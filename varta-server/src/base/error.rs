@@ -238,6 +238,17 @@ pub enum Error {
         /// How many more faults there are, which are not listed.
         more: usize,
     },
+    /// A configuration has several faults. A line for each.
+    #[error("{}", Faults { faults, more: *more })]
+    Configuration {
+        /// The faults.
+        faults: Vec<Error>,
+        /// How many more there are, which are not listed.
+        more: usize,
+    },
+    /// A server could not use a configuration that was to be checked.
+    #[error(transparent)]
+    FailedCheck(Box<Error>),
     /// An option has an invalid value.
     #[error("{option}: {fault}")]
     Option {
@@ -282,14 +293,16 @@ impl Error {
 
     /// The exit status of a program that ends with this error: 2 for usage and configuration, 1 for the rest.
     #[must_use]
-    pub const fn exit_status(&self) -> u8 {
+    pub fn exit_status(&self) -> u8 {
         match self {
+            Error::Configuration { faults, .. } => faults.iter().map(Error::exit_status).max().unwrap_or(2),
             Error::UnknownGroup { .. }
             | Error::PlaintextRemote { .. }
             | Error::SocketPathTooLong { .. }
             | Error::MetricsUnprotected { .. }
             | Error::File { is_configuration: true, .. }
             | Error::Usage(_)
+            | Error::FailedCheck(_)
             | Error::ConfigLine { .. }
             | Error::ConfigLines { .. }
             | Error::Option { .. } => 2,
@@ -319,10 +332,10 @@ impl Error {
         match self {
             Error::UnknownGroup { .. } => Some("socket-group"),
             Error::PlaintextRemote { .. } => Some("udp"),
-            Error::MetricsUnprotected { .. } => Some("metrics-addr"),
-            Error::Option { option, .. } | Error::HostName { option, .. } => {
-                option.strip_prefix("--")?.split(' ').next()
-            }
+            Error::MetricsUnprotected { .. } | Error::MetricsAddress { .. } => Some("metrics-addr"),
+            Error::Option { option, .. }
+            | Error::HostName { option, .. }
+            | Error::UdpAddress { option, .. } => option.strip_prefix("--")?.split(' ').next(),
             Error::SocketInUse { .. }
             | Error::NotASocket { .. }
             | Error::UnsafeDirectory { .. }
@@ -330,20 +343,39 @@ impl Error {
             | Error::Socket { .. }
             | Error::GivenSocket { .. }
             | Error::Listener { .. }
-            | Error::UdpAddress { .. }
             | Error::StateDirectory { .. }
             | Error::UnsafeStateDirectory { .. }
             | Error::StateInUse { .. }
             | Error::NewerState { .. }
             | Error::StateDatabase { .. }
-            | Error::MetricsAddress { .. }
             | Error::AuditLog { .. }
             | Error::File { .. }
             | Error::Usage(_)
             | Error::ConfigLine { .. }
             | Error::ConfigLines { .. }
+            | Error::Configuration { .. }
+            | Error::FailedCheck(_)
             | Error::Runtime { .. }
             | Error::TaskEnded { .. } => None,
+        }
+    }
+}
+
+/// Faults of a configuration, a line for each.
+struct Faults<'e> {
+    faults: &'e [Error],
+    more: usize,
+}
+
+impl fmt::Display for Faults<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.faults.iter().enumerate() {
+            let end = if index == 0 { "" } else { "\n" };
+            write!(formatter, "{end}{fault}")?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(formatter, "\nand {more} more faults"),
         }
     }
 }

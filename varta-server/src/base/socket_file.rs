@@ -4,8 +4,7 @@
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,9 +15,8 @@ use crate::base::error::Error;
 use crate::base::files::directory::{directory_of, make_directory, open_directory};
 use crate::base::given_sockets::GivenSocket;
 use crate::base::socket_files::{BoundSocket, SocketFiles};
+use crate::base::socket_path::{check_length, check_private, remove_stale};
 
-/// The most bytes of a path in `sockaddr_un`, without the terminating zero.
-const MAX_PATH_LEN: usize = 107;
 /// The number of attempts to lock the directory, and the pause between them: two seconds in all.
 const LOCK_TRIES: u32 = 40;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
@@ -185,11 +183,7 @@ impl SocketFile {
         files: &SocketFiles,
     ) -> Result<(Socket, Self), Error> {
         let SocketOptions { path, is_default, mode, group } = options;
-        let length = path.as_os_str().as_bytes().len();
-        if length > MAX_PATH_LEN {
-            let (path, most) = (path.clone(), MAX_PATH_LEN);
-            return Err(Error::SocketPathTooLong { path, option, length, most });
-        }
+        check_length(path, option)?;
         let directory = directory_of(path);
         prepare_directory(directory, *is_default)?;
         // Two servers that start at once must not both find the file stale: the second must find the first
@@ -264,15 +258,7 @@ fn set_mode(socket: &Socket, mode: u32) -> io::Result<()> {
 fn prepare_directory(directory: &Path, must_be_ours: bool) -> Result<(), Error> {
     let failed = |action| move |source| Error::Socket { path: directory.to_path_buf(), action, source };
     make_directory(directory, 0o700).map_err(failed("make the socket's directory"))?;
-    if must_be_ours {
-        // Not `metadata`: a symlink that another user put into a shared directory is not acceptable.
-        let found = fs::symlink_metadata(directory).map_err(failed("look at the socket's directory"))?;
-        let owner_is_us = found.uid() == nix::unistd::geteuid().as_raw();
-        if !found.is_dir() || !owner_is_us || found.mode() & 0o022 != 0 {
-            return Err(Error::UnsafeDirectory { path: directory.to_path_buf() });
-        }
-    }
-    Ok(())
+    if must_be_ours { check_private(directory) } else { Ok(()) }
 }
 
 /// Warns of a mode that lets others connect while the directory does not let them enter.
@@ -307,32 +293,6 @@ fn lock_directory(directory: &Path) -> Result<File, Error> {
         directory.display()
     );
     Ok(file)
-}
-
-/// Removes the socket file of a server that has ended.
-fn remove_stale(path: &Path, option: &'static str) -> Result<(), Error> {
-    let failed = |action| move |source| Error::Socket { path: path.to_path_buf(), action, source };
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("look at what has the socket's name")(error)),
-        Ok(found) if !found.file_type().is_socket() => {
-            return Err(Error::NotASocket { path: path.to_path_buf(), option });
-        }
-        Ok(_) => {}
-    }
-    let probe = UnixDatagram::unbound().map_err(failed("make a socket to see whether a server is there"))?;
-    match probe.connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(failed("remove the socket of a server that is no more"))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // A process that answers, even with another type of socket, is alive.
-        Ok(()) => Err(Error::SocketInUse { path: path.to_path_buf(), option }),
-        Err(error) if error.raw_os_error() == Some(libc::EPROTOTYPE) => {
-            Err(Error::SocketInUse { path: path.to_path_buf(), option })
-        }
-        Err(error) => Err(failed("see whether a server is there")(error)),
-    }
 }
 
 #[cfg(test)]

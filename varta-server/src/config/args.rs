@@ -14,18 +14,21 @@ use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 
 use crate::base::LogFormat;
 use crate::base::error::Error;
-use crate::config::Config;
+use crate::base::logging::StagedLevel;
+use crate::base::options::{LookUps, OptionFaults};
 use crate::config::file::ConfigFile;
+use crate::config::{Config, Task};
 use crate::engine::EngineArgs;
-use crate::ingest::IngestArgs;
-use crate::services::{Sections, Task};
+use crate::engine::options::check_policy;
+use crate::ingest::{IngestArgs, IngestOptions};
+use crate::services::Sections;
 
 /// Takes heartbeats from processes, reports which of them are silent and why, and exports Prometheus metrics.
 ///
 /// Without arguments the server listens on a Unix socket in the runtime directory and serves metrics on
 /// 127.0.0.1:9843. Every option can also be set by the environment variable shown with it, and in the file of
 /// --config. The command line takes precedence over the environment, and the environment over the file.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(name = "varta-server", version = crate::base::version::VERSION_AND_COMMIT, max_term_width = 100, args_override_self = true,
           after_help = AFTER_SHORT_HELP, after_long_help = AFTER_HELP,
           args_conflicts_with_subcommands = true)]
@@ -150,7 +153,7 @@ impl Args {
         Ok(Args { file, ..Args::from_arg_matches(&matches)? })
     }
 
-    /// Adds the line of the file to an error about an option that the file has set.
+    /// Adds the lines of the file to an error about options that the file has set.
     #[must_use]
     pub fn locate(&self, error: Error) -> Error {
         match &self.file {
@@ -163,29 +166,30 @@ impl Args {
     ///
     /// # Errors
     ///
-    /// The first option whose value is out of range or has no effect, or a file that cannot be used.
-    pub fn into_config(mut self) -> Result<Config, Error> {
-        let Some(file) = self.file.take() else {
-            let config = self.options(None)?;
-            config.check()?;
-            return Ok(config);
-        };
-        let checked = self.options(Some(&file)).and_then(|config| {
-            config.check()?;
-            Ok(config)
-        });
-        let mut config = checked.map_err(|error| file.locate(error))?;
+    /// The options whose values are out of range or have no effect, and the files, users, groups and hosts that
+    /// cannot be used.
+    pub fn into_config(self) -> Result<Config, Error> {
+        self.into_config_by(LookUps::Done)
+    }
+
+    pub(crate) fn into_config_by(mut self, look_ups: LookUps) -> Result<Config, Error> {
+        let Some(file) = self.file.take() else { return self.options(None, look_ups) };
+        let mut config = self.options(Some(&file), look_ups).map_err(|error| file.locate(error))?;
         config.file = Some(file);
         Ok(config)
     }
 
-    /// What the options and tables say, not yet checked against each other.
-    fn options(self, file: Option<&ConfigFile>) -> Result<Config, Error> {
-        let ingest = self.ingest.options()?;
+    /// What the options and tables say, checked.
+    fn options(self, file: Option<&ConfigFile>, look_ups: LookUps) -> Result<Config, Error> {
+        let mut faults = OptionFaults::default();
+        let ingest = faults.checked(self.ingest.options(look_ups), IngestOptions::check);
         let tables = file.map(ConfigFile::tables);
         let of_engine = tables.map(|tables| tables.engine.clone()).unwrap_or_default();
-        let policy = self.engine.policy(of_engine, ingest.is_only_plain())?;
-        let services = self.services.options(tables.map(|tables| &tables.services), &ingest.sockets)?;
+        let policy = faults.checked(self.engine.policy(of_engine, ingest.is_only_plain()), check_policy);
+        let tables = tables.map(|tables| &tables.services);
+        let services = self.services.options(tables, &ingest.sockets, look_ups, &mut faults);
+        faults.value(StagedLevel::new(self.log_level.as_deref()));
+        faults.into_result()?;
         Ok(Config { ingest, policy, services, file: None })
     }
 }

@@ -73,8 +73,8 @@ impl ConfigFile {
     ///
     /// As at the start.
     pub fn reload(&self) -> Result<Reloaded, Error> {
-        let mut args = Args::read_by(self.definition.clone(), self.words.iter().cloned())?;
-        let log_level = args.log_level.take();
+        let args = Args::read_by(self.definition.clone(), self.words.iter().cloned())?;
+        let log_level = args.log_level.clone();
         let config = args.into_config()?;
         let now = config.file.as_ref().map(ConfigFile::effective).unwrap_or_default();
         let changed_options = changed(&self.effective(), &now);
@@ -117,8 +117,18 @@ impl ConfigFile {
         &self.content.tables
     }
 
-    /// Adds the line of the file to an error about an option that the file has set.
+    /// Adds the lines of the file to an error about options that the file has set. Several are in the order of the
+    /// file, behind those that it has not set.
+    #[must_use]
     pub fn locate(&self, error: Error) -> Error {
+        if let Error::Configuration { faults, more } = error {
+            let mut faults: Vec<_> = faults.into_iter().map(|fault| self.locate(fault)).collect();
+            faults.sort_by_key(|fault| match fault {
+                Error::ConfigLine { line, .. } => *line,
+                _ => 0,
+            });
+            return Error::Configuration { faults, more };
+        }
         let Some(key) = error.option() else { return error };
         let stands_here = |option: &&FileOption| option.key == key && self.counting.contains(key);
         let Some(option) = self.content.options.iter().find(stands_here) else { return error };

@@ -1,9 +1,11 @@
 //! The configuration of the server: all settings in one [`Config`], with the checks across them.
 
 pub mod args;
+mod commands;
 mod document;
 pub(crate) mod environment;
 mod file;
+mod task;
 #[cfg(test)]
 mod tests;
 
@@ -11,9 +13,12 @@ use std::path::PathBuf;
 
 pub use self::document::Tables;
 pub use self::file::{ConfigFile, Reloaded};
+pub use self::task::{CheckArgs, ConfigTask, Task};
 use crate::base::error::Error;
 pub use crate::base::glob::Glob;
+use crate::base::host_check::HostCheck;
 pub use crate::base::limits::{EntryError, MAX_DURATION, MAX_REPLACED_WITHIN, MIN_STALL_AFTER};
+use crate::base::options::OptionFaults;
 pub use crate::domain::process::{OrdinaryEnd, SuccessExit};
 use crate::domain::tracker::Policy;
 pub use crate::domain::{Expected, ExpectedAgents, ForgetAfter, Rule, Rules};
@@ -21,7 +26,6 @@ pub use crate::engine::EngineTables;
 use crate::engine::options::check_policy;
 pub use crate::ingest::IngestOptions;
 use crate::services;
-pub use crate::services::Task;
 pub use crate::services::maintenance::{
     ControlSocket, MaintenanceOptions, PlannedPause, PlannedPauses, Reason,
 };
@@ -65,10 +69,18 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// The first option whose value is out of range or has no effect, by its name on the command line.
+    /// The options whose values are out of range or have no effect, by their names on the command line.
     pub fn check(&self) -> Result<(), Error> {
-        self.ingest.check()?;
-        check_policy(&self.policy)?;
-        self.services.check(&self.ingest.sockets)
+        let mut faults = OptionFaults::default();
+        faults.value(self.ingest.check());
+        faults.value(check_policy(&self.policy));
+        faults.value(self.services.check(&self.ingest.sockets));
+        faults.into_result()
+    }
+
+    /// Checks what they rely on at this host.
+    pub(crate) fn check_host(&self, host: &mut HostCheck) {
+        self.ingest.check_host(host);
+        self.services.check_host(host);
     }
 }

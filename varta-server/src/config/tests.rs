@@ -9,12 +9,12 @@ use clap::{Command, CommandFactory};
 use crate::base::error::Error;
 use crate::base::limits::MAX_DURATION;
 use crate::base::options::values::{parse_address, parse_mode};
-use crate::base::options::{Address, Id, Mode};
+use crate::base::options::{Address, Id, LookUps, Mode};
 use crate::base::{Glob, logging};
 use crate::config::args::{Args, definition, without_variables};
-use crate::config::{Config, ForgetAfter, Tables};
+use crate::config::{Config, ForgetAfter, Tables, Task};
 use crate::domain::{Expected, Rule};
-use crate::services::Task;
+use crate::services;
 use crate::services::maintenance::{ControlSocket, MaintenanceTask};
 use crate::services::recording::{RecordOptions, RecordingTask};
 
@@ -70,7 +70,7 @@ fn what_is_given_on_the_command_line_goes_before_the_file_and_that_before_the_de
     let args = read(&["--stall-after", "3s", "--allow-uid", "9"], text).unwrap();
     assert_eq!(args.engine.stall_after, Duration::from_secs(3));
     assert_eq!(args.engine.max_agents, 7);
-    assert_eq!(args.ingest.allow_uid, [Id(9)], "a list replaces the file's");
+    assert_eq!(args.ingest.allow_uid, [Id::Number(9)], "a list replaces the file's");
     assert_eq!(args.ingest.udp.len(), 1);
     assert_eq!(args.engine.forget_after, Duration::from_secs(86_400));
     // Also if the argument equals the default.
@@ -132,6 +132,51 @@ fn an_option_that_makes_no_sense_beside_others_is_told_with_its_line_only_if_the
 }
 
 #[test]
+fn all_options_that_make_no_sense_are_told_in_the_order_of_the_file_behind_those_of_the_command_line() {
+    let text = "log-level = \"loud\"\nflap-limit = 2\nstall-after = \"1ms\"\nforget-after = \"1ms\"\nudp = \"0.0.0.0:1\"\n\
+                key-file = \"k\"\nmetrics-addr = \"0.0.0.0:1\"\nrecord-limit = 1\nphi-threshold = 8.0\n\
+                allow-uid = [\"no such user\", 1]\nwebhook = \"ftp://a\"\nwebhook-key-file = \"/no/such/file\"\n\
+                recovery-attempts = 0\nrecovery-without-audit = true\nevents-limit = 1\nbeat-every = \"1s\"\n\
+                socket-queue = 0\nsocket-group = \"no-such-group\"\nmail-relay = \"x\"\nmin-learned-stall-after = \"1s\"\n";
+    let all = read(&["--audit-keep=1"], text).unwrap().into_config().unwrap_err();
+    assert_eq!(all.exit_status(), 2);
+    let said = all.to_string();
+    let said: Vec<_> = said.lines().collect();
+    let begin = [
+        "--audit-keep: does nothing without --audit-log",
+        "/no/such/file: ",
+        "1: log-level: ",
+        "3: stall-after: 1ms is not between",
+        "5: udp 0.0.0.0:1: ",
+        "6: key-file: keys do nothing",
+        "7: metrics-addr 0.0.0.0:1: ",
+        "8: record-limit: does nothing",
+        "9: phi-threshold: does nothing",
+        "10: allow-uid: `no such user`: ",
+        "11: webhook: begins neither",
+        "13: recovery-attempts: 0",
+        "14: recovery-without-audit: does nothing",
+        "15: events-limit: does nothing",
+        "16: beat-every: does nothing",
+        "17: socket-queue: ",
+        "18: socket-group no-such-group: ",
+        "19: mail-relay: ",
+        "20: min-learned-stall-after: does nothing",
+    ];
+    let is_one = |said: &str, begin: &str| {
+        said.split_once("varta.toml:").map_or(said, |(_, behind)| behind).starts_with(begin)
+    };
+    for begin in begin {
+        assert!(said.iter().any(|said| is_one(said, begin)), "{begin}\n{said:#?}");
+    }
+    assert!(is_one(said[0], begin[0]) && is_one(said.last().unwrap(), begin[begin.len() - 1]), "{said:#?}");
+    let elsewhere = read(&[], text).unwrap().into_config_by(LookUps::LeftOut).unwrap_err().to_string();
+    for of_host in ["no such user", "no-such-group", "/no/such/file"] {
+        assert!(!elsewhere.contains(of_host), "{elsewhere}");
+    }
+}
+
+#[test]
 fn what_is_asked_of_a_server_goes_where_its_file_says() {
     let control = |words: &[&str], text: &str| {
         let directory = tempfile::tempdir().unwrap();
@@ -141,7 +186,10 @@ fn what_is_asked_of_a_server_goes_where_its_file_says() {
         let words = start.iter().chain(words);
         let args =
             Args::read_by(bare_definition(), words.map(OsString::from)).map_err(|error| error.to_string())?;
-        let Some(Task::Maintenance(MaintenanceTask::Pauses(pauses))) = args.task else { unreachable!() };
+        let Some(Task::Service(services::Task::Maintenance(MaintenanceTask::Pauses(pauses)))) = args.task
+        else {
+            unreachable!()
+        };
         Ok::<_, String>((pauses.control.control_socket, pauses.control.socket))
     };
     let both =
@@ -162,7 +210,9 @@ fn a_task_has_options_of_its_own_and_none_of_the_server() {
     };
     assert!(read(&[]).unwrap().task.is_none());
     let words = ["replay", "FILE", "--stall-after", "2s", "--detector=phi", "--phi-threshold=9", "--json"];
-    let Some(Task::Recording(RecordingTask::Replay(args))) = read(&words).unwrap().task else {
+    let Some(Task::Service(services::Task::Recording(RecordingTask::Replay(args)))) =
+        read(&words).unwrap().task
+    else {
         panic!("it is a replay")
     };
     assert_eq!(

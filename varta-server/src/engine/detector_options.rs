@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::base::error::Error;
 use crate::base::limits::{MAX_DURATION, MIN_STALL_AFTER};
-use crate::base::options::parse_duration;
+use crate::base::options::{OptionFaults, parse_duration};
 use crate::domain::tracker::arrival::{ArrivalPolicy, Bounds, Kind, Phi};
 
 /// By which rule an agent that asks for nothing is called silent. A group of options, for each command that
@@ -118,12 +118,13 @@ impl DetectorArgs {
             ("--min-learned-stall-after", self.min_learned_stall_after.is_some(), "phi or chen"),
             ("--max-learned-stall-after", self.max_learned_stall_after.is_some(), "phi or chen"),
         ];
+        let mut faults = OptionFaults::default();
         for (option, is_given, owner) in options {
             if is_given && !theirs.iter().any(|prefix| option.starts_with(prefix)) {
-                let fault = format!("does nothing without --detector {owner}");
-                return Err(Error::Option { option, fault });
+                faults.add(option, format!("does nothing without --detector {owner}"));
             }
         }
+        faults.into_result()?;
         let shortest = self.min_learned_stall_after.unwrap_or(usual.shortest);
         Ok(ArrivalPolicy { kind, shortest, longest })
     }
@@ -134,44 +135,42 @@ const PHI_THRESHOLDS: std::ops::RangeInclusive<f64> = 1.0..=100.0;
 
 /// Checks ranges that the types leave open. A learned timeout must end before an agent is forgotten.
 pub(crate) fn check_detector(policy: &ArrivalPolicy, forget_after: Duration) -> Result<(), Error> {
-    let wrong = |option, fault: String| Err(Error::Option { option, fault });
+    let mut faults = OptionFaults::default();
     let ArrivalPolicy { kind, shortest, longest } = *policy;
     match kind {
         Kind::Fixed => return Ok(()),
-        Kind::Phi(settings) => check_phi(&settings, longest)?,
-        Kind::Chen(bounds) => check_bounds(&bounds, shortest)?,
+        Kind::Phi(settings) => check_phi(&settings, longest, &mut faults),
+        Kind::Chen(bounds) => check_bounds(&bounds, shortest, &mut faults),
     }
     if shortest < MIN_STALL_AFTER || shortest > MAX_DURATION {
         let fault = format!("{shortest:?} is not between 10ms and 366 days");
-        return wrong("--min-learned-stall-after", fault);
-    }
-    if longest < shortest || longest > forget_after {
+        faults.add("--min-learned-stall-after", fault);
+    } else if longest < shortest || longest > forget_after {
         let fault = format!(
             "{longest:?} is not between the {shortest:?} of --min-learned-stall-after and the {forget_after:?} of \
              --forget-after"
         );
-        return wrong("--max-learned-stall-after", fault);
+        faults.add("--max-learned-stall-after", fault);
     }
-    Ok(())
+    faults.into_result()
 }
 
-fn check_phi(settings: &Phi, longest: Duration) -> Result<(), Error> {
+fn check_phi(settings: &Phi, longest: Duration, faults: &mut OptionFaults) {
     let Phi { threshold, acceptable_pause, min_deviation } = *settings;
     if !PHI_THRESHOLDS.contains(&threshold) {
         let fault = format!("{threshold} is not between 1 and 100");
-        return Err(Error::Option { option: "--phi-threshold", fault });
+        faults.add("--phi-threshold", fault);
     }
     let durations = [("--phi-acceptable-pause", acceptable_pause), ("--phi-min-deviation", min_deviation)];
     for (option, duration) in durations {
         if duration > longest {
             let fault = format!("{duration:?} is more than the {longest:?} of --max-learned-stall-after");
-            return Err(Error::Option { option, fault });
+            faults.add(option, fault);
         }
     }
-    Ok(())
 }
 
-fn check_bounds(bounds: &Bounds, shortest: Duration) -> Result<(), Error> {
+fn check_bounds(bounds: &Bounds, shortest: Duration, faults: &mut OptionFaults) {
     let Bounds { detect_within, mistake_every, corrected_within } = *bounds;
     let all = [
         ("--chen-mistake-every", mistake_every),
@@ -182,20 +181,19 @@ fn check_bounds(bounds: &Bounds, shortest: Duration) -> Result<(), Error> {
         if let Some(bound) = bound
             && (bound < MIN_STALL_AFTER || bound > MAX_DURATION)
         {
-            let fault = format!("{bound:?} is not between 10ms and 366 days");
-            return Err(Error::Option { option, fault });
+            faults.add(option, format!("{bound:?} is not between 10ms and 366 days"));
         }
     }
     if all.iter().all(|(_, bound)| bound.is_none()) {
         let fault = "needs to be told what to achieve: --chen-mistake-every, --chen-detect-within or \
                      --chen-corrected-within, one or more of them";
-        return Err(Error::Option { option: "--detector chen", fault: fault.to_owned() });
+        faults.add("--detector chen", fault);
     }
-    if let Some(within) = detect_within.filter(|within| *within < shortest) {
+    let is_right = |within: &Duration| *within >= MIN_STALL_AFTER;
+    if let Some(within) = detect_within.filter(is_right).filter(|within| *within < shortest) {
         let fault = format!("{within:?} is less than the {shortest:?} of --min-learned-stall-after");
-        return Err(Error::Option { option: "--chen-detect-within", fault });
+        faults.add("--chen-detect-within", fault);
     }
-    Ok(())
 }
 
 #[cfg(test)]

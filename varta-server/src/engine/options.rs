@@ -9,12 +9,13 @@ use toml::de::DeValue;
 use crate::base::Glob;
 use crate::base::error::Error;
 use crate::base::limits::{MAX_DURATION, MAX_REPLACED_WITHIN, MIN_STALL_AFTER};
-use crate::base::options::parse_duration;
 use crate::base::options::table::{
     ParseError, ParseErrors, ReadTables, Table, TomlKey, Value, at, decimal, duration, grace, wrong_type,
 };
+use crate::base::options::{OptionFaults, parse_duration};
 use crate::domain::process::SuccessExit;
 use crate::domain::tracker::Policy;
+use crate::domain::tracker::arrival::ArrivalPolicy;
 use crate::domain::{Expected, ExpectedAgents, ForgetAfter, Rule, Rules};
 use crate::engine::detector_options::{DetectorArgs, check_detector};
 
@@ -78,11 +79,12 @@ impl EngineArgs {
     ///
     /// # Errors
     ///
-    /// See [`DetectorArgs::policy`].
+    /// See [`DetectorArgs::policy`]; and what [`Config::check`](crate::config::Config::check) finds besides.
     pub fn policy(self, tables: EngineTables, is_only_plain: bool) -> Result<Policy, Error> {
-        Ok(Policy {
+        let mut faults = OptionFaults::default();
+        let policy = Policy {
             stall_after: self.stall_after,
-            arrival: self.detector.policy()?,
+            arrival: faults.value_or(self.detector.policy(), ArrivalPolicy::default),
             forget_after: self.forget_after,
             replaced_within: self.replaced_within,
             max_agents: self.max_agents,
@@ -95,7 +97,8 @@ impl EngineArgs {
             expected: tables.expected,
             max_beat_rate: self.max_beat_rate,
             max_total_rate: self.max_total_rate,
-        })
+        };
+        faults.finish(policy, check_policy)
     }
 }
 
@@ -204,27 +207,29 @@ impl ReadTables for ExpectedAgents {
 
 /// Checks the ranges of the tracker's policy.
 pub(crate) fn check_policy(policy: &Policy) -> Result<(), Error> {
-    let wrong = |option, fault: String| Err(Error::Option { option, fault });
+    let mut faults = OptionFaults::default();
     let Policy { stall_after, forget_after, max_agents, .. } = *policy;
     if stall_after < MIN_STALL_AFTER || stall_after > MAX_DURATION {
-        return wrong("--stall-after", format!("{stall_after:?} is not between 10ms and 366 days"));
-    }
-    if forget_after < stall_after || forget_after > MAX_DURATION {
+        faults.add("--stall-after", format!("{stall_after:?} is not between 10ms and 366 days"));
+    } else if forget_after < stall_after || forget_after > MAX_DURATION {
         let fault = format!("{forget_after:?} is not between --stall-after and 366 days");
-        return wrong("--forget-after", fault);
+        faults.add("--forget-after", fault);
     }
     if policy.replaced_within > MAX_REPLACED_WITHIN {
-        return wrong("--replaced-within", format!("{:?} is more than 10 minutes", policy.replaced_within));
+        faults.add("--replaced-within", format!("{:?} is more than 10 minutes", policy.replaced_within));
     }
-    check_detector(&policy.arrival, forget_after)?;
+    faults.value(check_detector(&policy.arrival, forget_after));
     if max_agents == 0 {
-        return wrong("--max-agents", "0 leaves no room for any agent".to_owned());
+        faults.add("--max-agents", "0 leaves no room for any agent");
+    } else {
+        faults.value(check_agents(&policy.rules, &policy.expected, policy));
     }
-    check_agents(&policy.rules, &policy.expected, policy)
+    faults.into_result()
 }
 
 /// Checks the settings of single agents against those for all.
 pub(crate) fn check_agents(rules: &Rules, expected: &ExpectedAgents, policy: &Policy) -> Result<(), Error> {
+    let mut faults = OptionFaults::default();
     let Policy { forget_after, max_agents, .. } = *policy;
     for Rule { name, stall_after, forget_after: by_rule, .. } in rules.iter() {
         let (stall_after, name) = (stall_after.unwrap_or(policy.stall_after), name.as_str());
@@ -237,12 +242,12 @@ pub(crate) fn check_agents(rules: &Rules, expected: &ExpectedAgents, policy: &Po
             }
             Some(_) | None => continue,
         };
-        return Err(Error::Option { option: "--forget-after", fault });
+        faults.add("--forget-after", fault);
     }
     let expected = expected.iter().len();
     if expected > max_agents {
         let fault = format!("{max_agents} leaves no room for the {expected} agents that are expected");
-        return Err(Error::Option { option: "--max-agents", fault });
+        faults.add("--max-agents", fault);
     }
-    Ok(())
+    faults.into_result()
 }

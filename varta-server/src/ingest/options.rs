@@ -9,9 +9,13 @@ use varta_proto::address::default_socket_path;
 
 use crate::base::SocketOptions;
 use crate::base::error::Error;
+use crate::base::host_check::HostCheck;
+use crate::base::limits::MAX_DURATION;
 use crate::base::options::values::{find_group, parse_group, parse_mode, parse_user};
-use crate::base::options::{HostPort, Id, Mode, Size, names, parse_host_port, parse_size};
-use crate::ingest::{AllowedSenders, KeyFiles, UdpOptions};
+use crate::base::options::{
+    HostPort, Id, LookUps, Mode, OptionFaults, Size, names, parse_host_port, parse_size,
+};
+use crate::ingest::{AllowedSenders, KeyFiles, Keyring, UdpOptions, udp};
 
 /// The default length of the queue of a Unix socket, in datagrams: more than one sender can have on the way.
 const DEFAULT_SOCKET_QUEUE: usize = 1_024;
@@ -142,10 +146,11 @@ impl IngestArgs {
     ///
     /// # Errors
     ///
-    /// When the group is not known, or the host of an address has no address.
-    pub fn options(self) -> Result<IngestOptions, Error> {
+    /// Users, groups and hosts that are not known, and what [`IngestOptions::check`] finds besides.
+    pub fn options(self, look_ups: LookUps) -> Result<IngestOptions, Error> {
+        let mut faults = OptionFaults::default();
         let us = nix::unistd::geteuid().as_raw();
-        let group = self.socket_group.map(find_group).transpose()?;
+        let group = self.socket_group.and_then(|name| faults.value(find_group(name, look_ups)));
         let is_default = self.socket.is_empty();
         let paths = if is_default { vec![default_socket_path(us)] } else { self.socket };
         let sockets: Vec<_> = paths
@@ -153,15 +158,24 @@ impl IngestArgs {
             .filter(|path| path.as_os_str() != "none")
             .map(|path| SocketOptions { path, is_default, mode: self.socket_mode.0, group })
             .collect();
+        let uids = faults.values(self.allow_uid.iter().map(|id| id.user("--allow-uid", look_ups)));
+        let gids = faults.values(self.allow_gid.iter().map(|id| id.group("--allow-gid", look_ups)));
         let mut allowed = AllowedSenders::of_server();
-        allowed.add(self.allow_uid.iter().map(|id| id.0), self.allow_gid.iter().map(|id| id.0));
-        Ok(IngestOptions {
+        allowed.add(uids, gids);
+        let mut resolve = |option, addresses: Vec<HostPort>| {
+            let address = |address: &HostPort| {
+                faults.value_or(address.resolve(option, look_ups), || address.stand_in())
+            };
+            addresses.iter().map(address).collect()
+        };
+        let (udp, secure_udp) = (resolve("--udp", self.udp), resolve("--secure-udp", self.secure_udp));
+        let options = IngestOptions {
             sockets,
             socket_queue: self.socket_queue,
             allowed,
-            udp: resolve("--udp", &self.udp)?,
+            udp,
             allow_plaintext_remote: self.allow_plaintext_remote,
-            secure_udp: resolve("--secure-udp", &self.secure_udp)?,
+            secure_udp,
             keys: KeyFiles {
                 key: self.key_file,
                 accepted: self.accepted_key_file,
@@ -169,13 +183,9 @@ impl IngestArgs {
             },
             max_shm_agents: self.max_shm_agents,
             udp_receive_buffer: usize::try_from(self.udp_receive_buffer.0).unwrap_or(usize::MAX),
-        })
+        };
+        faults.finish(options, IngestOptions::check)
     }
-}
-
-/// The addresses, with the names in them looked up.
-fn resolve(option: &'static str, addresses: &[HostPort]) -> Result<Vec<SocketAddr>, Error> {
-    addresses.iter().map(|address| address.resolve(option)).collect()
 }
 
 /// Where agents beat, and whose beats are taken.
@@ -205,8 +215,15 @@ impl IngestOptions {
     /// The defaults, with one Unix socket at `path`.
     #[must_use]
     pub fn for_socket(path: PathBuf) -> Self {
+        let socket = SocketOptions { path, is_default: false, mode: 0o600, group: None };
+        IngestOptions { sockets: vec![socket], ..IngestOptions::default() }
+    }
+}
+
+impl Default for IngestOptions {
+    fn default() -> Self {
         IngestOptions {
-            sockets: vec![SocketOptions { path, is_default: false, mode: 0o600, group: None }],
+            sockets: Vec::new(),
             socket_queue: DEFAULT_SOCKET_QUEUE,
             allowed: AllowedSenders::of_server(),
             udp: Vec::new(),
@@ -217,7 +234,9 @@ impl IngestOptions {
             udp_receive_buffer: DEFAULT_UDP_RECEIVE_BUFFER,
         }
     }
+}
 
+impl IngestOptions {
     /// Whether all beats come as plaintext over UDP, which authenticates no sender.
     #[must_use]
     pub fn is_only_plain(&self) -> bool {
@@ -228,55 +247,70 @@ impl IngestOptions {
     ///
     /// # Errors
     ///
-    /// The first option whose value makes no sense, by its name on the command line.
+    /// The options whose values make no sense, by their names on the command line.
     pub fn check(&self) -> Result<(), Error> {
-        let wrong = |option, fault: &str| Err(Error::Option { option, fault: fault.to_owned() });
+        let mut faults = OptionFaults::default();
         if self.is_only_plain() && self.udp.is_empty() {
-            let fault = "leaves nothing to listen on; give a path, or --udp or --secure-udp";
-            return wrong("--socket none", fault);
+            faults.add("--socket none", "leaves nothing to listen on; give a path, or --udp or --secure-udp");
         }
-        for (index, socket) in self.sockets.iter().enumerate() {
+        for (index, socket) in self.sockets.iter().take(MAX_LISTENERS).enumerate() {
             if socket.path.as_os_str().is_empty() {
-                return wrong("--socket", "the path is empty");
-            }
-            if self.sockets[..index].iter().any(|earlier| earlier.path == socket.path) {
-                return wrong("--socket", &format!("{} is given twice", socket.path.display()));
+                faults.add("--socket", "the path is empty");
+            } else if self.sockets[..index].iter().any(|earlier| earlier.path == socket.path) {
+                faults.add("--socket", format!("{} is given twice", socket.path.display()));
             }
         }
         if let Some(address) = self.udp.iter().find(|address| !address.ip().to_canonical().is_loopback())
             && !self.allow_plaintext_remote
         {
-            return Err(Error::PlaintextRemote { address: *address });
+            faults.push(Error::PlaintextRemote { address: *address });
         }
         if self.allow_plaintext_remote && self.udp.is_empty() {
-            return wrong("--allow-plaintext-remote", "does nothing without --udp");
+            faults.add("--allow-plaintext-remote", "does nothing without --udp");
         }
         if !self.secure_udp.is_empty() && self.keys.are_none() {
-            return wrong("--secure-udp", "needs a --key-file, --accepted-key-file or --master-key-file");
+            faults.add("--secure-udp", "needs a --key-file, --accepted-key-file or --master-key-file");
         }
         if self.secure_udp.is_empty()
             && let Some(option) = self.keys.option()
         {
-            return wrong(option, "keys do nothing without --secure-udp");
+            faults.add(option, "keys do nothing without --secure-udp");
         }
         let listeners = self.sockets.len() + self.udp.len() + self.secure_udp.len();
         if listeners > MAX_LISTENERS {
             let fault = format!("{listeners} sockets to listen on with --socket, --udp and --secure-udp");
-            return wrong("--socket", &format!("makes it {fault}; at most {MAX_LISTENERS}"));
+            faults.add("--socket", format!("makes it {fault}; at most {MAX_LISTENERS}"));
         }
-        let addresses: Vec<_> = self.udp.iter().chain(&self.secure_udp).collect();
+        // Of too many not each is compared with each.
+        let addresses: Vec<_> = self.udp.iter().chain(&self.secure_udp).take(MAX_LISTENERS).collect();
         for (index, address) in addresses.iter().enumerate() {
             if address.port() != 0 && addresses[..index].contains(address) {
-                return Err(Error::Option { option: "--udp", fault: format!("{address} is given twice") });
+                faults.add("--udp", format!("{address} is given twice"));
             }
         }
         if self.socket_queue == 0 || self.socket_queue > MAX_SOCKET_QUEUE {
-            return wrong("--socket-queue", &format!("is not between 1 and {MAX_SOCKET_QUEUE}"));
+            faults.add("--socket-queue", format!("is not between 1 and {MAX_SOCKET_QUEUE}"));
         }
         if self.udp_receive_buffer == 0 || self.udp_receive_buffer > MAX_RECEIVE_BUFFER {
-            return wrong("--udp-receive-buffer", "is not between 1 byte and 1 GiB");
+            faults.add("--udp-receive-buffer", "is not between 1 byte and 1 GiB");
         }
-        Ok(())
+        faults.into_result()
+    }
+
+    /// Checks that the sockets can be made, that the addresses can be listened at, and that the keys can be used.
+    pub(crate) fn check_host(&self, host: &mut HostCheck) {
+        for socket in &self.sockets {
+            host.socket("--socket", &socket.path, socket.is_default);
+        }
+        for address in &self.udp {
+            host.address(udp::bind("--udp", &self.udp_socket(*address)));
+        }
+        for address in &self.secure_udp {
+            host.address(udp::bind("--secure-udp", &self.udp_socket(*address)));
+        }
+        if !self.keys.are_none() {
+            host.result(Keyring::read(&self.keys, 1, MAX_DURATION, Vec::new()));
+        }
     }
 
     /// The options for the socket at one of the UDP addresses.

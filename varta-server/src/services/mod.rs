@@ -46,8 +46,9 @@ use self::state::{StateArgs, StateOptions};
 use self::systemd::service::{ReloadNotice, Systemd};
 use crate::base::SocketOptions;
 use crate::base::error::Error;
-use crate::base::options::names;
+use crate::base::host_check::HostCheck;
 use crate::base::options::table::{ParseErrors, ReadTables, TomlKey, Value};
+use crate::base::options::{LookUps, OptionFaults, names};
 use crate::domain::tracker::{Policy, Tracker};
 use crate::engine::Recorder;
 use crate::engine::state_queue::StateSink;
@@ -188,31 +189,32 @@ pub struct Options {
 }
 
 impl Sections {
-    /// What the options say, with the tables of the file if there is one. `sockets` are the Unix sockets on
-    /// which agents beat.
-    ///
-    /// # Errors
-    ///
-    /// The first option that makes no sense by itself, or the file that cannot be read.
+    /// What the options say, checked, with the tables of the file if there is one. `sockets` are the Unix sockets
+    /// on which agents beat.
     pub(crate) fn options(
         self,
         tables: Option<&Tables>,
         sockets: &[SocketOptions],
-    ) -> Result<Options, Error> {
+        look_ups: LookUps,
+        faults: &mut OptionFaults,
+    ) -> Options {
         let Sections { http, state, maintenance, recording, recovery, events, audit, alerts, heartbeat } =
             self;
         let pauses = tables.map(|tables| tables.maintenance.clone()).unwrap_or_default();
-        Ok(Options {
-            http: http.options()?,
+        let maintenance = maintenance.options(pauses, sockets);
+        let audit = faults.checked(audit.options(), if_on(AuditOptions::check));
+        let recovery = recovery.options(tables.map(|tables| &tables.recovery), audit.as_ref(), look_ups);
+        Options {
+            http: faults.checked(http.options(look_ups), HttpOptions::check),
             state: state.options(),
-            maintenance: maintenance.options(pauses, sockets),
-            recording: recording.options()?,
-            events: events.options()?,
-            audit: audit.options()?,
-            alerts: alerts.options(tables.is_some())?,
-            heartbeat: heartbeat.options()?,
-            recovery: recovery.options(tables.map(|tables| &tables.recovery))?,
-        })
+            maintenance: faults.checked(Ok(maintenance), |maintenance| maintenance.check(sockets)),
+            recording: faults.checked(recording.options(), if_on(RecordOptions::check)),
+            recovery: faults.checked(recovery, |recovery| recovery.check(audit.as_ref(), look_ups)),
+            events: faults.checked(events.options(), if_on(EventsOptions::check)),
+            audit,
+            alerts: faults.checked(alerts.options(tables.is_some(), look_ups), AlertOptions::check),
+            heartbeat: faults.checked(heartbeat.options(sockets), |heartbeat| heartbeat.check(sockets)),
+        }
     }
 }
 
@@ -221,19 +223,43 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// The first option whose value makes no sense, by its name on the command line.
+    /// The options whose values make no sense, by their names on the command line.
     pub(crate) fn check(&self, sockets: &[SocketOptions]) -> Result<(), Error> {
+        let mut faults = OptionFaults::default();
         let Options { http, state: _, maintenance, recording, recovery, events, audit, alerts, heartbeat } =
             self;
-        maintenance.check(sockets)?;
-        alerts.check()?;
-        heartbeat.check(sockets)?;
-        recording.as_ref().map_or(Ok(()), RecordOptions::check)?;
-        audit.as_ref().map_or(Ok(()), AuditOptions::check)?;
-        recovery.check(audit.as_ref())?;
-        events.as_ref().map_or(Ok(()), EventsOptions::check)?;
-        http.check()
+        faults.value(http.check());
+        faults.value(maintenance.check(sockets));
+        faults.value(if_on(RecordOptions::check)(recording));
+        faults.value(recovery.check(audit.as_ref(), LookUps::Done));
+        faults.value(if_on(EventsOptions::check)(events));
+        faults.value(if_on(AuditOptions::check)(audit));
+        faults.value(alerts.check());
+        faults.value(heartbeat.check(sockets));
+        faults.into_result()
     }
+}
+
+impl Options {
+    /// Checks what they rely on at this host.
+    pub(crate) fn check_host(&self, host: &mut HostCheck) {
+        let Options { http, state, maintenance, recording, recovery, events, audit, alerts, heartbeat } =
+            self;
+        http.check_host(host);
+        state.check_host(host);
+        maintenance.check_host(host);
+        recovery.check_host(host);
+        alerts.check_host(host);
+        heartbeat.check_host(host);
+        host.section(recording, RecordOptions::check_host);
+        host.section(events, EventsOptions::check_host);
+        host.section(audit, AuditOptions::check_host);
+    }
+}
+
+/// The check of a capability that may be off.
+fn if_on<T>(check: impl FnOnce(&T) -> Result<(), Error>) -> impl FnOnce(&Option<T>) -> Result<(), Error> {
+    |options| options.as_ref().map_or(Ok(()), check)
 }
 
 /// All capabilities with their files and sockets, before any of them runs.

@@ -1,6 +1,6 @@
 //! The state directory: private to the server's user, and used by one server at a time.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use crate::base::files::append_log::is_at;
 use crate::base::files::directory::make_directory;
 use crate::base::files::lock::try_lock;
 use crate::base::files::regular_file::{self, Symlink};
+use crate::base::host_check::HostCheck;
 
 const LOCK: &str = "varta.lock";
 /// The most bytes read of the lock file: the digits of a pid, and some more.
@@ -66,6 +67,16 @@ impl StateDir {
         let _ = write_holder(&mut self.lock.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Checks that a directory can be used, or made. Nothing changes by it.
+    pub(crate) fn check(path: &Path, host: &mut HostCheck) {
+        if let Ok(found) = fs::metadata(path)
+            && found.is_dir()
+        {
+            host.result(check_private(path, &found));
+        }
+        host.directory("--state-dir", path);
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -102,10 +113,7 @@ fn make_and_lock(path: &Path) -> Result<File, Error> {
     let failed = |action| move |source| Error::StateDirectory { path: path.to_path_buf(), action, source };
     make_directory(path, 0o700).map_err(failed("make the directory for the state"))?;
     let found = fs::metadata(path).map_err(failed("look at the directory for the state"))?;
-    let us = nix::unistd::geteuid().as_raw();
-    if found.uid() != us && found.uid() != 0 || found.mode() & 0o022 != 0 {
-        return Err(Error::UnsafeStateDirectory { path: path.to_path_buf() });
-    }
+    check_private(path, &found)?;
     let file = path.join(LOCK);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -133,6 +141,15 @@ fn make_and_lock(path: &Path) -> Result<File, Error> {
         );
     }
     Ok(lock)
+}
+
+/// Checks that only this user and root may write to a directory.
+fn check_private(path: &Path, found: &Metadata) -> Result<(), Error> {
+    let us = nix::unistd::geteuid().as_raw();
+    if found.uid() != us && found.uid() != 0 || found.mode() & 0o022 != 0 {
+        return Err(Error::UnsafeStateDirectory { path: path.to_path_buf() });
+    }
+    Ok(())
 }
 
 fn write_holder(lock: &mut File) -> io::Result<()> {

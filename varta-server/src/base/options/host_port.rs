@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use crate::base::error::Error;
+use crate::base::options::look_ups::LookUps;
 
 /// The longest name of a host, in bytes.
 const MAX_HOST_LEN: usize = 253;
@@ -55,8 +56,22 @@ impl HostPort {
     /// # Errors
     ///
     /// [`Error::HostName`] of `option` when the name has no address.
-    pub(crate) fn resolve(&self, option: &'static str) -> Result<SocketAddr, Error> {
-        self.resolve_by(option, |host, port| (host, port).to_socket_addrs().map(Vec::from_iter))
+    pub(crate) fn resolve(&self, option: &'static str, look_ups: LookUps) -> Result<SocketAddr, Error> {
+        let by_resolver = |host: &str, port| (host, port).to_socket_addrs().map(Vec::from_iter);
+        look_ups.find(|| self.resolve_by(option, by_resolver), || self.stand_in())
+    }
+
+    /// The address, or for a name a loopback address of its own: names that differ have addresses that differ, but
+    /// for rare chance.
+    pub(crate) fn stand_in(&self) -> SocketAddr {
+        match &self.0 {
+            Host::Ip(address) => *address,
+            Host::Name(host, port) => {
+                let add = |number: u32, byte: u8| number.wrapping_mul(31).wrapping_add(byte.into());
+                let [_, a, b, c] = host.bytes().fold(0, add).to_be_bytes();
+                (Ipv4Addr::new(127, a, b, c), *port).into()
+            }
+        }
     }
 
     fn resolve_by(

@@ -42,6 +42,11 @@ impl ParseErrors {
         self.first.is_empty()
     }
 
+    /// Whether further faults are only counted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.first.len() == Self::MAX
+    }
+
     /// The faults in the order of the file, and how many more there are.
     pub(crate) fn in_order(mut self) -> (Vec<ParseError>, usize) {
         self.first.sort_by_key(|error| error.offset);
@@ -85,6 +90,51 @@ pub(crate) fn wrong_type(found: &DeValue<'_>, wanted: &str) -> String {
     format!("is {found}, and {wanted} wanted")
 }
 
+/// What was left out of a table.
+enum LeftOut {
+    /// An entry whose key is unknown: without it the table is as it was meant to be.
+    Unknown,
+    /// A value of the table or list that begins at `of`.
+    Value { of: usize },
+}
+
+/// Leaves out the innermost entry or item that has a position. `None` if no entry has it. `place` is where the table
+/// begins.
+fn leave_out(entries: &mut DeTable<'_>, place: usize, position: usize) -> Option<LeftOut> {
+    let has_it = |(key, value): &(&TomlKey<'_>, &Value<'_>)| {
+        [key.span(), value.span()].iter().any(|span| span.contains(&position))
+    };
+    let key = entries.iter().find(has_it).map(|(key, _)| key.clone())?;
+    if key.span().contains(&position) {
+        entries.remove(&key);
+        return Some(LeftOut::Unknown);
+    }
+    let value = entries.get_mut(&key)?;
+    let inner = leave_out_inside(value, position);
+    Some(inner.unwrap_or_else(|| {
+        entries.remove(&key);
+        LeftOut::Value { of: place }
+    }))
+}
+
+/// The same inside a value; `None` if it is the value itself that has the position.
+fn leave_out_inside(value: &mut Value<'_>, position: usize) -> Option<LeftOut> {
+    let place = value.span().start;
+    match value.get_mut() {
+        DeValue::Table(entries) => leave_out(entries, place, position),
+        DeValue::Array(items) => {
+            let index = items.iter().position(|item| item.span().contains(&position))?;
+            let inner = leave_out_inside(items.get_mut(index)?, position);
+            Some(inner.unwrap_or_else(|| {
+                let others = items.iter().enumerate().filter(|(other, _)| *other != index);
+                *items = others.map(|(_, item)| item.clone()).collect();
+                LeftOut::Value { of: place }
+            }))
+        }
+        _ => None,
+    }
+}
+
 // Tables.
 
 /// One table of an array, as of `[[rule]]`.
@@ -95,7 +145,7 @@ pub(crate) struct Table<'t, 'i> {
 }
 
 /// All tables of one kind in a file, such as each `[[rule]]`.
-pub(crate) trait ReadTables: Default {
+pub(crate) trait ReadTables: Clone {
     /// What stands between the brackets.
     const NAME: &'static str;
     /// The keys without which a table is none, each with a value that is right in any of them.
@@ -125,7 +175,13 @@ pub(crate) trait ReadTables: Default {
             };
             let table = Table { what, place: item, entries };
             if let Err(first) = self.add(&table) {
-                for ParseError { offset, text } in table.all_faults::<Self>(first) {
+                // A look for more takes a copy of all tables before.
+                if faults.is_full() {
+                    faults.push(first);
+                    continue;
+                }
+                let all = table.all_faults::<Self>(first, |table| self.clone().add(table));
+                for ParseError { offset, text } in all {
                     faults.push(ParseError { offset, text: format!("{what}: {text}") });
                 }
             }
@@ -135,9 +191,13 @@ pub(crate) trait ReadTables: Default {
 }
 
 impl<'t, 'i> Table<'t, 'i> {
-    /// The faults of the table: the first one, and those that come to light when the entry that has it is left
-    /// out, or made right if the table needs it. At most [`ParseErrors::MAX`].
-    fn all_faults<T: ReadTables>(&self, first: ParseError) -> Vec<ParseError> {
+    /// The faults of the table: the first one, and those that come to light when what has it is left out, or made
+    /// right if the table needs it. `read` reads the table. At most [`ParseErrors::MAX`].
+    fn all_faults<T: ReadTables>(
+        &self,
+        first: ParseError,
+        read: impl Fn(&Table<'_, 'i>) -> Result<(), ParseError>,
+    ) -> Vec<ParseError> {
         let place = self.place.span().start;
         let mut entries = self.entries.clone();
         let supply = |entries: &mut DeTable<'i>, (key, value): (&'static str, &'static str)| {
@@ -146,36 +206,36 @@ impl<'t, 'i> Table<'t, 'i> {
             entries.insert(Spanned::new(place..place, key.into()), Spanned::new(place..place, value));
         };
         let mut faults = Vec::new();
+        // Where the tables and lists begin from which something was left out that they may need.
+        let mut incomplete: Vec<usize> = Vec::new();
         let mut next = Some(first);
-        let mut is_whole = true;
         for _ in 0..ParseErrors::MAX {
             let Some(fault) = next.take() else { break };
-            let has_it = |(key, value): &(&TomlKey<'i>, &Value<'i>)| {
-                [key.span(), value.span()].iter().any(|span| span.contains(&fault.offset))
-            };
-            let found = entries.iter().find(has_it).map(|(key, _)| key.clone());
-            let mut is_told = true;
-            if let Some(key) = found {
-                // Without an unknown key the table is as it was meant to be.
-                is_whole &= key.span().contains(&fault.offset);
-                entries.remove(&key);
-                let required = T::REQUIRED.iter().find(|(name, _)| *name == key.get_ref());
-                required.into_iter().for_each(|required| supply(&mut entries, *required));
-            } else {
-                // Something is missing, which is a fault of the file only if nothing was left out here.
-                is_told = is_whole;
-                let missing: Vec<_> =
-                    T::REQUIRED.iter().filter(|(name, _)| !entries.contains_key(*name)).collect();
-                if missing.is_empty() {
+            let missing: Vec<_> =
+                T::REQUIRED.iter().filter(|(name, _)| !entries.contains_key(*name)).collect();
+            // That something is missing is a fault of the file only if nothing was left out there.
+            let is_told = !incomplete.contains(&fault.offset);
+            match leave_out(&mut entries, place, fault.offset) {
+                Some(LeftOut::Unknown) => {}
+                Some(LeftOut::Value { of }) => {
+                    incomplete.push(of);
+                    for required in T::REQUIRED {
+                        if !entries.contains_key(required.0) && !missing.contains(&required) {
+                            supply(&mut entries, *required);
+                        }
+                    }
+                }
+                None if missing.is_empty() => {
                     faults.extend(is_told.then_some(fault));
                     break;
                 }
-                missing.into_iter().for_each(|required| supply(&mut entries, *required));
-                is_whole = false;
+                None => {
+                    missing.into_iter().for_each(|required| supply(&mut entries, *required));
+                    incomplete.push(place);
+                }
             }
             faults.extend(is_told.then_some(fault));
-            let rest = Table { what: self.what, place: self.place, entries: &entries };
-            next = T::default().add(&rest).err();
+            next = read(&Table { what: self.what, place: self.place, entries: &entries }).err();
         }
         faults
     }

@@ -153,6 +153,37 @@ fn all_faults_of_tables_are_told_also_several_of_one() {
 }
 
 #[test]
+fn all_faults_inside_of_lists_and_tables_of_a_table_are_told_and_none_that_follows_from_another() {
+    let text = "[[recovery]]\nname = \"a\"\nlabel = [\"a\",\n\"b=c\",\n7]\nsteps = [\n{ wait = 5, signal = \"STOPP\" },\n\
+                { notify = true, waitt = \"1s\" },\n{ wait = \"1s\" },\n{ signal = { name = 7, to = \"all\" } },\n7,\n\
+                { exec = \"{name}\", timeout = \"2days\" },\n]\nattempts = 0\n\
+                [[rule]]\nname = \"r\"\nsuccess-exit = [0,\n\"SIGNOT\", 256]\nforget-after = { up = \"1s\",\ndown = 5 }\n\
+                [[rule]]\nstall-after = 1\nname = \"r\"\n";
+    let said = told(text);
+    let begin = [
+        "3: recovery: label: is not KEY=VALUE",
+        "5: recovery: label: is an integer",
+        "7: recovery: wait: is an integer",
+        "7: recovery: signal: `STOPP`",
+        "8: recovery: waitt: there is no such key",
+        "9: recovery: a step has one of",
+        "10: recovery: signal: is an integer",
+        "10: recovery: to: `all` is none of",
+        "11: recovery: steps: each is a table",
+        "12: recovery: exec: `{name}`",
+        "12: recovery: timeout: is more than 24h",
+        "14: recovery: attempts: is not",
+        "18: rule: success-exit: ",
+        "18: rule: success-exit: ",
+        "19: rule: forget-after: `up`",
+        "20: rule: forget-after: is an integer",
+        "22: rule: stall-after: is an integer",
+    ];
+    assert!(said.iter().zip(begin).all(|(said, begin)| said.starts_with(begin)), "{said:#?}");
+    assert_eq!(said.len(), begin.len(), "{said:#?}");
+}
+
+#[test]
 fn of_very_many_faults_the_first_are_told_and_the_others_counted() {
     let options: String = (0..100).map(|number| format!("a{number} = 1\n")).collect();
     let (faults, more) = all_faults(&options);

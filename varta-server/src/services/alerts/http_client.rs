@@ -113,8 +113,21 @@ pub(in crate::services) fn client(
 ///
 /// A file that cannot be used.
 pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    read_authorities(path, "--alert-ca-file")
+}
+
+/// Checks that the certificates in a file can be read. `option` names the file.
+///
+/// # Errors
+///
+/// A file that cannot be used.
+pub(in crate::services) fn check_certificates(path: &Path, option: &str) -> Result<(), Error> {
+    read_authorities(path, option).map(drop)
+}
+
+fn read_authorities(path: &Path, option: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
     certificates::read(path)
-        .map_err(|fault| Error::configuration_file(path, format!("{fault}; see --alert-ca-file")))
+        .map_err(|fault| Error::configuration_file(path, format!("{fault}; see {option}")))
 }
 
 /// The type of JSON.

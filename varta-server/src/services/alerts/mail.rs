@@ -17,6 +17,7 @@ use serde_json::Value;
 use varta_proto::secure::read_private;
 
 use crate::base::error::Error;
+use crate::base::host_check::HostCheck;
 use crate::services::alerts::http_client::{DeliveryResult, authorities};
 use crate::services::alerts::notification::Delivery;
 use crate::services::alerts::templates::{Template, title};
@@ -79,6 +80,11 @@ pub struct Relay {
 }
 
 impl Relay {
+    /// Checks that the host has an address.
+    pub(super) fn check_host(&self, host: &mut HostCheck) {
+        host.host("--mail-relay", &self.host, self.port);
+    }
+
     /// Whether the certificate of the relay is checked.
     pub(super) fn is_encrypted(&self) -> bool {
         self.protection != Protection::Loopback
@@ -126,6 +132,11 @@ impl fmt::Display for Relay {
 pub struct Login(Credentials);
 
 impl Login {
+    /// The stand-in for one that is not read.
+    pub(super) fn stand_in() -> Self {
+        Login(Credentials::new(String::new(), String::new()))
+    }
+
     /// Reads `USER:PASSWORD` from the only line of a file.
     ///
     /// # Errors

@@ -28,11 +28,13 @@ mod targets;
 mod task;
 mod templates;
 mod url;
+mod url_text;
 mod webhook;
 
 pub use self::mail::{Login, MailAddress, MailOptions, Relay};
 pub(crate) use self::notification::Notification;
-pub use self::options::{AlertArgs, AlertOptions, UrlText};
+pub use self::options::{AlertArgs, AlertOptions};
 pub use self::templates::{Template, TemplateName};
 pub use self::url::AlertUrl;
+pub use self::url_text::UrlText;
 pub use self::webhook::WebhookSignature;

@@ -1,19 +1,20 @@
 //! The options of alerts: receivers, timing and flap detection.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
 
 use crate::base::error::Error;
+use crate::base::host_check::HostCheck;
 use crate::base::limits::MAX_DURATION;
-use crate::base::options::parse_duration;
+use crate::base::options::{LookUps, OptionFaults, parse_duration};
 use crate::base::secret::Secret;
+use crate::services::alerts::http_client;
 use crate::services::alerts::mail::{Login, MAX_ADDRESSES, MailAddress, MailOptions, Relay};
 use crate::services::alerts::templates::{Template, TemplateName};
 use crate::services::alerts::url::AlertUrl;
+use crate::services::alerts::url_text::UrlText;
 use crate::services::alerts::webhook::WebhookSignature;
 
 /// The most Alertmanagers.
@@ -80,6 +81,22 @@ impl AlertOptions {
         !self.alertmanagers.is_empty() || self.webhook.is_some() || self.mail.is_some()
     }
 
+    /// Checks that the hosts of receivers have addresses, and that certificates can be used.
+    pub(crate) fn check_host(&self, host: &mut HostCheck) {
+        for url in &self.alertmanagers {
+            url.check_host("--alertmanager", host);
+        }
+        if let Some(url) = &self.webhook {
+            url.check_host("--webhook", host);
+        }
+        if let Some(mail) = &self.mail {
+            mail.relay.check_host(host);
+        }
+        if let Some(path) = &self.ca_file {
+            host.result(http_client::check_certificates(path, "--alert-ca-file"));
+        }
+    }
+
     pub(super) fn urls(&self) -> impl Iterator<Item = &AlertUrl> {
         self.alertmanagers.iter().chain(&self.webhook)
     }
@@ -88,51 +105,52 @@ impl AlertOptions {
     ///
     /// # Errors
     ///
-    /// The first option whose value is out of range or has no effect.
+    /// The options whose values are out of range or have no effect.
     pub fn check(&self) -> Result<(), Error> {
-        let wrong = |option, fault: String| Err(Error::Option { option, fault });
+        let mut faults = OptionFaults::default();
+        let mut wrong = |option, fault: String| faults.add(option, fault);
         let AlertOptions { alertmanagers, .. } = self;
         if alertmanagers.len() > MAX_ALERTMANAGERS {
             let fault =
                 format!("is given {} times, and there may be {MAX_ALERTMANAGERS}", alertmanagers.len());
-            return wrong("--alertmanager", fault);
+            wrong("--alertmanager", fault);
         }
         if let Some(index) =
             (1..alertmanagers.len()).find(|index| alertmanagers[..*index].contains(&alertmanagers[*index]))
         {
-            return wrong("--alertmanager", format!("{} is given twice", alertmanagers[index]));
+            wrong("--alertmanager", format!("{} is given twice", alertmanagers[index]));
         }
         if self.webhook_key.is_some() && self.webhook.is_none() {
-            return wrong("--webhook-key-file", "does nothing without --webhook".to_owned());
+            wrong("--webhook-key-file", "does nothing without --webhook".to_owned());
         }
         if let Some(mail) = &self.mail
             && !(1..=MAX_ADDRESSES).contains(&mail.to.len())
         {
             let fault = format!("has {} addresses, and there may be 1 to {MAX_ADDRESSES}", mail.to.len());
-            return wrong("--mail-to", fault);
+            wrong("--mail-to", fault);
         }
         let mail_is_encrypted = self.mail.as_ref().is_some_and(|mail| mail.relay.is_encrypted());
         if self.ca_file.is_some() && !mail_is_encrypted && !self.urls().any(AlertUrl::is_https) {
             let fault = "does nothing without an https:// URL for --alertmanager or --webhook, or a --mail-relay on                          another host"
                 .to_owned();
-            return wrong("--alert-ca-file", fault);
+            wrong("--alert-ca-file", fault);
         }
         if !(MIN_RESEND..=MAX_RESEND).contains(&self.resend_every) {
             let fault = format!("{:?} is not between 100ms and 1h", self.resend_every);
-            return wrong("--alert-resend-every", fault);
+            wrong("--alert-resend-every", fault);
         }
         if !(MIN_DURATION..=MAX_DURATION).contains(&self.give_up_after) {
             let fault = format!("{:?} is not between 1s and 366 days", self.give_up_after);
-            return wrong("--alert-give-up-after", fault);
+            wrong("--alert-give-up-after", fault);
         }
         if self.flap_limit > MAX_FLAP_LIMIT {
-            return wrong("--flap-limit", format!("{} is more than {MAX_FLAP_LIMIT}", self.flap_limit));
+            wrong("--flap-limit", format!("{} is more than {MAX_FLAP_LIMIT}", self.flap_limit));
         }
         if !(MIN_DURATION..=MAX_DURATION).contains(&self.flap_window) {
             let fault = format!("{:?} is not between 1s and 366 days", self.flap_window);
-            return wrong("--flap-window", fault);
+            wrong("--flap-window", fault);
         }
-        Ok(())
+        faults.into_result()
     }
 }
 
@@ -223,44 +241,20 @@ pub struct AlertArgs {
     pub flap_window: Option<Duration>,
 }
 
-/// The text of a URL, which may contain secrets.
-#[derive(Clone, PartialEq, Eq)]
-pub struct UrlText(String);
-
-impl UrlText {
-    /// The text, for a parser that does not repeat it.
-    pub(in crate::services) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for UrlText {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(UrlText(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for UrlText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UrlText(..)")
-    }
-}
-
 impl AlertArgs {
     /// Converts the options. `has_file` means that a file may bring others while the server runs.
     ///
     /// # Errors
     ///
-    /// An invalid URL, a secret that cannot be read, or an option without effect. Ranges are checked by
-    /// [`Config::check`](crate::config::Config::check).
-    pub fn options(&self, has_file: bool) -> Result<AlertOptions, Error> {
+    /// Invalid URLs, secrets that cannot be read, and options without effect; and what [`AlertOptions::check`] finds
+    /// besides.
+    pub fn options(&self, has_file: bool, look_ups: LookUps) -> Result<AlertOptions, Error> {
         let (to_alertmanagers, to_webhook) = (!self.alertmanager.is_empty(), self.webhook.is_some());
         let by_mail = self.mail_relay.is_some();
         let is_any = to_alertmanagers || to_webhook || by_mail;
         let (key, any) = ("--webhook-key-file", "--alertmanager, --webhook or --mail-relay");
-        let useless = [
+        let mut faults = OptionFaults::default();
+        faults.add_useless([
             ("--alert-resend-every", self.alert_resend_every.is_some(), to_alertmanagers, "--alertmanager"),
             (key, self.webhook_key_file.is_some(), to_webhook, "--webhook"),
             ("--webhook-signature", self.webhook_signature.is_some(), self.webhook_key_file.is_some(), key),
@@ -272,51 +266,71 @@ impl AlertArgs {
             ("--alert-give-up-after", self.alert_give_up_after.is_some(), is_any, any),
             ("--flap-limit", self.flap_limit.is_some(), is_any, any),
             ("--flap-window", self.flap_window.is_some(), is_any, any),
-        ];
-        for (option, is_given, does_something, needed) in useless {
-            if is_given && !does_something {
-                return Err(Error::Option { option, fault: format!("does nothing without {needed}") });
-            }
-        }
+        ]);
         let wrong = |option| move |fault| Error::Option { option, fault };
-        let alertmanagers = self.alertmanager.iter().map(|text| AlertUrl::of_alertmanager(&text.0));
-        let webhook = self.webhook.as_ref().map(|text| AlertUrl::of_webhook(&text.0));
+        let alertmanagers = self.alertmanager.iter().map(|text| AlertUrl::of_alertmanager(text.as_str()));
+        let webhook = self.webhook.as_ref().map(|text| AlertUrl::of_webhook(text.as_str()));
+        let key = self
+            .webhook_key_file
+            .as_deref()
+            .map(|path| look_ups.find(|| Secret::from_file(path), Secret::stand_in));
+        let template = self.webhook_template.as_ref();
+        let template = template.map(|name| look_ups.find(|| Template::open(name), Template::stand_in));
+        let mail = self.mail_relay.as_deref().map(|relay| self.mail_options(relay, look_ups));
         let default = AlertOptions::default();
-        Ok(AlertOptions {
-            alertmanagers: alertmanagers.collect::<Result<_, _>>().map_err(wrong("--alertmanager"))?,
-            webhook: webhook.transpose().map_err(wrong("--webhook"))?,
-            webhook_key: self.webhook_key_file.as_deref().map(Secret::from_file).transpose()?,
+        let mut urls = faults.values(alertmanagers.map(|url| url.map_err(wrong("--alertmanager"))));
+        if urls.len() < self.alertmanager.len() {
+            urls.push(AlertUrl::stand_in());
+        }
+        let mail = mail.map(|mail| faults.value(mail));
+        // Whether a relay needs certificates cannot be said of one that is not known.
+        let is_mail_known = mail.as_ref().is_none_or(Option::is_some);
+        let options = AlertOptions {
+            alertmanagers: urls,
+            webhook: webhook.map(|url| faults.value_or(url.map_err(wrong("--webhook")), AlertUrl::stand_in)),
+            webhook_key: key.and_then(|key| faults.value(key)),
             webhook_signature: self.webhook_signature.unwrap_or_default(),
-            webhook_template: self.webhook_template.as_ref().map(Template::open).transpose()?,
-            mail: self.mail_relay.as_deref().map(|relay| self.mail_options(relay)).transpose()?,
-            ca_file: self.alert_ca_file.clone(),
+            webhook_template: template.and_then(|template| faults.value(template)),
+            mail: mail.flatten(),
+            ca_file: self.alert_ca_file.clone().filter(|_| is_mail_known),
             resend_every: self.alert_resend_every.unwrap_or(default.resend_every),
             give_up_after: self.alert_give_up_after.unwrap_or(default.give_up_after),
             may_get_receivers: has_file,
             flap_limit: self.flap_limit.unwrap_or(default.flap_limit),
             flap_window: self.flap_window.unwrap_or(default.flap_window),
-        })
+        };
+        faults.finish(options, AlertOptions::check)
     }
 
-    fn mail_options(&self, relay: &str) -> Result<MailOptions, Error> {
+    fn mail_options(&self, relay: &str, look_ups: LookUps) -> Result<MailOptions, Error> {
+        let mut faults = OptionFaults::default();
         let wrong = |option: &'static str| move |fault: String| Error::Option { option, fault };
         let needed = |option: &'static str| {
             let fault = "is needed, so that --mail-relay has something to do".to_owned();
             Error::Option { option, fault }
         };
-        let from = self.mail_from.as_deref().ok_or_else(|| needed("--mail-from"))?;
+        let from = match self.mail_from.as_deref() {
+            Some(from) => from.parse::<MailAddress>().map_err(wrong("--mail-from")),
+            None => Err(needed("--mail-from")),
+        };
+        let (relay, from) =
+            (faults.value(relay.parse::<Relay>().map_err(wrong("--mail-relay"))), faults.value(from));
         if self.mail_to.is_empty() {
-            return Err(needed("--mail-to"));
+            faults.push(needed("--mail-to"));
         }
-        let to = self.mail_to.iter().map(|to| to.parse::<MailAddress>());
+        let to = self.mail_to.iter().map(|to| to.parse::<MailAddress>().map_err(wrong("--mail-to")));
+        let to = faults.values(to);
+        let login = self
+            .mail_credentials_file
+            .as_deref()
+            .map(|path| look_ups.find(|| Login::from_file(path), Login::stand_in));
+        let login = login.and_then(|login| faults.value(login));
         let template = self.mail_template.clone().unwrap_or(TemplateName::BuiltIn("text"));
-        Ok(MailOptions {
-            relay: relay.parse::<Relay>().map_err(wrong("--mail-relay"))?,
-            from: from.parse::<MailAddress>().map_err(wrong("--mail-from"))?,
-            to: to.collect::<Result<_, _>>().map_err(wrong("--mail-to"))?,
-            login: self.mail_credentials_file.as_deref().map(Login::from_file).transpose()?,
-            template: Template::open(&template)?,
-        })
+        let template = faults.value(look_ups.find(|| Template::open(&template), Template::stand_in));
+        let all = relay.zip(from).zip(template);
+        let options = all.map(|((relay, from), template)| MailOptions { relay, from, to, login, template });
+        faults.into_result()?;
+        options.ok_or_else(|| needed("--mail-from"))
     }
 }
 
@@ -352,7 +366,7 @@ mod tests {
     }
 
     fn url(text: &str) -> Option<UrlText> {
-        Some(UrlText(text.to_owned()))
+        Some(text.parse().unwrap())
     }
 
     #[test]
@@ -395,10 +409,10 @@ mod tests {
             ),
         ];
         for (args, option) in cases {
-            let said = args.options(false).unwrap_err().to_string();
+            let said = args.options(false, LookUps::Done).unwrap_err().to_string();
             assert!(said.starts_with(option) && said.contains("does nothing"), "{said}");
         }
-        assert!(!AlertArgs::default().options(false).unwrap().is_on());
+        assert!(!AlertArgs::default().options(false, LookUps::Done).unwrap().is_on());
     }
 
     #[test]
@@ -409,7 +423,8 @@ mod tests {
             mail_to: to.iter().map(|to| (*to).to_owned()).collect(),
             ..AlertArgs::default()
         };
-        let options = args("Varta <varta@example.test>", &["a@example.test"]).options(false).unwrap();
+        let options =
+            args("Varta <varta@example.test>", &["a@example.test"]).options(false, LookUps::Done).unwrap();
         options.check().unwrap();
         assert!(options.is_on());
         for (wrong, option) in [
@@ -418,17 +433,17 @@ mod tests {
             (args("varta@example.test", &[]), "--mail-to"),
             (args("varta@example.test", &["a b"]), "--mail-to"),
         ] {
-            let said = wrong.options(false).unwrap_err().to_string();
+            let said = wrong.options(false, LookUps::Done).unwrap_err().to_string();
             assert!(said.starts_with(option), "{said}");
         }
-        let many = args("varta@example.test", &["a@example.test"; 17]).options(false).unwrap();
+        let many = args("varta@example.test", &["a@example.test"; 17]).options(false, LookUps::Done).unwrap();
         assert!(many.check().unwrap_err().to_string().starts_with("--mail-to: has 17 addresses"));
     }
 
     #[test]
     fn a_wrong_url_is_named_by_its_option_and_not_shown() {
         let args = AlertArgs { webhook: url("ftp://user:secret@localhost/"), ..AlertArgs::default() };
-        let said = args.options(false).unwrap_err().to_string();
+        let said = args.options(false, LookUps::Done).unwrap_err().to_string();
         assert!(said.starts_with("--webhook") && !said.contains("secret"), "{said}");
         assert!(!format!("{args:?}").contains("secret"));
     }

@@ -61,6 +61,11 @@ impl fmt::Debug for Template {
 }
 
 impl Template {
+    /// The stand-in for one that is not read.
+    pub(super) fn stand_in() -> Self {
+        Template { environment: Environment::new(), file_name: String::new() }
+    }
+
     /// Reads a template, and tries it with a notification of each kind.
     ///
     /// # Errors

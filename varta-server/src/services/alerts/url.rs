@@ -4,6 +4,8 @@ use std::fmt;
 
 use reqwest::Url;
 
+use crate::base::host_check::HostCheck;
+
 /// An `http` or `https` URL. Shown without user, password and query, and for a webhook without its path.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AlertUrl {
@@ -37,12 +39,24 @@ impl AlertUrl {
         Ok(AlertUrl { url: parse(text)?, shows_path: false })
     }
 
+    /// The stand-in for one that is wrong.
+    pub(in crate::services) fn stand_in() -> Self {
+        Self::of_webhook("https://stand-in.invalid/").expect("is a URL")
+    }
+
     /// The URL with a segment more in its path, before its query.
     pub(in crate::services) fn below(&self, segment: &str) -> Self {
         let mut url = self.url.clone();
         let path = format!("{}/{segment}", url.path().trim_end_matches('/'));
         url.set_path(&path);
         AlertUrl { url, shows_path: self.shows_path }
+    }
+
+    /// Checks that the host has an address.
+    pub(in crate::services) fn check_host(&self, option: &'static str, host: &mut HostCheck) {
+        let name = self.url.host_str().unwrap_or_default();
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        host.host(option, name, self.url.port_or_known_default().unwrap_or_default());
     }
 
     pub(super) fn get(&self) -> &Url {

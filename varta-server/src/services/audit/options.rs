@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::base::error::Error;
-use crate::base::options::{Size, parse_size};
+use crate::base::host_check::HostCheck;
+use crate::base::options::{OptionFaults, Size, parse_size};
+use crate::services::audit::mac::Authenticator;
 
 /// The audit log, and how much of it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,23 +32,30 @@ impl AuditOptions {
     /// The default number of older files.
     pub const DEFAULT_KEEP: u32 = 16;
 
+    /// Checks that the file can be appended to, or made, and that its key can be used.
+    pub(crate) fn check_host(&self, host: &mut HostCheck) {
+        host.result(Authenticator::read(self.key_file.as_deref()));
+        host.appendable("--audit-log", &self.path);
+    }
+
     /// Checks ranges that the types leave open.
     ///
     /// # Errors
     ///
     /// The first option whose value is out of range, by its name on the command line.
     pub fn check(&self) -> Result<(), Error> {
+        let mut faults = OptionFaults::default();
         let AuditOptions { ref path, limit, .. } = *self;
         if path.file_name().is_none() {
             let fault = format!("`{}` is no name of a file", path.display());
-            return Err(Error::Option { option: "--audit-log", fault });
+            faults.add("--audit-log", fault);
         }
         if !(Self::SMALLEST_LIMIT..=Self::MAX_FILE_LIMIT).contains(&limit) {
             let fault =
                 format!("{limit} is not between {} and {} bytes", Self::SMALLEST_LIMIT, Self::MAX_FILE_LIMIT);
-            return Err(Error::Option { option: "--audit-limit", fault });
+            faults.add("--audit-limit", fault);
         }
-        Ok(())
+        faults.into_result()
     }
 }
 
@@ -88,17 +97,13 @@ impl AuditArgs {
     pub fn options(&self) -> Result<Option<AuditOptions>, Error> {
         let AuditArgs { audit_log, audit_key_file, audit_limit, audit_keep } = self;
         let Some(path) = audit_log else {
-            let options = [
-                ("--audit-key-file", audit_key_file.is_some()),
-                ("--audit-limit", audit_limit.is_some()),
-                ("--audit-keep", audit_keep.is_some()),
-            ];
-            return match options.into_iter().find(|(_, is_given)| *is_given) {
-                None => Ok(None),
-                Some((option, _)) => {
-                    Err(Error::Option { option, fault: "does nothing without --audit-log".to_owned() })
-                }
-            };
+            let mut faults = OptionFaults::default();
+            faults.add_useless([
+                ("--audit-key-file", audit_key_file.is_some(), false, "--audit-log"),
+                ("--audit-limit", audit_limit.is_some(), false, "--audit-log"),
+                ("--audit-keep", audit_keep.is_some(), false, "--audit-log"),
+            ]);
+            return faults.into_result().map(|()| None);
         };
         Ok(Some(AuditOptions {
             path: path.clone(),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::base::error::Error;
-use crate::base::options::{Size, parse_size};
+use crate::base::host_check::HostCheck;
+use crate::base::options::{OptionFaults, Size, parse_size};
 
 /// Where changes of verdict are written. A group of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -37,14 +38,12 @@ impl EventsArgs {
     pub fn options(&self) -> Result<Option<EventsOptions>, Error> {
         let EventsArgs { events_file, events_limit, events_keep } = self;
         let Some(path) = events_file else {
-            let options =
-                [("--events-limit", events_limit.is_some()), ("--events-keep", events_keep.is_some())];
-            return match options.into_iter().find(|(_, is_given)| *is_given) {
-                None => Ok(None),
-                Some((option, _)) => {
-                    Err(Error::Option { option, fault: "does nothing without --events-file".to_owned() })
-                }
-            };
+            let mut faults = OptionFaults::default();
+            faults.add_useless([
+                ("--events-limit", events_limit.is_some(), false, "--events-file"),
+                ("--events-keep", events_keep.is_some(), false, "--events-file"),
+            ]);
+            return faults.into_result().map(|()| None);
         };
         Ok(Some(EventsOptions {
             path: path.clone(),
@@ -77,22 +76,28 @@ impl EventsOptions {
     /// The mode of its directory, if that is missing: its group reads the file.
     pub(super) const DIRECTORY_MODE: u32 = 0o750;
 
+    /// Checks that the file can be appended to, or made.
+    pub(crate) fn check_host(&self, host: &mut HostCheck) {
+        host.appendable("--events-file", &self.path);
+    }
+
     /// Checks the ranges of the values.
     ///
     /// # Errors
     ///
     /// The first option with an invalid value, by its name on the command line.
     pub fn check(&self) -> Result<(), Error> {
+        let mut faults = OptionFaults::default();
         let EventsOptions { ref path, limit, .. } = *self;
         if path.file_name().is_none() {
             let fault = format!("`{}` is no name of a file", path.display());
-            return Err(Error::Option { option: "--events-file", fault });
+            faults.add("--events-file", fault);
         }
         if limit < Self::SMALLEST_LIMIT {
             let fault = format!("{limit} is less than the least of {} bytes", Self::SMALLEST_LIMIT);
-            return Err(Error::Option { option: "--events-limit", fault });
+            faults.add("--events-limit", fault);
         }
-        Ok(())
+        faults.into_result()
     }
 }
 

@@ -7,9 +7,10 @@ use clap::Args;
 
 use crate::base::SocketOptions;
 use crate::base::error::Error;
+use crate::base::host_check::HostCheck;
 use crate::base::options::host_port::{HostPort, parse_host_port};
-use crate::base::options::parse_duration;
-use crate::services::alerts::{AlertUrl, UrlText};
+use crate::base::options::{LookUps, OptionFaults, parse_duration};
+use crate::services::alerts::{AlertUrl, UrlText, http_client};
 use crate::services::heartbeat::device_target::MIN_TIMEOUT;
 
 const DEFAULT_EVERY: Duration = Duration::from_secs(60);
@@ -85,15 +86,15 @@ fn parse_beat_to(text: &str) -> Result<BeatTo, String> {
 }
 
 impl HeartbeatArgs {
-    /// Converts the options.
+    /// Converts the options. `sockets` are those of this server.
     ///
     /// # Errors
     ///
-    /// An invalid URL, or an option without effect. Ranges are checked by
-    /// [`Config::check`](crate::config::Config::check).
-    pub fn options(self) -> Result<HeartbeatOptions, Error> {
+    /// An invalid URL, and options without effect; and what [`HeartbeatOptions::check`] finds besides.
+    pub fn options(self, sockets: &[SocketOptions]) -> Result<HeartbeatOptions, Error> {
+        let mut faults = OptionFaults::default();
         let to_url = self.heartbeat_url.is_some();
-        let useless = [
+        faults.add_useless([
             ("--heartbeat-every", self.heartbeat_every.is_some(), to_url, "--heartbeat-url"),
             ("--heartbeat-ca-file", self.heartbeat_ca_file.is_some(), to_url, "--heartbeat-url"),
             ("--beat-every", self.beat_every.is_some(), self.beat_to.is_some(), "--beat-to"),
@@ -103,22 +104,21 @@ impl HeartbeatArgs {
                 self.hw_watchdog.is_some(),
                 "--hw-watchdog",
             ),
-        ];
-        for (option, is_given, does_something, needed) in useless {
-            if is_given && !does_something {
-                return Err(Error::Option { option, fault: format!("does nothing without {needed}") });
-            }
-        }
-        let url = self.heartbeat_url.map(|text| AlertUrl::of_webhook(text.as_str())).transpose();
-        let url = url.map_err(|fault| Error::Option { option: "--heartbeat-url", fault })?;
+        ]);
+        let url = self.heartbeat_url.map(|text| {
+            AlertUrl::of_webhook(text.as_str())
+                .map_err(|fault| Error::Option { option: "--heartbeat-url", fault })
+        });
+        let url = url.map(|url| faults.value_or(url, AlertUrl::stand_in));
         let (every, ca_file) = (self.heartbeat_every.unwrap_or(DEFAULT_EVERY), self.heartbeat_ca_file);
         let beat_every = self.beat_every.unwrap_or(DEFAULT_BEAT_EVERY);
         let timeout = self.hw_watchdog_timeout;
-        Ok(HeartbeatOptions {
+        let options = HeartbeatOptions {
             url: url.map(|url| UrlOptions { url, every, ca_file }),
             peer: self.beat_to.map(|to| PeerOptions { to, every: beat_every }),
             device: self.hw_watchdog.map(|path| DeviceOptions { path, timeout }),
-        })
+        };
+        faults.finish(options, |options| options.check(sockets))
     }
 }
 
@@ -163,6 +163,22 @@ pub struct UrlOptions {
 }
 
 impl HeartbeatOptions {
+    /// Checks that hosts have addresses, that certificates can be used, and that the device is there.
+    pub(crate) fn check_host(&self, host: &mut HostCheck) {
+        if let Some(UrlOptions { url, ca_file, .. }) = &self.url {
+            url.check_host("--heartbeat-url", host);
+            if let Some(path) = ca_file {
+                host.result(http_client::check_certificates(path, "--heartbeat-ca-file"));
+            }
+        }
+        if let Some(PeerOptions { to: BeatTo::Udp(address), .. }) = &self.peer {
+            host.result(address.resolve("--beat-to", LookUps::Done));
+        }
+        if let Some(device) = &self.device {
+            host.device("--hw-watchdog", &device.path);
+        }
+    }
+
     /// Checks the ranges and combinations that the types leave open. `sockets` are those of this server.
     ///
     /// # Errors
@@ -170,39 +186,40 @@ impl HeartbeatOptions {
     /// The first option whose value is out of range or has no effect.
     pub fn check(&self, sockets: &[SocketOptions]) -> Result<(), Error> {
         let HeartbeatOptions { url, peer, device } = self;
-        url.as_ref().map_or(Ok(()), UrlOptions::check)?;
-        peer.as_ref().map_or(Ok(()), |peer| peer.check(sockets))?;
-        device.as_ref().map_or(Ok(()), DeviceOptions::check)
+        let mut faults = OptionFaults::default();
+        faults.value(url.as_ref().map_or(Ok(()), UrlOptions::check));
+        faults.value(peer.as_ref().map_or(Ok(()), |peer| peer.check(sockets)));
+        faults.value(device.as_ref().map_or(Ok(()), DeviceOptions::check));
+        faults.into_result()
     }
 }
 
 impl UrlOptions {
     fn check(&self) -> Result<(), Error> {
+        let mut faults = OptionFaults::default();
         if !(MIN_EVERY..=MAX_EVERY).contains(&self.every) {
-            let fault = format!("{:?} is not between 1s and 1 day", self.every);
-            return Err(Error::Option { option: "--heartbeat-every", fault });
+            faults.add("--heartbeat-every", format!("{:?} is not between 1s and 1 day", self.every));
         }
         if self.ca_file.is_some() && !self.url.is_https() {
-            let fault = "does nothing without an https:// URL for --heartbeat-url".to_owned();
-            return Err(Error::Option { option: "--heartbeat-ca-file", fault });
+            faults.add("--heartbeat-ca-file", "does nothing without an https:// URL for --heartbeat-url");
         }
-        Ok(())
+        faults.into_result()
     }
 }
 
 impl PeerOptions {
     fn check(&self, sockets: &[SocketOptions]) -> Result<(), Error> {
+        let mut faults = OptionFaults::default();
         if let BeatTo::Unix(path) = &self.to
             && sockets.iter().any(|socket| socket.path == *path)
         {
             let fault = format!("unix:{} is a socket of this server itself", path.display());
-            return Err(Error::Option { option: "--beat-to", fault });
+            faults.add("--beat-to", fault);
         }
         if !(MIN_BEAT_EVERY..=MAX_BEAT_EVERY).contains(&self.every) {
-            let fault = format!("{:?} is not between 100ms and 10m", self.every);
-            return Err(Error::Option { option: "--beat-every", fault });
+            faults.add("--beat-every", format!("{:?} is not between 100ms and 10m", self.every));
         }
-        Ok(())
+        faults.into_result()
     }
 }
 
@@ -233,7 +250,7 @@ mod tests {
         let command = Command::try_parse_from(["command"].iter().chain(words)).unwrap();
         let own = SocketOptions { path: "/own.sock".into(), is_default: false, mode: 0o600, group: None };
         let sockets = [own];
-        let options = command.heartbeat.options().map_err(|error| error.to_string())?;
+        let options = command.heartbeat.options(&sockets).map_err(|error| error.to_string())?;
         options.check(&sockets).map_err(|error| error.to_string()).map(|()| options)
     }
 

@@ -14,6 +14,7 @@ use varta_proto::{Frame, Status};
 
 use crate::base::clock::Clock;
 use crate::base::error::Error;
+use crate::base::options::LookUps;
 use crate::base::time::{millis, nanos};
 use crate::services::context::Context;
 use crate::services::heartbeat::metrics::{Change, Outcomes};
@@ -61,7 +62,7 @@ impl PeerTarget {
     pub(super) fn open(options: PeerOptions, host: &str) -> Result<Self, Error> {
         let address = match options.to {
             BeatTo::Unix(path) => Address::Unix(path),
-            BeatTo::Udp(host) => Address::Udp(host.resolve("--beat-to")?),
+            BeatTo::Udp(host) => Address::Udp(host.resolve("--beat-to", LookUps::Done)?),
         };
         let mut session = [0; 16];
         SystemRandom::new().fill(&mut session).map_err(|_| Error::Runtime {

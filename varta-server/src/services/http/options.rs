@@ -1,13 +1,14 @@
 //! The address of HTTP, who may read `/metrics`, and the agents with rows of their own.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::base::error::Error;
-use crate::base::options::Address;
+use crate::base::host_check::HostCheck;
 use crate::base::options::values::parse_address;
+use crate::base::options::{Address, LookUps, OptionFaults};
 use crate::base::secret::Secret;
 use crate::metrics::agent_rows::AgentMetrics;
 use crate::services::http::certificate::TlsIdentity;
@@ -72,8 +73,10 @@ impl HttpArgs {
     ///
     /// # Errors
     ///
-    /// When the token, the passwords or the certificate cannot be used, or the host of the address has no address.
-    pub fn options(self) -> Result<HttpOptions, Error> {
+    /// When the token, the passwords or the certificate cannot be used, or the host of the address has no address, and
+    /// what [`HttpOptions::check`] finds besides.
+    pub fn options(self, look_ups: LookUps) -> Result<HttpOptions, Error> {
+        let mut faults = OptionFaults::default();
         let HttpArgs {
             metrics_addr,
             metrics_token_file,
@@ -82,21 +85,28 @@ impl HttpArgs {
             metrics_tls_key,
             agent_metrics,
         } = self;
-        let token = metrics_token_file.as_deref().map(Secret::from_file).transpose()?;
-        let users = metrics_basic_auth_file.as_deref().map(Users::read).transpose()?;
-        let address = metrics_addr.0.map(|address| address.resolve("--metrics-addr")).transpose()?;
-        let tls = match (metrics_tls_cert, metrics_tls_key) {
-            (Some(certificate), Some(key)) => Some(TlsIdentity::read(&certificate, &key)?),
-            (Some(_), None) => return alone("--metrics-tls-cert", "--metrics-tls-key"),
-            (None, Some(_)) => return alone("--metrics-tls-key", "--metrics-tls-cert"),
-            (None, None) => None,
-        };
-        Ok(HttpOptions { address, token, users, tls, agent_metrics })
+        let token = metrics_token_file.map(|path| {
+            let token = look_ups.find(|| Secret::from_file(&path), Secret::stand_in);
+            faults.value_or(token, Secret::stand_in)
+        });
+        let users = metrics_basic_auth_file.map(|path| {
+            let users = look_ups.find(|| Users::read(&path), Users::nobody);
+            faults.value_or(users, Users::nobody)
+        });
+        let address = metrics_addr.0.map(|address| {
+            faults.value_or(address.resolve("--metrics-addr", look_ups), || address.stand_in())
+        });
+        let (has_certificate, has_key) = (metrics_tls_cert.is_some(), metrics_tls_key.is_some());
+        faults.add_useless([
+            ("--metrics-tls-cert", has_certificate, has_key, "--metrics-tls-key"),
+            ("--metrics-tls-key", has_key, has_certificate, "--metrics-tls-cert"),
+        ]);
+        let tls = metrics_tls_cert.zip(metrics_tls_key).and_then(|(certificate, key)| {
+            let read = look_ups.find(|| TlsIdentity::read(&certificate, &key).map(Some), || None);
+            faults.value_or(read, || None)
+        });
+        faults.finish(HttpOptions { address, token, users, tls, agent_metrics }, HttpOptions::check)
     }
-}
-
-fn alone<T>(option: &'static str, needed: &str) -> Result<T, Error> {
-    Err(Error::Option { option, fault: format!("does nothing without {needed}") })
 }
 
 /// Where HTTP is served; nowhere by default.
@@ -115,6 +125,14 @@ pub struct HttpOptions {
 }
 
 impl HttpOptions {
+    /// Checks that the address can be listened at.
+    pub(crate) fn check_host(&self, host: &mut HostCheck) {
+        if let Some(address) = self.address {
+            let listened = TcpListener::bind(address);
+            host.address(listened.map_err(|source| Error::MetricsAddress { address, source }));
+        }
+    }
+
     /// Checks what the types leave open.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use clap::Args;
 
 use crate::base::error::Error;
+use crate::base::host_check::HostCheck;
 use crate::base::options::table::{ParseError, ReadTables, Table, at, moment, text};
 use crate::base::{EntryError, Glob, SocketOptions};
 
@@ -51,6 +52,13 @@ impl MaintenanceOptions {
     #[must_use]
     pub fn control_path(&self) -> Option<&Path> {
         self.control.as_ref().map(|control| control.path.as_path())
+    }
+
+    /// Checks that the control socket can be made. With a default path that is too long there is none.
+    pub(crate) fn check_host(&self, host: &mut HostCheck) {
+        if let Some(ControlSocket { path, is_default: false }) = &self.control {
+            host.socket("--control-socket", path, false);
+        }
     }
 
     /// Checks the control socket. `sockets` are those on which agents beat.

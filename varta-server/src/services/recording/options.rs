@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::base::error::Error;
+use crate::base::files::directory::directory_of;
+use crate::base::host_check::HostCheck;
 use crate::base::options::{Size, parse_size};
 
 /// What is recorded. A group of options.
@@ -54,6 +56,16 @@ pub struct RecordOptions {
 }
 
 impl RecordOptions {
+    /// Checks that the file can be made.
+    pub(crate) fn check_host(&self, host: &mut HostCheck) {
+        if self.path.symlink_metadata().is_ok() {
+            let fault = "is there already; a recording needs a file of its own: give another path with --record, or remove it";
+            host.result(Err::<(), _>(Error::configuration_file(&self.path, fault)));
+        } else {
+            host.directory("--record", directory_of(&self.path));
+        }
+    }
+
     /// The default limit in bytes: four million beats.
     pub const DEFAULT_LIMIT: u64 = 256 << 20;
     /// The smallest limit that can be configured, in bytes.

@@ -7,8 +7,9 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use crate::base::error::Error;
+use crate::base::host_check::HostCheck;
 use crate::base::limits::{MAX_COMMAND_TIMEOUT, MAX_DURATION};
-use crate::base::options::parse_duration;
+use crate::base::options::{LookUps, OptionFaults, parse_duration};
 use crate::services::audit::AuditOptions;
 use crate::services::recovery::action_target::{find_program, search_path};
 use crate::services::recovery::budget::Budget;
@@ -123,34 +124,38 @@ impl RecoveryArgs {
     ///
     /// # Errors
     ///
-    /// The first option whose value is out of range or has no effect.
-    pub fn options(self, tables: Option<&RecoveryTables>) -> Result<RecoveryOptions, Error> {
-        let wrong = |option, fault: String| Err(Error::Option { option, fault });
+    /// The options whose values are out of range or have no effect, and what [`RecoveryOptions::check`] finds
+    /// besides.
+    pub fn options(
+        self,
+        tables: Option<&RecoveryTables>,
+        audit: Option<&AuditOptions>,
+        look_ups: LookUps,
+    ) -> Result<RecoveryOptions, Error> {
+        let mut faults = OptionFaults::default();
         if self.recovery_timeout.is_zero() || self.recovery_timeout > MAX_COMMAND_TIMEOUT {
-            return wrong("--recovery-timeout", "is not between 1ms and 24h".to_owned());
+            faults.add("--recovery-timeout", "is not between 1ms and 24h");
         }
         if self.recovery_attempts == 0 {
-            return wrong("--recovery-attempts", "0 leaves no attempt".to_owned());
+            faults.add("--recovery-attempts", "0 leaves no attempt");
         }
         let times =
             [("--recovery-debounce", self.recovery_debounce), ("--recovery-backoff", self.recovery_backoff)];
-        if let Some((option, given)) = times.into_iter().find(|(_, time)| *time > MAX_DURATION) {
-            return wrong(option, format!("{given:?} is more than 366 days"));
+        for (option, given) in times {
+            if given > MAX_DURATION {
+                faults.add(option, format!("{given:?} is more than 366 days"));
+            }
         }
-        let given = [
-            ("--recovery-env", !self.recovery_env.is_empty()),
-            ("--recovery-dry-run", self.recovery_dry_run),
-            ("--allow-recovery-for-remote", self.allow_recovery_for_remote),
-            ("--recovery-without-audit", self.recovery_without_audit),
-        ];
         let rules = self.rules(tables.unwrap_or(&RecoveryTables::default()));
-        if let Some((option, _)) = given.into_iter().find(|(_, is_given)| *is_given)
-            && rules.is_empty()
-            && tables.is_none()
-        {
-            return wrong(option, "does nothing without --recovery-exec or a [[recovery]] table".to_owned());
-        }
-        Ok(RecoveryOptions {
+        let has_rules = !rules.is_empty() || tables.is_some();
+        let needed = "--recovery-exec or a [[recovery]] table";
+        faults.add_useless([
+            ("--recovery-env", !self.recovery_env.is_empty(), has_rules, needed),
+            ("--recovery-dry-run", self.recovery_dry_run, has_rules, needed),
+            ("--allow-recovery-for-remote", self.allow_recovery_for_remote, has_rules, needed),
+            ("--recovery-without-audit", self.recovery_without_audit, has_rules, needed),
+        ]);
+        let options = RecoveryOptions {
             rules,
             budget: self.recovery_budget,
             environment: self
@@ -162,7 +167,8 @@ impl RecoveryArgs {
             allows_remote: self.allow_recovery_for_remote,
             allow_without_audit: self.recovery_without_audit,
             may_get_rules: tables.is_some(),
-        })
+        };
+        faults.finish(options, |options| options.check(audit, look_ups))
     }
 
     /// The rules of the file with defaults for omitted keys, followed by the rule of --recovery-exec.
@@ -217,21 +223,28 @@ impl RecoveryOptions {
     ///
     /// # Errors
     ///
-    /// The option that would do nothing, or the command that cannot be run.
-    pub fn check(&self, audit: Option<&AuditOptions>) -> Result<(), Error> {
-        let wrong = |option, fault: &str| Err(Error::Option { option, fault: fault.to_owned() });
+    /// The option that would do nothing, and the commands that cannot be run.
+    pub fn check(&self, audit: Option<&AuditOptions>, look_ups: LookUps) -> Result<(), Error> {
+        let mut faults = OptionFaults::default();
         if audit.is_none() && self.allow_without_audit {
-            return wrong(
+            faults.add(
                 "--recovery-without-audit",
                 "does nothing without --audit-log: where there is none, recovery acts and nothing is recorded; leave it out",
             );
         }
         let is_relative = |program: &str| program.contains('/') && !program.starts_with('/');
-        let missing = self.programs_not_found();
-        if let Some((_, fault)) = missing.iter().find(|(program, _)| is_relative(program)) {
-            return wrong("--recovery-exec (or exec of [[recovery]])", fault);
+        let missing = if look_ups == LookUps::Done { self.programs_not_found() } else { Vec::new() };
+        for (_, fault) in missing.into_iter().filter(|(program, _)| is_relative(program)) {
+            faults.add("--recovery-exec (or exec of [[recovery]])", fault);
         }
-        Ok(())
+        faults.into_result()
+    }
+
+    /// Notes the programs that do not exist.
+    pub(crate) fn check_host(&self, host: &mut HostCheck) {
+        for (_, fault) in self.programs_not_found() {
+            host.note(format!("recovery: {fault}"));
+        }
     }
 
     /// The programs that do not exist at present, each with its fault.
@@ -279,7 +292,7 @@ mod tests {
     fn options(line: &[&str]) -> Result<RecoveryOptions, String> {
         let words = std::iter::once("x").chain(line.iter().copied());
         let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
-        line.recovery.options(None).map_err(|error| error.to_string())
+        line.recovery.options(None, None, LookUps::Done).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -297,7 +310,7 @@ mod tests {
     fn a_command_whose_path_is_relative_must_be_there_and_others_may_come_later() {
         let check = |command: &str| {
             let options = options(&["--recovery-exec", command]).unwrap();
-            options.check(None).map_err(|error| error.to_string())
+            options.check(None, LookUps::Done).map_err(|error| error.to_string())
         };
         // The working directory of the tests is that of the package.
         let fault = check("./no-such-script.sh {pid}").unwrap_err();

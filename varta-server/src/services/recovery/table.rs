@@ -254,9 +254,9 @@ fn read_signal(value: &Value<'_>) -> Result<StepEntry, ParseError> {
     };
     let table = Table { what: "signal", place: value, entries };
     let [name, to] = table.values(SIGNAL_KEYS)?;
+    let to = to.map(|to| one_of("to", to, &SignalScope::ALL, SignalScope::as_str)).transpose()?;
     let name =
         name.ok_or_else(|| at(value, "signal: needs a name, as in { name = \"TERM\", to = \"group\" }"))?;
-    let to = to.map(|to| one_of("to", to, &SignalScope::ALL, SignalScope::as_str)).transpose()?;
     Ok(StepEntry::Signal(parse_signal(name)?, to.unwrap_or(SignalScope::Process)))
 }
 

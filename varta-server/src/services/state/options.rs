@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::base::error::Error;
 use crate::base::files::state_dir::StateDir;
+use crate::base::host_check::HostCheck;
 
 /// Where the state is kept. A group of options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -37,6 +38,13 @@ pub struct StateOptions {
 }
 
 impl StateOptions {
+    /// Checks that the directory can be used, or made.
+    pub(crate) fn check_host(&self, host: &mut HostCheck) {
+        if let Some(directory) = &self.directory {
+            StateDir::check(directory, host);
+        }
+    }
+
     /// Takes the directory for this server, if there is one.
     ///
     /// # Errors
