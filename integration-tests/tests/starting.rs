@@ -106,7 +106,7 @@ const OPTIONS: [&str; 80] = [
 ];
 
 /// Those of them whose values may hold secrets.
-const HIDDEN: [&str; 3] = ["alertmanager", "webhook", "heartbeat-url"];
+const HIDDEN: [&str; 4] = ["alertmanager", "webhook", "mail-relay", "heartbeat-url"];
 
 /// And every one that takes none.
 const SWITCHES: [&str; 5] = [

@@ -49,8 +49,9 @@ pub mod cli {
     pub use crate::base::options::size::Size;
     pub use crate::base::options::values::{Address, Id, Mode};
     pub use crate::config::args::Args;
+    pub use crate::config::commands::run;
     pub use crate::config::environment::unknown_variables;
-    pub use crate::config::{CheckArgs, ConfigTask, Task};
+    pub use crate::config::{CheckArgs, ConfigTask, ShowArgs, Task};
     pub use crate::engine::{Detector, DetectorArgs, EngineArgs};
     pub use crate::ingest::IngestArgs;
     pub use crate::services::alerts::{AlertArgs, UrlText};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
-use varta_server::cli::{Args, unknown_variables};
+use varta_server::cli::{self, Args, unknown_variables};
 use varta_server::config::ConfigFile;
 use varta_server::{Error, GivenSockets, Program, Server, logging, reap_adopted_children, reset_inherited};
 
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<(), Error> {
     match &args.task {
-        Some(task) => task.run().map_err(|error| args.locate(error)),
+        Some(task) => cli::run(task, &args).map_err(|error| args.locate(error)),
         None => serve(args),
     }
 }

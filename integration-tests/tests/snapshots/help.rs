@@ -44,6 +44,8 @@ fn help_of_the_program_and_of_every_subcommand() {
             "audit verify",
             "config",
             "config check",
+            "config show",
+            "config schema",
         ] {
             assert!(transcript.contains(&format!("$ varta-server {task} {option}\n")), "{task} is missing");
         }

@@ -17,6 +17,7 @@ use crate::base::error::Error;
 use crate::base::logging::StagedLevel;
 use crate::base::options::{LookUps, OptionFaults};
 use crate::config::file::ConfigFile;
+use crate::config::origin::{self, Setting};
 use crate::config::{Config, Task};
 use crate::engine::EngineArgs;
 use crate::engine::options::check_policy;
@@ -79,9 +80,15 @@ pub struct Args {
     /// The parsed file of `config`.
     #[arg(skip)]
     pub file: Option<ConfigFile>,
+
+    /// What is given for each option, where the task is to show that.
+    #[arg(skip)]
+    pub(crate) settings: Vec<Setting>,
 }
 
 const LOG: &str = "Log";
+/// The task that shows the options.
+const SHOW: &str = "show";
 
 const AFTER_SHORT_HELP: &str =
     "`varta-server --help` has all options, with their variables of the environment.";
@@ -97,7 +104,15 @@ Exit status: 0 after a clean stop, 1 after a failure, 2 for wrong usage or confi
 ///
 /// An empty environment variable counts as unset, which is how a systemd unit or a container file clears one.
 pub(crate) fn definition() -> Command {
-    without_variables(Args::command(), |value| value.is_empty())
+    without_variables(with_shown_options(Args::command()), |value| value.is_empty())
+}
+
+/// Adds the options of the server to the task that shows them. Its help lists only its own.
+fn with_shown_options(server: Command) -> Command {
+    let options =
+        server.get_arguments().filter(|option| option.get_long().is_some_and(|long| long != "help"));
+    let options: Vec<_> = options.map(|option| option.clone().hide(option.get_id() != "config")).collect();
+    server.mut_subcommand("config", |config| config.mut_subcommand(SHOW, |show| show.args(options)))
 }
 
 /// The definition for the summary of `-h`: a line for each option, so without its variable and the values that
@@ -137,20 +152,27 @@ impl Args {
         command_line: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, Error> {
         let mut words: Vec<OsString> = command_line.into_iter().collect();
-        let mut matches = definition.clone().try_get_matches_from(&words)?;
+        let alone = definition.clone().try_get_matches_from(&words)?;
+        let mut matches = alone.clone();
         let mut file = None;
-        let (depth, command, given) = innermost(&definition, &matches);
-        // A subcommand without the option is an error here, and reads no file.
-        if let Ok(Some(path)) = given.try_get_one::<PathBuf>("config") {
+        let (depth, command, given) = innermost(&definition, &alone);
+        let is_shown = command.get_name() == SHOW;
+        let settings = |file| if is_shown { origin::settings(command, given, file) } else { Vec::new() };
+        let settings = if let Ok(Some(path)) = given.try_get_one::<PathBuf>("config") {
             let mut read = ConfigFile::read(path, &words, &definition)?;
             let from_file = read.count_effective(|key| is_open(command, given, key));
+            let settings = settings(Some(&read));
             // Inserted at the front, behind the names of the program and the subcommand, and before any `--`.
             let behind_names = words.len().min(1 + depth);
             words.splice(behind_names..behind_names, from_file.into_iter().map(OsString::from));
             matches = definition.try_get_matches_from(words)?;
             file = Some(read);
-        }
-        Ok(Args { file, ..Args::from_arg_matches(&matches)? })
+            settings
+        } else {
+            // A subcommand without the option is an error here, and reads no file.
+            settings(None)
+        };
+        Ok(Args { file, settings, ..Args::from_arg_matches(&matches)? })
     }
 
     /// Adds the lines of the file to an error about options that the file has set.

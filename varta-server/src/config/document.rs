@@ -7,7 +7,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::any::TypeId;
 use std::error::Error as _;
 
 use clap::error::{ContextKind, ContextValue};
@@ -16,22 +15,41 @@ use toml::de::{DeTable, DeValue};
 
 use crate::base::options::nearest::nearest;
 use crate::base::options::table::{
-    ParseError, ParseErrors, TomlKey, Value, at, decimal, in_order, line_at, wrong_type,
+    ParseError, ParseErrors, TableDefinition, TomlKey, Value, at, decimal, in_order, line_at, wrong_type,
 };
-use crate::base::options::{Id, Size};
+use crate::config::option_kind::{FOR_ONE_START, ITSELF, OptionKind};
+use crate::config::toml_text;
 use crate::engine::EngineTables;
 use crate::services;
 
-/// The option that the file cannot set, because it names the file.
-const ITSELF: &str = "config";
-/// The option that the file cannot set, because it is meant for one start.
-const FOR_ONE_START: &str = "take-over";
 /// The parsed content of a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Document {
     /// The options in the order of the file.
     pub(super) options: Vec<FileOption>,
     pub(super) tables: Tables,
+}
+
+/// A table of a file as it is written, such as one `[[rule]]`.
+#[derive(Clone, Debug)]
+pub(crate) struct ShownTable {
+    pub(crate) name: String,
+    /// Its line, counted from 1.
+    pub(crate) line: usize,
+    /// In the order of the file.
+    pub(crate) entries: Vec<ShownEntry>,
+}
+
+/// An entry of such a table.
+#[derive(Clone, Debug)]
+pub(crate) struct ShownEntry {
+    pub(crate) key: String,
+    /// Its line, counted from 1.
+    pub(crate) line: usize,
+    /// The value as TOML on one line.
+    pub(crate) toml: String,
+    /// The value as JSON.
+    pub(crate) json: serde_json::Value,
 }
 
 /// The tables of a file, each with the section that names it.
@@ -44,8 +62,13 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// What they are.
+    pub(crate) fn definitions() -> impl Iterator<Item = TableDefinition> {
+        EngineTables::definitions().into_iter().chain(services::Tables::definitions())
+    }
+
     fn names<'n>() -> impl Iterator<Item = &'n str> {
-        EngineTables::NAMES.into_iter().chain(services::Tables::NAMES)
+        Self::definitions().map(|definition| definition.name)
     }
 
     /// Reads the value of a key, if the key names tables. Whether it does.
@@ -88,9 +111,9 @@ impl Document {
             if content.tables.read(key, value, &mut faults) {
                 continue;
             }
-            let line = line_at(text.as_bytes(), key.span().start);
             match read_option(command, key, value) {
                 Ok(arguments) => {
+                    let line = line_at(text.as_bytes(), key.span().start);
                     content.options.push(FileOption { key: key.get_ref().to_string(), line, arguments });
                 }
                 Err(fault) => faults.push(fault),
@@ -98,6 +121,34 @@ impl Document {
         }
         if faults.is_empty() { Ok(content) } else { Err(faults) }
     }
+}
+
+/// The tables of a file that was parsed before, as they are written.
+pub(super) fn shown_tables(text: &str) -> Vec<ShownTable> {
+    let Ok(document) = DeTable::parse(text) else { return Vec::new() };
+    // Of many lines not each is counted from the first one.
+    let ends: Vec<_> = text.match_indices('\n').map(|(place, _)| place).collect();
+    let line = |place: usize| 1 + ends.partition_point(|end| *end < place);
+    let entries = in_order(document.get_ref()).into_iter();
+    let tables = entries.filter(|(key, _)| Tables::names().any(|name| name == key.get_ref()));
+    tables.flat_map(|(key, value)| shown(key, value, &line)).collect()
+}
+
+/// The tables under a key.
+fn shown(key: &TomlKey<'_>, value: &Value<'_>, line: &impl Fn(usize) -> usize) -> Vec<ShownTable> {
+    let DeValue::Array(items) = value.get_ref() else { return Vec::new() };
+    let table = |item: &Value<'_>| {
+        let DeValue::Table(entries) = item.get_ref() else { return None };
+        let entry = |(key, value): (&TomlKey<'_>, &Value<'_>)| ShownEntry {
+            key: key.get_ref().to_string(),
+            line: line(key.span().start),
+            toml: toml_text::value(value),
+            json: toml_text::to_json(value),
+        };
+        let entries = in_order(entries).into_iter().map(entry).collect();
+        Some(ShownTable { name: key.get_ref().to_string(), line: line(item.span().start), entries })
+    };
+    items.iter().filter_map(table).collect()
 }
 
 // Options.
@@ -132,7 +183,7 @@ fn find<'c>(command: &'c Command, name: &str) -> Result<&'c Arg, String> {
 
 /// The equivalent command-line arguments of a value.
 fn arguments(option: &Arg, name: &str, value: &Value<'_>) -> Result<Vec<String>, ParseError> {
-    if matches!(option.get_action(), ArgAction::SetTrue) {
+    if OptionKind::of(option) == OptionKind::Switch {
         return match value.get_ref() {
             DeValue::Boolean(true) => Ok(vec![format!("--{name}")]),
             DeValue::Boolean(false) => Ok(Vec::new()),
@@ -152,32 +203,25 @@ fn arguments(option: &Arg, name: &str, value: &Value<'_>) -> Result<Vec<String>,
 }
 
 fn argument(option: &Arg, name: &str, value: &Value<'_>) -> Result<String, ParseError> {
-    let numbers = [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>()];
-    let is_number = numbers.iter().any(|number| option.get_value_parser().type_id() == *number);
-    let is_id = option.get_value_parser().type_id() == TypeId::of::<Id>();
-    let is_size = option.get_value_parser().type_id() == TypeId::of::<Size>();
-    let is_fraction = option.get_value_parser().type_id() == TypeId::of::<f64>();
-    let text = match value.get_ref() {
-        DeValue::Float(number) if is_fraction => number.as_str().to_owned(),
-        DeValue::Integer(number) if is_fraction => {
-            decimal(number).ok_or_else(|| at(value, "is too large"))?
-        }
-        other if is_fraction => return Err(at(value, wrong_type(other, "a number is"))),
-        DeValue::String(text) if !is_number => text.to_string(),
-        DeValue::Integer(number) if is_number || is_id || is_size => {
-            decimal(number).ok_or_else(|| at(value, "is too large"))?
-        }
-        other if is_id && !matches!(other, DeValue::String(_)) => {
-            return Err(at(value, wrong_type(other, "a name or a number is")));
-        }
-        other if is_size && !matches!(other, DeValue::String(_)) => {
-            return Err(at(value, wrong_type(other, "a size such as 4096 or \"64MiB\" is")));
-        }
-        other if is_number => return Err(at(value, wrong_type(other, "a number is"))),
-        other => {
+    let kind = OptionKind::of(option);
+    let text = match (value.get_ref(), kind) {
+        (DeValue::Float(number), OptionKind::Fraction) => number.as_str().to_owned(),
+        (
+            DeValue::Integer(number),
+            OptionKind::Fraction | OptionKind::Number | OptionKind::Id | OptionKind::Size,
+        ) => decimal(number).ok_or_else(|| at(value, "is too large"))?,
+        (DeValue::String(text), OptionKind::Id | OptionKind::Size | OptionKind::Text) => text.to_string(),
+        (other, _) => {
+            let wanted = match kind {
+                OptionKind::Fraction | OptionKind::Number => "a number is".to_owned(),
+                OptionKind::Id => "a name or a number is".to_owned(),
+                OptionKind::Size => "a size such as 4096 or \"64MiB\" is".to_owned(),
+                OptionKind::Switch | OptionKind::Text => "a string is".to_owned(),
+            };
             let example = option.get_default_values().first().and_then(|default| default.to_str());
+            let example = example.filter(|_| kind == OptionKind::Text);
             let example = example.map(|default| format!(", such as \"{default}\"")).unwrap_or_default();
-            return Err(at(value, wrong_type(other, "a string is") + &example));
+            return Err(at(value, wrong_type(other, &wanted) + &example));
         }
     };
     let argument = format!("--{name}={text}");

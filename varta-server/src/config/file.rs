@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Command;
 
@@ -15,7 +16,7 @@ use crate::base::files::bounded_read::{self, Checks, Owner, ReadError, Symlink, 
 use crate::base::options::table::{ParseErrors, line_at};
 use crate::config::Config;
 use crate::config::args::Args;
-use crate::config::document::{Document, FileOption, Tables};
+use crate::config::document::{self, Document, FileOption, ShownTable, Tables};
 
 /// A longer file was not written by people.
 const MAX_FILE_LEN: u64 = 1 << 20;
@@ -24,6 +25,7 @@ const MAX_FILE_LEN: u64 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     path: PathBuf,
+    text: Arc<str>,
     content: Document,
     /// The keys of its effective options, which neither the command line nor the environment sets.
     counting: HashSet<String>,
@@ -58,6 +60,7 @@ impl ConfigFile {
             Document::parse(&text, command).map_err(|faults| located(path, text.as_bytes(), faults))?;
         Ok(ConfigFile {
             path: path.to_path_buf(),
+            text: text.as_str().into(),
             content,
             counting: HashSet::new(),
             warning,
@@ -111,6 +114,21 @@ impl ConfigFile {
         let counting: Vec<&FileOption> = options.collect();
         self.counting = counting.iter().map(|option| option.key.clone()).collect();
         counting.into_iter().flat_map(|option| option.arguments.clone()).collect()
+    }
+
+    /// The line of an option and its values as on the command line, if the file has it.
+    pub(crate) fn given(&self, key: &str) -> Option<(usize, Vec<String>)> {
+        let option = self.content.options.iter().find(|option| option.key == key)?;
+        // `--key=value`, or `--key` for a switch that is on; none for one that is off.
+        let value =
+            |argument: &String| argument.split_once('=').map_or("true", |(_, value)| value).to_owned();
+        let values: Vec<_> = option.arguments.iter().map(value).collect();
+        Some((option.line, if values.is_empty() { vec!["false".to_owned()] } else { values }))
+    }
+
+    /// The tables as they are written.
+    pub(crate) fn shown_tables(&self) -> Vec<ShownTable> {
+        document::shown_tables(&self.text)
     }
 
     pub(crate) fn tables(&self) -> &Tables {

@@ -1,19 +1,23 @@
 //! The configuration of the server: all settings in one [`Config`], with the checks across them.
 
 pub mod args;
-mod commands;
+pub(crate) mod commands;
 mod document;
 pub(crate) mod environment;
 mod file;
+mod option_kind;
+mod origin;
+mod schema;
 mod task;
 #[cfg(test)]
 mod tests;
+mod toml_text;
 
 use std::path::PathBuf;
 
 pub use self::document::Tables;
 pub use self::file::{ConfigFile, Reloaded};
-pub use self::task::{CheckArgs, ConfigTask, Task};
+pub use self::task::{CheckArgs, ConfigTask, ShowArgs, Task};
 use crate::base::error::Error;
 pub use crate::base::glob::Glob;
 use crate::base::host_check::HostCheck;

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::base::error::Error;
-use crate::config::commands;
 use crate::services;
 
 /// What the program can do instead of serving.
@@ -21,20 +19,6 @@ pub enum Task {
     Config(ConfigTask),
 }
 
-impl Task {
-    /// Does it, and prints what came of it.
-    ///
-    /// # Errors
-    ///
-    /// What kept it from being done.
-    pub fn run(&self) -> Result<(), Error> {
-        match self {
-            Task::Service(task) => task.run(),
-            Task::Config(ConfigTask::Check(check)) => commands::check(check),
-        }
-    }
-}
-
 /// What can be done with a configuration.
 #[derive(Clone, Debug, Subcommand)]
 #[non_exhaustive]
@@ -47,6 +31,28 @@ pub enum ConfigTask {
     ///
     /// Exit status: 0 when a server takes the file, and 2 when not.
     Check(CheckArgs),
+    /// Show the configuration that counts, and where each value comes from
+    ///
+    /// Takes all options of the server (`varta-server --help`), variables of the environment and the file of --config.
+    /// The result is a configuration file in which each line says where its value comes from (the flag, the variable,
+    /// the line of the file, or the default) and what it overrides. What may be secret is hidden: users, passwords,
+    /// paths and queries of URLs, and the values of --recovery-env.
+    #[command(override_usage = "varta-server config show [--json] [OPTIONS OF THE SERVER]")]
+    Show(ShowArgs),
+    /// Print a JSON Schema of the configuration file, for editors
+    ///
+    /// With the type, the default and the description of each key. A line `#:schema PATH` at the top of a file tells
+    /// editors of TOML where the schema is. docs/CONFIGURATION.md has the details.
+    Schema,
+}
+
+/// How the configuration is shown. The options of the server are added by
+/// [`definition`](super::args::definition).
+#[derive(Clone, Debug, Args)]
+pub struct ShowArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which file to check, and how far.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory};
 
 use crate::base::error::Error;
 use crate::base::limits::MAX_DURATION;
@@ -12,6 +12,7 @@ use crate::base::options::values::{parse_address, parse_mode};
 use crate::base::options::{Address, Id, LookUps, Mode};
 use crate::base::{Glob, logging};
 use crate::config::args::{Args, definition, without_variables};
+use crate::config::option_kind::defaults;
 use crate::config::{Config, ForgetAfter, Tables, Task};
 use crate::domain::{Expected, Rule};
 use crate::services;
@@ -280,6 +281,45 @@ fn the_example_has_every_option_and_what_it_says_is_the_default() {
         assert_eq!(EXAMPLE.lines().filter(|line| is_key(line)).count(), usize::from(has_default), "{key}");
         assert_eq!(options.lines().filter(|line| is_key(line)).count(), 1, "{key}");
     }
+}
+
+#[test]
+fn a_default_that_only_help_names_is_what_counts_without_the_option() {
+    let base = [
+        "--detector=phi",
+        "--alertmanager=http://a",
+        "--webhook=http://a",
+        "--webhook-key-file=key",
+        "--mail-relay=smtp://localhost",
+        "--mail-from=a@a.example",
+        "--mail-to=a@a.example",
+        "--events-file=e",
+        "--audit-log=a",
+        "--record=r",
+        "--heartbeat-url=http://a",
+        "--beat-to=unix:/a",
+    ];
+    let config = |more: Option<&str>| {
+        let words = base.into_iter().chain(more);
+        let args =
+            Args::read_by(bare_definition(), ["varta-server"].into_iter().chain(words).map(OsString::from));
+        format!("{:?}", args.unwrap().into_config_by(LookUps::LeftOut).unwrap())
+    };
+    let without = config(None);
+    let mut found = 0;
+    let has_none =
+        |option: &&Arg| option.get_action().takes_values() && option.get_default_values().is_empty();
+    for option in definition().get_opts().filter(has_none) {
+        let (key, help) = (option.get_long().unwrap(), option.get_help().unwrap().to_string());
+        if let [default] = &defaults(option)[..] {
+            found += 1;
+            assert_eq!(config(Some(&format!("--{key}={default}"))), without, "{key}");
+        } else {
+            let is_prose = help.contains("[default: ") && (key == "log-format" || key == "log-level");
+            assert!(is_prose || !help.contains("[default: "), "{key}: {help}");
+        }
+    }
+    assert!(found > 8, "{found}");
 }
 
 fn refused(change: impl FnOnce(&mut Config)) -> String {

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use clap::Args;
 use toml::de::DeValue;
+use varta_proto::control::AgentName;
 
 use crate::base::Glob;
 use crate::base::error::Error;
 use crate::base::limits::{MAX_DURATION, MAX_REPLACED_WITHIN, MIN_STALL_AFTER};
 use crate::base::options::table::{
-    ParseError, ParseErrors, ReadTables, Table, TomlKey, Value, at, decimal, duration, grace, wrong_type,
+    ParseError, ParseErrors, ReadTables, Table, TableDefinition, TomlKey, Value, at, decimal, duration,
+    grace, wrong_type,
 };
+use crate::base::options::table_key::{KeyKind, TableKey};
 use crate::base::options::{OptionFaults, parse_duration};
 use crate::domain::process::SuccessExit;
 use crate::domain::tracker::Policy;
@@ -118,7 +121,10 @@ pub struct EngineTables {
 }
 
 impl EngineTables {
-    pub(crate) const NAMES: [&str; 2] = [Rules::NAME, ExpectedAgents::NAME];
+    /// What they are.
+    pub(crate) fn definitions() -> [TableDefinition; 2] {
+        [Rules::definition(), ExpectedAgents::definition()]
+    }
 
     /// Reads the value of a key, if the key names one of these tables. Whether it does.
     pub(crate) fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>, faults: &mut ParseErrors) -> bool {
@@ -126,14 +132,49 @@ impl EngineTables {
     }
 }
 
+/// What may be given as an exit status that is no failure.
+const EXITS: &[KeyKind] = &[KeyKind::Number(0, 255), KeyKind::AnyText];
+
+/// The states of agents that are kept for a time.
+const FORGET_KEYS: [TableKey; 3] = [
+    TableKey::optional("stalled", KeyKind::Duration, "While it is stalled"),
+    TableKey::optional("down", KeyKind::Duration, "While it is down"),
+    TableKey::optional("gone", KeyKind::Duration, "While it is gone"),
+];
+
 /// The keys of a rule.
-const RULE_KEYS: [&str; 5] = ["name", "stall-after", "success-exit", "replaced-within", "forget-after"];
+const RULE_KEYS: [TableKey; 5] = [
+    TableKey::required(
+        "name",
+        KeyKind::Text(Glob::MAX_LEN),
+        "Pattern of the agents' names: `*` matches any characters or none, `?` matches one",
+    ),
+    TableKey::optional("stall-after", KeyKind::Duration, "Silence after which its agents are stalled"),
+    TableKey::optional(
+        "success-exit",
+        KeyKind::List(&KeyKind::AnyOf(EXITS)),
+        "Exit statuses and signals with which its agents end without being down, besides 0",
+    ),
+    TableKey::optional(
+        "replaced-within",
+        KeyKind::Duration,
+        "How long after the end of a process another may take its place without an alarm",
+    ),
+    TableKey::optional(
+        "forget-after",
+        KeyKind::AnyOf(&[KeyKind::Duration, KeyKind::Table(&FORGET_KEYS)]),
+        "How long its agents are kept after their last beats: for all states, or by state",
+    ),
+];
 
 impl ReadTables for Rules {
     const NAME: &str = "rule";
+    const ABOUT: &str =
+        "Settings for agents by their names. Only the first rule that matches a name applies to it";
+    const KEYS: &[TableKey] = &RULE_KEYS;
 
     fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError> {
-        let [name, stall_after, success_exit, replaced_within, forget_after] = table.values(RULE_KEYS)?;
+        let [name, stall_after, success_exit, replaced_within, forget_after] = table.values(&RULE_KEYS)?;
         let (place, name) = table.name(name)?;
         let name = Glob::parse(name).map_err(|error| at(place, error))?;
         let stall_after = stall_after.map(|value| duration("stall-after", value)).transpose()?;
@@ -171,14 +212,15 @@ fn read_forget_after(value: &Value<'_>) -> Result<ForgetAfter, ParseError> {
     let DeValue::Table(states) = value.get_ref() else { return duration(KEY, value).map(ForgetAfter::all) };
     let mut kept = ForgetAfter::default();
     for (state, value) in states {
-        let place = match &**state.get_ref() {
-            "stalled" => &mut kept.stalled,
-            "down" => &mut kept.down,
-            "gone" => &mut kept.gone,
-            other => {
+        let state: &str = state.get_ref();
+        let place = match FORGET_KEYS.iter().position(|key| key.name == state) {
+            Some(0) => &mut kept.stalled,
+            Some(1) => &mut kept.down,
+            Some(2) => &mut kept.gone,
+            _ => {
                 let fault = format!(
                     "{KEY}: `{}`: an agent is kept for a time while it is `stalled`, `down` or `gone`",
-                    other.escape_debug()
+                    state.escape_debug()
                 );
                 return Err(at(value, fault));
             }
@@ -189,13 +231,18 @@ fn read_forget_after(value: &Value<'_>) -> Result<ForgetAfter, ParseError> {
 }
 
 /// The keys of an expected agent.
-const EXPECTED_KEYS: [&str; 2] = ["name", "grace"];
+const EXPECTED_KEYS: [TableKey; 2] = [
+    TableKey::required("name", KeyKind::Text(AgentName::MAX_LEN), "Name of the agent"),
+    TableKey::optional("grace", KeyKind::Duration, "Longest time until its first beat").or("1m"),
+];
 
 impl ReadTables for ExpectedAgents {
     const NAME: &str = "expected";
+    const ABOUT: &str = "An agent whose absence is reported";
+    const KEYS: &[TableKey] = &EXPECTED_KEYS;
 
     fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError> {
-        let [name, grace] = table.values(EXPECTED_KEYS)?;
+        let [name, grace] = table.values(&EXPECTED_KEYS)?;
         let (place, name) = table.name(name)?;
         let mut agent = Expected::named(name).map_err(|error| at(place, error))?;
         if let Some(value) = grace {

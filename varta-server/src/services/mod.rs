@@ -47,7 +47,7 @@ use self::systemd::service::{ReloadNotice, Systemd};
 use crate::base::SocketOptions;
 use crate::base::error::Error;
 use crate::base::host_check::HostCheck;
-use crate::base::options::table::{ParseErrors, ReadTables, TomlKey, Value};
+use crate::base::options::table::{ParseErrors, ReadTables, TableDefinition, TomlKey, Value};
 use crate::base::options::{LookUps, OptionFaults, names};
 use crate::domain::tracker::{Policy, Tracker};
 use crate::engine::Recorder;
@@ -157,7 +157,10 @@ pub struct Tables {
 }
 
 impl Tables {
-    pub(crate) const NAMES: [&str; 2] = [PlannedPauses::NAME, RecoveryTables::NAME];
+    /// What they are.
+    pub(crate) fn definitions() -> [TableDefinition; 2] {
+        [PlannedPauses::definition(), RecoveryTables::definition()]
+    }
 
     /// Reads the value of a key, if the key names one of these tables. Whether it does.
     pub(crate) fn read(&mut self, key: &TomlKey<'_>, value: &Value<'_>, faults: &mut ParseErrors) -> bool {

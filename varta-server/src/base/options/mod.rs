@@ -9,6 +9,7 @@ pub(crate) mod names;
 pub(crate) mod nearest;
 pub(crate) mod size;
 pub(crate) mod table;
+pub(crate) mod table_key;
 pub(crate) mod timestamp;
 pub(crate) mod values;
 

@@ -10,6 +10,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 use crate::base::limits::check_duration;
 use crate::base::options::duration::parse_duration;
 use crate::base::options::nearest::nearest;
+use crate::base::options::table_key::TableKey;
 use crate::base::options::timestamp::{NOT_A_MOMENT, parse_moment};
 
 /// What is wrong with the file, and the position in bytes.
@@ -144,12 +145,30 @@ pub(crate) struct Table<'t, 'i> {
     pub(crate) entries: &'t DeTable<'i>,
 }
 
+/// What tables of one kind are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TableDefinition {
+    /// What stands between the brackets.
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) keys: &'static [TableKey],
+}
+
 /// All tables of one kind in a file, such as each `[[rule]]`.
 pub(crate) trait ReadTables: Clone {
     /// What stands between the brackets.
     const NAME: &'static str;
+    /// What such a table is, for people: a line.
+    const ABOUT: &'static str;
+    /// All of its keys.
+    const KEYS: &'static [TableKey];
     /// The keys without which a table is none, each with a value that is right in any of them.
     const REQUIRED: &'static [(&'static str, &'static str)] = &[("name", "a")];
+
+    /// Its definition.
+    fn definition() -> TableDefinition {
+        TableDefinition { name: Self::NAME, about: Self::ABOUT, keys: Self::KEYS }
+    }
 
     /// Reads the next table.
     fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError>;
@@ -243,17 +262,18 @@ impl<'t, 'i> Table<'t, 'i> {
     /// The values of these keys, as far as they are present. Any other key is an error.
     pub(crate) fn values<const N: usize>(
         &self,
-        keys: [&str; N],
+        keys: &[TableKey; N],
     ) -> Result<[Option<&'t Value<'i>>; N], ParseError> {
         let mut values = [None; N];
         for (key, value) in in_order(self.entries) {
             let name: &str = key.get_ref();
-            match keys.iter().position(|known| *known == name) {
+            match keys.iter().position(|known| known.name == name) {
                 Some(place) => values[place] = Some(value),
                 None => {
-                    let hint = match nearest(name, keys.into_iter()) {
+                    let names = keys.each_ref().map(|key| key.name);
+                    let hint = match nearest(name, names.into_iter()) {
                         Some(near) => format!("did you mean {near}?"),
-                        None => format!("there are {}", keys.join(", ")),
+                        None => format!("there are {}", names.join(", ")),
                     };
                     return Err(at(key, format!("{}: there is no such key; {hint}", name.escape_debug())));
                 }

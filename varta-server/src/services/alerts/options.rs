@@ -193,8 +193,8 @@ pub struct AlertArgs {
     /// Relay for notifications as mails, such as smtp://mail.example
     ///
     /// Or smtps://mail.example:465. smtp:// is with STARTTLS, and without it to this host only.
-    #[arg(long, env = "VARTA_MAIL_RELAY", value_name = "URL")]
-    pub mail_relay: Option<String>,
+    #[arg(long, env = "VARTA_MAIL_RELAY", value_name = "URL", hide_env_values = true)]
+    pub mail_relay: Option<UrlText>,
 
     /// Sender of mails
     #[arg(long, env = "VARTA_MAIL_FROM", value_name = "ADDRESS")]
@@ -276,7 +276,7 @@ impl AlertArgs {
             .map(|path| look_ups.find(|| Secret::from_file(path), Secret::stand_in));
         let template = self.webhook_template.as_ref();
         let template = template.map(|name| look_ups.find(|| Template::open(name), Template::stand_in));
-        let mail = self.mail_relay.as_deref().map(|relay| self.mail_options(relay, look_ups));
+        let mail = self.mail_relay.as_ref().map(|relay| self.mail_options(relay.as_str(), look_ups));
         let default = AlertOptions::default();
         let mut urls = faults.values(alertmanagers.map(|url| url.map_err(wrong("--alertmanager"))));
         if urls.len() < self.alertmanager.len() {
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn mails_need_a_sender_and_a_receiver_that_are_addresses() {
         let args = |from: &str, to: &[&str]| AlertArgs {
-            mail_relay: Some("smtp://localhost".to_owned()),
+            mail_relay: Some("smtp://localhost".parse().unwrap()),
             mail_from: Some(from.to_owned()).filter(|from| !from.is_empty()),
             mail_to: to.iter().map(|to| (*to).to_owned()).collect(),
             ..AlertArgs::default()

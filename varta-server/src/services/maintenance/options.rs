@@ -8,6 +8,7 @@ use clap::Args;
 use crate::base::error::Error;
 use crate::base::host_check::HostCheck;
 use crate::base::options::table::{ParseError, ReadTables, Table, at, moment, text};
+use crate::base::options::table_key::{KeyKind, TableKey};
 use crate::base::{EntryError, Glob, SocketOptions};
 
 /// The value that turns a socket off.
@@ -203,13 +204,32 @@ impl PlannedPauses {
 }
 
 /// The keys of a pause.
-const PAUSE_KEYS: [&str; 4] = ["name", "from", "until", "reason"];
+const PAUSE_KEYS: [TableKey; 4] = [
+    TableKey::required(
+        "name",
+        KeyKind::Text(Glob::MAX_LEN),
+        "Pattern of the agents' names: `*` matches any characters or none, `?` matches one",
+    ),
+    TableKey::optional("from", KeyKind::Moment, "Start; without it the pause begins at once"),
+    TableKey::optional(
+        "until",
+        KeyKind::Moment,
+        "End; without it the pause ends when it is removed from the file",
+    ),
+    TableKey::optional(
+        "reason",
+        KeyKind::Text(Reason::MAX_LEN),
+        "Reason, for the log and the list of pauses",
+    ),
+];
 
 impl ReadTables for PlannedPauses {
     const NAME: &str = "pause";
+    const ABOUT: &str = "Agents that raise no alarms for a time";
+    const KEYS: &[TableKey] = &PAUSE_KEYS;
 
     fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError> {
-        let [name, from, until, reason] = table.values(PAUSE_KEYS)?;
+        let [name, from, until, reason] = table.values(&PAUSE_KEYS)?;
         let (place, name) = table.name(name)?;
         let name = Glob::parse(name).map_err(|error| at(place, error))?;
         let from = from.map(|value| moment("from", value)).transpose()?;

@@ -74,7 +74,7 @@ pub(crate) enum NotFilled {
 
 impl CommandLine {
     /// The longest command line in bytes.
-    const MAX_LEN: usize = 4_096;
+    pub(super) const MAX_LEN: usize = 4_096;
 
     /// The program.
     #[must_use]

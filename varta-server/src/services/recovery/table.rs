@@ -11,7 +11,9 @@ use crate::base::options::parse_duration;
 use crate::base::options::table::{
     ParseError, ReadTables, Table, Value, at, decimal, duration, text, wrong_type,
 };
+use crate::base::options::table_key::{KeyKind, TableKey};
 use crate::domain::beat::Transport;
+use crate::domain::tracker::Cause;
 use crate::services::recovery::budget::Budget;
 use crate::services::recovery::command::CommandLine;
 use crate::services::recovery::rule::{Action, RecoveryRule, SignalScope, Step, UnhealthyState};
@@ -29,6 +31,9 @@ impl RecoveryTables {
 
 impl ReadTables for RecoveryTables {
     const NAME: &str = "recovery";
+    const ABOUT: &str =
+        "What is done about agents in bad states. The first table that matches a change applies";
+    const KEYS: &[TableKey] = &KEYS;
     const REQUIRED: &[(&str, &str)] = &[("exec", "true")];
 
     fn add(&mut self, table: &Table<'_, '_>) -> Result<(), ParseError> {
@@ -73,24 +78,97 @@ enum StepEntry {
 }
 
 /// The keys of a table.
-const KEYS: [&str; 12] = [
-    "name",
-    "label",
-    "state",
-    "cause",
-    "transport",
-    "exec",
-    "steps",
-    "debounce",
-    "backoff",
-    "attempts",
-    "budget",
-    "keep-up",
+const KEYS: [TableKey; 12] = [
+    TableKey::optional(
+        "name",
+        KeyKind::Text(Glob::MAX_LEN),
+        "Pattern of the agents' names: `*` matches any characters or none, `?` matches one",
+    )
+    .or("*"),
+    TableKey::optional(
+        "label",
+        ONE_OR_MORE_TEXTS,
+        "Labels that the agent must have: KEY=VALUE, one or a list",
+    ),
+    TableKey::optional(
+        "state",
+        KeyKind::AnyOf(&[STATE, KeyKind::List(&STATE)]),
+        "States that are acted on; stalled and down if none is given",
+    ),
+    TableKey::optional(
+        "cause",
+        KeyKind::AnyOf(&[CAUSE, KeyKind::List(&CAUSE)]),
+        "Causes that are acted on; any if none is given",
+    ),
+    TableKey::optional(
+        "transport",
+        KeyKind::AnyOf(&[TRANSPORT, KeyKind::List(&TRANSPORT)]),
+        "Transports of the agents; any if none is given",
+    ),
+    TableKey::one_of("exec", COMMAND, "Command to run, split into words as by a shell, and run without one"),
+    TableKey::one_of(
+        "steps",
+        KeyKind::SomeOf(&KeyKind::Table(&STEP_KEYS), MAX_STEPS),
+        "Actions, each taken if the agent is still in a bad state then",
+    ),
+    TableKey::optional(
+        "debounce",
+        KeyKind::Duration,
+        "Minimum time between the starts of two attempts; recovery-debounce if not given",
+    ),
+    TableKey::optional(
+        "backoff",
+        KeyKind::Duration,
+        "Wait after an attempt without success, which doubles; recovery-backoff if not given",
+    ),
+    TableKey::optional(
+        "attempts",
+        KeyKind::Number(1, u32::MAX),
+        "Maximum number of attempts; recovery-attempts if not given",
+    ),
+    TableKey::optional(
+        "budget",
+        TEXT,
+        "Maximum number of signals and commands per duration, as in 3/1h; recovery-group-budget if not given",
+    ),
+    TableKey::optional(
+        "keep-up",
+        KeyKind::Number(0, u32::MAX),
+        "How many other agents of the name must be up",
+    ),
 ];
 /// The keys of a step.
-const STEP_KEYS: [&str; 5] = ["wait", "notify", "signal", "exec", "timeout"];
+const STEP_KEYS: [TableKey; 5] = [
+    TableKey::optional("wait", KeyKind::Duration, "Wait since the step before, or since the change").or("0s"),
+    TableKey::one_of("notify", KeyKind::True, "Send a notification"),
+    TableKey::one_of(
+        "signal",
+        KeyKind::AnyOf(&[TEXT, KeyKind::Table(&SIGNAL_KEYS)]),
+        "Signal to send, as in TERM or SIGTERM",
+    ),
+    TableKey::one_of("exec", COMMAND, "Command to run"),
+    TableKey::optional(
+        "timeout",
+        KeyKind::Duration,
+        "Maximum run time of the command; recovery-timeout if not given",
+    ),
+];
 /// The keys of a signal that is a table.
-const SIGNAL_KEYS: [&str; 2] = ["name", "to"];
+const SIGNAL_KEYS: [TableKey; 2] = [
+    TableKey::required("name", TEXT, "Signal to send, as in TERM or SIGTERM"),
+    TableKey::optional(
+        "to",
+        KeyKind::OneOf(|| SignalScope::ALL.map(SignalScope::as_str).to_vec()),
+        "Whom it reaches",
+    )
+    .or("process"),
+];
+const TEXT: KeyKind = KeyKind::AnyText;
+const ONE_OR_MORE_TEXTS: KeyKind = KeyKind::AnyOf(&[TEXT, KeyKind::List(&TEXT)]);
+const COMMAND: KeyKind = KeyKind::Text(CommandLine::MAX_LEN);
+const STATE: KeyKind = KeyKind::OneOf(|| UnhealthyState::ALL.map(UnhealthyState::as_str).to_vec());
+const CAUSE: KeyKind = KeyKind::OneOf(|| Cause::NAMES.to_vec());
+const TRANSPORT: KeyKind = KeyKind::OneOf(|| TRANSPORTS.map(Transport::as_str).to_vec());
 /// The transports of agents: one that beats through shared memory counts as an agent of the Unix socket.
 const TRANSPORTS: [Transport; 3] = [Transport::Unix, Transport::Udp, Transport::SecureUdp];
 /// The most tables, and the most steps in each.
@@ -131,7 +209,7 @@ impl RecoveryEntry {
     /// Parses a table, of which `count` precede it.
     fn read(table: &Table<'_, '_>, count: usize) -> Result<Self, ParseError> {
         let [name, label, state, cause, transport, exec, steps, debounce, backoff, attempts, budget, keep_up] =
-            table.values(KEYS)?;
+            table.values(&KEYS)?;
         if count >= MAX_TABLES {
             return Err(at(
                 table.place,
@@ -220,7 +298,7 @@ fn read_step(item: &Value<'_>) -> Result<(Duration, StepEntry), ParseError> {
         return Err(at(item, "steps: each is a table, as in { wait = \"5s\", signal = \"TERM\" }"));
     };
     let table = Table { what: "step", place: item, entries };
-    let [waits, notify, signal, exec, timeout] = table.values(STEP_KEYS)?;
+    let [waits, notify, signal, exec, timeout] = table.values(&STEP_KEYS)?;
     let waits = waits.map(|value| wait("wait", value)).transpose()?.unwrap_or_default();
     let own = timeout
         .map(|value| {
@@ -253,7 +331,7 @@ fn read_signal(value: &Value<'_>) -> Result<StepEntry, ParseError> {
         return Ok(StepEntry::Signal(parse_signal(value)?, SignalScope::Process));
     };
     let table = Table { what: "signal", place: value, entries };
-    let [name, to] = table.values(SIGNAL_KEYS)?;
+    let [name, to] = table.values(&SIGNAL_KEYS)?;
     let to = to.map(|to| one_of("to", to, &SignalScope::ALL, SignalScope::as_str)).transpose()?;
     let name =
         name.ok_or_else(|| at(value, "signal: needs a name, as in { name = \"TERM\", to = \"group\" }"))?;

@@ -1,8 +1,8 @@
-//! The tasks with the configuration itself.
+//! The task that checks a configuration file.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 
+use super::note;
 use crate::base::error::Error;
 use crate::base::host_check::HostCheck;
 use crate::base::options::LookUps;
@@ -16,7 +16,7 @@ use crate::config::task::CheckArgs;
 /// # Errors
 ///
 /// [`Error::FailedCheck`] with all faults.
-pub(super) fn check(check: &CheckArgs) -> Result<(), Error> {
+pub(super) fn run(check: &CheckArgs) -> Result<(), Error> {
     find_faults(check).map_err(|error| Error::FailedCheck(Box::new(error)))?;
     print(&format!("{}: ok\n", check.file.display()))
 }
@@ -48,10 +48,4 @@ fn find_faults(check: &CheckArgs) -> Result<(), Error> {
         Some(file) => file.locate(error),
         None => error,
     })
-}
-
-/// Prints what is no fault.
-fn note(line: &str) {
-    // Whether anybody can hear it makes no difference.
-    let _ = writeln!(io::stderr(), "varta-server: {line}");
 }
