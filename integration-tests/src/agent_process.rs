@@ -3,6 +3,7 @@
 //! Whatever the program is, it speaks one language: a line that begins with `ready` after its first beat, and
 //! one line for each command that it was given.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -11,7 +12,7 @@ use std::thread;
 
 use crate::foreign;
 use crate::programs::{await_exit, foreign_worker_command, worker_command};
-use crate::retry::{LIMIT, or_fail};
+use crate::retry::{LIMIT, or_fail, wait_until};
 use crate::route::Route;
 use crate::sys::{self, Signal};
 
@@ -124,6 +125,20 @@ impl AgentProcess {
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         or_fail(await_exit(&mut self.child).ok_or_else(|| format!("it has not ended within {LIMIT:?}")))
+    }
+
+    /// Waits until it is dead, and does not reap it.
+    ///
+    /// # Panics
+    ///
+    /// After [`LIMIT`].
+    #[track_caller]
+    pub fn await_zombie(&self) {
+        let pid = self.pid();
+        wait_until(&format!("{pid} has ended"), || {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.lines().any(|line| line.starts_with("State:\tZ"))
+        });
     }
 
     #[track_caller]

@@ -7,7 +7,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use varta_integration_tests::handover_peer::{self, HandoverMessage, HandoverPeer};
@@ -251,7 +251,7 @@ fn without_a_server_there_is_nothing_to_take_over() {
 }
 
 /// The form of what is handed over that this version understands.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// Plays a new server until the old one has said something of this kind.
 #[track_caller]
@@ -296,24 +296,31 @@ fn a_new_server_that_dies_or_gives_up_at_any_moment_before_it_reads_leaves_the_o
     server.await_beats(&[worker.pid()], 3);
 }
 
-#[test]
-fn an_old_server_that_is_killed_when_it_has_given_everything_is_followed_by_the_new_one() {
-    let scratch = Scratch::make();
-    let mut server = Server::start(["--stall-after", "1h"]);
-    let worker = server.start_agent(&["--interval-ms", "200"]);
+/// Plays a new server up to the moment in which the old one has given everything, and nobody reads. Gives what it
+/// has sent: its welcome and its state.
+#[track_caller]
+fn take_everything(server: &Server) -> (HandoverPeer, [HandoverMessage; 2]) {
     let peer = HandoverPeer::ask(&server.control_socket(), FORM).unwrap();
     let welcome = received(&peer, handover_peer::WELCOME);
     peer.send(handover_peer::PREPARED, b"", &[]).unwrap();
     let state = received(&peer, handover_peer::STATE);
-    server.kill();
-    // What it gave goes to a new server, and the connection closes before that one hears that it may read.
+    (peer, [welcome, state])
+}
+
+/// Starts a server that takes over what another gave, which was killed then.
+#[track_caller]
+fn go_on_with(
+    scratch: &Scratch,
+    [welcome, state]: [HandoverMessage; 2],
+    server: &Server,
+) -> (Successor, Child) {
     let control = scratch.path("control");
     let listener = UnixListener::bind(&control).unwrap();
     let mut command = server_command();
     command.args(["--take-over", "--stall-after", "1h", "--metrics-addr", "127.0.0.1:0", "--socket"]);
     command.arg(server.socket()).arg("--control-socket").arg(&control);
-    let mut new = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let _successor = Successor(new.id());
+    let new = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let successor = Successor(new.id());
     let (stream, _) = listener.accept().unwrap();
     let peer = HandoverPeer::answer(stream).unwrap();
     drop(listener);
@@ -322,11 +329,59 @@ fn an_old_server_that_is_killed_when_it_has_given_everything_is_followed_by_the_
     received(&peer, handover_peer::PREPARED);
     peer.send(handover_peer::STATE, &state.bytes, &state.descriptors).unwrap();
     received(&peer, handover_peer::TAKEN);
-    drop((peer, welcome, state));
+    (successor, new)
+}
+
+#[test]
+fn an_old_server_that_is_killed_when_it_has_given_everything_is_followed_by_the_new_one() {
+    let scratch = Scratch::make();
+    let mut server = Server::start(["--stall-after", "1h"]);
+    let worker = server.start_agent(&["--interval-ms", "200"]);
+    let (peer, given) = take_everything(&server);
+    server.kill();
+    drop(peer);
+    // The connection closes before the new one hears that it may read.
+    let (successor, mut new) = go_on_with(&scratch, given, &server);
     server.await_beats(&[worker.pid()], 3);
     assert_eq!(server.scrape().of_agent("varta_agent_up", worker.pid()), 1.0);
     assert_eq!(server.scrape().sum("varta_transitions_total", &[("to", "stalled")]), 0.0);
-    sys::send_signal(new.id(), Signal::Kill).unwrap();
+    drop(successor);
+    new.wait().unwrap();
+}
+
+/// Agents that say goodbye and end with a failure: one that its parent has reaped, and one that it has not.
+fn leave_with_a_failure(agents: &mut [AgentProcess; 2]) {
+    for agent in &mut *agents {
+        agent.ask("goodbye");
+        agent.ask("exit 3");
+    }
+    agents[0].wait();
+    agents[1].await_zombie();
+}
+
+#[test]
+fn who_says_goodbye_while_nobody_reads_and_ends_with_a_failure_is_gone_for_the_server_that_goes_on() {
+    let scratch = Scratch::make();
+    // The old one, because the new one gives up.
+    let mut server = Server::start(["--stall-after", "1h"]);
+    let mut agents = [(); 2].map(|()| server.start_agent(&[]));
+    let (peer, given) = take_everything(&server);
+    leave_with_a_failure(&mut agents);
+    drop((peer, given));
+    for agent in &agents {
+        server.expect_history(agent, &["up: first_beat", "gone: goodbye"]);
+    }
+    // The new one. It has no log that the test reads.
+    let mut agents = [(); 2].map(|()| server.start_agent(&[]));
+    let (peer, given) = take_everything(&server);
+    leave_with_a_failure(&mut agents);
+    server.kill();
+    drop(peer);
+    let (successor, mut new) = go_on_with(&scratch, given, &server);
+    let ends = metric("varta_transitions_total").with("to", "gone");
+    server.expect(ends.with("cause", "goodbye").at_least(4.0));
+    assert_eq!(server.scrape().sum("varta_transitions_total", &[("to", "down")]), 0.0);
+    drop(successor);
     new.wait().unwrap();
 }
 
@@ -337,7 +392,8 @@ fn a_server_that_knows_another_form_is_refused_clearly_and_the_old_one_goes_on()
     let peer = HandoverPeer::ask(&server.control_socket(), FORM + 1).unwrap();
     let refusal = received(&peer, handover_peer::FAILED);
     let said = String::from_utf8(refusal.bytes).unwrap();
-    assert!(said.contains("form 2") && said.contains("form 1"), "{said}");
+    let forms = [FORM + 1, FORM].map(|form| format!("form {form}"));
+    assert!(forms.iter().all(|form| said.contains(form)), "{said}");
     server.await_beats(&[worker.pid()], 3);
 }
 

@@ -75,15 +75,6 @@ fn expect_recovery(server: &Server, pid: u32, cause: &str) {
     assert_eq!(server.scrape().of_agent("varta_agent_up", pid), 1.0);
 }
 
-/// Waits until a process is dead and its parent has not waited for it.
-#[track_caller]
-fn await_zombie(pid: u32) {
-    wait_until(&format!("{pid} has ended"), || {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.lines().any(|line| line.starts_with("State:\tZ"))
-    });
-}
-
 // Deaths.
 
 /// How a process comes to its end.
@@ -156,7 +147,7 @@ fn an_agent_that_said_goodbye_may_end_with_any_exit_status() {
     worker.ask("goodbye");
     server.expect(agent(pid).gone().because("goodbye"));
     worker.ask("exit 1");
-    await_zombie(pid);
+    worker.await_zombie();
     // Deaths are seen in their order: after this one there is no verdict on the other any more.
     later.signal(Signal::Kill);
     server.expect(agent(&later).down());
@@ -171,7 +162,7 @@ fn an_agent_that_dies_before_its_first_beat_is_read_is_down_all_the_same() {
     let server = Server::start(NO_DEADLINE);
     server.pause();
     let worker = AgentProcess::start(server.socket(), &["--beats", "1", "--exit-code", "3"]);
-    await_zombie(worker.pid());
+    worker.await_zombie();
     server.resume();
     server.expect(agent(&worker).down().because("exited").exit_code(3));
 }

@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::domain::tracker::{TRACKER_STATE_VERSION, TrackerState, TrackerStateRef};
-use crate::observe::exit_watcher::{ExitWatcher, WatchedProcess};
+use crate::observe::exit_watcher::{ExitWatcher, ProcessExit, WatchedProcess};
 
-/// The version of the form of all that is handed over. It is raised when any of it changes.
-pub(crate) const HANDOVER_VERSION: u32 = TRACKER_STATE_VERSION;
+/// The version of the form of all that is handed over: that of the tracker's state, and of the rest, whose number
+/// is raised when any of it changes.
+pub(crate) const HANDOVER_VERSION: u32 = TRACKER_STATE_VERSION + 1;
 
 /// Somebody on the control socket who asks for a hand-over, with its connection.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub(crate) struct Export<'e> {
 struct Written<'e> {
     tracker: TrackerStateRef<'e>,
     watched: Vec<WatchedProcess>,
+    exits: Vec<&'e ProcessExit>,
 }
 
 /// The same, as it is taken.
@@ -52,12 +54,15 @@ pub(crate) struct EngineState {
     pub(crate) tracker: TrackerState,
     /// The processes that were watched; the pidfds are in the same order.
     pub(crate) watched: Vec<WatchedProcess>,
+    /// The exits that were seen and not acted on.
+    pub(crate) exits: Vec<ProcessExit>,
 }
 
 impl<'e> Export<'e> {
     pub(super) fn new(tracker: TrackerStateRef<'e>, watcher: &'e ExitWatcher) -> Self {
         let (watched, pidfds) = watcher.watched().unzip();
-        Export { written: Written { tracker, watched }, pidfds }
+        let exits = watcher.peeked().collect();
+        Export { written: Written { tracker, watched, exits }, pidfds }
     }
 
     /// The state but for the pidfds.
@@ -148,5 +153,30 @@ impl WorkInHand {
     /// Lets work begin again.
     pub(crate) fn release(&self) {
         self.0.is_held.send_replace(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::domain::process::{ExitStatus, Lineage, PidfdTag};
+    use crate::domain::tracker::{Policy, Tracker};
+
+    #[tokio::test]
+    async fn an_exit_that_was_seen_and_not_acted_on_passes_on_with_its_status() {
+        let lineage = Lineage { command: 7 };
+        let process = WatchedProcess { pid: 2, start_time: None, tag: PidfdTag::UNKNOWN, lineage };
+        let deaths = [
+            ExitStatus::Exited { code: 3 },
+            ExitStatus::Killed { signal: 9, core_dumped: true },
+            ExitStatus::Unknown,
+        ];
+        let exits = deaths.map(|death| ProcessExit { key: 2, process, death });
+        let mut watcher = ExitWatcher::new(Clock::start(), 1).unwrap();
+        watcher.put_back(exits.into());
+        let tracker = Tracker::new(Policy::default());
+        let bytes = Export::new(tracker.state(), &watcher).encode().unwrap();
+        assert_eq!(EngineState::decode(&bytes).unwrap().exits, exits);
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod query;
 mod record;
 pub(crate) mod reload;
 mod shm_reads;
+mod standstill;
 pub(crate) mod state_queue;
 pub(crate) mod subscribers;
 pub(crate) mod tap;

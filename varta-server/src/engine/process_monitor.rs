@@ -161,8 +161,15 @@ impl ProcessMonitor {
         self.recorder.record(InputRecord::Absence { pid, process, death, at: now });
     }
 
-    /// Takes over processes that another server watches, with the pidfds that it has passed.
-    pub(crate) fn inherit(&mut self, processes: Vec<WatchedProcess>, pidfds: Vec<OwnedFd>) {
+    /// Takes over processes that another server watches, with the pidfds that it has passed, and the exits that it
+    /// has seen and not acted on.
+    pub(crate) fn inherit(
+        &mut self,
+        processes: Vec<WatchedProcess>,
+        pidfds: Vec<OwnedFd>,
+        exits: Vec<ProcessExit>,
+    ) {
+        self.watcher.put_back(exits);
         let mut pidfds = pidfds.into_iter().map(Pidfd::of_sender);
         self.inherited = processes.into_iter().map(|process| (process, pidfds.next())).collect();
     }

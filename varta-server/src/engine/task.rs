@@ -19,14 +19,15 @@ use crate::domain::beat::{Origin, Transport};
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::tracker::{RegistryChange, Tracker};
 use crate::engine::debugging::{debug_refusals, debug_verdict};
-use crate::engine::handover::{Export, GiveAway};
 use crate::engine::metrics::TrackerMetrics;
 use crate::engine::process_monitor::ProcessMonitor;
 use crate::engine::query::{Alarms, MatchingSlice, NamedSlice, Query, Slice};
 use crate::engine::record::InputRecord;
+use crate::engine::standstill::Standstill;
 use crate::engine::state_queue::{Event, Slice as StateSlice};
 use crate::engine::subscribers::Subscribers;
 use crate::ingest::batch::Batch;
+use crate::ingest::gate::Gate;
 use crate::ingest::listener::INBOX_BATCHES;
 use crate::ingest::metrics::FrameCounters;
 use crate::ingest::{Probes, ShmPages};
@@ -79,7 +80,9 @@ pub(crate) struct TrackerActor {
     pub(crate) auto_rows: AutoRows,
     /// The tracker's default timeout, from which the self-check follows.
     pub(crate) stall_after: Duration,
-    /// When the server before this one stopped reading.
+    /// While it is shut nobody reads, and nothing is judged.
+    pub(crate) gate: Gate,
+    /// When the server before this one stopped reading, until this one reads.
     pub(crate) unread_since: Option<MonoTime>,
 }
 
@@ -95,12 +98,21 @@ impl TrackerActor {
     /// The kernel does not report exits any more.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let mut last_turn = self.clock.now();
-        self.notice_blindness(self.unread_since, last_turn);
+        // The hand-over that is to begin.
+        let mut asked = None;
         // A single timer, reset only to an earlier time: each beat moves the deadline a little further, and a
         // timer that fires early just finds nothing due.
         let mut timer = pin!(tokio::time::sleep_until(self.clock.instant(MonoTime::NEVER)));
         let mut rings_at = None;
         loop {
+            if asked.is_some() || self.gate.is_shut() {
+                match self.stand_still(asked.take()).await {
+                    Standstill::Over => {}
+                    Standstill::HandedOver => return Ok(()),
+                    Standstill::Stopped => return self.end().await,
+                }
+                last_turn = self.clock.now();
+            }
             let wake_at = self.wake_at(last_turn);
             if let Some(wake_at) = wake_at
                 && rings_at.is_none_or(|rings_at| wake_at < rings_at)
@@ -129,15 +141,10 @@ impl TrackerActor {
                     let now = self.clock.now();
                     self.process_monitor.apply_sample(answer, &mut self.tracker, now);
                 }
-                Some(query) = self.queries.recv() => {
-                    if let Query::GiveAway(GiveAway(give)) = query {
-                        if self.give_away(give).await? {
-                            return Ok(());
-                        }
-                    } else {
-                        self.answer(query).await;
-                    }
-                }
+                Some(query) = self.queries.recv() => match query {
+                    Query::GiveAway(give) => asked = Some(give),
+                    query => self.answer(query).await,
+                },
                 () = &mut timer, if rings_at.is_some() => rings_at = None,
                 () = std::future::ready(()), if has_requests => {}
             }
@@ -153,6 +160,9 @@ impl TrackerActor {
                 self.read_ahead().await;
                 self.notice_drops(now);
             }
+            if self.gate.is_shut() {
+                continue;
+            }
             self.notice_blindness(wake_at.map(|at| at.max(last_turn)), now);
             self.tracker.handle_timeout(now);
             self.read_pages(now);
@@ -160,30 +170,21 @@ impl TrackerActor {
             self.hand_on_transitions();
             last_turn = now;
             if listeners_gone {
-                self.process_monitor.recorder.record(InputRecord::End { at: now });
-                self.hand_over().await;
-                return Ok(());
+                return self.end().await;
             }
         }
     }
 
-    /// Gives the state to another server. Whether that has taken it. All that has been received is handled before,
-    /// and nothing is received meanwhile.
-    async fn give_away(&mut self, give: Box<dyn FnOnce(&Export<'_>) -> bool + Send>) -> Result<bool, Error> {
-        self.drain_inbox();
-        if let Some(death) = self.process_monitor.watcher.try_next().map_err(no_deaths)? {
-            self.apply_exits(death).await?;
-        }
-        let now = self.clock.now();
-        while self.process_monitor.has_requests() {
-            self.process_monitor.do_requests(&mut self.tracker, now);
-        }
-        self.hand_on_transitions();
-        Ok(give(&Export::new(self.tracker.state(), &self.process_monitor.watcher)))
+    /// Ends in order, when all that was received is handled.
+    async fn end(mut self) -> Result<(), Error> {
+        self.process_monitor.recorder.record(InputRecord::End { at: self.clock.now() });
+        self.hand_over().await;
+        Ok(())
     }
 
     /// Processes exits, after the last beats of the processes: all exits are known before the sockets are read, so
-    /// that what each of the processes has sent is in them.
+    /// that what each of the processes has sent is in them. Where those are not read to the end, because the gate was
+    /// shut meanwhile, the exits wait.
     async fn apply_exits(&mut self, first: ProcessExit) -> Result<(), Error> {
         let noticed_at = self.clock.now();
         let mut exits = vec![first];
@@ -193,6 +194,10 @@ impl TrackerActor {
             exits.push(exit);
         }
         self.read_ahead().await;
+        if self.gate.is_shut() {
+            self.process_monitor.watcher.put_back(exits);
+            return Ok(());
+        }
         let now = self.clock.now();
         for exit in exits {
             let WatchedProcess { pid, start_time, .. } = exit.process;
@@ -226,7 +231,7 @@ impl TrackerActor {
     }
 
     /// Processes every batch in the inbox. Returns whether there were as many as the inbox holds.
-    fn drain_inbox(&mut self) -> bool {
+    pub(super) fn drain_inbox(&mut self) -> bool {
         let mut taken = 0;
         while let Ok(batch) = self.inbox.try_recv() {
             self.take(batch);
@@ -249,7 +254,7 @@ impl TrackerActor {
 
     /// Reports an observer gap if this turn is late. `expected` is the latest time at which it was due;
     /// `None` if nothing was pending.
-    fn notice_blindness(&mut self, expected: Option<MonoTime>, now: MonoTime) {
+    pub(super) fn notice_blindness(&mut self, expected: Option<MonoTime>, now: MonoTime) {
         let Some(expected) = expected else { return };
         let late = now.since(expected);
         if late >= (self.stall_after / BLIND_SHARE).clamp(MIN_GAP, MAX_GAP) {
@@ -291,7 +296,7 @@ impl TrackerActor {
         self.hand_on_transitions();
     }
 
-    fn hand_on_transitions(&mut self) {
+    pub(super) fn hand_on_transitions(&mut self) {
         while let Some(transition) = self.tracker.poll_transition() {
             debug_verdict(&transition);
             self.metrics.transition(&transition);
@@ -349,7 +354,7 @@ impl TrackerActor {
         }
     }
 
-    async fn answer(&mut self, query: Query) {
+    pub(super) async fn answer(&mut self, query: Query) {
         match query {
             Query::Ping(answer) => {
                 let _ = answer.send(());

@@ -182,8 +182,8 @@ impl Listener {
         let mut shut = pin!(way.shut());
         // Registered once instead of once for each batch.
         let mut stopped = pin!(stop.cancelled());
-        // Whether more datagrams may wait than the runtime's readiness shows.
-        let mut goes_on = false;
+        // Whether more datagrams may wait than the runtime's readiness shows: at first, what has waited at the gate.
+        let mut goes_on = true;
         let mut pidfds_timer = pin!(tokio::time::sleep_until(clock.instant(MonoTime::NEVER)));
         let mut pidfds_resume_at = None;
         loop {

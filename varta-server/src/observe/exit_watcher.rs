@@ -40,7 +40,7 @@ pub(crate) struct ExitWatcher {
     /// Keys of zombies whose status is awaited, in the order of their deadlines; some may be settled already.
     /// A queue instead of a heap, because all of them wait equally long.
     unreaped: VecDeque<(MonoTime, u64)>,
-    /// Exits that were looked at ahead of their turn: at most [`EVENTS`].
+    /// Exits that were looked at ahead of their turn, at most [`EVENTS`], and behind those that were put back.
     peeked: VecDeque<ProcessExit>,
     /// The processes whose exits were reported in this turn, to be closed when that has led to a verdict.
     ended: Vec<Pidfd>,
@@ -89,7 +89,7 @@ impl WatchedProcess {
 }
 
 /// The exit of a watched process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessExit {
     /// The caller's key.
     pub key: u64,
@@ -288,6 +288,18 @@ impl ExitWatcher {
             self.peeked.push_back(exit);
         }
         self.peeked.iter()
+    }
+
+    /// The exits that were looked at and not taken.
+    pub(crate) fn peeked(&self) -> impl Iterator<Item = &ProcessExit> {
+        self.peeked.iter()
+    }
+
+    /// Has these exits taken, before any other, in their order: they were not acted on, by whoever took them.
+    pub(crate) fn put_back(&mut self, exits: Vec<ProcessExit>) {
+        for exit in exits.into_iter().rev() {
+            self.peeked.push_front(exit);
+        }
     }
 
     fn find_next(&mut self) -> io::Result<Option<ProcessExit>> {

@@ -205,6 +205,7 @@ impl Base<'_> {
             auto_rows: AutoRows::default(),
             host: context.host.to_string(),
             stall_after: policy.stall_after,
+            gate: ingest.gate.clone(),
             unread_since,
         };
         context.spawn_on(ingest.thread.handle(), "tracker", actor.run());

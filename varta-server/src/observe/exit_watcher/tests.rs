@@ -93,6 +93,23 @@ async fn an_exit_that_was_looked_at_is_still_to_be_taken_once() {
 }
 
 #[tokio::test]
+async fn exits_that_are_put_back_come_first_and_in_their_order() {
+    let mut child = Child::shell("read line; exit 7");
+    let mut watcher = watcher();
+    watch(&mut watcher, 1, &child);
+    become_zombie(&mut child);
+    assert_eq!(watcher.peek().count(), 1);
+    let exits: Vec<_> = [(2, 8), (3, 9)]
+        .map(|(key, code)| ProcessExit { key, process: of(&child), death: ExitStatus::Exited { code } })
+        .into();
+    watcher.put_back(exits);
+    let keys = |exits: Vec<ProcessExit>| exits.iter().map(|exit| exit.key).collect::<Vec<_>>();
+    assert_eq!(keys(watcher.peeked().copied().collect()), [2, 3, 1]);
+    let taken = std::iter::from_fn(|| watcher.try_next().unwrap()).collect();
+    assert_eq!(keys(taken), [2, 3, 1]);
+}
+
+#[tokio::test]
 async fn one_that_is_reaped_after_it_is_watched_is_told_of() {
     let mut child = Child::shell("read line; exit 6");
     let mut watcher = watcher();

@@ -239,7 +239,7 @@ impl TakenState {
         monitor: &mut ProcessMonitor,
     ) -> Result<Tracker, String> {
         let TakenState { state: State { fingerprints, engine, windows, counters, .. }, pidfds } = self;
-        let EngineState { tracker, watched } = EngineState::decode(&engine)?;
+        let EngineState { tracker, watched, exits } = EngineState::decode(&engine)?;
         // A key that was loaded meanwhile may have another number here.
         if !keyring.fingerprints().starts_with(&fingerprints) {
             return Err("the keys have changed during the hand-over; try again".to_owned());
@@ -247,7 +247,7 @@ impl TakenState {
         keyring.restore(&windows);
         let policy = config.policy.clone();
         let tracker = Tracker::resume(policy, tracker, context.clock.now()).map_err(str::to_owned)?;
-        monitor.inherit(watched, pidfds);
+        monitor.inherit(watched, pidfds, exits);
         kernel_drops.resume(&counters);
         for counter in counters {
             if context.registry.counts(&counter.0) && !KernelDrops::is_its(&counter.0) {
