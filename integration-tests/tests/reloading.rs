@@ -199,7 +199,7 @@ fn one_listener_that_cannot_be_had_leaves_all_as_they_were() {
     let mode = || fs::metadata(server.socket()).unwrap().permissions().mode() & 0o777;
     Datagrams::to(server.socket()).send(&beat(1));
     server.expect(agent(process::id()).up());
-    server.expect(line("pauses can be asked for on "));
+    server.expect(line("requests (pause, forget, ack, reload) are taken on "));
     server.await_ready();
     let before = descriptors(server.pid());
     let other = UdpSocket::bind("127.0.0.1:0").unwrap();
