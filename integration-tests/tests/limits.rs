@@ -228,6 +228,7 @@ const ROWS: &[Row] = &[
         ],
     ),
     ("acknowledged alarms", &[("1,024", "services/maintenance/acks.rs", "MAX_ACKS")]),
+    ("names that complete a command line", &[("1,000", "services/maintenance/names.rs", "MAX_NAMES")]),
     ("agents of one request to forget", &[("256", "services/maintenance/trail.rs", "MAX_RECORDED")]),
     (
         "connections to a check socket",

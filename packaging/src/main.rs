@@ -6,7 +6,7 @@
 //! files for bash, zsh and fish under the names that these shells look for.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,10 +63,40 @@ fn write(directory: &Path, date: &str) -> io::Result<()> {
         (Shell::Zsh, format!("_{PROGRAM}")),
         (Shell::Fish, format!("{PROGRAM}.fish")),
     ] {
-        let mut file = File::create(completions.join(name))?;
-        clap_complete::generate(shell, &mut Args::command(), PROGRAM, &mut file);
+        fs::write(completions.join(name), completion(shell)?)?;
     }
     Ok(())
+}
+
+/// The completion for a shell: of options and subcommands from their definition, and of names by the server.
+fn completion(shell: Shell) -> io::Result<String> {
+    let mut generated = Vec::new();
+    // Without what is hidden, which the generators do not heed.
+    let whole = Args::command();
+    let shown = whole.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).cloned();
+    let mut command = Command::new(PROGRAM)
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(whole.get_arguments().cloned())
+        .subcommands(shown);
+    clap_complete::generate(shell, &mut command, PROGRAM, &mut generated);
+    let mut text = String::from_utf8(generated).map_err(io::Error::other)?;
+    match shell {
+        Shell::Bash => {
+            // clap_complete 4.6 goes to one label and has another where the program's name has a hyphen
+            // (https://github.com/clap-rs/clap/issues/6421): nothing would be completed behind a subcommand.
+            text = text.replace("varta__subcmd__server", "varta__server");
+            text.push_str(include_str!("names.bash"));
+        }
+        Shell::Fish => text.push_str(include_str!("names.fish")),
+        // Before its last command, which calls the function.
+        Shell::Zsh => {
+            let end = text.rfind("if [ \"$funcstack[1]\"");
+            let end = end.ok_or_else(|| io::Error::other("the completion for zsh has another form"))?;
+            text.insert_str(end, include_str!("names.zsh"));
+        }
+        other => return Err(io::Error::other(format!("there are no names for {other}"))),
+    }
+    Ok(text)
 }
 
 /// Writes the page of a command, and those of its subcommands.

@@ -29,7 +29,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 /// The names of a command's page and of those of its subcommands.
 fn page_names(command: &clap::Command, before: &str, names: &mut BTreeSet<String>) {
     let name = format!("{before}{}", command.get_name());
-    for subcommand in command.get_subcommands() {
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
         page_names(subcommand, &format!("{name}-"), names);
     }
     names.insert(format!("{name}.1"));

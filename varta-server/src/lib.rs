@@ -51,7 +51,7 @@ pub mod cli {
     pub use crate::config::args::Args;
     pub use crate::config::commands::run;
     pub use crate::config::environment::unknown_variables;
-    pub use crate::config::{CheckArgs, ConfigTask, ShowArgs, Task};
+    pub use crate::config::{CheckArgs, CompleteArgs, ConfigTask, ShowArgs, Task};
     pub use crate::engine::{Detector, DetectorArgs, EngineArgs};
     pub use crate::ingest::IngestArgs;
     pub use crate::services::alerts::{AlertArgs, UrlText};

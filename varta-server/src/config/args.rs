@@ -151,6 +151,15 @@ impl Args {
         definition: Command,
         command_line: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, Error> {
+        let (matches, file, settings) = Self::matches(definition, command_line)?;
+        Ok(Args { file, settings, ..Args::from_arg_matches(&matches)? })
+    }
+
+    /// What the command line, the environment and the file say, the file, and the settings if they are to be shown.
+    pub(crate) fn matches(
+        definition: Command,
+        command_line: impl IntoIterator<Item = OsString>,
+    ) -> Result<(ArgMatches, Option<ConfigFile>, Vec<Setting>), Error> {
         let mut words: Vec<OsString> = command_line.into_iter().collect();
         let alone = definition.clone().try_get_matches_from(&words)?;
         let mut matches = alone.clone();
@@ -172,7 +181,7 @@ impl Args {
             // A subcommand without the option is an error here, and reads no file.
             settings(None)
         };
-        Ok(Args { file, settings, ..Args::from_arg_matches(&matches)? })
+        Ok((matches, file, settings))
     }
 
     /// Adds the lines of the file to an error about options that the file has set.

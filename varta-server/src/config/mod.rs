@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 pub use self::document::Tables;
 pub use self::file::{ConfigFile, Reloaded};
-pub use self::task::{CheckArgs, ConfigTask, ShowArgs, Task};
+pub use self::task::{CheckArgs, CompleteArgs, ConfigTask, ShowArgs, Task};
 use crate::base::error::Error;
 pub use crate::base::glob::Glob;
 use crate::base::host_check::HostCheck;

@@ -1,6 +1,7 @@
 //! The subcommands: the tasks of the capabilities, and those with the configuration itself, which
 //! [`commands`](super::commands) carries out.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -17,6 +18,20 @@ pub enum Task {
     /// Work with the configuration
     #[command(subcommand)]
     Config(ConfigTask),
+    /// Print the names that complete a command line, for the completions of shells
+    ///
+    /// A name a line: of agents, or the patterns of pauses, as the last word may be. Nothing where that takes no names
+    /// or no server answers within a second.
+    #[command(hide = true)]
+    Complete(CompleteArgs),
+}
+
+/// The command line that is to be completed.
+#[derive(Clone, Debug, Args)]
+pub struct CompleteArgs {
+    /// Its words behind the name of the program, up to the cursor; the last may be empty
+    #[arg(value_name = "WORD", last = true)]
+    pub words: Vec<OsString>,
 }
 
 /// What can be done with a configuration.

@@ -36,6 +36,8 @@ pub(crate) enum Query {
     /// Forgets the selected agents that do not live, from slot `from` on; the first slice has the expected ones
     /// too.
     Forget { who: AgentPattern, from: usize, answer: oneshot::Sender<ForgetSlice> },
+    /// The selected agents from slot `from` on, and whether each lives; the first slice has the expected ones too.
+    Selected { who: AgentPattern, from: usize, answer: oneshot::Sender<SelectedSlice> },
     /// The agents in alarm, from slot `from` on.
     Alarms { from: usize, answer: oneshot::Sender<Alarms> },
     /// Gives the state to another server, while the listeners stand still.
@@ -104,6 +106,15 @@ pub(crate) struct ForgetSlice {
     pub(crate) forgotten: Vec<AgentId>,
     /// Those that live, and are not forgotten.
     pub(crate) living: Vec<AgentId>,
+    /// The slot to continue from; `None` at the end.
+    pub(crate) next: Option<usize>,
+}
+
+/// The response to [`Query::Selected`].
+#[derive(Debug)]
+pub(crate) struct SelectedSlice {
+    /// The agents, and whether each lives.
+    pub(crate) agents: Vec<(AgentId, bool)>,
     /// The slot to continue from; `None` at the end.
     pub(crate) next: Option<usize>,
 }

@@ -414,6 +414,7 @@ impl TrackerActor {
                 self.read_ahead().await;
                 let _ = answer.send(self.forget(&who, from));
             }
+            Query::Selected { who, from, answer } => _ = answer.send(self.select(&who, from)),
             Query::GiveAway(_) => {}
             Query::Attach(subscribers) => {
                 if subscribers.state.is_some() {

@@ -1,6 +1,7 @@
 //! The tasks: those of the capabilities, and those with the configuration itself.
 
 mod check;
+mod complete;
 mod schema;
 mod show;
 
@@ -21,6 +22,7 @@ pub fn run(task: &Task, args: &Args) -> Result<(), Error> {
         Task::Config(ConfigTask::Check(check)) => check::run(check),
         Task::Config(ConfigTask::Show(show)) => show::run(show, args),
         Task::Config(ConfigTask::Schema) => schema::run(),
+        Task::Complete(line) => complete::run(line),
     }
 }
 

@@ -262,6 +262,7 @@ impl AlertTask {
                 }
             }
             AckAction::TakeBack(who) => outcome.agents = self.lifecycle.take_back(&who),
+            AckAction::List => outcome.agents = self.lifecycle.acknowledged(),
         }
         // Nobody waits for it when the client has gone.
         let _ = answer.send(outcome);

@@ -4,6 +4,7 @@
 //! records the request, and hands it over.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -42,6 +43,8 @@ pub(crate) enum AckAction {
     Acknowledge { found: Vec<Transition>, by: AckedBy },
     /// Ends the acknowledgements of these agents.
     TakeBack(AgentPattern),
+    /// Lists the agents whose alarms are acknowledged.
+    List,
 }
 
 /// Who acknowledges an alarm, why and when.
@@ -55,10 +58,17 @@ pub(crate) struct AckedBy {
 /// What the alert service has done.
 #[derive(Debug, Default)]
 pub(crate) struct AckOutcome {
-    /// The agents whose acknowledgement has begun or ended.
+    /// The agents whose acknowledgement has begun or ended, or that were listed.
     pub(crate) agents: Vec<AgentId>,
     /// Whether there was no room for some.
     pub(crate) is_full: bool,
+}
+
+/// The agents in alarm, by whether somebody has acknowledged that.
+#[derive(Debug, Default)]
+pub(super) struct AlarmList {
+    pub(super) acknowledged: Vec<AgentId>,
+    pub(super) open: Vec<AgentId>,
 }
 
 /// What passes on requests to acknowledge alarms, and records them.
@@ -166,6 +176,19 @@ impl AckService {
     /// acknowledged. `None` when the server stops.
     async fn alarms(&self, who: &AgentPattern) -> Option<Vec<Transition>> {
         alarms(&self.queries, who).await
+    }
+
+    /// The agents whose alarms are acknowledged, and those in alarm whose alarms are not. Both are empty where no alerts
+    /// are sent. `None` when the server stops.
+    pub(super) async fn list(&self, who: &AgentPattern) -> Option<AlarmList> {
+        if self.requests.is_closed() {
+            return Some(AlarmList::default());
+        }
+        let acknowledged = self.ask(AckAction::List).await?.agents;
+        let known: HashSet<_> = acknowledged.iter().collect();
+        let alarms = self.alarms(who).await?.into_iter().filter(|found| found.to.is_alarm());
+        let open = alarms.map(|found| found.agent).filter(|agent| !known.contains(agent)).collect();
+        Some(AlarmList { acknowledged, open })
     }
 
     /// `None` when the server stops.

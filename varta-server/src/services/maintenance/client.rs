@@ -39,7 +39,7 @@ pub(crate) fn send_request_within(
     patience: Duration,
 ) -> Result<Response, Error> {
     let failed = |fault: String| Error::file(path, fault);
-    let socket = connect(path).map_err(|error| failed(no_connection(&error)))?;
+    let socket = connect(path, patience.min(PATIENCE)).map_err(|error| failed(no_connection(&error)))?;
     let peer = getsockopt(&socket, PeerCredentials)
         .map_err(|error| failed(format!("the kernel does not say who answers here: {error}")))?;
     let us = nix::unistd::geteuid().as_raw();
@@ -69,10 +69,10 @@ pub(crate) fn send_request_within(
     }
 }
 
-fn connect(path: &Path) -> io::Result<Socket> {
+fn connect(path: &Path, patience: Duration) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // The write timeout covers `connect` as well, which blocks on the full queue of a server that hangs.
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(patience))?;
     socket.connect(&SockAddr::unix(path)?)?;
     Ok(socket)
 }

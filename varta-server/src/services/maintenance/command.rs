@@ -18,6 +18,7 @@ use crate::base::time::rfc3339;
 use crate::base::visible::visible_lines;
 use crate::services::maintenance::agent_commands::{AckArgs, ForgetArgs, UnackArgs};
 use crate::services::maintenance::client::{send_request, send_request_within};
+use crate::services::maintenance::names::NamesOf;
 use crate::services::maintenance::options::{ControlSocket, NONE, Reason};
 use crate::services::maintenance::pause::{Pause, parse_pattern, parse_reason};
 use crate::services::maintenance::protocol::{Matches, Request, Response, check_length};
@@ -151,6 +152,13 @@ impl ControlArgs {
     /// The same, and waits so long for the response.
     pub(super) fn ask_within(&self, request: &Request, patience: Duration) -> Result<Response, Error> {
         send_request_within(&self.path()?, request, patience)
+    }
+
+    /// The names that complete what a user has typed as the argument of a command. None where no server answers within
+    /// a second.
+    pub(crate) fn names(&self, of: NamesOf, start: &str) -> Vec<String> {
+        let request = Request::Names { of, start: start.to_owned() };
+        self.ask_within(&request, Duration::from_secs(1)).map(|answer| answer.names).unwrap_or_default()
     }
 
     /// The pauses of a response.

@@ -66,6 +66,15 @@ impl JsonObject {
         self.number(key)?.ok_or_else(|| format!("{key}: is missing"))
     }
 
+    /// Reads a list of strings; an absent one is empty.
+    pub(crate) fn texts(&mut self, key: &str) -> Result<Vec<String>, String> {
+        let text = |value| match value {
+            Value::String(text) => Ok(text),
+            _ => Err(format!("{key}: one is not a string")),
+        };
+        self.list(key)?.into_iter().map(text).collect()
+    }
+
     /// Reads a list; an absent one is empty.
     pub(crate) fn list(&mut self, key: &str) -> Result<Vec<Value>, String> {
         match self.take(key) {

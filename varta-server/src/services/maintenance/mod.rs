@@ -13,6 +13,8 @@ mod control;
 mod forget;
 mod json_object;
 pub(in crate::services) mod metrics;
+mod name_search;
+mod names;
 mod options;
 mod pause;
 mod pause_file;
@@ -32,6 +34,7 @@ mod wall_timer;
 
 pub use self::agent_commands::{AckArgs, ForgetArgs, UnackArgs};
 pub use self::command::{ControlArgs, MaintenanceTask, PauseArgs, PausesArgs, ResumeArgs};
+pub(crate) use self::names::NamesOf;
 pub use self::options::{
     ControlSocket, MaintenanceArgs, MaintenanceOptions, PlannedPause, PlannedPauses, Reason,
 };

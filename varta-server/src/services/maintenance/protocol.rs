@@ -11,6 +11,7 @@ use crate::base::time::millis;
 use crate::domain::AgentPattern;
 use crate::domain::tracker::{AgentId, NameMatches};
 use crate::services::maintenance::json_object::JsonObject;
+use crate::services::maintenance::names::{MAX_NAMES, NamesOf};
 use crate::services::maintenance::options::{PlannedPauses, Reason};
 use crate::services::maintenance::pause::{MIN_PAUSE, Pause, parse_pattern, parse_reason};
 use crate::services::maintenance::schedule::Schedule;
@@ -29,6 +30,9 @@ const _: () = assert!(
         + 1_024
         <= MAX_RESPONSE_LEN
 );
+
+// And so do all names that are listed.
+const _: () = assert!(MAX_NAMES * (4 * Glob::MAX_LEN + 4) + 1_024 <= MAX_RESPONSE_LEN);
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +81,13 @@ pub(super) enum Request {
         /// The agents.
         who: AgentPattern,
     },
+    /// Lists the names that the argument of a command may have.
+    Names {
+        /// The command.
+        of: NamesOf,
+        /// What they begin with.
+        start: String,
+    },
 }
 
 impl Request {
@@ -114,10 +125,14 @@ impl Request {
                 Request::TakeOver { version: u32::try_from(fields.need_number("form")?).unwrap_or(u32::MAX) }
             }
             "unack" => Request::TakeBack { who: parse_who(&fields.need_text("who")?)? },
+            "names" => Request::Names {
+                of: NamesOf::parse(&fields.need_text("for")?)?,
+                start: fields.text("start")?.unwrap_or_default(),
+            },
             other => {
                 let other = other.escape_debug();
                 return Err(format!(
-                    "do: `{other}` is none of pause, resume, pauses, forget, ack, unack, reload, upgrade"
+                    "do: `{other}` is none of pause, resume, pauses, forget, ack, unack, names, reload, upgrade"
                 ));
             }
         };
@@ -157,6 +172,9 @@ impl Request {
                 json!({ "v": VERSION, "do": "take_over", "form": version })
             }
             Request::TakeBack { who } => json!({ "v": VERSION, "do": "unack", "who": who.as_str() }),
+            Request::Names { of, start } => {
+                json!({ "v": VERSION, "do": "names", "for": of.as_str(), "start": start })
+            }
         };
         format!("{fields}\n")
     }
@@ -230,6 +248,8 @@ pub(super) struct Response {
     pub(crate) acknowledged: Option<Matches>,
     /// What counts from now on after a reload, a line for each file that was read.
     pub(crate) lines: Vec<String>,
+    /// The names that were asked for.
+    pub(crate) names: Vec<String>,
 }
 
 /// The agents that a pattern matches.
@@ -268,11 +288,7 @@ impl Matches {
     fn of(value: Value) -> Result<Self, String> {
         let mut fields = JsonObject::of(value)?;
         let agents = fields.need_number("agents")?;
-        let texts = fields.list("names")?.into_iter().map(|name| match name {
-            Value::String(name) => Ok(name),
-            _ => Err("names: one is not a string".to_owned()),
-        });
-        Ok(Matches { agents, names: texts.collect::<Result<_, _>>()? })
+        Ok(Matches { agents, names: fields.texts("names")? })
     }
 }
 
@@ -308,6 +324,7 @@ impl Response {
             living: None,
             acknowledged: None,
             lines: Vec::new(),
+            names: Vec::new(),
         }
     }
 
@@ -327,6 +344,9 @@ impl Response {
                 fields.insert("kept".to_owned(), json!(self.kept));
                 if !self.lines.is_empty() {
                     fields.insert("lines".to_owned(), json!(self.lines));
+                }
+                if !self.names.is_empty() {
+                    fields.insert("names".to_owned(), json!(self.names));
                 }
                 let agents = [
                     ("matches", &self.matches),
@@ -369,12 +389,8 @@ impl Response {
         let [matches, forgotten, living, acknowledged] =
             [agents("matches")?, agents("forgotten")?, agents("living")?, agents("acknowledged")?];
         let (pauses, kept) = (fields.list("pauses")?, fields.flag("kept")?);
-        let lines = fields.list("lines")?.into_iter().map(|line| match line {
-            Value::String(line) => Ok(line),
-            _ => Err("lines: one is not a string".to_owned()),
-        });
-        let lines = lines.collect::<Result<_, _>>()?;
-        Ok(Response { outcome, word, pauses, kept, matches, forgotten, living, acknowledged, lines })
+        let (lines, names) = (fields.texts("lines")?, fields.texts("names")?);
+        Ok(Response { outcome, word, pauses, kept, matches, forgotten, living, acknowledged, lines, names })
     }
 
     /// Parses the pauses.

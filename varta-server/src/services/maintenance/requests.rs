@@ -34,12 +34,12 @@ use crate::services::maintenance::wall_timer::WallTimer;
 /// The pauses with their file and metrics.
 #[derive(Debug)]
 pub(super) struct PauseService {
-    pauses: Pauses,
+    pub(super) pauses: Pauses,
     keeper: Persister,
     metrics: MaintenanceMetrics,
-    queries: mpsc::Sender<Query>,
+    pub(super) queries: mpsc::Sender<Query>,
     forget: ForgetService,
-    acks: AckService,
+    pub(super) acks: AckService,
     reloads: Reloader,
     handovers: mpsc::Sender<HandoverRequest>,
 }
@@ -82,6 +82,10 @@ impl PauseService {
                 let answer = self.acks.take_back(who, uid).await;
                 Response { kept: self.keeper.has_place(), ..answer }
             }
+            Request::Names { of, start } => match self.names(of, &start).await {
+                Some(names) => Response { names, ..self.done(None, Vec::new()) },
+                None => Response::refused("the server ends"),
+            },
         }
     }
 

@@ -98,7 +98,7 @@ impl Transition {
 }
 
 /// The identity of an agent, as people and metrics know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AgentId {
     /// The name that groups an agent's incarnations. Shared: thousands of workers have the same one.
     pub name: Arc<str>,

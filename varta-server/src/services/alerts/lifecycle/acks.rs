@@ -93,6 +93,11 @@ impl AlertState {
         selected.into_iter().map(|(_, agent)| agent).collect()
     }
 
+    /// The agents whose alarms are acknowledged.
+    pub(in crate::services::alerts) fn acknowledged(&self) -> Vec<AgentId> {
+        self.acks.values().map(|ack| ack.kept.agent.id()).collect()
+    }
+
     /// The agents whose alarms are acknowledged, if they are others than at the last call.
     pub(in crate::services::alerts) fn poll_acks(&mut self) -> Option<HashSet<AgentKey>> {
         std::mem::take(&mut self.are_acks_changed).then(|| self.acks.keys().cloned().collect())

@@ -21,6 +21,7 @@ fn what_is_said_is_understood() {
         Request::Reload,
         Request::Upgrade,
         Request::TakeOver { version: 7 },
+        Request::Names { of: NamesOf::Forget, start: "a \"".to_owned() },
     ] {
         let line = request.to_line();
         assert!(line.ends_with('\n') && line.len() <= MAX_REQUEST_LEN);
@@ -36,6 +37,7 @@ fn what_is_said_is_understood() {
         living: None,
         acknowledged: None,
         lines: vec!["a was read again".to_owned()],
+        names: vec!["a".to_owned(), "a \"b\"".to_owned()],
     };
     for answer in [answer, Response::refused("no"), Response::malformed("what?")] {
         assert_eq!(Response::parse(answer.to_line().as_bytes()), Ok(answer));
@@ -58,6 +60,11 @@ fn a_request_that_makes_no_sense_is_told_what_is_wrong() {
         (r#"{"v":1,"do":"pauses","all":true}"#, "all: there is no such key here"),
         (r#"{"v":1,"do":"forget"}"#, "who: is missing"),
         (r#"{"v":1,"do":"forget","who":""}"#, "who: has 1 to 128 characters"),
+        (r#"{"v":1,"do":"names"}"#, "for: is missing"),
+        (
+            r#"{"v":1,"do":"names","for":"reload"}"#,
+            "for: `reload` is none of pause, resume, forget, ack, unack",
+        ),
         (r#"{"v":1,"do":"resume"}"#, "pattern: is missing"),
         (r#"{"v":1,"do":"resume","pattern":""}"#, "pattern: has 1 to 128 characters"),
         (r#"{"v":1,"do":"resume","pattern":"a","for_ms":1000}"#, "for_ms: there is no such key here"),
