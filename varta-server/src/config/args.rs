@@ -168,13 +168,19 @@ impl Args {
         let is_shown = command.get_name() == SHOW;
         let settings = |file| if is_shown { origin::settings(command, given, file) } else { Vec::new() };
         let settings = if let Ok(Some(path)) = given.try_get_one::<PathBuf>("config") {
-            let mut read = ConfigFile::read(path, &words, &definition)?;
+            let (mut read, faults) = ConfigFile::read(path, &words, &definition)?;
             let from_file = read.count_effective(|key| is_open(command, given, key));
             let settings = settings(Some(&read));
             // Inserted at the front, behind the names of the program and the subcommand, and before any `--`.
             let behind_names = words.len().min(1 + depth);
             words.splice(behind_names..behind_names, from_file.into_iter().map(OsString::from));
-            matches = definition.try_get_matches_from(words)?;
+            let with_file = definition.try_get_matches_from(words);
+            if let Some(faults) = faults {
+                let rest = with_file.ok().and_then(|matches| Args::from_arg_matches(&matches).ok());
+                let others = rest.and_then(|args| args.options(Some(&read), LookUps::LeftOut).err());
+                return Err(read.with_other_faults(faults, others));
+            }
+            matches = with_file?;
             file = Some(read);
             settings
         } else {

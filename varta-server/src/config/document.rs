@@ -93,8 +93,8 @@ impl Document {
     ///
     /// # Errors
     ///
-    /// The first syntax error, or else all unknown keys and invalid values.
-    pub(super) fn parse(text: &str, command: &Command) -> Result<Self, ParseErrors> {
+    /// The first syntax error, or else all unknown keys and invalid values, with what the rest says.
+    pub(super) fn parse(text: &str, command: &Command) -> (Self, ParseErrors) {
         let mut faults = ParseErrors::default();
         let document = match DeTable::parse(text) {
             Ok(document) => document,
@@ -103,7 +103,7 @@ impl Document {
                     offset: error.span().map_or(0, |span| span.start),
                     text: format!("is not TOML: {}", error.message().replace('\n', ", ")),
                 });
-                return Err(faults);
+                return (Document::default(), faults);
             }
         };
         let mut content = Document::default();
@@ -119,7 +119,7 @@ impl Document {
                 Err(fault) => faults.push(fault),
             }
         }
-        if faults.is_empty() { Ok(content) } else { Err(faults) }
+        (content, faults)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::config::document::{self, Document, FileOption, ShownTable, Tables};
 /// A longer file was not written by people.
 const MAX_FILE_LEN: u64 = 1 << 20;
 
-/// A file of `--config` that was parsed successfully. Keeps its content, and can be reloaded.
+/// A file of `--config` that was parsed. Keeps its content, and can be reloaded.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     path: PathBuf,
@@ -48,17 +48,21 @@ pub struct Reloaded {
 }
 
 impl ConfigFile {
-    /// Reads a file. `words` is the command line that names it, and `command` the definition of that.
+    /// Reads a file. `words` is the command line that names it, and `command` the definition of that. With it come the
+    /// unknown keys and invalid values, each with its line, which make the whole file unusable.
     ///
     /// # Errors
     ///
-    /// The first of: it cannot be read, is not a regular file, is too long, or is not TOML; else all unknown
-    /// keys and invalid values, each with its line.
-    pub(crate) fn read(path: &Path, words: &[OsString], command: &Command) -> Result<Self, Error> {
+    /// It cannot be read, is not a regular file, or is too long.
+    pub(crate) fn read(
+        path: &Path,
+        words: &[OsString],
+        command: &Command,
+    ) -> Result<(Self, Option<Error>), Error> {
         let (text, warning) = read_text(path)?;
-        let content =
-            Document::parse(&text, command).map_err(|faults| located(path, text.as_bytes(), faults))?;
-        Ok(ConfigFile {
+        let (content, faults) = Document::parse(&text, command);
+        let faults = (!faults.is_empty()).then(|| located(path, text.as_bytes(), faults));
+        let file = ConfigFile {
             path: path.to_path_buf(),
             text: text.as_str().into(),
             content,
@@ -67,7 +71,8 @@ impl ConfigFile {
             hash: hash_of(text.as_bytes()),
             words: words.to_vec(),
             definition: command.clone(),
-        })
+        };
+        Ok((file, faults))
     }
 
     /// Reads the file again, and the files that it names, and returns all settings, which are not applied.
@@ -135,6 +140,26 @@ impl ConfigFile {
         &self.content.tables
     }
 
+    /// Adds to the unknown keys and invalid values of the file what is wrong with its other options by themselves. What
+    /// is said of another option too is left out, as it may come from the faults that are there already.
+    pub(crate) fn with_other_faults(&self, faults: Error, others: Option<Error>) -> Error {
+        let (mut lines, more) = match faults {
+            Error::ConfigLine { line, fault, .. } => (vec![(line, fault)], 0),
+            Error::ConfigLines { faults, more, .. } => (faults, more),
+            error => return error,
+        };
+        let others = match others.map(|error| self.locate(error)) {
+            Some(Error::Configuration { faults, .. }) => faults,
+            error => error.into_iter().collect(),
+        };
+        lines.extend(others.into_iter().filter_map(|error| match error {
+            Error::ConfigLine { line, fault, .. } if !fault.contains("--") => Some((line, fault)),
+            _ => None,
+        }));
+        lines.sort_by_key(|(line, _)| *line);
+        with_lines(&self.path, lines, more)
+    }
+
     /// Adds the lines of the file to an error about options that the file has set. Several are in the order of the
     /// file, behind those that it has not set.
     #[must_use]
@@ -159,14 +184,19 @@ impl ConfigFile {
 /// The faults of the text of a file, each with its line.
 fn located(path: &Path, text: &[u8], faults: ParseErrors) -> Error {
     let (faults, more) = faults.in_order();
-    let mut lines = faults.into_iter().map(|fault| (line_at(text, fault.offset), fault.text));
-    let (line, fault) = lines.next().unwrap_or_default();
-    let others: Vec<_> = lines.collect();
+    let lines = faults.into_iter().map(|fault| (line_at(text, fault.offset), fault.text));
+    with_lines(path, lines.collect(), more)
+}
+
+/// Faults with their lines, of which the first few are told.
+fn with_lines(path: &Path, mut faults: Vec<(usize, String)>, more: usize) -> Error {
     let path = path.to_path_buf();
-    if others.is_empty() {
-        return Error::ConfigLine { path, line, fault };
+    if let ([(line, fault)], 0) = (&mut faults[..], more) {
+        return Error::ConfigLine { path, line: *line, fault: std::mem::take(fault) };
     }
-    Error::ConfigLines { path, faults: std::iter::once((line, fault)).chain(others).collect(), more }
+    let more = more + faults.len().saturating_sub(ParseErrors::MAX);
+    faults.truncate(ParseErrors::MAX);
+    Error::ConfigLines { path, faults, more }
 }
 
 fn hash_of(text: &[u8]) -> u64 {
@@ -232,7 +262,8 @@ mod tests {
 
     fn read(path: &Path) -> Result<ConfigFile, Error> {
         let words = ["varta-server".into(), "--config".into(), path.into()];
-        ConfigFile::read(path, &words, &args::definition())
+        let (file, faults) = ConfigFile::read(path, &words, &args::definition())?;
+        faults.map_or(Ok(file), Err)
     }
 
     fn refused(path: &Path) -> String {

@@ -7,7 +7,8 @@ use crate::config::args;
 use crate::services::recovery::{Action, RecoveryEntry, SignalScope};
 
 fn parse(text: &str) -> Result<Document, ParseErrors> {
-    Document::parse(text, &args::definition())
+    let (document, faults) = Document::parse(text, &args::definition());
+    if faults.is_empty() { Ok(document) } else { Err(faults) }
 }
 
 /// The lines and the texts of the faults, and how many more there are.
