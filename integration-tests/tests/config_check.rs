@@ -73,8 +73,8 @@ fn all_faults_are_printed_a_line_for_each_with_the_file_and_the_line() {
     // Also values out of range, and not what may be without effect only because of the other faults.
     refused(
         "stall-after = \"1ms\"\nsecure-upd = \"127.0.0.1:1\"\nkey-file = \"k\"\nmetrics-addr = \"0.0.0.0:1\"\n\
-         webhook = \"ftp://a\"\nmax-agents = \"7\"\n[[rule]]\nnam = \"a\"\n",
-        &["1: stall-after: ", "2: secure-upd: ", "5: webhook: ", "6: max-agents: ", "8: rule: nam: "],
+         webhook = \"ftp://a\"\nmax-agents = \"7\"\n[[rule]]\nname = \"a\"\nstal-after = \"1s\"\n",
+        &["1: stall-after: ", "2: secure-upd: ", "5: webhook: ", "6: max-agents: ", "9: rule: stal-after: "],
     );
     // Right by themselves, and out of range or without effect.
     refused(
