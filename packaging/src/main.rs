@@ -87,7 +87,16 @@ fn completion(shell: Shell) -> io::Result<String> {
             text = text.replace("varta__subcmd__server", "varta__server");
             text.push_str(include_str!("names.bash"));
         }
-        Shell::Fish => text.push_str(include_str!("names.fish")),
+        Shell::Fish => {
+            // clap_complete 4.6 takes a last option that still waits for its value for wrong usage, and then offers no
+            // values: the words before it are enough to find the command.
+            let parse = |words: &str| {
+                format!("argparse -s (__fish_varta_server_global_optspecs) -- {words} 2>/dev/null\n")
+            };
+            let whole = parse("$cmd");
+            text = text.replace(&whole, &format!("{whole}    or {}", parse("$cmd[1..-2]")));
+            text.push_str(include_str!("names.fish"));
+        }
         // Before its last command, which calls the function.
         Shell::Zsh => {
             let end = text.rfind("if [ \"$funcstack[1]\"");
