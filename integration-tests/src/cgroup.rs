@@ -119,7 +119,10 @@ impl Drop for Freezer {
 
 /// A cgroup whose processes have little memory. It is removed as [`Freezer`] is.
 #[derive(Debug)]
-pub struct LittleMemory(PathBuf);
+pub struct LittleMemory {
+    directory: PathBuf,
+    bytes: u64,
+}
 
 impl LittleMemory {
     /// Makes one with a limit in bytes, in the version that limits memory on this host.
@@ -128,41 +131,67 @@ impl LittleMemory {
     ///
     /// No version limits memory here, or this user may not make cgroups.
     pub fn make(bytes: u64) -> io::Result<Self> {
-        let version_1 = make(CgroupVersion::One, "memory").map(LittleMemory).and_then(|cgroup| {
-            cgroup.limit("memory.limit_in_bytes", bytes)?;
+        let make = |version| {
+            let cgroup = LittleMemory { directory: make(version, "memory")?, bytes };
+            cgroup.set_limits()?;
+            Ok(cgroup)
+        };
+        make(CgroupVersion::One).or_else(|_: io::Error| make(CgroupVersion::Two))
+    }
+
+    /// Removes it and makes another with the same path and limit. All processes of it must have ended or left.
+    ///
+    /// # Errors
+    ///
+    /// It is not removed, or cannot be made.
+    pub fn make_again(&self) -> io::Result<()> {
+        wait_for(|| fs::remove_dir(&self.directory).ok()).ok_or(io::ErrorKind::ResourceBusy)?;
+        fs::create_dir(&self.directory)?;
+        self.set_limits()
+    }
+
+    /// Moves a process of it to the cgroup above.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn release(&self, pid: u32) -> io::Result<()> {
+        let above = self.directory.parent().ok_or(io::ErrorKind::NotFound)?;
+        fs::write(above.join("cgroup.procs"), pid.to_string())
+    }
+
+    fn set_limits(&self) -> io::Result<()> {
+        if self.limit("memory.limit_in_bytes", self.bytes).is_ok() {
             // Swap counts too where it is counted.
-            let _ = cgroup.limit("memory.memsw.limit_in_bytes", bytes);
-            Ok(cgroup)
-        });
-        version_1.or_else(|_| {
-            let cgroup = LittleMemory(make(CgroupVersion::Two, "memory")?);
-            cgroup.limit("memory.max", bytes)?;
-            let _ = cgroup.limit("memory.swap.max", 0);
-            Ok(cgroup)
-        })
+            let _ = self.limit("memory.memsw.limit_in_bytes", self.bytes);
+            return Ok(());
+        }
+        self.limit("memory.max", self.bytes)?;
+        let _ = self.limit("memory.swap.max", 0);
+        Ok(())
     }
 
     fn limit(&self, file: &str, bytes: u64) -> io::Result<()> {
         // Opened and not made: without the controller there is no such file.
-        let mut file = fs::OpenOptions::new().write(true).open(self.0.join(file))?;
+        let mut file = fs::OpenOptions::new().write(true).open(self.directory.join(file))?;
         io::Write::write_all(&mut file, bytes.to_string().as_bytes())
     }
 
     /// Has a program run in it from its beginning.
     #[must_use]
     pub fn command(&self, program: &Command) -> Command {
-        command_in(&self.0, program)
+        command_in(&self.directory, program)
     }
 
     /// The last part of its path.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.0.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+        self.directory.file_name().and_then(|name| name.to_str()).unwrap_or_default()
     }
 }
 
 impl Drop for LittleMemory {
     fn drop(&mut self) {
-        wait_for(|| fs::remove_dir(&self.0).ok());
+        wait_for(|| fs::remove_dir(&self.directory).ok());
     }
 }

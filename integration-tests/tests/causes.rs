@@ -90,6 +90,34 @@ fn an_end_for_want_of_memory_is_told_from_any_other_kill_and_the_cgroup_is_named
 }
 
 #[test]
+fn an_end_for_want_of_memory_is_told_in_a_cgroup_that_was_removed_and_made_again() {
+    let cgroup = match LittleMemory::make(LITTLE) {
+        Ok(cgroup) => cgroup,
+        Err(error) => return skip(&format!("no cgroup with a limit of memory can be made here: {error}")),
+    };
+    let server = Server::start(["--stall-after", "1h"]);
+    let start = || {
+        let mut worker = worker_command();
+        worker.arg("--socket").arg(server.socket()).args(["--interval-ms", "3600000"]);
+        let worker = AgentProcess::run(cgroup.command(&worker));
+        server.expect(agent(&worker).up());
+        worker
+    };
+    // The server goes on to watch one that was started there, and moves out.
+    let (mut eater, moved) = (start(), start());
+    eater.ask("eat");
+    server.expect(agent(&eater).down().because("oom_killed"));
+    eater.wait();
+    cgroup.release(moved.pid()).unwrap();
+    cgroup.make_again().unwrap();
+    let mut second = start();
+    second.ask("eat");
+    server.expect(agent(&second).down().because("oom_killed"));
+    moved.signal(Signal::Kill);
+    server.expect(agent(&moved).down().because("killed"));
+}
+
+#[test]
 fn a_process_whose_main_thread_has_ended_is_seen_by_one_that_lives() {
     with_looks_in_time(|server| {
         let mut worker = server.start_agent(&[]);

@@ -126,7 +126,7 @@ fn path_of(path: &str) -> Option<&str> {
 }
 
 /// The number after a name, in a file with one name and one number on each line.
-pub(crate) fn read_number(file: &Path, wanted: &str) -> Option<u64> {
+fn read_number(file: &Path, wanted: &str) -> Option<u64> {
     flat_number(read_some(file, &mut [0; FACTS_ROOM])?, wanted)
 }
 

@@ -5,16 +5,15 @@
 //! first watch of a cgroup is kept, and compared when a process of it dies by SIGKILL. A beat costs nothing
 //! here, a watched process one file and one more for each cgroup that is new, and an end by SIGKILL one read.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use crate::domain::process::ExitStatus;
-use crate::observe::cgroup::{
-    controller_path, levels, read_lines, read_number, read_number_again, unified_path,
-};
+use crate::observe::cgroup::{controller_path, levels, read_lines, read_number_again, unified_path};
 use crate::observe::hierarchy::Hierarchies;
 
 /// The most cgroups whose counts are kept. An end in a further one is told as that by any SIGKILL.
@@ -43,6 +42,8 @@ struct KillCount {
     file: PathBuf,
     /// The same, kept open.
     open: Option<File>,
+    /// The inode number of the file, which another cgroup under the same path does not have.
+    inode: u64,
     /// The kills that were there at first, and those that have explained the end of a process since.
     seen: u64,
     /// The watched processes in the cgroup and below.
@@ -70,18 +71,24 @@ impl OomWatch {
             return;
         }
         let mut is_counted = false;
+        // A cgroup is removed before those above it: above one that is the same, all are.
+        let mut may_be_others = true;
         for level in levels(path).take(version.levels()) {
             if let Some(count) = self.counts.get_mut(level) {
                 count.processes += 1;
                 is_counted = true;
+                may_be_others = may_be_others && !count.is_the_same();
+                if may_be_others {
+                    self.open -= usize::from(count.open.is_some());
+                    count.begin_anew(self.open < self.max_open);
+                    self.open += usize::from(count.open.is_some());
+                }
             } else if self.counts.len() < MAX_CGROUPS
                 && let Some(file) = version.file(level, &self.hierarchies)
-                && let Some(seen) = read_number(&file, KILLS)
+                && let Some(count) = KillCount::begin(file, self.open < self.max_open)
             {
-                let may_keep = self.open < self.max_open;
-                let open = may_keep.then(|| File::open(&file).ok()).flatten();
-                self.open += usize::from(open.is_some());
-                self.counts.insert(level.into(), KillCount { file, open, seen, processes: 1 });
+                self.open += usize::from(count.open.is_some());
+                self.counts.insert(level.into(), count);
                 is_counted = true;
             }
         }
@@ -138,10 +145,38 @@ impl OomWatch {
 const KILLS: &str = "oom_kill";
 
 impl KillCount {
-    /// The kills by now. A cgroup that was removed and made again has another file under the same name.
+    /// The count of a cgroup for its first process. `None` where it cannot be read.
+    fn begin(path: PathBuf, may_keep: bool) -> Option<Self> {
+        let file = File::open(&path).ok()?;
+        let inode = file.metadata().ok()?.ino();
+        let seen = read_number_again(&file, KILLS)?;
+        Some(KillCount { file: path, open: may_keep.then_some(file), inode, seen, processes: 1 })
+    }
+
+    /// Goes on with the cgroup that has the path by now: kills in the one before explain no end there. Where its
+    /// count cannot be read, none explains an end.
+    fn begin_anew(&mut self, may_keep: bool) {
+        self.open = None;
+        self.inode = 0;
+        if let Some(count) = Self::begin(self.file.clone(), may_keep) {
+            *self = KillCount { processes: self.processes, ..count };
+        }
+    }
+
+    /// Whether the path is still that of the same cgroup.
+    fn is_the_same(&self) -> bool {
+        fs::metadata(&self.file).is_ok_and(|file| file.ino() == self.inode)
+    }
+
+    /// The kills by now; `None` when the cgroup was removed, although another may have its path.
     fn read(&self) -> Option<u64> {
-        let kept = self.open.as_ref().and_then(|file| read_number_again(file, KILLS));
-        kept.or_else(|| read_number(&self.file, KILLS))
+        if let Some(kept) = &self.open {
+            // The kernel does not read the file of a removed cgroup.
+            return read_number_again(kept, KILLS);
+        }
+        let file = File::open(&self.file).ok()?;
+        let is_the_same = file.metadata().ok()?.ino() == self.inode;
+        is_the_same.then(|| read_number_again(&file, KILLS)).flatten()
     }
 }
 
@@ -179,8 +214,6 @@ fn memory_path<'l>(lines: &'l str, hierarchies: &Hierarchies) -> Option<(&'l str
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     const KILLED: ExitStatus = ExitStatus::Killed { signal: 9, core_dumped: false };
@@ -208,6 +241,15 @@ mod tests {
             fs::create_dir_all(&directory).unwrap();
             let text = format!("low 0\nunder_oom 0\noom 7\noom_kill {number}\noom_group_kill 0\n");
             fs::write(directory.join(self.name), text).unwrap();
+        }
+
+        /// Has the path of a cgroup be that of another, which has counted so many kills.
+        fn make_again(&self, cgroup: &str, number: u32) {
+            let directory = self.directory.path().join(cgroup);
+            // Its inode numbers are not given again while it is there, as those of a cgroup are not.
+            let number_of_it = fs::metadata(&directory).unwrap().ino();
+            fs::rename(&directory, directory.with_extension(number_of_it.to_string())).unwrap();
+            self.kills(cgroup, number);
         }
 
         fn remove(&self, cgroup: &str) {
@@ -251,6 +293,52 @@ mod tests {
     }
 
     #[test]
+    fn a_cgroup_that_was_removed_and_made_again_has_a_count_of_its_own() {
+        for max_open in [0, 1, 2] {
+            let (host, mut watch) = Host::new(Version::Two, max_open);
+            for (cgroup, kills) in [("s", 9), ("s/a", 5)] {
+                host.kills(cgroup, kills);
+            }
+            // It has moved to another cgroup since, and so the count is kept.
+            watch.watch_in(1, "0::/s/a\n");
+            host.make_again("s/a", 0);
+            watch.watch_in(2, "0::/s/a\n");
+            watch.watch_in(3, "0::/s/a\n");
+            assert_eq!((watch.counts.len(), watch.open), (2, max_open));
+            host.kills("s", 10);
+            host.kills("s/a", 1);
+            assert_eq!(watch.end(2, KILLED).as_deref(), Some("/s/a"), "{max_open}");
+            assert_eq!(watch.end(3, KILLED), None, "that kill is explained");
+            // What the other one has counted before anybody there was watched explains nothing.
+            host.make_again("s", 9);
+            host.kills("s/a", 3);
+            watch.watch_in(4, "0::/s/a\n");
+            assert_eq!(watch.end(4, KILLED), None);
+            host.remove("s");
+            watch.watch_in(5, "0::/s/a\n");
+            for pid in [1, 5] {
+                assert_eq!(watch.end(pid, KILLED), None);
+            }
+            assert_eq!((watch.counts.len(), watch.open), (0, 0));
+        }
+    }
+
+    #[test]
+    fn the_kills_in_a_cgroup_that_was_made_again_say_nothing_of_processes_of_the_one_before() {
+        let (host, mut watch) = Host::new(Version::Two, 0);
+        for (cgroup, kills) in [("s", 1), ("s/a", 1)] {
+            host.kills(cgroup, kills);
+        }
+        watch.watch_in(1, "0::/s/a\n");
+        host.make_again("s/a", 7);
+        assert_eq!(watch.end(1, KILLED), None, "the one above has counted none");
+        watch.watch_in(2, "0::/s/a\n");
+        host.make_again("s/a", 0);
+        host.kills("s", 2);
+        assert_eq!(watch.end(2, KILLED).as_deref(), Some("/s"));
+    }
+
+    #[test]
     fn a_process_in_a_cgroup_without_a_count_is_told_by_the_one_above() {
         let (host, mut watch) = Host::new(Version::Two, 0);
         host.kills("s", 0);
@@ -275,7 +363,7 @@ mod tests {
         watch.unwatch(2);
         assert_eq!((watch.counts.len(), watch.of_process.len(), watch.open), (0, 0, 0));
         for number in 0..MAX_CGROUPS {
-            let unread = KillCount { file: PathBuf::new(), open: None, seen: 0, processes: 1 };
+            let unread = KillCount { file: PathBuf::new(), open: None, inode: 0, seen: 0, processes: 1 };
             watch.counts.insert(format!("/other/{number}").into(), unread);
         }
         watch.watch_in(4, "0::/s/a\n");
