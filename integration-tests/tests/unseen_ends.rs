@@ -8,7 +8,7 @@ use std::process::Command;
 
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::sys::{self, NOBODY};
-use varta_integration_tests::{AgentProcess, Options, Server, Signal, agent};
+use varta_integration_tests::{AgentProcess, Options, Server, Signal, agent, metric};
 
 /// Whether the kernel gives the status of a process that was reaped before its datagram was read: Linux 6.16
 /// and later do.
@@ -45,19 +45,26 @@ fn how_a_process_ended_that_was_gone_before_its_only_beat_was_read_is_known() {
     }
 }
 
-#[test]
-fn ends_and_silences_are_noticed_though_proc_hides_the_agents() {
+/// A server whose `/proc` hides the agents, which are another user's: the server, and how agents are started. `None`
+/// where that cannot be.
+fn with_hidden_agents(options: Options) -> Option<(Server, [String; 2])> {
     let script =
         "mount -t proc -o hidepid=2,gid=65533 proc /proc && exec setpriv --bounding-set -sys_ptrace \"$@\"";
     let starter = ["unshare", "--mount", "/bin/sh", "-c", script, "starter"];
     let trial = Command::new(starter[0]).args(&starter[1..]).arg("true").output();
     if sys::user() != 0 || !trial.is_ok_and(|trial| trial.status.success()) {
-        return skip("/proc cannot be mounted here: that takes root, `unshare` and `setpriv`");
+        skip("/proc cannot be mounted here: that takes root, `unshare` and `setpriv`");
+        return None;
     }
     let user = NOBODY.to_string();
-    let options = Options::from(["--stall-after", "1s", "--allow-uid", &user]).open_to_all();
-    let server = Server::start(options.started_by(starter));
-    let arguments = ["--user", &user];
+    let options = options.args(["--allow-uid", &user]).open_to_all();
+    Some((Server::start(options.started_by(starter)), ["--user".to_owned(), user]))
+}
+
+#[test]
+fn ends_and_silences_are_noticed_though_proc_hides_the_agents() {
+    let Some((server, user)) = with_hidden_agents(Options::from(["--stall-after", "1s"])) else { return };
+    let arguments = user.each_ref().map(String::as_str);
     let mut well = server.start_agent(&arguments);
     let mut badly = server.start_agent(&arguments);
     let mut killed = server.start_agent(&arguments);
@@ -73,4 +80,33 @@ fn ends_and_silences_are_noticed_though_proc_hides_the_agents() {
     server.expect(agent(&badly).down().because("exited"));
     server.expect(agent(&killed).down().because("killed"));
     server.expect(agent(&silent).stalled().because("silent"));
+}
+
+#[test]
+fn who_takes_the_place_of_a_hidden_process_that_its_parent_has_not_reaped_leaves_no_dead_row() {
+    let Some((server, user)) = with_hidden_agents(Options::from(["--stall-after", "1h"])) else { return };
+    let [option, user] = user.each_ref().map(String::as_str);
+    let arguments = [option, user, "--name", "worker"];
+    let mut workers = vec![server.start_agent(&arguments)];
+    server.await_agents("up", 1);
+    for _ in 0..5 {
+        let before = workers.last().unwrap();
+        before.signal(Signal::Kill);
+        before.await_zombie();
+        workers.push(server.start_agent(&arguments));
+        server.expect(agent(workers.last().unwrap()).up());
+    }
+    server.expect(metric("varta_agent_restarts_total").with("agent", "worker").is(5.0));
+    for worker in &mut workers[..5] {
+        worker.wait();
+    }
+    // Behind all that the parent's questions lead to.
+    let mut last = server.start_agent(&[option, user, "--name", "last"]);
+    last.signal(Signal::Kill);
+    last.wait();
+    server.expect(agent(&last).down().because("killed"));
+    let scrape = server.scrape();
+    let rows: Vec<_> =
+        scrape.matching("varta_agent_up", &[("agent", "worker")]).map(|row| row.value).collect();
+    assert_eq!(rows, [1.0], "{}", scrape.text);
 }

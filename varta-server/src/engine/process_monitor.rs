@@ -73,12 +73,14 @@ impl Processes for ProcessLookup<'_> {
     }
 
     fn ended(&mut self) -> Vec<EndedProcess> {
-        let ended = |exit: &ProcessExit| {
-            let WatchedProcess { pid, start_time, tag, lineage } = exit.process;
-            let process = ProcessId { pid, start_time: start_time?, tag };
-            Some(EndedProcess { process, death: exit.death, lineage })
+        let ended = |process: &WatchedProcess, death| {
+            let WatchedProcess { pid, start_time, tag, lineage } = *process;
+            let process = start_time.map(|start_time| ProcessId { pid, start_time, tag });
+            EndedProcess { pid, process, death, lineage }
         };
-        self.watcher.peek().filter_map(ended).collect()
+        let mut all: Vec<_> = self.watcher.peek().map(|exit| ended(&exit.process, exit.death)).collect();
+        all.extend(self.watcher.unreaped().map(|process| ended(process, ExitStatus::Unknown)));
+        all
     }
 }
 

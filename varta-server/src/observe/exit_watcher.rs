@@ -290,6 +290,15 @@ impl ExitWatcher {
         self.peeked.iter()
     }
 
+    /// The processes that are dead and whose exit status is awaited: the first of them, some dozens at most.
+    pub(crate) fn unreaped(&self) -> impl Iterator<Item = &WatchedProcess> {
+        let awaited = self.unreaped.iter().filter_map(|(until, key)| {
+            let watched = self.watched.get(key)?;
+            (watched.unreaped_until == *until).then_some(&watched.process)
+        });
+        awaited.take(EVENTS)
+    }
+
     /// The exits that were looked at and not taken.
     pub(crate) fn peeked(&self) -> impl Iterator<Item = &ProcessExit> {
         self.peeked.iter()

@@ -73,8 +73,9 @@ pub trait Processes {
     /// silence: never for an ordinary beat.
     fn identify(&mut self, pid: u32) -> Option<ProcessIdentity>;
 
-    /// The processes whose end is known and has not been handled yet, so that a newcomer is recognised as the
-    /// successor of one of them. Called on the first beat of an agent.
+    /// The processes whose end is known and has not been handled yet, if only because it is not known how they
+    /// ended, so that a newcomer is recognised as the successor of one of them. Called on the first beat of an
+    /// agent.
     fn ended(&mut self) -> Vec<EndedProcess> {
         Vec::new()
     }
@@ -83,8 +84,10 @@ pub trait Processes {
 /// A process that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedProcess {
-    /// The process.
-    pub process: ProcessId,
+    /// Its pid.
+    pub pid: u32,
+    /// The process; `None` if it could not be identified, because `/proc` hides it.
+    pub process: Option<ProcessId>,
     /// How it ended.
     pub death: ExitStatus,
     /// What it has in common with its successor.

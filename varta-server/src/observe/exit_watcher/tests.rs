@@ -193,6 +193,25 @@ async fn a_status_that_nobody_asks_for_is_not_waited_for_without_end() {
 }
 
 #[tokio::test]
+async fn who_is_dead_is_known_before_it_is_known_how_it_ended() {
+    let mut child = Child::shell("read line; exit 3");
+    let mut watcher = watcher();
+    watcher.read_stat = |_| None;
+    watch(&mut watcher, 1, &child);
+    let dead = |watcher: &mut ExitWatcher| -> Vec<_> {
+        let peeked: Vec<_> = watcher.peek().map(|exit| exit.process).collect();
+        peeked.into_iter().chain(watcher.unreaped().copied()).collect()
+    };
+    assert_eq!(dead(&mut watcher), []);
+    become_zombie(&mut child);
+    for _ in 0..2 {
+        assert_eq!(dead(&mut watcher), [of(&child)]);
+    }
+    watcher.unwatch(1);
+    assert_eq!(watcher.unreaped().count(), 0);
+}
+
+#[tokio::test]
 async fn a_process_that_proc_hides_is_watched_by_its_pid_alone() {
     let mut child = Child::shell("read line; exit 3");
     let mut watcher = watcher();

@@ -167,6 +167,13 @@ impl Tracker {
         self.find_incarnation(process).filter(|number| !self.agents.rest(*number).is_dead)
     }
 
+    /// The agent that is a living local process with this pid, and could not be identified.
+    pub(super) fn find_hidden(&self, pid: u32) -> Option<u32> {
+        let number = self.agents.find(IndexKey::local(pid))?;
+        let is_it = self.incarnation(number).is_none() && !self.agents.rest(number).is_dead;
+        is_it.then_some(number)
+    }
+
     /// The agent that is or was this local process.
     fn find_incarnation(&self, process: ProcessId) -> Option<u32> {
         let number = self.agents.find(IndexKey::local(process.pid))?;

@@ -79,8 +79,9 @@ impl Tracker {
         processes: &mut impl Processes,
     ) -> bool {
         let AgentCold { name, name_source, .. } = *self.agents.rest(number);
-        for EndedProcess { process, death, lineage } in processes.ended() {
-            let Some(other) = self.find_process(process).filter(|other| *other != number) else { continue };
+        for EndedProcess { pid, process, death, lineage } in processes.ended() {
+            let other = process.map_or_else(|| self.find_hidden(pid), |process| self.find_process(process));
+            let Some(other) = other.filter(|other| *other != number) else { continue };
             let rest = self.agents.rest(other);
             let is_of_series = name_source.is_series() && rest.name_source.is_series();
             let is_predecessor = rest.name == name && (is_of_series || lineage.has_same_command(newcomer));

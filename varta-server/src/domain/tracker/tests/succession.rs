@@ -52,7 +52,7 @@ impl World {
 /// The end of a process of [`World::comes`] that the kernel has reported.
 fn ended(pid: u32, death: ExitStatus) -> EndedProcess {
     let process = ProcessId::new(pid, NonZeroU64::new(u64::from(pid)).unwrap());
-    EndedProcess { process, death, lineage: WORKER }
+    EndedProcess { pid, process: Some(process), death, lineage: WORKER }
 }
 
 /// A Hello with the name `billing`.
@@ -328,4 +328,32 @@ fn a_beat_of_a_process_that_is_there_proves_that_it_lives() {
     assert_eq!(world.transitions(), [(7, UP, Cause::Recovered)]);
     world.refuse_looks(at(2));
     assert_eq!(world.requests, [TrackerRequest::Watch(process)], "its next end is noticed");
+}
+
+#[test]
+fn a_process_that_is_hidden_has_a_successor_as_any_though_it_is_not_known_how_it_ended() {
+    let mut world = World::new();
+    let hidden =
+        |pid| EndedProcess { pid, process: None, death: ExitStatus::Unknown, lineage: Lineage::default() };
+    // `/proc` shows none of them, and each is named by its Hello.
+    let comes = |world: &mut World, pid, seconds| {
+        world.handle_control(&says_billing(pid, at(seconds)));
+        world.hear(Handle::connect(pid, at(seconds)).next(at(seconds), Status::Ok));
+    };
+    comes(&mut world, 1, 0);
+    comes(&mut world, 2, 0);
+    for pid in 3..8 {
+        world.changes();
+        world.processes.ended = vec![hidden(pid - 1), hidden(99)];
+        comes(&mut world, pid, u64::from(pid));
+        let [end, up] = &world.changes()[..] else { panic!("an end and a first beat") };
+        assert_eq!((end.agent.pid, end.to), (pid - 1, Verdict::Gone));
+        assert_eq!((up.agent.pid, up.to), (pid, UP));
+        // Who was reported twice, and whose successor has the pid of another, replaces nobody.
+        world.tracker.handle_absence(pid - 1, None, KILLED, at(u64::from(pid)));
+        assert!(world.changes().is_empty());
+        assert_eq!((world.verdict(pid - 1), world.verdict(1)), (None, Some(UP)));
+    }
+    assert_eq!(world.restarts(), 5);
+    assert_eq!(world.alarms(at(3_600)), 0);
 }
