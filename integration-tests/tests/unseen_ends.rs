@@ -8,7 +8,9 @@ use std::process::Command;
 
 use varta_integration_tests::foreign::skip;
 use varta_integration_tests::sys::{self, NOBODY};
-use varta_integration_tests::{AgentProcess, Options, Server, Signal, agent, metric};
+use varta_integration_tests::{
+    AgentProcess, Options, Server, Signal, agent, metric, run_to_its_end, server_command,
+};
 
 /// Whether the kernel gives the status of a process that was reaped before its datagram was read: Linux 6.16
 /// and later do.
@@ -109,4 +111,26 @@ fn who_takes_the_place_of_a_hidden_process_that_its_parent_has_not_reaped_leaves
     let rows: Vec<_> =
         scrape.matching("varta_agent_up", &[("agent", "worker")]).map(|row| row.value).collect();
     assert_eq!(rows, [1.0], "{}", scrape.text);
+}
+
+#[test]
+fn a_hidden_process_that_is_stopped_lives_and_is_not_forgotten_until_it_has_ended() {
+    let Some((server, user)) = with_hidden_agents(Options::from(["--stall-after", "1s"])) else { return };
+    let mut worker = server.start_agent(&user.each_ref().map(String::as_str));
+    worker.signal(Signal::Stop);
+    server.expect(agent(&worker).stalled());
+    let pid = worker.pid();
+    let forget = || {
+        let mut command = server_command();
+        command.env("VARTA_SOCKET", server.socket()).args(["forget", &pid.to_string()]);
+        run_to_its_end(command)
+    };
+    let said = forget();
+    assert_eq!(said.status.code(), Some(1), "{}", said.stdout);
+    assert!(said.stderr.contains(&format!("[{pid}] lives")), "{}", said.stderr);
+    worker.signal(Signal::Kill);
+    worker.wait();
+    server.expect(agent(&worker).down().because("killed"));
+    let said = forget();
+    assert!(said.status.success(), "{}", said.stderr);
 }

@@ -163,6 +163,22 @@ impl ProcessMonitor {
         self.recorder.record(InputRecord::Absence { pid, process, death, at: now });
     }
 
+    /// Has a process that is not watched looked for now, and reports to the tracker if it has ended. Returns whether
+    /// it has.
+    pub(super) fn check_absence(
+        &mut self,
+        pid: u32,
+        process: Option<ProcessId>,
+        tracker: &mut Tracker,
+        now: MonoTime,
+    ) -> bool {
+        if self.watcher.watches(u64::from(pid)) || !identify::has_ended(pid, process) {
+            return false;
+        }
+        self.record_absence(pid, process, ExitStatus::Unknown, tracker, now);
+        true
+    }
+
     /// Takes over processes that another server watches, with the pidfds that it has passed, and the exits that it
     /// has seen and not acted on.
     pub(crate) fn inherit(

@@ -47,6 +47,16 @@ pub(crate) fn presence(pid: u32, start_time: NonZeroU64) -> Presence {
     }
 }
 
+/// Whether a process has ended, if only as a zombie; of one that could not be identified, whether no living process
+/// has its pid. False in doubt.
+pub(crate) fn has_ended(pid: u32, process: Option<ProcessId>) -> bool {
+    let Ok(pidfd) = Pidfd::open(pid) else { return !exists(pid) };
+    let is_another = |process: ProcessId| {
+        !process.tag.may_be(pidfd.tag()) || presence(pid, process.start_time) == Presence::Gone
+    };
+    pidfd.has_ended() || process.is_some_and(is_another)
+}
+
 /// The start time of a process in clock ticks after the boot; `None` when it does not exist or may not be
 /// read.
 pub(crate) fn start_time(pid: u32) -> Option<NonZeroU64> {
@@ -139,7 +149,7 @@ impl Processes for ProcFs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::testing::Child;
+    use crate::observe::testing::{Child, await_that};
 
     #[test]
     fn this_process_is_identified_the_same_each_time() {
@@ -167,6 +177,22 @@ mod tests {
         drop(child);
         assert_eq!(presence(pid, start_time), Presence::Gone);
         assert_eq!(presence(u32::MAX, start_time), Presence::Unknown, "no pid, of which nothing can be said");
+    }
+
+    #[test]
+    fn a_process_has_ended_when_it_is_a_zombie_or_its_pid_is_free_or_anothers() {
+        let mut child = Child::shell("read line");
+        let process = |start_time| Some(ProcessId::new(child.pid(), start_time));
+        let (itself, another) =
+            (process(child.start_time()), process(child.start_time().checked_add(1).unwrap()));
+        assert!(!has_ended(child.pid(), itself) && !has_ended(child.pid(), None));
+        assert!(has_ended(child.pid(), another));
+        child.close_input();
+        await_that("it has ended", || has_ended(child.pid(), itself));
+        assert!(has_ended(child.pid(), None));
+        child.reap();
+        assert!(has_ended(child.pid(), itself) && has_ended(child.pid(), None));
+        assert!(!has_ended(u32::MAX, None), "no pid, of which nothing can be said");
     }
 
     #[test]

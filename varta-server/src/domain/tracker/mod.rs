@@ -27,6 +27,7 @@ use self::agents::table::TOGETHER;
 pub use self::agents::view::{AgentView, Statistics};
 pub use self::detection::arrival;
 pub use self::policy::Policy;
+pub(crate) use self::rules::forgetting::Life;
 pub(crate) use self::rules::handover::{TRACKER_STATE_VERSION, TrackerState, TrackerStateRef};
 pub use self::state::Tracker;
 use self::state::{LOOKS_PER_TURN, WORTH_A_GUESS};

@@ -3,11 +3,24 @@
 use std::ops::Range;
 
 use crate::domain::AgentPattern;
+use crate::domain::process::ProcessId;
 use crate::domain::tracker::agents::origins::SourceId;
 use crate::domain::tracker::agents::snapshot::{ForgetReason, Forgotten, RegistryChange};
 use crate::domain::tracker::state::Tracker;
 use crate::domain::tracker::verdicts::transition::AgentId;
 use crate::domain::tracker::verdicts::verdict::Verdict;
+
+/// What is known of the life of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It beats.
+    Beats,
+    /// It is a process of this host that is silent, and that nobody has reported to have ended: this one, where it
+    /// could be identified.
+    Silent(Option<ProcessId>),
+    /// It is down or gone, or a silent agent of another host.
+    Ended,
+}
 
 impl Tracker {
     /// Forgets an agent on request, unless it lives: its next beat would bring it back, and a process that
@@ -22,16 +35,18 @@ impl Tracker {
             }
             return is_forgotten;
         }
-        let Some(number) = self.find(agent).filter(|number| !self.lives(*number)) else { return false };
+        let Some(number) = self.find(agent).filter(|number| self.life(*number) == Life::Ended) else {
+            return false;
+        };
         self.forget(number, ForgetReason::Requested);
         true
     }
 
-    /// The agents in a range of slot numbers that are selected, and whether each lives.
-    pub(crate) fn selected(&self, who: &AgentPattern, range: Range<usize>) -> Vec<(AgentId, bool)> {
+    /// The agents in a range of slot numbers that are selected, and what is known of the life of each.
+    pub(crate) fn selected(&self, who: &AgentPattern, range: Range<usize>) -> Vec<(AgentId, Life)> {
         let known = self.agents.range(range).filter(|(_, slot, _)| slot.verdict.is_some());
         let selected = known.filter(|(_, slot, rest)| who.matches(self.names.get(rest.name), slot.key.pid));
-        selected.map(|(number, _, _)| (self.id(number), self.lives(number))).collect()
+        selected.map(|(number, _, _)| (self.id(number), self.life(number))).collect()
     }
 
     /// The expected agents that have not come and are selected.
@@ -40,15 +55,19 @@ impl Tracker {
         names.map(AgentId::expected).collect()
     }
 
-    /// Whether an agent lives, as far as is known: it beats, or is silent and its process is there.
-    fn lives(&self, number: u32) -> bool {
+    /// Whether an agent lives, as far as is known: it beats, or is silent and nothing was heard of the end of its
+    /// process.
+    fn life(&self, number: u32) -> Life {
         let slot = self.agents.slot(number);
         match slot.verdict {
-            Some(Verdict::Up(_)) => true,
-            Some(Verdict::Stalled | Verdict::Unknown | Verdict::Expected) => {
-                slot.key.source == SourceId::LOCAL && self.process(number).is_some()
+            Some(Verdict::Up(_)) => Life::Beats,
+            Some(Verdict::Stalled | Verdict::Unknown | Verdict::Expected)
+                if slot.key.source == SourceId::LOCAL && !self.agents.rest(number).is_dead =>
+            {
+                Life::Silent(self.incarnation(number))
             }
-            Some(Verdict::Down | Verdict::Gone) | None => false,
+            Some(Verdict::Stalled | Verdict::Unknown | Verdict::Expected | Verdict::Down | Verdict::Gone)
+            | None => Life::Ended,
         }
     }
 }

@@ -7,7 +7,7 @@ mod eviction;
 mod exits;
 mod expiry;
 mod false_positives;
-mod forgetting;
+pub(super) mod forgetting;
 pub(super) mod handover;
 mod mass_silence;
 mod persistence;

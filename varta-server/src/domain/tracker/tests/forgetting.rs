@@ -83,11 +83,11 @@ impl World {
     fn forget(&mut self, who: &str) -> (Vec<u32>, Vec<u32>) {
         let who = AgentPattern::parse(who).unwrap();
         let selected = self.tracker.selected(&who, 0..usize::MAX);
-        let expected = self.tracker.selected_expected(&who).into_iter().map(|agent| (agent, false));
+        let expected = self.tracker.selected_expected(&who).into_iter().map(|agent| (agent, Life::Ended));
         let (mut forgotten, mut living) = (Vec::new(), Vec::new());
-        for (agent, lives) in selected.into_iter().chain(expected) {
+        for (agent, life) in selected.into_iter().chain(expected) {
             let is_forgotten = self.tracker.handle_forget(&agent);
-            assert_eq!(is_forgotten, !lives, "{agent}");
+            assert_eq!(is_forgotten, life == Life::Ended, "{agent}");
             if is_forgotten { &mut forgotten } else { &mut living }.push(agent.pid);
         }
         self.check();
@@ -167,4 +167,19 @@ fn whoever_is_forgotten_is_told_with_the_reason() {
     assert_eq!(world.forgotten(), [(PID, ForgetReason::Evicted)]);
     world.pass(at(100_000));
     assert_eq!(world.forgotten(), [(PID + 1, ForgetReason::Expired)]);
+}
+
+#[test]
+fn a_silent_process_that_could_not_be_identified_lives_until_its_end_is_known() {
+    let mut world = World::with(Policy::default());
+    // `/proc` does not show it.
+    let pid = PID + 7;
+    world.hear(Handle::connect(pid, at(0)).next(at(0), Status::Ok));
+    world.pass(at(60));
+    assert_eq!(world.verdict(pid), Some(Verdict::Stalled));
+    let who = AgentPattern::parse(&pid.to_string()).unwrap();
+    assert_eq!(world.tracker.selected(&who, 0..usize::MAX)[0].1, Life::Silent(None));
+    assert_eq!(world.forget("*"), (vec![], vec![pid]));
+    world.tracker.handle_absence(pid, None, ExitStatus::Unknown, at(60));
+    assert_eq!(world.forget("*"), (vec![pid], vec![]));
 }
