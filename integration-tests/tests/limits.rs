@@ -213,6 +213,9 @@ const ROWS: &[Row] = &[
     ),
     ("recovery jobs at the same time", &[("256", "observe/descriptor_limit.rs", "MAX_COMMANDS")]),
     ("output of a command", &[("2 KiB", "services/recovery/runner.rs", "KEPT")]),
+    ("last output of a command of `varta-server exec`", &[("10,000", "services/exec/tail.rs", "KEPT")]),
+    ("lines of `varta-server exec`", &[("20", "services/exec/agent.rs", "MAX_LINES")]),
+    ("ancestors of a process", &[("1,000", "observe/group.rs", "MAX_GENERATIONS")]),
     (
         "records that wait for the audit log",
         &[

@@ -57,6 +57,7 @@ pub mod cli {
     pub use crate::services::alerts::{AlertArgs, UrlText};
     pub use crate::services::audit::{AuditArgs, AuditTask, VerifyArgs};
     pub use crate::services::events::EventsArgs;
+    pub use crate::services::exec::{BeatSource, ExecArgs, ExecTask, RestartPolicy};
     pub use crate::services::heartbeat::HeartbeatArgs;
     pub use crate::services::http::HttpArgs;
     pub use crate::services::maintenance::{

@@ -17,7 +17,7 @@ const LAST_WORK_WITHIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     match Args::read(env::args_os()).and_then(run) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         // Ends here with status 2 and a message for a wrong option, with 0 for --help and --version.
         Err(Error::Usage(usage)) => usage.exit(),
         Err(error) => {
@@ -30,10 +30,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> Result<(), Error> {
+fn run(args: Args) -> Result<ExitCode, Error> {
     match &args.task {
         Some(task) => cli::run(task, &args).map_err(|error| args.locate(error)),
-        None => serve(args),
+        None => serve(args).map(|()| ExitCode::SUCCESS),
     }
 }
 

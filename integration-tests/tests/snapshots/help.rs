@@ -42,6 +42,7 @@ fn help_of_the_program_and_of_every_subcommand() {
             "unack",
             "audit",
             "audit verify",
+            "exec",
             "config",
             "config check",
             "config show",

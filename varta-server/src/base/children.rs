@@ -32,7 +32,7 @@ static OWN: Mutex<Option<HashSet<u32>>> = Mutex::new(None);
 /// Whether this process reaps children that it has adopted.
 static ADOPTS: AtomicBool = AtomicBool::new(false);
 
-/// A child whose exit status is read by [`OwnChild::wait`] and by nobody else.
+/// A child whose exit status is read by [`OwnChild::wait`] or [`OwnChild::try_wait`], and by nobody else.
 #[derive(Debug)]
 pub(crate) struct OwnChild {
     child: Child,
@@ -76,6 +76,44 @@ impl OwnChild {
     pub(crate) fn wait(&mut self) -> io::Result<ExitStatus> {
         self.child.wait()
     }
+
+    /// The exit status if the child has ended, which reaps it. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// None is expected.
+    pub(crate) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// Whether the child has stopped or continued since this was asked last; the later of the two.
+    pub(crate) fn take_job_change(&self) -> Option<JobChange> {
+        match take_change(self.child.id())? {
+            libc::CLD_CONTINUED => Some(JobChange::Continued),
+            libc::CLD_STOPPED | libc::CLD_TRAPPED => Some(JobChange::Stopped),
+            _ => None,
+        }
+    }
+
+    /// Sends it a signal by its number, which may be that of a real-time signal. It is this child that gets it,
+    /// because the pid is its own until it is reaped.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` when it has become another user's; `ESRCH` when it was reaped.
+    pub(crate) fn send_signal(&self, number: libc::c_int) -> io::Result<()> {
+        let pid = libc::pid_t::try_from(self.child.id()).map_err(|_| Errno::ESRCH)?;
+        // SAFETY: takes two integers; memory is not involved.
+        let result = unsafe { libc::kill(pid, number) };
+        Ok(Errno::result(result).map(drop)?)
+    }
+}
+
+/// What job control did to a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum JobChange {
+    Stopped,
+    Continued,
 }
 
 /// A child that was not waited for counts as an adopted one.
@@ -121,9 +159,44 @@ pub fn reap_adopted_children() -> io::Result<()> {
     Ok(())
 }
 
+/// Makes orphans among the descendants of this process its children, which it reaps with [`reap_adopted`] at each
+/// SIGCHLD.
+///
+/// # Errors
+///
+/// None is expected.
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    prctl::set_child_subreaper(true)?;
+    ADOPTS.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether this process has any child, dead ones that were not reaped among them.
+pub(crate) fn has_children() -> bool {
+    // SAFETY: the structure consists of integers, for which zero is valid.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the call writes into the structure, which lives through it.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) };
+    Errno::result(result) != Err(Errno::ECHILD)
+}
+
+/// The code of SIGCHLD for the latest stop or continuation of a child that nobody has asked about.
+fn take_change(pid: u32) -> Option<libc::c_int> {
+    // SAFETY: the structure consists of integers, for which zero is valid.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG;
+    // SAFETY: the call writes into the structure, which lives through it.
+    let result = unsafe { libc::waitid(libc::P_PID, pid, &raw mut info, flags) };
+    Errno::result(result).ok()?;
+    // SAFETY: after a wait the structure has the pid of a child, or the zero from above.
+    let found = unsafe { info.si_pid() };
+    (found != 0).then_some(info.si_code)
+}
+
 /// Reaps the dead children that are not this program's own, up to the first that is: behind that one no other
 /// can be seen, and it calls this again when it is reaped.
-fn reap_adopted() {
+pub(crate) fn reap_adopted() {
     let own = own();
     for _ in 0..MAX_AT_ONCE {
         match wait_for(libc::P_ALL, 0, libc::WNOWAIT) {
@@ -155,6 +228,31 @@ fn wait_for(kind: libc::idtype_t, pid: u32, flags: libc::c_int) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_that_stops_and_continues_is_told_of_once_each() {
+        let mut own = spawn(Command::new("sleep").arg("1000")).unwrap();
+        let next = |own: &OwnChild| loop {
+            if let Some(change) = own.take_job_change() {
+                break change;
+            }
+            std::thread::yield_now();
+        };
+        own.send_signal(libc::SIGSTOP).unwrap();
+        assert_eq!(next(&own), JobChange::Stopped);
+        assert_eq!(own.take_job_change(), None);
+        own.send_signal(libc::SIGCONT).unwrap();
+        assert_eq!(next(&own), JobChange::Continued);
+        assert!(has_children());
+        own.send_signal(libc::SIGRTMIN()).unwrap();
+        let status = loop {
+            if let Some(status) = own.try_wait().unwrap() {
+                break status;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGRTMIN()));
+    }
 
     #[test]
     fn an_own_child_keeps_its_status_until_it_is_waited_for_and_others_are_reaped() {

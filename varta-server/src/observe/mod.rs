@@ -24,7 +24,7 @@ pub(crate) mod status;
 pub(crate) mod testing;
 
 pub(crate) use self::boot::{Boot, Remains};
-pub(crate) use self::group::{leads_group, members_of_group};
+pub(crate) use self::group::{descendants, is_descendant, leads_group, members_of_group};
 pub use self::name::ProcessName;
 pub(crate) use self::own_cgroup::OwnCgroup;
 pub(crate) use self::pidfd::Pidfd;

@@ -10,6 +10,7 @@ pub mod alerts;
 pub mod audit;
 pub(crate) mod context;
 pub mod events;
+pub mod exec;
 pub mod heartbeat;
 pub mod http;
 pub(crate) mod log;
@@ -22,6 +23,7 @@ pub(crate) mod systemd;
 pub mod worked_example;
 
 use std::future::Future;
+use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
@@ -32,6 +34,7 @@ use self::audit::{AuditArgs, AuditOptions, AuditTask};
 use self::context::Context;
 use self::events::service::Events;
 use self::events::{EventsArgs, EventsOptions};
+use self::exec::ExecTask;
 use self::heartbeat::service::Heartbeat;
 use self::heartbeat::{HeartbeatArgs, HeartbeatOptions};
 use self::http::service::Http;
@@ -130,20 +133,25 @@ pub enum Task {
     /// Work with an audit log
     #[command(subcommand)]
     Audit(AuditTask),
+    /// With a command of the user.
+    #[command(flatten)]
+    Exec(ExecTask),
 }
 
 impl Task {
-    /// Does it, and prints what came of it.
+    /// Does it, and prints what came of it. Gives the exit status of the program.
     ///
     /// # Errors
     ///
     /// What kept it from being done.
-    pub fn run(&self) -> Result<(), Error> {
+    pub fn run(&self) -> Result<ExitCode, Error> {
         match self {
-            Task::Recording(task) => task.run(),
-            Task::Maintenance(task) => task.run(),
-            Task::Audit(task) => task.run(),
+            Task::Recording(task) => task.run()?,
+            Task::Maintenance(task) => task.run()?,
+            Task::Audit(task) => task.run()?,
+            Task::Exec(task) => return task.run(),
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -13,3 +13,18 @@ pub(crate) mod private_json;
 pub(crate) mod regular_file;
 pub(crate) mod state_dir;
 pub(crate) mod watch;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+/// Opens `/dev/null`, to read from or to write to.
+///
+/// # Errors
+///
+/// There is none, as in a container without devices, or no descriptor left.
+pub(crate) fn device_null() -> io::Result<OwnedFd> {
+    Ok(open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?)
+}

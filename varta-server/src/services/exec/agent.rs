@@ -1,0 +1,154 @@
+//! The agent that exec is: its beats to the server.
+
+use std::io::{self, Write};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+use varta_agent::{Admission, BeatOutcome, DropReason, GoodbyeReason, Status, Varta};
+use varta_proto::address::candidate_socket_paths;
+use varta_proto::control::{AgentName, Label};
+
+use crate::base::clock::Clock;
+use crate::base::error::Error;
+use crate::base::rate_limit::{RateLimit, Usage};
+use crate::base::time::{MonoTime, nanos};
+use crate::services::exec::options::ExecOptions;
+
+/// How long the server may take to say whether it takes the beats. It does at once, unless it hangs.
+const ADMISSION_WITHIN: Duration = Duration::from_millis(200);
+/// The most lines about a command within a minute.
+const MAX_LINES: NonZeroU32 = NonZeroU32::new(20).expect("is not zero");
+
+/// Beats for a command.
+#[derive(Debug)]
+pub(super) struct Agent {
+    handle: Varta,
+    name: AgentName,
+    /// Whether the last beat reached a server; `None` before the first.
+    is_heard: Option<bool>,
+    said: Usage,
+    /// Lines that were not said since the last one.
+    left_out: u64,
+    /// How often the command was started again: what each beat carries.
+    restarts: u32,
+}
+
+impl Agent {
+    /// Needs no server.
+    ///
+    /// # Errors
+    ///
+    /// The path is none of a socket.
+    pub(super) fn connect(options: &ExecOptions) -> Result<Self, Error> {
+        let mut builder = Varta::builder()
+            .name(options.name.as_str())
+            .interval(options.every)
+            .stall_after(options.stall_after);
+        if let Some(path) = &options.socket {
+            builder = builder.socket(path);
+        }
+        let labels = options.labels.iter().filter_map(|text| Label::parse(text).ok());
+        for label in labels {
+            builder = builder.label(label.key(), label.value());
+        }
+        let refused = |error: io::Error| Error::Option { option: "--socket", fault: error.to_string() };
+        let handle = builder.connect().map_err(refused)?;
+        Ok(Agent {
+            handle,
+            name: options.name,
+            is_heard: None,
+            said: Usage::default(),
+            left_out: 0,
+            restarts: 0,
+        })
+    }
+
+    /// Beats, and says when no server hears it, or one does again.
+    pub(super) fn beat(&mut self, status: Status) {
+        let outcome = self.handle.beat(status, self.restarts);
+        let is_heard = match outcome {
+            BeatOutcome::Sent => true,
+            // A server is there, and busy.
+            BeatOutcome::Dropped(DropReason::KernelQueueFull) => return,
+            BeatOutcome::Dropped(_) | BeatOutcome::Failed(_) => false,
+        };
+        let before = self.is_heard.replace(is_heard);
+        if before == Some(is_heard) {
+            return;
+        }
+        if is_heard {
+            self.ask_for_admission();
+        }
+        match (before, is_heard) {
+            // The first beat that arrives is nothing to speak of.
+            (None, true) => {}
+            (_, true) => self.say("is watched: a server takes its beats"),
+            (_, false) => {
+                self.say(&format!("runs unwatched until a server takes its beats: {outcome}; see --socket"));
+            }
+        }
+    }
+
+    /// Says something about the command to the person who started exec, unless much has been said within a minute.
+    pub(super) fn say(&mut self, text: &str) {
+        let now = MonoTime::from_nanos(nanos(Clock::monotonic_now()));
+        let lines = RateLimit::within(MAX_LINES, Duration::from_secs(60));
+        if !lines.try_take(&mut self.said, now) {
+            self.left_out += 1;
+            return;
+        }
+        self.say_last(text);
+    }
+
+    /// The same, for what ends exec, which is always said.
+    pub(super) fn say_last(&mut self, text: &str) {
+        let left_out = match std::mem::take(&mut self.left_out) {
+            0 => String::new(),
+            count => format!(" ({count} lines before this one were left out)"),
+        };
+        say(&format!("{} {text}{left_out}", self.name));
+    }
+
+    /// Has the server learn of an agent that never was one, and says nothing about it.
+    pub(super) fn beat_once(&mut self, status: Status) {
+        // The failure that it tells has been said.
+        let _ = self.handle.beat(status, self.restarts);
+    }
+
+    /// A server that refuses the beats says why, and what to do.
+    fn ask_for_admission(&mut self) {
+        if let Ok(Admission::Refused { reason, advice }) = self.handle.check(ADMISSION_WITHIN) {
+            self.say(&format!("is not watched: the server refuses its beats ({reason}): {advice}"));
+        }
+    }
+
+    /// The command was started again.
+    pub(super) fn count_restart(&mut self) {
+        self.restarts = self.restarts.saturating_add(1);
+    }
+
+    /// The command has ended well, or as it was asked to.
+    pub(super) fn say_goodbye(self) {
+        // Without a server nobody waits for it.
+        let _ = self.handle.close(GoodbyeReason::Shutdown);
+    }
+}
+
+/// The path of the server's socket: the one that was given, else the first usual one at which there is something, else
+/// the first.
+pub(super) fn socket_path(given: Option<&PathBuf>) -> PathBuf {
+    if let Some(path) = given {
+        return path.clone();
+    }
+    let paths = candidate_socket_paths(geteuid().as_raw());
+    let found = paths.iter().find(|path| path.symlink_metadata().is_ok());
+    found.or(paths.first()).cloned().unwrap_or_default()
+}
+
+/// Says something to the person who started exec, in one piece, as the command may write there too. A closed standard
+/// error makes no difference.
+pub(super) fn say(text: &str) {
+    let _ = io::stderr().write_all(format!("varta-server exec: {text}\n").as_bytes());
+}

@@ -1,0 +1,234 @@
+//! The standard output and standard error of a command: what goes through a pipe to be read, and what is left as it
+//! is.
+//!
+//! A terminal is left as it is, so that the command can use it. Where both streams are one file, they go through one
+//! pipe, which keeps the order in which they were written.
+
+use std::io::{self, IsTerminal, PipeReader};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::stat::fstat;
+use nix::unistd::dup2_stdout;
+
+use crate::base::files::device_null;
+use crate::services::exec::agent::say;
+use crate::services::exec::splice::Mover;
+use crate::services::exec::tail::Tail;
+
+/// Which streams are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plan {
+    None,
+    Stdout,
+    Stderr,
+    /// Each through its own pipe.
+    Both,
+    /// Both through one pipe, as they are one file.
+    One,
+}
+
+impl Plan {
+    /// All streams that are no terminal, if anything is to be read.
+    pub(super) fn of_this_process(is_read: bool) -> Self {
+        let (out, err) = (io::stdout(), io::stderr());
+        let is_one_file = || {
+            let of = |descriptor: BorrowedFd<'_>| fstat(descriptor).map(|file| (file.st_dev, file.st_ino));
+            of(out.as_fd()).is_ok_and(|file| of(err.as_fd()) == Ok(file))
+        };
+        match (is_read && !out.is_terminal(), is_read && !err.is_terminal()) {
+            (false, false) => Plan::None,
+            (true, false) => Plan::Stdout,
+            (false, true) => Plan::Stderr,
+            (true, true) if is_one_file() => Plan::One,
+            (true, true) => Plan::Both,
+        }
+    }
+}
+
+/// The streams of the command that runs.
+#[derive(Debug)]
+pub(super) struct Output {
+    plan: Plan,
+    keeps: bool,
+    shared: Arc<Shared>,
+}
+
+/// What the threads that move the output share with the one that decides.
+#[derive(Debug)]
+struct Shared {
+    tail: Mutex<Tail>,
+    /// Whether the next output is waited for.
+    is_awaited: AtomicBool,
+    /// Whether there was output since that was asked last.
+    has_spoken: AtomicBool,
+    /// The streams that are not at their end.
+    open: AtomicUsize,
+    /// Whether standard output is at its end.
+    stdout_ended: AtomicBool,
+    /// Readable when one of these has changed.
+    changed: EventFd,
+    /// Readable when the threads are to move what is there, and to end.
+    stop: EventFd,
+}
+
+/// The reading ends of a command that is being started.
+#[derive(Debug, Default)]
+pub(super) struct Pipes {
+    out: Option<PipeReader>,
+    err: Option<PipeReader>,
+}
+
+impl Output {
+    /// # Errors
+    ///
+    /// There is no descriptor left.
+    pub(super) fn new(plan: Plan, keeps: bool) -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let shared = Shared {
+            tail: Mutex::default(),
+            is_awaited: AtomicBool::new(true),
+            has_spoken: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
+            stdout_ended: AtomicBool::new(false),
+            changed: EventFd::from_flags(flags)?,
+            stop: EventFd::from_flags(flags)?,
+        };
+        Ok(Output { plan, keeps, shared: Arc::new(shared) })
+    }
+
+    /// Gives a command its streams.
+    ///
+    /// # Errors
+    ///
+    /// There is no descriptor left.
+    pub(super) fn attach(&self, command: &mut Command) -> io::Result<Pipes> {
+        let mut pipes = Pipes::default();
+        if matches!(self.plan, Plan::Stdout | Plan::Both | Plan::One) {
+            let (reader, writer) = io::pipe()?;
+            if self.plan == Plan::One {
+                command.stderr(writer.try_clone()?);
+            }
+            command.stdout(writer);
+            pipes.out = Some(reader);
+        }
+        if matches!(self.plan, Plan::Stderr | Plan::Both) {
+            let (reader, writer) = io::pipe()?;
+            command.stderr(Stdio::from(writer));
+            pipes.err = Some(reader);
+        }
+        Ok(pipes)
+    }
+
+    /// Starts to move what comes. The streams of an earlier command have ended.
+    ///
+    /// # Errors
+    ///
+    /// There is no descriptor or thread left.
+    pub(super) fn start(&self, pipes: Pipes) -> io::Result<()> {
+        self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.shared.has_spoken.store(false, Ordering::Relaxed);
+        // What was written to it is taken out again, if it was.
+        let _ = self.shared.stop.read();
+        if let Some(reader) = pipes.out {
+            self.move_all(reader, io::stdout().as_fd().try_clone_to_owned()?, "standard output")?;
+        }
+        if let Some(reader) = pipes.err {
+            self.move_all(reader, io::stderr().as_fd().try_clone_to_owned()?, "standard error")?;
+        }
+        Ok(())
+    }
+
+    fn move_all(&self, from: PipeReader, to: OwnedFd, name: &'static str) -> io::Result<()> {
+        let mover = Mover::new(from, to, self.keeps)?;
+        let shared = Arc::clone(&self.shared);
+        shared.open.fetch_add(1, Ordering::AcqRel);
+        let work = move || {
+            match mover.run(shared.stop.as_fd(), |end| shared.note(end)) {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    say(&format!("{name} cannot be written: {error}"));
+                }
+                Ok(()) | Err(_) => {}
+            }
+            if name == "standard output" {
+                shared.stdout_ended.store(true, Ordering::Release);
+            }
+            shared.open.fetch_sub(1, Ordering::AcqRel);
+            shared.tell();
+        };
+        let started = thread::Builder::new().name("exec-output".to_owned()).spawn(work);
+        if started.is_err() {
+            self.shared.open.fetch_sub(1, Ordering::AcqRel);
+        }
+        started.map(drop)
+    }
+
+    /// Whether something was printed since this was asked last. The next output makes the descriptor readable.
+    pub(super) fn take_sign(&self) -> bool {
+        // Also the request for the next one.
+        self.shared.is_awaited.store(true, Ordering::Release);
+        self.shared.has_spoken.swap(false, Ordering::AcqRel)
+    }
+
+    /// Takes note of what has changed.
+    pub(super) fn handle_change(&self) {
+        // It may have been read already.
+        let _ = self.shared.changed.read();
+    }
+
+    /// Ends the streams, once what is there has been moved: nobody is left who could write more.
+    pub(super) fn end(&self) {
+        // Fails only when it counts up to the greatest number.
+        let _ = self.shared.stop.write(1);
+    }
+
+    /// Whether all streams have ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.shared.open.load(Ordering::Acquire) == 0
+    }
+
+    /// Closes this process's standard output, once the command and all its descendants have closed theirs: who reads
+    /// it sees the end then, as without exec.
+    pub(super) fn close_stdout_if_ended(&self) {
+        if self.shared.stdout_ended.swap(false, Ordering::AcqRel)
+            && let Ok(null) = device_null()
+        {
+            // Without it, the reader sees the end when exec ends.
+            let _ = dup2_stdout(null);
+        }
+    }
+
+    /// The last line of what was printed, if it is kept.
+    pub(super) fn last_line(&self) -> Option<String> {
+        self.shared.tail.lock().unwrap_or_else(PoisonError::into_inner).last_line()
+    }
+}
+
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.changed.as_fd()
+    }
+}
+
+impl Shared {
+    /// There is output, which ends like this.
+    fn note(&self, end: &[u8]) {
+        if !end.is_empty() {
+            self.tail.lock().unwrap_or_else(PoisonError::into_inner).add(end);
+        }
+        self.has_spoken.store(true, Ordering::Release);
+        // A look before the exchange, which is dear: most output is not waited for.
+        if self.is_awaited.load(Ordering::Relaxed) && self.is_awaited.swap(false, Ordering::AcqRel) {
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        // Fails only when it counts up to the greatest number, and is readable then.
+        let _ = self.changed.write(1);
+    }
+}

@@ -1,0 +1,395 @@
+//! The loop of `exec`: waits for signals, output, checks and times, and decides.
+
+use std::collections::HashSet;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use varta_agent::Status;
+
+use crate::base::backoff::{Backoff, MAX_DELAY};
+use crate::base::children::{JobChange, OwnChild, adopt_orphans, reap_adopted};
+use crate::base::error::Error;
+use crate::services::exec::agent::{Agent, say};
+use crate::services::exec::check::{Check, CheckResult};
+use crate::services::exec::leftovers::{Leftovers, Progress, strangers};
+use crate::services::exec::options::{ExecOptions, RestartPolicy};
+use crate::services::exec::outcome::{Ending, OWN_FAILURE, start_failure};
+use crate::services::exec::output::{Output, Plan};
+use crate::services::exec::process::{StartError, start};
+use crate::services::exec::signals::{EndSignals, Received, Signals, is_job_of_shell, leads_session};
+use crate::services::exec::sources::{Source, Sources};
+use crate::services::exec::sys;
+
+/// The pause where the kernel cannot wait.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Runs the command to its end, and gives its exit status; or ends this process by the signal that ended the command.
+///
+/// # Errors
+///
+/// An option makes no sense. Nothing was started then.
+pub(super) fn supervise(options: ExecOptions) -> Result<ExitCode, Error> {
+    let plan = Plan::of_this_process(options.keeps_output || options.has_output);
+    if options.has_output && plan == Plan::None {
+        let fault = "output: a terminal is left to the command, and what it prints there is not read; send it through a \
+                     pipe, as in `... 2>&1 | cat`, or choose another source";
+        return Err(Error::Option { option: "--beat", fault: fault.to_owned() });
+    }
+    let agent = Agent::connect(&options)?;
+    let opened = Signals::take_over().and_then(|signals| {
+        let strangers = strangers();
+        adopt_orphans()?;
+        Ok((signals, strangers, Output::new(plan, options.keeps_output)?))
+    });
+    let (signals, strangers, output) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Ok(own_failure(&error)),
+    };
+    let mut supervisor = Supervisor {
+        options,
+        agent,
+        signals,
+        output,
+        strangers,
+        ending_signals: EndSignals::default(),
+        is_ending: false,
+        backoff: Backoff::default(),
+    };
+    let end = supervisor.run();
+    if end.is_success {
+        supervisor.agent.say_goodbye();
+    }
+    Ok(match end.ending {
+        Ending::Exited(status) => ExitCode::from(status),
+        Ending::Signalled(number) => {
+            sys::die_by(number);
+            // Process 1 of a namespace is not ended by it.
+            ExitCode::from(u8::try_from(128 + number).unwrap_or(OWN_FAILURE))
+        }
+    })
+}
+
+fn own_failure(error: &io::Error) -> ExitCode {
+    say(&format!("cannot watch a command: {error}"));
+    ExitCode::from(OWN_FAILURE)
+}
+
+/// Everything but the command.
+struct Supervisor {
+    options: ExecOptions,
+    agent: Agent,
+    signals: Signals,
+    output: Output,
+    /// Descendants that are not the command's.
+    strangers: HashSet<u32>,
+    /// The signals that asked the command to end.
+    ending_signals: EndSignals,
+    /// Whether it is not started again.
+    is_ending: bool,
+    backoff: Backoff,
+}
+
+/// The command while it runs.
+struct Run {
+    child: OwnChild,
+    sources: Sources,
+    check: Option<Check>,
+    status: Status,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    ending: Ending,
+    is_success: bool,
+}
+
+/// The end of exec, or another run: after a delay, in which the status is told.
+type Next = ControlFlow<End, (Duration, Status)>;
+
+impl Supervisor {
+    /// Runs the command as often as the options say.
+    fn run(&mut self) -> End {
+        let mut is_first = true;
+        loop {
+            let started = Instant::now();
+            let next = match start(&self.options, &self.output, self.signals.inherited) {
+                Ok(child) => {
+                    let ending = self.see_through(child, started);
+                    self.end_leftovers();
+                    self.flush_output();
+                    self.handle_end(ending, started.elapsed())
+                }
+                Err(error) => self.handle_start_error(&error, is_first),
+            };
+            is_first = false;
+            match next {
+                ControlFlow::Break(end) => return end,
+                ControlFlow::Continue((delay, status)) => {
+                    if let ControlFlow::Break(end) = self.wait_to_restart(delay, status) {
+                        return end;
+                    }
+                }
+            }
+            self.agent.count_restart();
+        }
+    }
+
+    /// Beats for the command until it ends.
+    fn see_through(&mut self, child: OwnChild, now: Instant) -> Ending {
+        let mut run = self.watch(child, now);
+        // It is the first sign of life, from which on the sources have to speak.
+        self.agent.beat(Status::Ok);
+        loop {
+            self.handle_times(&mut run, Instant::now());
+            let timeouts = [run.sources.poll_timeout(), run.check.as_ref().and_then(Check::poll_timeout)];
+            self.wait(timeouts.into_iter().flatten().min());
+            if self.options.restart == RestartPolicy::No {
+                self.output.close_stdout_if_ended();
+            }
+            while let Some(signal) = self.signals.next() {
+                if signal.number != libc::SIGCHLD {
+                    self.handle_signal(signal, &run.child);
+                } else if let Some(ending) = self.handle_child(&mut run) {
+                    return ending;
+                }
+            }
+        }
+    }
+
+    fn watch(&self, child: OwnChild, now: Instant) -> Run {
+        let ExecOptions { has_alive, has_output, check, every, .. } = &self.options;
+        let named =
+            [(*has_alive, Source::Alive), (*has_output, Source::Output), (check.is_some(), Source::Check)];
+        let named: Vec<_> =
+            named.into_iter().filter_map(|(is_named, source)| is_named.then_some(source)).collect();
+        let check = check.clone().map(|words| Check::new(words, *every, self.signals.inherited, now));
+        Run { child, sources: Sources::new(&named, *every, now), check, status: Status::Ok }
+    }
+
+    /// Does what is due: a check, a beat.
+    fn handle_times(&mut self, run: &mut Run, now: Instant) {
+        if let Some(result) = run.check.as_mut().and_then(|check| check.handle_timeout(now)) {
+            self.handle_check(run, result, now);
+        }
+        if run.sources.lacks(Source::Output) && self.output.take_sign() {
+            run.sources.handle_sign(Source::Output);
+        }
+        if run.sources.take_beat(now) {
+            self.agent.beat(run.status);
+            if self.options.has_output {
+                // What was printed before this beat is in it. The next output is awaited.
+                self.output.take_sign();
+            }
+        }
+    }
+
+    /// A check has said something. That the command is not well is told at once, and so is the end of that.
+    fn handle_check(&mut self, run: &mut Run, result: CheckResult, now: Instant) {
+        let was_well = run.status == Status::Ok;
+        match result {
+            CheckResult::Well => {
+                run.status = Status::Ok;
+                run.sources.handle_sign(Source::Check);
+                if !was_well {
+                    run.sources.make_due(now);
+                    self.agent.say("its check has ended well again");
+                }
+            }
+            CheckResult::Unwell(fault) => {
+                run.status = Status::Critical;
+                run.sources.revoke(Source::Check);
+                self.agent.beat(Status::Critical);
+                if was_well {
+                    self.agent.say(&format!("is critical: its check {fault}"));
+                }
+            }
+        }
+    }
+
+    fn handle_signal(&mut self, signal: Received, child: &OwnChild) {
+        if signal.asks_to_end() {
+            self.ending_signals.insert(signal.number);
+            self.is_ending |= signal.ends_restarts();
+        }
+        if signal.is_passed_on(leads_session())
+            && let Err(error) = child.send_signal(signal.number)
+        {
+            let number = signal.number;
+            self.agent.say(&format!("does not get signal {number}, which cannot be passed on: {error}"));
+        }
+    }
+
+    /// A child has changed its state: the command, a check, or a process that the command left. Gives the end of the
+    /// command.
+    fn handle_child(&mut self, run: &mut Run) -> Option<Ending> {
+        match run.child.take_job_change() {
+            Some(JobChange::Stopped) => {
+                run.sources.set_stopped(true);
+                if is_job_of_shell()
+                    && let Err(error) = sys::stop_self()
+                {
+                    self.agent.say(&format!("is stopped, and exec cannot stop with it: {error}"));
+                }
+            }
+            Some(JobChange::Continued) => run.sources.set_stopped(false),
+            None => {}
+        }
+        if let Ok(Some(status)) = run.child.try_wait() {
+            return Some(Ending::of(status));
+        }
+        if let Some(result) = run.check.as_mut().and_then(Check::handle_child) {
+            self.handle_check(run, result, Instant::now());
+        }
+        reap_adopted();
+        None
+    }
+
+    /// Ends the processes that the command has left. Another request to end has them killed at once.
+    fn end_leftovers(&mut self) {
+        let mut leftovers = Leftovers::new(Instant::now(), self.options.kill_after);
+        loop {
+            match leftovers.step(Instant::now(), &self.strangers) {
+                Progress::Waiting => {}
+                Progress::Done => break,
+                Progress::GivenUp(left) => {
+                    self.agent.say(&format!("has left {left} that do not end by SIGKILL either"));
+                    break;
+                }
+            }
+            self.wait(Some(leftovers.poll_timeout()));
+            if self.take_request_to_end().is_some() {
+                leftovers.hurry(Instant::now());
+            }
+        }
+        if let Some(told) = leftovers.told() {
+            let text = format!(
+                "has left {told} behind, now ended; a command that is watched must not go to the background"
+            );
+            self.agent.say(&text);
+        }
+    }
+
+    /// Moves what the command has printed. A request to end has the rest thrown away, which nobody reads.
+    fn flush_output(&mut self) {
+        self.output.end();
+        while !self.output.has_ended() {
+            self.wait(None);
+            if self.take_request_to_end().is_some() {
+                return;
+            }
+        }
+    }
+
+    /// The command has ended, and nothing is left of it.
+    fn handle_end(&mut self, ending: Ending, lasted: Duration) -> Next {
+        let is_success = ending.is_success(&self.options.success_exit_codes, self.ending_signals);
+        if lasted >= MAX_DELAY {
+            self.backoff.reset();
+        }
+        let goes_on = match self.options.restart {
+            _ if self.is_ending => false,
+            RestartPolicy::No => false,
+            RestartPolicy::OnFailure => !is_success,
+            RestartPolicy::Always => true,
+        };
+        let last_line = self.output.last_line().filter(|_| !is_success);
+        let last_line = last_line.map(|line| format!("; its last line: {line}")).unwrap_or_default();
+        let told = format!("{ending} after {}", humantime::format_duration(in_millis(lasted)));
+        if goes_on {
+            let status = if is_success { Status::Ok } else { Status::Critical };
+            let delay = self.backoff.next_delay();
+            self.agent.say(&format!("{told}, and is started again in {delay:?}{last_line}"));
+            return Next::Continue((delay, status));
+        }
+        if !is_success {
+            self.agent.say_last(&format!("{told}{last_line}"));
+        }
+        Next::Break(End { ending, is_success })
+    }
+
+    /// The command was not started. What cannot be run at first will not be later; one that ran may be about to be
+    /// replaced.
+    fn handle_start_error(&mut self, error: &StartError, is_first: bool) -> Next {
+        let program = self.options.program.display();
+        let status = match error {
+            StartError::Program(error) => {
+                self.agent.say(&format!("cannot be started: {program}: {error}"));
+                start_failure(error)
+            }
+            StartError::Own(error) => {
+                self.agent.say(&format!("cannot be started: no pipe or thread for its output: {error}"));
+                OWN_FAILURE
+            }
+        };
+        if is_first {
+            // The server learns that there is such an agent, and then of its end.
+            self.agent.beat_once(Status::Critical);
+            return Next::Break(End { ending: Ending::Exited(status), is_success: false });
+        }
+        Next::Continue((self.backoff.next_delay(), Status::Critical))
+    }
+
+    /// Waits, with beats that tell the status. A request to end ends exec, as it would have ended the command.
+    fn wait_to_restart(&mut self, delay: Duration, status: Status) -> ControlFlow<End> {
+        let until = Instant::now() + delay;
+        let mut next_beat = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= until {
+                return ControlFlow::Continue(());
+            }
+            if now >= next_beat {
+                self.agent.beat(status);
+                next_beat = now + self.options.every;
+            }
+            self.wait(Some(until.min(next_beat)));
+            reap_adopted();
+            if let Some(signal) = self.take_request_to_end() {
+                let ending = Ending::Signalled(signal.number);
+                return ControlFlow::Break(End { ending, is_success: true });
+            }
+        }
+    }
+
+    /// The first of the signals that have arrived that asks to end, while there is no command to pass it on to.
+    fn take_request_to_end(&mut self) -> Option<Received> {
+        let mut request = None;
+        while let Some(signal) = self.signals.next() {
+            if signal.asks_to_end() {
+                self.is_ending |= signal.ends_restarts();
+                request = request.or(Some(signal));
+            }
+        }
+        request
+    }
+
+    /// Waits for a signal, a change of the output, or the time.
+    fn wait(&self, until: Option<Instant>) {
+        let timeout = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            None => PollTimeout::NONE,
+            // Rounded up: a wait that ends too early is done again.
+            Some(left) => {
+                PollTimeout::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        let events = PollFlags::POLLIN;
+        let mut asked = [PollFd::new(self.signals.as_fd(), events), PollFd::new(self.output.as_fd(), events)];
+        match poll(&mut asked, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            // Without memory for it, the state is looked at again a moment later.
+            Err(_) => std::thread::sleep(LOOK_AGAIN),
+        }
+        self.output.handle_change();
+    }
+}
+
+/// Without the digits that nobody reads.
+fn in_millis(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
