@@ -1,7 +1,7 @@
 //! The configuration file: TOML with a key for each option of the command line.
 //!
 //! Reads and reloads the file, and keeps track of which of its options are effective. Its content is parsed
-//! by [`document`](super::document).
+//! by [`document`].
 
 use std::collections::HashSet;
 use std::ffi::OsString;

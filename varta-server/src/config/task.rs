@@ -61,8 +61,7 @@ pub enum ConfigTask {
     Schema,
 }
 
-/// How the configuration is shown. The options of the server are added by
-/// [`definition`](super::args::definition).
+/// How the configuration is shown. The options of the server are added where the command line is defined.
 #[derive(Clone, Debug, Args)]
 pub struct ShowArgs {
     /// Print one JSON object
