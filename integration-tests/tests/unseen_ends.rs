@@ -134,3 +134,24 @@ fn a_hidden_process_that_is_stopped_lives_and_is_not_forgotten_until_it_has_ende
     let said = forget();
     assert!(said.status.success(), "{}", said.stderr);
 }
+
+#[test]
+fn a_hidden_process_whose_parent_does_not_ask_how_it_ended_is_down_and_gone_once_it_turns_out_that_it_ended_well()
+ {
+    let Some((server, user)) = with_hidden_agents(Options::from(["--stall-after", "1h"])) else { return };
+    let [option, user] = user.each_ref().map(String::as_str);
+    let [mut well, mut killed] = [(); 2].map(|()| server.start_agent(&[option, user, "--interval-ms", "20"]));
+    // They are watched before their second beats are read.
+    server.await_beats(&[well.pid(), killed.pid()], 3);
+    well.ask("exit 0");
+    killed.signal(Signal::Kill);
+    for worker in [&well, &killed] {
+        server.expect(agent(worker).down().because("exited"));
+    }
+    well.wait();
+    killed.wait();
+    if kernel_remembers_senders() {
+        server.expect(agent(&well).gone().because("exited"));
+    }
+    assert_eq!(server.scrape().value("varta_agents", &[("state", "up")]), 0.0);
+}

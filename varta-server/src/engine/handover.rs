@@ -14,7 +14,7 @@ use crate::observe::exit_watcher::{ExitWatcher, ProcessExit, WatchedProcess};
 
 /// The version of the form of all that is handed over: that of the tracker's state, and of the rest, whose number
 /// is raised when any of it changes.
-pub(crate) const HANDOVER_VERSION: u32 = TRACKER_STATE_VERSION + 1;
+pub(crate) const HANDOVER_VERSION: u32 = TRACKER_STATE_VERSION + 2;
 
 /// Somebody on the control socket who asks for a hand-over, with its connection.
 #[derive(Debug)]
@@ -166,7 +166,8 @@ mod tests {
     #[tokio::test]
     async fn an_exit_that_was_seen_and_not_acted_on_passes_on_with_its_status() {
         let lineage = Lineage { command: 7 };
-        let process = WatchedProcess { pid: 2, start_time: None, tag: PidfdTag::UNKNOWN, lineage };
+        let process =
+            WatchedProcess { pid: 2, start_time: None, was_alive: true, tag: PidfdTag::UNKNOWN, lineage };
         let deaths = [
             ExitStatus::Exited { code: 3 },
             ExitStatus::Killed { signal: 9, core_dumped: true },

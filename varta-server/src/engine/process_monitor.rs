@@ -74,7 +74,7 @@ impl Processes for ProcessLookup<'_> {
 
     fn ended(&mut self) -> Vec<EndedProcess> {
         let ended = |process: &WatchedProcess, death| {
-            let WatchedProcess { pid, start_time, tag, lineage } = *process;
+            let WatchedProcess { pid, start_time, tag, lineage, .. } = *process;
             let process = start_time.map(|start_time| ProcessId { pid, start_time, tag });
             EndedProcess { pid, process, death, lineage }
         };
@@ -137,9 +137,23 @@ impl ProcessMonitor {
         tracker: &mut Tracker,
         now: MonoTime,
     ) {
-        let ProcessExit { process: WatchedProcess { pid, start_time, tag, lineage }, death, .. } = exit;
+        let ProcessExit {
+            process: WatchedProcess { pid, start_time, was_alive, tag, lineage }, death, ..
+        } = exit;
         let Some(start_time) = start_time else {
-            return self.record_absence(pid, None, death, tracker, now);
+            if !was_alive {
+                return self.record_absence(pid, None, death, tracker, now);
+            }
+            tracker.handle_hidden_exit(pid, death, noticed_at, now);
+            let process = None;
+            return self.recorder.record(InputRecord::Exit {
+                pid,
+                process,
+                death,
+                lineage,
+                noticed_at,
+                at: now,
+            });
         };
         let process = ProcessId { pid, start_time, tag };
         self.quick_samples.remove(&process);
@@ -147,7 +161,8 @@ impl ProcessMonitor {
             Some(cgroup) => tracker.handle_oom_kill(process, cgroup, lineage, noticed_at, now),
             None => tracker.handle_exit(process, death, lineage, noticed_at, now),
         }
-        self.recorder.record(InputRecord::Exit { process, death, lineage, noticed_at, at: now });
+        let process = Some(process);
+        self.recorder.record(InputRecord::Exit { pid, process, death, lineage, noticed_at, at: now });
     }
 
     /// Reports to the tracker the end of a process that could not be watched, or not be identified.
@@ -215,7 +230,8 @@ impl ProcessMonitor {
             match request {
                 TrackerRequest::Watch(process @ ProcessId { pid, start_time, tag }) => {
                     let lineage = self.processes.inner_mut().take_lineage(process);
-                    let process = WatchedProcess { pid, start_time: Some(start_time), tag, lineage };
+                    let process =
+                        WatchedProcess { pid, start_time: Some(start_time), was_alive: false, tag, lineage };
                     self.watch(process, tracker, now);
                 }
                 TrackerRequest::Unwatch(pid) => {
@@ -224,7 +240,7 @@ impl ProcessMonitor {
                 }
                 TrackerRequest::Find(pid) => {
                     let (tag, lineage) = (PidfdTag::UNKNOWN, Lineage::default());
-                    let hidden = WatchedProcess { pid, start_time: None, tag, lineage };
+                    let hidden = WatchedProcess { pid, start_time: None, was_alive: false, tag, lineage };
                     self.watch(hidden, tracker, now);
                 }
                 TrackerRequest::Look { process, depth } => self.look(process, depth, tracker, now),
@@ -294,7 +310,7 @@ impl ProcessMonitor {
         };
         let ProcessId { pid, start_time, tag } = process;
         let lineage = Lineage::default();
-        let process = WatchedProcess { pid, start_time: Some(start_time), tag, lineage };
+        let process = WatchedProcess { pid, start_time: Some(start_time), was_alive: false, tag, lineage };
         self.record_exit(ProcessExit { key: u64::from(pid), process, death }, now, tracker, now);
     }
 }

@@ -29,7 +29,9 @@ pub(crate) enum InputRecord {
     },
     /// A process exited.
     Exit {
-        process: ProcessId,
+        pid: u32,
+        /// The process that had it, unless `/proc` hides it.
+        process: Option<ProcessId>,
         death: ExitStatus,
         lineage: Lineage,
         noticed_at: MonoTime,

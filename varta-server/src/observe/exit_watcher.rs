@@ -65,8 +65,11 @@ struct Watched {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WatchedProcess {
     pub pid: u32,
-    /// Its start time in clock ticks after the boot; `None` where `/proc` hides it.
+    /// Its start time in clock ticks after the boot; `None` where `/proc` hides it, or it was gone before it could be
+    /// read.
     pub start_time: Option<NonZeroU64>,
+    /// Whether a process without a start time was alive when it began to be watched.
+    pub was_alive: bool,
     /// Tells it from another process with the same pid and start time, if it is known.
     pub tag: PidfdTag,
     /// What it has in common with its successor.
@@ -206,6 +209,8 @@ impl ExitWatcher {
         if process.start_time.is_some_and(is_another) || !process.tag.may_be(pidfd.tag()) {
             return Err(WatchError::Gone);
         }
+        let was_alive = process.was_alive || process.start_time.is_none() && !pidfd.has_ended();
+        let process = WatchedProcess { was_alive, ..process };
         self.pidfds.get_ref().add(&pidfd, key).map_err(WatchError::Kernel)?;
         self.unwatch(key);
         let watched = Watched { pidfd, process, unreaped_until: MonoTime::NEVER, is_reported: false };

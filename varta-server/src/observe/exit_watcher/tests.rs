@@ -23,7 +23,7 @@ fn of(child: &Child) -> WatchedProcess {
 
 fn with(pid: u32, start_time: NonZeroU64) -> WatchedProcess {
     let lineage = Lineage { command: 7 };
-    WatchedProcess { pid, start_time: Some(start_time), tag: PidfdTag::UNKNOWN, lineage }
+    WatchedProcess { pid, start_time: Some(start_time), was_alive: false, tag: PidfdTag::UNKNOWN, lineage }
 }
 
 fn watch(watcher: &mut ExitWatcher, key: u64, child: &Child) {
@@ -219,6 +219,7 @@ async fn a_process_that_proc_hides_is_watched_by_its_pid_alone() {
     let process = WatchedProcess {
         pid: child.pid(),
         start_time: None,
+        was_alive: false,
         tag: PidfdTag::UNKNOWN,
         lineage: Lineage::default(),
     };
@@ -226,10 +227,34 @@ async fn a_process_that_proc_hides_is_watched_by_its_pid_alone() {
     child.close_input();
     child.reap();
     let exit = next(&mut watcher).await;
-    assert_eq!(exit.process, process);
+    assert_eq!(exit.process, WatchedProcess { was_alive: true, ..process });
     if crate::observe::testing::kernel_tells_exits() {
         assert_eq!(exit.death, ExitStatus::Exited { code: 3 });
     }
+}
+
+#[tokio::test]
+async fn one_that_proc_hides_was_alive_for_the_next_server_too_and_not_if_it_had_ended_before_it_was_watched()
+{
+    let mut child = Child::shell("read line; exit 3");
+    let hidden = |was_alive| {
+        let (tag, lineage) = (PidfdTag::UNKNOWN, Lineage::default());
+        WatchedProcess { pid: child.pid(), start_time: None, was_alive, tag, lineage }
+    };
+    let (early, [late, next_server]) = (hidden(false), [hidden(false), hidden(true)]);
+    let mut watcher = watcher();
+    watcher.read_stat = |_| None;
+    watcher.watch(1, early, None).unwrap();
+    become_zombie(&mut child);
+    watcher.watch(2, late, None).unwrap();
+    watcher.watch(3, next_server, None).unwrap();
+    let mut exits = Vec::new();
+    for _ in 0..3 {
+        let exit = next(&mut watcher).await;
+        exits.push((exit.key, exit.process.was_alive));
+    }
+    exits.sort_unstable();
+    assert_eq!(exits, [(1, true), (2, false), (3, true)]);
 }
 
 #[tokio::test]

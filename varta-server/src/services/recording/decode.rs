@@ -90,15 +90,15 @@ fn record(fields: &Fields, name: Vec<u8>) -> Result<InputRecord, FormatError> {
             InputRecord::Loss { transport: transport.ok_or(unknown)?, at }
         }
         kind::DEATH => InputRecord::Exit {
-            process: ProcessId { pid, start_time: start_time(first)?, tag: tag(fields.timestamp)? },
+            pid,
+            process: process(pid, first, fields.timestamp)?,
             death: death(fields)?,
             lineage: lineage(fields.nonce)?,
             noticed_at: MonoTime::from_nanos(second),
             at,
         },
         kind::ABSENCE => {
-            let tag = tag(second)?;
-            let process = NonZeroU64::new(first).map(|start_time| ProcessId { pid, start_time, tag });
+            let process = process(pid, first, second)?;
             InputRecord::Absence { pid, process, death: death(fields)?, at }
         }
         kind::FORGET => InputRecord::Forget { agent: agent(fields, name)?, at },
@@ -106,6 +106,12 @@ fn record(fields: &Fields, name: Vec<u8>) -> Result<InputRecord, FormatError> {
         kind::END => InputRecord::End { at },
         unknown => return Err(FormatError::Kind(unknown)),
     })
+}
+
+/// The process that had a pid; `None` where its start was not known.
+fn process(pid: u32, start_time: u64, number: u64) -> Result<Option<ProcessId>, FormatError> {
+    let tag = tag(number)?;
+    Ok(NonZeroU64::new(start_time).map(|start_time| ProcessId { pid, start_time, tag }))
 }
 
 /// A frame that the listeners would accept.
@@ -187,10 +193,6 @@ fn lineage(command: u64) -> Result<Lineage, FormatError> {
 
 fn text(name: Vec<u8>) -> Result<String, FormatError> {
     String::from_utf8(name).map_err(|_| FormatError::Name)
-}
-
-fn start_time(ticks: u64) -> Result<NonZeroU64, FormatError> {
-    NonZeroU64::new(ticks).ok_or(FormatError::Value { what: "start of a process", found: ticks })
 }
 
 fn death(fields: &Fields) -> Result<ExitStatus, FormatError> {

@@ -45,15 +45,15 @@ pub(crate) fn encode(record: &InputRecord, out: &mut Vec<u8>) {
             let way = u8::try_from(transport.index()).expect("there are few transports");
             Fields { way, ..Fields::of(kind::LOSS, *at) }.put(out);
         }
-        InputRecord::Exit { process: ProcessId { pid, start_time, tag }, death, lineage, noticed_at, at } => {
-            let fields = Fields::of(kind::DEATH, *at).with(start_time.get(), noticed_at.as_nanos());
-            let (nonce, timestamp) = (lineage.command.into(), tag.number().into());
+        InputRecord::Exit { pid, process, death, lineage, noticed_at, at } => {
+            let (start, tag) = start_and_tag(*process);
+            let fields = Fields::of(kind::DEATH, *at).with(start, noticed_at.as_nanos());
+            let (nonce, timestamp) = (lineage.command.into(), tag);
             Fields { pid: *pid, nonce, timestamp, ..fields }.of_death(*death).put(out);
         }
         InputRecord::Absence { pid, process, death, at } => {
-            let (start, tag) =
-                process.map_or((0, 0), |process| (process.start_time.get(), process.tag.number()));
-            let fields = Fields::of(kind::ABSENCE, *at).with(start, tag.into());
+            let (start, tag) = start_and_tag(*process);
+            let fields = Fields::of(kind::ABSENCE, *at).with(start, tag);
             Fields { pid: *pid, ..fields }.of_death(*death).put(out);
         }
         InputRecord::Forget { agent: AgentId { name, origin, pid, twin }, at } => {
@@ -68,6 +68,11 @@ pub(crate) fn encode(record: &InputRecord, out: &mut Vec<u8>) {
         }
         InputRecord::End { at } => Fields::of(kind::END, *at).put(out),
     }
+}
+
+/// The start of a process in ticks and its tag; zeros of one that could not be identified.
+fn start_and_tag(process: Option<ProcessId>) -> (u64, u64) {
+    process.map_or((0, 0), |process| (process.start_time.get(), process.tag.number().into()))
 }
 
 pub(crate) fn encode_beat(beat: &ReceivedBeat, out: &mut Vec<u8>) {

@@ -147,8 +147,11 @@ impl Run {
                 self.blind_from.pop_front();
             }
             InputRecord::Loss { transport, at } => self.tracker.handle_loss(transport, at),
-            InputRecord::Exit { process, death, lineage, noticed_at, at } => {
+            InputRecord::Exit { process: Some(process), death, lineage, noticed_at, at, .. } => {
                 self.tracker.handle_exit(process, death, lineage, noticed_at, at);
+            }
+            InputRecord::Exit { pid, process: None, death, noticed_at, at, .. } => {
+                self.tracker.handle_hidden_exit(pid, death, noticed_at, at);
             }
             InputRecord::Absence { pid, process, death, at } => {
                 self.tracker.handle_absence(pid, process, death, at);

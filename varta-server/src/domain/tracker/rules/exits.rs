@@ -54,6 +54,16 @@ impl Tracker {
         }
     }
 
+    /// The same of a process that was watched by its pid alone, because `/proc` hides it.
+    ///
+    /// Nothing changes if the agent with this pid is another process, which could be identified.
+    pub fn handle_hidden_exit(&mut self, pid: u32, death: ExitStatus, noticed_at: MonoTime, now: MonoTime) {
+        let number = self.agents.find(IndexKey::local(pid));
+        if let Some(number) = number.filter(|number| self.incarnation(*number).is_none()) {
+            self.note_death(number, Ending { noticed_at, ..Ending::of(death) }, None, now);
+        }
+    }
+
     /// Handles the end of a process that the kernel killed for want of memory in this cgroup, when every beat
     /// that it sent before has been handled.
     ///

@@ -85,6 +85,38 @@ fn who_was_gone_when_its_first_beat_was_read_is_gone_and_the_next_owner_of_its_p
 }
 
 #[test]
+fn the_end_of_a_process_that_is_hidden_and_was_watched_is_judged_as_any() {
+    let killed = ExitStatus::Killed { signal: 9, core_dumped: false };
+    let well = ExitStatus::Exited { code: 0 };
+    let unknown = Cause::Exited { code: None };
+    for (deaths, expected) in [
+        (vec![ExitStatus::Unknown], vec![(Verdict::Down, unknown)]),
+        (vec![killed], vec![(Verdict::Down, Cause::Killed { signal: 9 })]),
+        (vec![well], vec![(Verdict::Gone, Cause::Exited { code: Some(0) })]),
+        (
+            // How it ended is known when its parent asks.
+            vec![ExitStatus::Unknown, well],
+            vec![(Verdict::Down, unknown), (Verdict::Gone, Cause::Exited { code: Some(0) })],
+        ),
+        (vec![ExitStatus::Unknown, killed], vec![(Verdict::Down, unknown)]),
+    ] {
+        let mut world = World::new();
+        world.processes.processes.clear();
+        world.hear(Handle::connect(PID, at(0)).next(at(0), Status::Ok));
+        world.transitions();
+        for death in deaths {
+            world.tracker.handle_hidden_exit(PID, death, at(1), at(1));
+            world.tracker.handle_hidden_exit(PID + 1, death, at(1), at(1));
+        }
+        let changes = std::iter::from_fn(|| world.tracker.poll_transition());
+        assert_eq!(changes.map(|change| (change.to, change.cause)).collect::<Vec<_>>(), expected);
+    }
+    let (mut world, _) = World::with_agent();
+    world.tracker.handle_hidden_exit(PID, killed, at(1), at(1));
+    assert_eq!(world.verdict(PID), Some(UP), "a process that could be identified is another");
+}
+
+#[test]
 fn who_panicked_and_ended_is_down_however_it_exited() {
     let (mut world, handle) = World::with_agent();
     let frame = Frame::new(Status::Critical, PID, 1, NONCE_TERMINAL, 0);

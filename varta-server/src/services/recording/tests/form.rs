@@ -73,13 +73,15 @@ fn all() -> Vec<InputRecord> {
     };
     let process_id =
         ProcessId { tag: PidfdTag::of_inode(7), ..ProcessId::new(PID, NonZeroU64::new(77).unwrap()) };
-    let death = |death| InputRecord::Exit {
-        process: process_id,
+    let death_of = |process, death| InputRecord::Exit {
+        pid: PID,
+        process,
         death,
         lineage: Lineage { command: u32::MAX },
         noticed_at: at(1),
         at: at(2),
     };
+    let death = |death| death_of(Some(process_id), death);
     vec![
         beat(PID, 1, 2),
         remote(Sender::udp("10.0.0.1:4000".parse().unwrap(), PID)),
@@ -98,6 +100,7 @@ fn all() -> Vec<InputRecord> {
         death(ExitStatus::Exited { code: 3 }),
         death(ExitStatus::Killed { signal: 9, core_dumped: true }),
         death(ExitStatus::Unknown),
+        death_of(None, ExitStatus::Unknown),
         InputRecord::Absence { pid: PID, process: None, death: ExitStatus::Exited { code: 9 }, at: at(3) },
         InputRecord::Absence { pid: PID, process: Some(process_id), death: ExitStatus::Unknown, at: at(3) },
         forget(Origin::Local, "worker", 7, 1),
@@ -166,14 +169,14 @@ fn what_makes_no_sense_is_refused_though_its_checksum_fits() {
     let id = ProcessId::new(PID, NonZeroU64::new(77).unwrap());
     assert_eq!(with_byte(&forget(Origin::Local, "", 7, 1), 3, 65), value("number of a twin", 65));
     let death = InputRecord::Exit {
-        process: id,
+        pid: PID,
+        process: Some(id),
         death: ExitStatus::Unknown,
         lineage: Lineage::default(),
         noticed_at: at(1),
         at: at(1),
     };
     assert_eq!(with_byte(&death, 3, 7), value("end of a process", 7));
-    assert_eq!(with_byte(&death, 16, 0), value("start of a process", 0));
 }
 
 #[test]

@@ -98,7 +98,8 @@ fn a_death_is_no_silence_and_the_next_process_is_another() {
     let mut records = vec![identity(7)];
     records.extend(beats(PID, 0..=5));
     records.push(InputRecord::Exit {
-        process,
+        pid: PID,
+        process: Some(process),
         death,
         lineage: Lineage::default(),
         noticed_at: at(5_100),
