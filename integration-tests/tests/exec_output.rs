@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
@@ -85,6 +85,26 @@ fn a_command_that_closes_standard_output_closes_it_for_the_reader_and_runs_on() 
     drop(child.stdin.take());
     let status = wait_for(|| child.try_wait().unwrap()).unwrap();
     assert_eq!(status.code(), Some(5));
+}
+
+#[test]
+fn a_command_that_closes_standard_input_closes_it_for_the_writer_and_runs_on() {
+    let scratch = Scratch::make();
+    let go_on = scratch.path("go on");
+    let script =
+        format!("read line; exec <&-; echo $line; until [ -e '{}' ]; do sleep 0.05; done", go_on.display());
+    let mut command = exec_command(&scratch.socket(), &["--beat=alive"], &["sh", "-c", &script]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let error = wait_for(|| stdin.write_all(b"words\n").err()).unwrap();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    assert!(child.try_wait().unwrap().is_none());
+    fs::write(go_on, "").unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "words\n");
+    assert!(wait_for(|| child.try_wait().unwrap()).unwrap().success());
 }
 
 #[test]

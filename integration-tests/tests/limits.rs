@@ -215,6 +215,15 @@ const ROWS: &[Row] = &[
     ("output of a command", &[("2 KiB", "services/recovery/runner.rs", "KEPT")]),
     ("last output of a command of `varta-server exec`", &[("10,000", "services/exec/tail.rs", "KEPT")]),
     ("lines of `varta-server exec`", &[("20", "services/exec/agent.rs", "MAX_LINES")]),
+    (
+        "messages of sd_notify that `varta-server exec`",
+        &[
+            ("64", "services/exec/supervisor.rs", "MAX_MESSAGES"),
+            ("64 KiB", "services/exec/notify.rs", "MAX_MESSAGE_LEN"),
+            ("253", "services/exec/notify.rs", "MAX_DESCRIPTORS"),
+        ],
+    ),
+    ("silence that a command can ask", &[("86,400 s", "services/exec/supervisor.rs", "MAX_BUSY")]),
     ("ancestors of a process", &[("1,000", "observe/group.rs", "MAX_GENERATIONS")]),
     (
         "records that wait for the audit log",

@@ -10,6 +10,7 @@ mod agents;
 mod beat;
 mod codec;
 mod crowd;
+mod exec;
 mod expiry;
 mod flow;
 mod forgery;
@@ -40,7 +41,7 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 20] = [
+const BENCHMARKS: [(&str, Benchmark); 21] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
     ("shm", shm::measure),
@@ -56,6 +57,7 @@ const BENCHMARKS: [(&str, Benchmark); 20] = [
     ("memory", memory::measure),
     ("size", size::measure),
     ("start", start::measure),
+    ("exec", exec::measure),
     ("agents", agents::measure),
     ("death", verdicts::measure_deaths),
     ("deadline", verdicts::measure_deadlines),

@@ -124,6 +124,12 @@ impl Agent {
         }
     }
 
+    /// The command may be silent for so long from now on; zero takes that back.
+    pub(super) fn busy_for(&mut self, span: Duration) {
+        // What is not sent is sent with a later beat.
+        let _ = self.handle.busy_for(span);
+    }
+
     /// The command was started again.
     pub(super) fn count_restart(&mut self) {
         self.restarts = self.restarts.saturating_add(1);

@@ -40,20 +40,25 @@ pub(super) enum CheckResult {
     Unwell(Fault),
 }
 
-/// Why a check is no proof that the command is well.
+/// Why the command is not well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     NotStarted(String),
     Ended(Ending),
     TimedOut(Duration),
+    /// The command itself said so, by sd_notify.
+    SaidSo,
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::NotStarted(error) => write!(f, "cannot be started: {error}"),
-            Fault::Ended(ending) => ending.fmt(f),
-            Fault::TimedOut(limit) => write!(f, "took longer than {limit:?} and was killed; see --every"),
+            Fault::NotStarted(error) => write!(f, "its check cannot be started: {error}"),
+            Fault::Ended(ending) => write!(f, "its check {ending}"),
+            Fault::SaidSo => f.write_str("it says so, by WATCHDOG=trigger"),
+            Fault::TimedOut(limit) => {
+                write!(f, "its check took longer than {limit:?} and was killed; see --every")
+            }
         }
     }
 }

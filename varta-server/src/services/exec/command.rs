@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use crate::base::error::Error;
 use crate::services::exec::options::{ExecArgs, ExecOptions};
-use crate::services::exec::supervisor::supervise;
+use crate::services::exec::run::run;
 
 /// What can be done with a command.
 #[derive(Clone, Debug, Subcommand)]
@@ -19,7 +19,7 @@ pub enum ExecTask {
     /// signals are the command's. When it ends, what it has left behind is ended too. If no server is there, the
     /// command runs all the same. Exit status: that of the command, or its signal; 127 if it is not found, 126 if it
     /// cannot be run, 125 if it cannot be watched, 2 for wrong usage.
-    #[command(override_usage = "varta-server exec [OPTIONS] --beat <SOURCE> -- <COMMAND>...")]
+    #[command(override_usage = "varta-server exec [OPTIONS] -- <COMMAND>...")]
     Exec(Box<ExecArgs>),
 }
 
@@ -32,7 +32,7 @@ impl ExecTask {
     /// An option makes no sense; nothing was started then.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let ExecTask::Exec(args) = self;
-        supervise(ExecOptions::new(args)?)
+        run(ExecOptions::new(args)?)
     }
 }
 
@@ -67,8 +67,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_as_wrong_usage() {
         for wrong in [
-            &["--", "ls"][..],
-            &["--beat", "alive"],
+            &["--beat", "alive"][..],
             &["--beat", "alive", "--"],
             &["--beat", "", "--", "ls"],
             &["--beat", "check=", "--", "ls"],

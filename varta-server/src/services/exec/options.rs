@@ -15,6 +15,8 @@ use crate::base::options::parse_duration;
 
 /// The silence that is asked for by default, in intervals.
 const INTERVALS: u32 = 3;
+/// The default of `--ready-within`.
+const READY_WITHIN: Duration = Duration::from_secs(30);
 /// The longest interval between beats: the protocol has milliseconds in 32 bits, some 49 days, for the silence.
 const MAX_EVERY: Duration = Duration::from_secs(86_400);
 /// The longest silence that can be asked for.
@@ -35,14 +37,15 @@ pub struct ExecArgs {
     #[arg(long, env = "VARTA_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
 
-    /// What proves that the command is well: alive, output, or check=CMD
+    /// What proves that the command is well: notify, alive, output or check=CMD [default: notify]
     ///
-    /// `alive`: it exists and is not stopped. `output`: it has printed something; standard output or standard error
+    /// `notify`: it sends keep-alives by sd_notify(3), for which it is given `NOTIFY_SOCKET` and, as `WATCHDOG_USEC`,
+    /// --stall-after. `alive`: it exists and is not stopped. `output`: it has printed something; standard output or standard error
     /// must be no terminal. `check=CMD`: CMD, which is split into words as a shell does and run without one, ends with
     /// status 0; it is run every --every and ended when it takes longer, and another status makes the agent critical at
     /// once. The option may repeat: then a beat is sent when each of them has said so since the last beat. The start
     /// of the command is the first beat.
-    #[arg(long = "beat", value_name = "SOURCE", value_parser = parse_source, required = true)]
+    #[arg(long = "beat", value_name = "SOURCE", value_parser = parse_source)]
     pub sources: Vec<BeatSource>,
 
     /// Shortest time between two beats, and between two checks
@@ -52,6 +55,12 @@ pub struct ExecArgs {
     /// Silence after which the agent is stalled [default: three times --every]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub stall_after: Option<Duration>,
+
+    /// Time within which the first keep-alive by sd_notify has to come [default: 30s]
+    ///
+    /// Else the agent is stalled, and a line on standard error says that another source of --beat is to be chosen.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub ready_within: Option<Duration>,
 
     /// Give the command the path of the server's socket, as VARTA_SOCKET
     ///
@@ -103,6 +112,8 @@ fn parse_source(text: &str) -> Result<BeatSource, String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BeatSource {
+    /// It sends keep-alives by sd_notify.
+    Notify,
     /// It exists and is not stopped.
     Alive,
     /// It has printed something.
@@ -116,6 +127,7 @@ impl FromStr for BeatSource {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
+            None if text == "notify" => Ok(BeatSource::Notify),
             None if text == "alive" => Ok(BeatSource::Alive),
             None if text == "output" => Ok(BeatSource::Output),
             Some(("check", command)) => {
@@ -125,7 +137,7 @@ impl FromStr for BeatSource {
                     _ => Err("the check names no program, as check='curl -fs http://localhost/'".to_owned()),
                 }
             }
-            _ => Err("is none of alive, output and check=CMD".to_owned()),
+            _ => Err("is none of notify, alive, output and check=CMD".to_owned()),
         }
     }
 }
@@ -133,6 +145,7 @@ impl FromStr for BeatSource {
 impl fmt::Display for BeatSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            BeatSource::Notify => "notify",
             BeatSource::Alive => "alive",
             BeatSource::Output => "output",
             BeatSource::Check(_) => "check",
@@ -165,6 +178,8 @@ pub(super) struct ExecOptions {
     pub(super) has_output: bool,
     /// The words of the check.
     pub(super) check: Option<Vec<String>>,
+    /// The time for the first keep-alive by sd_notify, if that is a source.
+    pub(super) ready_within: Option<Duration>,
     pub(super) every: Duration,
     pub(super) stall_after: Duration,
     pub(super) pass_socket: bool,
@@ -218,6 +233,14 @@ impl ExecOptions {
             return Err(refused("--beat", "there is more than one check; have one command do both"));
         }
         let has = |source: &BeatSource| args.sources.contains(source);
+        let has_notify = args.sources.is_empty() || has(&BeatSource::Notify);
+        let ready_within = args.ready_within.unwrap_or(READY_WITHIN);
+        if ready_within > MAX_EVERY {
+            return Err(refused("--ready-within", format!("{ready_within:?} is more than a day")));
+        }
+        if !has_notify && args.ready_within.is_some() {
+            return Err(refused("--ready-within", "has no effect without --beat notify"));
+        }
         Ok(ExecOptions {
             name: args.name.unwrap_or_else(|| name_of(Path::new(&program))),
             labels: args.labels.clone(),
@@ -225,6 +248,7 @@ impl ExecOptions {
             has_alive: has(&BeatSource::Alive),
             has_output: has(&BeatSource::Output),
             check: checks.first().cloned().cloned(),
+            ready_within: has_notify.then_some(ready_within),
             every: args.every,
             stall_after,
             pass_socket: args.pass_socket,
@@ -241,7 +265,7 @@ impl ExecOptions {
 fn check_of(source: &BeatSource) -> Option<&Vec<String>> {
     match source {
         BeatSource::Check(words) => Some(words),
-        BeatSource::Alive | BeatSource::Output => None,
+        BeatSource::Notify | BeatSource::Alive | BeatSource::Output => None,
     }
 }
 
@@ -285,7 +309,9 @@ mod tests {
         assert_eq!((options.program.to_str(), options.arguments.len()), (Some("/usr/bin/größe"), 1));
         assert_eq!(options.stall_after, Duration::from_secs(30));
         assert!(options.has_alive && !options.has_output && options.keeps_output);
-        assert_eq!((options.restart, options.check), (RestartPolicy::No, None));
+        assert_eq!((options.restart, options.check, options.ready_within), (RestartPolicy::No, None, None));
+        let silent = self::options(&[]).unwrap();
+        assert!(!silent.has_alive && silent.ready_within == Some(READY_WITHIN));
         assert_eq!(name_of(Path::new("")).as_str(), "command");
         assert_eq!(name_of(Path::new(&"p".repeat(200))).as_str().len(), AgentName::MAX_LEN);
     }
@@ -299,6 +325,8 @@ mod tests {
             (&["--stall-after", "50d"], "--stall-after"),
             (&["--kill-after", "2d"], "--kill-after"),
             (&["--socket", "none"], "--socket none"),
+            (&["--ready-within", "1s"], "--ready-within: has no effect without --beat notify"),
+            (&["--beat", "notify", "--ready-within", "2d"], "--ready-within: 172800s"),
             (&["--label", "a=1", "--label", "a=2"], "--label: \"a=2\""),
             (&["--beat", "check=a", "--beat", "check=b"], "--beat: there is more than one check"),
         ] {

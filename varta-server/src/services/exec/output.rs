@@ -1,4 +1,4 @@
-//! The standard output and standard error of a command: what goes through a pipe to be read, and what is left as it
+//! The standard streams of a command: what goes through a pipe to be read, and what is left as it
 //! is.
 //!
 //! A terminal is left as it is, so that the command can use it. Where both streams are one file, they go through one
@@ -13,7 +13,7 @@ use std::thread;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::fstat;
-use nix::unistd::dup2_stdout;
+use nix::unistd::{dup2_stdin, dup2_stdout};
 
 use crate::base::files::device_null;
 use crate::services::exec::agent::say;
@@ -47,6 +47,15 @@ impl Plan {
             (true, true) if is_one_file() => Plan::One,
             (true, true) => Plan::Both,
         }
+    }
+}
+
+/// Closes this process's standard input, which only the command reads: who writes to it sees when the command has
+/// closed it.
+pub(super) fn close_stdin() {
+    // Without it, the writer sees the end of exec.
+    if let Ok(null) = device_null() {
+        let _ = dup2_stdin(null);
     }
 }
 

@@ -7,6 +7,7 @@ use nix::sys::signal::SigSet;
 
 use crate::base::children::{self, OwnChild};
 use crate::services::exec::agent::socket_path;
+use crate::services::exec::notify::NotifySocket;
 use crate::services::exec::options::ExecOptions;
 use crate::services::exec::output::Output;
 use crate::services::exec::sys;
@@ -25,10 +26,19 @@ pub(super) enum StartError {
 /// # Errors
 ///
 /// [`StartError`]; nothing runs then.
-pub(super) fn start(options: &ExecOptions, output: &Output, mask: SigSet) -> Result<OwnChild, StartError> {
+pub(super) fn start(
+    options: &ExecOptions,
+    output: &Output,
+    notify: Option<&NotifySocket>,
+    mask: SigSet,
+) -> Result<OwnChild, StartError> {
     let mut command = Command::new(&options.program);
     // It names exec, and silences a command that compares it with its own pid.
     command.args(&options.arguments).env_remove("WATCHDOG_PID");
+    if let Some(notify) = notify {
+        let deadline = notify.deadline(options.stall_after).as_micros();
+        command.env("NOTIFY_SOCKET", notify.path()).env("WATCHDOG_USEC", deadline.to_string());
+    }
     if options.pass_socket {
         command.env("VARTA_SOCKET", socket_path(options.socket.as_ref()));
     }

@@ -10,6 +10,7 @@ pub(super) enum Source {
     Alive,
     Output,
     Check,
+    Notify,
 }
 
 impl Source {
@@ -18,6 +19,7 @@ impl Source {
             Source::Alive => 1,
             Source::Output => 2,
             Source::Check => 4,
+            Source::Notify => 8,
         }
     }
 }

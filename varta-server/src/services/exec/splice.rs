@@ -7,15 +7,17 @@ use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{SpliceFFlags, splice, tee};
+use nix::fcntl::{FcntlArg, SpliceFFlags, fcntl, splice, tee};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{read, write};
 
 use crate::base::files::device_null;
 use crate::services::exec::tail::KEPT;
 
-/// The most bytes of a piece: more than a pipe has by default.
+/// The most bytes of a piece: more than a pipe holds.
 const PIECE: usize = 1 << 20;
+/// What the pipe of a command may hold, so that it is switched to less often.
+const CAPACITY: libc::c_int = 256 * 1024;
 /// The room for what is read and not moved.
 const ROOM: usize = 64 * 1024;
 
@@ -38,6 +40,10 @@ impl Mover {
     /// There is no descriptor left.
     pub(super) fn new(from: PipeReader, to: OwnedFd, keeps: bool) -> io::Result<Self> {
         let copy = keeps.then(io::pipe).transpose()?;
+        // A piece has to find room in the second pipe. Where the kernel gives this user no more, it is smaller.
+        for pipe in [Some(from.as_fd()), copy.as_ref().map(|(_, copy)| copy.as_fd())].into_iter().flatten() {
+            let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(CAPACITY));
+        }
         Ok(Mover { from, to, copy, nowhere: device_null()?, buffer: vec![0; ROOM], can_move: true })
     }
 

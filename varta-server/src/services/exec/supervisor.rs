@@ -1,10 +1,8 @@
 //! The loop of `exec`: waits for signals, output, checks and times, and decides.
 
 use std::collections::HashSet;
-use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -12,86 +10,40 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use varta_agent::Status;
 
 use crate::base::backoff::{Backoff, MAX_DELAY};
-use crate::base::children::{JobChange, OwnChild, adopt_orphans, reap_adopted};
-use crate::base::error::Error;
-use crate::services::exec::agent::{Agent, say};
-use crate::services::exec::check::{Check, CheckResult};
-use crate::services::exec::leftovers::{Leftovers, Progress, strangers};
+use crate::base::children::{JobChange, OwnChild, reap_adopted};
+use crate::services::exec::agent::Agent;
+use crate::services::exec::check::{Check, CheckResult, Fault};
+use crate::services::exec::leftovers::{Leftovers, Progress};
+use crate::services::exec::notify::NotifySocket;
 use crate::services::exec::options::{ExecOptions, RestartPolicy};
 use crate::services::exec::outcome::{Ending, OWN_FAILURE, start_failure};
-use crate::services::exec::output::{Output, Plan};
+use crate::services::exec::output::{Output, close_stdin};
 use crate::services::exec::process::{StartError, start};
 use crate::services::exec::signals::{EndSignals, Received, Signals, is_job_of_shell, leads_session};
 use crate::services::exec::sources::{Source, Sources};
 use crate::services::exec::sys;
 
+/// The most messages that are handled in one turn.
+const MAX_MESSAGES: usize = 64;
+/// The longest silence that a command can ask for at once.
+const MAX_BUSY: Duration = Duration::from_secs(86_400);
 /// The pause where the kernel cannot wait.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Runs the command to its end, and gives its exit status; or ends this process by the signal that ended the command.
-///
-/// # Errors
-///
-/// An option makes no sense. Nothing was started then.
-pub(super) fn supervise(options: ExecOptions) -> Result<ExitCode, Error> {
-    let plan = Plan::of_this_process(options.keeps_output || options.has_output);
-    if options.has_output && plan == Plan::None {
-        let fault = "output: a terminal is left to the command, and what it prints there is not read; send it through a \
-                     pipe, as in `... 2>&1 | cat`, or choose another source";
-        return Err(Error::Option { option: "--beat", fault: fault.to_owned() });
-    }
-    let agent = Agent::connect(&options)?;
-    let opened = Signals::take_over().and_then(|signals| {
-        let strangers = strangers();
-        adopt_orphans()?;
-        Ok((signals, strangers, Output::new(plan, options.keeps_output)?))
-    });
-    let (signals, strangers, output) = match opened {
-        Ok(opened) => opened,
-        Err(error) => return Ok(own_failure(&error)),
-    };
-    let mut supervisor = Supervisor {
-        options,
-        agent,
-        signals,
-        output,
-        strangers,
-        ending_signals: EndSignals::default(),
-        is_ending: false,
-        backoff: Backoff::default(),
-    };
-    let end = supervisor.run();
-    if end.is_success {
-        supervisor.agent.say_goodbye();
-    }
-    Ok(match end.ending {
-        Ending::Exited(status) => ExitCode::from(status),
-        Ending::Signalled(number) => {
-            sys::die_by(number);
-            // Process 1 of a namespace is not ended by it.
-            ExitCode::from(u8::try_from(128 + number).unwrap_or(OWN_FAILURE))
-        }
-    })
-}
-
-fn own_failure(error: &io::Error) -> ExitCode {
-    say(&format!("cannot watch a command: {error}"));
-    ExitCode::from(OWN_FAILURE)
-}
-
 /// Everything but the command.
-struct Supervisor {
-    options: ExecOptions,
-    agent: Agent,
-    signals: Signals,
-    output: Output,
+pub(super) struct Supervisor {
+    pub(super) options: ExecOptions,
+    pub(super) agent: Agent,
+    pub(super) signals: Signals,
+    pub(super) output: Output,
+    pub(super) notify: Option<NotifySocket>,
     /// Descendants that are not the command's.
-    strangers: HashSet<u32>,
+    pub(super) strangers: HashSet<u32>,
     /// The signals that asked the command to end.
-    ending_signals: EndSignals,
+    pub(super) ending_signals: EndSignals,
     /// Whether it is not started again.
-    is_ending: bool,
-    backoff: Backoff,
+    pub(super) is_ending: bool,
+    pub(super) backoff: Backoff,
 }
 
 /// The command while it runs.
@@ -99,14 +51,17 @@ struct Run {
     child: OwnChild,
     sources: Sources,
     check: Option<Check>,
+    /// When the first keep-alive by sd_notify has to have come, until one has.
+    ready_by: Option<Instant>,
+    is_ready: bool,
     status: Status,
 }
 
 /// How it ended.
 #[derive(Clone, Copy, Debug)]
-struct End {
-    ending: Ending,
-    is_success: bool,
+pub(super) struct End {
+    pub(super) ending: Ending,
+    pub(super) is_success: bool,
 }
 
 /// The end of exec, or another run: after a delay, in which the status is told.
@@ -114,11 +69,13 @@ type Next = ControlFlow<End, (Duration, Status)>;
 
 impl Supervisor {
     /// Runs the command as often as the options say.
-    fn run(&mut self) -> End {
+    pub(super) fn run(&mut self) -> End {
         let mut is_first = true;
         loop {
+            self.drop_messages();
             let started = Instant::now();
-            let next = match start(&self.options, &self.output, self.signals.inherited) {
+            let next = match start(&self.options, &self.output, self.notify.as_ref(), self.signals.inherited)
+            {
                 Ok(child) => {
                     let ending = self.see_through(child, started);
                     self.end_leftovers();
@@ -143,11 +100,19 @@ impl Supervisor {
     /// Beats for the command until it ends.
     fn see_through(&mut self, child: OwnChild, now: Instant) -> Ending {
         let mut run = self.watch(child, now);
+        if self.options.restart == RestartPolicy::No {
+            close_stdin();
+        }
         // It is the first sign of life, from which on the sources have to speak.
         self.agent.beat(Status::Ok);
+        if let Some(ready_within) = self.options.ready_within {
+            self.agent.busy_for(ready_within);
+        }
         loop {
+            self.handle_messages(&mut run);
             self.handle_times(&mut run, Instant::now());
-            let timeouts = [run.sources.poll_timeout(), run.check.as_ref().and_then(Check::poll_timeout)];
+            let check = run.check.as_ref().and_then(Check::poll_timeout);
+            let timeouts = [run.sources.poll_timeout(), check, run.ready_by];
             self.wait(timeouts.into_iter().flatten().min());
             if self.options.restart == RestartPolicy::No {
                 self.output.close_stdout_if_ended();
@@ -163,19 +128,28 @@ impl Supervisor {
     }
 
     fn watch(&self, child: OwnChild, now: Instant) -> Run {
-        let ExecOptions { has_alive, has_output, check, every, .. } = &self.options;
-        let named =
-            [(*has_alive, Source::Alive), (*has_output, Source::Output), (check.is_some(), Source::Check)];
+        let ExecOptions { has_alive, has_output, check, ready_within, every, .. } = &self.options;
+        let named = [
+            (*has_alive, Source::Alive),
+            (*has_output, Source::Output),
+            (check.is_some(), Source::Check),
+            (ready_within.is_some(), Source::Notify),
+        ];
         let named: Vec<_> =
             named.into_iter().filter_map(|(is_named, source)| is_named.then_some(source)).collect();
         let check = check.clone().map(|words| Check::new(words, *every, self.signals.inherited, now));
-        Run { child, sources: Sources::new(&named, *every, now), check, status: Status::Ok }
+        let ready_by = ready_within.map(|within| now + within);
+        let sources = Sources::new(&named, *every, now);
+        Run { child, sources, check, ready_by, is_ready: false, status: Status::Ok }
     }
 
     /// Does what is due: a check, a beat.
     fn handle_times(&mut self, run: &mut Run, now: Instant) {
         if let Some(result) = run.check.as_mut().and_then(|check| check.handle_timeout(now)) {
             self.handle_check(run, result, now);
+        }
+        if run.ready_by.take_if(|by| *by <= now).is_some() {
+            self.handle_silence(run);
         }
         if run.sources.lacks(Source::Output) && self.output.take_sign() {
             run.sources.handle_sign(Source::Output);
@@ -187,6 +161,50 @@ impl Supervisor {
                 self.output.take_sign();
             }
         }
+    }
+
+    /// Forgets what an earlier run of the command has said. Nothing of it is left to say more.
+    fn drop_messages(&mut self) {
+        while self.notify.as_mut().and_then(NotifySocket::next).is_some() {}
+    }
+
+    /// What the command has said by sd_notify. What is sent faster than it is handled waits for the next turn.
+    fn handle_messages(&mut self, run: &mut Run) {
+        for _ in 0..MAX_MESSAGES {
+            let Some(message) = self.notify.as_mut().and_then(NotifySocket::next) else { return };
+            let now = Instant::now();
+            if message.is_broken {
+                self.handle_check(run, CheckResult::Unwell(Fault::SaidSo), now);
+            }
+            if message.is_alive {
+                if run.ready_by.take().is_some() {
+                    self.agent.busy_for(Duration::ZERO);
+                }
+                run.sources.handle_sign(Source::Notify);
+                if run.status != Status::Ok && run.check.is_none() {
+                    run.status = Status::Ok;
+                    run.sources.make_due(now);
+                }
+            }
+            run.is_ready |= message.is_ready;
+            let ready_within = self.options.ready_within.unwrap_or_default();
+            let asked = message.busy_for.map(|asked| asked.min(MAX_BUSY));
+            let is_changing = message.is_reloading || message.is_stopping;
+            if let Some(span) = asked.or(is_changing.then_some(ready_within)) {
+                self.agent.busy_for(span);
+                run.ready_by = run.ready_by.map(|by| by.max(now + span));
+            }
+        }
+    }
+
+    /// The command has not sent the keep-alive by which it was to be watched. The server has it as stalled from here on.
+    fn handle_silence(&mut self, run: &Run) {
+        let within = self.options.ready_within.unwrap_or_default();
+        let but = if run.is_ready { ", though it has said READY=1" } else { "" };
+        self.agent.say(&format!(
+            "has sent no keep-alive by sd_notify within {within:?}{but}, and is not known to be well; choose what proves \
+             that it is with --beat alive, output or check=CMD"
+        ));
     }
 
     /// A check has said something. That the command is not well is told at once, and so is the end of that.
@@ -204,9 +222,10 @@ impl Supervisor {
             CheckResult::Unwell(fault) => {
                 run.status = Status::Critical;
                 run.sources.revoke(Source::Check);
+                run.sources.revoke(Source::Notify);
                 self.agent.beat(Status::Critical);
                 if was_well {
-                    self.agent.say(&format!("is critical: its check {fault}"));
+                    self.agent.say(&format!("is critical: {fault}"));
                 }
             }
         }
@@ -379,7 +398,10 @@ impl Supervisor {
             }
         };
         let events = PollFlags::POLLIN;
-        let mut asked = [PollFd::new(self.signals.as_fd(), events), PollFd::new(self.output.as_fd(), events)];
+        let descriptors =
+            [Some(self.signals.as_fd()), Some(self.output.as_fd()), self.notify.as_ref().map(AsFd::as_fd)];
+        let mut asked: Vec<_> =
+            descriptors.into_iter().flatten().map(|file| PollFd::new(file, events)).collect();
         match poll(&mut asked, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             // Without memory for it, the state is looked at again a moment later.
