@@ -101,7 +101,7 @@ fn a_command_that_says_that_it_takes_longer_is_given_the_time() {
 fn who_says_nothing_by_then_is_stalled_and_its_user_is_told_to_choose() {
     let server = Server::start(NO_OPTIONS);
     let options = ["--ready-within=300ms", "--every=10ms", "--stall-after=200ms"];
-    let exec = ExecProcess::start(server.socket(), &options, "sleep 1000");
+    let exec = ExecProcess::start(server.socket(), &options, "exec sleep 1000");
     exec.await_said(
         "sh has sent no keep-alive by sd_notify within 300ms, and is not known to be well; choose",
     );

@@ -20,7 +20,7 @@ fn a_command_that_exists_beats_and_one_that_is_stopped_does_not() {
     let exec = ExecProcess::start(
         server.socket(),
         &options("alive", &["--stall-after=2s"]),
-        "echo begun; sleep 1000",
+        "echo begun; exec sleep 1000",
     );
     exec.await_printed("begun");
     server.await_beats(&[exec.pid()], 5);
@@ -53,8 +53,11 @@ fn a_command_that_prints_beats_and_one_that_falls_silent_is_stalled() {
         });
     }
     drop(exec);
-    let silent =
-        ExecProcess::start(server.socket(), &options("output", &["--no-output"]), "echo once; sleep 1000");
+    let silent = ExecProcess::start(
+        server.socket(),
+        &options("output", &["--no-output"]),
+        "echo once; exec sleep 1000",
+    );
     server.expect(agent(silent.pid()).stalled().within(SHORT));
 }
 
@@ -84,7 +87,7 @@ fn a_check_that_ends_well_is_a_beat_and_one_that_fails_is_critical_at_once() {
     let exec = ExecProcess::start(
         server.socket(),
         &options(&check, &["--stall-after=30s", "--name=checked"]),
-        "sleep 1000",
+        "exec sleep 1000",
     );
     server.await_beats(&[exec.pid()], 3);
     std::fs::remove_file(&well).unwrap();
@@ -101,7 +104,8 @@ fn a_check_that_takes_too_long_is_killed_with_all_that_it_started_and_critical()
     let scratch = Scratch::make();
     let pids = scratch.path("pids");
     let check = format!("check=sh -c 'sleep 1000 & echo $! >> {}; wait'", pids.display());
-    let exec = ExecProcess::start(server.socket(), &options(&check, &["--stall-after=30s"]), "sleep 1000");
+    let exec =
+        ExecProcess::start(server.socket(), &options(&check, &["--stall-after=30s"]), "exec sleep 1000");
     server.expect(agent(exec.pid()).up().with_status("critical"));
     exec.await_said("took longer than 100ms and was killed");
     varta_integration_tests::wait_until("checks are started again and again", || {
@@ -121,7 +125,7 @@ fn a_check_that_cannot_be_run_is_critical() {
     let exec = ExecProcess::start(
         server.socket(),
         &options("check=/nowhere/at/all", &["--stall-after=30s"]),
-        "sleep 1000",
+        "exec sleep 1000",
     );
     server.expect(agent(exec.pid()).up().with_status("critical"));
     exec.await_said("its check cannot be started: No such file");
@@ -133,7 +137,7 @@ fn of_several_sources_each_has_to_speak() {
     let exec = ExecProcess::start(
         server.socket(),
         &options("output", &["--beat=check=true", "--beat=alive"]),
-        "echo once; sleep 1000",
+        "echo once; exec sleep 1000",
     );
     server.expect(agent(exec.pid()).stalled().within(SHORT));
 }
