@@ -14,6 +14,28 @@ type Row = (&'static str, &'static [(&'static str, &'static str, &'static str)])
 const ROWS: &[Row] = &[
     ("sockets on which agents beat", &[("64", "ingest/options.rs", "MAX_LISTENERS")]),
     ("the kernel's queue of a Unix socket", &[("1", "", "1")]),
+    (
+        "a message of sd_notify(3)",
+        &[
+            ("64 KiB", "ingest/notify/receive.rs", "MAX_MESSAGE_LEN"),
+            ("253", "ingest/notify/receive.rs", "MAX_DESCRIPTORS"),
+        ],
+    ),
+    (
+        "services that speak sd_notify(3)",
+        &[
+            ("8,192", "ingest/notify/bridge.rs", "MAX_SERVICES"),
+            ("16", "ingest/notify/bridge.rs", "MAX_HEIRS"),
+        ],
+    ),
+    (
+        "processes that may be tools",
+        &[
+            ("1,024", "ingest/notify/bridge.rs", "MAX_UNSETTLED"),
+            ("16", "ingest/notify/bridge.rs", "MAX_HELD"),
+        ],
+    ),
+    ("processes whose ancestors", &[("4,096", "ingest/notify/bridge.rs", "MAX_LINEAGES")]),
     ("sockets of one path", &[("4", "ingest/socket_keeper.rs", "MAX_SOCKETS")]),
     (
         "pages of shared memory",

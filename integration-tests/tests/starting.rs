@@ -22,9 +22,11 @@ const NO_OPTIONS: [&str; 0] = [];
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// Every option of this version that takes a value. Unit files rely on them.
-const OPTIONS: [&str; 80] = [
+const OPTIONS: [&str; 82] = [
     "socket",
     "socket-mode",
+    "notify-socket",
+    "notify-socket-mode",
     "socket-group",
     "control-socket",
     "allow-uid",

@@ -124,7 +124,7 @@ fn the_summary_has_a_line_for_each_option_and_leaves_out_those_that_few_need() {
     }
     let count = |help: &str| headings(help).iter().map(|(_, options)| options.len()).sum::<usize>();
     let (short, long) = (said(&["-h"]), said(&["--help"]));
-    assert!(count(&short) < 40 && count(&long) > 70, "{} of {}", count(&short), count(&long));
+    assert!(count(&short) <= 40 && count(&long) > 70, "{} of {}", count(&short), count(&long));
     let options: Vec<_> = headings(&long).into_iter().filter(|(_, options)| !options.is_empty()).collect();
     let in_none = options.iter().find(|(heading, _)| *heading == "Options").unwrap();
     assert_eq!(in_none.1, ["--config", "--take-over", "--help", "--version"]);

@@ -72,7 +72,6 @@ fn recordings_that_cannot_be_replayed() {
         ("timestamp", [header(1), message(1, 0, 7, u64::MAX, 0)].concat()),
         ("nonce", [header(1), message(1, 0, u64::MAX, 7, 0)].concat()),
         ("reason", [header(1), message(3, 99, 7, 7, 16)].concat()),
-        ("death-without-process", [header(1), record(8, 0, 0, 0)].concat()),
         ("name", [header(1), record(5, 0, 0, 0)].concat()),
     ] {
         sandbox.write(name, content);

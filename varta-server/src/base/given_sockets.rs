@@ -149,6 +149,25 @@ impl GivenSockets {
         given.check(kind, option).map(Some)
     }
 
+    /// Takes the datagram socket with this abstract name, which `option` names.
+    ///
+    /// # Errors
+    ///
+    /// It is of another kind.
+    pub(crate) fn take_abstract(
+        &self,
+        name: &str,
+        option: &'static str,
+    ) -> Result<Option<GivenSocket>, Error> {
+        let mut list = self.lock();
+        let has_name = |given: &GivenSocket| {
+            given.socket.local_addr().is_ok_and(|at| at.as_abstract_namespace() == Some(name.as_bytes()))
+        };
+        let place = list.iter().position(has_name);
+        let Some(given) = place.map(|place| list.remove(place)) else { return Ok(None) };
+        given.check(Type::DGRAM, option).map(Some)
+    }
+
     /// Takes the socket of this kind at this internet address, which `option` names: port 0 stands for any.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ use crate::domain::tracker::Policy;
 pub use crate::domain::{Expected, ExpectedAgents, ForgetAfter, Rule, Rules};
 pub use crate::engine::EngineTables;
 use crate::engine::options::check_policy;
-pub use crate::ingest::IngestOptions;
+pub use crate::ingest::{IngestOptions, NotifyAddress, NotifySocket};
 use crate::services;
 pub use crate::services::maintenance::{
     ControlSocket, MaintenanceOptions, PlannedPause, PlannedPauses, Reason,

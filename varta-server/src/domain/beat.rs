@@ -5,11 +5,12 @@
 //! takes them and knows no sockets.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use varta_proto::Frame;
 use varta_proto::control::{AgentName, GoodbyeReason};
+use varta_proto::{Frame, Status};
 
 use crate::base::time::MonoTime;
 use crate::domain::by_value;
@@ -37,6 +38,14 @@ pub struct ReceivedControl {
     pub said: ControlMessage,
 }
 
+impl ReceivedControl {
+    /// Whether it came as a datagram of its own.
+    #[must_use]
+    pub const fn is_counted(&self) -> bool {
+        !matches!(self.said, ControlMessage::Notification(Notification { is_derived: true, .. }))
+    }
+}
+
 /// A control message: what an agent sends in addition to its beats.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -55,6 +64,49 @@ pub enum ControlMessage {
         /// The reason, if the agent gave one.
         reason: Option<GoodbyeReason>,
     },
+    /// The agent is a service that speaks sd_notify(3), and has said something.
+    Notification(Notification),
+}
+
+/// What a service said by sd_notify(3), as far as it concerns its agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notification {
+    /// The frame that it stands for: the next of its session if it is a sign of life, else the last.
+    pub frame: Frame,
+    /// Whether it is a sign of life, and counts as a beat.
+    pub is_beat: bool,
+    /// What is awaited of the agent from now on; `None` for what was awaited before.
+    pub keep_alives: Option<KeepAlives>,
+    /// The time from now on in which the agent may be silent.
+    pub busy_for: Option<Duration>,
+    /// Its status in its own words, of at most 256 bytes and without control characters.
+    pub status: Option<Arc<str>>,
+    /// Whether the agent leaves.
+    pub is_goodbye: bool,
+    /// Whether it follows from a message of another process, or from its end: it is not counted as a message.
+    pub is_derived: bool,
+}
+
+impl Notification {
+    /// Whether it is no more than a beat.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let Notification { frame, is_beat, keep_alives, busy_for, status, is_goodbye, is_derived } = self;
+        let says_more = keep_alives.is_some() || busy_for.is_some() || status.is_some() || *is_goodbye;
+        *is_beat && !says_more && !is_derived && frame.status == Status::Ok
+    }
+}
+
+/// The keep-alives that are awaited of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeepAlives {
+    /// None: it is watched by its process alone. An agent that has beaten otherwise is awaited all the same.
+    Unawaited,
+    /// One within this time, which the service has named.
+    Within(Duration),
+    /// One at this interval, as far as it has been seen.
+    Every(Duration),
 }
 
 /// The content of a Hello: the agent's identity and requests. Every field may be missing.
@@ -86,14 +138,16 @@ pub struct Sender {
     pub lane: RemoteEndpoint,
 }
 
-/// The transport and address that beats come from. In JSON `"local"`, `{"udp": "10.0.0.7"}` or
-/// `{"secure_udp": "10.0.0.7"}`.
+/// The transport and address that beats come from. In JSON `"local"`, `"notify"`,
+/// `{"udp": "10.0.0.7"}` or `{"secure_udp": "10.0.0.7"}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Origin {
     /// A process of this host whose pid the kernel vouches for.
     Local,
+    /// The same, known by what it said by sd_notify(3).
+    Notify,
     /// An address over plaintext UDP. Nothing vouches for the sender or the address.
     Udp(IpAddr),
     /// An address over sealed UDP. The sender holds a key; nothing vouches for the address.
@@ -127,6 +181,8 @@ pub enum Transport {
     Udp,
     /// UDP in sealed datagrams: encrypted and authenticated.
     SecureUdp,
+    /// A Unix datagram socket for sd_notify(3), with kernel credentials.
+    Notify,
 }
 
 impl Sender {
@@ -134,6 +190,12 @@ impl Sender {
     #[must_use]
     pub const fn local(pid: u32) -> Self {
         Sender { origin: Origin::Local, pid, lane: RemoteEndpoint { port: 0, key: KeyId(0) } }
+    }
+
+    /// A service of this host, by its main process.
+    #[must_use]
+    pub const fn notify(pid: u32) -> Self {
+        Sender { origin: Origin::Notify, ..Sender::local(pid) }
     }
 
     /// The sender of a plaintext datagram from `source`.
@@ -159,6 +221,7 @@ impl Origin {
     pub const fn transport(self) -> Transport {
         match self {
             Origin::Local => Transport::Unix,
+            Origin::Notify => Transport::Notify,
             Origin::Udp(_) => Transport::Udp,
             Origin::SecureUdp(_) => Transport::SecureUdp,
         }
@@ -168,9 +231,15 @@ impl Origin {
     #[must_use]
     pub const fn address(self) -> Option<IpAddr> {
         match self {
-            Origin::Local => None,
+            Origin::Local | Origin::Notify => None,
             Origin::Udp(address) | Origin::SecureUdp(address) => Some(address),
         }
+    }
+
+    /// Whether it is a process of this host.
+    #[must_use]
+    pub const fn is_local(self) -> bool {
+        matches!(self, Origin::Local | Origin::Notify)
     }
 
     /// The name of the host: its address, or `own` for this host.
@@ -182,7 +251,8 @@ impl Origin {
 
 impl Transport {
     /// Every transport, by [`Transport::index`].
-    pub const ALL: [Transport; 4] = [Transport::Unix, Transport::Udp, Transport::SecureUdp, Transport::Shm];
+    pub const ALL: [Transport; 5] =
+        [Transport::Unix, Transport::Udp, Transport::SecureUdp, Transport::Shm, Transport::Notify];
 
     /// Its place in [`Transport::ALL`].
     #[must_use]
@@ -192,6 +262,7 @@ impl Transport {
             Transport::Udp => 1,
             Transport::SecureUdp => 2,
             Transport::Shm => 3,
+            Transport::Notify => 4,
         }
     }
 
@@ -203,6 +274,7 @@ impl Transport {
             Transport::Udp => "udp",
             Transport::SecureUdp => "secure_udp",
             Transport::Shm => "shm",
+            Transport::Notify => "notify",
         }
     }
 }

@@ -53,6 +53,7 @@ impl Transition {
             beats: last.beats,
             labels: &self.labels,
             unit: self.unit.as_deref(),
+            said: self.said.as_deref(),
             incident: self.incident.map(|incident| incident.number.get()),
             oom_cgroup: self.oom_cgroup.as_deref(),
             dossier: self.dossier.as_deref(),
@@ -100,6 +101,9 @@ pub(crate) struct TransitionFields<'t> {
     pub(crate) labels: &'t Labels,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unit: Option<&'t str>,
+    /// What the agent last said of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) said: Option<&'t str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) incident: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,7 +133,10 @@ pub(crate) fn describe(transition: &Transition) -> String {
         Some(from) => format!("{agent} went from {from} to {to}"),
         None => format!("{agent} is {to}"),
     };
-    let said = format!("{}, payload {}, after {} beats", last.status, last.payload, last.beats);
+    let mut said = format!("{}, payload {}, after {} beats", last.status, last.payload, last.beats);
+    if let Some(own_words) = &transition.said {
+        said += &format!(" ({own_words:?})");
+    }
     let silent = format!("no beat for {silence}");
     let because = match cause {
         Cause::FirstBeat => format!("first beat ({}, payload {})", last.status, last.payload),

@@ -12,6 +12,7 @@ pub mod labels;
 pub mod outcome;
 pub(crate) mod process;
 mod rules;
+pub(crate) mod service_message;
 pub mod tracker;
 
 pub(crate) use self::agent_pattern::AgentPattern;

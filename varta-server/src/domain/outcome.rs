@@ -41,11 +41,13 @@ pub enum FrameOutcome {
     Replayed,
     /// The datagram opens, and starts a session for which the replay table has no room.
     ReplayTableFull,
+    /// A message of sd_notify(3) of which it is not known for which service it speaks.
+    Unattributed,
 }
 
 impl FrameOutcome {
     /// The number of outcomes; each kind of malformed frame counts as one.
-    pub const COUNT: usize = 14 + DecodeError::KINDS.len();
+    pub const COUNT: usize = 15 + DecodeError::KINDS.len();
 
     /// The outcome's row, below [`FrameOutcome::COUNT`].
     #[must_use]
@@ -66,14 +68,15 @@ impl FrameOutcome {
             FrameOutcome::DecryptFailed => 11,
             FrameOutcome::Replayed => 12,
             FrameOutcome::ReplayTableFull => 13,
-            FrameOutcome::Malformed(error) => 14 + error.index(),
+            FrameOutcome::Unattributed => 14,
+            FrameOutcome::Malformed(error) => 15 + error.index(),
         }
     }
 
     /// The label values, by [`FrameOutcome::index`].
     #[must_use]
     pub fn labels() -> [&'static str; FrameOutcome::COUNT] {
-        const OURS: [&str; 14] = [
+        const OURS: [&str; 15] = [
             "accepted",
             "ancillary",
             "unattested",
@@ -88,6 +91,7 @@ impl FrameOutcome {
             "decrypt_failed",
             "replayed",
             "replay_table_full",
+            "unattributed",
         ];
         std::array::from_fn(|index| match index.checked_sub(OURS.len()) {
             None => OURS[index],

@@ -4,7 +4,7 @@
 use std::num::NonZeroU64;
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::{Origin, Sender, Transport};
+use crate::domain::beat::{Sender, Transport};
 use crate::engine::task::TrackerActor;
 
 impl TrackerActor {
@@ -46,7 +46,7 @@ impl TrackerActor {
 
     /// Shortens the poll interval to what the timeout of an agent needs that has just sent a control message.
     pub(super) fn keep_pace(&self, Sender { origin, pid, .. }: Sender) {
-        if origin == Origin::Local
+        if origin.is_local()
             && self.pages.has(pid)
             && let Some(stall_after) = self.tracker.stall_after_of_process(pid)
         {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::time::{MonoTime, millis};
-use crate::domain::beat::{Origin, Transport};
+use crate::domain::beat::Transport;
 use crate::domain::outcome::OutcomeCounts;
 use crate::domain::tracker::{RegistryChange, Tracker};
 use crate::engine::debugging::{debug_refusals, debug_verdict};
@@ -281,9 +281,12 @@ impl TrackerActor {
             debug_refusals(batch.transport, &counts);
             frames.add(&counts);
             taken = *before;
-            let mut tally = OutcomeCounts::default();
-            tally.count(self.tracker.handle_control(control, &mut self.process_monitor.lookup()));
-            frames.add(&tally);
+            let outcome = self.tracker.handle_control(control, &mut self.process_monitor.lookup());
+            if control.is_counted() {
+                let mut tally = OutcomeCounts::default();
+                tally.count(outcome);
+                frames.add(&tally);
+            }
             self.keep_pace(control.sender);
         }
         let counts = self.tracker.handle_batch(&batch.beats[taken..], &mut self.process_monitor.lookup());
@@ -389,7 +392,7 @@ impl TrackerActor {
             }
             Query::Status { agent, answer } => {
                 self.read_ahead().await;
-                if agent.origin == Origin::Local {
+                if agent.origin.is_local() {
                     self.read_page_behind_datagrams(agent.pid).await;
                 }
                 let _ = answer.send(self.tracker.status(&agent, self.clock.now()));

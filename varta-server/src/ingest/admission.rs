@@ -167,7 +167,7 @@ impl Admission {
 
 /// Each refused datagram, for who looks into it.
 #[cold]
-fn debug_refusal(transport: Transport, datagram: &Datagram<'_>, outcome: FrameOutcome) {
+pub(super) fn debug_refusal(transport: Transport, datagram: &Datagram<'_>, outcome: FrameOutcome) {
     let sender = datagram.credentials;
     tracing::debug!(
         target: "varta::ingest",
@@ -192,7 +192,7 @@ fn sender_text(datagram: &Datagram<'_>) -> String {
     }
 }
 
-fn log_refusal(explanation: &Explanation) {
+pub(super) fn log_refusal(explanation: &Explanation) {
     let sender = explanation.sender;
     tracing::warn!(
         target: "varta::ingest",

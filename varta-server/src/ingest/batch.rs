@@ -21,6 +21,17 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    /// A batch of what services say, without anything in it.
+    pub(crate) const fn of_services() -> Self {
+        Batch {
+            transport: Transport::Notify,
+            beats: Vec::new(),
+            controls: Vec::new(),
+            queue_full_at: None,
+            pidfds: Vec::new(),
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.beats.is_empty() && self.controls.is_empty() && self.queue_full_at.is_none()
     }

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::error::Error;
 use crate::domain::beat::Transport;
+use crate::ingest::notify::NotifyAddress;
 
 /// The address that a listener is bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,7 @@ pub(crate) enum Endpoint {
     Unix(PathBuf),
     Udp(SocketAddr),
     SecureUdp(SocketAddr),
+    Notify(NotifyAddress),
 }
 
 impl Endpoint {
@@ -22,25 +24,41 @@ impl Endpoint {
             Endpoint::Unix(_) => Transport::Unix,
             Endpoint::Udp(_) => Transport::Udp,
             Endpoint::SecureUdp(_) => Transport::SecureUdp,
+            Endpoint::Notify(_) => Transport::Notify,
+        }
+    }
+
+    /// Whether it is a Unix socket that has no file.
+    pub(crate) const fn is_abstract(&self) -> bool {
+        matches!(self, Endpoint::Notify(NotifyAddress::Abstract(_)))
+    }
+
+    /// The path of a Unix socket that has one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Endpoint::Unix(path) => Some(path),
+            Endpoint::Notify(address) => address.path(),
+            Endpoint::Udp(_) | Endpoint::SecureUdp(_) => None,
         }
     }
 
     /// The address of a UDP socket; `None` for a Unix socket.
     pub(crate) const fn address(&self) -> Option<SocketAddr> {
         match self {
-            Endpoint::Unix(_) => None,
+            Endpoint::Unix(_) | Endpoint::Notify(_) => None,
             Endpoint::Udp(address) | Endpoint::SecureUdp(address) => Some(*address),
         }
     }
 }
 
-/// `unix:/run/varta/varta.sock`, `udp:127.0.0.1:9844`, `secure-udp:[::]:9845`.
+/// `unix:/run/varta/varta.sock`, `udp:127.0.0.1:9844`, `secure-udp:[::]:9845`, `notify:/run/varta/notify`, `notify:@varta`.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
             Endpoint::Udp(address) => write!(f, "udp:{address}"),
             Endpoint::SecureUdp(address) => write!(f, "secure-udp:{address}"),
+            Endpoint::Notify(address) => write!(f, "notify:{address}"),
         }
     }
 }

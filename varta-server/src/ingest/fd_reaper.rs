@@ -49,7 +49,12 @@ impl FdReaper {
     /// Whether the queue has room for the descriptors of a whole batch.
     #[inline]
     pub(super) fn has_room(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) + BATCH <= WAITING
+        self.has_room_for(BATCH)
+    }
+
+    /// Whether the queue has room for so many descriptors.
+    pub(super) fn has_room_for(&self, descriptors: usize) -> bool {
+        self.waiting.load(Ordering::Relaxed) + descriptors <= WAITING
     }
 
     /// Closes a memfd at once, and queues any other descriptor.

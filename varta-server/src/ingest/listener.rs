@@ -47,9 +47,9 @@ const ROUNDS: usize = 8;
 /// The same before the listener ends: more than the longest queue of a Unix socket holds.
 const LAST_ROUNDS: usize = 1_024;
 /// The pause after a failed receive call, as when the kernel is short of memory.
-const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
+pub(super) const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
 /// The number of consecutive failures, a second's worth, at which the listener ends with an error.
-const MAX_ERRORS: u32 = 50;
+pub(super) const MAX_ERRORS: u32 = 50;
 
 /// Where a listener sends what it receives, and when.
 #[derive(Clone)]
@@ -277,7 +277,7 @@ impl Listener {
 
 /// Lets the ready tasks of this thread run first. Unlike `tokio::task::yield_now`, it does not make the
 /// runtime poll for I/O.
-async fn give_way() {
+pub(super) async fn give_way() {
     let mut has_given = false;
     poll_fn(|context| {
         if std::mem::replace(&mut has_given, true) {

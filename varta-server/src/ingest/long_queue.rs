@@ -14,10 +14,13 @@ use std::panic;
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::PassCred;
 
 use crate::base::error::Error;
 use crate::base::given_sockets::GivenSocket;
 use crate::base::{SocketFile, SocketFiles, SocketOptions};
+use crate::ingest::notify::NotifyAddress;
 
 const QUEUE_FILE: &str = "/proc/sys/net/unix/max_dgram_qlen";
 
@@ -57,6 +60,17 @@ pub(super) fn adopt(
 }
 
 /// `None` when this process may not make a network namespace or set the length there.
+/// The same for a socket with an abstract name, which is one of the server's network namespace: its queue has the length
+/// that the host gives.
+pub(super) fn bind_abstract(address: &NotifyAddress) -> Result<(OwnedFd, Option<usize>), Error> {
+    let failed = |source| Error::Listener { endpoint: format!("notify:{address}"), action: "bind", source };
+    let name = address.abstract_address().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+    let socket = UnixDatagram::bind_addr(&name).map_err(failed)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    setsockopt(&socket, PassCred, &true).map_err(|errno| failed(errno.into()))?;
+    Ok((socket.into(), queue_length()))
+}
+
 fn bind_in_own_namespace(
     options: &SocketOptions,
     wanted: usize,

@@ -17,6 +17,7 @@ mod long_queue;
 mod message;
 pub(crate) mod metrics;
 mod namespaces;
+mod notify;
 pub(crate) mod options;
 pub(crate) mod probes;
 mod queue_fill;
@@ -36,7 +37,9 @@ mod unix;
 
 pub use self::keyring::KeyFiles;
 pub(crate) use self::keyring::{Keyring, StagedKeys};
-pub use self::options::{IngestArgs, IngestOptions};
+pub(crate) use self::notify::FAMILIES as NOTIFY_FAMILIES;
+pub use self::notify::NotifyAddress;
+pub use self::options::{IngestArgs, IngestOptions, NotifySocket};
 pub(crate) use self::probes::Probes;
 pub(crate) use self::replay::persisted::PersistedWindow;
 pub use self::senders::AllowedSenders;

@@ -15,7 +15,7 @@ use crate::base::options::values::{find_group, parse_group, parse_mode, parse_us
 use crate::base::options::{
     HostPort, Id, LookUps, Mode, OptionFaults, Size, names, parse_host_port, parse_size,
 };
-use crate::ingest::{AllowedSenders, KeyFiles, Keyring, UdpOptions, udp};
+use crate::ingest::{AllowedSenders, KeyFiles, Keyring, NotifyAddress, UdpOptions, udp};
 
 /// The default length of the queue of a Unix socket, in datagrams: more than one sender can have on the way.
 const DEFAULT_SOCKET_QUEUE: usize = 1_024;
@@ -78,6 +78,21 @@ pub struct IngestArgs {
     #[arg(long, env = "VARTA_ALLOW_GID", value_name = "GROUP", value_delimiter = ',',
           value_parser = parse_group)]
     pub allow_gid: Vec<Id>,
+
+    /// Socket for sd_notify(3): a path, or `@` and an abstract name
+    ///
+    /// What was written for systemd finds it in NOTIFY_SOCKET, and is an agent by its main process. May be given more
+    /// than once. A service is watched by its process alone until it sends its first keep-alive (WATCHDOG=1).
+    #[arg(long, env = "VARTA_NOTIFY_SOCKET", value_name = "ADDRESS", value_parser = parse_notify_address)]
+    pub notify_socket: Vec<NotifyAddress>,
+
+    /// Permissions of the socket file for notifications, in octal
+    ///
+    /// Services open it after they have become another user. Whose notifications count is said by --allow-uid and
+    /// --allow-gid.
+    #[arg(long, env = "VARTA_NOTIFY_SOCKET_MODE", value_name = "OCTAL", default_value = "0666",
+          value_parser = parse_mode, hide_short_help = true)]
+    pub notify_socket_mode: Mode,
 
     /// UDP address for plaintext beats; port 0 picks a free port
     ///
@@ -158,6 +173,9 @@ impl IngestArgs {
             .filter(|path| path.as_os_str() != "none")
             .map(|path| SocketOptions { path, is_default, mode: self.socket_mode.0, group })
             .collect();
+        let notify_mode = self.notify_socket_mode.0;
+        let notify = self.notify_socket.into_iter();
+        let notify = notify.map(|address| NotifySocket { address, mode: notify_mode, group }).collect();
         let uids = faults.values(self.allow_uid.iter().map(|id| id.user("--allow-uid", look_ups)));
         let gids = faults.values(self.allow_gid.iter().map(|id| id.group("--allow-gid", look_ups)));
         let mut allowed = AllowedSenders::of_server();
@@ -173,6 +191,7 @@ impl IngestArgs {
             sockets,
             socket_queue: self.socket_queue,
             allowed,
+            notify,
             udp,
             allow_plaintext_remote: self.allow_plaintext_remote,
             secure_udp,
@@ -188,6 +207,32 @@ impl IngestArgs {
     }
 }
 
+/// A socket for notifications, as in sd_notify(3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotifySocket {
+    /// Where services find it.
+    pub address: NotifyAddress,
+    /// The permission bits of its file, if it has one.
+    pub mode: u32,
+    /// The group of the file; `None` for that of the process.
+    pub group: Option<u32>,
+}
+
+impl NotifySocket {
+    /// By what its file is made.
+    pub(crate) fn options(&self) -> SocketOptions {
+        let path = match &self.address {
+            NotifyAddress::Path(path) => path.clone(),
+            NotifyAddress::Abstract(name) => name.into(),
+        };
+        SocketOptions { path, is_default: false, mode: self.mode, group: self.group }
+    }
+}
+
+fn parse_notify_address(text: &str) -> Result<NotifyAddress, String> {
+    text.parse()
+}
+
 /// Where agents beat, and whose beats are taken.
 #[derive(Clone, Debug)]
 pub struct IngestOptions {
@@ -197,6 +242,8 @@ pub struct IngestOptions {
     pub socket_queue: usize,
     /// Whose beats are accepted on them.
     pub allowed: AllowedSenders,
+    /// Sockets for notifications.
+    pub notify: Vec<NotifySocket>,
     /// UDP addresses to listen on for plaintext.
     pub udp: Vec<SocketAddr>,
     /// Whether those may be other than loopback.
@@ -226,6 +273,7 @@ impl Default for IngestOptions {
             sockets: Vec::new(),
             socket_queue: DEFAULT_SOCKET_QUEUE,
             allowed: AllowedSenders::of_server(),
+            notify: Vec::new(),
             udp: Vec::new(),
             allow_plaintext_remote: false,
             secure_udp: Vec::new(),
@@ -276,9 +324,20 @@ impl IngestOptions {
         {
             faults.add(option, "keys do nothing without --secure-udp");
         }
-        let listeners = self.sockets.len() + self.udp.len() + self.secure_udp.len();
+        for (index, socket) in self.notify.iter().take(MAX_LISTENERS).enumerate() {
+            let address = &socket.address;
+            if self.notify[..index].iter().any(|earlier| earlier.address == *address) {
+                faults.add("--notify-socket", format!("{address} is given twice"));
+            }
+            if self.sockets.iter().any(|other| Some(&*other.path) == address.path()) {
+                faults.add("--notify-socket", format!("{address} is that of --socket"));
+            }
+        }
+        let listeners = self.sockets.len() + self.udp.len() + self.secure_udp.len() + self.notify.len();
         if listeners > MAX_LISTENERS {
-            let fault = format!("{listeners} sockets to listen on with --socket, --udp and --secure-udp");
+            let fault = format!(
+                "{listeners} sockets to listen on with --socket, --udp, --secure-udp and --notify-socket"
+            );
             faults.add("--socket", format!("makes it {fault}; at most {MAX_LISTENERS}"));
         }
         // Of too many not each is compared with each.
@@ -301,6 +360,9 @@ impl IngestOptions {
     pub(crate) fn check_host(&self, host: &mut HostCheck) {
         for socket in &self.sockets {
             host.socket("--socket", &socket.path, socket.is_default);
+        }
+        for path in self.notify.iter().filter_map(|socket| socket.address.path()) {
+            host.socket("--notify-socket", path, false);
         }
         for address in &self.udp {
             host.address(udp::bind("--udp", &self.udp_socket(*address)));

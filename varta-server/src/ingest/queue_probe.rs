@@ -85,16 +85,18 @@ impl Probe {
         }
     }
 
-    /// A further descriptor of a UDP socket, and the option that it belongs to; `None` for a Unix socket.
+    /// A further descriptor of a socket that has no file, and the option that it belongs to; `None` for one that has a
+    /// file.
     ///
     /// # Errors
     ///
     /// Descriptors are short.
-    pub(crate) fn inet(&self) -> io::Result<Option<(&'static str, OwnedFd)>> {
+    pub(crate) fn without_file(&self) -> io::Result<Option<(&'static str, OwnedFd)>> {
         let option = match self.transport() {
             Transport::Udp => "udp",
             Transport::SecureUdp => "secure-udp",
-            Transport::Unix | Transport::Shm => return Ok(None),
+            Transport::Notify if self.endpoint.is_abstract() => "notify-socket",
+            Transport::Unix | Transport::Shm | Transport::Notify => return Ok(None),
         };
         let sockets = self.sockets.read().unwrap_or_else(PoisonError::into_inner);
         sockets.back().map(OwnedFd::try_clone).transpose().map(|socket| Some((option, socket?)))

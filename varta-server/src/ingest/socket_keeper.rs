@@ -7,34 +7,27 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::SocketOptions;
 use crate::base::error::Error;
-use crate::base::given_sockets::GivenSockets;
 use crate::ingest::held_socket::HeldSocket;
-use crate::ingest::listener::{Intake, Listener};
+use crate::ingest::listener::Intake;
+use crate::ingest::listeners::reader::Reader;
 use crate::ingest::queue_probe::Probe;
-use crate::ingest::senders::AllowedSenders;
-use crate::ingest::shm::ShmPages;
 use crate::ingest::socket_place::PlaceKeeper;
 
 /// The most sockets of one path that are read at once.
 const MAX_SOCKETS: usize = 4;
 
 /// What binds the socket of one path again.
-#[derive(Debug)]
 pub(crate) struct SocketKeeper {
     pub(crate) file: HeldSocket,
-    /// The number of datagrams that its queue is to hold.
-    pub(crate) queue: usize,
-    pub(crate) allowed: watch::Receiver<AllowedSenders>,
-    pub(crate) pages: ShmPages,
     pub(crate) probe: Arc<Probe>,
     pub(crate) place: PlaceKeeper,
-    /// The sockets of the server, for those that take the place of the first.
-    pub(crate) given: GivenSockets,
+    /// Binds one that takes its place, by these options.
+    pub(crate) bind: Arc<dyn Fn(SocketOptions) -> Result<Reader, Error> + Send + Sync>,
 }
 
 /// The sockets that are read.
@@ -46,7 +39,7 @@ struct Readers {
 }
 
 impl Readers {
-    fn begin(&mut self, listener: Listener) {
+    fn begin(&mut self, listener: Reader) {
         let stop = self.intake.stop.child_token();
         self.stops.push_back(stop.clone());
         self.tasks.spawn(listener.run(Intake { stop, ..self.intake.clone() }));
@@ -69,18 +62,14 @@ impl SocketKeeper {
     /// # Errors
     ///
     /// A socket cannot be read. One that cannot be bound again is a fault, and no error.
-    pub(crate) async fn run(self, first: Listener, intake: Intake) -> Result<(), Error> {
+    pub(crate) async fn run(self, first: Reader, intake: Intake) -> Result<(), Error> {
         let stop = intake.stop.clone();
         let mut readers = Readers { intake, tasks: JoinSet::new(), stops: VecDeque::new() };
         readers.begin(first);
         loop {
             let held = self.file.place();
-            let (file, allowed, pages) = (self.file.clone(), self.allowed.clone(), self.pages.clone());
-            let (queue, given) = (self.queue, self.given.clone());
-            let bind = move || {
-                let options = file.options();
-                Listener::unix(&options, queue, allowed.clone(), pages.clone(), &given)
-            };
+            let (file, bind) = (self.file.clone(), Arc::clone(&self.bind));
+            let bind = move || bind(file.options());
             let mut replaced = pin!(self.place.replacement(&held, bind, &stop));
             let next = loop {
                 tokio::select! {
@@ -99,7 +88,7 @@ impl SocketKeeper {
     }
 
     /// Reads one more socket, and lets go of the oldest if there are too many.
-    fn take(&self, listener: Listener, readers: &mut Readers) -> Result<(), Error> {
+    fn take(&self, listener: Reader, readers: &mut Readers) -> Result<(), Error> {
         let is_full = readers.stops.len() >= MAX_SOCKETS;
         self.probe.add(listener.duplicate()?, is_full);
         if let Some(file) = listener.file() {

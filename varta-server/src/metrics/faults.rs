@@ -22,13 +22,21 @@ pub(crate) enum Part {
     CheckSocket,
     Configuration,
     ControlSocket,
+    NotifySocket,
     Socket,
     State,
 }
 
 impl Part {
-    const ALL: [Part; 6] =
-        [Part::Audit, Part::CheckSocket, Part::Configuration, Part::ControlSocket, Part::Socket, Part::State];
+    const ALL: [Part; 7] = [
+        Part::Audit,
+        Part::CheckSocket,
+        Part::Configuration,
+        Part::ControlSocket,
+        Part::NotifySocket,
+        Part::Socket,
+        Part::State,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -36,6 +44,7 @@ impl Part {
             Part::CheckSocket => "check_socket",
             Part::Configuration => "configuration",
             Part::ControlSocket => "control_socket",
+            Part::NotifySocket => "notify_socket",
             Part::Socket => "socket",
             Part::State => "state",
         }
@@ -48,6 +57,7 @@ impl Part {
             Part::CheckSocket => "agents cannot ask whether their beats are taken",
             Part::Configuration => "the former one counts",
             Part::ControlSocket => "nobody can ask for pauses and other changes",
+            Part::NotifySocket => "services cannot reach this server by sd_notify(3)",
             Part::Socket => "nobody finds this server",
             Part::State => "nothing is kept for the next server",
         }
@@ -63,7 +73,7 @@ impl Part {
     /// configuration that cannot be used, which leaves the former one.
     const fn is_needed(self) -> bool {
         match self {
-            Part::ControlSocket | Part::Socket | Part::State => true,
+            Part::ControlSocket | Part::NotifySocket | Part::Socket | Part::State => true,
             Part::Audit | Part::CheckSocket | Part::Configuration => false,
         }
     }

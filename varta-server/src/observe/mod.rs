@@ -5,6 +5,7 @@
 pub(crate) mod boot;
 pub(crate) mod cgroup;
 pub(crate) mod descriptor_limit;
+pub(crate) mod environment;
 pub(crate) mod exit_watcher;
 mod group;
 pub(crate) mod hierarchy;
@@ -18,7 +19,7 @@ pub(crate) mod pidfd;
 mod pressure;
 pub(crate) mod procfs;
 pub(crate) mod sampler;
-mod stat;
+pub(crate) mod stat;
 pub(crate) mod status;
 #[cfg(test)]
 pub(crate) mod testing;

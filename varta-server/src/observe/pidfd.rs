@@ -180,6 +180,12 @@ impl Pidfd {
     }
 }
 
+impl From<Pidfd> for OwnedFd {
+    fn from(pidfd: Pidfd) -> Self {
+        pidfd.0
+    }
+}
+
 impl AsFd for Pidfd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -211,6 +217,17 @@ impl PidfdSet {
         // registration owns and gives out only by reference; nothing here closes the descriptor or puts
         // another in its place.
         Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE)? })
+    }
+
+    /// Registers one more descriptor of the set with the runtime of the caller, for one of several that wait for it.
+    ///
+    /// # Errors
+    ///
+    /// Descriptors are short, or as the runtime's own registration.
+    pub(crate) fn register_copy(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        let copy = self.0.0.try_clone()?;
+        // SAFETY: as for `register`: the registration owns the descriptor, which nothing closes before.
+        Ok(unsafe { AsyncFd::register_with_interest(copy, Interest::READABLE)? })
     }
 
     /// Adds a process under a key. The key is reported when the process exits, and again when it is reaped.

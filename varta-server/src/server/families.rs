@@ -9,10 +9,11 @@ use crate::services;
 
 /// The families of what is no service. The compiler warns of a block that is in no list: it is dead
 /// code.
-const OTHERS: [&[Family]; 6] = [
+const OTHERS: [&[Family]; 7] = [
     reload_metrics::FAMILIES,
     ingest::metrics::FAMILIES,
     ingest::shm::metrics::FAMILIES,
+    ingest::NOTIFY_FAMILIES,
     engine::metrics::FAMILIES,
     agent_rows::FAMILIES,
     faults::FAMILIES,

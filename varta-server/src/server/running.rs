@@ -113,6 +113,7 @@ impl Base<'_> {
         let sinks = Subscribers::new(context.take_subscribers(), state);
         let monitor = start_process_monitor(&ingest.thread, context.clock, context.descriptors, recorder)
             .map_err(failed("watch processes"))?;
+        self.listeners.services().know(tracker.services(), context.clock.now());
         self.start_tracker(context, ingest, inputs, (tracker, monitor, sinks), None);
         Ok(reload)
     }
@@ -139,6 +140,7 @@ impl Base<'_> {
             Err(fault) => return Err(predecessor.refuse(&fault)),
         };
         predecessor.take().await?;
+        self.listeners.services().know(tracker.services(), context.clock.now());
         let parts = (tracker, monitor, Subscribers::that_come_later());
         let unread_since = MonoTime::from_nanos(stopped_at.saturating_sub(context.clock.host_start()));
         self.start_tracker(context, ingest, inputs, parts, Some(unread_since));

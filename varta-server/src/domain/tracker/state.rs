@@ -148,8 +148,11 @@ impl Tracker {
     }
 
     pub(super) fn deadline(&self, number: u32) -> MonoTime {
-        let last_beat = self.agents.slot(number).last_beat;
-        let deadline = self.observer_gaps.deadline(last_beat, self.stall_after(number));
+        let slot = self.agents.slot(number);
+        if slot.is_unawaited() {
+            return MonoTime::NEVER;
+        }
+        let deadline = self.observer_gaps.deadline(slot.last_beat, self.stall_after(number));
         let busy_until = self.agents.rest(number).extra.as_ref().map(|extra| extra.busy_until);
         busy_until.map_or(deadline, |busy_until| deadline.max(busy_until))
     }
@@ -171,7 +174,7 @@ impl Tracker {
         let rest = self.agents.rest(number);
         AgentId {
             name: self.names.get(rest.name).clone(),
-            origin: self.sources.origin(slot.key.source),
+            origin: slot.origin(&self.sources),
             pid: slot.key.pid,
             twin: rest.twin,
         }
@@ -258,6 +261,7 @@ impl Tracker {
             agent: self.id(number),
             labels: self.labels(number),
             unit: self.unit(number),
+            said: self.agents.rest(number).extra.as_ref().and_then(|extra| extra.said.clone()),
             predecessor,
             successor,
             settles_at: if may_be_replaced { at.max(self.settles_at(number)) } else { at },
@@ -301,6 +305,8 @@ impl Tracker {
             last: slot.last_word(),
             labels: self.labels(number),
             unit: extra.and_then(|extra| extra.unit.clone()),
+            is_unawaited: slot.is_unawaited(),
+            said: extra.and_then(|extra| extra.said.clone()),
             asked: extra.and_then(|extra| extra.asked).map(AskedTimeout::timeout),
             busy_until: extra.map_or(MonoTime::START, |extra| extra.busy_until),
             stalls: rest.stalls,

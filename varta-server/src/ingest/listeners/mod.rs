@@ -1,6 +1,7 @@
 //! The listeners of a server, which a reload adds and removes while the others read on.
 
 mod bound;
+pub(super) mod reader;
 pub(crate) mod reload;
 mod tasks;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::ingest::held_socket::HeldSocket;
 use crate::ingest::kernel_drops::KernelDrops;
 use crate::ingest::kernel_queues::warn_if_small;
 use crate::ingest::keyring::Keyring;
+use crate::ingest::notify::NotifyServices;
 use crate::ingest::options::IngestOptions;
 use crate::ingest::probes::Probes;
 use crate::ingest::queue_probe::Probe;
@@ -89,7 +91,8 @@ impl Listeners {
     ) -> Result<Self, Error> {
         let (allowed, changes) = watch::channel(options.allowed.clone());
         let (pages, keyring, given) = (pages.clone(), keyring.clone(), given.clone());
-        let parts = Parts { pages, keyring, allowed: changes, given };
+        let services = NotifyServices::new(registry);
+        let parts = Parts { pages, keyring, allowed: changes, services, given };
         let bind = |wanted| parts.bind(wanted, options.socket_queue);
         let bound = Wanted::all(options).map(bind).collect::<Result<Vec<_>, Error>>()?;
         let probes = Probes::default();
@@ -115,7 +118,7 @@ impl Listeners {
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
         self.bound.iter().filter_map(|bound| match bound.listener.endpoint() {
             Endpoint::Unix(path) => Some(path.as_path()),
-            Endpoint::Udp(_) | Endpoint::SecureUdp(_) => None,
+            Endpoint::Udp(_) | Endpoint::SecureUdp(_) | Endpoint::Notify(_) => None,
         })
     }
 
@@ -161,6 +164,11 @@ impl ListenerSet {
         &self.0.probes
     }
 
+    /// The services that speak sd_notify(3).
+    pub(crate) fn services(&self) -> &NotifyServices {
+        &self.0.parts.services
+    }
+
     /// What counts the datagrams that the kernel drops.
     pub(crate) fn kernel_drops(&self) -> &KernelDrops {
         &self.0.kernel_drops
@@ -170,7 +178,7 @@ impl ListenerSet {
     fn paths(&self) -> Vec<PathBuf> {
         let path = |present: &Arc<Present>| match &present.wanted {
             Wanted::Unix(options) => Some(options.path.clone()),
-            Wanted::Udp(_) | Wanted::SecureUdp(_) => None,
+            Wanted::Udp(_) | Wanted::SecureUdp(_) | Wanted::Notify(_) | Wanted::NotifyName(_) => None,
         };
         self.present().iter().filter_map(path).collect()
     }

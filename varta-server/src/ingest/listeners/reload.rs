@@ -49,7 +49,7 @@ impl ListenerSet {
             };
             let present = end.remove(place);
             refuse_other_family(&present.wanted, &wanted)?;
-            if let Wanted::Unix(options) = &wanted {
+            if let Some(options) = wanted.file() {
                 let change = |file| (file, options.mode, options.group);
                 changes.extend(present.files.iter().cloned().map(change));
             }
@@ -199,16 +199,26 @@ impl ListenerSet {
 
 /// Logs a listening socket: the first lines of the log.
 pub(crate) fn log_endpoint(endpoint: &Endpoint, stall_after: Duration) {
+    if matches!(endpoint, Endpoint::Notify(_)) {
+        return log_notify(endpoint);
+    }
     tracing::info!(
         target: "varta::server",
-        path = match endpoint {
-            Endpoint::Unix(path) => Some(tracing::field::display(path.display())),
-            Endpoint::Udp(_) | Endpoint::SecureUdp(_) => None,
-        },
+        path = endpoint.path().map(|path| tracing::field::display(path.display())),
         address = endpoint.address().map(tracing::field::display),
         transport = endpoint.transport().as_str(),
         stall_after_ms = millis(stall_after),
         "listening on {endpoint}; an agent is stalled after {stall_after:?} of silence"
+    );
+}
+
+/// The same of a socket for notifications, for which no such time counts.
+fn log_notify(endpoint: &Endpoint) {
+    tracing::info!(
+        target: "varta::server",
+        path = endpoint.path().map(|path| tracing::field::display(path.display())),
+        transport = endpoint.transport().as_str(),
+        "listening on {endpoint}; services find it in NOTIFY_SOCKET"
     );
 }
 

@@ -1,12 +1,14 @@
 //! The tasks of the listeners: each reads on the engine's thread, and check sockets are served on the other.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::base::SocketOptions;
 use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::files::watch::FileWatcher;
@@ -69,14 +71,22 @@ impl ListenerTasks {
         let intake = Intake { stop: stop.clone(), inbox, clock: *clock, counters, gate };
         let (ingest, clock) = (self.surroundings.ingest.clone(), *clock);
         let mut ended = ended.into_iter();
-        match (wanted, listener.file().cloned()) {
-            (Wanted::Unix(_), Some(file)) => {
-                let Parts { allowed, pages, given, .. } = parts;
-                let place = self.place_keeper(Part::Socket);
-                let keeper = SocketKeeper { file, queue, allowed, pages, probe, place, given };
+        match listener.file().cloned() {
+            Some(file) => {
+                let part =
+                    if matches!(wanted, Wanted::Notify(_)) { Part::NotifySocket } else { Part::Socket };
+                let place = self.place_keeper(part);
+                let bind = move |options: SocketOptions| {
+                    let wanted = match &wanted {
+                        Wanted::Notify(_) => Wanted::Notify(options),
+                        _ => Wanted::Unix(options),
+                    };
+                    parts.open(&wanted, queue)
+                };
+                let keeper = SocketKeeper { file, probe, place, bind: Arc::new(bind) };
                 self.spawn("listener", &ingest, &stop, ended.next(), keeper.run(listener, intake));
             }
-            _ => {
+            None => {
                 self.spawn("listener", &ingest, &stop, ended.next(), listener.run(intake));
             }
         }

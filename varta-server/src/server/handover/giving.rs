@@ -312,9 +312,9 @@ impl Giver {
             let queue = bound.queue.get().copied();
             add("socket", bound.is_removed, queue, socket.try_clone().map_err(fault)?);
         }
-        let mut of_network = Vec::new();
-        self.sockets.each(|probe| of_network.push(probe.inet()));
-        for socket in of_network {
+        let mut without_file = Vec::new();
+        self.sockets.each(|probe| without_file.push(probe.without_file()));
+        for socket in without_file {
             if let Some((option, socket)) = socket.map_err(fault)? {
                 add(option, false, None, socket);
             }

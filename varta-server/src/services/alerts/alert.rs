@@ -164,7 +164,7 @@ impl Named {
 /// The part of the label `instance` behind the `@`. One address may have agents on two transports.
 pub(super) fn place(origin: Origin, host: &str) -> String {
     match origin {
-        Origin::Local => host.to_owned(),
+        Origin::Local | Origin::Notify => host.to_owned(),
         Origin::Udp(_) | Origin::SecureUdp(_) => format!("{}:{host}", origin.transport().as_str()),
     }
 }

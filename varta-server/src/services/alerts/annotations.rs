@@ -22,7 +22,7 @@ pub(super) const ACKNOWLEDGED: &str = "acknowledged";
 
 /// The annotations of one agent in alarm.
 pub(super) fn of_agent(transition: &Transition, now: WallClock) -> Texts {
-    let Transition { to, cause, at, silence, silence_is_at_least, last, dossier, .. } = transition;
+    let Transition { to, cause, at, silence, silence_is_at_least, last, said, dossier, .. } = transition;
     let mut texts = Texts::new();
     let mut put = |name: &str, value: &str| texts.insert(name.to_owned(), cut(value));
     put("summary", &describe(transition));
@@ -33,6 +33,9 @@ pub(super) fn of_agent(transition: &Transition, now: WallClock) -> Texts {
     put("since", &now.at(*at).to_string());
     if last.beats > 0 && !silence_is_at_least {
         put("last_beat", &now.at(*at).before(*silence).to_string());
+    }
+    if let Some(said) = said {
+        put("said", said);
     }
     if let Some(dossier) = dossier {
         put("dossier", &dossier.to_string());

@@ -49,13 +49,17 @@ impl LineKind {
     fn of(transition: &Transition) -> Self {
         match transition.agent.origin.transport() {
             Transport::Udp => LineKind::Plaintext,
-            Transport::Unix | Transport::Shm | Transport::SecureUdp if transition.is_report() => {
+            Transport::Unix | Transport::Shm | Transport::Notify | Transport::SecureUdp
+                if transition.is_report() =>
+            {
                 LineKind::Report
             }
-            Transport::Unix | Transport::Shm | Transport::SecureUdp if transition.to.is_alarm() => {
+            Transport::Unix | Transport::Shm | Transport::Notify | Transport::SecureUdp
+                if transition.to.is_alarm() =>
+            {
                 LineKind::Alarm
             }
-            Transport::Unix | Transport::Shm | Transport::SecureUdp => LineKind::Change,
+            Transport::Unix | Transport::Shm | Transport::Notify | Transport::SecureUdp => LineKind::Change,
         }
     }
 

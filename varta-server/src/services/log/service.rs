@@ -149,6 +149,7 @@ fn log_transition(transition: &Transition) {
                 previous_status,
                 payload = fields.payload,
                 beats = fields.beats,
+                said = fields.said,
                 exit_code = fields.exit_code,
                 signal = fields.signal,
                 incident = fields.incident,

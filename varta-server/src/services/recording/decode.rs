@@ -8,7 +8,9 @@ use varta_proto::control::{AgentName, GoodbyeReason};
 use varta_proto::{Frame, NONCE_TERMINAL, Status};
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::{ControlMessage, Hello, ReceivedBeat, ReceivedControl, Sender, Transport};
+use crate::domain::beat::{
+    ControlMessage, Hello, KeepAlives, Notification, ReceivedBeat, ReceivedControl, Sender, Transport,
+};
 use crate::domain::labels::Labels;
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{ExitStatus, Lineage, PidfdTag, ProcessId};
@@ -82,6 +84,11 @@ fn record(fields: &Fields, name: Vec<u8>) -> Result<InputRecord, FormatError> {
             sender: fields.sender()?,
             said: ControlMessage::Attach,
         }),
+        kind::NOTIFICATION => InputRecord::Control(ReceivedControl {
+            received_at: at,
+            sender: fields.sender()?,
+            said: ControlMessage::Notification(notification(fields)?),
+        }),
         kind::PROCESS => InputRecord::Process { pid, identity: identity(fields, name)? },
         kind::BLIND => InputRecord::Blind { from: MonoTime::from_nanos(first), to: at },
         kind::LOSS => {
@@ -130,6 +137,26 @@ fn frame(fields: &Fields) -> Result<Frame, FormatError> {
         return Err(FormatError::Value { what: "nonce of such a beat", found: nonce });
     }
     Ok(Frame { status, pid, timestamp, nonce, payload })
+}
+
+fn notification(fields: &Fields) -> Result<Notification, FormatError> {
+    let [within, busy_for] = fields.numbers().map(Duration::from_nanos);
+    let keep_alives = match fields.flags & (flag::UNAWAITED | flag::STALL_AFTER | flag::INTERVAL) {
+        0 => None,
+        flag::UNAWAITED => Some(KeepAlives::Unawaited),
+        flag::STALL_AFTER => Some(KeepAlives::Within(within)),
+        flag::INTERVAL => Some(KeepAlives::Every(within)),
+        other => return Err(FormatError::Value { what: "kind of keep-alives", found: other.into() }),
+    };
+    Ok(Notification {
+        frame: frame(fields)?,
+        is_beat: fields.has(flag::BEAT),
+        keep_alives,
+        busy_for: fields.has(flag::BUSY_FOR).then_some(busy_for),
+        status: None,
+        is_goodbye: fields.has(flag::LEAVES),
+        is_derived: false,
+    })
 }
 
 fn introduction(fields: &Fields, name: Vec<u8>) -> Result<Hello, FormatError> {

@@ -1,9 +1,13 @@
 //! Encodes records to blocks of 64 bytes, the inverse of `decode`.
 
+use std::time::Duration;
+
 use varta_proto::Frame;
 
-use crate::base::time::{MonoTime, millis};
-use crate::domain::beat::{ControlMessage, Hello, ReceivedBeat, ReceivedControl, RemoteEndpoint, Sender};
+use crate::base::time::{MonoTime, millis, nanos};
+use crate::domain::beat::{
+    ControlMessage, Hello, KeepAlives, Notification, ReceivedBeat, ReceivedControl, RemoteEndpoint, Sender,
+};
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{ExitStatus, ProcessId};
 use crate::domain::tracker::AgentId;
@@ -110,6 +114,31 @@ pub(crate) fn encode_control(control: &ReceivedControl, out: &mut Vec<u8>) {
             Fields { nonce: *nonce, timestamp: *timestamp, detail, flags, ..fields }.put(out);
         }
         ControlMessage::Attach => Fields::of_sender(kind::ATTACH, received_at, sender).put(out),
+        ControlMessage::Notification(notification) => {
+            // The status influences no verdict, and is not recorded.
+            let Notification { frame, is_beat, keep_alives, busy_for, status: _, is_goodbye, is_derived: _ } =
+                notification;
+            let (kept, within) = match keep_alives {
+                None => (0, Duration::ZERO),
+                Some(KeepAlives::Unawaited) => (flag::UNAWAITED, Duration::ZERO),
+                Some(KeepAlives::Within(timeout)) => (flag::STALL_AFTER, *timeout),
+                Some(KeepAlives::Every(interval)) => (flag::INTERVAL, *interval),
+            };
+            let given =
+                [(*is_beat, flag::BEAT), (*is_goodbye, flag::LEAVES), (busy_for.is_some(), flag::BUSY_FOR)];
+            let flags = given.iter().filter(|(is_set, _)| *is_set).fold(kept, |flags, (_, bit)| flags | bit);
+            let Frame { status, pid: _, timestamp, nonce, payload } = *frame;
+            Fields {
+                detail: status as u8,
+                timestamp,
+                nonce,
+                short: payload,
+                flags,
+                ..Fields::of_sender(kind::NOTIFICATION, received_at, sender)
+            }
+            .with(nanos(within), busy_for.map_or(0, nanos))
+            .put(out);
+        }
     }
 }
 

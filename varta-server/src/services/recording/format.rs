@@ -18,8 +18,9 @@ pub(crate) const LENGTH: usize = LENGTH_TOLD as usize;
 const LENGTH_TOLD: u32 = 64;
 /// The magic number at the beginning of a recording.
 const MAGIC: [u8; 8] = *b"VARTAREC";
-/// The version of the format: version 1 has no agents that are forgotten on request.
-const VERSION: u32 = 2;
+/// The version of the format: version 1 has no agents that are forgotten on request, and version 2 none that speak
+/// sd_notify(3).
+const VERSION: u32 = 3;
 /// The offset of the checksum (CRC-32C), which covers everything before it.
 pub(super) const CRC_AT: usize = LENGTH - 4;
 /// The offset of a part of a name in its block, and the length of that part.
@@ -56,6 +57,7 @@ pub(super) mod kind {
     pub(in crate::services::recording) const END: u8 = 11;
     pub(in crate::services::recording) const ATTACH: u8 = 12;
     pub(in crate::services::recording) const FORGET: u8 = 13;
+    pub(in crate::services::recording) const NOTIFICATION: u8 = 14;
 }
 
 /// The transports of datagrams.
@@ -63,6 +65,7 @@ pub(super) mod way {
     pub(in crate::services::recording) const LOCAL: u8 = 0;
     pub(in crate::services::recording) const UDP: u8 = 1;
     pub(in crate::services::recording) const SECURE_UDP: u8 = 2;
+    pub(in crate::services::recording) const NOTIFY: u8 = 3;
 }
 
 /// The kinds of exits.
@@ -82,6 +85,9 @@ pub(super) mod flag {
     pub(in crate::services::recording) const GROUP: u32 = 32;
     pub(in crate::services::recording) const CORE_DUMPED: u32 = 64;
     pub(in crate::services::recording) const ENDED: u32 = 128;
+    pub(in crate::services::recording) const BEAT: u32 = 256;
+    pub(in crate::services::recording) const LEAVES: u32 = 512;
+    pub(in crate::services::recording) const UNAWAITED: u32 = 1_024;
 }
 
 /// The fields of a record, whose meaning depends on its kind.
@@ -114,6 +120,7 @@ impl Fields {
         let Sender { origin, pid, lane: RemoteEndpoint { port, key: KeyId(key) } } = sender;
         let way = match origin {
             Origin::Local => way::LOCAL,
+            Origin::Notify => way::NOTIFY,
             Origin::Udp(_) => way::UDP,
             Origin::SecureUdp(_) => way::SECURE_UDP,
         };
@@ -192,6 +199,7 @@ impl Fields {
         };
         let origin = match (self.way, address) {
             (way::LOCAL, None) => Origin::Local,
+            (way::NOTIFY, None) => Origin::Notify,
             (way::UDP, Some(address)) => Origin::Udp(address),
             (way::SECURE_UDP, Some(address)) => Origin::SecureUdp(address),
             (other, _) => return Err(FormatError::Value { what: "way of a datagram", found: other.into() }),

@@ -11,7 +11,6 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use serde_json::{Map, Value};
 
-use crate::domain::beat::Origin;
 use crate::domain::tracker::Transition;
 use crate::observe::{Pidfd, identify};
 use crate::services::recovery::audit_fields::state;
@@ -37,7 +36,7 @@ pub(super) enum TargetProcess {
 
 /// Opens a pidfd for the process of an agent.
 pub(super) fn target_of(transition: &Transition) -> TargetProcess {
-    let Some(process) = transition.process.filter(|_| transition.agent.origin == Origin::Local) else {
+    let Some(process) = transition.process.filter(|_| transition.agent.origin.is_local()) else {
         return TargetProcess::None;
     };
     let held = Pidfd::open(process.pid);
@@ -148,7 +147,7 @@ pub(super) fn variables_of(transition: &Transition, attempt: u32, host: &str) ->
         ("VARTA_ATTEMPT".to_owned(), attempt.to_string()),
     ];
     // What a script may send a signal to.
-    let has_pid = agent.origin == Origin::Local
+    let has_pid = agent.origin.is_local()
         && agent.pid != 0
         && !matches!(target_of(transition), TargetProcess::Replaced);
     let optional = [
@@ -199,6 +198,7 @@ mod tests {
     use std::num::NonZeroU64;
 
     use super::*;
+    use crate::domain::beat::Origin;
     use crate::domain::process::ProcessId;
     use crate::domain::tracker::tests::sample;
     use crate::domain::tracker::{AgentId, Cause, Verdict};

@@ -2,7 +2,6 @@
 //! dump, which a signal would cut off.
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::Origin;
 use crate::domain::process::{ProcessId, classify};
 use crate::domain::tracker::Transition;
 use crate::observe::ProcReader;
@@ -15,7 +14,7 @@ use crate::services::recovery::rule::Action;
 /// Reads files of `/proc`, and may block as long as they do.
 pub(super) fn refusal_of_held(processes: &ProcReader, job: &Job) -> Option<Refusal> {
     let Transition { agent, process, .. } = &*job.transition;
-    if matches!(job.action(), Action::Notify) || agent.origin != Origin::Local {
+    if matches!(job.action(), Action::Notify) || !agent.origin.is_local() {
         return None;
     }
     let ProcessId { pid, start_time, .. } = (*process)?;

@@ -307,8 +307,12 @@ impl Planner {
             (Action::Notify, _) => None,
             (_, Origin::Udp(_) | Origin::SecureUdp(_)) => (!self.allows_remote).then_some(Refusal::Remote),
             // An agent that was never seen has no process; its name is configured.
-            (_, Origin::Local) if process.is_some() || *to == Verdict::Expected && agent.pid == 0 => None,
-            (_, Origin::Local) => Some(Refusal::NotAttested),
+            (_, Origin::Local | Origin::Notify)
+                if process.is_some() || *to == Verdict::Expected && agent.pid == 0 =>
+            {
+                None
+            }
+            (_, Origin::Local | Origin::Notify) => Some(Refusal::NotAttested),
         }
     }
 

@@ -170,7 +170,7 @@ const STATE: KeyKind = KeyKind::OneOf(|| UnhealthyState::ALL.map(UnhealthyState:
 const CAUSE: KeyKind = KeyKind::OneOf(|| Cause::NAMES.to_vec());
 const TRANSPORT: KeyKind = KeyKind::OneOf(|| TRANSPORTS.map(Transport::as_str).to_vec());
 /// The transports of agents: one that beats through shared memory counts as an agent of the Unix socket.
-const TRANSPORTS: [Transport; 3] = [Transport::Unix, Transport::Udp, Transport::SecureUdp];
+const TRANSPORTS: [Transport; 4] = [Transport::Unix, Transport::Udp, Transport::SecureUdp, Transport::Notify];
 /// The most tables, and the most steps in each.
 const MAX_TABLES: usize = 256;
 const MAX_STEPS: usize = 16;

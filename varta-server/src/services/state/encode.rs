@@ -17,6 +17,7 @@ pub(super) fn whole(number: u64) -> i64 {
 pub(super) fn origin_text(origin: Origin) -> String {
     match origin {
         Origin::Local => "local".to_owned(),
+        Origin::Notify => "notify".to_owned(),
         Origin::Udp(address) | Origin::SecureUdp(address) => {
             format!("{} {address}", origin.transport().as_str())
         }

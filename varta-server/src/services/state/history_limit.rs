@@ -29,10 +29,10 @@ impl HistoryLimit {
     pub(super) fn take(&mut self, transition: &Transition) -> bool {
         match (transition.agent.origin.transport(), transition.is_report()) {
             (Transport::Udp, _) => self.plain.take(transition.at),
-            (Transport::Unix | Transport::Shm | Transport::SecureUdp, true) => {
+            (Transport::Unix | Transport::Shm | Transport::Notify | Transport::SecureUdp, true) => {
                 self.reports.take(transition.at)
             }
-            (Transport::Unix | Transport::Shm | Transport::SecureUdp, false) => true,
+            (Transport::Unix | Transport::Shm | Transport::Notify | Transport::SecureUdp, false) => true,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::base::clock::WallClock;
 use crate::base::time::{MonoTime, millis};
 use crate::domain::beat::{KeyId, Origin, RemoteEndpoint};
 use crate::domain::labels::Labels;
+use crate::domain::service_message::MAX_STATUS_LEN;
 use crate::domain::tracker::{AgentId, AgentSnapshot, LastReport, NameSource, Twin, Verdict};
 use crate::services::state::encode::{origin_text, unix_millis, whole};
 use crate::services::state::last_sign::Absence;
@@ -52,13 +53,13 @@ pub(super) fn put(database: &Connection, agent: &AgentSnapshot, context: &Contex
         .prepare_cached(
             "INSERT INTO agents (origin, pid, twin, name, name_source, port, key, start_time, boot, verdict, status,
                 payload, terminal, beats, lost, stalls, asked_us, busy_until_ms, last_beat_ms, first_seen_ms, sweep,
-                unit, labels, silent_at_least)
+                unit, labels, silent_at_least, is_unawaited, said)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-                ?23, ?24)
+                ?23, ?24, ?25, ?26)
              ON CONFLICT DO UPDATE SET name = ?4, name_source = ?5, port = ?6, key = ?7, start_time = ?8, boot = ?9,
                 verdict = ?10, status = ?11, payload = ?12, terminal = ?13, beats = ?14, lost = ?15, stalls = ?16,
                 asked_us = ?17, busy_until_ms = ?18, last_beat_ms = ?19, sweep = ?21, unit = ?22, labels = ?23,
-                silent_at_least = ?24,
+                silent_at_least = ?24, is_unawaited = ?25, said = ?26,
                 first_seen_ms = iif(start_time IS ?8, first_seen_ms, ?20)",
         )?
         .execute(params![
@@ -71,7 +72,7 @@ pub(super) fn put(database: &Connection, agent: &AgentSnapshot, context: &Contex
             // All 64 bits: SQLite's integers are signed.
             key.map(|key| key.cast_signed()),
             agent.start_time.map(|time| whole(time.get())),
-            boot.as_ref().filter(|_| id.origin == Origin::Local),
+            boot.as_ref().filter(|_| id.origin.is_local()),
             agent.verdict.as_str(),
             last.status.as_str(),
             last.payload,
@@ -87,6 +88,8 @@ pub(super) fn put(database: &Connection, agent: &AgentSnapshot, context: &Contex
             agent.unit.as_deref(),
             labels_text(&agent.labels),
             agent.silent_at_least,
+            agent.is_unawaited,
+            agent.said.as_deref(),
         ])?;
     Ok(())
 }
@@ -167,8 +170,10 @@ fn read_row(row: &Row<'_>, absence: &Absence) -> Option<PersistedAgent> {
         lost: small("lost")?,
         last_beat: now,
         silent_before,
-        // A table of an earlier version has no such column.
+        // A table of an earlier version has no such columns.
         silent_at_least: is_least || number("silent_at_least").is_some_and(|flag| flag != 0),
+        is_unawaited: number("is_unawaited").is_some_and(|flag| flag != 0),
+        said: text("said").filter(|said| said.len() <= MAX_STATUS_LEN).map(Arc::from),
     };
     Some(PersistedAgent { agent, key: number("key").map(i64::cast_unsigned), boot: text("boot") })
 }
@@ -176,6 +181,7 @@ fn read_row(row: &Row<'_>, absence: &Absence) -> Option<PersistedAgent> {
 fn parse_origin(text: &str) -> Option<Origin> {
     let address = |text: &str| text.parse::<IpAddr>().ok();
     match text.split_once(' ') {
+        None if text == "notify" => Some(Origin::Notify),
         None => (text == "local").then_some(Origin::Local),
         Some(("udp", host)) => address(host).map(Origin::Udp),
         Some(("secure_udp", host)) => address(host).map(Origin::SecureUdp),

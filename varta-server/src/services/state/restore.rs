@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::base::time::MonoTime;
-use crate::domain::beat::Origin;
 use crate::domain::tracker::{AgentSnapshot, Fate, Tracker, Verdict};
 use crate::ingest::Keyring;
 use crate::observe::{Boot, Remains};
@@ -42,7 +41,7 @@ pub(crate) fn restore(tracker: &mut Tracker, kept: Vec<PersistedAgent>, keyring:
 /// The fate of an agent's process. The start time becomes that which the process has in this time namespace;
 /// one of another boot is cleared, because it is not comparable any more.
 fn fate(agent: &mut AgentSnapshot, its_boot: Option<&Boot>, boot: Option<&Boot>) -> Fate {
-    if agent.agent.origin != Origin::Local {
+    if !agent.agent.origin.is_local() {
         return Fate::Unknown;
     }
     let (Some(its_boot), Some(boot)) = (its_boot, boot) else { return Fate::Unknown };

@@ -12,7 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use crate::base::files::regular_file::{self, OpenFault, Symlink};
 
 /// The version of the schema, in the file's `user_version`.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 /// `VART`, in the file's `application_id`: a database of another program is never modified.
 const APPLICATION: i64 = 0x5641_5254;
 /// The longest time for which another process with a lock on the database may delay a write.
@@ -33,6 +33,7 @@ const TABLES: &str = "
         sweep INTEGER NOT NULL,
         unit TEXT, labels TEXT,
         silent_at_least INTEGER NOT NULL DEFAULT 0,
+        is_unawaited INTEGER NOT NULL DEFAULT 0, said TEXT,
         PRIMARY KEY (origin, pid, twin)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE history (
@@ -71,6 +72,10 @@ const FROM_VERSION_1: &str =
 const FROM_VERSION_2: &str = "
     ALTER TABLE agents ADD COLUMN silent_at_least INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE history ADD COLUMN silent_at_least INTEGER NOT NULL DEFAULT 0;
+";
+/// Migrates version 3 to version 4.
+const FROM_VERSION_3: &str = "
+    ALTER TABLE agents ADD COLUMN is_unawaited INTEGER NOT NULL DEFAULT 0; ALTER TABLE agents ADD COLUMN said TEXT;
 ";
 /// The first bytes of a database.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -235,7 +240,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, DatabaseError> {
     connection.pragma_update(None, "synchronous", "normal")?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_LIMIT)?;
     if !is_new {
-        return Ok(Opened { connection, was: FileState::Present, has_sign: version == VERSION });
+        return Ok(Opened { connection, was: FileState::Present, has_sign: version >= 3 });
     }
     change(&mut connection, &[TABLES, TABLE_OF_SERVER])?;
     // A database in which nothing was ever made has no content either.
@@ -260,8 +265,9 @@ fn check_companion(path: &Path) -> io::Result<()> {
 /// cannot start for another reason leaves the database as it is.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), DatabaseError> {
     match connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
-        1 => change(connection, &[FROM_VERSION_1, FROM_VERSION_2, TABLE_OF_SERVER]),
-        2 => change(connection, &[FROM_VERSION_2, TABLE_OF_SERVER]),
+        1 => change(connection, &[FROM_VERSION_1, FROM_VERSION_2, TABLE_OF_SERVER, FROM_VERSION_3]),
+        2 => change(connection, &[FROM_VERSION_2, TABLE_OF_SERVER, FROM_VERSION_3]),
+        3 => change(connection, &[FROM_VERSION_3]),
         _ => Ok(()),
     }
 }

@@ -10,7 +10,7 @@ use varta_proto::{Frame, Status};
 
 use crate::base::rate_limit::Usage;
 use crate::base::time::MonoTime;
-use crate::domain::beat::{KeyId, RemoteEndpoint, Transport};
+use crate::domain::beat::{KeyId, Origin, RemoteEndpoint, Transport};
 use crate::domain::by_value;
 use crate::domain::labels::Labels;
 use crate::domain::process::ProcessStart;
@@ -104,6 +104,8 @@ pub(in crate::domain::tracker) struct AgentRare {
     pub(in crate::domain::tracker) labels: Labels,
     /// The unit that the agent runs in, if its name is another.
     pub(in crate::domain::tracker) unit: Option<Arc<str>>,
+    /// Its status in its own words.
+    pub(in crate::domain::tracker) said: Option<Arc<str>>,
 }
 
 /// The stall timeout that follows from what an agent said of itself.
@@ -144,7 +146,8 @@ pub(in crate::domain::tracker) enum Inspection {
     LookingAgain,
 }
 
-/// Flags in one byte: whether `AgentRare::sessions` has entries, and how the agent uses a shared memory page.
+/// Flags in one byte: whether `AgentRare::sessions` has entries, how the agent uses a shared memory page, and whether
+/// it is known by sd_notify(3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::domain::tracker) struct SlotFlags(u8);
 
@@ -152,6 +155,8 @@ impl SlotFlags {
     const SESSIONS: u8 = 1;
     const PAGE: u8 = 2;
     const PAGE_IS_READ: u8 = 4;
+    const NOTIFY: u8 = 8;
+    const UNAWAITED: u8 = 16;
 
     /// These flags with one bit set or cleared.
     const fn with(self, bit: u8, is_set: bool) -> Self {
@@ -190,6 +195,7 @@ impl AgentRare {
             && self.false_positives == 0
             && self.labels.is_empty()
             && self.unit.is_none()
+            && self.said.is_none()
     }
 }
 
@@ -298,9 +304,36 @@ impl AgentHot {
         self
     }
 
+    /// The transport and address that it beats from.
+    pub(in crate::domain::tracker) fn origin(&self, sources: &Sources) -> Origin {
+        if self.is_notify() { Origin::Notify } else { sources.origin(self.key.source) }
+    }
+
     /// The transport that it beats over.
     pub(in crate::domain::tracker) fn transport(&self, sources: &Sources) -> Transport {
-        sources.origin(self.key.source).transport()
+        self.origin(sources).transport()
+    }
+
+    /// Whether it is known by sd_notify(3).
+    pub(in crate::domain::tracker) const fn is_notify(&self) -> bool {
+        self.flags.has(SlotFlags::NOTIFY)
+    }
+
+    /// The same agent, known by beats from `origin`.
+    pub(in crate::domain::tracker) const fn from(mut self, origin: Origin) -> Self {
+        self.flags = self.flags.with(SlotFlags::NOTIFY, matches!(origin, Origin::Notify));
+        self
+    }
+
+    /// Whether no beat is awaited of it: it is watched by its process alone.
+    #[inline]
+    pub(in crate::domain::tracker) const fn is_unawaited(&self) -> bool {
+        self.flags.has(SlotFlags::UNAWAITED)
+    }
+
+    /// Sets whether no beat is awaited of it.
+    pub(in crate::domain::tracker) const fn set_unawaited(&mut self, is_unawaited: bool) {
+        self.flags = self.flags.with(SlotFlags::UNAWAITED, is_unawaited);
     }
 
     /// Whether the agent is down or gone.

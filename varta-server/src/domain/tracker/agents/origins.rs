@@ -83,7 +83,7 @@ impl Sources {
     /// The number of an origin that has agents, and of this host in any case.
     #[inline]
     pub(in crate::domain::tracker) fn find(&self, origin: Origin) -> Option<SourceId> {
-        if origin == Origin::Local {
+        if origin.is_local() {
             return Some(SourceId::LOCAL);
         }
         let hash = self.hasher.hash_one(origin);

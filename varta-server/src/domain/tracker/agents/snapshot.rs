@@ -31,6 +31,10 @@ pub struct AgentSnapshot {
     pub labels: Labels,
     /// The unit that it runs in, if its name is another.
     pub unit: Option<Arc<str>>,
+    /// Whether no beat is awaited of it: it is watched by its process alone.
+    pub is_unawaited: bool,
+    /// Its status in its own words, as it said it by sd_notify(3).
+    pub said: Option<Arc<str>>,
     /// The stall timeout that it requested, or three of the intervals that it announced, if any.
     pub asked: Option<Duration>,
     /// Until when it may be silent ("busy until"); [`MonoTime::START`] if it did not request that.

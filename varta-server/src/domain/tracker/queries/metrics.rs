@@ -48,7 +48,7 @@ impl Tracker {
         self.agents.range(range).filter_map(|(number, slot, rest)| {
             Some(AgentView {
                 name: self.names.get(rest.name),
-                origin: self.sources.origin(slot.key.source),
+                origin: slot.origin(&self.sources),
                 pid: slot.key.pid,
                 twin: rest.twin,
                 verdict: slot.verdict?,

@@ -84,7 +84,7 @@ impl Tracker {
         }
         let Identity { name, source, started, place, lineage, .. } = identify(origin, pid, processes);
         let key = IndexKey { source: SourceId::LOCAL, pid, lane };
-        let slot = AgentHot::first_heard(key, &beat.frame, beat.received_at);
+        let slot = AgentHot::first_heard(key, &beat.frame, beat.received_at).from(origin);
         let rest = AgentCold { name_source: source, ..AgentCold::new(self.names.take(&name), started, twin) };
         let number = self.add(origin, slot, rest);
         self.places.set(number, place);
@@ -108,6 +108,10 @@ impl Tracker {
     ) -> FrameOutcome {
         let frame = &beat.frame;
         let slot = self.agents.slot_mut(number);
+        if beat.sender.origin == Origin::Notify && !slot.is_notify() {
+            // It beats by itself, and is judged by that.
+            return FrameOutcome::Accepted;
+        }
         let at = beat.received_at.max(slot.last_beat);
         if at != beat.received_at {
             self.statistics.clamped_stamps += 1;
@@ -129,6 +133,7 @@ impl Tracker {
 
         // A terminal frame comes from outside the sessions: it has no nonce in any of them.
         let mut learns_from = None;
+        let mut begins_to_beat = false;
         let mut mistake = None;
         if !frame.is_terminal() {
             let (slot, rest) = self.agents.both_mut(number);
@@ -146,7 +151,11 @@ impl Tracker {
                     self.statistics.nonce_wraps += u64::from(wrapped);
                     was_away
                 }
-                FramePosition::Opens | FramePosition::OutOfOrder => true,
+                FramePosition::Opens | FramePosition::OutOfOrder => {
+                    // A service that also beats is awaited from then on.
+                    begins_to_beat = slot.is_unawaited() && beat.sender.origin != Origin::Notify;
+                    true
+                }
                 FramePosition::Duplicate => return FrameOutcome::Duplicate,
             };
             // To look up the process costs more than the frame. A beat that passed as new has not been
@@ -169,6 +178,11 @@ impl Tracker {
                 self.introduce(number, &introduction, at);
             }
             self.accept(number, beat, at, mistake);
+            if begins_to_beat {
+                self.agents.slot_mut(number).set_unawaited(false);
+                self.note(number);
+                self.wheel.arm(number, self.first_check(number));
+            }
             if let Some((place, due)) = learns_from {
                 // An agent that was away has just been armed again, for its current deadline.
                 let due = if was_away { self.deadline(number) } else { due };
@@ -230,7 +244,9 @@ impl Tracker {
         let slot = self.agents.slot_mut(number);
         let before = slot.verdict;
         let AgentHot { usage, key, .. } = *slot;
-        *slot = AgentHot { usage, ..AgentHot::first_heard(key, &beat.frame, at) };
+        let first = AgentHot::first_heard(key, &beat.frame, at);
+        // Under one name for its origin an agent is one and the same to who keeps a list.
+        *slot = AgentHot { usage, ..if slot.is_notify() { first.from(Origin::Notify) } else { first } };
         let rest = self.agents.rest_mut(number);
         let AgentCold { stalls, name_source, .. } = *rest;
         let mistakes = rest.false_positives();

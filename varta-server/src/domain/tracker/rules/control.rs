@@ -55,6 +55,9 @@ impl Tracker {
                 self.forget_arrivals(number);
                 self.agents.slot_mut(number).set_page(PageUse::Unread);
             }
+            (known, ControlMessage::Notification(notification)) => {
+                return self.handle_notification(known, sender, notification, at, processes);
+            }
             (None, ControlMessage::Goodbye { .. } | ControlMessage::Attach) => {
                 return FrameOutcome::OutOfOrder;
             }
@@ -86,9 +89,7 @@ impl Tracker {
             self.note(number);
         }
         if let Some(busy_for) = busy_for {
-            let busy_until = at + (*busy_for).min(self.longest_silence());
-            self.agents.rest_mut(number).extra.get_or_insert_default().busy_until = busy_until;
-            self.note(number);
+            self.allow_silence(number, *busy_for, at);
         }
         if self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited) {
             self.wheel.arm(number, self.first_check(number).max(at));
@@ -206,7 +207,7 @@ impl Tracker {
 
     /// A timeout by request or by rule takes precedence over what was learned; and what is not used becomes
     /// stale.
-    fn forget_if_promised(&mut self, number: u32) {
+    pub(super) fn forget_if_promised(&mut self, number: u32) {
         if self.agents.rest(number).requested_timeout().is_some() {
             self.adaptive_timeouts.forget(number);
         }

@@ -105,6 +105,7 @@ impl Tracker {
     pub(super) fn note_death(&mut self, number: u32, ending: Ending, successor: Option<u32>, now: MonoTime) {
         let Ending { death, lineage, noticed_at, was_watched, oom_cgroup } = ending;
         self.agents.rest_mut(number).is_dead = true;
+        self.note_presence(number, now);
         let slot = self.agents.slot(number);
         let Some(before) = slot.verdict else { return };
         let has_panicked = slot.terminal;

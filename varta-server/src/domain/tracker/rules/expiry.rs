@@ -51,6 +51,7 @@ impl Tracker {
     /// beats.
     pub(super) fn handle_goodbye(&mut self, number: u32, last: Session, cause: Cause, at: MonoTime) {
         let stall_after = self.stall_after(number);
+        self.note_presence(number, at);
         let (slot, rest) = self.agents.both_mut(number);
         let Some(before) = slot.verdict else { return };
         if !slot.say_goodbye(rest, last, at, stall_after) {
@@ -105,6 +106,9 @@ impl Tracker {
     fn judge(&mut self, number: u32, now: MonoTime) {
         let deadline = self.deadline(number);
         let process = self.process(number);
+        if deadline == MonoTime::NEVER {
+            return self.wheel.arm(number, deadline);
+        }
         if now < deadline {
             self.note_unseen(number, now);
             let half = self.first_check(number);
@@ -227,15 +231,16 @@ impl Tracker {
     fn has_room_at(&self, number: u32) -> Option<MonoTime> {
         let slot = self.agents.slot(number);
         let uses_queue = slot.key.source == SourceId::LOCAL && !slot.has_page();
-        let full_at = self.lost_at[Transport::Unix.index()].filter(|full_at| *full_at > slot.last_beat)?;
+        let transport = slot.transport(&self.sources);
+        let full_at = self.lost_at[transport.index()].filter(|full_at| *full_at > slot.last_beat)?;
         uses_queue.then(|| full_at + self.stall_after(number))
     }
 
     /// Whether beats of a silent agent of another host may have been lost on the way.
     fn may_have_lost(&self, number: u32) -> bool {
         let slot = self.agents.slot(number);
-        let transport = self.sources.origin(slot.key.source).transport();
-        transport != Transport::Unix
+        let transport = slot.transport(&self.sources);
+        !matches!(transport, Transport::Unix | Transport::Notify)
             && self.lost_at[transport.index()].is_some_and(|lost_at| lost_at > slot.last_beat)
     }
 

@@ -57,9 +57,12 @@ impl Tracker {
         if verdict == Verdict::Gone || is_outdated || self.knows(agent) || self.make_room(origin).is_err() {
             return false;
         }
-        let verdict = if was_awaited { Verdict::Expected } else { verdict };
+        // Of one that is watched by its process alone no beat is awaited, and it is known to live.
+        let is_known_to_live =
+            agent.is_unawaited && fate == Fate::Lives && verdict == Verdict::Up(last.status);
+        let verdict = if was_awaited && !is_known_to_live { Verdict::Expected } else { verdict };
         let has_ended = matches!(fate, Fate::Gone | Fate::Rebooted);
-        let slot = AgentHot {
+        let mut slot = AgentHot {
             // Whatever it sends next follows: beats that no server received do not count as lost.
             session: Session::UNHEARD,
             last_beat: now,
@@ -72,7 +75,10 @@ impl Tracker {
             status: last.status,
             terminal: last.terminal,
             flags: SlotFlags::default(),
-        };
+        }
+        .from(origin);
+        // What no kernel says anything of would otherwise be there for ever.
+        slot.set_unawaited(agent.is_unawaited && fate != Fate::Unknown);
         let longest = now + self.longest_silence();
         let extra = AgentRare {
             // The agent's next Hello says whether that is its request or three of its intervals.
@@ -82,6 +88,7 @@ impl Tracker {
             silent_at_least: agent.silent_at_least,
             labels: agent.labels.clone(),
             unit: agent.unit.clone(),
+            said: agent.said.clone(),
             ..AgentRare::default()
         };
         // A process that cannot be identified by its start time has none.

@@ -35,6 +35,8 @@ fn kept(verdict: Verdict) -> AgentSnapshot {
         lost: 5,
         last_beat: MonoTime::START,
         silent_before: AWAY,
+        is_unawaited: false,
+        said: None,
         silent_at_least: false,
     }
 }

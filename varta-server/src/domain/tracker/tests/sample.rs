@@ -20,6 +20,7 @@ pub(crate) fn transition(name: &str) -> Transition {
         agent: AgentId { name: Arc::from(name), origin: Origin::Local, pid: 1, twin: Twin::FIRST },
         labels: Labels::default(),
         unit: None,
+        said: None,
         predecessor: None,
         successor: None,
         settles_at: MonoTime::START,

@@ -25,6 +25,8 @@ pub struct Transition {
     pub labels: Labels,
     /// The unit of this host's service manager that the agent runs in.
     pub unit: Option<Arc<str>>,
+    /// The agent's status in its own words, as it last said it by sd_notify(3).
+    pub said: Option<Arc<str>>,
     /// The agent of the same name whose place this one has just taken. The tracker has forgotten it.
     pub predecessor: Option<AgentId>,
     /// The agent of the same name that has taken the place of this one, whose process has ended. The tracker
@@ -76,6 +78,7 @@ impl Transition {
             agent: AgentId::expected(name),
             labels: Labels::default(),
             unit: None,
+            said: None,
             predecessor: None,
             successor: None,
             settles_at: at,

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use varta_proto::control::{AgentName, GoodbyeReason};
 use varta_proto::crc32c;
 
-use crate::domain::beat::{ControlMessage, Hello, KeyId, Origin, ReceivedControl, Transport};
+use crate::domain::beat::{
+    ControlMessage, Hello, KeepAlives, KeyId, Notification, Origin, ReceivedControl, Transport,
+};
 use crate::domain::process::identity::ProcessIdentity;
 use crate::domain::process::{ExitStatus, Lineage, PidfdTag, ProcessId};
 use crate::domain::tracker::{AgentId, Twin};
@@ -30,6 +32,30 @@ fn encoded(records: &[InputRecord]) -> Vec<u8> {
 fn control(said: ControlMessage) -> InputRecord {
     let sender = Sender::secure_udp("[fd00::1]:4000".parse().unwrap(), PID, KeyId(3));
     InputRecord::Control(ReceivedControl { received_at: at(9), sender, said })
+}
+
+fn service(
+    is_beat: bool,
+    keep_alives: Option<KeepAlives>,
+    busy_for: Option<Duration>,
+    is_goodbye: bool,
+) -> InputRecord {
+    let InputRecord::Beat(beat) = beat(PID, 1, 2) else { panic!("no beat") };
+    let status = None;
+    let notification = Notification {
+        frame: beat.frame,
+        is_beat,
+        keep_alives,
+        busy_for,
+        status,
+        is_goodbye,
+        is_derived: false,
+    };
+    InputRecord::Control(ReceivedControl {
+        received_at: at(9),
+        sender: Sender::notify(PID),
+        said: ControlMessage::Notification(notification),
+    })
 }
 
 fn forget(origin: Origin, name: &str, pid: u32, twin: u8) -> InputRecord {
@@ -91,6 +117,11 @@ fn all() -> Vec<InputRecord> {
         control(ControlMessage::Goodbye { nonce: 5, timestamp: 6, reason: Some(GoodbyeReason::Restart) }),
         control(ControlMessage::Goodbye { nonce: 5, timestamp: 6, reason: None }),
         control(ControlMessage::Attach),
+        service(true, None, None, false),
+        service(true, Some(KeepAlives::Unawaited), None, false),
+        service(true, Some(KeepAlives::Within(Duration::from_micros(1))), seconds(9), false),
+        service(true, Some(KeepAlives::Every(Duration::from_secs(1))), None, false),
+        service(false, None, None, true),
         process("worker"),
         process(""),
         process(&"x".repeat(132)),
@@ -210,8 +241,8 @@ fn a_file_of_another_kind_or_version_is_told_from_a_broken_one() {
     };
     assert_eq!(with(0, b'v'), Err(FormatError::NotARecording));
     assert_eq!(
-        [0, 3].map(|version| with(8, version)),
-        [0, 3].map(|found| Err(FormatError::Version { found }))
+        [0, 4].map(|version| with(8, version)),
+        [0, 4].map(|found| Err(FormatError::Version { found }))
     );
     assert_eq!(with(8, 1), Err(FormatError::Checksum), "version 1 is read");
     assert_eq!(with(30, 1), Err(FormatError::Checksum));

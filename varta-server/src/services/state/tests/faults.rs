@@ -213,7 +213,8 @@ fn tables_of_earlier_versions_are_made_into_those_of_the_present_one() {
         "ALTER TABLE history DROP COLUMN silent_at_least",
         "DROP TABLE server",
     ];
-    for version in [1, 2] {
+    let before_4 = ["ALTER TABLE agents DROP COLUMN is_unawaited", "ALTER TABLE agents DROP COLUMN said"];
+    for version in [1, 2, 3] {
         let world = World::new();
         let mut run = world.open();
         run.note(agent(7));
@@ -221,7 +222,8 @@ fn tables_of_earlier_versions_are_made_into_those_of_the_present_one() {
         run.write();
         drop(run);
         let database = Connection::open(world.path()).unwrap();
-        let added_since = before_2.iter().filter(|_| version < 2).chain(&before_3);
+        let before_3 = before_3.iter().filter(|_| version < 3);
+        let added_since = before_2.iter().filter(|_| version < 2).chain(before_3).chain(&before_4);
         added_since.for_each(|statement| database.execute_batch(statement).unwrap());
         database.pragma_update(None, "user_version", version).unwrap();
         drop(database);
@@ -230,11 +232,18 @@ fn tables_of_earlier_versions_are_made_into_those_of_the_present_one() {
         assert_eq!(world.look::<i64>("PRAGMA user_version"), version, "it does not run yet");
         let known = &run.kept[0].agent;
         let of_2 = known.unit.is_some() && !known.labels.is_empty();
-        assert_eq!(of_2, version == 2);
-        assert_eq!((known.silent_before, known.silent_at_least), (Duration::ZERO, true), "no sign says when");
+        assert_eq!(of_2, version >= 2);
+        if version < 3 {
+            assert_eq!(
+                (known.silent_before, known.silent_at_least),
+                (Duration::ZERO, true),
+                "no sign says when"
+            );
+        }
+        assert!(!known.is_unawaited && known.said.is_none());
         run.turn();
         drop(run);
-        assert_eq!(world.look::<i64>("PRAGMA user_version"), 3);
+        assert_eq!(world.look::<i64>("PRAGMA user_version"), 4);
         assert_eq!((world.open().pids(), world.count("history")), (vec![7], 1));
     }
 }

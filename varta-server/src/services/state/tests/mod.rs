@@ -177,6 +177,8 @@ fn agent(pid: u32) -> AgentSnapshot {
         lost: u32::MAX,
         last_beat: MonoTime::START,
         silent_before: Duration::from_secs(10),
+        is_unawaited: true,
+        said: Some("Serving \"all\"\u{e9}".into()),
         silent_at_least: false,
     }
 }

@@ -359,7 +359,7 @@ impl Reference {
         let known = &self.agents[index];
         let newest = known.handles.iter().map(|(handle, _)| *handle).max();
         let is_only_one = match sender.origin {
-            Origin::Local => matches!(known.handles[..], [(known, _)] if known == handle),
+            Origin::Local | Origin::Notify => matches!(known.handles[..], [(known, _)] if known == handle),
             Origin::Udp(_) | Origin::SecureUdp(_) => newest == Some(handle),
         };
         assert!(changes.len() <= usize::from(!is_over), "{changes:?}");
