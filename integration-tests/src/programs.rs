@@ -110,6 +110,15 @@ pub fn service_command() -> Command {
     isolated(&profile_directory().join("it-service"))
 }
 
+/// A command for a process that speaks sd_notify(3) to this address, a path or `@` and a name: the program `it-notifier`
+/// of this package, whose documentation lists its commands.
+#[must_use]
+pub fn notifier_command(address: &str) -> Command {
+    let mut command = isolated(&profile_directory().join("it-notifier"));
+    command.env("NOTIFY_SOCKET", address);
+    command
+}
+
 /// A command for an agent of the published client: the program `it-foreign` of this package.
 #[must_use]
 pub(crate) fn foreign_worker_command() -> Command {

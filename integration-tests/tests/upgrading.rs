@@ -13,7 +13,7 @@ use std::thread;
 use varta_integration_tests::handover_peer::{self, HandoverMessage, HandoverPeer};
 use varta_integration_tests::{
     AgentProcess, Ended, Network, Options, Receiver, Scrape, Scratch, Server, Signal, agent, line_with,
-    loopbacks, metric, run_to_its_end, server_command, sys, wait_until,
+    loopbacks, metric, notifier_command, run_to_its_end, server_command, sys, wait_until,
 };
 
 /// A server that has taken over. It is killed when this is dropped.
@@ -69,6 +69,32 @@ fn assert_no_counter_fell(before: &Scrape, after: &Scrape) {
         let now = after.get(&series).copied();
         assert!(now.is_some_and(|now| now >= value), "{series:?} was {value} and is {now:?}");
     }
+}
+
+#[test]
+fn services_that_speak_sd_notify_go_on_with_the_connection_that_they_have() {
+    let scratch = Scratch::make();
+    let path = scratch.path("notify").to_str().unwrap().to_owned();
+    let name = format!("@varta-upgrading-{}", std::process::id());
+    let options = Options::from(["--stall-after", "1h", "--notify-socket", &path, "--notify-socket", &name]);
+    let server = Server::start(options);
+    let mut services = [&path, &name].map(|address| AgentProcess::run(notifier_command(address)));
+    for service in &mut services {
+        service.ask("say READY=1");
+        server.expect(agent(&*service).over("notify").up());
+    }
+    let successors = [upgrade(&server), upgrade(&server)];
+    for service in &mut services {
+        assert_eq!(service.ask("say WATCHDOG_USEC=1500000\\nWATCHDOG=1"), "ok ");
+    }
+    for service in &mut services {
+        server.expect(agent(&*service).stalled());
+        service.ask("say WATCHDOG=1");
+        server.expect(agent(&*service).up().because("recovered"));
+        assert_eq!(service.ask("barrier"), "ok ");
+    }
+    assert_eq!(server.scrape().value("varta_notify_services", &[]), 2.0);
+    drop(successors);
 }
 
 #[test]

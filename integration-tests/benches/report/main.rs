@@ -17,6 +17,7 @@ mod forgery;
 mod ingest;
 mod load;
 mod memory;
+mod notify;
 mod paced;
 mod plot;
 mod programs;
@@ -41,12 +42,13 @@ use crate::table::Row;
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 type Benchmark = fn() -> Fallible<Vec<Row>>;
 
-const BENCHMARKS: [(&str, Benchmark); 21] = [
+const BENCHMARKS: [(&str, Benchmark); 22] = [
     ("codec", codec::measure),
     ("beat", beat::measure),
     ("shm", shm::measure),
     ("remote-beat", beat::measure_remote),
     ("tracker", plot::measure),
+    ("notify", notify::measure),
     ("ingest", ingest::measure),
     ("crowd", crowd::measure),
     ("udp", udp::measure),
