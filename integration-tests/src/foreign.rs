@@ -20,6 +20,12 @@ pub fn command(program: &str) -> Option<Command> {
     None
 }
 
+/// The directory of foreign programs.
+#[must_use]
+pub fn directory() -> PathBuf {
+    target_directory().join("foreign")
+}
+
 /// The same for one that may also be installed on this host, by its name.
 #[must_use]
 pub fn installed(program: &str) -> Option<Command> {
