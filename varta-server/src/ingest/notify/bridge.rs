@@ -182,16 +182,17 @@ impl<K: Kin> Bridge<K> {
         {
             service.heirs.retain(|heir| *heir != pid);
         }
+        let unsettled = self.unsettled.remove(&pid);
         if let Some(service) = self.services.get_mut(&pid) {
             // What it has sent before may not have been read.
             service.ended_at = Some(now);
             let heirs = mem::take(&mut service.heirs);
-            return self.succeed(heirs, now).into_iter().collect();
+            let held = unsettled.into_iter().flat_map(|unsettled| unsettled.held);
+            let mut fates: Vec<_> = held.map(|(at, said)| self.apply(pid, &said, at)).collect();
+            fates.extend(self.succeed(heirs, now));
+            return fates;
         }
-        match self.unsettled.remove(&pid) {
-            Some(unsettled) => self.end_unsettled(pid, pidfd, unsettled, end),
-            None => Vec::new(),
-        }
+        unsettled.map(|unsettled| self.end_unsettled(pid, pidfd, unsettled, end)).unwrap_or_default()
     }
 
     /// Decides on processes that may have been tools, by the time.

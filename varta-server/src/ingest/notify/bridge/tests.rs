@@ -376,6 +376,16 @@ fn what_is_known_is_bounded_and_what_has_ended_makes_room() {
 }
 
 #[test]
+fn one_that_turns_out_to_be_known_while_it_could_be_a_tool_is_itself_and_is_decided_on() {
+    let mut host = Host::new();
+    host.start(195, SHELL);
+    assert_eq!(host.say(195, "READY=1"), []);
+    host.bridge.know(195, None, host.now);
+    assert_eq!(signs(&host.end(195, WELL)), [(195, true)]);
+    assert_eq!((host.pass(SETTLE), host.bridge.next_due()), (vec![], None));
+}
+
+#[test]
 fn a_service_from_before_a_restart_goes_on_as_one() {
     let mut host = Host::new();
     host.add(190, SHELL, HOURS);
