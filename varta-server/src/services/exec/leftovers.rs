@@ -94,6 +94,8 @@ impl Leftovers {
             descendants(own).into_iter().filter(|pid| !strangers.contains(pid)).collect()
         };
         if left.is_empty() && own != 1 {
+            // Those that have ended meanwhile are none that are left, and children all the same.
+            reap_adopted();
             return Progress::Done;
         }
         if now >= self.until {
