@@ -9,7 +9,6 @@ mod agent;
 mod check;
 mod command;
 mod leftovers;
-mod message;
 mod notify;
 mod options;
 mod outcome;

@@ -21,8 +21,8 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials,
 use nix::unistd::{close, geteuid};
 use ring::rand::{SecureRandom, SystemRandom};
 
+use crate::domain::service_message::ServiceMessage;
 use crate::observe::is_descendant;
-use crate::services::exec::message::Message;
 
 /// The most bytes of a message that are read, as by systemd.
 const MAX_MESSAGE_LEN: usize = 64 * 1024;
@@ -108,14 +108,14 @@ impl NotifySocket {
 
     /// The next message of the command or one of its descendants, if there is one. What comes from others is passed
     /// over.
-    pub(super) fn next(&mut self) -> Option<Message> {
+    pub(super) fn next(&mut self) -> Option<ServiceMessage> {
         while let Ok((length, sender)) = self.receive() {
             let text = &self.room[..length];
             if sender.is_some_and(is_believed) {
                 if let Some(manager) = &self.manager {
                     manager.hand_on(text);
                 }
-                return Some(Message::parse(text));
+                return Some(ServiceMessage::parse(text));
             }
         }
         None
@@ -224,7 +224,7 @@ mod tests {
             None,
         )
         .unwrap();
-        assert_eq!(socket.next(), Some(Message::default()));
+        assert_eq!(socket.next(), Some(ServiceMessage::default()));
         assert!(socket.next().unwrap().is_alive);
         assert!(socket.next().is_none());
         // Other tests open some, but not so many.
