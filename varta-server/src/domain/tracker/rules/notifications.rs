@@ -29,13 +29,12 @@ impl Tracker {
         at: MonoTime,
         processes: &mut impl Processes,
     ) -> FrameOutcome {
-        if let Some(number) = known.filter(|number| !self.agents.slot(*number).is_notify()) {
-            self.note_status(number, notification);
-            return FrameOutcome::Accepted;
-        }
-        // What it says is in the transition that it causes.
         if let Some(number) = known {
+            // Before all else: what it says is in the transition that it causes.
             self.note_status(number, notification);
+            if !self.agents.slot(number).is_notify() {
+                return FrameOutcome::Accepted;
+            }
         }
         let mut outcome = FrameOutcome::Accepted;
         if notification.is_beat {
@@ -144,9 +143,6 @@ impl Tracker {
     pub(super) fn allow_silence(&mut self, number: u32, busy_for: Duration, at: MonoTime) {
         let busy_until = at + busy_for.min(self.longest_silence());
         self.agents.rest_mut(number).extra.get_or_insert_default().busy_until = busy_until;
-        self.note(number);
-        if self.agents.slot(number).verdict.is_some_and(Verdict::is_awaited) {
-            self.wheel.arm(number, self.first_check(number).max(at));
-        }
+        self.note_asked(number, at);
     }
 }
