@@ -18,6 +18,12 @@ pub const PREPARED: u32 = 2;
 pub const STATE: u32 = 3;
 /// The new server has it.
 pub const TAKEN: u32 = 4;
+/// The old server reads no more.
+pub const YOURS: u32 = 5;
+/// The services of the old server have ended.
+pub const RELEASED: u32 = 6;
+/// The new server runs.
+pub const RUNNING: u32 = 7;
 /// One of them gives up.
 pub const FAILED: u32 = 8;
 

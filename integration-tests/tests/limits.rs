@@ -317,6 +317,10 @@ const ROWS: &[Row] = &[
             ("4", "services/http/credentials.rs", "MAX_WAITING_OF_ADDRESS"),
         ],
     ),
+    (
+        "the last answers of a server that has handed over",
+        &[("10 s", "server/running.rs", "LAST_ANSWERS_WITHIN")],
+    ),
     ("bodies of scrapes in memory", &[("4", "services/http/connections.rs", "scrapes")]),
 ];
 

@@ -4,16 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use varta_integration_tests::handover_peer::{self, HandoverMessage, HandoverPeer};
 use varta_integration_tests::{
-    AgentProcess, Ended, Network, Options, Receiver, Scrape, Scratch, Server, Signal, agent, line_with,
-    loopbacks, metric, notifier_command, run_to_its_end, server_command, sys, wait_until,
+    AgentProcess, Ended, LIMIT, Network, Options, Receiver, Scrape, Scratch, Server, Signal, agent, http,
+    line_with, loopbacks, metric, notifier_command, run_to_its_end, server_command, sys, wait_until,
 };
 
 /// A server that has taken over. It is killed when this is dropped.
@@ -409,6 +413,84 @@ fn who_says_goodbye_while_nobody_reads_and_ends_with_a_failure_is_gone_for_the_s
     assert_eq!(server.scrape().sum("varta_transitions_total", &[("to", "down")]), 0.0);
     drop(successor);
     new.wait().unwrap();
+}
+
+/// The socket for HTTP among those that the old server has passed.
+fn passed_metrics_socket(welcome: HandoverMessage) -> TcpListener {
+    let said: serde_json::Value = serde_json::from_slice(&welcome.bytes).unwrap();
+    let sockets = said["sockets"].as_array().unwrap();
+    let place = sockets.iter().position(|socket| socket["option"] == "metrics-addr").unwrap();
+    let listener = TcpListener::from(welcome.descriptors.into_iter().nth(place).unwrap());
+    listener.set_nonblocking(false).unwrap();
+    listener
+}
+
+fn request_for(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")
+}
+
+/// A client that has asked, and reads later.
+fn ask_for(server: &Server, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(request_for(path).as_bytes()).unwrap();
+    stream
+}
+
+#[test]
+fn the_old_server_answers_whom_it_has_accepted_and_whoever_comes_later_waits_for_the_new_one() {
+    let mut server = Server::start(["--stall-after", "1h"]);
+    let worker = server.start_agent(&[]);
+    let (peer, [welcome, _state]) = take_everything(&server);
+    // The tracker waits for the new server, and the scrape for the tracker.
+    let mut accepted = ask_for(&server, "/metrics");
+    // Connections are accepted in their order.
+    assert_eq!(http::get(server.address(), "/healthz", &[]).unwrap().status, 200);
+    peer.send(handover_peer::TAKEN, b"", &[]).unwrap();
+    received(&peer, handover_peer::YOURS);
+    let mut answer = String::new();
+    accepted.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains(&format!("\nvarta_agent_up{{pid=\"{}\"", worker.pid())), "{answer}");
+
+    received(&peer, handover_peer::RELEASED);
+    let mut late = ask_for(&server, "/metrics");
+    let listener = passed_metrics_socket(welcome);
+    peer.send(handover_peer::RUNNING, b"", &[]).unwrap();
+    assert!(server.wait().success());
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut asked = vec![0; request_for("/metrics").len()];
+    stream.read_exact(&mut asked).unwrap();
+    assert_eq!(asked, request_for("/metrics").as_bytes());
+    stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    drop(stream);
+    answer.clear();
+    late.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "HTTP/1.1 204 No Content\r\n\r\n");
+}
+
+#[test]
+fn clients_of_http_see_nothing_of_upgrades() {
+    let server = Server::start(["--stall-after", "1h"]);
+    let worker = server.start_agent(&[]);
+    let (is_over, began) = (AtomicBool::new(false), Instant::now());
+    let successors: Vec<_> = thread::scope(|scope| {
+        for path in ["/metrics", "/metrics", "/readyz", "/healthz"] {
+            let (server, is_over) = (&server, &is_over);
+            scope.spawn(move || {
+                // The limit is for upgrades that fail.
+                while !is_over.load(Ordering::SeqCst) && began.elapsed() < LIMIT {
+                    let response = http::get(server.address(), path, &[]).unwrap();
+                    assert_eq!(response.status, 200, "{path}: {}", response.body);
+                }
+            });
+        }
+        let successors = (0..5).map(|_| upgrade(&server)).collect();
+        is_over.store(true, Ordering::SeqCst);
+        successors
+    });
+    assert_eq!(server.scrape().of_agent("varta_agent_up", worker.pid()), 1.0);
+    drop(successors);
 }
 
 #[test]

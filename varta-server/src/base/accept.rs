@@ -65,8 +65,9 @@ impl MakeRoom for NoRoom {
 }
 
 /// Accepts connections until `stop` is cancelled, and serves each on a task of its own: at most `limit` at
-/// once, the next waits, and more wait in the kernel's queue. While one waits, `room` makes room. The first failure to accept after a
-/// success goes to `warn`. Gives the tasks that still run.
+/// once, the next waits, and more wait in the kernel's queue. While one waits, `room` makes room; one that waits when
+/// `stop` is cancelled is served beyond the limit. The first failure to accept after a success goes to `warn`. Gives the
+/// tasks that still run.
 pub(crate) async fn accept<L: Listener, F>(
     listener: &L,
     limit: usize,
@@ -83,6 +84,7 @@ where
     let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
@@ -90,8 +92,9 @@ where
             Ok(stream) => {
                 is_failing = false;
                 let place = tokio::select! {
-                    () = stop.cancelled() => break,
-                    place = take(&places, room) => place,
+                    biased;
+                    place = take(&places, room) => Some(place),
+                    () = stop.cancelled() => None,
                 };
                 let served = serve(stream);
                 connections.spawn(async move {
@@ -183,6 +186,33 @@ mod tests {
         };
         connections.wait().await;
         assert_eq!((most.load(Ordering::Relaxed), served.load(Ordering::Relaxed)), (3, 10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_place_at_the_stop_is_served() {
+        let (stop, served) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+        let connections = accept(
+            &Script::new((0..2).map(Ok)),
+            1,
+            &stop,
+            |_| {},
+            &NoRoom,
+            |number| {
+                let (served, stop) = (Arc::clone(&served), stop.clone());
+                async move {
+                    if number == 0 {
+                        // The other has been accepted by then.
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                        stop.cancel();
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            },
+        )
+        .await;
+        connections.wait().await;
+        assert_eq!(served.load(Ordering::Relaxed), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::pin::pin;
 
 use crate::engine::handover::{Export, GiveAway};
 use crate::engine::query::Query;
+use crate::engine::subscribers::Subscribers;
 use crate::engine::task::TrackerActor;
 
 /// How a standstill has ended.
@@ -50,6 +51,18 @@ impl TrackerActor {
         let now = self.clock.now();
         self.notice_blindness(self.tracker.poll_timeout().map(|_| since), now);
         Standstill::Over
+    }
+
+    /// Answers requests of HTTP that were accepted before another server has taken over, by what was known then. Ends
+    /// when nobody can ask any more. Who asks for anything else is told that the server is stopping.
+    pub(super) async fn give_last_answers(mut self) {
+        self.inbox.close();
+        self.sinks = Subscribers::default();
+        while let Some(query) = self.queries.recv().await {
+            if matches!(query, Query::Ping(_) | Query::StartRows { .. } | Query::AddRows { .. }) {
+                self.answer(query).await;
+            }
+        }
     }
 
     /// Gives the state to another server. Whether that has taken it. All that has been received is handled before.

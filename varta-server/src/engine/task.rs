@@ -108,7 +108,10 @@ impl TrackerActor {
             if asked.is_some() || self.gate.is_shut() {
                 match self.stand_still(asked.take()).await {
                     Standstill::Over => {}
-                    Standstill::HandedOver => return Ok(()),
+                    Standstill::HandedOver => {
+                        tokio::spawn(self.give_last_answers());
+                        return Ok(());
+                    }
                     Standstill::Stopped => return self.end().await,
                 }
                 last_turn = self.clock.now();

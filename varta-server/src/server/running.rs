@@ -1,8 +1,10 @@
 //! A running server: its tasks, and the order in which they start and stop.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::base::clock::Clock;
 use crate::base::error::Error;
@@ -36,6 +38,9 @@ use crate::server::reloader::ReloadTask;
 use crate::server::{BoundServer, Prepared};
 use crate::services::context::Context;
 use crate::services::{self, ForTracker, Services};
+
+/// How long a server that has handed over goes on with its last answers: as long as Prometheus waits for a scrape.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What reads sockets and pages.
 struct Ingest {
@@ -88,10 +93,17 @@ impl BoundServer {
         };
         context.spawn("reload", reload.run(reloads, context.stop.clone()));
         let (handed_over, estate) = (giver.outcome(), context.estate.clone());
+        let last_answers = context.last_answers.clone();
         context.spawn("hand-over", giver.run(handovers, context.stop.clone()));
         let result = context.run_until(shutdown).await;
         match handed_over.take() {
-            Some(handed_over) => handed_over.finish(result, &estate).await,
+            Some(handed_over) => {
+                let result = handed_over.finish(result, &estate).await;
+                last_answers.close();
+                // Whoever takes longer is cut off.
+                let _ = timeout(LAST_ANSWERS_WITHIN, last_answers.wait()).await;
+                result
+            }
             None => result,
         }
     }

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::base::clock::Clock;
 use crate::base::error::Error;
@@ -139,6 +140,8 @@ pub(crate) struct Context {
     pub(crate) handovers: mpsc::Sender<HandoverRequest>,
     /// Cancelled when another server has taken over, and this one stops because of that.
     pub(crate) is_handed_over: CancellationToken,
+    /// Answers that this server still owes when another has taken over. They are given while that one runs already.
+    pub(crate) last_answers: TaskTracker,
     /// Cancelled when this server is the only one: at once, unless it takes over from another.
     pub(crate) is_alone: CancellationToken,
     /// Work that a hand-over waits for.
@@ -188,6 +191,7 @@ impl Context {
             reloads,
             handovers: mpsc::channel(1).0,
             is_handed_over: CancellationToken::new(),
+            last_answers: TaskTracker::new(),
             is_alone: CancellationToken::new(),
             work: WorkInHand::default(),
             estate: Estate::default(),

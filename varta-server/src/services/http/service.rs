@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as BoundListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::base::accept::{Listener, MakeRoom, accept};
 use crate::base::error::Error;
@@ -90,23 +92,35 @@ impl Http {
             faults: context.faults.clone(),
             log_lines_dropped: logging::lines_dropped,
         };
-        let stop = context.stop_last.clone();
+        let ends = Ends {
+            stop: context.stop_last.clone(),
+            is_handed_over: context.is_handed_over.clone(),
+            last_answers: context.last_answers.clone(),
+        };
         let limits = Limits::of(context.descriptors.connections);
         context.spawn_last("metrics endpoint", async move {
-            serve(listener, site, limits, stop).await;
+            serve(listener, site, limits, ends).await;
             Ok(())
         });
         Ok(())
     }
 }
 
-/// Serves until `stop` is cancelled, then gives responses in progress a short while.
-pub(super) async fn serve<L: Listener>(
-    listener: L,
-    site: HttpContext,
-    limits: Limits,
-    stop: CancellationToken,
-) where
+/// How the endpoint ends.
+#[derive(Clone, Debug)]
+pub(super) struct Ends {
+    /// Cancelled when the server stops.
+    pub(super) stop: CancellationToken,
+    /// Cancelled when another server has taken over, which accepts connections from then on.
+    pub(super) is_handed_over: CancellationToken,
+    /// What this server still answers then.
+    pub(super) last_answers: TaskTracker,
+}
+
+/// Serves until the server stops, and then gives responses in progress a short while; or until another server has
+/// taken over: whoever was accepted before has its answer, and those who come wait for that server.
+pub(super) async fn serve<L: Listener>(listener: L, site: HttpContext, limits: Limits, ends: Ends)
+where
     L::Stream: Guarded + AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (handshake_failures, readers) = (site.handshake_failures.clone(), site.readers.clone());
@@ -118,7 +132,9 @@ pub(super) async fn serve<L: Listener>(
         );
     };
     let clients = Clients { silent: SilentClients::default(), readers };
-    let connections = accept(&listener, limits.connections, &stop, warn, &clients, |stream| {
+    let Ends { stop, is_handed_over, last_answers } = ends;
+    let (is_over, cut) = (is_handed_over.child_token(), CancellationToken::new());
+    let accepting = accept(&listener, limits.connections, &is_over, warn, &clients, |stream| {
         let deadline = Instant::now() + limits.head_within;
         let (access, peer) = (stream.access(), L::peer(&stream));
         let tls = access.tls();
@@ -126,7 +142,7 @@ pub(super) async fn serve<L: Listener>(
         let reader = Arc::new(clients.readers.enter());
         let stream = StallGuard::new(stream, limits.stalled_within, Arc::clone(&reader));
         let talk =
-            Conversation { client: clients.silent.enter(), reader, deadline, stop: stop.clone(), asker };
+            Conversation { client: clients.silent.enter(), reader, deadline, stop: cut.clone(), asker };
         let (router, failures) = (router.clone(), handshake_failures.clone());
         async move {
             let Some(config) = tls else { return talk.hold(stream, router).await };
@@ -144,9 +160,24 @@ pub(super) async fn serve<L: Listener>(
                 Err(fault) => failures.failed(&fault, peer),
             }
         }
-    })
-    .await;
-    let _ = timeout(PING_WITHIN, connections.wait()).await;
+    });
+    let mut accepting = pin!(accepting);
+    let connections = tokio::select! {
+        biased;
+        connections = &mut accepting => connections,
+        () = stop.cancelled() => {
+            is_over.cancel();
+            if !is_handed_over.is_cancelled() {
+                cut.cancel();
+            }
+            accepting.await
+        }
+    };
+    if is_handed_over.is_cancelled() {
+        last_answers.spawn(async move { connections.wait().await });
+    } else {
+        let _ = timeout(PING_WITHIN, connections.wait()).await;
+    }
 }
 
 /// Those who have connections. For another, one ends that has said nothing for a while, else one that reads slowly,

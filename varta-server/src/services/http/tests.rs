@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::base::accept::Listener;
 use crate::base::clock::Clock;
@@ -25,7 +27,7 @@ use crate::services::http::metrics::ServerMetrics;
 use crate::services::http::options::HttpOptions;
 use crate::services::http::readers::{GRACE, Readers};
 use crate::services::http::routes::HttpContext;
-use crate::services::http::service::serve;
+use crate::services::http::service::{Ends, serve};
 use crate::services::http::tls::HandshakeFailures;
 
 /// What the stream holds of a response that is not read: less than a scrape.
@@ -57,6 +59,8 @@ struct Server {
     connect: mpsc::UnboundedSender<DuplexStream>,
     /// Changes with each body of a scrape that is begun: their number.
     begun: watch::Receiver<usize>,
+    ends: Ends,
+    ended: JoinHandle<()>,
 }
 
 impl Server {
@@ -94,8 +98,13 @@ impl Server {
                 }
             }
         });
-        tokio::spawn(serve(Streams(Mutex::new(streams)), site, LIMITS, CancellationToken::new()));
-        Server { connect, begun }
+        let ends = Ends {
+            stop: CancellationToken::new(),
+            is_handed_over: CancellationToken::new(),
+            last_answers: TaskTracker::new(),
+        };
+        let ended = tokio::spawn(serve(Streams(Mutex::new(streams)), site, LIMITS, ends.clone()));
+        Server { connect, begun, ends, ended }
     }
 
     fn connect(&self) -> DuplexStream {
@@ -270,4 +279,47 @@ async fn clients_that_say_nothing_make_room_for_those_that_do_without_any_wait()
     let mut answer = String::new();
     last.read_to_string(&mut answer).await.unwrap();
     assert!(is_whole(&answer), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_accepted_before_a_hand_over_is_answered_after_it_and_who_comes_then_waits() {
+    let permits = Arc::new(Semaphore::new(0));
+    let server = Server::with_engine(Arc::clone(&permits));
+    let mut waits_for_its_body = server.ask("/metrics").await;
+    let mut has_not_asked = server.connect();
+    has_not_asked.write_all(b"GET /readyz HTTP/1.1\r\n").await.unwrap();
+    let mut begun = server.begun.clone();
+    begun.wait_for(|count| *count == 1).await.unwrap();
+
+    server.ends.is_handed_over.cancel();
+    // Services that end do not wait for it.
+    server.ended.await.unwrap();
+    server.ends.stop.cancel();
+    permits.add_permits(1);
+    has_not_asked.write_all(b"Host: x\r\n\r\n").await.unwrap();
+    assert!(is_whole(&rest(&mut waits_for_its_body).await));
+    assert!(is_whole(&rest(&mut has_not_asked).await));
+    server.ends.last_answers.close();
+    server.ends.last_answers.wait().await;
+
+    let (mut client, stream) = duplex(ROOM);
+    server.connect.send(stream).unwrap_err();
+    client.write_all(b"GET ").await.unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_a_stop_who_has_asked_is_answered_and_who_has_not_holds_nothing_up() {
+    let permits = Arc::new(Semaphore::new(0));
+    let server = Server::with_engine(Arc::clone(&permits));
+    let mut asked = server.ask("/metrics").await;
+    let mut has_not_asked = server.connect();
+    let mut begun = server.begun.clone();
+    begun.wait_for(|count| *count == 1).await.unwrap();
+    let begin = Instant::now();
+    server.ends.stop.cancel();
+    assert_eq!(rest(&mut has_not_asked).await, "");
+    permits.add_permits(1);
+    assert!(is_whole(&rest(&mut asked).await));
+    server.ended.await.unwrap();
+    assert_eq!(begin.elapsed(), Duration::ZERO);
 }
