@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::base::time::millis;
 use crate::base::visible::visible;
 use crate::domain::labels::Labels;
-use crate::domain::tracker::{AgentView, Twin, Verdict};
+use crate::domain::tracker::{AgentView, Problem, Twin, Verdict};
 use crate::metrics::family::{Family, families};
 
 /// The most agents of which all have series of their own under [`AgentMetrics::Auto`], and the most names that
@@ -64,6 +64,7 @@ families! {
         "How often this agent was called stalled though it was beating all along, since this server started.";
     STATUS = "varta_status", "What this agent reports: 0 ok, 1 degraded, 2 critical; 3 when it is silent.";
     AGENT_UP = "varta_agent_up", "1 while this agent is well, 0 when it is cause for alarm.";
+    ALARM = "varta_agent_alarm", "1 while this agent is cause for alarm, with what is wrong with it; no row while it is not.";
     LAST_BEAT = "varta_agent_last_beat_timestamp_seconds", "Unix time of this agent's last beat.";
     STALL_AFTER = "varta_agent_stall_after_seconds", "How long this agent may be silent.";
     PAYLOAD = "varta_agent_payload", "The number that this agent sent with its last beat.";
@@ -104,6 +105,7 @@ pub(crate) struct AgentRows {
     /// Unix time of [`MonoTime::START`](crate::base::time::MonoTime::START), in milliseconds.
     wall_start_millis: u64,
     bodies: [BytesMut; PER_AGENT.len()],
+    alarms: BytesMut,
     info: BytesMut,
     restarts: BytesMut,
     labels: BytesMut,
@@ -129,6 +131,7 @@ impl AgentRows {
             host: escape(host),
             wall_start_millis,
             bodies: PER_AGENT.map(|_| BytesMut::new()),
+            alarms: BytesMut::new(),
             info: BytesMut::new(),
             restarts: BytesMut::new(),
             labels: BytesMut::new(),
@@ -167,13 +170,14 @@ impl AgentRows {
         // Known from before a restart of the server, the agent still has time; once that has passed it is
         // stalled.
         let has_time = agent.verdict == Verdict::Expected;
+        let problem = Problem::of(agent.verdict).filter(|_| !has_time);
         let last_beat = self.wall_start_millis + agent.last_beat.as_nanos() / 1_000_000;
         let values = [
             Value::Whole(agent.last.beats),
             Value::Whole(u64::from(agent.stalls)),
             Value::Whole(u64::from(agent.false_positives)),
             Value::Whole(status),
-            Value::Whole(u64::from(has_time || !agent.verdict.is_alarm())),
+            Value::Whole(u64::from(problem.is_none())),
             Value::Thousandths(last_beat.saturating_sub(millis(agent.silent_before))),
             Value::Thousandths(millis(agent.stall_after)),
             Value::Whole(u64::from(agent.last.payload)),
@@ -182,7 +186,19 @@ impl AgentRows {
         for (row, value) in values.into_iter().enumerate() {
             self.put(row, value);
         }
+        if let Some(problem) = problem {
+            self.put_alarm(problem);
+        }
         self.put_info(agent);
+    }
+
+    /// Adds what is wrong with the present agent, as a label beside those of its other rows.
+    fn put_alarm(&mut self, problem: Problem) {
+        let body = begun(&mut self.alarms, (ALARM, "gauge"));
+        body.put_slice(ALARM.name.as_bytes());
+        body.put_slice(self.labels.strip_suffix(b"} ").unwrap_or(&self.labels));
+        // Writing to memory cannot fail.
+        let _ = writeln!(body, ",problem=\"{}\"}} 1", problem.as_str());
     }
 
     /// Adds what is known of an agent, as labels beside those of its other rows. What is not known is left out.
@@ -243,11 +259,13 @@ impl AgentRows {
     /// Adds the expected agents that are missing: without a pid, and not up.
     pub(crate) fn add_missing<'a>(&mut self, names: impl Iterator<Item = &'a Arc<str>>) {
         for name in names {
-            let body = begun(&mut self.bodies[AGENT_UP_ROW], PER_AGENT[AGENT_UP_ROW]);
+            self.labels.clear();
+            self.labels.put_slice(b"{pid=\"\",agent=\"");
+            put_escaped(&mut self.labels, name);
             // Writing to memory cannot fail.
-            let _ = write!(body, "{}{{pid=\"\",agent=\"", AGENT_UP.name);
-            put_escaped(body, name);
-            let _ = writeln!(body, "\",host=\"{}\",transport=\"\"}} 0", self.host);
+            let _ = write!(self.labels, "\",host=\"{}\",transport=\"\"}} ", self.host);
+            self.put(AGENT_UP_ROW, Value::Whole(0));
+            self.put_alarm(Problem::Missing);
         }
     }
 
@@ -280,7 +298,7 @@ impl AgentRows {
     pub(crate) fn into_pieces(self) -> impl Iterator<Item = Bytes> {
         self.bodies
             .into_iter()
-            .chain([self.info, self.restarts])
+            .chain([self.alarms, self.info, self.restarts])
             .filter(|body| !body.is_empty())
             .map(BytesMut::freeze)
     }

@@ -33,6 +33,7 @@ pub use self::state::Tracker;
 use self::state::{LOOKS_PER_TURN, WORTH_A_GUESS};
 pub use self::verdicts::cause::Cause;
 pub use self::verdicts::incident::Incident;
+pub(crate) use self::verdicts::problem::Problem;
 pub use self::verdicts::transition::{AgentId, LastReport, Transition, Twin};
 pub use self::verdicts::verdict::Verdict;
 use crate::base::time::MonoTime;

@@ -74,6 +74,30 @@ fn a_stalled_agent_is_not_up_and_its_status_is_3() {
 }
 
 #[test]
+fn an_agent_in_alarm_has_a_row_that_says_what_is_wrong_and_no_other_has() {
+    let alarm = |verdict| -> Vec<String> {
+        let text = text(AgentMetrics::All, 1, verdict);
+        text.lines().filter_map(|line| line.strip_prefix("varta_agent_alarm{")).map(str::to_owned).collect()
+    };
+    let row = |problem: &str| {
+        format!(r#"pid="4242",agent="wor\\ker\n",host="db-\"1\"",transport="unix",problem="{problem}"}} 1"#)
+    };
+    assert_eq!(alarm(Verdict::Stalled), [row("stalled")]);
+    assert_eq!(alarm(Verdict::Down), [row("down")]);
+    assert_eq!(alarm(Verdict::Up(Status::Critical)), [row("critical")]);
+    // The one that is expected was known before a restart of the server.
+    for verdict in [Verdict::Up(Status::Degraded), Verdict::Unknown, Verdict::Gone, Verdict::Expected] {
+        assert!(alarm(verdict).is_empty(), "{verdict}");
+    }
+    let mut rows = AgentRows::new(AgentMetrics::Off, "host", 0.0);
+    rows.add_missing(std::iter::once(&Arc::from("billing")));
+    let text: String = rows.into_pieces().map(|piece| String::from_utf8(piece.to_vec()).unwrap()).collect();
+    let labels = r#"pid="",agent="billing",host="host",transport="""#;
+    assert!(text.contains(&format!("varta_agent_up{{{labels}}} 0\n")), "{text}");
+    assert!(text.contains(&format!("varta_agent_alarm{{{labels},problem=\"missing\"}} 1\n")), "{text}");
+}
+
+#[test]
 fn with_very_many_agents_only_those_that_are_not_well_have_rows() {
     assert!(text(AgentMetrics::Auto, AUTO_LIMIT, Verdict::Up(Status::Ok)).contains("4242"));
     assert!(text(AgentMetrics::Auto, AUTO_LIMIT + 1, Verdict::Stalled).contains("4242"));
@@ -117,7 +141,7 @@ fn an_agent_that_is_well_has_its_row_of_stalls_at_0_so_that_its_first_stall_is_s
     for mode in [AgentMetrics::Unhealthy, AgentMetrics::Auto] {
         assert_eq!(samples(mode, well), [row("varta_stalls_total", "0")]);
         let stalled = samples(mode, AgentView { stalls: 1, verdict: Verdict::Stalled, ..well });
-        assert_eq!(stalled.len(), PER_AGENT.len() + 1);
+        assert_eq!(stalled.len(), PER_AGENT.len() + 2);
         assert!(stalled.contains(&row("varta_stalls_total", "1")));
         assert!(stalled.contains(&row("varta_agent_mistakes_total", "0")));
         let well_again = samples(mode, AgentView { stalls: 1, false_positives: 1, ..well });

@@ -10,8 +10,8 @@ use crate::base::time::WallTime;
 use crate::base::visible::visible_text;
 use crate::domain::agent_key::AgentKey;
 use crate::domain::beat::Origin;
+use crate::domain::tracker::Problem;
 use crate::domain::tracker::{AgentId, Transition, Twin};
-use crate::services::alerts::problem::Problem;
 
 /// Names and values of labels or annotations.
 pub(super) type Texts = BTreeMap<String, String>;

@@ -220,8 +220,8 @@ pub(super) fn unique_id(host: &str, number: u64, at: WallTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::tracker::Problem;
     use crate::domain::tracker::tests::sample;
-    use crate::services::alerts::problem::Problem;
 
     #[test]
     fn a_body_has_these_fields_in_this_order() {

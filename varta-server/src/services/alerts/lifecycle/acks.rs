@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::base::time::WallTime;
 use crate::domain::AgentPattern;
 use crate::domain::agent_key::AgentKey;
+use crate::domain::tracker::Problem;
 use crate::domain::tracker::{AgentId, Transition};
 use crate::services::alerts::alert::{Fingerprint, Named, Subject};
 use crate::services::alerts::annotations::ACKNOWLEDGED;
 use crate::services::alerts::lifecycle::state::{AlertState, Judgement};
-use crate::services::alerts::problem::Problem;
 use crate::services::maintenance::Reason;
 use crate::services::maintenance::acks::{AckedBy, MAX_ACKS};
 

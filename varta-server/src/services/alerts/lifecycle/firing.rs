@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::clock::WallClock;
 use crate::domain::agent_key::AgentKey;
 use crate::domain::describe::describe;
+use crate::domain::tracker::Problem;
 use crate::domain::tracker::Transition;
 use crate::services::alerts::alert::{Alert, Fingerprint, Named, Subject};
 use crate::services::alerts::annotations::{self, ACKNOWLEDGED, ESCALATED_FROM};
@@ -15,7 +16,6 @@ use crate::services::alerts::lifecycle::ending::ResolveReason;
 use crate::services::alerts::lifecycle::group;
 use crate::services::alerts::lifecycle::state::{AlertState, MAX_GROUPS, MAX_SINGLES};
 use crate::services::alerts::notification::{Delivery, Kind};
-use crate::services::alerts::problem::Problem;
 
 impl AlertState {
     /// Covers an agent by an alert of its own or by a group's, and returns its fingerprint.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::base::clock::WallClock;
 use crate::base::time::{MonoTime, WallTime};
 use crate::domain::describe::{causes_by_count, counted};
+use crate::domain::tracker::Problem;
 use crate::domain::tracker::{Cause, Transition};
 use crate::services::alerts::alert::{Alert, Subject, Texts, place};
-use crate::services::alerts::problem::Problem;
 
 /// A group lasts at least this long after its last member joined, even if none is in alarm. Longer than the
 /// gap between two failures of one incident.

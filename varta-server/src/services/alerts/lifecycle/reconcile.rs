@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::base::clock::WallClock;
 use crate::domain::agent_key::AgentKey;
+use crate::domain::tracker::Problem;
 use crate::domain::tracker::Transition;
 use crate::services::alerts::alert::{Fingerprint, Subject};
 use crate::services::alerts::lifecycle::ending::ResolveReason;
 use crate::services::alerts::lifecycle::group;
 use crate::services::alerts::lifecycle::state::{AlertState, Judgement, MAX_SINGLES, Sweep};
-use crate::services::alerts::problem::Problem;
 
 impl AlertState {
     /// Starts a sweep, in place of one that is under way.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::base::clock::WallClock;
 use crate::base::time::MonoTime;
 use crate::domain::agent_key::AgentKey;
+use crate::domain::tracker::Problem;
 use crate::domain::tracker::{AgentId, ForgetReason, Forgotten, Transition, Verdict};
 use crate::services::alerts::alert::{Alert, Fingerprint, Id, Named, Subject};
 use crate::services::alerts::lifecycle::acks::Ack;
@@ -14,7 +15,6 @@ use crate::services::alerts::lifecycle::agent_state::{AgentAlertState, FlapDetec
 use crate::services::alerts::lifecycle::ending::{ResolveReason, ResolvedAlert};
 use crate::services::alerts::lifecycle::group::Group;
 use crate::services::alerts::notification::Delivery;
-use crate::services::alerts::problem::Problem;
 
 /// The most alerts about single agents at once; all further agents share one.
 pub(super) const MAX_SINGLES: usize = 1_000;
